@@ -87,7 +87,10 @@ impl Conversations {
             GoingOn::Kept => vec![RequestSize { later_tokens: later, ..RequestSize::of(&asked.request) }],
             _ => {
                 let prompt_tokens = asked.request.prompt.len() + later;
-                vec![RequestSize { prompt_tokens, later_tokens: 0, samples: 1 }; asked.request.samples]
+                vec![
+                    RequestSize { prompt_tokens, samples: 1, ..RequestSize::of(&asked.request) };
+                    asked.request.samples
+                ]
             }
         };
         self.active.values().flat_map(size).collect()

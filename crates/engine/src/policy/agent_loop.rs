@@ -9,7 +9,7 @@ use candle_core::{Error, Result};
 use serde_json::{Map, Value, json};
 
 use super::conversing::{Conversing, Ended, PanicGuard};
-use super::mailbox::SAMPLES_OF_TURN;
+use super::mailbox::{NextRequest, SAMPLES_OF_TURN};
 use super::{CallStep, ToolTurn};
 use crate::dataset::PromptRow;
 use crate::environment::{
@@ -93,10 +93,11 @@ impl<'a> Conversing<'a> {
         let first = &self.questions[question].request;
         let most = first.lengths.get(sample).copied().unwrap_or(usize::MAX);
         let like = Request { prompt: Vec::new(), samples: 1, ..first.clone() };
-        move |SeatRequest { number, prompt, max_tokens }| {
+        move |SeatRequest { number, follows, prompt, max_tokens }| {
             let first_sample = number * SAMPLES_OF_TURN + sample as u32;
             let lengths = vec![max_tokens.min(most)];
-            mailbox.deliver(conversation, Some(Request { prompt, first_sample, lengths, ..like.clone() }));
+            let request = Request { prompt, first_sample, lengths, ..like.clone() };
+            mailbox.deliver(conversation, Some(NextRequest { request, follows }));
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{Error, Result};
 
-use super::mailbox::SAMPLES_OF_TURN;
+use super::mailbox::request_number;
 use super::{ConverseSettings, Policy, ScoredTask};
 use crate::environment::Agent;
 use crate::rollout::{Completion, Request};
@@ -63,7 +63,7 @@ impl<'a> Agents<'a> {
 
     /// Whether a completion goes on: its client may have left, its text of `stop` may have come.
     pub(super) fn on_token(&self, conversation: usize, request: &Request, completion: &Completion) -> bool {
-        self.seats[conversation].get().is_none_or(|seat| seat.on_token(number(request), completion))
+        self.seats[conversation].get().is_none_or(|seat| seat.on_token(request_number(request), completion))
     }
 
     /// Whether the program of a conversation has ended.
@@ -74,11 +74,6 @@ impl<'a> Agents<'a> {
     /// Answers what a conversation has asked.
     pub(super) fn answer(&self, conversation: usize, request: &Request, completion: &Completion) -> Result<()> {
         let seat = self.seats[conversation].get();
-        seat.map_or(Ok(()), |seat| seat.on_end(number(request), completion)).map_err(Error::wrap)
+        seat.map_or(Ok(()), |seat| seat.on_end(request_number(request), completion)).map_err(Error::wrap)
     }
-}
-
-/// Of a request in its conversation, from 0.
-fn number(request: &Request) -> u32 {
-    request.first_sample / SAMPLES_OF_TURN
 }

@@ -8,9 +8,10 @@ use std::sync::mpsc::Receiver;
 use candle_core::{Error, Result};
 
 use super::conversing::{Conversing, Ended, PanicGuard, ScoredTask, Talk};
+use super::mailbox::NextRequest;
 use super::prompts::{Prompt, render};
 use super::{Conversation, KeptAnswers, LaterPrompt, ScoredRow, Turn, Watcher};
-use crate::rollout::{Request, ThreadPool};
+use crate::rollout::ThreadPool;
 use crate::score::Score;
 
 impl<'a> Conversing<'a> {
@@ -123,7 +124,7 @@ impl<'a> Conversing<'a> {
         Ok(())
     }
 
-    fn next_turn(&self, talk: &mut Talk<'a>) -> Result<Option<Request>> {
+    fn next_turn(&self, talk: &mut Talk<'a>) -> Result<Option<NextRequest>> {
         let (question, turns) = (&self.questions[talk.question], &talk.conversation.turns);
         let ScoredTask { task, max_prompt_tokens, .. } = self.task(talk.question);
         let continues = turns.last().is_some_and(|turn| turn.score.goes_on(&task.score));
@@ -141,10 +142,10 @@ impl<'a> Conversing<'a> {
         if token_ids.len() > max_prompt_tokens {
             return Ok(None);
         }
-        let request = self.later_request(talk, token_ids.clone());
+        let next = self.later_request(talk, token_ids.clone());
         talk.prompt = Some(LaterPrompt { id: row.id.clone(), text, token_ids });
         talk.row = Cow::Owned(row);
-        Ok(Some(request))
+        Ok(Some(next))
     }
 
     fn finish(&self, talk: &mut Talk<'_>) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{Error, Result};
 
 use super::agents::Agents;
-use super::mailbox::{Mailbox, SAMPLES_OF_TURN};
+use super::mailbox::{Mailbox, NextRequest, SAMPLES_OF_TURN};
 use super::prompts::Prompt;
 use super::tool_talk::{TaskTools, ToolTalk};
 use super::{Conversation, LaterPrompt, Policy, PolicyVersion, ToolTurn};
@@ -232,15 +232,19 @@ impl<'a> Conversing<'a> {
         let request = &self.questions[question].request;
         let size = RequestSize::of(request);
         let later = self.later_tokens(question, request);
-        match (self.is_followed(question), self.stays_in_cache(question)) {
-            (false, _) => vec![size],
-            (true, true) => vec![RequestSize { later_tokens: later, ..size }],
-            // Prompts that are prefilled anew.
-            (true, false) => {
-                let prompt_tokens = size.prompt_tokens + later;
-                vec![RequestSize { prompt_tokens, samples: 1, ..size }; request.samples]
-            }
+        if !self.is_followed(question) {
+            return vec![size];
         }
+        if self.agents_of_question(question).is_some() {
+            let each = RequestSize { later_tokens: later, has_branches: true, samples: 1, ..size };
+            return vec![each; request.samples];
+        }
+        if self.stays_in_cache(question) {
+            return vec![RequestSize { later_tokens: later, ..size }];
+        }
+        // Prompts that are prefilled anew.
+        let prompt_tokens = size.prompt_tokens + later;
+        vec![RequestSize { prompt_tokens, samples: 1, ..size }; request.samples]
     }
 
     /// The most tokens by which a prompt of a conversation may grow.
@@ -249,10 +253,10 @@ impl<'a> Conversing<'a> {
         most.saturating_sub(request.prompt.len())
     }
 
-    /// Whether conversations go on in the cache: with tools each of their prompts begins with all that was read before. An
-    /// agent asks what it wants.
+    /// Whether conversations go on in the cache: with tools each of their prompts begins with all that was read before, and
+    /// most prompts of an agent do.
     pub(super) fn stays_in_cache(&self, question: usize) -> bool {
-        self.tools(question).is_some()
+        self.tools(question).is_some() || self.agents_of_question(question).is_some()
     }
 
     /// A request's place in a conversation that does. `after`: the completion that it follows.
@@ -290,13 +294,14 @@ impl<'a> Conversing<'a> {
     }
 
     /// Asks for one more completion of a conversation, with random numbers that no other has.
-    pub(super) fn later_request(&self, talk: &Talk<'_>, prompt: Vec<u32>) -> Request {
+    pub(super) fn later_request(&self, talk: &Talk<'_>, prompt: Vec<u32>) -> NextRequest {
         let first = &self.questions[talk.question].request;
         let first_sample = talk.sampled * SAMPLES_OF_TURN + talk.sample as u32;
-        Request { prompt, samples: 1, first_sample, ..first.clone() }
+        let request = Request { prompt, samples: 1, first_sample, ..first.clone() };
+        NextRequest { request, follows: talk.sampled.checked_sub(1) }
     }
 
-    pub(super) fn deliver(&self, conversation: usize, next: Option<Request>) {
+    pub(super) fn deliver(&self, conversation: usize, next: Option<NextRequest>) {
         self.mailboxes[self.mailbox_of[self.question_of[conversation]]].deliver(conversation, next);
     }
 }

@@ -6,14 +6,14 @@ use std::sync::mpsc::channel;
 
 use candle_core::{DType, Device};
 
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, NextRequest};
 use super::turn_source::TurnSource;
 use super::*;
 use crate::dataset::load_from;
 use crate::environment::{CallOutcome, ChainEnd, RecordedConversation};
 use crate::hub::find_model;
 use crate::model::{Trainable, Weights};
-use crate::rollout::{Arrivals, RequestSource, StopReason};
+use crate::rollout::{Arrivals, RequestSource, RolloutMemory, StopReason, generate};
 use crate::score::{FailureClass, Task, Trust};
 
 const OFFICE: &str = "import json, sys, time
@@ -30,6 +30,22 @@ for line in sys.stdin:
     else:
         sys.exit('not at home')
     print(json.dumps({'id': question.get('id'), 'result': result}), flush=True)
+";
+
+/// Goes on twice, lets another be asked in between, and exits with 0.
+const CLERK: &str = "import json, os, sys, urllib.request
+def ask(messages):
+    body = json.dumps({'model': os.environ['OPENAI_MODEL'], 'messages': messages}).encode()
+    headers = {'Content-Type': 'application/json', 'Authorization': 'Bearer ' + os.environ['OPENAI_API_KEY']}
+    request = urllib.request.Request(os.environ['OPENAI_BASE_URL'] + '/chat/completions', body, headers)
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)['choices'][0]['message']
+talk = json.loads(sys.stdin.readline())['messages']
+for part in 'first', 'second', 'third':
+    talk.append(ask(talk))
+    if part == 'second':
+        ask([{'role': 'user', 'content': 'How many invoices are paid?'}])
+    talk.append({'role': 'user', 'content': 'Pay the next invoice.'})
 ";
 
 fn policy() -> Policy {
@@ -60,13 +76,7 @@ fn office(folder: &Path, delay: &str, limits: &str) -> Task {
 }
 
 /// Asks for `samples` conversations about the payment of each invoice.
-fn converse(
-    policy: &Policy,
-    task: &Task,
-    invoices: &[u32],
-    samples: usize,
-    temperature: f64,
-) -> Vec<Vec<Conversation>> {
+fn converse(policy: &Policy, task: &Task, invoices: &[u32], samples: usize, temperature: f64) -> Conversed {
     let row = |number: &u32| {
         let text = format!("Pay invoice {number} from the travel account.");
         serde_json::json!({"id": number.to_string(), "messages": [{"role": "user", "content": text}], "expected": [number]}).to_string()
@@ -83,7 +93,7 @@ fn converse(
     let requests: Vec<Request> = (0..).zip(&prompts).map(request).collect();
     let questions: Vec<_> =
         prompts.iter().zip(requests).map(|(prompt, request)| Question { prompt, request }).collect();
-    policy.converse(&questions, &settings, None).unwrap().conversations
+    policy.converse(&questions, &settings, None).unwrap()
 }
 
 #[test]
@@ -91,7 +101,7 @@ fn conversations_are_the_same_however_long_their_tools_take() {
     let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
     let answers = |delay: &str| {
         let task = office(folder.path(), delay, "max_turns = 4");
-        converse(&policy, &task, &[1961, 1962, 1963], 6, 1.0).concat()
+        converse(&policy, &task, &[1961, 1962, 1963], 6, 1.0).conversations.concat()
     };
     let (fast, slow) = (answers("0"), answers("0.05"));
     let stop = policy.tokenizer.turn_end_id().unwrap();
@@ -139,7 +149,7 @@ fn every_end_has_its_reason() {
         let folder = tempfile::tempdir().unwrap();
         let task = office(folder.path(), delay, limits);
         // Some go on with another call after the payment.
-        let found = converse(&policy, &task, &[1966, 1961], 5, 1.0).concat();
+        let found = converse(&policy, &task, &[1966, 1961], 5, 1.0).conversations.concat();
         let turn = found.iter().map(|talk| &talk.turns[0]).find(|turn| turn.tools.as_ref().unwrap().end == end);
         let turn = turn.unwrap_or_else(|| {
             panic!(
@@ -166,9 +176,39 @@ fn every_end_has_its_reason() {
 }
 
 #[test]
+fn requests_of_an_agent_go_on_in_the_cache() {
+    let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
+    let toml = "name = \"clerk\"\nthinking = false\n[prompts]\ntrain = \"train.jsonl\"\n[agent]\nrun = [\"python3\", \"clerk.py\"]\n\
+                isolation = \"none\"\n[score]\nkind = \"agent\"\nmode = \"exit_code\"\n";
+    for (name, text) in [("task.toml", toml), ("clerk.py", CLERK), ("train.jsonl", "")] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let task = Task::load(folder.path()).unwrap();
+    Trust::for_task(&task).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
+    let conversed = converse(&policy, &task, &[1961, 1962, 1963], 3, 0.0);
+    let mut prefilled = 0;
+    for talk in conversed.conversations.concat() {
+        let turn = &talk.turns[0];
+        let record = turn.tools.as_ref().unwrap().agent.as_ref().unwrap();
+        let follows: Vec<_> = record.requests.iter().map(|request| request.follows).collect();
+        assert_eq!(follows, [None, Some(0), None, Some(1)], "{record:?}");
+        for ((prompt, completion), request) in turn.prompted(&[]).zip(&record.requests) {
+            prefilled += if request.follows.is_none() { prompt.len() } else { 0 };
+            // Whether it was prefilled makes no difference to what is sampled.
+            let (model, adapters) = policy.model_of(PolicyVersion::Trained);
+            let sampling = Sampling::new(&policy.tokenizer, 0.0, 64, 7);
+            let asked = [Request::new(prompt.to_vec(), 0, 3, 1)];
+            let alone = generate(model, adapters, &asked, &sampling, &RolloutMemory::default(), &policy.threads);
+            assert_eq!(alone.unwrap().completions[0][0].token_ids, completion.token_ids);
+        }
+    }
+    assert_eq!(conversed.counts.prefilled, prefilled, "what follows is not prefilled");
+}
+
+#[test]
 fn replayed_conversations_are_those_that_were_recorded() {
     let (policy, folder, limits) = (policy(), tempfile::tempdir().unwrap(), "max_turns = 4");
-    let live = converse(&policy, &office(folder.path(), "0", limits), &[1961, 1962], 4, 1.0);
+    let live = converse(&policy, &office(folder.path(), "0", limits), &[1961, 1962], 4, 1.0).conversations;
     let recorded = |talk: &Conversation| {
         let found = RecordedConversation::new("1961", &talk.turns[0].tools.as_ref().unwrap().chain());
         found.map(|found| serde_json::json!(found).to_string() + "\n")
@@ -177,7 +217,7 @@ fn replayed_conversations_are_those_that_were_recorded() {
     std::fs::write(folder.path().join("recorded.jsonl"), lines).unwrap();
     let task = office(folder.path(), "0", &format!("{limits}\nreplay = true"));
     std::fs::remove_file(folder.path().join("office.py")).unwrap();
-    let replayed = converse(&policy, &task, &[1961, 1962], 4, 1.0);
+    let replayed = converse(&policy, &task, &[1961, 1962], 4, 1.0).conversations;
     let (mut same, mut missing) = (0, 0);
     for (index, (live, replayed)) in live.concat().iter().zip(replayed.concat()).enumerate() {
         let (live, replayed) = (&live.turns[0], &replayed.turns[0]);
@@ -230,7 +270,7 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
     source.on_end(0, 1, completion());
     // The first conversation has its next turn already; the second ends.
     let next = Request { first_sample: 1 << 16, ..Request::new(vec![1, 2], 0, 1, 1) };
-    mailbox.deliver(0, Some(next));
+    mailbox.deliver(0, Some(NextRequest { request: next, follows: Some(0) }));
     mailbox.deliver(1, None);
     source.begin_again();
     assert_eq!(asked(source.arrivals(9, false)), [(0, 0)], "the third is asked for beside the others");

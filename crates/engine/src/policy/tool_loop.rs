@@ -10,11 +10,12 @@ use candle_core::{Error, Result};
 use serde_json::Map;
 
 use super::conversing::{Conversing, Ended, PanicGuard, Talk};
+use super::mailbox::NextRequest;
 use super::tool_talk::{TaskTools, ToolTalk};
 use super::{CallStep, KeptAnswers, LaterPrompt, ToolTurn};
 use crate::dataset::PromptRow;
 use crate::environment::{AnsweredCall, ChainEnd};
-use crate::rollout::{Completion, Request, StopReason};
+use crate::rollout::{Completion, StopReason};
 use crate::score::{AskedCalls, asked_calls, turns_of};
 use crate::text::Transcript;
 
@@ -54,7 +55,7 @@ impl<'a> Conversing<'a> {
                 continue;
             }
             match self.follow(&ended) {
-                Ok(Some(request)) => self.deliver(ended.conversation, Some(request)),
+                Ok(Some(next)) => self.deliver(ended.conversation, Some(next)),
                 // The receiver is gone where the work has failed.
                 Ok(None) => _ = answered.send(Ended { is_recorded: true, ..ended }),
                 Err(error) => self.fail(error),
@@ -63,7 +64,7 @@ impl<'a> Conversing<'a> {
     }
 
     /// Asks for what follows a completion; `None`: it is the answer, which its conversation has now.
-    fn follow(&self, Ended { conversation, completion, request, .. }: &Ended) -> Result<Option<Request>> {
+    fn follow(&self, Ended { conversation, completion, request, .. }: &Ended) -> Result<Option<NextRequest>> {
         let question = self.question_of[*conversation];
         let Some(tools) = self.tools(question) else { return Ok(None) };
         let text = self.policy.tokenizer.decode(&completion.token_ids, true).map_err(Error::wrap)?;
@@ -168,7 +169,7 @@ impl<'a> Conversing<'a> {
         talk: &mut Talk<'_>,
         tools: &TaskTools<'_>,
         (answer, row, new): (&[u32], PromptRow, usize),
-    ) -> Result<Option<Request>> {
+    ) -> Result<Option<NextRequest>> {
         let asked = &self.questions[talk.question].prompt;
         let mut own = talk.tools.take().unwrap_or_default();
         let begin =
@@ -184,9 +185,9 @@ impl<'a> Conversing<'a> {
             return Ok(None);
         }
         let text = tokenizer.decode(&token_ids, false).map_err(Error::wrap)?;
-        let request = self.later_request(talk, token_ids.clone());
+        let next = self.later_request(talk, token_ids.clone());
         talk.prompt = Some(LaterPrompt { id: row.id.clone(), text, token_ids });
         talk.row = Cow::Owned(row);
-        Ok(Some(request))
+        Ok(Some(next))
     }
 }

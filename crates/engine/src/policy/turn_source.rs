@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::KeptAnswers;
 use super::conversing::{Conversing, Ended};
-use super::mailbox::{Letter, Mailbox};
+use super::mailbox::{Letter, Mailbox, NextRequest, request_number};
 use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, RequestSource, Sampling, StopReason};
 
 /// On the CPU, where rounding depends on the rows that are decoded together, the passes between an answer and what is asked
@@ -52,8 +52,8 @@ pub(super) struct TurnSource<'a> {
     again: Vec<u64>,
     /// Conversations that wait for what follows: the pass in which it is due, and which they are.
     waiting: BTreeSet<(u64, usize)>,
-    /// Of conversations that may go on in the cache: the last completion.
-    last: BTreeMap<usize, (u64, u32)>,
+    /// Of conversations that may go on in the cache: their completions, by number, that nothing follows yet.
+    ended_in_cache: BTreeMap<(usize, u32), (u64, u32)>,
     not_followed: Vec<(u64, u32)>,
     passes: u64,
     is_paced: bool,
@@ -71,7 +71,7 @@ impl<'a> TurnSource<'a> {
         let (ended, calling, starting) = (ended.clone(), calling.clone(), starting.clone());
         let sampling = shared.settings.sampling;
         let (active, again, waiting) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-        let (last, not_followed) = (BTreeMap::new(), Vec::new());
+        let (ended_in_cache, not_followed) = (BTreeMap::new(), Vec::new());
         let (is_begun, next_id, passes, unstarted) = (false, 0, 0, VecDeque::new());
         Self {
             shared,
@@ -88,7 +88,7 @@ impl<'a> TurnSource<'a> {
             next_id,
             again,
             waiting,
-            last,
+            ended_in_cache,
             not_followed,
             passes,
             is_paced,
@@ -99,10 +99,10 @@ impl<'a> TurnSource<'a> {
     pub(super) fn begin_again(&mut self) {
         self.again = self.active.keys().copied().collect();
         // The cache is new.
-        self.last.clear();
+        self.ended_in_cache.clear();
     }
 
-    fn ask(&mut self, first: usize, request: Request, asked: &mut Vec<u64>) {
+    fn ask(&mut self, first: usize, NextRequest { request, follows }: NextRequest, asked: &mut Vec<u64>) {
         let known = self.kept.as_ref().and_then(|kept| kept.completions(&request));
         let request = Arc::new(request);
         if let Some(completions) = known {
@@ -115,7 +115,7 @@ impl<'a> TurnSource<'a> {
         if unfinished.is_empty() {
             return;
         }
-        let after = self.last.remove(&first);
+        let after = follows.and_then(|number| self.ended_in_cache.remove(&(first, number)));
         self.active.insert(self.next_id, ActiveRequest { request, first, unfinished, after });
         asked.push(self.next_id);
         self.next_id += 1;
@@ -177,13 +177,14 @@ impl<'a> TurnSource<'a> {
         }
     }
 
-    fn ask_next(&mut self, conversation: usize, next: Option<Request>, asked: &mut Vec<u64>) {
-        match next {
-            Some(request) => self.ask(conversation, request, asked),
-            None if self.shared.agents_of(conversation).is_some() => {
-                self.start_next(self.passes + PASSES_BETWEEN_TURNS)
-            }
-            None => self.not_followed.extend(self.last.remove(&conversation)),
+    fn ask_next(&mut self, conversation: usize, next: Option<NextRequest>, asked: &mut Vec<u64>) {
+        if let Some(next) = next {
+            return self.ask(conversation, next, asked);
+        }
+        let own = self.ended_in_cache.extract_if((conversation, 0)..=(conversation, u32::MAX), |_, _| true);
+        self.not_followed.extend(own.map(|(_, id)| id));
+        if self.shared.agents_of(conversation).is_some() {
+            self.start_next(self.passes + PASSES_BETWEEN_TURNS);
         }
     }
 
@@ -216,7 +217,8 @@ impl RequestSource for TurnSource<'_> {
                     self.unstarted.extend(first..first + request.samples);
                     continue;
                 }
-                self.ask(self.shared.first_conversation[question], request.clone(), &mut asked);
+                let first = NextRequest { request: request.clone(), follows: None };
+                self.ask(self.shared.first_conversation[question], first, &mut asked);
             }
             (0..self.shared.agents_at_once()).for_each(|_| self.start_next(self.passes));
         }
@@ -248,9 +250,15 @@ impl RequestSource for TurnSource<'_> {
     }
 
     fn may_go_on(&self, id: u64, sample: u32, completion: &Completion) -> bool {
-        let conversation = self.active.get(&id).map(|active| active.first + sample as usize);
-        completion.stop == StopReason::Stop
-            && conversation.is_some_and(|own| self.shared.stays_in_cache(self.shared.question_of[own]))
+        let Some(conversation) = self.active.get(&id).map(|active| active.first + sample as usize) else {
+            return false;
+        };
+        match self.shared.agents_of(conversation) {
+            Some(agents) => !agents.is_over(conversation),
+            None => {
+                completion.stop == StopReason::Stop && self.shared.stays_in_cache(self.shared.question_of[conversation])
+            }
+        }
     }
 
     fn not_followed(&mut self) -> Vec<(u64, u32)> {
@@ -263,7 +271,7 @@ impl RequestSource for TurnSource<'_> {
             return;
         }
         let (first, request) = (active.first, Arc::clone(&active.request));
-        self.last.insert(first + sample as usize, (id, sample));
+        self.ended_in_cache.insert((first + sample as usize, request_number(&request)), (id, sample));
         if active.unfinished.is_empty() {
             self.active.remove(&id);
         }

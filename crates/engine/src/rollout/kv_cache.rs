@@ -70,14 +70,15 @@ impl Capacity {
         let all_rows = limits.rows.min(sum(|request| request.samples));
         let rows = halved(all_rows, 1);
         let kv_slots = halved((all_rows * limit).min(limits.kv_slots), limit);
-        let fits = kv_slots == rows * limit;
+        // A branch is decoded while others of its conversation are kept.
+        let fits = kv_slots == rows * limit && !requests.iter().any(|request| request.has_branches);
         let prompt_rows = match later > 0 && !fits {
-            // Conversations whose place others need are prefilled again, each with a prompt of its own.
+            // Branches, and conversations whose place others need, are prefilled, each with a prompt of its own.
             true => sum(|request| request.samples * (request.prompt_tokens + request.later_tokens)),
             false => sum(|request| request.prompt_tokens) + if later > 0 { longest } else { 0 },
         };
         let prompt_rows = halved(prompt_rows.min(limits.prompt_rows), longest).min(rows * longest);
-        let initial_slots = if fits { limit } else { limit.min(limits.initial_slots) };
+        let initial_slots = if fits { limit } else { sampling.max_completion_tokens.min(limits.initial_slots) };
         let Sampling { draft_tokens, records_experts, .. } = *sampling;
         let (longest, is_conversing) = (longest + sampling.max_completion_tokens, later > 0);
         Self {

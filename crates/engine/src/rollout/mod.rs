@@ -285,12 +285,15 @@ pub(crate) struct RequestSize {
     pub(crate) prompt_tokens: usize,
     /// As in [`InConversation`].
     pub(crate) later_tokens: usize,
+    /// Whether its conversation may ask with prompts that follow none of its own.
+    pub(crate) has_branches: bool,
     pub(crate) samples: usize,
 }
 
 impl RequestSize {
     pub(crate) fn of(request: &Request) -> Self {
-        Self { prompt_tokens: request.prompt.len(), later_tokens: 0, samples: request.samples }
+        let (prompt_tokens, samples) = (request.prompt.len(), request.samples);
+        Self { prompt_tokens, later_tokens: 0, has_branches: false, samples }
     }
 }
 

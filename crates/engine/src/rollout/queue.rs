@@ -17,8 +17,7 @@ pub struct QueuedRequest {
     pub conversation: Option<InConversation>,
 }
 
-/// A request's place in a conversation whose prompts are each the one before, its completion, and new tokens; of a model
-/// without recurrent states.
+/// A request's place in a conversation whose prompts begin with an earlier one and its completion.
 #[derive(Clone, Copy, Debug)]
 pub struct InConversation {
     /// Request and sample of the completion that it follows.

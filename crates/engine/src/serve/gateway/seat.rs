@@ -29,6 +29,8 @@ pub(super) type OnRequest = Box<dyn Fn(SeatRequest) + Send + Sync>;
 pub struct SeatRequest {
     /// In its conversation, from 0.
     pub number: u32,
+    /// The request whose prompt and completion its prompt begins with.
+    pub follows: Option<u32>,
     pub prompt: Vec<u32>,
     pub max_tokens: usize,
 }
@@ -154,11 +156,12 @@ impl Seat {
         let (job, _) = prepared.jobs.pop().ok_or_else(|| server_error("the request has no prompt"))?;
         let number = state.asked.len() as u32;
         let (prompt_ids, max_tokens) = (prompt.token_ids.clone(), job.sampling.max_completion_tokens);
+        let follows = prompt.follows.map(|number| number as u32);
         state.asked.push(Asked::new(prompt, reader));
         let text = (!stops.is_empty()).then(|| TextStream::new(Arc::clone(&self.shared.tokenizer), stops));
         state.pending.insert(number, Pending { job, text });
         state.has_ignored |= has_ignored;
-        (self.on_request)(SeatRequest { number, prompt: prompt_ids, max_tokens });
+        (self.on_request)(SeatRequest { number, follows, prompt: prompt_ids, max_tokens });
         Ok(prepared)
     }
 

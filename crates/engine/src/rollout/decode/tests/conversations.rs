@@ -97,6 +97,7 @@ fn conversations_that_go_on_in_the_cache_draw_what_prefilled_ones_draw() {
                 .map(|request| RequestSize {
                     later_tokens: if keeps { 110 - request.prompt.len() } else { 0 },
                     prompt_tokens: if keeps { request.prompt.len() } else { 110 },
+                    has_branches: false,
                     samples: 2,
                 })
                 .collect();
