@@ -1,4 +1,4 @@
-//! Log-probs of a prompt's tokens, and token ids of a text, in vLLM's form.
+//! Log-probs of a prompt's tokens, token ids of a text, and token ids in and out, in vLLM's form.
 
 use super::*;
 
@@ -38,4 +38,32 @@ fn a_prompt_s_log_probs_are_those_with_which_it_was_sampled() {
     assert_eq!(refused(json!({"prompt_logprobs": 5})), "prompt_logprobs");
     assert_eq!(refused(json!({"prompt_logprobs": 0, "stream": true})), "prompt_logprobs");
     assert_eq!(server.refused("/tokenize", b"{\"prompt\": 3}", 400)["param"], "prompt");
+}
+
+#[test]
+fn token_ids_are_generated_as_texts_are() {
+    const GENERATE: &str = "/inference/v1/generate";
+    let server = Server::start(&["tiny"]);
+    let prompt = server.post("/tokenize", &json!({"model": "tiny", "prompt": "Invoice of Acme"}))["tokens"].clone();
+    let parameters = json!({"n": 2, "seed": 4, "max_tokens": 30, "logprobs": 1, "skip_special_tokens": false});
+    let body = json!({"model": "tiny", "token_ids": prompt, "sampling_params": parameters});
+    let found = server.post(GENERATE, &body);
+    let text = json!({"model": "tiny", "prompt": prompt, "n": 2, "seed": 4, "max_tokens": 30, "logprobs": 0, "return_token_ids": true});
+    let text = server.post(TEXT, &text);
+    assert_eq!((&found["usage"], found["prompt_logprobs"].is_null()), (&text["usage"], true), "{found}");
+    for (found, text) in found["choices"].as_array().unwrap().iter().zip(text["choices"].as_array().unwrap()) {
+        assert_eq!((&found["token_ids"], &found["finish_reason"]), (&text["token_ids"], &text["finish_reason"]));
+        let told = found["logprobs"]["content"].as_array().unwrap().iter().map(|token| &token["logprob"]);
+        assert!(told.eq(text["logprobs"]["token_logprobs"].as_array().unwrap()), "{found}");
+        assert!(found.get("text").is_none());
+    }
+    let first = |first_sample: u32| {
+        let body =
+            json!({"model": "tiny", "prompt": prompt, "seed": 4, "max_tokens": 30, "first_sample": first_sample});
+        server.post(TEXT, &body)["choices"][0]["text"].clone()
+    };
+    assert_eq!([first(0), first(1)], [text["choices"][0]["text"].clone(), text["choices"][1]["text"].clone()]);
+    let other = json!({"model": "tiny", "token_ids": prompt, "sampling_params": {"stop_token_ids": [5]}});
+    let refused = server.refused(GENERATE, other.to_string().as_bytes(), 400);
+    assert_eq!(refused["param"], "stop_token_ids", "{refused}");
 }

@@ -81,6 +81,24 @@ fn two_who_ask_at_once_start_one_server_that_answers_as_the_command_does_and_giv
 }
 
 #[test]
+fn conversations_with_tools_are_those_of_the_command() {
+    let home = tempfile::tempdir().unwrap();
+    let asked = ["sample", "assistant", "--model", "tiny-assistant", "--n", "3", "--seed", "2", "--json"];
+    let sampled = |more: &[&str]| {
+        let output = sampler(home.path(), 2, &[&asked, more].concat()).output().unwrap();
+        crate::program::json_lines(&output)
+    };
+    let tokens = |line: &Json| {
+        let steps = line["chain"]["steps"].as_array().unwrap();
+        let steps: Vec<_> = steps.iter().map(|step| (step["token_ids"].clone(), step["calls"].clone())).collect();
+        (steps, line["token_ids"].clone(), line["chain"]["end"].clone(), line["reward"].clone())
+    };
+    let [direct, served] = [&[][..], &["--worker"]].map(|more| sampled(more).iter().map(tokens).collect::<Vec<_>>());
+    assert!(direct.iter().any(|(steps, ..)| steps.len() > 1), "{direct:?}");
+    assert_eq!(direct, served);
+}
+
+#[test]
 fn a_server_that_waits_for_its_device_says_so_and_one_that_was_killed_is_replaced() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();

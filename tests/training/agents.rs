@@ -202,6 +202,16 @@ elif mode == "text":
     body = json.loads(ask(None, path="/completions", prompt="Hello", return_token_ids=True, logprobs=0))
     choice = body["choices"][0]
     verdict["reasons"] = [f"{len(choice['token_ids'])} {len(choice['logprobs']['token_logprobs'])}"]
+elif mode == "tokens":
+    ids = json.loads(ask(None, path="/completions", prompt="Hello", return_token_ids=True, logprobs=0))["choices"][0]["token_ids"]
+    body = {"model": MODEL, "token_ids": [5, 6, 7], "sampling_params": {"max_tokens": 8, "logprobs": 1}}
+    def generate(ids):
+        request = urllib.request.Request(URL.removesuffix("/v1") + "/inference/v1/generate", json.dumps({**body, "token_ids": ids}).encode(),
+            {"Content-Type": "application/json", "Authorization": "Bearer " + KEY})
+        return json.loads(urllib.request.urlopen(request).read())["choices"][0]
+    first = generate([5, 6, 7])
+    second = generate([5, 6, 7, *first["token_ids"], 8])
+    verdict["reasons"] = [f"{len(second['token_ids'])} {len(second['logprobs']['content'])} tokens"]
 elif mode == "responses":
     body = json.loads(ask(None, path="/responses", max_tokens=None, max_output_tokens=20, input=M))
     verdict["reasons"] = [body["output"][0]["type"]]
@@ -224,7 +234,7 @@ fn each_end_of_an_agent_has_its_reason() {
     let text = std::fs::read_to_string(&toml).unwrap();
     std::fs::write(&toml, text.replace("time_limit_seconds = 20", "time_limit_seconds = 5")).unwrap();
     // Mode, why it ended, requests that were answered, branches, and a part of the first reason.
-    let table: [(&str, &str, usize, usize, &str); 25] = [
+    let table: [(&str, &str, usize, usize, &str); 26] = [
         ("never", "no_request", 0, 0, "the agent got no completion: it ended with exit code 0"),
         ("forever", "time_limit", 4, 4, "the conversation ended without an answer: time_limit"),
         ("many", "max_requests", 4, 4, "the conversation ended without an answer: max_requests"),
@@ -252,6 +262,7 @@ fn each_end_of_an_agent_has_its_reason() {
         ("truncated", "truncated", 2, 1, ""),
         ("stop", "truncated", 2, 1, "{\"vendor\":"),
         ("text", "truncated", 1, 1, "8 8"),
+        ("tokens", "truncated", 3, 2, "8 8 tokens"),
         ("responses", "truncated", 1, 1, "message"),
         ("no line", "truncated", 1, 1, "the agent wrote no line: its last line is its verdict"),
         ("no verdict", "truncated", 1, 1, "the agent wrote a malformed answer"),

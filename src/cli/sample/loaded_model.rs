@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -18,9 +19,14 @@ use crate::cli::targets::{Target, common_limit};
 use crate::cli::{Failure, Outcome, print, print_json};
 use crate::config::ThinkingBudget;
 use crate::dataset::PromptRow;
+use crate::eval::requests;
+use crate::hub::ModelConfig;
 use crate::hub::find_model;
-use crate::policy::{Lengths, Turn, prepare_rows};
-use crate::rollout::{Completion, StopReason};
+use crate::policy::{
+    ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, ServedModel, prepare_rows,
+};
+use crate::report::{chain_counts, chain_text};
+use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool};
 use crate::run::{
     At, Liveness, RunError, RunFolders, RunReference, Sample, SampledCompletion, ServerFolder, State, Verb, ask,
 };
@@ -49,11 +55,14 @@ struct Server {
     folder: ServerFolder,
     /// A name that is valid in every folder.
     model: String,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
+    config: ModelConfig,
     thinking: Option<ThinkingBudget>,
     lengths: Lengths,
     task: Task,
     scorer: Scorer,
+    /// Those that were started for the current prompt; requests of conversations come at the same time.
+    launched: Mutex<usize>,
 }
 
 impl Client<'_> {
@@ -124,12 +133,15 @@ impl Client<'_> {
         if self.arguments.json {
             return print_json(document(completion)).map(drop);
         }
-        let SampledCompletion { prompt_id, sample, text, token_ids, score, .. } = completion;
+        let SampledCompletion { prompt_id, sample, text, token_ids, score, chain, .. } = completion;
         let (tier, reward) = (score["tier"].as_str().unwrap_or_default(), score["reward"].as_f64().unwrap_or_default());
         let (prompt_id, tier) = (visible(prompt_id), visible(tier));
         let tokens = token_ids.len();
-        print(&format!("{prompt_id} [{}] {tier}  reward {reward:.3}  {tokens} tokens\n{text}\n\n", sample + 1))
-            .map(drop)
+        let steps = chain.as_ref().map_or_else(String::new, |chain| {
+            format!("{}({}; ended: {})\n", chain_text(chain), chain_counts(chain), chain.end.name())
+        });
+        let head = format!("{prompt_id} [{}] {tier}  reward {reward:.3}  {tokens} tokens", sample + 1);
+        print(&format!("{head}\n{steps}{text}\n\n")).map(drop)
     }
 
     fn server(&self) -> Result<Server, Failure> {
@@ -149,67 +161,93 @@ impl Client<'_> {
         };
         let folder = ServerFolder::of_model(&model, &located.digest(self.run_folders)?);
         let source = located.source(self.run_folders)?;
-        let positions = source.config()?.max_position_embeddings;
+        let config = source.config()?;
+        let positions = config.max_position_embeddings;
         let lengths = Lengths { max_seq_len: None, max_completion_tokens: limit, positions };
-        let tokenizer = Tokenizer::load(&source)?;
+        let tokenizer = Arc::new(Tokenizer::load(&source)?);
         let task = for_model(self.task, &tokenizer);
         let thinking = own.thinking;
-        Ok(Server { folder, model, scorer: Scorer::new(&task)?, task, tokenizer, lengths, thinking })
+        Ok(Server {
+            folder,
+            model,
+            scorer: Scorer::new(&task)?,
+            task,
+            tokenizer,
+            config,
+            lengths,
+            thinking,
+            launched: Mutex::new(0),
+        })
     }
 
+    /// The server samples; tools and agents run here, and so does the scorer.
     fn sample_from_server(&self, server: &Server, label: &str, row: PromptRow) -> Result<(), Failure> {
-        let Server { folder, model, tokenizer, lengths, thinking, task, scorer } = server;
-        if let Some(partner) = task.partner() {
-            let message =
-                format!("--worker: {} has {partner}, which a server does not run: leave the option out", task.name);
-            return Err(Failure::usage(message));
-        }
-        let Arguments { n, temperature, seed, .. } = self.arguments;
-        let model = if self.is_trained { model } else { ServerFolder::BASE };
-        for prompt in prepare_rows(task, label, vec![row], tokenizer, *lengths)? {
-            let body = json!({
-                "model": model, "prompt": prompt.token_ids, "n": n, "temperature": temperature, "seed": seed,
-                "max_tokens": lengths.max_completion_tokens, "logprobs": 0, "return_token_ids": true,
-                "thinking_token_budget": thinking.map(|budget| budget.max_tokens),
-                "thinking_end": thinking.map(|budget| budget.end),
-            });
-            let completions = with_status_output(|| folder.last_line(), || self.answer(server, &body.to_string()))?;
-            let decode = |completion: &Completion| tokenizer.decode(&completion.token_ids, true);
-            let texts = completions.iter().map(decode).collect::<Result<Vec<String>, _>>()?;
-            let asked: Vec<_> = texts.iter().map(|text| (text.as_str(), Some(&prompt.row))).collect();
-            let scores = scorer.score_all(&asked);
-            for (sample, ((completion, text), mut score)) in completions.into_iter().zip(texts).zip(scores).enumerate()
-            {
-                scorer.add_length(&mut score, completion.token_ids.len());
-                let scored = Turn::new(completion, text, score);
-                self.print(&scored.into_sampled(&prompt.row.id, sample)?)?;
+        let Server { folder, tokenizer, config, lengths, task, scorer, .. } = server;
+        let Arguments { n, temperature, seed, .. } = *self.arguments;
+        let prompts = prepare_rows(task, label, vec![row], tokenizer, *lengths)?;
+        *server.launched.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+        let ask = |request: &Request| {
+            self.answer(server, request).map_err(|failure| candle_core::Error::msg(failure.message))
+        };
+        let (tokenizer, threads) = (Arc::clone(tokenizer), ThreadPool::new(1)?);
+        let sampling = Sampling::new(&tokenizer, temperature, lengths.max_completion_tokens, seed);
+        let served = ServedModel { tokenizer, config: config.clone(), threads, ask: &ask };
+        let asked = prompts.iter().zip(requests(&prompts, SAMPLE_STEP, n as usize));
+        let questions: Vec<_> = asked.map(|(prompt, request)| Question { prompt, request }).collect();
+        let tasks = [ScoredTask { task, scorer, max_prompt_tokens: lengths.prompt_limit() }];
+        let version = if self.is_trained { PolicyVersion::Trained } else { PolicyVersion::Base };
+        let settings = ConverseSettings { max_turns: 1, ..ConverseSettings::new(&tasks, version, &sampling) };
+        let conversed = with_status_output(|| folder.last_line(), || served.converse(&questions, &settings, None))?;
+        for (prompt, conversations) in prompts.iter().zip(conversed.conversations) {
+            let turns = conversations.into_iter().flat_map(|conversation| conversation.turns);
+            for (sample, turn) in turns.enumerate() {
+                self.print(&turn.into_sampled(&prompt.row.id, sample)?)?;
             }
         }
         Ok(())
     }
 
+    fn body(&self, Server { model, lengths, thinking, .. }: &Server, request: &Request) -> String {
+        let Arguments { temperature, seed, .. } = self.arguments;
+        let most = request.lengths.iter().copied().max().unwrap_or(usize::MAX);
+        json!({
+            "model": if self.is_trained { model } else { ServerFolder::BASE },
+            "prompt": request.prompt, "n": request.samples, "first_sample": request.first_sample,
+            "temperature": temperature, "seed": seed, "max_tokens": most.min(lengths.max_completion_tokens),
+            "logprobs": 0, "return_token_ids": true,
+            "thinking_token_budget": thinking.map(|budget| budget.max_tokens),
+            "thinking_end": thinking.map(|budget| budget.end),
+        })
+        .to_string()
+    }
+
     /// Asks until a server has answered; starts one where there is none.
-    fn answer(&self, Server { folder, model, .. }: &Server, body: &str) -> Result<Vec<Completion>, Failure> {
-        let (begun, mut servers) = (Instant::now(), 0);
+    fn answer(&self, server: &Server, request: &Request) -> Result<Vec<Completion>, Failure> {
+        let (Server { folder, model, .. }, body) = (server, self.body(server, request));
+        let begun = Instant::now();
         let failed = |why: String| Failure::failed(format!("the server of {model}: {why}"));
         while begun.elapsed() < SAMPLE_TIMEOUT {
-            match folder.connect().and_then(|socket| post(socket, body)) {
+            match folder.connect().and_then(|socket| post(socket, &body)) {
                 Ok((200, answer)) => {
                     return completions(&answer).ok_or_else(|| failed("its answer was truncated".to_owned()));
                 }
-                // It takes no more requests, and ends; so does one that holds the lock and does not listen.
-                Ok((503, _)) => {}
+                // It takes no more requests, and ends; so does one that holds the lock and does not listen. Or its queue is full.
+                Ok((429 | 503, _)) => {}
                 Ok((_, answer)) => {
                     let message = answer["error"]["message"].as_str().unwrap_or("it refused the request");
                     return Err(Failure::failed(message));
                 }
                 Err(_) if folder.is_in_use() => {}
-                Err(_) if servers == MAX_SERVERS => {
-                    let last = folder.last_line().unwrap_or_default();
-                    return Err(failed(format!("{servers} have ended before they answered: {last}")));
-                }
                 Err(_) => {
-                    servers += 1;
+                    let mut launched = server.launched.lock().unwrap_or_else(PoisonError::into_inner);
+                    if folder.is_in_use() {
+                        continue;
+                    }
+                    if *launched == MAX_SERVERS {
+                        let last = folder.last_line().unwrap_or_default();
+                        return Err(failed(format!("{MAX_SERVERS} have ended before they answered: {last}")));
+                    }
+                    *launched += 1;
                     folder.launch(model, &self.arguments.device.compute())?;
                 }
             }

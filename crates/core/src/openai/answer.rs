@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-/// An API of OpenAI's.
+/// An API of OpenAI's, or of vLLM's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// `/v1/chat/completions`.
@@ -11,6 +11,8 @@ pub enum Api {
     Completions,
     /// `/v1/responses`; its answers are [`super::ResponseItems`].
     Responses,
+    /// `/inference/v1/generate`, vLLM's: token ids in and out.
+    Generate,
 }
 
 /// Why a completion ended.
@@ -125,11 +127,15 @@ impl Answer {
             Api::Completions => {
                 json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": finish.name()})
             }
+            Api::Generate => json!({"index": index, "logprobs": log_probs, "finish_reason": finish.name()}),
         }
     }
 
     /// All completions.
     pub fn whole(&self, choices: Vec<Json>, usage: Usage) -> Json {
+        if self.api == Api::Generate {
+            return json!({"request_id": self.id, "choices": choices, "prompt_logprobs": null, "usage": usage.json()});
+        }
         let mut whole = self.head(if self.api == Api::Chat { "chat.completion" } else { "text_completion" }, choices);
         whole["usage"] = usage.json();
         whole
@@ -149,7 +155,9 @@ impl Answer {
             Api::Chat | Api::Responses => {
                 json!({"index": index, "delta": {"content": text}, "logprobs": log_probs, "finish_reason": null})
             }
-            Api::Completions => json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": null}),
+            Api::Completions | Api::Generate => {
+                json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": null})
+            }
         }])
     }
 
@@ -182,7 +190,9 @@ impl Answer {
             Api::Chat | Api::Responses => {
                 json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": finish.name()})
             }
-            Api::Completions => json!({"index": index, "text": "", "logprobs": null, "finish_reason": finish.name()}),
+            Api::Completions | Api::Generate => {
+                json!({"index": index, "text": "", "logprobs": null, "finish_reason": finish.name()})
+            }
         }])
     }
 
@@ -202,7 +212,7 @@ impl Answer {
 
     fn log_probs(&self, tokens: &[TokenLogProb], text_bytes: usize) -> Json {
         match self.api {
-            Api::Chat | Api::Responses => {
+            Api::Chat | Api::Responses | Api::Generate => {
                 json!({"content": tokens.iter().map(chat_log_prob).collect::<Vec<_>>(), "refusal": null})
             }
             Api::Completions => {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
+mod generate; // bodies of `/inference/v1/generate`
 mod responses; // bodies of `/v1/responses`
 mod texts; // prompts of `/v1/completions`
 
@@ -36,9 +37,13 @@ pub struct GenerationRequest {
     pub prompt: Prompt,
     /// Completions of each prompt.
     pub samples: usize,
+    /// The number of the first of them in the random numbers of the seed (an extension of ours).
+    pub first_sample: u32,
     pub seed: Option<u64>,
     /// Texts before which a completion ends.
     pub stop: Vec<String>,
+    /// Tokens that end a completion (vLLM's extension).
+    pub stop_token_ids: Vec<u32>,
     pub max_tokens: Option<usize>,
     /// Of a think block (vLLM's `thinking_token_budget`, which is always forced).
     pub thinking_budget: Option<ThinkingBudget>,
@@ -132,7 +137,7 @@ pub enum ResponseFormat {
 }
 
 impl GenerationRequest {
-    /// Parses a body of `/v1/chat/completions`, `/v1/completions` or `/v1/responses`.
+    /// Parses a body of `/v1/chat/completions`, `/v1/completions`, `/v1/responses` or `/inference/v1/generate`.
     ///
     /// # Errors
     /// [`ApiError`] with status 400 and the field's name.
@@ -146,10 +151,19 @@ impl GenerationRequest {
         let fields = Fields(
             body.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value)).collect(),
         );
-        fields.check_names(api)?;
-        if api == Api::Responses {
-            return fields.responses_request();
+        match api {
+            Api::Chat | Api::Completions => Self::parse_fields(api, &fields),
+            Api::Responses => {
+                fields.check_names(api)?;
+                fields.responses_request()
+            }
+            Api::Generate => Self::parse_generate(&fields),
         }
+    }
+
+    /// A request of the APIs whose fields are named alike.
+    fn parse_fields(api: Api, fields: &Fields<'_>) -> Result<Self, ApiError> {
+        fields.check_names(api)?;
         fields.refuse_what_is_not_done()?;
         let stream = fields.flag("stream")?;
         let options = fields.object("stream_options")?;
@@ -172,8 +186,11 @@ impl GenerationRequest {
         Ok(Self {
             model: fields.model()?,
             samples: fields.whole("n", 1, MAX_SAMPLES)?.unwrap_or(1) as usize,
+            first_sample: fields.whole("first_sample", 0, u64::from(u32::MAX - MAX_SAMPLES as u32))?.unwrap_or(0)
+                as u32,
             seed: fields.seed()?,
             stop: fields.stop()?,
+            stop_token_ids: Vec::new(),
             max_tokens: fields.max_tokens()?,
             thinking_budget: fields.thinking_budget()?,
             temperature: fields.temperature()?,
@@ -189,7 +206,7 @@ impl GenerationRequest {
             token_ids: fields.flag("return_token_ids")?,
             response_format: fields.response_format()?,
             prompt: match api {
-                Api::Completions => Prompt::Texts(fields.texts()?),
+                Api::Completions | Api::Generate => Prompt::Texts(fields.texts()?),
                 Api::Chat | Api::Responses => fields.chat()?,
             },
             repeated: Map::new(),
@@ -208,7 +225,7 @@ const RESPONSES_NAMES: &str = "model input instructions tools tool_choice parall
     stream stream_options reasoning top_logprobs include metadata store service_tier user safety_identifier \
     prompt_cache_key prompt_cache_retention truncation previous_response_id conversation background prompt \
     max_tool_calls chat_template_kwargs";
-const COMPLETION_NAMES: &str = "prompt echo suffix prompt_logprobs";
+const COMPLETION_NAMES: &str = "prompt echo suffix prompt_logprobs first_sample";
 
 /// The fields that are not null.
 struct Fields<'b>(BTreeMap<&'b str, &'b Json>);
@@ -221,7 +238,7 @@ impl<'b> Fields<'b> {
     fn check_names(&self, api: Api) -> Result<(), ApiError> {
         let (common, own) = match api {
             Api::Chat => (NAMES, CHAT_NAMES),
-            Api::Completions => (NAMES, COMPLETION_NAMES),
+            Api::Completions | Api::Generate => (NAMES, COMPLETION_NAMES),
             Api::Responses => ("", RESPONSES_NAMES),
         };
         let is_known = |name: &str| common.split(' ').chain(own.split(' ')).any(|known| known == name);
@@ -366,7 +383,7 @@ impl<'b> Fields<'b> {
     fn log_probs(&self, api: Api) -> Result<bool, ApiError> {
         match api {
             Api::Chat | Api::Responses => self.flag("logprobs"),
-            Api::Completions => Ok(self.get("logprobs").is_some()),
+            Api::Completions | Api::Generate => Ok(self.get("logprobs").is_some()),
         }
     }
 

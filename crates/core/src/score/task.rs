@@ -107,14 +107,9 @@ impl Task {
         self.agent.as_ref()
     }
 
-    /// What makes a conversation more than a prompt and its answers: it happens on this machine alone, and no answer to its
-    /// prompt is known.
-    pub fn partner(&self) -> Option<&'static str> {
-        match (&self.toolset, &self.agent) {
-            (Some(_), _) => Some("tools"),
-            (None, Some(_)) => Some("an agent"),
-            (None, None) => None,
-        }
+    /// Whether tools or an agent make a conversation more than a prompt and its answers: no answer to its prompt is known.
+    pub fn has_partner(&self) -> bool {
+        self.toolset.is_some() || self.agent.is_some()
     }
 
     /// Whether the exit code of its agent is a verdict.

@@ -1,7 +1,6 @@
 //! Rollouts of conversations with a tool that takes a while: completions of random lengths, replies of random tokens.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::Result;
@@ -146,16 +145,16 @@ impl Bench<'_> {
             let memory = RolloutMemory::default();
             let (mut idle, mut tokens, mut prefilled) = (0.0, 0, 0);
             let whole = median(2, || {
-                let source = Conversations::new(&requests, (tools, going_on), (new, self.config.vocab_size));
-                let sized = SizedSource { sizes: source.sizes(), source: Mutex::new(source) };
+                let mut source = Conversations::new(&requests, (tools, going_on), (new, self.config.vocab_size));
                 let sampling = sampling(Conversations::most_new_tokens(new));
                 self.engine.synchronize()?;
                 let start = Instant::now();
                 let model = (self.model, Adapters::On);
-                let sources = std::slice::from_ref(&sized);
-                let (counts, _) = generate_from(model, sources, &sampling, &memory, self.threads)?;
+                let sizes = source.sizes();
+                let sources = [SizedSource::new(&mut source, sizes)];
+                let (counts, _) = generate_from(model, &sources, &sampling, &memory, self.threads)?;
+                drop(sources);
                 let seconds = start.elapsed().as_secs_f64();
-                let source = sized.source.into_inner().unwrap_or_else(PoisonError::into_inner);
                 (idle, tokens, prefilled) = (source.idle.as_secs_f64() / seconds, source.tokens, counts.prefilled);
                 Ok(seconds)
             })?;

@@ -111,7 +111,7 @@ impl<'a> Conversing<'a> {
         let SeatRecord { answers, refused, has_ignored, .. } = record;
         let requests = answers.iter().map(|answer| answer.record.clone()).collect();
         let agent = AgentRecord { requests, refused, has_ignored, exit_code: exit.code, output: exit.output };
-        let decode = |completion: &Completion| self.policy.tokenizer.decode(&completion.token_ids, true);
+        let decode = |completion: &Completion| self.sampler.tokenizer().decode(&completion.token_ids, true);
         let mut steps = Vec::with_capacity(answers.len());
         for (number, answer) in answers.iter().enumerate() {
             let next = answers.iter().find(|other| other.record.follows == Some(number));

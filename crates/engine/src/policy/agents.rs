@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{Error, Result};
 
 use super::mailbox::request_number;
-use super::{ConverseSettings, Policy, ScoredTask};
+use super::sampler::Sampler;
+use super::{ConverseSettings, ScoredTask};
 use crate::environment::Agent;
 use crate::rollout::{Completion, Request};
 use crate::score::{Task, template_options};
@@ -30,17 +31,16 @@ pub(super) struct TaskAgent<'a> {
 impl<'a> Agents<'a> {
     /// `None` where no task has an agent.
     pub(super) fn of_tasks(
-        policy: &Policy,
+        sampler: &dyn Sampler,
         settings: &ConverseSettings<'a>,
         conversations: usize,
     ) -> Result<Option<Self>> {
         let of_task = |asked: &ScoredTask<'a>| {
             let agent = asked.task.agent()?;
-            let (model, _) = policy.model_of(settings.version);
             let most = agent.limits().max_context_tokens.unwrap_or(usize::MAX).min(asked.max_prompt_tokens);
             let limits = (most, settings.sampling.max_completion_tokens);
             let options = template_options(asked.task);
-            let model = GatewayModel::new(model, Arc::clone(&policy.tokenizer), options, limits);
+            let model = GatewayModel::new(sampler.config(), Arc::clone(sampler.tokenizer()), options, limits);
             Some(TaskAgent { task: asked.task, agent, model })
         };
         let of_tasks: Vec<_> = settings.tasks.iter().map(of_task).collect();

@@ -79,7 +79,7 @@ impl<'a> Conversing<'a> {
 
     /// Takes an answer as text.
     pub(super) fn record(&self, Ended { conversation, completion, .. }: Ended) -> Result<()> {
-        let text = self.policy.tokenizer.decode(&completion.token_ids, true).map_err(Error::wrap)?;
+        let text = self.sampler.tokenizer().decode(&completion.token_ids, true).map_err(Error::wrap)?;
         let mut talk = self.talk(conversation);
         talk.sampled += 1;
         talk.answer = Some((completion, text));
@@ -137,7 +137,7 @@ impl<'a> Conversing<'a> {
             let earlier = question.prompt.row.after(&answers[..answers.len() - 1]).map_or(0, |row| row.messages.len());
             return self.ask_after_tools(talk, tools, (&last.completion.token_ids.clone(), row, earlier + 1));
         }
-        let Prompt { row, text, token_ids, .. } = render(task, row, &self.policy.tokenizer).map_err(Error::wrap)?;
+        let Prompt { row, text, token_ids, .. } = render(task, row, self.sampler.tokenizer()).map_err(Error::wrap)?;
         // Planned for, unless the template writes more around an answer than around none.
         if token_ids.len() > max_prompt_tokens {
             return Ok(None);

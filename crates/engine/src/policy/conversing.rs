@@ -9,8 +9,9 @@ use candle_core::{Error, Result};
 use super::agents::Agents;
 use super::mailbox::{Mailbox, NextRequest, SAMPLES_OF_TURN};
 use super::prompts::Prompt;
+use super::sampler::Sampler;
 use super::tool_talk::{TaskTools, ToolTalk};
-use super::{Conversation, LaterPrompt, Policy, PolicyVersion, ToolTurn};
+use super::{Conversation, LaterPrompt, PolicyVersion, ToolTurn};
 use crate::dataset::PromptRow;
 use crate::rollout::{Completion, DecodeCounts, GpuFallback, InConversation, Request, RequestSize, Sampling};
 use crate::score::{Scorer, Task};
@@ -98,7 +99,7 @@ pub(super) struct Talk<'a> {
 
 /// Conversations that are sampled together, as all threads see them.
 pub(super) struct Conversing<'a> {
-    pub(super) policy: &'a Policy,
+    pub(super) sampler: &'a dyn Sampler,
     pub(super) questions: &'a [Question<'a>],
     pub(super) settings: &'a ConverseSettings<'a>,
     /// By task; `None` where it has no tools.
@@ -120,12 +121,12 @@ pub(super) struct Conversing<'a> {
 impl<'a> Conversing<'a> {
     /// `parts`: the numbers of questions that are decoded together.
     pub(super) fn new(
-        policy: &'a Policy,
+        sampler: &'a dyn Sampler,
         questions: &'a [Question<'a>],
         settings: &'a ConverseSettings<'a>,
         parts: impl Iterator<Item = usize>,
     ) -> Result<Self> {
-        let tools = settings.tasks.iter().map(|asked| TaskTools::of_task(asked.task, &policy.tokenizer));
+        let tools = settings.tasks.iter().map(|asked| TaskTools::of_task(asked.task, sampler.tokenizer()));
         let tools = tools.collect::<Result<Vec<_>>>()?;
         let (mut talks, mut question_of, mut first_conversation) = (Vec::new(), Vec::new(), Vec::new());
         for (question, Question { prompt, request }) in questions.iter().enumerate() {
@@ -146,7 +147,7 @@ impl<'a> Conversing<'a> {
                 })
             }));
         }
-        let agents = Agents::of_tasks(policy, settings, talks.len())?;
+        let agents = Agents::of_tasks(sampler, settings, talks.len())?;
         let (mut mailboxes, mut mailbox_of) = (Vec::new(), Vec::with_capacity(questions.len()));
         for questions in parts {
             mailbox_of.extend(std::iter::repeat_n(mailboxes.len(), questions));
@@ -154,7 +155,7 @@ impl<'a> Conversing<'a> {
         }
         let (has_failed, failure) = (AtomicBool::new(false), Mutex::new(None));
         Ok(Self {
-            policy,
+            sampler,
             questions,
             settings,
             tools,
@@ -196,7 +197,7 @@ impl<'a> Conversing<'a> {
 
     /// Agents that run at the same time, for questions that are decoded together.
     pub(super) fn agents_at_once(&self) -> usize {
-        let together = self.mailboxes.len().min(self.policy.threads.count()).max(1);
+        let together = self.mailboxes.len().min(self.sampler.threads().count()).max(1);
         self.agents.as_ref().map_or(0, |agents| (agents.processes() / together).max(1))
     }
 
@@ -281,7 +282,7 @@ impl<'a> Conversing<'a> {
 
     /// Whether the work was cancelled or has failed.
     pub(super) fn is_over(&self) -> bool {
-        self.has_failed.load(Ordering::Relaxed) || self.policy.threads.check().is_err()
+        self.has_failed.load(Ordering::Relaxed) || self.sampler.threads().check().is_err()
     }
 
     pub(super) fn fail(&self, error: Error) {

@@ -18,6 +18,8 @@ mod conversing; // conversations that are sampled together, as all threads see t
 mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
 mod mailbox; // what follows answers
 mod prompts; // rows as the model reads them
+mod sampler; // who samples
+mod served; // a model that another process has loaded
 mod tool_loop; // calls of tools, their replies, and why a conversation ends
 mod tool_talk; // the tools of a conversation
 mod turn_source; // the queue of what is asked
@@ -39,12 +41,12 @@ use crate::rollout::{
 use crate::score::{Score, Scorer};
 use crate::text::Tokenizer;
 use attend::score_rows;
-use turn_source::TurnSource;
 
 pub use conversation::{CallStep, Conversation, LaterPrompt, ToolTurn, Turn, signal_of};
 pub use conversing::{ConverseSettings, Conversed, Question, ScoredTask};
 pub use kept_answers::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
+pub use served::ServedModel;
 pub use watch::{EvalWatch, Watcher};
 pub use written::{WrittenTokens, written_conversation};
 
@@ -112,15 +114,14 @@ impl Policy {
     fn rollout_from(
         &self,
         version: PolicyVersion,
-        sources: &[SizedSource<TurnSource<'_>>],
+        sources: &[SizedSource<'_>],
         sampling: &Sampling,
     ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
         let completions = sources.iter().flat_map(|sized| &sized.sizes).map(|size| size.samples).sum();
         let sample = || {
-            let source = |sized: &SizedSource<TurnSource<'_>>| {
+            for sized in sources {
                 sized.source.lock().unwrap_or_else(PoisonError::into_inner).begin_again();
-            };
-            sources.iter().for_each(source);
+            }
             generate_from(self.model_of(version), sources, sampling, &self.memory, &self.threads)
         };
         let ((counts, mut fallbacks), fallback) = self.in_less_memory(completions, sample)?;

@@ -67,7 +67,7 @@ impl<'a> Conversing<'a> {
     fn follow(&self, Ended { conversation, completion, request, .. }: &Ended) -> Result<Option<NextRequest>> {
         let question = self.question_of[*conversation];
         let Some(tools) = self.tools(question) else { return Ok(None) };
-        let text = self.policy.tokenizer.decode(&completion.token_ids, true).map_err(Error::wrap)?;
+        let text = self.sampler.tokenizer().decode(&completion.token_ids, true).map_err(Error::wrap)?;
         let mut talk = self.talk(*conversation);
         talk.sampled += 1;
         // Other threads look at the conversation while its tools are called.
@@ -144,7 +144,7 @@ impl<'a> Conversing<'a> {
         let asked = &self.questions[question].prompt;
         let begin = || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), prompt.to_vec());
         let transcript = own.transcript.get_or_insert_with(begin);
-        let (tokenizer, answers) = (&self.policy.tokenizer, (completion.token_ids.as_slice(), answered.as_slice()));
+        let (tokenizer, answers) = (self.sampler.tokenizer(), (completion.token_ids.as_slice(), answered.as_slice()));
         tools.push_replies(transcript, tokenizer, &asked.row, answers)?;
         let next = transcript.token_ids().to_vec();
         let most = limits.max_context_tokens.unwrap_or(usize::MAX).min(self.task(question).max_prompt_tokens);
@@ -175,7 +175,7 @@ impl<'a> Conversing<'a> {
         let begin =
             || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), asked.token_ids.clone());
         let transcript = own.transcript.get_or_insert_with(begin);
-        let (tokenizer, new) = (&self.policy.tokenizer, row.messages.get(new..).unwrap_or_default());
+        let (tokenizer, new) = (self.sampler.tokenizer(), row.messages.get(new..).unwrap_or_default());
         let listed = tools.listed(&asked.row)?;
         transcript.push(tokenizer, tools.input(&listed), (answer, &[]), new).map_err(Error::wrap)?;
         let token_ids = transcript.token_ids().to_vec();

@@ -95,13 +95,6 @@ impl<'a> TurnSource<'a> {
         }
     }
 
-    /// Begins another attempt to decode what has not ended.
-    pub(super) fn begin_again(&mut self) {
-        self.again = self.active.keys().copied().collect();
-        // The cache is new.
-        self.ended_in_cache.clear();
-    }
-
     fn ask(&mut self, first: usize, NextRequest { request, follows }: NextRequest, asked: &mut Vec<u64>) {
         let known = self.kept.as_ref().and_then(|kept| kept.completions(&request));
         let request = Arc::new(request);
@@ -203,6 +196,11 @@ impl<'a> TurnSource<'a> {
 }
 
 impl RequestSource for TurnSource<'_> {
+    fn begin_again(&mut self) {
+        self.again = self.active.keys().copied().collect();
+        self.ended_in_cache.clear();
+    }
+
     fn arrivals(&mut self, _: usize, is_idle: bool) -> Arrivals {
         self.passes += 1;
         if self.shared.has_failed.load(Ordering::Relaxed) {

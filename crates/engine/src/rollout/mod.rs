@@ -268,14 +268,17 @@ pub fn generate(
     memory: &RolloutMemory,
     threads: &ThreadPool,
 ) -> Result<RolloutOutput> {
-    let sized = |part| SizedSource {
-        source: Mutex::new(FixedRequests::new(part, sampling)),
-        sizes: part.iter().map(RequestSize::of).collect(),
-    };
-    let sources: Vec<_> = decoded_together(model, requests).into_iter().map(sized).collect();
+    let parts = decoded_together(model, requests);
+    let mut fixed: Vec<_> = parts.iter().map(|part| FixedRequests::new(part, sampling)).collect();
+    let sized = |(part, own): (&&[Request], _)| SizedSource::new(own, part.iter().map(RequestSize::of).collect());
+    let sources: Vec<_> = parts.iter().zip(&mut fixed).map(sized).collect();
     let (counts, gpu_fallbacks) = generate_from((model, adapters), &sources, sampling, memory, threads)?;
-    let sources = sources.into_iter().map(|sized| sized.source.into_inner().unwrap_or_else(PoisonError::into_inner));
-    Ok(RolloutOutput { completions: sources.flat_map(FixedRequests::completions).collect(), counts, gpu_fallbacks })
+    drop(sources);
+    Ok(RolloutOutput {
+        completions: fixed.into_iter().flat_map(FixedRequests::completions).collect(),
+        counts,
+        gpu_fallbacks,
+    })
 }
 
 /// What a request takes of the caches.
@@ -298,17 +301,22 @@ impl RequestSize {
 }
 
 /// A source, and the most that it has at the same time.
-#[derive(Debug)]
-pub(crate) struct SizedSource<S> {
-    pub(crate) source: Mutex<S>,
+pub(crate) struct SizedSource<'s> {
+    pub(crate) source: Mutex<&'s mut (dyn RequestSource + Send + 's)>,
     pub(crate) sizes: Vec<RequestSize>,
+}
+
+impl<'s> SizedSource<'s> {
+    pub(crate) fn new(source: &'s mut (impl RequestSource + Send), sizes: Vec<RequestSize>) -> Self {
+        Self { source: Mutex::new(source), sizes }
+    }
 }
 
 /// As [`generate`], with requests that come while others are decoded: on the CPU each source is decoded on a thread of its
 /// own, on a GPU there is one. `sampling`: of all requests.
-pub(crate) fn generate_from<S: RequestSource + Send>(
+pub(crate) fn generate_from(
     (model, adapters): (&Decoder, Adapters),
-    sources: &[SizedSource<S>],
+    sources: &[SizedSource<'_>],
     sampling: &Sampling,
     memory: &RolloutMemory,
     threads: &ThreadPool,
@@ -321,14 +329,14 @@ pub(crate) fn generate_from<S: RequestSource + Send>(
         None => CPU_LIMITS,
     };
     let mut found = (DecodeCounts::default(), Vec::new());
-    let decode = |sized: &SizedSource<S>| {
+    let decode = |sized: &SizedSource<'_>| {
         // A tensor on a GPU cannot be empty.
         if sized.sizes.iter().all(|size| size.samples == 0) {
             return Ok(Default::default());
         }
         let capacity = Capacity::for_list(&sized.sizes, sampling, limits, memory.halvings());
         let mut source = sized.source.lock().unwrap_or_else(PoisonError::into_inner);
-        decode::decode_from(model, adapters, &mut *source, memory, (limits, capacity), threads)
+        decode::decode_from(model, adapters, &mut **source, memory, (limits, capacity), threads)
     };
     for (counts, fallbacks) in threads.map(sources, decode)? {
         found.0 += counts;

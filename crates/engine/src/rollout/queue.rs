@@ -37,6 +37,9 @@ pub enum Arrivals {
 
 /// A queue that is decoded while it is filled.
 pub trait RequestSource {
+    /// Begins another attempt to decode what has not ended: the caches are new.
+    fn begin_again(&mut self) {}
+
     /// Asked between two passes for requests of about `rows` completions. Where nothing is decoded (`is_idle`) it may
     /// wait, but returns now and then so that the work can be cancelled.
     fn arrivals(&mut self, rows: usize, is_idle: bool) -> Arrivals;

@@ -150,9 +150,16 @@ pub(super) fn prepare_asked(
         let message = "`prompt_logprobs`: several adapters are served side by side; serve this one by itself";
         return Err(ApiError::invalid("prompt_logprobs", message));
     }
+    let is_chat = matches!(api, Api::Chat | Api::Responses);
     let (sender, events) = channel(CLIENT_TOKENS);
     let state = Arc::new(BodyState::default());
     let stops = Arc::new(asked.stop);
+    if let Some(id) = asked.stop_token_ids.iter().find(|id| !shared.tokenizer.stop_ids().contains(id)) {
+        let own = shared.tokenizer.stop_ids();
+        let message =
+            format!("`stop_token_ids`: completions end with the model's own, {own:?}, and not with {id}: use `stop`");
+        return Err(ApiError::invalid("stop_token_ids", message));
+    }
     let stop_ids = if asked.ignore_eos { Vec::new() } else { shared.tokenizer.stop_ids().to_vec() };
     let shaping = Shaping {
         top_p: asked.top_p,
@@ -196,14 +203,13 @@ pub(super) fn prepare_asked(
             let stopped: Arc<[AtomicBool]> = (0..samples).map(|_| AtomicBool::new(false)).collect();
             choices.extend((0..samples).map(|sample| Choice {
                 text: TextStream::new(Arc::clone(&shared.tokenizer), Arc::clone(&stops)),
-                thoughts:
-                    ThinkBlock::new(reasoning, shared.tokenizer.think_marks()).filter(|_| api != Api::Completions),
+                thoughts: ThinkBlock::new(reasoning, shared.tokenizer.think_marks()).filter(|_| is_chat),
                 calls: tools.map(|tools| call_reader(&tools.list)),
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
             }));
             let request = Request {
-                first_sample: first as u32,
+                first_sample: asked.first_sample + first as u32,
                 shaping: shaping.clone(),
                 ..Request::new(prompt.clone(), index as u32, 0, samples)
             };

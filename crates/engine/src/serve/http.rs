@@ -34,11 +34,15 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// Between two pieces of a body.
 const PIECE_TIME: Duration = Duration::from_secs(10);
 
+/// vLLM's API of token ids.
+pub(super) const GENERATE: &str = "/inference/v1/generate";
+
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
         .route("/v1/responses", post(responses))
+        .route(GENERATE, post(tokens))
         .route("/tokenize", post(tokenize))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
@@ -50,7 +54,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, /tokenize, /health and /metrics";
+const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /inference/v1/generate, /v1/models, /tokenize, /health and /metrics";
 const NO_METHOD: &str = "this address does not take the method: completions take POST, all else GET";
 
 /// Checks who asks, and counts the answer.
@@ -154,6 +158,10 @@ async fn completions(State(shared): State<Arc<Shared>>, request: Request) -> Res
 
 async fn responses(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     answered(shared, request, Api::Responses).await
+}
+
+async fn tokens(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    answered(shared, request, Api::Generate).await
 }
 
 /// The token ids of a text, in vLLM's form.

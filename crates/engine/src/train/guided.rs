@@ -20,7 +20,7 @@ use crate::score::reference_answer;
 pub(super) fn guide(trainer: &Trainer, groups: &mut [Group], questions: &[Question<'_>]) -> Result<(), TrainError> {
     let mut failed = Vec::new();
     for (index, (group, question)) in groups.iter().zip(questions).enumerate() {
-        let is_alone = trainer.task_of(question.prompt).task().partner().is_none();
+        let is_alone = !trainer.task_of(question.prompt).task().has_partner();
         if question.prompt.row.turn_count() == 1 && is_alone && !group.has_success() {
             failed.push(index);
         }

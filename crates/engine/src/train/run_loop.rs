@@ -158,7 +158,7 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
     let mut alerts = Vec::new();
     for (index, (guide, task)) in trainer.guides.iter().zip(&trainer.tasks).enumerate() {
         // Conversations with tools or an agent are not guided.
-        let Some(cause) = guide.refusal().filter(|_| task.task().partner().is_none()) else { continue };
+        let Some(cause) = guide.refusal().filter(|_| !task.task().has_partner()) else { continue };
         let rows = trainer.prompts.set(PromptSet::Train, index).iter().map(|prompt| &prompt.row);
         let rows = rows_without_answer(task.task(), &task.scorer, rows)?.len();
         let (rule, level, step) = ("unguided".to_owned(), "info".to_owned(), trainer.state.step);

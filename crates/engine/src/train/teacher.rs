@@ -62,7 +62,7 @@ pub(super) fn demonstrated_prompts(
     let limit = Lengths { max_seq_len: None, ..lengths }.prompt_limit();
     let mut prompts = Vec::with_capacity(rows.len());
     for Prompt { row, .. } in rows {
-        let is_plain = row.turn_count() == 1 && task.partner().is_none();
+        let is_plain = row.turn_count() == 1 && !task.has_partner();
         let answer = if is_plain { reference_answer(task, scorer, row)? } else { None };
         let mut row = row.clone();
         let shown = answer.zip(row.messages.last_mut()).map(|(answer, last)| last.content += &demonstration(&answer));

@@ -37,8 +37,10 @@ impl Fields<'_> {
         Ok(GenerationRequest {
             model: self.model()?,
             samples: 1,
+            first_sample: 0,
             seed: None,
             stop: Vec::new(),
+            stop_token_ids: Vec::new(),
             thinking_budget: None,
             max_tokens: self.whole("max_output_tokens", 1, u64::from(u32::MAX))?.map(|tokens| tokens as usize),
             temperature: self.temperature()?,

@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value as Json, json};
 
-use super::super::http::body;
+use super::super::http::{GENERATE, body};
 use super::super::responses::{answer, refusal};
 use super::hub::Hub;
 use super::seat::Seat;
@@ -21,13 +21,13 @@ pub(super) fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
         .route("/v1/responses", post(responses))
+        .route(GENERATE, post(tokens))
         .route("/v1/models", get(models))
         .fallback(async move || refusal(&not_found()))
         .with_state(hub)
 }
 
-const NO_ADDRESS: &str =
-    "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses and /v1/models";
+const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /inference/v1/generate and /v1/models";
 
 async fn chat(State(hub): State<Arc<Hub>>, request: Request) -> Response {
     answered(&hub, request, Api::Chat).await
@@ -39,6 +39,10 @@ async fn completions(State(hub): State<Arc<Hub>>, request: Request) -> Response 
 
 async fn responses(State(hub): State<Arc<Hub>>, request: Request) -> Response {
     answered(&hub, request, Api::Responses).await
+}
+
+async fn tokens(State(hub): State<Arc<Hub>>, request: Request) -> Response {
+    answered(&hub, request, Api::Generate).await
 }
 
 async fn answered(hub: &Hub, request: Request, api: Api) -> Response {
@@ -68,7 +72,8 @@ async fn answered(hub: &Hub, request: Request, api: Api) -> Response {
 async fn models(State(hub): State<Arc<Hub>>, request: Request) -> Response {
     match seat_of(&hub, request.headers()) {
         Ok(seat) => {
-            let listed = |name: &str| json!({"id": name, "object": "model", "created": 0, "owned_by": "grpo-tui"});
+            let most = seat.max_model_len();
+            let listed = |name: &str| json!({"id": name, "object": "model", "created": 0, "owned_by": "grpo-tui", "max_model_len": most});
             let data: Vec<Json> = seat.model_names().map(listed).collect();
             answer(200, &json!({"object": "list", "data": data}))
         }

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use super::queue::Queue;
 use super::{Shared, responses};
 use crate::format::hex;
-use crate::model::Decoder;
+use crate::hub::ModelConfig;
 use crate::text::{TemplateOptions, Thinking, Tokenizer};
 use hub::Hub;
 pub use seat::{Seat, SeatAnswer, SeatRecord, SeatRequest};
@@ -38,12 +38,11 @@ pub struct GatewayModel(Arc<Shared>);
 impl GatewayModel {
     /// `limits`: tokens of a prompt, and of a completion.
     pub fn new(
-        model: &Decoder,
+        config: &ModelConfig,
         tokenizer: Arc<Tokenizer>,
         template: TemplateOptions,
         (longest_prompt, max_completion_tokens): (usize, usize),
     ) -> Self {
-        let config = model.config();
         let positions = config.max_position_embeddings;
         Self(Arc::new(Shared {
             // Nothing is queued here: conversations have their own way to the threads that decode.

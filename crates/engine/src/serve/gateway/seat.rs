@@ -94,6 +94,12 @@ impl Seat {
         self.shared.names()
     }
 
+    /// Tokens of a prompt and its completion.
+    pub(super) fn max_model_len(&self) -> usize {
+        let Shared { longest_prompt, max_completion_tokens, positions, .. } = *self.shared;
+        positions.min(longest_prompt.saturating_add(max_completion_tokens))
+    }
+
     fn state(&self) -> MutexGuard<'_, SeatState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,7 +152,10 @@ impl Seat {
         let prepare = |api, asked| {
             prepare_asked(&self.shared, api, asked, (None, arrived), |_| Ok(vec![prompt.token_ids.clone()]))
         };
-        let whole = if api == Api::Completions { api } else { Api::Chat };
+        let whole = match api {
+            Api::Completions | Api::Generate => Api::Completions,
+            Api::Chat | Api::Responses => Api::Chat,
+        };
         let reader = prepare(whole, GenerationRequest { stream: false, ..asked.clone() })?.collected;
         let stops = Arc::new(asked.stop.clone());
         let mut prepared = prepare(api, asked)?;

@@ -1,0 +1,126 @@
+//! Conversations with a model that another process has loaded.
+
+use std::fmt;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use candle_core::Result;
+
+use super::conversing::{ConverseSettings, Conversed, Question};
+use super::sampler::Sampler;
+use super::{PolicyVersion, Watcher, converse};
+use crate::hub::ModelConfig;
+use crate::rollout::{
+    Arrivals, Completion, DecodeCounts, GpuFallback, QueuedRequest, Request, RequestSource, Sampling, SizedSource,
+    ThreadPool,
+};
+use crate::text::Tokenizer;
+
+/// How long completions are waited for before the source is asked for more.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A model that another process has loaded, which has tokens alone: rows are rendered and scored, and tools and agents run,
+/// here.
+pub struct ServedModel<'a> {
+    pub tokenizer: Arc<Tokenizer>,
+    pub config: ModelConfig,
+    pub threads: ThreadPool,
+    /// Samples the completions of a request, with random numbers of its own.
+    pub ask: &'a (dyn Fn(&Request) -> Result<Vec<Completion>> + Sync),
+}
+
+impl fmt::Debug for ServedModel<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ServedModel").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl ServedModel<'_> {
+    /// As [`Policy::converse`].
+    ///
+    /// # Errors
+    /// The same, and those of [`ServedModel::ask`].
+    pub fn converse(
+        &self,
+        questions: &[Question<'_>],
+        settings: &ConverseSettings<'_>,
+        watcher: Option<&mut dyn Watcher>,
+    ) -> Result<Conversed> {
+        converse::converse(self, questions, settings, watcher)
+    }
+}
+
+impl Sampler for ServedModel<'_> {
+    fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    fn threads(&self) -> &ThreadPool {
+        &self.threads
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn parts<'r>(&self, _: PolicyVersion, requests: &'r [Request]) -> Vec<&'r [Request]> {
+        vec![requests]
+    }
+
+    fn is_paced(&self) -> bool {
+        false
+    }
+
+    fn decode(
+        &self,
+        _: PolicyVersion,
+        sources: &[SizedSource<'_>],
+        _: &Sampling,
+    ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
+        let [SizedSource { source, .. }] = sources else { return Ok(Default::default()) };
+        let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sender, answers) = channel();
+        let mut asked = 0;
+        std::thread::scope(|scope| {
+            loop {
+                self.threads.check()?;
+                let is_closed = match source.arrivals(usize::MAX, asked == 0) {
+                    Arrivals::Closed => true,
+                    Arrivals::Requests(queued) => {
+                        asked += queued.len();
+                        for QueuedRequest { id, request, .. } in queued {
+                            let sender = sender.clone();
+                            // The receiver is gone where the work has failed.
+                            scope.spawn(move || _ = sender.send((id, (self.ask)(&request))));
+                        }
+                        false
+                    }
+                };
+                if is_closed && asked == 0 {
+                    return Ok(Default::default());
+                }
+                let Some((id, completions)) = (asked > 0).then(|| answers.recv_timeout(LOOK).ok()).flatten() else {
+                    continue;
+                };
+                asked -= 1;
+                for (sample, completion) in (0..).zip(completions?) {
+                    tell(&mut **source, (id, sample), completion);
+                }
+            }
+        })
+    }
+}
+
+/// Tells a source of a completion token by token, as it would have learned of it here.
+fn tell(source: &mut dyn RequestSource, (id, sample): (u64, u32), completion: Completion) {
+    let mut told = Completion::new(Vec::new(), Vec::new(), completion.stop);
+    for (token, log_prob) in completion.token_ids.into_iter().zip(completion.log_probs) {
+        told.token_ids.push(token);
+        told.log_probs.push(log_prob);
+        if !source.on_token(id, sample, &told) {
+            break;
+        }
+    }
+    source.on_end(id, sample, told);
+}
