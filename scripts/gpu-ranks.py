@@ -1,7 +1,7 @@
 """Runs of the embedded model on two GPUs of this machine, a rank on each: the same bytes twice, the gradient of one GPU, a rank that is killed ends the run with its
 name and leaves no process, the run resumes, and NCCL's sockets serve as well. A small random Qwen3, trained in full with weights and moments divided: the same bytes
 twice, the updates of one GPU, the same bytes after a death, and it goes on with another number of GPUs. Adapters of a small random Qwen3 in fp8 and of a mixture of
-experts, trained on answers: the same bytes twice, the gradient of one GPU. `gpu-ranks.py BINARY FOLDER`; a line a check. Exit code 77 with fewer than two GPUs."""
+experts, trained on answers: the same bytes twice, the gradient of one GPU. Conversations of agents: the gradient of one GPU. `gpu-ranks.py BINARY FOLDER`; a line a check. Exit code 77 with fewer than two GPUs."""
 import hashlib, json, os, pathlib, re, signal, subprocess, sys, time
 from gpus import at_least_two
 
@@ -18,18 +18,18 @@ def told(ok, text):
     print("ok  " if ok else "FAIL", text, flush=True)
 
 
-def arguments(name, steps, *extra):
+def arguments(name, steps, *extra, task="invoice"):
     settings = [part for key, value in {**SETTINGS, "max_steps": steps}.items() for part in ("--set", f"{key}={value}")]
-    return [binary, "train", "invoice", "--runs", str(runs / name), *settings, *extra]
+    return [binary, "train", task, "--runs", str(runs / name), *settings, *extra]
 
 
 def run_of(name):
     return next((path.parent for path in (runs / name).glob("*/run.toml")), None)
 
 
-def trained(name, *extra, steps=4, environment={}):
+def trained(name, *extra, steps=4, environment={}, task="invoice"):
     """The folder of a run that has ended, and what it printed."""
-    done = subprocess.run(arguments(name, steps, *extra), capture_output=True, text=True, env={**os.environ, **environment})
+    done = subprocess.run(arguments(name, steps, *extra, task=task), capture_output=True, text=True, env={**os.environ, **environment})
     told(done.returncode == 0, f"{name}: exit code {done.returncode} {done.stderr[-600:] if done.returncode else ''}")
     return run_of(name)
 
@@ -172,6 +172,19 @@ for name, model, more in (("fp8", small, ["--set", "base_precision=fp8"]), ("exp
     told(pair[0] > 0 and abs(pair[0] - pair[1]) <= 0.02 * pair[0], f"{name}: the first gradient's norm on one GPU and on two: {pair}")
     answers = [[eval["summary"] for eval in events(run, "eval")] for run in (two, again)]
     told(bool(answers[0]) and answers[0] == answers[1], f"{name}: evals of two runs on two GPUs are alike: {len(answers[0])}")
+
+# Each rank answers the programs of its own groups.
+agents = folder / "agents"
+subprocess.run([binary, "init", str(agents), "--template", "agent"], check=True, stdout=subprocess.DEVNULL)
+toml = (agents / "task.toml").read_text()
+(agents / "task.toml").write_text(toml.replace("[agent]\n", '[agent]\nisolation = "none"\nmemory_mib = 0\n', 1))
+subprocess.run([binary, "task", "trust", str(agents), "--yes"], check=True, stdout=subprocess.DEVNULL)
+one, two = (trained(f"agents-{name}", "--model", "tiny", *gpus_of, steps=2, task=str(agents)) for name, gpus_of in
+            (("one", ["--gpu", "0"]), ("two", ["--gpus", "2"])))
+pair = first_norm(one), first_norm(two)
+told(pair[0] > 0 and abs(pair[0] - pair[1]) <= 0.02 * pair[0], f"agents: the first gradient's norm on one GPU and on two: {pair}")
+asked = [[event["metrics"]["agent/requests"] for event in events(run, "step")] for run in (one, two)]
+told(len(asked[1]) == 2 and abs(asked[0][0] - asked[1][0]) < 0.05, f"agents: requests of a conversation on one GPU and on two: {asked}")
 
 few = subprocess.run(arguments("few", 1, "--gpus", str(gpus + 1)), capture_output=True, text=True)
 told(few.returncode == 2 and run_of("few") is None and re.search(r"add --gpus all", few.stderr) is not None, f"more GPUs than there are: {few.stderr.strip()}")

@@ -89,6 +89,12 @@ fn sets_that_training_can_do_without_are_no_problem() {
         "{}",
         stdout(&output)
     );
+    let output = without(&["train", "eval"]);
+    let text = stdout(&output);
+    assert!(
+        output.status.success() && text.contains("no `train` under [prompts]: the task serves evals alone"),
+        "{text}"
+    );
 }
 
 #[test]

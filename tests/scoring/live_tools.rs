@@ -50,7 +50,7 @@ fn tools_run_once_trusted_and_task_check_calls_them() {
         assert!(shown.contains(part), "{part:?} is not in {shown}");
     }
     let (is_right, text) = check("  function order: answers twice alike in ");
-    assert!(is_right && text.contains("  function execute: not called: no row has a call of it\n"), "{text}");
+    assert!(is_right && text.contains("  not called, since no row has a call of them: execute\n"), "{text}");
     assert!(text.contains(r#": {"columns":["stock"],"rows":[[5]]}"#), "{text}");
     let found = json(&call(here, &["task", "check", ".", "--json"]));
     assert_eq!(found["functions"][2]["finding"]["answered"]["text"], "ordered", "{found}");

@@ -76,7 +76,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     found.problems.extend(data_problems(&task, &scorer, &loaded).into_iter().map(|problem| problem.message));
     // A set that cannot be opened is a problem already.
     found.warnings.extend(similar_prompts(&task).unwrap_or_default().into_iter().map(|problem| problem.message));
-    found.warnings.extend(task.embedded_model_note(&task.base_model()));
+    let checked = model.map_or_else(|| task.base_model(), str::to_owned);
+    found.warnings.extend(task.embedded_model_note(&checked));
     let mut malformed = Vec::new();
     let guard = dataset::guard_rows_with(&task, &mut |error| {
         malformed.push(error.to_string());
@@ -112,6 +113,13 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
         let missing = |why: &str| format!("{}: no `{}` under [prompts]: {why}", task.label(TASK_FILE), set.name());
         let Some(file) = task.set_file(set) else {
             match set {
+                // A benchmark is read alone.
+                PromptSet::Train
+                    if task.set_file(PromptSet::Test).is_some() && task.set_file(PromptSet::Eval).is_none() =>
+                {
+                    found.warnings.push(missing("the task serves evals alone"));
+                }
+                PromptSet::Eval if task.set_file(PromptSet::Train).is_none() => {}
                 PromptSet::Train => found.problems.push(missing("training needs it")),
                 PromptSet::Eval => {
                     found.warnings.push(missing("the last checkpoint becomes the result, and stop_when has no set"))
@@ -217,7 +225,7 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
     }
     for FunctionCheck { function, finding } in &found.functions {
         let outcome = match finding {
-            FunctionFinding::NotCalled => "not called: no row has a call of it".to_owned(),
+            FunctionFinding::NotCalled => continue,
             FunctionFinding::Answered(reply) => {
                 let text = shortened(reply.text.trim_end(), MAX_REPLY_CHARS);
                 format!("answers twice alike in {}: {}", duration(reply.seconds), visible(&text))
@@ -226,6 +234,11 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
             FunctionFinding::Failed(_) => "fails".to_owned(),
         };
         println!("  function {}: {outcome}", visible(function));
+    }
+    let not_called = found.functions.iter().filter(|check| matches!(check.finding, FunctionFinding::NotCalled));
+    let not_called: Vec<_> = not_called.map(|check| visible(&check.function)).collect();
+    if !not_called.is_empty() {
+        println!("  not called, since no row has a call of them: {}", not_called.join(", "));
     }
     for warning in &found.warnings {
         println!("  warning: {}", visible(warning));
@@ -237,7 +250,8 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
 
 /// Says that the model's template has no place for the tools of the task, or writes calls in another format.
 fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failure> {
-    let Some(model) = model.filter(|_| task.calls_functions()) else { return Ok(Vec::new()) };
+    let has_calls = task.calls_functions() || task.toolset().is_some();
+    let Some(model) = model.filter(|_| has_calls) else { return Ok(Vec::new()) };
     let tokenizer = Tokenizer::load(&find_model(model)?)?;
     let as_text = format!(
         "the chat template of {model} does not support tools: they go into the system message, calls and results into the text of their turns"
