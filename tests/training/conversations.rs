@@ -34,7 +34,7 @@ fn task(folder: &Path, score: &str) -> PathBuf {
     task
 }
 
-const SET: [&str; 4] = ["max_steps=2", "max_seq_len=1024", "completions_per_prompt=8", "eval_every=0"];
+const SET: [&str; 4] = ["max_steps=2", "max_seq_len=1024", "completions_per_prompt=5", "eval_every=0"];
 
 fn run(folder: &Path, score: &str, set: &[&str]) -> RunDirectory {
     create_of(&task(folder, score), folder, &[&SET, set].concat())
