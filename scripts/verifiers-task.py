@@ -9,7 +9,7 @@
 The task runs with the Python that runs this script. A harness that is named with --harness prepares its program with `uv`;
 without the option a harness that needs none asks in the process of the environment.
 """
-import argparse, itertools, json, pathlib, random, shutil, sys
+import argparse, collections, itertools, json, pathlib, random, shutil, sys
 
 try:
     from verifiers.v1.configs.agent import agent_config_fields
@@ -62,6 +62,19 @@ def row_of(task, name):
     return {**row, "task": data.model_dump(mode="json", exclude_none=True)}
 
 
+def rows_of(tasks, name):
+    """A row for each task, copies left out. Tasks may differ in what no prompt shows: their rows show which they are."""
+    rows = {}
+    for task in tasks:
+        content = {key: value for key, value in task.data.model_dump(mode="json").items() if key not in ("idx", "id", "name")}
+        rows.setdefault(json.dumps(content, sort_keys=True), row_of(task, name))
+    prompts = collections.Counter(json.dumps(row["messages"]) for row in rows.values())
+    for row in rows.values():
+        if prompts[json.dumps(row["messages"])] > 1:
+            row["messages"][-1]["content"] += f"\n\n({row['id']})"
+    return list(rows.values())
+
+
 def split(rows, held_out):
     """Rows by set: `held_out` of them in eval and in test each."""
     random.Random(0).shuffle(rows)
@@ -80,7 +93,7 @@ def make_task(given):
     config = config_of(given)
     taskset = load_taskset(resolve_env_config(config).taskset)
     name = given.taskset.rsplit("/", 1)[-1].split("@")[0].lower().replace("_", "-")
-    rows = [row_of(task, name) for task in itertools.islice(taskset, given.tasks)]
+    rows = rows_of(itertools.islice(taskset, given.tasks), name)
     held_out = len(rows) // 5 if given.held_out is None else given.held_out
     if held_out < 1 or len(rows) <= 2 * held_out:
         sys.exit(f"{given.taskset} has {len(rows)} tasks, too few for eval and test of {held_out} each: change --tasks or --held-out")

@@ -1,10 +1,10 @@
 """The environment of the task, loaded once for all conversations: the EnvServer of verifiers, at the Unix socket
 $AGENT_SERVICE. As a module: the harness that asks in this process."""
-import asyncio, contextlib, json, logging, os, pathlib, sys
+import asyncio, contextlib, json, logging, os, pathlib, ssl, sys
 
 try:
-    import openai
     import verifiers.v1 as vf
+    import openai
     from verifiers.v1.dialects.chat import message_to_wire
     from verifiers.v1.harnesses.utils.mcp import call_mcp, connect_mcp
     from verifiers.v1.runtimes import ProgramResult
@@ -14,6 +14,9 @@ except ImportError as error:
     sys.exit(f"{error}: this task needs verifiers 0.4, `{sys.executable} -m pip install 'verifiers==0.4.*'`")
 
 __all__ = ["ChatHarness"]
+
+# Reading the certificates takes a tenth of a second.
+TLS = ssl.create_default_context()
 
 
 class ChatHarness(vf.Harness[vf.HarnessConfig]):
@@ -36,7 +39,8 @@ class ChatHarness(vf.Harness[vf.HarnessConfig]):
 
     async def chat(self, endpoint, secret, mcp_urls, model, messages):
         async with contextlib.AsyncExitStack() as stack:
-            client = openai.AsyncOpenAI(base_url=endpoint, api_key=secret, max_retries=0, timeout=None)
+            http = openai.DefaultAsyncHttpxClient(verify=TLS, timeout=None)
+            client = openai.AsyncOpenAI(base_url=endpoint, api_key=secret, max_retries=0, timeout=None, http_client=http)
             await stack.enter_async_context(client)
             servers = {name: {"url": url, "timeout": self.config.tool_timeout} for name, url in mcp_urls.items()}
             tools, owners, servers = await connect_mcp({"mcpServers": servers}, stack)
