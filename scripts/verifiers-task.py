@@ -92,7 +92,7 @@ def make_task(given):
         given.taskset = module.stem
     config = config_of(given)
     taskset = load_taskset(resolve_env_config(config).taskset)
-    name = given.taskset.rsplit("/", 1)[-1].split("@")[0].lower().replace("_", "-")
+    name = given.out.resolve().name
     rows = rows_of(itertools.islice(taskset, given.tasks), name)
     held_out = len(rows) // 5 if given.held_out is None else given.held_out
     if held_out < 1 or len(rows) <= 2 * held_out:

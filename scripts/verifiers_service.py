@@ -79,7 +79,9 @@ class Service(EnvServer):
 
 def main():
     logging.disable(logging.WARNING)  # the agent of an episode says what failed
-    config = json.loads(pathlib.Path(__file__).with_name("environment.json").read_text(encoding="utf-8"))
+    here = pathlib.Path(__file__).parent
+    os.environ["PYTHONPATH"] = str(here)  # tools of a taskset that is a file of the task run in processes of their own
+    config = json.loads((here / "environment.json").read_text(encoding="utf-8"))
     try:
         service = Service(resolve_env_config(config), "ipc://" + os.environ["AGENT_SERVICE"])
     except Exception as error:
