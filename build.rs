@@ -4,9 +4,10 @@ use std::path::Path;
 
 /// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. `cfg(has_tensorboard)`:
 /// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_openai)`, `cfg(has_llama_cpp)`: the
-/// same of `OPENAI_PYTHON` and OpenAI's client, of `LLAMA_CPP_PYTHON` and llama.cpp. `cfg(has_smollm2)`: `SMOLLM2` is
-/// SmolLM2's GGUF file (scripts/real-models). `cfg(has_zsh)`, `cfg(has_fish)`: shells. `cfg(has_rsync)`,
-/// `cfg(has_curl)`: programs in `PATH`. `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or `PATH`. Tests that cannot run so are ignored.
+/// same of `OPENAI_PYTHON` and OpenAI's client, of `LLAMA_CPP_PYTHON` and llama.cpp. `cfg(has_verifiers)`: of
+/// `VERIFIERS_PYTHON`, verifiers and TextArena. `cfg(has_smollm2)`: `SMOLLM2` is SmolLM2's GGUF file
+/// (scripts/real-models). `cfg(has_zsh)`, `cfg(has_fish)`: shells. `cfg(has_rsync)`, `cfg(has_curl)`: programs in `PATH`.
+/// `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or `PATH`. Tests that cannot run so are ignored.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // The nearest to "another user".
@@ -32,6 +33,7 @@ fn main() {
         ("TENSORBOARD_PYTHON", "has_tensorboard"),
         ("OPENAI_PYTHON", "has_openai"),
         ("LLAMA_CPP_PYTHON", "has_llama_cpp"),
+        ("VERIFIERS_PYTHON", "has_verifiers"),
         ("SMOLLM2", "has_smollm2"),
     ];
     for (variable, name) in files {

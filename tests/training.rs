@@ -17,3 +17,5 @@ mod resume;
 pub(crate) mod small_task;
 mod stopped_evals;
 mod tools;
+#[cfg(feature = "serve")]
+mod verifiers;

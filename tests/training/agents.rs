@@ -322,3 +322,89 @@ fn agents_converse_with_any_number_of_ranks() {
     assert_eq!(two.0, alone.0);
     assert!(two.1.iter().zip(&alone.1).all(|(a, b)| *b > 0.0 && (a - b).abs() <= 1e-4 * b), "{two:?}");
 }
+
+/// Command lines of the processes whose environment names this folder.
+pub(super) fn processes_of(folder: &Path) -> Vec<String> {
+    let folder = folder.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let text = |name| Some(String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).ok()?).into_owned());
+        text("environ")?.contains(folder).then(|| text("cmdline"))?
+    });
+    processes.collect()
+}
+
+/// Numbers those that connect; `stop` ends it.
+const SERVICE: &str = r#"
+import os, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(os.environ["AGENT_SERVICE"])
+server.listen()
+number = 0
+while True:
+    client, _ = server.accept()
+    asked = client.recv(100)
+    if asked == b"stop": sys.exit("the service was told to stop")
+    number += 1
+    print("x" * 10_000, flush=True)
+    client.sendall(f"{number} {os.getpid()}".encode())
+    client.close()
+"#;
+
+const SHARING: &str = r#"
+import json, os, socket, sys, time, urllib.request
+row = json.loads(sys.stdin.readline())
+body = json.dumps({"model": os.environ["OPENAI_MODEL"], "messages": row["messages"], "max_tokens": 4}).encode()
+headers = {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
+urllib.request.urlopen(urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions", body, headers))
+for _ in range(200):
+    client = socket.socket(socket.AF_UNIX)
+    try: client.connect(os.environ["AGENT_SERVICE"])
+    except OSError: time.sleep(0.05)
+    else: break
+client.sendall(row["ask"].encode())
+answer = client.recv(100).decode()
+if row["ask"] == "stop": time.sleep(60)
+print(json.dumps({"score": 1, "reasons": [answer]}))
+"#;
+
+#[test]
+fn conversations_share_a_service_that_ends_with_the_task() {
+    if !has_python() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let task = task(here, "python3", SHARING, "kind = \"agent\"");
+    std::fs::write(task.join("service.py"), SERVICE).unwrap();
+    let toml = task.join("task.toml");
+    let text = std::fs::read_to_string(&toml).unwrap();
+    let service = "[agent]\nservice = [\"python3\", \"service.py\"]\n";
+    std::fs::write(&toml, text.replace("[agent]\n", service)).unwrap();
+    let refused = call(here, &["task", "trust", "small", "--yes"]);
+    let reason = "`service` is out of reach of an isolated program: write isolation = \"none\" too";
+    assert!(stderr(&refused).contains(reason), "{}", stderr(&refused));
+    std::fs::write(&toml, text.replace("[agent]\n", &format!("{service}isolation = \"none\"\n"))).unwrap();
+    let trusted = call(here, &["task", "trust", "small", "--yes"]);
+    assert!(String::from_utf8_lossy(&trusted.stdout).contains("python3 service.py"), "{trusted:?}");
+    let sample = |asked: &str| {
+        let content = json!([{"role": "user", "content": "Turn this invoice into JSON: Acme, 12.50 EUR."}]);
+        std::fs::write(task.join("ask.jsonl"), format!("{}\n", json!({"id": "a", "ask": asked, "messages": content})))
+            .unwrap();
+        json_lines(&call(
+            here,
+            &["sample", "small", "--model", "tiny", "--on", "small/ask.jsonl", "--n", "12", "--json"],
+        ))
+    };
+    let found = sample("number");
+    let verdict = |found: &Value| serde_json::from_str::<Value>(found["chain"]["agent"]["output"].as_str().unwrap());
+    let answers = found.iter().map(|found| verdict(found).unwrap()["reasons"][0].as_str().unwrap().to_owned());
+    let (mut numbers, processes): (Vec<u32>, std::collections::BTreeSet<String>) =
+        answers.map(|answer| answer.split_once(' ').map(|(a, b)| (a.parse().unwrap(), b.to_owned())).unwrap()).unzip();
+    numbers.sort_unstable();
+    assert_eq!((numbers, processes.len()), ((1..=12).collect(), 1));
+    let found = sample("stop");
+    let reason = "the agent lost its service, which ended with exit code 1: the service was told to stop";
+    let is_ended = |found: &&Value| found["chain"]["end"] == "agent_failed" && found.to_string().contains(reason);
+    assert_eq!(found.iter().filter(is_ended).count(), 12, "{}", found[0]);
+    assert_eq!(processes_of(here), Vec::<String>::new());
+}

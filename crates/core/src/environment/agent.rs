@@ -4,16 +4,19 @@ use std::sync::{Arc, OnceLock};
 
 use super::EnvironmentError;
 use super::agent_process::{AgentProcess, AgentServer};
+use super::agent_service::AgentService;
 use super::program_process::TrustedProgram;
 use super::program_rules::{ProgramRules, read_command, read_program};
 use super::tool_program::{ProgramOwner, ToolProgram, trusted};
+use crate::sandbox::{Level, program_files};
 use crate::task::{Home, Read, Section, TaskError};
 
 /// The block of `task.toml` that this file reads.
 pub(crate) const AGENT_KEY: &str = "agent";
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "run",
+    "service",
     "files",
     "memory_mib",
     "output_kib",
@@ -25,6 +28,7 @@ const KEYS: [&str; 10] = [
     "processes",
 ];
 const OWNER: ProgramOwner<'static> = ProgramOwner { name: "agent", key: "run", word: "agent", block: "[agent]" };
+const SERVICE: ProgramOwner<'static> = ProgramOwner { key: "service", ..OWNER };
 
 /// Where a conversation with an agent ends.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,8 +52,17 @@ struct AgentRules {
     task: String,
     home: Home,
     program: ProgramRules,
+    /// The program that its conversations share.
+    service: Option<ProgramRules>,
     limits: AgentLimits,
-    ready: OnceLock<TrustedProgram>,
+    ready: OnceLock<ReadyAgent>,
+}
+
+/// Programs that were found to be trusted.
+#[derive(Debug)]
+struct ReadyAgent {
+    program: TrustedProgram,
+    service: Option<AgentService>,
 }
 
 impl Agent {
@@ -70,22 +83,29 @@ impl Agent {
             processes: whole("processes", 64, 1..=4_096)?,
         };
         let program = read_program(&block, read_command(&block, "run")?, home)?;
+        let service = read_service(&block, &program, home)?;
         let (task, home, ready) = (task.to_owned(), home.clone(), OnceLock::new());
-        Ok(Some(Self(Arc::new(AgentRules { task, home, program, limits, ready }))))
+        Ok(Some(Self(Arc::new(AgentRules { task, home, program, service, limits, ready }))))
     }
 
     pub fn limits(&self) -> &AgentLimits {
         &self.0.limits
     }
 
-    /// The program that it runs.
-    pub fn program(&self) -> Result<ToolProgram, TaskError> {
-        Ok(ToolProgram::read(OWNER, &self.0.program, &self.0.home)?.0)
+    /// The programs that it runs, that of a conversation first.
+    pub fn programs(&self) -> Result<Vec<ToolProgram>, TaskError> {
+        let programs = [Some((OWNER, &self.0.program)), self.0.service.as_ref().map(|service| (SERVICE, service))];
+        programs
+            .into_iter()
+            .flatten()
+            .map(|(owner, rules)| Ok(ToolProgram::read(owner, rules, &self.0.home)?.0))
+            .collect()
     }
 
     /// The files of the task that belong to it.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
-        self.0.program.files.iter().map(String::as_str)
+        let service = self.0.service.iter().flat_map(|service| &service.files);
+        self.0.program.files.iter().chain(service).map(String::as_str)
     }
 
     /// Refuses a program that may not run.
@@ -102,15 +122,29 @@ impl Agent {
     /// As [`Self::check`], and a program that does not start.
     pub fn start(&self, server: AgentServer<'_>) -> Result<AgentProcess, EnvironmentError> {
         let failed = |why| EnvironmentError::Tool { tool: "agent".to_owned(), why };
-        AgentProcess::start(self.trusted()?, server).map_err(failed)
+        let ready = self.trusted()?;
+        let service = ready.service.as_ref().map(AgentService::running).transpose().map_err(failed)?;
+        AgentProcess::start(&ready.program, server, service).map_err(failed)
     }
 
-    fn trusted(&self) -> Result<&TrustedProgram, EnvironmentError> {
-        let AgentRules { task, home, program, ready, .. } = &*self.0;
+    fn trusted(&self) -> Result<&ReadyAgent, EnvironmentError> {
+        let AgentRules { task, home, program, service, ready, .. } = &*self.0;
         if let Some(ready) = ready.get() {
             return Ok(ready);
         }
-        let trusted = trusted(task, OWNER, program, home)?;
-        Ok(ready.get_or_init(|| trusted))
+        let program = trusted(task, OWNER, program, home)?;
+        let service = service.as_ref().map(|service| trusted(task, SERVICE, service, home)).transpose()?;
+        Ok(ready.get_or_init(|| ReadyAgent { program, service: service.map(AgentService::new) }))
     }
+}
+
+/// `service`: it has the limits and the files of `files` that the program of a conversation has.
+fn read_service(block: &Section<'_>, program: &ProgramRules, home: &Home) -> Read<Option<ProgramRules>> {
+    let Some((_, offset)) = block.get("service") else { return Ok(None) };
+    let command = read_command(block, "service")?;
+    if program.keys.isolation != Some(Level::None) {
+        let message = "is out of reach of an isolated program: write isolation = \"none\" too, or leave it out";
+        return Err(block.error("service", offset, message));
+    }
+    Ok(Some(ProgramRules { files: program_files(command.iter(), block, home)?, command, ..program.clone() }))
 }

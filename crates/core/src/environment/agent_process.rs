@@ -1,8 +1,10 @@
 //! The program of an agent in one conversation: started with the server's address, fed with its row, read to its end.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::agent_service::RunningService;
 use super::program_process::TrustedProgram;
 use crate::sandbox::{PORT, PrivateFolder, Process, START_TIMEOUT, WaitOutcome};
 
@@ -24,6 +26,7 @@ pub struct AgentServer<'a> {
 pub struct AgentProcess {
     process: Process,
     most_line_bytes: usize,
+    service: Option<Arc<RunningService>>,
     /// Where it runs.
     _copies: PrivateFolder,
 }
@@ -59,23 +62,30 @@ pub enum ExitReason {
     TimeLimit,
     /// It was ended: it wrote a line that is too long.
     Output,
+    /// It was ended: its service has.
+    Service,
     /// It was ended: nobody wants it any more.
     Cancelled,
 }
 
 impl AgentProcess {
-    pub(super) fn start(program: &TrustedProgram, server: AgentServer<'_>) -> Result<Self, String> {
+    pub(super) fn start(
+        program: &TrustedProgram,
+        server: AgentServer<'_>,
+        service: Option<Arc<RunningService>>,
+    ) -> Result<Self, String> {
         let copies = program.files.copies()?;
         let own = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
         let address = if program.files.sandbox.has_port { own } else { server.address };
         let address = format!("http://{address}/v1");
-        let variables =
-            [("OPENAI_BASE_URL", address.as_str()), ("OPENAI_API_KEY", server.key), ("OPENAI_MODEL", server.model)];
+        let mut variables =
+            vec![("OPENAI_BASE_URL", address.as_str()), ("OPENAI_API_KEY", server.key), ("OPENAI_MODEL", server.model)];
+        variables.extend(service.as_ref().map(|service| service.variable()).transpose()?);
         let process = Process::start(
             &program.files.sandbox,
             &program.files.program(&program.rules.command, &copies, &variables),
         )?;
-        Ok(Self { process, most_line_bytes: program.rules.max_line_bytes, _copies: copies })
+        Ok(Self { process, most_line_bytes: program.rules.max_line_bytes, service, _copies: copies })
     }
 
     /// The socket at which the program asks, where it has a network of its own.
@@ -117,6 +127,7 @@ impl AgentProcess {
                 _ if !keep_going() => break ExitReason::Cancelled,
                 _ if is_too_long => break ExitReason::Output,
                 Ok(WaitOutcome::Ended) | Err(_) => break ExitReason::Ended,
+                _ if self.service_end().is_some() => break ExitReason::Service,
                 _ if used + started.saturating_sub(START_TIMEOUT) > limit => break ExitReason::TimeLimit,
                 Ok(WaitOutcome::Some | WaitOutcome::Late) => {}
             }
@@ -125,11 +136,19 @@ impl AgentProcess {
             ExitReason::Ended => (self.process.exit_code(), self.process.last_words_with_remedy()),
             ExitReason::TimeLimit => (None, format!("did not end within {seconds} s of its own time")),
             ExitReason::Output => (None, format!("wrote a line of more than {} KiB", self.most_line_bytes >> 10)),
+            ExitReason::Service => {
+                (None, format!("lost its service, which {}", self.service_end().unwrap_or_default()))
+            }
             ExitReason::Cancelled => (None, "was ended".to_owned()),
         };
         let rest = String::from_utf8_lossy(self.process.unread()).trim().to_owned();
         let output = if rest.is_empty() { output } else { Some(rest) };
         let output = output.filter(|_| why != ExitReason::Output);
         AgentExit { why, code, output, words }
+    }
+
+    /// How its service ended, if it did.
+    fn service_end(&self) -> Option<&str> {
+        self.service.as_ref()?.ended()
     }
 }

@@ -4,6 +4,7 @@
 mod agent;
 mod agent_process;
 mod agent_record;
+mod agent_service;
 mod arguments;
 mod chain;
 mod check;

@@ -147,13 +147,13 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     }
     if let Some(agent) = task.agent() {
         agent.check()?;
-        let program = agent.program().map_err(EnvironmentError::from)?;
-        problems.push(DataProblem {
+        let programs = agent.programs().map_err(EnvironmentError::from)?;
+        problems.extend(programs.first().map(|program| DataProblem {
             kind: if program.lacks_isolation() { DataProblemKind::Isolation } else { DataProblemKind::Isolated },
             message: format!("the agent: isolation {}", program.isolation_text()),
             set: crate::task::PromptSet::Train,
             refused_share: 0.0,
-        });
+        }));
     }
     Ok(problems)
 }

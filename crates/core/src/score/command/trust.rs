@@ -94,7 +94,7 @@ impl Trust {
         });
         let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
         let tools = task.toolset().map(Toolset::programs).transpose()?.unwrap_or_default();
-        let agent = task.agent().map(Agent::program).transpose()?;
+        let agent = task.agent().map(Agent::programs).transpose()?.unwrap_or_default();
         programs.extend(tools.into_iter().chain(agent).map(|tool| Self::for_tool(task, tool)));
         if programs.iter().any(|program| !program.is_trusted) {
             let mut trusted = task.folder().map(trusted_of).unwrap_or_default();
