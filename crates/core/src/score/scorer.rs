@@ -15,9 +15,13 @@ use crate::task::TierValues;
 /// The scorer failed more often than `max_scorer_errors` allows.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the scorer failed on {failed} of {all} completions, more than max_scorer_errors allows: {reason}; fix it, try it with `grpo-tui score`, then start again"
+    "{who} failed on {failed} of {all} completions, more than max_scorer_errors allows: {reason}; fix it, try it with `grpo-tui {command}`, then start again"
 )]
 pub struct ScorerErrors {
+    /// What may have failed.
+    pub who: &'static str,
+    /// What tries it.
+    pub command: &'static str,
     pub failed: usize,
     pub all: u32,
     /// Why the first one failed.
@@ -31,6 +35,8 @@ pub struct Scorer {
     tiers: TierValues,
     parts: Vec<Part>,
     most_errors: f64,
+    /// As in [`ScorerErrors`].
+    may_fail: (&'static str, &'static str),
 }
 
 /// A judge, and the rewards of its verdicts.
@@ -162,7 +168,12 @@ impl Scorer {
         };
         let parts = task.rewards.iter().filter(|part| part.weight != 0.0).map(part).collect::<Result<_, _>>()?;
         let most_errors = task.scorers().map(|task| task.score.max_scorer_errors).fold(1.0, f64::min);
-        Ok(Self { own: Rules::new(task)?, tiers: task.score.tiers, parts, most_errors })
+        let may_fail = match (task.toolset(), task.agent()) {
+            (Some(_), _) => ("a tool or the scorer", "task check"),
+            (None, Some(_)) => ("the agent or the scorer", "sample"),
+            (None, None) => ("the scorer", "score"),
+        };
+        Ok(Self { own: Rules::new(task)?, tiers: task.score.tiers, parts, most_errors, may_fail })
     }
 
     /// Loads the judges that are models of this machine, so that the first answer need not wait; the digest of each by the
@@ -187,7 +198,8 @@ impl Scorer {
         match failed.first() {
             Some(first) if failed.len() as f64 > self.most_errors * f64::from(all) => {
                 let reason = first.errors.first().map_or_else(String::new, |reason| reason.message.clone());
-                Err(ScorerErrors { failed: failed.len(), all, reason })
+                let (who, command) = self.may_fail;
+                Err(ScorerErrors { who, command, failed: failed.len(), all, reason })
             }
             _ => Ok(()),
         }
