@@ -43,12 +43,13 @@ pub(super) const SYSTEM_FILES: &[&str] = &[
     "/etc/ssl/openssl.cnf",
 ];
 pub(super) const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+const SHARED_MEMORY: &str = "/tmp/shm";
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "dev/fd"),
     ("/proc/self/fd/0", "dev/stdin"),
     ("/proc/self/fd/1", "dev/stdout"),
     ("/proc/self/fd/2", "dev/stderr"),
-    ("/tmp/shm", "dev/shm"),
+    (SHARED_MEMORY, "dev/shm"),
 ];
 /// A folder that every system has, on which the new root is mounted before it is the root.
 const BASE: &str = "/usr";
@@ -111,7 +112,9 @@ fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
         }
     }
     for path in SYSTEM_FILES.iter().map(Path::new).chain(visible.iter().map(PathBuf::as_path)) {
-        trees.extend(Tree::new(path, path.to_owned(), read_only)?);
+        // Its folder is a link in the new root.
+        let shared = path.strip_prefix("/dev/shm").map(|rest| Path::new(SHARED_MEMORY).join(rest));
+        trees.extend(Tree::new(path, shared.unwrap_or_else(|_| path.to_owned()), read_only)?);
     }
     for entry in files.map(fs::read_dir).transpose()?.into_iter().flatten() {
         let entry = entry?;
