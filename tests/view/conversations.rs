@@ -256,6 +256,20 @@ fn eval_shows_both_conversations_and_how_calls_go() {
 }
 
 #[test]
+fn sampled_conversations_are_shown_with_their_calls() {
+    let sampled = json!({"prompt_id": "a", "completion": "Five.", "chain": chains()[1]}).to_string();
+    let mut path = PathBuf::new();
+    let mut stage = Stage::with(120, 40, |options| {
+        path = run(&options.here);
+        let script = format!("cat <<'END'\n{sampled}\nEND");
+        options.program = super::harness::script(&options.here.join("program"), &script);
+    });
+    stage.act(|_| vec![Command::ShowRun(path)]);
+    stage.keys("4 b r");
+    check(&stage, &["sampled: 1", "→ query {\"sql\":\"SELECT stock FROM item\"}", "Five."]);
+}
+
+#[test]
 fn scores_score_whole_conversations() {
     let mut stage = stage((120, 40), "4 s");
     while !stage.shows("step 1 of 1") {

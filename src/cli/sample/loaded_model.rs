@@ -136,7 +136,8 @@ impl Client<'_> {
         let SampledCompletion { prompt_id, sample, text, token_ids, score, chain, .. } = completion;
         let (tier, reward) = (score["tier"].as_str().unwrap_or_default(), score["reward"].as_f64().unwrap_or_default());
         let (prompt_id, tier) = (visible(prompt_id), visible(tier));
-        let tokens = token_ids.len();
+        let of_steps = chain.iter().flat_map(|chain| &chain.steps).map(|step| step.tokens);
+        let tokens = token_ids.len() + of_steps.sum::<usize>();
         let steps = chain.as_ref().map_or_else(String::new, |chain| {
             format!("{}({}; ended: {})\n", chain_text(chain), chain_counts(chain), chain.end.name())
         });
@@ -186,9 +187,7 @@ impl Client<'_> {
         let Arguments { n, temperature, seed, .. } = *self.arguments;
         let prompts = prepare_rows(task, label, vec![row], tokenizer, *lengths)?;
         *server.launched.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-        let ask = |request: &Request| {
-            self.answer(server, request).map_err(|failure| candle_core::Error::msg(failure.message))
-        };
+        let ask = |request: &Request| self.answer(server, request).map_err(|failure| failure.message);
         let (tokenizer, threads) = (Arc::clone(tokenizer), ThreadPool::new(1)?);
         let sampling = Sampling::new(&tokenizer, temperature, lengths.max_completion_tokens, seed);
         let served = ServedModel { tokenizer, config: config.clone(), threads, ask: &ask };

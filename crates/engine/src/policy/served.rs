@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use candle_core::Result;
+use candle_core::{Error, Result};
 
 use super::conversing::{ConverseSettings, Conversed, Question};
 use super::sampler::Sampler;
@@ -26,8 +26,8 @@ pub struct ServedModel<'a> {
     pub tokenizer: Arc<Tokenizer>,
     pub config: ModelConfig,
     pub threads: ThreadPool,
-    /// Samples the completions of a request, with random numbers of its own.
-    pub ask: &'a (dyn Fn(&Request) -> Result<Vec<Completion>> + Sync),
+    /// Samples the completions of a request; else a sentence.
+    pub ask: &'a (dyn Fn(&Request) -> std::result::Result<Vec<Completion>, String> + Sync),
 }
 
 impl fmt::Debug for ServedModel<'_> {
@@ -104,7 +104,7 @@ impl Sampler for ServedModel<'_> {
                     continue;
                 };
                 asked -= 1;
-                for (sample, completion) in (0..).zip(completions?) {
+                for (sample, completion) in (0..).zip(completions.map_err(Error::msg)?) {
                     tell(&mut **source, (id, sample), completion);
                 }
             }

@@ -390,7 +390,7 @@ fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command>
     let text = item.filter(|_| !is_new).map(|item| item.text.clone()).unwrap_or_default();
     match here.filter(|_| scores.source == Source::Written && !is_new) {
         Some(place) => scores.editing = place,
-        None => add(scores, Written { text: text.clone(), prompt_id, from: "custom".to_owned(), is_apart: false }),
+        None => add(scores, Written { text: text.clone(), prompt_id, from: "custom".to_owned(), ..Written::default() }),
     }
     scores.labelling = None;
     scores.editor = Some(Editor::new(&text, false));
@@ -447,7 +447,10 @@ fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> 
             shared.key_of("scores.prompt")
         ));
     }
-    add(scores, Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned(), is_apart: false });
+    add(
+        scores,
+        Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned(), ..Written::default() },
+    );
     source::turn_to(scores, shared, Source::Written)
 }
 

@@ -43,7 +43,7 @@ pub struct Item {
     pub from: String,
     /// The run's record of it.
     pub stored: Option<Stored>,
-    /// How a turn with tools or an agent came to the text, as a run recorded it, without token ids.
+    /// How a turn with tools or an agent came to the text, as it was recorded, without token ids.
     pub conversation: Option<Arc<ToolChain>>,
 }
 
@@ -61,7 +61,7 @@ pub struct Stored {
 }
 
 /// A completion that was written or pasted here, or sampled from a model.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Written {
     pub text: String,
     /// The row that it answers.
@@ -71,6 +71,8 @@ pub struct Written {
     /// Whether its group has only completions of the same origin: those of another model say nothing about its
     /// variance.
     pub is_apart: bool,
+    /// As in [`Item`].
+    pub conversation: Option<Arc<ToolChain>>,
 }
 
 /// The most bytes of a prompt that a line shows.
@@ -147,7 +149,7 @@ impl Items {
             text: sample.text.clone(),
             prompt_id: sample.prompt_id.clone(),
             from: format!("line {}", sample.line),
-            is_apart: false,
+            ..Written::default()
         });
         Ok(Self::written(written, rows, advantage))
     }
@@ -167,6 +169,7 @@ impl Items {
                 row: rows.get(&id).cloned(),
                 group,
                 from: written.from,
+                conversation: written.conversation,
                 ..Item::default()
             });
         }

@@ -1,8 +1,11 @@
 //! Sampling completions of a prompt from the base or the trained model, by a `sample` subprocess.
 
+use std::sync::Arc;
+
 use super::items::Written;
 use super::{SamplingJob, Scores, Source, arrange, selected, source};
 use crate::dataset::PromptRow;
+use crate::environment::ToolChain;
 use crate::followed_run::FollowedRun;
 use crate::format::short_id;
 use crate::message::{Command, Work};
@@ -161,7 +164,10 @@ fn on_output(scores: &mut Scores, shared: &mut Shared, line: OutputLine, from: &
             let Ok(value) = serde_json::from_str::<serde_json::Value>(&line) else { return Vec::new() };
             let Some(text) = value["completion"].as_str() else { return Vec::new() };
             let prompt_id = value["prompt_id"].as_str().map(str::to_owned);
-            scores.sampled.push(Written { text: text.to_owned(), prompt_id, from: from.to_owned(), is_apart: true });
+            let chain: Option<ToolChain> = serde_json::from_value(value["chain"].clone()).unwrap_or_default();
+            let conversation = chain.map(|chain| Arc::new(chain.without_ids()));
+            let (text, from) = (text.to_owned(), from.to_owned());
+            scores.sampled.push(Written { text, prompt_id, from, is_apart: true, conversation });
             // Somebody who is writing a completion stays there.
             if (scores.source != Source::Sampled || scores.fresh) && scores.editor.is_none() {
                 // Clears all filters and moves the cursor to the first of them.
