@@ -211,34 +211,48 @@ fn a_file_that_the_sandbox_hides_is_named_with_its_remedy() {
         eprintln!("SKIPPED: this machine gives no isolation: {:?}", machine().reason);
         return;
     }
-    // In the sandbox, /dev/shm is a link.
-    for parent in [std::env::temp_dir(), "/dev/shm".into()] {
-        let folder = tempfile::tempdir_in(parent).unwrap();
-        let (task_folder, other) =
-            (folder.path().join("task"), folder.path().canonicalize().unwrap().join("words.txt"));
-        fs::create_dir(&task_folder).unwrap();
-        fs::write(&other, "a\n").unwrap();
-        let check = |keys: &str| {
-            let script = format!("cat '{}'\n", other.display());
-            task(&task_folder, &["sh", "check.sh"], keys, ("check.sh", &script), &["x"]);
-            let trusted = trust(&task_folder);
-            let output = call(&task_folder, &["score", ".", "--json"]);
-            (stderr(&output), output.status.success(), trusted)
-        };
-        let (message, ..) = check("");
-        let remedy = format!(
-            "; the sandbox hides {0}: add read = [\"{0}\"] to [score], or isolation = \"none\"",
-            other.display()
-        );
-        assert!(message.contains("the scorer ended with exit code 1: cat:") && message.contains(&remedy), "{message}");
-        let (_, is_valid, trusted) = check(&format!("read = [{other:?}]\n"));
-        assert!(is_valid && trusted.contains(&format!("  reads    {}\n", other.display())), "{trusted}");
-        assert!(check("isolation = \"none\"\n").1);
-        // It is absent for everybody.
-        fs::remove_file(&other).unwrap();
-        let (message, is_valid, _) = check("");
-        assert!(is_valid && !message.contains("hides"), "{message}");
+    let folder = tempfile::tempdir().unwrap();
+    let (task_folder, other) = (folder.path().join("task"), folder.path().canonicalize().unwrap().join("words.txt"));
+    fs::create_dir(&task_folder).unwrap();
+    fs::write(&other, "a\n").unwrap();
+    let check = |keys: &str| {
+        let script = format!("cat '{}'\n", other.display());
+        task(&task_folder, &["sh", "check.sh"], keys, ("check.sh", &script), &["x"]);
+        let trusted = trust(&task_folder);
+        let output = call(&task_folder, &["score", ".", "--json"]);
+        (stderr(&output), output.status.success(), trusted)
+    };
+    let (message, ..) = check("");
+    let remedy =
+        format!("; the sandbox hides {0}: add read = [\"{0}\"] to [score], or isolation = \"none\"", other.display());
+    assert!(message.contains("the scorer ended with exit code 1: cat:") && message.contains(&remedy), "{message}");
+    let (_, is_valid, trusted) = check(&format!("read = [{other:?}]\n"));
+    assert!(is_valid && trusted.contains(&format!("  reads    {}\n", other.display())), "{trusted}");
+    assert!(check("isolation = \"none\"\n").1);
+    // It is absent for everybody.
+    fs::remove_file(&other).unwrap();
+    let (message, is_valid, _) = check("");
+    assert!(is_valid && !message.contains("hides"), "{message}");
+}
+
+/// In the sandbox, /dev/shm is a link.
+#[test]
+fn files_in_shared_memory_are_read_where_they_are() {
+    if machine().level == Level::None {
+        eprintln!("SKIPPED: this machine gives no isolation: {:?}", machine().reason);
+        return;
     }
+    let (folder, shared) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+    let file = shared.path().join("words.txt");
+    fs::write(&file, "a\n").unwrap();
+    let script = format!("grep -q a '{}' || exit 1\n", file.display());
+    let valid = |keys: &str| {
+        task(folder.path(), &["sh", "check.sh"], keys, ("check.sh", &script), &["x"]);
+        trust(folder.path());
+        json_lines(&call(folder.path(), &["score", ".", "--json"]))[0]["tier"] == "valid"
+    };
+    assert!(valid(&format!("read = [{:?}]\n", shared.path())));
+    assert!(valid(&format!("read = [{file:?}]\n")));
 }
 
 #[test]
