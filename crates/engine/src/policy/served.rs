@@ -37,7 +37,7 @@ impl fmt::Debug for ServedModel<'_> {
 }
 
 impl ServedModel<'_> {
-    /// As [`Policy::converse`].
+    /// As [`super::Policy::converse`].
     ///
     /// # Errors
     /// The same, and those of [`ServedModel::ask`].
