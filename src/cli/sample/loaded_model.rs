@@ -15,6 +15,7 @@ use super::{Arguments, document};
 use crate::checkpoint::ModelLocation;
 use crate::cli::output::eprint_line;
 use crate::cli::rows::{Rows, whole};
+use crate::cli::score::why;
 use crate::cli::targets::{Target, common_limit};
 use crate::cli::{Failure, Outcome, print, print_json};
 use crate::config::ThinkingBudget;
@@ -30,7 +31,7 @@ use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool};
 use crate::run::{
     At, Liveness, RunError, RunFolders, RunReference, Sample, SampledCompletion, ServerFolder, State, Verb, ask,
 };
-use crate::score::{Scorer, Task, for_model};
+use crate::score::{Score, Scorer, Task, for_model};
 use crate::secrets::visible;
 use crate::text::Tokenizer;
 
@@ -134,14 +135,15 @@ impl Client<'_> {
             return print_json(document(completion)).map(drop);
         }
         let SampledCompletion { prompt_id, sample, text, token_ids, score, chain, .. } = completion;
-        let (tier, reward) = (score["tier"].as_str().unwrap_or_default(), score["reward"].as_f64().unwrap_or_default());
-        let (prompt_id, tier) = (visible(prompt_id), visible(tier));
+        let score: Score = serde_json::from_value(score.clone())?;
+        let (outcome, reward, why) = (score.outcome(), score.reward_text(), why(&score));
+        let why = if why.is_empty() { why } else { format!("  {why}") };
         let of_steps = chain.iter().flat_map(|chain| &chain.steps).map(|step| step.tokens);
         let tokens = token_ids.len() + of_steps.sum::<usize>();
         let steps = chain.as_ref().map_or_else(String::new, |chain| {
             format!("{}({}; ended: {})\n", chain_text(chain), chain_counts(chain), chain.end.name())
         });
-        let head = format!("{prompt_id} [{}] {tier}  reward {reward:.3}  {tokens} tokens", sample + 1);
+        let head = format!("{} [{}] {outcome}  reward {reward}  {tokens} tokens{why}", visible(prompt_id), sample + 1);
         print(&format!("{head}\n{steps}{text}\n\n")).map(drop)
     }
 
