@@ -138,8 +138,7 @@ impl Client<'_> {
         let score: Score = serde_json::from_value(score.clone())?;
         let (outcome, reward, why) = (score.outcome(), score.reward_text(), why(&score));
         let why = if why.is_empty() { why } else { format!("  {why}") };
-        let of_steps = chain.iter().flat_map(|chain| &chain.steps).map(|step| step.tokens);
-        let tokens = token_ids.len() + of_steps.sum::<usize>();
+        let tokens = token_ids.len() + chain.as_ref().map_or(0, |chain| chain.tokens());
         let steps = chain.as_ref().map_or_else(String::new, |chain| {
             format!("{}({}; ended: {})\n", chain_text(chain), chain_counts(chain), chain.end.name())
         });
