@@ -88,9 +88,11 @@ pub(super) fn hidden_path(line: &str, visible: &[PathBuf]) -> Option<PathBuf> {
         return None;
     }
     let is_between = |letter: char| letter.is_whitespace() || "'\"`:,;()[]<>=".contains(letter);
+    // A sandbox has its own folders of these names; those for temporary files begin empty.
     let is_shown = |path: &Path| {
-        ["/", "/tmp"].map(Path::new).contains(&path)
-            || ["/proc", "/dev", "/sys"].iter().any(|own| path.starts_with(own))
+        let is_temporary = path.starts_with("/dev/shm");
+        ["/", "/tmp", "/dev/shm"].map(Path::new).contains(&path)
+            || (!is_temporary && ["/proc", "/dev", "/sys"].iter().any(|own| path.starts_with(own)))
             || is_system(path)
             || visible.iter().any(|shown| path.starts_with(shown))
     };
@@ -233,6 +235,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let words = folder.path().join("words.txt");
         fs::write(&words, "").unwrap();
+        let in_memory = tempfile::tempdir_in("/dev/shm").unwrap();
         let line =
             |path: &Path| format!("FileNotFoundError: [Errno 2] No such file or directory: '{}'", path.display());
         for (line, visible, expected) in [
@@ -241,6 +244,8 @@ mod tests {
             (line(&folder.path().join("other")), &[], None),
             (line(Path::new("/usr/bin/env")), &[], None),
             (line(Path::new("/proc/1/environ")), &[], None),
+            (line(Path::new("/dev/shm")), &[], None),
+            (line(in_memory.path()), &[], Some(in_memory.path().to_owned())),
             (format!("answer: {}", words.display()), &[], None),
             ("No such file or directory: x/y".to_owned(), &[], None),
         ] {
