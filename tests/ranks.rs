@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use grpo_tui::run::{RunState, checkpoint_path, list_checkpoints, read_evals};
@@ -28,6 +29,17 @@ pub(crate) fn arguments_for(task: &Path, home: &Path, ranks: usize, set: &[&str]
 
 pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
     arguments.iter().map(String::as_str).collect()
+}
+
+/// The run of the small task that others are compared with, once for each number of ranks.
+fn plain(ranks: usize) -> PathBuf {
+    static RUNS: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
+    let train = || {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("plain-ranks-{ranks}"));
+        _ = std::fs::remove_dir_all(&home);
+        trained(&home, ranks, &[])
+    };
+    RUNS[ranks - 1].get_or_init(train).clone()
 }
 
 /// A run of the small task in a folder of its own, to its end.
@@ -106,7 +118,8 @@ fn another_number_of_ranks_trains_the_same_run() {
         &["method=distill", "teacher=expected"],
     ];
     for set in kinds {
-        let runs = [1, 2, 3].map(|ranks| trained(folder.path(), ranks, set));
+        let runs =
+            [1, 2, 3].map(|ranks| if set.is_empty() { plain(ranks) } else { trained(folder.path(), ranks, set) });
         let [alone, two, three] = runs.each_ref().map(|run| (sampled(run), RunState::read(run).unwrap()));
         let norms = |state: &RunState| state.metrics["grad_norm"].values().to_vec();
         for (ranks, (found, state)) in [(2, &two), (3, &three)] {
@@ -182,7 +195,7 @@ fn a_checkpoint_resumes_with_any_number_of_ranks() {
 #[test]
 fn a_rank_that_dies_in_an_update_or_a_checkpoint_is_named_and_the_run_resumes() {
     let folder = tempfile::tempdir().unwrap();
-    let expected = trained(folder.path(), 3, &[]);
+    let expected = plain(3);
     for (index, (fault, kept)) in
         [("update.scattered=2:3", Some(2)), ("checkpoint.numbers=2:2", Some(0))].into_iter().enumerate()
     {
@@ -205,7 +218,7 @@ fn a_rank_that_dies_in_an_update_or_a_checkpoint_is_named_and_the_run_resumes() 
 #[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn memory_that_runs_out_on_one_rank_shrinks_the_shape_of_all() {
     let folder = tempfile::tempdir().unwrap();
-    let expected = checkpoint(&trained(folder.path(), 2, &[]));
+    let expected = checkpoint(&plain(2));
     for rank in [0, 1] {
         let home = folder.path().join(format!("rank-{rank}"));
         std::fs::create_dir_all(&home).unwrap();
@@ -222,7 +235,7 @@ fn memory_that_runs_out_on_one_rank_shrinks_the_shape_of_all() {
 #[test]
 fn a_rank_that_dies_ends_the_run_and_a_resumed_one_is_as_uninterrupted() {
     let folder = tempfile::tempdir().unwrap();
-    let expected = trained(folder.path(), 3, &[]);
+    let expected = plain(3);
     let (worker, ranks) = started(folder.path(), 3, &[], 2);
     assert_eq!(ranks.len(), 2, "{ranks:?}");
     let start = Instant::now();
@@ -291,7 +304,7 @@ fn ranks_recover_from_a_collapse_together_and_a_resumed_run_as_well() {
 #[test]
 fn ranks_end_with_the_worker_and_another_number_goes_on_when_asked() {
     let folder = tempfile::tempdir().unwrap();
-    let expected = trained(folder.path(), 2, &[]);
+    let expected = plain(2);
     let (mut worker, ranks) = started(folder.path(), 2, &[], 2);
     worker.kill().unwrap();
     worker.wait().unwrap();
@@ -319,31 +332,11 @@ fn a_signal_stops_after_the_step_with_a_checkpoint() {
 #[test]
 fn ranks_that_a_launcher_starts_are_one_run() {
     let folder = tempfile::tempdir().unwrap();
-    let expected = trained(folder.path(), 2, &[]);
-    let launchers: [&[(&str, &str)]; 3] = [
-        &[
-            ("RANK", "N"),
-            ("LOCAL_RANK", "N"),
-            ("WORLD_SIZE", "2"),
-            ("LOCAL_WORLD_SIZE", "2"),
-            ("MASTER_ADDR", "127.0.0.1"),
-            ("MASTER_PORT", "29500"),
-        ],
-        &[
-            ("SLURM_PROCID", "N"),
-            ("SLURM_LOCALID", "N"),
-            ("SLURM_NTASKS", "2"),
-            ("SLURM_STEP_NODELIST", "here"),
-            ("SLURM_STEP_TASKS_PER_NODE", "2"),
-            ("SLURM_JOB_ID", "7"),
-            ("SLURM_STEP_ID", "0"),
-        ],
-        &[
-            ("OMPI_COMM_WORLD_RANK", "N"),
-            ("OMPI_COMM_WORLD_SIZE", "2"),
-            ("OMPI_COMM_WORLD_LOCAL_RANK", "N"),
-            ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
-        ],
+    let expected = plain(2);
+    let launchers = [
+        "RANK=N LOCAL_RANK=N WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500",
+        "SLURM_PROCID=N SLURM_LOCALID=N SLURM_NTASKS=2 SLURM_STEP_NODELIST=here SLURM_STEP_TASKS_PER_NODE=2 SLURM_JOB_ID=7 SLURM_STEP_ID=0",
+        "OMPI_COMM_WORLD_RANK=N OMPI_COMM_WORLD_LOCAL_RANK=N OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_SIZE=2",
     ];
     for (index, launcher) in launchers.into_iter().enumerate() {
         let home = folder.path().join(format!("launcher-{index}"));
@@ -351,7 +344,8 @@ fn ranks_that_a_launcher_starts_are_one_run() {
         let mut arguments = arguments(&home, 2, &[]);
         arguments.retain(|word| word != "--ranks" && word != "2");
         let start = |rank: &str| {
-            let variables = launcher.iter().map(|(name, value)| (*name, value.replace('N', rank)));
+            let variables = launcher.split(' ').map(|variable| variable.split_once('=').unwrap());
+            let variables = variables.map(|(name, value)| (name, value.replace('N', rank)));
             program(&home, &words(&arguments)).envs(variables).stderr(Stdio::piped()).spawn().unwrap()
         };
         // Whoever comes first waits.

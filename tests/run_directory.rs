@@ -54,6 +54,7 @@ fn new_run(task: &str) -> NewRun {
         config: resolved.config,
         sources: resolved.sources,
         argv: vec!["grpo-tui".into(), "train".into(), task.into()],
+        features: Vec::new(),
         model_digest: String::new(),
         mix: Vec::new(),
     }

@@ -276,10 +276,19 @@ pub(super) fn create(
         config,
         sources,
         argv: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+        features: features(),
         model_digest,
         mix: input.mix,
     };
     Ok(RunDirectory::create(run_folders.for_new_runs(), new)?)
+}
+
+fn features() -> Vec<String> {
+    [("view", cfg!(feature = "view")), ("engine", cfg!(feature = "engine")), ("cuda", cfg!(feature = "cuda"))]
+        .into_iter()
+        .filter(|(_, present)| *present)
+        .map(|(name, _)| name.to_owned())
+        .collect()
 }
 
 /// The devices that the options name; `--gpus` sets the number of ranks.

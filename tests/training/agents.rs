@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use grpo_tui::run::{EventBody, RolloutCompletion, RunState, read_step};
+use grpo_tui::run::{RolloutCompletion, RunState, read_step};
 use grpo_tui::score::{Task, Trust};
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
-use super::small_task::{create_of, fingerprint, work, write};
+use super::small_task::{create_of, fingerprint, finish_with_stops, work, write};
 use crate::program::{call, copy_tree, has_python, json_lines, sample_data, stderr};
 use crate::ranks::{arguments_for, run_in, sampled, words};
 
@@ -115,9 +115,7 @@ fn an_agent_with_openais_client_is_trained_token_for_token() {
     // A run that is stopped, and one that is killed while agents run.
     let expected = fingerprint(&whole);
     let stopped = create_of(&task, &folder.path().join("stopped"), &SET);
-    let is_first = |event: &EventBody| matches!(event, EventBody::Step(step) if step.step == 1);
-    assert!(matches!(work(&stopped, is_first).unwrap(), Ended::Interrupted { step: 1 }));
-    assert!(matches!(work(&stopped, |_| false).unwrap(), Ended::Finished(_)));
+    finish_with_stops(&stopped, &[1]);
     assert!(fingerprint(&stopped) == expected, "the resumed run differs");
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use grpo_tui::advantage::{Advantage, group_advantages};
-use grpo_tui::run::{EventBody, RolloutCompletion, RolloutGroup, RunDirectory, RunState, read_evals, read_step};
+use grpo_tui::run::{RolloutCompletion, RolloutGroup, RunDirectory, RunState, read_evals, read_step};
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
-use super::small_task::{create_of, fingerprint, work, write};
+use super::small_task::{create_of, fingerprint, finish_with_stops, work, write};
 
 /// The small task with three turns in each row, each another row's first.
 fn task(folder: &Path, score: &str) -> PathBuf {
@@ -144,9 +144,7 @@ fn stopping_changes_nothing_in_conversations() {
     let whole = run(&folder.path().join("whole"), "", &set);
     assert!(matches!(work(&whole, |_| false).unwrap(), Ended::Finished(_)));
     let stopped = run(&folder.path().join("stopped"), "", &set);
-    let at = |event: &EventBody| matches!(event, EventBody::Step(step) if step.step == 2);
-    assert!(matches!(work(&stopped, at).unwrap(), Ended::Interrupted { .. }));
-    assert!(matches!(work(&stopped, |_| false).unwrap(), Ended::Finished(_)));
+    finish_with_stops(&stopped, &[2]);
     assert!(fingerprint(&stopped) == fingerprint(&whole));
 }
 

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use grpo_tui::advantage::GroupSignal;
-use grpo_tui::run::{EventBody, RunDirectory, RunState, list_checkpoints, read_step};
+use grpo_tui::run::{RunDirectory, RunState, list_checkpoints, read_step};
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
-use super::small_task::{create_of, fingerprint, work, write};
+use super::small_task::{create_of, fingerprint, finish_with_stops, work, write};
 
 /// The small task with a key that the embedded model never writes; `expected`: the rows have answers with it.
 pub(crate) fn write_hopeless(folder: &Path, expected: bool) -> PathBuf {
@@ -145,20 +145,18 @@ fn an_entropy_bonus_adapts() {
 fn stopping_changes_nothing_with_guided_groups_and_a_collapse() {
     let entropy = ["max_steps=3", "entropy_coef=0.1", "entropy_target=9"];
     for (expected, set, stops) in [
-        (false, &["max_steps=4", "weight_sync_interval=2"][..], &[2][..]),
-        (true, &COLLAPSING, &[4, 5, 6]),
-        (false, &SFT_GRPO, &[1, 3, 4]),
-        (true, &entropy, &[2]),
+        (false, &["max_steps=4", "weight_sync_interval=2"][..], &[&[2][..]][..]),
+        (true, &COLLAPSING, &[&[4, 5, 6]]),
+        (false, &SFT_GRPO, &[&[1, 4], &[3]]),
+        (true, &entropy, &[&[2]]),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let whole = create_hopeless(&folder.path().join("whole"), expected, set);
         finished(&whole);
-        for &stop in stops {
-            let run = create_hopeless(&folder.path().join(format!("stop-{stop}")), expected, set);
-            let ended = work(&run, |event| matches!(event, EventBody::Step(step) if step.step == stop)).unwrap();
-            assert!(matches!(ended, Ended::Interrupted { .. }), "{ended:?}");
-            finished(&run);
-            assert!(fingerprint(&run) == fingerprint(&whole), "stopped after step {stop}");
+        for stops in stops {
+            let run = create_hopeless(&folder.path().join(format!("stopped-{}", stops[0])), expected, set);
+            finish_with_stops(&run, stops);
+            assert!(fingerprint(&run) == fingerprint(&whole), "stopped after steps {stops:?}");
             let recovers = set.contains(&"temperature=0.01");
             assert!(!recovers || list_checkpoints(run.path()).unwrap().contains(&5));
         }

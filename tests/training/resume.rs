@@ -6,26 +6,24 @@ use std::process::Stdio;
 use grpo_tui::run::{EventBody, RunDirectory, RunState, checkpoint_path, list_checkpoints, promote};
 use grpo_tui::train::Ended;
 
-use super::small_task::{create, fingerprint, weights, work};
+use super::small_task::{create, fingerprint, finish_with_stops, weights, work};
 use crate::program::{call, program, stdout};
 
 fn never(_: &EventBody) -> bool {
     false
 }
 
-/// Runs once through, then once for each step with a stop after it, and compares.
+/// Runs once through, then once with a stop after each of these steps, and compares.
 fn stopped_after(set: &[&str], stops: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
     let whole = create(&folder.path().join("whole"), set);
     assert!(matches!(work(&whole, never).unwrap(), Ended::Finished(_)));
-    let expected = fingerprint(&whole);
-    for &stop in stops {
-        let run = create(&folder.path().join(format!("stop-{stop}")), set);
-        let ended = work(&run, |event| matches!(event, EventBody::Step(step) if step.step == stop)).unwrap();
-        assert!(matches!(ended, Ended::Interrupted { step } if step >= stop), "{ended:?}");
-        assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
-        assert!(fingerprint(&run) == expected, "{set:?}: stopped after step {stop}, the resumed run differs");
-    }
+    let run = create(&folder.path().join("stopped"), set);
+    finish_with_stops(&run, stops);
+    assert!(
+        fingerprint(&run) == fingerprint(&whole),
+        "{set:?}: stopped after steps {stops:?}, the resumed run differs"
+    );
 }
 
 #[test]
@@ -248,14 +246,14 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     let whole = create(&folder.path().join("whole"), &set);
     work(&whole, never).unwrap();
     let expected = fingerprint(&whole);
+    let run = create(&folder.path().join("killed"), &set);
     for kill_at in ["eval on test (base)", "step 3/", "step 3: eval on eval", "step 4: eval on eval"] {
-        let run = create(&folder.path().join(kill_at.replace([' ', '/', ':'], "-")), &set);
         kill_when(&run, kill_at);
         let before = list_checkpoints(run.path()).unwrap();
         assert!(before.iter().all(|step| *step <= 4), "{before:?}");
-        assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)), "{kill_at}");
-        assert!(fingerprint(&run) == expected, "killed at `{kill_at}`, the resumed run differs");
     }
+    assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
+    assert!(fingerprint(&run) == expected, "the killed run differs");
 }
 
 fn kill_when(run: &RunDirectory, expected: &str) {

@@ -53,6 +53,7 @@ pub(crate) fn create_of(task: &Path, folder: &Path, set: &[&str]) -> RunDirector
         config: resolved.config,
         sources: resolved.sources,
         argv: Vec::new(),
+        features: Vec::new(),
         model_digest: String::new(),
         mix: Vec::new(),
     };
@@ -67,6 +68,16 @@ pub(crate) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool)
     train(run, &run_folders, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
         interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
     })
+}
+
+/// Works on a run to its end, with a stop after each of these steps.
+#[track_caller]
+pub(super) fn finish_with_stops(run: &RunDirectory, stops: &[u64]) {
+    for &stop in stops {
+        let ended = work(run, |event| matches!(event, EventBody::Step(step) if step.step == stop)).unwrap();
+        assert!(matches!(ended, Ended::Interrupted { step } if step >= stop), "{ended:?}");
+    }
+    assert!(matches!(work(run, |_| false).unwrap(), Ended::Finished(_)));
 }
 
 /// Works on a run; `on` sees every event and the queue of requests.

@@ -81,6 +81,7 @@ fn run(folder: &Path) -> PathBuf {
         config: resolved.config,
         sources: resolved.sources,
         argv: Vec::new(),
+        features: Vec::new(),
         model_digest: String::new(),
         mix: Vec::new(),
     };

@@ -50,19 +50,15 @@ impl Written {
             config: resolved.config,
             sources: resolved.sources,
             argv: vec!["grpo-tui".into()],
+            features: Vec::new(),
             model_digest: String::new(),
             mix: Vec::new(),
         };
         let run = RunDirectory::create(&folder.join("runs"), new).unwrap();
         let worker = Worker::begin(&run, Arc::default()).unwrap();
         let mut events = EventWriter::open(worker.lock()).unwrap();
-        let begun = Run {
-            id: run.id().into(),
-            job: "train".into(),
-            device: "NVIDIA H200".into(),
-            total_steps: 50,
-            ..Run::default()
-        };
+        let (id, device) = (run.id().into(), "NVIDIA H200".into());
+        let begun = Run { id, job: "train".into(), device, total_steps: 50, ..Run::default() };
         events.append(begun).unwrap();
         let rollouts = RolloutWriter::resume(worker.lock(), 0).unwrap();
         worker.state().status(Status::Running, 0, None).unwrap();

@@ -95,6 +95,8 @@ pub struct NewRun {
     /// Which layer set each key.
     pub sources: BTreeMap<String, Source>,
     pub argv: Vec<String>,
+    /// What the program was built with: `view`, `engine`, `cuda`.
+    pub features: Vec<String>,
     /// SHA-256 of the starting model, or empty.
     pub model_digest: String,
     /// Of several tasks; empty for one.
@@ -133,7 +135,7 @@ impl RunDirectory {
             host: host_name(),
             argv: new.argv,
             binary_version: env!("CARGO_PKG_VERSION").to_owned(),
-            features: features(),
+            features: new.features,
             config_digest: config_digest(&new.config, &new.mix),
             model_digest: new.model_digest,
             config: new.config,
@@ -359,14 +361,6 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
     let text = toml::to_string(file).map_err(|error| RunError::malformed(&path, error))?;
     create_file(&path, text.as_bytes())?;
     create_file(&folder.join("events.jsonl"), b"")
-}
-
-fn features() -> Vec<String> {
-    [("view", cfg!(feature = "view")), ("engine", cfg!(feature = "engine")), ("cuda", cfg!(feature = "cuda"))]
-        .into_iter()
-        .filter(|(_, present)| *present)
-        .map(|(name, _)| name.to_owned())
-        .collect()
 }
 
 pub fn host_name() -> String {
