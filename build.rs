@@ -13,9 +13,14 @@ fn main() {
     // The nearest to "another user".
     println!("cargo:rerun-if-env-changed=HOME");
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities =
-        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
-    for (name, capability) in [("can_chown", 0), ("can_write_anywhere", 1), ("can_mount", 21)] {
+    let capabilities = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    for (name, capability) in [
+        ("can_chown", 0),
+        ("can_write_anywhere", 1),
+        ("can_mount", 21),
+    ] {
         println!("cargo:rustc-check-cfg=cfg({name})");
         if capabilities.is_some_and(|bits| bits >> capability & 1 == 1) {
             println!("cargo:rustc-cfg={name}");
@@ -25,7 +30,11 @@ fn main() {
     let folders = ["CHECKERS", "PATH"].map(|name| std::env::var_os(name).unwrap_or_default());
     for program in ["zsh", "fish", "shellcheck", "rsync", "curl"] {
         println!("cargo:rustc-check-cfg=cfg(has_{program})");
-        if folders.iter().flat_map(std::env::split_paths).any(|folder| folder.join(program).exists()) {
+        if folders
+            .iter()
+            .flat_map(std::env::split_paths)
+            .any(|folder| folder.join(program).exists())
+        {
             println!("cargo:rustc-cfg=has_{program}");
         }
     }

@@ -1,21 +1,36 @@
 //! Opening and following a run of 100,000 steps with 8 x 8 groups, and text search through 1,000,000 completions: `cargo
 //! bench --no-default-features --features view --bench history [-- STEPS | search COMPLETIONS]`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_debug_implementations)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_debug_implementations
+)]
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use grpo_tui::run::{Follower, RolloutWriter, RunLock, RunState, TextSearch, read_step, search_rollouts};
+use grpo_tui::run::{
+    Follower, RolloutWriter, RunLock, RunState, TextSearch, read_step, search_rollouts,
+};
 
 #[allow(dead_code)]
 #[path = "../tests/run_directory/long_log.rs"]
 mod long_log;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
+    match arguments
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         ["open", run] => open(Path::new(run)),
         ["follow", run, seconds] => follow(Path::new(run), seconds.parse().unwrap()),
         ["search", completions] => search(completions.parse().unwrap()),
@@ -29,7 +44,9 @@ fn main() {
 /// Copies of the 40 steps of the recorded run, 1.3 kB a completion, compressed.
 fn search(completions: usize) {
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run");
-    let steps: Vec<_> = (1..=40).map(|step| read_step(&recorded, step).unwrap()).collect();
+    let steps: Vec<_> = (1..=40)
+        .map(|step| read_step(&recorded, step).unwrap())
+        .collect();
     let folder = tempfile::tempdir().unwrap();
     let lock = RunLock::acquire(folder.path()).unwrap();
     let mut writer = RolloutWriter::resume(&lock, 0).unwrap();
@@ -46,16 +63,33 @@ fn search(completions: usize) {
         }
     }
     writer.finish().unwrap();
-    for text in ["the very last", "ostkaland", "vendor", "\"vendor\": \"", "e", "not there", "THE VERY"] {
+    for text in [
+        "the very last",
+        "ostkaland",
+        "vendor",
+        "\"vendor\": \"",
+        "e",
+        "not there",
+        "THE VERY",
+    ] {
         for most in [100, 2000] {
-            let (matches, hits, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+            let (matches, hits, bytes) = (
+                AtomicUsize::new(0),
+                AtomicUsize::new(0),
+                AtomicUsize::new(0),
+            );
             let start = Instant::now();
-            search_rollouts(&[folder.path().to_owned()], &TextSearch::new(text).unwrap(), most, &|batch| {
-                matches.fetch_add(batch.matches, Ordering::Relaxed);
-                hits.fetch_add(batch.hits.len(), Ordering::Relaxed);
-                bytes.fetch_add(batch.decompressed_bytes as usize, Ordering::Relaxed);
-                true
-            })
+            search_rollouts(
+                &[folder.path().to_owned()],
+                &TextSearch::new(text).unwrap(),
+                most,
+                &|batch| {
+                    matches.fetch_add(batch.matches, Ordering::Relaxed);
+                    hits.fetch_add(batch.hits.len(), Ordering::Relaxed);
+                    bytes.fetch_add(batch.decompressed_bytes as usize, Ordering::Relaxed);
+                    true
+                },
+            )
             .unwrap();
             println!(
                 "{text:?} in {written} completions, {:.1} MB: {} matches, {} parsed for {most}, {:.2} s",
@@ -74,10 +108,17 @@ fn measure(steps: u64) {
     let start = Instant::now();
     let seq = long_log::write_steps(&run.join("events.jsonl"), 1, steps, 1);
     let bytes = std::fs::metadata(run.join("events.jsonl")).unwrap().len();
-    println!("{steps} steps: a log of {:.1} MB, written in {:.1} s", bytes as f64 / 1e6, start.elapsed().as_secs_f64());
+    println!(
+        "{steps} steps: a log of {:.1} MB, written in {:.1} s",
+        bytes as f64 / 1e6,
+        start.elapsed().as_secs_f64()
+    );
     print!("without an index: ");
     itself(&["open", run.to_str().unwrap()]);
-    println!("the index: {:.1} MB", std::fs::metadata(run.join("events.index")).unwrap().len() as f64 / 1e6);
+    println!(
+        "the index: {:.1} MB",
+        std::fs::metadata(run.join("events.index")).unwrap().len() as f64 / 1e6
+    );
     for _ in 0..3 {
         print!("with the index: ");
         itself(&["open", run.to_str().unwrap()]);
@@ -99,13 +140,22 @@ fn measure(steps: u64) {
 fn itself(arguments: &[&str]) {
     use std::io::Write;
     std::io::stdout().flush().unwrap();
-    assert!(Command::new(std::env::current_exe().unwrap()).args(arguments).status().unwrap().success());
+    assert!(
+        Command::new(std::env::current_exe().unwrap())
+            .args(arguments)
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 fn open(run: &Path) {
     let (start, before) = (Instant::now(), processor_seconds());
     let state = RunState::read(run).unwrap();
-    let (wall, processor) = (start.elapsed().as_secs_f64() * 1e3, (processor_seconds() - before) * 1e3);
+    let (wall, processor) = (
+        start.elapsed().as_secs_f64() * 1e3,
+        (processor_seconds() - before) * 1e3,
+    );
     println!(
         "opened in {wall:.0} ms ({processor:.0} ms of a core), {:.1} MB at most, step {}",
         peak_megabytes(),
@@ -115,7 +165,8 @@ fn open(run: &Path) {
 
 fn follow(run: &Path, seconds: u64) {
     let (mut state, mut follower) = Follower::open(run).unwrap();
-    let (start, before, mut batches, first) = (Instant::now(), processor_seconds(), 0, state.last_step);
+    let (start, before, mut batches, first) =
+        (Instant::now(), processor_seconds(), 0, state.last_step);
     while start.elapsed() < Duration::from_secs(seconds) {
         let batch = follower.next(Duration::from_secs(1)).unwrap();
         batches += usize::from(!batch.is_empty());
@@ -123,13 +174,23 @@ fn follow(run: &Path, seconds: u64) {
     }
     let share = 100.0 * (processor_seconds() - before) / start.elapsed().as_secs_f64();
     let steps = state.last_step - first;
-    println!("{share:.2}% of a core, {batches} batches, {steps} steps, {:.1} MB at most", peak_megabytes());
+    println!(
+        "{share:.2}% of a core, {batches} batches, {steps} steps, {:.1} MB at most",
+        peak_megabytes()
+    );
 }
 
 fn peak_megabytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<f64>().ok()).unwrap_or(f64::NAN) * 1024.0
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kilobytes| kilobytes.parse::<f64>().ok())
+        .unwrap_or(f64::NAN)
+        * 1024.0
         / 1e6
 }
 
@@ -137,12 +198,17 @@ fn peak_megabytes() -> f64 {
 fn processor_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
     let of_task = |text: &str| {
-        text.split_whitespace().next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()).unwrap_or(0.0)
+        text.split_whitespace()
+            .next()
+            .and_then(|nanoseconds| nanoseconds.parse::<f64>().ok())
+            .unwrap_or(0.0)
     };
     let tasks = std::fs::read_dir("/proc/self/task").map(|tasks| {
         tasks
             .flatten()
-            .map(|task| of_task(&std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default()))
+            .map(|task| {
+                of_task(&std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default())
+            })
             .sum::<f64>()
     });
     tasks.unwrap_or_else(|_| of_task(&text)) / 1e9

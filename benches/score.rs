@@ -17,27 +17,36 @@ fn main() {
     let task = Task::embedded("invoice").unwrap_or_else(|error| fail(&error));
     let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
     let rows = dataset::load(&task, PromptSet::Test).unwrap_or_else(|error| fail(&error));
-    let valid: Vec<String> = rows.iter().filter_map(|row| row.expected.as_ref().map(ToString::to_string)).collect();
+    let valid: Vec<String> = rows
+        .iter()
+        .filter_map(|row| row.expected.as_ref().map(ToString::to_string))
+        .collect();
     // What an unaligned model writes: six valid of ten, else an amount as a string, a fence, prose, a trailing comma.
     let mixed: Vec<String> = valid
         .iter()
         .enumerate()
         .map(|(index, text)| match index % 10 {
-            0 => text.replace("\"amount\":", "\"amount\":\"").replace(",\"currency\"", "\",\"currency\""),
+            0 => text
+                .replace("\"amount\":", "\"amount\":\"")
+                .replace(",\"currency\"", "\",\"currency\""),
             1 => format!("```json\n{text}\n```"),
             2 => format!("Here is the JSON: {text}"),
             3 => text.replace('}', ",}"),
             _ => text.clone(),
         })
         .collect();
-    if let Some(folder) = std::env::args().nth(1).filter(|argument| !argument.starts_with("--")) {
+    if let Some(folder) = std::env::args()
+        .nth(1)
+        .filter(|argument| !argument.starts_with("--"))
+    {
         let lines: String = mixed
             .iter()
             .cycle()
             .take(20_000)
             .map(|text| format!("{}\n", serde_json::Value::from(text.as_str())))
             .collect();
-        std::fs::write(std::path::Path::new(&folder).join("mixed.jsonl"), lines).unwrap_or_else(|error| fail(&error));
+        std::fs::write(std::path::Path::new(&folder).join("mixed.jsonl"), lines)
+            .unwrap_or_else(|error| fail(&error));
     }
     for (name, texts, with_rows) in [
         ("valid", &valid, false),
@@ -55,8 +64,7 @@ fn main() {
 /// Requests to an operation with parameters, and to one with a body of three lines.
 fn http_request() -> std::io::Result<()> {
     let folder = tempfile::tempdir()?;
-    let query =
-        |name: &str, schema: serde_json::Value| serde_json::json!({"name": name, "in": "query", "schema": schema});
+    let query = |name: &str, schema: serde_json::Value| serde_json::json!({"name": name, "in": "query", "schema": schema});
     let document = serde_json::json!({"openapi": "3.0.3", "paths": {"/invoices": {
         "get": {"parameters": [
             query("limit", serde_json::json!({"type": "integer", "maximum": 100})),
@@ -79,14 +87,22 @@ fn http_request() -> std::io::Result<()> {
             "parameters",
             serde_json::json!({"method": "GET", "path": "/invoices?limit=10&status=paid&status=open&vendor=Oy"}),
         ),
-        ("body", serde_json::json!({"method": "POST", "path": "/invoices", "body": body})),
+        (
+            "body",
+            serde_json::json!({"method": "POST", "path": "/invoices", "body": body}),
+        ),
     ] {
         let line = serde_json::json!({"messages": [{"role": "user", "content": "x"}], "expected": request}).to_string();
         let row = dataset::read_rows("row.jsonl", line.as_bytes()).next();
         let row = row.and_then(Result::ok).into_iter().collect::<Vec<_>>();
         let texts = [request.to_string()];
         measure(&format!("http request, {name}"), &scorer, &texts, None);
-        measure(&format!("http request, {name} against expected"), &scorer, &texts, Some(&row));
+        measure(
+            &format!("http request, {name} against expected"),
+            &scorer,
+            &texts,
+            Some(&row),
+        );
     }
     Ok(())
 }
@@ -94,8 +110,9 @@ fn http_request() -> std::io::Result<()> {
 /// Queries of one table of 100 rows.
 fn sql() -> std::io::Result<()> {
     let folder = tempfile::tempdir()?;
-    let rows: Vec<String> =
-        (0..100).map(|row| format!("({row}, 'c{row}', {}, 'l{}')", row * 37 % 91, row % 7)).collect();
+    let rows: Vec<String> = (0..100)
+        .map(|row| format!("({row}, 'c{row}', {}, 'l{}')", row * 37 % 91, row % 7))
+        .collect();
     let schema = format!(
         "CREATE TABLE city (id INTEGER PRIMARY KEY, name TEXT, people INTEGER, land TEXT);\nINSERT INTO city VALUES {};",
         rows.join(", ")
@@ -107,15 +124,22 @@ fn sql() -> std::io::Result<()> {
     )?;
     let task = Task::load(folder.path()).unwrap_or_else(|error| fail(&error));
     let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
-    let query =
-        "SELECT land, count(*) AS n, avg(people) FROM city WHERE people > 20 GROUP BY land ORDER BY n DESC, land";
-    let line = serde_json::json!({"messages": [{"role": "user", "content": "x"}], "expected": query}).to_string();
+    let query = "SELECT land, count(*) AS n, avg(people) FROM city WHERE people > 20 GROUP BY land ORDER BY n DESC, land";
+    let line =
+        serde_json::json!({"messages": [{"role": "user", "content": "x"}], "expected": query})
+            .to_string();
     let row = dataset::read_rows("row.jsonl", line.as_bytes()).next();
     let row = row.and_then(Result::ok).into_iter().collect::<Vec<_>>();
     measure("sql, run", &scorer, &[query.to_owned()], None);
-    measure("sql, run against expected", &scorer, &[query.to_owned()], Some(&row));
+    measure(
+        "sql, run against expected",
+        &scorer,
+        &[query.to_owned()],
+        Some(&row),
+    );
     // Parsed as far as a query, and not run.
-    let deleting = "DELETE FROM city WHERE people > 20 AND name <> 'c5' AND land IN ('l1', 'l2') AND id < 50";
+    let deleting =
+        "DELETE FROM city WHERE people > 20 AND name <> 'c5' AND land IN ('l1', 'l2') AND id < 50";
     measure("sql, parsed alone", &scorer, &[deleting.to_owned()], None);
     Ok(())
 }
@@ -125,21 +149,46 @@ fn tool_calls() {
     let task = Task::template("tool-call").unwrap_or_else(|error| fail(&error));
     let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
     let mut rows = dataset::load(&task, PromptSet::Test).unwrap_or_else(|error| fail(&error));
-    let calls: Vec<String> = rows.iter().filter_map(|row| row.expected.as_ref().map(ToString::to_string)).collect();
-    let blocks: Vec<String> = calls.iter().map(|call| format!("<tool_call>\n{call}\n</tool_call>")).collect();
+    let calls: Vec<String> = rows
+        .iter()
+        .filter_map(|row| row.expected.as_ref().map(ToString::to_string))
+        .collect();
+    let blocks: Vec<String> = calls
+        .iter()
+        .map(|call| format!("<tool_call>\n{call}\n</tool_call>"))
+        .collect();
     let openai = rows.iter().filter_map(|row| row.expected.as_ref()).map(|call| {
         let function = serde_json::json!({"name": call["name"], "arguments": call["arguments"].to_string()});
         serde_json::json!({"tool_calls": [{"type": "function", "function": function}]}).to_string()
     });
     let openai: Vec<String> = openai.collect();
-    let wrong: Vec<String> = blocks.iter().map(|call| call.replace("\":", "_\":")).collect();
+    let wrong: Vec<String> = blocks
+        .iter()
+        .map(|call| call.replace("\":", "_\":"))
+        .collect();
     measure("tool call, valid", &scorer, &blocks, None);
-    for (name, texts) in [("a block", &blocks), ("JSON alone", &calls), ("OpenAI", &openai), ("not a call", &wrong)] {
-        measure(&format!("tool call against expected, {name}"), &scorer, texts, Some(&rows));
+    for (name, texts) in [
+        ("a block", &blocks),
+        ("JSON alone", &calls),
+        ("OpenAI", &openai),
+        ("not a call", &wrong),
+    ] {
+        measure(
+            &format!("tool call against expected, {name}"),
+            &scorer,
+            texts,
+            Some(&rows),
+        );
     }
     let tools: serde_json::Value = serde_json::from_str(&task.definition_text).unwrap_or_default();
-    rows.iter_mut().for_each(|row| drop(row.fields.insert("tools".to_owned(), tools.clone())));
-    measure("tool call against expected, tools of the row", &scorer, &blocks, Some(&rows));
+    rows.iter_mut()
+        .for_each(|row| drop(row.fields.insert("tools".to_owned(), tools.clone())));
+    measure(
+        "tool call against expected, tools of the row",
+        &scorer,
+        &blocks,
+        Some(&rows),
+    );
 }
 
 fn measure(name: &str, scorer: &Scorer, texts: &[String], rows: Option<&[PromptRow]>) {
@@ -147,7 +196,9 @@ fn measure(name: &str, scorer: &Scorer, texts: &[String], rows: Option<&[PromptR
     let (mut count, mut reward) = (0, 0.0);
     while start.elapsed().as_secs_f64() < SECONDS {
         for (index, text) in texts.iter().enumerate() {
-            reward += scorer.score(text, rows.and_then(|rows| rows.get(index))).reward;
+            reward += scorer
+                .score(text, rows.and_then(|rows| rows.get(index)))
+                .reward;
             count += 1;
         }
     }
@@ -170,22 +221,47 @@ fn command() {
     }
     let task = Task::load(folder.path()).unwrap_or_else(|error| fail(&error));
     let trust = Trust::for_task(&task).unwrap_or_else(|error| fail(&error));
-    trust.iter().for_each(|trust| trust.set(true).unwrap_or_else(|error| fail(&error)));
+    trust
+        .iter()
+        .for_each(|trust| trust.set(true).unwrap_or_else(|error| fail(&error)));
     let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
     let rows = dataset::load(&task, PromptSet::Train).unwrap_or_else(|error| fail(&error));
-    let texts: Vec<String> = (0..40_000).map(|number| format!("{} + {}", number % 100, number / 100)).collect();
-    let items: Vec<_> = texts.iter().zip(rows.iter().cycle()).map(|(text, row)| (text.as_str(), Some(row))).collect();
+    let texts: Vec<String> = (0..40_000)
+        .map(|number| format!("{} + {}", number % 100, number / 100))
+        .collect();
+    let items: Vec<_> = texts
+        .iter()
+        .zip(rows.iter().cycle())
+        .map(|(text, row)| (text.as_str(), Some(row)))
+        .collect();
     // Its processes are started.
     scorer.score_all(&items[..2_000]);
     for (name, unit, items, together) in [
-        ("score, command, together", "completions/s of all processes", &items[2_000..30_000], true),
-        ("score, command, one by one", "completions/s of one process", &items[30_000..32_000], false),
+        (
+            "score, command, together",
+            "completions/s of all processes",
+            &items[2_000..30_000],
+            true,
+        ),
+        (
+            "score, command, one by one",
+            "completions/s of one process",
+            &items[30_000..32_000],
+            false,
+        ),
     ] {
         let start = Instant::now();
         let failed = if together {
-            scorer.score_all(items).iter().filter(|score| score.is_error()).count()
+            scorer
+                .score_all(items)
+                .iter()
+                .filter(|score| score.is_error())
+                .count()
         } else {
-            items.iter().filter(|(text, row)| scorer.score(text, *row).is_error()).count()
+            items
+                .iter()
+                .filter(|(text, row)| scorer.score(text, *row).is_error())
+                .count()
         };
         let per_second = items.len() as f64 / start.elapsed().as_secs_f64();
         println!(

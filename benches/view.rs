@@ -45,7 +45,10 @@ fn main() {
     starts();
     keys_during_a_run();
     bytes(&[], "bytes a second, live run, 120 x 36");
-    bytes(&["--low-bandwidth"], "bytes a second, live run, 120 x 36, --low-bandwidth");
+    bytes(
+        &["--low-bandwidth"],
+        "bytes a second, live run, 120 x 36, --low-bandwidth",
+    );
     idle("idle CPU, runs screen, no run (% of a core)", false);
     idle("CPU, live screen, run of 17 events/s (% of a core)", true);
     long_run();
@@ -55,7 +58,11 @@ fn main() {
 fn row(figure: &str, mut samples: Vec<f64>, unit: &str) {
     samples.sort_by(f64::total_cmp);
     let at = |share: f64| samples[((samples.len() - 1) as f64 * share).round() as usize];
-    println!("{figure:<58} {:>9.1} {unit} {:>9.1} {unit}", at(0.5), at(0.99));
+    println!(
+        "{figure:<58} {:>9.1} {unit} {:>9.1} {unit}",
+        at(0.5),
+        at(0.99)
+    );
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -64,15 +71,30 @@ fn milliseconds(time: Duration) -> f64 {
 
 /// A chart of a long run, in this process.
 fn charts() {
-    let series: Series = (1..=100_000).map(|step| (step, (step % 977) as f64 / 977.0)).collect();
+    let series: Series = (1..=100_000)
+        .map(|step| (step, (step % 977) as f64 / 977.0))
+        .collect();
     for (figure, smoothing, steps) in [
         ("chart of 100,000 steps, smoothed", 0.9, (1, 100_000)),
         ("chart of 100,000 steps, raw", 0.0, (1, 100_000)),
-        ("chart of 200 of 100,000 steps, smoothed", 0.9, (50_000, 50_200)),
+        (
+            "chart of 200 of 100,000 steps, smoothed",
+            0.9,
+            (50_000, 50_200),
+        ),
     ] {
-        let curve =
-            Curve { label: "reward".to_owned(), role: Role::SeriesOne, series: &series, smoothing, last: 100_000 };
-        let chart = Chart { curves: vec![curve], steps, ..Chart::default() };
+        let curve = Curve {
+            label: "reward".to_owned(),
+            role: Role::SeriesOne,
+            series: &series,
+            smoothing,
+            last: 100_000,
+        };
+        let chart = Chart {
+            curves: vec![curve],
+            steps,
+            ..Chart::default()
+        };
         let sample = || {
             let begin = Instant::now();
             std::hint::black_box(chart.lines(&Theme::default(), 72, 12));
@@ -84,21 +106,38 @@ fn charts() {
 
 /// Every stored completion of a run against the text of the schema, as after a keystroke in it.
 fn scoring_again() {
-    let (run, task) = (program::sample_data("finished-run"), Task::embedded("invoice").unwrap());
+    let (run, task) = (
+        program::sample_data("finished-run"),
+        Task::embedded("invoice").unwrap(),
+    );
     let rows = items::rows_of_run(&run.join("task"));
     let all: Vec<_> = (0..64)
         .map(|index| {
-            (index, Arc::new(items::Items::step(&run, "", index % 40 + 1, &rows, Advantage::Standardized).unwrap()))
+            (
+                index,
+                Arc::new(
+                    items::Items::step(&run, "", index % 40 + 1, &rows, Advantage::Standardized)
+                        .unwrap(),
+                ),
+            )
         })
         .collect();
     let count: usize = all.iter().map(|(_, items)| items.all.len()).sum();
     let sample = || {
         let begin = Instant::now();
-        let scorer = Scorer::new(&task.with_definition_text(&task.definition_text).unwrap()).unwrap();
-        assert_eq!(scoring::sum(&scoring::impacts(&all, &scorer, &|| true).unwrap()).completions, count);
+        let scorer =
+            Scorer::new(&task.with_definition_text(&task.definition_text).unwrap()).unwrap();
+        assert_eq!(
+            scoring::sum(&scoring::impacts(&all, &scorer, &|| true).unwrap()).completions,
+            count
+        );
         milliseconds(begin.elapsed())
     };
-    row(&format!("{count} completions scored again"), (0..20).map(|_| sample()).collect(), "ms");
+    row(
+        &format!("{count} completions scored again"),
+        (0..20).map(|_| sample()).collect(),
+        "ms",
+    );
 }
 
 /// From the process's start to the first whole picture in the emulator.
@@ -114,22 +153,38 @@ fn starts() {
         milliseconds(time)
     };
     sample();
-    row("start to first picture", (0..STARTS).map(|_| sample()).collect(), "ms");
+    row(
+        "start to first picture",
+        (0..STARTS).map(|_| sample()).collect(),
+        "ms",
+    );
 }
 
 /// From a key to the picture that it causes, while a run writes as fast as it was recorded.
 fn keys_during_a_run() {
     let home = tempfile::tempdir().unwrap();
     let mut run = LiveRun::begin(&home.path().join("runs"), 5);
-    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    let mut session = Session::start(
+        home.path(),
+        &Start {
+            arguments: &["--runs", "runs"],
+            ..Start::PLAIN
+        },
+    );
     show(&mut session);
     let writing = std::thread::spawn(move || run.go_on(Duration::from_secs(14)));
     let mut samples = Vec::new();
     for round in 0..KEYS {
-        let (key, text) = if round % 2 == 0 { ("?", "Help: Live") } else { ("\x1b", "") };
+        let (key, text) = if round % 2 == 0 {
+            ("?", "Help: Live")
+        } else {
+            ("\x1b", "")
+        };
         let begin = Instant::now();
         session.send(key);
-        session.wait_for("the answer", |session| session.screen().contains("Help: Live") != text.is_empty());
+        session.wait_for("the answer", |session| {
+            session.screen().contains("Help: Live") != text.is_empty()
+        });
         samples.push(milliseconds(begin.elapsed()));
         std::thread::sleep(Duration::from_millis(30 + (round as u64 * 7) % 23));
     }
@@ -141,7 +196,13 @@ fn bytes(arguments: &[&str], figure: &str) {
     let home = tempfile::tempdir().unwrap();
     let mut run = LiveRun::begin(&home.path().join("runs"), 10);
     let arguments = [&["--runs", "runs"], arguments].concat();
-    let mut session = Session::start(home.path(), &Start { arguments: &arguments, ..Start::PLAIN });
+    let mut session = Session::start(
+        home.path(),
+        &Start {
+            arguments: &arguments,
+            ..Start::PLAIN
+        },
+    );
     show(&mut session);
     let (before, start) = (session.bytes(), Instant::now());
     run.go_on(Duration::from_secs(10));
@@ -162,7 +223,13 @@ fn idle(figure: &str, with_run: bool) {
     let home = tempfile::tempdir().unwrap();
     let how_long = Duration::from_secs(10);
     let mut run = with_run.then(|| LiveRun::begin(&home.path().join("runs"), 5));
-    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    let mut session = Session::start(
+        home.path(),
+        &Start {
+            arguments: &["--runs", "runs"],
+            ..Start::PLAIN
+        },
+    );
     if with_run {
         show(&mut session);
     } else {
@@ -175,8 +242,15 @@ fn idle(figure: &str, with_run: bool) {
         None => std::thread::sleep(how_long),
     }
     let used = processor_seconds(session.process()) - before;
-    println!("{figure:<58} {:>10.2}%", used / how_long.as_secs_f64() * 100.0);
-    println!("{:<58} {}", "  its memory", memory(session.process(), "VmRSS"));
+    println!(
+        "{figure:<58} {:>10.2}%",
+        used / how_long.as_secs_f64() * 100.0
+    );
+    println!(
+        "{:<58} {}",
+        "  its memory",
+        memory(session.process(), "VmRSS")
+    );
 }
 
 /// Watching a run of 100,000 steps of 8 x 8 that makes two more a second: opening it, and memory after ten seconds and
@@ -189,7 +263,13 @@ fn long_run() {
     std::fs::remove_file(&log).unwrap();
     _ = std::fs::remove_file(run.path.join("events.index"));
     let mut seq = long_log::write_steps(&log, 1, STEPS, 1);
-    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    let mut session = Session::start(
+        home.path(),
+        &Start {
+            arguments: &["--runs", "runs"],
+            ..Start::PLAIN
+        },
+    );
     session.wait_text("live01");
     let begin = Instant::now();
     session.send("\r");
@@ -205,8 +285,16 @@ fn long_run() {
         session.send(["c", "+", "H", "-"][(step % 4) as usize]);
         std::thread::sleep(Duration::from_millis(500));
     }
-    println!("{:<58} {}", "memory, watching it for ten seconds", memory(session.process(), "VmRSS"));
-    println!("{:<58} {}", "  at its most", memory(session.process(), "VmHWM"));
+    println!(
+        "{:<58} {}",
+        "memory, watching it for ten seconds",
+        memory(session.process(), "VmRSS")
+    );
+    println!(
+        "{:<58} {}",
+        "  at its most",
+        memory(session.process(), "VmHWM")
+    );
 }
 
 /// The prompts of a task of 100,000 rows: until the table stands, and until a filter has been applied.
@@ -225,18 +313,35 @@ fn large_task() {
             1,
         )
     };
-    std::fs::write(task.join("train.jsonl"), (0..100_000).map(|number| numbered(number) + "\n").collect::<String>())
-        .unwrap();
+    std::fs::write(
+        task.join("train.jsonl"),
+        (0..100_000)
+            .map(|number| numbered(number) + "\n")
+            .collect::<String>(),
+    )
+    .unwrap();
     let begin = Instant::now();
-    let mut session = Session::start(home.path(), &Start { arguments: &[], ..Start::PLAIN });
+    let mut session = Session::start(
+        home.path(),
+        &Start {
+            arguments: &[],
+            ..Start::PLAIN
+        },
+    );
     session.wait_text("[1 Runs]");
     session.send("3");
     session.wait_text("100002 rows");
-    println!("{:<58} {:>9.1} ms", "opening a task of 100,000 rows, with the start", milliseconds(begin.elapsed()));
+    println!(
+        "{:<58} {:>9.1} ms",
+        "opening a task of 100,000 rows, with the start",
+        milliseconds(begin.elapsed())
+    );
     let mut samples = Vec::new();
-    for (filter, left) in
-        [("number 4711", "of 100002 rows"), ("4711", "of 100002 rows"), ("tag:messy", "of 100002 rows")]
-    {
+    for (filter, left) in [
+        ("number 4711", "of 100002 rows"),
+        ("4711", "of 100002 rows"),
+        ("tag:messy", "of 100002 rows"),
+    ] {
         session.send("/");
         let begin = Instant::now();
         session.send(filter);
@@ -252,14 +357,27 @@ fn large_task() {
 /// A line of the process's status, such as its resident memory.
 fn memory(process: i32, name: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-    line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(name))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .skip(1)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Processor time that a process has used, seconds.
 fn processor_seconds(process: i32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
-    let ticks: f64 = [11, 12].iter().filter_map(|index| fields.get(*index)?.parse::<f64>().ok()).sum();
+    let fields: Vec<&str> = text
+        .rsplit_once(") ")
+        .map_or("", |(_, rest)| rest)
+        .split(' ')
+        .collect();
+    let ticks: f64 = [11, 12]
+        .iter()
+        .filter_map(|index| fields.get(*index)?.parse::<f64>().ok())
+        .sum();
     ticks / 100.0
 }

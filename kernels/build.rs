@@ -25,15 +25,25 @@ fn build_for_cuda() -> Result<(), String> {
 
 fn compile_kernels(out: &Path) -> Result<(), String> {
     let capability = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "90".to_owned());
-    println!("cargo:rustc-env=GRPO_TUI_COMPUTE_CAPABILITY={}", dotted(&capability));
+    println!(
+        "cargo:rustc-env=GRPO_TUI_COMPUTE_CAPABILITY={}",
+        dotted(&capability)
+    );
     let folder = std::fs::read_dir("src").map_err(|error| format!("kernels/src: {error}"))?;
-    let mut sources: Vec<PathBuf> = folder.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    let mut sources: Vec<PathBuf> = folder
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .collect();
     sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
     // The few files are independent; each takes some seconds.
-    let compiling: Vec<_> = sources.iter().map(|source| (source, start(source, out, &capability))).collect();
+    let compiling: Vec<_> = sources
+        .iter()
+        .map(|source| (source, start(source, out, &capability)))
+        .collect();
     for (source, child) in compiling {
         let name = source.display();
-        let output = child?.wait_with_output().map_err(|error| format!("{name}: {error}"))?;
+        let output = child?
+            .wait_with_output()
+            .map_err(|error| format!("{name}: {error}"))?;
         if !output.status.success() {
             return Err(format!(
                 "nvcc could not compile {name}: {}",
@@ -46,7 +56,9 @@ fn compile_kernels(out: &Path) -> Result<(), String> {
 
 /// `90`, or `90a`, as NVIDIA writes it elsewhere: `9.0`, `9.0a`.
 fn dotted(capability: &str) -> String {
-    let digits = capability.find(|character: char| !character.is_ascii_digit()).unwrap_or(capability.len());
+    let digits = capability
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(capability.len());
     let (major, rest) = capability.split_at(digits.saturating_sub(1));
     format!("{major}.{rest}")
 }
@@ -54,7 +66,13 @@ fn dotted(capability: &str) -> String {
 fn start(source: &Path, out: &Path, capability: &str) -> Result<std::process::Child, String> {
     let stem = source.file_stem().unwrap_or_default();
     nvcc()
-        .args(["--fatbin", "-O3", "-std=c++17", "--expt-relaxed-constexpr", "-Wno-deprecated-gpu-targets"])
+        .args([
+            "--fatbin",
+            "-O3",
+            "-std=c++17",
+            "--expt-relaxed-constexpr",
+            "-Wno-deprecated-gpu-targets",
+        ])
         .args(targets(capability))
         .arg("-o")
         .arg(out.join(stem).with_extension("fatbin"))
@@ -62,7 +80,9 @@ fn start(source: &Path, out: &Path, capability: &str) -> Result<std::process::Ch
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
-        .map_err(|error| format!("nvcc: {error}; the feature `cuda` needs a CUDA toolkit (docs/gpu.md)"))
+        .map_err(|error| {
+            format!("nvcc: {error}; the feature `cuda` needs a CUDA toolkit (docs/gpu.md)")
+        })
 }
 
 /// Machine code for the capability, and what later ones compile for themselves. Products of warpgroups are in 9.0a alone.
@@ -74,42 +94,67 @@ fn targets(capability: &str) -> Vec<String> {
                 "-gencode=arch=compute_90,code=compute_90".to_owned(),
             ]
         }
-        other => vec![format!("-gencode=arch=compute_{other},code=[sm_{other},compute_{other}]")],
+        other => vec![format!(
+            "-gencode=arch=compute_{other},code=[sm_{other},compute_{other}]"
+        )],
     }
 }
 
 fn nvcc() -> Command {
-    Command::new(
-        std::env::var_os("CUDA_HOME")
-            .map_or_else(|| PathBuf::from("nvcc"), |home| PathBuf::from(home).join("bin/nvcc")),
-    )
+    Command::new(std::env::var_os("CUDA_HOME").map_or_else(
+        || PathBuf::from("nvcc"),
+        |home| PathBuf::from(home).join("bin/nvcc"),
+    ))
 }
 
 /// A folder that the linker searches first, with an archive in place of each library that cudarc and candle name.
 fn link_at_run_time(out: &Path) -> Result<(), String> {
     let folder = out.join("link");
-    let write =
-        |path: &Path, text: &str| std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()));
+    let write = |path: &Path, text: &str| {
+        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+    };
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let headers = out.join("headers.cpp");
     let includes = ["cuda.h", "cublas_v2.h", "cublasLt.h", "curand.h", "nvrtc.h"]
         .map(|header| format!("#include <{header}>\n"))
         .concat();
-    write(&headers, &format!("{includes}versions: CUDA_VERSION CUBLAS_VER_MAJOR CURAND_VER_MAJOR\n"))?;
+    write(
+        &headers,
+        &format!("{includes}versions: CUDA_VERSION CUBLAS_VER_MAJOR CURAND_VER_MAJOR\n"),
+    )?;
     let declared = output(nvcc().arg("-E").arg(&headers))?;
-    let versions = declared.lines().find_map(|line| line.strip_prefix("versions: ")).unwrap_or_default();
+    let versions = declared
+        .lines()
+        .find_map(|line| line.strip_prefix("versions: "))
+        .unwrap_or_default();
     let [cuda, cublas, curand] = versions.split(' ').collect::<Vec<_>>()[..] else {
-        return Err(format!("NVIDIA's headers do not tell their versions: {versions:?}"));
+        return Err(format!(
+            "NVIDIA's headers do not tell their versions: {versions:?}"
+        ));
     };
     println!("cargo:rustc-env=GRPO_TUI_CUDA_VERSION={cuda}");
     println!("cargo:rustc-env=GRPO_TUI_CUBLAS_VERSION={cublas}");
     println!("cargo:rustc-env=GRPO_TUI_CURAND_VERSION={curand}");
-    let functions: String =
-        functions(&declared).iter().map(|(name, library)| format!("F({name}, {library})\n")).collect();
+    let functions: String = functions(&declared)
+        .iter()
+        .map(|(name, library)| format!("F({name}, {library})\n"))
+        .collect();
     write(&out.join("functions.h"), &functions)?;
     let object = out.join("cuda_link.o");
-    output(nvcc().args(["-c", "-O2", "-Xcompiler", "-fPIC", "src/cuda_link.c", "-o"]).arg(&object).arg("-I").arg(out))?;
-    output(nvcc().arg("-lib").arg(&object).arg("-o").arg(folder.join("libcuda.a")))?;
+    output(
+        nvcc()
+            .args(["-c", "-O2", "-Xcompiler", "-fPIC", "src/cuda_link.c", "-o"])
+            .arg(&object)
+            .arg("-I")
+            .arg(out),
+    )?;
+    output(
+        nvcc()
+            .arg("-lib")
+            .arg(&object)
+            .arg("-o")
+            .arg(folder.join("libcuda.a")),
+    )?;
     for name in ["libcublas.a", "libcublasLt.a", "libcurand.a", "libnvrtc.a"] {
         write(&folder.join(name), "!<arch>\n")?; // an archive without members
     }
@@ -118,7 +163,8 @@ fn link_at_run_time(out: &Path) -> Result<(), String> {
         let archive = static_library(&format!("{}.a", name.replace("cudart", "cudart_static")))?;
         let link = folder.join(name).with_extension("a");
         let _ = std::fs::remove_file(&link);
-        std::os::unix::fs::symlink(&archive, &link).map_err(|error| format!("{}: {error}", link.display()))?;
+        std::os::unix::fs::symlink(&archive, &link)
+            .map_err(|error| format!("{}: {error}", link.display()))?;
     }
     println!("cargo:rustc-link-search=native={}", folder.display());
     if std::env::var("CARGO_ENCODED_RUSTFLAGS").is_ok_and(|flags| flags.contains("-L")) {
@@ -136,27 +182,51 @@ fn link_at_run_time(out: &Path) -> Result<(), String> {
 
 /// Every function that the headers declare, with its library as `cuda_link.c` names it.
 fn functions(declared: &str) -> BTreeSet<(&str, &str)> {
-    let prefixes =
-        [("cublasLt", "unused"), ("cublas", "cublas"), ("curand", "curand"), ("nvrtc", "unused"), ("cu", "driver")];
-    let words = declared.split(|character: char| !(character.is_ascii_alphanumeric() || "_(".contains(character)));
-    let names = words.filter_map(|word| word.split_once('(')).map(|(name, _)| name);
+    let prefixes = [
+        ("cublasLt", "unused"),
+        ("cublas", "cublas"),
+        ("curand", "curand"),
+        ("nvrtc", "unused"),
+        ("cu", "driver"),
+    ];
+    let words = declared
+        .split(|character: char| !(character.is_ascii_alphanumeric() || "_(".contains(character)));
+    let names = words
+        .filter_map(|word| word.split_once('('))
+        .map(|(name, _)| name);
     let library = |name: &str| {
         let fits = |prefix: &str| {
-            name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|next: char| next.is_ascii_uppercase()))
+            name.strip_prefix(prefix)
+                .is_some_and(|rest| rest.starts_with(|next: char| next.is_ascii_uppercase()))
         };
-        prefixes.iter().find(|(prefix, _)| fits(prefix)).map(|(_, library)| *library)
+        prefixes
+            .iter()
+            .find(|(prefix, _)| fits(prefix))
+            .map(|(_, library)| *library)
     };
-    names.filter_map(|name| Some((name, library(name)?))).collect()
+    names
+        .filter_map(|name| Some((name, library(name)?)))
+        .collect()
 }
 
 /// Where nvcc, or the C++ compiler, links that archive from.
 fn static_library(name: &str) -> Result<PathBuf, String> {
     let empty = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default()).join("empty.cu");
     std::fs::write(&empty, "").map_err(|error| format!("{}: {error}", empty.display()))?;
-    let plan = nvcc().arg("--dryrun").arg(&empty).output().map_err(|error| format!("nvcc: {error}"))?;
+    let plan = nvcc()
+        .arg("--dryrun")
+        .arg(&empty)
+        .output()
+        .map_err(|error| format!("nvcc: {error}"))?;
     let plan = String::from_utf8_lossy(&plan.stderr).into_owned();
-    let folders = plan.split('"').filter_map(|word| word.strip_prefix("-L")).map(|folder| Path::new(folder).join(name));
-    let compiler = Command::new("c++").arg(format!("-print-file-name={name}")).output().ok();
+    let folders = plan
+        .split('"')
+        .filter_map(|word| word.strip_prefix("-L"))
+        .map(|folder| Path::new(folder).join(name));
+    let compiler = Command::new("c++")
+        .arg(format!("-print-file-name={name}"))
+        .output()
+        .ok();
     let told = compiler.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     folders
         .chain(told)
@@ -165,11 +235,14 @@ fn static_library(name: &str) -> Result<PathBuf, String> {
 }
 
 fn output(command: &mut Command) -> Result<String, String> {
-    let output = command
-        .output()
-        .map_err(|error| format!("nvcc: {error}; the feature `cuda` needs a CUDA toolkit (docs/gpu.md)"))?;
+    let output = command.output().map_err(|error| {
+        format!("nvcc: {error}; the feature `cuda` needs a CUDA toolkit (docs/gpu.md)")
+    })?;
     if !output.status.success() {
-        return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).replace('\n', " | ")));
+        return Err(format!(
+            "{command:?}: {}",
+            String::from_utf8_lossy(&output.stderr).replace('\n', " | ")
+        ));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -3,8 +3,8 @@
 
 // Without tensors or a terminal: crates/core.
 pub use grpo_tui_core::{
-    advantage, config, dataset, environment, files, format, help, hub, judge_check, openai, plan, report, run, sandbox,
-    score, secrets, statistics, study, task, text,
+    advantage, config, dataset, environment, files, format, help, hub, judge_check, openai, plan,
+    report, run, sandbox, score, secrets, statistics, study, task, text,
 };
 #[cfg(feature = "download")]
 pub use grpo_tui_core::{api_client, endpoint};
@@ -13,7 +13,9 @@ pub use grpo_tui_core::{api_client, endpoint};
 #[cfg(feature = "serve")]
 pub use grpo_tui_engine::serve;
 #[cfg(feature = "engine")]
-pub use grpo_tui_engine::{bench, checkpoint, constraint, eval, kernels, model, policy, ranks, rollout, train, update};
+pub use grpo_tui_engine::{
+    bench, checkpoint, constraint, eval, kernels, model, policy, ranks, rollout, train, update,
+};
 
 // The front end:
 #[cfg(feature = "view")]

@@ -10,7 +10,9 @@ use std::process::{Command, Output};
 use grpo_tui::run::RunLock;
 
 use crate::command_line::finished;
-use crate::program::{PROGRAM, SHORT, call, copy_tree, names, sample_data, small_task, started_by, stderr};
+use crate::program::{
+    PROGRAM, SHORT, call, copy_tree, names, sample_data, small_task, started_by, stderr,
+};
 use crate::small_disk::SmallDisk;
 
 /// Every file below a folder with its bytes, and every folder.
@@ -68,9 +70,15 @@ fn assert_said(output: &Output, code: i32, parts: &[&str]) {
     let messages = stderr(output);
     assert_eq!(output.status.code(), Some(code), "{messages}");
     assert_eq!(messages.matches("error: ").count(), 1, "{messages}");
-    assert!(!messages.contains("panicked") && output.stdout.is_empty(), "{messages}");
+    assert!(
+        !messages.contains("panicked") && output.stdout.is_empty(),
+        "{messages}"
+    );
     for part in parts {
-        assert!(messages.contains(part), "{part:?} is missing in: {messages}");
+        assert!(
+            messages.contains(part),
+            "{part:?} is missing in: {messages}"
+        );
     }
 }
 
@@ -78,7 +86,10 @@ fn assert_said(output: &Output, code: i32, parts: &[&str]) {
 fn check(folder: &Path, arguments: &[&str], code: i32, parts: &[&str]) {
     let before = snapshot(folder);
     assert_said(&call(folder, arguments), code, parts);
-    assert!(snapshot(folder) == before, "{arguments:?} left something else than it found");
+    assert!(
+        snapshot(folder) == before,
+        "{arguments:?} left something else than it found"
+    );
 }
 
 fn training<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -90,38 +101,92 @@ fn a_task_with_something_wrong_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let no_rows = "no prompt rows; write one JSON object per line";
     for (file, what, code, parts) in [
-        ("task.toml", Removed, 1, &["no task \"task\"", "the folder has no task.toml"][..]),
+        (
+            "task.toml",
+            Removed,
+            1,
+            &["no task \"task\"", "the folder has no task.toml"][..],
+        ),
         (
             "schema.json",
             Removed,
             1,
-            &["task/schema.json: No such file", "write the file, or name another one in task.toml"],
+            &[
+                "task/schema.json: No such file",
+                "write the file, or name another one in task.toml",
+            ],
         ),
-        ("train.jsonl", Removed, 1, &["task/train.jsonl: No such file", "write the file"]),
-        ("eval.jsonl", Removed, 1, &["task/eval.jsonl: No such file", "write the file"]),
-        ("eval-large.jsonl", Removed, 1, &["task/eval-large.jsonl: No such file", "write the file"]),
+        (
+            "train.jsonl",
+            Removed,
+            1,
+            &["task/train.jsonl: No such file", "write the file"],
+        ),
+        (
+            "eval.jsonl",
+            Removed,
+            1,
+            &["task/eval.jsonl: No such file", "write the file"],
+        ),
+        (
+            "eval-large.jsonl",
+            Removed,
+            1,
+            &["task/eval-large.jsonl: No such file", "write the file"],
+        ),
         (
             "eval.jsonl",
             Text("\n{\"messages\": ["),
             1,
-            &["task/eval.jsonl line 2: not JSON at column 14", "one whole JSON object per line"],
+            &[
+                "task/eval.jsonl line 2: not JSON at column 14",
+                "one whole JSON object per line",
+            ],
         ),
         (
             "eval-large.jsonl",
             Text("{\"prompt\":\"x\"}"),
             1,
-            &["task/eval-large.jsonl line 1: missing `messages` (it has `prompt`)", "write {"],
+            &[
+                "task/eval-large.jsonl line 1: missing `messages` (it has `prompt`)",
+                "write {",
+            ],
         ),
-        ("train.jsonl", Text("[]"), 1, &["task/train.jsonl line 1: expected an object, found `[]`", "write {"]),
-        ("schema.json", Text("{\n\"type\": }"), 1, &["task/schema.json line 2"]),
-        ("task.toml", Replaced("train = \"train.jsonl\"", "train ="), 1, &["task/task.toml line 8 column"]),
+        (
+            "train.jsonl",
+            Text("[]"),
+            1,
+            &[
+                "task/train.jsonl line 1: expected an object, found `[]`",
+                "write {",
+            ],
+        ),
+        (
+            "schema.json",
+            Text("{\n\"type\": }"),
+            1,
+            &["task/schema.json line 2"],
+        ),
+        (
+            "task.toml",
+            Replaced("train = \"train.jsonl\"", "train ="),
+            1,
+            &["task/task.toml line 8 column"],
+        ),
         ("train.jsonl", Text(""), 1, &["task/train.jsonl: ", no_rows]),
-        ("eval.jsonl", Text("\n\n"), 1, &["task/eval.jsonl: ", no_rows]),
+        (
+            "eval.jsonl",
+            Text("\n\n"),
+            1,
+            &["task/eval.jsonl: ", no_rows],
+        ),
         (
             "task.toml",
             Replaced("train = \"train.jsonl\"", ""),
             1,
-            &["task/task.toml: the task has no training prompts; name a file under [prompts] train"],
+            &[
+                "task/task.toml: the task has no training prompts; name a file under [prompts] train",
+            ],
         ),
         (
             "task.toml",
@@ -141,7 +206,12 @@ fn a_task_with_something_wrong_in_it() {
             1,
             &["task/task.toml line 18", "did you mean `strip_thinking`?"],
         ),
-        ("task.toml", Replaced("unparsable = 0.0", "unparsable = 2.0"), 1, &["task/task.toml line 16", "must rise"]),
+        (
+            "task.toml",
+            Replaced("unparsable = 0.0", "unparsable = 2.0"),
+            1,
+            &["task/task.toml line 16", "must rise"],
+        ),
     ] {
         let _ = fs::remove_dir_all(folder.path().join("task"));
         damage(&small_task(folder.path()).join(file), &what);
@@ -153,24 +223,45 @@ fn a_task_with_something_wrong_in_it() {
         1,
         &["no task \"./nonesuch\": no such folder; `grpo-tui init DIR` makes"],
     );
-    check(folder.path(), &["eval", "invoise", "--model", "tiny"], 1, &["no task \"invoise\": did you mean `invoice`?"]);
+    check(
+        folder.path(),
+        &["eval", "invoise", "--model", "tiny"],
+        1,
+        &["no task \"invoise\": did you mean `invoice`?"],
+    );
 }
 
 #[test]
 fn a_prompt_that_is_too_long() {
     let folder = tempfile::tempdir().unwrap();
     let task = small_task(folder.path());
-    let long =
-        format!("{{\"id\":\"long\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}\n", "7".repeat(1500));
+    let long = format!(
+        "{{\"id\":\"long\",\"messages\":[{{\"role\":\"user\",\"content\":\"{}\"}}]}}\n",
+        "7".repeat(1500)
+    );
     fs::write(task.join("eval.jsonl"), long).unwrap();
     let place = "task/eval.jsonl line 1 (`long`): the prompt has 1";
     let limit = "limit 416 (max_seq_len 512 less max_completion_tokens 96); shorten it, or raise max_seq_len";
     check(folder.path(), &training(&[]), 1, &[place, limit]);
-    let limit =
-        "limit 928 (the model's 1024 positions less max_completion_tokens 96); shorten it, lower max_completion_tokens";
-    check(folder.path(), &training(&["--set", "max_seq_len=100000"]), 1, &[place, limit]);
-    check(folder.path(), &["eval", "task", "--model", "tiny", "--on", "eval"], 1, &[place, limit]);
-    check(folder.path(), &["sample", "task", "--model", "tiny"], 1, &[place, limit]);
+    let limit = "limit 928 (the model's 1024 positions less max_completion_tokens 96); shorten it, lower max_completion_tokens";
+    check(
+        folder.path(),
+        &training(&["--set", "max_seq_len=100000"]),
+        1,
+        &[place, limit],
+    );
+    check(
+        folder.path(),
+        &["eval", "task", "--model", "tiny", "--on", "eval"],
+        1,
+        &[place, limit],
+    );
+    check(
+        folder.path(),
+        &["sample", "task", "--model", "tiny"],
+        1,
+        &[place, limit],
+    );
 }
 
 #[test]
@@ -183,18 +274,45 @@ fn a_model_with_something_wrong_in_it() {
         (
             "model.safetensors",
             Truncated(1_000_000),
-            &["safetensors: truncated", "the file has 1000000", "copy the file again"][..],
+            &[
+                "safetensors: truncated",
+                "the file has 1000000",
+                "copy the file again",
+            ][..],
         ),
-        ("model.safetensors", Truncated(5), &["safetensors: 5 bytes are too few", "copy the file again"]),
-        ("model.safetensors", Removed, &["safetensors: no such file", "fetch the model again"]),
-        ("tokenizer.json", Removed, &["no such file", "copy the file beside its config.json"]),
+        (
+            "model.safetensors",
+            Truncated(5),
+            &["safetensors: 5 bytes are too few", "copy the file again"],
+        ),
+        (
+            "model.safetensors",
+            Removed,
+            &["safetensors: no such file", "fetch the model again"],
+        ),
+        (
+            "tokenizer.json",
+            Removed,
+            &["no such file", "copy the file beside its config.json"],
+        ),
         ("tokenizer.json", Truncated(100), &[]),
-        ("config.json", Removed, &["no such file", "check the folder"]),
-        ("config.json", Truncated(10), &["not valid JSON", "fetch the model again"]),
+        (
+            "config.json",
+            Removed,
+            &["no such file", "check the folder"],
+        ),
+        (
+            "config.json",
+            Truncated(10),
+            &["not valid JSON", "fetch the model again"],
+        ),
         (
             "tokenizer_config.json",
             Replaced(template, "\"no_template\":"),
-            &["no chat template", "use an instruct model, or add a `chat_template.jinja`"],
+            &[
+                "no chat template",
+                "use an instruct model, or add a `chat_template.jinja`",
+            ],
         ),
     ] {
         let _ = fs::remove_dir_all(&model);
@@ -203,9 +321,17 @@ fn a_model_with_something_wrong_in_it() {
         let place = format!("model/{file}");
         let parts = [&[place.as_str()], parts].concat();
         check(folder.path(), &training(&["--model", "model"]), 1, &parts);
-        check(folder.path(), &["eval", "task", "--model", "base=model"], 1, &parts);
+        check(
+            folder.path(),
+            &["eval", "task", "--model", "base=model"],
+            1,
+            &parts,
+        );
     }
-    for arguments in [&training(&["--model", "nonesuch"])[..], &["eval", "task", "--model", "nonesuch"]] {
+    for arguments in [
+        &training(&["--model", "nonesuch"])[..],
+        &["eval", "task", "--model", "nonesuch"],
+    ] {
         check(
             folder.path(),
             arguments,
@@ -224,15 +350,39 @@ fn a_configuration_with_something_wrong_in_it() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
     for (assignment, parts) in [
-        ("learning_rat=1e-4", &["--set: unknown key `learning_rat`; did you mean `learning_rate`?"][..]),
-        ("zzz=1", &["--set: unknown key `zzz`; `grpo-tui train --help` lists all keys"]),
-        ("learning_rate=fast", &["--set: `learning_rate` is `fast`; it must be a number from 0 to 10"]),
-        ("learning_rate=-1", &["`learning_rate` is `-1`; it must be a number from 0 to 10"]),
-        ("max_steps=1.5", &["`max_steps` is `1.5`; it must be a whole number"]),
-        ("policy_loss=grp", &["`policy_loss` is `grp`; it must be one of grpo, "]),
-        ("dynamic_sampling=maybe", &["`dynamic_sampling` is `maybe`; it must be"]),
+        (
+            "learning_rat=1e-4",
+            &["--set: unknown key `learning_rat`; did you mean `learning_rate`?"][..],
+        ),
+        (
+            "zzz=1",
+            &["--set: unknown key `zzz`; `grpo-tui train --help` lists all keys"],
+        ),
+        (
+            "learning_rate=fast",
+            &["--set: `learning_rate` is `fast`; it must be a number from 0 to 10"],
+        ),
+        (
+            "learning_rate=-1",
+            &["`learning_rate` is `-1`; it must be a number from 0 to 10"],
+        ),
+        (
+            "max_steps=1.5",
+            &["`max_steps` is `1.5`; it must be a whole number"],
+        ),
+        (
+            "policy_loss=grp",
+            &["`policy_loss` is `grp`; it must be one of grpo, "],
+        ),
+        (
+            "dynamic_sampling=maybe",
+            &["`dynamic_sampling` is `maybe`; it must be"],
+        ),
         ("max_steps", &["--set max_steps: write it as key=value"]),
-        ("completions_per_prompt=1", &["completions_per_prompt = 1", "set it to 2 or more"]),
+        (
+            "completions_per_prompt=1",
+            &["completions_per_prompt = 1", "set it to 2 or more"],
+        ),
         (
             "max_completion_tokens=5000",
             &[
@@ -244,7 +394,10 @@ fn a_configuration_with_something_wrong_in_it() {
         check(folder.path(), &training(&["--set", assignment]), 2, parts);
     }
     for (text, part) in [
-        ("seed = 1\nlearnin_rate = 1\n", "more.toml line 2: unknown key `learnin_rate`; did you mean `learning_rate`?"),
+        (
+            "seed = 1\nlearnin_rate = 1\n",
+            "more.toml line 2: unknown key `learnin_rate`; did you mean `learning_rate`?",
+        ),
         (
             "learning_rate = true\n",
             "more.toml line 1: `learning_rate` is boolean `true`; it must be a number from 0 to 10",
@@ -253,7 +406,12 @@ fn a_configuration_with_something_wrong_in_it() {
     ] {
         fs::write(folder.path().join("more.toml"), text).unwrap();
         // A fault of a file, as one in task.toml is.
-        check(folder.path(), &training(&["--config", "more.toml"]), 1, &[part]);
+        check(
+            folder.path(),
+            &training(&["--config", "more.toml"]),
+            1,
+            &[part],
+        );
     }
     check(
         folder.path(),
@@ -273,11 +431,17 @@ fn a_disk_that_takes_no_more() {
         folder.path(),
         &training(&[]),
         1,
-        &["cannot create runs: File exists", "remove it, or choose another folder with --runs DIR"],
+        &[
+            "cannot create runs: File exists",
+            "remove it, or choose another folder with --runs DIR",
+        ],
     );
     fs::remove_file(folder.path().join("runs")).unwrap();
     // No file larger than 1 MB, and no signal about it: no weights can be written, whoever asks.
-    let limited = format!("trap '' XFSZ; ulimit -f 2000; exec '{PROGRAM}' {}", training(&[]).join(" "));
+    let limited = format!(
+        "trap '' XFSZ; ulimit -f 2000; exec '{PROGRAM}' {}",
+        training(&[]).join(" ")
+    );
     let mut shell = Command::new("sh");
     shell.args(["-c", &limited]);
     let output = started_by(shell, folder.path(), &[]).output().unwrap();
@@ -290,12 +454,27 @@ fn a_disk_that_takes_no_more() {
             "then resume: grpo-tui train --resume ",
         ],
     );
-    let run = fs::read_dir(folder.path().join("runs")).unwrap().next().unwrap().unwrap().path();
+    let run = fs::read_dir(folder.path().join("runs"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     // The start has no weights of its own.
-    assert_eq!(names(&run.join("checkpoints")), ["step-000000"], "a part of a checkpoint is left");
+    assert_eq!(
+        names(&run.join("checkpoints")),
+        ["step-000000"],
+        "a part of a checkpoint is left"
+    );
     // With space, the same run goes on, as the message said.
     let messages = stderr(&output);
-    let resume: Vec<&str> = messages.trim().rsplit("grpo-tui ").next().unwrap().split(' ').collect();
+    let resume: Vec<&str> = messages
+        .trim()
+        .rsplit("grpo-tui ")
+        .next()
+        .unwrap()
+        .split(' ')
+        .collect();
     let resumed = call(folder.path(), &resume);
     assert!(resumed.status.success(), "{}", stderr(&resumed));
 }
@@ -307,10 +486,24 @@ fn a_full_or_read_only_file_system() {
     small_task(folder.path());
     let full = SmallDisk::mount(&folder.path().join("full"), "size=16k");
     let arguments = [&["train", "task", "--runs", "full"], &SHORT[..]].concat();
-    let refused = ["checkpoints need", "16.4 kB are free", "--runs to a larger disk", "--ignore-preflight-errors"];
+    let refused = [
+        "checkpoints need",
+        "16.4 kB are free",
+        "--runs to a larger disk",
+        "--ignore-preflight-errors",
+    ];
     check(folder.path(), &arguments, 1, &refused);
     let arguments = [&arguments[..], &["--ignore-preflight-errors"]].concat();
-    check(folder.path(), &arguments, 1, &["full/.", "No space left on device", "free some space, then try again"]);
+    check(
+        folder.path(),
+        &arguments,
+        1,
+        &[
+            "full/.",
+            "No space left on device",
+            "free some space, then try again",
+        ],
+    );
     drop(full);
     let _read_only = SmallDisk::mount(&folder.path().join("ro"), "ro");
     let arguments = [&["train", "task", "--runs", "ro"], &SHORT[..]].concat();
@@ -318,7 +511,11 @@ fn a_full_or_read_only_file_system() {
         folder.path(),
         &arguments,
         1,
-        &["cannot create ro/.", "Read-only file system", "use another folder with --runs DIR"],
+        &[
+            "cannot create ro/.",
+            "Read-only file system",
+            "use another folder with --runs DIR",
+        ],
     );
 }
 
@@ -333,8 +530,10 @@ fn copied_run(folder: &Path, open: bool) -> PathBuf {
     if open {
         let path = run.join("events.jsonl");
         let events = fs::read_to_string(&path).unwrap();
-        let without_end: String =
-            events.split_inclusive('\n').filter(|line| !line.contains("\"kind\":\"end\"")).collect();
+        let without_end: String = events
+            .split_inclusive('\n')
+            .filter(|line| !line.contains("\"kind\":\"end\""))
+            .collect();
         fs::write(&path, without_end).unwrap();
     }
     run
@@ -349,9 +548,17 @@ fn a_run_that_cannot_be_resumed() {
         folder.path(),
         &["train", "--resume", "nonesuch"],
         1,
-        &["no run `nonesuch` in ", "grpo-tui/runs; `grpo-tui runs list` lists"],
+        &[
+            "no run `nonesuch` in ",
+            "grpo-tui/runs; `grpo-tui runs list` lists",
+        ],
     );
-    check(folder.path(), &["train", "--resume", "./nonesuch"], 1, &["no run `./nonesuch`"]);
+    check(
+        folder.path(),
+        &["train", "--resume", "./nonesuch"],
+        1,
+        &["no run `./nonesuch`"],
+    );
     check(
         folder.path(),
         &["train", "--resume", "short", "--set", "seed=1"],
@@ -361,7 +568,12 @@ fn a_run_that_cannot_be_resumed() {
     // Malformed.
     let run = copied_run(folder.path(), true);
     fs::write(run.join("run.toml"), "version = 1\nid =\n").unwrap();
-    check(folder.path(), &["train", "--resume", run.to_str().unwrap()], 1, &["run.toml line 2: "]);
+    check(
+        folder.path(),
+        &["train", "--resume", run.to_str().unwrap()],
+        1,
+        &["run.toml line 2: "],
+    );
     fs::remove_file(run.join("run.toml")).unwrap();
     check(
         folder.path(),
@@ -373,39 +585,70 @@ fn a_run_that_cannot_be_resumed() {
     let run = copied_run(folder.path(), true);
     let lock = RunLock::acquire(&run).unwrap();
     let holder = format!("is in use by process {} on ", std::process::id());
-    check(folder.path(), &resume, 1, &["the run ", &holder, "or stop it first"]);
+    check(
+        folder.path(),
+        &resume,
+        1,
+        &["the run ", &holder, "or stop it first"],
+    );
     drop(lock);
     // Damaged: what else is there stays, and the log only grows.
     for (file, bytes, problem) in [
         ("trainer.json", 10, "trainer.json: damaged ("),
-        ("model.safetensors", 1000, "model.safetensors: incomplete safetensors file ("),
-        ("optimizer.safetensors", 100_000, "optimizer.safetensors: incomplete safetensors file ("),
+        (
+            "model.safetensors",
+            1000,
+            "model.safetensors: incomplete safetensors file (",
+        ),
+        (
+            "optimizer.safetensors",
+            100_000,
+            "optimizer.safetensors: incomplete safetensors file (",
+        ),
     ] {
         let run = copied_run(folder.path(), true);
-        damage(&run.join("checkpoints/step-000002").join(file), &Truncated(bytes));
+        damage(
+            &run.join("checkpoints/step-000002").join(file),
+            &Truncated(bytes),
+        );
         let before = snapshot(folder.path());
         let output = call(folder.path(), &resume);
         assert_said(
             &output,
             1,
-            &["checkpoints/step-000002/", problem, "remove this folder (resume then uses the one before)"],
+            &[
+                "checkpoints/step-000002/",
+                problem,
+                "remove this folder (resume then uses the one before)",
+            ],
         );
         let mut after = snapshot(folder.path());
         for (path, bytes) in before {
-            let now = after.remove(&path).unwrap_or_else(|| panic!("{} is gone", path.display()));
+            let now = after
+                .remove(&path)
+                .unwrap_or_else(|| panic!("{} is gone", path.display()));
             match path.file_name().unwrap().to_str().unwrap() {
                 "state.json" | "lock" | "cpu.lock" | "cpu.queue" => {}
-                "events.jsonl" => assert!(now.unwrap().starts_with(&bytes.unwrap()), "the log was rewritten"),
+                "events.jsonl" => assert!(
+                    now.unwrap().starts_with(&bytes.unwrap()),
+                    "the log was rewritten"
+                ),
                 _ => assert!(now == bytes, "{} was changed", path.display()),
             }
         }
-        after.retain(|path, _| !path.starts_with(folder.path().join("slots")) && !path.ends_with("control"));
+        after.retain(|path, _| {
+            !path.starts_with(folder.path().join("slots")) && !path.ends_with("control")
+        });
         assert!(after.is_empty(), "new: {:?}", after.keys());
     }
     // The remedy is true.
     fs::remove_dir_all(run.join("checkpoints/step-000002")).unwrap();
     let again = call(folder.path(), &resume);
-    assert!(again.status.success() && stderr(&again).contains("resumed from step 0"), "{}", stderr(&again));
+    assert!(
+        again.status.success() && stderr(&again).contains("resumed from step 0"),
+        "{}",
+        stderr(&again)
+    );
 }
 
 #[test]
@@ -414,14 +657,27 @@ fn a_finished_run_is_shown_again_and_left_alone() {
     let (_, report) = finished();
     copied_run(folder.path(), false);
     let before = snapshot(folder.path());
-    let output = call(folder.path(), &["train", "--runs", "runs", "--resume", "short", "--json"]);
+    let output = call(
+        folder.path(),
+        &["train", "--runs", "runs", "--resume", "short", "--json"],
+    );
     assert!(
-        output.status.success() && stderr(&output).contains("run is finished, nothing to do: to train further, "),
+        output.status.success()
+            && stderr(&output).contains("run is finished, nothing to do: to train further, "),
         "{}",
         stderr(&output)
     );
     let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    for key in ["base", "trained", "mcnemar_p", "fixed", "broken", "steps", "best_step", "set"] {
+    for key in [
+        "base",
+        "trained",
+        "mcnemar_p",
+        "fixed",
+        "broken",
+        "steps",
+        "best_step",
+        "set",
+    ] {
         assert_eq!(shown[key], report[key], "{key}");
     }
     assert!(snapshot(folder.path()) == before);
@@ -433,14 +689,28 @@ fn a_run_without_the_checkpoint_asked_for() {
     small_task(folder.path());
     let run = copied_run(folder.path(), false);
     let eval = |model: &str, parts: &[&str]| {
-        check(folder.path(), &["eval", "task", "--runs", "runs", "--model", model], 1, parts)
+        check(
+            folder.path(),
+            &["eval", "task", "--runs", "runs", "--model", model],
+            1,
+            parts,
+        )
     };
-    eval("short@7", &["has no checkpoint `7`; there are those of steps 0, 2"]);
-    eval("nonesuch@best", &["no run `nonesuch` in runs; `grpo-tui runs list` lists"]);
+    eval(
+        "short@7",
+        &["has no checkpoint `7`; there are those of steps 0, 2"],
+    );
+    eval(
+        "nonesuch@best",
+        &["no run `nonesuch` in runs; `grpo-tui runs list` lists"],
+    );
     fs::write(run.join("checkpoints/step-000002/model.safetensors"), "").unwrap();
     eval(
         "short@2",
-        &["step-000002/model.safetensors: incomplete safetensors file", "use another checkpoint (RUN@STEP)"],
+        &[
+            "step-000002/model.safetensors: incomplete safetensors file",
+            "use another checkpoint (RUN@STEP)",
+        ],
     );
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     eval("short", &["has no checkpoint `best`; it has none yet"]);

@@ -12,7 +12,9 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::program::{SHORT, call, call_anywhere, json, json_lines, program, sample_data, small_task, stderr, stdout};
+use crate::program::{
+    SHORT, call, call_anywhere, json, json_lines, program, sample_data, small_task, stderr, stdout,
+};
 
 /// The keys of E, in order.
 const SUMMARY: [&str; 10] = [
@@ -29,14 +31,23 @@ const SUMMARY: [&str; 10] = [
 ];
 
 fn keys(value: &Value) -> Vec<&str> {
-    value.as_object().unwrap().keys().map(String::as_str).collect()
+    value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
 }
 
 /// The result of a target of an eval, which has a speed, and nothing else that depends on the clock.
 fn target(eval: &Value, name: &str) -> Value {
     let mut summary = eval["targets"][name].clone();
     let speed = summary.as_object_mut().unwrap().remove("speed").unwrap();
-    assert!(speed["tokens_per_second"].as_f64().unwrap() > 0.0 && speed["cost_per_1000_answers"].is_null(), "{speed}");
+    assert!(
+        speed["tokens_per_second"].as_f64().unwrap() > 0.0
+            && speed["cost_per_1000_answers"].is_null(),
+        "{speed}"
+    );
     summary
 }
 
@@ -51,15 +62,38 @@ fn options_of_the_workbench_are_refused_before_a_command() {
         for option in [&["--runs", "elsewhere"][..], &["--ascii"]] {
             let refused = call_anywhere(&[option, command].concat());
             assert_eq!(refused.status.code(), Some(2), "{option:?} {command:?}");
-            assert!(stderr(&refused).contains("before a command"), "{}", stderr(&refused));
+            assert!(
+                stderr(&refused).contains("before a command"),
+                "{}",
+                stderr(&refused)
+            );
         }
     }
     // `runs` has it wherever it stands.
-    for list in [["--runs", "elsewhere", "runs", "list"], ["runs", "--runs", "elsewhere", "list"]] {
-        assert!(stdout(&call_anywhere(&list)).contains("no runs in elsewhere"), "{list:?}");
+    for list in [
+        ["--runs", "elsewhere", "runs", "list"],
+        ["runs", "--runs", "elsewhere", "list"],
+    ] {
+        assert!(
+            stdout(&call_anywhere(&list)).contains("no runs in elsewhere"),
+            "{list:?}"
+        );
     }
-    let exported = call_anywhere(&["model", "export", "--runs", "elsewhere", "--model", "no-such-run", "--out", "out"]);
-    assert!(stderr(&exported).contains("no-such-run"), "{}", stderr(&exported));
+    let exported = call_anywhere(&[
+        "model",
+        "export",
+        "--runs",
+        "elsewhere",
+        "--model",
+        "no-such-run",
+        "--out",
+        "out",
+    ]);
+    assert!(
+        stderr(&exported).contains("no-such-run"),
+        "{}",
+        stderr(&exported)
+    );
 }
 
 /// A folder with the small task and a finished run of it, made once, which tests only read; and what `train --json`
@@ -72,7 +106,17 @@ pub(crate) fn finished() -> &'static (PathBuf, Value) {
         small_task(&folder);
         // A rate at which two steps show: the default would leave the weights nearly as they were.
         let arguments = [
-            &["train", "task", "--runs", "runs", "--name", "short", "--json", "--set", "learning_rate=1e-3"],
+            &[
+                "train",
+                "task",
+                "--runs",
+                "runs",
+                "--name",
+                "short",
+                "--json",
+                "--set",
+                "learning_rate=1e-3",
+            ],
             &SHORT[..],
         ];
         let output = call(&folder, &arguments.concat());
@@ -93,49 +137,112 @@ fn an_unknown_subcommand_is_named_with_the_one_that_is_meant() {
     ] {
         let output = call_anywhere(arguments);
         let message = stderr(&output);
-        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true), "{message}");
-        assert!(message.contains(arguments[0]) && message.contains(expected), "{message}");
-        assert!(!expected.contains("neither") || !message.contains("similar"), "{message}");
+        assert_eq!(
+            (output.status.code(), output.stdout.is_empty()),
+            (Some(2), true),
+            "{message}"
+        );
+        assert!(
+            message.contains(arguments[0]) && message.contains(expected),
+            "{message}"
+        );
+        assert!(
+            !expected.contains("neither") || !message.contains("similar"),
+            "{message}"
+        );
     }
 }
 
 #[test]
 fn the_embedded_task_and_model_train_from_any_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let rows: String = fs::read_to_string(small_task(folder.path()).join("eval-large.jsonl")).unwrap();
+    let rows: String =
+        fs::read_to_string(small_task(folder.path()).join("eval-large.jsonl")).unwrap();
     fs::remove_dir_all(folder.path().join("task")).unwrap();
     fs::write(folder.path().join("rows.jsonl"), &rows).unwrap();
-    let eval = json(&call(folder.path(), &["eval", "invoice", "--model", "base=tiny", "--on", "rows.jsonl", "--json"]));
+    let eval = json(&call(
+        folder.path(),
+        &[
+            "eval",
+            "invoice",
+            "--model",
+            "base=tiny",
+            "--on",
+            "rows.jsonl",
+            "--json",
+        ],
+    ));
     assert_eq!(
-        (&eval["targets"]["base"]["n"], &eval["set"], &eval["comparisons"]),
+        (
+            &eval["targets"]["base"]["n"],
+            &eval["set"],
+            &eval["comparisons"]
+        ),
         (&8.into(), &"rows.jsonl".into(), &Value::Array(vec![]))
     );
     let mut training = program(folder.path(), &["train", "invoice", "--json"]);
-    let mut worker = training.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut worker = training
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(worker.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
     // Task, model and prompts are read by then; a whole training is the business of other tests.
-    let first = lines.find(|line| !line.starts_with("learnability not checked")).unwrap();
+    let first = lines
+        .find(|line| !line.starts_with("learnability not checked"))
+        .unwrap();
     worker.kill().unwrap();
     worker.wait().unwrap();
-    assert!(first.starts_with("run ") && first.ends_with(" 40 steps"), "{first}");
-    let run = folder.path().join("home/data/grpo-tui/runs").join(first.split(' ').nth(1).unwrap());
-    assert!(run.join("task/eval-large.jsonl").is_file() && run.join("run.toml").is_file(), "{run:?}");
+    assert!(
+        first.starts_with("run ") && first.ends_with(" 40 steps"),
+        "{first}"
+    );
+    let run = folder
+        .path()
+        .join("home/data/grpo-tui/runs")
+        .join(first.split(' ').nth(1).unwrap());
+    assert!(
+        run.join("task/eval-large.jsonl").is_file() && run.join("run.toml").is_file(),
+        "{run:?}"
+    );
 }
 
 #[test]
 fn train_reports_on_stdout_and_tells_on_stderr() {
     let (folder, report) = finished();
-    for key in ["run", "seconds", "steps", "base", "trained", "mcnemar_p", "fixed", "broken"] {
+    for key in [
+        "run",
+        "seconds",
+        "steps",
+        "base",
+        "trained",
+        "mcnemar_p",
+        "fixed",
+        "broken",
+    ] {
         assert!(report.get(key).is_some(), "{key} is missing: {report}");
     }
     assert_eq!(
-        (&report["steps"], keys(&report["base"]), keys(&report["trained"])),
+        (
+            &report["steps"],
+            keys(&report["base"]),
+            keys(&report["trained"])
+        ),
         (&2.into(), SUMMARY.to_vec(), SUMMARY.to_vec())
     );
-    let counts: u64 = ["fixed", "broken", "both", "neither"].iter().map(|key| report[key].as_u64().unwrap()).sum();
+    let counts: u64 = ["fixed", "broken", "both", "neither"]
+        .iter()
+        .map(|key| report[key].as_u64().unwrap())
+        .sum();
     assert_eq!(counts, 8);
     let rate = |key: &str| report["trained"][key].as_f64().unwrap();
-    assert!(["parse", "valid", "exact", "tolerant", "truncated"].iter().all(|key| (0.0..=1.0).contains(&rate(key))));
+    assert!(
+        ["parse", "valid", "exact", "tolerant", "truncated"]
+            .iter()
+            .all(|key| (0.0..=1.0).contains(&rate(key)))
+    );
     // As with --detach, and in every other document: `run` is the id, `path` the folder.
     let path = Path::new(report["path"].as_str().unwrap());
     assert_eq!(
@@ -147,30 +254,75 @@ fn train_reports_on_stdout_and_tells_on_stderr() {
 #[test]
 fn base_against_a_run() {
     let (folder, report) = finished();
-    let arguments = ["eval", "task", "--runs", "runs", "--model", "base=tiny", "--model", "trained=short", "--json"];
+    let arguments = [
+        "eval",
+        "task",
+        "--runs",
+        "runs",
+        "--model",
+        "base=tiny",
+        "--model",
+        "trained=short",
+        "--json",
+    ];
     let output = call(folder, &arguments);
     let eval = json(&output);
     assert_eq!(keys(&eval)[..2], ["targets", "comparisons"]);
     assert_eq!(keys(&eval["targets"]), ["base", "trained"]);
     // The training's own evals, made again from the weights on disk.
-    assert_eq!((&target(&eval, "base"), &target(&eval, "trained")), (&report["base"], &report["trained"]));
+    assert_eq!(
+        (&target(&eval, "base"), &target(&eval, "trained")),
+        (&report["base"], &report["trained"])
+    );
     let valid = report["trained"]["valid"].as_f64().unwrap();
-    assert!((eval["in_a_row"]["trained"]["10"].as_f64().unwrap() - valid.powi(10)).abs() < 1e-12, "{eval}");
+    assert!(
+        (eval["in_a_row"]["trained"]["10"].as_f64().unwrap() - valid.powi(10)).abs() < 1e-12,
+        "{eval}"
+    );
     assert_eq!(keys(&eval["in_a_row_interval"]["base"]), ["10", "50"]);
     let comparison = &eval["comparisons"][0];
-    let fields = ["first", "second", "n", "fixed", "broken", "both", "neither", "unmatched", "mcnemar_p"];
+    let fields = [
+        "first",
+        "second",
+        "n",
+        "fixed",
+        "broken",
+        "both",
+        "neither",
+        "unmatched",
+        "mcnemar_p",
+    ];
     assert_eq!(keys(comparison)[..fields.len()], fields);
-    let more =
-        ["valid_difference", "exact_difference", "tiers", "clear", "required_n", "p", "adjusted_p", "verdict", "exact"];
+    let more = [
+        "valid_difference",
+        "exact_difference",
+        "tiers",
+        "clear",
+        "required_n",
+        "p",
+        "adjusted_p",
+        "verdict",
+        "exact",
+    ];
     assert_eq!(keys(comparison)[fields.len()..], more);
-    assert_eq!(comparison["p"], comparison["mcnemar_p"], "with one completion a prompt the exact McNemar test decides");
+    assert_eq!(
+        comparison["p"], comparison["mcnemar_p"],
+        "with one completion a prompt the exact McNemar test decides"
+    );
     for key in ["fixed", "broken", "both", "neither", "mcnemar_p"] {
-        assert_eq!(comparison["exact"][key], report["exact_comparison"][key], "exact: {key}");
+        assert_eq!(
+            comparison["exact"][key], report["exact_comparison"][key],
+            "exact: {key}"
+        );
     }
     for key in ["fixed", "broken", "both", "neither", "mcnemar_p"] {
         assert_eq!(comparison[key], report[key], "{key}");
     }
-    assert!(stderr(&output).contains("trained: short on 8 test prompts"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("trained: short on 8 test prompts"),
+        "{}",
+        stderr(&output)
+    );
     let three = call(
         folder,
         &[
@@ -187,8 +339,15 @@ fn base_against_a_run() {
         ],
     );
     let (text, wanted) = (stdout(&three), "Holm-adjusted 1.0000");
-    assert_eq!(text.matches(wanted).count(), 6, "three comparisons of two metrics: {text}");
-    assert!(text.starts_with("test set, n = 8") && text.contains("first to last:\nvalid: "), "{text}");
+    assert_eq!(
+        text.matches(wanted).count(),
+        6,
+        "three comparisons of two metrics: {text}"
+    );
+    assert!(
+        text.starts_with("test set, n = 8") && text.contains("first to last:\nvalid: "),
+        "{text}"
+    );
     let start = text
         .lines()
         .find(|line| line.starts_with("valid "))
@@ -198,9 +357,15 @@ fn base_against_a_run() {
         .unwrap()
         .trim_end_matches('%')
         .to_owned();
-    assert_eq!(start.parse::<f64>().unwrap() / 100.0, report["base"]["valid"].as_f64().unwrap());
+    assert_eq!(
+        start.parse::<f64>().unwrap() / 100.0,
+        report["base"]["valid"].as_f64().unwrap()
+    );
     let same = "tiny to first:\nvalid: no difference found (+0.0 points, 95% CI [-27.7, +27.7], p = 1.0000, Holm-adjusted 1.0000), exact: no difference found (+0.0 points, 95% CI [-27.7, +27.7], p = 1.0000, Holm-adjusted 1.0000)\n  valid: 0 improvements, 0 regressions in 8 prompts\n";
-    assert!(text.contains(same), "the checkpoint of step 0 is the base: {text}");
+    assert!(
+        text.contains(same),
+        "the checkpoint of step 0 is the base: {text}"
+    );
 }
 
 #[test]
@@ -208,40 +373,104 @@ fn usage_errors_are_2() {
     let (folder, _) = finished();
     for (arguments, complaint) in [
         (&["eval", "task"][..], "--model <NAME=M>"),
-        (&["eval", "task", "--model", "=tiny"], "--model =tiny: write NAME=M, for example base=tiny"),
+        (
+            &["eval", "task", "--model", "=tiny"],
+            "--model =tiny: write NAME=M, for example base=tiny",
+        ),
         (
             &["eval", "task", "--model", "a=tiny", "--model", "a=tiny"],
             "--model a=tiny: duplicate name `a`: write NAME=M",
         ),
         (
-            &["eval", "task", "--model", "a=tiny", "--model", "b=tiny", "--model", "c=tiny", "--model", "d=tiny"],
+            &[
+                "eval", "task", "--model", "a=tiny", "--model", "b=tiny", "--model", "c=tiny",
+                "--model", "d=tiny",
+            ],
             "4 models: at most 3",
         ),
-        (&["eval", "task", "--model", "tiny", "--samples", "2"], "add --temperature 1"),
-        (&["eval", "task", "--model", "tiny", "--samples", "0"], "--samples"),
-        (&["eval", "task", "--model", "tiny", "--temperature", "-1"], "must be a number >= 0"),
+        (
+            &["eval", "task", "--model", "tiny", "--samples", "2"],
+            "add --temperature 1",
+        ),
+        (
+            &["eval", "task", "--model", "tiny", "--samples", "0"],
+            "--samples",
+        ),
+        (
+            &["eval", "task", "--model", "tiny", "--temperature", "-1"],
+            "must be a number >= 0",
+        ),
         (
             &["eval", "task", "--model", "tiny", "--on", "prof"],
             "--on prof: no such file: use train, eval, test, or a file of prompt rows",
         ),
-        (&["eval", "task", "--model", "tiny", "--junit", "ci.xml"], "--fail-under <RATE=X>"),
-        (&["eval", "task", "--model", "tiny", "--fail-under", "valid=90"], "for 90% write valid=0.9"),
-        (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "unknown rate `vaild`: use parse, valid"),
+        (
+            &["eval", "task", "--model", "tiny", "--junit", "ci.xml"],
+            "--fail-under <RATE=X>",
+        ),
+        (
+            &[
+                "eval",
+                "task",
+                "--model",
+                "tiny",
+                "--fail-under",
+                "valid=90",
+            ],
+            "for 90% write valid=0.9",
+        ),
+        (
+            &[
+                "eval",
+                "task",
+                "--model",
+                "tiny",
+                "--fail-under",
+                "vaild=0.9",
+            ],
+            "unknown rate `vaild`: use parse, valid",
+        ),
         (
             &["sample", "task", "--model", "tiny", "--prompt", "eval-03"],
             "--prompt eval-03: no prompt with that id in task/eval.jsonl",
         ),
-        (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "did you mean `eval-003`?"),
-        (&["sample", "task", "--model", "tiny", "--prompt", "a", "--on", "eval"], "cannot be used with"),
-        (&["train", "task", "--preset", "quik"], "--preset quik: unknown preset, use quick, seed, recommended"),
-        (&["train", "task", "--gpus", "0,1,0"], "GPU 0 is named twice"),
-        (&["train", "task", "--gpus", "2", "--cpu"], "cannot be used with"),
+        (
+            &["sample", "task", "--model", "tiny", "--prompt", "eval-03"],
+            "did you mean `eval-003`?",
+        ),
+        (
+            &[
+                "sample", "task", "--model", "tiny", "--prompt", "a", "--on", "eval",
+            ],
+            "cannot be used with",
+        ),
+        (
+            &["train", "task", "--preset", "quik"],
+            "--preset quik: unknown preset, use quick, seed, recommended",
+        ),
+        (
+            &["train", "task", "--gpus", "0,1,0"],
+            "GPU 0 is named twice",
+        ),
+        (
+            &["train", "task", "--gpus", "2", "--cpu"],
+            "cannot be used with",
+        ),
         (&["train"], "<TASK>"),
         (&["nonesuch"], "nonesuch"),
     ] {
         let output = call(folder, arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains(complaint), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stderr(&output).contains(complaint),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
 }
@@ -249,32 +478,101 @@ fn usage_errors_are_2() {
 #[test]
 fn sample_shows_what_a_model_writes() {
     let (folder, _) = finished();
-    let sample = |more: &[&str]| call(folder, &[&["sample", "task", "--runs", "runs", "--model"], more].concat());
-    let of_run = json_lines(&sample(&["short", "--prompt", "eval-002", "--prompt", "train-001", "--n", "2", "--json"]));
-    let place = |line: &Value| (line["prompt_id"].as_str().unwrap().to_owned(), line["sample"].as_u64().unwrap());
-    let expected =
-        [("eval-002", 0), ("eval-002", 1), ("train-001", 0), ("train-001", 1)].map(|(id, n)| (id.to_owned(), n));
+    let sample = |more: &[&str]| {
+        call(
+            folder,
+            &[&["sample", "task", "--runs", "runs", "--model"], more].concat(),
+        )
+    };
+    let of_run = json_lines(&sample(&[
+        "short",
+        "--prompt",
+        "eval-002",
+        "--prompt",
+        "train-001",
+        "--n",
+        "2",
+        "--json",
+    ]));
+    let place = |line: &Value| {
+        (
+            line["prompt_id"].as_str().unwrap().to_owned(),
+            line["sample"].as_u64().unwrap(),
+        )
+    };
+    let expected = [
+        ("eval-002", 0),
+        ("eval-002", 1),
+        ("train-001", 0),
+        ("train-001", 1),
+    ]
+    .map(|(id, n)| (id.to_owned(), n));
     assert_eq!(of_run.iter().map(place).collect::<Vec<_>>(), expected);
     for line in &of_run {
         assert_eq!(
             keys(line)[..8],
-            ["prompt_id", "sample", "completion", "token_ids", "log_probs", "stop_reason", "reward", "tier"]
+            [
+                "prompt_id",
+                "sample",
+                "completion",
+                "token_ids",
+                "log_probs",
+                "stop_reason",
+                "reward",
+                "tier"
+            ]
         );
-        assert_eq!(line["token_ids"].as_array().unwrap().len(), line["log_probs"].as_array().unwrap().len());
-        assert!(line["log_probs"].as_array().unwrap().iter().all(|log_prob| log_prob.as_f64().unwrap() <= 0.0));
+        assert_eq!(
+            line["token_ids"].as_array().unwrap().len(),
+            line["log_probs"].as_array().unwrap().len()
+        );
+        assert!(
+            line["log_probs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|log_prob| log_prob.as_f64().unwrap() <= 0.0)
+        );
     }
     // A set's samples are completions that `score` reads, with the same scores.
-    let of_set = sample(&["tiny", "--on", "eval", "--n", "1", "--temperature", "0", "--json"]);
+    let of_set = sample(&[
+        "tiny",
+        "--on",
+        "eval",
+        "--n",
+        "1",
+        "--temperature",
+        "0",
+        "--json",
+    ]);
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), stdout(&of_set)).unwrap();
-    let scores =
-        json_lines(&call(folder, &["score", "task", "--completions", file.path().to_str().unwrap(), "--json"]));
+    let scores = json_lines(&call(
+        folder,
+        &[
+            "score",
+            "task",
+            "--completions",
+            file.path().to_str().unwrap(),
+            "--json",
+        ],
+    ));
     assert_eq!(scores.len(), 4);
     for (score, line) in scores.iter().zip(json_lines(&of_set)) {
-        assert!(score.as_object().unwrap().iter().all(|(key, value)| line[key] == *value), "{score} is not in {line}");
+        assert!(
+            score
+                .as_object()
+                .unwrap()
+                .iter()
+                .all(|(key, value)| line[key] == *value),
+            "{score} is not in {line}"
+        );
     }
     let text = stdout(&sample(&["tiny"]));
-    assert!(text.starts_with("--- eval-001 (") && text.contains("\n[4] ") && text.contains("  reward "), "{text}");
+    assert!(
+        text.starts_with("--- eval-001 (") && text.contains("\n[4] ") && text.contains("  reward "),
+        "{text}"
+    );
 }
 
 #[test]
@@ -287,19 +585,36 @@ fn runs_are_listed_and_shown() {
         (&row["path"], &row["name"], &row["status"], &row["step"]),
         (&run.into(), &"short".into(), &"finished".into(), &2.into())
     );
-    let shown = json(&call(folder, &["runs", "--runs", "runs", "show", "short", "--json"]));
-    assert_eq!((&shown["best"], &shown["valid"]), (&report["best_step"], &report["trained"]["valid"]));
+    let shown = json(&call(
+        folder,
+        &["runs", "--runs", "runs", "show", "short", "--json"],
+    ));
+    assert_eq!(
+        (&shown["best"], &shown["valid"]),
+        (&report["best_step"], &report["trained"]["valid"])
+    );
     let text = stdout(&call(folder, &["runs", "--runs", "runs", "show", "short"]));
     assert!(text.contains("finished, step 2 of 2"), "{text}");
     let none = call(folder, &["runs", "--runs", "runs", "show", "nonesuch"]);
-    assert_eq!((none.status.code(), stderr(&none).contains("no run `nonesuch` in runs;")), (Some(1), true));
+    assert_eq!(
+        (
+            none.status.code(),
+            stderr(&none).contains("no run `nonesuch` in runs;")
+        ),
+        (Some(1), true)
+    );
 }
 
 /// What a run's `run.toml` says of a key, and where it came from.
 fn configured(run: &Path, key: &str) -> (String, String) {
-    let file: toml::Table = fs::read_to_string(run.join("run.toml")).unwrap().parse().unwrap();
+    let file: toml::Table = fs::read_to_string(run.join("run.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
     let text = |table: &str| {
-        file[table].get(key).map_or_else(String::new, |value| value.to_string().trim_matches('"').to_owned())
+        file[table].get(key).map_or_else(String::new, |value| {
+            value.to_string().trim_matches('"').to_owned()
+        })
     };
     (text("config"), text("sources"))
 }
@@ -309,8 +624,17 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     small_task(here);
-    let train =
-        |more: &[&str]| call(here, &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat());
+    let train = |more: &[&str]| {
+        call(
+            here,
+            &[
+                &["train", "task", "--runs", "runs", "--json"],
+                &SHORT[..],
+                more,
+            ]
+            .concat(),
+        )
+    };
     let first = json(&train(&[
         "--name",
         "lora",
@@ -324,27 +648,70 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
         "learning_rate_schedule=constant",
     ]));
     let step = first["best_step"].as_u64().unwrap().max(1);
-    let checkpoint = format!("{}/checkpoints/step-{step:06}", first["path"].as_str().unwrap());
-    stdout(&call(here, &["model", "export", "--model", "tiny", "--adapter", &checkpoint, "--out", "adapter"]));
-    assert!(here.join("adapter/adapter_config.json").is_file() && !here.join("adapter/config.json").exists());
+    let checkpoint = format!(
+        "{}/checkpoints/step-{step:06}",
+        first["path"].as_str().unwrap()
+    );
+    stdout(&call(
+        here,
+        &[
+            "model",
+            "export",
+            "--model",
+            "tiny",
+            "--adapter",
+            &checkpoint,
+            "--out",
+            "adapter",
+        ],
+    ));
+    assert!(
+        here.join("adapter/adapter_config.json").is_file()
+            && !here.join("adapter/config.json").exists()
+    );
     // The adapter on its base is the run's result.
     let of_run = format!("run=lora@{step}");
     let eval = json(&call(
         here,
-        &["eval", "task", "--runs", "runs", "--model", &of_run, "--model", "adapter=adapter", "--json"],
+        &[
+            "eval",
+            "task",
+            "--runs",
+            "runs",
+            "--model",
+            &of_run,
+            "--model",
+            "adapter=adapter",
+            "--json",
+        ],
     ));
     assert_eq!(target(&eval, "adapter"), target(&eval, "run"));
     assert_eq!(eval["max_completion_tokens"], 96);
     let sample = |model: &str| {
-        stdout(&call(here, &["sample", "task", "--runs", "runs", "--model", model, "--n", "2", "--json"]))
+        stdout(&call(
+            here,
+            &[
+                "sample", "task", "--runs", "runs", "--model", model, "--n", "2", "--json",
+            ],
+        ))
     };
     assert_eq!(sample("adapter"), sample(&format!("lora@{step}")));
     // As a start it is the base, under the defaults of the model that it stands beside.
     let second = json(&train(&["--model", "adapter"]));
     assert_eq!(second["base"], target(&eval, "adapter"));
     let run = Path::new(second["path"].as_str().unwrap());
-    assert_eq!(configured(run, "base_model").0, here.join("adapter").canonicalize().unwrap().display().to_string());
-    assert_eq!(configured(run, "lora_rank"), ("0".to_owned(), "task".to_owned()));
+    assert_eq!(
+        configured(run, "base_model").0,
+        here.join("adapter")
+            .canonicalize()
+            .unwrap()
+            .display()
+            .to_string()
+    );
+    assert_eq!(
+        configured(run, "lora_rank"),
+        ("0".to_owned(), "task".to_owned())
+    );
     // The base by the path of its folder, and what is said where it is not to be found.
     let config = here.join("adapter/adapter_config.json");
     let name_base = |base: Option<&str>| {
@@ -354,16 +721,28 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
     };
     let model = sample_data("models/tiny");
     name_base(model.to_str());
-    let by_path = json(&call(here, &["eval", "task", "--model", "adapter", "--json"]));
+    let by_path = json(&call(
+        here,
+        &["eval", "task", "--model", "adapter", "--json"],
+    ));
     assert_eq!(target(&by_path, "adapter"), target(&eval, "adapter"));
     for (base, complaint) in [
         (
             Some("models/elsewhere"),
             "error: adapter adapter: its base `models/elsewhere` (`base_model_name_or_path` in adapter_config.json) cannot be used: ",
         ),
-        (Some("models/elsewhere"), "; put the base there, or write its folder or name into adapter_config.json\n"),
-        (Some("adapter"), "adapter_config.json: its base `adapter` is an adapter too; merge that one first"),
-        (None, "adapter_config.json: `base_model_name_or_path` is missing; write the base model's name"),
+        (
+            Some("models/elsewhere"),
+            "; put the base there, or write its folder or name into adapter_config.json\n",
+        ),
+        (
+            Some("adapter"),
+            "adapter_config.json: its base `adapter` is an adapter too; merge that one first",
+        ),
+        (
+            None,
+            "adapter_config.json: `base_model_name_or_path` is missing; write the base model's name",
+        ),
     ] {
         name_base(base);
         for arguments in [
@@ -372,8 +751,17 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
             &["train", "task", "--model", "adapter"],
         ] {
             let output = call(here, arguments);
-            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
-            assert!(stderr(&output).contains(complaint), "{arguments:?}: {}", stderr(&output));
+            assert_eq!(
+                output.status.code(),
+                Some(1),
+                "{arguments:?}: {}",
+                stderr(&output)
+            );
+            assert!(
+                stderr(&output).contains(complaint),
+                "{arguments:?}: {}",
+                stderr(&output)
+            );
         }
     }
 }
@@ -383,7 +771,8 @@ fn task_without(folder: &Path, sets: &[&str]) {
     let path = small_task(folder).join("task.toml");
     let text = fs::read_to_string(&path).unwrap();
     let named = |line: &str| {
-        sets.iter().any(|set| line.starts_with(&format!("{set} ")) || line.starts_with(&format!("{set}=")))
+        sets.iter()
+            .any(|set| line.starts_with(&format!("{set} ")) || line.starts_with(&format!("{set}=")))
     };
     let others: Vec<&str> = text.lines().filter(|line| !named(line)).collect();
     fs::write(&path, others.join("\n")).unwrap();
@@ -392,14 +781,37 @@ fn task_without(folder: &Path, sets: &[&str]) {
 #[test]
 fn training_without_held_out_sets_says_what_it_cannot_show() {
     for (missing, set, n, note) in [
-        (&["eval", "test"][..], "eval", 0, "no held-out prompts: nothing was measured"),
-        (&["test"], "eval", 4, "note: no test set: these prompts also chose the checkpoint"),
-        (&["eval"], "test", 8, "note: no eval set to choose a checkpoint: this is the last one"),
+        (
+            &["eval", "test"][..],
+            "eval",
+            0,
+            "no held-out prompts: nothing was measured",
+        ),
+        (
+            &["test"],
+            "eval",
+            4,
+            "note: no test set: these prompts also chose the checkpoint",
+        ),
+        (
+            &["eval"],
+            "test",
+            8,
+            "note: no eval set to choose a checkpoint: this is the last one",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         task_without(folder.path(), missing);
         let train = |more: &[&str]| {
-            call(folder.path(), &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat())
+            call(
+                folder.path(),
+                &[
+                    &["train", "task", "--runs", "runs", "--json"],
+                    &SHORT[..],
+                    more,
+                ]
+                .concat(),
+            )
         };
         let output = train(&[]);
         let report = json(&output);
@@ -408,13 +820,30 @@ fn training_without_held_out_sets_says_what_it_cannot_show() {
             (&set.into(), &n.into(), &2.into()),
             "{missing:?}"
         );
-        assert!(stderr(&output).contains(note), "{missing:?}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(note),
+            "{missing:?}: {}",
+            stderr(&output)
+        );
         let id = report["run"].as_str().unwrap();
-        let again = stdout(&call(folder.path(), &["train", "--resume", id, "--runs", "runs"]));
-        assert_eq!((again.contains("set, n = "), again.contains(note)), (n > 0, true), "{missing:?}: {again}");
+        let again = stdout(&call(
+            folder.path(),
+            &["train", "--resume", id, "--runs", "runs"],
+        ));
+        assert_eq!(
+            (again.contains("set, n = "), again.contains(note)),
+            (n > 0, true),
+            "{missing:?}: {again}"
+        );
         if missing.contains(&"eval") {
-            assert!(["eval", "test"].contains(&set) && report["best_step"] == 2, "{report}");
-            for (goal, shown) in [("stop_when=valid>=0.9", "stop_when = valid>=0.9"), ("patience=2", "patience = 2")] {
+            assert!(
+                ["eval", "test"].contains(&set) && report["best_step"] == 2,
+                "{report}"
+            );
+            for (goal, shown) in [
+                ("stop_when=valid>=0.9", "stop_when = valid>=0.9"),
+                ("patience=2", "patience = 2"),
+            ] {
                 let refused = train(&["--set", goal]);
                 assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
                 let expected = format!(
@@ -436,39 +865,103 @@ fn a_run_is_the_start_of_another() {
     arguments.extend(SHORT);
     arguments.extend(["--set", "lora_rank=4"]);
     let second = json(&call(folder, &arguments));
-    let start = json(&call(folder, &["eval", "task", "--runs", "runs", "--model", "m=short@2", "--json"]));
+    let start = json(&call(
+        folder,
+        &[
+            "eval",
+            "task",
+            "--runs",
+            "runs",
+            "--model",
+            "m=short@2",
+            "--json",
+        ],
+    ));
     assert_eq!(second["base"], target(&start, "m"));
     // The task's defaults for `tiny` hold for what came of it, and for what comes of that.
     let own = |run: &Value, key: &str| configured(Path::new(run["path"].as_str().unwrap()), key);
     let of_task = |value: &str| (value.to_owned(), "task".to_owned());
-    assert_eq!((own(&second, "max_completion_tokens"), own(&second, "max_seq_len")), (of_task("96"), of_task("512")));
-    assert_eq!(own(&second, "lora_rank"), ("4".to_owned(), "set".to_owned()));
+    assert_eq!(
+        (
+            own(&second, "max_completion_tokens"),
+            own(&second, "max_seq_len")
+        ),
+        (of_task("96"), of_task("512"))
+    );
+    assert_eq!(
+        own(&second, "lora_rank"),
+        ("4".to_owned(), "set".to_owned())
+    );
     let model = second["path"].as_str().unwrap();
-    let third =
-        json(&call(folder, &[&["train", "task", "--runs", runs, "--model", model, "--json"], &SHORT[..]].concat()));
-    assert_eq!((own(&third, "max_completion_tokens"), own(&third, "lora_rank")), (of_task("96"), of_task("0")));
+    let third = json(&call(
+        folder,
+        &[
+            &["train", "task", "--runs", runs, "--model", model, "--json"],
+            &SHORT[..],
+        ]
+        .concat(),
+    ));
+    assert_eq!(
+        (
+            own(&third, "max_completion_tokens"),
+            own(&third, "lora_rank")
+        ),
+        (of_task("96"), of_task("0"))
+    );
 }
 
 #[test]
 fn ctrl_c_finishes_the_step_and_says_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let mut training =
-        program(folder.path(), &["train", "task", "--json", "--runs", "runs", "--set", "max_steps=1000"]);
-    let mut worker = training.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("/1000 ")), "it ended before its first step");
+    let mut training = program(
+        folder.path(),
+        &[
+            "train",
+            "task",
+            "--json",
+            "--runs",
+            "runs",
+            "--set",
+            "max_steps=1000",
+        ],
+    );
+    let mut worker = training
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(worker.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert!(
+        lines.any(|line| line.contains("/1000 ")),
+        "it ended before its first step"
+    );
     let process = rustix::process::Pid::from_child(&worker);
     rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
     let last = lines.last().unwrap();
     let output = worker.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(130), &b""[..]));
-    assert!(last.starts_with("stopped after step ") && last.contains("Resume: grpo-tui train --resume "), "{last}");
+    assert_eq!(
+        (output.status.code(), output.stdout.as_slice()),
+        (Some(130), &b""[..])
+    );
+    assert!(
+        last.starts_with("stopped after step ")
+            && last.contains("Resume: grpo-tui train --resume "),
+        "{last}"
+    );
     let run = Path::new(last.rsplit(' ').next().unwrap());
-    let shown = json(&call(folder.path(), &["runs", "show", run.to_str().unwrap(), "--json"]));
+    let shown = json(&call(
+        folder.path(),
+        &["runs", "show", run.to_str().unwrap(), "--json"],
+    ));
     let step = shown["step"].as_u64().unwrap();
     assert_eq!(
-        (&shown["status"], shown["checkpoints"].as_array().unwrap().last().unwrap()),
+        (
+            &shown["status"],
+            shown["checkpoints"].as_array().unwrap().last().unwrap()
+        ),
         (&"interrupted".into(), &step.into())
     );
     assert!(last.contains(&format!("after step {step},")), "{last}");

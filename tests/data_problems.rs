@@ -13,7 +13,10 @@ fn stdout(output: &Output) -> String {
 }
 
 fn train(folder: &Path, more: &[&str]) -> Output {
-    call(folder, &[&["train", "task", "--runs", "runs"], &SHORT[..], more].concat())
+    call(
+        folder,
+        &[&["train", "task", "--runs", "runs"], &SHORT[..], more].concat(),
+    )
 }
 
 /// Breaks the expected answer of the first rows of a set.
@@ -26,7 +29,11 @@ fn spoil(task: &Path, file: &str, rows: usize) {
         }
         format!("{row}\n")
     };
-    fs::write(task.join(file), text.lines().enumerate().map(spoilt).collect::<String>()).unwrap();
+    fs::write(
+        task.join(file),
+        text.lines().enumerate().map(spoilt).collect::<String>(),
+    )
+    .unwrap();
 }
 
 #[test]
@@ -39,15 +46,29 @@ fn prompts_of_two_sets_and_wrong_answers_are_said_before_and_after_a_training() 
     let refused = "task/train.jsonl: 3 of 12 expected answers are invalid: wrong type 3; first on line 1: /amount expected number";
     let checked = call(folder.path(), &["task", "check", "task"]);
     assert_eq!(checked.status.code(), Some(1));
-    assert!(stdout(&checked).contains(overlap) && stdout(&checked).contains(refused), "{}", stdout(&checked));
+    assert!(
+        stdout(&checked).contains(overlap) && stdout(&checked).contains(refused),
+        "{}",
+        stdout(&checked)
+    );
     // More than a twentieth: nothing starts, and nothing is left.
     let output = train(folder.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     let advice = "correct the rows or the schema\n  to start anyway: --ignore-preflight-errors";
-    assert!(stderr(&output).contains(refused) && stderr(&output).contains(advice), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(refused) && stderr(&output).contains(advice),
+        "{}",
+        stderr(&output)
+    );
     assert!(!folder.path().join("runs").exists());
-    let ignored = train(folder.path(), &["--ignore-preflight-errors", "--set", "max_steps=1"]);
-    assert!(ignored.status.success() && stderr(&ignored).contains(&format!("warning: ignored: {refused}")));
+    let ignored = train(
+        folder.path(),
+        &["--ignore-preflight-errors", "--set", "max_steps=1"],
+    );
+    assert!(
+        ignored.status.success()
+            && stderr(&ignored).contains(&format!("warning: ignored: {refused}"))
+    );
     let output = train(folder.path(), &["--set", "max_invalid_expected=0.25"]);
     let messages = stderr(&output);
     assert!(output.status.success(), "{messages}");
@@ -55,10 +76,14 @@ fn prompts_of_two_sets_and_wrong_answers_are_said_before_and_after_a_training() 
         let warning = messages
             .find(&format!("warning: {problem}"))
             .unwrap_or_else(|| panic!("{problem} is missing in {messages}"));
-        assert!(warning < messages.find("step").unwrap(), "before the first step: {messages}");
+        assert!(
+            warning < messages.find("step").unwrap(),
+            "before the first step: {messages}"
+        );
     }
     assert!(
-        stdout(&output).contains("note: ") && stdout(&output).contains("4 of 4 prompts are also in"),
+        stdout(&output).contains("note: ")
+            && stdout(&output).contains("4 of 4 prompts are also in"),
         "beside the result: {}",
         stdout(&output)
     );
@@ -70,29 +95,42 @@ fn sets_that_training_can_do_without_are_no_problem() {
     let task = small_task(folder.path());
     let text = fs::read_to_string(task.join("task.toml")).unwrap();
     let without = |keys: &[&str]| {
-        let lines = text.lines().filter(|line| !keys.iter().any(|key| line.starts_with(&format!("{key} ="))));
-        fs::write(task.join("task.toml"), lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        let lines = text
+            .lines()
+            .filter(|line| !keys.iter().any(|key| line.starts_with(&format!("{key} ="))));
+        fs::write(
+            task.join("task.toml"),
+            lines.map(|line| format!("{line}\n")).collect::<String>(),
+        )
+        .unwrap();
         call(folder.path(), &["task", "check", "task"])
     };
     let output = without(&["test"]);
     assert!(
-        output.status.success() && stdout(&output).contains("warning: task/task.toml: no `test` under [prompts]"),
+        output.status.success()
+            && stdout(&output).contains("warning: task/task.toml: no `test` under [prompts]"),
         "{}",
         stdout(&output)
     );
     let output = without(&["test", "eval"]);
-    assert!(output.status.success() && stdout(&output).contains("no `eval` under [prompts]"), "{}", stdout(&output));
+    assert!(
+        output.status.success() && stdout(&output).contains("no `eval` under [prompts]"),
+        "{}",
+        stdout(&output)
+    );
     let output = without(&["train"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stdout(&output).contains("problem: task/task.toml: no `train` under [prompts]: training needs it"),
+        stdout(&output)
+            .contains("problem: task/task.toml: no `train` under [prompts]: training needs it"),
         "{}",
         stdout(&output)
     );
     let output = without(&["train", "eval"]);
     let text = stdout(&output);
     assert!(
-        output.status.success() && text.contains("no `train` under [prompts]: the task serves evals alone"),
+        output.status.success()
+            && text.contains("no `train` under [prompts]: the task serves evals alone"),
         "{text}"
     );
 }
@@ -104,7 +142,10 @@ fn a_schema_that_refuses_every_answer_is_not_asked_about_all_of_them() {
     // Looked at 2 to the power of 39 times.
     let level = |number: usize| {
         let next = serde_json::json!({"$ref": format!("#/$defs/{}", number + 1)});
-        (number.to_string(), serde_json::json!({"allOf": [next, next]}))
+        (
+            number.to_string(),
+            serde_json::json!({"allOf": [next, next]}),
+        )
     };
     let mut levels: serde_json::Map<_, _> = (0..39).map(level).collect();
     levels.insert("39".to_owned(), serde_json::json!({"type": "object"}));
@@ -115,7 +156,16 @@ fn a_schema_that_refuses_every_answer_is_not_asked_about_all_of_them() {
     let row = |number: usize| {
         serde_json::json!({"messages": [{"role": "user", "content": number.to_string()}], "expected": {}}).to_string()
     };
-    fs::write(here.join("train.jsonl"), (0..5_000).map(|number| row(number) + "\n").collect::<String>()).unwrap();
+    fs::write(
+        here.join("train.jsonl"),
+        (0..5_000)
+            .map(|number| row(number) + "\n")
+            .collect::<String>(),
+    )
+    .unwrap();
     let checked = stdout(&call(here, &["task", "check", "."]));
-    assert!(checked.contains("expected answers looked at, of 5000, are invalid: other 64"), "{checked}");
+    assert!(
+        checked.contains("expected answers looked at, of 5000, are invalid: other 64"),
+        "{checked}"
+    );
 }

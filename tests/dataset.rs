@@ -15,7 +15,12 @@ use grpo_tui::score::Task;
 
 /// A sample task of this repository.
 fn sample(name: &str) -> Task {
-    Task::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data").join(name)).unwrap()
+    Task::load(
+        &Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("sample-data")
+            .join(name),
+    )
+    .unwrap()
 }
 
 fn invoice() -> Task {
@@ -27,7 +32,8 @@ fn task_with(files: &[(&str, &str)]) -> (tempfile::TempDir, Task) {
     let folder = tempfile::tempdir().unwrap();
     let toml = "name = \"t\"\ntitle = \"T\"\nschema = \"schema.json\"\n\n[prompts]\ntrain = \"train.jsonl\"\neval = \"eval.jsonl\"\nproof = \"proof.jsonl\"\n\
                 generator = \"generator.toml\"\n\n[score]\nkind = \"json_schema\"\n";
-    let schema = r#"{"type":"object","properties":{"amount":{"type":"number"}},"required":["amount"]}"#;
+    let schema =
+        r#"{"type":"object","properties":{"amount":{"type":"number"}},"required":["amount"]}"#;
     let defaults = [
         ("task.toml", toml),
         ("schema.json", schema),

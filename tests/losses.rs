@@ -12,8 +12,8 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::model::{Decoder, Trainable, Weights};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    LossSettings, PolicyGroup, PolicySample, PolicySettings, SequenceLoss, SequenceTerms, StepTotals, kl_term,
-    policy_gradient, sequence_loss,
+    LossSettings, PolicyGroup, PolicySample, PolicySettings, SequenceLoss, SequenceTerms,
+    StepTotals, kl_term, policy_gradient, sequence_loss,
 };
 use proptest::prelude::*;
 
@@ -39,21 +39,40 @@ pub(crate) fn loss_settings(policy_loss: PolicyLoss) -> LossSettings {
     }
 }
 
-const TOTALS: StepTotals = StepTotals { sequences: 4, tokens: 20 };
+const TOTALS: StepTotals = StepTotals {
+    sequences: 4,
+    tokens: 20,
+};
 
 /// The loss of one sequence whose tokens have the given ratios to the sampler's log-probs (all -2).
 fn with_ratios(settings: &LossSettings, ratios: &[f64], advantage: f64) -> SequenceLoss {
     let sampled = vec![-2.0_f32; ratios.len()];
-    let log_probs: Vec<f32> = ratios.iter().map(|ratio| (ratio.ln() - 2.0) as f32).collect();
+    let log_probs: Vec<f32> = ratios
+        .iter()
+        .map(|ratio| (ratio.ln() - 2.0) as f32)
+        .collect();
     sequence_loss(
         settings,
-        SequenceTerms { log_probs: &log_probs, old: Some(&sampled), advantage, ..SequenceTerms::default() },
+        SequenceTerms {
+            log_probs: &log_probs,
+            old: Some(&sampled),
+            advantage,
+            ..SequenceTerms::default()
+        },
         TOTALS,
     )
 }
 
 /// (loss, ratios, advantage, value, weights, clipped low, clipped high).
-type HandComputed = (PolicyLoss, &'static [f64], f64, f64, &'static [f64], usize, usize);
+type HandComputed = (
+    PolicyLoss,
+    &'static [f64],
+    f64,
+    f64,
+    &'static [f64],
+    usize,
+    usize,
+);
 
 #[test]
 fn hand_computed_losses() {
@@ -124,17 +143,31 @@ fn hand_computed_losses() {
         assert!((found.loss - loss).abs() < 1e-6, "{row}, expected {loss}");
         assert_eq!(found.d_log_probs.len(), weights.len());
         assert!(
-            found.d_log_probs.iter().zip(*weights).all(|(a, b)| (a - b).abs() < 1e-6),
+            found
+                .d_log_probs
+                .iter()
+                .zip(*weights)
+                .all(|(a, b)| (a - b).abs() < 1e-6),
             "{row}, expected {weights:?}"
         );
-        assert_eq!((found.clipped_low, found.clipped_high), (*low, *high), "{row}");
+        assert_eq!(
+            (found.clipped_low, found.clipped_high),
+            (*low, *high),
+            "{row}"
+        );
     }
 }
 
 #[test]
 fn bnpo_clips_symmetrically_whatever_the_upper_clip_says() {
-    let wide = LossSettings { clip_high: 0.9, ..loss_settings(PolicyLoss::Bnpo) };
-    assert_eq!(with_ratios(&wide, &[1.25, 1.5], 1.0), with_ratios(&loss_settings(PolicyLoss::Bnpo), &[1.25, 1.5], 1.0));
+    let wide = LossSettings {
+        clip_high: 0.9,
+        ..loss_settings(PolicyLoss::Bnpo)
+    };
+    assert_eq!(
+        with_ratios(&wide, &[1.25, 1.5], 1.0),
+        with_ratios(&loss_settings(PolicyLoss::Bnpo), &[1.25, 1.5], 1.0)
+    );
 }
 
 #[test]
@@ -142,7 +175,10 @@ fn hand_computed_kl() {
     use KlEstimator::{K1, K2, K3};
     let check = |estimator, d: f64, value: f64, slope: f64| {
         let found = kl_term(estimator, d);
-        assert!((found.0 - value).abs() < 1e-9 && (found.1 - slope).abs() < 1e-9, "{estimator} of {d}: {found:?}");
+        assert!(
+            (found.0 - value).abs() < 1e-9 && (found.1 - slope).abs() < 1e-9,
+            "{estimator} of {d}: {found:?}"
+        );
     };
     check(K1, 0.5, -0.5, 1.0);
     check(K1, -0.5, 0.5, 1.0);
@@ -171,16 +207,33 @@ fn the_kl_is_added_with_its_weight_and_the_losss_own_share() {
         (PolicyLoss::Dapo, 1.0 / 20.0),
     ];
     for (policy_loss, share) in rows {
-        let settings = LossSettings { kl_beta: 0.1, ..loss_settings(policy_loss) };
-        let terms = SequenceTerms { log_probs: &log_probs, reference: Some(&reference), ..SequenceTerms::default() };
+        let settings = LossSettings {
+            kl_beta: 0.1,
+            ..loss_settings(policy_loss)
+        };
+        let terms = SequenceTerms {
+            log_probs: &log_probs,
+            reference: Some(&reference),
+            ..SequenceTerms::default()
+        };
         let found = sequence_loss(&settings, terms, TOTALS);
         assert!(
             (found.kl - sum).abs() < 1e-9 && (found.loss - 0.1 * share * sum).abs() < 1e-9,
             "{policy_loss} {found:?}"
         );
-        assert!((found.d_log_probs[0] + 0.1 * share * 0.648_721_270_7).abs() < 1e-9, "{policy_loss} {found:?}");
+        assert!(
+            (found.d_log_probs[0] + 0.1 * share * 0.648_721_270_7).abs() < 1e-9,
+            "{policy_loss} {found:?}"
+        );
         // beta 0: the reference is not even looked at.
-        let without = sequence_loss(&LossSettings { kl_beta: 0.0, ..settings }, terms, TOTALS);
+        let without = sequence_loss(
+            &LossSettings {
+                kl_beta: 0.0,
+                ..settings
+            },
+            terms,
+            TOTALS,
+        );
         assert_eq!((without.loss, without.kl), (0.0, 0.0));
     }
 }
@@ -192,13 +245,35 @@ const STEP: f32 = 0.000_976_562_5;
 #[test]
 fn the_weighted_kl_has_the_kls_gradient() {
     let check = |kl_estimator, kl_importance, d: f32, slope: f64| {
-        let settings = LossSettings { kl_beta: 1.0, kl_estimator, kl_importance, ..loss_settings(PolicyLoss::Grpo) };
+        let settings = LossSettings {
+            kl_beta: 1.0,
+            kl_estimator,
+            kl_importance,
+            ..loss_settings(PolicyLoss::Grpo)
+        };
         let (log_probs, reference) = ([-2.0_f32], [-2.0 + d]);
-        let terms = SequenceTerms { log_probs: &log_probs, reference: Some(&reference), ..SequenceTerms::default() };
-        let found = sequence_loss(&settings, terms, StepTotals { sequences: 1, tokens: 1 });
-        assert!((found.d_log_probs[0] - slope).abs() < 1e-9, "{kl_estimator} {d}: {found:?}, expected {slope}");
+        let terms = SequenceTerms {
+            log_probs: &log_probs,
+            reference: Some(&reference),
+            ..SequenceTerms::default()
+        };
+        let found = sequence_loss(
+            &settings,
+            terms,
+            StepTotals {
+                sequences: 1,
+                tokens: 1,
+            },
+        );
+        assert!(
+            (found.d_log_probs[0] - slope).abs() < 1e-9,
+            "{kl_estimator} {d}: {found:?}, expected {slope}"
+        );
         let (value, _) = kl_term(kl_estimator, f64::from(d));
-        assert!((found.loss - value).abs() < 1e-12 && (found.kl - value).abs() < 1e-12, "the ratio is 1: {found:?}");
+        assert!(
+            (found.loss - value).abs() < 1e-12 && (found.kl - value).abs() < 1e-12,
+            "the ratio is 1: {found:?}"
+        );
     };
     for d in [-1.5_f32, 0.5, 2.0] {
         check(KlEstimator::K3, true, d, -f64::from(d));
@@ -220,7 +295,13 @@ fn check_derivative(
     let loss = |log_probs: &[f32], sampled: Option<&[f32]>| {
         sequence_loss(
             settings,
-            SequenceTerms { log_probs, old: sampled, reference, advantage, ..SequenceTerms::default() },
+            SequenceTerms {
+                log_probs,
+                old: sampled,
+                reference,
+                advantage,
+                ..SequenceTerms::default()
+            },
             TOTALS,
         )
     };
@@ -231,7 +312,11 @@ fn check_derivative(
             log_probs[token] += step;
             let sampled = sampled.map(|sampled| {
                 let mut sampled = sampled.to_vec();
-                sampled[token] += if settings.policy_loss == PolicyLoss::Cispo { step } else { 0.0 };
+                sampled[token] += if settings.policy_loss == PolicyLoss::Cispo {
+                    step
+                } else {
+                    0.0
+                };
                 sampled
             });
             loss(&log_probs, sampled.as_deref()).loss
@@ -261,11 +346,17 @@ fn weights_are_the_derivative_of_the_loss() {
                 for &kl_estimator in KlEstimator::ALL {
                     // CISPO's ratio is held, and these differences hold it; with its KL weighted they would hold too
                     // much.
-                    for (kl_beta, kl_importance) in
-                        [(0.0, false), (0.3, false), (0.3, policy_loss != PolicyLoss::Cispo)]
-                    {
-                        let settings =
-                            LossSettings { kl_beta, kl_estimator, kl_importance, ..loss_settings(policy_loss) };
+                    for (kl_beta, kl_importance) in [
+                        (0.0, false),
+                        (0.3, false),
+                        (0.3, policy_loss != PolicyLoss::Cispo),
+                    ] {
+                        let settings = LossSettings {
+                            kl_beta,
+                            kl_estimator,
+                            kl_importance,
+                            ..loss_settings(policy_loss)
+                        };
                         check_derivative(
                             &settings,
                             cut(&CURRENT),
@@ -280,11 +371,19 @@ fn weights_are_the_derivative_of_the_loss() {
     }
     // Both clips were active above.
     let count = |advantage| {
-        let terms = SequenceTerms { log_probs: &CURRENT, old: Some(&SAMPLED), advantage, ..SequenceTerms::default() };
+        let terms = SequenceTerms {
+            log_probs: &CURRENT,
+            old: Some(&SAMPLED),
+            advantage,
+            ..SequenceTerms::default()
+        };
         sequence_loss(&loss_settings(PolicyLoss::Grpo), terms, TOTALS)
     };
     let (up, down) = (count(1.0), count(-1.0));
-    assert!(up.clipped_high >= 2 && down.clipped_low >= 1, "{up:?} {down:?}");
+    assert!(
+        up.clipped_high >= 2 && down.clipped_low >= 1,
+        "{up:?} {down:?}"
+    );
 }
 
 /// Sequences of eight tokens whose log-ratios are all the same: a step of one token moves the sequence's ratio by an
@@ -313,11 +412,26 @@ fn weights_are_the_derivative_on_both_sides_of_the_clips() {
         let log_probs = sampled.map(|sampled| sampled + log_ratio);
         let settings = loss_settings(policy_loss);
         check_derivative(&settings, &log_probs, Some(&sampled), None, advantage);
-        let terms = SequenceTerms { log_probs: &log_probs, old: Some(&sampled), advantage, ..SequenceTerms::default() };
+        let terms = SequenceTerms {
+            log_probs: &log_probs,
+            old: Some(&sampled),
+            advantage,
+            ..SequenceTerms::default()
+        };
         let found = sequence_loss(&settings, terms, TOTALS);
         let row = format!("{policy_loss} {log_ratio} A {advantage}: {found:?}");
-        assert_eq!((found.clipped_low, found.clipped_high), (low, high), "{row}");
-        assert!(found.d_log_probs.iter().all(|weight| (*weight != 0.0) == teaches), "{row}");
+        assert_eq!(
+            (found.clipped_low, found.clipped_high),
+            (low, high),
+            "{row}"
+        );
+        assert!(
+            found
+                .d_log_probs
+                .iter()
+                .all(|weight| (*weight != 0.0) == teaches),
+            "{row}"
+        );
     }
 }
 
@@ -380,7 +494,15 @@ fn model() -> Decoder {
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":6,"tie_word_embeddings":true,"max_position_embeddings":64}"#;
     let config = ModelConfig::parse(json, "config.json").unwrap();
     let weights = Weights::fresh(&config, 7);
-    Decoder::new(&config, &weights, Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap()
+    Decoder::new(
+        &config,
+        &weights,
+        Trainable::Full,
+        1,
+        DType::F32,
+        &Device::Cpu,
+    )
+    .unwrap()
 }
 
 /// Groups by their rewards; tokens follow from the places.
@@ -388,8 +510,9 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup<'static>> {
     let group = |(place, rewards): (usize, &&[f64])| {
         let advantages = group_advantages(rewards, Advantage::Standardized);
         let sample = |(index, advantage): (usize, f64)| {
-            let token_ids: Vec<u32> =
-                (0..2 + (index + place) % 3).map(|t| ((place * 7 + index * 5 + t * 3) % 19) as u32).collect();
+            let token_ids: Vec<u32> = (0..2 + (index + place) % 3)
+                .map(|t| ((place * 7 + index * 5 + t * 3) % 19) as u32)
+                .collect();
             PolicySample {
                 follows: None,
                 forced: 0..0,
@@ -418,29 +541,55 @@ fn gradient(
     off_policy: bool,
     tokens_per_micro_batch: usize,
 ) -> Vec<f32> {
-    let settings =
-        PolicySettings { loss: loss_settings(loss), temperature: 1.0, tokens_per_micro_batch, recompute: false };
+    let settings = PolicySettings {
+        loss: loss_settings(loss),
+        temperature: 1.0,
+        tokens_per_micro_batch,
+        recompute: false,
+    };
     let threads = ThreadPool::new(1).unwrap();
     let mut groups = groups.to_vec();
-    for sample in groups.iter_mut().flat_map(|group| &mut group.samples).filter(|_| off_policy) {
+    for sample in groups
+        .iter_mut()
+        .flat_map(|group| &mut group.samples)
+        .filter(|_| off_policy)
+    {
         sample.old_log_probs = Some(sample.sampled_log_probs.clone());
     }
-    policy_gradient(&model(), &groups, totals, &settings, &threads).unwrap().0.flat().to_vec1::<f32>().unwrap()
+    policy_gradient(&model(), &groups, totals, &settings, &threads)
+        .unwrap()
+        .0
+        .flat()
+        .to_vec1::<f32>()
+        .unwrap()
 }
 
 fn assert_close(a: &[f32], b: &[f32], what: &str) {
     let scale = a.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     assert!(scale > 1e-4, "{what}: nothing was learnt");
-    let worst = a.iter().zip(b).fold(0.0_f32, |worst, (x, y)| worst.max((x - y).abs()));
-    assert!(worst <= 2e-6 * scale.max(1.0), "{what}: differ by {worst}, largest {scale}");
+    let worst = a
+        .iter()
+        .zip(b)
+        .fold(0.0_f32, |worst, (x, y)| worst.max((x - y).abs()));
+    assert!(
+        worst <= 2e-6 * scale.max(1.0),
+        "{what}: differ by {worst}, largest {scale}"
+    );
 }
 
-const MIXED_AND_EQUAL: [&[f64]; 4] =
-    [&[1.0, 0.5, 0.0, 1.0], &[1.0, 1.0, 1.0, 1.0], &[0.0, 0.5, 0.5, 0.5], &[0.5, 0.5, 0.5, 0.5]];
+const MIXED_AND_EQUAL: [&[f64]; 4] = [
+    &[1.0, 0.5, 0.0, 1.0],
+    &[1.0, 1.0, 1.0, 1.0],
+    &[0.0, 0.5, 0.5, 0.5],
+    &[0.5, 0.5, 0.5, 0.5],
+];
 
 fn totals(groups: &[PolicyGroup<'_>]) -> StepTotals {
     let samples = || groups.iter().flat_map(|group| &group.samples);
-    StepTotals { sequences: samples().count(), tokens: samples().map(|sample| sample.token_ids.len()).sum() }
+    StepTotals {
+        sequences: samples().count(),
+        tokens: samples().map(|sample| sample.token_ids.len()).sum(),
+    }
 }
 
 #[test]
@@ -449,10 +598,15 @@ fn leaving_zero_variance_groups_out_leaves_the_gradient() {
     let alive = vec![all[0].clone(), all[2].clone()];
     for &loss in PolicyLoss::ALL {
         let with = gradient(&all, totals(&all), loss, false, 1000);
-        assert_close(&with, &gradient(&alive, totals(&all), loss, false, 1000), loss.name());
+        assert_close(
+            &with,
+            &gradient(&alive, totals(&all), loss, false, 1000),
+            loss.name(),
+        );
         // Dropping them from the denominators too would not be the same.
         let wrong = gradient(&alive, totals(&alive), loss, false, 1000);
-        let ratio = wrong.iter().map(|g| g.abs()).sum::<f32>() / with.iter().map(|g| g.abs()).sum::<f32>();
+        let ratio =
+            wrong.iter().map(|g| g.abs()).sum::<f32>() / with.iter().map(|g| g.abs()).sum::<f32>();
         assert!(ratio > 1.5, "{loss}: {ratio}");
     }
 }

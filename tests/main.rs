@@ -1,5 +1,10 @@
 //! One test binary: each module is one kind of promise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_debug_implementations)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_debug_implementations
+)]
 
 mod architecture;
 #[cfg(feature = "engine")]

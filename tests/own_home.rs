@@ -12,18 +12,24 @@ extern "C" fn leave_home() {
     super::launch_if_asked();
     let home = std::env::current_exe().unwrap().with_extension("home");
     std::fs::create_dir_all(&home).unwrap();
-    let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    let names: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .collect();
     // SAFETY: the process has one thread yet.
     unsafe {
-        for name in names.iter().filter(|name| name.starts_with("HF_") || name.starts_with("XDG_")) {
+        for name in names
+            .iter()
+            .filter(|name| name.starts_with("HF_") || name.starts_with("XDG_"))
+        {
             std::env::remove_var(name);
         }
         for (name, folder) in variables(&home, &home.join("slots")) {
             std::env::set_var(name, folder);
         }
         // Else snapshots ask cargo, and cargo its home.
-        let workspace =
-            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|folder| folder.join("Cargo.lock").exists());
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .find(|folder| folder.join("Cargo.lock").exists());
         std::env::set_var("INSTA_WORKSPACE_ROOT", workspace.unwrap());
     }
 }

@@ -34,7 +34,11 @@ pub(crate) fn call_anywhere(arguments: &[&str]) -> Output {
 /// A command that ends in the program, with the folders of `program`.
 pub(crate) fn started_by(mut command: Command, folder: &Path, arguments: &[&str]) -> Command {
     let variables = own_home::variables(&folder.join("home"), &folder.join("slots"));
-    command.args(arguments).current_dir(folder).envs(variables).stdin(Stdio::null());
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .envs(variables)
+        .stdin(Stdio::null());
     command
 }
 
@@ -68,7 +72,8 @@ pub(crate) fn stdout(output: &Output) -> String {
 /// The only document on stdout of a command that succeeded.
 pub(crate) fn json(output: &Output) -> Value {
     let text = stdout(output);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: stdout is not one JSON document: {text}"))
+    serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{error}: stdout is not one JSON document: {text}"))
 }
 
 /// A document a line.
@@ -78,19 +83,27 @@ pub(crate) fn json_lines(output: &Output) -> Vec<Value> {
 
 /// The documents of a text with one a line.
 pub(crate) fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// How a command ended: its code, what is on stdout and on stderr.
 pub(crate) fn ended(output: Output) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 /// The names of what is in a folder, sorted.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort_unstable();
     names
 }
@@ -105,7 +118,9 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// The requests to a worker, once there is one, or none once it is to stop.
-pub(crate) fn requests(controls: &grpo_tui::run::RequestQueue) -> Vec<grpo_tui::run::AcceptedRequest> {
+pub(crate) fn requests(
+    controls: &grpo_tui::run::RequestQueue,
+) -> Vec<grpo_tui::run::AcceptedRequest> {
     let mut taken = Vec::new();
     until("a request", || {
         taken = controls.drain();
@@ -115,7 +130,10 @@ pub(crate) fn requests(controls: &grpo_tui::run::RequestQueue) -> Vec<grpo_tui::
 }
 
 pub(crate) fn has_python() -> bool {
-    let found = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+    let found = Command::new("python3")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success());
     if !found {
         eprintln!("SKIPPED: python3 is not installed");
     }
@@ -124,11 +142,17 @@ pub(crate) fn has_python() -> bool {
 
 /// A `PATH` with the checkers of code in the folder that `CHECKERS` names, before those of the machine.
 pub(crate) fn checkers() -> String {
-    [std::env::var("CHECKERS").unwrap_or_default(), std::env::var("PATH").unwrap_or_default()].join(":")
+    [
+        std::env::var("CHECKERS").unwrap_or_default(),
+        std::env::var("PATH").unwrap_or_default(),
+    ]
+    .join(":")
 }
 
 pub(crate) fn sample_data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("sample-data")
+        .join(name)
 }
 
 /// A folder with everything in it; hard links would share what tests change.
@@ -152,10 +176,22 @@ pub(crate) fn sample_task(folder: &Path, rows: [usize; 3]) {
 /// The same of another sample task.
 pub(crate) fn sample_task_named(name: &str, folder: &Path, [train, eval, test]: [usize; 3]) {
     copy_tree(&sample_data(name), folder);
-    let test_file = if name == "invoice" { "eval-large.jsonl" } else { "test.jsonl" };
-    for (file, lines) in [("train.jsonl", train), ("eval.jsonl", eval), (test_file, test)] {
+    let test_file = if name == "invoice" {
+        "eval-large.jsonl"
+    } else {
+        "test.jsonl"
+    };
+    for (file, lines) in [
+        ("train.jsonl", train),
+        ("eval.jsonl", eval),
+        (test_file, test),
+    ] {
         let text = fs::read_to_string(folder.join(file)).unwrap();
-        fs::write(folder.join(file), text.split_inclusive('\n').take(lines).collect::<String>()).unwrap();
+        fs::write(
+            folder.join(file),
+            text.split_inclusive('\n').take(lines).collect::<String>(),
+        )
+        .unwrap();
     }
 }
 

@@ -5,7 +5,9 @@ use grpo_tui::config::{KEYS, Layers};
 use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
 use grpo_tui::run::checkpoints_to_delete;
 use grpo_tui::run::events::{Event, EventBody, Group, Step};
-use grpo_tui::statistics::{compound, mcnemar_exact, paired_means, required_n, smooth, wilson, wilson_by_prompt};
+use grpo_tui::statistics::{
+    compound, mcnemar_exact, paired_means, required_n, smooth, wilson, wilson_by_prompt,
+};
 use proptest::prelude::*;
 
 fn any_advantage() -> impl Strategy<Value = Advantage> {

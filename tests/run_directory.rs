@@ -30,14 +30,16 @@ use grpo_tui::advantage::GroupSignal;
 use grpo_tui::config::{BestBy, Layers};
 use grpo_tui::run::events::{Checkpoint, End, Eval, Group, Note, Recovered, Run, Step};
 use grpo_tui::run::{
-    At, EvalSummary, Event, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup,
-    RolloutWriter, RunDirectory, RunError, RunFolders, RunLock, RunReference, RunState, State, StateWriter, Status,
-    read_step,
+    At, EvalSummary, Event, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion,
+    RolloutGroup, RolloutWriter, RunDirectory, RunError, RunFolders, RunLock, RunReference,
+    RunState, State, StateWriter, Status, read_step,
 };
 
 /// A folder in memory where there is one, so that thousands of fsyncs cost nothing.
 fn memory_folder() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 fn new_run(task: &str) -> NewRun {
@@ -72,7 +74,13 @@ fn created() -> (tempfile::TempDir, RunDirectory) {
 }
 
 fn step(step: u64, reward: f64) -> EventBody {
-    Step { step, seconds: 0.5, metrics: BTreeMap::from([("reward".to_owned(), reward)]), ..Step::default() }.into()
+    Step {
+        step,
+        seconds: 0.5,
+        metrics: BTreeMap::from([("reward".to_owned(), reward)]),
+        ..Step::default()
+    }
+    .into()
 }
 
 fn group(step: u64, line: u64, signal: GroupSignal) -> EventBody {
@@ -92,11 +100,29 @@ fn group(step: u64, line: u64, signal: GroupSignal) -> EventBody {
 #[test]
 fn created_private_whole_and_read_back() {
     let (folder, run) = created();
-    let mode = |name: &str| std::fs::metadata(run.path().join(name)).unwrap().permissions().mode() & 0o777;
-    for name in ["", "task", "task/prompts", "rollouts", "evals", "checkpoints"] {
+    let mode = |name: &str| {
+        std::fs::metadata(run.path().join(name))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    for name in [
+        "",
+        "task",
+        "task/prompts",
+        "rollouts",
+        "evals",
+        "checkpoints",
+    ] {
         assert_eq!(mode(name), 0o700, "{name}");
     }
-    for name in ["run.toml", "events.jsonl", "task/task.toml", "task/prompts/train.jsonl"] {
+    for name in [
+        "run.toml",
+        "events.jsonl",
+        "task/task.toml",
+        "task/prompts/train.jsonl",
+    ] {
         assert_eq!(mode(name), 0o600, "{name}");
     }
     let lock = RunLock::acquire(run.path()).unwrap();
@@ -104,7 +130,10 @@ fn created_private_whole_and_read_back() {
     assert_eq!((mode("lock"), mode("state.json")), (0o600, 0o600));
     let again = RunDirectory::open(run.path()).unwrap();
     assert_eq!(again.file(), run.file());
-    assert_eq!(again.id(), run.path().file_name().unwrap().to_string_lossy());
+    assert_eq!(
+        again.id(),
+        run.path().file_name().unwrap().to_string_lossy()
+    );
     assert!(run.id().contains("-invoice-"), "{}", run.id());
     assert_eq!(again.file().task_files["task.toml"].len(), 64);
     assert_eq!(again.file().config_digest, again.file().config.digest());
@@ -115,7 +144,9 @@ fn created_private_whole_and_read_back() {
 #[test]
 fn many_runs_of_one_second_have_different_ids() {
     let folder = memory_folder();
-    let ids: std::collections::BTreeSet<String> = (0..20).map(|_| create(folder.path()).id().to_owned()).collect();
+    let ids: std::collections::BTreeSet<String> = (0..20)
+        .map(|_| create(folder.path()).id().to_owned())
+        .collect();
     assert_eq!(ids.len(), 20);
 }
 
@@ -125,16 +156,25 @@ fn a_task_file_outside_its_folder_is_refused_and_nothing_is_left() {
         let folder = memory_folder();
         let mut new = new_run("invoice");
         new.task_files.push((name.into(), Vec::new()));
-        let error = RunDirectory::create(&folder.path().join("runs"), new).unwrap_err().to_string();
+        let error = RunDirectory::create(&folder.path().join("runs"), new)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("is outside the task's folder"), "{error}");
-        assert_eq!(std::fs::read_dir(folder.path().join("runs")).unwrap().count(), 0);
+        assert_eq!(
+            std::fs::read_dir(folder.path().join("runs"))
+                .unwrap()
+                .count(),
+            0
+        );
     }
 }
 
 #[test]
 fn opening_refuses_with_a_sentence() {
     let folder = memory_folder();
-    let missing = RunDirectory::open(&folder.path().join("nothing")).unwrap_err().to_string();
+    let missing = RunDirectory::open(&folder.path().join("nothing"))
+        .unwrap_err()
+        .to_string();
     assert!(
         missing.ends_with("nothing is not a run directory: run.toml is missing; `grpo-tui runs list` lists the runs"),
         "{missing}"
@@ -163,7 +203,10 @@ fn a_second_worker_is_refused_and_told_by_whom() {
     assert!(RunLock::is_held(run.path()));
     let error = RunLock::acquire(run.path()).unwrap_err();
     let expected = format!("is in use by process {} on ", std::process::id());
-    assert!(matches!(error, RunError::InUse { .. }) && error.to_string().contains(&expected), "{error}");
+    assert!(
+        matches!(error, RunError::InUse { .. }) && error.to_string().contains(&expected),
+        "{error}"
+    );
     drop(first);
     assert!(!RunLock::is_held(run.path()));
     RunLock::acquire(run.path()).unwrap();
@@ -182,7 +225,10 @@ fn a_worker_gone_without_a_last_word_is_interrupted() {
     assert_eq!((gone.status, gone.step), (Status::Interrupted, 3));
     assert!(gone.cause.unwrap().ends_with("died"));
     let lock = RunLock::acquire(run.path()).unwrap();
-    StateWriter::start(&lock).unwrap().status(Status::Finished, 9, None).unwrap();
+    StateWriter::start(&lock)
+        .unwrap()
+        .status(Status::Finished, 9, None)
+        .unwrap();
     drop(lock);
     assert_eq!(State::observe(run.path()).unwrap().status, Status::Finished);
 }
@@ -196,34 +242,61 @@ fn a_tail_torn_at_any_byte_is_sealed() {
     {
         let lock = RunLock::acquire(run.path()).unwrap();
         let mut writer = EventWriter::open(&lock).unwrap();
-        writer.append(Run { id: run.id().into(), ..Run::default() }).unwrap();
+        writer
+            .append(Run {
+                id: run.id().into(),
+                ..Run::default()
+            })
+            .unwrap();
         writer.append(group(1, 1, GroupSignal::Mixed)).unwrap();
         writer.append(step(1, f64::NAN)).unwrap();
-        writer.append(Note { text: "ünï\n\"line\"".into() }).unwrap();
+        writer
+            .append(Note {
+                text: "ünï\n\"line\"".into(),
+            })
+            .unwrap();
     }
     let whole = std::fs::read(&path).unwrap();
     for cut in 0..=whole.len() {
         std::fs::write(&path, &whole[..cut]).unwrap();
         let lines = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
-        let torn = cut - whole[..cut].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let torn = cut
+            - whole[..cut]
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |at| at + 1);
         let mut reader = EventReader::new(&path);
         let seen = reader.read().unwrap();
-        assert_eq!((seen.events.len(), seen.skipped.len(), seen.gaps), (lines, 0, 0), "cut at {cut}");
+        assert_eq!(
+            (seen.events.len(), seen.skipped.len(), seen.gaps),
+            (lines, 0, 0),
+            "cut at {cut}"
+        );
 
         let lock = RunLock::acquire(run.path()).unwrap();
         let mut writer = EventWriter::open(&lock).unwrap();
         let seq = writer.append(step(2, 1.0)).unwrap();
         drop((writer, lock));
         let new = reader.read().unwrap();
-        assert!(!new.restarted && new.skipped.is_empty() && new.gaps == 0, "cut at {cut}: {new:?}");
+        assert!(
+            !new.restarted && new.skipped.is_empty() && new.gaps == 0,
+            "cut at {cut}: {new:?}"
+        );
         let dropped = match &new.events[0].body {
             EventBody::Recovered(recovered) => recovered.dropped_bytes as usize,
             _ => 0,
         };
         assert_eq!(dropped, torn, "cut at {cut}");
-        assert_eq!(seq as usize, lines + 1 + usize::from(torn > 0), "cut at {cut}");
+        assert_eq!(
+            seq as usize,
+            lines + 1 + usize::from(torn > 0),
+            "cut at {cut}"
+        );
         let log = EventReader::new(&path).read().unwrap();
-        assert_eq!(log.events[..lines].len() + new.events.len(), log.events.len());
+        assert_eq!(
+            log.events[..lines].len() + new.events.len(),
+            log.events.len()
+        );
     }
 }
 
@@ -233,9 +306,19 @@ fn a_line_longer_than_a_chunk_does_not_hide_the_sequence() {
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();
     writer.append(step(1, 1.0)).unwrap();
-    writer.append(Note { text: "x".repeat(3_000_000) }).unwrap();
+    writer
+        .append(Note {
+            text: "x".repeat(3_000_000),
+        })
+        .unwrap();
     drop(writer);
-    assert_eq!(EventWriter::open(&lock).unwrap().append(step(2, 1.0)).unwrap(), 3);
+    assert_eq!(
+        EventWriter::open(&lock)
+            .unwrap()
+            .append(step(2, 1.0))
+            .unwrap(),
+        3
+    );
     let seen = EventReader::new(&run.events_path()).read().unwrap();
     assert_eq!((seen.events.len(), seen.gaps), (3, 0));
 }
@@ -257,30 +340,79 @@ fn the_reader_survives_strange_lines() {
     std::fs::write(&path, lines.join("\n")).unwrap();
     let seen = reader.read().unwrap();
     assert_eq!(seen.events[0].body, EventBody::Unknown("telepathy".into()));
-    assert!(matches!(&seen.events[1].body, EventBody::Step(step) if step.metrics["reward"].is_nan()));
+    assert!(
+        matches!(&seen.events[1].body, EventBody::Step(step) if step.metrics["reward"].is_nan())
+    );
     assert_eq!((seen.events.len(), seen.gaps), (2, 2));
-    assert_eq!(seen.skipped.iter().map(|skipped| skipped.line).collect::<Vec<_>>(), [2, 4, 5]);
-    std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\"}\n").unwrap();
-    assert!(matches!(&reader.read().unwrap().events[0].body, EventBody::Note(note) if note.text == "torn"));
+    assert_eq!(
+        seen.skipped
+            .iter()
+            .map(|skipped| skipped.line)
+            .collect::<Vec<_>>(),
+        [2, 4, 5]
+    );
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap()
+        .write_all(b"\"}\n")
+        .unwrap();
+    assert!(
+        matches!(&reader.read().unwrap().events[0].body, EventBody::Note(note) if note.text == "torn")
+    );
 
-    std::fs::write(&path, "{\"v\":1,\"seq\":1,\"t\":1,\"kind\":\"note\",\"text\":\"anew\"}\n").unwrap();
+    std::fs::write(
+        &path,
+        "{\"v\":1,\"seq\":1,\"t\":1,\"kind\":\"note\",\"text\":\"anew\"}\n",
+    )
+    .unwrap();
     let again = reader.read().unwrap();
     assert!(again.restarted && again.events.len() == 1);
     std::fs::write(&path, "{\"v\":2,\"seq\":1,\"t\":1,\"kind\":\"note\"}\n").unwrap();
     let error = EventReader::new(&path).read().unwrap_err().to_string();
-    assert!(error.contains("format version 2, newer than this program's 1"), "{error}");
+    assert!(
+        error.contains("format version 2, newer than this program's 1"),
+        "{error}"
+    );
 }
 
 #[test]
 fn lines_have_the_documented_shape() {
-    let line = |body: EventBody| String::from_utf8(Event { seq: 7, time_ms: 1000, body }.to_line().unwrap()).unwrap();
+    let line = |body: EventBody| {
+        String::from_utf8(
+            Event {
+                seq: 7,
+                time_ms: 1000,
+                body,
+            }
+            .to_line()
+            .unwrap(),
+        )
+        .unwrap()
+    };
     let metrics = BTreeMap::from([("kl".to_owned(), f64::INFINITY), ("reward".to_owned(), 0.5)]);
     assert_eq!(
-        line(Step { step: 3, seconds: 1.5, metrics, ..Step::default() }.into()),
+        line(
+            Step {
+                step: 3,
+                seconds: 1.5,
+                metrics,
+                ..Step::default()
+            }
+            .into()
+        ),
         "{\"v\":1,\"seq\":7,\"t\":1000,\"kind\":\"step\",\"nonfinite\":[\"kl\"],\"step\":3,\"seconds\":1.5,\"metrics\":{\"kl\":null,\"reward\":0.5}}\n"
     );
     assert_eq!(
-        line(End { status: "finished".into(), cause: "all steps done".into(), step: 3, seconds: 9.0 }.into()),
+        line(
+            End {
+                status: "finished".into(),
+                cause: "all steps done".into(),
+                step: 3,
+                seconds: 9.0
+            }
+            .into()
+        ),
         "{\"v\":1,\"seq\":7,\"t\":1000,\"kind\":\"end\",\"status\":\"finished\",\"cause\":\"all steps done\",\"step\":3,\"seconds\":9.0}\n"
     );
 }
@@ -291,17 +423,30 @@ fn redone_steps_count_once() {
     let fold = |bodies: Vec<EventBody>| {
         let mut state = RunState::default();
         for (index, body) in bodies.into_iter().enumerate() {
-            state.fold(Event { seq: index as u64 + 1, time_ms: 1, body });
+            state.fold(Event {
+                seq: index as u64 + 1,
+                time_ms: 1,
+                body,
+            });
         }
         state
     };
-    let checkpoint = |step| EventBody::from(Checkpoint { step, ..Checkpoint::default() });
+    let checkpoint = |step| {
+        EventBody::from(Checkpoint {
+            step,
+            ..Checkpoint::default()
+        })
+    };
     let eval = |step, valid| {
         EventBody::from(Eval {
             step,
             set: "eval".into(),
             target: "trained".into(),
-            summary: EvalSummary { n: 1, valid, ..EvalSummary::default() },
+            summary: EvalSummary {
+                n: 1,
+                valid,
+                ..EvalSummary::default()
+            },
             ..Eval::default()
         })
     };
@@ -315,7 +460,12 @@ fn redone_steps_count_once() {
         group(3, 3, GroupSignal::AllEqual),
         step(3, 0.3),
     ]);
-    let recovered = |step| EventBody::from(Recovered { resumed_from: Some(step), ..Recovered::default() });
+    let recovered = |step| {
+        EventBody::from(Recovered {
+            resumed_from: Some(step),
+            ..Recovered::default()
+        })
+    };
     let redone = fold(vec![
         group(1, 1, GroupSignal::Mixed),
         step(1, 0.1),
@@ -344,11 +494,26 @@ fn redone_steps_count_once() {
         eval(1, 0.2),
     ]);
     assert_eq!(silent.metrics["reward"].values(), [0.1]);
-    assert_eq!(silent.groups[&1].values().map(|group| group.signal).collect::<Vec<_>>(), [GroupSignal::AllMax]);
-    assert_eq!(silent.latest_eval("eval", "trained").unwrap().summary.valid, 0.2);
+    assert_eq!(
+        silent.groups[&1]
+            .values()
+            .map(|group| group.signal)
+            .collect::<Vec<_>>(),
+        [GroupSignal::AllMax]
+    );
+    assert_eq!(
+        silent.latest_eval("eval", "trained").unwrap().summary.valid,
+        0.2
+    );
     // During the redo, nothing of the void steps shows.
     let during = fold(vec![step(1, 0.1), step(2, 0.2), step(3, 0.3), recovered(1)]);
-    assert_eq!((during.last_step, during.metrics["reward"].steps().collect::<Vec<_>>()), (1, vec![1]));
+    assert_eq!(
+        (
+            during.last_step,
+            during.metrics["reward"].steps().collect::<Vec<_>>()
+        ),
+        (1, vec![1])
+    );
 }
 
 fn rollout(step: u64, prompt: &str) -> RolloutGroup {
@@ -378,12 +543,22 @@ fn rollouts_of_redone_steps_are_dropped_exactly() {
     for step in 98..=102 {
         for prompt in ["a", "b"] {
             let place = writer.append(&rollout(step, prompt)).unwrap();
-            assert_eq!(place.file, if step <= 100 { "rollouts/000100.jsonl" } else { "rollouts/000200.jsonl" });
+            assert_eq!(
+                place.file,
+                if step <= 100 {
+                    "rollouts/000100.jsonl"
+                } else {
+                    "rollouts/000200.jsonl"
+                }
+            );
         }
     }
     assert!(writer.append(&rollout(50, "a")).is_err());
     drop(writer);
-    assert_eq!(read_step(run.path(), 101).unwrap(), [rollout(101, "a"), rollout(101, "b")]);
+    assert_eq!(
+        read_step(run.path(), 101).unwrap(),
+        [rollout(101, "a"), rollout(101, "b")]
+    );
     // A torn tail in the last file, then a resume after step 99.
     std::fs::OpenOptions::new()
         .append(true)
@@ -396,7 +571,10 @@ fn rollouts_of_redone_steps_are_dropped_exactly() {
     assert_eq!(read_step(run.path(), 99).unwrap().len(), 2);
     assert!(read_step(run.path(), 100).unwrap().is_empty());
     let place = writer.append(&rollout(100, "c")).unwrap();
-    assert_eq!((place.file.as_str(), place.line), ("rollouts/000100.jsonl", 5));
+    assert_eq!(
+        (place.file.as_str(), place.line),
+        ("rollouts/000100.jsonl", 5)
+    );
     // Resuming at a file's end keeps it whole; a torn line within it goes.
     drop(writer);
     std::fs::OpenOptions::new()
@@ -417,7 +595,9 @@ fn a_full_disk_names_the_file_and_what_to_do() {
     let path = run.events_path();
     std::fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let error = EventWriter::open(&lock).and_then(|mut writer| writer.append(step(1, 1.0))).unwrap_err();
+    let error = EventWriter::open(&lock)
+        .and_then(|mut writer| writer.append(step(1, 1.0)))
+        .unwrap_err();
     let expected = format!(
         "cannot write {}: No space left on device (os error 28); free some space, then try again",
         path.display()
@@ -431,9 +611,15 @@ fn a_read_only_folder_is_named() {
     let folder = memory_folder();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o500)).unwrap();
     let runs = folder.path().join("runs");
-    let error = RunDirectory::create(&runs, new_run("invoice")).unwrap_err().to_string();
-    let reason = "Permission denied (os error 13); make it writable, or use another folder with --runs DIR";
-    assert!(error.starts_with(&format!("cannot create {}: {reason}", runs.display())), "{error}");
+    let error = RunDirectory::create(&runs, new_run("invoice"))
+        .unwrap_err()
+        .to_string();
+    let reason =
+        "Permission denied (os error 13); make it writable, or use another folder with --runs DIR";
+    assert!(
+        error.starts_with(&format!("cannot create {}: {reason}", runs.display())),
+        "{error}"
+    );
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
@@ -443,13 +629,23 @@ fn runs_are_found_by_what_people_write() {
     let (first, second) = (create(folder.path()), create(folder.path()));
     let run_folders = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
     assert_eq!(run_folders.find(first.id()).unwrap().id(), first.id());
-    assert_eq!(run_folders.find(&first.path().display().to_string()).unwrap().id(), first.id());
+    assert_eq!(
+        run_folders
+            .find(&first.path().display().to_string())
+            .unwrap()
+            .id(),
+        first.id()
+    );
     let last = second.id().rsplit('-').next().unwrap();
     assert_eq!(run_folders.find(last).unwrap().id(), second.id());
-    assert!(matches!(run_folders.find("20"), Err(RunError::Ambiguous { .. })));
+    assert!(matches!(
+        run_folders.find("20"),
+        Err(RunError::Ambiguous { .. })
+    ));
     let missing = run_folders.find("zzz").unwrap_err().to_string();
     assert!(
-        missing.starts_with("no run `zzz` in ") && missing.ends_with("`grpo-tui runs list` lists the runs"),
+        missing.starts_with("no run `zzz` in ")
+            && missing.ends_with("`grpo-tui runs list` lists the runs"),
         "{missing}"
     );
     assert_eq!(run_folders.list().len(), 2);
@@ -457,7 +653,10 @@ fn runs_are_found_by_what_people_write() {
     std::fs::create_dir(folder.path().join("tasks")).unwrap();
     let below = folder.path().join("tasks/x/deep");
     std::fs::create_dir_all(&below).unwrap();
-    assert_eq!(RunFolders::discover(None, &below).for_new_runs(), folder.path().join("runs"));
+    assert_eq!(
+        RunFolders::discover(None, &below).for_new_runs(),
+        folder.path().join("runs")
+    );
 }
 
 #[test]
@@ -465,15 +664,45 @@ fn best_is_the_highest_valid_then_exact_then_latest_of_the_kept() {
     let (folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();
-    let rates = [(0u64, 0.6, 0.6), (5, 0.8, 0.7), (10, 0.9, 0.5), (15, 0.9, 0.8), (20, 0.9, 0.8), (25, 0.95, 0.9)];
+    let rates = [
+        (0u64, 0.6, 0.6),
+        (5, 0.8, 0.7),
+        (10, 0.9, 0.5),
+        (15, 0.9, 0.8),
+        (20, 0.9, 0.8),
+        (25, 0.95, 0.9),
+    ];
     for (step, valid, exact) in rates {
         let target = if step == 0 { "base" } else { "trained" };
-        let summary = EvalSummary { n: 50, valid, exact: Some(exact), ..EvalSummary::default() };
-        writer.append(Eval { step, set: "eval".into(), target: target.into(), summary, ..Eval::default() }).unwrap();
+        let summary = EvalSummary {
+            n: 50,
+            valid,
+            exact: Some(exact),
+            ..EvalSummary::default()
+        };
+        writer
+            .append(Eval {
+                step,
+                set: "eval".into(),
+                target: target.into(),
+                summary,
+                ..Eval::default()
+            })
+            .unwrap();
     }
-    let proof = EvalSummary { n: 500, valid: 1.0, ..EvalSummary::default() };
+    let proof = EvalSummary {
+        n: 500,
+        valid: 1.0,
+        ..EvalSummary::default()
+    };
     writer
-        .append(Eval { step: 5, set: "test".into(), target: "trained".into(), summary: proof, ..Eval::default() })
+        .append(Eval {
+            step: 5,
+            set: "test".into(),
+            target: "trained".into(),
+            summary: proof,
+            ..Eval::default()
+        })
         .unwrap();
     for step in [5u64, 10, 15, 20] {
         let path = grpo_tui::run::checkpoint_path(run.path(), step);
@@ -483,14 +712,27 @@ fn best_is_the_highest_valid_then_exact_then_latest_of_the_kept() {
     std::fs::create_dir(run.path().join("checkpoints/step-000025")).unwrap(); // without its mark: not whole
     let run_folders = RunFolders::discover(Some(run.path().parent().unwrap()), folder.path());
     let at = |text: &str| {
-        run_folders.find_checkpoint(&RunReference::parse(&format!("{}{text}", run.id()))).map(|(_, step)| step)
+        run_folders
+            .find_checkpoint(&RunReference::parse(&format!("{}{text}", run.id())))
+            .map(|(_, step)| step)
     };
     assert_eq!(at("").unwrap(), 20);
     assert_eq!(at("@best").unwrap(), 20);
     assert_eq!(at("@last").unwrap(), 20);
     assert_eq!(at("@10").unwrap(), 10);
     let missing = at("@25").unwrap_err().to_string();
-    assert!(missing.ends_with("has no checkpoint `25`; there are those of steps 5, 10, 15, 20"), "{missing}");
-    assert_eq!(RunState::read(run.path()).unwrap().best_step_by(&[0, 5], BestBy::Valid), Some(5));
-    assert_eq!(grpo_tui::run::resolve_checkpoint(&run, At::Last).unwrap(), 20);
+    assert!(
+        missing.ends_with("has no checkpoint `25`; there are those of steps 5, 10, 15, 20"),
+        "{missing}"
+    );
+    assert_eq!(
+        RunState::read(run.path())
+            .unwrap()
+            .best_step_by(&[0, 5], BestBy::Valid),
+        Some(5)
+    );
+    assert_eq!(
+        grpo_tui::run::resolve_checkpoint(&run, At::Last).unwrap(),
+        20
+    );
 }

@@ -32,8 +32,11 @@ use tempfile::TempDir;
 /// A task's folder with this schema and these lines of `task.toml` after its head.
 fn folder_with(schema: &str, lines: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("task.toml"), format!("name = \"sample\"\nschema = \"schema.json\"\n{lines}"))
-        .unwrap();
+    std::fs::write(
+        folder.path().join("task.toml"),
+        format!("name = \"sample\"\nschema = \"schema.json\"\n{lines}"),
+    )
+    .unwrap();
     std::fs::write(folder.path().join("schema.json"), schema).unwrap();
     folder
 }
@@ -70,22 +73,40 @@ fn loaded(files: &[(&str, &str)]) -> Result<(TempDir, Task, Scorer), String> {
 /// A row that a file has, with these fields beside its prompt: `,"expected":1`.
 fn row_of(fields: &str) -> PromptRow {
     let line = format!(r#"{{"messages":[{{"role":"user","content":"u"}}]{fields}}}"#);
-    read_rows("train.jsonl", line.as_bytes()).next().unwrap().unwrap()
+    read_rows("train.jsonl", line.as_bytes())
+        .next()
+        .unwrap()
+        .unwrap()
 }
 
 /// The same of an object's fields.
 fn row_with(fields: &Value) -> PromptRow {
-    let fields = fields.as_object().unwrap().iter().map(|(key, value)| format!(",{}:{value}", json!(key)));
+    let fields = fields
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, value)| format!(",{}:{value}", json!(key)));
     row_of(&fields.collect::<String>())
 }
 
 /// Tier, failure, and each reason with its place.
 fn shown(score: &Score) -> String {
-    let failure = score.failure.map_or(String::new(), |class| format!(" [{}]", class.name()));
-    let reasons = score.errors.iter().map(|one| format!("; {}:{} {}", one.line, one.column, one.message));
-    format!("{}{failure}{}", score.tier.name(), reasons.collect::<String>())
+    let failure = score
+        .failure
+        .map_or(String::new(), |class| format!(" [{}]", class.name()));
+    let reasons = score
+        .errors
+        .iter()
+        .map(|one| format!("; {}:{} {}", one.line, one.column, one.message));
+    format!(
+        "{}{failure}{}",
+        score.tier.name(),
+        reasons.collect::<String>()
+    )
 }
 
 fn invoice(completion: &str) -> Score {
-    Scorer::new(&Task::embedded("invoice").unwrap()).unwrap().score(completion, None)
+    Scorer::new(&Task::embedded("invoice").unwrap())
+        .unwrap()
+        .score(completion, None)
 }

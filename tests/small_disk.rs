@@ -27,14 +27,26 @@ impl SmallDisk {
     /// Takes all but so many bytes by the file `filler`.
     pub(crate) fn fill(&self, leave: u64) {
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
-        let free = || rustix::fs::statvfs(&self.0).map(|found| found.f_frsize * found.f_bavail).unwrap();
+        let free = || {
+            rustix::fs::statvfs(&self.0)
+                .map(|found| found.f_frsize * found.f_bavail)
+                .unwrap()
+        };
         while free() > leave && std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {}
     }
 }
 
 fn mount(folder: &Path, options: &str) {
-    let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+        .arg(folder)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 impl Drop for SmallDisk {

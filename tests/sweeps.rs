@@ -8,22 +8,45 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::program::{call, copy_tree, json, json_lines, program, small_task, stderr, stdout, until};
+use crate::program::{
+    call, copy_tree, json, json_lines, program, small_task, stderr, stdout, until,
+};
 
 /// Small steps, evaluated after each.
-const FIXED: &str =
-    "--cpu --json --set max_rows=8 --set completions_per_prompt=2 --set prompt_groups_per_step=2 --set eval_every=1";
+const FIXED: &str = "--cpu --json --set max_rows=8 --set completions_per_prompt=2 --set prompt_groups_per_step=2 --set eval_every=1";
 
 fn started(command: &str) -> Vec<&str> {
-    command.split_whitespace().chain(FIXED.split_whitespace()).collect()
+    command
+        .split_whitespace()
+        .chain(FIXED.split_whitespace())
+        .collect()
 }
 
 /// The runs of a folder by name: id, status and tags. A run that was begun twice would be there twice.
 fn runs(folder: &Path) -> BTreeMap<String, (String, String, String)> {
-    let listed = json_lines(&call(folder, &["runs", "list", "--json", "--columns", "tags", "--runs", "runs"]));
+    let listed = json_lines(&call(
+        folder,
+        &[
+            "runs",
+            "list",
+            "--json",
+            "--columns",
+            "tags",
+            "--runs",
+            "runs",
+        ],
+    ));
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let row =
-        |run: &Value| (text(&run["name"]), (text(&run["id"]), text(&run["status"]), text(&run["columns"]["tags"])));
+    let row = |run: &Value| {
+        (
+            text(&run["name"]),
+            (
+                text(&run["id"]),
+                text(&run["status"]),
+                text(&run["columns"]["tags"]),
+            ),
+        )
+    };
     let found: BTreeMap<_, _> = listed.iter().map(row).collect();
     assert_eq!(found.len(), listed.len(), "{listed:?}");
     found
@@ -31,8 +54,11 @@ fn runs(folder: &Path) -> BTreeMap<String, (String, String, String)> {
 
 fn states(document: &Value) -> Vec<String> {
     let settings = document["settings"].as_array().unwrap();
-    let runs = settings.iter().flat_map(|setting| setting["runs"].as_array().unwrap());
-    runs.map(|run| run["state"].as_str().unwrap().to_owned()).collect()
+    let runs = settings
+        .iter()
+        .flat_map(|setting| setting["runs"].as_array().unwrap());
+    runs.map(|run| run["state"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -44,24 +70,39 @@ fn halving_trains_the_best_setting_to_the_end_and_no_other() {
     );
     let document = json(&call(folder.path(), &command));
     let settings = document["settings"].as_array().unwrap();
-    let (kept, pruned): (Vec<&Value>, Vec<&Value>) =
-        settings.iter().partition(|setting| setting["pruned_at"].is_null());
+    let (kept, pruned): (Vec<&Value>, Vec<&Value>) = settings
+        .iter()
+        .partition(|setting| setting["pruned_at"].is_null());
     assert_eq!((kept.len(), pruned.len()), (1, 2), "{document:#}");
-    assert_eq!((&kept[0]["setting"], &kept[0]["runs"][0]["state"]), (&document["best"], &Value::from("finished")));
+    assert_eq!(
+        (&kept[0]["setting"], &kept[0]["runs"][0]["state"]),
+        (&document["best"], &Value::from("finished"))
+    );
     assert_eq!(kept[0]["runs"][0]["measured"]["step"], 3);
     // The worse ones have an eval of the rung, a checkpoint to go on from, and no result on the test set.
     for setting in pruned {
         let run = &setting["runs"][0];
         assert_eq!(
-            (&setting["pruned_at"], &run["measured"]["step"], &run["state"]),
+            (
+                &setting["pruned_at"],
+                &run["measured"]["step"],
+                &run["state"]
+            ),
             (&1.into(), &1.into(), &"pruned".into())
         );
-        let path = folder.path().join("runs").join(run["run"].as_str().unwrap());
+        let path = folder
+            .path()
+            .join("runs")
+            .join(run["run"].as_str().unwrap());
         assert!(
-            path.join("evals/step-000001-eval-trained.jsonl").exists() && path.join("checkpoints/step-000001").exists()
+            path.join("evals/step-000001-eval-trained.jsonl").exists()
+                && path.join("checkpoints/step-000001").exists()
         );
         let evals = crate::program::names(&path.join("evals"));
-        assert!(!evals.iter().any(|name| name.contains("test-trained")), "the test set chooses nothing");
+        assert!(
+            !evals.iter().any(|name| name.contains("test-trained")),
+            "the test set chooses nothing"
+        );
         assert!(run["measured"]["test"].is_null());
     }
     assert!(
@@ -72,13 +113,31 @@ fn halving_trains_the_best_setting_to_the_end_and_no_other() {
         assert!(name.starts_with("lr-00") && tags == "lr", "{name} {tags}");
     }
     let table = fs::read_to_string(folder.path().join("table.md")).unwrap();
-    assert!(table.contains("| pruned at step 1 |") && table.contains("best by the eval set"), "{table}");
-    assert_eq!(fs::read_to_string(folder.path().join("curves.svg")).unwrap().matches("<polyline").count(), 3);
+    assert!(
+        table.contains("| pruned at step 1 |") && table.contains("best by the eval set"),
+        "{table}"
+    );
+    assert_eq!(
+        fs::read_to_string(folder.path().join("curves.svg"))
+            .unwrap()
+            .matches("<polyline")
+            .count(),
+        3
+    );
     // Finished: there is nothing to do, and the table is the same.
-    let again = call(folder.path(), &["sweep", "--resume", "lr", "--runs", "runs", "--json"]);
+    let again = call(
+        folder.path(),
+        &["sweep", "--resume", "lr", "--runs", "runs", "--json"],
+    );
     assert_eq!(json(&again)["settings"], document["settings"]);
-    let shown = stdout(&call(folder.path(), &["sweep", "--show", "lr", "--runs", "runs"]));
-    assert!(shown.contains("lr: sweep of task task, 1 seed; 1 of 3 runs finished, 2 pruned"), "{shown}");
+    let shown = stdout(&call(
+        folder.path(),
+        &["sweep", "--show", "lr", "--runs", "runs"],
+    ));
+    assert!(
+        shown.contains("lr: sweep of task task, 1 seed; 1 of 3 runs finished, 2 pruned"),
+        "{shown}"
+    );
     let listed = stdout(&call(folder.path(), &["sweep", "--list", "--runs", "runs"]));
     assert!(listed.contains("lr    sweep  task     3"), "{listed}");
 }
@@ -88,18 +147,28 @@ fn halving_trains_the_best_setting_to_the_end_and_no_other() {
 fn a_killed_sweep_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let first =
-        started("sweep task --runs runs --name killed --set learning_rate=1e-6,1e-5 --set seed=0..1 --set max_steps=2");
+    let first = started(
+        "sweep task --runs runs --name killed --set learning_rate=1e-6,1e-5 --set seed=0..1 --set max_steps=2",
+    );
     let resume = ["sweep", "--resume", "killed", "--runs", "runs", "--json"];
     let spawn = |arguments: &[&str]| -> Child {
-        program(folder.path(), arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        program(folder.path(), arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
     };
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     // After so many milliseconds: while a run is made, starts, computes, ends.
     for (index, after) in [30, 400, 1500, 2600, 900].into_iter().enumerate() {
         let mut sweep = spawn(if index == 0 { &first } else { &resume });
         if index == 0 {
-            until("the sweep is there", || folder.path().join("runs/.sweeps/killed/sweep.json").exists());
+            until("the sweep is there", || {
+                folder
+                    .path()
+                    .join("runs/.sweeps/killed/sweep.json")
+                    .exists()
+            });
         }
         std::thread::park_timeout(Duration::from_millis(after));
         sweep.kill().unwrap();
@@ -108,78 +177,163 @@ fn a_killed_sweep_loses_nothing() {
             // Every other time its worker dies, too.
             if index % 2 == 1 {
                 let state =
-                    fs::read_to_string(folder.path().join("runs").join(&id).join("state.json")).unwrap_or_default();
-                let pid = serde_json::from_str::<Value>(&state).ok().and_then(|state| state["pid"].as_i64());
-                let held = call(folder.path(), &["runs", "show", &id, "--runs", "runs", "--json"]);
-                let is_active = json(&held)["status"].as_str().is_some_and(|status| status == "running");
+                    fs::read_to_string(folder.path().join("runs").join(&id).join("state.json"))
+                        .unwrap_or_default();
+                let pid = serde_json::from_str::<Value>(&state)
+                    .ok()
+                    .and_then(|state| state["pid"].as_i64());
+                let held = call(
+                    folder.path(),
+                    &["runs", "show", &id, "--runs", "runs", "--json"],
+                );
+                let is_active = json(&held)["status"]
+                    .as_str()
+                    .is_some_and(|status| status == "running");
                 if let Some(pid) = pid.filter(|_| is_active) {
-                    std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+                    std::process::Command::new("kill")
+                        .args(["-9", &pid.to_string()])
+                        .status()
+                        .unwrap();
                 }
             }
-            assert_eq!(seen.entry(name).or_insert_with(|| id.clone()), &id, "a run was begun twice");
+            assert_eq!(
+                seen.entry(name).or_insert_with(|| id.clone()),
+                &id,
+                "a run was begun twice"
+            );
         }
     }
     let document = json(&call(folder.path(), &resume));
     assert_eq!(states(&document), ["finished"; 4], "{document:#}");
     let found = runs(folder.path());
-    assert_eq!(found.keys().collect::<Vec<_>>(), ["killed-001", "killed-002", "killed-003", "killed-004"]);
-    assert!(seen.iter().all(|(name, id)| found[name].0 == *id), "{seen:?} {found:?}");
-    assert!(found.values().all(|(_, status, tags)| status == "finished" && tags == "killed"), "{found:?}");
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        ["killed-001", "killed-002", "killed-003", "killed-004"]
+    );
+    assert!(
+        seen.iter().all(|(name, id)| found[name].0 == *id),
+        "{seen:?} {found:?}"
+    );
+    assert!(
+        found
+            .values()
+            .all(|(_, status, tags)| status == "finished" && tags == "killed"),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn an_interrupted_sweep_is_resumed_and_limits_hold() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let limited = started("sweep task --runs runs --name some --set seed=0..2 --set max_steps=2 --max-runs 1");
+    let limited = started(
+        "sweep task --runs runs --name some --set seed=0..2 --set max_steps=2 --max-runs 1",
+    );
     let output = call(folder.path(), &limited);
-    assert_eq!(states(&json(&output)), ["finished", "not started", "not started"]);
+    assert_eq!(
+        states(&json(&output)),
+        ["finished", "not started", "not started"]
+    );
     assert!(
-        stderr(&output).contains("1 run started (--max-runs)") && stderr(&output).contains("--max-runs N"),
+        stderr(&output).contains("1 run started (--max-runs)")
+            && stderr(&output).contains("--max-runs N"),
         "{}",
         stderr(&output)
     );
     // The time limit is reached before anything starts.
     let resume = |more: &[&str]| -> Output {
-        call(folder.path(), &[&["sweep", "--resume", "some", "--runs", "runs", "--json"], more].concat())
+        call(
+            folder.path(),
+            &[
+                &["sweep", "--resume", "some", "--runs", "runs", "--json"],
+                more,
+            ]
+            .concat(),
+        )
     };
     let output = resume(&["--max-runs", "3", "--max-hours", "0.000001"]);
-    assert_eq!(states(&json(&output)), ["finished", "not started", "not started"]);
+    assert_eq!(
+        states(&json(&output)),
+        ["finished", "not started", "not started"]
+    );
     assert!(stderr(&output).contains("h reached"), "{}", stderr(&output));
     // Ctrl-C stops what computes after its step.
-    let arguments = ["sweep", "--resume", "some", "--runs", "runs", "--json", "--max-hours", "5", "--max-runs", "3"];
-    let mut sweep = program(folder.path(), &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    until("the second run computes", || runs(folder.path()).get("some-002").is_some_and(|run| run.1 == "running"));
-    std::process::Command::new("kill").args(["-INT", &sweep.id().to_string()]).status().unwrap();
+    let arguments = [
+        "sweep",
+        "--resume",
+        "some",
+        "--runs",
+        "runs",
+        "--json",
+        "--max-hours",
+        "5",
+        "--max-runs",
+        "3",
+    ];
+    let mut sweep = program(folder.path(), &arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the second run computes", || {
+        runs(folder.path())
+            .get("some-002")
+            .is_some_and(|run| run.1 == "running")
+    });
+    std::process::Command::new("kill")
+        .args(["-INT", &sweep.id().to_string()])
+        .status()
+        .unwrap();
     assert_eq!(sweep.wait().unwrap().code(), Some(130));
     let (_, status, _) = runs(folder.path())["some-002"].clone();
     assert!(status == "interrupted" || status == "finished", "{status}");
     let document = json(&resume(&[]));
     assert_eq!(states(&document), ["finished"; 3]);
-    assert!(document["settings"][0]["eval"]["spread"] == "interval" && document["seconds"].as_f64().unwrap() > 0.0);
+    assert!(
+        document["settings"][0]["eval"]["spread"] == "interval"
+            && document["seconds"].as_f64().unwrap() > 0.0
+    );
 }
 
 #[test]
 fn a_run_that_fails_is_named_and_not_tried_again_unasked() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let command = started("sweep task --runs runs --name fails --set base_model=tiny,org/missing --set max_steps=1");
+    let command = started(
+        "sweep task --runs runs --name fails --set base_model=tiny,org/missing --set max_steps=1",
+    );
     let output = call(folder.path(), &command);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("fails-002 base_model=org/missing seed=0: failed: "), "{}", stderr(&output));
-    let again = call(folder.path(), &["sweep", "--resume", "fails", "--runs", "runs"]);
+    assert!(
+        stderr(&output).contains("fails-002 base_model=org/missing seed=0: failed: "),
+        "{}",
+        stderr(&output)
+    );
+    let again = call(
+        folder.path(),
+        &["sweep", "--resume", "fails", "--runs", "runs"],
+    );
     let text = String::from_utf8(again.stdout.clone()).unwrap();
     assert!(
-        again.status.code() == Some(1) && text.contains("fails-002 failed: ") && text.contains("org/missing"),
+        again.status.code() == Some(1)
+            && text.contains("fails-002 failed: ")
+            && text.contains("org/missing"),
         "{text}"
     );
-    assert!(text.contains("best by the eval set, of those that finished every seed: base_model=tiny"), "{text}");
+    assert!(
+        text.contains("best by the eval set, of those that finished every seed: base_model=tiny"),
+        "{text}"
+    );
     // A sweep whose first run cannot be made is none.
     let none = call(
         folder.path(),
         &started("sweep task --runs runs --name none --set base_model=org/missing --set seed=0..1"),
     );
-    assert!(none.status.code() == Some(1) && !folder.path().join("runs/.sweeps/none").exists(), "{}", stderr(&none));
+    assert!(
+        none.status.code() == Some(1) && !folder.path().join("runs/.sweeps/none").exists(),
+        "{}",
+        stderr(&none)
+    );
 }
 
 #[test]
@@ -187,23 +341,54 @@ fn a_config_file_is_the_base_of_all_runs_and_is_kept_for_a_resume() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
     let file = folder.path().join("base.toml");
-    fs::write(&file, "[train]\nmax_steps = 1\nlearning_rate = 1e-5\ntemperature = 0.7\nseed = 9\n").unwrap();
-    let command = "sweep task --runs runs --name based --config base.toml --set learning_rate=1e-6,1e-4";
-    call(folder.path(), &[started(command), vec!["--max-runs", "1"]].concat());
+    fs::write(
+        &file,
+        "[train]\nmax_steps = 1\nlearning_rate = 1e-5\ntemperature = 0.7\nseed = 9\n",
+    )
+    .unwrap();
+    let command =
+        "sweep task --runs runs --name based --config base.toml --set learning_rate=1e-6,1e-4";
+    call(
+        folder.path(),
+        &[started(command), vec!["--max-runs", "1"]].concat(),
+    );
     fs::write(&file, "not TOML any more").unwrap();
     let resumed = "sweep --resume based --runs runs --max-runs 2 --json";
-    let document = json(&call(folder.path(), &resumed.split_whitespace().collect::<Vec<_>>()));
+    let document = json(&call(
+        folder.path(),
+        &resumed.split_whitespace().collect::<Vec<_>>(),
+    ));
     assert_eq!(states(&document), ["finished", "finished"], "{document:#}");
     let config = |name: &str| {
-        let path = folder.path().join("runs").join(&runs(folder.path())[name].0).join("run.toml");
-        fs::read_to_string(path).unwrap().parse::<toml::Table>().unwrap()
+        let path = folder
+            .path()
+            .join("runs")
+            .join(&runs(folder.path())[name].0)
+            .join("run.toml");
+        fs::read_to_string(path)
+            .unwrap()
+            .parse::<toml::Table>()
+            .unwrap()
     };
     for (name, rate) in [("based-001", 1e-6), ("based-002", 1e-4)] {
         let run = config(name);
         let (config, sources) = (&run["config"], &run["sources"]);
         assert_eq!(config["learning_rate"].as_float(), Some(rate), "{name}");
-        assert_eq!((config["temperature"].as_float(), config["seed"].as_integer()), (Some(0.7), Some(9)), "{name}");
-        assert_eq!((sources["temperature"].as_str(), sources["learning_rate"].as_str()), (Some("file"), Some("set")));
+        assert_eq!(
+            (
+                config["temperature"].as_float(),
+                config["seed"].as_integer()
+            ),
+            (Some(0.7), Some(9)),
+            "{name}"
+        );
+        assert_eq!(
+            (
+                sources["temperature"].as_str(),
+                sources["learning_rate"].as_str()
+            ),
+            (Some("file"), Some("set"))
+        );
     }
 }
 
@@ -215,40 +400,107 @@ fn wrong_requests_start_nothing() {
         let output = call(folder.path(), &[arguments, &["--runs", "runs"]].concat());
         let text = stderr(&output);
         assert!(!output.status.success(), "{arguments:?}");
-        assert!(expected.iter().all(|part| text.contains(part)), "{arguments:?}: {text}");
+        assert!(
+            expected.iter().all(|part| text.contains(part)),
+            "{arguments:?}: {text}"
+        );
         assert!(!folder.path().join("runs").exists(), "{arguments:?}");
     };
     let sweep = |more: &[&'static str]| [&["sweep", "task"], more].concat();
-    check(&sweep(&["--set", "learning_rat=1,2"]), &["--set learning_rat=1,2", "did you mean `learning_rate`?"]);
-    check(&sweep(&["--set", "learning_rate=1e-5,20"]), &["`20`", "a number from 0 to 10"]);
-    check(&sweep(&["--set", "seed=3..1"]), &["the range is empty", "write 1..3"]);
-    check(&sweep(&["--set", "seed=0..100"]), &["101 runs are more than 100", "--max-runs"]);
+    check(
+        &sweep(&["--set", "learning_rat=1,2"]),
+        &["--set learning_rat=1,2", "did you mean `learning_rate`?"],
+    );
+    check(
+        &sweep(&["--set", "learning_rate=1e-5,20"]),
+        &["`20`", "a number from 0 to 10"],
+    );
+    check(
+        &sweep(&["--set", "seed=3..1"]),
+        &["the range is empty", "write 1..3"],
+    );
+    check(
+        &sweep(&["--set", "seed=0..100"]),
+        &["101 runs are more than 100", "--max-runs"],
+    );
     check(&sweep(&["--set", "max_steps=3"]), &["nothing varies"]);
     check(&sweep(&[]), &["nothing varies"]);
     check(
         &sweep(&["--set", "completions_per_prompt=1,4"]),
-        &["completions_per_prompt=1", "a group of one has zero variance"],
+        &[
+            "completions_per_prompt=1",
+            "a group of one has zero variance",
+        ],
     );
-    check(&sweep(&["--set", "seed=0,1", "--name", "a/b"]), &["`a/b` is not a valid sweep name"]);
-    check(&sweep(&["--set", "learning_rate=1e-5,1e-4", "--set", "max_steps=0", "--halving"]), &["--set max_steps=N"]);
     check(
-        &sweep(&["--set", "learning_rate=1e-5,1e-4", "--set", "max_steps=4", "--halving", "--first-rung", "4"]),
+        &sweep(&["--set", "seed=0,1", "--name", "a/b"]),
+        &["`a/b` is not a valid sweep name"],
+    );
+    check(
+        &sweep(&[
+            "--set",
+            "learning_rate=1e-5,1e-4",
+            "--set",
+            "max_steps=0",
+            "--halving",
+        ]),
+        &["--set max_steps=N"],
+    );
+    check(
+        &sweep(&[
+            "--set",
+            "learning_rate=1e-5,1e-4",
+            "--set",
+            "max_steps=4",
+            "--halving",
+            "--first-rung",
+            "4",
+        ]),
         &["step 4) must be before the last step"],
     );
     check(
-        &sweep(&["--set", "seed=0,1", "--set", "max_steps=4", "--halving", "--first-rung", "1"]),
+        &sweep(&[
+            "--set",
+            "seed=0,1",
+            "--set",
+            "max_steps=4",
+            "--halving",
+            "--first-rung",
+            "1",
+        ]),
         &["several settings besides the seed"],
     );
-    check(&sweep(&["--set", "seed=0,1", "--max-hours", "0"]), &["--max-hours"]);
-    check(&sweep(&["--set", "seed=0,1", "--metric", "loss"]), &["valid, exact, tolerant, parse, reward"]);
+    check(
+        &sweep(&["--set", "seed=0,1", "--max-hours", "0"]),
+        &["--max-hours"],
+    );
+    check(
+        &sweep(&["--set", "seed=0,1", "--metric", "loss"]),
+        &["valid, exact, tolerant, parse, reward"],
+    );
     let file = |text: &str| fs::write(folder.path().join("base.toml"), text).unwrap();
     let with_file = sweep(&["--config", "base.toml", "--set", "seed=0,1"]);
-    check(&with_file, &["--config base.toml: ", "name a TOML file of configuration keys"]);
+    check(
+        &with_file,
+        &[
+            "--config base.toml: ",
+            "name a TOML file of configuration keys",
+        ],
+    );
     file("max_steps = 2\nlearning_rat = 1e-5\n");
-    check(&with_file, &["base.toml line 2: unknown key `learning_rat`; did you mean `learning_rate`?"]);
+    check(
+        &with_file,
+        &["base.toml line 2: unknown key `learning_rat`; did you mean `learning_rate`?"],
+    );
     file("max_steps = 2\nlearning_rate = 20\n");
-    check(&with_file, &["base.toml line 2: `learning_rate` is integer `20`; it must be a number from 0 to 10"]);
-    check(&["study", "group-size", "task", "--config", "base.toml"], &["base.toml line 2: `learning_rate`"]);
+    check(
+        &with_file,
+        &["base.toml line 2: `learning_rate` is integer `20`; it must be a number from 0 to 10"],
+    );
+    check(
+        &["study", "group-size", "task", "--config", "base.toml"],
+        &["base.toml line 2: `learning_rate`"],
+    );
     file("max_steps = \n");
     check(&with_file, &["base.toml line 1: "]);
     for (command, option) in [
@@ -260,13 +512,40 @@ fn wrong_requests_start_nothing() {
         ("study", &["--seeds", "2"]),
     ] {
         for of_existing in [&["--resume", "x"][..], &["--show", "x"], &["--list"]] {
-            check(&[&[command], of_existing, option].concat(), &["cannot be used with"]);
+            check(
+                &[&[command], of_existing, option].concat(),
+                &["cannot be used with"],
+            );
         }
     }
-    check(&["sweep", "--resume", "nothing"], &["no sweep `nothing`", "start one with"]);
-    check(&["study", "group-size", "task", "--set", "seed=1"], &["--seeds N"]);
-    check(&["study", "sync-interval", "task", "--set", "weight_sync_interval=2"], &["sets this key itself"]);
-    check(&["study", "group-size", "task", "--set", "learning_rate=1e-5,1e-4"], &["one value per key"]);
+    check(
+        &["sweep", "--resume", "nothing"],
+        &["no sweep `nothing`", "start one with"],
+    );
+    check(
+        &["study", "group-size", "task", "--set", "seed=1"],
+        &["--seeds N"],
+    );
+    check(
+        &[
+            "study",
+            "sync-interval",
+            "task",
+            "--set",
+            "weight_sync_interval=2",
+        ],
+        &["sets this key itself"],
+    );
+    check(
+        &[
+            "study",
+            "group-size",
+            "task",
+            "--set",
+            "learning_rate=1e-5,1e-4",
+        ],
+        &["one value per key"],
+    );
     let planned = stdout(&call(
         folder.path(),
         &[
@@ -284,47 +563,93 @@ fn wrong_requests_start_nothing() {
         ],
     ));
     assert!(
-        planned.contains("invoice-sweep-004") && planned.contains("2 of 3 settings, sampled with seed 0"),
+        planned.contains("invoice-sweep-004")
+            && planned.contains("2 of 3 settings, sampled with seed 0"),
         "{planned}"
     );
     assert!(!folder.path().join("runs").exists());
     // Of a task without an eval set nothing can be chosen by one.
     let task = folder.path().join("task/task.toml");
-    fs::write(&task, fs::read_to_string(&task).unwrap().replace("eval = \"eval.jsonl\"\n", "")).unwrap();
-    check(&sweep(&["--set", "seed=0,1"]), &["settings are compared on the eval set", "task.toml"]);
+    fs::write(
+        &task,
+        fs::read_to_string(&task)
+            .unwrap()
+            .replace("eval = \"eval.jsonl\"\n", ""),
+    )
+    .unwrap();
+    check(
+        &sweep(&["--set", "seed=0,1"]),
+        &["settings are compared on the eval set", "task.toml"],
+    );
 }
 
 #[test]
 fn a_study_compares_its_settings_with_adjusted_p_values() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let command = started("study sft-vs-grpo task --runs runs --seeds 1 --set max_steps=2 --svg curves.svg");
+    let command =
+        started("study sft-vs-grpo task --runs runs --seeds 1 --set max_steps=2 --svg curves.svg");
     let document = json(&call(folder.path(), &command));
     assert_eq!(states(&document), ["finished"; 7]);
     // GRPO after SFT begins where its half of SFT ended.
-    let id = |setting: usize| document["settings"][setting]["runs"][0]["run"].as_str().unwrap();
-    let config = fs::read_to_string(folder.path().join("runs").join(id(3)).join("run.toml")).unwrap();
+    let id = |setting: usize| {
+        document["settings"][setting]["runs"][0]["run"]
+            .as_str()
+            .unwrap()
+    };
+    let config =
+        fs::read_to_string(folder.path().join("runs").join(id(3)).join("run.toml")).unwrap();
     assert!(config.contains(&format!("{}@", id(2))), "{config}");
     let comparisons = document["comparisons"].as_array().unwrap();
     assert_eq!(comparisons.len(), 12);
     // The base of a run that continues another is that of the first.
-    let start = |setting: usize| document["settings"][setting]["runs"][0]["measured"]["test"]["base_valid"].clone();
+    let start = |setting: usize| {
+        document["settings"][setting]["runs"][0]["measured"]["test"]["base_valid"].clone()
+    };
     let after = &document["settings"][3]["runs"][0]["measured"]["test"];
     let expected = after["valid"].as_f64().unwrap() - start(2).as_f64().unwrap();
-    let found =
-        comparisons.iter().find(|one| one["first"] == "base" && one["second"] == document["settings"][3]["setting"]);
-    assert!((found.unwrap()["valid"]["difference"]["estimate"].as_f64().unwrap() - expected).abs() < 1e-9, "{found:?}");
+    let found = comparisons
+        .iter()
+        .find(|one| one["first"] == "base" && one["second"] == document["settings"][3]["setting"]);
     assert!(
-        comparisons.iter().all(|one| one["valid"]["adjusted_p"].as_f64() >= one["valid"]["p"].as_f64()),
+        (found.unwrap()["valid"]["difference"]["estimate"]
+            .as_f64()
+            .unwrap()
+            - expected)
+            .abs()
+            < 1e-9,
+        "{found:?}"
+    );
+    assert!(
+        comparisons
+            .iter()
+            .all(|one| one["valid"]["adjusted_p"].as_f64() >= one["valid"]["p"].as_f64()),
         "{comparisons:?}"
     );
     let curves = fs::read_to_string(folder.path().join("curves.svg")).unwrap();
-    assert!(curves.contains("2 updates") && curves.contains("convergence"), "{curves}");
+    assert!(
+        curves.contains("2 updates") && curves.contains("convergence"),
+        "{curves}"
+    );
     let name = document["name"].as_str().unwrap();
     let changed = folder.path().join("task/train.jsonl");
-    fs::write(&changed, fs::read_to_string(&changed).unwrap().replace("Ostkaland", "Westkaland") + "\n").unwrap();
-    let refused = call(folder.path(), &["study", "--resume", name, "--runs", "runs"]);
-    assert!(stderr(&refused).contains("has changed since the sweep"), "{}", stderr(&refused));
+    fs::write(
+        &changed,
+        fs::read_to_string(&changed)
+            .unwrap()
+            .replace("Ostkaland", "Westkaland")
+            + "\n",
+    )
+    .unwrap();
+    let refused = call(
+        folder.path(),
+        &["study", "--resume", name, "--runs", "runs"],
+    );
+    assert!(
+        stderr(&refused).contains("has changed since the sweep"),
+        "{}",
+        stderr(&refused)
+    );
 }
 
 #[test]
@@ -335,16 +660,40 @@ fn settings_are_compared_on_all_tasks_of_a_mix() {
     copy_tree(&task, &other);
     let text = fs::read_to_string(task.join("task.toml")).unwrap();
     let name = text.lines().find(|line| line.starts_with("name")).unwrap();
-    fs::write(other.join("task.toml"), text.replace(name, "name = \"other\"")).unwrap();
-    let command = started("study binary-vs-tiered task other --mix 2:1 --runs runs --seeds 1 --set max_steps=1");
+    fs::write(
+        other.join("task.toml"),
+        text.replace(name, "name = \"other\""),
+    )
+    .unwrap();
+    let command = started(
+        "study binary-vs-tiered task other --mix 2:1 --runs runs --seeds 1 --set max_steps=1",
+    );
     let document = json(&call(folder.path(), &command));
     assert_eq!(states(&document), ["finished"; 2]);
     // The prompts of both test sets are compared.
     let prompts = document["comparisons"][0]["valid"]["n"].as_u64().unwrap();
     let measured = &document["settings"][0]["runs"][0];
-    let names: Vec<String> = document["task"].as_str().unwrap().split(' ').map(str::to_owned).collect();
+    let names: Vec<String> = document["task"]
+        .as_str()
+        .unwrap()
+        .split(' ')
+        .map(str::to_owned)
+        .collect();
     assert_eq!((names.len(), prompts > 0), (2, true), "{document:#}");
-    assert_eq!(measured["measured"]["curve"].as_array().unwrap().len(), 2, "{measured:#}");
-    let refused = call(folder.path(), &["sweep", "task", "--mix", "2:1", "--set", "seed=0,1", "--runs", "runs"]);
-    assert!(stderr(&refused).contains("--mix 2:1: needs several tasks"), "{}", stderr(&refused));
+    assert_eq!(
+        measured["measured"]["curve"].as_array().unwrap().len(),
+        2,
+        "{measured:#}"
+    );
+    let refused = call(
+        folder.path(),
+        &[
+            "sweep", "task", "--mix", "2:1", "--set", "seed=0,1", "--runs", "runs",
+        ],
+    );
+    assert!(
+        stderr(&refused).contains("--mix 2:1: needs several tasks"),
+        "{}",
+        stderr(&refused)
+    );
 }

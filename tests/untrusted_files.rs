@@ -15,9 +15,15 @@ use crate::program::{SHORT, call, copy_tree, program, sample_data, small_task, s
 fn refused(output: &Output, parts: &[&str]) {
     let messages = stderr(output) + &String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{messages}");
-    assert!(!messages.contains("root-only"), "what is outside was quoted: {messages}");
+    assert!(
+        !messages.contains("root-only"),
+        "what is outside was quoted: {messages}"
+    );
     for part in parts {
-        assert!(messages.contains(part), "{part:?} is missing in: {messages}");
+        assert!(
+            messages.contains(part),
+            "{part:?} is missing in: {messages}"
+        );
     }
 }
 
@@ -29,14 +35,51 @@ fn a_task_cannot_lead_out_of_its_folder() {
     let quoted = format!("{absolute:?}");
     let (link, path) = ("is a link to ", "is outside the task's folder");
     for (file, what, parts) in [
-        ("task.toml", Replaced("\"train.jsonl\"", &quoted), &[absolute, path, "copy the file into the folder"][..]),
-        ("task.toml", Replaced("\"eval.jsonl\"", "\"../secret\""), &["\"../secret\"", path]),
-        ("task.toml", Replaced("\"completions.jsonl\"", "\"x/../../secret\""), &["\"x/../../secret\"", path]),
-        ("task.toml", Replaced("\"generator.toml\"", "\"../secret\""), &["\"../secret\"", path]),
-        ("task.toml", Replaced("\"schema.json\"", "\"../secret\""), &["\"../secret\"", path]),
-        ("task.toml", Replaced("\"train.jsonl\"", "\"up/secret\""), &["\"up/secret\"", link]),
-        ("train.jsonl", LinkTo("../secret"), &["\"train.jsonl\"", link, "secret", "replace the link by a copy"]),
-        ("schema.json", LinkTo("../secret"), &["\"schema.json\"", link]),
+        (
+            "task.toml",
+            Replaced("\"train.jsonl\"", &quoted),
+            &[absolute, path, "copy the file into the folder"][..],
+        ),
+        (
+            "task.toml",
+            Replaced("\"eval.jsonl\"", "\"../secret\""),
+            &["\"../secret\"", path],
+        ),
+        (
+            "task.toml",
+            Replaced("\"completions.jsonl\"", "\"x/../../secret\""),
+            &["\"x/../../secret\"", path],
+        ),
+        (
+            "task.toml",
+            Replaced("\"generator.toml\"", "\"../secret\""),
+            &["\"../secret\"", path],
+        ),
+        (
+            "task.toml",
+            Replaced("\"schema.json\"", "\"../secret\""),
+            &["\"../secret\"", path],
+        ),
+        (
+            "task.toml",
+            Replaced("\"train.jsonl\"", "\"up/secret\""),
+            &["\"up/secret\"", link],
+        ),
+        (
+            "train.jsonl",
+            LinkTo("../secret"),
+            &[
+                "\"train.jsonl\"",
+                link,
+                "secret",
+                "replace the link by a copy",
+            ],
+        ),
+        (
+            "schema.json",
+            LinkTo("../secret"),
+            &["\"schema.json\"", link],
+        ),
         ("task.toml", LinkTo("../secret"), &["\"task.toml\"", link]),
     ] {
         let _ = fs::remove_dir_all(folder.path().join("task"));
@@ -54,7 +97,11 @@ fn a_task_cannot_lead_out_of_its_folder() {
         ] {
             refused(&call(folder.path(), arguments), parts);
         }
-        assert_eq!(fs::read_to_string(&outside).unwrap(), "root-only: first line\n", "what is outside was written");
+        assert_eq!(
+            fs::read_to_string(&outside).unwrap(),
+            "root-only: first line\n",
+            "what is outside was written"
+        );
         assert!(!folder.path().join("runs").exists(), "a run was made of it");
     }
 }
@@ -65,9 +112,16 @@ fn a_set_is_built_inside_and_never_over_another_file() {
     let task = small_task(folder.path());
     let text = fs::read_to_string(task.join("task.toml")).unwrap();
     for file in ["task.toml", "schema.json", "./generator.toml", "eval.jsonl"] {
-        fs::write(task.join("task.toml"), text.replacen("\"train.jsonl\"", &format!("{file:?}"), 1)).unwrap();
+        fs::write(
+            task.join("task.toml"),
+            text.replacen("\"train.jsonl\"", &format!("{file:?}"), 1),
+        )
+        .unwrap();
         let before = fs::read(task.join(file)).unwrap();
-        refused(&call(folder.path(), &["dataset", "build", "task"]), &["is named twice", "its own file"]);
+        refused(
+            &call(folder.path(), &["dataset", "build", "task"]),
+            &["is named twice", "its own file"],
+        );
         assert_eq!(fs::read(task.join(file)).unwrap(), before);
     }
     fs::write(task.join("task.toml"), text).unwrap();
@@ -76,15 +130,28 @@ fn a_set_is_built_inside_and_never_over_another_file() {
     fs::create_dir(&out).unwrap();
     fs::write(folder.path().join("secret"), "root-only").unwrap();
     symlink("../secret", out.join("train.jsonl")).unwrap();
-    refused(&call(folder.path(), &["dataset", "build", "task", "--out", "out"]), &["\"train.jsonl\"", "is a link to "]);
     refused(
-        &call(folder.path(), &["dataset", "build", "task", "--out", "out", "--check"]),
+        &call(folder.path(), &["dataset", "build", "task", "--out", "out"]),
         &["\"train.jsonl\"", "is a link to "],
     );
-    assert_eq!(fs::read_to_string(folder.path().join("secret")).unwrap(), "root-only");
+    refused(
+        &call(
+            folder.path(),
+            &["dataset", "build", "task", "--out", "out", "--check"],
+        ),
+        &["\"train.jsonl\"", "is a link to "],
+    );
+    assert_eq!(
+        fs::read_to_string(folder.path().join("secret")).unwrap(),
+        "root-only"
+    );
     fs::remove_file(out.join("train.jsonl")).unwrap();
     let built = call(folder.path(), &["dataset", "build", "task", "--out", "out"]);
-    assert!(built.status.success() && out.join("train.jsonl").is_file(), "{}", stderr(&built));
+    assert!(
+        built.status.success() && out.join("train.jsonl").is_file(),
+        "{}",
+        stderr(&built)
+    );
 }
 
 #[test]
@@ -95,7 +162,11 @@ fn links_inside_a_task_are_followed() {
     fs::rename(task.join("train.jsonl"), task.join("sets/one.jsonl")).unwrap();
     symlink("sets/one.jsonl", task.join("train.jsonl")).unwrap();
     let output = call(folder.path(), &["task", "check", "task"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 #[test]
@@ -105,17 +176,32 @@ fn a_fifo_of_a_task_or_a_model_is_no_file() {
     for file in ["schema.json", "train.jsonl", "completions.jsonl"] {
         let _ = fs::remove_dir_all(folder.path().join("task"));
         damage(&small_task(folder.path()).join(file), &Fifo);
-        refused(&call(folder.path(), &["task", "check", "task"]), &[file, what, "put a regular file there"]);
+        refused(
+            &call(folder.path(), &["task", "check", "task"]),
+            &[file, what, "put a regular file there"],
+        );
     }
     fs::remove_dir_all(folder.path().join("task")).unwrap();
     small_task(folder.path());
     let model = folder.path().join("model");
-    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+    for file in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model.safetensors",
+    ] {
         copy_tree(&sample_data("models/tiny"), &model);
         damage(&model.join(file), &Fifo);
-        let output = call(folder.path(), &["eval", "task", "--model", "base=model", "--on", "eval"]);
+        let output = call(
+            folder.path(),
+            &["eval", "task", "--model", "base=model", "--on", "eval"],
+        );
         assert_eq!(output.status.code(), Some(1), "{file}: {}", stderr(&output));
-        assert!(stderr(&output).contains(file), "{file}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(file),
+            "{file}: {}",
+            stderr(&output)
+        );
         fs::remove_dir_all(&model).unwrap();
     }
 }
@@ -129,9 +215,16 @@ fn a_panic_caused_by_a_model_is_an_error_of_that_model() {
     let model = folder.path().join("model");
     copy_tree(&sample_data("models/tiny"), &model);
     let check = |parts: &[&str]| {
-        let output = call(folder.path(), &["eval", "task", "--model", "base=model", "--on", "eval"]);
+        let output = call(
+            folder.path(),
+            &["eval", "task", "--model", "base=model", "--on", "eval"],
+        );
         refused(&output, parts);
-        assert!(!stderr(&output).contains("hit a bug"), "{}", stderr(&output));
+        assert!(
+            !stderr(&output).contains("hit a bug"),
+            "{}",
+            stderr(&output)
+        );
     };
     let tokenizer = fs::read_to_string(model.join("tokenizer.json")).unwrap();
     let mut damaged: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
@@ -139,15 +232,27 @@ fn a_panic_caused_by_a_model_is_an_error_of_that_model() {
     fs::write(model.join("tokenizer.json"), damaged.to_string()).unwrap();
     check(&["tokenizer.json: cannot encode a text: tokenizer failed"]);
     fs::write(model.join("tokenizer.json"), tokenizer).unwrap();
-    fs::write(model.join("chat_template.jinja"), "{{ range(1, -1, -9223372036854775808) | list }}").unwrap();
-    check(&["chat_template.jinja: chat template: the template engine failed: attempt to negate with overflow"]);
+    fs::write(
+        model.join("chat_template.jinja"),
+        "{{ range(1, -1, -9223372036854775808) | list }}",
+    )
+    .unwrap();
+    check(&[
+        "chat_template.jinja: chat template: the template engine failed: attempt to negate with overflow",
+    ]);
 }
 
 #[test]
 fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
     let folder = tempfile::tempdir().unwrap();
-    let (id, damaged) = ("20261120-143041-invoice-6sx3dn", folder.path().join("runs/damaged"));
-    copy_tree(&sample_data("finished-run"), &folder.path().join("runs").join(id));
+    let (id, damaged) = (
+        "20261120-143041-invoice-6sx3dn",
+        folder.path().join("runs/damaged"),
+    );
+    copy_tree(
+        &sample_data("finished-run"),
+        &folder.path().join("runs").join(id),
+    );
     copy_tree(&sample_data("finished-run"), &damaged);
     for file in [
         "run.toml",
@@ -164,11 +269,21 @@ fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
         damage(&damaged.join(file), &Fifo);
         let listed = call(folder.path(), &["runs", "list", "--runs", "runs"]);
         let messages = String::from_utf8_lossy(&listed.stdout).into_owned();
-        assert!(listed.status.success() && messages.contains(id), "{file}: {messages}{}", stderr(&listed));
+        assert!(
+            listed.status.success() && messages.contains(id),
+            "{file}: {messages}{}",
+            stderr(&listed)
+        );
         for verb in ["show", "export", "attach"] {
-            call(folder.path(), &["runs", verb, "runs/damaged", "--runs", "runs"]);
+            call(
+                folder.path(),
+                &["runs", verb, "runs/damaged", "--runs", "runs"],
+            );
         }
-        call(folder.path(), &["train", "--runs", "runs", "--resume", "runs/damaged"]);
+        call(
+            folder.path(),
+            &["train", "--runs", "runs", "--resume", "runs/damaged"],
+        );
         fs::remove_file(damaged.join(file)).unwrap();
         if let Some(bytes) = original {
             fs::write(damaged.join(file), bytes).unwrap();
@@ -182,11 +297,25 @@ fn completions_have_lines_that_end_and_may_begin_with_a_mark() {
     let task = small_task(folder.path());
     let text = fs::read(task.join("completions.jsonl")).unwrap();
     let plain = call(folder.path(), &["score", "task", "--json"]);
-    fs::write(task.join("completions.jsonl"), ["\u{feff}".as_bytes(), &text].concat()).unwrap();
+    fs::write(
+        task.join("completions.jsonl"),
+        ["\u{feff}".as_bytes(), &text].concat(),
+    )
+    .unwrap();
     let marked = call(folder.path(), &["score", "task", "--json"]);
-    assert!(marked.status.success() && marked.stdout == plain.stdout, "{}", stderr(&marked));
-    let endless = call(folder.path(), &["score", "task", "--completions", "/dev/zero"]);
-    refused(&endless, &["/dev/zero line 1: longer than 64 MiB; write one JSON object per line"]);
+    assert!(
+        marked.status.success() && marked.stdout == plain.stdout,
+        "{}",
+        stderr(&marked)
+    );
+    let endless = call(
+        folder.path(),
+        &["score", "task", "--completions", "/dev/zero"],
+    );
+    refused(
+        &endless,
+        &["/dev/zero line 1: longer than 64 MiB; write one JSON object per line"],
+    );
 }
 
 #[test]
@@ -197,9 +326,25 @@ fn an_argument_that_is_not_utf8_is_recorded_as_it_can_be() {
     let mut training = program(folder.path(), &[&["train", "task"], &SHORT[..]].concat());
     let output = training.arg("--runs").arg(runs).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    let run = fs::read_dir(folder.path().join(runs)).unwrap().next().unwrap().unwrap().path();
-    assert!(fs::read_to_string(run.join("run.toml")).unwrap().contains("r\u{fffd}ns"));
+    let run = fs::read_dir(folder.path().join(runs))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    assert!(
+        fs::read_to_string(run.join("run.toml"))
+            .unwrap()
+            .contains("r\u{fffd}ns")
+    );
     // What names a task, a model or a key is text.
-    let refused = program(folder.path(), &["score"]).arg(runs).output().unwrap();
-    assert!(refused.status.code() == Some(2) && stderr(&refused).contains("UTF-8"), "{}", stderr(&refused));
+    let refused = program(folder.path(), &["score"])
+        .arg(runs)
+        .output()
+        .unwrap();
+    assert!(
+        refused.status.code() == Some(2) && stderr(&refused).contains("UTF-8"),
+        "{}",
+        stderr(&refused)
+    );
 }

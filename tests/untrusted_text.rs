@@ -17,7 +17,8 @@ const HOSTILE: &str = "x\u{1b}[2J\u{7}\u{9b}31m\r\u{202e}\u{2066}\u{7f}\nFORGED\
 
 /// Words that the program itself reads back; whoever writes a hostile file keeps them.
 const KEPT: [&str; 13] = [
-    "kind", "status", "level", "rule", "set", "target", "file", "tier", "tiers", "verb", "boot_id", "failure", "signal",
+    "kind", "status", "level", "rule", "set", "target", "file", "tier", "tiers", "verb", "boot_id",
+    "failure", "signal",
 ];
 
 /// Every other text of a document with `text` behind it.
@@ -39,7 +40,11 @@ fn poison_lines(path: &Path, text: &str) {
         poison(&mut value, text);
         format!("{value}\n")
     };
-    let lines: String = fs::read_to_string(path).unwrap().lines().map(poisoned).collect();
+    let lines: String = fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(poisoned)
+        .collect();
     fs::write(path, lines).unwrap();
 }
 
@@ -49,15 +54,26 @@ fn run(here: &Path, id: &str, text: &str) {
     copy_tree(&sample_data("finished-run"), &folder);
     let path = folder.join("run.toml");
     let mut file: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
-    for name in ["name", "task", "task_origin", "host", "model_digest", "created"] {
+    for name in [
+        "name",
+        "task",
+        "task_origin",
+        "host",
+        "model_digest",
+        "created",
+    ] {
         file[name] = format!("{}{text}", file[name].as_str().unwrap()).into();
     }
     file["id"] = format!("{id}{text}").into();
     file["argv"].as_array_mut().unwrap().push(text.into());
     file["config"]["base_model"] = format!("tiny{text}").into();
-    file["task_files"].as_table_mut().unwrap().insert(text.to_owned(), text.into());
+    file["task_files"]
+        .as_table_mut()
+        .unwrap()
+        .insert(text.to_owned(), text.into());
     fs::write(&path, file.to_string()).unwrap();
-    let mut state: Value = serde_json::from_slice(&fs::read(folder.join("state.json")).unwrap()).unwrap();
+    let mut state: Value =
+        serde_json::from_slice(&fs::read(folder.join("state.json")).unwrap()).unwrap();
     poison(&mut state, text);
     fs::write(folder.join("state.json"), state.to_string()).unwrap();
     poison_lines(&folder.join("events.jsonl"), text);
@@ -77,7 +93,10 @@ fn run(here: &Path, id: &str, text: &str) {
         event["t"] = 1_795_185_059_633_u64.into();
         log.push_str(&format!("{event}\n"));
     }
-    log.push_str(&format!("{{\"v\":1,\"seq\":336,\"t\":1,\"kind\":\"step\",\"step\":{}}}\n", json!(text)));
+    log.push_str(&format!(
+        "{{\"v\":1,\"seq\":336,\"t\":1,\"kind\":\"step\",\"step\":{}}}\n",
+        json!(text)
+    ));
     fs::write(folder.join("events.jsonl"), log).unwrap();
     for entry in fs::read_dir(folder.join("evals")).unwrap() {
         poison_lines(&entry.unwrap().path(), text);
@@ -129,7 +148,12 @@ impl Calls<'_> {
     fn call(&mut self, arguments: &[&str]) -> [String; 2] {
         self.called.insert(arguments[0].to_owned());
         let output = call(self.here, arguments);
-        assert_ne!(output.status.code(), Some(101), "{arguments:?}: {}", stderr(&output));
+        assert_ne!(
+            output.status.code(),
+            Some(101),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
         shown(&output)
     }
 
@@ -137,9 +161,14 @@ impl Calls<'_> {
     fn check(&mut self, arguments: &[&str]) -> String {
         let [out, error] = self.call(arguments);
         for text in [&out, &error] {
-            let found = text.char_indices().find(|(_, letter)| *letter != '\n' && is_control(*letter));
+            let found = text
+                .char_indices()
+                .find(|(_, letter)| *letter != '\n' && is_control(*letter));
             assert_eq!(found, None, "{arguments:?}: {text}");
-            assert!(!text.lines().any(|line| line.starts_with("FORGED")), "{arguments:?}: {text}");
+            assert!(
+                !text.lines().any(|line| line.starts_with("FORGED")),
+                "{arguments:?}: {text}"
+            );
         }
         out + &error
     }
@@ -149,13 +178,22 @@ impl Calls<'_> {
 fn no_control_character_of_others_reaches_the_terminal() {
     let work = tempfile::tempdir().unwrap();
     let here = work.path();
-    let mut calls = Calls { here, called: BTreeSet::new() };
+    let mut calls = Calls {
+        here,
+        called: BTreeSet::new(),
+    };
 
     run(here, "20261120-143041-invoice-aaaaaa", HOSTILE);
     run(here, "20261120-143041-invoice-bbbbbb", HOSTILE);
-    let unreadable = here.join("runs").join(format!("20261120-143041-{HOSTILE}-cccccc"));
+    let unreadable = here
+        .join("runs")
+        .join(format!("20261120-143041-{HOSTILE}-cccccc"));
     fs::create_dir(&unreadable).unwrap();
-    fs::write(unreadable.join("run.toml"), format!("version = {}\n", json!(HOSTILE))).unwrap();
+    fs::write(
+        unreadable.join("run.toml"),
+        format!("version = {}\n", json!(HOSTILE)),
+    )
+    .unwrap();
     let hostile: [&[&str]; 14] = [
         &["list", "--sort", HOSTILE],
         &["list", "--where", &format!("{HOSTILE}>1")],
@@ -178,17 +216,28 @@ fn no_control_character_of_others_reaches_the_terminal() {
     for file in ["run.html", "versus.html"] {
         let page = fs::read_to_string(here.join(file)).unwrap();
         assert!(
-            page.contains("␛[2J") && !page.contains(|letter| !['\n', '\t'].contains(&letter) && is_control(letter)),
+            page.contains("␛[2J")
+                && !page.contains(|letter| !['\n', '\t'].contains(&letter) && is_control(letter)),
             "{page}"
         );
     }
     // What is shown of a note, on one line; and as JSON it is what it was.
     let [page, _] = calls.call(&["runs", "show", A]);
-    assert!(page.contains("note         x␛[2J␇\u{fffd}31m␍\u{fffd}\u{fffd}\u{fffd}␊FORGED y\n"), "{page}");
+    assert!(
+        page.contains("note         x␛[2J␇\u{fffd}31m␍\u{fffd}\u{fffd}\u{fffd}␊FORGED y\n"),
+        "{page}"
+    );
     let [document, _] = calls.call(&["runs", "show", A, "--json"]);
     let document: Value = serde_json::from_str(&document).unwrap();
     // The last note is the one that `annotate` has just taken, without control characters.
-    assert!(document["notes"].as_array().unwrap().contains(&json!(HOSTILE)), "{}", document["notes"]);
+    assert!(
+        document["notes"]
+            .as_array()
+            .unwrap()
+            .contains(&json!(HOSTILE)),
+        "{}",
+        document["notes"]
+    );
     assert_eq!(document["host"], json!(format!("workstation{HOSTILE}")));
     let [csv, _] = calls.call(&["runs", "export", A, "--csv"]);
     assert!(csv.lines().next().unwrap().contains(",\"'=x␛"), "{csv}");
@@ -198,11 +247,17 @@ fn no_control_character_of_others_reaches_the_terminal() {
     fs::rename(small_task(here), &task).unwrap();
     // JSON leaves DEL as it is, TOML refuses it raw.
     let title = json!(HOSTILE).to_string().replace('\u{7f}', "\\u007f");
-    let text = fs::read_to_string(task.join("task.toml")).unwrap().replace("\"Invoices to JSON\"", &title);
+    let text = fs::read_to_string(task.join("task.toml"))
+        .unwrap()
+        .replace("\"Invoices to JSON\"", &title);
     fs::write(task.join("task.toml"), text).unwrap();
-    let mut schema: Value = serde_json::from_slice(&fs::read(task.join("schema.json")).unwrap()).unwrap();
+    let mut schema: Value =
+        serde_json::from_slice(&fs::read(task.join("schema.json")).unwrap()).unwrap();
     schema["properties"][HOSTILE] = json!({"const": HOSTILE});
-    schema["required"].as_array_mut().unwrap().push(json!(HOSTILE));
+    schema["required"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!(HOSTILE));
     fs::write(task.join("schema.json"), schema.to_string()).unwrap();
     for file in ["train.jsonl", "eval.jsonl", "eval-large.jsonl"] {
         let rows = fs::read_to_string(task.join(file)).unwrap();
@@ -228,14 +283,18 @@ fn no_control_character_of_others_reaches_the_terminal() {
     .unwrap();
     let model = here.join(format!("model {HOSTILE}"));
     copy_tree(&sample_data("models/tiny"), &model);
-    let mut tokenizer: Value = serde_json::from_slice(&fs::read(model.join("tokenizer_config.json")).unwrap()).unwrap();
+    let mut tokenizer: Value =
+        serde_json::from_slice(&fs::read(model.join("tokenizer_config.json")).unwrap()).unwrap();
     tokenizer["chat_template"] = format!("{{{{ raise_exception({}) }}}}", json!(HOSTILE)).into();
     fs::write(model.join("tokenizer_config.json"), tokenizer.to_string()).unwrap();
     let other = here.join(format!("other {HOSTILE}"));
     copy_tree(&model, &other);
     let config = fs::read_to_string(other.join("config.json"))
         .unwrap()
-        .replace("Qwen3ForCausalLM", &json!(HOSTILE).to_string().replace('"', ""));
+        .replace(
+            "Qwen3ForCausalLM",
+            &json!(HOSTILE).to_string().replace('"', ""),
+        );
     fs::write(other.join("config.json"), config).unwrap();
     let [task, model, other] = [&task, &model, &other].map(|path| path.to_str().unwrap());
     let short = ["--max-completion-tokens", "4"];
@@ -251,8 +310,21 @@ fn no_control_character_of_others_reaches_the_terminal() {
         &["score", task],
         &["score", task, "--json"],
         &["score", task, "--completions", HOSTILE],
-        &["sample", task, "--model", "tiny", "--n", "1", "--temperature", "10", short[0], "64"],
-        &["sample", task, "--model", "tiny", "--n", "1", short[0], short[1], "--json"],
+        &[
+            "sample",
+            task,
+            "--model",
+            "tiny",
+            "--n",
+            "1",
+            "--temperature",
+            "10",
+            short[0],
+            "64",
+        ],
+        &[
+            "sample", task, "--model", "tiny", "--n", "1", short[0], short[1], "--json",
+        ],
         &["sample", task, "--model", model],
         &["sample", task, "--model", "tiny", "--prompt", HOSTILE],
         &[
@@ -267,7 +339,9 @@ fn no_control_character_of_others_reaches_the_terminal() {
             "--html",
             "eval.html",
         ],
-        &["eval", task, "--model", "tiny", "--on", "eval", short[0], short[1], "--json"],
+        &[
+            "eval", task, "--model", "tiny", "--on", "eval", short[0], short[1], "--json",
+        ],
         &["eval", task, "--model", model],
         &["train", task, "--model", model, "--runs", "new"],
         &["train", task, "--model", other, "--runs", "new"],
@@ -281,7 +355,9 @@ fn no_control_character_of_others_reaches_the_terminal() {
         #[cfg(feature = "parity")]
         &["model", "check", model, "--tokens", "4"],
         &["model", "log-probs", model, "--token-ids", "1,2", "--json"],
-        &["model", "export", "--model", other, "--merged", "--out", "exported"],
+        &[
+            "model", "export", "--model", other, "--merged", "--out", "exported",
+        ],
         &["model", "pull", "bad/name/x"],
         &["pull", HOSTILE],
         &["serve", other, "--listen", "0.0.0.0:0"],
@@ -298,44 +374,92 @@ fn no_control_character_of_others_reaches_the_terminal() {
     ] {
         let text = calls.check(arguments);
         if arguments.contains(&model) && ["sample", "eval", "train"].contains(&arguments[0]) {
-            assert!(text.contains("refuses these messages: x␛[2J"), "{arguments:?}: {text}");
+            assert!(
+                text.contains("refuses these messages: x␛[2J"),
+                "{arguments:?}: {text}"
+            );
         }
     }
     assert!(!here.join("new").exists(), "a run was made");
     let [scores, _] = calls.call(&["score", task, "--json"]);
-    let warning = serde_json::from_str::<Value>(scores.lines().nth(1).unwrap()).unwrap()["warnings"][0].clone();
-    assert_eq!(warning, json!(format!("unknown prompt_id {HOSTILE:?}: no expected answer to compare with")));
+    let warning =
+        serde_json::from_str::<Value>(scores.lines().nth(1).unwrap()).unwrap()["warnings"][0]
+            .clone();
+    assert_eq!(
+        warning,
+        json!(format!(
+            "unknown prompt_id {HOSTILE:?}: no expected answer to compare with"
+        ))
+    );
 
     // A new subcommand gets its line above.
     let [help, _] = calls.call(&["help"]);
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let commands: BTreeSet<String> =
-        commands.filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()).map(str::to_owned).collect();
-    assert!(commands.len() > 10 && commands.is_subset(&calls.called), "{commands:?} {:?}", calls.called);
+    let commands = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty());
+    let commands: BTreeSet<String> = commands
+        .filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        commands.len() > 10 && commands.is_subset(&calls.called),
+        "{commands:?} {:?}",
+        calls.called
+    );
 }
 
 #[test]
 fn secrets_leave_no_run_folder() {
     let work = tempfile::tempdir().unwrap();
     let here = work.path();
-    let mut calls = Calls { here, called: BTreeSet::new() };
+    let mut calls = Calls {
+        here,
+        called: BTreeSet::new(),
+    };
     // Made up, and put together here so that no scanner takes this file for a leak.
     let token = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
-    run(here, "20261120-143041-invoice-aaaaaa", &format!(" {token} "));
-    run(here, "20261120-143041-invoice-bbbbbb", &format!(" {token} "));
-    for arguments in READERS.into_iter().chain([&["annotate", A, "x"][..], &["export", A, "--html", "-"]]) {
+    run(
+        here,
+        "20261120-143041-invoice-aaaaaa",
+        &format!(" {token} "),
+    );
+    run(
+        here,
+        "20261120-143041-invoice-bbbbbb",
+        &format!(" {token} "),
+    );
+    for arguments in READERS
+        .into_iter()
+        .chain([&["annotate", A, "x"][..], &["export", A, "--html", "-"]])
+    {
         let [out, error] = calls.call(&[&["runs", "--runs", "runs"], arguments].concat());
         let whole = format!("{out}{error}");
         // Sixteen characters of it are more than a mask shows.
-        assert!(!whole.contains(&token[4..20]) && !whole.contains(&token[24..]), "{arguments:?}: {whole}");
+        assert!(
+            !whole.contains(&token[4..20]) && !whole.contains(&token[24..]),
+            "{arguments:?}: {whole}"
+        );
         // The frozen task has none.
-        let is_export =
-            ["list", "show", "compare", "export"].contains(&arguments[0]) && !arguments.contains(&"--prompts");
-        assert!(!is_export || whole.contains("secrets are masked"), "{arguments:?}: {whole}");
+        let is_export = ["list", "show", "compare", "export"].contains(&arguments[0])
+            && !arguments.contains(&"--prompts");
+        assert!(
+            !is_export || whole.contains("secrets are masked"),
+            "{arguments:?}: {whole}"
+        );
     }
-    for file in ["run.html", "versus.html", "promoted/provenance.json", "promoted/README.md"] {
+    for file in [
+        "run.html",
+        "versus.html",
+        "promoted/provenance.json",
+        "promoted/README.md",
+    ] {
         let text = fs::read_to_string(here.join(file)).unwrap();
-        assert!(text.contains("ghp_…(40 characters)") && !text.contains(&token[4..20]), "{file}: {text}");
+        assert!(
+            text.contains("ghp_…(40 characters)") && !text.contains(&token[4..20]),
+            "{file}: {text}"
+        );
     }
 }
 
@@ -343,21 +467,54 @@ fn secrets_leave_no_run_folder() {
 fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
     let work = tempfile::tempdir().unwrap();
     let here = work.path();
-    copy_tree(&sample_data("finished-run"), &here.join("runs/20261120-143041-invoice-6sx3dn"));
+    copy_tree(
+        &sample_data("finished-run"),
+        &here.join("runs/20261120-143041-invoice-6sx3dn"),
+    );
     small_task(here);
     let run = "runs/20261120-143041-invoice-6sx3dn";
-    let eval = ["eval", "task", "--model", "tiny", "--on", "eval", "--max-completion-tokens", "4"];
+    let eval = [
+        "eval",
+        "task",
+        "--model",
+        "tiny",
+        "--on",
+        "eval",
+        "--max-completion-tokens",
+        "4",
+    ];
     for (arguments, titles) in [
-        (&["runs", "export", run][..], &["<h1>invoices, small adapters</h1>"][..]),
+        (
+            &["runs", "export", run][..],
+            &["<h1>invoices, small adapters</h1>"][..],
+        ),
         (&["runs", "versus", run], &["<h1>base vs step 30</h1>"]),
-        (&eval, &["<h1>tiny</h1>", "4 answers; ", "<h2>not valid: 4 of 4 shown</h2>"]),
-        (&[&eval[..], &["--model", "other=tiny"]].concat(), &["<h1>tiny vs other</h1>", "4 answers side by side; "]),
+        (
+            &eval,
+            &[
+                "<h1>tiny</h1>",
+                "4 answers; ",
+                "<h2>not valid: 4 of 4 shown</h2>",
+            ],
+        ),
+        (
+            &[&eval[..], &["--model", "other=tiny"]].concat(),
+            &["<h1>tiny vs other</h1>", "4 answers side by side; "],
+        ),
     ] {
         let _ = fs::remove_file(here.join("o.html"));
         let with = |more: &[&str]| call(here, &[arguments, &["--html", "o.html"], more].concat());
         let written = with(&[]);
-        assert!(written.status.success(), "{arguments:?}: {}", stderr(&written));
-        assert!(stderr(&written).contains("no secrets found"), "{arguments:?}: {}", stderr(&written));
+        assert!(
+            written.status.success(),
+            "{arguments:?}: {}",
+            stderr(&written)
+        );
+        assert!(
+            stderr(&written).contains("no secrets found"),
+            "{arguments:?}: {}",
+            stderr(&written)
+        );
         let page = fs::read_to_string(here.join("o.html")).unwrap();
         for title in titles {
             assert!(page.contains(title), "{title}: {page}");
@@ -365,12 +522,22 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
         fs::write(here.join("o.html"), "mine").unwrap();
         let refused = with(&[]);
         assert_eq!(refused.status.code(), Some(2));
-        assert_eq!(shown(&refused), ["", "error: o.html exists: name another file, or add --force to replace it\n"]);
+        assert_eq!(
+            shown(&refused),
+            [
+                "",
+                "error: o.html exists: name another file, or add --force to replace it\n"
+            ]
+        );
         assert_eq!(fs::read_to_string(here.join("o.html")).unwrap(), "mine");
         assert!(with(&["--force"]).status.success());
         let again = fs::read_to_string(here.join("o.html")).unwrap();
         // No two evals are as fast.
-        let lines = |page: &str| page.lines().filter(|line| !line.contains("tok&#x2f;s")).collect::<String>();
+        let lines = |page: &str| {
+            page.lines()
+                .filter(|line| !line.contains("tok&#x2f;s"))
+                .collect::<String>()
+        };
         assert_eq!(lines(&again), lines(&page));
     }
 }
@@ -383,10 +550,20 @@ fn what_a_run_holds_is_text_in_its_page() {
     let folder = here.join("runs/20261120-143041-invoice-aaaaaa");
     // A tier is one of three words where the program wrote it, and any text where another did.
     let evals = folder.join("evals/step-000030-proof-trained.jsonl");
-    let text = fs::read_to_string(&evals).unwrap().replacen("\"tier\":\"valid\"", "\"tier\":\"<i>tier</i>\"", 3);
+    let text = fs::read_to_string(&evals).unwrap().replacen(
+        "\"tier\":\"valid\"",
+        "\"tier\":\"<i>tier</i>\"",
+        3,
+    );
     fs::write(&evals, text).unwrap();
-    for arguments in [["runs", "export", folder.to_str().unwrap()], ["runs", "versus", folder.to_str().unwrap()]] {
-        let output = call(here, &[&arguments[..], &["--html", "o.html", "--force"]].concat());
+    for arguments in [
+        ["runs", "export", folder.to_str().unwrap()],
+        ["runs", "versus", folder.to_str().unwrap()],
+    ] {
+        let output = call(
+            here,
+            &[&arguments[..], &["--html", "o.html", "--force"]].concat(),
+        );
         assert!(output.status.success(), "{}", stderr(&output));
         let page = fs::read_to_string(here.join("o.html")).unwrap();
         assert!(

@@ -58,10 +58,17 @@ static SCORERS: LazyLock<Vec<Scorer>> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else {
+        return;
+    };
     // Short inputs are grown: each bracket is written many times, so that depth is found at once.
     let times = 1 + text.len() % 40;
-    let grown: String = text.chars().flat_map(|letter| std::iter::repeat_n(letter, if "[]{}".contains(letter) { times } else { 1 })).collect();
+    let grown: String = text
+        .chars()
+        .flat_map(|letter| {
+            std::iter::repeat_n(letter, if "[]{}".contains(letter) { times } else { 1 })
+        })
+        .collect();
     for scorer in SCORERS.iter() {
         for text in [text, &grown] {
             let before = LIVE.load(Ordering::Relaxed);
@@ -69,9 +76,22 @@ fuzz_target!(|bytes: &[u8]| {
             let began = Instant::now();
             let score = scorer.score(text, None);
             let peak = PEAK.load(Ordering::Relaxed).saturating_sub(before);
-            assert!(peak < MAX_ALLOCATED_BYTES, "{peak} bytes for {} bytes", text.len());
-            assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), text.len());
-            assert!((0.0..=1.0).contains(&score.reward) && (score.tier == Tier::Valid) == score.errors.is_empty(), "{score:?}");
+            assert!(
+                peak < MAX_ALLOCATED_BYTES,
+                "{peak} bytes for {} bytes",
+                text.len()
+            );
+            assert!(
+                began.elapsed() < TIME_LIMIT,
+                "{:?} for {} bytes",
+                began.elapsed(),
+                text.len()
+            );
+            assert!(
+                (0.0..=1.0).contains(&score.reward)
+                    && (score.tier == Tier::Valid) == score.errors.is_empty(),
+                "{score:?}"
+            );
         }
     }
 });

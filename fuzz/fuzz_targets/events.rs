@@ -11,7 +11,11 @@ use libfuzzer_sys::fuzz_target;
 
 static LOG: LazyLock<PathBuf> = LazyLock::new(|| {
     let shared = PathBuf::from("/dev/shm");
-    let base = if std::env::var_os("TMPDIR").is_none() && shared.is_dir() { shared } else { std::env::temp_dir() };
+    let base = if std::env::var_os("TMPDIR").is_none() && shared.is_dir() {
+        shared
+    } else {
+        std::env::temp_dir()
+    };
     let folder = base.join(format!("grpo-tui-fuzz-events-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     folder.join("events.jsonl")
@@ -19,23 +23,45 @@ static LOG: LazyLock<PathBuf> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);
-    for event in text.split('\n').filter_map(|line| Event::from_line(line).ok()) {
+    for event in text
+        .split('\n')
+        .filter_map(|line| Event::from_line(line).ok())
+    {
         as_written(&event);
     }
-    let last = Event { seq: u64::MAX, time_ms: 7, body: EventBody::Note(Note { text: "the last line".to_owned() }) };
+    let last = Event {
+        seq: u64::MAX,
+        time_ms: 7,
+        body: EventBody::Note(Note {
+            text: "the last line".to_owned(),
+        }),
+    };
     let mut log = bytes.to_vec();
     log.push(b'\n');
     log.extend(last.to_line().unwrap());
 
-    let Ok(whole) = read_in_parts(&[&log]) else { return };
+    let Ok(whole) = read_in_parts(&[&log]) else {
+        return;
+    };
     let lines = log.iter().filter(|byte| **byte == b'\n').count();
-    assert_eq!(whole.events.len() + whole.skipped.len(), lines, "a line was lost");
+    assert_eq!(
+        whole.events.len() + whole.skipped.len(),
+        lines,
+        "a line was lost"
+    );
     assert_eq!(whole.events.last(), Some(&last), "the last line was lost");
-    assert!(whole.skipped.is_sorted_by_key(|skipped| skipped.line) && whole.skipped.iter().all(|skipped| skipped.line <= lines));
+    assert!(
+        whole.skipped.is_sorted_by_key(|skipped| skipped.line)
+            && whole.skipped.iter().all(|skipped| skipped.line <= lines)
+    );
 
     let at = bytes.first().map_or(0, |byte| usize::from(*byte)) * log.len() / 256;
     let grown = read_in_parts(&[&log[..at], &log]).unwrap();
-    assert_eq!(lines_of(&whole), lines_of(&grown), "a log that grew reads differently");
+    assert_eq!(
+        lines_of(&whole),
+        lines_of(&grown),
+        "a log that grew reads differently"
+    );
 
     let mut folded = RunState::default();
     for event in &whole.events {
@@ -43,11 +69,25 @@ fuzz_target!(|bytes: &[u8]| {
     }
     std::fs::write(&*LOG, &log).unwrap();
     let followed = RunState::read(LOG.parent().unwrap()).unwrap();
-    assert_eq!(format!("{:?}", folded.metrics), format!("{:?}", followed.metrics));
-    assert_eq!((folded.last_step, folded.notes.len(), folded.unknown), (followed.last_step, followed.notes.len(), followed.unknown));
-    assert_eq!((followed.skipped, followed.gaps), (whole.skipped.len(), whole.gaps));
-    assert!(folded.metrics.values().all(|series| series.steps().is_sorted() && series.steps().count() == series.values().len()));
-    folded.best_step_by(&folded.checkpoints.keys().copied().collect::<Vec<_>>(), BestBy::Exact);
+    assert_eq!(
+        format!("{:?}", folded.metrics),
+        format!("{:?}", followed.metrics)
+    );
+    assert_eq!(
+        (folded.last_step, folded.notes.len(), folded.unknown),
+        (followed.last_step, followed.notes.len(), followed.unknown)
+    );
+    assert_eq!(
+        (followed.skipped, followed.gaps),
+        (whole.skipped.len(), whole.gaps)
+    );
+    assert!(folded.metrics.values().all(
+        |series| series.steps().is_sorted() && series.steps().count() == series.values().len()
+    ));
+    folded.best_step_by(
+        &folded.checkpoints.keys().copied().collect::<Vec<_>>(),
+        BestBy::Exact,
+    );
 });
 
 /// What one reader finds while the file grows to each of these contents.

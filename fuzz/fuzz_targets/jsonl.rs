@@ -18,13 +18,18 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(row.fields.contains_key("messages"));
                 good &= ids.insert(row.id.clone());
                 let turns = conversation(Some("Answer with JSON only."), &row.messages);
-                assert!(turns.first().is_some_and(|turn| turn.role == "system" && turn.content.starts_with("Answer with JSON only.")));
+                assert!(turns.first().is_some_and(|turn| turn.role == "system"
+                    && turn.content.starts_with("Answer with JSON only.")));
                 grpo_tui::secrets::scan(&row.messages[0].content);
                 row.line
             }
             Err(DatasetError::Line { line, problem, .. }) => {
                 good = false;
-                assert!(!problem.is_empty() && problem.len() < 4_000, "{} bytes of complaint", problem.len());
+                assert!(
+                    !problem.is_empty() && problem.len() < 4_000,
+                    "{} bytes of complaint",
+                    problem.len()
+                );
                 line
             }
             Err(other) => panic!("reading memory failed: {other}"),
@@ -32,12 +37,20 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(Some(line), wanted.next(), "lines are numbered wrongly");
     }
     assert_eq!(wanted.next(), None, "a line was lost");
-    assert_eq!(load_from("set.jsonl", bytes).is_ok(), good && !ids.is_empty());
+    assert_eq!(
+        load_from("set.jsonl", bytes).is_ok(),
+        good && !ids.is_empty()
+    );
 });
 
 /// Numbers of the lines that are not blank; a byte order mark at the very beginning is no text.
 fn lines_with_text(bytes: &[u8]) -> Vec<usize> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let blank = |line: &[u8]| line.trim_ascii().is_empty();
-    bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !blank(line)).map(|(index, _)| index + 1).collect()
+    bytes
+        .split(|byte| *byte == b'\n')
+        .enumerate()
+        .filter(|(_, line)| !blank(line))
+        .map(|(index, _)| index + 1)
+        .collect()
 }

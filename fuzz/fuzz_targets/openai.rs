@@ -15,10 +15,15 @@ fuzz_target!(|bytes: &[u8]| {
             Ok(request) => {
                 assert!((1..=128).contains(&request.samples) && request.stop.len() <= 16);
                 assert!(request.temperature == 0.0 || (0.01..=2.0).contains(&request.temperature));
-                assert!(request.max_tokens != Some(0) && request.stop.iter().all(|stop| !stop.is_empty()));
+                assert!(
+                    request.max_tokens != Some(0)
+                        && request.stop.iter().all(|stop| !stop.is_empty())
+                );
                 assert!(request.stream || !request.include_usage);
                 match request.prompt {
-                    Prompt::Chat { messages, tools, .. } => {
+                    Prompt::Chat {
+                        messages, tools, ..
+                    } => {
                         assert!(api == Api::Chat && !messages.is_empty());
                         if let Some(tools) = tools {
                             let names: Vec<_> = tools
@@ -28,7 +33,10 @@ fuzz_target!(|bytes: &[u8]| {
                                 .flatten()
                                 .map(|tool| tool["function"]["name"].as_str())
                                 .collect();
-                            assert!(!names.is_empty() && tools.strict.iter().all(|name| names.contains(&Some(name))));
+                            assert!(
+                                !names.is_empty()
+                                    && tools.strict.iter().all(|name| names.contains(&Some(name)))
+                            );
                             if let ToolChoice::Function(name) = &tools.choice {
                                 assert!(names.contains(&Some(name)));
                             }
@@ -38,7 +46,10 @@ fuzz_target!(|bytes: &[u8]| {
                 }
             }
             Err(error) => {
-                assert!(error.status == 400 && !error.message.is_empty() && error.message.len() < 2000, "{error:?}");
+                assert!(
+                    error.status == 400 && !error.message.is_empty() && error.message.len() < 2000,
+                    "{error:?}"
+                );
                 assert!(error.json()["error"]["type"].is_string());
             }
         }

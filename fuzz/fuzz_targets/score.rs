@@ -48,14 +48,22 @@ struct Judge {
 impl Judge {
     fn new(task: &Task, row: PromptRow) -> Self {
         let weights: f64 = task.rewards.iter().map(|reward| reward.weight).sum();
-        Self { scorer: Scorer::new(task).unwrap(), row, highest_reward: task.score.tiers.valid + weights }
+        Self {
+            scorer: Scorer::new(task).unwrap(),
+            row,
+            highest_reward: task.score.tiers.valid + weights,
+        }
     }
 }
 
 static JUDGES: LazyLock<Vec<Judge>> = LazyLock::new(|| {
     let row = |expected: &str| {
-        let line = format!(r#"{{"messages":[{{"role":"user","content":"x"}}],"expected":{expected}}}"#);
-        read_rows("row.jsonl", line.as_bytes()).next().unwrap().unwrap()
+        let line =
+            format!(r#"{{"messages":[{{"role":"user","content":"x"}}],"expected":{expected}}}"#);
+        read_rows("row.jsonl", line.as_bytes())
+            .next()
+            .unwrap()
+            .unwrap()
     };
     let invoice = Task::embedded("invoice").unwrap();
     let mut rich = invoice.clone();
@@ -64,49 +72,123 @@ static JUDGES: LazyLock<Vec<Judge>> = LazyLock::new(|| {
     rich.score.assert_formats = true;
     rich.score.tiers.valid = 0.6;
     rich.score.tiers.invalid = 0.25;
-    rich.score.normalise = [("id", "casefold+trim+whitespace"), ("date", "date"), ("either", "number")]
-        .map(|(field, names)| (field.to_owned(), names.to_owned()))
-        .into();
+    rich.score.normalise = [
+        ("id", "casefold+trim+whitespace"),
+        ("date", "date"),
+        ("either", "number"),
+    ]
+    .map(|(field, names)| (field.to_owned(), names.to_owned()))
+    .into();
     rich.rewards = [("fields", 0.2), ("exact", 0.1), ("tolerant", 0.1)]
-        .map(|(part, weight)| RewardPart { part: part.to_owned(), weight, scored_by: None, expected: None, after_valid: false, length: None })
+        .map(|(part, weight)| RewardPart {
+            part: part.to_owned(),
+            weight,
+            scored_by: None,
+            expected: None,
+            after_valid: false,
+            length: None,
+        })
         .into();
     vec![
-        Judge::new(&invoice, row(r#"{"vendor":"Gröner Books Oy","date":"2028-06-07","amount":58463.87,"currency":"CAD"}"#)),
-        Judge::new(&rich, row(r#"{"id":"a-b","lines":[{"n":1,"t":"x"}],"date":"2028-06-07","kind":"a","either":3}"#)),
+        Judge::new(
+            &invoice,
+            row(
+                r#"{"vendor":"Gröner Books Oy","date":"2028-06-07","amount":58463.87,"currency":"CAD"}"#,
+            ),
+        ),
+        Judge::new(
+            &rich,
+            row(
+                r#"{"id":"a-b","lines":[{"n":1,"t":"x"}],"date":"2028-06-07","kind":"a","either":3}"#,
+            ),
+        ),
     ]
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else {
+        return;
+    };
     for judge in JUDGES.iter() {
         let began = Instant::now();
         let plain = judge.scorer.score(text, None);
         let score = judge.scorer.score(text, Some(&judge.row));
-        assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), text.len());
+        assert!(
+            began.elapsed() < TIME_LIMIT,
+            "{:?} for {} bytes",
+            began.elapsed(),
+            text.len()
+        );
         keeps_promises(text, &plain, judge.highest_reward);
         keeps_promises(text, &score, judge.highest_reward);
-        assert_eq!((plain.tier, plain.tolerant, &plain.errors), (score.tier, score.tolerant, &score.errors), "the row changed the tier");
-        assert_eq!(score, judge.scorer.score(text, Some(&judge.row)), "not deterministic");
+        assert_eq!(
+            (plain.tier, plain.tolerant, &plain.errors),
+            (score.tier, score.tolerant, &score.errors),
+            "the row changed the tier"
+        );
+        assert_eq!(
+            score,
+            judge.scorer.score(text, Some(&judge.row)),
+            "not deterministic"
+        );
         let written = serde_json::to_string(&score).unwrap();
-        assert_eq!(score, serde_json::from_str(&written).unwrap(), "not as written: {written}");
+        assert_eq!(
+            score,
+            serde_json::from_str(&written).unwrap(),
+            "not as written: {written}"
+        );
         agrees_with_another_parser(text, &score);
         fenced(judge, text, &score);
     }
 });
 
 fn keeps_promises(text: &str, score: &Score, highest_reward: f64) {
-    assert!((0.0..=highest_reward + 1e-9).contains(&score.reward), "reward {}", score.reward);
-    assert_eq!(score.tier == Tier::Valid, score.errors.is_empty(), "{score:?}");
-    assert!(score.tier != Tier::Valid || score.tolerant, "valid but not tolerant");
-    assert!(score.tier != Tier::Invalid || !score.tolerant, "invalid but tolerant");
-    assert!(score.exact != Some(true) || score.tier == Tier::Valid, "exact but not valid");
-    assert!(score.tier != Tier::Unparsable || (score.errors.len() == 1 && score.errors[0].schema_path.is_empty()), "{score:?}");
-    assert_eq!(score.failure.is_some(), score.tier != Tier::Valid || score.exact == Some(false), "{score:?}");
-    assert!(score.tier != Tier::Valid || matches!(score.failure, None | Some(FailureClass::WrongValue)), "{score:?}");
+    assert!(
+        (0.0..=highest_reward + 1e-9).contains(&score.reward),
+        "reward {}",
+        score.reward
+    );
+    assert_eq!(
+        score.tier == Tier::Valid,
+        score.errors.is_empty(),
+        "{score:?}"
+    );
+    assert!(
+        score.tier != Tier::Valid || score.tolerant,
+        "valid but not tolerant"
+    );
+    assert!(
+        score.tier != Tier::Invalid || !score.tolerant,
+        "invalid but tolerant"
+    );
+    assert!(
+        score.exact != Some(true) || score.tier == Tier::Valid,
+        "exact but not valid"
+    );
+    assert!(
+        score.tier != Tier::Unparsable
+            || (score.errors.len() == 1 && score.errors[0].schema_path.is_empty()),
+        "{score:?}"
+    );
+    assert_eq!(
+        score.failure.is_some(),
+        score.tier != Tier::Valid || score.exact == Some(false),
+        "{score:?}"
+    );
+    assert!(
+        score.tier != Tier::Valid || matches!(score.failure, None | Some(FailureClass::WrongValue)),
+        "{score:?}"
+    );
     for reason in &score.errors {
         let line = text.split('\n').nth(reason.line - 1);
-        assert!(line.is_some_and(|line| (1..=line.chars().count() + 1).contains(&reason.column)), "outside the text: {reason:?}");
-        assert!(!reason.message.is_empty() && reason.message.len() < 10_000, "{reason:?}");
+        assert!(
+            line.is_some_and(|line| (1..=line.chars().count() + 1).contains(&reason.column)),
+            "outside the text: {reason:?}"
+        );
+        assert!(
+            !reason.message.is_empty() && reason.message.len() < 10_000,
+            "{reason:?}"
+        );
     }
 }
 
@@ -120,7 +202,8 @@ fn agrees_with_another_parser(text: &str, score: &Score) {
         Ok(_) => assert!(ours, "serde_json reads it, we do not: {:?}", score.errors),
         Err(error) => {
             let message = error.to_string();
-            let documented = message.contains("recursion limit") || message.contains("number out of range");
+            let documented =
+                message.contains("recursion limit") || message.contains("number out of range");
             assert!(!ours || documented, "we read it, serde_json says {message}");
         }
     }

@@ -15,7 +15,11 @@ const TIME_LIMIT: Duration = Duration::from_secs(8);
 static SCORER: LazyLock<Scorer> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join(format!("grpo-tui-fuzz-sql-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("task.toml"), "name = \"fuzz\"\n[score]\nkind = \"sql\"\n").unwrap();
+    std::fs::write(
+        folder.join("task.toml"),
+        "name = \"fuzz\"\n[score]\nkind = \"sql\"\n",
+    )
+    .unwrap();
     let scorer = Scorer::new(&Task::load(&folder).unwrap()).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     scorer
@@ -27,25 +31,46 @@ static ROWS: LazyLock<Vec<PromptRow>> = LazyLock::new(|| {
     let row = |dialect: &str| {
         let row = serde_json::json!({"messages": [{"role": "user", "content": "x"}], "schema": schema, "dialect": dialect,
             "expected": "SELECT a, b FROM t ORDER BY a"});
-        read_rows("row.jsonl", row.to_string().as_bytes()).next().unwrap().unwrap()
+        read_rows("row.jsonl", row.to_string().as_bytes())
+            .next()
+            .unwrap()
+            .unwrap()
     };
     ["sqlite", "postgres", "mysql", "generic"].map(row).into()
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else {
+        return;
+    };
     for row in ROWS.iter() {
         let began = Instant::now();
         let score = SCORER.score(text, Some(row));
-        assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), text.len());
+        assert!(
+            began.elapsed() < TIME_LIMIT,
+            "{:?} for {} bytes",
+            began.elapsed(),
+            text.len()
+        );
         // Whether a dialect has what its grammar does not and SQLite runs is unknown.
-        let is_unknown = score.is_error() && score.errors[0].message.starts_with("not understood: ");
+        let is_unknown =
+            score.is_error() && score.errors[0].message.starts_with("not understood: ");
         assert!(!score.is_error() || is_unknown, "{score:?}");
-        assert_eq!(score.failure.is_some(), !score.errors.is_empty(), "{score:?}");
-        assert!(score.tier == Tier::Valid || !score.errors.is_empty(), "{score:?}");
+        assert_eq!(
+            score.failure.is_some(),
+            !score.errors.is_empty(),
+            "{score:?}"
+        );
+        assert!(
+            score.tier == Tier::Valid || !score.errors.is_empty(),
+            "{score:?}"
+        );
         for reason in &score.errors {
             let line = text.split('\n').nth(reason.line - 1);
-            assert!(line.is_some_and(|line| (1..=line.chars().count() + 1).contains(&reason.column)), "outside the text: {reason:?}");
+            assert!(
+                line.is_some_and(|line| (1..=line.chars().count() + 1).contains(&reason.column)),
+                "outside the text: {reason:?}"
+            );
             assert!(!reason.message.is_empty(), "{reason:?}");
         }
     }

@@ -50,7 +50,10 @@ fuzz_target!(init: forgive_the_engine(), |bytes: &[u8]| {
 fn forgive_the_engine() {
     let abort = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !panic.location().is_some_and(|place| place.file().contains("/minijinja-")) {
+        if !panic
+            .location()
+            .is_some_and(|place| place.file().contains("/minijinja-"))
+        {
             abort(panic);
         }
     }));
@@ -58,6 +61,7 @@ fn forgive_the_engine() {
 
 fn has_long_number(source: &str) -> bool {
     let digits: Vec<u8> = source.bytes().filter(|byte| *byte != b'_').collect();
-    digits.windows(5).any(|window| window.iter().all(u8::is_ascii_hexdigit) && window.iter().any(u8::is_ascii_digit))
-        || source.contains("**")
+    digits.windows(5).any(|window| {
+        window.iter().all(u8::is_ascii_hexdigit) && window.iter().any(u8::is_ascii_digit)
+    }) || source.contains("**")
 }

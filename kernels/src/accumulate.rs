@@ -29,17 +29,27 @@ impl InplaceOp2 for AddAssign {
         addend_layout: &Layout,
     ) -> Result<()> {
         match (target, addend) {
-            (CpuStorage::F32(target), CpuStorage::F32(addend)) => add(target, target_layout, addend, addend_layout),
-            (CpuStorage::F64(target), CpuStorage::F64(addend)) => add(target, target_layout, addend, addend_layout),
+            (CpuStorage::F32(target), CpuStorage::F32(addend)) => {
+                add(target, target_layout, addend, addend_layout)
+            }
+            (CpuStorage::F64(target), CpuStorage::F64(addend)) => {
+                add(target, target_layout, addend, addend_layout)
+            }
             _ => bail!("accumulate needs two tensors of f32 or of f64"),
         }
     }
 }
 
-fn add<T: WithDType>(target: &mut [T], target_layout: &Layout, addend: &[T], addend_layout: &Layout) -> Result<()> {
-    let (Some((start, end)), Some((from, to))) =
-        (target_layout.contiguous_offsets(), addend_layout.contiguous_offsets())
-    else {
+fn add<T: WithDType>(
+    target: &mut [T],
+    target_layout: &Layout,
+    addend: &[T],
+    addend_layout: &Layout,
+) -> Result<()> {
+    let (Some((start, end)), Some((from, to))) = (
+        target_layout.contiguous_offsets(),
+        addend_layout.contiguous_offsets(),
+    ) else {
         bail!("accumulate needs contiguous tensors")
     };
     if end - start != to - from {
@@ -64,7 +74,10 @@ mod gpu {
     pub(super) fn accumulate(target: &Tensor, addend: &Tensor) -> Result<()> {
         let count = target.elem_count();
         if addend.elem_count() != count {
-            bail!("accumulate: {} numbers added to {count}", addend.elem_count())
+            bail!(
+                "accumulate: {} numbers added to {count}",
+                addend.elem_count()
+            )
         }
         let kernel = match (target.dtype(), addend.dtype()) {
             (DType::F32, DType::F32) => "accumulate_f32",
@@ -73,6 +86,13 @@ mod gpu {
             (target, addend) => bail!("accumulate cannot add {addend:?} to {target:?}"),
         };
         let arguments = [at(target)?, at(addend)?, Argument::Long(count as u64)];
-        launch(device(target)?, &MODULE, kernel, None, Grid::elements(count.div_ceil(4)), &arguments)
+        launch(
+            device(target)?,
+            &MODULE,
+            kernel,
+            None,
+            Grid::elements(count.div_ceil(4)),
+            &arguments,
+        )
     }
 }

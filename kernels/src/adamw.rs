@@ -43,10 +43,30 @@ pub fn adamw(
     let working = working.map(|working| part(working, 0)).transpose()?;
     #[cfg(feature = "cuda")]
     if parameters.device().is_cuda() {
-        return gpu::adamw(parameters, [&first, &second], gradient, step, working.as_ref());
+        return gpu::adamw(
+            parameters,
+            [&first, &second],
+            gradient,
+            step,
+            working.as_ref(),
+        );
     }
-    first.inplace_op2(gradient, &Decay { keep: step.beta1, power: 1, scale: step.gradient_scale })?;
-    second.inplace_op2(gradient, &Decay { keep: step.beta2, power: 2, scale: step.gradient_scale })?;
+    first.inplace_op2(
+        gradient,
+        &Decay {
+            keep: step.beta1,
+            power: 1,
+            scale: step.gradient_scale,
+        },
+    )?;
+    second.inplace_op2(
+        gradient,
+        &Decay {
+            keep: step.beta2,
+            power: 2,
+            scale: step.gradient_scale,
+        },
+    )?;
     // The two halves share one storage; the parameters are written, both are only read.
     parameters.inplace_op3(&first, &second, &AdamWUpdate(step))?;
     working.map_or(Ok(()), |working| cast_into(parameters, &working))
@@ -63,7 +83,10 @@ pub fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
 
 /// Copies, on a GPU, of a flat buffer's tensors inside packed matrices, times a scale, in the matrices' dtype.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a GPU has them"))]
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(dead_code, reason = "only a GPU has them")
+)]
 pub struct MatrixCopies {
     /// [tensors, 7] of i64: first number, columns, count, address, numbers from row to row and from column to column,
     /// bits of the scale.
@@ -87,7 +110,10 @@ impl MatrixCopies {
     ///
     /// # Errors
     /// Places that are not on a GPU, or of several dtypes.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU has them"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "only a GPU has them")
+    )]
     pub fn new(copies: Vec<MatrixCopy>) -> Result<Option<Self>> {
         #[cfg(feature = "cuda")]
         return gpu::matrix_copies(copies);
@@ -96,7 +122,10 @@ impl MatrixCopies {
     }
 
     /// Writes all of them. `flat`: `[n]`, f32.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU has them"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "only a GPU has them")
+    )]
     pub fn write(&self, flat: &Tensor) -> Result<()> {
         #[cfg(feature = "cuda")]
         gpu::write_copies(flat, &self.table, &self.places)?;
@@ -112,7 +141,11 @@ pub fn norm(flat: &Tensor) -> Result<f64> {
     }
     let sum: f64 = match flat.dtype() {
         DType::F64 => flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
-        _ => flat.to_vec1::<f32>()?.iter().map(|&g| f64::from(g) * f64::from(g)).sum(),
+        _ => flat
+            .to_vec1::<f32>()?
+            .iter()
+            .map(|&g| f64::from(g) * f64::from(g))
+            .sum(),
     };
     Ok(sum.sqrt())
 }
@@ -159,8 +192,15 @@ impl candle_core::InplaceOp2 for Decay {
         let (CpuStorage::F32(moment), CpuStorage::F32(gradient)) = (moment, gradient) else {
             bail!("adamw works on f32")
         };
-        let (moment, gradient) = (&mut moment[range(moment_layout)?], &gradient[range(gradient_layout)?]);
-        let (keep, add, scale) = (self.keep as f32, (1.0 - self.keep) as f32, self.scale as f32);
+        let (moment, gradient) = (
+            &mut moment[range(moment_layout)?],
+            &gradient[range(gradient_layout)?],
+        );
+        let (keep, add, scale) = (
+            self.keep as f32,
+            (1.0 - self.keep) as f32,
+            self.scale as f32,
+        );
         vectorised(|| {
             for (m, &g) in moment.iter_mut().zip(gradient) {
                 let g = g * scale;
@@ -192,10 +232,17 @@ impl InplaceOp3 for AdamWUpdate {
         else {
             bail!("adamw works on f32")
         };
-        let (parameters, first, second) =
-            (&mut parameters[range(parameters_layout)?], &first[range(first_layout)?], &second[range(second_layout)?]);
+        let (parameters, first, second) = (
+            &mut parameters[range(parameters_layout)?],
+            &first[range(first_layout)?],
+            &second[range(second_layout)?],
+        );
         let step = self.0;
-        let Factors { correct_first, correct_second, keep } = step.factors();
+        let Factors {
+            correct_first,
+            correct_second,
+            keep,
+        } = step.factors();
         let epsilon = step.epsilon as f32;
         vectorised(|| {
             for ((p, &m), &v) in parameters.iter_mut().zip(first).zip(second) {
@@ -218,7 +265,9 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{AdamWStep, Factors, MatrixCopies, MatrixCopy};
-    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+    use crate::cuda::{
+        Argument, Grid, Module, address, at, device, empty, float, int, launch, module,
+    };
 
     static MODULE: Module = module!("adamw");
 
@@ -237,7 +286,11 @@ mod gpu {
         if let Some(working) = working {
             check(working, DType::BF16, count)?;
         }
-        let Factors { correct_first, correct_second, keep } = step.factors();
+        let Factors {
+            correct_first,
+            correct_second,
+            keep,
+        } = step.factors();
         let arguments = [
             at(parameters)?,
             at(first)?,
@@ -255,7 +308,14 @@ mod gpu {
             Argument::Float(keep),
             float(step.epsilon),
         ];
-        launch(device(parameters)?, &MODULE, "adamw", None, Grid::elements(count), &arguments)
+        launch(
+            device(parameters)?,
+            &MODULE,
+            "adamw",
+            None,
+            Grid::elements(count),
+            &arguments,
+        )
     }
 
     pub(super) fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
@@ -263,34 +323,71 @@ mod gpu {
         check(source, DType::F32, count)?;
         check(target, DType::BF16, count)?;
         let arguments = [at(source)?, at(target)?, Argument::Long(count as u64)];
-        launch(device(source)?, &MODULE, "cast", None, Grid::elements(count), &arguments)
+        launch(
+            device(source)?,
+            &MODULE,
+            "cast",
+            None,
+            Grid::elements(count),
+            &arguments,
+        )
     }
 
     pub(super) fn matrix_copies(copies: Vec<MatrixCopy>) -> Result<Option<MatrixCopies>> {
-        let Some(first) = copies.first() else { return Ok(None) };
+        let Some(first) = copies.first() else {
+            return Ok(None);
+        };
         let (device, dtype) = (first.place.device().clone(), first.place.dtype());
         let mut table = Vec::with_capacity(7 * copies.len());
-        for MatrixCopy { offset, place, scale } in &copies {
+        for MatrixCopy {
+            offset,
+            place,
+            scale,
+        } in &copies
+        {
             let (rows, columns) = place.dims2()?;
             if place.dtype() != dtype {
                 bail!("a copy in {:?} beside others in {dtype:?}", place.dtype())
             }
             let [row_stride, column_stride] = [place.stride()[0], place.stride()[1]];
-            let numbers = [*offset, columns, rows * columns, address(place)? as usize, row_stride, column_stride];
+            let numbers = [
+                *offset,
+                columns,
+                rows * columns,
+                address(place)? as usize,
+                row_stride,
+                column_stride,
+            ];
             table.extend(numbers.map(|number| number as i64));
             table.push(i64::from((*scale as f32).to_bits()));
         }
         let table = Tensor::from_vec(table, (copies.len(), 7), &device)?;
-        Ok(Some(MatrixCopies { table, places: copies.into_iter().map(|copy| copy.place).collect() }))
+        Ok(Some(MatrixCopies {
+            table,
+            places: copies.into_iter().map(|copy| copy.place).collect(),
+        }))
     }
 
     pub(super) fn write_copies(flat: &Tensor, table: &Tensor, places: &[Tensor]) -> Result<()> {
         check(flat, DType::F32, flat.elem_count())?;
-        let Some(place) = places.first() else { return Ok(()) };
+        let Some(place) = places.first() else {
+            return Ok(());
+        };
         // As many blocks a tensor as leave each of its threads some ten numbers of the largest.
         let largest = places.iter().map(Tensor::elem_count).max().unwrap_or(0);
-        let grid = Grid { blocks: (largest.div_ceil(256 * 10), places.len(), 1), threads: 256, shared_bytes: 0 };
-        launch(device(flat)?, &MODULE, "write_copies", Some(place.dtype()), grid, &[at(flat)?, at(table)?])
+        let grid = Grid {
+            blocks: (largest.div_ceil(256 * 10), places.len(), 1),
+            threads: 256,
+            shared_bytes: 0,
+        };
+        launch(
+            device(flat)?,
+            &MODULE,
+            "write_copies",
+            Some(place.dtype()),
+            grid,
+            &[at(flat)?, at(table)?],
+        )
     }
 
     pub(super) fn norm(flat: &Tensor) -> Result<f64> {
@@ -298,19 +395,48 @@ mod gpu {
         if count == 0 {
             return Ok(0.0);
         }
-        check(flat, if flat.dtype() == DType::BF16 { DType::BF16 } else { DType::F32 }, count)?;
+        check(
+            flat,
+            if flat.dtype() == DType::BF16 {
+                DType::BF16
+            } else {
+                DType::F32
+            },
+            count,
+        )?;
         let device = device(flat)?;
         let parts = count.div_ceil(1024).min(1056); // eight blocks for each multiprocessor of the largest GPUs
-        let (partial, sum) = (empty(parts, DType::F64, device)?, empty(1, DType::F64, device)?);
+        let (partial, sum) = (
+            empty(parts, DType::F64, device)?,
+            empty(1, DType::F64, device)?,
+        );
         let arguments = [at(flat)?, at(&partial)?, Argument::Long(count as u64)];
-        launch(device, &MODULE, "squares", Some(flat.dtype()), Grid::rows(parts, 256), &arguments)?;
-        launch(device, &MODULE, "total", None, Grid::rows(1, 1024), &[at(&partial)?, at(&sum)?, int(parts)])?;
+        launch(
+            device,
+            &MODULE,
+            "squares",
+            Some(flat.dtype()),
+            Grid::rows(parts, 256),
+            &arguments,
+        )?;
+        launch(
+            device,
+            &MODULE,
+            "total",
+            None,
+            Grid::rows(1, 1024),
+            &[at(&partial)?, at(&sum)?, int(parts)],
+        )?;
         Ok(sum.to_vec1::<f64>()?.iter().sum::<f64>().sqrt())
     }
 
     fn check(tensor: &Tensor, dtype: DType, count: usize) -> Result<()> {
         if tensor.dtype() != dtype || tensor.elem_count() != count {
-            bail!("an update needs {count} values of {dtype:?}, not {:?} {:?}", tensor.dtype(), tensor.shape())
+            bail!(
+                "an update needs {count} values of {dtype:?}, not {:?} {:?}",
+                tensor.dtype(),
+                tensor.shape()
+            )
         }
         Ok(())
     }

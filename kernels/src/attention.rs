@@ -31,7 +31,11 @@ impl Segment {
     pub(super) fn row_before(&self, token: usize, lag: usize) -> Option<usize> {
         match token.checked_sub(lag) {
             Some(own) => Some(self.start + own),
-            None => self.prefix.1.checked_sub(lag - token).map(|row| self.prefix.0 + row),
+            None => self
+                .prefix
+                .1
+                .checked_sub(lag - token)
+                .map(|row| self.prefix.0 + row),
         }
     }
 }
@@ -50,11 +54,18 @@ impl Segments {
     ///
     /// # Errors
     /// On a GPU, a prefix that is not one whole segment.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU reads tables"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "only a GPU reads tables")
+    )]
     pub fn new(list: Vec<Segment>, device: &Device) -> Result<Self> {
         Ok(Self {
             #[cfg(feature = "cuda")]
-            tables: if device.is_cuda() { Some(gpu::DeviceSegments::new(&list, device)?) } else { None },
+            tables: if device.is_cuda() {
+                Some(gpu::DeviceSegments::new(&list, device)?)
+            } else {
+                None
+            },
             list,
         })
     }
@@ -116,7 +127,10 @@ pub fn segment_attention<'a>(
 
 /// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. The probabilities are computed again,
 /// not kept.
-#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU reads what was attended"))]
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(unused_variables, reason = "only a GPU reads what was attended")
+)]
 pub fn segment_attention_backward<'a>(
     gradient: &Tensor,
     packed: &Tensor,
@@ -130,7 +144,11 @@ pub fn segment_attention_backward<'a>(
     if packed.device().is_cuda() {
         return gpu::backward(gradient, packed, attended, attention, segments);
     }
-    Ok(by_number_type!(packed, backward(gradient, packed, attention, &segments.list))?.0)
+    Ok(by_number_type!(
+        packed,
+        backward(gradient, packed, attention, &segments.list)
+    )?
+    .0)
 }
 
 /// As [`segment_attention_backward`], and the gradient of the sinks, `[query heads]`; on the CPU.
@@ -141,13 +159,20 @@ pub fn segment_attention_backward_all(
     segments: &Segments,
 ) -> Result<(Tensor, Tensor)> {
     check(packed, &segments.list)?;
-    by_number_type!(packed, backward(gradient, packed, attention, &segments.list))
+    by_number_type!(
+        packed,
+        backward(gradient, packed, attention, &segments.list)
+    )
 }
 
 fn check(packed: &Tensor, segments: &[Segment]) -> Result<()> {
     let (rows, _) = packed.dims2()?;
     let covered: usize = segments.iter().map(|segment| segment.length).sum();
-    if covered != rows || segments.iter().any(|s| s.start + s.length > rows || s.prefix.0 + s.prefix.1 > rows) {
+    if covered != rows
+        || segments
+            .iter()
+            .any(|s| s.start + s.length > rows || s.prefix.0 + s.prefix.1 > rows)
+    {
         bail!("segments cover {covered} of {rows} rows, or leave them")
     }
     Ok(())
@@ -180,7 +205,9 @@ fn head_views(heads: Heads, segment: Segment, head: usize) -> HeadViews {
 
 /// What the softmax of a head's scores counts besides them.
 pub(super) fn sinks<T: Real>(attention: Attention<'_>) -> Result<Vec<T>> {
-    let Some(sinks) = attention.sinks else { return Ok(vec![T::neg_infinity(); attention.heads.query]) };
+    let Some(sinks) = attention.sinks else {
+        return Ok(vec![T::neg_infinity(); attention.heads.query]);
+    };
     let numbers = read(sinks)?.numbers::<T>()?.to_vec();
     if numbers.len() == attention.heads.query {
         Ok(numbers)
@@ -246,7 +273,11 @@ pub(super) fn softmax<T: Real>(row: &mut [T], sink: T) {
     }
 }
 
-fn forward<T: Real>(packed: &Tensor, attention: Attention<'_>, segments: &[Segment]) -> Result<Tensor> {
+fn forward<T: Real>(
+    packed: &Tensor,
+    attention: Attention<'_>,
+    segments: &[Segment],
+) -> Result<Tensor> {
     let heads = attention.heads;
     let (rows, _) = packed.dims2()?;
     let packed_read = read(packed)?;
@@ -261,8 +292,12 @@ fn forward<T: Real>(packed: &Tensor, attention: Attention<'_>, segments: &[Segme
         for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
             probabilities(numbers, (attention, sink), segment, &views, &mut scores);
-            let target =
-                View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
+            let target = View::rows(
+                segment.start * out_width + head * heads.dimension,
+                length,
+                heads.dimension,
+                out_width,
+            );
             multiply(
                 (&mut output, target),
                 (&scores, View::rows(prefix, length, length, width)),
@@ -306,15 +341,28 @@ fn backward<T: Real>(
         let width = prefix + length;
         scores.resize(length * width, T::constant(0.0));
         changes.resize(length * width, T::constant(0.0));
-        let (shared, own) = (View::rows(0, length, prefix, width), View::rows(prefix, length, length, width));
+        let (shared, own) = (
+            View::rows(0, length, prefix, width),
+            View::rows(prefix, length, length, width),
+        );
         for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
             probabilities(numbers, (attention, sink), segment, &views, &mut scores);
             let out_width = heads.query_width();
-            let incoming =
-                View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
+            let incoming = View::rows(
+                segment.start * out_width + head * heads.dimension,
+                length,
+                heads.dimension,
+                out_width,
+            );
             // values: dV += P^T dO
-            multiply((&mut output, views.value), (&scores, own.transposed()), (gradients, incoming), one, true);
+            multiply(
+                (&mut output, views.value),
+                (&scores, own.transposed()),
+                (gradients, incoming),
+                one,
+                true,
+            );
             multiply(
                 (&mut output, views.prefix_value),
                 (&scores, shared.transposed()),
@@ -330,12 +378,36 @@ fn backward<T: Real>(
                 one,
                 false,
             );
-            multiply((&mut changes, own), (gradients, incoming), (numbers, views.value.transposed()), one, false);
+            multiply(
+                (&mut changes, own),
+                (gradients, incoming),
+                (numbers, views.value.transposed()),
+                one,
+                false,
+            );
             sink_gradients[head] -= softmax_backward(&scores, &mut changes, width, prefix);
             // queries and keys: dQ = dS K, dK += dS^T Q
-            multiply((&mut output, views.query), (&changes, own), (numbers, views.key), scale, true);
-            multiply((&mut output, views.query), (&changes, shared), (numbers, views.prefix_key), scale, true);
-            multiply((&mut output, views.key), (&changes, own.transposed()), (numbers, views.query), scale, true);
+            multiply(
+                (&mut output, views.query),
+                (&changes, own),
+                (numbers, views.key),
+                scale,
+                true,
+            );
+            multiply(
+                (&mut output, views.query),
+                (&changes, shared),
+                (numbers, views.prefix_key),
+                scale,
+                true,
+            );
+            multiply(
+                (&mut output, views.key),
+                (&changes, own.transposed()),
+                (numbers, views.query),
+                scale,
+                true,
+            );
             multiply(
                 (&mut output, views.prefix_key),
                 (&changes, shared.transposed()),
@@ -346,7 +418,10 @@ fn backward<T: Real>(
         }
     }
     let sink_gradients = Tensor::from_vec(sink_gradients, heads.query, packed.device())?;
-    Ok((Tensor::from_vec(output, packed.shape(), packed.device())?, sink_gradients))
+    Ok((
+        Tensor::from_vec(output, packed.shape(), packed.device())?,
+        sink_gradients,
+    ))
 }
 
 /// `changes`: gradient of the probabilities in, of the scores out: `dS = P * (dP - sum(dP * P))`; 0 where a row may not
@@ -355,7 +430,11 @@ fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, pref
     let one = T::constant(1.0);
     let mut sum = T::constant(0.0);
     vectorised(|| {
-        for (i, (p, d)) in scores.chunks_exact(width).zip(changes.chunks_exact_mut(width)).enumerate() {
+        for (i, (p, d)) in scores
+            .chunks_exact(width)
+            .zip(changes.chunks_exact_mut(width))
+            .enumerate()
+        {
             let seen = prefix + i + 1;
             let shared = super::real::dot(&p[..seen], &d[..seen]);
             sum += (one - p[..seen].iter().copied().sum()) * shared;

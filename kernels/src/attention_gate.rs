@@ -49,7 +49,11 @@ pub fn gated_attention(attended: &Tensor, gate: &Tensor, room: usize) -> Result<
 }
 
 /// The gradients of `attended` and of `gate`.
-pub fn gated_attention_backward(gradient: &Tensor, attended: &Tensor, gate: &Tensor) -> Result<(Tensor, Tensor)> {
+pub fn gated_attention_backward(
+    gradient: &Tensor,
+    attended: &Tensor,
+    gate: &Tensor,
+) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if attended.device().is_cuda() {
         return gpu::backward(gradient, attended, gate);
@@ -61,7 +65,10 @@ fn split<T: Real>(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
     let rows = packed.dims2()?.0;
     let (query, size, width) = (heads.query_width(), heads.dimension, heads.row_width());
     let packed_read = read(packed)?;
-    let (mut own, mut gates) = (Vec::with_capacity(rows * width), Vec::with_capacity(rows * query));
+    let (mut own, mut gates) = (
+        Vec::with_capacity(rows * width),
+        Vec::with_capacity(rows * query),
+    );
     for row in packed_read.numbers::<T>()?.chunks_exact(width + query) {
         for pair in row[..2 * query].chunks_exact(2 * size) {
             own.extend_from_slice(&pair[..size]);
@@ -70,7 +77,10 @@ fn split<T: Real>(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
         own.extend_from_slice(&row[2 * query..]);
     }
     let device = packed.device();
-    Ok((Tensor::from_vec(own, (rows, width), device)?, Tensor::from_vec(gates, (rows, query), device)?))
+    Ok((
+        Tensor::from_vec(own, (rows, width), device)?,
+        Tensor::from_vec(gates, (rows, query), device)?,
+    ))
 }
 
 fn join<T: Real>(rows: &Tensor, gate: &Tensor, heads: Heads) -> Result<Tensor> {
@@ -78,9 +88,15 @@ fn join<T: Real>(rows: &Tensor, gate: &Tensor, heads: Heads) -> Result<Tensor> {
     let (query, size) = (heads.query_width(), heads.dimension);
     let (rows_read, gate_read) = (read(rows)?, read(gate)?);
     let mut packed = Vec::with_capacity(count * (width + query));
-    let both = rows_read.numbers::<T>()?.chunks_exact(width).zip(gate_read.numbers::<T>()?.chunks_exact(query));
+    let both = rows_read
+        .numbers::<T>()?
+        .chunks_exact(width)
+        .zip(gate_read.numbers::<T>()?.chunks_exact(query));
     for (row, gates) in both {
-        for (own, gate) in row[..query].chunks_exact(size).zip(gates.chunks_exact(size)) {
+        for (own, gate) in row[..query]
+            .chunks_exact(size)
+            .zip(gates.chunks_exact(size))
+        {
             packed.extend_from_slice(own);
             packed.extend_from_slice(gate);
         }
@@ -93,11 +109,20 @@ fn forward<T: Real>(attended: &Tensor, gate: &Tensor) -> Result<Tensor> {
     let (attended_read, gate_read) = (read(attended)?, read(gate)?);
     let mut output = attended_read.numbers::<T>()?.to_vec();
     let gates = gate_read.numbers::<T>()?;
-    vectorised(|| output.iter_mut().zip(gates).for_each(|(x, &gate)| *x *= sigmoid(gate)));
+    vectorised(|| {
+        output
+            .iter_mut()
+            .zip(gates)
+            .for_each(|(x, &gate)| *x *= sigmoid(gate))
+    });
     Tensor::from_vec(output, attended.shape(), attended.device())
 }
 
-fn backward<T: Real>(gradient: &Tensor, attended: &Tensor, gate: &Tensor) -> Result<(Tensor, Tensor)> {
+fn backward<T: Real>(
+    gradient: &Tensor,
+    attended: &Tensor,
+    gate: &Tensor,
+) -> Result<(Tensor, Tensor)> {
     let (gradient_read, attended_read, gate_read) = (read(gradient)?, read(attended)?, read(gate)?);
     let (attended_numbers, gates) = (attended_read.numbers::<T>()?, gate_read.numbers::<T>()?);
     let mut attended_gradient = gradient_read.numbers::<T>()?.to_vec();
@@ -105,7 +130,8 @@ fn backward<T: Real>(gradient: &Tensor, attended: &Tensor, gate: &Tensor) -> Res
     vectorised(|| {
         for i in 0..gates.len() {
             let s = sigmoid(gates[i]);
-            gate_gradient[i] = attended_gradient[i] * attended_numbers[i] * s * (T::constant(1.0) - s);
+            gate_gradient[i] =
+                attended_gradient[i] * attended_numbers[i] * s * (T::constant(1.0) - s);
             attended_gradient[i] *= s;
         }
     });
@@ -126,19 +152,45 @@ mod gpu {
     static MODULE: Module = module!("attention_gate");
 
     fn grid(rows: usize, width: usize) -> Grid {
-        Grid { blocks: (rows, width.div_ceil(256), 1), threads: 256, shared_bytes: 0 }
+        Grid {
+            blocks: (rows, width.div_ceil(256), 1),
+            threads: 256,
+            shared_bytes: 0,
+        }
     }
 
     pub(super) fn split(packed: &Tensor, heads: Heads, to: DType) -> Result<(Tensor, Tensor)> {
-        let ((rows, all), (width, query)) = (packed.dims2()?, (heads.row_width(), heads.query_width()));
+        let ((rows, all), (width, query)) =
+            (packed.dims2()?, (heads.row_width(), heads.query_width()));
         if all != width + query {
             bail!("rows of {all} numbers for {heads:?} with gates")
         }
         let (device, dtype) = (device(packed)?, packed.dtype());
-        let (own, gates) = (empty((rows, width), to, device)?, empty((rows, query), dtype, device)?);
-        let arguments = [at(packed)?, at(&own)?, at(&gates)?, int(width), int(query), int(heads.dimension)];
-        let name = if to == dtype { "attention_gate_split" } else { "attention_gate_split_open" };
-        launch(device, &MODULE, name, Some(dtype), grid(rows, all), &arguments)?;
+        let (own, gates) = (
+            empty((rows, width), to, device)?,
+            empty((rows, query), dtype, device)?,
+        );
+        let arguments = [
+            at(packed)?,
+            at(&own)?,
+            at(&gates)?,
+            int(width),
+            int(query),
+            int(heads.dimension),
+        ];
+        let name = if to == dtype {
+            "attention_gate_split"
+        } else {
+            "attention_gate_split_open"
+        };
+        launch(
+            device,
+            &MODULE,
+            name,
+            Some(dtype),
+            grid(rows, all),
+            &arguments,
+        )?;
         Ok((own, gates))
     }
 
@@ -146,38 +198,89 @@ mod gpu {
         let (rows, query) = gates.dims2()?;
         let (width, dtype) = (heads.row_width(), own.dtype());
         if own.dims2()? != (rows, width) || query != heads.query_width() || gates.dtype() != dtype {
-            bail!("{:?} {:?} and gates {:?} {:?} for {heads:?}", dtype, own.shape(), gates.dtype(), gates.shape())
+            bail!(
+                "{:?} {:?} and gates {:?} {:?} for {heads:?}",
+                dtype,
+                own.shape(),
+                gates.dtype(),
+                gates.shape()
+            )
         }
         let (device, stride) = (device(own)?, width + query + room);
         let packed = empty((rows, stride), dtype, device)?;
         let sizes = [int(stride), int(width), int(query), int(heads.dimension)];
         let arguments = [[at(own)?, at(gates)?, at(&packed)?].as_slice(), &sizes].concat();
-        launch(device, &MODULE, "attention_gate_join", Some(dtype), grid(rows, width + query), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "attention_gate_join",
+            Some(dtype),
+            grid(rows, width + query),
+            &arguments,
+        )?;
         Ok(packed)
     }
 
     fn check(alike: &[&Tensor]) -> Result<(usize, usize)> {
-        if alike.iter().any(|tensor| tensor.dims() != alike[0].dims() || tensor.dtype() != alike[0].dtype()) {
+        if alike
+            .iter()
+            .any(|tensor| tensor.dims() != alike[0].dims() || tensor.dtype() != alike[0].dtype())
+        {
             bail!("attention and gates differ: {alike:?}")
         }
         alike[0].dims2()
     }
 
     pub(super) fn forward(attended: &Tensor, gates: &Tensor, room: usize) -> Result<Tensor> {
-        let ((rows, width), device, dtype) = (check(&[attended, gates])?, device(attended)?, attended.dtype());
+        let ((rows, width), device, dtype) = (
+            check(&[attended, gates])?,
+            device(attended)?,
+            attended.dtype(),
+        );
         let output = empty((rows, width + room), dtype, device)?;
-        let arguments = [at(attended)?, at(gates)?, at(&output)?, int(width + room), int(width)];
-        launch(device, &MODULE, "attention_gate", Some(dtype), grid(rows, width), &arguments)?;
+        let arguments = [
+            at(attended)?,
+            at(gates)?,
+            at(&output)?,
+            int(width + room),
+            int(width),
+        ];
+        launch(
+            device,
+            &MODULE,
+            "attention_gate",
+            Some(dtype),
+            grid(rows, width),
+            &arguments,
+        )?;
         Ok(output)
     }
 
-    pub(super) fn backward(gradient: &Tensor, attended: &Tensor, gates: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub(super) fn backward(
+        gradient: &Tensor,
+        attended: &Tensor,
+        gates: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
         let (rows, width) = check(&[gradient, attended, gates])?;
         let (device, dtype) = (device(attended)?, attended.dtype());
         let [of_attended, of_gates] = [(); 2].map(|()| empty((rows, width), dtype, device));
         let (of_attended, of_gates) = (of_attended?, of_gates?);
-        let arguments = [at(gradient)?, at(attended)?, at(gates)?, at(&of_attended)?, at(&of_gates)?, int(width)];
-        launch(device, &MODULE, "attention_gate_backward", Some(dtype), grid(rows, width), &arguments)?;
+        let arguments = [
+            at(gradient)?,
+            at(attended)?,
+            at(gates)?,
+            at(&of_attended)?,
+            at(&of_gates)?,
+            int(width),
+        ];
+        launch(
+            device,
+            &MODULE,
+            "attention_gate_backward",
+            Some(dtype),
+            grid(rows, width),
+            &arguments,
+        )?;
         Ok((of_attended, of_gates))
     }
 }

@@ -24,8 +24,20 @@ mod gpu {
         if bias.dims1()? != width || bias.dtype() != y.dtype() {
             bail!("a bias of {:?} for rows of {width}", bias.shape())
         }
-        let arguments = [at(&y)?, at(bias)?, Argument::Long((rows * width) as u64), int(width)];
-        launch(device(&y)?, &MODULE, "add_bias", Some(y.dtype()), Grid::elements(rows * width), &arguments)?;
+        let arguments = [
+            at(&y)?,
+            at(bias)?,
+            Argument::Long((rows * width) as u64),
+            int(width),
+        ];
+        launch(
+            device(&y)?,
+            &MODULE,
+            "add_bias",
+            Some(y.dtype()),
+            Grid::elements(rows * width),
+            &arguments,
+        )?;
         Ok(y)
     }
 }

@@ -32,7 +32,8 @@ pub fn causal_convolution_backward(
     if packed.device().is_cuda() {
         return gpu::backward(gradient, packed, weight, segments, is_trained);
     }
-    let (own, weight) = by_number_type!(packed, backward(gradient, packed, weight, segments.list()))?;
+    let (own, weight) =
+        by_number_type!(packed, backward(gradient, packed, weight, segments.list()))?;
     Ok((own, is_trained.then_some(weight)))
 }
 
@@ -47,12 +48,21 @@ pub fn convolution_states(packed: &Tensor, weight: &Tensor, segments: &Segments)
 
 /// One new token a row: `packed`: [rows, at least `width` columns] -> [rows, width]. `states`: [slots, (kernel - 1) *
 /// width]; each row goes on from one of them and leaves its own in one.
-pub fn convolution_step(packed: &Tensor, weight: &Tensor, states: &Tensor, rows: &DecodeRows) -> Result<Tensor> {
+pub fn convolution_step(
+    packed: &Tensor,
+    weight: &Tensor,
+    states: &Tensor,
+    rows: &DecodeRows,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
         return gpu::step(packed, weight, states, rows.states()?);
     }
-    let step = Step { weight, rows: rows.listed()?, output: RefCell::new(None) };
+    let step = Step {
+        weight,
+        rows: rows.listed()?,
+        output: RefCell::new(None),
+    };
     states.inplace_op2(packed, &step)?;
     match step.output.into_inner() {
         Some(output) => Ok(output),
@@ -65,7 +75,13 @@ fn by_token<T: Real>(weight: &Tensor) -> Result<(Vec<T>, usize, usize)> {
     let (width, kernel) = weight.dims2()?;
     let weight_read = read(weight)?;
     let numbers = weight_read.numbers::<T>()?;
-    Ok(((0..kernel * width).map(|i| numbers[i % width * kernel + i / width]).collect(), width, kernel))
+    Ok((
+        (0..kernel * width)
+            .map(|i| numbers[i % width * kernel + i / width])
+            .collect(),
+        width,
+        kernel,
+    ))
 }
 
 /// `sums[c] += w[c] * x[c]`.
@@ -123,28 +139,49 @@ fn backward<T: Real>(
     let (packed_read, gradient_read) = (read(packed)?, read(gradient)?);
     let (numbers, gradients) = (packed_read.numbers::<T>()?, gradient_read.numbers::<T>()?);
     let mut output = vec![T::constant(0.0); rows * width];
-    let (mut weight_sums, mut sums) = (vec![T::constant(0.0); kernel * width], vec![T::constant(0.0); width]);
+    let (mut weight_sums, mut sums) = (
+        vec![T::constant(0.0); kernel * width],
+        vec![T::constant(0.0); width],
+    );
     vectorised(|| {
         for &segment in segments {
             for token in 0..segment.length {
                 let row = segment.start + token;
                 sums_at((numbers, row_width), &weights, (segment, token), &mut sums);
-                for (x, &g) in sums.iter_mut().zip(&gradients[row * width..(row + 1) * width]) {
+                for (x, &g) in sums
+                    .iter_mut()
+                    .zip(&gradients[row * width..(row + 1) * width])
+                {
                     let s = sigmoid(*x);
                     *x = g * s * (T::constant(1.0) + *x * (T::constant(1.0) - s));
                 }
                 for lag in 0..kernel {
-                    let Some(row) = segment.row_before(token, lag) else { continue };
+                    let Some(row) = segment.row_before(token, lag) else {
+                        continue;
+                    };
                     let of = (kernel - 1 - lag) * width..(kernel - lag) * width;
-                    add_products(&mut output[row * width..(row + 1) * width], &weights[of.clone()], &sums);
-                    add_products(&mut weight_sums[of], &sums, &numbers[row * row_width..row * row_width + width]);
+                    add_products(
+                        &mut output[row * width..(row + 1) * width],
+                        &weights[of.clone()],
+                        &sums,
+                    );
+                    add_products(
+                        &mut weight_sums[of],
+                        &sums,
+                        &numbers[row * row_width..row * row_width + width],
+                    );
                 }
             }
         }
     });
     let device = packed.device();
-    let weight_gradient: Vec<T> = (0..kernel * width).map(|i| weight_sums[i % kernel * width + i / kernel]).collect();
-    Ok((Tensor::from_vec(output, (rows, width), device)?, Tensor::from_vec(weight_gradient, (width, kernel), device)?))
+    let weight_gradient: Vec<T> = (0..kernel * width)
+        .map(|i| weight_sums[i % kernel * width + i / kernel])
+        .collect();
+    Ok((
+        Tensor::from_vec(output, (rows, width), device)?,
+        Tensor::from_vec(weight_gradient, (width, kernel), device)?,
+    ))
 }
 
 fn states<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Result<Tensor> {
@@ -157,7 +194,8 @@ fn states<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Re
         for lag in 0..kernel - 1 {
             if let Some(row) = segment.row_before(segment.length - 1, lag) {
                 let at = index * size + (kernel - 2 - lag) * width;
-                output[at..at + width].copy_from_slice(&numbers[row * row_width..row * row_width + width]);
+                output[at..at + width]
+                    .copy_from_slice(&numbers[row * row_width..row * row_width + width]);
             }
         }
     }
@@ -206,9 +244,10 @@ impl Step<'_> {
     ) -> Result<Tensor> {
         let (weights, width, kernel) = by_token::<T>(self.weight)?;
         let (size, row_width) = ((kernel - 1) * width, packed_layout.dims()[1]);
-        let (Some((start, end)), Some((first, _))) =
-            (states_layout.contiguous_offsets(), packed_layout.contiguous_offsets())
-        else {
+        let (Some((start, end)), Some((first, _))) = (
+            states_layout.contiguous_offsets(),
+            packed_layout.contiguous_offsets(),
+        ) else {
             bail!("states and new rows must be contiguous")
         };
         let states = &mut states[start..end];
@@ -219,9 +258,15 @@ impl Step<'_> {
                 if before != slot {
                     states.copy_within(before * size..(before + 1) * size, slot * size);
                 }
-                let (state, from) = (&mut states[slot * size..(slot + 1) * size], first + index * row_width);
+                let (state, from) = (
+                    &mut states[slot * size..(slot + 1) * size],
+                    first + index * row_width,
+                );
                 let newest = &packed[from..from + width];
-                for (w, x) in weights.chunks_exact(width).zip(state.chunks_exact(width).chain([newest])) {
+                for (w, x) in weights
+                    .chunks_exact(width)
+                    .zip(state.chunks_exact(width).chain([newest]))
+                {
                     add_products(out, w, x);
                 }
                 out.iter_mut().for_each(|x| *x *= sigmoid(*x));
@@ -250,25 +295,54 @@ mod gpu {
     const ROWS_A_PART: usize = 128;
 
     fn grid(rows: usize, width: usize) -> Grid {
-        Grid { blocks: (rows, width.div_ceil(256), 1), threads: 256, shared_bytes: 0 }
+        Grid {
+            blocks: (rows, width.div_ceil(256), 1),
+            threads: 256,
+            shared_bytes: 0,
+        }
     }
 
     /// Width and kernel; the rows and their stride.
     fn check(packed: &Tensor, weight: &Tensor) -> Result<((usize, usize), [Argument; 2])> {
         let ((_, stride), (width, taps)) = (packed.dims2()?, weight.dims2()?);
         if width > stride || taps == 0 || taps > TAPS || weight.dtype() != packed.dtype() {
-            bail!("a convolution of {:?} {:?} by {:?}", packed.dtype(), packed.shape(), weight.shape())
+            bail!(
+                "a convolution of {:?} {:?} by {:?}",
+                packed.dtype(),
+                packed.shape(),
+                weight.shape()
+            )
         }
         Ok(((width, taps), [at(packed)?, int(stride)]))
     }
 
     pub(super) fn forward(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
-        let (rows, device, dtype, [table, owners]) =
-            (packed.dims2()?.0, device(packed)?, packed.dtype(), segments.tables()?);
+        let (rows, device, dtype, [table, owners]) = (
+            packed.dims2()?.0,
+            device(packed)?,
+            packed.dtype(),
+            segments.tables()?,
+        );
         let output = empty((rows, width), dtype, device)?;
-        let arguments = [own, stride, at(weight)?, int(taps), at(table)?, at(owners)?, at(&output)?, int(width)];
-        launch(device, &MODULE, "convolution", Some(dtype), grid(rows, width), &arguments)?;
+        let arguments = [
+            own,
+            stride,
+            at(weight)?,
+            int(taps),
+            at(table)?,
+            at(owners)?,
+            at(&output)?,
+            int(width),
+        ];
+        launch(
+            device,
+            &MODULE,
+            "convolution",
+            Some(dtype),
+            grid(rows, width),
+            &arguments,
+        )?;
         Ok(output)
     }
 
@@ -280,32 +354,78 @@ mod gpu {
         is_trained: bool,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
-        let (rows, device, dtype, [table, owners]) =
-            (packed.dims2()?.0, device(packed)?, packed.dtype(), segments.tables()?);
+        let (rows, device, dtype, [table, owners]) = (
+            packed.dims2()?.0,
+            device(packed)?,
+            packed.dtype(),
+            segments.tables()?,
+        );
         if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
-            bail!("a gradient of {:?} {:?} for {rows} rows of {width}", gradient.dtype(), gradient.shape())
+            bail!(
+                "a gradient of {:?} {:?} for {rows} rows of {width}",
+                gradient.dtype(),
+                gradient.shape()
+            )
         }
         let sums = empty((rows, width), DType::F32, device)?;
         let tables = [at(table)?, at(owners)?];
         let read = [at(gradient)?, own, stride, at(weight)?, int(taps)];
         let arguments = [read.as_slice(), &tables, &[at(&sums)?, int(width)]].concat();
-        launch(device, &MODULE, "convolution_backward_sums", Some(dtype), grid(rows, width), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "convolution_backward_sums",
+            Some(dtype),
+            grid(rows, width),
+            &arguments,
+        )?;
         let output = empty((rows, width), dtype, device)?;
         let read = [at(&sums)?, at(weight)?, int(taps)];
         let arguments = [read.as_slice(), &tables, &[at(&output)?, int(width)]].concat();
-        launch(device, &MODULE, "convolution_backward_rows", Some(dtype), grid(rows, width), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "convolution_backward_rows",
+            Some(dtype),
+            grid(rows, width),
+            &arguments,
+        )?;
         if !is_trained {
             return Ok((output, None));
         }
         let parts = rows.div_ceil(ROWS_A_PART);
         let partial = empty((parts, width * taps), DType::F32, device)?;
         let last = [at(&partial)?, int(width), int(rows), int(ROWS_A_PART)];
-        let arguments = [[at(&sums)?, own, stride, int(taps)].as_slice(), &tables, &last].concat();
-        launch(device, &MODULE, "convolution_weight_parts", Some(dtype), grid(parts, width), &arguments)?;
+        let arguments = [
+            [at(&sums)?, own, stride, int(taps)].as_slice(),
+            &tables,
+            &last,
+        ]
+        .concat();
+        launch(
+            device,
+            &MODULE,
+            "convolution_weight_parts",
+            Some(dtype),
+            grid(parts, width),
+            &arguments,
+        )?;
         let weight_gradient = empty((width, taps), DType::F32, device)?;
-        let arguments = [at(&partial)?, at(&weight_gradient)?, int(parts), int(width * taps)];
+        let arguments = [
+            at(&partial)?,
+            at(&weight_gradient)?,
+            int(parts),
+            int(width * taps),
+        ];
         let blocks = Grid::rows((width * taps).div_ceil(32), 256);
-        launch(device, &MODULE, "convolution_weight_sums", None, blocks, &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "convolution_weight_sums",
+            None,
+            blocks,
+            &arguments,
+        )?;
         Ok((output, Some(weight_gradient)))
     }
 
@@ -313,22 +433,56 @@ mod gpu {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
         let (count, device, dtype) = (segments.list().len(), device(packed)?, packed.dtype());
         let output = empty((count, (taps - 1) * width), dtype, device)?;
-        let arguments = [own, stride, int(taps), at(segments.tables()?[0])?, at(&output)?, int(width)];
-        launch(device, &MODULE, "convolution_states", Some(dtype), grid(count, width), &arguments)?;
+        let arguments = [
+            own,
+            stride,
+            int(taps),
+            at(segments.tables()?[0])?,
+            at(&output)?,
+            int(width),
+        ];
+        launch(
+            device,
+            &MODULE,
+            "convolution_states",
+            Some(dtype),
+            grid(count, width),
+            &arguments,
+        )?;
         Ok(output)
     }
 
     /// `slots`: [rows, 2], u32.
-    pub(super) fn step(packed: &Tensor, weight: &Tensor, states: &Tensor, slots: &Tensor) -> Result<Tensor> {
+    pub(super) fn step(
+        packed: &Tensor,
+        weight: &Tensor,
+        states: &Tensor,
+        slots: &Tensor,
+    ) -> Result<Tensor> {
         let ((width, taps), [own, stride]) = check(packed, weight)?;
         let (rows, device, dtype) = (packed.dims2()?.0, device(packed)?, packed.dtype());
-        if states.dims2()?.1 != (taps - 1) * width || states.dtype() != dtype || slots.dims2()? != (rows, 2) {
-            bail!("states {:?} {:?} and {:?} for {rows} rows", states.dtype(), states.shape(), slots.shape())
+        if states.dims2()?.1 != (taps - 1) * width
+            || states.dtype() != dtype
+            || slots.dims2()? != (rows, 2)
+        {
+            bail!(
+                "states {:?} {:?} and {:?} for {rows} rows",
+                states.dtype(),
+                states.shape(),
+                slots.shape()
+            )
         }
         let output = empty((rows, width), dtype, device)?;
         let read = [own, stride, at(weight)?, int(taps), at(slots)?, at(states)?];
         let arguments = [read.as_slice(), &[at(&output)?, int(width), int(rows)]].concat();
-        launch(device, &MODULE, "convolution_step", Some(dtype), grid(rows, width), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "convolution_step",
+            Some(dtype),
+            grid(rows, width),
+            &arguments,
+        )?;
         Ok(output)
     }
 }

@@ -21,14 +21,20 @@ pub(super) fn read(tensor: &Tensor) -> Result<Reading<impl Deref<Target = Storag
             layout.stride()
         )
     };
-    Ok(Reading { storage, start, length: end - start })
+    Ok(Reading {
+        storage,
+        start,
+        length: end - start,
+    })
 }
 
 impl<Guard: Deref<Target = Storage>> Reading<Guard> {
     /// The numbers, in row-major order.
     pub(super) fn numbers<T: WithDType>(&self) -> Result<&[T]> {
         match &*self.storage {
-            Storage::Cpu(storage) => Ok(&T::cpu_storage_as_slice(storage)?[self.start..self.start + self.length]),
+            Storage::Cpu(storage) => {
+                Ok(&T::cpu_storage_as_slice(storage)?[self.start..self.start + self.length])
+            }
             _ => bail!("this operation has no implementation for this device yet"),
         }
     }

@@ -11,7 +11,9 @@ use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 use candle_core::cuda_backend::cudarc::driver::{CudaFunction, DevicePtr, sys};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor, bail};
+use candle_core::{
+    CudaDevice, CudaStorage, DType, Device, Error, Result, Shape, Storage, Tensor, bail,
+};
 
 use super::cuda_errors::{GpuFailure, is_out_of_memory_code};
 
@@ -26,7 +28,10 @@ pub(super) struct Module {
 /// The module of `src/kernels/NAME.cu`.
 macro_rules! module {
     ($name:literal) => {
-        $crate::cuda::Module { name: $name, image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")) }
+        $crate::cuda::Module {
+            name: $name,
+            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin")),
+        }
     };
 }
 pub(super) use module;
@@ -42,7 +47,11 @@ pub(super) struct Grid {
 impl Grid {
     /// A row of blocks without dynamic shared memory.
     pub(super) fn rows(blocks: usize, threads: usize) -> Self {
-        Self { blocks: (blocks, 1, 1), threads, shared_bytes: 0 }
+        Self {
+            blocks: (blocks, 1, 1),
+            threads,
+            shared_bytes: 0,
+        }
     }
 
     /// One thread an element, 256 a block.
@@ -100,7 +109,10 @@ pub(super) fn at(tensor: &Tensor) -> Result<Argument> {
 pub(super) fn rows_at(tensor: &Tensor) -> Result<[Argument; 2]> {
     match *tensor.stride() {
         [stride, 1] => Ok([Argument::Address(address(tensor)?), int(stride)]),
-        ref other => bail!("a kernel was given rows that are not contiguous: {:?}, strides {other:?}", tensor.shape()),
+        ref other => bail!(
+            "a kernel was given rows that are not contiguous: {:?}, strides {other:?}",
+            tensor.shape()
+        ),
     }
 }
 
@@ -117,7 +129,9 @@ pub(super) fn float(value: f64) -> Argument {
 /// Where a tensor's first number lies, whatever its strides.
 pub(super) fn address(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
-    let Storage::Cuda(storage) = &*storage else { bail!("a GPU kernel was given a tensor of another device") };
+    let Storage::Cuda(storage) = &*storage else {
+        bail!("a GPU kernel was given a tensor of another device")
+    };
     let stream = storage.device.cuda_stream();
     macro_rules! start {
         ($number:ty) => {
@@ -163,7 +177,12 @@ pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) 
         DType::U8 => allocate!(u8),
         other => bail!("no kernel writes {other:?}"),
     };
-    Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+    Ok(Tensor::from_storage(
+        Storage::Cuda(storage),
+        shape,
+        BackpropOp::none(),
+        false,
+    ))
 }
 
 /// Starts `name` of `module`; with a dtype, the variant `name_f32` or `name_bf16`.
@@ -175,7 +194,16 @@ pub(super) fn launch(
     grid: Grid,
     arguments: &[Argument],
 ) -> Result<()> {
-    start(device, (module, name, dtype), grid, arguments, Start { is_early: false, cluster: 1 })
+    start(
+        device,
+        (module, name, dtype),
+        grid,
+        arguments,
+        Start {
+            is_early: false,
+            cluster: 1,
+        },
+    )
 }
 
 /// As [`launch`], for a kernel that calls `wait_for_predecessor` before it reads or writes what the kernels before it
@@ -188,7 +216,16 @@ pub(super) fn launch_early(
     grid: Grid,
     arguments: &[Argument],
 ) -> Result<()> {
-    start(device, (module, name, dtype), grid, arguments, Start { is_early: true, cluster: 1 })
+    start(
+        device,
+        (module, name, dtype),
+        grid,
+        arguments,
+        Start {
+            is_early: true,
+            cluster: 1,
+        },
+    )
 }
 
 /// As [`launch_early`], with `cluster` neighbours of a row of blocks together, which reach each other's shared memory.
@@ -200,7 +237,16 @@ pub(super) fn launch_clusters(
     cluster: usize,
     arguments: &[Argument],
 ) -> Result<()> {
-    start(device, (module, name, None), grid, arguments, Start { is_early: true, cluster: cluster as u32 })
+    start(
+        device,
+        (module, name, None),
+        grid,
+        arguments,
+        Start {
+            is_early: true,
+            cluster: cluster as u32,
+        },
+    )
 }
 
 /// How a kernel is started.
@@ -223,10 +269,20 @@ fn start(
     }
     let function = function(device, module, name, dtype, grid.shared_bytes)?;
     let mut parameters: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
-    let attribute = |id, value| sys::CUlaunchAttribute { id, pad: [0; 4], value };
-    let early = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+    let attribute = |id, value| sys::CUlaunchAttribute {
+        id,
+        pad: [0; 4],
+        value,
+    };
+    let early = sys::CUlaunchAttributeValue {
+        programmaticStreamSerializationAllowed: 1,
+    };
     let together = sys::CUlaunchAttributeValue {
-        clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: cluster, y: 1, z: 1 },
+        clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 {
+            x: cluster,
+            y: 1,
+            z: 1,
+        },
     };
     let mut attributes = Vec::with_capacity(2);
     if is_early && capability(device)? >= 9 {
@@ -234,7 +290,10 @@ fn start(
         attributes.push(attribute(id, early));
     }
     if cluster > 1 {
-        attributes.push(attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, together));
+        attributes.push(attribute(
+            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            together,
+        ));
     }
     let stream = device.cuda_stream();
     let config = sys::CUlaunchConfig {
@@ -249,11 +308,19 @@ fn start(
         attrs: attributes.as_mut_ptr(),
         numAttrs: attributes.len() as u32,
     };
-    stream.context().bind_to_thread().map_err(|error| failed(name, error))?;
+    stream
+        .context()
+        .bind_to_thread()
+        .map_err(|error| failed(name, error))?;
     // SAFETY: each operation's file keeps its kernel's parameters and its call side by side; sizes are checked there,
     // on tensors that outlive the call, and memory freed afterwards is freed in the order of the same stream.
     let result = unsafe {
-        sys::cuLaunchKernelEx(&raw const config, function.cu_function(), parameters.as_mut_ptr(), std::ptr::null_mut())
+        sys::cuLaunchKernelEx(
+            &raw const config,
+            function.cu_function(),
+            parameters.as_mut_ptr(),
+            std::ptr::null_mut(),
+        )
     };
     result.result().map_err(|error| failed(name, error))
 }
@@ -266,8 +333,15 @@ pub(super) fn capability(device: &CudaDevice) -> Result<i32> {
         return Ok(*major);
     }
     let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
-    let major = device.cuda_stream().context().attribute(attribute).map_err(|error| failed("capability", error))?;
-    let built = env!("GRPO_TUI_COMPUTE_CAPABILITY").split('.').next().and_then(|text| text.parse().ok());
+    let major = device
+        .cuda_stream()
+        .context()
+        .attribute(attribute)
+        .map_err(|error| failed("capability", error))?;
+    let built = env!("GRPO_TUI_COMPUTE_CAPABILITY")
+        .split('.')
+        .next()
+        .and_then(|text| text.parse().ok());
     Ok(*MAJOR.get_or_init(|| built.map_or(major, |built: i32| built.min(major))))
 }
 
@@ -275,7 +349,8 @@ type Key = (usize, &'static str, &'static str, Option<DType>);
 
 /// Functions looked up so far, and whether they may have more than 48 KiB of shared memory: asking the driver again would
 /// cost more than many a kernel runs.
-static FUNCTIONS: LazyLock<Mutex<HashMap<Key, (CudaFunction, bool)>>> = LazyLock::new(Mutex::default);
+static FUNCTIONS: LazyLock<Mutex<HashMap<Key, (CudaFunction, bool)>>> =
+    LazyLock::new(Mutex::default);
 
 fn function(
     device: &CudaDevice,
@@ -304,25 +379,45 @@ fn function(
                 Some(other) => bail!("{name} computes in f32 or bf16 on a GPU, not {other:?}"),
             };
             let image = Ptx::from_binary(module.image.to_vec());
-            let loaded = context.load_module(image).map_err(|error| failed(module.name, error))?;
-            loaded.load_function(&full_name).map_err(|error| failed(name, error))?
+            let loaded = context
+                .load_module(image)
+                .map_err(|error| failed(module.name, error))?;
+            loaded
+                .load_function(&full_name)
+                .map_err(|error| failed(name, error))?
         }
     };
     if is_large {
-        let largest = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let bytes = context.attribute(largest).map_err(|error| failed(name, error))?;
+        let largest =
+            sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let bytes = context
+            .attribute(largest)
+            .map_err(|error| failed(name, error))?;
         // What the kernel declares itself counts too.
         let own = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-        let bytes = bytes - function.get_attribute(own).map_err(|error| failed(name, error))?;
-        let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        function.set_attribute(attribute, bytes).map_err(|error| failed(name, error))?;
+        let bytes = bytes
+            - function
+                .get_attribute(own)
+                .map_err(|error| failed(name, error))?;
+        let attribute =
+            sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function
+            .set_attribute(attribute, bytes)
+            .map_err(|error| failed(name, error))?;
     }
     functions.insert(key, (function.clone(), is_large));
     Ok(function)
 }
 
-pub(super) fn failed(operation: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+pub(super) fn failed(
+    operation: &str,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
     let cause = error.into();
     let is_out_of_memory = is_out_of_memory_code(&*cause);
-    Error::Cuda(Box::new(GpuFailure { operation: operation.to_owned(), cause: cause.to_string(), is_out_of_memory }))
+    Error::Cuda(Box::new(GpuFailure {
+        operation: operation.to_owned(),
+        cause: cause.to_string(),
+        is_out_of_memory,
+    }))
 }

@@ -26,16 +26,18 @@ pub fn is_out_of_memory(error: &Error) -> bool {
             Some(failure) => failure.is_out_of_memory,
             None => is_out_of_memory_code(&**error),
         },
-        Error::Context { inner, .. } | Error::WithPath { inner, .. } | Error::WithBacktrace { inner, .. } => {
-            is_out_of_memory(inner)
-        }
+        Error::Context { inner, .. }
+        | Error::WithPath { inner, .. }
+        | Error::WithBacktrace { inner, .. } => is_out_of_memory(inner),
         _ => false,
     }
 }
 
 /// Whether an error of cudarc, or candle's around it, has the code for memory that is used up.
 #[cfg(feature = "cuda")]
-pub(super) fn is_out_of_memory_code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+pub(super) fn is_out_of_memory_code(
+    error: &(dyn std::error::Error + Send + Sync + 'static),
+) -> bool {
     use candle_core::cuda_backend::CudaError;
     use candle_core::cuda_backend::cudarc::cublas::{result::CublasError, sys::cublasStatus_t};
     use candle_core::cuda_backend::cudarc::driver::{result::DriverError, sys::CUresult};
@@ -46,7 +48,9 @@ pub(super) fn is_out_of_memory_code(error: &(dyn std::error::Error + Send + Sync
         Some(CudaError::Cuda(error) | CudaError::Load { cuda: error, .. }) => driver(error),
         Some(CudaError::Cublas(error)) => cublas(error),
         Some(_) => false,
-        None => error.downcast_ref().is_some_and(driver) || error.downcast_ref().is_some_and(cublas),
+        None => {
+            error.downcast_ref().is_some_and(driver) || error.downcast_ref().is_some_and(cublas)
+        }
     }
 }
 
@@ -74,19 +78,32 @@ pub fn advice(error: &str) -> Option<String> {
     } else if has(&["CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"]) {
         "the libcuda.so.1 that was found is a compatibility package which this GPU does not support: update the driver, or take the package's folder \
          out of LD_LIBRARY_PATH"
-    } else if has(&["CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "CUDA_ERROR_INSUFFICIENT_DRIVER"]) {
+    } else if has(&[
+        "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+        "CUDA_ERROR_INSUFFICIENT_DRIVER",
+    ]) {
         "the driver is older than the CUDA toolkit that this program was built with: update the driver, or build with a toolkit that the driver \
          supports (`nvidia-smi` shows the newest)"
-    } else if has(&["CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_INVALID_PTX", "CUBLAS_STATUS_ARCH_MISMATCH"]) {
+    } else if has(&[
+        "CUDA_ERROR_NO_BINARY_FOR_GPU",
+        "CUDA_ERROR_INVALID_PTX",
+        "CUBLAS_STATUS_ARCH_MISMATCH",
+    ]) {
         return Some(format!(
             "this program was built for compute capability {BUILT_FOR} and the GPU has another (`nvidia-smi --query-gpu=compute_cap --format=csv` \
              says which): build with CUDA_COMPUTE_CAP set to it"
         ));
     } else if has(&["CUDA_ERROR_SYSTEM_NOT_READY"]) {
         "the GPUs are not ready yet: on machines with NVSwitch the fabric manager must run (`systemctl status nvidia-fabricmanager`)"
-    } else if has(&["CUDA_ERROR_DEVICE_UNAVAILABLE", "CUDA_ERROR_DEVICE_NOT_LICENSED"]) {
+    } else if has(&[
+        "CUDA_ERROR_DEVICE_UNAVAILABLE",
+        "CUDA_ERROR_DEVICE_NOT_LICENSED",
+    ]) {
         "another process uses the GPU exclusively, or compute mode forbids it: see `nvidia-smi`"
-    } else if has(&["CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_NVLINK_UNCORRECTABLE"]) {
+    } else if has(&[
+        "CUDA_ERROR_ECC_UNCORRECTABLE",
+        "CUDA_ERROR_NVLINK_UNCORRECTABLE",
+    ]) {
         "the GPU's memory or link has a fault: see `nvidia-smi -q -d ECC,PAGE_RETIREMENT`, take another GPU, and resume the run from its last checkpoint"
     } else if has(&[
         "CUDA_ERROR_ILLEGAL_ADDRESS",
@@ -125,7 +142,10 @@ mod tests {
     fn each_fault_has_its_sentence() {
         let check = |error: &str, expected: &str| {
             let found = explained(&format!("swiglu on the GPU: DriverError({error}, \"...\")"));
-            assert!(found.starts_with("swiglu on the GPU") && found.contains(expected), "{found:?} lacks {expected:?}");
+            assert!(
+                found.starts_with("swiglu on the GPU") && found.contains(expected),
+                "{found:?} lacks {expected:?}"
+            );
             assert_eq!(explained(&found), found, "said once");
         };
         check("CUDA_ERROR_OUT_OF_MEMORY", "max_completion_tokens");
@@ -135,7 +155,10 @@ mod tests {
         check("CUDA_ERROR_STUB_LIBRARY", "stub");
         check("CUDA_ERROR_NOT_INITIALIZED", "stub");
         check("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "reboot");
-        check("CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE", "compatibility package");
+        check(
+            "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE",
+            "compatibility package",
+        );
         check("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "update the driver");
         check("CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_COMPUTE_CAP");
         check("CUDA_ERROR_SYSTEM_NOT_READY", "fabric manager");
@@ -144,7 +167,10 @@ mod tests {
         check("CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_LAUNCH_BLOCKING=1");
         check("CUDA_ERROR_LAUNCH_FAILED", "resume");
         check("CUDA_ERROR_UNKNOWN", "reboot");
-        assert_eq!(explained("shape mismatch in matmul"), "shape mismatch in matmul");
+        assert_eq!(
+            explained("shape mismatch in matmul"),
+            "shape mismatch in matmul"
+        );
         let traced = explained("CUDA_ERROR_UNKNOWN\n   0: candle_core::error\n   1: main");
         assert!(
             traced.starts_with("CUDA_ERROR_UNKNOWN; the driver")
@@ -157,12 +183,20 @@ mod tests {
     fn only_used_up_memory_may_be_tried_again() {
         let failure = |is_out_of_memory| {
             let (operation, cause) = ("matmul".to_owned(), "DriverError(...)".to_owned());
-            Error::Cuda(Box::new(GpuFailure { operation, cause, is_out_of_memory }))
+            Error::Cuda(Box::new(GpuFailure {
+                operation,
+                cause,
+                is_out_of_memory,
+            }))
         };
-        assert!(is_out_of_memory(&failure(true)) && is_out_of_memory(&failure(true).context("layer 3")));
+        assert!(
+            is_out_of_memory(&failure(true)) && is_out_of_memory(&failure(true).context("layer 3"))
+        );
         assert!(!is_out_of_memory(&failure(false)));
         // Words do not tell.
-        assert!(!is_out_of_memory(&Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".to_owned())));
+        assert!(!is_out_of_memory(&Error::Msg(
+            "CUDA_ERROR_OUT_OF_MEMORY".to_owned()
+        )));
     }
 
     #[cfg(feature = "cuda")]
@@ -172,6 +206,8 @@ mod tests {
         use candle_core::cuda_backend::cudarc::driver::{result::DriverError, sys::CUresult};
         let error = |code| Error::from(CudaError::Cuda(DriverError(code)));
         assert!(is_out_of_memory(&error(CUresult::CUDA_ERROR_OUT_OF_MEMORY)));
-        assert!(!is_out_of_memory(&error(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS)));
+        assert!(!is_out_of_memory(&error(
+            CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+        )));
     }
 }

@@ -28,10 +28,14 @@ impl Graph {
     /// # Errors
     /// Those of `work`, and what CUDA refuses to record.
     pub fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Self> {
-        let Device::Cuda(cuda) = device else { bail!("only a GPU records work") };
+        let Device::Cuda(cuda) = device else {
+            bail!("only a GPU records work")
+        };
         let stream = cuda.cuda_stream();
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        stream.begin_capture(mode).map_err(|error| failed("recording", error))?;
+        stream
+            .begin_capture(mode)
+            .map_err(|error| failed("recording", error))?;
         let result = work();
         let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         // The recording ends also when the work failed: else the stream would refuse everything that follows.
@@ -45,6 +49,8 @@ impl Graph {
 
     /// Starts the recorded work.
     pub fn start(&self) -> Result<()> {
-        self.graph.launch().map_err(|error| failed("recorded work", error))
+        self.graph
+            .launch()
+            .map_err(|error| failed("recorded work", error))
     }
 }

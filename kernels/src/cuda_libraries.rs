@@ -17,7 +17,9 @@ impl CudaLibraries {
     /// Why no GPU can be used with them; None where nothing is missing.
     pub fn problem(&self) -> Option<String> {
         let Some(built_with) = self.built_with else {
-            return Some("this build has no CUDA: build with `--features cuda` (docs/gpu.md)".to_owned());
+            return Some(
+                "this build has no CUDA: build with `--features cuda` (docs/gpu.md)".to_owned(),
+            );
         };
         let Some(driver) = self.driver else {
             return Some(
@@ -25,8 +27,12 @@ impl CudaLibraries {
                     .to_owned(),
             );
         };
-        let missing: Vec<&str> =
-            self.files.iter().filter(|(_, file)| file.is_none()).map(|(name, _)| name.as_str()).collect();
+        let missing: Vec<&str> = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.is_none())
+            .map(|(name, _)| name.as_str())
+            .collect();
         if !missing.is_empty() {
             let (names, version) = (missing.join(" and "), built_with / 1000);
             return Some(format!(
@@ -44,7 +50,13 @@ impl CudaLibraries {
     /// The libraries found by this process.
     pub fn found() -> &'static Self {
         #[cfg(not(feature = "cuda"))]
-        return const { &Self { built_with: None, driver: None, files: Vec::new() } };
+        return const {
+            &Self {
+                built_with: None,
+                driver: None,
+                files: Vec::new(),
+            }
+        };
         #[cfg(feature = "cuda")]
         {
             static FOUND: std::sync::LazyLock<CudaLibraries> = std::sync::LazyLock::new(load::all);
@@ -82,21 +94,35 @@ mod load {
             // SAFETY: the function is the driver's by now, needs no initialisation and writes one number.
             let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
             // The toolkit's stub says none; what it is, the first call into CUDA tells.
-            status.result().ok().and(u32::try_from(version).ok()).or(built_with)
+            status
+                .result()
+                .ok()
+                .and(u32::try_from(version).ok())
+                .or(built_with)
         });
         let cublas = concat!("libcublas.so.", env!("GRPO_TUI_CUBLAS_VERSION"));
         let curand = concat!("libcurand.so.", env!("GRPO_TUI_CURAND_VERSION"));
         // Without a driver they would be half a gigabyte mapped for nothing.
         let libraries = if driver.is_some() {
-            vec![(1, cublas, c"cublasCreate_v2"), (2, curand, c"curandCreateGenerator")]
+            vec![
+                (1, cublas, c"cublasCreate_v2"),
+                (2, curand, c"curandCreateGenerator"),
+            ]
         } else {
             Vec::new()
         };
-        let files = libraries.into_iter().map(|(number, name, symbol)| match load(number, name, symbol) {
-            Ok(file) => (name.to_owned(), Some(file)),
-            Err(missing) => (missing, None),
-        });
-        CudaLibraries { built_with, driver, files: files.collect() }
+        let files =
+            libraries
+                .into_iter()
+                .map(|(number, name, symbol)| match load(number, name, symbol) {
+                    Ok(file) => (name.to_owned(), Some(file)),
+                    Err(missing) => (missing, None),
+                });
+        CudaLibraries {
+            built_with,
+            driver,
+            files: files.collect(),
+        }
     }
 
     /// Opens a library and takes its functions; returns its file, or the name of the library that is missing.
@@ -124,8 +150,11 @@ mod load {
         unsafe {
             let mut place: libc::Dl_info = std::mem::zeroed();
             let is_known = libc::dladdr(libc::dlsym(library, symbol.as_ptr()), &raw mut place) != 0;
-            (is_known && !place.dli_fname.is_null())
-                .then(|| CStr::from_ptr(place.dli_fname).to_string_lossy().into_owned())
+            (is_known && !place.dli_fname.is_null()).then(|| {
+                CStr::from_ptr(place.dli_fname)
+                    .to_string_lossy()
+                    .into_owned()
+            })
         }
     }
 
@@ -152,28 +181,55 @@ mod load {
     /// Where a toolkit or a driver lies that the system's loader was not told of.
     fn folders() -> Vec<PathBuf> {
         let of = |name: &str, rest: &str| {
-            std::env::var_os(name).filter(|folder| !folder.is_empty()).map(|folder| PathBuf::from(folder).join(rest))
+            std::env::var_os(name)
+                .filter(|folder| !folder.is_empty())
+                .map(|folder| PathBuf::from(folder).join(rest))
         };
         // The download of scripts/cuda-toolkit.
         let fetched = of("GRPO_TUI_CUDA", "lib")
             .or_else(|| of("XDG_CACHE_HOME", "grpo-tui/cuda-13.0/lib"))
             .or_else(|| of("HOME", ".cache/grpo-tui/cuda-13.0/lib"));
         let homes = ["CUDA_HOME", "CUDA_PATH"].map(|name| of(name, "lib64"));
-        let usual = ["/usr/local/cuda/lib64", "/opt/cuda/lib64", "/usr/lib/wsl/lib", "/run/opengl-driver/lib"];
-        homes.into_iter().chain([fetched]).flatten().chain(wheels()).chain(usual.map(PathBuf::from)).collect()
+        let usual = [
+            "/usr/local/cuda/lib64",
+            "/opt/cuda/lib64",
+            "/usr/lib/wsl/lib",
+            "/run/opengl-driver/lib",
+        ];
+        homes
+            .into_iter()
+            .chain([fetched])
+            .flatten()
+            .chain(wheels())
+            .chain(usual.map(PathBuf::from))
+            .collect()
     }
 
     /// NVIDIA's wheels in the Python environment that the program is installed in (`pip install grpo-tui[cuda13]`).
     fn wheels() -> Vec<PathBuf> {
         let program = std::env::current_exe().ok();
-        let library = program.as_deref().and_then(Path::parent).and_then(Path::parent).map(|root| root.join("lib"));
-        let entries = library.and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
-        let major = env!("GRPO_TUI_CUDA_VERSION").parse::<u32>().unwrap_or_default() / 1000;
+        let library = program
+            .as_deref()
+            .and_then(Path::parent)
+            .and_then(Path::parent)
+            .map(|root| root.join("lib"));
+        let entries = library
+            .and_then(|folder| std::fs::read_dir(folder).ok())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let major = env!("GRPO_TUI_CUDA_VERSION")
+            .parse::<u32>()
+            .unwrap_or_default()
+            / 1000;
         entries
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
             .flat_map(|entry| {
                 let wheels = entry.path().join("site-packages/nvidia");
-                [wheels.join(format!("cu{major}/lib")), wheels.join("nccl/lib")]
+                [
+                    wheels.join(format!("cu{major}/lib")),
+                    wheels.join("nccl/lib"),
+                ]
             })
             .collect()
     }
@@ -186,12 +242,22 @@ mod tests {
     #[test]
     fn the_first_thing_that_is_missing_is_named() {
         let check = |built_with, driver, files: &[(&str, bool)], expected: Option<&str>| {
-            let file = |(name, is_found): &(&str, bool)| ((*name).to_owned(), is_found.then(|| format!("/lib/{name}")));
-            let problem = CudaLibraries { built_with, driver, files: files.iter().map(file).collect() }.problem();
+            let file = |(name, is_found): &(&str, bool)| {
+                ((*name).to_owned(), is_found.then(|| format!("/lib/{name}")))
+            };
+            let problem = CudaLibraries {
+                built_with,
+                driver,
+                files: files.iter().map(file).collect(),
+            }
+            .problem();
             match expected {
                 None => assert_eq!(problem, None),
                 Some(part) => {
-                    assert!(problem.as_deref().is_some_and(|text| text.contains(part)), "{problem:?} lacks {part:?}")
+                    assert!(
+                        problem.as_deref().is_some_and(|text| text.contains(part)),
+                        "{problem:?} lacks {part:?}"
+                    )
                 }
             }
         };
@@ -200,9 +266,24 @@ mod tests {
             [("libcublas.so.13", false), ("libcurand.so.10", false)],
         );
         check(None, None, &[], Some("this build has no CUDA"));
-        check(Some(13000), None, &[], Some("no NVIDIA driver: libcuda.so.1"));
-        check(Some(13000), Some(13000), &none, Some("libcublas.so.13 and libcurand.so.10 not found: install CUDA 13"));
-        check(Some(13000), Some(13000), &[all[0], none[1]], Some("libcurand.so.10 not found"));
+        check(
+            Some(13000),
+            None,
+            &[],
+            Some("no NVIDIA driver: libcuda.so.1"),
+        );
+        check(
+            Some(13000),
+            Some(13000),
+            &none,
+            Some("libcublas.so.13 and libcurand.so.10 not found: install CUDA 13"),
+        );
+        check(
+            Some(13000),
+            Some(13000),
+            &[all[0], none[1]],
+            Some("libcurand.so.10 not found"),
+        );
         check(
             Some(13000),
             Some(12080),

@@ -75,9 +75,17 @@ impl DecodeRows {
 
 /// Copies the keys and values of the newest token of each row to its place in `cache`: [places, 2 * key_width].
 /// `packed`: [rows, row_width], rotated.
-pub(super) fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, rows: &[DecodeRow]) -> Result<()> {
+pub(super) fn append_keys_values(
+    cache: &Tensor,
+    packed: &Tensor,
+    heads: Heads,
+    rows: &[DecodeRow],
+) -> Result<()> {
     let (places, _) = cache.dims2()?;
-    if rows.iter().any(|row| row.length == 0 || row.first + row.length > places) {
+    if rows
+        .iter()
+        .any(|row| row.length == 0 || row.first + row.length > places)
+    {
         bail!("a row leaves the cache of {places} places")
     }
     cache.inplace_op2(packed, &Append { heads, rows })
@@ -98,7 +106,10 @@ pub fn decode_attention<'a>(
     if packed.device().is_cuda() {
         return gpu::attend(packed, prefix, cache, attention, rows.table()?);
     }
-    by_number_type!(packed, attend(packed, prefix, cache, attention, rows.listed()?))
+    by_number_type!(
+        packed,
+        attend(packed, prefix, cache, attention, rows.listed()?)
+    )
 }
 
 struct Append<'a> {
@@ -119,8 +130,12 @@ impl InplaceOp2 for Append<'_> {
         packed_layout: &Layout,
     ) -> Result<()> {
         match (cache, packed) {
-            (CpuStorage::F32(cache), CpuStorage::F32(packed)) => self.copy(cache, cache_layout, packed, packed_layout),
-            (CpuStorage::F64(cache), CpuStorage::F64(packed)) => self.copy(cache, cache_layout, packed, packed_layout),
+            (CpuStorage::F32(cache), CpuStorage::F32(packed)) => {
+                self.copy(cache, cache_layout, packed, packed_layout)
+            }
+            (CpuStorage::F64(cache), CpuStorage::F64(packed)) => {
+                self.copy(cache, cache_layout, packed, packed_layout)
+            }
             _ => bail!("the cache and the new rows need the same dtype"),
         }
     }
@@ -134,9 +149,10 @@ impl Append<'_> {
         packed: &[T],
         packed_layout: &Layout,
     ) -> Result<()> {
-        let (Some((cache_start, _)), Some((packed_start, _))) =
-            (cache_layout.contiguous_offsets(), packed_layout.contiguous_offsets())
-        else {
+        let (Some((cache_start, _)), Some((packed_start, _))) = (
+            cache_layout.contiguous_offsets(),
+            packed_layout.contiguous_offsets(),
+        ) else {
             bail!("the cache and the new rows must be contiguous")
         };
         let size = 2 * self.heads.key_width();
@@ -158,14 +174,23 @@ fn attend<T: Real>(
 ) -> Result<Tensor> {
     let (heads, sinks) = (attention.heads, sinks::<T>(attention)?);
     let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
-    let (numbers, prefixes, cached) =
-        (packed_read.numbers::<T>()?, prefix_read.numbers::<T>()?, cache_read.numbers::<T>()?);
+    let (numbers, prefixes, cached) = (
+        packed_read.numbers::<T>()?,
+        prefix_read.numbers::<T>()?,
+        cache_read.numbers::<T>()?,
+    );
     let mut output = vec![T::constant(0.0); rows.len() * heads.query_width()];
     let (mut scores, mut queries, mut mixed) = (Vec::new(), Vec::new(), Vec::new());
     let mut first = 0;
     for group in rows.chunk_by(|a, b| a.prefix == b.prefix) {
         for key_head in 0..heads.key_value {
-            let work = GroupHead { attention, heads, group, first, key_head };
+            let work = GroupHead {
+                attention,
+                heads,
+                group,
+                first,
+                key_head,
+            };
             work.gather(numbers, &mut queries);
             work.score((&queries, &sinks), prefixes, cached, &mut scores);
             work.mix(&scores, prefixes, cached, &mut mixed);
@@ -209,7 +234,13 @@ impl GroupHead<'_> {
     }
 
     /// A cached key (`part` 0) or value (1) of this head.
-    fn cached<'c, T>(&self, cached: &'c [T], row: &DecodeRow, token: usize, part: usize) -> &'c [T] {
+    fn cached<'c, T>(
+        &self,
+        cached: &'c [T],
+        row: &DecodeRow,
+        token: usize,
+        part: usize,
+    ) -> &'c [T] {
         let at = (row.first + token) * 2 * self.heads.key_width() + self.column(part);
         &cached[at..at + self.heads.dimension]
     }
@@ -225,9 +256,19 @@ impl GroupHead<'_> {
     }
 
     /// Probabilities [rows * sharing, line] over prompt and suffix. `sinks`: of all query heads.
-    fn score<T: Real>(&self, (queries, sinks): (&[T], &[T]), prefixes: &[T], cached: &[T], scores: &mut Vec<T>) {
-        let (lines, size, line, prefix) =
-            (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
+    fn score<T: Real>(
+        &self,
+        (queries, sinks): (&[T], &[T]),
+        prefixes: &[T],
+        cached: &[T],
+        scores: &mut Vec<T>,
+    ) {
+        let (lines, size, line, prefix) = (
+            self.group.len() * self.sharing(),
+            self.heads.dimension,
+            self.line(),
+            self.group[0].prefix.1,
+        );
         let scale = T::constant(1.0 / self.attention.divisor);
         scores.resize(lines * line, T::constant(0.0));
         let target = View::rows(0, lines, prefix, line);
@@ -243,13 +284,18 @@ impl GroupHead<'_> {
                 let first = self.attention.first_key(prefix + row.length);
                 for line_index in index * self.sharing()..(index + 1) * self.sharing() {
                     let query = &queries[line_index * size..(line_index + 1) * size];
-                    let scores = &mut scores[line_index * line..line_index * line + prefix + row.length];
+                    let scores =
+                        &mut scores[line_index * line..line_index * line + prefix + row.length];
                     for token in first.saturating_sub(prefix)..row.length {
-                        scores[prefix + token] = dot(query, self.cached(cached, row, token, 0)) * scale;
+                        scores[prefix + token] =
+                            dot(query, self.cached(cached, row, token, 0)) * scale;
                     }
                     let (before, seen) = scores.split_at_mut(first);
                     before.fill(T::constant(0.0));
-                    softmax(seen, sinks[self.key_head * self.sharing() + line_index % self.sharing()]);
+                    softmax(
+                        seen,
+                        sinks[self.key_head * self.sharing() + line_index % self.sharing()],
+                    );
                 }
             }
         });
@@ -257,8 +303,12 @@ impl GroupHead<'_> {
 
     /// Values mixed by the probabilities: [rows * sharing, dimension].
     fn mix<T: Real>(&self, scores: &[T], prefixes: &[T], cached: &[T], mixed: &mut Vec<T>) {
-        let (lines, size, line, prefix) =
-            (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
+        let (lines, size, line, prefix) = (
+            self.group.len() * self.sharing(),
+            self.heads.dimension,
+            self.line(),
+            self.group[0].prefix.1,
+        );
         mixed.resize(lines * size, T::constant(0.0));
         multiply(
             (mixed, View::rows(0, lines, size, size)),

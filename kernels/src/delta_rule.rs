@@ -93,7 +93,11 @@ pub fn delta_rule(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) 
 }
 
 /// The states after each segment: [segments, state_width]; f32 on a GPU.
-pub fn delta_rule_states(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) -> Result<Tensor> {
+pub fn delta_rule_states(
+    convolved: &Tensor,
+    rule: DeltaRule<'_>,
+    segments: &Segments,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if convolved.device().is_cuda() {
         return Ok(gpu::forward(convolved, rule, segments, true)?.1);
@@ -124,17 +128,29 @@ pub fn delta_rule_backward(
     if convolved.device().is_cuda() {
         return gpu::backward(gradient, convolved, rule, segments);
     }
-    by_number_type!(convolved, backward(gradient, convolved, rule, segments.list()))
+    by_number_type!(
+        convolved,
+        backward(gradient, convolved, rule, segments.list())
+    )
 }
 
 /// One new token a row: [rows, row_width] -> [rows, value_width]. `states`: [slots, state_width], f32 on a GPU; each row
 /// goes on from one of them and leaves its own in one.
-pub fn delta_rule_step(convolved: &Tensor, rule: DeltaRule<'_>, states: &Tensor, rows: &DecodeRows) -> Result<Tensor> {
+pub fn delta_rule_step(
+    convolved: &Tensor,
+    rule: DeltaRule<'_>,
+    states: &Tensor,
+    rows: &DecodeRows,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if convolved.device().is_cuda() {
         return gpu::step(convolved, rule, states, rows.states()?);
     }
-    let step = Step { rule, rows: rows.listed()?, output: RefCell::new(None) };
+    let step = Step {
+        rule,
+        rows: rows.listed()?,
+        output: RefCell::new(None),
+    };
     states.inplace_op2(convolved, &step)?;
     match step.output.into_inner() {
         Some(output) => Ok(output),
@@ -163,7 +179,13 @@ struct Gate<T> {
 
 impl<T: Real> Prepared<T> {
     fn new(convolved: &[T], rule: DeltaRule<'_>) -> Result<Self> {
-        let DeltaRule { heads, packed, column, decay, bias } = rule;
+        let DeltaRule {
+            heads,
+            packed,
+            column,
+            decay,
+            bias,
+        } = rule;
         let (packed_read, decay_read, bias_read) = (read(packed)?, read(decay)?, read(bias)?);
         let (numbers, stride) = (packed_read.numbers::<T>()?, packed.dims2()?.1);
         let (decays, biases) = (decay_read.numbers::<T>()?, bias_read.numbers::<T>()?);
@@ -171,20 +193,37 @@ impl<T: Real> Prepared<T> {
         let scale = T::constant(1.0 / (heads.key_dimension as f64).sqrt());
         vectorised(|| {
             for row in rows.chunks_exact_mut(heads.row_width()) {
-                for (index, head) in row[..2 * heads.key_width()].chunks_exact_mut(heads.key_dimension).enumerate() {
-                    let factor = inverse_length(head) * if index < heads.key { scale } else { T::constant(1.0) };
+                for (index, head) in row[..2 * heads.key_width()]
+                    .chunks_exact_mut(heads.key_dimension)
+                    .enumerate()
+                {
+                    let factor = inverse_length(head)
+                        * if index < heads.key {
+                            scale
+                        } else {
+                            T::constant(1.0)
+                        };
                     head.iter_mut().for_each(|x| *x *= factor);
                 }
             }
         });
         let gate = |row: &[T], head: usize| {
-            let (strength, x) = (sigmoid(row[column + head]), row[column + heads.value + head] + biases[head]);
+            let (strength, x) = (
+                sigmoid(row[column + head]),
+                row[column + heads.value + head] + biases[head],
+            );
             let zero = T::constant(0.0);
             let step = (if x > zero { x } else { zero })
                 + num_traits::Float::ln_1p((-num_traits::Float::abs(x)).exponential());
-            Gate { strength, log_decay: -decays[head].exponential() * step, slope: sigmoid(x) }
+            Gate {
+                strength,
+                log_decay: -decays[head].exponential() * step,
+                slope: sigmoid(x),
+            }
         };
-        let gates = numbers.chunks_exact(stride).flat_map(|row| (0..heads.value).map(move |head| (row, head)));
+        let gates = numbers
+            .chunks_exact(stride)
+            .flat_map(|row| (0..heads.value).map(move |head| (row, head)));
         let gates = gates.map(|(row, head)| gate(row, head)).collect();
         Ok(Self { heads, rows, gates })
     }
@@ -210,7 +249,12 @@ fn inverse_length<T: Real>(vector: &[T]) -> T {
 
 /// `S' = a S`, and `update = b (v - S'^T k)`.
 #[inline(always)]
-fn decay_state<T: Real>(state: &mut [T], [_, key, value]: [&[T]; 3], gate: Gate<T>, update: &mut [T]) {
+fn decay_state<T: Real>(
+    state: &mut [T],
+    [_, key, value]: [&[T]; 3],
+    gate: Gate<T>,
+    update: &mut [T],
+) {
     let decay = gate.log_decay.exponential();
     update.fill(T::constant(0.0));
     for (line, &k) in state.chunks_exact_mut(value.len()).zip(key) {
@@ -236,7 +280,13 @@ fn correct_state<T: Real>(state: &mut [T], key: &[T], update: &[T]) {
 
 /// As both, and `output = S^T q`.
 #[inline(always)]
-fn advance<T: Real>(state: &mut [T], token: [&[T]; 3], gate: Gate<T>, update: &mut [T], output: &mut [T]) {
+fn advance<T: Real>(
+    state: &mut [T],
+    token: [&[T]; 3],
+    gate: Gate<T>,
+    update: &mut [T],
+    output: &mut [T],
+) {
     decay_state(state, token, gate, update);
     let [query, key, _] = token;
     output.fill(T::constant(0.0));
@@ -250,7 +300,9 @@ fn advance<T: Real>(state: &mut [T], token: [&[T]; 3], gate: Gate<T>, update: &m
 
 /// Whether a segment of `segments` starts from the state after the one at `start`.
 fn is_prefix(segments: &[Segment], start: usize) -> bool {
-    segments.iter().any(|segment| segment.prefix.1 > 0 && segment.prefix.0 == start)
+    segments
+        .iter()
+        .any(|segment| segment.prefix.1 > 0 && segment.prefix.0 == start)
 }
 
 fn forward<T: Real>(
@@ -264,8 +316,18 @@ fn forward<T: Real>(
     let prepared = Prepared::<T>::new(read(convolved)?.numbers()?, rule)?;
     let (size, width) = (heads.state_size(), heads.value_width());
     let mut output = vec![T::constant(0.0); rows * width];
-    let mut states = vec![T::constant(0.0); if keeps_states { segments.len() * heads.state_width() } else { 0 }];
-    let (mut state, mut update) = (vec![T::constant(0.0); size], vec![T::constant(0.0); heads.value_dimension]);
+    let mut states = vec![
+        T::constant(0.0);
+        if keeps_states {
+            segments.len() * heads.state_width()
+        } else {
+            0
+        }
+    ];
+    let (mut state, mut update) = (
+        vec![T::constant(0.0); size],
+        vec![T::constant(0.0); heads.value_dimension],
+    );
     for head in 0..heads.value {
         // After prompts, by their first row.
         let mut prompts: BTreeMap<usize, Vec<T>> = BTreeMap::new();
@@ -275,7 +337,13 @@ fn forward<T: Real>(
                 for row in segment.start..segment.start + segment.length {
                     let at = row * width + head * heads.value_dimension;
                     let out = &mut output[at..at + heads.value_dimension];
-                    advance(&mut state, prepared.token(row, head), prepared.gate(row, head), &mut update, out);
+                    advance(
+                        &mut state,
+                        prepared.token(row, head),
+                        prepared.gate(row, head),
+                        &mut update,
+                        out,
+                    );
                 }
             });
             if segment.prefix.1 == 0 && is_prefix(segments, segment.start) {
@@ -287,7 +355,10 @@ fn forward<T: Real>(
             }
         }
     }
-    let (device, count) = (convolved.device(), if keeps_states { segments.len() } else { 0 });
+    let (device, count) = (
+        convolved.device(),
+        if keeps_states { segments.len() } else { 0 },
+    );
     Ok((
         Tensor::from_vec(output, (rows, width), device)?,
         Tensor::from_vec(states, (count, heads.state_width()), device)?,
@@ -295,7 +366,11 @@ fn forward<T: Real>(
 }
 
 /// Sets `state` to where a segment starts.
-fn start_from<T: Real>(state: &mut [T], segment: Segment, prompts: &BTreeMap<usize, Vec<T>>) -> Result<()> {
+fn start_from<T: Real>(
+    state: &mut [T],
+    segment: Segment,
+    prompts: &BTreeMap<usize, Vec<T>>,
+) -> Result<()> {
     match prompts.get(&segment.prefix.0) {
         _ if segment.prefix.1 == 0 => state.fill(T::constant(0.0)),
         Some(prompt) => state.copy_from_slice(prompt),
@@ -322,9 +397,10 @@ impl InplaceOp2 for Step<'_> {
         convolved: &CpuStorage,
         convolved_layout: &Layout,
     ) -> Result<()> {
-        let (Some((start, end)), Some((first, last))) =
-            (states_layout.contiguous_offsets(), convolved_layout.contiguous_offsets())
-        else {
+        let (Some((start, end)), Some((first, last))) = (
+            states_layout.contiguous_offsets(),
+            convolved_layout.contiguous_offsets(),
+        ) else {
             bail!("states and new rows must be contiguous")
         };
         let output = match (states, convolved) {
@@ -356,9 +432,17 @@ impl Step<'_> {
                     states.copy_within(of(before), of(slot).start);
                 }
                 let state = &mut states[of(slot)];
-                let parts = state.chunks_exact_mut(size).zip(out.chunks_exact_mut(heads.value_dimension));
+                let parts = state
+                    .chunks_exact_mut(size)
+                    .zip(out.chunks_exact_mut(heads.value_dimension));
                 for (head, (state, out)) in parts.enumerate() {
-                    advance(state, prepared.token(row, head), prepared.gate(row, head), &mut update, out);
+                    advance(
+                        state,
+                        prepared.token(row, head),
+                        prepared.gate(row, head),
+                        &mut update,
+                        out,
+                    );
                 }
             }
         });

@@ -22,7 +22,10 @@ pub struct Engine {
 impl Engine {
     /// The CPU, in f32.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32 }
+        Self {
+            device: Device::Cpu,
+            dtype: DType::F32,
+        }
     }
 
     /// GPU `ordinal` of those that CUDA shows this process, in bf16.
@@ -31,7 +34,9 @@ impl Engine {
     /// When this build has no CUDA, or the GPU cannot be opened.
     #[cfg(not(feature = "cuda"))]
     pub fn gpu(_ordinal: usize) -> Result<Self> {
-        Err(candle_core::Error::Msg(CudaLibraries::found().problem().unwrap_or_default() + ", or compute with --cpu"))
+        Err(candle_core::Error::Msg(
+            CudaLibraries::found().problem().unwrap_or_default() + ", or compute with --cpu",
+        ))
     }
 
     /// GPU `ordinal` of those that CUDA shows this process, in bf16.
@@ -43,7 +48,10 @@ impl Engine {
         let explained = |error: candle_core::Error| {
             candle_core::Error::Msg(format!("GPU {ordinal}: {}", explained(&error.to_string())))
         };
-        Ok(Self { device: cuda::open(ordinal).map_err(explained)?, dtype: DType::BF16 })
+        Ok(Self {
+            device: cuda::open(ordinal).map_err(explained)?,
+            dtype: DType::BF16,
+        })
     }
 
     /// How many GPUs this process may use, or why none.
@@ -70,7 +78,10 @@ impl Engine {
     /// The same device in f32, for comparisons.
     #[must_use]
     pub fn in_f32(self) -> Self {
-        Self { dtype: DType::F32, ..self }
+        Self {
+            dtype: DType::F32,
+            ..self
+        }
     }
 
     /// The device in words, as a run's record names it.
@@ -130,7 +141,9 @@ impl Engine {
 pub fn memory(device: &Device) -> Option<(u64, u64)> {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => cuda::memory(device).ok().map(|(free, total)| (free as u64, total as u64)),
+        Device::Cuda(device) => cuda::memory(device)
+            .ok()
+            .map(|(free, total)| (free as u64, total as u64)),
         _ => None,
     }
 }
@@ -156,7 +169,8 @@ mod cuda {
         if let Some(problem) = CudaLibraries::found().problem() {
             bail!("{problem}")
         }
-        let count = CudaContext::device_count().map_err(|error| Error::msg(format!("CUDA cannot be used: {error}")))?;
+        let count = CudaContext::device_count()
+            .map_err(|error| Error::msg(format!("CUDA cannot be used: {error}")))?;
         Ok(count.max(0) as usize)
     }
 
@@ -174,7 +188,9 @@ mod cuda {
             _ => {}
         }
         let device = Device::new_cuda_with_stream(ordinal)?;
-        let Device::Cuda(cuda) = &device else { bail!("GPU {ordinal} did not open as a CUDA device") };
+        let Device::Cuda(cuda) = &device else {
+            bail!("GPU {ordinal} did not open as a CUDA device")
+        };
         // SAFETY: this process uses one stream, so there is nothing that events would order.
         unsafe { cuda.disable_event_tracking() };
         keep_freed_memory(cuda)?;
@@ -183,9 +199,15 @@ mod cuda {
         let handle = cuda.cublas_handle();
         // SAFETY: the workspace lives as long as the handle, in OPENED.
         let status = unsafe {
-            cublas::sys::cublasSetWorkspace_v2(*handle.handle(), address(&workspace)? as *mut _, WORKSPACE_BYTES)
+            cublas::sys::cublasSetWorkspace_v2(
+                *handle.handle(),
+                address(&workspace)? as *mut _,
+                WORKSPACE_BYTES,
+            )
         };
-        status.result().map_err(|error| failed("cuBLAS's workspace", error))?;
+        status
+            .result()
+            .map_err(|error| failed("cuBLAS's workspace", error))?;
         opened.push((ordinal, device.clone(), workspace));
         Ok(device)
     }
@@ -194,14 +216,29 @@ mod cuda {
     pub(super) fn name(device: &CudaDevice) -> String {
         let stream = device.cuda_stream();
         let context = stream.context();
-        let name = context.name().unwrap_or_else(|_| "a GPU without a name".to_owned());
+        let name = context
+            .name()
+            .unwrap_or_else(|_| "a GPU without a name".to_owned());
         format!("cuda:{} {name}", context.ordinal())
     }
 
     pub(super) fn uuid(device: &CudaDevice) -> Option<String> {
-        let bytes = device.cuda_stream().context().uuid().ok()?.bytes.map(|byte| byte as u8);
+        let bytes = device
+            .cuda_stream()
+            .context()
+            .uuid()
+            .ok()?
+            .bytes
+            .map(|byte| byte as u8);
         let hex = format!("{:032x}", u128::from_be_bytes(bytes));
-        Some(format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+        Some(format!(
+            "GPU-{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        ))
     }
 
     /// The most that tensors and recorded graphs have reserved.
@@ -212,13 +249,26 @@ mod cuda {
         let (mut tensors, mut graphs) = (0_u64, 0_u64);
         // SAFETY: the device is open; both attributes are a u64, written during the calls.
         unsafe {
-            let pool = result::device::get_default_mem_pool(gpu).map_err(|error| failed("the memory pool", error))?;
+            let pool = result::device::get_default_mem_pool(gpu)
+                .map_err(|error| failed("the memory pool", error))?;
             let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
-            let status = sys::cuMemPoolGetAttribute(pool, attribute, std::ptr::from_mut(&mut tensors).cast());
-            status.result().map_err(|error| failed("the memory pool", error))?;
+            let status = sys::cuMemPoolGetAttribute(
+                pool,
+                attribute,
+                std::ptr::from_mut(&mut tensors).cast(),
+            );
+            status
+                .result()
+                .map_err(|error| failed("the memory pool", error))?;
             let attribute = sys::CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
-            let status = sys::cuDeviceGetGraphMemAttribute(gpu, attribute, std::ptr::from_mut(&mut graphs).cast());
-            status.result().map_err(|error| failed("the graphs' memory", error))?;
+            let status = sys::cuDeviceGetGraphMemAttribute(
+                gpu,
+                attribute,
+                std::ptr::from_mut(&mut graphs).cast(),
+            );
+            status
+                .result()
+                .map_err(|error| failed("the graphs' memory", error))?;
         }
         Ok(tensors + graphs)
     }
@@ -232,19 +282,30 @@ mod cuda {
     pub(super) fn trim(device: &CudaDevice) -> Result<()> {
         bind(device)?;
         let stream = device.cuda_stream();
-        stream.synchronize().map_err(|error| failed("earlier work", error))?;
-        let gpu =
-            result::device::get(stream.context().ordinal() as i32).map_err(|error| failed("the device", error))?;
+        stream
+            .synchronize()
+            .map_err(|error| failed("earlier work", error))?;
+        let gpu = result::device::get(stream.context().ordinal() as i32)
+            .map_err(|error| failed("the device", error))?;
         // SAFETY: the device is open; only memory that nothing holds is given back.
         unsafe {
-            let pool = result::device::get_default_mem_pool(gpu).map_err(|error| failed("the memory pool", error))?;
-            sys::cuMemPoolTrimTo(pool, 0).result().map_err(|error| failed("the memory pool", error))?;
-            sys::cuDeviceGraphMemTrim(gpu).result().map_err(|error| failed("the graphs' memory", error))
+            let pool = result::device::get_default_mem_pool(gpu)
+                .map_err(|error| failed("the memory pool", error))?;
+            sys::cuMemPoolTrimTo(pool, 0)
+                .result()
+                .map_err(|error| failed("the memory pool", error))?;
+            sys::cuDeviceGraphMemTrim(gpu)
+                .result()
+                .map_err(|error| failed("the graphs' memory", error))
         }
     }
 
     fn bind(device: &CudaDevice) -> Result<()> {
-        device.cuda_stream().context().bind_to_thread().map_err(|error| failed("the context", error))
+        device
+            .cuda_stream()
+            .context()
+            .bind_to_thread()
+            .map_err(|error| failed("the context", error))
     }
 
     /// The pool's default gives freed memory back to the driver at every synchronisation, and asking for it again costs
@@ -253,15 +314,21 @@ mod cuda {
         let stream = device.cuda_stream();
         let context = stream.context();
         bind(device)?;
-        let gpu = result::device::get(context.ordinal() as i32).map_err(|error| failed("the device", error))?;
+        let gpu = result::device::get(context.ordinal() as i32)
+            .map_err(|error| failed("the device", error))?;
         let threshold = u64::MAX;
         // SAFETY: the pool belongs to the device just opened; the attribute is a u64, read during the call.
         unsafe {
-            let pool = result::device::get_default_mem_pool(gpu).map_err(|error| failed("the memory pool", error))?;
+            let pool = result::device::get_default_mem_pool(gpu)
+                .map_err(|error| failed("the memory pool", error))?;
             let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-            sys::cuMemPoolSetAttribute(pool, attribute, std::ptr::from_ref(&threshold).cast_mut().cast())
-                .result()
-                .map_err(|error| failed("the memory pool", error))
+            sys::cuMemPoolSetAttribute(
+                pool,
+                attribute,
+                std::ptr::from_ref(&threshold).cast_mut().cast(),
+            )
+            .result()
+            .map_err(|error| failed("the memory pool", error))
         }
     }
 }

@@ -18,10 +18,20 @@ pub fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor
 
 /// The rows of `gradient` [ids, width] added up per id, in the order of the ids -> [vocabulary, width], in f32 on a
 /// GPU.
-pub fn embedding_backward(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> Result<Tensor> {
+pub fn embedding_backward(
+    gradient: &Tensor,
+    token_ids: &[u32],
+    vocabulary: usize,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gradient.device().is_cuda() {
-        return gpu::sum_rows("embedding_backward", gradient, token_ids, vocabulary, DType::F32);
+        return gpu::sum_rows(
+            "embedding_backward",
+            gradient,
+            token_ids,
+            vocabulary,
+            DType::F32,
+        );
     }
     by_number_type!(gradient, scatter(gradient, token_ids, vocabulary))
 }
@@ -40,7 +50,11 @@ fn scatter<T: Real>(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> 
     let (_, width) = gradient.dims2()?;
     let gradient_read = read(gradient)?;
     let mut output = vec![T::constant(0.0); vocabulary * width];
-    for (row, &id) in gradient_read.numbers::<T>()?.chunks_exact(width).zip(token_ids) {
+    for (row, &id) in gradient_read
+        .numbers::<T>()?
+        .chunks_exact(width)
+        .zip(token_ids)
+    {
         let at = id as usize * width;
         add_scaled(&mut output[at..at + width], T::constant(1.0), row);
     }
@@ -85,10 +99,19 @@ mod gpu {
         }
         let device = device(table)?;
         let output = empty((count, width), dtype, device)?;
-        let threads = (width * dtype.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 256);
+        let threads = (width * dtype.size_in_bytes() / 16)
+            .next_multiple_of(32)
+            .clamp(32, 256);
         let [table_at, stride] = rows_at(table)?;
         let arguments = [table_at, stride, at(rows)?, at(&output)?, int(width)];
-        launch(device, &MODULE, kernel, suffix, Grid::rows(count, threads), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            kernel,
+            suffix,
+            Grid::rows(count, threads),
+            &arguments,
+        )?;
         Ok(output)
     }
 
@@ -118,13 +141,27 @@ mod gpu {
         )?;
         let starts_list = lists.narrow(0, ids.len(), starts.len())?;
         let rows_list = lists.narrow(0, ids.len() + starts.len(), rows.len())?;
-        let arguments = [at(gradient)?, at(&lists)?, at(&starts_list)?, at(&rows_list)?, at(&output)?, int(width)];
+        let arguments = [
+            at(gradient)?,
+            at(&lists)?,
+            at(&starts_list)?,
+            at(&rows_list)?,
+            at(&output)?,
+            int(width),
+        ];
         let grid = Grid {
             blocks: (ids.len(), width.div_ceil(256), 1),
             threads: width.next_multiple_of(32).min(256),
             shared_bytes: 0,
         };
-        launch(device(gradient)?, &MODULE, kernel, Some(gradient.dtype()), grid, &arguments)?;
+        launch(
+            device(gradient)?,
+            &MODULE,
+            kernel,
+            Some(gradient.dtype()),
+            grid,
+            &arguments,
+        )?;
         Ok(output)
     }
 }
@@ -135,7 +172,10 @@ mod tests {
 
     #[test]
     fn rows_stand_by_id_in_their_order() {
-        assert_eq!(rows_by_id(&[7, 2, 7, 0, 2, 7]), (vec![0, 2, 7], vec![0, 1, 3, 6], vec![3, 1, 4, 0, 2, 5]));
+        assert_eq!(
+            rows_by_id(&[7, 2, 7, 0, 2, 7]),
+            (vec![0, 2, 7], vec![0, 1, 3, 6], vec![3, 1, 4, 0, 2, 5])
+        );
         assert_eq!(rows_by_id(&[]), (vec![], vec![0], vec![]));
     }
 }

@@ -39,7 +39,9 @@ fn round_rows<T: Real>(weight: &Tensor) -> Result<Tensor> {
     let weight_read = read(weight)?;
     let mut numbers = weight_read.numbers::<T>()?.to_vec();
     for row in numbers.chunks_exact_mut(columns.max(1)) {
-        let largest = row.iter().fold(0.0_f32, |most, x| most.max(x.double().abs() as f32));
+        let largest = row
+            .iter()
+            .fold(0.0_f32, |most, x| most.max(x.double().abs() as f32));
         let scale = scale(largest);
         for x in row {
             *x = T::constant(f64::from(nearest(x.double() as f32 / scale) * scale));
@@ -49,7 +51,12 @@ fn round_rows<T: Real>(weight: &Tensor) -> Result<Tensor> {
 }
 
 fn check_finite(weight: &Tensor) -> Result<()> {
-    if weight.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite() {
+    if weight
+        .sum_all()?
+        .to_dtype(DType::F64)?
+        .to_scalar::<f64>()?
+        .is_finite()
+    {
         return Ok(());
     }
     bail!("a weight is not a finite number")
@@ -59,7 +66,11 @@ fn check_finite(weight: &Tensor) -> Result<()> {
 fn scale(largest: f32) -> f32 {
     let bits = (largest / LARGEST).to_bits();
     let exponent = (bits >> 23) + u32::from(bits & 0x7f_ffff > 0);
-    if largest > 0.0 { f32::from_bits(exponent.max(LEAST_EXPONENT) << 23) } else { 1.0 }
+    if largest > 0.0 {
+        f32::from_bits(exponent.max(LEAST_EXPONENT) << 23)
+    } else {
+        1.0
+    }
 }
 
 /// The nearest number of e4m3, ties to even; `x`: finite.
@@ -69,12 +80,19 @@ fn nearest(x: f32) -> f32 {
     let (magnitude, bits) = (x.abs(), x.abs().to_bits());
     let normal = f32::from_bits((bits + 0x7_ffff + ((bits >> 20) & 1)) & !0xf_ffff);
     let small = (magnitude + SUBNORMAL) - SUBNORMAL;
-    let found = if magnitude < 1.0 / 64.0 { small } else { normal };
+    let found = if magnitude < 1.0 / 64.0 {
+        small
+    } else {
+        normal
+    };
     found.min(LARGEST).copysign(x)
 }
 
 /// Why a GPU cannot hold matrices so; `None` where it can, and on the CPU, where a matrix holds the rounded numbers.
-#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "a build for CPUs knows no other device"))]
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(unused_variables, reason = "a build for CPUs knows no other device")
+)]
 pub fn problem(device: &candle_core::Device) -> Option<String> {
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(device) = device {
@@ -109,7 +127,10 @@ impl Fp8Matrix {
     pub fn stacked(parts: &[Self]) -> Result<Self> {
         let codes: Vec<&Tensor> = parts.iter().map(|part| &part.codes).collect();
         let scales: Vec<&Tensor> = parts.iter().map(|part| &part.scales).collect();
-        Ok(Self { codes: Tensor::cat(&codes, 0)?, scales: Tensor::cat(&scales, 0)? })
+        Ok(Self {
+            codes: Tensor::cat(&codes, 0)?,
+            scales: Tensor::cat(&scales, 0)?,
+        })
     }
 
     /// (outputs, inputs).
@@ -119,7 +140,10 @@ impl Fp8Matrix {
 
     /// `[[W, beside], [below, 0]]` in `below`'s dtype, its rows `room` longer than W's. `beside`: [outputs, at most
     /// room], `below`: [rank, inputs].
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for it"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "the CPU has no use for it")
+    )]
     pub fn joined(&self, beside: &Tensor, below: &Tensor, room: usize) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         return gpu::joined(self, beside, below, room);
@@ -130,13 +154,18 @@ impl Fp8Matrix {
     /// The matrix itself, [outputs, inputs].
     pub fn numbers(&self, dtype: DType) -> Result<Tensor> {
         let (outputs, inputs) = self.dims2()?;
-        let none = |rows: usize, columns: usize| Tensor::zeros((rows, columns), dtype, self.codes.device());
+        let none = |rows: usize, columns: usize| {
+            Tensor::zeros((rows, columns), dtype, self.codes.device())
+        };
         self.joined(&none(outputs, 0)?, &none(0, inputs)?, 0)
     }
 
     /// While decoding: `x`: [rows, inputs] in bf16 -> its products with this matrix and with `a`, [rank, inputs], side by
     /// side and not rounded: [rows, outputs + rank] in f32.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for it"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "the CPU has no use for it")
+    )]
     pub fn decode(&self, x: &Tensor, a: Option<&Tensor>) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         return gpu::decode(self, x, a);
@@ -154,8 +183,8 @@ mod gpu {
 
     use super::Fp8Matrix;
     use crate::cuda::{
-        Argument, Grid, Module, address, at, capability, device, empty, failed, int, launch, launch_clusters, module,
-        rows_at,
+        Argument, Grid, Module, address, at, capability, device, empty, failed, int, launch,
+        launch_clusters, module, rows_at,
     };
     use crate::matmul::matmul_f32;
 
@@ -187,28 +216,64 @@ mod gpu {
             )
         }
         let device = device(weight)?;
-        let (codes, scales) = (empty((outputs, inputs), DType::U8, device)?, empty(outputs, DType::F32, device)?);
+        let (codes, scales) = (
+            empty((outputs, inputs), DType::U8, device)?,
+            empty(outputs, DType::F32, device)?,
+        );
         let arguments = [at(weight)?, at(&codes)?, at(&scales)?, int(inputs)];
-        launch(device, &MODULE, "quantize", Some(weight.dtype()), Grid::rows(outputs, 256), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "quantize",
+            Some(weight.dtype()),
+            Grid::rows(outputs, 256),
+            &arguments,
+        )?;
         Ok(Fp8Matrix { codes, scales })
     }
 
-    pub(super) fn joined(matrix: &Fp8Matrix, beside: &Tensor, below: &Tensor, room: usize) -> Result<Tensor> {
-        let ((outputs, inputs), (rank, _), (_, used)) = (matrix.dims2()?, below.dims2()?, beside.dims2()?);
+    pub(super) fn joined(
+        matrix: &Fp8Matrix,
+        beside: &Tensor,
+        below: &Tensor,
+        room: usize,
+    ) -> Result<Tensor> {
+        let ((outputs, inputs), (rank, _), (_, used)) =
+            (matrix.dims2()?, below.dims2()?, beside.dims2()?);
         if used > room || beside.dims2()?.0 != outputs || (rank > 0 && below.dims2()?.1 != inputs) {
-            bail!("{:?} and {:?} around [{outputs}, {inputs}] with room for {room}", beside.shape(), below.shape())
+            bail!(
+                "{:?} and {:?} around [{outputs}, {inputs}] with room for {room}",
+                beside.shape(),
+                below.shape()
+            )
         }
         let gpu = device(&matrix.codes)?;
         let target = empty((outputs + rank, inputs + room), below.dtype(), gpu)?;
         let sizes = [inputs, outputs, used, room].map(int);
-        let tensors = [at(&matrix.codes)?, at(&matrix.scales)?, at(beside)?, at(below)?, at(&target)?];
+        let tensors = [
+            at(&matrix.codes)?,
+            at(&matrix.scales)?,
+            at(beside)?,
+            at(below)?,
+            at(&target)?,
+        ];
         let arguments: Vec<Argument> = tensors.into_iter().chain(sizes).collect();
-        launch(gpu, &MODULE, "widen", Some(below.dtype()), Grid::rows(outputs + rank, 256), &arguments)?;
+        launch(
+            gpu,
+            &MODULE,
+            "widen",
+            Some(below.dtype()),
+            Grid::rows(outputs + rank, 256),
+            &arguments,
+        )?;
         Ok(target)
     }
 
     pub(super) fn decode(matrix: &Fp8Matrix, x: &Tensor, a: Option<&Tensor>) -> Result<Tensor> {
-        let (rows, rank) = (x.dims2()?.0, a.map_or(Ok(0), |a| a.dims2().map(|(rank, _)| rank))?);
+        let (rows, rank) = (
+            x.dims2()?.0,
+            a.map_or(Ok(0), |a| a.dims2().map(|(rank, _)| rank))?,
+        );
         let (outputs, _) = matrix.dims2()?;
         if x.dtype() != DType::BF16 {
             // For comparisons in f32.
@@ -219,7 +284,12 @@ mod gpu {
         let target = empty((rows, outputs + rank), DType::F32, device(x)?)?;
         for first in (0..rows).step_by(MOST_ROWS) {
             let count = MOST_ROWS.min(rows - first);
-            run(matrix, &x.narrow(0, first, count)?, a, &target.narrow(0, first, count)?)?;
+            run(
+                matrix,
+                &x.narrow(0, first, count)?,
+                a,
+                &target.narrow(0, first, count)?,
+            )?;
         }
         Ok(target)
     }
@@ -243,7 +313,11 @@ mod gpu {
 
     /// Blocks that share the sum's index: measured on an H200 at the shapes of Qwen3-8B.
     fn splits(room: usize, tiles: usize, chunks: usize) -> usize {
-        let best = if room > 64 { (100 / tiles).clamp(2, 6) } else { (400 / tiles).clamp(1, 6) };
+        let best = if room > 64 {
+            (100 / tiles).clamp(2, 6)
+        } else {
+            (400 / tiles).clamp(1, 6)
+        };
         best.min(chunks)
     }
 
@@ -270,9 +344,27 @@ mod gpu {
             beside,
             to,
         ];
-        let sizes = [int(rows), int(inputs), int(outputs), int(rank), stride, int(STAGES)];
-        let grid = Grid { blocks: (splits, rank.div_ceil(16) + tiles, 1), threads: 2 * block, shared_bytes };
-        launch_clusters(device(x)?, &DECODE, name, grid, splits, &[tensors, sizes].concat())
+        let sizes = [
+            int(rows),
+            int(inputs),
+            int(outputs),
+            int(rank),
+            stride,
+            int(STAGES),
+        ];
+        let grid = Grid {
+            blocks: (splits, rank.div_ceil(16) + tiles, 1),
+            threads: 2 * block,
+            shared_bytes,
+        };
+        launch_clusters(
+            device(x)?,
+            &DECODE,
+            name,
+            grid,
+            splits,
+            &[tensors, sizes].concat(),
+        )
     }
 
     /// How the bulk copies of activations read `x`, [rows, inputs]: 64 columns of `room` rows at once, zeros behind the
@@ -301,7 +393,9 @@ mod gpu {
             )
             .result()
             .map_err(|error| failed("the map of activations", error))?;
-            Ok(std::mem::transmute::<sys::CUtensorMap, [u64; 16]>(map.assume_init()))
+            Ok(std::mem::transmute::<sys::CUtensorMap, [u64; 16]>(
+                map.assume_init(),
+            ))
         }
     }
 }
@@ -317,7 +411,9 @@ mod tests {
         (0..0x7f_u32)
             .map(|code| match (code >> 3, code & 7) {
                 (0, mantissa) => mantissa as f32 / 512.0,
-                (exponent, mantissa) => (1.0 + mantissa as f32 / 8.0) * 2f32.powi(exponent as i32 - 7),
+                (exponent, mantissa) => {
+                    (1.0 + mantissa as f32 / 8.0) * 2f32.powi(exponent as i32 - 7)
+                }
             })
             .collect()
     }
@@ -331,8 +427,15 @@ mod tests {
             assert_eq!((nearest(low), nearest(-high)), (low, -high));
             let middle = f32::midpoint(low, high);
             // The even of two codes.
-            assert_eq!(nearest(middle), if index % 2 == 0 { low } else { high }, "{middle}");
-            assert_eq!((nearest(middle.next_down()), nearest(middle.next_up())), (low, high));
+            assert_eq!(
+                nearest(middle),
+                if index % 2 == 0 { low } else { high },
+                "{middle}"
+            );
+            assert_eq!(
+                (nearest(middle.next_down()), nearest(middle.next_up())),
+                (low, high)
+            );
         }
         assert_eq!((nearest(1e9), nearest(-1e9)), (LARGEST, -LARGEST));
     }
@@ -350,23 +453,45 @@ mod tests {
 
     #[test]
     fn rounded_rows_are_near_and_bf16_holds_them() {
-        let value = |i: usize| ((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * if i < 64 { 1e-3 } else { 30.0 };
-        let weight = Tensor::from_vec((0..192).map(value).collect::<Vec<_>>(), (3, 64), &Device::Cpu).unwrap();
+        let value =
+            |i: usize| ((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * if i < 64 { 1e-3 } else { 30.0 };
+        let weight = Tensor::from_vec(
+            (0..192).map(value).collect::<Vec<_>>(),
+            (3, 64),
+            &Device::Cpu,
+        )
+        .unwrap();
         let found = rounded(&weight).unwrap();
         let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        for (row, (found, weight)) in numbers(&found).chunks(64).zip(numbers(&weight).chunks(64)).enumerate() {
+        for (row, (found, weight)) in numbers(&found)
+            .chunks(64)
+            .zip(numbers(&weight).chunks(64))
+            .enumerate()
+        {
             let largest = weight.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
             for (found, weight) in found.iter().zip(weight) {
                 // Half of the last of three bits, or of the smallest number.
-                assert!((found - weight).abs() <= (weight.abs() / 16.0).max(largest / 448.0 / 512.0), "row {row}");
+                assert!(
+                    (found - weight).abs() <= (weight.abs() / 16.0).max(largest / 448.0 / 512.0),
+                    "row {row}"
+                );
             }
         }
-        let through = found.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        let through = found
+            .to_dtype(DType::BF16)
+            .unwrap()
+            .to_dtype(DType::F32)
+            .unwrap();
         assert_eq!(numbers(&found), numbers(&through));
-        assert_eq!(numbers(&rounded(&found).unwrap()), numbers(&found), "rounded numbers stay");
+        assert_eq!(
+            numbers(&rounded(&found).unwrap()),
+            numbers(&found),
+            "rounded numbers stay"
+        );
         for bad in [f32::NAN, f32::INFINITY] {
             let numbers: Vec<f32> = (0..64).map(|i| if i == 7 { bad } else { 1.0 }).collect();
-            let message = rounded(&Tensor::from_vec(numbers, (1, 64), &Device::Cpu).unwrap()).unwrap_err();
+            let message =
+                rounded(&Tensor::from_vec(numbers, (1, 64), &Device::Cpu).unwrap()).unwrap_err();
             assert!(message.to_string().contains("not a finite number"));
         }
     }

@@ -10,7 +10,12 @@ use super::rms_norm::{Norm, inverse_rms, norm_row, norm_row_backward};
 
 /// `x`: [rows, width], heads of as many columns as the norm has weights; the gates are `width` columns of `packed` from
 /// `column` on -> [rows, width + room].
-pub fn gated_norm(x: &Tensor, (packed, column): (&Tensor, usize), norm: Norm<'_>, room: usize) -> Result<Tensor> {
+pub fn gated_norm(
+    x: &Tensor,
+    (packed, column): (&Tensor, usize),
+    norm: Norm<'_>,
+    room: usize,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return gpu::forward(x, (packed, column), norm, room);
@@ -33,14 +38,25 @@ pub fn gated_norm_backward(
     by_number_type!(x, backward(gradient, x, (packed, column), norm))
 }
 
-fn forward<T: Real>(x: &Tensor, (packed, column): (&Tensor, usize), norm: Norm<'_>) -> Result<Tensor> {
+fn forward<T: Real>(
+    x: &Tensor,
+    (packed, column): (&Tensor, usize),
+    norm: Norm<'_>,
+) -> Result<Tensor> {
     let ((_, width), (_, stride), size) = (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
     let (x_read, packed_read, weight_read) = (read(x)?, read(packed)?, read(norm.weight)?);
-    let (numbers, gates, weights) = (x_read.numbers::<T>()?, packed_read.numbers::<T>()?, weight_read.numbers::<T>()?);
+    let (numbers, gates, weights) = (
+        x_read.numbers::<T>()?,
+        packed_read.numbers::<T>()?,
+        weight_read.numbers::<T>()?,
+    );
     let constants = (T::constant(norm.offset), T::constant(norm.epsilon));
     let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
-        let rows = numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(gates.chunks_exact(stride));
+        let rows = numbers
+            .chunks_exact(width)
+            .zip(output.chunks_exact_mut(width))
+            .zip(gates.chunks_exact(stride));
         for ((row, out), gates) in rows {
             for (head, out) in row.chunks_exact(size).zip(out.chunks_exact_mut(size)) {
                 norm_row(head, weights, constants, out);
@@ -64,10 +80,15 @@ fn backward<T: Real>(
         (read(gradient)?, read(x)?, read(packed)?, read(norm.weight)?);
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?);
     let (gates, weights) = (packed_read.numbers::<T>()?, weight_read.numbers::<T>()?);
-    let (offset, epsilon, one) = (T::constant(norm.offset), T::constant(norm.epsilon), T::constant(1.0));
+    let (offset, epsilon, one) = (
+        T::constant(norm.offset),
+        T::constant(norm.epsilon),
+        T::constant(1.0),
+    );
     let mut x_gradient = vec![T::constant(0.0); numbers.len()];
     let mut gate_gradient = x_gradient.clone();
-    let (mut weight_gradient, mut inner) = (vec![T::constant(0.0); size], vec![T::constant(0.0); size]);
+    let (mut weight_gradient, mut inner) =
+        (vec![T::constant(0.0); size], vec![T::constant(0.0); size]);
     vectorised(|| {
         for (index, row) in numbers.chunks_exact(size).enumerate() {
             let at = index * size;
@@ -77,11 +98,18 @@ fn backward<T: Real>(
                 let (z, d) = (gates[from + i], gradients[at + i]);
                 let s = sigmoid(z);
                 let (silu, normed) = (z * s, row[i] * inverse);
-                gate_gradient[at + i] = d * normed * (weights[i] + offset) * s * (one + z * (one - s));
+                gate_gradient[at + i] =
+                    d * normed * (weights[i] + offset) * s * (one + z * (one - s));
                 inner[i] = d * silu;
                 weight_gradient[i] += inner[i] * normed;
             }
-            norm_row_backward(&inner, row, weights, (offset, epsilon), &mut x_gradient[at..at + size]);
+            norm_row_backward(
+                &inner,
+                row,
+                weights,
+                (offset, epsilon),
+                &mut x_gradient[at..at + size],
+            );
         }
     });
     let device = x.device();
@@ -97,30 +125,63 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::Norm;
-    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+    use crate::cuda::{
+        Argument, Grid, Module, address, at, device, empty, float, int, launch, module,
+    };
 
     static MODULE: Module = module!("gated_norm");
 
     const WARPS: usize = 8;
 
     /// Rows, heads and their size; gates and their stride.
-    fn check(x: &Tensor, (packed, column): (&Tensor, usize), norm: Norm<'_>) -> Result<([usize; 3], [Argument; 2])> {
-        let ((rows, width), (gate_rows, stride), size) = (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
+    fn check(
+        x: &Tensor,
+        (packed, column): (&Tensor, usize),
+        norm: Norm<'_>,
+    ) -> Result<([usize; 3], [Argument; 2])> {
+        let ((rows, width), (gate_rows, stride), size) =
+            (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
         let dtype = x.dtype();
-        let fits = gate_rows == rows && column + width <= stride && packed.is_contiguous() && width % size == 0;
+        let fits = gate_rows == rows
+            && column + width <= stride
+            && packed.is_contiguous()
+            && width % size == 0;
         if !fits || size > 256 || packed.dtype() != dtype || norm.weight.dtype() != dtype {
-            bail!("heads of {size} in rows {:?} {dtype:?} with gates {:?} from {column} on", x.shape(), packed.shape())
+            bail!(
+                "heads of {size} in rows {:?} {dtype:?} with gates {:?} from {column} on",
+                x.shape(),
+                packed.shape()
+            )
         }
         let first = address(packed)? + (column * dtype.size_in_bytes()) as u64;
-        Ok(([rows, width / size, size], [Argument::Address(first), int(stride)]))
+        Ok((
+            [rows, width / size, size],
+            [Argument::Address(first), int(stride)],
+        ))
     }
 
-    pub(super) fn forward(x: &Tensor, packed: (&Tensor, usize), norm: Norm<'_>, room: usize) -> Result<Tensor> {
+    pub(super) fn forward(
+        x: &Tensor,
+        packed: (&Tensor, usize),
+        norm: Norm<'_>,
+        room: usize,
+    ) -> Result<Tensor> {
         let ([rows, heads, size], [gates, stride]) = check(x, packed, norm)?;
         let (device, dtype, width) = (device(x)?, x.dtype(), heads * size);
         let y = empty((rows, width + room), dtype, device)?;
-        let sizes = [int(width + room), int(rows), int(heads), int(size), float(norm.offset), float(norm.epsilon)];
-        let arguments = [[at(x)?, gates, stride, at(norm.weight)?, at(&y)?].as_slice(), &sizes].concat();
+        let sizes = [
+            int(width + room),
+            int(rows),
+            int(heads),
+            int(size),
+            float(norm.offset),
+            float(norm.epsilon),
+        ];
+        let arguments = [
+            [at(x)?, gates, stride, at(norm.weight)?, at(&y)?].as_slice(),
+            &sizes,
+        ]
+        .concat();
         let grid = Grid::rows((rows * heads).div_ceil(WARPS), 32 * WARPS);
         launch(device, &MODULE, "gated_norm", Some(dtype), grid, &arguments)?;
         Ok(y)
@@ -134,19 +195,56 @@ mod gpu {
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let ([rows, heads, size], [gates, stride]) = check(x, packed, norm)?;
         if gradient.dims() != x.dims() || gradient.dtype() != x.dtype() {
-            bail!("a gradient of {:?} {:?} for {:?}", gradient.dtype(), gradient.shape(), x.shape())
+            bail!(
+                "a gradient of {:?} {:?} for {:?}",
+                gradient.dtype(),
+                gradient.shape(),
+                x.shape()
+            )
         }
         let (device, dtype) = (device(x)?, x.dtype());
-        let (dx, of_gates) = (empty(x.shape(), dtype, device)?, empty(x.shape(), dtype, device)?);
+        let (dx, of_gates) = (
+            empty(x.shape(), dtype, device)?,
+            empty(x.shape(), dtype, device)?,
+        );
         let blocks = (rows * heads).div_ceil(WARPS).min(1024);
         let partial = empty((blocks * WARPS, size), DType::F32, device)?;
-        let sizes = [int(rows), int(heads), int(size), float(norm.offset), float(norm.epsilon)];
-        let tensors = [at(gradient)?, at(x)?, gates, stride, at(norm.weight)?, at(&dx)?, at(&of_gates)?, at(&partial)?];
+        let sizes = [
+            int(rows),
+            int(heads),
+            int(size),
+            float(norm.offset),
+            float(norm.epsilon),
+        ];
+        let tensors = [
+            at(gradient)?,
+            at(x)?,
+            gates,
+            stride,
+            at(norm.weight)?,
+            at(&dx)?,
+            at(&of_gates)?,
+            at(&partial)?,
+        ];
         let arguments = [tensors.as_slice(), &sizes].concat();
-        launch(device, &MODULE, "gated_norm_backward", Some(dtype), Grid::rows(blocks, 32 * WARPS), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "gated_norm_backward",
+            Some(dtype),
+            Grid::rows(blocks, 32 * WARPS),
+            &arguments,
+        )?;
         let sums = empty(size, DType::F32, device)?;
         let arguments = [at(&partial)?, at(&sums)?, int(blocks * WARPS), int(size)];
-        launch(device, &MODULE, "gated_norm_weight_sums", None, Grid::rows(size.div_ceil(32), 256), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "gated_norm_weight_sums",
+            None,
+            Grid::rows(size.div_ceil(32), 256),
+            &arguments,
+        )?;
         Ok((dx, of_gates, sums))
     }
 }

@@ -15,7 +15,13 @@ pub(super) struct View {
 impl View {
     /// Rows of `columns` numbers, `row_stride` apart.
     pub(super) fn rows(offset: usize, rows: usize, columns: usize, row_stride: usize) -> Self {
-        Self { offset, rows, columns, row_stride, column_stride: 1 }
+        Self {
+            offset,
+            rows,
+            columns,
+            row_stride,
+            column_stride: 1,
+        }
     }
 
     pub(super) fn transposed(self) -> Self {
@@ -32,7 +38,10 @@ impl View {
         if self.rows == 0 || self.columns == 0 {
             return 0;
         }
-        self.offset + (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride + 1
+        self.offset
+            + (self.rows - 1) * self.row_stride
+            + (self.columns - 1) * self.column_stride
+            + 1
     }
 }
 

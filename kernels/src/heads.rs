@@ -57,7 +57,12 @@ impl Attention<'_> {
 impl From<Heads> for Attention<'_> {
     /// Products are divided by the root of a head's width; everything before a query is seen.
     fn from(heads: Heads) -> Self {
-        Self { heads, divisor: (heads.dimension as f64).sqrt(), window: None, sinks: None }
+        Self {
+            heads,
+            divisor: (heads.dimension as f64).sqrt(),
+            window: None,
+            sinks: None,
+        }
     }
 }
 
@@ -67,8 +72,15 @@ impl Attention<'_> {
     pub(super) fn sinks_at(self, dtype: DType) -> Result<Argument> {
         match self.sinks {
             None => Ok(Argument::Address(0)),
-            Some(sinks) if sinks.dims1()? == self.heads.query && sinks.dtype() == dtype => at(sinks),
-            Some(sinks) => bail!("sinks of {:?} {:?} for {:?} in {dtype:?}", sinks.shape(), sinks.dtype(), self.heads),
+            Some(sinks) if sinks.dims1()? == self.heads.query && sinks.dtype() == dtype => {
+                at(sinks)
+            }
+            Some(sinks) => bail!(
+                "sinks of {:?} {:?} for {:?} in {dtype:?}",
+                sinks.shape(),
+                sinks.dtype(),
+                self.heads
+            ),
         }
     }
 }

@@ -18,7 +18,11 @@ pub struct TokenLogProb {
 
 /// `logits`: [rows, vocabulary]; probabilities are `softmax(logits / temperature)`. One entry a row for the token
 /// `targets[row]`.
-pub fn token_log_probs(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
+pub fn token_log_probs(
+    logits: &Tensor,
+    targets: &[u32],
+    temperature: f64,
+) -> Result<Vec<TokenLogProb>> {
     check_targets(logits, targets)?;
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
@@ -39,7 +43,10 @@ pub struct TokenWeight {
 impl TokenWeight {
     /// For a loss that does not depend on the entropy.
     pub fn for_log_prob(log_prob: f64) -> Self {
-        Self { log_prob, entropy: 0.0 }
+        Self {
+            log_prob,
+            entropy: 0.0,
+        }
     }
 }
 
@@ -78,18 +85,28 @@ fn check_targets(logits: &Tensor, targets: &[u32]) -> Result<()> {
     if targets.len() != rows {
         bail!("{} targets for {rows} rows of logits", targets.len())
     }
-    match targets.iter().find(|&&target| target as usize >= vocabulary) {
+    match targets
+        .iter()
+        .find(|&&target| target as usize >= vocabulary)
+    {
         Some(target) => bail!("token {target} is outside the vocabulary of {vocabulary}"),
         None => Ok(()),
     }
 }
 
-fn forward<T: Real>(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
+fn forward<T: Real>(
+    logits: &Tensor,
+    targets: &[u32],
+    temperature: f64,
+) -> Result<Vec<TokenLogProb>> {
     let (_, vocabulary) = logits.dims2()?;
     let logits_read = read(logits)?;
     let inverse = T::constant(1.0 / temperature);
     let mut scaled = vec![T::constant(0.0); vocabulary];
-    let rows = logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(targets);
+    let rows = logits_read
+        .numbers::<T>()?
+        .chunks_exact(vocabulary)
+        .zip(targets);
     Ok(vectorised(|| {
         rows.map(|(row, &target)| {
             let largest = scale_row(row, inverse, &mut scaled);
@@ -122,7 +139,12 @@ pub(crate) fn scale_row<T: Real>(row: &[T], inverse_temperature: T, scaled: &mut
     largest
 }
 
-fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[TokenWeight], temperature: f64) -> Result<Tensor> {
+fn backward<T: Real>(
+    logits: &Tensor,
+    targets: &[u32],
+    weights: &[TokenWeight],
+    temperature: f64,
+) -> Result<Tensor> {
     let (rows, vocabulary) = logits.dims2()?;
     let logits_read = read(logits)?;
     let inverse = T::constant(1.0 / temperature);
@@ -186,7 +208,11 @@ mod gpu {
         logits.dims2()
     }
 
-    pub(super) fn forward(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
+    pub(super) fn forward(
+        logits: &Tensor,
+        targets: &[u32],
+        temperature: f64,
+    ) -> Result<Vec<TokenLogProb>> {
         let (rows, vocabulary) = dimensions(logits)?;
         if rows == 0 {
             return Ok(Vec::new());
@@ -194,10 +220,29 @@ mod gpu {
         let device = device(logits)?;
         let targets = Tensor::from_slice(targets, rows, logits.device())?;
         let results = empty((rows, 2), DType::F32, device)?;
-        let arguments = [at(logits)?, at(&targets)?, at(&results)?, int(vocabulary), float(1.0 / temperature)];
-        launch(device, &MODULE, "token_log_probs", None, Grid::rows(rows, THREADS), &arguments)?;
+        let arguments = [
+            at(logits)?,
+            at(&targets)?,
+            at(&results)?,
+            int(vocabulary),
+            float(1.0 / temperature),
+        ];
+        launch(
+            device,
+            &MODULE,
+            "token_log_probs",
+            None,
+            Grid::rows(rows, THREADS),
+            &arguments,
+        )?;
         let found = results.to_vec2::<f32>()?;
-        Ok(found.iter().map(|row| TokenLogProb { log_prob: row[0], entropy: row[1] }).collect())
+        Ok(found
+            .iter()
+            .map(|row| TokenLogProb {
+                log_prob: row[0],
+                entropy: row[1],
+            })
+            .collect())
     }
 
     pub(super) fn backward(
@@ -211,11 +256,27 @@ mod gpu {
         let device = device(logits)?;
         let output = empty((rows, vocabulary), dtype, device)?;
         let targets = Tensor::from_slice(targets, rows, logits.device())?;
-        let weights: Vec<f64> = weights.iter().flat_map(|weight| [weight.log_prob, weight.entropy]).collect();
+        let weights: Vec<f64> = weights
+            .iter()
+            .flat_map(|weight| [weight.log_prob, weight.entropy])
+            .collect();
         let weights = Tensor::from_vec(weights, (rows, 2), logits.device())?;
-        let arguments =
-            [at(logits)?, at(&targets)?, at(&weights)?, at(&output)?, int(vocabulary), Argument::Double(temperature)];
-        launch(device, &MODULE, "token_log_probs_backward", Some(dtype), Grid::rows(rows, THREADS), &arguments)?;
+        let arguments = [
+            at(logits)?,
+            at(&targets)?,
+            at(&weights)?,
+            at(&output)?,
+            int(vocabulary),
+            Argument::Double(temperature),
+        ];
+        launch(
+            device,
+            &MODULE,
+            "token_log_probs_backward",
+            Some(dtype),
+            Grid::rows(rows, THREADS),
+            &arguments,
+        )?;
         Ok(output)
     }
 }

@@ -28,7 +28,10 @@ pub fn matmul_f32(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 }
 
 /// `target = left x right`, in place, on a GPU. `target`: [m, n], rows contiguous.
-#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for it"))]
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(unused_variables, reason = "the CPU has no use for it")
+)]
 pub fn matmul_into(target: &Tensor, left: &Tensor, right: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if left.device().is_cuda() {
@@ -40,7 +43,11 @@ pub fn matmul_into(target: &Tensor, left: &Tensor, right: &Tensor) -> Result<()>
 /// # Errors
 /// On the CPU no operation leaves room behind its rows.
 pub(super) fn no_room(room: usize) -> Result<()> {
-    if room > 0 { bail!("rows with room for {room} more columns are for a GPU") } else { Ok(()) }
+    if room > 0 {
+        bail!("rows with room for {room} more columns are for a GPU")
+    } else {
+        Ok(())
+    }
 }
 
 /// `target += scale * left x right`, in place. `target`: [m, n], rows contiguous (it may be columns of a wider matrix),
@@ -71,13 +78,29 @@ impl InplaceOp3 for MatmulAdd {
         right: &CpuStorage,
         right_layout: &Layout,
     ) -> Result<()> {
-        let views = (view(target_layout)?, view(left_layout)?, view(right_layout)?);
+        let views = (
+            view(target_layout)?,
+            view(left_layout)?,
+            view(right_layout)?,
+        );
         match (target, left, right) {
             (CpuStorage::F32(target), CpuStorage::F32(left), CpuStorage::F32(right)) => {
-                multiply((target, views.0), (left, views.1), (right, views.2), self.scale as f32, true);
+                multiply(
+                    (target, views.0),
+                    (left, views.1),
+                    (right, views.2),
+                    self.scale as f32,
+                    true,
+                );
             }
             (CpuStorage::F64(target), CpuStorage::F64(left), CpuStorage::F64(right)) => {
-                multiply((target, views.0), (left, views.1), (right, views.2), self.scale, true);
+                multiply(
+                    (target, views.0),
+                    (left, views.1),
+                    (right, views.2),
+                    self.scale,
+                    true,
+                );
             }
             _ => bail!("matmul_add needs three f32 or three f64 tensors"),
         }
@@ -87,8 +110,16 @@ impl InplaceOp3 for MatmulAdd {
 
 fn view(layout: &Layout) -> Result<View> {
     let (rows, columns) = layout.shape().dims2()?;
-    let [row_stride, column_stride] = *layout.stride() else { bail!("a matrix has two strides") };
-    Ok(View { offset: layout.start_offset(), rows, columns, row_stride, column_stride })
+    let [row_stride, column_stride] = *layout.stride() else {
+        bail!("a matrix has two strides")
+    };
+    Ok(View {
+        offset: layout.start_offset(),
+        rows,
+        columns,
+        row_stride,
+        column_stride,
+    })
 }
 
 #[cfg(feature = "cuda")]
@@ -112,13 +143,24 @@ mod gpu {
         let (rows, columns) = tensor.dims2()?;
         let (operation, stride) = match *tensor.stride() {
             // A stride along a dimension of one is never walked.
-            [row, 1] if row >= columns || rows == 1 => (sys::cublasOperation_t::CUBLAS_OP_N, row.max(columns)),
-            [1, column] if column >= rows || columns == 1 => (sys::cublasOperation_t::CUBLAS_OP_T, column.max(rows)),
+            [row, 1] if row >= columns || rows == 1 => {
+                (sys::cublasOperation_t::CUBLAS_OP_N, row.max(columns))
+            }
+            [1, column] if column >= rows || columns == 1 => {
+                (sys::cublasOperation_t::CUBLAS_OP_T, column.max(rows))
+            }
             [row, _] if columns == 1 => (sys::cublasOperation_t::CUBLAS_OP_N, row),
             [_, column] if rows == 1 => (sys::cublasOperation_t::CUBLAS_OP_T, column),
-            ref other => bail!("matmul of a tensor of shape [{rows}, {columns}] with strides {other:?}"),
+            ref other => {
+                bail!("matmul of a tensor of shape [{rows}, {columns}] with strides {other:?}")
+            }
         };
-        Ok(Operand { address: address(tensor)?, dtype: cuda_type(tensor.dtype())?, stride: stride as c_int, operation })
+        Ok(Operand {
+            address: address(tensor)?,
+            dtype: cuda_type(tensor.dtype())?,
+            stride: stride as c_int,
+            operation,
+        })
     }
 
     fn cuda_type(dtype: DType) -> Result<sys::cudaDataType> {
@@ -136,10 +178,20 @@ mod gpu {
     }
 
     /// `target = keep * target + scale * left x right`.
-    pub(super) fn matmul_into(target: &Tensor, left: &Tensor, right: &Tensor, scale: f64, keep: f64) -> Result<()> {
+    pub(super) fn matmul_into(
+        target: &Tensor,
+        left: &Tensor,
+        right: &Tensor,
+        scale: f64,
+        keep: f64,
+    ) -> Result<()> {
         let ((m, k), (inner, n)) = (left.dims2()?, right.dims2()?);
         if k != inner || target.dims2()? != (m, n) || left.dtype() != right.dtype() {
-            let (left, right, target) = ((left.shape(), left.dtype()), (right.shape(), right.dtype()), target.shape());
+            let (left, right, target) = (
+                (left.shape(), left.dtype()),
+                (right.shape(), right.dtype()),
+                target.shape(),
+            );
             bail!("matmul of {left:?} and {right:?} into {target:?}")
         }
         if m == 0 || n == 0 {
@@ -147,7 +199,10 @@ mod gpu {
         }
         let (a, b, c) = (operand(right)?, operand(left)?, operand(target)?);
         if c.operation != sys::cublasOperation_t::CUBLAS_OP_N {
-            bail!("the output rows of a matmul must be contiguous; its strides are {:?}", target.stride())
+            bail!(
+                "the output rows of a matmul must be contiguous; its strides are {:?}",
+                target.stride()
+            )
         }
         let (scale, keep) = (scale as f32, keep as f32);
         let handle = device(target)?.cublas_handle();

@@ -20,7 +20,9 @@ pub unsafe fn leave_multicast_off() {
 /// NCCL's file, or what is missing; `None` where no GPU can be used at all.
 pub fn file() -> Option<std::result::Result<String, String>> {
     #[cfg(feature = "cuda")]
-    return crate::cuda_libraries::CudaLibraries::found().driver.map(|_| gpu::file());
+    return crate::cuda_libraries::CudaLibraries::found()
+        .driver
+        .map(|_| gpu::file());
     #[cfg(not(feature = "cuda"))]
     None
 }
@@ -48,10 +50,20 @@ impl Communicator {
     ///
     /// # Errors
     /// Without NCCL, and what NCCL says.
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for them"))]
-    pub fn join(id: &[u8], (rank, size): (usize, usize), device: &Device, goes_on: &dyn Fn() -> bool) -> Result<Self> {
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "the CPU has no use for them")
+    )]
+    pub fn join(
+        id: &[u8],
+        (rank, size): (usize, usize),
+        device: &Device,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        return Ok(Self { handle: gpu::Handle::join(id, (rank, size), device, goes_on)? });
+        return Ok(Self {
+            handle: gpu::Handle::join(id, (rank, size), device, goes_on)?,
+        });
         #[cfg(not(feature = "cuda"))]
         candle_core::bail!("this build has no CUDA")
     }
@@ -83,8 +95,16 @@ impl Communicator {
         self.call(Collective::AllGather, tensor, goes_on)
     }
 
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for them"))]
-    fn call(&self, collective: Collective, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<Tensor> {
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(unused_variables, reason = "the CPU has no use for them")
+    )]
+    fn call(
+        &self,
+        collective: Collective,
+        tensor: &Tensor,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         return self.handle.call(collective, tensor, goes_on);
         #[cfg(not(feature = "cuda"))]
@@ -151,11 +171,32 @@ mod gpu {
         get_unique_id: unsafe extern "C" fn(*mut UniqueId) -> Status,
         init: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int, *mut Config) -> Status,
         async_error: unsafe extern "C" fn(Comm, *mut Status) -> Status,
-        all_reduce:
-            unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, sys::CUstream) -> Status,
-        reduce_scatter:
-            unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, sys::CUstream) -> Status,
-        all_gather: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, Comm, sys::CUstream) -> Status,
+        all_reduce: unsafe extern "C" fn(
+            *const c_void,
+            *mut c_void,
+            usize,
+            c_int,
+            c_int,
+            Comm,
+            sys::CUstream,
+        ) -> Status,
+        reduce_scatter: unsafe extern "C" fn(
+            *const c_void,
+            *mut c_void,
+            usize,
+            c_int,
+            c_int,
+            Comm,
+            sys::CUstream,
+        ) -> Status,
+        all_gather: unsafe extern "C" fn(
+            *const c_void,
+            *mut c_void,
+            usize,
+            c_int,
+            Comm,
+            sys::CUstream,
+        ) -> Status,
         abort: unsafe extern "C" fn(Comm) -> Status,
         error_string: unsafe extern "C" fn(Status) -> *const c_char,
         last_error: unsafe extern "C" fn(Comm) -> *const c_char,
@@ -197,28 +238,50 @@ mod gpu {
     }
 
     fn functions() -> Result<&'static Functions> {
-        FUNCTIONS.as_ref().map_err(|missing| candle_core::Error::msg(missing.clone()))
+        FUNCTIONS
+            .as_ref()
+            .map_err(|missing| candle_core::Error::msg(missing.clone()))
     }
 
     pub(super) fn file() -> std::result::Result<String, String> {
-        FUNCTIONS.as_ref().map(|functions| functions.file.clone()).map_err(Clone::clone)
+        FUNCTIONS
+            .as_ref()
+            .map(|functions| functions.file.clone())
+            .map_err(Clone::clone)
     }
 
     pub(super) fn new_id() -> Result<Vec<u8>> {
         let mut id = UniqueId([0; 128]);
         // SAFETY: it writes one id.
         let status = unsafe { (functions()?.get_unique_id)(&raw mut id) };
-        if status == SUCCESS { Ok(id.0.to_vec()) } else { Err(error(std::ptr::null_mut(), status)) }
+        if status == SUCCESS {
+            Ok(id.0.to_vec())
+        } else {
+            Err(error(std::ptr::null_mut(), status))
+        }
     }
 
     /// NCCL's words.
     fn error(comm: Comm, status: Status) -> candle_core::Error {
-        let Ok(functions) = functions() else { return failed("NCCL", "it is gone") };
+        let Ok(functions) = functions() else {
+            return failed("NCCL", "it is gone");
+        };
         // SAFETY: both return texts that NCCL keeps.
-        let (kind, cause) = unsafe { ((functions.error_string)(status), (functions.last_error)(comm)) };
+        let (kind, cause) = unsafe {
+            (
+                (functions.error_string)(status),
+                (functions.last_error)(comm),
+            )
+        };
         // SAFETY: NCCL's texts end with a zero.
-        let text = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy());
-        let words: Vec<_> = [text(kind), text(cause)].into_iter().flatten().filter(|text| !text.is_empty()).collect();
+        let text = |text: *const c_char| {
+            (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy())
+        };
+        let words: Vec<_> = [text(kind), text(cause)]
+            .into_iter()
+            .flatten()
+            .filter(|text| !text.is_empty())
+            .collect();
         failed("NCCL", words.join(": "))
     }
 
@@ -237,8 +300,12 @@ mod gpu {
             device: &Device,
             goes_on: &dyn Fn() -> bool,
         ) -> Result<Self> {
-            let Device::Cuda(cuda) = device else { bail!("NCCL sums on GPUs") };
-            let Ok(id) = <[u8; 128]>::try_from(id) else { bail!("an id of NCCL has 128 bytes, not {}", id.len()) };
+            let Device::Cuda(cuda) = device else {
+                bail!("NCCL sums on GPUs")
+            };
+            let Ok(id) = <[u8; 128]>::try_from(id) else {
+                bail!("an id of NCCL has 128 bytes, not {}", id.len())
+            };
             // As in NCCL_CONFIG_INITIALIZER.
             let undefined = c_int::MIN;
             let mut config = Config {
@@ -252,13 +319,26 @@ mod gpu {
                 net_name: std::ptr::null(),
                 split_share: undefined,
             };
-            cuda.cuda_stream().context().bind_to_thread().map_err(|error| failed("the context", error))?;
+            cuda.cuda_stream()
+                .context()
+                .bind_to_thread()
+                .map_err(|error| failed("the context", error))?;
             let mut comm = std::ptr::null_mut();
             // SAFETY: the context is bound; the configuration lives through the call.
             let status = unsafe {
-                (functions()?.init)(&raw mut comm, size as c_int, UniqueId(id), rank as c_int, &raw mut config)
+                (functions()?.init)(
+                    &raw mut comm,
+                    size as c_int,
+                    UniqueId(id),
+                    rank as c_int,
+                    &raw mut config,
+                )
             };
-            let handle = Self { comm: AtomicPtr::new(comm), rank, size };
+            let handle = Self {
+                comm: AtomicPtr::new(comm),
+                rank,
+                size,
+            };
             handle.wait(status, goes_on)?;
             Ok(handle)
         }
@@ -276,31 +356,45 @@ mod gpu {
                 (other, _) => bail!("NCCL sums f32, not {other:?}"),
             };
             if !tensor.is_contiguous() {
-                bail!("NCCL needs contiguous numbers, not strides {:?}", tensor.stride())
+                bail!(
+                    "NCCL needs contiguous numbers, not strides {:?}",
+                    tensor.stride()
+                )
             }
             let count = tensor.elem_count();
             if collective != Collective::AllReduce && !count.is_multiple_of(self.size) {
-                bail!("{count} numbers are not divided among {} processes", self.size)
+                bail!(
+                    "{count} numbers are not divided among {} processes",
+                    self.size
+                )
             }
             if self.comm().is_null() {
                 return Err(self.give_up());
             }
             let (start, stream) = (address(tensor)?, device(tensor)?.cuda_stream());
-            stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
+            stream
+                .context()
+                .bind_to_thread()
+                .map_err(|error| failed("the context", error))?;
             let (functions, comm) = (functions()?, self.comm());
             let part = count / self.size;
             let own = start + (self.rank * part * tensor.dtype().size_in_bytes()) as u64;
-            let (all, own, stream_handle) = (start as *mut c_void, own as *mut c_void, stream.cu_stream());
+            let (all, own, stream_handle) =
+                (start as *mut c_void, own as *mut c_void, stream.cu_stream());
             // SAFETY: the tensor has `count` numbers from `all` on and `part` of them from `own` on, as NCCL asks for
             // where it works in place; it outlives the wait below, unless that fails; then the communicator is aborted
             // before this returns.
             let status = unsafe {
                 match collective {
-                    Collective::AllReduce => (functions.all_reduce)(all, all, count, number, SUM, comm, stream_handle),
+                    Collective::AllReduce => {
+                        (functions.all_reduce)(all, all, count, number, SUM, comm, stream_handle)
+                    }
                     Collective::ReduceScatter => {
                         (functions.reduce_scatter)(all, own, part, number, SUM, comm, stream_handle)
                     }
-                    Collective::AllGather => (functions.all_gather)(own, all, part, number, comm, stream_handle),
+                    Collective::AllGather => {
+                        (functions.all_gather)(own, all, part, number, comm, stream_handle)
+                    }
                 }
             };
             let summed = self.wait(status, goes_on).and_then(|()| {
@@ -313,7 +407,10 @@ mod gpu {
                         other => {
                             return Err(failed(
                                 "NCCL",
-                                other.result().err().map_or_else(String::new, |error| error.to_string()),
+                                other
+                                    .result()
+                                    .err()
+                                    .map_or_else(String::new, |error| error.to_string()),
                             ));
                         }
                     }
@@ -342,7 +439,11 @@ mod gpu {
                     status = asked;
                 }
             }
-            if status == SUCCESS { Ok(()) } else { Err(error(self.comm(), status)) }
+            if status == SUCCESS {
+                Ok(())
+            } else {
+                Err(error(self.comm(), status))
+            }
         }
 
         fn comm(&self) -> Comm {

@@ -29,7 +29,10 @@ pub struct OpenAdapters {
 impl OpenRows {
     /// Rows that are complete: [rows, outputs].
     pub fn complete(rows: Tensor) -> Self {
-        Self { rows, adapters: None }
+        Self {
+            rows,
+            adapters: None,
+        }
     }
 
     /// The rows without the numbers of A: [rows, outputs].
@@ -49,9 +52,16 @@ impl OpenRows {
             return Ok([rows, stride, Argument::Address(0), int(0)]);
         };
         let (outputs, rank) = b.dims2()?;
-        if !rank.is_multiple_of(8) || self.rows.dims2()?.1 != outputs + parts * rank || self.rows.dtype() != DType::F32
+        if !rank.is_multiple_of(8)
+            || self.rows.dims2()?.1 != outputs + parts * rank
+            || self.rows.dtype() != DType::F32
         {
-            bail!("rows of {:?} {:?} with {parts} times B {:?}", self.rows.dtype(), self.rows.shape(), b.shape())
+            bail!(
+                "rows of {:?} {:?} with {parts} times B {:?}",
+                self.rows.dtype(),
+                self.rows.shape(),
+                b.shape()
+            )
         }
         Ok([rows, stride, at(b)?, int(rank)])
     }

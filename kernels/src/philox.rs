@@ -21,7 +21,12 @@ pub fn philox(seed: u64, counter: [u32; 4]) -> [u32; 4] {
     let (mut k0, mut k1) = (seed as u32, (seed >> 32) as u32);
     for _ in 0..10 {
         let (p0, p1) = (u64::from(c0) * 0xD251_1F53, u64::from(c2) * 0xCD9E_8D57);
-        (c0, c1, c2, c3) = ((p1 >> 32) as u32 ^ c1 ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3 ^ k1, p0 as u32);
+        (c0, c1, c2, c3) = (
+            (p1 >> 32) as u32 ^ c1 ^ k0,
+            p1 as u32,
+            (p0 >> 32) as u32 ^ c3 ^ k1,
+            p0 as u32,
+        );
         k0 = k0.wrapping_add(0x9E37_79B9);
         k1 = k1.wrapping_add(0xBB67_AE85);
     }
@@ -39,7 +44,16 @@ pub fn uniform_weights(seed: u64, stream: u32, n: usize, bound: f64) -> Vec<f64>
     (0..n as u32)
         .map(|index| {
             bound
-                * (2.0 * uniform(seed, SampleKey { step: stream, prompt: u32::MAX, sample: u32::MAX, position: index })
+                * (2.0
+                    * uniform(
+                        seed,
+                        SampleKey {
+                            step: stream,
+                            prompt: u32::MAX,
+                            sample: u32::MAX,
+                            position: index,
+                        },
+                    )
                     - 1.0)
         })
         .collect()
@@ -64,7 +78,9 @@ pub fn uniform_weights_on(
     if let Device::Cuda(device) = device {
         return gpu::uniform_weights(device, seed, stream, shape, bound, dtype);
     }
-    Tensor::from_vec(uniform_weights(seed, stream, count, bound), shape, device)?.to_dtype(DType::F32)?.to_dtype(dtype)
+    Tensor::from_vec(uniform_weights(seed, stream, count, bound), shape, device)?
+        .to_dtype(DType::F32)?
+        .to_dtype(dtype)
 }
 
 #[cfg(feature = "cuda")]
@@ -92,7 +108,14 @@ mod gpu {
             Argument::Double(bound),
             Argument::Long(count as u64),
         ];
-        launch(device, &MODULE, "uniform_weights", Some(dtype), Grid::elements(count), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "uniform_weights",
+            Some(dtype),
+            Grid::elements(count),
+            &arguments,
+        )?;
         Ok(output)
     }
 }
@@ -105,8 +128,16 @@ mod tests {
     #[test]
     fn known_answers() {
         let check = |seed: u64, counter, expected| assert_eq!(philox(seed, counter), expected);
-        check(0, [0; 4], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
-        check(u64::MAX, [u32::MAX; 4], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
+        check(
+            0,
+            [0; 4],
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8],
+        );
+        check(
+            u64::MAX,
+            [u32::MAX; 4],
+            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd],
+        );
         check(
             0x299f_31d0_a409_3822,
             [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
@@ -117,7 +148,15 @@ mod tests {
     #[test]
     fn uniform_stays_below_one() {
         for position in 0..10_000 {
-            let x = uniform(7, SampleKey { step: 1, prompt: 2, sample: 3, position });
+            let x = uniform(
+                7,
+                SampleKey {
+                    step: 1,
+                    prompt: 2,
+                    sample: 3,
+                    position,
+                },
+            );
             assert!((0.0..1.0).contains(&x));
         }
     }

@@ -21,9 +21,10 @@ impl HostBuffer {
     pub fn new(bytes: usize, device: &Device) -> Self {
         match device {
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => {
-                Self(gpu::Pinned::new(bytes, device).map_or_else(|_| Memory::Plain(vec![0; bytes]), Memory::Pinned))
-            }
+            Device::Cuda(device) => Self(
+                gpu::Pinned::new(bytes, device)
+                    .map_or_else(|_| Memory::Plain(vec![0; bytes]), Memory::Pinned),
+            ),
             _ => Self(Memory::Plain(vec![0; bytes])),
         }
     }
@@ -59,7 +60,10 @@ thread_local! {
 pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
     if bytes.len() != size {
-        bail!("{size} bytes are copied to the host, and the buffer has {}", bytes.len())
+        bail!(
+            "{size} bytes are copied to the host, and the buffer has {}",
+            bytes.len()
+        )
     }
     #[cfg(debug_assertions)]
     COPIES.with_borrow_mut(|copies| copies.push(size));
@@ -79,7 +83,9 @@ pub struct PendingCopy(candle_core::cuda_backend::cudarc::driver::CudaEvent);
 impl PendingCopy {
     /// Waits for it.
     pub fn wait(self) -> Result<()> {
-        self.0.synchronize().map_err(|error| crate::cuda::failed("a copy to the host", error))
+        self.0
+            .synchronize()
+            .map_err(|error| crate::cuda::failed("a copy to the host", error))
     }
 
     /// Whether it is there already.
@@ -92,7 +98,10 @@ impl PendingCopy {
 #[cfg(feature = "cuda")]
 pub fn mark(device: &candle_core::Device) -> Result<PendingCopy> {
     let stream = device.as_cuda_device()?.cuda_stream();
-    stream.record_event(None).map(PendingCopy).map_err(|error| crate::cuda::failed("an event", error))
+    stream
+        .record_event(None)
+        .map(PendingCopy)
+        .map_err(|error| crate::cuda::failed("an event", error))
 }
 
 /// As [`copy_to_host`] from a GPU, without waiting: `bytes` must not be touched before the copy has arrived.
@@ -100,11 +109,17 @@ pub fn mark(device: &candle_core::Device) -> Result<PendingCopy> {
 pub fn start_copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<PendingCopy> {
     let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
     if bytes.len() != size {
-        bail!("{size} bytes are copied to the host, and the buffer has {}", bytes.len())
+        bail!(
+            "{size} bytes are copied to the host, and the buffer has {}",
+            bytes.len()
+        )
     }
     gpu::start_copy(tensor, bytes)?;
     let stream = crate::cuda::device(tensor)?.cuda_stream();
-    stream.record_event(None).map(PendingCopy).map_err(|error| crate::cuda::failed("a copy to the host", error))
+    stream
+        .record_event(None)
+        .map(PendingCopy)
+        .map_err(|error| crate::cuda::failed("a copy to the host", error))
 }
 
 /// Starts a copy of `bytes` (little-endian) to a contiguous tensor on a GPU, which may be a view. What is started next
@@ -113,14 +128,21 @@ pub fn start_copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<PendingCo
 pub fn copy_to_device(bytes: &[u8], tensor: &Tensor) -> Result<()> {
     let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
     if bytes.len() != size || !tensor.is_contiguous() {
-        bail!("{} bytes are copied to a tensor of {size}, strides {:?}", bytes.len(), tensor.stride())
+        bail!(
+            "{} bytes are copied to a tensor of {size}, strides {:?}",
+            bytes.len(),
+            tensor.stride()
+        )
     }
     gpu::copy_there(bytes, tensor)
 }
 
 fn copy_numbers<T: WithDType + Little>(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     let reading = read(tensor)?;
-    for (place, number) in bytes.chunks_exact_mut(size_of::<T>()).zip(reading.numbers::<T>()?) {
+    for (place, number) in bytes
+        .chunks_exact_mut(size_of::<T>())
+        .zip(reading.numbers::<T>()?)
+    {
         number.put(place);
     }
     Ok(())
@@ -169,17 +191,25 @@ mod gpu {
     impl Pinned {
         pub(super) fn new(length: usize, device: &CudaDevice) -> Result<Self> {
             let context = device.cuda_stream().context().clone();
-            context.bind_to_thread().map_err(|error| failed("the context", error))?;
+            context
+                .bind_to_thread()
+                .map_err(|error| failed("the context", error))?;
             let mut start = std::ptr::null_mut();
             // SAFETY: the context is bound; the pointer is written during the call. Flags 0: memory that the processor
             // reads at its usual speed.
             unsafe { sys::cuMemHostAlloc(&raw mut start, length.max(1), 0) }
                 .result()
                 .map_err(|error| failed("page-locked memory", error))?;
-            let Some(start) = NonNull::new(start.cast::<u8>()) else { bail!("page-locked memory is nowhere") };
+            let Some(start) = NonNull::new(start.cast::<u8>()) else {
+                bail!("page-locked memory is nowhere")
+            };
             // SAFETY: it was just allocated with this length.
             unsafe { start.as_ptr().write_bytes(0, length) };
-            Ok(Self { start, length, context })
+            Ok(Self {
+                start,
+                length,
+                context,
+            })
         }
 
         pub(super) fn bytes(&self) -> &[u8] {
@@ -205,18 +235,31 @@ mod gpu {
 
     pub(super) fn copy_there(bytes: &[u8], tensor: &Tensor) -> Result<()> {
         let (stream, target) = (device(tensor)?.cuda_stream(), address(tensor)?);
-        stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
+        stream
+            .context()
+            .bind_to_thread()
+            .map_err(|error| failed("the context", error))?;
         // SAFETY: the tensor has as many bytes from `target` on (checked by the caller); where `bytes` are not
         // page-locked, the call returns only when they were read.
-        unsafe { sys::cuMemcpyHtoDAsync_v2(target, bytes.as_ptr().cast(), bytes.len(), stream.cu_stream()) }
-            .result()
-            .map_err(|error| failed("a copy to the device", error))
+        unsafe {
+            sys::cuMemcpyHtoDAsync_v2(
+                target,
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                stream.cu_stream(),
+            )
+        }
+        .result()
+        .map_err(|error| failed("a copy to the device", error))
     }
 
     /// Waits for what was started before, and for the copy.
     pub(super) fn copy(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
         start_copy(tensor, bytes)?;
-        device(tensor)?.cuda_stream().synchronize().map_err(|error| failed("a copy to the host", error))
+        device(tensor)?
+            .cuda_stream()
+            .synchronize()
+            .map_err(|error| failed("a copy to the host", error))
     }
 
     /// Where `bytes` are not page-locked, the call returns only when they were written.
@@ -232,12 +275,22 @@ mod gpu {
             return Ok(());
         }
         let (stream, source) = (device(tensor)?.cuda_stream(), address(tensor)?);
-        stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
+        stream
+            .context()
+            .bind_to_thread()
+            .map_err(|error| failed("the context", error))?;
         // SAFETY: the tensor has as many bytes from `source` on (checked by the caller), and freed memory is used again
         // after the copy only, in the order of the stream; the callers keep `bytes` until they have waited.
-        unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), source, bytes.len(), stream.cu_stream()) }
-            .result()
-            .map_err(|error| failed("a copy to the host", error))
+        unsafe {
+            sys::cuMemcpyDtoHAsync_v2(
+                bytes.as_mut_ptr().cast(),
+                source,
+                bytes.len(),
+                stream.cu_stream(),
+            )
+        }
+        .result()
+        .map_err(|error| failed("a copy to the host", error))
     }
 }
 
@@ -251,11 +304,19 @@ mod tests {
         let all = Tensor::arange(0f32, 10., &Device::Cpu).unwrap();
         let mut buffer = HostBuffer::new(12, &Device::Cpu);
         copy_to_host(&all.narrow(0, 4, 3).unwrap(), buffer.bytes_mut()).unwrap();
-        assert_eq!(buffer.bytes(), [4f32, 5., 6.].map(f32::to_le_bytes).concat());
+        assert_eq!(
+            buffer.bytes(),
+            [4f32, 5., 6.].map(f32::to_le_bytes).concat()
+        );
         let doubles = Tensor::new(&[1.5f64], &Device::Cpu).unwrap();
         copy_to_host(&doubles, &mut buffer.bytes_mut()[..8]).unwrap();
         assert_eq!(&buffer.bytes()[..8], 1.5f64.to_le_bytes());
-        assert!(copy_to_host(&all, buffer.bytes_mut()).unwrap_err().to_string().contains("the buffer has 12"));
+        assert!(
+            copy_to_host(&all, buffer.bytes_mut())
+                .unwrap_err()
+                .to_string()
+                .contains("the buffer has 12")
+        );
         let columns = all.reshape((2, 5)).unwrap().t().unwrap();
         assert!(copy_to_host(&columns, &mut [0; 40]).is_err());
     }

@@ -23,7 +23,11 @@ pub struct Norm<'a> {
 impl<'a> Norm<'a> {
     /// Weights as they are.
     pub fn plain(weight: &'a Tensor, epsilon: f64) -> Self {
-        Self { weight, offset: 0.0, epsilon }
+        Self {
+            weight,
+            offset: 0.0,
+            epsilon,
+        }
     }
 }
 
@@ -40,7 +44,12 @@ pub fn rms_norm(x: &Tensor, norm: Norm<'_>, room: usize) -> Result<Tensor> {
 
 /// `sum = x + addend`, [rows, width], and `rms_norm(sum)`, [rows, width + room]; one pass on a GPU, where `x` and the
 /// sum may be f32 beside bf16.
-pub fn add_rms_norm(x: &Tensor, addend: &OpenRows, norm: Norm<'_>, room: usize) -> Result<(Tensor, Tensor)> {
+pub fn add_rms_norm(
+    x: &Tensor,
+    addend: &OpenRows,
+    norm: Norm<'_>,
+    room: usize,
+) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return gpu::add_forward(x, addend, norm, room);
@@ -91,7 +100,12 @@ pub fn rms_norm_backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> 
 
 /// One row: `output = row * inverse_rms(row) * (offset + weight)`.
 #[inline(always)]
-pub(super) fn norm_row<T: Real>(row: &[T], weight: &[T], (offset, epsilon): (T, T), output: &mut [T]) {
+pub(super) fn norm_row<T: Real>(
+    row: &[T],
+    weight: &[T],
+    (offset, epsilon): (T, T),
+    output: &mut [T],
+) {
     let inverse = inverse_rms(row, epsilon);
     for ((o, &x), &w) in output.iter_mut().zip(row).zip(weight) {
         *o = x * inverse * (w + offset);
@@ -122,30 +136,64 @@ pub(super) fn inverse_rms<T: Real>(row: &[T], epsilon: T) -> T {
     T::constant(1.0) / (dot(row, row) / T::constant(row.len() as f64) + epsilon).sqrt()
 }
 
-fn forward<T: Real>(x: &Tensor, Norm { weight, offset, epsilon }: Norm<'_>) -> Result<Tensor> {
+fn forward<T: Real>(
+    x: &Tensor,
+    Norm {
+        weight,
+        offset,
+        epsilon,
+    }: Norm<'_>,
+) -> Result<Tensor> {
     let width = weight.dims1()?;
     let (x_read, weight_read) = (read(x)?, read(weight)?);
     let (numbers, weights) = (x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
     let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
-        for (row, out) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)) {
-            norm_row(row, weights, (T::constant(offset), T::constant(epsilon)), out);
+        for (row, out) in numbers
+            .chunks_exact(width)
+            .zip(output.chunks_exact_mut(width))
+        {
+            norm_row(
+                row,
+                weights,
+                (T::constant(offset), T::constant(epsilon)),
+                out,
+            );
         }
     });
     Tensor::from_vec(output, x.shape(), x.device())
 }
 
-fn backward<T: Real>(gradient: &Tensor, x: &Tensor, Norm { weight, offset, epsilon }: Norm<'_>) -> Result<Tensor> {
+fn backward<T: Real>(
+    gradient: &Tensor,
+    x: &Tensor,
+    Norm {
+        weight,
+        offset,
+        epsilon,
+    }: Norm<'_>,
+) -> Result<Tensor> {
     let width = weight.dims1()?;
     let (gradient_read, x_read, weight_read) = (read(gradient)?, read(x)?, read(weight)?);
-    let (gradients, numbers, weights) =
-        (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
+    let (gradients, numbers, weights) = (
+        gradient_read.numbers::<T>()?,
+        x_read.numbers::<T>()?,
+        weight_read.numbers::<T>()?,
+    );
     let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
-        for ((g, row), out) in
-            gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width))
+        for ((g, row), out) in gradients
+            .chunks_exact(width)
+            .zip(numbers.chunks_exact(width))
+            .zip(output.chunks_exact_mut(width))
         {
-            norm_row_backward(g, row, weights, (T::constant(offset), T::constant(epsilon)), out);
+            norm_row_backward(
+                g,
+                row,
+                weights,
+                (T::constant(offset), T::constant(epsilon)),
+                out,
+            );
         }
     });
     Tensor::from_vec(output, x.shape(), x.device())
@@ -157,7 +205,10 @@ fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Resu
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?);
     let mut output = vec![T::constant(0.0); width];
     vectorised(|| {
-        for (g, row) in gradients.chunks_exact(width).zip(numbers.chunks_exact(width)) {
+        for (g, row) in gradients
+            .chunks_exact(width)
+            .zip(numbers.chunks_exact(width))
+        {
             let inverse = inverse_rms(row, T::constant(epsilon));
             for ((o, &g), &x) in output.iter_mut().zip(g).zip(row) {
                 *o += g * x * inverse;
@@ -173,14 +224,20 @@ mod gpu {
 
     use super::{Norm, OpenRows};
     use crate::cuda::{
-        Argument, Grid, Module, at, capability, device, empty, float, int, launch, launch_early, module, rows_at,
+        Argument, Grid, Module, at, capability, device, empty, float, int, launch, launch_early,
+        module, rows_at,
     };
 
     static MODULE: Module = module!("rms_norm");
 
     /// One block a row, a thread for each 16 bytes of it.
     fn grid(rows: usize, width: usize, dtype: DType) -> Grid {
-        Grid::rows(rows, (width * dtype.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 512))
+        Grid::rows(
+            rows,
+            (width * dtype.size_in_bytes() / 16)
+                .next_multiple_of(32)
+                .clamp(32, 512),
+        )
     }
 
     /// The names of a kernel by what the stream and what the rest is kept in.
@@ -190,54 +247,112 @@ mod gpu {
                 (DType::F32, DType::F32) => concat!($name, "_f32"),
                 (DType::BF16, DType::BF16) => concat!($name, "_bf16"),
                 (DType::F32, DType::BF16) => concat!($name, "_mixed"),
-                (stream, rest) => bail!("a norm of a stream in {stream:?} with weights in {rest:?}"),
+                (stream, rest) => {
+                    bail!("a norm of a stream in {stream:?} with weights in {rest:?}")
+                }
             }
         };
     }
 
     fn check(x: &Tensor, alike: &[&Tensor], weight: &Tensor) -> Result<(usize, usize)> {
         let (rows, width) = x.dims2()?;
-        let fits = alike.iter().all(|tensor| tensor.dims() == x.dims() && tensor.dtype() == weight.dtype());
+        let fits = alike
+            .iter()
+            .all(|tensor| tensor.dims() == x.dims() && tensor.dtype() == weight.dtype());
         if !fits || weight.dims() != [width] {
-            bail!("a norm of rows {:?} {:?} with {alike:?} and weight {weight:?}", x.dtype(), x.shape())
+            bail!(
+                "a norm of rows {:?} {:?} with {alike:?} and weight {weight:?}",
+                x.dtype(),
+                x.shape()
+            )
         }
         Ok((rows, width))
     }
 
-    pub(super) fn forward(x: &Tensor, Norm { weight, offset, epsilon }: Norm<'_>, room: usize) -> Result<Tensor> {
+    pub(super) fn forward(
+        x: &Tensor,
+        Norm {
+            weight,
+            offset,
+            epsilon,
+        }: Norm<'_>,
+        room: usize,
+    ) -> Result<Tensor> {
         let (rows, width) = check(x, &[], weight)?;
         let (device, dtype) = (device(x)?, weight.dtype());
         let y = empty((rows, width + room), dtype, device)?;
-        let arguments = [at(x)?, at(weight)?, at(&y)?, int(width + room), int(width), float(offset), float(epsilon)];
+        let arguments = [
+            at(x)?,
+            at(weight)?,
+            at(&y)?,
+            int(width + room),
+            int(width),
+            float(offset),
+            float(epsilon),
+        ];
         let name = variant!(x.dtype(), dtype, "rms_norm");
-        launch(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            name,
+            None,
+            grid(rows, width, dtype),
+            &arguments,
+        )?;
         Ok(y)
     }
 
     pub(super) fn add_forward(
         x: &Tensor,
         addend: &OpenRows,
-        Norm { weight, offset, epsilon }: Norm<'_>,
+        Norm {
+            weight,
+            offset,
+            epsilon,
+        }: Norm<'_>,
         room: usize,
     ) -> Result<(Tensor, Tensor)> {
         let (rows, width) = check(x, &[], weight)?;
-        let (added, is_open) = (addend.own()?, addend.adapters.is_some() || addend.rows.dtype() != weight.dtype());
+        let (added, is_open) = (
+            addend.own()?,
+            addend.adapters.is_some() || addend.rows.dtype() != weight.dtype(),
+        );
         if added.dims() != x.dims() || (is_open && added.dtype() != DType::F32) {
-            bail!("a stream of {:?} and {:?} {:?}", x.shape(), added.dtype(), added.shape())
+            bail!(
+                "a stream of {:?} and {:?} {:?}",
+                x.shape(),
+                added.dtype(),
+                added.shape()
+            )
         }
         let (device, dtype) = (device(x)?, weight.dtype());
-        let (sum, y) = (empty((rows, width), x.dtype(), device)?, empty((rows, width + room), dtype, device)?);
+        let (sum, y) = (
+            empty((rows, width), x.dtype(), device)?,
+            empty((rows, width + room), dtype, device)?,
+        );
         let mut arguments = vec![at(x)?];
         arguments.extend(addend.arguments()?);
         arguments.extend([at(weight)?, at(&sum)?, at(&y)?]);
         // A cluster of eight blocks has sixteen rows, a warp 64 columns of them.
         let warps = width.div_ceil(8 * 64);
-        let serves =
-            (x.dtype(), dtype, room) == (DType::F32, DType::BF16, 0) && width.is_multiple_of(64) && warps <= 16;
+        let serves = (x.dtype(), dtype, room) == (DType::F32, DType::BF16, 0)
+            && width.is_multiple_of(64)
+            && warps <= 16;
         if addend.adapters.is_some() && serves && capability(device)? >= 9 {
             arguments.extend([int(rows), int(width), float(offset), float(epsilon)]);
-            let grid = Grid { blocks: (8, rows.div_ceil(16), 1), threads: 32 * warps, shared_bytes: 0 };
-            launch_early(device, &MODULE, "add_rms_norm_tensor_mixed", None, grid, &arguments)?;
+            let grid = Grid {
+                blocks: (8, rows.div_ceil(16), 1),
+                threads: 32 * warps,
+                shared_bytes: 0,
+            };
+            launch_early(
+                device,
+                &MODULE,
+                "add_rms_norm_tensor_mixed",
+                None,
+                grid,
+                &arguments,
+            )?;
             return Ok((sum, y));
         }
         arguments.extend([int(width + room), int(width), float(offset), float(epsilon)]);
@@ -246,41 +361,91 @@ mod gpu {
             false => variant!(x.dtype(), dtype, "add_rms_norm"),
         };
         let start = if is_open { launch_early } else { launch };
-        start(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
+        start(
+            device,
+            &MODULE,
+            name,
+            None,
+            grid(rows, width, dtype),
+            &arguments,
+        )?;
         Ok((sum, y))
     }
 
-    pub(super) fn open_forward(rows: &OpenRows, Norm { weight, offset, epsilon }: Norm<'_>) -> Result<Tensor> {
+    pub(super) fn open_forward(
+        rows: &OpenRows,
+        Norm {
+            weight,
+            offset,
+            epsilon,
+        }: Norm<'_>,
+    ) -> Result<Tensor> {
         let own = rows.own()?;
         let (count, width) = check(&own, &[], weight)?;
         if own.dtype() != DType::F32 {
             bail!("rows in {:?}; while decoding they are f32", own.dtype())
         }
         let (device, dtype) = (device(&own)?, weight.dtype());
-        let (sum, y) = (empty((count, width), DType::F32, device)?, empty((count, width), dtype, device)?);
+        let (sum, y) = (
+            empty((count, width), DType::F32, device)?,
+            empty((count, width), dtype, device)?,
+        );
         let mut arguments = rows.arguments()?.to_vec();
-        arguments.extend([at(weight)?, at(&sum)?, at(&y)?, int(width), float(offset), float(epsilon)]);
+        arguments.extend([
+            at(weight)?,
+            at(&sum)?,
+            at(&y)?,
+            int(width),
+            float(offset),
+            float(epsilon),
+        ]);
         let name = variant!(DType::F32, dtype, "open_rms_norm");
-        launch_early(device, &MODULE, name, None, grid(count, width, dtype), &arguments)?;
+        launch_early(
+            device,
+            &MODULE,
+            name,
+            None,
+            grid(count, width, dtype),
+            &arguments,
+        )?;
         Ok(y)
     }
 
     pub(super) fn backward(
         gradient: &Tensor,
         x: &Tensor,
-        Norm { weight, offset, epsilon }: Norm<'_>,
+        Norm {
+            weight,
+            offset,
+            epsilon,
+        }: Norm<'_>,
         residual: Option<&Tensor>,
         room: usize,
     ) -> Result<Tensor> {
         let (rows, width) = check(x, &[gradient, residual.unwrap_or(gradient)], weight)?;
         let (device, dtype) = (device(x)?, weight.dtype());
         let dx = empty((rows, width + room), dtype, device)?;
-        let [residual, residual_stride] = residual.map_or(Ok([Argument::Address(0), int(0)]), rows_at)?;
+        let [residual, residual_stride] =
+            residual.map_or(Ok([Argument::Address(0), int(0)]), rows_at)?;
         let sizes = [int(width + room), int(width), float(offset), float(epsilon)];
-        let mut arguments = vec![at(gradient)?, at(x)?, at(weight)?, residual, residual_stride, at(&dx)?];
+        let mut arguments = vec![
+            at(gradient)?,
+            at(x)?,
+            at(weight)?,
+            residual,
+            residual_stride,
+            at(&dx)?,
+        ];
         arguments.extend(sizes);
         let name = variant!(x.dtype(), dtype, "rms_norm_backward");
-        launch(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            name,
+            None,
+            grid(rows, width, dtype),
+            &arguments,
+        )?;
         Ok(dx)
     }
 
@@ -288,7 +453,11 @@ mod gpu {
     pub(super) fn backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Result<Tensor> {
         let (rows, width) = x.dims2()?;
         if gradient.dims() != x.dims() {
-            bail!("a gradient of {:?} for rows of {:?}", gradient.shape(), x.shape())
+            bail!(
+                "a gradient of {:?} for rows of {:?}",
+                gradient.shape(),
+                x.shape()
+            )
         }
         let device = device(x)?;
         if rows == 0 {
@@ -296,16 +465,48 @@ mod gpu {
         }
         let inverse = empty(rows, DType::F32, device)?;
         let arguments = [at(x)?, at(&inverse)?, int(rows), int(width), float(epsilon)];
-        launch(device, &MODULE, "inverse_rms", Some(x.dtype()), Grid::rows(rows.div_ceil(8), 256), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "inverse_rms",
+            Some(x.dtype()),
+            Grid::rows(rows.div_ceil(8), 256),
+            &arguments,
+        )?;
         let parts = rows.div_ceil(128).min(256);
         let partial = empty((parts, width), DType::F32, device)?;
-        let arguments =
-            [at(gradient)?, at(x)?, at(&inverse)?, at(&partial)?, int(rows), int(width), int(rows.div_ceil(parts))];
-        let grid = Grid { blocks: (width.div_ceil(256), parts, 1), threads: 256, shared_bytes: 0 };
-        launch(device, &MODULE, variant!(x.dtype(), gradient.dtype(), "weight_parts"), None, grid, &arguments)?;
+        let arguments = [
+            at(gradient)?,
+            at(x)?,
+            at(&inverse)?,
+            at(&partial)?,
+            int(rows),
+            int(width),
+            int(rows.div_ceil(parts)),
+        ];
+        let grid = Grid {
+            blocks: (width.div_ceil(256), parts, 1),
+            threads: 256,
+            shared_bytes: 0,
+        };
+        launch(
+            device,
+            &MODULE,
+            variant!(x.dtype(), gradient.dtype(), "weight_parts"),
+            None,
+            grid,
+            &arguments,
+        )?;
         let sums = empty(width, DType::F32, device)?;
         let arguments = [at(&partial)?, at(&sums)?, int(parts), int(width)];
-        launch(device, &MODULE, "weight_sums", None, Grid::rows(width.div_ceil(32), 256), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "weight_sums",
+            None,
+            Grid::rows(width.div_ceil(32), 256),
+            &arguments,
+        )?;
         Ok(sums)
     }
 }

@@ -22,21 +22,37 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// Angles `position * theta^(-2i / dimension)`, computed in f64.
-    pub fn new(positions: usize, dimension: usize, theta: f64, dtype: DType, device: &Device) -> Result<Self> {
-        let frequencies: Vec<f64> =
-            (0..dimension / 2).map(|i| theta.powf(-2.0 * i as f64 / dimension as f64)).collect();
+    pub fn new(
+        positions: usize,
+        dimension: usize,
+        theta: f64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let frequencies: Vec<f64> = (0..dimension / 2)
+            .map(|i| theta.powf(-2.0 * i as f64 / dimension as f64))
+            .collect();
         Self::from_frequencies(positions, &frequencies, dtype, device)
     }
 
     /// Angles `position * frequency`, computed in f64; `frequencies`: [dimension / 2], radians a token.
-    pub fn from_frequencies(positions: usize, frequencies: &[f64], dtype: DType, device: &Device) -> Result<Self> {
+    pub fn from_frequencies(
+        positions: usize,
+        frequencies: &[f64],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let half = frequencies.len();
         let (mut cosines, mut sines) = (vec![0.0; positions * half], vec![0.0; positions * half]);
         // A long context has millions: on every core.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = positions.div_ceil(cores).max(1024) * half.max(1);
         std::thread::scope(|scope| {
-            for (part, (cosines, sines)) in cosines.chunks_mut(share).zip(sines.chunks_mut(share)).enumerate() {
+            for (part, (cosines, sines)) in cosines
+                .chunks_mut(share)
+                .zip(sines.chunks_mut(share))
+                .enumerate()
+            {
                 scope.spawn(move || {
                     for (n, (cosine, sine)) in (part * share..).zip(cosines.iter_mut().zip(sines)) {
                         (*sine, *cosine) = ((n / half) as f64 * frequencies[n % half]).sin_cos();
@@ -45,9 +61,15 @@ impl RopeTable {
             }
         });
         // Rounded here: a GPU would first have to compile candle's kernel for it.
-        let table =
-            |numbers| Tensor::from_vec(numbers, (positions, half), &Device::Cpu)?.to_dtype(dtype)?.to_device(device);
-        Ok(Self { cosines: table(cosines)?, sines: table(sines)? })
+        let table = |numbers| {
+            Tensor::from_vec(numbers, (positions, half), &Device::Cpu)?
+                .to_dtype(dtype)?
+                .to_device(device)
+        };
+        Ok(Self {
+            cosines: table(cosines)?,
+            sines: table(sines)?,
+        })
     }
 
     /// Angles of a position.
@@ -138,12 +160,25 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
     let (rows, width) = packed.dims2()?;
     let position_read = read(context.positions)?;
     let positions = one_a_row(position_read.numbers()?, rows)?;
-    let Heads { query, key_value, dimension } = context.heads;
-    let (packed_read, cosine_read, sine_read) =
-        (read(packed)?, read(&context.table.cosines)?, read(&context.table.sines)?);
-    let (numbers, cosines, sines) =
-        (packed_read.numbers::<T>()?, cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
-    let norm_reads = context.norms.map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?))).transpose()?;
+    let Heads {
+        query,
+        key_value,
+        dimension,
+    } = context.heads;
+    let (packed_read, cosine_read, sine_read) = (
+        read(packed)?,
+        read(&context.table.cosines)?,
+        read(&context.table.sines)?,
+    );
+    let (numbers, cosines, sines) = (
+        packed_read.numbers::<T>()?,
+        cosine_read.numbers::<T>()?,
+        sine_read.numbers::<T>()?,
+    );
+    let norm_reads = context
+        .norms
+        .map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?)))
+        .transpose()?;
     let norms = norm_reads
         .as_ref()
         .map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?)))
@@ -151,8 +186,15 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
     let half = context.table.half();
     let mut output = numbers.to_vec();
     vectorised(|| {
-        for ((row, out), &position) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(positions) {
-            let (cosine, sine) = (angles(cosines, position, half)?, angles(sines, position, half)?);
+        for ((row, out), &position) in numbers
+            .chunks_exact(width)
+            .zip(output.chunks_exact_mut(width))
+            .zip(positions)
+        {
+            let (cosine, sine) = (
+                angles(cosines, position, half)?,
+                angles(sines, position, half)?,
+            );
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 let out = &mut out[columns.clone()];
@@ -160,7 +202,10 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
                     norm_row(
                         &row[columns],
                         if head < query { query_norm } else { key_norm },
-                        (T::constant(context.norm_offset), T::constant(context.epsilon)),
+                        (
+                            T::constant(context.norm_offset),
+                            T::constant(context.epsilon),
+                        ),
                         out,
                     );
                 }
@@ -185,7 +230,10 @@ fn angles<T>(table: &[T], position: u32, half: usize) -> Result<&[T]> {
     let start = position as usize * half;
     match table.get(start..start + half) {
         Some(angles) => Ok(angles),
-        None => bail!("position {position} is beyond the model's {} positions", table.len() / half),
+        None => bail!(
+            "position {position} is beyond the model's {} positions",
+            table.len() / half
+        ),
     }
 }
 
@@ -208,24 +256,40 @@ fn backward<T: Real>(
     let (rows, width) = packed.dims2()?;
     let position_read = read(context.positions)?;
     let positions = one_a_row(position_read.numbers()?, rows)?;
-    let Heads { query, key_value, dimension } = context.heads;
+    let Heads {
+        query,
+        key_value,
+        dimension,
+    } = context.heads;
     let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
     let (cosine_read, sine_read) = (read(&context.table.cosines)?, read(&context.table.sines)?);
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, packed_read.numbers::<T>()?);
     let (cosines, sines) = (cosine_read.numbers::<T>()?, sine_read.numbers::<T>()?);
-    let norm_reads = context.norms.map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?))).transpose()?;
+    let norm_reads = context
+        .norms
+        .map(|(q, k)| Ok::<_, candle_core::Error>((read(q)?, read(k)?)))
+        .transpose()?;
     let norms = norm_reads
         .as_ref()
         .map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?)))
         .transpose()?;
     let half = context.table.half();
     let mut output = gradients.to_vec();
-    let mut weight_gradients = [vec![T::constant(0.0); dimension], vec![T::constant(0.0); dimension]];
+    let mut weight_gradients = [
+        vec![T::constant(0.0); dimension],
+        vec![T::constant(0.0); dimension],
+    ];
     let mut turned = vec![T::constant(0.0); dimension];
     vectorised(|| {
-        let rows = gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width));
+        let rows = gradients
+            .chunks_exact(width)
+            .zip(numbers.chunks_exact(width))
+            .zip(output.chunks_exact_mut(width));
         for (((g, row), out), &position) in rows.zip(positions) {
-            let (cosine, sine) = (angles(cosines, position, half)?, angles(sines, position, half)?);
+            let (cosine, sine) = (
+                angles(cosines, position, half)?,
+                angles(sines, position, half)?,
+            );
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 turned.copy_from_slice(&g[columns.clone()]);
@@ -245,7 +309,10 @@ fn backward<T: Real>(
                     &turned,
                     row,
                     weight,
-                    (T::constant(context.norm_offset), T::constant(context.epsilon)),
+                    (
+                        T::constant(context.norm_offset),
+                        T::constant(context.epsilon),
+                    ),
                     out,
                 );
                 let inverse = inverse_rms(row, T::constant(context.epsilon));
@@ -270,7 +337,9 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Heads, OpenRows, QueryKeyContext};
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module};
+    use crate::cuda::{
+        Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module,
+    };
     use crate::decode_attention::gpu as decode_attention;
 
     static MODULE: Module = module!("rope");
@@ -281,9 +350,16 @@ mod gpu {
     /// rotated.
     fn shared_arguments(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<[Argument; 7]> {
         let (rows, width) = packed.dims2()?;
-        let Heads { query, key_value, dimension } = context.heads;
+        let Heads {
+            query,
+            key_value,
+            dimension,
+        } = context.heads;
         let (table, positions) = (context.table, context.positions);
-        if width != context.heads.row_width() || positions.dims() != [rows] || positions.dtype() != DType::U32 {
+        if width != context.heads.row_width()
+            || positions.dims() != [rows]
+            || positions.dtype() != DType::U32
+        {
             bail!(
                 "rows {:?} with positions {:?} {:?} for heads {:?}",
                 packed.shape(),
@@ -292,7 +368,10 @@ mod gpu {
                 context.heads
             )
         }
-        if table.cosines.dtype() != DType::F32 || table.half() * 2 > dimension || !dimension.is_multiple_of(2) {
+        if table.cosines.dtype() != DType::F32
+            || table.half() * 2 > dimension
+            || !dimension.is_multiple_of(2)
+        {
             bail!(
                 "on a GPU the table of angles is f32 and at most half a head wide: {:?} {:?}",
                 table.cosines.dtype(),
@@ -300,14 +379,30 @@ mod gpu {
             )
         }
         let [cosines, sines] = [at(&table.cosines)?, at(&table.sines)?];
-        Ok([at(positions)?, cosines, sines, int(query), int(key_value), int(dimension), int(table.half())])
+        Ok([
+            at(positions)?,
+            cosines,
+            sines,
+            int(query),
+            int(key_value),
+            int(dimension),
+            int(table.half()),
+        ])
     }
 
     fn norms(dtype: DType, context: QueryKeyContext<'_>) -> Result<[Argument; 2]> {
-        let Some((query, key)) = context.norms else { return Ok([Argument::Address(0); 2]) };
+        let Some((query, key)) = context.norms else {
+            return Ok([Argument::Address(0); 2]);
+        };
         for norm in [query, key] {
             if norm.dtype() != dtype || norm.dims() != [context.heads.dimension] {
-                bail!("a norm of {:?} {:?} for heads {:?} in {:?}", norm.dtype(), norm.shape(), context.heads, dtype)
+                bail!(
+                    "a norm of {:?} {:?} for heads {:?} in {:?}",
+                    norm.dtype(),
+                    norm.shape(),
+                    context.heads,
+                    dtype
+                )
             }
         }
         Ok([at(query)?, at(key)?])
@@ -319,10 +414,16 @@ mod gpu {
     /// A warp for some heads of each row, values included.
     fn grid(packed: &Tensor, heads: Heads) -> Result<(Grid, Argument)> {
         if heads.dimension > 512 {
-            bail!("heads of {} numbers: a GPU turns up to 512", heads.dimension)
+            bail!(
+                "heads of {} numbers: a GPU turns up to 512",
+                heads.dimension
+            )
         }
         let count = packed.dims2()?.0 * (heads.query + 2 * heads.key_value).div_ceil(HEADS);
-        Ok((Grid::rows(count.div_ceil(WARPS), WARPS * 32), Argument::Unsigned(count as u32)))
+        Ok((
+            Grid::rows(count.div_ceil(WARPS), WARPS * 32),
+            Argument::Unsigned(count as u32),
+        ))
     }
 
     pub(super) fn forward(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Tensor> {
@@ -333,7 +434,14 @@ mod gpu {
         let mut arguments = vec![at(packed)?, query_norm, key_norm, at(&output)?];
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);
-        launch(device, &MODULE, "query_key_rope", Some(dtype), grid, &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "query_key_rope",
+            Some(dtype),
+            grid,
+            &arguments,
+        )?;
         Ok(output)
     }
 
@@ -345,29 +453,50 @@ mod gpu {
     ) -> Result<Tensor> {
         let heads = context.heads;
         if heads.dimension > 512 {
-            bail!("heads of {} numbers: a GPU turns up to 512", heads.dimension)
+            bail!(
+                "heads of {} numbers: a GPU turns up to 512",
+                heads.dimension
+            )
         }
         let own = packed.own()?;
         decode_attention::check(own.dims2()?, cache, heads, table)?;
         let (rows, _) = own.dims2()?;
         let (device, dtype) = (device(cache)?, cache.dtype());
         if own.dtype() != DType::F32 {
-            bail!("queries and keys in {:?}; while decoding they are f32", own.dtype())
+            bail!(
+                "queries and keys in {:?}; while decoding they are f32",
+                own.dtype()
+            )
         }
         let output = empty((rows, heads.row_width()), dtype, device)?;
         let mut arguments = packed.arguments()?.to_vec();
         arguments.extend(norms(dtype, context)?);
         arguments.extend([at(&output)?, at(cache)?, at(table)?]);
         arguments.extend(shared_arguments(&own, context)?);
-        arguments.extend([int(rows), float(context.norm_offset), float(context.epsilon)]);
+        arguments.extend([
+            int(rows),
+            float(context.norm_offset),
+            float(context.epsilon),
+        ]);
         let count = heads.query + 2 * heads.key_value;
         // A warp has a head of sixteen rows.
-        let of_sixteen = Grid { blocks: (count, rows.div_ceil(16), 1), threads: 32, shared_bytes: 0 };
+        let of_sixteen = Grid {
+            blocks: (count, rows.div_ceil(16), 1),
+            threads: 32,
+            shared_bytes: 0,
+        };
         let is_whole = context.table.half() * 2 == heads.dimension;
         let (name, grid) = match heads.dimension {
-            64 if dtype == DType::BF16 && is_whole => ("query_key_rope_decode_tensor_64", of_sixteen),
-            128 if dtype == DType::BF16 && is_whole => ("query_key_rope_decode_tensor_128", of_sixteen),
-            _ => ("query_key_rope_decode", Grid::rows((rows * count).div_ceil(WARPS), WARPS * 32)),
+            64 if dtype == DType::BF16 && is_whole => {
+                ("query_key_rope_decode_tensor_64", of_sixteen)
+            }
+            128 if dtype == DType::BF16 && is_whole => {
+                ("query_key_rope_decode_tensor_128", of_sixteen)
+            }
+            _ => (
+                "query_key_rope_decode",
+                Grid::rows((rows * count).div_ceil(WARPS), WARPS * 32),
+            ),
         };
         launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
         Ok(output)
@@ -385,10 +514,24 @@ mod gpu {
         let output = empty((rows, width + room), dtype, device)?;
         let (grid, count) = grid(packed, context.heads)?;
         let [query_norm, key_norm] = norms(dtype, context)?;
-        let mut arguments = vec![at(gradient)?, at(packed)?, query_norm, key_norm, at(&output)?, int(width + room)];
+        let mut arguments = vec![
+            at(gradient)?,
+            at(packed)?,
+            query_norm,
+            key_norm,
+            at(&output)?,
+            int(width + room),
+        ];
         arguments.extend(shared_arguments(packed, context)?);
         arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);
-        launch(device, &MODULE, "query_key_rope_backward", Some(dtype), grid, &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "query_key_rope_backward",
+            Some(dtype),
+            grid,
+            &arguments,
+        )?;
         Ok(output)
     }
 
@@ -410,14 +553,32 @@ mod gpu {
         let partial = empty((parts, 2 * dimension), DType::F32, device)?;
         let mut arguments = vec![at(gradient)?, at(packed)?, at(&partial)?];
         arguments.extend(shared_arguments(packed, context)?);
-        arguments.extend([Argument::Long(rows as u64), Argument::Long(heads_a_part), float(context.epsilon)]);
-        let grid =
-            Grid { blocks: (parts, 2, 1), threads: WARPS * 32, shared_bytes: WARPS * dimension * size_of::<f32>() };
+        arguments.extend([
+            Argument::Long(rows as u64),
+            Argument::Long(heads_a_part),
+            float(context.epsilon),
+        ]);
+        let grid = Grid {
+            blocks: (parts, 2, 1),
+            threads: WARPS * 32,
+            shared_bytes: WARPS * dimension * size_of::<f32>(),
+        };
         launch(device, &MODULE, "norm_parts", Some(dtype), grid, &arguments)?;
         let sums = empty(2 * dimension, DType::F32, device)?;
         let arguments = [at(&partial)?, at(&sums)?, int(parts), int(2 * dimension)];
-        launch(device, &MODULE, "norm_sums", None, Grid::rows((2 * dimension).div_ceil(32), 256), &arguments)?;
-        Ok((packed_gradient, sums.narrow(0, 0, dimension)?, sums.narrow(0, dimension, dimension)?))
+        launch(
+            device,
+            &MODULE,
+            "norm_sums",
+            None,
+            Grid::rows((2 * dimension).div_ceil(32), 256),
+            &arguments,
+        )?;
+        Ok((
+            packed_gradient,
+            sums.narrow(0, 0, dimension)?,
+            sums.narrow(0, dimension, dimension)?,
+        ))
     }
 
     fn check_gradient(gradient: &Tensor, packed: &Tensor) -> Result<()> {

@@ -86,7 +86,11 @@ impl Routing {
     /// `x`: [rows, width] -> the row of each pair, [pairs, width].
     pub fn gather(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Listed(pairs) => gather_rows(x, &Tensor::new(pairs.rows.as_slice(), x.device())?, x.dtype()),
+            Self::Listed(pairs) => gather_rows(
+                x,
+                &Tensor::new(pairs.rows.as_slice(), x.device())?,
+                x.dtype(),
+            ),
             #[cfg(feature = "cuda")]
             Self::Sorted(pairs) => gather_rows(x, &pairs.rows, x.dtype()),
         }
@@ -106,7 +110,9 @@ impl Routing {
         match self {
             Self::Listed(pairs) => {
                 let weighed = x.broadcast_mul(&pairs.weights)?;
-                factors.map_or(Ok(weighed.clone()), |factors| weighed.broadcast_mul(&self.spread(factors)?))
+                factors.map_or(Ok(weighed.clone()), |factors| {
+                    weighed.broadcast_mul(&self.spread(factors)?)
+                })
             }
             #[cfg(feature = "cuda")]
             Self::Sorted(pairs) => pairs.weigh(x, factors),
@@ -118,8 +124,9 @@ impl Routing {
         let experts = match self {
             Self::Listed(pairs) => {
                 let ranges = pairs.ranges.iter().enumerate();
-                let experts: Vec<u32> =
-                    ranges.flat_map(|(expert, pairs)| std::iter::repeat_n(expert as u32, pairs.len())).collect();
+                let experts: Vec<u32> = ranges
+                    .flat_map(|(expert, pairs)| std::iter::repeat_n(expert as u32, pairs.len()))
+                    .collect();
                 Tensor::new(experts, vectors.device())?
             }
             #[cfg(feature = "cuda")]
@@ -130,7 +137,11 @@ impl Routing {
 
     /// `x`: [pairs, width] -> the sum over each expert's pairs, [experts, width]; on the CPU.
     pub fn sum_by_expert(&self, x: &Tensor) -> Result<Tensor> {
-        let sums = self.listed()?.ranges.iter().map(|pairs| x.narrow(0, pairs.start, pairs.len())?.sum_keepdim(0));
+        let sums = self
+            .listed()?
+            .ranges
+            .iter()
+            .map(|pairs| x.narrow(0, pairs.start, pairs.len())?.sum_keepdim(0));
         Tensor::cat(&sums.collect::<Result<Vec<_>>>()?, 0)
     }
 
@@ -156,18 +167,35 @@ impl Routing {
             #[cfg(feature = "cuda")]
             Self::Sorted(pairs) => pairs.product(x, (matrices, is_transposed), bias, None),
             Self::Listed(_) => {
-                bail!("stacked experts of {:?} {is_transposed} {bias:?} for {:?}", matrices.shape(), x.device())
+                bail!(
+                    "stacked experts of {:?} {is_transposed} {bias:?} for {:?}",
+                    matrices.shape(),
+                    x.device()
+                )
             }
         }
     }
 
     /// As [`Routing::product`], added to `sum`: [pairs, outputs].
-    pub fn add_product(&self, sum: &Tensor, x: &Tensor, matrices: &Tensor, is_transposed: bool) -> Result<()> {
+    pub fn add_product(
+        &self,
+        sum: &Tensor,
+        x: &Tensor,
+        matrices: &Tensor,
+        is_transposed: bool,
+    ) -> Result<()> {
         match self {
             #[cfg(feature = "cuda")]
-            Self::Sorted(pairs) => pairs.product(x, (matrices, is_transposed), None, Some(sum)).map(drop),
+            Self::Sorted(pairs) => pairs
+                .product(x, (matrices, is_transposed), None, Some(sum))
+                .map(drop),
             Self::Listed(_) => {
-                bail!("{:?} {is_transposed} added to {:?} {:?}", matrices.shape(), sum.shape(), x.shape())
+                bail!(
+                    "{:?} {is_transposed} added to {:?} {:?}",
+                    matrices.shape(),
+                    sum.shape(),
+                    x.shape()
+                )
             }
         }
     }
@@ -184,7 +212,12 @@ impl Routing {
         match self {
             #[cfg(feature = "cuda")]
             Self::Sorted(pairs) => pairs.add_outer((wide, narrow), sum, layout, scale),
-            Self::Listed(_) => bail!("{:?} {:?} {layout:?} {scale} to {:?}", wide.shape(), narrow.shape(), sum.shape()),
+            Self::Listed(_) => bail!(
+                "{:?} {:?} {layout:?} {scale} to {:?}",
+                wide.shape(),
+                narrow.shape(),
+                sum.shape()
+            ),
         }
     }
 
@@ -225,7 +258,11 @@ pub fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -> Resul
     if let Selection::Recorded(experts) | Selection::Replayed(experts) = selection
         && (experts.dims2()? != (rows, active) || experts.dtype() != DType::U32)
     {
-        bail!("{:?} {:?} for {active} experts of {rows} rows", experts.dtype(), experts.shape())
+        bail!(
+            "{:?} {:?} for {active} experts of {rows} rows",
+            experts.dtype(),
+            experts.shape()
+        )
     }
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
@@ -235,15 +272,26 @@ pub fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -> Resul
 }
 
 /// `products`: [pairs, 1], each weight times its gradient -> the gradient of the logits, [rows, experts], in `dtype`.
-pub fn route_backward(products: &Tensor, routing: &Routing, router: Router, dtype: DType) -> Result<Tensor> {
+pub fn route_backward(
+    products: &Tensor,
+    routing: &Routing,
+    router: Router,
+    dtype: DType,
+) -> Result<Tensor> {
     match routing {
-        Routing::Listed(pairs) => by_number_type!(products, backward(products, pairs, router))?.to_dtype(dtype),
+        Routing::Listed(pairs) => {
+            by_number_type!(products, backward(products, pairs, router))?.to_dtype(dtype)
+        }
         #[cfg(feature = "cuda")]
         Routing::Sorted(pairs) => pairs.backward(products, router, dtype),
     }
 }
 
-fn forward<T: Real>(logits: &Tensor, router: Router, selection: Selection<'_>) -> Result<ListedPairs> {
+fn forward<T: Real>(
+    logits: &Tensor,
+    router: Router,
+    selection: Selection<'_>,
+) -> Result<ListedPairs> {
     let ((rows, count), active) = (logits.dims2()?, router.active);
     let mut selected = match selection {
         Selection::Replayed(experts) => experts.flatten_all()?.to_vec1::<u32>()?,
@@ -253,11 +301,14 @@ fn forward<T: Real>(logits: &Tensor, router: Router, selection: Selection<'_>) -
     let mut probabilities = logits_read.numbers::<T>()?.to_vec();
     let mut pairs: Vec<Vec<(u32, T)>> = vec![Vec::new(); count];
     let mut order: Vec<u32> = (0..count as u32).collect();
-    let rows_selected = probabilities.chunks_exact_mut(count).zip(selected.chunks_exact_mut(active));
+    let rows_selected = probabilities
+        .chunks_exact_mut(count)
+        .zip(selected.chunks_exact_mut(active));
     for (row, (own, selected)) in rows_selected.enumerate() {
         softmax(own);
         let probability = |expert: u32| own[expert as usize].double();
-        let by_probability = |a: &u32, b: &u32| probability(*b).total_cmp(&probability(*a)).then(a.cmp(b));
+        let by_probability =
+            |a: &u32, b: &u32| probability(*b).total_cmp(&probability(*a)).then(a.cmp(b));
         if selected[0] == NOT_RECORDED {
             order.sort_unstable_by(by_probability);
             selected.copy_from_slice(&order[..active]);
@@ -266,13 +317,21 @@ fn forward<T: Real>(logits: &Tensor, router: Router, selection: Selection<'_>) -
             selected.sort_unstable_by(by_probability);
         }
         let sum: T = selected.iter().map(|&expert| own[expert as usize]).sum();
-        let divisor = if router.is_renormalised { sum } else { T::constant(1.0) };
+        let divisor = if router.is_renormalised {
+            sum
+        } else {
+            T::constant(1.0)
+        };
         for &expert in &*selected {
             pairs[expert as usize].push((row as u32, own[expert as usize] / divisor));
         }
     }
     if let Selection::Recorded(experts) = selection {
-        experts.slice_set(&Tensor::from_vec(selected, (rows, active), logits.device())?, 0, 0)?;
+        experts.slice_set(
+            &Tensor::from_vec(selected, (rows, active), logits.device())?,
+            0,
+            0,
+        )?;
     }
     let mut end = 0;
     let range = |own: &Vec<_>| {
@@ -292,14 +351,21 @@ fn forward<T: Real>(logits: &Tensor, router: Router, selection: Selection<'_>) -
 
 fn entropy<T: Real>(probabilities: &Tensor) -> Result<f64> {
     let read = read(probabilities)?;
-    let terms = read.numbers::<T>()?.iter().map(|probability| probability.double()).filter(|&p| p > 0.0);
+    let terms = read
+        .numbers::<T>()?
+        .iter()
+        .map(|probability| probability.double())
+        .filter(|&p| p > 0.0);
     Ok(terms.map(|p| -p * p.ln()).sum())
 }
 
 fn softmax<T: Real>(row: &mut [T]) {
     vectorised(|| {
-        let most = row.iter().fold(T::neg_infinity(), |most, &logit| num_traits::Float::max(most, logit));
-        row.iter_mut().for_each(|logit| *logit = (*logit - most).exponential());
+        let most = row.iter().fold(T::neg_infinity(), |most, &logit| {
+            num_traits::Float::max(most, logit)
+        });
+        row.iter_mut()
+            .for_each(|logit| *logit = (*logit - most).exponential());
         let sum: T = row.iter().copied().sum();
         row.iter_mut().for_each(|probability| *probability /= sum);
     });
@@ -312,9 +378,16 @@ fn backward<T: Real>(products: &Tensor, routing: &ListedPairs, router: Router) -
     let (products_read, weights_read) = (read(products)?, read(&routing.weights)?);
     let probabilities_read = read(&routing.probabilities)?;
     let (products, weights) = (products_read.numbers::<T>()?, weights_read.numbers::<T>()?);
-    let (mut gradient, mut sums) = (vec![T::constant(0.0); rows * count], vec![T::constant(0.0); rows]);
+    let (mut gradient, mut sums) = (
+        vec![T::constant(0.0); rows * count],
+        vec![T::constant(0.0); rows],
+    );
     let pairs = routing.ranges.iter().enumerate();
-    let pairs = || pairs.clone().flat_map(|(expert, range)| range.clone().map(move |pair| (expert, pair)));
+    let pairs = || {
+        pairs
+            .clone()
+            .flat_map(|(expert, range)| range.clone().map(move |pair| (expert, pair)))
+    };
     for (expert, pair) in pairs() {
         let row = routing.rows[pair] as usize;
         gradient[row * count + expert] += products[pair];
@@ -326,9 +399,13 @@ fn backward<T: Real>(products: &Tensor, routing: &ListedPairs, router: Router) -
             gradient[row * count + expert] -= weights[pair] * sums[row];
         }
     } else {
-        let rows = gradient.chunks_exact_mut(count).zip(probabilities_read.numbers::<T>()?.chunks_exact(count));
+        let rows = gradient
+            .chunks_exact_mut(count)
+            .zip(probabilities_read.numbers::<T>()?.chunks_exact(count));
         for ((own, probabilities), &sum) in rows.zip(&sums) {
-            own.iter_mut().zip(probabilities).for_each(|(gradient, &probability)| *gradient -= probability * sum);
+            own.iter_mut()
+                .zip(probabilities)
+                .for_each(|(gradient, &probability)| *gradient -= probability * sum);
         }
     }
     Tensor::from_vec(gradient, (rows, count), routing.probabilities.device())
@@ -344,18 +421,51 @@ mod tests {
     #[test]
     fn rows_go_to_their_most_probable_experts() {
         // Probabilities 1/8, 1/2, 1/4, 1/8; and four equal ones.
-        let logits = Tensor::new(&[[0.0, 4_f64.ln(), 2_f64.ln(), 0.0], [0.0; 4]], &Device::Cpu).unwrap();
+        let logits = Tensor::new(
+            &[[0.0, 4_f64.ln(), 2_f64.ln(), 0.0], [0.0; 4]],
+            &Device::Cpu,
+        )
+        .unwrap();
         let routed = |active: usize, is_renormalised: bool| {
-            let routing = route(&logits, Router { active, is_renormalised }, Selection::Free).unwrap();
+            let routing = route(
+                &logits,
+                Router {
+                    active,
+                    is_renormalised,
+                },
+                Selection::Free,
+            )
+            .unwrap();
             let routing = routing.listed().unwrap().clone();
-            let weights = routing.weights.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-            (routing.rows, routing.ranges, weights.iter().map(|weight| (weight * 24.0).round()).collect::<Vec<_>>())
+            let weights = routing
+                .weights
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f64>()
+                .unwrap();
+            (
+                routing.rows,
+                routing.ranges,
+                weights
+                    .iter()
+                    .map(|weight| (weight * 24.0).round())
+                    .collect::<Vec<_>>(),
+            )
         };
-        assert_eq!(routed(1, false), (vec![1, 0], vec![0..1, 1..2, 2..2, 2..2], vec![6.0, 12.0]));
+        assert_eq!(
+            routed(1, false),
+            (vec![1, 0], vec![0..1, 1..2, 2..2, 2..2], vec![6.0, 12.0])
+        );
         let two = (vec![1, 0, 1, 0], vec![0..1, 1..3, 3..4, 4..4]);
-        assert_eq!(routed(2, false), (two.0.clone(), two.1.clone(), vec![6.0, 12.0, 6.0, 6.0]));
+        assert_eq!(
+            routed(2, false),
+            (two.0.clone(), two.1.clone(), vec![6.0, 12.0, 6.0, 6.0])
+        );
         assert_eq!(routed(2, true), (two.0, two.1, vec![12.0, 16.0, 12.0, 8.0]));
-        let two = Router { active: 2, is_renormalised: true };
+        let two = Router {
+            active: 2,
+            is_renormalised: true,
+        };
         let recorded = Tensor::zeros((2, 2), DType::U32, &Device::Cpu).unwrap();
         let routing = route(&logits, two, Selection::Recorded(&recorded)).unwrap();
         assert_eq!(recorded.to_vec2::<u32>().unwrap(), [[1, 2], [0, 1]]);
@@ -363,28 +473,93 @@ mod tests {
         let entropy = routing.listed().unwrap().entropy().unwrap();
         assert!((entropy - 3.75 * 2_f64.ln()).abs() < 1e-12, "{entropy}");
         for active in [5, 0] {
-            assert!(route(&logits, Router { active, is_renormalised: true }, Selection::Free).is_err(), "{active}");
+            assert!(
+                route(
+                    &logits,
+                    Router {
+                        active,
+                        is_renormalised: true
+                    },
+                    Selection::Free
+                )
+                .is_err(),
+                "{active}"
+            );
         }
-        let error = route(&logits, Router { active: 1, ..two }, Selection::Recorded(&recorded)).unwrap_err();
-        assert!(error.to_string().starts_with("U32 [2, 2] for 1 experts of 2 rows"), "{error}");
+        let error = route(
+            &logits,
+            Router { active: 1, ..two },
+            Selection::Recorded(&recorded),
+        )
+        .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("U32 [2, 2] for 1 experts of 2 rows"),
+            "{error}"
+        );
     }
 
     #[test]
     fn replayed_rows_go_to_recorded_experts_with_new_weights() {
-        let logits = Tensor::new(&[[0.0, 4_f64.ln(), 2_f64.ln(), 0.0], [0.0; 4]], &Device::Cpu).unwrap();
+        let logits = Tensor::new(
+            &[[0.0, 4_f64.ln(), 2_f64.ln(), 0.0], [0.0; 4]],
+            &Device::Cpu,
+        )
+        .unwrap();
         // (recorded, renormalised) -> (rows of pairs, ranges of experts, 24 times the weights).
-        let check = |recorded: [[u32; 2]; 2], is_renormalised, expected: (&[u32], [Range<usize>; 4], &[f64])| {
+        let check = |recorded: [[u32; 2]; 2],
+                     is_renormalised,
+                     expected: (&[u32], [Range<usize>; 4], &[f64])| {
             let recorded = Tensor::new(&recorded, &Device::Cpu).unwrap();
-            let router = Router { active: 2, is_renormalised };
+            let router = Router {
+                active: 2,
+                is_renormalised,
+            };
             let routing = route(&logits, router, Selection::Replayed(&recorded)).unwrap();
             let pairs = routing.listed().unwrap();
-            let weights = pairs.weights.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-            let weights: Vec<f64> = weights.iter().map(|weight| (weight * 24.0).round()).collect();
-            assert_eq!((&*pairs.rows, &*pairs.ranges, &*weights), (expected.0, expected.1.as_slice(), expected.2));
+            let weights = pairs
+                .weights
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f64>()
+                .unwrap();
+            let weights: Vec<f64> = weights
+                .iter()
+                .map(|weight| (weight * 24.0).round())
+                .collect();
+            assert_eq!(
+                (&*pairs.rows, &*pairs.ranges, &*weights),
+                (expected.0, expected.1.as_slice(), expected.2)
+            );
         };
         let none = NOT_RECORDED;
-        check([[3, 1], [2, 3]], true, (&[0, 1, 0, 1], [0..0, 0..1, 1..2, 2..4], &[19.0, 12.0, 5.0, 12.0]));
-        check([[0, 3], [none, none]], false, (&[0, 1, 1, 0], [0..2, 2..3, 3..3, 3..4], &[3.0, 6.0, 6.0, 3.0]));
-        check([[none, none], [3, 0]], true, (&[1, 0, 0, 1], [0..1, 1..2, 2..3, 3..4], &[12.0, 16.0, 8.0, 12.0]));
+        check(
+            [[3, 1], [2, 3]],
+            true,
+            (
+                &[0, 1, 0, 1],
+                [0..0, 0..1, 1..2, 2..4],
+                &[19.0, 12.0, 5.0, 12.0],
+            ),
+        );
+        check(
+            [[0, 3], [none, none]],
+            false,
+            (
+                &[0, 1, 1, 0],
+                [0..2, 2..3, 3..3, 3..4],
+                &[3.0, 6.0, 6.0, 3.0],
+            ),
+        );
+        check(
+            [[none, none], [3, 0]],
+            true,
+            (
+                &[1, 0, 0, 1],
+                [0..1, 1..2, 2..3, 3..4],
+                &[12.0, 16.0, 8.0, 12.0],
+            ),
+        );
     }
 }

@@ -25,17 +25,23 @@ pub fn keep_own_of_pairs(
         || !rank.is_multiple_of(slot)
         || !columns.is_multiple_of(rank)
     {
-        bail!("adapters {:?} of {slot} numbers for rows of {:?}, rank {rank}", own.shape(), inner.shape())
+        bail!(
+            "adapters {:?} of {slot} numbers for rows of {:?}, rank {rank}",
+            own.shape(),
+            inner.shape()
+        )
     }
     #[cfg(feature = "cuda")]
     if inner.device().is_cuda() {
         return gpu::keep_own(inner, own, of_pairs, rank, slot);
     }
     let own = own.to_vec1::<u32>()?;
-    let kept = own
-        .iter()
-        .flat_map(|own| (0..columns).map(move |column| f32::from(u8::from((column % rank / slot) as u32 == *own))));
-    let mask = Tensor::from_iter(kept, inner.device())?.reshape((rows, columns))?.to_dtype(inner.dtype())?;
+    let kept = own.iter().flat_map(|own| {
+        (0..columns).map(move |column| f32::from(u8::from((column % rank / slot) as u32 == *own)))
+    });
+    let mask = Tensor::from_iter(kept, inner.device())?
+        .reshape((rows, columns))?
+        .to_dtype(inner.dtype())?;
     inner * mask
 }
 
@@ -57,9 +63,25 @@ mod gpu {
         let (rows, columns) = inner.dims2()?;
         let [numbers, stride] = rows_at(&inner)?;
         let of_pairs = of_pairs.map_or(Ok(Argument::Address(0)), at)?;
-        let arguments = [numbers, stride, at(own)?, of_pairs, int(rows), int(columns), int(rank), int(slot)];
+        let arguments = [
+            numbers,
+            stride,
+            at(own)?,
+            of_pairs,
+            int(rows),
+            int(columns),
+            int(rank),
+            int(slot),
+        ];
         let grid = Grid::elements(rows * columns);
-        launch(device(&inner)?, &MODULE, "keep_own", Some(inner.dtype()), grid, &arguments)?;
+        launch(
+            device(&inner)?,
+            &MODULE,
+            "keep_own",
+            Some(inner.dtype()),
+            grid,
+            &arguments,
+        )?;
         Ok(inner)
     }
 }
@@ -74,10 +96,23 @@ mod tests {
     #[test]
     fn rows_keep_the_numbers_of_their_own_adapter() {
         // Two parts of rank 4, two adapters of two numbers each.
-        let inner = Tensor::from_iter((1..=24).map(|n| n as f32), &Device::Cpu).unwrap().reshape((3, 8)).unwrap();
+        let inner = Tensor::from_iter((1..=24).map(|n| n as f32), &Device::Cpu)
+            .unwrap()
+            .reshape((3, 8))
+            .unwrap();
         let own = Tensor::new(&[1_u32, NO_ADAPTER, 0], &Device::Cpu).unwrap();
-        let kept = keep_own(inner.clone(), &own, 4, 2).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(kept, [[0., 0., 3., 4., 0., 0., 7., 8.], [0.; 8], [17., 18., 0., 0., 21., 22., 0., 0.]]);
+        let kept = keep_own(inner.clone(), &own, 4, 2)
+            .unwrap()
+            .to_vec2::<f32>()
+            .unwrap();
+        assert_eq!(
+            kept,
+            [
+                [0., 0., 3., 4., 0., 0., 7., 8.],
+                [0.; 8],
+                [17., 18., 0., 0., 21., 22., 0., 0.]
+            ]
+        );
         assert!(keep_own(inner, &own, 3, 2).is_err());
     }
 }

@@ -23,7 +23,12 @@ impl SampleParams {
     /// As [`sample_into`] reads it: the halves of both numbers, the low one first.
     pub fn words(self) -> [u32; 4] {
         let [uniform, temperature] = [self.uniform, self.temperature].map(f64::to_bits);
-        [uniform as u32, (uniform >> 32) as u32, temperature as u32, (temperature >> 32) as u32]
+        [
+            uniform as u32,
+            (uniform >> 32) as u32,
+            temperature as u32,
+            (temperature >> 32) as u32,
+        ]
     }
 }
 
@@ -54,10 +59,18 @@ pub fn sample_tokens(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<Sam
 ///
 /// # Errors
 /// When the logits of a row's allowed tokens are not finite, or none is allowed.
-pub fn sample_masked(logits: &Tensor, params: &[SampleParams], masks: &[u32]) -> Result<Vec<SampledToken>> {
+pub fn sample_masked(
+    logits: &Tensor,
+    params: &[SampleParams],
+    masks: &[u32],
+) -> Result<Vec<SampledToken>> {
     let (rows, vocabulary) = logits.dims2()?;
     if rows != params.len() || masks.len() != rows * mask_words(vocabulary) {
-        bail!("{} draws and {} words of masks for {rows} rows of {vocabulary} tokens", params.len(), masks.len())
+        bail!(
+            "{} draws and {} words of masks for {rows} rows of {vocabulary} tokens",
+            params.len(),
+            masks.len()
+        )
     }
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
@@ -81,7 +94,10 @@ pub fn sample_into(logits: &Tensor, params: &Tensor, sampled: &Tensor) -> Result
     if logits.device().is_cuda() {
         return gpu::sample_into(logits, params, None, sampled);
     }
-    bail!("a recorded draw needs a GPU: {:?}", [logits, params, sampled].map(Tensor::device))
+    bail!(
+        "a recorded draw needs a GPU: {:?}",
+        [logits, params, sampled].map(Tensor::device)
+    )
 }
 
 /// As [`sample_into`], with masks as of [`sample_masked`], [rows, [`mask_words`]].
@@ -89,7 +105,12 @@ pub fn sample_into(logits: &Tensor, params: &Tensor, sampled: &Tensor) -> Result
 /// # Errors
 /// As [`sample_into`].
 #[cfg(feature = "cuda")]
-pub fn sample_masked_into(logits: &Tensor, params: &Tensor, masks: &Tensor, sampled: &Tensor) -> Result<()> {
+pub fn sample_masked_into(
+    logits: &Tensor,
+    params: &Tensor,
+    masks: &Tensor,
+    sampled: &Tensor,
+) -> Result<()> {
     gpu::sample_into(logits, params, Some(masks), sampled)
 }
 
@@ -103,7 +124,10 @@ pub fn read_sampled(sampled: &[[u32; 2]]) -> Result<Vec<SampledToken>> {
         if token_id == u32::MAX {
             bail!("the model's logits are not finite")
         }
-        Ok(SampledToken { token_id, log_prob: f32::from_bits(bits) })
+        Ok(SampledToken {
+            token_id,
+            log_prob: f32::from_bits(bits),
+        })
     };
     sampled.iter().map(token).collect()
 }
@@ -121,8 +145,16 @@ fn sample_rows<T: Real>(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<
     let mut weights = vec![T::constant(0.0); vocabulary];
     let mut blocks = vec![0.0_f64; vocabulary.div_ceil(BLOCK)];
     let mut sampled = Vec::with_capacity(rows);
-    for (row, &SampleParams { uniform, temperature }) in
-        logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(params)
+    for (
+        row,
+        &SampleParams {
+            uniform,
+            temperature,
+        },
+    ) in logits_read
+        .numbers::<T>()?
+        .chunks_exact(vocabulary)
+        .zip(params)
     {
         let greedy = temperature == 0.0 || uniform < 0.0;
         let inverse = T::constant(if greedy { 1.0 } else { 1.0 / temperature });
@@ -146,13 +178,20 @@ fn sample_rows<T: Real>(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<
             invert(&weights, &blocks, uniform * total)
         };
         let log_prob = (scaled[token] - largest).double() - total.ln();
-        sampled.push(SampledToken { token_id: token as u32, log_prob: log_prob as f32 });
+        sampled.push(SampledToken {
+            token_id: token as u32,
+            log_prob: log_prob as f32,
+        });
     }
     Ok(sampled)
 }
 
 /// Equal to the sum over all tokens to the last bit where all are allowed.
-fn sample_rows_masked<T: Real>(logits: &Tensor, params: &[SampleParams], masks: &[u32]) -> Result<Vec<SampledToken>> {
+fn sample_rows_masked<T: Real>(
+    logits: &Tensor,
+    params: &[SampleParams],
+    masks: &[u32],
+) -> Result<Vec<SampledToken>> {
     let (_, vocabulary) = logits.dims2()?;
     let logits_read = read(logits)?;
     let mut allowed: Vec<(usize, T)> = Vec::with_capacity(vocabulary);
@@ -162,18 +201,36 @@ fn sample_rows_masked<T: Real>(logits: &Tensor, params: &[SampleParams], masks: 
         .chunks_exact(vocabulary)
         .zip(params)
         .zip(masks.chunks_exact(mask_words(vocabulary)));
-    for ((row, &SampleParams { uniform, temperature }), mask) in rows {
+    for (
+        (
+            row,
+            &SampleParams {
+                uniform,
+                temperature,
+            },
+        ),
+        mask,
+    ) in rows
+    {
         let greedy = temperature == 0.0 || uniform < 0.0;
         let inverse = T::constant(if greedy { 1.0 } else { 1.0 / temperature });
         allowed.clear();
-        allowed.extend(set_bits(mask).take_while(|id| *id < vocabulary).map(|id| (id, row[id] * inverse)));
+        allowed.extend(
+            set_bits(mask)
+                .take_while(|id| *id < vocabulary)
+                .map(|id| (id, row[id] * inverse)),
+        );
         let mut largest = T::neg_infinity();
         for &(_, scaled) in &allowed {
             largest = if scaled > largest { scaled } else { largest };
         }
         let weight = |&(_, scaled): &(usize, T)| (scaled - largest).exponential().double();
         let in_one_block = |one: &(usize, T), other: &(usize, T)| one.0 / BLOCK == other.0 / BLOCK;
-        let blocks = || allowed.chunk_by(in_one_block).map(|block| (block, block.iter().map(weight).sum::<f64>()));
+        let blocks = || {
+            allowed
+                .chunk_by(in_one_block)
+                .map(|block| (block, block.iter().map(weight).sum::<f64>()))
+        };
         let total: f64 = blocks().map(|(_, sum)| sum).sum();
         if !total.is_finite() {
             bail!("the model's logits are not finite")
@@ -198,9 +255,14 @@ fn sample_rows_masked<T: Real>(logits: &Tensor, params: &[SampleParams], masks: 
             // Rounding left the target at the very end.
             inverted.or(allowed.last())
         };
-        let Some(&(id, scaled)) = found else { bail!("a mask allows no token") };
+        let Some(&(id, scaled)) = found else {
+            bail!("a mask allows no token")
+        };
         let log_prob = (scaled - largest).double() - total.ln();
-        sampled.push(SampledToken { token_id: id as u32, log_prob: log_prob as f32 });
+        sampled.push(SampledToken {
+            token_id: id as u32,
+            log_prob: log_prob as f32,
+        });
     }
     Ok(sampled)
 }
@@ -239,7 +301,10 @@ fn invert<T: Real>(weights: &[T], blocks: &[f64], target: f64) -> usize {
         return last_possible;
     }
     // Rounding left the target at the very end: the last token that has any weight.
-    weights.iter().rposition(|weight| weight.double() > 0.0).unwrap_or(0)
+    weights
+        .iter()
+        .rposition(|weight| weight.double() > 0.0)
+        .unwrap_or(0)
 }
 
 /// Instead of a token, with an index: the token that was sampled there.
@@ -279,8 +344,9 @@ mod gpu {
         let words: Vec<u32> = params.iter().flat_map(|row| row.words()).collect();
         let params = Tensor::from_vec(words, (rows, 4), logits.device())?;
         let sampled = empty((rows, 2), DType::U32, device)?;
-        let masks =
-            masks.map(|masks| Tensor::from_slice(masks, (rows, masks.len() / rows), logits.device())).transpose()?;
+        let masks = masks
+            .map(|masks| Tensor::from_slice(masks, (rows, masks.len() / rows), logits.device()))
+            .transpose()?;
         sample_into(logits, &params, masks.as_ref(), &sampled)?;
         super::read_sampled(sampled.flatten_all()?.to_vec1::<u32>()?.as_chunks().0)
     }
@@ -289,7 +355,14 @@ mod gpu {
         let (rows, device) = (tokens.dims1()?, device(tokens)?);
         let taken = empty(rows, DType::U32, device)?;
         let arguments = [at(tokens)?, at(sampled)?, at(&taken)?, int(rows)];
-        launch(device, &MODULE, "take_drawn", None, Grid::elements(rows), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "take_drawn",
+            None,
+            Grid::elements(rows),
+            &arguments,
+        )?;
         Ok(taken)
     }
 
@@ -309,13 +382,22 @@ mod gpu {
         }
         for (tensor, words) in [(params, 4), (sampled, 2)] {
             if tensor.dtype() != DType::U32 || tensor.dims() != [rows, words] {
-                bail!("{:?} {:?}, not [{rows}, {words}] of u32", tensor.dtype(), tensor.shape())
+                bail!(
+                    "{:?} {:?}, not [{rows}, {words}] of u32",
+                    tensor.dtype(),
+                    tensor.shape()
+                )
             }
         }
         if let Some(masks) = masks
-            && (masks.dtype() != DType::U32 || masks.dims() != [rows, super::mask_words(vocabulary)])
+            && (masks.dtype() != DType::U32
+                || masks.dims() != [rows, super::mask_words(vocabulary)])
         {
-            bail!("masks of {rows} rows of {vocabulary} tokens are {:?} {:?}", masks.dtype(), masks.shape())
+            bail!(
+                "masks of {rows} rows of {vocabulary} tokens are {:?} {:?}",
+                masks.dtype(),
+                masks.shape()
+            )
         }
         let mut arguments = vec![at(logits)?, at(params)?, at(sampled)?, int(vocabulary)];
         arguments.extend(masks.map(at).transpose()?);
@@ -330,7 +412,11 @@ mod gpu {
         let blocks = if by_four { 4 } else { 1 };
         let threads = vocabulary.next_multiple_of(32).min(1024);
         let shared_bytes = vocabulary.div_ceil(TILE) * size_of::<f64>();
-        let grid = Grid { blocks: (rows * blocks, 1, 1), threads, shared_bytes };
+        let grid = Grid {
+            blocks: (rows * blocks, 1, 1),
+            threads,
+            shared_bytes,
+        };
         launch(device, &MODULE, name, None, grid, &arguments)
     }
 }

@@ -38,7 +38,10 @@ pub fn add_shared_backward(
     no_room(room + gate_room)?;
     let share = sigmoid(gate)?;
     let slope = (&share - share.sqr()?)?;
-    Ok((gradient.broadcast_mul(&share)?, ((gradient * shared)?.sum_keepdim(1)? * slope)?))
+    Ok((
+        gradient.broadcast_mul(&share)?,
+        ((gradient * shared)?.sum_keepdim(1)? * slope)?,
+    ))
 }
 
 fn sigmoid(x: &Tensor) -> Result<Tensor> {
@@ -57,8 +60,16 @@ mod gpu {
     /// Rows and width.
     fn check(sum: &Tensor, shared: &Tensor, gate: &Tensor) -> Result<(usize, usize)> {
         let (rows, width) = sum.dims2()?;
-        if shared.dims2()? != (rows, width) || gate.dims2()? != (rows, 1) || shared.dtype() != gate.dtype() {
-            bail!("{:?} with {:?} and gates {:?}", sum.shape(), shared.shape(), gate.shape())
+        if shared.dims2()? != (rows, width)
+            || gate.dims2()? != (rows, 1)
+            || shared.dtype() != gate.dtype()
+        {
+            bail!(
+                "{:?} with {:?} and gates {:?}",
+                sum.shape(),
+                shared.shape(),
+                gate.shape()
+            )
         }
         Ok((rows, width))
     }
@@ -70,14 +81,24 @@ mod gpu {
         }
         let output = empty((rows, width), dtype, device)?;
         let arguments = [at(sum)?, at(shared)?, at(gate)?, at(&output)?, int(width)];
-        launch(device, &MODULE, "shared_gate", Some(dtype), Grid::rows(rows, 256), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "shared_gate",
+            Some(dtype),
+            Grid::rows(rows, 256),
+            &arguments,
+        )?;
         Ok(output)
     }
 
     pub(super) fn add_open(sum: &Tensor, shared: &OpenRows, gate: &OpenRows) -> Result<Tensor> {
         let (rows, width) = check(sum, &shared.own()?, &gate.own()?)?;
         if shared.rows.dtype() != DType::F32 {
-            bail!("shared rows in {:?}; while decoding they are f32", shared.rows.dtype())
+            bail!(
+                "shared rows in {:?}; while decoding they are f32",
+                shared.rows.dtype()
+            )
         }
         let device = device(sum)?;
         let output = empty((rows, width), DType::F32, device)?;
@@ -85,8 +106,19 @@ mod gpu {
         arguments.extend(shared.arguments()?);
         arguments.extend(gate.arguments()?);
         arguments.extend([at(&output)?, int(width)]);
-        let grid = Grid { blocks: (width.div_ceil(256), rows, 1), threads: 256, shared_bytes: 0 };
-        launch_early(device, &MODULE, "shared_gate_open", Some(sum.dtype()), grid, &arguments)?;
+        let grid = Grid {
+            blocks: (width.div_ceil(256), rows, 1),
+            threads: 256,
+            shared_bytes: 0,
+        };
+        launch_early(
+            device,
+            &MODULE,
+            "shared_gate_open",
+            Some(sum.dtype()),
+            grid,
+            &arguments,
+        )?;
         Ok(output)
     }
 
@@ -96,15 +128,35 @@ mod gpu {
         gate: &Tensor,
         [room, gate_room]: [usize; 2],
     ) -> Result<(Tensor, Tensor)> {
-        let ((rows, width), device, dtype) = (check(gradient, shared, gate)?, device(gradient)?, gradient.dtype());
+        let ((rows, width), device, dtype) = (
+            check(gradient, shared, gate)?,
+            device(gradient)?,
+            gradient.dtype(),
+        );
         if shared.dtype() != dtype {
             bail!("a gradient in {dtype:?} of {:?}", shared.dtype())
         }
         let (stride, gate_stride) = (width + room, 1 + gate_room);
-        let (of_shared, of_gate) = (empty((rows, stride), dtype, device)?, empty((rows, gate_stride), dtype, device)?);
-        let strides = [at(&of_shared)?, int(stride), at(&of_gate)?, int(gate_stride), int(width)];
+        let (of_shared, of_gate) = (
+            empty((rows, stride), dtype, device)?,
+            empty((rows, gate_stride), dtype, device)?,
+        );
+        let strides = [
+            at(&of_shared)?,
+            int(stride),
+            at(&of_gate)?,
+            int(gate_stride),
+            int(width),
+        ];
         let arguments = [[at(gradient)?, at(shared)?, at(gate)?].as_slice(), &strides].concat();
-        launch(device, &MODULE, "shared_gate_backward", Some(dtype), Grid::rows(rows, 256), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "shared_gate_backward",
+            Some(dtype),
+            Grid::rows(rows, 256),
+            &arguments,
+        )?;
         Ok((of_shared, of_gate))
     }
 }

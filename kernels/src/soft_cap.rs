@@ -55,13 +55,16 @@ impl InplaceOp2 for CapBackward {
         capped: &CpuStorage,
         capped_layout: &Layout,
     ) -> Result<()> {
-        let (Some((start, end)), Some((from, to))) =
-            (gradient_layout.contiguous_offsets(), capped_layout.contiguous_offsets())
-        else {
+        let (Some((start, end)), Some((from, to))) = (
+            gradient_layout.contiguous_offsets(),
+            capped_layout.contiguous_offsets(),
+        ) else {
             bail!("capped logits and their gradient must be contiguous")
         };
         match (gradient, capped) {
-            _ if end - start != to - from => bail!("{} gradients of {} capped logits", end - start, to - from),
+            _ if end - start != to - from => {
+                bail!("{} gradients of {} capped logits", end - start, to - from)
+            }
             (CpuStorage::F32(gradient), CpuStorage::F32(capped)) => {
                 uncap(&mut gradient[start..end], &capped[from..to], self.0);
             }
@@ -108,16 +111,39 @@ mod gpu {
             bail!("capped logits are f32, not {:?}", logits.dtype())
         }
         let arguments = [at(logits)?, float(cap), Argument::Long(count as u64)];
-        launch(device(logits)?, &MODULE, "soft_cap", None, Grid::elements(count), &arguments)
+        launch(
+            device(logits)?,
+            &MODULE,
+            "soft_cap",
+            None,
+            Grid::elements(count),
+            &arguments,
+        )
     }
 
     pub(super) fn soft_cap_backward(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
         let count = gradient.elem_count();
         if capped.dtype() != DType::F32 || capped.elem_count() != count {
-            bail!("{count} gradients of {:?} {:?}", capped.shape(), capped.dtype())
+            bail!(
+                "{count} gradients of {:?} {:?}",
+                capped.shape(),
+                capped.dtype()
+            )
         }
-        let arguments = [at(gradient)?, at(capped)?, float(cap), Argument::Long(count as u64)];
+        let arguments = [
+            at(gradient)?,
+            at(capped)?,
+            float(cap),
+            Argument::Long(count as u64),
+        ];
         let grid = Grid::elements(count);
-        launch(device(gradient)?, &MODULE, "soft_cap_backward", Some(gradient.dtype()), grid, &arguments)
+        launch(
+            device(gradient)?,
+            &MODULE,
+            "soft_cap_backward",
+            Some(gradient.dtype()),
+            grid,
+            &arguments,
+        )
     }
 }

@@ -34,13 +34,18 @@ pub fn gated(gate_up: &Tensor, activation: Activation, room: usize) -> Result<Te
     match activation {
         Activation::Silu => by_number_type!(gate_up, forward(gate_up, |x| (x, None))),
         Activation::GeluTanh => by_number_type!(gate_up, forward(gate_up, gelu_argument)),
-        Activation::Clamped { slope, limit } => by_number_type!(gate_up, clamped(gate_up, slope, limit)),
+        Activation::Clamped { slope, limit } => {
+            by_number_type!(gate_up, clamped(gate_up, slope, limit))
+        }
     }
 }
 
 /// As [`gated`] while decoding, with what adapters add. `gate_up`: 2 * width outputs, in f32 on a GPU -> [rows, width]
 /// in `dtype`.
-#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has one dtype"))]
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(unused_variables, reason = "the CPU has one dtype")
+)]
 pub fn gated_open(gate_up: &OpenRows, activation: Activation, dtype: DType) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate_up.rows.device().is_cuda() {
@@ -50,7 +55,12 @@ pub fn gated_open(gate_up: &OpenRows, activation: Activation, dtype: DType) -> R
 }
 
 /// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`: [rows, 2 * width + room].
-pub fn gated_backward(gradient: &Tensor, gate_up: &Tensor, activation: Activation, room: usize) -> Result<Tensor> {
+pub fn gated_backward(
+    gradient: &Tensor,
+    gate_up: &Tensor,
+    activation: Activation,
+    room: usize,
+) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate_up.device().is_cuda() {
         return gpu::backward(gradient, gate_up, activation, room);
@@ -58,7 +68,9 @@ pub fn gated_backward(gradient: &Tensor, gate_up: &Tensor, activation: Activatio
     no_room(room)?;
     match activation {
         Activation::Silu => by_number_type!(gate_up, backward(gradient, gate_up, |x| (x, None))),
-        Activation::GeluTanh => by_number_type!(gate_up, backward(gradient, gate_up, gelu_argument)),
+        Activation::GeluTanh => {
+            by_number_type!(gate_up, backward(gradient, gate_up, gelu_argument))
+        }
         Activation::Clamped { slope, limit } => {
             by_number_type!(gate_up, clamped_backward(gradient, gate_up, slope, limit))
         }
@@ -87,13 +99,22 @@ fn clamped<T: Real>(gate_up: &Tensor, slope: f64, limit: f64) -> Result<Tensor> 
     Tensor::from_vec(output, (rows, double / 2), gate_up.device())
 }
 
-fn clamped_backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, slope: f64, limit: f64) -> Result<Tensor> {
+fn clamped_backward<T: Real>(
+    gradient: &Tensor,
+    gate_up: &Tensor,
+    slope: f64,
+    limit: f64,
+) -> Result<Tensor> {
     let (slope, limit, one) = (T::constant(slope), T::constant(limit), T::constant(1.0));
     let (gradient_read, gate_up_read) = (read(gradient)?, read(gate_up)?);
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, gate_up_read.numbers::<T>()?);
     let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
-        for ((pair, out), &d) in numbers.chunks_exact(2).zip(output.chunks_exact_mut(2)).zip(gradients) {
+        for ((pair, out), &d) in numbers
+            .chunks_exact(2)
+            .zip(output.chunks_exact_mut(2))
+            .zip(gradients)
+        {
             let (gate, up) = bounded(pair, limit);
             let share = sigmoid(slope * gate);
             // What is bounded passes no gradient on.
@@ -111,9 +132,15 @@ fn clamped_backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, slope: f64, li
 /// z of a GELU, and its slope in x.
 #[inline(always)]
 fn gelu_argument<T: Real>(x: T) -> (T, Option<T>) {
-    let (twice, cubic) = (T::constant(2.0 * (2.0 / std::f64::consts::PI).sqrt()), T::constant(0.044_715));
+    let (twice, cubic) = (
+        T::constant(2.0 * (2.0 / std::f64::consts::PI).sqrt()),
+        T::constant(0.044_715),
+    );
     let square = cubic * x * x;
-    (twice * (x + square * x), Some(twice * (T::constant(1.0) + T::constant(3.0) * square)))
+    (
+        twice * (x + square * x),
+        Some(twice * (T::constant(1.0) + T::constant(3.0) * square)),
+    )
 }
 
 /// `argument`: x -> z, and the slope of z where it is not 1.
@@ -124,7 +151,10 @@ fn forward<T: Real>(gate_up: &Tensor, argument: impl Fn(T) -> (T, Option<T>)) ->
     let numbers = gate_up_read.numbers::<T>()?;
     let mut output = vec![T::constant(0.0); rows * width];
     vectorised(|| {
-        for (row, out) in numbers.chunks_exact(double).zip(output.chunks_exact_mut(width)) {
+        for (row, out) in numbers
+            .chunks_exact(double)
+            .zip(output.chunks_exact_mut(width))
+        {
             let (gate, up) = row.split_at(width);
             for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
                 *o = g * sigmoid(argument(g).0) * u;
@@ -134,15 +164,21 @@ fn forward<T: Real>(gate_up: &Tensor, argument: impl Fn(T) -> (T, Option<T>)) ->
     Tensor::from_vec(output, (rows, width), gate_up.device())
 }
 
-fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, argument: impl Fn(T) -> (T, Option<T>)) -> Result<Tensor> {
+fn backward<T: Real>(
+    gradient: &Tensor,
+    gate_up: &Tensor,
+    argument: impl Fn(T) -> (T, Option<T>),
+) -> Result<Tensor> {
     let (rows, double) = gate_up.dims2()?;
     let width = double / 2;
     let (gradient_read, gate_up_read) = (read(gradient)?, read(gate_up)?);
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, gate_up_read.numbers::<T>()?);
     let mut output = vec![T::constant(0.0); rows * double];
     vectorised(|| {
-        for ((d, row), out) in
-            gradients.chunks_exact(width).zip(numbers.chunks_exact(double)).zip(output.chunks_exact_mut(double))
+        for ((d, row), out) in gradients
+            .chunks_exact(width)
+            .zip(numbers.chunks_exact(double))
+            .zip(output.chunks_exact_mut(double))
         {
             let (gate, up) = row.split_at(width);
             let (gate_out, up_out) = out.split_at_mut(width);
@@ -150,7 +186,8 @@ fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, argument: impl Fn(T) -
                 let (z, slope) = argument(gate[i]);
                 let (g, u, s) = (gate[i], up[i], sigmoid(z));
                 let bend = g * (T::constant(1.0) - s);
-                gate_out[i] = d[i] * u * s * (T::constant(1.0) + slope.map_or(bend, |slope| bend * slope));
+                gate_out[i] =
+                    d[i] * u * s * (T::constant(1.0) + slope.map_or(bend, |slope| bend * slope));
                 up_out[i] = d[i] * g * s;
             }
         }
@@ -163,12 +200,17 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Activation, OpenRows};
-    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module};
+    use crate::cuda::{
+        Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module,
+    };
 
     static MODULE: Module = module!("swiglu");
 
     /// SiLU's kernel, GELU's, or the clamped one, with what this one takes besides.
-    fn named(activation: Activation, [silu, gelu, clamped]: [&'static str; 3]) -> (&'static str, Vec<Argument>) {
+    fn named(
+        activation: Activation,
+        [silu, gelu, clamped]: [&'static str; 3],
+    ) -> (&'static str, Vec<Argument>) {
         match activation {
             Activation::Silu => (silu, Vec::new()),
             Activation::GeluTanh => (gelu, Vec::new()),
@@ -191,26 +233,56 @@ mod gpu {
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         let output = empty((rows, width + room), dtype, device)?;
         let (name, own) = named(activation, ["swiglu", "geglu", "clamped"]);
-        let arguments = [[at(gate_up)?, at(&output)?, int(width + room), int(width)].as_slice(), &own].concat();
-        launch(device, &MODULE, name, Some(dtype), grid(rows, width, dtype), &arguments)?;
+        let arguments = [
+            [at(gate_up)?, at(&output)?, int(width + room), int(width)].as_slice(),
+            &own,
+        ]
+        .concat();
+        launch(
+            device,
+            &MODULE,
+            name,
+            Some(dtype),
+            grid(rows, width, dtype),
+            &arguments,
+        )?;
         Ok(output)
     }
 
-    pub(super) fn decode(gate_up: &OpenRows, activation: Activation, dtype: DType) -> Result<Tensor> {
+    pub(super) fn decode(
+        gate_up: &OpenRows,
+        activation: Activation,
+        dtype: DType,
+    ) -> Result<Tensor> {
         let ((rows, double), device) = (gate_up.own()?.dims2()?, device(&gate_up.rows)?);
         let width = double / 2;
         if gate_up.rows.dtype() != DType::F32 {
-            bail!("gate and up in {:?}; while decoding they are f32", gate_up.rows.dtype())
+            bail!(
+                "gate and up in {:?}; while decoding they are f32",
+                gate_up.rows.dtype()
+            )
         }
         let output = empty((rows, width), dtype, device)?;
         let mut arguments = gate_up.arguments()?.to_vec();
         arguments.extend([at(&output)?, int(rows), int(width)]);
         // A warp has sixteen rows and columns. Experts alone have a clamped activation, which are not open.
         let (names, blocks, threads) = match dtype == DType::BF16 && width.is_multiple_of(16) {
-            true => (["swiglu_decode_tensor", "geglu_decode_tensor"], (width.div_ceil(64), rows.div_ceil(16), 1), 128),
-            false => (["swiglu_decode", "geglu_decode"], (width.div_ceil(256), rows, 1), 256),
+            true => (
+                ["swiglu_decode_tensor", "geglu_decode_tensor"],
+                (width.div_ceil(64), rows.div_ceil(16), 1),
+                128,
+            ),
+            false => (
+                ["swiglu_decode", "geglu_decode"],
+                (width.div_ceil(256), rows, 1),
+                256,
+            ),
         };
-        let grid = Grid { blocks, threads, shared_bytes: 0 };
+        let grid = Grid {
+            blocks,
+            threads,
+            shared_bytes: 0,
+        };
         let name = match activation {
             Activation::Silu => names[0],
             Activation::GeluTanh => names[1],
@@ -220,17 +292,43 @@ mod gpu {
         Ok(output)
     }
 
-    pub(super) fn backward(gradient: &Tensor, gate_up: &Tensor, activation: Activation, room: usize) -> Result<Tensor> {
+    pub(super) fn backward(
+        gradient: &Tensor,
+        gate_up: &Tensor,
+        activation: Activation,
+        room: usize,
+    ) -> Result<Tensor> {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
-            bail!("a gradient of {:?} {:?} for {dtype:?} {:?}", gradient.dtype(), gradient.shape(), gate_up.shape())
+            bail!(
+                "a gradient of {:?} {:?} for {dtype:?} {:?}",
+                gradient.dtype(),
+                gradient.shape(),
+                gate_up.shape()
+            )
         }
         let output = empty((rows, double + room), dtype, device)?;
-        let (name, own) = named(activation, ["swiglu_backward", "geglu_backward", "clamped_backward"]);
-        let sizes = [at(gradient)?, at(gate_up)?, at(&output)?, int(double + room), int(width)];
+        let (name, own) = named(
+            activation,
+            ["swiglu_backward", "geglu_backward", "clamped_backward"],
+        );
+        let sizes = [
+            at(gradient)?,
+            at(gate_up)?,
+            at(&output)?,
+            int(double + room),
+            int(width),
+        ];
         let arguments = [sizes.as_slice(), &own].concat();
-        launch(device, &MODULE, name, Some(dtype), grid(rows, width, dtype), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            name,
+            Some(dtype),
+            grid(rows, width, dtype),
+            &arguments,
+        )?;
         Ok(output)
     }
 }

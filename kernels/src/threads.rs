@@ -4,7 +4,11 @@
 /// What candle takes its number of threads from, besides `RAYON_NUM_THREADS`. Unset, it parses /proc/cpuinfo at every
 /// matrix product and keeps a pool of spinning threads. The last has errors carry a backtrace in their text, as
 /// RUST_BACKTRACE does where it is unset: no user's business, so panics alone have one.
-const VARIABLES: [&str; 3] = ["CANDLE_CPU_MASK", "CANDLE_NUM_THREADS", "RUST_LIB_BACKTRACE"];
+const VARIABLES: [&str; 3] = [
+    "CANDLE_CPU_MASK",
+    "CANDLE_NUM_THREADS",
+    "RUST_LIB_BACKTRACE",
+];
 
 /// Has every operation of candle compute on the thread that calls it, and its errors carry no backtrace, for the life
 /// of the process. The environment is left as the user gave it. `RAYON_NUM_THREADS` must not be in it: candle would read
@@ -47,7 +51,12 @@ mod tests {
     #[test]
     fn candle_has_no_threads_and_no_backtraces_and_the_environment_is_the_users() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "--ignored", "--test-threads=1", "threads::tests::in_a_process_of_its_own"]);
+        child.args([
+            "--exact",
+            "--ignored",
+            "--test-threads=1",
+            "threads::tests::in_a_process_of_its_own",
+        ]);
         let output = child
             .env_remove("RAYON_NUM_THREADS")
             .env("CANDLE_NUM_THREADS", "5")
@@ -57,7 +66,10 @@ mod tests {
             .output()
             .unwrap();
         let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && output_text.contains("1 passed"), "{output_text}");
+        assert!(
+            output.status.success() && output_text.contains("1 passed"),
+            "{output_text}"
+        );
     }
 
     #[test]
@@ -66,17 +78,31 @@ mod tests {
         // SAFETY: one test alone, on one thread.
         unsafe { configure_candle() };
         assert_eq!(candle_core::utils::get_num_threads(), 1);
-        assert_eq!(candle_core::Error::msg("no such tensor").bt().to_string(), "no such tensor");
+        assert_eq!(
+            candle_core::Error::msg("no such tensor").bt().to_string(),
+            "no such tensor"
+        );
         let of = |name| std::env::var(name).ok();
         assert_eq!(of("RUST_LIB_BACKTRACE"), None);
-        assert_eq!((of("CANDLE_CPU_MASK"), of("CANDLE_NUM_THREADS").as_deref()), (None, Some("5")));
+        assert_eq!(
+            (of("CANDLE_CPU_MASK"), of("CANDLE_NUM_THREADS").as_deref()),
+            (None, Some("5"))
+        );
         // Large enough for candle to share it out, were there anybody to share it with.
-        let large =
-            candle_core::Tensor::ones((1024, 1024), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let large = candle_core::Tensor::ones(
+            (1024, 1024),
+            candle_core::DType::F32,
+            &candle_core::Device::Cpu,
+        )
+        .unwrap();
         large.matmul(&large.sqrt().unwrap()).unwrap();
         let names = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-        let names: Vec<String> =
-            names.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect();
-        assert!(!names.iter().any(|name| name.starts_with("candle")), "{names:?}");
+        let names: Vec<String> = names
+            .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+            .collect();
+        assert!(
+            !names.iter().any(|name| name.starts_with("candle")),
+            "{names:?}"
+        );
     }
 }

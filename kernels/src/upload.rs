@@ -16,7 +16,13 @@ impl Uploader {
     ///
     /// # Errors
     /// When the device has no free memory, or the copy fails.
-    pub fn tensor(&self, bytes: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Tensor> {
+    pub fn tensor(
+        &self,
+        bytes: &[u8],
+        dtype: DType,
+        shape: &[usize],
+        device: &Device,
+    ) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Device::Cuda(device) = device
             && bytes.len() >= gpu::MIN_BYTES
@@ -72,23 +78,42 @@ mod gpu {
     ) -> Result<Tensor> {
         let target = empty(shape, dtype, device)?;
         if bytes.len() != target.elem_count() * dtype.size_in_bytes() {
-            bail!("{} bytes for a tensor of shape {shape:?} and dtype {dtype:?}", bytes.len())
+            bail!(
+                "{} bytes for a tensor of shape {shape:?} and dtype {dtype:?}",
+                bytes.len()
+            )
         }
-        let mut stages = uploader.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stages = uploader
+            .stages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let (start, stream, next) = (address(&target)?, device.cuda_stream(), AtomicUsize::new(0));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = cores.min(MAX_THREADS).min(bytes.len().div_ceil(PIECE_BYTES));
+        let threads = cores
+            .min(MAX_THREADS)
+            .min(bytes.len().div_ceil(PIECE_BYTES));
         while stages.len() < threads * STAGES_A_THREAD {
-            let taken = stream.context().new_event(None).map_err(|error| failed("an event", error))?;
-            stages.push(Stage { taken, buffer: HostBuffer::new(PIECE_BYTES, &Device::Cuda(device.clone())) });
+            let taken = stream
+                .context()
+                .new_event(None)
+                .map_err(|error| failed("an event", error))?;
+            stages.push(Stage {
+                taken,
+                buffer: HostBuffer::new(PIECE_BYTES, &Device::Cuda(device.clone())),
+            });
         }
         let copy = |stages: &mut [Stage]| -> Result<()> {
             let failed = |error| failed("a copy to the device", error);
             stream.context().bind_to_thread().map_err(failed)?;
             for turn in 0.. {
                 let at = next.fetch_add(PIECE_BYTES, Ordering::Relaxed);
-                let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else { break };
-                let (piece, stage) = (&rest[..rest.len().min(PIECE_BYTES)], &mut stages[turn % STAGES_A_THREAD]);
+                let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else {
+                    break;
+                };
+                let (piece, stage) = (
+                    &rest[..rest.len().min(PIECE_BYTES)],
+                    &mut stages[turn % STAGES_A_THREAD],
+                );
                 stage.taken.synchronize().map_err(failed)?;
                 stage.buffer.bytes_mut()[..piece.len()].copy_from_slice(piece);
                 // SAFETY: the target has as many bytes from `start` on (checked above), and is freed in the order of the
@@ -104,7 +129,11 @@ mod gpu {
                 .result()
                 .map_err(failed)?;
                 // Where recording fails, the copy is waited for.
-                stage.taken.record(&stream).or_else(|_| stream.synchronize()).map_err(failed)?;
+                stage
+                    .taken
+                    .record(&stream)
+                    .or_else(|_| stream.synchronize())
+                    .map_err(failed)?;
             }
             Ok(())
         };
@@ -115,7 +144,11 @@ mod gpu {
             // All are waited for, whatever the first one says: they write to `target`.
             let ended: Vec<Result<()>> = threads
                 .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| Err(failed("a copy to the device", "its thread died"))))
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|_| Err(failed("a copy to the device", "its thread died")))
+                })
                 .collect();
             ended.into_iter().collect()
         });
@@ -131,7 +164,9 @@ mod tests {
     #[test]
     fn bytes_become_the_tensor_that_they_are() {
         let bytes = [1.5f32, -2.0, 3.0, 4.0].map(f32::to_le_bytes).concat();
-        let tensor = Uploader::default().tensor(&bytes, DType::F32, &[2, 2], &Device::Cpu).unwrap();
+        let tensor = Uploader::default()
+            .tensor(&bytes, DType::F32, &[2, 2], &Device::Cpu)
+            .unwrap();
         assert_eq!(tensor.to_vec2::<f32>().unwrap(), [[1.5, -2.0], [3.0, 4.0]]);
     }
 }

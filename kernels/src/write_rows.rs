@@ -39,7 +39,10 @@ mod gpu {
     use crate::cuda::{address, device, empty, failed};
 
     pub(super) fn join(parts: &[&Tensor]) -> Result<Tensor> {
-        let widths = parts.iter().map(|part| Ok(part.dims2()?.1)).collect::<Result<Vec<_>>>()?;
+        let widths = parts
+            .iter()
+            .map(|part| Ok(part.dims2()?.1))
+            .collect::<Result<Vec<_>>>()?;
         let shape = (parts[0].dims2()?.0, widths.iter().sum::<usize>());
         let joined = empty(shape, parts[0].dtype(), device(parts[0])?)?;
         let mut column = 0;
@@ -50,16 +53,25 @@ mod gpu {
         Ok(joined)
     }
 
-    pub(super) fn write(target: &Tensor, (first, column): (usize, usize), source: &Tensor) -> Result<()> {
+    pub(super) fn write(
+        target: &Tensor,
+        (first, column): (usize, usize),
+        source: &Tensor,
+    ) -> Result<()> {
         let ((rows, width), (count, columns)) = (target.dims2()?, source.dims2()?);
         let size = target.dtype().size_in_bytes();
-        let [stride, 1] = *source.stride() else { bail!("rows to write have strides {:?}", source.stride()) };
+        let [stride, 1] = *source.stride() else {
+            bail!("rows to write have strides {:?}", source.stride())
+        };
         if !target.is_contiguous()
             || target.dtype() != source.dtype()
             || column + columns > width
             || first + count > rows
         {
-            let (from, to) = ((source.shape(), source.dtype()), (target.shape(), target.dtype()));
+            let (from, to) = (
+                (source.shape(), source.dtype()),
+                (target.shape(), target.dtype()),
+            );
             bail!("{from:?} written into {to:?} from row {first} and column {column} on")
         }
         if count == 0 || columns == 0 {
@@ -84,7 +96,10 @@ mod gpu {
             Height: count,
         };
         let stream = device(target)?.cuda_stream();
-        stream.context().bind_to_thread().map_err(|error| failed("the context", error))?;
+        stream
+            .context()
+            .bind_to_thread()
+            .map_err(|error| failed("the context", error))?;
         // SAFETY: both matrices have these rows (checked above); they live until the stream has run the copy, whatever is
         // freed after it.
         unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, stream.cu_stream()) }
@@ -103,13 +118,37 @@ mod tests {
     #[test]
     fn rows_of_wider_ones_arrive_and_nothing_else_changes() {
         let target = Tensor::zeros((4, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let wide = Tensor::arange(0f32, 12., &Device::Cpu).unwrap().reshape((3, 4)).unwrap();
-        write_rows(&target, 1, &wide.narrow(1, 1, 2).unwrap().narrow(0, 1, 2).unwrap()).unwrap();
-        assert_eq!(target.to_vec2::<f32>().unwrap(), [[0., 0.], [5., 6.], [9., 10.], [0., 0.]]);
-        write_columns(&target, 1, &wide.narrow(1, 0, 1).unwrap().flatten_all().unwrap().reshape((3, 1)).unwrap())
-            .unwrap_err();
+        let wide = Tensor::arange(0f32, 12., &Device::Cpu)
+            .unwrap()
+            .reshape((3, 4))
+            .unwrap();
+        write_rows(
+            &target,
+            1,
+            &wide.narrow(1, 1, 2).unwrap().narrow(0, 1, 2).unwrap(),
+        )
+        .unwrap();
+        assert_eq!(
+            target.to_vec2::<f32>().unwrap(),
+            [[0., 0.], [5., 6.], [9., 10.], [0., 0.]]
+        );
+        write_columns(
+            &target,
+            1,
+            &wide
+                .narrow(1, 0, 1)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .reshape((3, 1))
+                .unwrap(),
+        )
+        .unwrap_err();
         write_columns(&target, 1, &target.narrow(1, 0, 1).unwrap().copy().unwrap()).unwrap();
-        assert_eq!(target.to_vec2::<f32>().unwrap(), [[0., 0.], [5., 5.], [9., 9.], [0., 0.]]);
+        assert_eq!(
+            target.to_vec2::<f32>().unwrap(),
+            [[0., 0.], [5., 5.], [9., 9.], [0., 0.]]
+        );
         assert!(write_rows(&target, 3, &wide.narrow(1, 0, 2).unwrap()).is_err());
     }
 }

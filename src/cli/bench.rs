@@ -142,9 +142,12 @@ struct GpuArguments {
 }
 
 fn step_shape(text: &str) -> Result<(usize, usize), String> {
-    let parts = text
-        .split_once('x')
-        .and_then(|(prompts, completions)| Some((prompts.trim().parse().ok()?, completions.trim().parse().ok()?)));
+    let parts = text.split_once('x').and_then(|(prompts, completions)| {
+        Some((
+            prompts.trim().parse().ok()?,
+            completions.trim().parse().ok()?,
+        ))
+    });
     parts
         .filter(|&(prompts, completions)| prompts > 0 && completions > 0)
         .ok_or_else(|| format!("`{text}`: write prompts x completions, such as 8x8"))
@@ -153,10 +156,15 @@ fn step_shape(text: &str) -> Result<(usize, usize), String> {
 /// A thousand lengths between the given quantiles, or those of all completions of a run.
 fn lengths(text: &str) -> Result<Vec<usize>, Failure> {
     const COUNT: usize = 1000;
-    let quantiles: Option<Vec<f64>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    let quantiles: Option<Vec<f64>> = text
+        .split(',')
+        .map(|part| part.trim().parse().ok())
+        .collect();
     if let Some(quantiles) = quantiles {
         let rises = quantiles.windows(2).all(|pair| pair[0] <= pair[1]);
-        let bounded = quantiles.iter().all(|quantile| (1.0..1e6).contains(quantile));
+        let bounded = quantiles
+            .iter()
+            .all(|quantile| (1.0..1e6).contains(quantile));
         if !rises || !bounded || quantiles.len() < 2 {
             return Err(Failure::usage(format!(
                 "`{text}`: write two or more rising token counts, such as 8,30,60,150,512"
@@ -180,14 +188,22 @@ fn lengths(text: &str) -> Result<Vec<usize>, Failure> {
         }
     })?;
     if lengths.is_empty() {
-        return Err(Failure::usage(format!("run {} has no rollouts yet", run.id())));
+        return Err(Failure::usage(format!(
+            "run {} has no rollouts yet",
+            run.id()
+        )));
     }
     Ok(lengths)
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let (shape, threads, no_run, json) = match arguments.command {
-        Command::Cpu { shape, threads, no_run, json } => (shape, threads, no_run, json),
+        Command::Cpu {
+            shape,
+            threads,
+            no_run,
+            json,
+        } => (shape, threads, no_run, json),
         Command::Gpu(arguments) => return run_gpu(&arguments),
         #[cfg(feature = "download")]
         Command::Serve(arguments) => return run_serve(*arguments),
@@ -195,15 +211,23 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let threads = ThreadPool::new(threads)?;
     let config = find_model(&shape)?.config()?;
     // The run goes first: the process's peak memory is then the run's own.
-    let run = if no_run { Vec::new() } else { whole_run(threads.count())? };
+    let run = if no_run {
+        Vec::new()
+    } else {
+        whole_run(threads.count())?
+    };
     let mut results = measure_cpu(&config, &threads)?;
     results.extend(run);
     let device = format!("cpu, {} threads", threads.count());
     if json {
-        return print_json(serde_json::json!({ "device": device, "shape": shape, "results": results }));
+        return print_json(
+            serde_json::json!({ "device": device, "shape": shape, "results": results }),
+        );
     }
     println!("{device}, shape {shape}");
-    results.iter().for_each(|measurement| println!("{}", line(measurement)));
+    results
+        .iter()
+        .for_each(|measurement| println!("{}", line(measurement)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -212,7 +236,12 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         Some(config) => config,
         None => find_model(&arguments.shape)
             .and_then(|source| source.config())
-            .map_err(|error| Failure::usage(format!("{error}; known shapes: {}", shape_names().join(", "))))?,
+            .map_err(|error| {
+                Failure::usage(format!(
+                    "{error}; known shapes: {}",
+                    shape_names().join(", ")
+                ))
+            })?,
     };
     let default = GpuBench::default();
     let bench = GpuBench {
@@ -220,47 +249,74 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         new_tokens: arguments.new_tokens as usize,
         lora_rank: arguments.lora_rank as usize,
         lora_experts: arguments.lora_experts,
-        base_precision: BasePrecision::from_name(&arguments.base_precision).unwrap_or(default.base_precision),
+        base_precision: BasePrecision::from_name(&arguments.base_precision)
+            .unwrap_or(default.base_precision),
         decode_batches: if arguments.batches.is_empty() && arguments.steps.is_empty() {
             default.decode_batches
         } else {
             arguments.batches.iter().map(|&b| b.into()).collect()
         },
-        steps: if arguments.steps.is_empty() { default.steps } else { arguments.steps.clone() },
+        steps: if arguments.steps.is_empty() {
+            default.steps
+        } else {
+            arguments.steps.clone()
+        },
         tokens_per_micro_batch: arguments.tokens_per_micro_batch.max(1),
-        lengths: arguments.lengths.as_deref().map_or_else(|| Ok(Vec::new()), lengths)?,
+        lengths: arguments
+            .lengths
+            .as_deref()
+            .map_or_else(|| Ok(Vec::new()), lengths)?,
         tools: arguments.calls.map(|calls| ToolCalls {
             calls: calls.into(),
             milliseconds: arguments.call_milliseconds.into(),
             reply_tokens: arguments.reply_tokens.into(),
         }),
-        recompute: arguments.recompute.as_ref().map_or(default.recompute, |name| vec![name == "always"]),
+        recompute: arguments
+            .recompute
+            .as_ref()
+            .map_or(default.recompute, |name| vec![name == "always"]),
     };
     let engine = arguments.device.gpu_or_asked()?;
     let device = engine.name();
     eprintln!("{device}, shape {}", arguments.shape);
     // Each figure is shown as soon as it is known: the whole takes minutes.
     let results = measure_gpu(&config, &engine, &bench, |measurement| {
-        if arguments.json { eprintln!("{}", line(measurement)) } else { println!("{}", line(measurement)) }
+        if arguments.json {
+            eprintln!("{}", line(measurement))
+        } else {
+            println!("{}", line(measurement))
+        }
     })?;
     if arguments.json {
-        print_json(serde_json::json!({ "device": device, "shape": arguments.shape, "results": results }))?;
+        print_json(
+            serde_json::json!({ "device": device, "shape": arguments.shape, "results": results }),
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(feature = "download")]
 fn run_serve(arguments: ServeArguments) -> Outcome {
-    let ServeArguments { url, model, clients, .. } = arguments;
+    let ServeArguments {
+        url,
+        model,
+        clients,
+        ..
+    } = arguments;
     let variable = |name: String| {
-        std::env::var(&name)
-            .map_err(|_| Failure::usage(format!("--api-key-env {name}: the environment variable is not set")))
+        std::env::var(&name).map_err(|_| {
+            Failure::usage(format!(
+                "--api-key-env {name}: the environment variable is not set"
+            ))
+        })
     };
     let load = ServerLoad {
         url: url.trim_end_matches('/').to_owned(),
         model,
         clients: clients.into(),
-        requests: arguments.requests.map_or(8 * usize::from(clients), |requests| requests as usize),
+        requests: arguments
+            .requests
+            .map_or(8 * usize::from(clients), |requests| requests as usize),
         prompt_tokens: arguments.prompt_tokens as usize,
         new_tokens: arguments.new_tokens as usize,
         vocabulary: arguments.vocabulary as usize,
@@ -270,18 +326,34 @@ fn run_serve(arguments: ServeArguments) -> Outcome {
     };
     let results = measure_server(&load)?;
     if arguments.json {
-        return print_json(serde_json::json!({ "url": url, "model": load.model, "results": results }));
+        return print_json(
+            serde_json::json!({ "url": url, "model": load.model, "results": results }),
+        );
     }
-    results.iter().for_each(|measurement| println!("{}", line(measurement)));
+    results
+        .iter()
+        .for_each(|measurement| println!("{}", line(measurement)));
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(Measurement { name, shape, batch, value, unit, of_limit, missing }: &Measurement) -> String {
+fn line(
+    Measurement {
+        name,
+        shape,
+        batch,
+        value,
+        unit,
+        of_limit,
+        missing,
+    }: &Measurement,
+) -> String {
     let what = format!("{name:38} {shape:38} batch {batch:<4}");
     if let Some(why) = missing {
         return format!("{what} not measured: {why}");
     }
-    let share = of_limit.map_or_else(String::new, |share| format!("{:>4} of the measured peak", percent_short(share)));
+    let share = of_limit.map_or_else(String::new, |share| {
+        format!("{:>4} of the measured peak", percent_short(share))
+    });
     let digits = if value.abs() < 10.0 { 3 } else { 0 };
     format!("{what} {value:>10.digits$} {unit:9} {share}")
 }
@@ -298,23 +370,42 @@ fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     let report = report?;
     let result = report.results.first().cloned().unwrap_or_default();
     let figure = |name: &str, value, unit: &str| {
-        Measurement::new(&format!("run, {name}"), "train invoice --model tiny", 64, value, unit, None)
+        Measurement::new(
+            &format!("run, {name}"),
+            "train invoice --model tiny",
+            64,
+            value,
+            unit,
+            None,
+        )
     };
     Ok(vec![
         figure("base test to final test", report.seconds, "s"),
         figure("valid before", result.base.valid, "share"),
         figure("valid after", result.trained.valid, "share"),
-        figure("exact match after", result.trained.exact.unwrap_or(0.0), "share"),
+        figure(
+            "exact match after",
+            result.trained.exact.unwrap_or(0.0),
+            "share",
+        ),
         figure("McNemar p on valid", result.comparison.mcnemar_p, "p"),
-        figure("peak memory", peak_memory_bytes().unwrap_or(0) as f64 / 1e6, "MB"),
+        figure(
+            "peak memory",
+            peak_memory_bytes().unwrap_or(0) as f64 / 1e6,
+            "MB",
+        ),
     ])
 }
 
 fn one_run(run_folders: &RunFolders, threads: usize) -> Result<Report, Failure> {
     let mut arguments = train::Arguments::default();
     arguments.set.push(format!("threads={threads}"));
-    let run =
-        train::create(&arguments, vec![Task::embedded("invoice")?], run_folders, Some(&[crate::run::Device::Cpu]))?;
+    let run = train::create(
+        &arguments,
+        vec![Task::embedded("invoice")?],
+        run_folders,
+        Some(&[crate::run::Device::Cpu]),
+    )?;
     let worker = crate::run::Worker::begin(&run, std::sync::Arc::default())?;
     match crate::train::train(
         &run,
@@ -325,7 +416,9 @@ fn one_run(run_folders: &RunFolders, threads: usize) -> Result<Report, Failure> 
         &mut |_| (),
     )? {
         Ended::Finished(report) => Ok(*report),
-        Ended::Interrupted { step } => Err(Failure::failed(format!("the run stopped at step {step}"))),
+        Ended::Interrupted { step } => {
+            Err(Failure::failed(format!("the run stopped at step {step}")))
+        }
         Ended::CutShort { cause, .. } => Err(Failure::failed(cause)),
     }
 }
@@ -333,6 +426,10 @@ fn one_run(run_folders: &RunFolders, threads: usize) -> Result<Report, Failure> 
 /// The most memory that this process has held (Linux's VmHWM).
 fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?
+        .trim()
+        .strip_suffix("kB")?;
     Some(kib.trim().parse::<u64>().ok()? * 1024)
 }

@@ -15,11 +15,17 @@ use super::output::print_exact;
 /// Set by the scripts.
 const VARIABLE: &str = "GRPO_TUI_COMPLETE";
 const SHELLS: Shells<'static> = Shells(&[
-    &Script { shell: &env::Bash, text: include_str!("completions/bash.sh") },
+    &Script {
+        shell: &env::Bash,
+        text: include_str!("completions/bash.sh"),
+    },
     &env::Elvish,
     &env::Fish,
     &env::Powershell,
-    &Script { shell: &env::Zsh, text: include_str!("completions/zsh.sh") },
+    &Script {
+        shell: &env::Zsh,
+        text: include_str!("completions/zsh.sh"),
+    },
 ]);
 
 #[derive(Debug, clap::Args)]
@@ -39,7 +45,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 /// Prints candidates and exits if a shell asks for them.
 pub(super) fn answer() {
     let command = || candidates::with_candidates(super::Arguments::command());
-    CompleteEnv::with_factory(command).var(VARIABLE).shells(SHELLS).complete();
+    CompleteEnv::with_factory(command)
+        .var(VARIABLE)
+        .shells(SHELLS)
+        .complete();
 }
 
 /// A shell whose generated script is adapted: it handles arguments with `=`, and after which candidate no space
@@ -58,7 +67,14 @@ impl EnvCompleter for Script {
         self.shell.is(name)
     }
 
-    fn write_registration(&self, _: &str, _: &str, _: &str, _: &str, to: &mut dyn Write) -> std::io::Result<()> {
+    fn write_registration(
+        &self,
+        _: &str,
+        _: &str,
+        _: &str,
+        _: &str,
+        to: &mut dyn Write,
+    ) -> std::io::Result<()> {
         to.write_all(self.text.as_bytes())
     }
 

@@ -81,7 +81,10 @@ fn build(arguments: &Build) -> Outcome {
         (Some(folder), _) => folder.clone(),
         (None, Some(folder)) => folder.to_path_buf(),
         (None, None) => {
-            return Err(Failure::usage(format!("{} is embedded in the program; add --out DIR", arguments.task)));
+            return Err(Failure::usage(format!(
+                "{} is embedded in the program; add --out DIR",
+                arguments.task
+            )));
         }
     };
     if arguments.check {
@@ -98,7 +101,10 @@ fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
     for set in &builder.sets {
         let path = folder.join(&set.file);
         let stored = files::open(&set.path(folder)?).map_err(|error| {
-            Failure::failed(format!("{}: {error}; write it with `grpo-tui dataset build {task}`", path.display()))
+            Failure::failed(format!(
+                "{}: {error}; write it with `grpo-tui dataset build {task}`",
+                path.display()
+            ))
         })?;
         if let Some(line) = builder.first_difference(set, BufReader::new(stored))? {
             let message = format!(
@@ -107,7 +113,11 @@ fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
             );
             return Err(Failure::failed(message));
         }
-        println!("{}: {}, up to date", path.display(), counted(set.rows as usize, "row"));
+        println!(
+            "{}: {}, up to date",
+            path.display(),
+            counted(set.rows as usize, "row")
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,7 +129,9 @@ fn check(arguments: &Check) -> Outcome {
         Some(model) => Some(Tokenizer::load(&find_model(model)?)?),
         None => None,
     };
-    let task = tokenizer.as_ref().map_or_else(|| task.clone(), |tokenizer| for_model(&task, tokenizer));
+    let task = tokenizer
+        .as_ref()
+        .map_or_else(|| task.clone(), |tokenizer| for_model(&task, tokenizer));
     let scorer = Scorer::new(&task)?;
     let max_seq_len = match arguments.max_seq_len {
         Some(tokens) => tokens,
@@ -131,7 +143,11 @@ fn check(arguments: &Check) -> Outcome {
     } else {
         print_health(&health);
     }
-    Ok(if health.count(Level::Error) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if health.count(Level::Error) == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The limit that `train` would use: the key table, the preset, the task's own.
@@ -140,7 +156,11 @@ fn own_max_seq_len(task: &Task, arguments: &Check) -> Result<usize, Failure> {
     let layers = Layers {
         preset: arguments.preset.as_deref().map(preset).transpose()?,
         task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
-        set: arguments.model.iter().map(|model| format!("base_model={model}")).collect(),
+        set: arguments
+            .model
+            .iter()
+            .map(|model| format!("base_model={model}"))
+            .collect(),
         ..Layers::default()
     };
     Ok(layers.resolve()?.config.max_seq_len)
@@ -148,7 +168,12 @@ fn own_max_seq_len(task: &Task, arguments: &Check) -> Result<usize, Failure> {
 
 fn print_health(health: &Health) {
     for set in &health.sets {
-        let tags = set.tags.iter().map(|(tag, count)| format!("{tag} {count}")).collect::<Vec<_>>().join(", ");
+        let tags = set
+            .tags
+            .iter()
+            .map(|(tag, count)| format!("{tag} {count}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         println!(
             "{}: {}{}{}",
             visible(&set.file),
@@ -161,18 +186,36 @@ fn print_health(health: &Health) {
         }
     }
     for finding in &health.findings {
-        let level = if finding.level == Level::Error { "error" } else { "warning" };
-        let line = finding.line.map_or_else(String::new, |line| format!(" line {line}"));
-        println!("{level}: {}{line}: {}", visible(&finding.file), visible(&finding.message));
+        let level = if finding.level == Level::Error {
+            "error"
+        } else {
+            "warning"
+        };
+        let line = finding
+            .line
+            .map_or_else(String::new, |line| format!(" line {line}"));
+        println!(
+            "{level}: {}{line}: {}",
+            visible(&finding.file),
+            visible(&finding.message)
+        );
     }
     let total: usize = health.counts.values().sum();
     if total > health.findings.len() {
         println!("... {} more", total - health.findings.len());
     }
     for group in &health.groups {
-        let class = if group.class.is_empty() { String::new() } else { format!(", {}", group.class) };
+        let class = if group.class.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", group.class)
+        };
         println!("{}{class}: {}", group.kind.title(), group.count);
     }
     let (errors, warnings) = (health.count(Level::Error), health.count(Level::Warning));
-    println!("{}, {}", counted(errors, "error"), counted(warnings, "warning"));
+    println!(
+        "{}, {}",
+        counted(errors, "error"),
+        counted(warnings, "warning")
+    );
 }

@@ -37,7 +37,11 @@ impl DeviceArguments {
 
     /// As [`DeviceArguments::engine`], but uses the CPU only on request.
     pub(super) fn gpu_or_asked(self) -> Result<Engine, Failure> {
-        if self.cpu { Ok(Engine::cpu()) } else { Ok(Engine::gpu(self.gpu.unwrap_or(0))?) }
+        if self.cpu {
+            Ok(Engine::cpu())
+        } else {
+            Ok(Engine::gpu(self.gpu.unwrap_or(0))?)
+        }
     }
 }
 
@@ -60,10 +64,22 @@ impl FromStr for Gpus {
         }
         if let Some(count) = number(text) {
             // As many as there may be ranks.
-            return if (1..=1024).contains(&count) { Ok(Self::Count(count)) } else { Err(expected()) };
+            return if (1..=1024).contains(&count) {
+                Ok(Self::Count(count))
+            } else {
+                Err(expected())
+            };
         }
-        let list = text.split(',').map(number).collect::<Option<Vec<usize>>>().ok_or_else(expected)?;
-        match list.iter().enumerate().find(|(index, gpu)| list[..*index].contains(gpu)) {
+        let list = text
+            .split(',')
+            .map(number)
+            .collect::<Option<Vec<usize>>>()
+            .ok_or_else(expected)?;
+        match list
+            .iter()
+            .enumerate()
+            .find(|(index, gpu)| list[..*index].contains(gpu))
+        {
             Some((_, gpu)) => Err(format!("GPU {gpu} is named twice")),
             None => Ok(Self::List(list)),
         }
@@ -77,7 +93,8 @@ impl Gpus {
             0 => Err("no GPU is visible to CUDA".to_owned()),
             count => Ok(count),
         });
-        let shown = shown.map_err(|why| Failure::failed(format!("--gpus: {why}, or compute with --cpu")))?;
+        let shown = shown
+            .map_err(|why| Failure::failed(format!("--gpus: {why}, or compute with --cpu")))?;
         let (gpus, count) = match self {
             Self::All => ((0..shown).collect(), shown),
             Self::Count(count) => ((0..shown).collect(), *count),
@@ -151,7 +168,10 @@ pub(super) fn slots_of(ranks: usize, devices: &[Device]) -> Result<usize, Failur
 }
 
 /// Waits for one of `devices`, and says so on stderr whenever that changes; `None`: given up.
-pub(super) fn wait_for_one(devices: &[Device], gives_up: impl Fn() -> bool) -> Result<Option<Slot>, Failure> {
+pub(super) fn wait_for_one(
+    devices: &[Device],
+    gives_up: impl Fn() -> bool,
+) -> Result<Option<Slot>, Failure> {
     let mut last = String::new();
     let slot = Slot::wait(&slots_folder()?, devices, 1, |waiting| {
         let sentence = waiting.described();
@@ -159,7 +179,11 @@ pub(super) fn wait_for_one(devices: &[Device], gives_up: impl Fn() -> bool) -> R
             eprint_line(&sentence);
             last = sentence;
         }
-        if gives_up() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if gives_up() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     Ok(slot?)
 }
@@ -174,7 +198,13 @@ pub(super) fn engine(slot: &Slot) -> Result<Engine, Failure> {
 
 /// The ranks of a run that is to start them: one on each GPU of its slot, else as configured or `ranks`.
 pub(super) fn ranks_on(slot: &Slot, ranks: Option<u16>) -> RankSource {
-    match (slot.devices().iter().map(Device::ordinal).collect::<Option<Vec<usize>>>(), ranks) {
+    match (
+        slot.devices()
+            .iter()
+            .map(Device::ordinal)
+            .collect::<Option<Vec<usize>>>(),
+        ranks,
+    ) {
         (Some(gpus), _) => RankSource::OnGpus(gpus),
         (None, Some(ranks)) => RankSource::Here(ranks),
         (None, None) => RankSource::Configured,
@@ -185,7 +215,12 @@ pub(super) fn ranks_on(slot: &Slot, ranks: Option<u16>) -> RankSource {
 /// this process is not counted.
 pub(super) fn warn_if_in_use(slot: &Slot) {
     let mut kinds = std::collections::BTreeSet::new();
-    for gpu in slot.devices().iter().filter_map(Device::ordinal).filter_map(Gpu::by_ordinal) {
+    for gpu in slot
+        .devices()
+        .iter()
+        .filter_map(Device::ordinal)
+        .filter_map(Gpu::by_ordinal)
+    {
         if let Some(text) = gpu.in_use() {
             eprint_line(&format!("{text}; both will be slower"));
         }
@@ -210,7 +245,10 @@ pub(super) fn uuid(device: &Device) -> &str {
 fn gpu(ordinal: usize) -> Device {
     // Without the driver's library the ordinal identifies the GPU: all users of the host must then see its GPUs in the
     // same order.
-    Device::Gpu { ordinal, uuid: Gpu::by_ordinal(ordinal).map_or_else(String::new, |gpu| gpu.uuid) }
+    Device::Gpu {
+        ordinal,
+        uuid: Gpu::by_ordinal(ordinal).map_or_else(String::new, |gpu| gpu.uuid),
+    }
 }
 
 #[cfg(test)]
@@ -224,7 +262,10 @@ mod tests {
             let found = text.parse::<Gpus>();
             match expected {
                 Ok(gpus) => assert_eq!(found, Ok(gpus), "{text}"),
-                Err(part) => assert!(found.clone().unwrap_err().contains(part), "{text}: {found:?}"),
+                Err(part) => assert!(
+                    found.clone().unwrap_err().contains(part),
+                    "{text}: {found:?}"
+                ),
             }
         };
         check("4", Ok(Gpus::Count(4)));
@@ -239,10 +280,22 @@ mod tests {
 
     #[test]
     fn ranks_take_a_gpu_each_or_one_cpu_together() {
-        let gpus: Vec<Device> = (0..2).map(|ordinal| Device::Gpu { ordinal, uuid: String::new() }).collect();
-        let slots = |ranks, devices: &[Device]| slots_of(ranks, devices).map_err(|failure| failure.message);
-        assert_eq!((slots(1, &gpus), slots(2, &gpus), slots(8, &[Device::Cpu])), (Ok(1), Ok(2), Ok(1)));
+        let gpus: Vec<Device> = (0..2)
+            .map(|ordinal| Device::Gpu {
+                ordinal,
+                uuid: String::new(),
+            })
+            .collect();
+        let slots =
+            |ranks, devices: &[Device]| slots_of(ranks, devices).map_err(|failure| failure.message);
+        assert_eq!(
+            (slots(1, &gpus), slots(2, &gpus), slots(8, &[Device::Cpu])),
+            (Ok(1), Ok(2), Ok(1))
+        );
         let message = slots(4, &gpus).unwrap_err();
-        assert!(message.contains("4 ranks need 4 GPUs, but only 2 GPUs may be used: add --gpus all"), "{message}");
+        assert!(
+            message.contains("4 ranks need 4 GPUs, but only 2 GPUs may be used: add --gpus all"),
+            "{message}"
+        );
     }
 }

@@ -108,27 +108,53 @@ struct Terminal {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let findings = look(&run_folders);
-    if arguments.json { print_indented(&serde_json::to_value(&findings)?) } else { print(&page(&findings)) }
+    if arguments.json {
+        print_indented(&serde_json::to_value(&findings)?)
+    } else {
+        print(&page(&findings))
+    }
 }
 
 fn look(run_folders: &RunFolders) -> Findings {
     let slots = slots_folder();
     let project = directories::ProjectDirs::from("", "", "grpo-tui");
-    let of = |read: fn(&directories::ProjectDirs) -> &Path| project.as_ref().map(|folders| read(folders).to_owned());
+    let of = |read: fn(&directories::ProjectDirs) -> &Path| {
+        project.as_ref().map(|folders| read(folders).to_owned())
+    };
     let folders = vec![
         folder("runs", Some(run_folders.for_new_runs().to_owned()), None),
         folder("data", of(directories::ProjectDirs::data_dir), None),
         folder("config", of(directories::ProjectDirs::config_dir), None),
         folder("cache", of(directories::ProjectDirs::cache_dir), None),
-        folder("slots", slots.as_ref().ok().cloned(), slots.as_ref().err().map(ToString::to_string)),
+        folder(
+            "slots",
+            slots.as_ref().ok().cloned(),
+            slots.as_ref().err().map(ToString::to_string),
+        ),
     ];
     let slot = |device: Device, is: String, in_use: Option<String>| {
-        let holder = slots.as_ref().ok().and_then(|folder| holder(folder, &device)).map(|holder| holder.to_string());
-        SlotReport { device: device.described(), is, holder, in_use }
+        let holder = slots
+            .as_ref()
+            .ok()
+            .and_then(|folder| holder(folder, &device))
+            .map(|holder| holder.to_string());
+        SlotReport {
+            device: device.described(),
+            is,
+            holder,
+            in_use,
+        }
     };
     let of_gpu = |(ordinal, gpu): (usize, Gpu)| {
         let is = format!("{} {}, driver {}", gpu.name, gpu.uuid, gpu.driver);
-        slot(Device::Gpu { ordinal, uuid: gpu.uuid.clone() }, is, gpu.in_use())
+        slot(
+            Device::Gpu {
+                ordinal,
+                uuid: gpu.uuid.clone(),
+            },
+            is,
+            gpu.in_use(),
+        )
     };
     Findings {
         kills_at_logout: kills_at_logout(),
@@ -137,7 +163,9 @@ fn look(run_folders: &RunFolders) -> Findings {
         terminal: terminal(),
         #[cfg(feature = "view")]
         view: view(),
-        slots: std::iter::once(slot(Device::Cpu, String::new(), None)).chain(gpus().enumerate().map(of_gpu)).collect(),
+        slots: std::iter::once(slot(Device::Cpu, String::new(), None))
+            .chain(gpus().enumerate().map(of_gpu))
+            .collect(),
         folders,
     }
 }
@@ -150,20 +178,40 @@ fn engine() -> EngineReport {
         Err(why) => ("cpu", why),
         Ok(0) => ("cpu", "no GPU is visible to CUDA".to_owned()),
         Ok(count) => {
-            let versions =
-                [found.built_with, found.driver].map(|number| number.map_or_else(|| "n/a".to_owned(), version));
-            ("gpu", format!("{count} usable; built with CUDA {}, the driver supports {}", versions[0], versions[1]))
+            let versions = [found.built_with, found.driver]
+                .map(|number| number.map_or_else(|| "n/a".to_owned(), version));
+            (
+                "gpu",
+                format!(
+                    "{count} usable; built with CUDA {}, the driver supports {}",
+                    versions[0], versions[1]
+                ),
+            )
         }
     };
-    let libraries = found.files.iter().filter_map(|(_, file)| file.clone()).collect();
+    let libraries = found
+        .files
+        .iter()
+        .filter_map(|(_, file)| file.clone())
+        .collect();
     let nccl = crate::kernels::nccl::file().map(|file| file.unwrap_or_else(|missing| missing));
-    EngineReport { uses, why, libraries, nccl }
+    EngineReport {
+        uses,
+        why,
+        libraries,
+        nccl,
+    }
 }
 
 #[cfg(not(feature = "engine"))]
 fn engine() -> EngineReport {
     let why = "built without the feature `engine`".to_owned();
-    EngineReport { uses: "none", why, libraries: Vec::new(), nccl: None }
+    EngineReport {
+        uses: "none",
+        why,
+        libraries: Vec::new(),
+        nccl: None,
+    }
 }
 
 fn gpus() -> impl Iterator<Item = Gpu> {
@@ -171,7 +219,11 @@ fn gpus() -> impl Iterator<Item = Gpu> {
 }
 
 fn folder(used_for: &'static str, path: Option<PathBuf>, error: Option<String>) -> Folder {
-    let existing = path.as_deref().and_then(|path| path.ancestors().find(|folder| folder.exists()).map(Path::to_owned));
+    let existing = path.as_deref().and_then(|path| {
+        path.ancestors()
+            .find(|folder| folder.exists())
+            .map(Path::to_owned)
+    });
     let kind = existing.as_deref().map(FileSystem::for_path);
     Folder {
         used_for,
@@ -190,8 +242,11 @@ fn kills_at_logout() -> Option<bool> {
     }
     let [name, path] = ["org.freedesktop.login1", "/org/freedesktop/login1"];
     let property = ["org.freedesktop.login1.Manager", "KillUserProcesses"];
-    let asked =
-        Command::new("busctl").args(["--timeout=2", "get-property", name, path]).args(property).output().ok()?;
+    let asked = Command::new("busctl")
+        .args(["--timeout=2", "get-property", name, path])
+        .args(property)
+        .output()
+        .ok()?;
     match asked.stdout.trim_ascii() {
         b"b true" => Some(true),
         b"b false" => Some(false),
@@ -226,23 +281,36 @@ fn view() -> ViewReport {
     let input = AppearanceInput::detect();
     let looks = Appearance::load(&input);
     let asks = Appearance::needs_background_query(&input);
-    let of = |what, path: Option<PathBuf>| path.map(|path| LookupResult { what, exists: path.exists(), path });
+    let of = |what, path: Option<PathBuf>| {
+        path.map(|path| LookupResult {
+            what,
+            exists: path.exists(),
+            path,
+        })
+    };
     let looked_for = [
         of("configuration", input.config_file()),
         of("keymap", input.keymap_file()),
         of("themes", input.themes_folder()),
     ];
     ViewReport {
-        theme: if asks { "dark or light, by terminal background".to_owned() } else { looks.theme.name },
+        theme: if asks {
+            "dark or light, by terminal background".to_owned()
+        } else {
+            looks.theme.name
+        },
         colours: looks.depth.name(),
         ascii: looks.theme.ascii,
         mouse: looks.mouse,
         low_bandwidth: looks.low_bandwidth,
-        copies_through: input.capability.multiplexer.map_or("OSC 52", |multiplexer| match multiplexer.name() {
-            "tmux" => "OSC 52, through tmux (set-clipboard or allow-passthrough on)",
-            "screen" => "OSC 52, through screen",
-            _ => "OSC 52, through zellij",
-        }),
+        copies_through: input
+            .capability
+            .multiplexer
+            .map_or("OSC 52", |multiplexer| match multiplexer.name() {
+                "tmux" => "OSC 52, through tmux (set-clipboard or allow-passthrough on)",
+                "screen" => "OSC 52, through screen",
+                _ => "OSC 52, through zellij",
+            }),
         looked_for: looked_for.into_iter().flatten().collect(),
         files: looks.files,
         notes: looks.notes,
@@ -253,7 +321,11 @@ fn view() -> ViewReport {
 fn view_page(found: &ViewReport) -> String {
     let letters = if found.ascii { "ASCII only" } else { "Unicode" };
     let mouse = if found.mouse { "mouse" } else { "no mouse" };
-    let link = if found.low_bandwidth { ", low bandwidth" } else { "" };
+    let link = if found.low_bandwidth {
+        ", low bandwidth"
+    } else {
+        ""
+    };
     let mut text = format!(
         "workbench theme {}; colours {}; {letters}; {mouse}{link}; clipboard by {}\n",
         found.theme, found.colours, found.copies_through
@@ -262,7 +334,11 @@ fn view_page(found: &ViewReport) -> String {
         let state = if *exists { "" } else { " (none: defaults)" };
         let _ = writeln!(text, "          {what}: {}{state}", path.display());
     }
-    for file in found.files.iter().filter(|file| found.looked_for.iter().all(|looked| looked.path != **file)) {
+    for file in found
+        .files
+        .iter()
+        .filter(|file| found.looked_for.iter().all(|looked| looked.path != **file))
+    {
         let _ = writeln!(text, "          in use: {}", file.display());
     }
     for note in &found.notes {
@@ -272,12 +348,23 @@ fn view_page(found: &ViewReport) -> String {
 }
 
 fn isolation_page(Machine { level, reason }: &Machine) -> String {
-    let reason = reason.as_ref().map_or_else(String::new, |reason| format!("          {reason}\n"));
-    format!("isolation {}, of programs that score: {}\n{reason}", level.name(), level.summary())
+    let reason = reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!("          {reason}\n"));
+    format!(
+        "isolation {}, of programs that score: {}\n{reason}",
+        level.name(),
+        level.summary()
+    )
 }
 
 fn page(findings: &Findings) -> String {
-    let EngineReport { uses, why, libraries, nccl } = &findings.engine;
+    let EngineReport {
+        uses,
+        why,
+        libraries,
+        nccl,
+    } = &findings.engine;
     let logout = match findings.kills_at_logout {
         Some(false) => "detached runs survive logout",
         Some(true) => {
@@ -293,31 +380,72 @@ fn page(findings: &Findings) -> String {
     text.push_str(&isolation_page(findings.isolation));
     text.push('\n');
     for slot in &findings.slots {
-        let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("in use by {holder}"));
-        let is = if slot.is.is_empty() { String::new() } else { format!(" ({})", slot.is) };
-        let in_use =
-            slot.in_use.as_ref().filter(|_| slot.holder.is_none()).map_or_else(String::new, |text| format!("; {text}"));
+        let holder = slot
+            .holder
+            .as_ref()
+            .map_or_else(|| "free".to_owned(), |holder| format!("in use by {holder}"));
+        let is = if slot.is.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", slot.is)
+        };
+        let in_use = slot
+            .in_use
+            .as_ref()
+            .filter(|_| slot.holder.is_none())
+            .map_or_else(String::new, |text| format!("; {text}"));
         let _ = writeln!(text, "{:<9} {holder}{is}{in_use}", slot.device);
     }
     text.push('\n');
     for folder in &findings.folders {
-        let path = folder
-            .path
-            .as_ref()
-            .map_or_else(|| "none".to_owned(), |path| visible(&path.to_string_lossy()).into_owned());
-        let free =
-            folder.free_bytes.map_or_else(String::new, |bytes| format!(", {} free", crate::format::bytes(bytes)));
-        let missing = if folder.exists { "" } else { ", created on demand" };
-        let network = if folder.network { ", network file system: polled" } else { "" };
-        let _ = writeln!(text, "{:<9} {path} ({}{free}{missing}{network})", folder.used_for, folder.file_system);
+        let path = folder.path.as_ref().map_or_else(
+            || "none".to_owned(),
+            |path| visible(&path.to_string_lossy()).into_owned(),
+        );
+        let free = folder.free_bytes.map_or_else(String::new, |bytes| {
+            format!(", {} free", crate::format::bytes(bytes))
+        });
+        let missing = if folder.exists {
+            ""
+        } else {
+            ", created on demand"
+        };
+        let network = if folder.network {
+            ", network file system: polled"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            text,
+            "{:<9} {path} ({}{free}{missing}{network})",
+            folder.used_for, folder.file_system
+        );
         if let Some(error) = &folder.error {
             let _ = writeln!(text, "          {error}");
         }
     }
-    let Terminal { output_is_terminal, term, color_term, utf8, ssh, multiplexer } = &findings.terminal;
-    let mut facts = vec![if term.is_empty() { "TERM is not set".to_owned() } else { format!("TERM={term}") }];
+    let Terminal {
+        output_is_terminal,
+        term,
+        color_term,
+        utf8,
+        ssh,
+        multiplexer,
+    } = &findings.terminal;
+    let mut facts = vec![if term.is_empty() {
+        "TERM is not set".to_owned()
+    } else {
+        format!("TERM={term}")
+    }];
     facts.extend((!color_term.is_empty()).then(|| format!("COLORTERM={color_term}")));
-    facts.push(if *utf8 { "UTF-8" } else { "the locale is not UTF-8" }.to_owned());
+    facts.push(
+        if *utf8 {
+            "UTF-8"
+        } else {
+            "the locale is not UTF-8"
+        }
+        .to_owned(),
+    );
     facts.extend(ssh.then(|| "over SSH".to_owned()));
     facts.extend(multiplexer.map(|name| format!("inside {name}")));
     facts.extend((!output_is_terminal).then(|| "output is not a terminal".to_owned()));

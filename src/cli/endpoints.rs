@@ -26,7 +26,10 @@ pub(super) struct TargetInput<'a> {
     pub(super) thinking: Option<ThinkingBudget>,
     pub(super) temperature: f64,
     /// Ids of prompts that may be sent whatever they hold.
-    #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "nothing is sent"))]
+    #[cfg_attr(
+        not(feature = "download"),
+        expect(dead_code, reason = "nothing is sent")
+    )]
     pub(super) allowed_secrets: &'a [String],
     pub(super) folder: Option<&'a EvalFolder>,
 }
@@ -34,7 +37,11 @@ pub(super) struct TargetInput<'a> {
 impl<'a> TargetInput<'a> {
     /// With a target's own prompts.
     pub(super) fn for_variant(self, variant: Option<&'a Variant>) -> Self {
-        variant.map_or(self, |variant| Self { task: &variant.task, rows: &variant.rows, ..self })
+        variant.map_or(self, |variant| Self {
+            task: &variant.task,
+            rows: &variant.rows,
+            ..self
+        })
     }
 }
 
@@ -51,7 +58,9 @@ mod asking {
     use crate::cli::Failure;
     use crate::cli::output::eprint_line;
     use crate::cli::rows::Rows;
-    use crate::endpoint::{self, Answer, Endpoint, EndpointError, Progress, Question, RequestForm, Sampling};
+    use crate::endpoint::{
+        self, Answer, Endpoint, EndpointError, Progress, Question, RequestForm, Sampling,
+    };
     use crate::files;
     use crate::format::counted;
     use crate::run::{EvalProgress, EvalRecord, workspace};
@@ -80,18 +89,30 @@ mod asking {
     ) -> Result<(String, String), Failure> {
         let here = std::env::current_dir()?;
         let own = workspace(&here).map(|folder| folder.join(FILE));
-        let user = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.config_dir().join(FILE));
+        let user = directories::ProjectDirs::from("", "", "grpo-tui")
+            .map(|folders| folders.config_dir().join(FILE));
         let usual: Vec<PathBuf> = own.into_iter().chain(user).collect();
-        let Some(file) = file.or_else(|| usual.iter().find(|file| file.exists()).map(PathBuf::as_path)) else {
-            let files: Vec<String> = usual.iter().map(|file| file.display().to_string()).collect();
+        let Some(file) = file.or_else(|| {
+            usual
+                .iter()
+                .find(|file| file.exists())
+                .map(PathBuf::as_path)
+        }) else {
+            let files: Vec<String> = usual
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
             return Err(Failure::usage(format!(
                 "{what}: no {FILE} ({}): add `[{name}]` with base_url and model, or name a file with --endpoints",
                 files.join(", ")
             )));
         };
         let label = file.display().to_string();
-        let text = files::read_text(file)
-            .map_err(|error| Failure::usage(format!("{label}: {error}; --endpoints takes a readable TOML file")))?;
+        let text = files::read_text(file).map_err(|error| {
+            Failure::usage(format!(
+                "{label}: {error}; --endpoints takes a readable TOML file"
+            ))
+        })?;
         Ok((label, text))
     }
 
@@ -99,7 +120,9 @@ mod asking {
         /// The endpoint of that name in `file`, or in the first of the usual files that exists.
         pub(in crate::cli) fn find(name: &str, file: Option<&Path>) -> Result<Self, Failure> {
             let (label, text) = definitions(&format!("--model endpoint:{name}"), name, file)?;
-            Ok(Self(Endpoint::find(name, &label, &text, |variable| std::env::var_os(variable))?))
+            Ok(Self(Endpoint::find(name, &label, &text, |variable| {
+                std::env::var_os(variable)
+            })?))
         }
 
         /// Whether every prompt may be sent.
@@ -108,12 +131,30 @@ mod asking {
         }
 
         fn form<'a>(&'a self, asked: &TargetInput<'a>) -> Result<RequestForm<'a>, Failure> {
-            let TargetInput { task, samples, max_completion_tokens, temperature, .. } = *asked;
-            Ok(RequestForm::new(&self.0, task, Sampling { samples, max_completion_tokens, temperature })?)
+            let TargetInput {
+                task,
+                samples,
+                max_completion_tokens,
+                temperature,
+                ..
+            } = *asked;
+            Ok(RequestForm::new(
+                &self.0,
+                task,
+                Sampling {
+                    samples,
+                    max_completion_tokens,
+                    temperature,
+                },
+            )?)
         }
 
         /// The questions of all first turns.
-        fn questions(&self, form: &RequestForm<'_>, asked: &TargetInput<'_>) -> Result<Vec<Question>, Failure> {
+        fn questions(
+            &self,
+            form: &RequestForm<'_>,
+            asked: &TargetInput<'_>,
+        ) -> Result<Vec<Question>, Failure> {
             let Rows { label, rows, .. } = asked.rows;
             Ok(form.first((label, rows), asked.allowed_secrets)?)
         }
@@ -139,23 +180,41 @@ mod asking {
             let known: HashMap<String, Answer> = lines
                 .iter()
                 .filter_map(|line| serde_json::from_str(line).ok())
-                .map(|Line { question, answer, .. }| (question, answer))
+                .map(
+                    |Line {
+                         question, answer, ..
+                     }| (question, answer),
+                )
                 .collect();
             if asked.task.toolset().is_some() && !known.is_empty() {
                 let answers = counted(known.len(), "answer");
-                eprint_line(&format!("{name}: the folder has {answers}: conversations go on after them"));
+                eprint_line(&format!(
+                    "{name}: the folder has {answers}: conversations go on after them"
+                ));
             }
             let mut begun = Instant::now();
-            let mut shown =
-                EvalProgress { set: asked.rows.set.clone(), target: name.to_owned(), ..EvalProgress::default() };
+            let mut shown = EvalProgress {
+                set: asked.rows.set.clone(),
+                target: name.to_owned(),
+                ..EvalProgress::default()
+            };
             let show = |progress: Progress<'_>| {
                 match progress {
-                    Progress::Turn { turn, questions, known } => {
+                    Progress::Turn {
+                        turn,
+                        questions,
+                        known,
+                    } => {
                         begun = Instant::now();
-                        (shown.turn, shown.total, shown.answers, shown.kept) = (turn, questions, known, known);
+                        (shown.turn, shown.total, shown.answers, shown.kept) =
+                            (turn, questions, known, known);
                         if known > 0 {
                             asked.status.end();
-                            let turn = if turn > 1 { format!(", turn {turn}") } else { String::new() };
+                            let turn = if turn > 1 {
+                                format!(", turn {turn}")
+                            } else {
+                                String::new()
+                            };
                             let open = counted(questions - known, "question");
                             eprint_line(&format!(
                                 "{name}{turn}: {known} of {questions} answers are in the folder: {open} left"
@@ -165,7 +224,11 @@ mod asking {
                     Progress::Answer(Question { row, digest, .. }, answer) => {
                         if let Some(log) = &log {
                             let prompt_id = rows[*row].id.clone();
-                            let line = Line { question: digest.clone(), prompt_id, answer: answer.clone() };
+                            let line = Line {
+                                question: digest.clone(),
+                                prompt_id,
+                                answer: answer.clone(),
+                            };
                             log.append(&serde_json::to_string(&line)?)?;
                         }
                     }
@@ -180,27 +243,45 @@ mod asking {
             let of = (asked.task, scorer);
             let records = endpoint::records((&self.0, &form), of, rows, questions, known, show)?;
             asked.status.end();
-            let unanswered: Vec<_> = records.iter().filter(|record| record.is_endpoint_error()).collect();
+            let unanswered: Vec<_> = records
+                .iter()
+                .filter(|record| record.is_endpoint_error())
+                .collect();
             if let Some(first) = unanswered.first() {
                 let (count, all) = (unanswered.len(), records.len());
-                let reason = first.score["errors"][0]["message"].as_str().unwrap_or_default();
+                let reason = first.score["errors"][0]["message"]
+                    .as_str()
+                    .unwrap_or_default();
                 eprint_line(&format!(
                     "{name}: no answer to {count} of {all}, excluded from all rates; the first: {reason}"
                 ));
             }
             let answered = records.iter().filter(|record| !record.is_endpoint_error());
-            let logprobs: Vec<_> = answered.filter_map(|record| record.call.as_ref()?.logprobs).collect();
-            let without = logprobs.iter().filter(|logprobs| logprobs.mean.is_none()).count();
+            let logprobs: Vec<_> = answered
+                .filter_map(|record| record.call.as_ref()?.logprobs)
+                .collect();
+            let without = logprobs
+                .iter()
+                .filter(|logprobs| logprobs.mean.is_none())
+                .count();
             if without > 0 {
                 let all = logprobs.len();
-                eprint_line(&format!("{name}: logprobs = true, but the server gave none for {without} of {all}"));
+                eprint_line(&format!(
+                    "{name}: logprobs = true, but the server gave none for {without} of {all}"
+                ));
             }
             Ok(records)
         }
 
         /// For the eval's document.
         pub(in crate::cli) fn document(&self) -> Value {
-            let Endpoint { base_url, model, prices, logprobs, .. } = &self.0;
+            let Endpoint {
+                base_url,
+                model,
+                prices,
+                logprobs,
+                ..
+            } = &self.0;
             let mut document = json!({
                 "base_url": base_url, "model": model,
                 "price_per_million_input": prices.input, "price_per_million_output": prices.output,
@@ -229,7 +310,8 @@ mod teaching {
     impl TeacherEndpoint {
         /// The endpoint of that name in the first of the usual files that exists.
         pub(in crate::cli) fn find(name: &str) -> Result<Self, Failure> {
-            let (label, text) = definitions(&format!("teacher = {ENDPOINT_TEACHER}{name}"), name, None)?;
+            let (label, text) =
+                definitions(&format!("teacher = {ENDPOINT_TEACHER}{name}"), name, None)?;
             Ok(Self(FrozenEndpoint::find(name, &label, &text)?))
         }
 
@@ -248,7 +330,9 @@ mod teaching {
             if self.trust(task).is_trusted {
                 return Ok(());
             }
-            let place = task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
+            let place = task
+                .folder()
+                .map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
             Err(Failure::failed(format!(
                 "{}: names a teacher, which gets prompts and completions at {}, not trusted on this machine: type `grpo-tui task trust {place}`, or name it yourself with --set teacher={ENDPOINT_TEACHER}{}",
                 task.name,
@@ -279,7 +363,9 @@ mod unavailable {
 
     impl TeacherEndpoint {
         pub(in crate::cli) fn find(name: &str) -> Result<Self, Failure> {
-            let message = format!("teacher = endpoint:{name}: built without the feature `download`: no HTTP client");
+            let message = format!(
+                "teacher = endpoint:{name}: built without the feature `download`: no HTTP client"
+            );
             Err(Failure::failed(message))
         }
 
@@ -294,7 +380,9 @@ mod unavailable {
 
     impl EndpointTarget {
         pub(in crate::cli) fn find(name: &str, _: Option<&Path>) -> Result<Self, Failure> {
-            let message = format!("--model endpoint:{name}: built without the feature `download`: no HTTP client");
+            let message = format!(
+                "--model endpoint:{name}: built without the feature `download`: no HTTP client"
+            );
             Err(Failure::failed(message))
         }
 

@@ -19,10 +19,16 @@ use crate::constraint::TaskConstraints;
 use crate::eval::evaluate;
 use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
-use crate::policy::{ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows};
-use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
+use crate::policy::{
+    ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows,
+};
+use crate::report::{
+    self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown,
+};
 use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
-use crate::run::{EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
+use crate::run::{
+    EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256,
+};
 use crate::score::{Scorer, Task, for_model};
 use crate::task::PromptSet;
 
@@ -115,7 +121,8 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let scorer = Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let mut rows = Rows::on(&task, &arguments.on)?;
-    rows.rows.truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
+    rows.rows
+        .truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
     let status = EvalStatus::start(arguments.out.as_deref())?;
     let targets = targets(&arguments, &task, &run_folders)?;
     let endpoint = targets.iter().find(|target| target.endpoint.is_some());
@@ -126,20 +133,37 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         );
         return Err(Failure::usage(message));
     }
-    if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact")
+    if arguments
+        .fail_under
+        .iter()
+        .any(|threshold| threshold.metric == "exact")
         && rows.rows.iter().all(|row| row.expected.is_none())
     {
-        return Err(Failure::usage(format!("--fail-under exact: no row of {} has an `expected` answer", rows.label)));
+        return Err(Failure::usage(format!(
+            "--fail-under exact: no row of {} has an `expected` answer",
+            rows.label
+        )));
     }
-    let named = Variants { systems: &arguments.systems, few_shot: &arguments.few_shot, seed: arguments.seed };
-    named.check(&targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>())?;
+    let named = Variants {
+        systems: &arguments.systems,
+        few_shot: &arguments.few_shot,
+        seed: arguments.seed,
+    };
+    named.check(
+        &targets
+            .iter()
+            .map(|target| target.name.as_str())
+            .collect::<Vec<_>>(),
+    )?;
     let variants = targets.iter().map(|target| {
         let scorer = Scorer::new(&target.judged_task(&task, &run_folders)?)?;
         named.resolve(&target.name, &task, &scorer, &rows)
     });
     let variants = variants.collect::<Result<Vec<_>, _>>()?;
     let own = common_limit(&targets);
-    let limit = arguments.max_completion_tokens.map_or(own.completion_tokens, |limit| limit as usize);
+    let limit = arguments
+        .max_completion_tokens
+        .map_or(own.completion_tokens, |limit| limit as usize);
     // What may not be sent, or cannot be enforced, is known before anything is sampled.
     let asked = TargetInput {
         status: &status,
@@ -154,7 +178,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     };
     for (target, variant) in targets.iter().zip(&variants) {
         let asked = asked.for_variant(variant.as_ref());
-        target.endpoint.as_ref().map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
+        target
+            .endpoint
+            .as_ref()
+            .map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
         target.check_constraints(asked.task, asked.rows, &run_folders)?;
     }
     let settings = settings(&arguments, &task, &targets, &variants, limit);
@@ -166,13 +193,22 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let (folder, earlier) = kept.unzip();
     // Samples of this machine are known already where endpoints are asked again.
     let sampled = folder.as_ref().filter(|_| earlier.flatten().is_some());
-    let asked = TargetInput { folder: folder.as_ref(), ..asked };
+    let asked = TargetInput {
+        folder: folder.as_ref(),
+        ..asked
+    };
     let mut engine = None;
     let mut evals = Vec::with_capacity(targets.len());
     for (target, variant) in targets.iter().zip(&variants) {
         let asked = asked.for_variant(variant.as_ref());
         let start = Instant::now();
-        eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, rows.rows.len(), rows.set));
+        eprint_line(&format!(
+            "{}: {} on {} {} prompts",
+            target.name,
+            target.model,
+            rows.rows.len(),
+            rows.set
+        ));
         let (records, speed) = match (&target.endpoint, sampled, &mut engine) {
             (Some(endpoint), ..) => (endpoint.records(&target.name, &asked, &scorer)?, None),
             (None, Some(folder), _) => {
@@ -183,7 +219,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
             (None, None, none) => {
                 let engine = none.insert(arguments.device.engine()?);
                 if is_price_given && engine.device.is_cpu() {
-                    eprint_line("--gpu-price-per-hour: models are sampled on the CPU, so their cost is n/a");
+                    eprint_line(
+                        "--gpu-price-per-hour: models are sampled on the CPU, so their cost is n/a",
+                    );
                 }
                 sample(&arguments, target, &run_folders, engine, &asked)?
             }
@@ -191,10 +229,19 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         if let Some(folder) = &folder {
             folder.write(&rows.set, &target.name, &records)?;
         }
-        let description = variant.as_ref().map(Variant::description).unwrap_or_default();
-        let mut result = report::EvalResult { prompts: description, ..result(&task, &rows, &target.name, records) };
+        let description = variant
+            .as_ref()
+            .map(Variant::description)
+            .unwrap_or_default();
+        let mut result = report::EvalResult {
+            prompts: description,
+            ..result(&task, &rows, &target.name, records)
+        };
         result.summary.speed = speed;
-        let (valid, time) = (percent(result.summary.valid), duration(start.elapsed().as_secs_f64()));
+        let (valid, time) = (
+            percent(result.summary.valid),
+            duration(start.elapsed().as_secs_f64()),
+        );
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
     }
@@ -203,7 +250,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     if let Some(folder) = &folder {
         folder.finish(&document)?;
     }
-    let Some(last) = versus.evals.last() else { return Ok(ExitCode::SUCCESS) };
+    let Some(last) = versus.evals.last() else {
+        return Ok(ExitCode::SUCCESS);
+    };
     if let Some(file) = &arguments.html {
         write_page(file, &versus_html(&versus)?, arguments.force)?;
     }
@@ -224,16 +273,31 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
 
 /// Whether each page can be written, and none over another.
 fn check_pages(arguments: &Arguments) -> Result<(), Failure> {
-    let pages = [("--html", &arguments.html), ("--markdown", &arguments.markdown), ("--junit", &arguments.junit)];
+    let pages = [
+        ("--html", &arguments.html),
+        ("--markdown", &arguments.markdown),
+        ("--junit", &arguments.junit),
+    ];
     let mut written: Vec<(&str, PathBuf)> = Vec::new();
-    for (option, file) in pages.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?))) {
+    for (option, file) in pages
+        .into_iter()
+        .filter_map(|(option, file)| Some((option, file.as_deref()?)))
+    {
         check_page(Some(file), arguments.force)?;
         // The file need not exist, its folder does.
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let place =
-            folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(file.file_name().unwrap_or_default());
+        let folder = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let place = folder
+            .canonicalize()
+            .unwrap_or_else(|_| folder.to_owned())
+            .join(file.file_name().unwrap_or_default());
         if let Some((other, _)) = written.iter().find(|(_, other)| *other == place) {
-            let message = format!("{other} and {option} name the same file, {}: name two files", file.display());
+            let message = format!(
+                "{other} and {option} name the same file, {}: name two files",
+                file.display()
+            );
             return Err(Failure::usage(message));
         }
         written.push((option, place));
@@ -249,33 +313,75 @@ fn sample(
     engine: &Engine,
     asked: &TargetInput<'_>,
 ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), Failure> {
-    let TargetInput { task, rows, samples, max_completion_tokens: limit, thinking, temperature, status, .. } = *asked;
+    let TargetInput {
+        task,
+        rows,
+        samples,
+        max_completion_tokens: limit,
+        thinking,
+        temperature,
+        status,
+        ..
+    } = *asked;
     let threads = ThreadPool::for_engine(engine, arguments.threads)?;
     let (model, tokenizer) = target.load(run_folders, engine)?;
     let task = &for_model(task, &tokenizer);
     let scorer = &Scorer::new(task)?;
     let lengths = lengths(&model, limit);
-    let constraints = target.is_constrained().then(|| TaskConstraints::new(task, &tokenizer)).transpose()?;
+    let constraints = target
+        .is_constrained()
+        .then(|| TaskConstraints::new(task, &tokenizer))
+        .transpose()?;
     let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
     let policy = Policy::new(engine.clone(), model, tokenizer, threads);
-    let thinking = thinking.map(|budget| ThinkingLimit::new(&policy.tokenizer, budget)).transpose()?;
-    let sampling = Sampling { thinking, ..Sampling::new(&policy.tokenizer, temperature, limit, arguments.seed) };
-    let kept = asked.folder.map(|folder| keep_answers(folder, target, run_folders, asked, &sampling)).transpose()?;
-    let progress = EvalProgress { set: rows.set.clone(), target: target.name.clone(), ..EvalProgress::default() };
+    let thinking = thinking
+        .map(|budget| ThinkingLimit::new(&policy.tokenizer, budget))
+        .transpose()?;
+    let sampling = Sampling {
+        thinking,
+        ..Sampling::new(&policy.tokenizer, temperature, limit, arguments.seed)
+    };
+    let kept = asked
+        .folder
+        .map(|folder| keep_answers(folder, target, run_folders, asked, &sampling))
+        .transpose()?;
+    let progress = EvalProgress {
+        set: rows.set.clone(),
+        target: target.name.clone(),
+        ..EvalProgress::default()
+    };
     let is_scored = rows.rows.iter().all(|row| row.turn_count() == 1);
     let mut is_topped_up = false;
     let mut watch = EvalWatch::new(progress, is_scored, kept, |progress| {
         if progress.kept > 0 && !is_topped_up {
-            let EvalProgress { target, kept, total, .. } = progress;
+            let EvalProgress {
+                target,
+                kept,
+                total,
+                ..
+            } = progress;
             let open = counted(total - kept, "prompt");
-            eprint_line(&format!("{target}: {kept} of {total} answers are in the folder: {open} left"));
+            eprint_line(&format!(
+                "{target}: {kept} of {total} answers are in the folder: {open} left"
+            ));
             is_topped_up = true;
         }
         status.show(progress);
     });
-    let tasks = [ScoredTask { task, scorer, max_prompt_tokens: lengths.prompt_limit() }];
+    let tasks = [ScoredTask {
+        task,
+        scorer,
+        max_prompt_tokens: lengths.prompt_limit(),
+    }];
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
-    let evaluated = evaluate(&policy, &prompts, constraints.as_ref(), samples, &settings, &mut watch);
+    let evaluated = evaluate(
+        &policy,
+        &prompts,
+        constraints.as_ref(),
+        samples,
+        &settings,
+        &mut watch,
+    );
     drop(watch);
     status.end();
     let records = evaluated?;
@@ -283,8 +389,12 @@ fn sample(
         // Its time is that of some of the answers.
         return Ok((records, None));
     }
-    let overhead = target.is_constrained().then_some(&policy.memory.mask_overhead);
-    let price = arguments.gpu_price_per_hour.filter(|_| !engine.device.is_cpu());
+    let overhead = target
+        .is_constrained()
+        .then_some(&policy.memory.mask_overhead);
+    let price = arguments
+        .gpu_price_per_hour
+        .filter(|_| !engine.device.is_cpu());
     let speed = SpeedSummary::from_records(
         &records,
         price,
@@ -297,9 +407,16 @@ fn sample(
     Ok((records, Some(Box::new(speed))))
 }
 
-fn targets(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Result<Vec<Target>, Failure> {
+fn targets(
+    arguments: &Arguments,
+    task: &Task,
+    run_folders: &RunFolders,
+) -> Result<Vec<Target>, Failure> {
     if arguments.models.len() > MAX_TARGETS {
-        return Err(Failure::usage(format!("{} models: at most {MAX_TARGETS} --model", arguments.models.len())));
+        return Err(Failure::usage(format!(
+            "{} models: at most {MAX_TARGETS} --model",
+            arguments.models.len()
+        )));
     }
     if arguments.samples > 1 && arguments.temperature == 0.0 {
         return Err(Failure::usage(format!(
@@ -311,7 +428,10 @@ fn targets(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Resu
     for text in &arguments.models {
         let target = Target::find(text, task, run_folders, arguments.endpoints.as_deref())?;
         if targets.iter().any(|other| other.name == target.name) {
-            return Err(Failure::usage(format!("--model {text}: duplicate name `{}`: write NAME=M", target.name)));
+            return Err(Failure::usage(format!(
+                "--model {text}: duplicate name `{}`: write NAME=M",
+                target.name
+            )));
         }
         targets.push(target);
     }
@@ -326,8 +446,16 @@ fn keep_answers(
     asked: &TargetInput<'_>,
     sampling: &Sampling,
 ) -> Result<KeptAnswers, Failure> {
-    let constraint = if target.is_constrained() { asked.task.digest() } else { String::new() };
-    let key = format!("{} {} {constraint} {sampling:?}", env!("CARGO_PKG_VERSION"), target.digest(run_folders)?);
+    let constraint = if target.is_constrained() {
+        asked.task.digest()
+    } else {
+        String::new()
+    };
+    let key = format!(
+        "{} {} {constraint} {sampling:?}",
+        env!("CARGO_PKG_VERSION"),
+        target.digest(run_folders)?
+    );
     let (log, lines) = folder.answers(&asked.rows.set, &target.name)?;
     Ok(KeptAnswers::new(log, &lines, key, false))
 }
@@ -347,12 +475,20 @@ fn keep(
 }
 
 fn lines(rows: &Rows) -> String {
-    rows.rows.iter().map(|row| format!("{}\n", whole(row))).collect()
+    rows.rows
+        .iter()
+        .map(|row| format!("{}\n", whole(row)))
+        .collect()
 }
 
 fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> report::EvalResult {
     report::EvalResult {
-        id: EvalId { folder: PathBuf::new(), step: 0, set: rows.set.clone(), target: name.to_owned() },
+        id: EvalId {
+            folder: PathBuf::new(),
+            step: 0,
+            set: rows.set.clone(),
+            target: name.to_owned(),
+        },
         name: name.to_owned(),
         summary: EvalSummary::from_records(&records),
         records,
@@ -362,7 +498,11 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
         schema_digest: task.definition_digest(),
         task_digest: task.digest(),
         prompts: String::new(),
-        rows: rows.rows.iter().map(|row| (row.id.clone(), row.clone())).collect(),
+        rows: rows
+            .rows
+            .iter()
+            .map(|row| (row.id.clone(), row.clone()))
+            .collect(),
     }
 }
 
@@ -374,12 +514,23 @@ fn settings(
     variants: &[Option<Variant>],
     limit: usize,
 ) -> Map<String, Value> {
-    let models: Map<String, Value> = targets.iter().map(|target| (target.name.clone(), json!(target.model))).collect();
-    let endpoints =
-        targets.iter().filter_map(|target| Some((target.name.clone(), target.endpoint.as_ref()?.document())));
+    let models: Map<String, Value> = targets
+        .iter()
+        .map(|target| (target.name.clone(), json!(target.model)))
+        .collect();
+    let endpoints = targets
+        .iter()
+        .filter_map(|target| Some((target.name.clone(), target.endpoint.as_ref()?.document())));
     let prompts = targets.iter().zip(variants);
-    let prompts = prompts.filter_map(|(target, variant)| Some((target.name.clone(), variant.as_ref()?.document())));
-    let some = |values: Map<String, Value>| if values.is_empty() { Value::Null } else { values.into() };
+    let prompts = prompts
+        .filter_map(|(target, variant)| Some((target.name.clone(), variant.as_ref()?.document())));
+    let some = |values: Map<String, Value>| {
+        if values.is_empty() {
+            Value::Null
+        } else {
+            values.into()
+        }
+    };
     let settings = [
         ("models", models.into()),
         ("task", json!(task.name)),
@@ -393,22 +544,33 @@ fn settings(
         ("endpoints", some(endpoints.collect())),
         ("prompts", some(prompts.collect())),
     ];
-    settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    settings
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// The result and its settings, without the endpoints, prompts and limit that it does not have.
 fn document(versus: &Versus, settings: Map<String, Value>) -> Value {
-    let summaries: Map<String, Value> =
-        versus.evals.iter().map(|eval| (eval.name.clone(), json!(eval.summary))).collect();
+    let summaries: Map<String, Value> = versus
+        .evals
+        .iter()
+        .map(|eval| (eval.name.clone(), json!(eval.summary)))
+        .collect();
     let in_a_row = |place: usize| -> Map<String, Value> {
-        versus.evals.iter().map(|eval| (eval.name.clone(), eval.in_a_row()[place].clone())).collect()
+        versus
+            .evals
+            .iter()
+            .map(|eval| (eval.name.clone(), eval.in_a_row()[place].clone()))
+            .collect()
     };
     let mut document = json!({
         "targets": summaries, "comparisons": versus.comparisons(), "failures": versus.failures(), "in_a_row": in_a_row(0),
         "in_a_row_interval": in_a_row(1),
     });
-    let is_had =
-        |(name, value): &(String, Value)| !(value.is_null() && ["endpoints", "prompts", "limit"].contains(&&**name));
+    let is_had = |(name, value): &(String, Value)| {
+        !(value.is_null() && ["endpoints", "prompts", "limit"].contains(&&**name))
+    };
     if let Some(fields) = document.as_object_mut() {
         fields.extend(settings.into_iter().filter(is_had));
     }
@@ -417,8 +579,18 @@ fn document(versus: &Versus, settings: Map<String, Value>) -> Value {
 
 /// Exit code 3 if the last model misses a threshold.
 fn judge(thresholds: &[Threshold], last: &report::EvalResult) -> Outcome {
-    let missed: Vec<String> = thresholds.iter().filter_map(|threshold| threshold.missed(last)).collect();
-    if missed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure { code: 3, message: missed.join("\n") }) }
+    let missed: Vec<String> = thresholds
+        .iter()
+        .filter_map(|threshold| threshold.missed(last))
+        .collect();
+    if missed.is_empty() {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(Failure {
+            code: 3,
+            message: missed.join("\n"),
+        })
+    }
 }
 
 /// A sampling temperature: 0 or above, finite.

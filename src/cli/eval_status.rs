@@ -32,24 +32,33 @@ struct Shown {
 impl EvalStatus {
     /// From now on the first signal ends the process with code 130: whatever was answered is in the folder `out` already.
     pub(super) fn start(out: Option<&Path>) -> Result<Self, Failure> {
-        let shown = Shown { line: StatusLine::new(), progress: None, out: out.map(Path::to_owned) };
-        let (status, stopped) = (Self(Arc::new(Mutex::new(shown))), Arc::new(AtomicBool::new(false)));
+        let shown = Shown {
+            line: StatusLine::new(),
+            progress: None,
+            out: out.map(Path::to_owned),
+        };
+        let (status, stopped) = (
+            Self(Arc::new(Mutex::new(shown))),
+            Arc::new(AtomicBool::new(false)),
+        );
         for signal in [SIGINT, SIGTERM] {
             // A second one need not wait for the message.
             flag::register_conditional_shutdown(signal, 130, Arc::clone(&stopped))?;
             flag::register(signal, Arc::clone(&stopped))?;
         }
         let watched = status.clone();
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                std::thread::park_timeout(LOOK);
-            }
-            let mut shown = watched.shown();
-            shown.line.clear();
-            eprint_line(&stop_text(shown.progress.as_ref(), shown.out.as_deref()));
-            // The other threads compute on, with a GPU maybe: nothing of theirs is torn down.
-            signal_hook::low_level::exit(130);
-        })?;
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(LOOK);
+                }
+                let mut shown = watched.shown();
+                shown.line.clear();
+                eprint_line(&stop_text(shown.progress.as_ref(), shown.out.as_deref()));
+                // The other threads compute on, with a GPU maybe: nothing of theirs is torn down.
+                signal_hook::low_level::exit(130);
+            })?;
         Ok(status)
     }
 
@@ -72,10 +81,15 @@ impl EvalStatus {
 }
 
 fn stop_text(progress: Option<&EvalProgress>, out: Option<&Path>) -> String {
-    let done =
-        progress.map_or_else(|| "stopped".to_owned(), |progress| format!("stopped: {}", eval_progress_text(progress)));
+    let done = progress.map_or_else(
+        || "stopped".to_owned(),
+        |progress| format!("stopped: {}", eval_progress_text(progress)),
+    );
     match out {
-        Some(out) => format!("{done}; answers are in {}: the same command computes the rest", out.display()),
+        Some(out) => format!(
+            "{done}; answers are in {}: the same command computes the rest",
+            out.display()
+        ),
         None => format!("{done}; nothing is saved without --out DIR"),
     }
 }
@@ -86,8 +100,13 @@ mod tests {
 
     #[test]
     fn a_stop_says_what_is_kept() {
-        let progress =
-            EvalProgress { set: "test".into(), target: "base".into(), answers: 3, total: 8, ..EvalProgress::default() };
+        let progress = EvalProgress {
+            set: "test".into(),
+            target: "base".into(),
+            answers: 3,
+            total: 8,
+            ..EvalProgress::default()
+        };
         let check = |progress, out: Option<&str>, expected: &str| {
             assert_eq!(stop_text(progress, out.map(Path::new)), expected);
         };

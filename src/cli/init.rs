@@ -14,7 +14,12 @@ pub(super) struct Arguments {
     /// Workspace folder; created if missing
     folder: PathBuf,
     /// Initial task: an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`), or a task's folder
-    #[arg(long, value_name = "TASK", default_value = "invoice", conflicts_with = "template")]
+    #[arg(
+        long,
+        value_name = "TASK",
+        default_value = "invoice",
+        conflicts_with = "template"
+    )]
     from: String,
     /// Template of the initial task: invoice (runs on the embedded model), agent (a program that holds the conversation),
     /// classify, extract (nested lists), python-scorer (a program that scores), support-judge (a model that grades), tool-call, unlabeled (rewards without expected answers) or yaml-config
@@ -30,18 +35,31 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let task_files = task.files()?;
     let home = arguments.folder.join("tasks").join(&task.name);
     if std::fs::symlink_metadata(&home).is_ok() {
-        return Err(Failure::usage(format!("{} already exists: choose another folder, or remove it", home.display())));
+        return Err(Failure::usage(format!(
+            "{} already exists: choose another folder, or remove it",
+            home.display()
+        )));
     }
     write_files(&home, &task_files)?;
     let runs = arguments.folder.join("runs");
-    ensure_folder(&runs, Access::Umask).map_err(|error| Failure::failed(format!("{}: {error}", runs.display())))?;
-    println!("Created workspace {} with task {} ({} files).", arguments.folder.display(), task.name, task_files.len());
+    ensure_folder(&runs, Access::Umask)
+        .map_err(|error| Failure::failed(format!("{}: {error}", runs.display())))?;
+    println!(
+        "Created workspace {} with task {} ({} files).",
+        arguments.folder.display(),
+        task.name,
+        task_files.len()
+    );
     println!("  edit it     {}", home.join("task.toml").display());
     if task.needs_trust() {
         println!("  trust it    grpo-tui task trust {}", home.display());
     }
     let there = arguments.folder.display().to_string();
-    let cd = if there == "." { String::new() } else { format!("cd {} && ", quoted(&there)) };
+    let cd = if there == "." {
+        String::new()
+    } else {
+        format!("cd {} && ", quoted(&there))
+    };
     println!("  check it    {cd}grpo-tui task check {}", task.name);
     println!("  score       grpo-tui score {}", task.name);
     println!("  train       grpo-tui train {}", task.name);

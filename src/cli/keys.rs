@@ -29,7 +29,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Some(file) => check(file, arguments.json),
         None => {
             let keymap = Appearance::load(&AppearanceInput::detect()).keymap;
-            if arguments.json { print_indented(&document(&keymap)) } else { print(&table(&keymap)) }
+            if arguments.json {
+                print_indented(&document(&keymap))
+            } else {
+                print(&table(&keymap))
+            }
         }
     }
 }
@@ -37,23 +41,41 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 fn check(file: &Path, json: bool) -> Outcome {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::usage(format!("{}: cannot be read: {error}", file.display())))?;
-    let KeymapRead { keymap, errors, warnings } = keymap_file::parse(&file.display().to_string(), &text);
+    let KeymapRead {
+        keymap,
+        errors,
+        warnings,
+    } = keymap_file::parse(&file.display().to_string(), &text);
     if json {
-        print_indented(&json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]}))?;
+        print_indented(
+            &json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]}),
+        )?;
     } else {
-        let changed: Vec<&ActionInfo> = app::actions().filter(|action| keymap.is_changed(action.id)).collect();
-        let lines = changed.iter().map(|action| format!("{:<24} {}\n", action.id, keys(&keymap, action).join(" ")));
+        let changed: Vec<&ActionInfo> = app::actions()
+            .filter(|action| keymap.is_changed(action.id))
+            .collect();
+        let lines = changed
+            .iter()
+            .map(|action| format!("{:<24} {}\n", action.id, keys(&keymap, action).join(" ")));
         let problems = errors
             .iter()
             .map(|text| format!("error: {text}\n"))
             .chain(warnings.iter().map(|text| format!("warning: {text}\n")));
         print(&lines.chain(problems).collect::<String>())?;
     }
-    Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if errors.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 fn keys(keymap: &Keymap, action: &ActionInfo) -> Vec<String> {
-    keymap.keys(action).iter().map(ToString::to_string).collect()
+    keymap
+        .keys(action)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 pub(super) fn scope_text(scope: Scope) -> String {
@@ -74,7 +96,11 @@ fn document(keymap: &Keymap) -> Value {
 
 fn table(keymap: &Keymap) -> String {
     let row = |action: &ActionInfo| {
-        let mark = if keymap.is_changed(action.id) { "*" } else { "" };
+        let mark = if keymap.is_changed(action.id) {
+            "*"
+        } else {
+            ""
+        };
         vec![
             format!("{}{mark}", keys(keymap, action).join(" ")),
             action.id.to_owned(),

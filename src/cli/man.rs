@@ -35,18 +35,36 @@ fn page() -> std::io::Result<Vec<u8>> {
 fn subcommands(command: &clap::Command) -> std::io::Result<Roff> {
     let mut roff = Roff::new();
     roff.control("SH", ["SUBCOMMANDS"]);
-    for subcommand in
-        command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set() && subcommand.get_name() != "help")
+    for subcommand in command
+        .get_subcommands()
+        .filter(|subcommand| !subcommand.is_hide_set() && subcommand.get_name() != "help")
     {
         roff.control("SS", [subcommand.get_name()]);
-        let about = subcommand.get_about().map(ToString::to_string).unwrap_or_default();
+        let about = subcommand
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         roff.text([roman(format!("{about}. See "))]);
-        roff.text([bold(format!("grpo-tui {} --help", subcommand.get_name())), roman(".")]);
-        for nested in subcommand.get_subcommands().filter(|nested| !nested.is_hide_set() && nested.get_name() != "help")
+        roff.text([
+            bold(format!("grpo-tui {} --help", subcommand.get_name())),
+            roman("."),
+        ]);
+        for nested in subcommand
+            .get_subcommands()
+            .filter(|nested| !nested.is_hide_set() && nested.get_name() != "help")
         {
             roff.control("TP", []);
-            roff.text([bold(format!("{} {}", subcommand.get_name(), nested.get_name()))]);
-            roff.text([roman(nested.get_about().map(ToString::to_string).unwrap_or_default())]);
+            roff.text([bold(format!(
+                "{} {}",
+                subcommand.get_name(),
+                nested.get_name()
+            ))]);
+            roff.text([roman(
+                nested
+                    .get_about()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+            )]);
         }
     }
     Ok(roff)
@@ -79,7 +97,11 @@ fn actions() -> Roff {
             roff.control("SS", [place.as_str()]);
             last = Some(place);
         }
-        let keys = if action.keys.is_empty() { "(no key)".to_owned() } else { action.keys.join(", ") };
+        let keys = if action.keys.is_empty() {
+            "(no key)".to_owned()
+        } else {
+            action.keys.join(", ")
+        };
         roff.control("TP", []);
         roff.text([bold(keys)]);
         roff.text([roman(format!("{} ({})", action.title, action.id))]);
@@ -92,8 +114,14 @@ fn files() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["FILES"]);
     for (file, is) in [
-        ("~/.config/grpo-tui/config.toml", "theme, colours, letters, bandwidth, notifications, mouse, GPU price"),
-        ("~/.config/grpo-tui/keys.toml", "other keys for actions, such as \"help\" = [\"f12\"]"),
+        (
+            "~/.config/grpo-tui/config.toml",
+            "theme, colours, letters, bandwidth, notifications, mouse, GPU price",
+        ),
+        (
+            "~/.config/grpo-tui/keys.toml",
+            "other keys for actions, such as \"help\" = [\"f12\"]",
+        ),
         ("~/.config/grpo-tui/themes/NAME.toml", "themes"),
     ] {
         roff.control("TP", []);

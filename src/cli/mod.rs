@@ -134,16 +134,33 @@ enum Command {
 
 /// The exit codes of all commands, with what they mean.
 const EXIT_CODES: [(&str, &str); 6] = [
-    ("0", "success; for `train` and `runs attach`: the run is finished"),
-    ("1", "failure: something is missing, invalid (such as a file) or impossible"),
-    ("2", "wrong usage: an unknown option, an invalid value, or conflicting options"),
+    (
+        "0",
+        "success; for `train` and `runs attach`: the run is finished",
+    ),
+    (
+        "1",
+        "failure: something is missing, invalid (such as a file) or impossible",
+    ),
+    (
+        "2",
+        "wrong usage: an unknown option, an invalid value, or conflicting options",
+    ),
     ("3", "`eval`: a rate is below --fail-under"),
-    ("75", "`train` in a Slurm job that ends before the run: resumable"),
-    ("130", "interrupted: continue with the same command, or `train --resume RUN`"),
+    (
+        "75",
+        "`train` in a Slurm job that ends before the run: resumable",
+    ),
+    (
+        "130",
+        "interrupted: continue with the same command, or `train --resume RUN`",
+    ),
 ];
 
 fn exit_codes() -> String {
-    let lines = EXIT_CODES.iter().map(|(code, meaning)| format!("\n  {code:>3}  {meaning}"));
+    let lines = EXIT_CODES
+        .iter()
+        .map(|(code, meaning)| format!("\n  {code:>3}  {meaning}"));
     format!("Exit codes:{}", lines.collect::<String>())
 }
 
@@ -158,12 +175,18 @@ pub struct Failure {
 impl Failure {
     /// Exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { code: 2, message: message.into() }
+        Self {
+            code: 2,
+            message: message.into(),
+        }
     }
 
     /// Exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
+        Self {
+            code: 1,
+            message: message.into(),
+        }
     }
 }
 
@@ -207,10 +230,13 @@ pub fn main() -> ExitCode {
     let misspelled = workbench::misspelled_subcommand();
     #[cfg(not(feature = "view"))]
     let misspelled = None;
-    misspelled.map_or_else(run_arguments, Err).and_then(output::exit_code).unwrap_or_else(|failure| {
-        output::eprint_error(&failure.message);
-        ExitCode::from(failure.code)
-    })
+    misspelled
+        .map_or_else(run_arguments, Err)
+        .and_then(output::exit_code)
+        .unwrap_or_else(|failure| {
+            output::eprint_error(&failure.message);
+            ExitCode::from(failure.code)
+        })
 }
 
 fn run_arguments() -> Outcome {
@@ -218,7 +244,11 @@ fn run_arguments() -> Outcome {
     match arguments.command {
         #[cfg(feature = "view")]
         // `runs` takes it there, too.
-        Some(ref command) if let Some(option) = arguments.workbench.option(!matches!(command, Command::Runs(_))) => {
+        Some(ref command)
+            if let Some(option) = arguments
+                .workbench
+                .option(!matches!(command, Command::Runs(_))) =>
+        {
             Err(Failure::usage(format!(
                 "{option} before a command is an option of the workbench and has no effect here: put it after the command, if the command supports it (see its --help)"
             )))
@@ -227,7 +257,9 @@ fn run_arguments() -> Outcome {
         #[cfg(feature = "view")]
         None => workbench::run(&arguments.workbench),
         #[cfg(not(feature = "view"))]
-        None => Err(Failure::usage("built without the view: see --help for commands")),
+        None => Err(Failure::usage(
+            "built without the view: see --help for commands",
+        )),
     }
 }
 

@@ -21,7 +21,9 @@ use super::device::DeviceArguments;
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::OpenModel;
-use crate::hub::{Architecture, AttentionBias, DecoderOptions, ModelConfig, RopeScaling, find_model};
+use crate::hub::{
+    Architecture, AttentionBias, DecoderOptions, ModelConfig, RopeScaling, find_model,
+};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
 use crate::run::RunFolders;
@@ -29,7 +31,10 @@ use crate::score::Task;
 use crate::train::{PretrainProgress, PretrainSettings, pretrain};
 
 #[derive(Debug, clap::Args)]
-#[cfg_attr(not(feature = "parity"), command(after_help = "`model check` needs a build with the feature `parity`."))]
+#[cfg_attr(
+    not(feature = "parity"),
+    command(after_help = "`model check` needs a build with the feature `parity`.")
+)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -168,7 +173,10 @@ fn check_vocabulary(token_ids: &[u32], vocabulary: usize) -> Result<(), Failure>
 
 fn run_pretrain(arguments: &Pretrain) -> Outcome {
     if arguments.out.exists() {
-        return Err(Failure::usage(format!("{} exists: choose a new folder", arguments.out.display())));
+        return Err(Failure::usage(format!(
+            "{} exists: choose a new folder",
+            arguments.out.display()
+        )));
     }
     let task = Task::resolve(&arguments.task)?;
     let of_arguments = ModelConfig {
@@ -191,8 +199,11 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
     let config = match &arguments.config {
         Some(file) => {
             let label = file.display().to_string();
-            let text = crate::files::read_text(file)
-                .map_err(|error| Failure::usage(format!("--config {label}: {error}; name a model's config.json")))?;
+            let text = crate::files::read_text(file).map_err(|error| {
+                Failure::usage(format!(
+                    "--config {label}: {error}; name a model's config.json"
+                ))
+            })?;
             ModelConfig::parse(&text, &label)?
         }
         None => of_arguments,
@@ -211,23 +222,38 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
     let engine = arguments.device.engine()?;
     let threads = ThreadPool::for_engine(&engine, arguments.threads)?;
     let start = Instant::now();
-    let every = if std::io::stderr().is_terminal() { 10 } else { 100 };
+    let every = if std::io::stderr().is_terminal() {
+        10
+    } else {
+        100
+    };
     let mut recent = None;
-    pretrain(&task, &settings, &arguments.out, &engine, &threads, |progress| {
-        let PretrainProgress { update, loss, tokens } = progress;
-        let smooth = recent.map_or(loss, |old: f64| 0.95 * old + 0.05 * loss);
-        recent = Some(smooth);
-        if update % every == 0 || update == settings.updates {
-            let seconds = start.elapsed().as_secs_f64();
-            let left = seconds / update as f64 * (settings.updates - update) as f64;
-            let line = format!(
-                "update {update}/{}  loss {smooth:.4}  {:.0} tokens/s  {left:.0} s left",
-                settings.updates,
-                tokens as f64 / seconds
-            );
-            eprint_line(&line);
-        }
-    })?;
+    pretrain(
+        &task,
+        &settings,
+        &arguments.out,
+        &engine,
+        &threads,
+        |progress| {
+            let PretrainProgress {
+                update,
+                loss,
+                tokens,
+            } = progress;
+            let smooth = recent.map_or(loss, |old: f64| 0.95 * old + 0.05 * loss);
+            recent = Some(smooth);
+            if update % every == 0 || update == settings.updates {
+                let seconds = start.elapsed().as_secs_f64();
+                let left = seconds / update as f64 * (settings.updates - update) as f64;
+                let line = format!(
+                    "update {update}/{}  loss {smooth:.4}  {:.0} tokens/s  {left:.0} s left",
+                    settings.updates,
+                    tokens as f64 / seconds
+                );
+                eprint_line(&line);
+            }
+        },
+    )?;
     eprintln!("wrote {}", arguments.out.display());
     Ok(ExitCode::SUCCESS)
 }

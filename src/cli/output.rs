@@ -47,14 +47,21 @@ pub(super) fn print_exact(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
-        .map_or_else(|error| Stopped::Write(error).outcome(), |()| Ok(ExitCode::SUCCESS))
+        .map_or_else(
+            |error| Stopped::Write(error).outcome(),
+            |()| Ok(ExitCode::SUCCESS),
+        )
 }
 
 /// Masks the message of a panic, which may quote a model or a task.
 pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();
-        let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
+        let trace = if trace.status() == BacktraceStatus::Captured {
+            format!("\n{trace}")
+        } else {
+            String::new()
+        };
         eprint_lines(&format!("grpo-tui crashed: {panic}{trace}"));
     }));
 }
@@ -91,7 +98,10 @@ pub(super) fn eprint_prompt(question: &str) {
 
 /// Prints an error. Further lines are indented, so that quoted text cannot look like a message of its own.
 pub(super) fn eprint_error(message: &str) {
-    eprint_lines(&format!("error: {}", message.trim_end().replace('\n', "\n  ")));
+    eprint_lines(&format!(
+        "error: {}",
+        message.trim_end().replace('\n', "\n  ")
+    ));
 }
 
 /// Redraws the current line of standard error; empty: clears it.
@@ -102,7 +112,9 @@ pub(super) fn redraw_line(line: &str) {
 
 fn write_error(text: &str) {
     let mut error = std::io::stderr().lock();
-    let _ = error.write_all(text.as_bytes()).and_then(|()| error.flush());
+    let _ = error
+        .write_all(text.as_bytes())
+        .and_then(|()| error.flush());
 }
 
 /// The reason that a command which writes incrementally ends early.
@@ -116,7 +128,9 @@ impl Stopped {
     pub(super) fn outcome(self) -> Outcome {
         match self {
             Self::Write(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-            Self::Write(error) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+            Self::Write(error) => Err(Failure::failed(format!(
+                "cannot write to standard output: {error}"
+            ))),
             Self::Work(failure) => Err(failure),
         }
     }
@@ -144,7 +158,11 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(json: bool) -> Self {
-        Self { to: BufWriter::new(std::io::stdout().lock()), json, drawn: 0 }
+        Self {
+            to: BufWriter::new(std::io::stdout().lock()),
+            json,
+            drawn: 0,
+        }
     }
 
     /// Draws a picture below the text, in place of the last one; its lines are the program's own, each shorter than the
@@ -152,7 +170,9 @@ impl Stream {
     #[cfg(feature = "view")]
     pub(super) fn draw(&mut self, picture: &[String]) -> std::io::Result<()> {
         self.erase()?;
-        picture.iter().try_for_each(|line| writeln!(self.to, "{line}"))?;
+        picture
+            .iter()
+            .try_for_each(|line| writeln!(self.to, "{line}"))?;
         self.drawn = picture.len();
         self.to.flush()
     }
@@ -170,7 +190,14 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         self.erase()?;
-        self.to.write_all(if self.json { visible_json(&text) } else { visible_lines(&text) }.as_bytes())?;
+        self.to.write_all(
+            if self.json {
+                visible_json(&text)
+            } else {
+                visible_lines(&text)
+            }
+            .as_bytes(),
+        )?;
         Ok(bytes.len())
     }
 

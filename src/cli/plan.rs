@@ -10,8 +10,9 @@ use crate::config::{ResolvedConfig, TrainConfig};
 use crate::format::{bytes, count, counted, duration, percent, percent_short};
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::plan::{
-    CompletionLengths, Difference, Disk, GpuMemory, Memory, ModelShape, Plan, Signal, SignalReport, SignalSettings,
-    StepShape, differences, disk, free_disk_bytes, gpu_memory, judge, time, trainable_parameters, unmeasured_time,
+    CompletionLengths, Difference, Disk, GpuMemory, Memory, ModelShape, Plan, Signal, SignalReport,
+    SignalSettings, StepShape, differences, disk, free_disk_bytes, gpu_memory, judge, time,
+    trainable_parameters, unmeasured_time,
 };
 use crate::run::{JobRequest, RunDirectory, RunFolders, SlurmJob, recorded_lengths, recorded_pace};
 use crate::secrets::visible;
@@ -32,12 +33,21 @@ pub(super) fn run(
     for task in input.tasks() {
         problems.extend(read_data(task)?);
     }
-    let gpus = if engine.device.is_cpu() { 0 } else { config.ranks };
-    eprint_line(&format!("loading {} and measuring it on this machine ...", config.base_model));
+    let gpus = if engine.device.is_cpu() {
+        0
+    } else {
+        config.ranks
+    };
+    eprint_line(&format!(
+        "loading {} and measuring it on this machine ...",
+        config.base_model
+    ));
     let candidate = match Candidate::load(&input.parts, config, run_folders, engine) {
         Err(TrainError::DoesNotFit(error)) => {
             if json {
-                print_json(serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()}))?;
+                print_json(
+                    serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()}),
+                )?;
             } else {
                 println!("{}", memory_lines(&error.memory, gpus).join("\n"));
             }
@@ -46,30 +56,58 @@ pub(super) fn run(
         result => result?,
     };
     let (speed, measured) = candidate.measure()?;
-    let signals = if sample { sampled(&candidate, config.completions_per_prompt)? } else { Vec::new() };
+    let signals = if sample {
+        sampled(&candidate, config.completions_per_prompt)?
+    } else {
+        Vec::new()
+    };
     let limit = config.max_completion_tokens;
     let completion_lengths = recorded_lengths(run_folders, task, &candidate.model_digest, limit)
         .or_else(|| {
-            let lengths: Vec<_> = signals.iter().flat_map(|signal| signal.lengths.clone()).collect();
+            let lengths: Vec<_> = signals
+                .iter()
+                .flat_map(|signal| signal.lengths.clone())
+                .collect();
             (!lengths.is_empty()).then(|| CompletionLengths::from_sample(&lengths, limit))
         })
         .unwrap_or(measured);
-    let (model, data) = (candidate.model_config(), completion_lengths.for_data(&candidate.data()));
+    let (model, data) = (
+        candidate.model_config(),
+        completion_lengths.for_data(&candidate.data()),
+    );
     let steps = config.steps_of_epochs(data.train_rows as u64);
     let device = &candidate.device;
-    let pace =
-        recorded_pace(run_folders, task, &candidate.model_digest, config, |_, device_of_run| device_of_run == device);
+    let pace = recorded_pace(
+        run_folders,
+        task,
+        &candidate.model_digest,
+        config,
+        |_, device_of_run| device_of_run == device,
+    );
     let names = input.parts.iter().map(|part| part.name.as_str());
-    let judged = signals.iter().map(|signal| judge(signal, &settings(config)));
+    let judged = signals
+        .iter()
+        .map(|signal| judge(signal, &settings(config)));
     let reports: Vec<(&str, SignalReport)> = names.zip(judged).collect();
-    let (memory, disk) =
-        (candidate.memory(), disk(model, config, &data, steps, free_disk_bytes(run_folders.for_new_runs())));
+    let (memory, disk) = (
+        candidate.memory(),
+        disk(
+            model,
+            config,
+            &data,
+            steps,
+            free_disk_bytes(run_folders.for_new_runs()),
+        ),
+    );
     let facts = Facts {
         data: Some(Ok(&problems)),
         embedded_model: preflight::embedded_model_note(input, config, run_folders),
         memory: Some(&memory),
         disk: Some(&disk),
-        signals: reports.iter().map(|(task, report)| (*task, report)).collect(),
+        signals: reports
+            .iter()
+            .map(|(task, report)| (*task, report))
+            .collect(),
     };
     let plan = Plan {
         task: task.clone(),
@@ -81,7 +119,15 @@ pub(super) fn run(
         data,
         completion_lengths,
         preflight: Preflight::for_run(config, &facts),
-        time: time(model, config, &data, steps, &speed, candidate.shape().recompute).including(pace, steps),
+        time: time(
+            model,
+            config,
+            &data,
+            steps,
+            &speed,
+            candidate.shape().recompute,
+        )
+        .including(pace, steps),
         memory,
         disk,
         differences: differences(config, &resolved.sources),
@@ -98,7 +144,11 @@ pub(super) fn run(
     }
     println!("{}", plan_text(&plan, resolved, candidate.shape(), gpus));
     for (task, report) in &reports {
-        let of_task = if task.is_empty() { String::new() } else { format!("task {task}, ") };
+        let of_task = if task.is_empty() {
+            String::new()
+        } else {
+            format!("task {task}, ")
+        };
         println!("\n{of_task}{}", signal_text(report));
     }
     Ok(ExitCode::SUCCESS)
@@ -128,15 +178,33 @@ impl PartitionPlan {
         run_folders: &RunFolders,
         request: &JobRequest,
     ) -> Result<Self, Failure> {
-        let config = TrainConfig { ranks: request.ranks, ..input.resolved.config.clone() };
+        let config = TrainConfig {
+            ranks: request.ranks,
+            ..input.resolved.config.clone()
+        };
         let located = ModelLocation::find(&config.base_model, run_folders)?;
         let digest = located.digest(run_folders)?;
-        let checked = check(&input.parts, &located.source(run_folders)?, &config, run_folders)?;
+        let checked = check(
+            &input.parts,
+            &located.source(run_folders)?,
+            &config,
+            run_folders,
+        )?;
         let memory = match request.gpus_per_node {
             0 => checked.cpu_memory(&config),
             _ => {
-                let gpu = GpuMemory { usable_bytes: 0, total_bytes: 0, number_bytes: 2 };
-                gpu_memory(&checked.model, &config, &checked.data, StepShape::for_config(&config), gpu)
+                let gpu = GpuMemory {
+                    usable_bytes: 0,
+                    total_bytes: 0,
+                    number_bytes: 2,
+                };
+                gpu_memory(
+                    &checked.model,
+                    &config,
+                    &checked.data,
+                    StepShape::for_config(&config),
+                    gpu,
+                )
             }
         };
         let is_there = |run: &RunDirectory, _: &str| {
@@ -151,9 +219,18 @@ impl PartitionPlan {
             steps: config.steps_of_epochs(checked.data.train_rows as u64),
             parameters: ModelShape::from_config(&checked.model).parameters,
             trainable: trainable_parameters(&checked.model, &config),
-            memory: Memory { machine_bytes: None, ..memory },
+            memory: Memory {
+                machine_bytes: None,
+                ..memory
+            },
             disk: checked.disk(&config, run_folders),
-            recorded_seconds_per_step: recorded_pace(run_folders, &input.name(), &digest, &config, is_there),
+            recorded_seconds_per_step: recorded_pace(
+                run_folders,
+                &input.name(),
+                &digest,
+                &config,
+                is_there,
+            ),
             gpus: request.nodes * request.gpus_per_node,
         })
     }
@@ -169,13 +246,19 @@ impl PartitionPlan {
         lines.extend(memory_lines(&self.memory, self.gpus));
         lines.push(unmeasured_time(self.recorded_seconds_per_step, self.steps));
         lines.push(disk_line(&self.disk, true));
-        lines.iter().map(|line| visible(line).into_owned()).collect()
+        lines
+            .iter()
+            .map(|line| visible(line).into_owned())
+            .collect()
     }
 }
 
 fn sampled(candidate: &Candidate, completions_per_prompt: usize) -> Result<Vec<Signal>, Failure> {
     let prompts = candidate.sampled_prompts(SAMPLED_PROMPTS);
-    eprintln!("sampling {} completions of {prompts} training prompts ...", prompts * completions_per_prompt);
+    eprintln!(
+        "sampling {} completions of {prompts} training prompts ...",
+        prompts * completions_per_prompt
+    );
     Ok(candidate.sample(SAMPLED_PROMPTS)?)
 }
 
@@ -196,12 +279,20 @@ fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape, gpus: usi
     }
     lines.push(String::new());
     lines.extend(time_lines(plan));
-    lines.extend([String::new(), disk_line(&plan.disk, plan.time.is_upper_bound), String::new()]);
+    lines.extend([
+        String::new(),
+        disk_line(&plan.disk, plan.time.is_upper_bound),
+        String::new(),
+    ]);
     lines.extend(preflight::lines(&plan.preflight));
     lines.push(String::new());
     lines.extend(difference_lines(&plan.differences));
     // Task values must not add lines.
-    lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
+    lines
+        .iter()
+        .map(|line| visible(line))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
@@ -224,19 +315,39 @@ fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
             data.train_rows,
             data.mean_prompt_tokens,
             data.longest_prompt_tokens,
-            if plan.time.is_upper_bound { "at most " } else { "" },
+            if plan.time.is_upper_bound {
+                "at most "
+            } else {
+                ""
+            },
             data.mean_completion_tokens
         ),
     ]
 }
 
-fn time_lines(Plan { time, completion_lengths, .. }: &Plan) -> Vec<String> {
+fn time_lines(
+    Plan {
+        time,
+        completion_lengths,
+        ..
+    }: &Plan,
+) -> Vec<String> {
     let step = time.seconds_per_step.max(1e-12);
     let part = |seconds: f64| format!("{} ({})", duration(seconds), percent_short(seconds / step));
-    let at_most = if time.is_upper_bound { "at most " } else { "about " };
+    let at_most = if time.is_upper_bound {
+        "at most "
+    } else {
+        "about "
+    };
     // The basis explains a bound, and qualifies an estimate.
-    let basis = format!("{} {}", if time.is_upper_bound { ":" } else { "," }, completion_lengths.described());
-    let least = time.lower_bound().map_or_else(String::new, |least| format!("; {least} with lengths as sampled"));
+    let basis = format!(
+        "{} {}",
+        if time.is_upper_bound { ":" } else { "," },
+        completion_lengths.described()
+    );
+    let least = time.lower_bound().map_or_else(String::new, |least| {
+        format!("; {least} with lengths as sampled")
+    });
     let lines = [
         format!("time, if all groups are mixed, {}:", time.basis()),
         format!("  total {}{basis}{least}", time.total()),
@@ -255,7 +366,10 @@ fn time_lines(Plan { time, completion_lengths, .. }: &Plan) -> Vec<String> {
             count(time.training_tokens as usize)
         ),
     ];
-    lines.into_iter().chain(time.sharding_text().map(|divided| format!("  {divided}"))).collect()
+    lines
+        .into_iter()
+        .chain(time.sharding_text().map(|divided| format!("  {divided}")))
+        .collect()
 }
 
 fn disk_line(disk: &Disk, is_upper_bound: bool) -> String {
@@ -267,18 +381,26 @@ fn disk_line(disk: &Disk, is_upper_bound: bool) -> String {
         bytes(disk.checkpoint_bytes),
         bytes(disk.rollouts_bytes),
         bytes(disk.evals_bytes),
-        disk.free_bytes.map_or_else(String::new, |free| format!("; {} free", bytes(free)))
+        disk.free_bytes
+            .map_or_else(String::new, |free| format!("; {} free", bytes(free)))
     )
 }
 
 fn difference_lines(differences: &[Difference]) -> Vec<String> {
-    let value = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let value = |value: &serde_json::Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
     let mut lines = vec!["changed from defaults:".to_owned()];
-    lines.extend(
-        differences
-            .iter()
-            .map(|difference| format!("  {} = {}  ({})", difference.key, value(&difference.value), difference.source)),
-    );
+    lines.extend(differences.iter().map(|difference| {
+        format!(
+            "  {} = {}  ({})",
+            difference.key,
+            value(&difference.value),
+            difference.source
+        )
+    }));
     if differences.is_empty() {
         lines.push("  nothing".to_owned());
     }
@@ -286,20 +408,39 @@ fn difference_lines(differences: &[Difference]) -> Vec<String> {
 }
 
 fn memory_lines(memory: &Memory, gpus: usize) -> Vec<String> {
-    let each = if gpus > 1 { format!(", on each of {gpus} GPUs") } else { String::new() };
-    let mut lines = vec![format!("memory at the longest prompts and completions{each}:")];
+    let each = if gpus > 1 {
+        format!(", on each of {gpus} GPUs")
+    } else {
+        String::new()
+    };
+    let mut lines = vec![format!(
+        "memory at the longest prompts and completions{each}:"
+    )];
     lines.extend(memory.parts.iter().map(|part| {
-        let line = format!("  {:44} {:>10}  {}", part.name, bytes(part.bytes), part.phase.label());
+        let line = format!(
+            "  {:44} {:>10}  {}",
+            part.name,
+            bytes(part.bytes),
+            part.phase.label()
+        );
         line.trim_end().to_owned()
     }));
     let machine = match memory.machine_bytes {
         None => String::new(),
         Some(machine) if machine >= memory.peak_bytes => {
-            format!(" of {} ({})", bytes(machine), percent_short(memory.peak_bytes as f64 / machine as f64))
+            format!(
+                " of {} ({})",
+                bytes(machine),
+                percent_short(memory.peak_bytes as f64 / machine as f64)
+            )
         }
         Some(machine) => format!(" of {}: it does not fit{}", bytes(machine), memory.remedy()),
     };
-    lines.push(format!("  {:44} {:>10}{machine}", "peak", bytes(memory.peak_bytes)));
+    lines.push(format!(
+        "  {:44} {:>10}{machine}",
+        "peak",
+        bytes(memory.peak_bytes)
+    ));
     if memory.peak_recomputed_bytes < memory.peak_bytes {
         lines.push(format!(
             "  {:44} {:>10}",
@@ -315,12 +456,23 @@ fn signal_text(report: &SignalReport) -> String {
         .other_group_sizes
         .iter()
         .map(|other| {
-            let estimate = if other.is_bound { "at most about" } else { "about" };
-            format!("{estimate} {} with {}", percent(other.informative), other.completions_per_prompt)
+            let estimate = if other.is_bound {
+                "at most about"
+            } else {
+                "about"
+            };
+            format!(
+                "{estimate} {} with {}",
+                percent(other.informative),
+                other.completions_per_prompt
+            )
         })
         .collect();
-    let failures: Vec<String> =
-        report.failures.iter().map(|(class, share)| format!("{class} {}", percent(*share))).collect();
+    let failures: Vec<String> = report
+        .failures
+        .iter()
+        .map(|(class, share)| format!("{class} {}", percent(*share)))
+        .collect();
     let mut lines = vec![
         format!(
             "learnability: {} prompts x {} completions of the base:",
@@ -344,9 +496,22 @@ fn signal_text(report: &SignalReport) -> String {
             percent(report.truncated),
             percent(report.think_leaks)
         ),
-        format!("  failures: {}", if failures.is_empty() { "none".to_owned() } else { failures.join(", ") }),
+        format!(
+            "  failures: {}",
+            if failures.is_empty() {
+                "none".to_owned()
+            } else {
+                failures.join(", ")
+            }
+        ),
         format!("{}: {}", report.advice.verdict.label(), report.advice.why),
     ];
-    lines.extend(report.advice.changes.iter().map(|change| format!("  - {change}")));
+    lines.extend(
+        report
+            .advice
+            .changes
+            .iter()
+            .map(|change| format!("  - {change}")),
+    );
     lines.join("\n")
 }

@@ -12,30 +12,65 @@ use crate::run::RunFolders;
 pub(super) const IGNORE_ERRORS: &str = "--ignore-preflight-errors";
 
 /// The note on the embedded model, if the run starts from one.
-pub(super) fn embedded_model_note(input: &RunInput, config: &TrainConfig, run_folders: &RunFolders) -> Option<String> {
+pub(super) fn embedded_model_note(
+    input: &RunInput,
+    config: &TrainConfig,
+    run_folders: &RunFolders,
+) -> Option<String> {
     let origin = ModelLocation::origin(&config.base_model, run_folders).ok()?;
-    let noted = input.parts.iter().find_map(|part| Some((&part.name, part.task.embedded_model_note(&origin)?)));
+    let noted = input
+        .parts
+        .iter()
+        .find_map(|part| Some((&part.name, part.task.embedded_model_note(&origin)?)));
     noted.map(|(name, note)| {
-        let task = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        let task = if name.is_empty() {
+            String::new()
+        } else {
+            format!("{name}: ")
+        };
         format!("{task}{note} (--model NAME)")
     })
 }
 
 /// Prints the warnings and what was not checked, unless `is_quiet`; refuses on errors, unless they are ignored.
-pub(super) fn gate(checked: &Preflight, ignore_errors: bool, is_quiet: bool) -> Result<(), Failure> {
-    let of = |severity| checked.findings.iter().filter(move |finding| finding.severity == severity);
+pub(super) fn gate(
+    checked: &Preflight,
+    ignore_errors: bool,
+    is_quiet: bool,
+) -> Result<(), Failure> {
+    let of = |severity| {
+        checked
+            .findings
+            .iter()
+            .filter(move |finding| finding.severity == severity)
+    };
     of(Severity::Warning)
         .filter(|_| !is_quiet)
         .for_each(|finding| eprint_line(&format!("warning: {}", finding.message)));
     let errors: Vec<&PreflightFinding> = of(Severity::Error).collect();
     if !errors.is_empty() && !ignore_errors {
-        let lines: Vec<&str> = errors.iter().map(|finding| finding.message.as_str()).collect();
-        return Err(Failure::failed(format!("{}\nto start anyway: {IGNORE_ERRORS}", lines.join("\n"))));
+        let lines: Vec<&str> = errors
+            .iter()
+            .map(|finding| finding.message.as_str())
+            .collect();
+        return Err(Failure::failed(format!(
+            "{}\nto start anyway: {IGNORE_ERRORS}",
+            lines.join("\n")
+        )));
     }
-    errors.iter().for_each(|finding| eprint_line(&format!("warning: ignored: {}", finding.message)));
-    checked.notes.iter().filter(|_| !is_quiet).for_each(|note| eprint_line(note));
+    errors
+        .iter()
+        .for_each(|finding| eprint_line(&format!("warning: ignored: {}", finding.message)));
+    checked
+        .notes
+        .iter()
+        .filter(|_| !is_quiet)
+        .for_each(|note| eprint_line(note));
     if !checked.not_checked.is_empty() && !is_quiet {
-        eprintln!("{} not checked: run with --plan --sample", titles(checked.not_checked.iter().copied()));
+        eprintln!(
+            "{} not checked: run with --plan --sample",
+            titles(checked.not_checked.iter().copied())
+        );
     }
     Ok(())
 }
@@ -43,22 +78,35 @@ pub(super) fn gate(checked: &Preflight, ignore_errors: bool, is_quiet: bool) -> 
 /// The lines of a plan.
 pub(super) fn lines(checked: &Preflight) -> Vec<String> {
     let summary = checked.summary();
-    let head = if summary.is_empty() { "nothing found".to_owned() } else { summary };
+    let head = if summary.is_empty() {
+        "nothing found".to_owned()
+    } else {
+        summary
+    };
     let mut lines = vec![format!("preflight: {head}")];
-    lines.extend(checked.findings.iter().map(|PreflightFinding { check, severity, message }| {
-        let severity = match severity {
-            Severity::Error => "error, train refuses to start",
-            Severity::Warning => "warning",
-        };
-        format!("  {severity}, {}: {message}", check.title())
-    }));
+    lines.extend(checked.findings.iter().map(
+        |PreflightFinding {
+             check,
+             severity,
+             message,
+         }| {
+            let severity = match severity {
+                Severity::Error => "error, train refuses to start",
+                Severity::Warning => "warning",
+            };
+            format!("  {severity}, {}: {message}", check.title())
+        },
+    ));
     lines.extend(checked.notes.iter().map(|note| format!("  {note}")));
     let passed = titles(checked.passed());
     if !passed.is_empty() {
         lines.push(format!("  passed: {passed}"));
     }
     if !checked.not_checked.is_empty() {
-        lines.push(format!("  {} not checked", titles(checked.not_checked.iter().copied())));
+        lines.push(format!(
+            "  {} not checked",
+            titles(checked.not_checked.iter().copied())
+        ));
     }
     lines
 }

@@ -31,14 +31,29 @@ struct Lines {
 
 impl Progress {
     pub(super) fn new(worker: &Worker) -> Self {
-        let lines = Lines { status: StatusLine::new(), start: Instant::now(), first_step: None, total_steps: 0 };
-        let (lines, is_over) = (Arc::new(Mutex::new(lines)), Arc::new(AtomicBool::new(false)));
+        let lines = Lines {
+            status: StatusLine::new(),
+            start: Instant::now(),
+            first_step: None,
+            total_steps: 0,
+        };
+        let (lines, is_over) = (
+            Arc::new(Mutex::new(lines)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (state, controls) = (worker.state(), worker.controls().clone());
         let (shared, ends) = (Arc::clone(&lines), Arc::clone(&is_over));
         let watch = move || watch(&state, &controls, &shared, &ends);
         // Without a thread there are the events.
-        let watcher = std::thread::Builder::new().name("progress".to_owned()).spawn(watch).ok();
-        Self { lines, is_over, watcher }
+        let watcher = std::thread::Builder::new()
+            .name("progress".to_owned())
+            .spawn(watch)
+            .ok();
+        Self {
+            lines,
+            is_over,
+            watcher,
+        }
     }
 
     pub(super) fn event(&mut self, event: &EventBody) {
@@ -118,7 +133,11 @@ fn stop_text(state: &State) -> String {
     let after = match &state.eval {
         Some(eval) => {
             let pace = eval_pace(eval);
-            format!("this eval ({}{}{pace})", eval_count(eval), if pace.is_empty() { "" } else { ", " })
+            format!(
+                "this eval ({}{}{pace})",
+                eval_count(eval),
+                if pace.is_empty() { "" } else { ", " }
+            )
         }
         None if state.status == Status::Starting => "the model is loaded".to_owned(),
         None => format!("the current step ({} done), with a checkpoint", state.step),
@@ -155,6 +174,9 @@ mod tests {
             state(Status::Running, 3, None),
             "stopping after the current step (3 done), with a checkpoint; again: stops now",
         );
-        check(state(Status::Starting, 0, None), "stopping after the model is loaded; again: stops now");
+        check(
+            state(Status::Starting, 0, None),
+            "stopping after the model is loaded; again: stops now",
+        );
     }
 }

@@ -27,7 +27,14 @@ pub(super) struct Bar {
 impl Bar {
     pub(super) fn new(verb: &'static str, name: &str, skipped_bytes: u64) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
-        Self { verb, name: name.to_owned(), start: Instant::now(), skipped_bytes, drawn: None, on_terminal }
+        Self {
+            verb,
+            name: name.to_owned(),
+            start: Instant::now(),
+            skipped_bytes,
+            drawn: None,
+            on_terminal,
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -43,17 +50,30 @@ impl Bar {
             return;
         }
         self.drawn = Some(now);
-        redraw_line(&line(self.verb, &self.name, done_bytes, total_bytes, self.speed(done_bytes)));
+        redraw_line(&line(
+            self.verb,
+            &self.name,
+            done_bytes,
+            total_bytes,
+            self.speed(done_bytes),
+        ));
     }
 
     /// Prints the final line, unless the work was short.
     pub(super) fn finish(&mut self, done_bytes: u64) {
         if self.start.elapsed() >= SHOW_DELAY {
             let seconds = self.start.elapsed().as_secs_f64();
-            let (read, speed) =
-                (bytes(done_bytes.saturating_sub(self.skipped_bytes)), bytes(self.speed(done_bytes) as u64));
+            let (read, speed) = (
+                bytes(done_bytes.saturating_sub(self.skipped_bytes)),
+                bytes(self.speed(done_bytes) as u64),
+            );
             self.clear();
-            eprint_line(&format!("{} {}: {read} in {}, {speed}/s", self.verb, self.name, duration(seconds)));
+            eprint_line(&format!(
+                "{} {}: {read} in {}, {speed}/s",
+                self.verb,
+                self.name,
+                duration(seconds)
+            ));
         }
         self.drawn = None;
     }
@@ -66,12 +86,23 @@ impl Bar {
     }
 
     fn speed(&self, done_bytes: u64) -> f64 {
-        done_bytes.saturating_sub(self.skipped_bytes) as f64 / self.start.elapsed().as_secs_f64().max(1e-3)
+        done_bytes.saturating_sub(self.skipped_bytes) as f64
+            / self.start.elapsed().as_secs_f64().max(1e-3)
     }
 }
 
-fn line(verb: &str, name: &str, done_bytes: u64, total_bytes: u64, bytes_per_second: f64) -> String {
-    let share = if total_bytes == 0 { 1.0 } else { (done_bytes as f64 / total_bytes as f64).min(1.0) };
+fn line(
+    verb: &str,
+    name: &str,
+    done_bytes: u64,
+    total_bytes: u64,
+    bytes_per_second: f64,
+) -> String {
+    let share = if total_bytes == 0 {
+        1.0
+    } else {
+        (done_bytes as f64 / total_bytes as f64).min(1.0)
+    };
     let filled = (share * WIDTH as f64) as usize;
     let seconds = total_bytes.saturating_sub(done_bytes) as f64 / bytes_per_second.max(1.0);
     let bar = format!("{}{}", "#".repeat(filled), ".".repeat(WIDTH - filled));
@@ -87,7 +118,9 @@ fn line(verb: &str, name: &str, done_bytes: u64, total_bytes: u64, bytes_per_sec
 pub(super) fn show_loading() {
     let bar = std::sync::Mutex::new(None);
     crate::model::watch_loading(move |loading| {
-        let mut bar = bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut bar = bar
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let current = match bar.as_mut() {
             Some(current) if Bar::name(current) == loading.model => current,
             _ => bar.insert(Bar::new("loading", loading.model, 0)),
@@ -106,7 +139,9 @@ mod tests {
 
     #[test]
     fn a_line_says_how_far_it_is_and_how_long_it_takes() {
-        let check = |done, total, speed, expected: &str| assert_eq!(line("loading", "m", done, total, speed), expected);
+        let check = |done, total, speed, expected: &str| {
+            assert_eq!(line("loading", "m", done, total, speed), expected)
+        };
         check(
             0,
             16_000_000_000,
@@ -119,8 +154,18 @@ mod tests {
             500_000.0,
             "loading m [###############...............]  50% of 3.00 MB, 500 kB/s, 3.0 s left",
         );
-        check(7, 7, 7.0, "loading m [##############################] 100% of 7 B, 7 B/s, 0.0 s left");
+        check(
+            7,
+            7,
+            7.0,
+            "loading m [##############################] 100% of 7 B, 7 B/s, 0.0 s left",
+        );
         // An empty file is complete.
-        check(0, 0, 0.0, "loading m [##############################] 100% of 0 B, 0 B/s, 0.0 s left");
+        check(
+            0,
+            0,
+            0.0,
+            "loading m [##############################] 100% of 0 B, 0 B/s, 0.0 s left",
+        );
     }
 }

@@ -37,7 +37,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 pub(super) fn launched(placement: &Placement, runs: &Path, device: &Device) -> Outcome {
     ignore_stop_signals()?;
     let ranks = placement.follow(runs, uuid(device))?;
-    let Some(ordinal) = device.ordinal() else { return follow(ranks, || Ok(Engine::cpu())) };
+    let Some(ordinal) = device.ordinal() else {
+        return follow(ranks, || Ok(Engine::cpu()));
+    };
     let is_lost = ranks.loss();
     match wait_for_one(std::slice::from_ref(device), is_lost)? {
         Some(_slot) => follow(ranks, || Ok(Engine::gpu(ordinal)?)),
@@ -46,11 +48,16 @@ pub(super) fn launched(placement: &Placement, runs: &Path, device: &Device) -> O
 }
 
 /// The device of a launcher's rank: with several GPUs a host the one of its local number.
-pub(super) fn device_of(placement: &Placement, asked: &DeviceChoice) -> Result<DeviceChoice, Failure> {
+pub(super) fn device_of(
+    placement: &Placement,
+    asked: &DeviceChoice,
+) -> Result<DeviceChoice, Failure> {
     match (asked, Engine::gpus()) {
         (DeviceChoice::Any, shown @ 1..) => Ok(DeviceChoice::Gpus(vec![placement.gpu(shown)?])),
         (DeviceChoice::Gpus(gpus), _) if placement.here > 1 || gpus.len() > 1 => {
-            Err(Failure::usage("--gpu, --gpus: each rank of a launcher takes its own GPU: omit the option"))
+            Err(Failure::usage(
+                "--gpu, --gpus: each rank of a launcher takes its own GPU: omit the option",
+            ))
         }
         _ => Ok(asked.clone()),
     }

@@ -32,19 +32,38 @@ impl Rows {
             )));
         }
         let file = File::open(path).map_err(|error| Failure::failed(format!("{on}: {error}")))?;
-        Ok(Self { set: on.to_owned(), label: on.to_owned(), rows: dataset::load_from(on, BufReader::new(file))? })
+        Ok(Self {
+            set: on.to_owned(),
+            label: on.to_owned(),
+            rows: dataset::load_from(on, BufReader::new(file))?,
+        })
     }
 
     pub(super) fn from_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
         let rows = dataset::load(task, set)?;
-        let label = task.set_file(set).map_or_else(String::new, |file| task.label(file));
-        Ok(Self { set: set.name().to_owned(), label, rows })
+        let label = task
+            .set_file(set)
+            .map_or_else(String::new, |file| task.label(file));
+        Ok(Self {
+            set: set.name().to_owned(),
+            label,
+            rows,
+        })
     }
 
     /// The rows for which `condition` holds.
     pub(super) fn only(&self, condition: impl Fn(&PromptRow) -> bool) -> Self {
-        let rows = self.rows.iter().filter(|row| condition(row)).cloned().collect();
-        Self { set: self.set.clone(), label: self.label.clone(), rows }
+        let rows = self
+            .rows
+            .iter()
+            .filter(|row| condition(row))
+            .cloned()
+            .collect();
+        Self {
+            set: self.set.clone(),
+            label: self.label.clone(),
+            rows,
+        }
     }
 }
 

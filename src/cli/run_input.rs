@@ -24,7 +24,10 @@ impl RunInput {
 
     /// The name of the task, or the names of several.
     pub(super) fn name(&self) -> String {
-        self.tasks().map(|task| task.name.as_str()).collect::<Vec<_>>().join("+")
+        self.tasks()
+            .map(|task| task.name.as_str())
+            .collect::<Vec<_>>()
+            .join("+")
     }
 
     /// The files that a run freezes, with their paths there.
@@ -32,7 +35,13 @@ impl RunInput {
         let mut found = Vec::new();
         for TaskPart { name, task, .. } in &self.parts {
             let files = files_with_checks(task)?.into_iter();
-            let inside = |file: String| if name.is_empty() { file } else { format!("{name}/{file}") };
+            let inside = |file: String| {
+                if name.is_empty() {
+                    file
+                } else {
+                    format!("{name}/{file}")
+                }
+            };
             found.extend(files.map(|(file, bytes)| (inside(file), bytes)));
         }
         Ok(found)

@@ -19,8 +19,8 @@ use crate::eval::requests;
 use crate::files::failpoint;
 use crate::format::{amount, duration};
 use crate::policy::{
-    Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, Question, SAMPLE_STEP, ScoredTask, ToolTurn, Turn,
-    Watcher, prepare_rows,
+    Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, Question, SAMPLE_STEP,
+    ScoredTask, ToolTurn, Turn, Watcher, prepare_rows,
 };
 use crate::report::{chain_counts, chain_text};
 use crate::rollout::{Sampling, StopReason, ThinkingLimit, ThreadPool};
@@ -82,35 +82,72 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let requested_rows = requested_rows(&arguments, &task)?;
-    if [ENDPOINT, CONSTRAINED].iter().any(|prefix| arguments.model.starts_with(prefix)) {
-        let message = format!("--model {}: only `eval` takes endpoints and constrained models", arguments.model);
+    if [ENDPOINT, CONSTRAINED]
+        .iter()
+        .any(|prefix| arguments.model.starts_with(prefix))
+    {
+        let message = format!(
+            "--model {}: only `eval` takes endpoints and constrained models",
+            arguments.model
+        );
         return Err(Failure::usage(message));
     }
-    let (name, is_trained) =
-        if arguments.base { base_of(&arguments.model, &run_folders)? } else { (arguments.model.clone(), true) };
+    let (name, is_trained) = if arguments.base {
+        base_of(&arguments.model, &run_folders)?
+    } else {
+        (arguments.model.clone(), true)
+    };
     if arguments.worker {
         let (arguments, task, run_folders) = (&arguments, &task, &run_folders);
-        let client = loaded_model::Client { arguments, task, model: &name, is_trained, run_folders };
+        let client = loaded_model::Client {
+            arguments,
+            task,
+            model: &name,
+            is_trained,
+            run_folders,
+        };
         return client.sample(requested_rows);
     }
     let target = Target::find(&name, &task, &run_folders, None)?;
     let engine = arguments.device.engine()?;
     let threads = ThreadPool::for_engine(&engine, arguments.threads)?;
     let own = common_limit(std::slice::from_ref(&target));
-    let limit = arguments.max_completion_tokens.map_or(own.completion_tokens, |limit| limit as usize);
+    let limit = arguments
+        .max_completion_tokens
+        .map_or(own.completion_tokens, |limit| limit as usize);
     let (model, tokenizer) = target.load(&run_folders, &engine)?;
     let task = for_model(&task, &tokenizer);
     let scorer = Scorer::new(&task)?;
     let (lengths, mut prompts) = (lengths(&model, limit), Vec::new());
     for rows in requested_rows {
-        prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths)?);
+        prompts.extend(prepare_rows(
+            &task,
+            &rows.label,
+            rows.rows,
+            &tokenizer,
+            lengths,
+        )?);
     }
     let n = arguments.n as usize;
-    let version = if is_trained { PolicyVersion::Trained } else { PolicyVersion::Base };
+    let version = if is_trained {
+        PolicyVersion::Trained
+    } else {
+        PolicyVersion::Base
+    };
     let policy = Policy::new(engine, model, tokenizer, threads);
-    let thinking = own.thinking.map(|budget| ThinkingLimit::new(&policy.tokenizer, budget)).transpose()?;
-    let sampling =
-        Sampling { thinking, ..Sampling::new(&policy.tokenizer, arguments.temperature, limit, arguments.seed) };
+    let thinking = own
+        .thinking
+        .map(|budget| ThinkingLimit::new(&policy.tokenizer, budget))
+        .transpose()?;
+    let sampling = Sampling {
+        thinking,
+        ..Sampling::new(
+            &policy.tokenizer,
+            arguments.temperature,
+            limit,
+            arguments.seed,
+        )
+    };
     let mut stream = SampleStream {
         prompts: &prompts,
         completions: n,
@@ -122,9 +159,18 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         printed: Ok(ExitCode::SUCCESS),
     };
     let asked = prompts.iter().zip(requests(&prompts, SAMPLE_STEP, n));
-    let questions: Vec<_> = asked.map(|(prompt, request)| Question { prompt, request }).collect();
-    let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: lengths.prompt_limit() }];
-    let settings = ConverseSettings { max_turns: 1, ..ConverseSettings::new(&tasks, version, &sampling) };
+    let questions: Vec<_> = asked
+        .map(|(prompt, request)| Question { prompt, request })
+        .collect();
+    let tasks = [ScoredTask {
+        task: &task,
+        scorer: &scorer,
+        max_prompt_tokens: lengths.prompt_limit(),
+    }];
+    let settings = ConverseSettings {
+        max_turns: 1,
+        ..ConverseSettings::new(&tasks, version, &sampling)
+    };
     let sampled = policy.converse(&questions, &settings, Some(&mut stream));
     stream.line.end();
     sampled?;
@@ -154,23 +200,41 @@ impl SampleStream<'_> {
     fn print_next(&mut self, conversations: impl Iterator<Item = Conversation>) -> Outcome {
         let prompt = &self.prompts[self.next];
         let mut texts = Vec::new();
-        for (sample, scored) in conversations.flat_map(|conversation| conversation.turns).enumerate() {
+        for (sample, scored) in conversations
+            .flat_map(|conversation| conversation.turns)
+            .enumerate()
+        {
             texts.push(match self.json {
                 true => document(&scored.into_sampled(&prompt.row.id, sample)?).to_string(),
                 false => completion_text(sample, &scored),
             });
         }
         self.line.clear();
-        if self.json { print_json(texts.join("\n")) } else { print(&(heading(prompt) + &texts.concat())) }
+        if self.json {
+            print_json(texts.join("\n"))
+        } else {
+            print(&(heading(prompt) + &texts.concat()))
+        }
     }
 }
 
 impl Watcher for SampleStream<'_> {
     fn on_end(&mut self, prompt: usize, sample: usize, conversation: &Conversation) {
         failpoint("sample.end", "");
-        self.ended.entry(prompt).or_default().insert(sample, conversation.clone());
-        while self.ended.get(&self.next).is_some_and(|ended| ended.len() == self.completions) {
-            let conversations = self.ended.remove(&self.next).unwrap_or_default().into_values();
+        self.ended
+            .entry(prompt)
+            .or_default()
+            .insert(sample, conversation.clone());
+        while self
+            .ended
+            .get(&self.next)
+            .is_some_and(|ended| ended.len() == self.completions)
+        {
+            let conversations = self
+                .ended
+                .remove(&self.next)
+                .unwrap_or_default()
+                .into_values();
             if self.printed.is_ok() {
                 self.printed = self.print_next(conversations);
             }
@@ -179,7 +243,12 @@ impl Watcher for SampleStream<'_> {
         let (count, all) = (self.count(), self.prompts.len() * self.completions);
         let rate = count as f64 / self.begun.elapsed().as_secs_f64();
         let left = duration((all - count) as f64 / rate);
-        self.line.show(|| format!("sampled {count} of {all} completions, {}/s, {left} left", amount(rate)));
+        self.line.show(|| {
+            format!(
+                "sampled {count} of {all} completions, {}/s, {left} left",
+                amount(rate)
+            )
+        });
     }
 }
 
@@ -191,9 +260,9 @@ fn base_of(model: &str, run_folders: &RunFolders) -> Result<(String, bool), Fail
             Ok((run.file().config.base_model.clone(), true))
         }
         ModelLocation::Run { .. } | ModelLocation::Adapter(_) => Ok((model.to_owned(), false)),
-        ModelLocation::Model(_) => {
-            Err(Failure::usage(format!("--base: {model} is neither a run nor an adapter, so it has no base")))
-        }
+        ModelLocation::Model(_) => Err(Failure::usage(format!(
+            "--base: {model} is neither a run nor an adapter, so it has no base"
+        ))),
     }
 }
 
@@ -202,12 +271,17 @@ fn requested_rows(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failu
     if let Some(on) = &arguments.on {
         return Ok(vec![Rows::on(task, on)?]);
     }
-    let sets =
-        [PromptSet::Eval, PromptSet::Test, PromptSet::Train].into_iter().filter(|set| task.set_file(*set).is_some());
-    let sets: Vec<Rows> = if arguments.prompts.is_empty() { sets.take(1).collect() } else { sets.collect::<Vec<_>>() }
+    let sets = [PromptSet::Eval, PromptSet::Test, PromptSet::Train]
         .into_iter()
-        .map(|set| Rows::from_set(task, set))
-        .collect::<Result<_, _>>()?;
+        .filter(|set| task.set_file(*set).is_some());
+    let sets: Vec<Rows> = if arguments.prompts.is_empty() {
+        sets.take(1).collect()
+    } else {
+        sets.collect::<Vec<_>>()
+    }
+    .into_iter()
+    .map(|set| Rows::from_set(task, set))
+    .collect::<Result<_, _>>()?;
     let Some(first) = sets.first() else {
         return Err(Failure::usage(format!(
             "{} has no prompts; give a file of prompt rows with --on FILE",
@@ -218,17 +292,27 @@ fn requested_rows(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failu
         return Ok(vec![first.only(|row| row.line == first.rows[0].line)]);
     }
     let find = |id: &String| {
-        let found = sets.iter().find(|rows| rows.rows.iter().any(|row| row.id == *id));
-        found.map(|rows| rows.only(|row| row.id == *id)).ok_or_else(|| no_such_prompt(id, &sets))
+        let found = sets
+            .iter()
+            .find(|rows| rows.rows.iter().any(|row| row.id == *id));
+        found
+            .map(|rows| rows.only(|row| row.id == *id))
+            .ok_or_else(|| no_such_prompt(id, &sets))
     };
     arguments.prompts.iter().map(find).collect()
 }
 
 fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
-    let ids = sets.iter().flat_map(|rows| &rows.rows).map(|row| row.id.as_str());
+    let ids = sets
+        .iter()
+        .flat_map(|rows| &rows.rows)
+        .map(|row| row.id.as_str());
     let files: Vec<&str> = sets.iter().map(|rows| rows.label.as_str()).collect();
     let advice = crate::format::did_you_mean(id, ids);
-    Failure::usage(format!("--prompt {id}: no prompt with that id in {}{advice}", files.join(", ")))
+    Failure::usage(format!(
+        "--prompt {id}: no prompt with that id in {}{advice}",
+        files.join(", ")
+    ))
 }
 
 fn document(completion: &SampledCompletion) -> Value {
@@ -249,15 +333,26 @@ fn document(completion: &SampledCompletion) -> Value {
     });
     if let (Value::Object(value), Value::Object(score)) = (&mut value, score) {
         value.extend(chain.iter().map(|chain| ("chain".to_owned(), json!(chain))));
-        value.extend((!call_seconds.is_empty()).then(|| ("call_seconds".to_owned(), json!(call_seconds))));
+        value.extend(
+            (!call_seconds.is_empty()).then(|| ("call_seconds".to_owned(), json!(call_seconds))),
+        );
         value.extend(score.clone());
     }
     value
 }
 
 fn heading(prompt: &Prompt) -> String {
-    let last = prompt.row.messages.last().map(|message| message.content.trim_end()).unwrap_or_default();
-    format!("--- {} ({} tokens)\n{last}\n\n", visible(&prompt.row.id), prompt.token_ids.len())
+    let last = prompt
+        .row
+        .messages
+        .last()
+        .map(|message| message.content.trim_end())
+        .unwrap_or_default();
+    format!(
+        "--- {} ({} tokens)\n{last}\n\n",
+        visible(&prompt.row.id),
+        prompt.token_ids.len()
+    )
 }
 
 /// What was said on the way to an answer, the calls with their replies, and why it ended.
@@ -273,7 +368,12 @@ fn tool_text(tools: &ToolTurn) -> String {
 }
 
 fn completion_text(sample: usize, scored: &Turn) -> String {
-    let Turn { completion, text, score, .. } = scored;
+    let Turn {
+        completion,
+        text,
+        score,
+        ..
+    } = scored;
     let truncated = match completion.stop {
         StopReason::Length => ", truncated",
         StopReason::Thinking => ", truncated while thinking",
@@ -281,8 +381,15 @@ fn completion_text(sample: usize, scored: &Turn) -> String {
         _ => "",
     };
     let why = score::why(score);
-    let why = if why.is_empty() { why } else { format!("  {why}") };
-    let (tokens, steps) = (scored.sampled_tokens(), scored.tools.as_ref().map(tool_text).unwrap_or_default());
+    let why = if why.is_empty() {
+        why
+    } else {
+        format!("  {why}")
+    };
+    let (tokens, steps) = (
+        scored.sampled_tokens(),
+        scored.tools.as_ref().map(tool_text).unwrap_or_default(),
+    );
     format!(
         "[{}] {}  reward {}  {tokens} tokens{truncated}{why}\n{steps}{text}\n\n",
         sample + 1,

@@ -12,7 +12,9 @@ use super::{Failure, Outcome};
 use crate::dataset::import::{Format, parquet_lines};
 use crate::dataset::{self, NumberedLine, PromptRow};
 use crate::format::percent;
-use crate::score::{CompletionLine, FailureClass, LineWork, Score, Scorer, Task, Tier, score_stream};
+use crate::score::{
+    CompletionLine, FailureClass, LineWork, Score, Scorer, Task, Tier, score_stream,
+};
 use crate::secrets::visible;
 use crate::task::PromptSet;
 
@@ -45,28 +47,45 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let (label, lines) = open(&task, arguments.completions.as_deref())?;
-    let rows = Rows { task: &task, by_id: OnceLock::new(), by_prompt: Mutex::new(HashMap::new()) };
+    let rows = Rows {
+        task: &task,
+        by_id: OnceLock::new(),
+        by_prompt: Mutex::new(HashMap::new()),
+    };
     let mut output = Stream::new(arguments.json);
     let mut summary = Summary::default();
     let is_json = arguments.json;
     let work = LineWork {
         read: |line: NumberedLine| {
-            let (number, bytes) =
-                line.map_err(|(number, problem)| Failure::failed(format!("{label} line {number}: {problem}")))?;
+            let (number, bytes) = line.map_err(|(number, problem)| {
+                Failure::failed(format!("{label} line {number}: {problem}"))
+            })?;
             Ok::<_, Stopped>(read_item(&label, number, &bytes, &rows)?)
         },
-        asked: |item: &Item| -> (&str, Option<&PromptRow>) { (&item.completion, item.row.as_deref()) },
+        asked: |item: &Item| -> (&str, Option<&PromptRow>) {
+            (&item.completion, item.row.as_deref())
+        },
         write: |item: Item, mut score: Score| {
             if let (Some(id), None) = (&item.prompt_id, &item.row) {
-                score.warnings.push(format!("unknown prompt_id {id:?}: no expected answer to compare with"));
+                score.warnings.push(format!(
+                    "unknown prompt_id {id:?}: no expected answer to compare with"
+                ));
             }
-            let line = if is_json { serde_json::to_string(&score) } else { Ok(table_line(&item, &score)) };
+            let line = if is_json {
+                serde_json::to_string(&score)
+            } else {
+                Ok(table_line(&item, &score))
+            };
             (score, line)
         },
     };
     let done = score_stream(&scorer, lines, &work, |(score, line)| {
         if summary.is_empty() && !is_json {
-            writeln!(output, "{:>5}  {:<14} {:<10} {:>6}  {:<5}  why", "line", "prompt", "tier", "reward", "exact")?;
+            writeln!(
+                output,
+                "{:>5}  {:<14} {:<10} {:>6}  {:<5}  why",
+                "line", "prompt", "tier", "reward", "exact"
+            )?;
         }
         summary.add(&score);
         Ok(output.write_all((line.map_err(io::Error::from)? + "\n").as_bytes())?)
@@ -75,7 +94,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         if !arguments.json {
             summary.write(&mut output)?;
             if scorer.counts_tokens() {
-                writeln!(output, "  {:<28} not known of a text: left out of these rewards", "length in tokens")?;
+                writeln!(
+                    output,
+                    "  {:<28} not known of a text: left out of these rewards",
+                    "length in tokens"
+                )?;
             }
         }
         Ok(output.flush()?)
@@ -101,13 +124,18 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
     let lines = |reader: Box<dyn BufRead>| -> Lines { Box::new(dataset::read_lines(reader)) };
     match (file, &task.prompts.completions) {
-        (Some("-"), _) => Ok(("standard input".to_owned(), lines(Box::new(BufReader::new(io::stdin()))))),
+        (Some("-"), _) => Ok((
+            "standard input".to_owned(),
+            lines(Box::new(BufReader::new(io::stdin()))),
+        )),
         (Some(path), _) => {
-            let file = File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;
+            let file =
+                File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;
             let lines = match Format::from_path(Path::new(path)) {
-                Some(Format::Parquet) => {
-                    Box::new(parquet_lines(file).map_err(|problem| Failure::failed(format!("{path}: {problem}")))?)
-                }
+                Some(Format::Parquet) => Box::new(
+                    parquet_lines(file)
+                        .map_err(|problem| Failure::failed(format!("{path}: {problem}")))?,
+                ),
                 _ => lines(Box::new(BufReader::with_capacity(1 << 16, file))),
             };
             Ok((path.to_owned(), lines))
@@ -121,15 +149,24 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
 }
 
 fn read_item(label: &str, line: usize, text: &[u8], rows: &Rows<'_>) -> Result<Item, Failure> {
-    let CompletionLine { completion, prompt_id, prompt } =
-        CompletionLine::read(text).map_err(|problem| Failure::failed(format!("{label} line {line}: {problem}")))?;
+    let CompletionLine {
+        completion,
+        prompt_id,
+        prompt,
+    } = CompletionLine::read(text)
+        .map_err(|problem| Failure::failed(format!("{label} line {line}: {problem}")))?;
     let row = match (&prompt_id, prompt) {
         (Some(id), _) => rows.find(id)?,
         (None, Some(prompt)) => rows.asked_by(prompt)?,
         (None, None) => None,
     };
     let prompt_id = prompt_id.or_else(|| row.as_ref().map(|row| row.id.clone()));
-    Ok(Item { completion, prompt_id, row, line })
+    Ok(Item {
+        completion,
+        prompt_id,
+        row,
+        line,
+    })
 }
 
 type Row = Arc<PromptRow>;
@@ -146,12 +183,18 @@ struct Rows<'t> {
 impl Rows<'_> {
     /// The row whose last message is in a prompt; of several the one with the longest, and none where two are alike.
     fn asked_by(&self, prompt: String) -> Result<Option<Row>, Failure> {
-        let known = || self.by_prompt.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || {
+            self.by_prompt
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
         if let Some(known) = known().get(&prompt) {
             return Ok(known.clone());
         }
         let asks = |row: &&Row| {
-            row.messages.last().is_some_and(|turn| !turn.content.is_empty() && prompt.contains(&turn.content))
+            row.messages
+                .last()
+                .is_some_and(|turn| !turn.content.is_empty() && prompt.contains(&turn.content))
         };
         let length = |row: &Row| row.messages.last().map_or(0, |turn| turn.content.len());
         let mut found: Vec<_> = self.by_id()?.values().filter(asks).cloned().collect();
@@ -169,7 +212,10 @@ impl Rows<'_> {
     fn by_id(&self) -> Result<&HashMap<String, Row>, Failure> {
         let read = || {
             let mut by_id = HashMap::new();
-            for set in PromptSet::ALL.into_iter().filter(|set| self.task.set_file(*set).is_some()) {
+            for set in PromptSet::ALL
+                .into_iter()
+                .filter(|set| self.task.set_file(*set).is_some())
+            {
                 let rows = dataset::load(self.task, set).map_err(|error| error.to_string())?;
                 // Completions of later turns name them, `ID/2`.
                 for row in rows.into_iter().flat_map(|row| row.all_turns(|_, _| None)) {
@@ -178,24 +224,59 @@ impl Rows<'_> {
             }
             Ok(by_id)
         };
-        self.by_id.get_or_init(read).as_ref().map_err(|why: &String| Failure::failed(why.as_str()))
+        self.by_id
+            .get_or_init(read)
+            .as_ref()
+            .map_err(|why: &String| Failure::failed(why.as_str()))
     }
 }
 
 fn table_line(item: &Item, score: &Score) -> String {
-    let exact = score.exact.map_or("", |exact| if exact { "yes" } else { "no" });
+    let exact = score
+        .exact
+        .map_or("", |exact| if exact { "yes" } else { "no" });
     let id = visible(item.prompt_id.as_deref().unwrap_or(""));
-    let (line, prompt, tier, reward) = (item.line, short(&id, 14), score.outcome(), score.reward_text());
-    format!("{line:>5}  {prompt:<14} {tier:<10} {reward:>6}  {exact:<5}  {}", why(score)).trim_end().to_owned()
+    let (line, prompt, tier, reward) = (
+        item.line,
+        short(&id, 14),
+        score.outcome(),
+        score.reward_text(),
+    );
+    format!(
+        "{line:>5}  {prompt:<14} {tier:<10} {reward:>6}  {exact:<5}  {}",
+        why(score)
+    )
+    .trim_end()
+    .to_owned()
 }
 
 /// The first error with its position, else the fields that differ, else the first warning.
 pub(super) fn why(score: &Score) -> String {
-    let more = |count: usize| if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+    let more = |count: usize| {
+        if count > 1 {
+            format!(" (and {} more)", count - 1)
+        } else {
+            String::new()
+        }
+    };
     let why = if let Some(first) = score.errors.first() {
-        let whole = if first.instance_path.is_empty() { String::new() } else { format!("{}: ", first.instance_path) };
-        let passes = if score.tolerant && score.tier != Tier::Valid { ", valid after unwrapping" } else { "" };
-        format!("{}:{} {whole}{}{passes}{}", first.line, first.column, first.message, more(score.errors.len()))
+        let whole = if first.instance_path.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", first.instance_path)
+        };
+        let passes = if score.tolerant && score.tier != Tier::Valid {
+            ", valid after unwrapping"
+        } else {
+            ""
+        };
+        format!(
+            "{}:{} {whole}{}{passes}{}",
+            first.line,
+            first.column,
+            first.message,
+            more(score.errors.len())
+        )
     } else {
         let differ: Vec<&str> = score
             .fields
@@ -205,7 +286,11 @@ pub(super) fn why(score: &Score) -> String {
             .map(|(name, _)| name)
             .collect();
         let warning = || score.warnings.first().cloned().unwrap_or_default();
-        if differ.is_empty() { warning() } else { format!("mismatch: {}", differ.join(", ")) }
+        if differ.is_empty() {
+            warning()
+        } else {
+            format!("mismatch: {}", differ.join(", "))
+        }
     };
     visible(&why).into_owned()
 }
@@ -236,8 +321,10 @@ impl Summary {
         }
         if score.is_error() {
             self.errors += 1;
-            self.first_error =
-                self.first_error.take().or_else(|| score.errors.first().map(|reason| reason.message.clone()));
+            self.first_error = self
+                .first_error
+                .take()
+                .or_else(|| score.errors.first().map(|reason| reason.message.clone()));
             return;
         }
         self.count += 1;
@@ -250,23 +337,44 @@ impl Summary {
 
     fn write(&self, output: &mut impl Write) -> io::Result<()> {
         if self.errors > 0 {
-            writeln!(output, "\n{} completions not scored: the scorer failed", self.errors)?;
+            writeln!(
+                output,
+                "\n{} completions not scored: the scorer failed",
+                self.errors
+            )?;
         }
         if self.count == 0 {
             return Ok(());
         }
         let share = |part: usize| format!("{part} ({})", percent(part as f64 / self.count as f64));
         let tier = |tier: Tier| share(self.tiers.get(&tier).copied().unwrap_or(0));
-        writeln!(output, "\n{} completions, mean reward {:.3}", self.count, self.reward / self.count as f64)?;
+        writeln!(
+            output,
+            "\n{} completions, mean reward {:.3}",
+            self.count,
+            self.reward / self.count as f64
+        )?;
         for name in Tier::ALL.into_iter().rev() {
             writeln!(output, "  {:<28} {}", name.name(), tier(name))?;
         }
-        writeln!(output, "  {:<28} {}", "valid after unwrapping", share(self.tolerant))?;
+        writeln!(
+            output,
+            "  {:<28} {}",
+            "valid after unwrapping",
+            share(self.tolerant)
+        )?;
         if self.compared > 0 {
-            writeln!(output, "  {:<28} {} of {} with an expected answer", "exact match", self.exact, self.compared)?;
+            writeln!(
+                output,
+                "  {:<28} {} of {} with an expected answer",
+                "exact match", self.exact, self.compared
+            )?;
         }
-        let failures: Vec<String> =
-            self.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
+        let failures: Vec<String> = self
+            .failures
+            .iter()
+            .map(|(class, count)| format!("{} {count}", class.name()))
+            .collect();
         if !failures.is_empty() {
             writeln!(output, "  {:<28} {}", "failures", failures.join(", "))?;
         }

@@ -14,7 +14,9 @@ use crate::config::{ThinkingBudget, TrainConfig};
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
 use crate::rollout::{ThinkingLimit, ThreadPool};
-use crate::run::{PROVENANCE, ReadyPipe, RunDirectory, RunError, RunFolders, ServerFolder, task_folder};
+use crate::run::{
+    PROVENANCE, ReadyPipe, RunDirectory, RunError, RunFolders, ServerFolder, task_folder,
+};
 use crate::score::{ReadyModel, Task, template_options};
 use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
 use crate::task::TEMPLATE_KWARGS;
@@ -63,10 +65,27 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let Arguments { model: name, adapters, listen, api_key_env, max_completion_tokens, queue, origins, .. } = arguments;
-    let named = std::iter::once(&name).chain(adapters.iter().map(|(name, _)| name)).collect::<Vec<_>>();
-    if let Some((_, twice)) = named.iter().enumerate().find(|(index, name)| named[..*index].contains(name)) {
-        return Err(Failure::usage(format!("--adapter {twice}=...: `{twice}` is served already; choose another name")));
+    let Arguments {
+        model: name,
+        adapters,
+        listen,
+        api_key_env,
+        max_completion_tokens,
+        queue,
+        origins,
+        ..
+    } = arguments;
+    let named = std::iter::once(&name)
+        .chain(adapters.iter().map(|(name, _)| name))
+        .collect::<Vec<_>>();
+    if let Some((_, twice)) = named
+        .iter()
+        .enumerate()
+        .find(|(index, name)| named[..*index].contains(name))
+    {
+        return Err(Failure::usage(format!(
+            "--adapter {twice}=...: `{twice}` is served already; choose another name"
+        )));
     }
     let key = api_key_env.as_deref().map(key).transpose()?;
     if key.is_none() && !listen.ip().is_loopback() {
@@ -92,27 +111,55 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         ModelLocation::Run { run, .. } if is_owned => ((usize::MAX, None), Some(options_of(run)?)),
         _ if is_socket => ((usize::MAX, None), None),
         ModelLocation::Run { run, .. } => (limits(&run.file().config), Some(options_of(run)?)),
-        ModelLocation::Model(source) | ModelLocation::Adapter(source) => promoted(source)
-            .map_or(((MAX_COMPLETION_TOKENS, None), None), |(config, options)| (limits(&config), Some(options))),
+        ModelLocation::Model(source) | ModelLocation::Adapter(source) => promoted(source).map_or(
+            ((MAX_COMPLETION_TOKENS, None), None),
+            |(config, options)| (limits(&config), Some(options)),
+        ),
     };
     // The embedded models were trained on tasks without.
     let is_embedded = embedded_model_names().any(|known| known == name);
     let name = if is_owned { name } else { own_name(name) };
     let pool = ThreadPool::for_engine(&engine, arguments.threads)?;
     let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
-    let SharedBase { model, tokenizer, adapter_slot, own, others } =
-        SharedBase::open(located, (&runs, is_socket), &run_folders, &engine)?;
-    let others = adapters.into_iter().map(|(name, _)| name).zip(others.into_iter().map(Some));
-    let base = own.filter(|_| is_socket).map(|_| (ServerFolder::BASE.to_owned(), None));
-    let names: Vec<(String, Option<u32>)> = std::iter::once((name, own)).chain(others).chain(base).collect();
+    let SharedBase {
+        model,
+        tokenizer,
+        adapter_slot,
+        own,
+        others,
+    } = SharedBase::open(located, (&runs, is_socket), &run_folders, &engine)?;
+    let others = adapters
+        .into_iter()
+        .map(|(name, _)| name)
+        .zip(others.into_iter().map(Some));
+    let base = own
+        .filter(|_| is_socket)
+        .map(|_| (ServerFolder::BASE.to_owned(), None));
+    let names: Vec<(String, Option<u32>)> = std::iter::once((name, own))
+        .chain(others)
+        .chain(base)
+        .collect();
     let max_completion_tokens = max_completion_tokens.map_or(own_limit, |tokens| tokens as usize);
     let device = engine.name();
-    let shown = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let shown = names
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
     let may_reason = trained.is_some() || tokenizer.has_thinking_switch();
-    let template = trained.unwrap_or_else(|| if is_embedded { Thinking::Off } else { Thinking::On }.into());
+    let template = trained.unwrap_or_else(|| {
+        if is_embedded {
+            Thinking::Off
+        } else {
+            Thinking::On
+        }
+        .into()
+    });
     let reasons = template.thinking == Thinking::On && may_reason;
     let tokenizer = Arc::new(tokenizer);
-    let thinking_limit = budget.map(|budget| ThinkingLimit::new(&tokenizer, budget)).transpose()?;
+    let thinking_limit = budget
+        .map(|budget| ThinkingLimit::new(&tokenizer, budget))
+        .transpose()?;
     let served = ServedModel {
         engine,
         model,
@@ -124,14 +171,22 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         thinking_limit,
         max_completion_tokens,
     };
-    let settings = Settings { place, key, queued: queue as usize, origins };
+    let settings = Settings {
+        place,
+        key,
+        queued: queue as usize,
+        origins,
+    };
     let on_listening = |address: Option<SocketAddr>| {
         if let Some(digest) = digest {
             // The process that has started this one reads one line.
             println!("{}", serde_json::json!(ReadyModel { digest }));
             return;
         }
-        let place = address.map_or_else(|| "a Unix socket".to_owned(), |address| format!("http://{address}/v1"));
+        let place = address.map_or_else(
+            || "a Unix socket".to_owned(),
+            |address| format!("http://{address}/v1"),
+        );
         println!("serving {shown} on {place} ({device})");
     };
     serve(served, settings, &pool, on_listening, eprint_line)?;
@@ -140,8 +195,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 /// What requests are rendered with that say nothing else: of a run of several tasks as the first is.
 fn options_of(run: &RunDirectory) -> Result<TemplateOptions, Failure> {
-    let load = |task: &str| Task::load(&task_folder(run.path(), task)).map(|task| template_options(&task));
-    let mut options = run.task_names().into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    let load =
+        |task: &str| Task::load(&task_folder(run.path(), task)).map(|task| template_options(&task));
+    let mut options = run
+        .task_names()
+        .into_iter()
+        .map(load)
+        .collect::<Result<Vec<_>, _>>()?;
     if options.windows(2).any(|pair| pair[0] != pair[1]) {
         eprint_line(&format!(
             "warning: the tasks of {} differ in `thinking` or `chat_template_kwargs`: requests without their own are rendered as those of {}",
@@ -156,17 +216,32 @@ fn options_of(run: &RunDirectory) -> Result<TemplateOptions, Failure> {
 /// process may be the run that computes on it.
 fn owned(folder: &ServerFolder, device: DeviceArguments) -> Result<(Place, Engine), Failure> {
     let (lock, listener) = folder.listen()?;
-    std::thread::Builder::new().name("owner".to_owned()).spawn(|| {
-        // Until the other end is closed, by whatever ends that process.
-        _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        std::process::exit(0);
-    })?;
-    Ok((Place::Socket(listener, Conditions { lock, slot: None, idle: Duration::MAX }), device.engine()?))
+    std::thread::Builder::new()
+        .name("owner".to_owned())
+        .spawn(|| {
+            // Until the other end is closed, by whatever ends that process.
+            _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            std::process::exit(0);
+        })?;
+    Ok((
+        Place::Socket(
+            listener,
+            Conditions {
+                lock,
+                slot: None,
+                idle: Duration::MAX,
+            },
+        ),
+        device.engine()?,
+    ))
 }
 
 /// Listens on a Unix socket, then waits for a device as a run does; `None`: there is a server. Clients show the last line of
 /// the log, so all that it does is said there.
-fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(Place, Engine)>, Failure> {
+fn on_socket(
+    folder: &ServerFolder,
+    device: DeviceArguments,
+) -> Result<Option<(Place, Engine)>, Failure> {
     let handshake = ReadyPipe::from_environment();
     let devices = devices(&device.compute())?;
     let (lock, listener) = match folder.listen() {
@@ -178,19 +253,40 @@ fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(P
     let slot = slot.ok_or_else(|| Failure::failed("there is no device to wait for"))?;
     eprint_line("loading");
     let engine = super::device::engine(&slot)?;
-    let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE").ok().and_then(|text| text.parse().ok());
+    let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let idle = Duration::from_secs(seconds.unwrap_or(600));
-    Ok(Some((Place::Socket(listener, Conditions { lock, slot: Some(slot), idle }), engine)))
+    Ok(Some((
+        Place::Socket(
+            listener,
+            Conditions {
+                lock,
+                slot: Some(slot),
+                idle,
+            },
+        ),
+        engine,
+    )))
 }
 
 /// What the folder of a promoted checkpoint says of its run: the configuration, and whether its task has the model
 /// reason.
 fn promoted(source: &ModelSource) -> Option<(TrainConfig, TemplateOptions)> {
-    let text = source.exists(PROVENANCE).then(|| source.read(PROVENANCE).ok())??;
+    let text = source
+        .exists(PROVENANCE)
+        .then(|| source.read(PROVENANCE).ok())??;
     let mut document: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    let thinking = if document["thinking"].as_bool()? { Thinking::On } else { Thinking::Off };
+    let thinking = if document["thinking"].as_bool()? {
+        Thinking::On
+    } else {
+        Thinking::Off
+    };
     let kwargs = serde_json::from_value(document[TEMPLATE_KWARGS].take()).unwrap_or_default();
-    Some((serde_json::from_value(document["config"].take()).ok()?, TemplateOptions { thinking, kwargs }))
+    Some((
+        serde_json::from_value(document["config"].take()).ok()?,
+        TemplateOptions { thinking, kwargs },
+    ))
 }
 
 /// The most tokens of a completion, and of its think block.
@@ -201,39 +297,55 @@ fn limits(config: &TrainConfig) -> (usize, Option<ThinkingBudget>) {
 /// A folder that is named by a way to it, such as `.`, is called by its own name.
 fn own_name(name: String) -> String {
     let path = Path::new(&name);
-    let folder = path.file_name().is_none().then(|| path.canonicalize().ok()).flatten();
-    let own = folder.as_deref().and_then(Path::file_name).map(|own| own.to_string_lossy().into_owned());
+    let folder = path
+        .file_name()
+        .is_none()
+        .then(|| path.canonicalize().ok())
+        .flatten();
+    let own = folder
+        .as_deref()
+        .and_then(Path::file_name)
+        .map(|own| own.to_string_lossy().into_owned());
     own.unwrap_or(name)
 }
 
 /// The key in an environment variable; it is in no message.
 fn key(variable: &str) -> Result<ApiKey, Failure> {
     let refuse = |why: &str| Failure::usage(format!("--api-key-env {variable}: {why}"));
-    let key = std::env::var(variable).map_err(|_| refuse("the environment variable is not set, or is not text"))?;
+    let key = std::env::var(variable)
+        .map_err(|_| refuse("the environment variable is not set, or is not text"))?;
     let is_sendable = key.bytes().all(|byte| byte.is_ascii_graphic());
     match key.len() >= 8 && is_sendable {
         true => Ok(ApiKey::new(&key)),
-        false => Err(refuse("a key has at least 8 characters, all of them visible ASCII")),
+        false => Err(refuse(
+            "a key has at least 8 characters, all of them visible ASCII",
+        )),
     }
 }
 
 /// As a browser writes it: scheme, host and port, without a path.
 fn origin(text: &str) -> Result<String, String> {
-    let host = ["https://", "http://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
+    let host = ["https://", "http://"]
+        .into_iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
     let is_host = |host: &str| {
         !host.is_empty()
-            && host.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte))
+            && host.bytes().all(|byte| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte)
+            })
     };
     match host.is_some_and(is_host) {
         true => Ok(text.to_owned()),
-        false => {
-            Err(format!("`{text}`: write scheme, host and port in lower case, without a path: https://chat.example"))
-        }
+        false => Err(format!(
+            "`{text}`: write scheme, host and port in lower case, without a path: https://chat.example"
+        )),
     }
 }
 
 fn adapter(text: &str) -> Result<(String, String), String> {
-    let parts = text.split_once('=').map(|(name, run)| (name.trim(), run.trim()));
+    let parts = text
+        .split_once('=')
+        .map(|(name, run)| (name.trim(), run.trim()));
     let (name, run) = parts
         .filter(|(name, run)| !name.is_empty() && !run.is_empty())
         .ok_or_else(|| format!("`{text}`: write NAME=RUN, for example trained=RUN@best"))?;

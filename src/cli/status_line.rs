@@ -22,16 +22,28 @@ pub(super) struct StatusLine {
 impl StatusLine {
     pub(super) fn new() -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { on_terminal: std::io::stderr().is_terminal() && !is_dumb, shown: None, drawn: String::new() }
+        Self {
+            on_terminal: std::io::stderr().is_terminal() && !is_dumb,
+            shown: None,
+            drawn: String::new(),
+        }
     }
 
     pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
         let now = Instant::now();
-        let every = if self.on_terminal { REDRAWN_EVERY } else { PRINTED_EVERY };
+        let every = if self.on_terminal {
+            REDRAWN_EVERY
+        } else {
+            PRINTED_EVERY
+        };
         // Elsewhere the first line comes after the first interval: short work prints none.
-        let last = *self
-            .shown
-            .get_or_insert_with(|| if self.on_terminal { now.checked_sub(every).unwrap_or(now) } else { now });
+        let last = *self.shown.get_or_insert_with(|| {
+            if self.on_terminal {
+                now.checked_sub(every).unwrap_or(now)
+            } else {
+                now
+            }
+        });
         if now - last < every {
             return;
         }

@@ -1,6 +1,8 @@
 //! `grpo-tui study`: a question answered by runs, such as whether SFT would have done.
 
-use super::sweep::{CommonArguments, begin, blank, fill_runs, resolve, resolve_tasks, resume_existing, run_folders};
+use super::sweep::{
+    CommonArguments, begin, blank, fill_runs, resolve, resolve_tasks, resume_existing, run_folders,
+};
 use super::{Failure, Outcome};
 use crate::study::{Metric, Space, Study, StudyError};
 
@@ -55,9 +57,14 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         )));
     }
     if !space.seeds.is_empty() {
-        return Err(Failure::usage("--set seed: a study chooses its seeds: set their number with --seeds N"));
+        return Err(Failure::usage(
+            "--set seed: a study chooses its seeds: set their number with --seeds N",
+        ));
     }
-    let key = |text: &String| text.split_once('=').map_or(String::new(), |(key, _)| key.to_owned());
+    let key = |text: &String| {
+        text.split_once('=')
+            .map_or(String::new(), |(key, _)| key.to_owned())
+    };
     // Each is for one of the settings, or for those that begin.
     let is_taken = |key: &str| match study {
         Study::SftVsGrpo => key == "base_model",
@@ -78,11 +85,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (teacher, fixed): (Vec<String>, Vec<String>) = space.fixed.into_iter().partition(teacher);
     let mut sweep = blank(&arguments.common, &tasks, fixed, Metric::Valid)?;
     let mut config = resolve(&sweep, &sweep.fixed, &tasks, &run_folders)?;
-    config.teacher =
-        teacher.first().and_then(|set| set.split_once('=')).map_or(String::new(), |(_, name)| name.to_owned());
+    config.teacher = teacher
+        .first()
+        .and_then(|set| set.split_once('='))
+        .map_or(String::new(), |(_, name)| name.to_owned());
     sweep.study = Some(study);
     (sweep.settings, sweep.pairs) = study.settings(&config).map_err(usage)?;
-    let seeds = (config.seed..).take(usize::try_from(arguments.seeds)?).collect();
+    let seeds = (config.seed..)
+        .take(usize::try_from(arguments.seeds)?)
+        .collect();
     fill_runs(&mut sweep, seeds, &tasks, &run_folders)?;
     begin(&arguments.common, &run_folders, &tasks, sweep)
 }

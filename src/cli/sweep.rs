@@ -12,8 +12,8 @@ use crate::report::text_table;
 use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
 use crate::score::Task;
 use crate::study::{
-    FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable, SweepTask,
-    TaskVariant, curves, grid, random, rungs,
+    FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder,
+    SweepTable, SweepTask, TaskVariant, curves, grid, random, rungs,
 };
 use crate::task::{PromptSet, TASK_FILE};
 use driver::Driver;
@@ -38,7 +38,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", group = "begins", value_parser = clap::value_parser!(u64).range(1..))]
     random: Option<u64>,
     /// Seed of --random
-    #[arg(long, value_name = "SEED", default_value_t = 0, requires = "random", group = "begins")]
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value_t = 0,
+        requires = "random",
+        group = "begins"
+    )]
     random_seed: u64,
     /// Successive halving: train all settings for a few steps, then only the best ones further
     #[arg(long, group = "begins")]
@@ -60,7 +66,12 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Args)]
 pub(super) struct CommonArguments {
     /// Weights of several tasks, in their order, such as 2:1: their shares of the prompts [default: equal]
-    #[arg(long, value_name = "WEIGHTS", allow_hyphen_values = true, group = "begins")]
+    #[arg(
+        long,
+        value_name = "WEIGHTS",
+        allow_hyphen_values = true,
+        group = "begins"
+    )]
     mix: Option<String>,
     /// Preset: quick, seed or recommended
     #[arg(long, group = "begins")]
@@ -124,14 +135,23 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 /// Checks the files of an export before hours of computing.
 pub(super) fn run_folders(common: &CommonArguments) -> Result<RunFolders, Failure> {
     let exports = [&common.svg, &common.markdown];
-    exports.into_iter().flatten().try_for_each(|path| check_export(path, common.force))?;
-    if common.max_hours.is_some_and(|hours| !(hours > 0.0 && hours.is_finite())) {
+    exports
+        .into_iter()
+        .flatten()
+        .try_for_each(|path| check_export(path, common.force))?;
+    if common
+        .max_hours
+        .is_some_and(|hours| !(hours > 0.0 && hours.is_finite()))
+    {
         return Err(Failure::usage("--max-hours: must be a number above 0"));
     }
     if common.max_runs == Some(0) {
         return Err(Failure::usage("--max-runs: must be 1 or more"));
     }
-    Ok(RunFolders::discover(common.runs.as_deref(), &std::env::current_dir()?))
+    Ok(RunFolders::discover(
+        common.runs.as_deref(),
+        &std::env::current_dir()?,
+    ))
 }
 
 /// A sweep with the fields that all runs share; `settings` and `runs` are still empty.
@@ -141,7 +161,10 @@ pub(super) fn blank(
     fixed: Vec<String>,
     metric: Metric,
 ) -> Result<Sweep, Failure> {
-    if let Some(task) = tasks.iter().find(|task| task.set_file(PromptSet::Eval).is_none()) {
+    if let Some(task) = tasks
+        .iter()
+        .find(|task| task.set_file(PromptSet::Eval).is_none())
+    {
         return Err(Failure::usage(format!(
             "settings are compared on the eval set, and {} has none: add `eval = \"FILE.jsonl\"` under [prompts]",
             task.label(TASK_FILE)
@@ -153,7 +176,10 @@ pub(super) fn blank(
     for task in tasks {
         let path = task.folder().map(std::path::absolute).transpose()?;
         let path = path.map_or_else(|| task.name.clone(), |path| path.display().to_string());
-        other_tasks.push(SweepTask { task: path, digest: task.digest() });
+        other_tasks.push(SweepTask {
+            task: path,
+            digest: task.digest(),
+        });
     }
     let first = other_tasks.remove(0);
     Ok(Sweep {
@@ -193,7 +219,11 @@ pub(super) fn resolve(
     Ok(config)
 }
 
-fn planned(arguments: &Arguments, tasks: &[Task], run_folders: &RunFolders) -> Result<Sweep, Failure> {
+fn planned(
+    arguments: &Arguments,
+    tasks: &[Task],
+    run_folders: &RunFolders,
+) -> Result<Sweep, Failure> {
     let usage = |error: StudyError| Failure::usage(error.to_string());
     let space = Space::parse(&arguments.set).map_err(usage)?;
     if space.axes.is_empty() && space.seeds.len() < 2 {
@@ -201,26 +231,52 @@ fn planned(arguments: &Arguments, tasks: &[Task], run_folders: &RunFolders) -> R
     }
     let metric = Metric::from_name(&arguments.metric).unwrap_or_default();
     let mut sweep = blank(&arguments.common, tasks, space.fixed.clone(), metric)?;
-    let combinations = space.axes.iter().try_fold(1_usize, |all, axis| all.checked_mul(axis.values.len()));
+    let combinations = space
+        .axes
+        .iter()
+        .try_fold(1_usize, |all, axis| all.checked_mul(axis.values.len()));
     let seeds = space.seeds.len().max(1);
     // A grid too large to be listed is too large to be run, unless some of it is drawn.
-    let too_many = |runs: usize| usage(StudyError::TooMany { runs, most: MAX_RUNS });
+    let too_many = |runs: usize| {
+        usage(StudyError::TooMany {
+            runs,
+            most: MAX_RUNS,
+        })
+    };
     const MAX_LISTED: usize = 1_000_000;
-    let all = combinations.filter(|all| *all <= MAX_LISTED).ok_or_else(|| too_many(usize::MAX))?;
-    let count = arguments.random.map_or(all, |count| all.min(usize::try_from(count).unwrap_or(usize::MAX)));
+    let all = combinations
+        .filter(|all| *all <= MAX_LISTED)
+        .ok_or_else(|| too_many(usize::MAX))?;
+    let count = arguments.random.map_or(all, |count| {
+        all.min(usize::try_from(count).unwrap_or(usize::MAX))
+    });
     if arguments.common.max_runs.is_none() && count.saturating_mul(seeds) > MAX_RUNS {
         return Err(too_many(count.saturating_mul(seeds)));
     }
     let mut settings = grid(&space.axes);
     if arguments.random.is_some() {
         let kept = random(all, count, arguments.random_seed);
-        settings = kept.into_iter().map(|place| std::mem::take(&mut settings[place])).collect();
+        settings = kept
+            .into_iter()
+            .map(|place| std::mem::take(&mut settings[place]))
+            .collect();
         sweep.drawn = Some([count as u64, all as u64, arguments.random_seed]);
     }
     let setting = |values: Vec<(&'static str, String)>| {
-        let set: Vec<String> = values.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let label = if set.is_empty() { "all runs".to_owned() } else { set.join(" ") };
-        Setting { label, set, ..Setting::default() }
+        let set: Vec<String> = values
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let label = if set.is_empty() {
+            "all runs".to_owned()
+        } else {
+            set.join(" ")
+        };
+        Setting {
+            label,
+            set,
+            ..Setting::default()
+        }
     };
     sweep.settings = settings.into_iter().map(setting).collect();
     let seeds = fill_runs(&mut sweep, space.seeds, tasks, run_folders)?;
@@ -245,8 +301,16 @@ pub(super) fn fill_runs(
     run_folders: &RunFolders,
 ) -> Result<usize, Failure> {
     for setting in &sweep.settings {
-        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), tasks, run_folders)
-            .map_err(|failure| Failure { message: format!("{}: {}", setting.label, failure.message), ..failure })?;
+        let config = resolve(
+            sweep,
+            &[sweep.fixed.as_slice(), &setting.set].concat(),
+            tasks,
+            run_folders,
+        )
+        .map_err(|failure| Failure {
+            message: format!("{}: {}", setting.label, failure.message),
+            ..failure
+        })?;
         if seeds.is_empty() {
             seeds.push(config.seed);
         }
@@ -256,10 +320,20 @@ pub(super) fn fill_runs(
 }
 
 /// The rungs, which must be the same for all settings.
-fn halving(arguments: &Arguments, sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders) -> Result<Halving, Failure> {
+fn halving(
+    arguments: &Arguments,
+    sweep: &Sweep,
+    tasks: &[Task],
+    run_folders: &RunFolders,
+) -> Result<Halving, Failure> {
     let mut all = Vec::new();
     for setting in &sweep.settings {
-        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), tasks, run_folders)?;
+        let config = resolve(
+            sweep,
+            &[sweep.fixed.as_slice(), &setting.set].concat(),
+            tasks,
+            run_folders,
+        )?;
         all.push((config.max_steps, config.eval_every));
     }
     let (total, eval_every) = all.first().copied().unwrap_or_default();
@@ -269,21 +343,36 @@ fn halving(arguments: &Arguments, sweep: &Sweep, tasks: &[Task], run_folders: &R
         ));
     }
     if sweep.settings.len() < 2 {
-        return Err(Failure::usage("--halving needs several settings besides the seed: give a key several values"));
+        return Err(Failure::usage(
+            "--halving needs several settings besides the seed: give a key several values",
+        ));
     }
     let factor = usize::from(arguments.factor);
-    let rungs = rungs(arguments.first_rung.unwrap_or(eval_every.max(1)), factor, total);
+    let rungs = rungs(
+        arguments.first_rung.unwrap_or(eval_every.max(1)),
+        factor,
+        total,
+    );
     if rungs.len() < 2 {
         let first = arguments.first_rung.unwrap_or(eval_every.max(1));
         return Err(Failure::usage(format!(
             "--halving: the first rung (step {first}) must be before the last step ({total}): lower --first-rung, or raise max_steps"
         )));
     }
-    Ok(Halving { factor, rungs, rung: 0 })
+    Ok(Halving {
+        factor,
+        rungs,
+        rung: 0,
+    })
 }
 
 /// Names it, and plans or runs it.
-pub(super) fn begin(common: &CommonArguments, run_folders: &RunFolders, tasks: &[Task], mut sweep: Sweep) -> Outcome {
+pub(super) fn begin(
+    common: &CommonArguments,
+    run_folders: &RunFolders,
+    tasks: &[Task],
+    mut sweep: Sweep,
+) -> Outcome {
     let runs = run_folders.for_new_runs();
     if sweep.name.is_empty() {
         sweep.name = default_name(&sweep, &tasks[0], runs);
@@ -292,14 +381,22 @@ pub(super) fn begin(common: &CommonArguments, run_folders: &RunFolders, tasks: &
         return plan(&sweep, tasks, run_folders, common.json);
     }
     let variants = variants(&sweep, tasks)?;
-    let folder = SweepFolder::create(runs, &sweep, &variants).map_err(|error| Failure::usage(error.to_string()))?;
-    eprintln!("{}: {}; resume it with `grpo-tui sweep --resume {0}`", sweep.name, sweep.kind());
+    let folder = SweepFolder::create(runs, &sweep, &variants)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    eprintln!(
+        "{}: {}; resume it with `grpo-tui sweep --resume {0}`",
+        sweep.name,
+        sweep.kind()
+    );
     drive(common, folder, sweep)
 }
 
 /// The tasks that the command line named.
 pub(super) fn resolve_tasks(names: &[impl AsRef<str>]) -> Result<Vec<Task>, Failure> {
-    Ok(names.iter().map(|name| Task::resolve(name.as_ref())).collect::<Result<_, _>>()?)
+    Ok(names
+        .iter()
+        .map(|name| Task::resolve(name.as_ref()))
+        .collect::<Result<_, _>>()?)
 }
 
 fn named_tasks(sweep: &Sweep) -> Result<Vec<Task>, Failure> {
@@ -308,20 +405,31 @@ fn named_tasks(sweep: &Sweep) -> Result<Vec<Task>, Failure> {
 
 /// The name of a task with other rewards, by the places of setting and task.
 fn variant_name(setting: usize, task: usize) -> String {
-    if task == 0 { setting.to_string() } else { format!("{setting}-{task}") }
+    if task == 0 {
+        setting.to_string()
+    } else {
+        format!("{setting}-{task}")
+    }
 }
 
 /// Tasks whose tiers have other rewards.
 fn variants(sweep: &Sweep, tasks: &[Task]) -> Result<Vec<TaskVariant>, Failure> {
     let mut variants = Vec::new();
-    let each = |(place, setting): (usize, _)| tasks.iter().enumerate().map(move |task| (place, setting, task));
+    let each = |(place, setting): (usize, _)| {
+        tasks
+            .iter()
+            .enumerate()
+            .map(move |task| (place, setting, task))
+    };
     for (place, setting, (index, task)) in sweep.settings.iter().enumerate().flat_map(each) {
         let setting: &Setting = setting;
         let Some(tiers) = setting.tiers else { continue };
         let mut files = task.files()?;
         for (name, bytes) in files.iter_mut().filter(|(name, _)| name == TASK_FILE) {
             let text = crate::study::with_tiers(&String::from_utf8_lossy(bytes), tiers);
-            *bytes = text.map_err(|problem| Failure::failed(format!("{name}: {problem}")))?.into_bytes();
+            *bytes = text
+                .map_err(|problem| Failure::failed(format!("{name}: {problem}")))?
+                .into_bytes();
         }
         variants.push((variant_name(place, index), files));
     }
@@ -331,22 +439,41 @@ fn variants(sweep: &Sweep, tasks: &[Task]) -> Result<Vec<TaskVariant>, Failure> 
 /// After study and task, with the first free number.
 fn default_name(sweep: &Sweep, task: &Task, runs: &std::path::Path) -> String {
     let kind = sweep.study.map_or("sweep", |study| study.name());
-    let letters = task.name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' });
-    let task: String = letters.skip_while(|letter| *letter == '-').take(32 - kind.len() - 5).collect();
-    let start = if task.is_empty() { kind.to_owned() } else { format!("{task}-{kind}") };
+    let letters = task.name.chars().map(|letter| {
+        if letter.is_ascii_alphanumeric() {
+            letter
+        } else {
+            '-'
+        }
+    });
+    let task: String = letters
+        .skip_while(|letter| *letter == '-')
+        .take(32 - kind.len() - 5)
+        .collect();
+    let start = if task.is_empty() {
+        kind.to_owned()
+    } else {
+        format!("{task}-{kind}")
+    };
     let path = free_path(&runs.join(".sweeps").join(start));
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// `--resume`, `--show` and `--list`.
 pub(super) fn resume_existing(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
-    let find = |name: &str| SweepFolder::find(run_folders, name).map_err(|error| Failure::failed(error.to_string()));
+    let find = |name: &str| {
+        SweepFolder::find(run_folders, name).map_err(|error| Failure::failed(error.to_string()))
+    };
     match (&common.resume, &common.show) {
         (Some(name), _) => {
             let (folder, mut sweep) = find(name)?;
             let first = std::iter::once(&sweep.task_digest);
             let digests = first.chain(sweep.other_tasks.iter().map(|other| &other.digest));
-            for ((task, then), name) in named_tasks(&sweep)?.iter().zip(digests).zip(sweep.tasks()) {
+            for ((task, then), name) in named_tasks(&sweep)?.iter().zip(digests).zip(sweep.tasks())
+            {
                 if task.digest() != *then {
                     let short = |digest: &str| digest.chars().take(8).collect();
                     let error = StudyError::TaskChanged {
@@ -380,8 +507,14 @@ fn drive(common: &CommonArguments, folder: SweepFolder, sweep: Sweep) -> Outcome
 
 fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
     let export = |path: &PathBuf, text: String| write_export(path, text.as_bytes(), common.force);
-    common.svg.as_ref().map_or(Ok(()), |path| export(path, curves(table)))?;
-    common.markdown.as_ref().map_or(Ok(()), |path| export(path, table.markdown()))?;
+    common
+        .svg
+        .as_ref()
+        .map_or(Ok(()), |path| export(path, curves(table)))?;
+    common
+        .markdown
+        .as_ref()
+        .map_or(Ok(()), |path| export(path, table.markdown()))?;
     match common.json {
         true => print_indented(&table.document()),
         false => print(&table.text()),
@@ -389,29 +522,50 @@ fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
 }
 
 fn plan(sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders, json: bool) -> Outcome {
-    let mut rows = vec![["run", "setting", "seed", "steps"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["run", "setting", "seed", "steps"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     let mut documents = Vec::new();
     for (index, run) in sweep.runs.iter().enumerate() {
         let setting = &sweep.settings[run.setting];
         let config = resolve(sweep, &sweep.assignments(run), tasks, run_folders)?;
-        let steps = if config.max_steps > 0 { config.max_steps.to_string() } else { "by epochs".to_owned() };
+        let steps = if config.max_steps > 0 {
+            config.max_steps.to_string()
+        } else {
+            "by epochs".to_owned()
+        };
         documents.push(serde_json::json!({"name": sweep.run_name(index), "setting": setting.label, "set": sweep.assignments(run),
             "seed": run.seed, "max_steps": config.max_steps, "after": setting.after.map(|after| &sweep.settings[after].label)}));
-        rows.push(vec![sweep.run_name(index), setting.label.clone(), run.seed.to_string(), steps]);
+        rows.push(vec![
+            sweep.run_name(index),
+            setting.label.clone(),
+            run.seed.to_string(),
+            steps,
+        ]);
     }
     if json {
         let document = serde_json::json!({"name": sweep.name, "kind": sweep.kind(), "task": sweep.tasks().join(" "), "metric": sweep.metric.name(),
             "halving": sweep.halving, "drawn": sweep.drawn, "max_runs": sweep.max_runs, "runs": documents});
         return print_indented(&document);
     }
-    let mut text =
-        format!("{}: {} of task {}\n\n{}\n", sweep.name, sweep.kind(), sweep.task_names(), text_table(&rows, "llrr"));
+    let mut text = format!(
+        "{}: {} of task {}\n\n{}\n",
+        sweep.name,
+        sweep.kind(),
+        sweep.task_names(),
+        text_table(&rows, "llrr")
+    );
     if let Some([count, all, seed]) = sweep.drawn {
         text += &format!("{count} of {all} settings, sampled with seed {seed}\n");
     }
     if let Some(Halving { factor, rungs, .. }) = &sweep.halving {
         let steps: Vec<String> = rungs.iter().map(u64::to_string).collect();
-        text += &format!("rungs at steps {}; 1/{factor} of the settings continue\n", steps.join(", "));
+        text += &format!(
+            "rungs at steps {}; 1/{factor} of the settings continue\n",
+            steps.join(", ")
+        );
     }
     if let Some(most) = sweep.max_runs.filter(|most| *most < sweep.runs.len()) {
         text += &format!("starting the first {most} of {} runs\n", sweep.runs.len());
@@ -420,13 +574,18 @@ fn plan(sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders, json: bool) -> 
 }
 
 fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
-    let mut rows = vec![["name", "kind", "task", "runs", "state"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["name", "kind", "task", "runs", "state"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     let mut documents = Vec::new();
     for folder in SweepFolder::list(run_folders) {
         let table = match SweepTable::read(&folder) {
             Ok(table) => table,
             Err(error) => {
-                documents.push(serde_json::json!({"name": folder.name(), "error": error.to_string()}));
+                documents
+                    .push(serde_json::json!({"name": folder.name(), "error": error.to_string()}));
                 rows.push(vec![
                     folder.name(),
                     "unreadable".to_owned(),
@@ -437,10 +596,20 @@ fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
                 continue;
             }
         };
-        let state = if table.is_active { format!("active: {}", table.progress()) } else { table.progress() };
+        let state = if table.is_active {
+            format!("active: {}", table.progress())
+        } else {
+            table.progress()
+        };
         let task = table.sweep.task_names();
         documents.push(table.document());
-        rows.push(vec![folder.name(), table.sweep.kind(), task, table.sweep.runs.len().to_string(), state]);
+        rows.push(vec![
+            folder.name(),
+            table.sweep.kind(),
+            task,
+            table.sweep.runs.len().to_string(),
+            state,
+        ]);
     }
     if common.json {
         return print_indented(&serde_json::Value::from(documents));

@@ -45,7 +45,11 @@ pub(super) struct TokenLimit {
 
 impl TokenLimit {
     fn new(config: &TrainConfig, is_of_run: bool) -> Self {
-        Self { completion_tokens: config.max_completion_tokens, thinking: config.thinking_budget(), is_of_run }
+        Self {
+            completion_tokens: config.max_completion_tokens,
+            thinking: config.thinking_budget(),
+            is_of_run,
+        }
     }
 }
 
@@ -60,14 +64,25 @@ impl Target {
         endpoints: Option<&Path>,
     ) -> Result<Self, Failure> {
         let (name, model) = match text.split_once('=') {
-            Some((name, model)) if !name.trim().is_empty() && !model.trim().is_empty() => (name.trim(), model.trim()),
-            Some(_) => return Err(Failure::usage(format!("--model {text}: write NAME=M, for example base=tiny"))),
+            Some((name, model)) if !name.trim().is_empty() && !model.trim().is_empty() => {
+                (name.trim(), model.trim())
+            }
+            Some(_) => {
+                return Err(Failure::usage(format!(
+                    "--model {text}: write NAME=M, for example base=tiny"
+                )));
+            }
             None => (text, text),
         };
         if let Some(endpoint) = model.strip_prefix(ENDPOINT) {
             let endpoint = Some(EndpointTarget::find(endpoint, endpoints)?);
             let limit = task_limit(task, None)?;
-            return Ok(Self { name: name.to_owned(), model: model.to_owned(), endpoint, limit });
+            return Ok(Self {
+                name: name.to_owned(),
+                model: model.to_owned(),
+                endpoint,
+                limit,
+            });
         }
         let own = model.strip_prefix(CONSTRAINED).unwrap_or(model);
         if own.starts_with(ENDPOINT) {
@@ -82,7 +97,12 @@ impl Target {
                 task_limit(task, Some((own, ModelLocation::origin(own, run_folders)?)))?
             }
         };
-        Ok(Self { name: name.to_owned(), model: model.to_owned(), endpoint: None, limit })
+        Ok(Self {
+            name: name.to_owned(),
+            model: model.to_owned(),
+            endpoint: None,
+            limit,
+        })
     }
 
     /// Whether its completions are constrained to what the task takes.
@@ -91,7 +111,11 @@ impl Target {
     }
 
     /// The task as it judges this target's answers.
-    pub(super) fn judged_task(&self, task: &Task, run_folders: &RunFolders) -> Result<Task, Failure> {
+    pub(super) fn judged_task(
+        &self,
+        task: &Task,
+        run_folders: &RunFolders,
+    ) -> Result<Task, Failure> {
         match self.endpoint.is_none() && task.calls_functions() {
             true => Ok(for_model(task, &self.tokenizer(run_folders)?)),
             false => Ok(task.clone()),
@@ -100,17 +124,29 @@ impl Target {
 
     fn tokenizer(&self, run_folders: &RunFolders) -> Result<Tokenizer, Failure> {
         let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
-        Ok(Tokenizer::load(&ModelLocation::find(model, run_folders)?.source(run_folders)?)?)
+        Ok(Tokenizer::load(
+            &ModelLocation::find(model, run_folders)?.source(run_folders)?,
+        )?)
     }
 
     /// Says what of the rows cannot be enforced, before anything is sampled.
-    pub(super) fn check_constraints(&self, task: &Task, rows: &Rows, run_folders: &RunFolders) -> Result<(), Failure> {
+    pub(super) fn check_constraints(
+        &self,
+        task: &Task,
+        rows: &Rows,
+        run_folders: &RunFolders,
+    ) -> Result<(), Failure> {
         if !self.is_constrained() {
             return Ok(());
         }
         let constraints = TaskConstraints::new(task, &self.tokenizer(run_folders)?)?;
         for row in rows.rows.iter().filter(|row| row.tools().is_some()) {
-            let named = |error| Failure::failed(format!("{} line {} (`{}`): {error}", rows.label, row.line, row.id));
+            let named = |error| {
+                Failure::failed(format!(
+                    "{} line {} (`{}`): {error}",
+                    rows.label, row.line, row.id
+                ))
+            };
             constraints.for_row(row, "").map_err(named)?;
         }
         Ok(())
@@ -122,7 +158,11 @@ impl Target {
         Ok(ModelLocation::find(model, run_folders)?.digest(run_folders)?)
     }
 
-    pub(super) fn load(&self, run_folders: &RunFolders, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
+    pub(super) fn load(
+        &self,
+        run_folders: &RunFolders,
+        engine: &Engine,
+    ) -> Result<(Decoder, Tokenizer), Failure> {
         let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
         Ok(StartModel::find(model, run_folders)?.into_sampler(engine)?)
     }
@@ -132,12 +172,18 @@ impl Target {
 /// the task.
 pub(super) fn common_limit(targets: &[Target]) -> TokenLimit {
     let limits = targets.iter().map(|target| target.limit);
-    limits.max_by_key(|limit| (limit.is_of_run, limit.completion_tokens)).unwrap_or_default()
+    limits
+        .max_by_key(|limit| (limit.is_of_run, limit.completion_tokens))
+        .unwrap_or_default()
 }
 
 /// Limited by the model's positions only.
 pub(super) fn lengths(model: &Decoder, max_completion_tokens: usize) -> Lengths {
-    Lengths { max_seq_len: None, max_completion_tokens, positions: model.config().max_position_embeddings }
+    Lengths {
+        max_seq_len: None,
+        max_completion_tokens,
+        positions: model.config().max_position_embeddings,
+    }
 }
 
 /// The task's limit of completion tokens; for a model by the task's defaults for it and for the one that it came from.
@@ -145,7 +191,10 @@ fn task_limit(task: &Task, model: Option<(&str, String)>) -> Result<TokenLimit, 
     let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let layers = Layers {
         task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
-        set: model.iter().map(|(model, _)| format!("base_model={model}")).collect(),
+        set: model
+            .iter()
+            .map(|(model, _)| format!("base_model={model}"))
+            .collect(),
         origin: model.map(|(_, origin)| origin),
         ..Layers::default()
     };

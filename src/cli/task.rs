@@ -66,21 +66,41 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 fn run_audit(choice: &Choice) -> Outcome {
     let task = Task::resolve(&choice.task)?;
     let scorer = Scorer::new(&task)?;
-    let rows =
-        if task.set_file(PromptSet::Train).is_some() { dataset::load(&task, PromptSet::Train)? } else { Vec::new() };
+    let rows = if task.set_file(PromptSet::Train).is_some() {
+        dataset::load(&task, PromptSet::Train)?
+    } else {
+        Vec::new()
+    };
     let findings = audit(&task, &scorer, &rows);
     let weak = findings.iter().filter(|finding| finding.weak).count();
     if choice.json {
-        return print_json(json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings}));
+        return print_json(
+            json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings}),
+        );
     }
-    let (fewest, all) = (findings.iter().map(|finding| finding.rows).min().unwrap_or(0), rows.len());
+    let (fewest, all) = (
+        findings
+            .iter()
+            .map(|finding| finding.rows)
+            .min()
+            .unwrap_or(0),
+        rows.len(),
+    );
     let prompts = if fewest < all {
         format!("{fewest} to {all} of {all} prompts, fewer for long answers")
     } else {
         format!("{all} prompts")
     };
-    println!("What degenerate answers would earn in {} ({prompts})\n", task.name);
-    let width = findings.iter().map(|finding| finding.name.chars().count()).max().unwrap_or(0).clamp(36, 120);
+    println!(
+        "What degenerate answers would earn in {} ({prompts})\n",
+        task.name
+    );
+    let width = findings
+        .iter()
+        .map(|finding| finding.name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .clamp(36, 120);
     println!("{:<width$} {:<10} {:>6}", "answer", "tier", "reward");
     for finding in &findings {
         println!(

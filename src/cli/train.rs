@@ -18,8 +18,8 @@ use crate::config::{ConfigFile, Method, ResolvedConfig, Source, TrainConfig, ref
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
-    Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, TO_BE_CONTINUED, Worker,
-    list_checkpoints, slots_folder,
+    Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState,
+    TO_BE_CONTINUED, Worker, list_checkpoints, slots_folder,
 };
 use crate::score::{CommandRules, Task};
 use crate::secrets::is_control;
@@ -108,10 +108,23 @@ pub(super) struct Arguments {
 impl Arguments {
     /// A run of a sweep, in the folder for new runs.
     pub(super) fn for_sweep(sweep: &Sweep, set: Vec<String>, run_folders: &RunFolders) -> Self {
-        let Sweep { mix, preset, config_file, .. } = sweep.clone();
+        let Sweep {
+            mix,
+            preset,
+            config_file,
+            ..
+        } = sweep.clone();
         let task = sweep.tasks().into_iter().map(str::to_owned).collect();
         let runs = Some(run_folders.for_new_runs().to_owned());
-        Self { task, mix, set, preset, config_file, runs, ..Self::default() }
+        Self {
+            task,
+            mix,
+            set,
+            preset,
+            config_file,
+            runs,
+            ..Self::default()
+        }
     }
 }
 
@@ -125,11 +138,19 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     if arguments.plan {
         let input = run_input(&arguments, named_tasks(&arguments)?, &run_folders)?;
         let engine = super::device::engine_of(&compute)?;
-        return super::plan::run(&input, &run_folders, &engine, arguments.sample, arguments.json);
+        return super::plan::run(
+            &input,
+            &run_folders,
+            &engine,
+            arguments.sample,
+            arguments.json,
+        );
     }
     // As one of the ranks of a launcher, if it is one.
     let placement = Placement::found()?;
-    let compute = placement.as_ref().map_or(Ok(compute.clone()), |own| super::rank::device_of(own, &compute))?;
+    let compute = placement.as_ref().map_or(Ok(compute.clone()), |own| {
+        super::rank::device_of(own, &compute)
+    })?;
     let devices = super::device::devices(&compute)?;
     if let Some(placement) = placement.as_ref().filter(|placement| placement.rank > 0) {
         return super::rank::launched(placement, run_folders.for_new_runs(), &devices[0]);
@@ -137,20 +158,36 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let started = match &placement {
         None => None,
         Some(_) if arguments.detach => {
-            return Err(Failure::usage("--detach: a launcher has started this process: omit the option"));
+            return Err(Failure::usage(
+                "--detach: a launcher has started this process: omit the option",
+            ));
         }
-        Some(Placement { size, .. }) if arguments.ranks.is_some_and(|ranks| usize::from(ranks) != *size) => {
-            return Err(Failure::usage(format!("--ranks: the launcher has started {size} ranks: omit the option")));
+        Some(Placement { size, .. })
+            if arguments
+                .ranks
+                .is_some_and(|ranks| usize::from(ranks) != *size) =>
+        {
+            return Err(Failure::usage(format!(
+                "--ranks: the launcher has started {size} ranks: omit the option"
+            )));
         }
         Some(placement) => {
             arguments.ranks = Some(u16::try_from(placement.size)?);
             arguments.local_ranks = Some(placement.here);
-            Some(placement.rendezvous(run_folders.for_new_runs(), super::device::uuid(&devices[0]))?)
+            Some(
+                placement
+                    .rendezvous(run_folders.for_new_runs(), super::device::uuid(&devices[0]))?,
+            )
         }
     };
     let run = match &arguments.resume {
         Some(run) => run_folders.find(run)?,
-        None => create(&arguments, named_tasks(&arguments)?, &run_folders, Some(&devices))?,
+        None => create(
+            &arguments,
+            named_tasks(&arguments)?,
+            &run_folders,
+            Some(&devices),
+        )?,
     };
     if is_finished(&run, &arguments, &run_folders)? {
         return Ok(ExitCode::SUCCESS);
@@ -159,7 +196,12 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);
     let count = slots(&arguments, ranks, &devices)?;
     if arguments.detach {
-        let how = Launch { compute, resume: arguments.resume.is_some(), ranks: arguments.ranks, ..Launch::default() };
+        let how = Launch {
+            compute,
+            resume: arguments.resume.is_some(),
+            ranks: arguments.ranks,
+            ..Launch::default()
+        };
         return super::worker::detach(&run, &how, "train", arguments.json)
             .map_err(|failure| remove_unstarted(&run, &arguments, failure));
     }
@@ -173,8 +215,13 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let mut progress = Progress::new(&worker);
     let engine = super::device::engine(&slot)?;
     let begun_at = list_checkpoints(run.path())?.last().copied();
-    let source = started.map_or_else(|| super::device::ranks_on(&slot, arguments.ranks), RankSource::Launched);
-    let trained = train(&run, &run_folders, &engine, &worker, source, &mut |event| progress.event(event));
+    let source = started.map_or_else(
+        || super::device::ranks_on(&slot, arguments.ranks),
+        RankSource::Launched,
+    );
+    let trained = train(&run, &run_folders, &engine, &worker, source, &mut |event| {
+        progress.event(event)
+    });
     drop(progress);
     let name = run_argument(&run, &run_folders);
     match trained {
@@ -183,28 +230,51 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ended::Interrupted { step }) => {
-            eprintln!("stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {name}");
+            eprintln!(
+                "stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {name}"
+            );
             // A job that ends before its first step would be queued again for ever.
-            let goes_on = worker.is_ended_by_slurm() && begun_at.is_none_or(|begun_at| step > begun_at);
+            let goes_on =
+                worker.is_ended_by_slurm() && begun_at.is_none_or(|begun_at| step > begun_at);
             Ok(ExitCode::from(if goes_on { TO_BE_CONTINUED } else { 130 }))
         }
-        Ok(Ended::CutShort { resumes_from, cause }) => {
-            let step = resumes_from
-                .map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
+        Ok(Ended::CutShort {
+            resumes_from,
+            cause,
+        }) => {
+            let step = resumes_from.map_or_else(
+                || "no checkpoint yet".to_owned(),
+                |step| format!("last checkpoint: step {step}"),
+            );
             eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {name}");
             Ok(ExitCode::from(130))
         }
-        Err(error) => Err(training_failure(&run, &name, arguments.resume.is_some(), &error)),
+        Err(error) => Err(training_failure(
+            &run,
+            &name,
+            arguments.resume.is_some(),
+            &error,
+        )),
     }
 }
 
 /// Whether a run to resume has nothing left to compute; shows its result then.
-fn is_finished(run: &RunDirectory, arguments: &Arguments, run_folders: &RunFolders) -> Result<bool, Failure> {
-    let report = if arguments.resume.is_some() { finished_report(run)? } else { None };
+fn is_finished(
+    run: &RunDirectory,
+    arguments: &Arguments,
+    run_folders: &RunFolders,
+) -> Result<bool, Failure> {
+    let report = if arguments.resume.is_some() {
+        finished_report(run)?
+    } else {
+        None
+    };
     if let Some(report) = &report {
         let name = run_argument(run, run_folders);
         show(run, report, &name, arguments.json)?;
-        eprintln!("run is finished, nothing to do: to train further, grpo-tui train TASK --model {name}");
+        eprintln!(
+            "run is finished, nothing to do: to train further, grpo-tui train TASK --model {name}"
+        );
     }
     Ok(report.is_some())
 }
@@ -226,25 +296,44 @@ pub(super) fn create(
     run_folders: &RunFolders,
     devices: Option<&[Device]>,
 ) -> Result<RunDirectory, Failure> {
-    if arguments.name.as_deref().is_some_and(|name| name.contains(is_control)) {
-        return Err(Failure::usage("--name: must be one line without control characters"));
+    if arguments
+        .name
+        .as_deref()
+        .is_some_and(|name| name.contains(is_control))
+    {
+        return Err(Failure::usage(
+            "--name: must be one line without control characters",
+        ));
     }
     let input = run_input(arguments, tasks, run_folders)?;
-    let ResolvedConfig { mut config, sources } = input.resolved.clone();
+    let ResolvedConfig {
+        mut config,
+        sources,
+    } = input.resolved.clone();
     let located = ModelLocation::find(&config.base_model, run_folders)?;
     let model_digest = located.digest(run_folders)?;
     config.base_model = exact_name(&located, config.base_model)?;
     if let Some(name) = config.teacher_endpoint().filter(|name| !name.contains(' ')) {
         let teacher = TeacherEndpoint::find(name)?;
         if sources.get("teacher") == Some(&Source::Task) {
-            input.tasks().try_for_each(|task| teacher.check_trust(task))?;
+            input
+                .tasks()
+                .try_for_each(|task| teacher.check_trust(task))?;
         }
         config.teacher = teacher.recorded();
     } else if config.is_distilled() && !config.is_self_distilled() {
-        config.teacher = exact_name(&ModelLocation::find(&config.teacher, run_folders)?, config.teacher)?;
+        config.teacher = exact_name(
+            &ModelLocation::find(&config.teacher, run_folders)?,
+            config.teacher,
+        )?;
     }
     devices.map_or(Ok(1), |devices| slots(arguments, config.ranks, devices))?;
-    let checked = check(&input.parts, &located.source(run_folders)?, &config, run_folders)?;
+    let checked = check(
+        &input.parts,
+        &located.source(run_folders)?,
+        &config,
+        run_folders,
+    )?;
     let mut data = Vec::new();
     for task in input.tasks() {
         check_sets(task, &config)?;
@@ -256,7 +345,10 @@ pub(super) fn create(
     // A GPU's memory is planned by the worker that opens it; supervised fine-tuning has no rollouts.
     let is_forecast = config.method != Method::Sft;
     let on_cpu = devices.is_some_and(|devices| devices.iter().all(|device| *device == Device::Cpu));
-    let here = TrainConfig { ranks: arguments.local_ranks.unwrap_or(config.ranks), ..config.clone() };
+    let here = TrainConfig {
+        ranks: arguments.local_ranks.unwrap_or(config.ranks),
+        ..config.clone()
+    };
     let memory = (is_forecast && on_cpu).then(|| checked.cpu_memory(&here));
     let disk = is_forecast.then(|| checked.disk(&config, run_folders));
     let facts = Facts {
@@ -266,16 +358,27 @@ pub(super) fn create(
         disk: disk.as_ref(),
         signals: Vec::new(),
     };
-    preflight::gate(&Preflight::for_run(&config, &facts), arguments.ignore_preflight_errors, arguments.is_quiet)?;
+    preflight::gate(
+        &Preflight::for_run(&config, &facts),
+        arguments.ignore_preflight_errors,
+        arguments.is_quiet,
+    )?;
     let new = NewRun {
-        job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
+        job: if config.method == Method::Sft {
+            "sft"
+        } else {
+            "train"
+        }
+        .to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
         task: input.name(),
         task_origin: arguments.task.join(" "),
         task_files: input.files()?,
         config,
         sources,
-        argv: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+        argv: std::env::args_os()
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect(),
         features: features(),
         model_digest,
         mix: input.mix,
@@ -284,35 +387,50 @@ pub(super) fn create(
 }
 
 fn features() -> Vec<String> {
-    [("view", cfg!(feature = "view")), ("engine", cfg!(feature = "engine")), ("cuda", cfg!(feature = "cuda"))]
-        .into_iter()
-        .filter(|(_, present)| *present)
-        .map(|(name, _)| name.to_owned())
-        .collect()
+    [
+        ("view", cfg!(feature = "view")),
+        ("engine", cfg!(feature = "engine")),
+        ("cuda", cfg!(feature = "cuda")),
+    ]
+    .into_iter()
+    .filter(|(_, present)| *present)
+    .map(|(name, _)| name.to_owned())
+    .collect()
 }
 
 /// The devices that the options name; `--gpus` sets the number of ranks.
 fn choose_devices(arguments: &mut Arguments) -> Result<DeviceChoice, Failure> {
-    let Some(gpus) = &arguments.gpus else { return Ok(arguments.device.compute()) };
+    let Some(gpus) = &arguments.gpus else {
+        return Ok(arguments.device.compute());
+    };
     let (compute, count) = gpus.choose()?;
     match arguments.ranks.replace(u16::try_from(count)?) {
-        Some(ranks) if usize::from(ranks) != count => {
-            Err(Failure::usage(format!("--gpus: {count}, one rank each, but --ranks {ranks}: omit one of them")))
-        }
+        Some(ranks) if usize::from(ranks) != count => Err(Failure::usage(format!(
+            "--gpus: {count}, one rank each, but --ranks {ranks}: omit one of them"
+        ))),
         _ => Ok(compute),
     }
 }
 
 /// How many of `devices` this process takes, with ranks that a launcher starts on their own.
 fn slots(arguments: &Arguments, ranks: usize, devices: &[Device]) -> Result<usize, Failure> {
-    super::device::slots_of(if arguments.local_ranks.is_some() { 1 } else { ranks }, devices)
+    super::device::slots_of(
+        if arguments.local_ranks.is_some() {
+            1
+        } else {
+            ranks
+        },
+        devices,
+    )
 }
 
 /// A goal on a set that the task lacks would never be reached.
 fn check_sets(task: &Task, config: &TrainConfig) -> Result<(), Failure> {
     let goal = match config {
         _ if task.set_file(PromptSet::Eval).is_some() => return Ok(()),
-        TrainConfig { stop_when, .. } if !stop_when.is_empty() => format!("stop_when = {stop_when}"),
+        TrainConfig { stop_when, .. } if !stop_when.is_empty() => {
+            format!("stop_when = {stop_when}")
+        }
         TrainConfig { patience: 1.., .. } => format!("patience = {}", config.patience),
         _ => return Ok(()),
     };
@@ -327,7 +445,9 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Fai
     let Some(path) = path else { return Ok(None) };
     let label = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::usage(format!("--config {label}: {error}; name a TOML file of configuration keys"))
+        Failure::usage(format!(
+            "--config {label}: {error}; name a TOML file of configuration keys"
+        ))
     })?;
     Ok(Some(ConfigFile { label, text }))
 }
@@ -343,7 +463,9 @@ pub(super) fn resolve(
 
 /// The run's id if it is found by that, else its path.
 fn run_argument(run: &RunDirectory, run_folders: &RunFolders) -> String {
-    let by_id = RunFolders::discover(None, &std::env::current_dir().unwrap_or_default()).find(run.id()).is_ok();
+    let by_id = RunFolders::discover(None, &std::env::current_dir().unwrap_or_default())
+        .find(run.id())
+        .is_ok();
     match run_folders.find(run.id()) {
         Ok(_) if by_id => run.id().to_owned(),
         _ => run.path().display().to_string(),
@@ -355,8 +477,9 @@ fn training_failure(run: &RunDirectory, name: &str, resumed: bool, error: &Train
     if let TrainError::Run(RunError::Lost { .. }) = error {
         return Failure::failed(error.to_string());
     }
-    let empty = RunState::read(run.path())
-        .is_ok_and(|state| state.evals.is_empty() && state.last_step == 0 && state.checkpoints.is_empty());
+    let empty = RunState::read(run.path()).is_ok_and(|state| {
+        state.evals.is_empty() && state.last_step == 0 && state.checkpoints.is_empty()
+    });
     if !resumed && empty && std::fs::remove_dir_all(run.path()).is_ok() {
         return Failure::failed(error.to_string());
     }
@@ -387,11 +510,19 @@ mod tests {
     /// The form, filled in on a task of its own in a folder with one run.
     fn filled(folder: &Path, form: Form) -> Model {
         let run_folders = RunFolders::discover(Some(&folder.join("runs")), folder);
-        let mut model = Model::new(Options::at(folder.to_owned(), run_folders.clone(), folder.join("data")));
+        let mut model = Model::new(Options::at(
+            folder.to_owned(),
+            run_folders.clone(),
+            folder.join("data"),
+        ));
         let argument = folder.join("it's a task").display().to_string();
         let task = Task::load(Path::new(&argument)).unwrap();
         model.launch.train = Some(launch::task_tables(&task, &form.other_tasks().0, folder));
-        let of = form.changed.get("base_model").cloned().unwrap_or_else(|| "tiny".to_owned());
+        let of = form
+            .changed
+            .get("base_model")
+            .cloned()
+            .unwrap_or_else(|| "tiny".to_owned());
         model.launch.origin = Some(context::origin(of, &run_folders));
         let samples = Ok(Vec::new());
         model.shared.task = Some(Arc::new(OpenTask {
@@ -409,10 +540,17 @@ mod tests {
 
     /// Parses a command line as a shell splits it.
     fn parsed(line: &str) -> Arguments {
-        let script = format!("grpo-tui() {{ printf '%s\\n' grpo-tui \"$@\"; }}\n{line}").replace("grpo-tui", "program");
-        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let script = format!("grpo-tui() {{ printf '%s\\n' grpo-tui \"$@\"; }}\n{line}")
+            .replace("grpo-tui", "program");
+        let output = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
         let words = String::from_utf8(output.stdout).unwrap();
-        match crate::cli::Arguments::try_parse_from(words.lines()).unwrap().command {
+        match crate::cli::Arguments::try_parse_from(words.lines())
+            .unwrap()
+            .command
+        {
             Some(crate::cli::Command::Train(arguments)) => *arguments,
             other => panic!("{line} is {other:?}"),
         }
@@ -421,7 +559,12 @@ mod tests {
     /// A value that is not the default.
     fn other_value(key: &Key) -> String {
         match key.kind {
-            Kind::Choice(names) => names.iter().rev().find(|name| **name != key.default).unwrap().to_string(),
+            Kind::Choice(names) => names
+                .iter()
+                .rev()
+                .find(|name| **name != key.default)
+                .unwrap()
+                .to_string(),
             Kind::Flag => (key.default == "false").to_string(),
             Kind::Integer { least, .. } => (least + 3).to_string(),
             Kind::Number { least, .. } => (least + 0.25).to_string(),
@@ -439,32 +582,67 @@ mod tests {
             std::fs::write(task.join(name), bytes).unwrap();
         }
         let run_folders = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
-        let base = Arguments { task: vec![task.display().to_string()], ..Arguments::default() };
-        let run = create(&base, vec![Task::load(&task).unwrap()], &run_folders, Some(&[Device::Cpu])).unwrap();
+        let base = Arguments {
+            task: vec![task.display().to_string()],
+            ..Arguments::default()
+        };
+        let run = create(
+            &base,
+            vec![Task::load(&task).unwrap()],
+            &run_folders,
+            Some(&[Device::Cpu]),
+        )
+        .unwrap();
         let checkpoint = run.path().join("checkpoints/step-000000");
         std::fs::create_dir_all(&checkpoint).unwrap();
         std::fs::write(checkpoint.join(crate::run::CHECKPOINT_MARK), "").unwrap();
 
-        let gpus = Partition { name: "gpu".to_owned(), nodes: 2, gpus_per_node: 4, ..Partition::default() };
+        let gpus = Partition {
+            name: "gpu".to_owned(),
+            nodes: 2,
+            gpus_per_node: 4,
+            ..Partition::default()
+        };
         let gpus = Cluster::from_partition(&gpus);
         let set = |pairs: &[(&'static str, &str)]| Form {
-            changed: pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+            changed: pairs
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect(),
             ..Form::default()
         };
         let mut forms: Vec<Form> = vec![
-            Form { name: "it's -- \"mine\"".to_owned(), compute: DeviceChoice::Cpu, ..Form::default() },
+            Form {
+                name: "it's -- \"mine\"".to_owned(),
+                compute: DeviceChoice::Cpu,
+                ..Form::default()
+            },
             Form {
                 compute: DeviceChoice::Gpus(vec![3]),
                 preset: Some(Preset::Seed),
                 ..set(&[("policy_loss", "dapo")])
             },
-            Form { cluster: Some(Cluster { nodes: 2, per_node: 4, time: "90".to_owned(), ..gpus }), ..Form::default() },
-            Form { others: "sql 2:1".to_owned(), ..set(&[("lora_rank", "0"), ("learning_rate", "1e-4")]) },
+            Form {
+                cluster: Some(Cluster {
+                    nodes: 2,
+                    per_node: 4,
+                    time: "90".to_owned(),
+                    ..gpus
+                }),
+                ..Form::default()
+            },
+            Form {
+                others: "sql 2:1".to_owned(),
+                ..set(&[("lora_rank", "0"), ("learning_rate", "1e-4")])
+            },
             // The task's part for `tiny` holds for what came from it, and for no other model.
             set(&[("base_model", &format!("{}@0", run.path().display()))]),
             set(&[("base_model", "org/other"), ("max_steps", "7")]),
         ];
-        forms.extend(Preset::ALL.iter().map(|preset| Form { preset: Some(*preset), ..Form::default() }));
+        forms.extend(Preset::ALL.iter().map(|preset| Form {
+            preset: Some(*preset),
+            ..Form::default()
+        }));
         forms.extend(KEYS.iter().map(|key| set(&[(key.name, &other_value(key))])));
         let mut compared = 0;
         for form in forms {
@@ -478,17 +656,36 @@ mod tests {
             let line = launch::start_run::command_line(&model.launch, &model.shared);
             let (form, resolved) = (&model.launch.form, model.launch.resolved.as_ref().unwrap());
             let arguments = parsed(&line);
-            let found: Vec<Task> =
-                arguments.task.iter().map(|task| Task::resolve_from(task, folder.path()).unwrap()).collect();
+            let found: Vec<Task> = arguments
+                .task
+                .iter()
+                .map(|task| Task::resolve_from(task, folder.path()).unwrap())
+                .collect();
             let run_folders = RunFolders::discover(arguments.runs.as_deref(), folder.path());
             assert_eq!(run_folders, model.shared.options.run_folders, "{line}");
-            assert_eq!(found[0].digest(), model.shared.task.as_ref().unwrap().task.digest(), "{line}");
+            assert_eq!(
+                found[0].digest(),
+                model.shared.task.as_ref().unwrap().task.digest(),
+                "{line}"
+            );
             let trained = resolve(&arguments, &found, &run_folders).unwrap();
-            assert_eq!((&trained.config, &trained.sources), (&resolved.config, &resolved.sources), "{line}");
+            assert_eq!(
+                (&trained.config, &trained.sources),
+                (&resolved.config, &resolved.sources),
+                "{line}"
+            );
             assert_eq!(arguments.device.compute(), form.compute, "{line}");
-            assert_eq!(arguments.name.as_deref().unwrap_or_default(), form.name, "{line}");
+            assert_eq!(
+                arguments.name.as_deref().unwrap_or_default(),
+                form.name,
+                "{line}"
+            );
             let is_submitted = arguments.cluster.is_given();
-            assert_eq!((is_submitted, arguments.detach), (form.cluster.is_some(), form.cluster.is_none()), "{line}");
+            assert_eq!(
+                (is_submitted, arguments.detach),
+                (form.cluster.is_some(), form.cluster.is_none()),
+                "{line}"
+            );
             assert!(!arguments.plan && arguments.resume.is_none(), "{line}");
         }
         assert!(compared > 35, "only {compared} forms were valid");

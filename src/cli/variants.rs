@@ -43,7 +43,11 @@ impl Variants<'_> {
             for text in texts {
                 let name = text.split_once('=').map(|(name, _)| name.trim());
                 let name = name.filter(|name| targets.contains(name)).ok_or_else(|| {
-                    let example = if flag == "--system" { "prompt.txt" } else { "3" };
+                    let example = if flag == "--system" {
+                        "prompt.txt"
+                    } else {
+                        "3"
+                    };
                     Failure::usage(format!(
                         "{flag} {text}: write NAME={example} with the name of a --model: {}",
                         targets.join(", ")
@@ -66,7 +70,9 @@ impl Variants<'_> {
         scorer: &Scorer,
         rows: &Rows,
     ) -> Result<Option<Variant>, Failure> {
-        let system = value_of(self.systems, target).map(system_prompt).transpose()?;
+        let system = value_of(self.systems, target)
+            .map(system_prompt)
+            .transpose()?;
         let examples = match value_of(self.few_shot, target) {
             Some(count) => examples(count, task, scorer, rows, self.seed)?,
             None => Vec::new(),
@@ -78,14 +84,26 @@ impl Variants<'_> {
         if let Some((_, text)) = &system {
             task.system = Some(text.clone());
         }
-        let turns: Vec<Message> = examples.iter().flat_map(|(_, turns)| turns.iter().cloned()).collect();
+        let turns: Vec<Message> = examples
+            .iter()
+            .flat_map(|(_, turns)| turns.iter().cloned())
+            .collect();
         let mut rows = rows.only(|_| true);
         for row in &mut rows.rows {
             // A system turn of the row's own stays the first.
-            let first = usize::from(row.messages.first().is_some_and(|turn| turn.role == "system"));
+            let first = usize::from(
+                row.messages
+                    .first()
+                    .is_some_and(|turn| turn.role == "system"),
+            );
             row.messages.splice(first..first, turns.iter().cloned());
         }
-        Ok(Some(Variant { task, rows, system, examples: examples.into_iter().map(|(id, _)| id).collect() }))
+        Ok(Some(Variant {
+            task,
+            rows,
+            system,
+            examples: examples.into_iter().map(|(id, _)| id).collect(),
+        }))
     }
 }
 
@@ -93,11 +111,22 @@ impl Variant {
     /// For people, beside results.
     pub(super) fn description(&self) -> String {
         let digest = |text: &str| sha256(text.as_bytes())[..8].to_owned();
-        let system = self.system.as_ref().map(|(file, text)| format!("system prompt of {file} ({})", digest(text)));
+        let system = self
+            .system
+            .as_ref()
+            .map(|(file, text)| format!("system prompt of {file} ({})", digest(text)));
         let examples = (!self.examples.is_empty()).then(|| {
-            format!("{} of the train set ({})", counted(self.examples.len(), "example"), self.examples.join(", "))
+            format!(
+                "{} of the train set ({})",
+                counted(self.examples.len(), "example"),
+                self.examples.join(", ")
+            )
         });
-        [system, examples].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        [system, examples]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// For the eval's document.
@@ -110,7 +139,11 @@ impl Variant {
 }
 
 fn value_of<'t>(texts: &'t [String], target: &str) -> Option<&'t str> {
-    texts.iter().filter_map(|text| text.split_once('=')).find(|(name, _)| name.trim() == target).map(|(_, value)| value)
+    texts
+        .iter()
+        .filter_map(|text| text.split_once('='))
+        .find(|(name, _)| name.trim() == target)
+        .map(|(_, value)| value)
 }
 
 fn system_prompt(file: &str) -> Result<(String, String), Failure> {
@@ -129,18 +162,32 @@ fn examples(
     seed: u64,
 ) -> Result<Vec<(String, Vec<Message>)>, Failure> {
     const MAX_VARIANTS: usize = 64;
-    let wanted = count.trim().parse().ok().filter(|count| (1..=MAX_VARIANTS).contains(count)).ok_or_else(|| {
-        Failure::usage(format!("--few-shot: `{count}` is not a number of examples from 1 to {MAX_VARIANTS}"))
-    })?;
+    let wanted = count
+        .trim()
+        .parse()
+        .ok()
+        .filter(|count| (1..=MAX_VARIANTS).contains(count))
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "--few-shot: `{count}` is not a number of examples from 1 to {MAX_VARIANTS}"
+            ))
+        })?;
     let train = dataset::load(task, PromptSet::Train)?;
     if rows.set == PromptSet::Train.name() {
         return Err(Failure::usage(
             "--few-shot: its examples are train rows, so these cannot be the prompts: choose another set with --on",
         ));
     }
-    let asked: Vec<&[Message]> = rows.rows.iter().map(|row| row.messages.as_slice()).collect();
+    let asked: Vec<&[Message]> = rows
+        .rows
+        .iter()
+        .map(|row| row.messages.as_slice())
+        .collect();
     let mut found = Vec::new();
-    for row in epoch_order(train.len(), 0, seed).into_iter().map(|index| &train[index]) {
+    for row in epoch_order(train.len(), 0, seed)
+        .into_iter()
+        .map(|index| &train[index])
+    {
         if found.len() == wanted {
             break;
         }
@@ -161,6 +208,10 @@ fn examples(
 }
 
 fn shown(row: &PromptRow, answer: String) -> Vec<Message> {
-    let turns = row.messages.iter().filter(|turn| turn.role != "system").cloned();
+    let turns = row
+        .messages
+        .iter()
+        .filter(|turn| turn.role != "system")
+        .cloned();
     turns.chain([Message::new("assistant", answer)]).collect()
 }

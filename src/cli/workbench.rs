@@ -53,7 +53,10 @@ impl Arguments {
             ("--ascii", self.ascii),
             ("--linear", self.linear),
         ];
-        given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+        given
+            .into_iter()
+            .find(|(_, is_given)| *is_given)
+            .map(|(option, _)| option)
     }
 
     fn appearance(&self) -> AppearanceInput {
@@ -73,12 +76,15 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let options = options(arguments)?;
     let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if !(has_terminal || arguments.linear) {
-        return Err(Failure::usage("the workbench needs a terminal: use --linear, or see --help for other commands"));
+        return Err(Failure::usage(
+            "the workbench needs a terminal: use --linear, or see --help for other commands",
+        ));
     }
     if options.appearance.linear && !arguments.linear {
         eprintln!("TERM=dumb cannot draw a screen: printing lines, as --linear does");
     }
-    let ending = view::run(options).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
+    let ending =
+        view::run(options).map_err(|error| Failure::failed(format!("the terminal: {error}")))?;
     if ending.code != LOST {
         farewell(&ending);
         if let Some(why) = &ending.unsaved {
@@ -98,7 +104,10 @@ fn farewell(ending: &ViewExit) {
             )
         }
         [first, rest @ ..] => {
-            format!("{first} and {} more continue in the background: list them with `grpo-tui runs list`", rest.len())
+            format!(
+                "{first} and {} more continue in the background: list them with `grpo-tui runs list`",
+                rest.len()
+            )
         }
     };
     // The terminal may be gone.
@@ -108,9 +117,14 @@ fn farewell(ending: &ViewExit) {
 /// Reports a first word that is not a folder but almost a subcommand.
 pub(super) fn misspelled_subcommand() -> Option<Failure> {
     let first = std::env::args_os().nth(1)?;
-    let word = first.to_str().filter(|word| !word.starts_with('-') && !std::path::Path::new(word).exists())?;
+    let word = first
+        .to_str()
+        .filter(|word| !word.starts_with('-') && !std::path::Path::new(word).exists())?;
     let command = super::Arguments::command();
-    let known = command.get_subcommands().filter(|known| !known.is_hide_set()).map(clap::Command::get_name);
+    let known = command
+        .get_subcommands()
+        .filter(|known| !known.is_hide_set())
+        .map(clap::Command::get_name);
     let nearest = slip_of(word, known)?;
     let text = format!(
         "no subcommand `{word}`, and no folder of that name\nhelp: a similar name exists: `grpo-tui {nearest}`"
@@ -131,10 +145,16 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
         }
     };
     // Absolute, since subprocesses run in the workspace's folder.
-    let runs = arguments.runs.as_deref().map(std::path::absolute).transpose()?;
+    let runs = arguments
+        .runs
+        .as_deref()
+        .map(std::path::absolute)
+        .transpose()?;
     let run_folders = RunFolders::discover(runs.as_deref(), &here);
-    let data = directories::ProjectDirs::from("", "", "grpo-tui")
-        .map_or_else(|| here.join(".grpo-tui"), |folders| folders.data_dir().to_owned());
+    let data = directories::ProjectDirs::from("", "", "grpo-tui").map_or_else(
+        || here.join(".grpo-tui"),
+        |folders| folders.data_dir().to_owned(),
+    );
     let is_task = here.join(crate::task::TASK_FILE).is_file();
     let mut options = Options::at(here, run_folders, data);
     options.shell = std::env::current_dir()?;

@@ -10,7 +10,9 @@ use serde_json::json;
 
 use super::output::eprint_line;
 use super::{Failure, Outcome, print, print_indented};
-use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch, slots_folder};
+use crate::run::{
+    Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch, slots_folder,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -21,7 +23,12 @@ pub(super) struct Arguments {
     #[arg(long)]
     resume: bool,
     /// Compute on this GPU, or as many of these as there are ranks, of those that CUDA shows this process
-    #[arg(long, value_name = "N,...", value_delimiter = ',', conflicts_with = "cpu")]
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        conflicts_with = "cpu"
+    )]
     gpu: Vec<usize>,
     /// Compute on the CPU
     #[arg(long)]
@@ -52,7 +59,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     match begin(&arguments) {
         Ok((run, worker, (devices, count))) => {
             handshake.ready();
-            compute(&run, worker, (&devices, count), |run, worker, slot| work(run, worker, slot, arguments.ranks))
+            compute(&run, worker, (&devices, count), |run, worker, slot| {
+                work(run, worker, slot, arguments.ranks)
+            })
         }
         Err(failure) => {
             handshake.failed(&failure.message);
@@ -67,7 +76,10 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, UsableDevices),
     let flags = install_signal_handlers()?;
     let worker = Worker::begin(&run, flags.once)?;
     worker.controls().stop_now_when(flags.twice);
-    arguments.until.into_iter().for_each(|step| worker.controls().stop_after(step));
+    arguments
+        .until
+        .into_iter()
+        .for_each(|step| worker.controls().stop_after(step));
     for note in worker.notes() {
         eprint_line(&format!("note: {note}"));
     }
@@ -82,7 +94,10 @@ fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, UsableDevices),
 
 /// Whether the log says that all steps are done.
 fn is_finished(history: &RunState) -> bool {
-    history.end.as_ref().is_some_and(|end| end.status == Status::Finished.name())
+    history
+        .end
+        .as_ref()
+        .is_some_and(|end| end.status == Status::Finished.name())
 }
 
 /// Waits for so many of some devices, does the work on them, and records its end in any case.
@@ -100,7 +115,11 @@ fn compute(
     match ended {
         Ok((status, cause)) => {
             worker.end(status, &cause)?;
-            Ok(ExitCode::from(if status == Status::Interrupted { 130 } else { 0 }))
+            Ok(ExitCode::from(if status == Status::Interrupted {
+                130
+            } else {
+                0
+            }))
         }
         Err(failure) => {
             worker.end(Status::Failed, &failure.message)?;
@@ -111,7 +130,9 @@ fn compute(
 
 #[cfg(not(feature = "engine"))]
 fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<UsableDevices, Failure> {
-    Err(Failure::failed("built without the engine: can follow runs, not compute them"))
+    Err(Failure::failed(
+        "built without the engine: can follow runs, not compute them",
+    ))
 }
 
 #[cfg(not(feature = "engine"))]
@@ -124,7 +145,9 @@ fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot, _ranks: Option<u16>
 fn check(run: &RunDirectory, arguments: &Arguments) -> Result<UsableDevices, Failure> {
     let history = RunState::read(run.path())?;
     if is_finished(&history) {
-        return Err(Failure::failed("run is finished: to train further, start a run with --model RUN"));
+        return Err(Failure::failed(
+            "run is finished: to train further, start a run with --model RUN",
+        ));
     }
     if history.last_step > 0 && !arguments.resume {
         return Err(Failure::usage("run has already started: add --resume"));
@@ -132,7 +155,10 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<UsableDevices, Fai
     for task in run.task_names() {
         crate::score::Task::load(&crate::run::task_folder(run.path(), task))?;
     }
-    crate::checkpoint::ModelLocation::find(&run.file().config.base_model, &super::device::run_folders(run))?;
+    crate::checkpoint::ModelLocation::find(
+        &run.file().config.base_model,
+        &super::device::run_folders(run),
+    )?;
     let devices = super::device::devices(&arguments.compute())?;
     let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);
     let count = super::device::slots_of(ranks, &devices)?;
@@ -146,9 +172,14 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) ->
     let source = super::device::ranks_on(slot, ranks);
     let mut progress = super::progress::Progress::new(worker);
     Ok(
-        match crate::train::train(run, &super::device::run_folders(run), &engine, worker, source, &mut |event| {
-            progress.event(event)
-        })? {
+        match crate::train::train(
+            run,
+            &super::device::run_folders(run),
+            &engine,
+            worker,
+            source,
+            &mut |event| progress.event(event),
+        )? {
             Finished(report) => (Status::Finished, report.cause.clone()),
             Interrupted { step } => (Status::Interrupted, crate::train::stopped_after(step)),
             CutShort { cause, .. } => (Status::Interrupted, cause),
@@ -160,11 +191,21 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) ->
 pub(super) fn detach(run: &RunDirectory, how: &Launch, verb: &str, json: bool) -> Outcome {
     let launched = launch(run, how)?;
     let (id, pid) = (run.id(), launched.pid);
-    let ready = if launched.ready { "" } else { "; not ready yet, see worker.log" };
+    let ready = if launched.ready {
+        ""
+    } else {
+        "; not ready yet, see worker.log"
+    };
     let does = if how.resume { "continues" } else { "runs" };
-    let text = format!("{id} {does} in the background (pid {pid}){ready}; follow it with `grpo-tui runs attach {id}`");
+    let text = format!(
+        "{id} {does} in the background (pid {pid}){ready}; follow it with `grpo-tui runs attach {id}`"
+    );
     let document = json!({"run": id, "path": run.path(), "verb": verb, "text": text, "ready": launched.ready, "pid": pid, "log": launched.log});
-    if json { print_indented(&document) } else { print(&format!("{text}\n")) }
+    if json {
+        print_indented(&document)
+    } else {
+        print(&format!("{text}\n"))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -184,7 +225,11 @@ pub(super) fn install_signal_handlers() -> Result<SignalFlags, Failure> {
     for signal in [SIGINT, SIGTERM] {
         let repeats_count = signal == SIGINT || !is_in_slurm;
         if repeats_count {
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&flags.twice))?;
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                130,
+                Arc::clone(&flags.twice),
+            )?;
         }
         let (once, twice) = (Arc::clone(&flags.once), Arc::clone(&flags.twice));
         let count = move || {
@@ -207,12 +252,19 @@ mod tests {
 
     #[test]
     fn a_worker_takes_the_devices_that_its_launcher_chose() {
-        for choice in
-            [DeviceChoice::Any, DeviceChoice::Cpu, DeviceChoice::Gpus(vec![3]), DeviceChoice::Gpus(vec![2, 0, 11])]
-        {
+        for choice in [
+            DeviceChoice::Any,
+            DeviceChoice::Cpu,
+            DeviceChoice::Gpus(vec![3]),
+            DeviceChoice::Gpus(vec![2, 0, 11]),
+        ] {
             let words = ["grpo-tui", "worker", "--run", "run"].map(str::to_owned);
-            let parsed = crate::cli::Arguments::try_parse_from(words.into_iter().chain(choice.arguments())).unwrap();
-            let Some(crate::cli::Command::Worker(arguments)) = parsed.command else { panic!("{choice:?}") };
+            let parsed =
+                crate::cli::Arguments::try_parse_from(words.into_iter().chain(choice.arguments()))
+                    .unwrap();
+            let Some(crate::cli::Command::Worker(arguments)) = parsed.command else {
+                panic!("{choice:?}")
+            };
             assert_eq!(arguments.compute(), choice);
         }
     }

@@ -4,19 +4,36 @@ use super::*;
 
 /// The files that a file names, in `use` and in paths, test code aside; `modules` are all files by their
 /// module's path.
-fn files_named<'a>(module: &[&str], text: &str, modules: &'a BTreeMap<Vec<String>, String>) -> BTreeSet<&'a str> {
-    paths(&code_lines(text).join(" ")).iter().filter_map(|path| file_of(module, path, modules)).collect()
+fn files_named<'a>(
+    module: &[&str],
+    text: &str,
+    modules: &'a BTreeMap<Vec<String>, String>,
+) -> BTreeSet<&'a str> {
+    paths(&code_lines(text).join(" "))
+        .iter()
+        .filter_map(|path| file_of(module, path, modules))
+        .collect()
 }
 
 /// The file of the longest beginning of a path that is a module.
-fn file_of<'a>(module: &[&str], path: &str, modules: &'a BTreeMap<Vec<String>, String>) -> Option<&'a str> {
+fn file_of<'a>(
+    module: &[&str],
+    path: &str,
+    modules: &'a BTreeMap<Vec<String>, String>,
+) -> Option<&'a str> {
     let mut parts = path.split("::").peekable();
     let mut place: Vec<String> = match parts.peek()? {
         &"crate" => Vec::new(),
         &"super" | &"self" => module.iter().map(|part| (*part).to_owned()).collect(),
         first => {
-            let child: Vec<String> = module.iter().chain([first]).map(|part| (*part).to_owned()).collect();
-            modules.contains_key(&child).then(|| module.iter().map(|part| (*part).to_owned()).collect())?
+            let child: Vec<String> = module
+                .iter()
+                .chain([first])
+                .map(|part| (*part).to_owned())
+                .collect();
+            modules
+                .contains_key(&child)
+                .then(|| module.iter().map(|part| (*part).to_owned()).collect())?
         }
     };
     while let Some(part) = parts.next_if(|part| ["crate", "super", "self"].contains(part)) {
@@ -25,8 +42,9 @@ fn file_of<'a>(module: &[&str], path: &str, modules: &'a BTreeMap<Vec<String>, S
         }
     }
     // `crate::config` is of the crate below.
-    let is_below =
-        |first: &&str| first.starts_with(char::is_lowercase) && !modules.contains_key(&[(*first).to_owned()][..]);
+    let is_below = |first: &&str| {
+        first.starts_with(char::is_lowercase) && !modules.contains_key(&[(*first).to_owned()][..])
+    };
     if place.is_empty() && parts.peek().is_some_and(is_below) {
         return None;
     }
@@ -48,15 +66,32 @@ fn circles(arrows: &Arrows) -> Vec<BTreeSet<String>> {
     let reach = |from: &String| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
         while let Some(next) = open.pop() {
-            open.extend(arrows.get(next).into_iter().flatten().filter(|next| seen.insert((*next).clone())));
+            open.extend(
+                arrows
+                    .get(next)
+                    .into_iter()
+                    .flatten()
+                    .filter(|next| seen.insert((*next).clone())),
+            );
         }
         seen
     };
-    let reached: Arrows = arrows.keys().map(|from| (from.clone(), reach(from))).collect();
+    let reached: Arrows = arrows
+        .keys()
+        .map(|from| (from.clone(), reach(from)))
+        .collect();
     let circle = |(from, named): (&String, &BTreeSet<String>)| -> BTreeSet<String> {
-        named.iter().filter(|other| reached.get(*other).is_some_and(|back| back.contains(from))).cloned().collect()
+        named
+            .iter()
+            .filter(|other| reached.get(*other).is_some_and(|back| back.contains(from)))
+            .cloned()
+            .collect()
     };
-    let found: BTreeSet<_> = reached.iter().map(circle).filter(|circle| circle.len() > 1).collect();
+    let found: BTreeSet<_> = reached
+        .iter()
+        .map(circle)
+        .filter(|circle| circle.len() > 1)
+        .collect();
     found.into_iter().collect()
 }
 
@@ -65,31 +100,67 @@ fn modules(source: &Path) -> BTreeMap<Vec<String>, String> {
     let mut files = Vec::new();
     rust_files(source, &mut files);
     let module = |file: &PathBuf| {
-        let path = file.strip_prefix(source).unwrap().to_str().unwrap().replace('\\', "/");
+        let path = file
+            .strip_prefix(source)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .replace('\\', "/");
         let name = path.trim_end_matches(".rs").trim_end_matches("/mod");
-        let parts = if name == "lib" { Vec::new() } else { name.split('/').map(str::to_owned).collect() };
+        let parts = if name == "lib" {
+            Vec::new()
+        } else {
+            name.split('/').map(str::to_owned).collect()
+        };
         (parts, path)
     };
-    files.iter().map(module).filter(|(_, path)| path != "main.rs").collect()
+    files
+        .iter()
+        .map(module)
+        .filter(|(_, path)| path != "main.rs")
+        .collect()
 }
 
 #[test]
 fn files_name_each_other_in_no_circle() {
     // What a module's own list hands on is asked of the view alone.
     let of = |modules: &'static [&str]| {
-        move |path: &str| modules.contains(&path.split('/').next().unwrap_or_default()) && !path.ends_with("/mod.rs")
+        move |path: &str| {
+            modules.contains(&path.split('/').next().unwrap_or_default())
+                && !path.ends_with("/mod.rs")
+        }
     };
-    let core = of(&["task", "dataset", "sandbox", "environment", "score", "run", "report"]);
-    no_circles(&package().join("crates/core/src"), core, &[("run/record/follow.rs", "run/record/reader.rs")]);
+    let core = of(&[
+        "task",
+        "dataset",
+        "sandbox",
+        "environment",
+        "score",
+        "run",
+        "report",
+    ]);
+    no_circles(
+        &package().join("crates/core/src"),
+        core,
+        &[("run/record/follow.rs", "run/record/reader.rs")],
+    );
     no_circles(
         &package().join("crates/engine/src"),
         |path| !path.ends_with("/mod.rs") && path != "lib.rs",
         &[("train/step.rs", "train/recorder.rs")],
     );
-    no_circles(&package().join("crates/view/src"), |_| true, &[("update.rs", "app.rs")]);
+    no_circles(
+        &package().join("crates/view/src"),
+        |_| true,
+        &[("update.rs", "app.rs")],
+    );
     // The files in a kernel's own folder belong to it.
     let is_kernel = |path: &str| path != "lib.rs" && !path.contains('/');
-    no_circles(&package().join("kernels/src"), is_kernel, &[("rope.rs", "heads.rs")]);
+    no_circles(
+        &package().join("kernels/src"),
+        is_kernel,
+        &[("rope.rs", "heads.rs")],
+    );
 }
 
 /// A worker is started by its process, by hand or as a job, and asked by those who started it: these three are one.
@@ -99,17 +170,31 @@ fn folders_of_a_run_name_each_other_in_no_circle() {
     let arrows = arrows(&package().join("crates/core/src"), |path| {
         folder(path).filter(|folder| !["control", "process", "slurm"].contains(&folder.as_str()))
     });
-    assert!(arrows["record"].contains("storage"), "the arrows are not read: {arrows:?}");
-    assert_eq!(circles(&arrows), [], "folders that name each other in a circle");
+    assert!(
+        arrows["record"].contains("storage"),
+        "the arrows are not read: {arrows:?}"
+    );
+    assert_eq!(
+        circles(&arrows),
+        [],
+        "folders that name each other in a circle"
+    );
 }
 
 /// `examples`: arrows that are there.
 fn no_circles(source: &Path, is_read: impl Fn(&str) -> bool, examples: &[(&str, &str)]) {
     let arrows = arrows(source, |path| is_read(path).then(|| path.to_owned()));
-    let is_found = |(from, to): &(&str, &str)| arrows.get(*from).is_some_and(|named| named.contains(*to));
-    assert!(examples.iter().all(is_found), "the arrows are not read: {arrows:?}");
+    let is_found =
+        |(from, to): &(&str, &str)| arrows.get(*from).is_some_and(|named| named.contains(*to));
+    assert!(
+        examples.iter().all(is_found),
+        "the arrows are not read: {arrows:?}"
+    );
     let found = circles(&arrows);
-    assert!(found.is_empty(), "files that name each other in a circle: {found:#?}");
+    assert!(
+        found.is_empty(),
+        "files that name each other in a circle: {found:#?}"
+    );
 }
 
 /// What each place of a library names; `place`: what a file belongs to, if it counts.
@@ -119,7 +204,9 @@ fn arrows(source: &Path, place: impl Fn(&str) -> Option<String>) -> Arrows {
         let Some(own) = place(path) else { continue };
         let module: Vec<&str> = module.iter().map(String::as_str).collect();
         let text = read_to_string(source.join(path)).unwrap();
-        let named = files_named(&module, &text, &modules).into_iter().filter_map(&place);
+        let named = files_named(&module, &text, &modules)
+            .into_iter()
+            .filter_map(&place);
         let named: Vec<String> = named.filter(|other| *other != own).collect();
         arrows.entry(own).or_default().extend(named);
     }
@@ -128,7 +215,14 @@ fn arrows(source: &Path, place: impl Fn(&str) -> Option<String>) -> Arrows {
 
 #[test]
 fn no_screen_names_another() {
-    let screen = |path: &str| Some(path.strip_prefix("screens/")?.split(['/', '.']).next()?.to_owned());
+    let screen = |path: &str| {
+        Some(
+            path.strip_prefix("screens/")?
+                .split(['/', '.'])
+                .next()?
+                .to_owned(),
+        )
+    };
     let mut found = arrows(&package().join("crates/view/src"), screen);
     found.retain(|_, others| !others.is_empty());
     assert!(found.is_empty(), "{found:#?}");
@@ -137,22 +231,49 @@ fn no_screen_names_another() {
 #[test]
 fn a_circle_is_found() {
     let modules: BTreeMap<Vec<String>, String> = [("a", "a.rs"), ("a::b", "a/b.rs"), ("c", "c.rs")]
-        .map(|(module, file)| (module.split("::").map(str::to_owned).collect(), file.to_owned()))
+        .map(|(module, file)| {
+            (
+                module.split("::").map(str::to_owned).collect(),
+                file.to_owned(),
+            )
+        })
         .into();
     let check = |module: &[&str], text: &str, expected: &[&str]| {
-        assert_eq!(files_named(module, text, &modules).into_iter().collect::<Vec<_>>(), expected, "{text}");
+        assert_eq!(
+            files_named(module, text, &modules)
+                .into_iter()
+                .collect::<Vec<_>>(),
+            expected,
+            "{text}"
+        );
     };
-    check(&["a"], "use crate::{c::X, a::b::{Y, Z}};", &["a/b.rs", "c.rs"]);
+    check(
+        &["a"],
+        "use crate::{c::X, a::b::{Y, Z}};",
+        &["a/b.rs", "c.rs"],
+    );
     check(&["a"], "let x = b::y(); // crate::c::z", &["a/b.rs"]);
-    check(&["a", "b"], "use super::X;\n#[cfg(test)]\nmod tests { use crate::c::X; }", &["a.rs"]);
+    check(
+        &["a", "b"],
+        "use super::X;\n#[cfg(test)]\nmod tests { use crate::c::X; }",
+        &["a.rs"],
+    );
     check(&["a", "b"], "use super::{ b };", &["a/b.rs"]);
     check(&["c"], "use std::fmt;\nlet x = other::y;", &[]);
     let of = |pairs: &[[&str; 2]]| {
         let mut arrows = Arrows::new();
-        pairs.iter().for_each(|[from, to]| _ = arrows.entry((*from).to_owned()).or_default().insert((*to).to_owned()));
+        pairs.iter().for_each(|[from, to]| {
+            _ = arrows
+                .entry((*from).to_owned())
+                .or_default()
+                .insert((*to).to_owned())
+        });
         circles(&arrows)
     };
     assert_eq!(of(&[["a", "b"], ["b", "c"], ["a", "c"]]), []);
     let all = ["a", "b", "c"].map(str::to_owned);
-    assert_eq!(of(&[["a", "b"], ["b", "c"], ["c", "a"], ["d", "a"]]), [BTreeSet::from(all)]);
+    assert_eq!(
+        of(&[["a", "b"], ["b", "c"], ["c", "a"], ["d", "a"]]),
+        [BTreeSet::from(all)]
+    );
 }

@@ -9,13 +9,21 @@ use crate::program::{ALL, sample_task};
 use crate::program::{call, call_anywhere};
 
 fn row(text: &str) -> String {
-    format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{}}}]}}\n", serde_json::json!(text))
+    format!(
+        "{{\"messages\":[{{\"role\":\"user\",\"content\":{}}}]}}\n",
+        serde_json::json!(text)
+    )
 }
 
 /// A text of its own for each number, long enough to be compared for likeness.
 fn text(number: usize) -> String {
     (0..12)
-        .map(|word| format!("{:x}", (number * 12 + word + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+        .map(|word| {
+            format!(
+                "{:x}",
+                (number * 12 + word + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            )
+        })
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -23,13 +31,25 @@ fn text(number: usize) -> String {
 /// Findings of a task with these sets, as `kind file:line message`.
 fn found(sets: [String; 3], checks: &Checks<'_>) -> (Vec<String>, Health) {
     let [train, eval, proof] = &sets;
-    let (folder, task) = super::task_with(&[("train.jsonl", train), ("eval.jsonl", eval), ("proof.jsonl", proof)]);
+    let (folder, task) = super::task_with(&[
+        ("train.jsonl", train),
+        ("eval.jsonl", eval),
+        ("proof.jsonl", proof),
+    ]);
     let health = check(&task, checks).unwrap();
     let prefix = format!("{}/", folder.path().display());
     let lines = health.findings.iter().map(|finding| {
         let kind = serde_json::to_value(finding.kind).unwrap();
-        let line = finding.line.map_or(String::new(), |line| format!(":{line}"));
-        format!("{} {}{line} {}", kind.as_str().unwrap(), finding.file, finding.message).replace(&prefix, "")
+        let line = finding
+            .line
+            .map_or(String::new(), |line| format!(":{line}"));
+        format!(
+            "{} {}{line} {}",
+            kind.as_str().unwrap(),
+            finding.file,
+            finding.message
+        )
+        .replace(&prefix, "")
     });
     (lines.collect(), health)
 }
@@ -38,9 +58,19 @@ fn found(sets: [String; 3], checks: &Checks<'_>) -> (Vec<String>, Health) {
 fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     let check = |sets: [String; 3], expected: &[&str]| {
         let refuses = |row: &PromptRow| {
-            row.expected.as_ref()?.get("amount").is_none().then(|| ("missing key", "`amount` is missing".to_owned()))
+            row.expected
+                .as_ref()?
+                .get("amount")
+                .is_none()
+                .then(|| ("missing key", "`amount` is missing".to_owned()))
         };
-        let tokens = |row: &PromptRow| Ok(row.messages.iter().map(|turn| turn.content.split(' ').count()).sum());
+        let tokens = |row: &PromptRow| {
+            Ok(row
+                .messages
+                .iter()
+                .map(|turn| turn.content.split(' ').count())
+                .sum())
+        };
         let checks = Checks {
             definition: "schema",
             expected_problem: Some(&refuses),
@@ -93,7 +123,9 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     );
     check(
         with_train(&row(&text(7)).replace("}]}", "}],\"id\":\"train-1\"}")),
-        &["duplicate_id train.jsonl:2 id `train-1` is already on line 1; give every row its own id, or none"],
+        &[
+            "duplicate_id train.jsonl:2 id `train-1` is already on line 1; give every row its own id, or none",
+        ],
     );
     check(
         with_train(&row(&text(7)).replace("}]}", "}],\"expected\":{\"total\":1}}")),
@@ -108,11 +140,15 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
     let token = format!("ghp_{}", "aB3dE5fG7hJ9".repeat(3));
     check(
         with_train(&row(&format!("my key is {token}"))),
-        &["secret train.jsonl:2 `content` contains what looks like a GitHub token: ghp_…(40 characters); remove it"],
+        &[
+            "secret train.jsonl:2 `content` contains what looks like a GitHub token: ghp_…(40 characters); remove it",
+        ],
     );
     let value = "aB3dE5fG7hJ9kLmN1pQr";
     check(
-        with_train(&row(&text(7)).replace("}]}", &format!("}}],\"db\":{{\"password\":\"{value}\"}}}}"))),
+        with_train(
+            &row(&text(7)).replace("}]}", &format!("}}],\"db\":{{\"password\":\"{value}\"}}}}")),
+        ),
         &[
             "secret train.jsonl:2 `password` contains what looks like a high-entropy assignment: aB3d…(20 characters); remove it",
         ],
@@ -123,8 +159,18 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
 fn what_was_found_is_counted_wholly_and_kept_in_part() {
     let train: String = (0..100).map(|_| "7\n").collect();
     let (kept, health) = found([train, row(&text(1)), row(&text(2))], &Checks::default());
-    assert_eq!((kept.len(), health.counts[&FindingKind::BadLine], health.counts[&FindingKind::EmptySet]), (21, 100, 1));
-    assert_eq!((health.count(Level::Error), health.count(Level::Warning)), (101, 0));
+    assert_eq!(
+        (
+            kept.len(),
+            health.counts[&FindingKind::BadLine],
+            health.counts[&FindingKind::EmptySet]
+        ),
+        (21, 100, 1)
+    );
+    assert_eq!(
+        (health.count(Level::Error), health.count(Level::Warning)),
+        (101, 0)
+    );
 }
 
 #[test]
@@ -133,20 +179,29 @@ fn the_sample_task_is_healthy() {
     let health: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(health["findings"], serde_json::json!([]));
     assert_eq!(output.status.code(), Some(0));
-    let rows: Vec<_> = health["sets"].as_array().unwrap().iter().map(|set| set["rows"].as_u64().unwrap()).collect();
+    let rows: Vec<_> = health["sets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|set| set["rows"].as_u64().unwrap())
+        .collect();
     assert_eq!(rows, [200, 50, 500]);
 }
 
 #[test]
 fn the_command_checks_expected_against_the_schema_and_fails() {
     let wrong = row(&text(0)).replace("}]}", "}],\"expected\":{\"amount\":\"12\"}}");
-    let (folder, _task) =
-        super::task_with(&[("train.jsonl", &wrong), ("eval.jsonl", &row(&text(1))), ("proof.jsonl", &row(&text(2)))]);
+    let (folder, _task) = super::task_with(&[
+        ("train.jsonl", &wrong),
+        ("eval.jsonl", &row(&text(1))),
+        ("proof.jsonl", &row(&text(2))),
+    ]);
     let output = call(folder.path(), &["dataset", "check", "."]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("train.jsonl line 1: `expected` would not be valid: ") && text.ends_with("1 error, 0 warnings\n"),
+        text.contains("train.jsonl line 1: `expected` would not be valid: ")
+            && text.ends_with("1 error, 0 warnings\n"),
         "{text}"
     );
 }
@@ -162,18 +217,46 @@ fn the_longest_prompt_follows_from_the_configuration() {
     let check = |own: &str, more: &[&str], expected: Option<&str>| {
         let (head, _) = settings.split_once("[train]").unwrap();
         std::fs::write(folder.path().join("task.toml"), format!("{head}{own}")).unwrap();
-        let output = call(folder.path(), &[&["dataset", "check", ".", "--model", "tiny"], more].concat());
+        let output = call(
+            folder.path(),
+            &[&["dataset", "check", ".", "--model", "tiny"], more].concat(),
+        );
         let text = String::from_utf8(output.stdout).unwrap();
         let found = text
             .lines()
             .find_map(|line| line.split_once(" tokens, limit "))
             .map(|(_, rest)| rest.split(':').next().unwrap());
-        assert_eq!(found, expected, "{own} {more:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            found,
+            expected,
+            "{own} {more:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     };
     check("", &[], None);
-    check("[train]\nmax_completion_tokens = 8\nmax_seq_len = 40\n", &[], Some("39"));
-    check("[train]\nmax_completion_tokens = 8\nmax_seq_len = 40\n", &["--preset", "seed"], Some("39"));
-    check("[train]\nmax_completion_tokens = 8\n[train.model.tiny]\nmax_seq_len = 50\n", &[], Some("49"));
-    check("[train]\nmax_completion_tokens = 8\n[train.model.other]\nmax_seq_len = 50\n", &[], None);
-    check("[train]\nmax_completion_tokens = 8\nmax_seq_len = 40\n", &["--max-seq-len", "30"], Some("29"));
+    check(
+        "[train]\nmax_completion_tokens = 8\nmax_seq_len = 40\n",
+        &[],
+        Some("39"),
+    );
+    check(
+        "[train]\nmax_completion_tokens = 8\nmax_seq_len = 40\n",
+        &["--preset", "seed"],
+        Some("39"),
+    );
+    check(
+        "[train]\nmax_completion_tokens = 8\n[train.model.tiny]\nmax_seq_len = 50\n",
+        &[],
+        Some("49"),
+    );
+    check(
+        "[train]\nmax_completion_tokens = 8\n[train.model.other]\nmax_seq_len = 50\n",
+        &[],
+        None,
+    );
+    check(
+        "[train]\nmax_completion_tokens = 8\nmax_seq_len = 40\n",
+        &["--max-seq-len", "30"],
+        Some("29"),
+    );
 }

@@ -12,16 +12,27 @@ use crate::program::{call, json as document, stderr, stdout};
 
 pub(super) fn mapping(assignments: &[&str]) -> MappingText {
     let mut text = MappingText::default();
-    assignments.iter().for_each(|assignment| text.set(assignment).unwrap());
+    assignments
+        .iter()
+        .for_each(|assignment| text.set(assignment).unwrap());
     text
 }
 
-fn imported(name: &str, text: &str, assignments: &[&str], schema: Option<&Value>) -> Result<ImportedRows, String> {
+fn imported(
+    name: &str,
+    text: &str,
+    assignments: &[&str],
+    schema: Option<&Value>,
+) -> Result<ImportedRows, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
     let result = import(&path, &mapping(assignments), schema, usize::MAX);
-    result.map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    result.map_err(|error| {
+        error
+            .to_string()
+            .replace(&format!("{}/", folder.path().display()), "")
+    })
 }
 
 #[test]
@@ -29,7 +40,11 @@ fn records_become_rows() {
     let schema = json!({"properties": {"vendor": {"type": "string"}, "total": {"type": "number"}, "paid": {"type": ["boolean", "null"]}}});
     let check = |name: &str, text: &str, assignments: &[&str], expected: Value| {
         let found = imported(name, text, assignments, Some(&schema)).unwrap();
-        assert_eq!((json!(found.rows), found.problems), (expected, Vec::new()), "{text}");
+        assert_eq!(
+            (json!(found.rows), found.problems),
+            (expected, Vec::new()),
+            "{text}"
+        );
     };
     let user = |text: &str| json!([{"role": "user", "content": text}]);
     // As a spreadsheet writes it: a mark, semicolons, quoted line ends, TRUE.
@@ -45,7 +60,12 @@ fn records_become_rows() {
     check(
         "bills.tsv",
         "key\tbody\tkind\tamount\nx\tHi\ta, b\t3\n",
-        &["prompt=Read {{ body | upper }}.", "expected=total = amount, by.name = body", "id=key", "tags=kind"],
+        &[
+            "prompt=Read {{ body | upper }}.",
+            "expected=total = amount, by.name = body",
+            "id=key",
+            "tags=kind",
+        ],
         json!([{"id": "x", "messages": user("Read HI."), "expected": {"total": 3, "by": {"name": "Hi"}}, "tags": ["a", "b"]}]),
     );
     check(
@@ -83,25 +103,51 @@ fn records_become_rows() {
 fn files_of_more_than_an_import_takes_are_refused_before_they_fill_the_memory() {
     let many = format!("text\n{}", "x\n".repeat(1_000_001));
     let many = imported("many.csv", &many, &[], None).unwrap_err();
-    assert!(many.contains("many.csv: more than 1,000,000 records; import a part"), "{many}");
+    assert!(
+        many.contains("many.csv: more than 1,000,000 records; import a part"),
+        "{many}"
+    );
     let lists = format!("[{}{{}}]", "{},".repeat(1_000_000));
     let lists = imported("many.json", &lists, &["prompt={{ x }}"], None).unwrap_err();
     assert!(lists.contains("more than 1,000,000 records"), "{lists}");
     let quote = format!("text,total\n\"{}", "x".repeat(65 << 20));
     let quote = imported("quote.csv", &quote, &[], None).unwrap_err();
-    assert!(quote.contains("a record of more than 67.1 MB: is a quote not closed?"), "{quote}");
+    assert!(
+        quote.contains("a record of more than 67.1 MB: is a quote not closed?"),
+        "{quote}"
+    );
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("t.csv"), "prompt,label\na,1\nb,2\nc,3\n").unwrap();
-    let limited = ["task", "new", "t", "--data", "t.csv", "--limit", "2", "--split", "50/50/0", "--dry-run", "--json"];
-    assert_eq!(document(&call(folder.path(), &limited))["first_row"]["expected"], 1);
+    let limited = [
+        "task",
+        "new",
+        "t",
+        "--data",
+        "t.csv",
+        "--limit",
+        "2",
+        "--split",
+        "50/50/0",
+        "--dry-run",
+        "--json",
+    ];
+    assert_eq!(
+        document(&call(folder.path(), &limited))["first_row"]["expected"],
+        1
+    );
 }
 
 #[test]
 fn what_does_not_fit_is_named_with_its_line() {
     let schema = json!({"properties": {"total": {"type": "number"}}});
     let problems = |name: &str, text: &str, assignments: &[&str], expected: &[(usize, &str)]| {
-        let found = imported(name, text, assignments, Some(&schema)).unwrap().problems;
-        let found: Vec<(usize, &str)> = found.iter().map(|(line, problem)| (*line, problem.as_str())).collect();
+        let found = imported(name, text, assignments, Some(&schema))
+            .unwrap()
+            .problems;
+        let found: Vec<(usize, &str)> = found
+            .iter()
+            .map(|(line, problem)| (*line, problem.as_str()))
+            .collect();
         assert_eq!(found, expected, "{text}");
     };
     problems(
@@ -127,20 +173,36 @@ fn what_does_not_fit_is_named_with_its_line() {
         "a.jsonl",
         "{\"text\": 7}\n",
         &[],
-        &[(1, "prompt: column `text` has `7`; it must be text or a list of turns")],
+        &[(
+            1,
+            "prompt: column `text` has `7`; it must be text or a list of turns",
+        )],
     );
     problems(
         "a.jsonl",
         "{\"messages\": 5}\n",
         &[],
-        &[(1, "prompt: column `messages` has `5`; it must be text or a list of turns")],
+        &[(
+            1,
+            "prompt: column `messages` has `5`; it must be text or a list of turns",
+        )],
     );
     let error = |name: &str, text: &str, assignments: &[&str], part: &str| {
         let message = imported(name, text, assignments, None).unwrap_err();
         assert!(message.contains(part), "{message}");
     };
-    error("a.csv", "text,total\nx,1\ny\n", &[], "a.csv line 3: 1 cell, but the header names 2 columns; write a");
-    error("a.csv", "text,total\nx,1,2\n", &[], "a.csv line 2: 3 cells, but the header names 2 columns; quote cells");
+    error(
+        "a.csv",
+        "text,total\nx,1\ny\n",
+        &[],
+        "a.csv line 3: 1 cell, but the header names 2 columns; write a",
+    );
+    error(
+        "a.csv",
+        "text,total\nx,1,2\n",
+        &[],
+        "a.csv line 2: 3 cells, but the header names 2 columns; quote cells",
+    );
     // The rest of the file would be one cell, whichever column it is in.
     error(
         "a.csv",
@@ -148,20 +210,50 @@ fn what_does_not_fit_is_named_with_its_line() {
         &[],
         "a.csv line 3: column `text`: the quote is never closed",
     );
-    error("a.csv", "text,total\nx,\"1\ny,2", &[], "a.csv line 2: column `total`: the quote is never closed");
-    error("a.csv", "text,\"total\nx,1\n", &[], "a.csv line 1: a quote in the header is never closed");
-    error("a.csv", "text,text\nx,1\n", &[], "a.csv line 1: two columns are named `text`");
+    error(
+        "a.csv",
+        "text,total\nx,\"1\ny,2",
+        &[],
+        "a.csv line 2: column `total`: the quote is never closed",
+    );
+    error(
+        "a.csv",
+        "text,\"total\nx,1\n",
+        &[],
+        "a.csv line 1: a quote in the header is never closed",
+    );
+    error(
+        "a.csv",
+        "text,text\nx,1\n",
+        &[],
+        "a.csv line 1: two columns are named `text`",
+    );
     error("a.csv", "text\n", &[], "a.csv: no records");
     error("a.csv", "", &[], "a.csv line 1: the file is empty");
-    error("a.jsonl", "{\"text\":\"x\"}\n[1]\n", &[], "a.jsonl line 2: expected an object, found `[1]`");
-    error("a.json", "[{\"text\": \"x\"},\n{\"text\": }]", &[], "a.json line 2: not JSON at column 10 (expected value)");
+    error(
+        "a.jsonl",
+        "{\"text\":\"x\"}\n[1]\n",
+        &[],
+        "a.jsonl line 2: expected an object, found `[1]`",
+    );
+    error(
+        "a.json",
+        "[{\"text\": \"x\"},\n{\"text\": }]",
+        &[],
+        "a.json line 2: not JSON at column 10 (expected value)",
+    );
     error(
         "a.jsonl",
         "{\"text\":\n",
         &[],
         "a.jsonl line 1: not JSON at column 8 (EOF while parsing a value): `{\"text\":`; write one whole JSON object per line",
     );
-    error("a.json", "{\"text\": \"x\"}", &[], "a.json line 1: not a list");
+    error(
+        "a.json",
+        "{\"text\": \"x\"}",
+        &[],
+        "a.json line 1: not a list",
+    );
     error(
         "a.csv",
         "body\nx\n",
@@ -182,10 +274,19 @@ fn rows_of_one_prompt_come_into_one_set_and_every_row_into_one() {
             .unwrap()
     };
     let check = |prompts: usize, shares: &str, expected: [usize; 3]| {
-        let rows: Vec<_> = (0..prompts * 3).map(|number| row(number % prompts, number)).collect();
+        let rows: Vec<_> = (0..prompts * 3)
+            .map(|number| row(number % prompts, number))
+            .collect();
         let sets = split(rows, parse_split(shares).unwrap());
-        assert_eq!(sets.each_ref().map(|(_, rows)| rows.len() / 3), expected, "{prompts} {shares}");
-        assert!(sets.iter().all(|(_, rows)| rows.len() % 3 == 0), "{prompts} {shares}");
+        assert_eq!(
+            sets.each_ref().map(|(_, rows)| rows.len() / 3),
+            expected,
+            "{prompts} {shares}"
+        );
+        assert!(
+            sets.iter().all(|(_, rows)| rows.len() % 3 == 0),
+            "{prompts} {shares}"
+        );
     };
     check(100, "80/10/10", [80, 10, 10]);
     check(10, "80/10/10", [8, 1, 1]);
@@ -199,7 +300,13 @@ fn rows_of_one_prompt_come_into_one_set_and_every_row_into_one() {
 
 fn tickets(rows: usize) -> String {
     let kinds = ["bug", "billing", "question"];
-    let line = |number: usize| format!("Ticket number {number},{},{}\n", kinds[number % 3], number % 5);
+    let line = |number: usize| {
+        format!(
+            "Ticket number {number},{},{}\n",
+            kinds[number % 3],
+            number % 5
+        )
+    };
     "body,category,priority\n".to_owned() + &(0..rows).map(line).collect::<String>()
 }
 
@@ -208,34 +315,74 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("tickets.csv"), tickets(60)).unwrap();
-    let data = ["--data", "tickets.csv", "--map", "expected=category, priority"];
-    let new = |extra: &[&str]| call(folder.path(), &[&["task", "new", "tickets"], &data[..], extra].concat());
+    let data = [
+        "--data",
+        "tickets.csv",
+        "--map",
+        "expected=category, priority",
+    ];
+    let new = |extra: &[&str]| {
+        call(
+            folder.path(),
+            &[&["task", "new", "tickets"], &data[..], extra].concat(),
+        )
+    };
     let shown = new(&["--dry-run"]);
     assert!(
-        stdout(&shown).contains("prompt=body  expected=category, priority") && !at("tasks").exists(),
+        stdout(&shown).contains("prompt=body  expected=category, priority")
+            && !at("tasks").exists(),
         "{}",
         stdout(&shown)
     );
     let made = document(&new(&["--json"]));
-    assert_eq!((&made["rows"], &made["problems"]), (&json!({"train": 48, "eval": 6, "test": 6}), &json!([])));
+    assert_eq!(
+        (&made["rows"], &made["problems"]),
+        (&json!({"train": 48, "eval": 6, "test": 6}), &json!([]))
+    );
     assert!(made["embedded_model"].as_str().unwrap().contains("tiny"));
     let task = Task::load(&at("tasks/tickets")).unwrap();
     assert_eq!(
         task.schema().unwrap()["properties"],
         json!({"category": {"type": "string", "enum": ["bug", "billing", "question"]}, "priority": {"type": "integer"}})
     );
-    assert!(task.system.as_deref().unwrap().contains("category (bug, billing, question), priority (integer)"));
-    let check = document(&call(folder.path(), &["task", "check", "tickets", "--json"]));
-    assert_eq!((&check["ok"], &check["sets"]["train"]["expected"]), (&json!(true), &json!(48)));
+    assert!(
+        task.system
+            .as_deref()
+            .unwrap()
+            .contains("category (bug, billing, question), priority (integer)")
+    );
+    let check = document(&call(
+        folder.path(),
+        &["task", "check", "tickets", "--json"],
+    ));
+    assert_eq!(
+        (&check["ok"], &check["sets"]["train"]["expected"]),
+        (&json!(true), &json!(48))
+    );
     // Once more is refused, and leaves everything as it is.
     assert_eq!(new(&[]).status.code(), Some(1));
     std::fs::write(at("more.csv"), tickets(3).replace("Ticket", "Letter")).unwrap();
     let import = |extra: &[&str]| {
-        call(folder.path(), &[&["dataset", "import", "tickets", "more.csv", "--map", "prompt=body"], extra].concat())
+        call(
+            folder.path(),
+            &[
+                &[
+                    "dataset",
+                    "import",
+                    "tickets",
+                    "more.csv",
+                    "--map",
+                    "prompt=body",
+                ],
+                extra,
+            ]
+            .concat(),
+        )
     };
     assert!(stdout(&import(&["--dry-run"])).contains("nothing written"));
     assert!(import(&[]).status.success());
-    let rows = |set| grpo_tui::dataset::load(&Task::load(&at("tasks/tickets")).unwrap(), set).unwrap();
+    let rows =
+        |set| grpo_tui::dataset::load(&Task::load(&at("tasks/tickets")).unwrap(), set).unwrap();
     assert_eq!(rows(PromptSet::Train).len(), 51);
     let last = &rows(PromptSet::Train)[50];
     assert_eq!(
@@ -244,15 +391,21 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
     );
     let again = import(&[]);
     assert!(
-        stderr(&again).contains("train.jsonl line 49: id `more-2` of the imported rows already exists"),
+        stderr(&again)
+            .contains("train.jsonl line 49: id `more-2` of the imported rows already exists"),
         "{}",
         stderr(&again)
     );
     // A bad cell stops the import, unless it is left out.
-    std::fs::write(at("more.csv"), "body,category,priority\nx,bug,high\ny,bug,2\n").unwrap();
+    std::fs::write(
+        at("more.csv"),
+        "body,category,priority\nx,bug,high\ny,bug,2\n",
+    )
+    .unwrap();
     let bad = import(&["--set", "eval"]);
     assert!(
-        stderr(&bad).contains("more.csv line 2: expected: column `priority`: `high` is not an integer"),
+        stderr(&bad)
+            .contains("more.csv line 2: expected: column `priority`: `high` is not an integer"),
         "{}",
         stderr(&bad)
     );
@@ -265,11 +418,25 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
     );
     assert_eq!(rows(PromptSet::Eval).len(), 6);
     let added = import(&["--set", "eval", "--skip-invalid"]);
-    assert!(stdout(&added).contains("eval.jsonl: 1 row added"), "{}", stdout(&added));
+    assert!(
+        stdout(&added).contains("eval.jsonl: 1 row added"),
+        "{}",
+        stdout(&added)
+    );
     assert_eq!(rows(PromptSet::Eval).len(), 7);
     assert!(
-        stderr(&call(folder.path(), &["dataset", "import", "invoice", "more.csv", "--map", "prompt=body"]))
-            .contains("embedded")
+        stderr(&call(
+            folder.path(),
+            &[
+                "dataset",
+                "import",
+                "invoice",
+                "more.csv",
+                "--map",
+                "prompt=body"
+            ]
+        ))
+        .contains("embedded")
     );
 }
 
@@ -287,57 +454,141 @@ fn a_task_that_cannot_be_made_leaves_no_folder() {
         );
         assert!(!folder.path().join("tasks").exists(), "{expected}");
     };
-    let (csv, map) = ("prompt,vendor,total\na,x,1\nb,y,2\n", ["--data", "d.csv", "--map", "expected=vendor, total"]);
+    let (csv, map) = (
+        "prompt,vendor,total\na,x,1\nb,y,2\n",
+        ["--data", "d.csv", "--map", "expected=vendor, total"],
+    );
     let few = "task t1: 2 rows are too few for --split 80/10/10: eval gets none; add rows or use another --split";
     check("d.csv", csv, &map, few);
     let one = "1 row is too few for --split 80/10/10: eval gets none";
     check("d.csv", "prompt,vendor,total\na,x,1\n", &map, one);
-    check("d.csv", csv, &[&map[..], &["--split", "80/0/20"]].concat(), "--split 80/0/20 gives eval no rows");
+    check(
+        "d.csv",
+        csv,
+        &[&map[..], &["--split", "80/0/20"]].concat(),
+        "--split 80/0/20 gives eval no rows",
+    );
     let columns = "columns: prompt, vendor, total; use --map \"expected=vendor, total\", or name a schema or examples";
     check("d.csv", csv, &map[..2], columns);
     // What is advised works with one column, too, which alone would be read as JSON.
-    check("d.csv", "prompt,vendor\na,x\n", &map[..2], "use --map \"expected=vendor = vendor\", or name");
-    check("d.csv", "prompt,vendor\na,x\n", &["--data", "d.csv", "--map", "expected=vendor = vendor"], one);
-    check("d.csv", csv, &["--data", "d.csv", "--map", "foo=bar"], "--map foo=bar: unknown part `foo`; use prompt, ");
+    check(
+        "d.csv",
+        "prompt,vendor\na,x\n",
+        &map[..2],
+        "use --map \"expected=vendor = vendor\", or name",
+    );
+    check(
+        "d.csv",
+        "prompt,vendor\na,x\n",
+        &["--data", "d.csv", "--map", "expected=vendor = vendor"],
+        one,
+    );
+    check(
+        "d.csv",
+        csv,
+        &["--data", "d.csv", "--map", "foo=bar"],
+        "--map foo=bar: unknown part `foo`; use prompt, ",
+    );
     let bad = "d.jsonl line 1: prompt: column `messages` has `5`";
-    check("d.jsonl", "{\"messages\": 5}\n", &["--data", "d.jsonl"], bad);
+    check(
+        "d.jsonl",
+        "{\"messages\": 5}\n",
+        &["--data", "d.jsonl"],
+        bad,
+    );
     let syntax = "s.json line 1: not JSON at column 18 (trailing comma)\n";
-    check("s.json", "{\"type\":\"object\",}", &["--schema", "s.json"], syntax);
+    check(
+        "s.json",
+        "{\"type\":\"object\",}",
+        &["--schema", "s.json"],
+        syntax,
+    );
     let pattern = "(/pattern): \"(\" is not a valid regular expression";
-    check("s.json", "{\"pattern\": \"(\"}", &["--schema", "s.json"], pattern);
+    check(
+        "s.json",
+        "{\"pattern\": \"(\"}",
+        &["--schema", "s.json"],
+        pattern,
+    );
 }
 
 #[test]
 fn a_task_is_made_of_a_schema_or_of_examples() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    std::fs::write(at("answers.jsonl"), "{\"day\":\"2026-11-21\",\"n\":1}\n{\"day\":\"2026-11-22\"}\n").unwrap();
-    let made = call(folder.path(), &["task", "new", "days", "--examples", "answers.jsonl"]);
+    std::fs::write(
+        at("answers.jsonl"),
+        "{\"day\":\"2026-11-21\",\"n\":1}\n{\"day\":\"2026-11-22\"}\n",
+    )
+    .unwrap();
+    let made = call(
+        folder.path(),
+        &["task", "new", "days", "--examples", "answers.jsonl"],
+    );
     assert!(
-        stdout(&made).contains("n: optional, in 1 of 2 examples") && stdout(&made).contains("no prompts yet"),
+        stdout(&made).contains("n: optional, in 1 of 2 examples")
+            && stdout(&made).contains("no prompts yet"),
         "{}",
         stdout(&made)
     );
     let task = Task::load(&at("tasks/days")).unwrap();
-    assert!(task.score.assert_formats && task.schema().unwrap()["properties"]["day"]["format"] == "date");
+    assert!(
+        task.score.assert_formats
+            && task.schema().unwrap()["properties"]["day"]["format"] == "date"
+    );
     let text = std::fs::read_to_string(at("tasks/days/task.toml")).unwrap();
-    assert!(text.contains("# Prompt rows are JSONL") && text.contains("\"expected\": {...}"), "{text}");
+    assert!(
+        text.contains("# Prompt rows are JSONL") && text.contains("\"expected\": {...}"),
+        "{text}"
+    );
     // A schema is copied as it is; one that is none leaves no folder.
-    let schema = "{\n  \"type\": \"object\", \"properties\": { \"a\": { \"type\": \"string\" } }\n}\n";
+    let schema =
+        "{\n  \"type\": \"object\", \"properties\": { \"a\": { \"type\": \"string\" } }\n}\n";
     std::fs::write(at("s.json"), schema).unwrap();
-    assert!(call(folder.path(), &["task", "new", "plain", "--schema", "s.json"]).status.success());
-    assert_eq!(std::fs::read_to_string(at("tasks/plain/schema.json")).unwrap(), schema);
+    assert!(
+        call(
+            folder.path(),
+            &["task", "new", "plain", "--schema", "s.json"]
+        )
+        .status
+        .success()
+    );
+    assert_eq!(
+        std::fs::read_to_string(at("tasks/plain/schema.json")).unwrap(),
+        schema
+    );
     // A task without a title of its own is named once.
-    assert!(call(folder.path(), &["task", "check", "plain"]).stdout.starts_with(b"plain\n"));
+    assert!(
+        call(folder.path(), &["task", "check", "plain"])
+            .stdout
+            .starts_with(b"plain\n")
+    );
     std::fs::write(at("s.json"), "{\"type\": \"strin\"}").unwrap();
-    let bad = call(folder.path(), &["task", "new", "wrong", "--schema", "s.json"]);
-    assert!(bad.status.code() == Some(1) && !at("tasks/wrong").exists(), "{}", stderr(&bad));
-    assert!(stderr(&bad).starts_with("error: s.json line 1 column 10"), "{}", stderr(&bad));
+    let bad = call(
+        folder.path(),
+        &["task", "new", "wrong", "--schema", "s.json"],
+    );
+    assert!(
+        bad.status.code() == Some(1) && !at("tasks/wrong").exists(),
+        "{}",
+        stderr(&bad)
+    );
+    assert!(
+        stderr(&bad).starts_with("error: s.json line 1 column 10"),
+        "{}",
+        stderr(&bad)
+    );
     assert!(
         stderr(&call(folder.path(), &["task", "new", "none"]))
             .contains("needs a schema, examples of answers, data or a template")
     );
-    assert!(stderr(&call(folder.path(), &["task", "new", "../x", "--schema", "s.json"])).contains("names a folder"));
+    assert!(
+        stderr(&call(
+            folder.path(),
+            &["task", "new", "../x", "--schema", "s.json"]
+        ))
+        .contains("names a folder")
+    );
 }
 
 #[test]
@@ -347,22 +598,41 @@ fn every_template_is_a_good_task() {
     let judge = crate::judge::server::Server::start();
     for template in template_names() {
         let name = format!("my-{template}");
-        let made = document(&call(folder.path(), &["task", "new", &name, "--template", template, "--json"]));
+        let made = document(&call(
+            folder.path(),
+            &["task", "new", &name, "--template", template, "--json"],
+        ));
         assert_eq!(made["problems"], json!([]), "{template}");
-        assert_eq!(made["embedded_model"].is_null(), template == "invoice", "{template}");
+        assert_eq!(
+            made["embedded_model"].is_null(),
+            template == "invoice",
+            "{template}"
+        );
         #[cfg(feature = "download")]
         if template == "support-judge" {
             let file = folder.path().join("tasks").join(&name).join("task.toml");
             let text = std::fs::read_to_string(&file).unwrap();
-            std::fs::write(&file, text.replace("http://127.0.0.1:8000/v1", &judge.address)).unwrap();
+            std::fs::write(
+                &file,
+                text.replace("http://127.0.0.1:8000/v1", &judge.address),
+            )
+            .unwrap();
         }
         if ["agent", "python-scorer", "support-judge"].contains(&template) {
-            assert!(call(folder.path(), &["task", "trust", &name, "--yes"]).status.success());
+            assert!(
+                call(folder.path(), &["task", "trust", &name, "--yes"])
+                    .status
+                    .success()
+            );
         }
         let check = document(&call(folder.path(), &["task", "check", &name, "--json"]));
         // As the answer to `task new` says already.
         let note = made["embedded_model"].as_str();
-        assert_eq!((&check["ok"], &check["warnings"]), (&json!(true), &json!(Vec::from_iter(note))), "{template}");
+        assert_eq!(
+            (&check["ok"], &check["warnings"]),
+            (&json!(true), &json!(Vec::from_iter(note))),
+            "{template}"
+        );
         let health = document(&call(folder.path(), &["dataset", "check", &name, "--json"]));
         assert_eq!(health["groups"], json!([]), "{template}");
         // A conversation that an agent held is not a completion.
@@ -372,7 +642,11 @@ fn every_template_is_a_good_task() {
         }
         assert!(Path::new(&folder.path().join("tasks").join(&name)).is_dir());
     }
-    assert!(call(folder.path(), &["init", "w", "--template", "classify"]).status.success());
+    assert!(
+        call(folder.path(), &["init", "w", "--template", "classify"])
+            .status
+            .success()
+    );
     assert!(folder.path().join("w/tasks/classify/schema.json").is_file());
 }
 
@@ -382,18 +656,40 @@ fn an_import_that_is_killed_leaves_all_sets_as_they_were() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     crate::program::sample_task(&here.join("task"), [2, 2, 2]);
-    let rows = |count: usize| (0..count).map(|number| format!("{{\"prompt\":\"p{number}\",\"expected\":{{}}}}\n"));
+    let rows = |count: usize| {
+        (0..count).map(|number| format!("{{\"prompt\":\"p{number}\",\"expected\":{{}}}}\n"))
+    };
     std::fs::write(here.join("new.jsonl"), rows(30).collect::<String>()).unwrap();
-    let sets = ["train.jsonl", "eval.jsonl", "eval-large.jsonl"].map(|file| here.join("task").join(file));
-    let texts = || sets.clone().map(|file| std::fs::read_to_string(file).unwrap());
+    let sets =
+        ["train.jsonl", "eval.jsonl", "eval-large.jsonl"].map(|file| here.join("task").join(file));
+    let texts = || {
+        sets.clone()
+            .map(|file| std::fs::read_to_string(file).unwrap())
+    };
     let before = texts();
-    let arguments = ["dataset", "import", "task", "new.jsonl", "--split", "60/20/20", "--replace"];
+    let arguments = [
+        "dataset",
+        "import",
+        "task",
+        "new.jsonl",
+        "--split",
+        "60/20/20",
+        "--replace",
+    ];
     for file in ["train.jsonl", "eval.jsonl", "eval-large.jsonl"] {
         let mut import = crate::program::program(here, &arguments);
-        let killed = import.env("GRPO_TUI_FAULT", format!("replace.written={file}:1")).output().unwrap();
+        let killed = import
+            .env("GRPO_TUI_FAULT", format!("replace.written={file}:1"))
+            .output()
+            .unwrap();
         assert!(!killed.status.success(), "{file}: {}", stdout(&killed));
         assert!(texts() == before, "killed when {file} was written");
     }
     assert!(call(here, &arguments).status.success());
-    assert!(texts().iter().zip(&before).all(|(now, before)| now != before));
+    assert!(
+        texts()
+            .iter()
+            .zip(&before)
+            .all(|(now, before)| now != before)
+    );
 }

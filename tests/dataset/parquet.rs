@@ -21,19 +21,41 @@ fn tables_of_parquet_are_records_and_completions() {
         std::fs::write(&path, bytes).unwrap();
         path
     };
-    let found = import(&file("chats.parquet", CHATS), &mapping(&[]), None, usize::MAX).unwrap();
+    let found = import(
+        &file("chats.parquet", CHATS),
+        &mapping(&[]),
+        None,
+        usize::MAX,
+    )
+    .unwrap();
     let expected = json!([
         {"id": "7", "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "Ü"}], "expected": {"total": 1.5, "lines": ["a", "b"]}},
         {"id": "8", "messages": [{"role": "user", "content": "V"}], "expected": {"total": 2.0, "lines": []}},
     ]);
     assert_eq!((json!(found.rows), found.problems), (expected, Vec::new()));
-    let score =
-        |path: &Path| call(folder.path(), &["score", "invoice", "--json", "--completions", path.to_str().unwrap()]);
+    let score = |path: &Path| {
+        call(
+            folder.path(),
+            &[
+                "score",
+                "invoice",
+                "--json",
+                "--completions",
+                path.to_str().unwrap(),
+            ],
+        )
+    };
     let scored = score(&file("trl.parquet", TRL));
     let scored = json_lines(&scored);
-    let shown: Vec<Value> = scored.iter().map(|score| json!([score["reward"], score["exact"]])).collect();
+    let shown: Vec<Value> = scored
+        .iter()
+        .map(|score| json!([score["reward"], score["exact"]]))
+        .collect();
     // The prompts' rows are found: there are expected answers.
-    assert_eq!(json!(shown), json!([[2.0, true], [0.5, false], [0.0, false]]));
+    assert_eq!(
+        json!(shown),
+        json!([[2.0, true], [0.5, false], [0.0, false]])
+    );
     for (bytes, expected) in [
         (
             &TRL[..2000],
@@ -42,12 +64,25 @@ fn tables_of_parquet_are_records_and_completions() {
         (&b"{}"[..], "cut.parquet: not Parquet, or damaged ("),
     ] {
         let refused = score(&file("cut.parquet", bytes));
-        assert!(stderr(&refused).contains(expected) && refused.status.code() == Some(1), "{}", stderr(&refused));
+        assert!(
+            stderr(&refused).contains(expected) && refused.status.code() == Some(1),
+            "{}",
+            stderr(&refused)
+        );
     }
     // A time of 292 million years from now.
-    let far = import(&file("far.parquet", include_bytes!("far.parquet")), &mapping(&[]), None, usize::MAX);
+    let far = import(
+        &file("far.parquet", include_bytes!("far.parquet")),
+        &mapping(&[]),
+        None,
+        usize::MAX,
+    );
     let far = far.unwrap_err().to_string();
-    assert!(far.contains("far.parquet line 2: column `") && far.contains("a time outside of the calendar"), "{far}");
+    assert!(
+        far.contains("far.parquet line 2: column `")
+            && far.contains("a time outside of the calendar"),
+        "{far}"
+    );
     // Whatever byte is damaged, the program goes on.
     let path = folder.path().join("damaged.parquet");
     for at in (0..CHATS.len()).step_by(3) {
@@ -74,15 +109,22 @@ fn of_parquet(bytes: &[u8], assignments: &[&str]) -> Result<ImportedRows, String
     let path = folder.path().join("t.parquet");
     std::fs::write(&path, bytes).unwrap();
     let found = import(&path, &mapping(assignments), None, usize::MAX);
-    found.map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+    found.map_err(|error| {
+        error
+            .to_string()
+            .replace(&format!("{}/", folder.path().display()), "")
+    })
 }
 
 #[test]
 fn binary_columns_of_parquet_are_text_and_times_keep_their_zone() {
-    let template =
-        "prompt={{ prompt }}|{{ local }}|{{ utc }}|{{ nano }}|{{ times | join }}|{{ at.t }}|{{ day }}|{{ clock }}";
+    let template = "prompt={{ prompt }}|{{ local }}|{{ utc }}|{{ nano }}|{{ times | join }}|{{ at.t }}|{{ day }}|{{ clock }}";
     let found = of_parquet(TYPES, &[template]).unwrap();
-    let texts: Vec<&str> = found.rows.iter().map(|row| row["messages"][0]["content"].as_str().unwrap()).collect();
+    let texts: Vec<&str> = found
+        .rows
+        .iter()
+        .map(|row| row["messages"][0]["content"].as_str().unwrap())
+        .collect();
     let (local, utc) = ("2026-11-24T09:30:05.25", "2026-11-24T09:30:05.25Z");
     assert_eq!(
         texts,
@@ -92,30 +134,58 @@ fn binary_columns_of_parquet_are_text_and_times_keep_their_zone() {
         ]
     );
     let refused = of_parquet(BINARY, &["prompt=prompt"]).unwrap_err();
-    assert!(refused.contains("t.parquet line 1: column `image`: binary, and not UTF-8 text"), "{refused}");
+    assert!(
+        refused.contains("t.parquet line 1: column `image`: binary, and not UTF-8 text"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn fields_of_objects_in_columns_are_mapped_by_their_path() {
     // As it is guessed, and as it is written.
-    for assignments in [&[][..], &["expected=reward_model.ground_truth", "tags=extra_info.split, data_source"]] {
+    for assignments in [
+        &[][..],
+        &[
+            "expected=reward_model.ground_truth",
+            "tags=extra_info.split, data_source",
+        ],
+    ] {
         let found = of_parquet(VERL, assignments).unwrap();
         assert_eq!(found.mapping.expected, "reward_model.ground_truth");
         assert_eq!(found.rows[1]["expected"], json!(8), "{:?}", found.problems);
-        assert_eq!(found.rows[1]["messages"], json!([{"role": "user", "content": "4+4?"}]));
+        assert_eq!(
+            found.rows[1]["messages"],
+            json!([{"role": "user", "content": "4+4?"}])
+        );
         let tags = found.rows[1].get("tags").cloned();
-        assert_eq!(tags, (!assignments.is_empty()).then(|| json!(["train", "gsm8k"])));
+        assert_eq!(
+            tags,
+            (!assignments.is_empty()).then(|| json!(["train", "gsm8k"]))
+        );
     }
-    let fields = of_parquet(VERL, &["expected=answer = reward_model.ground_truth, by = extra_info.index"]).unwrap();
+    let fields = of_parquet(
+        VERL,
+        &["expected=answer = reward_model.ground_truth, by = extra_info.index"],
+    )
+    .unwrap();
     assert_eq!(fields.rows[0]["expected"], json!({"answer": 5, "by": 0}));
     let wrong = of_parquet(VERL, &["expected=reward_model.groundtruth"]).unwrap_err();
-    assert!(wrong.contains("no column `reward_model.groundtruth`; did you mean `reward_model"), "{wrong}");
+    assert!(
+        wrong.contains("no column `reward_model.groundtruth`; did you mean `reward_model"),
+        "{wrong}"
+    );
 }
 
 #[test]
 fn files_of_more_than_an_import_takes_are_refused_before_they_fill_the_memory() {
     let bomb = of_parquet(BOMB, &[]).unwrap_err();
-    assert!(bomb.contains("records take more than 1.07 GB; import a part of it with --limit N"), "{bomb}");
+    assert!(
+        bomb.contains("records take more than 1.07 GB; import a part of it with --limit N"),
+        "{bomb}"
+    );
     let list = of_parquet(LIST, &[]).unwrap_err();
-    assert!(list.contains("column `x.list.element`: a row group has 20,000,000 values in 1 rows"), "{list}");
+    assert!(
+        list.contains("column `x.list.element`: a row group has 20,000,000 values in 1 rows"),
+        "{list}"
+    );
 }

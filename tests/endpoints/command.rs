@@ -10,7 +10,10 @@ use crate::program::{call, program, stderr, stdout, until};
 
 /// A folder with three prompts and an `endpoints.toml`, and the arguments of an eval there.
 fn workspace(folder: &Path, server: &Server) -> Vec<&'static str> {
-    let text: String = ["a", "b", "c"].iter().map(|id| format!("{}\n", prompt(id))).collect();
+    let text: String = ["a", "b", "c"]
+        .iter()
+        .map(|id| format!("{}\n", prompt(id)))
+        .collect();
     std::fs::write(folder.join("rows.jsonl"), text).unwrap();
     let endpoints = format!(
         "[api]\nbase_url = \"{}\"\nmodel = \"m\"\nconcurrency = 1\napi_key_env = \"API_KEY\"\nprice_per_million_input = 1\nprice_per_million_output = 1\n",
@@ -18,60 +21,125 @@ fn workspace(folder: &Path, server: &Server) -> Vec<&'static str> {
     );
     std::fs::write(folder.join("endpoints.toml"), endpoints).unwrap();
     std::fs::create_dir(folder.join("tasks")).unwrap();
-    vec!["eval", "invoice", "--on", "rows.jsonl", "--out", "out", "--model", "api=endpoint:api"]
+    vec![
+        "eval",
+        "invoice",
+        "--on",
+        "rows.jsonl",
+        "--out",
+        "out",
+        "--model",
+        "api=endpoint:api",
+    ]
 }
 
 #[test]
 fn an_eval_has_cost_and_latency_and_nowhere_the_key() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(&[Reply::Status(400, "", format!("bad {KEY}")), Reply::Body(good(KEY))]);
+    let server = Server::start(&[
+        Reply::Status(400, "", format!("bad {KEY}")),
+        Reply::Body(good(KEY)),
+    ]);
     let mut arguments = workspace(folder.path(), &server);
-    arguments.extend(["--model", "base=tiny", "--max-completion-tokens", "2", "--gpu-price-per-hour", "3.6"]);
-    let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
+    arguments.extend([
+        "--model",
+        "base=tiny",
+        "--max-completion-tokens",
+        "2",
+        "--gpu-price-per-hour",
+        "3.6",
+    ]);
+    let output = program(folder.path(), &arguments)
+        .env("API_KEY", KEY)
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        stderr(&output)
+    );
     assert!(output.status.success(), "{text}");
-    let rows = ["endpoint errors", "cost of 1,000 answers", "latency, p95", "tok/s"];
-    for part in rows.iter().chain(&["no answer to 1 of 3", "answered 400", "sampled on the CPU, so their cost is n/a"])
-    {
+    let rows = [
+        "endpoint errors",
+        "cost of 1,000 answers",
+        "latency, p95",
+        "tok/s",
+    ];
+    for part in rows.iter().chain(&[
+        "no answer to 1 of 3",
+        "answered 400",
+        "sampled on the CPU, so their cost is n/a",
+    ]) {
         assert!(text.contains(part), "{part}: {text}");
     }
     let versus = stdout(&call(folder.path(), &["runs", "versus", "out", "--json"]));
     let document: Value = serde_json::from_str(&versus).unwrap();
-    let speed = &document["passes"].as_array().unwrap().iter().find(|pass| pass["name"] == "base").unwrap()["summary"];
+    let speed = &document["passes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|pass| pass["name"] == "base")
+        .unwrap()["summary"];
     assert!(
-        speed["speed"]["tokens_per_second"].as_f64().unwrap() > 0.0 && speed["speed"]["cost"].is_null(),
+        speed["speed"]["tokens_per_second"].as_f64().unwrap() > 0.0
+            && speed["speed"]["cost"].is_null(),
         "{versus}"
     );
-    let document: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/eval.json")).unwrap()).unwrap();
+    let document: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("out/eval.json")).unwrap())
+            .unwrap();
     assert_eq!(document["targets"]["api"]["endpoint_errors"], 1);
     let endpoint = &document["targets"]["api"]["endpoint"];
-    assert_eq!((&endpoint["cost"], endpoint.get("logprobs")), (&json!(2.0 * 120.0 / 1e6), None));
+    assert_eq!(
+        (&endpoint["cost"], endpoint.get("logprobs")),
+        (&json!(2.0 * 120.0 / 1e6), None)
+    );
     let number = |name: &str| endpoint[name].as_f64().unwrap();
     // Two answers of 20 tokens, one after the other.
-    assert!((number("tokens_per_second") * number("busy_seconds") - 40.0).abs() < 1e-6, "{endpoint}");
-    assert!(number("busy_seconds") >= number("latency_median_seconds"), "{endpoint}");
+    assert!(
+        (number("tokens_per_second") * number("busy_seconds") - 40.0).abs() < 1e-6,
+        "{endpoint}"
+    );
+    assert!(
+        number("busy_seconds") >= number("latency_median_seconds"),
+        "{endpoint}"
+    );
     assert_eq!(document["endpoints"]["api"]["model"], "m");
     assert_eq!(document["comparisons"][0]["n"], 2);
     let mut files = vec![folder.path().join("out")];
     let mut all = text;
     while let Some(path) = files.pop() {
         if path.is_dir() {
-            files.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            files.extend(
+                std::fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
         } else {
             all += &String::from_utf8_lossy(&std::fs::read(path).unwrap());
         }
     }
     assert!(all.contains("***") && !all.contains(KEY));
-    let failed = program(folder.path(), &arguments[..2]).args(["--model", "api=endpoint:api"]).output().unwrap();
+    let failed = program(folder.path(), &arguments[..2])
+        .args(["--model", "api=endpoint:api"])
+        .output()
+        .unwrap();
     assert_eq!(failed.status.code(), Some(1));
-    assert!(stderr(&failed).contains("the environment variable API_KEY is not set"), "{}", stderr(&failed));
+    assert!(
+        stderr(&failed).contains("the environment variable API_KEY is not set"),
+        "{}",
+        stderr(&failed)
+    );
 }
 
 /// An eval that was killed while the third of its answers was awaited; the arguments that continue it.
 fn interrupted(folder: &Path) -> (Server, Vec<&'static str>) {
     let server = Server::start(&[Reply::Text("first"), Reply::Text("second"), Reply::Hang]);
     let arguments = workspace(folder, &server);
-    let mut child = program(folder, &arguments).env("API_KEY", KEY).spawn().unwrap();
+    let mut child = program(folder, &arguments)
+        .env("API_KEY", KEY)
+        .spawn()
+        .unwrap();
     until("the third request", || server.requests().len() == 3);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -82,35 +150,65 @@ fn interrupted(folder: &Path) -> (Server, Vec<&'static str>) {
 fn an_interrupted_eval_asks_only_what_has_no_answer() {
     let folder = tempfile::tempdir().unwrap();
     let (server, arguments) = interrupted(folder.path());
-    let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
+    let output = program(folder.path(), &arguments)
+        .env("API_KEY", KEY)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stderr(&output).contains("2 of 3 answers are in the folder: 1 question left"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("2 of 3 answers are in the folder: 1 question left"),
+        "{}",
+        stderr(&output)
+    );
     assert_eq!(server.requests().len(), 4);
-    let text = std::fs::read_to_string(folder.path().join("out/evals/step-000000-rows-api.jsonl")).unwrap();
-    let found: Vec<EvalRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(found.iter().map(|record| record.completion.as_str()).collect::<Vec<_>>(), ["first", "second", RIGHT]);
+    let text = std::fs::read_to_string(folder.path().join("out/evals/step-000000-rows-api.jsonl"))
+        .unwrap();
+    let found: Vec<EvalRecord> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        found
+            .iter()
+            .map(|record| record.completion.as_str())
+            .collect::<Vec<_>>(),
+        ["first", "second", RIGHT]
+    );
     // The time of both sessions is known, and that of the request that was killed is in neither.
-    let document: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/eval.json")).unwrap()).unwrap();
+    let document: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("out/eval.json")).unwrap())
+            .unwrap();
     let endpoint = &document["targets"]["api"]["endpoint"];
     let seconds: f64 = found.iter().map(|record| record.seconds).sum();
-    assert!((endpoint["busy_seconds"].as_f64().unwrap() - seconds).abs() < 1e-4, "{endpoint} {seconds}");
-    assert!((endpoint["tokens_per_second"].as_f64().unwrap() * seconds - 60.0).abs() < 1.0, "{endpoint}");
+    assert!(
+        (endpoint["busy_seconds"].as_f64().unwrap() - seconds).abs() < 1e-4,
+        "{endpoint} {seconds}"
+    );
+    assert!(
+        (endpoint["tokens_per_second"].as_f64().unwrap() * seconds - 60.0).abs() < 1.0,
+        "{endpoint}"
+    );
 }
 
 #[test]
 fn log_probs_stand_in_the_table_and_a_server_without_them_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let choice =
-        json!({"message": {"content": RIGHT}, "logprobs": {"content": [{"logprob": -0.25}, {"logprob": -0.75}]}});
+    let choice = json!({"message": {"content": RIGHT}, "logprobs": {"content": [{"logprob": -0.25}, {"logprob": -0.75}]}});
     let server = Server::start(&[Reply::Body(json!({"choices": [choice]}).to_string())]);
     let arguments = workspace(folder.path(), &server);
     let file = folder.path().join("endpoints.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("{text}logprobs = true\n")).unwrap();
-    let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
+    let output = program(folder.path(), &arguments)
+        .env("API_KEY", KEY)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let table = String::from_utf8_lossy(&output.stdout);
-    let row = table.lines().find(|line| line.contains("logprob, nats/token")).unwrap_or_else(|| panic!("{table}"));
+    let row = table
+        .lines()
+        .find(|line| line.contains("logprob, nats/token"))
+        .unwrap_or_else(|| panic!("{table}"));
     assert!(row.ends_with("-0.500 (1 of 3)"), "{row}");
     assert!(
         stderr(&output).contains("api: logprobs = true, but the server gave none for 2 of 3"),
@@ -124,36 +222,86 @@ fn a_finished_eval_is_topped_up_with_what_an_endpoint_did_not_answer() {
     let folder = tempfile::tempdir().unwrap();
     let failure = || Reply::Status(400, "", String::new());
     // First turns of a to d; the second turn of d, which fails as b did.
-    let replies = [Reply::Text("first"), failure(), Reply::Text(RIGHT), Reply::Text(RIGHT), failure()];
+    let replies = [
+        Reply::Text("first"),
+        failure(),
+        Reply::Text(RIGHT),
+        Reply::Text(RIGHT),
+        failure(),
+    ];
     let server = Server::start(&replies);
     let mut arguments = workspace(folder.path(), &server);
     let text = std::fs::read_to_string(folder.path().join("rows.jsonl")).unwrap();
-    std::fs::write(folder.path().join("rows.jsonl"), format!("{text}{}\n", conversation("d", "again"))).unwrap();
-    arguments.extend(["--model", "base=tiny", "--max-completion-tokens", "4", "--json"]);
+    std::fs::write(
+        folder.path().join("rows.jsonl"),
+        format!("{text}{}\n", conversation("d", "again")),
+    )
+    .unwrap();
+    arguments.extend([
+        "--model",
+        "base=tiny",
+        "--max-completion-tokens",
+        "4",
+        "--json",
+    ]);
     let run = |more: &[&str]| {
-        let output = program(folder.path(), &arguments).args(more).env("API_KEY", KEY).output().unwrap();
-        (output.status.code(), stderr(&output), String::from_utf8(output.stdout).unwrap())
+        let output = program(folder.path(), &arguments)
+            .args(more)
+            .env("API_KEY", KEY)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            stderr(&output),
+            String::from_utf8(output.stdout).unwrap(),
+        )
     };
     let counts = |text: &str| {
         let document: Value = serde_json::from_str(text).unwrap();
         let api = &document["targets"]["api"];
-        (document["targets"]["base"].clone(), api["n"].clone(), api["endpoint_errors"].clone())
+        (
+            document["targets"]["base"].clone(),
+            api["n"].clone(),
+            api["endpoint_errors"].clone(),
+        )
     };
     let (code, said, first) = run(&[]);
     assert_eq!(code, Some(0), "{said}");
     let (base, n, errors) = counts(&first);
     assert_eq!((n, errors), (json!(2), json!(2)), "{first}");
     let (code, said, _) = run(&["--seed", "7"]);
-    assert_eq!((code, said.contains("with other settings (seed): choose a new folder")), (Some(1), true), "{said}");
+    assert_eq!(
+        (
+            code,
+            said.contains("with other settings (seed): choose a new folder")
+        ),
+        (Some(1), true),
+        "{said}"
+    );
     let (code, said, second) = run(&[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("api: 3 of 4 answers are in the folder: 1 question left"), "{said}");
-    assert_eq!(server.requests().len(), 5 + 2, "b, and the second turn of d");
+    assert!(
+        said.contains("api: 3 of 4 answers are in the folder: 1 question left"),
+        "{said}"
+    );
+    assert_eq!(
+        server.requests().len(),
+        5 + 2,
+        "b, and the second turn of d"
+    );
     let (same_base, n, errors) = counts(&second);
     // What was sampled here is not sampled again, or its speed would differ.
-    assert_eq!((same_base, n, errors), (base, json!(4), Value::Null), "{second}");
+    assert_eq!(
+        (same_base, n, errors),
+        (base, json!(4), Value::Null),
+        "{second}"
+    );
     let (code, said, _) = run(&[]);
-    assert_eq!((code, said.contains("in which no answer is missing")), (Some(1), true), "{said}");
+    assert_eq!(
+        (code, said.contains("in which no answer is missing")),
+        (Some(1), true),
+        "{said}"
+    );
     assert_eq!(server.requests().len(), 7);
 }
 
@@ -163,9 +311,32 @@ fn an_endpoint_is_only_asked_where_it_is_named() {
     let check = |arguments: &[&str], code: i32, expected: &str| {
         let output = call(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
-        assert!(stderr(&output).contains(expected), "{:?} lacks {expected:?}", stderr(&output));
+        assert!(
+            stderr(&output).contains(expected),
+            "{:?} lacks {expected:?}",
+            stderr(&output)
+        );
     };
-    check(&["eval", "invoice", "--model", "endpoint:api"], 2, "no endpoints.toml (");
-    check(&["eval", "invoice", "--model", "endpoint:api", "--endpoints", "x.toml"], 2, "x.toml: ");
-    check(&["sample", "invoice", "--model", "endpoint:api"], 2, "only `eval` takes endpoints and constrained models");
+    check(
+        &["eval", "invoice", "--model", "endpoint:api"],
+        2,
+        "no endpoints.toml (",
+    );
+    check(
+        &[
+            "eval",
+            "invoice",
+            "--model",
+            "endpoint:api",
+            "--endpoints",
+            "x.toml",
+        ],
+        2,
+        "x.toml: ",
+    );
+    check(
+        &["sample", "invoice", "--model", "endpoint:api"],
+        2,
+        "only `eval` takes endpoints and constrained models",
+    );
 }

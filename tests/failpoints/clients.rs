@@ -34,16 +34,26 @@ pub(super) struct Listener {
 impl Listener {
     pub(super) fn start(run: &Path) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let (for_reader, for_client) = ((run.to_owned(), Arc::clone(&over)), (run.to_owned(), Arc::clone(&over)));
+        let (for_reader, for_client) = (
+            (run.to_owned(), Arc::clone(&over)),
+            (run.to_owned(), Arc::clone(&over)),
+        );
         let reader = std::thread::spawn(move || read(&for_reader.0, &for_reader.1));
         let client = std::thread::spawn(move || speak(&for_client.0, &for_client.1));
-        Self { over, reader, client }
+        Self {
+            over,
+            reader,
+            client,
+        }
     }
 
     pub(super) fn stop(self) -> Observed {
         self.over.store(true, Ordering::Relaxed);
         let accepted = self.client.join().unwrap();
-        Observed { accepted, ..self.reader.join().unwrap() }
+        Observed {
+            accepted,
+            ..self.reader.join().unwrap()
+        }
     }
 }
 
@@ -59,7 +69,12 @@ fn read(run: &Path, over: &AtomicBool) -> Observed {
                 batch.skipped, batch.gaps, batch.restarted
             ));
         }
-        observed.events.extend(batch.events.into_iter().map(|event| (event.seq, event.to_line().unwrap())));
+        observed.events.extend(
+            batch
+                .events
+                .into_iter()
+                .map(|event| (event.seq, event.to_line().unwrap())),
+        );
         if last {
             return observed;
         }
@@ -86,7 +101,11 @@ fn speak(run: &Path, over: &AtomicBool) -> Vec<String> {
 /// Asks once, and waits until it is answered, or until nobody can any more.
 fn request(run: &Path, number: usize, over: &AtomicBool) -> std::io::Result<bool> {
     let file = |ending: &str| run.join("control").join(format!("r{number}.{ending}"));
-    let (temporary, request, answers) = (file("request.tmp"), file("request.json"), file("answers.jsonl"));
+    let (temporary, request, answers) = (
+        file("request.tmp"),
+        file("request.json"),
+        file("answers.jsonl"),
+    );
     let arguments = serde_json::json!({"text": format!("remark {number}.")});
     let body = serde_json::json!({"v": 1, "id": format!("r{number}"), "verb": "annotate", "arguments": arguments});
     OpenOptions::new()
@@ -102,8 +121,10 @@ fn request(run: &Path, number: usize, over: &AtomicBool) -> std::io::Result<bool
     while !is_accepted && waited < 200 && !over.load(Ordering::Relaxed) {
         waited += usize::from(!request.exists());
         std::thread::sleep(Duration::from_millis(2));
-        is_accepted = std::fs::read_to_string(&answers)
-            .is_ok_and(|text| text.lines().any(|line| line.contains("\"stage\":\"accepted\"")));
+        is_accepted = std::fs::read_to_string(&answers).is_ok_and(|text| {
+            text.lines()
+                .any(|line| line.contains("\"stage\":\"accepted\""))
+        });
     }
     for path in [&request, &answers] {
         let _ = std::fs::remove_file(path);

@@ -18,13 +18,25 @@ fn a_disk_that_fills_pauses_the_run_and_costs_it_nothing() {
     let mut worker = stage.worker(&run).spawn().unwrap();
     let paused = || State::observe(&run).filter(|state| state.status == Status::Paused);
     until("the run is paused", || {
-        assert!(worker.try_wait().unwrap().is_none(), "the worker ended: {}", log(&run));
+        assert!(
+            worker.try_wait().unwrap().is_none(),
+            "the worker ended: {}",
+            log(&run)
+        );
         paused().is_some()
     });
     let cause = paused().unwrap().cause.unwrap_or_default();
     assert!(cause.contains("free") && cause.contains("MB"), "{cause}");
-    let output = stage.program(&run).args(["runs", "show"]).arg(&run).output().unwrap();
-    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("paused"), "{output:?}");
+    let output = stage
+        .program(&run)
+        .args(["runs", "show"])
+        .arg(&run)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("paused"),
+        "{output:?}"
+    );
     worker.kill().unwrap();
     worker.wait().unwrap();
     evidence::check_whole(&run, false);
@@ -38,7 +50,10 @@ fn a_disk_that_fills_pauses_the_run_and_costs_it_nothing() {
 }
 
 #[test]
-#[cfg_attr(not(all(can_mount, debug_assertions)), ignore = "needs root, to mount a small file system, and failpoints")]
+#[cfg_attr(
+    not(all(can_mount, debug_assertions)),
+    ignore = "needs root, to mount a small file system, and failpoints"
+)]
 fn a_disk_that_cannot_be_written_to_is_read() {
     let stage = Stage::new();
     let disk = SmallDisk::mount(&stage.folder.path().join("disk"), "size=100m,mode=0700");
@@ -48,14 +63,23 @@ fn a_disk_that_cannot_be_written_to_is_read() {
     assert!(!status.success());
     // The log of what the workers print lies beside the run, on the same disk.
     let output = |arguments: &[&str]| {
-        let output = stage.program(&stage.folder.path().join("elsewhere")).args(arguments).arg(&run).output().unwrap();
+        let output = stage
+            .program(&stage.folder.path().join("elsewhere"))
+            .args(arguments)
+            .arg(&run)
+            .output()
+            .unwrap();
         (
             output.status.code(),
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+            String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr),
         )
     };
     let expected = output(&["runs", "show"]);
-    assert!(expected.0 == Some(0) && expected.1.contains("interrupted"), "{expected:?}");
+    assert!(
+        expected.0 == Some(0) && expected.1.contains("interrupted"),
+        "{expected:?}"
+    );
     disk.remount("ro");
     assert_eq!(output(&["runs", "show"]), expected);
     let (code, messages) = output(&["worker", "--cpu", "--resume", "--run"]);

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use grpo_tui::advantage::GroupSignal;
-use grpo_tui::run::{RunDirectory, RunState, State, Status, list_checkpoints, read_evals, read_step};
+use grpo_tui::run::{
+    RunDirectory, RunState, State, Status, list_checkpoints, read_evals, read_step,
+};
 
 use crate::program::{call, names, sample_data, stdout};
 
@@ -16,7 +18,10 @@ fn recorded() -> PathBuf {
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
-        let (path, target) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        let (path, target) = (
+            entry.as_ref().unwrap().path(),
+            to.join(entry.unwrap().file_name()),
+        );
         if path.is_dir() {
             copy(&path, &target);
         } else {
@@ -31,22 +36,48 @@ fn copy(from: &Path, to: &Path) {
 fn it_has_something_for_every_screen() {
     let run = recorded();
     let state = RunState::read(&run).unwrap();
-    assert_eq!((state.skipped, state.gaps, state.unknown, state.last_step), (0, 0, 0, 40));
+    assert_eq!(
+        (state.skipped, state.gaps, state.unknown, state.last_step),
+        (0, 0, 0, 40)
+    );
     assert_eq!(State::observe(&run).unwrap().status, Status::Finished);
     let groups = |signal| {
-        state.groups.values().flat_map(|groups| groups.values()).filter(|group| group.signal == signal).count()
+        state
+            .groups
+            .values()
+            .flat_map(|groups| groups.values())
+            .filter(|group| group.signal == signal)
+            .count()
     };
-    assert!(groups(GroupSignal::Mixed) > 20 && groups(GroupSignal::AllMax) > 20 && groups(GroupSignal::AllEqual) > 0);
+    assert!(
+        groups(GroupSignal::Mixed) > 20
+            && groups(GroupSignal::AllMax) > 20
+            && groups(GroupSignal::AllEqual) > 0
+    );
     assert!(state.alerts.len() >= 2 && !state.notes.is_empty() && !state.controls.is_empty());
-    let (base, trained) = (state.latest_eval("test", "base").unwrap(), state.latest_eval("test", "trained").unwrap());
-    assert!(trained.summary.valid > base.summary.valid + 0.2, "it learns visibly");
+    let (base, trained) = (
+        state.latest_eval("test", "base").unwrap(),
+        state.latest_eval("test", "trained").unwrap(),
+    );
+    assert!(
+        trained.summary.valid > base.summary.valid + 0.2,
+        "it learns visibly"
+    );
     for eval in state.evals.values() {
-        assert_eq!(read_evals(&run.join(&eval.file)).unwrap().len(), eval.summary.n, "{}", eval.file);
+        assert_eq!(
+            read_evals(&run.join(&eval.file)).unwrap().len(),
+            eval.summary.n,
+            "{}",
+            eval.file
+        );
     }
     for step in 1..=40 {
         assert_eq!(read_step(&run, step).unwrap().len(), 4, "step {step}");
     }
-    assert_eq!(list_checkpoints(&run).unwrap(), state.checkpoints.keys().copied().collect::<Vec<_>>());
+    assert_eq!(
+        list_checkpoints(&run).unwrap(),
+        state.checkpoints.keys().copied().collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -60,7 +91,12 @@ fn a_clone_is_read_and_not_written_to() {
     let program = |arguments: &[&str]| stdout(&call(folder.path(), arguments));
     assert!(program(&["runs", "show", "runs/finished-run"]).contains("finished, step 40 of 40"));
     assert!(program(&["runs", "list", "--runs", "runs"]).contains("99.0%"));
-    assert_eq!(program(&["runs", "export", "runs/finished-run", "--csv"]).lines().count(), 41);
+    assert_eq!(
+        program(&["runs", "export", "runs/finished-run", "--csv"])
+            .lines()
+            .count(),
+        41
+    );
     assert!(program(&["runs", "attach", "runs/finished-run"]).contains("finished"));
     assert_eq!(names(&runs.join("finished-run")), before);
 }
@@ -68,8 +104,17 @@ fn a_clone_is_read_and_not_written_to() {
 #[test]
 fn it_names_nobody() {
     let run = RunDirectory::open(&recorded()).unwrap();
-    assert_eq!((run.file().host.as_str(), run.file().argv[0].as_str()), ("workstation", "grpo-tui"));
-    for name in ["run.toml", "state.json", "events.jsonl", "worker.log", "notes.md"] {
+    assert_eq!(
+        (run.file().host.as_str(), run.file().argv[0].as_str()),
+        ("workstation", "grpo-tui")
+    );
+    for name in [
+        "run.toml",
+        "state.json",
+        "events.jsonl",
+        "worker.log",
+        "notes.md",
+    ] {
         let text = std::fs::read_to_string(run.path().join(name)).unwrap();
         for place in ["/home/", "/root/", "/work/", "/tmp/", "/Users/"] {
             assert!(!text.contains(place), "{name} names {place}");

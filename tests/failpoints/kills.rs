@@ -12,11 +12,14 @@ use super::story::{Outcome, Stage, play};
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn a_killed_run_ends_as_if_nothing_had_happened() {
-    let requested: usize =
-        std::env::var("GRPO_TUI_FAULTS").ok().map_or(0, |number| number.parse().expect("GRPO_TUI_FAULTS is a number"));
+    let requested: usize = std::env::var("GRPO_TUI_FAULTS").ok().map_or(0, |number| {
+        number.parse().expect("GRPO_TUI_FAULTS is a number")
+    });
     let seed = std::env::var("GRPO_TUI_FAULTS_SEED")
         .ok()
-        .map_or(1, |number| number.parse().expect("GRPO_TUI_FAULTS_SEED is a number"));
+        .map_or(1, |number| {
+            number.parse().expect("GRPO_TUI_FAULTS_SEED is a number")
+        });
     let (stage, mut chance) = (Stage::new(), Chance(seed));
     // All weights, and adapters.
     let kinds: [&[&str]; 2] = [&[], &["lora_rank=4", "learning_rate=2e-3"]];
@@ -34,9 +37,18 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
             None => break,
         };
         let kind = number % kinds.len();
-        let outcome = play(&stage, &format!("run-{number}"), kinds[kind], &deaths, &expected[kind]);
+        let outcome = play(
+            &stage,
+            &format!("run-{number}"),
+            kinds[kind],
+            &deaths,
+            &expected[kind],
+        );
         if !outcome.lost.is_empty() || !outcome.differences.is_empty() {
-            eprintln!("run {number}, {deaths:?}:\n  lost {:?}\n  differs in {:?}", outcome.lost, outcome.differences);
+            eprintln!(
+                "run {number}, {deaths:?}:\n  lost {:?}\n  differs in {:?}",
+                outcome.lost, outcome.differences
+            );
         }
         add(&mut total, outcome);
     }
@@ -51,11 +63,22 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
         total.differences.len()
     );
     if requested > 0 {
-        total.kills.iter().for_each(|(place, count)| eprintln!("{count:5}  {place}"));
+        total
+            .kills
+            .iter()
+            .for_each(|(place, count)| eprintln!("{count:5}  {place}"));
     }
     assert!(total.lost.is_empty(), "lost: {:#?}", total.lost);
-    assert!(total.differences.is_empty(), "different: {:#?}", total.differences);
-    assert!(kills >= requested.max(15), "only {kills} workers were killed: {:?}", total.kills);
+    assert!(
+        total.differences.is_empty(),
+        "different: {:#?}",
+        total.differences
+    );
+    assert!(
+        kills >= requested.max(15),
+        "only {kills} workers were killed: {:?}",
+        total.kills
+    );
 }
 
 /// The program under test can be told to die exactly where this build has failpoints: a release binary does not even
@@ -68,9 +91,18 @@ fn only_development_builds_have_failpoints() {
 }
 
 fn add(total: &mut Outcome, one: Outcome) {
-    let Outcome { kills, spared, records, acknowledged, lost, differences } = one;
+    let Outcome {
+        kills,
+        spared,
+        records,
+        acknowledged,
+        lost,
+        differences,
+    } = one;
     let sums: &mut BTreeMap<String, usize> = &mut total.kills;
-    kills.into_iter().for_each(|(place, count)| *sums.entry(place).or_default() += count);
+    kills
+        .into_iter()
+        .for_each(|(place, count)| *sums.entry(place).or_default() += count);
     total.spared += spared;
     total.records += records;
     total.acknowledged += acknowledged;

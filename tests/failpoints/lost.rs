@@ -26,11 +26,20 @@ fn holding(stage: &Stage, run: &Path, how: Holding) -> (Child, Option<Slot>) {
     let slots = slots(run);
     std::fs::create_dir(&slots).unwrap();
     std::fs::set_permissions(&slots, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
-    let taken = (how == Holding::Waits)
-        .then(|| Slot::wait(&slots, &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap().unwrap());
+    let taken = (how == Holding::Waits).then(|| {
+        Slot::wait(&slots, &[Device::Cpu], 1, |_| {
+            std::ops::ControlFlow::Break(())
+        })
+        .unwrap()
+        .unwrap()
+    });
     let child = stage.worker(run).spawn().unwrap();
     until("a worker that hears", || status(run).is_some());
-    let expected = if how == Holding::Waits { Status::Waiting } else { Status::Paused };
+    let expected = if how == Holding::Waits {
+        Status::Waiting
+    } else {
+        Status::Paused
+    };
     if how == Holding::Paused {
         ask(run, &Verb::Pause, Duration::ZERO, &mut |_| {}).unwrap();
     }
@@ -40,11 +49,20 @@ fn holding(stage: &Stage, run: &Path, how: Holding) -> (Child, Option<Slot>) {
 
 /// Every file below a folder with what it holds.
 fn all_of(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut found: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     found.sort();
     found
         .into_iter()
-        .flat_map(|path| if path.is_dir() { all_of(&path) } else { vec![(path.clone(), std::fs::read(path).unwrap())] })
+        .flat_map(|path| {
+            if path.is_dir() {
+                all_of(&path)
+            } else {
+                vec![(path.clone(), std::fs::read(path).unwrap())]
+            }
+        })
         .collect()
 }
 
@@ -60,7 +78,10 @@ fn lose(how: Holding, take: impl Fn(&Path, &Path)) -> (Stage, PathBuf, PathBuf, 
     assert_eq!(child.wait().unwrap().code(), Some(1), "{}", log(&run));
     assert_eq!(queue_length(&slots(&run), &Device::Cpu), 0);
     drop(taken);
-    let device = Slot::wait(&slots(&run), &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap();
+    let device = Slot::wait(&slots(&run), &[Device::Cpu], 1, |_| {
+        std::ops::ControlFlow::Break(())
+    })
+    .unwrap();
     assert!(device.is_some(), "the device is free");
     let messages = log(&run)[before..].to_owned();
     (stage, run, elsewhere, messages)
@@ -70,11 +91,19 @@ fn lose(how: Holding, take: impl Fn(&Path, &Path)) -> (Stage, PathBuf, PathBuf, 
 fn a_worker_whose_folder_is_removed_or_moved_stops_and_leaves_the_old_path_alone() {
     for how in [Holding::Waits, Holding::Paused] {
         let (_stage, run, _, messages) = lose(how, |run, _| std::fs::remove_dir_all(run).unwrap());
-        assert!(messages.contains("stops: its folder was removed") && !run.exists(), "{how:?}: {messages}");
+        assert!(
+            messages.contains("stops: its folder was removed") && !run.exists(),
+            "{how:?}: {messages}"
+        );
 
-        let (_stage, run, elsewhere, messages) = lose(how, |run, elsewhere| std::fs::rename(run, elsewhere).unwrap());
+        let (_stage, run, elsewhere, messages) = lose(how, |run, elsewhere| {
+            std::fs::rename(run, elsewhere).unwrap()
+        });
         let expected = format!("its folder was moved to {}", elsewhere.display());
-        assert!(messages.contains(&expected) && !run.exists(), "{how:?}: {messages}");
+        assert!(
+            messages.contains(&expected) && !run.exists(),
+            "{how:?}: {messages}"
+        );
         let state = State::observe(&elsewhere).unwrap();
         assert!(
             state.status == Status::Interrupted && state.cause.clone().unwrap().contains(&expected),
@@ -93,28 +122,45 @@ fn what_stands_in_the_place_of_a_lost_folder_is_not_touched() {
         }
     });
     assert!(messages.contains("was moved to"), "{messages}");
-    let names: Vec<_> =
-        all_of(&run).into_iter().map(|(path, bytes)| (path.file_name().unwrap().to_owned(), bytes)).collect();
-    assert_eq!(names, ["events.jsonl", "lock", "state.json"].map(|name| (name.into(), b"another's".to_vec())));
+    let names: Vec<_> = all_of(&run)
+        .into_iter()
+        .map(|(path, bytes)| (path.file_name().unwrap().to_owned(), bytes))
+        .collect();
+    assert_eq!(
+        names,
+        ["events.jsonl", "lock", "state.json"].map(|name| (name.into(), b"another's".to_vec()))
+    );
     assert_eq!(status(&elsewhere), Some(Status::Interrupted));
 }
 
 #[test]
 fn a_worker_whose_log_or_lock_is_removed_stops_and_says_so_in_its_state() {
     for how in [Holding::Waits, Holding::Paused] {
-        let (_stage, run, _, messages) = lose(how, |run, _| std::fs::remove_file(run.join("events.jsonl")).unwrap());
+        let (_stage, run, _, messages) = lose(how, |run, _| {
+            std::fs::remove_file(run.join("events.jsonl")).unwrap()
+        });
         assert!(
             messages.contains("its events.jsonl was removed") && !run.join("events.jsonl").exists(),
             "{how:?}: {messages}"
         );
         let state = State::observe(&run).unwrap();
         assert!(
-            state.status == Status::Failed && state.cause.clone().unwrap().contains("events.jsonl was removed"),
+            state.status == Status::Failed
+                && state
+                    .cause
+                    .clone()
+                    .unwrap()
+                    .contains("events.jsonl was removed"),
             "{how:?}: {state:?}"
         );
     }
-    let (_stage, run, _, messages) = lose(Holding::Waits, |run, _| std::fs::remove_file(run.join("lock")).unwrap());
-    assert!(messages.contains("its lock file was removed") && !run.join("lock").exists(), "{messages}");
+    let (_stage, run, _, messages) = lose(Holding::Waits, |run, _| {
+        std::fs::remove_file(run.join("lock")).unwrap()
+    });
+    assert!(
+        messages.contains("its lock file was removed") && !run.join("lock").exists(),
+        "{messages}"
+    );
 }
 
 #[test]
@@ -124,16 +170,37 @@ fn a_worker_in_the_background_has_the_programs_name() {
     let slots = slots(&run);
     std::fs::create_dir(&slots).unwrap();
     std::fs::set_permissions(&slots, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
-    let _taken = Slot::wait(&slots, &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap().unwrap();
-    let output = stage.program(&run).args(["runs", "resume", "--cpu", "--json"]).arg(&run).output().unwrap();
+    let _taken = Slot::wait(&slots, &[Device::Cpu], 1, |_| {
+        std::ops::ControlFlow::Break(())
+    })
+    .unwrap()
+    .unwrap();
+    let output = stage
+        .program(&run)
+        .args(["runs", "resume", "--cpu", "--json"])
+        .arg(&run)
+        .output()
+        .unwrap();
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         (document["run"].as_str(), document["path"].as_str()),
         (run.file_name().unwrap().to_str(), run.to_str())
     );
     let process = document["pid"].as_u64().unwrap();
-    assert_eq!(std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap(), "grpo-tui\n");
-    assert!(stage.program(&run).args(["runs", "stop", "--wait", "60"]).arg(&run).output().unwrap().status.success());
+    assert_eq!(
+        std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap(),
+        "grpo-tui\n"
+    );
+    assert!(
+        stage
+            .program(&run)
+            .args(["runs", "stop", "--wait", "60"])
+            .arg(&run)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
 }
 
 /// The program where no file may grow beyond so many blocks of 512 bytes.
@@ -144,7 +211,11 @@ fn limited(stage: &Stage, run: &Path, blocks: u32) -> Command {
         .args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\"")])
         .arg(program.get_program())
         .stdin(Stdio::null());
-    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.envs(
+        program
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
     command
 }
 
@@ -152,13 +223,23 @@ fn limited(stage: &Stage, run: &Path, blocks: u32) -> Command {
 fn a_limit_on_the_size_of_files_is_said_by_whoever_meets_it() {
     let stage = Stage::new();
     let run = stage.create("run", &[]);
-    let output = limited(&stage, &run, 2).args(["runs", "resume", "--cpu"]).arg(&run).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = limited(&stage, &run, 2)
+        .args(["runs", "resume", "--cpu"])
+        .arg(&run)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     until("its end", || !Liveness::for_run(&run).may_live());
     let state = State::observe(&run).unwrap();
     let cause = state.cause.unwrap();
     assert!(
-        state.status == Status::Failed && cause.contains("File too large") && cause.contains("ulimit -f"),
+        state.status == Status::Failed
+            && cause.contains("File too large")
+            && cause.contains("ulimit -f"),
         "{:?}: {cause}",
         state.status
     );
@@ -170,19 +251,31 @@ fn a_limit_on_the_size_of_files_is_said_by_whoever_meets_it() {
     // The log has whole lines only.
     let events = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
     assert!(
-        events.ends_with('\n') && events.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
+        events.ends_with('\n')
+            && events
+                .lines()
+                .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
         "{events}"
     );
 
     let runs = stage.folder.path().join("new");
-    let output =
-        limited(&stage, &run, 1).args(["train", "invoice", "--detach", "--cpu", "--runs"]).arg(&runs).output().unwrap();
+    let output = limited(&stage, &run, 1)
+        .args(["train", "invoice", "--detach", "--cpu", "--runs"])
+        .arg(&runs)
+        .output()
+        .unwrap();
     let messages = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        output.status.code() == Some(1) && messages.contains("File too large") && messages.contains("ulimit -f"),
+        output.status.code() == Some(1)
+            && messages.contains("File too large")
+            && messages.contains("ulimit -f"),
         "{messages}"
     );
-    assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 0, "nothing half-built is left");
+    assert_eq!(
+        std::fs::read_dir(&runs).unwrap().count(),
+        0,
+        "nothing half-built is left"
+    );
 }
 
 #[test]
@@ -194,10 +287,21 @@ fn a_clock_beyond_the_year_9999_is_no_bug() {
     let far = 400_000_000_000_000_i64;
     let mut command = stage.program(&run);
     command
-        .args(["train", "invoice", "--cpu", "--set", "max_steps=1", "--runs"])
+        .args([
+            "train",
+            "invoice",
+            "--cpu",
+            "--set",
+            "max_steps=1",
+            "--runs",
+        ])
         .arg(&runs)
         .env("GRPO_TUI_FAULT_CLOCK", format!("1:{far}"));
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let named = || {
         std::fs::read_dir(&runs)
             .into_iter()
@@ -206,11 +310,28 @@ fn a_clock_beyond_the_year_9999_is_no_bug() {
             .map(|entry| entry.path())
             .find(|path| path.join("state.json").exists())
     };
-    until("a run", || named().is_some() || child.try_wait().unwrap().is_some());
+    until("a run", || {
+        named().is_some() || child.try_wait().unwrap().is_some()
+    });
     child.kill().unwrap();
     let output = child.wait_with_output().unwrap();
     let new = named().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    assert!(new.file_name().unwrap().to_string_lossy().starts_with("9999"), "{new:?}");
-    let shown = stage.program(&run).args(["runs", "show"]).arg(&new).output().unwrap();
-    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert!(
+        new.file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("9999"),
+        "{new:?}"
+    );
+    let shown = stage
+        .program(&run)
+        .args(["runs", "show"])
+        .arg(&new)
+        .output()
+        .unwrap();
+    assert!(
+        shown.status.success(),
+        "{}",
+        String::from_utf8_lossy(&shown.stderr)
+    );
 }

@@ -17,7 +17,12 @@ impl Chance {
 
 /// Four runs that together die once in every phase and every kind of write.
 pub(super) fn short() -> Vec<Vec<Death>> {
-    let at = |places: &[&str]| places.iter().map(|place| Death::At((*place).to_owned())).collect::<Vec<_>>();
+    let at = |places: &[&str]| {
+        places
+            .iter()
+            .map(|place| Death::At((*place).to_owned()))
+            .collect::<Vec<_>>()
+    };
     vec![
         // Before the first step, then in a rollout and in an update.
         at(&[
@@ -36,8 +41,16 @@ pub(super) fn short() -> Vec<Vec<Death>> {
         ]),
         // Inside rollouts and evals, and while it stops.
         [
-            at(&["line.half=rollout:7", "line.after=phase-eval:3+20", "replace.written=step-:1", "line.half=eval:1"]),
-            vec![Death::WhileStopping(600, "folder.filled:2".to_owned()), Death::After(700)],
+            at(&[
+                "line.half=rollout:7",
+                "line.after=phase-eval:3+20",
+                "replace.written=step-:1",
+                "line.half=eval:1",
+            ]),
+            vec![
+                Death::WhileStopping(600, "folder.filled:2".to_owned()),
+                Death::After(700),
+            ],
         ]
         .concat(),
         // At the end.
@@ -53,7 +66,18 @@ pub(super) fn short() -> Vec<Vec<Death>> {
 
 /// A run that dies `count` times, wherever chance has it.
 pub(super) fn by_chance(count: usize, chance: &mut Chance) -> Vec<Death> {
-    let kinds = ["run", "group", "step", "eval", "checkpoint", "recovered", "control", "note", "phase", "rollout"];
+    let kinds = [
+        "run",
+        "group",
+        "step",
+        "eval",
+        "checkpoint",
+        "recovered",
+        "control",
+        "note",
+        "phase",
+        "rollout",
+    ];
     (0..count)
         .map(|_| {
             let (few, visit) = (1 + chance.below(3), 1 + chance.below(8));
@@ -74,13 +98,26 @@ pub(super) fn by_chance(count: usize, chance: &mut Chance) -> Vec<Death> {
                 11 => format!("folder.filled:{few}"),
                 12 => format!("folder.renamed:{few}"),
                 13 => format!("checkpoint.unmarked:{few}"),
-                14 => format!("replace.{}=step-:{few}", ["half", "written", "renamed"][chance.below(3) as usize]),
-                15 => format!("replace.{}=state.json:{few}", ["half", "written", "renamed"][chance.below(3) as usize]),
-                16 => format!("line.{}=end:1", ["before", "half", "after"][chance.below(3) as usize]),
+                14 => format!(
+                    "replace.{}=step-:{few}",
+                    ["half", "written", "renamed"][chance.below(3) as usize]
+                ),
+                15 => format!(
+                    "replace.{}=state.json:{few}",
+                    ["half", "written", "renamed"][chance.below(3) as usize]
+                ),
+                16 => format!(
+                    "line.{}=end:1",
+                    ["before", "half", "after"][chance.below(3) as usize]
+                ),
                 17 => format!(
                     "{}:1",
-                    ["rollouts.half", "replace.written=0", "rollouts.both=compress", "rollouts.both=expand"]
-                        [chance.below(4) as usize]
+                    [
+                        "rollouts.half",
+                        "replace.written=0",
+                        "rollouts.both=compress",
+                        "rollouts.both=expand"
+                    ][chance.below(4) as usize]
                 ),
                 // An accepted request: the only file that a worker creates so.
                 18 => format!("create.half:{few}"),
@@ -89,7 +126,8 @@ pub(super) fn by_chance(count: usize, chance: &mut Chance) -> Vec<Death> {
                         300 + chance.below(900),
                         format!(
                             "{}:{few}",
-                            ["checkpoint.half", "folder.filled", "folder.renamed"][chance.below(3) as usize]
+                            ["checkpoint.half", "folder.filled", "folder.renamed"]
+                                [chance.below(3) as usize]
                         ),
                     );
                 }

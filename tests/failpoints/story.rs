@@ -32,29 +32,43 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new() -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let folder = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
         Self { folder }
     }
 
     /// A run of six steps: a checkpoint every two, an eval every three, and the keep rule at work.
     pub(super) fn create(&self, name: &str, set: &[&str]) -> PathBuf {
         let set = [&["keep_checkpoints=2", "learning_rate=5e-4"], set].concat();
-        small_task::create(&self.folder.path().join(name), &set).path().to_owned()
+        small_task::create(&self.folder.path().join(name), &set)
+            .path()
+            .to_owned()
     }
 
     /// The program with the stage's own slots.
     pub(super) fn program(&self, run: &Path) -> Command {
         let mut command = program(self.folder.path(), &[]);
         command.env("GRPO_TUI_SLOTS", slots(run));
-        command.env_remove("GRPO_TUI_FAULT").env_remove("GRPO_TUI_FAULT_CLOCK");
+        command
+            .env_remove("GRPO_TUI_FAULT")
+            .env_remove("GRPO_TUI_FAULT_CLOCK");
         command
     }
 
     /// A worker of the run, its output beside the run's folder.
     pub(super) fn worker(&self, run: &Path) -> Command {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(run.with_extension("log")).unwrap();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(run.with_extension("log"))
+            .unwrap();
         let mut command = self.program(run);
-        command.args(["worker", "--cpu", "--resume", "--run"]).arg(run).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .args(["worker", "--cpu", "--resume", "--run"])
+            .arg(run)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         command
     }
 
@@ -66,7 +80,9 @@ impl Stage {
         }
         let mut child = command.spawn().unwrap();
         match death {
-            Some(Death::After(milliseconds)) if !ends_within(&mut child, Duration::from_millis(*milliseconds)) => {
+            Some(Death::After(milliseconds))
+                if !ends_within(&mut child, Duration::from_millis(*milliseconds)) =>
+            {
                 child.kill().unwrap()
             }
             Some(Death::WhileStopping(milliseconds, _))
@@ -107,7 +123,10 @@ fn ends_within(child: &mut Child, time: Duration) -> bool {
 
 pub(super) fn signal(child: &Child, name: &str) {
     // A process that has just ended takes no signal.
-    let _ = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).stderr(Stdio::null()).status();
+    let _ = Command::new("kill")
+        .args([&format!("-{name}"), &child.id().to_string()])
+        .stderr(Stdio::null())
+        .status();
 }
 
 pub(super) fn log(run: &Path) -> String {
@@ -132,7 +151,13 @@ pub(super) struct Outcome {
 }
 
 /// Plays one run through `deaths` to its end and compares it with `expected`.
-pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], expected: &Evidence) -> Outcome {
+pub(super) fn play(
+    stage: &Stage,
+    name: &str,
+    set: &[&str],
+    deaths: &[Death],
+    expected: &Evidence,
+) -> Outcome {
     let run = stage.create(name, set);
     let mut outcome = Outcome::default();
     let mut stopped = false;
@@ -159,9 +184,10 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
         outcome.records += evidence::check_whole(&run, false);
         let now = whole_lines(&run);
         if !now.starts_with(&log_before) {
-            outcome
-                .lost
-                .push(format!("{name}: the log's first {} bytes were changed after {death:?}", log_before.len()));
+            outcome.lost.push(format!(
+                "{name}: the log's first {} bytes were changed after {death:?}",
+                log_before.len()
+            ));
         }
         log_before = now;
         if finished {
@@ -170,7 +196,11 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
     }
     if !finished {
         let status = stage.live(&run, None);
-        assert!(status.success(), "{name}: {deaths:?}, then {status:?}:\n{}", log(&run));
+        assert!(
+            status.success(),
+            "{name}: {deaths:?}, then {status:?}:\n{}",
+            log(&run)
+        );
     } else {
         // One worker more is refused, leaves the run finished, and takes away what the last one left.
         let status = stage.live(&run, None);
@@ -179,7 +209,10 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
     let observed = listener.stop();
     outcome.records += evidence::check_whole(&run, true);
     if !whole_lines(&run).starts_with(&log_before) {
-        outcome.lost.push(format!("{name}: the log's first {} bytes were changed", log_before.len()));
+        outcome.lost.push(format!(
+            "{name}: the log's first {} bytes were changed",
+            log_before.len()
+        ));
     }
     check_observed(&run, &observed, &mut outcome);
     let found = evidence::collect(&run, !stopped);
@@ -192,24 +225,37 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
             .collect(),
     };
     outcome.records += found.len();
-    outcome
-        .differences
-        .extend(evidence::differences(&found, &expected).into_iter().map(|what| format!("{name} {deaths:?}: {what}")));
+    outcome.differences.extend(
+        evidence::differences(&found, &expected)
+            .into_iter()
+            .map(|what| format!("{name} {deaths:?}: {what}")),
+    );
     std::fs::remove_dir_all(run.parent().unwrap().parent().unwrap()).unwrap();
     outcome
 }
 
 /// Everything that a reader or a client was told is in the log.
 fn check_observed(run: &Path, observed: &Observed, outcome: &mut Outcome) {
-    let log = EventReader::new(&run.join("events.jsonl")).read().unwrap().events;
-    let lines: BTreeMap<u64, Vec<u8>> = log.iter().map(|event| (event.seq, event.to_line().unwrap())).collect();
+    let log = EventReader::new(&run.join("events.jsonl"))
+        .read()
+        .unwrap()
+        .events;
+    let lines: BTreeMap<u64, Vec<u8>> = log
+        .iter()
+        .map(|event| (event.seq, event.to_line().unwrap()))
+        .collect();
     outcome.acknowledged += observed.events.len() + observed.accepted.len();
     for (seq, line) in &observed.events {
         if lines.get(seq) != Some(line) {
-            outcome.lost.push(format!("event {seq}, which a reader saw"));
+            outcome
+                .lost
+                .push(format!("event {seq}, which a reader saw"));
         }
     }
-    let text: String = lines.values().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let text: String = lines
+        .values()
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect();
     for mark in &observed.accepted {
         if !text.contains(mark) {
             outcome.lost.push(format!("the accepted request `{mark}`"));
@@ -220,7 +266,12 @@ fn check_observed(run: &Path, observed: &Observed, outcome: &mut Outcome) {
 
 fn whole_lines(run: &Path) -> Vec<u8> {
     let mut bytes = std::fs::read(run.join("events.jsonl")).unwrap();
-    bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+    bytes.truncate(
+        bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1),
+    );
     bytes
 }
 

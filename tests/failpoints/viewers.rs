@@ -16,7 +16,14 @@ const DAY: i64 = 86_400_000;
 
 fn viewer(stage: &Stage, run: &Path, output: &Path) -> Child {
     let output = std::fs::File::create(output).unwrap();
-    stage.program(run).args(["runs", "attach", "--json"]).arg(run).stdout(output).stderr(Stdio::null()).spawn().unwrap()
+    stage
+        .program(run)
+        .args(["runs", "attach", "--json"])
+        .arg(run)
+        .stdout(output)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 #[test]
@@ -27,27 +34,48 @@ fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
     // In the middle of the run the clock goes back a day; in the next, it goes forward.
     for (name, jump) in [("back", -DAY), ("forward", DAY)] {
         let run = stage.create(name, &[]);
-        let outputs: Vec<PathBuf> =
-            (0..8).map(|number| stage.folder.path().join(format!("viewer-{name}-{number}"))).collect();
-        let viewers: Vec<Child> = outputs.iter().map(|output| viewer(&stage, &run, output)).collect();
-        let mut worker = stage.worker(&run).env("GRPO_TUI_FAULT_CLOCK", format!("45:{jump}")).spawn().unwrap();
+        let outputs: Vec<PathBuf> = (0..8)
+            .map(|number| stage.folder.path().join(format!("viewer-{name}-{number}")))
+            .collect();
+        let viewers: Vec<Child> = outputs
+            .iter()
+            .map(|output| viewer(&stage, &run, output))
+            .collect();
+        let mut worker = stage
+            .worker(&run)
+            .env("GRPO_TUI_FAULT_CLOCK", format!("45:{jump}"))
+            .spawn()
+            .unwrap();
         let mut refused = 0;
         while worker.try_wait().unwrap().is_none() {
             let output = stage.folder.path().join("killed");
             let mut killed = viewer(&stage, &run, &output);
-            until("it follows", || std::fs::metadata(&output).is_ok_and(|found| found.len() > 0));
+            until("it follows", || {
+                std::fs::metadata(&output).is_ok_and(|found| found.len() > 0)
+            });
             killed.kill().unwrap();
             killed.wait().unwrap();
-            if run.join("state.json").exists() && refused == 0 && worker.try_wait().unwrap().is_none() {
-                let output =
-                    stage.program(&run).args(["worker", "--cpu", "--resume", "--run"]).arg(&run).output().unwrap();
+            if run.join("state.json").exists()
+                && refused == 0
+                && worker.try_wait().unwrap().is_none()
+            {
+                let output = stage
+                    .program(&run)
+                    .args(["worker", "--cpu", "--resume", "--run"])
+                    .arg(&run)
+                    .output()
+                    .unwrap();
                 let messages = String::from_utf8_lossy(&output.stderr).into_owned();
                 if messages.contains(&format!("is in use by process {}", worker.id())) {
                     refused += 1;
                 }
             }
         }
-        assert!(worker.wait().unwrap().success() && refused == 1, "{refused} refused: {}", log(&run));
+        assert!(
+            worker.wait().unwrap().success() && refused == 1,
+            "{refused} refused: {}",
+            log(&run)
+        );
         let events = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
         for (mut viewer, output) in viewers.into_iter().zip(&outputs) {
             assert_eq!(viewer.wait().unwrap().code(), Some(0), "{name}");
@@ -64,9 +92,22 @@ fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
         let state = RunState::read(&run).unwrap();
         let apart = state.last_ms.unwrap() as i64 - state.first_ms.unwrap() as i64;
         assert!((apart - jump).abs() < DAY / 2, "{name}: {apart}");
-        for arguments in [&["runs", "show"][..], &["runs", "show", "--json"], &["runs", "export", "--csv"]] {
-            let output = stage.program(&run).args(arguments).arg(&run).output().unwrap();
-            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        for arguments in [
+            &["runs", "show"][..],
+            &["runs", "show", "--json"],
+            &["runs", "export", "--csv"],
+        ] {
+            let output = stage
+                .program(&run)
+                .args(arguments)
+                .arg(&run)
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
 }
@@ -78,8 +119,19 @@ fn a_viewer_that_dies_in_its_index_leaves_nothing_in_the_way() {
     let run = stage.create("long", &[]);
     let lock = RunLock::acquire(&run).unwrap();
     let mut log = EventWriter::open(&lock).unwrap();
-    (0..1500).for_each(|number| _ = log.append(Note { text: format!("{number} {}", "x".repeat(1000)) }).unwrap());
-    log.append(End { status: "finished".into(), cause: "all steps done".into(), ..End::default() }).unwrap();
+    (0..1500).for_each(|number| {
+        _ = log
+            .append(Note {
+                text: format!("{number} {}", "x".repeat(1000)),
+            })
+            .unwrap()
+    });
+    log.append(End {
+        status: "finished".into(),
+        cause: "all steps done".into(),
+        ..End::default()
+    })
+    .unwrap();
     drop((log, lock));
     let show = |fault: Option<&str>| {
         let mut command: Command = stage.program(&run);
@@ -92,19 +144,37 @@ fn a_viewer_that_dies_in_its_index_leaves_nothing_in_the_way() {
         command.output().unwrap()
     };
     let names = || {
-        let found = std::fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        found.filter(|name| name.starts_with("events.index")).collect::<Vec<_>>()
+        let found = std::fs::read_dir(&run)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        found
+            .filter(|name| name.starts_with("events.index"))
+            .collect::<Vec<_>>()
     };
-    let expected = EventReader::new(&run.join("events.jsonl")).read().unwrap().events.len();
+    let expected = EventReader::new(&run.join("events.jsonl"))
+        .read()
+        .unwrap()
+        .events
+        .len();
     for place in ["index.half:1", "replace.written=events.index:1"] {
         let _ = std::fs::remove_file(run.join("events.index"));
-        assert!(!show(Some(place)).status.success(), "{place} was not reached");
+        assert!(
+            !show(Some(place)).status.success(),
+            "{place} was not reached"
+        );
         assert_eq!(names().len(), 1, "{place}: {:?}", names());
         assert!(names()[0].ends_with(".tmp"), "{place}: {:?}", names());
         let shown = show(None);
-        assert!(shown.status.success(), "{place}: {}", String::from_utf8_lossy(&shown.stderr));
+        assert!(
+            shown.status.success(),
+            "{place}: {}",
+            String::from_utf8_lossy(&shown.stderr)
+        );
         assert_eq!(names(), ["events.index"], "{place}");
         let state = RunState::read(&run).unwrap();
-        assert_eq!((state.notes.len() + 1, state.skipped, state.gaps), (expected, 0, 0));
+        assert_eq!(
+            (state.notes.len() + 1, state.skipped, state.gaps),
+            (expected, 0, 0)
+        );
     }
 }

@@ -2,17 +2,49 @@
 //! sums over a row's experts, and the gradient of the router.
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::kernels::router::{ExpertBias, LowRankLayout, Router, Selection, route, route_backward};
+use grpo_tui::kernels::router::{
+    ExpertBias, LowRankLayout, Router, Selection, route, route_backward,
+};
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random, rounded, tolerance};
 
 /// Few pairs an expert and many, an expert without any, more experts than a warp has lanes; of the shapes that tensor cores take.
 const SHAPES: [Shape; 5] = [
-    Shape { rows: 5, experts: 6, active: 3, inputs: 64, outputs: 40 },
-    Shape { rows: 300, experts: 6, active: 3, inputs: 40, outputs: 72 },
-    Shape { rows: 1, experts: 40, active: 4, inputs: 2880, outputs: 96 },
-    Shape { rows: 70, experts: 256, active: 8, inputs: 128, outputs: 136 },
-    Shape { rows: 40, experts: 512, active: 32, inputs: 16, outputs: 8 },
+    Shape {
+        rows: 5,
+        experts: 6,
+        active: 3,
+        inputs: 64,
+        outputs: 40,
+    },
+    Shape {
+        rows: 300,
+        experts: 6,
+        active: 3,
+        inputs: 40,
+        outputs: 72,
+    },
+    Shape {
+        rows: 1,
+        experts: 40,
+        active: 4,
+        inputs: 2880,
+        outputs: 96,
+    },
+    Shape {
+        rows: 70,
+        experts: 256,
+        active: 8,
+        inputs: 128,
+        outputs: 136,
+    },
+    Shape {
+        rows: 40,
+        experts: 512,
+        active: 32,
+        inputs: 16,
+        outputs: 8,
+    },
 ];
 
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +59,10 @@ struct Shape {
 #[test]
 #[ignore = "needs a GPU"]
 fn experts_agree() {
-    for (dtype, shape) in NUMBER_TYPES.into_iter().flat_map(|dtype| SHAPES.map(|shape| (dtype, shape))) {
+    for (dtype, shape) in NUMBER_TYPES
+        .into_iter()
+        .flat_map(|dtype| SHAPES.map(|shape| (dtype, shape)))
+    {
         for is_renormalised in [false, true] {
             check(dtype, shape, is_renormalised);
         }
@@ -35,9 +70,22 @@ fn experts_agree() {
 }
 
 fn check(dtype: DType, shape: Shape, is_renormalised: bool) {
-    let Shape { rows, experts, active, inputs, outputs } = shape;
-    let (router, pairs) = (Router { active, is_renormalised }, rows * active);
-    let what = |part: &str| format!("{part}, {dtype:?}, {shape:?}, renormalised: {is_renormalised}");
+    let Shape {
+        rows,
+        experts,
+        active,
+        inputs,
+        outputs,
+    } = shape;
+    let (router, pairs) = (
+        Router {
+            active,
+            is_renormalised,
+        },
+        rows * active,
+    );
+    let what =
+        |part: &str| format!("{part}, {dtype:?}, {shape:?}, renormalised: {is_renormalised}");
     let both = |stream: u32, dims: &[usize]| {
         let tensor = random(stream, dims);
         (rounded(&tensor, dtype), on_gpu(&tensor, dtype))
@@ -49,7 +97,13 @@ fn check(dtype: DType, shape: Shape, is_renormalised: bool) {
     let (chosen_cpu, chosen) = (room(), room().to_device(&gpu()).unwrap());
     let here = route(&logits_cpu, router, Selection::Recorded(&chosen_cpu)).unwrap();
     let there = route(&logits, router, Selection::Recorded(&chosen)).unwrap();
-    let numbers = |tensor: &Tensor| tensor.to_device(&Device::Cpu).unwrap().to_vec2::<u32>().unwrap();
+    let numbers = |tensor: &Tensor| {
+        tensor
+            .to_device(&Device::Cpu)
+            .unwrap()
+            .to_vec2::<u32>()
+            .unwrap()
+    };
     assert_eq!(numbers(&chosen), numbers(&chosen_cpu), "{}", what("choice"));
 
     let (x_cpu, x) = both(2, &[rows, inputs]);
@@ -65,36 +119,80 @@ fn check(dtype: DType, shape: Shape, is_renormalised: bool) {
     }
     poison(rows * inputs);
     let sums = there.combine(&of_pairs, rows).unwrap();
-    assert_close(&what("sums"), &sums, &here.combine(&of_pairs_cpu, rows).unwrap(), tolerance(dtype));
+    assert_close(
+        &what("sums"),
+        &sums,
+        &here.combine(&of_pairs_cpu, rows).unwrap(),
+        tolerance(dtype),
+    );
 
     let (bias_cpu, bias) = both(3, &[experts, outputs]);
     poison(pairs * outputs);
-    let (spread_cpu, spread) = (here.spread(&bias_cpu).unwrap(), there.spread(&bias).unwrap());
+    let (spread_cpu, spread) = (
+        here.spread(&bias_cpu).unwrap(),
+        there.spread(&bias).unwrap(),
+    );
     assert_close(&what("biases of pairs"), &spread, &spread_cpu, 0.0);
     let weighed_cpu = here.weigh(&spread_cpu, None).unwrap();
     for is_transposed in [false, true] {
-        let [below, beside] = if is_transposed { [inputs, outputs] } else { [outputs, inputs] };
+        let [below, beside] = if is_transposed {
+            [inputs, outputs]
+        } else {
+            [outputs, inputs]
+        };
         let (matrices_cpu, matrices) = both(4, &[experts * below, beside]);
         let product = |(expert, range): (usize, &std::ops::Range<usize>)| {
             let matrix = matrices_cpu.narrow(0, expert * below, below).unwrap();
-            let matrix = if is_transposed { matrix } else { matrix.t().unwrap() };
-            of_pairs_cpu.narrow(0, range.start, range.len()).unwrap().matmul(&matrix).unwrap()
+            let matrix = if is_transposed {
+                matrix
+            } else {
+                matrix.t().unwrap()
+            };
+            of_pairs_cpu
+                .narrow(0, range.start, range.len())
+                .unwrap()
+                .matmul(&matrix)
+                .unwrap()
         };
-        let used = here.listed().unwrap().ranges.iter().enumerate().filter(|(_, range)| !range.is_empty());
+        let used = here
+            .listed()
+            .unwrap()
+            .ranges
+            .iter()
+            .enumerate()
+            .filter(|(_, range)| !range.is_empty());
         let plain = Tensor::cat(&used.map(product).collect::<Vec<_>>(), 0).unwrap();
         let biases = [None, Some(false), Some(true)];
-        let expected = [plain.clone(), (&plain + &spread_cpu).unwrap(), (&plain + &weighed_cpu).unwrap()];
+        let expected = [
+            plain.clone(),
+            (&plain + &spread_cpu).unwrap(),
+            (&plain + &weighed_cpu).unwrap(),
+        ];
         for (is_weighted, expected) in biases.into_iter().zip(expected) {
-            let bias = is_weighted.map(|is_weighted| ExpertBias { vectors: &bias, is_weighted });
+            let bias = is_weighted.map(|is_weighted| ExpertBias {
+                vectors: &bias,
+                is_weighted,
+            });
             poison(pairs * outputs);
-            let found = there.product(&of_pairs, &matrices, is_transposed, bias).unwrap();
-            let what = what(&format!("products, transposed: {is_transposed}, weighted bias: {is_weighted:?}"));
+            let found = there
+                .product(&of_pairs, &matrices, is_transposed, bias)
+                .unwrap();
+            let what = what(&format!(
+                "products, transposed: {is_transposed}, weighted bias: {is_weighted:?}"
+            ));
             assert_close(&what, &found, &expected, tolerance(dtype));
         }
         let (sum_cpu, sum) = both(5, &[pairs, outputs]);
-        there.add_product(&sum, &of_pairs, &matrices, is_transposed).unwrap();
+        there
+            .add_product(&sum, &of_pairs, &matrices, is_transposed)
+            .unwrap();
         let expected = (sum_cpu + plain).unwrap();
-        assert_close(&what(&format!("added, transposed: {is_transposed}")), &sum, &expected, tolerance(dtype));
+        assert_close(
+            &what(&format!("added, transposed: {is_transposed}")),
+            &sum,
+            &expected,
+            tolerance(dtype),
+        );
     }
 
     // [experts, inputs, rank].
@@ -104,18 +202,42 @@ fn check(dtype: DType, shape: Shape, is_renormalised: bool) {
         0 => Tensor::zeros((inputs, rank), DType::F32, &Device::Cpu).unwrap(),
         own => {
             let part = |tensor: &Tensor| tensor.narrow(0, range.start, own).unwrap();
-            part(&of_pairs_cpu).t().unwrap().matmul(&part(&narrow_cpu)).unwrap()
+            part(&of_pairs_cpu)
+                .t()
+                .unwrap()
+                .matmul(&part(&narrow_cpu))
+                .unwrap()
         }
     };
-    let expected = Tensor::stack(&here.listed().unwrap().ranges.iter().map(outer).collect::<Vec<_>>(), 0).unwrap();
-    for (layout, order) in [(LowRankLayout::Below, [0, 2, 1]), (LowRankLayout::Interleaved, [1, 2, 0])] {
+    let expected = Tensor::stack(
+        &here
+            .listed()
+            .unwrap()
+            .ranges
+            .iter()
+            .map(outer)
+            .collect::<Vec<_>>(),
+        0,
+    )
+    .unwrap();
+    for (layout, order) in [
+        (LowRankLayout::Below, [0, 2, 1]),
+        (LowRankLayout::Interleaved, [1, 2, 0]),
+    ] {
         let (sum_cpu, sum) = {
             let start = random(7, &[experts * inputs * rank]);
             (start.clone(), on_gpu(&start, DType::F32))
         };
-        there.add_outer((&of_pairs, &narrow), &sum, layout, scale).unwrap();
+        there
+            .add_outer((&of_pairs, &narrow), &sum, layout, scale)
+            .unwrap();
         let own = (expected.permute(order).unwrap().flatten_all().unwrap() * scale).unwrap();
-        assert_close(&what(&format!("{layout:?}")), &sum, &(sum_cpu + own).unwrap(), 1e-5);
+        assert_close(
+            &what(&format!("{layout:?}")),
+            &sum,
+            &(sum_cpu + own).unwrap(),
+            1e-5,
+        );
     }
 
     let products = here.dot(&spread_cpu, &weighed_cpu).unwrap();
@@ -123,10 +245,17 @@ fn check(dtype: DType, shape: Shape, is_renormalised: bool) {
     assert_close(
         &what("products of rows"),
         &found,
-        &here.dot(&spread_cpu, &rounded(&weighed_cpu, dtype)).unwrap(),
+        &here
+            .dot(&spread_cpu, &rounded(&weighed_cpu, dtype))
+            .unwrap(),
         1e-5,
     );
     let expected = route_backward(&products, &here, router, DType::F32).unwrap();
     let found = route_backward(&on_gpu(&products, DType::F32), &there, router, dtype).unwrap();
-    assert_close(&what("gradient of the logits"), &found, &expected, tolerance(dtype));
+    assert_close(
+        &what("gradient of the logits"),
+        &found,
+        &expected,
+        tolerance(dtype),
+    );
 }

@@ -25,17 +25,24 @@ fn gpu() -> Device {
 /// as NaN.
 fn poison(count: usize) {
     for dtype in NUMBER_TYPES {
-        let spoiled = Tensor::full(f32::NAN, count, &gpu()).unwrap().to_dtype(dtype).unwrap();
+        let spoiled = Tensor::full(f32::NAN, count, &gpu())
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap();
         drop(spoiled);
     }
 }
 
 /// Numbers in [-1, 1) on the CPU, in f32.
 fn random(stream: u32, shape: &[usize]) -> Tensor {
-    Tensor::from_vec(uniform_weights(11, stream, shape.iter().product(), 1.0), shape, &Device::Cpu)
-        .unwrap()
-        .to_dtype(DType::F32)
-        .unwrap()
+    Tensor::from_vec(
+        uniform_weights(11, stream, shape.iter().product(), 1.0),
+        shape,
+        &Device::Cpu,
+    )
+    .unwrap()
+    .to_dtype(DType::F32)
+    .unwrap()
 }
 
 /// The same numbers on the GPU in `dtype`.
@@ -45,7 +52,11 @@ fn on_gpu(tensor: &Tensor, dtype: DType) -> Tensor {
 
 /// The CPU's numbers as the GPU reads them: rounded to `dtype`, in f32.
 fn rounded(tensor: &Tensor, dtype: DType) -> Tensor {
-    tensor.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
+    tensor
+        .to_dtype(dtype)
+        .unwrap()
+        .to_dtype(DType::F32)
+        .unwrap()
 }
 
 /// How far results in `dtype` may be from f32's, relative to the norm of the expected tensor.
@@ -61,16 +72,35 @@ fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
 
 /// The same, relative to the norm of `whole`, of which the two are a part that may be nearly nothing.
 #[track_caller]
-fn assert_close_beside(what: &str, found: &Tensor, expected: &Tensor, whole: &Tensor, tolerance: f64) {
+fn assert_close_beside(
+    what: &str,
+    found: &Tensor,
+    expected: &Tensor,
+    whole: &Tensor,
+    tolerance: f64,
+) {
     assert_eq!(found.dims(), expected.dims(), "{what}");
     let numbers = |tensor: &Tensor| {
-        let flat = tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_dtype(DType::F64).unwrap();
+        let flat = tensor
+            .to_device(&Device::Cpu)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_dtype(DType::F64)
+            .unwrap();
         flat.to_vec1::<f64>().unwrap()
     };
     let (found, expected) = (numbers(found), numbers(expected));
-    let difference: f64 = found.iter().zip(&expected).map(|(f, e)| (f - e).powi(2)).sum();
+    let difference: f64 = found
+        .iter()
+        .zip(&expected)
+        .map(|(f, e)| (f - e).powi(2))
+        .sum();
     let size: f64 = numbers(whole).iter().map(|number| number * number).sum();
     let relative = (difference / size.max(1e-30)).sqrt();
     println!("{what}: relative difference {relative:.2e}");
-    assert!(relative <= tolerance, "{what}: relative difference {relative:.3e}, allowed {tolerance:.1e}");
+    assert!(
+        relative <= tolerance,
+        "{what}: relative difference {relative:.3e}, allowed {tolerance:.1e}"
+    );
 }

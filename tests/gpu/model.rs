@@ -8,17 +8,27 @@ use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
 use grpo_tui::model::{Adapters, Decoder, ExpertRecord, Trainable, Weights};
-use grpo_tui::rollout::{Completion, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate};
+use grpo_tui::rollout::{
+    Completion, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate,
+};
 use grpo_tui::update::{
-    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, PolicyStatistics,
-    StepOutcome, StepTotals, policy_gradient,
+    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings,
+    PolicyStatistics, StepOutcome, StepTotals, policy_gradient,
 };
 
 use super::assert_close;
 use crate::losses::loss_settings;
 
-const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0, has_experts: false };
-const LORA_EXPERTS: Trainable = Trainable::Lora { rank: 8, alpha: 16.0, has_experts: true };
+const LORA: Trainable = Trainable::Lora {
+    rank: 4,
+    alpha: 8.0,
+    has_experts: false,
+};
+const LORA_EXPERTS: Trainable = Trainable::Lora {
+    rank: 8,
+    alpha: 16.0,
+    has_experts: true,
+};
 
 /// Norms of queries and keys with an untied head, biases with a tied one, neither; a window and norms around each block,
 /// with heads of a size that the fast attention takes, and of Gemma 3's; hybrids of odd sizes, and of some of the published;
@@ -59,7 +69,10 @@ fn configs() -> [ModelConfig; 13] {
     let odd = hybrid("Qwen3_5ForCausalLM", 32, [2, 4, 12, 20, 3]);
     let published = hybrid("Qwen3_5ForCausalLM", 256, [16, 32, 128, 40, 4]);
     let sparse_hybrid = hybrid("Qwen3_5MoeForCausalLM", 32, [2, 4, 128, 40, 4]);
-    let (qwen2, llama) = (check("Qwen2ForCausalLM", 16, true), check("LlamaForCausalLM", 16, true));
+    let (qwen2, llama) = (
+        check("Qwen2ForCausalLM", 16, true),
+        check("LlamaForCausalLM", 16, true),
+    );
     let qwen3 = check("Qwen3ForCausalLM", 32, false);
     let oss = r#"{"architectures":["GptOssForCausalLM"],"vocab_size":211,"hidden_size":64,"intermediate_size":40,"num_hidden_layers":3,
         "num_attention_heads":4,"num_key_value_heads":2,"head_dim":64,"sliding_window":12,"num_local_experts":6,"num_experts_per_tok":3,
@@ -87,11 +100,27 @@ fn configs() -> [ModelConfig; 13] {
         r#""attention_k_eq_v":true,"num_global_key_value_heads":1,"hidden_size_per_layer_input":0,"vocab_size_per_layer_input":211,
         "enable_moe_block":true,"num_experts":6,"top_k_experts":3,"moe_intermediate_size":40"#,
     );
-    [qwen3, qwen2, llama, gemma(32), gemma(256), odd, published, sparse, sparse_hybrid, oss, shared, keys, beside]
+    [
+        qwen3,
+        qwen2,
+        llama,
+        gemma(32),
+        gemma(256),
+        odd,
+        published,
+        sparse,
+        sparse_hybrid,
+        oss,
+        shared,
+        keys,
+        beside,
+    ]
 }
 
 fn mixtures() -> impl Iterator<Item = ModelConfig> {
-    configs().into_iter().filter(|config| config.options.experts.is_some())
+    configs()
+        .into_iter()
+        .filter(|config| config.options.experts.is_some())
 }
 
 #[test]
@@ -99,7 +128,9 @@ fn mixtures() -> impl Iterator<Item = ModelConfig> {
 fn what_has_no_kernels_is_refused() {
     let engine = Engine::gpu(0).unwrap();
     let refused = |config: &ModelConfig, weights: &Weights, trainable: Trainable| {
-        Decoder::new(config, weights, trainable, 0, engine.dtype, &engine.device).unwrap_err().to_string()
+        Decoder::new(config, weights, trainable, 0, engine.dtype, &engine.device)
+            .unwrap_err()
+            .to_string()
     };
     for config in mixtures() {
         let [mut many, mut odd] = [config.clone(), config.clone()];
@@ -107,7 +138,10 @@ fn what_has_no_kernels_is_refused() {
         odd.options.experts.as_mut().unwrap().intermediate_size = 12;
         for (config, problem) in [
             (many, "3 of 513 experts: a GPU computes at most 32 of 512"),
-            (odd, "experts of 12 numbers in a model of 64: a GPU computes multiples of 8"),
+            (
+                odd,
+                "experts of 12 numbers in a model of 64: a GPU computes multiples of 8",
+            ),
         ] {
             let error = refused(&config, &Weights::from_tensors([], "nothing"), LORA);
             assert_eq!(error, format!("{problem}; compute on the CPU (`--cpu`)"));
@@ -116,9 +150,16 @@ fn what_has_no_kernels_is_refused() {
         let fp8 = weights.clone().in_precision(BasePrecision::Fp8);
         for (weights, trainable) in [(weights, Trainable::Full), (fp8, LORA)] {
             let error = refused(&config, &weights, trainable);
-            assert!(error.starts_with("experts on a GPU are frozen and in bf16: set lora_rank"), "{error}");
+            assert!(
+                error.starts_with("experts on a GPU are frozen and in bf16: set lora_rank"),
+                "{error}"
+            );
         }
-        let adapted = Trainable::Lora { rank: 4, alpha: 8.0, has_experts: true };
+        let adapted = Trainable::Lora {
+            rank: 4,
+            alpha: 8.0,
+            has_experts: true,
+        };
         let error = refused(&config, &Weights::from_tensors([], "nothing"), adapted);
         let problem = "adapters of experts with a rank of 4: a GPU computes multiples of 8; set lora_rank = 8, ";
         assert!(error.starts_with(problem), "{error}");
@@ -131,27 +172,62 @@ fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder
     model_in(BasePrecision::Bf16, config, trainable, engine)
 }
 
-fn model_in(precision: BasePrecision, config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder {
-    let fresh = Decoder::new(config, &Weights::fresh(config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap();
+fn model_in(
+    precision: BasePrecision,
+    config: &ModelConfig,
+    trainable: Trainable,
+    engine: &Engine,
+) -> Decoder {
+    let fresh = Decoder::new(
+        config,
+        &Weights::fresh(config, 5),
+        Trainable::Full,
+        1,
+        DType::F32,
+        &Device::Cpu,
+    )
+    .unwrap();
     // As sharp as others, gpt-oss would change its gradient by 1e-4 for noise of 3e-7 in the adapters.
-    let sharpness = if config.options.has_attention_sinks { 1.0 } else { 1.5 };
-    let factors = fresh.merged().unwrap().into_iter().filter(|(name, _)| name.ends_with("layer_scalar"));
-    let all = fresh.parameters().named().unwrap().into_iter().chain(factors);
+    let sharpness = if config.options.has_attention_sinks {
+        1.0
+    } else {
+        1.5
+    };
+    let factors = fresh
+        .merged()
+        .unwrap()
+        .into_iter()
+        .filter(|(name, _)| name.ends_with("layer_scalar"));
+    let all = fresh
+        .parameters()
+        .named()
+        .unwrap()
+        .into_iter()
+        .chain(factors);
     let tensors = all.enumerate().map(|(stream, (name, tensor))| {
         let is_embedding = name.contains("embed") || name.contains("lm_head");
-        let factor = if is_embedding { 8.0 / config.options.embedding_scale.sqrt() } else { sharpness };
+        let factor = if is_embedding {
+            8.0 / config.options.embedding_scale.sqrt()
+        } else {
+            sharpness
+        };
         let is_offset = config.options.norm_offset > 0.0 && name.contains("norm");
         let is_around_zero = is_offset || name.contains("bias") || name.ends_with("sinks");
         let is_changed = is_around_zero || name.contains("router.") && name.ends_with("scale");
         let noise = super::random(100 + stream as u32, tensor.dims());
-        let noise = noise.affine(if is_changed { 0.3 } else { 0.0 }, 0.0).unwrap();
+        let noise = noise
+            .affine(if is_changed { 0.3 } else { 0.0 }, 0.0)
+            .unwrap();
         (name, (tensor.affine(factor, 0.0).unwrap() + noise).unwrap())
     });
     let weights = Weights::from_tensors(tensors, "test").in_precision(precision);
     let model = Decoder::new(config, &weights, trainable, 1, engine.dtype, &engine.device).unwrap();
     if matches!(trainable, Trainable::Lora { .. }) {
         let n = model.parameters().count();
-        model.parameters().restore(&super::random(99, &[n]).affine(0.1, 0.0).unwrap()).unwrap();
+        model
+            .parameters()
+            .restore(&super::random(99, &[n]).affine(0.1, 0.0).unwrap())
+            .unwrap();
     }
     model
 }
@@ -173,9 +249,22 @@ fn drafted(
     memory: &RolloutMemory,
 ) -> RolloutOutput {
     let stop_ids = vec![3, 50, 120];
-    let sampling = Sampling { stop_ids, draft_tokens, records_experts: true, ..Sampling::plain(temperature, 40, 11) };
+    let sampling = Sampling {
+        stop_ids,
+        draft_tokens,
+        records_experts: true,
+        ..Sampling::plain(temperature, 40, 11)
+    };
     let threads = ThreadPool::for_engine(engine, 1).unwrap();
-    generate(model, Adapters::On, &requests(), &sampling, memory, &threads).unwrap()
+    generate(
+        model,
+        Adapters::On,
+        &requests(),
+        &sampling,
+        memory,
+        &threads,
+    )
+    .unwrap()
 }
 
 fn gradient(
@@ -187,7 +276,9 @@ fn gradient(
     let requests = requests();
     let mut groups: Vec<PolicyGroup<'_>> = Vec::new();
     for (request, completions) in requests.iter().zip(completions) {
-        let sample = |(index, completion)| PolicySample::on_policy(completion, [1.0, -0.7, 0.2, -0.5][index % 4]);
+        let sample = |(index, completion)| {
+            PolicySample::on_policy(completion, [1.0, -0.7, 0.2, -0.5][index % 4])
+        };
         groups.push(PolicyGroup {
             prompt: (&request.prompt).into(),
             teacher_prompt: None,
@@ -196,13 +287,35 @@ fn gradient(
     }
     let totals = StepTotals {
         sequences: 48,
-        tokens: completions.iter().flatten().map(|completion| completion.token_ids.len()).sum(),
+        tokens: completions
+            .iter()
+            .flatten()
+            .map(|completion| completion.token_ids.len())
+            .sum(),
     };
-    let loss = LossSettings { kl_importance: true, max_completion_tokens: 40, ..loss_settings(PolicyLoss::Grpo) };
-    let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 600, recompute };
-    let (gradients, statistics) =
-        policy_gradient(model, &groups, totals, &settings, &ThreadPool::for_engine(engine, 1).unwrap()).unwrap();
-    let settings = OptimizerSettings { weight_decay: 0.01, ..OptimizerSettings::PLAIN };
+    let loss = LossSettings {
+        kl_importance: true,
+        max_completion_tokens: 40,
+        ..loss_settings(PolicyLoss::Grpo)
+    };
+    let settings = PolicySettings {
+        loss,
+        temperature: 1.0,
+        tokens_per_micro_batch: 600,
+        recompute,
+    };
+    let (gradients, statistics) = policy_gradient(
+        model,
+        &groups,
+        totals,
+        &settings,
+        &ThreadPool::for_engine(engine, 1).unwrap(),
+    )
+    .unwrap();
+    let settings = OptimizerSettings {
+        weight_decay: 0.01,
+        ..OptimizerSettings::PLAIN
+    };
     let mut optimizer = Optimizer::new(settings, model.parameters(), &engine.device).unwrap();
     let applied = optimizer.apply(model.parameters(), &gradients).unwrap();
     (gradients.flat().clone(), statistics, applied)
@@ -212,8 +325,18 @@ fn gradient(
 /// 8e-4, those of the others by at most 2e-5 (on the CPU). The gradient of the decay's rate is a sum of differences on a
 /// GPU (1.5e-3 on an H200).
 fn allowed(config: &ModelConfig, name: &str) -> f64 {
-    let key = config.options.gated_delta.as_ref().map(|delta| delta.key_dimension);
-    key.map_or(1e-4, |dimension| if dimension < 128 || name.ends_with("A_log") { 3e-3 } else { 1e-3 })
+    let key = config
+        .options
+        .gated_delta
+        .as_ref()
+        .map(|delta| delta.key_dimension);
+    key.map_or(1e-4, |dimension| {
+        if dimension < 128 || name.ends_with("A_log") {
+            3e-3
+        } else {
+            1e-3
+        }
+    })
 }
 
 /// Every trained tensor's gradient, embedding and biases among them, and the weights after the step.
@@ -222,16 +345,27 @@ fn allowed(config: &ModelConfig, name: &str) -> f64 {
 fn a_whole_step_agrees() {
     let (cpu, gpu) = (Engine::cpu(), Engine::gpu(0).unwrap().in_f32());
     for config in configs() {
-        let (has_experts, is_beside_dense) =
-            config.options.experts.as_ref().map_or((false, false), |experts| (true, experts.is_beside_dense));
-        let all = [(Trainable::Full, false), (Trainable::Full, true), (LORA, false), (LORA_EXPERTS, false)];
+        let (has_experts, is_beside_dense) = config
+            .options
+            .experts
+            .as_ref()
+            .map_or((false, false), |experts| (true, experts.is_beside_dense));
+        let all = [
+            (Trainable::Full, false),
+            (Trainable::Full, true),
+            (LORA, false),
+            (LORA_EXPERTS, false),
+        ];
         // Experts are frozen, as `what_has_no_kernels_is_refused` checks.
         let computed = |trainable| match trainable {
             LORA => true,
             LORA_EXPERTS => has_experts && !is_beside_dense,
             _ => !has_experts,
         };
-        for (trainable, recompute) in all.into_iter().filter(|(trainable, _)| computed(*trainable)) {
+        for (trainable, recompute) in all
+            .into_iter()
+            .filter(|(trainable, _)| computed(*trainable))
+        {
             let [there, here] = [&gpu, &cpu].map(|engine| model(&config, trainable, engine));
             let completions = sampled(&here, &cpu, 1.0);
             let (found, statistics, StepOutcome::Updated { grad_norm, .. }) =
@@ -244,7 +378,12 @@ fn a_whole_step_agrees() {
             for slot in here.parameters().slots() {
                 let part = |flat: &Tensor| flat.narrow(0, slot.offset, slot.range().len()).unwrap();
                 let what = format!("{:?}: {}", config.architecture, slot.name);
-                assert_close(&what, &part(&found), &part(&expected), allowed(&config, &slot.name));
+                assert_close(
+                    &what,
+                    &part(&found),
+                    &part(&expected),
+                    allowed(&config, &slot.name),
+                );
             }
             assert!(
                 (statistics.loss - expected_statistics.loss).abs() < 1e-5
@@ -273,7 +412,10 @@ fn an_fp8_base_agrees() {
         config.options.experts.is_none() && delta.is_none_or(|delta| delta.value_heads == 32)
     };
     let dense = configs().into_iter().filter(has_whole_tiles);
-    for config in dense.map(|config| ModelConfig { intermediate_size: 128, ..config }) {
+    for config in dense.map(|config| ModelConfig {
+        intermediate_size: 128,
+        ..config
+    }) {
         let fp8 = |engine: &Engine| model_in(BasePrecision::Fp8, &config, LORA, engine);
         let completions = sampled(&fp8(&cpu), &cpu, 1.0);
         let (expected, ..) = gradient(&fp8(&cpu), &cpu, &completions, false);
@@ -284,10 +426,17 @@ fn an_fp8_base_agrees() {
         for (engine, mean) in [(&gpu, 1e-5), (&bf16, 3e-2)] {
             let model = fp8(engine);
             let completions = sampled(&model, engine, 1.0);
-            assert_eq!(completions, sampled(&model, engine, 1.0), "a rollout repeats itself");
+            assert_eq!(
+                completions,
+                sampled(&model, engine, 1.0),
+                "a rollout repeats itself"
+            );
             let (_, statistics, _) = gradient(&model, engine, &completions, false);
             let average = statistics.sampling_difference / statistics.tokens as f64;
-            println!("fp8, {:?} {:?}: mean {average:.2e}", config.architecture, engine.dtype);
+            println!(
+                "fp8, {:?} {:?}: mean {average:.2e}",
+                config.architecture, engine.dtype
+            );
             assert!(average < mean, "{average}");
         }
     }
@@ -300,15 +449,26 @@ fn rollouts_agree() {
     let (cpu, gpu) = (Engine::cpu(), Engine::gpu(0).unwrap().in_f32());
     for config in configs() {
         for temperature in [1.0, 0.0] {
-            let [found, expected] =
-                [&gpu, &cpu].map(|engine| sampled(&model(&config, LORA, engine), engine, temperature));
+            let [found, expected] = [&gpu, &cpu]
+                .map(|engine| sampled(&model(&config, LORA, engine), engine, temperature));
             let pairs = || found.iter().flatten().zip(expected.iter().flatten());
-            let same = pairs().filter(|(f, e)| f.token_ids == e.token_ids && f.stop == e.stop).count();
-            println!("{:?} at {temperature}: {same} of {} completions alike", config.architecture, pairs().count());
+            let same = pairs()
+                .filter(|(f, e)| f.token_ids == e.token_ids && f.stop == e.stop)
+                .count();
+            println!(
+                "{:?} at {temperature}: {same} of {} completions alike",
+                config.architecture,
+                pairs().count()
+            );
             assert!(same * 100 >= pairs().count() * 95);
             for (f, e) in pairs().filter(|(f, e)| f.token_ids == e.token_ids) {
                 let allowed = allowed(&config, "log-probs") as f32;
-                assert!(f.log_probs.iter().zip(&e.log_probs).all(|(f, e)| (f - e).abs() < allowed));
+                assert!(
+                    f.log_probs
+                        .iter()
+                        .zip(&e.log_probs)
+                        .all(|(f, e)| (f - e).abs() < allowed)
+                );
             }
         }
     }
@@ -326,11 +486,31 @@ fn drafted_rollouts_agree() {
             for temperature in [1.0, 0.0] {
                 let plain = drafted(&model, &engine, temperature, 0, &RolloutMemory::default());
                 let mut memory = RolloutMemory::default();
-                memory.history.add(1, plain.completions.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
+                memory.history.add(
+                    1,
+                    plain
+                        .completions
+                        .iter()
+                        .flatten()
+                        .map(|found| found.token_ids.as_slice()),
+                    0,
+                );
                 let found = drafted(&model, &engine, temperature, 8, &memory);
-                assert_eq!(found, drafted(&model, &engine, temperature, 8, &memory), "a rollout repeats itself");
-                let pairs = || found.completions.iter().flatten().zip(plain.completions.iter().flatten());
-                let same = pairs().filter(|(f, p)| f.token_ids == p.token_ids && f.stop == p.stop).count();
+                assert_eq!(
+                    found,
+                    drafted(&model, &engine, temperature, 8, &memory),
+                    "a rollout repeats itself"
+                );
+                let pairs = || {
+                    found
+                        .completions
+                        .iter()
+                        .flatten()
+                        .zip(plain.completions.iter().flatten())
+                };
+                let same = pairs()
+                    .filter(|(f, p)| f.token_ids == p.token_ids && f.stop == p.stop)
+                    .count();
                 println!(
                     "{:?} {:?} at {temperature}: {same} of {} alike, {:?}",
                     config.architecture,
@@ -360,7 +540,11 @@ fn rollout_and_training_agree() {
         for config in configs() {
             let model = model(&config, LORA, &engine);
             let completions = sampled(&model, &engine, 1.0);
-            assert_eq!(completions, sampled(&model, &engine, 1.0), "a rollout repeats itself");
+            assert_eq!(
+                completions,
+                sampled(&model, &engine, 1.0),
+                "a rollout repeats itself"
+            );
             let (_, statistics, _) = gradient(&model, &engine, &completions, false);
             let average = statistics.sampling_difference / statistics.tokens as f64;
             println!(
@@ -389,7 +573,14 @@ fn replayed_experts_of(config: &ModelConfig) {
     // A gradient moves its model.
     let (own, ..) = gradient(&model(config, LORA, &cpu), &cpu, &completions, false);
     for (index, completion) in completions.iter_mut().flatten().enumerate() {
-        let next = |experts: &[u16]| Arc::new(experts.iter().map(|expert| (expert + 1) % 6).collect::<Vec<u16>>());
+        let next = |experts: &[u16]| {
+            Arc::new(
+                experts
+                    .iter()
+                    .map(|expert| (expert + 1) % 6)
+                    .collect::<Vec<u16>>(),
+            )
+        };
         let record = completion.experts.take().filter(|_| index % 3 != 2);
         completion.experts = record.map(|ExpertRecord { prompt, completion }| ExpertRecord {
             prompt: next(&prompt),
@@ -397,7 +588,17 @@ fn replayed_experts_of(config: &ModelConfig) {
         });
     }
     let (expected, ..) = gradient(&here, &cpu, &completions, false);
-    assert!((&own - &expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-3);
+    assert!(
+        (&own - &expected)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap()
+            > 1e-3
+    );
     for recompute in [false, true] {
         let (found, ..) = gradient(&model(config, LORA, &gpu), &gpu, &completions, recompute);
         let what = format!("{:?}: gradient with other experts", config.architecture);
@@ -407,18 +608,35 @@ fn replayed_experts_of(config: &ModelConfig) {
         let sampler = model(config, LORA, engine);
         let mut memory = RolloutMemory::default();
         let plain = drafted(&sampler, engine, 1.0, 0, &memory).completions;
-        memory.history.add(1, plain.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
+        memory.history.add(
+            1,
+            plain
+                .iter()
+                .flatten()
+                .map(|found| found.token_ids.as_slice()),
+            0,
+        );
         let mut completions = drafted(&sampler, engine, 1.0, 8, &memory).completions;
         let gap = |completions: &[Vec<Completion>]| {
-            let (_, statistics, _) = gradient(&model(config, LORA, engine), engine, completions, false);
-            (statistics.sampling_difference / statistics.tokens as f64, statistics.sampling_difference_max)
+            let (_, statistics, _) =
+                gradient(&model(config, LORA, engine), engine, completions, false);
+            (
+                statistics.sampling_difference / statistics.tokens as f64,
+                statistics.sampling_difference_max,
+            )
         };
         let replayed = gap(&completions);
-        completions.iter_mut().flatten().for_each(|completion| completion.experts = None);
+        completions
+            .iter_mut()
+            .flatten()
+            .for_each(|completion| completion.experts = None);
         let free = gap(&completions);
         for ((mean, largest), how) in [(replayed, "with"), (free, "without")] {
             let family = config.architecture;
-            println!("{family:?} {:?}, {how} replay: mean {mean:.2e}, largest {largest:.2e}", engine.dtype);
+            println!(
+                "{family:?} {:?}, {how} replay: mean {mean:.2e}, largest {largest:.2e}",
+                engine.dtype
+            );
         }
         match engine.dtype {
             DType::F32 => assert!(replayed.0 < 1e-5 && replayed.1 < 1e-4),
@@ -442,24 +660,43 @@ fn completions_that_grow_agree() {
         max_position_embeddings: 16_384,
         ..small
     };
-    let sampling = Sampling { draft_tokens: 0, ..Sampling::plain(1.0, 12_000, 11) };
+    let sampling = Sampling {
+        draft_tokens: 0,
+        ..Sampling::plain(1.0, 12_000, 11)
+    };
     let bf16 = Engine::gpu(0).unwrap();
     for (engine, largest, mean) in [(bf16.clone().in_f32(), 1e-4, 1e-5), (bf16, 1.0, 3e-2)] {
-        let (model, threads) = (model(&config, LORA, &engine), ThreadPool::for_engine(&engine, 1).unwrap());
+        let (model, threads) = (
+            model(&config, LORA, &engine),
+            ThreadPool::for_engine(&engine, 1).unwrap(),
+        );
         let mut requests = requests();
         for (number, request) in requests.iter_mut().enumerate() {
             request.lengths = (0..8).map(|sample| 10 + 40 * sample + number).collect();
         }
-        let completions = generate(&model, Adapters::On, &requests, &sampling, &RolloutMemory::default(), &threads)
-            .unwrap()
-            .completions;
+        let completions = generate(
+            &model,
+            Adapters::On,
+            &requests,
+            &sampling,
+            &RolloutMemory::default(),
+            &threads,
+        )
+        .unwrap()
+        .completions;
         for (request, completions) in requests.iter().zip(&completions) {
-            let found: Vec<usize> = completions.iter().map(|completion| completion.token_ids.len()).collect();
+            let found: Vec<usize> = completions
+                .iter()
+                .map(|completion| completion.token_ids.len())
+                .collect();
             assert_eq!(found, request.lengths);
         }
         let (_, statistics, _) = gradient(&model, &engine, &completions, false);
         let average = statistics.sampling_difference / statistics.tokens as f64;
-        println!("{:?}: mean {average:.2e}, largest {:.2e}", engine.dtype, statistics.sampling_difference_max);
+        println!(
+            "{:?}: mean {average:.2e}, largest {:.2e}",
+            engine.dtype, statistics.sampling_difference_max
+        );
         assert!(statistics.sampling_difference_max < largest && average < mean);
     }
 }

@@ -15,8 +15,8 @@ use grpo_tui::kernels::rms_norm::{
     Norm, add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight, rms_norm_open,
 };
 use grpo_tui::kernels::rope::{
-    QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
-    query_key_rope_open,
+    QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward,
+    query_key_rope_backward_all, query_key_rope_open,
 };
 use grpo_tui::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 use grpo_tui::kernels::write_rows::write_rows;
@@ -32,24 +32,43 @@ fn pair(stream: u32, shape: &[usize], dtype: DType) -> (Tensor, Tensor) {
 }
 
 fn norm_by(weight: &Tensor, offset: f64) -> Norm<'_> {
-    Norm { weight, offset, epsilon: 1e-6 }
+    Norm {
+        weight,
+        offset,
+        epsilon: 1e-6,
+    }
 }
 
 fn ids(count: usize, below: u32, stream: u32) -> Vec<u32> {
-    let place = |position: usize| SampleKey { step: stream, prompt: 0, sample: 0, position: position as u32 };
-    (0..count).map(|position| (uniform(5, place(position)) * f64::from(below)) as u32).collect()
+    let place = |position: usize| SampleKey {
+        step: stream,
+        prompt: 0,
+        sample: 0,
+        position: position as u32,
+    };
+    (0..count)
+        .map(|position| (uniform(5, place(position)) * f64::from(below)) as u32)
+        .collect()
 }
 
 #[test]
 #[ignore = "needs a GPU"]
 fn rms_norm_agrees() {
-    for (dtype, offset) in NUMBER_TYPES.into_iter().flat_map(|dtype| [(dtype, 0.0), (dtype, 1.0)]) {
+    for (dtype, offset) in NUMBER_TYPES
+        .into_iter()
+        .flat_map(|dtype| [(dtype, 0.0), (dtype, 1.0)])
+    {
         for (rows, width) in [(1, 8), (5, 40), (3, 7), (300, 24), (64, 4096), (2, 10_000)] {
             let [(x_cpu, x), (seed_cpu, seed), (addend_cpu, addend)] =
                 [1, 3, 4].map(|n| pair(n, &[rows, width], dtype));
             let (weight_cpu, weight) = pair(2, &[width], dtype);
-            let (expected_sum, expected_norm) =
-                add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), norm_by(&weight_cpu, offset), 0).unwrap();
+            let (expected_sum, expected_norm) = add_rms_norm(
+                &x_cpu,
+                &OpenRows::complete(addend_cpu.clone()),
+                norm_by(&weight_cpu, offset),
+                0,
+            )
+            .unwrap();
             let residuals = [(None, None), (Some(&addend_cpu), Some(&addend))];
             for room in [0, 5, 16] {
                 let own = |wide: Tensor| wide.narrow(1, 0, width).unwrap().contiguous().unwrap();
@@ -62,8 +81,13 @@ fn rms_norm_agrees() {
                     tolerance(dtype),
                 );
                 poison(rows * (width + room));
-                let (sum, normed) =
-                    add_rms_norm(&x, &OpenRows::complete(addend.clone()), norm_by(&weight, offset), room).unwrap();
+                let (sum, normed) = add_rms_norm(
+                    &x,
+                    &OpenRows::complete(addend.clone()),
+                    norm_by(&weight, offset),
+                    room,
+                )
+                .unwrap();
                 let normed = own(normed);
                 assert_close("residual sum", &sum, &expected_sum, tolerance(dtype));
                 assert_close("norm of the sum", &normed, &expected_norm, tolerance(dtype));
@@ -71,15 +95,30 @@ fn rms_norm_agrees() {
                 assert_close("norm of the sum as it is kept", &normed, &again, 1e-4);
                 for (residual_cpu, residual) in residuals {
                     poison(rows * (width + room));
-                    let dx = own(rms_norm_backward(&seed, &x, norm_by(&weight, offset), residual, room).unwrap());
-                    let expected =
-                        rms_norm_backward(&seed_cpu, &x_cpu, norm_by(&weight_cpu, offset), residual_cpu, 0).unwrap();
+                    let dx =
+                        own(
+                            rms_norm_backward(&seed, &x, norm_by(&weight, offset), residual, room)
+                                .unwrap(),
+                        );
+                    let expected = rms_norm_backward(
+                        &seed_cpu,
+                        &x_cpu,
+                        norm_by(&weight_cpu, offset),
+                        residual_cpu,
+                        0,
+                    )
+                    .unwrap();
                     assert_close("rms_norm backward", &dx, &expected, tolerance(dtype));
                 }
             }
             let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
             assert_eq!(dw.dtype(), DType::F32);
-            assert_close("rms_norm weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
+            assert_close(
+                "rms_norm weight",
+                &dw,
+                &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(),
+                1e-5,
+            );
         }
     }
 }
@@ -88,9 +127,16 @@ fn rms_norm_agrees() {
 #[test]
 #[ignore = "needs a GPU"]
 fn a_stream_in_f32_agrees() {
-    for (rows, width, offset) in [(1, 8, 0.0), (3, 7, 1.0), (300, 24, 0.0), (64, 4096, 0.0), (64, 640, 1.0)] {
+    for (rows, width, offset) in [
+        (1, 8, 0.0),
+        (3, 7, 1.0),
+        (300, 24, 0.0),
+        (64, 4096, 0.0),
+        (64, 640, 1.0),
+    ] {
         let (x_cpu, x) = pair(1, &[rows, width], DType::F32);
-        let [(seed_cpu, seed), (addend_cpu, addend)] = [3, 4].map(|n| pair(n, &[rows, width], DType::BF16));
+        let [(seed_cpu, seed), (addend_cpu, addend)] =
+            [3, 4].map(|n| pair(n, &[rows, width], DType::BF16));
         let (weight_cpu, weight) = pair(2, &[width], DType::BF16);
         let half = tolerance(DType::BF16);
         assert_close(
@@ -100,19 +146,41 @@ fn a_stream_in_f32_agrees() {
             half,
         );
         poison(rows * width);
-        let (sum, normed) = add_rms_norm(&x, &OpenRows::complete(addend.clone()), norm_by(&weight, offset), 0).unwrap();
-        let (expected_sum, expected) =
-            add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), norm_by(&weight_cpu, offset), 0).unwrap();
+        let (sum, normed) = add_rms_norm(
+            &x,
+            &OpenRows::complete(addend.clone()),
+            norm_by(&weight, offset),
+            0,
+        )
+        .unwrap();
+        let (expected_sum, expected) = add_rms_norm(
+            &x_cpu,
+            &OpenRows::complete(addend_cpu.clone()),
+            norm_by(&weight_cpu, offset),
+            0,
+        )
+        .unwrap();
         assert_eq!((sum.dtype(), normed.dtype()), (DType::F32, DType::BF16));
         assert_close("sum", &sum, &expected_sum, 1e-7);
         assert_close("norm of the sum", &normed, &expected, half);
         poison(rows * width);
         let dx = rms_norm_backward(&seed, &x, norm_by(&weight, offset), Some(&addend), 0).unwrap();
-        let expected =
-            rms_norm_backward(&seed_cpu, &x_cpu, norm_by(&weight_cpu, offset), Some(&addend_cpu), 0).unwrap();
+        let expected = rms_norm_backward(
+            &seed_cpu,
+            &x_cpu,
+            norm_by(&weight_cpu, offset),
+            Some(&addend_cpu),
+            0,
+        )
+        .unwrap();
         assert_close("backward", &dx, &expected, half);
         let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
-        assert_close("weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
+        assert_close(
+            "weight",
+            &dw,
+            &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(),
+            1e-5,
+        );
     }
 }
 
@@ -120,10 +188,22 @@ fn a_stream_in_f32_agrees() {
 #[ignore = "needs a GPU"]
 fn rotary_positions_agree() {
     for dtype in NUMBER_TYPES {
-        let shapes = [(3, 4, 2, 6), (7, 3, 1, 8), (1, 2, 2, 10), (300, 4, 2, 16), (33, 32, 8, 128), (5, 2, 1, 256)];
+        let shapes = [
+            (3, 4, 2, 6),
+            (7, 3, 1, 8),
+            (1, 2, 2, 10),
+            (300, 4, 2, 16),
+            (33, 32, 8, 128),
+            (5, 2, 1, 256),
+        ];
         for (rows, query, key_value, dimension) in shapes {
-            let heads = Heads { query, key_value, dimension };
-            let [(packed_cpu, packed), (seed_cpu, seed)] = [1, 2].map(|n| pair(n, &[rows, heads.row_width()], dtype));
+            let heads = Heads {
+                query,
+                key_value,
+                dimension,
+            };
+            let [(packed_cpu, packed), (seed_cpu, seed)] =
+                [1, 2].map(|n| pair(n, &[rows, heads.row_width()], dtype));
             let [query_norm, key_norm] = [3, 4].map(|n| pair(n, &[dimension], dtype));
             let positions_cpu = Tensor::new(ids(rows, 90, 6), &Device::Cpu).unwrap();
             let positions = positions_cpu.to_device(&gpu()).unwrap();
@@ -140,10 +220,20 @@ fn rotary_positions_agree() {
                     table: &table_cpu,
                 };
                 let on_device = normed.then_some((&query_norm.1, &key_norm.1));
-                let context = QueryKeyContext { norms: on_device, positions: &positions, table: &table, ..context_cpu };
+                let context = QueryKeyContext {
+                    norms: on_device,
+                    positions: &positions,
+                    table: &table,
+                    ..context_cpu
+                };
                 poison(packed.elem_count());
                 let rotated = query_key_rope(&packed, context).unwrap();
-                assert_close("rope", &rotated, &query_key_rope(&packed_cpu, context_cpu).unwrap(), tolerance(dtype));
+                assert_close(
+                    "rope",
+                    &rotated,
+                    &query_key_rope(&packed_cpu, context_cpu).unwrap(),
+                    tolerance(dtype),
+                );
                 let (cache_cpu, cache) = pair(7, &[2 * (rows + 1), 2 * heads.key_width()], dtype);
                 let places: Vec<DecodeRow> = (0..rows)
                     .map(|row| DecodeRow {
@@ -153,8 +243,10 @@ fn rotary_positions_agree() {
                         states: (0, 0),
                     })
                     .collect();
-                let numbers: Vec<u32> =
-                    places.iter().flat_map(|row| [row.first as u32, 0, 1, row.length as u32]).collect();
+                let numbers: Vec<u32> = places
+                    .iter()
+                    .flat_map(|row| [row.first as u32, 0, 1, row.length as u32])
+                    .collect();
                 let on_device = table_of(numbers);
                 let again = query_key_rope_open(
                     &OpenRows::complete(packed.to_dtype(DType::F32).unwrap()),
@@ -165,7 +257,13 @@ fn rotary_positions_agree() {
                 .unwrap();
                 assert_close("rope with a cache", &again, &rotated, tolerance(dtype));
                 let complete = OpenRows::complete(packed_cpu.clone());
-                query_key_rope_open(&complete, context_cpu, &cache_cpu, &DecodeRows::Listed(places)).unwrap();
+                query_key_rope_open(
+                    &complete,
+                    context_cpu,
+                    &cache_cpu,
+                    &DecodeRows::Listed(places),
+                )
+                .unwrap();
                 assert_close("cache", &cache, &cache_cpu, tolerance(dtype));
                 poison(packed.elem_count());
                 let (dx, dq, dk) = query_key_rope_backward_all(&seed, &packed, context).unwrap();
@@ -175,9 +273,18 @@ fn rotary_positions_agree() {
                 for room in [0, 5, 8] {
                     poison(rows * (heads.row_width() + room));
                     let wide = query_key_rope_backward(&seed, &packed, context, room).unwrap();
-                    let own = wide.narrow(1, 0, heads.row_width()).unwrap().contiguous().unwrap();
+                    let own = wide
+                        .narrow(1, 0, heads.row_width())
+                        .unwrap()
+                        .contiguous()
+                        .unwrap();
                     // Rows that are not aligned are read one by one, and so summed in another order.
-                    assert_close("rope backward alone", &own, &dx, if room == 5 { tolerance(dtype) } else { 0.0 });
+                    assert_close(
+                        "rope backward alone",
+                        &own,
+                        &dx,
+                        if room == 5 { tolerance(dtype) } else { 0.0 },
+                    );
                 }
                 assert_close("query norm", &dq, &dq_cpu, 1e-5);
                 assert_close("key norm", &dk, &dk_cpu, 1e-5);
@@ -200,7 +307,11 @@ fn open_rows_agree() {
         (DType::BF16, 16, 20, 256),
     ];
     for (dtype, rank, rows, dimension) in shapes {
-        let heads = Heads { query: 4, key_value: 2, dimension };
+        let heads = Heads {
+            query: 4,
+            key_value: 2,
+            dimension,
+        };
         // Rows of `width` numbers, then those of each part's A; and the same with everything added.
         let open = |widths: &[usize]| {
             let (width, columns) = (widths.iter().sum::<usize>(), widths.len() * rank);
@@ -209,31 +320,73 @@ fn open_rows_agree() {
             let mut added = Vec::new();
             let mut first = 0;
             for (part, &outputs) in widths.iter().enumerate() {
-                let inner = wide_cpu.narrow(1, width + part * rank, rank).unwrap().contiguous().unwrap();
-                let own = b_cpu.narrow(0, first, outputs).unwrap().t().unwrap().contiguous().unwrap();
+                let inner = wide_cpu
+                    .narrow(1, width + part * rank, rank)
+                    .unwrap()
+                    .contiguous()
+                    .unwrap();
+                let own = b_cpu
+                    .narrow(0, first, outputs)
+                    .unwrap()
+                    .t()
+                    .unwrap()
+                    .contiguous()
+                    .unwrap();
                 added.push(rounded(&inner, dtype).matmul(&own).unwrap());
                 first += outputs;
             }
             let added = Tensor::cat(&added, 1).unwrap();
-            let complete = rounded(&(wide_cpu.narrow(1, 0, width).unwrap() + added).unwrap(), dtype);
-            (complete, OpenRows { rows: wide, adapters: Some(OpenAdapters { b, parts: widths.len() }) })
+            let complete = rounded(
+                &(wide_cpu.narrow(1, 0, width).unwrap() + added).unwrap(),
+                dtype,
+            );
+            (
+                complete,
+                OpenRows {
+                    rows: wide,
+                    adapters: Some(OpenAdapters {
+                        b,
+                        parts: widths.len(),
+                    }),
+                },
+            )
         };
         let allowed = tolerance(dtype);
         let (complete, found) = open(&[48, 48]);
         for activation in ACTIVATIONS {
             let product = gated_open(&found, activation, dtype).unwrap();
-            assert_close("gated", &product, &gated(&complete, activation, 0).unwrap(), allowed);
+            assert_close(
+                "gated",
+                &product,
+                &gated(&complete, activation, 0).unwrap(),
+                allowed,
+            );
         }
 
         // The second as in a model, where tensor cores serve: a stream in f32, rows of whole 64 numbers.
-        for (width, stream, offset) in [(160, dtype, 0.0), (1088, DType::F32, 0.0), (1088, DType::F32, 1.0)] {
+        for (width, stream, offset) in [
+            (160, dtype, 0.0),
+            (1088, DType::F32, 0.0),
+            (1088, DType::F32, 1.0),
+        ] {
             let (complete, found) = open(&[width]);
-            let [(x_cpu, x), (weight_cpu, weight)] = [pair(3, &[rows, width], stream), pair(4, &[width], dtype)];
+            let [(x_cpu, x), (weight_cpu, weight)] =
+                [pair(3, &[rows, width], stream), pair(4, &[width], dtype)];
             let (sum, normed) = add_rms_norm(&x, &found, norm_by(&weight, offset), 0).unwrap();
             let alone = rms_norm_open(&found, norm_by(&weight, offset)).unwrap();
-            assert_close("alone", &alone, &rms_norm(&complete, norm_by(&weight_cpu, offset), 0).unwrap(), allowed);
-            let expected =
-                add_rms_norm(&x_cpu, &OpenRows::complete(complete), norm_by(&weight_cpu, offset), 0).unwrap();
+            assert_close(
+                "alone",
+                &alone,
+                &rms_norm(&complete, norm_by(&weight_cpu, offset), 0).unwrap(),
+                allowed,
+            );
+            let expected = add_rms_norm(
+                &x_cpu,
+                &OpenRows::complete(complete),
+                norm_by(&weight_cpu, offset),
+                0,
+            )
+            .unwrap();
             assert_close("sum", &sum, &expected.0, allowed);
             assert_close("norm", &normed, &expected.1, allowed);
         }
@@ -255,13 +408,22 @@ fn open_rows_agree() {
         };
         let expected = query_key_rope(&complete, context_cpu).unwrap();
         let norms = Some((&query_norm.1, &key_norm.1));
-        let context = QueryKeyContext { norms, positions: &positions, table: &table, ..context_cpu };
+        let context = QueryKeyContext {
+            norms,
+            positions: &positions,
+            table: &table,
+            ..context_cpu
+        };
         let cache = Tensor::zeros((rows, 2 * heads.key_width()), dtype, &gpu()).unwrap();
         let numbers: Vec<u32> = (0..rows as u32).flat_map(|row| [row, 0, 1, 1]).collect();
         let places = table_of(numbers);
         let rotated = query_key_rope_open(&found, context, &cache, &places).unwrap();
         assert_close("rope", &rotated, &expected, allowed);
-        let keys_values = expected.narrow(1, heads.query_width(), 2 * heads.key_width()).unwrap().contiguous().unwrap();
+        let keys_values = expected
+            .narrow(1, heads.query_width(), 2 * heads.key_width())
+            .unwrap()
+            .contiguous()
+            .unwrap();
         assert_close("cache", &cache, &keys_values, allowed);
     }
 }
@@ -270,15 +432,30 @@ fn open_rows_agree() {
 #[ignore = "needs a GPU"]
 fn the_gated_activation_agrees() {
     let [silu, gelu] = ACTIVATIONS;
-    let all = [silu, gelu, Activation::Clamped { slope: 1.702, limit: 4.0 }];
-    for (dtype, activation) in NUMBER_TYPES.into_iter().flat_map(|dtype| all.map(|a| (dtype, a))) {
+    let all = [
+        silu,
+        gelu,
+        Activation::Clamped {
+            slope: 1.702,
+            limit: 4.0,
+        },
+    ];
+    for (dtype, activation) in NUMBER_TYPES
+        .into_iter()
+        .flat_map(|dtype| all.map(|a| (dtype, a)))
+    {
         for (rows, width) in [(1, 3), (5, 24), (3, 1001), (40, 12_288)] {
             let gate_up = random(1, &[rows, 2 * width]).affine(6.0, 0.0).unwrap();
             let (gate_up_cpu, gate_up) = (rounded(&gate_up, dtype), on_gpu(&gate_up, dtype));
             let (seed_cpu, seed) = pair(2, &[rows, width], dtype);
             for room in [0, 5, 16] {
                 poison(rows * (width + room));
-                let own = gated(&gate_up, activation, room).unwrap().narrow(1, 0, width).unwrap().contiguous().unwrap();
+                let own = gated(&gate_up, activation, room)
+                    .unwrap()
+                    .narrow(1, 0, width)
+                    .unwrap()
+                    .contiguous()
+                    .unwrap();
                 assert_close(
                     &format!("{activation:?}, {dtype:?}, {width}"),
                     &own,
@@ -304,18 +481,25 @@ fn the_gated_activation_agrees() {
 #[ignore = "needs a GPU"]
 fn embeddings_agree() {
     for dtype in NUMBER_TYPES {
-        for (vocabulary, count, width) in [(5, 9, 3), (11, 400, 24), (700, 50, 600), (3000, 2, 4096)] {
-            let ((table_cpu, table), token_ids) =
-                (pair(1, &[vocabulary, width], dtype), ids(count, vocabulary as u32, 3));
+        for (vocabulary, count, width) in
+            [(5, 9, 3), (11, 400, 24), (700, 50, 600), (3000, 2, 4096)]
+        {
+            let ((table_cpu, table), token_ids) = (
+                pair(1, &[vocabulary, width], dtype),
+                ids(count, vocabulary as u32, 3),
+            );
             let (seed_cpu, seed) = pair(2, &[count, width], dtype);
             let ids_cpu = Tensor::new(token_ids.as_slice(), &Device::Cpu).unwrap();
             for gathered in [dtype, DType::F32] {
-                let rows = gather_rows(&table, &ids_cpu.to_device(&gpu()).unwrap(), gathered).unwrap();
+                let rows =
+                    gather_rows(&table, &ids_cpu.to_device(&gpu()).unwrap(), gathered).unwrap();
                 assert_eq!(rows.dtype(), gathered);
                 let expected = gather_rows(&table_cpu, &ids_cpu, table_cpu.dtype()).unwrap();
                 assert_close("gathered rows", &rows, &expected, 0.0);
                 let part = |table: &Tensor| table.narrow(1, width / 3, width - width / 3).unwrap();
-                let rows = gather_rows(&part(&table), &ids_cpu.to_device(&gpu()).unwrap(), gathered).unwrap();
+                let rows =
+                    gather_rows(&part(&table), &ids_cpu.to_device(&gpu()).unwrap(), gathered)
+                        .unwrap();
                 assert_close("parts of gathered rows", &rows, &part(&expected), 0.0);
             }
             poison(vocabulary * width);
@@ -328,7 +512,10 @@ fn embeddings_agree() {
             assert_eq!(scattered.dtype(), dtype);
             assert_close("scattered rows", &scattered, &expected, tolerance(dtype));
         }
-        assert!(scatter_rows(&on_gpu(&random(1, &[1, 4]), dtype), &[7], 7).is_err(), "a row outside the result");
+        assert!(
+            scatter_rows(&on_gpu(&random(1, &[1, 4]), dtype), &[7], 7).is_err(),
+            "a row outside the result"
+        );
     }
 }
 
@@ -336,14 +523,26 @@ fn embeddings_agree() {
 #[ignore = "needs a GPU"]
 fn rows_are_written_at_their_place() {
     for dtype in NUMBER_TYPES {
-        for (rows, width, columns, wide, first, count) in
-            [(1, 1, 1, 1, 0, 1), (7, 5, 3, 9, 2, 4), (70, 4160, 4096, 4096, 3, 67), (300, 2048, 2048, 6144, 0, 299)]
-        {
-            let ((target_cpu, target), (_, source)) = (pair(1, &[rows, width], dtype), pair(2, &[count, wide], dtype));
+        for (rows, width, columns, wide, first, count) in [
+            (1, 1, 1, 1, 0, 1),
+            (7, 5, 3, 9, 2, 4),
+            (70, 4160, 4096, 4096, 3, 67),
+            (300, 2048, 2048, 6144, 0, 299),
+        ] {
+            let ((target_cpu, target), (_, source)) = (
+                pair(1, &[rows, width], dtype),
+                pair(2, &[count, wide], dtype),
+            );
             let part = source.narrow(1, wide - columns, columns).unwrap();
             write_rows(&target, first, &part).unwrap();
             let exact = |tensor: &Tensor| {
-                tensor.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap()
+                tensor
+                    .to_device(&Device::Cpu)
+                    .unwrap()
+                    .to_dtype(DType::F32)
+                    .unwrap()
+                    .to_vec2::<f32>()
+                    .unwrap()
             };
             let mut expected = exact(&target_cpu);
             for (row, written) in expected[first..].iter_mut().zip(exact(&source)) {
@@ -358,22 +557,37 @@ fn rows_are_written_at_their_place() {
 #[test]
 #[ignore = "needs a GPU"]
 fn gradients_add_up_at_their_place() {
-    for (target_type, addend_type) in [(DType::F32, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16)]
-    {
+    for (target_type, addend_type) in [
+        (DType::F32, DType::F32),
+        (DType::F32, DType::BF16),
+        (DType::BF16, DType::BF16),
+    ] {
         for (first, count) in [(0, 1), (0, 4096), (1, 1003), (3, 5), (4, 70_001)] {
-            let ((flat_cpu, flat), (addend_cpu, addend)) =
-                (pair(1, &[first + count + 9], target_type), pair(2, &[count], addend_type));
+            let ((flat_cpu, flat), (addend_cpu, addend)) = (
+                pair(1, &[first + count + 9], target_type),
+                pair(2, &[count], addend_type),
+            );
             accumulate(&flat.narrow(0, first, count).unwrap(), &addend).unwrap();
             accumulate(&flat_cpu.narrow(0, first, count).unwrap(), &addend_cpu).unwrap();
             assert_close(
                 "accumulate",
                 &flat,
                 &flat_cpu,
-                if target_type == DType::F32 { 1e-7 } else { tolerance(target_type) },
+                if target_type == DType::F32 {
+                    1e-7
+                } else {
+                    tolerance(target_type)
+                },
             );
         }
     }
-    assert!(accumulate(&on_gpu(&random(1, &[4]), DType::BF16), &on_gpu(&random(1, &[4]), DType::F32)).is_err());
+    assert!(
+        accumulate(
+            &on_gpu(&random(1, &[4]), DType::BF16),
+            &on_gpu(&random(1, &[4]), DType::F32)
+        )
+        .is_err()
+    );
 }
 
 /// Parts of a flat buffer inside a matrix, and nothing beside them.
@@ -382,15 +596,39 @@ fn gradients_add_up_at_their_place() {
 fn copies_in_matrices_agree() {
     for dtype in NUMBER_TYPES {
         let (flat_cpu, flat) = pair(1, &[2000], DType::F32);
-        let matrix = Tensor::full(7.0_f32, (40, 70), &gpu()).unwrap().to_dtype(dtype).unwrap();
-        let place =
-            |row, rows, column, columns| matrix.narrow(0, row, rows).unwrap().narrow(1, column, columns).unwrap();
+        let matrix = Tensor::full(7.0_f32, (40, 70), &gpu())
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap();
+        let place = |row, rows, column, columns| {
+            matrix
+                .narrow(0, row, rows)
+                .unwrap()
+                .narrow(1, column, columns)
+                .unwrap()
+        };
         let copies = vec![
-            MatrixCopy { offset: 3, place: place(0, 30, 61, 8), scale: 2.0 },
-            MatrixCopy { offset: 243, place: place(32, 7, 0, 60), scale: 1.0 },
-            MatrixCopy { offset: 800, place: place(0, 20, 0, 30).t().unwrap(), scale: 1.0 },
+            MatrixCopy {
+                offset: 3,
+                place: place(0, 30, 61, 8),
+                scale: 2.0,
+            },
+            MatrixCopy {
+                offset: 243,
+                place: place(32, 7, 0, 60),
+                scale: 1.0,
+            },
+            MatrixCopy {
+                offset: 800,
+                place: place(0, 20, 0, 30).t().unwrap(),
+                scale: 1.0,
+            },
         ];
-        MatrixCopies::new(copies).unwrap().unwrap().write(&flat).unwrap();
+        MatrixCopies::new(copies)
+            .unwrap()
+            .unwrap()
+            .write(&flat)
+            .unwrap();
         let mut expected = vec![vec![7.0_f32; 70]; 40];
         let numbers = flat_cpu.to_vec1::<f32>().unwrap();
         (0..240).for_each(|n| expected[n / 8][61 + n % 8] = 2.0 * numbers[3 + n]);
@@ -405,7 +643,8 @@ fn copies_in_matrices_agree() {
 #[ignore = "needs a GPU"]
 fn adamw_agrees() {
     for count in [1, 1001, 300_000] {
-        let [(parameters_cpu, parameters), (gradient_cpu, gradient)] = [1, 2].map(|n| pair(n, &[count], DType::F32));
+        let [(parameters_cpu, parameters), (gradient_cpu, gradient)] =
+            [1, 2].map(|n| pair(n, &[count], DType::F32));
         let moments_cpu = Tensor::zeros(2 * count, DType::F32, &Device::Cpu).unwrap();
         let moments = Tensor::zeros(2 * count, DType::F32, &gpu()).unwrap();
         let working = Tensor::zeros(count, DType::BF16, &gpu()).unwrap();
@@ -420,24 +659,65 @@ fn adamw_agrees() {
                 update,
             };
             // In two stretches, as where norms do not decay.
-            for range in [0..count / 3, count / 3..count].into_iter().filter(|range| !range.is_empty()) {
-                let step = AdamWStep { weight_decay: if range.start == 0 { 0.0 } else { 0.1 }, ..step };
-                adamw(&parameters_cpu, &moments_cpu, &gradient_cpu, step, None, range.clone()).unwrap();
-                adamw(&parameters, &moments, &gradient, step, (update != 2).then_some(&working), range).unwrap();
+            for range in [0..count / 3, count / 3..count]
+                .into_iter()
+                .filter(|range| !range.is_empty())
+            {
+                let step = AdamWStep {
+                    weight_decay: if range.start == 0 { 0.0 } else { 0.1 },
+                    ..step
+                };
+                adamw(
+                    &parameters_cpu,
+                    &moments_cpu,
+                    &gradient_cpu,
+                    step,
+                    None,
+                    range.clone(),
+                )
+                .unwrap();
+                adamw(
+                    &parameters,
+                    &moments,
+                    &gradient,
+                    step,
+                    (update != 2).then_some(&working),
+                    range,
+                )
+                .unwrap();
             }
             assert_close("parameters", &parameters, &parameters_cpu, 1e-6);
             assert_close("moments", &moments, &moments_cpu, 1e-6);
         }
-        assert_close("working copy", &working, &parameters.to_dtype(DType::BF16).unwrap(), 0.0);
+        assert_close(
+            "working copy",
+            &working,
+            &parameters.to_dtype(DType::BF16).unwrap(),
+            0.0,
+        );
         let cast = Tensor::zeros(count, DType::BF16, &gpu()).unwrap();
         cast_into(&parameters, &cast).unwrap();
         assert_close("cast", &cast, &working, 0.0);
         let (found, expected) = (norm(&gradient).unwrap(), norm(&gradient_cpu).unwrap());
-        assert!((found - expected).abs() < 1e-12 * expected, "{found} instead of {expected}");
-        assert_eq!(found, norm(&gradient).unwrap(), "the same order of additions");
-        let [found, expected] = [&gradient, &gradient_cpu].map(|flat| flat.to_dtype(DType::BF16).unwrap());
-        let (found, expected) = (norm(&found).unwrap(), norm(&expected.to_dtype(DType::F32).unwrap()).unwrap());
-        assert!((found - expected).abs() < 1e-12 * expected, "bf16: {found} instead of {expected}");
+        assert!(
+            (found - expected).abs() < 1e-12 * expected,
+            "{found} instead of {expected}"
+        );
+        assert_eq!(
+            found,
+            norm(&gradient).unwrap(),
+            "the same order of additions"
+        );
+        let [found, expected] =
+            [&gradient, &gradient_cpu].map(|flat| flat.to_dtype(DType::BF16).unwrap());
+        let (found, expected) = (
+            norm(&found).unwrap(),
+            norm(&expected.to_dtype(DType::F32).unwrap()).unwrap(),
+        );
+        assert!(
+            (found - expected).abs() < 1e-12 * expected,
+            "bf16: {found} instead of {expected}"
+        );
     }
 }
 
@@ -446,35 +726,63 @@ fn adamw_agrees() {
 fn log_probs_agree() {
     for (rows, vocabulary) in [(4, 9), (7, 1000), (3, 5003), (5, 151_936)] {
         let logits_cpu = random(1, &[rows, vocabulary]).affine(8.0, 1.0).unwrap();
-        let (logits, targets) = (on_gpu(&logits_cpu, DType::F32), ids(rows, vocabulary as u32, 4));
+        let (logits, targets) = (
+            on_gpu(&logits_cpu, DType::F32),
+            ids(rows, vocabulary as u32, 4),
+        );
         let of = [(0.7, 0.0), (0.0, 0.0), (-1.3, 0.4), (0.0, -0.9)];
-        let weights: Vec<TokenWeight> =
-            (0..rows).map(|row| of[row % 4]).map(|(log_prob, entropy)| TokenWeight { log_prob, entropy }).collect();
+        let weights: Vec<TokenWeight> = (0..rows)
+            .map(|row| of[row % 4])
+            .map(|(log_prob, entropy)| TokenWeight { log_prob, entropy })
+            .collect();
         for temperature in [1.0, 0.6] {
             let found = token_log_probs(&logits, &targets, temperature).unwrap();
-            for (found, expected) in found.iter().zip(token_log_probs(&logits_cpu, &targets, temperature).unwrap()) {
+            for (found, expected) in found
+                .iter()
+                .zip(token_log_probs(&logits_cpu, &targets, temperature).unwrap())
+            {
                 let near = |a: f32, b: f32| (a - b).abs() <= 2e-6 * b.abs().max(1.0);
                 assert!(
-                    near(found.log_prob, expected.log_prob) && near(found.entropy, expected.entropy),
+                    near(found.log_prob, expected.log_prob)
+                        && near(found.entropy, expected.entropy),
                     "{found:?}, not {expected:?}"
                 );
             }
-            let expected = token_log_probs_backward(&logits_cpu, &targets, &weights, temperature).unwrap();
+            let expected =
+                token_log_probs_backward(&logits_cpu, &targets, &weights, temperature).unwrap();
             for dtype in NUMBER_TYPES {
                 poison(rows * vocabulary);
-                let gradient = token_log_probs_backward_as(&logits, &targets, &weights, temperature, dtype).unwrap();
+                let gradient =
+                    token_log_probs_backward_as(&logits, &targets, &weights, temperature, dtype)
+                        .unwrap();
                 assert_eq!(gradient.dtype(), dtype);
-                assert_close("gradient of the logits", &gradient, &expected, tolerance(dtype));
+                assert_close(
+                    "gradient of the logits",
+                    &gradient,
+                    &expected,
+                    tolerance(dtype),
+                );
             }
         }
     }
-    let bad = on_gpu(&Tensor::new(&[[0.0_f32, f32::NAN, 1.0]], &Device::Cpu).unwrap(), DType::F32);
-    assert!(token_log_probs(&bad, &[0], 1.0).unwrap()[0].log_prob.is_nan());
+    let bad = on_gpu(
+        &Tensor::new(&[[0.0_f32, f32::NAN, 1.0]], &Device::Cpu).unwrap(),
+        DType::F32,
+    );
+    assert!(
+        token_log_probs(&bad, &[0], 1.0).unwrap()[0]
+            .log_prob
+            .is_nan()
+    );
 }
 
 /// Rows of decoding without states. `numbers`: [rows, 4].
 fn table_of(numbers: Vec<u32>) -> DecodeRows {
     let rows = numbers.len() / 4;
     let states = Tensor::zeros((rows, 2), DType::U32, &gpu()).unwrap();
-    DecodeRows::Table { rows: Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap(), states, longest: 1 }
+    DecodeRows::Table {
+        rows: Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap(),
+        states,
+        longest: 1,
+    }
 }

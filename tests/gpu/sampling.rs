@@ -11,28 +11,70 @@ use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random};
 #[test]
 #[ignore = "needs a GPU"]
 fn both_devices_draw_the_same_tokens() {
-    for (rows, vocabulary) in [(40, 9), (40, 1), (20, 33), (20, 1024), (30, 5003), (64, 151_936)] {
+    for (rows, vocabulary) in [
+        (40, 9),
+        (40, 1),
+        (20, 33),
+        (20, 1024),
+        (30, 5003),
+        (64, 151_936),
+    ] {
         for temperature in [1.0, 0.6, 0.0] {
             let logits = random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap();
             // Whole numbers have ties, of which the lowest id wins.
-            let logits = if temperature == 0.0 { logits.round().unwrap() } else { logits };
-            let drawn = |sample| uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 });
+            let logits = if temperature == 0.0 {
+                logits.round().unwrap()
+            } else {
+                logits
+            };
+            let drawn = |sample| {
+                uniform(
+                    8,
+                    SampleKey {
+                        step: 0,
+                        prompt: 0,
+                        sample,
+                        position: 0,
+                    },
+                )
+            };
             let draw = |sample| SampleParams {
-                uniform: if sample % 3 == 2 { LIKELIEST } else { drawn(sample) },
+                uniform: if sample % 3 == 2 {
+                    LIKELIEST
+                } else {
+                    drawn(sample)
+                },
                 temperature: if sample % 5 == 4 { 1.7 } else { temperature },
             };
             let draws: Vec<SampleParams> = (0..rows as u32).map(draw).collect();
             let found = sample_tokens(&on_gpu(&logits, DType::F32), &draws).unwrap();
             for (found, expected) in found.iter().zip(sample_tokens(&logits, &draws).unwrap()) {
-                assert_eq!(found.token_id, expected.token_id, "vocabulary {vocabulary}, temperature {temperature}");
-                assert!((found.log_prob - expected.log_prob).abs() < 2e-6, "{found:?}, not {expected:?}");
+                assert_eq!(
+                    found.token_id, expected.token_id,
+                    "vocabulary {vocabulary}, temperature {temperature}"
+                );
+                assert!(
+                    (found.log_prob - expected.log_prob).abs() < 2e-6,
+                    "{found:?}, not {expected:?}"
+                );
             }
         }
     }
     for bad in [f32::NAN, f32::INFINITY] {
-        let logits = on_gpu(&Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap(), DType::F32);
-        let draw = SampleParams { uniform: 0.5, temperature: 1.0 };
-        assert!(sample_tokens(&logits, &[draw]).unwrap_err().to_string().contains("not finite"));
+        let logits = on_gpu(
+            &Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap(),
+            DType::F32,
+        );
+        let draw = SampleParams {
+            uniform: 0.5,
+            temperature: 1.0,
+        };
+        assert!(
+            sample_tokens(&logits, &[draw])
+                .unwrap_err()
+                .to_string()
+                .contains("not finite")
+        );
     }
 }
 
@@ -40,13 +82,31 @@ fn both_devices_draw_the_same_tokens() {
 #[test]
 #[ignore = "needs a GPU"]
 fn both_devices_draw_the_same_tokens_under_masks() {
-    for (rows, vocabulary) in [(40, 9), (40, 1), (20, 33), (20, 1024), (30, 5003), (64, 151_936)] {
+    for (rows, vocabulary) in [
+        (40, 9),
+        (40, 1),
+        (20, 33),
+        (20, 1024),
+        (30, 5003),
+        (64, 151_936),
+    ] {
         let logits = random(2, &[rows, vocabulary]).affine(9.0, 0.0).unwrap();
         let device = on_gpu(&logits, DType::F32);
         let last = 1.0 - f64::EPSILON / 2.0;
         let draw = |sample: u32| SampleParams {
-            uniform: [uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 }), LIKELIEST, last]
-                [sample as usize % 3],
+            uniform: [
+                uniform(
+                    8,
+                    SampleKey {
+                        step: 0,
+                        prompt: 0,
+                        sample,
+                        position: 0,
+                    },
+                ),
+                LIKELIEST,
+                last,
+            ][sample as usize % 3],
             temperature: 0.9,
         };
         let draws: Vec<SampleParams> = (0..rows as u32).map(draw).collect();
@@ -54,7 +114,9 @@ fn both_devices_draw_the_same_tokens_under_masks() {
             let mut words = vec![0; rows * mask_words(vocabulary)];
             for row in 0..rows {
                 let for_row = row * mask_words(vocabulary);
-                (0..vocabulary).filter(|id| allows(row, *id)).for_each(|id| words[for_row + id / 32] |= 1 << (id % 32));
+                (0..vocabulary)
+                    .filter(|id| allows(row, *id))
+                    .for_each(|id| words[for_row + id / 32] |= 1 << (id % 32));
             }
             words
         };
@@ -62,9 +124,15 @@ fn both_devices_draw_the_same_tokens_under_masks() {
         let one = masks(&|row, id| id == (row * 31) % vocabulary);
         for masks in [some, one, vec![u32::MAX; rows * mask_words(vocabulary)]] {
             let found = sample_masked(&device, &draws, &masks).unwrap();
-            for (found, expected) in found.iter().zip(sample_masked(&logits, &draws, &masks).unwrap()) {
+            for (found, expected) in found
+                .iter()
+                .zip(sample_masked(&logits, &draws, &masks).unwrap())
+            {
                 assert_eq!(found.token_id, expected.token_id, "vocabulary {vocabulary}");
-                assert!((found.log_prob - expected.log_prob).abs() < 2e-6, "{found:?}, not {expected:?}");
+                assert!(
+                    (found.log_prob - expected.log_prob).abs() < 2e-6,
+                    "{found:?}, not {expected:?}"
+                );
             }
         }
         assert!(sample_masked(&device, &draws, &vec![0; rows * mask_words(vocabulary)]).is_err());
@@ -76,17 +144,30 @@ fn both_devices_draw_the_same_tokens_under_masks() {
 #[ignore = "needs a GPU"]
 fn the_gpu_sampler_follows_its_distribution() {
     let (vocabulary, draws) = (20_000_usize, 200_000_usize);
-    let logits: Vec<f32> = (0..vocabulary).map(|i| -1.1 * (((i * 7919) % vocabulary) as f32 + 1.0).ln()).collect();
+    let logits: Vec<f32> = (0..vocabulary)
+        .map(|i| -1.1 * (((i * 7919) % vocabulary) as f32 + 1.0).ln())
+        .collect();
     let weights: Vec<f64> = logits.iter().map(|&logit| f64::from(logit).exp()).collect();
     let total: f64 = weights.iter().sum();
     let batch = on_gpu(
-        &Tensor::from_vec(logits, (1, vocabulary), &Device::Cpu).unwrap().repeat((1000, 1)).unwrap(),
+        &Tensor::from_vec(logits, (1, vocabulary), &Device::Cpu)
+            .unwrap()
+            .repeat((1000, 1))
+            .unwrap(),
         DType::F32,
     );
     let mut counts = vec![0.0_f64; vocabulary];
     for prompt in 0..draws as u32 / 1000 {
         let draw = |sample| SampleParams {
-            uniform: uniform(42, SampleKey { step: 0, prompt, sample, position: 0 }),
+            uniform: uniform(
+                42,
+                SampleKey {
+                    step: 0,
+                    prompt,
+                    sample,
+                    position: 0,
+                },
+            ),
             temperature: 1.0,
         };
         for drawn in sample_tokens(&batch, &(0..1000).map(draw).collect::<Vec<_>>()).unwrap() {
@@ -105,7 +186,10 @@ fn the_gpu_sampler_follows_its_distribution() {
     }
     statistic += (pooled.1 - pooled.0).powi(2) / pooled.0;
     let limit = cells as f64 + 5.0 * (2.0 * cells as f64).sqrt();
-    assert!(cells > 150 && statistic < limit, "chi-square {statistic:.0} over {cells} cells, limit {limit:.0}");
+    assert!(
+        cells > 150 && statistic < limit,
+        "chi-square {statistic:.0} over {cells} cells, limit {limit:.0}"
+    );
 }
 
 /// Into memory that is there, as a recorded step does; rows without finite logits are marked and the others drawn.
@@ -113,8 +197,14 @@ fn the_gpu_sampler_follows_its_distribution() {
 #[ignore = "needs a GPU"]
 fn tokens_are_drawn_into_their_places() {
     let (rows, vocabulary) = (3, 5003);
-    let logits = on_gpu(&random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap(), DType::F32);
-    let draws = [0.1, 0.5, 0.9].map(|uniform| SampleParams { uniform, temperature: 0.7 });
+    let logits = on_gpu(
+        &random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap(),
+        DType::F32,
+    );
+    let draws = [0.1, 0.5, 0.9].map(|uniform| SampleParams {
+        uniform,
+        temperature: 0.7,
+    });
     let expected = sample_tokens(&logits, &draws).unwrap();
     let spoiled = Tensor::full(f32::NAN, (1, vocabulary), &gpu()).unwrap();
     let logits = Tensor::cat(&[logits.narrow(0, 0, 2).unwrap(), spoiled], 0).unwrap();
@@ -124,10 +214,19 @@ fn tokens_are_drawn_into_their_places() {
     let draws = Tensor::from_vec(words, (rows, 4), &gpu()).unwrap();
     sample_into(&logits, &draws, &drawn).unwrap();
     let found = all.to_vec2::<u32>().unwrap();
-    assert_eq!((&found[0], &found[4], found[3][0]), (&vec![0, 0], &vec![0, 0], u32::MAX), "and nothing beside them");
+    assert_eq!(
+        (&found[0], &found[4], found[3][0]),
+        (&vec![0, 0], &vec![0, 0], u32::MAX),
+        "and nothing beside them"
+    );
     let pairs: Vec<[u32; 2]> = found[1..3].iter().map(|pair| [pair[0], pair[1]]).collect();
     assert_eq!(read_sampled(&pairs).unwrap(), expected[..2]);
-    assert!(read_sampled(&[[1, 0], [u32::MAX, 0]]).unwrap_err().to_string().contains("not finite"));
+    assert!(
+        read_sampled(&[[1, 0], [u32::MAX, 0]])
+            .unwrap_err()
+            .to_string()
+            .contains("not finite")
+    );
     assert!(sample_into(&logits, &draws.narrow(0, 0, 2).unwrap(), &drawn).is_err());
 }
 
@@ -140,8 +239,21 @@ fn fresh_weights_are_the_cpus() {
             uniform_weights_on(&device, 0x0123_4567_89ab_cdef, 9, (3, 1001), 0.02, dtype).unwrap()
         });
         assert_eq!((found.dtype(), found.dims()), (dtype, [3, 1001].as_slice()));
-        assert_close("fresh weights", &found, &expected, if dtype == DType::F32 { 1e-7 } else { 1e-4 });
-        let largest = found.to_dtype(DType::F32).unwrap().abs().unwrap().flatten_all().unwrap().max(D::Minus1).unwrap();
+        assert_close(
+            "fresh weights",
+            &found,
+            &expected,
+            if dtype == DType::F32 { 1e-7 } else { 1e-4 },
+        );
+        let largest = found
+            .to_dtype(DType::F32)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(D::Minus1)
+            .unwrap();
         assert!((0.0199..=0.0201).contains(&largest.to_scalar::<f32>().unwrap()));
     }
 }

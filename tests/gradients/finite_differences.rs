@@ -15,7 +15,12 @@ pub(super) fn noise(stream: u64, index: usize) -> f64 {
 /// A tensor of such numbers.
 pub(super) fn random(stream: u64, shape: &[usize]) -> Tensor {
     let count = shape.iter().product();
-    Tensor::from_vec((0..count).map(|i| noise(stream, i)).collect::<Vec<f64>>(), shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(
+        (0..count).map(|i| noise(stream, i)).collect::<Vec<f64>>(),
+        shape,
+        &Device::Cpu,
+    )
+    .unwrap()
 }
 
 /// Checks `gradient` of a scalar function at `x` (any shape), element by element.
@@ -32,7 +37,11 @@ pub(super) fn check(name: &str, x: &Tensor, gradient: &Tensor, function: impl Fn
         };
         let expected = (at(step) - at(-step)) / (2.0 * step);
         let error = (gradient[i] - expected).abs() / expected.abs().max(1.0);
-        assert!(error < 1e-7, "{name}[{i}]: {} by hand, {expected} by differences", gradient[i]);
+        assert!(
+            error < 1e-7,
+            "{name}[{i}]: {} by hand, {expected} by differences",
+            gradient[i]
+        );
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use grpo_tui::hub::{
-    Activation, ClampedGate, ExpertTensors, Experts, GatedDelta, KeysValues, LayerHeads, Mixer, ModelConfig,
-    RopeScaling, Scope,
+    Activation, ClampedGate, ExpertTensors, Experts, GatedDelta, KeysValues, LayerHeads, Mixer,
+    ModelConfig, RopeScaling, Scope,
 };
 use grpo_tui::kernels::heads::{Attention, Heads};
 use grpo_tui::update::PolicySample;
@@ -14,7 +14,15 @@ use grpo_tui::update::PolicySample;
 /// Over the last dimension, as are the two below.
 pub(super) fn log_softmax(x: &Tensor) -> Tensor {
     let x = x.broadcast_sub(&x.max_keepdim(D::Minus1).unwrap()).unwrap();
-    x.broadcast_sub(&x.exp().unwrap().sum_keepdim(D::Minus1).unwrap().log().unwrap()).unwrap()
+    x.broadcast_sub(
+        &x.exp()
+            .unwrap()
+            .sum_keepdim(D::Minus1)
+            .unwrap()
+            .log()
+            .unwrap(),
+    )
+    .unwrap()
 }
 
 pub(super) fn softmax(x: &Tensor) -> Tensor {
@@ -23,20 +31,35 @@ pub(super) fn softmax(x: &Tensor) -> Tensor {
 
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
     let mean_square = x.sqr().unwrap().mean_keepdim(D::Minus1).unwrap();
-    x.broadcast_div(&(mean_square + epsilon).unwrap().sqrt().unwrap()).unwrap().broadcast_mul(weight).unwrap()
+    x.broadcast_div(&(mean_square + epsilon).unwrap().sqrt().unwrap())
+        .unwrap()
+        .broadcast_mul(weight)
+        .unwrap()
 }
 
 pub(super) fn sigmoid(x: &Tensor) -> Tensor {
-    (x.neg().unwrap().exp().unwrap() + 1.0).unwrap().recip().unwrap()
+    (x.neg().unwrap().exp().unwrap() + 1.0)
+        .unwrap()
+        .recip()
+        .unwrap()
 }
 
 /// gpt-oss's activation of gate and up in alternating columns: [rows, 2 * width] -> [rows, width].
-pub(super) fn clamped(both: &Tensor, ClampedGate { slope, limit }: ClampedGate) -> candle_core::Result<Tensor> {
+pub(super) fn clamped(
+    both: &Tensor,
+    ClampedGate { slope, limit }: ClampedGate,
+) -> candle_core::Result<Tensor> {
     let (rows, double) = both.dims2()?;
     let pairs = both.reshape((rows, double / 2, 2))?;
-    let (gate, up) = (pairs.narrow(2, 0, 1)?.squeeze(2)?, pairs.narrow(2, 1, 1)?.squeeze(2)?);
+    let (gate, up) = (
+        pairs.narrow(2, 0, 1)?.squeeze(2)?,
+        pairs.narrow(2, 1, 1)?.squeeze(2)?,
+    );
     let most = (gate.ones_like()? * limit)?;
-    let (gate, up) = (gate.minimum(&most)?, up.minimum(&most)?.maximum(&most.neg()?)?);
+    let (gate, up) = (
+        gate.minimum(&most)?,
+        up.minimum(&most)?.maximum(&most.neg()?)?,
+    );
     (&gate * sigmoid(&(&gate * slope)?))? * (up + 1.0)?
 }
 
@@ -47,9 +70,17 @@ pub(super) fn convolution(x: &Tensor, weight: &Tensor) -> Tensor {
     let padded = Tensor::cat(&[&before, x], 0).unwrap();
     let part = |i: usize| {
         let weight = weight.narrow(2, i, 1).unwrap().reshape((1, width)).unwrap();
-        padded.narrow(0, i, time).unwrap().broadcast_mul(&weight).unwrap()
+        padded
+            .narrow(0, i, time)
+            .unwrap()
+            .broadcast_mul(&weight)
+            .unwrap()
     };
-    (1..kernel).map(part).fold(part(0), |sum, part| (sum + part).unwrap()).silu().unwrap()
+    (1..kernel)
+        .map(part)
+        .fold(part(0), |sum, part| (sum + part).unwrap())
+        .silu()
+        .unwrap()
 }
 
 /// Plain causal attention of one sequence: packed rows [time, row_width], rotated -> [time, query_width].
@@ -57,30 +88,69 @@ pub(super) fn attention(packed: &Tensor, attention: Attention) -> Tensor {
     let (heads, window) = (attention.heads, attention.window.unwrap_or(usize::MAX));
     let time = packed.dims()[0];
     let split = |start: usize, count: usize| {
-        let columns = packed.narrow(1, start * heads.dimension, count * heads.dimension).unwrap();
-        columns.reshape((time, count, heads.dimension)).unwrap().transpose(0, 1).unwrap().contiguous().unwrap()
+        let columns = packed
+            .narrow(1, start * heads.dimension, count * heads.dimension)
+            .unwrap();
+        columns
+            .reshape((time, count, heads.dimension))
+            .unwrap()
+            .transpose(0, 1)
+            .unwrap()
+            .contiguous()
+            .unwrap()
     };
     let repeat = |x: Tensor| {
         let sharing = heads.query / heads.key_value;
-        let x = x.unsqueeze(1).unwrap().broadcast_as((heads.key_value, sharing, time, heads.dimension)).unwrap();
-        x.contiguous().unwrap().reshape((heads.query, time, heads.dimension)).unwrap()
+        let x = x
+            .unsqueeze(1)
+            .unwrap()
+            .broadcast_as((heads.key_value, sharing, time, heads.dimension))
+            .unwrap();
+        x.contiguous()
+            .unwrap()
+            .reshape((heads.query, time, heads.dimension))
+            .unwrap()
     };
     let query = split(0, heads.query);
     let key = repeat(split(heads.query, heads.key_value));
     let value = repeat(split(heads.query + heads.key_value, heads.key_value));
-    let scores = (query.matmul(&key.transpose(1, 2).unwrap()).unwrap() / attention.divisor).unwrap();
+    let scores =
+        (query.matmul(&key.transpose(1, 2).unwrap()).unwrap() / attention.divisor).unwrap();
     let is_seen = |query: usize, key: usize| key <= query && query - key < window;
-    let mask = (0..time * time).map(|i| if is_seen(i / time, i % time) { 0.0 } else { -1e300 });
+    let mask = (0..time * time).map(|i| {
+        if is_seen(i / time, i % time) {
+            0.0
+        } else {
+            -1e300
+        }
+    });
     let mask: Vec<f64> = mask.collect();
-    let mask = Tensor::from_vec(mask, (time, time), &Device::Cpu).unwrap().to_dtype(packed.dtype()).unwrap();
+    let mask = Tensor::from_vec(mask, (time, time), &Device::Cpu)
+        .unwrap()
+        .to_dtype(packed.dtype())
+        .unwrap();
     let mut scores = scores.broadcast_add(&mask).unwrap();
     if let Some(sinks) = attention.sinks {
-        let column = sinks.reshape((heads.query, 1, 1)).unwrap().broadcast_as((heads.query, time, 1)).unwrap();
+        let column = sinks
+            .reshape((heads.query, 1, 1))
+            .unwrap()
+            .broadcast_as((heads.query, time, 1))
+            .unwrap();
         scores = Tensor::cat(&[&scores, &column], 2).unwrap();
     }
-    let probabilities = softmax(&scores).narrow(2, 0, time).unwrap().contiguous().unwrap();
+    let probabilities = softmax(&scores)
+        .narrow(2, 0, time)
+        .unwrap()
+        .contiguous()
+        .unwrap();
     let mixed = probabilities.matmul(&value).unwrap();
-    mixed.transpose(0, 1).unwrap().contiguous().unwrap().reshape((time, heads.query_width())).unwrap()
+    mixed
+        .transpose(0, 1)
+        .unwrap()
+        .contiguous()
+        .unwrap()
+        .reshape((time, heads.query_width()))
+        .unwrap()
 }
 
 /// Named weights on the tape, and adapters as (A, B, scale) per matrix.
@@ -92,19 +162,39 @@ pub(super) struct Plain<'a> {
 
 impl Plain<'_> {
     fn get(&self, name: &str) -> &Tensor {
-        self.weights.get(name).unwrap_or_else(|| panic!("{name}")).as_tensor()
+        self.weights
+            .get(name)
+            .unwrap_or_else(|| panic!("{name}"))
+            .as_tensor()
     }
 
     fn linear(&self, x: &Tensor, layer: usize, part: &str) -> Tensor {
-        let mut y = x.matmul(&self.get(&format!("model.layers.{layer}.{part}.weight")).t().unwrap()).unwrap();
-        if let Some(bias) = self.weights.get(&format!("model.layers.{layer}.{part}.bias")) {
+        let mut y = x
+            .matmul(
+                &self
+                    .get(&format!("model.layers.{layer}.{part}.weight"))
+                    .t()
+                    .unwrap(),
+            )
+            .unwrap();
+        if let Some(bias) = self
+            .weights
+            .get(&format!("model.layers.{layer}.{part}.bias"))
+        {
             y = y.broadcast_add(bias).unwrap();
         }
-        let adapter =
-            |which| self.weights.get(&format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight"));
+        let adapter = |which| {
+            self.weights.get(&format!(
+                "base_model.model.model.layers.{layer}.{part}.lora_{which}.weight"
+            ))
+        };
         match (adapter("A"), adapter("B")) {
             (Some(a), Some(b)) => {
-                let delta = x.matmul(&a.t().unwrap()).unwrap().matmul(&b.t().unwrap()).unwrap();
+                let delta = x
+                    .matmul(&a.t().unwrap())
+                    .unwrap()
+                    .matmul(&b.t().unwrap())
+                    .unwrap();
                 (y + (delta * self.lora_scale).unwrap()).unwrap()
             }
             _ => y,
@@ -118,27 +208,55 @@ impl Plain<'_> {
 
     /// What a block adds to the stream, after its norm if it has one.
     fn added(&self, x: Tensor, name: &str) -> Tensor {
-        if self.config.options.has_output_norms { self.norm(&x, name) } else { x }
+        if self.config.options.has_output_norms {
+            self.norm(&x, name)
+        } else {
+            x
+        }
     }
 
     /// The output of a layer's attention: [time, hidden]. `shared`: by layer keys and values.
-    fn attended(&self, x: &Tensor, layer: usize, scope: Scope, shared: &mut HashMap<usize, [Tensor; 2]>) -> Tensor {
+    fn attended(
+        &self,
+        x: &Tensor,
+        layer: usize,
+        scope: Scope,
+        shared: &mut HashMap<usize, [Tensor; 2]>,
+    ) -> Tensor {
         let (config, time) = (self.config, x.dims()[0]);
-        let LayerHeads { key_value, dimension } = config.heads(layer);
+        let LayerHeads {
+            key_value,
+            dimension,
+        } = config.heads(layer);
         let query = config.num_attention_heads;
-        let heads = Heads { query, key_value, dimension };
+        let heads = Heads {
+            query,
+            key_value,
+            dimension,
+        };
         let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}.weight");
-        let heads_of = |part: &str, count: usize| self.linear(x, layer, part).reshape((time, count, ())).unwrap();
+        let heads_of = |part: &str, count: usize| {
+            self.linear(x, layer, part)
+                .reshape((time, count, ()))
+                .unwrap()
+        };
         let rotated = |x: Tensor, norm: &str| {
             let x = x.contiguous().unwrap();
-            let x = if self.weights.contains_key(&name(norm)) { self.norm(&x, &name(norm)) } else { x };
+            let x = if self.weights.contains_key(&name(norm)) {
+                self.norm(&x, &name(norm))
+            } else {
+                x
+            };
             self.rope(&x, scope).reshape((time, ())).unwrap()
         };
         let both = heads_of("self_attn.q_proj", query);
         let own_values = |part: &str| {
             let value = heads_of(part, key_value).contiguous().unwrap();
             let ones = Tensor::ones(dimension, DType::F64, &Device::Cpu).unwrap();
-            let normed = config.options.has_value_norms.then(|| rms_norm(&value, &ones, config.rms_norm_eps));
+            let normed = config
+                .options
+                .has_value_norms
+                .then(|| rms_norm(&value, &ones, config.rms_norm_eps));
             normed.unwrap_or(value).reshape((time, ())).unwrap()
         };
         let own_keys = || rotated(heads_of("self_attn.k_proj", key_value), "k_norm");
@@ -149,13 +267,34 @@ impl Plain<'_> {
         };
         shared.insert(layer, [key.clone(), value.clone()]);
         let own = rotated(both.narrow(2, 0, dimension).unwrap(), "q_norm");
-        let window = config.options.window.as_ref().filter(|_| scope == Scope::Window);
-        let divisor = config.options.query_scalar.unwrap_or(dimension as f64).sqrt() / self.yarn_factor().powi(2);
-        let sinks = self.weights.get(&format!("model.layers.{layer}.self_attn.sinks")).map(|sinks| sinks.as_tensor());
-        let how = Attention { heads, divisor, window: window.map(|window| window.tokens), sinks };
+        let window = config
+            .options
+            .window
+            .as_ref()
+            .filter(|_| scope == Scope::Window);
+        let divisor = config
+            .options
+            .query_scalar
+            .unwrap_or(dimension as f64)
+            .sqrt()
+            / self.yarn_factor().powi(2);
+        let sinks = self
+            .weights
+            .get(&format!("model.layers.{layer}.self_attn.sinks"))
+            .map(|sinks| sinks.as_tensor());
+        let how = Attention {
+            heads,
+            divisor,
+            window: window.map(|window| window.tokens),
+            sinks,
+        };
         let mut attended = attention(&Tensor::cat(&[own, key, value], 1).unwrap(), how);
         if config.options.has_attention_gate {
-            let gate = both.narrow(2, dimension, dimension).unwrap().contiguous().unwrap();
+            let gate = both
+                .narrow(2, dimension, dimension)
+                .unwrap()
+                .contiguous()
+                .unwrap();
             attended = (attended * sigmoid(&gate.reshape((time, ())).unwrap())).unwrap();
         }
         self.linear(&attended, layer, "self_attn.o_proj")
@@ -169,43 +308,95 @@ impl Plain<'_> {
         let sharing = delta.value_heads / delta.key_heads;
         let convolved = convolution(&linear("in_proj_qkv"), get("conv1d.weight"));
         let heads = |start: usize, count: usize, size: usize| {
-            convolved.narrow(1, start, count * size).unwrap().reshape((time, count, size)).unwrap()
+            convolved
+                .narrow(1, start, count * size)
+                .unwrap()
+                .reshape((time, count, size))
+                .unwrap()
         };
         let keys = delta.key_heads * delta.key_dimension;
         let unit = |start: usize| {
-            let x = heads(start, delta.key_heads, delta.key_dimension).contiguous().unwrap();
-            let length = (x.sqr().unwrap().sum_keepdim(D::Minus1).unwrap() + 1e-6).unwrap().sqrt().unwrap();
+            let x = heads(start, delta.key_heads, delta.key_dimension)
+                .contiguous()
+                .unwrap();
+            let length = (x.sqr().unwrap().sum_keepdim(D::Minus1).unwrap() + 1e-6)
+                .unwrap()
+                .sqrt()
+                .unwrap();
             let x = x.broadcast_div(&length).unwrap().unsqueeze(2).unwrap();
             let shape = (time, delta.key_heads, sharing, delta.key_dimension);
-            x.broadcast_as(shape).unwrap().reshape((time, delta.value_heads, delta.key_dimension)).unwrap()
+            x.broadcast_as(shape)
+                .unwrap()
+                .reshape((time, delta.value_heads, delta.key_dimension))
+                .unwrap()
         };
-        let (query, key) = ((unit(0) / (delta.key_dimension as f64).sqrt()).unwrap(), unit(keys));
+        let (query, key) = (
+            (unit(0) / (delta.key_dimension as f64).sqrt()).unwrap(),
+            unit(keys),
+        );
         let value = heads(2 * keys, delta.value_heads, delta.value_dimension);
         let strength = sigmoid(&linear("in_proj_b"));
         let step = linear("in_proj_a").broadcast_add(get("dt_bias")).unwrap();
         let step = (step.exp().unwrap() + 1.0).unwrap().log().unwrap();
-        let decay = step.broadcast_mul(&get("A_log").exp().unwrap()).unwrap().neg().unwrap().exp().unwrap();
-        let shape = (delta.value_heads, delta.key_dimension, delta.value_dimension);
+        let decay = step
+            .broadcast_mul(&get("A_log").exp().unwrap())
+            .unwrap()
+            .neg()
+            .unwrap()
+            .exp()
+            .unwrap();
+        let shape = (
+            delta.value_heads,
+            delta.key_dimension,
+            delta.value_dimension,
+        );
         let mut state = Tensor::zeros(shape, DType::F64, &Device::Cpu).unwrap();
         let mut outputs = Vec::new();
         for t in 0..time {
             // [value heads, 1, 1], [value heads, 1, size].
-            let factor = |x: &Tensor| x.narrow(0, t, 1).unwrap().reshape((delta.value_heads, 1, 1)).unwrap();
-            let row = |x: &Tensor| x.narrow(0, t, 1).unwrap().squeeze(0).unwrap().unsqueeze(1).unwrap();
+            let factor = |x: &Tensor| {
+                x.narrow(0, t, 1)
+                    .unwrap()
+                    .reshape((delta.value_heads, 1, 1))
+                    .unwrap()
+            };
+            let row = |x: &Tensor| {
+                x.narrow(0, t, 1)
+                    .unwrap()
+                    .squeeze(0)
+                    .unwrap()
+                    .unsqueeze(1)
+                    .unwrap()
+            };
             let key = row(&key);
             state = state.broadcast_mul(&factor(&decay)).unwrap();
             let correction = (row(&value) - key.matmul(&state).unwrap()).unwrap();
             let update = correction.broadcast_mul(&factor(&strength)).unwrap();
-            state = (state + key.transpose(1, 2).unwrap().contiguous().unwrap().matmul(&update).unwrap()).unwrap();
+            state = (state
+                + key
+                    .transpose(1, 2)
+                    .unwrap()
+                    .contiguous()
+                    .unwrap()
+                    .matmul(&update)
+                    .unwrap())
+            .unwrap();
             outputs.push(row(&query).matmul(&state).unwrap().transpose(0, 1).unwrap());
         }
         let mixed = Tensor::cat(&outputs, 0).unwrap().contiguous().unwrap();
-        let normed = rms_norm(&mixed, get("norm.weight"), self.config.rms_norm_eps).reshape((time, ())).unwrap();
-        self.linear(&(normed * linear("in_proj_z").silu().unwrap()).unwrap(), layer, "linear_attn.out_proj")
+        let normed = rms_norm(&mixed, get("norm.weight"), self.config.rms_norm_eps)
+            .reshape((time, ()))
+            .unwrap();
+        self.linear(
+            &(normed * linear("in_proj_z").silu().unwrap()).unwrap(),
+            layer,
+            "linear_attn.out_proj",
+        )
     }
 
     fn gated_mlp(&self, x: &Tensor, layer: usize, prefix: &str) -> Tensor {
-        let linear = |x: &Tensor, part: &str| self.linear(x, layer, &format!("{prefix}.{part}_proj"));
+        let linear =
+            |x: &Tensor, part: &str| self.linear(x, layer, &format!("{prefix}.{part}_proj"));
         let gate = linear(x, "gate");
         linear(&(self.activated(&gate) * linear(x, "up")).unwrap(), "down")
     }
@@ -216,7 +407,12 @@ impl Plain<'_> {
             // The tape of candle's has constants of six digits.
             Activation::GeluTanh => {
                 let inner = ((x.powf(3.0).unwrap() * 0.044715).unwrap() + x).unwrap();
-                let gate = ((inner * (2.0 / std::f64::consts::PI).sqrt()).unwrap().tanh().unwrap() + 1.0).unwrap();
+                let gate = ((inner * (2.0 / std::f64::consts::PI).sqrt())
+                    .unwrap()
+                    .tanh()
+                    .unwrap()
+                    + 1.0)
+                    .unwrap();
                 (gate * x).unwrap().affine(0.5, 0.0).unwrap()
             }
         }
@@ -231,46 +427,89 @@ impl Plain<'_> {
         (index, experts): (usize, &Experts),
     ) -> Option<Tensor> {
         let get = |which| {
-            let name = format!("base_model.model.model.layers.{layer}.mlp.{module}.lora_{which}.weight");
+            let name =
+                format!("base_model.model.model.layers.{layer}.mlp.{module}.lora_{which}.weight");
             self.weights.get(&name).map(|tensor| tensor.as_tensor())
         };
         let (a, b) = (get("A")?, get("B")?);
-        let own_a = a.reshape((experts.count, (), a.dims()[1])).unwrap().get(index).unwrap();
-        let own_b =
-            b.reshape((b.dims()[0], (), experts.count)).unwrap().narrow(2, index, 1).unwrap().squeeze(2).unwrap();
-        let delta = x.matmul(&own_a.t().unwrap()).unwrap().matmul(&own_b.t().unwrap().contiguous().unwrap()).unwrap();
+        let own_a = a
+            .reshape((experts.count, (), a.dims()[1]))
+            .unwrap()
+            .get(index)
+            .unwrap();
+        let own_b = b
+            .reshape((b.dims()[0], (), experts.count))
+            .unwrap()
+            .narrow(2, index, 1)
+            .unwrap()
+            .squeeze(2)
+            .unwrap();
+        let delta = x
+            .matmul(&own_a.t().unwrap())
+            .unwrap()
+            .matmul(&own_b.t().unwrap().contiguous().unwrap())
+            .unwrap();
         Some((delta * self.lora_scale).unwrap())
     }
 
     /// One expert on every token.
     fn expert(&self, x: &Tensor, layer: usize, index: usize, experts: &Experts) -> Tensor {
-        let adapted = |y: Tensor, x: &Tensor, module| match self.expert_delta(x, layer, module, (index, experts)) {
+        let adapted = |y: Tensor, x: &Tensor, module| match self.expert_delta(
+            x,
+            layer,
+            module,
+            (index, experts),
+        ) {
             Some(delta) => (y + delta).unwrap(),
             None => y,
         };
         if experts.tensors == ExpertTensors::Separate {
-            let linear = |x: &Tensor, part: &str| self.linear(x, layer, &format!("mlp.experts.{index}.{part}_proj"));
+            let linear = |x: &Tensor, part: &str| {
+                self.linear(x, layer, &format!("mlp.experts.{index}.{part}_proj"))
+            };
             let (gate, up) = (linear(x, "gate"), linear(x, "up"));
-            let both = adapted(Tensor::cat(&[gate, up], 1).unwrap(), x, "experts.base_layer");
-            let (gate, up) =
-                (both.narrow(1, 0, both.dims()[1] / 2), both.narrow(1, both.dims()[1] / 2, both.dims()[1] / 2));
+            let both = adapted(
+                Tensor::cat(&[gate, up], 1).unwrap(),
+                x,
+                "experts.base_layer",
+            );
+            let (gate, up) = (
+                both.narrow(1, 0, both.dims()[1] / 2),
+                both.narrow(1, both.dims()[1] / 2, both.dims()[1] / 2),
+            );
             let inner = (gate.unwrap().silu().unwrap() * up.unwrap()).unwrap();
             return adapted(linear(&inner, "down"), &inner, "experts");
         }
         let own = |part: &str| {
-            let prefix = if experts.is_beside_dense { "experts" } else { "mlp.experts" };
-            let all = self.weights.get(&format!("model.layers.{layer}.{prefix}.{part}"))?;
+            let prefix = if experts.is_beside_dense {
+                "experts"
+            } else {
+                "mlp.experts"
+            };
+            let all = self
+                .weights
+                .get(&format!("model.layers.{layer}.{prefix}.{part}"))?;
             Some(all.as_tensor().get(index).unwrap())
         };
         let product = |x: &Tensor, part: &str| {
             let weight = own(part).unwrap();
-            let weight = if experts.tensors == ExpertTensors::Fused { weight.t().unwrap() } else { weight };
+            let weight = if experts.tensors == ExpertTensors::Fused {
+                weight.t().unwrap()
+            } else {
+                weight
+            };
             let y = x.matmul(&weight).unwrap();
             own(&format!("{part}_bias")).map_or(y.clone(), |bias| y.broadcast_add(&bias).unwrap())
         };
-        let (both, width) = (adapted(product(x, "gate_up_proj"), x, "experts.base_layer"), experts.intermediate_size);
+        let (both, width) = (
+            adapted(product(x, "gate_up_proj"), x, "experts.base_layer"),
+            experts.intermediate_size,
+        );
         let inner = match experts.clamped {
-            None => self.activated(&both.narrow(1, 0, width).unwrap()) * both.narrow(1, width, width).unwrap(),
+            None => {
+                self.activated(&both.narrow(1, 0, width).unwrap())
+                    * both.narrow(1, width, width).unwrap()
+            }
             Some(gate) => clamped(&both, gate),
         };
         let inner = inner.unwrap();
@@ -284,7 +523,13 @@ impl Plain<'_> {
     }
 
     /// Of the stream, beside a dense block.
-    fn experts_beside(&self, hidden: &Tensor, layer: usize, experts: &Experts, replayed: &[u16]) -> Tensor {
+    fn experts_beside(
+        &self,
+        hidden: &Tensor,
+        layer: usize,
+        experts: &Experts,
+        replayed: &[u16],
+    ) -> Tensor {
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         let scale = self.get(&name("router.scale"));
         let router_x = rms_norm(hidden, scale, self.config.rms_norm_eps);
@@ -303,23 +548,30 @@ impl Plain<'_> {
         replayed: &[u16],
     ) -> Tensor {
         let probabilities = softmax(&self.linear(router_x, layer, experts.router()));
-        let earlier = (0..layer).filter(|&layer| self.config.experts(layer).is_some()).count();
+        let earlier = (0..layer)
+            .filter(|&layer| self.config.experts(layer).is_some())
+            .count();
         let by_token = replayed.len() / x.dims()[0];
         let chosen = |(token, row): (usize, Vec<f64>)| {
             let rank = |p: f64| row.iter().filter(|other| **other > p).count();
-            let own =
-                (by_token > 0).then(|| &replayed[token * by_token + earlier * experts.active..][..experts.active]);
+            let own = (by_token > 0).then(|| {
+                &replayed[token * by_token + earlier * experts.active..][..experts.active]
+            });
             let is_chosen = |expert: usize| match own {
                 Some(own) => own.contains(&(expert as u16)),
                 None => rank(row[expert]) < experts.active,
             };
-            (0..row.len()).map(|expert| f64::from(u8::from(is_chosen(expert)))).collect::<Vec<_>>()
+            (0..row.len())
+                .map(|expert| f64::from(u8::from(is_chosen(expert))))
+                .collect::<Vec<_>>()
         };
         let rows = probabilities.to_vec2().unwrap();
         let chosen: Vec<Vec<f64>> = rows.into_iter().enumerate().map(chosen).collect();
         let mut weights = (probabilities * Tensor::new(chosen, &Device::Cpu).unwrap()).unwrap();
         if experts.is_renormalised {
-            weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1).unwrap()).unwrap();
+            weights = weights
+                .broadcast_div(&weights.sum_keepdim(D::Minus1).unwrap())
+                .unwrap();
         }
         if experts.is_beside_dense {
             let factors = self.get(&format!("model.layers.{layer}.router.per_expert_scale"));
@@ -327,23 +579,36 @@ impl Plain<'_> {
         }
         let weighted = |index: usize| {
             let output = self.expert(x, layer, index, experts);
-            output.broadcast_mul(&weights.narrow(1, index, 1).unwrap()).unwrap()
+            output
+                .broadcast_mul(&weights.narrow(1, index, 1).unwrap())
+                .unwrap()
         };
-        let sum = (1..experts.count).map(weighted).fold(weighted(0), |sum, own| (sum + own).unwrap());
+        let sum = (1..experts.count)
+            .map(weighted)
+            .fold(weighted(0), |sum, own| (sum + own).unwrap());
         if experts.shared_size.is_none() {
             return sum;
         }
         let share = sigmoid(&self.linear(x, layer, "mlp.shared_expert_gate"));
-        (sum + self.gated_mlp(x, layer, "mlp.shared_expert").broadcast_mul(&share).unwrap()).unwrap()
+        (sum + self
+            .gated_mlp(x, layer, "mlp.shared_expert")
+            .broadcast_mul(&share)
+            .unwrap())
+        .unwrap()
     }
 
     /// One sequence -> logits [time, vocabulary]; `replayed`: by token its experts in all layers, or nothing.
     fn logits(&self, token_ids: &[u32], replayed: &[u16]) -> Tensor {
         let config = self.config;
         let embedding = self.get("model.embed_tokens.weight");
-        let mut hidden = embedding.embedding(&Tensor::new(token_ids, &Device::Cpu).unwrap()).unwrap();
+        let mut hidden = embedding
+            .embedding(&Tensor::new(token_ids, &Device::Cpu).unwrap())
+            .unwrap();
         hidden = (hidden * config.options.embedding_scale).unwrap();
-        let inputs = config.options.layer_input.map(|width| self.layer_inputs(token_ids, &hidden, width));
+        let inputs = config
+            .options
+            .layer_input
+            .map(|width| self.layer_inputs(token_ids, &hidden, width));
         let mut shared = HashMap::new();
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
@@ -354,13 +619,19 @@ impl Plain<'_> {
             };
             let after_attention = name("post_attention_layernorm");
             hidden = (hidden + self.added(mixed, &after_attention)).unwrap();
-            let before =
-                if config.options.has_output_norms { name("pre_feedforward_layernorm") } else { after_attention };
+            let before = if config.options.has_output_norms {
+                name("pre_feedforward_layernorm")
+            } else {
+                after_attention
+            };
             let x = self.norm(&hidden, &before);
             let down = match config.experts(layer) {
                 None => self.gated_mlp(&x, layer, "mlp"),
                 Some(experts) if experts.is_beside_dense => {
-                    let dense = self.norm(&self.gated_mlp(&x, layer, "mlp"), &name("post_feedforward_layernorm_1"));
+                    let dense = self.norm(
+                        &self.gated_mlp(&x, layer, "mlp"),
+                        &name("post_feedforward_layernorm_1"),
+                    );
                     (dense + self.experts_beside(&hidden, layer, experts, replayed)).unwrap()
                 }
                 Some(experts) => self.experts(&x, layer, experts, replayed),
@@ -373,22 +644,45 @@ impl Plain<'_> {
                 hidden = (hidden + self.norm(&output, &name("post_per_layer_input_norm"))).unwrap();
             }
             if config.options.has_layer_factors {
-                hidden = hidden.broadcast_mul(self.get(&format!("model.layers.{layer}.layer_scalar"))).unwrap();
+                hidden = hidden
+                    .broadcast_mul(self.get(&format!("model.layers.{layer}.layer_scalar")))
+                    .unwrap();
             }
         }
         let hidden = self.norm(&hidden, "model.norm.weight");
-        let head = if config.tie_word_embeddings { embedding } else { self.get("lm_head.weight") };
+        let head = if config.tie_word_embeddings {
+            embedding
+        } else {
+            self.get("lm_head.weight")
+        };
         let logits = hidden.matmul(&head.t().unwrap()).unwrap();
-        config.options.logit_cap.map_or(logits.clone(), |cap| ((logits / cap).unwrap().tanh().unwrap() * cap).unwrap())
+        config.options.logit_cap.map_or(logits.clone(), |cap| {
+            ((logits / cap).unwrap().tanh().unwrap() * cap).unwrap()
+        })
     }
 
     /// What each layer has besides the stream: [time, layers, width].
     fn layer_inputs(&self, token_ids: &[u32], hidden: &Tensor, width: usize) -> Tensor {
         let shape = (token_ids.len(), self.config.num_hidden_layers, width);
         let ids = Tensor::new(token_ids, &Device::Cpu).unwrap();
-        let by_token = self.get("model.embed_tokens_per_layer.weight").embedding(&ids).unwrap().reshape(shape).unwrap();
-        let product = hidden.matmul(&self.get("model.per_layer_model_projection.weight").t().unwrap()).unwrap();
-        let product = (product / (self.config.hidden_size as f64).sqrt()).unwrap().reshape(shape).unwrap();
+        let by_token = self
+            .get("model.embed_tokens_per_layer.weight")
+            .embedding(&ids)
+            .unwrap()
+            .reshape(shape)
+            .unwrap();
+        let product = hidden
+            .matmul(
+                &self
+                    .get("model.per_layer_model_projection.weight")
+                    .t()
+                    .unwrap(),
+            )
+            .unwrap();
+        let product = (product / (self.config.hidden_size as f64).sqrt())
+            .unwrap()
+            .reshape(shape)
+            .unwrap();
         let normed = self.norm(&product, "model.per_layer_projection_norm.weight");
         ((normed + (by_token * (width as f64).sqrt()).unwrap()).unwrap() / 2.0_f64.sqrt()).unwrap()
     }
@@ -396,14 +690,21 @@ impl Plain<'_> {
     /// What rotated queries and keys are multiplied by.
     fn yarn_factor(&self) -> f64 {
         match self.config.rope_scaling {
-            RopeScaling::Yarn { attention_factor, .. } => attention_factor,
+            RopeScaling::Yarn {
+                attention_factor, ..
+            } => attention_factor,
             _ => 1.0,
         }
     }
 
     /// Radians a token of pair `i`; Llama 3's rule in three cases, as its authors write it.
     fn frequency(&self, i: usize, dimension: usize, scope: Scope) -> f64 {
-        let window = self.config.options.window.as_ref().filter(|_| scope == Scope::Window);
+        let window = self
+            .config
+            .options
+            .window
+            .as_ref()
+            .filter(|_| scope == Scope::Window);
         let theta = window.map_or(self.config.rope_theta, |window| window.rope_theta);
         let plain = 1.0 / theta.powf(2.0 * i as f64 / dimension as f64);
         match (scope, self.config.rope_scaling) {
@@ -415,8 +716,14 @@ impl Plain<'_> {
             }
             _ => {}
         }
-        if let RopeScaling::Yarn { factor, fast_turns, slow_turns, original_positions, has_whole_bounds, .. } =
-            self.config.rope_scaling
+        if let RopeScaling::Yarn {
+            factor,
+            fast_turns,
+            slow_turns,
+            original_positions,
+            has_whole_bounds,
+            ..
+        } = self.config.rope_scaling
         {
             // As in the paper: the pair whose wavelength goes so often into the original length.
             let pair = |turns: f64| {
@@ -424,13 +731,21 @@ impl Plain<'_> {
                 dimension as f64 / 2.0 * (wavelength / std::f64::consts::TAU).log(theta)
             };
             let (low, high) = (pair(fast_turns), pair(slow_turns));
-            let (low, high) = if has_whole_bounds { (low.floor(), high.ceil()) } else { (low, high) };
+            let (low, high) = if has_whole_bounds {
+                (low.floor(), high.ceil())
+            } else {
+                (low, high)
+            };
             let (low, high) = (low.max(0.0), high.min(dimension as f64 - 1.0));
             let ramp = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
             return plain / factor * ramp + plain * (1.0 - ramp);
         }
-        let RopeScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_positions } =
-            self.config.rope_scaling
+        let RopeScaling::Llama3 {
+            factor,
+            low_frequency_factor: low,
+            high_frequency_factor: high,
+            original_positions,
+        } = self.config.rope_scaling
         else {
             return plain;
         };
@@ -453,10 +768,16 @@ impl Plain<'_> {
         let angle = |i: usize| (i / half) as f64 * self.frequency(i % half, dimension, scope);
         let table = |f: fn(f64) -> f64| {
             let numbers: Vec<f64> = (0..time * half).map(|i| f(angle(i))).collect();
-            Tensor::from_vec(numbers, (time, 1, half), &Device::Cpu).unwrap().to_dtype(x.dtype()).unwrap()
+            Tensor::from_vec(numbers, (time, 1, half), &Device::Cpu)
+                .unwrap()
+                .to_dtype(x.dtype())
+                .unwrap()
         };
         let (cosine, sine) = (table(f64::cos), table(f64::sin));
-        let (low, high) = (x.narrow(2, 0, half).unwrap(), x.narrow(2, half, half).unwrap());
+        let (low, high) = (
+            x.narrow(2, 0, half).unwrap(),
+            x.narrow(2, half, half).unwrap(),
+        );
         let mul = |a: &Tensor, b: &Tensor| a.broadcast_mul(b).unwrap();
         let new_low = (mul(&low, &cosine) - mul(&high, &sine)).unwrap();
         let new_high = (mul(&high, &cosine) + mul(&low, &sine)).unwrap();
@@ -468,10 +789,19 @@ impl Plain<'_> {
     pub(super) fn log_probs(&self, prompt: &[u32], sample: &PolicySample<'_>) -> Tensor {
         let completion = &*sample.token_ids;
         let tokens = [prompt, &completion[..completion.len() - 1]].concat();
-        let replayed = sample.experts.map(|own| [own.prompt.as_slice(), &own.completion].concat()).unwrap_or_default();
-        let logits = self.logits(&tokens, &replayed).narrow(0, prompt.len() - 1, completion.len()).unwrap();
+        let replayed = sample
+            .experts
+            .map(|own| [own.prompt.as_slice(), &own.completion].concat())
+            .unwrap_or_default();
+        let logits = self
+            .logits(&tokens, &replayed)
+            .narrow(0, prompt.len() - 1, completion.len())
+            .unwrap();
         let log_probs = log_softmax(&logits);
-        let targets = Tensor::new(completion, &Device::Cpu).unwrap().unsqueeze(1).unwrap();
+        let targets = Tensor::new(completion, &Device::Cpu)
+            .unwrap()
+            .unsqueeze(1)
+            .unwrap();
         log_probs.gather(&targets, 1).unwrap().squeeze(1).unwrap()
     }
 }

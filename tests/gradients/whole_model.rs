@@ -11,8 +11,8 @@ use grpo_tui::kernels::fp8;
 use grpo_tui::model::{Decoder, ExpertRecord, Gradients, Trainable, Weights, tensor_names};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepOutcome, StepTotals,
-    policy_gradient,
+    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings,
+    StepOutcome, StepTotals, policy_gradient,
 };
 
 use super::finite_differences::{noise, random};
@@ -20,7 +20,9 @@ use super::plain::{Plain, leaf};
 use crate::losses::loss_settings;
 
 fn config(tied: bool) -> ModelConfig {
-    family(&format!(r#""architectures":["Qwen3ForCausalLM"],"tie_word_embeddings":{tied}"#))
+    family(&format!(
+        r#""architectures":["Qwen3ForCausalLM"],"tie_word_embeddings":{tied}"#
+    ))
 }
 
 /// A small model of any family, from the keys in which it differs.
@@ -38,11 +40,9 @@ fn families() -> Vec<ModelConfig> {
     let window = r#""layer_types":["sliding_attention","full_attention"],"sliding_window":3,"rope_local_base_freq":50.0,
         "rope_scaling":{"rope_type":"linear","factor":2.0},"query_pre_attn_scalar":9"#;
     let delta = r#""partial_rotary_factor":0.4,"linear_num_key_heads":3,"linear_num_value_heads":6,"linear_key_head_dim":5,"linear_value_head_dim":3"#;
-    let experts =
-        r#""architectures":["Qwen3MoeForCausalLM"],"num_experts":3,"num_experts_per_tok":2,"moe_intermediate_size":7"#;
+    let experts = r#""architectures":["Qwen3MoeForCausalLM"],"num_experts":3,"num_experts_per_tok":2,"moe_intermediate_size":7"#;
     let gpt_oss = r#""architectures":["GptOssForCausalLM"],"num_local_experts":3,"num_experts_per_tok":2,"sliding_window":3,"swiglu_limit":1.2"#;
-    let yarn =
-        r#""rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":64,"truncate":false}"#;
+    let yarn = r#""rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":64,"truncate":false}"#;
     let shared = r#""architectures":["Qwen3_5MoeForCausalLM"],"num_experts":3,"num_experts_per_tok":2,"moe_intermediate_size":7,"shared_expert_intermediate_size":5"#;
     let gemma4 = r#""architectures":["Gemma4ForCausalLM"],"vocab_size_per_layer_input":19,"sliding_window":3"#;
     vec![
@@ -50,14 +50,22 @@ fn families() -> Vec<ModelConfig> {
         config(false),
         family(r#""architectures":["Qwen3ForCausalLM"],"attention_bias":true"#),
         family(r#""architectures":["Qwen2ForCausalLM"]"#),
-        family(&format!(r#""architectures":["LlamaForCausalLM"],{scaling}"#)),
-        family(r#""architectures":["LlamaForCausalLM"],"tie_word_embeddings":true,"attention_bias":true"#),
+        family(&format!(
+            r#""architectures":["LlamaForCausalLM"],{scaling}"#
+        )),
+        family(
+            r#""architectures":["LlamaForCausalLM"],"tie_word_embeddings":true,"attention_bias":true"#,
+        ),
         family(r#""architectures":["MistralForCausalLM"],"sliding_window":3"#),
         family(
             r#""architectures":["Qwen3ForCausalLM"],"rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":4096}"#,
         ),
-        family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":true"#)),
-        family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":false"#)),
+        family(&format!(
+            r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":true"#
+        )),
+        family(&format!(
+            r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":false"#
+        )),
         family(&format!(
             r#""architectures":["Qwen3_5ForCausalLM"],{delta},"tie_word_embeddings":true,"full_attention_interval":2"#
         )),
@@ -65,7 +73,9 @@ fn families() -> Vec<ModelConfig> {
             r#""architectures":["Qwen3_5ForCausalLM"],{delta},"layer_types":["full_attention","linear_attention"],"attention_bias":true,"linear_conv_kernel_dim":3"#
         )),
         family(&format!(r#"{experts},"norm_topk_prob":true"#)),
-        family(&format!(r#"{experts},"tie_word_embeddings":true,"mlp_only_layers":[1]"#)),
+        family(&format!(
+            r#"{experts},"tie_word_embeddings":true,"mlp_only_layers":[1]"#
+        )),
         family(&format!(r#"{gpt_oss},{yarn},"attention_bias":true"#)),
         family(&format!(
             r#"{gpt_oss},"rope_scaling":null,"layer_types":["full_attention","sliding_attention"],"tie_word_embeddings":true"#
@@ -92,33 +102,75 @@ fn families() -> Vec<ModelConfig> {
 
 /// A model with adapters, without and with those of experts, which those beside a dense block do not get.
 fn with_adapters(config: &ModelConfig) -> Vec<(ModelConfig, Trainable)> {
-    let lora = |has_experts| (config.clone(), Trainable::Lora { rank: 3, alpha: 6.0, has_experts });
-    let is_beside_dense = config.options.experts.as_ref().is_some_and(|experts| experts.is_beside_dense);
-    if is_beside_dense { vec![lora(false)] } else { vec![lora(false), lora(true)] }
+    let lora = |has_experts| {
+        (
+            config.clone(),
+            Trainable::Lora {
+                rank: 3,
+                alpha: 6.0,
+                has_experts,
+            },
+        )
+    };
+    let is_beside_dense = config
+        .options
+        .experts
+        .as_ref()
+        .is_some_and(|experts| experts.is_beside_dense);
+    if is_beside_dense {
+        vec![lora(false)]
+    } else {
+        vec![lora(false), lora(true)]
+    }
 }
 
 /// Also all of it trained.
 fn with_all(config: &ModelConfig) -> Vec<(ModelConfig, Trainable)> {
-    [vec![(config.clone(), Trainable::Full)], with_adapters(config)].concat()
+    [
+        vec![(config.clone(), Trainable::Full)],
+        with_adapters(config),
+    ]
+    .concat()
 }
 
 /// Weights with norms that are not 1 and biases that are not 0.
 fn weights(config: &ModelConfig) -> Vec<(String, Tensor)> {
     let tensor = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
         let noise = random(stream as u64 + 10, &shape);
-        let tensor = if shape.len() == 1 { noise.affine(0.3, 1.0) } else { noise.affine(0.5, 0.0) };
+        let tensor = if shape.len() == 1 {
+            noise.affine(0.3, 1.0)
+        } else {
+            noise.affine(0.5, 0.0)
+        };
         (name, tensor.unwrap())
     };
-    tensor_names(config).into_iter().enumerate().map(tensor).collect()
+    tensor_names(config)
+        .into_iter()
+        .enumerate()
+        .map(tensor)
+        .collect()
 }
 
 fn model(config: &ModelConfig, trainable: Trainable) -> Decoder {
-    let model =
-        Decoder::new(config, &Weights::from_tensors(weights(config), "test"), trainable, 3, DType::F64, &Device::Cpu)
-            .unwrap();
+    let model = Decoder::new(
+        config,
+        &Weights::from_tensors(weights(config), "test"),
+        trainable,
+        3,
+        DType::F64,
+        &Device::Cpu,
+    )
+    .unwrap();
     if matches!(trainable, Trainable::Lora { .. }) {
         // B starts at zero, where A has no gradient: move everything.
-        model.parameters().restore(&random(99, &[model.parameters().count()]).affine(0.3, 0.0).unwrap()).unwrap();
+        model
+            .parameters()
+            .restore(
+                &random(99, &[model.parameters().count()])
+                    .affine(0.3, 0.0)
+                    .unwrap(),
+            )
+            .unwrap();
     }
     model
 }
@@ -142,7 +194,11 @@ fn groups() -> Vec<PolicyGroup<'static>> {
         PolicyGroup {
             prompt: vec![3, 1, 4, 1].into(),
             teacher_prompt: None,
-            samples: vec![plain_sample(&[5, 9, 2], 1.0), plain_sample(&[6], -0.5), plain_sample(&[5, 3, 5, 8], -0.5)],
+            samples: vec![
+                plain_sample(&[5, 9, 2], 1.0),
+                plain_sample(&[6], -0.5),
+                plain_sample(&[5, 3, 5, 8], -0.5),
+            ],
         },
         PolicyGroup {
             prompt: vec![7].into(),
@@ -153,17 +209,42 @@ fn groups() -> Vec<PolicyGroup<'static>> {
 }
 
 fn settings(recompute: bool, tokens_per_micro_batch: usize) -> PolicySettings {
-    let loss = LossSettings { kl_importance: true, max_completion_tokens: 8, ..loss_settings(PolicyLoss::Grpo) };
-    PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch, recompute }
+    let loss = LossSettings {
+        kl_importance: true,
+        max_completion_tokens: 8,
+        ..loss_settings(PolicyLoss::Grpo)
+    };
+    PolicySettings {
+        loss,
+        temperature: 1.0,
+        tokens_per_micro_batch,
+        recompute,
+    }
 }
 
 fn gradient(model: &Decoder, settings: PolicySettings, threads: usize) -> Gradients {
     gradient_of(model, &groups(), settings, threads)
 }
 
-fn gradient_of(model: &Decoder, groups: &[PolicyGroup<'_>], settings: PolicySettings, threads: usize) -> Gradients {
-    let totals = StepTotals { sequences: 5, tokens: 13 };
-    policy_gradient(model, groups, totals, &settings, &ThreadPool::new(threads).unwrap()).unwrap().0
+fn gradient_of(
+    model: &Decoder,
+    groups: &[PolicyGroup<'_>],
+    settings: PolicySettings,
+    threads: usize,
+) -> Gradients {
+    let totals = StepTotals {
+        sequences: 5,
+        tokens: 13,
+    };
+    policy_gradient(
+        model,
+        groups,
+        totals,
+        &settings,
+        &ThreadPool::new(threads).unwrap(),
+    )
+    .unwrap()
+    .0
 }
 
 /// The same loss on the tape: on-policy its gradient is that of `-A log p`, averaged over tokens and sequences.
@@ -180,18 +261,38 @@ fn tape_gradients(plain: &Plain<'_>, groups: &[PolicyGroup<'_>]) -> HashMap<Stri
     plain
         .weights
         .iter()
-        .map(|(name, var)| (name.clone(), store.get(var).unwrap_or_else(|| panic!("{name} has no gradient")).clone()))
+        .map(|(name, var)| {
+            (
+                name.clone(),
+                store
+                    .get(var)
+                    .unwrap_or_else(|| panic!("{name} has no gradient"))
+                    .clone(),
+            )
+        })
         .collect()
 }
 
 fn compare(model: &Decoder, gradients: &Gradients, expected: &HashMap<String, Tensor>) {
     let flat: Vec<f64> = gradients.flat().to_vec1().unwrap();
     for slot in model.parameters().slots() {
-        let expected: Vec<f64> = expected[&slot.name].flatten_all().unwrap().to_vec1().unwrap();
+        let expected: Vec<f64> = expected[&slot.name]
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
         let scale = expected.iter().fold(1e-3_f64, |a, g| a.max(g.abs()));
-        assert!(expected.iter().any(|g| *g != 0.0), "{} has an empty gradient", slot.name);
+        assert!(
+            expected.iter().any(|g| *g != 0.0),
+            "{} has an empty gradient",
+            slot.name
+        );
         for (ours, theirs) in flat[slot.range()].iter().zip(&expected) {
-            assert!((ours - theirs).abs() / scale < 1e-6, "{}: {ours} by hand, {theirs} on the tape", slot.name);
+            assert!(
+                (ours - theirs).abs() / scale < 1e-6,
+                "{}: {ours} by hand, {theirs} on the tape",
+                slot.name
+            );
         }
     }
 }
@@ -202,12 +303,24 @@ fn full_gradient_equals_the_tape() {
         let model = model(&config, Trainable::Full);
         let plain = Plain {
             config: &config,
-            weights: weights(&config).into_iter().map(|(n, t)| (n, leaf(&t))).collect(),
+            weights: weights(&config)
+                .into_iter()
+                .map(|(n, t)| (n, leaf(&t)))
+                .collect(),
             lora_scale: 0.0,
         };
         let expected = tape_gradients(&plain, &groups());
-        for (recompute, micro_batch, threads) in [(false, 1000, 1), (true, 1000, 1), (false, 6, 3), (true, 4, 2)] {
-            compare(&model, &gradient(&model, settings(recompute, micro_batch), threads), &expected);
+        for (recompute, micro_batch, threads) in [
+            (false, 1000, 1),
+            (true, 1000, 1),
+            (false, 6, 3),
+            (true, 4, 2),
+        ] {
+            compare(
+                &model,
+                &gradient(&model, settings(recompute, micro_batch), threads),
+                &expected,
+            );
         }
     }
 }
@@ -217,10 +330,25 @@ fn adapter_gradient_equals_the_tape() {
     for (config, trainable) in families().iter().flat_map(with_adapters) {
         let model = model(&config, trainable);
         let adapters = model.parameters().named().unwrap();
-        assert!(adapters.iter().all(|(name, _)| name.contains("lora_")), "biases stay frozen beside adapters");
-        let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
-        let plain = Plain { config: &config, weights: all, lora_scale: 2.0 };
-        compare(&model, &gradient(&model, settings(false, 1000), 1), &tape_gradients(&plain, &groups()));
+        assert!(
+            adapters.iter().all(|(name, _)| name.contains("lora_")),
+            "biases stay frozen beside adapters"
+        );
+        let all = weights(&config)
+            .into_iter()
+            .chain(adapters)
+            .map(|(n, t)| (n, leaf(&t)))
+            .collect();
+        let plain = Plain {
+            config: &config,
+            weights: all,
+            lora_scale: 2.0,
+        };
+        compare(
+            &model,
+            &gradient(&model, settings(false, 1000), 1),
+            &tape_gradients(&plain, &groups()),
+        );
     }
 }
 
@@ -228,35 +356,78 @@ fn adapter_gradient_equals_the_tape() {
 /// gradients of the router that there is.
 #[test]
 fn a_gradient_with_replayed_experts_equals_the_tape() {
-    let sparse = families().into_iter().filter(|config| config.options.experts.is_some());
+    let sparse = families()
+        .into_iter()
+        .filter(|config| config.options.experts.is_some());
     for (config, trainable) in sparse.flat_map(|config| with_all(&config)) {
         let model = model(&config, trainable);
-        let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
+        let layers = (0..config.num_hidden_layers)
+            .filter(|&layer| config.experts(layer).is_some())
+            .count();
         // Two of three experts.
-        let of_token = |token: usize| (0..layers).flat_map(move |layer| [(token + layer) % 3, (token + layer + 1) % 3]);
+        let of_token = |token: usize| {
+            (0..layers).flat_map(move |layer| [(token + layer) % 3, (token + layer + 1) % 3])
+        };
         let of_tokens = |count: usize, salt: usize| {
             Arc::new(
-                (0..count).flat_map(|token| of_token(token * token + salt)).map(|e| e as u16).collect::<Vec<u16>>(),
+                (0..count)
+                    .flat_map(|token| of_token(token * token + salt))
+                    .map(|e| e as u16)
+                    .collect::<Vec<u16>>(),
             )
         };
         let (prompt, samples) = (of_tokens(4, 1), groups()[0].samples.len());
-        let completions: Vec<usize> = groups()[0].samples.iter().map(|sample| sample.token_ids.len() - 1).collect();
-        let record =
-            |sample: usize| ExpertRecord { prompt: prompt.clone(), completion: of_tokens(completions[sample], sample) };
+        let completions: Vec<usize> = groups()[0]
+            .samples
+            .iter()
+            .map(|sample| sample.token_ids.len() - 1)
+            .collect();
+        let record = |sample: usize| ExpertRecord {
+            prompt: prompt.clone(),
+            completion: of_tokens(completions[sample], sample),
+        };
         let records: Vec<ExpertRecord> = (0..samples).map(record).collect();
         let mut groups = groups();
-        groups[0].samples.iter_mut().zip(&records).for_each(|(sample, own)| sample.experts = Some(own));
+        groups[0]
+            .samples
+            .iter_mut()
+            .zip(&records)
+            .for_each(|(sample, own)| sample.experts = Some(own));
         let adapters = model.parameters().named().unwrap();
-        let adapters = adapters.into_iter().filter(|_| trainable != Trainable::Full);
-        let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
-        let plain = Plain { config: &config, weights: all, lora_scale: 2.0 };
+        let adapters = adapters
+            .into_iter()
+            .filter(|_| trainable != Trainable::Full);
+        let all = weights(&config)
+            .into_iter()
+            .chain(adapters)
+            .map(|(n, t)| (n, leaf(&t)))
+            .collect();
+        let plain = Plain {
+            config: &config,
+            weights: all,
+            lora_scale: 2.0,
+        };
         let expected = tape_gradients(&plain, &groups);
-        for (recompute, micro_batch, threads) in [(false, 1000, 1), (true, 1000, 1), (false, 6, 3), (true, 4, 2)] {
+        for (recompute, micro_batch, threads) in [
+            (false, 1000, 1),
+            (true, 1000, 1),
+            (false, 6, 3),
+            (true, 4, 2),
+        ] {
             let found = gradient_of(&model, &groups, settings(recompute, micro_batch), threads);
             compare(&model, &found, &expected);
         }
-        let free = gradient(&model, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap();
-        assert_ne!(gradient_of(&model, &groups, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap(), free);
+        let free = gradient(&model, settings(false, 1000), 1)
+            .flat()
+            .to_vec1::<f64>()
+            .unwrap();
+        assert_ne!(
+            gradient_of(&model, &groups, settings(false, 1000), 1)
+                .flat()
+                .to_vec1::<f64>()
+                .unwrap(),
+            free
+        );
     }
 }
 
@@ -264,14 +435,25 @@ fn a_gradient_with_replayed_experts_equals_the_tape() {
 /// `experts`: those of a token, by its place in its conversation.
 #[test]
 fn completions_of_a_conversation_are_computed_as_one_sequence() {
-    let [one, other]: [&[&[u32]]; 2] =
-        [&[&[5, 9, 2], &[1, 8], &[6, 3]], &[&[5, 7], &[4], &[9], &[2, 2, 6], &[3, 1, 7]]];
+    let [one, other]: [&[&[u32]]; 2] = [
+        &[&[5, 9, 2], &[1, 8], &[6, 3]],
+        &[&[5, 7], &[4], &[9], &[2, 2, 6], &[3, 1, 7]],
+    ];
     for (config, trainable) in families().iter().flat_map(with_all) {
         let model = model(&config, trainable);
-        let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
-        let of_token = |place: usize| (0..layers).flat_map(move |layer| [(place + layer) % 3, (place + layer + 1) % 3]);
+        let layers = (0..config.num_hidden_layers)
+            .filter(|&layer| config.experts(layer).is_some())
+            .count();
+        let of_token = |place: usize| {
+            (0..layers).flat_map(move |layer| [(place + layer) % 3, (place + layer + 1) % 3])
+        };
         let experts = |places: std::ops::Range<usize>| {
-            Arc::new(places.flat_map(of_token).map(|expert| expert as u16).collect::<Vec<u16>>())
+            Arc::new(
+                places
+                    .flat_map(of_token)
+                    .map(|expert| expert as u16)
+                    .collect::<Vec<u16>>(),
+            )
         };
         let mut parts = Vec::new();
         for (chain, advantage) in [(one, 1.0), (&[&[6][..]][..], -0.2), (other, -0.8)] {
@@ -280,7 +462,10 @@ fn completions_of_a_conversation_are_computed_as_one_sequence() {
                 let follows = number.checked_sub(1).map(|before| chain[2 * before + 1]);
                 read.extend_from_slice(follows.unwrap_or_default());
                 let end = read.len() + token_ids.len();
-                let record = ExpertRecord { prompt: experts(0..read.len()), completion: experts(read.len()..end - 1) };
+                let record = ExpertRecord {
+                    prompt: experts(0..read.len()),
+                    completion: experts(read.len()..end - 1),
+                };
                 parts.push((read.clone(), follows, *token_ids, advantage, record));
                 read.extend_from_slice(token_ids);
             }
@@ -290,20 +475,43 @@ fn completions_of_a_conversation_are_computed_as_one_sequence() {
                 let (_, follows, token_ids, advantage, record) = &parts[part];
                 let experts = Some(record).filter(|_| is_replayed && layers > 0);
                 let follows = follows.map(|tokens| tokens.to_vec().into());
-                PolicySample { follows, experts, ..plain_sample(token_ids, *advantage) }
+                PolicySample {
+                    follows,
+                    experts,
+                    ..plain_sample(token_ids, *advantage)
+                }
             };
-            let group =
-                |prompt: &[u32], samples| PolicyGroup { prompt: prompt.to_vec().into(), teacher_prompt: None, samples };
+            let group = |prompt: &[u32], samples| PolicyGroup {
+                prompt: prompt.to_vec().into(),
+                teacher_prompt: None,
+                samples,
+            };
             let together = [group(&[3, 1, 4, 1], (0..parts.len()).map(sample).collect())];
-            let alone = |part: usize| group(&parts[part].0, vec![PolicySample { follows: None, ..sample(part) }]);
+            let alone = |part: usize| {
+                group(
+                    &parts[part].0,
+                    vec![PolicySample {
+                        follows: None,
+                        ..sample(part)
+                    }],
+                )
+            };
             let apart: Vec<_> = (0..parts.len()).map(alone).collect();
-            let expected = gradient_of(&model, &apart, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap();
-            let scale = expected.iter().fold(1e-3_f64, |most, number| most.max(number.abs()));
+            let expected = gradient_of(&model, &apart, settings(false, 1000), 1)
+                .flat()
+                .to_vec1::<f64>()
+                .unwrap();
+            let scale = expected
+                .iter()
+                .fold(1e-3_f64, |most, number| most.max(number.abs()));
             for (recompute, micro_batch, threads) in [(false, 1000, 1), (true, 14, 2)] {
-                let found = gradient_of(&model, &together, settings(recompute, micro_batch), threads);
+                let found =
+                    gradient_of(&model, &together, settings(recompute, micro_batch), threads);
                 let found = found.flat().to_vec1::<f64>().unwrap();
-                let differ =
-                    found.iter().zip(&expected).find(|(found, expected)| (*found - *expected).abs() > 1e-9 * scale);
+                let differ = found
+                    .iter()
+                    .zip(&expected)
+                    .find(|(found, expected)| (*found - *expected).abs() > 1e-9 * scale);
                 assert_eq!(differ, None, "{config:?} {is_replayed}");
             }
         }
@@ -312,20 +520,33 @@ fn completions_of_a_conversation_are_computed_as_one_sequence() {
 
 #[test]
 fn what_routers_do_is_counted_over_all_micro_batches() {
-    let totals = StepTotals { sequences: 5, tokens: 13 };
+    let totals = StepTotals {
+        sequences: 5,
+        tokens: 13,
+    };
     for config in families() {
         let model = model(&config, with_adapters(&config)[0].1);
-        let layers = (0..config.num_hidden_layers).filter_map(|layer| config.experts(layer)).collect::<Vec<_>>();
+        let layers = (0..config.num_hidden_layers)
+            .filter_map(|layer| config.experts(layer))
+            .collect::<Vec<_>>();
         for tokens in [1000, 6] {
             let settings = settings(tokens == 6, tokens);
             let threads = ThreadPool::new(2).unwrap();
-            let found = policy_gradient(&model, &groups(), totals, &settings, &threads).unwrap().1;
+            let found = policy_gradient(&model, &groups(), totals, &settings, &threads)
+                .unwrap()
+                .1;
             assert_eq!(found.routers.len(), layers.len());
             for (router, experts) in found.routers.iter().zip(&layers) {
                 let chosen = router.expert_rows.iter().sum::<usize>();
-                assert_eq!((router.rows, chosen), (found.rows, found.rows * experts.active));
+                assert_eq!(
+                    (router.rows, chosen),
+                    (found.rows, found.rows * experts.active)
+                );
                 let most = found.rows as f64 * (experts.count as f64).ln();
-                assert!(router.entropy > 0.1 * most && router.entropy < most, "{router:?}");
+                assert!(
+                    router.entropy > 0.1 * most && router.entropy < most,
+                    "{router:?}"
+                );
                 let even = experts.count as f64 / experts.active as f64;
                 assert!(router.load() >= 1.0 && router.load() <= even, "{router:?}");
             }
@@ -336,22 +557,43 @@ fn what_routers_do_is_counted_over_all_micro_batches() {
 /// A base in fp8 is one of rounded numbers.
 #[test]
 fn an_fp8_gradient_is_that_of_its_rounded_weights() {
-    for (config, lora) in families().iter().filter_map(|config| with_adapters(config).pop()) {
-        let matrices = ["_proj.weight", "in_proj_", "per_layer_input_gate.", "per_layer_projection."];
+    for (config, lora) in families()
+        .iter()
+        .filter_map(|config| with_adapters(config).pop())
+    {
+        let matrices = [
+            "_proj.weight",
+            "in_proj_",
+            "per_layer_input_gate.",
+            "per_layer_projection.",
+        ];
         let rounded = |(name, tensor): (String, Tensor)| {
             let is_matrix = matrices.iter().any(|part| name.contains(part));
-            let tensor = if is_matrix { fp8::rounded(&tensor).unwrap() } else { tensor };
+            let tensor = if is_matrix {
+                fp8::rounded(&tensor).unwrap()
+            } else {
+                tensor
+            };
             (name, tensor)
         };
         let gradient_of = |weights: Weights| {
             let model = Decoder::new(&config, &weights, lora, 3, DType::F64, &Device::Cpu).unwrap();
-            let start = random(99, &[model.parameters().count()]).affine(0.3, 0.0).unwrap();
+            let start = random(99, &[model.parameters().count()])
+                .affine(0.3, 0.0)
+                .unwrap();
             model.parameters().restore(&start).unwrap();
-            gradient(&model, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap()
+            gradient(&model, settings(false, 1000), 1)
+                .flat()
+                .to_vec1::<f64>()
+                .unwrap()
         };
         let plain = || weights(&config).into_iter();
-        let fp8 = gradient_of(Weights::from_tensors(plain(), "test").in_precision(BasePrecision::Fp8));
-        assert_eq!(fp8, gradient_of(Weights::from_tensors(plain().map(rounded), "test")));
+        let fp8 =
+            gradient_of(Weights::from_tensors(plain(), "test").in_precision(BasePrecision::Fp8));
+        assert_eq!(
+            fp8,
+            gradient_of(Weights::from_tensors(plain().map(rounded), "test"))
+        );
         assert_ne!(fp8, gradient_of(Weights::from_tensors(plain(), "test")));
     }
 }
@@ -361,18 +603,39 @@ fn gradient_equals_finite_differences() {
     let config = config(true);
     let model = model(&config, Trainable::Full);
     let flat: Vec<f64> = model.parameters().flat().to_vec1().unwrap();
-    let gradients: Vec<f64> = gradient(&model, settings(false, 1000), 1).flat().to_vec1().unwrap();
+    let gradients: Vec<f64> = gradient(&model, settings(false, 1000), 1)
+        .flat()
+        .to_vec1()
+        .unwrap();
     let plain_loss = |numbers: &[f64]| {
         let tensor = |slot: &grpo_tui::model::ParameterSlot| {
             Tensor::from_slice(&numbers[slot.range()], slot.shape.as_slice(), &Device::Cpu).unwrap()
         };
-        let weights = model.parameters().slots().iter().map(|slot| (slot.name.clone(), leaf(&tensor(slot)))).collect();
-        let plain = Plain { config: &config, weights, lora_scale: 0.0 };
+        let weights = model
+            .parameters()
+            .slots()
+            .iter()
+            .map(|slot| (slot.name.clone(), leaf(&tensor(slot))))
+            .collect();
+        let plain = Plain {
+            config: &config,
+            weights,
+            lora_scale: 0.0,
+        };
         let sum = |group: PolicyGroup<'_>| -> f64 {
             let mean = |sample: &PolicySample<'_>| {
-                plain.log_probs(&group.prompt, sample).mean_all().unwrap().to_scalar::<f64>().unwrap()
+                plain
+                    .log_probs(&group.prompt, sample)
+                    .mean_all()
+                    .unwrap()
+                    .to_scalar::<f64>()
+                    .unwrap()
             };
-            group.samples.iter().map(|sample| -sample.advantage / 5.0 * mean(sample)).sum()
+            group
+                .samples
+                .iter()
+                .map(|sample| -sample.advantage / 5.0 * mean(sample))
+                .sum()
         };
         groups().into_iter().map(sum).sum::<f64>()
     };
@@ -396,31 +659,63 @@ fn gradient_equals_finite_differences() {
 fn one_step_moves_everything_trainable_and_nothing_frozen() {
     for (config, trainable) in families().iter().flat_map(with_all) {
         let weights = Weights::from_tensors(
-            weights(&config).into_iter().map(|(n, t)| (n, t.to_dtype(DType::F32).unwrap())),
+            weights(&config)
+                .into_iter()
+                .map(|(n, t)| (n, t.to_dtype(DType::F32).unwrap())),
             "test",
         );
-        let model = Decoder::new(&config, &weights, trainable, 3, DType::F32, &Device::Cpu).unwrap();
+        let model =
+            Decoder::new(&config, &weights, trainable, 3, DType::F32, &Device::Cpu).unwrap();
         if matches!(trainable, Trainable::Lora { .. }) {
-            let start = random(99, &[model.parameters().count()]).affine(0.3, 0.0).unwrap();
+            let start = random(99, &[model.parameters().count()])
+                .affine(0.3, 0.0)
+                .unwrap();
             model.parameters().restore(&start).unwrap();
         }
         let before: Vec<f32> = model.parameters().flat().to_vec1().unwrap();
-        let mut optimizer = Optimizer::new(OptimizerSettings::PLAIN, model.parameters(), &Device::Cpu).unwrap();
+        let mut optimizer =
+            Optimizer::new(OptimizerSettings::PLAIN, model.parameters(), &Device::Cpu).unwrap();
         let gradients = gradient(&model, settings(false, 1000), 1);
-        assert!(matches!(optimizer.apply(model.parameters(), &gradients).unwrap(), StepOutcome::Updated { .. }));
+        assert!(matches!(
+            optimizer.apply(model.parameters(), &gradients).unwrap(),
+            StepOutcome::Updated { .. }
+        ));
         let after: Vec<f32> = model.parameters().flat().to_vec1().unwrap();
         for slot in model.parameters().slots() {
-            assert!(before[slot.range()] != after[slot.range()], "{} did not move", slot.name);
+            assert!(
+                before[slot.range()] != after[slot.range()],
+                "{} did not move",
+                slot.name
+            );
         }
         if trainable != Trainable::Full {
-            let frozen = Decoder::new(&config, &weights, Trainable::Frozen, 3, DType::F32, &Device::Cpu).unwrap();
+            let frozen = Decoder::new(
+                &config,
+                &weights,
+                Trainable::Frozen,
+                3,
+                DType::F32,
+                &Device::Cpu,
+            )
+            .unwrap();
             let batch = {
                 let mut batch = grpo_tui::model::PackedBatch::default();
                 batch.push_prompt(&[1, 2, 3]);
                 batch
             };
-            let off = model.forward(&batch, grpo_tui::model::Adapters::Off).unwrap().to_vec2::<f32>().unwrap();
-            assert_eq!(off, frozen.forward(&batch, grpo_tui::model::Adapters::On).unwrap().to_vec2::<f32>().unwrap());
+            let off = model
+                .forward(&batch, grpo_tui::model::Adapters::Off)
+                .unwrap()
+                .to_vec2::<f32>()
+                .unwrap();
+            assert_eq!(
+                off,
+                frozen
+                    .forward(&batch, grpo_tui::model::Adapters::On)
+                    .unwrap()
+                    .to_vec2::<f32>()
+                    .unwrap()
+            );
         }
     }
 }

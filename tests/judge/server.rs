@@ -40,7 +40,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        Self { address: format!("http://{}/v1", serve(state.clone(), answer)), state }
+        Self {
+            address: format!("http://{}/v1", serve(state.clone(), answer)),
+            state,
+        }
     }
 
     pub(crate) fn requests(&self) -> Vec<(Option<String>, Value)> {
@@ -49,7 +52,11 @@ impl Server {
 
     /// For the next requests.
     pub(crate) fn reply(&self, replies: &[Reply]) {
-        self.state.lock().unwrap().replies.extend(replies.iter().cloned());
+        self.state
+            .lock()
+            .unwrap()
+            .replies
+            .extend(replies.iter().cloned());
     }
 
     pub(crate) fn wait(&self, wait: Duration) {
@@ -68,7 +75,12 @@ impl Server {
 
 /// The text of a judge's answer.
 pub(crate) fn grades(of: &[(&str, Value)]) -> String {
-    Value::Object(of.iter().map(|(name, grade)| ((*name).to_owned(), grade.clone())).collect()).to_string()
+    Value::Object(
+        of.iter()
+            .map(|(name, grade)| ((*name).to_owned(), grade.clone()))
+            .collect(),
+    )
+    .to_string()
 }
 
 /// An answer to each criterion of the schema, or of each answer.
@@ -79,20 +91,36 @@ fn graded(content: &Value, schema: &Value, obeys: bool) -> Value {
             let words = answer.split_whitespace().count().min(4);
             let grade = if schema["properties"]["verdict"].is_object() {
                 let is_polite = is_told || answer.contains("please");
-                let reason = if is_polite { "it says please" } else { "it lacks please" };
+                let reason = if is_polite {
+                    "it says please"
+                } else {
+                    "it lacks please"
+                };
                 json!({"reason": reason, "verdict": if is_polite { "yes" } else { "no" }})
             } else {
                 json!({"reason": format!("{words} words"), "points": if is_told { 4 } else { words }})
             };
             (name.clone(), grade)
         };
-        Value::Object(schema["properties"].as_object().unwrap().iter().map(grade).collect::<Map<_, _>>())
+        Value::Object(
+            schema["properties"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(grade)
+                .collect::<Map<_, _>>(),
+        )
     };
     match content["answers"].as_object() {
         Some(answers) => Value::Object(
             answers
                 .iter()
-                .map(|(name, answer)| (name.clone(), of_answer(answer.as_str().unwrap(), &schema["properties"][name])))
+                .map(|(name, answer)| {
+                    (
+                        name.clone(),
+                        of_answer(answer.as_str().unwrap(), &schema["properties"][name]),
+                    )
+                })
                 .collect(),
         ),
         None => of_answer(content["answer"].as_str().unwrap(), schema),
@@ -111,9 +139,14 @@ fn answer(stream: TcpStream, state: &Mutex<State>) {
         }
         let header = |name: &str| {
             let named = head.iter().filter_map(|line| line.split_once(": "));
-            named.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).next()
+            named
+                .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value.to_owned())
+                .next()
         };
-        let Some(length) = header("content-length").and_then(|length| length.parse().ok()) else { return };
+        let Some(length) = header("content-length").and_then(|length| length.parse().ok()) else {
+            return;
+        };
         let mut body = vec![0; length];
         if reader.read_exact(&mut body).is_err() {
             return;
@@ -127,11 +160,19 @@ fn answer(stream: TcpStream, state: &Mutex<State>) {
             (state.replies.pop_front(), state.wait, state.obeys)
         };
         std::thread::sleep(wait);
-        let content: Value = serde_json::from_str(body["messages"][1]["content"].as_str().unwrap()).unwrap();
-        let text = graded(&content, &body["response_format"]["json_schema"]["schema"], obeys).to_string();
+        let content: Value =
+            serde_json::from_str(body["messages"][1]["content"].as_str().unwrap()).unwrap();
+        let text = graded(
+            &content,
+            &body["response_format"]["json_schema"]["schema"],
+            obeys,
+        )
+        .to_string();
         let said = |text: &str, reason: &str| {
-            let choice = json!({"message": {"role": "assistant", "content": text}, "finish_reason": reason});
-            json!({"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 20}}).to_string()
+            let choice =
+                json!({"message": {"role": "assistant", "content": text}, "finish_reason": reason});
+            json!({"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 20}})
+                .to_string()
         };
         let (status, body) = match reply {
             None => (200, said(&text, "stop")),
@@ -142,6 +183,10 @@ fn answer(stream: TcpStream, state: &Mutex<State>) {
         };
         state.lock().unwrap().now -= 1;
         // The client may have gone.
-        let _ = write!(reader.get_mut(), "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let _ = write!(
+            reader.get_mut(),
+            "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
     }
 }

@@ -13,9 +13,12 @@ type HandComputed = (PolicyLoss, Option<[f32; 2]>, [f32; 2], f64, [f64; 2]);
 fn hand_computed_advantages() {
     use PolicyLoss::{Bnpo, Cispo, Dapo, DrGrpo, Grpo, Gspo};
     let own = [-2.0, -1.0];
-    let over = |ratios: [f64; 2]| [0, 1].map(|token| (f64::from(own[token]) - ratios[token].ln()) as f32);
+    let over =
+        |ratios: [f64; 2]| [0, 1].map(|token| (f64::from(own[token]) - ratios[token].ln()) as f32);
     let (far, near) = (over([1.5, 0.5]), over([1.2, 1.0 / 1.2]));
-    let beside = |sampled: [f32; 2], differences: [f32; 2]| [0, 1].map(|token| sampled[token] + differences[token]);
+    let beside = |sampled: [f32; 2], differences: [f32; 2]| {
+        [0, 1].map(|token| sampled[token] + differences[token])
+    };
     let rows: &[HandComputed] = &[
         // On-policy, teacher - own = 0.5 and -2: A = 0.25 + 0.25 and 0.25 - 1. -(0.5 - 0.75) / 8; weights -A / 8.
         (Grpo, None, [-1.5, -3.0], 0.03125, [-0.0625, 0.09375]),
@@ -31,18 +34,45 @@ fn hand_computed_advantages() {
         // to 0.8 at A < 0: -(1.2 * 0.5 - 0.8 * 0.75) / 8.
         (Grpo, Some(far), beside(far, [0.5, -2.0]), 0.0, [0.0, 0.0]),
         // A = 0.25 - 0.5 and 0.25 + 0.25: no clip: (1.5 * 0.25 - 0.5 * 0.5) / 8.
-        (Grpo, Some(far), beside(far, [-1.0, 0.5]), 0.015625, [0.046875, -0.03125]),
+        (
+            Grpo,
+            Some(far),
+            beside(far, [-1.0, 0.5]),
+            0.015625,
+            [0.046875, -0.03125],
+        ),
         // The sequence's ratio is 1.
-        (Gspo, Some(near), beside(near, [0.5, -2.0]), 0.03125, [-0.0625, 0.09375]),
+        (
+            Gspo,
+            Some(near),
+            beside(near, [0.5, -2.0]),
+            0.03125,
+            [-0.0625, 0.09375],
+        ),
     ];
     for (policy_loss, old, teacher, loss, weights) in rows {
-        let settings = LossSettings { distill_coef: 0.5, ..loss_settings(*policy_loss) };
+        let settings = LossSettings {
+            distill_coef: 0.5,
+            ..loss_settings(*policy_loss)
+        };
         let (old, teacher) = (old.as_ref().map(|old| &old[..]), Some(&teacher[..]));
-        let terms = SequenceTerms { log_probs: &own, old, teacher, advantage: 0.25, ..SequenceTerms::default() };
+        let terms = SequenceTerms {
+            log_probs: &own,
+            old,
+            teacher,
+            advantage: 0.25,
+            ..SequenceTerms::default()
+        };
         let found = sequence_loss(&settings, terms, TOTALS);
-        assert!((found.loss - loss).abs() < 1e-6, "{policy_loss} {teacher:?}: {found:?}, expected {loss}");
+        assert!(
+            (found.loss - loss).abs() < 1e-6,
+            "{policy_loss} {teacher:?}: {found:?}, expected {loss}"
+        );
         let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-6;
-        assert!(found.d_log_probs.iter().zip(weights).all(close), "{policy_loss}: {found:?}, expected {weights:?}");
+        assert!(
+            found.d_log_probs.iter().zip(weights).all(close),
+            "{policy_loss}: {found:?}, expected {weights:?}"
+        );
     }
 }
 
@@ -58,17 +88,34 @@ const TEACHER: [f32; 4] = [-1.0, -4.5, -3.0, -1.25];
 fn weights_are_the_derivative_of_the_loss() {
     for &policy_loss in PolicyLoss::ALL {
         // The mean of GSPO's log-ratios, -0.074, lies within these clips.
-        let settings = LossSettings { distill_coef: 0.5, clip_low: 0.3, clip_high: 0.3, ..loss_settings(policy_loss) };
+        let settings = LossSettings {
+            distill_coef: 0.5,
+            clip_low: 0.3,
+            clip_high: 0.3,
+            ..loss_settings(policy_loss)
+        };
         let is_held = policy_loss == PolicyLoss::Cispo;
         let loss = |moved: &[usize], step: f32| {
             let shift = |mut numbers: [f32; 4], is_moved: bool| {
-                moved.iter().filter(|_| is_moved).for_each(|token| numbers[*token] += step);
+                moved
+                    .iter()
+                    .filter(|_| is_moved)
+                    .for_each(|token| numbers[*token] += step);
                 numbers
             };
-            let (log_probs, old, teacher) = (shift(CURRENT, true), shift(SAMPLED, is_held), shift(TEACHER, is_held));
+            let (log_probs, old, teacher) = (
+                shift(CURRENT, true),
+                shift(SAMPLED, is_held),
+                shift(TEACHER, is_held),
+            );
             let (old, teacher) = (Some(&old[..]), Some(&teacher[..]));
-            let terms =
-                SequenceTerms { log_probs: &log_probs, old, teacher, advantage: 0.75, ..SequenceTerms::default() };
+            let terms = SequenceTerms {
+                log_probs: &log_probs,
+                old,
+                teacher,
+                advantage: 0.75,
+                ..SequenceTerms::default()
+            };
             sequence_loss(&settings, terms, TOTALS)
         };
         let weights = loss(&[], 0.0).d_log_probs;
@@ -78,9 +125,13 @@ fn weights_are_the_derivative_of_the_loss() {
             (0..4).map(|token| vec![token]).collect()
         };
         for moved in moves {
-            let difference = (loss(&moved, STEP).loss - loss(&moved, -STEP).loss) / (2.0 * f64::from(STEP));
+            let difference =
+                (loss(&moved, STEP).loss - loss(&moved, -STEP).loss) / (2.0 * f64::from(STEP));
             let expected: f64 = moved.iter().map(|token| weights[*token]).sum();
-            assert!((difference - expected).abs() < 2e-6, "{policy_loss} {moved:?}: {difference}, weights {weights:?}");
+            assert!(
+                (difference - expected).abs() < 2e-6,
+                "{policy_loss} {moved:?}: {difference}, weights {weights:?}"
+            );
             assert!(expected != 0.0, "{policy_loss} {moved:?}: {weights:?}");
         }
     }

@@ -9,14 +9,17 @@ use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, SequenceTerms, StepOutcome,
-    StepTotals, completion_log_probs, policy_gradient, sequence_loss,
+    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings,
+    SequenceTerms, StepOutcome, StepTotals, completion_log_probs, policy_gradient, sequence_loss,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/policy_losses.json");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/parity/policy_losses.json"
+    );
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -50,12 +53,17 @@ fn losses_and_their_gradients() {
     assert!(cases.len() >= 80, "{} cases", cases.len());
     let (mut low, mut high) = (0, 0);
     for case in cases {
-        let totals = StepTotals { sequences: read(&case["totals"][0]), tokens: read(&case["totals"][1]) };
+        let totals = StepTotals {
+            sequences: read(&case["totals"][0]),
+            tokens: read(&case["totals"][1]),
+        };
         let off_policy = case["settings"]["off_policy"].as_bool().unwrap();
         let mut loss = 0.0;
-        for (sequence, expected) in
-            case["sequences"].as_array().unwrap().iter().zip(read::<Vec<Vec<f64>>>(&case["weights"]))
-        {
+        for (sequence, expected) in case["sequences"].as_array().unwrap().iter().zip(read::<
+            Vec<Vec<f64>>,
+        >(
+            &case["weights"],
+        )) {
             let [log_probs, old, reference] =
                 ["log_probs", "old", "reference"].map(|name| read::<Vec<f32>>(&sequence[name]));
             let terms = SequenceTerms {
@@ -70,7 +78,8 @@ fn losses_and_their_gradients() {
             (low, high) = (low + found.clipped_low, high + found.clipped_high);
             let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-12 + 1e-10 * b.abs();
             assert!(
-                found.d_log_probs.len() == expected.len() && found.d_log_probs.iter().zip(&expected).all(near),
+                found.d_log_probs.len() == expected.len()
+                    && found.d_log_probs.iter().zip(&expected).all(near),
                 "{}: {:?}, expected {expected:?}",
                 case["settings"],
                 found.d_log_probs
@@ -83,7 +92,10 @@ fn losses_and_their_gradients() {
             case["settings"]
         );
     }
-    assert!(low > 20 && high > 20, "clips and caps were active: {low} and {high}");
+    assert!(
+        low > 20 && high > 20,
+        "clips and caps were active: {low} and {high}"
+    );
 }
 
 #[test]
@@ -92,10 +104,19 @@ fn advantages_and_the_share_of_mixed_groups() {
     for group in golden["groups"].as_array().unwrap() {
         let rewards: Vec<f64> = read(&group["rewards"]);
         // `per_part` is of scores: tests/losses/per_part.rs.
-        for &kind in Advantage::ALL.iter().filter(|kind| **kind != Advantage::PerPart) {
-            let (found, expected) = (group_advantages(&rewards, kind), read::<Vec<f64>>(&group[kind.name()]));
+        for &kind in Advantage::ALL
+            .iter()
+            .filter(|kind| **kind != Advantage::PerPart)
+        {
+            let (found, expected) = (
+                group_advantages(&rewards, kind),
+                read::<Vec<f64>>(&group[kind.name()]),
+            );
             assert!(
-                found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-9),
+                found
+                    .iter()
+                    .zip(&expected)
+                    .all(|(a, b)| (a - b).abs() < 1e-9),
                 "{kind} of {rewards:?}: {found:?}, expected {expected:?}"
             );
         }
@@ -107,20 +128,30 @@ fn advantages_and_the_share_of_mixed_groups() {
         tiers: Vec::new(),
     };
     let signal = Signal {
-        groups: read::<Vec<Vec<f64>>>(&golden["sampled"]).into_iter().map(group).collect(),
+        groups: read::<Vec<Vec<f64>>>(&golden["sampled"])
+            .into_iter()
+            .map(group)
+            .collect(),
         ..Signal::default()
     };
-    for (size, expected) in read::<std::collections::BTreeMap<String, f64>>(&golden["informative"]) {
+    for (size, expected) in read::<std::collections::BTreeMap<String, f64>>(&golden["informative"])
+    {
         let size: usize = size.parse().unwrap();
         // A report estimates half the group size that it is told.
-        let settings =
-            SignalSettings { completions_per_prompt: 2 * size, prompt_groups_per_step: 8, max_completion_tokens: 64 };
+        let settings = SignalSettings {
+            completions_per_prompt: 2 * size,
+            prompt_groups_per_step: 8,
+            max_completion_tokens: 64,
+        };
         let found = judge(&signal, &settings)
             .other_group_sizes
             .into_iter()
             .find(|other| other.completions_per_prompt == size)
             .unwrap();
-        assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
+        assert!(
+            (found.informative - expected).abs() < 1e-12,
+            "{found:?}, expected {expected}"
+        );
     }
 }
 
@@ -130,13 +161,27 @@ fn advantages_and_the_share_of_mixed_groups() {
 fn a_sync_interval_of_two_steps() {
     let source = find_model(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parity/tied")).unwrap();
     let weights = Weights::open(&source).unwrap();
-    let decoder =
-        |trainable| Decoder::new(&source.config().unwrap(), &weights, trainable, 0, DType::F32, &Device::Cpu).unwrap();
+    let decoder = |trainable| {
+        Decoder::new(
+            &source.config().unwrap(),
+            &weights,
+            trainable,
+            0,
+            DType::F32,
+            &Device::Cpu,
+        )
+        .unwrap()
+    };
     let threads = ThreadPool::new(1).unwrap();
     for case in golden()["intervals"].as_array().unwrap() {
         let (model, reference) = (decoder(Trainable::Full), decoder(Trainable::Frozen));
         let loss = settings(&case["settings"]);
-        let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 30, recompute: false };
+        let settings = PolicySettings {
+            loss,
+            temperature: 1.0,
+            tokens_per_micro_batch: 30,
+            recompute: false,
+        };
         let mut steps: Vec<Vec<PolicyGroup<'_>>> = case["groups"]
             .as_array()
             .unwrap()
@@ -144,15 +189,20 @@ fn a_sync_interval_of_two_steps() {
             .map(|groups| groups.as_array().unwrap().iter().map(group).collect())
             .collect();
         for groups in &mut steps {
-            let found = completion_log_probs(&reference, Adapters::Off, groups, &settings, &threads).unwrap();
+            let found =
+                completion_log_probs(&reference, Adapters::Off, groups, &settings, &threads)
+                    .unwrap();
             let samples = groups.iter_mut().flat_map(|group| &mut group.samples);
             samples
                 .zip(found.into_iter().flatten())
                 .for_each(|(sample, found)| sample.reference_log_probs = Some(found));
         }
-        let old = completion_log_probs(&model, Adapters::Off, &steps[1], &settings, &threads).unwrap();
+        let old =
+            completion_log_probs(&model, Adapters::Off, &steps[1], &settings, &threads).unwrap();
         let samples = steps[1].iter_mut().flat_map(|group| &mut group.samples);
-        samples.zip(old.into_iter().flatten()).for_each(|(sample, old)| sample.old_log_probs = Some(old.into()));
+        samples
+            .zip(old.into_iter().flatten())
+            .for_each(|(sample, old)| sample.old_log_probs = Some(old.into()));
         let adam = |name: &str| number(&case["adam"][name]);
         let mut optimizer = Optimizer::new(
             OptimizerSettings {
@@ -174,18 +224,31 @@ fn a_sync_interval_of_two_steps() {
                 sequences: samples().count(),
                 tokens: samples().map(|sample| sample.token_ids.len()).sum(),
             };
-            let (gradients, statistics) = policy_gradient(&model, groups, totals, &settings, &threads).unwrap();
-            let StepOutcome::Updated { grad_norm, .. } = optimizer.apply(model.parameters(), &gradients).unwrap()
+            let (gradients, statistics) =
+                policy_gradient(&model, groups, totals, &settings, &threads).unwrap();
+            let StepOutcome::Updated { grad_norm, .. } =
+                optimizer.apply(model.parameters(), &gradients).unwrap()
             else {
                 panic!("{case}")
             };
             let (loss, norm) = (number(&expected["loss"]), number(&expected["grad_norm"]));
             let name = &case["settings"]["policy_loss"];
-            assert!((statistics.loss - loss).abs() < 2e-5, "{name}: loss {}, expected {loss}", statistics.loss);
-            assert!((grad_norm / norm - 1.0).abs() < 1e-4, "{name}: norm {grad_norm}, expected {norm}");
-            assert_eq!(statistics.kl.is_some(), samples().all(|sample| sample.reference_log_probs.is_some()));
+            assert!(
+                (statistics.loss - loss).abs() < 2e-5,
+                "{name}: loss {}, expected {loss}",
+                statistics.loss
+            );
+            assert!(
+                (grad_norm / norm - 1.0).abs() < 1e-4,
+                "{name}: norm {grad_norm}, expected {norm}"
+            );
+            assert_eq!(
+                statistics.kl.is_some(),
+                samples().all(|sample| sample.reference_log_probs.is_some())
+            );
         }
-        let named: std::collections::HashMap<_, _> = model.parameters().named().unwrap().into_iter().collect();
+        let named: std::collections::HashMap<_, _> =
+            model.parameters().named().unwrap().into_iter().collect();
         for (name, expected) in case["after"].as_object().unwrap() {
             let mut found = named[name].clone();
             if found.rank() == 2 {
@@ -199,13 +262,20 @@ fn a_sync_interval_of_two_steps() {
                 .map(|(a, b)| (a - b).abs())
                 .fold(0.0, f32::max);
             // Two updates of 3e-3 each moved them.
-            assert!(worst < 2e-5, "{} {name}: off by {worst}", case["settings"]["policy_loss"]);
+            assert!(
+                worst < 2e-5,
+                "{} {name}: off by {worst}",
+                case["settings"]["policy_loss"]
+            );
         }
     }
 }
 
 fn group(group: &Value) -> PolicyGroup<'static> {
-    let advantages = group_advantages(&read::<Vec<f64>>(&group["rewards"]), Advantage::Standardized);
+    let advantages = group_advantages(
+        &read::<Vec<f64>>(&group["rewards"]),
+        Advantage::Standardized,
+    );
     let sample = |(token_ids, advantage): (Vec<u32>, f64)| PolicySample {
         follows: None,
         forced: 0..0,
@@ -221,6 +291,10 @@ fn group(group: &Value) -> PolicyGroup<'static> {
     PolicyGroup {
         prompt: read::<Vec<u32>>(&group["prompt"]).into(),
         teacher_prompt: None,
-        samples: completions.into_iter().zip(advantages).map(sample).collect(),
+        samples: completions
+            .into_iter()
+            .zip(advantages)
+            .map(sample)
+            .collect(),
     }
 }

@@ -29,7 +29,10 @@ const CASES: [&str; 12] = [
 ];
 
 fn golden_value(name: &str) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(golden_folder().join(name).join("golden.json")).unwrap()).unwrap()
+    serde_json::from_str(
+        &std::fs::read_to_string(golden_folder().join(name).join("golden.json")).unwrap(),
+    )
+    .unwrap()
 }
 
 pub(super) fn base_of(name: &str) -> PathBuf {
@@ -40,9 +43,18 @@ fn adapted(base: &Path, adapter: &Path) -> Result<Decoder, String> {
     let source = find_model(base.to_str().unwrap()).unwrap();
     let weights = Weights::open(&source).unwrap();
     let adapter = PeftAdapter::read(adapter).map_err(|error| error.to_string())?;
-    let model =
-        Decoder::new(&source.config().unwrap(), &weights, adapter.trainable(), 5, DType::F32, &Device::Cpu).unwrap();
-    adapter.apply(model.parameters()).map_err(|error| error.to_string())?;
+    let model = Decoder::new(
+        &source.config().unwrap(),
+        &weights,
+        adapter.trainable(),
+        5,
+        DType::F32,
+        &Device::Cpu,
+    )
+    .unwrap();
+    adapter
+        .apply(model.parameters())
+        .map_err(|error| error.to_string())?;
     Ok(model)
 }
 
@@ -59,11 +71,31 @@ fn logits_equal_those_of_peft() {
         let base = Golden::read(base_of(name).file_name().unwrap().to_str().unwrap());
         let model = adapted(&base.folder(), &golden.folder()).unwrap();
         let merged = Weights::from_tensors(model.merged().unwrap(), name);
-        let merged = Decoder::new(model.config(), &merged, Trainable::Frozen, 0, DType::F32, &Device::Cpu).unwrap();
+        let merged = Decoder::new(
+            model.config(),
+            &merged,
+            Trainable::Frozen,
+            0,
+            DType::F32,
+            &Device::Cpu,
+        )
+        .unwrap();
         for (index, sequence) in golden.token_ids.iter().enumerate() {
-            assert_close(&format!("{name}, on"), &alone(&model, sequence, Adapters::On), &golden.logits[index]);
-            assert_close(&format!("{name}, off"), &alone(&model, sequence, Adapters::Off), &base.logits[index]);
-            assert_close(&format!("{name}, merged"), &alone(&merged, sequence, Adapters::On), &golden.logits[index]);
+            assert_close(
+                &format!("{name}, on"),
+                &alone(&model, sequence, Adapters::On),
+                &golden.logits[index],
+            );
+            assert_close(
+                &format!("{name}, off"),
+                &alone(&model, sequence, Adapters::Off),
+                &base.logits[index],
+            );
+            assert_close(
+                &format!("{name}, merged"),
+                &alone(&merged, sequence, Adapters::On),
+                &golden.logits[index],
+            );
         }
     }
 }
@@ -75,8 +107,17 @@ fn merged_matrices_are_those_of_peft() {
         let merged: BTreeMap<String, Tensor> = model.merged().unwrap().into_iter().collect();
         let golden = golden_value(name);
         for (tensor, sums) in golden["merged"].as_object().unwrap() {
-            let numbers = merged[tensor].flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
-            let found = [numbers.iter().sum::<f64>(), numbers.iter().map(|number| number.abs()).sum()];
+            let numbers = merged[tensor]
+                .flatten_all()
+                .unwrap()
+                .to_dtype(DType::F64)
+                .unwrap()
+                .to_vec1::<f64>()
+                .unwrap();
+            let found = [
+                numbers.iter().sum::<f64>(),
+                numbers.iter().map(|number| number.abs()).sum(),
+            ];
             for (found, expected) in found.into_iter().zip(sums.as_array().unwrap()) {
                 assert!(
                     (found - expected.as_f64().unwrap()).abs() < 1e-4,
@@ -89,16 +130,28 @@ fn merged_matrices_are_those_of_peft() {
 
 #[test]
 fn gradients_of_adapters_of_experts_are_those_of_autograd() {
-    for name in CASES.into_iter().filter(|name| golden_value(name)["gradient"].is_object()) {
-        let (golden, model) = (golden_value(name), adapted(&base_of(name), &golden_folder().join(name)).unwrap());
+    for name in CASES
+        .into_iter()
+        .filter(|name| golden_value(name)["gradient"].is_object())
+    {
+        let (golden, model) = (
+            golden_value(name),
+            adapted(&base_of(name), &golden_folder().join(name)).unwrap(),
+        );
         let expected = golden["gradient"].as_object().unwrap();
         let sequence = Golden::read(name).token_ids.pop().unwrap();
         let mut compared = Cell::new(0);
         assert_gradients(name, &model, &sequence, |slot| {
             // Beside downs without adapters PEFT has one wrapper, and no gradient of what it lacks.
             let is_lone = name == "peft-gate-up-experts";
-            let of_peft = if is_lone { slot.replace(".base_layer.", ".") } else { slot.to_owned() };
-            let own = expected.get(&of_peft).filter(|_| !is_lone || of_peft != slot);
+            let of_peft = if is_lone {
+                slot.replace(".base_layer.", ".")
+            } else {
+                slot.to_owned()
+            };
+            let own = expected
+                .get(&of_peft)
+                .filter(|_| !is_lone || of_peft != slot);
             compared.set(compared.get() + usize::from(own.is_some()));
             own.cloned()
         });
@@ -110,18 +163,34 @@ fn gradients_of_adapters_of_experts_are_those_of_autograd() {
 /// Names and shapes in a safetensors file.
 fn shapes(path: &Path) -> BTreeMap<String, Vec<u64>> {
     let source = ModelSource::at("adapter", path);
-    source.tensors("adapter_model.safetensors").unwrap().into_iter().map(|entry| (entry.name, entry.shape)).collect()
+    source
+        .tensors("adapter_model.safetensors")
+        .unwrap()
+        .into_iter()
+        .map(|entry| (entry.name, entry.shape))
+        .collect()
 }
 
 #[test]
 fn an_export_has_the_names_and_shapes_of_peft() {
     let work = tempfile::tempdir().unwrap();
-    let beside = ["peft-fused-experts-gpt_oss", "peft-fused-experts-shared", "peft-gemma4"];
-    let others = ["peft-all-linear", "peft-rslora", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert"];
+    let beside = [
+        "peft-fused-experts-gpt_oss",
+        "peft-fused-experts-shared",
+        "peft-gemma4",
+    ];
+    let others = [
+        "peft-all-linear",
+        "peft-rslora",
+        "peft-gated-delta",
+        "peft-gpt_oss",
+        "peft-shared-expert",
+    ];
     for name in others.into_iter().chain(beside) {
         let folder = golden_folder().join(name);
         let model = adapted(&base_of(name), &folder).unwrap();
-        let Trainable::Lora { rank, alpha, .. } = PeftAdapter::read(&folder).unwrap().trainable() else {
+        let Trainable::Lora { rank, alpha, .. } = PeftAdapter::read(&folder).unwrap().trainable()
+        else {
             panic!("{name} is an adapter")
         };
         let out = work.path().join(name);
@@ -134,44 +203,78 @@ fn an_export_has_the_names_and_shapes_of_peft() {
         let parameters = |folder: &Path| {
             let text = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap();
             let config: Value = serde_json::from_str(&text).unwrap();
-            let names = config["target_parameters"].as_array().cloned().unwrap_or_default();
-            names.into_iter().map(|name| name.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+            let names = config["target_parameters"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            names
+                .into_iter()
+                .map(|name| name.as_str().unwrap().to_owned())
+                .collect::<BTreeSet<_>>()
         };
         assert_eq!(parameters(&out), parameters(&folder), "{name}");
     }
 }
 
 /// Writes a copy of an adapter whose tensors and configuration went through `change`.
-fn changed(work: &Path, name: &str, change: impl FnOnce(&mut BTreeMap<String, Tensor>, &mut Value)) -> PathBuf {
+fn changed(
+    work: &Path,
+    name: &str,
+    change: impl FnOnce(&mut BTreeMap<String, Tensor>, &mut Value),
+) -> PathBuf {
     let folder = golden_folder().join(name);
     let text = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();
-    let loaded = candle_core::safetensors::load(folder.join("adapter_model.safetensors"), &Device::Cpu).unwrap();
+    let loaded =
+        candle_core::safetensors::load(folder.join("adapter_model.safetensors"), &Device::Cpu)
+            .unwrap();
     let mut tensors: BTreeMap<String, Tensor> = loaded.into_iter().collect();
     change(&mut tensors, &mut config);
     let out = work.join("adapter");
     std::fs::create_dir_all(&out).unwrap();
     std::fs::write(out.join("adapter_config.json"), config.to_string()).unwrap();
-    candle_core::safetensors::save(&tensors.into_iter().collect(), out.join("adapter_model.safetensors")).unwrap();
+    candle_core::safetensors::save(
+        &tensors.into_iter().collect(),
+        out.join("adapter_model.safetensors"),
+    )
+    .unwrap();
     out
 }
 
 #[test]
 fn other_spellings_of_the_names_read_the_same() {
     let name = "peft-subset";
-    let expected =
-        adapted(&base_of(name), &golden_folder().join(name)).unwrap().parameters().flat().to_vec1::<f32>().unwrap();
+    let expected = adapted(&base_of(name), &golden_folder().join(name))
+        .unwrap()
+        .parameters()
+        .flat()
+        .to_vec1::<f32>()
+        .unwrap();
     let spellings: [fn(&str) -> String; 3] = [
         |name| name.replace("base_model.model.", ""),
         |name| name.replace(".weight", ".default.weight"),
-        |name| name.replace("base_model.model.", "").replace(".weight", ".policy.weight"),
+        |name| {
+            name.replace("base_model.model.", "")
+                .replace(".weight", ".policy.weight")
+        },
     ];
     for spelling in spellings {
         let work = tempfile::tempdir().unwrap();
         let folder = changed(work.path(), name, |tensors, _| {
-            *tensors = std::mem::take(tensors).into_iter().map(|(name, tensor)| (spelling(&name), tensor)).collect();
+            *tensors = std::mem::take(tensors)
+                .into_iter()
+                .map(|(name, tensor)| (spelling(&name), tensor))
+                .collect();
         });
-        assert_eq!(adapted(&base_of(name), &folder).unwrap().parameters().flat().to_vec1::<f32>().unwrap(), expected);
+        assert_eq!(
+            adapted(&base_of(name), &folder)
+                .unwrap()
+                .parameters()
+                .flat()
+                .to_vec1::<f32>()
+                .unwrap(),
+            expected
+        );
     }
 }
 
@@ -188,31 +291,54 @@ fn an_adapter_that_does_not_fit_is_refused_with_its_file() {
         }
     };
     let zeros = |shape: (usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-    check(&["adapter_model.safetensors", query, "incomplete"], &|tensors, _| drop(tensors.remove(query)));
-    check(&[query, "[32, 5]", "`r` = 3", "different adapters"], &|tensors, _| {
-        drop(tensors.insert(query.to_owned(), zeros((32, 5))))
-    });
-    check(&[query, "[48, 3]", "[32, 3]", "another base model"], &|tensors, _| {
-        drop(tensors.insert(query.to_owned(), zeros((48, 3))))
-    });
-    check(&["layers.9", "does not exist in this model"], &|tensors, _| {
-        drop(tensors.insert(query.replace("layers.1", "layers.9"), zeros((32, 3))))
-    });
+    check(
+        &["adapter_model.safetensors", query, "incomplete"],
+        &|tensors, _| drop(tensors.remove(query)),
+    );
+    check(
+        &[query, "[32, 5]", "`r` = 3", "different adapters"],
+        &|tensors, _| drop(tensors.insert(query.to_owned(), zeros((32, 5)))),
+    );
+    check(
+        &[query, "[48, 3]", "[32, 3]", "another base model"],
+        &|tensors, _| drop(tensors.insert(query.to_owned(), zeros((48, 3)))),
+    );
+    check(
+        &["layers.9", "does not exist in this model"],
+        &|tensors, _| drop(tensors.insert(query.replace("layers.1", "layers.9"), zeros((32, 3)))),
+    );
     check(&["lm_head.weight", "not a LoRA matrix"], &|tensors, _| {
         drop(tensors.insert("base_model.model.lm_head.weight".to_owned(), zeros((4, 4))));
     });
-    check(&["adapter_config.json", "`target_parameters` has \"mlp.gate.weight\", only"], &|_, config| {
-        config["target_parameters"] = serde_json::json!(["mlp.experts.down_proj", "mlp.gate.weight"]);
-    });
-    check(&["adapter_config.json", "`use_dora` = true"], &|_, config| config["use_dora"] = true.into());
-    let absent = PeftAdapter::read(Path::new("/nonexistent")).unwrap_err().to_string();
+    check(
+        &[
+            "adapter_config.json",
+            "`target_parameters` has \"mlp.gate.weight\", only",
+        ],
+        &|_, config| {
+            config["target_parameters"] =
+                serde_json::json!(["mlp.experts.down_proj", "mlp.gate.weight"]);
+        },
+    );
+    check(
+        &["adapter_config.json", "`use_dora` = true"],
+        &|_, config| config["use_dora"] = true.into(),
+    );
+    let absent = PeftAdapter::read(Path::new("/nonexistent"))
+        .unwrap_err()
+        .to_string();
     assert!(
-        absent.contains("/nonexistent/adapter_config.json") && absent.contains("contains adapter_config.json"),
+        absent.contains("/nonexistent/adapter_config.json")
+            && absent.contains("contains adapter_config.json"),
         "{absent}"
     );
     let work = tempfile::tempdir().unwrap();
     let folder = changed(work.path(), name, |_, _| {});
     let file = folder.join("adapter_model.safetensors");
     std::fs::write(&file, &std::fs::read(&file).unwrap()[..300]).unwrap();
-    assert!(adapted(&base_of(name), &folder).unwrap_err().contains("copy the file again"));
+    assert!(
+        adapted(&base_of(name), &folder)
+            .unwrap_err()
+            .contains("copy the file again")
+    );
 }

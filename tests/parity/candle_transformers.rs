@@ -14,14 +14,28 @@ fn log_probs_equal_those_of_candle_transformers() {
     let run_folders = RunFolders::discover(None, std::path::Path::new("/"));
     for golden in checkpoints() {
         let model = OpenModel::find(golden.folder().to_str().unwrap(), &run_folders).unwrap();
-        for sequence in golden.token_ids.iter().filter(|sequence| sequence.len() > 1) {
-            let Some(found) = parity_with_candle(&model, sequence, &Engine::cpu()).unwrap() else { continue };
+        for sequence in golden
+            .token_ids
+            .iter()
+            .filter(|sequence| sequence.len() > 1)
+        {
+            let Some(found) = parity_with_candle(&model, sequence, &Engine::cpu()).unwrap() else {
+                continue;
+            };
             assert_eq!(found.tokens, sequence.len() - 1);
-            assert!(found.max_difference < f64::from(TOLERANCE) && found.holds(), "{}: {found:?}", golden.name);
+            assert!(
+                found.max_difference < f64::from(TOLERANCE) && found.holds(),
+                "{}: {found:?}",
+                golden.name
+            );
             compared.push(model.config.architecture);
         }
     }
-    for family in [Architecture::Qwen3, Architecture::Qwen2, Architecture::Llama] {
+    for family in [
+        Architecture::Qwen3,
+        Architecture::Qwen2,
+        Architecture::Llama,
+    ] {
         assert!(compared.contains(&family), "{family:?} was not compared");
     }
 }

@@ -51,15 +51,27 @@ impl Golden {
     fn trainable(&self, trainable: Trainable) -> Decoder {
         let source = find_model(self.folder().to_str().unwrap()).unwrap();
         let weights = Weights::open(&source).unwrap();
-        Decoder::new(&source.config().unwrap(), &weights, trainable, 0, DType::F32, &Device::Cpu).unwrap()
+        Decoder::new(
+            &source.config().unwrap(),
+            &weights,
+            trainable,
+            0,
+            DType::F32,
+            &Device::Cpu,
+        )
+        .unwrap()
     }
 }
 
 /// Every folder that holds a whole checkpoint with its golden numbers.
 pub(super) fn checkpoints() -> Vec<Golden> {
-    let entries = std::fs::read_dir(golden_folder()).unwrap().map(|entry| entry.unwrap());
+    let entries = std::fs::read_dir(golden_folder())
+        .unwrap()
+        .map(|entry| entry.unwrap());
     let mut names: Vec<String> = entries
-        .filter(|entry| entry.path().join("golden.json").is_file() && entry.path().join("config.json").is_file())
+        .filter(|entry| {
+            entry.path().join("golden.json").is_file() && entry.path().join("config.json").is_file()
+        })
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     names.sort();
@@ -68,7 +80,9 @@ pub(super) fn checkpoints() -> Vec<Golden> {
 
 /// Logits [rows, vocabulary] of a batch.
 pub(super) fn logits(model: &Decoder, batch: &PackedBatch, adapters: Adapters) -> Tensor {
-    model.logits(&model.forward(batch, adapters).unwrap()).unwrap()
+    model
+        .logits(&model.forward(batch, adapters).unwrap())
+        .unwrap()
 }
 
 pub(super) fn assert_close(name: &str, ours: &[Vec<f32>], expected: &[Vec<f32>]) {
@@ -77,7 +91,10 @@ pub(super) fn assert_close(name: &str, ours: &[Vec<f32>], expected: &[Vec<f32>])
         assert_eq!(ours.len(), expected.len(), "{name}: vocabulary");
         for (token, (ours, expected)) in ours.iter().zip(expected).enumerate() {
             let near = (ours - expected).abs() < TOLERANCE;
-            assert!(near, "{name}, position {position}, token {token}: {ours} here, {expected} in transformers");
+            assert!(
+                near,
+                "{name}, position {position}, token {token}: {ours} here, {expected} in transformers"
+            );
         }
     }
 }
@@ -97,7 +114,11 @@ fn logits_equal_those_of_transformers() {
             let mut batch = PackedBatch::default();
             batch.push_prompt(sequence);
             let name = format!("{}, {} tokens", golden.name, sequence.len());
-            assert_close(&name, &logits(&model, &batch, Adapters::On).to_vec2().unwrap(), expected);
+            assert_close(
+                &name,
+                &logits(&model, &batch, Adapters::On).to_vec2().unwrap(),
+                expected,
+            );
         }
     }
 }
@@ -113,11 +134,22 @@ fn packed_sequences_do_not_see_each_other() {
                 order.reverse();
             }
             let mut batch = PackedBatch::default();
-            let places: Vec<_> = order.iter().map(|&index| batch.push_prompt(&golden.token_ids[index])).collect();
+            let places: Vec<_> = order
+                .iter()
+                .map(|&index| batch.push_prompt(&golden.token_ids[index]))
+                .collect();
             let all = logits(&model, &batch, Adapters::On);
             for (place, &index) in places.iter().zip(&order) {
-                let own = all.narrow(0, place.start, place.length).unwrap().to_vec2().unwrap();
-                assert_close(&format!("{}, packed, sequence {index}", golden.name), &own, &golden.logits[index]);
+                let own = all
+                    .narrow(0, place.start, place.length)
+                    .unwrap()
+                    .to_vec2()
+                    .unwrap();
+                assert_close(
+                    &format!("{}, packed, sequence {index}", golden.name),
+                    &own,
+                    &golden.logits[index],
+                );
             }
         }
     }
@@ -127,25 +159,53 @@ fn packed_sequences_do_not_see_each_other() {
 fn a_completion_that_shares_its_prompt_sees_it_whole() {
     for golden in checkpoints() {
         let model = golden.decoder();
-        let (sequence, expected) = (golden.token_ids.last().unwrap(), golden.logits.last().unwrap());
+        let (sequence, expected) = (
+            golden.token_ids.last().unwrap(),
+            golden.logits.last().unwrap(),
+        );
         for prompt_length in [1, 7, sequence.len() - 1] {
             let mut batch = PackedBatch::default();
             let prompt = batch.push_prompt(&sequence[..prompt_length]);
             batch.push_completion(prompt, &[5, 6, 7]);
             let completion = batch.push_completion(prompt, &sequence[prompt_length..]);
-            let rows = Tensor::from_slice(&completion.rows, completion.rows.len(), &Device::Cpu).unwrap();
-            let own = logits(&model, &batch, Adapters::On).index_select(&rows, 0).unwrap().to_vec2().unwrap();
+            let rows =
+                Tensor::from_slice(&completion.rows, completion.rows.len(), &Device::Cpu).unwrap();
+            let own = logits(&model, &batch, Adapters::On)
+                .index_select(&rows, 0)
+                .unwrap()
+                .to_vec2()
+                .unwrap();
             let name = format!("{}, completion after {prompt_length} tokens", golden.name);
-            assert_close(&name, &own, &expected[prompt_length - 1..expected.len() - 1]);
+            assert_close(
+                &name,
+                &own,
+                &expected[prompt_length - 1..expected.len() - 1],
+            );
         }
     }
 }
 
-fn decode(model: &Decoder, prompt: &[u32], temperature: f64, tokens: usize, samples: usize) -> Vec<Completion> {
+fn decode(
+    model: &Decoder,
+    prompt: &[u32],
+    temperature: f64,
+    tokens: usize,
+    samples: usize,
+) -> Vec<Completion> {
     let sampling = Sampling::plain(temperature, tokens, 7);
     let request = Request::new(prompt.to_vec(), 0, 0, samples);
     let (memory, threads) = (RolloutMemory::default(), ThreadPool::new(1).unwrap());
-    generate(model, Adapters::On, &[request], &sampling, &memory, &threads).unwrap().completions.remove(0)
+    generate(
+        model,
+        Adapters::On,
+        &[request],
+        &sampling,
+        &memory,
+        &threads,
+    )
+    .unwrap()
+    .completions
+    .remove(0)
 }
 
 #[test]
@@ -168,11 +228,19 @@ fn greedy_decoding_equals_that_of_transformers() {
 
 #[test]
 fn gradients_are_those_of_transformers() {
-    let with_gradient: Vec<Golden> = checkpoints().into_iter().filter(|golden| golden.gradient.is_object()).collect();
+    let with_gradient: Vec<Golden> = checkpoints()
+        .into_iter()
+        .filter(|golden| golden.gradient.is_object())
+        .collect();
     assert_eq!(with_gradient.len(), 13);
     for golden in with_gradient {
-        let (model, sequence) = (golden.trainable(Trainable::Full), golden.token_ids.last().unwrap());
-        assert_gradients(&golden.name, &model, sequence, |slot| Some(golden.gradient[slot].clone()));
+        let (model, sequence) = (
+            golden.trainable(Trainable::Full),
+            golden.token_ids.last().unwrap(),
+        );
+        assert_gradients(&golden.name, &model, sequence, |slot| {
+            Some(golden.gradient[slot].clone())
+        });
     }
 }
 
@@ -183,22 +251,50 @@ pub(super) fn assert_gradients(
     sequence: &[u32],
     expected: impl Fn(&str) -> Option<Value>,
 ) {
-    let example = Example { prompt: sequence[..1].to_vec(), completion: sequence[1..].to_vec(), ..Example::default() };
+    let example = Example {
+        prompt: sequence[..1].to_vec(),
+        completion: sequence[1..].to_vec(),
+        ..Example::default()
+    };
     for recompute in [false, true] {
-        let settings = SupervisedSettings { loss_tokens: sequence.len() - 1, tokens_per_micro_batch: 1000, recompute };
+        let settings = SupervisedSettings {
+            loss_tokens: sequence.len() - 1,
+            tokens_per_micro_batch: 1000,
+            recompute,
+        };
         let threads = ThreadPool::new(1).unwrap();
-        let gradients = supervised_gradient(model, std::slice::from_ref(&example), settings, &threads).unwrap().0;
+        let gradients =
+            supervised_gradient(model, std::slice::from_ref(&example), settings, &threads)
+                .unwrap()
+                .0;
         let flat: Vec<f32> = gradients.flat().to_vec1().unwrap();
         for slot in model.parameters().slots() {
-            let Some(expected) = expected(&slot.name) else { continue };
+            let Some(expected) = expected(&slot.name) else {
+                continue;
+            };
             let (norm, sum) = (expected[0].as_f64().unwrap(), expected[1].as_f64().unwrap());
             let numbers = flat[slot.range()].iter().map(|&number| f64::from(number));
-            let found = numbers.clone().map(|number| number * number).sum::<f64>().sqrt();
-            let weighted: f64 = numbers.enumerate().map(|(i, number)| number * ((i * 7 % 11) as f64 - 5.0)).sum();
+            let found = numbers
+                .clone()
+                .map(|number| number * number)
+                .sum::<f64>()
+                .sqrt();
+            let weighted: f64 = numbers
+                .enumerate()
+                .map(|(i, number)| number * ((i * 7 % 11) as f64 - 5.0))
+                .sum();
             // The sum is that of numbers of both signs: compared by the size of what is summed.
             let size = norm * 5.0 * (slot.range().len() as f64).sqrt();
-            assert!((found - norm).abs() <= 1e-4 * norm, "{name}, {}: {found}, {norm}", slot.name);
-            assert!((weighted - sum).abs() <= 1e-4 * size, "{name}, {}: {weighted}, {sum}", slot.name);
+            assert!(
+                (found - norm).abs() <= 1e-4 * norm,
+                "{name}, {}: {found}, {norm}",
+                slot.name
+            );
+            assert!(
+                (weighted - sum).abs() <= 1e-4 * size,
+                "{name}, {}: {weighted}, {sum}",
+                slot.name
+            );
         }
     }
 }

@@ -29,23 +29,32 @@ fn every_architecture_comes_back_bit_for_bit() {
     let sequence = [5, 30, 17, 9, 60, 2];
     for golden in written_as_gguf() {
         let folder = work.path().join(&golden.name);
-        let (file, out) =
-            (work.path().join(format!("{}.gguf", golden.name)), work.path().join("out").join(&golden.name));
+        let (file, out) = (
+            work.path().join(format!("{}.gguf", golden.name)),
+            work.path().join("out").join(&golden.name),
+        );
         with_tokenizer(&golden, &folder);
         export(text(&folder), "f32", &file);
         let imported = import(&file, &out);
-        let scaling = find_model(text(&folder)).unwrap().config().unwrap().rope_scaling;
+        let scaling = find_model(text(&folder))
+            .unwrap()
+            .config()
+            .unwrap()
+            .rope_scaling;
         if matches!(scaling, RopeScaling::Llama3 { .. }) {
             // Only those of published models are known by their divisors.
             assert!(
-                imported.unwrap_err().contains("`rope_freqs.weight` is no scaling of Llama 3.1"),
+                imported
+                    .unwrap_err()
+                    .contains("`rope_freqs.weight` is no scaling of Llama 3.1"),
                 "{}",
                 golden.name
             );
             continue;
         }
         imported.unwrap();
-        let [expected, found] = [&folder, &out].map(|folder| printed_log_probs(&[text(folder)], &sequence));
+        let [expected, found] =
+            [&folder, &out].map(|folder| printed_log_probs(&[text(folder)], &sequence));
         assert_eq!(expected, found, "{}", golden.name);
     }
 }
@@ -75,21 +84,46 @@ fn gemma_3_comes_back() {
     let folder = super::golden_folder().join("gemma3-linear-untied");
     let tensors = safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
     let written = tensors.iter().map(|(name, tensor)| {
-        let name = NAMES.iter().fold(name.clone(), |name, (from, to)| name.replace(from, to));
+        let name = NAMES
+            .iter()
+            .fold(name.clone(), |name, (from, to)| name.replace(from, to));
         let offset = if name.contains("norm") { 1.0 } else { 0.0 };
-        (name, QTensor::quantize(&(tensor + offset).unwrap(), GgmlDType::F32).unwrap())
+        (
+            name,
+            QTensor::quantize(&(tensor + offset).unwrap(), GgmlDType::F32).unwrap(),
+        )
     });
     let written: Vec<(String, QTensor)> = written.collect();
 
-    let special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"].map(|text| (text, 0.0, 3));
-    let pieces = [("\n", 0.0, 4), ("ab", -1.0, 1), ("bc", -2.0, 1), ("▁", -3.0, 1), ("a", -4.0, 1), ("b", -5.0, 1)];
-    let bytes: Vec<String> = [b'c', 0xc3, 0xbc].iter().map(|byte| format!("<0x{byte:02X}>")).collect();
+    let special = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<start_of_turn>",
+        "<end_of_turn>",
+    ]
+    .map(|text| (text, 0.0, 3));
+    let pieces = [
+        ("\n", 0.0, 4),
+        ("ab", -1.0, 1),
+        ("bc", -2.0, 1),
+        ("▁", -3.0, 1),
+        ("a", -4.0, 1),
+        ("b", -5.0, 1),
+    ];
+    let bytes: Vec<String> = [b'c', 0xc3, 0xbc]
+        .iter()
+        .map(|byte| format!("<0x{byte:02X}>"))
+        .collect();
     let bytes = bytes.iter().map(|text| (text.as_str(), 0.0, 6));
-    let mut tokens: Vec<(&str, f32, i32)> = special.into_iter().chain(pieces).chain(bytes).collect();
+    let mut tokens: Vec<(&str, f32, i32)> =
+        special.into_iter().chain(pieces).chain(bytes).collect();
     let known = tokens.len();
     let unused: Vec<String> = (known..128).map(|id| format!("<unused{id}>")).collect();
     tokens.extend(unused.iter().map(|text| (text.as_str(), -1000.0, 5)));
-    let array = |of: &dyn Fn(&(&str, f32, i32)) -> Value| Value::Array(tokens.iter().map(of).collect());
+    let array =
+        |of: &dyn Fn(&(&str, f32, i32)) -> Value| Value::Array(tokens.iter().map(of).collect());
     let (count, text) = (Value::U32, |text: &str| Value::String(text.to_owned()));
     let metadata = [
         ("general.architecture", text("gemma3")),
@@ -110,7 +144,10 @@ fn gemma_3_comes_back() {
         ("tokenizer.ggml.model", text("llama")),
         ("tokenizer.ggml.tokens", array(&|token| text(token.0))),
         ("tokenizer.ggml.scores", array(&|token| Value::F32(token.1))),
-        ("tokenizer.ggml.token_type", array(&|token| Value::I32(token.2))),
+        (
+            "tokenizer.ggml.token_type",
+            array(&|token| Value::I32(token.2)),
+        ),
         ("tokenizer.ggml.add_space_prefix", Value::Bool(false)),
         ("tokenizer.ggml.bos_token_id", count(2)),
         ("tokenizer.ggml.eos_token_id", count(1)),
@@ -119,36 +156,88 @@ fn gemma_3_comes_back() {
     let work = tempfile::tempdir().unwrap();
     let write_with = |name: &str, extra: &[(&str, Value)]| {
         let path = work.path().join(format!("{name}.gguf"));
-        let metadata: Vec<(&str, &Value)> = metadata.iter().chain(extra).map(|(key, value)| (*key, value)).collect();
-        let tensors: Vec<(&str, &QTensor)> = written.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        write(&mut std::fs::File::create(&path).unwrap(), &metadata, &tensors).unwrap();
+        let metadata: Vec<(&str, &Value)> = metadata
+            .iter()
+            .chain(extra)
+            .map(|(key, value)| (*key, value))
+            .collect();
+        let tensors: Vec<(&str, &QTensor)> = written
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor))
+            .collect();
+        write(
+            &mut std::fs::File::create(&path).unwrap(),
+            &metadata,
+            &tensors,
+        )
+        .unwrap();
         path
     };
     let out = work.path().join("out");
     import(&write_with("gemma", &[]), &out).unwrap();
     let sequence = [5, 30, 17, 9, 60, 2, 101, 77];
-    let [expected, found] = [&folder, &out].map(|folder| printed_log_probs(&[path_text(folder)], &sequence));
-    assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() < 2e-5), "{expected:?} {found:?}");
+    let [expected, found] =
+        [&folder, &out].map(|folder| printed_log_probs(&[path_text(folder)], &sequence));
+    assert!(
+        expected
+            .iter()
+            .zip(&found)
+            .all(|(a, b)| (a - b).abs() < 2e-5),
+        "{expected:?} {found:?}"
+    );
 
     let tokenizer = Tokenizer::load(&find_model(path_text(&out)).unwrap()).unwrap();
     // Merges in the order of their scores, bytes of what is no piece, spaces as they are.
-    assert_eq!(tokenizer.encode("abc a\nü").unwrap(), [7, 12, 9, 10, 6, 13, 14]);
-    let messages = [Message::new("system", "a"), Message::new("user", " b "), Message::new("assistant", "ab")];
-    let rendered = tokenizer.render(&messages, None, &Thinking::On.into()).unwrap();
-    let expected =
-        "<bos><start_of_turn>user\na\n\nb<end_of_turn>\n<start_of_turn>model\nab<end_of_turn>\n<start_of_turn>model\n";
+    assert_eq!(
+        tokenizer.encode("abc a\nü").unwrap(),
+        [7, 12, 9, 10, 6, 13, 14]
+    );
+    let messages = [
+        Message::new("system", "a"),
+        Message::new("user", " b "),
+        Message::new("assistant", "ab"),
+    ];
+    let rendered = tokenizer
+        .render(&messages, None, &Thinking::On.into())
+        .unwrap();
+    let expected = "<bos><start_of_turn>user\na\n\nb<end_of_turn>\n<start_of_turn>model\nab<end_of_turn>\n<start_of_turn>model\n";
     assert_eq!(rendered, expected);
-    assert_eq!((tokenizer.stop_ids(), tokenizer.turn_end_id()), (&[1, 5][..], Some(5)));
+    assert_eq!(
+        (tokenizer.stop_ids(), tokenizer.turn_end_id()),
+        (&[1, 5][..], Some(5))
+    );
     assert!(
-        tokenizer.render(&messages[2..], None, &Thinking::On.into()).unwrap_err().to_string().contains("alternate")
+        tokenizer
+            .render(&messages[2..], None, &Thinking::On.into())
+            .unwrap_err()
+            .to_string()
+            .contains("alternate")
     );
 
-    let capped = write_with("capped", &[("gemma3.final_logit_softcapping", Value::F32(30.0))]);
+    let capped = write_with(
+        "capped",
+        &[("gemma3.final_logit_softcapping", Value::F32(30.0))],
+    );
     let message = import(&capped, &work.path().join("capped")).unwrap_err();
-    assert!(message.contains("soft caps (`final_logit_softcapping`) are not supported"), "{message}");
+    assert!(
+        message.contains("soft caps (`final_logit_softcapping`) are not supported"),
+        "{message}"
+    );
     // Written as a folder, not as GGUF.
-    let refused = model(&["export", "--model", path_text(&out), "--gguf", "f32", "--out", "model.gguf"]);
-    assert!(stderr(&refused).contains("a Gemma 3 model is not written as GGUF"), "{}", stderr(&refused));
+    let refused = model(&[
+        "export",
+        "--model",
+        path_text(&out),
+        "--gguf",
+        "f32",
+        "--out",
+        "model.gguf",
+    ]);
+    assert!(
+        stderr(&refused).contains("a Gemma 3 model is not written as GGUF"),
+        "{}",
+        stderr(&refused)
+    );
 }
 
 /// A piece of a tensor begins where the one before ended, in blocks of 32; tokenizer, template and stop tokens agree.
@@ -161,18 +250,30 @@ fn quantized_numbers_and_the_tokenizer_are_those_of_the_file() {
     let mut reader = std::fs::File::open(&file).unwrap();
     let content = Content::read(&mut reader).unwrap();
     assert_eq!(imported.len(), content.tensor_infos.len());
-    let embedding = content.tensor(&mut reader, "token_embd.weight", &Device::Cpu).unwrap();
+    let embedding = content
+        .tensor(&mut reader, "token_embd.weight", &Device::Cpu)
+        .unwrap();
     let bits = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let expected = bits(&embedding.dequantize(&Device::Cpu).unwrap());
     assert_eq!(bits(&imported["model.embed_tokens.weight"]), expected);
-    let [here, there] = ["tiny", text(&out)].map(|name| Tokenizer::load(&find_model(name).unwrap()).unwrap());
-    let messages = [Message::new("system", "Grüße, 1234!"), Message::new("user", "  a <think> b\n\n{\"x\": [1.5]}")];
+    let [here, there] =
+        ["tiny", text(&out)].map(|name| Tokenizer::load(&find_model(name).unwrap()).unwrap());
+    let messages = [
+        Message::new("system", "Grüße, 1234!"),
+        Message::new("user", "  a <think> b\n\n{\"x\": [1.5]}"),
+    ];
     for thinking in [Thinking::On, Thinking::Off] {
-        let [here, there] =
-            [&here, &there].map(|tokenizer| tokenizer.prompt_ids(&messages, None, &thinking.into()).unwrap());
+        let [here, there] = [&here, &there].map(|tokenizer| {
+            tokenizer
+                .prompt_ids(&messages, None, &thinking.into())
+                .unwrap()
+        });
         assert_eq!(here, there);
     }
-    assert_eq!((here.stop_ids(), here.turn_end_id()), (there.stop_ids(), there.turn_end_id()));
+    assert_eq!(
+        (here.stop_ids(), here.turn_end_id()),
+        (there.stop_ids(), there.turn_end_id())
+    );
 }
 
 #[test]
@@ -183,22 +284,54 @@ fn a_file_is_a_model_wherever_one_is_named() {
     // One home, in which the import stays.
     let call = |arguments: &[&str]| crate::program::call(work.path(), arguments);
     let inspect = || call(&["model", "inspect", text(&file)]);
-    assert!(stderr(&inspect()).contains("not imported yet; run: grpo-tui model import"), "{}", stderr(&inspect()));
+    assert!(
+        stderr(&inspect()).contains("not imported yet; run: grpo-tui model import"),
+        "{}",
+        stderr(&inspect())
+    );
     // Of those that begin at the same time one imports it, and all use it.
-    let log_probs = || stdout(&call(&["model", "log-probs", text(&file), "--token-ids", "1,2,3"]));
+    let log_probs = || {
+        stdout(&call(&[
+            "model",
+            "log-probs",
+            text(&file),
+            "--token-ids",
+            "1,2,3",
+        ]))
+    };
     std::thread::scope(|scope| {
         let all = [0; 4].map(|_| scope.spawn(log_probs));
         all.into_iter().for_each(|one| drop(one.join().unwrap()));
     });
     stdout(&inspect());
     let folder = stdout(&call(&["model", "import", text(&file)]));
-    assert!(Path::new(folder.trim()).join("config.json").is_file(), "{folder}");
+    assert!(
+        Path::new(folder.trim()).join("config.json").is_file(),
+        "{folder}"
+    );
     // A run names it by its path, for whoever looks at the run from elsewhere.
     let task = small_task(work.path());
-    let train = ["train", "task", "--model", "tiny.gguf", "--runs", "runs", "--cpu", "--json"];
+    let train = [
+        "train",
+        "task",
+        "--model",
+        "tiny.gguf",
+        "--runs",
+        "runs",
+        "--cpu",
+        "--json",
+    ];
     let run = json(&call(&[&train[..], &SHORT].concat()));
     let run = run["path"].as_str().unwrap();
-    stdout(&call_anywhere(&["sample", text(&task), "--model", run, "--n", "1", "--cpu"]));
+    stdout(&call_anywhere(&[
+        "sample",
+        text(&task),
+        "--model",
+        run,
+        "--n",
+        "1",
+        "--cpu",
+    ]));
     // What is there in bf16 is not passed off as f32.
     assert!(stderr(&call(&["model", "import", text(&file), "--f32"])).contains("--out <DIR>"));
     let asked: [&[&str]; 3] = [
@@ -208,9 +341,12 @@ fn a_file_is_a_model_wherever_one_is_named() {
     ];
     for arguments in asked {
         let output = call(arguments);
-        let expected =
-            "error: absent.gguf: No such file or directory (os error 2); check that the file exists and can be read";
-        assert_eq!((output.status.code(), stderr(&output).trim()), (Some(1), expected), "{arguments:?}");
+        let expected = "error: absent.gguf: No such file or directory (os error 2); check that the file exists and can be read";
+        assert_eq!(
+            (output.status.code(), stderr(&output).trim()),
+            (Some(1), expected),
+            "{arguments:?}"
+        );
     }
 }
 
@@ -223,34 +359,81 @@ fn what_cannot_be_imported_is_named_in_one_sentence() {
     let replaced = |from: &str, to: &str| {
         assert_eq!(from.len(), to.len());
         let (mut bytes, from) = (bytes.clone(), from.as_bytes());
-        let places: Vec<usize> =
-            bytes.windows(from.len()).enumerate().filter(|(_, found)| *found == from).map(|(at, _)| at).collect();
+        let places: Vec<usize> = bytes
+            .windows(from.len())
+            .enumerate()
+            .filter(|(_, found)| *found == from)
+            .map(|(at, _)| at)
+            .collect();
         assert!(!places.is_empty());
-        places.into_iter().for_each(|at| bytes[at..at + from.len()].copy_from_slice(to.as_bytes()));
+        places
+            .into_iter()
+            .for_each(|at| bytes[at..at + from.len()].copy_from_slice(to.as_bytes()));
         bytes
     };
     // Of a vector of 160 numbers: dimensions, their number, type.
     let described = |size: u64, dtype: u32| {
         let mut bytes = bytes.clone();
         let name = b"output_norm.weight";
-        let at = bytes.windows(name.len()).position(|found| found == name).unwrap() + name.len();
-        assert_eq!(bytes[at..at + 16], [&[1, 0, 0, 0][..], &160_u64.to_le_bytes(), &[0; 4]].concat());
-        bytes[at + 4..at + 16].copy_from_slice(&[&size.to_le_bytes()[..], &dtype.to_le_bytes()].concat());
+        let at = bytes
+            .windows(name.len())
+            .position(|found| found == name)
+            .unwrap()
+            + name.len();
+        assert_eq!(
+            bytes[at..at + 16],
+            [&[1, 0, 0, 0][..], &160_u64.to_le_bytes(), &[0; 4]].concat()
+        );
+        bytes[at + 4..at + 16]
+            .copy_from_slice(&[&size.to_le_bytes()[..], &dtype.to_le_bytes()].concat());
         bytes
     };
     let header = |version: [u8; 4], rest: &[u8]| [b"GGUF", &version[..], rest].concat();
     let long = [1, 1, 100_000_000_000_u64].map(u64::to_le_bytes).concat();
     let mut unaligned = std::io::Cursor::new(Vec::new());
-    write(&mut unaligned, &[("general.alignment", &Value::U32(0))], &[]).unwrap();
+    write(
+        &mut unaligned,
+        &[("general.alignment", &Value::U32(0))],
+        &[],
+    )
+    .unwrap();
     let cases: [(&str, Vec<u8>, &str); 18] = [
         ("empty", Vec::new(), "not a GGUF file"),
-        ("foreign", b"PK\x03\x04 and more".to_vec(), "not a GGUF file"),
-        ("old", header([1, 0, 0, 0], &[0; 64]), "GGUF version 1; versions 2 and 3 are supported"),
-        ("big-endian", header([0, 0, 0, 3], &[0; 64]), "big-endian; convert it"),
-        ("huge", header([3, 0, 0, 0], &[0xff; 64]), "the file is damaged or cut short"),
-        ("long", header([3, 0, 0, 0], &[&long[..], &[0; 64]].concat()), "the file is damaged or cut short"),
-        ("type", described(160, 23), "or it has a type other than F32, F16, BF16, Q4_0 to Q8_1 and Q2_K to Q8_K"),
-        ("shape", described(161, 0), "tensor `output_norm.weight` has shape [161], the metadata say [160]"),
+        (
+            "foreign",
+            b"PK\x03\x04 and more".to_vec(),
+            "not a GGUF file",
+        ),
+        (
+            "old",
+            header([1, 0, 0, 0], &[0; 64]),
+            "GGUF version 1; versions 2 and 3 are supported",
+        ),
+        (
+            "big-endian",
+            header([0, 0, 0, 3], &[0; 64]),
+            "big-endian; convert it",
+        ),
+        (
+            "huge",
+            header([3, 0, 0, 0], &[0xff; 64]),
+            "the file is damaged or cut short",
+        ),
+        (
+            "long",
+            header([3, 0, 0, 0], &[&long[..], &[0; 64]].concat()),
+            "the file is damaged or cut short",
+        ),
+        (
+            "type",
+            described(160, 23),
+            "or it has a type other than F32, F16, BF16, Q4_0 to Q8_1 and Q2_K to Q8_K",
+        ),
+        (
+            "shape",
+            described(161, 0),
+            "tensor `output_norm.weight` has shape [161], the metadata say [160]",
+        ),
         (
             "tokenizer",
             replaced("gpt2", "bert"),
@@ -262,25 +445,52 @@ fn what_cannot_be_imported_is_named_in_one_sentence() {
             "syntax.gguf: chat template: unknown statement endfur (line 3 of the template)",
         ),
         ("unaligned", unaligned.into_inner(), "damaged header"),
-        ("header", bytes[..2000].to_vec(), "the file is damaged or cut short"),
-        ("cut", bytes[..bytes.len() - 4096].to_vec(), "the file is cut short: download it again"),
+        (
+            "header",
+            bytes[..2000].to_vec(),
+            "the file is damaged or cut short",
+        ),
+        (
+            "cut",
+            bytes[..bytes.len() - 4096].to_vec(),
+            "the file is cut short: download it again",
+        ),
         (
             "architecture",
             replaced("qwen3", "phi3x"),
             "the architecture `phi3x` is not supported; use one of gemma3, llama, qwen2, qwen3",
         ),
-        ("tensor", replaced("output_norm", "output_nurm"), "tensor `output_norm.weight` is missing"),
-        ("words", replaced("qwen2", "qwenX"), "`pre` = `qwenX` is not supported"),
+        (
+            "tensor",
+            replaced("output_norm", "output_nurm"),
+            "tensor `output_norm.weight` is missing",
+        ),
+        (
+            "words",
+            replaced("qwen2", "qwenX"),
+            "`pre` = `qwenX` is not supported",
+        ),
         ("template", replaced("{%", "{{"), "chat template"),
-        ("metadata", replaced("embedding_length", "embedding_lenght"), "`qwen3.embedding_length` is missing"),
+        (
+            "metadata",
+            replaced("embedding_length", "embedding_lenght"),
+            "`qwen3.embedding_length` is missing",
+        ),
     ];
     for (name, bytes, expected) in cases {
         let file = work.path().join(format!("{name}.gguf"));
         std::fs::write(&file, bytes).unwrap();
         let message = import(&file, &work.path().join(name)).unwrap_err();
-        assert!(message.contains(expected) && message.contains(&format!("{name}.gguf")), "{name}: {message}");
+        assert!(
+            message.contains(expected) && message.contains(&format!("{name}.gguf")),
+            "{name}: {message}"
+        );
         assert_eq!(message.trim().lines().count(), 1, "{message}");
     }
-    let missing = import(&work.path().join("absent.gguf"), &work.path().join("absent")).unwrap_err();
+    let missing = import(
+        &work.path().join("absent.gguf"),
+        &work.path().join("absent"),
+    )
+    .unwrap_err();
     assert!(missing.contains("check that the file exists"), "{missing}");
 }

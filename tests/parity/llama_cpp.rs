@@ -54,38 +54,75 @@ print(json.dumps(answers))
 
 pub(super) fn llama_cpp(job: &Value) -> Value {
     let mut command = Command::new(option_env!("LLAMA_CPP_PYTHON").unwrap_or_default());
-    json(&command.args(["-c", SCRIPT, &job.to_string()]).output().unwrap())
+    json(
+        &command
+            .args(["-c", SCRIPT, &job.to_string()])
+            .output()
+            .unwrap(),
+    )
 }
 
 /// A folder's model as a file, its matrices in `stored_as`.
 pub(super) fn export(model_name: &str, stored_as: &str, out: &Path) {
-    let output = model(&["export", "--model", model_name, "--gguf", stored_as, "--out", text(out)]);
+    let output = model(&[
+        "export",
+        "--model",
+        model_name,
+        "--gguf",
+        stored_as,
+        "--out",
+        text(out),
+    ]);
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
 /// The golden checkpoints of the architectures that can be written.
 pub(super) fn written_as_gguf() -> Vec<Golden> {
     let is_refused = |golden: &Golden| {
-        ["gemma", "gpt_oss", "qwen3_5", "qwen3_moe", "mistral-window", "llama-yarn-untruncated"]
-            .iter()
-            .any(|name| golden.name.starts_with(name))
+        [
+            "gemma",
+            "gpt_oss",
+            "qwen3_5",
+            "qwen3_moe",
+            "mistral-window",
+            "llama-yarn-untruncated",
+        ]
+        .iter()
+        .any(|name| golden.name.starts_with(name))
     };
-    checkpoints().into_iter().filter(|golden| !is_refused(golden)).collect()
+    checkpoints()
+        .into_iter()
+        .filter(|golden| !is_refused(golden))
+        .collect()
 }
 
 /// A golden checkpoint, which has no tokenizer, with one of ASCII letters.
 pub(super) fn with_tokenizer(golden: &Golden, folder: &Path) {
     std::fs::create_dir(folder).unwrap();
-    for entry in std::fs::read_dir(golden.folder()).unwrap().map(|entry| entry.unwrap()) {
+    for entry in std::fs::read_dir(golden.folder())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+    {
         std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
     }
-    let rows = find_model(text(folder)).unwrap().config().unwrap().vocab_size;
+    let rows = find_model(text(folder))
+        .unwrap()
+        .config()
+        .unwrap()
+        .vocab_size;
     let letters = (33..127_u8).map(|letter| char::from(letter).to_string());
     let pairs = (33..127_u8).map(|letter| format!("a{}", char::from(letter)));
     let tokens: Vec<String> = letters.chain(pairs).take(rows - 1).collect();
-    let vocab: serde_json::Map<String, Value> =
-        tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
-    let merges: Vec<String> = tokens.iter().skip(94).map(|pair| format!("a {}", &pair[1..])).collect();
+    let vocab: serde_json::Map<String, Value> = tokens
+        .iter()
+        .enumerate()
+        .map(|(id, token)| (token.clone(), id.into()))
+        .collect();
+    let merges: Vec<String> = tokens
+        .iter()
+        .skip(94)
+        .map(|pair| format!("a {}", &pair[1..]))
+        .collect();
     let tokenizer = json!({
         "version": "1.0",
         "added_tokens": [{"id": rows - 1, "content": "<|im_end|>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}],
@@ -94,12 +131,19 @@ pub(super) fn with_tokenizer(golden: &Golden, folder: &Path) {
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
     });
     std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-    std::fs::write(folder.join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).unwrap();
+    std::fs::write(
+        folder.join("tokenizer_config.json"),
+        r#"{"eos_token": "<|im_end|>"}"#,
+    )
+    .unwrap();
 }
 
 /// Queries and keys with biases, norms, shared heads; rows that change places for Llama; stretched rotary positions.
 #[test]
-#[cfg_attr(not(has_llama_cpp), ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)")]
+#[cfg_attr(
+    not(has_llama_cpp),
+    ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)"
+)]
 fn llama_cpp_computes_the_log_probs_of_every_architecture() {
     let work = tempfile::tempdir().unwrap();
     let prompt = [5, 30, 17, 9, 60, 2];
@@ -107,16 +151,26 @@ fn llama_cpp_computes_the_log_probs_of_every_architecture() {
         let answers = llama_cpp(&json!({"model": text(file), "prompts": [prompt]}));
         let found: Vec<(u32, f32)> = serde_json::from_value(answers[0].clone()).unwrap();
         assert!(!found.is_empty());
-        let sequence: Vec<u32> = prompt.iter().copied().chain(found.iter().map(|(id, _)| *id)).collect();
+        let sequence: Vec<u32> = prompt
+            .iter()
+            .copied()
+            .chain(found.iter().map(|(id, _)| *id))
+            .collect();
         let expected = printed_log_probs(&[name], &sequence);
         for ((_, found), expected) in found.iter().zip(&expected[prompt.len() - 1..]) {
-            assert!((found - expected).abs() < near, "{name}: {found} instead of {expected}");
+            assert!(
+                (found - expected).abs() < near,
+                "{name}: {found} instead of {expected}"
+            );
         }
     };
     let all = written_as_gguf();
     assert!(all.len() >= 7);
     for golden in &all {
-        let (folder, file) = (work.path().join(&golden.name), work.path().join(format!("{}.gguf", golden.name)));
+        let (folder, file) = (
+            work.path().join(&golden.name),
+            work.path().join(format!("{}.gguf", golden.name)),
+        );
         with_tokenizer(golden, &folder);
         export(text(&folder), "f32", &file);
         check(text(&folder), &file, TOLERANCE);
@@ -131,7 +185,10 @@ fn llama_cpp_computes_the_log_probs_of_every_architecture() {
 
 /// Tokenizer, special tokens, chat template and stop token.
 #[test]
-#[cfg_attr(not(has_llama_cpp), ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)")]
+#[cfg_attr(
+    not(has_llama_cpp),
+    ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)"
+)]
 fn llama_cpp_answers_a_chat_as_sample_does() {
     let work = tempfile::tempdir().unwrap();
     let file = work.path().join("tiny.gguf");
@@ -141,14 +198,32 @@ fn llama_cpp_answers_a_chat_as_sample_does() {
     let rows = &rows[..4];
     let system = json!({"role": "system", "content": task.system});
     let with_system = |row: &PromptRow| -> Vec<Value> {
-        std::iter::once(system.clone()).chain(row.messages.iter().map(|message| json!(message))).collect()
+        std::iter::once(system.clone())
+            .chain(row.messages.iter().map(|message| json!(message)))
+            .collect()
     };
     let chats: Vec<_> = rows.iter().map(with_system).collect();
     let found = llama_cpp(&json!({"model": text(&file), "chats": chats}));
     let ids = rows.iter().flat_map(|row| ["--prompt", row.id.as_str()]);
-    let sample = ["sample", "invoice", "--model", "tiny", "--n", "1", "--temperature", "0", "--json", "--cpu"];
-    let expected = json_lines(&call_anywhere(&sample.into_iter().chain(ids).collect::<Vec<_>>()));
-    let expected: Vec<&str> = expected.iter().map(|answer| answer["completion"].as_str().unwrap()).collect();
+    let sample = [
+        "sample",
+        "invoice",
+        "--model",
+        "tiny",
+        "--n",
+        "1",
+        "--temperature",
+        "0",
+        "--json",
+        "--cpu",
+    ];
+    let expected = json_lines(&call_anywhere(
+        &sample.into_iter().chain(ids).collect::<Vec<_>>(),
+    ));
+    let expected: Vec<&str> = expected
+        .iter()
+        .map(|answer| answer["completion"].as_str().unwrap())
+        .collect();
     assert_eq!(json!(expected), found);
 }
 
@@ -163,24 +238,64 @@ fn matrices_are_stored_as_asked_and_vectors_in_f32() {
     let mut numbers = |name: &str, dtype: GgmlDType| -> Vec<f32> {
         let tensor = content.tensor(&mut reader, name, &Device::Cpu).unwrap();
         assert_eq!(tensor.dtype(), dtype, "{name}");
-        tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        tensor
+            .dequantize(&Device::Cpu)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap()
     };
     let config = source.config().unwrap();
     let stored = |name: &str, shape: &[usize]| -> Vec<f32> {
-        weights.get(name, shape, DType::F32, &Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        weights
+            .get(name, shape, DType::F32, &Device::Cpu)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap()
     };
     let norm = stored("model.norm.weight", &[config.hidden_size]);
     assert_eq!(numbers("output_norm.weight", GgmlDType::F32), norm);
     let shape = [config.vocab_size, config.hidden_size];
-    let (rounded, exact) = (numbers("token_embd.weight", GgmlDType::Q8_0), stored("model.embed_tokens.weight", &shape));
+    let (rounded, exact) = (
+        numbers("token_embd.weight", GgmlDType::Q8_0),
+        stored("model.embed_tokens.weight", &shape),
+    );
     // Half a step of the largest number of each block, and what f16 takes of its scale.
     for (rounded, exact) in rounded.chunks(32).zip(exact.chunks(32)) {
-        let most = exact.iter().fold(0.0_f32, |most, number| most.max(number.abs())) / 127.0 * 0.6;
-        assert!(rounded.iter().zip(exact).all(|(a, b)| (a - b).abs() <= most), "{rounded:?} of {exact:?}");
+        let most = exact
+            .iter()
+            .fold(0.0_f32, |most, number| most.max(number.abs()))
+            / 127.0
+            * 0.6;
+        assert!(
+            rounded
+                .iter()
+                .zip(exact)
+                .all(|(a, b)| (a - b).abs() <= most),
+            "{rounded:?} of {exact:?}"
+        );
     }
-    let ends = content.metadata["tokenizer.ggml.eos_token_id"].to_u32().unwrap();
-    assert!(grpo_tui::text::Tokenizer::load(&source).unwrap().stop_ids().contains(&ends));
-    let again = model(&["export", "--model", "tiny", "--gguf", "q8_0", "--out", text(&file)]);
+    let ends = content.metadata["tokenizer.ggml.eos_token_id"]
+        .to_u32()
+        .unwrap();
+    assert!(
+        grpo_tui::text::Tokenizer::load(&source)
+            .unwrap()
+            .stop_ids()
+            .contains(&ends)
+    );
+    let again = model(&[
+        "export",
+        "--model",
+        "tiny",
+        "--gguf",
+        "q8_0",
+        "--out",
+        text(&file),
+    ]);
     assert_eq!(again.status.code(), Some(2));
     assert!(stderr(&again).contains("exists: choose a new file"));
 }
@@ -196,15 +311,34 @@ fn a_tokenizer_that_llama_cpp_lacks_is_refused_before_anything_is_written() {
         let mut tokenizer: Value = serde_json::from_str(&whole).unwrap();
         change(&mut tokenizer);
         std::fs::write(&path, tokenizer.to_string()).unwrap();
-        let output = model(&["export", "--model", text(&folder), "--gguf", "f16", "--out", text(&file)]);
+        let output = model(&[
+            "export",
+            "--model",
+            text(&folder),
+            "--gguf",
+            "f16",
+            "--out",
+            text(&file),
+        ]);
         let said = stderr(&output);
         assert!(
-            !output.status.success() && said.contains(expected) && said.contains("convert_hf_to_gguf.py"),
+            !output.status.success()
+                && said.contains(expected)
+                && said.contains("convert_hf_to_gguf.py"),
             "{said}"
         );
         assert!(!file.exists());
     };
-    refused(&|tokenizer| tokenizer["pre_tokenizer"] = json!({"type": "Whitespace"}), "\"Whitespace\"");
-    refused(&|tokenizer| tokenizer["model"]["merges"] = json!([]), "`merges`");
-    refused(&|tokenizer| tokenizer["model"] = json!({"type": "Unigram", "vocab": []}), "only byte-level BPE");
+    refused(
+        &|tokenizer| tokenizer["pre_tokenizer"] = json!({"type": "Whitespace"}),
+        "\"Whitespace\"",
+    );
+    refused(
+        &|tokenizer| tokenizer["model"]["merges"] = json!([]),
+        "`merges`",
+    );
+    refused(
+        &|tokenizer| tokenizer["model"] = json!({"type": "Unigram", "vocab": []}),
+        "only byte-level BPE",
+    );
 }

@@ -26,24 +26,44 @@ pub(super) fn text(path: &Path) -> &str {
 
 pub(super) fn printed_log_probs(arguments: &[&str], token_ids: &[u32]) -> Vec<f32> {
     let ids: Vec<String> = token_ids.iter().map(u32::to_string).collect();
-    let output = model(&[&["log-probs"], arguments, &["--token-ids", &ids.join(","), "--json"]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = model(
+        &[
+            &["log-probs"],
+            arguments,
+            &["--token-ids", &ids.join(","), "--json"],
+        ]
+        .concat(),
+    );
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     serde_json::from_value(document["log_probs"].clone()).unwrap()
 }
 
 /// log p of each token after the first, from golden logits.
 fn expected(golden: &Golden) -> (&[u32], Vec<f32>) {
-    let (sequence, logits) = (golden.token_ids.last().unwrap(), golden.logits.last().unwrap());
+    let (sequence, logits) = (
+        golden.token_ids.last().unwrap(),
+        golden.logits.last().unwrap(),
+    );
     let rows = Tensor::new(logits[..logits.len() - 1].to_vec(), &Device::Cpu).unwrap();
     let found = token_log_probs(&rows, &sequence[1..], 1.0).unwrap();
-    (sequence, found.into_iter().map(|token| token.log_prob).collect())
+    (
+        sequence,
+        found.into_iter().map(|token| token.log_prob).collect(),
+    )
 }
 
 fn assert_near(name: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{name}");
     assert!(
-        found.iter().zip(expected).all(|(a, b)| (a - b).abs() < TOLERANCE),
+        found
+            .iter()
+            .zip(expected)
+            .all(|(a, b)| (a - b).abs() < TOLERANCE),
         "{name}: {found:?} instead of {expected:?}"
     );
 }
@@ -52,26 +72,63 @@ fn assert_near(name: &str, found: &[f32], expected: &[f32]) {
 fn log_probs_are_printed_for_every_family() {
     for golden in checkpoints() {
         let (sequence, expected) = expected(&golden);
-        assert_near(&golden.name, &printed_log_probs(&[text(&golden.folder())], sequence), &expected);
+        assert_near(
+            &golden.name,
+            &printed_log_probs(&[text(&golden.folder())], sequence),
+            &expected,
+        );
     }
-    assert_eq!(printed_log_probs(&[text(&golden_folder().join("tied"))], &[5]), Vec::<f32>::new());
+    assert_eq!(
+        printed_log_probs(&[text(&golden_folder().join("tied"))], &[5]),
+        Vec::<f32>::new()
+    );
 }
 
 #[test]
 fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
     let work = tempfile::tempdir().unwrap();
-    let of_experts =
-        ["peft-fused-experts", "peft-fused-experts-gpt_oss", "peft-fused-experts-shared", "peft-gate-up-experts"];
-    let others = ["peft-all-linear", "peft-subset", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert"];
+    let of_experts = [
+        "peft-fused-experts",
+        "peft-fused-experts-gpt_oss",
+        "peft-fused-experts-shared",
+        "peft-gate-up-experts",
+    ];
+    let others = [
+        "peft-all-linear",
+        "peft-subset",
+        "peft-gated-delta",
+        "peft-gpt_oss",
+        "peft-shared-expert",
+    ];
     for name in others.into_iter().chain(of_experts) {
-        let (golden, base, adapter) = (Golden::read(name), base_of(name), golden_folder().join(name));
+        let (golden, base, adapter) = (
+            Golden::read(name),
+            base_of(name),
+            golden_folder().join(name),
+        );
         let (sequence, expected) = expected(&golden);
-        assert_near(name, &printed_log_probs(&[text(&base), "--adapter", text(&adapter)], sequence), &expected);
+        assert_near(
+            name,
+            &printed_log_probs(&[text(&base), "--adapter", text(&adapter)], sequence),
+            &expected,
+        );
 
         let out = work.path().join(name);
         let export = |flags: &[&str], out: &Path| {
             model(
-                &[&["export", "--model", text(&base), "--adapter", text(&adapter), "--out", text(out)], flags].concat(),
+                &[
+                    &[
+                        "export",
+                        "--model",
+                        text(&base),
+                        "--adapter",
+                        text(&adapter),
+                        "--out",
+                        text(out),
+                    ],
+                    flags,
+                ]
+                .concat(),
             )
         };
         assert!(export(&["--merged"], &out).status.success());
@@ -82,7 +139,11 @@ fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
 
         let alone = work.path().join(format!("{name}-adapter"));
         assert!(export(&[], &alone).status.success());
-        assert_near(name, &printed_log_probs(&[text(&base), "--adapter", text(&alone)], sequence), &expected);
+        assert_near(
+            name,
+            &printed_log_probs(&[text(&base), "--adapter", text(&alone)], sequence),
+            &expected,
+        );
     }
 }
 
@@ -91,11 +152,28 @@ fn an_adapter_folder_is_a_model_by_the_base_that_it_names() {
     let work = tempfile::tempdir().unwrap();
     let source = find_model("tiny").unwrap();
     let weights = Weights::open(&source).unwrap();
-    let lora = Trainable::Lora { rank: 2, alpha: 4.0, has_experts: false };
-    let decoder = Decoder::new(&source.config().unwrap(), &weights, lora, 1, DType::F32, &Device::Cpu).unwrap();
+    let lora = Trainable::Lora {
+        rank: 2,
+        alpha: 4.0,
+        has_experts: false,
+    };
+    let decoder = Decoder::new(
+        &source.config().unwrap(),
+        &weights,
+        lora,
+        1,
+        DType::F32,
+        &Device::Cpu,
+    )
+    .unwrap();
     let count = decoder.parameters().count();
-    let numbers: Vec<f32> = (0..count).map(|i| ((i * 37 % 101) as f32 / 101.0 - 0.5) * 0.2).collect();
-    decoder.parameters().restore(&Tensor::from_vec(numbers, count, &Device::Cpu).unwrap()).unwrap();
+    let numbers: Vec<f32> = (0..count)
+        .map(|i| ((i * 37 % 101) as f32 / 101.0 - 0.5) * 0.2)
+        .collect();
+    decoder
+        .parameters()
+        .restore(&Tensor::from_vec(numbers, count, &Device::Cpu).unwrap())
+        .unwrap();
     let write = |name: &str, base: &str| {
         let folder = work.path().join(name);
         export_adapter(&folder, decoder.parameters(), base, 2, 4.0).unwrap();
@@ -104,46 +182,98 @@ fn an_adapter_folder_is_a_model_by_the_base_that_it_names() {
     let folder = write("adapter", "tiny");
     let ids = [5, 300, 17, 9, 600, 2];
     let expected = printed_log_probs(&["tiny", "--adapter", text(&folder)], &ids);
-    assert_near("an adapter as M", &printed_log_probs(&[text(&folder)], &ids), &expected);
+    assert_near(
+        "an adapter as M",
+        &printed_log_probs(&[text(&folder)], &ids),
+        &expected,
+    );
     let plain = printed_log_probs(&["tiny"], &ids);
-    assert!(plain.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 0.01), "the adapter changes the model");
+    assert!(
+        plain
+            .iter()
+            .zip(&expected)
+            .any(|(a, b)| (a - b).abs() > 0.01),
+        "the adapter changes the model"
+    );
 
     let second = write("second", text(&folder));
     let refused = model(&["log-probs", text(&second), "--token-ids", "1,2"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("is an adapter too; merge that one first"));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr)
+            .contains("is an adapter too; merge that one first")
+    );
 }
 
 #[test]
 fn a_merged_export_keeps_the_element_type_of_its_base() {
     let work = tempfile::tempdir().unwrap();
-    let (base, out) = (golden_folder().join("multi-query-bfloat16"), work.path().join("out"));
-    assert!(model(&["export", "--model", text(&base), "--out", text(&out), "--merged"]).status.success());
-    let tensors = |folder: &Path| find_model(text(folder)).unwrap().tensors("model.safetensors").unwrap();
+    let (base, out) = (
+        golden_folder().join("multi-query-bfloat16"),
+        work.path().join("out"),
+    );
+    assert!(
+        model(&[
+            "export",
+            "--model",
+            text(&base),
+            "--out",
+            text(&out),
+            "--merged"
+        ])
+        .status
+        .success()
+    );
+    let tensors = |folder: &Path| {
+        find_model(text(folder))
+            .unwrap()
+            .tensors("model.safetensors")
+            .unwrap()
+    };
     let described = |folder: &Path| {
-        let mut tensors: Vec<_> =
-            tensors(folder).into_iter().map(|tensor| (tensor.name, tensor.element_type, tensor.shape)).collect();
+        let mut tensors: Vec<_> = tensors(folder)
+            .into_iter()
+            .map(|tensor| (tensor.name, tensor.element_type, tensor.shape))
+            .collect();
         tensors.sort();
         tensors
     };
     assert_eq!(described(&out), described(&base));
-    assert!(described(&out).iter().all(|(_, element_type, _)| element_type == "BF16"));
+    assert!(
+        described(&out)
+            .iter()
+            .all(|(_, element_type, _)| element_type == "BF16")
+    );
 }
 
 #[test]
 fn a_model_in_fp8_is_inspected_as_such_and_exported_in_bf16() {
     let work = tempfile::tempdir().unwrap();
-    let (base, fp8, out) =
-        (golden_folder().join("multi-query-bfloat16"), work.path().join("fp8"), work.path().join("out"));
+    let (base, fp8, out) = (
+        golden_folder().join("multi-query-bfloat16"),
+        work.path().join("fp8"),
+        work.path().join("out"),
+    );
     let source = find_model(text(&base)).unwrap();
     let mut tensors = Vec::new();
-    for (name, tensor) in Weights::open(&source).unwrap().stored(&source.config().unwrap()).unwrap() {
+    for (name, tensor) in Weights::open(&source)
+        .unwrap()
+        .stored(&source.config().unwrap())
+        .unwrap()
+    {
         if !name.starts_with("model.layers.") || tensor.dims().len() != 2 {
             tensors.push((name, tensor));
             continue;
         }
-        let codes = tensor.to_dtype(DType::F32).unwrap().affine(256.0, 0.0).unwrap();
+        let codes = tensor
+            .to_dtype(DType::F32)
+            .unwrap()
+            .affine(256.0, 0.0)
+            .unwrap();
         tensors.push((name.clone(), codes.to_dtype(DType::F8E4M3).unwrap()));
-        tensors.push((format!("{name}_scale"), Tensor::new(&[1_f32 / 256.0], &Device::Cpu).unwrap()));
+        tensors.push((
+            format!("{name}_scale"),
+            Tensor::new(&[1_f32 / 256.0], &Device::Cpu).unwrap(),
+        ));
     }
     std::fs::create_dir(&fp8).unwrap();
     for (file, bytes) in source.companions().unwrap() {
@@ -153,65 +283,131 @@ fn a_model_in_fp8_is_inspected_as_such_and_exported_in_bf16() {
         serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
     };
     let mut config = read_config(&base);
-    config["quantization_config"] = serde_json::json!({"quant_method": "fp8", "activation_scheme": "static"});
+    config["quantization_config"] =
+        serde_json::json!({"quant_method": "fp8", "activation_scheme": "static"});
     std::fs::write(fp8.join("config.json"), config.to_string()).unwrap();
     let write = |is_written: fn(&str) -> bool| {
-        let tensors = tensors.iter().filter(|(name, _)| is_written(name)).map(|(name, tensor)| (name, tensor));
+        let tensors = tensors
+            .iter()
+            .filter(|(name, _)| is_written(name))
+            .map(|(name, tensor)| (name, tensor));
         safetensors::serialize_to_file(tensors, None, &fp8.join("model.safetensors")).unwrap();
     };
     write(|_| true);
 
-    let inspected = |folder: &Path| String::from_utf8(model(&["inspect", text(folder)]).stdout).unwrap();
-    let expected =
-        "fp8           matrices in F8_E4M3 with a scale per matrix, dequantized to bf16 when they are loaded";
-    assert!(inspected(&fp8).contains(expected) && !inspected(&base).contains("fp8 "), "{}", inspected(&fp8));
-    assert!(model(&["export", "--model", text(&fp8), "--out", text(&out), "--merged"]).status.success());
+    let inspected =
+        |folder: &Path| String::from_utf8(model(&["inspect", text(folder)]).stdout).unwrap();
+    let expected = "fp8           matrices in F8_E4M3 with a scale per matrix, dequantized to bf16 when they are loaded";
+    assert!(
+        inspected(&fp8).contains(expected) && !inspected(&base).contains("fp8 "),
+        "{}",
+        inspected(&fp8)
+    );
+    assert!(
+        model(&[
+            "export",
+            "--model",
+            text(&fp8),
+            "--out",
+            text(&out),
+            "--merged"
+        ])
+        .status
+        .success()
+    );
     let described = |folder: &Path| -> std::collections::BTreeSet<_> {
-        let tensors = find_model(text(folder)).unwrap().tensors("model.safetensors").unwrap();
-        tensors.into_iter().map(|tensor| (tensor.name, tensor.element_type, tensor.shape)).collect()
+        let tensors = find_model(text(folder))
+            .unwrap()
+            .tensors("model.safetensors")
+            .unwrap();
+        tensors
+            .into_iter()
+            .map(|tensor| (tensor.name, tensor.element_type, tensor.shape))
+            .collect()
     };
-    assert_eq!((described(&out), read_config(&out)), (described(&base), read_config(&base)));
+    assert_eq!(
+        (described(&out), read_config(&out)),
+        (described(&base), read_config(&base))
+    );
     let ids = [5, 17, 9, 2];
-    assert_eq!(printed_log_probs(&[text(&out)], &ids), printed_log_probs(&[text(&fp8)], &ids));
+    assert_eq!(
+        printed_log_probs(&[text(&out)], &ids),
+        printed_log_probs(&[text(&fp8)], &ids)
+    );
 
     write(|name| !name.ends_with("up_proj.weight_scale"));
     let message = "`model.layers.0.mlp.up_proj.weight` is stored as F8_E4M3, and there is no ";
     assert!(inspected(&fp8).contains(message), "{}", inspected(&fp8));
     let refused = model(&["log-probs", text(&fp8), "--token-ids", "1,2"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains(message), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains(message),
+        "{refused:?}"
+    );
 }
 
 /// Of a model that also sees, which `model inspect` says.
 #[test]
 fn a_merged_export_is_the_text_part() {
     let work = tempfile::tempdir().unwrap();
-    let (base, out) = (golden_folder().join("gemma3-nested-bfloat16"), work.path().join("out"));
-    let inspected = |folder: &Path| String::from_utf8(model(&["inspect", text(folder)]).stdout).unwrap();
+    let (base, out) = (
+        golden_folder().join("gemma3-nested-bfloat16"),
+        work.path().join("out"),
+    );
+    let inspected =
+        |folder: &Path| String::from_utf8(model(&["inspect", text(folder)]).stdout).unwrap();
     assert!(
         inspected(&base).contains(
             "not loaded    1 tensors for images, sound or multi-token prediction (16 B): only text is computed"
         )
     );
-    assert!(model(&["export", "--model", text(&base), "--out", text(&out), "--merged"]).status.success());
-    assert!(!inspected(&out).contains("not loaded"), "{}", inspected(&out));
-    let config: Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
+    assert!(
+        model(&[
+            "export",
+            "--model",
+            text(&base),
+            "--out",
+            text(&out),
+            "--merged"
+        ])
+        .status
+        .success()
+    );
+    assert!(
+        !inspected(&out).contains("not loaded"),
+        "{}",
+        inspected(&out)
+    );
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
     assert_eq!(
         (&config["architectures"][0], &config["model_type"]),
         (&"Gemma3ForCausalLM".into(), &"gemma3_text".into())
     );
     let golden = Golden::read("gemma3-nested-bfloat16");
     let (sequence, expected) = expected(&golden);
-    assert_near("the export", &printed_log_probs(&[text(&out)], sequence), &expected);
+    assert_near(
+        "the export",
+        &printed_log_probs(&[text(&out)], sequence),
+        &expected,
+    );
 }
 
 #[test]
 fn a_run_with_adapters_exports_its_own() {
     let work = tempfile::tempdir().unwrap();
-    let (run, out) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run"), work.path().join("out"));
+    let (run, out) = (
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run"),
+        work.path().join("out"),
+    );
     let reference = format!("{}@40", text(&run));
     let output = model(&["export", "--model", &reference, "--out", text(&out)]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let config: Value = serde_json::from_slice(&std::fs::read(out.join("adapter_config.json")).unwrap()).unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(out.join("adapter_config.json")).unwrap()).unwrap();
     assert_eq!(config["base_model_name_or_path"], "tiny");
     let ids = [5, 300, 17, 9, 600, 2];
     assert_near(
@@ -226,13 +422,21 @@ fn a_run_with_adapters_exports_its_own() {
 fn what_a_run_of_all_weights_leaves_is_a_model() {
     let work = tempfile::tempdir().unwrap();
     let base = golden_folder().join("multi-query-bfloat16");
-    let run =
-        crate::training::small_task::create(work.path(), &[&format!("base_model={}", text(&base)), "lora_rank=0"]);
+    let run = crate::training::small_task::create(
+        work.path(),
+        &[&format!("base_model={}", text(&base)), "lora_rank=0"],
+    );
     let checkpoint = grpo_tui::run::checkpoint_path(run.path(), 0);
     std::fs::create_dir_all(&checkpoint).unwrap();
     let source = find_model(text(&base)).unwrap();
-    let stored = Weights::open(&source).unwrap().stored(&source.config().unwrap()).unwrap();
-    let tensors: Vec<_> = stored.iter().map(|(name, tensor)| (name, tensor.to_dtype(DType::F32).unwrap())).collect();
+    let stored = Weights::open(&source)
+        .unwrap()
+        .stored(&source.config().unwrap())
+        .unwrap();
+    let tensors: Vec<_> = stored
+        .iter()
+        .map(|(name, tensor)| (name, tensor.to_dtype(DType::F32).unwrap()))
+        .collect();
     safetensors::serialize_to_file(
         tensors.iter().map(|(name, tensor)| (name, tensor)),
         None,
@@ -242,24 +446,56 @@ fn what_a_run_of_all_weights_leaves_is_a_model() {
     std::fs::write(checkpoint.join("trainer.json"), "{}").unwrap();
     let reference = format!("{}@0", text(run.path()));
     let types = |folder: &Path| {
-        let tensors = find_model(text(folder)).unwrap().tensors("model.safetensors").unwrap();
-        tensors.into_iter().map(|tensor| tensor.element_type).collect::<std::collections::BTreeSet<_>>()
+        let tensors = find_model(text(folder))
+            .unwrap()
+            .tensors("model.safetensors")
+            .unwrap();
+        tensors
+            .into_iter()
+            .map(|tensor| tensor.element_type)
+            .collect::<std::collections::BTreeSet<_>>()
     };
     let element_type = |folder: &Path| {
-        let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let config: Value =
+            serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
         config["torch_dtype"].as_str().unwrap().to_owned()
     };
     let exported = work.path().join("exported");
-    let output = model(&["export", "--model", &reference, "--out", text(&exported), "--merged"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!((types(&exported), element_type(&exported).as_str()), (["BF16".to_owned()].into(), "bfloat16"));
+    let output = model(&[
+        "export",
+        "--model",
+        &reference,
+        "--out",
+        text(&exported),
+        "--merged",
+    ]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(
+        (types(&exported), element_type(&exported).as_str()),
+        (["BF16".to_owned()].into(), "bfloat16")
+    );
 
     let promoted = work.path().join("promoted");
     let promote = call_anywhere(&["runs", "promote", &reference, "--out", text(&promoted)]);
-    assert!(promote.status.success(), "{}", String::from_utf8_lossy(&promote.stderr));
-    assert_eq!((types(&promoted), element_type(&promoted).as_str()), (["F32".to_owned()].into(), "float32"));
+    assert!(
+        promote.status.success(),
+        "{}",
+        String::from_utf8_lossy(&promote.stderr)
+    );
+    assert_eq!(
+        (types(&promoted), element_type(&promoted).as_str()),
+        (["F32".to_owned()].into(), "float32")
+    );
     let ids = [5, 100, 17, 9];
-    assert_near("promoted", &printed_log_probs(&[text(&promoted)], &ids), &printed_log_probs(&[&reference], &ids));
+    assert_near(
+        "promoted",
+        &printed_log_probs(&[text(&promoted)], &ids),
+        &printed_log_probs(&[&reference], &ids),
+    );
     assert!(!Path::new(&promoted).join("optimizer.safetensors").exists());
 }
 
@@ -267,48 +503,84 @@ fn what_a_run_of_all_weights_leaves_is_a_model() {
 fn inspect_counts_what_the_headers_hold() {
     for golden in checkpoints() {
         let output = model(&["inspect", text(&golden.folder()), "--json"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         let source = find_model(text(&golden.folder())).unwrap();
         let files = source.weight_files().unwrap();
-        let mut entries: Vec<_> = files.iter().flat_map(|file| source.tensors(file).unwrap()).collect();
+        let mut entries: Vec<_> = files
+            .iter()
+            .flat_map(|file| source.tensors(file).unwrap())
+            .collect();
         entries.retain(|entry| {
-            !["vision_tower", "model.visual", "mtp.", "model.vision_tower", "model.audio_tower", "model.embed_vision"]
-                .iter()
-                .any(|part| entry.name.starts_with(part))
+            ![
+                "vision_tower",
+                "model.visual",
+                "mtp.",
+                "model.vision_tower",
+                "model.audio_tower",
+                "model.embed_vision",
+            ]
+            .iter()
+            .any(|part| entry.name.starts_with(part))
         });
         // Of a layer that reads another's keys.
         entries.retain(|entry| {
-            golden.name != "gemma4-nested-bfloat16" || !entry.name.ends_with("layers.11.self_attn.k_norm.weight")
+            golden.name != "gemma4-nested-bfloat16"
+                || !entry.name.ends_with("layers.11.self_attn.k_norm.weight")
         });
         // A byte of MXFP4 has two numbers, and its scales are none.
         entries.retain(|entry| !entry.name.ends_with("_scales"));
-        let of =
-            |entry: &TensorEntry| entry.shape.iter().product::<u64>() * if entry.element_type == "U8" { 2 } else { 1 };
+        let of = |entry: &TensorEntry| {
+            entry.shape.iter().product::<u64>() * if entry.element_type == "U8" { 2 } else { 1 }
+        };
         let numbers: u64 = entries.iter().map(of).sum();
         assert_eq!(document["parameters"], numbers, "{}", golden.name);
-        let (config, count) = (source.config().unwrap(), |shape: &[usize]| shape.iter().product::<usize>());
+        let (config, count) = (source.config().unwrap(), |shape: &[usize]| {
+            shape.iter().product::<usize>()
+        });
         let shape = ModelShape::from_config(&config);
         assert_eq!(shape.parameters as u64, numbers, "{}", golden.name);
         let adapters = [false, true].map(|has_experts| {
-            adapter_names(&config, 1, has_experts).iter().map(|(_, shape)| count(shape)).sum::<usize>()
+            adapter_names(&config, 1, has_experts)
+                .iter()
+                .map(|(_, shape)| count(shape))
+                .sum::<usize>()
         });
-        let expected = [shape.lora_per_rank, shape.lora_per_rank + shape.expert_lora_per_rank];
+        let expected = [
+            shape.lora_per_rank,
+            shape.lora_per_rank + shape.expert_lora_per_rank,
+        ];
         assert_eq!(expected, adapters, "{}", golden.name);
         assert_eq!(document["memory_bytes"]["bf16"], 2 * numbers);
         let uses = &document["memory_by_use"]["gpu"];
         let bytes = |name: &str| uses[name].as_u64().unwrap();
-        assert!(bytes("sampling") > 2 * numbers && bytes("full") > 16 * numbers, "{uses}");
+        assert!(
+            bytes("sampling") > 2 * numbers && bytes("full") > 16 * numbers,
+            "{uses}"
+        );
         let uses = &document["memory_by_use"]["cpu"];
-        assert!(uses["lora"].as_u64() > uses["lora_recomputed"].as_u64(), "{uses}");
+        assert!(
+            uses["lora"].as_u64() > uses["lora_recomputed"].as_u64(),
+            "{uses}"
+        );
         let kinds = document["tensors"].as_array().unwrap();
         assert_eq!(
-            kinds.iter().map(|kind| kind["tensors"].as_u64().unwrap()).sum::<u64>(),
+            kinds
+                .iter()
+                .map(|kind| kind["tensors"].as_u64().unwrap())
+                .sum::<u64>(),
             entries.len() as u64,
             "{}",
             golden.name
         );
-        assert_eq!(document["stored"]["files"].as_array().unwrap().len(), files.len());
+        assert_eq!(
+            document["stored"]["files"].as_array().unwrap().len(),
+            files.len()
+        );
     }
     let tiny = model(&["inspect", "tiny"]);
     assert!(String::from_utf8_lossy(&tiny.stdout).contains("tiny: Qwen3, "));
@@ -316,7 +588,10 @@ fn inspect_counts_what_the_headers_hold() {
         let output = model(&["inspect", text(&golden_folder().join(name))]);
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let (hybrid, sparse) = (inspected("qwen3_5-nested-bfloat16"), inspected("qwen3_moe-sparse-tied"));
+    let (hybrid, sparse) = (
+        inspected("qwen3_5-nested-bfloat16"),
+        inspected("qwen3_moe-sparse-tied"),
+    );
     // Of five experts of 3 * 32 * 12 numbers three are used.
     let experts = "experts       5 in each of 1 layers, 3 per token, feed-forward 12; 44,480 active parameters";
     assert!(sparse.contains(experts), "{sparse}");
@@ -340,7 +615,13 @@ fn inspect_counts_what_the_headers_hold() {
         assert!(shared.contains(expected), "{shared}\nlacks {expected:?}");
     }
     let mixtures = ["gemma4-experts", "qwen3_5_moe-untied", "gpt_oss-untied"].map(inspected);
-    assert!([hybrid, sparse, shared].iter().chain(&mixtures).all(|text| !text.contains("a GPU")), "{mixtures:?}");
+    assert!(
+        [hybrid, sparse, shared]
+            .iter()
+            .chain(&mixtures)
+            .all(|text| !text.contains("a GPU")),
+        "{mixtures:?}"
+    );
 }
 
 #[test]
@@ -357,19 +638,38 @@ fn what_cannot_be_asked_is_said_with_exit_code_2() {
         2,
         "128 is outside the model's vocabulary; its ids are 0 to 127",
     );
-    check(&["log-probs", text(&tied), "--token-ids", "1,x"], 2, "invalid value 'x'");
+    check(
+        &["log-probs", text(&tied), "--token-ids", "1,x"],
+        2,
+        "invalid value 'x'",
+    );
     let long = vec!["1"; 257].join(",");
-    check(&["log-probs", text(&tied), "--token-ids", &long], 2, "257 tokens are more than the model's 256 positions");
+    check(
+        &["log-probs", text(&tied), "--token-ids", &long],
+        2,
+        "257 tokens are more than the model's 256 positions",
+    );
     check(
         &["export", "--model", text(&tied), "--out", "/tmp/never-made"],
         2,
         "name one with --adapter, or add --merged",
     );
-    check(&["inspect", "no-such-model"], 1, "`no-such-model` was not found");
+    check(
+        &["inspect", "no-such-model"],
+        1,
+        "`no-such-model` was not found",
+    );
     let adapter = golden_folder().join("peft-subset");
     let other = golden_folder().join("grouped-untied");
     check(
-        &["log-probs", text(&other), "--adapter", text(&adapter), "--token-ids", "1,2"],
+        &[
+            "log-probs",
+            text(&other),
+            "--adapter",
+            text(&adapter),
+            "--token-ids",
+            "1,2",
+        ],
         1,
         "it belongs to another base model",
     );
@@ -385,11 +685,20 @@ fn check_compares_with_another_implementation() {
         vec!["check", "tiny", "--tokens", "7"],
     ] {
         let output = model(&[arguments.as_slice(), &["--json"]].concat());
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!((&document["ok"], &document["dtype"]), (&Value::Bool(true), &Value::from("f32")), "{document}");
         assert!(
-            document["tokens"].as_u64().unwrap() >= 4 && document["max_difference"].as_f64().unwrap() < 1e-4,
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&document["ok"], &document["dtype"]),
+            (&Value::Bool(true), &Value::from("f32")),
+            "{document}"
+        );
+        assert!(
+            document["tokens"].as_u64().unwrap() >= 4
+                && document["max_difference"].as_f64().unwrap() < 1e-4,
             "{document}"
         );
     }
@@ -398,12 +707,29 @@ fn check_compares_with_another_implementation() {
     let check = |arguments: &[&str], code: i32, expected: &str| {
         let output = model(arguments);
         let message = String::from_utf8_lossy(&output.stderr);
-        assert_eq!((output.status.code(), message.contains(expected)), (Some(code), true), "{arguments:?}: {message}");
+        assert_eq!(
+            (output.status.code(), message.contains(expected)),
+            (Some(code), true),
+            "{arguments:?}: {message}"
+        );
     };
-    check(&["check", "tiny", "--token-ids", "4"], 2, "give two tokens or more");
-    check(&["check", "tiny", "--token-ids", "4,5000"], 2, "token 5000 is outside the model's vocabulary");
     check(
-        &["check", text(&golden_folder().join("llama-biased-sharded")), "--token-ids", "1,2,3"],
+        &["check", "tiny", "--token-ids", "4"],
+        2,
+        "give two tokens or more",
+    );
+    check(
+        &["check", "tiny", "--token-ids", "4,5000"],
+        2,
+        "token 5000 is outside the model's vocabulary",
+    );
+    check(
+        &[
+            "check",
+            text(&golden_folder().join("llama-biased-sharded")),
+            "--token-ids",
+            "1,2,3",
+        ],
         1,
         "there is nothing to compare with",
     );

@@ -46,23 +46,34 @@ impl Case {
         let folder = work.join("model");
         copy_tree(&sample_data("models/tiny"), &folder);
         let path = folder.join("tokenizer_config.json");
-        let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let mut config: Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         config["chat_template"] = self.template.as_str().into();
-        config.as_object_mut().unwrap().extend(self.special_tokens.clone());
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(self.special_tokens.clone());
         std::fs::write(path, config.to_string()).unwrap();
         folder
     }
 
     fn with_thinking(&self, on: bool) -> Vec<&Golden> {
-        self.prompts.iter().filter(|prompt| prompt.enable_thinking == on).collect()
+        self.prompts
+            .iter()
+            .filter(|prompt| prompt.enable_thinking == on)
+            .collect()
     }
 }
 
 /// A task whose sets hold the prompts, without a system prompt of its own.
 fn task(work: &Path, thinking: bool, prompts: &[&Golden]) -> PathBuf {
     let task = write(&work.join(format!("thinking-{thinking}")));
-    let row =
-        |(at, prompt): (usize, &&Golden)| format!("{}\n", json!({"id": at.to_string(), "messages": prompt.messages}));
+    let row = |(at, prompt): (usize, &&Golden)| {
+        format!(
+            "{}\n",
+            json!({"id": at.to_string(), "messages": prompt.messages})
+        )
+    };
     let rows: String = prompts.iter().enumerate().map(row).collect();
     for set in ["train.jsonl", "eval.jsonl", "eval-large.jsonl"] {
         std::fs::write(task.join(set), &rows).unwrap();
@@ -70,7 +81,11 @@ fn task(work: &Path, thinking: bool, prompts: &[&Golden]) -> PathBuf {
     let path = task.join("task.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let text = text.replace("system = \"Answer with JSON only.\"\n", "");
-    std::fs::write(path, text.replace("thinking = false", &format!("thinking = {thinking}"))).unwrap();
+    std::fs::write(
+        path,
+        text.replace("thinking = false", &format!("thinking = {thinking}")),
+    )
+    .unwrap();
     task
 }
 
@@ -86,14 +101,24 @@ struct Answer {
 impl Answer {
     /// Whether another, which may have stopped earlier, begins it.
     fn assert_begins_with(&self, other: &Self, what: &str) {
-        assert!(!other.log_probs.is_empty() && self.text.starts_with(&other.text), "{what}: {other:?}, {self:?}");
+        assert!(
+            !other.log_probs.is_empty() && self.text.starts_with(&other.text),
+            "{what}: {other:?}, {self:?}"
+        );
         let near = |(one, other): (&f64, &f64)| (one - other).abs() < 1e-5;
-        assert!(self.log_probs.iter().zip(&other.log_probs).all(near), "{what}: {other:?}, {self:?}");
+        assert!(
+            self.log_probs.iter().zip(&other.log_probs).all(near),
+            "{what}: {other:?}, {self:?}"
+        );
     }
 }
 
 fn numbers(list: &Value) -> Vec<f64> {
-    list.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|number| number.as_f64().unwrap())
+        .collect()
 }
 
 /// Of token ids, as `serve` continues them.
@@ -111,14 +136,33 @@ fn after(server: &Server, model: &Path, ids: &[u32]) -> Answer {
 fn trained(task: &Path, model: &Path, work_folder: &Path) -> Vec<(String, String)> {
     let base = format!("base_model={}", text(model));
     let limit = format!("max_completion_tokens={TOKENS}");
-    let set = [&base, &limit, "max_steps=1", "prompt_groups_per_step=4", "completions_per_prompt=2", "guided=false"];
-    let run = create_of(task, work_folder, &[&set[..], &["lora_rank=2", "max_seq_len=512", "eval_every=1"]].concat());
+    let set = [
+        &base,
+        &limit,
+        "max_steps=1",
+        "prompt_groups_per_step=4",
+        "completions_per_prompt=2",
+        "guided=false",
+    ];
+    let run = create_of(
+        task,
+        work_folder,
+        &[
+            &set[..],
+            &["lora_rank=2", "max_seq_len=512", "eval_every=1"],
+        ]
+        .concat(),
+    );
     work(&run, |_| false).unwrap();
     let mut groups = read_step(run.path(), 1).unwrap();
     groups.sort_by_key(|group| group.prompt_id.clone());
     let evals = read_evals(&run.path().join("evals/step-000000-eval-base.jsonl")).unwrap();
     assert_eq!((groups.len(), evals.len()), (4, 4));
-    groups.into_iter().zip(evals).map(|(group, eval)| (group.prompt, eval.completion)).collect()
+    groups
+        .into_iter()
+        .zip(evals)
+        .map(|(group, eval)| (group.prompt, eval.completion))
+        .collect()
 }
 
 #[test]
@@ -153,7 +197,11 @@ fn training_evals_samples_and_clients_see_the_prompts_of_transformers() {
             for (at, golden) in prompts.into_iter().enumerate() {
                 let what = format!("{}, thinking {thinking}, {}", case.name, golden.messages);
                 let (prompt, eval) = &recorded[at];
-                assert_eq!(tokenizer.encode(prompt).unwrap(), golden.token_ids, "{what}: {prompt}");
+                assert_eq!(
+                    tokenizer.encode(prompt).unwrap(),
+                    golden.token_ids,
+                    "{what}: {prompt}"
+                );
                 let expected = after(&server, &model, &golden.token_ids);
                 let sample = Answer {
                     text: sampled[at]["completion"].as_str().unwrap().to_owned(),
@@ -168,11 +216,23 @@ fn training_evals_samples_and_clients_see_the_prompts_of_transformers() {
                         "ignore_eos": true, "chat_template_kwargs": {"enable_thinking": thinking},
                     }),
                 );
-                assert_eq!(chat["usage"]["prompt_tokens"], golden.token_ids.len(), "{what}");
-                let tokens = chat["choices"][0]["logprobs"]["content"].as_array().unwrap();
+                assert_eq!(
+                    chat["usage"]["prompt_tokens"],
+                    golden.token_ids.len(),
+                    "{what}"
+                );
+                let tokens = chat["choices"][0]["logprobs"]["content"]
+                    .as_array()
+                    .unwrap();
                 let answered = Answer {
-                    text: tokens.iter().map(|token| token["token"].as_str().unwrap()).collect(),
-                    log_probs: tokens.iter().map(|token| token["logprob"].as_f64().unwrap()).collect(),
+                    text: tokens
+                        .iter()
+                        .map(|token| token["token"].as_str().unwrap())
+                        .collect(),
+                    log_probs: tokens
+                        .iter()
+                        .map(|token| token["logprob"].as_f64().unwrap())
+                        .collect(),
                 };
                 expected.assert_begins_with(&answered, &what);
             }
@@ -181,7 +241,10 @@ fn training_evals_samples_and_clients_see_the_prompts_of_transformers() {
 }
 
 #[test]
-#[cfg_attr(not(has_llama_cpp), ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)")]
+#[cfg_attr(
+    not(has_llama_cpp),
+    ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)"
+)]
 fn llama_cpp_makes_the_same_prompts_of_an_exported_model() {
     for case in cases() {
         let work = tempfile::tempdir().unwrap();
@@ -191,7 +254,10 @@ fn llama_cpp_makes_the_same_prompts_of_an_exported_model() {
         let rendered: Vec<Value> = case.prompts.iter().map(sent).collect();
         let found = llama_cpp(&json!({"model": text(&file), "rendered": rendered}));
         for (golden, found) in case.prompts.iter().zip(found.as_array().unwrap()) {
-            let what = format!("{}, thinking {}, {}", case.name, golden.enable_thinking, golden.messages);
+            let what = format!(
+                "{}, thinking {}, {}",
+                case.name, golden.enable_thinking, golden.messages
+            );
             assert_eq!(*found, json!(golden.token_ids), "{what}");
         }
     }

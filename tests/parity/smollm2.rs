@@ -23,13 +23,18 @@ fn imported(work: &Path) -> PathBuf {
 }
 
 #[test]
-#[cfg_attr(not(has_smollm2), ignore = "SMOLLM2 is no GGUF file of SmolLM2 (.ci/run)")]
+#[cfg_attr(
+    not(has_smollm2),
+    ignore = "SMOLLM2 is no GGUF file of SmolLM2 (.ci/run)"
+)]
 fn token_ids_and_log_probs_are_those_of_transformers() {
     let work = tempfile::tempdir().unwrap();
     let folder = imported(work.path());
     let tokenizer = Tokenizer::load(&find_model(text(&folder)).unwrap()).unwrap();
-    let golden: Value =
-        serde_json::from_str(&std::fs::read_to_string(golden_folder().join("smollm2.json")).unwrap()).unwrap();
+    let golden: Value = serde_json::from_str(
+        &std::fs::read_to_string(golden_folder().join("smollm2.json")).unwrap(),
+    )
+    .unwrap();
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 6);
     for case in cases {
@@ -37,9 +42,12 @@ fn token_ids_and_log_probs_are_those_of_transformers() {
         let ids = match case["text"].as_str() {
             Some(text) => tokenizer.encode(text).unwrap(),
             None => {
-                let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+                let messages: Vec<Message> =
+                    serde_json::from_value(case["messages"].clone()).unwrap();
                 // It has no switch: a system prompt is neither displaced nor added to.
-                tokenizer.prompt_ids(&messages, None, &Thinking::Off.into()).unwrap()
+                tokenizer
+                    .prompt_ids(&messages, None, &Thinking::Off.into())
+                    .unwrap()
             }
         };
         assert_eq!(ids, expected, "{case}");
@@ -47,7 +55,10 @@ fn token_ids_and_log_probs_are_those_of_transformers() {
         let found = printed_log_probs(&[text(&folder)], &ids);
         assert_eq!(found.len(), log_probs.len());
         for (found, expected) in found.iter().zip(&log_probs) {
-            assert!((found - expected).abs() < 3e-4, "{found} instead of {expected}: {case}");
+            assert!(
+                (found - expected).abs() < 3e-4,
+                "{found} instead of {expected}: {case}"
+            );
         }
     }
 }
@@ -107,7 +118,10 @@ fn greedy_answers_are_those_of_llama_cpp() {
         let expected = expected.as_str().unwrap();
         let choice = &answer["choices"][0];
         // At the limit llama.cpp leaves out a character that is not complete.
-        let found = choice["message"]["content"].as_str().unwrap().trim_end_matches('\u{fffd}');
+        let found = choice["message"]["content"]
+            .as_str()
+            .unwrap()
+            .trim_end_matches('\u{fffd}');
         if found == expected {
             continue;
         }
@@ -120,6 +134,9 @@ fn greedy_answers_are_those_of_llama_cpp() {
                 break;
             }
         }
-        assert!(gap < NEAR_TIE, "{chat}: {found:?}, {expected:?} of llama.cpp, {gap} nats apart");
+        assert!(
+            gap < NEAR_TIE,
+            "{chat}: {found:?}, {expected:?} of llama.cpp, {gap} nats apart"
+        );
     }
 }

@@ -14,14 +14,19 @@ use crate::program::{copy_tree, sample_data, stdout};
 
 /// What scripts/golden/tekken.py wrote.
 fn golden() -> Value {
-    serde_json::from_str(&std::fs::read_to_string(golden_folder().join("tekken.json")).unwrap()).unwrap()
+    serde_json::from_str(&std::fs::read_to_string(golden_folder().join("tekken.json")).unwrap())
+        .unwrap()
 }
 
 /// The embedded model with the tokenizer, as a GGUF file.
 fn exported(golden: &Value, work: &Path) -> PathBuf {
     let (folder, file) = (work.join("model"), work.join("model.gguf"));
     copy_tree(&sample_data("models/tiny"), &folder);
-    std::fs::write(folder.join("tokenizer.json"), golden["tokenizer"].to_string()).unwrap();
+    std::fs::write(
+        folder.join("tokenizer.json"),
+        golden["tokenizer"].to_string(),
+    )
+    .unwrap();
     let config = json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": "{{ messages[0].content }}"});
     std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
     export(text(&folder), "f16", &file);
@@ -36,13 +41,20 @@ fn tekken_comes_back_from_gguf() {
     for folder in [work.path().join("model"), out] {
         let tokenizer = Tokenizer::load(&find_model(text(&folder)).unwrap()).unwrap();
         for case in golden["texts"].as_array().unwrap() {
-            assert_eq!(json!(tokenizer.encode(case["text"].as_str().unwrap()).unwrap()), case["ids"], "{case}");
+            assert_eq!(
+                json!(tokenizer.encode(case["text"].as_str().unwrap()).unwrap()),
+                case["ids"],
+                "{case}"
+            );
         }
     }
 }
 
 #[test]
-#[cfg_attr(not(has_llama_cpp), ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)")]
+#[cfg_attr(
+    not(has_llama_cpp),
+    ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)"
+)]
 fn llama_cpp_cuts_an_exported_tekken_as_transformers_does() {
     let (golden, work) = (golden(), tempfile::tempdir().unwrap());
     let file = exported(&golden, work.path());
@@ -61,7 +73,9 @@ fn as_text(mut message: Value) -> Message {
         Some(thought) => format!("[THINK]{thought}[/THINK]"),
         None => block["text"].as_str().unwrap().to_owned(),
     };
-    let text = message["content"].as_array().map(|blocks| blocks.iter().map(block).collect::<String>());
+    let text = message["content"]
+        .as_array()
+        .map(|blocks| blocks.iter().map(block).collect::<String>());
     if let Some(text) = text {
         message["content"] = text.into();
     } else if message["content"].is_null() {
@@ -83,7 +97,10 @@ fn tekken_json_is_read_as_by_mistral_common() {
         let bare = Tokenizer::load(&source).unwrap();
         assert_eq!(bare.stop_ids(), [2], "{version}");
         for case in own["texts"].as_array().unwrap() {
-            let (text, ids) = (case["text"].as_str().unwrap(), bare.encode(case["text"].as_str().unwrap()).unwrap());
+            let (text, ids) = (
+                case["text"].as_str().unwrap(),
+                bare.encode(case["text"].as_str().unwrap()).unwrap(),
+            );
             assert_eq!(
                 (json!(ids), bare.decode(&ids, true).unwrap().as_str()),
                 (case["ids"].clone(), text),
@@ -91,21 +108,40 @@ fn tekken_json_is_read_as_by_mistral_common() {
             );
         }
         let hello = [Message::new("user", "hello")];
-        let error = bare.prompt_ids(&hello, None, &Thinking::Off.into()).unwrap_err();
+        let error = bare
+            .prompt_ids(&hello, None, &Thinking::Off.into())
+            .unwrap_err();
         let says = error.to_string();
         assert!(
-            matches!(error, TextError::NoTemplate { .. }) && says.contains("convert_tokenizer_to_chat_template"),
+            matches!(error, TextError::NoTemplate { .. })
+                && says.contains("convert_tokenizer_to_chat_template"),
             "{says}"
         );
 
-        std::fs::write(work.path().join("chat_template.jinja"), own["template"].as_str().unwrap()).unwrap();
+        std::fs::write(
+            work.path().join("chat_template.jinja"),
+            own["template"].as_str().unwrap(),
+        )
+        .unwrap();
         let tokenizer = Tokenizer::load(&source).unwrap();
-        let marks = if *version == "v13" { "[THINK]" } else { "<think>" };
+        let marks = if *version == "v13" {
+            "[THINK]"
+        } else {
+            "<think>"
+        };
         assert_eq!(tokenizer.think_marks().open, marks, "{version}");
         for case in own["conversations"].as_array().unwrap() {
-            let turns: Vec<Message> = case["messages"].as_array().unwrap().iter().cloned().map(as_text).collect();
+            let turns: Vec<Message> = case["messages"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .cloned()
+                .map(as_text)
+                .collect();
             let tools = Some(&case["tools"]).filter(|tools| !tools.is_null());
-            let ids = tokenizer.prompt_ids(&turns, tools, &Thinking::Off.into()).unwrap();
+            let ids = tokenizer
+                .prompt_ids(&turns, tools, &Thinking::Off.into())
+                .unwrap();
             let text = tokenizer.decode(&ids, false).unwrap();
             assert_eq!(json!(ids), case["ids"], "{version}: {text}");
         }

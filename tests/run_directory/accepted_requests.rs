@@ -36,23 +36,45 @@ fn what_a_worker_accepted_the_next_one_records_once() {
     state.status(Status::Running, 4, None).unwrap();
     assert!(worker.controls().compute_until(5));
     ask_now(&run, &Verb::set(["temperature=0.5"]).unwrap()).unwrap();
-    ask_now(&run, &Verb::Annotate { text: "so far so good".to_owned() }).unwrap();
+    ask_now(
+        &run,
+        &Verb::Annotate {
+            text: "so far so good".to_owned(),
+        },
+    )
+    .unwrap();
     ask_now(&run, &Verb::Stop { now: true }).unwrap();
     assert_eq!(promises(&run).len(), 3);
     for path in promises(&run) {
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
     // The loop has recorded the first one, and dies before it can say so.
     let taken = worker.controls().drain();
-    EventWriter::open(worker.lock()).unwrap().append(taken[0].event(5)).unwrap();
+    EventWriter::open(worker.lock())
+        .unwrap()
+        .append(taken[0].event(5))
+        .unwrap();
     drop(worker);
-    assert_eq!(promises(&run).len(), 3, "a worker's death keeps its promises");
+    assert_eq!(
+        promises(&run).len(),
+        3,
+        "a worker's death keeps its promises"
+    );
     std::fs::write(run.path().join("control/000009-1-1.accepted.json"), "torn").unwrap();
     std::fs::write(run.path().join("control/left.request.json"), "{}").unwrap();
     drop(begin(&run));
-    let expected = [("set", 5), ("annotate", 6), ("stop", 6)].map(|(verb, step)| (verb.to_owned(), step));
+    let expected =
+        [("set", 5), ("annotate", 6), ("stop", 6)].map(|(verb, step)| (verb.to_owned(), step));
     assert_eq!(recorded(&run), expected);
-    assert_eq!(std::fs::read_dir(run.path().join("control")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(run.path().join("control"))
+            .unwrap()
+            .count(),
+        0
+    );
     let notes = EventReader::new(&run.events_path()).read().unwrap().events;
     assert_eq!(
         notes

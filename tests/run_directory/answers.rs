@@ -9,8 +9,17 @@ use crate::program::{call_anywhere, ended};
 fn copied(folder: &Path) -> PathBuf {
     let run = folder.join("run");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run");
-    let copied = std::process::Command::new("cp").arg("-r").arg(source).arg(&run).status().unwrap();
-    let private = std::process::Command::new("chmod").args(["-R", "u=rwX,go="]).arg(&run).status().unwrap();
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(source)
+        .arg(&run)
+        .status()
+        .unwrap();
+    let private = std::process::Command::new("chmod")
+        .args(["-R", "u=rwX,go="])
+        .arg(&run)
+        .status()
+        .unwrap();
     assert!(copied.success() && private.success());
     run
 }
@@ -26,15 +35,25 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
     let run = run.to_str().unwrap();
     assert_eq!(runs(&["comment", run]).1, "no comments\n");
     let (code, text, error) = runs(&["comment", run, "test-003", "label | is wrong"]);
-    assert_eq!((code, text.as_str()), (0, "test  test-003  label | is wrong\n"), "{error}");
+    assert_eq!(
+        (code, text.as_str()),
+        (0, "test  test-003  label | is wrong\n"),
+        "{error}"
+    );
     let (code, _, error) = runs(&["comment", run, "test-03", "x"]);
-    assert!(code == 2 && error.contains("no prompt `test-03` in the test set; did you mean"), "{error}");
+    assert!(
+        code == 2 && error.contains("no prompt `test-03` in the test set; did you mean"),
+        "{error}"
+    );
 
     let document: Value = serde_json::from_str(&runs(&["versus", run, "--json"]).1).unwrap();
     assert_eq!(document["comments"]["test-003"], "label | is wrong");
     assert_eq!(document["schema"]["rescored"], false);
     let base = &document["failures"][0];
-    assert_eq!((&base["name"], &base["failures"], &base["completions"]), (&"base".into(), &41.into(), &100.into()));
+    assert_eq!(
+        (&base["name"], &base["failures"], &base["completions"]),
+        (&"base".into(), &41.into(), &100.into())
+    );
     let groups = base["groups"].as_array().unwrap();
     let count = |kind: &str| {
         groups
@@ -44,7 +63,12 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
             .sum::<u64>()
     };
     assert_eq!(count("class"), 41, "every failure has one class");
-    assert!(["field", "tag", "expected", "length"].into_iter().all(|kind| count(kind) > 0), "{groups:?}");
+    assert!(
+        ["field", "tag", "expected", "length"]
+            .into_iter()
+            .all(|kind| count(kind) > 0),
+        "{groups:?}"
+    );
 
     let markdown = runs(&["versus", run, "--markdown"]).1;
     for expected in [
@@ -60,13 +84,24 @@ fn a_comparison_is_exported_with_its_comments_and_groups_of_failures() {
     let csv = runs(&["versus", run, "--csv"]).1;
     let lines: Vec<&str> = csv.lines().collect();
     assert!(
-        lines.len() == 101 && lines[0].starts_with("prompt_id,sample,tags,outcome,base.tier,base.exact,"),
+        lines.len() == 101
+            && lines[0].starts_with("prompt_id,sample,tags,outcome,base.tier,base.exact,"),
         "{}",
         lines[0]
     );
-    let row = lines.iter().find(|line| line.starts_with("test-003,0,")).unwrap();
-    assert!(row.contains(",improvements,invalid,false,") && row.ends_with(",label | is wrong"), "{row}");
+    let row = lines
+        .iter()
+        .find(|line| line.starts_with("test-003,0,"))
+        .unwrap();
+    assert!(
+        row.contains(",improvements,invalid,false,") && row.ends_with(",label | is wrong"),
+        "{row}"
+    );
 
     assert_eq!(runs(&["comment", run, "test-003", ""]).1, "no comments\n");
-    assert!(!runs(&["versus", run, "--markdown"]).1.contains("#### Comments"));
+    assert!(
+        !runs(&["versus", run, "--markdown"])
+            .1
+            .contains("#### Comments")
+    );
 }

@@ -10,7 +10,9 @@ use crate::program::{call_anywhere, ended, lines};
 
 /// What `grpo-tui runs` prints, with its exit code.
 pub(super) fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, String) {
-    ended(call_anywhere(&[&["runs"], arguments, &["--runs", root.to_str().unwrap()]].concat()))
+    ended(call_anywhere(
+        &[&["runs"], arguments, &["--runs", root.to_str().unwrap()]].concat(),
+    ))
 }
 
 #[test]
@@ -18,14 +20,30 @@ fn the_runs_command_tells_what_the_files_say() {
     let folder = memory_folder();
     let root = folder.path().join("runs");
     let (code, text, _) = runs_command(&root, &["list"]);
-    assert_eq!((code, text), (0, format!("no runs in {}: start one with `grpo-tui train TASK`\n", root.display())));
+    assert_eq!(
+        (code, text),
+        (
+            0,
+            format!(
+                "no runs in {}: start one with `grpo-tui train TASK`\n",
+                root.display()
+            )
+        )
+    );
 
     let run = create(folder.path());
     {
         let lock = RunLock::acquire(run.path()).unwrap();
         let mut state = StateWriter::start(&lock).unwrap();
         let mut writer = EventWriter::open(&lock).unwrap();
-        writer.append(Run { id: run.id().into(), job: "train".into(), total_steps: 5, ..Run::default() }).unwrap();
+        writer
+            .append(Run {
+                id: run.id().into(),
+                job: "train".into(),
+                total_steps: 5,
+                ..Run::default()
+            })
+            .unwrap();
         writer.append(step(1, 0.25)).unwrap();
         writer.append(step(2, f64::NAN)).unwrap();
         let summary = EvalSummary {
@@ -37,7 +55,13 @@ fn the_runs_command_tells_what_the_files_say() {
             ..EvalSummary::default()
         };
         writer
-            .append(Eval { step: 2, set: "eval".into(), target: "trained".into(), summary, ..Eval::default() })
+            .append(Eval {
+                step: 2,
+                set: "eval".into(),
+                target: "trained".into(),
+                summary,
+                ..Eval::default()
+            })
             .unwrap();
         state.status(Status::Running, 2, None).unwrap();
     }
@@ -48,9 +72,19 @@ fn the_runs_command_tells_what_the_files_say() {
     let (code, text, _) = runs_command(&root, &["list", "--json"]);
     let rows = lines(&text);
     assert_eq!((code, rows.len()), (0, 2));
-    assert!(rows[0]["error"].as_str().unwrap().contains("format version 99"), "{text}");
+    assert!(
+        rows[0]["error"]
+            .as_str()
+            .unwrap()
+            .contains("format version 99"),
+        "{text}"
+    );
     assert_eq!(
-        (rows[1]["status"].as_str(), rows[1]["step"].as_u64(), rows[1]["valid"].as_f64()),
+        (
+            rows[1]["status"].as_str(),
+            rows[1]["step"].as_u64(),
+            rows[1]["valid"].as_f64()
+        ),
         (Some("interrupted"), Some(2), Some(0.82))
     );
 
@@ -68,19 +102,28 @@ fn the_runs_command_tells_what_the_files_say() {
     let (_, text, _) = runs_command(&root, &["show", run.id(), "--json"]);
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
-        (document["config"]["lora_rank"].as_u64(), document["sources"]["lora_rank"].as_str()),
+        (
+            document["config"]["lora_rank"].as_u64(),
+            document["sources"]["lora_rank"].as_str()
+        ),
         (Some(16), Some("default"))
     );
     assert_eq!(document["evals"][0]["summary"]["n"], 50);
 
-    assert_eq!(runs_command(&root, &["export", run.id(), "--csv"]).1, "step,reward,seconds\n1,0.25,0.5\n2,,0.5\n");
+    assert_eq!(
+        runs_command(&root, &["export", run.id(), "--csv"]).1,
+        "step,reward,seconds\n1,0.25,0.5\n2,,0.5\n"
+    );
 
     let mut other = new_run("invoice");
     other.config.learning_rate = 0.5;
     let other = RunDirectory::create(&root, other).unwrap();
     let (code, text, _) = runs_command(&root, &["compare", run.id(), other.id(), "--json"]);
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((code, &document["config"]), (0, &serde_json::json!({"learning_rate": [4e-5, 0.5]})));
+    assert_eq!(
+        (code, &document["config"]),
+        (0, &serde_json::json!({"learning_rate": [4e-5, 0.5]}))
+    );
 
     let (code, text, error) = runs_command(&root, &["show", "nothing"]);
     assert_eq!((code, text.as_str()), (1, ""));
@@ -97,19 +140,34 @@ fn attached(root: &Path, run: &RunDirectory) -> (i32, String) {
 fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
     let folder = memory_folder();
     let root = folder.path().join("runs");
-    let end = |status: &str| End { status: status.into(), cause: "because".into(), step: 1, seconds: 1.0 };
+    let end = |status: &str| End {
+        status: status.into(),
+        cause: "because".into(),
+        step: 1,
+        seconds: 1.0,
+    };
     type Write = fn(&Path);
     let spoilt: [Write; 4] = [
         |run| std::fs::write(run.join("state.json"), "{").unwrap(),
         |run| std::fs::remove_file(run.join("state.json")).unwrap(),
-        |run| std::fs::write(run.join("state.json"), "{\"version\": 1, \"status\": \"dancing\"}").unwrap(),
+        |run| {
+            std::fs::write(
+                run.join("state.json"),
+                "{\"version\": 1, \"status\": \"dancing\"}",
+            )
+            .unwrap()
+        },
         |run| std::fs::write(run.join("state.json"), "\u{0}".repeat(400)).unwrap(),
     ];
     for (number, spoil) in spoilt.into_iter().enumerate() {
         for (word, code, expected) in [
             (Some("finished"), 0, "finished: because"),
             (Some("failed"), 1, "failed: because"),
-            (None, 130, "interrupted: the worker died, and its state.json is missing or unreadable"),
+            (
+                None,
+                130,
+                "interrupted: the worker died, and its state.json is missing or unreadable",
+            ),
         ] {
             let run = create(folder.path());
             {
@@ -119,21 +177,31 @@ fn attaching_to_a_run_that_nobody_computes_ends_with_its_state() {
                 // The end of an earlier worker is not this one's.
                 writer.append(end("interrupted")).unwrap();
                 writer
-                    .append(Run { id: run.id().into(), job: "train".into(), total_steps: 5, ..Run::default() })
+                    .append(Run {
+                        id: run.id().into(),
+                        job: "train".into(),
+                        total_steps: 5,
+                        ..Run::default()
+                    })
                     .unwrap();
                 writer.append(step(1, 0.25)).unwrap();
-                word.into_iter().for_each(|word| _ = writer.append(end(word)).unwrap());
+                word.into_iter()
+                    .for_each(|word| _ = writer.append(end(word)).unwrap());
             }
             spoil(run.path());
             let (found, text) = attached(&root, &run);
-            assert!(found == code && text.trim_end().ends_with(expected), "{number} {word:?}: {found}\n{text}");
+            assert!(
+                found == code && text.trim_end().ends_with(expected),
+                "{number} {word:?}: {found}\n{text}"
+            );
             let (_, text, _) = runs_command(&root, &["show", run.id()]);
             assert!(text.contains(expected.split(':').next().unwrap()), "{text}");
         }
     }
     let (code, text) = attached(&root, &create(folder.path()));
     assert!(
-        code == 130 && text.contains("created: no worker yet: start one with grpo-tui train --resume "),
+        code == 130
+            && text.contains("created: no worker yet: start one with grpo-tui train --resume "),
         "{code}\n{text}"
     );
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use grpo_tui::run::events::{Alert, Checkpoint, Control, End, Eval, Group, Note, Run, Step};
 use grpo_tui::run::{
-    AgainstBase, EvalRecord, EvalSummary, EventWriter, NewRun, RolloutWriter, RunDirectory, RunLock, StateWriter,
-    Status, checkpoint_path, eval_file, read_evals, write_evals,
+    AgainstBase, EvalRecord, EvalSummary, EventWriter, NewRun, RolloutWriter, RunDirectory,
+    RunLock, StateWriter, Status, checkpoint_path, eval_file, read_evals, write_evals,
 };
 
 use super::long_log::Noise;
@@ -24,7 +24,13 @@ pub(crate) struct Made<'a> {
 
 impl Default for Made<'_> {
     fn default() -> Self {
-        Self { task: "invoice", name: "", valid: 0.9, status: Status::Finished, set: &[] }
+        Self {
+            task: "invoice",
+            name: "",
+            valid: 0.9,
+            status: Status::Finished,
+            set: &[],
+        }
     }
 }
 
@@ -35,8 +41,12 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
         ..Default::default()
     };
     let resolved = layers.resolve().unwrap();
-    let new =
-        NewRun { name: made.name.into(), config: resolved.config, sources: resolved.sources, ..new_run(made.task) };
+    let new = NewRun {
+        name: made.name.into(),
+        config: resolved.config,
+        sources: resolved.sources,
+        ..new_run(made.task)
+    };
     let run = RunDirectory::create(root, new).unwrap();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut state = StateWriter::start(&lock).unwrap();
@@ -44,7 +54,12 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     let mut rollouts = RolloutWriter::resume(&lock, 0).unwrap();
     let mut noise = Noise(7);
     events
-        .append(Run { id: run.id().into(), device: "cpu <made up>".into(), total_steps: 40, ..Run::default() })
+        .append(Run {
+            id: run.id().into(),
+            device: "cpu <made up>".into(),
+            total_steps: 40,
+            ..Run::default()
+        })
         .unwrap();
     write_eval(&run, &mut events, "test", "base", 0, 0.3);
     write_eval(&run, &mut events, "eval", "base", 0, 0.3);
@@ -52,7 +67,13 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     for step in 1..=40u64 {
         let place = rollouts.append(&rollout(step, "p1")).unwrap();
         events
-            .append(Group { step, prompt_id: "p1".into(), file: place.file, line: place.line, ..Group::default() })
+            .append(Group {
+                step,
+                prompt_id: "p1".into(),
+                file: place.file,
+                line: place.line,
+                ..Group::default()
+            })
             .unwrap();
         let progress = step as f64 / 40.0;
         let valid = 0.3 + (made.valid - 0.3) * progress;
@@ -63,11 +84,28 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
             ("tiers/invalid".to_owned(), 0.8 * (1.0 - valid)),
             ("tiers/unparsable".to_owned(), 0.2 * (1.0 - valid)),
             ("groups/frac_mixed".to_owned(), noise.next()),
-            ("completions/mean_length".to_owned(), 80.0 + 10.0 * noise.next()),
-            ("grad_norm".to_owned(), if step == 17 { f64::NAN } else { 0.1 + noise.next() }),
+            (
+                "completions/mean_length".to_owned(),
+                80.0 + 10.0 * noise.next(),
+            ),
+            (
+                "grad_norm".to_owned(),
+                if step == 17 {
+                    f64::NAN
+                } else {
+                    0.1 + noise.next()
+                },
+            ),
             ("kl".to_owned(), 0.001 * step as f64),
         ]);
-        events.append(Step { step, seconds: 1.5, metrics, ..Step::default() }).unwrap();
+        events
+            .append(Step {
+                step,
+                seconds: 1.5,
+                metrics,
+                ..Step::default()
+            })
+            .unwrap();
         if step % 10 == 0 {
             write_eval(&run, &mut events, "eval", "trained", step, valid);
         }
@@ -77,8 +115,20 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
     }
     write_eval(&run, &mut events, "test", "trained", 40, made.valid);
     let arguments = BTreeMap::from([("learning_rate".to_owned(), serde_json::json!(1e-5))]);
-    events.append(Control { verb: "set".into(), arguments, user_id: 1000, step: 12, ..Control::default() }).unwrap();
-    events.append(Note { text: "looks <good> & steady".into() }).unwrap();
+    events
+        .append(Control {
+            verb: "set".into(),
+            arguments,
+            user_id: 1000,
+            step: 12,
+            ..Control::default()
+        })
+        .unwrap();
+    events
+        .append(Note {
+            text: "looks <good> & steady".into(),
+        })
+        .unwrap();
     let sentence = "The gradient was not finite.".into();
     events
         .append(Alert {
@@ -92,15 +142,31 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
         .unwrap();
     if made.status.is_ended() {
         let status = made.status.name().to_owned();
-        events.append(End { status, cause: "all steps done".into(), step: 40, seconds: 60.0 }).unwrap();
+        events
+            .append(End {
+                status,
+                cause: "all steps done".into(),
+                step: 40,
+                seconds: 60.0,
+            })
+            .unwrap();
     }
-    state.status(made.status, 40, Some("all steps done".into())).unwrap();
+    state
+        .status(made.status, 40, Some("all steps done".into()))
+        .unwrap();
     run
 }
 
 /// A held-out eval of 50 prompts of which the first `valid` share is right; one completion holds what looks like a
 /// secret.
-fn write_eval(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &str, step: u64, valid: f64) {
+fn write_eval(
+    run: &RunDirectory,
+    events: &mut EventWriter,
+    set: &str,
+    target: &str,
+    step: u64,
+    valid: f64,
+) {
     let records: Vec<EvalRecord> = (0..50)
         .map(|index| {
             let right = (index as f64) < 50.0 * valid;
@@ -130,16 +196,32 @@ fn write_eval(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &
     write_evals(&run.path().join(&file), &records).unwrap();
     let summary = EvalSummary::from_records(&records);
     let base = read_evals(&run.path().join(eval_file(0, set, "base"))).unwrap_or_default();
-    let against_base = AgainstBase::between(&base, &records).filter(|_| step > 0).map(Box::new);
+    let against_base = AgainstBase::between(&base, &records)
+        .filter(|_| step > 0)
+        .map(Box::new);
     let (set, target) = (set.into(), target.into());
-    events.append(Eval { step, set, target, summary, file, seconds: 2.0, against_base }).unwrap();
+    events
+        .append(Eval {
+            step,
+            set,
+            target,
+            summary,
+            file,
+            seconds: 2.0,
+            against_base,
+        })
+        .unwrap();
 }
 
 fn checkpoint(run: &RunDirectory, events: &mut EventWriter, step: u64) {
     let path = checkpoint_path(run.path(), step);
     std::fs::create_dir(&path).unwrap();
-    let files =
-        ["adapter_config.json", "adapter_model.safetensors", "optimizer.safetensors", grpo_tui::run::CHECKPOINT_MARK];
+    let files = [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "optimizer.safetensors",
+        grpo_tui::run::CHECKPOINT_MARK,
+    ];
     for file in files {
         std::fs::write(path.join(file), format!("{file} of step {step}")).unwrap();
     }

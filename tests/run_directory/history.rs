@@ -18,7 +18,9 @@ const LONG: Duration = Duration::from_secs(300);
 /// The state by the whole log, without an index.
 fn folded(run: &Path) -> RunState {
     let mut state = RunState::default();
-    state.follow(&mut EventReader::new(&run.join("events.jsonl"))).unwrap();
+    state
+        .follow(&mut EventReader::new(&run.join("events.jsonl")))
+        .unwrap();
     state
 }
 
@@ -41,7 +43,10 @@ fn an_index_gives_what_the_whole_log_gives() {
     // A tail behind the index is folded upon it; a long one makes a new index.
     let seq = write_steps(&log, 1501, 1510, seq);
     assert!(RunState::read(run.path()).unwrap() == folded(run.path()));
-    assert!(std::fs::read(&index).unwrap() == first, "a short tail is not worth a new index");
+    assert!(
+        std::fs::read(&index).unwrap() == first,
+        "a short tail is not worth a new index"
+    );
     write_steps(&log, 1511, 2500, seq);
     let whole = folded(run.path());
     assert!(RunState::read(run.path()).unwrap() == whole);
@@ -52,26 +57,35 @@ fn an_index_gives_what_the_whole_log_gives() {
     let mut rng = 1usize;
     for length in [0, 23, 25, second.len() / 2, second.len() - 1] {
         std::fs::write(&index, &second[..length]).unwrap();
-        assert!(RunState::read(run.path()).unwrap() == whole, "cut to {length}");
+        assert!(
+            RunState::read(run.path()).unwrap() == whole,
+            "cut to {length}"
+        );
         assert!(std::fs::read(&index).unwrap() == second, "made anew");
     }
     for _ in 0..4 {
-        rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        rng = rng
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let mut damaged = second.clone();
         damaged[rng % second.len()] ^= 0x20;
         std::fs::write(&index, &damaged).unwrap();
-        assert!(RunState::read(run.path()).unwrap() == whole, "byte {}", rng % second.len());
+        assert!(
+            RunState::read(run.path()).unwrap() == whole,
+            "byte {}",
+            rng % second.len()
+        );
     }
     let other_version = [&b"grpo-tui events.index 0\n"[..], &second[24..]].concat();
     std::fs::write(&index, other_version).unwrap();
     assert!(RunState::read(run.path()).unwrap() == whole);
-    assert!(
-        std::fs::read_dir(run.path()).unwrap().all(|entry| !entry
+    assert!(std::fs::read_dir(run.path()).unwrap().all(|entry| {
+        !entry
             .unwrap()
             .file_name()
             .to_string_lossy()
-            .ends_with(".tmp"))
-    );
+            .ends_with(".tmp")
+    }));
 
     // Another log of the same length under the same name is seen, and so is a shorter one.
     std::fs::write(&index, &second).unwrap();
@@ -102,9 +116,17 @@ fn the_index_of_a_run_of_another_user_lies_in_the_cache() {
     let (folder, run) = created();
     write_steps(&run.events_path(), 1, 1000, 1);
     std::os::unix::fs::chown(run.path(), Some(4242), None).unwrap();
-    json(&call(folder.path(), &["runs", "show", "--json", run.path().to_str().unwrap()]));
+    json(&call(
+        folder.path(),
+        &["runs", "show", "--json", run.path().to_str().unwrap()],
+    ));
     assert!(!run.path().join("events.index").exists());
-    assert_eq!(std::fs::read_dir(folder.path().join("home/cache/grpo-tui/indexes")).unwrap().count(), 1);
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("home/cache/grpo-tui/indexes"))
+            .unwrap()
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -132,13 +154,19 @@ fn a_follower_tells_every_event_once() {
     assert!(state == folded(&path));
 
     // A torn line waits until it is whole; a line that is no event and an unknown kind are counted.
-    let mut file = std::fs::OpenOptions::new().append(true).open(path.join("events.jsonl")).unwrap();
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(path.join("events.jsonl"))
+        .unwrap();
     file.write_all(
         b"garbage\n{\"v\":1,\"seq\":450,\"t\":1,\"kind\":\"telepathy\"}\n{\"v\":1,\"seq\":451,\"t\":1,\"kind\":\"no",
     )
     .unwrap();
     let batch = follower.next(LONG).unwrap();
-    assert_eq!((batch.events.len(), batch.skipped.len(), batch.gaps), (1, 1, 49));
+    assert_eq!(
+        (batch.events.len(), batch.skipped.len(), batch.gaps),
+        (1, 1, 49)
+    );
     state.apply(batch);
     file.write_all(b"te\",\"text\":\"whole\"}\n").unwrap();
     let batch = follower.next(LONG).unwrap();
@@ -148,7 +176,14 @@ fn a_follower_tells_every_event_once() {
 
     // Truncation and replacement start over.
     file.set_len(0).unwrap();
-    let note = Event { seq: 1, time_ms: 1, body: Note { text: "anew".into() }.into() };
+    let note = Event {
+        seq: 1,
+        time_ms: 1,
+        body: Note {
+            text: "anew".into(),
+        }
+        .into(),
+    };
     file.write_all(&note.to_line().unwrap()).unwrap();
     let batch = follower.next(LONG).unwrap();
     assert!(batch.restarted);
@@ -177,22 +212,68 @@ fn a_prompt_has_the_solve_rate_of_its_latest_group_with_a_reward() {
                  resumed_from,
                  expected: Option<(u64, usize, usize)>| {
         let mut state = RunState::default();
-        let mut fold = |body: EventBody| state.fold(Event { seq: 0, time_ms: 0, body });
+        let mut fold = |body: EventBody| {
+            state.fold(Event {
+                seq: 0,
+                time_ms: 0,
+                body,
+            })
+        };
         for (step, solved, rewards, guided) in groups {
-            let stops = (0..rewards.len()).map(|at| if at < rewards.len() - guided { "stop" } else { "guided" });
+            let stops = (0..rewards.len()).map(|at| {
+                if at < rewards.len() - guided {
+                    "stop"
+                } else {
+                    "guided"
+                }
+            });
             let stop_reasons = stops.map(str::to_owned).collect();
             let (prompt_id, rewards) = ("p".to_owned(), rewards.to_vec());
-            fold(Group { step: *step, prompt_id, rewards, stop_reasons, solved: *solved, ..Group::default() }.into());
+            fold(
+                Group {
+                    step: *step,
+                    prompt_id,
+                    rewards,
+                    stop_reasons,
+                    solved: *solved,
+                    ..Group::default()
+                }
+                .into(),
+            );
         }
-        fold(Recovered { resumed_from, ..Recovered::default() }.into());
-        let found = state.solve_rates.get("p").map(|found| (found.step, found.solved, found.scored));
+        fold(
+            Recovered {
+                resumed_from,
+                ..Recovered::default()
+            }
+            .into(),
+        );
+        let found = state
+            .solve_rates
+            .get("p")
+            .map(|found| (found.step, found.solved, found.scored));
         assert_eq!(found, expected, "{groups:?}");
     };
-    check(&[(1, Some(2), &[1.0, 1.0, 0.0, 0.0], 0)], None, Some((1, 2, 4)));
-    check(&[(1, Some(2), &[1.0, 1.0], 0), (3, Some(0), &[0.0, 1.0], 1)], None, Some((3, 0, 1)));
+    check(
+        &[(1, Some(2), &[1.0, 1.0, 0.0, 0.0], 0)],
+        None,
+        Some((1, 2, 4)),
+    );
+    check(
+        &[(1, Some(2), &[1.0, 1.0], 0), (3, Some(0), &[0.0, 1.0], 1)],
+        None,
+        Some((3, 0, 1)),
+    );
     check(&[(1, Some(1), &[1.0, f64::NAN], 0)], None, Some((1, 1, 1)));
     // A scorer that fails says nothing, nor does a program from before.
-    check(&[(1, Some(2), &[1.0, 1.0], 0), (3, Some(0), &[f64::NAN; 2], 0)], None, Some((1, 2, 2)));
+    check(
+        &[
+            (1, Some(2), &[1.0, 1.0], 0),
+            (3, Some(0), &[f64::NAN; 2], 0),
+        ],
+        None,
+        Some((1, 2, 2)),
+    );
     check(&[(1, None, &[1.0, 1.0], 0)], None, None);
     // Of steps that are redone, nothing is known.
     check(&[(5, Some(2), &[1.0, 1.0], 0)], Some(5), Some((5, 2, 2)));

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use grpo_tui::run::{
-    Launch, LaunchedWorker, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status, launch,
-    signal_worker,
+    Launch, LaunchedWorker, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status,
+    launch, signal_worker,
 };
 use rustix::process::Signal;
 
@@ -17,13 +17,28 @@ use super::{create, created};
 use crate::program::PROGRAM;
 
 fn this_program() -> Launch {
-    Launch { program: Some(PROGRAM.into()), patience: Duration::from_secs(60), ..Launch::default() }
+    Launch {
+        program: Some(PROGRAM.into()),
+        patience: Duration::from_secs(60),
+        ..Launch::default()
+    }
 }
 
 /// The launch of a shell that runs `script` in the worker's place.
-fn launch_script(run: &RunDirectory, script: &str, patience: Duration) -> Result<LaunchedWorker, RunError> {
+fn launch_script(
+    run: &RunDirectory,
+    script: &str,
+    patience: Duration,
+) -> Result<LaunchedWorker, RunError> {
     std::fs::write(run.path().join("worker"), script).unwrap();
-    launch(run, &Launch { program: Some("/bin/sh".into()), patience, ..Launch::default() })
+    launch(
+        run,
+        &Launch {
+            program: Some("/bin/sh".into()),
+            patience,
+            ..Launch::default()
+        },
+    )
 }
 
 #[test]
@@ -35,33 +50,67 @@ fn a_launch_that_fails_says_why_in_the_caller() {
     let state = State::observe(run.path()).unwrap();
     assert_eq!(state.status, Status::Failed);
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(flat(&error.to_string()).ends_with(&flat(&state.cause.unwrap())), "{error}");
-    assert_eq!(std::fs::metadata(run.log_path()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(
+        flat(&error.to_string()).ends_with(&flat(&state.cause.unwrap())),
+        "{error}"
+    );
+    assert_eq!(
+        std::fs::metadata(run.log_path())
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
 
     let lock = RunLock::acquire(run.path()).unwrap();
     let error = launch(&run, &this_program()).unwrap_err().to_string();
-    assert!(error.contains(&format!("is in use by process {}", std::process::id())), "{error}");
+    assert!(
+        error.contains(&format!("is in use by process {}", std::process::id())),
+        "{error}"
+    );
     drop(lock);
 
-    let missing = Launch { program: Some("/no/such/program".into()), ..Launch::default() };
-    assert!(launch(&run, &missing).unwrap_err().to_string().contains("could not be started"));
+    let missing = Launch {
+        program: Some("/no/such/program".into()),
+        ..Launch::default()
+    };
+    assert!(
+        launch(&run, &missing)
+            .unwrap_err()
+            .to_string()
+            .contains("could not be started")
+    );
 }
 
 #[test]
 fn a_worker_that_dies_or_says_nothing() {
     let (_folder, run) = created();
-    let error = launch_script(&run, "echo first >&2; echo out of memory >&2; exit 3\n", Duration::from_secs(60))
-        .unwrap_err()
-        .to_string();
+    let error = launch_script(
+        &run,
+        "echo first >&2; echo out of memory >&2; exit 3\n",
+        Duration::from_secs(60),
+    )
+    .unwrap_err()
+    .to_string();
     assert!(
-        error.contains("exited before it was ready (exit status: 3)") && error.ends_with("worker.log: out of memory"),
+        error.contains("exited before it was ready (exit status: 3)")
+            && error.ends_with("worker.log: out of memory"),
         "{error}"
     );
-    let error = launch_script(&run, "exit 0\n", Duration::from_secs(60)).unwrap_err().to_string();
+    let error = launch_script(&run, "exit 0\n", Duration::from_secs(60))
+        .unwrap_err()
+        .to_string();
     assert!(error.ends_with("worker.log is empty"), "{error}");
     let launched = launch_script(&run, "exec sleep 1000\n", Duration::ZERO).unwrap();
     assert!(!launched.ready);
-    assert!(Command::new("kill").arg(launched.pid.to_string()).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .arg(launched.pid.to_string())
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 #[test]
@@ -96,9 +145,15 @@ fn only_ones_own_folder_is_worked_on() {
     let (folder, run) = created();
     std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
     let error = launch(&run, &this_program()).unwrap_err().to_string();
-    assert!(error.contains("is writable by other users (mode 0770)") && error.contains("chmod"), "{error}");
+    assert!(
+        error.contains("is writable by other users (mode 0770)") && error.contains("chmod"),
+        "{error}"
+    );
     std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(matches!(launch(&run, &this_program()), Err(RunError::Launch { .. })), "to look is no harm");
+    assert!(
+        matches!(launch(&run, &this_program()), Err(RunError::Launch { .. })),
+        "to look is no harm"
+    );
     // Where others can reach them, what lies in it must not be theirs to change: a worker does what run.toml says.
     for name in ["run.toml", "task/task.toml", "checkpoints"] {
         let path = run.path().join(name);
@@ -106,17 +161,26 @@ fn only_ones_own_folder_is_worked_on() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         let error = launch(&run, &this_program()).unwrap_err().to_string();
         assert!(
-            error.contains(&format!("{name} is writable by other users (mode 0666)")) && error.contains("chmod"),
+            error.contains(&format!("{name} is writable by other users (mode 0666)"))
+                && error.contains("chmod"),
             "{error}"
         );
         std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(matches!(launch(&run, &this_program()), Err(RunError::Launch { .. })), "nobody else can reach it");
+        assert!(
+            matches!(launch(&run, &this_program()), Err(RunError::Launch { .. })),
+            "nobody else can reach it"
+        );
         std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::set_permissions(&path, before).unwrap();
     }
     let log_elsewhere = create(folder.path());
     std::os::unix::fs::symlink("/dev/null", log_elsewhere.log_path()).unwrap();
-    assert!(launch(&log_elsewhere, &this_program()).unwrap_err().to_string().contains("worker.log"));
+    assert!(
+        launch(&log_elsewhere, &this_program())
+            .unwrap_err()
+            .to_string()
+            .contains("worker.log")
+    );
 }
 
 #[test]
@@ -136,9 +200,21 @@ fn stand_in(run: &Path) -> std::process::Child {
     }
     let file = std::fs::File::open(run.join("lock")).unwrap();
     file.lock().unwrap();
-    let child = Command::new("sleep").arg("1000").stdin(Stdio::from(file)).spawn().unwrap();
+    let child = Command::new("sleep")
+        .arg("1000")
+        .stdin(Stdio::from(file))
+        .spawn()
+        .unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-    let ticks: u64 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+    let ticks: u64 = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(19)
+        .unwrap()
+        .parse()
+        .unwrap();
     edit_state(run, |state| {
         state["pid"] = child.id().into();
         state["start_ticks"] = ticks.into();
@@ -156,23 +232,53 @@ fn edit_state(run: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
 #[test]
 fn a_signal_reaches_the_worker_and_nobody_else() {
     let (_folder, run) = created();
-    assert!(signal_worker(run.path(), Signal::KILL).unwrap_err().to_string().contains("has no worker yet"));
+    assert!(
+        signal_worker(run.path(), Signal::KILL)
+            .unwrap_err()
+            .to_string()
+            .contains("has no worker yet")
+    );
     let mut child = stand_in(run.path());
     assert_eq!(Liveness::for_run(run.path()), Liveness::Alive);
     let state = std::fs::read(run.path().join("state.json")).unwrap();
     let refused = |what: &str, edit: &dyn Fn(&mut serde_json::Value), expected: &str| {
         edit_state(run.path(), edit);
-        let error = signal_worker(run.path(), Signal::KILL).unwrap_err().to_string();
+        let error = signal_worker(run.path(), Signal::KILL)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected), "{what}: {error}");
         std::fs::write(run.path().join("state.json"), &state).unwrap();
     };
-    refused("a later process of that id", &|state| state["start_ticks"] = 1.into(), "is gone");
-    refused("another boot", &|state| state["boot_id"] = "b".into(), "is gone");
-    refused("another host", &|state| state["host"] = "elsewhere".into(), "runs on elsewhere");
-    refused("no process", &|state| state["pid"] = u32::MAX.into(), "is gone");
+    refused(
+        "a later process of that id",
+        &|state| state["start_ticks"] = 1.into(),
+        "is gone",
+    );
+    refused(
+        "another boot",
+        &|state| state["boot_id"] = "b".into(),
+        "is gone",
+    );
+    refused(
+        "another host",
+        &|state| state["host"] = "elsewhere".into(),
+        "runs on elsewhere",
+    );
+    refused(
+        "no process",
+        &|state| state["pid"] = u32::MAX.into(),
+        "is gone",
+    );
     assert!(child.try_wait().unwrap().is_none());
     signal_worker(run.path(), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
-    assert!(matches!(Liveness::for_run(run.path()), Liveness::Gone(words) if words.contains("lost its worker")));
-    assert!(signal_worker(run.path(), Signal::KILL).unwrap_err().to_string().contains("is gone"));
+    assert!(
+        matches!(Liveness::for_run(run.path()), Liveness::Gone(words) if words.contains("lost its worker"))
+    );
+    assert!(
+        signal_worker(run.path(), Signal::KILL)
+            .unwrap_err()
+            .to_string()
+            .contains("is gone")
+    );
 }

@@ -54,7 +54,10 @@ pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
     pub(crate) fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }
 }
@@ -62,22 +65,54 @@ impl Noise {
 /// Appends the lines of steps `first..=last` to the log at `path`, as the trainer would; returns the next sequence
 /// number.
 pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u64 {
-    let file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap();
     let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
     let mut noise = Noise(first);
     let mut add = |body: EventBody, step: u64| {
-        file.write_all(&Event { seq, time_ms: 1_795_184_525_000 + 900 * step, body }.to_line().unwrap()).unwrap();
+        file.write_all(
+            &Event {
+                seq,
+                time_ms: 1_795_184_525_000 + 900 * step,
+                body,
+            }
+            .to_line()
+            .unwrap(),
+        )
+        .unwrap();
         seq += 1;
     };
     if first == 1 {
-        add(Run { id: "long".into(), job: "train".into(), total_steps: last, ..Run::default() }.into(), 0);
+        add(
+            Run {
+                id: "long".into(),
+                job: "train".into(),
+                total_steps: last,
+                ..Run::default()
+            }
+            .into(),
+            0,
+        );
     }
     for step in first..=last {
         for phase in ["rollout", "update"] {
-            add(Phase { step, phase: phase.into() }.into(), step);
+            add(
+                Phase {
+                    step,
+                    phase: phase.into(),
+                }
+                .into(),
+                step,
+            );
         }
         for line in 1..=8 {
-            add(group(step, (step - 1) % 100 * 8 + line, &mut noise).into(), step);
+            add(
+                group(step, (step - 1) % 100 * 8 + line, &mut noise).into(),
+                step,
+            );
         }
         let mut metrics = BTreeMap::new();
         for (index, name) in METRICS.iter().enumerate() {
@@ -85,14 +120,30 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
                 metrics.insert((*name).to_owned(), noise.next());
             }
         }
-        add(Step { step, seconds: 0.9, metrics, ..Step::default() }.into(), step);
+        add(
+            Step {
+                step,
+                seconds: 0.9,
+                metrics,
+                ..Step::default()
+            }
+            .into(),
+            step,
+        );
         if step % 50 == 0 {
             add(eval(step, &mut noise).into(), step);
             let removed = step.checked_sub(150).into_iter().collect();
             let path = format!("checkpoints/step-{step:06}");
             add(
-                Checkpoint { step, path, bytes: 80_000_000, why: "eval".into(), removed, ..Checkpoint::default() }
-                    .into(),
+                Checkpoint {
+                    step,
+                    path,
+                    bytes: 80_000_000,
+                    why: "eval".into(),
+                    removed,
+                    ..Checkpoint::default()
+                }
+                .into(),
                 step,
             );
         }
@@ -102,21 +153,30 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
 }
 
 fn group(step: u64, line: u64, noise: &mut Noise) -> Group {
-    let rewards: Vec<f64> = (0..8).map(|_| [0.0, 0.5, 1.0][(noise.next() * 3.0) as usize]).collect();
+    let rewards: Vec<f64> = (0..8)
+        .map(|_| [0.0, 0.5, 1.0][(noise.next() * 3.0) as usize])
+        .collect();
     Group {
         task: String::new(),
         replaced: false,
         step,
         prompt_id: format!("invoice-{:04}", (noise.next() * 200.0) as u64),
-        tiers: rewards.iter().map(|reward| if *reward == 1.0 { "valid" } else { "invalid" }.to_owned()).collect(),
+        tiers: rewards
+            .iter()
+            .map(|reward| if *reward == 1.0 { "valid" } else { "invalid" }.to_owned())
+            .collect(),
         advantages: (0..8).map(|_| noise.next() * 2.0 - 1.0).collect(),
         call_seconds: Vec::new(),
         solved: Some(rewards.iter().filter(|reward| **reward == 1.0).count()),
         rewards,
         token_counts: (0..8).map(|_| (noise.next() * 200.0) as usize).collect(),
         stop_reasons: vec!["stop".into(); 8],
-        signal: [GroupSignal::Mixed, GroupSignal::AllMax, GroupSignal::AllMin, GroupSignal::AllEqual]
-            [(noise.next() * 4.0) as usize],
+        signal: [
+            GroupSignal::Mixed,
+            GroupSignal::AllMax,
+            GroupSignal::AllMin,
+            GroupSignal::AllEqual,
+        ][(noise.next() * 4.0) as usize],
         file: format!("rollouts/{:06}.jsonl", step.div_ceil(100) * 100),
         line,
     }
@@ -143,5 +203,13 @@ fn eval(step: u64, noise: &mut Noise) -> Eval {
         ..EvalSummary::default()
     };
     let file = format!("evals/step-{step:06}-eval-trained.jsonl");
-    Eval { step, set: "eval".into(), target: "trained".into(), summary, file, seconds: 3.5, ..Eval::default() }
+    Eval {
+        step,
+        set: "eval".into(),
+        target: "trained".into(),
+        summary,
+        file,
+        seconds: 3.5,
+        ..Eval::default()
+    }
 }

@@ -15,55 +15,135 @@ use super::{create, memory_folder};
 fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     let folder = memory_folder();
     let root = folder.path().join("runs");
-    let worse = made(&root, &Made { valid: 0.1, ..Made::default() });
-    let better = made(&root, &Made { valid: 0.9, ..Made::default() });
+    let worse = made(
+        &root,
+        &Made {
+            valid: 0.1,
+            ..Made::default()
+        },
+    );
+    let better = made(
+        &root,
+        &Made {
+            valid: 0.9,
+            ..Made::default()
+        },
+    );
     let result = |run: &RunDirectory| {
         let report = Report::read(run.clone()).unwrap();
         let result = report.result_of("").unwrap();
-        (result.step, result.who().to_owned(), (100.0 * result.summary.valid).round())
+        (
+            result.step,
+            result.who().to_owned(),
+            (100.0 * result.summary.valid).round(),
+        )
     };
-    assert_eq!((result(&better), result(&worse)), ((40, "trained".to_owned(), 90.0), (0, "base".to_owned(), 30.0)));
+    assert_eq!(
+        (result(&better), result(&worse)),
+        (
+            (40, "trained".to_owned(), 90.0),
+            (0, "base".to_owned(), 30.0)
+        )
+    );
     let names = |run: &RunDirectory| {
-        base_and_trained(run.path()).unwrap().iter().map(|eval| eval.name(false)).collect::<Vec<_>>()
+        base_and_trained(run.path())
+            .unwrap()
+            .iter()
+            .map(|eval| eval.name(false))
+            .collect::<Vec<_>>()
     };
     assert_eq!(
         (names(&better), names(&worse)),
-        (vec!["base".to_owned(), "step 40".to_owned()], vec!["base".to_owned(), "step 40".to_owned()])
+        (
+            vec!["base".to_owned(), "step 40".to_owned()],
+            vec!["base".to_owned(), "step 40".to_owned()]
+        )
     );
     // What training did: on the eval set, since the base was the best. Against other runs the base stands for it.
     let set_of = |run: &RunDirectory| base_and_trained(run.path()).unwrap()[1].set.clone();
-    assert_eq!((set_of(&better), set_of(&worse)), ("test".to_owned(), "eval".to_owned()));
-    assert_eq!(result_on(worse.path(), &["test", "eval"].map(str::to_owned)).unwrap().name(false), "base");
+    assert_eq!(
+        (set_of(&better), set_of(&worse)),
+        ("test".to_owned(), "eval".to_owned())
+    );
+    assert_eq!(
+        result_on(worse.path(), &["test", "eval"].map(str::to_owned))
+            .unwrap()
+            .name(false),
+        "base"
+    );
     let (_, listed, _) = runs_command(&root, &["list", "--columns", "id,valid,of"]);
-    let of = |run: &RunDirectory| listed.lines().find(|line| line.contains(run.id())).unwrap().trim_end().to_owned();
-    assert!(of(&worse).ends_with("30.0%  base") && of(&better).ends_with("90.0%  test@40"), "{listed}");
+    let of = |run: &RunDirectory| {
+        listed
+            .lines()
+            .find(|line| line.contains(run.id()))
+            .unwrap()
+            .trim_end()
+            .to_owned()
+    };
+    assert!(
+        of(&worse).ends_with("30.0%  base") && of(&better).ends_with("90.0%  test@40"),
+        "{listed}"
+    );
 
     let page = html(&Report::read(worse.clone()).unwrap()).unwrap().text;
     assert!(
-        page.contains("best checkpoint: step 0 (the base)") && !page.contains("<th class=\"right\">trained"),
+        page.contains("best checkpoint: step 0 (the base)")
+            && !page.contains("<th class=\"right\">trained"),
         "{page}"
     );
     let (_, shown, _) = runs_command(&root, &["show", worse.id(), "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(
-        (shown["best"].as_u64(), shown["valid_set"].as_str(), shown["valid"].as_f64()),
+        (
+            shown["best"].as_u64(),
+            shown["valid_set"].as_str(),
+            shown["valid"].as_f64()
+        ),
         (Some(0), Some("test"), Some(0.3))
     );
     let (_, compared, _) = runs_command(&root, &["compare", worse.id(), better.id()]);
-    assert!(compared.contains("30 improvements, 0 regressions in 50 prompts"), "base against trained: {compared}");
+    assert!(
+        compared.contains("30 improvements, 0 regressions in 50 prompts"),
+        "base against trained: {compared}"
+    );
 
     // An older version read the proof set with the weights of step 0 as the trained model's.
-    std::fs::copy(worse.path().join(eval_file(0, "test", "base")), worse.path().join(eval_file(0, "test", "trained")))
-        .unwrap();
+    std::fs::copy(
+        worse.path().join(eval_file(0, "test", "base")),
+        worse.path().join(eval_file(0, "test", "trained")),
+    )
+    .unwrap();
     let lock = RunLock::acquire(worse.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();
-    let summary = EvalSummary { n: 50, valid: 0.3, ..EvalSummary::default() };
-    writer.append(Eval { step: 0, set: "test".into(), target: "trained".into(), summary, ..Eval::default() }).unwrap();
+    let summary = EvalSummary {
+        n: 50,
+        valid: 0.3,
+        ..EvalSummary::default()
+    };
+    writer
+        .append(Eval {
+            step: 0,
+            set: "test".into(),
+            target: "trained".into(),
+            summary,
+            ..Eval::default()
+        })
+        .unwrap();
     drop((writer, lock));
-    assert!(list_evals(worse.path()).unwrap().iter().all(|eval| eval.step > 0 || eval.target == "base"));
+    assert!(
+        list_evals(worse.path())
+            .unwrap()
+            .iter()
+            .all(|eval| eval.step > 0 || eval.target == "base")
+    );
     assert_eq!(result(&worse), (0, "base".to_owned(), 30.0));
     let (_, shown, _) = runs_command(&root, &["show", worse.id()]);
-    assert!(shown.lines().all(|line| !line.contains("step     0") || !line.contains("trained")), "{shown}");
+    assert!(
+        shown
+            .lines()
+            .all(|line| !line.contains("step     0") || !line.contains("trained")),
+        "{shown}"
+    );
 }
 
 /// A kind of failure that did not occur at the last step is 0 there, and what was not measured there is not known.
@@ -76,25 +156,60 @@ fn no_metric_keeps_the_value_of_an_earlier_step() {
     for (run, steps) in [(&run, 2), (&other, 1)] {
         let lock = RunLock::acquire(run.path()).unwrap();
         let mut writer = EventWriter::open(&lock).unwrap();
-        writer.append(Run { id: run.id().into(), total_steps: 2, ..Run::default() }).unwrap();
-        let first = [("tiers/valid", 0.9), ("failures/prose", 0.015625), ("grad_norm", 0.5)];
+        writer
+            .append(Run {
+                id: run.id().into(),
+                total_steps: 2,
+                ..Run::default()
+            })
+            .unwrap();
+        let first = [
+            ("tiers/valid", 0.9),
+            ("failures/prose", 0.015625),
+            ("grad_norm", 0.5),
+        ];
         let second = [("tiers/valid", 1.0)];
-        for (step, metrics) in [first.as_slice(), &second].into_iter().enumerate().take(steps) {
-            let metrics: BTreeMap<String, f64> =
-                metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-            writer.append(Step { step: step as u64 + 1, seconds: 0.5, metrics, ..Step::default() }).unwrap();
+        for (step, metrics) in [first.as_slice(), &second]
+            .into_iter()
+            .enumerate()
+            .take(steps)
+        {
+            let metrics: BTreeMap<String, f64> = metrics
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), *value))
+                .collect();
+            writer
+                .append(Step {
+                    step: step as u64 + 1,
+                    seconds: 0.5,
+                    metrics,
+                    ..Step::default()
+                })
+                .unwrap();
         }
     }
     let report = Report::read(run.clone()).unwrap();
     let metrics = ["tiers/valid", "failures/prose", "grad_norm", "unheard_of"];
-    assert_eq!(metrics.map(|name| report.metric(name, false)), [Some(1.0), Some(0.0), None, None]);
+    assert_eq!(
+        metrics.map(|name| report.metric(name, false)),
+        [Some(1.0), Some(0.0), None, None]
+    );
     let smoothed = report.metric("failures/prose", true).unwrap();
     assert!(0.0 < smoothed && smoothed < 0.015625, "{smoothed}");
     assert_eq!(report.metric("grad_norm", true), None);
 
     let words = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {text}")).to_owned();
-        line.split(name).nth(1).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        let line = text
+            .lines()
+            .find(|line| line.contains(name))
+            .unwrap_or_else(|| panic!("{name}: {text}"))
+            .to_owned();
+        line.split(name)
+            .nth(1)
+            .unwrap()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let (_, shown, _) = runs_command(&root, &["show", run.id()]);
     assert_eq!(
@@ -104,19 +219,37 @@ fn no_metric_keeps_the_value_of_an_earlier_step() {
     let (_, shown, _) = runs_command(&root, &["show", run.id(), "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(
-        (&shown["metrics"]["failures/prose"], &shown["metrics"]["grad_norm"]),
+        (
+            &shown["metrics"]["failures/prose"],
+            &shown["metrics"]["grad_norm"]
+        ),
         (&0.0.into(), &serde_json::Value::Null)
     );
     let (_, compared, _) = runs_command(&root, &["compare", run.id(), other.id()]);
     assert_eq!(
-        (words(&compared, "failures/prose"), words(&compared, "grad_norm")),
-        (vec!["0".into(), "0.0156".into()], vec!["n/a".into(), "0.5".into()])
+        (
+            words(&compared, "failures/prose"),
+            words(&compared, "grad_norm")
+        ),
+        (
+            vec!["0".into(), "0.0156".into()],
+            vec!["n/a".into(), "0.5".into()]
+        )
     );
     let (_, csv, _) = runs_command(&root, &["export", run.id(), "--csv"]);
-    assert_eq!(csv, "step,failures/prose,grad_norm,seconds,tiers/valid\n1,0.015625,0.5,0.5,0.9\n2,0,,0.5,1\n");
+    assert_eq!(
+        csv,
+        "step,failures/prose,grad_norm,seconds,tiers/valid\n1,0.015625,0.5,0.5,0.9\n2,0,,0.5,1\n"
+    );
     // A condition on what is not known holds for no run, and the name is known.
     let (code, listed, _) = runs_command(&root, &["list", "--where", "grad_norm>0"]);
-    assert!(code == 0 && listed.contains(other.id()) && !listed.contains(run.id()), "{code} {listed}");
+    assert!(
+        code == 0 && listed.contains(other.id()) && !listed.contains(run.id()),
+        "{code} {listed}"
+    );
     let (_, listed, _) = runs_command(&root, &["list", "--where", "failures/prose=0"]);
-    assert!(listed.contains(run.id()) && !listed.contains(other.id()), "{listed}");
+    assert!(
+        listed.contains(run.id()) && !listed.contains(other.id()),
+        "{listed}"
+    );
 }

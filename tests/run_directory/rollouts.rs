@@ -4,15 +4,19 @@
 use std::path::Path;
 
 use grpo_tui::run::{
-    DiskForecast, RolloutWriter, RunLock, RunState, checkpoint_path, disk_forecast, read_step, rollout_segments,
-    rollouts_to_delete,
+    DiskForecast, RolloutWriter, RunLock, RunState, checkpoint_path, disk_forecast, read_step,
+    rollout_segments, rollouts_to_delete,
 };
 
 use super::finished::{Made, made};
 use super::{created, memory_folder, rollout};
 
 fn segments(run: &Path) -> Vec<(u64, bool)> {
-    rollout_segments(run).unwrap().into_iter().map(|segment| (segment.last_step, segment.compressed)).collect()
+    rollout_segments(run)
+        .unwrap()
+        .into_iter()
+        .map(|segment| (segment.last_step, segment.compressed))
+        .collect()
 }
 
 fn write(writer: &mut RolloutWriter, steps: std::ops::RangeInclusive<u64>) {
@@ -45,7 +49,11 @@ fn complete_files_are_compressed_and_read_alike() {
     // Other programs read it too: frames one behind another, the table in a frame that they skip.
     let packed = std::fs::read(path.join("rollouts/000100.jsonl.zst")).unwrap();
     let mut plain = Vec::new();
-    std::io::Read::read_to_end(&mut zstd::stream::read::Decoder::new(packed.as_slice()).unwrap(), &mut plain).unwrap();
+    std::io::Read::read_to_end(
+        &mut zstd::stream::read::Decoder::new(packed.as_slice()).unwrap(),
+        &mut plain,
+    )
+    .unwrap();
     assert_eq!(plain.iter().filter(|byte| **byte == b'\n').count(), 300);
     let mut damaged = packed.clone();
     let end = damaged.len();
@@ -80,7 +88,10 @@ fn complete_files_are_compressed_and_read_alike() {
 fn a_crash_around_compression_loses_nothing() {
     let (_folder, run) = created();
     let path = run.path();
-    let (plain, packed) = (path.join("rollouts/000100.jsonl"), path.join("rollouts/000100.jsonl.zst"));
+    let (plain, packed) = (
+        path.join("rollouts/000100.jsonl"),
+        path.join("rollouts/000100.jsonl.zst"),
+    );
     let lock = RunLock::acquire(path).unwrap();
     let mut writer = RolloutWriter::resume(&lock, 0).unwrap();
     write(&mut writer, 1..=100);
@@ -93,7 +104,11 @@ fn a_crash_around_compression_loses_nothing() {
         std::fs::write(&plain, &complete).unwrap();
         let _ = std::fs::remove_file(&packed);
         if hidden {
-            std::fs::write(path.join("rollouts/.000100.jsonl.zst.tmp"), &twin[..twin.len() / 2]).unwrap();
+            std::fs::write(
+                path.join("rollouts/.000100.jsonl.zst.tmp"),
+                &twin[..twin.len() / 2],
+            )
+            .unwrap();
         }
         if twin_there {
             std::fs::write(&packed, &twin).unwrap();
@@ -107,12 +122,23 @@ fn a_crash_around_compression_loses_nothing() {
         }
     }
     // Unpacked as far as step 40 and killed before the twin went: the plain file counts.
-    let until = complete.split_inclusive(|byte| *byte == b'\n').take(120).flatten().copied().collect::<Vec<u8>>();
+    let until = complete
+        .split_inclusive(|byte| *byte == b'\n')
+        .take(120)
+        .flatten()
+        .copied()
+        .collect::<Vec<u8>>();
     std::fs::write(&plain, &until).unwrap();
     assert!(read_step(path, 41).unwrap().is_empty());
     RolloutWriter::resume(&lock, 40).unwrap();
     assert!(!packed.exists());
-    assert_eq!((read_step(path, 40).unwrap().len(), read_step(path, 41).unwrap().len()), (3, 0));
+    assert_eq!(
+        (
+            read_step(path, 40).unwrap().len(),
+            read_step(path, 41).unwrap().len()
+        ),
+        (3, 0)
+    );
 }
 
 #[test]
@@ -140,7 +166,10 @@ fn the_keep_rule_keeps_the_latest_and_what_surrounds_checkpoints() {
     std::fs::write(checkpoint.join(grpo_tui::run::CHECKPOINT_MARK), "{}").unwrap();
     let mut writer = RolloutWriter::resume(&lock, 0).unwrap().with_retention(100);
     write(&mut writer, 1..=401);
-    assert_eq!(segments(run.path()), [(200, true), (400, true), (500, false)]);
+    assert_eq!(
+        segments(run.path()),
+        [(200, true), (400, true), (500, false)]
+    );
     assert!(read_step(run.path(), 50).unwrap().is_empty());
     assert_eq!(read_step(run.path(), 150).unwrap(), three(150));
 }
@@ -152,16 +181,31 @@ fn the_disk_is_forecast() {
     let mut state = RunState::read(run.path()).unwrap();
     let config = &run.file().config;
     let done = disk_forecast(run.path(), &state, config);
-    let parts = done.now.events_bytes + done.now.rollouts_bytes + done.now.evals_bytes + done.now.checkpoints_bytes;
+    let parts = done.now.events_bytes
+        + done.now.rollouts_bytes
+        + done.now.evals_bytes
+        + done.now.checkpoints_bytes;
     assert!(parts > 0 && done.now.total_bytes >= parts, "{done:?}");
-    assert_eq!((done.at_end_bytes, done.needed_bytes), (Some(done.now.total_bytes), Some(0)));
+    assert_eq!(
+        (done.at_end_bytes, done.needed_bytes),
+        (Some(done.now.total_bytes), Some(0))
+    );
     // Ten times as many steps: what grows with them grows about so.
     state.run.as_mut().unwrap().total_steps = 400;
     let longer = disk_forecast(run.path(), &state, config);
     let more = longer.at_end_bytes.unwrap() - longer.now.total_bytes;
-    assert!(more > 9 * done.now.events_bytes && longer.needed_bytes.unwrap() > more, "{longer:?}");
+    assert!(
+        more > 9 * done.now.events_bytes && longer.needed_bytes.unwrap() > more,
+        "{longer:?}"
+    );
     assert!(longer.fits());
-    assert!(!DiskForecast { free_bytes: Some(10), ..longer }.fits());
+    assert!(
+        !DiskForecast {
+            free_bytes: Some(10),
+            ..longer
+        }
+        .fits()
+    );
     state.last_step = 0;
     assert_eq!(disk_forecast(run.path(), &state, config).needed_bytes, None);
 }

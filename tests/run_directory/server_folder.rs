@@ -20,7 +20,7 @@ fn the_second_server_is_refused_and_a_stale_socket_is_replaced_however_long_its_
     assert!(path.join("socket").exists() && folder.connect().is_err() && !folder.is_in_use());
     let (_lock, _listener) = folder.listen().unwrap();
     assert!(folder.connect().is_ok());
-    let [first, same, files, model] =
-        [("a", "1"), ("a", "1"), ("a", "2"), ("b", "1")].map(|(model, digest)| ServerFolder::of_model(model, digest));
+    let [first, same, files, model] = [("a", "1"), ("a", "1"), ("a", "2"), ("b", "1")]
+        .map(|(model, digest)| ServerFolder::of_model(model, digest));
     assert!(first == same && first != files && first != model);
 }

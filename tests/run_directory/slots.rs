@@ -11,7 +11,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use grpo_tui::run::{
-    Device, EventBody, EventReader, RunError, Slot, State, Status, Verb, Waiting, Worker, ask, holder,
+    Device, EventBody, EventReader, RunError, Slot, State, Status, Verb, Waiting, Worker, ask,
+    holder,
 };
 
 use super::{create, memory_folder};
@@ -25,7 +26,10 @@ fn shared(folder: &Path) -> PathBuf {
 }
 
 fn gpu(ordinal: usize) -> Device {
-    Device::Gpu { ordinal, uuid: format!("GPU-{ordinal}0000000-aaaa") }
+    Device::Gpu {
+        ordinal,
+        uuid: format!("GPU-{ordinal}0000000-aaaa"),
+    }
 }
 
 fn take(slots: &Path, devices: &[Device]) -> Slot {
@@ -33,7 +37,9 @@ fn take(slots: &Path, devices: &[Device]) -> Slot {
 }
 
 fn take_many(slots: &Path, devices: &[Device], count: usize) -> Slot {
-    Slot::wait(slots, devices, count, |_| ControlFlow::Continue(())).unwrap().unwrap()
+    Slot::wait(slots, devices, count, |_| ControlFlow::Continue(()))
+        .unwrap()
+        .unwrap()
 }
 
 /// The place at the first look, without staying.
@@ -77,9 +83,13 @@ fn first_come_first_served() {
         }
         let waiting = place(&slots, &[Device::Cpu]).unwrap();
         assert_eq!(waiting.ahead, 4);
-        let expected = format!("waiting for CPU, in use by process {} (", std::process::id());
+        let expected = format!(
+            "waiting for CPU, in use by process {} (",
+            std::process::id()
+        );
         assert!(
-            waiting.described().starts_with(&expected) && waiting.described().ends_with("position 5 in the queue"),
+            waiting.described().starts_with(&expected)
+                && waiting.described().ends_with("position 5 in the queue"),
             "{}",
             waiting.described()
         );
@@ -95,21 +105,50 @@ fn several_devices_side_by_side() {
     let folder = memory_folder();
     let slots = shared(folder.path());
     let both = [gpu(0), gpu(1)];
-    let (first, second, cpu) = (take(&slots, &both), take(&slots, &both), take(&slots, &[Device::Cpu]));
-    assert_eq!((first.devices(), second.devices(), cpu.devices()), (&both[..1], &both[1..], &[Device::Cpu][..]));
+    let (first, second, cpu) = (
+        take(&slots, &both),
+        take(&slots, &both),
+        take(&slots, &[Device::Cpu]),
+    );
+    assert_eq!(
+        (first.devices(), second.devices(), cpu.devices()),
+        (&both[..1], &both[1..], &[Device::Cpu][..])
+    );
     assert_eq!(place(&slots, &both).unwrap().ahead, 0);
     drop(second);
     assert_eq!(take(&slots, &both).devices(), &both[1..]);
     // Without a UUID the number stands for it; both names are fit for a file.
-    let nameless = Device::Gpu { ordinal: 0, uuid: String::new() };
-    let odd = Device::Gpu { ordinal: 0, uuid: "../GPU-0".to_owned() };
+    let nameless = Device::Gpu {
+        ordinal: 0,
+        uuid: String::new(),
+    };
+    let odd = Device::Gpu {
+        ordinal: 0,
+        uuid: "../GPU-0".to_owned(),
+    };
     let slots_taken = (take(&slots, &[nameless]), take(&slots, &[odd]));
     let names = crate::program::names(&slots);
-    assert!(names.contains(&"gpu-0.lock".to_owned()) && names.contains(&"GPU-0.lock".to_owned()), "{names:?}");
+    assert!(
+        names.contains(&"gpu-0.lock".to_owned()) && names.contains(&"GPU-0.lock".to_owned()),
+        "{names:?}"
+    );
     for name in names.iter().filter(|name| name.ends_with(".lock")) {
-        assert_eq!(std::fs::metadata(slots.join(name)).unwrap().permissions().mode() & 0o777, 0o666, "{name}");
+        assert_eq!(
+            std::fs::metadata(slots.join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o666,
+            "{name}"
+        );
     }
-    assert!(!names.iter().any(|name| name.contains("ticket") || name.starts_with('.')), "{names:?}");
+    assert!(
+        !names
+            .iter()
+            .any(|name| name.contains("ticket") || name.starts_with('.')),
+        "{names:?}"
+    );
     drop(slots_taken);
 }
 
@@ -159,9 +198,15 @@ fn a_run_of_two_gpus_waits_for_both_at_once_and_who_comes_later_waits_behind_it(
             assert_eq!(slot.unwrap().unwrap().devices(), both);
         });
         let sentence = queue.recv().unwrap();
-        let expected = format!("waiting for 2 GPUs, GPU 0, in use by process {} (", std::process::id());
+        let expected = format!(
+            "waiting for 2 GPUs, GPU 0, in use by process {} (",
+            std::process::id()
+        );
         assert!(sentence.starts_with(&expected), "{sentence}");
-        assert!(sentence.ends_with("; position 1 in the queue"), "{sentence}");
+        assert!(
+            sentence.ends_with("; position 1 in the queue"),
+            "{sentence}"
+        );
         // It holds nothing between two looks.
         let lock = File::open(slots.join("GPU-10000000-aaaa.lock")).unwrap();
         until("the other GPU is free", || lock.try_lock().is_ok());
@@ -189,10 +234,22 @@ struct Holder(std::process::Child);
 
 impl Holder {
     fn start(path: &Path) -> Self {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .unwrap();
         file.lock().unwrap();
         // The lock belongs to the open file, which only the child keeps.
-        Self(Command::new("sleep").arg("1000").stdin(Stdio::from(file)).spawn().unwrap())
+        Self(
+            Command::new("sleep")
+                .arg("1000")
+                .stdin(Stdio::from(file))
+                .spawn()
+                .unwrap(),
+        )
     }
 }
 
@@ -211,12 +268,18 @@ fn the_dead_neither_hold_nor_wait() {
     let mut holder = Some(Holder::start(&slots.join("cpu.lock")));
     // A ticket whose owner has died, and one that waits.
     std::fs::write(slots.join("cpu.ticket-00000000000000000002"), "").unwrap();
-    let mut waiter = Some(Holder::start(&slots.join("cpu.ticket-00000000000000000003")));
+    let mut waiter = Some(Holder::start(
+        &slots.join("cpu.ticket-00000000000000000003"),
+    ));
     assert_eq!(place(&slots, &[Device::Cpu]).unwrap().ahead, 1);
     assert!(!slots.join("cpu.ticket-00000000000000000002").exists());
     let mut killed = 0;
     let slot = Slot::wait(&slots, &[Device::Cpu], 1, |waiting| {
-        let victim = if waiting.ahead == 1 { &mut waiter } else { &mut holder };
+        let victim = if waiting.ahead == 1 {
+            &mut waiter
+        } else {
+            &mut holder
+        };
         killed += usize::from(victim.take().is_some());
         ControlFlow::Continue(())
     });
@@ -252,8 +315,12 @@ fn traps_are_refused() {
     let victim = folder.path().join("victim");
     std::fs::write(&victim, "mine").unwrap();
     let check = |slots: &Path, expected: &str| {
-        let error: RunError = Slot::wait(slots, &[Device::Cpu], 1, |_| ControlFlow::Break(())).unwrap_err();
-        assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
+        let error: RunError =
+            Slot::wait(slots, &[Device::Cpu], 1, |_| ControlFlow::Break(())).unwrap_err();
+        assert!(
+            error.to_string().contains(expected),
+            "{error} lacks {expected:?}"
+        );
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
     };
     let lock = slots.join("cpu.lock");
@@ -284,7 +351,10 @@ fn what_a_holder_says_of_itself_is_not_trusted() {
         holder(&slots, &Device::Cpu).unwrap().to_string()
     };
     let lines = |user: &str| format!(r#"{{"process": 7, "user": "{user}", "since": "10:00:00"}}"#);
-    assert_eq!(says(lines(r"\u001b[2Jme")), "process 7 ([2Jme) since 10:00:00");
+    assert_eq!(
+        says(lines(r"\u001b[2Jme")),
+        "process 7 ([2Jme) since 10:00:00"
+    );
     assert_eq!(says(lines(&"x".repeat(1000))), "another run");
     assert_eq!(says(String::new()), "another run");
 }
@@ -297,10 +367,29 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     let worker = Worker::begin(&run, Arc::new(AtomicBool::new(false))).unwrap();
     let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| worker.wait_for(&slots, &[Device::Cpu], 1, |_| {}).unwrap().is_none());
-        until("it waits", || State::observe(run.path()).unwrap().status == Status::Waiting);
-        assert!(State::observe(run.path()).unwrap().cause.unwrap().starts_with("waiting for CPU, in use by process"));
-        ask(run.path(), &Verb::Stop { now: false }, std::time::Duration::ZERO, &mut |_| {}).unwrap();
+        let waiting = scope.spawn(|| {
+            worker
+                .wait_for(&slots, &[Device::Cpu], 1, |_| {})
+                .unwrap()
+                .is_none()
+        });
+        until("it waits", || {
+            State::observe(run.path()).unwrap().status == Status::Waiting
+        });
+        assert!(
+            State::observe(run.path())
+                .unwrap()
+                .cause
+                .unwrap()
+                .starts_with("waiting for CPU, in use by process")
+        );
+        ask(
+            run.path(),
+            &Verb::Stop { now: false },
+            std::time::Duration::ZERO,
+            &mut |_| {},
+        )
+        .unwrap();
         stopped.store(waiting.join().unwrap(), Ordering::Relaxed);
     });
     assert!(stopped.load(Ordering::Relaxed));
@@ -308,7 +397,10 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     let state = State::observe(run.path()).unwrap();
     assert_eq!(
         (state.status, state.cause.as_deref()),
-        (Status::Interrupted, Some("stopped while waiting for a device"))
+        (
+            Status::Interrupted,
+            Some("stopped while waiting for a device")
+        )
     );
     let events = EventReader::new(&run.events_path()).read().unwrap().events;
     let kinds: Vec<&str> = events.iter().map(|event| event.body.kind()).collect();

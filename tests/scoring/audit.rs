@@ -11,10 +11,15 @@ fn check(schema: &str, lines: &str, weak: &[&str]) {
     let folder = folder_with(schema, lines);
     let task = Task::load(folder.path()).unwrap();
     let mut rows = vec![row(r#"{"a":"x"}"#), row(r#"{"a":"y"}"#)];
-    rows[0].messages.push(serde_json::from_str(r#"{"role":"user","content":"Like {\"a\":\"example\"}: x"}"#).unwrap());
+    rows[0].messages.push(
+        serde_json::from_str(r#"{"role":"user","content":"Like {\"a\":\"example\"}: x"}"#).unwrap(),
+    );
     let findings = audit(&task, &Scorer::new(&task).unwrap(), &rows);
-    let found: Vec<&str> =
-        findings.iter().filter(|finding| finding.weak).map(|finding| finding.name.as_str()).collect();
+    let found: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding.weak)
+        .map(|finding| finding.name.as_str())
+        .collect();
     assert_eq!(found, weak, "{schema}");
 }
 
@@ -24,7 +29,14 @@ fn weak_schemas_are_named() {
     check(
         "{}",
         "",
-        &["an empty object", "an empty list", "null", "an empty string", "zero", "one answer for every prompt"],
+        &[
+            "an empty object",
+            "an empty list",
+            "null",
+            "an empty string",
+            "zero",
+            "one answer for every prompt",
+        ],
     );
     check(
         &format!(r#"{{{closed},"properties":{{"a":{{"type":"string"}}}}}}"#),
@@ -39,7 +51,10 @@ fn weak_schemas_are_named() {
     check(
         &format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#),
         "",
-        &["the minimum that the schema requires", "one answer for every prompt"],
+        &[
+            "the minimum that the schema requires",
+            "one answer for every prompt",
+        ],
     );
     check(
         &format!(r#"{{{closed},"properties":{{"a":{{"enum":["x","y"]}}}}}}"#),
@@ -67,8 +82,20 @@ fn code_that_suppresses_its_findings_is_asked() {
             .find(|finding| finding["name"] == "a suppressed finding")
             .map(|finding| finding["completion"].clone())
     };
-    assert!(audited("a.sh").unwrap().as_str().unwrap().starts_with("# shellcheck disable=all"));
-    assert!(audited("a.py").unwrap().as_str().unwrap().starts_with("# ruff: noqa"));
+    assert!(
+        audited("a.sh")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .starts_with("# shellcheck disable=all")
+    );
+    assert!(
+        audited("a.py")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .starts_with("# ruff: noqa")
+    );
     assert_eq!(audited("a.txt"), None);
 }
 
@@ -76,8 +103,18 @@ fn code_that_suppresses_its_findings_is_asked() {
 fn the_sentence_says_what_to_do() {
     let task = Task::embedded("invoice").unwrap();
     let findings = audit(&task, &Scorer::new(&task).unwrap(), &[]);
-    let sentence = |name: &str| findings.iter().find(|finding| finding.name == name).unwrap().sentence.clone();
-    assert_eq!(sentence("an empty object"), "`{}` earns 0.50: the schema rejects it");
+    let sentence = |name: &str| {
+        findings
+            .iter()
+            .find(|finding| finding.name == name)
+            .unwrap()
+            .sentence
+            .clone()
+    };
+    assert_eq!(
+        sentence("an empty object"),
+        "`{}` earns 0.50: the schema rejects it"
+    );
     assert_eq!(
         sentence("empty strings and zeros"),
         "`{\"vendor\":\"\",\"date\":\"\",\"amount\":0,\"currency\":\"\"}` is valid but earns only 1.00 of 2.00: the weighted parts limit it"
@@ -86,12 +123,16 @@ fn the_sentence_says_what_to_do() {
 
 #[test]
 fn the_audit_of_large_schemas_and_recursive_ones_ends() {
-    let properties: serde_json::Map<_, _> =
-        (0..10_000).map(|key| (format!("key{key}"), serde_json::json!({"type": "string"}))).collect();
+    let properties: serde_json::Map<_, _> = (0..10_000)
+        .map(|key| (format!("key{key}"), serde_json::json!({"type": "string"})))
+        .collect();
     let required: Vec<&String> = properties.keys().collect();
-    let large = serde_json::json!({"type": "object", "required": required, "properties": properties});
+    let large =
+        serde_json::json!({"type": "object", "required": required, "properties": properties});
     let this = serde_json::json!({"$ref": "#"});
-    let properties: serde_json::Map<_, _> = (0..40).map(|key| (format!("k{key}"), this.clone())).collect();
+    let properties: serde_json::Map<_, _> = (0..40)
+        .map(|key| (format!("k{key}"), this.clone()))
+        .collect();
     let recursive = serde_json::json!({"type": "object", "required": properties.keys().collect::<Vec<_>>(), "properties": properties});
     let lists = serde_json::json!({"type": "array", "minItems": 1000, "items": this});
     let inner = serde_json::json!({"type": "array", "minItems": 18, "items": {"type": "array", "minItems": 1000}});
@@ -114,8 +155,17 @@ fn lazy_answers(files: &[(&str, &str)], rows: &[PromptRow]) -> Vec<String> {
     let task = Task::load(folder.path()).unwrap();
     let findings = audit(&task, &Scorer::new(&task).unwrap(), rows);
     let line = |finding: &Finding| {
-        let Finding { name, completion, tier, .. } = finding;
-        format!("{name}: {completion:?} {}{}", tier.name(), if finding.weak { " weak" } else { "" })
+        let Finding {
+            name,
+            completion,
+            tier,
+            ..
+        } = finding;
+        format!(
+            "{name}: {completion:?} {}{}",
+            tier.name(),
+            if finding.weak { " weak" } else { "" }
+        )
     };
     findings.iter().map(line).collect()
 }
@@ -125,14 +175,18 @@ fn each_kind_has_lazy_answers_of_its_own() {
     let rows = |all: [&str; 3]| {
         let mut rows = all.map(row);
         rows.iter_mut().for_each(|row| {
-            row.messages.push(serde_json::from_str(r#"{"role": "user", "content": "Which?"}"#).unwrap());
+            row.messages
+                .push(serde_json::from_str(r#"{"role": "user", "content": "Which?"}"#).unwrap());
         });
         rows
     };
     let check = |files: &[(&str, &str)], all: [&str; 3], expected: &[&str]| {
         let found = lazy_answers(files, &rows(all));
         for line in expected {
-            assert!(found.iter().any(|found| found == line), "{line}: {found:#?}");
+            assert!(
+                found.iter().any(|found| found == line),
+                "{line}: {found:#?}"
+            );
         }
     };
     let text = "name = \"t\"\n[score]\nkind = \"text\"";

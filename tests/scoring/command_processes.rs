@@ -16,7 +16,11 @@ fn task(folder: &Path, script: &str, completions: usize, keys: &str) {
     fs::write(folder.join("check.sh"), script).unwrap();
     let lines = (0..completions).map(|number| format!("{{\"completion\":\"{number}\"}}\n"));
     fs::write(folder.join("c.jsonl"), lines.collect::<String>()).unwrap();
-    assert!(call(folder, &["task", "trust", ".", "--yes"]).status.success());
+    assert!(
+        call(folder, &["task", "trust", ".", "--yes"])
+            .status
+            .success()
+    );
 }
 
 /// `grpo-tui score` where the kernel gives namespaces, or where it gives none. No signal is ignored, whoever runs the test.
@@ -25,7 +29,15 @@ pub(crate) fn score(folder: &Path, has_namespaces: bool) -> Command {
     command.arg("--default-signal");
     if !has_namespaces {
         let none_inside = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
-        command.args(["unshare", "--user", "--map-root-user", "sh", "-c", none_inside, "sh"]);
+        command.args([
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "sh",
+            "-c",
+            none_inside,
+            "sh",
+        ]);
     }
     command.arg(PROGRAM);
     started_by(command, folder, &["score", ".", "--json"])
@@ -35,20 +47,39 @@ pub(crate) fn score(folder: &Path, has_namespaces: bool) -> Command {
 pub(crate) fn kinds(folder: &Path) -> Vec<bool> {
     let doctor = crate::program::json(&call(folder, &["doctor", "--json"]));
     if doctor["isolation"]["level"] != "strong" {
-        eprintln!("SKIPPED: isolation strong, because {}", doctor["isolation"]["reason"]);
+        eprintln!(
+            "SKIPPED: isolation strong, because {}",
+            doctor["isolation"]["reason"]
+        );
         return vec![false];
     }
     let refuses = Command::new("unshare")
-        .args(["--user", "--map-root-user", "sh", "-c", "echo 0 > /proc/sys/user/max_user_namespaces"])
+        .args([
+            "--user",
+            "--map-root-user",
+            "sh",
+            "-c",
+            "echo 0 > /proc/sys/user/max_user_namespaces",
+        ])
         .status()
         .is_ok_and(|status| status.success());
-    if refuses { vec![true, false] } else { vec![true] }
+    if refuses {
+        vec![true, false]
+    } else {
+        vec![true]
+    }
 }
 
 /// Folders of programs that still run, or were killed.
 fn scratch(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder.join("home/cache/grpo-tui/scratch")).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    let entries = fs::read_dir(folder.join("home/cache/grpo-tui/scratch"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
 }
 
 #[test]
@@ -67,8 +98,14 @@ fn nothing_that_a_checker_started_outlives_the_program_however_it_ends() {
     for has_namespaces in kinds(here) {
         for signal in ["KILL", "TERM", "INT", "HUP"] {
             let mut scoring = score(here, has_namespaces);
-            let mut scoring = scoring.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            until("the checker holds the lock", || lock.try_lock().is_err() || lock.unlock().is_err());
+            let mut scoring = scoring
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            until("the checker holds the lock", || {
+                lock.try_lock().is_err() || lock.unlock().is_err()
+            });
             assert!(
                 Command::new("kill")
                     .arg(format!("-{signal}"))
@@ -78,14 +115,20 @@ fn nothing_that_a_checker_started_outlives_the_program_however_it_ends() {
                     .success()
             );
             scoring.wait().unwrap();
-            until(&format!("all ends after {signal}, namespaces {has_namespaces}"), || lock.try_lock().is_ok());
+            until(
+                &format!("all ends after {signal}, namespaces {has_namespaces}"),
+                || lock.try_lock().is_ok(),
+            );
             lock.unlock().unwrap();
         }
     }
     // What they have left goes with the next program that scores.
     assert!(!scratch(here).is_empty());
     task(here, "exit 0\n", 1, "");
-    assert_eq!(json_lines(&call(here, &["score", ".", "--json"]))[0]["tier"], "valid");
+    assert_eq!(
+        json_lines(&call(here, &["score", ".", "--json"]))[0]["tier"],
+        "valid"
+    );
     assert!(scratch(here).is_empty(), "{:?}", scratch(here));
 }
 
@@ -101,8 +144,14 @@ fn a_program_that_is_replaced_while_it_scores_does_not_run() {
     );
     task(here, &script, 5, "isolation = \"none\"\n");
     let scores = json_lines(&call(here, &["score", ".", "--json"]));
-    assert!(fs::read_to_string(&original).unwrap().ends_with("exit 1\n"), "it was replaced");
-    assert!(scores.len() == 5 && scores.iter().all(|score| score["tier"] == "valid"), "{scores:?}");
+    assert!(
+        fs::read_to_string(&original).unwrap().ends_with("exit 1\n"),
+        "it was replaced"
+    );
+    assert!(
+        scores.len() == 5 && scores.iter().all(|score| score["tier"] == "valid"),
+        "{scores:?}"
+    );
     assert!(!ran.exists());
     // The next time it is not what was trusted.
     assert_eq!(call(here, &["score", "."]).status.code(), Some(1));
@@ -120,12 +169,31 @@ fn no_other_user_can_write_above_the_folder_of_a_program() {
     let place = |mode: u32| -> String {
         fs::set_permissions(&session, Permissions::from_mode(mode)).unwrap();
         let mut command = program(here, &["score", ".", "--json"]);
-        let output: Output = command.env("TMPDIR", &shared).env("XDG_RUNTIME_DIR", &session).output().unwrap();
-        json_lines(&output)[0]["errors"][0]["message"].as_str().unwrap().to_owned()
+        let output: Output = command
+            .env("TMPDIR", &shared)
+            .env("XDG_RUNTIME_DIR", &session)
+            .output()
+            .unwrap();
+        json_lines(&output)[0]["errors"][0]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
-    let below = |folder: &str| here.canonicalize().unwrap().join(folder).display().to_string();
+    let below = |folder: &str| {
+        here.canonicalize()
+            .unwrap()
+            .join(folder)
+            .display()
+            .to_string()
+    };
     let private = place(0o700);
-    assert!(private.starts_with(&below("session/grpo-tui/scratch/")), "{private}");
+    assert!(
+        private.starts_with(&below("session/grpo-tui/scratch/")),
+        "{private}"
+    );
     let open = place(0o777);
-    assert!(open.starts_with(&below("home/cache/grpo-tui/scratch/")), "{open}");
+    assert!(
+        open.starts_with(&below("home/cache/grpo-tui/scratch/")),
+        "{open}"
+    );
 }

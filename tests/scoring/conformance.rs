@@ -13,7 +13,12 @@ const DRAFTS: [(&str, &str); 5] = [
 ];
 
 /// Drafts (`*` for all, or a list of their names), schema, valid and invalid instances.
-type Case = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
+type Case = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+);
 
 fn check(cases: &[Case], lines: &str) {
     let mut wrong = Vec::new();
@@ -25,13 +30,21 @@ fn check(cases: &[Case], lines: &str) {
                 members.insert("$schema".into(), (*address).into());
             }
             let scorer = scorer_with(&schema.to_string(), lines);
-            for (instance, expected) in
-                valid.iter().map(|one| (one, true)).chain(invalid.iter().map(|one| (one, false)))
+            for (instance, expected) in valid
+                .iter()
+                .map(|one| (one, true))
+                .chain(invalid.iter().map(|one| (one, false)))
             {
                 let score = scorer.score(instance, None);
                 let is_valid = score.tier == Tier::Valid;
-                if is_valid != expected || score.errors.is_empty() != expected || score.tier == Tier::Unparsable {
-                    wrong.push(format!("draft {name}: {schema} on {instance} is {:?}: {:?}", score.tier, score.errors));
+                if is_valid != expected
+                    || score.errors.is_empty() != expected
+                    || score.tier == Tier::Unparsable
+                {
+                    wrong.push(format!(
+                        "draft {name}: {schema} on {instance} is {:?}: {:?}",
+                        score.tier, score.errors
+                    ));
                 }
             }
         }
@@ -48,7 +61,12 @@ fn types() {
             ("*", r#"{"type":"string"}"#, &["\"\""], &["1"]),
             ("*", r#"{"type":"array"}"#, &["[]"], &["{}"]),
             ("*", r#"{"type":"object"}"#, &["{}"], &["null"]),
-            ("*", r#"{"type":"number"}"#, &["1", "1e400", "-1e-400", "123456789012345678901234567890.5"], &["\"1\""]),
+            (
+                "*",
+                r#"{"type":"number"}"#,
+                &["1", "1e400", "-1e-400", "123456789012345678901234567890.5"],
+                &["\"1\""],
+            ),
             (
                 "*",
                 r#"{"type":"integer"}"#,
@@ -56,7 +74,12 @@ fn types() {
                 &["1.5", "1.0000000000000000000001"],
             ),
             ("4", r#"{"type":"integer"}"#, &[], &["1.0"]),
-            ("6 7 2019 2020", r#"{"type":"integer"}"#, &["1.0", "1e400"], &[]),
+            (
+                "6 7 2019 2020",
+                r#"{"type":"integer"}"#,
+                &["1.0", "1e400"],
+                &[],
+            ),
             ("*", r#"{"type":["string","null"]}"#, &["null"], &["1"]),
             ("*", r#"{}"#, &["[1,{\"a\":null}]"], &[]),
             ("6 7 2019 2020", "true", &["1"], &[]),
@@ -70,12 +93,27 @@ fn types() {
 fn enums_and_constants() {
     check(
         &[
-            ("*", r#"{"enum":["a","b",null]}"#, &["\"b\"", "null"], &["\"A\""]),
+            (
+                "*",
+                r#"{"enum":["a","b",null]}"#,
+                &["\"b\"", "null"],
+                &["\"A\""],
+            ),
             ("*", r#"{"enum":[1]}"#, &["1.0"], &["true"]),
             ("*", r#"{"enum":[100]}"#, &["1e2"], &[]),
-            ("*", r#"{"enum":[9007199254740993]}"#, &[], &["9007199254740992"]),
+            (
+                "*",
+                r#"{"enum":[9007199254740993]}"#,
+                &[],
+                &["9007199254740992"],
+            ),
             ("*", r#"{"enum":[[1,{"a":2}]]}"#, &["[1.0,{\"a\":2}]"], &[]),
-            ("*", r#"{"enum":[{"a":1,"b":2}]}"#, &["{\"b\":2,\"a\":1}"], &["{\"a\":1}"]),
+            (
+                "*",
+                r#"{"enum":[{"a":1,"b":2}]}"#,
+                &["{\"b\":2,\"a\":1}"],
+                &["{\"a\":1}"],
+            ),
             ("6 7 2019 2020", r#"{"const":"a"}"#, &["\"a\""], &["\"b\""]),
             ("6 7 2019 2020", r#"{"const":0}"#, &["-0.0"], &["1e-400"]),
             ("6 7 2019 2020", r#"{"const":1e300}"#, &[], &["1e400"]),
@@ -89,16 +127,46 @@ fn enums_and_constants() {
 fn numbers() {
     check(
         &[
-            ("*", r#"{"minimum":0}"#, &["0", "\"-1\""], &["-1e-400", "-1e400"]),
+            (
+                "*",
+                r#"{"minimum":0}"#,
+                &["0", "\"-1\""],
+                &["-1e-400", "-1e400"],
+            ),
             ("*", r#"{"maximum":10}"#, &["10.0"], &["1e400"]),
-            ("*", r#"{"maximum":18446744073709551615}"#, &[], &["18446744073709551616"]),
+            (
+                "*",
+                r#"{"maximum":18446744073709551615}"#,
+                &[],
+                &["18446744073709551616"],
+            ),
             ("*", r#"{"minimum":1e300}"#, &["1e400"], &[]),
             ("4", r#"{"minimum":0,"exclusiveMinimum":true}"#, &[], &["0"]),
-            ("4", r#"{"maximum":5,"exclusiveMaximum":true}"#, &["4.99"], &["5"]),
-            ("6 7 2019 2020", r#"{"exclusiveMinimum":0}"#, &["1e-400"], &["0"]),
+            (
+                "4",
+                r#"{"maximum":5,"exclusiveMaximum":true}"#,
+                &["4.99"],
+                &["5"],
+            ),
+            (
+                "6 7 2019 2020",
+                r#"{"exclusiveMinimum":0}"#,
+                &["1e-400"],
+                &["0"],
+            ),
             ("6 7 2019 2020", r#"{"exclusiveMaximum":5}"#, &[], &["5"]),
-            ("*", r#"{"multipleOf":2}"#, &["4", "1e400"], &["5", "100000000000000000000000000001"]),
-            ("*", r#"{"multipleOf":0.01}"#, &["19.99", "4.35"], &["19.999"]),
+            (
+                "*",
+                r#"{"multipleOf":2}"#,
+                &["4", "1e400"],
+                &["5", "100000000000000000000000000001"],
+            ),
+            (
+                "*",
+                r#"{"multipleOf":0.01}"#,
+                &["19.99", "4.35"],
+                &["19.999"],
+            ),
         ],
         "",
     );
@@ -109,12 +177,32 @@ fn strings() {
     check(
         &[
             ("*", r#"{"minLength":2}"#, &["\"ab\""], &["\"é\""]),
-            ("*", r#"{"maxLength":1}"#, &["\"🦀\"", "\"\\ud83e\\udd80\""], &["\"ab\""]),
-            ("*", r#"{"pattern":"^[A-Z]{3}$"}"#, &["\"EUR\""], &["\"EURO\""]),
+            (
+                "*",
+                r#"{"maxLength":1}"#,
+                &["\"🦀\"", "\"\\ud83e\\udd80\""],
+                &["\"ab\""],
+            ),
+            (
+                "*",
+                r#"{"pattern":"^[A-Z]{3}$"}"#,
+                &["\"EUR\""],
+                &["\"EURO\""],
+            ),
             ("*", r#"{"pattern":"b"}"#, &["\"abc\"", "7"], &[]),
-            ("*", r#"{"pattern":"^\\d{4}-\\d{2}-\\d{2}$"}"#, &["\"2024-03-11\""], &[]),
+            (
+                "*",
+                r#"{"pattern":"^\\d{4}-\\d{2}-\\d{2}$"}"#,
+                &["\"2024-03-11\""],
+                &[],
+            ),
             ("*", r#"{"pattern":"^\\d{4}$"}"#, &[], &["\"２０２４\""]),
-            ("*", r#"{"pattern":"^(?=.*[0-9])(?=.*[a-z]).+$"}"#, &["\"a1\""], &["\"a\""]),
+            (
+                "*",
+                r#"{"pattern":"^(?=.*[0-9])(?=.*[a-z]).+$"}"#,
+                &["\"a1\""],
+                &["\"a\""],
+            ),
             ("*", r#"{"pattern":"^(a)\\1$"}"#, &["\"aa\""], &[]),
             ("*", r#"{"pattern":"^\\p{Lu}"}"#, &["\"Ä\""], &[]),
             ("*", r#"{"format":"date"}"#, &["\"tomorrow\""], &[]),
@@ -127,13 +215,48 @@ fn strings() {
 fn formats_when_asserted() {
     check(
         &[
-            ("*", r#"{"format":"date-time"}"#, &["\"2024-03-11T10:00:00Z\"", "7"], &["\"2024-03-11\""]),
-            ("7 2019 2020", r#"{"format":"date"}"#, &["\"2024-02-29\""], &["\"2023-02-29\""]),
-            ("7 2019 2020", r#"{"format":"time"}"#, &[], &["\"25:00:00Z\""]),
-            ("*", r#"{"format":"email"}"#, &["\"a@example.com\""], &["\"a\""]),
-            ("*", r#"{"format":"ipv4"}"#, &["\"127.0.0.1\""], &["\"127.0.0.256\""]),
-            ("*", r#"{"format":"uri"}"#, &["\"https://example.com/a\""], &["\"no uri\""]),
-            ("2019 2020", r#"{"format":"uuid"}"#, &["\"123e4567-e89b-12d3-a456-426614174000\""], &["\"123\""]),
+            (
+                "*",
+                r#"{"format":"date-time"}"#,
+                &["\"2024-03-11T10:00:00Z\"", "7"],
+                &["\"2024-03-11\""],
+            ),
+            (
+                "7 2019 2020",
+                r#"{"format":"date"}"#,
+                &["\"2024-02-29\""],
+                &["\"2023-02-29\""],
+            ),
+            (
+                "7 2019 2020",
+                r#"{"format":"time"}"#,
+                &[],
+                &["\"25:00:00Z\""],
+            ),
+            (
+                "*",
+                r#"{"format":"email"}"#,
+                &["\"a@example.com\""],
+                &["\"a\""],
+            ),
+            (
+                "*",
+                r#"{"format":"ipv4"}"#,
+                &["\"127.0.0.1\""],
+                &["\"127.0.0.256\""],
+            ),
+            (
+                "*",
+                r#"{"format":"uri"}"#,
+                &["\"https://example.com/a\""],
+                &["\"no uri\""],
+            ),
+            (
+                "2019 2020",
+                r#"{"format":"uuid"}"#,
+                &["\"123e4567-e89b-12d3-a456-426614174000\""],
+                &["\"123\""],
+            ),
             ("*", r#"{"format":"a-format-of-our-own"}"#, &["\"x\""], &[]),
         ],
         "[score]\nassert_formats = true\n",
@@ -144,16 +267,36 @@ fn formats_when_asserted() {
 fn objects() {
     check(
         &[
-            ("*", r#"{"required":["a"]}"#, &["{\"a\":null}", "[]"], &["{\"A\":1}"]),
+            (
+                "*",
+                r#"{"required":["a"]}"#,
+                &["{\"a\":null}", "[]"],
+                &["{\"A\":1}"],
+            ),
             (
                 "*",
                 r#"{"properties":{"a":{"type":"string"}}}"#,
                 &["{\"b\":1}", "{\"a\":1,\"a\":\"x\"}"],
                 &["{\"a\":1}", "{\"a\":\"x\",\"a\":1}"],
             ),
-            ("*", r#"{"properties":{"é":{"type":"string"}}}"#, &[], &["{\"\\u00e9\":1}"]),
-            ("*", r#"{"properties":{"a":{}},"additionalProperties":false}"#, &["{\"a\":1}"], &["{\"a\":1,\"b\":1}"]),
-            ("*", r#"{"properties":{"a":{}},"additionalProperties":{"type":"number"}}"#, &[], &["{\"b\":\"x\"}"]),
+            (
+                "*",
+                r#"{"properties":{"é":{"type":"string"}}}"#,
+                &[],
+                &["{\"\\u00e9\":1}"],
+            ),
+            (
+                "*",
+                r#"{"properties":{"a":{}},"additionalProperties":false}"#,
+                &["{\"a\":1}"],
+                &["{\"a\":1,\"b\":1}"],
+            ),
+            (
+                "*",
+                r#"{"properties":{"a":{}},"additionalProperties":{"type":"number"}}"#,
+                &[],
+                &["{\"b\":\"x\"}"],
+            ),
             (
                 "*",
                 r#"{"patternProperties":{"^x":{"type":"number"}},"additionalProperties":false}"#,
@@ -161,20 +304,60 @@ fn objects() {
                 &["{\"x1\":\"1\"}", "{\"y\":1}"],
             ),
             ("*", r#"{"minProperties":1}"#, &[], &["{}"]),
-            ("*", r#"{"maxProperties":1}"#, &["{\"a\":1,\"a\":2}"], &["{\"a\":1,\"b\":2}"]),
-            ("6 7 2019 2020", r#"{"propertyNames":{"pattern":"^[a-z]+$"}}"#, &["{\"ab\":1}"], &["{\"Ab\":1}"]),
-            ("4 6 7", r#"{"dependencies":{"a":["b"]}}"#, &[], &["{\"a\":1}"]),
-            ("2019 2020", r#"{"dependentRequired":{"a":["b"]}}"#, &["{\"b\":1}"], &["{\"a\":1}"]),
-            ("2019 2020", r#"{"dependentSchemas":{"a":{"required":["b"]}}}"#, &[], &["{\"a\":1}"]),
-            ("2019 2020", r#"{"properties":{"a":{}},"unevaluatedProperties":false}"#, &[], &["{\"b\":1}"]),
+            (
+                "*",
+                r#"{"maxProperties":1}"#,
+                &["{\"a\":1,\"a\":2}"],
+                &["{\"a\":1,\"b\":2}"],
+            ),
+            (
+                "6 7 2019 2020",
+                r#"{"propertyNames":{"pattern":"^[a-z]+$"}}"#,
+                &["{\"ab\":1}"],
+                &["{\"Ab\":1}"],
+            ),
+            (
+                "4 6 7",
+                r#"{"dependencies":{"a":["b"]}}"#,
+                &[],
+                &["{\"a\":1}"],
+            ),
+            (
+                "2019 2020",
+                r#"{"dependentRequired":{"a":["b"]}}"#,
+                &["{\"b\":1}"],
+                &["{\"a\":1}"],
+            ),
+            (
+                "2019 2020",
+                r#"{"dependentSchemas":{"a":{"required":["b"]}}}"#,
+                &[],
+                &["{\"a\":1}"],
+            ),
+            (
+                "2019 2020",
+                r#"{"properties":{"a":{}},"unevaluatedProperties":false}"#,
+                &[],
+                &["{\"b\":1}"],
+            ),
             (
                 "2019 2020",
                 r#"{"allOf":[{"properties":{"a":{}}}],"unevaluatedProperties":false}"#,
                 &["{\"a\":1}"],
                 &["{\"a\":1,\"b\":1}"],
             ),
-            ("*", r#"{"properties":{"k1":{"type":"string"}},"required":["k17"]}"#, &[MANY_KEYS], &[]),
-            ("*", r#"{"properties":{"k17":{"type":"string"}}}"#, &[], &[MANY_KEYS]),
+            (
+                "*",
+                r#"{"properties":{"k1":{"type":"string"}},"required":["k17"]}"#,
+                &[MANY_KEYS],
+                &[],
+            ),
+            (
+                "*",
+                r#"{"properties":{"k17":{"type":"string"}}}"#,
+                &[],
+                &[MANY_KEYS],
+            ),
         ],
         "",
     );
@@ -187,7 +370,12 @@ const MANY_KEYS: &str = r#"{"k0":0,"k1":"1","k2":2,"k3":3,"k4":4,"k5":5,"k6":6,"
 fn arrays() {
     check(
         &[
-            ("*", r#"{"items":{"type":"number"}}"#, &["[1,2]"], &["[1,\"2\"]"]),
+            (
+                "*",
+                r#"{"items":{"type":"number"}}"#,
+                &["[1,2]"],
+                &["[1,\"2\"]"],
+            ),
             ("*", r#"{"minItems":1}"#, &[], &["[]"]),
             ("*", r#"{"maxItems":1}"#, &[], &["[1,2]"]),
             (
@@ -199,14 +387,48 @@ fn arrays() {
                     "[[1],[true],[\"1\"],[null]]",
                     "[\"a\",[\"a\"],{\"a\":\"a\"},0,false]",
                 ],
-                &["[1,1.0]", "[1e400,10e399]", "[{\"a\":1,\"b\":2},{\"b\":2,\"a\":1}]"],
+                &[
+                    "[1,1.0]",
+                    "[1e400,10e399]",
+                    "[{\"a\":1,\"b\":2},{\"b\":2,\"a\":1}]",
+                ],
             ),
-            ("4 6 7 2019", r#"{"items":[{"type":"number"}],"additionalItems":false}"#, &[], &["[1,2]"]),
-            ("2020", r#"{"prefixItems":[{"type":"number"}],"items":false}"#, &["[1]"], &["[1,2]"]),
-            ("6 7 2019 2020", r#"{"contains":{"const":1}}"#, &["[0,1]"], &["[0]"]),
-            ("2019 2020", r#"{"contains":{"const":1},"maxContains":1}"#, &[], &["[1,1]"]),
-            ("2019 2020", r#"{"contains":{"const":1},"minContains":0}"#, &["[]"], &[]),
-            ("2020", r#"{"prefixItems":[{}],"unevaluatedItems":false}"#, &[], &["[1,2]"]),
+            (
+                "4 6 7 2019",
+                r#"{"items":[{"type":"number"}],"additionalItems":false}"#,
+                &[],
+                &["[1,2]"],
+            ),
+            (
+                "2020",
+                r#"{"prefixItems":[{"type":"number"}],"items":false}"#,
+                &["[1]"],
+                &["[1,2]"],
+            ),
+            (
+                "6 7 2019 2020",
+                r#"{"contains":{"const":1}}"#,
+                &["[0,1]"],
+                &["[0]"],
+            ),
+            (
+                "2019 2020",
+                r#"{"contains":{"const":1},"maxContains":1}"#,
+                &[],
+                &["[1,1]"],
+            ),
+            (
+                "2019 2020",
+                r#"{"contains":{"const":1},"minContains":0}"#,
+                &["[]"],
+                &[],
+            ),
+            (
+                "2020",
+                r#"{"prefixItems":[{}],"unevaluatedItems":false}"#,
+                &[],
+                &["[1,2]"],
+            ),
         ],
         "",
     );
@@ -216,9 +438,24 @@ fn arrays() {
 fn combinations_and_references() {
     check(
         &[
-            ("*", r#"{"allOf":[{"minimum":1},{"maximum":3}]}"#, &["2"], &["4"]),
-            ("*", r#"{"anyOf":[{"type":"string"},{"minimum":3}]}"#, &["4"], &["2"]),
-            ("*", r#"{"oneOf":[{"multipleOf":2},{"multipleOf":3}]}"#, &["4"], &["6"]),
+            (
+                "*",
+                r#"{"allOf":[{"minimum":1},{"maximum":3}]}"#,
+                &["2"],
+                &["4"],
+            ),
+            (
+                "*",
+                r#"{"anyOf":[{"type":"string"},{"minimum":3}]}"#,
+                &["4"],
+                &["2"],
+            ),
+            (
+                "*",
+                r#"{"oneOf":[{"multipleOf":2},{"multipleOf":3}]}"#,
+                &["4"],
+                &["6"],
+            ),
             ("*", r#"{"not":{"type":"null"}}"#, &["0"], &["null"]),
             (
                 "7 2019 2020",
@@ -226,7 +463,12 @@ fn combinations_and_references() {
                 &["20"],
                 &["12", "7"],
             ),
-            ("4 6", r#"{"if":{"minimum":10},"then":{"multipleOf":10}}"#, &["12"], &[]),
+            (
+                "4 6",
+                r#"{"if":{"minimum":10},"then":{"multipleOf":10}}"#,
+                &["12"],
+                &[],
+            ),
             (
                 "4 6 7",
                 r##"{"definitions":{"n":{"type":"number"}},"properties":{"a":{"$ref":"#/definitions/n"}}}"##,
@@ -239,15 +481,30 @@ fn combinations_and_references() {
                 &[],
                 &["{\"a\":\"x\"}"],
             ),
-            ("4 6 7", r##"{"definitions":{"n":{"type":"number"}},"$ref":"#/definitions/n","maximum":1}"##, &["5"], &[]),
-            ("2019 2020", r##"{"$defs":{"n":{"type":"number"}},"$ref":"#/$defs/n","maximum":1}"##, &[], &["5"]),
+            (
+                "4 6 7",
+                r##"{"definitions":{"n":{"type":"number"}},"$ref":"#/definitions/n","maximum":1}"##,
+                &["5"],
+                &[],
+            ),
+            (
+                "2019 2020",
+                r##"{"$defs":{"n":{"type":"number"}},"$ref":"#/$defs/n","maximum":1}"##,
+                &[],
+                &["5"],
+            ),
             (
                 "*",
                 r##"{"properties":{"next":{"$ref":"#"}},"additionalProperties":false}"##,
                 &["{\"next\":{\"next\":{}}}"],
                 &["{\"next\":{\"next\":{\"x\":1}}}"],
             ),
-            ("2019 2020", r##"{"$defs":{"n":{"$anchor":"num","type":"number"}},"$ref":"#num"}"##, &[], &["\"x\""]),
+            (
+                "2019 2020",
+                r##"{"$defs":{"n":{"$anchor":"num","type":"number"}},"$ref":"#num"}"##,
+                &[],
+                &["\"x\""],
+            ),
             (
                 "2020",
                 r##"{"$dynamicAnchor":"node","properties":{"child":{"$dynamicRef":"#node"}},"additionalProperties":false}"##,

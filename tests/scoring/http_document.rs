@@ -14,14 +14,26 @@ fn malformed_documents_are_refused_with_file_and_line() {
     let one = |operation: &str| document(&format!("{{\"/a/{{id}}\": {{\"get\":\n{operation}}}}}"));
     let id = r#"{"name": "id", "in": "path", "schema": {}}"#;
     for (api, lines, complaint) in [
-        ("{", "", "openapi.json line 1 column 1: EOF while parsing an object"),
+        (
+            "{",
+            "",
+            "openapi.json line 1 column 1: EOF while parsing an object",
+        ),
         (
             "openapi: 3.0.0\npaths: {}\n",
             "",
             "openapi.json line 1 column 1: expected value: this looks like YAML, and only JSON is read; convert it",
         ),
-        ("[]", "", "openapi.json line 1 column 1 (the whole schema): an OpenAPI document is an object"),
-        ("{}", "", "openapi.json line 1 column 1 (the whole schema): not an OpenAPI document: its first key must be"),
+        (
+            "[]",
+            "",
+            "openapi.json line 1 column 1 (the whole schema): an OpenAPI document is an object",
+        ),
+        (
+            "{}",
+            "",
+            "openapi.json line 1 column 1 (the whole schema): not an OpenAPI document: its first key must be",
+        ),
         (
             r#"{"swagger": "2.0"}"#,
             "",
@@ -32,9 +44,21 @@ fn malformed_documents_are_refused_with_file_and_line() {
             "",
             "openapi.json line 1 column 13 (/openapi): OpenAPI 3.0 and 3.1 are read, not \"4.0.0\"",
         ),
-        (&document("[]"), "", "openapi.json line 2 column 1 (/paths): `paths` is an object"),
-        (&document("{}"), "", "openapi.json line 2 column 1 (/paths): no operation"),
-        (&document(r#"{"a": {}}"#), "", "openapi.json line 2 column 7 (/paths/a): a path begins with `/`"),
+        (
+            &document("[]"),
+            "",
+            "openapi.json line 2 column 1 (/paths): `paths` is an object",
+        ),
+        (
+            &document("{}"),
+            "",
+            "openapi.json line 2 column 1 (/paths): no operation",
+        ),
+        (
+            &document(r#"{"a": {}}"#),
+            "",
+            "openapi.json line 2 column 7 (/paths/a): a path begins with `/`",
+        ),
         (
             &one("{}"),
             "",
@@ -56,12 +80,16 @@ fn malformed_documents_are_refused_with_file_and_line() {
             "openapi.json line 3 column 37 (/paths/~1a~1{id}/get/parameters/0/in): `in` takes path, query, header, cookie",
         ),
         (
-            &one(r#"{"parameters": [{"name": "id", "in": "path", "style": "matrix", "schema": {}}]}"#),
+            &one(
+                r#"{"parameters": [{"name": "id", "in": "path", "style": "matrix", "schema": {}}]}"#,
+            ),
             "",
             "openapi.json line 3 column 55 (/paths/~1a~1{id}/get/parameters/0/style): `style` supports simple, not matrix",
         ),
         (
-            &one(&format!(r##"{{"parameters": [{id}, {{"$ref": "#/components/parameters/X"}}]}}"##)),
+            &one(&format!(
+                r##"{{"parameters": [{id}, {{"$ref": "#/components/parameters/X"}}]}}"##
+            )),
             "",
             "openapi.json line 3 column 70 (/paths/~1a~1{id}/get/parameters/1/$ref): `$ref` target not found: #/components/parameters/X is not in the document",
         ),
@@ -97,9 +125,16 @@ fn malformed_documents_are_refused_with_file_and_line() {
             "operation = \"x\"\n",
             "task.toml line 5 column 13: `score.operation` names no operation of the document: \"x\"; there are listInvoices, createInvoice, GET /invoices/{id}, deleteInvoice, latest (openapi.json)",
         ),
-        (API, "part = \"answer\"\n", "task.toml line 5 column 8: `score.part` takes request, response, not \"answer\""),
         (
-            &API.replace("\"type\": \"number\", \"minimum\"", "\"type\": \"numbr\", \"minimum\""),
+            API,
+            "part = \"answer\"\n",
+            "task.toml line 5 column 8: `score.part` takes request, response, not \"answer\"",
+        ),
+        (
+            &API.replace(
+                "\"type\": \"number\", \"minimum\"",
+                "\"type\": \"numbr\", \"minimum\"",
+            ),
             "",
             "openapi.json line 11 column 28 (/components/schemas/Invoice/properties/amount/type): \"numbr\" is not a type",
         ),
@@ -109,21 +144,35 @@ fn malformed_documents_are_refused_with_file_and_line() {
             "openapi.json line 14 column 54 (/components/schemas/Invoice/properties/lines/items/$ref): `$ref` target not found: #/components/schemas/Lines is not in the document; did you mean `Line`?",
         ),
         (
-            &API.replace("\"type\": \"string\", \"writeOnly\"", "\"pattern\": \"(\", \"writeOnly\""),
+            &API.replace(
+                "\"type\": \"string\", \"writeOnly\"",
+                "\"pattern\": \"(\", \"writeOnly\"",
+            ),
             "",
             "openapi.json line 13 column 31 (/components/schemas/Invoice/properties/secret/pattern): \"(\" is not a valid regular expression",
         ),
     ] {
         let found = scorer(api, lines).unwrap_err();
-        assert!(found.starts_with(complaint), "{found:?} instead of {complaint:?}");
+        assert!(
+            found.starts_with(complaint),
+            "{found:?} instead of {complaint:?}"
+        );
     }
     // A fault in an operation that the task does not use.
-    let api = document(r#"{"/a": {"get": {}, "put": {"parameters": [{"name": "x", "in": "query"}]}}}"#);
+    let api =
+        document(r#"{"/a": {"get": {}, "put": {"parameters": [{"name": "x", "in": "query"}]}}}"#);
     assert!(scorer(&api, "").is_err());
     let scorer = scorer(&api, "operation = \"GET /a\"\n").unwrap();
     assert_eq!(shown(&scorer.score(&get("/a"), None)), "valid");
-    let other = scorer.score(r#"{"method":"PUT","path":"/a"}"#, Some(&row_of(r#","operation":"PUT /a""#)));
-    assert!(other.is_error() && shown(&other).contains("x has no `schema`"), "{}", shown(&other));
+    let other = scorer.score(
+        r#"{"method":"PUT","path":"/a"}"#,
+        Some(&row_of(r#","operation":"PUT /a""#)),
+    );
+    assert!(
+        other.is_error() && shown(&other).contains("x has no `schema`"),
+        "{}",
+        shown(&other)
+    );
 }
 
 #[test]
@@ -133,11 +182,18 @@ fn the_editor_shows_faults_at_their_places() {
     let place = |text: &str| {
         let found = diagnose(&task, text);
         assert!(found.scorer.is_err());
-        (found.faults[0].line, found.faults[0].column, found.faults[0].message.clone())
+        (
+            found.faults[0].line,
+            found.faults[0].column,
+            found.faults[0].message.clone(),
+        )
     };
     let (line, column, message) = place(&API.replace("schemas/Currency", "schemas/Currenci"));
     assert_eq!((line, column), (12, 30), "{message}");
-    assert!(message.ends_with("is not in the document; did you mean `Currency`?"), "{message}");
+    assert!(
+        message.ends_with("is not in the document; did you mean `Currency`?"),
+        "{message}"
+    );
     assert_eq!(place("{\n]").0, 2);
     assert!(place("openapi: 3.0.0").2.contains("only JSON is read"));
 }
@@ -146,20 +202,46 @@ fn the_editor_shows_faults_at_their_places() {
 fn what_is_accepted_is_described_and_lazy_messages_are_audited() {
     let create = task(API, "operation = \"createInvoice\"\n").unwrap();
     let lines = outline(&create.1);
-    let line = |name: &str| lines.iter().find(|line| line.name == name).map(|line| (line.required, line.text.as_str()));
-    assert_eq!(line("the answer"), Some((None, "a request as one JSON object")));
+    let line = |name: &str| {
+        lines
+            .iter()
+            .find(|line| line.name == name)
+            .map(|line| (line.required, line.text.as_str()))
+    };
+    assert_eq!(
+        line("the answer"),
+        Some((None, "a request as one JSON object"))
+    );
     assert_eq!(line("POST /invoices"), Some((None, "createInvoice")));
     assert_eq!(line("amount"), Some((Some(true), "a number above 0")));
-    assert_eq!(line("id"), Some((Some(false), "nothing: no value is accepted here")));
+    assert_eq!(
+        line("id"),
+        Some((Some(false), "nothing: no value is accepted here"))
+    );
     let found = |(_, task, scorer): &(TempDir, Task, Scorer)| {
         let findings = audit(task, scorer, &[]);
-        findings.iter().map(|one| (one.completion.clone(), one.tier, one.weak)).collect::<Vec<_>>()
+        findings
+            .iter()
+            .map(|one| (one.completion.clone(), one.tier, one.weak))
+            .collect::<Vec<_>>()
     };
     let least = r#"{"method":"POST","path":"/invoices","body":{"vendor":"","amo…"#;
-    assert!(found(&create).contains(&(least.to_owned(), Tier::Valid, true)), "{:?}", found(&create));
+    assert!(
+        found(&create).contains(&(least.to_owned(), Tier::Valid, true)),
+        "{:?}",
+        found(&create)
+    );
     let delete = task(API, "operation = \"deleteInvoice\"\n").unwrap();
     let least = r#"{"method":"DELETE","path":"/invoices/1"}"#.to_owned();
-    assert!(found(&delete).contains(&(least, Tier::Valid, true)), "{:?}", found(&delete));
+    assert!(
+        found(&delete).contains(&(least, Tier::Valid, true)),
+        "{:?}",
+        found(&delete)
+    );
     let response = task(API, "part = \"response\"\noperation = \"deleteInvoice\"\n").unwrap();
-    assert!(found(&response).contains(&(r#"{"status":204}"#.to_owned(), Tier::Valid, true)), "{:?}", found(&response));
+    assert!(
+        found(&response).contains(&(r#"{"status":204}"#.to_owned(), Tier::Valid, true)),
+        "{:?}",
+        found(&response)
+    );
 }

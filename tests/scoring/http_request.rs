@@ -11,7 +11,9 @@ pub(super) const API: &str = include_str!("http_request/openapi.json");
 
 /// The folder is the task's as long as it is kept.
 pub(super) fn task(api: &str, lines: &str) -> Result<(TempDir, Task, Scorer), String> {
-    let toml = format!("name = \"sample\"\n[score]\nkind = \"http_request\"\nopenapi = \"openapi.json\"\n{lines}");
+    let toml = format!(
+        "name = \"sample\"\n[score]\nkind = \"http_request\"\nopenapi = \"openapi.json\"\n{lines}"
+    );
     loaded(&[("task.toml", &toml), ("openapi.json", api)])
 }
 
@@ -48,7 +50,8 @@ fn what_an_operation_takes_is_valid() {
 #[test]
 fn each_fault_of_a_request_has_its_name_and_place() {
     let scorer = scorer(API, "").unwrap();
-    let post = |body: &str| format!("{{\"method\":\"POST\",\"path\":\"/invoices\",\n\"body\":{body}}}");
+    let post =
+        |body: &str| format!("{{\"method\":\"POST\",\"path\":\"/invoices\",\n\"body\":{body}}}");
     for (completion, expected) in [
         (
             get("/invoice"),
@@ -174,7 +177,10 @@ fn responses_are_judged_by_status() {
     let scorer = scorer(API, "part = \"response\"\noperation = \"createInvoice\"\n").unwrap();
     let form = "a response is {\"status\": …, \"headers\": {…}, \"body\": …}";
     for (completion, expected) in [
-        (r#"{"status":201,"headers":{"location":"/7"},"body":{"id":7,"vendor":"a","amount":1}}"#, "valid"),
+        (
+            r#"{"status":201,"headers":{"location":"/7"},"body":{"id":7,"vendor":"a","amount":1}}"#,
+            "valid",
+        ),
         (r#"{"status":204}"#, "valid"),
         (r#"{"status_code":422,"json":{"message":"no"}}"#, "valid"),
         (
@@ -185,28 +191,49 @@ fn responses_are_judged_by_status() {
             r#"{"status":201,"body":{"vendor":"a","amount":1,"secret":"s"}}"#,
             "invalid [missing parameter]; 1:11 missing header \"Location\"; 1:22 body: missing key \"id\"; 1:56 body: \"secret\" is not allowed here",
         ),
-        (r#"{"status":400}"#, "invalid [missing key]; 1:11 missing body"),
-        (r#"{"status":204,"body":{}}"#, "invalid [extra key]; 1:22 POST /invoices (createInvoice) has no body here"),
+        (
+            r#"{"status":400}"#,
+            "invalid [missing key]; 1:11 missing body",
+        ),
+        (
+            r#"{"status":204,"body":{}}"#,
+            "invalid [extra key]; 1:22 POST /invoices (createInvoice) has no body here",
+        ),
         (
             r#"{"status":"201"}"#,
             "unparsable [wrong type]; 1:11 `status` is a status code, such as 200, not string; FORM",
         ),
     ] {
-        assert_eq!(shown(&scorer.score(completion, None)).replace(form, "FORM"), expected, "{completion}");
+        assert_eq!(
+            shown(&scorer.score(completion, None)).replace(form, "FORM"),
+            expected,
+            "{completion}"
+        );
     }
     let other = row_of(r#","operation":"DELETE /invoices/{id}""#);
-    assert_eq!(shown(&scorer.score(r#"{"status":204}"#, Some(&other))), "valid");
+    assert_eq!(
+        shown(&scorer.score(r#"{"status":204}"#, Some(&other))),
+        "valid"
+    );
     let unknown = scorer.score(r#"{"status":204}"#, Some(&row_of(r#","operation":"x""#)));
-    assert!(unknown.is_error() && shown(&unknown).contains("`operation` of the row, \"x\", is not in the document"));
+    assert!(
+        unknown.is_error()
+            && shown(&unknown).contains("`operation` of the row, \"x\", is not in the document")
+    );
 }
 
 #[test]
 fn messages_are_compared_with_the_expected_ones() {
-    let rewards = "[score.normalise]\nvendor = \"casefold\"\n[[reward]]\npart = \"fields\"\nweight = 0.5\n";
+    let rewards =
+        "[score.normalise]\nvendor = \"casefold\"\n[[reward]]\npart = \"fields\"\nweight = 0.5\n";
     let list = r#"{"method":"GET","path":"/invoices","query":{"limit":10,"ids":[1,2]},"headers":{"X-Trace":"a"}}"#;
     let create = r#"{"method":"POST","path":"/invoices","body":{"vendor":"Oy","amount":1.5}}"#;
     let request = scorer(API, rewards).unwrap();
-    let response = scorer(API, &format!("part = \"response\"\noperation = \"createInvoice\"\n{rewards}")).unwrap();
+    let response = scorer(
+        API,
+        &format!("part = \"response\"\noperation = \"createInvoice\"\n{rewards}"),
+    )
+    .unwrap();
     for (scorer, completion, expected, exact, share, difference) in [
         (&request, list, list, true, 1.0, "valid"),
         (
@@ -274,16 +301,36 @@ fn messages_are_compared_with_the_expected_ones() {
             0.0,
             "valid [wrong value]; 1:11 status: expected 400, found 422; 1:33 body \"message\": expected \"no\", found \"No\"",
         ),
-        (&response, r#"{"status":204}"#, r#"{"status":204,"body":null}"#, true, 1.0, "valid"),
+        (
+            &response,
+            r#"{"status":204}"#,
+            r#"{"status":204,"body":null}"#,
+            true,
+            1.0,
+            "valid",
+        ),
     ] {
-        let score = scorer.score(completion, Some(&row_of(&format!(",\"expected\":{expected}"))));
-        assert_eq!((score.exact, shown(&score).as_str()), (Some(exact), difference), "{completion}");
+        let score = scorer.score(
+            completion,
+            Some(&row_of(&format!(",\"expected\":{expected}"))),
+        );
+        assert_eq!(
+            (score.exact, shown(&score).as_str()),
+            (Some(exact), difference),
+            "{completion}"
+        );
         let tier = if score.tier == Tier::Valid { 1.0 } else { 0.5 };
-        assert!((score.reward - tier - 0.5 * share).abs() < 1e-9, "{completion}: {:?}", score.fields);
+        assert!(
+            (score.reward - tier - 0.5 * share).abs() < 1e-9,
+            "{completion}: {:?}",
+            score.fields
+        );
     }
     let broken = request.score(list, Some(&row_of(r#","expected":{"method":"GET"}"#)));
     assert!(
-        broken.is_error() && shown(&broken).contains("the row's `expected` is not a request: a request without `path`")
+        broken.is_error()
+            && shown(&broken)
+                .contains("the row's `expected` is not a request: a request without `path`")
     );
 }
 
@@ -296,7 +343,10 @@ fn the_task_or_the_row_asks_for_one_operation() {
         shown(&scorer.score(&latest, None)),
         "invalid [wrong operation]; 1:24 expected GET /invoices (listInvoices), found GET /invoices/latest (latest)"
     );
-    assert_eq!(shown(&scorer.score(&latest, Some(&row_of(r#","operation":"latest""#)))), "valid");
+    assert_eq!(
+        shown(&scorer.score(&latest, Some(&row_of(r#","operation":"latest""#)))),
+        "valid"
+    );
 }
 
 #[test]
@@ -307,14 +357,30 @@ fn schemas_of_3_1_are_json_schema() {
     let scorer = scorer(api, "").unwrap();
     let check = |body: &str, expected: &str| {
         let completion = format!(r#"{{"method":"POST","path":"/a","body":{body}}}"#);
-        assert_eq!(shown(&scorer.score(&completion, None)), expected, "{completion}");
+        assert_eq!(
+            shown(&scorer.score(&completion, None)),
+            expected,
+            "{completion}"
+        );
     };
     check(r#"{"n":1,"k":"x"}"#, "valid");
     check("null", "valid");
-    check(r#"{"n":0}"#, "invalid [other]; 1:42 body: 0 is less than or equal to the minimum of 0");
-    check(r#"{"k":"y"}"#, "invalid [enum]; 1:42 body: expected \"x\", found \"y\"");
-    check(r#"{"r":"y"}"#, "invalid [extra key]; 1:42 body: \"r\" is not allowed here");
-    check(r#"{"z":1}"#, "invalid [extra key]; 1:38 body: key not allowed: \"z\"");
+    check(
+        r#"{"n":0}"#,
+        "invalid [other]; 1:42 body: 0 is less than or equal to the minimum of 0",
+    );
+    check(
+        r#"{"k":"y"}"#,
+        "invalid [enum]; 1:42 body: expected \"x\", found \"y\"",
+    );
+    check(
+        r#"{"r":"y"}"#,
+        "invalid [extra key]; 1:42 body: \"r\" is not allowed here",
+    );
+    check(
+        r#"{"z":1}"#,
+        "invalid [extra key]; 1:38 body: key not allowed: \"z\"",
+    );
 }
 
 #[test]
@@ -324,43 +390,110 @@ fn hostile_messages_are_cheap() {
     let check = |completion: String, tier: Tier| {
         let score = scorer.score(&completion, Some(&expecting));
         assert_eq!(score.tier, tier, "{:?}", score.errors.first());
-        assert!(score.errors.len() <= 1_000 && score.errors.iter().all(|reason| reason.message.len() < 1_000));
+        assert!(
+            score.errors.len() <= 1_000
+                && score
+                    .errors
+                    .iter()
+                    .all(|reason| reason.message.len() < 1_000)
+        );
     };
     let megabytes = 10 << 20;
     let longest = 65_000;
     check(get(&"/".repeat(megabytes)), Tier::Invalid);
-    check(get(&format!("/invoices?{}", "a=1&".repeat(megabytes / 4))), Tier::Invalid);
+    check(
+        get(&format!("/invoices?{}", "a=1&".repeat(megabytes / 4))),
+        Tier::Invalid,
+    );
     check(get(&"/".repeat(longest)), Tier::Invalid);
     check(get(&format!("/{}", "x".repeat(longest))), Tier::Invalid);
-    check(get(&format!("/invoices/{}?expand=x", "7".repeat(longest))), Tier::Valid);
-    check(get(&format!("/invoices?{}", "&=".repeat(longest / 2))), Tier::Invalid);
     check(
-        get(&format!("/invoices?{}", (0..7_000).map(|name| format!("k{name}=1&")).collect::<String>())),
+        get(&format!("/invoices/{}?expand=x", "7".repeat(longest))),
+        Tier::Valid,
+    );
+    check(
+        get(&format!("/invoices?{}", "&=".repeat(longest / 2))),
         Tier::Invalid,
     );
-    check(get(&format!("/invoices?status={}", "paid&status=".repeat(longest / 12))), Tier::Invalid);
-    check(get(&format!("/invoices?ids={}1", "1,".repeat(longest / 2))), Tier::Valid);
-    check(get(&format!("/invoices?q={}", "%20".repeat(longest / 3))), Tier::Valid);
-    check(get(&format!("/invoices?{}", "filter[vendor]=x&".repeat(longest / 17))), Tier::Valid);
-    let query = |inside: String| format!(r#"{{"method":"GET","path":"/invoices","query":{{{inside}}}}}"#);
-    check(query(format!("\"q\":\"{}\"", "1,".repeat(megabytes / 2))), Tier::Valid);
-    check(query(format!("\"ids\":[{}1]", "1,".repeat(megabytes / 8))), Tier::Valid);
     check(
-        query(format!("{}\"z\":1", (0..100_000).map(|name| format!("\"k{name}\":1,")).collect::<String>())),
+        get(&format!(
+            "/invoices?{}",
+            (0..7_000)
+                .map(|name| format!("k{name}=1&"))
+                .collect::<String>()
+        )),
         Tier::Invalid,
     );
-    check("{\"method\":\"GET\",\"path\":\"/invoices\"} ".repeat(megabytes / 38), Tier::Unparsable);
-    check(format!("{}{}", get("/invoices"), "[".repeat(megabytes)), Tier::Unparsable);
+    check(
+        get(&format!(
+            "/invoices?status={}",
+            "paid&status=".repeat(longest / 12)
+        )),
+        Tier::Invalid,
+    );
+    check(
+        get(&format!("/invoices?ids={}1", "1,".repeat(longest / 2))),
+        Tier::Valid,
+    );
+    check(
+        get(&format!("/invoices?q={}", "%20".repeat(longest / 3))),
+        Tier::Valid,
+    );
+    check(
+        get(&format!(
+            "/invoices?{}",
+            "filter[vendor]=x&".repeat(longest / 17)
+        )),
+        Tier::Valid,
+    );
+    let query =
+        |inside: String| format!(r#"{{"method":"GET","path":"/invoices","query":{{{inside}}}}}"#);
+    check(
+        query(format!("\"q\":\"{}\"", "1,".repeat(megabytes / 2))),
+        Tier::Valid,
+    );
+    check(
+        query(format!("\"ids\":[{}1]", "1,".repeat(megabytes / 8))),
+        Tier::Valid,
+    );
+    check(
+        query(format!(
+            "{}\"z\":1",
+            (0..100_000)
+                .map(|name| format!("\"k{name}\":1,"))
+                .collect::<String>()
+        )),
+        Tier::Invalid,
+    );
+    check(
+        "{\"method\":\"GET\",\"path\":\"/invoices\"} ".repeat(megabytes / 38),
+        Tier::Unparsable,
+    );
+    check(
+        format!("{}{}", get("/invoices"), "[".repeat(megabytes)),
+        Tier::Unparsable,
+    );
     let lines = "{\"sku\":\"x\"},".repeat(megabytes / 13);
     check(
-        format!(r#"{{"method":"POST","path":"/invoices","body":{{"vendor":"a","amount":1,"lines":[{lines}{{}}]}}}}"#),
+        format!(
+            r#"{{"method":"POST","path":"/invoices","body":{{"vendor":"a","amount":1,"lines":[{lines}{{}}]}}}}"#
+        ),
         Tier::Invalid,
     );
     let headers: String = (0..100_000).map(|name| format!("\"h{name}\":1,")).collect();
-    check(format!(r#"{{"method":"GET","path":"/invoices","headers":{{{headers}"z":1}}}}"#), Tier::Invalid);
-    let nested = format!("{}{}", "{\"sku\":\"x\",\"parts\":[".repeat(200), "]}".repeat(200));
     check(
-        format!(r#"{{"method":"POST","path":"/invoices","body":{{"vendor":"a","amount":1,"lines":[{nested}]}}}}"#),
+        format!(r#"{{"method":"GET","path":"/invoices","headers":{{{headers}"z":1}}}}"#),
+        Tier::Invalid,
+    );
+    let nested = format!(
+        "{}{}",
+        "{\"sku\":\"x\",\"parts\":[".repeat(200),
+        "]}".repeat(200)
+    );
+    check(
+        format!(
+            r#"{{"method":"POST","path":"/invoices","body":{{"vendor":"a","amount":1,"lines":[{nested}]}}}}"#
+        ),
         Tier::Valid,
     );
 }

@@ -10,7 +10,11 @@ use super::row;
 
 fn load(score: &str) -> Result<Task, String> {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("task.toml"), format!("name = \"t\"\n[score]\n{score}")).unwrap();
+    fs::write(
+        folder.path().join("task.toml"),
+        format!("name = \"t\"\n[score]\n{score}"),
+    )
+    .unwrap();
     let place = folder.path().display().to_string();
     Task::load(folder.path()).map_err(|error| error.to_string().replace(&place, "DIR"))
 }
@@ -22,7 +26,9 @@ fn outcome(score: &Score) -> String {
         Some(true) => " exact",
         Some(false) => " wrong",
     };
-    let failure = score.failure.map_or_else(String::new, |class| format!(" {}", class.key()));
+    let failure = score
+        .failure
+        .map_or_else(String::new, |class| format!(" {}", class.key()));
     format!("{}{exact}{failure}", score.tier.name())
 }
 
@@ -38,24 +44,50 @@ fn a_text_is_what_is_expected() {
     check("", " yes\n", "\"yes\"", "valid exact");
     check("", "Yes", "\"yes\"", "invalid wrong wrong_value");
     check("normalise = \"casefold\"", "Yes", "\"yes\"", "valid exact");
-    check("normalise = [\"casefold\", \"whitespace\"]", "New  york", "\"New York\"", "valid exact");
-    check("normalise = [\"date\"]", "11 March 2024", "\"2024-03-11\"", "valid exact");
+    check(
+        "normalise = [\"casefold\", \"whitespace\"]",
+        "New  york",
+        "\"New York\"",
+        "valid exact",
+    );
+    check(
+        "normalise = [\"date\"]",
+        "11 March 2024",
+        "\"2024-03-11\"",
+        "valid exact",
+    );
     check("", "no", "[\"yes\", \"no\"]", "valid exact");
-    check("", "maybe", "[\"yes\", \"no\"]", "invalid wrong wrong_value");
+    check(
+        "",
+        "maybe",
+        "[\"yes\", \"no\"]",
+        "invalid wrong wrong_value",
+    );
     check("", "12.50", "12.5", "valid exact");
     check("", "12.51", "12.5", "invalid wrong wrong_value");
     check("", "true", "true", "valid exact");
     check("", "anything", "", "valid");
     check("", " \n", "\"yes\"", "unparsable wrong other");
     check("", "", "", "unparsable other");
-    check("", "<think>yes? no</think>\n\nyes", "\"yes\"", "valid exact");
+    check(
+        "",
+        "<think>yes? no</think>\n\nyes",
+        "\"yes\"",
+        "valid exact",
+    );
     check("", "<think>yes", "\"yes\"", "unparsable wrong think_leak");
-    check("strip_thinking = false", "<think>yes", "\"<think>yes\"", "valid exact");
+    check(
+        "strip_thinking = false",
+        "<think>yes",
+        "\"<think>yes\"",
+        "valid exact",
+    );
 }
 
 /// A tokenizer whose chat template has these texts.
 fn with_template(source: &str) -> Tokenizer {
-    let files = train_tokenizer(["yes".to_owned()].into_iter().cycle().take(20), 300, source).unwrap();
+    let files =
+        train_tokenizer(["yes".to_owned()].into_iter().cycle().take(20), 300, source).unwrap();
     Tokenizer::from_files(&files).unwrap()
 }
 
@@ -89,13 +121,28 @@ fn thoughts_are_between_the_marks_of_the_model() {
             RIGHT,
         ),
         (GPT_OSS, "<|channel|>final<|message|>yes", RIGHT, RIGHT),
-        (GPT_OSS, "<|channel|>analysis<|message|>yes<|end|>", LEAK, LEAK),
+        (
+            GPT_OSS,
+            "<|channel|>analysis<|message|>yes<|end|>",
+            LEAK,
+            LEAK,
+        ),
         (GPT_OSS, "<think>no</think>yes", WRONG, RIGHT),
         (MAGISTRAL, "[THINK]no[/THINK]yes", RIGHT, RIGHT),
         (MAGISTRAL, "[THINK]yes", LEAK, LEAK),
     ] {
-        let judged = |task: &Task| outcome(&Scorer::new(task).unwrap().score(completion, Some(&row("\"yes\""))));
-        assert_eq!(judged(&for_model(&task, &with_template(template))), expected, "{template} {completion}");
+        let judged = |task: &Task| {
+            outcome(
+                &Scorer::new(task)
+                    .unwrap()
+                    .score(completion, Some(&row("\"yes\""))),
+            )
+        };
+        assert_eq!(
+            judged(&for_model(&task, &with_template(template))),
+            expected,
+            "{template} {completion}"
+        );
         assert_eq!(judged(&task), without, "{completion}");
     }
 }
@@ -107,27 +154,72 @@ fn a_pattern_names_the_fields() {
         let row = (!expected.is_empty()).then(|| row(expected));
         let score = scorer.score(completion, row.as_ref());
         assert_eq!(outcome(&score), found, "{lines} {completion:?} {expected}");
-        let equal: Vec<bool> = score.fields.iter().flat_map(|fields| fields.iter().map(|(_, equal)| *equal)).collect();
+        let equal: Vec<bool> = score
+            .fields
+            .iter()
+            .flat_map(|fields| fields.iter().map(|(_, equal)| *equal))
+            .collect();
         assert_eq!(equal, fields, "{completion:?}");
     };
     let month = r"pattern = '^(?<year>\d{4})-(?<month>\d{2})$'";
     check(month, "2024-03", "", "valid", &[]);
-    check(month, " 2024-03\n", r#"{"year": 2024, "month": "03"}"#, "valid exact", &[true, true]);
-    check(month, "2024-03", r#"{"year": 2024, "month": 4}"#, "valid wrong wrong_value", &[true, false]);
-    check(month, "2024-03", r#"{"year": 2024, "day": 1}"#, "valid wrong wrong_value", &[true, false]);
-    check(month, "March 2024", r#"{"year": 2024}"#, "invalid wrong no_match", &[]);
+    check(
+        month,
+        " 2024-03\n",
+        r#"{"year": 2024, "month": "03"}"#,
+        "valid exact",
+        &[true, true],
+    );
+    check(
+        month,
+        "2024-03",
+        r#"{"year": 2024, "month": 4}"#,
+        "valid wrong wrong_value",
+        &[true, false],
+    );
+    check(
+        month,
+        "2024-03",
+        r#"{"year": 2024, "day": 1}"#,
+        "valid wrong wrong_value",
+        &[true, false],
+    );
+    check(
+        month,
+        "March 2024",
+        r#"{"year": 2024}"#,
+        "invalid wrong no_match",
+        &[],
+    );
     check(month, "", "", "unparsable other", &[]);
-    check("pattern = 'ID-\\d+'", "it is ID-7.", "\"ID-7\"", "valid exact", &[]);
+    check(
+        "pattern = 'ID-\\d+'",
+        "it is ID-7.",
+        "\"ID-7\"",
+        "valid exact",
+        &[],
+    );
     let named = "pattern = '(?<name>\\w+)'\n[score.normalise]\nname = \"casefold\"";
     check(named, "ACME", r#"{"name": "acme"}"#, "valid exact", &[true]);
     // Backtracking would take 2^60 steps.
-    check("pattern = '^(a+)+$'", &format!("{}b", "a".repeat(60)), "", "invalid no_match", &[]);
+    check(
+        "pattern = '^(a+)+$'",
+        &format!("{}b", "a".repeat(60)),
+        "",
+        "invalid no_match",
+        &[],
+    );
 }
 
 #[test]
 fn malformed_definitions_name_line_value_and_remedy() {
-    let check = |lines: &str, error: &str| assert_eq!(load(lines).unwrap_err(), format!("DIR/task.toml{error}"));
-    check("kind = \"regex\"", ": missing `score.pattern`; add for example `pattern = '^\\d{4}-\\d{2}$'`");
+    let check = |lines: &str, error: &str| {
+        assert_eq!(load(lines).unwrap_err(), format!("DIR/task.toml{error}"))
+    };
+    check(
+        "kind = \"regex\"",
+        ": missing `score.pattern`; add for example `pattern = '^\\d{4}-\\d{2}$'`",
+    );
     check(
         "kind = \"regex\"\npattern = '(a'",
         " line 4 column 11: `score.pattern` is not a valid regular expression: unclosed group, in \"(a\"",
@@ -159,15 +251,37 @@ fn the_other_questions_about_a_task_are_answered_truthfully() {
     let task = load("kind = \"text\"\n").unwrap();
     let scorer = Scorer::new(&task).unwrap();
     let rows = vec![row("\"yes\""), row("[\"no\", \"never\"]")];
-    assert_eq!(data_problems(&task, &scorer, &[(PromptSet::Train, rows)]), []);
-    assert_eq!(scorer.expected_completion(&serde_json::json!(["no", "never"]), None).as_deref(), Some("no"));
     assert_eq!(
-        (task.schema(), task.definition_file.as_str(), task.file_names()),
+        data_problems(&task, &scorer, &[(PromptSet::Train, rows)]),
+        []
+    );
+    assert_eq!(
+        scorer
+            .expected_completion(&serde_json::json!(["no", "never"]), None)
+            .as_deref(),
+        Some("no")
+    );
+    assert_eq!(
+        (
+            task.schema(),
+            task.definition_file.as_str(),
+            task.file_names()
+        ),
         (None, "task.toml", vec!["task.toml"])
     );
     assert!(task.embedded_model_note("tiny").is_some());
-    assert_ne!(task.definition_digest(), load("kind = \"text\"\nnormalise = \"trim\"").unwrap().definition_digest());
-    let again = task.with_definition_text("name = \"u\"\n[score]\nkind = \"regex\"\npattern = 'x'").unwrap();
+    assert_ne!(
+        task.definition_digest(),
+        load("kind = \"text\"\nnormalise = \"trim\"")
+            .unwrap()
+            .definition_digest()
+    );
+    let again = task
+        .with_definition_text("name = \"u\"\n[score]\nkind = \"regex\"\npattern = 'x'")
+        .unwrap();
     assert_eq!((again.name.as_str(), again.kind()), ("u", "regex"));
-    assert_eq!(grpo_tui::score::outline(&again)[0].text, "a text with a match for x");
+    assert_eq!(
+        grpo_tui::score::outline(&again)[0].text,
+        "a text with a match for x"
+    );
 }

@@ -11,17 +11,19 @@ use serde_json::{Value, json};
 use crate::program::{call, has_python, json as document, json_lines, stderr, stdout};
 
 const SQUARE: &str = r#"{"entry": "f", "cases": [{"args": [2], "value": 4}, {"args": [[3]], "value": [9]}, {"args": [-12345], "value": 152399025, "hidden": true}]}"#;
-const SUM: &str =
-    r#"{"cases": [{"stdin": "2 3\n", "stdout": "5\n"}, {"stdin": "1 1\n", "stdout": "2\n", "hidden": true}]}"#;
+const SUM: &str = r#"{"cases": [{"stdin": "2 3\n", "stdout": "5\n"}, {"stdin": "1 1\n", "stdout": "2\n", "hidden": true}]}"#;
 const CODE: &str = r#"{"entry": "f", "tests": "def check(candidate):\n    assert candidate(2) == 4\n\ndef test_list():\n    assert f([3]) == [9]\n"}"#;
 const RIGHT: &str = "def f(x):\n    return [f(y) for y in x] if isinstance(x, list) else x * x\n";
 
 /// A task with one row for each of `rows`, and completions of the first.
 fn task(folder: &Path, keys: &str, rows: &[&str], completions: &[&str]) {
     let level = machine().level.name();
-    let head =
-        "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\ncompletions = \"c.jsonl\"\n[score]\nkind = \"tests\"\n";
-    fs::write(folder.join("task.toml"), format!("{head}isolation = \"{level}\"\n{keys}")).unwrap();
+    let head = "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\ncompletions = \"c.jsonl\"\n[score]\nkind = \"tests\"\n";
+    fs::write(
+        folder.join("task.toml"),
+        format!("{head}isolation = \"{level}\"\n{keys}"),
+    )
+    .unwrap();
     let mut lines = String::new();
     for (number, row) in rows.iter().enumerate() {
         let mut row: Value = serde_json::from_str(row).unwrap();
@@ -31,7 +33,11 @@ fn task(folder: &Path, keys: &str, rows: &[&str], completions: &[&str]) {
     }
     fs::write(folder.join("train.jsonl"), lines).unwrap();
     let line = |text: &&str| json!({"completion": text, "prompt_id": "r0"}).to_string() + "\n";
-    fs::write(folder.join("c.jsonl"), completions.iter().map(line).collect::<String>()).unwrap();
+    fs::write(
+        folder.join("c.jsonl"),
+        completions.iter().map(line).collect::<String>(),
+    )
+    .unwrap();
     stdout(&call(folder, &["task", "trust", ".", "--yes"]));
 }
 
@@ -42,12 +48,23 @@ fn scored(keys: &str, row: &str, answers: &[&str]) -> Vec<(String, Vec<String>)>
     let scores = json_lines(&call(folder.path(), &["score", ".", "--json"]));
     assert_eq!(scores.len(), answers.len());
     let verdict = |score: &Value| {
-        let class = score["failure"].as_str().map_or_else(String::new, |class| format!(" {class}"));
+        let class = score["failure"]
+            .as_str()
+            .map_or_else(String::new, |class| format!(" {class}"));
         let errors = score["errors"].as_array().unwrap().iter().map(|error| {
-            format!("{}:{} {}", error["line"], error["column"], error["message"].as_str().unwrap()) //
+            format!(
+                "{}:{} {}",
+                error["line"],
+                error["column"],
+                error["message"].as_str().unwrap()
+            ) //
         });
         (
-            format!("{}{class} {:.2}", score["tier"].as_str().unwrap(), score["reward"].as_f64().unwrap()),
+            format!(
+                "{}{class} {:.2}",
+                score["tier"].as_str().unwrap(),
+                score["reward"].as_f64().unwrap()
+            ),
             errors.collect(),
         )
     };
@@ -56,7 +73,9 @@ fn scored(keys: &str, row: &str, answers: &[&str]) -> Vec<(String, Vec<String>)>
 
 fn check(keys: &str, row: &str, table: &[(&str, &str, &str)]) {
     let answers: Vec<&str> = table.iter().map(|(answer, ..)| *answer).collect();
-    for ((found, reasons), (answer, expected, reason)) in scored(keys, row, &answers).iter().zip(table) {
+    for ((found, reasons), (answer, expected, reason)) in
+        scored(keys, row, &answers).iter().zip(table)
+    {
         let first = reasons.first().map_or("", String::as_str);
         assert!(
             found == expected && first.starts_with(reason),
@@ -77,21 +96,41 @@ fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
         SQUARE,
         &[
             (RIGHT, "valid 1.00", ""),
-            ("Here:\n```python\ndef f(x)\n    return x\n```", "unparsable syntax 0.00", "3:9 expected ':'"),
+            (
+                "Here:\n```python\ndef f(x)\n    return x\n```",
+                "unparsable syntax 0.00",
+                "3:9 expected ':'",
+            ),
             (
                 "<think>x</think>\ndef f(x): return x * x",
                 "invalid exception 0.50",
                 "2:1 f([3]): TypeError: can't multiply",
             ),
-            ("\n\ndef f(x):\n    return x + 1", "invalid wrong_value 0.50", "1:1 f(2): expected 4, got 3"),
+            (
+                "\n\ndef f(x):\n    return x + 1",
+                "invalid wrong_value 0.50",
+                "1:1 f(2): expected 4, got 3",
+            ),
             (
                 "def f(x):\n    return {2: 4}.get(x) if type(x) is int else [9]",
                 "invalid hidden_case 0.50",
                 "1:1 2 of 3 cases pass, 0 of 1 hidden",
             ),
-            ("def g(x): return x", "invalid exception 0.50", "1:1 f(2): there is no function `f`"),
-            ("def f(x): return {x}", "invalid exception 0.50", "1:1 f(2): it returned a value of the type set"),
-            ("def f(x): return '\\udc80'", "invalid exception 0.50", "1:1 f(2): it gave a value that cannot be read"),
+            (
+                "def g(x): return x",
+                "invalid exception 0.50",
+                "1:1 f(2): there is no function `f`",
+            ),
+            (
+                "def f(x): return {x}",
+                "invalid exception 0.50",
+                "1:1 f(2): it returned a value of the type set",
+            ),
+            (
+                "def f(x): return '\\udc80'",
+                "invalid exception 0.50",
+                "1:1 f(2): it gave a value that cannot be read",
+            ),
             (" ", "unparsable other 0.00", "1:1 the answer is empty"),
             (&"(".repeat(100_000), "unparsable syntax 0.00", "1:"),
         ],
@@ -100,7 +139,11 @@ fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
     check(
         &graded,
         SQUARE,
-        &[("def f(x):\n    return {2: 4}.get(x) if type(x) is int else [9]", "invalid hidden_case 0.83", "")],
+        &[(
+            "def f(x):\n    return {2: 4}.get(x) if type(x) is int else [9]",
+            "invalid hidden_case 0.83",
+            "",
+        )],
     );
     check(
         PYTHON,
@@ -108,13 +151,21 @@ fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
         &[
             ("print(sum(map(int, input().split())))", "valid 1.00", ""),
             ("print('5  \\n')", "invalid hidden_case 0.50", "1:1 1 of 2"),
-            ("print(6)", "invalid wrong_value 0.50", "1:1 stdin \"2 3\\n\": expected \"5\", got \"6\""),
+            (
+                "print(6)",
+                "invalid wrong_value 0.50",
+                "1:1 stdin \"2 3\\n\": expected \"5\", got \"6\"",
+            ),
             (
                 "print(5); print(6)",
                 "invalid wrong_value 0.50",
                 "1:1 stdin \"2 3\\n\": line 2: expected no such line, got \"6\"",
             ),
-            ("1 / 0", "invalid exception 0.50", "1:1 stdin \"2 3\\n\": it ended with exit code 1: ZeroDivisionError"),
+            (
+                "1 / 0",
+                "invalid exception 0.50",
+                "1:1 stdin \"2 3\\n\": it ended with exit code 1: ZeroDivisionError",
+            ),
             (
                 "print(5); raise SystemExit(3)",
                 "invalid exception 0.50",
@@ -132,9 +183,21 @@ fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
                 "invalid wrong_value 0.50",
                 "1:1 the tests: line 2: \"assert candidate(2) == 4\": AssertionError; f(2) returned 5",
             ),
-            ("def g(x): return x", "invalid wrong_value 0.50", "1:1 the tests: line 8: \"check(f)\": NameError"),
-            ("def f(x) return", "unparsable syntax 0.00", "1:10 expected ':'"),
-            ("1 / 0", "invalid exception 0.50", "1:1 the tests: ZeroDivisionError"),
+            (
+                "def g(x): return x",
+                "invalid wrong_value 0.50",
+                "1:1 the tests: line 8: \"check(f)\": NameError",
+            ),
+            (
+                "def f(x) return",
+                "unparsable syntax 0.00",
+                "1:10 expected ':'",
+            ),
+            (
+                "1 / 0",
+                "invalid exception 0.50",
+                "1:1 the tests: ZeroDivisionError",
+            ),
         ],
     );
     // Objects of the answer's, changes in place, its exceptions.
@@ -145,7 +208,11 @@ fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
         &objects.to_string(),
         &[
             (stack, "valid 1.00", ""),
-            (&stack.replace("a.sort()", "sorted(a)"), "invalid wrong_value 0.50", "1:1 the tests: line 7"),
+            (
+                &stack.replace("a.sort()", "sorted(a)"),
+                "invalid wrong_value 0.50",
+                "1:1 the tests: line 7",
+            ),
         ],
     );
 }
@@ -158,22 +225,48 @@ fn answers_that_take_too_much_are_invalid() {
     }
     let all = [
         ("while True: pass", "timeout"),
-        ("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", "too_many_processes|timeout|ended"),
-        ("while True: print('x' * 100_000)", "too_much_output|timeout"),
-        ("import os\nos.kill(os.getppid(), 9)\nimport time\ntime.sleep(1)", "ended|wrong_value"),
+        (
+            "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+            "too_many_processes|timeout|ended",
+        ),
+        (
+            "while True: print('x' * 100_000)",
+            "too_much_output|timeout",
+        ),
+        (
+            "import os\nos.kill(os.getppid(), 9)\nimport time\ntime.sleep(1)",
+            "ended|wrong_value",
+        ),
         ("import os\nos.kill(-1, 9)", "ended"),
         ("x = bytearray(10 << 30)", "exception"),
         ("import os\nos._exit(0)", "ended|wrong_value"),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "ended|exception|wrong_value"),
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
+            "ended|exception|wrong_value",
+        ),
     ];
     for row in [SQUARE, SUM, CODE] {
-        let answers: Vec<&str> = all.iter().map(|(answer, _)| *answer).chain([RIGHT]).collect();
-        let found = scored(&format!("{PYTHON}processes = 1\noutput_kib = 64\n"), row, &answers);
+        let answers: Vec<&str> = all
+            .iter()
+            .map(|(answer, _)| *answer)
+            .chain([RIGHT])
+            .collect();
+        let found = scored(
+            &format!("{PYTHON}processes = 1\noutput_kib = 64\n"),
+            row,
+            &answers,
+        );
         for ((found, reasons), (answer, classes)) in found.iter().zip(&all) {
-            let is_so = classes.split('|').any(|class| *found == format!("invalid {class} 0.50"));
+            let is_so = classes
+                .split('|')
+                .any(|class| *found == format!("invalid {class} 0.50"));
             assert!(is_so, "{row}\n{answer}\n{found} {reasons:?}\nnot {classes}");
         }
-        let last = if row == SUM { "invalid wrong_value 0.50" } else { "valid 1.00" };
+        let last = if row == SUM {
+            "invalid wrong_value 0.50"
+        } else {
+            "valid 1.00"
+        };
         assert_eq!(found.last().unwrap().0, last, "{row}");
     }
 }
@@ -196,8 +289,14 @@ fn answers_that_cheat_fail() {
         "a value equal to everything",
         "patched assertions",
     ] {
-        let finding = findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("{name}"));
-        assert!(finding["reward"].as_f64().unwrap() < 1.0 && finding["weak"] == false, "{finding}");
+        let finding = findings
+            .iter()
+            .find(|finding| finding["name"] == name)
+            .unwrap_or_else(|| panic!("{name}"));
+        assert!(
+            finding["reward"].as_f64().unwrap() < 1.0 && finding["weak"] == false,
+            "{finding}"
+        );
     }
     let equal = "class E:\n    def __eq__(self, other): return True\n";
     let cheats = [
@@ -223,7 +322,11 @@ fn answers_that_cheat_fail() {
     let only_abs = "assert abs(f(2) - 4) == 0\n";
     let python = |code: &str| {
         let mut command = Command::new("python3");
-        let command = command.arg("-c").arg(code).stdout(Stdio::null()).stderr(Stdio::null());
+        let command = command
+            .arg("-c")
+            .arg(code)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command.status().unwrap().success()
     };
     for (what, answer) in &cheats {
@@ -234,7 +337,10 @@ fn answers_that_cheat_fail() {
         } else {
             tests
         };
-        assert!(python(&format!("{answer}\n{tests}")), "{what}: it does not pass in one process");
+        assert!(
+            python(&format!("{answer}\n{tests}")),
+            "{what}: it does not pass in one process"
+        );
         let row = json!({"entry": "f", "tests": tests}).to_string();
         let found = scored(PYTHON, &row, &[answer]).remove(0);
         assert!(found.0.starts_with("invalid"), "{what}: {found:?}");
@@ -256,40 +362,80 @@ fn hidden_cases_are_not_shown() {
     for arguments in [&["score", ".", "--json"][..], &["score", "."]] {
         let output = call(folder.path(), arguments);
         let text = stdout(&output) + &stderr(&output);
-        assert!(text.contains("hidden") && !text.contains("152399025"), "{text}");
-        let shown: String = text.replace(answers[1], "").replace(&answers[1].replace('\n', "\\n"), "");
+        assert!(
+            text.contains("hidden") && !text.contains("152399025"),
+            "{text}"
+        );
+        let shown: String = text
+            .replace(answers[1], "")
+            .replace(&answers[1].replace('\n', "\\n"), "");
         assert!(!shown.contains("12345"), "{shown}");
     }
 }
 
 #[test]
 fn languages_parse_or_compile_and_run() {
-    let echo = |input: &str, output: &str| json!({"cases": [{"stdin": input, "stdout": output}]}).to_string();
+    let echo = |input: &str, output: &str| {
+        json!({"cases": [{"stdin": input, "stdout": output}]}).to_string()
+    };
     let double = echo("21\n", "42\n");
     let is_there = |program: &str| {
-        let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let found = Command::new(program)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
         let found = found.is_ok_and(|status| status.success());
         if !found {
             eprintln!("SKIPPED: {program} is not installed");
         }
         found
     };
-    let loops = |code| (code, "invalid timeout 0.50", "1:1 stdin \"21\\n\": it takes more than 2 s");
+    let loops = |code| {
+        (
+            code,
+            "invalid timeout 0.50",
+            "1:1 stdin \"21\\n\": it takes more than 2 s",
+        )
+    };
     if is_there("bash") {
         check(
             "language = \"bash\"\nseconds = 2\n",
             &double,
             &[
                 ("read x; echo $((x * 2))", "valid 1.00", ""),
-                ("read x; echo $x", "invalid wrong_value 0.50", "1:1 stdin \"21\\n\": expected \"42\", got \"21\""),
-                ("echo 42; exit 3", "invalid exception 0.50", "1:1 stdin \"21\\n\": it ended with exit code 3"),
-                ("if true; then", "unparsable syntax 0.00", "2:1 syntax error"),
-                ("while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done", "invalid too_much_output 0.50", ""),
+                (
+                    "read x; echo $x",
+                    "invalid wrong_value 0.50",
+                    "1:1 stdin \"21\\n\": expected \"42\", got \"21\"",
+                ),
+                (
+                    "echo 42; exit 3",
+                    "invalid exception 0.50",
+                    "1:1 stdin \"21\\n\": it ended with exit code 3",
+                ),
+                (
+                    "if true; then",
+                    "unparsable syntax 0.00",
+                    "2:1 syntax error",
+                ),
+                (
+                    "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done",
+                    "invalid too_much_output 0.50",
+                    "",
+                ),
                 loops("while :; do :; done"),
             ],
         );
         let keys = "run = [\"bash\", \"-e\", \"{file}\"]\nfile = \"a.sh\"\n";
-        check(keys, &double, &[("read x; echo $((x * 2))", "valid 1.00", ""), ("false", "invalid exception 0.50", "")]);
+        check(
+            keys,
+            &double,
+            &[
+                ("read x; echo $((x * 2))", "valid 1.00", ""),
+                ("false", "invalid exception 0.50", ""),
+            ],
+        );
     }
     if is_there("node") {
         let node = "language = \"node\"\nseconds = 2\nmemory_mib = 0\n";
@@ -297,18 +443,42 @@ fn languages_parse_or_compile_and_run() {
             node,
             SQUARE,
             &[
-                ("const f = x => Array.isArray(x) ? x.map(f) : x * x;", "valid 1.00", ""),
+                (
+                    "const f = x => Array.isArray(x) ? x.map(f) : x * x;",
+                    "valid 1.00",
+                    "",
+                ),
                 (
                     "console.log('[9]'); function f(x) { return 3; }",
                     "invalid wrong_value 0.50",
                     "1:1 f(2): expected 4, got 3",
                 ),
-                ("function f(x) { throw new Error('no'); }", "invalid exception 0.50", "1:1 f(2): Error: no"),
-                ("function f(x { }", "unparsable syntax 0.00", "1:1 SyntaxError"),
-                ("process.exit(0);", "invalid exception 0.50", "1:1 f(2): ended with exit code 0"),
+                (
+                    "function f(x) { throw new Error('no'); }",
+                    "invalid exception 0.50",
+                    "1:1 f(2): Error: no",
+                ),
+                (
+                    "function f(x { }",
+                    "unparsable syntax 0.00",
+                    "1:1 SyntaxError",
+                ),
+                (
+                    "process.exit(0);",
+                    "invalid exception 0.50",
+                    "1:1 f(2): ended with exit code 0",
+                ),
             ],
         );
-        check(node, &double, &[("console.log(2 * require('fs').readFileSync(0))", "valid 1.00", "")]);
+        check(
+            node,
+            &double,
+            &[(
+                "console.log(2 * require('fs').readFileSync(0))",
+                "valid 1.00",
+                "",
+            )],
+        );
     }
     if is_there("cc") {
         check(
@@ -320,8 +490,16 @@ fn languages_parse_or_compile_and_run() {
                     "valid 1.00",
                     "",
                 ),
-                ("int main(void) { return 0 }", "unparsable syntax 0.00", "1:2"),
-                ("int f(void) { return 0; }", "unparsable syntax 0.00", "1:1 "),
+                (
+                    "int main(void) { return 0 }",
+                    "unparsable syntax 0.00",
+                    "1:2",
+                ),
+                (
+                    "int f(void) { return 0; }",
+                    "unparsable syntax 0.00",
+                    "1:1 ",
+                ),
                 (
                     "int main(void) { return *(volatile int *) 0; }",
                     "invalid exception 0.50",
@@ -341,7 +519,11 @@ fn languages_parse_or_compile_and_run() {
                     "valid 1.00",
                     "",
                 ),
-                ("fn main() { let x: u8 = \"\"; }", "unparsable syntax 0.00", "1:25 error[E0308]: mismatched types"),
+                (
+                    "fn main() { let x: u8 = \"\"; }",
+                    "unparsable syntax 0.00",
+                    "1:25 error[E0308]: mismatched types",
+                ),
             ],
         );
     }
@@ -354,21 +536,51 @@ fn wrong_rows_and_keys_are_named() {
     }
     let folder = tempfile::tempdir().unwrap();
     for (row, expected) in [
-        ("{}", "the row has neither `cases` nor `tests`: give it one of them"),
+        (
+            "{}",
+            "the row has neither `cases` nor `tests`: give it one of them",
+        ),
         (r#"{"cases": 3}"#, "`cases` is a list, not 3"),
-        (r#"{"cases": [3]}"#, "case 1 of `cases` is an object such as"),
-        (r#"{"cases": [{}]}"#, "case 1 of `cases` has neither stdout nor value"),
-        (r#"{"cases": [{"stdout": "a"}, {"stdout": 5}]}"#, "case 2 of `cases` has stdout = 5: it takes a string"),
-        (r#"{"cases": [{"stdout": "a", "hiden": true}]}"#, "case 1 of `cases` has the unknown key \"hiden\""),
-        (r#"{"cases": [{"args": [1], "value": 5}]}"#, "case 1 of `cases` has a value, but the row no `entry`"),
-        (r#"{"entry": "f()", "cases": [{"value": 5}]}"#, "`entry` is the name of a function, not \"f()\""),
+        (
+            r#"{"cases": [3]}"#,
+            "case 1 of `cases` is an object such as",
+        ),
+        (
+            r#"{"cases": [{}]}"#,
+            "case 1 of `cases` has neither stdout nor value",
+        ),
+        (
+            r#"{"cases": [{"stdout": "a"}, {"stdout": 5}]}"#,
+            "case 2 of `cases` has stdout = 5: it takes a string",
+        ),
+        (
+            r#"{"cases": [{"stdout": "a", "hiden": true}]}"#,
+            "case 1 of `cases` has the unknown key \"hiden\"",
+        ),
+        (
+            r#"{"cases": [{"args": [1], "value": 5}]}"#,
+            "case 1 of `cases` has a value, but the row no `entry`",
+        ),
+        (
+            r#"{"entry": "f()", "cases": [{"value": 5}]}"#,
+            "`entry` is the name of a function, not \"f()\"",
+        ),
         (
             r#"{"entry": "f", "cases": [{"value": 5, "stdout": ""}]}"#,
             "case 1 of `cases` has a value, and stdin or stdout",
         ),
-        (r#"{"tests": ["assert 1"]}"#, "`tests` is code in a string, not [\"assert 1\"]"),
-        (r#"{"tests": "assert f(", "expected": "x = 1"}"#, "the row's `tests` are wrong: line 1: '(' was never closed"),
-        (r#"{"tests": "import no_such_module", "expected": "x = 1"}"#, "No module named 'no_such_module'"),
+        (
+            r#"{"tests": ["assert 1"]}"#,
+            "`tests` is code in a string, not [\"assert 1\"]",
+        ),
+        (
+            r#"{"tests": "assert f(", "expected": "x = 1"}"#,
+            "the row's `tests` are wrong: line 1: '(' was never closed",
+        ),
+        (
+            r#"{"tests": "import no_such_module", "expected": "x = 1"}"#,
+            "No module named 'no_such_module'",
+        ),
         (
             r#"{"tests": "assert f(1) == 2", "expected": "def f(x): return x"}"#,
             "1 of 1 expected answers are invalid: wrong value 1",
@@ -384,21 +596,38 @@ fn wrong_rows_and_keys_are_named() {
     }
     for (keys, expected) in [
         ("", "missing `score.language`; add for example"),
-        ("language = \"cobol\"", "takes python, bash, node, c, rust, not \"cobol\"; `run` starts any other program"),
-        ("language = \"c\"\nrun = [\"x\", \"{file}\"]", "`score.run` is for programs of no `language`: remove one"),
-        ("language = \"c\"\nfile = \"a.c\"", "`score.file` is for `run`"),
-        ("run = [\"ruby\"]", "`score.run` names a program and `{file}`"),
+        (
+            "language = \"cobol\"",
+            "takes python, bash, node, c, rust, not \"cobol\"; `run` starts any other program",
+        ),
+        (
+            "language = \"c\"\nrun = [\"x\", \"{file}\"]",
+            "`score.run` is for programs of no `language`: remove one",
+        ),
+        (
+            "language = \"c\"\nfile = \"a.c\"",
+            "`score.file` is for `run`",
+        ),
+        (
+            "run = [\"ruby\"]",
+            "`score.run` names a program and `{file}`",
+        ),
     ] {
         let toml = format!("name = \"t\"\n[score]\nkind = \"tests\"\n{keys}\n");
         fs::write(folder.path().join("task.toml"), toml).unwrap();
-        let message = grpo_tui::score::Task::load(folder.path()).unwrap_err().to_string();
+        let message = grpo_tui::score::Task::load(folder.path())
+            .unwrap_err()
+            .to_string();
         assert!(message.contains(expected), "{keys}: {message}");
     }
     // A language that this machine lacks.
     task(folder.path(), "language = \"node\"\n", &[SUM], &["x"]);
     let mut command = crate::program::program(folder.path(), &["score", "."]);
     let said = stderr(&command.env("PATH", folder.path()).output().unwrap());
-    assert!(said.contains("`node` is not installed: install it with `apt install nodejs`"), "{said}");
+    assert!(
+        said.contains("`node` is not installed: install it with `apt install nodejs`"),
+        "{said}"
+    );
 }
 
 /// Of a command that fails.

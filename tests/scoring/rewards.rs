@@ -11,31 +11,75 @@ const SCHEMA: &str = r#"{"type":"object","properties":{"a":{"type":"string"},"b"
 fn tiers_are_worth_what_the_task_says() {
     for (tiers, rewards) in [
         ("", [0.0, 0.5, 1.0]),
-        ("tiers = { unparsable = 0, invalid = 0, valid = 1 }", [0.0, 0.0, 1.0]),
+        (
+            "tiers = { unparsable = 0, invalid = 0, valid = 1 }",
+            [0.0, 0.0, 1.0],
+        ),
         ("tiers = { unparsable = -1.0, valid = 2 }", [-1.0, 0.5, 2.0]),
     ] {
         let scorer = scorer_with(SCHEMA, &format!("[score]\n{tiers}\n"));
-        let found = ["no", "{}", r#"{"a":"","b":0}"#].map(|completion| scorer.score(completion, None).reward);
+        let found = ["no", "{}", r#"{"a":"","b":0}"#]
+            .map(|completion| scorer.score(completion, None).reward);
         assert_eq!(found, rewards, "{tiers}");
     }
 }
 
 #[test]
 fn expected_answers_are_compared_field_by_field() {
-    let scorer = scorer_with(SCHEMA, "[score.normalise]\na = [\"casefold\", \"whitespace\"]\n");
+    let scorer = scorer_with(
+        SCHEMA,
+        "[score.normalise]\na = [\"casefold\", \"whitespace\"]\n",
+    );
     let row = row(r#"{"a":"Acme  Co","b":12.5}"#);
     for (completion, fields, exact, failure) in [
-        (r#"{"b":12.50,"a":"ACME co"}"#, Some([true, true]), true, None),
-        (r#"{"a":"Acme Co","b":12.4}"#, Some([true, false]), false, Some(FailureClass::WrongValue)),
-        (r#"{"a":"Acme Co","b":12.5,"c":"x"}"#, Some([true, true]), false, Some(FailureClass::WrongValue)),
-        (r#"{"a":"Acme Co","b":"12.5"}"#, Some([true, false]), false, Some(FailureClass::WrongType)),
-        (r#"{"a":"Acme Co"}"#, Some([true, false]), false, Some(FailureClass::MissingKey)),
-        (r#"[]"#, Some([false, false]), false, Some(FailureClass::WrongType)),
+        (
+            r#"{"b":12.50,"a":"ACME co"}"#,
+            Some([true, true]),
+            true,
+            None,
+        ),
+        (
+            r#"{"a":"Acme Co","b":12.4}"#,
+            Some([true, false]),
+            false,
+            Some(FailureClass::WrongValue),
+        ),
+        (
+            r#"{"a":"Acme Co","b":12.5,"c":"x"}"#,
+            Some([true, true]),
+            false,
+            Some(FailureClass::WrongValue),
+        ),
+        (
+            r#"{"a":"Acme Co","b":"12.5"}"#,
+            Some([true, false]),
+            false,
+            Some(FailureClass::WrongType),
+        ),
+        (
+            r#"{"a":"Acme Co"}"#,
+            Some([true, false]),
+            false,
+            Some(FailureClass::MissingKey),
+        ),
+        (
+            r#"[]"#,
+            Some([false, false]),
+            false,
+            Some(FailureClass::WrongType),
+        ),
         ("no", None, false, Some(FailureClass::Prose)),
     ] {
         let score = scorer.score(completion, Some(&row));
-        let found = score.fields.as_ref().map(|fields| [*fields.get("a").unwrap(), *fields.get("b").unwrap()]);
-        assert_eq!((found, score.exact, score.failure), (fields, Some(exact), failure), "{completion}");
+        let found = score
+            .fields
+            .as_ref()
+            .map(|fields| [*fields.get("a").unwrap(), *fields.get("b").unwrap()]);
+        assert_eq!(
+            (found, score.exact, score.failure),
+            (fields, Some(exact), failure),
+            "{completion}"
+        );
     }
     let score = scorer.score(r#"{"a":"","b":0}"#, None);
     assert_eq!((score.fields, score.exact), (None, None));
@@ -54,11 +98,24 @@ fn weighted_parts_come_on_top() {
         ("no", 0.0),
     ] {
         let score = scorer.score(completion, Some(&row));
-        assert!((score.reward - reward).abs() < 1e-12, "{completion}: {} {:?}", score.reward, score.parts);
+        assert!(
+            (score.reward - reward).abs() < 1e-12,
+            "{completion}: {} {:?}",
+            score.reward,
+            score.parts
+        );
     }
-    let parts = |row| serde_json::to_string(&scorer.score(r#"{"a":"v","b":2}"#, row).parts).unwrap();
-    assert_eq!(parts(Some(&row)), r#"{"tier":1.0,"fields":0.5,"exact":0.0,"tolerant":1.0}"#);
-    assert_eq!(parts(None), r#"{"tier":1.0,"tolerant":1.0}"#, "without an expected answer nothing is compared");
+    let parts =
+        |row| serde_json::to_string(&scorer.score(r#"{"a":"v","b":2}"#, row).parts).unwrap();
+    assert_eq!(
+        parts(Some(&row)),
+        r#"{"tier":1.0,"fields":0.5,"exact":0.0,"tolerant":1.0}"#
+    );
+    assert_eq!(
+        parts(None),
+        r#"{"tier":1.0,"tolerant":1.0}"#,
+        "without an expected answer nothing is compared"
+    );
 }
 
 #[test]
@@ -67,7 +124,8 @@ fn a_part_has_a_scorer_of_its_own() {
     let scorer = scorer_with(SCHEMA, lines);
     let own = |name: &str| FailureClass::from_key(name);
     let mut row = row(r#"{"a":"v","b":1}"#);
-    row.fields.insert("wanted".to_owned(), r#"{"a":"v","b":1}"#.into());
+    row.fields
+        .insert("wanted".to_owned(), r#"{"a":"v","b":1}"#.into());
     for (completion, reward, failure) in [
         (r#"{"a":"v","b":1}"#, 2.5, None),
         (r#"{"a":"v","b":1 }"#, 2.25, own("same-wrong_value")),
@@ -76,14 +134,29 @@ fn a_part_has_a_scorer_of_its_own() {
         ("", 0.0, Some(FailureClass::Other)),
     ] {
         let score = scorer.score(completion, Some(&row));
-        assert!((score.reward - reward).abs() < 1e-12, "{completion}: {} {:?}", score.reward, score.parts);
+        assert!(
+            (score.reward - reward).abs() < 1e-12,
+            "{completion}: {} {:?}",
+            score.reward,
+            score.parts
+        );
         assert_eq!(score.failure, failure, "{completion}");
-        assert_eq!((score.is_max(), score.is_min()), (reward == 2.5, reward == 0.0), "{completion}");
+        assert_eq!(
+            (score.is_max(), score.is_min()),
+            (reward == 2.5, reward == 0.0),
+            "{completion}"
+        );
         assert_eq!(scorer.score_all(&[(completion, Some(&row))])[0], score);
     }
     let score = scorer.score(r#"{"a":"v",     "b":1 }"#, None);
-    assert_eq!(serde_json::to_string(&score.parts).unwrap(), r#"{"tier":1.0,"short":0.5,"same":1.0}"#);
-    assert_eq!(score.errors[0].message, "short: no match for the pattern ^.{0,20}$");
+    assert_eq!(
+        serde_json::to_string(&score.parts).unwrap(),
+        r#"{"tier":1.0,"short":0.5,"same":1.0}"#
+    );
+    assert_eq!(
+        score.errors[0].message,
+        "short: no match for the pattern ^.{0,20}$"
+    );
 }
 
 /// A member of a generated object: absent, wrong or right.
@@ -98,7 +171,10 @@ fn repaired(state: &[u8; 3]) -> String {
         member(1, "\"b\":-1", "\"b\":1"),
         member(2, "\"c\":\"z\"", "\"c\":\"x\""),
     ];
-    format!("{{{}}}", members.into_iter().flatten().collect::<Vec<_>>().join(","))
+    format!(
+        "{{{}}}",
+        members.into_iter().flatten().collect::<Vec<_>>().join(",")
+    )
 }
 
 proptest! {
@@ -150,10 +226,27 @@ proptest! {
 #[test]
 fn a_batch_is_scored_in_order() {
     let scorer = Scorer::new(&Task::embedded("invoice").unwrap()).unwrap();
-    let texts: Vec<String> =
-        (0..10_000).map(|index| if index % 3 == 0 { "{}".to_owned() } else { format!("no {index}") }).collect();
-    let scores = scorer.score_all(&texts.iter().map(|text| (text.as_str(), None)).collect::<Vec<_>>());
-    assert!(scores.iter().enumerate().all(|(index, score)| (score.tier == Tier::Invalid) == (index % 3 == 0)));
+    let texts: Vec<String> = (0..10_000)
+        .map(|index| {
+            if index % 3 == 0 {
+                "{}".to_owned()
+            } else {
+                format!("no {index}")
+            }
+        })
+        .collect();
+    let scores = scorer.score_all(
+        &texts
+            .iter()
+            .map(|text| (text.as_str(), None))
+            .collect::<Vec<_>>(),
+    );
+    assert!(
+        scores
+            .iter()
+            .enumerate()
+            .all(|(index, score)| (score.tier == Tier::Invalid) == (index % 3 == 0))
+    );
     assert_eq!(scores.len(), texts.len());
 }
 
@@ -161,7 +254,10 @@ fn a_batch_is_scored_in_order() {
 fn the_shape_that_scripts_read() {
     let scorer = Scorer::new(&Task::embedded("invoice").unwrap()).unwrap();
     let row = row(r#"{"vendor":"a","date":"b","amount":1,"currency":"c"}"#);
-    let score = scorer.score(r#"{"vendor":"a","date":"b","amount":"1","currency":"c"}"#, Some(&row));
+    let score = scorer.score(
+        r#"{"vendor":"a","date":"b","amount":"1","currency":"c"}"#,
+        Some(&row),
+    );
     let text = serde_json::to_string(&score).unwrap();
     assert_eq!(
         text,
@@ -170,5 +266,8 @@ fn the_shape_that_scripts_read() {
             r#""fields":{"vendor":true,"date":true,"amount":false,"currency":true},"exact":false,"failure":"wrong_type","parts":{"tier":0.5,"fields":0.75}}"#
         )
     );
-    assert_eq!(serde_json::from_str::<grpo_tui::score::Score>(&text).unwrap(), score);
+    assert_eq!(
+        serde_json::from_str::<grpo_tui::score::Score>(&text).unwrap(),
+        score
+    );
 }

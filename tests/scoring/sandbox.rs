@@ -35,17 +35,37 @@ def connect(family, address):
 
 /// Name, program, and the lowest level that refuses it.
 const ATTACKS: [(&str, &str, Level); 18] = [
-    ("network by IP", "connect(socket.AF_INET, ('127.0.0.1', int(port)))", Level::Limited),
-    ("Unix socket", "connect(socket.AF_UNIX, here + '/socket')", Level::Limited),
-    ("abstract Unix socket", "connect(socket.AF_UNIX, '\\0' + here)", Level::Limited),
-    ("private key", "assert 'secret' in open(here + '/home/.ssh/id_ed25519').read()", Level::Limited),
+    (
+        "network by IP",
+        "connect(socket.AF_INET, ('127.0.0.1', int(port)))",
+        Level::Limited,
+    ),
+    (
+        "Unix socket",
+        "connect(socket.AF_UNIX, here + '/socket')",
+        Level::Limited,
+    ),
+    (
+        "abstract Unix socket",
+        "connect(socket.AF_UNIX, '\\0' + here)",
+        Level::Limited,
+    ),
+    (
+        "private key",
+        "assert 'secret' in open(here + '/home/.ssh/id_ed25519').read()",
+        Level::Limited,
+    ),
     ("task's folder", "assert os.listdir(here)", Level::Limited),
     (
         "environment of others",
         "for path in [f'/proc/{victim}/environ', f'/proc/{os.getppid()}/environ']:\n    if b'MARK=secret' in open(path, 'rb').read(): os._exit(0)\nraise OSError('no secret')",
         Level::Limited,
     ),
-    ("processes of others", "assert os.path.exists(f'/proc/{victim}/stat')", Level::Strong),
+    (
+        "processes of others",
+        "assert os.path.exists(f'/proc/{victim}/stat')",
+        Level::Strong,
+    ),
     (
         "ptrace",
         "child = children(1, lambda: None)[0]\nassert ctypes.CDLL(None, use_errno=True).ptrace(16, child, 0, 0) == 0",
@@ -56,16 +76,36 @@ const ATTACKS: [(&str, &str, Level); 18] = [
         "status = dict(line.split(':\\t', 1) for line in open('/proc/self/status'))\nassert int(status['NoNewPrivs']) == 0 or int(status['CapEff'], 16) or int(status['Seccomp']) == 0",
         Level::Limited,
     ),
-    ("writing outside", "open(here + '/outside', 'w').write('x')", Level::Limited),
-    ("truncating outside", "os.truncate(here + '/long', 0)", Level::Limited),
-    ("changing the scorer", "open('attack.py', 'a').write('#')", Level::Strong),
+    (
+        "writing outside",
+        "open(here + '/outside', 'w').write('x')",
+        Level::Limited,
+    ),
+    (
+        "truncating outside",
+        "os.truncate(here + '/long', 0)",
+        Level::Limited,
+    ),
+    (
+        "changing the scorer",
+        "open('attack.py', 'a').write('#')",
+        Level::Strong,
+    ),
     (
         "limits of another",
         "import resource\nresource.prlimit(int(victim), resource.RLIMIT_NOFILE, (64, 64))",
         Level::Limited,
     ),
-    ("killing another", "os.kill(int(victim), signal.SIGTERM)", Level::Limited),
-    ("many processes", "children(10_000 if large else 700, lambda: None)", Level::Strong),
+    (
+        "killing another",
+        "os.kill(int(victim), signal.SIGTERM)",
+        Level::Limited,
+    ),
+    (
+        "many processes",
+        "children(10_000 if large else 700, lambda: None)",
+        Level::Strong,
+    ),
     (
         "much memory",
         "def fill():\n    mine = bytearray(200 << 20)\n    time.sleep(20)\nchildren(50 if large else 3, fill)\ntime.sleep(5)",
@@ -77,13 +117,20 @@ const ATTACKS: [(&str, &str, Level); 18] = [
         Level::Strong,
     ),
     // Nothing ends it then, and its answer is lost.
-    (PARENT, "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(0.5)\nraise OSError('both live')", Level::Limited),
+    (
+        PARENT,
+        "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(0.5)\nraise OSError('both live')",
+        Level::Limited,
+    ),
 ];
 const PARENT: &str = "killing the parent";
 
 fn attack_program() -> String {
     let each = ATTACKS.iter().map(|(name, program, _)| {
-        let body: String = program.lines().map(|line| format!("        {line}\n")).collect();
+        let body: String = program
+            .lines()
+            .map(|line| format!("        {line}\n"))
+            .collect();
         format!("    if name == {name:?}:\n{body}")
     });
     format!(
@@ -97,7 +144,14 @@ struct Victim(Child);
 
 impl Victim {
     fn new() -> Self {
-        Self(Command::new("sleep").arg("600").env("MARK", "secret").stdin(Stdio::null()).spawn().unwrap())
+        Self(
+            Command::new("sleep")
+                .arg("600")
+                .env("MARK", "secret")
+                .stdin(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
     }
 }
 
@@ -111,10 +165,18 @@ impl Drop for Victim {
 /// A task in `folder` with this program as its scorer, one process for each completion.
 fn task(folder: &Path, command: &[&str], keys: &str, file: (&str, &str), completions: &[&str]) {
     let head = "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\nprocesses = 1\nseconds = 60\n";
-    fs::write(folder.join("task.toml"), format!("{head}command = {command:?}\n{keys}")).unwrap();
+    fs::write(
+        folder.join("task.toml"),
+        format!("{head}command = {command:?}\n{keys}"),
+    )
+    .unwrap();
     fs::write(folder.join(file.0), file.1).unwrap();
     let line = |text: &&str| serde_json::json!({"completion": text}).to_string() + "\n";
-    fs::write(folder.join("c.jsonl"), completions.iter().map(line).collect::<String>()).unwrap();
+    fs::write(
+        folder.join("c.jsonl"),
+        completions.iter().map(line).collect::<String>(),
+    )
+    .unwrap();
 }
 
 fn trust(folder: &Path) -> String {
@@ -126,11 +188,28 @@ fn successes(folder: &Path, level: Level, has_namespaces: bool) -> (Vec<&'static
     let victim = Victim::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let size = if level == Level::Strong { "large" } else { "small" };
-    let command = ["python3", "attack.py", folder.to_str().unwrap(), &port, &victim.0.id().to_string(), size];
+    let size = if level == Level::Strong {
+        "large"
+    } else {
+        "small"
+    };
+    let command = [
+        "python3",
+        "attack.py",
+        folder.to_str().unwrap(),
+        &port,
+        &victim.0.id().to_string(),
+        size,
+    ];
     let names = ATTACKS.map(|(name, ..)| name);
     let keys = format!("memory_mib = 400\nisolation = \"{}\"\n", level.name());
-    task(folder, &command, &keys, ("attack.py", &attack_program()), &names);
+    task(
+        folder,
+        &command,
+        &keys,
+        ("attack.py", &attack_program()),
+        &names,
+    );
     trust(folder);
     let scores = json_lines(&score(folder, has_namespaces).output().unwrap());
     assert_eq!(scores.len(), names.len());
@@ -143,7 +222,10 @@ fn successes(folder: &Path, level: Level, has_namespaces: bool) -> (Vec<&'static
         PARENT => score["tier"] != "invalid",
         _ => score["tier"] == "valid",
     };
-    let found = names.into_iter().zip(&scores).filter(|(name, score)| is_success(name, score));
+    let found = names
+        .into_iter()
+        .zip(&scores)
+        .filter(|(name, score)| is_success(name, score));
     let said = said.join("\n");
     eprintln!("{}:\n{said}", level.name());
     (found.map(|(name, _)| name).collect(), said)
@@ -163,16 +245,32 @@ fn attacks_succeed_without_isolation_and_are_refused_with_it() {
     let name = SocketAddr::from_abstract_name(here.as_os_str().as_encoded_bytes()).unwrap();
     let _abstract = UnixListener::bind_addr(&name).unwrap();
     let (found, said) = successes(&here, Level::None, true);
-    assert_eq!(found, ATTACKS.map(|(name, ..)| name), "without isolation\n{said}");
+    assert_eq!(
+        found,
+        ATTACKS.map(|(name, ..)| name),
+        "without isolation\n{said}"
+    );
     fs::remove_file(here.join("outside")).unwrap();
     for has_namespaces in kinds(&here) {
-        let level = if has_namespaces { Level::Strong } else { Level::Limited };
+        let level = if has_namespaces {
+            Level::Strong
+        } else {
+            Level::Limited
+        };
         fs::write(here.join("long"), "text").unwrap();
         let start = Instant::now();
         let (found, said) = successes(&here, level, has_namespaces);
-        let refused = |name: &str| ATTACKS.iter().any(|(other, _, lowest)| *other == name && *lowest <= level);
+        let refused = |name: &str| {
+            ATTACKS
+                .iter()
+                .any(|(other, _, lowest)| *other == name && *lowest <= level)
+        };
         let wrong: Vec<&str> = found.into_iter().filter(|name| refused(name)).collect();
-        assert!(wrong.is_empty(), "{} lets through {wrong:?}\n{said}", level.name());
+        assert!(
+            wrong.is_empty(),
+            "{} lets through {wrong:?}\n{said}",
+            level.name()
+        );
         assert!(!here.join("outside").exists() && fs::read(here.join("long")).unwrap() == b"text");
         assert!(start.elapsed() < Duration::from_secs(120), "{said}");
     }
@@ -183,7 +281,13 @@ fn a_task_that_asks_for_more_than_the_machine_gives_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let check = |isolation: &str, has_namespaces: bool, expected: Result<(), &str>| {
-        task(here, &["sh", "check.sh"], isolation, ("check.sh", "exit 0\n"), &["x"]);
+        task(
+            here,
+            &["sh", "check.sh"],
+            isolation,
+            ("check.sh", "exit 0\n"),
+            &["x"],
+        );
         trust(here);
         let output = score(here, has_namespaces).output().unwrap();
         match expected {
@@ -199,35 +303,63 @@ fn a_task_that_asks_for_more_than_the_machine_gives_is_refused() {
         check("isolation = \"none\"\n", has_namespaces, Ok(()));
         check("isolation = \"limited\"\n", has_namespaces, Ok(()));
         let refused = "isolation strong is asked for, this machine gives limited: user namespaces are refused (";
-        check("isolation = \"strong\"\n", has_namespaces, if has_namespaces { Ok(()) } else { Err(refused) });
+        check(
+            "isolation = \"strong\"\n",
+            has_namespaces,
+            if has_namespaces { Ok(()) } else { Err(refused) },
+        );
         let remedy = "or accept less with `isolation = \"limited\"` in [score]";
-        check("isolation = \"strong\"\n", has_namespaces, if has_namespaces { Ok(()) } else { Err(remedy) });
+        check(
+            "isolation = \"strong\"\n",
+            has_namespaces,
+            if has_namespaces { Ok(()) } else { Err(remedy) },
+        );
     }
 }
 
 #[test]
 fn a_file_that_the_sandbox_hides_is_named_with_its_remedy() {
     if machine().level == Level::None {
-        eprintln!("SKIPPED: this machine gives no isolation: {:?}", machine().reason);
+        eprintln!(
+            "SKIPPED: this machine gives no isolation: {:?}",
+            machine().reason
+        );
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (task_folder, other) = (folder.path().join("task"), folder.path().canonicalize().unwrap().join("words.txt"));
+    let (task_folder, other) = (
+        folder.path().join("task"),
+        folder.path().canonicalize().unwrap().join("words.txt"),
+    );
     fs::create_dir(&task_folder).unwrap();
     fs::write(&other, "a\n").unwrap();
     let check = |keys: &str| {
         let script = format!("cat '{}'\n", other.display());
-        task(&task_folder, &["sh", "check.sh"], keys, ("check.sh", &script), &["x"]);
+        task(
+            &task_folder,
+            &["sh", "check.sh"],
+            keys,
+            ("check.sh", &script),
+            &["x"],
+        );
         let trusted = trust(&task_folder);
         let output = call(&task_folder, &["score", ".", "--json"]);
         (stderr(&output), output.status.success(), trusted)
     };
     let (message, ..) = check("");
-    let remedy =
-        format!("; the sandbox hides {0}: add read = [\"{0}\"] to [score], or isolation = \"none\"", other.display());
-    assert!(message.contains("the scorer ended with exit code 1: cat:") && message.contains(&remedy), "{message}");
+    let remedy = format!(
+        "; the sandbox hides {0}: add read = [\"{0}\"] to [score], or isolation = \"none\"",
+        other.display()
+    );
+    assert!(
+        message.contains("the scorer ended with exit code 1: cat:") && message.contains(&remedy),
+        "{message}"
+    );
     let (_, is_valid, trusted) = check(&format!("read = [{other:?}]\n"));
-    assert!(is_valid && trusted.contains(&format!("  reads    {}\n", other.display())), "{trusted}");
+    assert!(
+        is_valid && trusted.contains(&format!("  reads    {}\n", other.display())),
+        "{trusted}"
+    );
     assert!(check("isolation = \"none\"\n").1);
     // It is absent for everybody.
     fs::remove_file(&other).unwrap();
@@ -239,15 +371,27 @@ fn a_file_that_the_sandbox_hides_is_named_with_its_remedy() {
 #[test]
 fn files_in_shared_memory_are_read_where_they_are() {
     if machine().level == Level::None {
-        eprintln!("SKIPPED: this machine gives no isolation: {:?}", machine().reason);
+        eprintln!(
+            "SKIPPED: this machine gives no isolation: {:?}",
+            machine().reason
+        );
         return;
     }
-    let (folder, shared) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+    let (folder, shared) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir_in("/dev/shm").unwrap(),
+    );
     let file = shared.path().join("words.txt");
     fs::write(&file, "a\n").unwrap();
     let script = format!("grep -q a '{}' || exit 1\n", file.display());
     let valid = |keys: &str| {
-        task(folder.path(), &["sh", "check.sh"], keys, ("check.sh", &script), &["x"]);
+        task(
+            folder.path(),
+            &["sh", "check.sh"],
+            keys,
+            ("check.sh", &script),
+            &["x"],
+        );
         trust(folder.path());
         json_lines(&call(folder.path(), &["score", ".", "--json"]))[0]["tier"] == "valid"
     };
@@ -259,16 +403,31 @@ fn files_in_shared_memory_are_read_where_they_are() {
 fn wrong_keys_are_named() {
     let folder = tempfile::tempdir().unwrap();
     for (keys, expected) in [
-        ("isolation = \"hard\"", "`score.isolation` takes strong, limited, none, not \"hard\""),
+        (
+            "isolation = \"hard\"",
+            "`score.isolation` takes strong, limited, none, not \"hard\"",
+        ),
         ("isolation = 3", "isolation"),
         ("read = \"/data\"", "a list of strings in quotes"),
-        ("read = [\"data\"]", "takes absolute paths such as \"/data/words.txt\", not \"data\""),
+        (
+            "read = [\"data\"]",
+            "takes absolute paths such as \"/data/words.txt\", not \"data\"",
+        ),
         ("read = [\"/data/../etc\"]", "takes absolute paths"),
         ("read = [\"/\"]", "takes absolute paths"),
         ("read = [\"/tmp\"]", "takes absolute paths"),
     ] {
-        task(folder.path(), &["sh", "check.sh"], keys, ("check.sh", "exit 0\n"), &["x"]);
+        task(
+            folder.path(),
+            &["sh", "check.sh"],
+            keys,
+            ("check.sh", "exit 0\n"),
+            &["x"],
+        );
         let message = Task::load(folder.path()).unwrap_err().to_string();
-        assert!(message.contains("task.toml line 10") && message.contains(expected), "{keys}: {message}");
+        assert!(
+            message.contains("task.toml line 10") && message.contains(expected),
+            "{keys}: {message}"
+        );
     }
 }

@@ -14,19 +14,34 @@ fn check(lines: &str, complaint: &str) {
     let folder = folder_with("{}", lines);
     let found = Task::load(folder.path()).unwrap_err().to_string();
     let path = folder.path().join("task.toml").display().to_string();
-    assert_eq!(found.replace(&path, "task.toml"), format!("task.toml {complaint}"), "{lines}");
+    assert_eq!(
+        found.replace(&path, "task.toml"),
+        format!("task.toml {complaint}"),
+        "{lines}"
+    );
 }
 
 #[test]
 fn complaints_about_task_toml() {
-    check("titel = \"x\"\n", "line 3 column 1: unknown key `titel`; did you mean `title`?");
+    check(
+        "titel = \"x\"\n",
+        "line 3 column 1: unknown key `titel`; did you mean `title`?",
+    );
     check(
         "zzz = 1\n",
         "line 3 column 1: unknown key `zzz`; known keys: name, title, schema, system, thinking, chat_template_kwargs, prompts, score, reward, train, tool, tools, agent",
     );
-    let kwargs = |text: &str, complaint: &str| check(&format!("chat_template_kwargs = {{ {text} }}\n"), complaint);
-    kwargs("tools = 1", "line 3 column 26: `chat_template_kwargs.tools` is set by the program");
-    kwargs("enable_thinking = true", "line 3 column 26: `chat_template_kwargs.enable_thinking` is set by `thinking`");
+    let kwargs = |text: &str, complaint: &str| {
+        check(&format!("chat_template_kwargs = {{ {text} }}\n"), complaint)
+    };
+    kwargs(
+        "tools = 1",
+        "line 3 column 26: `chat_template_kwargs.tools` is set by the program",
+    );
+    kwargs(
+        "enable_thinking = true",
+        "line 3 column 26: `chat_template_kwargs.enable_thinking` is set by `thinking`",
+    );
     kwargs(
         "now = 2026-01-02",
         "line 3 column 32: `chat_template_kwargs.now` is a date: write it as a text, \"2026-01-02\"",
@@ -122,26 +137,45 @@ fn complaints_about_task_toml() {
         "[reward]\npart = \"fields\"\n",
         "line 3 column 1: `reward` must be written as `[[reward]]`, one block per part",
     );
-    check("system = 3\n", "line 3 column 10: `system` must be a string in quotes, not the number 3");
-    check("prompts = \"train.jsonl\"\n", "line 3 column 11: `prompts` must be a table, not the string \"train.jsonl\"");
-    check("train = 1\n", "line 3 column 9: `train` must be a table, not the number 1");
+    check(
+        "system = 3\n",
+        "line 3 column 10: `system` must be a string in quotes, not the number 3",
+    );
+    check(
+        "prompts = \"train.jsonl\"\n",
+        "line 3 column 11: `prompts` must be a table, not the string \"train.jsonl\"",
+    );
+    check(
+        "train = 1\n",
+        "line 3 column 9: `train` must be a table, not the number 1",
+    );
 }
 
 #[test]
 fn complaints_about_files() {
     let folder = tempfile::tempdir().unwrap();
     let write = |file: &str, text: &[u8]| fs::write(folder.path().join(file), text).unwrap();
-    let complaint =
-        || Task::load(folder.path()).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
+    let complaint = || {
+        Task::load(folder.path())
+            .unwrap_err()
+            .to_string()
+            .replace(&folder.path().display().to_string(), "DIR")
+    };
     write("task.toml", b"title = \"x\"\n");
-    assert_eq!(complaint(), "DIR/task.toml: missing `name`; add for example `name = \"invoice\"`");
+    assert_eq!(
+        complaint(),
+        "DIR/task.toml: missing `name`; add for example `name = \"invoice\"`"
+    );
     write("task.toml", b"name = \"a b\"\n");
     assert_eq!(
         complaint(),
         "DIR/task.toml line 1 column 8: `name` names folders, so it takes letters, digits, `-`, `_` and `.` only, not \"a b\""
     );
     write("task.toml", b"name = \"a\"\n");
-    assert_eq!(complaint(), "DIR/task.toml: missing `schema`; add for example `schema = \"schema.json\"`");
+    assert_eq!(
+        complaint(),
+        "DIR/task.toml: missing `schema`; add for example `schema = \"schema.json\"`"
+    );
     write("task.toml", b"name = \"a\"\nschema = \"schema.json\"\n");
     assert_eq!(
         complaint(),
@@ -154,30 +188,55 @@ fn complaints_about_files() {
     );
     write("task.toml", b"name = \"a\"\nschema = \"schema.json\"\n");
     write("schema.json", b"{\n \"type\": \"object\",\n}");
-    assert_eq!(complaint(), "DIR/schema.json line 3 column 1: trailing comma");
+    assert_eq!(
+        complaint(),
+        "DIR/schema.json line 3 column 1: trailing comma"
+    );
     write("schema.json", b"\xff\xfe");
-    assert_eq!(complaint(), "DIR/schema.json: not UTF-8 text (byte 0); save it as UTF-8");
+    assert_eq!(
+        complaint(),
+        "DIR/schema.json: not UTF-8 text (byte 0); save it as UTF-8"
+    );
     write("task.toml", b"name = \n");
-    assert!(complaint().starts_with("DIR/task.toml line 1 column 8: "), "{}", complaint());
+    assert!(
+        complaint().starts_with("DIR/task.toml line 1 column 8: "),
+        "{}",
+        complaint()
+    );
 }
 
 /// Schema; the complaint after the file's path.
 fn check_schema(schema: &str, complaint: &str) {
     let folder = folder_with(schema, "");
-    let found = Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_err().to_string();
+    let found = Scorer::new(&Task::load(folder.path()).unwrap())
+        .unwrap_err()
+        .to_string();
     let path = folder.path().join("schema.json").display().to_string();
-    assert_eq!(found.replace(&path, "schema.json"), format!("schema.json {complaint}"), "{schema}");
+    assert_eq!(
+        found.replace(&path, "schema.json"),
+        format!("schema.json {complaint}"),
+        "{schema}"
+    );
 }
 
 #[test]
 fn complaints_about_schemas() {
-    check_schema("[]", "line 1 column 1 (the whole schema): a schema is an object (or true or false)");
+    check_schema(
+        "[]",
+        "line 1 column 1 (the whole schema): a schema is an object (or true or false)",
+    );
     check_schema(
         "{\n \"properties\": {\n  \"é\": {\"type\": \"nummer\"}}}",
         "line 3 column 17 (/properties/é/type): \"nummer\" is not a type; the types are array, boolean, integer, null, number, object and string",
     );
-    check_schema(r#"{"required":"a"}"#, "line 1 column 13 (/required): \"a\" is not of type \"array\"");
-    check_schema(r#"{"minLength":-1}"#, "line 1 column 14 (/minLength): -1 is less than the minimum of 0");
+    check_schema(
+        r#"{"required":"a"}"#,
+        "line 1 column 13 (/required): \"a\" is not of type \"array\"",
+    );
+    check_schema(
+        r#"{"minLength":-1}"#,
+        "line 1 column 14 (/minLength): -1 is less than the minimum of 0",
+    );
     check_schema(
         r#"{"$schema":"http://example.com/s"}"#,
         "line 1 column 12 (/$schema): unknown draft \"http://example.com/s\"; known are draft 4, 6, 7, 2019-09 and 2020-12, for example \"https://json-schema.org/draft/2020-12/schema\"",
@@ -186,12 +245,18 @@ fn complaints_about_schemas() {
         r#"{"properties":{"a":{"$ref":"https://example.com/a.json#/x"}}}"#,
         "line 1 column 28 (/properties/a/$ref): remote `$ref` to https://example.com/a.json is refused: nothing is fetched from a network; save it in the task's folder and name it in task.toml: `[score.references]` \"https://example.com/a.json\" = \"FILE.json\"",
     );
-    check_schema(r#"{"$ref":"other"}"#, "line 1 column 9 (/$ref): `$ref` to other: the task has no such file");
+    check_schema(
+        r#"{"$ref":"other"}"#,
+        "line 1 column 9 (/$ref): `$ref` to other: the task has no such file",
+    );
     check_schema(
         r##"{"a":{"$ref":"#/x"}, "$ref":"#/$defs/b"}"##,
         "line 1 column 29 (/$ref): `$ref` target not found: /$defs/b is not in the schema",
     );
-    check_schema(r#"{"pattern":"(a"}"#, "line 1 column 12 (/pattern): \"(a\" is not a valid regular expression");
+    check_schema(
+        r#"{"pattern":"(a"}"#,
+        "line 1 column 12 (/pattern): \"(a\" is not a valid regular expression",
+    );
 }
 
 /// As generators of Rust and Java write them, and as a URI has them.
@@ -209,9 +274,13 @@ fn a_reference_may_have_characters_that_a_uri_cannot() {
             json!({"anyOf": [{"$ref": reference}, {"type": "null"}], "definitions": definitions["definitions"]})
                 .to_string();
         let folder = folder_with(&schema, "[score]\ngraded = true\n");
-        fs::write(folder.path().join("a part<1>.json"), definitions.to_string()).unwrap();
-        let scorer =
-            Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_or_else(|error| panic!("{schema}: {error}"));
+        fs::write(
+            folder.path().join("a part<1>.json"),
+            definitions.to_string(),
+        )
+        .unwrap();
+        let scorer = Scorer::new(&Task::load(folder.path()).unwrap())
+            .unwrap_or_else(|error| panic!("{schema}: {error}"));
         assert_eq!(scorer.score("{\"k\": 1}", None).reward, 1.0, "{schema}");
         assert_eq!(scorer.score("{}", None).errors.len(), 1, "{schema}");
     }
@@ -224,16 +293,28 @@ fn references_lead_to_files_of_the_task() {
         "[score.references]\n\"https://example.com/b.json\" = \"b.json\"\n",
     );
     assert_eq!(
-        Task::load(folder.path()).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR"),
+        Task::load(folder.path())
+            .unwrap_err()
+            .to_string()
+            .replace(&folder.path().display().to_string(), "DIR"),
         "DIR/b.json: No such file or directory (os error 2); write the file, or name another one in task.toml"
     );
-    fs::write(folder.path().join("money.json"), r#"{"$defs":{"amount":{"type":"number"}}}"#).unwrap();
+    fs::write(
+        folder.path().join("money.json"),
+        r#"{"$defs":{"amount":{"type":"number"}}}"#,
+    )
+    .unwrap();
     fs::write(folder.path().join("b.json"), r#"{"type":"null"}"#).unwrap();
     let task = Task::load(folder.path()).unwrap();
     let scorer = Scorer::new(&task).unwrap();
     assert_eq!(scorer.score(r#"{"a":1,"b":null}"#, None).reward, 1.0);
     assert_eq!(scorer.score(r#"{"a":"1","b":1}"#, None).errors.len(), 2);
-    let names: Vec<String> = task.files().unwrap().into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = task
+        .files()
+        .unwrap()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(names, ["task.toml", "schema.json", "b.json", "money.json"]);
 }
 
@@ -254,22 +335,40 @@ fn a_file_without_a_draft_is_of_the_draft_of_the_file_that_refers_to_it() {
         write("b.json", tuple);
         // Nothing refers to it, so its fault is nobody's.
         write("unused.json", r#"{"type":"nummer"}"#);
-        let scorer =
-            Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_or_else(|error| panic!("draft {draft}: {error}"));
+        let scorer = Scorer::new(&Task::load(folder.path()).unwrap())
+            .unwrap_or_else(|error| panic!("draft {draft}: {error}"));
         assert_eq!(scorer.score(r#"{"b":[1]}"#, None).reward, 1.0);
         assert_eq!(scorer.score(r#"{"b":[1,2]}"#, None).reward, 0.5);
-        let (good, bad) = if a == bound { ("2", "1") } else { ("[1]", "[\"x\"]") };
-        assert_eq!(scorer.score(&format!(r#"{{"a":{good}}}"#), None).reward, 1.0);
+        let (good, bad) = if a == bound {
+            ("2", "1")
+        } else {
+            ("[1]", "[\"x\"]")
+        };
+        assert_eq!(
+            scorer.score(&format!(r#"{{"a":{good}}}"#), None).reward,
+            1.0
+        );
         assert_eq!(scorer.score(&format!(r#"{{"a":{bad}}}"#), None).reward, 0.5);
         // A draft of its own stands; a fault in a file that is used is named.
         write(
             "deeper.json",
             r#"{"$schema":"https://json-schema.org/draft/2020-12/schema","prefixItems":[{"type":"number"}],"items":false}"#,
         );
-        assert_eq!(Scorer::new(&Task::load(folder.path()).unwrap()).unwrap().score(r#"{"a":[1,2]}"#, None).reward, 0.5);
+        assert_eq!(
+            Scorer::new(&Task::load(folder.path()).unwrap())
+                .unwrap()
+                .score(r#"{"a":[1,2]}"#, None)
+                .reward,
+            0.5
+        );
         write("deeper.json", r#"{"type":"nummer"}"#);
-        let complaint = Scorer::new(&Task::load(folder.path()).unwrap()).unwrap_err().to_string();
-        assert!(complaint.contains("deeper.json line 1 column 9 (/type): \"nummer\" is not a type"), "{complaint}");
+        let complaint = Scorer::new(&Task::load(folder.path()).unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            complaint.contains("deeper.json line 1 column 9 (/type): \"nummer\" is not a type"),
+            "{complaint}"
+        );
     }
 }
 
@@ -279,19 +378,25 @@ fn a_file_has_one_name_however_it_is_written() {
         "{}",
         "[prompts]\ntrain = \"./sets//train.jsonl\"\n[score.references]\n\"https://example.com/b.json\" = \"./b.json\"\n",
     );
-    let toml =
-        fs::read_to_string(folder.path().join("task.toml")).unwrap().replace("\"schema.json\"", "\"./schema.json\"");
+    let toml = fs::read_to_string(folder.path().join("task.toml"))
+        .unwrap()
+        .replace("\"schema.json\"", "\"./schema.json\"");
     fs::write(folder.path().join("task.toml"), toml).unwrap();
     fs::write(folder.path().join("b.json"), "{}").unwrap();
     let task = Task::load(folder.path()).unwrap();
-    assert_eq!(task.file_names(), ["task.toml", "schema.json", "b.json", "sets/train.jsonl"]);
+    assert_eq!(
+        task.file_names(),
+        ["task.toml", "schema.json", "b.json", "sets/train.jsonl"]
+    );
     Scorer::new(&task).unwrap();
 }
 
 #[test]
 fn references_are_seen_from_the_file_they_stand_in() {
-    let folder =
-        folder_with(r#"{"properties":{"a":{"$ref":"parts/line.json#/$defs/line"},"n":{"$ref":"parts/named"}}}"#, "");
+    let folder = folder_with(
+        r#"{"properties":{"a":{"$ref":"parts/line.json#/$defs/line"},"n":{"$ref":"parts/named"}}}"#,
+        "",
+    );
     let write = |file: &str, text: &str| {
         let path = folder.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -304,54 +409,104 @@ fn references_are_seen_from_the_file_they_stand_in() {
         "parts/line.json",
         r#"{"$defs":{"line":{"properties":{"price":{"$ref":"money.json"},"unit":{"$ref":"../units/unit%20names.json"}}}}}"#,
     );
-    write("parts/money.json", r##"{"$ref":"#/$defs/amount","$defs":{"amount":{"type":"number"}}}"##);
-    write("units/unit names.json", r#"{"enum":["kg"],"default":{"$ref":"nonesuch.json"}}"#);
+    write(
+        "parts/money.json",
+        r##"{"$ref":"#/$defs/amount","$defs":{"amount":{"type":"number"}}}"##,
+    );
+    write(
+        "units/unit names.json",
+        r#"{"enum":["kg"],"default":{"$ref":"nonesuch.json"}}"#,
+    );
     let task = Task::load(folder.path()).unwrap();
     let scorer = Scorer::new(&task).unwrap();
     let reward = |completion: &str| scorer.score(completion, None).reward;
     assert_eq!(reward(r#"{"a":{"price":1.5,"unit":"kg"},"n":true}"#), 1.0);
-    for wrong in [r#"{"a":{"price":null}}"#, r#"{"a":{"unit":"lb"}}"#, r#"{"n":1}"#] {
+    for wrong in [
+        r#"{"a":{"price":null}}"#,
+        r#"{"a":{"unit":"lb"}}"#,
+        r#"{"n":1}"#,
+    ] {
         assert_eq!(reward(wrong), 0.5, "{wrong}");
     }
     let names: Vec<&str> = task.file_names();
     assert_eq!(
         names,
-        ["task.toml", "schema.json", "parts/line.json", "parts/money.json", "parts/named", "units/unit names.json"]
+        [
+            "task.toml",
+            "schema.json",
+            "parts/line.json",
+            "parts/money.json",
+            "parts/named",
+            "units/unit names.json"
+        ]
     );
 }
 
 #[test]
 fn references_stay_inside_the_folder_and_follow_ids() {
-    let check = |schema: &str, files: &[(&str, &str)], lines: &str, expected: Result<&str, &str>| {
-        let folder = folder_with(schema, lines);
-        fs::create_dir_all(folder.path().join("parts")).unwrap();
-        for (file, text) in files {
-            fs::write(folder.path().join(file), text).unwrap();
-        }
-        let found = Task::load(folder.path()).map_err(|error| error.to_string()).and_then(|task| {
-            let scorer = Scorer::new(&task).map_err(|error| error.to_string())?;
-            let Some(Grammar::JsonSchema(files)) = task.grammar() else { panic!("{}", task.kind()) };
-            Ok(format!(
-                "{} {}",
-                scorer.score("1", None).reward,
-                files.references.values().cloned().collect::<Vec<_>>().join(" ")
-            ))
-        });
-        let found = found.map_err(|complaint| complaint.replace(&folder.path().display().to_string(), "DIR"));
-        assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{schema}");
-    };
+    let check =
+        |schema: &str, files: &[(&str, &str)], lines: &str, expected: Result<&str, &str>| {
+            let folder = folder_with(schema, lines);
+            fs::create_dir_all(folder.path().join("parts")).unwrap();
+            for (file, text) in files {
+                fs::write(folder.path().join(file), text).unwrap();
+            }
+            let found = Task::load(folder.path())
+                .map_err(|error| error.to_string())
+                .and_then(|task| {
+                    let scorer = Scorer::new(&task).map_err(|error| error.to_string())?;
+                    let Some(Grammar::JsonSchema(files)) = task.grammar() else {
+                        panic!("{}", task.kind())
+                    };
+                    Ok(format!(
+                        "{} {}",
+                        scorer.score("1", None).reward,
+                        files
+                            .references
+                            .values()
+                            .cloned()
+                            .collect::<Vec<_>>()
+                            .join(" ")
+                    ))
+                });
+            let found = found.map_err(|complaint| {
+                complaint.replace(&folder.path().display().to_string(), "DIR")
+            });
+            assert_eq!(
+                found,
+                expected.map(str::to_owned).map_err(str::to_owned),
+                "{schema}"
+            );
+        };
     let outside = "is outside the task's folder; task files must be inside the task folder, so that a run can copy them: copy the file into the folder and name the copy";
-    check(r#"{"$ref":"../x.json"}"#, &[], "", Err(&format!("DIR/schema.json: \"../x.json\" {outside}")));
+    check(
+        r#"{"$ref":"../x.json"}"#,
+        &[],
+        "",
+        Err(&format!("DIR/schema.json: \"../x.json\" {outside}")),
+    );
     let climbing = [("parts/a.json", r#"{"$ref":"../../../etc/x.json"}"#)];
     check(
         r#"{"$ref":"parts/a.json"}"#,
         &climbing,
         "",
-        Err(&format!("DIR/parts/a.json: \"../../../etc/x.json\" {outside}")),
+        Err(&format!(
+            "DIR/parts/a.json: \"../../../etc/x.json\" {outside}"
+        )),
     );
     // A relative `$id` moves what is below it, and is itself no file.
-    check(r#"{"$defs":{"a":{"$id":"parts/a.json","type":"number"}},"$ref":"parts/a.json"}"#, &[], "", Ok("1 "));
-    check(r#"{"$id":"parts/","$ref":"a.json"}"#, &[("parts/a.json", r#"{"type":"null"}"#)], "", Ok("0.5 parts/a.json"));
+    check(
+        r#"{"$defs":{"a":{"$id":"parts/a.json","type":"number"}},"$ref":"parts/a.json"}"#,
+        &[],
+        "",
+        Ok("1 "),
+    );
+    check(
+        r#"{"$id":"parts/","$ref":"a.json"}"#,
+        &[("parts/a.json", r#"{"type":"null"}"#)],
+        "",
+        Ok("0.5 parts/a.json"),
+    );
     // An absolute one takes relative references with it: they are remote, unless they are named.
     check(
         r#"{"$id":"https://example.com/s.json","$ref":"a.json"}"#,
@@ -370,7 +525,10 @@ fn references_stay_inside_the_folder_and_follow_ids() {
     );
     check(
         r#"{"$ref":"https://example.com/a.json"}"#,
-        &[("parts/a.json", r#"{"$ref":"b.json"}"#), ("parts/b.json", "{}")],
+        &[
+            ("parts/a.json", r#"{"$ref":"b.json"}"#),
+            ("parts/b.json", "{}"),
+        ],
         named,
         Err(
             "DIR/schema.json line 1 column 1 (the whole schema): remote `$ref` to https://example.com/b.json is refused: nothing is fetched from a network; save it in the task's folder and name it in task.toml: `[score.references]` \"https://example.com/b.json\" = \"FILE.json\"",
@@ -383,7 +541,12 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
     let workspace = tempfile::tempdir().unwrap();
     let below = workspace.path().join("runs/deep");
     fs::create_dir_all(&below).unwrap();
-    assert!(Task::resolve_from("invoice", &below).unwrap().folder().is_none());
+    assert!(
+        Task::resolve_from("invoice", &below)
+            .unwrap()
+            .folder()
+            .is_none()
+    );
     let own = workspace.path().join("tasks/invoice");
     fs::create_dir_all(&own).unwrap();
     for (name, bytes) in Task::embedded("invoice").unwrap().files().unwrap() {
@@ -392,21 +555,37 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
     let found = Task::resolve_from("invoice", &below).unwrap();
     assert_eq!(found.folder(), Some(own.as_path()));
     assert_eq!(found.digest(), Task::embedded("invoice").unwrap().digest());
-    assert_eq!(Task::resolve_from("../../tasks/invoice", &below).unwrap().name, "invoice");
-    assert_eq!(Task::resolve_from("../../tasks/invoice/task.toml", &below).unwrap().name, "invoice");
+    assert_eq!(
+        Task::resolve_from("../../tasks/invoice", &below)
+            .unwrap()
+            .name,
+        "invoice"
+    );
+    assert_eq!(
+        Task::resolve_from("../../tasks/invoice/task.toml", &below)
+            .unwrap()
+            .name,
+        "invoice"
+    );
     for (text, complaint) in [
         ("invoise", "no task \"invoise\": did you mean `invoice`?"),
         (
             "zzz",
             "no task \"zzz\": known tasks: invoice, sql, tool-calls, shell-lint, py-functions, assistant; a task's folder can be named by its path",
         ),
-        ("./zzz", "no task \"./zzz\": no such folder; `grpo-tui init DIR` makes a workspace with a task to edit"),
+        (
+            "./zzz",
+            "no task \"./zzz\": no such folder; `grpo-tui init DIR` makes a workspace with a task to edit",
+        ),
         (
             "../deep",
             "no task \"../deep\": the folder has no task.toml; `grpo-tui init DIR` makes a workspace with a task to edit",
         ),
     ] {
-        assert_eq!(Task::resolve_from(text, &below).unwrap_err().to_string(), complaint);
+        assert_eq!(
+            Task::resolve_from(text, &below).unwrap_err().to_string(),
+            complaint
+        );
     }
     let digest = found.digest();
     fs::write(own.join("schema.json"), "{}").unwrap();
@@ -431,20 +610,46 @@ fn a_note_says_which_embedded_model_fits_a_task() {
         for (sample, model) in samples {
             let note = task.embedded_model_note(model);
             assert_eq!(note.is_none(), model == own, "{name}, {model}");
-            let says = [format!("`{model}`"), format!("`{sample}`"), format!("choose `{own}`")];
-            assert!(note.iter().all(|note| says.iter().all(|part| note.contains(part))), "{note:?}");
+            let says = [
+                format!("`{model}`"),
+                format!("`{sample}`"),
+                format!("choose `{own}`"),
+            ];
+            assert!(
+                note.iter()
+                    .all(|note| says.iter().all(|part| note.contains(part))),
+                "{note:?}"
+            );
         }
     }
     let other = Task::template("classify").unwrap();
-    assert!(other.embedded_model_note("tiny-sql").unwrap().ends_with("choose an instruct model"));
+    assert!(
+        other
+            .embedded_model_note("tiny-sql")
+            .unwrap()
+            .ends_with("choose an instruct model")
+    );
 }
 
 #[test]
 fn the_embedded_tasks_are_whole() {
-    for (name, files) in [("sql", 7), ("tool-calls", 7), ("shell-lint", 6), ("py-functions", 6), ("assistant", 7)] {
+    for (name, files) in [
+        ("sql", 7),
+        ("tool-calls", 7),
+        ("shell-lint", 6),
+        ("py-functions", 6),
+        ("assistant", 7),
+    ] {
         let task = Task::embedded(name).unwrap();
-        assert!(PromptSet::ALL.into_iter().all(|set| !task.read(task.set_file(set).unwrap()).unwrap().is_empty()));
-        assert_eq!((task.name.as_str(), task.files().unwrap().len()), (name, files));
+        assert!(
+            PromptSet::ALL
+                .into_iter()
+                .all(|set| !task.read(task.set_file(set).unwrap()).unwrap().is_empty())
+        );
+        assert_eq!(
+            (task.name.as_str(), task.files().unwrap().len()),
+            (name, files)
+        );
     }
     let task = Task::embedded("invoice").unwrap();
     assert_eq!(

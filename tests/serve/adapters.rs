@@ -10,10 +10,13 @@ use super::*;
 
 /// An adapter that changes what a model says, on its experts, too, where it has some.
 fn write_adapter(folder: &Path, base: &str, rank: usize, seed: usize) -> String {
-    let parameters = fresh_adapters(&find_model(base).unwrap().config().unwrap(), rank, true).unwrap();
+    let parameters =
+        fresh_adapters(&find_model(base).unwrap().config().unwrap(), rank, true).unwrap();
     let count = parameters.count();
     let noise = (0..count).map(|i| (((i + 7 * seed) * 37 % 101) as f32 / 101.0 - 0.5) * 0.3);
-    parameters.restore(&Tensor::from_iter(noise, &Device::Cpu).unwrap()).unwrap();
+    parameters
+        .restore(&Tensor::from_iter(noise, &Device::Cpu).unwrap())
+        .unwrap();
     let path = folder.join(format!("adapter-{seed}"));
     export_adapter(&path, &parameters, base, rank, 2.0 * rank as f64).unwrap();
     path.to_str().unwrap().to_owned()
@@ -31,15 +34,33 @@ fn adapters_of_experts_are_decoded_side_by_side() {
         "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":24,
         "tie_word_embeddings":true,"max_position_embeddings":1024}"#;
     std::fs::write(folder.path().join("config.json"), config).unwrap();
-    let pretrain = ["model", "pretrain", "invoice", "--config", "config.json", "--updates", "1", "--examples", "2"];
-    let made = super::super::program::call(folder.path(), &[&pretrain[..], &["--out", "sparse"]].concat());
-    assert!(made.status.success(), "{}", super::super::program::stderr(&made));
+    let pretrain = [
+        "model",
+        "pretrain",
+        "invoice",
+        "--config",
+        "config.json",
+        "--updates",
+        "1",
+        "--examples",
+        "2",
+    ];
+    let made = super::super::program::call(
+        folder.path(),
+        &[&pretrain[..], &["--out", "sparse"]].concat(),
+    );
+    assert!(
+        made.status.success(),
+        "{}",
+        super::super::program::stderr(&made)
+    );
     check_side_by_side(folder.path().join("sparse").to_str().unwrap());
 }
 
 fn check_side_by_side(base: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let [a, b] = [(4, 1), (16, 2)].map(|(rank, seed)| write_adapter(folder.path(), base, rank, seed));
+    let [a, b] =
+        [(4, 1), (16, 2)].map(|(rank, seed)| write_adapter(folder.path(), base, rank, seed));
     let body = |model: &str, prompt: usize| {
         let prompts = ["{\"vendor\": \"", "{\"total\": 1", "Acme", "- 12.50"];
         json!({"model": model, "prompt": prompts[prompt], "max_tokens": 30, "temperature": 0, "ignore_eos": true, "n": 2})
@@ -47,23 +68,51 @@ fn check_side_by_side(base: &str) {
     let text = |answer: &Json| answer["choices"][0]["text"].as_str().unwrap().to_owned();
     let alone = [(base, base), (&*a, "a"), (&*b, "b")].map(|(served, name)| {
         let server = Server::start(&[served]);
-        (name, (0..4).map(|prompt| text(&server.post(TEXT, &body(served, prompt)))).collect::<Vec<String>>())
+        (
+            name,
+            (0..4)
+                .map(|prompt| text(&server.post(TEXT, &body(served, prompt))))
+                .collect::<Vec<String>>(),
+        )
     });
-    assert!(alone[0].1 != alone[1].1 && alone[1].1 != alone[2].1, "the adapters change what is said");
+    assert!(
+        alone[0].1 != alone[1].1 && alone[1].1 != alone[2].1,
+        "the adapters change what is said"
+    );
     let [first, second] = [format!("a={a}"), format!("b={b}")];
     // One thread, so that all are decoded together.
-    let server = Server::start(&[base, "--adapter", &first, "--adapter", &second, "--threads", "1"]);
+    let server = Server::start(&[
+        base,
+        "--adapter",
+        &first,
+        "--adapter",
+        &second,
+        "--threads",
+        "1",
+    ]);
     let models: Json = serde_json::from_str(&server.ask("GET", "/v1/models", "", b"").2).unwrap();
-    let names: Vec<&str> =
-        models["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let names: Vec<&str> = models["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["id"].as_str().unwrap())
+        .collect();
     assert_eq!(names, [base, "a", "b"]);
     std::thread::scope(|scope| {
-        let asked = alone
-            .iter()
-            .flat_map(|(name, texts)| (0..4).map(|prompt| (*name, prompt, &texts[prompt])).collect::<Vec<_>>());
+        let asked = alone.iter().flat_map(|(name, texts)| {
+            (0..4)
+                .map(|prompt| (*name, prompt, &texts[prompt]))
+                .collect::<Vec<_>>()
+        });
         for (name, prompt, expected) in asked {
             let (server, body) = (&server, body(name, prompt));
-            scope.spawn(move || assert_eq!(text(&server.post(TEXT, &body)), *expected, "{name}, prompt {prompt}"));
+            scope.spawn(move || {
+                assert_eq!(
+                    text(&server.post(TEXT, &body)),
+                    *expected,
+                    "{name}, prompt {prompt}"
+                )
+            });
         }
     });
     // An adapter with its own base, to which another is added.
@@ -74,7 +123,9 @@ fn check_side_by_side(base: &str) {
     if base != "tiny" {
         return;
     }
-    let refused = |arguments: &[&str]| super::super::program::stderr(&super::super::program::call_anywhere(arguments));
+    let refused = |arguments: &[&str]| {
+        super::super::program::stderr(&super::super::program::call_anywhere(arguments))
+    };
     assert!(refused(&["serve", "tiny-sql", "--adapter", &first]).contains("another base"));
     assert!(refused(&["serve", "tiny", "--adapter", "x=tiny-sql"]).contains("is no adapter"));
     assert!(refused(&["serve", "tiny", "--adapter", "tiny=tiny"]).contains("served already"));
@@ -85,9 +136,16 @@ fn check_side_by_side(base: &str) {
 fn a_promoted_checkpoint_is_served_as_its_run_was_trained() {
     let folder = tempfile::tempdir().unwrap();
     let adapter = write_adapter(folder.path(), "tiny", 4, 3);
-    let set = Layers { set: vec!["max_completion_tokens=7".to_owned()], ..Layers::default() };
+    let set = Layers {
+        set: vec!["max_completion_tokens=7".to_owned()],
+        ..Layers::default()
+    };
     let provenance = json!({"config": set.resolve().unwrap().config, "thinking": false});
-    std::fs::write(Path::new(&adapter).join("provenance.json"), provenance.to_string()).unwrap();
+    std::fs::write(
+        Path::new(&adapter).join("provenance.json"),
+        provenance.to_string(),
+    )
+    .unwrap();
     // As its model card says it.
     let server = Server::start_in(Path::new(&adapter), &["."]);
     let ask = |thinking: Json| {
@@ -95,6 +153,12 @@ fn a_promoted_checkpoint_is_served_as_its_run_was_trained() {
         server.post(CHAT, &body)["usage"].clone()
     };
     let usage = ask(Json::Null);
-    assert_eq!((&usage, &usage["completion_tokens"]), (&ask(json!({"enable_thinking": false})), &json!(7)));
-    assert_ne!(usage["prompt_tokens"], ask(json!({"enable_thinking": true}))["prompt_tokens"]);
+    assert_eq!(
+        (&usage, &usage["completion_tokens"]),
+        (&ask(json!({"enable_thinking": false})), &json!(7))
+    );
+    assert_ne!(
+        usage["prompt_tokens"],
+        ask(json!({"enable_thinking": true}))["prompt_tokens"]
+    );
 }

@@ -96,13 +96,23 @@ print(json.dumps(found))
 "#;
 
 #[test]
-#[cfg_attr(not(has_openai), ignore = "OPENAI_PYTHON is no Python with OpenAI's client (.ci/run)")]
+#[cfg_attr(
+    not(has_openai),
+    ignore = "OPENAI_PYTHON is no Python with OpenAI's client (.ci/run)"
+)]
 fn openais_own_client_is_served() {
     let server = Server::start(&["tiny"]);
     let mut command = Command::new(option_env!("OPENAI_PYTHON").unwrap_or_default());
-    let output = command.args(["-c", SCRIPT, &format!("http://{}/v1", server.address)]).output().unwrap();
+    let output = command
+        .args(["-c", SCRIPT, &format!("http://{}/v1", server.address)])
+        .output()
+        .unwrap();
     let found = crate::program::json(&output);
-    assert_eq!((&found["models"], &found["texts"]), (&json!(["tiny"]), &found["streamed"]), "{found}");
+    assert_eq!(
+        (&found["models"], &found["texts"]),
+        (&json!(["tiny"]), &found["streamed"]),
+        "{found}"
+    );
     for key in ["usage", "same usage", "logprobs"] {
         assert_eq!(found[key], true, "{key}: {found}");
     }
@@ -117,13 +127,37 @@ fn openais_own_client_is_served() {
             [400, "previous_response_id"]
         ])
     );
-    assert_eq!(found["response"], json!([true, found["response"][1], true]), "{found}");
-    assert_eq!((&found["parsed response"], &found["response back"]), (&json!(true), &json!(true)), "{found}");
-    assert_eq!(found["response call"], json!(["pay", true, true]), "{found}");
+    assert_eq!(
+        found["response"],
+        json!([true, found["response"][1], true]),
+        "{found}"
+    );
+    assert_eq!(
+        (&found["parsed response"], &found["response back"]),
+        (&json!(true), &json!(true)),
+        "{found}"
+    );
+    assert_eq!(
+        found["response call"],
+        json!(["pay", true, true]),
+        "{found}"
+    );
     assert_eq!(found["parsed"], json!([true, true, true, true]), "{found}");
-    assert_eq!((&found["streamed parse"], &found["calls"]), (&json!(true), &json!([[true], [true]])), "{found}");
-    assert_eq!(found["streamed call"], json!(["pay", true, true, true]), "{found}");
-    assert_eq!((&found["broken call"][0], &found["broken call"][1]), (&json!("pay"), &json!("{")), "{found}");
+    assert_eq!(
+        (&found["streamed parse"], &found["calls"]),
+        (&json!(true), &json!([[true], [true]])),
+        "{found}"
+    );
+    assert_eq!(
+        found["streamed call"],
+        json!(["pay", true, true, true]),
+        "{found}"
+    );
+    assert_eq!(
+        (&found["broken call"][0], &found["broken call"][1]),
+        (&json!("pay"), &json!("{")),
+        "{found}"
+    );
     assert_ne!(found["broken call"][2], "}", "{found}");
 }
 
@@ -135,15 +169,31 @@ fn curl_is_served() {
     let curl = |arguments: &[&str]| {
         let url = format!("http://{}{CHAT}", server.address);
         let mut command = Command::new("curl");
-        command.args(["--silent", "--no-buffer", "--noproxy", "*", "-H", "Content-Type: application/json"]);
+        command.args([
+            "--silent",
+            "--no-buffer",
+            "--noproxy",
+            "*",
+            "-H",
+            "Content-Type: application/json",
+        ]);
         crate::program::stdout(&command.args(arguments).arg(url).output().unwrap())
     };
     let text = curl(&["-d", &body]);
-    assert!(text.starts_with("data: {") && text.trim_end().ends_with("data: [DONE]"), "{text}");
+    assert!(
+        text.starts_with("data: {") && text.trim_end().ends_with("data: [DONE]"),
+        "{text}"
+    );
     // A large body is announced first, and sent when it is wanted.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("large.json");
-    std::fs::write(&file, chat(json!({"messages": [{"role": "user", "content": "x".repeat(10 << 20)}]})).to_string())
-        .unwrap();
-    assert_eq!(error_of(&curl(&["-d", &format!("@{}", file.display())]))["code"], "request_too_large");
+    std::fs::write(
+        &file,
+        chat(json!({"messages": [{"role": "user", "content": "x".repeat(10 << 20)}]})).to_string(),
+    )
+    .unwrap();
+    assert_eq!(
+        error_of(&curl(&["-d", &format!("@{}", file.display())]))["code"],
+        "request_too_large"
+    );
 }

@@ -14,7 +14,15 @@ fn texts(answer: &Json) -> Vec<&str> {
     let text = |choice: &'_ Json| choice.get("text").is_some();
     let choices = answer["choices"].as_array().unwrap().iter();
     choices
-        .map(|choice| if text(choice) { &choice["text"] } else { &choice["message"]["content"] }.as_str().unwrap())
+        .map(|choice| {
+            if text(choice) {
+                &choice["text"]
+            } else {
+                &choice["message"]["content"]
+            }
+            .as_str()
+            .unwrap()
+        })
         .collect()
 }
 
@@ -23,32 +31,52 @@ fn completions_follow_a_schema_beside_free_ones() {
     let server = Server::start(&["tiny", "--threads", "1"]);
     let free = chat(json!({"temperature": 0, "n": 3, "max_tokens": 60}));
     let alone = server.post(CHAT, &free);
-    let bound =
-        chat(json!({"response_format": format(&schema()), "n": 8, "seed": 5, "logprobs": true, "max_tokens": 400}));
+    let bound = chat(
+        json!({"response_format": format(&schema()), "n": 8, "seed": 5, "logprobs": true, "max_tokens": 400}),
+    );
     let validator = jsonschema::validator_for(&schema()).unwrap();
     let check = |answer: &Json| {
-        for (text, choice) in texts(answer).into_iter().zip(answer["choices"].as_array().unwrap()) {
+        for (text, choice) in texts(answer)
+            .into_iter()
+            .zip(answer["choices"].as_array().unwrap())
+        {
             assert_eq!(choice["finish_reason"], "stop", "{text}");
-            assert!(serde_json::from_str(text).is_ok_and(|value| validator.is_valid(&value)), "{text}");
+            assert!(
+                serde_json::from_str(text).is_ok_and(|value| validator.is_valid(&value)),
+                "{text}"
+            );
         }
     };
     // Side by side in one pass, the free ones as they are alone.
-    let sockets = [&bound, &free, &bound].map(|body| server.send("POST", CHAT, "", body.to_string().as_bytes()));
+    let sockets = [&bound, &free, &bound]
+        .map(|body| server.send("POST", CHAT, "", body.to_string().as_bytes()));
     let answers = sockets.map(|mut socket| {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
         serde_json::from_str::<Json>(&answered(&answer).2).unwrap()
     });
-    assert_eq!((texts(&answers[1]), texts(&answers[0])), (texts(&alone), texts(&answers[2])));
+    assert_eq!(
+        (texts(&answers[1]), texts(&answers[0])),
+        (texts(&alone), texts(&answers[2]))
+    );
     check(&answers[0]);
-    let tokens = answers[0]["choices"][0]["logprobs"]["content"].as_array().unwrap();
-    assert!(tokens.iter().all(|token| token["logprob"].as_f64().unwrap() <= 1e-6));
+    let tokens = answers[0]["choices"][0]["logprobs"]["content"]
+        .as_array()
+        .unwrap();
+    assert!(
+        tokens
+            .iter()
+            .all(|token| token["logprob"].as_f64().unwrap() <= 1e-6)
+    );
     // In a stream the same, by and by.
     let mut streamed = bound.clone();
     streamed["stream"] = true.into();
     let mut joined = vec![String::new(); 8];
     let chunks = server.stream(CHAT, &streamed);
-    for choice in chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()) {
+    for choice in chunks
+        .iter()
+        .flat_map(|chunk| chunk["choices"].as_array().unwrap())
+    {
         joined[choice["index"].as_u64().unwrap() as usize]
             .push_str(choice["delta"]["content"].as_str().unwrap_or_default());
     }
@@ -59,12 +87,19 @@ fn completions_follow_a_schema_beside_free_ones() {
         TEXT,
         &json!({"model": "tiny", "prompt": "Acme", "response_format": format(&schema()), "n": 4, "max_tokens": 400}),
     ));
-    let object =
-        chat(json!({"response_format": {"type": "json_object"}, "n": 8, "temperature": 0.2, "max_tokens": 200}));
+    let object = chat(
+        json!({"response_format": {"type": "json_object"}, "n": 8, "temperature": 0.2, "max_tokens": 200}),
+    );
     let objects = server.post(CHAT, &object);
-    for (text, choice) in texts(&objects).iter().zip(objects["choices"].as_array().unwrap()) {
+    for (text, choice) in texts(&objects)
+        .iter()
+        .zip(objects["choices"].as_array().unwrap())
+    {
         let is_object = serde_json::from_str::<Json>(text).is_ok_and(|value| value.is_object());
-        assert!(is_object || (choice["finish_reason"] == "length" && text.starts_with('{')), "{text}");
+        assert!(
+            is_object || (choice["finish_reason"] == "length" && text.starts_with('{')),
+            "{text}"
+        );
     }
 }
 
@@ -74,18 +109,36 @@ fn a_schema_that_cannot_be_enforced_is_refused_with_place_and_keyword() {
     let refused = |changes: Json| server.refused(CHAT, chat(changes).to_string().as_bytes(), 400);
     let within = |schema: Json| json!({"type": "object", "properties": {"a/b": schema}});
     for (schema, parts) in [
-        (within(json!({"not": {"items": {"type": "null"}}})), ["/properties/a~1b/not", "`not` cannot be enforced"]),
-        (within(json!({"pattern": "(?=a)b"})), ["/properties/a~1b/pattern", "look-around"]),
+        (
+            within(json!({"not": {"items": {"type": "null"}}})),
+            ["/properties/a~1b/not", "`not` cannot be enforced"],
+        ),
+        (
+            within(json!({"pattern": "(?=a)b"})),
+            ["/properties/a~1b/pattern", "look-around"],
+        ),
         (
             within(json!({"$ref": "https://example.com/x.json"})),
-            ["`response_format.json_schema.schema`", "https://example.com/x.json"],
+            [
+                "`response_format.json_schema.schema`",
+                "https://example.com/x.json",
+            ],
         ),
-        (within(json!({"type": "text"})), ["/properties/a~1b/type", "text"]),
+        (
+            within(json!({"type": "text"})),
+            ["/properties/a~1b/type", "text"],
+        ),
         (
             json!({"properties": (0..1001).map(|n| (n.to_string(), json!({}))).collect::<serde_json::Map<_, _>>()}),
-            ["`/properties: 1001 optional properties in a row cannot be enforced", "at most 1000 can"],
+            [
+                "`/properties: 1001 optional properties in a row cannot be enforced",
+                "at most 1000 can",
+            ],
         ),
-        (json!({"enum": []}), ["`response_format.json_schema.schema`", "cannot be enforced"]),
+        (
+            json!({"enum": []}),
+            ["`response_format.json_schema.schema`", "cannot be enforced"],
+        ),
     ] {
         let error = refused(json!({"response_format": format(&schema)}));
         assert_eq!(
@@ -94,32 +147,57 @@ fn a_schema_that_cannot_be_enforced_is_refused_with_place_and_keyword() {
             "{error}"
         );
         for part in parts {
-            assert!(error["message"].as_str().unwrap().contains(part), "{error} lacks {part}");
+            assert!(
+                error["message"].as_str().unwrap().contains(part),
+                "{error} lacks {part}"
+            );
         }
     }
     // What is too large is found before anything is decoded.
     let many = |of: &str| -> Json {
-        let all: serde_json::Map<String, Json> =
-            (0..900).map(|n| (format!("{of}{n}"), json!({"type": "string"}))).collect();
+        let all: serde_json::Map<String, Json> = (0..900)
+            .map(|n| (format!("{of}{n}"), json!({"type": "string"})))
+            .collect();
         json!({"type": "object", "properties": all, "additionalProperties": false})
     };
-    let error = refused(json!({"response_format": format(&json!({"anyOf": (["p", "q", "r", "s"].map(many))}))}));
-    assert!(error["message"].as_str().unwrap().contains("it is too large for a grammar"), "{error}");
+    let error = refused(
+        json!({"response_format": format(&json!({"anyOf": (["p", "q", "r", "s"].map(many))}))}),
+    );
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("it is too large for a grammar"),
+        "{error}"
+    );
     let eos = refused(json!({"response_format": {"type": "json_object"}, "ignore_eos": true}));
     assert_eq!(eos["param"], "ignore_eos");
     let tool = |name: &str, schema: Json| json!({"type": "function", "function": {"name": name, "strict": true, "parameters": schema}});
-    let tools = json!([tool("f", json!({})), tool("g", within(json!({"contains": {}})))]);
+    let tools = json!([
+        tool("f", json!({})),
+        tool("g", within(json!({"contains": {}})))
+    ]);
     let error = refused(json!({"tools": tools}));
     assert_eq!(error["param"], "tools", "{error}");
-    let place = "`tools`/1/function/parameters/properties/a~1b/contains: `contains` cannot be enforced";
-    assert!(error["message"].as_str().unwrap().contains(place), "{error}");
+    let place =
+        "`tools`/1/function/parameters/properties/a~1b/contains: `contains` cannot be enforced";
+    assert!(
+        error["message"].as_str().unwrap().contains(place),
+        "{error}"
+    );
     // Of the functions that cannot be called nothing is asked.
     let mut other = chat(
         json!({"tools": tools, "tool_choice": {"type": "function", "function": {"name": "f"}}, "max_tokens": 300}),
     );
-    assert_eq!(called(&server.post(CHAT, &other)["choices"][0]), [("f".to_owned(), json!({}))]);
+    assert_eq!(
+        called(&server.post(CHAT, &other)["choices"][0]),
+        [("f".to_owned(), json!({}))]
+    );
     other["tool_choice"] = json!({"type": "function", "function": {"name": "h"}});
-    assert_eq!(server.refused(CHAT, other.to_string().as_bytes(), 400)["param"], "tool_choice");
+    assert_eq!(
+        server.refused(CHAT, other.to_string().as_bytes(), 400)["param"],
+        "tool_choice"
+    );
 }
 
 /// Names and arguments of the calls.
@@ -129,7 +207,12 @@ fn called(choice: &Json) -> Vec<(String, Json)> {
         let arguments = serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
         (function["name"].as_str().unwrap().to_owned(), arguments)
     };
-    choice["message"]["tool_calls"].as_array().into_iter().flatten().map(call).collect()
+    choice["message"]["tool_calls"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(call)
+        .collect()
 }
 
 #[test]
@@ -142,15 +225,30 @@ fn tools_are_called_where_they_must_be_and_as_they_must_be() {
     };
     let validator = jsonschema::validator_for(&tool("a", true)["function"]["parameters"]).unwrap();
     let body = |changes: Json| {
-        let mut body =
-            chat(json!({"tools": [tool("dim", true), tool("ring", false)], "n": 8, "seed": 3, "max_tokens": 300}));
-        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let mut body = chat(
+            json!({"tools": [tool("dim", true), tool("ring", false)], "n": 8, "seed": 3, "max_tokens": 300}),
+        );
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
         body
     };
     for (changes, names, single) in [
-        (json!({"tool_choice": "required"}), &["dim", "ring"][..], false),
-        (json!({"tool_choice": "required", "parallel_tool_calls": false}), &["dim", "ring"], true),
-        (json!({"tool_choice": {"type": "function", "function": {"name": "ring"}}}), &["ring"], true),
+        (
+            json!({"tool_choice": "required"}),
+            &["dim", "ring"][..],
+            false,
+        ),
+        (
+            json!({"tool_choice": "required", "parallel_tool_calls": false}),
+            &["dim", "ring"],
+            true,
+        ),
+        (
+            json!({"tool_choice": {"type": "function", "function": {"name": "ring"}}}),
+            &["ring"],
+            true,
+        ),
     ] {
         let answer = server.post(CHAT, &body(changes.clone()));
         for choice in answer["choices"].as_array().unwrap() {
@@ -160,7 +258,10 @@ fn tools_are_called_where_they_must_be_and_as_they_must_be() {
             }
             let calls = called(choice);
             assert_eq!(choice["finish_reason"], "tool_calls", "{choice}");
-            assert!(!calls.is_empty() && (!single || calls.len() == 1), "{choice}");
+            assert!(
+                !calls.is_empty() && (!single || calls.len() == 1),
+                "{choice}"
+            );
             for (name, arguments) in calls {
                 assert!(
                     names.contains(&name.as_str()) && validator.is_valid(&arguments),
@@ -176,34 +277,66 @@ fn tools_are_called_where_they_must_be_and_as_they_must_be() {
     let (whole, chunks) = (server.post(CHAT, &many), server.stream(CHAT, &streamed));
     let mut most = 0;
     for (index, choice) in (0..).zip(whole["choices"].as_array().unwrap()) {
-        let calls = functions(choice["message"]["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default());
+        let calls = functions(
+            choice["message"]["tool_calls"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default(),
+        );
         most = most.max(calls.len());
         assert_eq!(streamed_calls(&chunks, index), calls);
     }
     assert!(most > 1, "none made several calls");
-    let functions = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]["tool_calls"][0]["function"]);
-    let (names, pieces): (Vec<&Json>, Vec<&Json>) =
-        functions.filter(|function| function.is_object()).partition(|function| function["name"].is_string());
-    assert!(pieces.len() > 3 * names.len(), "{} calls in {} pieces", names.len(), pieces.len());
+    let functions = chunks
+        .iter()
+        .map(|chunk| &chunk["choices"][0]["delta"]["tool_calls"][0]["function"]);
+    let (names, pieces): (Vec<&Json>, Vec<&Json>) = functions
+        .filter(|function| function.is_object())
+        .partition(|function| function["name"].is_string());
+    assert!(
+        pieces.len() > 3 * names.len(),
+        "{} calls in {} pieces",
+        names.len(),
+        pieces.len()
+    );
     // Text comes as it is sampled, though there are tools.
     let mut free = body(json!({"n": 1, "tools": [tool("ring", false)]}));
     let text = texts(&server.post(CHAT, &free))[0].to_owned();
     free["stream"] = true.into();
     let chunks = server.stream(CHAT, &free);
-    let pieces: Vec<&str> =
-        chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    let pieces: Vec<&str> = chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
+        .collect();
     assert_eq!(pieces.concat(), text);
     assert!(pieces.len() > 5, "{pieces:?}");
     // Left to itself it calls nothing, and says what it would say without a constraint.
-    let free = server.post(CHAT, &body(json!({"temperature": 0, "tools": [tool("ring", false)], "n": 1})));
-    let strict = server.post(CHAT, &body(json!({"temperature": 0, "tools": [tool("ring", true)], "n": 1})));
-    assert_eq!((texts(&free), called(&free["choices"][0])), (texts(&strict), vec![]));
+    let free = server.post(
+        CHAT,
+        &body(json!({"temperature": 0, "tools": [tool("ring", false)], "n": 1})),
+    );
+    let strict = server.post(
+        CHAT,
+        &body(json!({"temperature": 0, "tools": [tool("ring", true)], "n": 1})),
+    );
+    assert_eq!(
+        (texts(&free), called(&free["choices"][0])),
+        (texts(&strict), vec![])
+    );
     // A format beside tools: a value, or calls.
     let either = server.post(CHAT, &body(json!({"response_format": format(&schema())})));
     let values = jsonschema::validator_for(&schema()).unwrap();
-    for choice in either["choices"].as_array().unwrap().iter().filter(|choice| choice["finish_reason"] == "stop") {
+    for choice in either["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|choice| choice["finish_reason"] == "stop")
+    {
         let text = choice["message"]["content"].as_str().unwrap();
-        assert!(values.is_valid(&serde_json::from_str(text).unwrap()), "{text}");
+        assert!(
+            values.is_valid(&serde_json::from_str(text).unwrap()),
+            "{text}"
+        );
     }
 }
 
@@ -223,10 +356,17 @@ fn a_think_block_is_told_apart_from_the_answer() {
         let message = &choice["message"];
         let thought = message["reasoning_content"].as_str().unwrap_or_default();
         reasoned += usize::from(!thought.is_empty());
-        assert!(!message["content"].as_str().unwrap().contains("think>") && !thought.contains("think>"), "{message}");
-        let choices = chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap());
+        assert!(
+            !message["content"].as_str().unwrap().contains("think>") && !thought.contains("think>"),
+            "{message}"
+        );
+        let choices = chunks
+            .iter()
+            .flat_map(|chunk| chunk["choices"].as_array().unwrap());
         let own = choices.filter(|other| other["index"] == choice["index"]);
-        let joined: String = own.filter_map(|other| other["delta"]["reasoning_content"].as_str()).collect();
+        let joined: String = own
+            .filter_map(|other| other["delta"]["reasoning_content"].as_str())
+            .collect();
         assert_eq!(joined, thought);
     }
     assert!(reasoned > 0, "none reasoned: {whole}");
@@ -242,7 +382,12 @@ pub(super) fn whole_and_streamed(server: &Server, mut body: Json) -> Vec<Complet
     let chunks = server.stream(CHAT, &body);
     let check = |(index, choice): (u64, &Json)| {
         let message = &choice["message"];
-        let calls = functions(message["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default());
+        let calls = functions(
+            message["tool_calls"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default(),
+        );
         let text = message["content"].as_str().unwrap_or_default().to_owned();
         let own = || {
             chunks
@@ -250,13 +395,28 @@ pub(super) fn whole_and_streamed(server: &Server, mut body: Json) -> Vec<Complet
                 .flat_map(|chunk| chunk["choices"].as_array().unwrap())
                 .filter(move |own| own["index"] == index)
         };
-        let streamed: String = own().filter_map(|own| own["delta"]["content"].as_str()).collect();
-        let finish: Vec<&str> = own().filter_map(|own| own["finish_reason"].as_str()).collect();
-        assert_eq!((streamed_calls(&chunks, index), &streamed), (calls.clone(), &text), "{body}");
-        assert_eq!(finish, [choice["finish_reason"].as_str().unwrap()], "{body}");
+        let streamed: String = own()
+            .filter_map(|own| own["delta"]["content"].as_str())
+            .collect();
+        let finish: Vec<&str> = own()
+            .filter_map(|own| own["finish_reason"].as_str())
+            .collect();
+        assert_eq!(
+            (streamed_calls(&chunks, index), &streamed),
+            (calls.clone(), &text),
+            "{body}"
+        );
+        assert_eq!(
+            finish,
+            [choice["finish_reason"].as_str().unwrap()],
+            "{body}"
+        );
         (calls, text, finish[0].to_owned())
     };
-    (0..).zip(whole["choices"].as_array().unwrap()).map(check).collect()
+    (0..)
+        .zip(whole["choices"].as_array().unwrap())
+        .map(check)
+        .collect()
 }
 
 #[test]
@@ -265,30 +425,51 @@ fn a_call_that_breaks_off_has_a_part_of_its_arguments() {
     let tool = json!({"type": "function", "function": {"name": "ring", "parameters": {"type": "object", "properties":
         {"on": {"type": "boolean"}, "level": {"enum": [1, 2]}}, "required": ["on", "level"]}}});
     let body = |changes: Json| {
-        let mut body = chat(json!({"tools": [tool], "tool_choice": "required", "n": 4, "seed": 5, "max_tokens": 300}));
-        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let mut body = chat(
+            json!({"tools": [tool], "tool_choice": "required", "n": 4, "seed": 5, "max_tokens": 300}),
+        );
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
         body
     };
     let is_whole = |arguments: &str| serde_json::from_str::<Json>(arguments).is_ok();
     let (mut broken, mut nameless) = (0, 0);
     for limit in (4..60).step_by(4) {
-        for (calls, text, finish) in whole_and_streamed(&server, body(json!({"max_tokens": limit}))) {
+        for (calls, text, finish) in whole_and_streamed(&server, body(json!({"max_tokens": limit})))
+        {
             assert_eq!(finish, "length", "{calls:?}");
-            let parts = calls.iter().filter(|(_, arguments)| !is_whole(arguments)).count();
+            let parts = calls
+                .iter()
+                .filter(|(_, arguments)| !is_whole(arguments))
+                .count();
             assert!(
                 parts == usize::from(calls.last().is_some_and(|last| !is_whole(&last.1))),
                 "only the last: {calls:?}"
             );
-            assert!(text.is_empty() || parts == 0 && "<tool_call>".starts_with(&text[..11.min(text.len())]), "{text}");
+            assert!(
+                text.is_empty()
+                    || parts == 0 && "<tool_call>".starts_with(&text[..11.min(text.len())]),
+                "{text}"
+            );
             broken += parts;
             nameless += usize::from(calls.is_empty());
         }
     }
     assert!(broken > 3 && nameless > 3, "{broken} {nameless}");
     for (calls, text, finish) in whole_and_streamed(&server, body(json!({"stop": ["\"level\""]}))) {
-        let [(name, arguments)] = &*calls else { panic!("{calls:?}") };
-        assert!(name == "ring" && arguments.starts_with('{') && !is_whole(arguments), "{arguments}");
-        assert_eq!((&*text, &*finish), ("", "stop"), "a call that broke off is none to carry out");
+        let [(name, arguments)] = &*calls else {
+            panic!("{calls:?}")
+        };
+        assert!(
+            name == "ring" && arguments.starts_with('{') && !is_whole(arguments),
+            "{arguments}"
+        );
+        assert_eq!(
+            (&*text, &*finish),
+            ("", "stop"),
+            "a call that broke off is none to carry out"
+        );
     }
     // A complete one is, though a text ends it.
     for (calls, _, finish) in whole_and_streamed(&server, body(json!({"stop": ["</tool_call>"]}))) {

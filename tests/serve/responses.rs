@@ -5,9 +5,10 @@ use super::*;
 const RESPONSES: &str = "/v1/responses";
 
 fn body(changes: Json) -> Json {
-    let mut body =
-        json!({"model": "tiny", "input": "Invoice of Acme, total 12 EUR", "max_output_tokens": 40, "temperature": 0});
-    body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let mut body = json!({"model": "tiny", "input": "Invoice of Acme, total 12 EUR", "max_output_tokens": 40, "temperature": 0});
+    body.as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
     body
 }
 
@@ -16,18 +17,28 @@ fn events(server: &Server, body: &Json) -> Vec<Json> {
     let (status, _, text) = server.ask("POST", RESPONSES, "", body.to_string().as_bytes());
     assert_eq!(status, 200, "{text}");
     let event = |event: &str| {
-        let (name, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+        let (name, data) = event
+            .strip_prefix("event: ")
+            .unwrap()
+            .split_once("\ndata: ")
+            .unwrap();
         let data: Json = serde_json::from_str(data).unwrap();
         assert_eq!(data["type"], name);
         data
     };
-    text.split("\n\n").filter(|event| !event.is_empty()).map(event).collect()
+    text.split("\n\n")
+        .filter(|event| !event.is_empty())
+        .map(event)
+        .collect()
 }
 
 #[test]
 fn a_response_is_answered_whole_and_by_events() {
     let server = Server::start(&["tiny"]);
-    let whole = server.post(RESPONSES, &body(json!({"instructions": "Answer in JSON.", "top_logprobs": 1})));
+    let whole = server.post(
+        RESPONSES,
+        &body(json!({"instructions": "Answer in JSON.", "top_logprobs": 1})),
+    );
     let chat = server.post(
         CHAT,
         &json!({"model": "tiny", "max_tokens": 40, "temperature": 0, "messages": [
@@ -35,27 +46,51 @@ fn a_response_is_answered_whole_and_by_events() {
     );
     let text = &whole["output"][0]["content"][0]["text"];
     assert_eq!(*text, chat["choices"][0]["message"]["content"]);
-    assert_eq!(whole["usage"]["input_tokens"], chat["usage"]["prompt_tokens"]);
+    assert_eq!(
+        whole["usage"]["input_tokens"],
+        chat["usage"]["prompt_tokens"]
+    );
     let (status, why) = match chat["choices"][0]["finish_reason"].as_str() {
         Some("length") => ("incomplete", json!({"reason": "max_output_tokens"})),
         _ => ("completed", Json::Null),
     };
-    assert_eq!((&whole["status"], &whole["incomplete_details"]), (&json!(status), &why));
-    assert_eq!((&whole["store"], &whole["instructions"]), (&json!(false), &json!("Answer in JSON.")));
-    assert!(whole["output"][0]["content"][0]["logprobs"][0]["top_logprobs"][0]["token"].is_string());
+    assert_eq!(
+        (&whole["status"], &whole["incomplete_details"]),
+        (&json!(status), &why)
+    );
+    assert_eq!(
+        (&whole["store"], &whole["instructions"]),
+        (&json!(false), &json!("Answer in JSON."))
+    );
+    assert!(
+        whole["output"][0]["content"][0]["logprobs"][0]["top_logprobs"][0]["token"].is_string()
+    );
 
-    let streamed = events(&server, &body(json!({"instructions": "Answer in JSON.", "stream": true})));
-    let deltas = streamed.iter().filter(|event| event["type"] == "response.output_text.delta");
-    let joined: String = deltas.map(|event| event["delta"].as_str().unwrap()).collect();
+    let streamed = events(
+        &server,
+        &body(json!({"instructions": "Answer in JSON.", "stream": true})),
+    );
+    let deltas = streamed
+        .iter()
+        .filter(|event| event["type"] == "response.output_text.delta");
+    let joined: String = deltas
+        .map(|event| event["delta"].as_str().unwrap())
+        .collect();
     assert_eq!(json!(joined), *text);
     let last = streamed.last().unwrap();
     assert_eq!(
-        (&last["response"]["output"][0]["content"][0]["text"], &last["response"]["usage"]),
+        (
+            &last["response"]["output"][0]["content"][0]["text"],
+            &last["response"]["usage"]
+        ),
         (text, &whole["usage"])
     );
     // A format is enforced.
     let format = json!({"format": {"type": "json_schema", "name": "n", "strict": true, "schema": {"enum": ["ab"]}}});
-    assert_eq!(server.post(RESPONSES, &body(json!({"text": format})))["output"][0]["content"][0]["text"], "\"ab\"");
+    assert_eq!(
+        server.post(RESPONSES, &body(json!({"text": format})))["output"][0]["content"][0]["text"],
+        "\"ab\""
+    );
 }
 
 #[test]
@@ -63,20 +98,32 @@ fn calls_are_items_and_go_back_as_items() {
     let server = Server::start(&["tiny"]);
     let schema = json!({"type": "object", "properties": {"n": {"enum": [17, 18]}}, "required": ["n"], "additionalProperties": false});
     let tools = json!([{"type": "function", "name": "pay", "parameters": schema, "strict": true}]);
-    let asked =
-        body(json!({"tools": tools, "tool_choice": {"type": "function", "name": "pay"}, "max_output_tokens": 400}));
+    let asked = body(
+        json!({"tools": tools, "tool_choice": {"type": "function", "name": "pay"}, "max_output_tokens": 400}),
+    );
     let whole = server.post(RESPONSES, &asked);
-    let call = whole["output"].as_array().unwrap().iter().find(|item| item["type"] == "function_call").unwrap().clone();
+    let call = whole["output"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|item| item["type"] == "function_call")
+        .unwrap()
+        .clone();
     let arguments: Json = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
     assert!(
-        (&call["name"], &call["status"]) == (&json!("pay"), &json!("completed")) && arguments["n"].is_u64(),
+        (&call["name"], &call["status"]) == (&json!("pay"), &json!("completed"))
+            && arguments["n"].is_u64(),
         "{call}"
     );
     let mut streamed = asked.clone();
     streamed["stream"] = true.into();
     let streamed = events(&server, &streamed);
-    let deltas = streamed.iter().filter(|event| event["type"] == "response.function_call_arguments.delta");
-    let joined: String = deltas.map(|event| event["delta"].as_str().unwrap()).collect();
+    let deltas = streamed
+        .iter()
+        .filter(|event| event["type"] == "response.function_call_arguments.delta");
+    let joined: String = deltas
+        .map(|event| event["delta"].as_str().unwrap())
+        .collect();
     assert_eq!(json!(joined), call["arguments"]);
     // The turns of a chat are the same prompt.
     let input = json!([
@@ -89,8 +136,14 @@ fn calls_are_items_and_go_back_as_items() {
         {"role": "assistant", "tool_calls": [{"id": call["call_id"], "type": "function", "function": function}]},
         {"role": "tool", "tool_call_id": call["call_id"], "content": "paid"},
     ]});
-    let back = server.post(RESPONSES, &body(json!({"input": input, "max_output_tokens": 4})));
-    assert_eq!(back["usage"]["input_tokens"], server.post(CHAT, &chat)["usage"]["prompt_tokens"]);
+    let back = server.post(
+        RESPONSES,
+        &body(json!({"input": input, "max_output_tokens": 4})),
+    );
+    assert_eq!(
+        back["usage"]["input_tokens"],
+        server.post(CHAT, &chat)["usage"]["prompt_tokens"]
+    );
 }
 
 #[test]
@@ -98,7 +151,10 @@ fn what_would_be_stored_is_refused_by_its_name() {
     let server = Server::start(&["tiny"]);
     for (changes, name) in [
         (json!({"store": true}), "store"),
-        (json!({"previous_response_id": "resp_1"}), "previous_response_id"),
+        (
+            json!({"previous_response_id": "resp_1"}),
+            "previous_response_id",
+        ),
         (json!({"conversation": "conv_1"}), "conversation"),
         (json!({"background": true}), "background"),
         (json!({"truncation": "auto"}), "truncation"),
@@ -106,9 +162,18 @@ fn what_would_be_stored_is_refused_by_its_name() {
         (json!({"tools": [{"type": "web_search"}]}), "tools"),
         (json!({"n": 2}), "n"),
         (json!({"input": []}), "input"),
-        (json!({"input": [{"type": "item_reference", "id": "msg_1"}]}), "input.0.type"),
-        (json!({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}), "input.0.content"),
-        (json!({"text": {"format": {"type": "json_schema"}}}), "text.format.schema"),
+        (
+            json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
+            "input.0.type",
+        ),
+        (
+            json!({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}),
+            "input.0.content",
+        ),
+        (
+            json!({"text": {"format": {"type": "json_schema"}}}),
+            "text.format.schema",
+        ),
         (json!({"reasoning": {"effort": "much"}}), "reasoning_effort"),
         (json!({"max_output_tokens": 0}), "max_output_tokens"),
     ] {

@@ -20,23 +20,43 @@ fn task(folder: &Path, python: &str, agent: &str, score: &str) -> PathBuf {
     let text = std::fs::read_to_string(&path).unwrap();
     let (head, rest) = text.split_once("[score]").unwrap();
     let (_, train) = rest.split_once("[train]").unwrap();
-    let head: String =
-        head.lines().filter(|line| !line.starts_with("schema")).map(|line| format!("{line}\n")).collect();
-    let head: String =
-        head.lines().filter(|line| !line.starts_with("completions")).map(|line| format!("{line}\n")).collect();
-    let agent = format!("[agent]\nrun = [{python:?}, \"agent.py\"]\ntime_limit_seconds = 20\nmax_requests = 4\n");
-    std::fs::write(&path, format!("{head}{agent}[score]\n{score}\n[train]{train}")).unwrap();
+    let head: String = head
+        .lines()
+        .filter(|line| !line.starts_with("schema"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let head: String = head
+        .lines()
+        .filter(|line| !line.starts_with("completions"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let agent = format!(
+        "[agent]\nrun = [{python:?}, \"agent.py\"]\ntime_limit_seconds = 20\nmax_requests = 4\n"
+    );
+    std::fs::write(
+        &path,
+        format!("{head}{agent}[score]\n{score}\n[train]{train}"),
+    )
+    .unwrap();
     trust(&task);
     task
 }
 
 fn trust(task: &Path) {
     let task = Task::load(task).unwrap();
-    Trust::for_task(&task).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
+    Trust::for_task(&task)
+        .unwrap()
+        .iter()
+        .for_each(|trust| trust.set(true).unwrap());
 }
 
-const SET: [&str; 5] =
-    ["max_steps=2", "max_seq_len=768", "completions_per_prompt=2", "eval_every=0", "checkpoint_every=1"];
+const SET: [&str; 5] = [
+    "max_steps=2",
+    "max_seq_len=768",
+    "completions_per_prompt=2",
+    "eval_every=0",
+    "checkpoint_every=1",
+];
 
 /// Forty lines of a user's: the client's own types, a tool of its own, a second request, a verdict.
 const OPENAI_AGENT: &str = r#"
@@ -67,16 +87,25 @@ fn agent(completion: &RolloutCompletion) -> Value {
 }
 
 #[test]
-#[cfg_attr(not(has_openai), ignore = "OPENAI_PYTHON is no Python with OpenAI's client (.ci/run)")]
+#[cfg_attr(
+    not(has_openai),
+    ignore = "OPENAI_PYTHON is no Python with OpenAI's client (.ci/run)"
+)]
 fn an_agent_with_openais_client_is_trained_token_for_token() {
     let folder = tempfile::tempdir().unwrap();
     let python = option_env!("OPENAI_PYTHON").unwrap_or_default();
     let task = task(folder.path(), python, OPENAI_AGENT, "kind = \"agent\"");
     let whole = create_of(&task, &folder.path().join("whole"), &SET);
-    assert!(matches!(work(&whole, |_| false).unwrap(), Ended::Finished(_)));
+    assert!(matches!(
+        work(&whole, |_| false).unwrap(),
+        Ended::Finished(_)
+    ));
     let state = RunState::read(whole.path()).unwrap();
     let difference = state.metrics["sampling/sampling_logp_difference/max"].values();
-    assert!(difference.iter().all(|found| *found < 1e-3), "{difference:?}");
+    assert!(
+        difference.iter().all(|found| *found < 1e-3),
+        "{difference:?}"
+    );
     let tokenizer = grpo_tui::checkpoint::StartModel::find(
         "tiny",
         &grpo_tui::run::RunFolders::discover(whole.path().parent(), whole.path()),
@@ -84,12 +113,22 @@ fn an_agent_with_openais_client_is_trained_token_for_token() {
     .unwrap()
     .tokenizer;
     let mut completions = 0;
-    for group in [1, 2].iter().flat_map(|step| read_step(whole.path(), *step).unwrap()) {
+    for group in [1, 2]
+        .iter()
+        .flat_map(|step| read_step(whole.path(), *step).unwrap())
+    {
         for completion in &group.completions {
             completions += 1;
             let (chain, record) = (completion.chain.as_ref().unwrap(), agent(completion));
-            assert_eq!((chain.end.name(), chain.steps.len()), ("answer", 1), "{record}");
-            assert_eq!((&record["exit_code"], &record["has_ignored"]), (&json!(0), &json!(true)));
+            assert_eq!(
+                (chain.end.name(), chain.steps.len()),
+                ("answer", 1),
+                "{record}"
+            );
+            assert_eq!(
+                (&record["exit_code"], &record["has_ignored"]),
+                (&json!(0), &json!(true))
+            );
             let ids = |number: usize| -> Vec<u32> {
                 serde_json::from_value(record["requests"][number]["prompt_ids"].clone()).unwrap()
             };
@@ -97,16 +136,26 @@ fn an_agent_with_openais_client_is_trained_token_for_token() {
             let first = tokenizer.encode(&group.prompt).unwrap();
             assert_eq!(ids(0), first);
             assert_eq!(
-                (&record["requests"][0]["follows"], &record["requests"][1]["follows"]),
+                (
+                    &record["requests"][0]["follows"],
+                    &record["requests"][1]["follows"]
+                ),
                 (&Value::Null, &json!(0))
             );
             let second = [first, chain.steps[0].token_ids.clone(), ids(1)].concat();
             let text = tokenizer.decode(&second, false).unwrap();
             let said = chain.steps[0].text.trim_end_matches("<|im_end|>");
-            let new = record["requests"][1]["messages"][0]["content"].as_str().unwrap();
-            let expected = format!("{said}<|im_end|>\n<|im_start|>user\n{new}<|im_end|>\n<|im_start|>assistant\n");
+            let new = record["requests"][1]["messages"][0]["content"]
+                .as_str()
+                .unwrap();
+            let expected = format!(
+                "{said}<|im_end|>\n<|im_start|>user\n{new}<|im_end|>\n<|im_start|>assistant\n"
+            );
             assert!(text.contains(&expected), "{expected:?} is not in {text:?}");
-            assert_eq!(chain.steps[0].token_ids.len(), chain.steps[0].log_probs.len());
+            assert_eq!(
+                chain.steps[0].token_ids.len(),
+                chain.steps[0].log_probs.len()
+            );
             let verdict: Value = serde_json::from_str(record["output"].as_str().unwrap()).unwrap();
             assert_eq!(completion.reward, verdict["score"].as_f64(), "{record}");
         }
@@ -230,18 +279,64 @@ fn each_end_of_an_agent_has_its_reason() {
     let task = task(here, "python3", TABLE, "kind = \"agent\"");
     let toml = task.join("task.toml");
     let text = std::fs::read_to_string(&toml).unwrap();
-    std::fs::write(&toml, text.replace("time_limit_seconds = 20", "time_limit_seconds = 5")).unwrap();
+    std::fs::write(
+        &toml,
+        text.replace("time_limit_seconds = 20", "time_limit_seconds = 5"),
+    )
+    .unwrap();
     // Mode, why it ended, requests that were answered, branches, and a part of the first reason.
     let table: [(&str, &str, usize, usize, &str); 26] = [
-        ("never", "no_request", 0, 0, "the agent got no completion: it ended with exit code 0"),
-        ("forever", "time_limit", 4, 4, "the conversation ended without an answer: time_limit"),
-        ("many", "max_requests", 4, 4, "the conversation ended without an answer: max_requests"),
+        (
+            "never",
+            "no_request",
+            0,
+            0,
+            "the agent got no completion: it ended with exit code 0",
+        ),
+        (
+            "forever",
+            "time_limit",
+            4,
+            4,
+            "the conversation ended without an answer: time_limit",
+        ),
+        (
+            "many",
+            "max_requests",
+            4,
+            4,
+            "the conversation ended without an answer: max_requests",
+        ),
         ("daemon", "truncated", 1, 1, ""),
-        ("exit", "agent_failed", 1, 1, "the agent ended with exit code 3"),
-        ("crash", "agent_failed", 1, 1, "the agent ended with exit code 1: ValueError: no net"),
-        ("other model", "no_request", 0, 0, "no model `gpt-4o` is served; there is `policy`"),
+        (
+            "exit",
+            "agent_failed",
+            1,
+            1,
+            "the agent ended with exit code 3",
+        ),
+        (
+            "crash",
+            "agent_failed",
+            1,
+            1,
+            "the agent ended with exit code 1: ValueError: no net",
+        ),
+        (
+            "other model",
+            "no_request",
+            0,
+            0,
+            "no model `gpt-4o` is served; there is `policy`",
+        ),
         ("large", "no_request", 0, 0, "the body is larger than 4 MiB"),
-        ("context", "max_context_tokens", 1, 1, "the conversation ended without an answer: max_context_tokens"),
+        (
+            "context",
+            "max_context_tokens",
+            1,
+            1,
+            "the conversation ended without an answer: max_context_tokens",
+        ),
         (
             "context handled",
             "truncated",
@@ -251,8 +346,20 @@ fn each_end_of_an_agent_has_its_reason() {
         ),
         ("key", "no_request", 0, 0, "the agent got no completion"),
         ("leak", "truncated", 1, 1, "$OPENAI_API_KEY"),
-        ("hang", "time_limit", 1, 1, "the conversation ended without an answer: time_limit"),
-        ("refused", "truncated", 1, 1, "400 None `n`: a conversation with a policy has one completion a request"),
+        (
+            "hang",
+            "time_limit",
+            1,
+            1,
+            "the conversation ended without an answer: time_limit",
+        ),
+        (
+            "refused",
+            "truncated",
+            1,
+            1,
+            "400 None `n`: a conversation with a policy has one completion a request",
+        ),
         ("stream", "truncated", 2, 1, "{"),
         ("parallel", "truncated", 3, 3, ""),
         ("rewrite", "truncated", 3, 2, ""),
@@ -262,29 +369,76 @@ fn each_end_of_an_agent_has_its_reason() {
         ("text", "truncated", 1, 1, "8 8"),
         ("tokens", "truncated", 3, 2, "8 8 tokens"),
         ("responses", "truncated", 1, 1, "message"),
-        ("no line", "truncated", 1, 1, "the agent wrote no line: its last line is its verdict"),
-        ("no verdict", "truncated", 1, 1, "the agent wrote a malformed answer"),
+        (
+            "no line",
+            "truncated",
+            1,
+            1,
+            "the agent wrote no line: its last line is its verdict",
+        ),
+        (
+            "no verdict",
+            "truncated",
+            1,
+            1,
+            "the agent wrote a malformed answer",
+        ),
         ("unknown", "no_request", 0, 0, "the agent got no completion"),
     ];
     let content = json!([{"role": "user", "content": "Turn this invoice into JSON: Acme, 3 May 2024, 12.50 EUR."}]);
     let rows: String = table
         .iter()
-        .map(|(mode, ..)| format!("{}\n", json!({"id": mode, "mode": mode, "messages": content})))
+        .map(|(mode, ..)| {
+            format!(
+                "{}\n",
+                json!({"id": mode, "mode": mode, "messages": content})
+            )
+        })
         .collect();
     std::fs::write(task.join("modes.jsonl"), rows).unwrap();
     let task = task.to_str().unwrap();
-    let refused = call(here, &["sample", task, "--model", "tiny", "--on", &format!("{task}/modes.jsonl")]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("as an agent, which is not trusted"), "{refused:?}");
-    assert!(call(here, &["task", "trust", task, "--yes"]).status.success());
+    let refused = call(
+        here,
+        &[
+            "sample",
+            task,
+            "--model",
+            "tiny",
+            "--on",
+            &format!("{task}/modes.jsonl"),
+        ],
+    );
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("as an agent, which is not trusted"),
+        "{refused:?}"
+    );
+    assert!(
+        call(here, &["task", "trust", task, "--yes"])
+            .status
+            .success()
+    );
     let found = json_lines(&call(
         here,
-        &["sample", task, "--model", "tiny", "--on", &format!("{task}/modes.jsonl"), "--n", "1", "--json"],
+        &[
+            "sample",
+            task,
+            "--model",
+            "tiny",
+            "--on",
+            &format!("{task}/modes.jsonl"),
+            "--n",
+            "1",
+            "--json",
+        ],
     ));
     let mut wrong = Vec::new();
     for ((mode, end, requests, branches, reason), found) in table.iter().zip(&found) {
         let record = &found["chain"]["agent"];
         let all = record["requests"].as_array().unwrap();
-        let followed = |number: &usize| all.iter().any(|request| request["follows"] == json!(number));
+        let followed = |number: &usize| {
+            all.iter()
+                .any(|request| request["follows"] == json!(number))
+        };
         let leaves = (0..all.len()).filter(|number| !followed(number)).count();
         let text = found.to_string();
         let is_right = found["prompt_id"] == *mode
@@ -292,11 +446,22 @@ fn each_end_of_an_agent_has_its_reason() {
             && (all.len(), leaves) == (*requests, *branches)
             && text.contains(json!(reason).to_string().trim_matches('"'));
         if !is_right {
-            wrong.push(format!("{mode}: {} {} {leaves} {text}", found["chain"]["end"], all.len()));
+            wrong.push(format!(
+                "{mode}: {} {} {leaves} {text}",
+                found["chain"]["end"],
+                all.len()
+            ));
         }
-        assert!(!text.contains("sk-") || *mode == "refused", "{mode}: the key is recorded: {text}");
+        assert!(
+            !text.contains("sk-") || *mode == "refused",
+            "{mode}: the key is recorded: {text}"
+        );
     }
-    assert!(wrong.is_empty() && found.len() == table.len(), "{}", wrong.join("\n\n"));
+    assert!(
+        wrong.is_empty() && found.len() == table.len(),
+        "{}",
+        wrong.join("\n\n")
+    );
 }
 
 /// Each rank holds the conversations of its own groups, with a server of its own.
@@ -312,22 +477,48 @@ fn agents_converse_with_any_number_of_ranks() {
         copy_tree(&sample_data("templates/agent"), &task);
         let trusted = call(&home, &["task", "trust", "agent", "--yes"]);
         assert!(trusted.status.success(), "{}", stderr(&trusted));
-        let output = call(&home, &words(&arguments_for(&task, &home, ranks, &["max_steps=2"])));
-        assert!(output.status.success(), "{ranks} ranks: {}", stderr(&output));
+        let output = call(
+            &home,
+            &words(&arguments_for(&task, &home, ranks, &["max_steps=2"])),
+        );
+        assert!(
+            output.status.success(),
+            "{ranks} ranks: {}",
+            stderr(&output)
+        );
         let run = run_in(&home);
-        (sampled(&run), RunState::read(&run).unwrap().metrics["grad_norm"].values().to_vec())
+        (
+            sampled(&run),
+            RunState::read(&run).unwrap().metrics["grad_norm"]
+                .values()
+                .to_vec(),
+        )
     });
     assert_eq!(two.0, alone.0);
-    assert!(two.1.iter().zip(&alone.1).all(|(a, b)| *b > 0.0 && (a - b).abs() <= 1e-4 * b), "{two:?}");
+    assert!(
+        two.1
+            .iter()
+            .zip(&alone.1)
+            .all(|(a, b)| *b > 0.0 && (a - b).abs() <= 1e-4 * b),
+        "{two:?}"
+    );
 }
 
 /// Command lines of the processes whose environment names this folder.
 pub(super) fn processes_of(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().unwrap();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let text = |name| Some(String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).ok()?).into_owned());
-        text("environ")?.contains(folder).then(|| text("cmdline"))?
-    });
+    let processes = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let text = |name| {
+                Some(
+                    String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).ok()?)
+                        .into_owned(),
+                )
+            };
+            text("environ")?.contains(folder).then(|| text("cmdline"))?
+        });
     processes.collect()
 }
 
@@ -382,32 +573,72 @@ fn conversations_share_a_service_that_ends_with_the_task() {
     let service = "[agent]\nservice = [\"python3\", \"service.py\"]\n";
     std::fs::write(&toml, text.replace("[agent]\n", service)).unwrap();
     let refused = call(here, &["task", "trust", "small", "--yes"]);
-    let reason = "`agent.service` is out of reach of an isolated program: write isolation = \"none\" too";
+    let reason =
+        "`agent.service` is out of reach of an isolated program: write isolation = \"none\" too";
     assert!(stderr(&refused).contains(reason), "{}", stderr(&refused));
-    std::fs::write(&toml, text.replace("[agent]\n", &format!("{service}isolation = \"none\"\n"))).unwrap();
+    std::fs::write(
+        &toml,
+        text.replace("[agent]\n", &format!("{service}isolation = \"none\"\n")),
+    )
+    .unwrap();
     let trusted = call(here, &["task", "trust", "small", "--yes"]);
-    assert!(String::from_utf8_lossy(&trusted.stdout).contains("python3 service.py"), "{trusted:?}");
+    assert!(
+        String::from_utf8_lossy(&trusted.stdout).contains("python3 service.py"),
+        "{trusted:?}"
+    );
     let sample = |asked: &str| {
-        let content = json!([{"role": "user", "content": "Turn this invoice into JSON: Acme, 12.50 EUR."}]);
-        std::fs::write(task.join("ask.jsonl"), format!("{}\n", json!({"id": "a", "ask": asked, "messages": content})))
-            .unwrap();
+        let content =
+            json!([{"role": "user", "content": "Turn this invoice into JSON: Acme, 12.50 EUR."}]);
+        std::fs::write(
+            task.join("ask.jsonl"),
+            format!(
+                "{}\n",
+                json!({"id": "a", "ask": asked, "messages": content})
+            ),
+        )
+        .unwrap();
         json_lines(&call(
             here,
-            &["sample", "small", "--model", "tiny", "--on", "small/ask.jsonl", "--n", "12", "--json"],
+            &[
+                "sample",
+                "small",
+                "--model",
+                "tiny",
+                "--on",
+                "small/ask.jsonl",
+                "--n",
+                "12",
+                "--json",
+            ],
         ))
     };
     let found = sample("number");
-    let verdict = |found: &Value| serde_json::from_str::<Value>(found["chain"]["agent"]["output"].as_str().unwrap());
-    let answers = found.iter().map(|found| verdict(found).unwrap()["reasons"][0].as_str().unwrap().to_owned());
+    let verdict = |found: &Value| {
+        serde_json::from_str::<Value>(found["chain"]["agent"]["output"].as_str().unwrap())
+    };
+    let answers = found.iter().map(|found| {
+        verdict(found).unwrap()["reasons"][0]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    });
     let answers: Vec<String> = answers.collect();
-    let (numbers, processes): (Vec<&str>, std::collections::BTreeSet<&str>) =
-        answers.iter().filter_map(|answer| answer.split_once(' ')).unzip();
-    let mut numbers: Vec<u32> = numbers.iter().map(|number| number.parse().unwrap()).collect();
+    let (numbers, processes): (Vec<&str>, std::collections::BTreeSet<&str>) = answers
+        .iter()
+        .filter_map(|answer| answer.split_once(' '))
+        .unzip();
+    let mut numbers: Vec<u32> = numbers
+        .iter()
+        .map(|number| number.parse().unwrap())
+        .collect();
     numbers.sort_unstable();
     assert_eq!((numbers, processes.len()), ((1..=12).collect(), 1));
     let found = sample("stop");
-    let reason = "the agent lost its service, which ended with exit code 1: the service was told to stop";
-    let is_ended = |found: &&Value| found["chain"]["end"] == "agent_failed" && found.to_string().contains(reason);
+    let reason =
+        "the agent lost its service, which ended with exit code 1: the service was told to stop";
+    let is_ended = |found: &&Value| {
+        found["chain"]["end"] == "agent_failed" && found.to_string().contains(reason)
+    };
     assert_eq!(found.iter().filter(is_ended).count(), 12, "{}", found[0]);
     assert_eq!(processes_of(here), Vec::<String>::new());
 }

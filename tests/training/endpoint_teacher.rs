@@ -10,16 +10,26 @@ use super::small_task::{SMALL, create, work, write};
 use crate::program::{call, program, stderr, stdout};
 use crate::serve::Server;
 
-const DISTILL: [&str; 4] = ["method=distill", "lora_rank=4", "learning_rate=5e-3", "eval_every=0"];
+const DISTILL: [&str; 4] = [
+    "method=distill",
+    "lora_rank=4",
+    "learning_rate=5e-3",
+    "eval_every=0",
+];
 
 /// As a run records it.
 fn teacher(server: &Server, model: &str) -> String {
-    format!("teacher=endpoint:local {{ base_url = \"{}\", model = \"{model}\", retries = 0 }}", server.base_url())
+    format!(
+        "teacher=endpoint:local {{ base_url = \"{}\", model = \"{model}\", retries = 0 }}",
+        server.base_url()
+    )
 }
 
 fn trained(run: &RunDirectory) -> Vec<f64> {
     assert!(matches!(work(run, |_| false).unwrap(), Ended::Finished(_)));
-    RunState::read(run.path()).unwrap().metrics["distill/reverse_kl"].values().to_vec()
+    RunState::read(run.path()).unwrap().metrics["distill/reverse_kl"]
+        .values()
+        .to_vec()
 }
 
 #[test]
@@ -28,14 +38,30 @@ fn its_log_probs_are_those_of_the_same_teacher_beside_the_student() {
     for (model, still) in [("tiny", "learning_rate=0"), ("tiny-sql", "learning_rate=0")] {
         let server = Server::start(&[model]);
         let all = |name: &str, teacher: &str| {
-            let run = create(&folder.path().join(name), &[&DISTILL[..], &[teacher, still, "max_steps=2"]].concat());
+            let run = create(
+                &folder.path().join(name),
+                &[&DISTILL[..], &[teacher, still, "max_steps=2"]].concat(),
+            );
             trained(&run)
         };
-        let (far, near) =
-            (all(&format!("far-{model}"), &teacher(&server, model)), all(model, &format!("teacher={model}")));
-        let difference = far.iter().zip(&near).map(|(far, near)| (far - near).abs()).fold(0.0, f64::max);
-        assert!(far.len() == 2 && difference < 1e-4, "{model}: {far:?}, beside {near:?}");
-        assert_eq!(near.iter().all(|value| *value == 0.0), model == "tiny", "{near:?}");
+        let (far, near) = (
+            all(&format!("far-{model}"), &teacher(&server, model)),
+            all(model, &format!("teacher={model}")),
+        );
+        let difference = far
+            .iter()
+            .zip(&near)
+            .map(|(far, near)| (far - near).abs())
+            .fold(0.0, f64::max);
+        assert!(
+            far.len() == 2 && difference < 1e-4,
+            "{model}: {far:?}, beside {near:?}"
+        );
+        assert_eq!(
+            near.iter().all(|value| *value == 0.0),
+            model == "tiny",
+            "{near:?}"
+        );
     }
 }
 
@@ -48,10 +74,17 @@ fn stopping_changes_nothing_and_a_server_that_is_gone_ends_the_run() {
     let whole = create(&folder.path().join("whole"), &set);
     trained(&whole);
     let stopped = create(&folder.path().join("stopped"), &set);
-    let ended = work(&stopped, |event| matches!(event, EventBody::Step(step) if step.step == 1)).unwrap();
+    let ended = work(
+        &stopped,
+        |event| matches!(event, EventBody::Step(step) if step.step == 1),
+    )
+    .unwrap();
     assert!(matches!(ended, Ended::Interrupted { .. }), "{ended:?}");
     trained(&stopped);
-    assert!(fingerprint(&stopped) == fingerprint(&whole), "the resumed run differs");
+    assert!(
+        fingerprint(&stopped) == fingerprint(&whole),
+        "the resumed run differs"
+    );
 
     let failing = create(&folder.path().join("failing"), &set);
     let mut server = Some(server);
@@ -63,11 +96,16 @@ fn stopping_changes_nothing_and_a_server_that_is_gone_ends_the_run() {
     });
     let error = error.unwrap_err().to_string();
     assert!(
-        error.starts_with("teacher = endpoint:local gave no log-probs for 12 of 12 completions of a step"),
+        error.starts_with(
+            "teacher = endpoint:local gave no log-probs for 12 of 12 completions of a step"
+        ),
         "{error}"
     );
     let error = work(&failing, |_| false).unwrap_err().to_string();
-    assert!(error.starts_with("teacher = endpoint:local: ") && error.contains("(/tokenize)"), "{error}");
+    assert!(
+        error.starts_with("teacher = endpoint:local: ") && error.contains("(/tokenize)"),
+        "{error}"
+    );
 }
 
 /// A server that has one text for all.
@@ -87,8 +125,9 @@ fn another_tokenizer_is_named_with_the_first_id_that_differs() {
         // What the client still sends is read, so that it sees the answer.
         while stream.read(&mut read).is_ok_and(|read| read > 0) {}
     });
-    let teacher =
-        format!("teacher=endpoint:other {{ base_url = \"http://{address}/v1\", model = \"m\", retries = 0 }}");
+    let teacher = format!(
+        "teacher=endpoint:other {{ base_url = \"http://{address}/v1\", model = \"m\", retries = 0 }}"
+    );
     let run = create(folder.path(), &[&DISTILL[..], &[&teacher]].concat());
     let error = work(&run, |_| false).unwrap_err().to_string();
     let expected = "teacher = endpoint:other tokenizes otherwise: id 0 of a probe text is 3, of the model to train ";
@@ -101,38 +140,77 @@ fn a_run_records_the_definition_without_the_key_and_a_task_s_own_teacher_needs_t
     let folder = home.path();
     let task = write(&folder.join("tasks"));
     let server = Server::start(&["tiny"]);
-    let endpoints =
-        format!("[large]\nbase_url = \"{}\"\nmodel = \"tiny\"\napi_key_env = \"TEACHER_KEY\"\n", server.base_url());
+    let endpoints = format!(
+        "[large]\nbase_url = \"{}\"\nmodel = \"tiny\"\napi_key_env = \"TEACHER_KEY\"\n",
+        server.base_url()
+    );
     std::fs::write(folder.join("endpoints.toml"), endpoints).unwrap();
     let train = |more: &[&str]| {
-        let mut command = program(folder, &["train", "small", "--cpu", "--method", "distill", "--set", "lora_rank=4"]);
-        let sets = SMALL.iter().chain(&["max_steps=1", "eval_every=0"]).flat_map(|key| ["--set", key]);
-        command.args(sets).args(more).env("TEACHER_KEY", "sk-0123456789abcdef");
+        let mut command = program(
+            folder,
+            &[
+                "train",
+                "small",
+                "--cpu",
+                "--method",
+                "distill",
+                "--set",
+                "lora_rank=4",
+            ],
+        );
+        let sets = SMALL
+            .iter()
+            .chain(&["max_steps=1", "eval_every=0"])
+            .flat_map(|key| ["--set", key]);
+        command
+            .args(sets)
+            .args(more)
+            .env("TEACHER_KEY", "sk-0123456789abcdef");
         command.stdin(Stdio::null()).output().unwrap()
     };
     let output = train(&["--set", "teacher=endpoint:large", "--name", "named"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let run = std::fs::read_dir(folder.join("runs")).unwrap().next().unwrap().unwrap().path();
+    let run = std::fs::read_dir(folder.join("runs"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let recorded = std::fs::read_to_string(run.join("run.toml")).unwrap();
-    assert!(recorded.contains("endpoint:large { base_url = ") && recorded.contains("TEACHER_KEY"), "{recorded}");
+    assert!(
+        recorded.contains("endpoint:large { base_url = ") && recorded.contains("TEACHER_KEY"),
+        "{recorded}"
+    );
     assert!(!recorded.contains("sk-0123456789abcdef"), "{recorded}");
     // The same, said by the task.
     let file = task.join("task.toml");
     let text = std::fs::read_to_string(&file).unwrap();
-    let named = text.replacen("[train]", "[train]\nteacher = \"endpoint:large\"\ndistill_coef = 1", 1);
+    let named = text.replacen(
+        "[train]",
+        "[train]\nteacher = \"endpoint:large\"\ndistill_coef = 1",
+        1,
+    );
     assert_ne!(named, text);
     std::fs::write(&file, named).unwrap();
     let refused = train(&[]);
     assert!(
-        stderr(&refused).contains("invoice: names a teacher, which gets prompts and completions at large {"),
+        stderr(&refused)
+            .contains("invoice: names a teacher, which gets prompts and completions at large {"),
         "{}",
         stderr(&refused)
     );
     let trusted = stdout(&call(folder, &["task", "trust", "small", "--yes"]));
-    assert!(trusted.contains("invoice uses a teacher") && trusted.contains("  teacher  large {"), "{trusted}");
+    assert!(
+        trusted.contains("invoice uses a teacher") && trusted.contains("  teacher  large {"),
+        "{trusted}"
+    );
     let output = train(&[]);
     assert!(output.status.success(), "{}", stderr(&output));
     // Without its key nothing begins.
     let without = call(folder, &["train", "small", "--cpu", "--method", "distill"]);
-    assert!(stderr(&without).contains("the environment variable TEACHER_KEY is not set"), "{}", stderr(&without));
+    assert!(
+        stderr(&without).contains("the environment variable TEACHER_KEY is not set"),
+        "{}",
+        stderr(&without)
+    );
 }

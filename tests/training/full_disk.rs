@@ -12,7 +12,12 @@ use crate::program::{lines, names, until};
 use crate::small_disk::SmallDisk;
 
 const LONG: Duration = Duration::from_secs(120);
-const SET: [&str; 4] = ["lora_rank=4", "learning_rate=1e-3", "eval_every=2", "max_steps=4"];
+const SET: [&str; 4] = [
+    "lora_rank=4",
+    "learning_rate=1e-3",
+    "eval_every=2",
+    "max_steps=4",
+];
 
 /// A disk of 24 MB; the field that is dropped last is its folder.
 fn small_disk() -> (tempfile::TempDir, SmallDisk) {
@@ -106,16 +111,35 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
         });
         let cause = seen.into_inner().unwrap();
         println!("{name}: {cause}");
-        for part in ["the disk is full: ", " needs ", " are free on the disk of ", "grpo-tui runs resume"] {
+        for part in [
+            "the disk is full: ",
+            " needs ",
+            " are free on the disk of ",
+            "grpo-tui runs resume",
+        ] {
             assert!(cause.contains(part), "{name}: {cause:?} lacks {part:?}");
         }
         assert!(matches!(ended, Ended::Finished(_)), "{name}: {ended:?}");
-        assert!(fingerprint(&run) == expected, "{name}: the run came to something else");
+        assert!(
+            fingerprint(&run) == expected,
+            "{name}: the run came to something else"
+        );
         let left = names(run.path());
-        assert!(!left.iter().any(|file| file == "reserve" || file.ends_with(".tmp")), "{left:?}");
+        assert!(
+            !left
+                .iter()
+                .any(|file| file == "reserve" || file.ends_with(".tmp")),
+            "{left:?}"
+        );
         let events = lines(&std::fs::read_to_string(run.events_path()).unwrap());
-        let numbers: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{name}: {numbers:?}");
+        let numbers: Vec<u64> = events
+            .iter()
+            .map(|event| event["seq"].as_u64().unwrap())
+            .collect();
+        assert!(
+            numbers.iter().copied().eq(1..=numbers.len() as u64),
+            "{name}: {numbers:?}"
+        );
         std::fs::remove_dir_all(&parent).unwrap();
     }
 }
@@ -124,9 +148,11 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
 #[cfg_attr(not(can_mount), ignore = "needs root, to mount a small file system")]
 fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told() {
     let (folder, disk) = small_disk();
-    let run = create(&folder.path().join("run"), &[&SET[..], &["max_steps=16", "keep_checkpoints=0"]].concat());
-    let before =
-        |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "checkpoint" && phase.step == 2);
+    let run = create(
+        &folder.path().join("run"),
+        &[&SET[..], &["max_steps=16", "keep_checkpoints=0"]].concat(),
+    );
+    let before = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "checkpoint" && phase.step == 2);
     // Checkpoints of 0.45 MB are to come for steps 2, 4, … 16. Room for one more checkpoint, and not for all that the
     // rest of the run leaves.
     let seen = std::sync::Mutex::new(String::new());
@@ -140,7 +166,10 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
     });
     let cause = seen.into_inner().unwrap();
     println!("{cause}");
-    assert!(cause.starts_with("the disk is full: the rest of the run needs "), "{cause}");
+    assert!(
+        cause.starts_with("the disk is full: the rest of the run needs "),
+        "{cause}"
+    );
     assert!(matches!(ended, Ended::Finished(_)), "{ended:?}");
 }
 

@@ -19,17 +19,38 @@ fn task(folder: &Path) -> PathBuf {
     let task = write(folder);
     let path = task.join("task.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("[prompts]\n", "[prompts]\nguard = \"guard.jsonl\"\n")).unwrap();
+    std::fs::write(
+        &path,
+        text.replace("[prompts]\n", "[prompts]\nguard = \"guard.jsonl\"\n"),
+    )
+    .unwrap();
     let rows = std::fs::read_to_string(task.join("train.jsonl")).unwrap();
-    let rows = rows.lines().take(6).map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let rows = rows
+        .lines()
+        .take(6)
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
     let answer = |row: Value| json!({"messages": row["messages"], "completion": row["expected"].to_string()});
-    let lines = rows.map(answer).chain([json!({"id": "text", "text": TEXT})]);
-    std::fs::write(task.join("guard.jsonl"), lines.map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+    let lines = rows
+        .map(answer)
+        .chain([json!({"id": "text", "text": TEXT})]);
+    std::fs::write(
+        task.join("guard.jsonl"),
+        lines.map(|row| format!("{row}\n")).collect::<String>(),
+    )
+    .unwrap();
     task
 }
 
 fn guards(run: &RunDirectory) -> Vec<Guard> {
-    RunState::read(run.path()).unwrap().guards.into_values().map(|guard| Guard { seconds: 0.0, ..guard }).collect()
+    RunState::read(run.path())
+        .unwrap()
+        .guards
+        .into_values()
+        .map(|guard| Guard {
+            seconds: 0.0,
+            ..guard
+        })
+        .collect()
 }
 
 #[test]
@@ -39,30 +60,66 @@ fn what_a_model_forgets_is_measured_and_raises_an_alert() {
     // Far too high: the model is spoilt.
     let set = ["learning_rate=3e-2", "warmup_steps=0"];
     let whole = create_of(&task, folder.path(), &set);
-    assert!(matches!(work(&whole, |_| false).unwrap(), Ended::Finished(_)));
+    assert!(matches!(
+        work(&whole, |_| false).unwrap(),
+        Ended::Finished(_)
+    ));
     let found = guards(&whole);
-    assert_eq!(found.iter().map(|guard| guard.step).collect::<Vec<_>>(), [0, 3, 6]);
+    assert_eq!(
+        found.iter().map(|guard| guard.step).collect::<Vec<_>>(),
+        [0, 3, 6]
+    );
     assert_eq!((found[0].log_probs.len(), found[0].answers), (7, 6));
 
     // By another command, one text at a time.
-    let ids = Tokenizer::load(&find_model("tiny").unwrap()).unwrap().encode(TEXT).unwrap();
+    let ids = Tokenizer::load(&find_model("tiny").unwrap())
+        .unwrap()
+        .encode(TEXT)
+        .unwrap();
     let ids = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let printed = document(&call(folder.path(), &["model", "log-probs", "tiny", "--token-ids", &ids, "--json"]));
-    let printed: Vec<f64> =
-        printed["log_probs"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
+    let printed = document(&call(
+        folder.path(),
+        &["model", "log-probs", "tiny", "--token-ids", &ids, "--json"],
+    ));
+    let printed: Vec<f64> = printed["log_probs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|value| value.as_f64().unwrap())
+        .collect();
     let mean = printed.iter().sum::<f64>() / printed.len() as f64;
-    assert!((mean - found[0].log_probs[6]).abs() < 1e-4, "{mean} {:?}", found[0].log_probs);
+    assert!(
+        (mean - found[0].log_probs[6]).abs() < 1e-4,
+        "{mean} {:?}",
+        found[0].log_probs
+    );
 
     let change = found[2].change(&found[0]).unwrap();
-    assert!(change.high < -0.05 && change.low < change.estimate, "{change:?}");
+    assert!(
+        change.high < -0.05 && change.low < change.estimate,
+        "{change:?}"
+    );
     let state = RunState::read(whole.path()).unwrap();
     let alert = &state.alerts["forgetting"];
-    assert!(!alert.cleared && alert.sentence.contains("nats/token ["), "{alert:?}");
-    assert_eq!(state.metrics["guard/log_prob"].steps().collect::<Vec<_>>(), [0, 3, 6]);
+    assert!(
+        !alert.cleared && alert.sentence.contains("nats/token ["),
+        "{alert:?}"
+    );
+    assert_eq!(
+        state.metrics["guard/log_prob"].steps().collect::<Vec<_>>(),
+        [0, 3, 6]
+    );
 
     let stopped = create_of(&task, folder.path(), &set);
-    work(&stopped, |event| matches!(event, EventBody::Step(step) if step.step == 4)).unwrap();
-    assert!(matches!(work(&stopped, |_| false).unwrap(), Ended::Finished(_)));
+    work(
+        &stopped,
+        |event| matches!(event, EventBody::Step(step) if step.step == 4),
+    )
+    .unwrap();
+    assert!(matches!(
+        work(&stopped, |_| false).unwrap(),
+        Ended::Finished(_)
+    ));
     assert_eq!(guards(&stopped), found);
 }
 
@@ -71,13 +128,27 @@ fn a_guard_prompt_without_reference_is_named_before_a_run() {
     let folder = tempfile::tempdir().unwrap();
     let task = task(folder.path());
     let check = call(folder.path(), &["task", "check", task.to_str().unwrap()]);
-    assert!(String::from_utf8_lossy(&check.stdout).contains("guard  7 prompts against forgetting"), "{check:?}");
+    assert!(
+        String::from_utf8_lossy(&check.stdout).contains("guard  7 prompts against forgetting"),
+        "{check:?}"
+    );
     let path = task.join("guard.jsonl");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text + "{\"messages\": [{\"role\": \"user\", \"content\": \"2 + 2?\"}]}\n").unwrap();
+    std::fs::write(
+        &path,
+        text + "{\"messages\": [{\"role\": \"user\", \"content\": \"2 + 2?\"}]}\n",
+    )
+    .unwrap();
     for command in [["task", "check"].as_slice(), &["train"]] {
-        let refused = call(folder.path(), &[command, &[task.to_str().unwrap()]].concat());
+        let refused = call(
+            folder.path(),
+            &[command, &[task.to_str().unwrap()]].concat(),
+        );
         let text = stderr(&refused) + &String::from_utf8_lossy(&refused.stdout);
-        assert!(!refused.status.success() && text.contains("guard.jsonl line 8: `completion` is not a text"), "{text}");
+        assert!(
+            !refused.status.success()
+                && text.contains("guard.jsonl line 8: `completion` is not a text"),
+            "{text}"
+        );
     }
 }

@@ -34,7 +34,12 @@ fn arguments(folder: &Path, set: &[&str]) -> Vec<String> {
     let mut arguments = vec!["train".to_owned()];
     arguments.extend(write_tasks(folder));
     arguments.extend(["--mix", "2:1", "--runs", "runs", "--cpu", "--json"].map(str::to_owned));
-    arguments.extend(SMALL.iter().chain(set).flat_map(|value| ["--set".to_owned(), (*value).to_owned()]));
+    arguments.extend(
+        SMALL
+            .iter()
+            .chain(set)
+            .flat_map(|value| ["--set".to_owned(), (*value).to_owned()]),
+    );
     arguments
 }
 
@@ -44,11 +49,16 @@ fn words(arguments: &[String]) -> Vec<&str> {
 
 fn run_in(folder: &Path) -> PathBuf {
     let runs = std::fs::read_dir(folder.join("runs")).unwrap();
-    runs.map(|entry| entry.unwrap().path()).find(|path| path.join("run.toml").is_file()).unwrap()
+    runs.map(|entry| entry.unwrap().path())
+        .find(|path| path.join("run.toml").is_file())
+        .unwrap()
 }
 
 fn groups(run: &Path) -> Vec<Group> {
-    let events = EventReader::new(&run.join("events.jsonl")).read().unwrap().events;
+    let events = EventReader::new(&run.join("events.jsonl"))
+        .read()
+        .unwrap()
+        .events;
     let groups = events.into_iter().filter_map(|event| match event.body {
         EventBody::Group(group) => Some(group),
         _ => None,
@@ -64,7 +74,9 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
     assert!(output.status.success(), "{}", stderr(&output));
     let document = json(&output);
     let tasks: Vec<_> = document["tasks"].as_array().unwrap().iter().collect();
-    let shown = |task: &serde_json::Value| format!("{} {} {}", task["task"], task["set"], task["base"]["n"]);
+    let shown = |task: &serde_json::Value| {
+        format!("{} {} {}", task["task"], task["set"], task["base"]["n"])
+    };
     assert_eq!(
         tasks.iter().map(|task| shown(task)).collect::<Vec<_>>(),
         ["\"invoice\" \"test\" 6", "\"receipts\" \"test\" 4"]
@@ -74,22 +86,53 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
     let mut steps: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for group in groups(&run) {
         let is_receipt = group.task == "receipts";
-        let is_of_scale = |reward: &f64| if is_receipt { [0.0, RECEIPT].contains(reward) } else { *reward <= 2.0 };
+        let is_of_scale = |reward: &f64| {
+            if is_receipt {
+                [0.0, RECEIPT].contains(reward)
+            } else {
+                *reward <= 2.0
+            }
+        };
         assert!(group.rewards.iter().all(is_of_scale), "{group:?}");
         let limit = if is_receipt { 44 } else { 96 };
         let at_limit = group.token_counts.iter().zip(&group.stop_reasons);
-        assert!(group.token_counts.iter().all(|count| *count <= limit), "{group:?}");
-        assert!(at_limit.filter(|(_, stop)| *stop == "length").all(|(count, _)| *count == limit), "{group:?}");
+        assert!(
+            group.token_counts.iter().all(|count| *count <= limit),
+            "{group:?}"
+        );
+        assert!(
+            at_limit
+                .filter(|(_, stop)| *stop == "length")
+                .all(|(count, _)| *count == limit),
+            "{group:?}"
+        );
         steps.entry(group.step).or_default().push(group.task);
     }
     assert_eq!(steps.len(), 6);
-    assert!(steps.values().all(|tasks| *tasks == ["invoice", "receipts", "invoice"]), "{steps:?}");
+    assert!(
+        steps
+            .values()
+            .all(|tasks| *tasks == ["invoice", "receipts", "invoice"]),
+        "{steps:?}"
+    );
 
     let history = RunState::read(&run).unwrap();
     assert_eq!(history.task_names(), ["invoice", "receipts"]);
-    let sets: Vec<&str> =
-        history.evals.keys().filter(|(step, ..)| *step == 0).map(|(_, set, _)| set.as_str()).collect();
-    assert_eq!(sets, ["eval:invoice", "eval:receipts", "test:invoice", "test:receipts"]);
+    let sets: Vec<&str> = history
+        .evals
+        .keys()
+        .filter(|(step, ..)| *step == 0)
+        .map(|(_, set, _)| set.as_str())
+        .collect();
+    assert_eq!(
+        sets,
+        [
+            "eval:invoice",
+            "eval:receipts",
+            "test:invoice",
+            "test:receipts"
+        ]
+    );
     let own = history.of_task("receipts");
     let rewards: Vec<f64> = groups(&run)
         .into_iter()
@@ -99,7 +142,12 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
     let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
     assert!((own.metrics["reward"].at(6).unwrap() - mean).abs() < 1e-9);
     // What was truncated was truncated at the task's limit alone.
-    assert!(own.metrics["completions/max_length"].values().iter().all(|most| *most <= 44.0));
+    assert!(
+        own.metrics["completions/max_length"]
+            .values()
+            .iter()
+            .all(|most| *most <= 44.0)
+    );
 
     let show = stdout(&call(folder, &["runs", "show", &run.display().to_string()]));
     for expected in [
@@ -112,32 +160,90 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
         assert!(show.contains(expected), "{expected} is not in {show}");
     }
     // One row of 12 + 5 in 18 groups; n/a is no 0.
-    let prompts = json(&call(folder, &["runs", "show", &run.display().to_string(), "--prompts", "--json"]));
+    let prompts = json(&call(
+        folder,
+        &[
+            "runs",
+            "show",
+            &run.display().to_string(),
+            "--prompts",
+            "--json",
+        ],
+    ));
     let prompts = prompts["prompts"].as_array().unwrap();
     let known = |prompt: &&serde_json::Value| prompt["solve_rate"].is_number();
-    assert_eq!((prompts.len(), prompts.iter().filter(known).count()), (17, history.solve_rates.len()));
-    assert!(prompts.iter().all(|prompt| prompt["solve_rate"].is_null() == prompt["step"].is_null()), "{prompts:?}");
-    let latest = groups(&run).into_iter().rfind(|group| group.task == "receipts").unwrap();
-    let found = prompts.iter().find(|prompt| prompt["prompt"] == latest.prompt_name()).unwrap();
-    let best = latest.rewards.iter().filter(|reward| **reward == RECEIPT).count();
-    assert_eq!((&found["solved"], &found["step"]), (&best.into(), &latest.step.into()), "{latest:?}");
-    let versus = stdout(&call(folder, &["runs", "versus", &run.display().to_string()]));
-    assert!(versus.contains(":invoice set, n = ") && versus.contains(":receipts set, n = "), "{versus}");
-    let page = stdout(&call(folder, &["runs", "export", &run.display().to_string(), "--markdown"]));
-    assert!(page.contains("test:invoice set, 95% CI") && page.contains("test:receipts set, 95% CI"), "{page}");
+    assert_eq!(
+        (prompts.len(), prompts.iter().filter(known).count()),
+        (17, history.solve_rates.len())
+    );
+    assert!(
+        prompts
+            .iter()
+            .all(|prompt| prompt["solve_rate"].is_null() == prompt["step"].is_null()),
+        "{prompts:?}"
+    );
+    let latest = groups(&run)
+        .into_iter()
+        .rfind(|group| group.task == "receipts")
+        .unwrap();
+    let found = prompts
+        .iter()
+        .find(|prompt| prompt["prompt"] == latest.prompt_name())
+        .unwrap();
+    let best = latest
+        .rewards
+        .iter()
+        .filter(|reward| **reward == RECEIPT)
+        .count();
+    assert_eq!(
+        (&found["solved"], &found["step"]),
+        (&best.into(), &latest.step.into()),
+        "{latest:?}"
+    );
+    let versus = stdout(&call(
+        folder,
+        &["runs", "versus", &run.display().to_string()],
+    ));
+    assert!(
+        versus.contains(":invoice set, n = ") && versus.contains(":receipts set, n = "),
+        "{versus}"
+    );
+    let page = stdout(&call(
+        folder,
+        &["runs", "export", &run.display().to_string(), "--markdown"],
+    ));
+    assert!(
+        page.contains("test:invoice set, 95% CI") && page.contains("test:receipts set, 95% CI"),
+        "{page}"
+    );
 }
 
 /// A run that nobody has begun, with the tasks as the program freezes them.
 fn created(folder: &Path, set: &[&str]) -> RunDirectory {
     let paths = write_tasks(folder);
-    let tasks: Vec<Task> = paths.iter().map(|path| Task::load(Path::new(path)).unwrap()).collect();
+    let tasks: Vec<Task> = paths
+        .iter()
+        .map(|path| Task::load(Path::new(path)).unwrap())
+        .collect();
     let table = |task: &Task| {
         let text = String::from_utf8(task.read("task.toml").unwrap().into_owned()).unwrap();
-        TaskTable { task: task.name.clone(), train: Assignments::from_task("task.toml", &text).unwrap() }
+        TaskTable {
+            task: task.name.clone(),
+            train: Assignments::from_task("task.toml", &text).unwrap(),
+        }
     };
-    let set = SMALL.iter().chain(set).map(|text| (*text).to_owned()).collect();
+    let set = SMALL
+        .iter()
+        .chain(set)
+        .map(|text| (*text).to_owned())
+        .collect();
     let tables: Vec<TaskTable> = tasks.iter().map(table).collect();
-    let joined = Layers { set, ..Layers::default() }.resolve_tasks(&tables).unwrap();
+    let joined = Layers {
+        set,
+        ..Layers::default()
+    }
+    .resolve_tasks(&tables)
+    .unwrap();
     assert_eq!(joined.max_completion_tokens, [96, 44]);
     let mixed = |(index, task): (usize, &Task)| MixedTask {
         name: task.name.clone(),
@@ -147,7 +253,9 @@ fn created(folder: &Path, set: &[&str]) -> RunDirectory {
     };
     let inside = |task: &Task| {
         let files = task.files().unwrap().into_iter();
-        files.map(|(file, bytes)| (format!("{}/{file}", task.name), bytes)).collect::<Vec<_>>()
+        files
+            .map(|(file, bytes)| (format!("{}/{file}", task.name), bytes))
+            .collect::<Vec<_>>()
     };
     let new = NewRun {
         job: "train".to_owned(),
@@ -168,13 +276,24 @@ fn created(folder: &Path, set: &[&str]) -> RunDirectory {
 #[test]
 fn stopping_changes_nothing() {
     let home = tempfile::tempdir().unwrap();
-    let set =
-        ["learning_rate=1e-3", "dynamic_sampling=true", "advantage=per_part", "prompt_sampling=adaptive", "max_rows=3"];
+    let set = [
+        "learning_rate=1e-3",
+        "dynamic_sampling=true",
+        "advantage=per_part",
+        "prompt_sampling=adaptive",
+        "max_rows=3",
+    ];
     let whole = created(&home.path().join("whole"), &set);
-    assert!(matches!(work(&whole, |_| false).unwrap(), Ended::Finished(_)));
+    assert!(matches!(
+        work(&whole, |_| false).unwrap(),
+        Ended::Finished(_)
+    ));
     let run = created(&home.path().join("stopped"), &set);
     finish_with_stops(&run, &[1, 4]);
-    assert!(fingerprint(&run) == fingerprint(&whole), "the resumed run differs");
+    assert!(
+        fingerprint(&run) == fingerprint(&whole),
+        "the resumed run differs"
+    );
 }
 
 #[test]
@@ -186,8 +305,20 @@ fn a_changed_copy_or_weight_is_refused() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{text}");
         std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
-        let error = call(home.path(), &["train", "--resume", &run.path().display().to_string(), "--cpu"]);
-        assert!(!error.status.success() && stderr(&error).contains(file), "{}", stderr(&error));
+        let error = call(
+            home.path(),
+            &[
+                "train",
+                "--resume",
+                &run.path().display().to_string(),
+                "--cpu",
+            ],
+        );
+        assert!(
+            !error.status.success() && stderr(&error).contains(file),
+            "{}",
+            stderr(&error)
+        );
     };
     check("schema", "task/receipts/schema.json", "string", "number");
     check("weight", "run.toml", "weight = 2", "weight = 3");
@@ -197,14 +328,26 @@ fn a_changed_copy_or_weight_is_refused() {
 fn several_ranks_take_the_same_prompts() {
     let of_ranks = |ranks: &str| {
         let home = tempfile::tempdir().unwrap();
-        let arguments =
-            [arguments(home.path(), &["max_steps=2"]), vec!["--ranks".to_owned(), ranks.to_owned()]].concat();
+        let arguments = [
+            arguments(home.path(), &["max_steps=2"]),
+            vec!["--ranks".to_owned(), ranks.to_owned()],
+        ]
+        .concat();
         let output = call(home.path(), &words(&arguments));
         assert!(output.status.success(), "{}", stderr(&output));
         let groups = groups(&run_in(home.path()));
-        let shown = |group: &Group| format!("{} {} {} {:?}", group.step, group.task, group.prompt_id, group.rewards);
+        let shown = |group: &Group| {
+            format!(
+                "{} {} {} {:?}",
+                group.step, group.task, group.prompt_id, group.rewards
+            )
+        };
         // Later steps agree within rounding only.
-        groups.iter().filter(|group| group.step == 1).map(shown).collect::<Vec<_>>()
+        groups
+            .iter()
+            .filter(|group| group.step == 1)
+            .map(shown)
+            .collect::<Vec<_>>()
     };
     assert_eq!(of_ranks("2"), of_ranks("1"));
 }
@@ -227,12 +370,21 @@ fn what_cannot_be_mixed_is_one_sentence() {
     write_tasks(folder);
     crate::program::copy_tree(&folder.join("receipts"), &folder.join("copy/receipts"));
     let check = |tasks: &[&str], expected: &str| {
-        let output = call(folder, &[&["train"], tasks, &["--runs", "runs", "--cpu"]].concat());
+        let output = call(
+            folder,
+            &[&["train"], tasks, &["--runs", "runs", "--cpu"]].concat(),
+        );
         let error = stderr(&output);
-        assert!(!output.status.success() && error.starts_with(expected), "{tasks:?}: {error}");
+        assert!(
+            !output.status.success() && error.starts_with(expected),
+            "{tasks:?}: {error}"
+        );
         assert!(!folder.join("runs").exists(), "{tasks:?} left a run");
     };
-    check(&["receipts", "receipts"], "error: receipts is named twice: name each task once, and weigh it with --mix");
+    check(
+        &["receipts", "receipts"],
+        "error: receipts is named twice: name each task once, and weigh it with --mix",
+    );
     check(
         &["receipts", "copy/receipts"],
         "error: receipts/task.toml and copy/receipts/task.toml are both named `receipts`",
@@ -253,5 +405,8 @@ fn what_cannot_be_mixed_is_one_sentence() {
         &["invoice", "receipts", "--mix", "1:x"],
         "error: --mix 1:x: a weight is a whole number from 1 to 1000, not `x`",
     );
-    check(&["invoice", "--mix", "2:1"], "error: --mix 2:1: needs several tasks, and one is named");
+    check(
+        &["invoice", "--mix", "2:1"],
+        "error: --mix 2:1: needs several tasks, and one is named",
+    );
 }

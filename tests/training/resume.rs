@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use grpo_tui::run::{EventBody, RunDirectory, RunState, checkpoint_path, list_checkpoints, promote};
+use grpo_tui::run::{
+    EventBody, RunDirectory, RunState, checkpoint_path, list_checkpoints, promote,
+};
 use grpo_tui::train::Ended;
 
 use super::small_task::{create, fingerprint, finish_with_stops, weights, work};
@@ -33,41 +35,70 @@ fn stopping_changes_nothing_with_all_weights() {
 
 #[test]
 fn stopping_changes_nothing_with_adapters_and_kl() {
-    stopped_after(&["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"], &[1, 4]);
+    stopped_after(
+        &["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"],
+        &[1, 4],
+    );
 }
 
 #[test]
 fn stopping_changes_nothing_off_policy_and_with_refills() {
-    stopped_after(&["weight_sync_interval=2", "dynamic_sampling=true", "kl_beta=0.01"], &[2, 3]);
+    stopped_after(
+        &[
+            "weight_sync_interval=2",
+            "dynamic_sampling=true",
+            "kl_beta=0.01",
+        ],
+        &[2, 3],
+    );
 }
 
 /// Four rows: from the second pass on, some are passed over.
-const ADAPTIVE: [&str; 4] = ["prompt_sampling=adaptive", "max_rows=4", "guided=false", "weight_sync_interval=2"];
+const ADAPTIVE: [&str; 4] = [
+    "prompt_sampling=adaptive",
+    "max_rows=4",
+    "guided=false",
+    "weight_sync_interval=2",
+];
 
 #[test]
 fn stopping_changes_nothing_with_adaptive_prompts() {
-    stopped_after(&[&ADAPTIVE[..], &["dynamic_sampling=true"]].concat(), &[2, 3]);
+    stopped_after(
+        &[&ADAPTIVE[..], &["dynamic_sampling=true"]].concat(),
+        &[2, 3],
+    );
     let folder = tempfile::tempdir().unwrap();
     let run = create(folder.path(), &ADAPTIVE);
-    work(&run, |event| matches!(event, EventBody::Step(step) if step.step == 4)).unwrap();
+    work(
+        &run,
+        |event| matches!(event, EventBody::Step(step) if step.step == 4),
+    )
+    .unwrap();
     let history = RunState::read(run.path()).unwrap();
     let skipped = history.metrics["prompts/frac_skipped"].values();
-    assert!(skipped[0] == 0.0 && skipped.iter().any(|share| *share > 0.2), "{skipped:?}");
+    assert!(
+        skipped[0] == 0.0 && skipped.iter().any(|share| *share > 0.2),
+        "{skipped:?}"
+    );
     // The metric and the record are of the same groups.
     let rates = history.solve_rates.values().map(|found| found.rate());
     let mean = rates.sum::<f64>() / history.solve_rates.len() as f64;
-    assert!((history.metrics["prompts/solve_rate"].at(4).unwrap() - mean).abs() < 1e-9, "{:?}", history.solve_rates);
+    assert!(
+        (history.metrics["prompts/solve_rate"].at(4).unwrap() - mean).abs() < 1e-9,
+        "{:?}",
+        history.solve_rates
+    );
     // Without its state a checkpoint is not one of such a run.
     let path = checkpoint_path(run.path(), 4).join("trainer.json");
-    let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mut state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let whole = state.clone();
     let mut check = |change: &dyn Fn(&mut serde_json::Value)| {
         state.clone_from(&whole);
         change(&mut state);
         std::fs::write(&path, state.to_string()).unwrap();
         let error = work(&run, never).unwrap_err().to_string();
-        let expected =
-            "trainer.json: `adaptive` is missing or of other prompts (prompt_sampling = \"adaptive\"): use another";
+        let expected = "trainer.json: `adaptive` is missing or of other prompts (prompt_sampling = \"adaptive\"): use another";
         assert!(error.contains(expected), "{error}");
     };
     check(&|state| state["adaptive"] = serde_json::Value::Null);
@@ -83,14 +114,37 @@ fn stopping_changes_nothing_with_adaptive_prompts() {
 /// The old log-probs of an interval's later steps are computed again with the same weights.
 #[test]
 fn stopping_changes_nothing_in_the_middle_of_an_interval() {
-    stopped_after(&["weight_sync_interval=3", "policy_loss=gspo", "kl_beta=0.01", "learning_rate=1e-4"], &[2, 4]);
+    stopped_after(
+        &[
+            "weight_sync_interval=3",
+            "policy_loss=gspo",
+            "kl_beta=0.01",
+            "learning_rate=1e-4",
+        ],
+        &[2, 4],
+    );
 }
 
 /// Of all weights a frozen copy teaches.
 #[test]
 fn stopping_changes_nothing_with_a_teacher() {
-    stopped_after(&["method=distill", "teacher=expected", "weight_sync_interval=2"], &[2]);
-    stopped_after(&["teacher=expected", "distill_coef=0.1", "lora_rank=4", "learning_rate=1e-3"], &[3]);
+    stopped_after(
+        &[
+            "method=distill",
+            "teacher=expected",
+            "weight_sync_interval=2",
+        ],
+        &[2],
+    );
+    stopped_after(
+        &[
+            "teacher=expected",
+            "distill_coef=0.1",
+            "lora_rank=4",
+            "learning_rate=1e-3",
+        ],
+        &[3],
+    );
 }
 
 /// With adapters and with all weights, of a model that `model pretrain` makes of a `config.json`.
@@ -101,11 +155,27 @@ fn stopping_changes_nothing_with_the_gated_delta_rule() {
         "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"layer_types":["linear_attention","full_attention"],"linear_num_key_heads":1,
         "linear_num_value_heads":3,"linear_key_head_dim":16,"linear_value_head_dim":8,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
     std::fs::write(folder.path().join("config.json"), config).unwrap();
-    let pretrain = ["model", "pretrain", "invoice", "--config", "config.json", "--updates", "1", "--examples", "2"];
-    stdout(&call(folder.path(), &[&pretrain[..], &["--out", "hybrid"]].concat()));
+    let pretrain = [
+        "model",
+        "pretrain",
+        "invoice",
+        "--config",
+        "config.json",
+        "--updates",
+        "1",
+        "--examples",
+        "2",
+    ];
+    stdout(&call(
+        folder.path(),
+        &[&pretrain[..], &["--out", "hybrid"]].concat(),
+    ));
     let base = format!("base_model={}", folder.path().join("hybrid").display());
     for method in [["method=sft", "lora_rank=4"], ["method=sft", "lora_rank=0"]] {
-        stopped_after(&[&[base.as_str(), "learning_rate=1e-3"], &method[..]].concat(), &[1, 4]);
+        stopped_after(
+            &[&[base.as_str(), "learning_rate=1e-3"], &method[..]].concat(),
+            &[1, 4],
+        );
     }
 }
 
@@ -117,17 +187,49 @@ fn stopping_changes_nothing_with_replayed_experts() {
         "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":24,
         "norm_topk_prob":true,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
     std::fs::write(folder.path().join("config.json"), config).unwrap();
-    let pretrain = ["model", "pretrain", "invoice", "--config", "config.json", "--updates", "1", "--examples", "2"];
-    stdout(&call(folder.path(), &[&pretrain[..], &["--out", "sparse"]].concat()));
+    let pretrain = [
+        "model",
+        "pretrain",
+        "invoice",
+        "--config",
+        "config.json",
+        "--updates",
+        "1",
+        "--examples",
+        "2",
+    ];
+    stdout(&call(
+        folder.path(),
+        &[&pretrain[..], &["--out", "sparse"]].concat(),
+    ));
     let base = format!("base_model={}", folder.path().join("sparse").display());
     // No answer is valid: the bonus is what moves the weights.
     let bonus = ["entropy_coef=0.1", "kl_beta=0.1", "learning_rate=1e-2"];
-    let set = [&[base.as_str(), "max_completion_tokens=32", "weight_sync_interval=2"][..], &bonus].concat();
-    for rank in [&["lora_rank=4"][..], &["lora_rank=4", "lora_experts=true"], &["lora_rank=0"]] {
+    let set = [
+        &[
+            base.as_str(),
+            "max_completion_tokens=32",
+            "weight_sync_interval=2",
+        ][..],
+        &bonus,
+    ]
+    .concat();
+    for rank in [
+        &["lora_rank=4"][..],
+        &["lora_rank=4", "lora_experts=true"],
+        &["lora_rank=0"],
+    ] {
         stopped_after(&[&set[..], rank].concat(), &[1, 4]);
     }
-    let ended = [&["lora_rank=0"][..], &["lora_rank=0", "router_replay=false"]].map(|more| {
-        let run = create(&folder.path().join(more.concat()), &[&set[..], more].concat());
+    let ended = [
+        &["lora_rank=0"][..],
+        &["lora_rank=0", "router_replay=false"],
+    ]
+    .map(|more| {
+        let run = create(
+            &folder.path().join(more.concat()),
+            &[&set[..], more].concat(),
+        );
         work(&run, never).unwrap();
         fingerprint(&run)
     });
@@ -141,28 +243,48 @@ fn the_start_of_full_training_has_no_weights_of_its_own() {
     let set = ["lora_rank=0"];
     let run = create(&folder.path().join("full"), &set);
     let at_start = |event: &EventBody| matches!(event, EventBody::Checkpoint(checkpoint) if checkpoint.step == 0);
-    assert_eq!(work(&run, at_start).unwrap(), Ended::Interrupted { step: 0 });
+    assert_eq!(
+        work(&run, at_start).unwrap(),
+        Ended::Interrupted { step: 0 }
+    );
     let files = |run: &RunDirectory| {
         let names = std::fs::read_dir(checkpoint_path(run.path(), 0)).unwrap();
-        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort_unstable();
         names
     };
     assert_eq!(files(&run), ["trainer.json"]);
     let state = RunState::read(run.path()).unwrap();
-    assert!((1..1000).contains(&state.checkpoints[&0].bytes), "{:?}", state.checkpoints);
+    assert!(
+        (1..1000).contains(&state.checkpoints[&0].bytes),
+        "{:?}",
+        state.checkpoints
+    );
     // The model that it names is the base.
     assert!(weights(&run, &format!("{}@0", run.path().display())) == weights(&run, "tiny"));
-    let refused = promote(&run, 0, "", &folder.path().join("out")).unwrap_err().to_string();
-    assert!(refused.contains("is the base model itself") && refused.contains("use `tiny`"), "{refused}");
+    let refused = promote(&run, 0, "", &folder.path().join("out"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("is the base model itself") && refused.contains("use `tiny`"),
+        "{refused}"
+    );
     assert!(!folder.path().join("out").exists());
     let whole = create(&folder.path().join("whole"), &set);
     assert!(matches!(work(&whole, never).unwrap(), Ended::Finished(_)));
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
-    assert!(fingerprint(&run) == fingerprint(&whole), "resumed from the start, the run differs");
+    assert!(
+        fingerprint(&run) == fingerprint(&whole),
+        "resumed from the start, the run differs"
+    );
     // Adapters do not begin as the base has them, and are small.
     let adapters = create(&folder.path().join("adapters"), &["lora_rank=4"]);
-    assert!(matches!(work(&adapters, at_start).unwrap(), Ended::Interrupted { .. }));
+    assert!(matches!(
+        work(&adapters, at_start).unwrap(),
+        Ended::Interrupted { .. }
+    ));
     assert!(files(&adapters).contains(&"adapter_model.safetensors".to_owned()));
 }
 
@@ -188,7 +310,14 @@ fn an_early_stop_survives_a_kill() {
     let is_checkpoint = |event: &EventBody| matches!(event, EventBody::Checkpoint(checkpoint) if checkpoint.step == 3);
     let is_eval = |event: &EventBody| matches!(event, EventBody::Eval(eval) if eval.set == "eval" && eval.step == 3);
     // (killed when told of, evals in all: an eval whose checkpoint never came is read again).
-    for (name, at, evals) in [("checkpoint", &is_checkpoint as &dyn Fn(&EventBody) -> bool, 3), ("eval", &is_eval, 4)] {
+    for (name, at, evals) in [
+        (
+            "checkpoint",
+            &is_checkpoint as &dyn Fn(&EventBody) -> bool,
+            3,
+        ),
+        ("eval", &is_eval, 4),
+    ] {
         let run = create(&folder.path().join(name), &set);
         // Unwinding says no last word, like a kill.
         let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -199,13 +328,18 @@ fn an_early_stop_survives_a_kill() {
         }));
         assert!(killed.is_err(), "{name}");
         let file = run.path().join("checkpoints/step-000003/trainer.json");
-        let before = std::fs::metadata(&file).and_then(|file| file.modified()).ok();
+        let before = std::fs::metadata(&file)
+            .and_then(|file| file.modified())
+            .ok();
         let ended = work(&run, never).unwrap();
         assert!(
             matches!(&ended, Ended::Finished(report) if report.steps == 3 && report.cause.starts_with("stopped early")),
             "{name}: {ended:?}"
         );
-        assert!(fingerprint(&run) == expected, "{name}: the resumed run differs");
+        assert!(
+            fingerprint(&run) == expected,
+            "{name}: the resumed run differs"
+        );
         assert_eq!(events(&run, "eval").len(), evals, "{name}");
         if let Some(before) = before {
             assert_eq!(
@@ -224,16 +358,29 @@ fn alerts_go_on_over_a_stop() {
     let set = ["max_completion_tokens=8"];
     let alerts_of = |run: &RunDirectory| {
         let text = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap();
-        let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let events = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         let alerts = events.filter(|event| event["kind"] == "alert");
-        alerts.map(|event| format!("{} {} {}", event["rule"], event["step"], event["cleared"])).collect::<Vec<_>>()
+        alerts
+            .map(|event| format!("{} {} {}", event["rule"], event["step"], event["cleared"]))
+            .collect::<Vec<_>>()
     };
     let whole = create(&folder.path().join("whole"), &set);
     work(&whole, never).unwrap();
     let expected = alerts_of(&whole);
-    assert!(expected.iter().any(|alert| alert.starts_with("\"clipped_completions\" 1 ")), "{expected:?}");
+    assert!(
+        expected
+            .iter()
+            .any(|alert| alert.starts_with("\"clipped_completions\" 1 ")),
+        "{expected:?}"
+    );
     let run = create(&folder.path().join("stopped"), &set);
-    work(&run, |event| matches!(event, EventBody::Step(step) if step.step == 4)).unwrap();
+    work(
+        &run,
+        |event| matches!(event, EventBody::Step(step) if step.step == 4),
+    )
+    .unwrap();
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
     assert_eq!(alerts_of(&run), expected);
 }
@@ -247,7 +394,12 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
     work(&whole, never).unwrap();
     let expected = fingerprint(&whole);
     let run = create(&folder.path().join("killed"), &set);
-    for kill_at in ["eval on test (base)", "step 3/", "step 3: eval on eval", "step 4: eval on eval"] {
+    for kill_at in [
+        "eval on test (base)",
+        "step 3/",
+        "step 3: eval on eval",
+        "step 4: eval on eval",
+    ] {
         kill_when(&run, kill_at);
         let before = list_checkpoints(run.path()).unwrap();
         assert!(before.iter().all(|step| *step <= 4), "{before:?}");
@@ -257,16 +409,25 @@ fn a_killed_run_ends_as_if_nothing_had_happened() {
 }
 
 fn kill_when(run: &RunDirectory, expected: &str) {
-    let mut child = program(run.path().parent().unwrap().parent().unwrap(), &["train", "--resume"])
-        .arg(run.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = program(
+        run.path().parent().unwrap().parent().unwrap(),
+        &["train", "--resume"],
+    )
+    .arg(run.path())
+    .stdout(Stdio::null())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let seen: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.contains(expected)).collect();
+    let seen: Vec<String> = lines
+        .map(Result::unwrap)
+        .take_while(|line| !line.contains(expected))
+        .collect();
     // Harmless where the program has ended by itself; then the line was never told.
     child.kill().unwrap();
     let ended = child.wait().unwrap();
-    assert!(!ended.success(), "the program never told of `{expected}`: {seen:?}");
+    assert!(
+        !ended.success(),
+        "the program never told of `{expected}`: {seen:?}"
+    );
 }

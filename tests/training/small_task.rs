@@ -8,7 +8,8 @@ use candle_core::Tensor;
 use grpo_tui::checkpoint::OpenModel;
 use grpo_tui::config::{Assignments, Layers};
 use grpo_tui::run::{
-    EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints,
+    EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, RunState, Worker, checkpoint_path,
+    list_checkpoints,
 };
 use grpo_tui::score::Task;
 use grpo_tui::train::{Ended, RankSource, TrainError, train};
@@ -41,8 +42,16 @@ pub(crate) fn create(folder: &Path, set: &[&str]) -> RunDirectory {
 pub(crate) fn create_of(task: &Path, folder: &Path, set: &[&str]) -> RunDirectory {
     let task = Task::load(task).unwrap();
     let text = String::from_utf8(task.read("task.toml").unwrap().into_owned()).unwrap();
-    let set = SMALL.iter().chain(set).map(|text| (*text).to_owned()).collect();
-    let layers = Layers { task: Some(Assignments::from_task("task.toml", &text).unwrap()), set, ..Layers::default() };
+    let set = SMALL
+        .iter()
+        .chain(set)
+        .map(|text| (*text).to_owned())
+        .collect();
+    let layers = Layers {
+        task: Some(Assignments::from_task("task.toml", &text).unwrap()),
+        set,
+        ..Layers::default()
+    };
     let resolved = layers.resolve().unwrap();
     let new = NewRun {
         job: "train".to_owned(),
@@ -61,21 +70,41 @@ pub(crate) fn create_of(task: &Path, folder: &Path, set: &[&str]) -> RunDirector
 }
 
 /// Works on a run; `stop` sees every event and says when to stop after the step.
-pub(crate) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool) -> Result<Ended, TrainError> {
+pub(crate) fn work(
+    run: &RunDirectory,
+    mut stop: impl FnMut(&EventBody) -> bool,
+) -> Result<Ended, TrainError> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let worker = Worker::begin(run, Arc::clone(&interrupted))?;
     let run_folders = RunFolders::discover(run.path().parent(), run.path());
-    train(run, &run_folders, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
-        interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
-    })
+    train(
+        run,
+        &run_folders,
+        &grpo_tui::kernels::device::Engine::cpu(),
+        &worker,
+        RankSource::default(),
+        &mut |event| {
+            interrupted.store(
+                stop(event) || interrupted.load(Ordering::Relaxed),
+                Ordering::Relaxed,
+            )
+        },
+    )
 }
 
 /// Works on a run to its end, with a stop after each of these steps.
 #[track_caller]
 pub(super) fn finish_with_stops(run: &RunDirectory, stops: &[u64]) {
     for &stop in stops {
-        let ended = work(run, |event| matches!(event, EventBody::Step(step) if step.step == stop)).unwrap();
-        assert!(matches!(ended, Ended::Interrupted { step } if step >= stop), "{ended:?}");
+        let ended = work(
+            run,
+            |event| matches!(event, EventBody::Step(step) if step.step == stop),
+        )
+        .unwrap();
+        assert!(
+            matches!(ended, Ended::Interrupted { step } if step >= stop),
+            "{ended:?}"
+        );
     }
     assert!(matches!(work(run, |_| false).unwrap(), Ended::Finished(_)));
 }
@@ -88,9 +117,14 @@ pub(super) fn work_asked(
     let worker = Worker::begin(run, Arc::default())?;
     let controls = worker.controls().clone();
     let run_folders = RunFolders::discover(run.path().parent(), run.path());
-    train(run, &run_folders, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
-        on(event, &controls)
-    })
+    train(
+        run,
+        &run_folders,
+        &grpo_tui::kernels::device::Engine::cpu(),
+        &worker,
+        RankSource::default(),
+        &mut |event| on(event, &controls),
+    )
 }
 
 /// All weights of a model, a run's checkpoints among them, by their names.
@@ -98,7 +132,12 @@ pub(super) fn weights(run: &RunDirectory, name: &str) -> Vec<(String, Vec<f32>)>
     let run_folders = RunFolders::discover(run.path().parent(), run.path());
     let model = OpenModel::find(name, &run_folders).unwrap();
     let stored = model.merged().unwrap().stored(&model.config).unwrap();
-    let numbers = |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    let numbers = |(name, tensor): (String, Tensor)| {
+        (
+            name,
+            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+        )
+    };
     stored.into_iter().map(numbers).collect()
 }
 
@@ -115,8 +154,15 @@ pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
     let state = RunState::read(run.path()).unwrap();
     let trainer: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("trainer.json")).unwrap()).unwrap();
-    let mut summary = format!("last step {}, prompts {}\n", state.last_step, trainer["adaptive"]);
-    for (name, series) in state.metrics.iter().filter(|(name, _)| name.starts_with("prompts/")) {
+    let mut summary = format!(
+        "last step {}, prompts {}\n",
+        state.last_step, trainer["adaptive"]
+    );
+    for (name, series) in state
+        .metrics
+        .iter()
+        .filter(|(name, _)| name.starts_with("prompts/"))
+    {
         summary += &format!("{name} {:?}\n", series.values());
     }
     for (step, groups) in &state.groups {
@@ -131,7 +177,9 @@ pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
         let text = std::fs::read_to_string(run.path().join(&eval.file)).unwrap();
         let completions: Vec<String> = text
             .lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["completion"].to_string())
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["completion"].to_string()
+            })
             .collect();
         summary += &format!("{key:?} {:?} {completions:?}\n", eval.summary.valid);
     }

@@ -29,9 +29,15 @@ fn killed_at_answer(run: &RunDirectory, visit: usize) -> EvalProgress {
         .stderr(Stdio::null())
         .status()
         .unwrap();
-    assert!(!ended.success(), "the worker wrote fewer than {visit} answers");
+    assert!(
+        !ended.success(),
+        "the worker wrote fewer than {visit} answers"
+    );
     let text = std::fs::read_to_string(run.path().join("state.json")).unwrap();
-    *serde_json::from_str::<State>(&text).unwrap().eval.expect("an eval is under way")
+    *serde_json::from_str::<State>(&text)
+        .unwrap()
+        .eval
+        .expect("an eval is under way")
 }
 
 #[test]
@@ -39,21 +45,36 @@ fn killed_at_answer(run: &RunDirectory, visit: usize) -> EvalProgress {
 fn a_killed_eval_goes_on_with_what_it_has() {
     let folder = tempfile::tempdir().unwrap();
     let whole = with_test_prompts(&folder.path().join("whole"), 70);
-    assert!(matches!(work(&whole, |_| false).unwrap(), Ended::Finished(_)));
+    assert!(matches!(
+        work(&whole, |_| false).unwrap(),
+        Ended::Finished(_)
+    ));
     let run = with_test_prompts(&folder.path().join("killed"), 70);
     let answers = answers_path(run.path(), 0, "test", "base");
     let lines = || std::fs::read_to_string(&answers).unwrap().lines().count();
     let shown = killed_at_answer(&run, 40);
-    assert_eq!((shown.step, shown.set.as_str(), shown.target.as_str()), (Some(0), "test", "base"));
+    assert_eq!(
+        (shown.step, shown.set.as_str(), shown.target.as_str()),
+        (Some(0), "test", "base")
+    );
     assert_eq!((shown.total, shown.kept, lines()), (70, 0, 40));
     // The first 32 stand; the 8 that were decoded beside others are decoded beside them again.
     let shown = killed_at_answer(&run, 3);
     assert_eq!((shown.total, shown.kept, lines()), (70, 32, 43));
-    assert!(shown.scored >= 32 && shown.with_expected >= shown.exact, "{shown:?}");
+    assert!(
+        shown.scored >= 32 && shown.with_expected >= shown.exact,
+        "{shown:?}"
+    );
     assert!(matches!(work(&run, |_| false).unwrap(), Ended::Finished(_)));
-    assert!(fingerprint(&run) == fingerprint(&whole), "the resumed run differs");
+    assert!(
+        fingerprint(&run) == fingerprint(&whole),
+        "the resumed run differs"
+    );
     let left = crate::program::names(&run.path().join("evals"));
-    assert!(!left.iter().any(|name| name.starts_with("answers-")), "{left:?}");
+    assert!(
+        !left.iter().any(|name| name.starts_with("answers-")),
+        "{left:?}"
+    );
     assert_eq!(State::observe(run.path()).unwrap().eval, None);
 }
 
@@ -78,7 +99,8 @@ fn a_stop_ends_a_run_after_its_eval() {
     let folder = tempfile::tempdir().unwrap();
     let whole = create(&folder.path().join("whole"), &["learning_rate=5e-4"]);
     let (mut evals, mut best) = (0, 0);
-    let is_eval = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "eval");
+    let is_eval =
+        |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "eval");
     let ended = work(&whole, |event| {
         evals += usize::from(is_eval(event));
         false
@@ -87,22 +109,42 @@ fn a_stop_ends_a_run_after_its_eval() {
         best = report.best_step;
     }
     // The base on both sets, two on the eval set, the best checkpoint on the test set.
-    assert!((evals, best > 0) == (5, true), "{evals} evals, best step {best}");
+    assert!(
+        (evals, best > 0) == (5, true),
+        "{evals} evals, best step {best}"
+    );
     // The eval that is under way when the stop comes, and what the run then says.
     let cases = [
-        (1, Some("stopped before the next eval (on eval), as requested"), None),
-        (4, Some("stopped before the next eval (on test), as requested"), Some(6)),
+        (
+            1,
+            Some("stopped before the next eval (on eval), as requested"),
+            None,
+        ),
+        (
+            4,
+            Some("stopped before the next eval (on test), as requested"),
+            Some(6),
+        ),
         (5, None, None),
     ];
     for (stopped_in, expected, step) in cases {
-        let run = create(&folder.path().join(format!("eval-{stopped_in}")), &["learning_rate=5e-4"]);
+        let run = create(
+            &folder.path().join(format!("eval-{stopped_in}")),
+            &["learning_rate=5e-4"],
+        );
         let mut seen = 0;
         let ended = work(&run, |event| {
             seen += usize::from(is_eval(event));
             seen == stopped_in
         });
         match (ended.unwrap(), expected) {
-            (Ended::CutShort { resumes_from, cause }, Some(expected)) => {
+            (
+                Ended::CutShort {
+                    resumes_from,
+                    cause,
+                },
+                Some(expected),
+            ) => {
                 assert_eq!((resumes_from, cause.as_str()), (step, expected));
                 assert!(matches!(work(&run, |_| false).unwrap(), Ended::Finished(_)));
             }
@@ -110,7 +152,10 @@ fn a_stop_ends_a_run_after_its_eval() {
             (Ended::Finished(_), None) => {}
             (ended, _) => panic!("stopped in eval {stopped_in}: {ended:?}"),
         }
-        assert!(fingerprint(&run) == fingerprint(&whole), "stopped in eval {stopped_in}, the run differs");
+        assert!(
+            fingerprint(&run) == fingerprint(&whole),
+            "stopped in eval {stopped_in}, the run differs"
+        );
     }
 }
 
@@ -126,25 +171,49 @@ fn the_first_signal_in_an_eval_says_at_once_what_it_waits_for() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let run = || Some(std::fs::read_dir(folder.path().join("runs")).ok()?.flatten().next()?.path());
+    let run = || {
+        Some(
+            std::fs::read_dir(folder.path().join("runs"))
+                .ok()?
+                .flatten()
+                .next()?
+                .path(),
+        )
+    };
     until("answers of the base eval", || {
         let state = run().and_then(|run| State::observe(&run));
-        state.and_then(|state| state.eval).is_some_and(|eval| eval.answers > 0)
+        state
+            .and_then(|state| state.eval)
+            .is_some_and(|eval| eval.answers > 0)
     });
     let signal = |name: &str| {
-        let sent = std::process::Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{name}"), &child.id().to_string()])
+            .status();
         assert!(sent.unwrap().success());
     };
     signal("INT");
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
     let said = lines.find(|line| line.starts_with("stopping ")).unwrap();
-    assert!(said.starts_with("stopping after this eval (base eval on test: ") && said.contains(" of 70"), "{said}");
+    assert!(
+        said.starts_with("stopping after this eval (base eval on test: ")
+            && said.contains(" of 70"),
+        "{said}"
+    );
     assert!(said.ends_with("; again: stops now"), "{said}");
     let last = lines.last().unwrap();
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(130), true), "{last}");
+    assert_eq!(
+        (output.status.code(), output.stdout.is_empty()),
+        (Some(130), true),
+        "{last}"
+    );
     assert!(
-        last.starts_with("stopped before the next eval (on eval), as requested; no checkpoint yet. Resume: "),
+        last.starts_with(
+            "stopped before the next eval (on eval), as requested; no checkpoint yet. Resume: "
+        ),
         "{last}"
     );
 }

@@ -35,7 +35,10 @@ fn task(folder: &Path) -> PathBuf {
     let task = folder.join("office");
     fs::create_dir_all(&task).unwrap();
     // Those of the task that the model was trained on.
-    let tools = Task::embedded("tool-calls").unwrap().definition_text.clone();
+    let tools = Task::embedded("tool-calls")
+        .unwrap()
+        .definition_text
+        .clone();
     let row = |number: u32| {
         format!(
             "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Pay invoice {number} from the travel account.\"}}], \
@@ -43,16 +46,26 @@ fn task(folder: &Path) -> PathBuf {
         )
     };
     let rows: String = [1966, 1961, 1962].map(row).concat();
-    for (name, text) in [("task.toml", TOML), ("office.py", OFFICE), ("tools.json", &tools), ("train.jsonl", &rows)] {
+    for (name, text) in [
+        ("task.toml", TOML),
+        ("office.py", OFFICE),
+        ("tools.json", &tools),
+        ("train.jsonl", &rows),
+    ] {
         fs::write(task.join(name), text).unwrap();
     }
-    Trust::for_task(&Task::load(&task).unwrap()).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
+    Trust::for_task(&Task::load(&task).unwrap())
+        .unwrap()
+        .iter()
+        .for_each(|trust| trust.set(true).unwrap());
     task
 }
 
 /// Log-probs to the last bit.
 fn rollouts(run: &RunDirectory) -> Vec<RolloutGroup> {
-    (1..=3).flat_map(|step| read_step(run.path(), step).unwrap()).collect()
+    (1..=3)
+        .flat_map(|step| read_step(run.path(), step).unwrap())
+        .collect()
 }
 
 #[test]
@@ -63,19 +76,40 @@ fn neither_stopping_nor_replaying_changes_anything() {
     let folder = tempfile::tempdir().unwrap();
     let task = task(folder.path());
     let whole = create_of(&task, &folder.path().join("whole"), &SET);
-    assert!(matches!(work(&whole, |_| false).unwrap(), Ended::Finished(_)));
+    assert!(matches!(
+        work(&whole, |_| false).unwrap(),
+        Ended::Finished(_)
+    ));
     let expected = rollouts(&whole);
-    let chains = || expected.iter().flat_map(|group| &group.completions).filter_map(|one| one.chain.as_ref());
-    assert!(chains().any(|chain| chain.steps.len() > 1), "no call was followed by another");
+    let chains = || {
+        expected
+            .iter()
+            .flat_map(|group| &group.completions)
+            .filter_map(|one| one.chain.as_ref())
+    };
+    assert!(
+        chains().any(|chain| chain.steps.len() > 1),
+        "no call was followed by another"
+    );
     // Functions that the row's `tools` do not name are in no prompt.
-    let lists = |name: &str| expected.iter().all(|group| group.prompt.contains(&format!("\n{name}(")));
+    let lists = |name: &str| {
+        expected
+            .iter()
+            .all(|group| group.prompt.contains(&format!("\n{name}(")))
+    };
     assert!(lists("pay") && !lists("remind"), "{}", expected[0].prompt);
     let stopped = create_of(&task, &folder.path().join("stopped"), &SET);
     for step in [1, 2] {
         let at = |event: &EventBody| matches!(event, EventBody::Step(event) if event.step == step);
-        assert!(matches!(work(&stopped, at).unwrap(), Ended::Interrupted { .. }));
+        assert!(matches!(
+            work(&stopped, at).unwrap(),
+            Ended::Interrupted { .. }
+        ));
     }
-    assert!(matches!(work(&stopped, |_| false).unwrap(), Ended::Finished(_)));
+    assert!(matches!(
+        work(&stopped, |_| false).unwrap(),
+        Ended::Finished(_)
+    ));
     assert_eq!(rollouts(&stopped), expected);
     assert!(fingerprint(&stopped) == fingerprint(&whole));
     // From what the run has recorded, without the program.
@@ -86,7 +120,10 @@ fn neither_stopping_nor_replaying_changes_anything() {
     fs::write(task.join("task.toml"), format!("{TOML}replay = true\n")).unwrap();
     fs::remove_file(task.join("office.py")).unwrap();
     let replayed = create_of(&task, &folder.path().join("replayed"), &SET);
-    assert!(matches!(work(&replayed, |_| false).unwrap(), Ended::Finished(_)));
+    assert!(matches!(
+        work(&replayed, |_| false).unwrap(),
+        Ended::Finished(_)
+    ));
     assert_eq!(rollouts(&replayed), expected);
     assert!(fingerprint(&replayed) == fingerprint(&whole));
 }

@@ -68,17 +68,32 @@ fn python() -> &'static str {
 /// A Python with a home in `folder`, and this as its standard input.
 fn run_python(folder: &Path, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(python());
-    command.args(arguments).current_dir(folder).env("HOME", folder);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env("HOME", folder);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
     child.wait_with_output().unwrap()
 }
 
 /// The task that the script makes of a taskset, trusted.
 fn task(folder: &Path, taskset: &str, arguments: &[&str]) -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/verifiers-task.py");
-    let made = run_python(folder, &[&[script, taskset, "task"], arguments].concat(), "");
+    let made = run_python(
+        folder,
+        &[&[script, taskset, "task"], arguments].concat(),
+        "",
+    );
     assert!(stdout(&made).contains("test, "), "{}", stdout(&made));
     let trusted = call(folder, &["task", "trust", "task", "--yes"]);
     assert!(trusted.status.success(), "{}", stderr(&trusted));
@@ -90,22 +105,42 @@ fn rows(path: &Path) -> Vec<Value> {
 }
 
 #[test]
-#[cfg_attr(not(has_verifiers), ignore = "VERIFIERS_PYTHON is no Python with verifiers and TextArena (.ci/run)")]
+#[cfg_attr(
+    not(has_verifiers),
+    ignore = "VERIFIERS_PYTHON is no Python with verifiers and TextArena (.ci/run)"
+)]
 fn a_taskset_is_trained_with_its_rewards_by_one_service() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
     std::fs::write(home.join("sums.py"), SUMS).unwrap();
     let task = task(home, "sums.py", &["--held-out", "2"]);
-    let output = call(home, &words(&arguments_for(&task, home, 1, &["max_steps=2", "eval_every=0"])));
+    let output = call(
+        home,
+        &words(&arguments_for(
+            &task,
+            home,
+            1,
+            &["max_steps=2", "eval_every=0"],
+        )),
+    );
     assert!(output.status.success(), "{}", stderr(&output));
     let run = run_in(home);
     let state = RunState::read(&run).unwrap();
     let difference = state.metrics["sampling/sampling_logp_difference/max"].values();
-    assert!(difference.iter().all(|found| *found < 1e-3), "{difference:?}");
+    assert!(
+        difference.iter().all(|found| *found < 1e-3),
+        "{difference:?}"
+    );
     let train = rows(&task.join("train.jsonl"));
     let (mut services, mut rewards) = (BTreeSet::new(), BTreeSet::new());
-    for group in [1, 2].iter().flat_map(|step| read_step(&run, *step).unwrap()) {
-        let row = train.iter().find(|row| row["id"] == json!(group.prompt_id)).unwrap();
+    for group in [1, 2]
+        .iter()
+        .flat_map(|step| read_step(&run, *step).unwrap())
+    {
+        let row = train
+            .iter()
+            .find(|row| row["id"] == json!(group.prompt_id))
+            .unwrap();
         for completion in &group.completions {
             let record = json!(completion.chain.as_ref().unwrap().agent.as_ref().unwrap());
             let asked = &record["requests"].as_array().unwrap()[..];
@@ -114,16 +149,27 @@ fn a_taskset_is_trained_with_its_rewards_by_one_service() {
             let messages = |from: &Value| -> Vec<(String, String)> {
                 let text = |message: &Value, key: &str| message[key].as_str().unwrap().to_owned();
                 let messages = from.as_array().unwrap().iter();
-                messages.map(|message| (text(message, "role"), text(message, "content"))).collect()
+                messages
+                    .map(|message| (text(message, "role"), text(message, "content")))
+                    .collect()
             };
             assert_eq!(messages(&asked["messages"]), messages(&row["messages"]));
             let count = completion.token_ids.len();
-            assert!(count > 0 && count == completion.log_probs.len(), "{count} tokens");
-            let (digits, letters) =
-                (completion.text.chars().filter(char::is_ascii_digit).count(), completion.text.chars().count());
+            assert!(
+                count > 0 && count == completion.log_probs.len(),
+                "{count} tokens"
+            );
+            let (digits, letters) = (
+                completion.text.chars().filter(char::is_ascii_digit).count(),
+                completion.text.chars().count(),
+            );
             let expected = 0.5 * digits as f64 / letters.max(1) as f64;
             let reward = completion.reward.unwrap();
-            assert!((reward - expected).abs() < 1e-9, "{reward} of {:?}: {record}", completion.text);
+            assert!(
+                (reward - expected).abs() < 1e-9,
+                "{reward} of {:?}: {record}",
+                completion.text
+            );
             rewards.insert(reward.to_bits());
             let verdict: Value = serde_json::from_str(record["output"].as_str().unwrap()).unwrap();
             assert_eq!(
@@ -136,41 +182,89 @@ fn a_taskset_is_trained_with_its_rewards_by_one_service() {
     assert!(rewards.len() > 2, "{rewards:?}");
     assert_eq!(services.len(), 1, "{services:?}");
     assert_eq!(processes_of(home), Vec::<String>::new());
-    let left = std::fs::read_dir(home.join("home/cache/grpo-tui/scratch")).unwrap().count();
+    let left = std::fs::read_dir(home.join("home/cache/grpo-tui/scratch"))
+        .unwrap()
+        .count();
     assert_eq!(left, 1, "a lock and no folder");
 }
 
 #[test]
-#[cfg_attr(not(has_verifiers), ignore = "VERIFIERS_PYTHON is no Python with verifiers and TextArena (.ci/run)")]
+#[cfg_attr(
+    not(has_verifiers),
+    ignore = "VERIFIERS_PYTHON is no Python with verifiers and TextArena (.ci/run)"
+)]
 fn a_game_of_many_turns_is_one_conversation_with_its_reward() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
     let game = r#"{"game": "Hangman-v0"}"#;
-    let task = task(home, "textarena", &["--taskset-config", game, "--tasks", "6", "--held-out", "2"]);
+    let task = task(
+        home,
+        "textarena",
+        &["--taskset-config", game, "--tasks", "6", "--held-out", "2"],
+    );
     let rows = rows(&task.join("test.jsonl"));
-    let sample = ["sample", "task", "--model", "tiny", "--on", "task/test.jsonl", "--n", "2", "--json"];
-    let played = json_lines(&call(home, &[&sample[..], &["--max-completion-tokens", "96"]].concat()));
+    let sample = [
+        "sample",
+        "task",
+        "--model",
+        "tiny",
+        "--on",
+        "task/test.jsonl",
+        "--n",
+        "2",
+        "--json",
+    ];
+    let played = json_lines(&call(
+        home,
+        &[&sample[..], &["--max-completion-tokens", "96"]].concat(),
+    ));
     assert_eq!(played.len(), 4);
     for found in &played {
-        let row = rows.iter().find(|row| row["id"] == found["prompt_id"]).unwrap();
+        let row = rows
+            .iter()
+            .find(|row| row["id"] == found["prompt_id"])
+            .unwrap();
         let asked = found["chain"]["agent"]["requests"].as_array().unwrap();
-        let follows: Vec<_> = asked.iter().map(|asked| asked["follows"].as_u64()).collect();
-        let one_after_the_other: Vec<_> = (0..asked.len() as u64).map(|number| number.checked_sub(1)).collect();
+        let follows: Vec<_> = asked
+            .iter()
+            .map(|asked| asked["follows"].as_u64())
+            .collect();
+        let one_after_the_other: Vec<_> = (0..asked.len() as u64)
+            .map(|number| number.checked_sub(1))
+            .collect();
         assert!(asked.len() > 1 && follows == one_after_the_other, "{found}");
-        let steps = found["chain"]["steps"].as_array().unwrap().iter().map(|step| &step["text"]);
+        let steps = found["chain"]["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| &step["text"]);
         let answers: Vec<_> = steps.chain([&found["completion"]]).collect();
-        let replayed =
-            run_python(home, &["-c", REPLAY], &json!({"info": row["task"]["info"], "answers": answers}).to_string());
-        let replayed: Value = serde_json::from_str(stdout(&replayed).lines().last().unwrap()).unwrap();
-        let said: Vec<_> = asked[1..].iter().map(|asked| asked["messages"][0]["content"].clone()).collect();
-        assert_eq!((&replayed["said"], &replayed["is_over"]), (&json!(said), &json!(true)), "{found}");
+        let replayed = run_python(
+            home,
+            &["-c", REPLAY],
+            &json!({"info": row["task"]["info"], "answers": answers}).to_string(),
+        );
+        let replayed: Value =
+            serde_json::from_str(stdout(&replayed).lines().last().unwrap()).unwrap();
+        let said: Vec<_> = asked[1..]
+            .iter()
+            .map(|asked| asked["messages"][0]["content"].clone())
+            .collect();
+        assert_eq!(
+            (&replayed["said"], &replayed["is_over"]),
+            (&json!(said), &json!(true)),
+            "{found}"
+        );
         assert_eq!(found["reward"], replayed["reward"], "{found}");
     }
     assert_eq!(processes_of(home), Vec::<String>::new());
 }
 
 #[test]
-#[cfg_attr(not(has_verifiers), ignore = "VERIFIERS_PYTHON is no Python with verifiers and TextArena (.ci/run)")]
+#[cfg_attr(
+    not(has_verifiers),
+    ignore = "VERIFIERS_PYTHON is no Python with verifiers and TextArena (.ci/run)"
+)]
 fn what_fails_in_an_environment_ends_its_conversation_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
@@ -188,17 +282,42 @@ fn what_fails_in_an_environment_ends_its_conversation_with_the_reason() {
     let table = [
         (with("right", answer(2)), ["answer", "truncated"], ""),
         (without, ["no_request"; 2], "the row has no `task`"),
-        (with("field", json!({"prompt": "1 + 1?"})), ["no_request"; 2], "the environment refuses the task: "),
-        (with("raises", answer(-1)), ["agent_failed"; 2], "the episode failed: TaskError: "),
-        (with("reward", answer(-2)), ["agent_failed"; 2], "the reward 4.5 is not from 0.0 to 1.0"),
+        (
+            with("field", json!({"prompt": "1 + 1?"})),
+            ["no_request"; 2],
+            "the environment refuses the task: ",
+        ),
+        (
+            with("raises", answer(-1)),
+            ["agent_failed"; 2],
+            "the episode failed: TaskError: ",
+        ),
+        (
+            with("reward", answer(-2)),
+            ["agent_failed"; 2],
+            "the reward 4.5 is not from 0.0 to 1.0",
+        ),
     ];
     let text: String = table.iter().map(|(row, ..)| format!("{row}\n")).collect();
     std::fs::write(home.join("rows.jsonl"), text).unwrap();
-    let sample = ["sample", "task", "--model", "tiny", "--on", "rows.jsonl", "--n", "1", "--json"];
+    let sample = [
+        "sample",
+        "task",
+        "--model",
+        "tiny",
+        "--on",
+        "rows.jsonl",
+        "--n",
+        "1",
+        "--json",
+    ];
     let found = json_lines(&call(home, &sample));
     assert_eq!(found.len(), table.len());
     for ((_, ends, reason), found) in table.iter().zip(&found) {
-        assert!(ends.iter().any(|end| found["chain"]["end"] == *end), "{found}");
+        assert!(
+            ends.iter().any(|end| found["chain"]["end"] == *end),
+            "{found}"
+        );
         assert!(found.to_string().contains(reason), "{reason}: {found}");
     }
     // A Python without verifiers, and an environment that is not installed.
@@ -208,7 +327,11 @@ fn what_fails_in_an_environment_ends_its_conversation_with_the_reason() {
     assert!(text.contains(&service), "{text}");
     std::fs::write(&toml, text.replace(&service, "service = [\"python3\"")).unwrap();
     let fails = |reason: &str| {
-        assert!(call(home, &["task", "trust", "task", "--yes"]).status.success());
+        assert!(
+            call(home, &["task", "trust", "task", "--yes"])
+                .status
+                .success()
+        );
         let found = json_lines(&call(home, &sample));
         assert_eq!(found[0]["chain"]["end"], "no_request", "{}", found[0]);
         assert!(found[0].to_string().contains(reason), "{}", found[0]);
@@ -219,6 +342,8 @@ fn what_fails_in_an_environment_ends_its_conversation_with_the_reason() {
     std::fs::write(&toml, text).unwrap();
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("sums", "nonesuch")).unwrap();
-    fails("the environment of environment.json does not load: ModuleNotFoundError: taskset 'nonesuch' not found");
+    fails(
+        "the environment of environment.json does not load: ModuleNotFoundError: taskset 'nonesuch' not found",
+    );
     assert_eq!(processes_of(home), Vec::<String>::new());
 }

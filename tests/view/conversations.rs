@@ -8,8 +8,8 @@ use grpo_tui::config::Layers;
 use grpo_tui::environment::ToolChain;
 use grpo_tui::run::events::{End, Eval, Group, Run, Step};
 use grpo_tui::run::{
-    EvalRecord, EvalSummary, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory, Status,
-    Worker, eval_file, write_evals,
+    EvalRecord, EvalSummary, EventWriter, NewRun, RolloutCompletion, RolloutGroup, RolloutWriter,
+    RunDirectory, Status, Worker, eval_file, write_evals,
 };
 use grpo_tui::score::{Scorer, Task};
 use grpo_tui::view::{Command, Screen};
@@ -31,7 +31,11 @@ fn task(folder: &Path) -> PathBuf {
     };
     for (name, text) in [
         ("task.toml", TOML.to_owned()),
-        ("shop.sql", "CREATE TABLE item (name TEXT, stock INT); INSERT INTO item VALUES ('nut', 5);".to_owned()),
+        (
+            "shop.sql",
+            "CREATE TABLE item (name TEXT, stock INT); INSERT INTO item VALUES ('nut', 5);"
+                .to_owned(),
+        ),
         ("train.jsonl", row("a") + &row("b")),
         ("test.jsonl", row("t1") + &row("t2") + &row("t3")),
     ] {
@@ -60,10 +64,14 @@ fn chains() -> [ToolChain; 5] {
     [
         chain(json!({"steps": [], "end": "answer"})),
         chain(json!({"steps": [step(&[answered()])], "end": "answer"})),
-        chain(json!({"steps": (0..20).map(|_| step(&[answered()])).collect::<Vec<_>>(), "end": "max_calls"})),
+        chain(
+            json!({"steps": (0..20).map(|_| step(&[answered()])).collect::<Vec<_>>(), "end": "max_calls"}),
+        ),
         chain(json!({"steps": [step(&[call("SELECT x", &long, "answered")])], "end": "answer"})),
-        chain(json!({"steps": [step(&[call("SELEC", "error: no such function", "refused")])],
-            "last_calls": [call("SELECT 1", "the tool \"sqlite\" ended", "failed")], "end": "tool_failed", "failure": "the tool \"sqlite\" ended"})),
+        chain(
+            json!({"steps": [step(&[call("SELEC", "error: no such function", "refused")])],
+            "last_calls": [call("SELECT 1", "the tool \"sqlite\" ended", "failed")], "end": "tool_failed", "failure": "the tool \"sqlite\" ended"}),
+        ),
     ]
 }
 
@@ -76,7 +84,9 @@ fn run(folder: &Path) -> PathBuf {
         job: "train".into(),
         name: "with tools".into(),
         task: "shop".into(),
-        task_origin: task.folder().map_or_else(String::new, |folder| folder.display().to_string()),
+        task_origin: task
+            .folder()
+            .map_or_else(String::new, |folder| folder.display().to_string()),
         task_files: task.files().unwrap(),
         config: resolved.config,
         sources: resolved.sources,
@@ -88,10 +98,17 @@ fn run(folder: &Path) -> PathBuf {
     let run = RunDirectory::create(&folder.join("runs"), new).unwrap();
     let worker = Worker::begin(&run, Arc::default()).unwrap();
     let mut events = EventWriter::open(worker.lock()).unwrap();
-    let begun =
-        Run { id: run.id().into(), job: "train".into(), device: "cpu".into(), total_steps: 1, ..Run::default() };
+    let begun = Run {
+        id: run.id().into(),
+        job: "train".into(),
+        device: "cpu".into(),
+        total_steps: 1,
+        ..Run::default()
+    };
     events.append(begun).unwrap();
-    let row = grpo_tui::dataset::load(&task, grpo_tui::task::PromptSet::Train).unwrap().remove(0);
+    let row = grpo_tui::dataset::load(&task, grpo_tui::task::PromptSet::Train)
+        .unwrap()
+        .remove(0);
     let score = |chain: &ToolChain, text: &str| scorer.score(text, Some(&chain.scored_row(&row)));
     let completions = chains().map(|chain| {
         let score = score(&chain, "Five.");
@@ -107,12 +124,21 @@ fn run(folder: &Path) -> PathBuf {
         }
     });
     let completions = Vec::from(completions);
-    let group =
-        RolloutGroup { step: 1, prompt_id: "a".into(), prompt: "the prompt".into(), completions, ..Default::default() };
+    let group = RolloutGroup {
+        step: 1,
+        prompt_id: "a".into(),
+        prompt: "the prompt".into(),
+        completions,
+        ..Default::default()
+    };
     let mut rollouts = RolloutWriter::resume(worker.lock(), 0).unwrap();
     let place = rollouts.append(&group).unwrap();
     rollouts.sync().unwrap();
-    let rewards: Vec<f64> = group.completions.iter().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
+    let rewards: Vec<f64> = group
+        .completions
+        .iter()
+        .map(|completion| completion.reward.unwrap_or(f64::NAN))
+        .collect();
     let event = Group {
         step: 1,
         prompt_id: "a".into(),
@@ -121,7 +147,10 @@ fn run(folder: &Path) -> PathBuf {
         rewards,
         ..Group::default()
     };
-    let call_seconds = chains().iter().map(|chain| chain.calls().map(|_| 0.002).collect()).collect();
+    let call_seconds = chains()
+        .iter()
+        .map(|chain| chain.calls().map(|_| 0.002).collect())
+        .collect();
     events
         .append(Group {
             call_seconds,
@@ -146,7 +175,11 @@ fn run(folder: &Path) -> PathBuf {
             record.chain = Some(Box::new(chain));
             record
         };
-        let records: Vec<EvalRecord> = ["t1", "t2", "t3"].into_iter().zip(picks).map(record).collect();
+        let records: Vec<EvalRecord> = ["t1", "t2", "t3"]
+            .into_iter()
+            .zip(picks)
+            .map(record)
+            .collect();
         let file = eval_file(eval_step, "test", target);
         write_evals(&run.path().join(&file), &records).unwrap();
         let summary = EvalSummary::from_records(&records);
@@ -162,9 +195,21 @@ fn run(folder: &Path) -> PathBuf {
             .unwrap();
     }
     let metrics = [("reward".to_owned(), 0.5)].into_iter().collect();
-    events.append(Step { step: 1, seconds: 1.0, metrics, ..Step::default() }).unwrap();
     events
-        .append(End { step: 1, status: "finished".into(), cause: "all steps done".into(), ..End::default() })
+        .append(Step {
+            step: 1,
+            seconds: 1.0,
+            metrics,
+            ..Step::default()
+        })
+        .unwrap();
+    events
+        .append(End {
+            step: 1,
+            status: "finished".into(),
+            cause: "all steps done".into(),
+            ..End::default()
+        })
         .unwrap();
     worker.state().status(Status::Finished, 1, None).unwrap();
     run.path().to_owned()
@@ -203,9 +248,21 @@ fn live_shows_turns_calls_replies_times_and_ends() {
         ],
     );
     stage.keys("h");
-    check(&stage, &["0 calls; ended: the model answered without a call", "answer  4 tokens"]);
+    check(
+        &stage,
+        &[
+            "0 calls; ended: the model answered without a call",
+            "answer  4 tokens",
+        ],
+    );
     stage.keys("l l");
-    check(&stage, &["20 calls in 40 ms; ended: the model asked for more calls than `max_calls`", "turn 2"]);
+    check(
+        &stage,
+        &[
+            "20 calls in 40 ms; ended: the model asked for more calls than `max_calls`",
+            "turn 2",
+        ],
+    );
     stage.keys("G");
     check(&stage, &["turn 20", "turn 21  4 tokens"]);
     stage.keys("l");
@@ -223,9 +280,20 @@ fn live_shows_turns_calls_replies_times_and_ends() {
         ],
     );
     stage.keys("y");
-    assert!(stage.commands.iter().any(|command| command.contains("Copy") && command.contains("(refused): error")));
+    assert!(
+        stage
+            .commands
+            .iter()
+            .any(|command| command.contains("Copy") && command.contains("(refused): error"))
+    );
     let small = self::stage((80, 24), "6 alt-2 l enter z");
-    check(&small, &["turn 1  24 tokens, 31 read ─", "→ query {\"sql\":\"SELECT stock FROM item\"}  answered in 2 ms"]);
+    check(
+        &small,
+        &[
+            "turn 1  24 tokens, 31 read ─",
+            "→ query {\"sql\":\"SELECT stock FROM item\"}  answered in 2 ms",
+        ],
+    );
 }
 
 #[test]
@@ -233,7 +301,13 @@ fn eval_shows_both_conversations_and_how_calls_go() {
     let mut stage = stage((160, 48), "7 s s enter");
     check(
         &stage,
-        &["t1", "base", "0 calls; ended: the model answered", "1 call in 2 ms; ended: the model answered", "I look."],
+        &[
+            "t1",
+            "base",
+            "0 calls; ended: the model answered",
+            "1 call in 2 ms; ended: the model answered",
+            "I look.",
+        ],
     );
     stage.keys("h / m a x _ c a l l s enter");
     check(&stage, &["1 of 3", "20 calls in 40 ms"]);
@@ -258,7 +332,8 @@ fn eval_shows_both_conversations_and_how_calls_go() {
 
 #[test]
 fn sampled_conversations_are_shown_with_their_calls() {
-    let sampled = json!({"prompt_id": "a", "completion": "Five.", "chain": chains()[1]}).to_string();
+    let sampled =
+        json!({"prompt_id": "a", "completion": "Five.", "chain": chains()[1]}).to_string();
     let mut path = PathBuf::new();
     let mut stage = Stage::with(120, 40, |options| {
         path = run(&options.here);
@@ -267,7 +342,14 @@ fn sampled_conversations_are_shown_with_their_calls() {
     });
     stage.act(|_| vec![Command::ShowRun(path)]);
     stage.keys("4 b r");
-    check(&stage, &["sampled: 1", "→ query {\"sql\":\"SELECT stock FROM item\"}", "Five."]);
+    check(
+        &stage,
+        &[
+            "sampled: 1",
+            "→ query {\"sql\":\"SELECT stock FROM item\"}",
+            "Five.",
+        ],
+    );
 }
 
 #[test]
@@ -277,9 +359,24 @@ fn scores_score_whole_conversations() {
         stage.keys("s");
     }
     // The twenty calls end without an answer, whatever the text is; the failed tool is no fault of the model's.
-    check(&stage, &["scorer error", "no answer", "(0 calls) Five.", "(20 calls) Five."]);
+    check(
+        &stage,
+        &[
+            "scorer error",
+            "no answer",
+            "(0 calls) Five.",
+            "(20 calls) Five.",
+        ],
+    );
     stage.keys("j enter z");
-    check(&stage, &["1 call; ended", "→ query {\"sql\"", "in the run: valid 1.000, advantage +0.000; 28 tokens"]);
+    check(
+        &stage,
+        &[
+            "1 call; ended",
+            "→ query {\"sql\"",
+            "in the run: valid 1.000, advantage +0.000; 28 tokens",
+        ],
+    );
 }
 
 #[test]
@@ -291,22 +388,50 @@ fn a_person_answers_a_prompt_with_the_tools() {
         stage.keys("3 b");
         check(
             &stage,
-            &["by hand: you are the model", "Use the tools.", "How many nuts", "query(sql: string)", "ctrl-o calls"],
+            &[
+                "by hand: you are the model",
+                "Use the tools.",
+                "How many nuts",
+                "query(sql: string)",
+                "ctrl-o calls",
+            ],
         );
         // What is no call is not sent.
         stage.types("How many?").keys("ctrl-o");
         check(&stage, &["\"How\" is not a function", "How many?"]);
-        stage.keys(&"backspace ".repeat(9)).types("query {\"sql\": \"SELECT stock FROM item\"}").keys("ctrl-o");
-        check(&stage, &["turn 1", "→ query {\"sql\":\"SELECT stock FROM item\"}  answered in", "[[5]]"]);
+        stage
+            .keys(&"backspace ".repeat(9))
+            .types("query {\"sql\": \"SELECT stock FROM item\"}")
+            .keys("ctrl-o");
+        check(
+            &stage,
+            &[
+                "turn 1",
+                "→ query {\"sql\":\"SELECT stock FROM item\"}  answered in",
+                "[[5]]",
+            ],
+        );
         stage.types("query {\"sql\": \"SELEC\"}").keys("ctrl-o");
         check(&stage, &["syntax error"]);
         stage.types("Five.").keys("alt-enter");
-        check(&stage, &["2 calls in", "ended: the model answered without a call", "valid  reward 1", "Five."]);
+        check(
+            &stage,
+            &[
+                "2 calls in",
+                "ended: the model answered without a call",
+                "valid  reward 1",
+                "Five.",
+            ],
+        );
         // Over again, with other words, and out.
         stage.keys("r").types("Six.").keys("alt-enter");
         check(&stage, &["0 calls; ended", "expected \"Five.\""]);
         stage.keys("esc");
-        assert!(stage.model.shared.screen == Screen::Prompts && !stage.shows("by hand: you"), "{}", stage.screen());
+        assert!(
+            stage.model.shared.screen == Screen::Prompts && !stage.shows("by hand: you"),
+            "{}",
+            stage.screen()
+        );
     }
 }
 
@@ -321,16 +446,35 @@ fn a_person_answers_every_turn_of_a_row() {
         options.task = Some(task.display().to_string());
     });
     stage.keys("3 b");
-    check(&stage, &["two by hand: you are the model, turn 1 of 2", "How many?"]);
+    check(
+        &stage,
+        &["two by hand: you are the model, turn 1 of 2", "How many?"],
+    );
     assert!(!stage.shows("Sell one."), "{}", stage.screen());
     stage.types("Five.").keys("alt-enter");
-    check(&stage, &["turn 2 of 2", "valid  reward 1", "expected \"Five.\"", "Sell one.", "ctrl-o calls"]);
+    check(
+        &stage,
+        &[
+            "turn 2 of 2",
+            "valid  reward 1",
+            "expected \"Five.\"",
+            "Sell one.",
+            "ctrl-o calls",
+        ],
+    );
     // In the same database.
-    stage.types("execute {\"sql\": \"UPDATE item SET stock = 4\"}").keys("ctrl-o");
-    stage.types("query {\"sql\": \"SELECT stock FROM item\"}").keys("ctrl-o");
+    stage
+        .types("execute {\"sql\": \"UPDATE item SET stock = 4\"}")
+        .keys("ctrl-o");
+    stage
+        .types("query {\"sql\": \"SELECT stock FROM item\"}")
+        .keys("ctrl-o");
     check(&stage, &["[[4]]"]);
     stage.types("Sold.").keys("alt-enter");
-    check(&stage, &["2 calls in", "expected \"Sold.\"", "r starts over"]);
+    check(
+        &stage,
+        &["2 calls in", "expected \"Sold.\"", "r starts over"],
+    );
     stage.keys("r");
     check(&stage, &["turn 1 of 2"]);
 }
@@ -341,14 +485,28 @@ fn the_export_of_rollouts_has_conversations_as_messages() {
     let run = run(folder.path());
     let output = call_anywhere(&["runs", "export", &run.display().to_string(), "--rollouts"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 5, "{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        lines.len(),
+        5,
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let line = &lines[1];
     assert_eq!(
-        (&line["tools"][0]["type"], &line["tools"][0]["function"]["name"]),
+        (
+            &line["tools"][0]["type"],
+            &line["tools"][0]["function"]["name"]
+        ),
         (&json!("function"), &json!("query"))
     );
-    assert_eq!((&line["end"], &line["tokens"]), (&json!("answer"), &json!(28)));
+    assert_eq!(
+        (&line["end"], &line["tokens"]),
+        (&json!("answer"), &json!(28))
+    );
     assert_eq!(
         line["messages"],
         json!([

@@ -14,10 +14,21 @@ fn keys() -> String {
             Scope::Global => "Global".to_owned(),
             Scope::Movement => "Movement".to_owned(),
             Scope::Screen(screen) => app::about(screen).title.to_owned(),
-            Scope::Pane(screen, pane) => format!("{}, in the pane {pane}", app::about(screen).title),
+            Scope::Pane(screen, pane) => {
+                format!("{}, in the pane {pane}", app::about(screen).title)
+            }
         };
-        let keys: Vec<String> = action.keys.iter().map(|key| format!("`{}`", key.replace('|', "\\|"))).collect();
-        let row = format!("| {} | {} | `{}` |\n", keys.join(" "), action.title.replace('|', "\\|"), action.id);
+        let keys: Vec<String> = action
+            .keys
+            .iter()
+            .map(|key| format!("`{}`", key.replace('|', "\\|")))
+            .collect();
+        let row = format!(
+            "| {} | {} | `{}` |\n",
+            keys.join(" "),
+            action.title.replace('|', "\\|"),
+            action.id
+        );
         match places.iter_mut().find(|(name, _)| *name == place) {
             Some((_, rows)) => rows.push_str(&row),
             None => places.push((place, row)),
@@ -27,7 +38,10 @@ fn keys() -> String {
                     Keys of a pane apply while it has the focus.\n"
         .to_owned();
     for (place, rows) in places {
-        let _ = write!(text, "\n## {place}\n\n| keys | does | id |\n|---|---|---|\n{rows}");
+        let _ = write!(
+            text,
+            "\n## {place}\n\n| keys | does | id |\n|---|---|---|\n{rows}"
+        );
     }
     text
 }
@@ -39,13 +53,28 @@ fn part(name: &str) -> String {
         "configuration" => {
             text.push_str("\n| key | values, the default first | meaning |\n|---|---|---|\n");
             for key in &settings::KEYS {
-                let _ = writeln!(text, "| `{}` | {} | {} |", key.name, key.values, key.meaning);
+                let _ = writeln!(
+                    text,
+                    "| `{}` | {} | {} |",
+                    key.name, key.values, key.meaning
+                );
             }
         }
         "themes" => {
-            let names: Vec<String> = theme_file::EMBEDDED.iter().map(|(name, _)| format!("`{name}`")).collect();
-            let roles: Vec<String> = Role::ALL.iter().map(|role| format!("`{}`", role.name())).collect();
-            let _ = write!(text, "\nThemes of the program: {}.\n\nRoles: {}.\n", names.join(", "), roles.join(", "));
+            let names: Vec<String> = theme_file::EMBEDDED
+                .iter()
+                .map(|(name, _)| format!("`{name}`"))
+                .collect();
+            let roles: Vec<String> = Role::ALL
+                .iter()
+                .map(|role| format!("`{}`", role.name()))
+                .collect();
+            let _ = write!(
+                text,
+                "\nThemes of the program: {}.\n\nRoles: {}.\n",
+                names.join(", "),
+                roles.join(", ")
+            );
         }
         other => panic!("no part is called {other}"),
     }
@@ -59,8 +88,14 @@ fn the_pages_of_the_view_agree_with_the_tables() {
     let mut view = std::fs::read_to_string(path("view")).unwrap();
     for name in ["configuration", "themes"] {
         let (start, end) = (format!("<!-- {name} -->\n"), "<!-- end -->");
-        let from = view.find(&start).unwrap_or_else(|| panic!("docs/view.md has no {start}")) + start.len();
-        let to = from + view[from..].find(end).unwrap_or_else(|| panic!("{name} has no {end}"));
+        let from = view
+            .find(&start)
+            .unwrap_or_else(|| panic!("docs/view.md has no {start}"))
+            + start.len();
+        let to = from
+            + view[from..]
+                .find(end)
+                .unwrap_or_else(|| panic!("{name} has no {end}"));
         view.replace_range(from..to, &format!("{}\n", part(name)));
     }
     for (page, expected) in [("view", view), ("keys", keys())] {

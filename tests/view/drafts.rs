@@ -25,14 +25,20 @@ fn few_rows() -> (Stage, PathBuf) {
 }
 
 fn rows(folder: &Path) -> Vec<String> {
-    std::fs::read_to_string(folder.join("train.jsonl")).unwrap().lines().map(str::to_owned).collect()
+    std::fs::read_to_string(folder.join("train.jsonl"))
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn selected_id(stage: &Stage) -> String {
     let prompts = &stage.model.prompts;
     let entry = prompts.entries[prompts.shown[prompts.cursor.index] as usize];
     let open = stage.model.shared.task.as_ref().unwrap();
-    open.rows[&entry.set].as_ref().unwrap()[entry.index as usize].id.clone()
+    open.rows[&entry.set].as_ref().unwrap()[entry.index as usize]
+        .id
+        .clone()
 }
 
 fn second(stage: &mut Stage) {
@@ -41,13 +47,20 @@ fn second(stage: &mut Stage) {
 
 /// Another session on the same files.
 fn again(stage: &Stage) -> Stage {
-    let (here, data) = (stage.folder.path().to_owned(), stage.folder.path().join("data"));
-    quick(Stage::with(120, 36, move |options| (options.here, options.data) = (here, data)))
+    let (here, data) = (
+        stage.folder.path().to_owned(),
+        stage.folder.path().join("data"),
+    );
+    quick(Stage::with(120, 36, move |options| {
+        (options.here, options.data) = (here, data)
+    }))
 }
 
 /// The files that keep what is being written.
 fn draft_files(stage: &Stage) -> Vec<PathBuf> {
-    let Ok(found) = std::fs::read_dir(stage.folder.path().join("data/drafts")) else { return Vec::new() };
+    let Ok(found) = std::fs::read_dir(stage.folder.path().join("data/drafts")) else {
+        return Vec::new();
+    };
     let mut found: Vec<PathBuf> = found.map(|entry| entry.unwrap().path()).collect();
     found.sort();
     found
@@ -69,17 +82,25 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     assert!(draft_files(&first).is_empty());
     second(&mut first);
     let file = draft_files(&first).remove(0);
-    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let text = written(&first);
     // Undecided or declined it stays, and is offered once a session.
     let mut next = again(&first);
     assert!(
-        next.shows("unsaved draft of expected answer of train-002 from 2027-01-15 ") && next.shows(", 7 lines"),
+        next.shows("unsaved draft of expected answer of train-002 from 2027-01-15 ")
+            && next.shows(", 7 lines"),
         "{}",
         next.screen()
     );
     next.keys("o");
-    assert!(last_message(&next).contains(file.to_str().unwrap()), "{}", last_message(&next));
+    assert!(
+        last_message(&next).contains(file.to_str().unwrap()),
+        "{}",
+        last_message(&next)
+    );
     next.keys("f1 f3");
     second(&mut next);
     assert!(!next.shows("unsaved draft") && next.model.prompts.editing.is_none());
@@ -97,15 +118,32 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     let editing = next.model.prompts.editing.as_ref().unwrap();
     assert_eq!(
         (editing.editor.text(), editing.editor.cursor()),
-        (text, first.model.prompts.editing.as_ref().unwrap().editor.cursor())
+        (
+            text,
+            first
+                .model
+                .prompts
+                .editing
+                .as_ref()
+                .unwrap()
+                .editor
+                .cursor()
+        )
     );
     assert!(editing.is_changed() && editing.editor.is_json() && file.exists());
     assert_eq!(selected_id(&next), "train-002");
     next.types("\n");
     second(&mut next);
-    assert!(std::fs::read_to_string(&file).unwrap().contains(&serde_json::to_string(&written(&next)).unwrap()));
+    assert!(
+        std::fs::read_to_string(&file)
+            .unwrap()
+            .contains(&serde_json::to_string(&written(&next)).unwrap())
+    );
     next.keys("ctrl-home").types("[").keys("ctrl-o");
-    assert!(next.model.prompts.editing.is_some() && file.exists(), "what is no JSON is not saved");
+    assert!(
+        next.model.prompts.editing.is_some() && file.exists(),
+        "what is no JSON is not saved"
+    );
     next.keys("backspace ctrl-o");
     assert!(next.model.prompts.editing.is_none() && draft_files(&first).is_empty());
     assert_eq!(rows(&folder).len(), 10);
@@ -122,7 +160,10 @@ fn only_saving_and_giving_up_remove_what_is_kept() {
         second(&mut stage);
         assert_eq!(draft_files(&stage).len(), 1, "{keys}");
         stage.keys("f3 ctrl-p").types("edit expected").keys("enter");
-        assert!(last_message(&stage).contains("is unsaved"), "{keys}: no other text takes its place");
+        assert!(
+            last_message(&stage).contains("is unsaved"),
+            "{keys}: no other text takes its place"
+        );
         stage.keys("esc y");
         assert!(draft_files(&stage).is_empty(), "{keys}");
     }
@@ -130,7 +171,10 @@ fn only_saving_and_giving_up_remove_what_is_kept() {
     second(&mut stage);
     stage.keys("ctrl-u");
     second(&mut stage);
-    assert!(draft_files(&stage).is_empty(), "as it was, no unsaved changes");
+    assert!(
+        draft_files(&stage).is_empty(),
+        "as it was, no unsaved changes"
+    );
     // An end without time.
     stage.types("?");
     store_now(&mut stage.model.prompts, &mut stage.model.shared).unwrap();
@@ -147,41 +191,91 @@ fn only_saving_and_giving_up_remove_what_is_kept() {
 
 #[test]
 fn a_row_that_changed_moved_or_vanished_meanwhile_is_told() {
-    let check = |keys: &str, text: &str, change: fn(Vec<String>) -> Vec<String>, target: &str, saved: fn(&[String])| {
+    let check = |keys: &str,
+                 text: &str,
+                 change: fn(Vec<String>) -> Vec<String>,
+                 target: &str,
+                 saved: fn(&[String])| {
         let (mut first, folder) = few_rows();
         first.keys(keys).types(text);
         second(&mut first);
-        std::fs::write(folder.join("train.jsonl"), change(rows(&folder)).join("\n") + "\n").unwrap();
+        std::fs::write(
+            folder.join("train.jsonl"),
+            change(rows(&folder)).join("\n") + "\n",
+        )
+        .unwrap();
         let mut next = again(&first);
-        assert!(next.shows("unsaved draft") && next.shows(target), "{target}: {}", next.screen());
+        assert!(
+            next.shows("unsaved draft") && next.shows(target),
+            "{target}: {}",
+            next.screen()
+        );
         next.keys("t");
         assert_eq!(written(&next), written(&first));
         second(&mut next);
         // Once more, as after a second crash.
         let mut next = again(&first);
         next.keys("t ctrl-o");
-        assert!(draft_files(&first).is_empty(), "{target}: {}", last_message(&next));
+        assert!(
+            draft_files(&first).is_empty(),
+            "{target}: {}",
+            last_message(&next)
+        );
         saved(&rows(&folder));
     };
     let without_first = |rows: Vec<String>| rows[1..].to_vec();
-    check("j i ctrl-end", "MORE", without_first, "messages of train-002", |rows| {
-        assert!(rows[0].contains("train-002") && rows[0].contains("MORE") && rows.len() == 9);
-    });
-    check("i ctrl-end", "MORE", without_first, "train-001 was deleted from train.jsonl", |rows| {
-        assert!(rows[8].contains("train-010") && rows[9].starts_with("{\"id\":\"train-001\""));
-        assert!(rows[9].contains("MORE") && rows[9].contains("\"expected\":{"));
-    });
-    check("x ctrl-home", " ", without_first, "train-001 was deleted from train.jsonl", |rows| {
-        assert!(rows[9].contains("\"messages\":[") && rows[9].contains("\"expected\":{\"vendor\""), "{}", rows[9]);
-    });
+    check(
+        "j i ctrl-end",
+        "MORE",
+        without_first,
+        "messages of train-002",
+        |rows| {
+            assert!(rows[0].contains("train-002") && rows[0].contains("MORE") && rows.len() == 9);
+        },
+    );
+    check(
+        "i ctrl-end",
+        "MORE",
+        without_first,
+        "train-001 was deleted from train.jsonl",
+        |rows| {
+            assert!(rows[8].contains("train-010") && rows[9].starts_with("{\"id\":\"train-001\""));
+            assert!(rows[9].contains("MORE") && rows[9].contains("\"expected\":{"));
+        },
+    );
+    check(
+        "x ctrl-home",
+        " ",
+        without_first,
+        "train-001 was deleted from train.jsonl",
+        |rows| {
+            assert!(
+                rows[9].contains("\"messages\":[") && rows[9].contains("\"expected\":{\"vendor\""),
+                "{}",
+                rows[9]
+            );
+        },
+    );
     let changed = |rows: Vec<String>| {
-        rows.iter().map(|row| row.replace("\"user\",\"content\":\"", "\"user\",\"content\":\"NEW ")).collect()
+        rows.iter()
+            .map(|row| row.replace("\"user\",\"content\":\"", "\"user\",\"content\":\"NEW "))
+            .collect()
     };
-    check("x ctrl-home", " ", changed, "train-001 has changed since", |rows| assert!(rows[0].contains("NEW ")));
+    check(
+        "x ctrl-home",
+        " ",
+        changed,
+        "train-001 has changed since",
+        |rows| assert!(rows[0].contains("NEW ")),
+    );
     let few = |rows: Vec<String>| rows[..5].to_vec();
-    check("j j j j j j j j j a", "Due?", few, "train.jsonl is shorter now", |rows| {
-        assert!(rows[5].contains("Due?") && rows.len() == 6)
-    });
+    check(
+        "j j j j j j j j j a",
+        "Due?",
+        few,
+        "train.jsonl is shorter now",
+        |rows| assert!(rows[5].contains("Due?") && rows.len() == 6),
+    );
 }
 
 #[test]
@@ -195,19 +289,43 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
         second(&mut stage);
     }
     let files = draft_files(&first);
-    let bad = files[0].with_file_name(files[0].file_name().unwrap().to_str().unwrap().replace(".json", "0.json"));
+    let bad = files[0].with_file_name(
+        files[0]
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .replace(".json", "0.json"),
+    );
     std::fs::write(&bad, "{\"task\":").unwrap();
     let mut next = again(&first);
-    let complaint =
-        next.model.shared.notices.all().iter().find(|notice| notice.text.contains(bad.to_str().unwrap())).unwrap();
-    assert!(complaint.text.contains("EOF while parsing") && complaint.level == Level::Complaint, "{complaint:?}");
+    let complaint = next
+        .model
+        .shared
+        .notices
+        .all()
+        .iter()
+        .find(|notice| notice.text.contains(bad.to_str().unwrap()))
+        .unwrap();
+    assert!(
+        complaint.text.contains("EOF while parsing") && complaint.level == Level::Complaint,
+        "{complaint:?}"
+    );
     assert!(next.shows("system prompt"), "{}", next.screen());
     next.keys("o");
-    assert!(next.shows("expected answer of train-001"), "{}", next.screen());
+    assert!(
+        next.shows("expected answer of train-001"),
+        "{}",
+        next.screen()
+    );
     next.keys("t");
     assert!(!next.shows("unsaved draft"));
     next.keys("esc y");
-    assert!(next.shows("messages of train-001"), "after the one that was restored: {}", next.screen());
+    assert!(
+        next.shows("messages of train-001"),
+        "after the one that was restored: {}",
+        next.screen()
+    );
     next.keys("o");
     assert_eq!((draft_files(&first).len(), bad.exists()), (3, true));
     // A set that cannot be read now, and one that the task has no more.
@@ -216,7 +334,18 @@ fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
     let failures = |notice: &&grpo_tui::view::messages::Notice| {
         notice.text.contains("not offered") && notice.text.contains("train.jsonl line 1")
     };
-    assert_eq!(next.model.shared.notices.all().iter().filter(failures).count(), 1, "{}", next.screen());
+    assert_eq!(
+        next.model
+            .shared
+            .notices
+            .all()
+            .iter()
+            .filter(failures)
+            .count(),
+        1,
+        "{}",
+        next.screen()
+    );
     assert_eq!(draft_files(&first).len(), 3);
 }
 
@@ -235,21 +364,41 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     assert_eq!((written(&next), draft_files(&first).len()), (text, 2));
     second(&mut next);
     let mut last = again(&first);
-    assert!(last.model.shared.task.as_ref().unwrap().task.folder().is_some());
-    assert!(last.shows("expected answer of train-001"), "{}", last.screen());
+    assert!(
+        last.model
+            .shared
+            .task
+            .as_ref()
+            .unwrap()
+            .task
+            .folder()
+            .is_some()
+    );
+    assert!(
+        last.shows("expected answer of train-001"),
+        "{}",
+        last.screen()
+    );
     last.keys("o");
     assert!(last.shows("messages of train-001"), "{}", last.screen());
     last.keys("o");
     // Another task is opened while a text is unsaved, and the first one again.
     next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some("invoice".to_owned())));
     assert!(
-        next.model.prompts.editing.is_none() && last_message(&next).contains("is unsaved: draft kept in"),
+        next.model.prompts.editing.is_none()
+            && last_message(&next).contains("is unsaved: draft kept in"),
         "{}",
         last_message(&next)
     );
     let copy = first.folder.path().join("data/tasks/invoice");
-    next.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some(copy.display().to_string())));
-    assert!(next.shows("expected answer of train-001"), "{}", next.screen());
+    next.act(|model| {
+        grpo_tui::view::shared::open_task(&model.shared, Some(copy.display().to_string()))
+    });
+    assert!(
+        next.shows("expected answer of train-001"),
+        "{}",
+        next.screen()
+    );
     next.keys("t");
     assert!(next.model.prompts.editing.as_ref().unwrap().is_changed());
 }
@@ -264,11 +413,20 @@ fn both_screens_ask_by_the_same_keys_and_words() {
         let mut next = again(&first);
         next.keys(screen);
         let lines: Vec<String> = next.screen().lines().map(str::to_owned).collect();
-        for hint in ["t restore draft", "o keep saved", "X discard draft", "d diff"] {
+        for hint in [
+            "t restore draft",
+            "o keep saved",
+            "X discard draft",
+            "d diff",
+        ] {
             assert!(lines[2].contains(hint), "{hint}: {}", next.screen());
         }
         next.keys("d");
-        assert!(next.shows("Current (-) vs draft (+)") && next.shows(" !"), "{}", next.screen());
+        assert!(
+            next.shows("Current (-) vs draft (+)") && next.shows(" !"),
+            "{}",
+            next.screen()
+        );
         next.keys("esc X n");
         assert_eq!(draft_files(&first).len(), 1);
         // What is discarded is the draft of the question, not a newer one that is found meanwhile.
@@ -280,7 +438,11 @@ fn both_screens_ask_by_the_same_keys_and_words() {
         second(&mut other);
         next.act(|model| grpo_tui::view::shared::open_task(&model.shared, None));
         next.keys("y");
-        assert!(!draft.exists() && draft_files(&first).len() == 1, "{}", next.screen());
+        assert!(
+            !draft.exists() && draft_files(&first).len() == 1,
+            "{}",
+            next.screen()
+        );
         next.keys("X y");
         assert!(draft_files(&first).is_empty() && !next.shows("unsaved draft"));
         // The file changes on disk while a text is unsaved: letters are still typed, and nothing is saved before the
@@ -293,24 +455,53 @@ fn both_screens_ask_by_the_same_keys_and_words() {
             std::fs::write(&file, before.replace(old, new)).unwrap();
             stage.act(|model| grpo_tui::view::shared::open_task(&model.shared, None));
             second(&mut stage);
-            assert!(stage.shows("file changed on disk while you have unsaved edits"), "{keys}: {}", stage.screen());
-            assert!(stage.shows("alt-t load file  alt-o keep edits  alt-d diff"), "{keys}: {}", stage.screen());
+            assert!(
+                stage.shows("file changed on disk while you have unsaved edits"),
+                "{keys}: {}",
+                stage.screen()
+            );
+            assert!(
+                stage.shows("alt-t load file  alt-o keep edits  alt-d diff"),
+                "{keys}: {}",
+                stage.screen()
+            );
             stage.types("t").keys("ctrl-o");
             assert!(
-                last_message(&stage).contains("two versions exist: alt-t load file, alt-o keep edits, alt-d diff"),
+                last_message(&stage)
+                    .contains("two versions exist: alt-t load file, alt-o keep edits, alt-d diff"),
                 "{}",
                 last_message(&stage)
             );
             stage.keys("alt-d");
-            assert!(stage.shows("Yours (-) vs file on disk (+)"), "{}", stage.screen());
+            assert!(
+                stage.shows("Yours (-) vs file on disk (+)"),
+                "{}",
+                stage.screen()
+            );
             stage.keys("esc").keys(keys);
-            let text = if screen == "f2" { stage.model.shared.draft.text.clone() } else { written(&stage) };
-            assert_eq!((text.contains(" !t"), text.contains("NEW")), (is_own, !is_own), "{screen} {keys}: {text}");
+            let text = if screen == "f2" {
+                stage.model.shared.draft.text.clone()
+            } else {
+                written(&stage)
+            };
+            assert_eq!(
+                (text.contains(" !t"), text.contains("NEW")),
+                (is_own, !is_own),
+                "{screen} {keys}: {text}"
+            );
             std::fs::write(&file, before).unwrap();
         }
     };
     check("f2", "enter", ["schema.json", "\"vendor\"", "\"NEW\""]);
-    check("f3", "i ctrl-end", ["train.jsonl", "\"user\",\"content\":\"", "\"user\",\"content\":\"NEW "]);
+    check(
+        "f3",
+        "i ctrl-end",
+        [
+            "train.jsonl",
+            "\"user\",\"content\":\"",
+            "\"user\",\"content\":\"NEW ",
+        ],
+    );
 }
 
 #[test]
@@ -323,18 +514,31 @@ fn sessions_do_not_overwrite_each_other_and_drafts_of_earlier_versions_are_read(
     store_now(&mut other.model.schema, &mut other.model.shared).unwrap();
     one.types("more ");
     second(&mut one);
-    let texts: Vec<String> = draft_files(&one).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let texts: Vec<String> = draft_files(&one)
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
     assert!(
         texts.len() == 2
             && texts.iter().any(|text| text.starts_with("one more "))
             && texts.iter().any(|text| text.starts_with("other "))
     );
-    draft_files(&one).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    draft_files(&one)
+        .iter()
+        .for_each(|file| std::fs::remove_file(file).unwrap());
     // One file for all sessions, named for the task and marked by the schema's path.
-    let mark = &grpo_tui::run::sha256(folder.join("schema.json").display().to_string().as_bytes())[..12];
-    let earlier = one.folder.path().join(format!("data/drafts/invoice-{mark}.json"));
+    let mark =
+        &grpo_tui::run::sha256(folder.join("schema.json").display().to_string().as_bytes())[..12];
+    let earlier = one
+        .folder
+        .path()
+        .join(format!("data/drafts/invoice-{mark}.json"));
     std::fs::write(&earlier, "{\"earlier\": 1}").unwrap();
     let mut next = again(&one);
     next.keys("f2 t");
-    assert!(next.model.shared.draft.text == "{\"earlier\": 1}" && !earlier.exists() && draft_files(&one).len() == 1);
+    assert!(
+        next.model.shared.draft.text == "{\"earlier\": 1}"
+            && !earlier.exists()
+            && draft_files(&one).len() == 1
+    );
 }

@@ -7,7 +7,9 @@ mod single;
 
 use std::path::{Path, PathBuf};
 
-use grpo_tui::report::{EvalId, EvalResult, Outcome, ReportError, Verdict, Versus, base_and_trained};
+use grpo_tui::report::{
+    EvalId, EvalResult, Outcome, ReportError, Verdict, Versus, base_and_trained,
+};
 use grpo_tui::run::{Comparison, EvalSummary, RunState, read_evals};
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::{Message, Screen};
@@ -25,7 +27,11 @@ fn stage(columns: u16, rows: u16) -> Stage {
 }
 
 /// The same after `prepare` had its way with the data folder; and what it left.
-fn stage_after<T: Default>(columns: u16, rows: u16, prepare: impl FnOnce(&Path) -> T) -> (Stage, T) {
+fn stage_after<T: Default>(
+    columns: u16,
+    rows: u16,
+    prepare: impl FnOnce(&Path) -> T,
+) -> (Stage, T) {
     let mut left = T::default();
     let mut stage = Stage::with(columns, rows, |options| {
         copy_run(&options.here.join("runs"), ID, "small adapters", "finished");
@@ -57,13 +63,21 @@ fn pictures_of_base_and_trained() {
         assert!(stage.shows("▸ base → step 30"), "{}", stage.screen());
     }
     let mut small = stage(40, 14);
-    assert!(small.shows("▸ prompts 100 of 100") && small.shows("▸- test-045"), "{}", small.screen());
+    assert!(
+        small.shows("▸ prompts 100 of 100") && small.shows("▸- test-045"),
+        "{}",
+        small.screen()
+    );
     small.keys("enter");
     assert!(small.shows("base: "), "{}", small.screen());
     let mut narrow = stage(60, 20);
     narrow.keys("enter");
     assert!(narrow.shows("base: "), "{}", narrow.screen());
-    assert!(narrow.keys("esc backtab").shows("exact match"), "{}", narrow.screen());
+    assert!(
+        narrow.keys("esc backtab").shows("exact match"),
+        "{}",
+        narrow.screen()
+    );
     let mut empty = Stage::new(80, 24);
     empty.keys("7");
     insta::assert_snapshot!("eval_nothing_80x24", empty.screen());
@@ -77,8 +91,16 @@ fn the_numbers_are_those_of_the_run() {
     let versus = Versus::read(&base_and_trained(&run).unwrap()).unwrap();
     let history = RunState::read(&run).unwrap();
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
-    assert_eq!(names, ["base", "step 30"], "the best step, on the proof set");
-    for (eval, key) in versus.evals.iter().zip([(0, "test", "base"), (30, "test", "trained")]) {
+    assert_eq!(
+        names,
+        ["base", "step 30"],
+        "the best step, on the proof set"
+    );
+    for (eval, key) in versus
+        .evals
+        .iter()
+        .zip([(0, "test", "base"), (30, "test", "trained")])
+    {
         let recorded = &history.evals[&(key.0, key.1.to_owned(), key.2.to_owned())].summary;
         assert_eq!(
             (eval.summary.n, eval.summary.valid, eval.summary.exact),
@@ -87,17 +109,42 @@ fn the_numbers_are_those_of_the_run() {
     }
     let records = |eval: usize| read_evals(&versus.evals[eval].id.path()).unwrap();
     let pair = &versus.pairs[0];
-    assert_eq!(pair.valid.comparison, Comparison::between(&records(0), &records(1)));
-    assert_eq!(pair.exact.as_ref().map(|exact| exact.comparison), Comparison::between_exact(&records(0), &records(1)));
-    let count = |outcome| versus.prompts.iter().filter(|prompt| versus.outcome(prompt, pair) == Some(outcome)).count();
+    assert_eq!(
+        pair.valid.comparison,
+        Comparison::between(&records(0), &records(1))
+    );
+    assert_eq!(
+        pair.exact.as_ref().map(|exact| exact.comparison),
+        Comparison::between_exact(&records(0), &records(1))
+    );
+    let count = |outcome| {
+        versus
+            .prompts
+            .iter()
+            .filter(|prompt| versus.outcome(prompt, pair) == Some(outcome))
+            .count()
+    };
     for outcome in Outcome::ALL {
         assert_eq!(count(outcome), pair.count(outcome), "{}", outcome.name());
     }
-    assert_eq!(pair.tiers.iter().flatten().sum::<usize>(), versus.prompts.len());
+    assert_eq!(
+        pair.tiers.iter().flatten().sum::<usize>(),
+        versus.prompts.len()
+    );
     let difference = pair.valid.difference;
-    assert!((difference.estimate - (versus.evals[1].summary.valid - versus.evals[0].summary.valid)).abs() < 1e-12);
-    assert!(difference.low < difference.estimate && difference.estimate < difference.high, "{difference:?}");
-    assert_eq!((pair.valid.verdict, pair.valid.needed), (Verdict::Better, None));
+    assert!(
+        (difference.estimate - (versus.evals[1].summary.valid - versus.evals[0].summary.valid))
+            .abs()
+            < 1e-12
+    );
+    assert!(
+        difference.low < difference.estimate && difference.estimate < difference.high,
+        "{difference:?}"
+    );
+    assert_eq!(
+        (pair.valid.verdict, pair.valid.needed),
+        (Verdict::Better, None)
+    );
 }
 
 /// Where no checkpoint did better than the base, the comparison is of the latest eval, as on Live: it shows what training
@@ -111,21 +158,37 @@ fn a_base_that_stayed_the_best_is_compared_with_the_latest_eval() {
         }
         options.program = PathBuf::from("/bin/false");
     });
-    assert!(stage.shows(" base★ "), "the rates of the row are the base's: {}", stage.screen());
+    assert!(
+        stage.shows(" base★ "),
+        "the rates of the row are the base's: {}",
+        stage.screen()
+    );
     // From the list and by itself.
     for keys in ["v", "enter 7"] {
         stage.keys(keys);
         let screen = stage.screen();
-        assert!(screen.contains("base → step 40") && !screen.contains("step 30"), "{keys}: {screen}");
         assert!(
-            screen.contains("the best checkpoint is step 0 (the base): no later one was better on the eval set"),
+            screen.contains("base → step 40") && !screen.contains("step 30"),
             "{keys}: {screen}"
         );
-        assert!(screen.contains("invoice, eval, 50 prompts"), "{keys}: {screen}");
+        assert!(
+            screen.contains(
+                "the best checkpoint is step 0 (the base): no later one was better on the eval set"
+            ),
+            "{keys}: {screen}"
+        );
+        assert!(
+            screen.contains("invoice, eval, 50 prompts"),
+            "{keys}: {screen}"
+        );
         stage.keys("f1");
     }
     stage.keys("7 E enter y");
-    assert!(stage.shows("the best checkpoint of"), "there is no trained model to read: {}", stage.screen());
+    assert!(
+        stage.shows("the best checkpoint of"),
+        "there is no trained model to read: {}",
+        stage.screen()
+    );
 }
 
 /// An older version read the proof set with the weights of step 0 and called them trained.
@@ -136,7 +199,10 @@ fn the_log_calls_the_weights_of_step_0_the_base() {
             let run = copy_run(&options.here.join("runs"), ID, "one", "finished");
             change(
                 &run.join("events.jsonl"),
-                &[("\"step\":30,\"set\":\"proof\"", &format!("\"step\":{step},\"set\":\"proof\""))],
+                &[(
+                    "\"step\":30,\"set\":\"proof\"",
+                    &format!("\"step\":{step},\"set\":\"proof\""),
+                )],
             );
         });
         stage.keys("enter");
@@ -144,15 +210,21 @@ fn the_log_calls_the_weights_of_step_0_the_base() {
         let screen = stage.screen();
         ["eval on test (trained)", "eval on test (base)"].map(|text| screen.contains(text))
     };
-    assert_eq!((evals_shown("30"), evals_shown("0")), ([true, true], [false, true]));
+    assert_eq!(
+        (evals_shown("30"), evals_shown("0")),
+        ([true, true], [false, true])
+    );
 }
 
 /// An eval that is better in form and worse in content is not "better": each metric is shown with its own colour and p.
 #[test]
 fn both_metrics_are_judged_on_their_own() {
     let run = finished_run();
-    let mut evals =
-        base_and_trained(&run).unwrap().into_iter().map(|id| EvalResult::read(id, false).unwrap()).collect::<Vec<_>>();
+    let mut evals = base_and_trained(&run)
+        .unwrap()
+        .into_iter()
+        .map(|id| EvalResult::read(id, false).unwrap())
+        .collect::<Vec<_>>();
     for (index, record) in evals[0].records.iter_mut().enumerate() {
         (record.tier, record.exact) = ("invalid".to_owned(), Some(index < 50));
     }
@@ -164,78 +236,158 @@ fn both_metrics_are_judged_on_their_own() {
     }
     let page = Versus::from_evals(evals).unwrap();
     let (valid, exact) = (&page.pairs[0].valid, page.pairs[0].exact.as_ref().unwrap());
-    assert_eq!((valid.verdict, exact.verdict), (Verdict::Better, Verdict::Worse));
+    assert_eq!(
+        (valid.verdict, exact.verdict),
+        (Verdict::Better, Verdict::Worse)
+    );
     let text = page.page();
-    assert!(text.contains("\nvalid: +100.0 points (95% CI [") && text.contains("], p = 1.9e-9)\n"), "{text}");
-    assert!(!text.contains("the second is better") && !text.contains("exact McNemar"), "{text}");
+    assert!(
+        text.contains("\nvalid: +100.0 points (95% CI [") && text.contains("], p = 1.9e-9)\n"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("the second is better") && !text.contains("exact McNemar"),
+        "{text}"
+    );
     let document = page.document();
     assert_eq!(
-        (&document["comparisons"][0]["verdict"], &document["comparisons"][0]["exact"]["verdict"]),
+        (
+            &document["comparisons"][0]["verdict"],
+            &document["comparisons"][0]["exact"]["verdict"]
+        ),
         (&"better".into(), &"worse".into())
     );
     // What 50 calls come to has an interval too: 100 of 100 is not a promise.
-    let line = text.lines().find(|line| line.starts_with("P(50 calls valid)")).unwrap();
-    assert!(line.contains("100.0% [15.") && line.contains("0.0% [0.0,"), "{line}");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("P(50 calls valid)"))
+        .unwrap();
+    assert!(
+        line.contains("100.0% [15.") && line.contains("0.0% [0.0,"),
+        "{line}"
+    );
 }
 
 #[test]
 fn an_unclear_result_says_how_many_prompts_it_needs() {
     let run = finished_run();
-    let eval = |step| EvalId { folder: run.clone(), step, set: "eval".to_owned(), target: "trained".to_owned() };
+    let eval = |step| EvalId {
+        folder: run.clone(),
+        step,
+        set: "eval".to_owned(),
+        target: "trained".to_owned(),
+    };
     let check = |before, after, (fixed, broken), needed, expected: &str| {
         let versus = Versus::read(&[eval(before), eval(after)]).unwrap();
         let valid = &versus.pairs[0].valid;
         assert_eq!(
-            (valid.verdict, valid.comparison.fixed, valid.comparison.broken),
+            (
+                valid.verdict,
+                valid.comparison.fixed,
+                valid.comparison.broken
+            ),
             (Verdict::NoDifference, fixed, broken)
         );
-        assert_eq!((valid.needed, valid.judged().to_string().as_str()), (needed, expected));
-        let prompts =
-            needed.map(|needed| format!("valid: such a difference needs about {needed} prompts for 80% power"));
+        assert_eq!(
+            (valid.needed, valid.judged().to_string().as_str()),
+            (needed, expected)
+        );
+        let prompts = needed.map(|needed| {
+            format!("valid: such a difference needs about {needed} prompts for 80% power")
+        });
         assert_eq!(valid.needed_prompts(), prompts);
     };
-    check(20, 25, (6, 2), Some(210), "valid: no difference found (p = 0.2891)");
-    check(30, 40, (0, 0), None, "valid: no difference found (p = 1.0000)");
+    check(
+        20,
+        25,
+        (6, 2),
+        Some(210),
+        "valid: no difference found (p = 0.2891)",
+    );
+    check(
+        30,
+        40,
+        (0, 0),
+        None,
+        "valid: no difference found (p = 1.0000)",
+    );
     // That 50 prompts show no change does not say that there is none.
     let same = Versus::read(&[eval(40), eval(40)]).unwrap();
     let difference = same.pairs[0].valid.difference;
-    assert!(difference.low == -difference.high && (0.05..0.1).contains(&difference.high), "{difference:?}");
+    assert!(
+        difference.low == -difference.high && (0.05..0.1).contains(&difference.high),
+        "{difference:?}"
+    );
 }
 
 #[test]
 fn the_command_line_says_the_same() {
     let command = |arguments: &[&str]| {
         let output = call_anywhere(&[&["runs", "versus"], arguments].concat());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     };
     let run = finished_run();
     let versus = Versus::read(&base_and_trained(&run).unwrap()).unwrap();
-    let document: serde_json::Value = serde_json::from_str(&command(&[run.to_str().unwrap(), "--json"])).unwrap();
+    let document: serde_json::Value =
+        serde_json::from_str(&command(&[run.to_str().unwrap(), "--json"])).unwrap();
     assert_eq!(document, versus.document());
-    assert_eq!(document["comparisons"][0]["fixed"], versus.pairs[0].valid.comparison.fixed);
+    assert_eq!(
+        document["comparisons"][0]["fixed"],
+        versus.pairs[0].valid.comparison.fixed
+    );
     assert_eq!(command(&[run.to_str().unwrap()]), versus.page());
     let on_eval = command(&[run.to_str().unwrap(), "--on", "eval"]);
-    assert!(on_eval.contains("eval set, n = 50") && on_eval.contains("step 30"), "{on_eval}");
+    assert!(
+        on_eval.contains("eval set, n = 50") && on_eval.contains("step 30"),
+        "{on_eval}"
+    );
 }
 
 #[test]
 fn the_matrix_filters_the_list() {
     let mut stage = stage(120, 36);
     let versus = Versus::read(&base_and_trained(&finished_run()).unwrap()).unwrap();
-    for (key, outcome) in [("f", Outcome::Fixed), ("b", Outcome::Broken), ("n", Outcome::Neither), ("v", Outcome::Both)]
-    {
+    for (key, outcome) in [
+        ("f", Outcome::Fixed),
+        ("b", Outcome::Broken),
+        ("n", Outcome::Neither),
+        ("v", Outcome::Both),
+    ] {
         stage.keys(key);
-        let title = format!("{} {} of 100", outcome.name(), versus.pairs[0].count(outcome));
+        let title = format!(
+            "{} {} of 100",
+            outcome.name(),
+            versus.pairs[0].count(outcome)
+        );
         assert!(stage.shows(&title), "{title}: {}", stage.screen());
     }
     stage.keys("v");
-    assert!(stage.shows("prompts 100 of 100"), "the same key takes it away");
+    assert!(
+        stage.shows("prompts 100 of 100"),
+        "the same key takes it away"
+    );
     stage.keys("/").types("messy improvements").keys("enter");
     let screen = stage.screen();
-    let found: usize = screen.split("▸ prompts ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let found: usize = screen
+        .split("▸ prompts ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     let messy = |prompt: &&grpo_tui::report::ComparedPrompt| {
-        versus.record(prompt, 0).unwrap().tags.contains(&"messy".to_owned())
+        versus
+            .record(prompt, 0)
+            .unwrap()
+            .tags
+            .contains(&"messy".to_owned())
     };
     let fixed = versus
         .prompts
@@ -261,7 +413,10 @@ fn answers_are_read_copied_and_exported() {
     ] {
         assert!(screen.contains(expected), "{expected}: {screen}");
     }
-    assert!(screen.find("Give me the vendor") < screen.find("│base: "), "the question comes first: {screen}");
+    assert!(
+        screen.find("Give me the vendor") < screen.find("│base: "),
+        "the question comes first: {screen}"
+    );
     // The end of the text holds the scrolling: the next key up is seen.
     stage.keys("G");
     let end = stage.screen();
@@ -273,7 +428,14 @@ fn answers_are_read_copied_and_exported() {
     stage.keys("l");
     assert_ne!(before, stage.screen(), "another prompt");
     stage.keys("j j j k y Y");
-    assert_eq!(stage.commands.iter().filter(|command| command.starts_with("Copy")).count(), 2);
+    assert_eq!(
+        stage
+            .commands
+            .iter()
+            .filter(|command| command.starts_with("Copy"))
+            .count(),
+        2
+    );
     stage.keys("w ctrl-u").types("versus.html").keys("enter");
     let html = std::fs::read_to_string(stage.folder.path().join("versus.html")).unwrap();
     assert!(
@@ -293,7 +455,12 @@ fn answers_are_read_copied_and_exported() {
 fn three_evals_of_any_runs_are_chosen() {
     let mut stage = Stage::with(120, 36, |options| {
         copy_run(&options.here.join("runs"), ID, "one", "finished");
-        copy_run(&options.here.join("runs"), "20261121-000000-invoice-second", "two", "finished");
+        copy_run(
+            &options.here.join("runs"),
+            "20261121-000000-invoice-second",
+            "two",
+            "finished",
+        );
     });
     stage.keys("7 o");
     assert!(
@@ -308,10 +475,17 @@ fn three_evals_of_any_runs_are_chosen() {
     stage.keys("space j space esc");
     stage.keys("j enter j space c");
     let screen = stage.screen();
-    assert!(screen.contains("6sx3dn base → 6sx3dn step 30 → second step 30"), "{screen}");
+    assert!(
+        screen.contains("6sx3dn base → 6sx3dn step 30 → second step 30"),
+        "{screen}"
+    );
     assert_eq!(stage.model.shared.screen, Screen::Eval);
     stage.keys("p p");
-    assert!(stage.shows("valid: no difference found"), "the same eval of two copies: {}", stage.screen());
+    assert!(
+        stage.shows("valid: no difference found"),
+        "the same eval of two copies: {}",
+        stage.screen()
+    );
     // What was chosen is left with esc, for the open run.
     stage.keys("esc");
     assert!(stage.shows("┌ base → step 30"), "{}", stage.screen());
@@ -321,7 +495,12 @@ fn three_evals_of_any_runs_are_chosen() {
 fn unlike_evals_are_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let other = |name: &str, file: &str, from: &str, to: &str| {
-        let run = copy_run(folder.path(), &format!("20261121-000000-invoice-{name}"), name, "finished");
+        let run = copy_run(
+            folder.path(),
+            &format!("20261121-000000-invoice-{name}"),
+            name,
+            "finished",
+        );
         change(&run.join("task").join(file), &[(from, to)]);
         run
     };
@@ -334,15 +513,35 @@ fn unlike_evals_are_refused_with_the_reason() {
     };
     let check = |second: &Path, set: &str, expected: &str| {
         let error = Versus::read(&[eval(&first, "test"), eval(second, set)]).unwrap_err();
-        assert!(matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected), "{error}");
+        assert!(
+            matches!(error, ReportError::Unlike(_)) && error.to_string().contains(expected),
+            "{error}"
+        );
     };
-    check(&other("prompts", "eval-large.jsonl", "test-001", "test-1001"), "test", "their prompts differ");
-    let schema =
-        Versus::read(&[eval(&first, "test"), eval(&other("schema", "schema.json", "\"type\"", " \"type\""), "test")])
-            .unwrap_err();
-    assert!(matches!(&schema, ReportError::OtherSchemas(text) if text.contains("different schemas")), "{schema}");
     check(
-        &other("task", "task.toml", "name = \"invoice\"", "name = \"receipt\""),
+        &other("prompts", "eval-large.jsonl", "test-001", "test-1001"),
+        "test",
+        "their prompts differ",
+    );
+    let schema = Versus::read(&[
+        eval(&first, "test"),
+        eval(
+            &other("schema", "schema.json", "\"type\"", " \"type\""),
+            "test",
+        ),
+    ])
+    .unwrap_err();
+    assert!(
+        matches!(&schema, ReportError::OtherSchemas(text) if text.contains("different schemas")),
+        "{schema}"
+    );
+    check(
+        &other(
+            "task",
+            "task.toml",
+            "name = \"invoice\"",
+            "name = \"receipt\"",
+        ),
         "test",
         "one is of the task invoice, the other of receipt",
     );
@@ -350,12 +549,32 @@ fn unlike_evals_are_refused_with_the_reason() {
     // Other rules of the task are only worth a remark.
     let rules = other("rules", "task.toml", "title = \"", "title = \"Other ");
     let versus = Versus::read(&[eval(&first, "test"), eval(&rules, "test")]).unwrap();
-    assert!(versus.warnings.iter().any(|warning| warning.contains("task.toml")), "{:?}", versus.warnings);
+    assert!(
+        versus
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("task.toml")),
+        "{:?}",
+        versus.warnings
+    );
     let missing = base_and_trained(folder.path()).unwrap_err();
-    assert!(missing.to_string().contains("has no base and trained eval on one set yet"), "{missing}");
-    std::fs::write(first.join("evals/step-000030-proof-trained.jsonl"), "{\"prompt_id\":\"a\"}\nno json\n").unwrap();
+    assert!(
+        missing
+            .to_string()
+            .contains("has no base and trained eval on one set yet"),
+        "{missing}"
+    );
+    std::fs::write(
+        first.join("evals/step-000030-proof-trained.jsonl"),
+        "{\"prompt_id\":\"a\"}\nno json\n",
+    )
+    .unwrap();
     let torn = Versus::read(&base_and_trained(&first).unwrap()).unwrap_err();
-    assert!(torn.to_string().contains("step-000030-proof-trained.jsonl line 2"), "{torn}");
+    assert!(
+        torn.to_string()
+            .contains("step-000030-proof-trained.jsonl line 2"),
+        "{torn}"
+    );
 }
 
 /// Two runs on both sides of a change of the schema are compared under the schema as it is now.
@@ -375,14 +594,35 @@ fn passes_of_other_schemas_are_scored_again() {
     );
     stage.keys("r");
     let screen = stage.screen();
-    assert!(screen.contains("second step 30 → 6sx3dn step 30") && screen.contains("both 99"), "{screen}");
-    assert!(stage.model.shared.notices.all().iter().any(|notice| notice.text.contains("scores: schema in the editor")));
+    assert!(
+        screen.contains("second step 30 → 6sx3dn step 30") && screen.contains("both 99"),
+        "{screen}"
+    );
+    assert!(
+        stage
+            .model
+            .shared
+            .notices
+            .all()
+            .iter()
+            .any(|notice| notice.text.contains("scores: schema in the editor"))
+    );
     // A schema that asks for more is counted at once: nothing is valid any more.
-    stage.keys("f2 enter alt-a").types("{\"type\": \"object\", \"required\": [\"total\"]}").keys("esc f7");
+    stage
+        .keys("f2 enter alt-a")
+        .types("{\"type\": \"object\", \"required\": [\"total\"]}")
+        .keys("esc f7");
     let screen = stage.screen();
-    assert!(screen.contains("neither 100") && screen.contains("both 0"), "{screen}");
+    assert!(
+        screen.contains("neither 100") && screen.contains("both 0"),
+        "{screen}"
+    );
     stage.keys("n j enter");
-    assert!(stage.shows("total"), "the reasons are those of the schema: {}", stage.screen());
+    assert!(
+        stage.shows("total"),
+        "the reasons are those of the schema: {}",
+        stage.screen()
+    );
     stage.keys("esc r");
     assert!(
         stage.shows("were scored with different schemas"),
@@ -391,7 +631,18 @@ fn passes_of_other_schemas_are_scored_again() {
     );
     let runs = stage.folder.path().join("runs");
     let command = |more: &[&str]| {
-        let arguments = [&["runs", "versus", ID, OTHER, "--runs", runs.to_str().unwrap()], more].concat();
+        let arguments = [
+            &[
+                "runs",
+                "versus",
+                ID,
+                OTHER,
+                "--runs",
+                runs.to_str().unwrap(),
+            ],
+            more,
+        ]
+        .concat();
         let output = call_anywhere(&arguments);
         (
             output.status.code().unwrap(),
@@ -417,17 +668,42 @@ fn the_matrix_hides_no_number() {
     for (columns, rows) in [(160, 48), (120, 36), (100, 30), (80, 24)] {
         let mut stage = Stage::with(columns, rows, |options| {
             let run = copy_run(&options.here.join("runs"), ID, "", "finished");
-            for file in ["step-000000-proof-base.jsonl", "step-000030-proof-trained.jsonl"] {
-                change(&run.join("evals").join(file), &[("\"tier\":\"valid\"", "\"tier\":\"invalid\"")]);
+            for file in [
+                "step-000000-proof-base.jsonl",
+                "step-000030-proof-trained.jsonl",
+            ] {
+                change(
+                    &run.join("evals").join(file),
+                    &[("\"tier\":\"valid\"", "\"tier\":\"invalid\"")],
+                );
             }
         });
         stage.keys("enter 7");
-        for cell in ["neither 100 n", "both 0 v", "improvements 0 f", "regressions 0 b"] {
-            assert!(stage.shows(cell), "{columns}x{rows} {cell}:\n{}", stage.screen());
+        for cell in [
+            "neither 100 n",
+            "both 0 v",
+            "improvements 0 f",
+            "regressions 0 b",
+        ] {
+            assert!(
+                stage.shows(cell),
+                "{columns}x{rows} {cell}:\n{}",
+                stage.screen()
+            );
         }
-        check_roles(&stage, &[("improvements 0", Role::Faint), ("regressions 0", Role::Faint)]);
+        check_roles(
+            &stage,
+            &[
+                ("improvements 0", Role::Faint),
+                ("regressions 0", Role::Faint),
+            ],
+        );
         stage.keys("n");
-        assert!(stage.shows("▸neither 100 n"), "{columns}x{rows}:\n{}", stage.screen());
+        assert!(
+            stage.shows("▸neither 100 n"),
+            "{columns}x{rows}:\n{}",
+            stage.screen()
+        );
     }
 }
 
@@ -438,12 +714,19 @@ fn a_run_without_evals_says_so_and_new_evals_are_read() {
         std::fs::remove_dir_all(run.join("evals")).unwrap();
     });
     stage.keys("enter 7");
-    assert!(stage.shows("has no base and trained eval on one set yet"), "{}", stage.screen());
+    assert!(
+        stage.shows("has no base and trained eval on one set yet"),
+        "{}",
+        stage.screen()
+    );
     let run = stage.folder.path().join("runs").join(ID);
     std::fs::create_dir(run.join("evals")).unwrap();
     let first_row = |stage: &Stage| {
         let lines: Vec<String> = stage.screen().lines().map(str::to_owned).collect();
-        let title = lines.iter().position(|line| line.contains(" prompts ") && line.contains("┌▸")).unwrap();
+        let title = lines
+            .iter()
+            .position(|line| line.contains(" prompts ") && line.contains("┌▸"))
+            .unwrap();
         lines[title + 1].clone()
     };
     // Those of the eval set, then those of the test set, which take their place: the cursor is at the top of both.
@@ -451,18 +734,28 @@ fn a_run_without_evals_says_so_and_new_evals_are_read() {
         for entry in std::fs::read_dir(finished_run().join("evals")).unwrap() {
             let name = entry.unwrap().file_name();
             if name.to_string_lossy().contains(set) {
-                std::fs::copy(finished_run().join("evals").join(&name), run.join("evals").join(&name)).unwrap();
+                std::fs::copy(
+                    finished_run().join("evals").join(&name),
+                    run.join("evals").join(&name),
+                )
+                .unwrap();
             }
         }
         stage.keys("R");
-        assert!(stage.shows(title) && first_row(&stage).starts_with("│▸"), "{}", stage.screen());
+        assert!(
+            stage.shows(title) && first_row(&stage).starts_with("│▸"),
+            "{}",
+            stage.screen()
+        );
     }
 }
 
 #[test]
 fn nothing_panics_at_any_size_with_anything_open() {
     let mut stage = stage(120, 36);
-    for keys in ["f", "enter", "d", "esc", "z", "z", "tab", "o", "enter", "esc", "esc", "/"] {
+    for keys in [
+        "f", "enter", "d", "esc", "z", "z", "tab", "o", "enter", "esc", "esc", "/",
+    ] {
         stage.keys(keys);
         for columns in [0, 1, 5, 39, 40, 49, 50, 71, 72, 99, 100, 200] {
             for rows in [0, 1, 3, 9, 10, 15, 16, 28, 60] {
@@ -479,8 +772,15 @@ fn the_mouse_chooses_cells_prompts_and_panes() {
         let mut stage = stage(columns, rows);
         let place = |stage: &Stage, text: &str| {
             let screen = stage.screen();
-            let (row, line) = screen.lines().enumerate().find(|(_, line)| line.contains(text)).unwrap();
-            (line[..line.find(text).unwrap()].chars().count() as u16, row as u16)
+            let (row, line) = screen
+                .lines()
+                .enumerate()
+                .find(|(_, line)| line.contains(text))
+                .unwrap();
+            (
+                line[..line.find(text).unwrap()].chars().count() as u16,
+                row as u16,
+            )
         };
         let (column, row) = place(&stage, "improvements 40");
         stage.click(column + 2, row);
@@ -491,7 +791,11 @@ fn the_mouse_chooses_cells_prompts_and_panes() {
         stage.keys("g");
         let (column, row) = place(&stage, "test-001");
         stage.click(column, row);
-        assert!(stage.shows("▸= test-001") && stage.shows("test-001 both"), "{}", stage.screen());
+        assert!(
+            stage.shows("▸= test-001") && stage.shows("test-001 both"),
+            "{}",
+            stage.screen()
+        );
         // The frame of the answers takes the focus, and the wheel there scrolls them.
         let (column, row) = place(&stage, "test-001 both");
         stage.click(column, row);

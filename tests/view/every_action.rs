@@ -88,14 +88,36 @@ fn stage(part: &str) -> Stage {
         crate::program::sample_task(&task, [10, 10, 10]);
         if !part.is_empty() {
             let toml = std::fs::read_to_string(task.join("task.toml")).unwrap();
-            std::fs::write(task.join("task.toml"), format!("{toml}\n[[reward]]\nname = \"style\"\nweight = 1\n{part}"))
-                .unwrap();
+            std::fs::write(
+                task.join("task.toml"),
+                format!("{toml}\n[[reward]]\nname = \"style\"\nweight = 1\n{part}"),
+            )
+            .unwrap();
         }
         write_drafts(&options.data.join("drafts"), &task);
-        copy_run(&options.here.join("runs"), "20261119-090000-invoice-aaaaaa", "another", "failed");
-        copy_run(&options.here.join("runs"), "20261118-090000-invoice-bbbbbb", "a third", "finished");
-        copy_run(&options.here.join("runs"), RUN, "small adapters", "finished");
-        std::os::unix::fs::symlink(finished_run().parent().unwrap(), options.here.join("sample-data")).unwrap();
+        copy_run(
+            &options.here.join("runs"),
+            "20261119-090000-invoice-aaaaaa",
+            "another",
+            "failed",
+        );
+        copy_run(
+            &options.here.join("runs"),
+            "20261118-090000-invoice-bbbbbb",
+            "a third",
+            "finished",
+        );
+        copy_run(
+            &options.here.join("runs"),
+            RUN,
+            "small adapters",
+            "finished",
+        );
+        std::os::unix::fs::symlink(
+            finished_run().parent().unwrap(),
+            options.here.join("sample-data"),
+        )
+        .unwrap();
     });
     let run = stage.folder.path().join("runs").join(RUN);
     stage.act(|_| vec![Command::ShowRun(run)]);
@@ -103,11 +125,21 @@ fn stage(part: &str) -> Stage {
 }
 
 fn write_drafts(folder: &Path, task: &Path) {
-    let mark = |file: &str| grpo_tui::run::sha256(task.join(file).display().to_string().as_bytes())[..12].to_owned();
+    let mark = |file: &str| {
+        grpo_tui::run::sha256(task.join(file).display().to_string().as_bytes())[..12].to_owned()
+    };
     std::fs::create_dir_all(folder).unwrap();
-    std::fs::write(folder.join(format!("invoice-{}.json", mark("schema.json"))), "{}").unwrap();
+    std::fs::write(
+        folder.join(format!("invoice-{}.json", mark("schema.json"))),
+        "{}",
+    )
+    .unwrap();
     let system = r#"{"task": "", "of": {"system": {"was": ""}}, "cursor": [0, 0], "time_ms": 1, "text": "draft"}"#;
-    std::fs::write(folder.join(format!("prompts-{}-1-1.json", mark("task.toml"))), system).unwrap();
+    std::fs::write(
+        folder.join(format!("prompts-{}-1-1.json", mark("task.toml"))),
+        system,
+    )
+    .unwrap();
 }
 
 /// Whether the action does anything after a preparation; false also where the preparation leads away from it. What
@@ -115,7 +147,9 @@ fn write_drafts(folder: &Path, task: &Path) {
 fn works(action: &ActionInfo, preparation: &str) -> bool {
     let is_labelling = action.scope == Scope::Pane(Screen::Scores, "labels");
     let mut stage = match action.scope {
-        Scope::Pane(Screen::Schema, "program") => stage("kind = \"command\"\ncommand = [\"true\"]\n"),
+        Scope::Pane(Screen::Schema, "program") => {
+            stage("kind = \"command\"\ncommand = [\"true\"]\n")
+        }
         _ if is_labelling => stage(JUDGE),
         _ if action.id.starts_with("prompts.hand") => stage(TOOL),
         _ => stage(""),
@@ -141,11 +175,20 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     for (_, key) in BEGUN.iter().filter(|(id, _)| *id == action.id) {
         let chord = Chord::parse(key).unwrap();
         // Its work is not carried out: it goes on.
-        update::update(&mut stage.model, stage.now_ms, Message::Key(KeyEvent::new(chord.code, chord.modifiers)));
+        update::update(
+            &mut stage.model,
+            stage.now_ms,
+            Message::Key(KeyEvent::new(chord.code, chord.modifiers)),
+        );
     }
-    let is_meant =
-        |key: &&str| stage.model.action_of(Chord::parse(key).unwrap()).is_some_and(|found| found.id == action.id);
-    if !stage.model.is_here(action) || !(action.keys.is_empty() || action.keys.iter().any(is_meant)) {
+    let is_meant = |key: &&str| {
+        stage
+            .model
+            .action_of(Chord::parse(key).unwrap())
+            .is_some_and(|found| found.id == action.id)
+    };
+    if !stage.model.is_here(action) || !(action.keys.is_empty() || action.keys.iter().any(is_meant))
+    {
         return false;
     }
     let (before, told) = (picture(&stage), stage.model.shared.notices.total());
@@ -153,13 +196,26 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     let commands = stage.model.perform(action);
     let asks = !commands.is_empty();
     stage.act(|_| commands);
-    let notices: Vec<Level> = stage.model.shared.notices.since(told).iter().map(|notice| notice.level).collect();
+    let notices: Vec<Level> = stage
+        .model
+        .shared
+        .notices
+        .since(told)
+        .iter()
+        .map(|notice| notice.level)
+        .collect();
     let is_refused = notices.contains(&Level::Complaint);
     let works = !is_refused && (asks || !notices.is_empty() || picture(&stage) != before);
     // Whatever begins a text says so: where it is refused, the keys that follow are no commands.
-    let types = stage.model.screen().is_typing() || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
-    let may_type = action.asks || action.id == "launch.open" || action.id.ends_with(".take") || typed_before;
-    assert!(!types || may_type, "{} begins a text and is not marked so", action.id);
+    let types =
+        stage.model.screen().is_typing() || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
+    let may_type =
+        action.asks || action.id == "launch.open" || action.id.ends_with(".take") || typed_before;
+    assert!(
+        !types || may_type,
+        "{} begins a text and is not marked so",
+        action.id
+    );
     works
 }
 
@@ -177,9 +233,14 @@ fn check(place: Option<Screen>) {
     };
     let actions: Vec<&ActionInfo> = app::actions().filter(here).collect();
     assert!(!actions.is_empty());
-    let is_dead =
-        |action: &&&ActionInfo| !REFUSED.contains(&action.id) && !PREPARATIONS.iter().any(|way| works(action, way));
-    let dead: Vec<&str> = actions.iter().filter(is_dead).map(|action| action.id).collect();
+    let is_dead = |action: &&&ActionInfo| {
+        !REFUSED.contains(&action.id) && !PREPARATIONS.iter().any(|way| works(action, way))
+    };
+    let dead: Vec<&str> = actions
+        .iter()
+        .filter(is_dead)
+        .map(|action| action.id)
+        .collect();
     assert!(dead.is_empty(), "nothing comes of {dead:?}");
 }
 

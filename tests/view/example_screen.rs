@@ -17,12 +17,22 @@ use ratatui::text::Line;
 
 use super::harness::Stage;
 
-const NOTES: [(&str, &str); 3] = [("apple", "red or green"), ("banana", "yellow"), ("cherry", "red")];
-const FILTER: Action<Notes> =
-    Action::new("notes.filter", "Filter notes", "filter", &["/"], Scope::Screen(view::Screen::Runs), |notes, _| {
+const NOTES: [(&str, &str); 3] = [
+    ("apple", "red or green"),
+    ("banana", "yellow"),
+    ("cherry", "red"),
+];
+const FILTER: Action<Notes> = Action::new(
+    "notes.filter",
+    "Filter notes",
+    "filter",
+    &["/"],
+    Scope::Screen(view::Screen::Runs),
+    |notes, _| {
         notes.filter.is_typing = true;
         Vec::new()
-    });
+    },
+);
 
 /// A list of notes, and the text of the one under the cursor.
 #[derive(Default)]
@@ -35,12 +45,19 @@ struct Notes {
 
 impl Notes {
     fn shown(&self) -> Vec<(&'static str, &'static str)> {
-        NOTES.into_iter().filter(|(name, _)| name.contains(self.filter.text())).collect()
+        NOTES
+            .into_iter()
+            .filter(|(name, _)| name.contains(self.filter.text()))
+            .collect()
     }
 }
 
 impl Described for Notes {
-    const ABOUT: &'static About = &About { title: "Notes", help: "Notes.", panes: &["notes", "text"] };
+    const ABOUT: &'static About = &About {
+        title: "Notes",
+        help: "Notes.",
+        panes: &["notes", "text"],
+    };
     const TABLE: &'static [Action<Self>] = &[FILTER];
 }
 
@@ -58,23 +75,39 @@ impl Screen for Notes {
     }
 
     fn places(&self, _: &Shared, area: Rect) -> Vec<Place> {
-        let [list, text] = Layout::horizontal([Constraint::Length(12), Constraint::Fill(1)]).areas(area);
+        let [list, text] =
+            Layout::horizontal([Constraint::Length(12), Constraint::Fill(1)]).areas(area);
         vec![Place::new("notes", list), Place::new("text", text)]
     }
 
     fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
         let (shown, content) = (self.shown(), Content::titled(place.id));
         if place.id == "text" {
-            let text = self.cursor.at(shown.len()).map(|at| Line::from(shown[at].1));
+            let text = self
+                .cursor
+                .at(shown.len())
+                .map(|at| Line::from(shown[at].1));
             return content.text(place.inside(), text.into_iter().collect(), self.top);
         }
-        let head = self.filter.is_shown().then(|| self.filter.line(&shared.theme, place.inside().width.into()));
-        let list = List::new(shown.len(), self.cursor, move |row| Line::from(format!(" {}", shown[row].0)));
-        Content { head: head.into_iter().collect(), ..content.list(list) }
+        let head = self
+            .filter
+            .is_shown()
+            .then(|| self.filter.line(&shared.theme, place.inside().width.into()));
+        let list = List::new(shown.len(), self.cursor, move |row| {
+            Line::from(format!(" {}", shown[row].0))
+        });
+        Content {
+            head: head.into_iter().collect(),
+            ..content.list(list)
+        }
     }
 
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
-        Some(if pane == "text" { &mut self.top } else { &mut self.cursor })
+        Some(if pane == "text" {
+            &mut self.top
+        } else {
+            &mut self.cursor
+        })
     }
 
     fn field(&mut self) -> Option<&mut dyn TextField> {
@@ -85,15 +118,23 @@ impl Screen for Notes {
 #[test]
 fn a_new_screen_is_drawn_hit_moved_filtered_and_printed_by_what_all_screens_share() {
     let Stage { mut model, .. } = Stage::new(30, 8);
-    let motion = |id| model.motion_of(model.shared.keymap.keys(app::action(id).unwrap())[0]).unwrap();
+    let motion = |id| {
+        model
+            .motion_of(model.shared.keymap.keys(app::action(id).unwrap())[0])
+            .unwrap()
+    };
     let [down, last] = ["move.down", "move.last"].map(motion);
     let (mut notes, shared) = (Notes::default(), &mut model.shared);
     let area = shared.body();
     let mut terminal = Terminal::new(TestBackend::new(30, 8)).unwrap();
-    terminal.draw(|frame| notes.draw(shared, frame, area)).unwrap();
+    terminal
+        .draw(|frame| notes.draw(shared, frame, area))
+        .unwrap();
     let drawn = terminal.backend().to_string();
     assert!(
-        drawn.contains("▸ notes ─") && drawn.contains("│  cherry  │") && drawn.contains("│red or green"),
+        drawn.contains("▸ notes ─")
+            && drawn.contains("│  cherry  │")
+            && drawn.contains("│red or green"),
         "{drawn}"
     );
 
@@ -103,9 +144,19 @@ fn a_new_screen_is_drawn_hit_moved_filtered_and_printed_by_what_all_screens_shar
     assert_eq!(notes.cursor.index, 2);
 
     let banana = (area.x + 2, area.y + 2);
-    assert_eq!(interaction::hit(&notes, shared, banana.into()).unwrap().spot, Spot::Item(1));
+    assert_eq!(
+        interaction::hit(&notes, shared, banana.into())
+            .unwrap()
+            .spot,
+        Spot::Item(1)
+    );
     let (kind, modifiers) = (MouseEventKind::Down(MouseButton::Left), KeyModifiers::NONE);
-    let click = |column| MouseEvent { kind, column, row: banana.1, modifiers };
+    let click = |column| MouseEvent {
+        kind,
+        column,
+        row: banana.1,
+        modifiers,
+    };
     interaction::mouse(&mut notes, shared, click(20));
     assert_eq!((notes.pane(), notes.cursor.index), ("text", 2));
     interaction::mouse(&mut notes, shared, click(banana.0));
@@ -114,7 +165,17 @@ fn a_new_screen_is_drawn_hit_moved_filtered_and_printed_by_what_all_screens_shar
     notes.perform(shared, "notes.filter");
     interaction::key(&mut notes, shared, KeyCode::Char('c').into());
     assert!(notes.is_typing());
-    let [list, text] = &notes.lines(shared, area)[..] else { panic!() };
-    let printed = |pane: &PaneLines| pane.lines.iter().map(|line| line.text.clone()).collect::<Vec<_>>();
-    assert_eq!((printed(list), printed(text)), (vec!["/ c".into(), " cherry".into()], vec!["red".to_owned()]));
+    let [list, text] = &notes.lines(shared, area)[..] else {
+        panic!()
+    };
+    let printed = |pane: &PaneLines| {
+        pane.lines
+            .iter()
+            .map(|line| line.text.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (printed(list), printed(text)),
+        (vec!["/ c".into(), " cherry".into()], vec!["red".to_owned()])
+    );
 }

@@ -28,7 +28,11 @@ fn the_keys_of_the_screens_and_the_mouse_go_there() {
 fn actions_have_one_name_and_readable_keys() {
     let mut seen = std::collections::BTreeSet::new();
     for action in grpo_tui::view::app::actions() {
-        assert!(seen.insert(action.id), "{} stands twice in the table", action.id);
+        assert!(
+            seen.insert(action.id),
+            "{} stands twice in the table",
+            action.id
+        );
         for key in action.keys {
             let chord = grpo_tui::view::key_chord::Chord::parse(key)
                 .unwrap_or_else(|| panic!("{}: no key is called {key}", action.id));
@@ -43,7 +47,9 @@ fn nothing_is_drawn_where_there_is_no_room_and_every_size_holds() {
     for columns in [0, 1, 2, 39, 40, 60, 80, 200] {
         for rows in [0, 1, 2, 9, 10, 24, 60] {
             stage.send(grpo_tui::view::Message::Resize(columns, rows));
-            for key in ["f1", "f2", "esc", "f3", "f4", "f5", "esc", "f6", "f7", "?", "esc", "ctrl-p", "esc"] {
+            for key in [
+                "f1", "f2", "esc", "f3", "f4", "f5", "esc", "f6", "f7", "?", "esc", "ctrl-p", "esc",
+            ] {
                 stage.keys(key);
                 _ = stage.screen();
             }
@@ -74,11 +80,22 @@ fn help_names_every_action_of_every_screen_at_every_width() {
             // Out of a text field, in which `?` is a letter.
             stage.keys("esc ?");
             let help = whole(&mut stage);
-            let words: String =
-                help.chars().map(|letter| if letter.is_alphanumeric() { letter } else { ' ' }).collect();
+            let words: String = help
+                .chars()
+                .map(|letter| {
+                    if letter.is_alphanumeric() {
+                        letter
+                    } else {
+                        ' '
+                    }
+                })
+                .collect();
             let words: std::collections::BTreeSet<&str> = words.split_whitespace().collect();
             for action in stage.model.actions_here() {
-                for word in action.title.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty())
+                for word in action
+                    .title
+                    .split(|letter: char| !letter.is_alphanumeric())
+                    .filter(|word| !word.is_empty())
                 {
                     assert!(
                         words.contains(word),
@@ -96,33 +113,69 @@ fn help_tells_behind_each_action_why_it_cannot_be_done_now() {
     let mut stage = Stage::new(110, 60);
     stage.keys("?");
     let help = stage.screen();
-    let line =
-        |title: &str| help.lines().position(|line| line.contains(title)).unwrap_or_else(|| panic!("{title}\n{help}"));
-    let of_line = |title: &str, below: usize| help.lines().nth(line(title) + below).unwrap_or_default().to_owned();
+    let line = |title: &str| {
+        help.lines()
+            .position(|line| line.contains(title))
+            .unwrap_or_else(|| panic!("{title}\n{help}"))
+    };
+    let of_line = |title: &str, below: usize| {
+        help.lines()
+            .nth(line(title) + below)
+            .unwrap_or_default()
+            .to_owned()
+    };
     assert!(
-        !of_line("Sort by field", 0).contains("unavailable") && !of_line("Sort by field", 1).contains("unavailable"),
+        !of_line("Sort by field", 0).contains("unavailable")
+            && !of_line("Sort by field", 1).contains("unavailable"),
         "{help}"
     );
     // A reason is given once, above all that it blocks.
     let reason = line("unavailable: no run selected");
-    assert!(reason < line("Open run") && reason < line("Toggle mark"), "{help}");
-    assert_eq!(help.matches("unavailable: no run selected").count(), 1, "{help}");
+    assert!(
+        reason < line("Open run") && reason < line("Toggle mark"),
+        "{help}"
+    );
+    assert_eq!(
+        help.matches("unavailable: no run selected").count(),
+        1,
+        "{help}"
+    );
 }
 
 #[test]
 fn a_key_without_an_action_says_so() {
-    let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().trim().to_owned();
+    let bottom = |stage: &Stage| {
+        stage
+            .screen()
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     for (screen, keys) in [("f1", "Y"), ("f4", "Y"), ("f6", "alt-q"), ("f7", "alt-q")] {
         let mut stage = Stage::new(120, 36);
         stage.keys(screen).keys(keys);
-        assert_eq!(bottom(&stage), format!("▲ {keys} has no action here: ? lists the keys"), "{screen}");
+        assert_eq!(
+            bottom(&stage),
+            format!("▲ {keys} has no action here: ? lists the keys"),
+            "{screen}"
+        );
         // What moves, and what is typed, is not an action.
         stage.keys("j");
-        assert!(!bottom(&stage).contains("has no action"), "{screen}: {}", bottom(&stage));
+        assert!(
+            !bottom(&stage).contains("has no action"),
+            "{screen}: {}",
+            bottom(&stage)
+        );
     }
     let mut stage = Stage::new(120, 36);
     stage.keys("f2 enter").types("Y");
-    assert!(stage.model.shared.notices.all().is_empty(), "{}", bottom(&stage));
+    assert!(
+        stage.model.shared.notices.all().is_empty(),
+        "{}",
+        bottom(&stage)
+    );
 }
 
 #[test]
@@ -131,7 +184,9 @@ fn a_click_on_a_hint_is_its_key() {
     let click = |stage: &mut Stage, hint: &str| {
         let screen = stage.screen();
         let bottom = screen.lines().last().unwrap_or_default();
-        let before = bottom.find(hint).unwrap_or_else(|| panic!("{hint}\n{screen}"));
+        let before = bottom
+            .find(hint)
+            .unwrap_or_else(|| panic!("{hint}\n{screen}"));
         stage.click(bottom[..before].chars().count() as u16, 35);
     };
     click(&mut stage, "ctrl-p palette");
@@ -142,7 +197,11 @@ fn a_click_on_a_hint_is_its_key() {
     assert!(stage.shows("Help: Runs"), "{}", stage.screen());
     stage.keys("esc");
     stage.click(90, 35);
-    assert!(stage.model.shared.popup.is_none(), "the gap before help is not a hint: {}", stage.screen());
+    assert!(
+        stage.model.shared.popup.is_none(),
+        "the gap before help is not a hint: {}",
+        stage.screen()
+    );
     // A message is shown whole.
     stage.keys("Y");
     stage.click(20, 35);
@@ -153,7 +212,11 @@ fn a_click_on_a_hint_is_its_key() {
 fn no_hint_names_a_key_that_a_text_field_takes() {
     let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().to_owned();
     // A filter of one line takes enter for itself, an editor the tab key, too.
-    for (keys, before, after) in [("f1", "enter ", "/"), ("f2", "enter edit", "enter"), ("f2", "tab pane", "enter")] {
+    for (keys, before, after) in [
+        ("f1", "enter ", "/"),
+        ("f2", "enter edit", "enter"),
+        ("f2", "tab pane", "enter"),
+    ] {
         let mut stage = Stage::with(200, 36, |options| {
             crate::program::copy_tree(
                 &super::harness::finished_run(),
@@ -161,7 +224,11 @@ fn no_hint_names_a_key_that_a_text_field_takes() {
             );
         });
         stage.keys(keys);
-        assert!(bottom(&stage).contains(before), "{keys}: {}", bottom(&stage));
+        assert!(
+            bottom(&stage).contains(before),
+            "{keys}: {}",
+            bottom(&stage)
+        );
         stage.keys(after);
         assert!(
             !bottom(&stage).contains(before) && bottom(&stage).contains("ctrl-p palette"),
@@ -178,7 +245,11 @@ fn letters_beyond_ascii_are_not_drawn_where_only_ascii_may_be() {
     for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
         stage.keys(screen);
         stage.model.shared.say("größer → 語 …");
-        assert!(stage.screen().is_ascii() && stage.shows("gr??er > ?"), "{}", stage.screen());
+        assert!(
+            stage.screen().is_ascii() && stage.shows("gr??er > ?"),
+            "{}",
+            stage.screen()
+        );
     }
 }
 
@@ -188,11 +259,18 @@ fn the_way_to_help_and_the_news_are_seen_at_every_width() {
         let mut stage = Stage::new(columns, 24);
         stage.keys("f1");
         let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().to_owned();
-        assert!(bottom(&stage).ends_with("? help"), "{columns}: {}", bottom(&stage));
+        assert!(
+            bottom(&stage).ends_with("? help"),
+            "{columns}: {}",
+            bottom(&stage)
+        );
         assert!(stage.screen().lines().next().unwrap().contains("[1 Runs]"));
         stage.model.shared.complain("a long complaint about something that went wrong and needs many words, more than any line has, to be line in full, with its cause, its place and what to do next about it");
         let line = bottom(&stage);
-        assert!(line.contains("✗ a long compl") && line.trim_end().ends_with("alt-n more"), "{columns}: {line}");
+        assert!(
+            line.contains("✗ a long compl") && line.trim_end().ends_with("alt-n more"),
+            "{columns}: {line}"
+        );
         stage.keys("alt-n");
         assert!(stage.shows("Messages"));
     }
@@ -200,12 +278,22 @@ fn the_way_to_help_and_the_news_are_seen_at_every_width() {
 
 #[test]
 fn leaving_with_unsaved_texts_is_asked_about() {
-    let quits = |stage: &Stage| stage.commands.iter().filter(|command| command.as_str() == "Quit").count();
+    let quits = |stage: &Stage| {
+        stage
+            .commands
+            .iter()
+            .filter(|command| command.as_str() == "Quit")
+            .count()
+    };
     let mut stage = Stage::new(120, 36);
     stage.keys("q");
     assert_eq!(quits(&stage), 1, "no unsaved changes");
     stage.keys("f2 enter").types("!").keys("esc q");
-    assert!(quits(&stage) == 1 && stage.shows("Unsaved: schema."), "{}", stage.screen());
+    assert!(
+        quits(&stage) == 1 && stage.shows("Unsaved: schema."),
+        "{}",
+        stage.screen()
+    );
     stage.keys("n");
     assert!(stage.model.shared.popup.is_none() && stage.model.shared.draft.is_changed());
     stage.keys("q y");
@@ -220,7 +308,11 @@ fn leaving_with_unsaved_texts_is_asked_about() {
     assert_eq!(quits(&stage), 3);
     let mut stage = Stage::new(120, 36);
     stage.keys("f3 i").types("!").keys("ctrl-c");
-    assert!(quits(&stage) == 0 && stage.shows("Unsaved: messages."), "{}", stage.screen());
+    assert!(
+        quits(&stage) == 0 && stage.shows("Unsaved: messages."),
+        "{}",
+        stage.screen()
+    );
 }
 
 /// A key has the meaning of the nearest scope, in the hints and in the help.
@@ -233,21 +325,48 @@ fn hints_and_help_leave_out_keys_that_the_pane_uses_for_something_else() {
         );
     });
     let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().to_owned();
-    assert!(bottom(&stage).contains(" / filter ") && bottom(&stage).contains(" space mark "), "{}", bottom(&stage));
+    assert!(
+        bottom(&stage).contains(" / filter ") && bottom(&stage).contains(" space mark "),
+        "{}",
+        bottom(&stage)
+    );
     stage.keys("|");
     let line = bottom(&stage);
-    assert!(line.contains(" / find ") && line.contains(" space show "), "{line}");
-    assert!(!line.contains(" / filter ") && !line.contains(" space mark ") && !line.contains(" enter open "), "{line}");
+    assert!(
+        line.contains(" / find ") && line.contains(" space show "),
+        "{line}"
+    );
+    assert!(
+        !line.contains(" / filter ")
+            && !line.contains(" space mark ")
+            && !line.contains(" enter open "),
+        "{line}"
+    );
     stage.keys("?");
-    let row = |title: &str| stage.screen().lines().find(|line| line.contains(title)).unwrap_or_default().to_owned();
-    assert!(row("Find column").contains(" /  ") && !row("Filter runs").contains(" /  "), "{}", stage.screen());
+    let row = |title: &str| {
+        stage
+            .screen()
+            .lines()
+            .find(|line| line.contains(title))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert!(
+        row("Find column").contains(" /  ") && !row("Filter runs").contains(" /  "),
+        "{}",
+        stage.screen()
+    );
     for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
         stage.keys("esc").keys(screen);
         for _ in 0..stage.model.screen().about().panes.len() {
             stage.keys("tab");
             for (action, keys) in stage.model.keys_here() {
                 let meant = |key| stage.model.action_of(key).map(|action| action.id);
-                assert!(keys.iter().all(|key| meant(*key) == Some(action.id)), "{screen} {}", action.id);
+                assert!(
+                    keys.iter().all(|key| meant(*key) == Some(action.id)),
+                    "{screen} {}",
+                    action.id
+                );
             }
         }
     }
@@ -257,12 +376,22 @@ fn hints_and_help_leave_out_keys_that_the_pane_uses_for_something_else() {
 #[test]
 fn warnings_of_the_start_are_counted_and_listed() {
     let mut stage = Stage::with(80, 24, |options| {
-        options.notes = ["keys.toml line 2: first", "config.toml line 3: second"].map(str::to_owned).to_vec();
+        options.notes = ["keys.toml line 2: first", "config.toml line 3: second"]
+            .map(str::to_owned)
+            .to_vec();
     });
     let bottom = |stage: &Stage| stage.screen().lines().last().unwrap().to_owned();
-    assert!(bottom(&stage).contains("second") && bottom(&stage).ends_with("alt-n 1 more"), "{}", bottom(&stage));
+    assert!(
+        bottom(&stage).contains("second") && bottom(&stage).ends_with("alt-n 1 more"),
+        "{}",
+        bottom(&stage)
+    );
     stage.keys("alt-n");
-    assert!(stage.shows("first") && stage.shows("second"), "{}", stage.screen());
+    assert!(
+        stage.shows("first") && stage.shows("second"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("esc");
     assert!(!bottom(&stage).contains("second"), "{}", bottom(&stage));
 }

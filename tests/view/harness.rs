@@ -34,7 +34,11 @@ impl Stage {
         // A path of always the same length: pictures show it.
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let run_folders = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
-        let mut options = Options::at(folder.path().to_owned(), run_folders, folder.path().join("data"));
+        let mut options = Options::at(
+            folder.path().to_owned(),
+            run_folders,
+            folder.path().join("data"),
+        );
         options.slots = Some(folder.path().join("slots"));
         prepare(&mut options);
         let mut stage = Self {
@@ -74,9 +78,15 @@ impl Stage {
     /// Text, letter by letter.
     pub(super) fn types(&mut self, text: &str) -> &mut Self {
         for letter in text.chars() {
-            let code =
-                if letter == '\n' { crossterm::event::KeyCode::Enter } else { crossterm::event::KeyCode::Char(letter) };
-            self.send(Message::Key(KeyEvent::new(code, crossterm::event::KeyModifiers::NONE)));
+            let code = if letter == '\n' {
+                crossterm::event::KeyCode::Enter
+            } else {
+                crossterm::event::KeyCode::Char(letter)
+            };
+            self.send(Message::Key(KeyEvent::new(
+                code,
+                crossterm::event::KeyModifiers::NONE,
+            )));
         }
         self
     }
@@ -87,25 +97,37 @@ impl Stage {
     }
 
     pub(super) fn mouse(&mut self, kind: MouseEventKind, column: u16, row: u16) {
-        self.send(Message::Mouse(MouseEvent { kind, column, row, modifiers: crossterm::event::KeyModifiers::NONE }));
+        self.send(Message::Mouse(MouseEvent {
+            kind,
+            column,
+            row,
+            modifiers: crossterm::event::KeyModifiers::NONE,
+        }));
     }
 
     /// What is drawn, as text without colours; trailing blanks cut off.
     pub(super) fn screen(&self) -> String {
         let buffer = self.buffer();
         let lines = (0..buffer.area.height).map(|row| {
-            let line: String = (0..buffer.area.width).map(|column| buffer[(column, row)].symbol()).collect();
+            let line: String = (0..buffer.area.width)
+                .map(|column| buffer[(column, row)].symbol())
+                .collect();
             line.trim_end().to_owned()
         });
         let stable = self.folder.path().display().to_string();
-        lines.collect::<Vec<_>>().join("\n").replace(&stable, "FOLDER")
+        lines
+            .collect::<Vec<_>>()
+            .join("\n")
+            .replace(&stable, "FOLDER")
     }
 
     /// What is drawn, cell by cell.
     pub(super) fn buffer(&self) -> ratatui::buffer::Buffer {
         let (columns, rows) = self.model.shared.size;
         let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
-        terminal.draw(|frame| draw::draw(&self.model, frame)).unwrap();
+        terminal
+            .draw(|frame| draw::draw(&self.model, frame))
+            .unwrap();
         terminal.backend().buffer().clone()
     }
 
@@ -128,13 +150,28 @@ impl Stage {
                 Command::Work(work) => {
                     let (put, pieces) = std::sync::mpsc::channel::<Update>();
                     let (key, generation) = (work.key, work.generation);
-                    let sender = self.senders.begin(&work, move |apply| put.send(apply).is_ok());
+                    let sender = self
+                        .senders
+                        .begin(&work, move |apply| put.send(apply).is_ok());
                     (work.job)(&sender);
                     drop(sender);
-                    let result = |apply| Message::Work(WorkResult { key, generation, apply });
-                    pieces.into_iter().map(|apply| result(Some(apply))).chain([result(None)]).collect()
+                    let result = |apply| {
+                        Message::Work(WorkResult {
+                            key,
+                            generation,
+                            apply,
+                        })
+                    };
+                    pieces
+                        .into_iter()
+                        .map(|apply| result(Some(apply)))
+                        .chain([result(None)])
+                        .collect()
                 }
-                Command::Watch(run) => news(&run).into_iter().map(|news| Message::Run(run.clone(), news)).collect(),
+                Command::Watch(run) => news(&run)
+                    .into_iter()
+                    .map(|news| Message::Run(run.clone(), news))
+                    .collect(),
                 Command::Unwatch(_) => Vec::new(),
                 other => {
                     self.commands.push(format!("{other:?}"));
@@ -160,8 +197,20 @@ fn news(run: &Path) -> Vec<RunNews> {
 /// may be inherited by a child that another test just starts, and the system runs nothing that somebody has open for
 /// writing.
 pub(super) fn script(path: &Path, text: &str) -> PathBuf {
-    let write = ["-c", "printf '%s\\n' '#!/bin/sh' \"$2\" > \"$1\" && chmod 700 \"$1\"", "sh"];
-    assert!(std::process::Command::new("sh").args(write).arg(path).arg(text).status().unwrap().success());
+    let write = [
+        "-c",
+        "printf '%s\\n' '#!/bin/sh' \"$2\" > \"$1\" && chmod 700 \"$1\"",
+        "sh",
+    ];
+    assert!(
+        std::process::Command::new("sh")
+            .args(write)
+            .arg(path)
+            .arg(text)
+            .status()
+            .unwrap()
+            .success()
+    );
     path.to_owned()
 }
 

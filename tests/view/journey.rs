@@ -25,7 +25,8 @@ use crate::program::{copy_tree, sample_data, sample_task};
 const RUN_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Settings of a run that takes seconds, for the `[train]` of a task.
-const SHORT_RUN: &str = "prompt_groups_per_step = 2\ncompletions_per_prompt = 4\nmax_completion_tokens = 64\n";
+const SHORT_RUN: &str =
+    "prompt_groups_per_step = 2\ncompletions_per_prompt = 4\nmax_completion_tokens = 64\n";
 
 /// Somebody at a terminal.
 struct User {
@@ -40,7 +41,9 @@ fn workspace() -> tempfile::TempDir {
     sample_task(&folder, [12, 4, 8]);
     let text = fs::read_to_string(folder.join("task.toml")).unwrap();
     let text = text.replace("[train]\n", &format!("[train]\n{SHORT_RUN}"));
-    let text = text.replace("max_completion_tokens = 96\n", "").replace("max_steps = 40\n", "max_steps = 2\n");
+    let text = text
+        .replace("max_completion_tokens = 96\n", "")
+        .replace("max_steps = 40\n", "max_steps = 2\n");
     fs::write(folder.join("task.toml"), text).unwrap();
     home
 }
@@ -50,7 +53,10 @@ fn recorded_run(home: &Path, name: &str) -> PathBuf {
     let run = home.join(format!("runs/20261120-120000-invoice-{name}"));
     copy_tree(&sample_data("finished-run"), &run);
     let text = fs::read_to_string(run.join("run.toml")).unwrap();
-    let text = text.replace("20261120-143041-invoice-6sx3dn", &format!("20261120-120000-invoice-{name}"));
+    let text = text.replace(
+        "20261120-143041-invoice-6sx3dn",
+        &format!("20261120-120000-invoice-{name}"),
+    );
     fs::write(run.join("run.toml"), text).unwrap();
     run
 }
@@ -61,7 +67,15 @@ impl User {
         // A device of its own: no run waits for those of other tests.
         let slots = home.path().join("slots").display().to_string();
         let variables = [("GRPO_TUI_SLOTS", slots.as_str())];
-        let session = Session::start(home.path(), &Start { columns, rows, variables: &variables, ..Start::PLAIN });
+        let session = Session::start(
+            home.path(),
+            &Start {
+                columns,
+                rows,
+                variables: &variables,
+                ..Start::PLAIN
+            },
+        );
         Self { session, home }
     }
 
@@ -72,7 +86,9 @@ impl User {
     /// Presses keys, written as in keymap files; `down*3` is three times.
     fn presses(&mut self, keys: &str) -> &mut Self {
         for word in keys.split(' ') {
-            let (key, times) = word.split_once('*').map_or((word, 1), |(key, times)| (key, times.parse().unwrap()));
+            let (key, times) = word
+                .split_once('*')
+                .map_or((word, 1), |(key, times)| (key, times.parse().unwrap()));
             let bytes = bytes_of(Chord::parse(key).unwrap_or_else(|| panic!("no key {key}")));
             self.session.send(&bytes.repeat(times));
         }
@@ -95,13 +111,24 @@ impl User {
     }
 
     fn sees_within<const N: usize>(&mut self, patience: Duration, texts: [&str; N]) -> &mut Self {
-        let missing = |session: &Session| texts.iter().find(|text| !session.screen().contains(**text)).copied();
-        self.session.wait_within(patience, &texts.join(" and "), |session| missing(session).is_none());
+        let missing = |session: &Session| {
+            texts
+                .iter()
+                .find(|text| !session.screen().contains(**text))
+                .copied()
+        };
+        self.session
+            .wait_within(patience, &texts.join(" and "), |session| {
+                missing(session).is_none()
+            });
         self
     }
 
     fn no_longer_sees(&mut self, text: &str) -> &mut Self {
-        self.session.wait_for(&format!("without {text}"), |session| !session.screen().contains(text));
+        self.session
+            .wait_for(&format!("without {text}"), |session| {
+                !session.screen().contains(text)
+            });
         self
     }
 
@@ -109,7 +136,11 @@ impl User {
     fn clicks(&mut self, text: &str) -> &mut Self {
         self.sees([text]);
         let screen = self.session.screen();
-        let (row, line) = screen.lines().enumerate().find(|(_, line)| line.contains(text)).unwrap();
+        let (row, line) = screen
+            .lines()
+            .enumerate()
+            .find(|(_, line)| line.contains(text))
+            .unwrap();
         let before = line.split(text).next().unwrap().width() + text.width() / 2;
         let at = format!("{};{}", before + 1, row + 1);
         self.session.send(&format!("\x1b[<0;{at}M\x1b[<0;{at}m"));
@@ -129,15 +160,22 @@ impl User {
 
     /// The folders of the runs, oldest first.
     fn runs(&self) -> Vec<PathBuf> {
-        let run_folders = grpo_tui::run::RunFolders::discover(Some(&self.home().join("runs")), self.home());
-        run_folders.list().into_iter().map(|(path, _)| path).collect()
+        let run_folders =
+            grpo_tui::run::RunFolders::discover(Some(&self.home().join("runs")), self.home());
+        run_folders
+            .list()
+            .into_iter()
+            .map(|(path, _)| path)
+            .collect()
     }
 
     /// On Launch: starts the run, whatever the checks of its small sets find.
     fn starts(&mut self) -> &mut Self {
         self.presses("L");
         let is_asked = |session: &Session| session.screen().contains("Before the start");
-        self.session.wait_for("the checks", |session| is_asked(session) || session.screen().contains("[6 Live]"));
+        self.session.wait_for("the checks", |session| {
+            is_asked(session) || session.screen().contains("[6 Live]")
+        });
         if is_asked(&self.session) {
             self.presses("y");
         }
@@ -173,5 +211,9 @@ fn bytes_of(chord: Chord) -> String {
         KeyCode::Char(letter) => letter.to_string(),
         other => panic!("no bytes for {other:?}"),
     };
-    if chord.modifiers.contains(KeyModifiers::ALT) { format!("\x1b{plain}") } else { plain }
+    if chord.modifiers.contains(KeyModifiers::ALT) {
+        format!("\x1b{plain}")
+    } else {
+        plain
+    }
 }

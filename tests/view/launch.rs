@@ -16,11 +16,17 @@ use super::harness::{Stage, finished_run};
 /// What `train invoice --plan --json` and `--plan --sample --json` printed, recorded with the release build on two
 /// cores.
 const PLAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recorded/plan.json");
-const PLAN_SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recorded/plan-sample.json");
+const PLAN_SAMPLE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/view/recorded/plan-sample.json"
+);
 
 /// A program that writes down its arguments and does what the script says.
 pub(super) fn answering(options: &mut Options, script: &str) {
-    let text = format!("printf '%s\\n' \"$@\" > '{}'\n{script}", options.here.join("arguments").display());
+    let text = format!(
+        "printf '%s\\n' \"$@\" > '{}'\n{script}",
+        options.here.join("arguments").display()
+    );
     options.program = super::harness::script(&options.here.join("program"), &text);
 }
 
@@ -41,13 +47,19 @@ fn stage(columns: u16, rows: u16) -> Stage {
 
 pub(super) fn arguments(stage: &Stage) -> Vec<String> {
     let text = std::fs::read_to_string(stage.folder.path().join("arguments")).unwrap();
-    text.replace(&stage.folder.path().display().to_string(), "FOLDER").lines().map(str::to_owned).collect()
+    text.replace(&stage.folder.path().display().to_string(), "FOLDER")
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Puts the cursor on a row.
 pub(super) fn go_to(stage: &mut Stage, title: &str) {
     let rows = launch::rows(&stage.model.launch);
-    let place = rows.iter().position(|row| row.title() == title).unwrap_or_else(|| panic!("no row {title}"));
+    let place = rows
+        .iter()
+        .position(|row| row.title() == title)
+        .unwrap_or_else(|| panic!("no row {title}"));
     stage.keys("g");
     for _ in 0..place {
         stage.keys("j");
@@ -56,7 +68,10 @@ pub(super) fn go_to(stage: &mut Stage, title: &str) {
 
 pub(super) fn value(stage: &Stage, name: &str) -> (String, Source) {
     let key = grpo_tui::config::Key::find(name).unwrap();
-    (launch::value(&stage.model.launch, key), launch::source(&stage.model.launch, key))
+    (
+        launch::value(&stage.model.launch, key),
+        launch::source(&stage.model.launch, key),
+    )
 }
 
 #[test]
@@ -64,7 +79,11 @@ fn the_list_of_tasks_opens_once_they_are_found() {
     let mut stage = Stage::with(120, 36, forecasting);
     assert!(stage.model.launch.context.is_none());
     stage.keys("ctrl-p").types("open task").keys("enter");
-    assert!(stage.shows("▸ Task ") && stage.shows("tool-calls"), "{}", stage.screen());
+    assert!(
+        stage.shows("▸ Task ") && stage.shows("tool-calls"),
+        "{}",
+        stage.screen()
+    );
     stage.types("sql").keys("enter");
     assert_eq!(stage.model.shared.task.as_ref().unwrap().task.name, "sql");
 }
@@ -99,9 +118,17 @@ fn a_value_is_checked_while_it_is_typed() {
     let mut stage = stage(120, 36);
     go_to(&mut stage, "lora_rank");
     stage.keys("enter ctrl-u").types("99999");
-    assert!(stage.shows("must be a whole number from 0 to 4096"), "{}", stage.screen());
+    assert!(
+        stage.shows("must be a whole number from 0 to 4096"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("enter");
-    assert_eq!(value(&stage, "lora_rank").0, "0", "a wrong value is not taken");
+    assert_eq!(
+        value(&stage, "lora_rank").0,
+        "0",
+        "a wrong value is not taken"
+    );
     stage.keys("ctrl-u").types("8").keys("enter");
     assert_eq!(value(&stage, "lora_rank"), ("8".to_owned(), Source::Set));
     // Escape leaves what was; what the layers below give is no change.
@@ -109,7 +136,10 @@ fn a_value_is_checked_while_it_is_typed() {
     assert_eq!(value(&stage, "lora_rank"), ("8".to_owned(), Source::Set));
     stage.keys("enter ctrl-u").types("0").keys("enter");
     assert_eq!(value(&stage, "lora_rank"), ("0".to_owned(), Source::Task));
-    stage.keys("enter ctrl-u").types("4").keys("enter backspace");
+    stage
+        .keys("enter ctrl-u")
+        .types("4")
+        .keys("enter backspace");
     assert_eq!(value(&stage, "lora_rank"), ("0".to_owned(), Source::Task));
     // The wheel leaves the row whose value is edited.
     stage.keys("enter ctrl-u").types("16");
@@ -123,23 +153,52 @@ fn a_value_is_checked_while_it_is_typed() {
     assert!(stage.shows("leaves no tokens for"), "{}", stage.screen());
     stage.keys("enter L");
     assert!(
-        stage.model.shared.notices.all().last().unwrap().text.contains("leaves no tokens for"),
+        stage
+            .model
+            .shared
+            .notices
+            .all()
+            .last()
+            .unwrap()
+            .text
+            .contains("leaves no tokens for"),
         "{}",
         stage.screen()
     );
     stage.keys("g");
     assert!(stage.shows("cannot start: see right"), "{}", stage.screen());
-    assert!(!stage.folder.path().join("arguments").exists(), "a form that does not hold together was started");
+    assert!(
+        !stage.folder.path().join("arguments").exists(),
+        "a form that does not hold together was started"
+    );
 }
 
 #[test]
 fn filters_show_what_is_looked_for() {
     let mut stage = stage(120, 36);
-    let rows = |stage: &Stage| launch::rows(&stage.model.launch).iter().map(|row| row.title()).collect::<Vec<_>>();
+    let rows = |stage: &Stage| {
+        launch::rows(&stage.model.launch)
+            .iter()
+            .map(|row| row.title())
+            .collect::<Vec<_>>()
+    };
     stage.keys("/").types("warm").keys("enter");
-    assert_eq!(rows(&stage), ["learning_rate", "learning_rate_schedule", "warmup_steps"]);
+    assert_eq!(
+        rows(&stage),
+        ["learning_rate", "learning_rate_schedule", "warmup_steps"]
+    );
     stage.keys("esc o");
-    assert_eq!(rows(&stage)[..6], ["start", "preset", "task", "other tasks", "run name", "device"]);
+    assert_eq!(
+        rows(&stage)[..6],
+        [
+            "start",
+            "preset",
+            "task",
+            "other tasks",
+            "run name",
+            "device"
+        ]
+    );
     assert_eq!(
         rows(&stage)[6..].join(" "),
         "max_steps max_completion_tokens max_seq_len advantage lora_rank learning_rate learning_rate_schedule eval_every tokens_per_micro_batch"
@@ -159,21 +218,46 @@ fn filters_show_what_is_looked_for() {
 #[test]
 fn advanced_settings_are_folded_by_section() {
     let mut stage = stage(120, 36);
-    let rows = |stage: &Stage| launch::rows(&stage.model.launch).iter().map(|row| row.title()).collect::<Vec<_>>();
+    let rows = |stage: &Stage| {
+        launch::rows(&stage.model.launch)
+            .iter()
+            .map(|row| row.title())
+            .collect::<Vec<_>>()
+    };
     let selected = |stage: &Stage| rows(stage)[stage.model.launch.cursor.index];
     let all = rows(&stage).len();
     assert!(!rows(&stage).contains(&"weight_decay") && rows(&stage).contains(&"learning_rate"));
-    assert!(stage.shows("rollouts               ▸ 6 more, 1 changed"), "{}", stage.screen());
-    assert!(stage.shows("policy update          ▸ 24 more, 2 changed"), "{}", stage.screen());
+    assert!(
+        stage.shows("rollouts               ▸ 6 more, 1 changed"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("policy update          ▸ 24 more, 2 changed"),
+        "{}",
+        stage.screen()
+    );
     // From a key of the section, and back.
     go_to(&mut stage, "learning_rate");
     stage.keys("a");
-    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 24));
-    assert!(stage.shows("policy update          ▾ 24 more") && rows(&stage).contains(&"weight_decay"));
+    assert_eq!(
+        (selected(&stage), rows(&stage).len()),
+        ("policy update", all + 24)
+    );
+    assert!(
+        stage.shows("policy update          ▾ 24 more") && rows(&stage).contains(&"weight_decay")
+    );
     go_to(&mut stage, "weight_decay");
     stage.keys("enter ctrl-u").types("0.1").keys("enter a");
-    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all));
-    assert!(stage.shows("policy update          ▸ 24 more, 3 changed"), "{}", stage.screen());
+    assert_eq!(
+        (selected(&stage), rows(&stage).len()),
+        ("policy update", all)
+    );
+    assert!(
+        stage.shows("policy update          ▸ 24 more, 3 changed"),
+        "{}",
+        stage.screen()
+    );
     // The selected section lists what it hides.
     assert!(stage.shows("weight_decay 0.1"), "{}", stage.screen());
     stage.keys("enter");
@@ -181,16 +265,30 @@ fn advanced_settings_are_folded_by_section() {
     stage.keys("left left right left");
     assert_eq!(rows(&stage).len(), all);
     // A click toggles, wherever the cursor was.
-    let line = stage.screen().lines().position(|line| line.contains("eval and checkpoints")).unwrap() as u16;
+    let line = stage
+        .screen()
+        .lines()
+        .position(|line| line.contains("eval and checkpoints"))
+        .unwrap() as u16;
     stage.keys("g");
     stage.click(5, line);
-    assert_eq!((selected(&stage), rows(&stage).len()), ("eval and checkpoints", all + 2));
+    assert_eq!(
+        (selected(&stage), rows(&stage).len()),
+        ("eval and checkpoints", all + 2)
+    );
     stage.keys("A A");
-    assert_eq!((selected(&stage), rows(&stage).len()), ("eval and checkpoints", all));
+    assert_eq!(
+        (selected(&stage), rows(&stage).len()),
+        ("eval and checkpoints", all)
+    );
     stage.keys("A");
     assert_eq!(rows(&stage).len(), 6 + 6 + grpo_tui::config::KEYS.len());
     stage.keys("A /").types("weight_decay").keys("enter");
-    assert_eq!(rows(&stage), ["weight_decay", "decay_norms_and_biases"], "a filter finds what is folded");
+    assert_eq!(
+        rows(&stage),
+        ["weight_decay", "decay_norms_and_biases"],
+        "a filter finds what is folded"
+    );
     stage.keys("a");
     assert!(stage.shows("a filter is active"), "{}", stage.screen());
 }
@@ -199,7 +297,12 @@ fn advanced_settings_are_folded_by_section() {
 fn the_forecast_says_all_before_its_details() {
     let mut stage = stage(120, 36);
     stage.keys("t");
-    for text in ["time    about 1.1 min", "memory  ", "disk    ", "learnability: "] {
+    for text in [
+        "time    about 1.1 min",
+        "memory  ",
+        "disk    ",
+        "learnability: ",
+    ] {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
 }
@@ -208,7 +311,17 @@ fn the_forecast_says_all_before_its_details() {
 fn a_forecast_is_made_and_goes_stale() {
     let mut stage = stage(160, 48);
     stage.keys("f");
-    assert_eq!(arguments(&stage), ["train", "invoice", "--runs", "FOLDER/runs", "--plan", "--json"]);
+    assert_eq!(
+        arguments(&stage),
+        [
+            "train",
+            "invoice",
+            "--runs",
+            "FOLDER/runs",
+            "--plan",
+            "--json"
+        ]
+    );
     assert!(
         stage.shows("40 steps on cpu, 2 threads")
             && stage.shows("187 MB of 25.3 GB")
@@ -220,10 +333,16 @@ fn a_forecast_is_made_and_goes_stale() {
     assert!(!stage.shows("stale") && stage.model.launch.signal.is_none());
     go_to(&mut stage, "seed");
     stage.keys("enter ctrl-u").types("5").keys("enter");
-    assert!(stage.shows("stale: settings changed; f updates"), "{}", stage.screen());
+    assert!(
+        stage.shows("stale: settings changed; f updates"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("t");
     assert!(
-        arguments(&stage).join(" ").ends_with("--set seed=5 --runs FOLDER/runs --plan --json --sample"),
+        arguments(&stage)
+            .join(" ")
+            .ends_with("--set seed=5 --runs FOLDER/runs --plan --json --sample"),
         "{:?}",
         arguments(&stage)
     );
@@ -241,11 +360,19 @@ fn what_went_wrong_is_said_with_the_programs_own_words() {
         let mut stage = Stage::with(120, 36, |options| answering(options, script));
         stage.keys("f5").keys(key);
         for part in expected {
-            assert!(stage.shows(part), "{script}: {part} is not shown\n{}", stage.screen());
+            assert!(
+                stage.shows(part),
+                "{script}: {part} is not shown\n{}",
+                stage.screen()
+            );
         }
         assert_eq!(stage.model.shared.screen, Screen::Launch);
     };
-    check("echo 'error: model `x` was not found' >&2; exit 1", "f", &["forecast failed: model `x` was", "not found"]);
+    check(
+        "echo 'error: model `x` was not found' >&2; exit 1",
+        "f",
+        &["forecast failed: model `x` was", "not found"],
+    );
     check("echo not-json", "f", &["cannot parse the forecast"]);
     check(
         "echo 'error: the worker ended: no GPU 3' >&2; exit 1",
@@ -254,14 +381,24 @@ fn what_went_wrong_is_said_with_the_programs_own_words() {
     );
     check("echo '{}'", "L", &["returned no run id"]);
     let too_large = r#"echo '{"fits":false,"why":"weights of 16 GB do not fit","memory":{"parts":[{"name":"weights","phase":"always","bytes":16000000000}],"peak_bytes":16000000000,"peak_recomputed_bytes":16000000000,"machine_bytes":8000000000}}'; exit 1"#;
-    check(too_large, "f", &["weights of 16 GB do not fit", "(200%), too big"]);
+    check(
+        too_large,
+        "f",
+        &["weights of 16 GB do not fit", "(200%), too big"],
+    );
 }
 
 #[test]
 fn enter_starts_a_run_and_goes_to_it() {
     let run = finished_run();
     let mut stage = Stage::with(120, 36, |options| {
-        answering(options, &format!("echo '{{\"path\": \"{}\", \"ready\": true}}'", run.display()))
+        answering(
+            options,
+            &format!(
+                "echo '{{\"path\": \"{}\", \"ready\": true}}'",
+                run.display()
+            ),
+        )
     });
     stage.keys("f5");
     go_to(&mut stage, "run name");
@@ -272,7 +409,16 @@ fn enter_starts_a_run_and_goes_to_it() {
     stage.keys("g enter");
     assert_eq!(
         arguments(&stage),
-        ["train", "invoice", "--cpu", "--runs", "FOLDER/runs", "--detach", "--name=my first", "--json"]
+        [
+            "train",
+            "invoice",
+            "--cpu",
+            "--runs",
+            "FOLDER/runs",
+            "--detach",
+            "--name=my first",
+            "--json"
+        ]
     );
     assert_eq!(stage.model.shared.screen, Screen::Live);
     assert_eq!(stage.model.shared.current.as_deref(), Some(Path::new(&run)));
@@ -288,8 +434,14 @@ fn a_run_is_submitted_to_a_partition() {
         "recorded_seconds_per_step": null,
     });
     let mut stage = Stage::with(120, 36, |options| {
-        let submitted = format!("echo '{{\"path\": \"{}\", \"ready\": false, \"job\": 17}}'", run.display());
-        answering(options, &format!("case \"$*\" in *--plan*) echo '{plan}';; *) {submitted};; esac"))
+        let submitted = format!(
+            "echo '{{\"path\": \"{}\", \"ready\": false, \"job\": 17}}'",
+            run.display()
+        );
+        answering(
+            options,
+            &format!("case \"$*\" in *--plan*) echo '{plan}';; *) {submitted};; esac"),
+        )
     });
     stage.keys("f5");
     let partition = |name: &str, gpus_per_node| Partition {
@@ -302,34 +454,74 @@ fn a_run_is_submitted_to_a_partition() {
         time_limit: "2-00:00:00".to_owned(),
     };
     stage.model.launch.partitions = Some(Ok(vec![partition("gpu", 8), partition("cpu", 0)]));
-    assert!(launch::rows(&stage.model.launch).iter().all(|row| row.title() != "nodes"));
+    assert!(
+        launch::rows(&stage.model.launch)
+            .iter()
+            .all(|row| row.title() != "nodes")
+    );
     go_to(&mut stage, "device");
     stage.keys("left");
-    assert!(stage.shows("Slurm partition cpu") && stage.shows("3 of 4 nodes free, 64 CPUs each"), "{}", stage.screen());
+    assert!(
+        stage.shows("Slurm partition cpu") && stage.shows("3 of 4 nodes free, 64 CPUs each"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("left");
-    assert!(stage.shows("3 of 4 nodes free, 8 GPUs each"), "{}", stage.screen());
+    assert!(
+        stage.shows("3 of 4 nodes free, 8 GPUs each"),
+        "{}",
+        stage.screen()
+    );
     go_to(&mut stage, "nodes");
     stage.keys("right");
     go_to(&mut stage, "per node");
     stage.keys("left");
-    assert!(stage.shows("8 GPUs") && stage.shows("gpu: 2 nodes x 8 GPUs"), "{}", stage.screen());
+    assert!(
+        stage.shows("8 GPUs") && stage.shows("gpu: 2 nodes x 8 GPUs"),
+        "{}",
+        stage.screen()
+    );
     go_to(&mut stage, "time limit");
     stage.keys("enter").types("soon").keys("enter");
     assert!(stage.shows("cannot start"), "{}", stage.screen());
     stage.keys("enter ctrl-u").types("12:00:00").keys("enter t");
-    assert!(stage.shows("samples are drawn on this machine"), "{}", stage.screen());
+    assert!(
+        stage.shows("samples are drawn on this machine"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("f");
-    for text in ["40 steps on gpu: 2 nodes x 8 GPUs", "time n/a: the nodes", "61.0 GB", "disk    at most"] {
+    for text in [
+        "40 steps on gpu: 2 nodes x 8 GPUs",
+        "time n/a: the nodes",
+        "61.0 GB",
+        "disk    at most",
+    ] {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
     stage.keys("g enter");
-    let expected = ["--slurm", "gpu", "--nodes=2", "--gpus-per-node=8", "--time=12:00:00"];
+    let expected = [
+        "--slurm",
+        "gpu",
+        "--nodes=2",
+        "--gpus-per-node=8",
+        "--time=12:00:00",
+    ];
     assert_eq!(
         arguments(&stage),
-        [&["train", "invoice"], &expected[..], &["--runs", "FOLDER/runs", "--json"]].concat()
+        [
+            &["train", "invoice"],
+            &expected[..],
+            &["--runs", "FOLDER/runs", "--json"]
+        ]
+        .concat()
     );
     assert_eq!(stage.model.shared.screen, Screen::Live);
-    assert!(stage.shows("is submitted as Slurm job 17"), "{}", stage.screen());
+    assert!(
+        stage.shows("is submitted as Slurm job 17"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -347,8 +539,22 @@ pub(super) fn printed(stage: &mut Stage) -> String {
     stage.send(grpo_tui::view::Message::Resize(300, 60));
     stage.keys("g");
     let screen = stage.screen();
-    let at = screen.split("grpo-tui train").next().unwrap().rsplit('│').next().unwrap().to_owned();
-    let rest = screen.split("grpo-tui train").nth(1).unwrap().split('│').next().unwrap().trim_end();
+    let at = screen
+        .split("grpo-tui train")
+        .next()
+        .unwrap()
+        .rsplit('│')
+        .next()
+        .unwrap()
+        .to_owned();
+    let rest = screen
+        .split("grpo-tui train")
+        .nth(1)
+        .unwrap()
+        .split('│')
+        .next()
+        .unwrap()
+        .trim_end();
     format!("{}grpo-tui train{rest}", at.trim_start())
 }
 
@@ -356,8 +562,17 @@ pub(super) fn printed(stage: &mut Stage) -> String {
 fn the_printed_command_trains_what_the_form_does() {
     let mut stage = stage(120, 36);
     let with_runs = |stage: &Stage| {
-        format!("--runs {}", stage.model.shared.options.run_folders.for_new_runs().display())
-            .replace(&stage.folder.path().display().to_string(), "FOLDER")
+        format!(
+            "--runs {}",
+            stage
+                .model
+                .shared
+                .options
+                .run_folders
+                .for_new_runs()
+                .display()
+        )
+        .replace(&stage.folder.path().display().to_string(), "FOLDER")
     };
     let expected = format!("grpo-tui train invoice {} --detach", with_runs(&stage));
     assert_eq!(printed(&mut stage), expected);
@@ -365,10 +580,17 @@ fn the_printed_command_trains_what_the_form_does() {
     stage.keys("f2 enter").types(" ").keys("esc w f5");
     go_to(&mut stage, "run name");
     stage.keys("enter").types("my first").keys("enter");
-    let expected = format!("grpo-tui train FOLDER/data/tasks/invoice {} --detach '--name=my first'", with_runs(&stage));
+    let expected = format!(
+        "grpo-tui train FOLDER/data/tasks/invoice {} --detach '--name=my first'",
+        with_runs(&stage)
+    );
     assert_eq!(printed(&mut stage), expected);
     stage.keys("f");
-    assert_eq!(arguments(&stage)[1], "FOLDER/data/tasks/invoice", "as the form does");
+    assert_eq!(
+        arguments(&stage)[1],
+        "FOLDER/data/tasks/invoice",
+        "as the form does"
+    );
     // From another folder it goes there first; a task of the workspace has its name.
     let mut stage = Stage::with(120, 36, |options| {
         forecasting(options);
@@ -376,7 +598,10 @@ fn the_printed_command_trains_what_the_form_does() {
         crate::program::sample_task(&options.here.join("tasks/invoice"), crate::program::ALL);
     });
     stage.keys("f5");
-    let expected = format!("cd FOLDER && grpo-tui train invoice {} --detach", with_runs(&stage));
+    let expected = format!(
+        "cd FOLDER && grpo-tui train invoice {} --detach",
+        with_runs(&stage)
+    );
     assert_eq!(printed(&mut stage), expected);
 }
 
@@ -393,18 +618,36 @@ fn files_of_the_task_that_changed_are_differences_to_the_last_run() {
         }
     });
     stage.keys("f5");
-    assert!(!stage.shows("schema.json ") && !stage.shows("train.jsonl "), "the task is as it was:\n{}", stage.screen());
+    assert!(
+        !stage.shows("schema.json ") && !stage.shows("train.jsonl "),
+        "the task is as it was:\n{}",
+        stage.screen()
+    );
     let train = stage.folder.path().join("tasks/invoice/train.jsonl");
     let text = std::fs::read_to_string(&train).unwrap();
-    std::fs::write(&train, text.split_inclusive('\n').skip(1).collect::<String>()).unwrap();
+    std::fs::write(
+        &train,
+        text.split_inclusive('\n').skip(1).collect::<String>(),
+    )
+    .unwrap();
     stage.keys("f2 enter").types(" ").keys("esc w f5");
     let digest = |name: &str| {
-        let bytes = |folder: &str| std::fs::read(stage.folder.path().join(folder).join(name)).unwrap();
+        let bytes =
+            |folder: &str| std::fs::read(stage.folder.path().join(folder).join(name)).unwrap();
         let short = |folder: &str| grpo_tui::run::sha256(&bytes(folder))[..8].to_owned();
-        format!("{name} {} → {}", short("runs/20261120-143041-invoice-6sx3dn/task"), short("tasks/invoice"))
+        format!(
+            "{name} {} → {}",
+            short("runs/20261120-143041-invoice-6sx3dn/task"),
+            short("tasks/invoice")
+        )
     };
     for name in ["schema.json", "train.jsonl"] {
-        assert!(stage.shows(&digest(name)), "{}:\n{}", digest(name), stage.screen());
+        assert!(
+            stage.shows(&digest(name)),
+            "{}:\n{}",
+            digest(name),
+            stage.screen()
+        );
     }
     assert!(stage.shows("(rows: 1 removed)"), "{}", stage.screen());
     assert!(!stage.shows("eval.jsonl "), "{}", stage.screen());
@@ -420,18 +663,29 @@ fn models_and_tasks_are_chosen_from_lists() {
         for name in ["one", "two"] {
             let folder = options.here.join("tasks").join(name);
             crate::program::sample_task(&folder, crate::program::ALL);
-            super::runs::change(&folder.join("task.toml"), &[("name = \"invoice\"", &format!("name = \"{name}\""))]);
+            super::runs::change(
+                &folder.join("task.toml"),
+                &[("name = \"invoice\"", &format!("name = \"{name}\""))],
+            );
         }
         let runs = options.here.join("runs");
         std::fs::create_dir_all(&runs).unwrap();
-        std::os::unix::fs::symlink(finished_run(), runs.join("20261120-143041-invoice-6sx3dn")).unwrap();
+        std::os::unix::fs::symlink(finished_run(), runs.join("20261120-143041-invoice-6sx3dn"))
+            .unwrap();
         forecasting(options);
     });
     stage.keys("f5 m");
-    assert!(stage.shows("Base model") && stage.shows("embedded"), "{}", stage.screen());
+    assert!(
+        stage.shows("Base model") && stage.shows("embedded"),
+        "{}",
+        stage.screen()
+    );
     stage.types("@best").keys("enter");
     let (chosen, source) = value(&stage, "base_model");
-    assert!(chosen.ends_with("runs/20261120-143041-invoice-6sx3dn@best") && source == Source::Set, "{chosen}");
+    assert!(
+        chosen.ends_with("runs/20261120-143041-invoice-6sx3dn@best") && source == Source::Set,
+        "{chosen}"
+    );
     // The task's values for `tiny` hold for what came from it, too.
     assert_eq!(value(&stage, "max_steps"), ("40".to_owned(), Source::Task));
     stage.keys("m").types("mine").keys("enter");
@@ -448,10 +702,15 @@ fn the_last_run_of_the_task_is_compared() {
     let mut stage = Stage::with(160, 48, |options| {
         let runs = options.here.join("runs");
         std::fs::create_dir_all(&runs).unwrap();
-        std::os::unix::fs::symlink(finished_run(), runs.join("20261120-143041-invoice-6sx3dn")).unwrap();
+        std::os::unix::fs::symlink(finished_run(), runs.join("20261120-143041-invoice-6sx3dn"))
+            .unwrap();
     });
     stage.keys("f5");
-    assert!(stage.shows("diff to last run, 20261120-143041-invoice-6sx3dn"), "{}", stage.screen());
+    assert!(
+        stage.shows("diff to last run, 20261120-143041-invoice-6sx3dn"),
+        "{}",
+        stage.screen()
+    );
     assert!(
         stage.shows("learning_rate 1.5e-3 → 1e-4") || stage.shows("learning_rate 0.0015 → 1e-4"),
         "{}",
@@ -465,15 +724,35 @@ fn pictures() {
     let mut shown = String::new();
     for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = stage(columns, rows);
-        write!(shown, "===== {columns}x{rows}, as it is entered\n{}\n", stage.screen()).unwrap();
+        write!(
+            shown,
+            "===== {columns}x{rows}, as it is entered\n{}\n",
+            stage.screen()
+        )
+        .unwrap();
         stage.keys("t");
         go_to(&mut stage, "learning_rate");
         stage.keys("enter ctrl-u").types("2e");
-        write!(shown, "===== {columns}x{rows}, a forecast, and a value under edit\n{}\n", stage.screen()).unwrap();
+        write!(
+            shown,
+            "===== {columns}x{rows}, a forecast, and a value under edit\n{}\n",
+            stage.screen()
+        )
+        .unwrap();
         stage.keys("esc tab");
-        write!(shown, "===== {columns}x{rows}, in the forecast\n{}\n", stage.screen()).unwrap();
+        write!(
+            shown,
+            "===== {columns}x{rows}, in the forecast\n{}\n",
+            stage.screen()
+        )
+        .unwrap();
         stage.keys("m");
-        write!(shown, "===== {columns}x{rows}, models\n{}\n", stage.screen()).unwrap();
+        write!(
+            shown,
+            "===== {columns}x{rows}, models\n{}\n",
+            stage.screen()
+        )
+        .unwrap();
     }
     insta::assert_snapshot!(shown);
 }
@@ -481,11 +760,19 @@ fn pictures() {
 #[cfg(feature = "engine")]
 #[test]
 fn the_program_itself_answers() {
-    let mut stage = Stage::with(160, 48, |options| options.program = crate::program::PROGRAM.into());
+    let mut stage = Stage::with(160, 48, |options| {
+        options.program = crate::program::PROGRAM.into()
+    });
     stage.keys("f5");
     go_to(&mut stage, "max_steps");
     stage.keys("enter ctrl-u").types("1").keys("enter f");
-    let forecast = &stage.model.launch.forecast.as_ref().unwrap_or_else(|| panic!("{}", stage.screen())).value;
+    let forecast = &stage
+        .model
+        .launch
+        .forecast
+        .as_ref()
+        .unwrap_or_else(|| panic!("{}", stage.screen()))
+        .value;
     assert!(
         forecast.steps == 1
             && forecast.memory.peak_bytes > 1 << 20
@@ -495,6 +782,10 @@ fn the_program_itself_answers() {
     );
     // A launch that cannot be is refused in the program's own words, and leaves nothing.
     stage.keys("m").types("no/such-model").keys("enter L");
-    assert!(stage.shows("run not started: `no/such-model` is neither a model"), "{}", stage.screen());
+    assert!(
+        stage.shows("run not started: `no/such-model` is neither a model"),
+        "{}",
+        stage.screen()
+    );
     assert!(stage.model.shared.options.run_folders.list().is_empty());
 }

@@ -29,10 +29,13 @@ pub(super) fn stable(stage: &Stage) -> String {
         let mut line = line.to_owned();
         for at in 0..line.len().saturating_sub(7) {
             let is_clock = line.get(at..at + 8).is_some_and(|clock| {
-                clock
-                    .bytes()
-                    .enumerate()
-                    .all(|(index, byte)| if index % 3 == 2 { byte == b':' } else { byte.is_ascii_digit() })
+                clock.bytes().enumerate().all(|(index, byte)| {
+                    if index % 3 == 2 {
+                        byte == b':'
+                    } else {
+                        byte.is_ascii_digit()
+                    }
+                })
             });
             if is_clock {
                 line.replace_range(at..at + 8, "HH:MM:SS");
@@ -94,35 +97,77 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
     }
     for key in ["[", "p", "c", "v", "y", "enter", "s"] {
         stage.keys(key);
-        let last = stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+        let last = stage
+            .model
+            .shared
+            .notices
+            .all()
+            .last()
+            .map(|notice| notice.text.clone())
+            .unwrap_or_default();
         assert!(last.contains("no run is open"), "{key}: {last}");
     }
     let missing = stage.folder.path().join("runs/gone");
     show(&mut stage, missing.clone());
-    assert!(stage.shows("cannot read gone") && stage.shows("1  list runs"), "{}", stage.screen());
+    assert!(
+        stage.shows("cannot read gone") && stage.shows("1  list runs"),
+        "{}",
+        stage.screen()
+    );
     // A run that has vanished while it is watched stays on the screen, with a word.
     show(&mut stage, finished_run());
-    let batch = grpo_tui::run::Batch { gone: true, ..Default::default() };
+    let batch = grpo_tui::run::Batch {
+        gone: true,
+        ..Default::default()
+    };
     stage.send(Message::Run(finished_run(), RunNews::Events(batch)));
-    assert!(stage.shows("no longer exists") && stage.shows("groups of step 40"), "{}", stage.screen());
+    assert!(
+        stage.shows("no longer exists") && stage.shows("groups of step 40"),
+        "{}",
+        stage.screen()
+    );
     // The word is there wherever the run lies and however narrow the screen is: a long path is cut, not the word.
-    let long = stage.folder.path().join("a-folder-with-a-long-name/".repeat(8)).join("run");
+    let long = stage
+        .folder
+        .path()
+        .join("a-folder-with-a-long-name/".repeat(8))
+        .join("run");
     std::fs::create_dir_all(&long).unwrap();
-    for file in std::fs::read_dir(finished_run()).unwrap().flatten().filter(|file| file.path().is_file()) {
+    for file in std::fs::read_dir(finished_run())
+        .unwrap()
+        .flatten()
+        .filter(|file| file.path().is_file())
+    {
         std::fs::copy(file.path(), long.join(file.file_name())).unwrap();
     }
     show(&mut stage, long.clone());
-    stage.send(Message::Run(long, RunNews::Events(grpo_tui::run::Batch { gone: true, ..Default::default() })));
+    stage.send(Message::Run(
+        long,
+        RunNews::Events(grpo_tui::run::Batch {
+            gone: true,
+            ..Default::default()
+        }),
+    ));
     for columns in [160, 80, 60] {
         stage.send(Message::Resize(columns, 24));
-        assert!(stage.shows("no longer exists"), "{columns}: {}", stage.screen());
+        assert!(
+            stage.shows("no longer exists"),
+            "{columns}: {}",
+            stage.screen()
+        );
     }
 }
 
 #[test]
 fn one_column_has_both_rates_and_says_what_does_not_fit() {
     let stage = finished(60, 20);
-    for text in ["step 40 of 40", "exact 98% (eval 40)", "reward 0.984 ", " valid 0.969 exact 0.969", "┃"] {
+    for text in [
+        "step 40 of 40",
+        "exact 98% (eval 40)",
+        "reward 0.984 ",
+        " valid 0.969 exact 0.969",
+        "┃",
+    ] {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
 }
@@ -134,42 +179,97 @@ fn keys_go_through_panes_groups_and_completions() {
         stage.keys(keys);
         let screen = stage.screen();
         for text in expected {
-            assert!(screen.contains(text), "after {keys}: {text} is missing\n{screen}");
+            assert!(
+                screen.contains(text),
+                "after {keys}: {text} is missing\n{screen}"
+            );
         }
     };
     check(
         &mut stage,
         "home",
-        &["groups of step 1 ", "train-012 1 of 8", "(0.000 - 0.875) / (0.354 + 0.0001) = -2.474", "trailing comma"],
+        &[
+            "groups of step 1 ",
+            "train-012 1 of 8",
+            "(0.000 - 0.875) / (0.354 + 0.0001) = -2.474",
+            "trailing comma",
+        ],
     );
     check(&mut stage, "l", &["train-012 2 of 8", "(1.000 - 0.875)"]);
     check(&mut stage, "j", &["train-033 2 of 8"]);
     check(&mut stage, "G", &["train-078 2 of 8", "(zero variance)"]);
     check(&mut stage, "g enter", &["▸ train-012 2 of 8"]);
-    check(&mut stage, "enter", &["▸ train-012 across steps", "Sampled once in 40 steps.", "<|im_start|>system"]);
+    check(
+        &mut stage,
+        "enter",
+        &[
+            "▸ train-012 across steps",
+            "Sampled once in 40 steps.",
+            "<|im_start|>system",
+        ],
+    );
     check(&mut stage, "esc esc", &["▸ groups of step 1"]);
     check(&mut stage, "} ]", &["groups of step 12 "]);
     check(&mut stage, "{", &["groups of step 2 "]);
     check(&mut stage, "end", &["groups of step 40, latest"]);
-    check(&mut stage, "c H h", &["▸ reward, valid and exact", "step 29 ", "groups of step 29 ", "±"]);
+    check(
+        &mut stage,
+        "c H h",
+        &[
+            "▸ reward, valid and exact",
+            "step 29 ",
+            "groups of step 29 ",
+            "±",
+        ],
+    );
     check(&mut stage, "l", &["step 30 ", "◆ eval 1 ◇ 0.98"]);
     check(&mut stage, "w", &["log scale"]);
-    check(&mut stage, "w j", &["▸ informative groups", "zero-variance groups give"]);
-    check(&mut stage, "k s s s s", &["reward, valid and exact", "not smoothed"]);
+    check(
+        &mut stage,
+        "w j",
+        &["▸ informative groups", "zero-variance groups give"],
+    );
+    check(
+        &mut stage,
+        "k s s s s",
+        &["reward, valid and exact", "not smoothed"],
+    );
     check(&mut stage, "c tab tab tab", &["▸ train-"]);
     check(&mut stage, "tab", &["▸ tiers, failures"]);
     check(&mut stage, "tab", &["▸ changes"]);
     check(&mut stage, "tab l", &["▸ entropy 2/10"]);
     check(&mut stage, "h h", &["KL to reference 10/10"]);
-    check(&mut stage, "tab", &["▸ time and device", "█ rollout 72%", "temperature are measured on GPUs only"]);
+    check(
+        &mut stage,
+        "tab",
+        &[
+            "▸ time and device",
+            "█ rollout 72%",
+            "temperature are measured on GPUs only",
+        ],
+    );
     check(&mut stage, "tab k k k", &["▸ alerts and log, 3 back"]);
     check(&mut stage, "z", &["value drift", "exact ones fell to 84 %"]);
     check(&mut stage, "z G", &["finished after step 40"]);
     stage.keys("home backtab y");
-    assert!(stage.commands.iter().any(|command| command.starts_with("Copy(")), "{:?}", stage.commands);
+    assert!(
+        stage
+            .commands
+            .iter()
+            .any(|command| command.starts_with("Copy(")),
+        "{:?}",
+        stage.commands
+    );
     for key in ["p", "x", "a", "r"] {
         stage.keys(key);
-        let last = stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+        let last = stage
+            .model
+            .shared
+            .notices
+            .all()
+            .last()
+            .map(|notice| notice.text.clone())
+            .unwrap_or_default();
         assert!(last.contains("is finished"), "{key}: {last}");
     }
 }
@@ -177,7 +277,14 @@ fn keys_go_through_panes_groups_and_completions() {
 #[test]
 fn zoom_pan_and_the_whole_again() {
     let mut stage = finished(120, 36);
-    let axis = |stage: &Stage| stage.screen().lines().nth(12).unwrap_or_default().to_owned();
+    let axis = |stage: &Stage| {
+        stage
+            .screen()
+            .lines()
+            .nth(12)
+            .unwrap_or_default()
+            .to_owned()
+    };
     stage.keys("c h h h h h h h h h h h h h h h h h h h h");
     let whole = axis(&stage);
     stage.keys("+");
@@ -206,33 +313,69 @@ fn other_runs_lie_over_the_chart() {
     drop(written);
     // Nobody has opened it: it is found, and followed once it is chosen.
     stage.keys("v");
-    assert!(stage.shows("overlay runs") && stage.shows("[ ]"), "{}", stage.screen());
+    assert!(
+        stage.shows("overlay runs") && stage.shows("[ ]"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("space");
     assert!(stage.shows("[x]"), "{}", stage.screen());
     assert_eq!(stage.model.shared.overlay, std::slice::from_ref(&other));
     assert!(stage.model.shared.followed.contains_key(&other));
     stage.keys("esc");
-    assert!(stage.shows("▸ reward, valid and exact") && stage.shows("╍ valid"), "{}", stage.screen());
-    assert!(stage.shows("e eval  C eval+checkpoint  n note"), "{}", stage.screen());
+    assert!(
+        stage.shows("▸ reward, valid and exact") && stage.shows("╍ valid"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("e eval  C eval+checkpoint  n note"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("v space esc");
-    assert!(stage.model.shared.overlay.is_empty() && stage.shows("╍ valid"), "{}", stage.screen());
+    assert!(
+        stage.model.shared.overlay.is_empty() && stage.shows("╍ valid"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
 fn the_mouse_chooses_panes_and_groups() {
     let mut stage = finished(120, 36);
     stage.click(80, 7);
-    assert!(stage.shows("▸ train-159") && stage.shows("train-159 1 of 8"), "{}", stage.screen());
+    assert!(
+        stage.shows("▸ train-159") && stage.shows("train-159 1 of 8"),
+        "{}",
+        stage.screen()
+    );
     stage.click(10, 16);
     assert!(stage.shows("▸ train-159 1 of 8"), "{}", stage.screen());
     stage.click(10, 5);
-    assert!(stage.shows("▸ reward, valid and exact") && stage.shows("groups of step 40"), "{}", stage.screen());
+    assert!(
+        stage.shows("▸ reward, valid and exact") && stage.shows("groups of step 40"),
+        "{}",
+        stage.screen()
+    );
     // In the chart that has the focus a click goes to its step: where the axis says 20, the middle.
     let screen = stage.screen();
-    let numbers = screen.lines().find(|line| line.contains(" 20 ") && line.contains(" 30 ")).unwrap();
-    let column = numbers.chars().collect::<String>().find("20").map(|byte| numbers[..byte].chars().count()).unwrap();
+    let numbers = screen
+        .lines()
+        .find(|line| line.contains(" 20 ") && line.contains(" 30 "))
+        .unwrap();
+    let column = numbers
+        .chars()
+        .collect::<String>()
+        .find("20")
+        .map(|byte| numbers[..byte].chars().count())
+        .unwrap();
     stage.click(column as u16, 8);
-    assert!(stage.shows("groups of step 20 ") && stage.shows("step 20 "), "{}", stage.screen());
+    assert!(
+        stage.shows("groups of step 20 ") && stage.shows("step 20 "),
+        "{}",
+        stage.screen()
+    );
     // Beside the curves, on the labels, nothing is chosen.
     stage.click(2, 8);
     assert!(stage.shows("groups of step 20 "), "{}", stage.screen());
@@ -244,7 +387,14 @@ fn nothing_but_ascii_where_nothing_else_may_be_drawn() {
     let mut stage = finished(120, 36);
     stage.model.shared.theme = grpo_tui::view::theme::Theme::monochrome().in_ascii();
     stage.keys("home");
-    for (columns, rows) in [(160, 48), (120, 36), (100, 30), (80, 24), (60, 20), (40, 14)] {
+    for (columns, rows) in [
+        (160, 48),
+        (120, 36),
+        (100, 30),
+        (80, 24),
+        (60, 20),
+        (40, 14),
+    ] {
         stage.send(Message::Resize(columns, rows));
         for _ in 0..10 {
             stage.keys("tab");
@@ -262,7 +412,15 @@ fn nothing_but_ascii_where_nothing_else_may_be_drawn() {
 fn every_pane_fills_the_screen_at_every_size() {
     let mut stage = finished(120, 36);
     stage.keys("home c z");
-    for (columns, rows) in [(0, 0), (1, 1), (40, 10), (41, 11), (60, 12), (80, 24), (200, 60)] {
+    for (columns, rows) in [
+        (0, 0),
+        (1, 1),
+        (40, 10),
+        (41, 11),
+        (60, 12),
+        (80, 24),
+        (200, 60),
+    ] {
         stage.send(Message::Resize(columns, rows));
         for _ in 0..10 {
             stage.keys("tab");
@@ -271,21 +429,41 @@ fn every_pane_fills_the_screen_at_every_size() {
     }
     stage.send(Message::Resize(100, 30));
     stage.keys("alt-7");
-    for expected in ["informative groups 1/10", "entropy 2/10", "sampler/trainer logprob difference 6/10"] {
-        assert!(stage.shows(expected), "zoomed, the small charts are a grid:\n{}", stage.screen());
+    for expected in [
+        "informative groups 1/10",
+        "entropy 2/10",
+        "sampler/trainer logprob difference 6/10",
+    ] {
+        assert!(
+            stage.shows(expected),
+            "zoomed, the small charts are a grid:\n{}",
+            stage.screen()
+        );
     }
 }
 
 #[test]
 fn an_ended_run_shows_its_result_in_place() {
-    let expected =
-        ["result: finished", "best checkpoint: step 30", "test set, n = 100", "60.0% [50.2, 69.1]", "97.0% ["];
+    let expected = [
+        "result: finished",
+        "best checkpoint: step 30",
+        "test set, n = 100",
+        "60.0% [50.2, 69.1]",
+        "97.0% [",
+    ];
     let mut stage = finished(120, 36);
-    for text in expected.into_iter().chain(["exact", "+39.0 points [", "]  better (p = "]) {
+    for text in expected
+        .into_iter()
+        .chain(["exact", "+39.0 points [", "]  better (p = "])
+    {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
     stage.keys("alt-9");
-    assert!(stage.shows("▸ alerts and log") && !stage.shows("best checkpoint"), "{}", stage.screen());
+    assert!(
+        stage.shows("▸ alerts and log") && !stage.shows("best checkpoint"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("V");
     assert_eq!(stage.model.shared.screen, Screen::Eval);
     assert!(stage.shows("step 30"), "{}", stage.screen());
@@ -295,17 +473,33 @@ fn an_ended_run_shows_its_result_in_place() {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
     stage.keys("j");
-    assert!(stage.shows("train-095 1 of 8") && !stage.shows("best checkpoint"), "{}", stage.screen());
+    assert!(
+        stage.shows("train-095 1 of 8") && !stage.shows("best checkpoint"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("alt-0 enter");
     assert_eq!(stage.model.shared.screen, Screen::Eval);
     // Without evals nothing is said to be measured.
     let mut stage = Stage::new(120, 36);
-    let run = super::runs::copy_run(&stage.folder.path().join("runs"), "20261119-090000-invoice-aaaaaa", "", "failed");
+    let run = super::runs::copy_run(
+        &stage.folder.path().join("runs"),
+        "20261119-090000-invoice-aaaaaa",
+        "",
+        "failed",
+    );
     let log = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
-    let others: Vec<&str> = log.lines().filter(|line| !line.contains(r#""kind":"eval""#)).collect();
+    let others: Vec<&str> = log
+        .lines()
+        .filter(|line| !line.contains(r#""kind":"eval""#))
+        .collect();
     std::fs::write(run.join("events.jsonl"), others.join("\n") + "\n").unwrap();
     show(&mut stage, run);
-    assert!(stage.shows("not measured (no set has an eval of both base and trained)"), "{}", stage.screen());
+    assert!(
+        stage.shows("not measured (no set has an eval of both base and trained)"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("V");
     assert_eq!(stage.model.shared.screen, Screen::Live);
 }
@@ -319,55 +513,129 @@ fn the_log_has_levels_and_a_filter_and_no_steps() {
             assert_eq!(stage.shows(text), *expected, "{text}\n{}", stage.screen());
         }
     };
-    has(&stage, &[("checkpoint saved", true), ("eval on test", true), ("value drift", true), ("reward 0.", false)]);
+    has(
+        &stage,
+        &[
+            ("checkpoint saved", true),
+            ("eval on test", true),
+            ("value drift", true),
+            ("reward 0.", false),
+        ],
+    );
     stage.keys("l");
-    has(&stage, &[("checkpoint saved", false), ("eval on test", true), ("log: info hidden", true)]);
+    has(
+        &stage,
+        &[
+            ("checkpoint saved", false),
+            ("eval on test", true),
+            ("log: info hidden", true),
+        ],
+    );
     stage.keys("l");
-    has(&stage, &[("eval on test", false), ("warnings and errors", true), ("value drift): ", true)]);
+    has(
+        &stage,
+        &[
+            ("eval on test", false),
+            ("warnings and errors", true),
+            ("value drift): ", true),
+        ],
+    );
     stage.keys("l /").types("eval on (test|proof)");
-    has(&stage, &[("eval on test (trained)", true), ("eval on eval", false), ("2 of ", true)]);
+    has(
+        &stage,
+        &[
+            ("eval on test (trained)", true),
+            ("eval on eval", false),
+            ("2 of ", true),
+        ],
+    );
     // What is typed is text, also what is a key elsewhere; the first esc removes it, the next leaves.
     stage.keys("enter k");
     has(&stage, &[("1 back", true)]);
     stage.keys("esc");
-    has(&stage, &[("eval on eval", true), ("▸ alerts and log", true)]);
+    has(
+        &stage,
+        &[("eval on eval", true), ("▸ alerts and log", true)],
+    );
     stage.keys("esc z");
     has(&stage, &[("▸ groups", true)]);
 }
 
 #[test]
 fn small_charts_are_filtered_chosen_and_kept() {
-    let mut stage = Stage::with(120, 36, |options| options.appearance.folder = Some(options.here.join("settings")));
+    let mut stage = Stage::with(120, 36, |options| {
+        options.appearance.folder = Some(options.here.join("settings"))
+    });
     show(&mut stage, finished_run());
-    assert!(stage.shows("informative groups 1/10") && stage.shows("alt-7"), "{}", stage.screen());
+    assert!(
+        stage.shows("informative groups 1/10") && stage.shows("alt-7"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("/").types("^time/(rollout|update)$");
-    assert!(stage.shows("time/rollout 1/2") && stage.shows("time/update 2/2"), "{}", stage.screen());
-    assert!(stage.shows("2 charts"), "as many as the titles count:\n{}", stage.screen());
+    assert!(
+        stage.shows("time/rollout 1/2") && stage.shows("time/update 2/2"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("2 charts"),
+        "as many as the titles count:\n{}",
+        stage.screen()
+    );
     stage.types("(");
-    assert!(stage.shows("no metrics match") && stage.shows("matched literally"), "{}", stage.screen());
+    assert!(
+        stage.shows("no metrics match") && stage.shows("matched literally"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("backspace enter enter");
-    assert!(stage.shows("▸ time/rollout"), "the first of them is enlarged:\n{}", stage.screen());
+    assert!(
+        stage.shows("▸ time/rollout"),
+        "the first of them is enlarged:\n{}",
+        stage.screen()
+    );
     stage.keys("m");
-    assert!(stage.shows("small charts: the default ones") && stage.shows("[ ] time/rollout"), "{}", stage.screen());
+    assert!(
+        stage.shows("small charts: the default ones") && stage.shows("[ ] time/rollout"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("down space");
     assert!(stage.shows("[1] time/update"), "{}", stage.screen());
     stage.keys("esc /").types("gradient");
     stage.keys("enter space esc esc");
-    assert!(stage.shows("time/update 1/2") && stage.shows("gradient norm 2/2"), "{}", stage.screen());
+    assert!(
+        stage.shows("time/update 1/2") && stage.shows("gradient norm 2/2"),
+        "{}",
+        stage.screen()
+    );
     let file = stage.folder.path().join("settings/config.toml");
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "live_charts = [\"time/update\", \"gradient norm\"]\n");
-    let found = grpo_tui::view::appearance::Appearance::load(&stage.model.shared.options.appearance);
-    assert_eq!((found.live_charts, found.notes), (stage.model.shared.options.live_charts.clone(), Vec::new()));
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        "live_charts = [\"time/update\", \"gradient norm\"]\n"
+    );
+    let found =
+        grpo_tui::view::appearance::Appearance::load(&stage.model.shared.options.appearance);
+    assert_eq!(
+        (found.live_charts, found.notes),
+        (stage.model.shared.options.live_charts.clone(), Vec::new())
+    );
     stage.keys("m backspace esc");
     assert!(
-        stage.shows("informative groups 1/10") && std::fs::read_to_string(&file).unwrap().is_empty(),
+        stage.shows("informative groups 1/10")
+            && std::fs::read_to_string(&file).unwrap().is_empty(),
         "{}",
         stage.screen()
     );
     // A file that cannot be changed is left alone, and the choice is for this session.
     std::fs::write(&file, "mouse = \n").unwrap();
     stage.keys("m space");
-    assert!(stage.shows("kept for this session only"), "{}", stage.screen());
+    assert!(
+        stage.shows("kept for this session only"),
+        "{}",
+        stage.screen()
+    );
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mouse = \n");
 }
 
@@ -375,13 +643,22 @@ fn small_charts_are_filtered_chosen_and_kept() {
 fn changes_name_the_steps_that_they_compare() {
     let mut stage = finished(120, 36);
     stage.keys("alt-6 z");
-    assert!(stage.shows("eval set, step 35 to 40: valid +0/-0, exact +0/-0"), "{}", stage.screen());
+    assert!(
+        stage.shows("eval set, step 35 to 40: valid +0/-0, exact +0/-0"),
+        "{}",
+        stage.screen()
+    );
     for _ in 0..10 {
         stage.keys("[");
     }
-    assert!(stage.shows("eval set, step 25 to 30: valid +2/-0, exact +4/-1"), "{}", stage.screen());
     assert!(
-        stage.shows("unparsable → exact  newly passes") && stage.shows("none of its prompts sampled before"),
+        stage.shows("eval set, step 25 to 30: valid +2/-0, exact +4/-1"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("unparsable → exact  newly passes")
+            && stage.shows("none of its prompts sampled before"),
         "{}",
         stage.screen()
     );
@@ -394,7 +671,11 @@ fn changes_name_the_steps_that_they_compare() {
     );
     stage.keys("enter");
     assert_eq!(stage.model.shared.screen, Screen::Eval);
-    assert!(stage.shows("base") && stage.shows("step 40"), "{}", stage.screen());
+    assert!(
+        stage.shows("base") && stage.shows("step 40"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -412,12 +693,22 @@ fn one_key_reaches_each_pane() {
         "alerts and log",
         "result",
     ];
-    for (number, key) in ["alt-2", "alt-1", "alt-3", "alt-4", "alt-5", "alt-6", "alt-7", "alt-8", "alt-9", "alt-0"]
-        .into_iter()
-        .enumerate()
+    for (number, key) in [
+        "alt-2", "alt-1", "alt-3", "alt-4", "alt-5", "alt-6", "alt-7", "alt-8", "alt-9", "alt-0",
+    ]
+    .into_iter()
+    .enumerate()
     {
         stage.keys(key);
-        assert!(stage.shows(&format!("▸ {}", titles[number])), "{key}\n{}", stage.screen());
-        assert!(number > 5 || stage.shows(&format!(" {key} ")), "{key}\n{}", stage.screen());
+        assert!(
+            stage.shows(&format!("▸ {}", titles[number])),
+            "{key}\n{}",
+            stage.screen()
+        );
+        assert!(
+            number > 5 || stage.shows(&format!(" {key} ")),
+            "{key}\n{}",
+            stage.screen()
+        );
     }
 }

@@ -42,13 +42,21 @@ impl LiveRun {
         let lock = RunLock::acquire(&path).unwrap();
         let mut state = StateWriter::start(&lock).unwrap();
         state.status(Status::Running, step, None).unwrap();
-        Self { path, lines, state, _lock: lock }
+        Self {
+            path,
+            lines,
+            state,
+            _lock: lock,
+        }
     }
 
     /// Write what comes next at the pace at which it was recorded, for so long; the number of lines.
     #[cfg_attr(test, allow(dead_code, reason = "for benches"))]
     pub(crate) fn go_on(&mut self, how_long: Duration) -> usize {
-        let mut file = std::fs::OpenOptions::new().append(true).open(self.path.join("events.jsonl")).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(self.path.join("events.jsonl"))
+            .unwrap();
         let (start, mut written) = (Instant::now(), 0);
         let first = self.lines.first().map_or(0, |(time, _)| *time);
         while let Some((time, line)) = self.lines.get(written) {
@@ -72,6 +80,8 @@ impl LiveRun {
 
     /// The run comes to its end.
     pub(crate) fn end(&mut self) {
-        self.state.status(Status::Finished, 40, Some("all steps done".to_owned())).unwrap();
+        self.state
+            .status(Status::Finished, 40, Some("all steps done".to_owned()))
+            .unwrap();
     }
 }

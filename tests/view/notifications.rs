@@ -12,8 +12,14 @@ fn a_copy_reaches_the_terminals_clipboard_also_through_tmux() {
     let check = |variables: &[(&str, &str)], expected: &[&str]| {
         let home = tempfile::tempdir().unwrap();
         let _run = LiveRun::begin(&home.path().join("runs"), 5);
-        let mut session =
-            Session::start(home.path(), &Start { arguments: &["--runs", "runs"], variables, ..Start::PLAIN });
+        let mut session = Session::start(
+            home.path(),
+            &Start {
+                arguments: &["--runs", "runs"],
+                variables,
+                ..Start::PLAIN
+            },
+        );
         session.wait_text("[6 Live]");
         session.send("1");
         session.wait_text("[1 Runs]");
@@ -26,14 +32,23 @@ fn a_copy_reaches_the_terminals_clipboard_also_through_tmux() {
         assert_eq!(session.wait_end(), 0);
     };
     check(&[], &[copied]);
-    check(&[("TMUX", "/tmp/tmux-0/default,1,0")], &[copied, &format!("\x1bPtmux;\x1b{copied}\x1b\\")]);
+    check(
+        &[("TMUX", "/tmp/tmux-0/default,1,0")],
+        &[copied, &format!("\x1bPtmux;\x1b{copied}\x1b\\")],
+    );
 }
 
 #[test]
 fn the_end_of_a_watched_run_is_notified() {
     let home = tempfile::tempdir().unwrap();
     let mut run = LiveRun::begin(&home.path().join("runs"), 5);
-    let mut session = Session::start(home.path(), &Start { arguments: &["--runs", "runs"], ..Start::PLAIN });
+    let mut session = Session::start(
+        home.path(),
+        &Start {
+            arguments: &["--runs", "runs"],
+            ..Start::PLAIN
+        },
+    );
     session.wait_text("live01");
     session.send("\r");
     session.wait_text("[6 Live]");
@@ -60,13 +75,29 @@ fn after_a_bug_the_terminal_is_restored_a_report_lies_there_and_the_draft_is_kep
     session.write_unsaved(["2", "\"vendor\"", "\r", "esc leave"]);
     session.send("\x1b[24~");
     session.wait_text("CODE 101");
-    assert!(session.is_cooked() && !session.on_other_screen() && session.shows_cursor(), "{}", session.screen());
+    assert!(
+        session.is_cooked() && !session.on_other_screen() && session.shows_cursor(),
+        "{}",
+        session.screen()
+    );
     let screen = session.screen().replace('\n', "");
-    assert!(screen.contains("grpo-tui crashed: ") && screen.contains("runs continue"), "{screen}");
+    assert!(
+        screen.contains("grpo-tui crashed: ") && screen.contains("runs continue"),
+        "{screen}"
+    );
     let reports = home.path().join("data/grpo-tui/reports");
-    let report = std::fs::read_dir(&reports).unwrap().next().unwrap().unwrap().path();
+    let report = std::fs::read_dir(&reports)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let text = std::fs::read_to_string(report).unwrap();
-    assert!(text.contains("the bug that GRPO_TUI_FAULT asks for at view.key") && text.contains("event_loop"), "{text}");
+    assert!(
+        text.contains("the bug that GRPO_TUI_FAULT asks for at view.key")
+            && text.contains("event_loop"),
+        "{text}"
+    );
     let mut session = Session::start(home.path(), &Start::PLAIN);
     session.take_up("2", "unsaved draft of", "t");
 }

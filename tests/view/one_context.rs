@@ -18,7 +18,9 @@ fn tickets(here: &Path) {
     std::fs::create_dir_all(&folder).unwrap();
     let row = |id: &str| {
         let message = r#"{"role": "user", "content": "Screen is black"}"#;
-        format!("{{\"id\": \"{id}\", \"messages\": [{message}], \"expected\": {{\"priority\": \"high\"}}}}\n")
+        format!(
+            "{{\"id\": \"{id}\", \"messages\": [{message}], \"expected\": {{\"priority\": \"high\"}}}}\n"
+        )
     };
     for (file, text) in [
         ("task.toml", "name = \"tickets\"\nschema = \"schema.json\"\n[prompts]\ntrain = \"train.jsonl\"\neval = \"eval.jsonl\"\ncompletions = \"completions.jsonl\"\n[score]\nkind = \"json_schema\"\n".to_owned()),
@@ -38,7 +40,10 @@ fn stage(columns: u16, rows: u16) -> Stage {
         copy_run(&options.here.join("runs"), ID, "small adapters", "finished");
         let kept = options.here.join("arguments");
         let answer = r#"{"prompt_id":"eval-001","completion":"{\"vendor\":\"a\",\"date\":\"b\",\"amount\":1,\"currency\":\"c\"}","tier":"valid","reward":1.0,"tolerant":true,"token_ids":[1],"stop_reason":"stop","errors":[]}"#;
-        let text = format!("printf '%s ' \"$@\" >> '{0}'; echo >> '{0}'\necho '{answer}'", kept.display());
+        let text = format!(
+            "printf '%s ' \"$@\" >> '{0}'; echo >> '{0}'\necho '{answer}'",
+            kept.display()
+        );
         options.program = script(&options.here.join("program"), &text);
     })
 }
@@ -58,39 +63,83 @@ fn a_run_is_scored_sampled_and_asked_by_its_own_task() {
         let run = run_folder(&stage);
         let own_task = run.join("task").display().to_string();
         stage.act(|_| vec![Command::ShowRun(run.clone())]);
-        assert!(columns < 120 || stage.shows("6sx3dn of invoice"), "the header has both names: {}", stage.screen());
+        assert!(
+            columns < 120 || stage.shows("6sx3dn of invoice"),
+            "the header has both names: {}",
+            stage.screen()
+        );
         // Samples are of the open task; the title names both.
         stage.keys("4");
-        assert!(stage.shows("tickets (run: invoice), schema"), "{}", stage.screen());
+        assert!(
+            stage.shows("tickets (run: invoice), schema"),
+            "{}",
+            stage.screen()
+        );
         let scored = |stage: &Stage| stage.model.scores.scored.as_ref().unwrap().tally.tiers;
         assert_eq!(scored(&stage), [0, 0, 1]);
         // Stored completions score as recorded, by the run's own schema; the editor's is not offered for them.
         stage.keys("]");
-        assert!(stage.shows("invoice (run 6sx3dn), not tickets"), "{}", stage.screen());
+        assert!(
+            stage.shows("invoice (run 6sx3dn), not tickets"),
+            "{}",
+            stage.screen()
+        );
         assert_eq!(scored(&stage)[2], 31, "{}", stage.screen());
         assert!(stage.model.scores.moved.iter().all(Option::is_none));
         stage.keys("R");
-        assert!(stage.shows("6sx3dn belongs to task invoice, the editor to t"), "{}", stage.screen());
+        assert!(
+            stage.shows("6sx3dn belongs to task invoice, the editor to t"),
+            "{}",
+            stage.screen()
+        );
         // The trained model answers a prompt of its own task, which is scored by that task.
         stage.keys("s r");
         let asked = arguments(&stage);
-        assert!(asked.starts_with(&format!("sample {own_task} --model {}@best", run.display())), "{asked}");
+        assert!(
+            asked.starts_with(&format!("sample {own_task} --model {}@best", run.display())),
+            "{asked}"
+        );
         assert!(!asked.contains("ticket"), "{asked}");
-        assert_eq!((stage.model.scores.source, scored(&stage)), (Source::Sampled, [0, 0, 1]), "{}", stage.screen());
+        assert_eq!(
+            (stage.model.scores.source, scored(&stage)),
+            (Source::Sampled, [0, 0, 1]),
+            "{}",
+            stage.screen()
+        );
         // So does its base.
         stage.keys("b r");
-        assert!(arguments(&stage).lines().nth(1).unwrap().starts_with(&format!("sample {own_task} --model tiny ")));
+        assert!(
+            arguments(&stage)
+                .lines()
+                .nth(1)
+                .unwrap()
+                .starts_with(&format!("sample {own_task} --model tiny "))
+        );
         // Where the open task's samples are shown, the base answers the prompt under the cursor.
         stage.act(|model| model.perform(grpo_tui::view::app::action("scores.samples").unwrap()));
         stage.keys("r");
         let asked = arguments(&stage);
         let last = asked.lines().last().unwrap();
-        assert!(last.contains("tasks/tickets --model tiny --prompt ticket-1"), "{asked}");
+        assert!(
+            last.contains("tasks/tickets --model tiny --prompt ticket-1"),
+            "{asked}"
+        );
         // A prompt of one's own.
         stage.keys("7 t").types("Acme owes 12").keys("ctrl-o");
         let asked = arguments(&stage);
-        assert!(asked.lines().last().unwrap().starts_with(&format!("sample {own_task} --model")), "{asked}");
-        assert!(stage.shows("scored by invoice, the task of run 6sx3dn"), "{}", stage.screen());
+        assert!(
+            asked
+                .lines()
+                .last()
+                .unwrap()
+                .starts_with(&format!("sample {own_task} --model")),
+            "{asked}"
+        );
+        assert!(
+            stage.shows("scored by invoice, the task of run 6sx3dn"),
+            "{}",
+            stage.screen()
+        );
     }
 }
 
@@ -98,8 +147,16 @@ fn a_run_is_scored_sampled_and_asked_by_its_own_task() {
 fn the_open_task_is_asked_without_a_run() {
     let mut stage = stage(120, 36);
     stage.keys("7 t").types("x").keys("ctrl-o");
-    assert!(stage.shows("scored by tickets as saved"), "{}", stage.screen());
-    assert!(arguments(&stage).contains("tasks/tickets --model tiny"), "{}", arguments(&stage));
+    assert!(
+        stage.shows("scored by tickets as saved"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        arguments(&stage).contains("tasks/tickets --model tiny"),
+        "{}",
+        arguments(&stage)
+    );
 }
 
 #[test]
@@ -108,18 +165,38 @@ fn the_cursor_of_the_list_follows_the_run_that_is_opened() {
     let runs = stage.folder.path().join("runs");
     let selected = |stage: &Stage| {
         let screen = stage.screen();
-        screen.lines().find(|line| line.contains('▸') && line.contains("inished")).unwrap_or_default().to_owned()
+        screen
+            .lines()
+            .find(|line| line.contains('▸') && line.contains("inished"))
+            .unwrap_or_default()
+            .to_owned()
     };
-    let older = copy_run(&runs, "20261119-090000-invoice-aaaaaa", "second try", "finished");
-    change(&older.join("run.toml"), &[("created_ms = 1795185041316", "created_ms = 1795085041316")]);
+    let older = copy_run(
+        &runs,
+        "20261119-090000-invoice-aaaaaa",
+        "second try",
+        "finished",
+    );
+    change(
+        &older.join("run.toml"),
+        &[("created_ms = 1795185041316", "created_ms = 1795085041316")],
+    );
     stage.tick_after(3_000);
     assert!(selected(&stage).contains(RUN), "{}", stage.screen());
     // One that is in the list.
     stage.act(|_| vec![Command::ShowRun(older.clone())]);
     assert!(selected(&stage).contains("aaaaaa"), "{}", stage.screen());
     // One that was started elsewhere and comes into the list later; its dialogs say its name.
-    let newest = copy_run(&runs, "20261121-090000-invoice-bbbbbb", "third try", "finished");
-    change(&newest.join("run.toml"), &[("created_ms = 1795185041316", "created_ms = 1795285041316")]);
+    let newest = copy_run(
+        &runs,
+        "20261121-090000-invoice-bbbbbb",
+        "third try",
+        "finished",
+    );
+    change(
+        &newest.join("run.toml"),
+        &[("created_ms = 1795185041316", "created_ms = 1795285041316")],
+    );
     stage.keys("5");
     stage.act(|_| vec![Command::ShowRun(newest.clone())]);
     stage.keys("1");
@@ -138,12 +215,23 @@ fn several_marked_runs_are_overlaid_wherever_the_cursor_went() {
     let runs = stage.folder.path().join("runs");
     let at = |id: &str, created: &str, task: &str| {
         let run = copy_run(&runs, id, "", "finished");
-        let changes = [("created_ms = 1795185041316", created), ("task = \"invoice\"", task)];
+        let changes = [
+            ("created_ms = 1795185041316", created),
+            ("task = \"invoice\"", task),
+        ];
         change(&run.join("run.toml"), &changes);
         run
     };
-    at("20261110-090000-tickets-cccccc", "created_ms = 1794085041316", "task = \"tickets\"");
-    let second = at("20261111-090000-invoice-bbbbbb", "created_ms = 1794185041316", "task = \"invoice\"");
+    at(
+        "20261110-090000-tickets-cccccc",
+        "created_ms = 1794085041316",
+        "task = \"tickets\"",
+    );
+    let second = at(
+        "20261111-090000-invoice-bbbbbb",
+        "created_ms = 1794185041316",
+        "task = \"invoice\"",
+    );
     stage.tick_after(3_000);
     // Marking moves the cursor to the next run, here to that of the other task.
     stage.keys("g space space");
@@ -166,22 +254,37 @@ fn the_task_that_was_opened_is_open_in_the_next_session() {
     let task = |stage: &Stage| stage.model.shared.task.as_ref().unwrap().task.name.clone();
     tickets(workspace.path());
     std::fs::create_dir(workspace.path().join("tasks/zebra")).unwrap();
-    for file in ["schema.json", "train.jsonl", "eval.jsonl", "completions.jsonl", "task.toml"] {
-        let [from, to] = ["tickets", "zebra"].map(|name| workspace.path().join("tasks").join(name).join(file));
+    for file in [
+        "schema.json",
+        "train.jsonl",
+        "eval.jsonl",
+        "completions.jsonl",
+        "task.toml",
+    ] {
+        let [from, to] =
+            ["tickets", "zebra"].map(|name| workspace.path().join("tasks").join(name).join(file));
         std::fs::copy(from, to).unwrap();
     }
-    change(&workspace.path().join("tasks/zebra/task.toml"), &[("\"tickets\"", "\"zebra\"")]);
+    change(
+        &workspace.path().join("tasks/zebra/task.toml"),
+        &[("\"tickets\"", "\"zebra\"")],
+    );
     let mut first = session();
     assert_eq!(task(&first), "tickets", "the alphabetically first");
     for name in ["zebra", "sql"] {
         first.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some(name.to_owned())));
-        assert_eq!((task(&first), task(&session())), (name.to_owned(), name.to_owned()));
+        assert_eq!(
+            (task(&first), task(&session())),
+            (name.to_owned(), name.to_owned())
+        );
     }
     // One that is gone is not missed; another workspace has its own.
     first.act(|model| grpo_tui::view::shared::open_task(&model.shared, Some("zebra".to_owned())));
     std::fs::remove_dir_all(workspace.path().join("tasks/zebra")).unwrap();
     assert_eq!(task(&session()), "tickets");
-    let elsewhere = Stage::with(120, 36, |options| options.data = workspace.path().join("data"));
+    let elsewhere = Stage::with(120, 36, |options| {
+        options.data = workspace.path().join("data")
+    });
     assert_eq!(task(&elsewhere), "invoice");
 }
 
@@ -191,11 +294,19 @@ fn a_question_about_prompts_is_asked_on_prompts() {
     let run = run_folder(&stage);
     stage.act(|_| vec![Command::ShowRun(run)]);
     stage.keys("3 A");
-    assert!(stage.shows("Compare system prompts") && stage.shows("[3 Prompts]"), "{}", stage.screen());
+    assert!(
+        stage.shows("Compare system prompts") && stage.shows("[3 Prompts]"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("esc");
     assert_eq!(stage.model.shared.screen, Screen::Prompts);
     stage.keys("A enter");
-    assert!(stage.shows("tiny answers 1 eval prompts of tickets"), "{}", stage.screen());
+    assert!(
+        stage.shows("tiny answers 1 eval prompts of tickets"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("y");
     assert_eq!(stage.model.shared.screen, Screen::Eval);
 }
@@ -207,8 +318,16 @@ fn the_newest_comparison_of_the_open_task_opens_with_the_screen() {
         options.program = PathBuf::from("/bin/false");
     });
     stage.keys("7");
-    assert!(stage.shows("base → step 30") && stage.shows(RUN), "{}", stage.screen());
-    assert_eq!(stage.model.shared.current, Some(run_folder(&stage)), "every screen shows it");
+    assert!(
+        stage.shows("base → step 30") && stage.shows(RUN),
+        "{}",
+        stage.screen()
+    );
+    assert_eq!(
+        stage.model.shared.current,
+        Some(run_folder(&stage)),
+        "every screen shows it"
+    );
     // That of another task is not taken.
     let mut stage = self::stage(120, 36);
     stage.keys("7");
@@ -221,9 +340,17 @@ fn the_key_of_a_paused_run_is_not_called_pause() {
     written.step(1);
     written.send(&mut stage);
     assert!(stage.shows(" p pause "), "{}", stage.screen());
-    written.worker.state().status(Status::Paused, 1, None).unwrap();
+    written
+        .worker
+        .state()
+        .status(Status::Paused, 1, None)
+        .unwrap();
     written.send(&mut stage);
-    assert!(stage.shows(" p resume ") && !stage.shows(" p pause "), "{}", stage.screen());
+    assert!(
+        stage.shows(" p resume ") && !stage.shows(" p pause "),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -240,10 +367,18 @@ fn the_list_has_the_time_left_of_active_runs() {
     (1..=10).for_each(|step| written.step(step));
     stage.tick_after(3_000);
     // 40 steps of 12.4 s.
-    assert!(list(&stage).contains("left") && list(&stage).contains("8m 16s"), "{}", stage.screen());
+    assert!(
+        list(&stage).contains("left") && list(&stage).contains("8m 16s"),
+        "{}",
+        stage.screen()
+    );
     let state = RunState::read(&written.path()).unwrap();
     assert!((state.seconds_left().unwrap() - 496.0).abs() < 1e-9);
     drop(written);
     stage.tick_after(3_000);
-    assert!(list(&stage).contains("interrupted") && !list(&stage).contains("8m 16s"), "{}", stage.screen());
+    assert!(
+        list(&stage).contains("interrupted") && !list(&stage).contains("8m 16s"),
+        "{}",
+        stage.screen()
+    );
 }

@@ -9,23 +9,44 @@ fn the_palette_finds_marks_and_says_why_not() {
     let mut stage = Stage::new(80, 24);
     stage.keys("ctrl-p").types("to launch");
     let screen = stage.screen();
-    assert!(screen.contains("▸ Go to launch") && screen.contains("screen.launch"), "{screen}");
+    assert!(
+        screen.contains("▸ Go to launch") && screen.contains("screen.launch"),
+        "{screen}"
+    );
     let underlined = |stage: &Stage| {
         let buffer = stage.buffer();
-        let marked = buffer.content.iter().filter(|cell| cell.modifier.contains(ratatui::style::Modifier::UNDERLINED));
-        marked.map(|cell| cell.symbol().to_owned()).collect::<String>()
+        let marked = buffer
+            .content
+            .iter()
+            .filter(|cell| cell.modifier.contains(ratatui::style::Modifier::UNDERLINED));
+        marked
+            .map(|cell| cell.symbol().to_owned())
+            .collect::<String>()
     };
-    assert!(underlined(&stage).starts_with("tolaunch"), "{}", underlined(&stage));
+    assert!(
+        underlined(&stage).starts_with("tolaunch"),
+        "{}",
+        underlined(&stage)
+    );
     stage.keys("ctrl-u").types("remove delete a run");
     stage.keys("ctrl-u").types("runs.remove");
     let screen = stage.screen();
     assert!(
-        screen.contains("Runs: Delete run  (unavailable)") && screen.contains("unavailable: no run selected"),
+        screen.contains("Runs: Delete run  (unavailable)")
+            && screen.contains("unavailable: no run selected"),
         "{screen}"
     );
     stage.keys("esc ctrl-p").types("zzzzzz");
     assert!(stage.shows("no matches"));
-    let bottom = |stage: &Stage| stage.screen().lines().last().unwrap_or_default().trim().to_owned();
+    let bottom = |stage: &Stage| {
+        stage
+            .screen()
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     assert_eq!(bottom(&stage), "enter choose  esc close");
     stage.keys("enter");
     assert_eq!(bottom(&stage), "✗ no matches");
@@ -40,8 +61,14 @@ fn first(stage: &mut Stage, words: &str) -> String {
 fn first_row(stage: &Stage) -> String {
     let screen = stage.screen();
     // Below title and field of the window; the cursor of the screen may be seen beside it.
-    let below = screen.lines().skip_while(|line| !line.contains("▸ Palette")).skip(3);
-    let row = below.filter_map(|line| Some(line.rsplit_once("│▸ ")?.1.to_owned())).next().unwrap_or_default();
+    let below = screen
+        .lines()
+        .skip_while(|line| !line.contains("▸ Palette"))
+        .skip(3);
+    let row = below
+        .filter_map(|line| Some(line.rsplit_once("│▸ ")?.1.to_owned()))
+        .next()
+        .unwrap_or_default();
     let label = row.split("  ").next().unwrap_or_default();
     label.rsplit(": ").next().unwrap_or_default().to_owned()
 }
@@ -56,11 +83,21 @@ fn the_palette_knows_the_usual_words() {
         (screen, stage)
     });
     let mut check = |screens: &[&str], words: &[&str], title: &str| {
-        for (screen, stage) in stages.iter_mut().filter(|(screen, _)| screens.contains(screen)) {
+        for (screen, stage) in stages
+            .iter_mut()
+            .filter(|(screen, _)| screens.contains(screen))
+        {
             for word in words {
                 // Pasted: a search for each letter would take minutes.
-                stage.keys("ctrl-u").send(Message::Paste((*word).to_owned()));
-                assert_eq!(first_row(stage), title, "{screen} {word}\n{}", stage.screen());
+                stage
+                    .keys("ctrl-u")
+                    .send(Message::Paste((*word).to_owned()));
+                assert_eq!(
+                    first_row(stage),
+                    title,
+                    "{screen} {word}\n{}",
+                    stage.screen()
+                );
             }
         }
     };
@@ -89,12 +126,20 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["smooth", "smoothing", "ema"], "Cycle smoothing");
     check(&every, &["log scale"], "Toggle log scale");
     check(&every, &["lr", "learning rate"], "Set parameters");
-    check(&["f1", "f2", "f6"], &["follow", "tail"], "Follow latest step");
+    check(
+        &["f1", "f2", "f6"],
+        &["follow", "tail"],
+        "Follow latest step",
+    );
     check(&["f1"], &["overlay"], "Overlay marked runs");
     check(&["f2", "f6"], &["overlay"], "Choose overlay runs");
     check(&others, &["columns"], "Choose columns");
     check(&every, &["group by", "seeds"], "Group runs");
-    check(&every, &["search rollouts", "search completions"], "Search completions");
+    check(
+        &every,
+        &["search rollouts", "search completions"],
+        "Search completions",
+    );
     check(&every, &["redo"], "Redo");
     check(&every, &["import", "csv"], "Import rows");
     check(&every, &["new task", "init"], "New task");
@@ -104,9 +149,17 @@ fn the_palette_knows_the_usual_words() {
     check(&every, &["diagnostics"], "List problems");
     check(&every, &["symbols", "outline"], "Outline");
     check(&every[..6], &["export csv"], "Export CSV");
-    check(&every[..6], &["tensorboard", "tfevents"], "Export TensorBoard");
+    check(
+        &every[..6],
+        &["tensorboard", "tfevents"],
+        "Export TensorBoard",
+    );
     check(&every[..6], &["export html", "report"], "Export HTML");
-    check(&["f7"], &["export", "export csv", "export html", "report"], "Export comparison");
+    check(
+        &["f7"],
+        &["export", "export csv", "export html", "report"],
+        "Export comparison",
+    );
     check(&others, &["undo"], "Undo");
     check(&["f3"], &["undo"], "Undo change of rows");
     check(&["f1"], &["find", "search", "filter"], "Filter runs");
@@ -134,22 +187,51 @@ fn the_palette_knows_the_usual_words() {
     check(&["f7"], &["reload"], "Reload");
     // What belongs to another screen and pane is gone to.
     let mut stage = Stage::new(120, 36);
-    stage.keys("f2 enter").types("!").keys("esc f1 ctrl-p").types("undo").keys("enter");
-    assert!(stage.model.shared.screen == grpo_tui::view::Screen::Schema && !stage.model.shared.draft.is_changed());
+    stage
+        .keys("f2 enter")
+        .types("!")
+        .keys("esc f1 ctrl-p")
+        .types("undo")
+        .keys("enter");
+    assert!(
+        stage.model.shared.screen == grpo_tui::view::Screen::Schema
+            && !stage.model.shared.draft.is_changed()
+    );
 }
 
 #[test]
 fn what_is_available_comes_first_and_every_entry_names_its_screen() {
     let rows = |stage: &Stage| -> Vec<String> {
         let screen = stage.screen();
-        let inside = screen.lines().skip_while(|line| !line.contains("▸ Palette")).skip(3);
-        inside.filter_map(|line| Some(line.split_once('│')?.1.trim_start_matches('▸').trim().to_owned())).collect()
+        let inside = screen
+            .lines()
+            .skip_while(|line| !line.contains("▸ Palette"))
+            .skip(3);
+        inside
+            .filter_map(|line| {
+                Some(
+                    line.split_once('│')?
+                        .1
+                        .trim_start_matches('▸')
+                        .trim()
+                        .to_owned(),
+                )
+            })
+            .collect()
     };
     let mut stage = Stage::new(120, 36);
     stage.keys("f1 ctrl-p");
-    assert!(stage.shows("Filter: ") && !rows(&stage)[..10].join("\n").contains("(unavailable)"), "{}", stage.screen());
+    assert!(
+        stage.shows("Filter: ") && !rows(&stage)[..10].join("\n").contains("(unavailable)"),
+        "{}",
+        stage.screen()
+    );
     stage.types("reload");
-    assert!(rows(&stage)[0].contains("Eval: Reload"), "{}", stage.screen());
+    assert!(
+        rows(&stage)[0].contains("Eval: Reload"),
+        "{}",
+        stage.screen()
+    );
     // On the smallest screen, too, entries are seen.
     let mut stage = Stage::new(40, 10);
     stage.keys("f1 ctrl-p");
@@ -161,17 +243,28 @@ fn a_click_takes_a_row_of_the_palette() {
     let mut stage = Stage::new(120, 36);
     stage.keys("ctrl-p").types("go to");
     let screen = stage.screen();
-    let row = screen.lines().position(|line| line.contains("Go to launch")).unwrap();
+    let row = screen
+        .lines()
+        .position(|line| line.contains("Go to launch"))
+        .unwrap();
     stage.click(40, 2);
-    assert!(stage.model.shared.popup.is_some(), "beside the rows nothing happens");
+    assert!(
+        stage.model.shared.popup.is_some(),
+        "beside the rows nothing happens"
+    );
     stage.click(40, row as u16);
     assert!(
-        stage.model.shared.popup.is_none() && stage.model.shared.screen == grpo_tui::view::Screen::Launch,
+        stage.model.shared.popup.is_none()
+            && stage.model.shared.screen == grpo_tui::view::Screen::Launch,
         "{screen}"
     );
     // So does one in any other list.
     stage.keys("T");
-    let row = stage.screen().lines().position(|line| line.contains("▸ invoice")).unwrap();
+    let row = stage
+        .screen()
+        .lines()
+        .position(|line| line.contains("▸ invoice"))
+        .unwrap();
     stage.click(20, row as u16);
     assert!(stage.model.shared.popup.is_none());
 }
@@ -181,11 +274,17 @@ fn the_last_ones_stand_first_also_in_the_next_session() {
     let mut stage = Stage::new(120, 36);
     stage.keys("f1 ctrl-p").types("soft wrap").keys("enter");
     assert_eq!(first(&mut stage, ""), "Toggle soft wrap");
-    stage.keys("esc ctrl-p").types("export csv").keys("enter esc");
+    stage
+        .keys("esc ctrl-p")
+        .types("export csv")
+        .keys("enter esc");
     // Of two that are called the same, the last one.
     assert_eq!(first(&mut stage, "export"), "Export CSV");
     let data = stage.folder.path().join("data");
-    assert_eq!(std::fs::read_to_string(data.join("recent-actions")).unwrap(), "runs.csv\neditor.wrap");
+    assert_eq!(
+        std::fs::read_to_string(data.join("recent-actions")).unwrap(),
+        "runs.csv\neditor.wrap"
+    );
     std::fs::write(data.join("recent-actions"), "no.such.action\neditor.wrap\n").unwrap();
     let mut next = Stage::with(120, 36, |options| options.data = data);
     assert_eq!(first(&mut next, ""), "Toggle soft wrap");
@@ -207,7 +306,11 @@ fn entries_are_there_in_the_smallest_terminal() {
     let mut stage = Stage::new(40, 10);
     stage.keys("ctrl-p").types("quit");
     assert!(stage.shows("▸ Quit"), "{}", stage.screen());
-    let row = stage.screen().lines().position(|line| line.contains("▸ Quit")).unwrap();
+    let row = stage
+        .screen()
+        .lines()
+        .position(|line| line.contains("▸ Quit"))
+        .unwrap();
     stage.click(10, row as u16);
     assert_eq!(stage.commands.last().map(String::as_str), Some("Quit"));
 }

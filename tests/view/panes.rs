@@ -13,7 +13,11 @@ use super::runs::copy_run;
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
 fn several_runs(folder: &std::path::Path) {
-    for id in [RUN, "20261119-090000-invoice-aaaaaa", "20261118-090000-invoice-bbbbbb"] {
+    for id in [
+        RUN,
+        "20261119-090000-invoice-aaaaaa",
+        "20261118-090000-invoice-bbbbbb",
+    ] {
         copy_run(&folder.join("runs"), id, "", "finished");
     }
 }
@@ -27,7 +31,13 @@ fn movement_is_remapped_listed_and_checked() {
         several_runs(&options.here);
         options.keymap.set("move.down", vec![chord("e")]);
     });
-    let row = |stage: &Stage| stage.screen().lines().position(|line| line.starts_with("│▸")).unwrap();
+    let row = |stage: &Stage| {
+        stage
+            .screen()
+            .lines()
+            .position(|line| line.starts_with("│▸"))
+            .unwrap()
+    };
     let first = row(&stage);
     stage.keys("j");
     assert_eq!(row(&stage), first, "j means nothing now");
@@ -37,7 +47,11 @@ fn movement_is_remapped_listed_and_checked() {
     assert_eq!(row(&stage), first);
     // In windows, too.
     stage.keys("? G");
-    assert!(stage.shows("Movement") || stage.shows("Screens"), "{}", stage.screen());
+    assert!(
+        stage.shows("Movement") || stage.shows("Screens"),
+        "{}",
+        stage.screen()
+    );
     let end = stage.screen();
     stage.keys("k");
     let above = stage.screen();
@@ -49,11 +63,24 @@ fn movement_is_remapped_listed_and_checked() {
     let found = |id: &str, key: &str| {
         let mut keymap = Keymap::default();
         keymap.set(id, vec![chord(key)]);
-        keymap_check::check(&keymap).into_iter().map(|finding| finding.sentence).collect::<Vec<_>>()
+        keymap_check::check(&keymap)
+            .into_iter()
+            .map(|finding| finding.sentence)
+            .collect::<Vec<_>>()
     };
     let both = "`j` is bound to both `runs.tag` and `move.down`";
-    assert!(found("runs.tag", "j").iter().any(|sentence| sentence == both), "{:?}", found("runs.tag", "j"));
-    assert!(found("move.up", "q").iter().any(|sentence| sentence.contains("`q` is bound to both")));
+    assert!(
+        found("runs.tag", "j")
+            .iter()
+            .any(|sentence| sentence == both),
+        "{:?}",
+        found("runs.tag", "j")
+    );
+    assert!(
+        found("move.up", "q")
+            .iter()
+            .any(|sentence| sentence.contains("`q` is bound to both"))
+    );
 }
 
 /// The end of a text is in its last row at every width: it was looked for in lines as long as 60 or 80 columns.
@@ -63,7 +90,11 @@ fn every_text_is_scrolled_to_its_last_row_and_no_further() {
         let mut stage = Stage::with(columns, rows, |options| {
             forecasting(options);
             copy_run(&options.here.join("runs"), RUN, "", "finished");
-            std::os::unix::fs::symlink(finished_run().parent().unwrap(), options.here.join("sample-data")).unwrap();
+            std::os::unix::fs::symlink(
+                finished_run().parent().unwrap(),
+                options.here.join("sample-data"),
+            )
+            .unwrap();
         });
         for (keys, screen, pane) in [
             ("5 f", Screen::Launch, "forecast"),
@@ -83,9 +114,16 @@ fn every_text_is_scrolled_to_its_last_row_and_no_further() {
             stage.keys("k");
             let above = stage.screen();
             let scrolls = above != end;
-            assert!(scrolls || !end.contains('┃') || pane != "forecast", "{pane} at {columns}x{rows}:\n{end}");
+            assert!(
+                scrolls || !end.contains('┃') || pane != "forecast",
+                "{pane} at {columns}x{rows}:\n{end}"
+            );
             stage.keys("j");
-            assert_eq!(stage.screen(), end, "{pane} at {columns}x{rows}: one key goes back at once");
+            assert_eq!(
+                stage.screen(),
+                end,
+                "{pane} at {columns}x{rows}: one key goes back at once"
+            );
         }
     }
 }

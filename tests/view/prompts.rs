@@ -18,7 +18,10 @@ fn stage(columns: u16, rows: u16) -> Stage {
 /// The screen with a task in a folder of the stage, after `change` had its way with the files.
 fn in_folder(change: impl FnOnce(&Path)) -> (Stage, PathBuf) {
     let mut stage = Stage::with(120, 36, |options| {
-        crate::program::sample_task(&options.here.join("tasks/invoice"), [usize::MAX, usize::MAX, 20]);
+        crate::program::sample_task(
+            &options.here.join("tasks/invoice"),
+            [usize::MAX, usize::MAX, 20],
+        );
         change(&options.here.join("tasks/invoice"));
     });
     stage.keys("f3");
@@ -27,7 +30,11 @@ fn in_folder(change: impl FnOnce(&Path)) -> (Stage, PathBuf) {
 }
 
 fn lines(folder: &Path, file: &str) -> Vec<String> {
-    std::fs::read_to_string(folder.join(file)).unwrap().lines().map(str::to_owned).collect()
+    std::fs::read_to_string(folder.join(file))
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn selected_id(stage: &Stage) -> String {
@@ -35,16 +42,26 @@ fn selected_id(stage: &Stage) -> String {
     let index = prompts.shown[prompts.cursor.index] as usize;
     let entry = prompts.entries[index];
     let open = stage.model.shared.task.as_ref().unwrap();
-    open.rows[&entry.set].as_ref().unwrap()[entry.index as usize].id.clone()
+    open.rows[&entry.set].as_ref().unwrap()[entry.index as usize]
+        .id
+        .clone()
 }
 
 #[test]
 fn system_prompts_are_compared_from_here() {
     let mut stage = Stage::new(120, 36);
     stage.keys("3 A");
-    assert!(stage.shows("Compare system prompts") && stage.shows("[3 Prompts]"), "{}", stage.screen());
+    assert!(
+        stage.shows("Compare system prompts") && stage.shows("[3 Prompts]"),
+        "{}",
+        stage.screen()
+    );
     stage.types("tiny").keys("enter");
-    assert!(stage.shows("write `MODEL SET VARIANT`"), "{}", stage.screen());
+    assert!(
+        stage.shows("write `MODEL SET VARIANT`"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -66,7 +83,8 @@ fn every_row_is_there_and_counted_as_the_command_line_counts() {
     let stage = stage(120, 36);
     let prompts = &stage.model.prompts;
     assert_eq!((prompts.entries.len(), prompts.shown.len()), (750, 750));
-    let tokenizer = grpo_tui::text::Tokenizer::load(&grpo_tui::hub::find_model("tiny").unwrap()).unwrap();
+    let tokenizer =
+        grpo_tui::text::Tokenizer::load(&grpo_tui::hub::find_model("tiny").unwrap()).unwrap();
     let open = stage.model.shared.task.as_ref().unwrap();
     let row = &open.rows[&PromptSet::Train].as_ref().unwrap()[0];
     let counted = grpo_tui::score::prompt_tokens(&open.task, &tokenizer, row).unwrap();
@@ -74,7 +92,10 @@ fn every_row_is_there_and_counted_as_the_command_line_counts() {
     let chat = prompts.chat.as_ref().unwrap();
     let tokens = chat.tokens.unwrap();
     assert_eq!(tokens.prompt, counted);
-    assert!(tokens.system > 0 && tokens.turns > tokens.system && tokens.system + tokens.turns < counted, "{tokens:?}");
+    assert!(
+        tokens.system > 0 && tokens.turns > tokens.system && tokens.system + tokens.turns < counted,
+        "{tokens:?}"
+    );
     let special: Vec<&str> = chat
         .lines
         .as_ref()
@@ -84,7 +105,10 @@ fn every_row_is_there_and_counted_as_the_command_line_counts() {
         .filter(|(_, special)| *special)
         .map(|(text, _)| text.as_str())
         .collect();
-    assert!(special.contains(&"<|im_start|>") && special.contains(&"<|im_end|>"), "{special:?}");
+    assert!(
+        special.contains(&"<|im_start|>") && special.contains(&"<|im_end|>"),
+        "{special:?}"
+    );
     assert!(chat.prompt.contains("Answer with JSON only."));
 }
 
@@ -92,10 +116,24 @@ fn every_row_is_there_and_counted_as_the_command_line_counts() {
 fn training_rows_have_the_solve_rate_of_the_open_run() {
     for (columns, rows) in [(120, 36), (80, 24)] {
         let (mut stage, mut run) = shown(columns, rows);
-        for (id, solved) in [("train-002", 0), ("train-001", 5), ("train-003", 8), ("eval-001", 8)] {
+        for (id, solved) in [
+            ("train-002", 0),
+            ("train-001", 5),
+            ("train-003", 8),
+            ("eval-001", 8),
+        ] {
             let (rewards, stop_reasons) = (vec![0.0; 8], vec!["stop".to_owned(); 8]);
-            let group = Group { step: 7, prompt_id: id.to_owned(), rewards, stop_reasons, ..Group::default() };
-            run.append(Group { solved: Some(solved), ..group });
+            let group = Group {
+                step: 7,
+                prompt_id: id.to_owned(),
+                rewards,
+                stop_reasons,
+                ..Group::default()
+            };
+            run.append(Group {
+                solved: Some(solved),
+                ..group
+            });
         }
         run.send(&mut stage);
         stage.keys("f3 s s s s");
@@ -107,18 +145,42 @@ fn training_rows_have_the_solve_rate_of_the_open_run() {
                 .map(|line| line.replace(['│', '▌'], " "))
                 .unwrap_or_default()
         };
-        assert!(stage.shows("solved") && stage.shows("by solve rate"), "{}", stage.screen());
+        assert!(
+            stage.shows("solved") && stage.shows("by solve rate"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("/").types("set:train id:00").keys("enter");
         stage.keys("end");
         assert_eq!(selected_id(&stage), "train-003");
-        for (id, expected) in [("train-001", "62%"), ("train-002", "0%"), ("train-003", "100%")] {
-            assert!(line(&stage, id).contains(expected), "{id}: {}", stage.screen());
+        for (id, expected) in [
+            ("train-001", "62%"),
+            ("train-002", "0%"),
+            ("train-003", "100%"),
+        ] {
+            assert!(
+                line(&stage, id).contains(expected),
+                "{id}: {}",
+                stage.screen()
+            );
         }
-        assert!(stage.shows("solve rate 100%: 8 of 8 completions of step 7"), "{}", stage.screen());
+        assert!(
+            stage.shows("solve rate 100%: 8 of 8 completions of step 7"),
+            "{}",
+            stage.screen()
+        );
         // What is not known comes before 0, and is not 0.
         stage.keys("home");
-        assert!(line(&stage, &selected_id(&stage)).contains("n/a"), "{}", stage.screen());
-        assert!(stage.shows("solve rate n/a: not sampled yet"), "{}", stage.screen());
+        assert!(
+            line(&stage, &selected_id(&stage)).contains("n/a"),
+            "{}",
+            stage.screen()
+        );
+        assert!(
+            stage.shows("solve rate n/a: not sampled yet"),
+            "{}",
+            stage.screen()
+        );
         // Other sets are not sampled from, whatever their ids.
         stage.keys("/").types(" set:eval id:001").keys("enter");
         assert!(!stage.shows("solve rate 100%"), "{}", stage.screen());
@@ -159,8 +221,13 @@ fn the_cursor_stays_on_its_row_when_the_order_changes() {
         assert_eq!(selected_id(&stage), id);
     }
     stage.keys("g s s");
-    let tokens: Vec<u32> =
-        stage.model.prompts.shown.iter().map(|index| stage.model.prompts.tokens[*index as usize]).collect();
+    let tokens: Vec<u32> = stage
+        .model
+        .prompts
+        .shown
+        .iter()
+        .map(|index| stage.model.prompts.tokens[*index as usize])
+        .collect();
     assert!(tokens.is_sorted() && tokens[0] < tokens[tokens.len() - 1]);
 }
 
@@ -174,12 +241,22 @@ fn a_row_is_edited_and_all_other_lines_stay() {
     });
     let before = lines(&folder, "train.jsonl");
     stage.keys("i ctrl-end").types(" there").keys("enter");
-    stage.types("\n=== assistant\nYes?\n=== user\nGo").keys("ctrl-o");
+    stage
+        .types("\n=== assistant\nYes?\n=== user\nGo")
+        .keys("ctrl-o");
     let after = lines(&folder, "train.jsonl");
     assert_eq!(after[0], odd.replace("[{\"role\":\"user\",\"content\":\"Hi\"}]", "[{\"role\":\"user\",\"content\":\"Hi there\\n\"},{\"role\":\"assistant\",\"content\":\"Yes?\"},{\"role\":\"user\",\"content\":\"Go\"}]"));
     assert_eq!(after[1..], before[1..]);
     assert!(
-        stage.model.prompts.editing.is_none() && stage.model.prompts.chat.as_ref().unwrap().prompt.contains("Yes?")
+        stage.model.prompts.editing.is_none()
+            && stage
+                .model
+                .prompts
+                .chat
+                .as_ref()
+                .unwrap()
+                .prompt
+                .contains("Yes?")
     );
     // Expected: what the schema refuses is said and may be saved, what is no JSON may not.
     stage.keys("x");
@@ -192,8 +269,16 @@ fn a_row_is_edited_and_all_other_lines_stay() {
     for _ in 0..8 {
         stage.keys("down");
     }
-    stage.keys("ctrl-home").types("[").keys("ctrl-end").types("]");
-    assert!(stage.shows("rejected: expected object"), "{}", stage.screen());
+    stage
+        .keys("ctrl-home")
+        .types("[")
+        .keys("ctrl-end")
+        .types("]");
+    assert!(
+        stage.shows("rejected: expected object"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("ctrl-o");
     assert!(lines(&folder, "train.jsonl")[0].contains("\"expected\":[{\"vendor\""));
     assert!(lines(&folder, "train.jsonl")[0].contains("\"weight\": 1.50, "));
@@ -228,7 +313,10 @@ fn rows_are_added_duplicated_and_deleted() {
     stage.keys("a");
     stage.types("What is due?").keys("ctrl-o");
     let after = lines(&folder, "train.jsonl");
-    assert_eq!(after[3], "{\"id\":\"train-201\",\"messages\":[{\"role\":\"user\",\"content\":\"What is due?\"}]}");
+    assert_eq!(
+        after[3],
+        "{\"id\":\"train-201\",\"messages\":[{\"role\":\"user\",\"content\":\"What is due?\"}]}"
+    );
     assert_eq!(selected_id(&stage), "train-201");
 }
 
@@ -240,10 +328,19 @@ fn a_row_that_was_changed_elsewhere_is_not_overwritten() {
     let moved: String = text.split_inclusive('\n').skip(1).collect();
     std::fs::write(folder.join("train.jsonl"), &moved).unwrap();
     stage.keys("ctrl-o");
-    assert_eq!(std::fs::read_to_string(folder.join("train.jsonl")).unwrap(), moved);
+    assert_eq!(
+        std::fs::read_to_string(folder.join("train.jsonl")).unwrap(),
+        moved
+    );
     let message = &stage.model.shared.notices.all().last().unwrap().text;
-    assert!(message.contains("changed on disk: reloaded, nothing written"), "{message}");
-    assert!(stage.model.prompts.editing.is_some(), "what was written is still here");
+    assert!(
+        message.contains("changed on disk: reloaded, nothing written"),
+        "{message}"
+    );
+    assert!(
+        stage.model.prompts.editing.is_some(),
+        "what was written is still here"
+    );
     stage.keys("ctrl-o");
     assert_eq!(
         std::fs::read_to_string(folder.join("train.jsonl")).unwrap(),
@@ -258,20 +355,50 @@ fn the_system_text_is_written_and_comments_stay() {
     let before = std::fs::read_to_string(folder.join("task.toml")).unwrap();
     stage.keys("p ctrl-end").types(" No prose.").keys("ctrl-o");
     let after = std::fs::read_to_string(folder.join("task.toml")).unwrap();
-    assert_eq!(after, before.replace("Answer with JSON only.", "Answer with JSON only. No prose."));
-    assert!(stage.model.prompts.chat.as_ref().unwrap().prompt.contains("No prose."));
+    assert_eq!(
+        after,
+        before.replace("Answer with JSON only.", "Answer with JSON only. No prose.")
+    );
+    assert!(
+        stage
+            .model
+            .prompts
+            .chat
+            .as_ref()
+            .unwrap()
+            .prompt
+            .contains("No prose.")
+    );
 }
 
 #[test]
 fn the_embedded_task_becomes_a_copy_and_an_unsaved_schema_survives_that() {
     let mut stage = stage(120, 36);
-    stage.keys("f2 enter").types(" ").keys("esc f3 p ctrl-end").types("!").keys("ctrl-o");
+    stage
+        .keys("f2 enter")
+        .types(" ")
+        .keys("esc f3 p ctrl-end")
+        .types("!")
+        .keys("ctrl-o");
     let copy = stage.folder.path().join("data/tasks/invoice");
-    assert!(std::fs::read_to_string(copy.join("task.toml")).unwrap().contains("Answer with JSON only.!"));
-    assert_eq!(stage.model.shared.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
-    assert!(stage.model.shared.draft.text.starts_with(" {") && stage.model.shared.draft.is_changed());
+    assert!(
+        std::fs::read_to_string(copy.join("task.toml"))
+            .unwrap()
+            .contains("Answer with JSON only.!")
+    );
+    assert_eq!(
+        stage.model.shared.task.as_ref().unwrap().task.folder(),
+        Some(copy.as_path())
+    );
+    assert!(
+        stage.model.shared.draft.text.starts_with(" {") && stage.model.shared.draft.is_changed()
+    );
     stage.keys("f2 w");
-    assert!(std::fs::read_to_string(copy.join("schema.json")).unwrap().starts_with(" {"));
+    assert!(
+        std::fs::read_to_string(copy.join("schema.json"))
+            .unwrap()
+            .starts_with(" {")
+    );
     assert!(!stage.folder.path().join("data/tasks/invoice-2").exists());
 }
 
@@ -280,12 +407,21 @@ fn an_external_editor_opens_the_row_and_what_it_wrote_is_read() {
     let (mut stage, folder) = in_folder(|_| {});
     stage.keys("j j e");
     let command = stage.commands.last().unwrap();
-    assert!(command.contains("invoice/train.jsonl") && command.contains("line: 3"), "{command}");
+    assert!(
+        command.contains("invoice/train.jsonl") && command.contains("line: 3"),
+        "{command}"
+    );
     let text = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
     let shorter: String = text.split_inclusive('\n').take(5).collect();
     std::fs::write(folder.join("train.jsonl"), shorter).unwrap();
     stage.send(Message::Edited(folder.join("train.jsonl")));
-    assert_eq!((stage.model.prompts.entries.len(), selected_id(&stage).as_str()), (75, "train-003"));
+    assert_eq!(
+        (
+            stage.model.prompts.entries.len(),
+            selected_id(&stage).as_str()
+        ),
+        (75, "train-003")
+    );
 }
 
 #[test]
@@ -300,18 +436,37 @@ fn bad_sets_and_findings_lead_to_their_lines() {
     stage.keys("/").types("set:test").keys("enter H");
     let go_to = |stage: &mut Stage, slug: &str| {
         stage.keys("H g");
-        let place = stage.model.prompts.groups.iter().position(|group| group.slug == slug).unwrap();
+        let place = stage
+            .model
+            .prompts
+            .groups
+            .iter()
+            .position(|group| group.slug == slug)
+            .unwrap();
         (0..place).for_each(|_| {
             stage.keys("j");
         });
         stage.keys("enter");
     };
     go_to(&mut stage, "duplicate");
-    assert_eq!((selected_id(&stage).as_str(), stage.model.prompts.filter.text()), ("twin", "is:duplicate"));
-    assert!(stage.shows("same prompt as train.jsonl line 1"), "{}", stage.screen());
+    assert_eq!(
+        (
+            selected_id(&stage).as_str(),
+            stage.model.prompts.filter.text()
+        ),
+        ("twin", "is:duplicate")
+    );
+    assert!(
+        stage.shows("same prompt as train.jsonl line 1"),
+        "{}",
+        stage.screen()
+    );
     go_to(&mut stage, "bad-line");
     let message = &stage.model.shared.notices.all().last().unwrap().text;
-    assert!(message.starts_with("bad line in line 1 of the eval set is not a row: open the file with"), "{message}");
+    assert!(
+        message.starts_with("bad line in line 1 of the eval set is not a row: open the file with"),
+        "{message}"
+    );
     assert!(folder.join("eval.jsonl").exists());
 }
 
@@ -319,7 +474,12 @@ fn bad_sets_and_findings_lead_to_their_lines() {
 fn an_edit_of_the_schema_scores_the_expected_answers_once_for_all_screens() {
     let (mut stage, _) = in_folder(|_| {});
     let checks = |stage: &Stage| -> u64 {
-        let work = stage.model.shared.work.iter().filter(|(key, _)| key.ends_with(".expected"));
+        let work = stage
+            .model
+            .shared
+            .work
+            .iter()
+            .filter(|(key, _)| key.ends_with(".expected"));
         work.map(|(_, work)| work.generation).sum()
     };
     let before = checks(&stage);
@@ -341,12 +501,27 @@ fn invalid_expected_answers_are_marked_grouped_and_filtered() {
     let open = stage.model.shared.task.clone().unwrap();
     let wrong = |set| {
         let rows = open.rows[&set].as_ref().unwrap().iter();
-        rows.filter(|row| row.expected.as_ref().unwrap()["currency"] != "EUR").count()
+        rows.filter(|row| row.expected.as_ref().unwrap()["currency"] != "EUR")
+            .count()
     };
-    let (train, all) = (wrong(PromptSet::Train), PromptSet::ALL.into_iter().map(wrong).sum::<usize>());
-    assert!(train > 0 && stage.shows(&format!("expected answer: enum: {all} rows")), "{}", stage.screen());
+    let (train, all) = (
+        wrong(PromptSet::Train),
+        PromptSet::ALL.into_iter().map(wrong).sum::<usize>(),
+    );
+    assert!(
+        train > 0 && stage.shows(&format!("expected answer: enum: {all} rows")),
+        "{}",
+        stage.screen()
+    );
     let total = stage.model.prompts.entries.len();
-    assert!(stage.shows(&format!("expected answers: {} of {total} valid", total - all)), "{}", stage.screen());
+    assert!(
+        stage.shows(&format!(
+            "expected answers: {} of {total} valid",
+            total - all
+        )),
+        "{}",
+        stage.screen()
+    );
     let mut check = |filter: &str, expected: usize| {
         stage.keys("/").types(filter).keys("enter");
         assert_eq!(stage.model.prompts.shown.len(), expected, "{filter}");
@@ -358,13 +533,42 @@ fn invalid_expected_answers_are_marked_grouped_and_filtered() {
     check("is:enum", all);
     check("is:other", 0);
     stage.keys("H enter");
-    assert_eq!((stage.model.prompts.filter.text(), stage.model.prompts.shown.len()), ("is:enum", all));
-    assert!(stage.shows("expected answer is invalid: /currency"), "{}", stage.screen());
+    assert_eq!(
+        (
+            stage.model.prompts.filter.text(),
+            stage.model.prompts.shown.len()
+        ),
+        ("is:enum", all)
+    );
+    assert!(
+        stage.shows("expected answer is invalid: /currency"),
+        "{}",
+        stage.screen()
+    );
     // By the schema in the editor: undone there, the answers are valid again.
-    stage.keys("esc f2 enter ctrl-end").types("x").keys("ctrl-u esc").keys("f3");
-    assert_eq!(stage.model.prompts.groups.iter().filter(|group| group.slug == "enum").count(), 1);
+    stage
+        .keys("esc f2 enter ctrl-end")
+        .types("x")
+        .keys("ctrl-u esc")
+        .keys("f3");
+    assert_eq!(
+        stage
+            .model
+            .prompts
+            .groups
+            .iter()
+            .filter(|group| group.slug == "enum")
+            .count(),
+        1
+    );
     stage.keys("f2 enter alt-a").types("{}").keys("esc f3");
-    let groups = stage.model.prompts.groups.iter().map(|group| group.slug.as_str()).collect::<Vec<_>>();
+    let groups = stage
+        .model
+        .prompts
+        .groups
+        .iter()
+        .map(|group| group.slug.as_str())
+        .collect::<Vec<_>>();
     assert!(!groups.contains(&"enum"), "{groups:?}");
 }
 
@@ -378,8 +582,14 @@ fn several_rows_are_edited_by_a_template_and_undone() {
         "{}",
         stage.screen()
     );
-    stage.keys("ctrl-end enter").types("Be exact.\n=== expected.currency\n{{ expected.currency | lower }}");
-    assert!(stage.shows("changes 50 of 50 rows") && stage.shows("+"), "{}", stage.screen());
+    stage
+        .keys("ctrl-end enter")
+        .types("Be exact.\n=== expected.currency\n{{ expected.currency | lower }}");
+    assert!(
+        stage.shows("changes 50 of 50 rows") && stage.shows("+"),
+        "{}",
+        stage.screen()
+    );
     insta::assert_snapshot!("prompts_template_120x36", stage.screen());
     stage.keys("ctrl-o n");
     assert_eq!(lines(&folder, "eval.jsonl"), before[1], "only after a yes");
@@ -387,20 +597,45 @@ fn several_rows_are_edited_by_a_template_and_undone() {
     let after = lines(&folder, "eval.jsonl");
     let row: serde_json::Value = serde_json::from_str(&after[0]).unwrap();
     let old: serde_json::Value = serde_json::from_str(&before[1][0]).unwrap();
-    assert!(row["messages"][0]["content"].as_str().unwrap().ends_with("\nBe exact."), "{row}");
-    assert_eq!(row["expected"]["currency"], old["expected"]["currency"].as_str().unwrap().to_lowercase());
-    assert_eq!((&row["id"], &row["expected"]["amount"]), (&old["id"], &old["expected"]["amount"]));
+    assert!(
+        row["messages"][0]["content"]
+            .as_str()
+            .unwrap()
+            .ends_with("\nBe exact."),
+        "{row}"
+    );
+    assert_eq!(
+        row["expected"]["currency"],
+        old["expected"]["currency"].as_str().unwrap().to_lowercase()
+    );
+    assert_eq!(
+        (&row["id"], &row["expected"]["amount"]),
+        (&old["id"], &old["expected"]["amount"])
+    );
     assert_eq!(lines(&folder, "train.jsonl"), before[0]);
     stage.keys("u");
     assert_eq!(lines(&folder, "eval.jsonl"), before[1]);
     // Only the marked rows; a template that fails is not saved.
-    stage.keys("esc g space space T ctrl-end").types(" x").keys("ctrl-o y");
+    stage
+        .keys("esc g space space T ctrl-end")
+        .types(" x")
+        .keys("ctrl-o y");
     let after = lines(&folder, "train.jsonl");
-    let changed = after.iter().zip(&before[0]).filter(|(after, before)| after != before).count();
+    let changed = after
+        .iter()
+        .zip(&before[0])
+        .filter(|(after, before)| after != before)
+        .count();
     assert_eq!((changed, after.len()), (2, before[0].len()));
-    stage.keys("u T ctrl-end").types("{{ nothing }}").keys("ctrl-o");
+    stage
+        .keys("u T ctrl-end")
+        .types("{{ nothing }}")
+        .keys("ctrl-o");
     let message = &stage.model.shared.notices.all().last().unwrap().text;
-    assert!(message.starts_with("not saved: ") && message.contains("rows fail, first train-001"), "{message}");
+    assert!(
+        message.starts_with("not saved: ") && message.contains("rows fail, first train-001"),
+        "{message}"
+    );
     assert_eq!(lines(&folder, "train.jsonl"), before[0]);
 }
 
@@ -408,14 +643,23 @@ fn several_rows_are_edited_by_a_template_and_undone() {
 fn a_malformed_row_is_opened_at_its_line_whatever_its_file_is_called() {
     let (mut stage, folder) = in_folder(|folder| {
         let toml = std::fs::read_to_string(folder.join("task.toml")).unwrap();
-        std::fs::write(folder.join("task.toml"), toml.replace("\"train.jsonl\"", "\"a line 7.jsonl\"")).unwrap();
+        std::fs::write(
+            folder.join("task.toml"),
+            toml.replace("\"train.jsonl\"", "\"a line 7.jsonl\""),
+        )
+        .unwrap();
         for file in ["a line 7.jsonl", "eval.jsonl", "eval-large.jsonl"] {
             std::fs::write(folder.join(file), "\n\n{").unwrap();
         }
     });
     stage.keys("e");
     let path = folder.join("a line 7.jsonl");
-    assert_eq!(stage.commands.last(), Some(&format!("{:?}", Command::Edit { path, line: 3 })), "{}", stage.screen());
+    assert_eq!(
+        stage.commands.last(),
+        Some(&format!("{:?}", Command::Edit { path, line: 3 })),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -425,7 +669,11 @@ fn rows_are_imported_with_a_mapping() {
     std::fs::write(stage.folder.path().join("more.csv"), csv).unwrap();
     let before = lines(&folder, "eval.jsonl");
     stage.keys("I");
-    assert!(stage.shows("files here: more.csv") && !stage.shows("name a file"), "{}", stage.screen());
+    assert!(
+        stage.shows("files here: more.csv") && !stage.shows("name a file"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("ctrl-o");
     assert!(stage.shows("✗ name a file"), "{}", stage.screen());
     stage.types("more.csv");
@@ -455,13 +703,20 @@ fn rows_are_imported_with_a_mapping() {
 fn a_task_is_created_on_the_screen() {
     let mut stage = stage(120, 36);
     let csv = "text,label\n".to_owned()
-        + &(0..20).map(|number| format!("Letter {number},{}\n", ["a", "b"][number % 2])).collect::<String>();
+        + &(0..20)
+            .map(|number| format!("Letter {number},{}\n", ["a", "b"][number % 2]))
+            .collect::<String>();
     std::fs::write(stage.folder.path().join("letters.csv"), csv).unwrap();
-    stage.keys("N").types("letters").keys("tab").types("letters.csv");
+    stage
+        .keys("N")
+        .types("letters")
+        .keys("tab")
+        .types("letters.csv");
     assert!(stage.shows("label = label"), "guessed: {}", stage.screen());
     stage.keys("tab tab tab").types("kind = label");
     assert!(
-        stage.shows("rows: train 16, eval 2, test 2") && stage.shows("enum of 2 values seen (a, b)"),
+        stage.shows("rows: train 16, eval 2, test 2")
+            && stage.shows("enum of 2 values seen (a, b)"),
         "{}",
         stage.screen()
     );
@@ -470,8 +725,18 @@ fn a_task_is_created_on_the_screen() {
     insta::assert_snapshot!("prompts_new_task_80x24", stage.screen());
     stage.keys("ctrl-o");
     let open = stage.model.shared.task.as_ref().unwrap();
-    assert_eq!((open.task.name.as_str(), open.rows[&PromptSet::Train].as_ref().unwrap().len()), ("letters", 16));
-    assert!(stage.shows("schema.json") && stage.model.prompts.form.is_none(), "{}", stage.screen());
+    assert_eq!(
+        (
+            open.task.name.as_str(),
+            open.rows[&PromptSet::Train].as_ref().unwrap().len()
+        ),
+        ("letters", 16)
+    );
+    assert!(
+        stage.shows("schema.json") && stage.model.prompts.form.is_none(),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]

@@ -51,13 +51,24 @@ pub(crate) struct Start<'a> {
 }
 
 impl Start<'_> {
-    pub(crate) const PLAIN: Self = Self { columns: 120, rows: 36, arguments: &[], shell: None, variables: &[] };
+    pub(crate) const PLAIN: Self = Self {
+        columns: 120,
+        rows: 36,
+        arguments: &[],
+        shell: None,
+        variables: &[],
+    };
 }
 
 impl Session {
     /// Start the program with a home of its own in `home`.
     pub(crate) fn start(home: &Path, start: &Start<'_>) -> Self {
-        let size = PtySize { rows: start.rows, cols: start.columns, pixel_width: 0, pixel_height: 0 };
+        let size = PtySize {
+            rows: start.rows,
+            cols: start.columns,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
         let pair = native_pty_system().openpty(size).unwrap();
         let program = PROGRAM;
         let mut command = CommandBuilder::new(if start.shell.is_some() { "sh" } else { program });
@@ -87,7 +98,11 @@ impl Session {
         }
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
-        let emulator = Mutex::new(vt100::Parser::new(at_least_one(start.rows), at_least_one(start.columns), 0));
+        let emulator = Mutex::new(vt100::Parser::new(
+            at_least_one(start.rows),
+            at_least_one(start.columns),
+            0,
+        ));
         let output = TerminalOutput {
             emulator,
             bytes: AtomicU64::new(0),
@@ -121,8 +136,21 @@ impl Session {
 
     /// Another size, as after dragging the window.
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
-        self.output.emulator.lock().unwrap().set_size(at_least_one(rows), at_least_one(columns));
-        self.master.as_ref().unwrap().resize(PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 }).unwrap();
+        self.output
+            .emulator
+            .lock()
+            .unwrap()
+            .set_size(at_least_one(rows), at_least_one(columns));
+        self.master
+            .as_ref()
+            .unwrap()
+            .resize(PtySize {
+                rows,
+                cols: columns,
+                pixel_width: 0,
+                pixel_height: 0,
+            })
+            .unwrap();
     }
 
     /// What stands on the screen.
@@ -132,7 +160,12 @@ impl Session {
 
     /// Whether the other screen is shown.
     pub(crate) fn on_other_screen(&self) -> bool {
-        self.output.emulator.lock().unwrap().screen().alternate_screen()
+        self.output
+            .emulator
+            .lock()
+            .unwrap()
+            .screen()
+            .alternate_screen()
     }
 
     /// Whether the cursor is seen.
@@ -145,7 +178,9 @@ impl Session {
         use rustix::termios::LocalModes;
         let file = self.master.as_ref().unwrap().as_raw_fd().unwrap();
         // SAFETY: the master is open while `self.master` is there.
-        let modes = rustix::termios::tcgetattr(unsafe { BorrowedFd::borrow_raw(file) }).unwrap().local_modes;
+        let modes = rustix::termios::tcgetattr(unsafe { BorrowedFd::borrow_raw(file) })
+            .unwrap()
+            .local_modes;
         modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
     }
 
@@ -158,7 +193,8 @@ impl Session {
     /// Whether these bytes came lately, as they are.
     pub(crate) fn received(&self, sequence: &str) -> bool {
         let raw = self.output.raw.lock().unwrap();
-        raw.windows(sequence.len()).any(|bytes| bytes == sequence.as_bytes())
+        raw.windows(sequence.len())
+            .any(|bytes| bytes == sequence.as_bytes())
     }
 
     /// The terminal's first process.
@@ -172,10 +208,19 @@ impl Session {
     }
 
     /// The same for what takes its time.
-    pub(crate) fn wait_within(&self, patience: Duration, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
+    pub(crate) fn wait_within(
+        &self,
+        patience: Duration,
+        what: &str,
+        holds: impl Fn(&Self) -> bool,
+    ) -> Duration {
         let start = Instant::now();
         while !holds(self) {
-            assert!(start.elapsed() < patience, "never: {what}; the screen:\n{}", self.screen());
+            assert!(
+                start.elapsed() < patience,
+                "never: {what}; the screen:\n{}",
+                self.screen()
+            );
             std::thread::sleep(LOOK);
         }
         start.elapsed()
@@ -211,10 +256,16 @@ impl Session {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                self.wait_for("the terminal's end", |session| session.output.is_all.load(Ordering::Relaxed));
+                self.wait_for("the terminal's end", |session| {
+                    session.output.is_all.load(Ordering::Relaxed)
+                });
                 return status.exit_code();
             }
-            assert!(start.elapsed() < SCREEN_TIMEOUT, "the process does not end; the screen:\n{}", self.screen());
+            assert!(
+                start.elapsed() < SCREEN_TIMEOUT,
+                "the process does not end; the screen:\n{}",
+                self.screen()
+            );
             std::thread::sleep(LOOK);
         }
     }
@@ -223,7 +274,10 @@ impl Session {
     pub(crate) fn wait_gone(&self, process: i32) {
         let start = Instant::now();
         while state_of(process).is_some_and(|state| state != 'Z') {
-            assert!(start.elapsed() < SCREEN_TIMEOUT, "process {process} still lives");
+            assert!(
+                start.elapsed() < SCREEN_TIMEOUT,
+                "process {process} still lives"
+            );
             std::thread::sleep(LOOK);
         }
     }
@@ -254,7 +308,10 @@ fn at_least_one(count: u16) -> NonZeroU16 {
 
 fn listen(mut reader: Box<dyn Read + Send>, file: BorrowedFd<'_>, output: &TerminalOutput) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let moment = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+    let moment = Timespec {
+        tv_sec: 0,
+        tv_nsec: 20_000_000,
+    };
     let mut bytes = [0; 65_536];
     while !output.end.load(Ordering::Relaxed) {
         let mut polled = [PollFd::new(&file, PollFlags::IN)];

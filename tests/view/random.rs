@@ -72,10 +72,15 @@ fn message(stage: &mut Stage, input: Input) -> Option<Message> {
         Input::Chord(name) if name == OPENS_THE_SOURCE => return None,
         Input::Letter(letter) if letter.to_string() == OPENS_THE_SOURCE => return None,
         Input::Chord(name) => key(&name),
-        Input::Letter(letter) => Message::Key(KeyEvent::new(KeyCode::Char(letter), KeyModifiers::NONE)),
-        Input::Mouse(kind, column, row) => {
-            Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE })
+        Input::Letter(letter) => {
+            Message::Key(KeyEvent::new(KeyCode::Char(letter), KeyModifiers::NONE))
         }
+        Input::Mouse(kind, column, row) => Message::Mouse(MouseEvent {
+            kind,
+            column,
+            row,
+            modifiers: KeyModifiers::NONE,
+        }),
         Input::Size(columns, rows) => Message::Resize(columns, rows),
         Input::Paste(text) => Message::Paste(text),
         Input::Tick => {
@@ -118,7 +123,9 @@ fn timed(stage: &mut Stage, message: Message) -> (Duration, Vec<Command>) {
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 fn long_texts(letters: usize) -> Vec<String> {
-    ["long ", "x", "日本", "{\"a\": [1, 2]}\n"].map(|text| text.repeat(letters / text.chars().count())).to_vec()
+    ["long ", "x", "日本", "{\"a\": [1, 2]}\n"]
+        .map(|text| text.repeat(letters / text.chars().count()))
+        .to_vec()
 }
 
 /// Every text field and editor takes a long text, and the keys that follow.
@@ -129,7 +136,10 @@ fn a_long_paste_stops_nothing() {
     let mut seen = 0;
     for (action, text) in fields.zip(texts.iter().cycle()) {
         let mut stage = Stage::with(120, 36, |options| options.program = "/bin/false".into());
-        let run = stage.folder.path().join("runs/20261120-120000-invoice-done01");
+        let run = stage
+            .folder
+            .path()
+            .join("runs/20261120-120000-invoice-done01");
         crate::program::copy_tree(&finished_run(), &run);
         stage.act(|_| vec![Command::ShowRun(run)]);
         stage.send(Message::Perform(action));
@@ -138,9 +148,22 @@ fn a_long_paste_stops_nothing() {
         }
         seen += 1;
         let mut all = Duration::ZERO;
-        let keys = ["left", "a", "backspace", "up", "down", "home", "end", "ctrl-w", "pageup", "enter", "esc"];
-        for (what, message) in
-            [("the paste", Message::Paste(text.clone()))].into_iter().chain(keys.map(|name| (name, key(name))))
+        let keys = [
+            "left",
+            "a",
+            "backspace",
+            "up",
+            "down",
+            "home",
+            "end",
+            "ctrl-w",
+            "pageup",
+            "enter",
+            "esc",
+        ];
+        for (what, message) in [("the paste", Message::Paste(text.clone()))]
+            .into_iter()
+            .chain(keys.map(|name| (name, key(name))))
         {
             let (pause, _) = timed(&mut stage, message);
             assert!(pause < MAX_PAUSE, "{}: {what} takes {pause:?}", action.id);

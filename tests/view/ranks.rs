@@ -23,7 +23,12 @@ fn append(stage: &mut Stage, written: &mut Written, ranks: usize) {
             ..Device::default()
         },
     };
-    written.append(Step { step: 2, seconds: 1.9, ranks: (0..ranks).map(rank).collect(), ..Step::default() });
+    written.append(Step {
+        step: 2,
+        seconds: 1.9,
+        ranks: (0..ranks).map(rank).collect(),
+        ..Step::default()
+    });
     written.send(stage);
 }
 
@@ -41,18 +46,38 @@ fn each_rank_has_a_line_in_the_place_of_the_device() {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
     stage.keys("[");
-    assert!(stage.shows("time: 12 s; ranks of step 2 "), "{}", stage.screen());
+    assert!(
+        stage.shows("time: 12 s; ranks of step 2 "),
+        "{}",
+        stage.screen()
+    );
     // Ranks that do not fit are counted, and zoomed they are all there.
     append(&mut stage, &mut written, 16);
-    assert!(stage.shows("and 9 more ranks: z zooms"), "{}", stage.screen());
+    assert!(
+        stage.shows("and 9 more ranks: z zooms"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("alt-8 z");
-    assert!(stage.shows("  15 GPU 15") && !stage.shows("more ranks"), "{}", stage.screen());
+    assert!(
+        stage.shows("  15 GPU 15") && !stage.shows("more ranks"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("z");
     for (columns, rows) in [(80, 24), (60, 20)] {
         stage.send(Message::Resize(columns, rows));
-        assert!(stage.shows("   0  GPU 0 93% 94.0 GB   n/a"), "{}", stage.screen());
+        assert!(
+            stage.shows("   0  GPU 0 93% 94.0 GB   n/a"),
+            "{}",
+            stage.screen()
+        );
     }
     // One rank again: its device, of which nothing is known.
     append(&mut stage, &mut written, 0);
-    assert!(stage.shows("time and device") && !stage.shows("rank device"), "{}", stage.screen());
+    assert!(
+        stage.shows("time and device") && !stage.shows("rank device"),
+        "{}",
+        stage.screen()
+    );
 }

@@ -34,13 +34,25 @@ pub(super) fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathB
     }
     let run = runs.join(id);
     copy(&finished_run(), &run);
-    change(&run.join("run.toml"), &[("20261120-143041-invoice-6sx3dn", id), ("invoices, small adapters", name)]);
-    change(&run.join("state.json"), &[("\"finished\"", &format!("\"{status}\""))]);
+    change(
+        &run.join("run.toml"),
+        &[
+            ("20261120-143041-invoice-6sx3dn", id),
+            ("invoices, small adapters", name),
+        ],
+    );
+    change(
+        &run.join("state.json"),
+        &[("\"finished\"", &format!("\"{status}\""))],
+    );
     if status != "finished" {
         // Its worker never came to its last word.
         let log = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
-        let rest: String =
-            log.lines().filter(|line| !line.contains("\"kind\":\"end\"")).map(|line| format!("{line}\n")).collect();
+        let rest: String = log
+            .lines()
+            .filter(|line| !line.contains("\"kind\":\"end\""))
+            .map(|line| format!("{line}\n"))
+            .collect();
         std::fs::write(run.join("events.jsonl"), rest).unwrap();
     }
     run
@@ -48,14 +60,30 @@ pub(super) fn copy_run(runs: &Path, id: &str, name: &str, status: &str) -> PathB
 
 pub(super) fn change(file: &Path, changes: &[(&str, &str)]) {
     let text = std::fs::read_to_string(file).unwrap();
-    std::fs::write(file, changes.iter().fold(text, |text, (from, to)| text.replace(from, to))).unwrap();
+    std::fs::write(
+        file,
+        changes
+            .iter()
+            .fold(text, |text, (from, to)| text.replace(from, to)),
+    )
+    .unwrap();
 }
 
 /// Runs in several states; the newest is `20261120-…-6sx3dn`.
 fn several(folder: &Path) {
     let runs = folder.join("runs");
-    copy_run(&runs, "20261120-143041-invoice-6sx3dn", "small adapters", "finished");
-    let failed = copy_run(&runs, "20261119-090000-invoice-aaaaaa", "too fast", "failed");
+    copy_run(
+        &runs,
+        "20261120-143041-invoice-6sx3dn",
+        "small adapters",
+        "finished",
+    );
+    let failed = copy_run(
+        &runs,
+        "20261119-090000-invoice-aaaaaa",
+        "too fast",
+        "failed",
+    );
     change(
         &failed.join("run.toml"),
         &[
@@ -63,16 +91,29 @@ fn several(folder: &Path) {
             ("learning_rate = 0.0015", "learning_rate = 0.5"),
         ],
     );
-    change(&failed.join("state.json"), &[("all steps done", "the loss was not finite three times in a row")]);
+    change(
+        &failed.join("state.json"),
+        &[(
+            "all steps done",
+            "the loss was not finite three times in a row",
+        )],
+    );
     // It says that it runs, and nobody holds its lock.
     let dead = copy_run(&runs, "20261118-090000-receipts-bbbbbb", "", "running");
     change(
         &dead.join("run.toml"),
-        &[("created_ms = 1795185041316", "created_ms = 1794985041316"), ("task = \"invoice\"", "task = \"receipts\"")],
+        &[
+            ("created_ms = 1795185041316", "created_ms = 1794985041316"),
+            ("task = \"invoice\"", "task = \"receipts\""),
+        ],
     );
     let broken = runs.join("20261117-090000-invoice-cccccc");
     std::fs::create_dir_all(&broken).unwrap();
-    std::fs::write(broken.join("run.toml"), "version = 1\nid = \"20261117-090000-invoice-cccccc\"\njob = 3\n").unwrap();
+    std::fs::write(
+        broken.join("run.toml"),
+        "version = 1\nid = \"20261117-090000-invoice-cccccc\"\njob = 3\n",
+    )
+    .unwrap();
     let newer = runs.join("20261116-090000-invoice-dddddd");
     std::fs::create_dir_all(&newer).unwrap();
     std::fs::write(newer.join("run.toml"), "version = 99\n").unwrap();
@@ -93,7 +134,11 @@ fn pictures_of_several_runs() {
     for (columns, rows) in SIZES {
         let mut stage = stage_with(columns, rows, several);
         stage.keys("j tab");
-        assert!(stage.shows("✗ failed: the loss was not finite"), "{}", stage.screen());
+        assert!(
+            stage.shows("✗ failed: the loss was not finite"),
+            "{}",
+            stage.screen()
+        );
     }
     let mut stage = stage_with(40, 12, several);
     assert!(stage.shows("✗ failed"), "{}", stage.screen());
@@ -125,35 +170,96 @@ fn filters_find_by_words_and_conditions() {
         }
     };
     let stage = &mut stage;
-    check(stage, "", "Runs 5", &["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"], &[]);
-    check(stage, "receipts", "Runs 1 of 5", &["bbbbbb"], &["6sx3dn", "aaaaaa", "cccccc"]);
-    check(stage, "status=failed", "Runs 1 of 5", &["aaaaaa"], &["bbbbbb"]);
-    check(stage, "invoice config.learning_rate>0.1", "Runs 1 of 5", &["aaaaaa"], &["6sx3dn", "cccccc"]);
-    check(stage, "valid>0.9 and not status:fail", "Runs 2 of 5", &["6sx3dn", "bbbbbb"], &["aaaaaa"]);
-    check(stage, "nothing of the kind", "Runs 0 of 5", &["no runs match filter"], &["6sx3dn"]);
+    check(
+        stage,
+        "",
+        "Runs 5",
+        &["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"],
+        &[],
+    );
+    check(
+        stage,
+        "receipts",
+        "Runs 1 of 5",
+        &["bbbbbb"],
+        &["6sx3dn", "aaaaaa", "cccccc"],
+    );
+    check(
+        stage,
+        "status=failed",
+        "Runs 1 of 5",
+        &["aaaaaa"],
+        &["bbbbbb"],
+    );
+    check(
+        stage,
+        "invoice config.learning_rate>0.1",
+        "Runs 1 of 5",
+        &["aaaaaa"],
+        &["6sx3dn", "cccccc"],
+    );
+    check(
+        stage,
+        "valid>0.9 and not status:fail",
+        "Runs 2 of 5",
+        &["6sx3dn", "bbbbbb"],
+        &["aaaaaa"],
+    );
+    check(
+        stage,
+        "nothing of the kind",
+        "Runs 0 of 5",
+        &["no runs match filter"],
+        &["6sx3dn"],
+    );
     check(stage, "valdi>0.9", "did you mean", &[], &[]);
     // Half a condition leaves the list as it was and says what is missing.
-    check(stage, "status=failed and valid>", "expected a value", &["aaaaaa"], &["bbbbbb"]);
-    std::fs::remove_dir_all(stage.folder.path().join("runs/20261116-090000-invoice-dddddd")).unwrap();
+    check(
+        stage,
+        "status=failed and valid>",
+        "expected a value",
+        &["aaaaaa"],
+        &["bbbbbb"],
+    );
+    std::fs::remove_dir_all(
+        stage
+            .folder
+            .path()
+            .join("runs/20261116-090000-invoice-dddddd"),
+    )
+    .unwrap();
     stage.tick_after(2_000);
-    assert!(stage.shows("Runs 1 of 4") && order_of(stage) == ["aaaaaa"], "{}", stage.screen());
+    assert!(
+        stage.shows("Runs 1 of 4") && order_of(stage) == ["aaaaaa"],
+        "{}",
+        stage.screen()
+    );
     stage.keys("enter j");
-    assert!(stage.shows("expected a value"), "the filter stays when the list has the keys");
+    assert!(
+        stage.shows("expected a value"),
+        "the filter stays when the list has the keys"
+    );
     stage.keys("esc");
     assert!(stage.shows("Runs 4"));
 }
 
 /// The list, which stands below the pipeline or alone.
 pub(super) fn list_of(screen: &str) -> String {
-    screen.split('└').find(|part| part.contains("┌▸ Runs ") || part.contains("┌ Runs ")).unwrap().to_owned()
+    screen
+        .split('└')
+        .find(|part| part.contains("┌▸ Runs ") || part.contains("┌ Runs "))
+        .unwrap()
+        .to_owned()
 }
 
 fn order_of(stage: &Stage) -> Vec<String> {
     let ids = ["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"];
     let screen = stage.screen();
     let list = list_of(&screen);
-    let mut found: Vec<(usize, &str)> =
-        ids.iter().filter_map(|id| Some((list.find(&format!(" {id} "))?, *id))).collect();
+    let mut found: Vec<(usize, &str)> = ids
+        .iter()
+        .filter_map(|id| Some((list.find(&format!(" {id} "))?, *id)))
+        .collect();
     found.sort_unstable();
     found.into_iter().map(|(_, id)| id.to_owned()).collect()
 }
@@ -161,26 +267,57 @@ fn order_of(stage: &Stage) -> Vec<String> {
 #[test]
 fn runs_are_ordered_by_columns_and_metrics() {
     let mut stage = stage_with(160, 48, several);
-    assert_eq!(order_of(&stage), ["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"], "newest first, unreadable last");
+    assert_eq!(
+        order_of(&stage),
+        ["6sx3dn", "aaaaaa", "bbbbbb", "cccccc", "dddddd"],
+        "newest first, unreadable last"
+    );
     stage.keys("R");
-    assert_eq!(order_of(&stage), ["bbbbbb", "aaaaaa", "6sx3dn", "cccccc", "dddddd"]);
-    stage.keys("s ctrl-u").types("config.learning_rate").keys("enter");
+    assert_eq!(
+        order_of(&stage),
+        ["bbbbbb", "aaaaaa", "6sx3dn", "cccccc", "dddddd"]
+    );
+    stage
+        .keys("s ctrl-u")
+        .types("config.learning_rate")
+        .keys("enter");
     assert_eq!(order_of(&stage)[0], "aaaaaa");
-    assert!(stage.shows("by config.learning_rate, highest first") && stage.shows("0.5000"), "{}", stage.screen());
-    stage.keys("s ctrl-u").types("completions/mean_length").keys("enter");
+    assert!(
+        stage.shows("by config.learning_rate, highest first") && stage.shows("0.5000"),
+        "{}",
+        stage.screen()
+    );
+    stage
+        .keys("s ctrl-u")
+        .types("completions/mean_length")
+        .keys("enter");
     let last = stage.screen();
     assert!(last.contains("by completions/mean_length, highest first"));
     stage.keys("S");
     assert!(stage.shows("by completions/mean_length smoothed"));
-    let column = |screen: &str| list_of(screen).lines().find(|line| line.contains("6sx3dn")).unwrap().to_owned();
-    assert_ne!(column(&last), column(&stage.screen()), "the moving average is another number");
+    let column = |screen: &str| {
+        list_of(screen)
+            .lines()
+            .find(|line| line.contains("6sx3dn"))
+            .unwrap()
+            .to_owned()
+    };
+    assert_ne!(
+        column(&last),
+        column(&stage.screen()),
+        "the moving average is another number"
+    );
     stage.keys("s").types("no_such_metric").keys("enter");
     assert!(
         stage.shows("unknown field `no_such_metric`") && stage.model.shared.popup.is_some(),
         "the question stays until it is right"
     );
     stage.keys("esc > > > > >");
-    assert!(stage.shows("by step") && stage.shows("highest first"), "{}", stage.screen());
+    assert!(
+        stage.shows("by step") && stage.shows("highest first"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -188,9 +325,18 @@ fn the_cursor_stays_on_its_run_when_the_list_changes() {
     let mut stage = stage_with(120, 36, several);
     stage.keys("j j");
     assert!(stage.shows("20261118-090000-receipts-bbbbbb"));
-    copy_run(&stage.folder.path().join("runs"), "20261121-000000-invoice-eeeeee", "", "finished");
+    copy_run(
+        &stage.folder.path().join("runs"),
+        "20261121-000000-invoice-eeeeee",
+        "",
+        "finished",
+    );
     stage.tick_after(2_000);
-    assert!(stage.shows("Runs 6") && stage.shows("20261118-090000-receipts-bbbbbb"), "{}", stage.screen());
+    assert!(
+        stage.shows("Runs 6") && stage.shows("20261118-090000-receipts-bbbbbb"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("R");
     assert!(stage.shows("20261118-090000-receipts-bbbbbb"));
 }
@@ -205,8 +351,12 @@ fn only_what_changed_is_read_again() {
     assert_eq!((first.read, first.entries().len()), (5, 5));
     let again = look(&first);
     assert_eq!((again.read, again.entries().len()), (0, 5));
-    grpo_tui::run::change_tags(&folder.path().join("runs/20261119-090000-invoice-aaaaaa"), &["kept".to_owned()], &[])
-        .unwrap();
+    grpo_tui::run::change_tags(
+        &folder.path().join("runs/20261119-090000-invoice-aaaaaa"),
+        &["kept".to_owned()],
+        &[],
+    )
+    .unwrap();
     std::fs::remove_dir_all(folder.path().join("runs/20261116-090000-invoice-dddddd")).unwrap();
     let third = look(&again);
     assert_eq!((third.read, third.entries().len()), (1, 4));
@@ -217,16 +367,25 @@ fn marks_overlay_and_comparison() {
     let mut stage = stage_with(160, 48, several);
     stage.keys("c");
     assert!(stage.shows("mark two or more runs first (space)"));
-    stage.model.shared.keymap.set("runs.mark", vec![Chord::parse("m").unwrap()]);
+    stage
+        .model
+        .shared
+        .keymap
+        .set("runs.mark", vec![Chord::parse("m").unwrap()]);
     stage.keys("c");
-    assert!(stage.shows("mark two or more runs first (m)"), "messages follow the keymap");
+    assert!(
+        stage.shows("mark two or more runs first (m)"),
+        "messages follow the keymap"
+    );
     stage.model.shared.keymap.unset("runs.mark");
     stage.keys("space space");
     assert!(stage.shows("2 marked"));
     stage.keys("c");
     let screen = stage.screen();
     assert!(
-        screen.contains("learning_rate") && screen.contains("0.5") && !screen.contains("lora_alpha"),
+        screen.contains("learning_rate")
+            && screen.contains("0.5")
+            && !screen.contains("lora_alpha"),
         "only what differs: {screen}"
     );
     assert!(screen.contains("Run comparison"), "{screen}");
@@ -234,26 +393,49 @@ fn marks_overlay_and_comparison() {
     assert_eq!(stage.model.shared.screen, Screen::Live);
     let runs = stage.folder.path().join("runs");
     // Marking has moved the cursor to a third one.
-    assert_eq!(stage.model.shared.current, Some(runs.join("20261120-143041-invoice-6sx3dn")));
-    assert_eq!(stage.model.shared.overlay, [runs.join("20261119-090000-invoice-aaaaaa")]);
+    assert_eq!(
+        stage.model.shared.current,
+        Some(runs.join("20261120-143041-invoice-6sx3dn"))
+    );
+    assert_eq!(
+        stage.model.shared.overlay,
+        [runs.join("20261119-090000-invoice-aaaaaa")]
+    );
     stage.keys("1 g v");
     assert_eq!(stage.model.shared.screen, Screen::Eval);
-    assert!(stage.shows("6sx3dn step 30") && stage.shows("aaaaaa step 30"), "{}", stage.screen());
+    assert!(
+        stage.shows("6sx3dn step 30") && stage.shows("aaaaaa step 30"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("1 esc");
     assert!(!stage.shows("2 marked"));
     stage.keys("enter");
-    assert_eq!((stage.model.shared.screen, stage.model.shared.overlay.len()), (Screen::Live, 0));
+    assert_eq!(
+        (stage.model.shared.screen, stage.model.shared.overlay.len()),
+        (Screen::Live, 0)
+    );
 }
 
 #[test]
 fn tags_are_given_and_found() {
     let mut stage = stage_with(120, 36, several);
     stage.keys("t").types("kept -old").keys("enter");
-    let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    let run = stage
+        .folder
+        .path()
+        .join("runs/20261120-143041-invoice-6sx3dn");
     assert_eq!(read_tags(&run).unwrap(), ["kept"]);
-    assert!(stage.shows("tags of 1 run saved") && stage.shows("tags        kept"), "{}", stage.screen());
+    assert!(
+        stage.shows("tags of 1 run saved") && stage.shows("tags        kept"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("t").types("two words,").keys("enter");
-    assert!(stage.shows("is not a tag"), "the question stays until it is right");
+    assert!(
+        stage.shows("is not a tag"),
+        "the question stays until it is right"
+    );
     stage.keys("esc / ").types("tags:kept").keys("enter");
     assert!(stage.shows("Runs 1 of 5"));
     stage.keys("t").types("-kept").keys("enter");
@@ -269,10 +451,18 @@ fn exports_promotion_and_copies() {
     let html = std::fs::read_to_string(at(&stage, "report.html")).unwrap();
     assert!(html.contains("<html") && html.contains("20261120-143041-invoice-6sx3dn"));
     stage.keys("w ctrl-u").types("report.html").keys("enter");
-    assert_eq!(std::fs::read_to_string(at(&stage, "report-2.html")).unwrap(), html, "beside the first, which stays");
+    assert_eq!(
+        std::fs::read_to_string(at(&stage, "report-2.html")).unwrap(),
+        html,
+        "beside the first, which stays"
+    );
     stage.keys("W ctrl-u").types("run.csv").keys("enter");
     assert!(
-        std::fs::read_to_string(at(&stage, "run.csv")).unwrap().lines().count() == 41,
+        std::fs::read_to_string(at(&stage, "run.csv"))
+            .unwrap()
+            .lines()
+            .count()
+            == 41,
         "a line a step, and the names"
     );
     stage.keys("P ctrl-u").types("worst adapter").keys("enter");
@@ -287,7 +477,10 @@ fn exports_promotion_and_copies() {
     assert!(stage.shows("exists: choose a new folder"));
     stage.keys("y");
     assert!(
-        stage.commands.iter().any(|command| command.contains("20261120-143041-invoice-6sx3dn")),
+        stage
+            .commands
+            .iter()
+            .any(|command| command.contains("20261120-143041-invoice-6sx3dn")),
         "{:?}",
         stage.commands
     );
@@ -296,19 +489,31 @@ fn exports_promotion_and_copies() {
 #[test]
 fn removal_says_what_is_lost_and_takes_only_what_has_ended() {
     let mut stage = stage_with(120, 36, several);
-    let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    let run = stage
+        .folder
+        .path()
+        .join("runs/20261120-143041-invoice-6sx3dn");
     stage.keys("d");
-    assert!(stage.shows("99.0% valid, 3") && stage.shows("This cannot be undone."), "{}", stage.screen());
+    assert!(
+        stage.shows("99.0% valid, 3") && stage.shows("This cannot be undone."),
+        "{}",
+        stage.screen()
+    );
     stage.keys("n");
     assert!(run.exists());
     stage.keys("d y");
     assert!(
-        !run.exists() && stage.shows("deleted 20261120-143041-invoice-6sx3dn") && stage.shows("Runs 4"),
+        !run.exists()
+            && stage.shows("deleted 20261120-143041-invoice-6sx3dn")
+            && stage.shows("Runs 4"),
         "{}",
         stage.screen()
     );
     stage.keys("G d");
-    assert!(stage.shows("cannot read the run"), "an unreadable run is not removed from here");
+    assert!(
+        stage.shows("cannot read the run"),
+        "an unreadable run is not removed from here"
+    );
 }
 
 #[test]
@@ -329,7 +534,11 @@ fn what_cannot_be_done_says_why() {
     ] {
         check(&mut stage, key, &format!("run 6sx3dn is finished: {why}"));
     }
-    check(&mut stage, "r", "run 6sx3dn is finished: to train further, start a run from its result (Launch, m)");
+    check(
+        &mut stage,
+        "r",
+        "run 6sx3dn is finished: to train further, start a run from its result (Launch, m)",
+    );
     stage.keys("G");
     for key in ["enter", "p", "r", "t", "w", "P"] {
         check(&mut stage, key, "this run");
@@ -342,18 +551,34 @@ fn a_run_that_has_ended_takes_a_note() {
     let mut stage = stage_with(120, 36, several);
     stage.keys("a").types("quit; delete").keys("enter");
     assert!(stage.shows("6sx3dn: noted"), "{}", stage.screen());
-    let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    let run = stage
+        .folder
+        .path()
+        .join("runs/20261120-143041-invoice-6sx3dn");
     let state = grpo_tui::run::RunState::read(&run).unwrap();
     assert_eq!(state.notes.last().unwrap().1.text, "quit; delete");
     assert_eq!(state.end.unwrap().status, "finished");
     stage.tick_after(2_000);
-    assert!(stage.shows("quit; delete") && stage.shows("✓ finished"), "{}", stage.screen());
+    assert!(
+        stage.shows("quit; delete") && stage.shows("✓ finished"),
+        "{}",
+        stage.screen()
+    );
     // Where it cannot be written, the error repeats what was typed.
     std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
     stage.keys("a").types("once more").keys("enter");
-    let message = stage.model.shared.notices.all().last().unwrap().text.clone();
+    let message = stage
+        .model
+        .shared
+        .notices
+        .all()
+        .last()
+        .unwrap()
+        .text
+        .clone();
     assert!(
-        message.contains("is writable by other users") && message.contains("note not saved: once more"),
+        message.contains("is writable by other users")
+            && message.contains("note not saved: once more"),
         "{message}"
     );
 }
@@ -361,11 +586,28 @@ fn a_run_that_has_ended_takes_a_note() {
 #[test]
 fn a_stop_that_was_asked_for_is_no_warning() {
     let stage = stage_with(120, 36, |folder| {
-        let run = copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
-        change(&run.join("state.json"), &[("all steps done", "stopped after step 1, at your request")]);
-        copy_run(&folder.join("runs"), "20261119-090000-invoice-aaaaaa", "", "interrupted");
+        let run = copy_run(
+            &folder.join("runs"),
+            "20261120-143041-invoice-6sx3dn",
+            "",
+            "interrupted",
+        );
+        change(
+            &run.join("state.json"),
+            &[("all steps done", "stopped after step 1, at your request")],
+        );
+        copy_run(
+            &folder.join("runs"),
+            "20261119-090000-invoice-aaaaaa",
+            "",
+            "interrupted",
+        );
     });
-    assert!(stage.shows("■ interrupted    6sx3dn") || stage.shows("■ interrupted 6sx3dn"), "{}", stage.screen());
+    assert!(
+        stage.shows("■ interrupted    6sx3dn") || stage.shows("■ interrupted 6sx3dn"),
+        "{}",
+        stage.screen()
+    );
     assert!(stage.shows("▲ interrupted"), "{}", stage.screen());
 }
 
@@ -374,10 +616,16 @@ fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
     let mut stage = stage_with(120, 36, several);
     // Below the pipeline.
     let titles = |stage: &Stage| stage.screen().lines().nth(9).unwrap().to_owned();
-    let at = |stage: &Stage, title: &str| titles(stage).split(title).next().unwrap().chars().count() as u16;
+    let at = |stage: &Stage, title: &str| {
+        titles(stage).split(title).next().unwrap().chars().count() as u16
+    };
     let valid = at(&stage, "valid");
     stage.click(valid, 9);
-    assert!(stage.shows("by valid, highest first") && titles(&stage).contains("valid▾"), "{}", stage.screen());
+    assert!(
+        stage.shows("by valid, highest first") && titles(&stage).contains("valid▾"),
+        "{}",
+        stage.screen()
+    );
     stage.click(valid, 9);
     assert!(stage.shows("by valid, lowest first"), "{}", stage.screen());
     let state = at(&stage, "state");
@@ -390,7 +638,9 @@ fn the_mouse_sorts_by_titles_and_opens_by_a_double_click() {
     stage.now_ms += 100;
     stage.click(20, 11);
     assert!(
-        under.is_some() && stage.model.shared.screen == Screen::Live && stage.model.shared.current.is_some(),
+        under.is_some()
+            && stage.model.shared.screen == Screen::Live
+            && stage.model.shared.current.is_some(),
         "{}",
         stage.screen()
     );
@@ -415,7 +665,10 @@ fn a_thousand_runs_are_filtered() {
             std::fs::create_dir(&run).unwrap();
             std::fs::write(
                 run.join("run.toml"),
-                keep.replace("20261120-143041-invoice-6sx3dn", &format!("20261001-000000-invoice-{index:06}")),
+                keep.replace(
+                    "20261120-143041-invoice-6sx3dn",
+                    &format!("20261001-000000-invoice-{index:06}"),
+                ),
             )
             .unwrap();
             std::fs::write(run.join("events.jsonl"), "").unwrap();
@@ -424,8 +677,20 @@ fn a_thousand_runs_are_filtered() {
     assert!(stage.shows("Runs 1001"));
     stage.keys("/").types("invoice-0007");
     stage.keys("enter");
-    assert!(stage.shows("Runs 100 of 1001") && stage.shows("000799"), "{}", stage.screen());
-    assert!(stage.shows("disk") && !stage.shows("()"), "nothing but its files of text: {}", stage.screen());
+    assert!(
+        stage.shows("Runs 100 of 1001") && stage.shows("000799"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("disk") && !stage.shows("()"),
+        "nothing but its files of text: {}",
+        stage.screen()
+    );
     stage.keys("G");
-    assert!(stage.shows("000700") && !stage.shows("000699"), "{}", stage.screen());
+    assert!(
+        stage.shows("000700") && !stage.shows("000699"),
+        "{}",
+        stage.screen()
+    );
 }

@@ -52,13 +52,19 @@ fn pictures() {
 fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
     let mut stage = stage(120, 36);
     let saved = stage.model.schema.effects.clone().unwrap();
-    assert_eq!((saved.total(), saved.moved.len(), saved.saved), (21, 0, Some(saved.now)));
+    assert_eq!(
+        (saved.total(), saved.moved.len(), saved.saved),
+        (21, 0, Some(saved.now))
+    );
     stage.keys("enter");
     let text = stage.model.schema.editor.text();
     stage.keys("alt-a").types("{}");
     assert_eq!(stage.model.shared.draft.text, "{}");
     let open = stage.model.schema.effects.clone().unwrap();
-    assert!(open.now[2] > saved.now[2] && !open.moved.is_empty() && open.reward > saved.reward, "{open:?}");
+    assert!(
+        open.now[2] > saved.now[2] && !open.moved.is_empty() && open.reward > saved.reward,
+        "{open:?}"
+    );
     assert!(
         stage
             .model
@@ -72,7 +78,11 @@ fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
     );
     stage.types("x");
     assert!(stage.model.shared.draft.stale.is_some() && stage.shows("STALE sample scores"));
-    assert_eq!(stage.model.schema.effects.as_ref(), Some(&open), "the last good schema keeps scoring");
+    assert_eq!(
+        stage.model.schema.effects.as_ref(),
+        Some(&open),
+        "the last good schema keeps scoring"
+    );
     stage.keys("ctrl-u ctrl-u");
     assert_eq!(stage.model.shared.draft.text, text);
     assert!(!stage.model.shared.draft.is_changed() && stage.model.shared.draft.stale.is_none());
@@ -83,10 +93,25 @@ fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
 fn every_printable_key_types_and_escape_leaves() {
     let mut stage = stage(120, 36);
     stage.keys("enter").types("qz?:1/wendtoRyi[]=u");
-    assert!(stage.model.shared.draft.text.starts_with("qz?:1/wendtoRyi[]=u{"));
+    assert!(
+        stage
+            .model
+            .shared
+            .draft
+            .text
+            .starts_with("qz?:1/wendtoRyi[]=u{")
+    );
     assert_eq!(stage.model.shared.screen, grpo_tui::view::Screen::Schema);
     stage.keys("tab");
-    assert!(stage.model.shared.draft.text.starts_with("qz?:1/wendtoRyi[]=u  {"), "tab indents while typing");
+    assert!(
+        stage
+            .model
+            .shared
+            .draft
+            .text
+            .starts_with("qz?:1/wendtoRyi[]=u  {"),
+        "tab indents while typing"
+    );
     stage.keys("esc tab");
     assert!(!stage.model.schema.typing);
     assert_eq!(stage.model.screen().pane(), "outline");
@@ -98,21 +123,45 @@ fn saving_the_embedded_task_makes_a_copy_that_is_worked_on() {
     stage.keys("enter").types(" ").keys("esc w");
     let copy = stage.folder.path().join("data/tasks/invoice");
     assert!(schema_of(&copy).starts_with(" {"));
-    assert_eq!(stage.model.shared.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
+    assert_eq!(
+        stage.model.shared.task.as_ref().unwrap().task.folder(),
+        Some(copy.as_path())
+    );
     assert!(!stage.model.shared.draft.is_changed());
-    let messages: Vec<&str> = stage.model.shared.notices.all().iter().map(|notice| notice.text.as_str()).collect();
+    let messages: Vec<&str> = stage
+        .model
+        .shared
+        .notices
+        .all()
+        .iter()
+        .map(|notice| notice.text.as_str())
+        .collect();
     assert!(
-        messages.iter().any(|text| text.contains("embedded task copied to")
-            && text.contains("edits are saved there")
-            && text.contains("data/tasks/invoice")),
+        messages
+            .iter()
+            .any(|text| text.contains("embedded task copied to")
+                && text.contains("edits are saved there")
+                && text.contains("data/tasks/invoice")),
         "{messages:?}"
     );
-    assert_eq!(grpo_tui::score::Task::load(&copy).unwrap().files().unwrap().len(), 7);
+    assert_eq!(
+        grpo_tui::score::Task::load(&copy)
+            .unwrap()
+            .files()
+            .unwrap()
+            .len(),
+        7
+    );
     // A second save stays in the copy, and the next start opens it.
     stage.keys("enter").types(" ").keys("esc w");
     assert!(schema_of(&copy).starts_with("  {"));
-    let again = Stage::with(120, 36, |options| options.data = copy.parent().unwrap().parent().unwrap().to_owned());
-    assert_eq!(again.model.shared.task.as_ref().unwrap().task.folder(), Some(copy.as_path()));
+    let again = Stage::with(120, 36, |options| {
+        options.data = copy.parent().unwrap().parent().unwrap().to_owned()
+    });
+    assert_eq!(
+        again.model.shared.task.as_ref().unwrap().task.folder(),
+        Some(copy.as_path())
+    );
 }
 
 #[test]
@@ -120,14 +169,25 @@ fn saving_keeps_the_mode_and_asks_where_the_text_does_not_compile() {
     use std::os::unix::fs::PermissionsExt;
     let (mut stage, folder) = in_folder(120, 36);
     let before = schema_of(&folder);
-    std::fs::set_permissions(folder.join("schema.json"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::fs::set_permissions(
+        folder.join("schema.json"),
+        std::fs::Permissions::from_mode(0o640),
+    )
+    .unwrap();
     stage.keys("enter").types("x").keys("ctrl-o");
     assert!(stage.model.shared.popup.is_some());
     stage.keys("n");
     assert_eq!(schema_of(&folder), before);
     stage.keys("ctrl-o y");
     assert_eq!(schema_of(&folder), format!("x{before}"));
-    assert_eq!(std::fs::metadata(folder.join("schema.json")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(
+        std::fs::metadata(folder.join("schema.json"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o640
+    );
     assert!(!stage.model.shared.draft.is_changed());
     stage.keys("backspace ctrl-o");
     assert_eq!(schema_of(&folder), before);
@@ -140,13 +200,24 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     first.keys("enter").types("{ ");
     second(&mut first);
     let draft_file = first.model.shared.draft.file.path.clone();
-    assert_eq!(std::fs::read_to_string(&draft_file).unwrap(), first.model.shared.draft.text);
+    assert_eq!(
+        std::fs::read_to_string(&draft_file).unwrap(),
+        first.model.shared.draft.text
+    );
     use std::os::unix::fs::PermissionsExt;
-    assert_eq!(std::fs::metadata(&draft_file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&draft_file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let text = first.model.shared.draft.text.clone();
     let start = || {
-        let (here, data) = (first.folder.path().to_owned(), first.folder.path().join("data"));
-        let mut stage = Stage::with(120, 36, move |options| (options.here, options.data) = (here, data));
+        let (here, data) = (
+            first.folder.path().to_owned(),
+            first.folder.path().join("data"),
+        );
+        let mut stage = Stage::with(120, 36, move |options| {
+            (options.here, options.data) = (here, data)
+        });
         stage.keys("f2");
         stage
     };
@@ -163,7 +234,10 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     let mut next = start();
     next.keys("t");
     assert_eq!(
-        (next.model.shared.draft.text.as_str(), next.model.schema.editor.text().as_str()),
+        (
+            next.model.shared.draft.text.as_str(),
+            next.model.schema.editor.text().as_str()
+        ),
         (text.as_str(), text.as_str())
     );
     let taken = next.model.shared.draft.file.path.clone();
@@ -197,7 +271,11 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     std::fs::write(&file, "{\"type\": \"array\"}\n").unwrap();
     second(&mut stage);
     assert!(stage.shows("changed on disk"));
-    assert!(stage.shows("alt-t load file  alt-o keep edits  alt-d diff"), "{}", stage.screen());
+    assert!(
+        stage.shows("alt-t load file  alt-o keep edits  alt-d diff"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("esc w d");
     assert!(stage.shows("+ {\"type\": \"array\"}"), "{}", stage.screen());
     stage.keys("esc o");
@@ -209,7 +287,13 @@ fn a_file_changed_on_disk_is_taken_or_asked_about() {
     std::fs::write(&file, "{}\n").unwrap();
     second(&mut stage);
     stage.keys("esc t");
-    assert_eq!((stage.model.schema.editor.text().as_str(), stage.model.shared.draft.is_changed()), ("{}\n", false));
+    assert_eq!(
+        (
+            stage.model.schema.editor.text().as_str(),
+            stage.model.shared.draft.is_changed()
+        ),
+        ("{}\n", false)
+    );
     stage.keys("u");
     assert_eq!(stage.model.shared.draft.text, " !{\"type\": \"object\"}\n");
 }
@@ -221,7 +305,10 @@ fn a_change_between_two_looks_is_not_overwritten() {
     std::fs::write(folder.join("schema.json"), "{\"const\": 1}\n").unwrap();
     stage.keys("esc w");
     assert_eq!(schema_of(&folder), "{\"const\": 1}\n", "saving looks first");
-    assert!(stage.model.shared.draft.theirs.is_some() && stage.model.shared.draft.text.starts_with(" {"));
+    assert!(
+        stage.model.shared.draft.theirs.is_some()
+            && stage.model.shared.draft.text.starts_with(" {")
+    );
 }
 
 #[test]
@@ -229,7 +316,11 @@ fn an_external_editor_gets_the_file_or_the_unsaved_text() {
     let (mut stage, folder) = in_folder(120, 36);
     stage.keys("down down e");
     assert!(
-        stage.commands.last().unwrap().contains("tasks/invoice/schema.json")
+        stage
+            .commands
+            .last()
+            .unwrap()
+            .contains("tasks/invoice/schema.json")
             && stage.commands.last().unwrap().contains("line: 3")
     );
     std::fs::write(folder.join("schema.json"), "{\"const\": 2}\n").unwrap();
@@ -237,7 +328,15 @@ fn an_external_editor_gets_the_file_or_the_unsaved_text() {
     assert_eq!(stage.model.schema.editor.text(), "{\"const\": 2}\n");
     stage.keys("enter").types(" ").keys("esc e");
     let draft_file = stage.model.shared.draft.file.path.clone();
-    assert!(stage.commands.last().unwrap().contains(draft_file.to_str().unwrap()), "{:?}", stage.commands);
+    assert!(
+        stage
+            .commands
+            .last()
+            .unwrap()
+            .contains(draft_file.to_str().unwrap()),
+        "{:?}",
+        stage.commands
+    );
     std::fs::write(&draft_file, "{\"const\": 3}\n").unwrap();
     stage.send(Message::Edited(draft_file));
     assert_eq!(stage.model.shared.draft.text, "{\"const\": 3}\n");
@@ -254,13 +353,23 @@ fn search_lines_faults_and_layout() {
     assert!(stage.model.schema.editor.cursor() > first);
     stage.keys("ctrl-g").types("7").keys("enter");
     assert_eq!(stage.model.schema.editor.cursor(), (6, 0));
-    stage.keys("g enter right").types("\"requried\":1,\"tipe\":2,").keys("esc g ]");
+    stage
+        .keys("g enter right")
+        .types("\"requried\":1,\"tipe\":2,")
+        .keys("esc g ]");
     assert_eq!(stage.model.schema.editor.cursor(), (0, 1));
     stage.keys("]");
     assert_eq!(stage.model.schema.editor.cursor(), (0, 14));
     assert!(stage.shows("`tipe` is not a keyword"), "{}", stage.screen());
     stage.keys("=");
-    assert!(stage.model.schema.editor.text().starts_with("{\n  \"requried\": 1,\n  \"tipe\": 2,\n"));
+    assert!(
+        stage
+            .model
+            .schema
+            .editor
+            .text()
+            .starts_with("{\n  \"requried\": 1,\n  \"tipe\": 2,\n")
+    );
     stage.keys("u alt-a y");
     assert!(stage.commands.last().unwrap().starts_with("Copy("));
     stage.keys("esc [ [ !");
@@ -270,14 +379,19 @@ fn search_lines_faults_and_layout() {
 #[test]
 fn the_mouse_sets_the_cursor_and_the_wheel_scrolls() {
     let mut stage = stage(80, 24);
-    let long: String = (0..200).map(|number| format!("\n \"k{number}\": 1,")).collect();
+    let long: String = (0..200)
+        .map(|number| format!("\n \"k{number}\": 1,"))
+        .collect();
     stage.keys("enter right");
     stage.send(Message::Paste(long));
     stage.keys("ctrl-home");
     stage.click(10, 5);
     assert_eq!(stage.model.schema.editor.cursor(), (3, 3));
     stage.keys("ctrl-end");
-    assert_eq!(stage.model.schema.editor.top(), stage.model.schema.editor.lines().len() - 20);
+    assert_eq!(
+        stage.model.schema.editor.top(),
+        stage.model.schema.editor.lines().len() - 20
+    );
     for _ in 0..400 {
         use crossterm::event::{KeyModifiers, MouseEvent, MouseEventKind};
         stage.send(Message::Mouse(MouseEvent {
@@ -294,27 +408,54 @@ fn the_mouse_sets_the_cursor_and_the_wheel_scrolls() {
 fn long_lines_wrap_and_cursor_mouse_and_selection_follow_the_screen() {
     use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
     let mut stage = stage(80, 24);
-    let text = format!("{{\"description\": \"{}\",\n\"日本\": 1}}", "one two ".repeat(12));
+    let text = format!(
+        "{{\"description\": \"{}\",\n\"日本\": 1}}",
+        "one two ".repeat(12)
+    );
     stage.keys("alt-z enter alt-a");
     stage.send(Message::Paste(text.clone()));
     stage.keys("ctrl-home");
-    assert!(stage.shows("↪") && stage.shows("two \","), "{}", stage.screen());
+    assert!(
+        stage.shows("↪") && stage.shows("two \","),
+        "{}",
+        stage.screen()
+    );
     let cursor = |stage: &Stage| stage.model.schema.editor.cursor();
     stage.keys("down");
     let (row, second) = cursor(&stage);
-    assert!(row == 0 && second > 20, "the next line of the screen is of the same row: {second}");
+    assert!(
+        row == 0 && second > 20,
+        "the next line of the screen is of the same row: {second}"
+    );
     stage.keys("end");
-    assert_eq!(cursor(&stage), (0, text.lines().next().unwrap().chars().count()));
+    assert_eq!(
+        cursor(&stage),
+        (0, text.lines().next().unwrap().chars().count())
+    );
     stage.keys("ctrl-home down down down down down down up up up up up up");
     assert_eq!(cursor(&stage), (0, 0), "down and up are symmetric");
     // The second line of the screen begins at the pane's sixth column.
     stage.click(6, 3);
     assert_eq!(cursor(&stage), (0, second));
-    let mouse = |kind, column, row| Message::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE });
+    let mouse = |kind, column, row| {
+        Message::Mouse(MouseEvent {
+            kind,
+            column,
+            row,
+            modifiers: KeyModifiers::NONE,
+        })
+    };
     stage.send(mouse(MouseEventKind::Drag(MouseButton::Left), 9, 3));
-    assert_eq!(stage.model.schema.editor.selected().as_deref(), text.get(second..second + 3));
+    assert_eq!(
+        stage.model.schema.editor.selected().as_deref(),
+        text.get(second..second + 3)
+    );
     stage.keys("alt-z ctrl-home down");
-    assert!(cursor(&stage).0 == 1 && !stage.shows("↪"), "{}", stage.screen());
+    assert!(
+        cursor(&stage).0 == 1 && !stage.shows("↪"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -323,7 +464,11 @@ fn an_end_without_time_keeps_the_text_at_once() {
     stage.keys("enter").types("abc");
     grpo_tui::view::drafts::store_now(&mut stage.model.schema, &mut stage.model.shared).unwrap();
     let draft_file = &stage.model.shared.draft.file.path;
-    assert!(std::fs::read_to_string(draft_file).unwrap().starts_with("abc{"));
+    assert!(
+        std::fs::read_to_string(draft_file)
+            .unwrap()
+            .starts_with("abc{")
+    );
 }
 
 #[test]
@@ -369,29 +514,57 @@ fn with_text(columns: u16, rows: u16, text: &str) -> Stage {
 #[test]
 fn the_expected_answers_that_an_edit_breaks_are_counted_named_and_opened() {
     let (mut stage, folder) = in_folder(120, 36);
-    assert!(stage.shows("accepts") && stage.shows("expected answers"), "{}", stage.screen());
-    let schema = schema_of(&folder).replace("\"type\": \"number\"", "\"type\": \"number\", \"maximum\": 1000");
+    assert!(
+        stage.shows("accepts") && stage.shows("expected answers"),
+        "{}",
+        stage.screen()
+    );
+    let schema = schema_of(&folder).replace(
+        "\"type\": \"number\"",
+        "\"type\": \"number\", \"maximum\": 1000",
+    );
     stage.keys("enter alt-a");
     stage.send(Message::Paste(schema));
     let found = stage.model.schema.rejections.clone().unwrap();
-    assert!(found.is_done() && found.rejected > 0 && found.new == Some(found.rejected), "{found:?}");
+    assert!(
+        found.is_done() && found.rejected > 0 && found.new == Some(found.rejected),
+        "{found:?}"
+    );
     // Counted another way: the amounts above the bound.
     let above = |row: &&grpo_tui::dataset::PromptRow| {
-        row.expected.as_ref().is_some_and(|answer| answer["amount"].as_f64().is_some_and(|amount| amount > 1000.0))
+        row.expected.as_ref().is_some_and(|answer| {
+            answer["amount"]
+                .as_f64()
+                .is_some_and(|amount| amount > 1000.0)
+        })
     };
     let open = stage.model.shared.task.clone().unwrap();
     let rows = || open.rows.values().flat_map(|rows| rows.as_ref().unwrap());
     assert_eq!(found.rejected, rows().filter(above).count());
-    assert_eq!(found.total, rows().filter(|row| row.expected.is_some()).count());
+    assert_eq!(
+        found.total,
+        rows().filter(|row| row.expected.is_some()).count()
+    );
     let first = &found.rows[0];
     assert!(
-        stage.shows(&format!("rejects {} of {} expected answers", found.rejected, found.total)),
+        stage.shows(&format!(
+            "rejects {} of {} expected answers",
+            found.rejected, found.total
+        )),
         "{}",
         stage.screen()
     );
-    assert!(stage.shows(&format!("{} line", first.set.name())) && stage.shows("by this edit"), "{}", stage.screen());
+    assert!(
+        stage.shows(&format!("{} line", first.set.name())) && stage.shows("by this edit"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("alt-r");
-    assert!(stage.shows("Rejected expected answers") && stage.shows("/amount"), "{}", stage.screen());
+    assert!(
+        stage.shows("Rejected expected answers") && stage.shows("/amount"),
+        "{}",
+        stage.screen()
+    );
     stage.types(&first.id).keys("enter");
     assert_eq!(stage.model.shared.screen, grpo_tui::view::Screen::Prompts);
     let row = rows().find(|row| row.id == first.id).unwrap();
@@ -400,7 +573,10 @@ fn the_expected_answers_that_an_edit_breaks_are_counted_named_and_opened() {
     // Saved, they are rejected by the saved schema too.
     stage.keys("f2 ctrl-o");
     let saved = stage.model.schema.rejections.clone().unwrap();
-    assert_eq!((saved.rejected, saved.new, saved.mended), (found.rejected, Some(0), 0));
+    assert_eq!(
+        (saved.rejected, saved.new, saved.mended),
+        (found.rejected, Some(0), 0)
+    );
     stage.keys("enter alt-a").types("{}");
     let open = stage.model.schema.rejections.clone().unwrap();
     assert_eq!((open.rejected, open.mended), (0, found.rejected));
@@ -415,7 +591,11 @@ fn the_reward_hacking_check_is_visible_at_80x24() {
         "{}",
         stage.screen()
     );
-    assert!(stage.shows("outline") && stage.shows("expected answers"), "{}", stage.screen());
+    assert!(
+        stage.shows("outline") && stage.shows("expected answers"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -425,7 +605,11 @@ fn definitions_and_their_uses_are_gone_to_and_back() {
     stage.keys("j j D");
     assert_eq!(cursor(&stage), (8, 4), "to the definition");
     stage.keys("D");
-    assert!(stage.shows("References to money") && stage.shows("#/properties/gross"), "{}", stage.screen());
+    assert!(
+        stage.shows("References to money") && stage.shows("#/properties/gross"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("down enter");
     assert_eq!(cursor(&stage).0, 4, "to one of its uses");
     stage.keys("backspace backspace");
@@ -435,22 +619,42 @@ fn definitions_and_their_uses_are_gone_to_and_back() {
     stage.keys("s").types("mon").keys("enter");
     assert_eq!(cursor(&stage), (8, 4), "the outline finds it");
     stage.keys("s");
-    assert!(stage.shows("vendor  string, minLength 1") && stage.shows("($defs)"), "{}", stage.screen());
+    assert!(
+        stage.shows("vendor  string, minLength 1") && stage.shows("($defs)"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
 fn what_is_under_the_cursor_is_explained() {
     let mut stage = with_text(120, 36, NESTED);
     stage.keys("/").types("minLength").keys("enter K");
-    for part in ["Fewest characters", "Only for strings", "JSON Schema: all drafts"] {
+    for part in [
+        "Fewest characters",
+        "Only for strings",
+        "JSON Schema: all drafts",
+    ] {
         assert!(stage.shows(part), "{part}: {}", stage.screen());
     }
     stage.keys("esc");
-    assert!(stage.shows("minLength: Fewest"), "in the lower edge: {}", stage.screen());
+    assert!(
+        stage.shows("minLength: Fewest"),
+        "in the lower edge: {}",
+        stage.screen()
+    );
     stage.keys("/").types("net\": {").keys("enter K");
-    assert!(stage.shows("│required") && stage.shows("#/properties/net"), "{}", stage.screen());
+    assert!(
+        stage.shows("│required") && stage.shows("#/properties/net"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("esc / ctrl-u").types("#/$defs").keys("enter K");
-    assert!(stage.shows("line 9: number, minimum 0"), "{}", stage.screen());
+    assert!(
+        stage.shows("line 9: number, minimum 0"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -460,17 +664,32 @@ fn keywords_values_and_names_are_completed_while_typing() {
     stage.keys("enter down end").types("\"ty");
     assert!(stage.shows("The type of the value"), "{}", stage.screen());
     stage.keys("tab");
-    assert!(stage.shows("a number without a fraction"), "the values follow: {}", stage.screen());
+    assert!(
+        stage.shows("a number without a fraction"),
+        "the values follow: {}",
+        stage.screen()
+    );
     stage.types("obj").keys("enter");
     assert_eq!(text(&stage), "{\n  \"type\": \"object\"\n}");
     // Escape closes the list, and leaves typing only then.
     stage.types(",").keys("enter").types("\"req");
     stage.keys("esc");
-    assert!(stage.model.schema.typing && !stage.shows("Properties that must be present"), "{}", stage.screen());
+    assert!(
+        stage.model.schema.typing && !stage.shows("Properties that must be present"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("ctrl-space enter");
-    assert_eq!(text(&stage), "{\n  \"type\": \"object\",\n  \"required\": []\n}");
+    assert_eq!(
+        text(&stage),
+        "{\n  \"type\": \"object\",\n  \"required\": []\n}"
+    );
     stage.keys("esc u");
-    assert_eq!(text(&stage), "{\n  \"type\": \"object\",\n  \"req\n}", "one step of undo");
+    assert_eq!(
+        text(&stage),
+        "{\n  \"type\": \"object\",\n  \"req\n}",
+        "one step of undo"
+    );
 }
 
 #[test]
@@ -493,7 +712,15 @@ fn the_outline_leads_to_tables_and_columns_of_a_database() {
     stage.keys("enter").types("x");
     let fault = &stage.model.shared.draft.faults[0];
     assert_eq!((fault.line, fault.column), (1, 1), "{fault:?}");
-    assert!(stage.shows("STALE outline") && stage.shows("vendors: a table"), "{}", stage.screen());
+    assert!(
+        stage.shows("STALE outline") && stage.shows("vendors: a table"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("esc s");
-    assert!(stage.shows("Outline") && stage.shows("TEXT, not null"), "{}", stage.screen());
+    assert!(
+        stage.shows("Outline") && stage.shows("TEXT, not null"),
+        "{}",
+        stage.screen()
+    );
 }

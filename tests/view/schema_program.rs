@@ -20,9 +20,16 @@ fn stage() -> (Stage, PathBuf) {
         let folder = options.here.join("tasks/sums");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("task.toml"), TOML).unwrap();
-        std::fs::write(folder.join("judge.sh"), format!("# {}\n{JUDGE}", folder.display())).unwrap();
-        std::fs::write(folder.join("completions.jsonl"), "{\"completion\": \"1 + 1\"}\n{\"completion\": \"two\"}\n")
-            .unwrap();
+        std::fs::write(
+            folder.join("judge.sh"),
+            format!("# {}\n{JUDGE}", folder.display()),
+        )
+        .unwrap();
+        std::fs::write(
+            folder.join("completions.jsonl"),
+            "{\"completion\": \"1 + 1\"}\n{\"completion\": \"two\"}\n",
+        )
+        .unwrap();
     });
     stage.keys("f2");
     let folder = stage.folder.path().join("tasks/sums");
@@ -47,7 +54,11 @@ fn a_program_is_asked_once_it_is_trusted_and_all_that_it_says_is_shown() {
         assert!(stage.shows(text), "{text}: {}", stage.screen());
     }
     stage.keys("] z");
-    assert!(stage.shows("sample 2 of 2, line 2") && stage.shows("\"two\""), "{}", stage.screen());
+    assert!(
+        stage.shows("sample 2 of 2, line 2") && stage.shows("\"two\""),
+        "{}",
+        stage.screen()
+    );
     assert!(stage.shows("stderr   judged ␛[31m1"), "{}", stage.screen());
     assert!(!stage.screen().contains('\u{1b}'));
 }
@@ -56,20 +67,54 @@ fn a_program_is_asked_once_it_is_trusted_and_all_that_it_says_is_shown() {
 fn a_change_of_the_command_or_of_its_file_asks_for_trust_again() {
     let (mut stage, folder) = stage();
     stage.keys("T y");
-    assert!(stage.shows("✓ trusted") && stage.model.schema.effects.is_some(), "{}", stage.screen());
-    stage.keys("enter ctrl-g").types("8").keys("enter end left").types(", \"-x\"");
-    assert!(stage.shows("▲ changed since it was trusted"), "{}", stage.screen());
-    assert!(stage.shows("not scored, because the command has changed"), "{}", stage.screen());
-    assert!(!stage.shows("STALE") && stage.model.schema.effects.is_none(), "{}", stage.screen());
+    assert!(
+        stage.shows("✓ trusted") && stage.model.schema.effects.is_some(),
+        "{}",
+        stage.screen()
+    );
+    stage
+        .keys("enter ctrl-g")
+        .types("8")
+        .keys("enter end left")
+        .types(", \"-x\"");
+    assert!(
+        stage.shows("▲ changed since it was trusted"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("not scored, because the command has changed"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        !stage.shows("STALE") && stage.model.schema.effects.is_none(),
+        "{}",
+        stage.screen()
+    );
     let fault = &stage.model.shared.draft.faults[0];
     assert_eq!((fault.line, fault.column), (8, 11), "{fault:?}");
     // A limit is no part of what is trusted.
-    stage.keys("ctrl-u ctrl-u ctrl-u end enter").types("seconds = 5");
-    assert!(stage.shows("✓ trusted") && stage.shows("limits: 5 s"), "{}", stage.screen());
+    stage
+        .keys("ctrl-u ctrl-u ctrl-u end enter")
+        .types("seconds = 5");
+    assert!(
+        stage.shows("✓ trusted") && stage.shows("limits: 5 s"),
+        "{}",
+        stage.screen()
+    );
     assert!(stage.model.schema.effects.is_some(), "{}", stage.screen());
     stage.tick_after(1000);
     let judge = folder.join("judge.sh");
-    std::fs::write(&judge, format!("{}\n# new", std::fs::read_to_string(&judge).unwrap())).unwrap();
+    std::fs::write(
+        &judge,
+        format!("{}\n# new", std::fs::read_to_string(&judge).unwrap()),
+    )
+    .unwrap();
     stage.tick_after(1000);
-    assert!(stage.shows("▲ changed since it was trusted"), "{}", stage.screen());
+    assert!(
+        stage.shows("▲ changed since it was trusted"),
+        "{}",
+        stage.screen()
+    );
 }

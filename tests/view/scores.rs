@@ -40,26 +40,53 @@ fn tiers(stage: &Stage) -> [usize; 3] {
 fn samples_are_scored_with_the_schema_as_it_stands() {
     let mut stage = stage(120, 36);
     let before = tiers(&stage);
-    assert!(before.iter().all(|count| *count > 0), "the samples show every tier: {before:?}");
-    assert!(stage.shows("█ valid") && stage.shows("▄ invalid") && stage.shows("· unparsable"), "{}", stage.screen());
+    assert!(
+        before.iter().all(|count| *count > 0),
+        "the samples show every tier: {before:?}"
+    );
+    assert!(
+        stage.shows("█ valid") && stage.shows("▄ invalid") && stage.shows("· unparsable"),
+        "{}",
+        stage.screen()
+    );
     // Nothing is required any more: what lacked a key is valid now, and is marked.
-    edit_schema(&mut stage, |text| text.replace("\"required\"", "\"x-required\""));
+    edit_schema(&mut stage, |text| {
+        text.replace("\"required\"", "\"x-required\"")
+    });
     let after = tiers(&stage);
-    assert!(after[Tier::Valid as usize] > before[Tier::Valid as usize], "{before:?} {after:?}");
+    assert!(
+        after[Tier::Valid as usize] > before[Tier::Valid as usize],
+        "{before:?} {after:?}"
+    );
     assert!(stage.shows("schema in the editor, unsaved"));
-    let moved = stage.model.scores.moved.iter().filter(|before| before.is_some()).count();
-    assert_eq!(moved, after[Tier::Valid as usize] - before[Tier::Valid as usize]);
+    let moved = stage
+        .model
+        .scores
+        .moved
+        .iter()
+        .filter(|before| before.is_some())
+        .count();
+    assert_eq!(
+        moved,
+        after[Tier::Valid as usize] - before[Tier::Valid as usize]
+    );
     stage.keys("f f f f");
     assert_eq!(stage.model.scores.only, TierFilter::Moved);
     assert!(
-        stage.shows("changed by edit") && stage.shows("was invalid before the last edit") && stage.shows("↑"),
+        stage.shows("changed by edit")
+            && stage.shows("was invalid before the last edit")
+            && stage.shows("↑"),
         "{}",
         stage.screen()
     );
     // A schema that does not compile: the last good one keeps scoring, marked stale; what moved stays marked.
     edit_schema(&mut stage, |text| text[..text.len() / 2].to_owned());
     assert_eq!(tiers(&stage), after);
-    assert!(stage.shows("STALE") && stage.shows("changed by edit"), "{}", stage.screen());
+    assert!(
+        stage.shows("STALE") && stage.shows("changed by edit"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -67,8 +94,14 @@ fn edits_made_elsewhere_are_there_when_one_comes_back() {
     let mut stage = stage(120, 36);
     let before = tiers(&stage);
     stage.keys("f1");
-    edit_schema(&mut stage, |text| text.replace("\"required\"", "\"x-required\""));
-    assert_eq!(tiers(&stage), before, "nothing is scored behind another screen");
+    edit_schema(&mut stage, |text| {
+        text.replace("\"required\"", "\"x-required\"")
+    });
+    assert_eq!(
+        tiers(&stage),
+        before,
+        "nothing is scored behind another screen"
+    );
     stage.keys("f4");
     assert_ne!(tiers(&stage), before);
     assert!(stage.model.scores.moved.iter().any(Option::is_some));
@@ -80,7 +113,12 @@ fn filters_orders_and_groups() {
     let shown = |stage: &Stage| {
         let screen = stage.screen();
         let title = screen.lines().nth(1).unwrap().to_owned();
-        title.split('┐').next().unwrap().trim_matches(['┌', '─', '▸', ' ']).to_owned()
+        title
+            .split('┐')
+            .next()
+            .unwrap()
+            .trim_matches(['┌', '─', '▸', ' '])
+            .to_owned()
     };
     let all = stage.model.scores.items.all.len();
     let check = |stage: &mut Stage, keys: &str, expected: &str| {
@@ -88,15 +126,38 @@ fn filters_orders_and_groups() {
         assert_eq!(shown(stage), expected, "{keys}");
     };
     let [unparsable, invalid, valid] = tiers(&stage);
-    check(&mut stage, "f", &format!("samples: {unparsable} of {all}, unparsable"));
-    check(&mut stage, "f", &format!("samples: {invalid} of {all}, invalid"));
-    check(&mut stage, "f", &format!("samples: {valid} of {all}, valid"));
+    check(
+        &mut stage,
+        "f",
+        &format!("samples: {unparsable} of {all}, unparsable"),
+    );
+    check(
+        &mut stage,
+        "f",
+        &format!("samples: {invalid} of {all}, invalid"),
+    );
+    check(
+        &mut stage,
+        "f",
+        &format!("samples: {valid} of {all}, valid"),
+    );
     check(&mut stage, "esc o", &format!("samples: {all}, worst first"));
     check(&mut stage, "o o o", &format!("samples: {all}"));
     let (class, count) = stage.model.scores.scored.as_ref().unwrap().tally.failures[0];
-    check(&mut stage, "c", &format!("samples: {count} of {all}, {}", class.name()));
+    check(
+        &mut stage,
+        "c",
+        &format!("samples: {count} of {all}, {}", class.name()),
+    );
     stage.keys("esc /").types("gröner");
-    let found = stage.model.scores.items.all.iter().filter(|item| item.text.to_lowercase().contains("gröner")).count();
+    let found = stage
+        .model
+        .scores
+        .items
+        .all
+        .iter()
+        .filter(|item| item.text.to_lowercase().contains("gröner"))
+        .count();
     assert_eq!(shown(&stage), format!("samples: {found} of {all}"));
     stage.keys("ctrl-u").types("no such text");
     assert!(stage.shows("No completions match"), "{}", stage.screen());
@@ -110,7 +171,10 @@ fn filters_orders_and_groups() {
 fn a_completion_is_scored_while_it_is_written() {
     let mut stage = stage(120, 36);
     stage.keys("a").types("{\"vendor\": \"x");
-    assert_eq!((stage.model.scores.source, tiers(&stage)), (Source::Written, [1, 0, 0]));
+    assert_eq!(
+        (stage.model.scores.source, tiers(&stage)),
+        (Source::Written, [1, 0, 0])
+    );
     assert!(stage.shows("unparsable"), "{}", stage.screen());
     stage.types("\"}");
     assert_eq!(tiers(&stage), [0, 1, 0]);
@@ -137,23 +201,58 @@ fn a_pasted_completion_is_given_its_prompt() {
         let folder = options.here.join("tasks/invoice");
         crate::program::sample_task(&folder, [12, 4, 8]);
         let toml = std::fs::read_to_string(folder.join("task.toml")).unwrap();
-        let toml = toml.replace("weight = 1.0", "weight = 0.5").replace("completions = \"completions.jsonl\"\n", "");
+        let toml = toml
+            .replace("weight = 1.0", "weight = 0.5")
+            .replace("completions = \"completions.jsonl\"\n", "");
         std::fs::write(folder.join("task.toml"), toml).unwrap();
     });
-    let expected = stage.model.shared.task.as_ref().unwrap().row("train-002").unwrap().expected.clone().unwrap();
+    let expected = stage
+        .model
+        .shared
+        .task
+        .as_ref()
+        .unwrap()
+        .row("train-002")
+        .unwrap()
+        .expected
+        .clone()
+        .unwrap();
     stage.keys("f4");
     stage.send(Message::Paste(expected.to_string()));
     let score = |stage: &Stage| stage.model.scores.scored.as_ref().unwrap().scores[0].clone();
-    assert_eq!((score(&stage).reward, score(&stage).exact, score(&stage).parts.get("fields")), (1.0, None, None));
-    assert!(stage.shows("no prompt") && stage.shows("p chooses"), "{}", stage.screen());
+    assert_eq!(
+        (
+            score(&stage).reward,
+            score(&stage).exact,
+            score(&stage).parts.get("fields")
+        ),
+        (1.0, None, None)
+    );
+    assert!(
+        stage.shows("no prompt") && stage.shows("p chooses"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("p").types("train-002").keys("enter");
     assert_eq!(
-        (score(&stage).reward, score(&stage).exact, score(&stage).parts.get("fields")),
+        (
+            score(&stage).reward,
+            score(&stage).exact,
+            score(&stage).parts.get("fields")
+        ),
         (1.5, Some(true), Some(&1.0))
     );
-    assert!(!stage.shows("no prompt") && stage.shows("fields 1.000"), "{}", stage.screen());
+    assert!(
+        !stage.shows("no prompt") && stage.shows("fields 1.000"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("f1");
-    assert!(stage.shows("100%") && !stage.shows("not scored yet"), "{}", stage.screen());
+    assert!(
+        stage.shows("100%") && !stage.shows("not scored yet"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -163,16 +262,36 @@ fn stored_steps_are_scored_again() {
         let folder = options.here.join("tasks/invoice");
         crate::program::sample_task(&folder, [200, 50, 500]);
         let toml = std::fs::read_to_string(folder.join("task.toml")).unwrap();
-        std::fs::write(folder.join("task.toml"), toml.replace("weight = 1.0", "weight = 0.0")).unwrap();
+        std::fs::write(
+            folder.join("task.toml"),
+            toml.replace("weight = 1.0", "weight = 0.0"),
+        )
+        .unwrap();
     });
     stage.keys("f4");
     stage.act(|_| vec![grpo_tui::view::Command::ShowRun(finished_run())]);
     stage.keys("]");
     let last = stage.model.shared.current_run().unwrap().history.last_step;
-    assert!(stage.shows(&format!("step {last} of {last}: 32")), "{}", stage.screen());
-    assert!(stage.shows("in the run: ") && stage.shows("this schema on the last 40 steps"), "{}", stage.screen());
-    assert!(stage.shows("no change: 1280 rewards and advantages as recorded"), "{}", stage.screen());
-    assert!(!stage.shows("has schema") && !stage.shows("is of task"), "{}", stage.screen());
+    assert!(
+        stage.shows(&format!("step {last} of {last}: 32")),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("in the run: ") && stage.shows("this schema on the last 40 steps"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("no change: 1280 rewards and advantages as recorded"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        !stage.shows("has schema") && !stage.shows("is of task"),
+        "{}",
+        stage.screen()
+    );
     // The recorded advantages are found again, to the last digit.
     let scored = stage.model.scores.scored.as_ref().unwrap();
     for (item, advantage) in scored.items.all.iter().zip(&scored.advantages) {
@@ -184,7 +303,11 @@ fn stored_steps_are_scored_again() {
     assert!(stage.shows(&format!("step {last} of {last}")));
     // Vendors must be short now: rewards fall, signs change, and the table says in which steps.
     edit_schema(&mut stage, |text| {
-        text.replacen("\"vendor\": { \"type\": \"string\"", "\"vendor\": { \"type\": \"string\", \"maxLength\": 9", 1)
+        text.replacen(
+            "\"vendor\": { \"type\": \"string\"",
+            "\"vendor\": { \"type\": \"string\", \"maxLength\": 9",
+            1,
+        )
     });
     assert!(
         stage.model.shared.draft.is_changed() && stage.model.shared.draft.stale.is_none(),
@@ -196,39 +319,76 @@ fn stored_steps_are_scored_again() {
         "the digests of run.toml and of the text: {}",
         stage.screen()
     );
-    assert!(stage.shows("rewards change") && stage.shows("advantages change sign"), "{}", stage.screen());
+    assert!(
+        stage.shows("rewards change") && stage.shows("advantages change sign"),
+        "{}",
+        stage.screen()
+    );
     let latest = grpo_tui::view::screens::scores::scoring::sum(&stage.model.scores.impacts);
-    assert!(latest.rewards > 0 && latest.signs > 0 && latest.completions == 1280, "{latest:?}");
+    assert!(
+        latest.rewards > 0 && latest.signs > 0 && latest.completions == 1280,
+        "{latest:?}"
+    );
     stage.keys("R");
     let whole = stage.model.scores.whole.as_ref().unwrap();
     assert!(whole.is_done && whole.impacts.len() == 40);
-    assert_eq!(grpo_tui::view::screens::scores::scoring::sum(&whole.impacts), latest);
-    assert!(stage.shows("this schema on the whole run, 40 stored steps"), "{}", stage.screen());
-    edit_schema(&mut stage, |text| text.replace("maxLength\": 9", "maxLength\": 8"));
+    assert_eq!(
+        grpo_tui::view::screens::scores::scoring::sum(&whole.impacts),
+        latest
+    );
+    assert!(
+        stage.shows("this schema on the whole run, 40 stored steps"),
+        "{}",
+        stage.screen()
+    );
+    edit_schema(&mut stage, |text| {
+        text.replace("maxLength\": 9", "maxLength\": 8")
+    });
     assert!(stage.shows("stale: schema changed"), "{}", stage.screen());
     // From the samples it shows the steps that the result is of.
     while stage.model.scores.source != Source::Samples {
         stage.keys("s");
     }
     stage.keys("R");
-    assert!(stage.model.scores.source == Source::Step && stage.shows("on the whole run"), "{}", stage.screen());
+    assert!(
+        stage.model.scores.source == Source::Step && stage.shows("on the whole run"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
 fn a_run_of_another_task_is_scored_by_its_own() {
     let mut stage = stage(160, 48);
-    let run = copy_run(&stage.folder.path().join("runs"), "20261121-000000-receipt-second", "two", "finished");
-    change(&run.join("run.toml"), &[("task = \"invoice\"", "task = \"receipt\"")]);
+    let run = copy_run(
+        &stage.folder.path().join("runs"),
+        "20261121-000000-receipt-second",
+        "two",
+        "finished",
+    );
+    change(
+        &run.join("run.toml"),
+        &[("task = \"invoice\"", "task = \"receipt\"")],
+    );
     stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run)]);
     stage.keys("]");
-    assert!(stage.shows("receipt (run second), not invoice"), "{}", stage.screen());
+    assert!(
+        stage.shows("receipt (run second), not invoice"),
+        "{}",
+        stage.screen()
+    );
 }
 
 /// The newest step of an active run appears by itself, until another one is chosen.
 #[test]
 fn a_live_run_is_followed() {
     let mut stage = stage(120, 36);
-    let run = copy_run(&stage.folder.path().join("runs"), "20261121-000000-invoice-second", "two", "finished");
+    let run = copy_run(
+        &stage.folder.path().join("runs"),
+        "20261121-000000-invoice-second",
+        "two",
+        "finished",
+    );
     let _lock = grpo_tui::run::RunLock::acquire(&run).unwrap();
     let state = std::fs::read_to_string(run.join("state.json")).unwrap();
     std::fs::write(run.join("state.json"), state.replace("finished", "running")).unwrap();
@@ -237,7 +397,9 @@ fn a_live_run_is_followed() {
     let until_step = |step: u64| {
         let end = log
             .lines()
-            .position(|line| line.contains("\"kind\":\"step\"") && line.contains(&format!("\"step\":{step},")))
+            .position(|line| {
+                line.contains("\"kind\":\"step\"") && line.contains(&format!("\"step\":{step},"))
+            })
             .unwrap();
         let lines: Vec<&str> = log.lines().take(end + 1).collect();
         std::fs::write(run.join("events.jsonl"), lines.join("\n") + "\n").unwrap();
@@ -246,7 +408,10 @@ fn a_live_run_is_followed() {
         until_step(step);
         let history = grpo_tui::run::RunState::read(&run).unwrap();
         assert_eq!(history.last_step, step);
-        stage.send(Message::Run(run.clone(), grpo_tui::view::message::RunNews::Opened(Box::new(history))));
+        stage.send(Message::Run(
+            run.clone(),
+            grpo_tui::view::message::RunNews::Opened(Box::new(history)),
+        ));
     };
     until_step(10);
     stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run.clone())]);
@@ -256,7 +421,10 @@ fn a_live_run_is_followed() {
     news(&mut stage, 11);
     assert!(stage.shows("following step 11: 32"), "{}", stage.screen());
     assert_eq!(
-        (first.as_str(), stage.model.scores.items.all[0].from.as_str()),
+        (
+            first.as_str(),
+            stage.model.scores.items.all[0].from.as_str()
+        ),
         ("step 10 sample 1", "step 11 sample 1")
     );
     stage.keys("F");
@@ -307,7 +475,11 @@ fn what_a_rescoring_changes_is_complete_and_found() {
         stage.keys("m n");
         let impacts = &stage.model.scores.whole.as_ref().unwrap().impacts;
         let first = impacts.iter().find(|one| one.tiers > 0).unwrap().step;
-        assert!(stage.shows(&format!("step {first} of 40")), "after the last comes the first: {}", stage.screen());
+        assert!(
+            stage.shows(&format!("step {first} of 40")),
+            "after the last comes the first: {}",
+            stage.screen()
+        );
     }
 }
 
@@ -316,8 +488,9 @@ fn what_a_rescoring_changes_is_complete_and_found() {
 fn rows_show_where_completions_differ() {
     let mut stage = stage(120, 36);
     for amount in ["12.50", "19.00", "12.50"] {
-        let text =
-            format!("{{\"vendor\": \"A long common beginning\", \"date\": \"2026-01-01\", \"amount\": {amount}}}");
+        let text = format!(
+            "{{\"vendor\": \"A long common beginning\", \"date\": \"2026-01-01\", \"amount\": {amount}}}"
+        );
         stage.send(Message::Paste(text));
     }
     stage.keys("v");
@@ -334,21 +507,34 @@ fn completions_are_sampled_from_base_and_trained() {
     );
     let check = |script: &str, keys: &str, expected: &[&str]| -> Stage {
         let mut stage = Stage::with(120, 36, |options| {
-            let text = format!("printf '%s ' \"$@\" > '{}'\n{script}", options.here.join("arguments").display());
+            let text = format!(
+                "printf '%s ' \"$@\" > '{}'\n{script}",
+                options.here.join("arguments").display()
+            );
             options.program = super::harness::script(&options.here.join("program"), &text);
         });
         stage.act(|_| vec![grpo_tui::view::Command::ShowRun(finished_run())]);
         stage.keys("f4").keys(keys);
-        let arguments = std::fs::read_to_string(stage.folder.path().join("arguments")).unwrap_or_default();
+        let arguments =
+            std::fs::read_to_string(stage.folder.path().join("arguments")).unwrap_or_default();
         for part in expected {
-            assert!(stage.shows(part) || arguments.contains(part), "{part}: {arguments}\n{}", stage.screen());
+            assert!(
+                stage.shows(part) || arguments.contains(part),
+                "{part}: {arguments}\n{}",
+                stage.screen()
+            );
         }
         stage
     };
     let stage = check(
         &sampled,
         "b r",
-        &["sample invoice --model tiny --prompt train-001 --n 8", "sampled: 2", "mean 0.500", "base, sampling 1"],
+        &[
+            "sample invoice --model tiny --prompt train-001 --n 8",
+            "sampled: 2",
+            "mean 0.500",
+            "base, sampling 1",
+        ],
     );
     assert_eq!(stage.model.scores.source, Source::Sampled);
     check(
@@ -387,9 +573,20 @@ fn a_completion_without_text_is_not_kept() {
     let mut stage = stage(120, 36);
     let before = tiers(&stage);
     stage.keys("a esc");
-    assert_eq!((stage.model.scores.source, tiers(&stage)), (Source::Samples, before));
-    stage.keys("a").types("{}").keys("esc a").types(" ").keys("esc");
-    assert_eq!((stage.model.scores.source, stage.model.scores.written.len()), (Source::Written, 1));
+    assert_eq!(
+        (stage.model.scores.source, tiers(&stage)),
+        (Source::Samples, before)
+    );
+    stage
+        .keys("a")
+        .types("{}")
+        .keys("esc a")
+        .types(" ")
+        .keys("esc");
+    assert_eq!(
+        (stage.model.scores.source, stage.model.scores.written.len()),
+        (Source::Written, 1)
+    );
     assert!(stage.shows("custom: 1"), "{}", stage.screen());
 }
 
@@ -398,7 +595,12 @@ fn pictures() {
     let mut shown = String::new();
     for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = with_run(columns, rows);
-        write!(shown, "===== {columns}x{rows}, a stored step\n{}\n", stage.screen()).unwrap();
+        write!(
+            shown,
+            "===== {columns}x{rows}, a stored step\n{}\n",
+            stage.screen()
+        )
+        .unwrap();
         edit_schema(&mut stage, |text| {
             text.replacen(
                 "\"vendor\": { \"type\": \"string\"",
@@ -407,12 +609,27 @@ fn pictures() {
             )
         });
         stage.keys("tab tab");
-        write!(shown, "===== {columns}x{rows}, schema was changed\n{}\n", stage.screen()).unwrap();
+        write!(
+            shown,
+            "===== {columns}x{rows}, schema was changed\n{}\n",
+            stage.screen()
+        )
+        .unwrap();
         let mut samples = self::stage(columns, rows);
         samples.keys("j j j j j j");
-        write!(shown, "===== {columns}x{rows}, samples\n{}\n", samples.screen()).unwrap();
+        write!(
+            shown,
+            "===== {columns}x{rows}, samples\n{}\n",
+            samples.screen()
+        )
+        .unwrap();
         samples.keys("a").types("{\"vendor\": 3, \"date\"");
-        write!(shown, "===== {columns}x{rows}, writing\n{}\n", samples.screen()).unwrap();
+        write!(
+            shown,
+            "===== {columns}x{rows}, writing\n{}\n",
+            samples.screen()
+        )
+        .unwrap();
     }
     insta::assert_snapshot!(shown);
 }

@@ -21,19 +21,36 @@ const RUN: &str = "20261120-143041-invoice-6sx3dn";
 /// The text of the screen, the same under each theme. Every colour is one of the theme's roles, and without colour the
 /// cursor is still seen.
 fn text(stage: impl Fn(Theme) -> Stage) -> String {
-    let stages = [Theme::embedded("dark"), Theme::embedded("light"), Theme::monochrome()].map(stage);
+    let stages = [
+        Theme::embedded("dark"),
+        Theme::embedded("light"),
+        Theme::monochrome(),
+    ]
+    .map(stage);
     let [dark, light, plain] = stages.each_ref().map(Stage::buffer);
     let [text, on_light, without_colour] = stages.each_ref().map(stable);
-    assert!(text == on_light, "the text depends on the background:\n{text}\n{on_light}");
-    assert!(text == without_colour, "the text depends on the colours:\n{text}\n{without_colour}");
+    assert!(
+        text == on_light,
+        "the text depends on the background:\n{text}\n{on_light}"
+    );
+    assert!(
+        text == without_colour,
+        "the text depends on the colours:\n{text}\n{without_colour}"
+    );
     colours_are_roles(&dark, &Theme::embedded("dark"));
     colours_are_roles(&light, &Theme::embedded("light"));
     let marks = Modifier::BOLD | Modifier::REVERSED | Modifier::UNDERLINED;
     for cell in &plain.content {
-        assert!((cell.fg, cell.bg) == (Color::Reset, Color::Reset), "a colour where there is none: {cell:?}");
+        assert!(
+            (cell.fg, cell.bg) == (Color::Reset, Color::Reset),
+            "a colour where there is none: {cell:?}"
+        );
     }
     assert!(
-        plain.content.iter().any(|cell| cell.modifier.intersects(marks)),
+        plain
+            .content
+            .iter()
+            .any(|cell| cell.modifier.intersects(marks)),
         "nothing stands out without colour:\n{text}"
     );
     text
@@ -41,10 +58,16 @@ fn text(stage: impl Fn(Theme) -> Stage) -> String {
 
 fn colours_are_roles(buffer: &Buffer, theme: &Theme) {
     let styles = || Role::ALL.iter().map(|role| theme.style(*role));
-    let known: HashSet<Color> =
-        styles().flat_map(|style| [style.fg, style.bg]).flatten().chain([Color::Reset]).collect();
+    let known: HashSet<Color> = styles()
+        .flat_map(|style| [style.fg, style.bg])
+        .flatten()
+        .chain([Color::Reset])
+        .collect();
     for cell in &buffer.content {
-        assert!(known.contains(&cell.fg) && known.contains(&cell.bg), "a colour of no role: {cell:?}");
+        assert!(
+            known.contains(&cell.fg) && known.contains(&cell.bg),
+            "a colour of no role: {cell:?}"
+        );
     }
 }
 
@@ -52,21 +75,38 @@ fn colours_are_roles(buffer: &Buffer, theme: &Theme) {
 pub(super) fn check_roles(stage: &Stage, expected: &[(&str, Role)]) {
     let (buffer, theme) = (stage.buffer(), &stage.model.shared.theme);
     for (words, role) in expected {
-        let symbols: Vec<&str> = words.split("").filter(|symbol| !symbol.is_empty()).collect();
+        let symbols: Vec<&str> = words
+            .split("")
+            .filter(|symbol| !symbol.is_empty())
+            .collect();
         let at = (0..buffer.content.len()).find(|&at| {
-            (0..symbols.len())
-                .all(|next| buffer.content.get(at + next).is_some_and(|cell| cell.symbol() == symbols[next]))
+            (0..symbols.len()).all(|next| {
+                buffer
+                    .content
+                    .get(at + next)
+                    .is_some_and(|cell| cell.symbol() == symbols[next])
+            })
         });
-        let cell = &buffer.content[at.unwrap_or_else(|| panic!("{words:?} is not shown:\n{}", stage.screen()))];
+        let cell = &buffer.content
+            [at.unwrap_or_else(|| panic!("{words:?} is not shown:\n{}", stage.screen()))];
         let style = theme.style(*role);
-        assert!(style.fg.is_none_or(|colour| colour == cell.fg), "{words:?} is not {}: {cell:?}", role.name());
+        assert!(
+            style.fg.is_none_or(|colour| colour == cell.fg),
+            "{words:?} is not {}: {cell:?}",
+            role.name()
+        );
     }
 }
 
 fn stage(columns: u16, rows: u16, theme: Theme) -> Stage {
     Stage::with(columns, rows, |options| {
         forecasting(options);
-        copy_run(&options.here.join("runs"), RUN, "small adapters", "finished");
+        copy_run(
+            &options.here.join("runs"),
+            RUN,
+            "small adapters",
+            "finished",
+        );
         options.theme = theme;
     })
 }
@@ -102,7 +142,14 @@ fn runs() {
 
 #[test]
 fn schema() {
-    snapshots("schema", "f2", &[("\"type\"", Role::JsonKey), ("\"object\"", Role::JsonString)]);
+    snapshots(
+        "schema",
+        "f2",
+        &[
+            ("\"type\"", Role::JsonKey),
+            ("\"object\"", Role::JsonString),
+        ],
+    );
 }
 
 #[test]
@@ -110,7 +157,11 @@ fn prompts() {
     snapshots(
         "prompts",
         "f3 j",
-        &[("98 ✓", Role::JsonNumber), ("✓   Turn", Role::Good), ("<|im_start|>", Role::Special)],
+        &[
+            ("98 ✓", Role::JsonNumber),
+            ("✓   Turn", Role::Good),
+            ("<|im_start|>", Role::Special),
+        ],
     );
 }
 
@@ -121,7 +172,11 @@ fn scores() {
 
 #[test]
 fn launch() {
-    snapshots("launch", "f5 j f", &[("model and length", Role::Title), ("┃", Role::Border)]);
+    snapshots(
+        "launch",
+        "f5 j f",
+        &[("model and length", Role::Title), ("┃", Role::Border)],
+    );
 }
 
 #[test]
@@ -158,7 +213,14 @@ fn eval() {
 #[test]
 fn the_help_and_the_palette() {
     snapshots("help", "f6 ?", &[("Previous step", Role::Text)]);
-    snapshots("palette", "f6 ctrl-p s", &[("▸ Live: Show completion", Role::Accent), (" (unavailable)", Role::Faint)]);
+    snapshots(
+        "palette",
+        "f6 ctrl-p s",
+        &[
+            ("▸ Live: Show completion", Role::Accent),
+            (" (unavailable)", Role::Faint),
+        ],
+    );
 }
 
 #[test]

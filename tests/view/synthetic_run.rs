@@ -7,8 +7,9 @@ use grpo_tui::advantage::{Advantage, group_advantages, group_signal};
 use grpo_tui::config::Layers;
 use grpo_tui::run::events::{Alert, Device, Group, Phase, Run, Step};
 use grpo_tui::run::{
-    AcceptedRequest, AgainstBase, Answer, Comparison, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion,
-    RolloutGroup, RolloutWriter, RunDirectory, RunState, State, Status, Verb, Worker,
+    AcceptedRequest, AgainstBase, Answer, Comparison, EventBody, EventReader, EventWriter, NewRun,
+    RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory, RunState, State, Status, Verb,
+    Worker,
 };
 use grpo_tui::score::{Score, Scorer, Task};
 use grpo_tui::view::message::RunNews;
@@ -40,7 +41,12 @@ impl Written {
     pub(super) fn begin(folder: &Path) -> Self {
         // Its advantages are written standardized.
         let set = vec!["advantage=standardized".to_owned()];
-        let resolved = Layers { set, ..Layers::default() }.resolve().unwrap();
+        let resolved = Layers {
+            set,
+            ..Layers::default()
+        }
+        .resolve()
+        .unwrap();
         let new = NewRun {
             job: "train".into(),
             name: "written by a test".into(),
@@ -58,13 +64,28 @@ impl Written {
         let worker = Worker::begin(&run, Arc::default()).unwrap();
         let mut events = EventWriter::open(worker.lock()).unwrap();
         let (id, device) = (run.id().into(), "NVIDIA H200".into());
-        let begun = Run { id, job: "train".into(), device, total_steps: 50, ..Run::default() };
+        let begun = Run {
+            id,
+            job: "train".into(),
+            device,
+            total_steps: 50,
+            ..Run::default()
+        };
         events.append(begun).unwrap();
         let rollouts = RolloutWriter::resume(worker.lock(), 0).unwrap();
         worker.state().status(Status::Running, 0, None).unwrap();
-        let (scorer, reader) =
-            (Scorer::new(&Task::embedded("invoice").unwrap()).unwrap(), RunState::open(run.path()).unwrap().1);
-        Self { worker, run, events, rollouts, reader, scorer }
+        let (scorer, reader) = (
+            Scorer::new(&Task::embedded("invoice").unwrap()).unwrap(),
+            RunState::open(run.path()).unwrap().1,
+        );
+        Self {
+            worker,
+            run,
+            events,
+            rollouts,
+            reader,
+            scorer,
+        }
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -77,25 +98,39 @@ impl Written {
 
     /// A step with three groups: mixed, all best, all worst.
     pub(super) fn step(&mut self, step: u64) {
-        self.append(Phase { step, phase: "rollout".into() });
+        self.append(Phase {
+            step,
+            phase: "rollout".into(),
+        });
         let mut valid = 0.0;
-        for (name, texts) in [("p001", [0, 1, 2, 0]), ("p002", [0, 0, 0, 0]), ("p003", [2, 2, 2, 2])] {
-            let scores: Vec<_> = texts.iter().map(|text| self.scorer.score(COMPLETIONS[*text], None)).collect();
+        for (name, texts) in [
+            ("p001", [0, 1, 2, 0]),
+            ("p002", [0, 0, 0, 0]),
+            ("p003", [2, 2, 2, 2]),
+        ] {
+            let scores: Vec<_> = texts
+                .iter()
+                .map(|text| self.scorer.score(COMPLETIONS[*text], None))
+                .collect();
             let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
             let advantages = group_advantages(&rewards, Advantage::Standardized);
             valid += texts.iter().filter(|text| **text == 0).count() as f64 / 12.0;
             let completions =
-                texts.iter().zip(&scores).zip(&advantages).map(|((text, score), advantage)| RolloutCompletion {
-                    forced: 0..0,
-                    text: COMPLETIONS[*text].into(),
-                    token_ids: vec![7; 40 + *text],
-                    log_probs: vec![-0.25; 40 + *text],
-                    stop_reason: if *text == 2 { "length" } else { "stop" }.into(),
-                    reward: Some(score.reward),
-                    score: serde_json::to_value(score).unwrap(),
-                    advantage: *advantage,
-                    ..Default::default()
-                });
+                texts
+                    .iter()
+                    .zip(&scores)
+                    .zip(&advantages)
+                    .map(|((text, score), advantage)| RolloutCompletion {
+                        forced: 0..0,
+                        text: COMPLETIONS[*text].into(),
+                        token_ids: vec![7; 40 + *text],
+                        log_probs: vec![-0.25; 40 + *text],
+                        stop_reason: if *text == 2 { "length" } else { "stop" }.into(),
+                        reward: Some(score.reward),
+                        score: serde_json::to_value(score).unwrap(),
+                        advantage: *advantage,
+                        ..Default::default()
+                    });
             let group = RolloutGroup {
                 step,
                 prompt_id: name.into(),
@@ -107,8 +142,15 @@ impl Written {
             self.append(Group {
                 step,
                 prompt_id: name.into(),
-                signal: group_signal(&rewards, scores.iter().all(Score::is_max), scores.iter().all(Score::is_min)),
-                tiers: scores.iter().map(|score| score.tier.name().to_owned()).collect(),
+                signal: group_signal(
+                    &rewards,
+                    scores.iter().all(Score::is_max),
+                    scores.iter().all(Score::is_min),
+                ),
+                tiers: scores
+                    .iter()
+                    .map(|score| score.tier.name().to_owned())
+                    .collect(),
                 rewards,
                 advantages,
                 token_counts: vec![40; 4],
@@ -129,16 +171,30 @@ impl Written {
             ("time/update", 4.0),
             ("step_time", 12.4),
         ];
-        let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        self.append(Step { step, seconds: 12.4, metrics, ..Step::default() });
-        self.worker.state().status(Status::Running, step, None).unwrap();
+        let metrics = metrics
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        self.append(Step {
+            step,
+            seconds: 12.4,
+            metrics,
+            ..Step::default()
+        });
+        self.worker
+            .state()
+            .status(Status::Running, step, None)
+            .unwrap();
     }
 
     /// Hand the view what came since the last time.
     pub(super) fn send(&mut self, stage: &mut Stage) {
         let batch = self.reader.read().unwrap();
         stage.send(Message::Run(self.path(), RunNews::Events(batch)));
-        stage.send(Message::Run(self.path(), RunNews::State(State::observe(&self.path()))));
+        stage.send(Message::Run(
+            self.path(),
+            RunNews::State(State::observe(&self.path())),
+        ));
     }
 }
 
@@ -154,14 +210,26 @@ pub(super) fn shown(columns: u16, rows: u16) -> (Stage, Written) {
 
 /// The screen without the run's id and times of day.
 fn stable(stage: &Stage, written: &Written) -> String {
-    let short = written.run.id().rsplit('-').next().unwrap_or_default().to_owned();
-    super::live::stable(stage).replace(written.run.id(), "20261120-000000-invoice-aaaaaa").replace(&short, "aaaaaa")
+    let short = written
+        .run
+        .id()
+        .rsplit('-')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    super::live::stable(stage)
+        .replace(written.run.id(), "20261120-000000-invoice-aaaaaa")
+        .replace(&short, "aaaaaa")
 }
 
 /// The clock of the run is that of this machine: the view looks at it when the last event came.
 fn look_now(stage: &mut Stage, written: &Written) {
     let watched = stage.model.shared.followed.get(&written.path()).unwrap();
-    stage.now_ms = watched.history.last_ms.unwrap_or(0).max(watched.state.as_ref().map_or(0, |state| state.updated_ms));
+    stage.now_ms = watched
+        .history
+        .last_ms
+        .unwrap_or(0)
+        .max(watched.state.as_ref().map_or(0, |state| state.updated_ms));
     stage.send(Message::Tick);
 }
 
@@ -170,11 +238,22 @@ fn look_now(stage: &mut Stage, written: &Written) {
 fn the_view_opens_on_the_run_that_is_live() {
     let mut written = None;
     let mut stage = Stage::with(120, 36, |options| {
-        super::runs::copy_run(&options.here.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+        super::runs::copy_run(
+            &options.here.join("runs"),
+            "20261120-143041-invoice-6sx3dn",
+            "",
+            "finished",
+        );
         written = Some(Written::begin(&options.here));
     });
     let written = written.unwrap();
-    assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Live, Some(written.path())));
+    assert_eq!(
+        (
+            stage.model.shared.screen,
+            stage.model.shared.current.clone()
+        ),
+        (Screen::Live, Some(written.path()))
+    );
     assert!(stage.shows("● running"), "{}", stage.screen());
     // One that begins later is on the live screen once somebody looks, and takes nobody away from elsewhere.
     drop((stage, written));
@@ -189,13 +268,23 @@ fn the_view_opens_on_the_run_that_is_live() {
     stage.keys("f5 f1");
     let written = Written::begin(stage.folder.path());
     stage.tick_after(3_000);
-    assert_eq!((stage.model.shared.screen, stage.model.shared.current.clone()), (Screen::Runs, Some(written.path())));
+    assert_eq!(
+        (
+            stage.model.shared.screen,
+            stage.model.shared.current.clone()
+        ),
+        (Screen::Runs, Some(written.path()))
+    );
 }
 
 #[test]
 fn a_run_grows_on_the_screen() {
     let (mut stage, mut written) = shown(120, 36);
-    assert!(stage.shows("groups: none yet") && stage.shows("before step 1"), "{}", stage.screen());
+    assert!(
+        stage.shows("groups: none yet") && stage.shows("before step 1"),
+        "{}",
+        stage.screen()
+    );
     for step in 1..=12 {
         written.step(step);
     }
@@ -220,7 +309,10 @@ fn a_run_grows_on_the_screen() {
     look_now(&mut stage, &written);
     insta::assert_snapshot!("live_running_120x36", stable(&stage, &written));
     assert!(
-        stage.commands.iter().any(|command| command.contains("Notify") && command.contains("all min or all equal")),
+        stage
+            .commands
+            .iter()
+            .any(|command| command.contains("Notify") && command.contains("all min or all equal")),
         "{:?}",
         stage.commands
     );
@@ -228,7 +320,13 @@ fn a_run_grows_on_the_screen() {
     stage.keys("l enter");
     assert!(stage.shows("/amount"), "{}", stage.screen());
     let expected = group_advantages(&[1.0, 0.5, 0.0, 1.0], Advantage::Standardized)[1];
-    assert!(stage.shows(&format!("(0.500 - 0.625) / (0.479 + 0.0001) = {expected:+.3}")), "{}", stage.screen());
+    assert!(
+        stage.shows(&format!(
+            "(0.500 - 0.625) / (0.479 + 0.0001) = {expected:+.3}"
+        )),
+        "{}",
+        stage.screen()
+    );
     stage.send(Message::Resize(80, 24));
     insta::assert_snapshot!("live_running_80x24", stable(&stage, &written));
 }
@@ -265,11 +363,23 @@ fn the_picture_follows_stands_still_and_goes_back() {
     assert!(stage.shows("step 5, latest"));
     // The same prompts at an earlier step, the previous one or one of the user's choice.
     stage.keys("alt-6");
-    assert!(stage.shows("p001  step 4 → 5  2/4 → 2/4"), "{}", stage.screen());
+    assert!(
+        stage.shows("p001  step 4 → 5  2/4 → 2/4"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("[ b end");
-    assert!(stage.shows("changes since step 4") && stage.shows("step 4 → 5"), "{}", stage.screen());
+    assert!(
+        stage.shows("changes since step 4") && stage.shows("step 4 → 5"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("home b end");
-    assert!(stage.shows("p003  step 1 → 5  0/4 → 0/4"), "{}", stage.screen());
+    assert!(
+        stage.shows("p003  step 1 → 5  0/4 → 0/4"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("enter");
     assert!(stage.shows("▸ p001 across steps"), "{}", stage.screen());
 }
@@ -281,7 +391,11 @@ pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<AcceptedRequ
         let mut served = Vec::new();
         loop {
             for accepted in requests(&controls) {
-                let valid = Comparison { broken: 30, mcnemar_p: 1.9e-9, ..Comparison::default() };
+                let valid = Comparison {
+                    broken: 30,
+                    mcnemar_p: 1.9e-9,
+                    ..Comparison::default()
+                };
                 let result = json!({"against_base": (accepted.verb == Verb::Eval).then_some(AgainstBase { valid, exact: None })});
                 controls.answer(accepted.id, &Answer::done("it is done", result));
                 served.push(accepted);
@@ -300,11 +414,23 @@ fn keys_reach_the_worker_as_verbs() {
     written.step(1);
     written.send(&mut stage);
     let serving = serve(&written.worker);
-    let last_message =
-        |stage: &Stage| stage.model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+    let last_message = |stage: &Stage| {
+        stage
+            .model
+            .shared
+            .notices
+            .all()
+            .last()
+            .map(|notice| notice.text.clone())
+            .unwrap_or_default()
+    };
     let short = written.run.id().rsplit('-').next().unwrap().to_owned();
     stage.keys("p");
-    assert!(last_message(&stage).contains("pauses after step"), "{}", last_message(&stage));
+    assert!(
+        last_message(&stage).contains("pauses after step"),
+        "{}",
+        last_message(&stage)
+    );
     stage.keys("C");
     assert_eq!(last_message(&stage), format!("{short}: it is done"));
     let level = |stage: &Stage| stage.model.shared.notices.all().last().unwrap().level;
@@ -314,22 +440,51 @@ fn keys_reach_the_worker_as_verbs() {
     stage.keys("a").types("looks good\n");
     assert_eq!(last_message(&stage), format!("{short}: noted"));
     stage.keys("=");
-    assert!(stage.shows("enter accept, esc cancel"), "no error before anything was typed:\n{}", stage.screen());
+    assert!(
+        stage.shows("enter accept, esc cancel"),
+        "no error before anything was typed:\n{}",
+        stage.screen()
+    );
     stage.keys("x backspace");
     for text in ["set: name a key and its value", "change: learning_rate"] {
         assert!(stage.shows(text), "all of it: {text}\n{}", stage.screen());
     }
     stage.types("temperature=0");
-    assert!(stage.shows("from 0.01 to 10"), "what does not fit is said while typing:\n{}", stage.screen());
+    assert!(
+        stage.shows("from 0.01 to 10"),
+        "what does not fit is said while typing:\n{}",
+        stage.screen()
+    );
     stage.types(".9 max_steps=40\n");
-    assert!(last_message(&stage).contains("max_steps = 40"), "{}", last_message(&stage));
+    assert!(
+        last_message(&stage).contains("max_steps = 40"),
+        "{}",
+        last_message(&stage)
+    );
     // A stop is asked for only after a yes.
     stage.keys("x n");
     stage.keys("x y");
-    let verbs: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
+    let verbs: Vec<Verb> = serving
+        .join()
+        .unwrap()
+        .into_iter()
+        .map(|accepted| accepted.verb)
+        .collect();
     let set = Verb::set(["temperature=0.9", "max_steps=40"]).unwrap();
-    let note = Verb::Annotate { text: "looks good".into() };
-    assert_eq!(verbs, [Verb::Pause, Verb::Checkpoint, Verb::Eval, note, set, Verb::Stop { now: false }]);
+    let note = Verb::Annotate {
+        text: "looks good".into(),
+    };
+    assert_eq!(
+        verbs,
+        [
+            Verb::Pause,
+            Verb::Checkpoint,
+            Verb::Eval,
+            note,
+            set,
+            Verb::Stop { now: false }
+        ]
+    );
 }
 
 #[test]
@@ -351,11 +506,21 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
             .map(|notice| (notice.level == Level::Complaint, notice.text.clone()))
             .unwrap_or_default()
     };
-    assert!(last_message(&stage).0 && last_message(&stage).1.contains("lost its worker"), "{:?}", last_message(&stage));
-    stage.send(Message::Run(path.clone(), RunNews::State(State::observe(&path))));
+    assert!(
+        last_message(&stage).0 && last_message(&stage).1.contains("lost its worker"),
+        "{:?}",
+        last_message(&stage)
+    );
+    stage.send(Message::Run(
+        path.clone(),
+        RunNews::State(State::observe(&path)),
+    ));
     assert!(stage.shows("interrupted"), "{}", stage.screen());
     assert!(
-        stage.commands.iter().any(|command| command.contains("Notify") && command.contains("interrupted")),
+        stage
+            .commands
+            .iter()
+            .any(|command| command.contains("Notify") && command.contains("interrupted")),
         "{:?}",
         stage.commands
     );
@@ -363,7 +528,8 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
         stage.keys("esc").keys(key);
         let is_prompt = key == "=";
         assert!(
-            last_message(&stage).1.contains("resume it first (r)") && stage.model.shared.popup.is_some() == is_prompt,
+            last_message(&stage).1.contains("resume it first (r)")
+                && stage.model.shared.popup.is_some() == is_prompt,
             "{key}: {:?}",
             last_message(&stage)
         );
@@ -377,7 +543,11 @@ fn a_worker_that_is_gone_refuses_in_words_and_the_next_one_is_offered() {
     );
     // A note needs no worker.
     stage.keys("a").types("died at night\n");
-    assert!(!last_message(&stage).0 && last_message(&stage).1.ends_with("noted"), "{:?}", last_message(&stage));
+    assert!(
+        !last_message(&stage).0 && last_message(&stage).1.ends_with("noted"),
+        "{:?}",
+        last_message(&stage)
+    );
     // The program of this stage is a test binary's path that says no: its words are shown.
     stage.model.shared.options.program = PathBuf::from("/bin/false");
     stage.keys("r");
@@ -397,28 +567,64 @@ fn watching_keeps_bounds_and_old_alerts_are_not_told_again() {
     written.append(alert(1));
     for step in 1..=150 {
         let metrics = (0..40).map(|name| (format!("m{name}"), 0.5)).collect();
-        written.append(Step { step, metrics, ..Step::default() });
+        written.append(Step {
+            step,
+            metrics,
+            ..Step::default()
+        });
         for _ in 0..4 {
-            written.append(Device { utilisation: Some(0.5), ..Device::default() });
-            written.append(grpo_tui::run::events::Note { text: format!("note of {step}") });
+            written.append(Device {
+                utilisation: Some(0.5),
+                ..Device::default()
+            });
+            written.append(grpo_tui::run::events::Note {
+                text: format!("note of {step}"),
+            });
         }
     }
     written.send(&mut stage);
-    let notified = |stage: &Stage| stage.commands.iter().filter(|command| command.contains("Notify")).count();
+    let notified = |stage: &Stage| {
+        stage
+            .commands
+            .iter()
+            .filter(|command| command.contains("Notify"))
+            .count()
+    };
     assert_eq!(notified(&stage), 1);
     let watched = stage.model.shared.followed.get(&written.path()).unwrap();
     assert_eq!(watched.log.len(), 500);
     assert!(watched.conditions.len() <= 240);
-    let has_step = watched.log.iter().any(|event| matches!(event.body, EventBody::Step(_)));
+    let has_step = watched
+        .log
+        .iter()
+        .any(|event| matches!(event.body, EventBody::Step(_)));
     assert!(!has_step, "values of a step are in the fold alone");
-    assert!(watched.log.iter().zip(watched.log.iter().skip(1)).all(|(a, b)| a.seq < b.seq));
+    assert!(
+        watched
+            .log
+            .iter()
+            .zip(watched.log.iter().skip(1))
+            .all(|(a, b)| a.seq < b.seq)
+    );
     // The whole log again, as after a replacement: what was told is not told again.
-    let mut again = EventReader::new(&written.path().join("events.jsonl")).read().unwrap();
+    let mut again = EventReader::new(&written.path().join("events.jsonl"))
+        .read()
+        .unwrap();
     again.restarted = true;
     stage.now_ms += 1;
     stage.send(Message::Run(written.path(), RunNews::Events(again)));
     assert_eq!(notified(&stage), 1);
-    assert_eq!(stage.model.shared.followed.get(&written.path()).unwrap().log.len(), 500);
+    assert_eq!(
+        stage
+            .model
+            .shared
+            .followed
+            .get(&written.path())
+            .unwrap()
+            .log
+            .len(),
+        500
+    );
 }
 
 #[test]
@@ -442,11 +648,22 @@ fn an_alert_is_a_warning_and_a_stop_that_was_asked_for_is_none() {
     );
     stage.keys("esc");
     let cause = "stopped after step 1, at your request";
-    written.worker.state().status(Status::Interrupted, 1, Some(cause.into())).unwrap();
+    written
+        .worker
+        .state()
+        .status(Status::Interrupted, 1, Some(cause.into()))
+        .unwrap();
     written.send(&mut stage);
     let line = bottom(&stage);
-    assert!(line.starts_with(" ✓ ") && line.contains(&format!("interrupted: {cause}")), "{line}");
-    assert!(stage.shows("■ interrupted: stopped after step 1, at your request"), "{}", stage.screen());
+    assert!(
+        line.starts_with(" ✓ ") && line.contains(&format!("interrupted: {cause}")),
+        "{line}"
+    );
+    assert!(
+        stage.shows("■ interrupted: stopped after step 1, at your request"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -454,15 +671,32 @@ fn runs_over_the_chart_keep_all_their_curves() {
     let (mut stage, mut written) = shown(160, 48);
     (1..=6).for_each(|step| written.step(step));
     written.send(&mut stage);
-    let other =
-        super::runs::copy_run(&stage.folder.path().join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+    let other = super::runs::copy_run(
+        &stage.folder.path().join("runs"),
+        "20261120-143041-invoice-6sx3dn",
+        "",
+        "finished",
+    );
     stage.model.shared.overlay.push(other.clone());
     stage.act(|model| shared::follow(&mut model.shared, other));
     let legend = |stage: &Stage| {
-        stage.screen().lines().find(|line| line.contains("6sx3dn valid")).unwrap_or_default().to_owned()
+        stage
+            .screen()
+            .lines()
+            .find(|line| line.contains("6sx3dn valid"))
+            .unwrap_or_default()
+            .to_owned()
     };
-    assert!(legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "), "{}", stage.screen());
-    assert!(legend(&stage).contains("┉ 6sx3dn ") && legend(&stage).contains("╌ 6sx3dn valid "), "{}", legend(&stage));
+    assert!(
+        legend(&stage).contains("━ reward ") && legend(&stage).contains("╍ valid "),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        legend(&stage).contains("┉ 6sx3dn ") && legend(&stage).contains("╌ 6sx3dn valid "),
+        "{}",
+        legend(&stage)
+    );
 }
 
 /// A step that could not be read is tried again, also where nothing more is written.
@@ -474,10 +708,18 @@ fn texts_that_could_not_be_read_come_once_they_can() {
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, [&whole[..whole.len() / 2], b"\n"].concat()).unwrap();
     written.send(&mut stage);
-    assert!(stage.shows("cannot read completions of step 1") && !stage.shows("Nordhaven"), "{}", stage.screen());
+    assert!(
+        stage.shows("cannot read completions of step 1") && !stage.shows("Nordhaven"),
+        "{}",
+        stage.screen()
+    );
     std::fs::write(&file, &whole).unwrap();
     stage.tick_after(1_000);
-    assert!(stage.shows("Nordhaven") && !stage.shows("cannot read completions of step 1"), "{}", stage.screen());
+    assert!(
+        stage.shows("Nordhaven") && !stage.shows("cannot read completions of step 1"),
+        "{}",
+        stage.screen()
+    );
 }
 
 /// Groups of steps that the fold has dropped come from the rollouts; kinds of failure are counted there where the log
@@ -487,10 +729,30 @@ fn steps_long_past_are_read_from_the_rollouts() {
     let (mut stage, mut written) = shown(160, 48);
     (1..=70).for_each(|step| written.step(step));
     written.send(&mut stage);
-    assert!(!stage.model.shared.followed.get(&written.path()).unwrap().history.groups.contains_key(&1));
+    assert!(
+        !stage
+            .model
+            .shared
+            .followed
+            .get(&written.path())
+            .unwrap()
+            .history
+            .groups
+            .contains_key(&1)
+    );
     stage.keys("home");
     let screen = stage.screen();
-    for expected in ["groups of step 1 ", "p001", "zero variance", "Nordhaven", "wrong type", "prose"] {
-        assert!(screen.contains(expected), "{expected} is missing:\n{screen}");
+    for expected in [
+        "groups of step 1 ",
+        "p001",
+        "zero variance",
+        "Nordhaven",
+        "wrong type",
+        "prose",
+    ] {
+        assert!(
+            screen.contains(expected),
+            "{expected} is missing:\n{screen}"
+        );
     }
 }

@@ -36,7 +36,8 @@ fn last_notice(stage: &Stage) -> &str {
 
 #[test]
 fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
-    let (mut stage, folder) = stage(|folder| change(folder, "task.toml", "graded = false", "graded = maybe"));
+    let (mut stage, folder) =
+        stage(|folder| change(folder, "task.toml", "graded = false", "graded = maybe"));
     assert!(
         stage.model.shared.task.is_none() && last_notice(&stage).contains("task.toml line 17"),
         "{}",
@@ -44,49 +45,118 @@ fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
     );
     // Every screen says so, and two open the file.
     stage.keys("f5");
-    assert!(stage.shows("preflight not checked: the task cannot be read"), "{}", stage.screen());
+    assert!(
+        stage.shows("preflight not checked: the task cannot be read"),
+        "{}",
+        stage.screen()
+    );
     assert!(!stage.shows("checks passed"), "{}", stage.screen());
     for key in ["f3", "f4"] {
         stage.keys(key);
-        assert!(stage.shows("task.toml line 17"), "{key}: {}", stage.screen());
+        assert!(
+            stage.shows("task.toml line 17"),
+            "{key}: {}",
+            stage.screen()
+        );
     }
     stage.keys("f3 e");
-    assert!(stage.commands.last().unwrap().contains("tasks/invoice/task.toml\", line: 17"), "{:?}", stage.commands);
+    assert!(
+        stage
+            .commands
+            .last()
+            .unwrap()
+            .contains("tasks/invoice/task.toml\", line: 17"),
+        "{:?}",
+        stage.commands
+    );
     stage.keys("f2");
     assert_eq!(stage.model.shared.draft.faults[0].line, 17);
-    assert!(!stage.model.shared.draft.faults[0].message.contains("task.toml"), "{:?}", stage.model.shared.draft.faults);
-    assert!(stage.shows("▸ task.toml") && stage.shows("graded = maybe"), "{}", stage.screen());
+    assert!(
+        !stage.model.shared.draft.faults[0]
+            .message
+            .contains("task.toml"),
+        "{:?}",
+        stage.model.shared.draft.faults
+    );
+    assert!(
+        stage.shows("▸ task.toml") && stage.shows("graded = maybe"),
+        "{}",
+        stage.screen()
+    );
     // The same error is told once, another one again.
     let told = stage.model.shared.notices.total();
     stage.tick_after(1000);
     assert_eq!(stage.model.shared.notices.total(), told);
     change(&folder, "task.toml", "graded = maybe", "\ngraded = maybe");
     stage.tick_after(1000);
-    assert_eq!((stage.model.shared.notices.total(), stage.model.shared.draft.faults[0].line), (told + 1, 18));
+    assert_eq!(
+        (
+            stage.model.shared.notices.total(),
+            stage.model.shared.draft.faults[0].line
+        ),
+        (told + 1, 18)
+    );
     change(&folder, "task.toml", "graded = maybe", "graded = true");
     stage.tick_after(1000);
-    assert_eq!((stage.model.shared.task_error.as_ref(), last_notice(&stage)), (None, "task invoice opened"));
-    assert!(stage.model.shared.draft.text.starts_with('{') && stage.shows("schema.json"), "{}", stage.screen());
+    assert_eq!(
+        (stage.model.shared.task_error.as_ref(), last_notice(&stage)),
+        (None, "task invoice opened")
+    );
+    assert!(
+        stage.model.shared.draft.text.starts_with('{') && stage.shows("schema.json"),
+        "{}",
+        stage.screen()
+    );
     // An open one is shown as well, and mended in the editor.
     change(&folder, "task.toml", "graded = true", "graded = \"true\"");
     stage.tick_after(1000);
-    assert!(stage.shows("graded = \"true\"") && stage.model.shared.task.is_some(), "{}", stage.screen());
+    assert!(
+        stage.shows("graded = \"true\"") && stage.model.shared.task.is_some(),
+        "{}",
+        stage.screen()
+    );
     stage.keys("f5 L");
-    assert!(stage.shows("task.toml line 18"), "a run reads the disk: {}", stage.screen());
-    stage.keys("esc f2 ] enter delete end backspace").keys("ctrl-o");
-    assert_eq!(read(&folder, "task.toml").matches("graded = true\n").count(), 1, "{}", read(&folder, "task.toml"));
+    assert!(
+        stage.shows("task.toml line 18"),
+        "a run reads the disk: {}",
+        stage.screen()
+    );
+    stage
+        .keys("esc f2 ] enter delete end backspace")
+        .keys("ctrl-o");
+    assert_eq!(
+        read(&folder, "task.toml")
+            .matches("graded = true\n")
+            .count(),
+        1,
+        "{}",
+        read(&folder, "task.toml")
+    );
     assert_eq!(stage.model.shared.task_error, None);
     assert!(stage.model.shared.task.as_ref().unwrap().task.score.graded);
-    assert!(stage.model.schema.typing && stage.shows("task.toml"), "the text stays under edit: {}", stage.screen());
+    assert!(
+        stage.model.schema.typing && stage.shows("task.toml"),
+        "the text stays under edit: {}",
+        stage.screen()
+    );
 }
 
 #[test]
 fn a_file_at_fault_beside_task_toml_is_named_and_opened() {
-    let (mut stage, folder) = stage(|folder| std::fs::write(folder.join("schema.json"), "{\n\"type\": }").unwrap());
+    let (mut stage, folder) =
+        stage(|folder| std::fs::write(folder.join("schema.json"), "{\n\"type\": }").unwrap());
     stage.keys("f2");
     assert!(stage.shows("schema.json line 2"), "{}", stage.screen());
     stage.keys("e");
-    assert!(stage.commands.last().unwrap().contains("schema.json\", line: 2"), "{:?}", stage.commands);
+    assert!(
+        stage
+            .commands
+            .last()
+            .unwrap()
+            .contains("schema.json\", line: 2"),
+        "{:?}",
+        stage.commands
+    );
     std::fs::write(folder.join("schema.json"), "{}").unwrap();
     stage.send(Message::Edited(folder.join("schema.json")));
     assert_eq!(stage.model.shared.draft.text, "{}");
@@ -96,7 +166,12 @@ fn a_file_at_fault_beside_task_toml_is_named_and_opened() {
     assert!(stage.model.shared.task_error.is_some());
     let told = stage.model.shared.notices.total();
     stage.tick_after(1000);
-    assert_eq!(stage.model.shared.notices.total(), told, "{}", last_notice(&stage));
+    assert_eq!(
+        stage.model.shared.notices.total(),
+        told,
+        "{}",
+        last_notice(&stage)
+    );
     std::fs::rename(folder.with_extension("away"), &folder).unwrap();
     stage.tick_after(1000);
     assert_eq!(stage.model.shared.task_error, None);
@@ -116,11 +191,20 @@ fn every_file_of_the_task_is_read_again_once_it_changes() {
     ] {
         let before = stage.model.shared.task.clone().unwrap();
         stage.tick_after(1000);
-        assert!(Arc::ptr_eq(&before, stage.model.shared.task.as_ref().unwrap()), "{file}: nothing has changed");
+        assert!(
+            Arc::ptr_eq(&before, stage.model.shared.task.as_ref().unwrap()),
+            "{file}: nothing has changed"
+        );
         change(&folder, file, from, to);
         stage.tick_after(1000);
-        assert!(!Arc::ptr_eq(&before, stage.model.shared.task.as_ref().unwrap()), "{file}");
-        assert_eq!(last_notice(&stage), format!("{file} changed on disk: reading the task again"));
+        assert!(
+            !Arc::ptr_eq(&before, stage.model.shared.task.as_ref().unwrap()),
+            "{file}"
+        );
+        assert_eq!(
+            last_notice(&stage),
+            format!("{file} changed on disk: reading the task again")
+        );
     }
     let open = stage.model.shared.task.as_ref().unwrap();
     assert!(open.row("train-two").is_some() && open.task.system.as_deref() == Some("Answer."));
@@ -131,30 +215,68 @@ fn every_file_of_the_task_is_read_again_once_it_changes() {
 fn task_toml_is_edited_beside_the_schema_and_scores_as_one_types() {
     let (mut stage, folder) = stage(|_| {});
     stage.keys("f2 f");
-    assert!(stage.shows("▸ task.toml") && stage.shows("✓ compiles"), "{}", stage.screen());
+    assert!(
+        stage.shows("▸ task.toml") && stage.shows("✓ compiles"),
+        "{}",
+        stage.screen()
+    );
     let plain = stage.model.schema.effects.clone().unwrap();
-    stage.keys("/").types("graded = false").keys("enter enter end ctrl-w").types("true");
-    assert!(stage.model.schema.effects.as_ref().unwrap().reward > plain.reward, "graded credit: {}", stage.screen());
-    assert!(stage.shows("graded: true") || stage.shows("[score]"), "the outline is of its keys: {}", stage.screen());
+    stage
+        .keys("/")
+        .types("graded = false")
+        .keys("enter enter end ctrl-w")
+        .types("true");
+    assert!(
+        stage.model.schema.effects.as_ref().unwrap().reward > plain.reward,
+        "graded credit: {}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("graded: true") || stage.shows("[score]"),
+        "the outline is of its keys: {}",
+        stage.screen()
+    );
     // What is unsaved stays where it is, and is offered again.
     stage.keys("esc f");
-    assert!(last_notice(&stage).contains("task.toml is unsaved"), "{}", last_notice(&stage));
+    assert!(
+        last_notice(&stage).contains("task.toml is unsaved"),
+        "{}",
+        last_notice(&stage)
+    );
     stage.tick_after(1000);
-    let (here, data) = (stage.folder.path().to_owned(), stage.folder.path().join("data"));
-    let mut next = Stage::with(120, 36, move |options| (options.here, options.data) = (here, data));
+    let (here, data) = (
+        stage.folder.path().to_owned(),
+        stage.folder.path().join("data"),
+    );
+    let mut next = Stage::with(120, 36, move |options| {
+        (options.here, options.data) = (here, data)
+    });
     next.keys("f2 t");
-    assert!(next.model.shared.draft.text.contains("graded = true"), "{}", next.screen());
+    assert!(
+        next.model.shared.draft.text.contains("graded = true"),
+        "{}",
+        next.screen()
+    );
     assert!(next.shows("task.toml (unsaved)"), "{}", next.screen());
     stage.keys("w");
     assert!(read(&folder, "task.toml").contains("graded = true"));
-    assert!(stage.model.shared.task.as_ref().unwrap().task.score.graded && !stage.model.shared.draft.is_changed());
+    assert!(
+        stage.model.shared.task.as_ref().unwrap().task.score.graded
+            && !stage.model.shared.draft.is_changed()
+    );
     stage.keys("f u");
-    assert_eq!(stage.model.shared.draft.text, read(&folder, "schema.json"), "undo does not lead into another file");
+    assert_eq!(
+        stage.model.shared.draft.text,
+        read(&folder, "schema.json"),
+        "undo does not lead into another file"
+    );
     // A change of either file on disk while the other is shown loses nothing.
     stage.keys("enter").types(" ");
     change(&folder, "task.toml", "graded = true", "graded = maybe");
     stage.tick_after(1000);
-    assert!(stage.model.shared.draft.text.starts_with(" {") && stage.model.shared.task_error.is_some());
+    assert!(
+        stage.model.shared.draft.text.starts_with(" {") && stage.model.shared.task_error.is_some()
+    );
 }
 
 #[test]
@@ -163,15 +285,28 @@ fn task_toml_of_the_embedded_task_is_saved_into_a_copy() {
     stage.keys("f2 f enter").types("# mine\n").keys("esc w");
     let copy = stage.folder.path().join("data/tasks/invoice");
     assert!(read(&copy, "task.toml").starts_with("# mine\nname"));
-    assert_eq!(read(&copy, "schema.json"), std::fs::read_to_string("sample-data/invoice/schema.json").unwrap());
-    assert!(stage.shows("▸ task.toml") && !stage.model.shared.draft.is_changed(), "{}", stage.screen());
+    assert_eq!(
+        read(&copy, "schema.json"),
+        std::fs::read_to_string("sample-data/invoice/schema.json").unwrap()
+    );
+    assert!(
+        stage.shows("▸ task.toml") && !stage.model.shared.draft.is_changed(),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
 fn what_an_older_text_accepted_is_not_said_of_one_that_does_not_compile() {
     let mut stage = Stage::new(120, 36);
     stage.keys("f2 r");
-    assert_eq!(last_notice(&stage), "nothing to list: schema accepts all 750 expected answers");
+    assert_eq!(
+        last_notice(&stage),
+        "nothing to list: schema accepts all 750 expected answers"
+    );
     stage.keys("enter").types("x").keys("esc r");
-    assert_eq!(last_notice(&stage), "expected answers are not checked: schema does not compile");
+    assert_eq!(
+        last_notice(&stage),
+        "expected answers are not checked: schema does not compile"
+    );
 }

@@ -26,7 +26,9 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
     // The pane of an answer by hand is there only where a prompt has been opened.
     let is_there = |action: &&ActionInfo| action.scope != Scope::Pane(Screen::Prompts, "by hand");
     for action in app::actions().filter(|action| action.asks).filter(is_there) {
-        let mut stage = Stage::with(120, 36, |options| options.task = Some("/no/such/task".to_owned()));
+        let mut stage = Stage::with(120, 36, |options| {
+            options.task = Some("/no/such/task".to_owned())
+        });
         if let Scope::Screen(screen) | Scope::Pane(screen, _) = action.scope {
             stage.act(|_| vec![grpo_tui::view::Command::GoTo(screen)]);
         }
@@ -37,17 +39,40 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
         stage.keys(action.keys[0]);
         let (screen, commands) = (stage.model.shared.screen, stage.commands.len());
         stage.types(TEXT);
-        assert!(stage.model.takes_text(), "{}: its text was taken for commands\n{}", action.id, stage.screen());
-        assert_eq!((stage.model.shared.screen, stage.commands.len()), (screen, commands), "{}", action.id);
+        assert!(
+            stage.model.takes_text(),
+            "{}: its text was taken for commands\n{}",
+            action.id,
+            stage.screen()
+        );
+        assert_eq!(
+            (stage.model.shared.screen, stage.commands.len()),
+            (screen, commands),
+            "{}",
+            action.id
+        );
         if matches!(stage.model.shared.popup, Some(Popup::Refusal(_))) {
-            let why = stage.model.shared.notices.all().last().unwrap().text.chars().take(20).collect::<String>();
+            let why = stage
+                .model
+                .shared
+                .notices
+                .all()
+                .last()
+                .unwrap()
+                .text
+                .chars()
+                .take(20)
+                .collect::<String>();
             assert!(
                 stage.shows(action.title.get(..40).unwrap_or(action.title)) && stage.shows(&why),
                 "{}",
                 stage.screen()
             );
             stage.keys("enter");
-            assert!(stage.model.shared.popup.is_none(), "enter ends what was typed");
+            assert!(
+                stage.model.shared.popup.is_none(),
+                "enter ends what was typed"
+            );
             refused.push(action.id);
         }
     }
@@ -62,7 +87,10 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
         "live.set",
         "eval.export",
     ] {
-        assert!(refused.contains(&expected), "{expected} was not refused: {refused:?}");
+        assert!(
+            refused.contains(&expected),
+            "{expected} was not refused: {refused:?}"
+        );
     }
 }
 
@@ -73,11 +101,19 @@ fn undo_and_redo_close_the_list_of_completions() {
     let text = |stage: &Stage| stage.model.shared.draft.text.clone();
     for (keys, expected) in [("ctrl-u", "{\"typ"), ("ctrl-u ctrl-r", "{\"type\": \"\"")] {
         stage.keys("f2 enter alt-a").types("{\"typ").keys("enter");
-        assert_eq!(text(&stage), "{\"type\": \"\"", "accepted, and its values are offered");
+        assert_eq!(
+            text(&stage),
+            "{\"type\": \"\"",
+            "accepted, and its values are offered"
+        );
         stage.keys(keys);
         assert_eq!(text(&stage), expected, "{keys}");
         stage.keys("end enter");
-        assert_eq!(text(&stage).trim_end_matches([' ', '\n']), expected, "{keys}: enter accepts nothing");
+        assert_eq!(
+            text(&stage).trim_end_matches([' ', '\n']),
+            expected,
+            "{keys}: enter accepts nothing"
+        );
     }
 }
 
@@ -86,7 +122,10 @@ fn undo_and_redo_close_the_list_of_completions() {
 fn a_launch_that_succeeds_leaves_who_types_alone() {
     let run = finished_run();
     let mut stage = Stage::with(120, 36, |options| {
-        let script = format!("echo '{{\"path\": \"{}\", \"ready\": true}}'", run.display());
+        let script = format!(
+            "echo '{{\"path\": \"{}\", \"ready\": true}}'",
+            run.display()
+        );
         options.program = super::harness::script(&options.here.join("program"), &script);
     });
     stage.keys("f5");
@@ -95,10 +134,29 @@ fn a_launch_that_succeeds_leaves_who_types_alone() {
     stage.carry_out(work);
     stage.types(TEXT);
     assert_eq!(stage.model.shared.screen, Screen::Schema);
-    assert!(stage.model.shared.draft.text.starts_with(&format!("ab{TEXT}")), "{}", stage.model.shared.draft.text);
+    assert!(
+        stage
+            .model
+            .shared
+            .draft
+            .text
+            .starts_with(&format!("ab{TEXT}")),
+        "{}",
+        stage.model.shared.draft.text
+    );
     assert_eq!(stage.model.shared.current, Some(run));
-    let messages = stage.model.shared.notices.all().iter().map(|notice| notice.text.clone()).collect::<Vec<_>>();
-    assert!(messages.iter().any(|text| text.contains("f6 shows it")), "{messages:?}");
+    let messages = stage
+        .model
+        .shared
+        .notices
+        .all()
+        .iter()
+        .map(|notice| notice.text.clone())
+        .collect::<Vec<_>>();
+    assert!(
+        messages.iter().any(|text| text.contains("f6 shows it")),
+        "{messages:?}"
+    );
 }
 
 /// While a folder is measured somebody goes on to something else: no letter of that is a yes.
@@ -106,9 +164,17 @@ fn a_launch_that_succeeds_leaves_who_types_alone() {
 fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
     let mut stage = Stage::with(120, 36, |options| {
         forecasting(options);
-        _ = copy_run(&options.here.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+        _ = copy_run(
+            &options.here.join("runs"),
+            "20261120-143041-invoice-6sx3dn",
+            "",
+            "finished",
+        );
     });
-    let run = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    let run = stage
+        .folder
+        .path()
+        .join("runs/20261120-143041-invoice-6sx3dn");
     let work = deferred(&mut stage, "d");
     stage.keys("t").types("ke");
     stage.carry_out(work);
@@ -117,13 +183,22 @@ fn a_question_that_comes_late_is_not_answered_by_what_is_typed() {
     stage.keys("esc d");
     assert!(stage.shows("This cannot be undone."), "{}", stage.screen());
     stage.keys("n");
-    copy_run(&stage.folder.path().join("runs"), "20261119-090000-invoice-aaaaaa", "", "finished");
+    copy_run(
+        &stage.folder.path().join("runs"),
+        "20261119-090000-invoice-aaaaaa",
+        "",
+        "finished",
+    );
     stage.tick_after(2_000);
     stage.keys("g space space");
     let work = deferred(&mut stage, "c");
     stage.keys("/").types("q");
     stage.carry_out(work);
-    assert!(stage.model.shared.popup.is_none() && !stage.shows("Run comparison"), "{}", stage.screen());
+    assert!(
+        stage.model.shared.popup.is_none() && !stage.shows("Run comparison"),
+        "{}",
+        stage.screen()
+    );
 }
 
 /// A row that is being saved takes no more letters: they would be lost with its editor.
@@ -137,9 +212,20 @@ fn nothing_is_typed_into_a_text_that_is_being_saved() {
     let event = crossterm::event::KeyEvent::new(chord.code, chord.modifiers);
     let work = update::update(&mut stage.model, stage.now_ms, Message::Key(event));
     stage.types("SECOND");
-    assert!(!stage.model.prompts.editing.as_ref().unwrap().editor.text().contains("SECOND"));
+    assert!(
+        !stage
+            .model
+            .prompts
+            .editing
+            .as_ref()
+            .unwrap()
+            .editor
+            .text()
+            .contains("SECOND")
+    );
     stage.carry_out(work);
-    let rows = std::fs::read_to_string(stage.folder.path().join("tasks/invoice/train.jsonl")).unwrap();
+    let rows =
+        std::fs::read_to_string(stage.folder.path().join("tasks/invoice/train.jsonl")).unwrap();
     assert!(rows.contains("FIRST") && stage.model.prompts.editing.is_none());
     assert!(stage.model.shared.popup.is_none(), "{}", stage.screen());
 }

@@ -26,7 +26,11 @@ pub fn amount(value: f64) -> String {
 
 /// `59.4%`
 pub fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1}%", 100.0 * share) } else { "n/a".to_owned() }
+    if share.is_finite() {
+        format!("{:.1}%", 100.0 * share)
+    } else {
+        "n/a".to_owned()
+    }
 }
 
 /// Two significant digits: `97%`, `2.5%`.
@@ -54,12 +58,19 @@ pub fn rate_interval(interval: [f64; 2]) -> String {
 
 /// A difference of rates in percentage points, and its 95% interval: `+40.6`, `[+36.1, +45.0]`.
 pub fn points_interval(difference: f64, [low, high]: [f64; 2]) -> [String; 2] {
-    [format!("{:+.1}", 100.0 * difference), format!("[{:+.1}, {:+.1}]", 100.0 * low, 100.0 * high)]
+    [
+        format!("{:+.1}", 100.0 * difference),
+        format!("[{:+.1}, {:+.1}]", 100.0 * low, 100.0 * high),
+    ]
 }
 
 /// `0.0300`, or `1.6e-61`.
 pub fn p_value(p: f64) -> String {
-    if p < 1e-4 { format!("{p:.1e}") } else { format!("{p:.4}") }
+    if p < 1e-4 {
+        format!("{p:.1e}")
+    } else {
+        format!("{p:.4}")
+    }
 }
 
 /// Decimal units, as disks and accelerators are sold: `16.4 GB`.
@@ -88,8 +99,12 @@ pub fn shortened(text: &str, most: usize) -> String {
 /// `1,134,240`
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .filter_map(|group| std::str::from_utf8(group).ok())
+        .collect();
     groups.join(",")
 }
 
@@ -136,8 +151,17 @@ pub fn duration_range(least: f64, most: f64) -> String {
 /// How long ago, in the largest unit that is filled: `59s`, `3h`, `2w`.
 pub fn age(now_ms: u64, then_ms: u64) -> String {
     let seconds = now_ms.saturating_sub(then_ms) / 1000;
-    let units = [(604_800, "w"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
-    let (unit, name) = units.into_iter().find(|(unit, _)| seconds >= *unit).unwrap_or((1, "s"));
+    let units = [
+        (604_800, "w"),
+        (86_400, "d"),
+        (3_600, "h"),
+        (60, "m"),
+        (1, "s"),
+    ];
+    let (unit, name) = units
+        .into_iter()
+        .find(|(unit, _)| seconds >= *unit)
+        .unwrap_or((1, "s"));
     format!("{}{name}", seconds / unit)
 }
 
@@ -153,9 +177,15 @@ pub fn date_time(time_ms: u64) -> String {
 
 /// A word for a shell.
 pub fn quoted(word: &str) -> String {
-    let is_plain =
-        !word.is_empty() && word.chars().all(|letter| letter.is_alphanumeric() || "-_=./@:+".contains(letter));
-    if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    let is_plain = !word.is_empty()
+        && word
+            .chars()
+            .all(|letter| letter.is_alphanumeric() || "-_=./@:+".contains(letter));
+    if is_plain {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// The last part of a generated id (date, time, task, letters), which tells runs apart; of a folder with another name,
@@ -163,16 +193,25 @@ pub fn quoted(word: &str) -> String {
 pub fn short_id(id: &str) -> &str {
     let mut parts = id.split('-');
     let mut is_number = |digits| {
-        parts.next().is_some_and(|part| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit()))
+        parts.next().is_some_and(|part| {
+            part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit())
+        })
     };
-    if is_number(8) && is_number(6) { id.rsplit('-').next().unwrap_or(id) } else { id }
+    if is_number(8) && is_number(6) {
+        id.rsplit('-').next().unwrap_or(id)
+    } else {
+        id
+    }
 }
 
 /// Line and column of a byte of a text, such as a span of `toml`; both from 1, columns in characters.
 pub fn line_column(text: &str, byte: usize) -> (usize, usize) {
     let before = text.get(..byte).unwrap_or_default();
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
 }
 
 /// Two lower-case digits a byte.
@@ -196,8 +235,13 @@ pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
         let distance = strsim::normalized_damerau_levenshtein(&name, &known);
         strsim::jaro_winkler(&name, &known).max(distance) + if contained { 0.3 } else { 0.0 }
     };
-    let ranked = known.into_iter().map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= 0.75);
-    ranked.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+    let ranked = known
+        .into_iter()
+        .map(|known| (likeness(known), known))
+        .filter(|(likeness, _)| *likeness >= 0.75);
+    ranked
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
 }
 
 /// As [`nearest`], where a name need not be one of the known: only what is one or two edits away, and mostly the same.
@@ -205,8 +249,12 @@ pub fn slip_of<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
     if name.len() > MAX_NAME_BYTES {
         return None;
     }
-    let near = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
-    near.filter(|(edits, _)| (1..=2).contains(edits) && 2 * edits < name.chars().count()).map(|(_, known)| known)
+    let near = known
+        .into_iter()
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .min();
+    near.filter(|(edits, _)| (1..=2).contains(edits) && 2 * edits < name.chars().count())
+        .map(|(_, known)| known)
 }
 
 /// The end of a message about a misspelt name, ``; did you mean `x`?``; empty where no known name is like it.
@@ -215,8 +263,14 @@ pub fn did_you_mean<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) ->
 }
 
 fn local(time_ms: u64, format: &str) -> String {
-    let time = i64::try_from(time_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    or_na(time, |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string())
+    let time = i64::try_from(time_ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    or_na(time, |time| {
+        time.to_zoned(jiff::tz::TimeZone::system())
+            .strftime(format)
+            .to_string()
+    })
 }
 
 fn trimmed(text: &str) -> String {
@@ -259,8 +313,14 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let small =
-            [(0.0, "0"), (1.0, "1"), (0.7312, "0.731"), (0.02314, "0.0231"), (-2.4749, "-2.475"), (1.5e-5, "1.5e-5")];
+        let small = [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.7312, "0.731"),
+            (0.02314, "0.0231"),
+            (-2.4749, "-2.475"),
+            (1.5e-5, "1.5e-5"),
+        ];
         let large = [
             (12.44, "12.4"),
             (9800.0, "9800"),
@@ -271,25 +331,62 @@ mod tests {
         ];
         check(amount, &small);
         check(amount, &large);
-        check(percent, &[(0.594, "59.4%"), (1.0, "100.0%"), (f64::NAN, "n/a")]);
-        check(percent_short, &[(0.0, "0%"), (0.025, "2.5%"), (0.03, "3%"), (0.9721, "97%"), (f64::NAN, "n/a")]);
+        check(
+            percent,
+            &[(0.594, "59.4%"), (1.0, "100.0%"), (f64::NAN, "n/a")],
+        );
+        check(
+            percent_short,
+            &[
+                (0.0, "0%"),
+                (0.025, "2.5%"),
+                (0.03, "3%"),
+                (0.9721, "97%"),
+                (f64::NAN, "n/a"),
+            ],
+        );
         assert_eq!(percent_interval(0.594, [0.55, 0.636]), "59.4% [55.0, 63.6]");
         check(count, &[(999, "999"), (1_103_232, "1.10M")]);
-        check(bytes, &[(12, "12 B"), (16_381_470_720, "16.4 GB"), (999_600, "1.00 MB"), (150_800_000_000, "151 GB")]);
-        check(grouped, &[(0, "0"), (999, "999"), (1000, "1,000"), (1_134_240, "1,134,240")]);
+        check(
+            bytes,
+            &[
+                (12, "12 B"),
+                (16_381_470_720, "16.4 GB"),
+                (999_600, "1.00 MB"),
+                (150_800_000_000, "151 GB"),
+            ],
+        );
+        check(
+            grouped,
+            &[
+                (0, "0"),
+                (999, "999"),
+                (1000, "1,000"),
+                (1_134_240, "1,134,240"),
+            ],
+        );
     }
 
     #[test]
     fn a_misspelt_name_finds_its_neighbour() {
         let known = ["learning_rate", "max_steps", "kl_beta"];
-        let check = |name: &str, expected: &str| assert_eq!(did_you_mean(name, known), expected, "{name}");
+        let check =
+            |name: &str, expected: &str| assert_eq!(did_you_mean(name, known), expected, "{name}");
         check("learning-rat", "; did you mean `learning_rate`?");
         check("STEPS", "; did you mean `max_steps`?");
         check("zzz", "");
         let slip = |name: &str| slip_of(name, ["if", "type", "train"]);
         assert_eq!(
             ["tpye", "tran", "trnia", "type", "i", "tree", "my-train"].map(slip),
-            [Some("type"), Some("train"), Some("train"), None, None, None, None]
+            [
+                Some("type"),
+                Some("train"),
+                Some("train"),
+                None,
+                None,
+                None,
+                None
+            ]
         );
         assert_eq!(hex(&[0, 10, 255]), "000aff");
     }
@@ -312,15 +409,33 @@ mod tests {
     fn a_byte_has_a_line_and_a_column() {
         check(
             |byte| format!("{:?}", line_column("ä = 1\n\nb", byte)),
-            &[(0, "(1, 1)"), (2, "(1, 2)"), (7, "(2, 1)"), (8, "(3, 1)"), (9, "(3, 2)")],
+            &[
+                (0, "(1, 1)"),
+                (2, "(1, 2)"),
+                (7, "(2, 1)"),
+                (8, "(3, 1)"),
+                (9, "(3, 2)"),
+            ],
         );
     }
 
     #[test]
     fn times_are_short() {
-        let seconds =
-            [(0.0, "0.0 s"), (0.0002, "1 ms"), (0.0241, "24 ms"), (0.0998, "0.1 s"), (0.42, "0.4 s"), (12.4, "12 s")];
-        let hours = [(200.0, "3m 20s"), (5160.0, "1h 26m"), (90_000.0, "1d 1h"), (f64::INFINITY, "n/a"), (-1.0, "n/a")];
+        let seconds = [
+            (0.0, "0.0 s"),
+            (0.0002, "1 ms"),
+            (0.0241, "24 ms"),
+            (0.0998, "0.1 s"),
+            (0.42, "0.4 s"),
+            (12.4, "12 s"),
+        ];
+        let hours = [
+            (200.0, "3m 20s"),
+            (5160.0, "1h 26m"),
+            (90_000.0, "1d 1h"),
+            (f64::INFINITY, "n/a"),
+            (-1.0, "n/a"),
+        ];
         check(duration, &seconds);
         check(duration, &hours);
         let ranges = [
@@ -332,8 +447,15 @@ mod tests {
             ((1.0, f64::NAN), "1.0 s to n/a"),
         ];
         check(|(least, most)| duration_range(least, most), &ranges);
-        let ages =
-            [(0, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m"), (3_600, "1h"), (90_000, "1d"), (604_800 * 3, "3w")];
+        let ages = [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3_599, "59m"),
+            (3_600, "1h"),
+            (90_000, "1d"),
+            (604_800 * 3, "3w"),
+        ];
         check(|seconds: u64| age(seconds * 1000 + 5, 5), &ages);
         assert_eq!(age(0, 10), "0s");
     }

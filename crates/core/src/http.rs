@@ -30,7 +30,10 @@ impl Origin {
             _ => return None,
         };
         let plain = !authority.host().is_empty() && !authority.as_str().contains('@');
-        let (host, port) = (authority.host().to_lowercase(), authority.port_u16().unwrap_or(usual));
+        let (host, port) = (
+            authority.host().to_lowercase(),
+            authority.port_u16().unwrap_or(usual),
+        );
         plain.then_some(Self { scheme, host, port })
     }
 
@@ -40,13 +43,19 @@ impl Origin {
 
     pub fn is_loopback(&self) -> bool {
         let host = self.host.trim_matches(['[', ']']);
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        host == "localhost"
+            || host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
     }
 }
 
 /// The settings of every agent: a redirect is an answer, since a key must not go along, and no proxy is between
 /// this machine and itself. `certificates`: a PEM file of authorities in place of the built-in ones.
-pub fn agent_config(origin: &Origin, certificates: Option<&Path>) -> std::io::Result<ConfigBuilder<AgentScope>> {
+pub fn agent_config(
+    origin: &Origin,
+    certificates: Option<&Path>,
+) -> std::io::Result<ConfigBuilder<AgentScope>> {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
         .https_only(origin.is_encrypted())
@@ -63,14 +72,22 @@ pub fn agent_config(origin: &Origin, certificates: Option<&Path>) -> std::io::Re
                 _ => None,
             })
             .collect();
-        config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::from(authorities)).build());
+        config = config.tls_config(
+            TlsConfig::builder()
+                .root_certs(RootCerts::from(authorities))
+                .build(),
+        );
     }
     Ok(config)
 }
 
 /// An agent whose requests all go to a Unix socket; their address names a host of this machine.
 pub(crate) fn unix_agent(config: ConfigBuilder<AgentScope>, socket: PathBuf) -> Agent {
-    Agent::with_parts(config.build(), unix_socket::UnixConnector(socket), DefaultResolver::default())
+    Agent::with_parts(
+        config.build(),
+        unix_socket::UnixConnector(socket),
+        DefaultResolver::default(),
+    )
 }
 
 /// A failure of the connection in words.
@@ -90,8 +107,13 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_known_by_scheme_host_and_port() {
-        let same = |one: &str, other: &str| Origin::from_url(one).unwrap() == Origin::from_url(other).unwrap();
-        assert!(same("https://huggingface.co", "https://HuggingFace.co:443/api/x?y#z"));
+        let same = |one: &str, other: &str| {
+            Origin::from_url(one).unwrap() == Origin::from_url(other).unwrap()
+        };
+        assert!(same(
+            "https://huggingface.co",
+            "https://HuggingFace.co:443/api/x?y#z"
+        ));
         for other in [
             "http://huggingface.co",
             "https://huggingface.co:8443",
@@ -102,9 +124,14 @@ mod tests {
         }
         let here = |url: &str| Origin::from_url(url).is_some_and(|origin| origin.is_loopback());
         assert!(
-            ["http://127.0.0.1:8080", "http://localhost/x", "http://[::1]:80", "http://127.8.9.1"]
-                .into_iter()
-                .all(here)
+            [
+                "http://127.0.0.1:8080",
+                "http://localhost/x",
+                "http://[::1]:80",
+                "http://127.8.9.1"
+            ]
+            .into_iter()
+            .all(here)
         );
         let elsewhere = [
             "http://127.0.0.1.evil.org",

@@ -3,7 +3,8 @@
 #[cfg(feature = "serve")]
 use grpo_tui_core::openai;
 use grpo_tui_core::{
-    advantage, config, dataset, environment, files, format, hub, plan, report, run, score, statistics, task, text,
+    advantage, config, dataset, environment, files, format, hub, plan, report, run, score,
+    statistics, task, text,
 };
 #[cfg(feature = "download")]
 use grpo_tui_core::{api_client, http, secrets};

@@ -134,13 +134,16 @@ impl Model {
             // In a text field these keys move its cursor.
             Scope::Movement => !self.screen().is_typing(),
             Scope::Screen(screen) => screen == self.shared.screen,
-            Scope::Pane(screen, pane) => screen == self.shared.screen && pane == self.screen().pane(),
+            Scope::Pane(screen, pane) => {
+                screen == self.shared.screen && pane == self.screen().pane()
+            }
         }
     }
 
     /// The actions available here, by scope: pane, screen, everywhere.
     pub fn actions_here(&self) -> Vec<&'static ActionInfo> {
-        let mut found: Vec<&'static ActionInfo> = actions().filter(|action| self.is_here(action)).collect();
+        let mut found: Vec<&'static ActionInfo> =
+            actions().filter(|action| self.is_here(action)).collect();
         found.sort_by_key(|action| match action.scope {
             Scope::Pane(..) => 0,
             Scope::Screen(_) => 1,
@@ -155,15 +158,29 @@ impl Model {
         if self.is_for_text(chord) {
             return None;
         }
-        self.actions_here().into_iter().find(|action| self.shared.keymap.keys(action).contains(&chord))
+        self.actions_here()
+            .into_iter()
+            .find(|action| self.shared.keymap.keys(action).contains(&chord))
     }
 
     /// The movement of a chord, for popups.
     pub fn motion_of(&self, chord: Chord) -> Option<Motion> {
-        let motions = [Motion::Down, Motion::Up, Motion::PageDown, Motion::PageUp, Motion::First, Motion::Last];
-        let movements = GLOBAL.iter().filter(|global| global.info.scope == Scope::Movement);
+        let motions = [
+            Motion::Down,
+            Motion::Up,
+            Motion::PageDown,
+            Motion::PageUp,
+            Motion::First,
+            Motion::Last,
+        ];
+        let movements = GLOBAL
+            .iter()
+            .filter(|global| global.info.scope == Scope::Movement);
         let keys = |global: &Global| self.shared.keymap.keys(&global.info);
-        movements.zip(motions).find(|(global, _)| keys(global).contains(&chord)).map(|(_, motion)| motion)
+        movements
+            .zip(motions)
+            .find(|(global, _)| keys(global).contains(&chord))
+            .map(|(_, motion)| motion)
     }
 
     /// The actions available here with their keys, without those that a text field takes or that a nearer scope gives
@@ -180,14 +197,17 @@ impl Model {
 
     /// Whether a chord belongs to the focused text field: that gets plain keys, actions get those that cannot be text.
     pub fn is_for_text(&self, chord: Chord) -> bool {
-        self.screen().is_typing() && (!chord.is_command() || (chord == Chord::TAB && self.screen().takes_tab()))
+        self.screen().is_typing()
+            && (!chord.is_command() || (chord == Chord::TAB && self.screen().takes_tab()))
     }
 
     /// Why an action is blocked.
     pub fn blocked(&self, action: &ActionInfo) -> Option<String> {
         match action.scope {
             Scope::Global | Scope::Movement => None,
-            Scope::Screen(of) | Scope::Pane(of, _) => self.screen_of(of).blocked(&self.shared, action.id),
+            Scope::Screen(of) | Scope::Pane(of, _) => {
+                self.screen_of(of).blocked(&self.shared, action.id)
+            }
         }
     }
 
@@ -195,7 +215,9 @@ impl Model {
     pub fn hint(&self, action: &ActionInfo) -> &'static str {
         let hint = match action.scope {
             Scope::Global | Scope::Movement => None,
-            Scope::Screen(of) | Scope::Pane(of, _) => self.screen_of(of).hint(&self.shared, action.id),
+            Scope::Screen(of) | Scope::Pane(of, _) => {
+                self.screen_of(of).hint(&self.shared, action.id)
+            }
         };
         hint.unwrap_or(action.hint)
     }
@@ -222,16 +244,27 @@ impl Model {
             Scope::Pane(of, pane) => about(of).panes.contains(&pane),
             _ => true,
         };
-        let elsewhere = actions().filter(|action| !self.is_here(action)).filter(can_be_gone_to);
+        let elsewhere = actions()
+            .filter(|action| !self.is_here(action))
+            .filter(can_be_gone_to);
         let entry = |(info, key): (&'static ActionInfo, String)| {
             let screen = match info.scope {
                 Scope::Screen(of) | Scope::Pane(of, _) => Some(about(of).title),
                 Scope::Global | Scope::Movement => None,
             };
-            PaletteEntry { info, is_here: self.is_here(info), screen, blocked: self.blocked(info), key }
+            PaletteEntry {
+                info,
+                is_here: self.is_here(info),
+                screen,
+                blocked: self.blocked(info),
+                key,
+            }
         };
         let first = |keys: &[Chord]| keys.first().map(Chord::to_string).unwrap_or_default();
-        let here = self.keys_here().into_iter().map(|(action, keys)| (action, first(&keys)));
+        let here = self
+            .keys_here()
+            .into_iter()
+            .map(|(action, keys)| (action, first(&keys)));
         let elsewhere = elsewhere.map(|action| (action, self.shared.keymap.shown(action)));
         here.chain(elsewhere).map(entry).collect()
     }
@@ -243,7 +276,11 @@ impl Model {
     fn help(&self) -> Help {
         let row = |(info, keys): (&'static ActionInfo, Vec<Chord>)| {
             let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
-            HelpRow { info, keys: keys.join(" "), blocked: self.blocked(info) }
+            HelpRow {
+                info,
+                keys: keys.join(" "),
+                blocked: self.blocked(info),
+            }
         };
         let rows: Vec<HelpRow> = self.keys_here().into_iter().map(row).collect();
         let About { title, help, .. } = about(self.shared.screen);
@@ -270,7 +307,18 @@ impl Global {
         aliases: &'static [&'static str],
         perform: fn(&mut Model) -> Vec<Command>,
     ) -> Self {
-        Self { info: ActionInfo { id, title, hint, keys, scope: Scope::Global, aliases, asks: false }, perform }
+        Self {
+            info: ActionInfo {
+                id,
+                title,
+                hint,
+                keys,
+                scope: Scope::Global,
+                aliases,
+                asks: false,
+            },
+            perform,
+        }
     }
 }
 
@@ -282,16 +330,34 @@ const fn movement(
     perform: fn(&mut Model) -> Vec<Command>,
 ) -> Global {
     let global = Global::new(id, title, "", keys, &[], perform);
-    Global { info: ActionInfo { scope: Scope::Movement, ..global.info }, ..global }
+    Global {
+        info: ActionInfo {
+            scope: Scope::Movement,
+            ..global.info
+        },
+        ..global
+    }
 }
 
 const GLOBAL: &[Global] = &[
-    movement("move.down", "Move down", &["j", "down"], |model| go(model, Motion::Down)),
-    movement("move.up", "Move up", &["k", "up"], |model| go(model, Motion::Up)),
-    movement("move.page_down", "Page down", &["pagedown"], |model| go(model, Motion::PageDown)),
-    movement("move.page_up", "Page up", &["pageup"], |model| go(model, Motion::PageUp)),
-    movement("move.first", "Go to the top", &["g", "home"], |model| go(model, Motion::First)),
-    movement("move.last", "Go to the end", &["G", "end"], |model| go(model, Motion::Last)),
+    movement("move.down", "Move down", &["j", "down"], |model| {
+        go(model, Motion::Down)
+    }),
+    movement("move.up", "Move up", &["k", "up"], |model| {
+        go(model, Motion::Up)
+    }),
+    movement("move.page_down", "Page down", &["pagedown"], |model| {
+        go(model, Motion::PageDown)
+    }),
+    movement("move.page_up", "Page up", &["pageup"], |model| {
+        go(model, Motion::PageUp)
+    }),
+    movement("move.first", "Go to the top", &["g", "home"], |model| {
+        go(model, Motion::First)
+    }),
+    movement("move.last", "Go to the end", &["G", "end"], |model| {
+        go(model, Motion::Last)
+    }),
     Global::new(
         "help",
         "Show help",
@@ -303,64 +369,162 @@ const GLOBAL: &[Global] = &[
             Vec::new()
         },
     ),
-    Global::new("palette", "Command palette", "palette", &["ctrl-p", ":"], &["commands", "actions"], |model| {
-        model.shared.popup = Some(Popup::Pick(palette(model.palette_entries(), &model.shared.recent)));
-        Vec::new()
-    }),
-    Global::new("screen.runs", "Go to runs", "", &["1", "f1"], &["goto runs", "list runs"], |_| {
-        vec![Command::GoTo(Screen::Runs)]
-    }),
-    Global::new("screen.schema", "Go to schema", "", &["2", "f2"], &["goto schema", "define"], |_| {
-        vec![Command::GoTo(Screen::Schema)]
-    }),
-    Global::new("screen.prompts", "Go to prompts", "", &["3", "f3"], &["goto prompts", "dataset"], |_| {
-        vec![Command::GoTo(Screen::Prompts)]
-    }),
-    Global::new("screen.scores", "Go to scores", "", &["4", "f4"], &["goto scores", "preview"], |_| {
-        vec![Command::GoTo(Screen::Scores)]
-    }),
-    Global::new("screen.launch", "Go to launch", "", &["5", "f5"], &["goto launch", "launch", "new run"], |_| {
-        vec![Command::GoTo(Screen::Launch)]
-    }),
-    Global::new("screen.live", "Go to live", "", &["6", "f6"], &["goto live", "watch"], |_| {
-        vec![Command::GoTo(Screen::Live)]
-    }),
-    Global::new("screen.eval", "Go to eval", "", &["7", "f7"], &["goto eval", "comparison", "eval"], |_| {
-        vec![Command::GoTo(Screen::Eval)]
-    }),
-    Global::new("pane.next", "Next pane", "pane", &["tab"], &["focus", "next window", "switch pane"], |model| {
-        move_focus(model, 1)
-    }),
-    Global::new("pane.previous", "Previous pane", "", &["backtab"], &["previous window"], |model| {
-        move_focus(model, -1)
-    }),
-    Global::new("pane.zoom", "Toggle zoom", "zoom", &["z"], &["zoom", "maximize", "fullscreen"], |model| {
-        model.shared.zoomed = !model.shared.zoomed;
-        Vec::new()
-    }),
-    Global::new("editor.wrap", "Toggle soft wrap", "", &["alt-z"], &["soft-wrap", "wrap lines"], |model| {
-        let edits_json = || model.prompts.editing.as_ref().is_some_and(|editing| editing.editor.is_json());
-        let is_json = model.shared.screen == Screen::Schema || (model.shared.screen == Screen::Prompts && edits_json());
-        let wraps = model.shared.soft_wrap.for_format(is_json);
-        *wraps = !*wraps;
-        let what = if is_json { "JSON" } else { "prose" };
-        let message = format!("long lines of {what} are {}", if *wraps { "wrapped" } else { "cut" });
-        model.shared.say(message);
-        Vec::new()
-    }),
-    Global::new("notices", "Show messages", "", &["alt-n"], &["messages", "notifications", "log", "errors"], |model| {
-        let popup = messages::log("Messages", &model.shared.theme, &model.shared.notices);
-        model.shared.popup = Some(Popup::Pick(popup));
-        Vec::new()
-    }),
-    Global::new("commands", "Show command log", "", &["alt-m"], &["command log", "cli", "shell", "history"], |model| {
-        let popup = messages::log("Command log", &model.shared.theme, &model.shared.commands);
-        model.shared.popup = Some(Popup::Pick(popup));
-        Vec::new()
-    }),
-    Global::new("theme", "Choose theme", "", &[], &["theme", "colours", "colors", "dark", "light"], |model| {
-        settings_actions::choose_theme(&model.shared)
-    }),
+    Global::new(
+        "palette",
+        "Command palette",
+        "palette",
+        &["ctrl-p", ":"],
+        &["commands", "actions"],
+        |model| {
+            model.shared.popup = Some(Popup::Pick(palette(
+                model.palette_entries(),
+                &model.shared.recent,
+            )));
+            Vec::new()
+        },
+    ),
+    Global::new(
+        "screen.runs",
+        "Go to runs",
+        "",
+        &["1", "f1"],
+        &["goto runs", "list runs"],
+        |_| vec![Command::GoTo(Screen::Runs)],
+    ),
+    Global::new(
+        "screen.schema",
+        "Go to schema",
+        "",
+        &["2", "f2"],
+        &["goto schema", "define"],
+        |_| vec![Command::GoTo(Screen::Schema)],
+    ),
+    Global::new(
+        "screen.prompts",
+        "Go to prompts",
+        "",
+        &["3", "f3"],
+        &["goto prompts", "dataset"],
+        |_| vec![Command::GoTo(Screen::Prompts)],
+    ),
+    Global::new(
+        "screen.scores",
+        "Go to scores",
+        "",
+        &["4", "f4"],
+        &["goto scores", "preview"],
+        |_| vec![Command::GoTo(Screen::Scores)],
+    ),
+    Global::new(
+        "screen.launch",
+        "Go to launch",
+        "",
+        &["5", "f5"],
+        &["goto launch", "launch", "new run"],
+        |_| vec![Command::GoTo(Screen::Launch)],
+    ),
+    Global::new(
+        "screen.live",
+        "Go to live",
+        "",
+        &["6", "f6"],
+        &["goto live", "watch"],
+        |_| vec![Command::GoTo(Screen::Live)],
+    ),
+    Global::new(
+        "screen.eval",
+        "Go to eval",
+        "",
+        &["7", "f7"],
+        &["goto eval", "comparison", "eval"],
+        |_| vec![Command::GoTo(Screen::Eval)],
+    ),
+    Global::new(
+        "pane.next",
+        "Next pane",
+        "pane",
+        &["tab"],
+        &["focus", "next window", "switch pane"],
+        |model| move_focus(model, 1),
+    ),
+    Global::new(
+        "pane.previous",
+        "Previous pane",
+        "",
+        &["backtab"],
+        &["previous window"],
+        |model| move_focus(model, -1),
+    ),
+    Global::new(
+        "pane.zoom",
+        "Toggle zoom",
+        "zoom",
+        &["z"],
+        &["zoom", "maximize", "fullscreen"],
+        |model| {
+            model.shared.zoomed = !model.shared.zoomed;
+            Vec::new()
+        },
+    ),
+    Global::new(
+        "editor.wrap",
+        "Toggle soft wrap",
+        "",
+        &["alt-z"],
+        &["soft-wrap", "wrap lines"],
+        |model| {
+            let edits_json = || {
+                model
+                    .prompts
+                    .editing
+                    .as_ref()
+                    .is_some_and(|editing| editing.editor.is_json())
+            };
+            let is_json = model.shared.screen == Screen::Schema
+                || (model.shared.screen == Screen::Prompts && edits_json());
+            let wraps = model.shared.soft_wrap.for_format(is_json);
+            *wraps = !*wraps;
+            let what = if is_json { "JSON" } else { "prose" };
+            let message = format!(
+                "long lines of {what} are {}",
+                if *wraps { "wrapped" } else { "cut" }
+            );
+            model.shared.say(message);
+            Vec::new()
+        },
+    ),
+    Global::new(
+        "notices",
+        "Show messages",
+        "",
+        &["alt-n"],
+        &["messages", "notifications", "log", "errors"],
+        |model| {
+            let popup = messages::log("Messages", &model.shared.theme, &model.shared.notices);
+            model.shared.popup = Some(Popup::Pick(popup));
+            Vec::new()
+        },
+    ),
+    Global::new(
+        "commands",
+        "Show command log",
+        "",
+        &["alt-m"],
+        &["command log", "cli", "shell", "history"],
+        |model| {
+            let popup = messages::log("Command log", &model.shared.theme, &model.shared.commands);
+            model.shared.popup = Some(Popup::Pick(popup));
+            Vec::new()
+        },
+    ),
+    Global::new(
+        "theme",
+        "Choose theme",
+        "",
+        &[],
+        &["theme", "colours", "colors", "dark", "light"],
+        |model| settings_actions::choose_theme(&model.shared),
+    ),
     Global::new(
         "settings",
         "Edit settings",
@@ -369,30 +533,57 @@ const GLOBAL: &[Global] = &[
         &["settings", "preferences", "options", "config.toml"],
         |model| settings_actions::edit(&mut model.shared),
     ),
-    Global::new("redraw", "Redraw", "", &["ctrl-l"], &["refresh"], |_| vec![Command::Redraw]),
-    Global::new("suspend", "Suspend", "", &["ctrl-z"], &["background"], |_| vec![Command::Suspend]),
-    Global::new("quit", "Quit", "quit", &["q", "ctrl-c"], &["quit", "exit", "leave", "close", "detach"], quit),
+    Global::new("redraw", "Redraw", "", &["ctrl-l"], &["refresh"], |_| {
+        vec![Command::Redraw]
+    }),
+    Global::new(
+        "suspend",
+        "Suspend",
+        "",
+        &["ctrl-z"],
+        &["background"],
+        |_| vec![Command::Suspend],
+    ),
+    Global::new(
+        "quit",
+        "Quit",
+        "quit",
+        &["q", "ctrl-c"],
+        &["quit", "exit", "leave", "close", "detach"],
+        quit,
+    ),
 ];
 
 /// Quits; asks first if there is unsaved text. `ctrl-c` while that question is open quits at once.
 fn quit(model: &mut Model) -> Vec<Command> {
-    let schema = model.shared.draft.is_changed().then_some(model.shared.draft.name());
-    let prompts = model.prompts.editing.as_ref().filter(|editing| editing.is_changed()).map(|editing| editing.title());
+    let schema = model
+        .shared
+        .draft
+        .is_changed()
+        .then_some(model.shared.draft.name());
+    let prompts = model
+        .prompts
+        .editing
+        .as_ref()
+        .filter(|editing| editing.is_changed())
+        .map(|editing| editing.title());
     let unsaved: Vec<&str> = schema.into_iter().chain(prompts).collect();
-    let is_asked = matches!(&model.shared.popup, Some(Popup::Confirm(confirm)) if confirm.is_about(LEAVING));
+    let is_asked =
+        matches!(&model.shared.popup, Some(Popup::Confirm(confirm)) if confirm.is_about(LEAVING));
     if unsaved.is_empty() || is_asked {
         return vec![Command::Quit];
     }
-    let text =
-        format!("Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.", unsaved.join(", and "));
+    let text = format!(
+        "Unsaved: {}.\nDrafts are kept and offered at the next start. Runs continue.",
+        unsaved.join(", and ")
+    );
     // A popup that was open comes back after a no.
     let before = model.shared.popup.take();
-    let question = Confirm::new(LEAVING, text, "quit", |_: &mut (), _| vec![Command::Quit]).otherwise(
-        move |_: &mut (), shared| {
+    let question = Confirm::new(LEAVING, text, "quit", |_: &mut (), _| vec![Command::Quit])
+        .otherwise(move |_: &mut (), shared| {
             shared.popup = before;
             Vec::new()
-        },
-    );
+        });
     model.shared.popup = Some(Popup::Confirm(question));
     Vec::new()
 }
@@ -411,7 +602,10 @@ fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
         return Vec::new();
     }
     let (screen, shared) = model.current();
-    let now = panes.iter().position(|pane| *pane == screen.pane()).unwrap_or(0);
+    let now = panes
+        .iter()
+        .position(|pane| *pane == screen.pane())
+        .unwrap_or(0);
     let next = (now as isize + by).rem_euclid(panes.len() as isize) as usize;
     screen.focus(shared, panes[next]);
     Vec::new()

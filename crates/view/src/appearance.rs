@@ -57,14 +57,21 @@ impl Appearance {
             }
         };
         let config = open(input.config_file(), &mut notes);
-        let (settings, problems) =
-            config.map_or_else(|| (Settings::default(), Vec::new()), |file| settings::read(&file));
+        let (settings, problems) = config.map_or_else(
+            || (Settings::default(), Vec::new()),
+            |file| settings::read(&file),
+        );
         notes.extend(problems);
-        let keys = open(input.keymap_file(), &mut notes).map(|file| keymap_file::read(&file)).unwrap_or_default();
+        let keys = open(input.keymap_file(), &mut notes)
+            .map(|file| keymap_file::read(&file))
+            .unwrap_or_default();
         notes.extend(keys.errors.into_iter().chain(keys.warnings));
         let low_bandwidth = input.low_bandwidth || settings.low_bandwidth;
         let depth = depth(input, &settings, low_bandwidth);
-        let mut read = theme_file::read(&theme_name(input, &settings, depth), input.themes_folder().as_deref());
+        let mut read = theme_file::read(
+            &theme_name(input, &settings, depth),
+            input.themes_folder().as_deref(),
+        );
         notes.extend(read.notes);
         files.extend(read.files);
         if input.linear {
@@ -87,9 +94,14 @@ impl Appearance {
 
     /// Whether the theme depends on the terminal's background.
     pub fn needs_background_query(input: &AppearanceInput) -> bool {
-        let file = input.config_file().and_then(|path| UserFile::read(&path).ok().flatten());
+        let file = input
+            .config_file()
+            .and_then(|path| UserFile::read(&path).ok().flatten());
         let settings = file.map_or_else(Settings::default, |file| settings::read(&file).0);
-        let depth = input.colour.or(settings.colour).unwrap_or(input.capability.depth);
+        let depth = input
+            .colour
+            .or(settings.colour)
+            .unwrap_or(input.capability.depth);
         let unknown = input.background.or(input.capability.background).is_none();
         depth != ColourDepth::None
             && unknown
@@ -101,8 +113,17 @@ impl Appearance {
     /// The options with the appearance of a terminal and a user.
     #[must_use]
     pub fn options(options: Options, input: AppearanceInput) -> Options {
-        let Self { theme, keymap, low_bandwidth, notifications, mouse, live_charts, runs_columns, notes, .. } =
-            Self::load(&input);
+        let Self {
+            theme,
+            keymap,
+            low_bandwidth,
+            notifications,
+            mouse,
+            live_charts,
+            runs_columns,
+            notes,
+            ..
+        } = Self::load(&input);
         let remote = input.capability.remote;
         let appearance = input;
         Options {
@@ -139,7 +160,9 @@ impl Appearance {
 fn depth(input: &AppearanceInput, settings: &Settings, low_bandwidth: bool) -> ColourDepth {
     match input.colour.or(settings.colour) {
         Some(depth) => depth,
-        None if low_bandwidth && input.capability.depth == ColourDepth::TrueColour => ColourDepth::Colours256,
+        None if low_bandwidth && input.capability.depth == ColourDepth::TrueColour => {
+            ColourDepth::Colours256
+        }
         None => input.capability.depth,
     }
 }
@@ -148,7 +171,10 @@ fn theme_name(input: &AppearanceInput, settings: &Settings, depth: ColourDepth) 
     if depth == ColourDepth::None {
         return "monochrome".to_owned();
     }
-    match (input.theme.as_ref().unwrap_or(&settings.theme).as_str(), input.background.or(input.capability.background)) {
+    match (
+        input.theme.as_ref().unwrap_or(&settings.theme).as_str(),
+        input.background.or(input.capability.background),
+    ) {
         (AUTO, Some(Background::Light)) => "light".to_owned(),
         (AUTO, _) => "dark".to_owned(),
         (name, _) => name.to_owned(),
@@ -163,7 +189,9 @@ pub(super) fn watch(
     input: AppearanceInput,
     on_change: impl Fn(Appearance) -> bool + Send + 'static,
 ) -> std::io::Result<()> {
-    let Some(folder) = input.folder.clone() else { return Ok(()) };
+    let Some(folder) = input.folder.clone() else {
+        return Ok(());
+    };
     // Read before the thread starts: a file may change meanwhile.
     let mut seen = stamps(&folder);
     let watching = move || {
@@ -176,16 +204,29 @@ pub(super) fn watch(
             seen = now;
         }
     };
-    std::thread::Builder::new().name("appearance".to_owned()).spawn(watching).map(drop)
+    std::thread::Builder::new()
+        .name("appearance".to_owned())
+        .spawn(watching)
+        .map(drop)
 }
 
 /// Modification time and length of each of the user's files.
 fn stamps(folder: &Path) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
     let in_folder = |folder: &Path| {
-        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>()
+        std::fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect::<Vec<_>>()
     };
-    let files = in_folder(folder).into_iter().chain(in_folder(&folder.join("themes")));
-    let toml = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let files = in_folder(folder)
+        .into_iter()
+        .chain(in_folder(&folder.join("themes")));
+    let toml = files.filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
     let mut stamps: Vec<_> = toml
         .filter_map(|path| {
             let found = std::fs::metadata(&path).ok()?;
@@ -203,20 +244,43 @@ mod tests {
 
     #[test]
     fn the_command_line_stands_above_the_file_and_the_file_above_the_terminal() {
-        let check = |config: &str, change: fn(&mut AppearanceInput), theme: &str, depth, ascii, low| {
-            let folder = tempfile::tempdir().unwrap();
-            std::fs::write(folder.path().join("config.toml"), config).unwrap();
-            let mut input = AppearanceInput { folder: Some(folder.path().to_owned()), ..AppearanceInput::nothing() };
-            change(&mut input);
-            let found = Appearance::load(&input);
-            assert_eq!(found.notes, [""; 0]);
-            let of = (found.theme.name.as_str(), found.depth, found.theme.ascii, found.low_bandwidth);
-            assert_eq!(of, (theme, depth, ascii, low), "{config}");
-        };
+        let check =
+            |config: &str, change: fn(&mut AppearanceInput), theme: &str, depth, ascii, low| {
+                let folder = tempfile::tempdir().unwrap();
+                std::fs::write(folder.path().join("config.toml"), config).unwrap();
+                let mut input = AppearanceInput {
+                    folder: Some(folder.path().to_owned()),
+                    ..AppearanceInput::nothing()
+                };
+                change(&mut input);
+                let found = Appearance::load(&input);
+                assert_eq!(found.notes, [""; 0]);
+                let of = (
+                    found.theme.name.as_str(),
+                    found.depth,
+                    found.theme.ascii,
+                    found.low_bandwidth,
+                );
+                assert_eq!(of, (theme, depth, ascii, low), "{config}");
+            };
         let (rich, none) = (ColourDepth::TrueColour, ColourDepth::None);
         check("", |_| {}, "dark", rich, false, false);
-        check("", |input| input.background = Some(Background::Light), "light", rich, false, false);
-        check("theme = \"dark\"", |input| input.background = Some(Background::Light), "dark", rich, false, false);
+        check(
+            "",
+            |input| input.background = Some(Background::Light),
+            "light",
+            rich,
+            false,
+            false,
+        );
+        check(
+            "theme = \"dark\"",
+            |input| input.background = Some(Background::Light),
+            "dark",
+            rich,
+            false,
+            false,
+        );
         check(
             "theme = \"dark\"",
             |input| input.theme = Some("high-contrast".to_owned()),
@@ -225,9 +289,30 @@ mod tests {
             false,
             false,
         );
-        check("ascii = true\nlow_bandwidth = true", |_| {}, "dark", ColourDepth::Colours256, true, true);
-        check("colour = \"truecolor\"\nlow_bandwidth = true", |_| {}, "dark", rich, false, true);
-        check("colour = \"16\"", |input| input.colour = Some(ColourDepth::None), "monochrome", none, false, false);
+        check(
+            "ascii = true\nlow_bandwidth = true",
+            |_| {},
+            "dark",
+            ColourDepth::Colours256,
+            true,
+            true,
+        );
+        check(
+            "colour = \"truecolor\"\nlow_bandwidth = true",
+            |_| {},
+            "dark",
+            rich,
+            false,
+            true,
+        );
+        check(
+            "colour = \"16\"",
+            |input| input.colour = Some(ColourDepth::None),
+            "monochrome",
+            none,
+            false,
+            false,
+        );
         check(
             "theme = \"light\"",
             |input| input.capability.depth = ColourDepth::None,
@@ -236,17 +321,42 @@ mod tests {
             false,
             false,
         );
-        check("colour = \"truecolor\"", |input| input.capability.depth = ColourDepth::None, "dark", rich, false, false);
-        check("", |input| input.capability.unicode = false, "dark", rich, true, false);
-        check("ascii = false", |input| input.capability.unicode = false, "dark", rich, false, false);
+        check(
+            "colour = \"truecolor\"",
+            |input| input.capability.depth = ColourDepth::None,
+            "dark",
+            rich,
+            false,
+            false,
+        );
+        check(
+            "",
+            |input| input.capability.unicode = false,
+            "dark",
+            rich,
+            true,
+            false,
+        );
+        check(
+            "ascii = false",
+            |input| input.capability.unicode = false,
+            "dark",
+            rich,
+            false,
+            false,
+        );
     }
 
     #[test]
     fn files_that_are_wrong_are_named_and_files_that_change_are_seen() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("themes")).unwrap();
-        let input = AppearanceInput { folder: Some(folder.path().to_owned()), ..AppearanceInput::nothing() };
-        let write = |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
+        let input = AppearanceInput {
+            folder: Some(folder.path().to_owned()),
+            ..AppearanceInput::nothing()
+        };
+        let write =
+            |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
         let empty = stamps(folder.path());
         write("config.toml", "theme = \"mine\"\ntheem = 1");
         write("keys.toml", "hepl = \"x\"");
@@ -254,12 +364,17 @@ mod tests {
         assert_ne!(stamps(folder.path()), empty);
         let found = Appearance::load(&input);
         assert_eq!(found.notes.len(), 3, "{:?}", found.notes);
-        for (note, place) in
-            found.notes.iter().zip(["config.toml line 2: ", "keys.toml line 1: ", "themes/mine.toml line 3: "])
-        {
+        for (note, place) in found.notes.iter().zip([
+            "config.toml line 2: ",
+            "keys.toml line 1: ",
+            "themes/mine.toml line 3: ",
+        ]) {
             assert!(note.contains(place), "{note}");
         }
         assert_eq!(found.files.len(), 3);
-        assert_eq!(found.theme.style(Role::Bad).fg, Some(ratatui::style::Color::Rgb(1, 2, 3)));
+        assert_eq!(
+            found.theme.style(Role::Bad).fg,
+            Some(ratatui::style::Color::Rgb(1, 2, 3))
+        );
     }
 }

@@ -26,16 +26,26 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     if area.width == 0 || area.height == 0 {
         return;
     }
-    frame.render_widget(Block::new().style(model.shared.theme.style(Role::Text)), area);
+    frame.render_widget(
+        Block::new().style(model.shared.theme.style(Role::Text)),
+        area,
+    );
     if area.width < MIN_SIZE.0 || area.height < MIN_SIZE.1 {
         frame.render_widget(Paragraph::new(one_line(model)), Rect { height: 1, ..area });
         return;
     }
-    let [top, body, bottom] =
-        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
+    let [top, body, bottom] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Fill(1),
+        Constraint::Length(1),
+    ])
+    .areas(area);
     header(model, frame, top);
     model.screen().draw(&model.shared, frame, body);
-    frame.render_widget(Paragraph::new(footer(model, bottom.width)).style(model.shared.theme.style(Role::Bar)), bottom);
+    frame.render_widget(
+        Paragraph::new(footer(model, bottom.width)).style(model.shared.theme.style(Role::Bar)),
+        bottom,
+    );
     if let Some(popup) = &model.shared.popup {
         popup.draw(&model.shared.theme, frame, body);
     }
@@ -50,7 +60,12 @@ fn one_line(model: &Model) -> String {
         Some(run) => {
             let reward = run.history.metric_at("reward", run.history.last_step);
             let reward = reward.map_or_else(String::new, |reward| format!(" reward {reward:.2}"));
-            format!("{} {} step {}{reward}", run.id(), run.status().name(), run.history.last_step)
+            format!(
+                "{} {} step {}{reward}",
+                run.id(),
+                run.status().name(),
+                run.history.last_step
+            )
         }
         None => "grpo-tui: terminal too small (minimum 40x10)".to_owned(),
     }
@@ -68,9 +83,19 @@ fn tabs(model: &Model, columns: u16) -> Vec<(String, Screen)> {
         };
         (text, screen)
     };
-    let all = |full| Screen::ALL.into_iter().enumerate().map(move |each| tab(each, full)).collect::<Vec<_>>();
+    let all = |full| {
+        Screen::ALL
+            .into_iter()
+            .enumerate()
+            .map(move |each| tab(each, full))
+            .collect::<Vec<_>>()
+    };
     let full = all(true);
-    if columns_of(&full) <= columns as usize { full } else { all(false) }
+    if columns_of(&full) <= columns as usize {
+        full
+    } else {
+        all(false)
+    }
 }
 
 fn columns_of(tabs: &[(String, Screen)]) -> usize {
@@ -80,10 +105,12 @@ fn columns_of(tabs: &[(String, Screen)]) -> usize {
 /// The screen whose tab is at a column of the header.
 pub fn tab_at(model: &Model, column: u16) -> Option<Screen> {
     let mut end = 0;
-    tabs(model, model.shared.size.0).into_iter().find_map(|(text, screen)| {
-        end += text.width();
-        ((column as usize) < end).then_some(screen)
-    })
+    tabs(model, model.shared.size.0)
+        .into_iter()
+        .find_map(|(text, screen)| {
+            end += text.width();
+            ((column as usize) < end).then_some(screen)
+        })
 }
 
 /// The tabs, and right of them the task and the run as far as they fit.
@@ -91,12 +118,20 @@ fn header(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     let (theme, tabs) = (&model.shared.theme, tabs(model, area.width));
     let bar = theme.style(Role::Bar);
     let room = usize::from(area.width).saturating_sub(columns_of(&tabs));
-    let place = places(model).into_iter().find(|place| place.width() + 2 <= room);
+    let place = places(model)
+        .into_iter()
+        .find(|place| place.width() + 2 <= room);
     frame.render_widget(
-        Line::styled(place.map_or_else(String::new, |place| format!("{place} ")), bar).right_aligned(),
+        Line::styled(
+            place.map_or_else(String::new, |place| format!("{place} ")),
+            bar,
+        )
+        .right_aligned(),
         area,
     );
-    let here = tabs.iter().position(|(_, screen)| *screen == model.shared.screen);
+    let here = tabs
+        .iter()
+        .position(|(_, screen)| *screen == model.shared.screen);
     let tabs = Tabs::new(tabs.into_iter().map(|(text, _)| text))
         .select(here)
         .style(bar)
@@ -108,8 +143,16 @@ fn header(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 
 /// The task, and the current run with its state: the longest version that fits.
 pub fn places(model: &Model) -> Vec<String> {
-    let task = model.shared.task.as_ref().map_or_else(|| "no task".to_owned(), |task| task.task.name.clone());
-    let unsaved = if model.shared.draft.is_changed() { "*" } else { "" };
+    let task = model
+        .shared
+        .task
+        .as_ref()
+        .map_or_else(|| "no task".to_owned(), |task| task.task.name.clone());
+    let unsaved = if model.shared.draft.is_changed() {
+        "*"
+    } else {
+        ""
+    };
     let task = format!("{task}{unsaved}");
     // Traffic is worth showing on a slow link only.
     let slow = model.shared.options.low_bandwidth || model.shared.options.remote;
@@ -118,11 +161,16 @@ pub fn places(model: &Model) -> Vec<String> {
     } else {
         String::new()
     };
-    let Some(run) = model.shared.current_run() else { return vec![format!("{link}{task}"), task] };
+    let Some(run) = model.shared.current_run() else {
+        return vec![format!("{link}{task}"), task];
+    };
     let (id, status) = (run.id(), run.status().name());
     let short = short_id(&id);
     let step = run.history.last_step;
-    let of = model.shared.run_of_other_task().map_or_else(String::new, |run| format!(" of {}", run.file().task));
+    let of = model
+        .shared
+        .run_of_other_task()
+        .map_or_else(String::new, |run| format!(" of {}", run.file().task));
     vec![
         format!("{link}{task}  {id}{of} {status}, step {step}"),
         format!("{task}  {id}{of} {status}"),
@@ -135,10 +183,15 @@ pub fn places(model: &Model) -> Vec<String> {
 
 /// A notice, else the keys of the open popup, else those of the available actions.
 fn footer(model: &Model, columns: u16) -> Line<'static> {
-    match (model.shared.notices.shown(model.shared.now_ms), &model.shared.popup) {
+    match (
+        model.shared.notices.shown(model.shared.now_ms),
+        &model.shared.popup,
+    ) {
         (Some(notice), _) => news(model, notice, columns as usize),
         (None, Some(popup)) => {
-            let hint = |(key, hint)| hint_spans(&model.shared.theme, format!(" {key}"), format!(" {hint} "));
+            let hint = |(key, hint)| {
+                hint_spans(&model.shared.theme, format!(" {key}"), format!(" {hint} "))
+            };
             popup.hints().into_iter().flat_map(hint).collect()
         }
         (None, None) => hints(model, columns),
@@ -148,7 +201,10 @@ fn footer(model: &Model, columns: u16) -> Line<'static> {
 /// A key and what it does.
 fn hint_spans(theme: &Theme, key: String, hint: String) -> [Span<'static>; 2] {
     let bar = theme.style(Role::Bar);
-    [Span::styled(key, bar.patch(theme.style(Role::Key))), Span::styled(hint, bar)]
+    [
+        Span::styled(key, bar.patch(theme.style(Role::Key))),
+        Span::styled(hint, bar),
+    ]
 }
 
 /// The hint of an action in the bottom line.
@@ -171,7 +227,8 @@ pub fn hints(model: &Model, columns: u16) -> Line<'static> {
     let mut line = Line::default();
     for hint in hints_in(model, columns) {
         line.push_span(" ".repeat(hint.left - line.width()));
-        line.spans.extend(hint_spans(&model.shared.theme, hint.key, hint.text));
+        line.spans
+            .extend(hint_spans(&model.shared.theme, hint.key, hint.text));
     }
     line
 }
@@ -182,7 +239,10 @@ pub fn hint_at(model: &Model, column: u16) -> Option<&'static ActionInfo> {
         return app::action("notices");
     }
     let is_there = |hint: &Hint| (hint.left..hint.left + hint.width()).contains(&column.into());
-    hints_in(model, model.shared.size.0).into_iter().find(is_there).map(|hint| hint.action)
+    hints_in(model, model.shared.size.0)
+        .into_iter()
+        .find(is_there)
+        .map(|hint| hint.action)
 }
 
 /// The key whose hint is at a column of the bottom line below a popup.
@@ -198,17 +258,30 @@ pub fn popup_hint_at(popup: &Popup, column: u16) -> Option<KeyEvent> {
 /// The hints that fit, help last and at the right.
 fn hints_in(model: &Model, columns: u16) -> Vec<Hint> {
     let hint = |(action, keys): &(&'static ActionInfo, Vec<Chord>)| {
-        Some(Hint { action, left: 0, key: format!(" {}", keys.first()?), text: format!(" {} ", model.hint(action)) })
+        Some(Hint {
+            action,
+            left: 0,
+            key: format!(" {}", keys.first()?),
+            text: format!(" {} ", model.hint(action)),
+        })
     };
     let here = model.keys_here();
     let is_help = |action: &ActionInfo| action.id == "help";
-    let help = here.iter().find(|(action, _)| is_help(action)).and_then(hint);
+    let help = here
+        .iter()
+        .find(|(action, _)| is_help(action))
+        .and_then(hint);
     let room = (columns as usize).saturating_sub(help.as_ref().map_or(0, Hint::width));
-    let hinted =
-        |action: &ActionInfo| !model.hint(action).is_empty() && !is_help(action) && model.blocked(action).is_none();
+    let hinted = |action: &ActionInfo| {
+        !model.hint(action).is_empty() && !is_help(action) && model.blocked(action).is_none()
+    };
     let mut left = 0;
     let mut found = Vec::new();
-    for part in here.iter().filter(|(action, _)| hinted(action)).filter_map(hint) {
+    for part in here
+        .iter()
+        .filter(|(action, _)| hinted(action))
+        .filter_map(hint)
+    {
         let end = left + part.width();
         if end <= room {
             found.push(Hint { left, ..part });
@@ -230,7 +303,9 @@ fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
     if others == 0 && mark.width() + text.width() <= columns {
         return Line::styled(format!("{mark}{text}"), style);
     }
-    let more = app::action("notices").map(|action| model.shared.keymap.shown(action)).filter(|key| !key.is_empty());
+    let more = app::action("notices")
+        .map(|action| model.shared.keymap.shown(action))
+        .filter(|key| !key.is_empty());
     let more = more.map_or_else(String::new, |key| match others {
         0 => format!(" {key} more "),
         others => format!(" {key} {others} more "),
@@ -244,7 +319,11 @@ fn news(model: &Model, notice: &Notice, columns: usize) -> Line<'static> {
 
 /// Replaces every non-ASCII character: a terminal without Unicode would show several and shift the rest of the row.
 fn in_ascii(buffer: &mut Buffer) {
-    for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().is_ascii()) {
+    for cell in buffer
+        .content
+        .iter_mut()
+        .filter(|cell| !cell.symbol().is_ascii())
+    {
         let plain = ascii_of(cell.symbol());
         cell.set_symbol(plain);
     }
@@ -269,7 +348,11 @@ mod tests {
     fn nothing_but_ascii_is_left_and_every_letter_keeps_its_place() {
         let mut buffer = Buffer::with_lines(["base → ü… 語x"]);
         in_ascii(&mut buffer);
-        let text: String = buffer.content.iter().map(ratatui::buffer::Cell::symbol).collect();
+        let text: String = buffer
+            .content
+            .iter()
+            .map(ratatui::buffer::Cell::symbol)
+            .collect();
         assert_eq!(text, "base > ?~ ? x");
     }
 }

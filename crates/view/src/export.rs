@@ -22,24 +22,42 @@ pub fn ask(
 ) -> Popup {
     let here = shared.options.here.clone();
     let proposed = here.join(name).display().to_string();
-    Popup::Ask(Ask::new("Export", label, &proposed, move |_: &mut (), _, file| {
-        let file = typed_path(&file, &here);
-        let line = line(&file);
-        vec![Work::once(key, move || written(&file, make()), report).like(line)]
-    }))
+    Popup::Ask(Ask::new(
+        "Export",
+        label,
+        &proposed,
+        move |_: &mut (), _, file| {
+            let file = typed_path(&file, &here);
+            let line = line(&file);
+            vec![Work::once(key, move || written(&file, make()), report).like(line)]
+        },
+    ))
 }
 
 /// Writes an export, under a numbered name if the file exists; returns the message.
 pub fn written(file: &Path, page: Result<Page, ReportError>) -> Result<String, String> {
     let (Page { text, masked }, free) = (page.map_err(|error| error.to_string())?, free_path(file));
     write_export(&free, text.as_bytes(), false).map_err(|error| error.to_string())?;
-    let taken = if free == file { String::new() } else { format!("; {} exists, not overwritten", file.display()) };
-    Ok(format!("wrote {} ({}){}{taken}", free.display(), bytes(text.len() as u64), masked_secrets(masked)))
+    let taken = if free == file {
+        String::new()
+    } else {
+        format!("; {} exists, not overwritten", file.display())
+    };
+    Ok(format!(
+        "wrote {} ({}){}{taken}",
+        free.display(),
+        bytes(text.len() as u64),
+        masked_secrets(masked)
+    ))
 }
 
 /// `, 2 secrets masked`; empty without any.
 pub fn masked_secrets(masked: usize) -> String {
-    if masked == 0 { String::new() } else { format!(", {} masked", counted(masked, "secret")) }
+    if masked == 0 {
+        String::new()
+    } else {
+        format!(", {} masked", counted(masked, "secret"))
+    }
 }
 
 /// Reports the outcome as a notice.
@@ -68,16 +86,39 @@ mod tests {
     #[test]
     fn an_export_takes_a_free_name_and_says_what_was_masked() {
         let folder = tempfile::tempdir().unwrap();
-        let (file, second) = (folder.path().join("run.html"), folder.path().join("run-2.html"));
+        let (file, second) = (
+            folder.path().join("run.html"),
+            folder.path().join("run-2.html"),
+        );
         assert_eq!(
-            written(&file, Ok(Page { text: "one".into(), masked: 2 })).unwrap(),
+            written(
+                &file,
+                Ok(Page {
+                    text: "one".into(),
+                    masked: 2
+                })
+            )
+            .unwrap(),
             format!("wrote {} ({}), 2 secrets masked", file.display(), bytes(3))
         );
         let left = format!("{} exists, not overwritten", file.display());
         let message = format!("wrote {} ({}); {left}", second.display(), bytes(5));
-        assert_eq!(written(&file, Ok(Page { text: "other".into(), masked: 0 })).unwrap(), message);
         assert_eq!(
-            (std::fs::read(&file).unwrap(), std::fs::read(&second).unwrap()),
+            written(
+                &file,
+                Ok(Page {
+                    text: "other".into(),
+                    masked: 0
+                })
+            )
+            .unwrap(),
+            message
+        );
+        assert_eq!(
+            (
+                std::fs::read(&file).unwrap(),
+                std::fs::read(&second).unwrap()
+            ),
             (b"one".to_vec(), b"other".to_vec())
         );
     }

@@ -80,11 +80,17 @@ impl FollowedRun {
 
     /// Its id, which is its folder's name.
     pub fn id(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     pub fn status(&self) -> Status {
-        self.state.as_ref().map_or(Status::Created, |state| state.status)
+        self.state
+            .as_ref()
+            .map_or(Status::Created, |state| state.status)
     }
 
     /// Whether no more notifications can come: it has ended, or cannot be read.
@@ -94,15 +100,19 @@ impl FollowedRun {
 
     /// Adds events from before it was followed, such as [`latest_events`] returns.
     pub fn push_events(&mut self, events: Vec<Event>) {
-        let (first, first_ms) =
-            (self.log.front().map(|event| event.seq), self.conditions.front().map(|(time, _)| *time));
+        let (first, first_ms) = (
+            self.log.front().map(|event| event.seq),
+            self.conditions.front().map(|(time, _)| *time),
+        );
         let (mut older, mut conditions) = (VecDeque::new(), VecDeque::new());
         for event in events {
             match event.body {
                 EventBody::Device(device) if first_ms.is_none_or(|first| event.time_ms < first) => {
                     conditions.push_back((event.time_ms, device))
                 }
-                _ if is_readable(&event) && first.is_none_or(|first| event.seq < first) => older.push_back(event),
+                _ if is_readable(&event) && first.is_none_or(|first| event.seq < first) => {
+                    older.push_back(event)
+                }
                 _ => {}
             }
         }
@@ -137,14 +147,23 @@ impl FollowedRun {
                     self.conditions.clear();
                 }
                 // A log that is read again repeats its events.
-                let old = |event: &Event| batch.restarted && self.since_ms.is_some_and(|since| event.time_ms < since);
-                let alerts =
-                    batch.events.iter().filter(|event| !old(event)).filter_map(|event| self.alert(event)).collect();
+                let old = |event: &Event| {
+                    batch.restarted && self.since_ms.is_some_and(|since| event.time_ms < since)
+                };
+                let alerts = batch
+                    .events
+                    .iter()
+                    .filter(|event| !old(event))
+                    .filter_map(|event| self.alert(event))
+                    .collect();
                 batch.events.iter().for_each(|event| self.append(event));
                 let judges = |event: &Event| {
                     matches!(
                         event.body,
-                        EventBody::Eval(_) | EventBody::Checkpoint(_) | EventBody::Recovered(_) | EventBody::End(_)
+                        EventBody::Eval(_)
+                            | EventBody::Checkpoint(_)
+                            | EventBody::Recovered(_)
+                            | EventBody::End(_)
                     )
                 };
                 let changed = batch.restarted || batch.events.iter().any(judges);
@@ -158,8 +177,17 @@ impl FollowedRun {
             RunNews::Unreadable(error) => self.error = Some(error),
         }
         let now = self.status();
-        if self.loaded && now != before && now.is_ended() && !before.is_ended() && before != Status::Created {
-            let cause = self.state.as_ref().and_then(|state| state.cause.clone()).unwrap_or_default();
+        if self.loaded
+            && now != before
+            && now.is_ended()
+            && !before.is_ended()
+            && before != Status::Created
+        {
+            let cause = self
+                .state
+                .as_ref()
+                .and_then(|state| state.cause.clone())
+                .unwrap_or_default();
             let level = match now {
                 Status::Failed => Level::Complaint,
                 Status::Interrupted if !now.was_asked_for(Some(&cause)) => Level::Warning,
@@ -167,28 +195,44 @@ impl FollowedRun {
                 _ => Level::Done,
             };
             let title = format!("{} is {}", self.id(), now.name());
-            let text = if self.outcome.is_known() { format!("{}; {cause}", self.outcome.label()) } else { cause };
-            return vec![RunNotice { level, title, text, urgent: true }];
+            let text = if self.outcome.is_known() {
+                format!("{}; {cause}", self.outcome.label())
+            } else {
+                cause
+            };
+            return vec![RunNotice {
+                level,
+                title,
+                text,
+                urgent: true,
+            }];
         }
         Vec::new()
     }
 
     fn judge(&mut self) {
         let checkpoints: Vec<u64> = self.history.checkpoints.keys().copied().collect();
-        self.best = self
-            .directory
-            .as_ref()
-            .and_then(|directory| self.history.best_step_by(&checkpoints, directory.file().config.keep_best_by));
+        self.best = self.directory.as_ref().and_then(|directory| {
+            self.history
+                .best_step_by(&checkpoints, directory.file().config.keep_best_by)
+        });
         self.outcome = RunOutcome::from_history(&self.history, self.best);
     }
 
     fn append(&mut self, event: &Event) {
         match &event.body {
-            EventBody::Device(device) if self.conditions.back().is_none_or(|(time, _)| *time < event.time_ms) => {
+            EventBody::Device(device)
+                if self
+                    .conditions
+                    .back()
+                    .is_none_or(|(time, _)| *time < event.time_ms) =>
+            {
                 self.conditions.push_back((event.time_ms, device.clone()));
             }
             _ if !is_readable(event) => {}
-            _ if self.log.back().is_none_or(|last| last.seq < event.seq) => self.log.push_back(event.clone()),
+            _ if self.log.back().is_none_or(|last| last.seq < event.seq) => {
+                self.log.push_back(event.clone())
+            }
             _ => {}
         }
         self.forget_old();
@@ -196,15 +240,25 @@ impl FollowedRun {
 
     fn forget_old(&mut self) {
         self.log.drain(..self.log.len().saturating_sub(LOG_KEPT));
-        self.conditions.drain(..self.conditions.len().saturating_sub(CONDITIONS_KEPT));
+        self.conditions
+            .drain(..self.conditions.len().saturating_sub(CONDITIONS_KEPT));
     }
 
     fn alert(&self, event: &Event) -> Option<RunNotice> {
         match &event.body {
             EventBody::Alert(alert) if !alert.cleared && alert.level != "info" => {
-                let level = if alert.level == "error" { Level::Complaint } else { Level::Warning };
+                let level = if alert.level == "error" {
+                    Level::Complaint
+                } else {
+                    Level::Warning
+                };
                 let title = format!("{}: {}", self.id(), alert_name(&alert.rule));
-                Some(RunNotice { level, title, text: alert.sentence.clone(), urgent: false })
+                Some(RunNotice {
+                    level,
+                    title,
+                    text: alert.sentence.clone(),
+                    urgent: false,
+                })
             }
             _ => None,
         }
@@ -215,7 +269,11 @@ impl FollowedRun {
 fn is_readable(event: &Event) -> bool {
     let is_data = matches!(
         event.body,
-        EventBody::Step(_) | EventBody::Group(_) | EventBody::Phase(_) | EventBody::Device(_) | EventBody::Unknown(_)
+        EventBody::Step(_)
+            | EventBody::Group(_)
+            | EventBody::Phase(_)
+            | EventBody::Device(_)
+            | EventBody::Unknown(_)
     );
     !is_data
 }
@@ -229,11 +287,17 @@ pub fn latest_events(run: &Path) -> Result<Vec<Event>, String> {
     let path = run.join("events.jsonl");
     let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
     let mut file = crate::files::open(&path).map_err(failed)?;
-    let start = file.metadata().map_err(failed)?.len().saturating_sub(TAIL_BYTES);
+    let start = file
+        .metadata()
+        .map_err(failed)?
+        .len()
+        .saturating_sub(TAIL_BYTES);
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
     let mut bytes = Vec::new();
     // The worker keeps writing: reads no more than there was at the start.
-    file.take(TAIL_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(TAIL_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     let text = String::from_utf8_lossy(&bytes);
     // A read from the middle of a log starts within a line.
     let whole = text.lines().skip(usize::from(start > 0));

@@ -8,7 +8,10 @@ pub fn rank<T: Copy>(query: &str, items: &[T], text: impl Fn(&T) -> String) -> V
     let texts: Vec<String> = items.iter().map(text).collect();
     let mut matched = matches_of(query, &texts.iter().map(String::as_str).collect::<Vec<_>>());
     matched.sort_by(|a, b| b.score.cmp(&a.score).then(a.index.cmp(&b.index)));
-    matched.iter().filter_map(|one| items.get(one.index as usize).copied()).collect()
+    matched
+        .iter()
+        .filter_map(|one| items.get(one.index as usize).copied())
+        .collect()
 }
 
 pub fn matches(query: &str, text: &str) -> bool {
@@ -20,8 +23,11 @@ pub fn letters(query: &str, text: &str) -> Vec<usize> {
     if query.is_empty() {
         return Vec::new();
     }
-    let mut bytes: Vec<usize> =
-        matches_of(query, &[text]).iter().flat_map(|one| &one.indices).map(|index| *index as usize).collect();
+    let mut bytes: Vec<usize> = matches_of(query, &[text])
+        .iter()
+        .flat_map(|one| &one.indices)
+        .map(|index| *index as usize)
+        .collect();
     bytes.sort_unstable();
     bytes.dedup();
     bytes.retain(|byte| text.is_char_boundary(*byte) && *byte < text.len());
@@ -45,9 +51,20 @@ mod tests {
 
     #[test]
     fn the_nearest_comes_first() {
-        let items = ["Stop the run", "Pause the run", "Open the palette", "Save schema"];
+        let items = [
+            "Stop the run",
+            "Pause the run",
+            "Open the palette",
+            "Save schema",
+        ];
         let check = |query, first| {
-            assert_eq!(rank(query, &items, |item| (*item).to_owned()).first().copied(), first, "{query}")
+            assert_eq!(
+                rank(query, &items, |item| (*item).to_owned())
+                    .first()
+                    .copied(),
+                first,
+                "{query}"
+            )
         };
         check("pau", Some("Pause the run"));
         check("save", Some("Save schema"));
@@ -59,8 +76,10 @@ mod tests {
     #[test]
     fn the_matched_letters_are_known() {
         let check = |query: &str, text: &str, expected: &str| {
-            let found: String =
-                letters(query, text).into_iter().filter_map(|place| text[place..].chars().next()).collect();
+            let found: String = letters(query, text)
+                .into_iter()
+                .filter_map(|place| text[place..].chars().next())
+                .collect();
             assert_eq!(found, expected, "{query} in {text}");
         };
         check("pau", "Pause the run", "Pau");

@@ -17,7 +17,12 @@ const WHEEL: isize = 3;
 const MAX_BYTES: usize = 4 << 20;
 
 /// Moves the cursor of a pane, or scrolls it.
-pub fn go(screen: &mut dyn Screen, shared: &mut Shared, pane: &'static str, motion: Motion) -> Vec<Command> {
+pub fn go(
+    screen: &mut dyn Screen,
+    shared: &mut Shared,
+    pane: &'static str,
+    motion: Motion,
+) -> Vec<Command> {
     if editor_area(screen, shared, pane).is_some() {
         let code = match motion {
             Motion::Down => KeyCode::Down,
@@ -28,19 +33,34 @@ pub fn go(screen: &mut dyn Screen, shared: &mut Shared, pane: &'static str, moti
             Motion::Last => KeyCode::End,
         };
         let is_end = matches!(motion, Motion::First | Motion::Last);
-        let modifiers = if is_end { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
+        let modifiers = if is_end {
+            KeyModifiers::CONTROL
+        } else {
+            KeyModifiers::NONE
+        };
         return edit(screen, shared, KeyEvent::new(code, modifiers));
     }
-    let Some((page, length, _)) = extent(screen, shared, pane, 0) else { return Vec::new() };
-    let Some(cursor) = screen.cursor(pane) else { return Vec::new() };
+    let Some((page, length, _)) = extent(screen, shared, pane, 0) else {
+        return Vec::new();
+    };
+    let Some(cursor) = screen.cursor(pane) else {
+        return Vec::new();
+    };
     cursor.follow(motion, page, length);
     screen.moved(shared, pane)
 }
 
 /// Rows of a page of a pane, positions of its cursor, and whether these are lines of a text.
-fn extent(screen: &dyn Screen, shared: &Shared, pane: &str, part: usize) -> Option<(usize, usize, bool)> {
+fn extent(
+    screen: &dyn Screen,
+    shared: &Shared,
+    pane: &str,
+    part: usize,
+) -> Option<(usize, usize, bool)> {
     let places = screen.places(shared, shared.body());
-    let place = places.iter().find(|place| place.id == pane && place.part == part)?;
+    let place = places
+        .iter()
+        .find(|place| place.id == pane && place.part == part)?;
     let content = screen.content(shared, place);
     let (page, length) = content.extent(place.inside());
     Some((page, length, matches!(content.body, Body::Text(_))))
@@ -52,14 +72,26 @@ pub fn key(screen: &mut dyn Screen, shared: &mut Shared, event: KeyEvent) -> Vec
         return commands;
     }
     if let Some(field) = screen.field() {
-        return if field.key(event) { screen.typed(shared) } else { Vec::new() };
+        return if field.key(event) {
+            screen.typed(shared)
+        } else {
+            Vec::new()
+        };
     }
-    if screen.is_typing() { edit(screen, shared, event) } else { Vec::new() }
+    if screen.is_typing() {
+        edit(screen, shared, event)
+    } else {
+        Vec::new()
+    }
 }
 
 pub fn paste(screen: &mut dyn Screen, shared: &mut Shared, text: &str) -> Vec<Command> {
     if text.len() > MAX_BYTES {
-        shared.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, MAX_BYTES >> 20));
+        shared.complain(format!(
+            "pasted text is {} MB; limit {} MB",
+            text.len() >> 20,
+            MAX_BYTES >> 20
+        ));
         return Vec::new();
     }
     if let Some(field) = screen.field() {
@@ -75,8 +107,12 @@ pub fn paste(screen: &mut dyn Screen, shared: &mut Shared, text: &str) -> Vec<Co
 
 /// A key in the editor.
 pub fn edit(screen: &mut dyn Screen, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    let Some(area) = editor_area(screen, shared, screen.pane()) else { return Vec::new() };
-    let Some(editor) = screen.editor(shared) else { return Vec::new() };
+    let Some(area) = editor_area(screen, shared, screen.pane()) else {
+        return Vec::new();
+    };
+    let Some(editor) = screen.editor(shared) else {
+        return Vec::new();
+    };
     let window = editor.window_in(area, shared.wraps(editor));
     let effect = editor.key(event, window, shared.now_ms);
     edited(screen, shared, effect)
@@ -102,7 +138,9 @@ pub fn follow(screen: &mut dyn Screen, shared: &Shared) {
 /// Where the editor of a pane is.
 pub fn editor_area(screen: &dyn Screen, shared: &Shared, pane: &str) -> Option<Rect> {
     let places = screen.places(shared, shared.body());
-    let place = places.iter().find(|place| place.id == pane && place.part == 0)?;
+    let place = places
+        .iter()
+        .find(|place| place.id == pane && place.part == 0)?;
     let content = screen.content(shared, place);
     matches!(content.body, Body::Editor(_)).then(|| content.parts(place.inside())[1])
 }
@@ -110,10 +148,19 @@ pub fn editor_area(screen: &dyn Screen, shared: &Shared, pane: &str) -> Option<R
 /// What is at a position of the terminal.
 pub fn hit(screen: &dyn Screen, shared: &Shared, at: Position) -> Option<Hit> {
     let places = screen.places(shared, shared.body());
-    let place = places.into_iter().rev().find(|place| place.area.contains(at))?;
+    let place = places
+        .into_iter()
+        .rev()
+        .find(|place| place.area.contains(at))?;
     let content = screen.content(shared, &place);
     let is_editor = matches!(content.body, Body::Editor(_));
-    Some(Hit { place, spot: content.spot(place.inside(), at), at, is_editor, opens: content.opens })
+    Some(Hit {
+        place,
+        spot: content.spot(place.inside(), at),
+        at,
+        is_editor,
+        opens: content.opens,
+    })
 }
 
 /// A click focuses a pane and selects what is under it; on a link it acts. The wheel moves what is under it.
@@ -121,8 +168,13 @@ pub fn mouse(screen: &mut dyn Screen, shared: &mut Shared, event: MouseEvent) ->
     if matches!(event.kind, MouseEventKind::Drag(MouseButton::Left)) {
         return point(screen, shared, event);
     }
-    let at = Position { x: event.column, y: event.row };
-    let Some(hit) = hit(screen, shared, at) else { return Vec::new() };
+    let at = Position {
+        x: event.column,
+        y: event.row,
+    };
+    let Some(hit) = hit(screen, shared, at) else {
+        return Vec::new();
+    };
     if let Some(commands) = screen.pointed(shared, &hit, event) {
         return commands;
     }
@@ -141,23 +193,36 @@ pub fn mouse(screen: &mut dyn Screen, shared: &mut Shared, event: MouseEvent) ->
 }
 
 /// Moves the cursor to what was clicked; the title of a column sorts.
-fn select(screen: &mut dyn Screen, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Vec<Command> {
+fn select(
+    screen: &mut dyn Screen,
+    shared: &mut Shared,
+    hit: &Hit,
+    event: MouseEvent,
+) -> Vec<Command> {
     if hit.is_editor {
         return point(screen, shared, event);
     }
     if let Spot::Title(title) = hit.spot {
         return screen.sort_by(shared, &hit.place, title);
     }
-    let Spot::Item(item) = hit.spot else { return Vec::new() };
-    let Some(cursor) = screen.cursor(hit.place.id) else { return Vec::new() };
+    let Spot::Item(item) = hit.spot else {
+        return Vec::new();
+    };
+    let Some(cursor) = screen.cursor(hit.place.id) else {
+        return Vec::new();
+    };
     cursor.index = item;
     screen.moved(shared, hit.place.id)
 }
 
 /// Moves the editor's cursor under the pointer; dragging selects.
 fn point(screen: &mut dyn Screen, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    let Some(area) = editor_area(screen, shared, screen.pane()) else { return Vec::new() };
-    let Some(editor) = screen.editor(shared) else { return Vec::new() };
+    let Some(area) = editor_area(screen, shared, screen.pane()) else {
+        return Vec::new();
+    };
+    let Some(editor) = screen.editor(shared) else {
+        return Vec::new();
+    };
     let wraps = shared.wraps(editor);
     editor.pointer(event, area, wraps);
     Vec::new()
@@ -172,9 +237,20 @@ fn wheel(screen: &mut dyn Screen, shared: &mut Shared, hit: &Hit, by: isize) -> 
         }
         return Vec::new();
     }
-    let Some((page, length, is_text)) = extent(screen, shared, hit.place.id, hit.place.part) else { return Vec::new() };
-    let Some(cursor) = screen.cursor(hit.place.id) else { return Vec::new() };
-    cursor.go(if is_text || length > 3 * page { by * WHEEL } else { by }, length);
+    let Some((page, length, is_text)) = extent(screen, shared, hit.place.id, hit.place.part) else {
+        return Vec::new();
+    };
+    let Some(cursor) = screen.cursor(hit.place.id) else {
+        return Vec::new();
+    };
+    cursor.go(
+        if is_text || length > 3 * page {
+            by * WHEEL
+        } else {
+            by
+        },
+        length,
+    );
     screen.moved(shared, hit.place.id)
 }
 

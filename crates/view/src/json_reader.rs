@@ -29,7 +29,14 @@ pub fn tokens(line: &str) -> impl Iterator<Item = Token> {
             '"' => {
                 let length = string_length(rest);
                 let is_key = rest[length..].trim_start().starts_with(':');
-                (length, if is_key { Role::JsonKey } else { Role::JsonString })
+                (
+                    length,
+                    if is_key {
+                        Role::JsonKey
+                    } else {
+                        Role::JsonString
+                    },
+                )
             }
             '{' | '}' | '[' | ']' | ',' | ':' => (1, Role::JsonPunctuation),
             _ => {
@@ -46,7 +53,11 @@ pub fn tokens(line: &str) -> impl Iterator<Item = Token> {
         let first_column = column + line[at..start].chars().count();
         column = first_column + rest[..length].chars().count();
         at = start + length;
-        Some(Token { bytes: start..at, columns: first_column..column, role })
+        Some(Token {
+            bytes: start..at,
+            columns: first_column..column,
+            role,
+        })
     })
 }
 
@@ -58,7 +69,10 @@ fn string_length(text: &str) -> usize {
         is_escaped = byte == b'\\' && !is_escaped;
         closes
     };
-    text.bytes().skip(1).position(closes).map_or(text.len(), |position| position + 2)
+    text.bytes()
+        .skip(1)
+        .position(closes)
+        .map_or(text.len(), |position| position + 2)
 }
 
 /// The most lines searched for the matching bracket.
@@ -69,8 +83,16 @@ pub fn matching_bracket(lines: &[String], (row, column): Place) -> Option<[Place
     // Each with whether it opens.
     let brackets = |row: usize| -> Vec<(Place, bool)> {
         let line = lines.get(row).map_or("", String::as_str);
-        let brackets = tokens(line).filter(|token| matches!(&line[token.bytes.clone()], "{" | "[" | "}" | "]"));
-        brackets.map(|token| ((row, token.columns.start), matches!(&line[token.bytes], "{" | "["))).collect()
+        let brackets = tokens(line)
+            .filter(|token| matches!(&line[token.bytes.clone()], "{" | "[" | "}" | "]"));
+        brackets
+            .map(|token| {
+                (
+                    (row, token.columns.start),
+                    matches!(&line[token.bytes], "{" | "["),
+                )
+            })
+            .collect()
     };
     let here = brackets(row);
     let at = |column: usize| here.iter().find(|(place, _)| place.1 == column);
@@ -82,11 +104,15 @@ pub fn matching_bracket(lines: &[String], (row, column): Place) -> Option<[Place
     };
     let found = if opens {
         let rows = row..lines.len().min(row + MAX_BRACKET_LINES);
-        rows.flat_map(brackets).skip_while(|(place, _)| *place < start).find(is_match)
+        rows.flat_map(brackets)
+            .skip_while(|(place, _)| *place < start)
+            .find(is_match)
     } else {
         let rows = (row.saturating_sub(MAX_BRACKET_LINES)..=row).rev();
         let backwards = rows.flat_map(|row| brackets(row).into_iter().rev());
-        backwards.skip_while(|(place, _)| *place > start).find(is_match)
+        backwards
+            .skip_while(|(place, _)| *place > start)
+            .find(is_match)
     };
     found.map(|(place, _)| [start, place])
 }
@@ -137,8 +163,13 @@ struct OpenContainer {
 /// Reads the first value of a text with all values in it, containers before their contents. Tolerates missing commas,
 /// colons, values and brackets.
 pub fn read(lines: &[String]) -> Vec<Node> {
-    let text_end = (lines.len().saturating_sub(1), lines.last().map_or(0, |line| line.chars().count()));
-    let of_line = |(row, line)| tokens(line).map(move |token| (row, &line[token.bytes.clone()], token.columns));
+    let text_end = (
+        lines.len().saturating_sub(1),
+        lines.last().map_or(0, |line| line.chars().count()),
+    );
+    let of_line = |(row, line)| {
+        tokens(line).map(move |token| (row, &line[token.bytes.clone()], token.columns))
+    };
     let lines = lines.iter().map(String::as_str).enumerate();
     let mut tokens = lines.flat_map(of_line).peekable();
     let mut reader = Reader::default();
@@ -147,23 +178,49 @@ pub fn read(lines: &[String]) -> Vec<Node> {
         let is_string = text.starts_with('"');
         let has_colon = tokens.peek().is_some_and(|(_, next, _)| *next == ":");
         match (text, reader.open.last_mut()) {
-            (":", Some(OpenContainer { key: Some((_, has_colon)), .. })) => *has_colon = true,
+            (
+                ":",
+                Some(OpenContainer {
+                    key: Some((_, has_colon)),
+                    ..
+                }),
+            ) => *has_colon = true,
             (":", _) => {}
             (",", _) => reader.end_member(),
             ("}" | "]", _) => reader.close(text == "}", start, end),
             (_, None) if !reader.nodes.is_empty() => {}
-            (_, Some(OpenContainer { is_object: true, key, .. }))
-                if is_string && (has_colon || !matches!(key, Some((_, true)))) =>
-            {
+            (
+                _,
+                Some(OpenContainer {
+                    is_object: true,
+                    key,
+                    ..
+                }),
+            ) if is_string && (has_colon || !matches!(key, Some((_, true)))) => {
                 reader.end_member();
                 if let Some(object) = reader.open.last_mut() {
-                    object.key = Some((Name { text: unquoted(text), start, end }, false));
+                    object.key = Some((
+                        Name {
+                            text: unquoted(text),
+                            start,
+                            end,
+                        },
+                        false,
+                    ));
                 }
             }
             ("{" | "[", _) => {
                 let is_object = text == "{";
-                reader.add(if is_object { Kind::Object } else { Kind::Array }, start, text_end);
-                reader.open.push(OpenContainer { node: reader.nodes.len() - 1, is_object, key: None });
+                reader.add(
+                    if is_object { Kind::Object } else { Kind::Array },
+                    start,
+                    text_end,
+                );
+                reader.open.push(OpenContainer {
+                    node: reader.nodes.len() - 1,
+                    is_object,
+                    key: None,
+                });
             }
             _ if is_string => reader.add(Kind::Text(unquoted(text)), start, end),
             _ => reader.add(Kind::Word(text.to_owned()), start, end),
@@ -185,13 +242,27 @@ struct Reader {
 impl Reader {
     fn add(&mut self, kind: Kind, start: Place, end: Place) {
         let parent = self.open.last().map(|open| open.node);
-        let key = self.open.last_mut().and_then(|open| open.key.take()).map(|(name, _)| name);
-        self.nodes.push(Node { parent, key, kind, start, end });
+        let key = self
+            .open
+            .last_mut()
+            .and_then(|open| open.key.take())
+            .map(|(name, _)| name);
+        self.nodes.push(Node {
+            parent,
+            key,
+            kind,
+            start,
+            end,
+        });
     }
 
     /// A key without a value becomes a member all the same.
     fn end_member(&mut self) {
-        if let Some(OpenContainer { key: Some((name, _)), .. }) = self.open.last() {
+        if let Some(OpenContainer {
+            key: Some((name, _)),
+            ..
+        }) = self.open.last()
+        {
             let end = name.end;
             self.add(Kind::Missing, end, end);
         }
@@ -199,10 +270,18 @@ impl Reader {
 
     /// Closes the nearest container of that kind, and those inside it.
     fn close(&mut self, is_object: bool, start: Place, end: Place) {
-        let Some(depth) = self.open.iter().rposition(|open| open.is_object == is_object) else { return };
+        let Some(depth) = self
+            .open
+            .iter()
+            .rposition(|open| open.is_object == is_object)
+        else {
+            return;
+        };
         while self.open.len() > depth {
             self.end_member();
-            let Some(closed) = self.open.pop() else { return };
+            let Some(closed) = self.open.pop() else {
+                return;
+            };
             if let Some(node) = self.nodes.get_mut(closed.node) {
                 node.end = if self.open.len() == depth { end } else { start };
             }
@@ -221,8 +300,9 @@ mod tests {
     #[test]
     fn a_line_is_told_apart() {
         let check = |line: &str, expected: &[(usize, usize, Role)]| {
-            let found: Vec<(usize, usize, Role)> =
-                tokens(line).map(|token| (token.columns.start, token.columns.end, token.role)).collect();
+            let found: Vec<(usize, usize, Role)> = tokens(line)
+                .map(|token| (token.columns.start, token.columns.end, token.role))
+                .collect();
             assert_eq!(found, expected, "{line}");
         };
         check(
@@ -236,18 +316,31 @@ mod tests {
         );
         check(
             "[\"a\\\"b\"]",
-            &[(0, 1, Role::JsonPunctuation), (1, 7, Role::JsonString), (7, 8, Role::JsonPunctuation)],
+            &[
+                (0, 1, Role::JsonPunctuation),
+                (1, 7, Role::JsonString),
+                (7, 8, Role::JsonPunctuation),
+            ],
         );
         check("\"open", &[(0, 5, Role::JsonString)]);
         check("\"open\\", &[(0, 6, Role::JsonString)]);
-        check("True null -1e5", &[(0, 4, Role::Bad), (5, 9, Role::JsonWord), (10, 14, Role::JsonNumber)]);
+        check(
+            "True null -1e5",
+            &[
+                (0, 4, Role::Bad),
+                (5, 9, Role::JsonWord),
+                (10, 14, Role::JsonNumber),
+            ],
+        );
         check("é\"ü\"", &[(0, 1, Role::Bad), (1, 4, Role::JsonString)]);
         check("", &[]);
     }
 
     #[test]
     fn brackets_find_their_other_half() {
-        let lines: Vec<String> = ["{ \"a}\": [", "  1, {}", "] }"].map(str::to_owned).to_vec();
+        let lines: Vec<String> = ["{ \"a}\": [", "  1, {}", "] }"]
+            .map(str::to_owned)
+            .to_vec();
         let check = |cursor, expected: Option<[(usize, usize); 2]>| {
             assert_eq!(matching_bracket(&lines, cursor), expected, "{cursor:?}")
         };

@@ -37,13 +37,20 @@ pub fn change_line(
         out.push_str(text);
         return Ok(out);
     };
-    let there =
-        lines.get(index).ok_or_else(|| format!("the file now has {} lines, not {line}: reloaded", lines.len()))?;
+    let there = lines.get(index).ok_or_else(|| {
+        format!(
+            "the file now has {} lines, not {line}: reloaded",
+            lines.len()
+        )
+    })?;
     let same = |row: &Map<String, Value>| {
-        serde_json::from_str::<Map<String, Value>>(without_mark(there, index)).is_ok_and(|now| now == *row)
+        serde_json::from_str::<Map<String, Value>>(without_mark(there, index))
+            .is_ok_and(|now| now == *row)
     };
     if row.is_some_and(|row| !same(row)) {
-        return Err(format!("line {line} changed on disk: reloaded, nothing written"));
+        return Err(format!(
+            "line {line} changed on disk: reloaded, nothing written"
+        ));
     }
     for (number, old) in lines.iter().enumerate() {
         let ending = &old[old.trim_end_matches(['\r', '\n']).len()..];
@@ -51,7 +58,11 @@ pub fn change_line(
             _ if number != index => out.push_str(old),
             Change::Delete => {}
             Change::Replace(new) => {
-                let mark = if number == 0 && old.starts_with('\u{feff}') { "\u{feff}" } else { "" };
+                let mark = if number == 0 && old.starts_with('\u{feff}') {
+                    "\u{feff}"
+                } else {
+                    ""
+                };
                 out.extend([mark, new.as_str(), ending]);
             }
             Change::After(new) => {
@@ -92,11 +103,18 @@ pub fn change_rows(text: &str, edits: &[RowEdit]) -> Result<String, String> {
         let line = whole.trim_end_matches(['\r', '\n']);
         let object = without_mark(line, index);
         if !serde_json::from_str::<Map<String, Value>>(object).is_ok_and(|now| now == edit.row) {
-            return Err(format!("line {} changed on disk: reloaded, nothing written", edit.line));
+            return Err(format!(
+                "line {} changed on disk: reloaded, nothing written",
+                edit.line
+            ));
         }
         let set = |object: String, (key, value): (&String, &Value)| set_member(&object, key, value);
         let new = edit.members.iter().try_fold(object.to_owned(), set)?;
-        out.extend([&line[..line.len() - object.len()], &new, &whole[line.len()..]]);
+        out.extend([
+            &line[..line.len() - object.len()],
+            &new,
+            &whole[line.len()..],
+        ]);
         changed += 1;
     }
     match changed == by_line.len() {
@@ -106,13 +124,19 @@ pub fn change_rows(text: &str, edits: &[RowEdit]) -> Result<String, String> {
 }
 
 fn without_mark(line: &str, index: usize) -> &str {
-    if index == 0 { line.trim_start_matches('\u{feff}') } else { line }
+    if index == 0 {
+        line.trim_start_matches('\u{feff}')
+    } else {
+        line
+    }
 }
 
 /// A line of a file, from 1, without its line ending.
 pub fn line_of(text: &str, line: usize) -> Option<&str> {
     let index = line.checked_sub(1)?;
-    text.split('\n').nth(index).map(|line| without_mark(line.trim_end_matches('\r'), index))
+    text.split('\n')
+        .nth(index)
+        .map(|line| without_mark(line.trim_end_matches('\r'), index))
 }
 
 /// Returns a JSON object's text with one member's value replaced, or the member added at the end. All other bytes stay.
@@ -121,11 +145,17 @@ pub fn line_of(text: &str, line: usize) -> Option<&str> {
 /// The text is not a JSON object.
 pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, String> {
     let document = json::parse(object, 0).map_err(|error| error.reason.to_string())?;
-    let Kind::Object(members) = &document.root.kind else { return Err("the line is not a JSON object".to_owned()) };
+    let Kind::Object(members) = &document.root.kind else {
+        return Err("the line is not a JSON object".to_owned());
+    };
     let (start, end, new) = match members.get(key) {
         Some(member) => (member.value.start, member.value.end, value.to_string()),
         None => {
-            let comma = if members.members().is_empty() { "" } else { "," };
+            let comma = if members.members().is_empty() {
+                ""
+            } else {
+                ","
+            };
             let close = document.root.end - 1;
             (close, close, format!("{comma}{}:{value}", Value::from(key)))
         }
@@ -138,8 +168,9 @@ pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, Stri
 /// # Errors
 /// The text is not TOML.
 pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
-    let mut document: toml_edit::DocumentMut =
-        task_toml.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
+    let mut document: toml_edit::DocumentMut = task_toml
+        .parse()
+        .map_err(|error: toml_edit::TomlError| error.to_string())?;
     if system.is_empty() {
         document.remove("system");
         return Ok(document.to_string());
@@ -153,8 +184,13 @@ pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
         true => format!("\"\"\"\n{system}\"\"\""),
         false => toml_edit::value(system).to_string().trim().to_owned(),
     };
-    let value: toml_edit::Value = text.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
-    match document.get_mut("system").and_then(toml_edit::Item::as_value_mut) {
+    let value: toml_edit::Value = text
+        .parse()
+        .map_err(|error: toml_edit::TomlError| error.to_string())?;
+    match document
+        .get_mut("system")
+        .and_then(toml_edit::Item::as_value_mut)
+    {
         Some(old) => {
             let decor = old.decor().clone();
             *old = value;
@@ -164,10 +200,14 @@ pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
         None => drop(document.insert("system", toml_edit::Item::Value(value))),
     }
     let out = document.to_string();
-    let read: toml::Table = out.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let read: toml::Table = out
+        .parse()
+        .map_err(|error: toml::de::Error| error.to_string())?;
     match read.get("system").and_then(toml::Value::as_str) == Some(system) {
         true => Ok(out),
-        false => Err("text contains control characters that TOML cannot store: remove them".to_owned()),
+        false => {
+            Err("text contains control characters that TOML cannot store: remove them".to_owned())
+        }
     }
 }
 
@@ -178,7 +218,11 @@ mod tests {
     #[test]
     fn one_line_changes_and_all_others_stay() {
         let check = |text: &str, line, change: Change, expected: &str| {
-            assert_eq!(change_line(text, line, None, &change).unwrap(), expected, "{text:?} {line} {change:?}");
+            assert_eq!(
+                change_line(text, line, None, &change).unwrap(),
+                expected,
+                "{text:?} {line} {change:?}"
+            );
         };
         let new = || "N".to_owned();
         check("a\nb\nc\n", 2, Change::Replace(new()), "a\nN\nc\n");
@@ -189,15 +233,31 @@ mod tests {
         check("a\r\nb\r\n", 1, Change::After(new()), "a\r\nN\r\nb\r\n");
         check("a\n\n b \n", 1, Change::Delete, "\n b \n");
         check("", 0, Change::After(new()), "N\n");
-        check("\u{feff}a\nb\n", 1, Change::Replace(new()), "\u{feff}N\nb\n");
-        assert!(change_line("a\n", 3, None, &Change::Delete).unwrap_err().contains("1 lines"));
+        check(
+            "\u{feff}a\nb\n",
+            1,
+            Change::Replace(new()),
+            "\u{feff}N\nb\n",
+        );
+        assert!(
+            change_line("a\n", 3, None, &Change::Delete)
+                .unwrap_err()
+                .contains("1 lines")
+        );
     }
 
     #[test]
     fn several_rows_change_and_all_other_bytes_stay() {
         let object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
-        let edit = |line, row, members| RowEdit { line, row: object(row), members: object(members) };
-        let edits = [edit(1, "{\"a\":1}", "{\"a\":2}"), edit(4, "{\"b\":1}", "{\"c\":[3]}")];
+        let edit = |line, row, members| RowEdit {
+            line,
+            row: object(row),
+            members: object(members),
+        };
+        let edits = [
+            edit(1, "{\"a\":1}", "{\"a\":2}"),
+            edit(4, "{\"b\":1}", "{\"c\":[3]}"),
+        ];
         let text = "\u{feff}{ \"a\": 1 }\r\n\r\n{\"a\":1}\r\n{\"b\":1}";
         let expected = "\u{feff}{ \"a\": 2 }\r\n\r\n{\"a\":1}\r\n{\"b\":1,\"c\":[3]}";
         assert_eq!(change_rows(text, &edits).unwrap(), expected);
@@ -209,8 +269,13 @@ mod tests {
     #[test]
     fn a_line_that_became_another_row_is_not_touched() {
         let row: Map<String, Value> = serde_json::from_str("{\"a\":1}").unwrap();
-        let check =
-            |text: &str, ok: bool| assert_eq!(change_line(text, 1, Some(&row), &Change::Delete).is_ok(), ok, "{text}");
+        let check = |text: &str, ok: bool| {
+            assert_eq!(
+                change_line(text, 1, Some(&row), &Change::Delete).is_ok(),
+                ok,
+                "{text}"
+            )
+        };
         check("{ \"a\": 1 }\n", true);
         check("\u{feff}{ \"a\": 1 }\n", true);
         check("{\"a\":2}\n", false);
@@ -220,7 +285,10 @@ mod tests {
     #[test]
     fn a_member_is_set_and_the_rest_stays_as_written() {
         let check = |object: &str, key: &str, expected: &str| {
-            assert_eq!(set_member(object, key, &serde_json::json!([1])).unwrap(), expected)
+            assert_eq!(
+                set_member(object, key, &serde_json::json!([1])).unwrap(),
+                expected
+            )
         };
         check("{\"a\": 1.50, \"b\" : 2 }", "a", "{\"a\": [1], \"b\" : 2 }");
         check("{\"a\": 1.50 }", "b", "{\"a\": 1.50 ,\"b\":[1]}");
@@ -240,10 +308,26 @@ mod tests {
                 Some(system).filter(|system| !system.is_empty())
             );
         };
-        check(toml, "new \"one\"", &toml.replace("\"old\"", "'new \"one\"'"));
-        check(toml, "two\nlines", &toml.replace("\"old\"", "\"\"\"\ntwo\nlines\"\"\""));
-        check("name = \"x\"\n[score]\n", "s", "name = \"x\"\nsystem = \"s\"\n[score]\n");
-        check("name = \"x\"\nsystem = \"s\"\n[score]\n", "", "name = \"x\"\n[score]\n");
+        check(
+            toml,
+            "new \"one\"",
+            &toml.replace("\"old\"", "'new \"one\"'"),
+        );
+        check(
+            toml,
+            "two\nlines",
+            &toml.replace("\"old\"", "\"\"\"\ntwo\nlines\"\"\""),
+        );
+        check(
+            "name = \"x\"\n[score]\n",
+            "s",
+            "name = \"x\"\nsystem = \"s\"\n[score]\n",
+        );
+        check(
+            "name = \"x\"\nsystem = \"s\"\n[score]\n",
+            "",
+            "name = \"x\"\n[score]\n",
+        );
         check(
             "name = \"x\"\n",
             "tab\tback\\slash\nand \"\"\" quotes",

@@ -31,11 +31,15 @@ const NAMED: [(&str, KeyCode); 15] = [
 ];
 
 impl Chord {
-    pub const TAB: Self = Self { code: KeyCode::Tab, modifiers: KeyModifiers::NONE };
+    pub const TAB: Self = Self {
+        code: KeyCode::Tab,
+        modifiers: KeyModifiers::NONE,
+    };
 
     /// The chord of an event in its normal form.
     pub fn from_event(event: KeyEvent) -> Self {
-        let mut modifiers = event.modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SHIFT);
+        let mut modifiers =
+            event.modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SHIFT);
         let mut code = event.code;
         match code {
             KeyCode::Char(letter) => {
@@ -58,9 +62,13 @@ impl Chord {
         let mut modifiers = KeyModifiers::NONE;
         let mut rest = text;
         loop {
-            let next = [("ctrl-", KeyModifiers::CONTROL), ("alt-", KeyModifiers::ALT), ("shift-", KeyModifiers::SHIFT)]
-                .into_iter()
-                .find_map(|(name, modifier)| rest.strip_prefix(name).map(|rest| (rest, modifier)));
+            let next = [
+                ("ctrl-", KeyModifiers::CONTROL),
+                ("alt-", KeyModifiers::ALT),
+                ("shift-", KeyModifiers::SHIFT),
+            ]
+            .into_iter()
+            .find_map(|(name, modifier)| rest.strip_prefix(name).map(|rest| (rest, modifier)));
             match next {
                 Some((shorter, modifier)) if !shorter.is_empty() => {
                     modifiers |= modifier;
@@ -69,35 +77,54 @@ impl Chord {
                 _ => break,
             }
         }
-        let named = NAMED.iter().find(|(name, _)| *name == rest).map(|(_, code)| *code);
-        let function =
-            rest.strip_prefix('f').and_then(|number| number.parse().ok()).filter(|number| (1..=12).contains(number));
+        let named = NAMED
+            .iter()
+            .find(|(name, _)| *name == rest)
+            .map(|(_, code)| *code);
+        let function = rest
+            .strip_prefix('f')
+            .and_then(|number| number.parse().ok())
+            .filter(|number| (1..=12).contains(number));
         let mut letters = rest.chars();
-        let single = letters.next().filter(|_| letters.as_str().is_empty()).map(KeyCode::Char);
+        let single = letters
+            .next()
+            .filter(|_| letters.as_str().is_empty())
+            .map(KeyCode::Char);
         let code = named.or(function.map(KeyCode::F)).or(single)?;
         Some(Self::from_event(KeyEvent::new(code, modifiers)))
     }
 
     /// Whether text fields leave it to actions: escape, tab, function keys, and chords with control or alt.
     pub fn is_command(self) -> bool {
-        let is_modified = self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
-        is_modified || matches!(self.code, KeyCode::Esc | KeyCode::Tab | KeyCode::BackTab | KeyCode::F(_))
+        let is_modified = self
+            .modifiers
+            .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
+        is_modified
+            || matches!(
+                self.code,
+                KeyCode::Esc | KeyCode::Tab | KeyCode::BackTab | KeyCode::F(_)
+            )
     }
 
     /// Whether it neither moves a cursor nor leaves something: it is expected to do something else.
     pub fn is_for_action(self) -> bool {
         match self.code {
             KeyCode::Char(letter) => !self.modifiers.is_empty() || !"hl".contains(letter),
-            code => matches!(code, KeyCode::F(_) | KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete),
+            code => matches!(
+                code,
+                KeyCode::F(_) | KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete
+            ),
         }
     }
 }
 
 impl fmt::Display for Chord {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (modifier, name) in
-            [(KeyModifiers::CONTROL, "ctrl-"), (KeyModifiers::ALT, "alt-"), (KeyModifiers::SHIFT, "shift-")]
-        {
+        for (modifier, name) in [
+            (KeyModifiers::CONTROL, "ctrl-"),
+            (KeyModifiers::ALT, "alt-"),
+            (KeyModifiers::SHIFT, "shift-"),
+        ] {
             if self.modifiers.contains(modifier) {
                 formatter.write_str(name)?;
             }
@@ -142,7 +169,11 @@ mod tests {
             KeyEvent::new(KeyCode::Char('G'), KeyModifiers::NONE),
             KeyEvent::new(KeyCode::Char('G'), KeyModifiers::SHIFT),
         ];
-        assert!(reported.into_iter().all(|event| Some(Chord::from_event(event)) == Chord::parse("G")));
+        assert!(
+            reported
+                .into_iter()
+                .all(|event| Some(Chord::from_event(event)) == Chord::parse("G"))
+        );
         let back = KeyEvent::new(KeyCode::Tab, KeyModifiers::SHIFT);
         assert_eq!(Some(Chord::from_event(back)), Chord::parse("backtab"));
     }

@@ -28,12 +28,19 @@ impl Keymap {
     pub fn keys(&self, action: &ActionInfo) -> Vec<Chord> {
         match self.changed.get(action.id) {
             Some(keys) => keys.clone(),
-            None => action.keys.iter().filter_map(|key| Chord::parse(key)).collect(),
+            None => action
+                .keys
+                .iter()
+                .filter_map(|key| Chord::parse(key))
+                .collect(),
         }
     }
 
     /// Returns the first key of an action, empty if it has none.
     pub fn shown(&self, action: &ActionInfo) -> String {
-        self.keys(action).first().map(Chord::to_string).unwrap_or_default()
+        self.keys(action)
+            .first()
+            .map(Chord::to_string)
+            .unwrap_or_default()
     }
 }

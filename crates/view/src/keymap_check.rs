@@ -46,14 +46,22 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
         let chords = keymap.keys(action);
         if chords.is_empty() && NEEDED.contains(&action.id) {
             let sentence = format!("no key left for `{}`", action.id);
-            found.push(Finding { sentence, is_conflict: true, actions: vec![action.id] });
+            found.push(Finding {
+                sentence,
+                is_conflict: true,
+                actions: vec![action.id],
+            });
         }
         for chord in chords {
             by_chord.entry(chord.to_string()).or_default().push(action);
             // A default key that may not arrive is only an alternative to another one.
             if let Some(why) = why_not(chord).filter(|_| keymap.is_changed(action.id)) {
                 let sentence = format!("`{chord}` of `{}`: {why}", action.id);
-                warnings.push(Finding { sentence, is_conflict: false, actions: vec![action.id] });
+                warnings.push(Finding {
+                    sentence,
+                    is_conflict: false,
+                    actions: vec![action.id],
+                });
             }
         }
     }
@@ -63,8 +71,13 @@ pub fn check(keymap: &Keymap) -> Vec<Finding> {
                 .iter()
                 .filter(|other| overlap(one.scope, other.scope) && !is_meant(keymap, one, other))
             {
-                let sentence = format!("`{chord}` is bound to both `{}` and `{}`", one.id, other.id);
-                found.push(Finding { sentence, is_conflict: true, actions: vec![one.id, other.id] });
+                let sentence =
+                    format!("`{chord}` is bound to both `{}` and `{}`", one.id, other.id);
+                found.push(Finding {
+                    sentence,
+                    is_conflict: true,
+                    actions: vec![one.id, other.id],
+                });
             }
         }
     }
@@ -100,15 +113,25 @@ fn why_not(chord: Chord) -> Option<String> {
             chord.code,
             KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete | KeyCode::Left | KeyCode::Right
         );
-        let of_field = editing || matches!(chord.code, KeyCode::Up | KeyCode::Down | KeyCode::Home | KeyCode::End);
+        let of_field = editing
+            || matches!(
+                chord.code,
+                KeyCode::Up | KeyCode::Down | KeyCode::Home | KeyCode::End
+            );
         return (of_field && chord.modifiers.is_empty()).then(|| "used by text fields".to_owned());
     };
     if chord.modifiers != KeyModifiers::CONTROL {
         return None;
     }
-    let taken = TAKEN.iter().find(|(known, _)| *known == letter).map(|(_, why)| (*why).to_owned());
-    taken
-        .or_else(|| EDITING.contains(&letter).then(|| "edits text in fields; this action replaces it there".to_owned()))
+    let taken = TAKEN
+        .iter()
+        .find(|(known, _)| *known == letter)
+        .map(|(_, why)| (*why).to_owned());
+    taken.or_else(|| {
+        EDITING
+            .contains(&letter)
+            .then(|| "edits text in fields; this action replaces it there".to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -117,7 +140,10 @@ mod tests {
 
     #[test]
     fn the_keys_of_the_program_are_free_of_conflicts() {
-        let conflicts: Vec<String> = check(&Keymap::default()).into_iter().map(|finding| finding.sentence).collect();
+        let conflicts: Vec<String> = check(&Keymap::default())
+            .into_iter()
+            .map(|finding| finding.sentence)
+            .collect();
         assert_eq!(conflicts, [""; 0]);
     }
 
@@ -126,8 +152,14 @@ mod tests {
         for action in actions().filter(|action| action.id != "suspend") {
             for chord in Keymap::default().keys(action) {
                 let taken = chord.modifiers == KeyModifiers::CONTROL
-                    && TAKEN.iter().any(|(letter, _)| chord.code == KeyCode::Char(*letter));
-                assert!(!taken, "`{chord}` of `{}` never arrives everywhere", action.id);
+                    && TAKEN
+                        .iter()
+                        .any(|(letter, _)| chord.code == KeyCode::Char(*letter));
+                assert!(
+                    !taken,
+                    "`{chord}` of `{}` never arrives everywhere",
+                    action.id
+                );
             }
         }
     }

@@ -22,7 +22,9 @@ fn entries(data: &Path) -> Vec<Entry> {
 /// The task that was opened last in `here`: its folder, or the name of an embedded one; `None` if there was none, or it
 /// is gone.
 pub(super) fn load(data: &Path, here: &Path) -> Option<String> {
-    let (_, task) = entries(data).into_iter().find(|(folder, _)| folder == here)?;
+    let (_, task) = entries(data)
+        .into_iter()
+        .find(|(folder, _)| folder == here)?;
     let folder = Path::new(&task);
     if folder.is_absolute() {
         return folder.join(TASK_FILE).is_file().then_some(task);
@@ -36,14 +38,22 @@ pub(super) fn load(data: &Path, here: &Path) -> Option<String> {
 /// worth a message.
 pub(super) fn save(data: &Path, here: &Path, task: &Task) {
     let mut entries = entries(data);
-    let name = task.folder().map_or_else(|| task.name.clone(), |folder| here.join(folder).display().to_string());
-    if entries.first().is_some_and(|first| *first == (here.to_owned(), name.clone())) {
+    let name = task.folder().map_or_else(
+        || task.name.clone(),
+        |folder| here.join(folder).display().to_string(),
+    );
+    if entries
+        .first()
+        .is_some_and(|first| *first == (here.to_owned(), name.clone()))
+    {
         return;
     }
     entries.retain(|(folder, _)| folder != here);
     entries.insert(0, (here.to_owned(), name));
     entries.truncate(MAX_FOLDERS);
-    let Ok(text) = serde_json::to_vec(&entries) else { return };
+    let Ok(text) = serde_json::to_vec(&entries) else {
+        return;
+    };
     if files::ensure_folder(data, Access::Private).is_ok() {
         _ = files::replace_file(&data.join(FILE), &text, Access::Private);
     }

@@ -91,7 +91,10 @@ impl Command {
     #[must_use]
     pub fn like(self, line: impl Into<Option<CommandLine>>) -> Self {
         match self {
-            Self::Work(work) => Self::Work(Work { command_line: line.into(), ..work }),
+            Self::Work(work) => Self::Work(Work {
+                command_line: line.into(),
+                ..work
+            }),
             other => other,
         }
     }
@@ -148,9 +151,13 @@ pub struct Update(Box<Apply>);
 
 impl Update {
     /// An update of the screen with the state `X`; of none if that is `()`.
-    pub fn new<X: Part>(apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
+    pub fn new<X: Part>(
+        apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
+    ) -> Self {
         Self(Box::new(move |model| {
-            let Some(model) = model.downcast_mut::<X::Model>() else { return Vec::new() };
+            let Some(model) = model.downcast_mut::<X::Model>() else {
+                return Vec::new();
+            };
             let (screen, shared) = X::of(model);
             apply(screen, shared)
         }))
@@ -188,7 +195,8 @@ impl Work {
     ) -> Command {
         Self::stream(key, move |sender| {
             let result = compute();
-            sender.send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
+            sender
+                .send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
         })
     }
 
@@ -202,13 +210,19 @@ impl Work {
         Self::stream(key, move |sender| {
             let Some(_turn) = sender.turn() else { return };
             let result = compute(sender);
-            sender.send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
+            sender
+                .send(move |screen: &mut X, shared: &mut X::Shared| apply(screen, shared, result));
         })
     }
 
     /// Work that sends its results piece by piece.
     pub fn stream(key: &'static str, job: impl FnOnce(&Sender) + Send + 'static) -> Command {
-        Command::Work(Self { key, generation: 0, command_line: None, job: Box::new(job) })
+        Command::Work(Self {
+            key,
+            generation: 0,
+            command_line: None,
+            job: Box::new(job),
+        })
     }
 }
 
@@ -262,15 +276,25 @@ pub struct Turn(Arc<Key>);
 impl Senders {
     /// The sender of work that starts now and supersedes older work of its key. `put` delivers a result and returns
     /// false once the view is gone.
-    pub fn begin(&self, work: &Work, put: impl Fn(Update) -> bool + Send + Sync + 'static) -> Sender {
+    pub fn begin(
+        &self,
+        work: &Work,
+        put: impl Fn(Update) -> bool + Send + Sync + 'static,
+    ) -> Sender {
         let key = Arc::clone(locked(&self.0).entry(work.key).or_default());
         key.supersede(work.generation);
-        Sender { key, generation: work.generation, put: Arc::new(put) }
+        Sender {
+            key,
+            generation: work.generation,
+            put: Arc::new(put),
+        }
     }
 
     /// The view ends: all work is superseded.
     pub fn close(&self) {
-        locked(&self.0).values().for_each(|key| key.supersede(CLOSED));
+        locked(&self.0)
+            .values()
+            .for_each(|key| key.supersede(CLOSED));
     }
 }
 
@@ -290,7 +314,10 @@ impl Sender {
     }
 
     /// Sends one result. Returns false if the work is superseded and should stop.
-    pub fn send<X: Part>(&self, apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> bool {
+    pub fn send<X: Part>(
+        &self,
+        apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
+    ) -> bool {
         self.is_wanted() && (self.put)(Update::new(apply))
     }
 
@@ -298,7 +325,11 @@ impl Sender {
     pub fn turn(&self) -> Option<Turn> {
         let mut computing = locked(&self.key.computing);
         while *computing && self.is_wanted() {
-            computing = self.key.changed.wait(computing).unwrap_or_else(PoisonError::into_inner);
+            computing = self
+                .key
+                .changed
+                .wait(computing)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         self.is_wanted().then(|| {
             *computing = true;
@@ -316,7 +347,12 @@ impl Drop for Turn {
 
 impl std::fmt::Debug for Sender {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Sender({}, current: {})", self.generation, self.is_wanted())
+        write!(
+            formatter,
+            "Sender({}, current: {})",
+            self.generation,
+            self.is_wanted()
+        )
     }
 }
 
@@ -335,12 +371,22 @@ mod tests {
     fn newer_work_of_the_key_and_the_end_supersede() {
         let senders = Senders::default();
         let sender = |key, generation| {
-            senders.begin(&Work { key, generation, command_line: None, job: Box::new(|_| ()) }, |_| true)
+            senders.begin(
+                &Work {
+                    key,
+                    generation,
+                    command_line: None,
+                    job: Box::new(|_| ()),
+                },
+                |_| true,
+            )
         };
         let (first, other) = (sender("schema", 1), sender("runs", 1));
         assert!(first.is_wanted() && first.send(|_: &mut (), _| Vec::new()));
         let second = sender("schema", 2);
-        assert!(!first.is_wanted() && !first.send(|_: &mut (), _| Vec::new()) && first.turn().is_none());
+        assert!(
+            !first.is_wanted() && !first.send(|_: &mut (), _| Vec::new()) && first.turn().is_none()
+        );
         assert!(second.is_wanted() && other.is_wanted());
         senders.close();
         assert!(!second.send(|_: &mut (), _| Vec::new()) && !other.is_wanted());
@@ -364,7 +410,9 @@ mod tests {
                 }
                 events.send((generation, "ends")).unwrap();
             };
-            let Command::Work(work) = Work::latest("schema", compute, |_: &mut (), _, ()| Vec::new()) else {
+            let Command::Work(work) =
+                Work::latest("schema", compute, |_: &mut (), _, ()| Vec::new())
+            else {
                 panic!("it is work")
             };
             let work = Work { generation, ..work };
@@ -374,10 +422,17 @@ mod tests {
                 assert_eq!(received.recv().unwrap(), (1, "begins"));
             }
         }
-        threads.drain(1..39).for_each(|thread| thread.join().unwrap());
+        threads
+            .drain(1..39)
+            .for_each(|thread| thread.join().unwrap());
         open.send(()).unwrap();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
         drop(events);
-        assert_eq!(received.into_iter().collect::<Vec<_>>(), [(1, "ends"), (40, "begins"), (40, "ends")]);
+        assert_eq!(
+            received.into_iter().collect::<Vec<_>>(),
+            [(1, "ends"), (40, "begins"), (40, "ends")]
+        );
     }
 }

@@ -52,18 +52,26 @@ impl Notices {
             self.all.remove(0);
         }
         self.total += 1;
-        self.all.push(Notice { time_ms, text, level });
+        self.all.push(Notice {
+            time_ms,
+            text,
+            level,
+        });
     }
 
     /// The notice for the bottom line at this time.
     pub fn shown(&self, now_ms: u64) -> Option<&Notice> {
         let last = self.all.last().filter(|_| self.dismissed < self.total)?;
-        (last.level != Level::Done || now_ms.saturating_sub(last.time_ms) < SHOWN_MS).then_some(last)
+        (last.level != Level::Done || now_ms.saturating_sub(last.time_ms) < SHOWN_MS)
+            .then_some(last)
     }
 
     /// How many warnings and errors came since the last key.
     pub fn unread(&self) -> usize {
-        self.since(self.dismissed).iter().filter(|notice| notice.level != Level::Done).count()
+        self.since(self.dismissed)
+            .iter()
+            .filter(|notice| notice.level != Level::Done)
+            .count()
     }
 
     /// Dismisses the notice in the bottom line.
@@ -96,11 +104,35 @@ pub fn log(title: &str, theme: &Theme, notices: &Notices) -> Pick {
             level => (format!("{} ", level.look(theme).0), level.look(theme).1),
         };
         let time = crate::format::clock(notice.time_ms);
-        let (label, detail) = (format!("{time}  {mark}{}", notice.text), notice.text.clone());
-        PickEntry { label, detail, role: Some(role), ..PickEntry::default() }
+        let (label, detail) = (
+            format!("{time}  {mark}{}", notice.text),
+            notice.text.clone(),
+        );
+        PickEntry {
+            label,
+            detail,
+            role: Some(role),
+            ..PickEntry::default()
+        }
     };
-    let texts: Vec<String> = notices.all.iter().rev().map(|notice| notice.text.clone()).collect();
-    let copy =
-        move |_: &mut (), _: &mut _, index: usize| texts.get(index).cloned().map(Command::Copy).into_iter().collect();
-    Pick::new(format!("{title}: enter copies"), notices.all.iter().rev().map(entry).collect(), 0, copy)
+    let texts: Vec<String> = notices
+        .all
+        .iter()
+        .rev()
+        .map(|notice| notice.text.clone())
+        .collect();
+    let copy = move |_: &mut (), _: &mut _, index: usize| {
+        texts
+            .get(index)
+            .cloned()
+            .map(Command::Copy)
+            .into_iter()
+            .collect()
+    };
+    Pick::new(
+        format!("{title}: enter copies"),
+        notices.all.iter().rev().map(entry).collect(),
+        0,
+        copy,
+    )
 }

@@ -92,7 +92,11 @@ pub struct AppearanceInput {
 impl AppearanceInput {
     /// The options of this process without command line arguments.
     pub fn detect() -> Self {
-        Self { folder: super::user_file::folder(), capability: Capability::detect(), ..Self::nothing() }
+        Self {
+            folder: super::user_file::folder(),
+            capability: Capability::detect(),
+            ..Self::nothing()
+        }
     }
 
     /// No files, no options, and a terminal with every capability; for tests.
@@ -116,7 +120,9 @@ impl AppearanceInput {
     }
 
     pub fn config_file(&self) -> Option<PathBuf> {
-        self.folder.as_ref().map(|folder| folder.join("config.toml"))
+        self.folder
+            .as_ref()
+            .map(|folder| folder.join("config.toml"))
     }
 
     pub fn keymap_file(&self) -> Option<PathBuf> {

@@ -25,13 +25,26 @@ const ASCII_BORDER: border::Set<'static> = border::Set {
 
 /// The frame of a pane. The focused one has another colour and a mark before its title.
 pub fn pane<'a>(theme: &Theme, title: &str, focused: bool) -> Block<'a> {
-    let role = if focused { Role::BorderFocused } else { Role::Border };
+    let role = if focused {
+        Role::BorderFocused
+    } else {
+        Role::Border
+    };
     let mark = if focused { theme.glyph("▸", ">") } else { "" };
-    let set = if theme.ascii { ASCII_BORDER } else { border::PLAIN };
+    let set = if theme.ascii {
+        ASCII_BORDER
+    } else {
+        border::PLAIN
+    };
     let title = if title.is_empty() {
         Span::raw("")
     } else {
         Span::styled(format!("{mark} {title} "), theme.style(Role::Title))
     };
-    Block::new().borders(Borders::ALL).border_set(set).border_style(theme.style(role)).style(Style::new()).title(title)
+    Block::new()
+        .borders(Borders::ALL)
+        .border_set(set)
+        .border_style(theme.style(role))
+        .style(Style::new())
+        .title(title)
 }

@@ -39,9 +39,16 @@ pub enum Popup {
 
 impl Popup {
     /// Handles a key, which may be one that moves; `size`: of the terminal.
-    pub fn key(&mut self, event: KeyEvent, motion: Option<Motion>, size: (u16, u16)) -> PopupOutcome {
+    pub fn key(
+        &mut self,
+        event: KeyEvent,
+        motion: Option<Motion>,
+        size: (u16, u16),
+    ) -> PopupOutcome {
         match self {
-            Self::Help(Help { page }) | Self::Page(page) if motion.is_some() => page.follow(motion, size),
+            Self::Help(Help { page }) | Self::Page(page) if motion.is_some() => {
+                page.follow(motion, size)
+            }
             Self::Pick(pick) if motion.is_some() => pick.follow(motion),
             Self::Help(help) => help.page.key(event, size),
             Self::Ask(ask) => ask.key(event),
@@ -63,7 +70,9 @@ impl Popup {
     /// The key that a click stands for: enter on a row of a list, to which it moves the cursor; an answer of a question.
     pub fn click(&mut self, theme: &Theme, size: (u16, u16), at: (u16, u16)) -> Option<KeyEvent> {
         match self {
-            Self::Pick(pick) => pick.click(theme, size, at).then(|| KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
+            Self::Pick(pick) => pick
+                .click(theme, size, at)
+                .then(|| KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
             Self::Confirm(confirm) => confirm.click(size, at),
             _ => None,
         }

@@ -20,7 +20,11 @@ pub(super) fn load(shared: &Shared) -> Command {
         move || files::read_text(&file).unwrap_or_default(),
         |_: &mut (), shared: &mut Shared, text| {
             let find = shared.find_action;
-            shared.recent = text.lines().filter_map(|id| Some(find(id)?.id)).take(KEPT).collect();
+            shared.recent = text
+                .lines()
+                .filter_map(|id| Some(find(id)?.id))
+                .take(KEPT)
+                .collect();
             Vec::new()
         },
     )

@@ -17,7 +17,9 @@ use super::shared::Shared;
 use super::subprocess::Call;
 use super::widgets::text_width::one_line;
 use crate::format::short_id;
-use crate::run::{AgainstBase, Liveness, RequestOutcome, Status, Verb, ask, is_recording, stop_worker};
+use crate::run::{
+    AgainstBase, Liveness, RequestOutcome, Status, Verb, ask, is_recording, stop_worker,
+};
 
 /// How long to wait for the result of a promised checkpoint or eval; afterwards it still arrives through the log.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
@@ -56,47 +58,79 @@ const fn action<T: Controls>(
 
 pub const fn pause<T: Controls>() -> Action<T> {
     action(0, "Toggle pause", &["p"], |screen: &mut T, shared| {
-        let is_paused = screen.target(shared).is_ok_and(|run| run.status == Status::Paused);
-        ask_worker(screen, shared, if is_paused { Verb::Resume } else { Verb::Pause })
+        let is_paused = screen
+            .target(shared)
+            .is_ok_and(|run| run.status == Status::Paused);
+        ask_worker(
+            screen,
+            shared,
+            if is_paused { Verb::Resume } else { Verb::Pause },
+        )
     })
     .also(&["pause", "hold"])
-    .hinting(|screen, shared| screen.target(shared).is_ok_and(|run| run.status == Status::Paused).then_some("resume"))
+    .hinting(|screen, shared| {
+        screen
+            .target(shared)
+            .is_ok_and(|run| run.status == Status::Paused)
+            .then_some("resume")
+    })
     .unless(|screen, shared| no_worker(screen, shared, &Verb::Pause))
 }
 
 /// Resumed by the run's worker if it is alive, else by a new one.
 pub const fn resume<T: Controls>() -> Action<T> {
     action(1, "Resume run", &["r"], |screen: &mut T, shared| {
-        screen.target(shared).map(|run| resume_run(shared, &run.path)).into_iter().collect()
+        screen
+            .target(shared)
+            .map(|run| resume_run(shared, &run.path))
+            .into_iter()
+            .collect()
     })
     .also(&["continue", "unpause", "restart"])
     // The hint of the key that pauses says it of a paused run.
-    .hinting(|screen, shared| screen.target(shared).is_ok_and(|run| run.status == Status::Paused).then_some(""))
-    .unless(|screen, shared| blocked(screen, shared, |name, status| no_resume_from(name, status, shared)))
+    .hinting(|screen, shared| {
+        screen
+            .target(shared)
+            .is_ok_and(|run| run.status == Status::Paused)
+            .then_some("")
+    })
+    .unless(|screen, shared| {
+        blocked(screen, shared, |name, status| {
+            no_resume_from(name, status, shared)
+        })
+    })
 }
 
 pub const fn checkpoint<T: Controls>() -> Action<T> {
-    action(2, "Save checkpoint", &["C"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Checkpoint))
-        .also(&["checkpoint", "snapshot"])
-        .unless(|screen, shared| no_worker(screen, shared, &Verb::Checkpoint))
+    action(2, "Save checkpoint", &["C"], |screen: &mut T, shared| {
+        ask_worker(screen, shared, Verb::Checkpoint)
+    })
+    .also(&["checkpoint", "snapshot"])
+    .unless(|screen, shared| no_worker(screen, shared, &Verb::Checkpoint))
 }
 
 pub const fn eval<T: Controls>() -> Action<T> {
-    action(3, "Run eval", &["E"], |screen: &mut T, shared| ask_worker(screen, shared, Verb::Eval))
-        .also(&["evaluate"])
-        .unless(|screen, shared| no_worker(screen, shared, &Verb::Eval))
+    action(3, "Run eval", &["E"], |screen: &mut T, shared| {
+        ask_worker(screen, shared, Verb::Eval)
+    })
+    .also(&["evaluate"])
+    .unless(|screen, shared| no_worker(screen, shared, &Verb::Eval))
 }
 
 pub const fn stop<T: Controls>() -> Action<T> {
-    action(4, "Stop run", &["x"], |screen: &mut T, shared| confirm_stop(screen, shared, false))
-        .also(&["end", "cancel", "terminate"])
-        .unless(|screen, shared| no_worker(screen, shared, &Verb::Stop { now: false }))
+    action(4, "Stop run", &["x"], |screen: &mut T, shared| {
+        confirm_stop(screen, shared, false)
+    })
+    .also(&["end", "cancel", "terminate"])
+    .unless(|screen, shared| no_worker(screen, shared, &Verb::Stop { now: false }))
 }
 
 pub const fn kill<T: Controls>() -> Action<T> {
-    action(5, "Kill run", &["X"], |screen: &mut T, shared| confirm_stop(screen, shared, true))
-        .also(&["kill", "abort"])
-        .unless(|screen, shared| no_worker(screen, shared, &Verb::Stop { now: true }))
+    action(5, "Kill run", &["X"], |screen: &mut T, shared| {
+        confirm_stop(screen, shared, true)
+    })
+    .also(&["kill", "abort"])
+    .unless(|screen, shared| no_worker(screen, shared, &Verb::Stop { now: true }))
 }
 
 /// A note needs no worker: it is appended to the log before the first and after the last one, too.
@@ -115,15 +149,24 @@ pub const fn note<T: Controls>() -> Action<T> {
 pub fn no_worker<T: Controls>(screen: &T, shared: &Shared, verb: &Verb) -> Option<String> {
     blocked(screen, shared, |name, status| match status {
         Status::Created => Some(format!("{name} has no worker yet")),
-        Status::Finished => Some(format!("{name} is finished: {}", verb.why_not_after_the_end())),
-        Status::Failed | Status::Interrupted => {
-            Some(format!("{name} is {}: resume it first ({})", status.name(), shared.key_of(T::ACTIONS[1].0)))
-        }
+        Status::Finished => Some(format!(
+            "{name} is finished: {}",
+            verb.why_not_after_the_end()
+        )),
+        Status::Failed | Status::Interrupted => Some(format!(
+            "{name} is {}: resume it first ({})",
+            status.name(),
+            shared.key_of(T::ACTIONS[1].0)
+        )),
         _ => None,
     })
 }
 
-fn blocked<T: Controls>(screen: &T, shared: &Shared, why: impl Fn(&str, Status) -> Option<String>) -> Option<String> {
+fn blocked<T: Controls>(
+    screen: &T,
+    shared: &Shared,
+    why: impl Fn(&str, Status) -> Option<String>,
+) -> Option<String> {
     match screen.target(shared) {
         Ok(run) if is_recording(&run.path) => Some(shared.no_change_of_recording()),
         Ok(run) => why(&format!("run {}", short_id(&run.id)), run.status),
@@ -133,24 +176,54 @@ fn blocked<T: Controls>(screen: &T, shared: &Shared, why: impl Fn(&str, Status) 
 
 /// Sends a request to the worker of a screen's run.
 fn ask_worker<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<Command> {
-    let Ok(run) = screen.target(shared) else { return Vec::new() };
+    let Ok(run) = screen.target(shared) else {
+        return Vec::new();
+    };
     if verb.is_work() {
-        shared.say(format!("{} requested: runs after the current step", verb.name()));
+        shared.say(format!(
+            "{} requested: runs after the current step",
+            verb.name()
+        ));
     }
     vec![request(&run.path, verb)]
 }
 
 /// The confirmation is bound to this run, even if the screen shows another one when it is answered.
 fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<Command> {
-    let Ok(Target { path, id, name, status }) = screen.target(shared) else { return Vec::new() };
+    let Ok(Target {
+        path,
+        id,
+        name,
+        status,
+    }) = screen.target(shared)
+    else {
+        return Vec::new();
+    };
     let (title, text, yes) = match now {
         _ if status == Status::Waiting => ("Stop", "It leaves the queue. Can be resumed.", "stop"),
-        true => ("Kill", "Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
-        false => ("Stop", "Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
+        true => (
+            "Kill",
+            "Stops now. The current step is lost; resume continues from the last checkpoint.",
+            "kill",
+        ),
+        false => (
+            "Stop",
+            "Stops after the current step and saves a checkpoint. Can be resumed.",
+            "stop",
+        ),
     };
-    let text = if name.is_empty() { text.to_owned() } else { format!("{}\n{text}", one_line(&name)) };
+    let text = if name.is_empty() {
+        text.to_owned()
+    } else {
+        format!("{}\n{text}", one_line(&name))
+    };
     let then = move |_: &mut (), _: &mut Shared| vec![request(&path, Verb::Stop { now })];
-    shared.popup = Some(Popup::Confirm(Confirm::new(format!("{title} {id}?"), text, yes, then)));
+    shared.popup = Some(Popup::Confirm(Confirm::new(
+        format!("{title} {id}?"),
+        text,
+        yes,
+        then,
+    )));
     Vec::new()
 }
 
@@ -168,20 +241,33 @@ fn no_resume_from(name: &str, status: Status, shared: &Shared) -> Option<String>
 /// Sends a request to a run's worker; the answer becomes a notice and refreshes the list of runs.
 pub fn request(run: &Path, verb: Verb) -> Command {
     let (path, line) = (run.to_owned(), CommandLine::for_request(run, &verb));
-    let done = move |_: &mut (), shared: &mut Shared, (answer, name): (_, String)| report(shared, &name, answer);
-    Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), done).like(line)
+    let done = move |_: &mut (), shared: &mut Shared, (answer, name): (_, String)| {
+        report(shared, &name, answer)
+    };
+    Work::once(
+        key(&verb),
+        move || (answer(&path, &verb), name(&path)),
+        done,
+    )
+    .like(line)
 }
 
 /// If the note cannot be written, the error repeats its text.
 fn ask_note(run: PathBuf) -> Ask {
     let ask = move |_: &mut (), _: &mut Shared, text: String| {
-        note_of(&text).into_iter().map(|verb| request(&run, verb)).collect()
+        note_of(&text)
+            .into_iter()
+            .map(|verb| request(&run, verb))
+            .collect()
     };
     Ask::new("Add note", "Note:", "", ask).checked(|text| note_of(text).err())
 }
 
 fn note_of(text: &str) -> Result<Verb, String> {
-    Verb::parse("annotate", &[("text".to_owned(), text.into())].into_iter().collect())
+    Verb::parse(
+        "annotate",
+        &[("text".to_owned(), text.into())].into_iter().collect(),
+    )
 }
 
 /// The answer, a warning where it is an eval below the base.
@@ -196,14 +282,27 @@ fn answer(run: &Path, verb: &Verb) -> Result<(String, Level), String> {
         (Ok(RequestOutcome { text, result, .. }), _) => {
             let against_base = AgainstBase::deserialize(&result["against_base"]);
             let is_below = against_base.is_ok_and(|against_base| against_base.is_below());
-            Ok((text, if is_below { Level::Warning } else { Level::Done }))
+            Ok((
+                text,
+                if is_below {
+                    Level::Warning
+                } else {
+                    Level::Done
+                },
+            ))
         }
     }
 }
 
-fn report(shared: &mut Shared, name: &str, answer: Result<(String, Level), String>) -> Vec<Command> {
+fn report(
+    shared: &mut Shared,
+    name: &str,
+    answer: Result<(String, Level), String>,
+) -> Vec<Command> {
     match answer {
-        Ok((text, level)) => shared.notices.add(shared.now_ms, level, format!("{name}: {text}")),
+        Ok((text, level)) => shared
+            .notices
+            .add(shared.now_ms, level, format!("{name}: {text}")),
         Err(error) => shared.complain(error),
     }
     shared.look_for_runs()
@@ -224,7 +323,10 @@ fn key(verb: &Verb) -> &'static str {
 
 fn resume_run(shared: &Shared, run: &Path) -> Command {
     let (path, name) = (run.to_owned(), name(run));
-    let call = Call::with_arguments(&shared.options, ["runs", "resume", &run.display().to_string(), "--json"]);
+    let call = Call::with_arguments(
+        &shared.options,
+        ["runs", "resume", &run.display().to_string(), "--json"],
+    );
     let line = call.command_line();
     let resume = Work::stream("control.resume", move |sender| {
         let answer = match Liveness::for_run(&path) {

@@ -76,12 +76,16 @@ impl SchemaDraft {
 
     /// Whether the text is that of `task.toml`.
     pub fn is_toml(&self) -> bool {
-        self.base.as_ref().is_some_and(|base| base.definition_file == TASK_FILE)
+        self.base
+            .as_ref()
+            .is_some_and(|base| base.definition_file == TASK_FILE)
     }
 
     /// The expected answers of each row, as far as they are checked.
     pub fn expected_rows(&self) -> &[Expected] {
-        self.expected.as_ref().map_or(&[], |expected| &expected.rows)
+        self.expected
+            .as_ref()
+            .map_or(&[], |expected| &expected.rows)
     }
 
     /// Why nothing is scored, where no text has compiled so far.
@@ -91,7 +95,11 @@ impl SchemaDraft {
 
     /// What is wrong, without the reason; `name`: the text or its file.
     pub fn stale_title(&self, name: &str) -> String {
-        if self.needs_command { format!("{name}: the scorer may not run") } else { format!("{name} does not compile") }
+        if self.needs_command {
+            format!("{name}: the scorer may not run")
+        } else {
+            format!("{name} does not compile")
+        }
     }
 
     /// The text's name in messages.

@@ -36,7 +36,15 @@ impl<X> Action<X> {
         perform: fn(&mut X, &mut Shared) -> Vec<Command>,
     ) -> Self {
         Self {
-            info: ActionInfo { id, title, hint, keys, scope, aliases: &[], asks: false },
+            info: ActionInfo {
+                id,
+                title,
+                hint,
+                keys,
+                scope,
+                aliases: &[],
+                asks: false,
+            },
             blocked: |_, _| None,
             hint: |_, _| None,
             perform,
@@ -45,12 +53,24 @@ impl<X> Action<X> {
 
     /// Adds aliases.
     pub const fn also(self, aliases: &'static [&'static str]) -> Self {
-        Self { info: ActionInfo { aliases, ..self.info }, ..self }
+        Self {
+            info: ActionInfo {
+                aliases,
+                ..self.info
+            },
+            ..self
+        }
     }
 
     /// Marks it as opening a text field.
     pub const fn asking(self) -> Self {
-        Self { info: ActionInfo { asks: true, ..self.info }, ..self }
+        Self {
+            info: ActionInfo {
+                asks: true,
+                ..self.info
+            },
+            ..self
+        }
     }
 
     /// With another hint while `hint` returns one.
@@ -60,7 +80,10 @@ impl<X> Action<X> {
 
     /// Blocks it while `why` returns a reason.
     pub const fn unless(self, why: fn(&X, &Shared) -> Option<String>) -> Self {
-        Self { blocked: why, ..self }
+        Self {
+            blocked: why,
+            ..self
+        }
     }
 }
 
@@ -174,7 +197,13 @@ pub trait Screen: Actions {
     fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         for place in self.places(shared, area) {
             let content = self.content(shared, &place);
-            draw(&shared.theme, frame, &place, self.has_focus(&place), content);
+            draw(
+                &shared.theme,
+                frame,
+                &place,
+                self.has_focus(&place),
+                content,
+            );
         }
     }
 
@@ -182,7 +211,14 @@ pub trait Screen: Actions {
     fn lines(&self, shared: &Shared, area: Rect) -> Vec<PaneLines> {
         let mut places = self.places(shared, area);
         places.sort_by_key(|place| (place.is_framed, place.area.y, place.area.x));
-        let lines = |place: &Place| lines(&shared.theme, place, self.has_focus(place), &self.content(shared, place));
+        let lines = |place: &Place| {
+            lines(
+                &shared.theme,
+                place,
+                self.has_focus(place),
+                &self.content(shared, place),
+            )
+        };
         places.iter().map(lines).collect()
     }
 

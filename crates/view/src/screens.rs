@@ -23,6 +23,13 @@ pub enum Screen {
 
 impl Screen {
     /// In the order of their keys.
-    pub const ALL: [Self; 7] =
-        [Self::Runs, Self::Schema, Self::Prompts, Self::Scores, Self::Launch, Self::Live, Self::Eval];
+    pub const ALL: [Self; 7] = [
+        Self::Runs,
+        Self::Schema,
+        Self::Prompts,
+        Self::Scores,
+        Self::Launch,
+        Self::Live,
+        Self::Eval,
+    ];
 }

@@ -70,15 +70,24 @@ pub const KEYS: [Key; 9] = [
         name: "theme",
         values: "\"auto\", or a theme name",
         meaning: "theme; `auto` picks `dark` or `light` by the terminal background (COLORFGBG, else OSC 11)",
-        take: |settings, value| value.as_str().map(|name| name.clone_into(&mut settings.theme)).is_some(),
+        take: |settings, value| {
+            value
+                .as_str()
+                .map(|name| name.clone_into(&mut settings.theme))
+                .is_some()
+        },
     },
     Key {
         name: "colour",
         values: "\"auto\", \"truecolor\", \"256\", \"16\" or \"none\"",
         meaning: "colour depth; `auto` reads NO_COLOR, COLORTERM and TERM",
         take: |settings, value| {
-            let known = value.as_str().map(|name| (name == "auto", ColourDepth::from_name(name)));
-            let Some((true, depth) | (_, depth @ Some(_))) = known else { return false };
+            let known = value
+                .as_str()
+                .map(|name| (name == "auto", ColourDepth::from_name(name)));
+            let Some((true, depth) | (_, depth @ Some(_))) = known else {
+                return false;
+            };
             settings.colour = depth;
             true
         },
@@ -100,7 +109,12 @@ pub const KEYS: [Key; 9] = [
         name: "low_bandwidth",
         values: "false or true",
         meaning: "for slow links: run updates at most every 2 s and within 700 B/s; keys respond at once",
-        take: |settings, value| value.as_bool().map(|low| settings.low_bandwidth = low).is_some(),
+        take: |settings, value| {
+            value
+                .as_bool()
+                .map(|low| settings.low_bandwidth = low)
+                .is_some()
+        },
     },
     Key {
         name: "notifications",
@@ -121,19 +135,36 @@ pub const KEYS: [Key; 9] = [
         name: "mouse",
         values: "true or false",
         meaning: "capture the mouse; if false, the terminal selects text",
-        take: |settings, value| value.as_bool().map(|mouse| settings.mouse = mouse).is_some(),
+        take: |settings, value| {
+            value
+                .as_bool()
+                .map(|mouse| settings.mouse = mouse)
+                .is_some()
+        },
     },
     Key {
         name: "live_charts",
         values: "[] or a list of titles and metrics",
         meaning: "small charts of the live screen, such as `[\"loss\", \"time/rollout\"]`; `[]`: the default ones; choosing charts there writes it",
-        take: |settings, value| value.as_array().and_then(list).map(|names| settings.live_charts = names).is_some(),
+        take: |settings, value| {
+            value
+                .as_array()
+                .and_then(list)
+                .map(|names| settings.live_charts = names)
+                .is_some()
+        },
     },
     Key {
         name: "runs_columns",
         values: "[] or a list of names",
         meaning: "columns of the runs screen: fields, `config.KEY`, metrics, `ema:METRIC`; `[]`: the usual ones; choosing columns there writes it",
-        take: |settings, value| value.as_array().and_then(list).map(|names| settings.runs_columns = names).is_some(),
+        take: |settings, value| {
+            value
+                .as_array()
+                .and_then(list)
+                .map(|names| settings.runs_columns = names)
+                .is_some()
+        },
     },
     Key {
         name: GPU_PRICE_KEY,
@@ -145,7 +176,10 @@ pub const KEYS: [Key; 9] = [
 ];
 
 fn list(values: &DeArray<'_>) -> Option<Vec<String>> {
-    values.iter().map(|value| text(value).map(str::to_owned)).collect()
+    values
+        .iter()
+        .map(|value| text(value).map(str::to_owned))
+        .collect()
 }
 
 /// Writes a list into the user's file, or removes it if it is empty.
@@ -168,7 +202,9 @@ pub fn save(path: &Path, name: &str, value: Option<toml_edit::Value>) -> Result<
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         before => before.map_err(|error| failed(&error))?,
     };
-    let mut document: toml_edit::DocumentMut = before.parse().map_err(|error: toml_edit::TomlError| failed(&error))?;
+    let mut document: toml_edit::DocumentMut = before
+        .parse()
+        .map_err(|error: toml_edit::TomlError| failed(&error))?;
     match value {
         Some(value) => document[name] = toml_edit::value(value),
         None => _ = document.remove(name),
@@ -176,9 +212,13 @@ pub fn save(path: &Path, name: &str, value: Option<toml_edit::Value>) -> Result<
     if let Some(folder) = path.parent() {
         files::ensure_folder(folder, Access::Private).map_err(|error| failed(&error))?;
     }
-    let mode = std::fs::metadata(&target).ok().map(|found| found.permissions());
-    files::replace_file(&target, document.to_string().as_bytes(), Access::Private).map_err(|error| failed(&error))?;
-    mode.map_or(Ok(()), |mode| std::fs::set_permissions(&target, mode)).map_err(|error| failed(&error))
+    let mode = std::fs::metadata(&target)
+        .ok()
+        .map(|found| found.permissions());
+    files::replace_file(&target, document.to_string().as_bytes(), Access::Private)
+        .map_err(|error| failed(&error))?;
+    mode.map_or(Ok(()), |mode| std::fs::set_permissions(&target, mode))
+        .map_err(|error| failed(&error))
 }
 
 /// Reads a file; returns the settings and its errors.
@@ -191,12 +231,21 @@ pub(super) fn read(file: &UserFile) -> (Settings, Vec<String>) {
     let mut notes = Vec::new();
     for (name, value) in table.iter() {
         let Some(key) = KEYS.iter().find(|key| key.name == name.get_ref()) else {
-            let suggestion = crate::format::did_you_mean(name.get_ref(), KEYS.iter().map(|key| key.name));
-            notes.push(file.problem(name.span().start, &format!("unknown key `{}`{suggestion}", name.get_ref())));
+            let suggestion =
+                crate::format::did_you_mean(name.get_ref(), KEYS.iter().map(|key| key.name));
+            notes.push(file.problem(
+                name.span().start,
+                &format!("unknown key `{}`{suggestion}", name.get_ref()),
+            ));
             continue;
         };
         if !(key.take)(&mut settings, value.get_ref()) {
-            let what = format!("`{}` must be {}, not {}: using the default", key.name, key.values, value_text(value));
+            let what = format!(
+                "`{}` must be {}, not {}: using the default",
+                key.name,
+                key.values,
+                value_text(value)
+            );
             notes.push(file.problem_at(value, &what));
         }
     }
@@ -210,7 +259,11 @@ fn value_text(value: &Spanned<DeValue<'_>>) -> String {
         DeValue::Float(number) => return number.to_string(),
         _ => {}
     }
-    let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
+    let article = if kind.starts_with(['a', 'i']) {
+        "an"
+    } else {
+        "a"
+    };
     text(value).map_or_else(|| format!("{article} {kind}"), |text| format!("\"{text}\""))
 }
 
@@ -235,16 +288,30 @@ mod tests {
         );
         check(
             "colour = \"256\"\nascii = true",
-            |settings| (settings.colour, settings.ascii) = (Some(ColourDepth::Colours256), Some(true)),
+            |settings| {
+                (settings.colour, settings.ascii) = (Some(ColourDepth::Colours256), Some(true))
+            },
             &[],
         );
         check("colour = \"auto\"\nascii = \"auto\"", |_| {}, &[]);
-        check("low_bandwidth = true", |settings| settings.low_bandwidth = true, &[]);
-        check("notifications = \"bell\"", |settings| settings.notifications = Notifications::Bell, &[]);
+        check(
+            "low_bandwidth = true",
+            |settings| settings.low_bandwidth = true,
+            &[],
+        );
+        check(
+            "notifications = \"bell\"",
+            |settings| settings.notifications = Notifications::Bell,
+            &[],
+        );
         check("gpu_price_per_hour = 2.5", |_| {}, &[]);
         let price = "config.toml line 1: `gpu_price_per_hour` must be a number >= 0, not -2.5: using the default";
         check("gpu_price_per_hour = -2.5", |_| {}, &[price]);
-        check("runs_columns = [\"run\"]", |settings| settings.runs_columns = vec!["run".to_owned()], &[]);
+        check(
+            "runs_columns = [\"run\"]",
+            |settings| settings.runs_columns = vec!["run".to_owned()],
+            &[],
+        );
         check(
             "live_charts = [\"kl\", \"loss\"]",
             |settings| settings.live_charts = ["kl", "loss"].map(str::to_owned).to_vec(),
@@ -252,31 +319,59 @@ mod tests {
         );
         let charts = "config.toml line 1: `live_charts` must be [] or a list of titles and metrics, not an array: using the default";
         check("live_charts = [1]", |_| {}, &[charts]);
-        check("\nmouses = 1", |_| {}, &["config.toml line 2: unknown key `mouses`; did you mean `mouse`?"]);
-        check("mouse = 1", |_| {}, &["config.toml line 1: `mouse` must be true or false, not 1: using the default"]);
+        check(
+            "\nmouses = 1",
+            |_| {},
+            &["config.toml line 2: unknown key `mouses`; did you mean `mouse`?"],
+        );
+        check(
+            "mouse = 1",
+            |_| {},
+            &["config.toml line 1: `mouse` must be true or false, not 1: using the default"],
+        );
         let colour = "config.toml line 1: `colour` must be \"auto\", \"truecolor\", \"256\", \"16\" or \"none\", not \"7\": using the default";
         check("colour = \"7\"", |_| {}, &[colour]);
         let (found, problems) = read(&UserFile::new("config.toml", "mouse = \n"));
         assert_eq!(found, Settings::default());
-        assert!(problems.len() == 1 && problems[0].starts_with("config.toml line 1: "), "{problems:?}");
+        assert!(
+            problems.len() == 1 && problems[0].starts_with("config.toml line 1: "),
+            "{problems:?}"
+        );
     }
 
     #[test]
     fn a_saved_list_leaves_the_rest_of_the_file_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/config.toml");
-        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let list = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
         save_list(&path, "live_charts", &list(&["loss"])).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "live_charts = [\"loss\"]\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "live_charts = [\"loss\"]\n"
+        );
         std::fs::write(&path, "# mine\nmouse = false # by hand\n").unwrap();
         save_list(&path, "live_charts", &list(&["time/rollout", "a \"b\""])).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("# mine\nmouse = false # by hand\nlive_charts = "), "{text}");
+        assert!(
+            text.starts_with("# mine\nmouse = false # by hand\nlive_charts = "),
+            "{text}"
+        );
         let (settings, notes) = read(&UserFile::new("config.toml", text.as_str()));
-        assert_eq!((settings.live_charts, settings.mouse), (list(&["time/rollout", "a \"b\""]), false));
+        assert_eq!(
+            (settings.live_charts, settings.mouse),
+            (list(&["time/rollout", "a \"b\""]), false)
+        );
         assert_eq!(notes, [""; 0]);
         save_list(&path, "live_charts", &[]).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine\nmouse = false # by hand\n");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "# mine\nmouse = false # by hand\n"
+        );
         std::fs::write(&path, "mouse = \n").unwrap();
         let error = save_list(&path, "live_charts", &list(&["loss"])).unwrap_err();
         assert!(error.contains("config.toml: "), "{error}");

@@ -11,26 +11,48 @@ use crate::files::{self, Access};
 pub(super) fn choose_theme(shared: &Shared) -> Vec<Command> {
     let (folder, keys) = (shared.options.appearance.themes_folder(), shared.keys);
     let names = move || theme_file::names(folder.as_deref());
-    vec![Work::once("theme.names", names, move |_: &mut (), shared, names| {
-        // A key pressed meanwhile was meant for something else.
-        if shared.keys == keys {
-            shared.popup = Some(Popup::Pick(list(shared, names)));
-        }
-        Vec::new()
-    })]
+    vec![Work::once(
+        "theme.names",
+        names,
+        move |_: &mut (), shared, names| {
+            // A key pressed meanwhile was meant for something else.
+            if shared.keys == keys {
+                shared.popup = Some(Popup::Pick(list(shared, names)));
+            }
+            Vec::new()
+        },
+    )]
 }
 
 fn list(shared: &Shared, mut names: Vec<String>) -> Pick {
     names.insert(0, settings::Settings::default().theme);
     let entry = |name: &String| {
-        let beside = if *name == names[0] { "dark or light, like the terminal's background" } else { "" };
-        PickEntry { label: name.clone(), beside: beside.to_owned(), ..PickEntry::default() }
+        let beside = if *name == names[0] {
+            "dark or light, like the terminal's background"
+        } else {
+            ""
+        };
+        PickEntry {
+            label: name.clone(),
+            beside: beside.to_owned(),
+            ..PickEntry::default()
+        }
     };
-    let now = names.iter().position(|name| *name == shared.theme.name).unwrap_or(0);
-    Pick::new("Theme", names.iter().map(entry).collect(), now, move |_: &mut (), shared: &mut Shared, index| {
-        let Some(name) = names.get(index).cloned() else { return Vec::new() };
-        save_theme(shared, name)
-    })
+    let now = names
+        .iter()
+        .position(|name| *name == shared.theme.name)
+        .unwrap_or(0);
+    Pick::new(
+        "Theme",
+        names.iter().map(entry).collect(),
+        now,
+        move |_: &mut (), shared: &mut Shared, index| {
+            let Some(name) = names.get(index).cloned() else {
+                return Vec::new();
+            };
+            save_theme(shared, name)
+        },
+    )
 }
 
 fn save_theme(shared: &mut Shared, name: String) -> Vec<Command> {
@@ -39,10 +61,15 @@ fn save_theme(shared: &mut Shared, name: String) -> Vec<Command> {
         shared.complain(NO_FOLDER);
         return Vec::new();
     };
-    let overridden = input.theme.as_ref().map_or_else(String::new, |theme| format!("; --theme {theme} overrides it"));
+    let overridden = input.theme.as_ref().map_or_else(String::new, |theme| {
+        format!("; --theme {theme} overrides it")
+    });
     let work = move |_: &_| {
         settings::save(&file, "theme", Some(name.as_str().into()))?;
-        Ok(format!("theme {name} saved in {}{overridden}", file.display()))
+        Ok(format!(
+            "theme {name} saved in {}{overridden}",
+            file.display()
+        ))
     };
     vec![Work::latest("theme.save", work, super::export::report)]
 }
@@ -54,14 +81,22 @@ pub(super) fn edit(shared: &mut Shared) -> Vec<Command> {
         return Vec::new();
     };
     let folder = path.parent().map(std::path::Path::to_owned);
-    let prepare = move || folder.map_or(Ok(()), |folder| files::ensure_folder(&folder, Access::Private));
-    vec![Work::once("settings.edit", prepare, move |_: &mut (), shared: &mut Shared, prepared| match prepared {
-        Ok(()) => vec![Command::Edit { path, line: 1 }],
-        Err(error) => {
-            shared.complain(format!("{}: {error}", path.display()));
-            Vec::new()
-        }
-    })]
+    let prepare = move || {
+        folder.map_or(Ok(()), |folder| {
+            files::ensure_folder(&folder, Access::Private)
+        })
+    };
+    vec![Work::once(
+        "settings.edit",
+        prepare,
+        move |_: &mut (), shared: &mut Shared, prepared| match prepared {
+            Ok(()) => vec![Command::Edit { path, line: 1 }],
+            Err(error) => {
+                shared.complain(format!("{}: {error}", path.display()));
+                Vec::new()
+            }
+        },
+    )]
 }
 
 const NO_FOLDER: &str = "no config directory: set HOME or XDG_CONFIG_HOME";

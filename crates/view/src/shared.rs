@@ -96,7 +96,11 @@ pub struct SoftWrap {
 
 impl SoftWrap {
     pub fn for_format(&mut self, is_json: bool) -> &mut bool {
-        if is_json { &mut self.json } else { &mut self.prose }
+        if is_json {
+            &mut self.json
+        } else {
+            &mut self.prose
+        }
     }
 }
 
@@ -183,7 +187,10 @@ impl Shared {
             recent: Vec::new(),
             zoomed: false,
             whole_results: false,
-            soft_wrap: SoftWrap { prose: true, json: false },
+            soft_wrap: SoftWrap {
+                prose: true,
+                json: false,
+            },
             is_typing: false,
             bytes_per_second: 0,
             keys: 0,
@@ -205,7 +212,11 @@ impl Shared {
 
     /// Whether an editor wraps long lines.
     pub fn wraps(&self, editor: &Editor) -> bool {
-        if editor.is_json() { self.soft_wrap.json } else { self.soft_wrap.prose }
+        if editor.is_json() {
+            self.soft_wrap.json
+        } else {
+            self.soft_wrap.prose
+        }
     }
 
     /// Whether work of this key runs.
@@ -215,7 +226,12 @@ impl Shared {
 
     /// The area of the screen: below the tabs and above the hints.
     pub fn body(&self) -> Rect {
-        Rect { x: 0, y: 1, width: self.size.0, height: self.size.1.saturating_sub(2) }
+        Rect {
+            x: 0,
+            y: 1,
+            width: self.size.0,
+            height: self.size.1.saturating_sub(2),
+        }
     }
 
     /// Returns the first key of the action with that id, or its quoted title if it has none. While text is typed, the
@@ -223,15 +239,24 @@ impl Shared {
     pub fn key_of(&self, id: &str) -> String {
         let action = (self.find_action)(id);
         debug_assert!(action.is_some(), "no action {id}");
-        let keys = action.map(|action| self.keymap.keys(action)).unwrap_or_default();
-        let key = keys.iter().find(|key| !self.is_typing || key.is_command()).map(ToString::to_string);
+        let keys = action
+            .map(|action| self.keymap.keys(action))
+            .unwrap_or_default();
+        let key = keys
+            .iter()
+            .find(|key| !self.is_typing || key.is_command())
+            .map(ToString::to_string);
         key.unwrap_or_else(|| format!("`{}`", action.map_or(id, |action| action.title)))
     }
 
     /// Why an action that needs a task is blocked; `None` if one is open.
     pub fn no_task(&self) -> Option<String> {
         let failed = |failure: &TaskFailure| format!("cannot open the task: {}", failure.error);
-        let why = || self.task_error.as_ref().map_or_else(|| "the task is still loading".to_owned(), failed);
+        let why = || {
+            self.task_error
+                .as_ref()
+                .map_or_else(|| "the task is still loading".to_owned(), failed)
+        };
         self.task.is_none().then(why)
     }
 
@@ -246,7 +271,10 @@ impl Shared {
 
     /// Why an action that writes into a run is blocked on the recorded one.
     pub fn no_change_of_recording(&self) -> String {
-        format!("this is a recording: {} starts a run of your own", self.key_of("screen.launch"))
+        format!(
+            "this is a recording: {} starts a run of your own",
+            self.key_of("screen.launch")
+        )
     }
 
     /// Whether a popup or a text field has the keys.
@@ -271,7 +299,8 @@ impl Shared {
 
     /// Writes a command line into the log of commands.
     pub fn log_command(&mut self, line: &CommandLine) {
-        self.commands.add(self.now_ms, Level::Done, line.text(&self.options.shell));
+        self.commands
+            .add(self.now_ms, Level::Done, line.text(&self.options.shell));
     }
 
     /// Lists runs and reads their new events in the background.
@@ -292,7 +321,10 @@ impl Shared {
                 let so_far = so_far.clone();
                 sender.send(move |_: &mut (), shared: &mut Self| {
                     shared.runs.listing = so_far;
-                    vec![Command::Changed(Change::Runs { first: false, news: false })]
+                    vec![Command::Changed(Change::Runs {
+                        first: false,
+                        news: false,
+                    })]
                 })
             });
             sender.send(move |_: &mut (), shared: &mut Self| {
@@ -316,14 +348,26 @@ impl Shared {
 
     /// The frozen task of a run: of several that of the open task's name, or the first.
     pub fn own_task_folder(&self, run: &RunDirectory) -> PathBuf {
-        let open = self.task.as_ref().map_or("", |open| open.task.name.as_str());
+        let open = self
+            .task
+            .as_ref()
+            .map_or("", |open| open.task.name.as_str());
         task_folder(run.path(), run.task_like(open))
     }
 
     /// The readable runs of the open task, newest first.
     pub fn task_runs(&self) -> impl Iterator<Item = &RunRow> {
-        let task = self.task.as_ref().map_or("", |open| open.task.name.as_str());
-        let rows = self.runs.listing.entries().iter().rev().filter_map(|entry| entry.row.as_deref().ok());
+        let task = self
+            .task
+            .as_ref()
+            .map_or("", |open| open.task.name.as_str());
+        let rows = self
+            .runs
+            .listing
+            .entries()
+            .iter()
+            .rev()
+            .filter_map(|entry| entry.row.as_deref().ok());
         rows.filter(move |row| row.directory.file().is_of_task(task))
     }
 
@@ -343,40 +387,79 @@ impl OpenTask {
     pub fn read(task: Task, here: &Path) -> Self {
         // Taken before the files are read, so that a change meanwhile is noticed later.
         let stamps = task_files::stamps(&task);
-        let sets = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
+        let sets = PromptSet::ALL
+            .into_iter()
+            .filter(|set| task.set_file(*set).is_some());
         let rows = sets.map(|set| (set, dataset::load(&task, set))).collect();
         let samples = samples(&task);
-        let toml = task.toml().ok().filter(|_| task.definition_file != TASK_FILE).unwrap_or_else(|| task.clone());
-        Self { argument: shortest_argument(&task, here), task, rows, samples, toml, stamps }
+        let toml = task
+            .toml()
+            .ok()
+            .filter(|_| task.definition_file != TASK_FILE)
+            .unwrap_or_else(|| task.clone());
+        Self {
+            argument: shortest_argument(&task, here),
+            task,
+            rows,
+            samples,
+            toml,
+            stamps,
+        }
     }
 
     /// The row with an id, in whichever set has it.
     pub fn row(&self, id: &str) -> Option<&PromptRow> {
-        self.rows.values().flatten().flatten().find(|row| row.id == id)
+        self.rows
+            .values()
+            .flatten()
+            .flatten()
+            .find(|row| row.id == id)
     }
 }
 
 /// The shortest argument that resolves to this task on a command line: its folder's name, else its path. Another task
 /// may have the same name.
 fn shortest_argument(task: &Task, here: &Path) -> String {
-    let Some(folder) = task.folder().map(|folder| here.join(folder)) else { return task.name.clone() };
+    let Some(folder) = task.folder().map(|folder| here.join(folder)) else {
+        return task.name.clone();
+    };
     let real = |folder: &Path| folder.canonicalize().ok();
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let resolved = Task::resolve_from(&name, here).ok().and_then(|task| real(&here.join(task.folder()?)));
-    if resolved.is_some() && resolved == real(&folder) { name } else { folder.display().to_string() }
+    let name = folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let resolved = Task::resolve_from(&name, here)
+        .ok()
+        .and_then(|task| real(&here.join(task.folder()?)));
+    if resolved.is_some() && resolved == real(&folder) {
+        name
+    } else {
+        folder.display().to_string()
+    }
 }
 
 fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
-    let Some(file) = &task.prompts.completions else { return Ok(Vec::new()) };
+    let Some(file) = &task.prompts.completions else {
+        return Ok(Vec::new());
+    };
     let reader = task.open(file).map_err(|error| error.to_string())?;
     let mut samples = Vec::new();
     for line in dataset::read_lines(reader) {
-        let (number, line) =
-            line.map_err(|(number, problem)| format!("{} line {number}: {problem}", task.label(file)))?;
+        let (number, line) = line.map_err(|(number, problem)| {
+            format!("{} line {number}: {problem}", task.label(file))
+        })?;
         let place = || format!("{} line {number}", task.label(file));
-        let CompletionLine { completion, prompt_id, .. } =
-            CompletionLine::read(&line).map_err(|problem| format!("{}: {problem}", place()))?;
-        samples.push(SampleCompletion { text: completion, prompt_id, line: number });
+        let CompletionLine {
+            completion,
+            prompt_id,
+            ..
+        } = CompletionLine::read(&line).map_err(|problem| format!("{}: {problem}", place()))?;
+        samples.push(SampleCompletion {
+            text: completion,
+            prompt_id,
+            line: number,
+        });
     }
     Ok(samples)
 }
@@ -414,7 +497,11 @@ fn opened(shared: &mut Shared, found: Result<OpenTask, TaskFailure>) -> Vec<Comm
         Err(failure) if shared.task_error.as_ref() == Some(&failure) => Vec::new(),
         Err(failure) => {
             shared.complain(failure.error.clone());
-            if shared.task.as_ref().is_some_and(|open| !failure.is_of(&open.task)) {
+            if shared
+                .task
+                .as_ref()
+                .is_some_and(|open| !failure.is_of(&open.task))
+            {
                 return Vec::new();
             }
             shared.task_error = Some(failure);
@@ -424,14 +511,31 @@ fn opened(shared: &mut Shared, found: Result<OpenTask, TaskFailure>) -> Vec<Comm
 }
 
 /// Finds and reads a task. An error comes with its folder, if it has one.
-fn find_task(name: Option<&str>, here: &Path, data: &Path) -> Result<Task, (TaskError, Option<PathBuf>)> {
+fn find_task(
+    name: Option<&str>,
+    here: &Path,
+    data: &Path,
+) -> Result<Task, (TaskError, Option<PathBuf>)> {
     let of_workspace = || {
-        let tasks = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir())?;
-        let mut names: Vec<PathBuf> = std::fs::read_dir(tasks).ok()?.flatten().map(|entry| entry.path()).collect();
+        let tasks = here
+            .ancestors()
+            .map(|folder| folder.join("tasks"))
+            .find(|folder| folder.is_dir())?;
+        let mut names: Vec<PathBuf> = std::fs::read_dir(tasks)
+            .ok()?
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         names.sort();
-        names.into_iter().find(|folder| folder.join(TASK_FILE).is_file())
+        names
+            .into_iter()
+            .find(|folder| folder.join(TASK_FILE).is_file())
     };
-    let last = if name.is_none() { last_task::load(data, here) } else { None };
+    let last = if name.is_none() {
+        last_task::load(data, here)
+    } else {
+        None
+    };
     let name = name.or(last.as_deref());
     let folder = match name {
         Some(name) => folder_of(name, here),
@@ -451,8 +555,13 @@ pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Comma
     if !home.is_copy {
         return Vec::new();
     }
-    shared.say(format!("embedded task copied to {}: edits are saved there", home.folder.display()));
-    vec![Command::Changed(Change::Copied(Arc::new(home.task.clone())))]
+    shared.say(format!(
+        "embedded task copied to {}: edits are saved there",
+        home.folder.display()
+    ));
+    vec![Command::Changed(Change::Copied(Arc::new(
+        home.task.clone(),
+    )))]
 }
 
 /// Follows a run, and makes it the one of the screens Live, Scores and Eval.
@@ -468,28 +577,54 @@ pub fn follow(shared: &mut Shared, run: PathBuf) -> Vec<Command> {
     if shared.followed.contains_key(&run) {
         return Vec::new();
     }
-    shared.followed.insert(run.clone(), FollowedRun::new(run.clone()));
+    shared
+        .followed
+        .insert(run.clone(), FollowedRun::new(run.clone()));
     vec![Command::Watch(run)]
 }
 
 /// Stops following runs that no screen shows. An active run is followed to its end, for the notification.
 pub fn unfollow_unused(shared: &mut Shared) -> Vec<Command> {
-    let Shared { followed, current, overlay, .. } = shared;
+    let Shared {
+        followed,
+        current,
+        overlay,
+        ..
+    } = shared;
     let unseen = |path: &PathBuf| current.as_ref() != Some(path) && !overlay.contains(path);
-    let over: Vec<PathBuf> =
-        followed.iter().filter(|(path, run)| unseen(path) && run.is_over()).map(|(path, _)| path.clone()).collect();
+    let over: Vec<PathBuf> = followed
+        .iter()
+        .filter(|(path, run)| unseen(path) && run.is_over())
+        .map(|(path, _)| path.clone())
+        .collect();
     followed.retain(|path, _| !over.contains(path));
     over.into_iter().map(Command::Unwatch).collect()
 }
 
 /// Applies news of a followed run.
 pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Vec<Command> {
-    let Some(followed) = shared.followed.get_mut(run) else { return Vec::new() };
+    let Some(followed) = shared.followed.get_mut(run) else {
+        return Vec::new();
+    };
     let mut commands = Vec::new();
-    for RunNotice { level, title, text, urgent } in followed.apply(news, shared.now_ms) {
-        let sentence = if text.is_empty() { title.clone() } else { format!("{title}: {text}") };
+    for RunNotice {
+        level,
+        title,
+        text,
+        urgent,
+    } in followed.apply(news, shared.now_ms)
+    {
+        let sentence = if text.is_empty() {
+            title.clone()
+        } else {
+            format!("{title}: {text}")
+        };
         shared.notices.add(shared.now_ms, level, sentence);
-        commands.push(Command::Notify { title, text, urgent });
+        commands.push(Command::Notify {
+            title,
+            text,
+            urgent,
+        });
     }
     if shared.current.as_ref() == Some(run) {
         commands.push(Command::Changed(Change::RunNews));

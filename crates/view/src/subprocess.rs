@@ -72,24 +72,34 @@ impl Exit {
             .unwrap_or(self.stderr.len().saturating_sub(1));
         let words = self.stderr[from..].join(" ");
         let words = words.trim_start_matches("error:").trim();
-        if words.is_empty() { "exited without output".to_owned() } else { words.to_owned() }
+        if words.is_empty() {
+            "exited without output".to_owned()
+        } else {
+            words.to_owned()
+        }
     }
 }
 
 /// The open task as a command line argument; `None` if none is open.
 pub fn task_argument(shared: &Shared) -> Option<String> {
     let task = &shared.task.as_ref()?.task;
-    Some(
-        task.folder()
-            .map_or_else(|| task.name.clone(), |folder| shared.options.here.join(folder).display().to_string()),
-    )
+    Some(task.folder().map_or_else(
+        || task.name.clone(),
+        |folder| shared.options.here.join(folder).display().to_string(),
+    ))
 }
 
 /// The task of the open run as a command line argument, and its name; those of the open task without a run.
 pub fn run_task_argument(shared: &Shared) -> Option<(String, String)> {
     match shared.current_run().and_then(|run| run.directory.as_ref()) {
-        Some(run) => Some((run.first_task_path().display().to_string(), run.file().task.clone())),
-        None => Some((task_argument(shared)?, shared.task.as_ref()?.task.name.clone())),
+        Some(run) => Some((
+            run.first_task_path().display().to_string(),
+            run.file().task.clone(),
+        )),
+        None => Some((
+            task_argument(shared)?,
+            shared.task.as_ref()?.task.name.clone(),
+        )),
     }
 }
 
@@ -112,7 +122,10 @@ pub fn trained_argument(shared: &Shared) -> Result<(&'static str, String), Strin
 
 impl Call {
     /// A call from the folder where the view was started.
-    pub fn with_arguments<A: Into<String>>(options: &Options, arguments: impl IntoIterator<Item = A>) -> Self {
+    pub fn with_arguments<A: Into<String>>(
+        options: &Options,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
         let Options { program, here, .. } = options;
         Self {
             program: program.clone(),
@@ -139,8 +152,9 @@ impl Call {
         };
         match self.run_through(on_line)? {
             ended if !ended.success => Err(ended.reason()),
-            _ => serde_json::from_str(&document)
-                .map_err(|error| format!("{} printed invalid JSON: {error}", self.program.display())),
+            _ => serde_json::from_str(&document).map_err(|error| {
+                format!("{} printed invalid JSON: {error}", self.program.display())
+            }),
         }
     }
 
@@ -149,13 +163,25 @@ impl Call {
     ///
     /// # Errors
     /// The program could not be started.
-    pub fn run(&self, cancel: &CancelToken, on_line: &mut dyn FnMut(OutputLine)) -> Result<Option<Exit>, String> {
+    pub fn run(
+        &self,
+        cancel: &CancelToken,
+        on_line: &mut dyn FnMut(OutputLine),
+    ) -> Result<Option<Exit>, String> {
         let mut command = self.command();
         // SAFETY: between fork and exec only one system call is made. The kernel kills the child if the view dies.
-        unsafe { command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)) };
+        unsafe {
+            command.pre_exec(|| {
+                Ok(rustix::process::set_parent_process_death_signal(Some(
+                    Signal::KILL,
+                ))?)
+            })
+        };
         let child = {
             let mut children = children();
-            let Some(list) = children.as_mut() else { return Ok(None) };
+            let Some(list) = children.as_mut() else {
+                return Ok(None);
+            };
             let child = self.spawn(command)?;
             list.extend(group(&child));
             child
@@ -168,20 +194,36 @@ impl Call {
     /// # Errors
     /// Same as [`Self::run`].
     pub fn run_through(&self, on_line: &mut dyn FnMut(OutputLine)) -> Result<Exit, String> {
-        let ended = self.wait(self.spawn(self.command())?, &CancelToken::default(), on_line)?;
+        let ended = self.wait(
+            self.spawn(self.command())?,
+            &CancelToken::default(),
+            on_line,
+        )?;
         ended.ok_or_else(|| format!("{} was cancelled", self.program.display()))
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg0("grpo-tui").args(&self.arguments).envs(given_threads()).current_dir(&self.here);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+            .arg0("grpo-tui")
+            .args(&self.arguments)
+            .envs(given_threads())
+            .current_dir(&self.here);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
         command
     }
 
     fn spawn(&self, mut command: Command) -> Result<Child, String> {
         command.spawn().map_err(|error| {
-            format!("{} in {}: {error}; check that the folder exists", self.program.display(), self.here.display())
+            format!(
+                "{} in {}: {error}; check that the folder exists",
+                self.program.display(),
+                self.here.display()
+            )
         })
     }
 
@@ -224,8 +266,13 @@ impl Call {
         if let (Some(list), Some(group)) = (children().as_mut(), group(&child)) {
             list.retain(|other| *other != group);
         }
-        let status = child.wait().map_err(|error| format!("{}: {error}", self.program.display()))?;
-        Ok((!timed_out).then_some(Exit { success: status.success(), stderr }))
+        let status = child
+            .wait()
+            .map_err(|error| format!("{}: {error}", self.program.display()))?;
+        Ok((!timed_out).then_some(Exit {
+            success: status.success(),
+            stderr,
+        }))
     }
 }
 
@@ -253,20 +300,35 @@ pub(super) fn signal_children(signal: Signal) {
 }
 
 /// Sends lines until the receiver is dropped.
-fn read_lines(from: impl Read + Send + 'static, sender: Sender<OutputLine>, kind: fn(String) -> OutputLine) {
+fn read_lines(
+    from: impl Read + Send + 'static,
+    sender: Sender<OutputLine>,
+    kind: fn(String) -> OutputLine,
+) {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
         loop {
             line.clear();
-            match from.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
+            match from
+                .by_ref()
+                .take(MAX_LINE_BYTES)
+                .read_until(b'\n', &mut line)
+            {
                 Ok(1..) => {}
                 _ => return,
             }
             let text = String::from_utf8_lossy(&line);
             // A line overwritten with carriage returns counts in its last version.
-            let text = text.trim_end_matches(['\n', '\r']).rsplit('\r').next().unwrap_or_default();
-            let text: String = text.chars().filter(|letter| !letter.is_control() || *letter == '\t').collect();
+            let text = text
+                .trim_end_matches(['\n', '\r'])
+                .rsplit('\r')
+                .next()
+                .unwrap_or_default();
+            let text: String = text
+                .chars()
+                .filter(|letter| !letter.is_control() || *letter == '\t')
+                .collect();
             if !text.trim().is_empty() && sender.send(kind(text)).is_err() {
                 return;
             }
@@ -280,36 +342,81 @@ mod tests {
 
     fn shell(script: &str) -> Call {
         let arguments = vec!["-c".to_owned(), script.to_owned()];
-        Call { program: PathBuf::from("/bin/sh"), here: PathBuf::from("/"), arguments }
+        Call {
+            program: PathBuf::from("/bin/sh"),
+            here: PathBuf::from("/"),
+            arguments,
+        }
     }
 
     #[test]
     fn lines_come_as_they_are_and_the_reason_is_the_last_word() {
         let check = |script: &str, success, results: &[&str], reason: &str| {
             let mut output = Vec::new();
-            let ended = shell(script).run(&CancelToken::default(), &mut |line| output.push(line)).unwrap().unwrap();
+            let ended = shell(script)
+                .run(&CancelToken::default(), &mut |line| output.push(line))
+                .unwrap()
+                .unwrap();
             let lines: Vec<&str> = output
                 .iter()
-                .filter_map(|line| if let OutputLine::Result(line) = line { Some(line.as_str()) } else { None })
+                .filter_map(|line| {
+                    if let OutputLine::Result(line) = line {
+                        Some(line.as_str())
+                    } else {
+                        None
+                    }
+                })
                 .collect();
-            assert_eq!((ended.success, lines.as_slice()), (success, results), "{script}");
+            assert_eq!(
+                (ended.success, lines.as_slice()),
+                (success, results),
+                "{script}"
+            );
             assert_eq!(ended.reason(), reason, "{script}");
         };
-        check("echo one; echo two", true, &["one", "two"], "exited without output");
-        check("echo loading >&2; echo 'error: no model' >&2; exit 2", false, &[], "no model");
+        check(
+            "echo one; echo two",
+            true,
+            &["one", "two"],
+            "exited without output",
+        );
+        check(
+            "echo loading >&2; echo 'error: no model' >&2; exit 2",
+            false,
+            &[],
+            "no model",
+        );
         check("printf '10 %%\\r20 %%\\n' >&2; exit 1", false, &[], "20 %");
-        check("printf '\\033[2Jx\\n'", true, &["[2Jx"], "exited without output");
+        check(
+            "printf '\\033[2Jx\\n'",
+            true,
+            &["[2Jx"],
+            "exited without output",
+        );
         check("exit 1", false, &[], "exited without output");
     }
 
     #[test]
     fn the_answer_is_one_document_or_a_complaint() {
-        let check = |script: &str, expected: Result<serde_json::Value, &str>| match (shell(script).json(), expected) {
+        let check = |script: &str, expected: Result<serde_json::Value, &str>| match (
+            shell(script).json(),
+            expected,
+        ) {
             (Err(found), Err(expected)) => assert!(found.contains(expected), "{script}: {found}"),
-            (found, expected) => assert_eq!(found.as_ref().ok(), expected.as_ref().ok(), "{script}: {found:?}"),
+            (found, expected) => assert_eq!(
+                found.as_ref().ok(),
+                expected.as_ref().ok(),
+                "{script}: {found:?}"
+            ),
         };
-        check("printf '{\n\"run\":\n\"a\"}'", Ok(serde_json::json!({"run": "a"})));
-        check("echo progress >&2; echo 'error: no such run' >&2; exit 1", Err("no such run"));
+        check(
+            "printf '{\n\"run\":\n\"a\"}'",
+            Ok(serde_json::json!({"run": "a"})),
+        );
+        check(
+            "echo progress >&2; echo 'error: no such run' >&2; exit 1",
+            Err("no such run"),
+        );
         check("echo nothing", Err("printed invalid JSON"));
     }
 
@@ -332,7 +439,15 @@ mod tests {
             std::thread::sleep(Duration::from_millis(10));
             false
         }));
-        let absent = Call { program: PathBuf::from("/no/such/program"), ..shell("") };
-        assert!(absent.run(&CancelToken::default(), &mut |_| ()).unwrap_err().contains("/no/such/program"));
+        let absent = Call {
+            program: PathBuf::from("/no/such/program"),
+            ..shell("")
+        };
+        assert!(
+            absent
+                .run(&CancelToken::default(), &mut |_| ())
+                .unwrap_err()
+                .contains("/no/such/program")
+        );
     }
 }

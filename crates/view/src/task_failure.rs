@@ -19,19 +19,30 @@ pub struct TaskFailure {
 /// The same text failed in the same way.
 impl PartialEq for TaskFailure {
     fn eq(&self, other: &Self) -> bool {
-        let text = |failure: &Self| failure.toml.as_ref().map(|toml| toml.definition_text.clone());
-        (&self.error, &self.place, &self.name) == (&other.error, &other.place, &other.name) && text(self) == text(other)
+        let text = |failure: &Self| {
+            failure
+                .toml
+                .as_ref()
+                .map(|toml| toml.definition_text.clone())
+        };
+        (&self.error, &self.place, &self.name) == (&other.error, &other.place, &other.name)
+            && text(self) == text(other)
     }
 }
 
 impl TaskFailure {
     /// `name`: what was to be opened; `folder`: where it is.
     pub fn new(name: Option<String>, error: &TaskError, folder: Option<PathBuf>) -> Self {
-        let place = folder.as_ref().and(error.file_and_line()).map(|(file, line)| (PathBuf::from(file), line));
+        let place = folder
+            .as_ref()
+            .and(error.file_and_line())
+            .map(|(file, line)| (PathBuf::from(file), line));
         Self {
             error: error.to_string(),
             place,
-            toml: folder.and_then(|folder| Task::unread(&folder).ok()).map(Box::new),
+            toml: folder
+                .and_then(|folder| Task::unread(&folder).ok())
+                .map(Box::new),
             name,
         }
     }
@@ -40,7 +51,10 @@ impl TaskFailure {
     pub fn is_of(&self, task: &Task) -> bool {
         let is_there = |folder: &std::path::Path| {
             self.name.as_ref() == Some(&folder.display().to_string())
-                || self.toml.as_ref().is_some_and(|toml| toml.folder() == Some(folder))
+                || self
+                    .toml
+                    .as_ref()
+                    .is_some_and(|toml| toml.folder() == Some(folder))
         };
         task.folder().is_some_and(is_there)
     }

@@ -36,50 +36,85 @@ pub enum SaveError {
 /// Names the file.
 pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     if let Some(folder) = task.folder() {
-        return Ok(Home { task: task.clone(), folder: folder.to_owned(), is_copy: false });
+        return Ok(Home {
+            task: task.clone(),
+            folder: folder.to_owned(),
+            is_copy: false,
+        });
     }
     let task_files = task.files().map_err(|error| error.to_string())?;
     let tasks = data.join("tasks");
     private_folder(&tasks)?;
-    let names = std::iter::once(task.name.clone()).chain((2..1000).map(|number| format!("{}-{number}", task.name)));
-    let free = names.map(|name| tasks.join(name)).find(|folder| std::fs::symlink_metadata(folder).is_err());
-    let folder = free.ok_or_else(|| format!("{}: too many copies of {}; remove some", tasks.display(), task.name))?;
+    let names = std::iter::once(task.name.clone())
+        .chain((2..1000).map(|number| format!("{}-{number}", task.name)));
+    let free = names
+        .map(|name| tasks.join(name))
+        .find(|folder| std::fs::symlink_metadata(folder).is_err());
+    let folder = free.ok_or_else(|| {
+        format!(
+            "{}: too many copies of {}; remove some",
+            tasks.display(),
+            task.name
+        )
+    })?;
     // Renamed when complete: a crash leaves no half task that the next start would open.
     let fail = |path: &Path, error| format!("{}: {error}", path.display());
     files::create_folder_with(&folder, Access::Private, fail, |new| {
-        task_files.iter().try_for_each(|(name, bytes)| write_private(&new.join(name), bytes))
+        task_files
+            .iter()
+            .try_for_each(|(name, bytes)| write_private(&new.join(name), bytes))
     })?;
     let task = Task::load(&folder).map_err(|error| error.to_string())?;
-    Ok(Home { task, folder, is_copy: true })
+    Ok(Home {
+        task,
+        folder,
+        is_copy: true,
+    })
 }
 
 /// The copy of an embedded task made by an earlier session.
 pub fn copy_of(name: &str, data: &Path) -> Option<PathBuf> {
     let folder = data.join("tasks").join(name);
-    folder.join(crate::task::TASK_FILE).is_file().then_some(folder)
+    folder
+        .join(crate::task::TASK_FILE)
+        .is_file()
+        .then_some(folder)
 }
 
 /// The task's `[train]`, or why it cannot be read.
 pub fn train_table(task: &Task) -> Result<Assignments, String> {
     let bytes = task.read(TASK_FILE).map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&bytes);
-    Assignments::from_task(&task.label(TASK_FILE), &text).map_err(|error: ConfigError| error.to_string())
+    Assignments::from_task(&task.label(TASK_FILE), &text)
+        .map_err(|error: ConfigError| error.to_string())
 }
 
 /// Writes the text of a file of the task if that still contains `saved`.
 ///
 /// # Errors
 /// [`SaveError::Changed`] if it does not.
-pub fn save_text(task: &Task, data: &Path, file: &str, saved: &str, text: &str) -> Result<Home, SaveError> {
+pub fn save_text(
+    task: &Task,
+    data: &Path,
+    file: &str,
+    saved: &str,
+    text: &str,
+) -> Result<Home, SaveError> {
     if task.folder().is_some() {
-        let there = task.read(file).ok().and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
+        let there = task
+            .read(file)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes.into_owned()).ok());
         // A deleted file is written again.
         if let Some(there) = there.filter(|there| there != saved && there != text) {
             return Err(SaveError::Changed(there));
         }
     }
     let home = home(task, data).map_err(SaveError::Failed)?;
-    let path = home.task.path(file).map_err(|error| SaveError::Failed(error.to_string()))?;
+    let path = home
+        .task
+        .path(file)
+        .map_err(|error| SaveError::Failed(error.to_string()))?;
     write(&path, text.as_bytes()).map_err(SaveError::Failed)?;
     Ok(home)
 }
@@ -90,8 +125,11 @@ pub fn save_text(task: &Task, data: &Path, file: &str, saved: &str, text: &str) 
 /// Names the file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mode = std::fs::metadata(&target).ok().map(|found| found.permissions().mode());
-    replace(&target, bytes).map_err(|error| format!("{error}; nothing was changed, your text is still open"))?;
+    let mode = std::fs::metadata(&target)
+        .ok()
+        .map(|found| found.permissions().mode());
+    replace(&target, bytes)
+        .map_err(|error| format!("{error}; nothing was changed, your text is still open"))?;
     match mode {
         Some(mode) => std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode))
             .map_err(|error| format!("{}: {error}", target.display())),
@@ -106,7 +144,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     path.parent().map(private_folder).transpose()?;
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
-        return Err(format!("{} is a symlink: remove it (links are not followed)", path.display()));
+        return Err(format!(
+            "{} is a symlink: remove it (links are not followed)",
+            path.display()
+        ));
     }
     replace(path, bytes)
 }
@@ -117,14 +158,18 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
 /// Names the file.
 pub fn remove(path: &Path) -> Result<(), String> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", path.display()))
+        }
         _ => Ok(()),
     }
 }
 
 /// The files of a task in a folder as they are now.
 pub fn stamps(task: &Task) -> Vec<(PathBuf, Option<Stamp>)> {
-    let Some(folder) = task.folder() else { return Vec::new() };
+    let Some(folder) = task.folder() else {
+        return Vec::new();
+    };
     let paths = task.file_names().into_iter().map(|file| folder.join(file));
     paths.map(|path| (path.clone(), stamp(&path))).collect()
 }
@@ -136,9 +181,11 @@ pub fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 fn private_folder(folder: &Path) -> Result<(), String> {
-    files::ensure_folder(folder, Access::Private).map_err(|error| format!("{}: {error}", folder.display()))
+    files::ensure_folder(folder, Access::Private)
+        .map_err(|error| format!("{}: {error}", folder.display()))
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    files::replace_file(path, bytes, Access::Private).map_err(|error| format!("{}: {error}", path.display()))
+    files::replace_file(path, bytes, Access::Private)
+        .map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -15,7 +15,9 @@ pub fn look(shared: &Shared) -> Vec<Command> {
     if let Some(failure) = &shared.task_error {
         return shared::open_task(shared, failure.name.clone());
     }
-    let Some(open) = shared.task.clone().filter(|open| !open.stamps.is_empty()) else { return Vec::new() };
+    let Some(open) = shared.task.clone().filter(|open| !open.stamps.is_empty()) else {
+        return Vec::new();
+    };
     vec![Work::once(
         "task.watch",
         move || {
@@ -28,13 +30,22 @@ pub fn look(shared: &Shared) -> Vec<Command> {
             (open, changed)
         },
         |_: &mut (), shared: &mut Shared, (open, changed)| {
-            let is_open = shared.task.as_ref().is_some_and(|now| Arc::ptr_eq(now, &open));
+            let is_open = shared
+                .task
+                .as_ref()
+                .is_some_and(|now| Arc::ptr_eq(now, &open));
             if changed.is_empty() || !is_open || is_busy(shared) {
                 return Vec::new();
             }
-            let names: Vec<_> =
-                changed.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy()).collect();
-            shared.say(format!("{} changed on disk: reading the task again", names.join(", ")));
+            let names: Vec<_> = changed
+                .iter()
+                .filter_map(|path| path.file_name())
+                .map(|name| name.to_string_lossy())
+                .collect();
+            shared.say(format!(
+                "{} changed on disk: reading the task again",
+                names.join(", ")
+            ));
             vec![Command::Changed(Change::Files(changed))]
         },
     )]
@@ -42,5 +53,7 @@ pub fn look(shared: &Shared) -> Vec<Command> {
 
 /// Whether this program reads or writes the files.
 fn is_busy(shared: &Shared) -> bool {
-    ["task", "task.save", "task.rows"].into_iter().any(|key| shared.is_busy(key))
+    ["task", "task.save", "task.rows"]
+        .into_iter()
+        .any(|key| shared.is_busy(key))
 }

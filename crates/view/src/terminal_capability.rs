@@ -50,16 +50,26 @@ pub struct Capability {
 
 impl ColourDepth {
     /// All, the richest first, with their names.
-    pub const NAMES: [(&str, Self); 4] =
-        [("truecolor", Self::TrueColour), ("256", Self::Colours256), ("16", Self::Colours16), ("none", Self::None)];
+    pub const NAMES: [(&str, Self); 4] = [
+        ("truecolor", Self::TrueColour),
+        ("256", Self::Colours256),
+        ("16", Self::Colours16),
+        ("none", Self::None),
+    ];
 
     /// Its name in configuration.
     pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, depth)| *depth == self).map_or("", |(name, _)| name)
+        Self::NAMES
+            .iter()
+            .find(|(_, depth)| *depth == self)
+            .map_or("", |(name, _)| name)
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, depth)| *depth)
+        Self::NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, depth)| *depth)
     }
 }
 
@@ -91,12 +101,19 @@ impl Capability {
             () => None,
         };
         let plain = matches!(term.as_str(), "" | "dumb");
-        let locale =
-            ["LC_ALL", "LC_CTYPE", "LANG"].map(read).into_iter().find(|value| !value.is_empty()).unwrap_or_default();
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .map(read)
+            .into_iter()
+            .find(|value| !value.is_empty())
+            .unwrap_or_default();
         // A missing locale says nothing: containers rarely set one, and their terminals nearly always read UTF-8.
         let utf8 = locale.is_empty() || locale.contains("utf-8") || locale.contains("utf8");
         Self {
-            depth: if is_set("NO_COLOR") || plain { ColourDepth::None } else { depth(&term, &read, multiplexer) },
+            depth: if is_set("NO_COLOR") || plain {
+                ColourDepth::None
+            } else {
+                depth(&term, &read, multiplexer)
+            },
             unicode: utf8 && !plain && term != "linux",
             multiplexer,
             remote: is_set("SSH_CONNECTION") || is_set("SSH_TTY"),
@@ -112,8 +129,19 @@ impl Capability {
     }
 }
 
-fn depth(term: &str, read: &dyn Fn(&str) -> String, multiplexer: Option<Multiplexer>) -> ColourDepth {
-    const RICH: [&str; 6] = ["xterm-kitty", "alacritty", "foot", "wezterm", "xterm-ghostty", "contour"];
+fn depth(
+    term: &str,
+    read: &dyn Fn(&str) -> String,
+    multiplexer: Option<Multiplexer>,
+) -> ColourDepth {
+    const RICH: [&str; 6] = [
+        "xterm-kitty",
+        "alacritty",
+        "foot",
+        "wezterm",
+        "xterm-ghostty",
+        "contour",
+    ];
     let colorterm = read("COLORTERM");
     let many = term.contains("256color");
     // screen passes COLORTERM on, but not the colours.
@@ -132,7 +160,11 @@ fn depth(term: &str, read: &dyn Fn(&str) -> String, multiplexer: Option<Multiple
 
 /// The brightness of an ANSI colour, as `COLORFGBG` numbers it.
 fn background(colour: u8) -> Background {
-    if matches!(colour, 7 | 9..=15) { Background::Light } else { Background::Dark }
+    if matches!(colour, 7 | 9..=15) {
+        Background::Light
+    } else {
+        Background::Dark
+    }
 }
 
 #[cfg(test)]
@@ -143,16 +175,44 @@ mod tests {
     fn the_environment_tells_what_the_terminal_can_do() {
         let check = |environment: &str, depth, unicode, multiplexer| {
             let variable = |name: &str| {
-                environment.split(' ').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
+                environment
+                    .split(' ')
+                    .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
             };
-            let found = Capability::from_variables(|name| variable(name).map(|(_, value)| value.to_owned()));
-            assert_eq!((found.depth, found.unicode, found.multiplexer), (depth, unicode, multiplexer), "{environment}");
+            let found = Capability::from_variables(|name| {
+                variable(name).map(|(_, value)| value.to_owned())
+            });
+            assert_eq!(
+                (found.depth, found.unicode, found.multiplexer),
+                (depth, unicode, multiplexer),
+                "{environment}"
+            );
         };
-        check("TERM=xterm-256color COLORTERM=truecolor LANG=en_US.UTF-8", ColourDepth::TrueColour, true, None);
-        check("TERM=xterm-256color LANG=C.utf8", ColourDepth::Colours256, true, None);
-        check("TERM=xterm-256color LANG=C", ColourDepth::Colours256, false, None);
+        check(
+            "TERM=xterm-256color COLORTERM=truecolor LANG=en_US.UTF-8",
+            ColourDepth::TrueColour,
+            true,
+            None,
+        );
+        check(
+            "TERM=xterm-256color LANG=C.utf8",
+            ColourDepth::Colours256,
+            true,
+            None,
+        );
+        check(
+            "TERM=xterm-256color LANG=C",
+            ColourDepth::Colours256,
+            false,
+            None,
+        );
         check("TERM=xterm", ColourDepth::Colours16, true, None);
-        check("TERM=linux LANG=en_US.UTF-8", ColourDepth::Colours16, false, None);
+        check(
+            "TERM=linux LANG=en_US.UTF-8",
+            ColourDepth::Colours16,
+            false,
+            None,
+        );
         check("TERM=dumb LANG=en_US.UTF-8", ColourDepth::None, false, None);
         check("", ColourDepth::None, false, None);
         check("TERM=xterm-kitty NO_COLOR=1", ColourDepth::None, true, None);
@@ -163,7 +223,12 @@ mod tests {
             true,
             Some(Multiplexer::Tmux),
         );
-        check("TERM=screen STY=1.x COLORTERM=truecolor", ColourDepth::Colours256, true, Some(Multiplexer::Screen));
+        check(
+            "TERM=screen STY=1.x COLORTERM=truecolor",
+            ColourDepth::Colours256,
+            true,
+            Some(Multiplexer::Screen),
+        );
         check(
             "TERM=xterm-256color COLORTERM=truecolor TERM_PROGRAM=Apple_Terminal",
             ColourDepth::Colours256,
@@ -176,7 +241,8 @@ mod tests {
     fn the_background_is_the_last_number() {
         let check = |text: &str, expected| {
             assert_eq!(
-                Capability::from_variables(|name| (name == "COLORFGBG").then(|| text.to_owned())).background,
+                Capability::from_variables(|name| (name == "COLORFGBG").then(|| text.to_owned()))
+                    .background,
                 expected,
                 "{text}"
             );

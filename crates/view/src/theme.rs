@@ -23,7 +23,12 @@ impl Theme {
     /// A theme from a function of roles.
     pub fn new(name: &str, style: impl Fn(Role) -> Style) -> Self {
         let styles = Role::ALL.iter().map(|role| style(*role)).collect();
-        Self { name: name.to_owned(), styles, ascii: false, linear: false }
+        Self {
+            name: name.to_owned(),
+            styles,
+            ascii: false,
+            linear: false,
+        }
     }
 
     /// The theme of linear mode: only what is selected is styled, so that it can be found.
@@ -32,12 +37,18 @@ impl Theme {
             Role::Selected => Style::new().add_modifier(Modifier::REVERSED),
             _ => Style::new(),
         };
-        Self { linear: true, ..Self::new("linear", style) }
+        Self {
+            linear: true,
+            ..Self::new("linear", style)
+        }
     }
 
     #[must_use]
     pub fn in_ascii(self) -> Self {
-        Self { ascii: true, ..self }
+        Self {
+            ascii: true,
+            ..self
+        }
     }
 
     pub fn style(&self, role: Role) -> Style {
@@ -58,13 +69,21 @@ impl Theme {
     /// The theme for a terminal's colour depth.
     #[must_use]
     pub fn at_depth(self, depth: ColourDepth) -> Self {
-        let styles = self.styles.iter().map(|style| colour::at_depth(*style, depth)).collect();
+        let styles = self
+            .styles
+            .iter()
+            .map(|style| colour::at_depth(*style, depth))
+            .collect();
         Self { styles, ..self }
     }
 
     /// `rich`, or `plain` for ASCII terminals and screen readers.
     pub fn glyph(&self, rich: &'static str, plain: &'static str) -> &'static str {
-        if self.ascii || self.linear { plain } else { rich }
+        if self.ascii || self.linear {
+            plain
+        } else {
+            rich
+        }
     }
 
     /// The mark of a tier, distinct without colour.
@@ -99,7 +118,12 @@ impl Theme {
     }
 
     /// The mark and role of a run's state; the word is drawn beside it. What a finished run achieved decides its role.
-    pub fn status_mark(&self, status: Status, cause: Option<&str>, outcome: &RunOutcome) -> (&'static str, Role) {
+    pub fn status_mark(
+        &self,
+        status: Status,
+        cause: Option<&str>,
+        outcome: &RunOutcome,
+    ) -> (&'static str, Role) {
         match status {
             status if status.was_asked_for(cause) => (self.glyph("■", "#"), Role::Text),
             Status::Created => (self.glyph("○", "o"), Role::Faint),
@@ -108,7 +132,9 @@ impl Theme {
             Status::Running => (self.glyph("●", "*"), Role::Accent),
             Status::Paused => (self.glyph("‖", "="), Role::Warning),
             Status::Stopping => (self.glyph("◑", "-"), Role::Accent),
-            Status::Finished if outcome.level() == Level::Warning => (self.glyph("▲", "!"), Role::Warning),
+            Status::Finished if outcome.level() == Level::Warning => {
+                (self.glyph("▲", "!"), Role::Warning)
+            }
             Status::Finished => (self.glyph("✓", "v"), outcome.level().into()),
             Status::Failed => (self.glyph("✗", "x"), Role::Bad),
             Status::Interrupted => (self.glyph("▲", "!"), Role::Warning),

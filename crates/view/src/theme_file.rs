@@ -17,8 +17,14 @@ use super::user_file::{UserFile, text};
 pub const EMBEDDED: [(&str, &str); 4] = [
     ("dark", include_str!("../../../themes/dark.toml")),
     ("light", include_str!("../../../themes/light.toml")),
-    ("high-contrast", include_str!("../../../themes/high-contrast.toml")),
-    ("monochrome", include_str!("../../../themes/monochrome.toml")),
+    (
+        "high-contrast",
+        include_str!("../../../themes/high-contrast.toml"),
+    ),
+    (
+        "monochrome",
+        include_str!("../../../themes/monochrome.toml"),
+    ),
 ];
 
 /// The longest chain of base themes.
@@ -62,7 +68,11 @@ pub struct ThemeRead {
 
 /// Loads a theme by name: from the user's themes, else a built-in one.
 pub fn read(name: &str, folder: Option<&Path>) -> ThemeRead {
-    let mut found = ThemeRead { theme: Theme::new(name, |_| Style::new()), notes: Vec::new(), files: Vec::new() };
+    let mut found = ThemeRead {
+        theme: Theme::new(name, |_| Style::new()),
+        notes: Vec::new(),
+        files: Vec::new(),
+    };
     let mut above = Vec::new();
     load(name, folder, &mut above, &mut found);
     found.theme.name = name.to_owned();
@@ -70,11 +80,24 @@ pub fn read(name: &str, folder: Option<&Path>) -> ThemeRead {
 }
 
 pub fn names(folder: Option<&Path>) -> Vec<String> {
-    let files = folder.and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
-    let own =
-        files.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    let own = own.filter_map(|path| path.file_stem().map(|name| name.to_string_lossy().into_owned()));
-    let mut names: Vec<String> = EMBEDDED.iter().map(|(name, _)| (*name).to_owned()).chain(own).collect();
+    let files = folder
+        .and_then(|folder| std::fs::read_dir(folder).ok())
+        .into_iter()
+        .flatten()
+        .flatten();
+    let own = files.map(|entry| entry.path()).filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    let own = own.filter_map(|path| {
+        path.file_stem()
+            .map(|name| name.to_string_lossy().into_owned())
+    });
+    let mut names: Vec<String> = EMBEDDED
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .chain(own)
+        .collect();
     names.sort();
     names.dedup();
     names
@@ -87,9 +110,10 @@ fn load(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         Ok(None) => {
             let known = names(folder);
             let suggestion = crate::format::did_you_mean(name, known.iter().map(String::as_str));
-            found
-                .notes
-                .push(format!("unknown theme `{name}`, using dark; available: {}{suggestion}", known.join(", ")));
+            found.notes.push(format!(
+                "unknown theme `{name}`, using dark; available: {}{suggestion}",
+                known.join(", ")
+            ));
             return load("dark", None, above, found);
         }
         Err(error) => {
@@ -114,20 +138,29 @@ fn load(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         None => {}
         // A user's `dark` may be based on the built-in one.
         Some((_, Some(below))) if below == name && is_own => load(below, None, above, found),
-        Some((value, Some(below))) if above.len() >= MAX_DEPTH || above.iter().any(|other| other == below) => {
-            found
-                .notes
-                .push(file.problem_at(value, &format!("`inherits` loops at `{below}`; using the dark theme as base")));
+        Some((value, Some(below)))
+            if above.len() >= MAX_DEPTH || above.iter().any(|other| other == below) =>
+        {
+            found.notes.push(file.problem_at(
+                value,
+                &format!("`inherits` loops at `{below}`; using the dark theme as base"),
+            ));
             load("dark", None, &mut vec![String::new(); MAX_DEPTH], found);
         }
         Some((_, Some(below))) => load(below, folder, above, found),
-        Some((value, None)) => found.notes.push(file.problem_at(value, "`inherits` must be a theme name")),
+        Some((value, None)) => found
+            .notes
+            .push(file.problem_at(value, "`inherits` must be a theme name")),
     }
     styles(&file, &table, found);
 }
 
 /// The text of a theme; with a path if it is the user's.
-fn open(name: &str, folder: Option<&Path>, above: &[String]) -> Result<Option<(UserFile, Option<PathBuf>)>, String> {
+fn open(
+    name: &str,
+    folder: Option<&Path>,
+    above: &[String],
+) -> Result<Option<(UserFile, Option<PathBuf>)>, String> {
     // A name, not a path: themes come from the themes folder only.
     let is_name = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
     let own = folder
@@ -145,18 +178,29 @@ fn open(name: &str, folder: Option<&Path>, above: &[String]) -> Result<Option<(U
 fn styles(file: &UserFile, table: &DeTable<'_>, found: &mut ThemeRead) {
     for (key, value) in table.iter() {
         if !["inherits", "palette", "roles"].contains(&key.get_ref().as_ref()) {
-            let what = format!("unknown key `{}`; a theme has `inherits`, `[palette]` and `[roles]`", key.get_ref());
+            let what = format!(
+                "unknown key `{}`; a theme has `inherits`, `[palette]` and `[roles]`",
+                key.get_ref()
+            );
             found.notes.push(file.problem(key.span().start, &what));
         } else if key.get_ref() != "inherits" && value.get_ref().as_table().is_none() {
-            found.notes.push(file.problem_at(value, &format!("`{}` must be a table", key.get_ref())));
+            found
+                .notes
+                .push(file.problem_at(value, &format!("`{}` must be a table", key.get_ref())));
         }
     }
     let part = |name: &str| table.get(name).and_then(|value| value.get_ref().as_table());
     let palette = part("palette");
     for (key, value) in part("roles").into_iter().flat_map(DeTable::iter) {
         let Some(role) = Role::from_name(key.get_ref()) else {
-            let suggestion = crate::format::did_you_mean(key.get_ref(), Role::ALL.iter().map(|role| role.name()));
-            found.notes.push(file.problem(key.span().start, &format!("unknown role `{}`{suggestion}", key.get_ref())));
+            let suggestion = crate::format::did_you_mean(
+                key.get_ref(),
+                Role::ALL.iter().map(|role| role.name()),
+            );
+            found.notes.push(file.problem(
+                key.span().start,
+                &format!("unknown role `{}`{suggestion}", key.get_ref()),
+            ));
             continue;
         };
         match style(file, palette, value) {
@@ -166,12 +210,19 @@ fn styles(file: &UserFile, table: &DeTable<'_>, found: &mut ThemeRead) {
     }
 }
 
-fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue<'_>>) -> Result<Style, String> {
+fn style(
+    file: &UserFile,
+    palette: Option<&DeTable<'_>>,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Style, String> {
     if text(value).is_some() || value.get_ref().is_integer() {
         return Ok(Style::new().fg(one_colour(file, palette, value)?));
     }
     let Some(table) = value.get_ref().as_table() else {
-        return Err(file.problem_at(value, "a style is a colour or a table such as { fg = \"red\", bold = true }"));
+        return Err(file.problem_at(
+            value,
+            "a style is a colour or a table such as { fg = \"red\", bold = true }",
+        ));
     };
     let mut style = Style::new();
     for (key, value) in table.iter() {
@@ -180,11 +231,17 @@ fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue
         match (name, modifier, value.get_ref()) {
             ("fg", ..) => style = style.fg(one_colour(file, palette, value)?),
             ("bg", ..) => style = style.bg(one_colour(file, palette, value)?),
-            (_, Some((_, modifier)), DeValue::Boolean(true)) => style = style.add_modifier(*modifier),
+            (_, Some((_, modifier)), DeValue::Boolean(true)) => {
+                style = style.add_modifier(*modifier)
+            }
             (_, Some(_), DeValue::Boolean(false)) => {}
-            (_, Some(_), _) => return Err(file.problem_at(value, &format!("`{name}` must be true or false"))),
+            (_, Some(_), _) => {
+                return Err(file.problem_at(value, &format!("`{name}` must be true or false")));
+            }
             _ => {
-                let what = format!("unknown style key `{name}`; use fg, bg, bold, faint, italic, underlined, reversed");
+                let what = format!(
+                    "unknown style key `{name}`; use fg, bg, bold, faint, italic, underlined, reversed"
+                );
                 return Err(file.problem(key.span().start, &what));
             }
         }
@@ -193,21 +250,31 @@ fn style(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue
 }
 
 /// A colour: a name of the theme's palette, or one that [`colour::parse`] reads.
-fn one_colour(file: &UserFile, palette: Option<&DeTable<'_>>, value: &Spanned<DeValue<'_>>) -> Result<Color, String> {
+fn one_colour(
+    file: &UserFile,
+    palette: Option<&DeTable<'_>>,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Color, String> {
     let wrong = |at: &Spanned<DeValue<'_>>, value: &str| {
-        let what =
-            format!("`{value}` is not a colour; use #rrggbb, a name such as light_red, 0 to 255, or a [palette] name");
+        let what = format!(
+            "`{value}` is not a colour; use #rrggbb, a name such as light_red, 0 to 255, or a [palette] name"
+        );
         file.problem_at(at, &what)
     };
     if let Some(number) = value.get_ref().as_integer() {
         return colour::parse(number.as_str()).ok_or_else(|| wrong(value, number.as_str()));
     }
-    let name = text(value)
-        .ok_or_else(|| file.problem_at(value, "a colour is a string, such as \"#61afef\", or a number up to 255"))?;
+    let name = text(value).ok_or_else(|| {
+        file.problem_at(
+            value,
+            "a colour is a string, such as \"#61afef\", or a number up to 255",
+        )
+    })?;
     match palette.and_then(|palette| palette.get(name)) {
         Some(of_palette) => {
-            let value = text(of_palette)
-                .ok_or_else(|| file.problem_at(of_palette, "a colour is a string, such as \"#61afef\""))?;
+            let value = text(of_palette).ok_or_else(|| {
+                file.problem_at(of_palette, "a colour is a string, such as \"#61afef\"")
+            })?;
             colour::parse(value).ok_or_else(|| wrong(of_palette, value))
         }
         None => colour::parse(name).ok_or_else(|| wrong(value, name)),
@@ -228,12 +295,17 @@ mod tests {
             if !table.contains_key("inherits") {
                 let roles = table.get("roles").unwrap().get_ref().as_table().unwrap();
                 for role in Role::ALL {
-                    assert!(roles.contains_key(role.name()), "{name} leaves out {}", role.name());
+                    assert!(
+                        roles.contains_key(role.name()),
+                        "{name} leaves out {}",
+                        role.name()
+                    );
                 }
             }
         }
         let coloured = |role: &&Role| {
-            Theme::monochrome().style(**role).fg.is_some() || Theme::monochrome().style(**role).bg.is_some()
+            Theme::monochrome().style(**role).fg.is_some()
+                || Theme::monochrome().style(**role).bg.is_some()
         };
         assert_eq!(Role::ALL.iter().find(coloured), None);
     }
@@ -252,15 +324,27 @@ mod tests {
             assert_eq!(found.files, [folder.path().join("mine.toml")]);
         };
         let dark = |role| Theme::default().style(role);
-        check("[roles]\naccent = \"red\"", Role::Accent, Style::new().fg(Color::Red), &[]);
+        check(
+            "[roles]\naccent = \"red\"",
+            Role::Accent,
+            Style::new().fg(Color::Red),
+            &[],
+        );
         check("[roles]\naccent = \"red\"", Role::Bad, dark(Role::Bad), &[]);
         check(
             "inherits = \"light\"\n[palette]\nsea = \"#102030\"\n[roles]\naccent = { bg = \"sea\", bold = true }",
             Role::Accent,
-            Style::new().bg(Color::Rgb(16, 32, 48)).add_modifier(Modifier::BOLD),
+            Style::new()
+                .bg(Color::Rgb(16, 32, 48))
+                .add_modifier(Modifier::BOLD),
             &[],
         );
-        check("inherits = \"light\"", Role::Bad, Theme::embedded("light").style(Role::Bad), &[]);
+        check(
+            "inherits = \"light\"",
+            Role::Bad,
+            Theme::embedded("light").style(Role::Bad),
+            &[],
+        );
         check(
             "[roles]\nacent = \"red\"\nbad = 9",
             Role::Bad,
@@ -291,10 +375,30 @@ mod tests {
             dark(Role::Accent),
             &["line 2: unknown style key `blink`"],
         );
-        check("[roles\n", Role::Accent, dark(Role::Accent), &["mine.toml line 1: "]);
-        check("roles = 3", Role::Accent, dark(Role::Accent), &["line 1: `roles` must be a table"]);
-        check("inherits = \"mine\"", Role::Accent, dark(Role::Accent), &["unknown theme `mine`"]);
-        check("inherits = \"sepia\"", Role::Accent, dark(Role::Accent), &["unknown theme `sepia`"]);
+        check(
+            "[roles\n",
+            Role::Accent,
+            dark(Role::Accent),
+            &["mine.toml line 1: "],
+        );
+        check(
+            "roles = 3",
+            Role::Accent,
+            dark(Role::Accent),
+            &["line 1: `roles` must be a table"],
+        );
+        check(
+            "inherits = \"mine\"",
+            Role::Accent,
+            dark(Role::Accent),
+            &["unknown theme `mine`"],
+        );
+        check(
+            "inherits = \"sepia\"",
+            Role::Accent,
+            dark(Role::Accent),
+            &["unknown theme `sepia`"],
+        );
         check("", Role::Accent, dark(Role::Accent), &[]);
     }
 
@@ -302,20 +406,43 @@ mod tests {
     fn a_ring_of_themes_ends() {
         let folder = tempfile::tempdir().unwrap();
         for (name, below) in [("one", "two"), ("two", "one")] {
-            std::fs::write(folder.path().join(format!("{name}.toml")), format!("inherits = \"{below}\"")).unwrap();
+            std::fs::write(
+                folder.path().join(format!("{name}.toml")),
+                format!("inherits = \"{below}\""),
+            )
+            .unwrap();
         }
         let found = read("one", Some(folder.path()));
-        assert_eq!(found.theme.style(Role::Bad), Theme::default().style(Role::Bad));
+        assert_eq!(
+            found.theme.style(Role::Bad),
+            Theme::default().style(Role::Bad)
+        );
         assert!(
-            found.notes.iter().any(|note| note.contains("two.toml line 1: `inherits` loops at `one`")),
+            found
+                .notes
+                .iter()
+                .any(|note| note.contains("two.toml line 1: `inherits` loops at `one`")),
             "{:?}",
             found.notes
         );
         // A user's theme is based on the built-in one of the same name.
-        std::fs::write(folder.path().join("dark.toml"), "inherits = \"dark\"\n[roles]\nbad = \"red\"").unwrap();
+        std::fs::write(
+            folder.path().join("dark.toml"),
+            "inherits = \"dark\"\n[roles]\nbad = \"red\"",
+        )
+        .unwrap();
         let found = read("dark", Some(folder.path()));
-        assert_eq!((found.notes.len(), found.theme.style(Role::Bad).fg), (0, Some(Color::Red)));
-        assert_eq!(found.theme.style(Role::Good), Theme::default().style(Role::Good));
-        assert_eq!(names(Some(folder.path())), ["dark", "high-contrast", "light", "monochrome", "one", "two"]);
+        assert_eq!(
+            (found.notes.len(), found.theme.style(Role::Bad).fg),
+            (0, Some(Color::Red))
+        );
+        assert_eq!(
+            found.theme.style(Role::Good),
+            Theme::default().style(Role::Good)
+        );
+        assert_eq!(
+            names(Some(folder.path())),
+            ["dark", "high-contrast", "light", "monochrome", "one", "two"]
+        );
     }
 }

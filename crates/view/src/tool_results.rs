@@ -7,13 +7,20 @@ use super::shared::Shared;
 
 /// The action that toggles it.
 pub const fn whole_action<X>(id: &'static str, screen: Screen) -> Action<X> {
-    Action::new(id, "Toggle whole results", "", &["W"], Scope::Screen(screen), |_: &mut X, shared: &mut Shared| {
-        shared.whole_results = !shared.whole_results;
-        shared.say(match shared.whole_results {
-            true => "results of tools: up to 64 KiB each",
-            false => "results of tools: the first lines",
-        });
-        Vec::new()
-    })
+    Action::new(
+        id,
+        "Toggle whole results",
+        "",
+        &["W"],
+        Scope::Screen(screen),
+        |_: &mut X, shared: &mut Shared| {
+            shared.whole_results = !shared.whole_results;
+            shared.say(match shared.whole_results {
+                true => "results of tools: up to 64 KiB each",
+                false => "results of tools: the first lines",
+            });
+            Vec::new()
+        },
+    )
     .also(&["tool results", "expand", "collapse", "full result"])
 }

@@ -1,6 +1,8 @@
 //! Applies a message to the model and returns commands. Touches no file, clock or terminal.
 
-use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{
+    KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
 
 use super::action::{ActionInfo, Scope};
 use super::app::{self, Model};
@@ -34,7 +36,11 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
         Message::Key(event) => {
             model.shared.notices.dismiss();
             model.shared.keys += 1;
-            if model.shared.popup.is_some() { popup_key(model, event) } else { key(model, event) }
+            if model.shared.popup.is_some() {
+                popup_key(model, event)
+            } else {
+                key(model, event)
+            }
         }
         Message::Mouse(event) if matches!(event.kind, MouseEventKind::Moved) => Vec::new(),
         Message::Mouse(event) if model.shared.popup.is_some() => popup_mouse(model, event),
@@ -60,14 +66,19 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
         }
         Message::Tick => {
             let looks = task_watch::look(&model.shared);
-            looks.into_iter().chain([Command::Changed(Change::Second)]).collect()
+            looks
+                .into_iter()
+                .chain([Command::Changed(Change::Second)])
+                .collect()
         }
         Message::Work(result) => take_work(model, result),
         Message::Run(run, news) => shared::apply_run_update(&mut model.shared, &run, news),
         // A task that could not be read may have been mended.
         Message::Edited(path) => {
             let looks = task_watch::look(&model.shared);
-            std::iter::once(Command::Changed(Change::Files(vec![path]))).chain(looks).collect()
+            std::iter::once(Command::Changed(Change::Files(vec![path])))
+                .chain(looks)
+                .collect()
         }
         Message::Quit => vec![Command::Quit],
     };
@@ -100,8 +111,10 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
                 if let Some(line) = work.command_line.take() {
                     model.shared.log_command(&line);
                 }
-                let running =
-                    model.shared.work.entry(work.key).or_insert(WorkGeneration { generation: 0, busy: false });
+                let running = model.shared.work.entry(work.key).or_insert(WorkGeneration {
+                    generation: 0,
+                    busy: false,
+                });
                 running.generation += 1;
                 running.busy = true;
                 work.generation = running.generation;
@@ -136,7 +149,9 @@ fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
             let commands = interaction::key(screen, shared, event);
             if is_unbound && commands.is_empty() && model.shared.popup.is_none() {
                 let keys = model.shared.key_of("help");
-                model.shared.warn(format!("{chord} has no action here: {keys} lists the keys"));
+                model
+                    .shared
+                    .warn(format!("{chord} has no action here: {keys} lists the keys"));
             }
             commands
         }
@@ -154,7 +169,13 @@ fn perform(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
     };
     // Typing that was intended for the blocked text field goes nowhere.
     if action.asks && commands.is_empty() && !model.takes_text() {
-        let why = model.shared.notices.all().last().map(|notice| notice.text.clone()).unwrap_or_default();
+        let why = model
+            .shared
+            .notices
+            .all()
+            .last()
+            .map(|notice| notice.text.clone())
+            .unwrap_or_default();
         model.shared.popup = Some(Popup::Refusal(Refusal::new(action.title, why)));
     }
     commands
@@ -163,7 +184,9 @@ fn perform(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
 /// Goes to the screen of an action, and executes it.
 fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command> {
     let mut commands = match action.scope {
-        Scope::Screen(screen) | Scope::Pane(screen, _) if screen != model.shared.screen => go_to(model, screen),
+        Scope::Screen(screen) | Scope::Pane(screen, _) if screen != model.shared.screen => {
+            go_to(model, screen)
+        }
         _ => Vec::new(),
     };
     if let Scope::Pane(screen, pane) = action.scope
@@ -180,18 +203,27 @@ fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command>
 fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     // Global actions that work over a popup, with keys that no text field takes.
     let chord = Chord::from_event(event);
-    let modified = chord.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
-    let through = ["quit", "suspend", "redraw"].into_iter().filter_map(app::action);
-    if let Some(action) = through.filter(|_| modified).find(|action| model.shared.keymap.keys(action).contains(&chord))
+    let modified = chord
+        .modifiers
+        .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
+    let through = ["quit", "suspend", "redraw"]
+        .into_iter()
+        .filter_map(app::action);
+    if let Some(action) = through
+        .filter(|_| modified)
+        .find(|action| model.shared.keymap.keys(action).contains(&chord))
     {
         return model.perform(action);
     }
     // What may be text of a field is no movement.
-    let is_text = matches!(chord.code, KeyCode::Char(_) | KeyCode::Home | KeyCode::End) && !modified;
+    let is_text =
+        matches!(chord.code, KeyCode::Char(_) | KeyCode::Home | KeyCode::End) && !modified;
     let is_page = matches!(model.shared.popup, Some(Popup::Help(_) | Popup::Page(_)));
     let motion = model.motion_of(chord).filter(|_| is_page || !is_text);
     // The popup is taken out while it handles the key, and put back unless it is done.
-    let Some(mut popup) = model.shared.popup.take() else { return Vec::new() };
+    let Some(mut popup) = model.shared.popup.take() else {
+        return Vec::new();
+    };
     match popup.key(event, motion, model.shared.size) {
         PopupOutcome::Stay => {
             model.shared.popup = Some(popup);
@@ -215,15 +247,21 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
 /// Handles the mouse while a popup is in front: the wheel scrolls, a click chooses a row of a list, an answer, or a hint.
 fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let size = model.shared.size;
-    let is_hint = event.row + 1 == size.1 && model.shared.notices.shown(model.shared.now_ms).is_none();
+    let is_hint =
+        event.row + 1 == size.1 && model.shared.notices.shown(model.shared.now_ms).is_none();
     let Shared { popup, theme, .. } = &mut model.shared;
-    let Some(popup) = popup else { return Vec::new() };
+    let Some(popup) = popup else {
+        return Vec::new();
+    };
     if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
         popup.wheel(event, size);
         return Vec::new();
     }
-    let key =
-        if is_hint { popup_hint_at(popup, event.column) } else { popup.click(theme, size, (event.column, event.row)) };
+    let key = if is_hint {
+        popup_hint_at(popup, event.column)
+    } else {
+        popup.click(theme, size, (event.column, event.row))
+    };
     key.map_or_else(Vec::new, |key| popup_key(model, key))
 }
 
@@ -236,7 +274,11 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let is_click = matches!(event.kind, MouseEventKind::Down(MouseButton::Left));
     if event.row == 0 && is_click {
         let run = model.shared.current.as_ref().map(|_| Screen::Live);
-        return tab_at(model, event.column).or(run).map(Command::GoTo).into_iter().collect();
+        return tab_at(model, event.column)
+            .or(run)
+            .map(Command::GoTo)
+            .into_iter()
+            .collect();
     }
     if event.row + 1 == model.shared.size.1 && is_click {
         return hint_at(model, event.column).map_or_else(Vec::new, |action| perform(model, action));
@@ -246,14 +288,18 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         return interaction::mouse(screen, shared, event);
     }
     let place = (event.column, event.row);
-    let is_second = model
-        .clicked
-        .take()
-        .is_some_and(|(time, before)| before == place && model.shared.now_ms.saturating_sub(time) < DOUBLE_CLICK_MS);
+    let is_second = model.clicked.take().is_some_and(|(time, before)| {
+        before == place && model.shared.now_ms.saturating_sub(time) < DOUBLE_CLICK_MS
+    });
     // The first click has selected; the list may have moved under the pointer since.
     if is_second && interaction::opens(model.screen(), &model.shared, place.into()) {
-        let enter = Chord { code: KeyCode::Enter, modifiers: KeyModifiers::NONE };
-        return model.action_of(enter).map_or_else(Vec::new, |action| perform(model, action));
+        let enter = Chord {
+            code: KeyCode::Enter,
+            modifiers: KeyModifiers::NONE,
+        };
+        return model
+            .action_of(enter)
+            .map_or_else(Vec::new, |action| perform(model, action));
     }
     model.clicked = Some((model.shared.now_ms, place));
     let (screen, shared) = model.current();
@@ -261,7 +307,11 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
 }
 
 fn take_work(model: &mut Model, result: WorkResult) -> Vec<Command> {
-    let newest = model.shared.work.get(result.key).is_some_and(|running| running.generation == result.generation);
+    let newest = model
+        .shared
+        .work
+        .get(result.key)
+        .is_some_and(|running| running.generation == result.generation);
     match result.apply {
         Some(update) if newest => update.apply(model),
         Some(_) => Vec::new(),

@@ -20,7 +20,10 @@ pub(super) struct UserFile {
 
 impl UserFile {
     pub(super) fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into() }
+        Self {
+            name: name.into(),
+            text: text.into(),
+        }
     }
 
     /// Reads a file; `None` if there is none.
@@ -28,7 +31,9 @@ impl UserFile {
     /// # Errors
     /// It exists and cannot be read.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, String> {
-        let text = |bytes| String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error));
+        let text = |bytes| {
+            String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error))
+        };
         match crate::files::read_at_most(path, MAX_BYTES).and_then(text) {
             Ok(text) => Ok(Some(Self::new(path.display().to_string(), text))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -41,12 +46,18 @@ impl UserFile {
     /// It is not TOML; with the line.
     pub(super) fn table(&self) -> Result<DeTable<'_>, String> {
         let table = DeTable::parse(&self.text).map(Spanned::into_inner);
-        table.map_err(|error| self.problem(error.span().map_or(0, |span| span.start), error.message()))
+        table.map_err(|error| {
+            self.problem(error.span().map_or(0, |span| span.start), error.message())
+        })
     }
 
     /// A message with the line of a byte.
     pub(super) fn problem(&self, byte: usize, what: &str) -> String {
-        format!("{} line {}: {what}", self.name, line_column(&self.text, byte).0)
+        format!(
+            "{} line {}: {what}",
+            self.name,
+            line_column(&self.text, byte).0
+        )
     }
 
     /// A message about a value.
@@ -61,5 +72,6 @@ pub(super) fn text<'a>(value: &'a Spanned<DeValue<'_>>) -> Option<&'a str> {
 
 /// The folder of the user's configuration.
 pub(super) fn folder() -> Option<PathBuf> {
-    directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.config_dir().to_owned())
+    directories::ProjectDirs::from("", "", "grpo-tui")
+        .map(|folders| folders.config_dir().to_owned())
 }

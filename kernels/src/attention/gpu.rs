@@ -5,7 +5,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::tiles::{TILE, Tiles};
 use super::{AttentionOutput, Segment, Segments};
 use crate::cuda::{
-    Argument, Grid, Module, address, at, capability, device, empty, float, int, launch, module, rows_at,
+    Argument, Grid, Module, address, at, capability, device, empty, float, int, launch, module,
+    rows_at,
 };
 use crate::heads::{Attention, Heads};
 
@@ -29,7 +30,15 @@ pub(super) struct DeviceSegments {
 
 impl DeviceSegments {
     pub(super) fn new(list: &[Segment], device: &Device) -> Result<Self> {
-        let Tiles { segments, positions, owners, queries, keys, ordered, firsts } = Tiles::new(list)?;
+        let Tiles {
+            segments,
+            positions,
+            owners,
+            queries,
+            keys,
+            ordered,
+            firsts,
+        } = Tiles::new(list)?;
         let place = |numbers: Vec<u32>, columns: usize| {
             Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), device)
         };
@@ -77,7 +86,8 @@ macro_rules! plain {
             tile: $tile,
             threads: [256; 3],
             heads: [1; 2],
-            shared_bytes: [3, 4, 4].map(|tiles| 4 * ((tiles * ($size + 4) + 2 * ($tile + 1) + 3) * $tile)),
+            shared_bytes: [3, 4, 4]
+                .map(|tiles| 4 * ((tiles * ($size + 4) + 2 * ($tile + 1) + 3) * $tile)),
         }
     };
 }
@@ -93,7 +103,8 @@ macro_rules! tensor_cores {
             tile: 64,
             threads: [128 * heads[0], 128 * heads[1], $last_threads],
             heads,
-            shared_bytes: [heads[0] + 4, 2 * heads[1] + 4, 6].map(|tiles| 2 * tiles * 64 * $size + 4 * 6 * 64),
+            shared_bytes: [heads[0] + 4, 2 * heads[1] + 4, 6]
+                .map(|tiles| 2 * tiles * 64 * $size + 4 * 6 * 64),
         }
     }};
 }
@@ -108,7 +119,11 @@ fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> R
     }
     // Two heads' tiles, and those of heads above 128 numbers, fit into the shared memory of a data centre's GPU.
     let is_large = capability(device(tensors[0])?)? >= 9;
-    let shared = if is_large && (heads.query / heads.key_value).is_multiple_of(2) { 2 } else { 1 };
+    let shared = if is_large && (heads.query / heads.key_value).is_multiple_of(2) {
+        2
+    } else {
+        1
+    };
     Ok(match heads.dimension {
         1..=64 if fed => tensor_cores!(64, [shared, shared], 128),
         65..=128 if fed => tensor_cores!(128, [shared, shared], 128),
@@ -123,10 +138,21 @@ fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> R
 }
 
 /// Arguments common to every kernel.
-fn batch(segments: &Segments, keys: bool, rows: usize, attention: Attention<'_>) -> Result<(usize, Vec<Argument>)> {
+fn batch(
+    segments: &Segments,
+    keys: bool,
+    rows: usize,
+    attention: Attention<'_>,
+) -> Result<(usize, Vec<Argument>)> {
     let heads = attention.heads;
-    let Some(tables) = &segments.tables else { bail!("segments on the CPU for tensors on a GPU") };
-    let tiles = if keys { &tables.key_tiles } else { &tables.query_tiles };
+    let Some(tables) = &segments.tables else {
+        bail!("segments on the CPU for tensors on a GPU")
+    };
+    let tiles = if keys {
+        &tables.key_tiles
+    } else {
+        &tables.query_tiles
+    };
     let arguments = vec![
         at(&tables.segments)?,
         at(tiles)?,
@@ -137,14 +163,19 @@ fn batch(segments: &Segments, keys: bool, rows: usize, attention: Attention<'_>)
         int(heads.key_value),
         int(heads.dimension),
         float(1.0 / attention.divisor),
-        int(attention.window.map_or(i32::MAX as usize, |window| window.min(i32::MAX as usize))),
+        int(attention
+            .window
+            .map_or(i32::MAX as usize, |window| window.min(i32::MAX as usize))),
     ];
     Ok((tiles.dims2()?.0, arguments))
 }
 
 fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
     let (rows, width) = packed.dims2()?;
-    if width != heads.row_width() || heads.key_value == 0 || !heads.query.is_multiple_of(heads.key_value) {
+    if width != heads.row_width()
+        || heads.key_value == 0
+        || !heads.query.is_multiple_of(heads.key_value)
+    {
         bail!("rows of {width} numbers for {heads:?}")
     }
     Ok(rows)
@@ -154,7 +185,11 @@ impl Kernels {
     /// The grid of kernel `at` of the three: blocks of every tile and all of `heads`, `heads_a_block` each.
     fn grid(&self, at: usize, tiles: usize, heads: usize, heads_a_block: usize) -> Grid {
         let blocks = (tiles, heads / heads_a_block, TILE / self.tile);
-        Grid { blocks, threads: self.threads[at], shared_bytes: self.shared_bytes[at] }
+        Grid {
+            blocks,
+            threads: self.threads[at],
+            shared_bytes: self.shared_bytes[at],
+        }
     }
 }
 
@@ -166,15 +201,35 @@ pub(super) fn forward(
 ) -> Result<AttentionOutput> {
     let heads = attention.heads;
     let rows = check(packed, heads)?;
-    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(attention, [packed])?);
+    let (device, dtype, kernels) = (
+        device(packed)?,
+        packed.dtype(),
+        kernels(attention, [packed])?,
+    );
     let stride = heads.query_width() + room;
     let output = empty((rows, stride), dtype, device)?;
     let log_sums = empty((heads.query, rows), DType::F32, device)?;
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
-    arguments.extend([at(packed)?, at(&output)?, int(stride), at(&log_sums)?, attention.sinks_at(dtype)?]);
+    arguments.extend([
+        at(packed)?,
+        at(&output)?,
+        int(stride),
+        at(&log_sums)?,
+        attention.sinks_at(dtype)?,
+    ]);
     let grid = kernels.grid(0, tiles, heads.query, kernels.heads[0]);
-    launch(device, kernels.module, kernels.forward, Some(dtype), grid, &arguments)?;
-    Ok(AttentionOutput { rows: output, log_sums: Some(log_sums) })
+    launch(
+        device,
+        kernels.module,
+        kernels.forward,
+        Some(dtype),
+        grid,
+        &arguments,
+    )?;
+    Ok(AttentionOutput {
+        rows: output,
+        log_sums: Some(log_sums),
+    })
 }
 
 pub(super) fn backward(
@@ -199,23 +254,62 @@ pub(super) fn backward(
         bail!("attention on the CPU for tensors on a GPU")
     };
     let [output_at, stride] = rows_at(output)?;
-    if output.dims2()?.0 != rows || output.dtype() != packed.dtype() || log_sums.dims2()? != (heads.query, rows) {
-        bail!("{:?} {:?} was not attended by {:?}", output.shape(), output.dtype(), packed.shape())
+    if output.dims2()?.0 != rows
+        || output.dtype() != packed.dtype()
+        || log_sums.dims2()? != (heads.query, rows)
+    {
+        bail!(
+            "{:?} {:?} was not attended by {:?}",
+            output.shape(),
+            output.dtype(),
+            packed.shape()
+        )
     }
-    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(attention, [gradient, packed, output])?);
+    let (device, dtype, kernels) = (
+        device(packed)?,
+        packed.dtype(),
+        kernels(attention, [gradient, packed, output])?,
+    );
     let packed_gradient = empty((rows, heads.row_width()), dtype, device)?;
     // For each query head and row the sum of its probabilities times their gradients.
     let delta = empty((heads.query, rows), DType::F32, device)?;
 
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
-    arguments.extend([at(gradient)?, at(packed)?, output_at, stride, at(log_sums)?, at(&delta)?]);
+    arguments.extend([
+        at(gradient)?,
+        at(packed)?,
+        output_at,
+        stride,
+        at(log_sums)?,
+        at(&delta)?,
+    ]);
     arguments.push(at(&packed_gradient)?);
     let query_grid = kernels.grid(1, tiles, heads.query, kernels.heads[1]);
-    launch(device, kernels.module, kernels.backward_queries, Some(dtype), query_grid, &arguments)?;
+    launch(
+        device,
+        kernels.module,
+        kernels.backward_queries,
+        Some(dtype),
+        query_grid,
+        &arguments,
+    )?;
 
     let (tiles, mut arguments) = batch(segments, true, rows, attention)?;
-    arguments.extend([at(gradient)?, at(packed)?, at(log_sums)?, at(&delta)?, at(&packed_gradient)?]);
+    arguments.extend([
+        at(gradient)?,
+        at(packed)?,
+        at(log_sums)?,
+        at(&delta)?,
+        at(&packed_gradient)?,
+    ]);
     let key_grid = kernels.grid(2, tiles, heads.key_value, 1);
-    launch(device, kernels.module, kernels.backward_keys_values, Some(dtype), key_grid, &arguments)?;
+    launch(
+        device,
+        kernels.module,
+        kernels.backward_keys_values,
+        Some(dtype),
+        key_grid,
+        &arguments,
+    )?;
     Ok(packed_gradient)
 }

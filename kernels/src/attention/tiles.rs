@@ -37,7 +37,8 @@ impl Tiles {
             if segment.prefix.1 == 0 {
                 prompt = index;
             } else if segment.prefix != (segments[prompt].start, segments[prompt].length)
-                || segment.start != segments[prompt].start + segments[prompt].length + readers[prompt]
+                || segment.start
+                    != segments[prompt].start + segments[prompt].length + readers[prompt]
             {
                 bail!(
                     "the prefix of a segment, rows {} + {}, is not a segment before it",
@@ -51,10 +52,17 @@ impl Tiles {
         let tiles: Vec<(usize, usize)> = segments
             .iter()
             .enumerate()
-            .flat_map(|(index, segment)| (0..segment.length).step_by(TILE).map(move |first| (index, first)))
+            .flat_map(|(index, segment)| {
+                (0..segment.length)
+                    .step_by(TILE)
+                    .map(move |first| (index, first))
+            })
             .collect();
         let flat = |tiles: Vec<(usize, usize)>| -> Vec<u32> {
-            tiles.into_iter().flat_map(|(index, first)| [index as u32, first as u32]).collect()
+            tiles
+                .into_iter()
+                .flat_map(|(index, first)| [index as u32, first as u32])
+                .collect()
         };
         let sorted = |work: &dyn Fn(usize, usize) -> usize| {
             let mut tiles = tiles.clone();
@@ -67,14 +75,31 @@ impl Tiles {
             Some(first)
         });
         let numbers = |(segment, readers): (&Segment, &usize)| {
-            [segment.start, segment.length, segment.prefix.0, segment.prefix.1, *readers].map(|number| number as u32)
+            [
+                segment.start,
+                segment.length,
+                segment.prefix.0,
+                segment.prefix.1,
+                *readers,
+            ]
+            .map(|number| number as u32)
         };
-        let mut positions = vec![0; segments.iter().map(|segment| segment.start + segment.length).max().unwrap_or(0)];
+        let mut positions = vec![
+            0;
+            segments
+                .iter()
+                .map(|segment| segment.start + segment.length)
+                .max()
+                .unwrap_or(0)
+        ];
         let mut owners = positions.clone();
         for (index, segment) in segments.iter().enumerate() {
             let rows = segment.start..segment.start + segment.length;
             owners[rows.clone()].fill(index as u32);
-            positions[rows].iter_mut().zip(segment.prefix.1 as u32..).for_each(|(place, position)| *place = position);
+            positions[rows]
+                .iter_mut()
+                .zip(segment.prefix.1 as u32..)
+                .for_each(|(place, position)| *place = position);
         }
         Ok(Self {
             positions,
@@ -95,13 +120,34 @@ mod tests {
     #[test]
     fn long_work_comes_first_and_prompts_know_their_completions() {
         let segments = [
-            Segment { start: 0, length: 70, prefix: (0, 0) },
-            Segment { start: 70, length: 2, prefix: (0, 70) },
-            Segment { start: 72, length: 3, prefix: (0, 70) },
-            Segment { start: 75, length: 1, prefix: (0, 0) },
+            Segment {
+                start: 0,
+                length: 70,
+                prefix: (0, 0),
+            },
+            Segment {
+                start: 70,
+                length: 2,
+                prefix: (0, 70),
+            },
+            Segment {
+                start: 72,
+                length: 3,
+                prefix: (0, 70),
+            },
+            Segment {
+                start: 75,
+                length: 1,
+                prefix: (0, 0),
+            },
         ];
         let tiles = Tiles::new(&segments).unwrap();
-        assert_eq!(tiles.segments, [0, 70, 0, 0, 5, 70, 2, 0, 70, 0, 72, 3, 0, 70, 0, 75, 1, 0, 0, 0]);
+        assert_eq!(
+            tiles.segments,
+            [
+                0, 70, 0, 0, 5, 70, 2, 0, 70, 0, 72, 3, 0, 70, 0, 75, 1, 0, 0, 0
+            ]
+        );
         let positions: Vec<u32> = (0..70).chain([70, 71, 70, 71, 72, 0]).collect();
         assert_eq!(tiles.positions, positions);
         assert_eq!(tiles.owners, [vec![0; 70], vec![1, 1, 2, 2, 2, 3]].concat());
@@ -113,9 +159,21 @@ mod tests {
 
     #[test]
     fn a_prefix_is_the_segment_before() {
-        let prompt = Segment { start: 0, length: 3, prefix: (0, 0) };
-        let other = Segment { start: 3, length: 2, prefix: (0, 0) };
-        let completion = |start, prefix| Segment { start, length: 1, prefix };
+        let prompt = Segment {
+            start: 0,
+            length: 3,
+            prefix: (0, 0),
+        };
+        let other = Segment {
+            start: 3,
+            length: 2,
+            prefix: (0, 0),
+        };
+        let completion = |start, prefix| Segment {
+            start,
+            length: 1,
+            prefix,
+        };
         assert!(Tiles::new(&[prompt, completion(3, (0, 3)), completion(4, (0, 3))]).is_ok());
         assert!(Tiles::new(&[prompt, completion(3, (0, 2))]).is_err());
         assert!(Tiles::new(&[prompt, other, completion(5, (0, 3))]).is_err());

@@ -3,7 +3,9 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch_early, module};
+use crate::cuda::{
+    Argument, Grid, Module, address, at, device, empty, float, int, launch_early, module,
+};
 use crate::heads::{Attention, Heads};
 
 static MODULE: Module = module!("decode_attention");
@@ -18,7 +20,12 @@ const MAX_SPLITS: usize = 16;
 const GROUPED_FROM: usize = 1024;
 
 /// New rows of so many numbers, their cache and table fit.
-pub(crate) fn check((count, width): (usize, usize), cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<()> {
+pub(crate) fn check(
+    (count, width): (usize, usize),
+    cache: &Tensor,
+    heads: Heads,
+    rows: &Tensor,
+) -> Result<()> {
     let (_, cached) = cache.dims2()?;
     if width != heads.row_width()
         || cached != 2 * heads.key_width()
@@ -27,7 +34,11 @@ pub(crate) fn check((count, width): (usize, usize), cache: &Tensor, heads: Heads
         bail!("new rows of {width} numbers and a cache of {cached} a place for {heads:?}")
     }
     if rows.dims2()? != (count, 4) || rows.dtype() != DType::U32 {
-        bail!("a table of {:?} {:?} for {count} rows; it is [rows, 4] of u32", rows.shape(), rows.dtype())
+        bail!(
+            "a table of {:?} {:?} for {count} rows; it is [rows, 4] of u32",
+            rows.shape(),
+            rows.dtype()
+        )
     }
     Ok(())
 }
@@ -42,13 +53,17 @@ fn variant(
 ) -> Result<(&'static str, usize, usize)> {
     let heads = attention.heads;
     // Tensor cores are fed 16 bytes at a time.
-    let aligned =
-        (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
+    let aligned = (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16)
+        && heads.dimension.is_multiple_of(8);
     let on_tensor_cores = aligned && packed.dtype() == DType::BF16;
     // A tile of eight columns, each a query head of a row.
     let rows = (8 * heads.key_value / heads.query.max(1)).min(packed.dims2()?.0);
     // A window begins elsewhere for each row.
-    let rows = if longest >= GROUPED_FROM && attention.window.is_none() { rows.max(1) } else { 1 };
+    let rows = if longest >= GROUPED_FROM && attention.window.is_none() {
+        rows.max(1)
+    } else {
+        1
+    };
     Ok(match (heads.dimension, rows) {
         (1..=64, 1) if on_tensor_cores => ("decode_attention_tensor_64", 8, 1),
         (1..=64, _) if on_tensor_cores => ("decode_attention_grouped_64", 8, rows),
@@ -74,31 +89,58 @@ pub(super) fn attend(
     let (_, prefix_width) = prefix.dims2()?;
     let types = [packed.dtype(), prefix.dtype(), cache.dtype()];
     if prefix_width != 2 * heads.key_width() || types != [types[0]; 3] {
-        bail!("prompts of {prefix_width} a row for {heads:?}; new rows, prompts and cache in {types:?}")
+        bail!(
+            "prompts of {prefix_width} a row for {heads:?}; new rows, prompts and cache in {types:?}"
+        )
     }
     let (device, dtype) = (device(packed)?, packed.dtype());
     let (name, heads_a_block, rows_a_block) = variant(packed, prefix, cache, attention, longest)?;
     let seen = attention.window.unwrap_or(longest).min(longest);
     let across = heads.key_value * (heads.query / heads.key_value).div_ceil(heads_a_block);
     let blocks = (across * count.div_ceil(rows_a_block)).max(1);
-    let wanted = if rows_a_block > 1 { (BLOCKS_WANTED + blocks / 2) / blocks } else { BLOCKS_WANTED.div_ceil(blocks) };
+    let wanted = if rows_a_block > 1 {
+        (BLOCKS_WANTED + blocks / 2) / blocks
+    } else {
+        BLOCKS_WANTED.div_ceil(blocks)
+    };
     let splits = wanted.min(seen.div_ceil(KEYS_A_BLOCK)).clamp(1, MAX_SPLITS);
     // Eight warps where few blocks leave room for them or rows share them, unless what they merge would not fit into
     // 48 KiB.
     let shared_bytes = |warps: usize| 4 * warps * heads_a_block * (heads.dimension + 2);
     let is_wide = rows_a_block > 1 || blocks <= BLOCKS_WANTED;
-    let warps = if is_wide && shared_bytes(8) <= 48 << 10 { 8 } else { 4 };
+    let warps = if is_wide && shared_bytes(8) <= 48 << 10 {
+        8
+    } else {
+        4
+    };
 
     let output = empty((count, heads.query_width()), dtype, device)?;
     let partial = if splits == 1 {
         None
     } else {
-        Some(empty((splits, count, heads.query, heads.dimension + 2), DType::F32, device)?)
+        Some(empty(
+            (splits, count, heads.query, heads.dimension + 2),
+            DType::F32,
+            device,
+        )?)
     };
     let partial_at = partial.as_ref().map_or(Ok(Argument::Address(0)), at)?;
     let scale = std::f64::consts::LOG2_E / attention.divisor;
-    let sizes = [int(heads.query), int(heads.key_value), int(heads.dimension), int(splits), float(scale)];
-    let mut arguments = vec![at(rows)?, at(packed)?, at(prefix)?, at(cache)?, at(&output)?, partial_at];
+    let sizes = [
+        int(heads.query),
+        int(heads.key_value),
+        int(heads.dimension),
+        int(splits),
+        float(scale),
+    ];
+    let mut arguments = vec![
+        at(rows)?,
+        at(packed)?,
+        at(prefix)?,
+        at(cache)?,
+        at(&output)?,
+        partial_at,
+    ];
     arguments.extend(sizes);
     arguments.push(attention.sinks_at(dtype)?);
     if rows_a_block > 1 {
@@ -108,12 +150,23 @@ pub(super) fn attend(
         arguments.push(int(attention.window.unwrap_or(0)));
     }
     let y = count.div_ceil(rows_a_block);
-    let grid = Grid { blocks: (across, y, splits), threads: 32 * warps, shared_bytes: shared_bytes(warps) };
+    let grid = Grid {
+        blocks: (across, y, splits),
+        threads: 32 * warps,
+        shared_bytes: shared_bytes(warps),
+    };
     launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
     if partial.is_some() {
         let grid = Grid::rows(count * heads.query, heads.dimension.next_multiple_of(32));
         let arguments = [partial_at, at(&output)?, int(splits), int(heads.dimension)];
-        launch_early(device, &MODULE, "decode_attention_merge", Some(dtype), grid, &arguments)?;
+        launch_early(
+            device,
+            &MODULE,
+            "decode_attention_merge",
+            Some(dtype),
+            grid,
+            &arguments,
+        )?;
     }
     Ok(output)
 }

@@ -14,7 +14,8 @@ pub(super) fn backward<T: Real>(
 ) -> Result<DeltaGradients> {
     let heads = rule.heads;
     let (rows, width) = convolved.dims2()?;
-    let (gradient_read, convolved_read, decay_read) = (read(gradient)?, read(convolved)?, read(rule.decay)?);
+    let (gradient_read, convolved_read, decay_read) =
+        (read(gradient)?, read(convolved)?, read(rule.decay)?);
     let (numbers, decays) = (convolved_read.numbers::<T>()?, decay_read.numbers::<T>()?);
     let prepared = Prepared::<T>::new(numbers, rule)?;
     let zeros = |count: usize| vec![T::constant(0.0); count];
@@ -31,7 +32,8 @@ pub(super) fn backward<T: Real>(
             let mut state = zeros(heads.state_size());
             let starts = work.chunk_starts(&mut state, *prompt, head);
             let mut last = zeros(heads.state_size());
-            let is_own = |segment: &&Segment| segment.prefix.1 > 0 && segment.prefix.0 == prompt.start;
+            let is_own =
+                |segment: &&Segment| segment.prefix.1 > 0 && segment.prefix.0 == prompt.start;
             for completion in segments.iter().filter(is_own) {
                 let mut own = zeros(heads.state_size());
                 let starts = work.chunk_starts(&mut state.clone(), *completion, head);
@@ -41,9 +43,18 @@ pub(super) fn backward<T: Real>(
             work.segment(*prompt, head, &starts, &mut last);
         }
     }
-    let Work { rows: mut row_gradients, corrections, log_decays, .. } = work;
+    let Work {
+        rows: mut row_gradients,
+        corrections,
+        log_decays,
+        ..
+    } = work;
     vectorised(|| unnormalise(&mut row_gradients, numbers, heads));
-    let (mut gates, mut decay, mut bias) = (zeros(rows * 2 * heads.value), zeros(heads.value), zeros(heads.value));
+    let (mut gates, mut decay, mut bias) = (
+        zeros(rows * 2 * heads.value),
+        zeros(heads.value),
+        zeros(heads.value),
+    );
     for (index, gate) in prepared.gates.iter().enumerate() {
         let (row, head) = (index / heads.value, index % heads.value);
         let at = row * 2 * heads.value + head;
@@ -67,12 +78,22 @@ pub(super) fn backward<T: Real>(
 fn unnormalise<T: Real>(gradients: &mut [T], numbers: &[T], heads: DeltaHeads) {
     let scale = T::constant(1.0 / (heads.key_dimension as f64).sqrt());
     let width = heads.row_width();
-    for (gradients, row) in gradients.chunks_exact_mut(width).zip(numbers.chunks_exact(width)) {
+    for (gradients, row) in gradients
+        .chunks_exact_mut(width)
+        .zip(numbers.chunks_exact(width))
+    {
         let parts = gradients[..2 * heads.key_width()].chunks_exact_mut(heads.key_dimension);
-        for (index, (gradient, vector)) in parts.zip(row.chunks_exact(heads.key_dimension)).enumerate() {
+        for (index, (gradient, vector)) in
+            parts.zip(row.chunks_exact(heads.key_dimension)).enumerate()
+        {
             let inverse = inverse_length(vector);
             let along = dot(gradient, vector) * inverse * inverse;
-            let factor = inverse * if index < heads.key { scale } else { T::constant(1.0) };
+            let factor = inverse
+                * if index < heads.key {
+                    scale
+                } else {
+                    T::constant(1.0)
+                };
             for (g, &x) in gradient.iter_mut().zip(vector) {
                 *g = factor * (*g - x * along);
             }
@@ -104,7 +125,10 @@ impl<T: Real> Work<'_, T> {
                 if token.is_multiple_of(CHUNK) {
                     starts.extend_from_slice(state);
                 }
-                let (row, gate) = (segment.start + token, self.prepared.gate(segment.start + token, head));
+                let (row, gate) = (
+                    segment.start + token,
+                    self.prepared.gate(segment.start + token, head),
+                );
                 let parts = self.prepared.token(row, head);
                 decay_state(state, parts, gate, &mut update);
                 correct_state(state, parts[1], &update);
@@ -117,8 +141,10 @@ impl<T: Real> Work<'_, T> {
     fn segment(&mut self, segment: Segment, head: usize, starts: &[T], last: &mut [T]) {
         let (size, values) = (last.len(), self.prepared.heads.value_dimension);
         let longest = CHUNK.min(segment.length);
-        let (mut decayed, mut updates) =
-            (vec![T::constant(0.0); longest * size], vec![T::constant(0.0); longest * values]);
+        let (mut decayed, mut updates) = (
+            vec![T::constant(0.0); longest * size],
+            vec![T::constant(0.0); longest * values],
+        );
         let mut state = vec![T::constant(0.0); size];
         vectorised(|| {
             for (chunk, start) in starts.chunks_exact(size).enumerate().rev() {
@@ -134,7 +160,13 @@ impl<T: Real> Work<'_, T> {
                 }
                 for (index, row) in rows.enumerate().rev() {
                     let update = &updates[index * values..(index + 1) * values];
-                    self.token(row, head, &decayed[index * size..(index + 1) * size], update, last);
+                    self.token(
+                        row,
+                        head,
+                        &decayed[index * size..(index + 1) * size],
+                        update,
+                        last,
+                    );
                 }
             }
         });
@@ -154,7 +186,10 @@ impl<T: Real> Work<'_, T> {
         let inner = &mut self.inner;
         inner.fill(zero);
         for i in 0..query.len() {
-            let (line, old) = (&mut state[i * values..(i + 1) * values], &decayed[i * values..(i + 1) * values]);
+            let (line, old) = (
+                &mut state[i * values..(i + 1) * values],
+                &decayed[i * values..(i + 1) * values],
+            );
             own[query_columns.start + i] += dot(old, output) + key[i] * along;
             for ((g, &o), u) in line.iter_mut().zip(output).zip(inner.iter_mut()) {
                 *g += query[i] * o;
@@ -168,7 +203,10 @@ impl<T: Real> Work<'_, T> {
         own[value_columns].copy_from_slice(inner);
         let (decay, mut log_decay) = (gate.log_decay.exponential(), zero);
         for i in 0..query.len() {
-            let (line, old) = (&mut state[i * values..(i + 1) * values], &decayed[i * values..(i + 1) * values]);
+            let (line, old) = (
+                &mut state[i * values..(i + 1) * values],
+                &decayed[i * values..(i + 1) * values],
+            );
             own[key_columns.start + i] -= dot(old, inner);
             for (g, &u) in line.iter_mut().zip(inner.iter()) {
                 *g -= key[i] * u;

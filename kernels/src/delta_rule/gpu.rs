@@ -52,7 +52,13 @@ struct Prepared<'a> {
 }
 
 fn sizes(heads: DeltaHeads) -> [Argument; 4] {
-    [heads.key, heads.value, heads.key_dimension, heads.value_dimension].map(int)
+    [
+        heads.key,
+        heads.value,
+        heads.key_dimension,
+        heads.value_dimension,
+    ]
+    .map(int)
 }
 
 fn slices(heads: DeltaHeads) -> usize {
@@ -61,15 +67,41 @@ fn slices(heads: DeltaHeads) -> usize {
 
 /// What [`DeltaRule`] and the rows that it convolves are to a kernel.
 fn inputs(convolved: &Tensor, rule: DeltaRule<'_>) -> Result<[Argument; 6]> {
-    let DeltaRule { heads, packed, column, decay, bias } = rule;
-    let ((rows, width), (packed_rows, stride), dtype) = (convolved.dims2()?, packed.dims2()?, convolved.dtype());
-    let alike = [packed, decay, bias].iter().all(|tensor| tensor.dtype() == dtype);
-    let fits = width == heads.row_width() && packed_rows == rows && column + 2 * heads.value <= stride;
+    let DeltaRule {
+        heads,
+        packed,
+        column,
+        decay,
+        bias,
+    } = rule;
+    let ((rows, width), (packed_rows, stride), dtype) =
+        (convolved.dims2()?, packed.dims2()?, convolved.dtype());
+    let alike = [packed, decay, bias]
+        .iter()
+        .all(|tensor| tensor.dtype() == dtype);
+    let fits =
+        width == heads.row_width() && packed_rows == rows && column + 2 * heads.value <= stride;
     let most = heads.key_dimension.max(heads.value_dimension);
-    if !alike || !fits || decay.dims() != [heads.value] || bias.dims() != [heads.value] || most > MOST {
-        bail!("rows of {:?} {dtype:?} and {:?} for {heads:?}", convolved.shape(), packed.shape())
+    if !alike
+        || !fits
+        || decay.dims() != [heads.value]
+        || bias.dims() != [heads.value]
+        || most > MOST
+    {
+        bail!(
+            "rows of {:?} {dtype:?} and {:?} for {heads:?}",
+            convolved.shape(),
+            packed.shape()
+        )
     }
-    Ok([at(convolved)?, at(packed)?, at(decay)?, at(bias)?, int(stride), int(column)])
+    Ok([
+        at(convolved)?,
+        at(packed)?,
+        at(decay)?,
+        at(bias)?,
+        int(stride),
+        int(column),
+    ])
 }
 
 /// The addresses of tensors, one after the other.
@@ -82,21 +114,44 @@ impl<'a> Prepared<'a> {
         let (heads, rows, dtype) = (rule.heads, convolved.dims2()?.0, convolved.dtype());
         let device = device(convolved)?;
         if dtype == DType::F32 && capability(device)? < 9 {
-            bail!("the gated delta rule in f32 needs a GPU of compute capability 9.0 or later: compute in bf16 here")
+            bail!(
+                "the gated delta rule in f32 needs a GPU of compute capability 9.0 or later: compute in bf16 here"
+            )
         }
         let [chunks, first_chunks] = segments.chunks()?;
         let (chunk_count, [input, own]) = (chunks.dims2()?.0, parts(dtype));
         let factors = empty((chunk_count, heads.value, CHUNK, 8), DType::F32, device)?;
-        let tiles = empty((chunk_count, heads.key, 2 * input * TILE), DType::BF16, device)?;
-        let squares = empty((chunk_count, heads.value, 2 * own * SQUARE), DType::BF16, device)?;
+        let tiles = empty(
+            (chunk_count, heads.key, 2 * input * TILE),
+            DType::BF16,
+            device,
+        )?;
+        let squares = empty(
+            (chunk_count, heads.value, 2 * own * SQUARE),
+            DType::BF16,
+            device,
+        )?;
         let gates = empty((rows, heads.value, 4), DType::F32, device)?;
         let tables = segments.tables()?;
         let mut arguments = inputs(convolved, rule)?.to_vec();
-        arguments.extend(all_at([tables[0], chunks, &factors, &tiles, &squares, &gates])?);
+        arguments.extend(all_at([
+            tables[0], chunks, &factors, &tiles, &squares, &gates,
+        ])?);
         arguments.extend(sizes(heads));
         let shared_bytes = 2 * 2 * input * TILE + 4 * CHUNK * (CHUNK + 4);
-        let grid = Grid { blocks: (chunk_count, heads.value, 1), threads: 256, shared_bytes };
-        launch(device, &CHUNKS, "delta_rule_chunks", Some(dtype), grid, &arguments)?;
+        let grid = Grid {
+            blocks: (chunk_count, heads.value, 1),
+            threads: 256,
+            shared_bytes,
+        };
+        launch(
+            device,
+            &CHUNKS,
+            "delta_rule_chunks",
+            Some(dtype),
+            grid,
+            &arguments,
+        )?;
         Ok(Self {
             heads,
             rows,
@@ -119,7 +174,11 @@ impl<'a> Prepared<'a> {
     }
 
     fn states(&self) -> Result<Tensor> {
-        empty((self.segment_count, self.heads.state_width()), DType::F32, self.device)
+        empty(
+            (self.segment_count, self.heads.state_width()),
+            DType::F32,
+            self.device,
+        )
     }
 
     /// What a kernel reads that goes through the chunks of segments.
@@ -128,28 +187,62 @@ impl<'a> Prepared<'a> {
     }
 
     /// Starts such a kernel for prompts (0) or completions (1) after the others.
-    fn through(&self, name: &'static str, arguments: &[Argument], order: [usize; 2], last: &[Argument]) -> Result<()> {
+    fn through(
+        &self,
+        name: &'static str,
+        arguments: &[Argument],
+        order: [usize; 2],
+        last: &[Argument],
+    ) -> Result<()> {
         let [input, own] = parts(self.dtype);
         let shared_bytes = 2 * (2 * input * TILE + own * (2 * SQUARE + STATE + 2 * PANEL));
         let blocks = (slices(self.heads), self.heads.value, self.segment_count);
-        let grid = Grid { blocks, threads: 256, shared_bytes };
+        let grid = Grid {
+            blocks,
+            threads: 256,
+            shared_bytes,
+        };
         for completions in order {
             let arguments = [arguments, &sizes(self.heads), &[int(completions)], last].concat();
-            launch(self.device, &CHUNKS, name, Some(self.dtype), grid, &arguments)?;
+            launch(
+                self.device,
+                &CHUNKS,
+                name,
+                Some(self.dtype),
+                grid,
+                &arguments,
+            )?;
         }
         Ok(())
     }
 
     /// A kernel that has a block for each chunk and each of so many heads.
-    fn by_chunk(&self, name: &'static str, heads: usize, threads: usize, arguments: &[Argument]) -> Result<()> {
+    fn by_chunk(
+        &self,
+        name: &'static str,
+        heads: usize,
+        threads: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
         let shared_bytes = match parts(self.dtype)[0] {
             _ if name != "delta_rule_gradients" => 0,
             1 => 2 * (2 * TILE + 2 * RECORD), // two records in turn
             input => 2 * input * (2 * TILE + RECORD),
         };
-        let grid = Grid { blocks: (self.chunk_count, heads, 1), threads, shared_bytes };
+        let grid = Grid {
+            blocks: (self.chunk_count, heads, 1),
+            threads,
+            shared_bytes,
+        };
         let arguments = [arguments, &sizes(self.heads)].concat();
-        launch(self.device, &GRADIENTS, name, Some(self.dtype), grid, &arguments)
+        launch(
+            self.device,
+            &GRADIENTS,
+            name,
+            Some(self.dtype),
+            grid,
+            &arguments,
+        )
     }
 }
 
@@ -162,11 +255,30 @@ pub(super) fn forward(
     keeps_states: bool,
 ) -> Result<(Tensor, Tensor)> {
     let prepared = Prepared::new(convolved, rule, segments)?;
-    let output = empty((prepared.rows, rule.heads.value_width()), prepared.dtype, prepared.device)?;
+    let output = empty(
+        (prepared.rows, rule.heads.value_width()),
+        prepared.dtype,
+        prepared.device,
+    )?;
     let (states, [factors, tiles, squares]) = (prepared.states()?, prepared.prepared());
     let ([segments, owners], [_, first_chunks]) = (prepared.segments, prepared.chunks);
-    let arguments = all_at([convolved, factors, tiles, squares, segments, owners, first_chunks, &states, &output])?;
-    prepared.through("delta_rule_forward", &arguments, [0, 1], &[int(usize::from(keeps_states))])?;
+    let arguments = all_at([
+        convolved,
+        factors,
+        tiles,
+        squares,
+        segments,
+        owners,
+        first_chunks,
+        &states,
+        &output,
+    ])?;
+    prepared.through(
+        "delta_rule_forward",
+        &arguments,
+        [0, 1],
+        &[int(usize::from(keeps_states))],
+    )?;
     Ok((output, states))
 }
 
@@ -177,43 +289,120 @@ pub(super) fn backward(
     segments: &Segments,
 ) -> Result<DeltaGradients> {
     let prepared = Prepared::new(convolved, rule, segments)?;
-    let Prepared { heads, rows, ref gates, chunk_count, device, dtype, .. } = prepared;
+    let Prepared {
+        heads,
+        rows,
+        ref gates,
+        chunk_count,
+        device,
+        dtype,
+        ..
+    } = prepared;
     let (width, [factors, tiles, squares]) = (heads.value_width(), prepared.prepared());
     let ([segments, owners], [chunks, first_chunks]) = (prepared.segments, prepared.chunks);
     if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
-        bail!("a gradient of {:?} {:?} for {rows} rows of {heads:?}", gradient.dtype(), gradient.shape())
+        bail!(
+            "a gradient of {:?} {:?} for {rows} rows of {heads:?}",
+            gradient.dtype(),
+            gradient.shape()
+        )
     }
-    let of_slices = |numbers: usize, dtype| empty((chunk_count, heads.value * slices(heads), numbers), dtype, device);
+    let of_slices = |numbers: usize, dtype| {
+        empty(
+            (chunk_count, heads.value * slices(heads), numbers),
+            dtype,
+            device,
+        )
+    };
     let records = of_slices(parts(dtype)[0] * RECORD, DType::BF16)?;
     let (ends, along) = (of_slices(STATE, DType::F32)?, of_slices(1, DType::F32)?);
-    let (outputs, updates, values) = (prepared.numbers(width)?, prepared.numbers(width)?, prepared.numbers(width)?);
+    let (outputs, updates, values) = (
+        prepared.numbers(width)?,
+        prepared.numbers(width)?,
+        prepared.numbers(width)?,
+    );
     let (states, state_gradients) = (prepared.states()?, prepared.states()?);
-    let read = [prepared.convolved, factors, tiles, squares, segments, owners, first_chunks];
-    let arguments = [all_at(read)?, all_at([&states, &outputs, &updates, &records, &ends])?].concat();
+    let read = [
+        prepared.convolved,
+        factors,
+        tiles,
+        squares,
+        segments,
+        owners,
+        first_chunks,
+    ];
+    let arguments = [
+        all_at(read)?,
+        all_at([&states, &outputs, &updates, &records, &ends])?,
+    ]
+    .concat();
     prepared.through("delta_rule_recorded", &arguments, [0, 1], &[])?;
     let read = [gradient, factors, tiles, squares, segments, first_chunks];
-    let arguments = [all_at(read)?, all_at([&state_gradients, &values, &records, &ends, &along])?].concat();
+    let arguments = [
+        all_at(read)?,
+        all_at([&state_gradients, &values, &records, &ends, &along])?,
+    ]
+    .concat();
     prepared.through("delta_rule_backward", &arguments, [1, 0], &[])?;
 
     let convolved_gradient = empty((rows, heads.row_width()), dtype, device)?;
-    let arguments = all_at([factors, tiles, segments, chunks, &records, &convolved_gradient])?;
+    let arguments = all_at([
+        factors,
+        tiles,
+        segments,
+        chunks,
+        &records,
+        &convolved_gradient,
+    ])?;
     prepared.by_chunk("delta_rule_gradients", heads.key, 512, &arguments)?;
 
-    let (strengths, falls) = (prepared.numbers(heads.value)?, prepared.numbers(heads.value)?);
-    let tensors = [gradient, convolved, &outputs, &updates, &values, gates, &convolved_gradient, &strengths, &falls];
+    let (strengths, falls) = (
+        prepared.numbers(heads.value)?,
+        prepared.numbers(heads.value)?,
+    );
+    let tensors = [
+        gradient,
+        convolved,
+        &outputs,
+        &updates,
+        &values,
+        gates,
+        &convolved_gradient,
+        &strengths,
+        &falls,
+    ];
     let mut arguments = all_at(tensors)?;
     arguments.extend(sizes(heads));
     arguments.push(int(rows));
     let grid = Grid::rows((rows * heads.value).div_ceil(8), 256);
-    launch(device, &GRADIENTS, "delta_rule_finish_values", Some(dtype), grid, &arguments)?;
+    launch(
+        device,
+        &GRADIENTS,
+        "delta_rule_finish_values",
+        Some(dtype),
+        grid,
+        &arguments,
+    )?;
 
-    let (packed, of_rows) = (empty((rows, 2 * heads.value), dtype, device)?, prepared.numbers(2 * heads.value)?);
-    let arguments = all_at([segments, chunks, gates, &strengths, &falls, &along, rule.decay, &packed, &of_rows])?;
+    let (packed, of_rows) = (
+        empty((rows, 2 * heads.value), dtype, device)?,
+        prepared.numbers(2 * heads.value)?,
+    );
+    let arguments = all_at([
+        segments, chunks, gates, &strengths, &falls, &along, rule.decay, &packed, &of_rows,
+    ])?;
     prepared.by_chunk("delta_rule_finish_gates", heads.value, 32, &arguments)?;
     let sums = empty(2 * heads.value, DType::F32, device)?;
     let arguments = [at(&of_rows)?, at(&sums)?, int(rows), int(2 * heads.value)];
     let grid = Grid::rows((2 * heads.value).div_ceil(32), 256);
-    launch(device, &GRADIENTS, "delta_rule_gate_sums", None, grid, &arguments)?;
+    launch(
+        device,
+        &GRADIENTS,
+        "delta_rule_gate_sums",
+        None,
+        grid,
+        &arguments,
+    )?;
     Ok(DeltaGradients {
         convolved: convolved_gradient,
         gates: packed,
@@ -223,10 +412,23 @@ pub(super) fn backward(
 }
 
 /// `slots`: [rows, 2], u32.
-pub(super) fn step(convolved: &Tensor, rule: DeltaRule<'_>, states: &Tensor, slots: &Tensor) -> Result<Tensor> {
+pub(super) fn step(
+    convolved: &Tensor,
+    rule: DeltaRule<'_>,
+    states: &Tensor,
+    slots: &Tensor,
+) -> Result<Tensor> {
     let (heads, (rows, _)) = (rule.heads, convolved.dims2()?);
-    if states.dims2()?.1 != heads.state_width() || states.dtype() != DType::F32 || slots.dims2()? != (rows, 2) {
-        bail!("states {:?} {:?} and {:?} for {rows} rows", states.dtype(), states.shape(), slots.shape())
+    if states.dims2()?.1 != heads.state_width()
+        || states.dtype() != DType::F32
+        || slots.dims2()? != (rows, 2)
+    {
+        bail!(
+            "states {:?} {:?} and {:?} for {rows} rows",
+            states.dtype(),
+            states.shape(),
+            slots.shape()
+        )
     }
     let (device, dtype) = (device(convolved)?, convolved.dtype());
     let output = empty((rows, heads.value_width()), dtype, device)?;
@@ -234,7 +436,18 @@ pub(super) fn step(convolved: &Tensor, rule: DeltaRule<'_>, states: &Tensor, slo
     arguments.extend([at(slots)?, at(states)?, at(&output)?]);
     arguments.extend(sizes(heads));
     arguments.push(int(rows));
-    let grid = Grid { blocks: (slices(heads), heads.value, rows), threads: MOST, shared_bytes: 0 };
-    launch(device, &STEP, "delta_rule_step", Some(dtype), grid, &arguments)?;
+    let grid = Grid {
+        blocks: (slices(heads), heads.value, rows),
+        threads: MOST,
+        shared_bytes: 0,
+    };
+    launch(
+        device,
+        &STEP,
+        "delta_rule_step",
+        Some(dtype),
+        grid,
+        &arguments,
+    )?;
     Ok(output)
 }

@@ -30,10 +30,24 @@ pub struct SortedPairs {
     probabilities: Tensor,
 }
 
-pub(super) fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -> Result<SortedPairs> {
-    let ((rows, experts), Router { active, is_renormalised }) = (logits.dims2()?, router);
+pub(super) fn route(
+    logits: &Tensor,
+    router: Router,
+    selection: Selection<'_>,
+) -> Result<SortedPairs> {
+    let (
+        (rows, experts),
+        Router {
+            active,
+            is_renormalised,
+        },
+    ) = (logits.dims2()?, router);
     if active > GPU_EXPERTS.1 || experts > GPU_EXPERTS.0 {
-        bail!("{active} of {experts} experts; a GPU has at most {} of {}", GPU_EXPERTS.1, GPU_EXPERTS.0)
+        bail!(
+            "{active} of {experts} experts; a GPU has at most {} of {}",
+            GPU_EXPERTS.1,
+            GPU_EXPERTS.0
+        )
     }
     let (device, pairs) = (device(logits)?, rows * active);
     let words = |count: usize| empty(count, DType::U32, device);
@@ -44,7 +58,12 @@ pub(super) fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -
         Selection::Replayed(experts) => (experts.clone(), true),
     };
     let unsorted = numbers((rows, active))?;
-    let (offsets, of_pairs, owners, places) = (words(experts + 1)?, words(pairs)?, words(pairs)?, words(pairs)?);
+    let (offsets, of_pairs, owners, places) = (
+        words(experts + 1)?,
+        words(pairs)?,
+        words(pairs)?,
+        words(pairs)?,
+    );
     let (weights, probabilities) = (numbers((pairs, 1))?, numbers((rows, experts))?);
     let arguments = [
         at(logits)?,
@@ -57,7 +76,14 @@ pub(super) fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -
         int(usize::from(is_renormalised)),
         int(usize::from(is_replayed)),
     ];
-    launch(device, &MODULE, "experts_route", Some(logits.dtype()), Grid::rows(rows.div_ceil(4), 128), &arguments)?;
+    launch(
+        device,
+        &MODULE,
+        "experts_route",
+        Some(logits.dtype()),
+        Grid::rows(rows.div_ceil(4), 128),
+        &arguments,
+    )?;
     let arguments = [
         at(&selected)?,
         at(&unsorted)?,
@@ -70,8 +96,23 @@ pub(super) fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -
         int(experts),
         int(active),
     ];
-    launch(device, &MODULE, "experts_sort", None, Grid::rows(experts, 256), &arguments)?;
-    Ok(SortedPairs { selected, offsets, rows: of_pairs, experts: owners, places, weights, probabilities })
+    launch(
+        device,
+        &MODULE,
+        "experts_sort",
+        None,
+        Grid::rows(experts, 256),
+        &arguments,
+    )?;
+    Ok(SortedPairs {
+        selected,
+        offsets,
+        rows: of_pairs,
+        experts: owners,
+        places,
+        weights,
+        probabilities,
+    })
 }
 
 /// `a`, `b`: [pairs, width] -> [pairs, 1], f32.
@@ -82,7 +123,14 @@ pub(super) fn dot(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
     let output = empty((pairs, 1), DType::F32, device)?;
     let arguments = [at(a)?, at(b)?, at(&output)?, int(width)];
-    launch(device, &MODULE, "experts_dot", Some(a.dtype()), Grid::rows(pairs, 128), &arguments)?;
+    launch(
+        device,
+        &MODULE,
+        "experts_dot",
+        Some(a.dtype()),
+        Grid::rows(pairs, 128),
+        &arguments,
+    )?;
     Ok(output)
 }
 
@@ -99,20 +147,56 @@ impl SortedPairs {
         if let Some(factors) = factors
             && (factors.elem_count() != self.experts() || factors.dtype() != x.dtype())
         {
-            bail!("factors of {:?} {:?} for {} experts", factors.dtype(), factors.shape(), self.experts())
+            bail!(
+                "factors of {:?} {:?} for {} experts",
+                factors.dtype(),
+                factors.shape(),
+                self.experts()
+            )
         }
         let factors = factors.map_or(Ok(Argument::Address(0)), at)?;
         let output = empty(x.shape().clone(), x.dtype(), device)?;
-        let arguments = [at(x)?, at(&self.weights)?, factors, at(&self.experts)?, at(&output)?, int(width)];
-        launch(device, &MODULE, "experts_weigh", Some(x.dtype()), Grid::rows(x.dims2()?.0, 128), &arguments)?;
+        let arguments = [
+            at(x)?,
+            at(&self.weights)?,
+            factors,
+            at(&self.experts)?,
+            at(&output)?,
+            int(width),
+        ];
+        launch(
+            device,
+            &MODULE,
+            "experts_weigh",
+            Some(x.dtype()),
+            Grid::rows(x.dims2()?.0, 128),
+            &arguments,
+        )?;
         Ok(output)
     }
 
     pub(super) fn combine(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
-        let (width, device, active) = (self.check(x)?, device(x)?, self.rows.elem_count() / rows.max(1));
+        let (width, device, active) = (
+            self.check(x)?,
+            device(x)?,
+            self.rows.elem_count() / rows.max(1),
+        );
         let output = empty((rows, width), x.dtype(), device)?;
-        let arguments = [at(x)?, at(&self.places)?, at(&output)?, int(width), int(active)];
-        launch(device, &MODULE, "experts_combine", Some(x.dtype()), Grid::rows(rows, 256), &arguments)?;
+        let arguments = [
+            at(x)?,
+            at(&self.places)?,
+            at(&output)?,
+            int(width),
+            int(active),
+        ];
+        launch(
+            device,
+            &MODULE,
+            "experts_combine",
+            Some(x.dtype()),
+            Grid::rows(rows, 256),
+            &arguments,
+        )?;
         Ok(output)
     }
 
@@ -130,7 +214,11 @@ impl SortedPairs {
     ) -> Result<Tensor> {
         let (inputs, device, experts) = (self.check(x)?, device(x)?, self.experts());
         let ((below, beside), pairs) = (matrices.dims2()?, x.dims2()?.0);
-        let (expected, outputs) = if is_transposed { (below / experts, beside) } else { (beside, below / experts) };
+        let (expected, outputs) = if is_transposed {
+            (below / experts, beside)
+        } else {
+            (beside, below / experts)
+        };
         if below % experts != 0 || expected != inputs || x.dtype() != matrices.dtype() {
             bail!(
                 "{:?} {:?} for {experts} experts of {:?} {:?}",
@@ -141,25 +229,58 @@ impl SortedPairs {
             )
         }
         let output = match sum {
-            Some(sum) if sum.dims2()? == (pairs, outputs) && sum.dtype() == x.dtype() => sum.clone(),
-            Some(sum) => bail!("{outputs} outputs of {pairs} pairs added to {:?} {:?}", sum.dtype(), sum.shape()),
+            Some(sum) if sum.dims2()? == (pairs, outputs) && sum.dtype() == x.dtype() => {
+                sum.clone()
+            }
+            Some(sum) => bail!(
+                "{outputs} outputs of {pairs} pairs added to {:?} {:?}",
+                sum.dtype(),
+                sum.shape()
+            ),
             None => empty((pairs, outputs), x.dtype(), device)?,
         };
         let [vectors, weights] = self.bias((experts, outputs), x.dtype(), bias)?;
-        let mut arguments = vec![at(x)?, at(matrices)?, at(&output)?, at(&self.offsets)?, vectors, weights];
+        let mut arguments = vec![
+            at(x)?,
+            at(matrices)?,
+            at(&output)?,
+            at(&self.offsets)?,
+            vectors,
+            weights,
+        ];
         arguments.extend([experts, outputs, inputs, usize::from(sum.is_some())].map(int));
         if x.dtype() == DType::F32 {
             arguments.push(int(usize::from(is_transposed)));
-            let grid = Grid { blocks: (outputs.div_ceil(256), pairs, 1), threads: 256, shared_bytes: 0 };
-            launch(device, &MODULE, "experts_product_f32", None, grid, &arguments)?;
+            let grid = Grid {
+                blocks: (outputs.div_ceil(256), pairs, 1),
+                threads: 256,
+                shared_bytes: 0,
+            };
+            launch(
+                device,
+                &MODULE,
+                "experts_product_f32",
+                None,
+                grid,
+                &arguments,
+            )?;
             return Ok(output);
         }
         // Rows are copied 16 bytes at a time.
-        if !(inputs | outputs).is_multiple_of(8) || !(address(x)? | address(matrices)?).is_multiple_of(16) {
-            bail!("experts of {outputs} outputs and {inputs} inputs in {:?}: a GPU takes multiples of 8", x.dtype())
+        if !(inputs | outputs).is_multiple_of(8)
+            || !(address(x)? | address(matrices)?).is_multiple_of(16)
+        {
+            bail!(
+                "experts of {outputs} outputs and {inputs} inputs in {:?}: a GPU takes multiples of 8",
+                x.dtype()
+            )
         }
         let is_many = pairs >= MANY_PAIRS * experts;
-        let (rows, columns, threads) = if is_many { (128, 128, 256) } else { (16, 64, 128) };
+        let (rows, columns, threads) = if is_many {
+            (128, 128, 256)
+        } else {
+            (16, 64, 128)
+        };
         let name = match (is_many, is_transposed) {
             (false, false) => "experts_product_few",
             (true, false) => "experts_product_many",
@@ -167,11 +288,19 @@ impl SortedPairs {
             (true, true) => "experts_product_many_transposed",
         };
         // Three stages of 64 inputs, each row 8 numbers longer.
-        let own = if is_transposed { 64 * (columns + 8) } else { columns * 72 };
+        let own = if is_transposed {
+            64 * (columns + 8)
+        } else {
+            columns * 72
+        };
         let shared_bytes = 3 * 2 * (rows * 72 + own);
         // Of each expert the last tile may be small.
         let tiles = pairs / rows + experts.min(pairs);
-        let grid = Grid { blocks: (outputs.div_ceil(columns), tiles, 1), threads, shared_bytes };
+        let grid = Grid {
+            blocks: (outputs.div_ceil(columns), tiles, 1),
+            threads,
+            shared_bytes,
+        };
         launch(device, &MODULE, name, None, grid, &arguments)?;
         Ok(output)
     }
@@ -184,9 +313,23 @@ impl SortedPairs {
         layout: LowRankLayout,
         scale: f64,
     ) -> Result<()> {
-        let (width, rank, experts, dtype) = (self.check(wide)?, self.check(narrow)?, self.experts(), wide.dtype());
-        if sum.elem_count() != experts * width * rank || sum.dtype() != DType::F32 || narrow.dtype() != dtype {
-            bail!("{dtype:?} {:?} times {:?} to {:?} {:?}", wide.shape(), narrow.shape(), sum.dtype(), sum.shape())
+        let (width, rank, experts, dtype) = (
+            self.check(wide)?,
+            self.check(narrow)?,
+            self.experts(),
+            wide.dtype(),
+        );
+        if sum.elem_count() != experts * width * rank
+            || sum.dtype() != DType::F32
+            || narrow.dtype() != dtype
+        {
+            bail!(
+                "{dtype:?} {:?} times {:?} to {:?} {:?}",
+                wide.shape(),
+                narrow.shape(),
+                sum.dtype(),
+                sum.shape()
+            )
         }
         if width % 2 != 0 || rank % 8 != 0 {
             bail!("a rank of {rank} beside {width} numbers: a GPU takes multiples of 8 and 2")
@@ -195,24 +338,69 @@ impl SortedPairs {
             LowRankLayout::Below => [rank * width, 1, width],
             LowRankLayout::Interleaved => [1, rank * experts, experts],
         };
-        let mut arguments = vec![at(wide)?, at(narrow)?, at(sum)?, at(&self.offsets)?, int(width), int(rank)];
+        let mut arguments = vec![
+            at(wide)?,
+            at(narrow)?,
+            at(sum)?,
+            at(&self.offsets)?,
+            int(width),
+            int(rank),
+        ];
         arguments.extend([expert, column, row].map(|stride| Argument::Long(stride as u64)));
         arguments.push(float(scale));
-        let grid = Grid { blocks: (width.div_ceil(512), experts, rank / 8), threads: 256, shared_bytes: 0 };
-        launch(device(wide)?, &MODULE, "experts_add_outer", Some(dtype), grid, &arguments)
+        let grid = Grid {
+            blocks: (width.div_ceil(512), experts, rank / 8),
+            threads: 256,
+            shared_bytes: 0,
+        };
+        launch(
+            device(wide)?,
+            &MODULE,
+            "experts_add_outer",
+            Some(dtype),
+            grid,
+            &arguments,
+        )
     }
 
     /// The vectors, and the weights that they are multiplied by; null for none.
-    fn bias(&self, shape: (usize, usize), dtype: DType, bias: Option<ExpertBias<'_>>) -> Result<[Argument; 2]> {
+    fn bias(
+        &self,
+        shape: (usize, usize),
+        dtype: DType,
+        bias: Option<ExpertBias<'_>>,
+    ) -> Result<[Argument; 2]> {
         let none = Argument::Address(0);
-        let Some(ExpertBias { vectors, is_weighted }) = bias else { return Ok([none, none]) };
+        let Some(ExpertBias {
+            vectors,
+            is_weighted,
+        }) = bias
+        else {
+            return Ok([none, none]);
+        };
         if vectors.dims2()? != shape || vectors.dtype() != dtype {
-            bail!("biases of {:?} {:?} for {shape:?} {dtype:?}", vectors.shape(), vectors.dtype())
+            bail!(
+                "biases of {:?} {:?} for {shape:?} {dtype:?}",
+                vectors.shape(),
+                vectors.dtype()
+            )
         }
-        Ok([at(vectors)?, if is_weighted { at(&self.weights)? } else { none }])
+        Ok([
+            at(vectors)?,
+            if is_weighted {
+                at(&self.weights)?
+            } else {
+                none
+            },
+        ])
     }
 
-    pub(super) fn backward(&self, products: &Tensor, router: Router, dtype: DType) -> Result<Tensor> {
+    pub(super) fn backward(
+        &self,
+        products: &Tensor,
+        router: Router,
+        dtype: DType,
+    ) -> Result<Tensor> {
         let ((rows, experts), device) = (self.probabilities.dims2()?, device(products)?);
         let gradient = empty((rows, experts), dtype, device)?;
         let arguments = [
@@ -226,7 +414,14 @@ impl SortedPairs {
             int(router.active),
             int(usize::from(router.is_renormalised)),
         ];
-        launch(device, &MODULE, "experts_route_backward", Some(dtype), Grid::rows(rows, 128), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            "experts_route_backward",
+            Some(dtype),
+            Grid::rows(rows, 128),
+            &arguments,
+        )?;
         Ok(gradient)
     }
 }

@@ -5,7 +5,9 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::{Arg, Command};
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
+use clap_complete::engine::{
+    ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
+};
 
 use crate::config::{KEYS, Key, Kind, Method, Preset};
 use crate::hub::local_models;
@@ -21,14 +23,19 @@ type Candidates = fn(&str) -> Vec<(String, String)>;
 /// The command with candidates for the values of its arguments.
 pub(super) fn with_candidates(command: Command) -> Command {
     let command = command.mut_args(|argument| match candidates_of(&argument) {
-        Some(candidates) => argument.add(ArgValueCompleter::new(move |typed: &OsStr| complete(candidates, typed))),
+        Some(candidates) => argument.add(ArgValueCompleter::new(move |typed: &OsStr| {
+            complete(candidates, typed)
+        })),
         None => argument,
     });
     command.mut_subcommands(with_candidates)
 }
 
 fn candidates_of(argument: &Arg) -> Option<Candidates> {
-    let value = argument.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+    let value = argument
+        .get_value_names()
+        .and_then(|names| names.first())
+        .map_or("", |name| name.as_str());
     Some(match (argument.get_id().as_str(), value) {
         ("task", _) | (_, "TASK") => tasks,
         ("run" | "first" | "others", _) | (_, "RUN" | "RUN[,RUN...]" | "RUN[@STEP]") => runs,
@@ -47,9 +54,12 @@ fn candidates_of(argument: &Arg) -> Option<Candidates> {
 
 /// Candidates of more than one line are left out.
 fn complete(candidates: Candidates, typed: &OsStr) -> Vec<CompletionCandidate> {
-    let Some(typed) = typed.to_str() else { return Vec::new() };
-    let found =
-        candidates(typed).into_iter().filter(|(value, _)| value.starts_with(typed) && !value.chars().any(is_control));
+    let Some(typed) = typed.to_str() else {
+        return Vec::new();
+    };
+    let found = candidates(typed)
+        .into_iter()
+        .filter(|(value, _)| value.starts_with(typed) && !value.chars().any(is_control));
     let candidate = |(value, help): (String, String)| {
         let help = visible(&redact(&help).0).into_owned();
         CompletionCandidate::new(value).help((!help.is_empty()).then(|| help.into()))
@@ -58,7 +68,10 @@ fn complete(candidates: Candidates, typed: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 fn named(names: &[&str]) -> Vec<(String, String)> {
-    names.iter().map(|name| ((*name).to_owned(), String::new())).collect()
+    names
+        .iter()
+        .map(|name| ((*name).to_owned(), String::new()))
+        .collect()
 }
 
 fn here() -> PathBuf {
@@ -68,43 +81,77 @@ fn here() -> PathBuf {
 fn paths(typed: &str) -> Vec<(String, String)> {
     let found = PathCompleter::any().complete(OsStr::new(typed));
     let found = found.iter().filter(|path| !path.is_hide_set());
-    found.map(|path| (path.get_value().to_string_lossy().into_owned(), String::new())).collect()
+    found
+        .map(|path| {
+            (
+                path.get_value().to_string_lossy().into_owned(),
+                String::new(),
+            )
+        })
+        .collect()
 }
 
 fn folders(typed: &str) -> Vec<(String, String)> {
-    paths(typed).into_iter().filter(|(path, _)| path.ends_with('/')).collect()
+    paths(typed)
+        .into_iter()
+        .filter(|(path, _)| path.ends_with('/'))
+        .collect()
 }
 
 fn tasks(typed: &str) -> Vec<(String, String)> {
-    let names = known_names(&here()).into_iter().map(|name| (name, String::new()));
+    let names = known_names(&here())
+        .into_iter()
+        .map(|name| (name, String::new()));
     names.chain(folders(typed)).collect()
 }
 
 /// Completes the last item of a list, and checkpoints after `@`.
 fn runs(typed: &str) -> Vec<(String, String)> {
-    let (before, typed) = typed.rfind(',').map_or(("", typed), |comma| typed.split_at(comma + 1));
+    let (before, typed) = typed
+        .rfind(',')
+        .map_or(("", typed), |comma| typed.split_at(comma + 1));
     let run_folders = RunFolders::discover(runs_folder().as_deref(), &here());
     let found = match typed.rsplit_once('@') {
         Some((run, _)) => {
-            let steps =
-                run_folders.find(run).ok().and_then(|run| list_checkpoints(run.path()).ok()).unwrap_or_default();
-            let all = ["best", "last"].map(str::to_owned).into_iter().chain(steps.iter().map(u64::to_string));
-            all.map(|place| (format!("{run}@{place}"), String::new())).collect()
+            let steps = run_folders
+                .find(run)
+                .ok()
+                .and_then(|run| list_checkpoints(run.path()).ok())
+                .unwrap_or_default();
+            let all = ["best", "last"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(steps.iter().map(u64::to_string));
+            all.map(|place| (format!("{run}@{place}"), String::new()))
+                .collect()
         }
         None => run_folders.labels(typed),
     };
-    found.into_iter().map(|(run, name)| (format!("{before}{run}"), name)).collect()
+    found
+        .into_iter()
+        .map(|(run, name)| (format!("{before}{run}"), name))
+        .collect()
 }
 
 /// `--runs` among the words that were typed before.
 fn runs_folder() -> Option<PathBuf> {
-    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let after = words.iter().position(|word| word == "--runs").and_then(|place| words.get(place + 1));
-    after.map(String::as_str).or_else(|| words.iter().find_map(|word| word.strip_prefix("--runs="))).map(PathBuf::from)
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let after = words
+        .iter()
+        .position(|word| word == "--runs")
+        .and_then(|place| words.get(place + 1));
+    after
+        .map(String::as_str)
+        .or_else(|| words.iter().find_map(|word| word.strip_prefix("--runs=")))
+        .map(PathBuf::from)
 }
 
 fn models(typed: &str) -> Vec<(String, String)> {
-    let local = local_models(&[]).into_iter().map(|model| (model.name, String::new()));
+    let local = local_models(&[])
+        .into_iter()
+        .map(|model| (model.name, String::new()));
     local.chain(runs(typed)).chain(folders(typed)).collect()
 }
 
@@ -116,7 +163,10 @@ fn named_models(typed: &str) -> Vec<(String, String)> {
 }
 
 fn after_name(name: &str, values: Vec<(String, String)>) -> Vec<(String, String)> {
-    values.into_iter().map(|(value, help)| (format!("{name}={value}"), help)).collect()
+    values
+        .into_iter()
+        .map(|(value, help)| (format!("{name}={value}"), help))
+        .collect()
 }
 
 fn assignments(typed: &str) -> Vec<(String, String)> {
@@ -134,9 +184,11 @@ fn assignments_of(typed: &str, takes: &dyn Fn(&Key) -> bool) -> Vec<(String, Str
             let key = Key::find(name).filter(|key| takes(key));
             after_name(name, key.map(|key| values(key, value)).unwrap_or_default())
         }
-        None => {
-            KEYS.iter().filter(|key| takes(key)).map(|key| (format!("{}=", key.name), key.meaning.to_owned())).collect()
-        }
+        None => KEYS
+            .iter()
+            .filter(|key| takes(key))
+            .map(|key| (format!("{}=", key.name), key.meaning.to_owned()))
+            .collect(),
     }
 }
 
@@ -148,8 +200,9 @@ fn values(key: &Key, typed: &str) -> Vec<(String, String)> {
         _ if key.name == "base_model" => return models(typed),
         _ => Vec::new(),
     };
-    let presets =
-        Preset::ALL.iter().filter_map(|preset| Some((key.preset(*preset)?, format!("preset {}", preset.name()))));
+    let presets = Preset::ALL
+        .iter()
+        .filter_map(|preset| Some((key.preset(*preset)?, format!("preset {}", preset.name()))));
     for (value, help) in std::iter::once((key.default, "default".to_owned())).chain(presets) {
         match found.iter_mut().find(|(known, _)| known == value) {
             Some((_, known)) if known.is_empty() => *known = help,
@@ -162,7 +215,9 @@ fn values(key: &Key, typed: &str) -> Vec<(String, String)> {
 }
 
 fn fields(_: &str) -> Vec<(String, String)> {
-    let keys = KEYS.iter().map(|key| (format!("config.{}", key.name), key.meaning.to_owned()));
+    let keys = KEYS
+        .iter()
+        .map(|key| (format!("config.{}", key.name), key.meaning.to_owned()));
     named(&FIELDS).into_iter().chain(keys).collect()
 }
 
@@ -176,7 +231,10 @@ mod tests {
     fn no_argument_is_forgotten() {
         fn check(command: &Command, path: &str, found: &mut usize) {
             for argument in command.get_arguments() {
-                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                let help = argument
+                    .get_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 let takes = [
                     "unique id prefix",
                     "or RUN, RUN@STEP",
@@ -184,8 +242,13 @@ mod tests {
                     "embedded model (`tiny`",
                     "Preset: quick",
                 ];
-                if takes.iter().any(|takes| help.contains(takes)) && !help.contains("Initial task") {
-                    assert!(candidates_of(argument).is_some(), "{path} {}: {help}", argument.get_id());
+                if takes.iter().any(|takes| help.contains(takes)) && !help.contains("Initial task")
+                {
+                    assert!(
+                        candidates_of(argument).is_some(),
+                        "{path} {}: {help}",
+                        argument.get_id()
+                    );
                     *found += 1;
                 }
             }

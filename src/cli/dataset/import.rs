@@ -23,7 +23,12 @@ pub(super) struct Arguments {
     /// File of prompts: .csv (`,`, `;`, tab or `|`), .json (a list of objects), .jsonl or .parquet
     file: PathBuf,
     /// Set to add the rows to: train, eval or test
-    #[arg(long, value_name = "SET", default_value = "train", conflicts_with = "split")]
+    #[arg(
+        long,
+        value_name = "SET",
+        default_value = "train",
+        conflicts_with = "split"
+    )]
     set: String,
     /// Distribute the rows: percentages of train, eval and test, such as 80/10/10; rows of the same prompt stay together
     #[arg(long, value_name = "A/B/C", value_parser = parse_split)]
@@ -62,14 +67,19 @@ impl MappingArguments {
     pub(in crate::cli) fn text(&self) -> Result<crate::dataset::import::MappingText, Failure> {
         let mut text = crate::dataset::import::MappingText::default();
         for assignment in &self.map {
-            text.set(assignment).map_err(|problem| Failure::usage(format!("--map {problem}")))?;
+            text.set(assignment)
+                .map_err(|problem| Failure::usage(format!("--map {problem}")))?;
         }
         Ok(text)
     }
 }
 
 /// Lists records that are not valid rows; a failure unless they are skipped.
-pub(in crate::cli) fn print_problems(file: &Path, problems: &[(usize, String)], skip: bool) -> Result<(), Failure> {
+pub(in crate::cli) fn print_problems(
+    file: &Path,
+    problems: &[(usize, String)],
+    skip: bool,
+) -> Result<(), Failure> {
     for (line, problem) in problems.iter().take(MAX_LISTED) {
         eprintln!("{} line {line}: {problem}", file.display());
     }
@@ -92,54 +102,85 @@ pub(in crate::cli) fn print_problems(file: &Path, problems: &[(usize, String)], 
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let imported =
-        import(&arguments.file, &arguments.mapping.text()?, Some(&task.expected_schema()), arguments.mapping.limit)?;
-    print_problems(&arguments.file, &imported.problems, arguments.mapping.skip_invalid || arguments.dry_run)?;
+    let imported = import(
+        &arguments.file,
+        &arguments.mapping.text()?,
+        Some(&task.expected_schema()),
+        arguments.mapping.limit,
+    )?;
+    print_problems(
+        &arguments.file,
+        &imported.problems,
+        arguments.mapping.skip_invalid || arguments.dry_run,
+    )?;
     let mapping = imported.mapping.arguments();
     let first = imported.rows.first().cloned();
     let (skipped, total) = (imported.problems.len(), imported.rows.len());
     let sets = match arguments.split {
         Some(shares) => split(imported.rows, shares).into_iter().collect(),
         None => {
-            let set = PromptSet::from_name(&arguments.set)
-                .ok_or_else(|| Failure::usage(format!("--set {}: use train, eval or test", arguments.set)))?;
+            let set = PromptSet::from_name(&arguments.set).ok_or_else(|| {
+                Failure::usage(format!("--set {}: use train, eval or test", arguments.set))
+            })?;
             vec![(set, imported.rows)]
         }
     };
-    let counts: serde_json::Map<_, _> =
-        sets.iter().map(|(set, rows)| (set.name().to_owned(), json!(rows.len()))).collect();
+    let counts: serde_json::Map<_, _> = sets
+        .iter()
+        .map(|(set, rows)| (set.name().to_owned(), json!(rows.len())))
+        .collect();
     if arguments.dry_run {
         if arguments.json {
-            let document = json!({"mapping": mapping, "rows": counts, "skipped": skipped, "first_row": first});
+            let document =
+                json!({"mapping": mapping, "rows": counts, "skipped": skipped, "first_row": first});
             return print_json(document);
         }
         println!("mapping: {}", visible(&mapping.join("  ")));
-        println!("{}; the first:\n{}", counted(total, "row"), visible(&json!(first).to_string()));
+        println!(
+            "{}; the first:\n{}",
+            counted(total, "row"),
+            visible(&json!(first).to_string())
+        );
         println!("nothing written (--dry-run)");
         return Ok(ExitCode::SUCCESS);
     }
     // All texts before the first file is written.
     let mut texts = Vec::new();
     for (set, rows) in sets.iter().filter(|(_, rows)| !rows.is_empty()) {
-        texts.push((path_of(&task, *set)?, text_of(&task, *set, rows, arguments.replace)?, rows.len()));
+        texts.push((
+            path_of(&task, *set)?,
+            text_of(&task, *set, rows, arguments.replace)?,
+            rows.len(),
+        ));
     }
-    let files: Vec<(&Path, &[u8])> = texts.iter().map(|(path, text, _)| (path.as_path(), text.as_bytes())).collect();
-    replace_files(&files, Access::Umask)
-        .map_err(|(path, error)| Failure::failed(format!("{}: {error}; no set was changed", path.display())))?;
+    let files: Vec<(&Path, &[u8])> = texts
+        .iter()
+        .map(|(path, text, _)| (path.as_path(), text.as_bytes()))
+        .collect();
+    replace_files(&files, Access::Umask).map_err(|(path, error)| {
+        Failure::failed(format!("{}: {error}; no set was changed", path.display()))
+    })?;
     let problems: Vec<String> = data_problems(&task, &Scorer::new(&task)?, &written_sets(&task)?)
         .into_iter()
         .map(|problem| problem.message)
         .collect();
     if arguments.json {
-        let document = json!({"mapping": mapping, "rows": counts, "skipped": skipped, "problems": problems});
+        let document =
+            json!({"mapping": mapping, "rows": counts, "skipped": skipped, "problems": problems});
         return print_json(document);
     }
     println!("mapping: {}", visible(&mapping.join("  ")));
     for (path, _, rows) in &texts {
-        let how = if arguments.replace { "replacing its own" } else { "added" };
+        let how = if arguments.replace {
+            "replacing its own"
+        } else {
+            "added"
+        };
         println!("{}: {} {how}", path.display(), counted(*rows, "row"));
     }
-    problems.iter().for_each(|problem| println!("problem: {}", visible(problem)));
+    problems
+        .iter()
+        .for_each(|problem| println!("problem: {}", visible(problem)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -166,9 +207,15 @@ fn text_of(
     rows: &[serde_json::Map<String, serde_json::Value>],
     replace: bool,
 ) -> Result<String, Failure> {
-    let Some(file) = task.set_file(set).filter(|_| !replace) else { return Ok(lines_of(rows)) };
+    let Some(file) = task.set_file(set).filter(|_| !replace) else {
+        return Ok(lines_of(rows));
+    };
     let path = task.path(file)?;
-    let text = if path.exists() { String::from_utf8(task.read(file)?.into_owned())? } else { String::new() };
+    let text = if path.exists() {
+        String::from_utf8(task.read(file)?.into_owned())?
+    } else {
+        String::new()
+    };
     Ok(with_rows(&task.label(file), &text, rows)?)
 }
 
@@ -178,7 +225,11 @@ fn written_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<crate::dataset::Promp
         let path = task.path(task.set_file(set)?).ok()?;
         std::fs::metadata(path).ok().filter(|found| found.len() > 0)
     };
-    match PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some()).all(|set| filled(set).is_some()) {
+    match PromptSet::ALL
+        .into_iter()
+        .filter(|set| task.set_file(*set).is_some())
+        .all(|set| filled(set).is_some())
+    {
         true => Ok(load_sets(task)?),
         false => Ok(Vec::new()),
     }

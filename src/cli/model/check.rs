@@ -30,7 +30,9 @@ const TEXT: &str = r#"The invoice was issued on 14 March 2024 by Nordwind Logist
 Überweisen Sie bitte auf das genannte Konto. 请在三十天内付款。 f(x) = 3x² − 7, so f(5) = 68."#;
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let ModelArguments { model: name, json, .. } = &arguments.compared;
+    let ModelArguments {
+        model: name, json, ..
+    } = &arguments.compared;
     let engine = arguments.compared.engine()?;
     let model = open(name)?;
     let token_ids = token_ids(arguments, &model)?;
@@ -58,13 +60,24 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         println!(
             "{name} on {device} in {dtype}: log-probs of {} tokens here and in candle-transformers\n  \
              largest difference {:.2e} nats (allowed {:.0e}), mean {:.2e} (allowed {:.0e})\n  {verdict}",
-            found.tokens, found.max_difference, found.max_allowed, found.mean_difference, found.mean_allowed
+            found.tokens,
+            found.max_difference,
+            found.max_allowed,
+            found.mean_difference,
+            found.mean_allowed
         );
     }
-    Ok(if found.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if found.holds() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
-fn token_ids(arguments: &Arguments, model: &crate::checkpoint::OpenModel) -> Result<Vec<u32>, Failure> {
+fn token_ids(
+    arguments: &Arguments,
+    model: &crate::checkpoint::OpenModel,
+) -> Result<Vec<u32>, Failure> {
     let mut ids = match (&arguments.token_ids, &arguments.text) {
         (Some(ids), _) => ids.clone(),
         (None, path) => {
@@ -79,7 +92,9 @@ fn token_ids(arguments: &Arguments, model: &crate::checkpoint::OpenModel) -> Res
     check_vocabulary(&ids, model.config.vocab_size)?;
     ids.truncate((arguments.tokens.saturating_add(1)).min(model.config.max_position_embeddings));
     if ids.len() < 2 {
-        return Err(Failure::usage("nothing to compare: give two tokens or more"));
+        return Err(Failure::usage(
+            "nothing to compare: give two tokens or more",
+        ));
     }
     Ok(ids)
 }

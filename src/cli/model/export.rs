@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::checkpoint::{GgufType, OpenModel, PeftAdapter, export_adapter, export_gguf, export_merged};
+use crate::checkpoint::{
+    GgufType, OpenModel, PeftAdapter, export_adapter, export_gguf, export_merged,
+};
 use crate::cli::{Failure, Outcome};
 use crate::model::{Trainable, fresh_adapters};
 use crate::run::RunFolders;
@@ -34,18 +36,41 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let out = &arguments.out;
     if out.exists() {
-        let what = if arguments.gguf.is_some() { "file" } else { "folder" };
-        return Err(Failure::usage(format!("{} exists: choose a new {what}", out.display())));
+        let what = if arguments.gguf.is_some() {
+            "file"
+        } else {
+            "folder"
+        };
+        return Err(Failure::usage(format!(
+            "{} exists: choose a new {what}",
+            out.display()
+        )));
     }
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let loaded = OpenModel::find(&arguments.model, &places)?;
-    let gguf = GgufType::NAMES.into_iter().find(|(name, _)| arguments.gguf.as_deref() == Some(*name));
+    let gguf = GgufType::NAMES
+        .into_iter()
+        .find(|(name, _)| arguments.gguf.as_deref() == Some(*name));
     if let Some((_, stored_as)) = gguf {
-        export_gguf(out, &loaded.source, &loaded.merged_with(arguments.adapter.as_deref())?, stored_as)?;
+        export_gguf(
+            out,
+            &loaded.source,
+            &loaded.merged_with(arguments.adapter.as_deref())?,
+            stored_as,
+        )?;
     } else if arguments.merged {
-        export_merged(out, &loaded.source, loaded.stored_as(), &loaded.merged_with(arguments.adapter.as_deref())?)?;
+        export_merged(
+            out,
+            &loaded.source,
+            loaded.stored_as(),
+            &loaded.merged_with(arguments.adapter.as_deref())?,
+        )?;
     } else {
-        let named = arguments.adapter.as_deref().map(PeftAdapter::read).transpose()?;
+        let named = arguments
+            .adapter
+            .as_deref()
+            .map(PeftAdapter::read)
+            .transpose()?;
         // A run with adapters, or an adapter's folder, has its own.
         let (adapter, base) = match (&named, loaded.adapter()) {
             (Some(named), _) => (named, arguments.model.as_str()),
@@ -58,8 +83,16 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
                 return Err(Failure::usage(text));
             }
         };
-        let Trainable::Lora { rank, alpha, has_experts } = adapter.trainable() else {
-            return Err(Failure::failed(format!("{} has no low-rank adapter", arguments.model)));
+        let Trainable::Lora {
+            rank,
+            alpha,
+            has_experts,
+        } = adapter.trainable()
+        else {
+            return Err(Failure::failed(format!(
+                "{} has no low-rank adapter",
+                arguments.model
+            )));
         };
         let parameters = fresh_adapters(&loaded.config, rank, has_experts)?;
         adapter.apply(&parameters)?;

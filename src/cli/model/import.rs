@@ -21,11 +21,20 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (folder, note) = match &arguments.out {
         Some(folder) if folder.exists() => {
-            return Err(Failure::usage(format!("{} exists: choose a new folder", folder.display())));
+            return Err(Failure::usage(format!(
+                "{} exists: choose a new folder",
+                folder.display()
+            )));
         }
-        Some(folder) => (folder.clone(), import_gguf(&arguments.file, folder, arguments.in_f32)?),
+        Some(folder) => (
+            folder.clone(),
+            import_gguf(&arguments.file, folder, arguments.in_f32)?,
+        ),
         None => import_into_cache(&arguments.file)?.ok_or_else(|| {
-            Failure::usage(format!("{}: not a file that ends in .gguf; add --out DIR", arguments.file.display()))
+            Failure::usage(format!(
+                "{}: not a file that ends in .gguf; add --out DIR",
+                arguments.file.display()
+            ))
         })?,
     };
     if let Some(note) = note {

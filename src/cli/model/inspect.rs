@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
 use crate::format::{bytes, grouped, percent};
-use crate::hub::{ExpertEntries, ModelConfig, ModelSource, Quantization, RopeScaling, Scope, TensorEntry, find_model};
+use crate::hub::{
+    ExpertEntries, ModelConfig, ModelSource, Quantization, RopeScaling, Scope, TensorEntry,
+    find_model,
+};
 use crate::model::tensor_names;
 use crate::plan::ModelShape;
 use crate::secrets::visible;
@@ -50,8 +53,17 @@ const NOT_LOADED: [&str; 7] = [
 ];
 
 /// In the order of the model.
-const KINDS: [&str; 9] =
-    ["embedding", "layer_input", "attention", "delta_rule", "feed_forward", "router", "experts", "norm", "head"];
+const KINDS: [&str; 9] = [
+    "embedding",
+    "layer_input",
+    "attention",
+    "delta_rule",
+    "feed_forward",
+    "router",
+    "experts",
+    "norm",
+    "head",
+];
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let source = find_model(&arguments.model)?;
@@ -62,7 +74,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     } else {
         print(&inspection.text(&source.name, &uses))?;
     }
-    Ok(if inspection.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if inspection.problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
@@ -70,7 +86,12 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
     let files = source.weight_files()?;
     let mut found: HashMap<String, TensorEntry> = HashMap::new();
     for file in &files {
-        found.extend(source.tensors(file)?.into_iter().map(|entry| (entry.name.clone(), entry)));
+        found.extend(
+            source
+                .tensors(file)?
+                .into_iter()
+                .map(|entry| (entry.name.clone(), entry)),
+        );
     }
     let mut element_types = BTreeMap::new();
     let mut stored_bytes = 0;
@@ -82,7 +103,8 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
         *element_types.entry(entry.element_type.clone()).or_default() += 1;
         stored_bytes += entry.size_bytes;
     }
-    let mut kinds: Vec<(&'static str, u64, u64)> = KINDS.into_iter().map(|kind| (kind, 0, 0)).collect();
+    let mut kinds: Vec<(&'static str, u64, u64)> =
+        KINDS.into_iter().map(|kind| (kind, 0, 0)).collect();
     let mut problems = Vec::new();
     for (name, shape) in tensor_names(&config) {
         let expected: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
@@ -92,7 +114,16 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
             kind.2 += expected.iter().product::<u64>();
         }
     }
-    Ok(Inspection { config, files, stored_bytes, element_types, quantization, kinds, problems, not_loaded })
+    Ok(Inspection {
+        config,
+        files,
+        stored_bytes,
+        element_types,
+        quantization,
+        kinds,
+        problems,
+        not_loaded,
+    })
 }
 
 /// What is wrong with a tensor.
@@ -112,10 +143,13 @@ fn problem(
         },
     };
     if shape != expected {
-        return Some(format!("`{name}` has shape {shape:?}, config.json requires {expected:?}"));
+        return Some(format!(
+            "`{name}` has shape {shape:?}, config.json requires {expected:?}"
+        ));
     }
     let fp8 = find(name).filter(|entry| entry.element_type == "F8_E4M3")?;
-    fp8.fp8_scales(quantization.and_then(Quantization::fp8), find).err()
+    fp8.fp8_scales(quantization.and_then(Quantization::fp8), find)
+        .err()
 }
 
 fn kind_of(name: &str) -> &'static str {
@@ -174,23 +208,48 @@ impl Inspection {
 
     fn text(&self, name: &str, uses: &ByDevice) -> String {
         let config = &self.config;
-        let head = if config.tie_word_embeddings { "tied head" } else { "untied head" };
+        let head = if config.tie_word_embeddings {
+            "tied head"
+        } else {
+            "untied head"
+        };
         let rope = match config.rope_scaling {
             RopeScaling::Unscaled => String::new(),
             RopeScaling::Linear { factor } => format!(", stretched {factor} times"),
-            RopeScaling::Proportional { share, factor: 1.0 } => format!(" on {} of a head", percent(share)),
+            RopeScaling::Proportional { share, factor: 1.0 } => {
+                format!(" on {} of a head", percent(share))
+            }
             RopeScaling::Proportional { share, factor } => {
                 format!(" on {} of a head, stretched {factor} times", percent(share))
             }
-            RopeScaling::Llama3 { factor, original_positions, .. }
-            | RopeScaling::Yarn { factor, original_positions, .. } => {
+            RopeScaling::Llama3 {
+                factor,
+                original_positions,
+                ..
+            }
+            | RopeScaling::Yarn {
+                factor,
+                original_positions,
+                ..
+            } => {
                 format!(", stretched {factor} times from {original_positions}")
             }
         };
-        let window = config.options.window.as_ref().map_or_else(String::new, |window| {
-            let layers = window.scopes.iter().filter(|scope| **scope == Scope::Window).count();
-            format!("\n  window        {} tokens in {layers} layers, rotary base {}", window.tokens, window.rope_theta)
-        });
+        let window = config
+            .options
+            .window
+            .as_ref()
+            .map_or_else(String::new, |window| {
+                let layers = window
+                    .scopes
+                    .iter()
+                    .filter(|scope| **scope == Scope::Window)
+                    .count();
+                format!(
+                    "\n  window        {} tokens in {layers} layers, rotary base {}",
+                    window.tokens, window.rope_theta
+                )
+            });
         let heads = config.options.global_heads.map_or_else(String::new, |heads| {
             let values = if heads.values_are_keys { ", values of the same product as keys" } else { "" };
             format!(
@@ -198,15 +257,21 @@ impl Inspection {
                 heads.key_value, heads.dimension
             )
         });
-        let shared = config.options.shared_layers.map_or_else(String::new, |shared| {
-            format!(
-                "\n  shared        the last {} layers read keys and values of layers before",
-                config.num_hidden_layers - shared.first
-            )
-        });
-        let input = config.options.layer_input.map_or_else(String::new, |width| {
-            format!("\n  layer inputs  {width} numbers for each layer, by token and embedding")
-        });
+        let shared = config
+            .options
+            .shared_layers
+            .map_or_else(String::new, |shared| {
+                format!(
+                    "\n  shared        the last {} layers read keys and values of layers before",
+                    config.num_hidden_layers - shared.first
+                )
+            });
+        let input = config
+            .options
+            .layer_input
+            .map_or_else(String::new, |width| {
+                format!("\n  layer inputs  {width} numbers for each layer, by token and embedding")
+            });
         let delta = config.options.gated_delta.as_ref().map_or_else(String::new, |delta| {
             let layers = config.num_hidden_layers - config.attention_layers();
             format!(
@@ -243,7 +308,11 @@ impl Inspection {
                 grouped(ModelShape::from_config(config).active_parameters() as u64),
             )
         });
-        let types: Vec<String> = self.element_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        let types: Vec<String> = self
+            .element_types
+            .iter()
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
         let name = visible(name);
         let mut text = format!(
             "{name}: {}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
@@ -272,10 +341,21 @@ impl Inspection {
             );
         }
         let (weights, cache) = (self.parameters(), self.cache_numbers_per_token());
-        text += &format!("\n  memory        weights {} in f32, {} in bf16; ", bytes(4 * weights), bytes(2 * weights));
-        text += &format!("KV cache {} per token in f32, {} in bf16\n", bytes(4 * cache), bytes(2 * cache));
+        text += &format!(
+            "\n  memory        weights {} in f32, {} in bf16; ",
+            bytes(4 * weights),
+            bytes(2 * weights)
+        );
+        text += &format!(
+            "KV cache {} per token in f32, {} in bf16\n",
+            bytes(4 * cache),
+            bytes(2 * cache)
+        );
         if self.state_numbers() > 0 {
-            text += &format!("                states {} per sequence in f32\n", bytes(4 * self.state_numbers()));
+            text += &format!(
+                "                states {} per sequence in f32\n",
+                bytes(4 * self.state_numbers())
+            );
         }
         text += &uses_text(uses);
         if let Some(problem) = config.gpu_problem() {
@@ -304,12 +384,20 @@ fn uses_text(uses: &ByDevice) -> String {
         grouped(TOKENS as u64)
     );
     let mut row = |name: &str, of: fn(&MemoryEstimates) -> u64| {
-        text += &format!("  {name:<48} {:>12} {:>12}\n", bytes(of(&uses.gpu)), bytes(of(&uses.cpu)));
+        text += &format!(
+            "  {name:<48} {:>12} {:>12}\n",
+            bytes(of(&uses.gpu)),
+            bytes(of(&uses.cpu))
+        );
     };
     row("sampling", |uses| uses.sampling);
     row("training adapters, at the defaults", |uses| uses.lora);
-    row("  with recompute_activations = always", |uses| uses.lora_recomputed);
+    row("  with recompute_activations = always", |uses| {
+        uses.lora_recomputed
+    });
     row("training every weight (lora_rank = 0)", |uses| uses.full);
-    row("  with recompute_activations = always", |uses| uses.full_recomputed);
+    row("  with recompute_activations = always", |uses| {
+        uses.full_recomputed
+    });
     text
 }

@@ -25,7 +25,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let engine = arguments.compared.engine()?;
     let loaded = open(&arguments.compared.model)?;
     check_vocabulary(&arguments.token_ids, loaded.config.vocab_size)?;
-    let (count, positions) = (arguments.token_ids.len(), loaded.config.max_position_embeddings);
+    let (count, positions) = (
+        arguments.token_ids.len(),
+        loaded.config.max_position_embeddings,
+    );
     if count > positions {
         return Err(Failure::usage(format!(
             "--token-ids: {count} tokens are more than the model's {positions} positions; give fewer"
@@ -36,7 +39,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut found = Vec::with_capacity(rest.len());
     for micro_batch in pack([(first, vec![rest])], usize::MAX) {
         found.extend(
-            log_probs(&model, &micro_batch, Adapters::On, 1.0)?.into_iter().flatten().map(|token| token.log_prob),
+            log_probs(&model, &micro_batch, Adapters::On, 1.0)?
+                .into_iter()
+                .flatten()
+                .map(|token| token.log_prob),
         );
     }
     if arguments.compared.json {

@@ -41,15 +41,29 @@ impl ByDevice {
             let (shape, number_bytes) = (ModelShape::from_config(model), if gpu { 2 } else { 4 });
             let cached = TOKENS * shape.key_values_per_token + shape.state;
             let sampling = number_bytes * (shape.parameters + SEQUENCES * cached) as u64;
-            Ok(MemoryEstimates { sampling, lora, lora_recomputed, full, full_recomputed })
+            Ok(MemoryEstimates {
+                sampling,
+                lora,
+                lora_recomputed,
+                full,
+                full_recomputed,
+            })
         };
-        Ok(Self { gpu: of(true)?, cpu: of(false)? })
+        Ok(Self {
+            gpu: of(true)?,
+            cpu: of(false)?,
+        })
     }
 }
 
 /// The defaults, with or without adapters.
 fn configuration(rank: &str) -> Result<TrainConfig, Failure> {
-    let mut config = Layers { set: vec![rank.to_owned()], ..Layers::default() }.resolve()?.config;
+    let mut config = Layers {
+        set: vec![rank.to_owned()],
+        ..Layers::default()
+    }
+    .resolve()?
+    .config;
     config.recompute_activations = Recompute::Never;
     Ok(config)
 }
@@ -68,7 +82,11 @@ fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
         most_completion_tokens: config.max_completion_tokens as f64,
     };
     let found = if gpu {
-        let any = GpuMemory { usable_bytes: u64::MAX, total_bytes: u64::MAX, number_bytes: 2 };
+        let any = GpuMemory {
+            usable_bytes: u64::MAX,
+            total_bytes: u64::MAX,
+            number_bytes: 2,
+        };
         gpu_memory(model, config, &data, StepShape::for_config(config), any)
     } else {
         cpu_memory(model, config, &data, 1, None)
@@ -84,10 +102,17 @@ mod tests {
 
     #[test]
     fn uses_stand_in_their_order() {
-        let ByDevice { gpu, cpu } = ByDevice::for_model(&named_shape("qwen3-0.6b").unwrap()).unwrap();
+        let ByDevice { gpu, cpu } =
+            ByDevice::for_model(&named_shape("qwen3-0.6b").unwrap()).unwrap();
         for uses in [gpu, cpu] {
-            assert!(uses.sampling < uses.lora && uses.lora_recomputed < uses.lora, "{uses:?}");
-            assert!(uses.lora < uses.full && uses.full_recomputed < uses.full, "{uses:?}");
+            assert!(
+                uses.sampling < uses.lora && uses.lora_recomputed < uses.lora,
+                "{uses:?}"
+            );
+            assert!(
+                uses.lora < uses.full && uses.full_recomputed < uses.full,
+                "{uses:?}"
+            );
         }
         assert!(gpu.lora < cpu.lora);
     }

@@ -19,7 +19,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let settings = PullSettings { revision: arguments.revision.clone(), ..PullSettings::from_environment()? };
+    let settings = PullSettings {
+        revision: arguments.revision.clone(),
+        ..PullSettings::from_environment()?
+    };
     let name = &arguments.name;
     let mut bar: Option<Bar> = None;
     let mut done = 0;
@@ -30,7 +33,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             .show(progress.done_bytes, progress.total_bytes);
     });
     if let Some(bar) = &mut bar {
-        if found.is_ok() { bar.finish(done) } else { bar.clear() }
+        if found.is_ok() {
+            bar.finish(done)
+        } else {
+            bar.clear()
+        }
     }
     let folder = found?;
     if arguments.json {

@@ -10,7 +10,10 @@ use super::output::{self, Stopped, Stream};
 use super::{Failure, Outcome};
 use crate::cli::status_line::StatusLine;
 use crate::report::{Report, alert_text, eval_progress_text, event_text, rates};
-use crate::run::{Batch, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status, ask_slurm};
+use crate::run::{
+    Batch, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status,
+    ask_slurm,
+};
 use crate::secrets::{redact, redact_json, visible};
 
 /// How often the run's state is checked without new events.
@@ -62,10 +65,18 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
 }
 
 /// Returns the final status; `None` if the user detached.
-fn watch(run: &RunDirectory, json: bool, below: &mut StatusArea, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
+fn watch(
+    run: &RunDirectory,
+    json: bool,
+    below: &mut StatusArea,
+    left: &AtomicBool,
+) -> Result<Option<Status>, Stopped> {
     let mut out = Stream::new(json);
     let (mut state, mut follower) = if json {
-        (RunState::default(), Follower::new(run.path(), EventReader::new(&run.events_path())))
+        (
+            RunState::default(),
+            Follower::new(run.path(), EventReader::new(&run.events_path())),
+        )
     } else {
         let seen = Report::read(run.clone()).map_err(Failure::from)?;
         let (state, follower) = Follower::open(run.path()).map_err(Failure::from)?;
@@ -79,18 +90,30 @@ fn watch(run: &RunDirectory, json: bool, below: &mut StatusArea, left: &AtomicBo
         let _ = ask_slurm([run.path().to_owned()], SLURM_INTERVAL);
         // Before the log is read: a worker that has recorded its end has written all of it.
         let state_now = State::observe(run.path());
-        let status = state_now.as_ref().map_or(Status::Created, |state| state.status);
-        let eval = state_now.as_ref().and_then(State::eval_under_way).filter(|_| !json).map(eval_progress_text);
-        let cause = state_now.filter(|_| !json && status == Status::Waiting).and_then(|state| state.cause);
+        let status = state_now
+            .as_ref()
+            .map_or(Status::Created, |state| state.status);
+        let eval = state_now
+            .as_ref()
+            .and_then(State::eval_under_way)
+            .filter(|_| !json)
+            .map(eval_progress_text);
+        let cause = state_now
+            .filter(|_| !json && status == Status::Waiting)
+            .and_then(|state| state.cause);
         if cause != waits {
             if let Some(cause) = &cause {
                 writeln!(out, "waiting: {}", printable(cause))?;
             }
             waits = cause;
         }
-        let has_none = status == Status::Created && begun.elapsed() >= FIRST_WORKER && !RunLock::is_held(run.path());
+        let has_none = status == Status::Created
+            && begun.elapsed() >= FIRST_WORKER
+            && !RunLock::is_held(run.path());
         let ended = status.is_ended() || has_none;
-        let batch = follower.next(if ended { Duration::ZERO } else { POLL_TIMEOUT }).map_err(Failure::from)?;
+        let batch = follower
+            .next(if ended { Duration::ZERO } else { POLL_TIMEOUT })
+            .map_err(Failure::from)?;
         if batch.gone {
             return Err(Stopped::Work(Failure::failed(format!(
                 "{} is gone: the run was moved or removed",
@@ -112,9 +135,15 @@ fn watch(run: &RunDirectory, json: bool, below: &mut StatusArea, left: &AtomicBo
         if ended && quiet {
             if !json {
                 let cause = State::observe(run.path()).and_then(|state| state.cause);
-                let none = || format!("no worker yet: start one with grpo-tui train --resume {}", run.id());
-                let cause =
-                    cause.or_else(|| has_none.then(none)).map_or_else(String::new, |cause| format!(": {cause}"));
+                let none = || {
+                    format!(
+                        "no worker yet: start one with grpo-tui train --resume {}",
+                        run.id()
+                    )
+                };
+                let cause = cause
+                    .or_else(|| has_none.then(none))
+                    .map_or_else(String::new, |cause| format!(": {cause}"));
                 writeln!(out, "{}", printable(&format!("{}{cause}", status.name())))?;
                 let outcome = Report::read(run.clone()).map_err(Failure::from)?.outcome();
                 if outcome.is_known() {
@@ -144,13 +173,24 @@ struct StatusArea {
 impl StatusArea {
     #[cfg(feature = "view")]
     fn new(in_terminal: bool) -> Self {
-        let chart = if in_terminal { crate::view::run_chart::RunChart::for_terminal() } else { None };
-        Self { chart, drawn: None, eval: None, line: StatusLine::new() }
+        let chart = if in_terminal {
+            crate::view::run_chart::RunChart::for_terminal()
+        } else {
+            None
+        };
+        Self {
+            chart,
+            drawn: None,
+            eval: None,
+            line: StatusLine::new(),
+        }
     }
 
     #[cfg(not(feature = "view"))]
     fn new(_: bool) -> Self {
-        Self { line: StatusLine::new() }
+        Self {
+            line: StatusLine::new(),
+        }
     }
 
     /// Before other lines; the picture gives way by itself.
@@ -160,7 +200,13 @@ impl StatusArea {
 
     /// `quiet`: nothing was written since. A run of many steps a second is drawn a few times a second.
     #[cfg(feature = "view")]
-    fn draw(&mut self, state: &RunState, quiet: bool, eval: Option<String>, out: &mut Stream) -> std::io::Result<()> {
+    fn draw(
+        &mut self,
+        state: &RunState,
+        quiet: bool,
+        eval: Option<String>,
+        out: &mut Stream,
+    ) -> std::io::Result<()> {
         let Some(chart) = &self.chart else {
             self.show(eval);
             return Ok(());
@@ -178,7 +224,13 @@ impl StatusArea {
     }
 
     #[cfg(not(feature = "view"))]
-    fn draw(&mut self, _: &RunState, _: bool, eval: Option<String>, _: &mut Stream) -> std::io::Result<()> {
+    fn draw(
+        &mut self,
+        _: &RunState,
+        _: bool,
+        eval: Option<String>,
+        _: &mut Stream,
+    ) -> std::io::Result<()> {
         self.show(eval);
         Ok(())
     }
@@ -192,14 +244,28 @@ impl StatusArea {
 }
 
 fn summary(seen: &Report) -> String {
-    let (id, task) = (visible(seen.directory.id()), visible(&seen.directory.file().task));
+    let (id, task) = (
+        visible(seen.directory.id()),
+        visible(&seen.directory.file().task),
+    );
     let mut text = format!("run {id}  {task}  {}\n", seen.progress());
     let outcome = seen.outcome();
     if outcome.is_known() {
         text.push_str(&format!("{}\n", outcome.sentence()));
     } else {
-        for eval in seen.directory.task_names().into_iter().filter_map(|task| seen.result_of(task)) {
-            text.push_str(&format!("{} at step {} on {}: {}\n", eval.who(), eval.step, eval.set, rates(&eval.summary)));
+        for eval in seen
+            .directory
+            .task_names()
+            .into_iter()
+            .filter_map(|task| seen.result_of(task))
+        {
+            text.push_str(&format!(
+                "{} at step {} on {}: {}\n",
+                eval.who(),
+                eval.step,
+                eval.set,
+                rates(&eval.summary)
+            ));
         }
     }
     for alert in seen.history.standing_alerts() {
@@ -208,7 +274,12 @@ fn summary(seen: &Report) -> String {
     text
 }
 
-fn write_batch(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write) -> std::io::Result<()> {
+fn write_batch(
+    batch: &Batch,
+    state: &RunState,
+    json: bool,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
     if batch.restarted && !json {
         writeln!(out, "log replaced; reading from its start:")?;
     }
@@ -218,7 +289,10 @@ fn write_batch(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write
                 serde_json::from_slice(&event.to_line().map_err(std::io::Error::from)?)?;
             redact_json(&mut document);
             writeln!(out, "{document}")?;
-        } else if let Some((_, text)) = event_text(&event.body, state.run.as_ref().map_or(0, |run| run.total_steps)) {
+        } else if let Some((_, text)) = event_text(
+            &event.body,
+            state.run.as_ref().map_or(0, |run| run.total_steps),
+        ) {
             writeln!(out, "{}", printable(&text))?;
         }
     }
@@ -226,7 +300,12 @@ fn write_batch(batch: &Batch, state: &RunState, json: bool, out: &mut impl Write
         return Ok(());
     }
     for skipped in &batch.skipped {
-        writeln!(out, "events.jsonl line {} is not an event ({}): skipped", skipped.line, printable(&skipped.reason))?;
+        writeln!(
+            out,
+            "events.jsonl line {} is not an event ({}): skipped",
+            skipped.line,
+            printable(&skipped.reason)
+        )?;
     }
     if batch.gaps > 0 {
         writeln!(out, "{} events are missing from the log", batch.gaps)?;
@@ -253,19 +332,43 @@ mod tests {
         let text = format!("x\u{1b}[2J\nFORGED {token}");
         let bodies: [EventBody; 3] = [
             Note { text: text.clone() }.into(),
-            Alert { rule: "kl".into(), level: "warning".into(), sentence: text.clone(), ..Alert::default() }.into(),
-            Run { device: text.clone(), ..Run::default() }.into(),
+            Alert {
+                rule: "kl".into(),
+                level: "warning".into(),
+                sentence: text.clone(),
+                ..Alert::default()
+            }
+            .into(),
+            Run {
+                device: text.clone(),
+                ..Run::default()
+            }
+            .into(),
         ];
-        let events: Vec<Event> = bodies.into_iter().map(|body| Event { seq: 1, time_ms: 1, body }).collect();
-        let batch = Batch { events, ..Batch::default() };
+        let events: Vec<Event> = bodies
+            .into_iter()
+            .map(|body| Event {
+                seq: 1,
+                time_ms: 1,
+                body,
+            })
+            .collect();
+        let batch = Batch {
+            events,
+            ..Batch::default()
+        };
         let output = |json| {
             let mut out = Vec::new();
             write_batch(&batch, &RunState::default(), json, &mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
         let safe = "x␛[2J␊FORGED ghp_…(40 characters)";
-        assert_eq!(output(false), format!("note: {safe}\nstep 0: warning (kl): {safe}\nrun  on {safe}, 0 steps\n"));
-        let note: serde_json::Value = serde_json::from_str(output(true).lines().next().unwrap()).unwrap();
+        assert_eq!(
+            output(false),
+            format!("note: {safe}\nstep 0: warning (kl): {safe}\nrun  on {safe}, 0 steps\n")
+        );
+        let note: serde_json::Value =
+            serde_json::from_str(output(true).lines().next().unwrap()).unwrap();
         assert_eq!(note["text"], "x\u{1b}[2J\nFORGED ghp_…(40 characters)");
     }
 }

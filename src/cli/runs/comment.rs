@@ -7,7 +7,9 @@ use serde_json::json;
 use super::{Failure, Outcome, print, print_json};
 use crate::format::did_you_mean;
 use crate::report::{EvalResult, base_and_trained, list_evals, text_table};
-use crate::run::{Comment, RESULT_FILE, RunFolders, check_comment, now_ms, read_comments, write_comment};
+use crate::run::{
+    Comment, RESULT_FILE, RunFolders, check_comment, now_ms, read_comments, write_comment,
+};
 use crate::task::current_set_name;
 
 #[derive(Debug, clap::Args)]
@@ -37,17 +39,40 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
             return Err(Failure::usage(wrong));
         }
         let set = set_of(&folder, prompt, arguments)?;
-        write_comment(&folder, Comment { set, prompt_id: prompt.clone(), text: text.clone(), time_ms: now_ms() })?;
+        write_comment(
+            &folder,
+            Comment {
+                set,
+                prompt_id: prompt.clone(),
+                text: text.clone(),
+                time_ms: now_ms(),
+            },
+        )?;
     }
     let comments = read_comments(&folder)?;
-    let is_asked = |comment: &&Comment| arguments.prompt.as_ref().is_none_or(|prompt| comment.prompt_id == *prompt);
+    let is_asked = |comment: &&Comment| {
+        arguments
+            .prompt
+            .as_ref()
+            .is_none_or(|prompt| comment.prompt_id == *prompt)
+    };
     let comments: Vec<&Comment> = comments.iter().filter(is_asked).collect();
     if arguments.json {
         return print_json(json!({"folder": folder, "comments": comments}));
     }
-    let cells = |comment: &&Comment| vec![comment.set.clone(), comment.prompt_id.clone(), comment.text.clone()];
+    let cells = |comment: &&Comment| {
+        vec![
+            comment.set.clone(),
+            comment.prompt_id.clone(),
+            comment.text.clone(),
+        ]
+    };
     let rows: Vec<Vec<String>> = comments.iter().map(cells).collect();
-    print(&if rows.is_empty() { "no comments\n".to_owned() } else { text_table(&rows, "l") })
+    print(&if rows.is_empty() {
+        "no comments\n".to_owned()
+    } else {
+        text_table(&rows, "l")
+    })
 }
 
 /// The set of the prompt's eval; refuses a prompt that it does not have.
@@ -58,7 +83,10 @@ fn set_of(folder: &Path, prompt: &str, arguments: &Arguments) -> Result<String, 
         None => evals = base_and_trained(folder).unwrap_or(evals),
     }
     let Some(eval) = evals.into_iter().next() else {
-        return Err(Failure::failed(format!("{}: no such eval to comment on", folder.display())));
+        return Err(Failure::failed(format!(
+            "{}: no such eval to comment on",
+            folder.display()
+        )));
     };
     let set = eval.set.clone();
     let rows = EvalResult::read(eval, false)?.rows;
@@ -66,5 +94,7 @@ fn set_of(folder: &Path, prompt: &str, arguments: &Arguments) -> Result<String, 
         return Ok(set);
     }
     let near = did_you_mean(prompt, rows.keys().map(String::as_str));
-    Err(Failure::usage(format!("no prompt `{prompt}` in the {set} set{near}")))
+    Err(Failure::usage(format!(
+        "no prompt `{prompt}` in the {set} set{near}"
+    )))
 }

@@ -11,8 +11,8 @@ use super::{Failure, Outcome, print, print_json};
 use crate::cli::slurm::submit_run;
 use crate::cli::worker::detach;
 use crate::run::{
-    DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunFolders, SlurmJob, State, Status, Verb, ask,
-    stop_worker,
+    DeviceChoice, Launch, Liveness, RequestOutcome, RunDirectory, RunFolders, SlurmJob, State,
+    Status, Verb, ask, stop_worker,
 };
 use crate::secrets::visible;
 
@@ -98,8 +98,14 @@ struct Request<'a> {
 }
 
 pub(super) fn run(command: Command, run_folders: &RunFolders) -> Outcome {
-    fn request<'a>(target: &'a RunArguments, run_folders: &RunFolders) -> Result<Request<'a>, Failure> {
-        Ok(Request { target, run: run_folders.find(&target.run)? })
+    fn request<'a>(
+        target: &'a RunArguments,
+        run_folders: &RunFolders,
+    ) -> Result<Request<'a>, Failure> {
+        Ok(Request {
+            target,
+            run: run_folders.find(&target.run)?,
+        })
     }
     match &command {
         Command::Pause { target } => request(target, run_folders)?.ask(&Verb::Pause, 0),
@@ -109,9 +115,16 @@ pub(super) fn run(command: Command, run_folders: &RunFolders) -> Outcome {
         Command::Checkpoint { target, patience } => {
             request(target, run_folders)?.ask(&Verb::Checkpoint, patience.timeout)
         }
-        Command::Eval { target, patience } => request(target, run_folders)?.ask(&Verb::Eval, patience.timeout),
-        Command::Stop { target, now, wait } => request(target, run_folders)?.stop(*now, wait.map(Duration::from_secs)),
-        Command::Set { target, assignments } => {
+        Command::Eval { target, patience } => {
+            request(target, run_folders)?.ask(&Verb::Eval, patience.timeout)
+        }
+        Command::Stop { target, now, wait } => {
+            request(target, run_folders)?.stop(*now, wait.map(Duration::from_secs))
+        }
+        Command::Set {
+            target,
+            assignments,
+        } => {
             let verb = Verb::set(assignments.iter().map(String::as_str)).map_err(Failure::usage)?;
             request(target, run_folders)?.ask(&verb, 0)
         }
@@ -125,7 +138,12 @@ pub(super) fn run(command: Command, run_folders: &RunFolders) -> Outcome {
 
 impl Request<'_> {
     fn ask(&self, verb: &Verb, timeout: u64) -> Outcome {
-        let answered = ask(self.run.path(), verb, Duration::from_secs(timeout), &mut |_| {})?;
+        let answered = ask(
+            self.run.path(),
+            verb,
+            Duration::from_secs(timeout),
+            &mut |_| {},
+        )?;
         let unfinished = if verb.is_work() && !answered.done && timeout > 0 {
             format!("; not done within {timeout} s, still queued")
         } else {
@@ -142,7 +160,11 @@ impl Request<'_> {
     }
 
     fn show(&self, sentence: &str, document: &Value) -> Outcome {
-        if self.target.json { print_json(document.clone()) } else { print(&format!("{}\n", visible(sentence))) }
+        if self.target.json {
+            print_json(document.clone())
+        } else {
+            print(&format!("{}\n", visible(sentence)))
+        }
     }
 
     /// Resumes a paused worker, or starts one if none is alive: where it was, unless a device of this machine is named.
@@ -153,7 +175,9 @@ impl Request<'_> {
         };
         if State::observe(self.run.path()).is_some_and(|state| state.status == Status::Finished) {
             let id = self.run.id();
-            let message = format!("{id} cannot resume: it {gone}; to train further: grpo-tui train TASK --model {id}");
+            let message = format!(
+                "{id} cannot resume: it {gone}; to train further: grpo-tui train TASK --model {id}"
+            );
             return Err(Failure::failed(message));
         }
         match SlurmJob::read(self.run.path()) {
@@ -162,7 +186,16 @@ impl Request<'_> {
             }
             _ => {}
         }
-        detach(&self.run, &Launch { compute, resume: true, ..Launch::default() }, "resume", self.target.json)
+        detach(
+            &self.run,
+            &Launch {
+                compute,
+                resume: true,
+                ..Launch::default()
+            },
+            "resume",
+            self.target.json,
+        )
     }
 
     fn stop(&self, now: bool, wait: Option<Duration>) -> Outcome {
@@ -171,7 +204,11 @@ impl Request<'_> {
         if let Some(wait) = wait {
             answered.done = self.wait_for_end(wait);
             if !answered.done {
-                self.print_outcome(&verb, &answered, &format!("; still active after {} s", wait.as_secs()))?;
+                self.print_outcome(
+                    &verb,
+                    &answered,
+                    &format!("; still active after {} s", wait.as_secs()),
+                )?;
                 return Ok(ExitCode::FAILURE);
             }
         }

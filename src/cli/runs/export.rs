@@ -7,14 +7,16 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Outcome, check_page, output, print, print_json, print_json_lines, report_masked, report_written, show,
-    write_page,
+    Failure, Outcome, check_page, output, print, print_json, print_json_lines, report_masked,
+    report_written, show, write_page,
 };
 use crate::environment::{RecordedConversation, ToolChain};
-use crate::report::{Page, PromptMessages, Report, csv, event_file, html, json_lines, markdown, write_event_file};
+use crate::report::{
+    Page, PromptMessages, Report, csv, event_file, html, json_lines, markdown, write_event_file,
+};
 use crate::run::{
-    RolloutCompletion, RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, eval_path, read_evals, read_step,
-    rollout_segments,
+    RolloutCompletion, RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, eval_path,
+    read_evals, read_step, rollout_segments,
 };
 
 #[derive(Debug, clap::Args)]
@@ -64,16 +66,23 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         return event_files(&runs, folder, arguments);
     }
     if arguments.rollouts {
-        return runs.iter().try_fold(ExitCode::SUCCESS, |_, run| rollouts(run));
+        return runs
+            .iter()
+            .try_fold(ExitCode::SUCCESS, |_, run| rollouts(run));
     }
     if arguments.tools {
         return tools(&runs);
     }
-    let [run] = runs.as_slice() else { return each(runs, arguments) };
+    let [run] = runs.as_slice() else {
+        return each(runs, arguments);
+    };
     if arguments.out.is_some() {
         return each(runs, arguments);
     }
-    let file = arguments.html.as_deref().filter(|file| *file != Path::new("-"));
+    let file = arguments
+        .html
+        .as_deref()
+        .filter(|file| *file != Path::new("-"));
     check_page(file, arguments.force)?;
     let seen = Report::read(run.clone())?;
     if let Some(file) = &arguments.html {
@@ -92,7 +101,10 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let series = seen.history.metrics.iter();
     let series: serde_json::Map<String, serde_json::Value> = series
         .map(|(name, series)| {
-            (name.clone(), json!({"steps": series.steps().collect::<Vec<_>>(), "values": series.values()}))
+            (
+                name.clone(),
+                json!({"steps": series.steps().collect::<Vec<_>>(), "values": series.values()}),
+            )
         })
         .collect();
     document["series"] = series.into();
@@ -102,7 +114,9 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 /// Prints the completions that the run still has, step by step, with names as in TRL's tables.
 fn rollouts(run: &RunDirectory) -> Outcome {
     let (prompts, warnings) = PromptMessages::read(run);
-    warnings.iter().for_each(|warning| output::eprint_line(&format!("warning: {warning}")));
+    warnings
+        .iter()
+        .for_each(|warning| output::eprint_line(&format!("warning: {warning}")));
     for_each_group(run, |group| {
         let line = |completion| completion_line(run, group, completion, &prompts);
         print_json_lines(group.completions.iter().map(line).collect()).map(|_| ())
@@ -117,7 +131,9 @@ fn for_each_group(
 ) -> Result<(), Failure> {
     for segment in rollout_segments(run.path())? {
         for step in segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step {
-            read_step(run.path(), step)?.iter().try_for_each(&mut visit)?;
+            read_step(run.path(), step)?
+                .iter()
+                .try_for_each(&mut visit)?;
         }
     }
     Ok(())
@@ -127,7 +143,9 @@ fn for_each_group(
 fn tools(runs: &[RunDirectory]) -> Outcome {
     let mut printed = BTreeSet::new();
     let mut print = |row: &str, chain: Option<&ToolChain>| {
-        let line = chain.and_then(|chain| RecordedConversation::new(row, chain)).map(|found| json!(found));
+        let line = chain
+            .and_then(|chain| RecordedConversation::new(row, chain))
+            .map(|found| json!(found));
         match line.filter(|line| printed.insert(line.to_string())) {
             Some(line) => print_json_lines(vec![line]).map(|_| ()),
             None => Ok(()),
@@ -135,12 +153,17 @@ fn tools(runs: &[RunDirectory]) -> Outcome {
     };
     for run in runs {
         for_each_group(run, |group| {
-            let mut chains = group.completions.iter().map(|completion| completion.chain.as_ref());
+            let mut chains = group
+                .completions
+                .iter()
+                .map(|completion| completion.chain.as_ref());
             chains.try_for_each(|chain| print(&group.prompt_id, chain))
         })?;
         for (step, set, target) in Report::read(run.clone())?.history.evals.keys() {
             let records = read_evals(&eval_path(run.path(), *step, set, target))?;
-            let mut chains = records.iter().map(|record| (&record.prompt_id, record.chain.as_deref()));
+            let mut chains = records
+                .iter()
+                .map(|record| (&record.prompt_id, record.chain.as_deref()));
             chains.try_for_each(|(row, chain)| print(row, chain))?;
         }
     }
@@ -182,7 +205,8 @@ fn each(runs: Vec<RunDirectory>, arguments: &Arguments) -> Outcome {
         }
     };
     let file = |run: &RunDirectory| folder.join(format!("{}.{ending}", run.id()));
-    runs.iter().try_for_each(|run| check_page(Some(&file(run)), arguments.force))?;
+    runs.iter()
+        .try_for_each(|run| check_page(Some(&file(run)), arguments.force))?;
     std::fs::create_dir_all(folder)?;
     for run in runs {
         let file = file(&run);
@@ -190,7 +214,12 @@ fn each(runs: Vec<RunDirectory>, arguments: &Arguments) -> Outcome {
         let page = match ending {
             "html" => html(&seen)?,
             "csv" => Page::masked(&csv(&seen.history)),
-            _ => Page::masked(&json_lines(&seen.history).iter().map(|line| format!("{line}\n")).collect::<String>()),
+            _ => Page::masked(
+                &json_lines(&seen.history)
+                    .iter()
+                    .map(|line| format!("{line}\n"))
+                    .collect::<String>(),
+            ),
         };
         write_page(&file, &page, arguments.force)?;
     }
@@ -205,18 +234,27 @@ fn write_html(seen: &Report, file: &Path, arguments: &Arguments) -> Outcome {
     }
     write_page(file, &page, arguments.force)?;
     let document = written(&seen.directory, file, page.text.len(), page.masked);
-    if arguments.json { print_json_lines(vec![document]) } else { Ok(ExitCode::SUCCESS) }
+    if arguments.json {
+        print_json_lines(vec![document])
+    } else {
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 fn event_files(runs: &[RunDirectory], folder: &Path, arguments: &Arguments) -> Outcome {
-    runs.iter().try_for_each(|run| check_page(Some(&event_file(folder, run)), arguments.force))?;
+    runs.iter()
+        .try_for_each(|run| check_page(Some(&event_file(folder, run)), arguments.force))?;
     let mut documents = Vec::new();
     for run in runs {
         let (file, bytes, masked) = write_event_file(folder, run, arguments.force)?;
         report_written(&file, bytes, masked);
         documents.push(written(run, &file, bytes, masked));
     }
-    if arguments.json { print_json_lines(documents) } else { Ok(ExitCode::SUCCESS) }
+    if arguments.json {
+        print_json_lines(documents)
+    } else {
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 fn written(run: &RunDirectory, file: &Path, bytes: usize, masked: usize) -> Value {

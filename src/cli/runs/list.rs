@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::ask_about;
 use super::{Failure, Outcome, print, print_json_lines};
 use crate::report::{
-    MeanStd, Report, RunGroup, RunRow, csv_line, field_text, group_labels, group_runs, number_text, order, text_table,
-    unknown_field, wrong_grouping,
+    MeanStd, Report, RunGroup, RunRow, csv_line, field_text, group_labels, group_runs, number_text,
+    order, text_table, unknown_field, wrong_grouping,
 };
 use crate::run::{Field, Query, RunFolders, Status};
 use crate::secrets::visible;
@@ -62,51 +62,98 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         }
     }
     if seen.is_empty() && unreadable.is_empty() && !arguments.json && !arguments.csv {
-        return print(&format!("no runs in {}: start one with `grpo-tui train TASK`\n", run_folders.described()));
+        return print(&format!(
+            "no runs in {}: start one with `grpo-tui train TASK`\n",
+            run_folders.described()
+        ));
     }
     let columns = arguments.columns.iter().map(String::as_str);
-    let named: Vec<&str> =
-        query.iter().flat_map(Query::fields).chain(arguments.sort.as_deref()).chain(columns).collect();
+    let named: Vec<&str> = query
+        .iter()
+        .flat_map(Query::fields)
+        .chain(arguments.sort.as_deref())
+        .chain(columns)
+        .collect();
     if !seen.is_empty() {
-        let unknown = named.iter().find_map(|name| unknown_field(name, seen.iter(), arguments.smoothed));
-        let grouping = arguments.group_by.as_deref().and_then(|by| wrong_grouping(by, seen.iter()));
-        unknown.or(grouping).map_or(Ok(()), |message| Err(Failure::usage(message)))?;
+        let unknown = named
+            .iter()
+            .find_map(|name| unknown_field(name, seen.iter(), arguments.smoothed));
+        let grouping = arguments
+            .group_by
+            .as_deref()
+            .and_then(|by| wrong_grouping(by, seen.iter()));
+        unknown
+            .or(grouping)
+            .map_or(Ok(()), |message| Err(Failure::usage(message)))?;
     }
     let all = seen.len();
-    let table = Table { arguments, all: seen };
+    let table = Table {
+        arguments,
+        all: seen,
+    };
     let mut rows: Vec<&RunRow> = table
         .all
         .iter()
-        .filter(|run| query.as_ref().is_none_or(|query| query.matches(&|name| run.field(name, arguments.smoothed))))
+        .filter(|run| {
+            query
+                .as_ref()
+                .is_none_or(|query| query.matches(&|name| run.field(name, arguments.smoothed)))
+        })
         .collect();
     if let Some(name) = &arguments.sort {
         rows.sort_by(|a, b| {
-            order(a.field(name, arguments.smoothed), b.field(name, arguments.smoothed), arguments.descending)
+            order(
+                a.field(name, arguments.smoothed),
+                b.field(name, arguments.smoothed),
+                arguments.descending,
+            )
         });
     }
-    let groups = arguments.group_by.as_deref().map(|by| group_runs(rows.iter().copied(), by));
+    let groups = arguments
+        .group_by
+        .as_deref()
+        .map(|by| group_runs(rows.iter().copied(), by));
     if arguments.json {
-        let unreadable =
-            unreadable.iter().map(|(path, message)| json!({"id": id(path), "path": path, "error": message}));
-        return print_json_lines(unreadable.chain(table.documents(&rows, groups.as_deref())).collect());
+        let unreadable = unreadable
+            .iter()
+            .map(|(path, message)| json!({"id": id(path), "path": path, "error": message}));
+        return print_json_lines(
+            unreadable
+                .chain(table.documents(&rows, groups.as_deref()))
+                .collect(),
+        );
     }
     let cells = match &groups {
         Some(groups) => table.group_rows(groups),
         None => table.rows(&rows),
     };
     if arguments.csv {
-        return print(&cells.iter().map(|cells| csv_line(cells)).collect::<String>());
+        return print(
+            &cells
+                .iter()
+                .map(|cells| csv_line(cells))
+                .collect::<String>(),
+        );
     }
     let align = match groups {
         Some(_) => "lr".to_owned(),
-        None => table.columns(&rows).iter().map(|name| if is_text(name) { 'l' } else { 'r' }).collect(),
+        None => table
+            .columns(&rows)
+            .iter()
+            .map(|name| if is_text(name) { 'l' } else { 'r' })
+            .collect(),
     };
     let mut text = text_table(&cells, &align);
     if groups.is_some() {
         text.push_str("mean ± std over runs (sample std, n - 1); n where not all runs of a group have a value\n");
     }
     for (path, message) in &unreadable {
-        let _ = writeln!(text, "{:<40} unreadable: {}", visible(&id(path)), visible(message));
+        let _ = writeln!(
+            text,
+            "{:<40} unreadable: {}",
+            visible(&id(path)),
+            visible(message)
+        );
     }
     if rows.len() < all {
         let _ = writeln!(text, "{} of {all} runs", rows.len());
@@ -115,7 +162,10 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
 }
 
 fn id(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn value(field: &Field) -> Value {
@@ -126,7 +176,19 @@ fn value(field: &Field) -> Value {
 }
 
 fn is_text(name: &str) -> bool {
-    let texts = ["id", "run", "name", "task", "job", "status", "model", "base_model", "host", "created", "tags"];
+    let texts = [
+        "id",
+        "run",
+        "name",
+        "task",
+        "job",
+        "status",
+        "model",
+        "base_model",
+        "host",
+        "created",
+        "tags",
+    ];
     texts.contains(&name) || ["of", "outcome", "set", "alerts", "setup", "nodes"].contains(&name)
 }
 
@@ -142,11 +204,18 @@ impl Table<'_> {
         let sort = self.arguments.sort.iter().cloned();
         let mut columns = self.arguments.columns.clone();
         if columns.is_empty() {
-            let usual = ["run", "status", "step", "valid", "exact", "outcome", "of"].map(str::to_owned);
-            let any =
-                |name: &&str| rows.iter().any(|run| !run.field(name, false).is_none_or(|value| is_nothing(&value)));
-            let more =
-                ["alerts", "tags", "name", "model", "slurm_job", "nodes"].into_iter().filter(any).map(str::to_owned);
+            let usual =
+                ["run", "status", "step", "valid", "exact", "outcome", "of"].map(str::to_owned);
+            let any = |name: &&str| {
+                rows.iter().any(|run| {
+                    !run.field(name, false)
+                        .is_none_or(|value| is_nothing(&value))
+                })
+            };
+            let more = ["alerts", "tags", "name", "model", "slurm_job", "nodes"]
+                .into_iter()
+                .filter(any)
+                .map(str::to_owned);
             columns = usual.into_iter().chain(sort.clone()).chain(more).collect();
         } else {
             columns.extend(sort);
@@ -164,8 +233,17 @@ impl Table<'_> {
             "outcome" => "vs base".to_owned(),
             name => name.rsplit('/').next().unwrap_or(name).to_owned(),
         };
-        let titles = columns.iter().map(if self.arguments.csv { String::clone } else { title }).collect();
-        let cells = rows.iter().map(|run| columns.iter().map(|name| self.cell(run, name)).collect());
+        let titles = columns
+            .iter()
+            .map(if self.arguments.csv {
+                String::clone
+            } else {
+                title
+            })
+            .collect();
+        let cells = rows
+            .iter()
+            .map(|run| columns.iter().map(|name| self.cell(run, name)).collect());
         std::iter::once(titles).chain(cells).collect()
     }
 
@@ -176,12 +254,17 @@ impl Table<'_> {
         }
         match (name, field) {
             ("status", _) if run.status == Status::Waiting && run.slurm_reason().is_some() => {
-                format!("{} ({})", run.status.name(), run.slurm_reason().unwrap_or_default())
+                format!(
+                    "{} ({})",
+                    run.status.name(),
+                    run.slurm_reason().unwrap_or_default()
+                )
             }
             ("status", _) if run.status == Status::Waiting => {
                 let holder = run.holder(self.all.iter());
-                let holder = holder
-                    .map_or_else(String::new, |run| format!(" for {}", crate::format::short_id(run.directory.id())));
+                let holder = holder.map_or_else(String::new, |run| {
+                    format!(" for {}", crate::format::short_id(run.directory.id()))
+                });
                 format!("{}{holder}", run.status.name())
             }
             (_, Some(field)) => field_text(name, &field),
@@ -192,31 +275,57 @@ impl Table<'_> {
 
     fn group_columns(&self) -> Vec<String> {
         let given = &self.arguments.columns;
-        if given.is_empty() { GROUP_COLUMNS.map(str::to_owned).to_vec() } else { given.clone() }
+        if given.is_empty() {
+            GROUP_COLUMNS.map(str::to_owned).to_vec()
+        } else {
+            given.clone()
+        }
     }
 
     fn group_rows(&self, groups: &[RunGroup<'_>]) -> Vec<Vec<String>> {
         let columns = self.group_columns();
         let by = self.arguments.group_by.clone().unwrap_or_default();
         let labels = group_labels(groups, &by);
-        let titles = [by, "n".to_owned()].into_iter().chain(columns.iter().cloned()).collect();
+        let titles = [by, "n".to_owned()]
+            .into_iter()
+            .chain(columns.iter().cloned())
+            .collect();
         let cells = groups.iter().zip(labels).map(|(group, label)| {
             let means = columns.iter().map(|name| {
                 let found = group.mean(name, self.arguments.smoothed);
-                found.map_or_else(|| "n/a".to_owned(), |found| mean_std_text(name, &found, group.runs.len()))
+                found.map_or_else(
+                    || "n/a".to_owned(),
+                    |found| mean_std_text(name, &found, group.runs.len()),
+                )
             });
-            [label, group.runs.len().to_string()].into_iter().chain(means).collect()
+            [label, group.runs.len().to_string()]
+                .into_iter()
+                .chain(means)
+                .collect()
         });
         std::iter::once(titles).chain(cells).collect()
     }
 
     fn documents(&self, rows: &[&RunRow], groups: Option<&[RunGroup<'_>]>) -> Vec<Value> {
-        let Arguments { sort, group_by, smoothed, columns, .. } = self.arguments;
+        let Arguments {
+            sort,
+            group_by,
+            smoothed,
+            columns,
+            ..
+        } = self.arguments;
         if let (Some(groups), Some(by)) = (groups, group_by) {
-            return groups.iter().map(|group| group.document(by, &self.group_columns(), *smoothed)).collect();
+            return groups
+                .iter()
+                .map(|group| group.document(by, &self.group_columns(), *smoothed))
+                .collect();
         }
         let of = |run: &RunRow, name: &String| {
-            (name.clone(), run.field(name, *smoothed).map_or(Value::Null, |field| value(&field)))
+            (
+                name.clone(),
+                run.field(name, *smoothed)
+                    .map_or(Value::Null, |field| value(&field)),
+            )
         };
         let document = |run: &&RunRow| {
             let mut row = run.document();
@@ -241,7 +350,13 @@ fn is_nothing(value: &Field) -> bool {
 
 /// `98.2% ± 0.6%`, with n where it is not that of the group.
 fn mean_std_text(name: &str, found: &MeanStd, runs: usize) -> String {
-    let std = found.std.map_or_else(|| "n/a".to_owned(), |std| number_text(name, std));
-    let n = if found.n == runs { String::new() } else { format!(" (n = {})", found.n) };
+    let std = found
+        .std
+        .map_or_else(|| "n/a".to_owned(), |std| number_text(name, std));
+    let n = if found.n == runs {
+        String::new()
+    } else {
+        format!(" (n = {})", found.n)
+    };
     format!("{} ± {std}{n}", number_text(name, found.mean))
 }

@@ -104,10 +104,21 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             }
         }
         Command::Attach(arguments) => attach::run(&arguments, &run_folders),
-        Command::Compare { first, others, json } => {
-            let runs = std::iter::once(&first).chain(&others).map(|run| seen(run)).collect::<Result<Vec<_>, _>>()?;
+        Command::Compare {
+            first,
+            others,
+            json,
+        } => {
+            let runs = std::iter::once(&first)
+                .chain(&others)
+                .map(|run| seen(run))
+                .collect::<Result<Vec<_>, _>>()?;
             let compared = RunComparison::for_reports(&runs);
-            if json { print_json(compared.document()) } else { print(&compared.page()) }
+            if json {
+                print_json(compared.document())
+            } else {
+                print(&compared.page())
+            }
         }
         Command::Versus(arguments) => versus::run(&arguments, &run_folders),
         Command::Comment(arguments) => comment::run(&arguments, &run_folders),
@@ -129,7 +140,10 @@ fn ask_about(runs: impl IntoIterator<Item = PathBuf>) {
 }
 
 /// Finds several runs; each counts once.
-fn find_all<'a>(names: impl Iterator<Item = &'a str>, run_folders: &RunFolders) -> Result<Vec<RunDirectory>, Failure> {
+fn find_all<'a>(
+    names: impl Iterator<Item = &'a str>,
+    run_folders: &RunFolders,
+) -> Result<Vec<RunDirectory>, Failure> {
     let mut found: Vec<RunDirectory> = Vec::new();
     for name in names {
         let run = run_folders.find(name)?;
@@ -154,7 +168,9 @@ fn print_json(mut document: Value) -> Outcome {
 
 fn print_json_lines(mut documents: Vec<Value>) -> Outcome {
     report_masked(documents.iter_mut().map(redact_json).sum());
-    documents.iter().try_fold(ExitCode::SUCCESS, |_, document| output::print_json(document))
+    documents.iter().try_fold(ExitCode::SUCCESS, |_, document| {
+        output::print_json(document)
+    })
 }
 
 fn report_masked(count: usize) {
@@ -165,7 +181,8 @@ fn report_masked(count: usize) {
 
 /// Refuses an existing file before anything is computed.
 pub(super) fn check_page(file: Option<&Path>, force: bool) -> Result<(), Failure> {
-    file.map_or(Ok(()), |file| check_export(file, force)).map_err(|error| Failure::usage(error.to_string()))
+    file.map_or(Ok(()), |file| check_export(file, force))
+        .map_err(|error| Failure::usage(error.to_string()))
 }
 
 pub(super) fn write_page(file: &Path, page: &Page, force: bool) -> Result<(), Failure> {
@@ -175,7 +192,12 @@ pub(super) fn write_page(file: &Path, page: &Page, force: bool) -> Result<(), Fa
 }
 
 fn report_written(file: &Path, size: usize, secrets: usize) {
-    output::eprint_line(&format!("wrote {} ({}); {}", file.display(), bytes(size as u64), masked(secrets)));
+    output::eprint_line(&format!(
+        "wrote {} ({}); {}",
+        file.display(),
+        bytes(size as u64),
+        masked(secrets)
+    ));
 }
 
 fn masked(count: usize) -> String {

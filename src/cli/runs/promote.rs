@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use super::{Failure, Outcome, output, print_json};
 use crate::report::{Report, model_card};
-use crate::run::{GPU_PRICE_RULE, RunError, RunFolders, RunReference, configured_gpu_price, is_price, promote};
+use crate::run::{
+    GPU_PRICE_RULE, RunError, RunFolders, RunReference, configured_gpu_price, is_price, promote,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -60,7 +62,10 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
 
 /// In any currency.
 pub(in crate::cli) fn price(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|price| is_price(*price)).ok_or_else(|| format!("must be {GPU_PRICE_RULE}"))
+    text.parse()
+        .ok()
+        .filter(|price| is_price(*price))
+        .ok_or_else(|| format!("must be {GPU_PRICE_RULE}"))
 }
 
 /// The price of `--gpu-price-per-hour`, else that of the user's `config.toml`.

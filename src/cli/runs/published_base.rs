@@ -38,31 +38,64 @@ pub(super) fn measure(
     let engine = device.engine()?;
     // `answers`: those whose log-probs are computed, by default the model's own first ones.
     let measured = |name: &str, base: &str, answers: Option<Vec<Vec<u32>>>| {
-        eprint_line(&format!("test set, {} prompts, base {base}", rows.rows.len()));
+        eprint_line(&format!(
+            "test set, {} prompts, base {base}",
+            rows.rows.len()
+        ));
         let (model, tokenizer) = StartModel::find(name, run_folders)?.into_sampler(&engine)?;
         let task = &for_model(&task, &tokenizer);
         let scorer = &Scorer::new(task)?;
         let lengths = lengths(&model, config.max_completion_tokens);
         let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
-        let policy = Policy::new(engine.clone(), model, tokenizer, ThreadPool::for_engine(&engine, 0)?);
-        let thinking = config.thinking_budget().map(|budget| ThinkingLimit::new(&policy.tokenizer, budget));
-        let sampling = Sampling::new(&policy.tokenizer, 0.0, config.max_completion_tokens, config.seed);
-        let sampling = Sampling { thinking: thinking.transpose()?, ..sampling };
-        let tasks = [ScoredTask { task, scorer, max_prompt_tokens: lengths.prompt_limit() }];
+        let policy = Policy::new(
+            engine.clone(),
+            model,
+            tokenizer,
+            ThreadPool::for_engine(&engine, 0)?,
+        );
+        let thinking = config
+            .thinking_budget()
+            .map(|budget| ThinkingLimit::new(&policy.tokenizer, budget));
+        let sampling = Sampling::new(
+            &policy.tokenizer,
+            0.0,
+            config.max_completion_tokens,
+            config.seed,
+        );
+        let sampling = Sampling {
+            thinking: thinking.transpose()?,
+            ..sampling
+        };
+        let tasks = [ScoredTask {
+            task,
+            scorer,
+            max_prompt_tokens: lengths.prompt_limit(),
+        }];
         let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
-        let conversations = policy.converse(&greedy_questions(&prompts), &settings, None)?.conversations;
+        let conversations = policy
+            .converse(&greedy_questions(&prompts), &settings, None)?
+            .conversations;
         let answers = answers.unwrap_or_else(|| {
-            let turns = conversations.iter().flatten().filter_map(|conversation| conversation.turns.first());
-            turns.map(|turn| turn.completion.token_ids.clone()).collect()
+            let turns = conversations
+                .iter()
+                .flatten()
+                .filter_map(|conversation| conversation.turns.first());
+            turns
+                .map(|turn| turn.completion.token_ids.clone())
+                .collect()
         });
-        let log_probs = answer_log_probs(&policy, &prompts, &answers, config.tokens_per_micro_batch)?;
+        let log_probs =
+            answer_log_probs(&policy, &prompts, &answers, config.tokens_per_micro_batch)?;
         let summary = EvalSummary::from_records(&records(&prompts, conversations, scorer, 0.0)?);
         Ok::<_, Failure>((summary, log_probs, answers))
     };
-    let (rounded, first, answers) = measured(&format!("{}@{step}", run.id()), "rounded to fp8", None)?;
+    let (rounded, first, answers) =
+        measured(&format!("{}@{step}", run.id()), "rounded to fp8", None)?;
     let checkpoint = checkpoint_path(run.path(), step).display().to_string();
     let (published, second, _) = measured(&checkpoint, "as published", Some(answers))?;
-    let differences: f64 = zip(&first, &second).map(|(first, second)| f64::from((first - second).abs())).sum();
+    let differences: f64 = zip(&first, &second)
+        .map(|(first, second)| f64::from((first - second).abs()))
+        .sum();
     Ok(PublishedBase {
         task: task.name.clone(),
         summaries: [rounded, published],
@@ -77,7 +110,8 @@ fn answer_log_probs(
     answers: &[Vec<u32>],
     tokens_per_micro_batch: usize,
 ) -> Result<Vec<f32>, Failure> {
-    let groups = zip(prompts, answers).map(|(prompt, answer)| (prompt.token_ids.as_slice(), vec![answer.as_slice()]));
+    let groups = zip(prompts, answers)
+        .map(|(prompt, answer)| (prompt.token_ids.as_slice(), vec![answer.as_slice()]));
     let mut found = Vec::new();
     for micro_batch in pack(groups, tokens_per_micro_batch) {
         let log_probs = log_probs(&policy.model, &micro_batch, Adapters::On, 1.0)?;

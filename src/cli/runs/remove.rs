@@ -34,9 +34,16 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         removals.push((Removal::prepare(directory, run_folders)?, seen));
     }
     if !arguments.yes {
-        let what: String = removals.iter().map(|(removal, seen)| described(removal, seen.as_ref())).collect();
+        let what: String = removals
+            .iter()
+            .map(|(removal, seen)| described(removal, seen.as_ref()))
+            .collect();
         let what = what.trim_end();
-        let them = if removals.len() == 1 { "it".to_owned() } else { format!("these {} runs", removals.len()) };
+        let them = if removals.len() == 1 {
+            "it".to_owned()
+        } else {
+            format!("these {} runs", removals.len())
+        };
         if !confirm(&format!("{what}\nDelete {them} for good? [y/N] "))? {
             return Err(Failure::failed("nothing was deleted"));
         }
@@ -50,18 +57,35 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         }
         documents.push(json!({"removed": id, "bytes": size, "started_from_it": users}));
     }
-    if arguments.json { print_json_lines(documents) } else { Ok(ExitCode::SUCCESS) }
+    if arguments.json {
+        print_json_lines(documents)
+    } else {
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 fn described(removal: &Removal, seen: Option<&Report>) -> String {
     let what = seen.map_or_else(String::new, |seen| {
-        let (steps, checkpoints) = (counted(seen.history.last_step as usize, "step"), seen.checkpoints.len());
-        format!(", {}, {steps}, checkpoints of {checkpoints}", seen.status().name())
+        let (steps, checkpoints) = (
+            counted(seen.history.last_step as usize, "step"),
+            seen.checkpoints.len(),
+        );
+        format!(
+            ", {}, {steps}, checkpoints of {checkpoints}",
+            seen.status().name()
+        )
     });
     let users = &removal.started_from_it;
-    let used =
-        if users.is_empty() { String::new() } else { format!("  used as base by: {}\n", visible(&users.join(", "))) };
-    format!("{} ({}{what})\n{used}", visible(removal.id()), bytes(removal.bytes))
+    let used = if users.is_empty() {
+        String::new()
+    } else {
+        format!("  used as base by: {}\n", visible(&users.join(", ")))
+    };
+    format!(
+        "{} ({}{what})\n{used}",
+        visible(removal.id()),
+        bytes(removal.bytes)
+    )
 }
 
 /// # Errors

@@ -19,7 +19,10 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let run = run_folders.find(&arguments.run)?;
-    if let Some(wrong) = Some(arguments.name.trim()).filter(|name| !name.is_empty()).and_then(check_name) {
+    if let Some(wrong) = Some(arguments.name.trim())
+        .filter(|name| !name.is_empty())
+        .and_then(check_name)
+    {
         return Err(Failure::usage(wrong));
     }
     run.check_private()?;
@@ -28,6 +31,10 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     if arguments.json {
         return print_json(json!({"run": run.id(), "path": run.path(), "name": run.name()}));
     }
-    let named = if run.name().is_empty() { "no name".to_owned() } else { format!("named {}", run.name()) };
+    let named = if run.name().is_empty() {
+        "no name".to_owned()
+    } else {
+        format!("named {}", run.name())
+    };
     print(&format!("{}: {}\n", visible(run.id()), visible(&named)))
 }

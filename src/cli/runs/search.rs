@@ -42,12 +42,20 @@ struct SearchResults {
 pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let search = TextSearch::new(&arguments.text).map_err(Failure::usage)?;
     let runs: Vec<RunDirectory> = match arguments.run.as_slice() {
-        [] => run_folders.list().into_iter().filter_map(|(_, run)| run.ok()).collect(),
+        [] => run_folders
+            .list()
+            .into_iter()
+            .filter_map(|(_, run)| run.ok())
+            .collect(),
         names => super::find_all(names.iter().map(String::as_str), run_folders)?,
     };
     let paths: Vec<PathBuf> = runs.iter().map(|run| run.path().to_owned()).collect();
     let found = Mutex::new(SearchResults::default());
-    let most = if arguments.limit > 0 { arguments.limit } else { usize::MAX };
+    let most = if arguments.limit > 0 {
+        arguments.limit
+    } else {
+        usize::MAX
+    };
     search_rollouts(&paths, &search, most, &|batch| {
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         found.matches += batch.matches;
@@ -65,10 +73,18 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let id = |hit: &SearchHit| runs[hit.run].id();
     if arguments.json {
         let totals = json!({"matches": found.matches, "printed": found.hits.len(), "completions": found.completions, "runs": runs.len(), "not_searched": found.problems});
-        let documents = found.hits.iter().map(|hit| document(id(hit), hit)).chain([totals]);
+        let documents = found
+            .hits
+            .iter()
+            .map(|hit| document(id(hit), hit))
+            .chain([totals]);
         print_json_lines(documents.collect())?;
     } else {
-        let lines: String = found.hits.iter().map(|hit| format!("{}\n", visible(&line(id(hit), hit)))).collect();
+        let lines: String = found
+            .hits
+            .iter()
+            .map(|hit| format!("{}\n", visible(&line(id(hit), hit))))
+            .collect();
         print(&lines)?;
         let (matches, shown) = (grouped(found.matches as u64), found.hits.len());
         let shown = match shown {
@@ -82,7 +98,11 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
             grouped(found.completions as u64)
         ));
     }
-    Ok(if found.matches > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if found.matches > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn document(run: &str, hit: &SearchHit) -> Value {
@@ -94,13 +114,32 @@ fn document(run: &str, hit: &SearchHit) -> Value {
 
 /// `k7f3a2 step 12 train-004 #3 invalid  …"vendor": "Nordhaven"…`
 fn line(run: &str, hit: &SearchHit) -> String {
-    let before: String = hit.text[..hit.at.start].chars().rev().take(CONTEXT).collect();
+    let before: String = hit.text[..hit.at.start]
+        .chars()
+        .rev()
+        .take(CONTEXT)
+        .collect();
     let before: String = before.chars().rev().collect();
     let after: String = hit.text[hit.at.start..].chars().take(2 * CONTEXT).collect();
     let (begin, end) = (
-        if before.len() < hit.at.start { "…" } else { "" },
-        if hit.at.start + after.len() < hit.text.len() { "…" } else { "" },
+        if before.len() < hit.at.start {
+            "…"
+        } else {
+            ""
+        },
+        if hit.at.start + after.len() < hit.text.len() {
+            "…"
+        } else {
+            ""
+        },
     );
-    let tier = if hit.tier.is_empty() { "n/a" } else { &hit.tier };
-    format!("{run} step {:>5} {} #{} {tier:<10} {begin}{before}{after}{end}", hit.step, hit.prompt_id, hit.sample)
+    let tier = if hit.tier.is_empty() {
+        "n/a"
+    } else {
+        &hit.tier
+    };
+    format!(
+        "{run} step {:>5} {} #{} {tier:<10} {begin}{before}{after}{end}",
+        hit.step, hit.prompt_id, hit.sample
+    )
 }

@@ -26,7 +26,8 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let changes = !arguments.tags.is_empty() || !arguments.remove.is_empty();
     // All are checked before the first is changed.
     if changes {
-        runs.iter().try_for_each(crate::run::RunDirectory::check_private)?;
+        runs.iter()
+            .try_for_each(crate::run::RunDirectory::check_private)?;
     }
     let tags = runs.iter().map(|run| match changes {
         true => change_tags(run.path(), &arguments.tags, &arguments.remove),
@@ -38,7 +39,11 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         return print_json_lines(runs.iter().zip(&tags).map(document).collect());
     }
     let line = |(run, tags): (&crate::run::RunDirectory, &Vec<String>)| {
-        let text = if tags.is_empty() { "no tags".to_owned() } else { tags.join(" ") };
+        let text = if tags.is_empty() {
+            "no tags".to_owned()
+        } else {
+            tags.join(" ")
+        };
         format!("{}: {}\n", visible(run.id()), visible(&text))
     };
     print(&runs.iter().zip(&tags).map(line).collect::<String>())

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{Failure, Outcome, check_page, print, print_json, print_json_lines, write_page};
 use crate::report::{
-    EvalId, ReportError, Versus, base_and_trained_on, held_out_sets, list_evals, result_on, versus_csv, versus_html,
-    versus_markdown,
+    EvalId, ReportError, Versus, base_and_trained_on, held_out_sets, list_evals, result_on,
+    versus_csv, versus_html, versus_markdown,
 };
 use crate::run::{HELD_OUT_SETS, RESULT_FILE, RunFolders};
 use crate::score::{Scorer, Task};
@@ -48,18 +48,38 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     match tasks(arguments, run_folders)? {
         tasks if tasks.len() < 2 => compare(arguments, run_folders),
         tasks if arguments.json || arguments.csv || arguments.html.is_some() => {
-            let sets: Vec<String> = tasks.iter().map(|task| format!("--on {}", task_set("test", task))).collect();
-            Err(Failure::usage(format!("the run has several tasks: choose one with {}", sets.join(" or "))))
+            let sets: Vec<String> = tasks
+                .iter()
+                .map(|task| format!("--on {}", task_set("test", task)))
+                .collect();
+            Err(Failure::usage(format!(
+                "the run has several tasks: choose one with {}",
+                sets.join(" or ")
+            )))
         }
         tasks => {
             for task in tasks {
                 let sets = HELD_OUT_SETS.map(|set| task_set(set, &task));
                 let is_evaluated = |set: &&String| {
                     let on = Some((*set).clone());
-                    evals_of(&arguments.these[0], &Arguments { on, ..arguments.clone() }, run_folders).is_ok()
+                    evals_of(
+                        &arguments.these[0],
+                        &Arguments {
+                            on,
+                            ..arguments.clone()
+                        },
+                        run_folders,
+                    )
+                    .is_ok()
                 };
                 let on = sets.iter().find(is_evaluated).unwrap_or(&sets[0]).clone();
-                compare(&Arguments { on: Some(on), ..arguments.clone() }, run_folders)?;
+                compare(
+                    &Arguments {
+                        on: Some(on),
+                        ..arguments.clone()
+                    },
+                    run_folders,
+                )?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -72,7 +92,12 @@ fn tasks(arguments: &Arguments, run_folders: &RunFolders) -> Result<Vec<String>,
     if arguments.on.is_some() || Path::new(run).join(RESULT_FILE).is_file() {
         return Ok(Vec::new());
     }
-    Ok(run_folders.find(run)?.task_names().into_iter().map(str::to_owned).collect())
+    Ok(run_folders
+        .find(run)?
+        .task_names()
+        .into_iter()
+        .map(str::to_owned)
+        .collect())
 }
 
 fn compare(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
@@ -86,9 +111,9 @@ fn compare(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
             Versus::rescored(&evals, &task, &Scorer::new(&task)?)?
         }
         None => Versus::read(&evals).map_err(|error| match error {
-            ReportError::OtherSchemas(text) => {
-                Failure::failed(format!("{text}; to re-score all answers by one task, add --rescore TASK"))
-            }
+            ReportError::OtherSchemas(text) => Failure::failed(format!(
+                "{text}; to re-score all answers by one task, add --rescore TASK"
+            )),
             error => error.into(),
         })?,
     };
@@ -96,7 +121,11 @@ fn compare(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         let page = versus_html(&versus)?;
         write_page(file, &page, arguments.force)?;
         let document = json!({"file": file, "bytes": page.text.len(), "masked": page.masked});
-        return if arguments.json { print_json_lines(vec![document]) } else { Ok(ExitCode::SUCCESS) };
+        return if arguments.json {
+            print_json_lines(vec![document])
+        } else {
+            Ok(ExitCode::SUCCESS)
+        };
     }
     match () {
         () if arguments.json => print_json(versus.document()),
@@ -106,21 +135,36 @@ fn compare(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     }
 }
 
-fn evals_of(run: &str, arguments: &Arguments, run_folders: &RunFolders) -> Result<Vec<EvalId>, Failure> {
+fn evals_of(
+    run: &str,
+    arguments: &Arguments,
+    run_folders: &RunFolders,
+) -> Result<Vec<EvalId>, Failure> {
     let folder = Path::new(run);
     if folder.join(RESULT_FILE).is_file() {
-        let is_asked = |eval: &EvalId| arguments.on.as_ref().is_none_or(|set| eval.set == current_set_name(set));
+        let is_asked = |eval: &EvalId| {
+            arguments
+                .on
+                .as_ref()
+                .is_none_or(|set| eval.set == current_set_name(set))
+        };
         return Ok(list_evals(folder)?.into_iter().filter(is_asked).collect());
     }
     let directory = run_folders.find(run)?;
-    let sets = arguments.on.clone().map_or_else(|| held_out_sets(directory.path()), |set| vec![set]);
+    let sets = arguments
+        .on
+        .clone()
+        .map_or_else(|| held_out_sets(directory.path()), |set| vec![set]);
     let found = match arguments.these.len() {
         1 => base_and_trained_on(directory.path(), &sets),
         // Only the results of several runs are compared.
         _ => result_on(directory.path(), &sets).map(|result| vec![result]),
     };
     found.map_err(|error| match &arguments.on {
-        Some(set) => Failure::failed(format!("{} has no base and trained evals on {set}", directory.id())),
+        Some(set) => Failure::failed(format!(
+            "{} has no base and trained evals on {set}",
+            directory.id()
+        )),
         None => error.into(),
     })
 }

@@ -24,12 +24,14 @@ use crate::eval::requests;
 use crate::hub::ModelConfig;
 use crate::hub::find_model;
 use crate::policy::{
-    ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, ServedModel, prepare_rows,
+    ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, ServedModel,
+    prepare_rows,
 };
 use crate::report::{chain_counts, chain_text};
 use crate::rollout::{Completion, Request, Sampling, StopReason, ThreadPool};
 use crate::run::{
-    At, Liveness, RunError, RunFolders, RunReference, Sample, SampledCompletion, ServerFolder, State, Verb, ask,
+    At, Liveness, RunError, RunFolders, RunReference, Sample, SampledCompletion, ServerFolder,
+    State, Verb, ask,
 };
 use crate::score::{Score, Scorer, Task, for_model};
 use crate::secrets::visible;
@@ -92,10 +94,17 @@ impl Client<'_> {
         let reference = RunReference::parse(self.model);
         // As elsewhere: a model's folder or name, then a run.
         let is_run = |folder: &Path| folder.join("run.toml").is_file();
-        let is_model = find_model(self.model).is_ok_and(|source| !source.folder().is_some_and(is_run));
+        let is_model =
+            find_model(self.model).is_ok_and(|source| !source.folder().is_some_and(is_run));
         let is_current = !reference.explicit || reference.at == At::Last;
-        let run = self.run_folders.find(&reference.run).ok().filter(|_| is_current && !is_model)?;
-        Liveness::for_run(run.path()).may_live().then(|| run.path().to_owned())
+        let run = self
+            .run_folders
+            .find(&reference.run)
+            .ok()
+            .filter(|_| is_current && !is_model)?;
+        Liveness::for_run(run.path())
+            .may_live()
+            .then(|| run.path().to_owned())
     }
 
     /// Whether the run's worker has answered; else it has exited meanwhile.
@@ -108,7 +117,10 @@ impl Client<'_> {
             row: whole(row),
             n: self.arguments.n as usize,
             temperature: self.arguments.temperature,
-            max_tokens: self.arguments.max_completion_tokens.map(|tokens| tokens as usize),
+            max_tokens: self
+                .arguments
+                .max_completion_tokens
+                .map(|tokens| tokens as usize),
             base: !self.is_trained,
             seed: self.arguments.seed,
             task: Some(task),
@@ -116,17 +128,31 @@ impl Client<'_> {
         let mut found = Vec::new();
         let mut on_part = |part| found.extend(serde_json::from_value::<SampledCompletion>(part));
         let state = || {
-            let State { status, step, cause, .. } = State::observe(run).filter(|state| !state.status.is_ended())?;
+            let State {
+                status,
+                step,
+                cause,
+                ..
+            } = State::observe(run).filter(|state| !state.status.is_ended())?;
             let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
             let status = status.name();
-            Some(format!("answered by the run's worker between steps: it is {status}, step {step}{cause}"))
+            Some(format!(
+                "answered by the run's worker between steps: it is {status}, step {step}{cause}"
+            ))
         };
         match with_status_output(state, || ask(run, &verb, SAMPLE_TIMEOUT, &mut on_part)) {
-            Ok(outcome) if !outcome.done => return Err(Failure::failed(format!("not done in time: {}", outcome.text))),
+            Ok(outcome) if !outcome.done => {
+                return Err(Failure::failed(format!(
+                    "not done in time: {}",
+                    outcome.text
+                )));
+            }
             Err(RunError::NoWorker { .. }) => return Ok(false),
             outcome => outcome?,
         };
-        found.iter().try_for_each(|completion| self.print(completion))?;
+        found
+            .iter()
+            .try_for_each(|completion| self.print(completion))?;
         Ok(true)
     }
 
@@ -134,38 +160,72 @@ impl Client<'_> {
         if self.arguments.json {
             return print_json(document(completion)).map(drop);
         }
-        let SampledCompletion { prompt_id, sample, text, token_ids, score, chain, .. } = completion;
+        let SampledCompletion {
+            prompt_id,
+            sample,
+            text,
+            token_ids,
+            score,
+            chain,
+            ..
+        } = completion;
         let score: Score = serde_json::from_value(score.clone())?;
         let (outcome, reward, why) = (score.outcome(), score.reward_text(), why(&score));
-        let why = if why.is_empty() { why } else { format!("  {why}") };
+        let why = if why.is_empty() {
+            why
+        } else {
+            format!("  {why}")
+        };
         let tokens = token_ids.len() + chain.as_ref().map_or(0, |chain| chain.tokens());
         let steps = chain.as_ref().map_or_else(String::new, |chain| {
-            format!("{}({}; ended: {})\n", chain_text(chain), chain_counts(chain), chain.end.name())
+            format!(
+                "{}({}; ended: {})\n",
+                chain_text(chain),
+                chain_counts(chain),
+                chain.end.name()
+            )
         });
-        let head = format!("{} [{}] {outcome}  reward {reward}  {tokens} tokens{why}", visible(prompt_id), sample + 1);
+        let head = format!(
+            "{} [{}] {outcome}  reward {reward}  {tokens} tokens{why}",
+            visible(prompt_id),
+            sample + 1
+        );
         print(&format!("{head}\n{steps}{text}\n\n")).map(drop)
     }
 
     fn server(&self) -> Result<Server, Failure> {
         if cfg!(not(feature = "serve")) {
-            return Err(Failure::usage("--worker: built without the feature `serve`: sample without --worker"));
+            return Err(Failure::usage(
+                "--worker: built without the feature `serve`: sample without --worker",
+            ));
         }
         let target = Target::find(self.model, self.task, self.run_folders, None)?;
         let own = common_limit(std::slice::from_ref(&target));
-        let limit = self.arguments.max_completion_tokens.map_or(own.completion_tokens, |tokens| tokens as usize);
+        let limit = self
+            .arguments
+            .max_completion_tokens
+            .map_or(own.completion_tokens, |tokens| tokens as usize);
         let located = ModelLocation::find(self.model, self.run_folders)?;
         let model = match &located {
-            ModelLocation::Run { run, step } => format!("{}@{step}", std::path::absolute(run.path())?.display()),
-            ModelLocation::Model(source) | ModelLocation::Adapter(source) => match source.folder() {
-                Some(folder) => std::path::absolute(folder)?.display().to_string(),
-                None => self.model.to_owned(),
-            },
+            ModelLocation::Run { run, step } => {
+                format!("{}@{step}", std::path::absolute(run.path())?.display())
+            }
+            ModelLocation::Model(source) | ModelLocation::Adapter(source) => {
+                match source.folder() {
+                    Some(folder) => std::path::absolute(folder)?.display().to_string(),
+                    None => self.model.to_owned(),
+                }
+            }
         };
         let folder = ServerFolder::of_model(&model, &located.digest(self.run_folders)?);
         let source = located.source(self.run_folders)?;
         let config = source.config()?;
         let positions = config.max_position_embeddings;
-        let lengths = Lengths { max_seq_len: None, max_completion_tokens: limit, positions };
+        let lengths = Lengths {
+            max_seq_len: None,
+            max_completion_tokens: limit,
+            positions,
+        };
         let tokenizer = Arc::new(Tokenizer::load(&source)?);
         let task = for_model(self.task, &tokenizer);
         let thinking = own.thinking;
@@ -183,23 +243,72 @@ impl Client<'_> {
     }
 
     /// The server samples; tools and agents run here, and so does the scorer.
-    fn sample_from_server(&self, server: &Server, label: &str, row: PromptRow) -> Result<(), Failure> {
-        let Server { folder, tokenizer, config, lengths, task, scorer, .. } = server;
-        let Arguments { n, temperature, seed, .. } = *self.arguments;
+    fn sample_from_server(
+        &self,
+        server: &Server,
+        label: &str,
+        row: PromptRow,
+    ) -> Result<(), Failure> {
+        let Server {
+            folder,
+            tokenizer,
+            config,
+            lengths,
+            task,
+            scorer,
+            ..
+        } = server;
+        let Arguments {
+            n,
+            temperature,
+            seed,
+            ..
+        } = *self.arguments;
         let prompts = prepare_rows(task, label, vec![row], tokenizer, *lengths)?;
-        *server.launched.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-        let ask = |request: &Request| self.answer(server, request).map_err(|failure| failure.message);
+        *server
+            .launched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = 0;
+        let ask = |request: &Request| {
+            self.answer(server, request)
+                .map_err(|failure| failure.message)
+        };
         let (tokenizer, threads) = (Arc::clone(tokenizer), ThreadPool::new(1)?);
         let sampling = Sampling::new(&tokenizer, temperature, lengths.max_completion_tokens, seed);
-        let served = ServedModel { tokenizer, config: config.clone(), threads, ask: &ask };
-        let asked = prompts.iter().zip(requests(&prompts, SAMPLE_STEP, n as usize));
-        let questions: Vec<_> = asked.map(|(prompt, request)| Question { prompt, request }).collect();
-        let tasks = [ScoredTask { task, scorer, max_prompt_tokens: lengths.prompt_limit() }];
-        let version = if self.is_trained { PolicyVersion::Trained } else { PolicyVersion::Base };
-        let settings = ConverseSettings { max_turns: 1, ..ConverseSettings::new(&tasks, version, &sampling) };
-        let conversed = with_status_output(|| folder.last_line(), || served.converse(&questions, &settings, None))?;
+        let served = ServedModel {
+            tokenizer,
+            config: config.clone(),
+            threads,
+            ask: &ask,
+        };
+        let asked = prompts
+            .iter()
+            .zip(requests(&prompts, SAMPLE_STEP, n as usize));
+        let questions: Vec<_> = asked
+            .map(|(prompt, request)| Question { prompt, request })
+            .collect();
+        let tasks = [ScoredTask {
+            task,
+            scorer,
+            max_prompt_tokens: lengths.prompt_limit(),
+        }];
+        let version = if self.is_trained {
+            PolicyVersion::Trained
+        } else {
+            PolicyVersion::Base
+        };
+        let settings = ConverseSettings {
+            max_turns: 1,
+            ..ConverseSettings::new(&tasks, version, &sampling)
+        };
+        let conversed = with_status_output(
+            || folder.last_line(),
+            || served.converse(&questions, &settings, None),
+        )?;
         for (prompt, conversations) in prompts.iter().zip(conversed.conversations) {
-            let turns = conversations.into_iter().flat_map(|conversation| conversation.turns);
+            let turns = conversations
+                .into_iter()
+                .flat_map(|conversation| conversation.turns);
             for (sample, turn) in turns.enumerate() {
                 self.print(&turn.into_sampled(&prompt.row.id, sample)?)?;
             }
@@ -207,8 +316,19 @@ impl Client<'_> {
         Ok(())
     }
 
-    fn body(&self, Server { model, lengths, thinking, .. }: &Server, request: &Request) -> String {
-        let Arguments { temperature, seed, .. } = self.arguments;
+    fn body(
+        &self,
+        Server {
+            model,
+            lengths,
+            thinking,
+            ..
+        }: &Server,
+        request: &Request,
+    ) -> String {
+        let Arguments {
+            temperature, seed, ..
+        } = self.arguments;
         let most = request.lengths.iter().copied().max().unwrap_or(usize::MAX);
         json!({
             "model": if self.is_trained { model } else { ServerFolder::BASE },
@@ -229,23 +349,31 @@ impl Client<'_> {
         while begun.elapsed() < SAMPLE_TIMEOUT {
             match folder.connect().and_then(|socket| post(socket, &body)) {
                 Ok((200, answer)) => {
-                    return completions(&answer).ok_or_else(|| failed("its answer was truncated".to_owned()));
+                    return completions(&answer)
+                        .ok_or_else(|| failed("its answer was truncated".to_owned()));
                 }
                 // It takes no more requests, and ends; so does one that holds the lock and does not listen. Or its queue is full.
                 Ok((429 | 503, _)) => {}
                 Ok((_, answer)) => {
-                    let message = answer["error"]["message"].as_str().unwrap_or("it refused the request");
+                    let message = answer["error"]["message"]
+                        .as_str()
+                        .unwrap_or("it refused the request");
                     return Err(Failure::failed(message));
                 }
                 Err(_) if folder.is_in_use() => {}
                 Err(_) => {
-                    let mut launched = server.launched.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut launched = server
+                        .launched
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
                     if folder.is_in_use() {
                         continue;
                     }
                     if *launched == MAX_SERVERS {
                         let last = folder.last_line().unwrap_or_default();
-                        return Err(failed(format!("{MAX_SERVERS} have ended before they answered: {last}")));
+                        return Err(failed(format!(
+                            "{MAX_SERVERS} have ended before they answered: {last}"
+                        )));
                     }
                     *launched += 1;
                     folder.launch(model, &self.arguments.device.compute())?;
@@ -253,7 +381,10 @@ impl Client<'_> {
             }
             std::thread::sleep(LOOK / 5);
         }
-        Err(failed(format!("no answer for {} s", SAMPLE_TIMEOUT.as_secs())))
+        Err(failed(format!(
+            "no answer for {} s",
+            SAMPLE_TIMEOUT.as_secs()
+        )))
     }
 }
 
@@ -283,18 +414,41 @@ fn post(mut socket: UnixStream, body: &str) -> io::Result<(u16, Value)> {
     write!(socket, "{head} {}\r\n\r\n{body}", body.len())?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok((status.ok_or(io::ErrorKind::InvalidData)?, serde_json::from_str(body).unwrap_or_default()))
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    Ok((
+        status.ok_or(io::ErrorKind::InvalidData)?,
+        serde_json::from_str(body).unwrap_or_default(),
+    ))
 }
 
 fn completions(answer: &Value) -> Option<Vec<Completion>> {
     let completion = |choice: &Value| {
-        let ids = choice["token_ids"].as_array()?.iter().map(|id| u32::try_from(id.as_u64()?).ok());
+        let ids = choice["token_ids"]
+            .as_array()?
+            .iter()
+            .map(|id| u32::try_from(id.as_u64()?).ok());
         let log_probs = choice["logprobs"]["token_logprobs"].as_array()?.iter();
-        let stop = if choice["finish_reason"] == "stop" { StopReason::Stop } else { StopReason::Length };
+        let stop = if choice["finish_reason"] == "stop" {
+            StopReason::Stop
+        } else {
+            StopReason::Length
+        };
         let log_probs = log_probs.map(|value| Some(value.as_f64()? as f32));
-        Some(Completion::new(ids.collect::<Option<_>>()?, log_probs.collect::<Option<_>>()?, stop))
+        Some(Completion::new(
+            ids.collect::<Option<_>>()?,
+            log_probs.collect::<Option<_>>()?,
+            stop,
+        ))
     };
-    answer["choices"].as_array()?.iter().map(completion).collect()
+    answer["choices"]
+        .as_array()?
+        .iter()
+        .map(completion)
+        .collect()
 }

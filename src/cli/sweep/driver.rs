@@ -12,7 +12,8 @@ use crate::cli::worker::{SignalFlags, install_signal_handlers};
 use crate::cli::{Failure, device, train};
 use crate::format::counted;
 use crate::run::{
-    Device, Launch, Liveness, RunDirectory, RunFolders, RunLock, State, Status, change_tags, launch, stop_worker,
+    Device, Launch, Liveness, RunDirectory, RunFolders, RunLock, State, Status, change_tags,
+    launch, stop_worker,
 };
 use crate::score::Task;
 use crate::study::{Halving, Next, RunPhase, Sweep, SweepFolder, SweepTable, next, survivors};
@@ -45,7 +46,11 @@ pub(super) struct Driver<'a> {
 
 impl<'a> Driver<'a> {
     /// Takes the sweep, and finds the runs that an earlier session started without recording it.
-    pub(super) fn begin(folder: &'a SweepFolder, mut sweep: Sweep, retry_failed: bool) -> Result<Self, Failure> {
+    pub(super) fn begin(
+        folder: &'a SweepFolder,
+        mut sweep: Sweep,
+        retry_failed: bool,
+    ) -> Result<Self, Failure> {
         let lock = folder.lock()?;
         let devices = device::devices(&sweep.compute)?;
         let own = RunFolders::discover(Some(folder.runs()), folder.runs());
@@ -53,7 +58,10 @@ impl<'a> Driver<'a> {
             let names: BTreeMap<String, String> = own
                 .list()
                 .into_iter()
-                .filter_map(|(_, run)| run.ok().filter(|run| run.file().created_ms >= sweep.created_ms))
+                .filter_map(|(_, run)| {
+                    run.ok()
+                        .filter(|run| run.file().created_ms >= sweep.created_ms)
+                })
                 .map(|run| (run.file().name.clone(), run.id().to_owned()))
                 .collect();
             for index in 0..sweep.runs.len() {
@@ -68,8 +76,13 @@ impl<'a> Driver<'a> {
         }
         // A task or model that is gone fails the runs that need it, with its cause.
         let ranks = named_tasks(&sweep).ok().and_then(|tasks| {
-            let all = sweep.settings.iter().map(|setting| [sweep.fixed.as_slice(), &setting.set].concat());
-            all.filter_map(|set| resolve(&sweep, &set, &tasks, &own).ok()).map(|config| config.ranks).max()
+            let all = sweep
+                .settings
+                .iter()
+                .map(|setting| [sweep.fixed.as_slice(), &setting.set].concat());
+            all.filter_map(|set| resolve(&sweep, &set, &tasks, &own).ok())
+                .map(|config| config.ranks)
+                .max()
         });
         let before = sweep.seconds;
         let mut driver = Self {
@@ -88,8 +101,14 @@ impl<'a> Driver<'a> {
         };
         driver.save()?;
         let phases = driver.run_phases();
-        let failed = |(_, phase): &(usize, &RunPhase)| matches!(phase, RunPhase::Failed(_)) && !retry_failed;
-        driver.left = phases.iter().enumerate().filter(failed).map(|(index, _)| index).collect();
+        let failed =
+            |(_, phase): &(usize, &RunPhase)| matches!(phase, RunPhase::Failed(_)) && !retry_failed;
+        driver.left = phases
+            .iter()
+            .enumerate()
+            .filter(failed)
+            .map(|(index, _)| index)
+            .collect();
         Ok(driver)
     }
 
@@ -99,19 +118,31 @@ impl<'a> Driver<'a> {
             let phases = self.run_phases();
             if self.signals.once.load(Ordering::Relaxed) {
                 self.stop_runs(&phases)?;
-                eprintln!("stopped; resume: grpo-tui sweep --resume {}", self.sweep.name);
+                eprintln!(
+                    "stopped; resume: grpo-tui sweep --resume {}",
+                    self.sweep.name
+                );
                 return Ok(exit_code(true, false));
             }
-            if let Some(hours) = self.sweep.max_hours.filter(|hours| self.seconds() >= 3600.0 * hours) {
+            if let Some(hours) = self
+                .sweep
+                .max_hours
+                .filter(|hours| self.seconds() >= 3600.0 * hours)
+            {
                 self.stop_runs(&phases)?;
                 let name = &self.sweep.name;
-                eprintln!("time limit of {hours} h reached; resume: grpo-tui sweep --resume {name} --max-hours HOURS");
+                eprintln!(
+                    "time limit of {hours} h reached; resume: grpo-tui sweep --resume {name} --max-hours HOURS"
+                );
                 return Ok(exit_code(false, false));
             }
             match next(&self.sweep, &phases, &self.left, self.capacity()) {
                 Next::Start(index) => self.start(index)?,
                 Next::Resume(index) => self.give_worker(index)?,
-                Next::Blocked(index) => self.fail(index, "the run that it continues has not finished".to_owned())?,
+                Next::Blocked(index) => self.fail(
+                    index,
+                    "the run that it continues has not finished".to_owned(),
+                )?,
                 Next::Wait => std::thread::sleep(ROUND),
                 Next::Done if self.advance_rung(&phases)? => {}
                 Next::Done => break,
@@ -124,9 +155,13 @@ impl<'a> Driver<'a> {
         if phases.contains(&RunPhase::Planned) && self.is_at_most_runs() {
             let (name, most) = (&self.sweep.name, self.sweep.max_runs.unwrap_or_default());
             let started = counted(most, "run");
-            eprintln!("{started} started (--max-runs); continue with: grpo-tui sweep --resume {name} --max-runs N");
+            eprintln!(
+                "{started} started (--max-runs); continue with: grpo-tui sweep --resume {name} --max-runs N"
+            );
         }
-        let unfinished = phases.iter().any(|phase| matches!(phase, RunPhase::Failed(_) | RunPhase::Interrupted(_)));
+        let unfinished = phases
+            .iter()
+            .any(|phase| matches!(phase, RunPhase::Failed(_) | RunPhase::Interrupted(_)));
         Ok(exit_code(false, unfinished))
     }
 
@@ -161,24 +196,35 @@ impl<'a> Driver<'a> {
             let state = self.path(index).map(|path| State::observe(&path));
             let state = state.as_ref().map(|state| {
                 let created = (Status::Created, 0, None);
-                state.as_ref().map_or(created, |state| (state.status, state.step, state.cause.as_deref()))
+                state.as_ref().map_or(created, |state| {
+                    (state.status, state.step, state.cause.as_deref())
+                })
             });
             let run = &self.sweep.runs[index];
             let phase = RunPhase::for_run(run, &self.sweep.settings[run.setting], stop, state);
             let text = match (&phase, &state) {
-                (RunPhase::Planned | RunPhase::Pruned(_) | RunPhase::Active(Status::Created | Status::Starting), _) => {
-                    None
-                }
+                (
+                    RunPhase::Planned
+                    | RunPhase::Pruned(_)
+                    | RunPhase::Active(Status::Created | Status::Starting),
+                    _,
+                ) => None,
                 (RunPhase::Failed(cause) | RunPhase::Interrupted(cause), _) => {
                     Some(format!("{}: {cause}", phase.word()))
                 }
-                (RunPhase::Finished, Some((_, step, _))) => Some(format!("finished at step {step}")),
+                (RunPhase::Finished, Some((_, step, _))) => {
+                    Some(format!("finished at step {step}"))
+                }
                 (RunPhase::AtRung(step), _) => Some(format!("waits at step {step}")),
                 _ => Some(phase.word().to_owned()),
             };
             if let Some(text) = text.filter(|text| self.shown.get(&index) != Some(text)) {
                 let setting = &self.sweep.settings[run.setting].label;
-                eprint_line(&format!("{} {setting} seed={}: {text}", self.sweep.run_name(index), run.seed));
+                eprint_line(&format!(
+                    "{} {setting} seed={}: {text}",
+                    self.sweep.run_name(index),
+                    run.seed
+                ));
                 self.shown.insert(index, text);
             }
             match &phase {
@@ -196,7 +242,12 @@ impl<'a> Driver<'a> {
     }
 
     fn is_at_most_runs(&self) -> bool {
-        let started = self.sweep.runs.iter().filter(|run| run.id.is_some()).count();
+        let started = self
+            .sweep
+            .runs
+            .iter()
+            .filter(|run| run.id.is_some())
+            .count();
         self.sweep.max_runs.is_some_and(|most| started >= most)
     }
 
@@ -209,7 +260,11 @@ impl<'a> Driver<'a> {
     /// process dies before it has saved the id, the next one finds it.
     fn start(&mut self, index: usize) -> Result<(), Failure> {
         let created = self.create(index);
-        let is_first = self.sweep.runs.iter().all(|run| run.id.is_none() && run.problem.is_none());
+        let is_first = self
+            .sweep
+            .runs
+            .iter()
+            .all(|run| run.id.is_none() && run.problem.is_none());
         match created {
             Ok(id) => self.sweep.runs[index].id = Some(id),
             Err(failure) if is_first => {
@@ -228,31 +283,47 @@ impl<'a> Driver<'a> {
         let setting = &self.sweep.settings[run.setting];
         let tasks = match setting.tiers {
             Some(_) => {
-                let folders =
-                    (0..self.sweep.tasks().len()).map(|task| self.folder.variant(&variant_name(run.setting, task)));
-                folders.map(|folder| Task::load(&folder)).collect::<Result<Vec<_>, _>>()?
+                let folders = (0..self.sweep.tasks().len())
+                    .map(|task| self.folder.variant(&variant_name(run.setting, task)));
+                folders
+                    .map(|folder| Task::load(&folder))
+                    .collect::<Result<Vec<_>, _>>()?
             }
             None => named_tasks(&self.sweep)?,
         };
         let mut set = self.sweep.assignments(run);
-        if let Some(before) = self.sweep.continued(index).and_then(|before| self.path(before)) {
+        if let Some(before) = self
+            .sweep
+            .continued(index)
+            .and_then(|before| self.path(before))
+        {
             set.push(format!("base_model={}@best", before.display()));
         }
         let own = RunFolders::discover(Some(self.folder.runs()), self.folder.runs());
         let mut arguments = train::Arguments::for_sweep(&self.sweep, set, &own);
         arguments.name = Some(self.sweep.run_name(index));
         arguments.is_quiet = self.sweep.runs.iter().any(|run| run.id.is_some());
-        Ok(train::create(&arguments, tasks, &own, Some(&self.devices))?.id().to_owned())
+        Ok(train::create(&arguments, tasks, &own, Some(&self.devices))?
+            .id()
+            .to_owned())
     }
 
     /// Starts a worker, to the next rung; a run that had one continues from its checkpoint.
     fn give_worker(&mut self, index: usize) -> Result<(), Failure> {
-        let Some(path) = self.path(index) else { return Ok(()) };
+        let Some(path) = self.path(index) else {
+            return Ok(());
+        };
         let launched = RunDirectory::open(&path).and_then(|run| {
             change_tags(&path, std::slice::from_ref(&self.sweep.name), &[])?;
             let until = self.sweep.halving.as_ref().and_then(Halving::stop);
             let compute = self.sweep.compute.clone();
-            let how = Launch { compute, resume: true, until, patience: START_TIMEOUT, ..Launch::default() };
+            let how = Launch {
+                compute,
+                resume: true,
+                until,
+                patience: START_TIMEOUT,
+                ..Launch::default()
+            };
             launch(&run, &how)
         });
         match launched {
@@ -281,16 +352,25 @@ impl<'a> Driver<'a> {
 
     /// Stops what computes after its step, at once on a second signal, and waits until it has.
     fn stop_runs(&mut self, phases: &[RunPhase]) -> Result<(), Failure> {
-        let computes =
-            |(_, phase): &(usize, &RunPhase)| matches!(phase, RunPhase::Active(status) if *status != Status::Created);
-        let active: Vec<_> =
-            phases.iter().enumerate().filter(computes).filter_map(|(index, _)| self.path(index)).collect();
+        let computes = |(_, phase): &(usize, &RunPhase)| matches!(phase, RunPhase::Active(status) if *status != Status::Created);
+        let active: Vec<_> = phases
+            .iter()
+            .enumerate()
+            .filter(computes)
+            .filter_map(|(index, _)| self.path(index))
+            .collect();
         let is_twice = || self.signals.twice.load(Ordering::Relaxed);
         if !active.is_empty() {
-            eprintln!("stopping {} after the current step; Ctrl-C again stops at once", counted(active.len(), "run"));
+            eprintln!(
+                "stopping {} after the current step; Ctrl-C again stops at once",
+                counted(active.len(), "run")
+            );
         }
         let ask = |now: bool| {
-            for path in active.iter().filter(|path| Liveness::for_run(path).may_live()) {
+            for path in active
+                .iter()
+                .filter(|path| Liveness::for_run(path).may_live())
+            {
                 // One that has just ended needs no stop.
                 if let Err(error) = stop_worker(path, now) {
                     eprint_line(&error.to_string());
@@ -312,18 +392,31 @@ impl<'a> Driver<'a> {
     /// Once all runs have reached their rung, prunes the worse settings; false if there is no further rung, or a run
     /// has not reached this one.
     fn advance_rung(&mut self, phases: &[RunPhase]) -> Result<bool, Failure> {
-        let Some(step) = self.sweep.halving.as_ref().and_then(Halving::stop) else { return Ok(false) };
-        let is_there = |phase: &RunPhase| phase.is_settled() || matches!(phase, RunPhase::AtRung(_));
+        let Some(step) = self.sweep.halving.as_ref().and_then(Halving::stop) else {
+            return Ok(false);
+        };
+        let is_there =
+            |phase: &RunPhase| phase.is_settled() || matches!(phase, RunPhase::AtRung(_));
         if !phases.iter().all(is_there) {
             return Ok(false);
         }
         let table = SweepTable::for_sweep(self.folder, self.sweep.clone());
-        let standing: Vec<usize> =
-            (0..self.sweep.settings.len()).filter(|place| self.sweep.settings[*place].pruned.is_none()).collect();
-        let scores: Vec<Option<f64>> =
-            standing.iter().map(|place| table.rows[*place].eval.map(|eval| eval.mean)).collect();
-        let factor = self.sweep.halving.as_ref().map_or(2, |halving| halving.factor);
-        let kept: Vec<usize> = survivors(&scores, factor).into_iter().map(|kept| standing[kept]).collect();
+        let standing: Vec<usize> = (0..self.sweep.settings.len())
+            .filter(|place| self.sweep.settings[*place].pruned.is_none())
+            .collect();
+        let scores: Vec<Option<f64>> = standing
+            .iter()
+            .map(|place| table.rows[*place].eval.map(|eval| eval.mean))
+            .collect();
+        let factor = self
+            .sweep
+            .halving
+            .as_ref()
+            .map_or(2, |halving| halving.factor);
+        let kept: Vec<usize> = survivors(&scores, factor)
+            .into_iter()
+            .map(|kept| standing[kept])
+            .collect();
         for place in standing.iter().filter(|place| !kept.contains(place)) {
             self.sweep.settings[*place].pruned = Some(step);
         }
@@ -332,9 +425,15 @@ impl<'a> Driver<'a> {
         }
         // Those that go on stand where they stopped, short of the next rung.
         self.handled.clear();
-        let labels: Vec<&str> = kept.iter().map(|place| self.sweep.settings[*place].label.as_str()).collect();
+        let labels: Vec<&str> = kept
+            .iter()
+            .map(|place| self.sweep.settings[*place].label.as_str())
+            .collect();
         let (all, labels) = (standing.len(), labels.join(", "));
-        eprint_line(&format!("step {step}: {} of {all} settings continue: {labels}", kept.len()));
+        eprint_line(&format!(
+            "step {step}: {} of {all} settings continue: {labels}",
+            kept.len()
+        ));
         self.save()?;
         Ok(true)
     }

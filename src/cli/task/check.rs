@@ -46,7 +46,8 @@ impl TaskFindings {
         let more = lines.len().saturating_sub(MAX_LINES);
         self.problems.extend(lines.into_iter().take(MAX_LINES));
         if more > 0 {
-            self.problems.push(format!("{label}: {} more", counted(more, "malformed line")));
+            self.problems
+                .push(format!("{label}: {} more", counted(more, "malformed line")));
         }
     }
 }
@@ -55,27 +56,50 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (choice, model) = (&arguments.choice, arguments.model.as_deref());
     let task = Task::resolve(&choice.task)?;
     let scorer = Scorer::new(&task)?;
-    let mut found = TaskFindings { problems: unknown_normalised_fields(&task), ..TaskFindings::default() };
+    let mut found = TaskFindings {
+        problems: unknown_normalised_fields(&task),
+        ..TaskFindings::default()
+    };
     let unchecked = |format: String| {
         let label = task.label(&task.definition_file);
         format!(
             "{label}: format {format:?} is not checked: the validator does not know it in this draft; describe it with `pattern`"
         )
     };
-    found.warnings.extend(scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked));
+    found.warnings.extend(
+        scorer
+            .unknown_formats()
+            .filter(|_| task.score.assert_formats)
+            .map(unchecked),
+    );
     found.warnings.extend(call_warnings(&task, model)?);
     found.problems.extend(scorer.load_judges().err());
     let toml = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let problems = Assignments::from_task(&task.label(TASK_FILE), &toml)?.problems();
-    found.problems.extend(problems.iter().map(ToString::to_string));
+    found
+        .problems
+        .extend(problems.iter().map(ToString::to_string));
     let loaded = load_sets(&task, &mut found);
     if let Some(tools) = task.toolset() {
         check_toolset(&task, tools, &loaded, &mut found);
     }
-    found.problems.extend(task.agent().and_then(|agent| agent.check().err()).map(|error| error.to_string()));
-    found.problems.extend(data_problems(&task, &scorer, &loaded).into_iter().map(|problem| problem.message));
+    found.problems.extend(
+        task.agent()
+            .and_then(|agent| agent.check().err())
+            .map(|error| error.to_string()),
+    );
+    found.problems.extend(
+        data_problems(&task, &scorer, &loaded)
+            .into_iter()
+            .map(|problem| problem.message),
+    );
     // A set that cannot be opened is a problem already.
-    found.warnings.extend(similar_prompts(&task).unwrap_or_default().into_iter().map(|problem| problem.message));
+    found.warnings.extend(
+        similar_prompts(&task)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|problem| problem.message),
+    );
     let checked = model.map_or_else(|| task.base_model(), str::to_owned);
     found.warnings.extend(task.embedded_model_note(&checked));
     let mut malformed = Vec::new();
@@ -87,13 +111,27 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         found.problems.push(error.to_string());
         Vec::new()
     });
-    found.add_lines(&task.prompts.guard.as_ref().map_or_else(String::new, |file| task.label(file)), malformed);
+    found.add_lines(
+        &task
+            .prompts
+            .guard
+            .as_ref()
+            .map_or_else(String::new, |file| task.label(file)),
+        malformed,
+    );
     check_completions(&task, &mut found);
-    found
-        .problems
-        .extend(task.prompts.generator.iter().filter_map(|file| task.open(file).err()).map(|error| error.to_string()));
+    found.problems.extend(
+        task.prompts
+            .generator
+            .iter()
+            .filter_map(|file| task.open(file).err())
+            .map(|error| error.to_string()),
+    );
     let answered = |rows: &[PromptRow]| rows.iter().filter(|row| row.expected.is_some()).count();
-    let sets: Vec<_> = loaded.iter().map(|(set, rows)| (*set, rows.len(), answered(rows))).collect();
+    let sets: Vec<_> = loaded
+        .iter()
+        .map(|(set, rows)| (*set, rows.len(), answered(rows)))
+        .collect();
     if choice.json {
         print_document(&task, &sets, guard.len(), &found)?;
     } else {
@@ -110,20 +148,27 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<PromptRow>)> {
     let mut loaded = Vec::new();
     for set in PromptSet::ALL {
-        let missing = |why: &str| format!("{}: no `{}` under [prompts]: {why}", task.label(TASK_FILE), set.name());
+        let missing = |why: &str| {
+            format!(
+                "{}: no `{}` under [prompts]: {why}",
+                task.label(TASK_FILE),
+                set.name()
+            )
+        };
         let Some(file) = task.set_file(set) else {
             match set {
                 // A benchmark is read alone.
                 PromptSet::Train
-                    if task.set_file(PromptSet::Test).is_some() && task.set_file(PromptSet::Eval).is_none() =>
+                    if task.set_file(PromptSet::Test).is_some()
+                        && task.set_file(PromptSet::Eval).is_none() =>
                 {
                     found.warnings.push(missing("the task serves evals alone"));
                 }
                 PromptSet::Eval if task.set_file(PromptSet::Train).is_none() => {}
                 PromptSet::Train => found.problems.push(missing("training needs it")),
-                PromptSet::Eval => {
-                    found.warnings.push(missing("the last checkpoint becomes the result, and stop_when has no set"))
-                }
+                PromptSet::Eval => found.warnings.push(missing(
+                    "the last checkpoint becomes the result, and stop_when has no set",
+                )),
                 PromptSet::Test => found.warnings.push(missing("no held-out result")),
             }
             continue;
@@ -143,7 +188,12 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
 }
 
 /// Opens the tools for every row, calls each function twice, and asks for the state that is scored.
-fn check_toolset(task: &Task, tools: &Toolset, loaded: &[(PromptSet, Vec<PromptRow>)], found: &mut TaskFindings) {
+fn check_toolset(
+    task: &Task,
+    tools: &Toolset,
+    loaded: &[(PromptSet, Vec<PromptRow>)],
+    found: &mut TaskFindings,
+) {
     let rows: Vec<&PromptRow> = loaded.iter().flat_map(|(_, rows)| rows).collect();
     let checks = match check_tools(tools, &rows) {
         Ok(checks) => checks,
@@ -155,9 +205,13 @@ fn check_toolset(task: &Task, tools: &Toolset, loaded: &[(PromptSet, Vec<PromptR
     for FunctionCheck { function, finding } in &checks {
         match finding {
             FunctionFinding::Answered(_) | FunctionFinding::NotCalled => {}
-            FunctionFinding::Failed(why) => found.problems.push(format!("the function {function:?}: {why}")),
+            FunctionFinding::Failed(why) => found
+                .problems
+                .push(format!("the function {function:?}: {why}")),
             FunctionFinding::Differs(replies) => {
-                let [first, second] = replies.each_ref().map(|reply| shortened(&reply.text, MAX_REPLY_CHARS));
+                let [first, second] = replies
+                    .each_ref()
+                    .map(|reply| shortened(&reply.text, MAX_REPLY_CHARS));
                 found.problems.push(format!(
                     "the function {function:?} answers the same call about the same row differently: {first:?}, then {second:?}; a run could not be resumed exactly"
                 ));
@@ -167,25 +221,36 @@ fn check_toolset(task: &Task, tools: &Toolset, loaded: &[(PromptSet, Vec<PromptR
     let open = |(index, row): (usize, &&PromptRow)| {
         let mut environment = tools.open(row)?;
         // A program would be started for each row.
-        let mut asked = task.state_queries().filter(|_| index == 0 && !tools.is_replayed());
+        let mut asked = task
+            .state_queries()
+            .filter(|_| index == 0 && !tools.is_replayed());
         asked.try_for_each(|(_, query)| environment.state(query).map(drop))
     };
-    let wrong = rows.iter().enumerate().filter_map(|row| open(row).err()).map(|error| error.to_string());
+    let wrong = rows
+        .iter()
+        .enumerate()
+        .filter_map(|row| open(row).err())
+        .map(|error| error.to_string());
     found.add_lines("tools", wrong.collect());
     found.functions = checks;
 }
 
 /// Reads every line of the sample completions.
 fn check_completions(task: &Task, found: &mut TaskFindings) {
-    let Some(file) = &task.prompts.completions else { return };
+    let Some(file) = &task.prompts.completions else {
+        return;
+    };
     let label = task.label(file);
     let lines: Box<dyn BufRead> = match task.open(file) {
         Ok(reader) => reader,
         Err(error) => return found.problems.push(error.to_string()),
     };
     let malformed = dataset::read_lines(lines).filter_map(|line| {
-        let read = line.and_then(|(number, text)| CompletionLine::read(&text).map_err(|problem| (number, problem)));
-        read.err().map(|(number, problem)| format!("{label} line {number}: {problem}"))
+        let read = line.and_then(|(number, text)| {
+            CompletionLine::read(&text).map_err(|problem| (number, problem))
+        });
+        read.err()
+            .map(|(number, problem)| format!("{label} line {number}: {problem}"))
     });
     found.add_lines(&label, malformed.collect());
 }
@@ -193,12 +258,26 @@ fn check_completions(task: &Task, found: &mut TaskFindings) {
 /// Prompt sets with the number of their rows, and of those with an expected answer.
 type Sets = [(PromptSet, usize, usize)];
 
-fn print_document(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) -> Result<(), Failure> {
+fn print_document(
+    task: &Task,
+    sets: &Sets,
+    guard: usize,
+    found: &TaskFindings,
+) -> Result<(), Failure> {
     let sets: serde_json::Map<_, _> = sets
         .iter()
-        .map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected})))
+        .map(|(set, rows, expected)| {
+            (
+                set.name().to_owned(),
+                json!({"rows": rows, "expected": expected}),
+            )
+        })
         .collect();
-    let TaskFindings { problems, warnings, functions } = found;
+    let TaskFindings {
+        problems,
+        warnings,
+        functions,
+    } = found;
     let document = json!({
         "task": task.name,
         "ok": problems.is_empty(),
@@ -213,12 +292,24 @@ fn print_document(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) 
 }
 
 fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
-    let title = if task.title == task.name { String::new() } else { format!(": {}", visible(&task.title)) };
+    let title = if task.title == task.name {
+        String::new()
+    } else {
+        format!(": {}", visible(&task.title))
+    };
     println!("{}{title}", task.name);
-    let kind = if task.schema().is_some() { "schema" } else { task.kind() };
+    let kind = if task.schema().is_some() {
+        "schema"
+    } else {
+        task.kind()
+    };
     println!("  {kind} {} ok", visible(&task.definition_file));
     for (set, rows, expected) in sets {
-        println!("  {:<6} {}, {expected} with an expected answer", set.name(), counted(*rows, "row"));
+        println!(
+            "  {:<6} {}, {expected} with an expected answer",
+            set.name(),
+            counted(*rows, "row")
+        );
     }
     if guard > 0 {
         println!("  guard  {} against forgetting", counted(guard, "prompt"));
@@ -228,17 +319,27 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
             FunctionFinding::NotCalled => continue,
             FunctionFinding::Answered(reply) => {
                 let text = shortened(reply.text.trim_end(), MAX_REPLY_CHARS);
-                format!("answers twice alike in {}: {}", duration(reply.seconds), visible(&text))
+                format!(
+                    "answers twice alike in {}: {}",
+                    duration(reply.seconds),
+                    visible(&text)
+                )
             }
             FunctionFinding::Differs(_) => "answers differently".to_owned(),
             FunctionFinding::Failed(_) => "fails".to_owned(),
         };
         println!("  function {}: {outcome}", visible(function));
     }
-    let not_called = found.functions.iter().filter(|check| matches!(check.finding, FunctionFinding::NotCalled));
+    let not_called = found
+        .functions
+        .iter()
+        .filter(|check| matches!(check.finding, FunctionFinding::NotCalled));
     let not_called: Vec<_> = not_called.map(|check| visible(&check.function)).collect();
     if !not_called.is_empty() {
-        println!("  not called, since no row has a call of them: {}", not_called.join(", "));
+        println!(
+            "  not called, since no row has a call of them: {}",
+            not_called.join(", ")
+        );
     }
     for warning in &found.warnings {
         println!("  warning: {}", visible(warning));
@@ -251,7 +352,9 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
 /// Says that the model's template has no place for the tools of the task, or writes calls in another format.
 fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failure> {
     let has_calls = task.calls_functions() || task.toolset().is_some();
-    let Some(model) = model.filter(|_| has_calls) else { return Ok(Vec::new()) };
+    let Some(model) = model.filter(|_| has_calls) else {
+        return Ok(Vec::new());
+    };
     let tokenizer = Tokenizer::load(&find_model(model)?)?;
     let as_text = format!(
         "the chat template of {model} does not support tools: they go into the system message, calls and results into the text of their turns"
@@ -265,7 +368,12 @@ fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failur
             "prose = \"allow\", but the chat template of {model} writes no text before calls, so there it is refused"
         )
     });
-    Ok((!tokenizer.takes_tools()).then_some(as_text).into_iter().chain(other).chain(prose).collect())
+    Ok((!tokenizer.takes_tools())
+        .then_some(as_text)
+        .into_iter()
+        .chain(other)
+        .chain(prose)
+        .collect())
 }
 
 fn unknown_normalised_fields(task: &Task) -> Vec<String> {
@@ -273,7 +381,11 @@ fn unknown_normalised_fields(task: &Task) -> Vec<String> {
     let Some(properties) = properties.and_then(serde_json::Value::as_object) else {
         return Vec::new();
     };
-    let unknown = task.score.normalise.keys().filter(|field| *field != ALL_FIELDS && !properties.contains_key(*field));
+    let unknown = task
+        .score
+        .normalise
+        .keys()
+        .filter(|field| *field != ALL_FIELDS && !properties.contains_key(*field));
     unknown
         .map(|field| {
             format!(

@@ -67,7 +67,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     if kept.is_empty() {
         list_left_out(&left_out);
-        return Err(Failure::failed(format!("no row of {} can be imported", arguments.data.display())));
+        return Err(Failure::failed(format!(
+            "no row of {} can be imported",
+            arguments.data.display()
+        )));
     }
     let folder = match &arguments.out {
         Some(folder) => folder.clone(),
@@ -81,7 +84,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Ok::<_, Failure>((task, problems))
     })?;
     if arguments.json {
-        let left_out: Vec<Value> = left_out.iter().map(|(id, reason)| json!({"id": id, "reason": reason})).collect();
+        let left_out: Vec<Value> = left_out
+            .iter()
+            .map(|(id, reason)| json!({"id": id, "reason": reason}))
+            .collect();
         let document = json!({"task": task.name, "folder": folder, "rows": rows_json(&new), "notes": new.notes, "left_out": left_out, "problems": problems});
         return print_json(document);
     }
@@ -91,11 +97,18 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn id_of(row: &Map<String, Value>) -> String {
-    row.get("id").and_then(Value::as_str).unwrap_or_default().to_owned()
+    row.get("id")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Why a row is none of the task's. `scorer`: of any task of calls; the row has its own tools.
-fn problem(scorer: &Scorer, most_chars: Option<usize>, row: &Map<String, Value>) -> Result<Option<String>, Failure> {
+fn problem(
+    scorer: &Scorer,
+    most_chars: Option<usize>,
+    row: &Map<String, Value>,
+) -> Result<Option<String>, Failure> {
     let text = Value::Object(row.clone()).to_string();
     let asked: usize = ["messages", "tools"]
         .into_iter()
@@ -110,13 +123,21 @@ fn problem(scorer: &Scorer, most_chars: Option<usize>, row: &Map<String, Value>)
         Some(Err(error)) => return Ok(Some(error.to_string())),
         None => return Ok(Some("is empty".to_owned())),
     };
-    let answer =
-        row.expected.as_ref().and_then(|expected| scorer.expected_completion(expected, Some(&row))).unwrap_or_default();
+    let answer = row
+        .expected
+        .as_ref()
+        .and_then(|expected| scorer.expected_completion(expected, Some(&row)))
+        .unwrap_or_default();
     let score = scorer.score(&answer, Some(&row));
     if score.tier == Tier::Valid && score.exact == Some(true) {
         return Ok(None);
     }
-    let reason = score.errors.first().map_or("the expected answer is not valid", |reason| reason.message.as_str());
+    let reason = score
+        .errors
+        .first()
+        .map_or("the expected answer is not valid", |reason| {
+            reason.message.as_str()
+        });
     Ok(Some(reason.to_owned()))
 }
 
@@ -129,6 +150,9 @@ fn list_left_out(left_out: &[(String, String)]) {
         println!("  {}: {}", visible(id), visible(reason));
     }
     if left_out.len() > MAX_LISTED {
-        println!("  ... {} more (--json lists all)", left_out.len() - MAX_LISTED);
+        println!(
+            "  ... {} more (--json lists all)",
+            left_out.len() - MAX_LISTED
+        );
     }
 }

@@ -13,8 +13,8 @@ use crate::dataset::PromptRow;
 use crate::files::{self, Access};
 use crate::format::{counted, duration, percent};
 use crate::judge_check::{
-    CHECK_FILE, CheckError, CheckSize, CriterionCheck, JudgeCheck, LABELS_FILE, MAX_LABELS, MIN_KAPPA, MIN_LABELS,
-    Shift, check_judges, criteria_of, read_labels, saved_checks,
+    CHECK_FILE, CheckError, CheckSize, CriterionCheck, JudgeCheck, LABELS_FILE, MAX_LABELS,
+    MIN_KAPPA, MIN_LABELS, Shift, check_judges, criteria_of, read_labels, saved_checks,
 };
 use crate::score::{Task, load_sets};
 use crate::secrets::visible;
@@ -44,31 +44,52 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let criteria = criteria_of(&task);
     if criteria.is_empty() {
-        let message = format!("{}: no judge scores it ({}): there is nothing to check", task.name, task.kind());
+        let message = format!(
+            "{}: no judge scores it ({}): there is nothing to check",
+            task.name,
+            task.kind()
+        );
         return Err(Failure::failed(message));
     }
     let Some(folder) = task.folder() else {
-        let message = "the result is saved in the task's folder: copy the task into one with `grpo-tui init`";
+        let message =
+            "the result is saved in the task's folder: copy the task into one with `grpo-tui init`";
         return Err(Failure::failed(format!("{}: {message}", task.name)));
     };
-    let path = arguments.labels.clone().unwrap_or_else(|| folder.join(LABELS_FILE));
+    let path = arguments
+        .labels
+        .clone()
+        .unwrap_or_else(|| folder.join(LABELS_FILE));
     let label = path.display().to_string();
     let bytes = files::read(&path).map_err(|error| {
-        let remedy = "label answers on the Scores screen, or write one JSON object per line (docs/tasks.md)";
+        let remedy =
+            "label answers on the Scores screen, or write one JSON object per line (docs/tasks.md)";
         Failure::failed(format!("{label}: {error}; {remedy}"))
     })?;
     let labels = read_labels(&label, &bytes, &criteria)?;
     if labels.len() < MIN_LABELS || labels.len() > MAX_LABELS {
-        let remedy = if labels.len() < MIN_LABELS { "label more on the Scores screen" } else { "remove some" };
+        let remedy = if labels.len() < MIN_LABELS {
+            "label more on the Scores screen"
+        } else {
+            "remove some"
+        };
         return Err(Failure::failed(format!(
             "{label}: {}, a check takes {MIN_LABELS} to {MAX_LABELS}: {remedy}",
             counted(labels.len(), "labelled answer")
         )));
     }
-    let rows: HashMap<String, PromptRow> =
-        load_sets(&task)?.into_iter().flat_map(|(_, rows)| rows).map(|row| (row.id.clone(), row)).collect();
-    let size = CheckSize { repeats: arguments.repeats.into(), is_probing: !arguments.no_probes };
-    let checks = check_judges(&task, &labels, &rows, size, |pass| eprint_line(&format!("asking: {pass} ...")));
+    let rows: HashMap<String, PromptRow> = load_sets(&task)?
+        .into_iter()
+        .flat_map(|(_, rows)| rows)
+        .map(|row| (row.id.clone(), row))
+        .collect();
+    let size = CheckSize {
+        repeats: arguments.repeats.into(),
+        is_probing: !arguments.no_probes,
+    };
+    let checks = check_judges(&task, &labels, &rows, size, |pass| {
+        eprint_line(&format!("asking: {pass} ..."))
+    });
     let checks = checks.map_err(|error| match error {
         CheckError::Labels(problem) => Failure::failed(format!("{label} {problem}")),
         other => other.into(),
@@ -89,20 +110,38 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         print_check(&task, check);
         print_cost(&task, check, run.as_ref());
     }
-    println!("saved in {}", visible(&folder.join(CHECK_FILE).display().to_string()));
+    println!(
+        "saved in {}",
+        visible(&folder.join(CHECK_FILE).display().to_string())
+    );
     Ok(ExitCode::SUCCESS)
 }
 
 /// Beside the checks of other rubrics of the task's, so that one that is taken back is known.
 fn save(task: &Task, checks: &[JudgeCheck]) -> Result<(), Failure> {
     let mut all = saved_checks(task);
-    let is_new =
-        |old: &JudgeCheck| checks.iter().any(|new| (&new.part, &new.rubric_digest) == (&old.part, &old.rubric_digest));
+    let is_new = |old: &JudgeCheck| {
+        checks
+            .iter()
+            .any(|new| (&new.part, &new.rubric_digest) == (&old.part, &old.rubric_digest))
+    };
     all.retain(|old| !is_new(old));
     all.extend(checks.iter().cloned());
-    let path = task.folder().map(|folder| folder.join(CHECK_FILE)).unwrap_or_default();
-    files::replace_file(&path, (serde_json::to_string_pretty(&all)? + "\n").as_bytes(), Access::Umask)
-        .map_err(|error| Failure::failed(format!("{}: {error}: the check is not saved", path.display())))
+    let path = task
+        .folder()
+        .map(|folder| folder.join(CHECK_FILE))
+        .unwrap_or_default();
+    files::replace_file(
+        &path,
+        (serde_json::to_string_pretty(&all)? + "\n").as_bytes(),
+        Access::Umask,
+    )
+    .map_err(|error| {
+        Failure::failed(format!(
+            "{}: {error}: the check is not saved",
+            path.display()
+        ))
+    })
 }
 
 /// What a run of the task asks its judges for, by the task's own settings.
@@ -115,13 +154,26 @@ struct RunSize {
 impl RunSize {
     /// Completions, or groups where they are compared, and those of evals.
     fn requests(&self, task: &Task, check: &JudgeCheck) -> usize {
-        let compares = task.judges().any(|(part, _, rules)| part == check.part.as_deref() && rules.compares_group);
-        let TrainConfig { prompt_groups_per_step, completions_per_prompt, eval_every, max_steps, .. } = &self.config;
+        let compares = task
+            .judges()
+            .any(|(part, _, rules)| part == check.part.as_deref() && rules.compares_group);
+        let TrainConfig {
+            prompt_groups_per_step,
+            completions_per_prompt,
+            eval_every,
+            max_steps,
+            ..
+        } = &self.config;
         let per_step = prompt_groups_per_step * if compares { 1 } else { *completions_per_prompt };
         let steps = usize::try_from(*max_steps).unwrap_or(usize::MAX);
         // At the start, at the end, and between.
-        let evals = 2 + max_steps.saturating_sub(1).checked_div(*eval_every).unwrap_or(0) as usize;
-        steps.saturating_mul(per_step).saturating_add(evals * self.eval_rows + 2 * self.test_rows)
+        let evals = 2 + max_steps
+            .saturating_sub(1)
+            .checked_div(*eval_every)
+            .unwrap_or(0) as usize;
+        steps
+            .saturating_mul(per_step)
+            .saturating_add(evals * self.eval_rows + 2 * self.test_rows)
     }
 }
 
@@ -129,24 +181,73 @@ impl RunSize {
 fn run_of(task: &Task) -> Result<Option<RunSize>, Failure> {
     let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let train = Assignments::from_task(&task.label(TASK_FILE), &text)?;
-    let config = Layers { task: Some(train), ..Layers::default() }.resolve()?.config;
-    let rows = |set| task.set_file(set).map_or(Ok(0), |_| crate::dataset::load(task, set).map(|rows| rows.len()));
+    let config = Layers {
+        task: Some(train),
+        ..Layers::default()
+    }
+    .resolve()?
+    .config;
+    let rows = |set| {
+        task.set_file(set).map_or(Ok(0), |_| {
+            crate::dataset::load(task, set).map(|rows| rows.len())
+        })
+    };
     let (eval_rows, test_rows) = (rows(PromptSet::Eval)?, rows(PromptSet::Test)?);
-    Ok((config.max_steps > 0).then_some(RunSize { config, eval_rows, test_rows }))
+    Ok((config.max_steps > 0).then_some(RunSize {
+        config,
+        eval_rows,
+        test_rows,
+    }))
 }
 
 fn print_check(task: &Task, check: &JudgeCheck) {
-    let JudgeCheck { part, model, base_url, answers, unanswered, criteria, .. } = check;
-    let part = part.as_ref().map_or_else(String::new, |part| format!(", part {part}"));
-    println!("{}{part}: judge {} at {}", task.name, visible(model), visible(base_url));
-    let failed = if *unanswered > 0 { format!(", {unanswered} without a grade") } else { String::new() };
-    println!("{} against human labels{failed}, {}\n", counted(*answers, "answer"), duration(check.seconds));
-    let width = criteria.iter().map(|criterion| criterion.name.len()).max().unwrap_or(0).max(9);
+    let JudgeCheck {
+        part,
+        model,
+        base_url,
+        answers,
+        unanswered,
+        criteria,
+        ..
+    } = check;
+    let part = part
+        .as_ref()
+        .map_or_else(String::new, |part| format!(", part {part}"));
+    println!(
+        "{}{part}: judge {} at {}",
+        task.name,
+        visible(model),
+        visible(base_url)
+    );
+    let failed = if *unanswered > 0 {
+        format!(", {unanswered} without a grade")
+    } else {
+        String::new()
+    };
+    println!(
+        "{} against human labels{failed}, {}\n",
+        counted(*answers, "answer"),
+        duration(check.seconds)
+    );
+    let width = criteria
+        .iter()
+        .map(|criterion| criterion.name.len())
+        .max()
+        .unwrap_or(0)
+        .max(9);
     println!(
         "{:<width$}  scale   {:>4}  {:<21}  {:<20}  judge - human, points",
         "criterion", "n", "agreement", "kappa"
     );
-    for CriterionCheck { name, max_points, n, agreement, kappa, difference } in criteria {
+    for CriterionCheck {
+        name,
+        max_points,
+        n,
+        agreement,
+        kappa,
+        difference,
+    } in criteria
+    {
         let scale = if *max_points == 1 { "yes/no" } else { "0 to 4" };
         println!(
             "{name:<width$}  {scale:<6}  {n:>4}  {:<21}  {:<20}  {}",
@@ -157,42 +258,85 @@ fn print_check(task: &Task, check: &JudgeCheck) {
     }
     println!();
     if let Some(same) = check.repeated {
-        println!("repeatability  {} of marks are the same when asked again ({} times)", rate(same), check.repeats);
+        println!(
+            "repeatability  {} of marks are the same when asked again ({} times)",
+            rate(same),
+            check.repeats
+        );
     }
     let shifted = |Shift { same, change, .. }: &Shift| {
-        format!("{} of marks are the same, mean change of the score {}", rate(*same), number(*change))
+        format!(
+            "{} of marks are the same, mean change of the score {}",
+            rate(*same),
+            number(*change)
+        )
     };
-    let of = |shift: &Option<Shift>| shift.as_ref().map_or_else(|| "not measured".to_owned(), &shifted);
+    let of = |shift: &Option<Shift>| {
+        shift
+            .as_ref()
+            .map_or_else(|| "not measured".to_owned(), &shifted)
+    };
     println!("reverse order  {}", of(&check.order));
-    println!("instruction    {} for answers that ask for full points", of(&check.instruction));
-    println!("length         correlation of judge - human with the answer's length: {}", number(check.length));
+    println!(
+        "instruction    {} for answers that ask for full points",
+        of(&check.instruction)
+    );
+    println!(
+        "length         correlation of judge - human with the answer's length: {}",
+        number(check.length)
+    );
     match check.weakness() {
-        Some(weakness) => println!("verdict        {weakness}: sharpen its criteria, or take another judge"),
+        Some(weakness) => {
+            println!("verdict        {weakness}: sharpen its criteria, or take another judge")
+        }
         None => println!("verdict        kappa is at least {MIN_KAPPA} on every criterion"),
     }
 }
 
 fn print_cost(task: &Task, check: &JudgeCheck, run: Option<&RunSize>) {
-    let tokens = check.tokens_per_request.map_or_else(|| "n/a".to_owned(), |tokens| format!("{tokens:.0}"));
-    let cost = check.cost_per_request.map_or_else(|| "n/a".to_owned(), |cost| format!("{cost:.6}"));
+    let tokens = check
+        .tokens_per_request
+        .map_or_else(|| "n/a".to_owned(), |tokens| format!("{tokens:.0}"));
+    let cost = check
+        .cost_per_request
+        .map_or_else(|| "n/a".to_owned(), |cost| format!("{cost:.6}"));
     println!("a request      {tokens} tokens, cost {cost}");
     if let Some(run) = run {
         let requests = run.requests(task, check);
         let cost = check.cost_per_request.map(|cost| cost * requests as f64);
         let cost = cost.map_or_else(|| "cost n/a".to_owned(), |cost| format!("about {cost:.2}"));
-        println!("a run          at most {} in {} steps, {cost}", counted(requests, "request"), run.config.max_steps);
+        println!(
+            "a run          at most {} in {} steps, {cost}",
+            counted(requests, "request"),
+            run.config.max_steps
+        );
     }
 }
 
-fn rate(Interval { estimate, low, high }: Interval) -> String {
-    format!("{} [{:.1}, {:.1}]", percent(estimate), 100.0 * low, 100.0 * high)
+fn rate(
+    Interval {
+        estimate,
+        low,
+        high,
+    }: Interval,
+) -> String {
+    format!(
+        "{} [{:.1}, {:.1}]",
+        percent(estimate),
+        100.0 * low,
+        100.0 * high
+    )
 }
 
 fn number(interval: Option<Interval>) -> String {
     interval.map_or_else(
         || "n/a".to_owned(),
         // Where nothing varies there is no interval.
-        |Interval { estimate, low, high }| match high - low > 0.0 {
+        |Interval {
+             estimate,
+             low,
+             high,
+         }| match high - low > 0.0 {
             true => format!("{estimate:.2} [{low:.2}, {high:.2}]"),
             false => format!("{estimate:.2}"),
         },

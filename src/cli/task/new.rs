@@ -74,16 +74,33 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     };
     let new = NewTask::prepare(&sources)?;
     if let Some(data) = &arguments.data {
-        print_problems(data, &new.problems, arguments.mapping.skip_invalid || arguments.dry_run)?;
+        print_problems(
+            data,
+            &new.problems,
+            arguments.mapping.skip_invalid || arguments.dry_run,
+        )?;
     }
     if arguments.dry_run {
         return dry_run(arguments, &new);
     }
     // The copy is deleted: an error names the file that was given.
     let named = |error| match (error, &arguments.schema) {
-        (ScoreError::Schema { line, column, pointer, message, .. }, Some(given)) => {
-            ScoreError::Schema { label: given.display().to_string(), line, column, pointer, message }
-        }
+        (
+            ScoreError::Schema {
+                line,
+                column,
+                pointer,
+                message,
+                ..
+            },
+            Some(given),
+        ) => ScoreError::Schema {
+            label: given.display().to_string(),
+            line,
+            column,
+            pointer,
+            message,
+        },
         (error, _) => error,
     };
     let (task, problems) = new.write(&folder, |folder| {
@@ -94,8 +111,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             scorer => scorer.map_err(|error| Failure::from(named(error)))?,
         };
         // A task without rows has nothing to check.
-        let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(&task)? };
-        let problems = data_problems(&task, &scorer, &sets).into_iter().map(|problem| problem.message);
+        let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) {
+            Vec::new()
+        } else {
+            load_sets(&task)?
+        };
+        let problems = data_problems(&task, &scorer, &sets)
+            .into_iter()
+            .map(|problem| problem.message);
         let problems = problems.collect::<Vec<_>>();
         Ok::<_, Failure>((task, problems))
     })?;
@@ -110,20 +133,32 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 
 /// The number of rows by set.
 pub(super) fn rows_json(new: &NewTask) -> serde_json::Map<String, serde_json::Value> {
-    new.rows.iter().map(|(set, rows)| (set.name().to_owned(), json!(rows))).collect()
+    new.rows
+        .iter()
+        .map(|(set, rows)| (set.name().to_owned(), json!(rows)))
+        .collect()
 }
 
 /// Prints the created files and the next steps.
 pub(super) fn print_created(new: &NewTask, task: &Task, folder: &Path, problems: &[String]) {
     println!("Created task {} in {}", task.name, folder.display());
     print_content(new);
-    problems.iter().for_each(|problem| println!("problem: {}", visible(problem)));
+    problems
+        .iter()
+        .for_each(|problem| println!("problem: {}", visible(problem)));
     if let Some(note) = task.embedded_model_note(&task.base_model()) {
         println!("note: {note}");
     }
     let known = Task::resolve(&task.name).is_ok_and(|found| found.folder() == task.folder());
-    let argument = if known { task.name.clone() } else { folder.display().to_string() };
-    println!("  edit        {}", folder.join(&task.definition_file).display());
+    let argument = if known {
+        task.name.clone()
+    } else {
+        folder.display().to_string()
+    };
+    println!(
+        "  edit        {}",
+        folder.join(&task.definition_file).display()
+    );
     if task.needs_trust() {
         println!("  trust       grpo-tui task trust {}", folder.display());
     }
@@ -134,22 +169,34 @@ pub(super) fn print_created(new: &NewTask, task: &Task, folder: &Path, problems:
 
 fn print_content(new: &NewTask) {
     if !new.mapping.prompt.is_empty() {
-        println!("  mapping     {}", visible(&new.mapping.arguments().join("  ")));
+        println!(
+            "  mapping     {}",
+            visible(&new.mapping.arguments().join("  "))
+        );
     }
-    let rows = new.rows.iter().map(|(set, rows)| format!("{} {rows}", set.name()));
+    let rows = new
+        .rows
+        .iter()
+        .map(|(set, rows)| format!("{} {rows}", set.name()));
     println!("  rows        {}", rows.collect::<Vec<_>>().join(", "));
-    new.notes.iter().for_each(|note| println!("  {}", visible(note)));
+    new.notes
+        .iter()
+        .for_each(|note| println!("  {}", visible(note)));
 }
 
 fn dry_run(arguments: &Arguments, new: &NewTask) -> Outcome {
-    let first = new.file("train.jsonl").and_then(|text| text.lines().next()).unwrap_or_default();
+    let first = new
+        .file("train.jsonl")
+        .and_then(|text| text.lines().next())
+        .unwrap_or_default();
     let columns = match &arguments.data {
         Some(data) => columns(&read_records(data, MAX_RECORDS)?),
         None => Vec::new(),
     };
     let (file, definition) = new.definition();
     if arguments.json {
-        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+        let parse =
+            |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
         let document = json!({"columns": columns, "mapping": new.mapping.arguments(), "notes": new.notes, "problems": new.problems, "schema": parse(definition), "first_row": parse(first)});
         return print_json(document);
     }

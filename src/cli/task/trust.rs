@@ -31,17 +31,32 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut all = Trust::for_task(&task)?;
     all.extend(teacher(&task)?);
     if all.is_empty() {
-        println!("{}: runs no command, tool or agent and asks no judge ({}): nothing to trust", task.name, task.kind());
+        println!(
+            "{}: runs no command, tool or agent and asks no judge ({}): nothing to trust",
+            task.name,
+            task.kind()
+        );
         return Ok(ExitCode::SUCCESS);
     }
-    let place = task
-        .folder()
-        .map_or_else(|| "the task embedded in this program".to_owned(), |folder| folder.display().to_string());
+    let place = task.folder().map_or_else(
+        || "the task embedded in this program".to_owned(),
+        |folder| folder.display().to_string(),
+    );
     let mut subjects: Vec<&str> = all.iter().map(Trust::subject).collect();
     subjects.dedup();
-    let named: Vec<String> = subjects.iter().map(|subject| format!("{} {subject}", article(subject))).collect();
-    println!("{} uses {}, in {}", task.name, named.join(" and "), visible(&place));
-    let mut programs = task.scorers().filter_map(|task| Some((task.folder(), task.command()?)));
+    let named: Vec<String> = subjects
+        .iter()
+        .map(|subject| format!("{} {subject}", article(subject)))
+        .collect();
+    println!(
+        "{} uses {}, in {}",
+        task.name,
+        named.join(" and "),
+        visible(&place)
+    );
+    let mut programs = task
+        .scorers()
+        .filter_map(|task| Some((task.folder(), task.command()?)));
     for trust in &all {
         if let Some(server) = &trust.server {
             println!("  {:<8} {}", trust.subject(), visible(server));
@@ -52,12 +67,17 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         for file in &trust.files {
             println!("  file     {}", visible(&task.label(file)));
         }
-        let scored = if trust.subject() == "command" { programs.next() } else { None };
+        let scored = if trust.subject() == "command" {
+            programs.next()
+        } else {
+            None
+        };
         let isolation = match (&trust.tool, scored) {
             (Some(tool), _) => Some((tool.isolation_text(), tool.visible_paths())),
-            (None, Some((folder, rules))) => {
-                Some((rules.isolation_text(), rules.visible_paths(folder.unwrap_or(Path::new("")))))
-            }
+            (None, Some((folder, rules))) => Some((
+                rules.isolation_text(),
+                rules.visible_paths(folder.unwrap_or(Path::new(""))),
+            )),
             (None, None) => None,
         };
         if let Some((isolation, visible_paths)) = isolation {
@@ -66,7 +86,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
                 println!("  reads    {}", visible(&path.display().to_string()));
             }
         }
-        let changed = if trust.has_changed { "; the program has changed since it was trusted" } else { "" };
+        let changed = if trust.has_changed {
+            "; the program has changed since it was trusted"
+        } else {
+            ""
+        };
         println!("  SHA-256  {}{changed}", trust.digest);
     }
     if arguments.revoke {
@@ -84,18 +108,25 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             println!("The judge's server gets the prompts, the model's answers, and the key.");
         }
         if has("teacher") {
-            println!("The teacher's server gets the prompts and completions of every training step, and the key.");
+            println!(
+                "The teacher's server gets the prompts and completions of every training step, and the key."
+            );
         }
         println!("Trust it, as it is now? [y/N]");
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Err(Failure::failed(format!("not trusted: the {} will not be used", subjects.join(" and the "))));
+            return Err(Failure::failed(format!(
+                "not trusted: the {} will not be used",
+                subjects.join(" and the ")
+            )));
         }
     }
     all.iter().try_for_each(|trust| trust.set(true))?;
     println!("Trusted.");
-    all.iter().filter_map(|trust| trust.missing.as_deref()).for_each(|missing| println!("note: {}", visible(missing)));
+    all.iter()
+        .filter_map(|trust| trust.missing.as_deref())
+        .for_each(|missing| println!("note: {}", visible(missing)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -105,8 +136,18 @@ fn teacher(task: &Task) -> Result<Option<Trust>, Failure> {
     let toml = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let train = Assignments::from_task(&task.label(TASK_FILE), &toml)?;
     // What is wrong in it is for `task check`.
-    let Ok(resolved) = (Layers { task: Some(train), ..Layers::default() }).resolve() else { return Ok(None) };
-    let named = resolved.config.teacher_endpoint().map(TeacherEndpoint::find).transpose()?;
+    let Ok(resolved) = (Layers {
+        task: Some(train),
+        ..Layers::default()
+    })
+    .resolve() else {
+        return Ok(None);
+    };
+    let named = resolved
+        .config
+        .teacher_endpoint()
+        .map(TeacherEndpoint::find)
+        .transpose()?;
     Ok(named.map(|teacher| teacher.trust(task)))
 }
 

@@ -20,5 +20,10 @@ pub(super) fn exact_name(located: &ModelLocation, name: String) -> Result<String
 
 fn utf8_path(path: &Path) -> Result<String, Failure> {
     let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display())))
+    text.ok_or_else(|| {
+        Failure::failed(format!(
+            "{}: path is not UTF-8: rename the folder",
+            path.display()
+        ))
+    })
 }

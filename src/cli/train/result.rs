@@ -11,7 +11,12 @@ use crate::task::{PromptSet, task_set};
 use crate::train::{Report, TaskResult};
 
 /// Notes on what is not measured, since the task lacks a set.
-fn unmeasured_notes(run: &RunDirectory, TaskResult { task: name, base, .. }: &TaskResult) -> Result<String, Failure> {
+fn unmeasured_notes(
+    run: &RunDirectory,
+    TaskResult {
+        task: name, base, ..
+    }: &TaskResult,
+) -> Result<String, Failure> {
     let task = Task::load(&task_folder(run.path(), name))?;
     let has = |set| task.set_file(set).is_some();
     let missing = match (has(PromptSet::Eval), has(PromptSet::Test)) {
@@ -30,11 +35,28 @@ fn unmeasured_notes(run: &RunDirectory, TaskResult { task: name, base, .. }: &Ta
         .filter(|problem| problem.set == PromptSet::Test)
         .map(|problem| format!("note: {}\n", problem.message));
     let notes = missing.to_owned() + &known.collect::<String>();
-    Ok(if name.is_empty() { notes } else { notes.lines().map(|line| format!("{name}: {line}\n")).collect() })
+    Ok(if name.is_empty() {
+        notes
+    } else {
+        notes
+            .lines()
+            .map(|line| format!("{name}: {line}\n"))
+            .collect()
+    })
 }
 
 /// The rates of base and result; empty without held-out prompts.
-fn rates(TaskResult { task, set, base, trained, comparison, exact_comparison }: &TaskResult, best_step: u64) -> String {
+fn rates(
+    TaskResult {
+        task,
+        set,
+        base,
+        trained,
+        comparison,
+        exact_comparison,
+    }: &TaskResult,
+    best_step: u64,
+) -> String {
     let set = &task_set(set, task);
     if base.n == 0 {
         return String::new();
@@ -44,13 +66,28 @@ fn rates(TaskResult { task, set, base, trained, comparison, exact_comparison }: 
         return crate::report::columns(set, &[("base", base)]);
     }
     let valid = MetricComparison::from_comparison("valid", *comparison);
-    let exact = exact_comparison.map(|comparison| MetricComparison::from_comparison("exact", comparison));
-    crate::report::table(set, [("base", base), (&format!("step {best_step}"), trained)], &valid, exact.as_ref())
+    let exact =
+        exact_comparison.map(|comparison| MetricComparison::from_comparison("exact", comparison));
+    crate::report::table(
+        set,
+        [("base", base), (&format!("step {best_step}"), trained)],
+        &valid,
+        exact.as_ref(),
+    )
 }
 
 /// The result goes to standard output, also as JSON; `argument`: the run as commands take it.
-pub(super) fn show(run: &RunDirectory, report: &Report, argument: &str, json: bool) -> Result<(), Failure> {
-    let tables: Vec<String> = report.results.iter().map(|result| rates(result, report.best_step)).collect();
+pub(super) fn show(
+    run: &RunDirectory,
+    report: &Report,
+    argument: &str,
+    json: bool,
+) -> Result<(), Failure> {
+    let tables: Vec<String> = report
+        .results
+        .iter()
+        .map(|result| rates(result, report.best_step))
+        .collect();
     let table = tables.join(if tables.len() > 1 { "\n" } else { "" });
     let outcome = crate::report::Report::read(run.clone())?.outcome();
     // The table has the verdict on the result; what the run ended with may be worse.
@@ -60,8 +97,16 @@ pub(super) fn show(run: &RunDirectory, report: &Report, argument: &str, json: bo
         String::new()
     };
     let steps = counted(report.steps as usize, "step");
-    let folder = format!("{steps} in {:.0} s; run folder {}\n", report.seconds, run.path().display());
-    let notes = report.results.iter().map(|result| unmeasured_notes(run, result)).collect::<Result<String, _>>()?;
+    let folder = format!(
+        "{steps} in {:.0} s; run folder {}\n",
+        report.seconds,
+        run.path().display()
+    );
+    let notes = report
+        .results
+        .iter()
+        .map(|result| unmeasured_notes(run, result))
+        .collect::<Result<String, _>>()?;
     if json {
         let mut value = report.document()?;
         value["run"] = run.id().into();

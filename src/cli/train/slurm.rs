@@ -39,7 +39,13 @@ impl SlurmArguments {
             (false, None) => ranks / nodes,
         };
         let partition = self.slurm.clone().unwrap_or_default();
-        let request = JobRequest { partition, nodes, gpus_per_node, ranks, time: self.time.clone() };
+        let request = JobRequest {
+            partition,
+            nodes,
+            gpus_per_node,
+            ranks,
+            time: self.time.clone(),
+        };
         request.check().map_err(Failure::usage)?;
         Ok(request)
     }
@@ -47,12 +53,18 @@ impl SlurmArguments {
 
 /// In a job that has GPUs a run does not compute on the CPU because none of them can be used.
 pub(super) fn check_devices(run: &RunDirectory, devices: &[Device]) -> Result<(), Failure> {
-    let own = std::env::var("SLURM_JOB_ID").ok().and_then(|id| id.parse().ok());
+    let own = std::env::var("SLURM_JOB_ID")
+        .ok()
+        .and_then(|id| id.parse().ok());
     let job = SlurmJob::read(run.path()).filter(|job| job.job.is_none_or(|job| own == Some(job)));
     match job {
-        Some(job) if own.is_some() && job.request.gpus_per_node > 0 && devices.contains(&Device::Cpu) => {
+        Some(job)
+            if own.is_some() && job.request.gpus_per_node > 0 && devices.contains(&Device::Cpu) =>
+        {
             let why = Engine::why_no_gpu().unwrap_or_else(|| "none is visible to CUDA".to_owned());
-            Err(Failure::failed(format!("no GPU of the Slurm job can be used: {why}")))
+            Err(Failure::failed(format!(
+                "no GPU of the Slurm job can be used: {why}"
+            )))
         }
         _ => Ok(()),
     }
@@ -64,19 +76,31 @@ pub(super) fn run(mut arguments: super::Arguments, run_folders: &RunFolders) -> 
     if let Some(gpus) = cluster.gpus_per_node {
         let ranks = usize::from(gpus) * usize::from(cluster.nodes);
         if let Some(asked) = arguments.ranks.filter(|asked| usize::from(*asked) != ranks) {
-            return Err(Failure::usage(format!("{ranks} GPUs, one rank each, but --ranks {asked}: omit one of them")));
+            return Err(Failure::usage(format!(
+                "{ranks} GPUs, one rank each, but --ranks {asked}: omit one of them"
+            )));
         }
         arguments.ranks = Some(u16::try_from(ranks)?);
     }
     let ranks = |configured: usize| arguments.ranks.map_or(configured, usize::from);
-    let run = arguments.resume.as_ref().map(|run| run_folders.find(run)).transpose()?;
+    let run = arguments
+        .resume
+        .as_ref()
+        .map(|run| run_folders.find(run))
+        .transpose()?;
     let input = match run {
         Some(_) => None,
-        None => Some(run_input(&arguments, named_tasks(&arguments)?, run_folders)?),
+        None => Some(run_input(
+            &arguments,
+            named_tasks(&arguments)?,
+            run_folders,
+        )?),
     };
     let configured = match (&run, &input) {
         (Some(run), _) => run.file().config.ranks,
-        (None, input) => input.as_ref().map_or(1, |input| input.resolved.config.ranks),
+        (None, input) => input
+            .as_ref()
+            .map_or(1, |input| input.resolved.config.ranks),
     };
     let request = arguments.cluster.request(ranks(configured), cpu)?;
     if arguments.plan {
@@ -85,18 +109,27 @@ pub(super) fn run(mut arguments: super::Arguments, run_folders: &RunFolders) -> 
         if let Some(input) = &input {
             let plan = PartitionPlan::for_partition(input, run_folders, &request)?;
             plan.lines().iter().for_each(|line| eprint_line(line));
-            if let (Value::Object(document), Value::Object(plan)) = (&mut document, serde_json::to_value(&plan)?) {
+            if let (Value::Object(document), Value::Object(plan)) =
+                (&mut document, serde_json::to_value(&plan)?)
+            {
                 document.extend(plan);
             }
         }
         eprint_line("nothing is submitted; the run's folder would have this as job.sh:");
-        return if arguments.json { print_indented(&document) } else { print(&script) };
+        return if arguments.json {
+            print_indented(&document)
+        } else {
+            print(&script)
+        };
     }
     Partition::check(&partitions()?, &request).map_err(Failure::usage)?;
     let run = match run {
-        Some(run) if is_finished(&run, &arguments, run_folders)? => return Ok(std::process::ExitCode::SUCCESS),
+        Some(run) if is_finished(&run, &arguments, run_folders)? => {
+            return Ok(std::process::ExitCode::SUCCESS);
+        }
         Some(run) => run,
         None => create(&arguments, named_tasks(&arguments)?, run_folders, None)?,
     };
-    submit_run(&run, request, "train", arguments.json).map_err(|failure| remove_unstarted(&run, &arguments, failure))
+    submit_run(&run, request, "train", arguments.json)
+        .map_err(|failure| remove_unstarted(&run, &arguments, failure))
 }

@@ -8,7 +8,10 @@ use crate::view::harness::{Stage, finished_run, script};
 fn stage(columns: u16, rows: u16, text: &str) -> Stage {
     Stage::with(columns, rows, |options| {
         let kept = options.here.join("arguments");
-        let text = format!("printf '%s ' \"$@\" >> '{0}'; echo >> '{0}'\n{text}", kept.display());
+        let text = format!(
+            "printf '%s ' \"$@\" >> '{0}'; echo >> '{0}'\n{text}",
+            kept.display()
+        );
         options.program = script(&options.here.join("program"), &text);
     })
 }
@@ -29,10 +32,22 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
     let mut stage = stage(120, 36, ANSWERS);
     stage.act(|_| vec![Command::ShowRun(finished_run())]);
     stage.keys("7 t");
-    assert!(stage.shows("will answer: base tiny, trained (best checkpoint)"), "{}", stage.screen());
+    assert!(
+        stage.shows("will answer: base tiny, trained (best checkpoint)"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("ctrl-o");
-    assert!(stage.shows("the prompt is empty") && arguments(&stage).is_empty(), "{}", stage.screen());
-    stage.types("Acme owes 12").keys("enter").types("EUR").keys("ctrl-o");
+    assert!(
+        stage.shows("the prompt is empty") && arguments(&stage).is_empty(),
+        "{}",
+        stage.screen()
+    );
+    stage
+        .types("Acme owes 12")
+        .keys("enter")
+        .types("EUR")
+        .keys("ctrl-o");
     for expected in [
         "Acme owes 12",
         "base tiny:",
@@ -47,22 +62,42 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
     }
     insta::assert_snapshot!("eval_chat_120x36", stage.screen());
     let asked = arguments(&stage);
-    let [base, trained] = asked.lines().collect::<Vec<_>>()[..] else { panic!("{asked}") };
-    assert!(base.contains("finished-run@best --base --on ") && base.contains("--n 1 --temperature 0"), "{base}");
-    assert!(trained.contains("finished-run@best --on ") && !asked.contains("Acme"), "{trained}");
+    let [base, trained] = asked.lines().collect::<Vec<_>>()[..] else {
+        panic!("{asked}")
+    };
+    assert!(
+        base.contains("finished-run@best --base --on ") && base.contains("--n 1 --temperature 0"),
+        "{base}"
+    );
+    assert!(
+        trained.contains("finished-run@best --on ") && !asked.contains("Acme"),
+        "{trained}"
+    );
     // What is of the comparison behind does nothing here.
     stage.keys("f");
-    assert!(stage.shows("esc goes back to the comparison"), "{}", stage.screen());
+    assert!(
+        stage.shows("esc goes back to the comparison"),
+        "{}",
+        stage.screen()
+    );
     // Stacked instead; back to the prompt, out, and in again with the same prompt.
     stage.keys("d");
     assert!(stage.shows("- base tiny"), "{}", stage.screen());
     stage.keys("esc");
     assert!(stage.shows("improvements"), "{}", stage.screen());
     stage.keys("t");
-    assert!(stage.shows("Acme owes 12") && stage.shows("EUR") && stage.shows("will answer"), "{}", stage.screen());
+    assert!(
+        stage.shows("Acme owes 12") && stage.shows("EUR") && stage.shows("will answer"),
+        "{}",
+        stage.screen()
+    );
     // What was typed replaces it.
     stage.types("x").keys("ctrl-o");
-    assert!(!stage.shows("Acme") && stage.shows("valid 1.00"), "{}", stage.screen());
+    assert!(
+        !stage.shows("Acme") && stage.shows("valid 1.00"),
+        "{}",
+        stage.screen()
+    );
     // What was not asked yet is kept, too.
     stage.keys("esc t").types("half").keys("esc t");
     assert!(stage.shows("half"), "{}", stage.screen());
@@ -72,10 +107,22 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
 fn without_a_run_the_base_answers_alone_and_failures_are_named() {
     let mut alone = stage(80, 24, ANSWERS);
     alone.keys("7 t").types("one").keys("ctrl-o");
-    assert!(alone.shows("base tiny: ") && alone.shows("valid 1.00") && !alone.shows("trained"), "{}", alone.screen());
-    assert!(arguments(&alone).contains("--model tiny --on "), "{}", arguments(&alone));
+    assert!(
+        alone.shows("base tiny: ") && alone.shows("valid 1.00") && !alone.shows("trained"),
+        "{}",
+        alone.screen()
+    );
+    assert!(
+        arguments(&alone).contains("--model tiny --on "),
+        "{}",
+        arguments(&alone)
+    );
     insta::assert_snapshot!("eval_chat_80x24", alone.screen());
     let mut failing = stage(80, 24, "echo 'error: no GPU is free' >&2; exit 1");
     failing.keys("7 t").types("one").keys("ctrl-o");
-    assert!(failing.shows("base tiny: no GPU is free"), "{}", failing.screen());
+    assert!(
+        failing.shows("base tiny: no GPU is free"),
+        "{}",
+        failing.screen()
+    );
 }

@@ -8,7 +8,10 @@ fn an_eval_is_started_and_its_result_comes() {
     let mut stage = stage(120, 36);
     let folder = stage.folder.path().to_owned();
     let program = |script: &str| {
-        let text = format!("echo \"$@\" > {}/arguments\nfor last; do :; done\n{script}", folder.display());
+        let text = format!(
+            "echo \"$@\" > {}/arguments\nfor last; do :; done\n{script}",
+            folder.display()
+        );
         super::super::harness::script(&folder.join("program"), &text)
     };
     let evals = finished_run().join("evals");
@@ -60,10 +63,22 @@ fn an_eval_of_an_earlier_session_is_found_and_watched() {
         stage.tick_after(1_000);
     };
     second(&mut stage.0);
-    assert!(stage.0.shows("eval running: trained: 30 of 100 prompts"), "{}", stage.0.screen());
+    assert!(
+        stage.0.shows("eval running: trained: 30 of 100 prompts"),
+        "{}",
+        stage.0.screen()
+    );
     stage.0.keys("E");
-    assert!(stage.0.shows("an eval is already running"), "{}", stage.0.screen());
+    assert!(
+        stage.0.shows("an eval is already running"),
+        "{}",
+        stage.0.screen()
+    );
     drop(stage.1.take());
     second(&mut stage.0);
-    assert!(stage.0.shows("eval failed: no result; last line of "), "{}", stage.0.screen());
+    assert!(
+        stage.0.shows("eval failed: no result; last line of "),
+        "{}",
+        stage.0.screen()
+    );
 }

@@ -18,23 +18,42 @@ fn a_base_model_is_evaluated_without_any_run() {
             folder.display(),
             run.display()
         );
-        stage.model.shared.options.program = super::super::harness::script(&folder.join("program"), &script);
+        stage.model.shared.options.program =
+            super::super::harness::script(&folder.join("program"), &script);
         stage.keys("7");
-        assert!(stage.shows("run an eval of a base model; no run is needed"), "{}", stage.screen());
+        assert!(
+            stage.shows("run an eval of a base model; no run is needed"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("E");
-        assert!(stage.shows("Run baseline eval") && stage.shows("tiny test"), "{}", stage.screen());
+        assert!(
+            stage.shows("Run baseline eval") && stage.shows("tiny test"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("ctrl-u").types("tiny");
         assert!(stage.shows("write `MODEL SET`"), "{}", stage.screen());
         stage.types(" test").keys("enter");
-        assert!(stage.shows("tiny answers 500 test prompts of invoice, greedy"), "{}", stage.screen());
+        assert!(
+            stage.shows("tiny answers 500 test prompts of invoice, greedy"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("y");
         wait(&mut stage, "eval finished");
         let arguments = std::fs::read_to_string(folder.join("arguments")).unwrap();
-        assert!(arguments.starts_with("eval invoice --model base=tiny --on test --runs "), "{arguments}");
+        assert!(
+            arguments.starts_with("eval invoice --model base=tiny --on test --runs "),
+            "{arguments}"
+        );
         let screen = stage.screen();
-        for expected in
-            ["valid 60.0% [50.2, 69.1], exact 59.0% [49.2, 68.1]", "not compared", "not valid 40 n", "valid 60 v"]
-        {
+        for expected in [
+            "valid 60.0% [50.2, 69.1], exact 59.0% [49.2, 68.1]",
+            "not compared",
+            "not valid 40 n",
+            "valid 60 v",
+        ] {
             assert!(screen.contains(expected), "{expected}: {screen}");
         }
         stage.keys("n");
@@ -42,7 +61,11 @@ fn a_base_model_is_evaluated_without_any_run() {
         // The same by a click, also where both counts are equal.
         stage.keys("n");
         let screen = stage.screen();
-        let (row, line) = screen.lines().enumerate().find(|(_, line)| line.contains("not valid 40 n")).unwrap();
+        let (row, line) = screen
+            .lines()
+            .enumerate()
+            .find(|(_, line)| line.contains("not valid 40 n"))
+            .unwrap();
         let column = line.find("not valid 40 n").unwrap();
         let column = line[..column].chars().count() as u16;
         stage.click(column + 2, row as u16);
@@ -50,7 +73,11 @@ fn a_base_model_is_evaluated_without_any_run() {
         stage.keys("s");
         assert!(stage.shows("highest reward first"), "{}", stage.screen());
         stage.keys("s s f");
-        assert!(stage.shows("one eval is shown"), "no improvements without a second eval: {}", stage.screen());
+        assert!(
+            stage.shows("one eval is shown"),
+            "no improvements without a second eval: {}",
+            stage.screen()
+        );
         stage.keys("enter");
         assert!(stage.shows("base: "), "{}", stage.screen());
         for key in ["tab", "z", "z", "c", "esc", "esc"] {
@@ -71,10 +98,24 @@ fn a_comment_is_written_shown_found_exported_and_removed() {
         stage.keys("/").types("test-003").keys("enter m");
         assert!(stage.shows("Comment on test-003"), "{}", stage.screen());
         stage.types("label is wrong").keys("enter");
-        assert!(stage.shows("✎ lab") && stage.shows("comment: label is wrong"), "{}", stage.screen());
+        assert!(
+            stage.shows("✎ lab") && stage.shows("comment: label is wrong"),
+            "{}",
+            stage.screen()
+        );
         let kept = read_comments(&run).unwrap();
-        assert_eq!((kept[0].set.as_str(), kept[0].text.as_str(), kept.len()), ("test", "label is wrong", 1));
-        assert_eq!(std::fs::metadata(comments_path(&run)).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            (kept[0].set.as_str(), kept[0].text.as_str(), kept.len()),
+            ("test", "label is wrong", 1)
+        );
+        assert_eq!(
+            std::fs::metadata(comments_path(&run))
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600
+        );
         stage.keys("a / ").types("commented").keys("enter");
         assert!(stage.shows("prompts 1 of 100"), "{}", stage.screen());
         for (file, expected) in [
@@ -87,9 +128,17 @@ fn a_comment_is_written_shown_found_exported_and_removed() {
             assert!(text.contains(expected), "{file}: {text}");
         }
         stage.keys("w ctrl-u").types("answers.txt").keys("enter");
-        assert!(stage.shows("the ending is none of .html, .md, .csv"), "{}", stage.screen());
+        assert!(
+            stage.shows("the ending is none of .html, .md, .csv"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("esc m ctrl-u enter");
-        assert!(read_comments(&run).unwrap().is_empty() && stage.shows("no prompts match"), "{}", stage.screen());
+        assert!(
+            read_comments(&run).unwrap().is_empty() && stage.shows("no prompts match"),
+            "{}",
+            stage.screen()
+        );
     }
 }
 
@@ -109,13 +158,43 @@ fn comments_of_several_runs_stay_where_they_are() {
             grpo_tui::run::write_comment(&run, comment).unwrap();
         }
     });
-    stage.keys("space space v / ").types("test-001").keys("enter");
-    assert!(stage.shows(&format!("comment: of {ID}; of {OTHER}")), "{}", stage.screen());
-    let last = stage.screen().lines().nth(1).unwrap().split(" → ").nth(1).unwrap().to_owned();
-    let own = if last.starts_with("second") { OTHER } else { ID };
+    stage
+        .keys("space space v / ")
+        .types("test-001")
+        .keys("enter");
+    assert!(
+        stage.shows(&format!("comment: of {ID}; of {OTHER}")),
+        "{}",
+        stage.screen()
+    );
+    let last = stage
+        .screen()
+        .lines()
+        .nth(1)
+        .unwrap()
+        .split(" → ")
+        .nth(1)
+        .unwrap()
+        .to_owned();
+    let own = if last.starts_with("second") {
+        OTHER
+    } else {
+        ID
+    };
     stage.keys("m").types("changed").keys("enter");
-    let texts = [ID, OTHER].map(|id| read_comments(&stage.folder.path().join("runs").join(id)).unwrap().remove(0).text);
-    let expected = [ID, OTHER].map(|id| if id == own { "changed".to_owned() } else { format!("of {id}") });
+    let texts = [ID, OTHER].map(|id| {
+        read_comments(&stage.folder.path().join("runs").join(id))
+            .unwrap()
+            .remove(0)
+            .text
+    });
+    let expected = [ID, OTHER].map(|id| {
+        if id == own {
+            "changed".to_owned()
+        } else {
+            format!("of {id}")
+        }
+    });
     assert_eq!(texts, expected);
 }
 
@@ -124,26 +203,47 @@ fn groups_of_failures_filter_the_prompts() {
     for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = stage(columns, rows);
         stage.keys("C");
-        assert!(stage.shows("Failures of base: 41 of 100") && stage.shows("class wrong type"), "{}", stage.screen());
-        stage.types("messy");
         assert!(
-            stage.shows("▲ tag messy") && stage.shows("40 of 42    97.6% of failures  42.0% of set"),
+            stage.shows("Failures of base: 41 of 100") && stage.shows("class wrong type"),
             "{}",
             stage.screen()
         );
-        assert!(stage.shows("over-represented (p < 0.05"), "{}", stage.screen());
+        stage.types("messy");
+        assert!(
+            stage.shows("▲ tag messy")
+                && stage.shows("40 of 42    97.6% of failures  42.0% of set"),
+            "{}",
+            stage.screen()
+        );
+        assert!(
+            stage.shows("over-represented (p < 0.05"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("enter");
         assert_eq!(stage.model.shared.screen, Screen::Eval);
-        assert!(stage.shows("40 of 100") && stage.shows("tag messy"), "{}", stage.screen());
+        assert!(
+            stage.shows("40 of 100") && stage.shows("tag messy"),
+            "{}",
+            stage.screen()
+        );
         // A second filter holds within the group.
         stage.keys("b");
         assert!(stage.shows("0 of 100: tag messy"), "{}", stage.screen());
         stage.keys("b esc");
         assert!(stage.shows("prompts 100 of 100"), "{}", stage.screen());
         stage.keys("c");
-        assert!(stage.shows("Failures of step 30: 3 of 100"), "{}", stage.screen());
+        assert!(
+            stage.shows("Failures of step 30: 3 of 100"),
+            "{}",
+            stage.screen()
+        );
     }
     let mut stage = stage(120, 36);
     stage.keys("tab tab z");
-    assert!(stage.shows("failures of step 30, 3: tag table (3 of 19)"), "{}", stage.screen());
+    assert!(
+        stage.shows("failures of step 30, 3: tag table (3 of 19)"),
+        "{}",
+        stage.screen()
+    );
 }

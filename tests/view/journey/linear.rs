@@ -20,8 +20,18 @@ fn scripted_in(home: &std::path::Path, script: &str) -> Output {
     let mut timeout = Command::new("timeout");
     timeout.args([&RUN_PATIENCE.as_secs().to_string(), PROGRAM]);
     let mut command = started_by(timeout, home, &["--linear"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(script.as_bytes())
+        .unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -29,7 +39,10 @@ fn scripted_in(home: &std::path::Path, script: &str) -> Output {
 fn assert_order(text: &str, starts: &[&str]) {
     let mut lines = text.lines();
     for start in starts {
-        assert!(lines.any(|line| line.trim_start().starts_with(start)), "no `{start}` in order:\n{text}");
+        assert!(
+            lines.any(|line| line.trim_start().starts_with(start)),
+            "no `{start}` in order:\n{text}"
+        );
     }
 }
 
@@ -37,8 +50,15 @@ fn assert_order(text: &str, starts: &[&str]) {
 fn a_script_reads_every_screen() {
     let output = scripted("runs.open\nlive.pane.log\nV\n2\n3\n4\n5\nwait START\n?\nesc\n");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(!text.contains('\x1b') && !text.contains('\r'), "control sequences");
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        !text.contains('\x1b') && !text.contains('\r'),
+        "control sequences"
+    );
     assert!(
         !text
             .chars()
@@ -80,7 +100,16 @@ fn a_script_trains_and_a_line_that_says_nothing_ends_it() {
     );
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    assert_order(&text, &["Screen: Launch", "Message: ", "Screen: Live", "Pane: result: finished", "base"]);
+    assert_order(
+        &text,
+        &[
+            "Screen: Launch",
+            "Message: ",
+            "Screen: Live",
+            "Pane: result: finished",
+            "base",
+        ],
+    );
     let output = scripted("j\nquti\n3\n");
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
@@ -95,7 +124,11 @@ fn a_script_trains_and_a_line_that_says_nothing_ends_it() {
 #[test]
 fn what_changes_is_told_once() {
     let text = String::from_utf8(scripted("2\n1\nj\n").stdout).unwrap();
-    assert_eq!(text.matches("Screen: Runs").count(), 2, "once for each time that it is shown:\n{text}");
+    assert_eq!(
+        text.matches("Screen: Runs").count(),
+        2,
+        "once for each time that it is shown:\n{text}"
+    );
     let text = String::from_utf8(scripted("").stdout).unwrap();
     for line in ["> v finished    done01", "Pane: Runs 1", "  disk "] {
         assert_eq!(text.matches(line).count(), 1, "{line}:\n{text}");
@@ -105,7 +138,12 @@ fn what_changes_is_told_once() {
 #[test]
 fn at_a_terminal_keys_are_the_usual_ones() {
     let home = workspace();
-    let start = Start { arguments: &["--linear"], rows: 200, columns: 200, ..Start::PLAIN };
+    let start = Start {
+        arguments: &["--linear"],
+        rows: 200,
+        columns: 200,
+        ..Start::PLAIN
+    };
     let mut session = Session::start(home.path(), &start);
     session.wait_text("Screen: Runs");
     assert!(!session.on_other_screen() && !session.is_cooked() && session.shows_cursor());
@@ -119,25 +157,45 @@ fn at_a_terminal_keys_are_the_usual_ones() {
     session.wait_text("Popup: Palette");
     session.send("\r");
     assert_eq!(session.wait_end(), 0);
-    assert!(session.is_cooked() && !session.received("\x1b"), "{}", session.screen());
+    assert!(
+        session.is_cooked() && !session.received("\x1b"),
+        "{}",
+        session.screen()
+    );
 }
 
 #[test]
 fn a_dumb_terminal_gets_lines() {
     let home = workspace();
     let variables = [("TERM", "dumb")];
-    let mut session = Session::start(home.path(), &Start { variables: &variables, ..Start::PLAIN });
+    let mut session = Session::start(
+        home.path(),
+        &Start {
+            variables: &variables,
+            ..Start::PLAIN
+        },
+    );
     session.wait_text("Keys: ");
     assert!(session.received("TERM=dumb cannot draw a screen: printing lines, as --linear does"));
     session.send("q");
     assert_eq!(session.wait_end(), 0);
-    assert!(session.is_cooked() && !session.received("\x1b"), "{}", session.screen());
+    assert!(
+        session.is_cooked() && !session.received("\x1b"),
+        "{}",
+        session.screen()
+    );
 }
 
 #[test]
 fn signals_end_it() {
     let home = workspace();
-    let mut session = Session::start(home.path(), &Start { arguments: &["--linear"], ..Start::PLAIN });
+    let mut session = Session::start(
+        home.path(),
+        &Start {
+            arguments: &["--linear"],
+            ..Start::PLAIN
+        },
+    );
     session.wait_text("Keys: ");
     kill_process(Pid::from_raw(session.process()).unwrap(), Signal::TERM).unwrap();
     assert_eq!(session.wait_end(), 143);

@@ -8,14 +8,25 @@ fn a_run_is_opened_started_and_compared_by_clicks() {
     recorded_run(home.path(), "done01");
     recorded_run(home.path(), "done02");
     let mut user = User::at(home, (120, 36));
-    user.sees(["Runs 2", "newest first"]).clicks("age▾").sees(["oldest first"]);
-    user.double_clicks("done02").sees(["[6 Live]", "groups of step 40", "result: finished"]);
+    user.sees(["Runs 2", "newest first"])
+        .clicks("age▾")
+        .sees(["oldest first"]);
+    user.double_clicks("done02")
+        .sees(["[6 Live]", "groups of step 40", "result: finished"]);
     user.clicks("time and device").sees(["▸ time and device"]);
     user.clicks("7 Eval").sees(["[7 Eval]"]);
-    user.clicks("3 Prompts").sees(["[3 Prompts]", "train-002"]).clicks("train-002").sees(["▸ train train-002"]);
+    user.clicks("3 Prompts")
+        .sees(["[3 Prompts]", "train-002"])
+        .clicks("train-002")
+        .sees(["▸ train train-002"]);
     user.clicks("5 Launch").double_clicks("START 2 steps");
     user.sees(["[6 Live]"]);
-    user.sees_in_time(["step 2 of 2", "result: finished"]).clicks("7 Eval").sees(["[7 Eval]", "improvements"]);
-    user.clicks("eval-003").sees(["▸x eval-003"]).clicks("1 Runs").sees(["Runs 3"]);
+    user.sees_in_time(["step 2 of 2", "result: finished"])
+        .clicks("7 Eval")
+        .sees(["[7 Eval]", "improvements"]);
+    user.clicks("eval-003")
+        .sees(["▸x eval-003"])
+        .clicks("1 Runs")
+        .sees(["Runs 3"]);
     user.quits();
 }

@@ -11,17 +11,38 @@ fn from_the_schema_to_the_comparison() {
     let valid = |count: usize| format!("█ valid      1.00  {count:>3} ");
     user.sees([&valid(5)]);
     // The amount gets a bound that nothing satisfies, then one that all do.
-    user.presses("enter down*6 end left*3").types(", \"maximum\": 0").sees([&valid(0)]);
-    user.presses("backspace").types("100000000").sees([&valid(5)]);
+    user.presses("enter down*6 end left*3")
+        .types(", \"maximum\": 0")
+        .sees([&valid(0)]);
+    user.presses("backspace")
+        .types("100000000")
+        .sees([&valid(5)]);
     user.presses("ctrl-o").no_longer_sees("(unsaved)");
     user.presses("esc").no_longer_sees("esc leaves");
     let schema = fs::read_to_string(user.home().join("tasks/invoice/schema.json")).unwrap();
-    assert!(schema.contains("\"amount\": { \"type\": \"number\", \"maximum\": 100000000 }"), "{schema}");
-    user.presses("5").sees(["START 2 steps"]).sets("max_steps", "3").sees(["START 3 steps"]);
+    assert!(
+        schema.contains("\"amount\": { \"type\": \"number\", \"maximum\": 100000000 }"),
+        "{schema}"
+    );
+    user.presses("5")
+        .sees(["START 2 steps"])
+        .sets("max_steps", "3")
+        .sees(["START 3 steps"]);
     user.starts();
-    user.sees_in_time(["finished", "step 3 of 3", "groups of step 3", "best checkpoint"]);
+    user.sees_in_time([
+        "finished",
+        "step 3 of 3",
+        "groups of step 3",
+        "best checkpoint",
+    ]);
     user.presses("V").sees(["[7 Eval]"]);
-    user.sees(["base → ", "exact match", "95% CI", "improvements", "neither"]);
+    user.sees([
+        "base → ",
+        "exact match",
+        "95% CI",
+        "improvements",
+        "neither",
+    ]);
     let runs = user.runs();
     assert_eq!(runs.len(), 1, "{runs:?}");
     let frozen = fs::read_to_string(runs[0].join("task/schema.json")).unwrap();

@@ -7,7 +7,9 @@ fn every_screen_is_used_at_80x24() {
     let home = workspace();
     recorded_run(home.path(), "done01");
     let mut user = User::at(home, (80, 24));
-    user.sees(["[1 Runs]", "done01", "finished"]).presses("enter").sees(["[6 Live]", "best checkpoint"]);
+    user.sees(["[1 Runs]", "done01", "finished"])
+        .presses("enter")
+        .sees(["[6 Live]", "best checkpoint"]);
     // Each pane has a key; the help names them.
     for (key, title) in [
         ("alt-1", "reward, valid and exact"),
@@ -23,12 +25,32 @@ fn every_screen_is_used_at_80x24() {
     ] {
         user.presses(key).sees([title]);
     }
-    user.presses("?").sees(["Help: Live"]).presses("esc").no_longer_sees("Help: Live");
-    user.presses("V").sees(["[7 Eval]", "improvements"]).presses("enter").sees(["the whole prompt is below"]);
-    user.presses("2").sees(["[2 Schema]", "\"vendor\""]).presses("3").sees(["[3 Prompts]", "train-001"]);
-    user.presses("enter").sees(["system"]).presses("4").sees(["[4 Scores]", "valid"]);
-    user.presses("5").sees(["[5 Launch]", "START 2 steps"]).presses("tab").sees(["forecast"]);
-    user.presses("ctrl-p").types("sort").sees(["Palette", "Sort by next column"]).presses("esc");
-    user.no_longer_sees("Palette").presses("1").sees(["[1 Runs]"]);
+    user.presses("?")
+        .sees(["Help: Live"])
+        .presses("esc")
+        .no_longer_sees("Help: Live");
+    user.presses("V")
+        .sees(["[7 Eval]", "improvements"])
+        .presses("enter")
+        .sees(["the whole prompt is below"]);
+    user.presses("2")
+        .sees(["[2 Schema]", "\"vendor\""])
+        .presses("3")
+        .sees(["[3 Prompts]", "train-001"]);
+    user.presses("enter")
+        .sees(["system"])
+        .presses("4")
+        .sees(["[4 Scores]", "valid"]);
+    user.presses("5")
+        .sees(["[5 Launch]", "START 2 steps"])
+        .presses("tab")
+        .sees(["forecast"]);
+    user.presses("ctrl-p")
+        .types("sort")
+        .sees(["Palette", "Sort by next column"])
+        .presses("esc");
+    user.no_longer_sees("Palette")
+        .presses("1")
+        .sees(["[1 Runs]"]);
     user.quits();
 }

@@ -19,9 +19,15 @@ fn an_interrupted_run_is_resumed_by_the_program() {
     let arguments = std::fs::read_to_string(folder.join("arguments")).unwrap();
     assert_eq!(
         arguments.trim(),
-        format!("runs resume {} --json", folder.join("runs/20261118-090000-receipts-bbbbbb").display())
+        format!(
+            "runs resume {} --json",
+            folder
+                .join("runs/20261118-090000-receipts-bbbbbb")
+                .display()
+        )
     );
-    stage.model.shared.options.program = program(&folder, "echo 'error: no GPU is free' >&2; exit 1");
+    stage.model.shared.options.program =
+        program(&folder, "echo 'error: no GPU is free' >&2; exit 1");
     stage.keys("r");
     assert!(stage.shows("no GPU is free"));
 }
@@ -30,13 +36,28 @@ fn an_interrupted_run_is_resumed_by_the_program() {
 #[test]
 fn a_live_run_is_asked() {
     let mut stage = stage_with(120, 36, |folder| {
-        copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
+        copy_run(
+            &folder.join("runs"),
+            "20261120-143041-invoice-6sx3dn",
+            "",
+            "interrupted",
+        );
     });
-    let run = RunDirectory::open(&stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn")).unwrap();
+    let run = RunDirectory::open(
+        &stage
+            .folder
+            .path()
+            .join("runs/20261120-143041-invoice-6sx3dn"),
+    )
+    .unwrap();
     let worker = Worker::begin(&run, Arc::default()).unwrap();
     let serving = serve(&worker);
     stage.tick_after(2_000);
-    assert!(stage.shows("starting") || stage.shows("running"), "{}", stage.screen());
+    assert!(
+        stage.shows("starting") || stage.shows("running"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("d");
     assert!(stage.shows("stop it first"), "{}", stage.screen());
     stage.keys("C");
@@ -45,42 +66,92 @@ fn a_live_run_is_asked() {
     stage.keys("x");
     assert!(stage.shows("Stops after the current step"));
     stage.keys("y");
-    let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
+    let taken: Vec<Verb> = serving
+        .join()
+        .unwrap()
+        .into_iter()
+        .map(|accepted| accepted.verb)
+        .collect();
     drop(worker);
-    let remark = Verb::Annotate { text: "a remark".to_owned() };
-    assert_eq!(taken, [Verb::Checkpoint, remark, Verb::Pause, Verb::Stop { now: false }]);
+    let remark = Verb::Annotate {
+        text: "a remark".to_owned(),
+    };
+    assert_eq!(
+        taken,
+        [
+            Verb::Checkpoint,
+            remark,
+            Verb::Pause,
+            Verb::Stop { now: false }
+        ]
+    );
 }
 
 /// While the question is open the run changes its status, and the filter hides it.
 #[test]
 fn a_stop_is_for_the_run_of_the_question() {
     let mut stage = stage_with(120, 36, |folder| {
-        copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
+        copy_run(
+            &folder.join("runs"),
+            "20261120-143041-invoice-6sx3dn",
+            "",
+            "interrupted",
+        );
     });
-    let run = RunDirectory::open(&stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn")).unwrap();
+    let run = RunDirectory::open(
+        &stage
+            .folder
+            .path()
+            .join("runs/20261120-143041-invoice-6sx3dn"),
+    )
+    .unwrap();
     let worker = Worker::begin(&run, Arc::default()).unwrap();
     let look = |stage: &mut Stage| {
         stage.tick_after(2_000);
     };
     look(&mut stage);
     stage.keys("/").types("status=starting").keys("enter x");
-    assert!(stage.shows("Stop 20261120-143041-invoice-6sx3dn?"), "{}", stage.screen());
+    assert!(
+        stage.shows("Stop 20261120-143041-invoice-6sx3dn?"),
+        "{}",
+        stage.screen()
+    );
     worker.state().status(Status::Running, 1, None).unwrap();
     look(&mut stage);
     assert!(stage.shows("Runs 0 of 1"), "{}", stage.screen());
     let serving = serve(&worker);
     stage.keys("y");
-    assert!(stage.model.shared.work.contains_key("control.stop"), "{}", stage.screen());
-    let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
+    assert!(
+        stage.model.shared.work.contains_key("control.stop"),
+        "{}",
+        stage.screen()
+    );
+    let taken: Vec<Verb> = serving
+        .join()
+        .unwrap()
+        .into_iter()
+        .map(|accepted| accepted.verb)
+        .collect();
     assert_eq!(taken, [Verb::Stop { now: false }]);
 }
 
 #[test]
 fn parameters_are_set_in_the_run_of_the_question() {
     let mut stage = stage_with(120, 36, |folder| {
-        copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "interrupted");
+        copy_run(
+            &folder.join("runs"),
+            "20261120-143041-invoice-6sx3dn",
+            "",
+            "interrupted",
+        );
     });
-    let run = RunDirectory::open(&stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn")).unwrap();
+    let run = RunDirectory::open(
+        &stage
+            .folder
+            .path()
+            .join("runs/20261120-143041-invoice-6sx3dn"),
+    )
+    .unwrap();
     let interrupted = Arc::default();
     let worker = Worker::begin(&run, Arc::clone(&interrupted)).unwrap();
     worker.state().status(Status::Running, 1, None).unwrap();
@@ -90,8 +161,17 @@ fn parameters_are_set_in_the_run_of_the_question() {
     stage.act(|_| vec![Command::ShowRun(finished_run())]);
     let serving = serve(&worker);
     stage.keys("enter");
-    assert!(stage.model.shared.work.contains_key("control.set"), "{}", stage.screen());
+    assert!(
+        stage.model.shared.work.contains_key("control.set"),
+        "{}",
+        stage.screen()
+    );
     interrupted.store(true, Ordering::Relaxed);
-    let taken: Vec<Verb> = serving.join().unwrap().into_iter().map(|accepted| accepted.verb).collect();
+    let taken: Vec<Verb> = serving
+        .join()
+        .unwrap()
+        .into_iter()
+        .map(|accepted| accepted.verb)
+        .collect();
     assert!(matches!(taken[..], [Verb::Set { .. }]), "{taken:?}");
 }

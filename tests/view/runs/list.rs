@@ -1,6 +1,8 @@
 //! The list of runs as a table: chosen columns, groups, names, searches, and what is done to several runs at once.
 
-use grpo_tui::run::{Device, DeviceChoice, EvalProgress, Holder, RunDirectory, Waiting, change_tags, rename_run};
+use grpo_tui::run::{
+    Device, DeviceChoice, EvalProgress, Holder, RunDirectory, Waiting, change_tags, rename_run,
+};
 use grpo_tui::study::{FORMAT_VERSION, Metric, Setting, Sweep, SweepFolder, SweepRun};
 
 use super::*;
@@ -8,14 +10,30 @@ use super::*;
 /// Four runs of two setups that differ in the seed only, and the recorded one.
 fn seeds(folder: &Path) {
     let runs = folder.join("runs");
-    copy_run(&runs, "20261120-143041-invoice-6sx3dn", "small adapters", "finished");
-    for (index, (id, rate)) in [("aaaaaa", "0.5"), ("bbbbbb", "0.5"), ("cccccc", "0.25")].into_iter().enumerate() {
-        let run = copy_run(&runs, &format!("2026111{index}-090000-invoice-{id}"), "", "finished");
+    copy_run(
+        &runs,
+        "20261120-143041-invoice-6sx3dn",
+        "small adapters",
+        "finished",
+    );
+    for (index, (id, rate)) in [("aaaaaa", "0.5"), ("bbbbbb", "0.5"), ("cccccc", "0.25")]
+        .into_iter()
+        .enumerate()
+    {
+        let run = copy_run(
+            &runs,
+            &format!("2026111{index}-090000-invoice-{id}"),
+            "",
+            "finished",
+        );
         let changes = [
             ("learning_rate = 0.0015", format!("learning_rate = {rate}")),
             ("seed = 0", format!("seed = {}", index + 1)),
         ];
-        change(&run.join("run.toml"), &changes.each_ref().map(|(from, to)| (*from, to.as_str())));
+        change(
+            &run.join("run.toml"),
+            &changes.each_ref().map(|(from, to)| (*from, to.as_str())),
+        );
     }
 }
 
@@ -49,16 +67,43 @@ fn columns_are_chosen_and_kept() {
     });
     assert!(!list(&stage).contains("learning_rate"));
     // A field by its name; it goes to the end, and then to the left.
-    stage.keys("| /").types("config.learning_rate").keys("enter space esc");
-    assert!(list(&stage).contains("learning_rate") && list(&stage).contains("0.5000"), "{}", stage.screen());
+    stage
+        .keys("| /")
+        .types("config.learning_rate")
+        .keys("enter space esc");
+    assert!(
+        list(&stage).contains("learning_rate") && list(&stage).contains("0.5000"),
+        "{}",
+        stage.screen()
+    );
     let kept = || std::fs::read_to_string(&file).unwrap();
-    assert!(kept().starts_with("# mine\nmouse = true\nruns_columns = [\"status\", \"run\","), "{}", kept());
-    assert!(kept().trim_end().ends_with("\"tags\", \"config.learning_rate\"]"), "{}", kept());
+    assert!(
+        kept().starts_with("# mine\nmouse = true\nruns_columns = [\"status\", \"run\","),
+        "{}",
+        kept()
+    );
+    assert!(
+        kept()
+            .trim_end()
+            .ends_with("\"tags\", \"config.learning_rate\"]"),
+        "{}",
+        kept()
+    );
     stage.keys("K");
-    assert!(kept().trim_end().ends_with("\"config.learning_rate\", \"tags\"]"), "{}", kept());
+    assert!(
+        kept()
+            .trim_end()
+            .ends_with("\"config.learning_rate\", \"tags\"]"),
+        "{}",
+        kept()
+    );
     // Without the first column; a click on another row hides that one.
     stage.keys("g space");
-    assert!(!list(&stage).contains("state") && kept().contains("[\"run\","), "{}", stage.screen());
+    assert!(
+        !list(&stage).contains("state") && kept().contains("[\"run\","),
+        "{}",
+        stage.screen()
+    );
     stage.keys("backspace");
     assert_eq!(kept(), "# mine\nmouse = true\n");
     assert!(list(&stage).contains("state") && !list(&stage).contains("learning_rate"));
@@ -70,22 +115,47 @@ fn columns_are_chosen_and_kept() {
 fn groups_have_means_and_say_what_they_are_of() {
     let mut stage = stage_with(160, 48, seeds);
     stage.keys("b").types("tiers/valid\n");
-    assert!(stage.shows("group by task, tags, setup"), "a measured value is no group: {}", stage.screen());
-    stage.keys("ctrl-u").types("setup\n");
-    assert!(stage.shows("Runs 4 in 3 groups by setup, mean ±std over runs"), "{}", stage.screen());
-    let row =
-        |stage: &Stage, text: &str| list(stage).lines().find(|line| line.contains(text)).unwrap_or_default().to_owned();
     assert!(
-        row(&stage, "learning_rate=0.5").contains("n=2") && row(&stage, "learning_rate=0.5").contains("99.0% ±0.0"),
+        stage.shows("group by task, tags, setup"),
+        "a measured value is no group: {}",
+        stage.screen()
+    );
+    stage.keys("ctrl-u").types("setup\n");
+    assert!(
+        stage.shows("Runs 4 in 3 groups by setup, mean ±std over runs"),
         "{}",
         stage.screen()
     );
-    assert!(!row(&stage, "learning_rate=0.25").contains('±'), "one run has no spread");
+    let row = |stage: &Stage, text: &str| {
+        list(stage)
+            .lines()
+            .find(|line| line.contains(text))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert!(
+        row(&stage, "learning_rate=0.5").contains("n=2")
+            && row(&stage, "learning_rate=0.5").contains("99.0% ±0.0"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        !row(&stage, "learning_rate=0.25").contains('±'),
+        "one run has no spread"
+    );
     // What the groups differ in, and what is of a group.
     stage.keys("g j j");
-    assert!(stage.shows("2 runs: bbbbbb, aaaaaa") && stage.shows("differ in seed (2 values)"), "{}", stage.screen());
+    assert!(
+        stage.shows("2 runs: bbbbbb, aaaaaa") && stage.shows("differ in seed (2 values)"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("p");
-    assert!(stage.shows("a group is selected, not a run"), "{}", stage.screen());
+    assert!(
+        stage.shows("a group is selected, not a run"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("enter");
     assert!(list(&stage).contains("bbbbbb") && !list(&stage).contains("cccccc"));
     stage.keys("enter");
@@ -93,31 +163,50 @@ fn groups_have_means_and_say_what_they_are_of() {
     stage.keys("t").types("seeds\n");
     let tags = |id: &str| read_tags(&stage.folder.path().join("runs").join(id)).unwrap();
     assert_eq!(
-        (tags("20261110-090000-invoice-aaaaaa"), tags("20261111-090000-invoice-bbbbbb")),
+        (
+            tags("20261110-090000-invoice-aaaaaa"),
+            tags("20261111-090000-invoice-bbbbbb")
+        ),
         (vec!["seeds".to_owned()], vec!["seeds".to_owned()])
     );
     assert_eq!(tags("20261112-090000-invoice-cccccc"), [""; 0]);
     stage.keys("space");
     assert!(stage.shows("2 marked"));
     stage.keys("esc b ctrl-u").types("config.seed\n");
-    assert!(stage.shows("in 4 groups by config.seed"), "{}", stage.screen());
+    assert!(
+        stage.shows("in 4 groups by config.seed"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("esc");
-    assert!(stage.shows("Runs 4 ") && !stage.shows("groups by"), "{}", stage.screen());
+    assert!(
+        stage.shows("Runs 4 ") && !stage.shows("groups by"),
+        "{}",
+        stage.screen()
+    );
 }
 
 /// The runs of `seeds` as a sweep of two learning rates, of which one run has not begun.
 fn swept(folder: &Path) {
     seeds(folder);
     let runs = folder.join("runs");
-    let setting = |rate: &str| Setting { label: format!("learning_rate={rate}"), ..Setting::default() };
+    let setting = |rate: &str| Setting {
+        label: format!("learning_rate={rate}"),
+        ..Setting::default()
+    };
     let run = |setting: usize, seed: u64, id: &str| SweepRun {
         setting,
         seed,
         id: (!id.is_empty()).then(|| id.to_owned()),
         problem: None,
     };
-    let ids = ["20261110-090000-invoice-aaaaaa", "20261111-090000-invoice-bbbbbb", "20261112-090000-invoice-cccccc"];
-    ids.iter().for_each(|id| drop(change_tags(&runs.join(id), &["rates".to_owned()], &[]).unwrap()));
+    let ids = [
+        "20261110-090000-invoice-aaaaaa",
+        "20261111-090000-invoice-bbbbbb",
+        "20261112-090000-invoice-cccccc",
+    ];
+    ids.iter()
+        .for_each(|id| drop(change_tags(&runs.join(id), &["rates".to_owned()], &[]).unwrap()));
     let sweep = Sweep {
         version: FORMAT_VERSION,
         name: "rates".to_owned(),
@@ -138,7 +227,12 @@ fn swept(folder: &Path) {
         max_hours: None,
         seconds: 0.0,
         settings: vec![setting("0.5"), setting("0.25")],
-        runs: vec![run(0, 1, ids[0]), run(1, 3, ids[2]), run(0, 2, ids[1]), run(1, 4, "")],
+        runs: vec![
+            run(0, 1, ids[0]),
+            run(1, 3, ids[2]),
+            run(0, 2, ids[1]),
+            run(1, 4, ""),
+        ],
         pairs: Vec::new(),
     };
     SweepFolder::create(&runs, &sweep, &[]).unwrap();
@@ -149,17 +243,27 @@ fn the_table_of_a_sweep_stands_in_the_details_of_its_runs() {
     for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = stage_with(columns, rows, swept);
         stage.keys("B g");
-        let row = stage.screen().lines().position(|line| line.contains("rates")).unwrap();
+        let row = stage
+            .screen()
+            .lines()
+            .position(|line| line.contains("rates"))
+            .unwrap();
         stage.keys("G").click(6, row as u16);
         assert!(
-            stage.shows("rates: sweep of task invoice, 4 seeds; 3 of 4 runs finished, 1 not started"),
+            stage.shows(
+                "rates: sweep of task invoice, 4 seeds; 3 of 4 runs finished, 1 not started"
+            ),
             "{}",
             stage.screen()
         );
         insta::assert_snapshot!(format!("runs_sweep_{columns}x{rows}"), stage.screen());
         stage.keys("tab");
         stage.keys("G");
-        assert!(stage.shows("paired by seed"), "the end of the notes: {}", stage.screen());
+        assert!(
+            stage.shows("paired by seed"),
+            "the end of the notes: {}",
+            stage.screen()
+        );
         stage.keys("esc B");
         assert!(!stage.shows("groups by tags"), "{}", stage.screen());
     }
@@ -169,15 +273,27 @@ fn the_table_of_a_sweep_stands_in_the_details_of_its_runs() {
 fn a_run_is_renamed_and_its_id_stays() {
     let mut stage = stage_with(160, 48, several);
     stage.keys("n ctrl-u").types("paper, seed 3\n");
-    assert!(stage.shows("6sx3dn is now paper, seed 3") && list(&stage).contains("paper, seed 3"), "{}", stage.screen());
-    let path = stage.folder.path().join("runs/20261120-143041-invoice-6sx3dn");
+    assert!(
+        stage.shows("6sx3dn is now paper, seed 3") && list(&stage).contains("paper, seed 3"),
+        "{}",
+        stage.screen()
+    );
+    let path = stage
+        .folder
+        .path()
+        .join("runs/20261120-143041-invoice-6sx3dn");
     let run = RunDirectory::open(&path).unwrap();
     assert_eq!(
         (run.name(), run.id(), run.file().name.as_str()),
-        ("paper, seed 3", "20261120-143041-invoice-6sx3dn", "small adapters")
+        (
+            "paper, seed 3",
+            "20261120-143041-invoice-6sx3dn",
+            "small adapters"
+        )
     );
     // Both names find it, as references by the old one stay.
-    let run_folders = RunFolders::discover(Some(&stage.folder.path().join("runs")), stage.folder.path());
+    let run_folders =
+        RunFolders::discover(Some(&stage.folder.path().join("runs")), stage.folder.path());
     for name in ["paper, seed 3", "small adapters"] {
         assert_eq!(run_folders.find(name).unwrap().path(), path);
     }
@@ -188,32 +304,65 @@ fn a_run_is_renamed_and_its_id_stays() {
     rename_run(&path, "again").unwrap();
     stage.tick_after(2_000);
     stage.keys("esc");
-    assert!(list(&stage).contains("again"), "a name given elsewhere appears: {}", stage.screen());
+    assert!(
+        list(&stage).contains("again"),
+        "a name given elsewhere appears: {}",
+        stage.screen()
+    );
 }
 
 #[test]
 fn matches_of_a_search_are_shown_and_opened() {
     let mut stage = stage_with(120, 36, seeds);
     stage.keys("A f").types("no such text\n");
-    assert!(stage.shows("0 matches in 5.12k completions of 4 runs") && stage.shows("no match"), "{}", stage.screen());
+    assert!(
+        stage.shows("0 matches in 5.12k completions of 4 runs") && stage.shows("no match"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("f ctrl-u").types("ostkaland\n");
     let screen = stage.screen();
     assert!(
-        screen.contains("\"ostkaland\"") && screen.contains("of 4 runs") && screen.contains("Ostkaland"),
+        screen.contains("\"ostkaland\"")
+            && screen.contains("of 4 runs")
+            && screen.contains("Ostkaland"),
         "{screen}"
     );
     assert!(!screen.contains("% searched"));
     // What is under the hidden cursor is not deleted from here.
     stage.keys("d");
-    assert!(stage.shows("close the matches first (esc)"), "{}", stage.screen());
+    assert!(
+        stage.shows("close the matches first (esc)"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("G y");
-    assert!(stage.commands.last().unwrap().contains("Ostkaland"), "{:?}", stage.commands.last());
+    assert!(
+        stage.commands.last().unwrap().contains("Ostkaland"),
+        "{:?}",
+        stage.commands.last()
+    );
     stage.keys("g j enter");
     assert_eq!(stage.model.shared.screen, Screen::Live);
-    let step = screen.lines().nth(3).unwrap().split_whitespace().nth(2).unwrap().to_owned();
-    assert!(stage.shows(&format!("groups of step {step} ")), "step {step}: {}", stage.screen());
+    let step = screen
+        .lines()
+        .nth(3)
+        .unwrap()
+        .split_whitespace()
+        .nth(2)
+        .unwrap()
+        .to_owned();
+    assert!(
+        stage.shows(&format!("groups of step {step} ")),
+        "step {step}: {}",
+        stage.screen()
+    );
     stage.keys("1 esc");
-    assert!(stage.shows("Runs 4") && stage.shows("4 marked"), "{}", stage.screen());
+    assert!(
+        stage.shows("Runs 4") && stage.shows("4 marked"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]
@@ -226,7 +375,13 @@ fn marked_runs_are_exported_and_deleted_together() {
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect();
     files.sort();
-    assert_eq!(files, ["20261111-090000-invoice-bbbbbb.html", "20261120-143041-invoice-6sx3dn.html"]);
+    assert_eq!(
+        files,
+        [
+            "20261111-090000-invoice-bbbbbb.html",
+            "20261120-143041-invoice-6sx3dn.html"
+        ]
+    );
     assert!(stage.shows("wrote 2 files to "), "{}", stage.screen());
     stage.keys("T ctrl-u").types("table.csv\n");
     let table = std::fs::read_to_string(stage.folder.path().join("table.csv")).unwrap();
@@ -239,12 +394,27 @@ fn marked_runs_are_exported_and_deleted_together() {
     );
     // A log folder is renewed.
     for _ in 0..2 {
-        stage.keys("ctrl-p").types("tensorboard\n").keys("ctrl-u").types("board\n");
+        stage
+            .keys("ctrl-p")
+            .types("tensorboard\n")
+            .keys("ctrl-u")
+            .types("board\n");
         assert!(stage.shows("wrote 2 runs to "), "{}", stage.screen());
     }
-    let events = stage.folder.path().join("board/20261120-143041-invoice-6sx3dn");
-    let name = std::fs::read_dir(events).unwrap().next().unwrap().unwrap().file_name();
-    assert!(name.to_string_lossy().starts_with("events.out.tfevents."), "{name:?}");
+    let events = stage
+        .folder
+        .path()
+        .join("board/20261120-143041-invoice-6sx3dn");
+    let name = std::fs::read_dir(events)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .file_name();
+    assert!(
+        name.to_string_lossy().starts_with("events.out.tfevents."),
+        "{name:?}"
+    );
     stage.keys("d");
     assert!(
         stage.shows("Delete 2 runs?")
@@ -256,14 +426,24 @@ fn marked_runs_are_exported_and_deleted_together() {
     stage.keys("n");
     assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 4);
     stage.keys("d y");
-    assert!(stage.shows("deleted 2 runs") && stage.shows("Runs 2") && !stage.shows("marked"), "{}", stage.screen());
+    assert!(
+        stage.shows("deleted 2 runs") && stage.shows("Runs 2") && !stage.shows("marked"),
+        "{}",
+        stage.screen()
+    );
     // One that is active keeps all of them.
-    let worker =
-        Worker::begin(&RunDirectory::open(&runs.join("20261110-090000-invoice-aaaaaa")).unwrap(), Default::default())
-            .unwrap();
+    let worker = Worker::begin(
+        &RunDirectory::open(&runs.join("20261110-090000-invoice-aaaaaa")).unwrap(),
+        Default::default(),
+    )
+    .unwrap();
     stage.tick_after(2_000);
     stage.keys("A d");
-    assert!(stage.shows("aaaaaa is starting: stop it first"), "{}", stage.screen());
+    assert!(
+        stage.shows("aaaaaa is starting: stop it first"),
+        "{}",
+        stage.screen()
+    );
     drop(worker);
     assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 2);
 }
@@ -282,7 +462,11 @@ fn the_mouse_marks() {
         }));
     };
     press(&mut stage, 2, 10, KeyModifiers::NONE);
-    assert!(stage.shows("1 marked"), "beside the row: {}", stage.screen());
+    assert!(
+        stage.shows("1 marked"),
+        "beside the row: {}",
+        stage.screen()
+    );
     press(&mut stage, 30, 11, KeyModifiers::CONTROL);
     assert!(stage.shows("2 marked"));
     press(&mut stage, 30, 11, KeyModifiers::CONTROL);
@@ -293,21 +477,36 @@ fn the_mouse_marks() {
     assert!(!stage.shows("marked"));
     stage.keys("|");
     let screen = stage.screen();
-    let row = screen.lines().position(|line| line.contains("[x] status")).unwrap();
+    let row = screen
+        .lines()
+        .position(|line| line.contains("[x] status"))
+        .unwrap();
     press(&mut stage, 6, row as u16, KeyModifiers::NONE);
-    assert!(!list(&stage).contains("state"), "a click hides a column: {}", stage.screen());
+    assert!(
+        !list(&stage).contains("state"),
+        "a click hides a column: {}",
+        stage.screen()
+    );
 }
 
 #[test]
 fn a_run_that_waits_for_slurm_says_why() {
     let mut stage = stage_with(120, 36, |folder| {
-        let run = copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+        let run = copy_run(
+            &folder.join("runs"),
+            "20261120-143041-invoice-6sx3dn",
+            "",
+            "finished",
+        );
         for name in ["events.jsonl", "events.index", "state.json"] {
             _ = std::fs::remove_file(run.join(name));
         }
         std::fs::write(run.join("events.jsonl"), "").unwrap();
         // Of a submission that sbatch has not answered yet, so that nobody asks about it.
-        let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let now_ms = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis();
         let job = serde_json::json!({
             "version": 1, "job": null, "partition": "gpu", "nodes": 2, "gpus_per_node": 4, "ranks": 8,
             "submitted_ms": now_ms as u64, "state": "PENDING", "reason": "Resources", "start_ms": null,
@@ -323,7 +522,11 @@ fn a_run_that_waits_for_slurm_says_why() {
     );
     stage.keys("enter");
     assert_eq!(stage.model.shared.screen, Screen::Live);
-    for part in ["is waiting", "2 nodes x 4 GPUs: Resources (not enough nodes are free)", "stop it"] {
+    for part in [
+        "is waiting",
+        "2 nodes x 4 GPUs: Resources (not enough nodes are free)",
+        "stop it",
+    ] {
         assert!(stage.shows(part), "{part}:\n{}", stage.screen());
     }
 }
@@ -335,23 +538,54 @@ fn a_waiting_run_says_which_run_has_the_device() {
         let runs = folder.join("runs");
         let first = copy_run(&runs, "20261118-090000-invoice-aaaaaa", "", "running");
         let second = copy_run(&runs, "20261119-090000-invoice-bbbbbb", "", "running");
-        let begin = |path: &Path| Worker::begin(&RunDirectory::open(path).unwrap(), Default::default()).unwrap();
+        let begin = |path: &Path| {
+            Worker::begin(&RunDirectory::open(path).unwrap(), Default::default()).unwrap()
+        };
         let workers = (begin(&first), begin(&second));
         workers.0.state().status(Status::Running, 3, None).unwrap();
-        let eval =
-            EvalProgress { step: Some(3), set: "eval".into(), answers: 12, total: 50, ..EvalProgress::default() };
+        let eval = EvalProgress {
+            step: Some(3),
+            set: "eval".into(),
+            answers: 12,
+            total: 50,
+            ..EvalProgress::default()
+        };
         workers.0.state().eval(Some(eval)).unwrap();
-        let holder =
-            Holder { process: Some(std::process::id()), user: "root".to_owned(), since: "10:00:00".to_owned() };
-        workers.1.state().wait(&Waiting { device: Device::Cpu, count: 1, ahead: 1, holder: Some(holder) }).unwrap();
+        let holder = Holder {
+            process: Some(std::process::id()),
+            user: "root".to_owned(),
+            since: "10:00:00".to_owned(),
+        };
+        workers
+            .1
+            .state()
+            .wait(&Waiting {
+                device: Device::Cpu,
+                count: 1,
+                ahead: 1,
+                holder: Some(holder),
+            })
+            .unwrap();
         *alive.borrow_mut() = Some(workers);
     });
     stage.keys("1 g");
-    assert!(stage.shows("position 2") && stage.shows("(run aaaaaa)"), "{}", stage.screen());
+    assert!(
+        stage.shows("position 2") && stage.shows("(run aaaaaa)"),
+        "{}",
+        stage.screen()
+    );
     // One that is sampling an eval says how far it is, and nothing of the end of the worker before.
-    assert!(stage.shows("aaaaaa running · eval of step 3 on eval: 12 of 50"), "{}", stage.screen());
+    assert!(
+        stage.shows("aaaaaa running · eval of step 3 on eval: 12 of 50"),
+        "{}",
+        stage.screen()
+    );
     stage.keys("j");
-    assert!(stage.shows("running: eval of step 3 on eval: 12 of 50"), "{}", stage.screen());
+    assert!(
+        stage.shows("running: eval of step 3 on eval: 12 of 50"),
+        "{}",
+        stage.screen()
+    );
     drop(alive);
 }
 
@@ -362,37 +596,72 @@ fn names_are_in_the_list_and_what_groups_differ_in_is_not_cut() {
         let mut stage = stage_with(columns, rows, |folder| {
             seeds(folder);
             let runs = folder.join("runs");
-            for (index, id) in ["20261110-090000-invoice-aaaaaa", "20261111-090000-invoice-bbbbbb"].iter().enumerate() {
+            for (index, id) in [
+                "20261110-090000-invoice-aaaaaa",
+                "20261111-090000-invoice-bbbbbb",
+            ]
+            .iter()
+            .enumerate()
+            {
                 rename_run(&runs.join(id), &format!("rates-00{}", index + 1)).unwrap();
             }
         });
         for expected in ["rates-001", "rates-002", "small adapt"] {
-            assert!(list(&stage).contains(expected), "{expected}: {}", stage.screen());
+            assert!(
+                list(&stage).contains(expected),
+                "{expected}: {}",
+                stage.screen()
+            );
         }
         // Of a setup only what differs, and all of it.
         stage.keys("b").types("setup\n");
-        for expected in ["learning_rate=0.5, n=2", "learning_rate=0.25, n=1", "learning_rate=0.0015, n=1"] {
-            assert!(list(&stage).contains(expected), "{expected}: {}", stage.screen());
+        for expected in [
+            "learning_rate=0.5, n=2",
+            "learning_rate=0.25, n=1",
+            "learning_rate=0.0015, n=1",
+        ] {
+            assert!(
+                list(&stage).contains(expected),
+                "{expected}: {}",
+                stage.screen()
+            );
         }
     }
     let stage = stage_with(120, 36, |folder| {
-        drop(copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished"))
+        drop(copy_run(
+            &folder.join("runs"),
+            "20261120-143041-invoice-6sx3dn",
+            "",
+            "finished",
+        ))
     });
-    assert!(!list(&stage).contains("name") && list(&stage).contains("task"), "{}", stage.screen());
+    assert!(
+        !list(&stage).contains("name") && list(&stage).contains("task"),
+        "{}",
+        stage.screen()
+    );
 }
 
 /// Where no later checkpoint is better, the base is not compared with itself.
 #[test]
 fn a_base_that_is_best_stands_alone() {
     let stage = stage_with(120, 36, |folder| {
-        let run = copy_run(&folder.join("runs"), "20261120-143041-invoice-6sx3dn", "", "finished");
+        let run = copy_run(
+            &folder.join("runs"),
+            "20261120-143041-invoice-6sx3dn",
+            "",
+            "finished",
+        );
         ["step-000030", "step-000040"]
             .iter()
             .for_each(|step| std::fs::remove_dir_all(run.join("checkpoints").join(step)).unwrap());
     });
     assert!(stage.shows("the base: no later"), "{}", stage.screen());
     let screen = stage.screen();
-    let line = screen.lines().find(|line| line.contains("test valid")).unwrap();
+    let line = screen
+        .lines()
+        .find(|line| line.contains("test valid"))
+        .unwrap();
     assert!(!line.contains('→'), "{line}");
 }
 
@@ -402,7 +671,11 @@ fn a_comparison_of_runs_begins_with_its_results_and_ends() {
     for (columns, rows) in [(120, 36), (80, 24)] {
         let mut stage = stage_with(columns, rows, seeds);
         stage.keys("space space c");
-        assert!(stage.shows("vs the first on the same test prompts"), "{}", stage.screen());
+        assert!(
+            stage.shows("vs the first on the same test prompts"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("G");
         let last = stage.screen();
         assert!(last.contains("tokens_per_second/train"), "{last}");

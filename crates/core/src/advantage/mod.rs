@@ -14,7 +14,11 @@ pub const STANDARD_DEVIATION_FLOOR: f64 = 1e-4;
 /// stays out of the mean and the deviation. Equal rewards, and a group with fewer than two scored completions, give
 /// exactly 0. The standard deviation is the sample one (n - 1).
 pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
-    let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
+    let scored: Vec<f64> = rewards
+        .iter()
+        .copied()
+        .filter(|reward| reward.is_finite())
+        .collect();
     if scored.len() < 2 || all_equal(&scored) {
         return vec![0.0; rewards.len()];
     }
@@ -22,12 +26,23 @@ pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
     let (mean, deviation) = mean_and_deviation(&scored);
     let scale = match advantage {
         // With one part, `per_part` is that until the step is normalised.
-        Advantage::Standardized | Advantage::PerPart => 1.0 / (deviation + STANDARD_DEVIATION_FLOOR),
+        Advantage::Standardized | Advantage::PerPart => {
+            1.0 / (deviation + STANDARD_DEVIATION_FLOOR)
+        }
         Advantage::Centered => 1.0,
         // r_i - mean of the others = n / (n - 1) * (r_i - mean)
         Advantage::LeaveOneOut => count / (count - 1.0),
     };
-    rewards.iter().map(|reward| if reward.is_finite() { (reward - mean) * scale } else { 0.0 }).collect()
+    rewards
+        .iter()
+        .map(|reward| {
+            if reward.is_finite() {
+                (reward - mean) * scale
+            } else {
+                0.0
+            }
+        })
+        .collect()
 }
 
 /// Mean and sample standard deviation (n - 1) of the rewards that are finite; a deviation of 0 where fewer than two
@@ -39,31 +54,48 @@ pub fn mean_and_deviation(rewards: &[f64]) -> (f64, f64) {
     if count < 2.0 {
         return (mean, 0.0);
     }
-    (mean, (scored().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt())
+    (
+        mean,
+        (scored().map(|reward| (reward - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt(),
+    )
 }
 
 /// An advantage with the numbers put into its formula. `reward` and `advantage` are those of one completion of the
 /// group.
 pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) -> String {
-    let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
+    let scored: Vec<f64> = rewards
+        .iter()
+        .copied()
+        .filter(|reward| reward.is_finite())
+        .collect();
     if !reward.is_finite() {
         return "0: not scored, excluded from the mean".to_owned();
     }
     if kind != Advantage::PerPart && all_equal(&scored) {
-        return format!("0: all {} rewards are {reward:.3} (zero variance)", scored.len());
+        return format!(
+            "0: all {} rewards are {reward:.3} (zero variance)",
+            scored.len()
+        );
     }
     let (count, (mean, deviation)) = (scored.len() as f64, mean_and_deviation(&scored));
     match kind {
         Advantage::Standardized => {
-            format!("({reward:.3} - {mean:.3}) / ({deviation:.3} + {STANDARD_DEVIATION_FLOOR}) = {advantage:+.3}")
+            format!(
+                "({reward:.3} - {mean:.3}) / ({deviation:.3} + {STANDARD_DEVIATION_FLOOR}) = {advantage:+.3}"
+            )
         }
         Advantage::Centered => format!("{reward:.3} - {mean:.3} = {advantage:+.3}"),
         Advantage::PerPart => {
-            format!("{advantage:+.3} (parts normalised in the group, their weighted sum over the step)")
+            format!(
+                "{advantage:+.3} (parts normalised in the group, their weighted sum over the step)"
+            )
         }
         Advantage::LeaveOneOut => {
             let others = (mean * count - reward) / (count - 1.0);
-            format!("{reward:.3} - {others:.3} (mean of the other {}) = {advantage:+.3}", scored.len() - 1)
+            format!(
+                "{reward:.3} - {others:.3} (mean of the other {}) = {advantage:+.3}",
+                scored.len() - 1
+            )
         }
     }
 }
@@ -87,7 +119,11 @@ pub enum GroupSignal {
 /// equal rewards are does not tell. A group with fewer than two scored completions has zero variance; one with none is
 /// `AllEqual`.
 pub fn group_signal(rewards: &[f64], all_max: bool, all_min: bool) -> GroupSignal {
-    let scored: Vec<f64> = rewards.iter().copied().filter(|reward| reward.is_finite()).collect();
+    let scored: Vec<f64> = rewards
+        .iter()
+        .copied()
+        .filter(|reward| reward.is_finite())
+        .collect();
     if scored.len() >= 2 && !all_equal(&scored) {
         return GroupSignal::Mixed;
     }
@@ -111,7 +147,10 @@ mod tests {
         let found = group_advantages(rewards, advantage);
         assert_eq!(found.len(), expected.len());
         for (a, b) in found.iter().zip(expected) {
-            assert!((a - b).abs() < 1e-9, "{rewards:?} {advantage}: {found:?}, expected {expected:?}");
+            assert!(
+                (a - b).abs() < 1e-9,
+                "{rewards:?} {advantage}: {found:?}, expected {expected:?}"
+            );
         }
     }
 
@@ -120,9 +159,17 @@ mod tests {
         use Advantage::{Centered, LeaveOneOut, Standardized};
         // mean 0.5, sample deviation sqrt(0.5 / 3)
         let scale = 1.0 / ((0.5f64 / 3.0).sqrt() + 1e-4);
-        check(&[0.0, 0.5, 0.5, 1.0], Standardized, &[-0.5 * scale, 0.0, 0.0, 0.5 * scale]);
+        check(
+            &[0.0, 0.5, 0.5, 1.0],
+            Standardized,
+            &[-0.5 * scale, 0.0, 0.0, 0.5 * scale],
+        );
         check(&[0.0, 0.5, 0.5, 1.0], Centered, &[-0.5, 0.0, 0.0, 0.5]);
-        check(&[0.0, 0.5, 0.5, 1.0], LeaveOneOut, &[-2.0 / 3.0, 0.0, 0.0, 2.0 / 3.0]);
+        check(
+            &[0.0, 0.5, 0.5, 1.0],
+            LeaveOneOut,
+            &[-2.0 / 3.0, 0.0, 0.0, 2.0 / 3.0],
+        );
         for advantage in [Standardized, Centered, LeaveOneOut] {
             check(&[0.1; 7], advantage, &[0.0; 7]);
             check(&[1.0], advantage, &[0.0]);
@@ -135,24 +182,65 @@ mod tests {
 
     #[test]
     fn one_odd_among_eight_is_the_known_size() {
-        let found = group_advantages(&[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5], Advantage::Standardized);
+        let found = group_advantages(
+            &[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5],
+            Advantage::Standardized,
+        );
         assert!((found[7] + 2.475).abs() < 2e-3, "{found:?}");
     }
 
     #[test]
     fn the_formula_gives_what_it_says() {
         let check = |rewards: &[f64], member: usize, kind, expected: &str| {
-            assert_eq!(explain(rewards, rewards[member], group_advantages(rewards, kind)[member], kind), expected);
+            assert_eq!(
+                explain(
+                    rewards,
+                    rewards[member],
+                    group_advantages(rewards, kind)[member],
+                    kind
+                ),
+                expected
+            );
         };
         use Advantage::{Centered, LeaveOneOut, Standardized};
         let mixed = [1.0, 0.5, 0.0, 1.0];
-        check(&mixed, 0, Standardized, "(1.000 - 0.625) / (0.479 + 0.0001) = +0.783");
-        check(&mixed, 1, Standardized, "(0.500 - 0.625) / (0.479 + 0.0001) = -0.261");
+        check(
+            &mixed,
+            0,
+            Standardized,
+            "(1.000 - 0.625) / (0.479 + 0.0001) = +0.783",
+        );
+        check(
+            &mixed,
+            1,
+            Standardized,
+            "(0.500 - 0.625) / (0.479 + 0.0001) = -0.261",
+        );
         check(&mixed, 1, Centered, "0.500 - 0.625 = -0.125");
-        check(&mixed, 0, LeaveOneOut, "1.000 - 0.500 (mean of the other 3) = +0.500");
-        check(&mixed, 1, LeaveOneOut, "0.500 - 0.667 (mean of the other 3) = -0.167");
-        check(&[1.0; 8], 3, Standardized, "0: all 8 rewards are 1.000 (zero variance)");
-        check(&[f64::NAN, 0.0, 1.0], 0, Standardized, "0: not scored, excluded from the mean");
+        check(
+            &mixed,
+            0,
+            LeaveOneOut,
+            "1.000 - 0.500 (mean of the other 3) = +0.500",
+        );
+        check(
+            &mixed,
+            1,
+            LeaveOneOut,
+            "0.500 - 0.667 (mean of the other 3) = -0.167",
+        );
+        check(
+            &[1.0; 8],
+            3,
+            Standardized,
+            "0: all 8 rewards are 1.000 (zero variance)",
+        );
+        check(
+            &[f64::NAN, 0.0, 1.0],
+            0,
+            Standardized,
+            "0: not scored, excluded from the mean",
+        );
         check(&[f64::NAN, 0.0, 1.0], 2, Centered, "1.000 - 0.500 = +0.500");
     }
 
@@ -160,7 +248,11 @@ mod tests {
     fn signals() {
         let check = |rewards: &[f64], all_max, expected| {
             assert_eq!(
-                group_signal(rewards, all_max, rewards.iter().all(|reward| *reward == 0.0)),
+                group_signal(
+                    rewards,
+                    all_max,
+                    rewards.iter().all(|reward| *reward == 0.0)
+                ),
                 expected,
                 "{rewards:?} {all_max}"
             );
@@ -173,6 +265,9 @@ mod tests {
         check(&[1.0], true, GroupSignal::AllMax);
         check(&[], true, GroupSignal::AllEqual);
         check(&[f64::NAN, 1.0, 1.0], true, GroupSignal::AllMax);
-        assert_eq!(serde_json::to_value(GroupSignal::AllMin).unwrap(), "all_min");
+        assert_eq!(
+            serde_json::to_value(GroupSignal::AllMin).unwrap(),
+            "all_min"
+        );
     }
 }

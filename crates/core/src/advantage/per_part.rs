@@ -10,12 +10,20 @@ use crate::score::{PartWeights, Score};
 pub fn part_sums(scores: &[&Score], weights: &PartWeights) -> Vec<f64> {
     let mut sums = vec![0.0; scores.len()];
     for (values, weight) in parts(scores, weights) {
-        let known: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+        let known: Vec<f64> = values
+            .iter()
+            .copied()
+            .filter(|value| value.is_finite())
+            .collect();
         if known.len() < 2 || all_equal(&known) {
             continue;
         }
         let (mean, deviation) = mean_and_deviation(&values);
-        for (sum, value) in sums.iter_mut().zip(values).filter(|(_, value)| value.is_finite()) {
+        for (sum, value) in sums
+            .iter_mut()
+            .zip(values)
+            .filter(|(_, value)| value.is_finite())
+        {
             *sum += weight * (value - mean) / (deviation + STANDARD_DEVIATION_FLOOR);
         }
     }
@@ -25,7 +33,10 @@ pub fn part_sums(scores: &[&Score], weights: &PartWeights) -> Vec<f64> {
 /// Whether a part of the reward differs within a group: it is then informative, even where the sums are equal.
 pub fn parts_differ(scores: &[&Score], weights: &PartWeights) -> bool {
     parts(scores, weights).any(|(values, _)| {
-        let known: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        let known: Vec<f64> = values
+            .into_iter()
+            .filter(|value| value.is_finite())
+            .collect();
         known.len() >= 2 && !all_equal(&known)
     })
 }
@@ -37,13 +48,24 @@ pub fn normalise_sums(sum: f64, mean: f64, deviation: f64) -> f64 {
 
 /// Both stages for the groups of a step: advantages by group. 0 in a group of which no part differs.
 pub fn step_advantages(groups: &[Vec<&Score>], weights: &PartWeights) -> Vec<Vec<f64>> {
-    let sums: Vec<Vec<f64>> = groups.iter().map(|group| part_sums(group, weights)).collect();
-    let scored = groups.iter().flatten().zip(sums.iter().flatten()).filter(|(score, _)| score.reward.is_finite());
+    let sums: Vec<Vec<f64>> = groups
+        .iter()
+        .map(|group| part_sums(group, weights))
+        .collect();
+    let scored = groups
+        .iter()
+        .flatten()
+        .zip(sums.iter().flatten())
+        .filter(|(score, _)| score.reward.is_finite());
     let (mean, deviation) = mean_and_deviation(&scored.map(|(_, sum)| *sum).collect::<Vec<_>>());
     let advantages = |(group, sums): (&Vec<&Score>, Vec<f64>)| {
         let differs = parts_differ(group, weights);
         let one = |(score, sum): (&&Score, f64)| {
-            if differs && score.reward.is_finite() { normalise_sums(sum, mean, deviation) } else { 0.0 }
+            if differs && score.reward.is_finite() {
+                normalise_sums(sum, mean, deviation)
+            } else {
+                0.0
+            }
         };
         group.iter().zip(sums).map(one).collect()
     };
@@ -51,7 +73,10 @@ pub fn step_advantages(groups: &[Vec<&Score>], weights: &PartWeights) -> Vec<Vec
 }
 
 /// By part: its values in the group, NaN where a score lacks it, and its weight. A reward without parts is one part.
-fn parts<'a>(scores: &'a [&Score], weights: &'a PartWeights) -> impl Iterator<Item = (Vec<f64>, f64)> + 'a {
+fn parts<'a>(
+    scores: &'a [&Score],
+    weights: &'a PartWeights,
+) -> impl Iterator<Item = (Vec<f64>, f64)> + 'a {
     weights.0.iter().map(|(name, weight)| {
         let value = |score: &&Score| match score.parts.get(name) {
             _ if !score.reward.is_finite() => f64::NAN,
@@ -71,7 +96,11 @@ mod tests {
     fn score(tier: f64, fields: Option<f64>) -> Score {
         let mut parts = serde_json::Map::from_iter([("tier".to_owned(), tier.into())]);
         parts.extend(fields.map(|fields| ("fields".to_owned(), fields.into())));
-        let reward = if tier.is_nan() { None } else { Some(tier + fields.unwrap_or(0.0)) };
+        let reward = if tier.is_nan() {
+            None
+        } else {
+            Some(tier + fields.unwrap_or(0.0))
+        };
         serde_json::from_value(serde_json::json!({
             "reward": reward, "tier": "valid", "tolerant": true, "warnings": [], "errors": [], "fields": null,
             "exact": null, "failure": null, "parts": if tier.is_nan() { serde_json::Map::new() } else { parts },
@@ -80,11 +109,18 @@ mod tests {
     }
 
     fn weights(fields: f64) -> PartWeights {
-        PartWeights(vec![("tier".to_owned(), 1.0), ("fields".to_owned(), fields)])
+        PartWeights(vec![
+            ("tier".to_owned(), 1.0),
+            ("fields".to_owned(), fields),
+        ])
     }
 
     fn near(found: &[f64], expected: &[f64]) {
-        let is_near = found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9);
+        let is_near = found.len() == expected.len()
+            && found
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() < 1e-9);
         assert!(is_near, "{found:?}, expected {expected:?}");
     }
 
@@ -94,24 +130,50 @@ mod tests {
         let (first, second) = (score(0.0, Some(1.0)), score(1.0, Some(0.0)));
         let unit = 0.5 / (0.5f64.sqrt() + 1e-4);
         near(&part_sums(&[&first, &second], &weights(1.0)), &[0.0, 0.0]);
-        near(&part_sums(&[&first, &second], &weights(3.0)), &[2.0 * unit, -2.0 * unit]);
+        near(
+            &part_sums(&[&first, &second], &weights(3.0)),
+            &[2.0 * unit, -2.0 * unit],
+        );
         assert!(parts_differ(&[&first, &second], &weights(1.0)));
         // A part that one score lacks, and a score without a reward.
         let (unknown, failed) = (score(1.0, None), score(f64::NAN, None));
-        near(&part_sums(&[&first, &second, &failed], &weights(3.0)), &[2.0 * unit, -2.0 * unit, 0.0]);
-        near(&part_sums(&[&unknown, &unknown], &weights(1.0)), &[0.0, 0.0]);
+        near(
+            &part_sums(&[&first, &second, &failed], &weights(3.0)),
+            &[2.0 * unit, -2.0 * unit, 0.0],
+        );
+        near(
+            &part_sums(&[&unknown, &unknown], &weights(1.0)),
+            &[0.0, 0.0],
+        );
         assert!(!parts_differ(&[&unknown, &failed], &weights(1.0)));
         near(&part_sums(&[&first], &weights(1.0)), &[0.0]);
     }
 
     #[test]
     fn the_step_is_normalised_over_all_groups() {
-        let (none, half, full) = (score(0.0, Some(0.0)), score(0.0, Some(0.5)), score(0.0, Some(1.0)));
+        let (none, half, full) = (
+            score(0.0, Some(0.0)),
+            score(0.0, Some(0.5)),
+            score(0.0, Some(1.0)),
+        );
         // Within each group -u and +u: that one differs by 0.5 and the other by 1 does not matter but for the 1e-4.
         let groups = [vec![&none, &half], vec![&none, &full], vec![&full, &full]];
-        let (a, b) = (0.25 / (0.125f64.sqrt() + 1e-4), 0.5 / (0.5f64.sqrt() + 1e-4));
+        let (a, b) = (
+            0.25 / (0.125f64.sqrt() + 1e-4),
+            0.5 / (0.5f64.sqrt() + 1e-4),
+        );
         let deviation = ((2.0 * a * a + 2.0 * b * b) / 5.0).sqrt() + 1e-4;
         let found = step_advantages(&groups, &weights(1.0));
-        near(&found.concat(), &[-a / deviation, a / deviation, -b / deviation, b / deviation, 0.0, 0.0]);
+        near(
+            &found.concat(),
+            &[
+                -a / deviation,
+                a / deviation,
+                -b / deviation,
+                b / deviation,
+                0.0,
+                0.0,
+            ],
+        );
     }
 }

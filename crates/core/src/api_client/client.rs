@@ -69,7 +69,10 @@ enum RetryPolicy {
 
 impl FailedAttempt {
     fn again(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), next: RetryPolicy::Again(None) }
+        Self {
+            reason: reason.into(),
+            next: RetryPolicy::Again(None),
+        }
     }
 }
 
@@ -86,12 +89,15 @@ pub struct Client {
 impl Client {
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, ApiError> {
         let origin = Origin::from_url(endpoint.request_url());
-        let origin = origin.ok_or_else(|| ApiError::Address { name: endpoint.name.clone() })?;
-        let certificates = endpoint.certificates.as_deref();
-        let config = agent_config(&origin, certificates).map_err(|source| ApiError::Certificates {
-            path: certificates.map_or_else(String::new, |path| path.display().to_string()),
-            source,
+        let origin = origin.ok_or_else(|| ApiError::Address {
+            name: endpoint.name.clone(),
         })?;
+        let certificates = endpoint.certificates.as_deref();
+        let config =
+            agent_config(&origin, certificates).map_err(|source| ApiError::Certificates {
+                path: certificates.map_or_else(String::new, |path| path.display().to_string()),
+                source,
+            })?;
         let config = config
             .timeout_global(Some(endpoint.timeout))
             .timeout_connect(Some(endpoint.timeout.min(Duration::from_secs(15))))
@@ -102,7 +108,9 @@ impl Client {
             Api::Chat => "chat/completions",
             Api::Completions => "completions",
         };
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let epoch = (Instant::now(), since_1970.as_secs_f64());
         Ok(Self {
             endpoint: endpoint.clone(),
@@ -132,7 +140,12 @@ impl Client {
         let (answer, attempts) = self.ask_until(index, attempt, pause)?;
         let start = start.get();
         let begun = self.epoch.1 + start.duration_since(self.epoch.0).as_secs_f64();
-        Ok(Answer { seconds: start.elapsed().as_secs_f64(), attempts, begun, ..answer })
+        Ok(Answer {
+            seconds: start.elapsed().as_secs_f64(),
+            attempts,
+            begun,
+            ..answer
+        })
     }
 
     /// The answer of another address of the server, as `read` takes it: as [`Self::ask`].
@@ -143,7 +156,8 @@ impl Client {
         read: impl Fn(&str) -> Result<T, String>,
         pause: impl Fn(Duration) -> bool,
     ) -> Result<T, UnansweredQuestion> {
-        self.ask_until(index, || self.attempt(url, body, &read), pause).map(|(answer, _)| answer)
+        self.ask_until(index, || self.attempt(url, body, &read), pause)
+            .map(|(answer, _)| answer)
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -166,9 +180,18 @@ impl Client {
             };
             let wait = match next {
                 RetryPolicy::Again(asked) if attempts <= self.endpoint.retries => {
-                    let doubled = self.endpoint.pause.saturating_mul(1 << (attempts - 1).min(16)).min(MAX_BACKOFF);
-                    let spread = 0.75 + 0.5 * ((index * 7919 + attempts as usize * 104_729) % 1000) as f64 / 1000.0;
-                    asked.unwrap_or(Duration::ZERO).min(MAX_PAUSE).max(doubled.mul_f64(spread))
+                    let doubled = self
+                        .endpoint
+                        .pause
+                        .saturating_mul(1 << (attempts - 1).min(16))
+                        .min(MAX_BACKOFF);
+                    let spread = 0.75
+                        + 0.5 * ((index * 7919 + attempts as usize * 104_729) % 1000) as f64
+                            / 1000.0;
+                    asked
+                        .unwrap_or(Duration::ZERO)
+                        .min(MAX_PAUSE)
+                        .max(doubled.mul_f64(spread))
                 }
                 _ => {
                     return Err(UnansweredQuestion {
@@ -179,7 +202,11 @@ impl Client {
                 }
             };
             if !pause(wait) {
-                return Err(UnansweredQuestion { reason, attempts, of_all: false });
+                return Err(UnansweredQuestion {
+                    reason,
+                    attempts,
+                    of_all: false,
+                });
             }
         }
     }
@@ -190,20 +217,30 @@ impl Client {
         body: &str,
         read_answer: &impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, FailedAttempt> {
-        let mut request = self.agent.post(url).header("content-type", "application/json");
+        let mut request = self
+            .agent
+            .post(url)
+            .header("content-type", "application/json");
         if let Some(key) = &self.endpoint.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
         let response = request.send(body).map_err(|error| self.broken(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let read = response.into_body().into_with_config().limit(MAX_BODY_BYTES).read_to_vec();
+        let read = response
+            .into_body()
+            .into_with_config()
+            .limit(MAX_BODY_BYTES)
+            .read_to_vec();
         let bytes = match read {
             Ok(bytes) => bytes,
             // The status says more than a body that did not arrive.
             Err(_) if !(200..300).contains(&status) => Vec::new(),
             Err(ureq::Error::BodyExceedsLimit(_)) => {
                 let reason = format!("the answer is longer than {} MiB", MAX_BODY_BYTES >> 20);
-                return Err(FailedAttempt { reason, next: RetryPolicy::Never });
+                return Err(FailedAttempt {
+                    reason,
+                    next: RetryPolicy::Never,
+                });
             }
             Err(error) => return Err(self.broken(&error)),
         };
@@ -214,7 +251,9 @@ impl Client {
         let said = said_by(&text).map_or_else(String::new, |said| format!(": {said}"));
         let (next, remedy) = match status {
             300..=399 => {
-                let place = headers.get("location").and_then(|place| Origin::from_url(place.to_str().ok()?));
+                let place = headers
+                    .get("location")
+                    .and_then(|place| Origin::from_url(place.to_str().ok()?));
                 let place = place.map_or_else(String::new, |place| format!(" to {}", place.host));
                 return Err(FailedAttempt {
                     reason: self.shown(&format!(
@@ -223,12 +262,18 @@ impl Client {
                     next: RetryPolicy::NeverForAny,
                 });
             }
-            401 | 403 => (RetryPolicy::NeverForAny, "; check api_key_env and what its key may do"),
+            401 | 403 => (
+                RetryPolicy::NeverForAny,
+                "; check api_key_env and what its key may do",
+            ),
             404 => (RetryPolicy::NeverForAny, "; check base_url, kind and model"),
             408 | 425 | 429 | 500.. => (RetryPolicy::Again(retry_after(&headers)), ""),
             _ => (RetryPolicy::Never, ""),
         };
-        Err(FailedAttempt { reason: self.shown(&format!("the server answered {status}{said}")) + remedy, next })
+        Err(FailedAttempt {
+            reason: self.shown(&format!("the server answered {status}{said}")) + remedy,
+            next,
+        })
     }
 
     fn broken(&self, error: &ureq::Error) -> FailedAttempt {
@@ -249,7 +294,12 @@ impl Client {
     }
 
     fn without_key(&self, text: &str) -> String {
-        match self.endpoint.key.as_deref().filter(|key| key.len() >= MIN_SECRET_KEY_LEN) {
+        match self
+            .endpoint
+            .key
+            .as_deref()
+            .filter(|key| key.len() >= MIN_SECRET_KEY_LEN)
+        {
             Some(key) => text.replace(key, "***"),
             None => text.to_owned(),
         }
@@ -258,13 +308,17 @@ impl Client {
     /// A text of the server's as it may stand in messages and files.
     fn shown(&self, text: &str) -> String {
         let text = self.without_key(text);
-        shortened(&visible(&redact(&text).0).replace('\n', " "), MAX_REASON_CHARS)
+        shortened(
+            &visible(&redact(&text).0).replace('\n', " "),
+            MAX_REASON_CHARS,
+        )
     }
 }
 
 /// The completion of a body, or why it holds none.
 fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
-    let body: Value = serde_json::from_str(text).map_err(|error| format!("the answer is not JSON ({error})"))?;
+    let body: Value =
+        serde_json::from_str(text).map_err(|error| format!("the answer is not JSON ({error})"))?;
     let Some(choice) = body["choices"].get(0) else {
         let said = said_by(text).map_or_else(String::new, |said| format!(": {said}"));
         return Err(format!("the answer has no choices{said}"));
@@ -274,7 +328,12 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
         Api::Chat => message_text(&choice["message"]),
     };
     // A count beyond all models is none.
-    let count = |name: &str| body["usage"][name].as_u64().filter(|count| *count < 1 << 32).map(|count| count as usize);
+    let count = |name: &str| {
+        body["usage"][name]
+            .as_u64()
+            .filter(|count| *count < 1 << 32)
+            .map(|count| count as usize)
+    };
     Ok(Answer {
         text: completion.ok_or("the first choice has no text")?,
         prompt_tokens: count("prompt_tokens"),
@@ -290,10 +349,15 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
 /// The message in a server's error.
 fn said_by(text: &str) -> Option<String> {
     let body: Value = serde_json::from_str(text).ok()?;
-    [&body["error"]["message"], &body["error"], &body["message"], &body["detail"]]
-        .into_iter()
-        .find_map(Value::as_str)
-        .map(str::to_owned)
+    [
+        &body["error"]["message"],
+        &body["error"],
+        &body["message"],
+        &body["detail"],
+    ]
+    .into_iter()
+    .find_map(Value::as_str)
+    .map(str::to_owned)
 }
 
 /// Seconds, or a date.
@@ -302,6 +366,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).ok();
     }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned(text).ok()?;
+    let date = jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_zoned(text)
+        .ok()?;
     Duration::try_from(date.timestamp().duration_since(jiff::Timestamp::now())).ok()
 }

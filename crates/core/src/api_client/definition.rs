@@ -98,7 +98,12 @@ impl Prices {
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let key = self.key.as_ref().map(|_| "set");
-        let Self { name, base_url, model, .. } = self;
+        let Self {
+            name,
+            base_url,
+            model,
+            ..
+        } = self;
         formatter
             .debug_struct("Endpoint")
             .field("name", name)
@@ -116,13 +121,20 @@ impl Endpoint {
     }
 
     /// A server of this user's on a Unix socket, without a key.
-    pub(crate) fn at_socket(socket: &Path, model: &str, (concurrency, timeout): (usize, Duration)) -> Self {
+    pub(crate) fn at_socket(
+        socket: &Path,
+        model: &str,
+        (concurrency, timeout): (usize, Duration),
+    ) -> Self {
         Self {
             name: "endpoint".to_owned(),
             base_url: format!("{UNIX_SOCKET}{}", socket.display()),
             model: model.to_owned(),
             api: Api::Chat,
-            prices: Prices { input: None, output: None },
+            prices: Prices {
+                input: None,
+                output: None,
+            },
             concurrency,
             timeout,
             retries: 1,
@@ -137,7 +149,11 @@ impl Endpoint {
 
     /// What the paths of its requests follow.
     pub(super) fn request_url(&self) -> &str {
-        if self.base_url.starts_with(UNIX_SOCKET) { SOCKET_URL } else { &self.base_url }
+        if self.base_url.starts_with(UNIX_SOCKET) {
+            SOCKET_URL
+        } else {
+            &self.base_url
+        }
     }
 
     /// The endpoint `name` of a file with this `text`, with its key from the environment. Every endpoint of the file is
@@ -160,16 +176,28 @@ impl Endpoint {
     ///
     /// # Errors
     /// As those of [`Self::find`].
-    pub(super) fn defined(name: &str, label: &str, text: &str) -> Result<(Self, Option<String>), ApiError> {
+    pub(super) fn defined(
+        name: &str,
+        label: &str,
+        text: &str,
+    ) -> Result<(Self, Option<String>), ApiError> {
         let source = Source { label, text };
         let at = |offset, message: String| ApiError::File(source.error(offset, message));
-        let broken = |error: toml::de::Error| at(error.span().map_or(0, |span| span.start), error.message().to_owned());
+        let broken = |error: toml::de::Error| {
+            at(
+                error.span().map_or(0, |span| span.start),
+                error.message().to_owned(),
+            )
+        };
         let document = DeTable::parse(text).map_err(broken)?;
         let mut found = None;
         for (key, value) in document.get_ref() {
             let own = key.get_ref().as_ref();
             let DeValue::Table(table) = value.get_ref() else {
-                return Err(at(key.span().start, format!("`{own}` is outside of a table: write `[NAME]` above it")));
+                return Err(at(
+                    key.span().start,
+                    format!("`{own}` is outside of a table: write `[NAME]` above it"),
+                ));
             };
             let section = Section::new(source, &format!("{own}."), table, &ENDPOINT_KEYS)?;
             let (endpoint, key_variable) = Self::read(own, &section, key.span().start)?;
@@ -178,11 +206,22 @@ impl Endpoint {
             }
         }
         found.ok_or_else(|| {
-            let names: Vec<&str> = document.get_ref().iter().map(|(key, _)| key.get_ref().as_ref()).collect();
-            let known =
-                if names.is_empty() { "the file has none".to_owned() } else { format!("it has {}", names.join(", ")) };
+            let names: Vec<&str> = document
+                .get_ref()
+                .iter()
+                .map(|(key, _)| key.get_ref().as_ref())
+                .collect();
+            let known = if names.is_empty() {
+                "the file has none".to_owned()
+            } else {
+                format!("it has {}", names.join(", "))
+            };
             let advice = format!("{known}{}", did_you_mean(name, names.iter().copied()));
-            ApiError::Unknown { name: name.to_owned(), label: label.to_owned(), advice }
+            ApiError::Unknown {
+                name: name.to_owned(),
+                label: label.to_owned(),
+                advice,
+            }
         })
     }
 
@@ -204,7 +243,11 @@ impl Endpoint {
                 problem,
             };
             let key = variable(named).ok_or_else(|| failed("is not set"))?;
-            let key = key.into_string().map_err(|_| failed("is no text"))?.trim().to_owned();
+            let key = key
+                .into_string()
+                .map_err(|_| failed("is no text"))?
+                .trim()
+                .to_owned();
             if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(failed(if key.is_empty() {
                     "is empty"
@@ -214,22 +257,39 @@ impl Endpoint {
             }
             self.key = Some(key);
         }
-        self.certificates = variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.certificates = variable("SSL_CERT_FILE")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
         Ok(())
     }
 
     /// The endpoint, and the variable that holds its key.
-    pub(crate) fn read(name: &str, section: &Section<'_>, start: usize) -> Read<(Self, Option<String>)> {
+    pub(crate) fn read(
+        name: &str,
+        section: &Section<'_>,
+        start: usize,
+    ) -> Read<(Self, Option<String>)> {
         let place = |key: &str| section.get(key).map_or(start, |(_, offset)| offset);
         let wrong = |key: &str, message: &str| section.error(key, place(key), message);
         let required = |key: &'static str, example: &str| -> Read<String> {
             let text = section.string(key)?.filter(|text| !text.trim().is_empty());
-            text.ok_or_else(|| section.error_at(start, format!("`[{name}]` needs {key}: add for example `{example}`")))
+            text.ok_or_else(|| {
+                section.error_at(
+                    start,
+                    format!("`[{name}]` needs {key}: add for example `{example}`"),
+                )
+            })
         };
         let base_url = required("base_url", "base_url = \"https://api.openai.com/v1\"")?;
         let insecure = section.boolean("insecure_http")?.unwrap_or(false);
-        if base_url.strip_prefix(UNIX_SOCKET).is_some_and(|path| !path.starts_with('/')) {
-            return Err(wrong("base_url", "names a Unix socket by its absolute path: write `unix:/run/server.sock`"));
+        if base_url
+            .strip_prefix(UNIX_SOCKET)
+            .is_some_and(|path| !path.starts_with('/'))
+        {
+            return Err(wrong(
+                "base_url",
+                "names a Unix socket by its absolute path: write `unix:/run/server.sock`",
+            ));
         }
         let origin = match base_url.starts_with(UNIX_SOCKET) {
             true => Origin::from_url(SOCKET_URL),
@@ -249,40 +309,71 @@ impl Endpoint {
         }
         let number = |key: &str, default: f64, least: f64, most: f64| -> Read<f64> {
             match section.number(key)? {
-                Some(value) if !(least..=most).contains(&value) => {
-                    Err(wrong(key, &format!("must be between {least} and {most}, not {value}")))
-                }
+                Some(value) if !(least..=most).contains(&value) => Err(wrong(
+                    key,
+                    &format!("must be between {least} and {most}, not {value}"),
+                )),
                 value => Ok(value.unwrap_or(default)),
             }
         };
-        let whole = |key: &str, default: f64, least: f64, most: f64| match number(key, default, least, most)? {
-            value if value.fract() != 0.0 => Err(wrong(key, &format!("must be a whole number, not {value}"))),
+        let whole = |key: &str, default: f64, least: f64, most: f64| match number(
+            key, default, least, most,
+        )? {
+            value if value.fract() != 0.0 => {
+                Err(wrong(key, &format!("must be a whole number, not {value}")))
+            }
             value => Ok(value as usize),
         };
-        let price = |key: &str| section.get(key).map(|_| number(key, 0.0, 0.0, 1e6)).transpose();
+        let price = |key: &str| {
+            section
+                .get(key)
+                .map(|_| number(key, 0.0, 0.0, 1e6))
+                .transpose()
+        };
         let api = match section.string("kind")?.as_deref() {
             None | Some("chat") => Api::Chat,
             Some("completions") => Api::Completions,
-            Some(other) => return Err(wrong("kind", &format!("must be \"chat\" or \"completions\", not {other:?}"))),
+            Some(other) => {
+                return Err(wrong(
+                    "kind",
+                    &format!("must be \"chat\" or \"completions\", not {other:?}"),
+                ));
+            }
         };
-        let format = match (section.boolean("json_mode")?, section.boolean("strict_schema")?) {
+        let format = match (
+            section.boolean("json_mode")?,
+            section.boolean("strict_schema")?,
+        ) {
             (Some(true), Some(true)) => {
-                return Err(wrong("json_mode", "is part of `strict_schema`, which is set too: remove one"));
+                return Err(wrong(
+                    "json_mode",
+                    "is part of `strict_schema`, which is set too: remove one",
+                ));
             }
             (Some(true), _) => ResponseFormat::Json,
             (_, Some(true)) => ResponseFormat::Schema,
             _ => ResponseFormat::Free,
         };
         let extra_body = section.json_object("extra_body")?;
-        if let Some(own) = OWN_FIELDS.into_iter().find(|own| extra_body.contains_key(*own)) {
-            return Err(wrong("extra_body", &format!("must not hold `{own}`, which grpo-tui sets itself: remove it")));
+        if let Some(own) = OWN_FIELDS
+            .into_iter()
+            .find(|own| extra_body.contains_key(*own))
+        {
+            return Err(wrong(
+                "extra_body",
+                &format!("must not hold `{own}`, which grpo-tui sets itself: remove it"),
+            ));
         }
         let key_variable = section.string("api_key_env")?;
         let is_name = |text: &str| {
-            text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
                 && !text.starts_with(|c: char| c.is_ascii_digit())
         };
-        if key_variable.as_deref().is_some_and(|text| text.is_empty() || !is_name(text)) {
+        if key_variable
+            .as_deref()
+            .is_some_and(|text| text.is_empty() || !is_name(text))
+        {
             // The text may be a key: it is not repeated.
             return Err(wrong(
                 "api_key_env",
@@ -294,7 +385,10 @@ impl Endpoint {
             base_url: base_url.trim_end_matches('/').to_owned(),
             model: required("model", "model = \"gpt-4o-mini\"")?,
             api,
-            prices: Prices { input: price("price_per_million_input")?, output: price("price_per_million_output")? },
+            prices: Prices {
+                input: price("price_per_million_input")?,
+                output: price("price_per_million_output")?,
+            },
             concurrency: whole("concurrency", 8.0, 1.0, 512.0)?,
             timeout: Duration::from_secs_f64(number("timeout_seconds", 120.0, 0.1, 3600.0)?),
             retries: whole("retries", 5.0, 0.0, 20.0)? as u32,

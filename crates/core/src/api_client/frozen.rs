@@ -20,7 +20,15 @@ impl FrozenEndpoint {
     /// Those of [`Endpoint::find`], but for the key.
     pub fn find(name: &str, label: &str, text: &str) -> Result<Self, ApiError> {
         let (endpoint, key_variable) = Endpoint::defined(name, label, text)?;
-        let Endpoint { base_url, model, concurrency, timeout, retries, extra_body, .. } = &endpoint;
+        let Endpoint {
+            base_url,
+            model,
+            concurrency,
+            timeout,
+            retries,
+            extra_body,
+            ..
+        } = &endpoint;
         let mut keys = vec![
             ("base_url", Value::from(base_url.as_str())),
             ("model", model.as_str().into()),
@@ -32,7 +40,10 @@ impl FrozenEndpoint {
         ];
         keys.extend(key_variable.map(|name| ("api_key_env", name.into())));
         keys.extend((!extra_body.is_empty()).then(|| ("extra_body", extra_body.clone().into())));
-        let keys: Vec<String> = keys.iter().map(|(key, value)| format!("{key} = {}", toml(value))).collect();
+        let keys: Vec<String> = keys
+            .iter()
+            .map(|(key, value)| format!("{key} = {}", toml(value)))
+            .collect();
         Ok(Self(format!("{name} {{ {} }}", keys.join(", "))))
     }
 
@@ -55,9 +66,17 @@ impl FrozenEndpoint {
     ///
     /// # Errors
     /// [`ApiError`] if the key is not in the environment.
-    pub fn endpoint(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Endpoint, ApiError> {
+    pub fn endpoint(
+        &self,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Endpoint, ApiError> {
         let name = self.name();
-        Endpoint::find(name, LABEL, &format!("{:?} ={}", name, &self.0[name.len()..]), variable)
+        Endpoint::find(
+            name,
+            LABEL,
+            &format!("{:?} ={}", name, &self.0[name.len()..]),
+            variable,
+        )
     }
 }
 
@@ -66,11 +85,15 @@ fn toml(value: &Value) -> String {
     match value {
         Value::Object(members) => {
             let members = members.iter().filter(|(_, value)| !value.is_null());
-            let members: Vec<String> =
-                members.map(|(key, value)| format!("{} = {}", Value::from(key.as_str()), toml(value))).collect();
+            let members: Vec<String> = members
+                .map(|(key, value)| format!("{} = {}", Value::from(key.as_str()), toml(value)))
+                .collect();
             format!("{{ {} }}", members.join(", "))
         }
-        Value::Array(items) => format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", ")),
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(toml).collect::<Vec<_>>().join(", ")
+        ),
         other => other.to_string(),
     }
 }
@@ -87,15 +110,43 @@ mod tests {
         let key = "sk-0123456789abcdef";
         let with_key = |name: &str| (name == "LARGE_KEY").then(|| key.into());
         let own = Endpoint::find("large", "endpoints.toml", text, with_key).unwrap();
-        let read = FrozenEndpoint::parse(frozen.text()).unwrap().endpoint(with_key).unwrap();
+        let read = FrozenEndpoint::parse(frozen.text())
+            .unwrap()
+            .endpoint(with_key)
+            .unwrap();
         let all = |endpoint: &Endpoint| {
-            let Endpoint { name, base_url, model, concurrency, timeout, retries, extra_body, key, .. } =
-                endpoint.clone();
-            (name, base_url, model, concurrency, timeout, retries, extra_body, key)
+            let Endpoint {
+                name,
+                base_url,
+                model,
+                concurrency,
+                timeout,
+                retries,
+                extra_body,
+                key,
+                ..
+            } = endpoint.clone();
+            (
+                name,
+                base_url,
+                model,
+                concurrency,
+                timeout,
+                retries,
+                extra_body,
+                key,
+            )
         };
         assert_eq!(all(&read), all(&own));
-        assert!(!frozen.text().contains(key) && !frozen.text().contains('\n'), "{}", frozen.text());
-        assert_eq!((frozen.name(), FrozenEndpoint::parse("large")), ("large", None));
+        assert!(
+            !frozen.text().contains(key) && !frozen.text().contains('\n'),
+            "{}",
+            frozen.text()
+        );
+        assert_eq!(
+            (frozen.name(), FrozenEndpoint::parse("large")),
+            ("large", None)
+        );
         let without = frozen.endpoint(|_| None).unwrap_err().to_string();
         assert!(without.contains("LARGE_KEY is not set"), "{without}");
     }

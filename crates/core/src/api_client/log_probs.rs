@@ -23,7 +23,11 @@ impl LogProbs {
             let tokens = one.tokens + other.tokens;
             let sum = |of: Self| of.mean.unwrap_or(0.0) * of.tokens as f64;
             let mean = (tokens > 0).then(|| (sum(one) + sum(other)) / tokens as f64);
-            Self { mean, tokens, answers: one.answers + other.answers }
+            Self {
+                mean,
+                tokens,
+                answers: one.answers + other.answers,
+            }
         })
     }
 }
@@ -41,20 +45,30 @@ const UNLIKELY: f64 = -9999.0;
 pub(super) fn log_probs_of(choice: &Value) -> LogProbs {
     let given = &choice["logprobs"];
     let values: Option<Vec<f64>> = match (&given["content"], &given["token_logprobs"]) {
-        (Value::Array(tokens), _) => tokens.iter().map(|token| log_prob(&token["logprob"])).collect(),
+        (Value::Array(tokens), _) => tokens
+            .iter()
+            .map(|token| log_prob(&token["logprob"]))
+            .collect(),
         (_, Value::Array(values)) => values.iter().map(log_prob).collect(),
         _ => None,
     };
     let values = values.unwrap_or_default();
     match values.len() {
         0 => LogProbs::default(),
-        tokens => LogProbs { mean: Some(values.iter().sum::<f64>() / tokens as f64), tokens, answers: 1 },
+        tokens => LogProbs {
+            mean: Some(values.iter().sum::<f64>() / tokens as f64),
+            tokens,
+            answers: 1,
+        },
     }
 }
 
 #[cfg(feature = "download")]
 fn log_prob(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|value| *value > UNLIKELY && *value <= TOLERANCE).map(|value| value.min(0.0))
+    value
+        .as_f64()
+        .filter(|value| *value > UNLIKELY && *value <= TOLERANCE)
+        .map(|value| value.min(0.0))
 }
 
 #[cfg(all(test, feature = "download"))]
@@ -66,21 +80,47 @@ mod tests {
     fn both_forms_are_read_and_what_is_no_log_prob_is_unknown() {
         let check = |logprobs: Value, expected: Option<(f64, usize)>| {
             let found = log_probs_of(&json!({"logprobs": logprobs}));
-            assert_eq!(found.mean.map(|mean| (mean, found.tokens)), expected, "{logprobs}");
+            assert_eq!(
+                found.mean.map(|mean| (mean, found.tokens)),
+                expected,
+                "{logprobs}"
+            );
             assert_eq!(found.answers, usize::from(expected.is_some()));
         };
         let chat = |values: &[Value]| {
-            let tokens: Vec<Value> = values.iter().map(|value| json!({"token": "x", "logprob": value})).collect();
+            let tokens: Vec<Value> = values
+                .iter()
+                .map(|value| json!({"token": "x", "logprob": value}))
+                .collect();
             json!({"content": tokens, "refusal": null})
         };
         check(chat(&[json!(-0.5), json!(-1.5)]), Some((-1.0, 2)));
         check(chat(&[json!(0), json!(1e-6)]), Some((0.0, 2)));
-        check(json!({"tokens": ["a", "b"], "token_logprobs": [-0.25, -0.75]}), Some((-0.5, 2)));
-        check(json!({"content": null, "token_logprobs": [-0.25]}), Some((-0.25, 1)));
-        for none in [json!(null), json!({}), json!([]), json!("x"), chat(&[]), json!({"token_logprobs": []})] {
+        check(
+            json!({"tokens": ["a", "b"], "token_logprobs": [-0.25, -0.75]}),
+            Some((-0.5, 2)),
+        );
+        check(
+            json!({"content": null, "token_logprobs": [-0.25]}),
+            Some((-0.25, 1)),
+        );
+        for none in [
+            json!(null),
+            json!({}),
+            json!([]),
+            json!("x"),
+            chat(&[]),
+            json!({"token_logprobs": []}),
+        ] {
             check(none, None);
         }
-        for bad in [json!(null), json!("-1"), json!(0.5), json!(-9999.0), json!(-1e300)] {
+        for bad in [
+            json!(null),
+            json!("-1"),
+            json!(0.5),
+            json!(-9999.0),
+            json!(-1e300),
+        ] {
             check(chat(&[json!(-0.5), bad.clone()]), None);
             check(json!({"token_logprobs": [bad, -0.5]}), None);
         }

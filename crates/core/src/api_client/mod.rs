@@ -32,12 +32,28 @@ pub enum ApiError {
     #[error(transparent)]
     File(#[from] crate::task::TaskError),
     #[error("no endpoint `{name}` in {label}: {advice}")]
-    Unknown { name: String, label: String, advice: String },
+    Unknown {
+        name: String,
+        label: String,
+        advice: String,
+    },
     /// The variable that should hold the key.
-    #[error("{label} `[{name}]`: the environment variable {variable} {problem}; export it with the endpoint's key")]
-    Key { label: String, name: String, variable: String, problem: &'static str },
-    #[error("SSL_CERT_FILE: {path}: {source}; name a PEM file of certificate authorities, or unset it")]
-    Certificates { path: String, source: std::io::Error },
+    #[error(
+        "{label} `[{name}]`: the environment variable {variable} {problem}; export it with the endpoint's key"
+    )]
+    Key {
+        label: String,
+        name: String,
+        variable: String,
+        problem: &'static str,
+    },
+    #[error(
+        "SSL_CERT_FILE: {path}: {source}; name a PEM file of certificate authorities, or unset it"
+    )]
+    Certificates {
+        path: String,
+        source: std::io::Error,
+    },
     #[error("endpoint `{name}`: base_url is not a URL")]
     Address { name: String },
 }
@@ -46,9 +62,21 @@ pub enum ApiError {
 /// field of its own. `None` where it is not a message.
 pub fn message_text(message: &Value) -> Option<String> {
     let fields = message.as_object()?;
-    if fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty()) {
-        let said = fields.iter().filter(|(name, _)| ["content", "tool_calls"].contains(&name.as_str()));
-        return Some(Value::Object(said.map(|(name, value)| (name.clone(), value.clone())).collect()).to_string());
+    if fields
+        .get("tool_calls")
+        .and_then(Value::as_array)
+        .is_some_and(|calls| !calls.is_empty())
+    {
+        let said = fields
+            .iter()
+            .filter(|(name, _)| ["content", "tool_calls"].contains(&name.as_str()));
+        return Some(
+            Value::Object(
+                said.map(|(name, value)| (name.clone(), value.clone()))
+                    .collect(),
+            )
+            .to_string(),
+        );
     }
     match &message["content"] {
         Value::String(text) => Some(text.clone()),

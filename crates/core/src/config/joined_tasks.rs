@@ -36,9 +36,14 @@ impl Layers {
         let mut own_limits = vec![None; tasks.len()];
         for (table, own_limit) in tasks.iter().zip(&mut own_limits) {
             // The task's tables of other models are checked as well.
-            Layers { task: Some(table.train.clone()), ..self.clone() }.resolve()?;
+            Layers {
+                task: Some(table.train.clone()),
+                ..self.clone()
+            }
+            .resolve()?;
             let entries = self.entries_for(&table.train, &base_model);
-            let entries: BTreeMap<&str, &Entry> = entries.map(|entry| (entry.name.as_str(), entry)).collect();
+            let entries: BTreeMap<&str, &Entry> =
+                entries.map(|entry| (entry.name.as_str(), entry)).collect();
             for (name, entry) in entries {
                 if name == OWN_KEY {
                     *own_limit = Some(entry);
@@ -47,12 +52,24 @@ impl Layers {
                 }
             }
         }
-        let entries: Vec<Entry> = joined.into_values().map(|(_, entry)| entry.clone()).collect();
+        let entries: Vec<Entry> = joined
+            .into_values()
+            .map(|(_, entry)| entry.clone())
+            .collect();
         let resolve = |limit: Option<&Entry>| {
             let entries = entries.iter().chain(limit).cloned().collect();
-            Layers { task: Some(Assignments { entries, ..Assignments::default() }), ..self.clone() }.resolve()
+            Layers {
+                task: Some(Assignments {
+                    entries,
+                    ..Assignments::default()
+                }),
+                ..self.clone()
+            }
+            .resolve()
         };
-        let own_limits = own_limits.into_iter().map(|own| own.map(|own| resolve(Some(own))).transpose());
+        let own_limits = own_limits
+            .into_iter()
+            .map(|own| own.map(|own| resolve(Some(own))).transpose());
         let own_limits = own_limits.collect::<Result<Vec<_>, ConfigError>>()?;
         let limit = |resolved: &ResolvedConfig| resolved.config.max_completion_tokens;
         let longest = match own_limits.iter().flatten().max_by_key(|own| limit(own)) {
@@ -62,7 +79,10 @@ impl Layers {
         // A task without a limit of its own has that of the run.
         let of_task = |own: &Option<ResolvedConfig>| limit(own.as_ref().unwrap_or(&longest));
         let max_completion_tokens = own_limits.iter().map(of_task).collect();
-        Ok(JoinedConfig { resolved: longest, max_completion_tokens })
+        Ok(JoinedConfig {
+            resolved: longest,
+            max_completion_tokens,
+        })
     }
 
     /// The model that all tasks start from.
@@ -70,29 +90,62 @@ impl Layers {
     /// # Errors
     /// [`ConfigError::Conflict`] if two tasks name different ones and nothing else decides.
     pub fn base_model_of(&self, tasks: &[TaskTable]) -> Result<String, ConfigError> {
-        let of_task = |table: &TaskTable| table.train.entries.iter().rfind(|entry| entry.name == "base_model").cloned();
-        let named: Vec<_> = tasks.iter().filter_map(|table| Some((table, of_task(table)?))).collect();
+        let of_task = |table: &TaskTable| {
+            table
+                .train
+                .entries
+                .iter()
+                .rfind(|entry| entry.name == "base_model")
+                .cloned()
+        };
+        let named: Vec<_> = tasks
+            .iter()
+            .filter_map(|table| Some((table, of_task(table)?)))
+            .collect();
         for pair in named.windows(2) {
             self.check_agree((pair[0].0, &pair[0].1), (pair[1].0, &pair[1].1))?;
         }
         let entries = named.into_iter().map(|(_, entry)| entry).collect();
-        Ok(Layers { task: Some(Assignments { entries, ..Assignments::default() }), ..self.clone() }.asked_base_model())
+        Ok(Layers {
+            task: Some(Assignments {
+                entries,
+                ..Assignments::default()
+            }),
+            ..self.clone()
+        }
+        .asked_base_model())
     }
 
     /// Refuses two values of a key, unless `--config` or `--set` decides.
-    fn check_agree(&self, a: (&TaskTable, &Entry), b: (&TaskTable, &Entry)) -> Result<(), ConfigError> {
+    fn check_agree(
+        &self,
+        a: (&TaskTable, &Entry),
+        b: (&TaskTable, &Entry),
+    ) -> Result<(), ConfigError> {
         let name = &b.1.name;
         let is_decided = || {
-            let source =
-                Layers { task: None, ..self.clone() }.resolve().ok().and_then(|mut found| found.sources.remove(name));
+            let source = Layers {
+                task: None,
+                ..self.clone()
+            }
+            .resolve()
+            .ok()
+            .and_then(|mut found| found.sources.remove(name));
             matches!(source, Some(Source::File | Source::Set))
         };
         if a.1.value == b.1.value || is_decided() {
             return Ok(());
         }
-        let [a, b] = [a, b].map(|(table, entry)| format!("{} of {} ({})", entry.value, table.task, entry.place));
-        let option = if name == "base_model" { "--model NAME".to_owned() } else { format!("--set {name}=VALUE") };
-        let message = format!("the tasks set `{name}` differently: {a} and {b}; choose one for the run with {option}");
+        let [a, b] = [a, b]
+            .map(|(table, entry)| format!("{} of {} ({})", entry.value, table.task, entry.place));
+        let option = if name == "base_model" {
+            "--model NAME".to_owned()
+        } else {
+            format!("--set {name}=VALUE")
+        };
+        let message = format!(
+            "the tasks set `{name}` differently: {a} and {b}; choose one for the run with {option}"
+        );
         Err(ConfigError::Conflict { message })
     }
 }
@@ -105,13 +158,19 @@ mod tests {
     fn tables(texts: &[&str]) -> Vec<TaskTable> {
         let table = |(number, text): (usize, &&str)| {
             let task = format!("task-{number}");
-            TaskTable { train: Assignments::from_task(&format!("{task}/task.toml"), text).unwrap(), task }
+            TaskTable {
+                train: Assignments::from_task(&format!("{task}/task.toml"), text).unwrap(),
+                task,
+            }
         };
         texts.iter().enumerate().map(table).collect()
     }
 
     fn layers(set: &[&str]) -> Layers {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }
+        Layers {
+            set: set.iter().map(|text| (*text).to_owned()).collect(),
+            ..Layers::default()
+        }
     }
 
     #[test]
@@ -121,19 +180,47 @@ mod tests {
             let found = layers(set).resolve_tasks(&tables(texts)).unwrap();
             let config = found.resolved.config;
             let limits = found.max_completion_tokens;
-            assert_eq!((config.learning_rate, config.max_completion_tokens, &*limits), expected, "{set:?} {texts:?}");
+            assert_eq!(
+                (config.learning_rate, config.max_completion_tokens, &*limits),
+                expected,
+                "{set:?} {texts:?}"
+            );
         };
-        let default = Layers::default().resolve().unwrap().config.max_completion_tokens;
+        let default = Layers::default()
+            .resolve()
+            .unwrap()
+            .config
+            .max_completion_tokens;
         let a = "[train]\nlearning_rate = 1e-3\nmax_completion_tokens = 96\n";
         let of_tiny = "[train.model.tiny]\nmax_completion_tokens = 64\nlearning_rate = 2e-3\n";
         check(&["base_model=m"], &[a, ""], (1e-3, 96, &[96, 96]));
-        check(&["base_model=m"], &["", ""], (4e-5, default, &[default, default]));
-        check(&["base_model=m"], &[a, "[train]\nmax_completion_tokens = 32"], (1e-3, 96, &[96, 32]));
-        check(&["base_model=m", "max_completion_tokens=70"], &[a, ""], (1e-3, 70, &[70, 70]));
+        check(
+            &["base_model=m"],
+            &["", ""],
+            (4e-5, default, &[default, default]),
+        );
+        check(
+            &["base_model=m"],
+            &[a, "[train]\nmax_completion_tokens = 32"],
+            (1e-3, 96, &[96, 32]),
+        );
+        check(
+            &["base_model=m", "max_completion_tokens=70"],
+            &[a, ""],
+            (1e-3, 70, &[70, 70]),
+        );
         let whole = "[train]\nlearning_rate = 1e-3\nmax_seq_len = 512\nmax_completion_tokens = 96";
         check(&["base_model=m"], &[whole, ""], (1e-3, 96, &[96, 96]));
-        check(&["base_model=tiny"], &[of_tiny, of_tiny], (2e-3, 64, &[64, 64]));
-        check(&["base_model=tiny", "learning_rate=5e-3"], &[of_tiny, a], (5e-3, 96, &[64, 96]));
+        check(
+            &["base_model=tiny"],
+            &[of_tiny, of_tiny],
+            (2e-3, 64, &[64, 64]),
+        );
+        check(
+            &["base_model=tiny", "learning_rate=5e-3"],
+            &[of_tiny, a],
+            (5e-3, 96, &[64, 96]),
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The table of configuration keys, the source for command line, files, help, documentation and forms.
 
 use super::choices::{
-    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, PromptSampling, Recompute,
-    Schedule, ThinkingEnd,
+    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset,
+    PromptSampling, Recompute, Schedule, ThinkingEnd,
 };
 use super::value::Kind;
 
@@ -64,22 +64,45 @@ impl Key {
     }
 }
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, unit: &'static str, meaning: &'static str) -> Key {
-    Key { name, kind, default, derived: None, unit, meaning, presets: [None; 2] }
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    unit: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        derived: None,
+        unit,
+        meaning,
+        presets: [None; 2],
+    }
 }
 
 impl Key {
     const fn presets(self, quick: &'static str, seed: &'static str) -> Self {
-        Self { presets: [Some(quick), Some(seed)], ..self }
+        Self {
+            presets: [Some(quick), Some(seed)],
+            ..self
+        }
     }
 
     /// The value of the original experiment; `quick` keeps the default.
     const fn seed(self, seed: &'static str) -> Self {
-        Self { presets: [None, Some(seed)], ..self }
+        Self {
+            presets: [None, Some(seed)],
+            ..self
+        }
     }
 
     const fn derived(self, rule: &'static str, value: Rule) -> Self {
-        Self { derived: Some(DerivedDefault { rule, value }), ..self }
+        Self {
+            derived: Some(DerivedDefault { rule, value }),
+            ..self
+        }
     }
 }
 
@@ -392,7 +415,11 @@ mod tests {
             for value in key.presets.into_iter().flatten() {
                 assert!(key.kind.parse(value).is_ok(), "{} preset {value}", key.name);
             }
-            assert!(key.meaning.ends_with('.'), "{}: the meaning is a sentence", key.name);
+            assert!(
+                key.meaning.ends_with('.'),
+                "{}: the meaning is a sentence",
+                key.name
+            );
         }
         let mut names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
         names.sort_unstable();
@@ -402,8 +429,9 @@ mod tests {
 
     #[test]
     fn nearest_names() {
-        let check =
-            |name: &str, expected: Option<&str>| assert_eq!(Key::nearest(name).map(|key| key.name), expected, "{name}");
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(Key::nearest(name).map(|key| key.name), expected, "{name}")
+        };
         check("learning_rat", Some("learning_rate"));
         check("lerning-rate", Some("learning_rate"));
         check("lora_rnak", Some("lora_rank"));

@@ -11,11 +11,13 @@ mod train_config;
 mod value;
 
 pub use choices::{
-    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, PromptSampling, Recompute,
-    Schedule, ThinkingEnd,
+    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset,
+    PromptSampling, Recompute, Schedule, ThinkingEnd,
 };
 pub use joined_tasks::{JoinedConfig, TaskTable};
 pub use keys::{DerivedDefault, KEYS, Key, Rule};
 pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
-pub use train_config::{ENDPOINT_TEACHER, EXPECTED_TEACHER, MIN_STEPS, ThinkingBudget, TrainConfig};
+pub use train_config::{
+    ENDPOINT_TEACHER, EXPECTED_TEACHER, MIN_STEPS, ThinkingBudget, TrainConfig,
+};
 pub use value::{Kind, StopCondition, Value};

@@ -12,7 +12,10 @@ pub fn markdown() -> String {
     for key in KEYS {
         let presets: Vec<String> = Preset::ALL
             .iter()
-            .map(|preset| key.preset(*preset).map_or_else(|| "default".to_owned(), default_text))
+            .map(|preset| {
+                key.preset(*preset)
+                    .map_or_else(|| "default".to_owned(), default_text)
+            })
             .collect();
         let _ = writeln!(
             text,
@@ -31,13 +34,24 @@ pub fn markdown() -> String {
 pub fn help() -> String {
     let mut text = String::from("Configuration keys (--set key=value):\n");
     for key in KEYS {
-        let _ = writeln!(text, "  {:<24} {} [{}; default {}]", key.name, key.meaning, kind(key), default(key));
+        let _ = writeln!(
+            text,
+            "  {:<24} {} [{}; default {}]",
+            key.name,
+            key.meaning,
+            kind(key),
+            default(key)
+        );
     }
     text
 }
 
 fn kind(key: &Key) -> String {
-    let unit = if key.unit.is_empty() { String::new() } else { format!(", {}", key.unit) };
+    let unit = if key.unit.is_empty() {
+        String::new()
+    } else {
+        format!(", {}", key.unit)
+    };
     format!("{}{unit}", key.kind)
 }
 
@@ -49,5 +63,9 @@ fn default(key: &Key) -> String {
 }
 
 fn default_text(text: &str) -> String {
-    if text.is_empty() { "empty".to_owned() } else { text.to_owned() }
+    if text.is_empty() {
+        "empty".to_owned()
+    } else {
+        text.to_owned()
+    }
 }

@@ -134,8 +134,9 @@ impl Layers {
         }
         let mut set = Vec::new();
         for text in &self.set {
-            let (name, value) =
-                text.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
+            let (name, value) = text
+                .split_once('=')
+                .ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
             set.push((known_key(name.trim(), "--set")?, value));
         }
         let base_model = self.asked_base_model();
@@ -159,7 +160,12 @@ impl Layers {
         base_model: &'a String,
     ) -> impl Iterator<Item = &'a Entry> {
         // The table of the very name stands over that of its origin.
-        let names = self.origin.as_ref().filter(move |origin| *origin != base_model).into_iter().chain([base_model]);
+        let names = self
+            .origin
+            .as_ref()
+            .filter(move |origin| *origin != base_model)
+            .into_iter()
+            .chain([base_model]);
         let for_model = names
             .flat_map(|name| layer.models.iter().filter(move |(model, _)| model == name))
             .flat_map(|(_, entries)| entries);
@@ -176,13 +182,21 @@ impl Layers {
                 .find(|entry| entry.name == "base_model")
                 .and_then(|entry| entry.value.as_str().map(str::to_owned))
         };
-        let assigned = self.set.iter().rev().filter_map(|text| text.split_once('='));
-        let from_set =
-            assigned.filter(|(name, _)| name.trim() == "base_model").map(|(_, text)| text.trim().to_owned()).next();
+        let assigned = self
+            .set
+            .iter()
+            .rev()
+            .filter_map(|text| text.split_once('='));
+        let from_set = assigned
+            .filter(|(name, _)| name.trim() == "base_model")
+            .map(|(_, text)| text.trim().to_owned())
+            .next();
         from_set
             .or_else(|| from_table(&self.file))
             .or_else(|| from_table(&self.task))
-            .unwrap_or_else(|| Key::find("base_model").map_or_else(String::new, |key| key.default.to_owned()))
+            .unwrap_or_else(|| {
+                Key::find("base_model").map_or_else(String::new, |key| key.default.to_owned())
+            })
     }
 }
 
@@ -208,7 +222,10 @@ impl ConfigFile {
     pub fn check(&self) -> Result<(), ConfigError> {
         let assignments = self.assignments()?;
         let mut scratch = ConfigBuilder::default();
-        assignments.entries.iter().try_for_each(|entry| scratch.toml(entry, Source::File))?;
+        assignments
+            .entries
+            .iter()
+            .try_for_each(|entry| scratch.toml(entry, Source::File))?;
         assignments.check_models()
     }
 }
@@ -257,11 +274,21 @@ impl Assignments {
     /// Every key and value that is wrong; where none is, what does not fit together.
     pub fn problems(&self) -> Vec<ConfigError> {
         let mut scratch = ConfigBuilder::default();
-        let of_all = self.entries.iter().filter_map(|entry| scratch.toml(entry, Source::Task).err());
+        let of_all = self
+            .entries
+            .iter()
+            .filter_map(|entry| scratch.toml(entry, Source::Task).err());
         let mut problems: Vec<ConfigError> = of_all.collect();
         problems.extend(self.check_models().err());
         if problems.is_empty() {
-            problems.extend(Layers { task: Some(self.clone()), ..Layers::default() }.resolve().err());
+            problems.extend(
+                Layers {
+                    task: Some(self.clone()),
+                    ..Layers::default()
+                }
+                .resolve()
+                .err(),
+            );
         }
         problems
     }
@@ -274,11 +301,14 @@ impl Assignments {
                     for (model, value) in models {
                         let model = model.get_ref();
                         let entries = match value.get_ref() {
-                            DeValue::Table(table) => {
-                                table.iter().map(|(name, value)| source.entry(name.get_ref(), value.clone())).collect()
-                            }
+                            DeValue::Table(table) => table
+                                .iter()
+                                .map(|(name, value)| source.entry(name.get_ref(), value.clone()))
+                                .collect(),
                             // Resolves to "unknown key".
-                            _ => source.entry(&format!("model.{model}"), value.clone()).map(|entry| vec![entry]),
+                            _ => source
+                                .entry(&format!("model.{model}"), value.clone())
+                                .map(|entry| vec![entry]),
                         };
                         assignments.models.push((model.to_string(), entries?));
                     }
@@ -315,13 +345,20 @@ struct Toml<'t> {
 
 impl<'t> Toml<'t> {
     fn parse(self) -> Result<DeTable<'t>, ConfigError> {
-        DeTable::parse(self.text).map(Spanned::into_inner).map_err(|error| self.syntax(&error))
+        DeTable::parse(self.text)
+            .map(Spanned::into_inner)
+            .map_err(|error| self.syntax(&error))
     }
 
     fn entry(self, name: &str, value: Spanned<DeValue<'_>>) -> Result<Entry, ConfigError> {
         let place = self.place(value.span().start);
-        let value = toml::Value::deserialize(ValueDeserializer::from(value)).map_err(|error| self.syntax(&error))?;
-        Ok(Entry { place, name: name.to_owned(), value })
+        let value = toml::Value::deserialize(ValueDeserializer::from(value))
+            .map_err(|error| self.syntax(&error))?;
+        Ok(Entry {
+            place,
+            name: name.to_owned(),
+            value,
+        })
     }
 
     fn syntax(self, error: &toml::de::Error) -> ConfigError {
@@ -351,25 +388,41 @@ struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    fn text(&mut self, key: &'static Key, text: &str, source: Source, place: &str) -> Result<(), ConfigError> {
-        let value = key.kind.parse(text).map_err(|expected| ConfigError::BadValue {
-            place: place.to_owned(),
-            name: key.name.to_owned(),
-            found: format!("`{}`", text.trim()),
-            expected,
-        })?;
+    fn text(
+        &mut self,
+        key: &'static Key,
+        text: &str,
+        source: Source,
+        place: &str,
+    ) -> Result<(), ConfigError> {
+        let value = key
+            .kind
+            .parse(text)
+            .map_err(|expected| ConfigError::BadValue {
+                place: place.to_owned(),
+                name: key.name.to_owned(),
+                found: format!("`{}`", text.trim()),
+                expected,
+            })?;
         self.values.insert(key.name, (value, source));
         Ok(())
     }
 
     fn toml(&mut self, entry: &Entry, source: Source) -> Result<(), ConfigError> {
         let key = known_key(&entry.name, &entry.place)?;
-        let value = key.kind.from_toml(&entry.value).map_err(|expected| ConfigError::BadValue {
-            place: entry.place.clone(),
-            name: key.name.to_owned(),
-            found: format!("{} `{}`", entry.value.type_str(), entry.value.to_string().trim_matches('"')),
-            expected,
-        })?;
+        let value = key
+            .kind
+            .from_toml(&entry.value)
+            .map_err(|expected| ConfigError::BadValue {
+                place: entry.place.clone(),
+                name: key.name.to_owned(),
+                found: format!(
+                    "{} `{}`",
+                    entry.value.type_str(),
+                    entry.value.to_string().trim_matches('"')
+                ),
+                expected,
+            })?;
         self.values.insert(key.name, (value, source));
         Ok(())
     }
@@ -381,15 +434,23 @@ impl ConfigBuilder {
             if explicit.is_some_and(|(_, source)| *source != Source::Preset) {
                 continue;
             }
-            let read = |name: &str| self.values.get(name).map_or_else(String::new, |(value, _)| value.to_string());
+            let read = |name: &str| {
+                self.values
+                    .get(name)
+                    .map_or_else(String::new, |(value, _)| value.to_string())
+            };
             let derived = key.derived.as_ref().and_then(|derived| {
-                (derived.value)(&KnownValues { read: &read, parameters: parameters.filter(|_| explicit.is_none()) })
+                (derived.value)(&KnownValues {
+                    read: &read,
+                    parameters: parameters.filter(|_| explicit.is_none()),
+                })
             });
             let text = match (derived, explicit) {
                 // A rule that comes to what is there anyway explains nothing.
                 (Some(text), explicit)
-                    if explicit
-                        .map_or(text == key.default, |(value, _)| key.kind.parse(&text).as_ref() == Ok(value)) =>
+                    if explicit.map_or(text == key.default, |(value, _)| {
+                        key.kind.parse(&text).as_ref() == Ok(value)
+                    }) =>
                 {
                     None
                 }
@@ -398,22 +459,34 @@ impl ConfigBuilder {
             };
             match text {
                 Some(text) => self.text(key, &text, Source::Derived, "default")?,
-                None if explicit.is_none() => self.text(key, key.default, Source::Default, "default")?,
+                None if explicit.is_none() => {
+                    self.text(key, key.default, Source::Default, "default")?
+                }
                 None => {}
             }
         }
         let fields: serde_json::Map<String, serde_json::Value> = self
             .values
             .iter()
-            .map(|(name, (value, _))| ((*name).to_owned(), serde_json::to_value(value).unwrap_or_default()))
+            .map(|(name, (value, _))| {
+                (
+                    (*name).to_owned(),
+                    serde_json::to_value(value).unwrap_or_default(),
+                )
+            })
             .collect();
-        let config: TrainConfig = serde_json::from_value(serde_json::Value::Object(fields)).map_err(|error| {
-            ConfigError::Conflict { message: format!("the key table and the configuration disagree: {error}") }
-        })?;
+        let config: TrainConfig = serde_json::from_value(serde_json::Value::Object(fields))
+            .map_err(|error| ConfigError::Conflict {
+                message: format!("the key table and the configuration disagree: {error}"),
+            })?;
         check_together(&config)?;
         Ok(ResolvedConfig {
             config,
-            sources: self.values.into_iter().map(|(name, (_, source))| (name.to_owned(), source)).collect(),
+            sources: self
+                .values
+                .into_iter()
+                .map(|(name, (_, source))| (name.to_owned(), source))
+                .collect(),
         })
     }
 }
@@ -465,11 +538,15 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
     }
     if config.method == Method::Grpo && config.completions_per_prompt < 2 {
         return conflict(
-            "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more".to_owned(),
+            "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more"
+                .to_owned(),
         );
     }
     check_distillation(config)?;
-    if config.kl_beta > 0.0 && config.kl_estimator == super::KlEstimator::K1 && !config.kl_importance {
+    if config.kl_beta > 0.0
+        && config.kl_estimator == super::KlEstimator::K1
+        && !config.kl_importance
+    {
         return conflict(
             "kl_estimator = k1 has a zero-mean gradient in the loss, so kl_beta has no effect: set kl_importance = true, or kl_estimator = k3"
                 .to_owned(),

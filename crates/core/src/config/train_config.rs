@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 use crate::format::hex;
 
 use super::choices::{
-    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, PromptSampling, Recompute, Schedule,
-    ThinkingEnd,
+    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, PromptSampling,
+    Recompute, Schedule, ThinkingEnd,
 };
 use super::value::StopCondition;
 
@@ -176,7 +176,9 @@ impl TrainConfig {
 
     /// The endpoint that teaches: its name, with its definition once the run is created.
     pub fn teacher_endpoint(&self) -> Option<&str> {
-        self.teacher.strip_prefix(ENDPOINT_TEACHER).filter(|_| self.is_distilled())
+        self.teacher
+            .strip_prefix(ENDPOINT_TEACHER)
+            .filter(|_| self.is_distilled())
     }
 
     /// Whether the teacher is the base itself, shown the row's expected answer.
@@ -192,7 +194,11 @@ impl TrainConfig {
     /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs`
     /// passes, the last one rounded up, at least one; without `epochs` those of one pass, at least [`MIN_STEPS`].
     pub fn total_steps(&self, rows: usize) -> u64 {
-        self.steps_of_epochs(if self.max_rows > 0 { rows.min(self.max_rows) } else { rows } as u64)
+        self.steps_of_epochs(if self.max_rows > 0 {
+            rows.min(self.max_rows)
+        } else {
+            rows
+        } as u64)
     }
 
     /// The same for an epoch of so many prompts, which in a run of several tasks may be more than `max_rows`.
@@ -219,8 +225,11 @@ impl TrainConfig {
     /// SHA-256, in hex, over all keys and values in alphabetical order: equal configurations have equal digests,
     /// wherever their values came from.
     pub fn digest(&self) -> String {
-        let sorted: std::collections::BTreeMap<String, String> =
-            self.values().into_iter().map(|(name, value)| (name, value.to_string())).collect();
+        let sorted: std::collections::BTreeMap<String, String> = self
+            .values()
+            .into_iter()
+            .map(|(name, value)| (name, value.to_string()))
+            .collect();
         let mut hash = Sha256::new();
         for (name, value) in sorted {
             hash.update(format!("{name} = {value}\n"));

@@ -80,8 +80,16 @@ impl Kind {
         let text = text.trim();
         let value = match self {
             Self::Text | Self::Choice(_) | Self::Condition => Value::Text(text.to_owned()),
-            Self::Integer { .. } => Value::Integer(text.replace('_', "").parse().map_err(|_| self.to_string())?),
-            Self::Number { .. } => Value::Number(text.replace('_', "").parse().map_err(|_| self.to_string())?),
+            Self::Integer { .. } => Value::Integer(
+                text.replace('_', "")
+                    .parse()
+                    .map_err(|_| self.to_string())?,
+            ),
+            Self::Number { .. } => Value::Number(
+                text.replace('_', "")
+                    .parse()
+                    .map_err(|_| self.to_string())?,
+            ),
             Self::Flag => Value::Flag(text.parse().map_err(|_| self.to_string())?),
         };
         self.check(value)
@@ -90,7 +98,9 @@ impl Kind {
     /// Take a value of a TOML file. A whole number serves where a number is asked for; nothing else is converted.
     pub fn from_toml(self, value: &toml::Value) -> Result<Value, String> {
         let value = match (self, value) {
-            (Self::Text | Self::Choice(_) | Self::Condition, toml::Value::String(text)) => Value::Text(text.clone()),
+            (Self::Text | Self::Choice(_) | Self::Condition, toml::Value::String(text)) => {
+                Value::Text(text.clone())
+            }
             (Self::Integer { .. }, toml::Value::Integer(number)) => Value::Integer(*number),
             (Self::Number { .. }, toml::Value::Integer(number)) => Value::Number(*number as f64),
             (Self::Number { .. }, toml::Value::Float(number)) => Value::Number(*number),
@@ -102,15 +112,23 @@ impl Kind {
 
     fn check(self, value: Value) -> Result<Value, String> {
         let fits = match (self, &value) {
-            (Self::Integer { least, most }, Value::Integer(number)) => (least..=most).contains(number),
+            (Self::Integer { least, most }, Value::Integer(number)) => {
+                (least..=most).contains(number)
+            }
             (Self::Number { least, most }, Value::Number(number)) => {
                 number.is_finite() && (least..=most).contains(number)
             }
             (Self::Choice(names), Value::Text(text)) => names.contains(&text.as_str()),
-            (Self::Condition, Value::Text(text)) => text.is_empty() || StopCondition::parse(text).is_some(),
+            (Self::Condition, Value::Text(text)) => {
+                text.is_empty() || StopCondition::parse(text).is_some()
+            }
             _ => true,
         };
-        if fits { Ok(value) } else { Err(self.to_string()) }
+        if fits {
+            Ok(value)
+        } else {
+            Err(self.to_string())
+        }
     }
 }
 
@@ -128,11 +146,17 @@ pub struct StopCondition {
 impl StopCondition {
     /// Read `valid>=0.99`; `None` where the text is not such a condition.
     pub fn parse(text: &str) -> Option<Self> {
-        let comparison = [">=", "<=", ">", "<"].into_iter().find(|sign| text.contains(sign))?;
+        let comparison = [">=", "<=", ">", "<"]
+            .into_iter()
+            .find(|sign| text.contains(sign))?;
         let (metric, threshold) = text.split_once(comparison)?;
         let (metric, threshold) = (metric.trim(), threshold.trim().parse::<f64>().ok()?);
         let known = ["parse", "valid", "exact", "tolerant"].contains(&metric);
-        (known && (0.0..=1.0).contains(&threshold)).then(|| Self { metric: metric.to_owned(), comparison, threshold })
+        (known && (0.0..=1.0).contains(&threshold)).then(|| Self {
+            metric: metric.to_owned(),
+            comparison,
+            threshold,
+        })
     }
 
     /// Whether `rate`, the metric's latest value, meets the condition. NaN never does.
@@ -155,14 +179,21 @@ mod tests {
     fn texts_become_values() {
         let check = |kind: Kind, text: &str, expected: Result<&str, &str>| {
             let found = kind.parse(text).map(|value| value.to_string());
-            assert_eq!(found.as_deref().map_err(String::as_str), expected, "{kind:?} {text}");
+            assert_eq!(
+                found.as_deref().map_err(String::as_str),
+                expected,
+                "{kind:?} {text}"
+            );
         };
         let whole = Kind::Integer { least: 1, most: 64 };
         check(whole, "8", Ok("8"));
         check(whole, " 8 ", Ok("8"));
         check(whole, "0", Err("a whole number from 1 to 64"));
         check(whole, "8.5", Err("a whole number from 1 to 64"));
-        let number = Kind::Number { least: 0.0, most: 1.0 };
+        let number = Kind::Number {
+            least: 0.0,
+            most: 1.0,
+        };
         check(number, "3e-4", Ok("3e-4"));
         check(number, "nan", Err("a number from 0 to 1"));
         check(number, "1.5", Err("a number from 0 to 1"));

@@ -56,7 +56,9 @@ pub struct TakenRows {
 impl AdaptiveOrder {
     /// Without any outcome: the plain order.
     pub fn new(tasks: usize) -> Self {
-        Self { tasks: vec![TaskWalk::default(); tasks] }
+        Self {
+            tasks: vec![TaskWalk::default(); tasks],
+        }
     }
 
     /// Whether it can belong to a run of these tasks, given by their rows.
@@ -65,14 +67,22 @@ impl AdaptiveOrder {
             *row < rows && (1..=MAX_INTERVAL).contains(&state.interval) && state.last.scored > 0
         };
         self.tasks.len() == rows.len()
-            && self.tasks.iter().zip(rows).all(|(walk, rows)| walk.rows.iter().all(|found| is_state(found, *rows)))
+            && self
+                .tasks
+                .iter()
+                .zip(rows)
+                .all(|(walk, rows)| walk.rows.iter().all(|found| is_state(found, *rows)))
     }
 
     /// Takes the next rows, those of each position from the task whose turn it is. A row is skipped less than
     /// [`MAX_INTERVAL`] times in a row, so this ends.
     pub fn take(&mut self, order: &PromptOrder, positions: Range<u64>) -> TakenRows {
-        let mut walks: Vec<_> =
-            self.tasks.iter().enumerate().map(|(task, walk)| order.rows_after(task, walk.visits)).collect();
+        let mut walks: Vec<_> = self
+            .tasks
+            .iter()
+            .enumerate()
+            .map(|(task, walk)| order.rows_after(task, walk.visits))
+            .collect();
         let mut taken = TakenRows::default();
         for task in positions.map(|position| order.task_at(position)) {
             let walk = &mut self.tasks[task];
@@ -92,8 +102,19 @@ impl AdaptiveOrder {
     pub fn observe(&mut self, TaskRow { task, row }: TaskRow, last: GroupOutcome) {
         let rows = &mut self.tasks[task].rows;
         let before = rows.get(&row).map_or(1, |state| state.interval);
-        let interval = if last.is_informative { 1 } else { (2 * before).min(MAX_INTERVAL) };
-        rows.insert(row, RowState { interval, wait: interval - 1, last });
+        let interval = if last.is_informative {
+            1
+        } else {
+            (2 * before).min(MAX_INTERVAL)
+        };
+        rows.insert(
+            row,
+            RowState {
+                interval,
+                wait: interval - 1,
+                last,
+            },
+        );
     }
 
     /// Knows of the rows what `other` does, and stays where it is.
@@ -116,9 +137,15 @@ impl AdaptiveOrder {
 impl TaskWalk {
     /// Whether this visit takes the row.
     fn takes(&mut self, row: usize) -> bool {
-        let Some(state) = self.rows.get_mut(&row) else { return true };
+        let Some(state) = self.rows.get_mut(&row) else {
+            return true;
+        };
         let is_taken = state.wait == 0;
-        state.wait = if is_taken { state.interval - 1 } else { state.wait - 1 };
+        state.wait = if is_taken {
+            state.interval - 1
+        } else {
+            state.wait - 1
+        };
         is_taken
     }
 }
@@ -129,11 +156,21 @@ mod tests {
     use super::*;
 
     fn order(tasks: &[(usize, usize)]) -> PromptOrder {
-        PromptOrder::new(tasks.iter().map(|&(rows, weight)| TaskRows { rows, weight }).collect(), 5)
+        PromptOrder::new(
+            tasks
+                .iter()
+                .map(|&(rows, weight)| TaskRows { rows, weight })
+                .collect(),
+            5,
+        )
     }
 
     fn outcome(is_informative: bool) -> GroupOutcome {
-        GroupOutcome { is_informative, solved: 0, scored: 8 }
+        GroupOutcome {
+            is_informative,
+            solved: 0,
+            scored: 8,
+        }
     }
 
     #[test]
@@ -151,7 +188,8 @@ mod tests {
 
     /// The passes, from 0, that take the only row of a task, given what its groups tell: `+` informative, `-` not.
     fn passes(outcomes: &str) -> Vec<u64> {
-        let (order, mut adaptive, mut passes, mut visits) = (order(&[(1, 1)]), AdaptiveOrder::new(1), Vec::new(), 0);
+        let (order, mut adaptive, mut passes, mut visits) =
+            (order(&[(1, 1)]), AdaptiveOrder::new(1), Vec::new(), 0);
         for (position, letter) in (0..).zip(outcomes.chars()) {
             let taken = adaptive.take(&order, position..position + 1);
             visits += taken.skipped + 1;
@@ -163,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_group_without_a_gradient_doubles_the_wait_and_one_with_it_ends_it() {
-        let check = |outcomes: &str, expected: &[u64]| assert_eq!(passes(outcomes), expected, "{outcomes}");
+        let check =
+            |outcomes: &str, expected: &[u64]| assert_eq!(passes(outcomes), expected, "{outcomes}");
         check("++++", &[0, 1, 2, 3]);
         check("------", &[0, 2, 6, 14, 22, 30]);
         check("--+-+", &[0, 2, 6, 7, 9]);
@@ -189,9 +228,16 @@ mod tests {
         let expected = 1200.0 / (5.0 + 15.0 / 8.0);
         for row in 0..20 {
             let expected = if row < 5 { expected } else { expected / 8.0 };
-            assert!((count(0, row) as f64 - expected).abs() < 4.0, "row {row}: {} of {expected}", count(0, row));
+            assert!(
+                (count(0, row) as f64 - expected).abs() < 4.0,
+                "row {row}: {} of {expected}",
+                count(0, row)
+            );
         }
-        assert!((0..10).all(|row| (58..=62).contains(&count(1, row))), "{counts:?}");
+        assert!(
+            (0..10).all(|row| (58..=62).contains(&count(1, row))),
+            "{counts:?}"
+        );
     }
 
     #[test]
@@ -199,7 +245,10 @@ mod tests {
         let order = order(&[(2, 1)]);
         let mut adaptive = AdaptiveOrder::new(1);
         let taken = adaptive.take(&order, 0..4);
-        taken.rows.iter().for_each(|row| adaptive.observe(*row, outcome(false)));
+        taken
+            .rows
+            .iter()
+            .for_each(|row| adaptive.observe(*row, outcome(false)));
         // Both wait for 3 passes.
         let next = adaptive.take(&order, 4..6);
         assert_eq!((next.rows.len(), next.skipped), (2, 6));
@@ -213,14 +262,38 @@ mod tests {
         let mut adaptive = AdaptiveOrder::new(1);
         let before = adaptive.clone();
         let row = |row| TaskRow { task: 0, row };
-        adaptive.observe(row(0), GroupOutcome { is_informative: false, solved: 8, scored: 8 });
-        adaptive.observe(row(2), GroupOutcome { is_informative: true, solved: 1, scored: 4 });
-        adaptive.observe(row(2), GroupOutcome { is_informative: true, solved: 2, scored: 4 });
+        adaptive.observe(
+            row(0),
+            GroupOutcome {
+                is_informative: false,
+                solved: 8,
+                scored: 8,
+            },
+        );
+        adaptive.observe(
+            row(2),
+            GroupOutcome {
+                is_informative: true,
+                solved: 1,
+                scored: 4,
+            },
+        );
+        adaptive.observe(
+            row(2),
+            GroupOutcome {
+                is_informative: true,
+                solved: 2,
+                scored: 4,
+            },
+        );
         assert_eq!(adaptive.solve_rate(), Some(0.75));
         assert!(adaptive.fits(&[3]) && !adaptive.fits(&[2]) && !adaptive.fits(&[3, 3]));
         adaptive.take(&order, 0..5);
         let visits = adaptive.tasks[0].visits;
         adaptive.recall(before);
-        assert_eq!((adaptive.tasks[0].visits, adaptive.solve_rate()), (visits, None));
+        assert_eq!(
+            (adaptive.tasks[0].visits, adaptive.solve_rate()),
+            (visits, None)
+        );
     }
 }

@@ -39,7 +39,10 @@ pub struct BfclData {
 
 /// A text that all spellings share that the leaderboard takes for one.
 pub(crate) fn standard_text(text: &str) -> String {
-    let kept: String = text.chars().filter(|letter| !" ,./-_*^".contains(*letter)).collect();
+    let kept: String = text
+        .chars()
+        .filter(|letter| !" ,./-_*^".contains(*letter))
+        .collect();
     kept.to_lowercase().replace('\'', "\"")
 }
 
@@ -50,8 +53,14 @@ pub(crate) fn standard_text(text: &str) -> String {
 /// No data in the folder, an unknown category, a category without its file of answers, or a file that is not JSON
 /// lines.
 pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, DatasetError> {
-    let fail = |problem: String| DatasetError::Import { label: folder.display().to_string(), problem };
-    let files = FOLDERS.into_iter().map(|inner| category_files(&folder.join(inner))).find(|files| !files.is_empty());
+    let fail = |problem: String| DatasetError::Import {
+        label: folder.display().to_string(),
+        problem,
+    };
+    let files = FOLDERS
+        .into_iter()
+        .map(|inner| category_files(&folder.join(inner)))
+        .find(|files| !files.is_empty());
     let files = files.ok_or_else(|| {
         fail("no BFCL_v4_*.json here: name the folder that `pip install --no-deps --target DIR bfcl-eval` filled, or its bfcl_eval/data".to_owned())
     })?;
@@ -59,22 +68,39 @@ pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, Datas
     for category in categories {
         if !CATEGORIES.contains(&category.as_str()) {
             let near = crate::format::did_you_mean(category, CATEGORIES);
-            return Err(fail(format!("--categories takes {}, not {category:?}{near}", CATEGORIES.join(", "))));
+            return Err(fail(format!(
+                "--categories takes {}, not {category:?}{near}",
+                CATEGORIES.join(", ")
+            )));
         }
         let has_file = files.get(category.as_str());
-        let file = has_file.ok_or_else(|| fail(format!("category {category} has no file BFCL_v4_{category}.json")))?;
+        let file = has_file.ok_or_else(|| {
+            fail(format!(
+                "category {category} has no file BFCL_v4_{category}.json"
+            ))
+        })?;
         let answers = match WITHOUT_CALLS.contains(&category.as_str()) {
             true => None,
             false => {
-                let beside = file.file_name().map(|name| file.with_file_name("possible_answer").join(name));
+                let beside = file
+                    .file_name()
+                    .map(|name| file.with_file_name("possible_answer").join(name));
                 Some(answers_of(&beside.unwrap_or_default())?)
             }
         };
         for (line, question) in json_lines(file)? {
-            let id =
-                question.get("id").and_then(Value::as_str).map_or_else(|| format!("{category}-{line}"), str::to_owned);
-            let answer = answers.as_ref().map(|answers| answers.get(&id).ok_or("no answer in possible_answer"));
-            match answer.transpose().map_err(str::to_owned).and_then(|answer| row(&question, answer, category, &id)) {
+            let id = question
+                .get("id")
+                .and_then(Value::as_str)
+                .map_or_else(|| format!("{category}-{line}"), str::to_owned);
+            let answer = answers
+                .as_ref()
+                .map(|answers| answers.get(&id).ok_or("no answer in possible_answer"));
+            match answer
+                .transpose()
+                .map_err(str::to_owned)
+                .and_then(|answer| row(&question, answer, category, &id))
+            {
                 Ok(row) => data.rows.push(row),
                 Err(problem) => data.left_out.push((id, problem)),
             }
@@ -87,18 +113,34 @@ pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, Datas
 ///
 /// # Errors
 /// A name that cannot name a folder.
-pub fn bfcl_task(name: &str, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> Result<NewTask, DatasetError> {
+pub fn bfcl_task(
+    name: &str,
+    rows: Vec<Map<String, Value>>,
+    split: [usize; 3],
+) -> Result<NewTask, DatasetError> {
     check_name(name)?;
-    let no_call = rows.iter().any(|row| row.get("expected").and_then(Value::as_array).is_some_and(Vec::is_empty));
+    let no_call = rows.iter().any(|row| {
+        row.get("expected")
+            .and_then(Value::as_array)
+            .is_some_and(Vec::is_empty)
+    });
     Ok(NewTask::from_rows(task_toml(name, no_call), rows, split))
 }
 
 /// The files of a folder by category.
 fn category_files(folder: &Path) -> HashMap<String, PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let entries = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
     entries
         .filter_map(|path| {
-            let name = path.file_name()?.to_str()?.strip_prefix("BFCL_v")?.strip_suffix(".json")?;
+            let name = path
+                .file_name()?
+                .to_str()?
+                .strip_prefix("BFCL_v")?
+                .strip_suffix(".json")?;
             let (version, category) = name.split_once('_')?;
             version.parse::<u32>().ok()?;
             Some((category.to_owned(), path.clone()))
@@ -118,38 +160,64 @@ fn json_lines(path: &Path) -> Result<Vec<(usize, Value)>, DatasetError> {
         let value = serde_json::from_slice(&bytes).map_err(|error| (line, json_fault(&error)))?;
         Ok((line, value))
     });
-    parsed.collect::<Result<_, _>>().map_err(|(line, problem)| DatasetError::Line {
-        label: label.clone(),
-        line,
-        problem,
-    })
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|(line, problem)| DatasetError::Line {
+            label: label.clone(),
+            line,
+            problem,
+        })
 }
 
 /// The expected calls by id.
 fn answers_of(path: &Path) -> Result<HashMap<String, Value>, DatasetError> {
     let answer = |(_, answer): (usize, Value)| {
-        Some((answer.get("id")?.as_str()?.to_owned(), answer.get("ground_truth")?.clone()))
+        Some((
+            answer.get("id")?.as_str()?.to_owned(),
+            answer.get("ground_truth")?.clone(),
+        ))
     };
     Ok(json_lines(path)?.into_iter().filter_map(answer).collect())
 }
 
-fn row(question: &Value, answer: Option<&Value>, category: &str, id: &str) -> Result<Map<String, Value>, String> {
-    let turns = question.get("question").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+fn row(
+    question: &Value,
+    answer: Option<&Value>,
+    category: &str,
+    id: &str,
+) -> Result<Map<String, Value>, String> {
+    let turns = question
+        .get("question")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let [messages] = turns else {
-        return Err(format!("{} instead of one", crate::format::counted(turns.len(), "turn")));
+        return Err(format!(
+            "{} instead of one",
+            crate::format::counted(turns.len(), "turn")
+        ));
     };
-    let listed = question.get("function").and_then(Value::as_array).ok_or("no `function`")?;
+    let listed = question
+        .get("function")
+        .and_then(Value::as_array)
+        .ok_or("no `function`")?;
     let mut functions: Vec<Function> = Vec::new();
     for function in listed {
         let function = Function::new(function)?;
-        if functions.iter().any(|other| other.legal_name == function.legal_name) {
+        if functions
+            .iter()
+            .any(|other| other.legal_name == function.legal_name)
+        {
             return Err(format!("two functions are called {}", function.legal_name));
         }
         functions.push(function);
     }
     let calls = answer.map_or(Some(&[][..]), |calls| calls.as_array().map(Vec::as_slice));
     let calls = calls.ok_or("`ground_truth` is not a list of calls")?;
-    let expected: Vec<Value> = calls.iter().map(|call| expected_call(call, &functions)).collect::<Result<_, _>>()?;
+    let expected: Vec<Value> = calls
+        .iter()
+        .map(|call| expected_call(call, &functions))
+        .collect::<Result<_, _>>()?;
     let tools: Vec<Value> = functions.iter().map(Function::tool).collect();
     let row = json!({"id": id, "messages": messages, "tools": tools, "expected": expected, "tags": [category]});
     Ok(row.as_object().cloned().unwrap_or_default())
@@ -166,13 +234,26 @@ struct Function {
 
 impl Function {
     fn new(function: &Value) -> Result<Self, String> {
-        let name = function.get("name").and_then(Value::as_str).ok_or("a function has no `name`")?;
-        let legal = |letter: char| if letter.is_ascii_alphanumeric() || letter == '-' { letter } else { '_' };
+        let name = function
+            .get("name")
+            .and_then(Value::as_str)
+            .ok_or("a function has no `name`")?;
+        let legal = |letter: char| {
+            if letter.is_ascii_alphanumeric() || letter == '-' {
+                letter
+            } else {
+                '_'
+            }
+        };
         Ok(Self {
             name: name.to_owned(),
             legal_name: name.chars().map(legal).collect(),
             description: function.get("description").cloned().unwrap_or_default(),
-            parameters: json_schema(function.get("parameters").unwrap_or(&json!({"type": "dict", "properties": {}}))),
+            parameters: json_schema(
+                function
+                    .get("parameters")
+                    .unwrap_or(&json!({"type": "dict", "properties": {}})),
+            ),
         })
     }
 
@@ -185,7 +266,9 @@ impl Function {
 
 /// A schema with JSON Schema's names of types: the leaderboard has Python's. The enum of a list is that of its items.
 fn json_schema(schema: &Value) -> Value {
-    let Some(keywords) = schema.as_object() else { return schema.clone() };
+    let Some(keywords) = schema.as_object() else {
+        return schema.clone();
+    };
     let mut mapped = Map::new();
     for (keyword, value) in keywords {
         let value = match (keyword.as_str(), value) {
@@ -196,16 +279,20 @@ fn json_schema(schema: &Value) -> Value {
                 "tuple" => json!("array"),
                 _ => value.clone(),
             },
-            ("properties", Value::Object(properties)) => {
-                properties.iter().map(|(name, schema)| (name.clone(), json_schema(schema))).collect()
-            }
+            ("properties", Value::Object(properties)) => properties
+                .iter()
+                .map(|(name, schema)| (name.clone(), json_schema(schema)))
+                .collect(),
             ("items" | "additionalProperties", value) => json_schema(value),
             _ => value.clone(),
         };
         mapped.insert(keyword.clone(), value);
     }
     let is_of_items = mapped.get("type") == Some(&json!("array"))
-        && mapped.get("enum").and_then(Value::as_array).is_some_and(|values| !values.iter().any(Value::is_array));
+        && mapped
+            .get("enum")
+            .and_then(Value::as_array)
+            .is_some_and(|values| !values.iter().any(Value::is_array));
     if is_of_items && let Some(values) = mapped.remove("enum") {
         let items = mapped.entry("items").or_insert_with(|| json!({}));
         if let Some(items) = items.as_object_mut() {
@@ -222,9 +309,12 @@ fn expected_call(call: &Value, functions: &[Function]) -> Result<Value, String> 
         return Err("a call of `ground_truth` is not one function with its arguments".to_owned());
     };
     let function = functions.iter().find(|function| function.name == *name);
-    let function = function.ok_or_else(|| format!("expects a call of {name}, which is not among its functions"))?;
+    let function = function
+        .ok_or_else(|| format!("expects a call of {name}, which is not among its functions"))?;
     let parameters = &function.parameters;
-    let arguments = arguments.as_object().ok_or_else(|| format!("the arguments of {name} are not an object"))?;
+    let arguments = arguments
+        .as_object()
+        .ok_or_else(|| format!("the arguments of {name} are not an object"))?;
     let without_answer = required(parameters).find(|name| !arguments.contains_key(*name));
     if let Some(name) = without_answer {
         return Err(format!("the required argument `{name}` has no right value"));
@@ -233,43 +323,77 @@ fn expected_call(call: &Value, functions: &[Function]) -> Result<Value, String> 
 }
 
 fn required(schema: &Value) -> impl Iterator<Item = &str> {
-    schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }
 
 /// Members with their lists of right values, each as one expected value. `is_closed`: no member but the schema's
 /// properties can be right.
-fn members_of(members: &Map<String, Value>, schema: &Value, is_closed: bool) -> Result<Value, String> {
+fn members_of(
+    members: &Map<String, Value>,
+    schema: &Value,
+    is_closed: bool,
+) -> Result<Value, String> {
     let mut expected = Map::new();
     for (name, values) in members {
-        let property = schema.get("properties").and_then(|properties| properties.get(name));
-        let values = values.as_array().ok_or_else(|| format!("`{name}` has no list of right values"))?;
+        let property = schema
+            .get("properties")
+            .and_then(|properties| properties.get(name));
+        let values = values
+            .as_array()
+            .ok_or_else(|| format!("`{name}` has no list of right values"))?;
         let may_be_missing = values.iter().any(|value| value == "");
         if property.is_none() && is_closed {
             if may_be_missing {
                 continue;
             }
-            return Err(format!("expects the argument `{name}`, which its function does not have"));
+            return Err(format!(
+                "expects the argument `{name}`, which its function does not have"
+            ));
         }
         let is_optional = may_be_missing && required(schema).all(|required| required != name);
-        let of_type = values.iter().filter(|value| *value != "").filter_map(|value| fitting(value, property, true));
+        let of_type = values
+            .iter()
+            .filter(|value| *value != "")
+            .filter_map(|value| fitting(value, property, true));
         let mut alternatives: Vec<Value> = of_type.collect();
-        let empty = may_be_missing.then(|| empty_value(property, is_closed)).flatten();
+        let empty = may_be_missing
+            .then(|| empty_value(property, is_closed))
+            .flatten();
         alternatives.extend(empty.and_then(|empty| fitting(&empty, property, false)));
         alternatives.dedup();
         let value = match (alternatives.len(), is_optional) {
             (0, true) => continue,
-            (0, false) => return Err(format!("no right value of `{name}` is of its type and enum")),
+            (0, false) => {
+                return Err(format!(
+                    "no right value of `{name}` is of its type and enum"
+                ));
+            }
             (1, _) => alternatives.remove(0),
             _ => json!({"$any": alternatives}),
         };
-        expected.insert(name.clone(), if is_optional { json!({"$optional": value}) } else { value });
+        expected.insert(
+            name.clone(),
+            if is_optional {
+                json!({"$optional": value})
+            } else {
+                value
+            },
+        );
     }
     Ok(Value::Object(expected))
 }
 
 /// The checker takes the empty text that marks what may be missing for a right text, and of arguments for an empty list.
 fn empty_value(schema: Option<&Value>, is_argument: bool) -> Option<Value> {
-    match schema.and_then(|schema| schema.get("type")).and_then(Value::as_str) {
+    match schema
+        .and_then(|schema| schema.get("type"))
+        .and_then(Value::as_str)
+    {
         None | Some("string") => Some(json!("")),
         Some("array") if is_argument => Some(json!([])),
         _ => None,
@@ -279,7 +403,9 @@ fn empty_value(schema: Option<&Value>, is_argument: bool) -> Option<Value> {
 /// A right value in the form of `expected`, if its type and enum are the schema's; of an enum in the enum's spelling.
 /// `has_lists`: the members of objects are lists of right values; deeper ones are values.
 fn fitting(value: &Value, schema: Option<&Value>, has_lists: bool) -> Option<Value> {
-    let type_name = schema.and_then(|schema| schema.get("type")).and_then(Value::as_str);
+    let type_name = schema
+        .and_then(|schema| schema.get("type"))
+        .and_then(Value::as_str);
     let fits = match type_name {
         Some("string") => value.is_string(),
         Some("integer") => value.is_i64() || value.is_u64(),
@@ -291,16 +417,28 @@ fn fitting(value: &Value, schema: Option<&Value>, has_lists: bool) -> Option<Val
     };
     let items = schema.and_then(|schema| schema.get("items"));
     let value = match value {
-        Value::Object(members) if has_lists => members_of(members, schema.unwrap_or(&Value::Null), false).ok()?,
-        Value::Array(values) => values.iter().map(|value| fitting(value, items, has_lists)).collect::<Option<_>>()?,
+        Value::Object(members) if has_lists => {
+            members_of(members, schema.unwrap_or(&Value::Null), false).ok()?
+        }
+        Value::Array(values) => values
+            .iter()
+            .map(|value| fitting(value, items, has_lists))
+            .collect::<Option<_>>()?,
         value => value.clone(),
     };
-    match schema.and_then(|schema| schema.get("enum")).and_then(Value::as_array) {
+    match schema
+        .and_then(|schema| schema.get("enum"))
+        .and_then(Value::as_array)
+    {
         Some(allowed) if fits && !allowed.contains(&value) => {
             let text = standard_text(value.as_str()?);
             allowed
                 .iter()
-                .find(|allowed| allowed.as_str().is_some_and(|allowed| standard_text(allowed) == text))
+                .find(|allowed| {
+                    allowed
+                        .as_str()
+                        .is_some_and(|allowed| standard_text(allowed) == text)
+                })
                 .cloned()
         }
         _ => fits.then_some(value),

@@ -34,22 +34,40 @@ impl Builder {
     /// Reads the task's generator, which must overwrite none of `definition_files`.
     pub fn new(task: &TaskFiles, definition_files: &[&str]) -> Result<Self, DatasetError> {
         let generator = Generator::load(task)?;
-        let streams =
-            [(PromptSet::Train, Stream::Train), (PromptSet::Eval, Stream::Eval), (PromptSet::Test, Stream::Test)];
+        let streams = [
+            (PromptSet::Train, Stream::Train),
+            (PromptSet::Eval, Stream::Eval),
+            (PromptSet::Test, Stream::Test),
+        ];
         let sets = streams.into_iter().filter_map(|(set, stream)| {
-            Some(BuiltSet { file: task.set_file(set)?.to_owned(), stream, rows: generator.rows(stream).unwrap_or(0) })
+            Some(BuiltSet {
+                file: task.set_file(set)?.to_owned(),
+                stream,
+                rows: generator.rows(stream).unwrap_or(0),
+            })
         });
         let sets: Vec<BuiltSet> = sets.collect();
         let prompts = &task.prompts;
-        let others = [&prompts.generator, &prompts.completions].into_iter().flatten().map(String::as_str);
+        let others = [&prompts.generator, &prompts.completions]
+            .into_iter()
+            .flatten()
+            .map(String::as_str);
         let sources = definition_files.iter().copied().chain(others);
         // By their targets: a link may lead from one name to another.
-        let mut taken = sources.map(|file| task.path(file)).collect::<Result<Vec<_>, _>>()?;
+        let mut taken = sources
+            .map(|file| task.path(file))
+            .collect::<Result<Vec<_>, _>>()?;
         for set in &sets {
             let path = task.path(&set.file)?;
             if taken.contains(&path) {
-                let problem = format!("{:?} is named twice; each generated set needs its own file", set.file);
-                return Err(DatasetError::Generator { label: task.label(TASK_FILE), problem });
+                let problem = format!(
+                    "{:?} is named twice; each generated set needs its own file",
+                    set.file
+                );
+                return Err(DatasetError::Generator {
+                    label: task.label(TASK_FILE),
+                    problem,
+                });
             }
             taken.push(path);
         }
@@ -57,7 +75,10 @@ impl Builder {
     }
 
     /// Each with its line end.
-    pub fn lines<'a>(&'a self, set: &'a BuiltSet) -> impl Iterator<Item = Result<String, DatasetError>> + 'a {
+    pub fn lines<'a>(
+        &'a self,
+        set: &'a BuiltSet,
+    ) -> impl Iterator<Item = Result<String, DatasetError>> + 'a {
         let line = |fields| serde_json::Value::Object(fields).to_string() + "\n";
         (0..set.rows).map(move |index| Ok(line(self.generator.row(set.stream, index)?.row.fields)))
     }
@@ -66,7 +87,11 @@ impl Builder {
     pub fn write(&self, set: &BuiltSet, folder: &Path) -> Result<PathBuf, DatasetError> {
         let path = set.path(folder)?;
         let remedy = "check the free space and the permissions, or write elsewhere with --out DIR";
-        let fail = |source: io::Error| DatasetError::File { path: path.display().to_string(), source, remedy };
+        let fail = |source: io::Error| DatasetError::File {
+            path: path.display().to_string(),
+            source,
+            remedy,
+        };
         files::ensure_folder(path.parent().unwrap_or(folder), Access::Umask).map_err(fail)?;
         let written = files::replace_file_with(&path, Access::Umask, Sync::Disk, |file| {
             let mut file = BufWriter::new(file);
@@ -80,16 +105,22 @@ impl Builder {
     }
 
     /// The first line (from 1) on which a stored file differs from the generator's output.
-    pub fn first_difference(&self, set: &BuiltSet, mut stored: impl BufRead) -> Result<Option<usize>, DatasetError> {
+    pub fn first_difference(
+        &self,
+        set: &BuiltSet,
+        mut stored: impl BufRead,
+    ) -> Result<Option<usize>, DatasetError> {
         let mut buffer = Vec::new();
         let mut next = |buffer: &mut Vec<u8>| {
             buffer.clear();
             let remedy = "check that it can be read";
-            stored.read_until(b'\n', buffer).map_err(|source| DatasetError::File {
-                path: set.file.clone(),
-                source,
-                remedy,
-            })
+            stored
+                .read_until(b'\n', buffer)
+                .map_err(|source| DatasetError::File {
+                    path: set.file.clone(),
+                    source,
+                    remedy,
+                })
         };
         for (index, line) in self.lines(set).enumerate() {
             next(&mut buffer)?;

@@ -31,7 +31,11 @@ impl<'e> Expectation<'e> {
     /// In words: `"km" or "kilometers"`.
     pub(crate) fn describe(expected: &'e Value) -> String {
         match Self::from_value(expected) {
-            Self::Any(values) => values.iter().map(Self::describe).collect::<Vec<_>>().join(" or "),
+            Self::Any(values) => values
+                .iter()
+                .map(Self::describe)
+                .collect::<Vec<_>>()
+                .join(" or "),
             Self::Optional(value) => format!("{} or none", Self::describe(value)),
             Self::Plain(value) => value.to_string(),
         }
@@ -40,7 +44,10 @@ impl<'e> Expectation<'e> {
 
 fn only_member(value: &Value) -> Option<(&str, &Value)> {
     let members = value.as_object().filter(|members| members.len() == 1)?;
-    members.iter().next().map(|(key, value)| (key.as_str(), value))
+    members
+        .iter()
+        .next()
+        .map(|(key, value)| (key.as_str(), value))
 }
 
 /// The one answer that an `expected` gives: the first of alternatives, without what may be missing.
@@ -63,26 +70,40 @@ pub(crate) fn examples(expected: &Value) -> Vec<Value> {
 
 fn answer(expected: &Value, nth: usize, with_optional: bool) -> Value {
     match Expectation::from_value(expected) {
-        Expectation::Any(values) => {
-            values.get(nth).or(values.last()).map_or(Value::Null, |value| answer(value, nth, with_optional))
-        }
+        Expectation::Any(values) => values
+            .get(nth)
+            .or(values.last())
+            .map_or(Value::Null, |value| answer(value, nth, with_optional)),
         Expectation::Optional(value) => answer(value, nth, with_optional),
-        Expectation::Plain(Value::Array(items)) => items.iter().map(|item| answer(item, nth, with_optional)).collect(),
-        Expectation::Plain(Value::Object(members)) => Value::Object(member_answers(members, nth, with_optional)),
+        Expectation::Plain(Value::Array(items)) => items
+            .iter()
+            .map(|item| answer(item, nth, with_optional))
+            .collect(),
+        Expectation::Plain(Value::Object(members)) => {
+            Value::Object(member_answers(members, nth, with_optional))
+        }
         Expectation::Plain(value) => value.clone(),
     }
 }
 
-fn member_answers(members: &Map<String, Value>, nth: usize, with_optional: bool) -> Map<String, Value> {
-    let is_wanted =
-        |value: &Value| with_optional || !matches!(Expectation::from_value(value), Expectation::Optional(_));
+fn member_answers(
+    members: &Map<String, Value>,
+    nth: usize,
+    with_optional: bool,
+) -> Map<String, Value> {
+    let is_wanted = |value: &Value| {
+        with_optional || !matches!(Expectation::from_value(value), Expectation::Optional(_))
+    };
     let wanted = members.iter().filter(|(_, value)| is_wanted(value));
-    wanted.map(|(name, value)| (name.clone(), answer(value, nth, with_optional))).collect()
+    wanted
+        .map(|(name, value)| (name.clone(), answer(value, nth, with_optional)))
+        .collect()
 }
 
 /// At least 1.
 fn most_alternatives(expected: &Value) -> usize {
-    let most = |values: &mut dyn Iterator<Item = &Value>| values.map(most_alternatives).max().unwrap_or(1);
+    let most =
+        |values: &mut dyn Iterator<Item = &Value>| values.map(most_alternatives).max().unwrap_or(1);
     match Expectation::from_value(expected) {
         Expectation::Any(values) => values.len().max(most(&mut values.iter())),
         Expectation::Optional(value) => most_alternatives(value),
@@ -103,8 +124,11 @@ pub(crate) fn problem(expected: &Value) -> Option<String> {
         Expectation::Plain(Value::Array(items)) => items.iter().find_map(problem),
         Expectation::Plain(value @ Value::Object(members)) => {
             let is_written_so = std::ptr::eq(value, expected);
-            let key = [ANY, OPTIONAL, VALUE].into_iter().find(|key| is_written_so && members.contains_key(*key));
-            key.map(|key| stray(key, members)).or_else(|| members_problem(members))
+            let key = [ANY, OPTIONAL, VALUE]
+                .into_iter()
+                .find(|key| is_written_so && members.contains_key(*key));
+            key.map(|key| stray(key, members))
+                .or_else(|| members_problem(members))
         }
         Expectation::Plain(_) => None,
     }
@@ -112,16 +136,21 @@ pub(crate) fn problem(expected: &Value) -> Option<String> {
 
 /// [`problem`] of an object that is none of the forms itself.
 pub(crate) fn members_problem(members: &Map<String, Value>) -> Option<String> {
-    members.values().find_map(|value| match Expectation::from_value(value) {
-        Expectation::Optional(value) => problem(value),
-        _ => problem(value),
-    })
+    members
+        .values()
+        .find_map(|value| match Expectation::from_value(value) {
+            Expectation::Optional(value) => problem(value),
+            _ => problem(value),
+        })
 }
 
 fn stray(key: &str, members: &Map<String, Value>) -> String {
     match members.get(key) {
         Some(value) if members.len() == 1 => {
-            format!("`{key}` takes a list of values, not {}", crate::format::shortened(&value.to_string(), 60))
+            format!(
+                "`{key}` takes a list of values, not {}",
+                crate::format::shortened(&value.to_string(), 60)
+            )
         }
         _ => format!(
             "`{key}` has other keys beside it: write {{\"{VALUE}\": {{…}}}} around an object that has such a key"
@@ -138,21 +167,47 @@ mod tests {
     #[test]
     fn alternatives_give_one_answer() {
         for (expected, answer) in [
-            (json!({"a": 1, "b": [true, null]}), json!({"a": 1, "b": [true, null]})),
+            (
+                json!({"a": 1, "b": [true, null]}),
+                json!({"a": 1, "b": [true, null]}),
+            ),
             (json!({"any": [1, 2]}), json!({"any": [1, 2]})),
-            (json!({"a": {"$any": ["km", "kilometers"]}, "b": {"$optional": 7}}), json!({"a": "km"})),
-            (json!([{"$any": [{"x": {"$any": [2, 3]}}, 4]}]), json!([{"x": 2}])),
-            (json!({"$any": [{"a": {"$optional": {"$any": [1]}}}, {"b": 1}]}), json!({})),
-            (json!({"a": {"$value": {"$any": [1]}}}), json!({"a": {"$any": [1]}})),
+            (
+                json!({"a": {"$any": ["km", "kilometers"]}, "b": {"$optional": 7}}),
+                json!({"a": "km"}),
+            ),
+            (
+                json!([{"$any": [{"x": {"$any": [2, 3]}}, 4]}]),
+                json!([{"x": 2}]),
+            ),
+            (
+                json!({"$any": [{"a": {"$optional": {"$any": [1]}}}, {"b": 1}]}),
+                json!({}),
+            ),
+            (
+                json!({"a": {"$value": {"$any": [1]}}}),
+                json!({"a": {"$any": [1]}}),
+            ),
         ] {
-            assert_eq!((target(&expected), problem(&expected)), (answer, None), "{expected}");
+            assert_eq!(
+                (target(&expected), problem(&expected)),
+                (answer, None),
+                "{expected}"
+            );
         }
     }
 
     #[test]
     fn examples_have_every_alternative() {
         let expected = json!({"a": {"$any": [1, 2]}, "b": {"$optional": true}});
-        assert_eq!(examples(&expected), [json!({"a": 1}), json!({"a": 1, "b": true}), json!({"a": 2, "b": true})]);
+        assert_eq!(
+            examples(&expected),
+            [
+                json!({"a": 1}),
+                json!({"a": 1, "b": true}),
+                json!({"a": 2, "b": true})
+            ]
+        );
         assert_eq!(examples(&json!([1])), [json!([1])]);
     }
 
@@ -160,11 +215,23 @@ mod tests {
     fn malformed_alternatives_are_named() {
         for (expected, part) in [
             (json!({"a": {"$any": []}}), "`$any` has no value"),
-            (json!({"a": {"$any": "km"}}), "`$any` takes a list of values, not \"km\""),
-            (json!({"a": {"$any": [1], "b": 2}}), "`$any` has other keys beside it"),
+            (
+                json!({"a": {"$any": "km"}}),
+                "`$any` takes a list of values, not \"km\"",
+            ),
+            (
+                json!({"a": {"$any": [1], "b": 2}}),
+                "`$any` has other keys beside it",
+            ),
             (json!([{"$optional": 1}]), "`$optional` is for a field"),
-            (json!({"a": {"$any": [{"$optional": 1}]}}), "`$optional` is for a field"),
-            (json!({"a": {"$optional": {"$optional": 1}}}), "`$optional` is for a field"),
+            (
+                json!({"a": {"$any": [{"$optional": 1}]}}),
+                "`$optional` is for a field",
+            ),
+            (
+                json!({"a": {"$optional": {"$optional": 1}}}),
+                "`$optional` is for a field",
+            ),
         ] {
             assert!(
                 problem(&expected).is_some_and(|found| found.starts_with(part)),

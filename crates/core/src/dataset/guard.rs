@@ -31,8 +31,13 @@ pub fn guard_rows(task: &TaskFiles) -> Result<Vec<GuardRow>, DatasetError> {
 }
 
 /// [`guard_rows`] with another answer to a malformed line.
-pub fn guard_rows_with(task: &TaskFiles, malformed: OnMalformed<'_>) -> Result<Vec<GuardRow>, DatasetError> {
-    let Some(file) = &task.prompts.guard else { return Ok(Vec::new()) };
+pub fn guard_rows_with(
+    task: &TaskFiles,
+    malformed: OnMalformed<'_>,
+) -> Result<Vec<GuardRow>, DatasetError> {
+    let Some(file) = &task.prompts.guard else {
+        return Ok(Vec::new());
+    };
     let label = task.label(file);
     let bytes = task.read(file)?;
     let (mut rows, mut is_empty) = (Vec::new(), true);
@@ -40,31 +45,57 @@ pub fn guard_rows_with(task: &TaskFiles, malformed: OnMalformed<'_>) -> Result<V
         is_empty = false;
         match line.and_then(|(line, bytes)| row(&bytes, line).map_err(|problem| (line, problem))) {
             Ok(row) => rows.push(row),
-            Err((line, problem)) => malformed(DatasetError::Line { label: label.clone(), line, problem })?,
+            Err((line, problem)) => malformed(DatasetError::Line {
+                label: label.clone(),
+                line,
+                problem,
+            })?,
         }
     }
-    if is_empty { Err(DatasetError::Empty { label }) } else { Ok(rows) }
+    if is_empty {
+        Err(DatasetError::Empty { label })
+    } else {
+        Ok(rows)
+    }
 }
 
 fn row(bytes: &[u8], line: usize) -> Result<GuardRow, String> {
-    const FORM: &str = "write {\"messages\": [...], \"completion\": \"...\"}, or {\"text\": \"...\"}";
+    const FORM: &str =
+        "write {\"messages\": [...], \"completion\": \"...\"}, or {\"text\": \"...\"}";
     let text_of = |fields: &serde_json::Map<String, Value>, key: &str| {
-        let text = fields.get(key).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
-        text.map(str::to_owned).ok_or_else(|| format!("`{key}` is not a text, or is empty; {FORM}"))
+        let text = fields
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.trim().is_empty());
+        text.map(str::to_owned)
+            .ok_or_else(|| format!("`{key}` is not a text, or is empty; {FORM}"))
     };
     if let Ok(Value::Object(fields)) = serde_json::from_slice(bytes)
         && fields.contains_key("text")
         && !fields.contains_key("messages")
     {
-        let id = fields.get("id").and_then(Value::as_str).map_or_else(|| format!("guard-{line}"), str::to_owned);
-        return Ok(GuardRow { id, messages: Vec::new(), reference: text_of(&fields, "text")?, line });
+        let id = fields
+            .get("id")
+            .and_then(Value::as_str)
+            .map_or_else(|| format!("guard-{line}"), str::to_owned);
+        return Ok(GuardRow {
+            id,
+            messages: Vec::new(),
+            reference: text_of(&fields, "text")?,
+            line,
+        });
     }
     let row = parse(bytes, line, "guard")?;
     if row.turn_count() > 1 {
         return Err(format!("`turns`: a guard prompt has one answer; {FORM}"));
     }
     let reference = text_of(&row.fields, "completion")?;
-    Ok(GuardRow { id: row.id, messages: row.messages, reference, line })
+    Ok(GuardRow {
+        id: row.id,
+        messages: row.messages,
+        reference,
+        line,
+    })
 }
 
 #[cfg(test)]
@@ -78,18 +109,33 @@ mod tests {
             let found = row(line.as_bytes(), 7);
             match (&found, expected) {
                 (Ok(row), Ok((id, turns, reference))) => {
-                    assert_eq!((row.id.as_str(), row.messages.len(), row.reference.as_str()), (id, turns, reference));
+                    assert_eq!(
+                        (row.id.as_str(), row.messages.len(), row.reference.as_str()),
+                        (id, turns, reference)
+                    );
                 }
                 (Err(problem), Err(part)) => assert!(problem.contains(part), "{problem}"),
                 _ => panic!("{line}: {found:?}"),
             }
         };
         let prompt = r#""messages": [{"role": "user", "content": "2 + 2?"}]"#;
-        check(&format!("{{\"id\": \"a\", {prompt}, \"completion\": \"4\"}}"), Ok(("a", 1, "4")));
-        check(r#"{"text": "The cat sat."}"#, Ok(("guard-7", 0, "The cat sat.")));
-        check(&format!("{{{prompt}}}"), Err("`completion` is not a text, or is empty; write {"));
+        check(
+            &format!("{{\"id\": \"a\", {prompt}, \"completion\": \"4\"}}"),
+            Ok(("a", 1, "4")),
+        );
+        check(
+            r#"{"text": "The cat sat."}"#,
+            Ok(("guard-7", 0, "The cat sat.")),
+        );
+        check(
+            &format!("{{{prompt}}}"),
+            Err("`completion` is not a text, or is empty; write {"),
+        );
         check(r#"{"text": " "}"#, Err("`text` is not a text, or is empty"));
-        check(&format!("{{{prompt}, \"completion\": \"4\", \"turns\": [{{{prompt}}}]}}"), Err("one answer"));
+        check(
+            &format!("{{{prompt}, \"completion\": \"4\", \"turns\": [{{{prompt}}}]}}"),
+            Err("one answer"),
+        );
         check("[1]", Err("expected an object"));
     }
 }

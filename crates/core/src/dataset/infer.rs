@@ -30,10 +30,15 @@ pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inf
     examples.for_each(|example| shape.add(example, 0));
     let mut inferred = InferredSchema::default();
     let schema = shape.schema("", &mut inferred);
-    let comment =
-        format!("Inferred from {} examples of {source}: check required fields, enums and formats.", shape.count);
+    let comment = format!(
+        "Inferred from {} examples of {source}: check required fields, enums and formats.",
+        shape.count
+    );
     let mut whole = Map::from_iter([
-        ("$schema".to_owned(), Value::from("https://json-schema.org/draft/2020-12/schema")),
+        (
+            "$schema".to_owned(),
+            Value::from("https://json-schema.org/draft/2020-12/schema"),
+        ),
         ("$comment".to_owned(), Value::from(comment)),
     ]);
     whole.extend(schema);
@@ -124,24 +129,41 @@ impl Shape {
             _ => schema.insert("type".to_owned(), types.clone().into()),
         };
         if types.len() - usize::from(self.nulls > 0) > 1 {
-            inferred.notes.push(format!("{}: values of several types ({})", shown(path), types.join(", ")));
+            inferred.notes.push(format!(
+                "{}: values of several types ({})",
+                shown(path),
+                types.join(", ")
+            ));
         }
         if self.texts.count > 0 {
             self.text_keywords(path, &mut schema, inferred);
         }
         if let Some(items) = self.items.as_ref().filter(|items| items.count > 0) {
-            schema.insert("items".to_owned(), items.schema(&format!("{path}[]"), inferred).into());
+            schema.insert(
+                "items".to_owned(),
+                items.schema(&format!("{path}[]"), inferred).into(),
+            );
         }
         if self.objects > 0 {
             let mut properties = Map::new();
             for (name, field) in &self.fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
                 if field.count < self.objects {
-                    inferred.notes.push(format!("{path}: optional, in {} of {} examples", field.count, self.objects));
+                    inferred.notes.push(format!(
+                        "{path}: optional, in {} of {} examples",
+                        field.count, self.objects
+                    ));
                 }
                 properties.insert(name.clone(), field.schema(&path, inferred).into());
             }
-            let always = self.fields.iter().filter(|(_, field)| field.count == self.objects);
+            let always = self
+                .fields
+                .iter()
+                .filter(|(_, field)| field.count == self.objects);
             let required: Vec<&str> = always.map(|(name, _)| name.as_str()).collect();
             schema.insert("properties".to_owned(), properties.into());
             schema.insert("required".to_owned(), required.into());
@@ -150,17 +172,32 @@ impl Shape {
         schema
     }
 
-    fn text_keywords(&self, path: &str, schema: &mut Map<String, Value>, inferred: &mut InferredSchema) {
-        let Texts { count, values, formats } = &self.texts;
+    fn text_keywords(
+        &self,
+        path: &str,
+        schema: &mut Map<String, Value>,
+        inferred: &mut InferredSchema,
+    ) {
+        let Texts {
+            count,
+            values,
+            formats,
+        } = &self.texts;
         if let Some(format) = formats.first() {
             inferred.has_formats = true;
-            inferred.notes.push(format!("{}: format {format}, as all {count} values", shown(path)));
+            inferred.notes.push(format!(
+                "{}: format {format}, as all {count} values",
+                shown(path)
+            ));
             schema.insert("format".to_owned(), (*format).into());
             return;
         }
         // A place that also has other types would lose them to the enum.
         let is_alone = count + self.nulls == self.count;
-        if is_alone && *count >= MIN_ENUM_TEXTS.max(2 * values.len()) && values.len() <= MAX_ENUM_VALUES {
+        if is_alone
+            && *count >= MIN_ENUM_TEXTS.max(2 * values.len())
+            && values.len() <= MAX_ENUM_VALUES
+        {
             let known = values.join(", ");
             inferred.notes.push(format!(
                 "{}: enum of {} values seen ({known}): is it complete?",
@@ -178,7 +215,11 @@ impl Shape {
 
 impl Texts {
     fn add(&mut self, text: &str) {
-        let fits: Vec<&'static str> = FORMATS.iter().filter(|(_, fits)| fits(text)).map(|(name, _)| *name).collect();
+        let fits: Vec<&'static str> = FORMATS
+            .iter()
+            .filter(|(_, fits)| fits(text))
+            .map(|(name, _)| *name)
+            .collect();
         match self.count {
             0 => self.formats = fits,
             _ => self.formats.retain(|name| fits.contains(name)),
@@ -199,14 +240,23 @@ type IsFormat = fn(&str) -> bool;
 
 /// Formats that are recognized, the narrowest first.
 const FORMATS: [(&str, IsFormat); 6] = [
-    ("date", |text| text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()),
-    ("date-time", |text| text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok()),
+    ("date", |text| {
+        text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()
+    }),
+    ("date-time", |text| {
+        text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok()
+    }),
     ("uuid", is_uuid),
     ("email", is_email),
     ("uri", |text| {
-        let rest = ["https://", "http://", "ftp://"].into_iter().find_map(|start| text.strip_prefix(start));
+        let rest = ["https://", "http://", "ftp://"]
+            .into_iter()
+            .find_map(|start| text.strip_prefix(start));
         rest.is_some_and(|rest| {
-            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte))
+            !rest.is_empty()
+                && rest
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte))
         })
     }),
     ("ipv4", |text| text.parse::<std::net::Ipv4Addr>().is_ok()),
@@ -215,7 +265,9 @@ const FORMATS: [(&str, IsFormat); 6] = [
 fn is_uuid(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
-        && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && parts
+            .iter()
+            .all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn is_email(text: &str) -> bool {
@@ -224,9 +276,12 @@ fn is_email(text: &str) -> bool {
             && !part.starts_with('.')
             && !part.ends_with('.')
             && !part.contains("..")
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
     };
-    text.split_once('@').is_some_and(|(name, host)| plain(name) && plain(host) && host.contains('.'))
+    text.split_once('@')
+        .is_some_and(|(name, host)| plain(name) && plain(host) && host.contains('.'))
 }
 
 fn shown(path: &str) -> &str {
@@ -235,20 +290,39 @@ fn shown(path: &str) -> &str {
 
 /// The top-level fields of a schema, for a system message: `vendor (string), currency (EUR, USD)`.
 pub(super) fn fields_in_words(schema: &Value) -> Option<String> {
-    let fields = schema.get("properties")?.as_object().filter(|fields| !fields.is_empty())?;
+    let fields = schema
+        .get("properties")?
+        .as_object()
+        .filter(|fields| !fields.is_empty())?;
     let required = schema.get("required").and_then(Value::as_array);
     let word = |(name, field): (&String, &Value)| {
-        let texts = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let kind = match (field.get("enum").and_then(Value::as_array), field.get("format"), field.get("type")) {
+        let texts = |value: &Value| {
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
+        };
+        let kind = match (
+            field.get("enum").and_then(Value::as_array),
+            field.get("format"),
+            field.get("type"),
+        ) {
             (Some(values), ..) => values.iter().map(texts).collect::<Vec<_>>().join(", "),
             (_, Some(format), _) => texts(format),
-            (.., Some(Value::Array(names))) => names.iter().map(texts).collect::<Vec<_>>().join(" or "),
+            (.., Some(Value::Array(names))) => {
+                names.iter().map(texts).collect::<Vec<_>>().join(" or ")
+            }
             (.., Some(name)) => texts(name),
             _ => String::new(),
         };
-        let is_required = required.is_some_and(|names| names.iter().any(|required| required == name));
+        let is_required =
+            required.is_some_and(|names| names.iter().any(|required| required == name));
         let advice = if is_required { "" } else { "leave out if none" };
-        match [kind.as_str(), advice].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ") {
+        match [kind.as_str(), advice]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ")
+        {
             about if about.is_empty() => name.clone(),
             about => format!("{name} ({about})"),
         }
@@ -263,28 +337,91 @@ mod tests {
     use super::*;
 
     fn inferred(examples: Value) -> InferredSchema {
-        infer(examples.as_array().map(Vec::as_slice).unwrap_or_default().iter(), "answers.jsonl")
+        infer(
+            examples
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default()
+                .iter(),
+            "answers.jsonl",
+        )
     }
 
     #[test]
     fn types_required_enums_and_formats_come_from_the_examples() {
         let check = |examples: Value, pointer: &str, expected: Value| {
             let schema = inferred(examples.clone()).schema;
-            assert_eq!(schema.pointer(pointer), Some(&expected), "{examples}: {schema:#}");
+            assert_eq!(
+                schema.pointer(pointer),
+                Some(&expected),
+                "{examples}: {schema:#}"
+            );
         };
-        check(json!([{"a": 1}, {"a": 2.5}]), "/properties/a", json!({"type": "number"}));
-        check(json!([{"a": 1}, {"a": 2}]), "/properties/a", json!({"type": "integer"}));
-        check(json!([{"a": 1}, {"a": null}]), "/properties/a", json!({"type": ["integer", "null"]}));
-        check(json!([{"a": 1, "b": 2}, {"a": 3}]), "/required", json!(["a"]));
-        check(json!([{"a": [{"b": "x"}, {"b": "y", "c": true}]}]), "/properties/a/items/required", json!(["b"]));
-        check(json!([{"a": "2026-11-21"}]), "/properties/a/format", json!("date"));
-        check(json!([{"a": "2026-11-21T10:00:00Z"}]), "/properties/a/format", json!("date-time"));
-        check(json!([{"a": "a.b@example.org"}]), "/properties/a/format", json!("email"));
-        check(json!([{"a": "https://example.org/x?y=1"}]), "/properties/a/format", json!("uri"));
-        check(json!([{"a": "7f0c1d2e-0000-4000-8000-00000000abcd"}]), "/properties/a/format", json!("uuid"));
-        check(json!([{"a": "2026-11-21"}, {"a": "soon"}]), "/properties/a", json!({"type": "string"}));
-        check(json!(["on", "off", "on", "on"]), "/enum", json!(["on", "off"]));
-        check(json!(["on", "off", null, "on", "on"]), "/enum", json!(["on", "off", null]));
+        check(
+            json!([{"a": 1}, {"a": 2.5}]),
+            "/properties/a",
+            json!({"type": "number"}),
+        );
+        check(
+            json!([{"a": 1}, {"a": 2}]),
+            "/properties/a",
+            json!({"type": "integer"}),
+        );
+        check(
+            json!([{"a": 1}, {"a": null}]),
+            "/properties/a",
+            json!({"type": ["integer", "null"]}),
+        );
+        check(
+            json!([{"a": 1, "b": 2}, {"a": 3}]),
+            "/required",
+            json!(["a"]),
+        );
+        check(
+            json!([{"a": [{"b": "x"}, {"b": "y", "c": true}]}]),
+            "/properties/a/items/required",
+            json!(["b"]),
+        );
+        check(
+            json!([{"a": "2026-11-21"}]),
+            "/properties/a/format",
+            json!("date"),
+        );
+        check(
+            json!([{"a": "2026-11-21T10:00:00Z"}]),
+            "/properties/a/format",
+            json!("date-time"),
+        );
+        check(
+            json!([{"a": "a.b@example.org"}]),
+            "/properties/a/format",
+            json!("email"),
+        );
+        check(
+            json!([{"a": "https://example.org/x?y=1"}]),
+            "/properties/a/format",
+            json!("uri"),
+        );
+        check(
+            json!([{"a": "7f0c1d2e-0000-4000-8000-00000000abcd"}]),
+            "/properties/a/format",
+            json!("uuid"),
+        );
+        check(
+            json!([{"a": "2026-11-21"}, {"a": "soon"}]),
+            "/properties/a",
+            json!({"type": "string"}),
+        );
+        check(
+            json!(["on", "off", "on", "on"]),
+            "/enum",
+            json!(["on", "off"]),
+        );
+        check(
+            json!(["on", "off", null, "on", "on"]),
+            "/enum",
+            json!(["on", "off", null]),
+        );
         check(json!([[], [1]]), "/items", json!({"type": "integer"}));
         check(json!([{}]), "/additionalProperties", json!(false));
     }
@@ -298,17 +435,31 @@ mod tests {
 
     #[test]
     fn few_or_different_texts_are_no_enum() {
-        let check = |examples: Value| assert_eq!(inferred(examples.clone()).schema.get("enum"), None, "{examples}");
+        let check = |examples: Value| {
+            assert_eq!(
+                inferred(examples.clone()).schema.get("enum"),
+                None,
+                "{examples}"
+            )
+        };
         check(json!(["on", "off", "on"]));
         check(json!(["a", "b", "c", "a", "b"]));
         check(json!(["on", "off", "on", "off", 1]));
-        check(Value::from((0..100).map(|number| format!("{}", number % 13)).collect::<Vec<_>>()));
-        check(Value::from((0..9).map(|_| "long ".repeat(10)).collect::<Vec<_>>()));
+        check(Value::from(
+            (0..100)
+                .map(|number| format!("{}", number % 13))
+                .collect::<Vec<_>>(),
+        ));
+        check(Value::from(
+            (0..9).map(|_| "long ".repeat(10)).collect::<Vec<_>>(),
+        ));
     }
 
     #[test]
     fn what_was_guessed_is_noted() {
-        let notes = inferred(json!([{"a": "x", "b": 1}, {"a": "x"}, {"a": "y", "b": "2"}, {"a": "x"}])).notes;
+        let notes =
+            inferred(json!([{"a": "x", "b": 1}, {"a": "x"}, {"a": "y", "b": "2"}, {"a": "x"}]))
+                .notes;
         let expected = [
             "a: enum of 2 values seen (x, y): is it complete?",
             "b: optional, in 2 of 4 examples",
@@ -319,8 +470,12 @@ mod tests {
 
     #[test]
     fn answers_of_many_different_keys_are_read_in_no_time() {
-        let examples: Vec<Value> = (0..200_000).map(|number| json!({number.to_string(): 1})).collect();
-        let fields = infer(examples.iter(), "answers.jsonl").schema["properties"].as_object().map(Map::len);
+        let examples: Vec<Value> = (0..200_000)
+            .map(|number| json!({number.to_string(): 1}))
+            .collect();
+        let fields = infer(examples.iter(), "answers.jsonl").schema["properties"]
+            .as_object()
+            .map(Map::len);
         assert_eq!(fields, Some(200_000));
     }
 }

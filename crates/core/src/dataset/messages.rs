@@ -18,25 +18,42 @@ pub(super) fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, Stri
         }
         Some(Value::Array(turns)) => turns,
         Some(other) => {
-            return Err(format!("`messages` is {}; it must be a list of {{\"role\", \"content\"}}", show(other)));
+            return Err(format!(
+                "`messages` is {}; it must be a list of {{\"role\", \"content\"}}",
+                show(other)
+            ));
         }
         None => {
-            let near = ["prompt", "question", "text", "input", "conversations", "message"]
-                .into_iter()
-                .find(|key| fields.contains_key(*key));
+            let near = [
+                "prompt",
+                "question",
+                "text",
+                "input",
+                "conversations",
+                "message",
+            ]
+            .into_iter()
+            .find(|key| fields.contains_key(*key));
             let found = near.map_or(String::new(), |key| format!(" (it has {})", clip(key)));
             return Err(format!(
                 "missing `messages`{found}; write {{\"messages\": [{{\"role\": \"user\", \"content\": \"…\"}}]}}"
             ));
         }
     };
-    turns.iter().enumerate().map(|(place, turn)| message(place + 1, turn)).collect()
+    turns
+        .iter()
+        .enumerate()
+        .map(|(place, turn)| message(place + 1, turn))
+        .collect()
 }
 
 fn message(place: usize, turn: &Value) -> Result<Message, String> {
     let text = |key: &str| match turn.get(key) {
         Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(format!("turn {place}: `{key}` is {}; it must be a string", show(other))),
+        Some(other) => Err(format!(
+            "turn {place}: `{key}` is {}; it must be a string",
+            show(other)
+        )),
         None => Err(format!(
             "turn {place} has no `{key}`: {}; write {{\"role\": \"user\", \"content\": \"…\"}}",
             show(turn)
@@ -44,7 +61,11 @@ fn message(place: usize, turn: &Value) -> Result<Message, String> {
     };
     let role = text("role")?;
     if !ROLES.contains(&role.as_str()) {
-        return Err(format!("turn {place}: role {} is unknown; write one of {}", clip(&role), ROLES.join(", ")));
+        return Err(format!(
+            "turn {place}: role {} is unknown; write one of {}",
+            clip(&role),
+            ROLES.join(", ")
+        ));
     }
     let mut other = turn.as_object().cloned().unwrap_or_default();
     other.retain(|key, value| !matches!(key.as_str(), "role" | "content") && !value.is_null());
@@ -56,23 +77,40 @@ fn message(place: usize, turn: &Value) -> Result<Message, String> {
         None | Some(Value::Null) if calls > 0 => String::new(),
         _ => text("content")?,
     };
-    Ok(Message { role, content, other })
+    Ok(Message {
+        role,
+        content,
+        other,
+    })
 }
 
 /// Checks the calls of a turn and counts them. Arguments in a string, as OpenAI writes them, become the object that
 /// chat templates expect.
 fn tool_calls(calls: &mut Value) -> Result<usize, String> {
-    const FORM: &str = "write [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": {}}}]";
+    const FORM: &str =
+        "write [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": {}}}]";
     let wrong = |found: &Value| format!("`tool_calls` has {}; {FORM}", show(found));
-    let Some(list) = calls.as_array_mut() else { return Err(format!("`tool_calls` is {}; {FORM}", show(calls))) };
+    let Some(list) = calls.as_array_mut() else {
+        return Err(format!("`tool_calls` is {}; {FORM}", show(calls)));
+    };
     for call in list.iter_mut() {
         let shown = call.clone();
-        let function = if call.get("function").is_some() { call.get_mut("function") } else { Some(call) };
-        let function = function.and_then(Value::as_object_mut).ok_or_else(|| wrong(&shown))?;
+        let function = if call.get("function").is_some() {
+            call.get_mut("function")
+        } else {
+            Some(call)
+        };
+        let function = function
+            .and_then(Value::as_object_mut)
+            .ok_or_else(|| wrong(&shown))?;
         let arguments = function.get("arguments").ok_or_else(|| wrong(&shown))?;
         if let Some(text) = arguments.as_str() {
             let object = serde_json::from_str(text).map_err(|error| {
-                format!("`arguments` {} of a call: {}; write an object", clip(text), json_fault(&error))
+                format!(
+                    "`arguments` {} of a call: {}; write an object",
+                    clip(text),
+                    json_fault(&error)
+                )
             })?;
             function.insert("arguments".to_owned(), object);
         }
@@ -87,21 +125,28 @@ fn tool_calls(calls: &mut Value) -> Result<usize, String> {
 
 /// Checks a row's `turns`; the error says what is wrong.
 pub(super) fn check_turns(fields: &Map<String, Value>) -> Result<(), String> {
-    const FORM: &str = "write [{\"messages\": [{\"role\": \"user\", \"content\": \"…\"}], \"expected\": …}]";
+    const FORM: &str =
+        "write [{\"messages\": [{\"role\": \"user\", \"content\": \"…\"}], \"expected\": …}]";
     let turns = match fields.get("turns") {
         None | Some(Value::Null) => return Ok(()),
         Some(Value::Array(turns)) => turns,
         Some(other) => return Err(format!("`turns` is {}; {FORM}", show(other))),
     };
     if turns.len() >= MAX_TURNS {
-        return Err(format!("`turns` has {} items; at most {} turns follow the first", turns.len(), MAX_TURNS - 1));
+        return Err(format!(
+            "`turns` has {} items; at most {} turns follow the first",
+            turns.len(),
+            MAX_TURNS - 1
+        ));
     }
     for (number, turn) in (2..).zip(turns) {
         let Value::Object(turn) = turn else {
             return Err(format!("`turns`: turn {number} is {}; {FORM}", show(turn)));
         };
         if turn.contains_key("turns") {
-            return Err(format!("`turns`: turn {number} has `turns` itself; list all turns one after the other"));
+            return Err(format!(
+                "`turns`: turn {number} has `turns` itself; list all turns one after the other"
+            ));
         }
         messages(turn).map_err(|problem| format!("`turns`: turn {number}: {problem}"))?;
     }

@@ -26,5 +26,7 @@ pub use guard::{GuardRow, guard_rows, guard_rows_with};
 pub use infer::{InferredSchema, infer};
 pub use random::CounterRandom;
 pub(crate) use random::{GOLDEN, mix};
-pub use row::{NumberedLine, OnMalformed, PromptRow, load, load_from, load_with, open, read_lines, read_rows};
+pub use row::{
+    NumberedLine, OnMalformed, PromptRow, load, load_from, load_with, open, read_lines, read_rows,
+};
 pub use row_template::RowTemplate;

@@ -100,52 +100,90 @@ impl NewTask {
         if let Some(data) = &sources.data {
             let schema = given.as_ref().map(|(_, schema)| schema);
             let imported = import::import(data, &sources.mapping, schema, sources.most_records)?;
-            (new.mapping, new.problems, rows) = (imported.mapping, imported.problems, imported.rows);
+            (new.mapping, new.problems, rows) =
+                (imported.mapping, imported.problems, imported.rows);
         }
         let (schema_text, schema, asserts_formats) = match (given, &sources.examples) {
             (Some((text, schema)), _) => (text, schema, false),
             (None, Some(path)) => new.inferred(&read_answers(path)?, path)?,
             (None, None) => match &sources.data {
                 Some(path) => {
-                    if let (true, Some((line, problem))) = (rows.is_empty(), new.problems.first().cloned()) {
-                        return Err(DatasetError::Line { label: path.display().to_string(), line, problem });
+                    if let (true, Some((line, problem))) =
+                        (rows.is_empty(), new.problems.first().cloned())
+                    {
+                        return Err(DatasetError::Line {
+                            label: path.display().to_string(),
+                            line,
+                            problem,
+                        });
                     }
-                    let answers: Vec<Value> =
-                        rows.iter().filter_map(|row| row.get("expected")).flat_map(examples).collect();
+                    let answers: Vec<Value> = rows
+                        .iter()
+                        .filter_map(|row| row.get("expected"))
+                        .flat_map(examples)
+                        .collect();
                     new.inferred(&answers, path)?
                 }
                 None => {
-                    let problem = "needs a schema, examples of answers, data or a template".to_owned();
-                    return Err(DatasetError::Import { label: format!("task {}", sources.name), problem });
+                    let problem =
+                        "needs a schema, examples of answers, data or a template".to_owned();
+                    return Err(DatasetError::Import {
+                        label: format!("task {}", sources.name),
+                        problem,
+                    });
                 }
             },
         };
         let has_expected = rows.iter().any(|row| row.contains_key("expected"));
-        let system = sources.system.clone().unwrap_or_else(|| match fields_in_words(&schema) {
-            Some(fields) => format!("Answer with one JSON object, nothing else. Its fields: {fields}."),
-            None => "Answer with JSON only.".to_owned(),
-        });
+        let system = sources
+            .system
+            .clone()
+            .unwrap_or_else(|| match fields_in_words(&schema) {
+                Some(fields) => {
+                    format!("Answer with one JSON object, nothing else. Its fields: {fields}.")
+                }
+                None => "Answer with JSON only.".to_owned(),
+            });
         let text = task_toml(&sources.name, &system, asserts_formats, has_expected);
-        new.files
-            .extend([(TASK_FILE.to_owned(), text.into_bytes()), ("schema.json".to_owned(), schema_text.into_bytes())]);
+        new.files.extend([
+            (TASK_FILE.to_owned(), text.into_bytes()),
+            ("schema.json".to_owned(), schema_text.into_bytes()),
+        ]);
         new.add_sets(rows, sources.split, sources.data.is_some());
         Ok(new)
     }
 
-    fn inferred(&mut self, answers: &[Value], source: &Path) -> Result<(String, Value, bool), DatasetError> {
-        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    fn inferred(
+        &mut self,
+        answers: &[Value],
+        source: &Path,
+    ) -> Result<(String, Value, bool), DatasetError> {
+        let name = source
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if answers.is_empty() {
             let label = source.display().to_string();
-            let problem = "no expected answers to infer a schema from; name a schema or examples".to_owned();
+            let problem =
+                "no expected answers to infer a schema from; name a schema or examples".to_owned();
             let columns = self.unmapped_columns(source);
             return Err(match columns {
-                Some((columns, free)) => DatasetError::NoExpected { label, columns, free },
+                Some((columns, free)) => DatasetError::NoExpected {
+                    label,
+                    columns,
+                    free,
+                },
                 None => DatasetError::Import { label, problem },
             });
         }
         let inferred = infer(answers.iter(), &name);
         self.notes.extend(inferred.notes);
-        Ok((format!("{:#}\n", inferred.schema), inferred.schema, inferred.has_formats))
+        Ok((
+            format!("{:#}\n", inferred.schema),
+            inferred.schema,
+            inferred.has_formats,
+        ))
     }
 
     /// All columns, and those that are no part of a row; `None` if every one is.
@@ -155,13 +193,24 @@ impl NewTask {
         let is_free = |column: &&String| !parts.iter().any(|(_, text)| text == column);
         let free: Vec<&str> = columns.iter().filter(is_free).map(String::as_str).collect();
         // One column alone would be read as JSON.
-        let fields = if let [one] = free[..] { format!("{one} = {one}") } else { free.join(", ") };
+        let fields = if let [one] = free[..] {
+            format!("{one} = {one}")
+        } else {
+            free.join(", ")
+        };
         (!free.is_empty()).then_some((columns.join(", "), fields))
     }
 
     /// A task of rows that are there already.
-    pub(super) fn from_rows(task_toml: String, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> Self {
-        let mut new = Self { files: vec![(TASK_FILE.to_owned(), task_toml.into_bytes())], ..Self::default() };
+    pub(super) fn from_rows(
+        task_toml: String,
+        rows: Vec<Map<String, Value>>,
+        split: [usize; 3],
+    ) -> Self {
+        let mut new = Self {
+            files: vec![(TASK_FILE.to_owned(), task_toml.into_bytes())],
+            ..Self::default()
+        };
         new.add_sets(rows, split, true);
         new
     }
@@ -171,17 +220,28 @@ impl NewTask {
         for ((set, rows), share) in import::split(rows, split).into_iter().zip(split) {
             // Without data the files exist, empty, so that rows can be added.
             if has_data && rows.is_empty() {
-                self.too_few.get_or_insert_with(|| too_few(total, split, set, share));
+                self.too_few
+                    .get_or_insert_with(|| too_few(total, split, set, share));
                 continue;
             }
             self.rows.push((set, rows.len()));
-            self.files.push((format!("{}.jsonl", set.name()), lines_of(&rows).into_bytes()));
+            self.files.push((
+                format!("{}.jsonl", set.name()),
+                lines_of(&rows).into_bytes(),
+            ));
         }
-        let tests = self.rows.iter().find(|(set, _)| *set == PromptSet::Test).map_or(0, |(_, rows)| *rows);
+        let tests = self
+            .rows
+            .iter()
+            .find(|(set, _)| *set == PromptSet::Test)
+            .map_or(0, |(_, rows)| *rows);
         if !has_data {
-            self.notes.push("no prompts yet: import or write them before training".to_owned());
+            self.notes
+                .push("no prompts yet: import or write them before training".to_owned());
         } else if tests < FEW_TEST_PROMPTS {
-            self.notes.push(format!("test set: n = {tests}; rates over so few rows have wide intervals"));
+            self.notes.push(format!(
+                "test set: n = {tests}; rates over so few rows have wide intervals"
+            ));
         }
     }
 
@@ -196,14 +256,24 @@ impl NewTask {
     ) -> Result<T, E> {
         if let Some(problem) = &self.too_few {
             let name = folder.file_name().unwrap_or_default().to_string_lossy();
-            return Err(DatasetError::Import { label: format!("task {name}"), problem: problem.clone() }.into());
+            return Err(DatasetError::Import {
+                label: format!("task {name}"),
+                problem: problem.clone(),
+            }
+            .into());
         }
-        let new_folders: Vec<&Path> = folder.ancestors().skip(1).take_while(|above| !above.exists()).collect();
-        let written = write_files(folder, &self.files).map_err(E::from).and_then(|()| {
-            check(folder).inspect_err(|_| {
-                let _ = std::fs::remove_dir_all(folder);
-            })
-        });
+        let new_folders: Vec<&Path> = folder
+            .ancestors()
+            .skip(1)
+            .take_while(|above| !above.exists())
+            .collect();
+        let written = write_files(folder, &self.files)
+            .map_err(E::from)
+            .and_then(|()| {
+                check(folder).inspect_err(|_| {
+                    let _ = std::fs::remove_dir_all(folder);
+                })
+            });
         written.inspect_err(|_| {
             // Only empty folders are removed.
             for above in new_folders {
@@ -220,7 +290,9 @@ impl NewTask {
 
     /// The file that defines right answers, and its text.
     pub fn definition(&self) -> (&str, &str) {
-        let own = ["schema.json", "tools.json"].into_iter().find_map(|name| Some((name, self.file(name)?)));
+        let own = ["schema.json", "tools.json"]
+            .into_iter()
+            .find_map(|name| Some((name, self.file(name)?)));
         own.unwrap_or_else(|| (TASK_FILE, self.file(TASK_FILE).unwrap_or_default()))
     }
 }
@@ -240,7 +312,10 @@ fn too_few(rows: usize, split: [usize; 3], set: PromptSet, share: usize) -> Stri
 
 /// The folder of a new task: in `tasks/` of the nearest workspace, else of `here`.
 pub fn folder_of(name: &str, here: &Path) -> PathBuf {
-    let workspace = here.ancestors().map(|folder| folder.join("tasks")).find(|folder| folder.is_dir());
+    let workspace = here
+        .ancestors()
+        .map(|folder| folder.join("tasks"))
+        .find(|folder| folder.is_dir());
     workspace.unwrap_or_else(|| here.join("tasks")).join(name)
 }
 
@@ -248,7 +323,10 @@ pub fn folder_of(name: &str, here: &Path) -> PathBuf {
 ///
 /// # Errors
 /// The folder exists, or cannot be written.
-pub fn write_files<B: AsRef<[u8]>>(folder: &Path, task_files: &[(String, B)]) -> Result<(), DatasetError> {
+pub fn write_files<B: AsRef<[u8]>>(
+    folder: &Path,
+    task_files: &[(String, B)],
+) -> Result<(), DatasetError> {
     let fail = |path: &Path, source| DatasetError::File {
         path: path.display().to_string(),
         source,
@@ -264,7 +342,8 @@ pub fn write_files<B: AsRef<[u8]>>(folder: &Path, task_files: &[(String, B)]) ->
             let path = new.join(name);
             let parent = path.parent().unwrap_or(new);
             files::ensure_folder(parent, Access::Umask).map_err(|error| fail(parent, error))?;
-            files::create_file(&path, bytes.as_ref(), Access::Umask).map_err(|error| fail(&path, error))
+            files::create_file(&path, bytes.as_ref(), Access::Umask)
+                .map_err(|error| fail(&path, error))
         })
     })
 }
@@ -274,36 +353,70 @@ pub(super) fn check_name(name: &str) -> Result<(), DatasetError> {
     if !name.is_empty() && name.chars().all(fits) && !name.starts_with('.') {
         return Ok(());
     }
-    let problem = format!("name: {name:?} names a folder, so it takes letters, digits, `-`, `_` and `.` only");
-    Err(DatasetError::Import { label: "new task".to_owned(), problem })
+    let problem = format!(
+        "name: {name:?} names a folder, so it takes letters, digits, `-`, `_` and `.` only"
+    );
+    Err(DatasetError::Import {
+        label: "new task".to_owned(),
+        problem,
+    })
 }
 
 /// A template under another name.
 fn from_template(sources: &Sources, template: &str) -> Result<NewTask, DatasetError> {
     let files = find_template(template)?.files;
-    let bytes_of = |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes);
-    let toml = String::from_utf8_lossy(bytes_of(TASK_FILE).unwrap_or_default());
-    let renamed = toml.replacen(&format!("name = {template:?}"), &format!("name = {:?}", sources.name), 1);
-    let file = |(name, bytes): &(&str, &[u8])| {
-        ((*name).to_owned(), if *name == TASK_FILE { renamed.as_bytes() } else { *bytes }.to_vec())
+    let bytes_of = |name: &str| {
+        files
+            .iter()
+            .find(|(file, _)| *file == name)
+            .map(|(_, bytes)| *bytes)
     };
-    let mut new = NewTask { files: files.iter().map(file).collect(), ..NewTask::default() };
-    let prompts = toml.parse::<toml::Table>().ok().and_then(|mut toml| toml.remove("prompts"));
+    let toml = String::from_utf8_lossy(bytes_of(TASK_FILE).unwrap_or_default());
+    let renamed = toml.replacen(
+        &format!("name = {template:?}"),
+        &format!("name = {:?}", sources.name),
+        1,
+    );
+    let file = |(name, bytes): &(&str, &[u8])| {
+        (
+            (*name).to_owned(),
+            if *name == TASK_FILE {
+                renamed.as_bytes()
+            } else {
+                *bytes
+            }
+            .to_vec(),
+        )
+    };
+    let mut new = NewTask {
+        files: files.iter().map(file).collect(),
+        ..NewTask::default()
+    };
+    let prompts = toml
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut toml| toml.remove("prompts"));
     for set in PromptSet::ALL {
-        let name = prompts.as_ref().and_then(|prompts| prompts.get(set.name())?.as_str());
+        let name = prompts
+            .as_ref()
+            .and_then(|prompts| prompts.get(set.name())?.as_str());
         if let Some((name, bytes)) = name.and_then(|name| Some((name, bytes_of(name)?))) {
             new.rows.push((set, load_from(name, bytes)?.len()));
         }
     }
-    new.notes.push("the template's prompts are examples: replace them with your own".to_owned());
+    new.notes
+        .push("the template's prompts are examples: replace them with your own".to_owned());
     Ok(new)
 }
 
 fn read_schema(path: &Path) -> Result<(String, Value), DatasetError> {
     let label = path.display().to_string();
     let read = files::read_text(path);
-    let text =
-        read.map_err(|source| DatasetError::File { path: label.clone(), source, remedy: "name a JSON Schema" })?;
+    let text = read.map_err(|source| DatasetError::File {
+        path: label.clone(),
+        source,
+        remedy: "name a JSON Schema",
+    })?;
     let value = serde_json::from_str(&text).map_err(|error| DatasetError::Line {
         label,
         line: error.line().max(1),
@@ -315,11 +428,12 @@ fn read_schema(path: &Path) -> Result<(String, Value), DatasetError> {
 /// The answers of a file: a list or one answer in `.json`, an answer a line in `.jsonl`.
 fn read_answers(path: &Path) -> Result<Vec<Value>, DatasetError> {
     let label = path.display().to_string();
-    let bytes = files::read_at_most(path, MAX_EXAMPLES_BYTES).map_err(|source| DatasetError::File {
-        path: label.clone(),
-        source,
-        remedy: "name a file of answers",
-    })?;
+    let bytes =
+        files::read_at_most(path, MAX_EXAMPLES_BYTES).map_err(|source| DatasetError::File {
+            path: label.clone(),
+            source,
+            remedy: "name a file of answers",
+        })?;
     let fail = |line: usize, error: &serde_json::Error| DatasetError::Line {
         label: label.clone(),
         line,
@@ -333,8 +447,11 @@ fn read_answers(path: &Path) -> Result<Vec<Value>, DatasetError> {
         }
         Err(_) => read_lines(&bytes[..])
             .map(|line| {
-                let (line, bytes) =
-                    line.map_err(|(line, problem)| DatasetError::Line { label: label.clone(), line, problem })?;
+                let (line, bytes) = line.map_err(|(line, problem)| DatasetError::Line {
+                    label: label.clone(),
+                    line,
+                    problem,
+                })?;
                 serde_json::from_slice(&bytes).map_err(|error| fail(line, &error))
             })
             .collect(),
@@ -343,7 +460,10 @@ fn read_answers(path: &Path) -> Result<Vec<Value>, DatasetError> {
 
 fn task_toml(name: &str, system: &str, asserts_formats: bool, has_expected: bool) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
-    let comment: String = ROW_FORMAT.lines().map(|line| format!("# {line}\n")).collect();
+    let comment: String = ROW_FORMAT
+        .lines()
+        .map(|line| format!("# {line}\n"))
+        .collect();
     // Without expected answers there is nothing to compare with.
     let off = if has_expected { "" } else { "# " };
     format!(

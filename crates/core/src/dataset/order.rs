@@ -45,8 +45,12 @@ impl PromptOrder {
         let (mut taken, mut round) = (vec![0; tasks.len()], Vec::with_capacity(sum));
         for position in 1..=sum {
             // What a task is behind its share, times the sum; of equal ones the first.
-            let behind = |task: usize| (position * tasks[task].weight) as i64 - (taken[task] * sum) as i64;
-            let next = (0..tasks.len()).rev().max_by_key(|task| behind(*task)).unwrap_or(0);
+            let behind =
+                |task: usize| (position * tasks[task].weight) as i64 - (taken[task] * sum) as i64;
+            let next = (0..tasks.len())
+                .rev()
+                .max_by_key(|task| behind(*task))
+                .unwrap_or(0);
             taken[next] += 1;
             round.push(next);
         }
@@ -57,10 +61,20 @@ impl PromptOrder {
     pub fn epoch_len(&self) -> u64 {
         let of_task = |(task, rows): (usize, &TaskRows)| {
             let (rounds, rest) = ((rows.rows - 1) / rows.weight, (rows.rows - 1) % rows.weight);
-            let last = self.round.iter().enumerate().filter(|(_, found)| **found == task).nth(rest);
+            let last = self
+                .round
+                .iter()
+                .enumerate()
+                .filter(|(_, found)| **found == task)
+                .nth(rest);
             (rounds * self.round.len() + last.map_or(0, |(position, _)| position) + 1) as u64
         };
-        self.tasks.iter().enumerate().map(of_task).max().unwrap_or(0)
+        self.tasks
+            .iter()
+            .enumerate()
+            .map(of_task)
+            .max()
+            .unwrap_or(0)
     }
 
     /// The task whose turn a position is.
@@ -72,24 +86,39 @@ impl PromptOrder {
     pub fn rows_after(&self, task: usize, visits: u64) -> impl Iterator<Item = usize> {
         let (rows, seed) = (self.tasks[task].rows, self.seed.wrapping_add(task as u64));
         let epochs = visits / rows as u64..;
-        epochs.flat_map(move |epoch| epoch_order(rows, epoch, seed)).skip((visits % rows as u64) as usize)
+        epochs
+            .flat_map(move |epoch| epoch_order(rows, epoch, seed))
+            .skip((visits % rows as u64) as usize)
     }
 
     /// The rows at these positions.
     pub fn rows_at(&self, positions: impl IntoIterator<Item = u64>) -> Vec<TaskRow> {
         let mut epochs: Vec<(Option<u64>, Vec<usize>)> = vec![(None, Vec::new()); self.tasks.len()];
         let row = |position: u64| {
-            let (rounds, place) = (position / self.round.len() as u64, (position % self.round.len() as u64) as usize);
+            let (rounds, place) = (
+                position / self.round.len() as u64,
+                (position % self.round.len() as u64) as usize,
+            );
             let task = self.task_at(position);
-            let before = self.round[..place].iter().filter(|other| **other == task).count();
+            let before = self.round[..place]
+                .iter()
+                .filter(|other| **other == task)
+                .count();
             let TaskRows { rows, weight } = self.tasks[task];
             let visit = rounds * weight as u64 + before as u64;
             let (epoch, order) = &mut epochs[task];
             if *epoch != Some(visit / rows as u64) {
                 *epoch = Some(visit / rows as u64);
-                *order = epoch_order(rows, visit / rows as u64, self.seed.wrapping_add(task as u64));
+                *order = epoch_order(
+                    rows,
+                    visit / rows as u64,
+                    self.seed.wrapping_add(task as u64),
+                );
             }
-            TaskRow { task, row: order[(visit % rows as u64) as usize] }
+            TaskRow {
+                task,
+                row: order[(visit % rows as u64) as usize],
+            }
         };
         positions.into_iter().map(row).collect()
     }
@@ -103,7 +132,11 @@ mod tests {
     fn an_epoch_visits_every_row_once() {
         for rows in [0, 1, 2, 3, 200, 1001] {
             let mut order = epoch_order(rows, 3, 7);
-            assert_eq!(order, epoch_order(rows, 3, 7), "the same arguments give the same order");
+            assert_eq!(
+                order,
+                epoch_order(rows, 3, 7),
+                "the same arguments give the same order"
+            );
             order.sort_unstable();
             assert!(order.iter().copied().eq(0..rows), "{rows} rows");
         }
@@ -116,18 +149,34 @@ mod tests {
         let mut counts = std::collections::BTreeMap::<Vec<usize>, f64>::new();
         (0..6000).for_each(|epoch| *counts.entry(epoch_order(3, epoch, 9)).or_default() += 1.0);
         // 6 orders, 5 degrees of freedom: 20.5 is exceeded once in a thousand times.
-        let chi_square: f64 = counts.values().map(|count| (count - 1000.0).powi(2) / 1000.0).sum();
-        assert!(counts.len() == 6 && chi_square < 20.5, "chi-square {chi_square}");
+        let chi_square: f64 = counts
+            .values()
+            .map(|count| (count - 1000.0).powi(2) / 1000.0)
+            .sum();
+        assert!(
+            counts.len() == 6 && chi_square < 20.5,
+            "chi-square {chi_square}"
+        );
     }
 
     fn order(tasks: &[(usize, usize)]) -> PromptOrder {
-        PromptOrder::new(tasks.iter().map(|&(rows, weight)| TaskRows { rows, weight }).collect(), 5)
+        PromptOrder::new(
+            tasks
+                .iter()
+                .map(|&(rows, weight)| TaskRows { rows, weight })
+                .collect(),
+            5,
+        )
     }
 
     #[test]
     fn one_task_takes_its_epochs_one_after_the_other() {
         let order = order(&[(7, 1)]);
-        let rows: Vec<usize> = order.rows_at(0..14).into_iter().map(|found| found.row).collect();
+        let rows: Vec<usize> = order
+            .rows_at(0..14)
+            .into_iter()
+            .map(|found| found.row)
+            .collect();
         assert_eq!(rows, [epoch_order(7, 0, 5), epoch_order(7, 1, 5)].concat());
         assert_eq!(order.epoch_len(), 7);
     }
@@ -136,9 +185,21 @@ mod tests {
     fn tasks_alternate_by_weight() {
         // Weights -> the tasks of the first positions.
         let check = |weights: &[usize], expected: &str| {
-            let order = order(&weights.iter().map(|weight| (3, *weight)).collect::<Vec<_>>());
+            let order = order(
+                &weights
+                    .iter()
+                    .map(|weight| (3, *weight))
+                    .collect::<Vec<_>>(),
+            );
             let tasks = order.rows_at(0..expected.len() as u64);
-            assert_eq!(tasks.iter().map(|found| found.task.to_string()).collect::<String>(), expected, "{weights:?}");
+            assert_eq!(
+                tasks
+                    .iter()
+                    .map(|found| found.task.to_string())
+                    .collect::<String>(),
+                expected,
+                "{weights:?}"
+            );
         };
         check(&[1, 1], "010101");
         check(&[2, 1], "010010");
@@ -148,15 +209,34 @@ mod tests {
 
     #[test]
     fn every_step_has_the_share_of_each_task() {
-        for weights in [vec![1, 1], vec![2, 1], vec![5, 3], vec![1, 9], vec![3, 2, 2], vec![7, 4, 1, 1]] {
-            let (sum, order) =
-                (weights.iter().sum::<usize>(), order(&weights.iter().map(|weight| (11, *weight)).collect::<Vec<_>>()));
-            for (start, groups) in (0..40).flat_map(|start| [1, 4, 8, 13].map(|groups| (start, groups))) {
+        for weights in [
+            vec![1, 1],
+            vec![2, 1],
+            vec![5, 3],
+            vec![1, 9],
+            vec![3, 2, 2],
+            vec![7, 4, 1, 1],
+        ] {
+            let (sum, order) = (
+                weights.iter().sum::<usize>(),
+                order(
+                    &weights
+                        .iter()
+                        .map(|weight| (11, *weight))
+                        .collect::<Vec<_>>(),
+                ),
+            );
+            for (start, groups) in
+                (0..40).flat_map(|start| [1, 4, 8, 13].map(|groups| (start, groups)))
+            {
                 let found = order.rows_at(start..start + groups);
                 for (task, weight) in weights.iter().enumerate() {
                     let count = found.iter().filter(|found| found.task == task).count() as f64;
                     let share = groups as f64 * *weight as f64 / sum as f64;
-                    assert!((count - share).abs() < 2.0, "{weights:?} {start} {groups}: {count} of {share}");
+                    assert!(
+                        (count - share).abs() < 2.0,
+                        "{weights:?} {start} {groups}: {count} of {share}"
+                    );
                 }
             }
         }
@@ -170,11 +250,28 @@ mod tests {
             assert_eq!(order.epoch_len(), expected, "{tasks:?}");
             let missing = |positions| {
                 let found = order.rows_at(0..positions);
-                let of_task = |task| found.iter().filter(move |found| found.task == task).map(|found| found.row);
-                let distinct = |task| of_task(task).collect::<std::collections::BTreeSet<_>>().len();
-                tasks.iter().enumerate().map(|(task, (rows, _))| rows - distinct(task)).sum::<usize>()
+                let of_task = |task| {
+                    found
+                        .iter()
+                        .filter(move |found| found.task == task)
+                        .map(|found| found.row)
+                };
+                let distinct = |task| {
+                    of_task(task)
+                        .collect::<std::collections::BTreeSet<_>>()
+                        .len()
+                };
+                tasks
+                    .iter()
+                    .enumerate()
+                    .map(|(task, (rows, _))| rows - distinct(task))
+                    .sum::<usize>()
             };
-            assert_eq!((missing(expected), missing(expected - 1)), (0, 1), "{tasks:?}");
+            assert_eq!(
+                (missing(expected), missing(expected - 1)),
+                (0, 1),
+                "{tasks:?}"
+            );
         };
         check(&[(4, 1), (4, 1)], 8);
         check(&[(4, 2), (4, 1)], 11);

@@ -14,7 +14,13 @@ pub struct CounterRandom {
 impl CounterRandom {
     /// The stream of a list of numbers such as `[seed, set, row]`.
     pub fn new(parts: &[u64]) -> Self {
-        Self { key: parts.iter().fold(GOLDEN, |key, part| mix(key ^ mix(part.wrapping_add(GOLDEN)))), count: 0 }
+        Self {
+            key: parts.iter().fold(
+                GOLDEN,
+                |key, part| mix(key ^ mix(part.wrapping_add(GOLDEN))),
+            ),
+            count: 0,
+        }
     }
 
     /// An independent stream of the same key, by name.
@@ -45,7 +51,9 @@ pub(crate) fn scale(bits: u64, limit: u64) -> u64 {
 
 /// A 64-bit hash of a text, the same on every machine (FNV-1a, then mixed).
 pub(crate) fn text_hash(text: &str) -> u64 {
-    mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+    mix(text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    }))
 }
 
 /// SplitMix64's finalizer: a bijection in which each input bit moves about half of the output bits.
@@ -62,7 +70,11 @@ mod tests {
     #[test]
     fn the_finalizer_is_splitmix64() {
         // The first outputs of the published SplitMix64 with state 0: mix(GOLDEN), mix(2 * GOLDEN), …
-        let outputs = [0xE220_A839_7B1D_CDAF, 0x6E78_9E6A_A1B9_65F4, 0x06C4_5D18_8009_454F];
+        let outputs = [
+            0xE220_A839_7B1D_CDAF,
+            0x6E78_9E6A_A1B9_65F4,
+            0x06C4_5D18_8009_454F,
+        ];
         for (count, expected) in (1_u64..).zip(outputs) {
             assert_eq!(mix(GOLDEN.wrapping_mul(count)), expected);
         }
@@ -74,11 +86,17 @@ mod tests {
         let mut counts = [0_u32; 10];
         (0..100_000).for_each(|_| counts[random.below(10) as usize] += 1);
         // 9 degrees of freedom: 27.9 is exceeded once in a thousand times.
-        let chi_square: f64 = counts.iter().map(|&count| (f64::from(count) - 1e4).powi(2) / 1e4).sum();
+        let chi_square: f64 = counts
+            .iter()
+            .map(|&count| (f64::from(count) - 1e4).powi(2) / 1e4)
+            .sum();
         assert!(chi_square < 27.9, "chi-square {chi_square}");
         let first = |parts: &[u64]| CounterRandom::new(parts).next_bits();
         assert_ne!(first(&[1, 2]), first(&[2, 1]));
-        assert_ne!(CounterRandom::new(&[1]).fork("a").next_bits(), CounterRandom::new(&[1]).fork("b").next_bits());
+        assert_ne!(
+            CounterRandom::new(&[1]).fork("a").next_bits(),
+            CounterRandom::new(&[1]).fork("b").next_bits()
+        );
         assert!((0..1000).all(|_| (0.0..1.0).contains(&random.unit())));
     }
 }

@@ -44,14 +44,22 @@ impl PromptRow {
 
     /// Identifies the prompt: all turns with their roles, later ones included, and tools of the row's own.
     pub(crate) fn prompt_hash(&self) -> u64 {
-        let other = |turn: &Message| if turn.other.is_empty() { 0 } else { text_hash(&json!(turn.other).to_string()) };
-        let turns = self
-            .messages
-            .iter()
-            .fold(0, |hash, turn| mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content) ^ other(turn));
-        let own =
-            ["tools", "turns"].into_iter().filter_map(|key| self.fields.get(key).filter(|value| !value.is_null()));
-        own.fold(turns, |hash, value| mix(hash ^ text_hash(&value.to_string())))
+        let other = |turn: &Message| {
+            if turn.other.is_empty() {
+                0
+            } else {
+                text_hash(&json!(turn.other).to_string())
+            }
+        };
+        let turns = self.messages.iter().fold(0, |hash, turn| {
+            mix(hash ^ text_hash(&turn.role)) ^ text_hash(&turn.content) ^ other(turn)
+        });
+        let own = ["tools", "turns"]
+            .into_iter()
+            .filter_map(|key| self.fields.get(key).filter(|value| !value.is_null()));
+        own.fold(turns, |hash, value| {
+            mix(hash ^ text_hash(&value.to_string()))
+        })
     }
 }
 
@@ -64,7 +72,11 @@ pub fn load(task: &TaskFiles, set: PromptSet) -> Result<Vec<PromptRow>, DatasetE
 }
 
 /// [`load`] with another answer to a bad line or a repeated id.
-pub fn load_with(task: &TaskFiles, set: PromptSet, malformed: OnMalformed<'_>) -> Result<Vec<PromptRow>, DatasetError> {
+pub fn load_with(
+    task: &TaskFiles,
+    set: PromptSet,
+    malformed: OnMalformed<'_>,
+) -> Result<Vec<PromptRow>, DatasetError> {
     let (file, reader) = open(task, set)?;
     rows_of(&task.label(&file), reader, malformed)
 }
@@ -74,7 +86,11 @@ pub fn load_from(label: &str, reader: impl BufRead) -> Result<Vec<PromptRow>, Da
     rows_of(label, reader, &mut Err)
 }
 
-fn rows_of(label: &str, reader: impl BufRead, malformed: OnMalformed<'_>) -> Result<Vec<PromptRow>, DatasetError> {
+fn rows_of(
+    label: &str,
+    reader: impl BufRead,
+    malformed: OnMalformed<'_>,
+) -> Result<Vec<PromptRow>, DatasetError> {
     let mut rows = Vec::new();
     let mut lines = HashMap::new();
     let mut is_empty = true;
@@ -88,19 +104,33 @@ fn rows_of(label: &str, reader: impl BufRead, malformed: OnMalformed<'_>) -> Res
             }
         };
         if let Some(first) = lines.insert(row.id.clone(), row.line) {
-            let problem =
-                format!("id {} is already on line {first}; give every row its own id, or none", clip(&row.id));
-            malformed(DatasetError::Line { label: label.to_owned(), line: row.line, problem })?;
+            let problem = format!(
+                "id {} is already on line {first}; give every row its own id, or none",
+                clip(&row.id)
+            );
+            malformed(DatasetError::Line {
+                label: label.to_owned(),
+                line: row.line,
+                problem,
+            })?;
             continue;
         }
         rows.push(row);
     }
-    if is_empty { Err(DatasetError::Empty { label: label.to_owned() }) } else { Ok(rows) }
+    if is_empty {
+        Err(DatasetError::Empty {
+            label: label.to_owned(),
+        })
+    } else {
+        Ok(rows)
+    }
 }
 
 /// The name of a set's file in the task, and a buffered reader.
 pub fn open(task: &TaskFiles, set: PromptSet) -> Result<(String, Box<dyn BufRead>), DatasetError> {
-    let file = task.set_file(set).ok_or(DatasetError::NoSuchSet { set: set.name() })?;
+    let file = task
+        .set_file(set)
+        .ok_or(DatasetError::NoSuchSet { set: set.name() })?;
     let reader = task.open(file).map_err(|error| match error {
         TaskError::Read { label, source } if source.kind() == std::io::ErrorKind::NotFound => {
             let remedy =
@@ -113,7 +143,10 @@ pub fn open(task: &TaskFiles, set: PromptSet) -> Result<(String, Box<dyn BufRead
 }
 
 /// Reads rows one line at a time, skipping blank lines, and continues after a bad line.
-pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
+pub fn read_rows(
+    label: &str,
+    reader: impl BufRead,
+) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
     let (label, stem) = (label.to_owned(), stem_of(label));
     read_lines(reader).map(move |line| row_of(line, &label, &stem))
 }
@@ -122,16 +155,27 @@ pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Resu
 pub type NumberedLine = Result<(usize, Vec<u8>), (usize, String)>;
 
 fn stem_of(label: &str) -> String {
-    Path::new(label).file_stem().map_or_else(|| label.to_owned(), |stem| stem.to_string_lossy().into_owned())
+    Path::new(label).file_stem().map_or_else(
+        || label.to_owned(),
+        |stem| stem.to_string_lossy().into_owned(),
+    )
 }
 
 fn row_of(line: NumberedLine, label: &str, stem: &str) -> Result<PromptRow, DatasetError> {
-    let row = line.and_then(|(line, bytes)| parse(&bytes, line, stem).map_err(|problem| (line, problem)));
-    row.map_err(|(line, problem)| DatasetError::Line { label: label.to_owned(), line, problem })
+    let row =
+        line.and_then(|(line, bytes)| parse(&bytes, line, stem).map_err(|problem| (line, problem)));
+    row.map_err(|(line, problem)| DatasetError::Line {
+        label: label.to_owned(),
+        line,
+        problem,
+    })
 }
 
 /// [`read_rows`] on every core, batch by batch.
-fn all_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
+fn all_rows(
+    label: &str,
+    reader: impl BufRead,
+) -> impl Iterator<Item = Result<PromptRow, DatasetError>> {
     let (label, stem) = (label.to_owned(), stem_of(label));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut lines = read_lines(reader);
@@ -140,8 +184,11 @@ fn all_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<Pr
         if batch.is_empty() {
             return None;
         }
-        let parse =
-            |part: Vec<NumberedLine>| -> Vec<_> { part.into_iter().map(|line| row_of(line, &label, &stem)).collect() };
+        let parse = |part: Vec<NumberedLine>| -> Vec<_> {
+            part.into_iter()
+                .map(|line| row_of(line, &label, &stem))
+                .collect()
+        };
         if threads == 1 || batch.len() < LINES_PER_THREAD {
             return Some(parse(batch));
         }
@@ -152,10 +199,15 @@ fn all_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<Pr
         }
         Some(std::thread::scope(|scope| {
             let parse = &parse;
-            let running: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || parse(part))).collect();
+            let running: Vec<_> = parts
+                .into_iter()
+                .map(|part| scope.spawn(move || parse(part)))
+                .collect();
             // A panic of a thread continues in this one.
             let joined = running.into_iter().map(|thread| thread.join());
-            joined.flat_map(|rows| rows.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            joined
+                .flat_map(|rows| rows.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
         }))
     })
     .flatten()
@@ -186,9 +238,14 @@ pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = NumberedLine
 fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     let mut limited = reader.take(MAX_LINE_BYTES as u64 + 1);
-    let length = limited.read_until(b'\n', &mut line).map_err(|error| format!("cannot be read: {error}"))?;
+    let length = limited
+        .read_until(b'\n', &mut line)
+        .map_err(|error| format!("cannot be read: {error}"))?;
     if length > MAX_LINE_BYTES {
-        return Err(format!("longer than {} MiB; write one JSON object per line", MAX_LINE_BYTES >> 20));
+        return Err(format!(
+            "longer than {} MiB; write one JSON object per line",
+            MAX_LINE_BYTES >> 20
+        ));
     }
     if number == 1 && line.starts_with("\u{feff}".as_bytes()) {
         line.drain(..3);
@@ -204,12 +261,18 @@ fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String
 pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| {
-            format!("not UTF-8 from byte {} of the line; save the file as UTF-8", error.valid_up_to() + 1)
+            format!(
+                "not UTF-8 from byte {} of the line; save the file as UTF-8",
+                error.valid_up_to() + 1
+            )
         })?
         .trim_end_matches(['\r', '\n']);
     let value: Value = serde_json::from_str(text).map_err(|error| not_json(&error, text))?;
     let Value::Object(fields) = value else {
-        return Err(format!("expected an object, found {}; write {{\"messages\": […]}}", show(&value)));
+        return Err(format!(
+            "expected an object, found {}; write {{\"messages\": […]}}",
+            show(&value)
+        ));
     };
     let messages = messages(&fields)?;
     check_turns(&fields)?;
@@ -217,24 +280,49 @@ pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, 
         None | Some(Value::Null) => format!("{stem}-{line}"),
         Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),
         Some(Value::Number(id)) => id.to_string(),
-        Some(other) => return Err(format!("`id` is {}; write a text that is not empty, or leave it out", show(other))),
+        Some(other) => {
+            return Err(format!(
+                "`id` is {}; write a text that is not empty, or leave it out",
+                show(other)
+            ));
+        }
     };
-    let expected = fields.get("expected").filter(|value| !value.is_null()).cloned();
-    Ok(PromptRow { id, messages, expected, tags: tags(&fields)?, fields, line })
+    let expected = fields
+        .get("expected")
+        .filter(|value| !value.is_null())
+        .cloned();
+    Ok(PromptRow {
+        id,
+        messages,
+        expected,
+        tags: tags(&fields)?,
+        fields,
+        line,
+    })
 }
 
 /// What is wrong with a line of JSONL.
 pub(super) fn not_json(error: &serde_json::Error, text: &str) -> String {
-    format!("{}: {}; write one whole JSON object per line", json_fault(error), clip(text))
+    format!(
+        "{}: {}; write one whole JSON object per line",
+        json_fault(error),
+        clip(text)
+    )
 }
 
 fn tags(fields: &Map<String, Value>) -> Result<Vec<String>, String> {
-    let wrong = |value: &Value| format!("`tags` contains {}; write a list of strings such as [\"clean\"]", show(value));
+    let wrong = |value: &Value| {
+        format!(
+            "`tags` contains {}; write a list of strings such as [\"clean\"]",
+            show(value)
+        )
+    };
     match fields.get("tags") {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(tags)) => {
-            tags.iter().map(|tag| tag.as_str().map(str::to_owned).ok_or_else(|| wrong(tag))).collect()
-        }
+        Some(Value::Array(tags)) => tags
+            .iter()
+            .map(|tag| tag.as_str().map(str::to_owned).ok_or_else(|| wrong(tag)))
+            .collect(),
         Some(other) => Err(wrong(other)),
     }
 }

@@ -60,7 +60,10 @@ impl RowTemplate {
             } else if let Some((_, _, body)) = parts.last_mut() {
                 body.push(line);
             } else if !line.trim().is_empty() {
-                return Err(format!("line {}: write a section such as `=== user` first", index + 1));
+                return Err(format!(
+                    "line {}: write a section such as `=== user` first",
+                    index + 1
+                ));
             }
         }
         if parts.is_empty() {
@@ -71,7 +74,13 @@ impl RowTemplate {
             let added = templates.add_template_owned(name.clone(), body.join("\n"));
             added.map_err(|error| format!("=== {name}: {error:#}"))?;
         }
-        Ok(Self { parts: parts.into_iter().map(|(part, name, _)| (part, name)).collect(), templates })
+        Ok(Self {
+            parts: parts
+                .into_iter()
+                .map(|(part, name, _)| (part, name))
+                .collect(),
+            templates,
+        })
     }
 
     /// The members of the row that change, with their new values. `schema`: types the fields of `expected`.
@@ -95,15 +104,21 @@ impl RowTemplate {
                         .map(str::to_owned)
                         .collect()
                 }
-                Part::Expected(path) if path.is_empty() && text.trim().is_empty() => expected = None,
+                Part::Expected(path) if path.is_empty() && text.trim().is_empty() => {
+                    expected = None
+                }
                 Part::Expected(path) if path.is_empty() => {
-                    expected =
-                        Some(serde_json::from_str(&text).map_err(|error| format!("=== {name}: not JSON: {error}"))?);
+                    expected = Some(
+                        serde_json::from_str(&text)
+                            .map_err(|error| format!("=== {name}: not JSON: {error}"))?,
+                    );
                 }
                 Part::Expected(path) => {
-                    let value = typed_value(&text, path, schema).map_err(|problem| format!("=== {name}: {problem}"))?;
-                    set_field(expected.get_or_insert_with(|| json!({})), path, value)
-                        .map_err(|()| format!("=== {name}: the expected answer has no such object"))?;
+                    let value = typed_value(&text, path, schema)
+                        .map_err(|problem| format!("=== {name}: {problem}"))?;
+                    set_field(expected.get_or_insert_with(|| json!({})), path, value).map_err(
+                        |()| format!("=== {name}: the expected answer has no such object"),
+                    )?;
                 }
             }
         }
@@ -132,7 +147,8 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("json", |value: minijinja::Value| {
-        serde_json::to_string(&value).map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+        serde_json::to_string(&value)
+            .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
     });
     environment
 }
@@ -143,8 +159,14 @@ fn part_of(name: &str) -> Option<Part> {
         "tags" => Some(Part::Tags),
         role if ROLES.contains(&role) => Some(Part::Turn(role.to_owned())),
         _ => {
-            let path: Vec<String> = name.strip_prefix("expected.")?.split('.').map(str::to_owned).collect();
-            path.iter().all(|key| !key.is_empty()).then_some(Part::Expected(path))
+            let path: Vec<String> = name
+                .strip_prefix("expected.")?
+                .split('.')
+                .map(str::to_owned)
+                .collect();
+            path.iter()
+                .all(|key| !key.is_empty())
+                .then_some(Part::Expected(path))
         }
     }
 }
@@ -154,9 +176,15 @@ fn values_of(row: &PromptRow) -> Map<String, Value> {
     let mut values = row.fields.clone();
     for role in ROLES {
         let turn = row.messages.iter().rev().find(|turn| turn.role == role);
-        values.insert(role.to_owned(), turn.map_or("", |turn| turn.content.as_str()).into());
+        values.insert(
+            role.to_owned(),
+            turn.map_or("", |turn| turn.content.as_str()).into(),
+        );
     }
-    values.insert("expected".to_owned(), row.expected.clone().unwrap_or_default());
+    values.insert(
+        "expected".to_owned(),
+        row.expected.clone().unwrap_or_default(),
+    );
     values.insert("id".to_owned(), row.id.clone().into());
     values.insert("tags".to_owned(), json!(row.tags));
     values
@@ -170,7 +198,11 @@ fn set_turn(messages: &mut Vec<Message>, role: &str, content: String) {
         Some(place) => messages[place].content = content,
         None if content.trim().is_empty() => {}
         None => {
-            let place = if matches!(role, "system" | "developer") { 0 } else { messages.len() };
+            let place = if matches!(role, "system" | "developer") {
+                0
+            } else {
+                messages.len()
+            };
             messages.insert(place, Message::new(role, content));
         }
     }
@@ -181,7 +213,11 @@ fn set_field(answer: &mut Value, path: &[String], value: Option<Value>) -> Resul
     let (last, parents) = path.split_last().ok_or(())?;
     let mut place = answer;
     for key in parents {
-        place = place.as_object_mut().ok_or(())?.entry(key.clone()).or_insert_with(|| json!({}));
+        place = place
+            .as_object_mut()
+            .ok_or(())?
+            .entry(key.clone())
+            .or_insert_with(|| json!({}));
     }
     let fields = place.as_object_mut().ok_or(())?;
     match value {
@@ -198,15 +234,21 @@ mod tests {
     use super::*;
 
     fn row(text: &str) -> PromptRow {
-        crate::dataset::load_from("train.jsonl", text.as_bytes()).unwrap().remove(0)
+        crate::dataset::load_from("train.jsonl", text.as_bytes())
+            .unwrap()
+            .remove(0)
     }
 
     #[test]
     fn sections_change_their_part_and_nothing_else() {
         let line = r#"{"id":"a","messages":[{"role":"user","content":"Hi"}],"expected":{"currency":"eur","amount":1},"tags":["x"],"source":"mail"}"#;
-        let schema = json!({"properties": {"amount": {"type": "number"}, "currency": {"type": "string"}}});
+        let schema =
+            json!({"properties": {"amount": {"type": "number"}, "currency": {"type": "string"}}});
         let check = |template: &str, expected: Value| {
-            let changed = RowTemplate::parse(template).unwrap().apply(&row(line), &schema).unwrap();
+            let changed = RowTemplate::parse(template)
+                .unwrap()
+                .apply(&row(line), &schema)
+                .unwrap();
             assert_eq!(Value::Object(changed), expected, "{template}");
         };
         check(RowTemplate::UNCHANGED, json!({}));
@@ -222,28 +264,41 @@ mod tests {
             "=== expected.currency\n{{ expected.currency | upper }}",
             json!({"expected": {"currency": "EUR", "amount": 1}}),
         );
-        check("=== expected.amount\n{{ expected.amount * 2 }}", json!({"expected": {"currency": "eur", "amount": 2}}));
-        check("=== expected.amount\n", json!({"expected": {"currency": "eur"}}));
+        check(
+            "=== expected.amount\n{{ expected.amount * 2 }}",
+            json!({"expected": {"currency": "eur", "amount": 2}}),
+        );
+        check(
+            "=== expected.amount\n",
+            json!({"expected": {"currency": "eur"}}),
+        );
         check(
             "=== expected\n{\"all\": {{ expected | json }}}",
             json!({"expected": {"all": {"currency": "eur", "amount": 1}}}),
         );
         check("=== expected\n", json!({"expected": null}));
-        check("=== tags\n{{ tags | join(',') }}, messy", json!({"tags": ["x", "messy"]}));
+        check(
+            "=== tags\n{{ tags | join(',') }}, messy",
+            json!({"tags": ["x", "messy"]}),
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         let wrong = |template: &str, part: &str| {
             let line = r#"{"messages":[{"role":"user","content":"Hi"}],"expected":"x"}"#;
-            let result = RowTemplate::parse(template).and_then(|template| template.apply(&row(line), &json!({})));
+            let result = RowTemplate::parse(template)
+                .and_then(|template| template.apply(&row(line), &json!({})));
             let problem = result.unwrap_err();
             assert!(problem.contains(part), "{template}: {problem}");
         };
         wrong("", "no section");
         wrong("hello", "line 1: write a section");
         wrong("=== boss\nx", "line 1: unknown section `boss`");
-        wrong("=== user\nx\n=== user\ny", "line 3: section `user` occurs twice");
+        wrong(
+            "=== user\nx\n=== user\ny",
+            "line 3: section `user` occurs twice",
+        );
         wrong("=== user\n{{ usr }}", "=== user: ");
         wrong("=== user\n{{ user", "=== user: ");
         wrong("=== expected\n{", "not JSON");

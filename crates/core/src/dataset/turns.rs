@@ -16,21 +16,35 @@ impl PromptRow {
     /// other fields of the turn's own, and the id `ID/2` for the second turn. Without answers the row itself, `None` after
     /// its last turn.
     pub fn after(&self, answers: &[impl AsRef<str>]) -> Option<Self> {
-        let Some(last) = answers.len().checked_sub(1) else { return Some(self.clone()) };
+        let Some(last) = answers.len().checked_sub(1) else {
+            return Some(self.clone());
+        };
         let own = self.later_turns().get(last)?.as_object()?;
         let mut conversation = self.messages.clone();
         for (answer, turn) in answers.iter().zip(self.later_turns()) {
             conversation.push(Message::new("assistant", answer.as_ref()));
             // Checked when the row was read.
-            conversation.extend(turn.as_object().and_then(|turn| messages(turn).ok()).unwrap_or_default());
+            conversation.extend(
+                turn.as_object()
+                    .and_then(|turn| messages(turn).ok())
+                    .unwrap_or_default(),
+            );
         }
         let mut fields = self.fields.clone();
-        fields.retain(|key, _| !matches!(key.as_str(), "turns" | "messages" | "expected" | "completion"));
+        fields.retain(|key, _| {
+            !matches!(
+                key.as_str(),
+                "turns" | "messages" | "expected" | "completion"
+            )
+        });
         fields.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
         Some(Self {
             id: format!("{}/{}", self.id, answers.len() + 1),
             messages: conversation,
-            expected: fields.get("expected").filter(|value| !value.is_null()).cloned(),
+            expected: fields
+                .get("expected")
+                .filter(|value| !value.is_null())
+                .cloned(),
             tags: self.tags.clone(),
             fields,
             line: self.line,
@@ -42,14 +56,23 @@ impl PromptRow {
     pub fn all_turns(&self, answer: impl Fn(&Value, &Self) -> Option<String>) -> Vec<Self> {
         let (mut turns, mut answers) = (Vec::new(), Vec::new());
         while let Some(turn) = self.after(&answers) {
-            answers.push(turn.expected.as_ref().and_then(|expected| answer(expected, &turn)).unwrap_or_default());
+            answers.push(
+                turn.expected
+                    .as_ref()
+                    .and_then(|expected| answer(expected, &turn))
+                    .unwrap_or_default(),
+            );
             turns.push(turn);
         }
         turns
     }
 
     fn later_turns(&self) -> &[Value] {
-        self.fields.get("turns").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+        self.fields
+            .get("turns")
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 }
 
@@ -81,19 +104,42 @@ mod tests {
         assert_eq!(row.turn_count(), 3);
         assert_eq!(row.after(&[] as &[&str]).unwrap(), row);
         let third = row.after(&["A", "B"]).unwrap();
-        let texts: Vec<(&str, &str)> =
-            third.messages.iter().map(|turn| (turn.role.as_str(), turn.content.as_str())).collect();
+        let texts: Vec<(&str, &str)> = third
+            .messages
+            .iter()
+            .map(|turn| (turn.role.as_str(), turn.content.as_str()))
+            .collect();
         assert_eq!(
             texts,
-            [("user", "one"), ("assistant", "A"), ("tool", "two"), ("assistant", "B"), ("user", "three")]
+            [
+                ("user", "one"),
+                ("assistant", "A"),
+                ("tool", "two"),
+                ("assistant", "B"),
+                ("user", "three")
+            ]
         );
-        assert_eq!((third.id.as_str(), third.expected, &third.fields["level"]), ("c/3", None, &json!("b")));
+        assert_eq!(
+            (third.id.as_str(), third.expected, &third.fields["level"]),
+            ("c/3", None, &json!("b"))
+        );
         let second = row.after(&["A"]).unwrap();
-        assert_eq!((second.turn_count(), &second.fields["level"], second.expected), (1, &json!("a"), Some(json!(2))));
+        assert_eq!(
+            (
+                second.turn_count(),
+                &second.fields["level"],
+                second.expected
+            ),
+            (1, &json!("a"), Some(json!(2)))
+        );
         assert_eq!(row.after(&["A", "B", "C"]), None);
         let all = row.all_turns(|expected, _| Some(format!("<{expected}>")));
         assert_eq!(
-            (all.len(), all[2].messages[1].content.as_str(), all[2].messages[3].content.as_str()),
+            (
+                all.len(),
+                all[2].messages[1].content.as_str(),
+                all[2].messages[3].content.as_str()
+            ),
             (3, "<1>", "<2>")
         );
     }
@@ -101,13 +147,26 @@ mod tests {
     #[test]
     fn turns_that_are_none_are_named() {
         let check = |turns: Value, problem: &str| {
-            let error = row(&json!({"messages": [said("user", "one")], "turns": turns})).unwrap_err();
-            assert!(error.starts_with("rows.jsonl line 1: ") && error.contains(problem), "{error}");
+            let error =
+                row(&json!({"messages": [said("user", "one")], "turns": turns})).unwrap_err();
+            assert!(
+                error.starts_with("rows.jsonl line 1: ") && error.contains(problem),
+                "{error}"
+            );
         };
         check(json!("two"), "`turns` is `\"two\"`; write [{\"messages\"");
         check(json!(["two"]), "turn 2 is `\"two\"`");
-        check(json!([{"messages": [said("user", "two")]}, {"expected": 3}]), "turn 3: missing `messages`");
-        check(json!([{"messages": [said("user", "two")], "turns": []}]), "turn 2 has `turns` itself");
-        check(json!(vec![0; 300]), "`turns` has 300 items; at most 255 turns follow the first");
+        check(
+            json!([{"messages": [said("user", "two")]}, {"expected": 3}]),
+            "turn 3: missing `messages`",
+        );
+        check(
+            json!([{"messages": [said("user", "two")], "turns": []}]),
+            "turn 2 has `turns` itself",
+        );
+        check(
+            json!(vec![0; 300]),
+            "`turns` has 300 items; at most 255 turns follow the first",
+        );
     }
 }

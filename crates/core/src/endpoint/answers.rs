@@ -36,10 +36,15 @@ pub fn ask(
     mut on_answer: impl FnMut(usize, &Answer) -> Result<(), EndpointError>,
 ) -> Result<Vec<Result<Answer, UnansweredQuestion>>, EndpointError> {
     let hold = |index: usize, ask: Ask<'_>| Ok(ask(&questions[index]));
-    converse(endpoint, (questions.len(), known), &hold, |index, new| match new {
-        Some((_, answer)) => on_answer(index, answer),
-        None => Ok(()),
-    })
+    converse(
+        endpoint,
+        (questions.len(), known),
+        &hold,
+        |index, new| match new {
+            Some((_, answer)) => on_answer(index, answer),
+            None => Ok(()),
+        },
+    )
 }
 
 /// As [`ask`], of so many conversations, each held to its end by `hold`, which fails where the endpoint answers nothing. None
@@ -54,7 +59,8 @@ pub(super) fn converse<T: Send>(
     mut on_new: impl FnMut(usize, Option<(&Question, &Answer)>) -> Result<(), EndpointError>,
 ) -> Result<Vec<Result<T, UnansweredQuestion>>, EndpointError> {
     let client = Client::new(endpoint)?;
-    let mut found: Vec<Option<Result<T, UnansweredQuestion>>> = std::iter::repeat_with(|| None).take(count).collect();
+    let mut found: Vec<Option<Result<T, UnansweredQuestion>>> =
+        std::iter::repeat_with(|| None).take(count).collect();
     let mut answered = !known.is_empty();
     let (next, unwanted) = (AtomicUsize::new(0), AtomicBool::new(false));
     let pause = |wait: Duration| {
@@ -112,9 +118,12 @@ pub(super) fn converse<T: Send>(
                     Err(failed) => {
                         fruitless += 1;
                         if !answered
-                            && (fruitless == count || fruitless >= endpoint.concurrency.max(MAX_CONSECUTIVE_FAILURES))
+                            && (fruitless == count
+                                || fruitless >= endpoint.concurrency.max(MAX_CONSECUTIVE_FAILURES))
                         {
-                            let UnansweredQuestion { reason, attempts, .. } = failed.clone();
+                            let UnansweredQuestion {
+                                reason, attempts, ..
+                            } = failed.clone();
                             return Err(EndpointError::NoAnswer {
                                 name: endpoint.name.clone(),
                                 questions: fruitless,
@@ -133,9 +142,16 @@ pub(super) fn converse<T: Send>(
         unwanted.store(true, Ordering::Relaxed);
         collected
     })?;
-    Ok(found.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(not_asked()))).collect())
+    Ok(found
+        .into_iter()
+        .map(|outcome| outcome.unwrap_or_else(|| Err(not_asked())))
+        .collect())
 }
 
 pub(super) fn not_asked() -> UnansweredQuestion {
-    UnansweredQuestion { reason: "not asked".to_owned(), attempts: 0, of_all: false }
+    UnansweredQuestion {
+        reason: "not asked".to_owned(),
+        attempts: 0,
+        of_all: false,
+    }
 }

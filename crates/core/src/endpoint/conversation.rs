@@ -40,7 +40,10 @@ impl Conversation {
     }
 
     pub(super) fn texts(&self) -> Vec<&str> {
-        self.answers.iter().map(|answer| answer.text.as_str()).collect()
+        self.answers
+            .iter()
+            .map(|answer| answer.text.as_str())
+            .collect()
     }
 
     pub(super) fn record(
@@ -53,9 +56,15 @@ impl Conversation {
         let said = || self.answers.iter().chain(&self.unfinished);
         // Without answers the sum is unknown.
         let sum = |of: fn(&Answer) -> Option<usize>| {
-            said().map(of).sum::<Option<usize>>().filter(|_| said().next().is_some())
+            said()
+                .map(of)
+                .sum::<Option<usize>>()
+                .filter(|_| said().next().is_some())
         };
-        let (prompt_tokens, tokens) = (sum(|answer| answer.prompt_tokens), sum(|answer| answer.tokens));
+        let (prompt_tokens, tokens) = (
+            sum(|answer| answer.prompt_tokens),
+            sum(|answer| answer.tokens),
+        );
         let attempts = said().map(|answer| answer.attempts).sum::<u32>()
             + self.failed.as_ref().map_or(0, |failed| failed.attempts);
         let cost = endpoint.prices.cost(prompt_tokens, tokens);
@@ -76,21 +85,43 @@ impl Conversation {
                 ..EvalTurn::default()
             }
         };
-        let (only_chain, call_seconds) = if row.turn_count() == 1 { chain(0) } else { Default::default() };
+        let (only_chain, call_seconds) = if row.turn_count() == 1 {
+            chain(0)
+        } else {
+            Default::default()
+        };
         let logprobs = LogProbs::sum(self.answers.iter().filter_map(|answer| answer.logprobs));
-        let begun = self.answers.first().filter(|_| row.turn_count() == 1).map(|answer| answer.begun);
+        let begun = self
+            .answers
+            .first()
+            .filter(|_| row.turn_count() == 1)
+            .map(|answer| answer.begun);
         let mut record = EvalRecord {
             prompt_id: row.id.clone(),
             sample: self.sample,
             tags: row.tags.clone(),
-            completion: self.answers.first().map(|answer| answer.text.clone()).unwrap_or_default(),
+            completion: self
+                .answers
+                .first()
+                .map(|answer| answer.text.clone())
+                .unwrap_or_default(),
             tokens,
             truncated: self.answers.iter().any(|answer| answer.truncated),
             seconds: said().map(|answer| answer.seconds).sum(),
-            call: Some(Box::new(EndpointCall { prompt_tokens, cost, attempts, begun, logprobs })),
+            call: Some(Box::new(EndpointCall {
+                prompt_tokens,
+                cost,
+                attempts,
+                begun,
+                logprobs,
+            })),
             chain: only_chain,
             call_seconds,
-            turns: if row.turn_count() > 1 { self.answers.iter().enumerate().map(turn).collect() } else { Vec::new() },
+            turns: if row.turn_count() > 1 {
+                self.answers.iter().enumerate().map(turn).collect()
+            } else {
+                Vec::new()
+            },
             unanswered: row.turn_count() - self.answers.len(),
             ..EvalRecord::default()
         };
@@ -108,7 +139,11 @@ impl Conversation {
                 exact: None,
                 score: json!({"tier": "unparsable", "failure": "endpoint_error", "errors": [{"message": place + &reason}]}),
                 // One answer, which is missing, is not one that was not reached.
-                unanswered: if row.turn_count() > 1 { record.unanswered } else { 0 },
+                unanswered: if row.turn_count() > 1 {
+                    record.unanswered
+                } else {
+                    0
+                },
                 ..record
             };
         }

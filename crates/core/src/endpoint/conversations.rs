@@ -15,7 +15,11 @@ use crate::score::{Scorer, Task};
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
     /// A turn begins, from 1.
-    Turn { turn: usize, questions: usize, known: usize },
+    Turn {
+        turn: usize,
+        questions: usize,
+        known: usize,
+    },
     /// A new answer. With tools, several may be those to one question.
     Answer(&'a Question, &'a Answer),
     /// One of the questions has its last answer, and it is new.
@@ -37,30 +41,48 @@ pub fn records(
     mut on_progress: impl FnMut(Progress<'_>) -> Result<(), EndpointError>,
 ) -> Result<Vec<EvalRecord>, EndpointError> {
     if task.toolset().is_some() {
-        on_progress(Progress::Turn { turn: 1, questions: questions.len(), known: 0 })?;
+        on_progress(Progress::Turn {
+            turn: 1,
+            questions: questions.len(),
+            known: 0,
+        })?;
         let place = (endpoint, form, task, scorer);
         let conversations = with_tools(place, rows, &questions, &known, |new| {
-            on_progress(new.map_or(Progress::Answered, |(question, answer)| Progress::Answer(question, answer)))
+            on_progress(new.map_or(Progress::Answered, |(question, answer)| {
+                Progress::Answer(question, answer)
+            }))
         })?;
         return finished(conversations, (endpoint, scorer), rows);
     }
     let mut conversations: Vec<Conversation> = questions.iter().map(Conversation::begin).collect();
     // Each question's conversation, with its row.
-    let first = questions.iter().enumerate().map(|(at, question)| (at, Cow::Borrowed(&rows[question.row])));
+    let first = questions
+        .iter()
+        .enumerate()
+        .map(|(at, question)| (at, Cow::Borrowed(&rows[question.row])));
     let mut turns: Vec<(usize, Cow<'_, PromptRow>)> = first.collect();
     for turn in 1.. {
         if questions.is_empty() {
             break;
         }
-        let count = questions.iter().filter(|question| known.contains_key(&question.digest)).count();
-        on_progress(Progress::Turn { turn, questions: questions.len(), known: count })?;
+        let count = questions
+            .iter()
+            .filter(|question| known.contains_key(&question.digest))
+            .count();
+        on_progress(Progress::Turn {
+            turn,
+            questions: questions.len(),
+            known: count,
+        })?;
         let outcomes = ask(endpoint, &questions, &known, |index, answer| {
             on_progress(Progress::Answer(&questions[index], answer))?;
             on_progress(Progress::Answered)
         })?;
         let answered = turns.iter().zip(&outcomes);
         let answered: Vec<_> = answered
-            .filter_map(|((_, row), outcome)| Some((outcome.as_ref().ok()?.text.as_str(), Some(&**row))))
+            .filter_map(|((_, row), outcome)| {
+                Some((outcome.as_ref().ok()?.text.as_str(), Some(&**row)))
+            })
             .collect();
         let mut scores = scorer.score_all(&answered).into_iter();
         let (mut later, mut later_turns) = (Vec::new(), Vec::new());
@@ -75,7 +97,11 @@ pub fn records(
                     conversation.scores.push(score);
                     let row = &rows[conversation.row];
                     if goes_on && let Some(next) = row.after(&conversation.texts()) {
-                        later.push(form.later((conversation.row, conversation.sample), &next, row)?);
+                        later.push(form.later(
+                            (conversation.row, conversation.sample),
+                            &next,
+                            row,
+                        )?);
                         later_turns.push((at, Cow::Owned(next)));
                     }
                 }
@@ -92,6 +118,13 @@ fn finished(
     (endpoint, scorer): (&Endpoint, &Scorer),
     rows: &[PromptRow],
 ) -> Result<Vec<EvalRecord>, EndpointError> {
-    scorer.check_errors(conversations.iter().flat_map(|conversation| &conversation.scores))?;
-    conversations.into_iter().map(|conversation| Ok(conversation.record(endpoint, scorer, rows)?)).collect()
+    scorer.check_errors(
+        conversations
+            .iter()
+            .flat_map(|conversation| &conversation.scores),
+    )?;
+    conversations
+        .into_iter()
+        .map(|conversation| Ok(conversation.record(endpoint, scorer, rows)?))
+        .collect()
 }

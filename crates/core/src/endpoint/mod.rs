@@ -24,8 +24,14 @@ pub use questions::{Question, RequestForm, Sampling};
 pub enum EndpointError {
     #[error(transparent)]
     Api(#[from] ApiError),
-    #[error("{place}: {secret}, which was not sent: remove it, or allow it with --allow-secret {id}")]
-    Secret { place: String, id: String, secret: String },
+    #[error(
+        "{place}: {secret}, which was not sent: remove it, or allow it with --allow-secret {id}"
+    )]
+    Secret {
+        place: String,
+        id: String,
+        secret: String,
+    },
     #[error("endpoint `{name}`: {problem}")]
     Unfit { name: String, problem: String },
     /// A conversation's tools cannot be opened.
@@ -38,7 +44,12 @@ pub enum EndpointError {
         "endpoint `{name}` gave no answer to {}, after {} at the first: {reason}",
         counted(*questions, "prompt"), counted(*attempts as usize, "attempt")
     )]
-    NoAnswer { name: String, questions: usize, attempts: u32, reason: String },
+    NoAnswer {
+        name: String,
+        questions: usize,
+        attempts: u32,
+        reason: String,
+    },
     #[error("{0}")]
     Text(#[from] TextError),
     #[error("{0}")]

@@ -47,8 +47,17 @@ pub struct RequestForm<'a> {
 impl<'a> RequestForm<'a> {
     /// # Errors
     /// [`EndpointError::Unfit`].
-    pub fn new(endpoint: &'a Endpoint, task: &'a Task, sampling: Sampling) -> Result<Self, EndpointError> {
-        Ok(Self { endpoint, task, sampling, response_format: response_format(endpoint, task)? })
+    pub fn new(
+        endpoint: &'a Endpoint,
+        task: &'a Task,
+        sampling: Sampling,
+    ) -> Result<Self, EndpointError> {
+        Ok(Self {
+            endpoint,
+            task,
+            sampling,
+            response_format: response_format(endpoint, task)?,
+        })
     }
 
     /// The requests for the first turn of `rows`, which were read from `label`: by row, then by sample. Rows with an id
@@ -64,16 +73,31 @@ impl<'a> RequestForm<'a> {
         let mut found = Vec::with_capacity(rows.len() * self.sampling.samples);
         for (index, row) in rows.iter().enumerate() {
             // A server's answers are sent back to that server alone.
-            for turn in row.all_turns(|_, _| None).iter().filter(|_| !allowed.contains(&row.id)) {
-                if let Some(secret) = self.prompt(turn, row)?.values().find_map(|value| first_secret(value, "")) {
+            for turn in row
+                .all_turns(|_, _| None)
+                .iter()
+                .filter(|_| !allowed.contains(&row.id))
+            {
+                if let Some(secret) = self
+                    .prompt(turn, row)?
+                    .values()
+                    .find_map(|value| first_secret(value, ""))
+                {
                     let place = format!("{label} line {} (`{}`)", row.line, row.id);
-                    return Err(EndpointError::Secret { place, id: row.id.clone(), secret });
+                    return Err(EndpointError::Secret {
+                        place,
+                        id: row.id.clone(),
+                        secret,
+                    });
                 }
             }
             let body = self.body(row, row)?;
             let samples = 0..self.sampling.samples;
             let may_hold_secrets = allowed.contains(&row.id);
-            let question = |sample| Question { may_hold_secrets, ..self.question((index, sample), body.clone()) };
+            let question = |sample| Question {
+                may_hold_secrets,
+                ..self.question((index, sample), body.clone())
+            };
             found.extend(samples.map(question));
         }
         Ok(found)
@@ -92,21 +116,38 @@ impl<'a> RequestForm<'a> {
     fn question(&self, (row, sample): (usize, usize), body: String) -> Question {
         let Endpoint { base_url, api, .. } = self.endpoint;
         let digest = sha256(format!("{base_url}\n{api:?}\n{sample}\n{body}").as_bytes());
-        Question { row, sample, body, digest, may_hold_secrets: false }
+        Question {
+            row,
+            sample,
+            body,
+            digest,
+            may_hold_secrets: false,
+        }
     }
 
     /// The fields that hold what is sent of a turn.
-    fn prompt(&self, turn: &PromptRow, row: &PromptRow) -> Result<Map<String, Value>, EndpointError> {
+    fn prompt(
+        &self,
+        turn: &PromptRow,
+        row: &PromptRow,
+    ) -> Result<Map<String, Value>, EndpointError> {
         let Self { endpoint, task, .. } = self;
         let tools = tools_of(task, Some(turn))?;
         if endpoint.api == Api::Completions && tools.is_some() {
-            let problem = "kind = \"completions\" does not support tools: use kind = \"chat\"".to_owned();
-            return Err(EndpointError::Unfit { name: endpoint.name.clone(), problem });
+            let problem =
+                "kind = \"completions\" does not support tools: use kind = \"chat\"".to_owned();
+            return Err(EndpointError::Unfit {
+                name: endpoint.name.clone(),
+                problem,
+            });
         }
         let mut messages = turn.messages.clone();
         if endpoint.api == Api::Chat {
             // Before them are the row's own.
-            messages.iter_mut().skip(row.messages.len()).for_each(with_its_calls);
+            messages
+                .iter_mut()
+                .skip(row.messages.len())
+                .for_each(with_its_calls);
         }
         let messages = conversation(task.system.as_deref(), &messages);
         let mut body = Map::new();
@@ -120,19 +161,35 @@ impl<'a> RequestForm<'a> {
     }
 
     fn body(&self, turn: &PromptRow, row: &PromptRow) -> Result<String, EndpointError> {
-        let Self { endpoint, sampling, response_format, .. } = self;
+        let Self {
+            endpoint,
+            sampling,
+            response_format,
+            ..
+        } = self;
         let mut body = self.prompt(turn, row)?;
         body.insert("temperature".to_owned(), json!(sampling.temperature));
         // OpenAI's newer models refuse the old name beside the new one.
         if !endpoint.extra_body.contains_key("max_completion_tokens") {
-            body.insert("max_tokens".to_owned(), json!(sampling.max_completion_tokens));
+            body.insert(
+                "max_tokens".to_owned(),
+                json!(sampling.max_completion_tokens),
+            );
         }
         if endpoint.logprobs {
             // In the completions API: how many alternatives to return beside each sampled token.
-            let field = if endpoint.api == Api::Chat { json!(true) } else { json!(0) };
+            let field = if endpoint.api == Api::Chat {
+                json!(true)
+            } else {
+                json!(0)
+            };
             body.insert("logprobs".to_owned(), field);
         }
-        body.extend(response_format.clone().map(|format| ("response_format".to_owned(), format)));
+        body.extend(
+            response_format
+                .clone()
+                .map(|format| ("response_format".to_owned(), format)),
+        );
         body.extend(endpoint.extra_body.clone());
         Ok(Value::Object(body).to_string())
     }
@@ -165,7 +222,9 @@ fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, En
             })?;
             // The name may not hold a dot, nor more than 64 letters.
             let name: String = task.name.replace('.', "_").chars().take(64).collect();
-            Some(json!({"type": "json_schema", "json_schema": {"name": name, "strict": true, "schema": schema}}))
+            Some(
+                json!({"type": "json_schema", "json_schema": {"name": name, "strict": true, "schema": schema}}),
+            )
         }
     })
 }
@@ -203,7 +262,10 @@ fn openai_messages(messages: &[Message]) -> Value {
 
 /// A model without a chat template continues the text of the messages.
 fn plain_prompt(messages: &[Message]) -> String {
-    messages.iter().map(|message| format!("{}\n\n", message.content)).collect()
+    messages
+        .iter()
+        .map(|message| format!("{}\n\n", message.content))
+        .collect()
 }
 
 /// The first secret of the texts of a value, in words; `"password": "…"` is read as one text.
@@ -211,10 +273,15 @@ pub(super) fn first_secret(value: &Value, name: &str) -> Option<String> {
     match value {
         Value::String(text) => {
             let secret = scan(&format!("{name}{text}")).into_iter().next()?;
-            Some(format!("holds what looks like a secret ({}, {})", secret.rule, secret.masked))
+            Some(format!(
+                "holds what looks like a secret ({}, {})",
+                secret.rule, secret.masked
+            ))
         }
         Value::Array(values) => values.iter().find_map(|value| first_secret(value, "")),
-        Value::Object(fields) => fields.iter().find_map(|(name, value)| first_secret(value, &format!("{name}: "))),
+        Value::Object(fields) => fields
+            .iter()
+            .find_map(|(name, value)| first_secret(value, &format!("{name}: "))),
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
 }

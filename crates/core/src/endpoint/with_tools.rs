@@ -26,11 +26,19 @@ pub(super) fn with_tools(
     known: &HashMap<String, Answer>,
     mut on_new: impl FnMut(Option<(&Question, &Answer)>) -> Result<(), EndpointError>,
 ) -> Result<Vec<Conversation>, EndpointError> {
-    let hold = |index: usize, ask: Ask<'_>| hold((form, task, scorer), rows, &questions[index], ask);
-    let found = converse(endpoint, (questions.len(), known), &hold, |_, new| on_new(new))?;
-    let without = |question, failed| Conversation { failed: Some(failed), ..Conversation::begin(question) };
+    let hold =
+        |index: usize, ask: Ask<'_>| hold((form, task, scorer), rows, &questions[index], ask);
+    let found = converse(endpoint, (questions.len(), known), &hold, |_, new| {
+        on_new(new)
+    })?;
+    let without = |question, failed| Conversation {
+        failed: Some(failed),
+        ..Conversation::begin(question)
+    };
     let conversations = questions.iter().zip(found);
-    Ok(conversations.map(|(question, held)| held.unwrap_or_else(|failed| without(question, failed))).collect())
+    Ok(conversations
+        .map(|(question, held)| held.unwrap_or_else(|failed| without(question, failed)))
+        .collect())
 }
 
 fn hold(
@@ -41,7 +49,8 @@ fn hold(
 ) -> Result<Result<Conversation, UnansweredQuestion>, EndpointError> {
     let row = &rows[first.row];
     let mut held = Conversation::begin(first);
-    let mut talk = HandConversation::open(task, scorer, row).map_err(|error| EndpointError::Tools(Box::new(error)))?;
+    let mut talk = HandConversation::open(task, scorer, row)
+        .map_err(|error| EndpointError::Tools(Box::new(error)))?;
     // The conversation so far, and what was said in its current turn.
     let (mut sent, mut said) = (row.clone(), Vec::<Answer>::new());
     let mut question = Cow::Borrowed(first);
@@ -55,7 +64,10 @@ fn hold(
             }
         };
         let turns = talk.turns().count();
-        let context = answer.prompt_tokens.zip(answer.tokens).map(|(read, written)| read + written);
+        let context = answer
+            .prompt_tokens
+            .zip(answer.tokens)
+            .map(|(read, written)| read + written);
         talk.go_on(&answer.text, answer.truncated, context);
         sent.messages.push(Message::new("assistant", &answer.text));
         said.push(answer);
@@ -63,21 +75,32 @@ fn hold(
         if has_ended || talk.turns().count() > turns {
             held.answers.extend(as_one(&said));
             let ended = talk.turns().nth(turns - 1);
-            held.chains.extend(ended.map(|turn| (counted(&turn.chain, &said), turn.call_seconds.clone())));
+            held.chains
+                .extend(ended.map(|turn| (counted(&turn.chain, &said), turn.call_seconds.clone())));
             said.clear();
         }
         if has_ended {
             break;
         }
         let later: Vec<Message> = match talk.written().chain.steps.last() {
-            Some(step) => step.calls.iter().map(|call| Message::new("tool", call.reply.as_str())).collect(),
+            Some(step) => step
+                .calls
+                .iter()
+                .map(|call| Message::new("tool", call.reply.as_str()))
+                .collect(),
             None => talk.written().messages.clone(),
         };
-        if let Some(secret) = later.iter().find_map(|message| first_secret(&Value::from(message.content.as_str()), ""))
+        if let Some(secret) = later
+            .iter()
+            .find_map(|message| first_secret(&Value::from(message.content.as_str()), ""))
             && !first.may_hold_secrets
         {
             let place = format!("what the tools reply to `{}`", row.id);
-            return Err(EndpointError::Secret { place, id: row.id.clone(), secret });
+            return Err(EndpointError::Secret {
+                place,
+                id: row.id.clone(),
+                secret,
+            });
         }
         sent.messages.extend(later);
         question = Cow::Owned(form.later((first.row, first.sample), &sent, row)?);
@@ -92,8 +115,13 @@ fn counted(chain: &ToolChain, said: &[Answer]) -> ToolChain {
     let mut chain = chain.clone();
     for (step, pair) in chain.steps.iter_mut().zip(said.windows(2)) {
         step.tokens = pair[0].tokens.unwrap_or_default();
-        let read = pair[0].prompt_tokens.zip(pair[0].tokens).zip(pair[1].prompt_tokens);
-        step.reply_tokens = read.map_or(0, |((before, written), after)| after.saturating_sub(before + written));
+        let read = pair[0]
+            .prompt_tokens
+            .zip(pair[0].tokens)
+            .zip(pair[1].prompt_tokens);
+        step.reply_tokens = read.map_or(0, |((before, written), after)| {
+            after.saturating_sub(before + written)
+        });
     }
     chain
 }

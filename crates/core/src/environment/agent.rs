@@ -27,8 +27,16 @@ const KEYS: [&str; 11] = [
     "time_limit_seconds",
     "processes",
 ];
-const OWNER: ProgramOwner<'static> = ProgramOwner { name: "agent", key: "run", word: "agent", block: "[agent]" };
-const SERVICE: ProgramOwner<'static> = ProgramOwner { key: "service", ..OWNER };
+const OWNER: ProgramOwner<'static> = ProgramOwner {
+    name: "agent",
+    key: "run",
+    word: "agent",
+    block: "[agent]",
+};
+const SERVICE: ProgramOwner<'static> = ProgramOwner {
+    key: "service",
+    ..OWNER
+};
 
 /// Where a conversation with an agent ends.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,24 +76,40 @@ struct ReadyAgent {
 impl Agent {
     /// `None` for a task without `[agent]`.
     pub(crate) fn read(top: &Section<'_>, task: &str, home: &Home) -> Read<Option<Self>> {
-        let Some(block) = top.section(AGENT_KEY, &KEYS)? else { return Ok(None) };
+        let Some(block) = top.section(AGENT_KEY, &KEYS)? else {
+            return Ok(None);
+        };
         if block.get("run").is_none() {
             return Err(home.missing("agent.run", "run = [\"python3\", \"agent.py\"]"));
         }
-        let whole = |key: &str, default: u64, range: std::ops::RangeInclusive<u64>| -> Read<usize> {
-            block.whole(key, default, range).map(|number| number as usize)
-        };
+        let whole =
+            |key: &str, default: u64, range: std::ops::RangeInclusive<u64>| -> Read<usize> {
+                block
+                    .whole(key, default, range)
+                    .map(|number| number as usize)
+            };
         let has_context = block.get("max_context_tokens").is_some();
         let limits = AgentLimits {
             max_requests: whole("max_requests", 16, 1..=10_000)?,
-            max_context_tokens: if has_context { Some(whole("max_context_tokens", 1, 1..=1 << 24)?) } else { None },
+            max_context_tokens: if has_context {
+                Some(whole("max_context_tokens", 1, 1..=1 << 24)?)
+            } else {
+                None
+            },
             time_limit_seconds: block.seconds("time_limit_seconds", 60.0)?,
             processes: whole("processes", 64, 1..=4_096)?,
         };
         let program = read_program(&block, read_command(&block, "run")?, home)?;
         let service = read_service(&block, &program, home)?;
         let (task, home, ready) = (task.to_owned(), home.clone(), OnceLock::new());
-        Ok(Some(Self(Arc::new(AgentRules { task, home, program, service, limits, ready }))))
+        Ok(Some(Self(Arc::new(AgentRules {
+            task,
+            home,
+            program,
+            service,
+            limits,
+            ready,
+        }))))
     }
 
     pub fn limits(&self) -> &AgentLimits {
@@ -94,7 +118,10 @@ impl Agent {
 
     /// The programs that it runs, that of a conversation first.
     pub fn programs(&self) -> Result<Vec<ToolProgram>, TaskError> {
-        let programs = [Some((OWNER, &self.0.program)), self.0.service.as_ref().map(|service| (SERVICE, service))];
+        let programs = [
+            Some((OWNER, &self.0.program)),
+            self.0.service.as_ref().map(|service| (SERVICE, service)),
+        ];
         programs
             .into_iter()
             .flatten()
@@ -105,7 +132,12 @@ impl Agent {
     /// The files of the task that belong to it.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         let service = self.0.service.iter().flat_map(|service| &service.files);
-        self.0.program.files.iter().chain(service).map(String::as_str)
+        self.0
+            .program
+            .files
+            .iter()
+            .chain(service)
+            .map(String::as_str)
     }
 
     /// Refuses a program that may not run.
@@ -121,30 +153,61 @@ impl Agent {
     /// # Errors
     /// As [`Self::check`], and a program that does not start.
     pub fn start(&self, server: AgentServer<'_>) -> Result<AgentProcess, EnvironmentError> {
-        let failed = |why| EnvironmentError::Tool { tool: "agent".to_owned(), why };
+        let failed = |why| EnvironmentError::Tool {
+            tool: "agent".to_owned(),
+            why,
+        };
         let ready = self.trusted()?;
-        let service = ready.service.as_ref().map(AgentService::running).transpose().map_err(failed)?;
+        let service = ready
+            .service
+            .as_ref()
+            .map(AgentService::running)
+            .transpose()
+            .map_err(failed)?;
         AgentProcess::start(&ready.program, server, service).map_err(failed)
     }
 
     fn trusted(&self) -> Result<&ReadyAgent, EnvironmentError> {
-        let AgentRules { task, home, program, service, ready, .. } = &*self.0;
+        let AgentRules {
+            task,
+            home,
+            program,
+            service,
+            ready,
+            ..
+        } = &*self.0;
         if let Some(ready) = ready.get() {
             return Ok(ready);
         }
         let program = trusted(task, OWNER, program, home)?;
-        let service = service.as_ref().map(|service| trusted(task, SERVICE, service, home)).transpose()?;
-        Ok(ready.get_or_init(|| ReadyAgent { program, service: service.map(AgentService::new) }))
+        let service = service
+            .as_ref()
+            .map(|service| trusted(task, SERVICE, service, home))
+            .transpose()?;
+        Ok(ready.get_or_init(|| ReadyAgent {
+            program,
+            service: service.map(AgentService::new),
+        }))
     }
 }
 
 /// `service`: it has the limits and the files of `files` that the program of a conversation has.
-fn read_service(block: &Section<'_>, program: &ProgramRules, home: &Home) -> Read<Option<ProgramRules>> {
-    let Some((_, offset)) = block.get("service") else { return Ok(None) };
+fn read_service(
+    block: &Section<'_>,
+    program: &ProgramRules,
+    home: &Home,
+) -> Read<Option<ProgramRules>> {
+    let Some((_, offset)) = block.get("service") else {
+        return Ok(None);
+    };
     let command = read_command(block, "service")?;
     if program.keys.isolation != Some(Level::None) {
         let message = "is out of reach of an isolated program: write isolation = \"none\" too, or leave it out";
         return Err(block.error("service", offset, message));
     }
-    Ok(Some(ProgramRules { files: program_files(command.iter(), block, home)?, command, ..program.clone() }))
+    Ok(Some(ProgramRules {
+        files: program_files(command.iter(), block, home)?,
+        command,
+        ..program.clone()
+    }))
 }

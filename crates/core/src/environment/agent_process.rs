@@ -76,16 +76,35 @@ impl AgentProcess {
     ) -> Result<Self, String> {
         let copies = program.files.copies()?;
         let own = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-        let address = if program.files.sandbox.has_port { own } else { server.address };
+        let address = if program.files.sandbox.has_port {
+            own
+        } else {
+            server.address
+        };
         let address = format!("http://{address}/v1");
-        let mut variables =
-            vec![("OPENAI_BASE_URL", address.as_str()), ("OPENAI_API_KEY", server.key), ("OPENAI_MODEL", server.model)];
-        variables.extend(service.as_ref().map(|service| service.variable()).transpose()?);
+        let mut variables = vec![
+            ("OPENAI_BASE_URL", address.as_str()),
+            ("OPENAI_API_KEY", server.key),
+            ("OPENAI_MODEL", server.model),
+        ];
+        variables.extend(
+            service
+                .as_ref()
+                .map(|service| service.variable())
+                .transpose()?,
+        );
         let process = Process::start(
             &program.files.sandbox,
-            &program.files.program(&program.rules.command, &copies, &variables),
+            &program
+                .files
+                .program(&program.rules.command, &copies, &variables),
         )?;
-        Ok(Self { process, most_line_bytes: program.rules.max_line_bytes, service, _copies: copies })
+        Ok(Self {
+            process,
+            most_line_bytes: program.rules.max_line_bytes,
+            service,
+            _copies: copies,
+        })
     }
 
     /// The socket at which the program asks, where it has a network of its own.
@@ -104,7 +123,8 @@ impl AgentProcess {
         self.process.send(line.as_bytes());
         self.process.send(b"\n");
         self.process.close_input();
-        let (mut used, mut last, mut output, mut is_too_long) = (Duration::ZERO, Instant::now(), None, false);
+        let (mut used, mut last, mut output, mut is_too_long) =
+            (Duration::ZERO, Instant::now(), None, false);
         let (mut started, limit) = (Duration::ZERO, Duration::from_secs_f64(seconds));
         let why = loop {
             let moved = self.process.transfer(Instant::now() + LOOK, keep_going);
@@ -128,23 +148,48 @@ impl AgentProcess {
                 _ if is_too_long => break ExitReason::Output,
                 Ok(WaitOutcome::Ended) | Err(_) => break ExitReason::Ended,
                 _ if self.service_end().is_some() => break ExitReason::Service,
-                _ if used + started.saturating_sub(START_TIMEOUT) > limit => break ExitReason::TimeLimit,
+                _ if used + started.saturating_sub(START_TIMEOUT) > limit => {
+                    break ExitReason::TimeLimit;
+                }
                 Ok(WaitOutcome::Some | WaitOutcome::Late) => {}
             }
         };
         let (code, words) = match why {
-            ExitReason::Ended => (self.process.exit_code(), self.process.last_words_with_remedy()),
-            ExitReason::TimeLimit => (None, format!("did not end within {seconds} s of its own time")),
-            ExitReason::Output => (None, format!("wrote a line of more than {} KiB", self.most_line_bytes >> 10)),
-            ExitReason::Service => {
-                (None, format!("lost its service, which {}", self.service_end().unwrap_or_default()))
-            }
+            ExitReason::Ended => (
+                self.process.exit_code(),
+                self.process.last_words_with_remedy(),
+            ),
+            ExitReason::TimeLimit => (
+                None,
+                format!("did not end within {seconds} s of its own time"),
+            ),
+            ExitReason::Output => (
+                None,
+                format!(
+                    "wrote a line of more than {} KiB",
+                    self.most_line_bytes >> 10
+                ),
+            ),
+            ExitReason::Service => (
+                None,
+                format!(
+                    "lost its service, which {}",
+                    self.service_end().unwrap_or_default()
+                ),
+            ),
             ExitReason::Cancelled => (None, "was ended".to_owned()),
         };
-        let rest = String::from_utf8_lossy(self.process.unread()).trim().to_owned();
+        let rest = String::from_utf8_lossy(self.process.unread())
+            .trim()
+            .to_owned();
         let output = if rest.is_empty() { output } else { Some(rest) };
         let output = output.filter(|_| why != ExitReason::Output);
-        AgentExit { why, code, output, words }
+        AgentExit {
+            why,
+            code,
+            output,
+            words,
+        }
     }
 
     /// How its service ended, if it did.

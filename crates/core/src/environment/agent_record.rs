@@ -45,14 +45,26 @@ impl AgentRecord {
     /// As a program that scores reads it.
     #[must_use]
     pub fn without_ids(&self) -> Self {
-        let without = |request: &AgentRequest| AgentRequest { prompt_ids: Vec::new(), ..request.clone() };
-        Self { requests: self.requests.iter().map(without).collect(), ..self.clone() }
+        let without = |request: &AgentRequest| AgentRequest {
+            prompt_ids: Vec::new(),
+            ..request.clone()
+        };
+        Self {
+            requests: self.requests.iter().map(without).collect(),
+            ..self.clone()
+        }
     }
 
     /// Conversations that continue no other: requests that none follows.
     pub fn branches(&self) -> usize {
-        let followed = |number: &usize| self.requests.iter().any(|request| request.follows == Some(*number));
-        (0..self.requests.len()).filter(|number| !followed(number)).count()
+        let followed = |number: &usize| {
+            self.requests
+                .iter()
+                .any(|request| request.follows == Some(*number))
+        };
+        (0..self.requests.len())
+            .filter(|number| !followed(number))
+            .count()
     }
 }
 
@@ -62,7 +74,10 @@ mod tests {
 
     #[test]
     fn branches_are_requests_that_none_follows() {
-        let asked = |follows| AgentRequest { follows, ..AgentRequest::default() };
+        let asked = |follows| AgentRequest {
+            follows,
+            ..AgentRequest::default()
+        };
         let record = |follows: &[Option<usize>]| AgentRecord {
             requests: follows.iter().copied().map(asked).collect(),
             ..AgentRecord::default()

@@ -38,7 +38,10 @@ pub(super) struct RunningService {
 
 impl AgentService {
     pub(super) fn new(program: TrustedProgram) -> Self {
-        Self { program, running: Mutex::default() }
+        Self {
+            program,
+            running: Mutex::default(),
+        }
     }
 
     /// The process that answers now: one that has ended is started again.
@@ -50,7 +53,8 @@ impl AgentService {
         match &*running {
             Some(service) if service.ended().is_none() => Ok(Arc::clone(service)),
             _ => {
-                let started = RunningService::start(&self.program).map_err(|why| format!("its service: {why}"))?;
+                let started = RunningService::start(&self.program)
+                    .map_err(|why| format!("its service: {why}"))?;
                 Ok(Arc::clone(running.insert(Arc::new(started))))
             }
         }
@@ -65,14 +69,22 @@ impl RunningService {
         let variables = [(VARIABLE, text)];
         let process = Process::start(
             &program.files.sandbox,
-            &program.files.program(&program.rules.command, &copies, &variables),
+            &program
+                .files
+                .program(&program.rules.command, &copies, &variables),
         )?;
         let (ended, is_unwanted): (Arc<OnceLock<String>>, Arc<AtomicBool>) = Default::default();
         let reader = std::thread::spawn({
             let (ended, is_unwanted) = (Arc::clone(&ended), Arc::clone(&is_unwanted));
             move || read(process, &ended, &is_unwanted)
         });
-        Ok(Self { socket, ended, is_unwanted, reader: Some(reader), _copies: copies })
+        Ok(Self {
+            socket,
+            ended,
+            is_unwanted,
+            reader: Some(reader),
+            _copies: copies,
+        })
     }
 
     /// What its agents find in their environment.
@@ -96,7 +108,10 @@ impl Drop for RunningService {
 fn path_text(socket: &Path) -> Result<&str, String> {
     let text = socket.to_str().filter(|text| text.len() <= MAX_PATH_BYTES);
     text.ok_or_else(|| {
-        format!("the path {} is too long for a socket: set XDG_CACHE_HOME to a shorter one", socket.display())
+        format!(
+            "the path {} is too long for a socket: set XDG_CACHE_HOME to a shorter one",
+            socket.display()
+        )
     })
 }
 

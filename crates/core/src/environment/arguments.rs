@@ -34,8 +34,18 @@ impl Functions {
             let empty = json!({"type": "object"});
             // Not generic: compiled in its own crate.
             let parameters = jsonschema::validator_for(function.parameters.unwrap_or(&empty))
-                .map_err(|error| format!("{}/parameters{}: {error}", function.pointer(), error.instance_path()))?;
-            if self.by_name.insert(function.name.to_owned(), Function { tool, parameters }).is_some() {
+                .map_err(|error| {
+                    format!(
+                        "{}/parameters{}: {error}",
+                        function.pointer(),
+                        error.instance_path()
+                    )
+                })?;
+            if self
+                .by_name
+                .insert(function.name.to_owned(), Function { tool, parameters })
+                .is_some()
+            {
                 return Err(format!(
                     "{:?} is a function of another tool, too: give one of them a `name`",
                     function.name
@@ -67,9 +77,18 @@ impl Functions {
         let fault = |error: jsonschema::ValidationError<'_>| {
             let at = error.instance_path().to_string();
             let text = shortened(&error.to_string(), MAX_FAULT_CHARS);
-            if at.is_empty() { text } else { format!("{at}: {text}") }
+            if at.is_empty() {
+                text
+            } else {
+                format!("{at}: {text}")
+            }
         };
-        let faults: Vec<String> = function.parameters.iter_errors(&arguments).take(MAX_FAULTS).map(fault).collect();
+        let faults: Vec<String> = function
+            .parameters
+            .iter_errors(&arguments)
+            .take(MAX_FAULTS)
+            .map(fault)
+            .collect();
         if faults.is_empty() {
             Ok(function.tool)
         } else {

@@ -100,7 +100,9 @@ impl ConversationLimits {
     /// The end of a conversation that asks for the call number `calls` in its completion number `completions`, from 1.
     pub fn end(&self, calls: usize, completions: usize) -> Option<ChainEnd> {
         let is_last = completions >= self.max_turns;
-        (calls > self.max_calls).then_some(ChainEnd::MaxCalls).or(is_last.then_some(ChainEnd::MaxTurns))
+        (calls > self.max_calls)
+            .then_some(ChainEnd::MaxCalls)
+            .or(is_last.then_some(ChainEnd::MaxTurns))
     }
 }
 
@@ -171,13 +173,21 @@ pub struct AnsweredCall {
 
 impl AnsweredCall {
     pub fn new(ToolCall { name, arguments }: ToolCall, reply: ToolReply) -> Self {
-        Self { name, arguments, reply: reply.text, outcome: reply.outcome }
+        Self {
+            name,
+            arguments,
+            reply: reply.text,
+            outcome: reply.outcome,
+        }
     }
 }
 
 impl ToolChain {
     pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> + Clone {
-        self.steps.iter().flat_map(|step| &step.calls).chain(&self.last_calls)
+        self.steps
+            .iter()
+            .flat_map(|step| &step.calls)
+            .chain(&self.last_calls)
     }
 
     /// Tokens that were sampled before the answer.
@@ -201,8 +211,12 @@ impl ToolChain {
         if self.agent.is_some() {
             return Vec::new();
         }
-        let written = self.calls().map(|call| call.outcome != CallOutcome::Refused);
-        written.chain((self.end == ChainEnd::Unreadable).then_some(false)).collect()
+        let written = self
+            .calls()
+            .map(|call| call.outcome != CallOutcome::Refused);
+        written
+            .chain((self.end == ChainEnd::Unreadable).then_some(false))
+            .collect()
     }
 
     /// A row as scorers see it after the turn.
@@ -239,17 +253,24 @@ impl<'a> ScoredChain<'a> {
 
     /// Whether it lacks a recorded result.
     pub fn is_not_recorded(self) -> bool {
-        self.0.get("end").is_some_and(|end| end == ChainEnd::NotRecorded.name())
+        self.0
+            .get("end")
+            .is_some_and(|end| end == ChainEnd::NotRecorded.name())
     }
 
     /// Why it ended, where that is not an answer.
     pub fn missing_answer(self) -> Option<&'a str> {
-        self.0.get("end").and_then(Value::as_str).filter(|end| !matches!(*end, "answer" | "truncated"))
+        self.0
+            .get("end")
+            .and_then(Value::as_str)
+            .filter(|end| !matches!(*end, "answer" | "truncated"))
     }
 
     /// Whether it is cut off.
     pub fn is_truncated(self) -> bool {
-        self.0.get("end").is_some_and(|end| end == ChainEnd::Truncated.name())
+        self.0
+            .get("end")
+            .is_some_and(|end| end == ChainEnd::Truncated.name())
     }
 
     /// What its agent asked, and how that ended.

@@ -31,15 +31,21 @@ pub enum FunctionFinding {
 ///
 /// # Errors
 /// As [`Toolset::open`].
-pub fn check_tools(tools: &Toolset, rows: &[&PromptRow]) -> Result<Vec<FunctionCheck>, EnvironmentError> {
+pub fn check_tools(
+    tools: &Toolset,
+    rows: &[&PromptRow],
+) -> Result<Vec<FunctionCheck>, EnvironmentError> {
     let definitions = tools.definitions()?;
     let mut checks = Vec::new();
     for function in functions(definitions).unwrap_or_default() {
         let named = |call: &ToolCall| call.name == function.name && tools.takes(call);
-        let of_row = |row: &&PromptRow| Some((example_calls(row).into_iter().find(named)?, (*row).clone()));
+        let of_row =
+            |row: &&PromptRow| Some((example_calls(row).into_iter().find(named)?, (*row).clone()));
         let of_schema = || {
             let examples = function.parameters?.get("examples")?.as_array()?;
-            let calls = examples.iter().filter_map(|arguments| tool_call(function.name, arguments));
+            let calls = examples
+                .iter()
+                .filter_map(|arguments| tool_call(function.name, arguments));
             let row = rows.first().map_or_else(no_row, |row| (*row).clone());
             Some((calls.into_iter().find(named)?, row))
         };
@@ -47,15 +53,28 @@ pub fn check_tools(tools: &Toolset, rows: &[&PromptRow]) -> Result<Vec<FunctionC
             None => FunctionFinding::NotCalled,
             Some((call, row)) => call_twice(tools, &call, &row)?,
         };
-        checks.push(FunctionCheck { function: function.name.to_owned(), finding });
+        checks.push(FunctionCheck {
+            function: function.name.to_owned(),
+            finding,
+        });
     }
     Ok(checks)
 }
 
-fn call_twice(tools: &Toolset, call: &ToolCall, row: &PromptRow) -> Result<FunctionFinding, EnvironmentError> {
-    let reply = || tools.open(row).map(|mut tools| tools.call(std::slice::from_ref(call)).remove(0));
+fn call_twice(
+    tools: &Toolset,
+    call: &ToolCall,
+    row: &PromptRow,
+) -> Result<FunctionFinding, EnvironmentError> {
+    let reply = || {
+        tools
+            .open(row)
+            .map(|mut tools| tools.call(std::slice::from_ref(call)).remove(0))
+    };
     let (first, second) = (reply()?, reply()?);
-    let failed = [&first, &second].into_iter().find(|reply| reply.outcome == CallOutcome::Failed);
+    let failed = [&first, &second]
+        .into_iter()
+        .find(|reply| reply.outcome == CallOutcome::Failed);
     Ok(match failed {
         Some(reply) => FunctionFinding::Failed(reply.text.clone()),
         None if first.outcome == CallOutcome::NotRecorded => FunctionFinding::NotCalled,
@@ -88,10 +107,20 @@ fn tool_call(name: &str, arguments: &Value) -> Option<ToolCall> {
         Value::String(text) => serde_json::from_str(text).ok()?,
         _ => return None,
     };
-    Some(ToolCall { name: name.to_owned(), arguments })
+    Some(ToolCall {
+        name: name.to_owned(),
+        arguments,
+    })
 }
 
 fn no_row() -> PromptRow {
     let id = "no row".to_owned();
-    PromptRow { id, messages: Vec::new(), expected: None, tags: Vec::new(), fields: Map::new(), line: 0 }
+    PromptRow {
+        id,
+        messages: Vec::new(),
+        expected: None,
+        tags: Vec::new(),
+        fields: Map::new(),
+        line: 0,
+    }
 }

@@ -25,11 +25,18 @@ impl Environment {
         row: &PromptRow,
     ) -> Result<Self, EnvironmentError> {
         let open = |(name, tool): &(String, super::ready::ReadyTool)| {
-            let failed = |why| EnvironmentError::Row { row: row.id.clone(), why: format!("the tool {name:?}: {why}") };
+            let failed = |why| EnvironmentError::Row {
+                row: row.id.clone(),
+                why: format!("the tool {name:?}: {why}"),
+            };
             tool.open(row).map_err(failed)
         };
         let tools = ready.tools.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(Self { ready: ready.clone(), tools, max_result_bytes })
+        Ok(Self {
+            ready: ready.clone(),
+            tools,
+            max_result_bytes,
+        })
     }
 
     /// The replies to the calls of one answer, in order. Tools are called at the same time; one tool gets its calls in
@@ -40,30 +47,60 @@ impl Environment {
         for (place, call) in calls.iter().enumerate() {
             match self.ready.functions.tool_of(call) {
                 Ok(tool) => waiting[tool].push(place),
-                Err(text) => replies[place] = Some(RawReply { text, outcome: CallOutcome::Refused, seconds: 0.0 }),
+                Err(text) => {
+                    replies[place] = Some(RawReply {
+                        text,
+                        outcome: CallOutcome::Refused,
+                        seconds: 0.0,
+                    })
+                }
             }
         }
         let named = self.ready.tools.iter().map(|(name, _)| name.as_str());
-        let asked = named.zip(&mut self.tools).zip(&waiting).filter(|(_, places)| !places.is_empty());
-        let mut work: Vec<_> = asked.map(|((name, tool), places)| ToolWork { name, tool, places }).collect();
+        let asked = named
+            .zip(&mut self.tools)
+            .zip(&waiting)
+            .filter(|(_, places)| !places.is_empty());
+        let mut work: Vec<_> = asked
+            .map(|((name, tool), places)| ToolWork { name, tool, places })
+            .collect();
         let last = work.pop();
         std::thread::scope(|scope| {
-            let others: Vec<_> = work.into_iter().map(|work| scope.spawn(move || work.answer(calls))).collect();
+            let others: Vec<_> = work
+                .into_iter()
+                .map(|work| scope.spawn(move || work.answer(calls)))
+                .collect();
             let answered = last.into_iter().flat_map(|work| work.answer(calls));
             let answered: Vec<_> = answered.collect();
-            for (place, reply) in others.into_iter().filter_map(|other| other.join().ok()).flatten().chain(answered) {
+            for (place, reply) in others
+                .into_iter()
+                .filter_map(|other| other.join().ok())
+                .flatten()
+                .chain(answered)
+            {
                 replies[place] = Some(reply);
             }
         });
-        let unanswered =
-            || RawReply { text: "the tool gave no reply".to_owned(), outcome: CallOutcome::Failed, seconds: 0.0 };
-        let replies = replies.into_iter().map(|reply| reply.unwrap_or_else(unanswered));
+        let unanswered = || RawReply {
+            text: "the tool gave no reply".to_owned(),
+            outcome: CallOutcome::Failed,
+            seconds: 0.0,
+        };
+        let replies = replies
+            .into_iter()
+            .map(|reply| reply.unwrap_or_else(unanswered));
         replies
-            .map(|RawReply { text, outcome, seconds }| ToolReply {
-                text: reply_text(&text, self.max_result_bytes),
-                outcome,
-                seconds,
-            })
+            .map(
+                |RawReply {
+                     text,
+                     outcome,
+                     seconds,
+                 }| ToolReply {
+                    text: reply_text(&text, self.max_result_bytes),
+                    outcome,
+                    seconds,
+                },
+            )
             .collect()
     }
 
@@ -72,20 +109,31 @@ impl Environment {
     /// # Errors
     /// [`EnvironmentError::State`]: no tool answers such questions, or it fails.
     pub fn state(&mut self, query: &StateQuery) -> Result<Value, EnvironmentError> {
-        let named = self.ready.tools.iter().map(|(name, _)| name).zip(&mut self.tools);
+        let named = self
+            .ready
+            .tools
+            .iter()
+            .map(|(name, _)| name)
+            .zip(&mut self.tools);
         let is_asked = |(name, tool): &(&String, &mut Box<dyn LiveTool>)| match &query.tool {
             Some(asked) => *name == asked,
             None => tool.has_state(&query.question),
         };
         let failed = |why: String| EnvironmentError::State { why };
         let Some((name, tool)) = { named }.find(is_asked) else {
-            let tool = query.tool.as_ref().map_or_else(|| "that answers it".to_owned(), |name| format!("{name:?}"));
+            let tool = query
+                .tool
+                .as_ref()
+                .map_or_else(|| "that answers it".to_owned(), |name| format!("{name:?}"));
             return Err(failed(format!("no [[tool]] {tool}: {:?}", query.question)));
         };
-        tool.state(&query.question).map_err(|why| match tool.is_replayed() {
-            true => EnvironmentError::NotRecorded { why: format!("the tool {name:?} {why}") },
-            false => failed(format!("the tool {name:?}: {why}")),
-        })
+        tool.state(&query.question)
+            .map_err(|why| match tool.is_replayed() {
+                true => EnvironmentError::NotRecorded {
+                    why: format!("the tool {name:?} {why}"),
+                },
+                false => failed(format!("the tool {name:?}: {why}")),
+            })
     }
 }
 
@@ -100,7 +148,10 @@ impl ToolWork<'_> {
     fn answer(self, calls: &[ToolCall]) -> Vec<(usize, RawReply)> {
         let asked: Vec<&ToolCall> = self.places.iter().map(|place| &calls[*place]).collect();
         let replies = self.tool.call(&asked).into_iter().map(|mut reply| {
-            if matches!(reply.outcome, CallOutcome::Failed | CallOutcome::NotRecorded) {
+            if matches!(
+                reply.outcome,
+                CallOutcome::Failed | CallOutcome::NotRecorded
+            ) {
                 reply.text = format!("the tool {:?} {}", self.name, reply.text);
             }
             reply

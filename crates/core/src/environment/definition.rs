@@ -13,7 +13,14 @@ use crate::task::{Home, Read, Section, functions};
 /// The blocks of `task.toml` that this room reads.
 pub(crate) const TOOL_KEYS: [&str; 2] = ["tool", "tools"];
 
-const PROGRAM_KEYS: [&str; 6] = ["files", "seconds", "memory_mib", "output_kib", "isolation", "read"];
+const PROGRAM_KEYS: [&str; 6] = [
+    "files",
+    "seconds",
+    "memory_mib",
+    "output_kib",
+    "isolation",
+    "read",
+];
 const EXAMPLE: &str = "write for example `run = [\"python3\", \"tools.py\"]` with `definitions = \"tools.json\"`, or `builtin = \"sqlite\"`";
 
 /// `[[tool]]`.
@@ -47,7 +54,12 @@ pub(super) enum ToolKind {
 
 impl ToolRules {
     pub(super) fn owner(&self) -> ProgramOwner<'_> {
-        ProgramOwner { name: &self.name, key: self.kind.key(), word: "tool", block: "[[tool]]" }
+        ProgramOwner {
+            name: &self.name,
+            key: self.kind.key(),
+            word: "tool",
+            block: "[[tool]]",
+        }
     }
 }
 
@@ -65,7 +77,9 @@ impl ToolKind {
 
     pub(super) fn program(&self) -> Option<&ProgramRules> {
         match self {
-            Self::Run { program, .. } | Self::Mcp { program, .. } | Self::Python { program, .. } => Some(program),
+            Self::Run { program, .. }
+            | Self::Mcp { program, .. }
+            | Self::Python { program, .. } => Some(program),
             Self::Sqlite(_) | Self::Files(_) => None,
         }
     }
@@ -74,7 +88,9 @@ impl ToolKind {
     pub(super) fn definitions(&self) -> Option<&Value> {
         match self {
             Self::Run { definitions, .. } | Self::Python { definitions, .. } => Some(definitions),
-            Self::Mcp { definitions, .. } => definitions.as_ref().map(|(_, definitions)| definitions),
+            Self::Mcp { definitions, .. } => {
+                definitions.as_ref().map(|(_, definitions)| definitions)
+            }
             Self::Sqlite(_) | Self::Files(_) => None,
         }
     }
@@ -91,20 +107,37 @@ impl ToolKind {
     /// Files of the task that belong to it.
     pub(super) fn files(&self) -> Vec<&str> {
         let own = match self {
-            Self::Run { file, .. } | Self::Mcp { definitions: Some((file, _)), .. } => std::slice::from_ref(file),
+            Self::Run { file, .. }
+            | Self::Mcp {
+                definitions: Some((file, _)),
+                ..
+            } => std::slice::from_ref(file),
             Self::Sqlite(rules) => rules.files.as_slice(),
             Self::Files(rules) => rules.files.as_slice(),
             Self::Mcp { .. } | Self::Python { .. } => &[],
         };
-        self.program().iter().flat_map(|program| &program.files).chain(own).map(String::as_str).collect()
+        self.program()
+            .iter()
+            .flat_map(|program| &program.files)
+            .chain(own)
+            .map(String::as_str)
+            .collect()
     }
 }
 
 /// The kinds of tools: the key that names one, its value, and further keys.
 const KINDS: [(&str, &str, &[&str]); 5] = [
-    ("run", "", &["definitions", "parallel", "stateless", "field"]),
+    (
+        "run",
+        "",
+        &["definitions", "parallel", "stateless", "field"],
+    ),
     ("mcp", "", &["definitions", "parallel", "stateless"]),
-    ("builtin", "sqlite", &["database", "field", "read_only", "definitions"]),
+    (
+        "builtin",
+        "sqlite",
+        &["database", "field", "read_only", "definitions"],
+    ),
     ("builtin", "python", &["python"]),
     ("builtin", "files", &["files", "field", "max_kib"]),
 ];
@@ -119,8 +152,10 @@ pub(super) fn read_tools(top: &Section<'_>, home: &Home) -> Read<Vec<ToolRules>>
         let tool = read_tool(&block, offset, home)?;
         if tools.iter().any(|other| other.name == tool.name) {
             let at = block.get("name").map_or(offset, |(_, offset)| offset);
-            let message =
-                format!("{:?} occurs twice: give each [[tool]] its own, such as `name = \"shop\"`", tool.name);
+            let message = format!(
+                "{:?} occurs twice: give each [[tool]] its own, such as `name = \"shop\"`",
+                tool.name
+            );
             return Err(block.error("name", at, message));
         }
         tools.push(tool);
@@ -134,62 +169,117 @@ fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<ToolRules>
         "builtin" => builtin.as_deref() == Some(*value),
         key => block.get(key).is_some(),
     };
-    let (key, value, own) = match (KINDS.iter().filter(of_kind).collect::<Vec<_>>().as_slice(), &builtin) {
+    let (key, value, own) = match (
+        KINDS.iter().filter(of_kind).collect::<Vec<_>>().as_slice(),
+        &builtin,
+    ) {
         ([kind], None) => **kind,
         ([kind], Some(_)) if kind.0 == "builtin" => **kind,
-        ([], None) => return Err(block.error_at(offset, format!("`[[tool]]` names no tool; {EXAMPLE}"))),
+        ([], None) => {
+            return Err(block.error_at(offset, format!("`[[tool]]` names no tool; {EXAMPLE}")));
+        }
         ([], Some(name)) => {
             let at = block.get("builtin").map_or(offset, |(_, offset)| offset);
-            let names: Vec<&str> = KINDS.iter().map(|(_, value, _)| *value).filter(|value| !value.is_empty()).collect();
-            return Err(block.error("builtin", at, format!("takes {}, not {name:?}", names.join(", "))));
+            let names: Vec<&str> = KINDS
+                .iter()
+                .map(|(_, value, _)| *value)
+                .filter(|value| !value.is_empty())
+                .collect();
+            return Err(block.error(
+                "builtin",
+                at,
+                format!("takes {}, not {name:?}", names.join(", ")),
+            ));
         }
-        _ => return Err(block.error_at(offset, "`[[tool]]` names two tools: write a block for each")),
+        _ => {
+            return Err(
+                block.error_at(offset, "`[[tool]]` names two tools: write a block for each")
+            );
+        }
     };
     let is_program = value.is_empty() || value == "python";
     let takes = |name: &str| {
-        name == "name" || name == key || own.contains(&name) || (is_program && PROGRAM_KEYS.contains(&name))
+        name == "name"
+            || name == key
+            || own.contains(&name)
+            || (is_program && PROGRAM_KEYS.contains(&name))
     };
     if let Some((wrong, at)) = block.keys().find(|(name, _)| !takes(name)) {
         let mut all = vec!["name"];
         all.extend(own);
         all.extend(if is_program { &PROGRAM_KEYS[..] } else { &[] });
-        let what = if value.is_empty() { format!("`{key}`") } else { format!("`{key} = {value:?}`") };
+        let what = if value.is_empty() {
+            format!("`{key}`")
+        } else {
+            format!("`{key} = {value:?}`")
+        };
         return Err(block.error(
             wrong,
             at,
-            format!("is not a key of a tool with {what}, which takes {}", all.join(", ")),
+            format!(
+                "is not a key of a tool with {what}, which takes {}",
+                all.join(", ")
+            ),
         ));
     }
     let named = read_name(block)?;
-    let prefix = named.as_ref().map_or_else(String::new, |name| format!("{name}_"));
-    let name = named.unwrap_or_else(|| if value.is_empty() { key.to_owned() } else { value.to_owned() });
+    let prefix = named
+        .as_ref()
+        .map_or_else(String::new, |name| format!("{name}_"));
+    let name = named.unwrap_or_else(|| {
+        if value.is_empty() {
+            key.to_owned()
+        } else {
+            value.to_owned()
+        }
+    });
     let kind = match (key, value) {
         ("run", _) => {
             let example = "definitions = \"tools.json\"";
             let program = read_program(block, read_command(block, key)?, home)?;
-            let found = read_definitions(block, home)?.ok_or_else(|| home.missing("tool.definitions", example))?;
-            ToolKind::Run { program, file: found.0, definitions: found.1 }
+            let found = read_definitions(block, home)?
+                .ok_or_else(|| home.missing("tool.definitions", example))?;
+            ToolKind::Run {
+                program,
+                file: found.0,
+                definitions: found.1,
+            }
         }
         ("mcp", _) => {
             let program = read_program(block, read_command(block, key)?, home)?;
-            ToolKind::Mcp { program, definitions: read_definitions(block, home)? }
+            ToolKind::Mcp {
+                program,
+                definitions: read_definitions(block, home)?,
+            }
         }
         (_, "python") => {
-            let interpreter = block.string("python")?.unwrap_or_else(|| "python3".to_owned());
+            let interpreter = block
+                .string("python")?
+                .unwrap_or_else(|| "python3".to_owned());
             let mut program = read_program(block, vec![interpreter], home)?;
             // A model wrote what it runs.
             program.keys.isolation.get_or_insert(Level::Strong);
-            ToolKind::Python { program, definitions: python_tool::definitions(&prefix) }
+            ToolKind::Python {
+                program,
+                definitions: python_tool::definitions(&prefix),
+            }
         }
         (_, "files") => ToolKind::Files(FilesRules::read(block, &prefix, home)?),
-        _ => ToolKind::Sqlite(SqliteRules::read(block, &prefix, home, read_definitions(block, home)?)?),
+        _ => ToolKind::Sqlite(SqliteRules::read(
+            block,
+            &prefix,
+            home,
+            read_definitions(block, home)?,
+        )?),
     };
     Ok(ToolRules { name, kind })
 }
 
 fn read_name(block: &Section<'_>) -> Read<Option<String>> {
     const MAX_NAME_LEN: usize = 32;
-    let Some((name, (_, offset))) = block.string("name")?.zip(block.get("name")) else { return Ok(None) };
+    let Some((name, (_, offset))) = block.string("name")?.zip(block.get("name")) else {
+        return Ok(None);
+    };
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_plain) {
         let message = format!("takes 1 to {MAX_NAME_LEN} letters, digits and `_`, not {name:?}");
@@ -200,24 +290,46 @@ fn read_name(block: &Section<'_>) -> Read<Option<String>> {
 
 /// The file of functions that a tool names, and its content.
 fn read_definitions(block: &Section<'_>, home: &Home) -> Read<Option<(String, Value)>> {
-    let Some((file, text)) = home.file_of(block, "definitions")? else { return Ok(None) };
+    let Some((file, text)) = home.file_of(block, "definitions")? else {
+        return Ok(None);
+    };
     let list = home.parse_json(&file, &text)?;
     let fault = |message: String| {
         let offset = block.get("definitions").map_or(0, |(_, offset)| offset);
-        block.error("definitions", offset, format!("{}: {message}", home.label(&file)))
+        block.error(
+            "definitions",
+            offset,
+            format!("{}: {message}", home.label(&file)),
+        )
     };
-    match functions(&list).map_err(|error| fault(error.to_string()))?.len() {
+    match functions(&list)
+        .map_err(|error| fault(error.to_string()))?
+        .len()
+    {
         0 => Err(fault("no function; list at least one".to_owned())),
         _ => Ok(Some((file, list))),
     }
 }
 
-const LIMIT_KEYS: [&str; 7] =
-    ["max_calls", "max_turns", "max_context_tokens", "time_limit_seconds", "max_result_bytes", "replay", "recorded"];
+const LIMIT_KEYS: [&str; 7] = [
+    "max_calls",
+    "max_turns",
+    "max_context_tokens",
+    "time_limit_seconds",
+    "max_result_bytes",
+    "replay",
+    "recorded",
+];
 
 /// The file of recorded results, where `[tools] replay = true`.
-pub(super) fn read_replay(top: &Section<'_>, rules: &[ToolRules], home: &Home) -> Read<Option<String>> {
-    let Some(block) = top.section("tools", &LIMIT_KEYS)? else { return Ok(None) };
+pub(super) fn read_replay(
+    top: &Section<'_>,
+    rules: &[ToolRules],
+    home: &Home,
+) -> Read<Option<String>> {
+    let Some(block) = top.section("tools", &LIMIT_KEYS)? else {
+        return Ok(None);
+    };
     let fault = |key: &str, message: &str| {
         let offset = block.get(key).map_or(0, |(_, offset)| offset);
         Err(block.error(key, offset, message))
@@ -229,15 +341,22 @@ pub(super) fn read_replay(top: &Section<'_>, rules: &[ToolRules], home: &Home) -
             None => Ok(None),
         };
     }
-    let mut programs = rules.iter().filter(|tool| tool.kind.program().is_some()).peekable();
+    let mut programs = rules
+        .iter()
+        .filter(|tool| tool.kind.program().is_some())
+        .peekable();
     if programs.peek().is_none() {
-        return fault("replay", "has no program to replay: `sqlite` and `files` are no programs");
+        return fault(
+            "replay",
+            "has no program to replay: `sqlite` and `files` are no programs",
+        );
     }
     if let Some(tool) = programs.find(|tool| tool.kind.definitions().is_none()) {
         let why = "starts no server that would list its functions: give it `definitions = \"tools.json\"`";
         return fault("replay", &format!("of the tool {:?} {why}", tool.name));
     }
-    home.name(file.unwrap_or_else(|| "recorded.jsonl".to_owned())).map(Some)
+    home.name(file.unwrap_or_else(|| "recorded.jsonl".to_owned()))
+        .map(Some)
 }
 
 /// `[tools]`.
@@ -247,18 +366,31 @@ pub(super) fn read_limits(top: &Section<'_>, has_tools: bool) -> Read<Conversati
         return Err(top.error(
             "tools",
             offset,
-            format!("has limits of conversations with tools, but there is no `[[tool]]`; {EXAMPLE}"),
+            format!(
+                "has limits of conversations with tools, but there is no `[[tool]]`; {EXAMPLE}"
+            ),
         ));
     }
     let whole = |key: &str, default: u64, range: std::ops::RangeInclusive<u64>| -> Read<usize> {
-        block.as_ref().map_or(Ok(default), |block| block.whole(key, default, range)).map(|number| number as usize)
+        block
+            .as_ref()
+            .map_or(Ok(default), |block| block.whole(key, default, range))
+            .map(|number| number as usize)
     };
-    let has_context = block.as_ref().is_some_and(|block| block.get("max_context_tokens").is_some());
+    let has_context = block
+        .as_ref()
+        .is_some_and(|block| block.get("max_context_tokens").is_some());
     Ok(ConversationLimits {
         max_calls: whole("max_calls", 16, 1..=10_000)?,
         max_turns: whole("max_turns", 12, 1..=10_000)?,
-        max_context_tokens: if has_context { Some(whole("max_context_tokens", 1, 1..=1 << 24)?) } else { None },
-        time_limit_seconds: block.as_ref().map_or(Ok(60.0), |block| block.seconds("time_limit_seconds", 60.0))?,
+        max_context_tokens: if has_context {
+            Some(whole("max_context_tokens", 1, 1..=1 << 24)?)
+        } else {
+            None
+        },
+        time_limit_seconds: block
+            .as_ref()
+            .map_or(Ok(60.0), |block| block.seconds("time_limit_seconds", 60.0))?,
         // What is cut is said.
         max_result_bytes: whole("max_result_bytes", 4_096, 64..=1 << 20)?,
     })

@@ -10,12 +10,22 @@ pub enum EnvironmentError {
     #[error(
         "{task} runs {command} as {role}, which is not trusted: read it, then allow it with `grpo-tui task trust {place}`{missing}"
     )]
-    Untrusted { task: String, role: &'static str, command: String, place: String, missing: String },
+    Untrusted {
+        task: String,
+        role: &'static str,
+        command: String,
+        place: String,
+        missing: String,
+    },
     #[error("{task}: {missing}")]
     NotInstalled { task: String, missing: String },
     /// Less isolation than the task asks for.
     #[error("{task}: the {program} does not run: {text}")]
-    NotIsolated { task: String, program: String, text: String },
+    NotIsolated {
+        task: String,
+        program: String,
+        text: String,
+    },
     /// A program that does not start, or a server that does not list its tools.
     #[error("the tool {tool:?} {why}")]
     Tool { tool: String, why: String },

@@ -43,9 +43,14 @@ struct Conversation {
 
 impl FilesRules {
     pub(super) fn read(block: &Section<'_>, prefix: &str, home: &Home) -> Read<Self> {
-        let files = block.quoted_strings("files")?.into_iter().map(|file| home.name(file));
+        let files = block
+            .quoted_strings("files")?
+            .into_iter()
+            .map(|file| home.name(file));
         let files = files.collect::<Read<Vec<_>>>()?;
-        files.iter().try_for_each(|file| home.open(file).map(|_| ()))?;
+        files
+            .iter()
+            .try_for_each(|file| home.open(file).map(|_| ()))?;
         Ok(Self {
             files,
             field: block.string("field")?.unwrap_or_else(|| "files".to_owned()),
@@ -64,8 +69,18 @@ impl FilesRules {
         let line = json!({"type": "integer", "minimum": 1, "description": "where to begin"});
         let content = json!({"type": "string"});
         json!([
-            function("list_files", "Lists all files with their sizes in bytes.", json!({}), &[]),
-            function("read_file", "Returns the text of a file.", json!({"path": path, "first_line": line}), &["path"]),
+            function(
+                "list_files",
+                "Lists all files with their sizes in bytes.",
+                json!({}),
+                &[]
+            ),
+            function(
+                "read_file",
+                "Returns the text of a file.",
+                json!({"path": path, "first_line": line}),
+                &["path"]
+            ),
             function(
                 "write_file",
                 "Writes a file, in place of one that is there.",
@@ -76,7 +91,10 @@ impl FilesRules {
     }
 
     pub(super) fn prepare(&self, tool: &str, home: &Home) -> Result<FilesTool, EnvironmentError> {
-        let mut folder = Conversation { rules: self.clone(), files: Files::new() };
+        let mut folder = Conversation {
+            rules: self.clone(),
+            files: Files::new(),
+        };
         for file in &self.files {
             let why = folder.write(file, &home.read_text(file)?).err();
             if let Some(why) = why {
@@ -86,20 +104,30 @@ impl FilesRules {
                 });
             }
         }
-        Ok(FilesTool { rules: self.clone(), files: Arc::new(folder.files) })
+        Ok(FilesTool {
+            rules: self.clone(),
+            files: Arc::new(folder.files),
+        })
     }
 }
 
 impl FilesTool {
     pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
-        let mut folder = Conversation { rules: self.rules.clone(), files: Files::clone(&self.files) };
+        let mut folder = Conversation {
+            rules: self.rules.clone(),
+            files: Files::clone(&self.files),
+        };
         let field = &self.rules.field;
         match row.fields.get(field) {
             None | Some(Value::Null) => {}
             Some(Value::Object(own)) => {
                 for (path, text) in own {
-                    let text = text.as_str().ok_or_else(|| format!("`{field}` has {path:?}, which is not a text"))?;
-                    folder.write(path, text).map_err(|why| format!("`{field}` has {path:?}: {why}"))?;
+                    let text = text
+                        .as_str()
+                        .ok_or_else(|| format!("`{field}` has {path:?}, which is not a text"))?;
+                    folder
+                        .write(path, text)
+                        .map_err(|why| format!("`{field}` has {path:?}: {why}"))?;
                 }
             }
             Some(_) => return Err(format!("`{field}` is not an object of paths and texts")),
@@ -118,18 +146,32 @@ impl LiveTool for Conversation {
     }
 
     fn state(&mut self, question: &StateQuestion) -> Result<Value, String> {
-        let StateQuestion::File(path) = question else { return Err("takes paths of files only".to_owned()) };
-        Ok(self.files.get(&normal(path)?).map_or(Value::Null, |text| text.as_str().into()))
+        let StateQuestion::File(path) = question else {
+            return Err("takes paths of files only".to_owned());
+        };
+        Ok(self
+            .files
+            .get(&normal(path)?)
+            .map_or(Value::Null, |text| text.as_str().into()))
     }
 }
 
 impl Conversation {
     fn answer(&mut self, call: &ToolCall) -> CallResult {
-        let text = |name: &str| call.arguments.get(name).and_then(Value::as_str).unwrap_or_default();
+        let text = |name: &str| {
+            call.arguments
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
         let answer = match call.name.strip_prefix(self.rules.prefix.as_str()) {
             Some("list_files") => Ok(self.list()),
             Some("read_file") => {
-                let first = call.arguments.get("first_line").and_then(Value::as_u64).unwrap_or(1);
+                let first = call
+                    .arguments
+                    .get("first_line")
+                    .and_then(Value::as_u64)
+                    .unwrap_or(1);
                 self.read(text("path"), usize::try_from(first).unwrap_or(usize::MAX))
             }
             _ => self.write(text("path"), text("content")),
@@ -138,29 +180,56 @@ impl Conversation {
     }
 
     fn list(&self) -> String {
-        let lines = self.files.iter().map(|(path, text)| format!("{path} {}", text.len()));
+        let lines = self
+            .files
+            .iter()
+            .map(|(path, text)| format!("{path} {}", text.len()));
         let list = lines.collect::<Vec<_>>().join("\n");
-        if list.is_empty() { "no files".to_owned() } else { list }
+        if list.is_empty() {
+            "no files".to_owned()
+        } else {
+            list
+        }
     }
 
     fn read(&self, path: &str, first_line: usize) -> Result<String, String> {
         let path = normal(path)?;
-        let text = self.files.get(&path).ok_or_else(|| format!("no file {path:?}"))?;
-        let start = text.split_inclusive('\n').take(first_line.saturating_sub(1)).map(str::len).sum();
+        let text = self
+            .files
+            .get(&path)
+            .ok_or_else(|| format!("no file {path:?}"))?;
+        let start = text
+            .split_inclusive('\n')
+            .take(first_line.saturating_sub(1))
+            .map(str::len)
+            .sum();
         Ok(text[start..].to_owned())
     }
 
     fn write(&mut self, path: &str, text: &str) -> Result<String, String> {
         let path = normal(path)?;
-        let is_below = |path: &str, folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-        if let Some(other) = self.files.keys().find(|other| is_below(other, &path) || is_below(&path, other)) {
-            return Err(format!("{path:?} and {other:?} cannot both be: one would be a folder"));
+        let is_below = |path: &str, folder: &str| {
+            path.strip_prefix(folder)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        if let Some(other) = self
+            .files
+            .keys()
+            .find(|other| is_below(other, &path) || is_below(&path, other))
+        {
+            return Err(format!(
+                "{path:?} and {other:?} cannot both be: one would be a folder"
+            ));
         }
         let others = self.files.iter().filter(|(other, _)| **other != path);
-        let (count, bytes) = others.fold((0, 0), |(count, bytes), (_, text)| (count + 1, bytes + text.len()));
+        let (count, bytes) = others.fold((0, 0), |(count, bytes), (_, text)| {
+            (count + 1, bytes + text.len())
+        });
         if bytes + text.len() > self.rules.max_bytes || count == MAX_FILES {
             let most = grouped(self.rules.max_bytes as u64);
-            return Err(format!("the folder is full: it holds {MAX_FILES} files and {most} bytes at most"));
+            return Err(format!(
+                "the folder is full: it holds {MAX_FILES} files and {most} bytes at most"
+            ));
         }
         self.files.insert(path, text.to_owned());
         Ok(format!("{} bytes written", text.len()))
@@ -169,12 +238,21 @@ impl Conversation {
 
 /// A path without `.` and doubled slashes.
 fn normal(path: &str) -> Result<String, String> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
     if path.starts_with('/') || parts.contains(&"..") {
         return Err("paths are relative and stay in the folder, such as notes/a.txt".to_owned());
     }
-    if parts.is_empty() || path.ends_with('/') || path.len() > MAX_PATH_BYTES || path.contains(char::is_control) {
-        return Err(format!("not the path of a file: it has 1 to {MAX_PATH_BYTES} bytes, such as notes/a.txt"));
+    if parts.is_empty()
+        || path.ends_with('/')
+        || path.len() > MAX_PATH_BYTES
+        || path.contains(char::is_control)
+    {
+        return Err(format!(
+            "not the path of a file: it has 1 to {MAX_PATH_BYTES} bytes, such as notes/a.txt"
+        ));
     }
     Ok(parts.join("/"))
 }

@@ -53,7 +53,10 @@ pub(super) struct Timed<T> {
 pub(super) type CallResult = Result<String, String>;
 
 /// Makes one call after another.
-pub(super) fn one_by_one(calls: &[&ToolCall], mut call: impl FnMut(&ToolCall) -> CallResult) -> Vec<RawReply> {
+pub(super) fn one_by_one(
+    calls: &[&ToolCall],
+    mut call: impl FnMut(&ToolCall) -> CallResult,
+) -> Vec<RawReply> {
     let timed = |one: &&ToolCall| {
         let start = Instant::now();
         let result = call(one);
@@ -68,6 +71,10 @@ impl RawReply {
             Ok(text) => (text, CallOutcome::Answered),
             Err(why) => (why, CallOutcome::Failed),
         };
-        Self { text, outcome, seconds: (end - start).as_secs_f64() }
+        Self {
+            text,
+            outcome,
+            seconds: (end - start).as_secs_f64(),
+        }
     }
 }

@@ -85,7 +85,11 @@ pub(super) fn list_tools(program: &TrustedProgram) -> Result<Value, String> {
 
 impl Session {
     fn new(program: &TrustedProgram) -> Self {
-        Self { server: LineServer::new(program), next_id: 1, list_changed: false }
+        Self {
+            server: LineServer::new(program),
+            next_id: 1,
+            list_changed: false,
+        }
     }
 
     fn begin(&mut self) -> Result<(), String> {
@@ -94,16 +98,20 @@ impl Session {
         let asked = json!({"protocolVersion": newest, "capabilities": {}, "clientInfo": client});
         let known = || format!("this program knows MCP {}", VERSIONS.join(", "));
         let answer = self.request("initialize", asked)?.map_err(|error| {
-            self.server.end(format!("refuses to begin: {error}; {}", known())) //
+            self.server
+                .end(format!("refuses to begin: {error}; {}", known())) //
         })?;
         match answer.get("protocolVersion").and_then(Value::as_str) {
             Some(version) if VERSIONS.contains(&version) => {}
             other => {
                 let other = shortened(other.unwrap_or("none"), 40);
-                return Err(self.server.end(format!("speaks MCP version {other:?}; {}", known())));
+                return Err(self
+                    .server
+                    .end(format!("speaks MCP version {other:?}; {}", known())));
             }
         }
-        self.server.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+        self.server
+            .send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
     }
 
     fn list(&mut self) -> Result<Value, String> {
@@ -114,8 +122,8 @@ impl Session {
             let listed = answer.and_then(|answer| {
                 serde_json::from_value::<ToolPage>(answer).map_err(|error| error.to_string()) //
             });
-            let ToolPage { tools, next_cursor } =
-                listed.map_err(|error| self.server.end(format!("does not list its tools: {error}")))?;
+            let ToolPage { tools, next_cursor } = listed
+                .map_err(|error| self.server.end(format!("does not list its tools: {error}")))?;
             functions.extend(tools.into_iter().map(|McpTool { name, description, input_schema }| {
                 let function =
                     json!({"name": name, "description": description.unwrap_or_default(), "parameters": input_schema});
@@ -126,19 +134,26 @@ impl Session {
                 Some(cursor) => page = json!({"cursor": cursor}),
             }
         }
-        Err(self.server.end(format!("lists its tools on more than {MAX_PAGES} pages")))
+        Err(self
+            .server
+            .end(format!("lists its tools on more than {MAX_PAGES} pages")))
     }
 
     /// Sends a request: its id.
     fn send(&mut self, method: &str, parameters: Value) -> Result<u64, String> {
         let id = self.next_id;
         self.next_id += 1;
-        self.server.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": parameters}))?;
+        self.server
+            .send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": parameters}))?;
         Ok(id)
     }
 
     /// Sends a request and waits: its result, or the server's error.
-    fn request(&mut self, method: &str, parameters: Value) -> Result<Result<Value, String>, String> {
+    fn request(
+        &mut self,
+        method: &str,
+        parameters: Value,
+    ) -> Result<Result<Value, String>, String> {
         let id = self.send(method, parameters)?;
         let until = self.server.deadline();
         loop {
@@ -155,31 +170,49 @@ impl Session {
             let line = self.server.line(until)?;
             let message: Message = serde_json::from_slice(&line).map_err(|error| {
                 let text = shortened(&String::from_utf8_lossy(&line), 100);
-                self.server.end(format!("wrote {text:?}, which is no message of MCP: {error}"))
+                self.server.end(format!(
+                    "wrote {text:?}, which is no message of MCP: {error}"
+                ))
             })?;
             match message {
-                Message { id: Some(id), method: Some(method), .. } => {
+                Message {
+                    id: Some(id),
+                    method: Some(method),
+                    ..
+                } => {
                     let answer = match method.as_str() {
                         "ping" => json!({"jsonrpc": "2.0", "id": id, "result": {}}),
                         _ => {
-                            let error = json!({"code": METHOD_NOT_FOUND, "message": "not supported"});
+                            let error =
+                                json!({"code": METHOD_NOT_FOUND, "message": "not supported"});
                             json!({"jsonrpc": "2.0", "id": id, "error": error})
                         }
                     };
                     self.server.send(&answer)?;
                 }
-                Message { id: None, method: Some(method), .. } => {
+                Message {
+                    id: None,
+                    method: Some(method),
+                    ..
+                } => {
                     self.list_changed |= method == "notifications/tools/list_changed";
                 }
-                Message { id, result, error, .. } => {
-                    let id = id.as_ref().and_then(Value::as_u64).filter(|id| *id < self.next_id);
+                Message {
+                    id, result, error, ..
+                } => {
+                    let id = id
+                        .as_ref()
+                        .and_then(Value::as_u64)
+                        .filter(|id| *id < self.next_id);
                     let answer = match (result, error) {
                         (_, Some(error)) => Err(shortened(&error.message, 500)),
                         (result, None) => Ok(result.unwrap_or_default()),
                     };
                     match id {
                         Some(id) => return Ok((id, answer)),
-                        None => return Err(self.server.end("answered what was not asked".to_owned())),
+                        None => {
+                            return Err(self.server.end("answered what was not asked".to_owned()));
+                        }
                     }
                 }
             }
@@ -189,7 +222,11 @@ impl Session {
 
 impl McpTools {
     pub(super) fn open(program: &TrustedProgram, definitions: &Value) -> Box<dyn LiveTool> {
-        Box::new(Self { session: Session::new(program), has_begun: false, definitions: definitions.clone() })
+        Box::new(Self {
+            session: Session::new(program),
+            has_begun: false,
+            definitions: definitions.clone(),
+        })
     }
 
     /// Answers of calls that are made at once.
@@ -207,14 +244,23 @@ impl McpTools {
         }
         let first = self.session.next_id;
         for call in calls {
-            self.session.send("tools/call", json!({"name": call.name, "arguments": call.arguments}))?;
+            self.session.send(
+                "tools/call",
+                json!({"name": call.name, "arguments": call.arguments}),
+            )?;
         }
         let mut found: Vec<_> = calls.iter().map(|_| None).collect();
         let until = self.session.server.deadline();
         while found.iter().any(Option::is_none) {
             let (id, answer) = self.session.answer(until)?;
-            if let Some(place) = id.checked_sub(first).and_then(|place| found.get_mut(usize::try_from(place).ok()?)) {
-                *place = Some(Timed { answer, end: Instant::now() });
+            if let Some(place) = id
+                .checked_sub(first)
+                .and_then(|place| found.get_mut(usize::try_from(place).ok()?))
+            {
+                *place = Some(Timed {
+                    answer,
+                    end: Instant::now(),
+                });
             }
         }
         Ok(found.into_iter().flatten().collect())
@@ -223,14 +269,22 @@ impl McpTools {
 
 impl LiveTool for McpTools {
     fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply> {
-        let at_once = if self.session.server.in_parallel() { calls.len().max(1) } else { 1 };
+        let at_once = if self.session.server.in_parallel() {
+            calls.len().max(1)
+        } else {
+            1
+        };
         let mut replies = Vec::new();
         for calls in calls.chunks(at_once) {
             let start = Instant::now();
             match self.ask(calls) {
                 Err(why) => {
                     let end = Instant::now();
-                    replies.extend(calls.iter().map(|_| RawReply::new(Err(why.clone()), start, end)));
+                    replies.extend(
+                        calls
+                            .iter()
+                            .map(|_| RawReply::new(Err(why.clone()), start, end)),
+                    );
                 }
                 Ok(answers) => {
                     let reply = |Timed { answer, end }| RawReply::new(text_of(answer), start, end);
@@ -252,26 +306,36 @@ fn text_of(answer: Result<Value, String>) -> Result<String, String> {
         Ok(answer) => answer,
         Err(error) => return Ok(format!("error: {error}")),
     };
-    let result: CallResult =
-        serde_json::from_value(answer).map_err(|error| format!("answered a call with no result of MCP: {error}"))?;
+    let result: CallResult = serde_json::from_value(answer)
+        .map_err(|error| format!("answered a call with no result of MCP: {error}"))?;
     let texts: Vec<String> = result.content.iter().map(content_text).collect();
     let text = match (texts.is_empty(), result.structured_content) {
         (true, Some(content)) => content.to_string(),
         _ => texts.join("\n"),
     };
-    Ok(if result.is_error { format!("error: {text}") } else { text })
+    Ok(if result.is_error {
+        format!("error: {text}")
+    } else {
+        text
+    })
 }
 
 /// What is not a text is named only.
 fn content_text(content: &Map<String, Value>) -> String {
     let text = |key: &str| content.get(key).and_then(Value::as_str);
-    let resource = content.get("resource").and_then(|resource| resource.get("text")?.as_str());
+    let resource = content
+        .get("resource")
+        .and_then(|resource| resource.get("text")?.as_str());
     match (text("type"), text("text").or(resource)) {
         (_, Some(text)) => text.to_owned(),
         (Some("resource_link"), None) => format!("[{}]", text("uri").unwrap_or("a link")),
         (kind, None) => {
             let bytes = text("data").map_or(0, |data| data.len() as u64 / 4 * 3);
-            format!("[{}, {} bytes, not shown]", kind.unwrap_or("something"), grouped(bytes))
+            format!(
+                "[{}, {} bytes, not shown]",
+                kind.unwrap_or("something"),
+                grouped(bytes)
+            )
         }
     }
 }

@@ -33,7 +33,11 @@ enum Process {
 
 impl LineServer {
     pub(super) fn new(program: &TrustedProgram) -> Self {
-        Self { program: program.clone(), process: Process::Waiting, has_answered: false }
+        Self {
+            program: program.clone(),
+            process: Process::Waiting,
+            has_answered: false,
+        }
     }
 
     /// Whether it gets several calls at once.
@@ -44,10 +48,11 @@ impl LineServer {
     /// Starts it, unless it runs.
     pub(super) fn start(&mut self) -> Result<&mut LineProgram, String> {
         if matches!(self.process, Process::Waiting) {
-            self.process = match LineProgram::start(&self.program.files, &self.program.rules.command) {
-                Ok(program) => Process::Running(Box::new(program)),
-                Err(why) => Process::Ended(why),
-            };
+            self.process =
+                match LineProgram::start(&self.program.files, &self.program.rules.command) {
+                    Ok(program) => Process::Running(Box::new(program)),
+                    Err(why) => Process::Ended(why),
+                };
         }
         match &mut self.process {
             Process::Running(program) => Ok(program),
@@ -64,7 +69,11 @@ impl LineServer {
 
     /// When an answer that is asked now is late.
     pub(super) fn deadline(&self) -> Instant {
-        let start = if self.has_answered { Duration::ZERO } else { START_TIMEOUT };
+        let start = if self.has_answered {
+            Duration::ZERO
+        } else {
+            START_TIMEOUT
+        };
         Instant::now() + start + Duration::from_secs_f64(self.program.rules.keys.seconds)
     }
 
@@ -78,7 +87,11 @@ impl LineServer {
             Process::Ended(why) => return Err(why.clone()),
             Process::Waiting => return Err("was not asked".to_owned()),
         };
-        let ProgramRules { max_line_bytes, keys, .. } = &self.program.rules;
+        let ProgramRules {
+            max_line_bytes,
+            keys,
+            ..
+        } = &self.program.rules;
         let why = match program.line(until, *max_line_bytes, &|| true) {
             Ok(line) => {
                 self.has_answered = true;
@@ -95,7 +108,9 @@ impl LineServer {
     pub(super) fn is_idle(&mut self) -> bool {
         let until = Instant::now() + Duration::from_millis(1);
         match &mut self.process {
-            Process::Running(program) => matches!(program.line(until, 1, &|| true), Err(Lost::Late)),
+            Process::Running(program) => {
+                matches!(program.line(until, 1, &|| true), Err(Lost::Late))
+            }
             Process::Waiting | Process::Ended(_) => false,
         }
     }

@@ -25,13 +25,21 @@ pub(super) fn read_command(block: &Section<'_>, key: &'static str) -> Read<Vec<S
     match command.first().is_none_or(String::is_empty) {
         true => {
             let offset = block.get(key).map_or(0, |(_, offset)| offset);
-            Err(block.error(key, offset, format!("is empty; write for example `{key} = [\"python3\", \"tools.py\"]`")))
+            Err(block.error(
+                key,
+                offset,
+                format!("is empty; write for example `{key} = [\"python3\", \"tools.py\"]`"),
+            ))
         }
         false => Ok(command),
     }
 }
 
-pub(super) fn read_program(block: &Section<'_>, command: Vec<String>, home: &Home) -> Read<ProgramRules> {
+pub(super) fn read_program(
+    block: &Section<'_>,
+    command: Vec<String>,
+    home: &Home,
+) -> Read<ProgramRules> {
     let is_stateless = block.boolean("stateless")?.unwrap_or(false);
     let field = block.string("field")?;
     if let (Some((_, offset)), true) = (block.get("field"), is_stateless) {
@@ -42,7 +50,8 @@ pub(super) fn read_program(block: &Section<'_>, command: Vec<String>, home: &Hom
         files: program_files(command.iter(), block, home)?,
         command,
         keys: ProgramKeys::read(block, 10.0)?,
-        max_line_bytes: usize::try_from(block.whole("output_kib", 1_024, 1..=1 << 20)? << 10).unwrap_or(usize::MAX),
+        max_line_bytes: usize::try_from(block.whole("output_kib", 1_024, 1..=1 << 20)? << 10)
+            .unwrap_or(usize::MAX),
         in_parallel: block.boolean("parallel")?.unwrap_or(false),
         is_stateless,
         field,

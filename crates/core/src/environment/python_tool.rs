@@ -18,8 +18,7 @@ pub(super) fn command(interpreter: &[String], max_line_bytes: usize) -> Vec<Stri
 
 pub(super) fn definitions(prefix: &str) -> Value {
     let code = json!({"type": "string", "description": "statements; print what you want to see"});
-    let parameters =
-        json!({"type": "object", "properties": {"code": code}, "required": ["code"], "additionalProperties": false});
+    let parameters = json!({"type": "object", "properties": {"code": code}, "required": ["code"], "additionalProperties": false});
     let description = "Runs Python code and returns what it prints, and the value of its last expression. Variables stay from call to call.";
     json!([{"type": "function", "function": {"name": format!("{prefix}python"), "description": description, "parameters": parameters}}])
 }
@@ -33,7 +32,11 @@ pub(super) struct PythonTool {
 
 impl PythonTool {
     pub(super) fn open(program: &TrustedProgram) -> Box<dyn LiveTool> {
-        Box::new(Self { program: program.clone(), server: LineServer::new(program), is_ready: false })
+        Box::new(Self {
+            program: program.clone(),
+            server: LineServer::new(program),
+            is_ready: false,
+        })
     }
 
     /// What becomes of an interpreter that is ready is the code's doing, and so an answer.
@@ -42,16 +45,21 @@ impl PythonTool {
             self.server.start()?;
             let line = self.server.line(self.server.deadline())?;
             if line != b"\"ready\"" {
-                return Err(self
-                    .server
-                    .end(format!("says {:?}", String::from_utf8_lossy(&line[..line.len().min(200)]))));
+                return Err(self.server.end(format!(
+                    "says {:?}",
+                    String::from_utf8_lossy(&line[..line.len().min(200)])
+                )));
             }
             self.is_ready = true;
         }
         let code = call.arguments.get("code").cloned().unwrap_or_default();
-        let line = self.server.send(&json!({"code": code})).and_then(|()| self.server.line(self.server.deadline()));
+        let line = self
+            .server
+            .send(&json!({"code": code}))
+            .and_then(|()| self.server.line(self.server.deadline()));
         let text = line.and_then(|line| {
-            serde_json::from_slice::<String>(&line).map_err(|_| "wrote what cannot be read".to_owned())
+            serde_json::from_slice::<String>(&line)
+                .map_err(|_| "wrote what cannot be read".to_owned())
         });
         Ok(match text {
             Ok(text) => text,

@@ -50,33 +50,65 @@ impl ReadyTools {
         home: &Home,
         recorded: Option<&str>,
     ) -> Result<Self, EnvironmentError> {
-        let mut ready = Self { tools: Vec::new(), functions: Functions::default(), definitions: Value::Null };
+        let mut ready = Self {
+            tools: Vec::new(),
+            functions: Functions::default(),
+            definitions: Value::Null,
+        };
         let mut all = Vec::new();
         for (index, tool) in rules.iter().enumerate() {
             let trusted = |program: &ProgramRules| trusted(task, tool.owner(), program, home);
             let (made, definitions) = match &tool.kind {
-                kind if let Some(definitions) = kind.definitions().filter(|_| recorded.is_some()) => {
-                    (ReadyTool::Replayed(Arc::default(), matches!(kind, ToolKind::Run { .. })), definitions.clone())
+                kind if let Some(definitions) =
+                    kind.definitions().filter(|_| recorded.is_some()) =>
+                {
+                    (
+                        ReadyTool::Replayed(Arc::default(), matches!(kind, ToolKind::Run { .. })),
+                        definitions.clone(),
+                    )
                 }
-                ToolKind::Run { program, definitions, .. } => (ReadyTool::Run(trusted(program)?), definitions.clone()),
-                ToolKind::Mcp { program, definitions } => {
+                ToolKind::Run {
+                    program,
+                    definitions,
+                    ..
+                } => (ReadyTool::Run(trusted(program)?), definitions.clone()),
+                ToolKind::Mcp {
+                    program,
+                    definitions,
+                } => {
                     let program = trusted(program)?;
-                    let failed = |why| EnvironmentError::Tool { tool: tool.name.clone(), why };
+                    let failed = |why| EnvironmentError::Tool {
+                        tool: tool.name.clone(),
+                        why,
+                    };
                     let listed = match definitions {
                         Some((_, definitions)) => definitions.clone(),
                         None => list_tools(&program).map_err(failed)?,
                     };
                     (ReadyTool::Mcp(program, listed.clone()), listed)
                 }
-                ToolKind::Python { program, definitions } => {
+                ToolKind::Python {
+                    program,
+                    definitions,
+                } => {
                     let mut program = trusted(program)?;
-                    program.rules.command = python_tool::command(&program.rules.command, program.rules.max_line_bytes);
+                    program.rules.command =
+                        python_tool::command(&program.rules.command, program.rules.max_line_bytes);
                     (ReadyTool::Python(program), definitions.clone())
                 }
-                ToolKind::Files(rules) => (ReadyTool::Files(rules.prepare(&tool.name, home)?), rules.definitions()),
-                ToolKind::Sqlite(rules) => (ReadyTool::Sqlite(rules.prepare(home)?), rules.definitions.clone()),
+                ToolKind::Files(rules) => (
+                    ReadyTool::Files(rules.prepare(&tool.name, home)?),
+                    rules.definitions(),
+                ),
+                ToolKind::Sqlite(rules) => (
+                    ReadyTool::Sqlite(rules.prepare(home)?),
+                    rules.definitions.clone(),
+                ),
             };
-            let is_stateless = tool.kind.program().is_some_and(|program| program.is_stateless);
+            let is_stateless = tool
+                .kind
+                .program()
+                .is_some_and(|program| program.is_stateless);
             let made = match made {
                 ReadyTool::Run(_) | ReadyTool::Mcp(..) if is_stateless => {
                     ReadyTool::Warm(Box::new(made), Arc::default())
@@ -93,8 +125,13 @@ impl ReadyTools {
         }
         ready.definitions = Value::Array(all);
         if let Some(file) = recorded {
-            let replayed = rules.iter().enumerate().filter_map(|(index, tool)| Some((index, tool.kind.program()?)));
-            let replayed = replayed.map(|(index, program)| (index, program.is_stateless)).collect();
+            let replayed = rules
+                .iter()
+                .enumerate()
+                .filter_map(|(index, tool)| Some((index, tool.kind.program()?)));
+            let replayed = replayed
+                .map(|(index, program)| (index, program.is_stateless))
+                .collect();
             for (tool, found) in read_recorded((home, file), &ready.functions, replayed)? {
                 if let ReadyTool::Replayed(replies, _) = &mut ready.tools[tool].1 {
                     *replies = Arc::new(found);
@@ -118,7 +155,9 @@ impl ReadyTool {
             Self::Sqlite(tool) => tool.open(row),
             Self::Files(tool) => tool.open(row),
             Self::Warm(tool, idle) => idle.open(|| tool.open(row)),
-            Self::Replayed(replies, answers_state) => ReplayedTool::open(replies, *answers_state, row),
+            Self::Replayed(replies, answers_state) => {
+                ReplayedTool::open(replies, *answers_state, row)
+            }
         }
     }
 }

@@ -40,14 +40,27 @@ impl RecordedConversation {
     /// Up to the first call that a tool did not answer; `None` where nothing was called and no state asked for.
     pub fn new(row: &str, chain: &ToolChain) -> Option<Self> {
         let has_reply = |call: &&super::AnsweredCall| {
-            matches!(call.outcome, CallOutcome::Answered | CallOutcome::Refused) && chain.agent.is_none()
+            matches!(call.outcome, CallOutcome::Answered | CallOutcome::Refused)
+                && chain.agent.is_none()
         };
-        let reached = chain.calls().take_while(has_reply).filter(|call| call.outcome == CallOutcome::Answered).cloned();
+        let reached = chain
+            .calls()
+            .take_while(has_reply)
+            .filter(|call| call.outcome == CallOutcome::Answered)
+            .cloned();
         let calls: Vec<RecordedCall> = reached
-            .map(|call| RecordedCall { name: call.name, arguments: call.arguments, reply: call.reply })
+            .map(|call| RecordedCall {
+                name: call.name,
+                arguments: call.arguments,
+                reply: call.reply,
+            })
             .collect();
         let states = chain.states.clone();
-        (!calls.is_empty() || !states.is_empty()).then(|| Self { row: row.to_owned(), calls, states })
+        (!calls.is_empty() || !states.is_empty()).then(|| Self {
+            row: row.to_owned(),
+            calls,
+            states,
+        })
     }
 }
 
@@ -83,28 +96,50 @@ pub(super) fn read_recorded(
 ) -> Read<BTreeMap<usize, RecordedReplies>> {
     let label = home.label(file);
     let empty = |(tool, is_stateless)| {
-        (tool, RecordedReplies { label: label.clone(), is_stateless, ..RecordedReplies::default() })
+        (
+            tool,
+            RecordedReplies {
+                label: label.clone(),
+                is_stateless,
+                ..RecordedReplies::default()
+            },
+        )
     };
     let mut found: BTreeMap<usize, RecordedReplies> = replayed.into_iter().map(empty).collect();
     for line in read_lines(home.open(file)?) {
         let place = |line: usize, column: usize, message: String| {
             let column = column.max(1);
-            TaskError::Place { label: label.clone(), line, column, message }
+            TaskError::Place {
+                label: label.clone(),
+                line,
+                column,
+                message,
+            }
         };
         let (number, line) = line.map_err(|(number, problem)| place(number, 1, problem))?;
         let told: RecordedConversation = serde_json::from_slice(&line).map_err(|why| {
             let whole = why.to_string();
             let message = whole.split(" at line ").next().unwrap_or(&whole);
-            let message = format!("{message}; `grpo-tui runs export RUN --tools` writes such lines");
+            let message =
+                format!("{message}; `grpo-tui runs export RUN --tools` writes such lines");
             place(number, why.column(), message)
         })?;
-        let unknown = told.calls.iter().find(|call| functions.tool_named(&call.name).is_none());
+        let unknown = told
+            .calls
+            .iter()
+            .find(|call| functions.tool_named(&call.name).is_none());
         if let Some(call) = unknown {
-            let message = format!("calls {:?}, a function that no tool has", shortened(&call.name, 60));
+            let message = format!(
+                "calls {:?}, a function that no tool has",
+                shortened(&call.name, 60)
+            );
             return Err(place(number, 1, message));
         }
         for (tool, replies) in &mut found {
-            let own = told.calls.iter().filter(|call| functions.tool_named(&call.name) == Some(*tool));
+            let own = told
+                .calls
+                .iter()
+                .filter(|call| functions.tool_named(&call.name) == Some(*tool));
             replies.add(&told.row, own, &told.states);
         }
     }
@@ -113,7 +148,12 @@ pub(super) fn read_recorded(
 
 impl RecordedReplies {
     /// The first of several replies to the same calls counts: what followed the others is never reached.
-    fn add<'a>(&mut self, row: &str, calls: impl Iterator<Item = &'a RecordedCall>, states: &Map<String, Value>) {
+    fn add<'a>(
+        &mut self,
+        row: &str,
+        calls: impl Iterator<Item = &'a RecordedCall>,
+        states: &Map<String, Value>,
+    ) {
         let row = self.row(row).to_owned();
         let mut at = match self.rows.get(&row) {
             Some(first) => *first,
@@ -128,14 +168,23 @@ impl RecordedReplies {
                 Some((reply, next)) if self.is_stateless || *reply == call.reply => *next,
                 Some(_) => return,
                 None => {
-                    let next = if self.is_stateless { at } else { self.add_state() };
-                    self.states[at].replies.insert(key, (call.reply.clone(), next));
+                    let next = if self.is_stateless {
+                        at
+                    } else {
+                        self.add_state()
+                    };
+                    self.states[at]
+                        .replies
+                        .insert(key, (call.reply.clone(), next));
                     next
                 }
             };
         }
         for (question, answer) in states {
-            self.states[at].answers.entry(question.clone()).or_insert_with(|| answer.clone());
+            self.states[at]
+                .answers
+                .entry(question.clone())
+                .or_insert_with(|| answer.clone());
         }
     }
 
@@ -177,14 +226,31 @@ impl ReplayedTool {
         row: &PromptRow,
     ) -> Result<Box<dyn LiveTool>, String> {
         if row.turn_count() > 1 && !replies.is_stateless {
-            return Err(format!("replays rows of one turn, and this has {}", row.turn_count()));
+            return Err(format!(
+                "replays rows of one turn, and this has {}",
+                row.turn_count()
+            ));
         }
-        let (replies, at) = (Arc::clone(replies), replies.rows.get(replies.row(&row.id)).copied());
-        Ok(Box::new(Self { replies, row: row.id.clone(), answers_state, at, calls: 0 }))
+        let (replies, at) = (
+            Arc::clone(replies),
+            replies.rows.get(replies.row(&row.id)).copied(),
+        );
+        Ok(Box::new(Self {
+            replies,
+            row: row.id.clone(),
+            answers_state,
+            at,
+            calls: 0,
+        }))
     }
 
     fn missing(&self, what: &str) -> String {
-        let Self { replies, row, calls, .. } = self;
+        let Self {
+            replies,
+            row,
+            calls,
+            ..
+        } = self;
         if replies.is_stateless {
             return format!("has no recorded {what} in {}", replies.label);
         }
@@ -193,7 +259,10 @@ impl ReplayedTool {
             1 => " after 1 call".to_owned(),
             calls => format!(" after {} calls", grouped(*calls as u64)),
         };
-        format!("has no recorded {what}{after} about row {row:?} in {}", replies.label)
+        format!(
+            "has no recorded {what}{after} about row {row:?} in {}",
+            replies.label
+        )
     }
 }
 
@@ -201,14 +270,30 @@ impl LiveTool for ReplayedTool {
     fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply> {
         let mut reply = |call: &&ToolCall| {
             let key = call_key(&call.name, &call.arguments);
-            let found = self.at.and_then(|at| self.replies.states[at].replies.get(&key));
+            let found = self
+                .at
+                .and_then(|at| self.replies.states[at].replies.get(&key));
             let (text, outcome) = match found {
                 Some((reply, _)) => (reply.clone(), CallOutcome::Answered),
-                None => (self.missing(&format!("reply to {}", shortened(&key, 200))), CallOutcome::NotRecorded),
+                None => (
+                    self.missing(&format!("reply to {}", shortened(&key, 200))),
+                    CallOutcome::NotRecorded,
+                ),
             };
             let next = found.map(|(_, next)| *next);
-            (self.at, self.calls) = (if self.replies.is_stateless { self.at } else { next }, self.calls + 1);
-            RawReply { text, outcome, seconds: 0.0 }
+            (self.at, self.calls) = (
+                if self.replies.is_stateless {
+                    self.at
+                } else {
+                    next
+                },
+                self.calls + 1,
+            );
+            RawReply {
+                text,
+                outcome,
+                seconds: 0.0,
+            }
         };
         calls.iter().map(&mut reply).collect()
     }
@@ -219,10 +304,14 @@ impl LiveTool for ReplayedTool {
 
     fn state(&mut self, question: &StateQuestion) -> Result<Value, String> {
         let asked = serde_json::to_value(question).unwrap_or_default();
-        let is_asked = |key: &str| serde_json::from_str::<Value>(key).is_ok_and(|query| query["question"] == asked);
+        let is_asked = |key: &str| {
+            serde_json::from_str::<Value>(key).is_ok_and(|query| query["question"] == asked)
+        };
         let answers = self.at.map(|at| &self.replies.states[at].answers);
         let answer = answers.into_iter().flatten().find(|(key, _)| is_asked(key));
-        answer.map(|(_, answer)| answer.clone()).ok_or_else(|| self.missing("final state"))
+        answer
+            .map(|(_, answer)| answer.clone())
+            .ok_or_else(|| self.missing("final state"))
     }
 
     fn is_replayed(&self) -> bool {

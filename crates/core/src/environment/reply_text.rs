@@ -11,8 +11,13 @@ pub(super) fn reply_text(raw: &str, most_bytes: usize) -> String {
     if start.len() == raw.len() && text.len() <= most_bytes {
         return text;
     }
-    let note =
-        |shown: usize| format!("\n[cut: the first {} of {} bytes]", grouped(shown as u64), grouped(raw.len() as u64));
+    let note = |shown: usize| {
+        format!(
+            "\n[cut: the first {} of {} bytes]",
+            grouped(shown as u64),
+            grouped(raw.len() as u64)
+        )
+    };
     let shown = cut(&text, most_bytes.saturating_sub(note(most_bytes).len()));
     let note = note(shown.len());
     format!("{shown}{}", cut(&note, most_bytes - shown.len()))
@@ -35,8 +40,16 @@ mod tests {
             ("two\nlines\r\n", 64, "two\nlines\n"),
             ("\u{1b}]0;title\u{7}\0\u{202e}", 64, "␛]0;title␇␀\u{fffd}"),
             (&"x".repeat(64), 64, &"x".repeat(64)),
-            (&"x".repeat(65), 64, &format!("{}\n[cut: the first 32 of 65 bytes]", "x".repeat(32))),
-            (&long, 64, &format!("{}\n[cut: the first 30 of 200 bytes]", "ä".repeat(15))),
+            (
+                &"x".repeat(65),
+                64,
+                &format!("{}\n[cut: the first 32 of 65 bytes]", "x".repeat(32)),
+            ),
+            (
+                &long,
+                64,
+                &format!("{}\n[cut: the first 30 of 200 bytes]", "ä".repeat(15)),
+            ),
             ("\u{1b}\u{1b}\u{1b}", 8, "\n[cut: t"),
         ] {
             let found = reply_text(raw, most);

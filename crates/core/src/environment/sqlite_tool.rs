@@ -51,7 +51,12 @@ struct Conversation {
 
 impl SqliteRules {
     /// `own`: the file of the task's own functions, and its content.
-    pub(super) fn read(block: &Section<'_>, prefix: &str, home: &Home, own: Option<(String, Value)>) -> Read<Self> {
+    pub(super) fn read(
+        block: &Section<'_>,
+        prefix: &str,
+        home: &Home,
+        own: Option<(String, Value)>,
+    ) -> Read<Self> {
         let database = home.file_of(block, "database")?.map(|(file, _)| file);
         let (field, is_read_only) = (block.string("field")?, block.boolean("read_only")?);
         if database.is_none() && (field.is_none() || own.is_some()) {
@@ -62,12 +67,20 @@ impl SqliteRules {
             None => built_in(prefix, is_read_only.unwrap_or(false), &mut statements),
             Some(_) if is_read_only.is_some() => {
                 let at = block.get("read_only").map_or(0, |(_, offset)| offset);
-                return Err(block.error("read_only", at, "is of `query` and `execute`, which `definitions` replace"));
+                return Err(block.error(
+                    "read_only",
+                    at,
+                    "is of `query` and `execute`, which `definitions` replace",
+                ));
             }
             Some((file, mut list)) => {
                 let own = own_statements(&mut list).map_err(|message| {
                     let at = block.get("definitions").map_or(0, |(_, offset)| offset);
-                    block.error("definitions", at, format!("{}: {message}", home.label(&file)))
+                    block.error(
+                        "definitions",
+                        at,
+                        format!("{}: {message}", home.label(&file)),
+                    )
                 })?;
                 statements.extend(own);
                 files.push(file);
@@ -75,7 +88,13 @@ impl SqliteRules {
             }
         };
         let field = field.unwrap_or_else(|| "database".to_owned());
-        Ok(Self { database, field, definitions, statements: Arc::new(statements), files })
+        Ok(Self {
+            database,
+            field,
+            definitions,
+            statements: Arc::new(statements),
+            files,
+        })
     }
 
     /// Runs the task's statements once.
@@ -84,17 +103,30 @@ impl SqliteRules {
             let text = home.read_text(file)?;
             image(&text).map(Arc::new).map_err(|failure| {
                 let (line, column, message) = Database::fault_place(&text, failure);
-                TaskError::Place { label: home.label(file), line, column, message }
+                TaskError::Place {
+                    label: home.label(file),
+                    line,
+                    column,
+                    message,
+                }
             })
         });
-        let tool = SqliteTool { rules: self.clone(), image: image.transpose()? };
+        let tool = SqliteTool {
+            rules: self.clone(),
+            image: image.transpose()?,
+        };
         if let (Some(image), Some(file)) = (&tool.image, self.files.get(1)) {
             let (label, text) = (home.label(file), home.read_text(file)?);
             tool.check(image).map_err(|(sql, message)| {
                 // At its start where it is written with other escapes than ours.
                 let byte = text.find(&Value::from(sql).to_string()).unwrap_or_default();
                 let (line, column) = line_column(&text, byte);
-                TaskError::Place { label, line, column, message }
+                TaskError::Place {
+                    label,
+                    line,
+                    column,
+                    message,
+                }
             })?;
         }
         Ok(tool)
@@ -110,8 +142,7 @@ fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Va
     let mut function = |name: &str, is_change: bool, description: &str| {
         let name = format!("{prefix}{name}");
         let sql = json!({"type": "string", "description": "one statement"});
-        let parameters =
-            json!({"type": "object", "properties": {"sql": sql}, "required": ["sql"], "additionalProperties": false});
+        let parameters = json!({"type": "object", "properties": {"sql": sql}, "required": ["sql"], "additionalProperties": false});
         statements.insert(name.clone(), Statement::Written { is_change });
         json!({"type": "function", "function": {"name": name, "description": description, "parameters": parameters}})
     };
@@ -133,16 +164,34 @@ fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Va
 
 /// Takes the statements out of a list of functions.
 fn own_statements(list: &mut Value) -> Result<Statements, String> {
-    let names: Vec<String> = functions(list).iter().flatten().map(|function| function.name.to_owned()).collect();
-    let objects = list.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut);
-    let statement = |(index, (name, object)): (usize, (String, &mut Map<String, Value>))| match object.remove("sql") {
-        Some(Value::String(sql)) => Ok((name, Statement::Own(sql))),
-        _ => {
-            let example = "\"sql\": \"SELECT * FROM orders WHERE id = :id\"";
-            Err(format!("/{index}: {name} has no statement: write {example} beside \"function\""))
-        }
-    };
-    names.into_iter().zip(objects).enumerate().map(statement).collect()
+    let names: Vec<String> = functions(list)
+        .iter()
+        .flatten()
+        .map(|function| function.name.to_owned())
+        .collect();
+    let objects = list
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut);
+    let statement =
+        |(index, (name, object)): (usize, (String, &mut Map<String, Value>))| match object
+            .remove("sql")
+        {
+            Some(Value::String(sql)) => Ok((name, Statement::Own(sql))),
+            _ => {
+                let example = "\"sql\": \"SELECT * FROM orders WHERE id = :id\"";
+                Err(format!(
+                    "/{index}: {name} has no statement: write {example} beside \"function\""
+                ))
+            }
+        };
+    names
+        .into_iter()
+        .zip(objects)
+        .enumerate()
+        .map(statement)
+        .collect()
 }
 
 impl SqliteTool {
@@ -151,16 +200,28 @@ impl SqliteTool {
     fn check(&self, image: &[u8]) -> Result<(), (&str, String)> {
         let mut database = Database::from_image(image).map_err(|failure| ("", failure.message))?;
         for function in functions(&self.rules.definitions).iter().flatten() {
-            let Some(Statement::Own(sql)) = self.rules.statements.get(function.name) else { continue };
+            let Some(Statement::Own(sql)) = self.rules.statements.get(function.name) else {
+                continue;
+            };
             let at = format!("/{}/sql", function.index);
-            let names =
-                database.parameters(sql).map_err(|failure| (sql.as_str(), format!("{at}: {}", failure.message)))?;
-            let properties = function.parameters.and_then(|parameters| parameters["properties"].as_object());
-            let is_known = |name: &&String| properties.is_some_and(|known| known.contains_key(*name));
+            let names = database
+                .parameters(sql)
+                .map_err(|failure| (sql.as_str(), format!("{at}: {}", failure.message)))?;
+            let properties = function
+                .parameters
+                .and_then(|parameters| parameters["properties"].as_object());
+            let is_known =
+                |name: &&String| properties.is_some_and(|known| known.contains_key(*name));
             if let Some(name) = names.iter().find(|name| !is_known(name)) {
-                let known = properties.into_iter().flat_map(Map::keys).map(|name| format!(":{name}"));
+                let known = properties
+                    .into_iter()
+                    .flat_map(Map::keys)
+                    .map(|name| format!(":{name}"));
                 let known = known.collect::<Vec<_>>().join(", ");
-                let message = format!("{at}: `:{name}` is no property of {}, which has {known}", function.name);
+                let message = format!(
+                    "{at}: `:{name}` is no property of {}, which has {known}",
+                    function.name
+                );
                 return Err((sql, message));
             }
         }
@@ -174,7 +235,8 @@ impl SqliteTool {
             Some(Value::String(text)) => Some(text),
             Some(_) => return Err(format!("`{field}` is not a text of SQL statements")),
         };
-        let fault = |(line, column, message)| format!("`{field}` line {line} column {column}: {message}");
+        let fault =
+            |(line, column, message)| format!("`{field}` line {line} column {column}: {message}");
         let database = match (own, &self.image) {
             (own, Some(base)) => {
                 let mut database = Database::from_image(base).map_err(|failure| failure.message)?;
@@ -187,9 +249,16 @@ impl SqliteTool {
             (Some(text), None) => image(text)
                 .and_then(|image| Database::from_image(&image))
                 .map_err(|failure| fault(Database::fault_place(text, failure)))?,
-            (None, None) => return Err(format!("no `{field}`: give the row SQL statements, or the tool a `database`")),
+            (None, None) => {
+                return Err(format!(
+                    "no `{field}`: give the row SQL statements, or the tool a `database`"
+                ));
+            }
         };
-        Ok(Box::new(Conversation { database, statements: Arc::clone(&self.rules.statements) }))
+        Ok(Box::new(Conversation {
+            database,
+            statements: Arc::clone(&self.rules.statements),
+        }))
     }
 }
 
@@ -203,8 +272,13 @@ impl LiveTool for Conversation {
     }
 
     fn state(&mut self, question: &StateQuestion) -> Result<Value, String> {
-        let StateQuestion::Sql(query) = question else { return Err("takes SQL queries only".to_owned()) };
-        let table = self.database.query(query).map_err(|failure| failure.message)?;
+        let StateQuestion::Sql(query) = question else {
+            return Err("takes SQL queries only".to_owned());
+        };
+        let table = self
+            .database
+            .query(query)
+            .map_err(|failure| failure.message)?;
         serde_json::to_value(table).map_err(|error| error.to_string())
     }
 }
@@ -212,25 +286,53 @@ impl LiveTool for Conversation {
 impl Conversation {
     /// SQLite's errors are answers.
     fn answer(&mut self, call: &ToolCall) -> CallResult {
-        let statement = self.statements.get(&call.name).ok_or_else(|| format!("no function {:?}", call.name))?;
-        let written = || call.arguments.get("sql").and_then(Value::as_str).unwrap_or_default();
+        let statement = self
+            .statements
+            .get(&call.name)
+            .ok_or_else(|| format!("no function {:?}", call.name))?;
+        let written = || {
+            call.arguments
+                .get("sql")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
         let result = match statement {
-            Statement::Written { is_change: false } => self.database.query(written()).map(|table| json!(table)),
-            Statement::Written { is_change: true } => {
-                self.database.execute(written(), &Map::new()).map(|(table, changed)| match table.columns.is_empty() {
-                    true => json!({"changed": changed}),
-                    false => json!({"changed": changed, "columns": table.columns, "rows": table.rows}),
-                })
+            Statement::Written { is_change: false } => {
+                self.database.query(written()).map(|table| json!(table))
             }
-            Statement::Own(sql) => self.database.execute(sql, &call.arguments).map(|(table, changed)| {
-                if table.columns.is_empty() { json!({"changed": changed}) } else { table.into_objects() }
-            }),
+            Statement::Written { is_change: true } => self
+                .database
+                .execute(written(), &Map::new())
+                .map(|(table, changed)| match table.columns.is_empty() {
+                    true => json!({"changed": changed}),
+                    false => {
+                        json!({"changed": changed, "columns": table.columns, "rows": table.rows})
+                    }
+                }),
+            Statement::Own(sql) => {
+                self.database
+                    .execute(sql, &call.arguments)
+                    .map(|(table, changed)| {
+                        if table.columns.is_empty() {
+                            json!({"changed": changed})
+                        } else {
+                            table.into_objects()
+                        }
+                    })
+            }
         };
         Ok(match result {
             Ok(value) => value.to_string(),
-            Err(Failure { kind: FailureKind::Denied, .. }) => {
+            Err(Failure {
+                kind: FailureKind::Denied,
+                ..
+            }) => {
                 let is_query = matches!(statement, Statement::Written { is_change: false });
-                let allowed = if is_query { "queries" } else { "INSERT, UPDATE, DELETE and queries" };
+                let allowed = if is_query {
+                    "queries"
+                } else {
+                    "INSERT, UPDATE, DELETE and queries"
+                };
                 format!("error: not allowed; this function takes {allowed}")
             }
             Err(failure) => format!("error: {}", failure.message),

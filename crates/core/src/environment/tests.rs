@@ -15,17 +15,22 @@ use crate::dataset::PromptRow;
 use crate::sandbox::trust_folder;
 use crate::task::{Home, Section, Source};
 
-const DEFINITIONS: &str =
-    r#"[{"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}}]"#;
+const DEFINITIONS: &str = r#"[{"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}}]"#;
 const RUN: &str = "[[tool]]\nrun = [\"python3\", \"tools.py\"]\ndefinitions = \"tools.json\"\n";
 
 /// The tools of a `task.toml`, whose programs are trusted.
 fn toolset(folder: &Path, toml: &str) -> Result<Toolset, String> {
     let document = DeTable::parse(toml).unwrap();
-    let source = Source { label: "task.toml", text: toml };
-    let top = Section::new(source, "", document.get_ref(), &TOOL_KEYS).map_err(|error| error.to_string())?;
+    let source = Source {
+        label: "task.toml",
+        text: toml,
+    };
+    let top = Section::new(source, "", document.get_ref(), &TOOL_KEYS)
+        .map_err(|error| error.to_string())?;
     let home = Home::Folder(folder.to_owned());
-    let tools = Toolset::read(&top, "shop", &home).map_err(|error| error.to_string())?.unwrap();
+    let tools = Toolset::read(&top, "shop", &home)
+        .map_err(|error| error.to_string())?
+        .unwrap();
     for program in tools.programs().map_err(|error| error.to_string())? {
         let notes = trust_folder().unwrap();
         std::fs::create_dir_all(&notes).unwrap();
@@ -46,11 +51,21 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 fn row(fields: Value) -> PromptRow {
     let fields = fields.as_object().cloned().unwrap_or_default();
-    PromptRow { id: "r1".to_owned(), messages: Vec::new(), expected: None, tags: Vec::new(), fields, line: 1 }
+    PromptRow {
+        id: "r1".to_owned(),
+        messages: Vec::new(),
+        expected: None,
+        tags: Vec::new(),
+        fields,
+        line: 1,
+    }
 }
 
 fn call(name: &str, arguments: Value) -> ToolCall {
-    ToolCall { name: name.to_owned(), arguments: arguments.as_object().cloned().unwrap_or_default() }
+    ToolCall {
+        name: name.to_owned(),
+        arguments: arguments.as_object().cloned().unwrap_or_default(),
+    }
 }
 
 /// The reply to one call, as `answered: text`.
@@ -59,7 +74,14 @@ fn reply(environment: &mut Environment, name: &str, arguments: Value) -> String 
 }
 
 fn shown(reply: &ToolReply) -> String {
-    format!("{}: {}", serde_json::to_value(reply.outcome).unwrap().as_str().unwrap(), reply.text)
+    format!(
+        "{}: {}",
+        serde_json::to_value(reply.outcome)
+            .unwrap()
+            .as_str()
+            .unwrap(),
+        reply.text
+    )
 }
 
 /// A conversation with a Python program that gets `name`, `x` and `question`.
@@ -70,44 +92,92 @@ fn python(body: &str, keys: &str) -> (tempfile::TempDir, Environment) {
 fn python_about(body: &str, keys: &str, row: &PromptRow) -> (tempfile::TempDir, Environment) {
     let head = "import json, os, sys, time\nn = 0\nfor line in sys.stdin:\n    question = json.loads(line)\n    x = question.get('arguments', {}).get('x')\n    answer = lambda **parts: print(json.dumps(parts), flush=True)\n";
     let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
-    let folder = folder(&[("tools.py", &(head.to_owned() + &body)), ("tools.json", DEFINITIONS)]);
-    let environment = toolset(folder.path(), &format!("{RUN}{keys}")).unwrap().open(row).unwrap();
+    let folder = folder(&[
+        ("tools.py", &(head.to_owned() + &body)),
+        ("tools.json", DEFINITIONS),
+    ]);
+    let environment = toolset(folder.path(), &format!("{RUN}{keys}"))
+        .unwrap()
+        .open(row)
+        .unwrap();
     (folder, environment)
 }
 
 #[test]
 fn a_program_answers_one_conversation_and_keeps_its_state() {
-    let (_folder, mut first) = python("n += x or 0\nanswer(result=n if 'name' in question else question['state'])", "");
+    let (_folder, mut first) = python(
+        "n += x or 0\nanswer(result=n if 'name' in question else question['state'])",
+        "",
+    );
     assert_eq!(reply(&mut first, "f", json!({"x": 2})), "answered: 2");
     assert_eq!(reply(&mut first, "f", json!({"x": 3})), "answered: 5");
-    let query = |tool: Option<&str>, question| StateQuery { tool: tool.map(str::to_owned), question };
+    let query = |tool: Option<&str>, question| StateQuery {
+        tool: tool.map(str::to_owned),
+        question,
+    };
     let sum = StateQuestion::Program(json!({"of": "sum"}));
-    assert_eq!(first.state(&query(None, sum.clone())).unwrap(), json!({"of": "sum"}));
-    assert_eq!(first.state(&query(Some("run"), sum.clone())).unwrap(), json!({"of": "sum"}));
-    let wrong = first.state(&query(Some("shop"), sum)).unwrap_err().to_string();
-    assert!(wrong.starts_with("the final state: no [[tool]] \"shop\""), "{wrong}");
-    let none = first.state(&query(None, StateQuestion::Sql("SELECT 1".to_owned()))).unwrap_err().to_string();
-    assert!(none.starts_with("the final state: no [[tool]] that answers it"), "{none}");
+    assert_eq!(
+        first.state(&query(None, sum.clone())).unwrap(),
+        json!({"of": "sum"})
+    );
+    assert_eq!(
+        first.state(&query(Some("run"), sum.clone())).unwrap(),
+        json!({"of": "sum"})
+    );
+    let wrong = first
+        .state(&query(Some("shop"), sum))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        wrong.starts_with("the final state: no [[tool]] \"shop\""),
+        "{wrong}"
+    );
+    let none = first
+        .state(&query(None, StateQuestion::Sql("SELECT 1".to_owned())))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        none.starts_with("the final state: no [[tool]] that answers it"),
+        "{none}"
+    );
 }
 
 #[test]
 fn a_program_begins_with_a_field_of_its_row() {
     // The first line has no answer; nor has a second one of its kind.
     let body = "if 'row' in question:\n    n += question['row']['start']\n    continue\nanswer(result=n + (x or 0))";
-    let (folder, mut one) = python_about(body, "field = \"data\"", &row(json!({"data": {"start": 40}, "other": 1})));
+    let (folder, mut one) = python_about(
+        body,
+        "field = \"data\"",
+        &row(json!({"data": {"start": 40}, "other": 1})),
+    );
     assert_eq!(reply(&mut one, "f", json!({"x": 2})), "answered: 42");
     assert_eq!(reply(&mut one, "f", json!({"x": 3})), "answered: 43");
     let tools = toolset(folder.path(), &format!("{RUN}field = \"data\"")).unwrap();
     // Asked for its state first, too.
     let mut other = tools.open(&row(json!({"data": {"start": 1}}))).unwrap();
-    let query = StateQuery { tool: None, question: StateQuestion::Program(json!({})) };
+    let query = StateQuery {
+        tool: None,
+        question: StateQuestion::Program(json!({})),
+    };
     assert_eq!(other.state(&query).unwrap(), json!(1));
     for fields in [json!({}), json!({"date": {"start": 1}})] {
         let error = tools.open(&row(fields)).unwrap_err().to_string();
-        assert_eq!(error, "row r1: the tool \"run\": the row has no \"data\", which `field` of its [[tool]] names");
+        assert_eq!(
+            error,
+            "row r1: the tool \"run\": the row has no \"data\", which `field` of its [[tool]] names"
+        );
     }
-    let error = tools.open(&row(json!({"data": 7}))).unwrap().call(&[call("f", json!({"x": 1}))]).remove(0);
-    assert!(error.text.contains("ended with exit code 1: TypeError"), "{}", error.text);
+    let error = tools
+        .open(&row(json!({"data": 7})))
+        .unwrap()
+        .call(&[call("f", json!({"x": 1}))])
+        .remove(0);
+    assert!(
+        error.text.contains("ended with exit code 1: TypeError"),
+        "{}",
+        error.text
+    );
 }
 
 #[test]
@@ -125,23 +195,53 @@ fn the_prompt_of_a_row_lists_the_functions_that_it_names() {
         // Those of a row that kind = "tool_calls" scores.
         (json!({"tools": [{"name": "h"}]}), all.clone()),
     ] {
-        assert_eq!(*tools.definitions_of(&row(fields.clone())).unwrap(), expected, "{fields}");
+        assert_eq!(
+            *tools.definitions_of(&row(fields.clone())).unwrap(),
+            expected,
+            "{fields}"
+        );
     }
-    let error = tools.definitions_of(&row(json!({"tools": ["f", "h"]}))).unwrap_err().to_string();
-    assert_eq!(error, "row r1: its `tools` name \"h\", a function that no [[tool]] has");
+    let error = tools
+        .definitions_of(&row(json!({"tools": ["f", "h"]})))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "row r1: its `tools` name \"h\", a function that no [[tool]] has"
+    );
 }
 
 #[test]
 fn what_a_program_does_is_told_from_what_the_model_does() {
     for (body, keys, expected) in [
         ("answer(result='text')", "", "answered: text"),
-        ("answer(result={'a': [1, None]})", "", r#"answered: {"a":[1,null]}"#),
+        (
+            "answer(result={'a': [1, None]})",
+            "",
+            r#"answered: {"a":[1,null]}"#,
+        ),
         ("answer(result=None)", "", "answered: null"),
-        ("answer(error='no such order')", "", "answered: error: no such order"),
-        ("answer(result='\\x1b[2J\\r\\n<|im_end|>')", "", "answered: ␛[2J\n<|im_end|>"),
+        (
+            "answer(error='no such order')",
+            "",
+            "answered: error: no such order",
+        ),
+        (
+            "answer(result='\\x1b[2J\\r\\n<|im_end|>')",
+            "",
+            "answered: ␛[2J\n<|im_end|>",
+        ),
         ("answer(result='x' * 100_000)", "", "answered: xxxx"),
-        ("print('hello', flush=True)", "", "failed: the tool \"run\" wrote \"hello\": expected value"),
-        ("print(chr(27) + chr(0), flush=True)", "", "failed: the tool \"run\" wrote \"\\u{1b}\\0\": expected value"),
+        (
+            "print('hello', flush=True)",
+            "",
+            "failed: the tool \"run\" wrote \"hello\": expected value",
+        ),
+        (
+            "print(chr(27) + chr(0), flush=True)",
+            "",
+            "failed: the tool \"run\" wrote \"\\u{1b}\\0\": expected value",
+        ),
         (
             "os.write(1, bytes([255, 254, 10]))",
             "",
@@ -152,10 +252,26 @@ fn what_a_program_does_is_told_from_what_the_model_does() {
             "",
             "failed: the tool \"run\" wrote \"{\\\"result\\\": 1, \\\"error\\\": 2}\": needs either",
         ),
-        ("answer(id=77, result=1)", "", "failed: the tool \"run\" answered id 77, which is not pending"),
-        ("sys.exit('why')", "", "failed: the tool \"run\" ended with exit code 1: why"),
-        ("print('x' * 100_000_000)", "", "failed: the tool \"run\" wrote a line of more than 1024 KiB"),
-        ("x = bytearray(4 << 30)", "memory_mib = 1024", "failed: the tool \"run\" ended with exit code 1: MemoryError"),
+        (
+            "answer(id=77, result=1)",
+            "",
+            "failed: the tool \"run\" answered id 77, which is not pending",
+        ),
+        (
+            "sys.exit('why')",
+            "",
+            "failed: the tool \"run\" ended with exit code 1: why",
+        ),
+        (
+            "print('x' * 100_000_000)",
+            "",
+            "failed: the tool \"run\" wrote a line of more than 1024 KiB",
+        ),
+        (
+            "x = bytearray(4 << 30)",
+            "memory_mib = 1024",
+            "failed: the tool \"run\" ended with exit code 1: MemoryError",
+        ),
         (
             "answer(result=x) if x == 1 else time.sleep(60)",
             "seconds = 0.5",
@@ -168,7 +284,11 @@ fn what_a_program_does_is_told_from_what_the_model_does() {
             assert_eq!(reply(&mut environment, "f", json!({"x": 1})), "answered: 1");
         }
         let found = environment.call(&[call("f", json!({"x": 2}))]).remove(0);
-        assert!(shown(&found).starts_with(expected), "{body}: {}", shown(&found));
+        assert!(
+            shown(&found).starts_with(expected),
+            "{body}: {}",
+            shown(&found)
+        );
         assert!(found.text.len() <= 4_096 && found.seconds > 0.0);
         if found.outcome == CallOutcome::Failed {
             let again = reply(&mut environment, "f", json!({"x": 2}));
@@ -177,9 +297,21 @@ fn what_a_program_does_is_told_from_what_the_model_does() {
     }
     let (_folder, mut environment) = python("answer(result=1)", "");
     for (name, arguments, expected) in [
-        ("g", json!({}), "refused: error: no function \"g\"; there are f"),
-        ("f", json!({}), "refused: error: arguments of f: \"x\" is a required property"),
-        ("f", json!({"x": "1"}), "refused: error: arguments of f: /x: \"1\" is not of type \"integer\""),
+        (
+            "g",
+            json!({}),
+            "refused: error: no function \"g\"; there are f",
+        ),
+        (
+            "f",
+            json!({}),
+            "refused: error: arguments of f: \"x\" is a required property",
+        ),
+        (
+            "f",
+            json!({"x": "1"}),
+            "refused: error: arguments of f: /x: \"1\" is not of type \"integer\"",
+        ),
     ] {
         assert_eq!(reply(&mut environment, name, arguments), expected);
     }
@@ -190,14 +322,30 @@ fn calls_of_one_answer_run_at_once_where_the_tool_says_so() {
     // A program that answers only once it has read both.
     let body = "held = globals().setdefault('held', []); held.append(question)\nif len(held) == 2:\n    for one in reversed(held): answer(id=one['id'], result=one['arguments']['x'])";
     let (_folder, mut environment) = python(body, "parallel = true");
-    let replies = environment.call(&[call("f", json!({"x": 1})), call("g", json!({})), call("f", json!({"x": 2}))]);
+    let replies = environment.call(&[
+        call("f", json!({"x": 1})),
+        call("g", json!({})),
+        call("f", json!({"x": 2})),
+    ]);
     let replies: Vec<String> = replies.iter().map(shown).collect();
-    assert_eq!(replies, ["answered: 1", "refused: error: no function \"g\"; there are f", "answered: 2"]);
+    assert_eq!(
+        replies,
+        [
+            "answered: 1",
+            "refused: error: no function \"g\"; there are f",
+            "answered: 2"
+        ]
+    );
     let body = format!("if x == 0:\n    answer(result=0)\n    continue\n{body}");
     let (_folder, mut one_by_one) = python(&body, "seconds = 0.5");
     assert_eq!(reply(&mut one_by_one, "f", json!({"x": 0})), "answered: 0");
     let replies = one_by_one.call(&[call("f", json!({"x": 1})), call("f", json!({"x": 2}))]);
-    assert!(replies.iter().all(|reply| reply.outcome == CallOutcome::Failed), "{replies:?}");
+    assert!(
+        replies
+            .iter()
+            .all(|reply| reply.outcome == CallOutcome::Failed),
+        "{replies:?}"
+    );
 }
 
 #[test]
@@ -221,11 +369,18 @@ const SHOP: &str = "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT UNIQUE,
 #[test]
 fn a_database_is_the_conversations_own() {
     let folder = folder(&[("shop.sql", SHOP)]);
-    let tools =
-        toolset(folder.path(), "[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\nname = \"shop\"\n").unwrap();
-    let sql =
-        |environment: &mut Environment, function: &str, sql: &str| reply(environment, function, json!({"sql": sql}));
-    let (mut one, mut other) = (tools.open(&row(json!({}))).unwrap(), tools.open(&row(json!({}))).unwrap());
+    let tools = toolset(
+        folder.path(),
+        "[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\nname = \"shop\"\n",
+    )
+    .unwrap();
+    let sql = |environment: &mut Environment, function: &str, sql: &str| {
+        reply(environment, function, json!({"sql": sql}))
+    };
+    let (mut one, mut other) = (
+        tools.open(&row(json!({}))).unwrap(),
+        tools.open(&row(json!({}))).unwrap(),
+    );
     for (function, text, expected) in [
         (
             "shop_query",
@@ -237,7 +392,11 @@ fn a_database_is_the_conversations_own() {
             "SELECT NULL, 1.5, x'00ff'",
             r#"answered: {"columns":["NULL","1.5","x'00ff'"],"rows":[[null,1.5,"x'00ff'"]]}"#,
         ),
-        ("shop_execute", "UPDATE item SET stock = stock - 1 WHERE id = 1", r#"answered: {"changed":1}"#),
+        (
+            "shop_execute",
+            "UPDATE item SET stock = stock - 1 WHERE id = 1",
+            r#"answered: {"changed":1}"#,
+        ),
         (
             "shop_execute",
             "INSERT INTO item (name) VALUES ('cog') RETURNING id",
@@ -249,8 +408,16 @@ fn a_database_is_the_conversations_own() {
             "INSERT INTO item (name) VALUES ('new'), ('nut')",
             "answered: error: UNIQUE constraint failed: item.name",
         ),
-        ("shop_query", "SELECT count(*) AS n FROM item", r#"answered: {"columns":["n"],"rows":[[3]]}"#),
-        ("shop_query", "DELETE FROM item", "answered: error: not allowed; this function takes queries"),
+        (
+            "shop_query",
+            "SELECT count(*) AS n FROM item",
+            r#"answered: {"columns":["n"],"rows":[[3]]}"#,
+        ),
+        (
+            "shop_query",
+            "DELETE FROM item",
+            "answered: error: not allowed; this function takes queries",
+        ),
         (
             "shop_execute",
             "DROP TABLE item",
@@ -271,9 +438,21 @@ fn a_database_is_the_conversations_own() {
             "BEGIN",
             "answered: error: not allowed; this function takes INSERT, UPDATE, DELETE and queries",
         ),
-        ("shop_query", "SELECT random()", "answered: error: not authorized to use function: random"),
-        ("shop_query", "SELECT 1; SELECT 2", "answered: error: several statements; write one query"),
-        ("shop_query", "SELEC 1", "answered: error: near \"SELEC\": syntax error"),
+        (
+            "shop_query",
+            "SELECT random()",
+            "answered: error: not authorized to use function: random",
+        ),
+        (
+            "shop_query",
+            "SELECT 1; SELECT 2",
+            "answered: error: several statements; write one query",
+        ),
+        (
+            "shop_query",
+            "SELEC 1",
+            "answered: error: near \"SELEC\": syntax error",
+        ),
         (
             "shop_query",
             "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n",
@@ -287,7 +466,11 @@ fn a_database_is_the_conversations_own() {
     ] {
         let found = sql(&mut one, function, text);
         assert!(
-            if expected.ends_with(": ") { found.starts_with(expected) } else { found == expected },
+            if expected.ends_with(": ") {
+                found.starts_with(expected)
+            } else {
+                found == expected
+            },
             "{text}: {found}"
         );
     }
@@ -295,17 +478,42 @@ fn a_database_is_the_conversations_own() {
         sql(&mut other, "shop_query", "SELECT sum(stock) AS n FROM item"),
         r#"answered: {"columns":["n"],"rows":[[5]]}"#
     );
-    let query = |text: &str| StateQuery { tool: None, question: StateQuestion::Sql(text.to_owned()) };
+    let query = |text: &str| StateQuery {
+        tool: None,
+        question: StateQuestion::Sql(text.to_owned()),
+    };
     let state = one.state(&query("SELECT name, stock FROM item")).unwrap();
-    assert_eq!(state, json!({"columns": ["name", "stock"], "rows": [["nut", 4], ["bolt", 0], ["cog", null]]}));
-    let error = one.state(&query("DELETE FROM item")).unwrap_err().to_string();
-    assert!(error.starts_with("the final state: the tool \"shop\": not authorized"), "{error}");
+    assert_eq!(
+        state,
+        json!({"columns": ["name", "stock"], "rows": [["nut", 4], ["bolt", 0], ["cog", null]]})
+    );
+    let error = one
+        .state(&query("DELETE FROM item"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("the final state: the tool \"shop\": not authorized"),
+        "{error}"
+    );
     // A row may add its own.
-    let mut own = tools.open(&row(json!({"database": "INSERT INTO item VALUES (3, 'cog', 7)"}))).unwrap();
+    let mut own = tools
+        .open(&row(
+            json!({"database": "INSERT INTO item VALUES (3, 'cog', 7)"}),
+        ))
+        .unwrap();
     let found = sql(&mut own, "shop_query", "SELECT sum(stock) AS n FROM item");
     assert_eq!(found, r#"answered: {"columns":["n"],"rows":[[12]]}"#);
-    let mut alone = toolset(folder.path(), "[[tool]]\nbuiltin = \"sqlite\"\nfield = \"own\"\n")
-        .map(|tools| tools.open(&row(json!({"own": "CREATE TABLE t (a); INSERT INTO t VALUES (7)"}))).unwrap());
+    let mut alone = toolset(
+        folder.path(),
+        "[[tool]]\nbuiltin = \"sqlite\"\nfield = \"own\"\n",
+    )
+    .map(|tools| {
+        tools
+            .open(&row(
+                json!({"own": "CREATE TABLE t (a); INSERT INTO t VALUES (7)"}),
+            ))
+            .unwrap()
+    });
     let found = sql(alone.as_mut().unwrap(), "query", "SELECT a FROM t");
     assert_eq!(found, r#"answered: {"columns":["a"],"rows":[[7]]}"#);
     for (field, expected) in [
@@ -313,9 +521,15 @@ fn a_database_is_the_conversations_own() {
             json!("INSERT INTO item VALUES (4, 'pin', 1);\nINSERT INTO u VALUES (1)"),
             "row r1: the tool \"shop\": `database` line 2 column 1: no such table: u",
         ),
-        (json!(7), "row r1: the tool \"shop\": `database` is not a text"),
+        (
+            json!(7),
+            "row r1: the tool \"shop\": `database` is not a text",
+        ),
     ] {
-        let error = tools.open(&row(json!({"database": field}))).unwrap_err().to_string();
+        let error = tools
+            .open(&row(json!({"database": field})))
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with(expected), "{error}");
     }
 }
@@ -331,11 +545,26 @@ fn malformed_tools_are_refused_with_their_place() {
     ]);
     let sqlite = "[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\n";
     for (toml, expected) in [
-        ("[[tool]]\n", "task.toml line 1 column 1: `[[tool]]` names no tool; write for example `run"),
-        ("tool = 7", "task.toml line 1 column 8: `tool` must be written as `[[tool]]`"),
-        ("[[tool]]\nrum = []\n", "task.toml line 2 column 1: unknown key `tool.rum`; did you mean `run`?"),
-        ("[[tool]]\nrun = []\n", "task.toml line 2 column 7: `tool.run` is empty; write for example `run"),
-        ("[[tool]]\nrun = \"x\"\n", "task.toml line 2 column 7: `tool.run` must be a list of strings in quotes"),
+        (
+            "[[tool]]\n",
+            "task.toml line 1 column 1: `[[tool]]` names no tool; write for example `run",
+        ),
+        (
+            "tool = 7",
+            "task.toml line 1 column 8: `tool` must be written as `[[tool]]`",
+        ),
+        (
+            "[[tool]]\nrum = []\n",
+            "task.toml line 2 column 1: unknown key `tool.rum`; did you mean `run`?",
+        ),
+        (
+            "[[tool]]\nrun = []\n",
+            "task.toml line 2 column 7: `tool.run` is empty; write for example `run",
+        ),
+        (
+            "[[tool]]\nrun = \"x\"\n",
+            "task.toml line 2 column 7: `tool.run` must be a list of strings in quotes",
+        ),
         (
             "[[tool]]\nrun = [\"x\"]\n",
             "/FOLDER/task.toml: missing `tool.definitions`; add for example `definitions = \"tools.json\"`",
@@ -348,7 +577,10 @@ fn malformed_tools_are_refused_with_their_place() {
             "[[tool]]\nrun = [\"x\"]\ndefinitions = \"bad.json\"",
             "task.toml line 3 column 15: `tool.definitions` /FOLDER/bad.json: /0/name: must be a text",
         ),
-        ("[[tool]]\nrun = [\"x\"]\ndefinitions = \"no.json\"", "/FOLDER/no.json: No such file or directory"),
+        (
+            "[[tool]]\nrun = [\"x\"]\ndefinitions = \"no.json\"",
+            "/FOLDER/no.json: No such file or directory",
+        ),
         (
             "[[tool]]\nrun = [\"x\"]\nbuiltin = \"sqlite\"",
             "task.toml line 1 column 1: `[[tool]]` names two tools: write a block for each",
@@ -357,7 +589,10 @@ fn malformed_tools_are_refused_with_their_place() {
             "[[tool]]\nbuiltin = \"mysql\"",
             "task.toml line 2 column 11: `tool.builtin` takes sqlite, python, files, not \"mysql\"",
         ),
-        ("[[tool]]\nbuiltin = \"sqlite\"", "/FOLDER/task.toml: missing `tool.database`"),
+        (
+            "[[tool]]\nbuiltin = \"sqlite\"",
+            "/FOLDER/task.toml: missing `tool.database`",
+        ),
         (
             "[[tool]]\nbuiltin = \"sqlite\"\nseconds = 1",
             "task.toml line 3 column 11: `tool.seconds` is not a key of a tool with `builtin = \"sqlite\"`, which takes name, database",
@@ -366,7 +601,10 @@ fn malformed_tools_are_refused_with_their_place() {
             &format!("{sqlite}{sqlite}"),
             "task.toml line 4 column 1: `tool.name` \"sqlite\" occurs twice: give each [[tool]] its own",
         ),
-        (&format!("{sqlite}name = \"a b\""), "task.toml line 4 column 8: `tool.name` takes 1 to 32 letters"),
+        (
+            &format!("{sqlite}name = \"a b\""),
+            "task.toml line 4 column 8: `tool.name` takes 1 to 32 letters",
+        ),
         (
             &format!("{RUN}isolation = \"total\""),
             "task.toml line 4 column 13: `tool.isolation` takes strong, limited, none, not \"total\"",
@@ -375,12 +613,18 @@ fn malformed_tools_are_refused_with_their_place() {
             &format!("{RUN}field = \"data\"\nstateless = true"),
             "task.toml line 4 column 9: `tool.field` is sent to a process of one conversation, but with `stateless = true`",
         ),
-        (&format!("{RUN}field = 7"), "task.toml line 4 column 9: `tool.field` must be a string"),
+        (
+            &format!("{RUN}field = 7"),
+            "task.toml line 4 column 9: `tool.field` must be a string",
+        ),
         (
             "[[tool]]\nmcp = [\"x\"]\nfield = \"data\"",
             "task.toml line 3 column 9: `tool.field` is not a key of a tool with `mcp`, which takes name, definitions, parallel",
         ),
-        (&format!("{RUN}read = [\"data\"]"), "task.toml line 4 column 8: `tool.read` takes absolute paths"),
+        (
+            &format!("{RUN}read = [\"data\"]"),
+            "task.toml line 4 column 8: `tool.read` takes absolute paths",
+        ),
         (
             "[tools]\nmax_calls = 1",
             "task.toml line 1 column 1: `tools` has limits of conversations with tools, but there is no `[[tool]]`",
@@ -404,13 +648,28 @@ fn malformed_tools_are_refused_with_their_place() {
     }
     // What is found when tools are made ready.
     let names_twice = format!("{sqlite}name = \"a\"\n{RUN}name = \"b\"\n{RUN}");
-    let error = toolset(folder.path(), &names_twice).unwrap().definitions().unwrap_err().to_string();
-    let expected = "the tool \"run\" has definitions with a fault: \"f\" is a function of another tool";
+    let error = toolset(folder.path(), &names_twice)
+        .unwrap()
+        .definitions()
+        .unwrap_err()
+        .to_string();
+    let expected =
+        "the tool \"run\" has definitions with a fault: \"f\" is a function of another tool";
     assert!(error.starts_with(expected), "{error}");
-    std::fs::write(folder.path().join("shop.sql"), "CREATE TABLE a (b);\n\nINSERT INTO c VALUES (1);").unwrap();
-    let error = toolset(folder.path(), sqlite).unwrap().definitions().unwrap_err().to_string();
+    std::fs::write(
+        folder.path().join("shop.sql"),
+        "CREATE TABLE a (b);\n\nINSERT INTO c VALUES (1);",
+    )
+    .unwrap();
+    let error = toolset(folder.path(), sqlite)
+        .unwrap()
+        .definitions()
+        .unwrap_err()
+        .to_string();
     assert!(
-        error.ends_with("shop.sql line 3 column 1: no such table: c; each statement must run in SQLite"),
+        error.ends_with(
+            "shop.sql line 3 column 1: no such table: c; each statement must run in SQLite"
+        ),
         "{error}"
     );
 }
@@ -420,41 +679,89 @@ fn a_program_runs_only_as_it_was_trusted() {
     let folder = folder(&[("tools.py", "1"), ("tools.json", DEFINITIONS)]);
     let tools = toolset(folder.path(), RUN).unwrap();
     let program = &tools.programs().unwrap()[0];
-    assert_eq!((program.files.as_slice(), program.is_trusted), (&["tools.py".to_owned()][..], true));
+    assert_eq!(
+        (program.files.as_slice(), program.is_trusted),
+        (&["tools.py".to_owned()][..], true)
+    );
     assert!(tools.needs_trust() && tools.definitions().is_ok());
-    assert_eq!(tools.files().collect::<Vec<_>>(), ["tools.py", "tools.json"]);
+    assert_eq!(
+        tools.files().collect::<Vec<_>>(),
+        ["tools.py", "tools.json"]
+    );
     let changed = toolset(folder.path(), RUN).unwrap();
     std::fs::write(folder.path().join("tools.py"), "2").unwrap();
     let error = changed.open(&row(json!({}))).unwrap_err().to_string();
-    assert!(error.starts_with("shop runs `python3 tools.py` as a tool, which is not trusted: read it"), "{error}");
+    assert!(
+        error.starts_with("shop runs `python3 tools.py` as a tool, which is not trusted: read it"),
+        "{error}"
+    );
 }
 
 #[test]
 fn replies_are_read_as_they_were_recorded() {
-    let reply = ToolReply { text: "a\nb".to_owned(), outcome: CallOutcome::Refused, seconds: 0.25 };
+    let reply = ToolReply {
+        text: "a\nb".to_owned(),
+        outcome: CallOutcome::Refused,
+        seconds: 0.25,
+    };
     let json = serde_json::to_string(&reply).unwrap();
-    assert_eq!(json, r#"{"text":"a\nb","outcome":"refused","seconds":0.25}"#);
+    assert_eq!(
+        json,
+        r#"{"text":"a\nb","outcome":"refused","seconds":0.25}"#
+    );
     assert_eq!(serde_json::from_str::<ToolReply>(&json).unwrap(), reply);
     assert_eq!(Map::new(), call("f", Value::Null).arguments);
 }
 
 #[test]
 fn each_function_is_called_twice_by_a_call_of_the_task() {
-    let of_row = |fields: Value, expected: Value| PromptRow { expected: Some(expected), ..row(fields) };
+    let of_row = |fields: Value, expected: Value| PromptRow {
+        expected: Some(expected),
+        ..row(fields)
+    };
     let expected = json!([{"name": "f", "arguments": {"x": 1}}]);
     for (body, row, expected) in [
-        ("n += 1\nanswer(result=n)", of_row(json!({}), expected.clone()), "answered: 1"),
-        ("answer(result=os.urandom(4).hex())", of_row(json!({}), expected.clone()), "differs"),
-        ("sys.exit(1)", of_row(json!({}), expected), "failed: the tool \"run\" ended with exit code 1"),
-        ("answer(result=x)", of_row(json!({}), json!({"name": "f", "arguments": "{\"x\": 7}"})), "answered: 7"),
-        ("answer(result=x)", of_row(json!({}), json!([{"name": "f", "arguments": {"x": "7"}}])), "not called"),
-        ("answer(result=x)", of_row(json!({}), json!("text")), "not called"),
+        (
+            "n += 1\nanswer(result=n)",
+            of_row(json!({}), expected.clone()),
+            "answered: 1",
+        ),
+        (
+            "answer(result=os.urandom(4).hex())",
+            of_row(json!({}), expected.clone()),
+            "differs",
+        ),
+        (
+            "sys.exit(1)",
+            of_row(json!({}), expected),
+            "failed: the tool \"run\" ended with exit code 1",
+        ),
+        (
+            "answer(result=x)",
+            of_row(json!({}), json!({"name": "f", "arguments": "{\"x\": 7}"})),
+            "answered: 7",
+        ),
+        (
+            "answer(result=x)",
+            of_row(json!({}), json!([{"name": "f", "arguments": {"x": "7"}}])),
+            "not called",
+        ),
+        (
+            "answer(result=x)",
+            of_row(json!({}), json!("text")),
+            "not called",
+        ),
     ] {
         let head = "import json, os, sys\nn = 0\nfor line in sys.stdin:\n    x = json.loads(line)['arguments']['x']\n    answer = lambda **parts: print(json.dumps(parts), flush=True)\n";
         let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
-        let folder = folder(&[("tools.py", &(head.to_owned() + &body)), ("tools.json", DEFINITIONS)]);
+        let folder = folder(&[
+            ("tools.py", &(head.to_owned() + &body)),
+            ("tools.json", DEFINITIONS),
+        ]);
         let checks = check_tools(&toolset(folder.path(), RUN).unwrap(), &[&row]).unwrap();
-        let [FunctionCheck { function, finding }] = checks.as_slice() else { panic!("{checks:?}") };
+        let [FunctionCheck { function, finding }] = checks.as_slice() else {
+            panic!("{checks:?}")
+        };
         let found = match finding {
             FunctionFinding::NotCalled => "not called".to_owned(),
             FunctionFinding::Answered(reply) => shown(reply),
@@ -464,12 +771,22 @@ fn each_function_is_called_twice_by_a_call_of_the_task() {
             }
             FunctionFinding::Failed(why) => format!("failed: {why}"),
         };
-        assert_eq!((function.as_str(), found.as_str()), ("f", expected), "{body}");
+        assert_eq!(
+            (function.as_str(), found.as_str()),
+            ("f", expected),
+            "{body}"
+        );
     }
     // Without rows, by an example of the parameters.
-    let examples = DEFINITIONS.replace("\"type\": \"object\"", "\"examples\": [{\"x\": 5}], \"type\": \"object\"");
+    let examples = DEFINITIONS.replace(
+        "\"type\": \"object\"",
+        "\"examples\": [{\"x\": 5}], \"type\": \"object\"",
+    );
     let answers = "import json, sys\nfor line in sys.stdin: print(json.dumps({'result': json.loads(line)['arguments']['x']}), flush=True)\n";
     let folder = folder(&[("tools.py", answers), ("tools.json", &examples)]);
     let checks = check_tools(&toolset(folder.path(), RUN).unwrap(), &[]).unwrap();
-    assert!(matches!(&checks[0].finding, FunctionFinding::Answered(reply) if reply.text == "5"), "{checks:?}");
+    assert!(
+        matches!(&checks[0].finding, FunctionFinding::Answered(reply) if reply.text == "5"),
+        "{checks:?}"
+    );
 }

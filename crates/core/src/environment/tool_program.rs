@@ -7,8 +7,8 @@ use super::EnvironmentError;
 use super::program_process::TrustedProgram;
 use super::program_rules::ProgramRules;
 use crate::sandbox::{
-    Level, ProgramDigest, ProgramFiles, Sandbox, installation_problem, is_trusted, isolation_text, machine, path_of,
-    visible_paths,
+    Level, ProgramDigest, ProgramFiles, Sandbox, installation_problem, is_trusted, isolation_text,
+    machine, path_of, visible_paths,
 };
 use crate::task::{Home, Read};
 
@@ -53,16 +53,35 @@ pub(super) type FileBytes = Vec<(String, Vec<u8>)>;
 
 impl ToolProgram {
     /// The program, and the bytes of its files.
-    pub(super) fn read(owner: ProgramOwner<'_>, rules: &ProgramRules, home: &Home) -> Read<(Self, FileBytes)> {
+    pub(super) fn read(
+        owner: ProgramOwner<'_>,
+        rules: &ProgramRules,
+        home: &Home,
+    ) -> Read<(Self, FileBytes)> {
         let folder = home.folder().unwrap_or(Path::new(""));
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let files = home.read_files(&rules.files)?;
         let mut digest = ProgramDigest::default();
         digest.add(&[owner.word.as_bytes(), owner.key.as_bytes()]);
-        digest.add(&rules.command.iter().map(String::as_bytes).collect::<Vec<_>>());
+        digest.add(
+            &rules
+                .command
+                .iter()
+                .map(String::as_bytes)
+                .collect::<Vec<_>>(),
+        );
         digest.add(&[rules.keys.isolation.map_or("", Level::name).as_bytes()]);
-        digest.add(&rules.keys.read.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect::<Vec<_>>());
-        files.iter().for_each(|(name, bytes)| digest.add(&[name.as_bytes(), bytes]));
+        digest.add(
+            &rules
+                .keys
+                .read
+                .iter()
+                .map(|path| path.as_os_str().as_encoded_bytes())
+                .collect::<Vec<_>>(),
+        );
+        files
+            .iter()
+            .for_each(|(name, bytes)| digest.add(&[name.as_bytes(), bytes]));
         let digest = digest.hex();
         let name = rules.command.first().map_or("", String::as_str);
         let program = Self {
@@ -84,16 +103,17 @@ impl ToolProgram {
     /// The isolation that it runs in on this machine, or why it does not.
     pub fn isolation_text(&self) -> String {
         match self.level() {
-            None if self.needs_network() && machine().level.for_asked(self.asked) == Some(Level::Limited) => {
+            None if self.needs_network()
+                && machine().level.for_asked(self.asked) == Some(Level::Limited) =>
+            {
                 let reason = machine().reason.as_deref().unwrap_or_default();
                 format!(
                     "limited has no network, by which an agent asks, and this machine gives no more: {reason}; or accept less with `isolation = \"none\"` in {}",
                     self.block
                 )
             }
-            _ if self.needs_network() => {
-                isolation_text(self.asked, self.block).replace("no network", "no network but the server that it asks")
-            }
+            _ if self.needs_network() => isolation_text(self.asked, self.block)
+                .replace("no network", "no network but the server that it asks"),
             _ => isolation_text(self.asked, self.block),
         }
     }
@@ -133,25 +153,40 @@ pub(super) fn trusted(
     if !program.is_trusted {
         return Err(EnvironmentError::Untrusted {
             task: task.to_owned(),
-            role: if owner.word == "agent" { "an agent" } else { "a tool" },
+            role: if owner.word == "agent" {
+                "an agent"
+            } else {
+                "a tool"
+            },
             command: format!("`{}`", program.command.join(" ")),
-            place: home.folder().map_or_else(|| task.to_owned(), |folder| folder.display().to_string()),
+            place: home
+                .folder()
+                .map_or_else(|| task.to_owned(), |folder| folder.display().to_string()),
             missing: missing.map_or_else(String::new, |missing| format!("; {missing}")),
         });
     }
     if let Some(missing) = missing {
-        return Err(EnvironmentError::NotInstalled { task: task.to_owned(), missing });
+        return Err(EnvironmentError::NotInstalled {
+            task: task.to_owned(),
+            missing,
+        });
     }
-    let level = program.level().ok_or_else(|| EnvironmentError::NotIsolated {
-        task: task.to_owned(),
-        program: if owner.word == owner.name {
-            owner.word.to_owned()
-        } else {
-            format!("{} {:?}", owner.word, owner.name)
-        },
-        text: program.isolation_text(),
-    })?;
-    let visible = if level == Level::None { Vec::new() } else { program.visible_paths() };
+    let level = program
+        .level()
+        .ok_or_else(|| EnvironmentError::NotIsolated {
+            task: task.to_owned(),
+            program: if owner.word == owner.name {
+                owner.word.to_owned()
+            } else {
+                format!("{} {:?}", owner.word, owner.name)
+            },
+            text: program.isolation_text(),
+        })?;
+    let visible = if level == Level::None {
+        Vec::new()
+    } else {
+        program.visible_paths()
+    };
     let sandbox = Sandbox {
         level,
         visible,
@@ -160,5 +195,8 @@ pub(super) fn trusted(
         block: owner.block,
     };
     let files = ProgramFiles::new(home.folder().unwrap_or(Path::new("")), files, sandbox);
-    Ok(TrustedProgram { rules: rules.clone(), files: Arc::new(files) })
+    Ok(TrustedProgram {
+        rules: rules.clone(),
+        files: Arc::new(files),
+    })
 }

@@ -35,7 +35,14 @@ impl Toolset {
         let limits = read_limits(top, !rules.is_empty())?;
         let recorded = read_replay(top, &rules, home)?;
         let (task, home) = (task.to_owned(), home.clone());
-        let tools = Tools { task, home, rules, limits, recorded, ready: OnceLock::new() };
+        let tools = Tools {
+            task,
+            home,
+            rules,
+            limits,
+            recorded,
+            ready: OnceLock::new(),
+        };
         Ok((!tools.rules.is_empty()).then(|| Self(Arc::new(tools))))
     }
 
@@ -53,23 +60,45 @@ impl Toolset {
     /// As [`Self::definitions`], and a name that no function has.
     pub fn definitions_of(&self, row: &PromptRow) -> Result<Cow<'_, Value>, EnvironmentError> {
         let all = self.definitions()?;
-        let own = row.tools().and_then(Value::as_array).filter(|own| own.iter().all(Value::is_string));
-        let Some(names) = own else { return Ok(Cow::Borrowed(all)) };
+        let own = row
+            .tools()
+            .and_then(Value::as_array)
+            .filter(|own| own.iter().all(Value::is_string));
+        let Some(names) = own else {
+            return Ok(Cow::Borrowed(all));
+        };
         let listed = functions(all).unwrap_or_default();
         let find = |name: &Value| match listed.iter().position(|function| name == function.name) {
             Some(index) => Ok(all[index].clone()),
             None => {
                 let why = format!("its `tools` name {name}, a function that no [[tool]] has");
-                Err(EnvironmentError::Row { row: row.id.clone(), why })
+                Err(EnvironmentError::Row {
+                    row: row.id.clone(),
+                    why,
+                })
             }
         };
-        Ok(Cow::Owned(names.iter().map(find).collect::<Result<_, _>>()?))
+        Ok(Cow::Owned(
+            names.iter().map(find).collect::<Result<_, _>>()?,
+        ))
     }
 
     /// All of them without starting or trusting anything; `None` where a server lists its functions itself.
     pub fn known_definitions(&self) -> Option<Value> {
-        let lists: Option<Vec<Value>> = self.0.rules.iter().map(|tool| tool.kind.known_definitions()).collect();
-        Some(lists?.iter().filter_map(Value::as_array).flatten().cloned().collect())
+        let lists: Option<Vec<Value>> = self
+            .0
+            .rules
+            .iter()
+            .map(|tool| tool.kind.known_definitions())
+            .collect();
+        Some(
+            lists?
+                .iter()
+                .filter_map(Value::as_array)
+                .flatten()
+                .cloned()
+                .collect(),
+        )
     }
 
     pub fn limits(&self) -> &ConversationLimits {
@@ -94,29 +123,47 @@ impl Toolset {
     pub fn programs(&self) -> Result<Vec<ToolProgram>, TaskError> {
         let run = self.0.rules.iter().filter(|_| !self.is_replayed());
         let programs = run.filter_map(|tool| Some((tool, tool.kind.program()?)));
-        programs.map(|(tool, rules)| Ok(ToolProgram::read(tool.owner(), rules, &self.0.home)?.0)).collect()
+        programs
+            .map(|(tool, rules)| Ok(ToolProgram::read(tool.owner(), rules, &self.0.home)?.0))
+            .collect()
     }
 
     /// Whether the user must have allowed its programs.
     pub fn needs_trust(&self) -> bool {
-        !self.is_replayed() && self.0.rules.iter().any(|tool| tool.kind.program().is_some())
+        !self.is_replayed()
+            && self
+                .0
+                .rules
+                .iter()
+                .any(|tool| tool.kind.program().is_some())
     }
 
     /// The files of the task that belong to tools.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
-        self.0.rules.iter().flat_map(|tool| tool.kind.files()).chain(self.0.recorded.as_deref())
+        self.0
+            .rules
+            .iter()
+            .flat_map(|tool| tool.kind.files())
+            .chain(self.0.recorded.as_deref())
     }
 
     /// Whether a call names a function, and its arguments fit.
     pub(super) fn takes(&self, call: &ToolCall) -> bool {
-        self.ready().is_ok_and(|ready| ready.functions.tool_of(call).is_ok())
+        self.ready()
+            .is_ok_and(|ready| ready.functions.tool_of(call).is_ok())
     }
 
     fn ready(&self) -> Result<&Arc<ReadyTools>, EnvironmentError> {
         if let Some(ready) = self.0.ready.get() {
             return Ok(ready);
         }
-        let Tools { task, home, rules, recorded, .. } = &*self.0;
+        let Tools {
+            task,
+            home,
+            rules,
+            recorded,
+            ..
+        } = &*self.0;
         let ready = ReadyTools::new((task, rules), home, recorded.as_deref())?;
         Ok(self.0.ready.get_or_init(|| Arc::new(ready)))
     }

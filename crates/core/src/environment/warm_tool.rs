@@ -31,7 +31,10 @@ impl IdleTools {
             found = self.pop();
         }
         let tool = found.map_or_else(start, Ok)?;
-        Ok(Box::new(WarmTool { idle: Arc::clone(self), tool: Some(tool) }))
+        Ok(Box::new(WarmTool {
+            idle: Arc::clone(self),
+            tool: Some(tool),
+        }))
     }
 
     fn pop(&self) -> Option<Box<dyn LiveTool>> {
@@ -41,12 +44,18 @@ impl IdleTools {
 
 impl LiveTool for WarmTool {
     fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply> {
-        self.tool.as_mut().map_or_else(Vec::new, |tool| tool.call(calls))
+        self.tool
+            .as_mut()
+            .map_or_else(Vec::new, |tool| tool.call(calls))
     }
 }
 
 impl Drop for WarmTool {
     fn drop(&mut self) {
-        self.idle.0.lock().unwrap_or_else(PoisonError::into_inner).extend(self.tool.take());
+        self.idle
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(self.tool.take());
     }
 }

@@ -30,31 +30,38 @@ pub enum Sync {
 pub fn replace_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     replace_file_with(path, access, Sync::Disk, |file| {
-        torn_write("replace.half", &name, bytes, |half| drop(file.write_all(half)));
+        torn_write("replace.half", &name, bytes, |half| {
+            drop(file.write_all(half))
+        });
         file.write_all(bytes)
     })
 }
 
 /// As [`replace_file`], of several: none is replaced before all are on the disk, so that an error or a kill while they
 /// are written leaves all as they were. An error comes with the path that it is about.
-pub fn replace_files<'a>(files: &[(&'a Path, &[u8])], access: Access) -> std::result::Result<(), (&'a Path, Error)> {
+pub fn replace_files<'a>(
+    files: &[(&'a Path, &[u8])],
+    access: Access,
+) -> std::result::Result<(), (&'a Path, Error)> {
     let mut written: Vec<(&Path, PathBuf)> = Vec::new();
     let outcome = files.iter().try_for_each(|(path, bytes)| {
         let temporary = temporary(path);
         written.push((path, temporary.clone()));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut file = create(&temporary, access).map_err(|error| (*path, error))?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| (*path, error))?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| (*path, error))?;
         failpoint("replace.written", &name);
         Ok(())
     });
     let renamed = outcome.and_then(|()| {
-        written
-            .iter()
-            .try_for_each(|(path, temporary)| std::fs::rename(temporary, path).map_err(|error| (*path, error)))?;
-        files
-            .iter()
-            .try_for_each(|(path, _)| sync_folder(path.parent().unwrap_or(path)).map_err(|error| (*path, error)))
+        written.iter().try_for_each(|(path, temporary)| {
+            std::fs::rename(temporary, path).map_err(|error| (*path, error))
+        })?;
+        files.iter().try_for_each(|(path, _)| {
+            sync_folder(path.parent().unwrap_or(path)).map_err(|error| (*path, error))
+        })
     });
     if renamed.is_err() {
         for (_, temporary) in &written {
@@ -69,7 +76,11 @@ fn temporary(path: &Path) -> PathBuf {
     // Two threads of one process may write the same file at once.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    name.push(format!(
+        ".{}.{}.tmp",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    ));
     let temporary = path.with_file_name(name);
     // An earlier process of this number may have left one.
     let _ = std::fs::remove_file(&temporary);
@@ -98,7 +109,13 @@ pub fn replace_file_with(
         // The error that stopped the writing is the one to tell.
         let _ = std::fs::remove_file(&temporary);
     }
-    written.and_then(|()| if sync == Sync::Disk { sync_folder(path.parent().unwrap_or(path)) } else { Ok(()) })
+    written.and_then(|()| {
+        if sync == Sync::Disk {
+            sync_folder(path.parent().unwrap_or(path))
+        } else {
+            Ok(())
+        }
+    })
 }
 
 /// Fills a new folder `.NAME.partial` through `fill`, then gives it the name `target`, which must not exist. Files are
@@ -125,7 +142,9 @@ pub fn create_folder_with<T, E>(
         std::fs::rename(&partial, target).map_err(|error| fail(target, error))?;
         failpoint("folder.renamed", &name);
         let parent = target.parent().unwrap_or(target);
-        sync_folder(parent).map_err(|error| fail(parent, error)).map(|()| written)
+        sync_folder(parent)
+            .map_err(|error| fail(parent, error))
+            .map(|()| written)
     });
     if written.is_err() {
         let _ = std::fs::remove_dir_all(&partial);
@@ -148,7 +167,10 @@ pub fn lock_folder(folder: &Path) -> Result<File> {
 /// `is_left` takes, and that nobody has locked, themselves or by a file `lock` in them.
 pub fn remove_left_folders(parent: &Path, is_left: impl Fn(&str) -> bool) {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    for path in entries.filter(|entry| is_left(&entry.file_name().to_string_lossy())).map(|entry| entry.path()) {
+    for path in entries
+        .filter(|entry| is_left(&entry.file_name().to_string_lossy()))
+        .map(|entry| entry.path())
+    {
         let is_folder = path.symlink_metadata().is_ok_and(|found| found.is_dir());
         let is_free = |path: &Path| File::open(path).is_ok_and(|file| file.try_lock().is_ok());
         let lock = path.join("lock");
@@ -163,14 +185,20 @@ pub fn create(path: &Path, access: Access) -> Result<File> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(if access == Access::Private { 0o600 } else { 0o666 })
+        .mode(if access == Access::Private {
+            0o600
+        } else {
+            0o666
+        })
         .open(path)
 }
 
 /// Writes a new file, on the disk when this returns; one that exists is an error.
 pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
     let mut file = create(path, access)?;
-    torn_write("create.half", &path.to_string_lossy(), bytes, |half| drop(file.write_all(half)));
+    torn_write("create.half", &path.to_string_lossy(), bytes, |half| {
+        drop(file.write_all(half))
+    });
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -182,8 +210,13 @@ pub fn create_folder(path: &Path, access: Access) -> Result<()> {
 
 /// Makes a folder where it is missing, in one that exists: what was removed does not come back by a folder within it.
 pub fn ensure_one_folder(path: &Path, access: Access) -> Result<()> {
-    create_folder(path, access)
-        .or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+    create_folder(path, access).or_else(|error| {
+        if error.kind() == ErrorKind::AlreadyExists {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
 }
 
 /// Makes a folder and its parents where they are missing.
@@ -194,13 +227,21 @@ pub fn ensure_folder(path: &Path, access: Access) -> Result<()> {
 /// Makes the entries of a folder durable: new files, renames, removals.
 pub fn sync_folder(path: &Path) -> Result<()> {
     // The parent of a bare file name is empty: the current folder.
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     File::open(path)?.sync_all()
 }
 
 fn folder_builder(access: Access) -> DirBuilder {
     let mut builder = DirBuilder::new();
-    builder.mode(if access == Access::Private { 0o700 } else { 0o777 });
+    builder.mode(if access == Access::Private {
+        0o700
+    } else {
+        0o777
+    });
     builder
 }
 
@@ -214,22 +255,38 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = |name: &str| parent.path().join(name);
         let make = |name: &str| std::fs::create_dir_all(path(name).join("deep")).unwrap();
-        [".left.partial", ".left.removed", ".held.removed", ".other", "whole"].into_iter().for_each(make);
+        [
+            ".left.partial",
+            ".left.removed",
+            ".held.removed",
+            ".other",
+            "whole",
+        ]
+        .into_iter()
+        .for_each(make);
         std::fs::write(path(".left.removed/lock"), "").unwrap();
         std::fs::write(path(".held.removed/lock"), "").unwrap();
         let held = File::open(path(".held.removed/lock")).unwrap();
         held.try_lock().unwrap();
-        let remove =
-            || remove_left_folders(parent.path(), |name| name.ends_with(".partial") || name.ends_with(".removed"));
+        let remove = || {
+            remove_left_folders(parent.path(), |name| {
+                name.ends_with(".partial") || name.ends_with(".removed")
+            })
+        };
         let names = || {
             let entries = std::fs::read_dir(parent.path()).unwrap();
-            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
             names.sort();
             names
         };
         let fill = |_: &Path| {
             remove();
-            assert_eq!(names(), [".held.removed", ".new.partial", ".other", "whole"]);
+            assert_eq!(
+                names(),
+                [".held.removed", ".new.partial", ".other", "whole"]
+            );
             Ok::<_, Error>(())
         };
         create_folder_with(&path("new"), Access::Umask, |_, error| error, fill).unwrap();

@@ -28,7 +28,11 @@ struct ArmedFailpoint {
 /// apart: a kind of event, a file's name.
 pub fn failpoint(place: &str, what: &str) {
     static DELAYED: OnceLock<Option<(String, u64)>> = OnceLock::new();
-    if let Some((_, delay)) = DELAYED.get_or_init(|| pair(DELAY)).as_ref().filter(|(delayed, _)| delayed == place) {
+    if let Some((_, delay)) = DELAYED
+        .get_or_init(|| pair(DELAY))
+        .as_ref()
+        .filter(|(delayed, _)| delayed == place)
+    {
         std::thread::sleep(Duration::from_millis(*delay));
     }
     if is_armed(place, what) {
@@ -79,8 +83,16 @@ fn pair<A: std::str::FromStr, B: std::str::FromStr>(variable: &str) -> Option<(A
 /// Whether this visit is the one that was asked for.
 fn is_armed(place: &str, what: &str) -> bool {
     static ARMED: OnceLock<Option<ArmedFailpoint>> = OnceLock::new();
-    let Some(armed) = ARMED.get_or_init(|| ArmedFailpoint::parse(&std::env::var(DEATH).ok()?)) else { return false };
-    if armed.place != place || armed.what.as_ref().is_some_and(|prefix| !what.starts_with(prefix)) {
+    let Some(armed) = ARMED.get_or_init(|| ArmedFailpoint::parse(&std::env::var(DEATH).ok()?))
+    else {
+        return false;
+    };
+    if armed.place != place
+        || armed
+            .what
+            .as_ref()
+            .is_some_and(|prefix| !what.starts_with(prefix))
+    {
         return false;
     }
     let now = armed.visits.fetch_add(1, Ordering::Relaxed) + 1 == armed.visit;
@@ -105,9 +117,19 @@ impl ArmedFailpoint {
     fn parse(text: &str) -> Option<Self> {
         let (named, when) = text.rsplit_once(':')?;
         let (visit, delay) = when.split_once('+').unwrap_or((when, "0"));
-        let (place, what) = named.split_once('=').map_or((named, None), |(place, what)| (place, Some(what.to_owned())));
+        let (place, what) = named
+            .split_once('=')
+            .map_or((named, None), |(place, what)| {
+                (place, Some(what.to_owned()))
+            });
         let delay = Duration::from_millis(delay.parse().ok()?);
-        Some(Self { place: place.to_owned(), what, visit: visit.parse().ok()?, delay, visits: AtomicU64::new(0) })
+        Some(Self {
+            place: place.to_owned(),
+            what,
+            visit: visit.parse().ok()?,
+            delay,
+            visits: AtomicU64::new(0),
+        })
     }
 }
 
@@ -119,14 +141,28 @@ mod tests {
     fn what_is_asked_for() {
         let check = |text: &str, expected: Option<(&str, Option<&str>, u64, u64)>| {
             let found = ArmedFailpoint::parse(text);
-            let found = found
-                .as_ref()
-                .map(|armed| (&*armed.place, armed.what.as_deref(), armed.visit, armed.delay.as_millis() as u64));
+            let found = found.as_ref().map(|armed| {
+                (
+                    &*armed.place,
+                    armed.what.as_deref(),
+                    armed.visit,
+                    armed.delay.as_millis() as u64,
+                )
+            });
             assert_eq!(found, expected, "{text}");
         };
-        check("event.half=step:3", Some(("event.half", Some("step"), 3, 0)));
+        check(
+            "event.half=step:3",
+            Some(("event.half", Some("step"), 3, 0)),
+        );
         check("event.after:12+40", Some(("event.after", None, 12, 40)));
-        for wrong in ["", "event.half", "event.half:", "event.half:x", "event.half:1+"] {
+        for wrong in [
+            "",
+            "event.half",
+            "event.half:",
+            "event.half:x",
+            "event.half:1+",
+        ] {
             check(wrong, None);
         }
     }

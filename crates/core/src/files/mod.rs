@@ -6,8 +6,9 @@ mod atomic;
 mod failpoint;
 
 pub use atomic::{
-    Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder, ensure_one_folder,
-    lock_folder, remove_left_folders, replace_file, replace_file_with, replace_files, sync_folder,
+    Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder,
+    ensure_one_folder, lock_folder, remove_left_folders, replace_file, replace_file_with,
+    replace_files, sync_folder,
 };
 pub use failpoint::{failpoint, fails_at, panic_point, test_clock, torn_write};
 
@@ -31,7 +32,10 @@ pub fn open(path: &Path) -> Result<File> {
     // exchanged between.
     regular(&std::fs::metadata(path)?)?;
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
     regular(&file.metadata()?)?;
     Ok(file)
 }
@@ -40,13 +44,22 @@ pub fn open(path: &Path) -> Result<File> {
 /// may be called between fork and exec.
 pub fn close_on_exec_from(first: RawFd) {
     // SAFETY: the call takes plain numbers and changes only flags of this process's descriptors.
-    let outcome = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
     if outcome != 0 {
         // A kernel before 5.11.
         for descriptor in first..4096 {
             // SAFETY: a number that is not an open descriptor only makes the call fail.
-            let _ =
-                rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, rustix::io::FdFlags::CLOEXEC);
+            let _ = rustix::io::fcntl_setfd(
+                unsafe { BorrowedFd::borrow_raw(descriptor) },
+                rustix::io::FdFlags::CLOEXEC,
+            );
         }
     }
 }
@@ -56,9 +69,17 @@ pub fn close_on_exec_from(first: RawFd) {
 /// # Errors
 /// The system's error.
 pub fn connect(socket: &Path) -> Result<UnixStream> {
-    let (folder, name) = socket.parent().zip(socket.file_name()).ok_or(ErrorKind::InvalidInput)?;
-    let flags = (rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY).bits().cast_signed();
-    let folder = OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
+    let (folder, name) = socket
+        .parent()
+        .zip(socket.file_name())
+        .ok_or(ErrorKind::InvalidInput)?;
+    let flags = (rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY)
+        .bits()
+        .cast_signed();
+    let folder = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(folder)?;
     UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
 }
 
@@ -98,7 +119,8 @@ pub fn read_at_most(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
     // A file of /proc has no size and may still be long.
     let mut bytes = Vec::with_capacity(size.min(most_bytes) as usize);
     if size <= most_bytes {
-        file.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+        file.take(most_bytes.saturating_add(1))
+            .read_to_end(&mut bytes)?;
     }
     if size.max(bytes.len() as u64) > most_bytes {
         let found = size.max(bytes.len() as u64);
@@ -116,7 +138,10 @@ pub fn read_at_most(path: &Path, most_bytes: u64) -> Result<Vec<u8>> {
 /// As [`read`], and [`ErrorKind::InvalidData`] where it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read(path)?).map_err(|error| {
-        Error::new(ErrorKind::InvalidData, format!("not UTF-8 text (byte {})", error.utf8_error().valid_up_to()))
+        Error::new(
+            ErrorKind::InvalidData,
+            format!("not UTF-8 text (byte {})", error.utf8_error().valid_up_to()),
+        )
     })
 }
 
@@ -142,14 +167,18 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Pat
         match part {
             Component::Normal(name) => names.push(name),
             Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(PathError::Written),
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                return Err(PathError::Written);
+            }
         }
     }
     if names.is_empty() {
         return Err(PathError::Written);
     }
     // A folder that is not there yet holds no links.
-    let Ok(root) = std::fs::canonicalize(folder) else { return Ok(folder.join(relative)) };
+    let Ok(root) = std::fs::canonicalize(folder) else {
+        return Ok(folder.join(relative));
+    };
     let mut place = root.clone();
     for name in names {
         place.push(name);
@@ -158,7 +187,9 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Pat
             Ok(found) => return Err(PathError::Link(found)),
             // Where it would lead cannot be told.
             Err(_) if place.is_symlink() => {
-                return Err(PathError::Broken(std::fs::read_link(&place).unwrap_or_default()));
+                return Err(PathError::Broken(
+                    std::fs::read_link(&place).unwrap_or_default(),
+                ));
             }
             Err(_) => {}
         }
@@ -176,7 +207,10 @@ fn regular(found: &std::fs::Metadata) -> Result<()> {
         () if kind.is_socket() => "a socket",
         () => "a device",
     };
-    Err(Error::new(ErrorKind::InvalidInput, format!("not a regular file but {what}")))
+    Err(Error::new(
+        ErrorKind::InvalidInput,
+        format!("not a regular file but {what}"),
+    ))
 }
 
 /// A release build has no failpoints, and reads no variable that could set one.
@@ -211,10 +245,16 @@ mod tests {
         let path = |name: &str| work.path().join(name);
         std::fs::write(path("file"), "text").unwrap();
         symlink("file", path("link")).unwrap();
-        let made = std::process::Command::new("mkfifo").arg(path("fifo")).status().unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(path("fifo"))
+            .status()
+            .unwrap();
         assert!(made.success());
         let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
-        assert_eq!(read_text(&path("file")).unwrap() + &read_text(&path("link")).unwrap(), "texttext");
+        assert_eq!(
+            read_text(&path("file")).unwrap() + &read_text(&path("link")).unwrap(),
+            "texttext"
+        );
         let check = |path: &Path, expected: &str| {
             let message = read(path).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
@@ -233,14 +273,25 @@ mod tests {
         // Without blocks on the disk: it is never read.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let message = read(&path).unwrap_err().to_string();
-        assert_eq!(message, "too large: 1099511627776 bytes, at most 1073741824 are read");
+        assert_eq!(
+            message,
+            "too large: 1099511627776 bytes, at most 1073741824 are read"
+        );
         std::fs::write(&path, "12345").unwrap();
         assert_eq!(
-            (read_at_most(&path, 5).unwrap().len(), read_at_most(&path, 4).unwrap_err().kind()),
+            (
+                read_at_most(&path, 5).unwrap().len(),
+                read_at_most(&path, 4).unwrap_err().kind()
+            ),
             (5, ErrorKind::FileTooLarge)
         );
         // The system reports its size as 0.
-        assert_eq!(read_at_most(Path::new("/proc/self/status"), 10).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        assert_eq!(
+            read_at_most(Path::new("/proc/self/status"), 10)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::FileTooLarge
+        );
     }
 
     #[test]
@@ -278,7 +329,10 @@ mod tests {
         check(".", Err(PathError::Written));
         check("out", Err(PathError::Link(root.join("secret"))));
         check("up/secret", Err(PathError::Link(root.clone())));
-        check("dangling", Err(PathError::Broken(PathBuf::from("../absent"))));
+        check(
+            "dangling",
+            Err(PathError::Broken(PathBuf::from("../absent"))),
+        );
         assert_eq!(inside(&root.join("none"), "x"), Ok(root.join("none/x")));
     }
 }

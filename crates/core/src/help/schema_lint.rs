@@ -3,7 +3,8 @@
 use crate::format::slip_of;
 use crate::score::json::{self, Kind, Places, Syntax, Value};
 use crate::score::{
-    Draft, KEYWORDS, Keyword, KeywordValue, OutlineEntry, ScoreError, Scorer, Task, Trust, meta_problems, outline,
+    Draft, KEYWORDS, Keyword, KeywordValue, OutlineEntry, ScoreError, Scorer, Task, Trust,
+    meta_problems, outline,
 };
 use crate::task::TaskError;
 
@@ -44,11 +45,16 @@ pub struct Diagnosis {
 
 /// Reads a text as that of the task's definition, and compiles it.
 pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
-    let mut found = if task.schema().is_some() { diagnose_schema(task, text) } else { diagnose_other(task, text) };
+    let mut found = if task.schema().is_some() {
+        diagnose_schema(task, text)
+    } else {
+        diagnose_other(task, text)
+    };
     if let Some(read) = &found.task {
         // A `task.toml` under edit is outlined itself, even where another file defines answers.
         let mut outlined = read.clone();
-        (outlined.definition_file, outlined.definition_text) = (task.definition_file.clone(), text.to_owned());
+        (outlined.definition_file, outlined.definition_text) =
+            (task.definition_file.clone(), text.to_owned());
         found.outline = outline(&outlined);
         found.programs = Trust::for_task(read).unwrap_or_default();
     }
@@ -63,17 +69,42 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
     let scorer = match &with_text {
         Ok(task) => Scorer::new(task).map_err(|error| {
             faults.push(match &error {
-                ScoreError::Schema { label, line, column, message, .. }
-                | ScoreError::Statement { label, line, column, message }
-                    if *label == task.label(&task.definition_file) =>
-                {
+                ScoreError::Schema {
+                    label,
+                    line,
+                    column,
+                    message,
+                    ..
+                }
+                | ScoreError::Statement {
+                    label,
+                    line,
+                    column,
+                    message,
+                } if *label == task.label(&task.definition_file) => {
                     let (line, column, message) = (*line, *column, message.clone());
-                    Fault { line, column, length: 1, message, is_error: true }
+                    Fault {
+                        line,
+                        column,
+                        length: 1,
+                        message,
+                        is_error: true,
+                    }
                 }
                 _ if error.is_of_command() => {
-                    let keys = crate::score::score_keys(text).into_iter().flat_map(|(_, keys)| keys);
-                    let offset = keys.filter(|key| key.name == "command").find_map(|key| key.offset);
-                    at(text, offset.unwrap_or(0), offset.map_or(1, |_| text.len()), error.to_string(), true)
+                    let keys = crate::score::score_keys(text)
+                        .into_iter()
+                        .flat_map(|(_, keys)| keys);
+                    let offset = keys
+                        .filter(|key| key.name == "command")
+                        .find_map(|key| key.offset);
+                    at(
+                        text,
+                        offset.unwrap_or(0),
+                        offset.map_or(1, |_| text.len()),
+                        error.to_string(),
+                        true,
+                    )
                 }
                 _ => at(text, 0, 1, error.to_string(), true),
             });
@@ -85,7 +116,14 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
             Err(error.to_string())
         }
     };
-    Diagnosis { faults, scorer, task: with_text.ok(), needs_command, outline: Vec::new(), programs: Vec::new() }
+    Diagnosis {
+        faults,
+        scorer,
+        task: with_text.ok(),
+        needs_command,
+        outline: Vec::new(),
+        programs: Vec::new(),
+    }
 }
 
 fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
@@ -99,7 +137,10 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
                 reason => reason.to_string(),
             };
             let fault = at(text, error.offset, error.offset + 1, message, true);
-            let sentence = format!("line {} column {}: {}", fault.line, fault.column, fault.message);
+            let sentence = format!(
+                "line {} column {}: {}",
+                fault.line, fault.column, fault.message
+            );
             return Diagnosis {
                 faults: vec![fault],
                 scorer: Err(sentence),
@@ -112,8 +153,17 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
     };
     let root = &document.root;
     for duplicate in &document.duplicates {
-        let message = format!("duplicate key {:?} in this object: the last one counts", duplicate.key);
-        faults.push(at(text, duplicate.offset, duplicate.offset + duplicate.key.len() + 2, message, false));
+        let message = format!(
+            "duplicate key {:?} in this object: the last one counts",
+            duplicate.key
+        );
+        faults.push(at(
+            text,
+            duplicate.offset,
+            duplicate.offset + duplicate.key.len() + 2,
+            message,
+            false,
+        ));
     }
     odd(text, root, Draft::D2020, &mut faults);
     let with_text = task.with_definition_text(text);
@@ -132,18 +182,33 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
     faults.sort_by_key(|fault| (fault.line, fault.column, !fault.is_error));
     faults.dedup();
     faults.truncate(MAX_FAULTS);
-    Diagnosis { faults, scorer, task, needs_command, outline: Vec::new(), programs: Vec::new() }
+    Diagnosis {
+        faults,
+        scorer,
+        task,
+        needs_command,
+        outline: Vec::new(),
+        programs: Vec::new(),
+    }
 }
 
-fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -> Result<Scorer, ScoreError> {
+fn compile(
+    task: &Task,
+    text: &str,
+    root: &Value<'_>,
+    faults: &mut Vec<Fault>,
+) -> Result<Scorer, ScoreError> {
     let problems = task.schema().map(meta_problems).unwrap_or_default();
     for (pointer, message) in &problems {
         faults.push(at_pointer(text, root, pointer, message.clone()));
     }
     Scorer::new(task).inspect_err(|error| match error {
-        ScoreError::Schema { pointer, message, label, .. }
-            if problems.is_empty() && *label == task.label(&task.definition_file) =>
-        {
+        ScoreError::Schema {
+            pointer,
+            message,
+            label,
+            ..
+        } if problems.is_empty() && *label == task.label(&task.definition_file) => {
             faults.push(at_pointer(text, root, pointer, message.clone()));
         }
         ScoreError::Schema { .. } if !problems.is_empty() => {}
@@ -153,13 +218,24 @@ fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -
 
 fn task_fault(label: &str, error: &TaskError, text: &str) -> Fault {
     match error {
-        TaskError::Place { label: of, line, column, message } if of == label => {
-            Fault { line: *line, column: *column, length: 1, message: message.clone(), is_error: true }
-        }
+        TaskError::Place {
+            label: of,
+            line,
+            column,
+            message,
+        } if of == label => Fault {
+            line: *line,
+            column: *column,
+            length: 1,
+            message: message.clone(),
+            is_error: true,
+        },
         _ => {
             // The text under edit needs no name.
             let message = error.to_string();
-            let own = message.strip_prefix(label).and_then(|rest| rest.strip_prefix(": "));
+            let own = message
+                .strip_prefix(label)
+                .and_then(|rest| rest.strip_prefix(": "));
             at(text, 0, 1, own.unwrap_or(&message).to_owned(), true)
         }
     }
@@ -167,21 +243,33 @@ fn task_fault(label: &str, error: &TaskError, text: &str) -> Fault {
 
 /// Misspelt keywords, keywords that the draft does not have, and required fields that nothing describes.
 fn odd(text: &str, schema: &Value<'_>, draft: Draft, faults: &mut Vec<Fault>) {
-    let Some(object) = schema.as_object() else { return };
-    let named = object.get("$schema").and_then(|member| match &member.value.kind {
-        Kind::String(address) => Draft::from_address(address),
-        _ => None,
-    });
+    let Some(object) = schema.as_object() else {
+        return;
+    };
+    let named = object
+        .get("$schema")
+        .and_then(|member| match &member.value.kind {
+            Kind::String(address) => Draft::from_address(address),
+            _ => None,
+        });
     let draft = named.unwrap_or(draft);
     for member in object.members() {
         let (key, inner) = (member.key.as_ref(), &member.value);
         let mut warn = |message| {
-            faults.push(at(text, member.key_start, member.key_start + key.len() + 2, message, false));
+            faults.push(at(
+                text,
+                member.key_start,
+                member.key_start + key.len() + 2,
+                message,
+                false,
+            ));
         };
         let Some(keyword) = Keyword::named(key) else {
             // Other keys are allowed, and mean nothing.
             if let Some(near) = slip_of(key, KEYWORDS.iter().map(|keyword| keyword.name)) {
-                warn(format!("`{key}` is not a keyword and has no effect; did you mean `{near}`?"));
+                warn(format!(
+                    "`{key}` is not a keyword and has no effect; did you mean `{near}`?"
+                ));
             }
             continue;
         };
@@ -193,30 +281,53 @@ fn odd(text: &str, schema: &Value<'_>, draft: Draft, faults: &mut Vec<Fault>) {
         }
         match (keyword.holds, &inner.kind) {
             (KeywordValue::NamedSchemas | KeywordValue::Dependencies, Kind::Object(named)) => {
-                named.members().iter().for_each(|field| odd(text, &field.value, draft, faults));
+                named
+                    .members()
+                    .iter()
+                    .for_each(|field| odd(text, &field.value, draft, faults));
             }
             (KeywordValue::SchemaOrList | KeywordValue::Schemas, Kind::Array(items)) => {
                 items.iter().for_each(|item| odd(text, item, draft, faults));
             }
-            (KeywordValue::SchemaOrList | KeywordValue::Schema, _) => odd(text, inner, draft, faults),
+            (KeywordValue::SchemaOrList | KeywordValue::Schema, _) => {
+                odd(text, inner, draft, faults)
+            }
             _ => {}
         }
     }
-    let described =
-        |name: &str| object.get("properties").and_then(|member| member.value.as_object()?.get(name)).is_some();
-    let closed = object.get("additionalProperties").is_some_and(|member| member.value.kind == Kind::Bool(false));
-    let elsewhere =
-        ["patternProperties", "$ref", "allOf", "anyOf", "oneOf"].iter().any(|key| object.get(key).is_some());
-    let Some(Kind::Array(required)) = object.get("required").map(|member| &member.value.kind) else { return };
+    let described = |name: &str| {
+        object
+            .get("properties")
+            .and_then(|member| member.value.as_object()?.get(name))
+            .is_some()
+    };
+    let closed = object
+        .get("additionalProperties")
+        .is_some_and(|member| member.value.kind == Kind::Bool(false));
+    let elsewhere = ["patternProperties", "$ref", "allOf", "anyOf", "oneOf"]
+        .iter()
+        .any(|key| object.get(key).is_some());
+    let Some(Kind::Array(required)) = object.get("required").map(|member| &member.value.kind)
+    else {
+        return;
+    };
     for item in required {
-        let Kind::String(name) = &item.kind else { continue };
+        let Kind::String(name) = &item.kind else {
+            continue;
+        };
         if !described(name) && !elsewhere && (closed || object.get("properties").is_some()) {
             let what = if closed {
                 "no answer can be valid: it is required and not allowed"
             } else {
                 "required, but `properties` does not describe it"
             };
-            faults.push(at(text, item.start, item.end, format!("`{name}`: {what}"), false));
+            faults.push(at(
+                text,
+                item.start,
+                item.end,
+                format!("`{name}`: {what}"),
+                false,
+            ));
         }
     }
 }
@@ -226,7 +337,11 @@ fn at_pointer(text: &str, root: &Value<'_>, pointer: &str, message: String) -> F
     at(
         text,
         value.start,
-        if matches!(value.kind, Kind::Object(_) | Kind::Array(_)) { value.start + 1 } else { value.end },
+        if matches!(value.kind, Kind::Object(_) | Kind::Array(_)) {
+            value.start + 1
+        } else {
+            value.end
+        },
         message,
         true,
     )
@@ -237,9 +352,18 @@ fn at(text: &str, start: usize, end: usize, message: String, is_error: bool) -> 
     let start = start.min(text.len());
     let place = Places::new(text).locate(start);
     let rest = text.get(start..).unwrap_or("");
-    let length =
-        rest.char_indices().take_while(|(index, letter)| *letter != '\n' && start + index < end).count().max(1);
-    Fault { line: place.line, column: place.column, length, message, is_error }
+    let length = rest
+        .char_indices()
+        .take_while(|(index, letter)| *letter != '\n' && start + index < end)
+        .count()
+        .max(1);
+    Fault {
+        line: place.line,
+        column: place.column,
+        length,
+        message,
+        is_error,
+    }
 }
 
 #[cfg(test)]
@@ -249,36 +373,89 @@ mod tests {
     fn check(text: &str, expected: &[(usize, usize, usize, bool, &str)]) {
         let task = Task::embedded("invoice").unwrap();
         let found = diagnose(&task, text);
-        assert_eq!(found.faults.len(), expected.len(), "{text}: {:?}", found.faults);
+        assert_eq!(
+            found.faults.len(),
+            expected.len(),
+            "{text}: {:?}",
+            found.faults
+        );
         for (fault, (line, column, length, is_error, part)) in found.faults.iter().zip(expected) {
             assert_eq!(
                 (fault.line, fault.column, fault.length, fault.is_error),
                 (*line, *column, *length, *is_error),
                 "{text}: {fault:?}"
             );
-            assert!(fault.message.contains(part), "{text}: {:?} lacks {part:?}", fault.message);
+            assert!(
+                fault.message.contains(part),
+                "{text}: {:?} lacks {part:?}",
+                fault.message
+            );
         }
-        assert_eq!(found.scorer.is_err(), expected.iter().any(|(_, _, _, is_error, _)| *is_error), "{text}");
+        assert_eq!(
+            found.scorer.is_err(),
+            expected.iter().any(|(_, _, _, is_error, _)| *is_error),
+            "{text}"
+        );
     }
 
     #[test]
     fn faults_stand_at_their_places() {
         check("{}", &[]);
         check("", &[(1, 1, 1, true, "empty")]);
-        check("{\n  \"type\": \"string\",\n}", &[(2, 19, 1, true, "trailing comma")]);
-        check("{\"type\": \"strnig\"}", &[(1, 10, 8, true, "\"strnig\" is not a type")]);
-        check("{\"minLength\": -1,\n \"type\": 3}", &[(1, 15, 2, true, "-1"), (2, 10, 1, true, "3")]);
-        check("{\"$ref\": \"#/$defs/none\"}", &[(1, 10, 14, true, "target not found")]);
-        check("{\"$ref\": \"#/$defs/A<B>\", \"$defs\": {\"A<B>\": {}}}", &[]);
-        check("{\"$ref\": \"#/$defs/A<B\"}", &[(1, 10, 13, true, "target not found: /$defs/A<B is not")]);
-        check("{\"allOf\": [{\"$ref\": \"http://h:x/\"}]}", &[(1, 21, 13, true, "not an address")]);
-        check("{\"type\": \"string\", \"type\": \"number\"}", &[(1, 20, 6, false, "duplicate key")]);
-        check("{\"requried\": [\"a\"]}", &[(1, 2, 10, false, "did you mean `required`")]);
+        check(
+            "{\n  \"type\": \"string\",\n}",
+            &[(2, 19, 1, true, "trailing comma")],
+        );
+        check(
+            "{\"type\": \"strnig\"}",
+            &[(1, 10, 8, true, "\"strnig\" is not a type")],
+        );
+        check(
+            "{\"minLength\": -1,\n \"type\": 3}",
+            &[(1, 15, 2, true, "-1"), (2, 10, 1, true, "3")],
+        );
+        check(
+            "{\"$ref\": \"#/$defs/none\"}",
+            &[(1, 10, 14, true, "target not found")],
+        );
+        check(
+            "{\"$ref\": \"#/$defs/A<B>\", \"$defs\": {\"A<B>\": {}}}",
+            &[],
+        );
+        check(
+            "{\"$ref\": \"#/$defs/A<B\"}",
+            &[(1, 10, 13, true, "target not found: /$defs/A<B is not")],
+        );
+        check(
+            "{\"allOf\": [{\"$ref\": \"http://h:x/\"}]}",
+            &[(1, 21, 13, true, "not an address")],
+        );
+        check(
+            "{\"type\": \"string\", \"type\": \"number\"}",
+            &[(1, 20, 6, false, "duplicate key")],
+        );
+        check(
+            "{\"requried\": [\"a\"]}",
+            &[(1, 2, 10, false, "did you mean `required`")],
+        );
         check("{\"properties\": {\"requried\": {}}}", &[]);
-        let of_draft_7 = |rest: &str| format!("{{\"$schema\": \"http://json-schema.org/draft-07/schema#\",\n{rest}}}");
-        let missing = |length| (2, 1, length, false, "the schema is draft 7, which does not have it (since 2019-09)");
+        let of_draft_7 = |rest: &str| {
+            format!("{{\"$schema\": \"http://json-schema.org/draft-07/schema#\",\n{rest}}}")
+        };
+        let missing = |length| {
+            (
+                2,
+                1,
+                length,
+                false,
+                "the schema is draft 7, which does not have it (since 2019-09)",
+            )
+        };
         check(&of_draft_7("\"dependentRequired\": {}"), &[missing(19)]);
-        check(&of_draft_7("\"$defs\": {}, \"deprecated\": true, \"if\": {}"), &[]);
+        check(
+            &of_draft_7("\"$defs\": {}, \"deprecated\": true, \"if\": {}"),
+            &[],
+        );
         check(
             "{\"properties\": {\"a\": {}}, \"required\": [\"a\", \"b\"]}",
             &[(1, 45, 3, false, "does not describe it")],

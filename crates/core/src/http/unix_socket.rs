@@ -4,7 +4,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
 use ureq::{Error, Timeout};
 
 use crate::files;
@@ -16,9 +18,16 @@ pub(super) struct UnixConnector(pub(super) PathBuf);
 impl Connector for UnixConnector {
     type Out = UnixTransport;
 
-    fn connect(&self, details: &ConnectionDetails<'_>, _chained: Option<()>) -> Result<Option<UnixTransport>, Error> {
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _chained: Option<()>,
+    ) -> Result<Option<UnixTransport>, Error> {
         let stream = files::connect(&self.0)?;
-        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        let buffers = LazyBuffers::new(
+            details.config.input_buffer_size(),
+            details.config.output_buffer_size(),
+        );
         Ok(Some(UnixTransport { stream, buffers }))
     }
 }
@@ -43,13 +52,15 @@ impl Transport for UnixTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.stream.set_write_timeout(timeout.not_zero().map(|left| *left))?;
+        self.stream
+            .set_write_timeout(timeout.not_zero().map(|left| *left))?;
         let written = self.stream.write_all(&self.buffers.output()[..amount]);
         written.map_err(|error| failed(error, timeout.reason))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.stream.set_read_timeout(timeout.not_zero().map(|left| *left))?;
+        self.stream
+            .set_read_timeout(timeout.not_zero().map(|left| *left))?;
         let input = self.buffers.input_append_buf();
         let amount = loop {
             match self.stream.read(input) {
@@ -63,7 +74,10 @@ impl Transport for UnixTransport {
 
     fn is_open(&mut self) -> bool {
         let mut byte = [0];
-        let probe = self.stream.set_nonblocking(true).and_then(|()| self.stream.read(&mut byte));
+        let probe = self
+            .stream
+            .set_nonblocking(true)
+            .and_then(|()| self.stream.read(&mut byte));
         // A server that keeps the connection has sent nothing.
         let is_open = probe.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         is_open && self.stream.set_nonblocking(false).is_ok()

@@ -11,16 +11,22 @@ pub(super) fn cache_folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<
     if let Some(home) = set(&variable, "HF_HOME") {
         return vec![home.join("hub")];
     }
-    user_cache(variable).map(|cache| cache.join("huggingface").join("hub")).into_iter().collect()
+    user_cache(variable)
+        .map(|cache| cache.join("huggingface").join("hub"))
+        .into_iter()
+        .collect()
 }
 
 /// The folder of this user's caches.
 pub(super) fn user_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    set(&variable, "XDG_CACHE_HOME").or_else(|| set(&variable, "HOME").map(|home| home.join(".cache")))
+    set(&variable, "XDG_CACHE_HOME")
+        .or_else(|| set(&variable, "HOME").map(|home| home.join(".cache")))
 }
 
 fn set(variable: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
-    variable(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    variable(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }
 
 /// The folder of everything that `cache` has of the model `name`; None for what is not a name.
@@ -29,9 +35,12 @@ pub(super) fn repository(cache: &Path, name: &str) -> Option<PathBuf> {
     let plain = |part: &&str| {
         !part.is_empty()
             && !part.starts_with('.')
-            && part.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
+            && part
+                .chars()
+                .all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
     };
-    (parts.len() <= 2 && parts.iter().all(plain)).then(|| cache.join(format!("models--{}", parts.join("--"))))
+    (parts.len() <= 2 && parts.iter().all(plain))
+        .then(|| cache.join(format!("models--{}", parts.join("--"))))
 }
 
 /// The folder of `name`'s files in `cache`: the snapshot of `refs/main`, or the only one there is.
@@ -44,8 +53,11 @@ pub(super) fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
             return Some(folder);
         }
     }
-    let mut folders =
-        std::fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let mut folders = std::fs::read_dir(&snapshots)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir());
     let only = folders.next()?;
     folders.next().is_none().then_some(only)
 }
@@ -58,15 +70,25 @@ mod tests {
     #[test]
     fn the_environment_names_the_cache() {
         let check = |set: &[(&str, &str)], expected: &[&str]| {
-            let read = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+            let read = |name: &str| {
+                set.iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| OsString::from(value))
+            };
             let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
             assert_eq!(cache_folders(read), expected, "{set:?}");
         };
         check(&[("HOME", "/h")], &["/h/.cache/huggingface/hub"]);
-        check(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")], &["/c/huggingface/hub"]);
+        check(
+            &[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")],
+            &["/c/huggingface/hub"],
+        );
         check(&[("HOME", "/h"), ("HF_HOME", "/f")], &["/f/hub"]);
         check(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/g")], &["/g"]);
-        check(&[("HOME", "/h"), ("HF_HOME", "")], &["/h/.cache/huggingface/hub"]);
+        check(
+            &[("HOME", "/h"), ("HF_HOME", "")],
+            &["/h/.cache/huggingface/hub"],
+        );
         check(&[], &[]);
     }
 
@@ -89,7 +111,11 @@ mod tests {
         make("models--plain", Some("ccc"), &["ccc"]);
         make("models--org--gone", Some("ddd"), &[]);
         let check = |name: &str, expected: Option<&str>| {
-            assert_eq!(snapshot(work.path(), name), expected.map(|path| work.path().join(path)), "{name}");
+            assert_eq!(
+                snapshot(work.path(), name),
+                expected.map(|path| work.path().join(path)),
+                "{name}"
+            );
         };
         check("org/two", Some("models--org--two/snapshots/bbb"));
         check("org/one", Some("models--org--one/snapshots/aaa"));

@@ -17,8 +17,8 @@ mod rope;
 
 pub use fp8::{Fp8Scales, Quantization};
 pub use options::{
-    Activation, ClampedGate, DecoderOptions, ExpertTensors, Experts, GatedDelta, GlobalHeads, KeysValues, LayerHeads,
-    Mixer, NormNames, Scope, SharedLayers, SlidingWindow,
+    Activation, ClampedGate, DecoderOptions, ExpertTensors, Experts, GatedDelta, GlobalHeads,
+    KeysValues, LayerHeads, Mixer, NormNames, Scope, SharedLayers, SlidingWindow,
 };
 pub use rope::RopeScaling;
 
@@ -112,7 +112,11 @@ impl ModelConfig {
                 problem: "not a JSON object; fetch the model again".to_owned(),
             });
         };
-        Reader { keys, path: path_label }.model()
+        Reader {
+            keys,
+            path: path_label,
+        }
+        .model()
     }
 
     /// The `config.json` that transformers and [`ModelConfig::parse`] read, with the ids that end a completion.
@@ -232,7 +236,8 @@ impl Reader<'_> {
             rope_scaling,
             attention_bias: self.attention_bias(architecture)?,
             tie_word_embeddings: self.flag("tie_word_embeddings")?,
-            max_position_embeddings: self.count_or("max_position_embeddings", default_positions(architecture))?,
+            max_position_embeddings: self
+                .count_or("max_position_embeddings", default_positions(architecture))?,
             options: self.options(architecture)?,
         };
         if !num_attention_heads.is_multiple_of(config.num_key_value_heads) {
@@ -242,7 +247,9 @@ impl Reader<'_> {
             );
             return Err(self.problem(problem));
         }
-        let widest = config.head_dimension(Scope::Everything).max(config.head_dim);
+        let widest = config
+            .head_dimension(Scope::Everything)
+            .max(config.head_dim);
         if config.max_position_embeddings * widest > MAX_ANGLES {
             return Err(self.problem(format!(
                 "`max_position_embeddings` = {} times a head's width of {} is more than {MAX_ANGLES} angles; lower `max_position_embeddings` to what you need",
@@ -254,7 +261,11 @@ impl Reader<'_> {
 
     fn architecture(&self) -> Result<Architecture, HubError> {
         let model_type = self.keys.get("model_type").and_then(Value::as_str);
-        let named = self.keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
+        let named = self
+            .keys
+            .get("architectures")
+            .and_then(|list| list.get(0))
+            .and_then(Value::as_str);
         match (named, model_type) {
             (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Ok(Architecture::Qwen3),
             (Some("Qwen3MoeForCausalLM"), _) | (None, Some("qwen3_moe")) => Ok(Architecture::Qwen3Moe),
@@ -285,7 +296,11 @@ impl Reader<'_> {
 
     /// A Mistral, unless the text part of the file is another model.
     fn mistral(&self) -> Result<Architecture, HubError> {
-        let text = self.keys.get("text_config").and_then(|text| text.get("model_type")).and_then(Value::as_str);
+        let text = self
+            .keys
+            .get("text_config")
+            .and_then(|text| text.get("model_type"))
+            .and_then(Value::as_str);
         match text {
             None | Some("mistral") => Ok(Architecture::Mistral),
             Some(other) => Err(self.unsupported(
@@ -308,9 +323,16 @@ impl Reader<'_> {
             Architecture::Qwen35Moe => self.qwen3_5_moe_options()?,
             Architecture::GptOss => self.gpt_oss_options()?,
         };
-        let name = self.keys.get("hidden_act").and_then(Value::as_str).unwrap_or(options.activation.name());
+        let name = self
+            .keys
+            .get("hidden_act")
+            .and_then(Value::as_str)
+            .unwrap_or(options.activation.name());
         match Activation::NAMES.iter().find(|(known, _)| *known == name) {
-            Some((_, activation)) => Ok(DecoderOptions { activation: *activation, ..options }),
+            Some((_, activation)) => Ok(DecoderOptions {
+                activation: *activation,
+                ..options
+            }),
             None => Err(self.unsupported(
                 &format!("the activation `{name}` (`hidden_act`)"),
                 "only silu and gelu_pytorch_tanh are supported",
@@ -320,9 +342,15 @@ impl Reader<'_> {
 
     fn refuse_what_is_not_computed(&self, architecture: Architecture) -> Result<(), HubError> {
         if self.flag("mlp_bias")? {
-            return Err(self.unsupported("`mlp_bias` = true", "use a model without biases in its feed-forward block"));
+            return Err(self.unsupported(
+                "`mlp_bias` = true",
+                "use a model without biases in its feed-forward block",
+            ));
         }
-        let direction = self.keys.get("use_bidirectional_attention").unwrap_or(&Value::Null);
+        let direction = self
+            .keys
+            .get("use_bidirectional_attention")
+            .unwrap_or(&Value::Null);
         if !matches!(direction, Value::Null | Value::Bool(false)) {
             let feature = format!("`use_bidirectional_attention` = {direction}");
             return Err(self.unsupported(&feature, "use a model that generates text"));
@@ -331,13 +359,22 @@ impl Reader<'_> {
             Architecture::Gemma4 => &["attn_logit_softcapping"],
             _ => &["attn_logit_softcapping", "final_logit_softcapping"],
         };
-        if let Some(key) = soft_caps.iter().find(|key| self.keys.get(**key).is_some_and(|value| !value.is_null())) {
+        if let Some(key) = soft_caps
+            .iter()
+            .find(|key| self.keys.get(**key).is_some_and(|value| !value.is_null()))
+        {
             let feature = format!("`{key}` = {}", self.keys[*key]);
-            return Err(self.unsupported(&feature, "use a model without soft caps, such as Gemma 3"));
+            return Err(
+                self.unsupported(&feature, "use a model without soft caps, such as Gemma 3")
+            );
         }
-        let sliding =
-            |value: &Value| value.as_array().is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"));
-        let is_sliding = self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding);
+        let sliding = |value: &Value| {
+            value
+                .as_array()
+                .is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"))
+        };
+        let is_sliding =
+            self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding);
         let reads_layer_types = [
             Architecture::Gemma3,
             Architecture::Gemma4,
@@ -352,21 +389,29 @@ impl Reader<'_> {
             ));
         }
         match Quantization::parse(&self.keys, self.path)? {
-            Some(Quantization::Mxfp4) if architecture != Architecture::GptOss => {
-                Err(self
-                    .unsupported("MXFP4 outside gpt-oss", "use the original weights in float32, float16 or bfloat16"))
-            }
+            Some(Quantization::Mxfp4) if architecture != Architecture::GptOss => Err(self
+                .unsupported(
+                    "MXFP4 outside gpt-oss",
+                    "use the original weights in float32, float16 or bfloat16",
+                )),
             _ => Ok(()),
         }
     }
 
     fn unsupported(&self, feature: &str, remedy: &str) -> HubError {
         let (path, feature, remedy) = (self.path.to_owned(), feature.to_owned(), remedy.to_owned());
-        HubError::Unsupported { path, feature, remedy }
+        HubError::Unsupported {
+            path,
+            feature,
+            remedy,
+        }
     }
 
     fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize, HubError> {
-        let given = self.keys.get("head_dim").is_some_and(|value| !value.is_null());
+        let given = self
+            .keys
+            .get("head_dim")
+            .is_some_and(|value| !value.is_null());
         if !given && !hidden_size.is_multiple_of(heads) {
             return Err(self.problem(format!(
                 "`head_dim` is missing and `hidden_size` = {hidden_size} is not a multiple of `num_attention_heads` = {heads}"
@@ -385,25 +430,38 @@ impl Reader<'_> {
     fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, HubError> {
         match architecture {
             Architecture::Qwen2 => Ok(AttentionBias::QueryKeyValue),
-            _ => Ok(if self.flag("attention_bias")? { AttentionBias::All } else { AttentionBias::Absent }),
+            _ => Ok(if self.flag("attention_bias")? {
+                AttentionBias::All
+            } else {
+                AttentionBias::Absent
+            }),
         }
     }
 
     fn count(&self, key: &str) -> Result<usize, HubError> {
         match self.keys.get(key) {
             None => Err(self.problem(format!("`{key}` is missing; fetch the model again"))),
-            Some(value) => match (value.as_u64(), MAX_COUNTS.iter().find(|(name, _)| *name == key)) {
-                (Some(number), Some((_, most))) if number > *most as u64 => {
-                    Err(self.problem(format!("`{key}` = {number}, the limit is {most}; fetch the model again")))
-                }
+            Some(value) => match (
+                value.as_u64(),
+                MAX_COUNTS.iter().find(|(name, _)| *name == key),
+            ) {
+                (Some(number), Some((_, most))) if number > *most as u64 => Err(self.problem(
+                    format!("`{key}` = {number}, the limit is {most}; fetch the model again"),
+                )),
                 (Some(number), _) if number > 0 => Ok(number as usize),
-                _ => Err(self.problem(format!("`{key}` = {value}, expected a whole number above 0"))),
+                _ => Err(self.problem(format!(
+                    "`{key}` = {value}, expected a whole number above 0"
+                ))),
             },
         }
     }
 
     fn count_or(&self, key: &str, default: usize) -> Result<usize, HubError> {
-        if self.keys.get(key).is_none_or(Value::is_null) { Ok(default) } else { self.count(key) }
+        if self.keys.get(key).is_none_or(Value::is_null) {
+            Ok(default)
+        } else {
+            self.count(key)
+        }
     }
 
     fn positive(&self, key: &str, value: Option<&Value>, default: f64) -> Result<f64, HubError> {
@@ -425,16 +483,24 @@ impl Reader<'_> {
     }
 
     fn problem(&self, problem: String) -> HubError {
-        HubError::Config { path: self.path.to_owned(), problem }
+        HubError::Config {
+            path: self.path.to_owned(),
+            problem,
+        }
     }
 }
 
 /// The keys of the text model, with those of its family's defaults that the file leaves out.
 fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<String, Value> {
     if let Some(Value::Object(text)) = keys.remove("text_config") {
-        let shared = ["quantization_config", "tie_word_embeddings"].map(|key| (key.to_owned(), keys.remove(key)));
+        let shared = ["quantization_config", "tie_word_embeddings"]
+            .map(|key| (key.to_owned(), keys.remove(key)));
         keys = text;
-        keys.extend(shared.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        keys.extend(
+            shared
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, value?))),
+        );
     }
     match architecture {
         Architecture::Mistral => mistral::add_defaults(&mut keys),
@@ -452,7 +518,9 @@ fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<St
 /// The `config.json` of a copy, whose weights are those of the text part in bf16 where they were quantized; `None` where it
 /// is the model's own.
 pub(super) fn copied_config(json: &str) -> Option<String> {
-    let Value::Object(mut keys) = serde_json::from_str(json).ok()? else { return None };
+    let Value::Object(mut keys) = serde_json::from_str(json).ok()? else {
+        return None;
+    };
     let is_quantized = Quantization::parse(&keys, "").ok()?.is_some();
     if keys.contains_key("text_config") {
         keys = text_part(keys)?;
@@ -461,7 +529,9 @@ pub(super) fn copied_config(json: &str) -> Option<String> {
     }
     if is_quantized {
         keys.remove("quantization_config");
-        let stored = keys.iter_mut().filter(|(key, _)| ["torch_dtype", "dtype"].contains(&key.as_str()));
+        let stored = keys
+            .iter_mut()
+            .filter(|(key, _)| ["torch_dtype", "dtype"].contains(&key.as_str()));
         stored.for_each(|(_, dtype)| *dtype = json!("bfloat16"));
     }
     Some(format!("{:#}\n", Value::Object(keys)))
@@ -469,8 +539,15 @@ pub(super) fn copied_config(json: &str) -> Option<String> {
 
 /// The keys of the text part of a model that also sees, as those of a model.
 fn text_part(outer: Map<String, Value>) -> Option<Map<String, Value>> {
-    let stored = ["torch_dtype", "dtype"].into_iter().find_map(|key| outer.get(key).cloned());
-    let architecture = Reader { keys: outer.clone(), path: "" }.architecture().ok()?;
+    let stored = ["torch_dtype", "dtype"]
+        .into_iter()
+        .find_map(|key| outer.get(key).cloned());
+    let architecture = Reader {
+        keys: outer.clone(),
+        path: "",
+    }
+    .architecture()
+    .ok()?;
     let mut keys = text_keys(architecture, outer);
     if matches!(architecture, Architecture::Gemma3 | Architecture::Gemma4) {
         let activation = keys.remove("hidden_act");
@@ -489,7 +566,10 @@ fn default_positions(architecture: Architecture) -> usize {
         Architecture::Qwen3 | Architecture::Qwen3Moe | Architecture::Qwen2 => 32_768,
         Architecture::Qwen35 | Architecture::Qwen35Moe => 32_768,
         Architecture::Llama => 2_048,
-        Architecture::Mistral | Architecture::Gemma3 | Architecture::Gemma4 | Architecture::GptOss => 131_072,
+        Architecture::Mistral
+        | Architecture::Gemma3
+        | Architecture::Gemma4
+        | Architecture::GptOss => 131_072,
     }
 }
 

@@ -50,17 +50,27 @@ fn digest_sampling(source: &ModelSource, above_bytes: u64) -> Result<String, Hub
         hasher.update(&bytes);
     }
     for file in source.weight_files()? {
-        let refused = |error| HubError::Read { path: source.label(&file), source: error };
+        let refused = |error| HubError::Read {
+            path: source.label(&file),
+            source: error,
+        };
         if let Some(bytes) = source.embedded_bytes(&file) {
             hasher.update(format!("{file}\n{}\n", bytes.len()));
             hasher.update(bytes);
             continue;
         }
-        let data_start = source.tensors(&file)?.first().map_or(0, |entry| entry.offset_bytes);
+        let data_start = source
+            .tensors(&file)?
+            .first()
+            .map_or(0, |entry| entry.offset_bytes);
         let mut opened = source.open_file(&file)?;
         let size = opened.metadata().map_err(refused)?.len();
         hasher.update(format!("{file}\n{size}\n"));
-        let ranges = if size <= above_bytes { vec![(0, size)] } else { sample(data_start, size) };
+        let ranges = if size <= above_bytes {
+            vec![(0, size)]
+        } else {
+            sample(data_start, size)
+        };
         for (start, length) in ranges {
             hash_range(&mut opened, start, length, &mut hasher).map_err(refused)?;
         }
@@ -72,13 +82,21 @@ fn digest_sampling(source: &ModelSource, above_bytes: u64) -> Result<String, Hub
 fn sample(data_start: u64, size: u64) -> Vec<(u64, u64)> {
     let last = size.saturating_sub(BLOCK_BYTES).max(data_start);
     let block = |number: u64| {
-        let start = data_start + (u128::from(last - data_start) * u128::from(number) / u128::from(BLOCKS - 1)) as u64;
+        let start = data_start
+            + (u128::from(last - data_start) * u128::from(number) / u128::from(BLOCKS - 1)) as u64;
         (start, BLOCK_BYTES.min(size - start))
     };
-    std::iter::once((0, data_start)).chain((0..BLOCKS).map(block)).collect()
+    std::iter::once((0, data_start))
+        .chain((0..BLOCKS).map(block))
+        .collect()
 }
 
-fn hash_range(file: &mut File, start: u64, length: u64, hasher: &mut Sha256) -> std::io::Result<()> {
+fn hash_range(
+    file: &mut File,
+    start: u64,
+    length: u64,
+    hasher: &mut Sha256,
+) -> std::io::Result<()> {
     file.seek(SeekFrom::Start(start))?;
     let mut left = length;
     let mut buffer = vec![0; (1 << 20).min(length) as usize];
@@ -100,8 +118,16 @@ mod tests {
     fn folder(config: &str, name: &str, data: &[u8]) -> tempfile::TempDir {
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("config.json"), config).unwrap();
-        let header = format!(r#"{{"{name}":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}}}}"#, data.len());
-        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat();
+        let header = format!(
+            r#"{{"{name}":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}}}}"#,
+            data.len()
+        );
+        let bytes = [
+            &(header.len() as u64).to_le_bytes()[..],
+            header.as_bytes(),
+            data,
+        ]
+        .concat();
         std::fs::write(work.path().join("model.safetensors"), bytes).unwrap();
         work
     }
@@ -112,11 +138,17 @@ mod tests {
 
     #[test]
     fn it_changes_with_every_byte_and_name_of_a_small_model() {
-        let digest = |config: &str, data: u8, name: &str| of(&folder(config, name, &[data]), SAMPLED_ABOVE_BYTES);
+        let digest = |config: &str, data: u8, name: &str| {
+            of(&folder(config, name, &[data]), SAMPLED_ABOVE_BYTES)
+        };
         let base = digest("{}", 1, "a");
         assert_eq!(base.len(), 64);
         assert_eq!(base, digest("{}", 1, "a"));
-        for other in [digest("{} ", 1, "a"), digest("{}", 2, "a"), digest("{}", 1, "b")] {
+        for other in [
+            digest("{} ", 1, "a"),
+            digest("{}", 2, "a"),
+            digest("{}", 1, "b"),
+        ] {
             assert_ne!(base, other);
         }
         let with_tokenizer = folder("{}", "a", &[1]);
@@ -145,11 +177,23 @@ mod tests {
 
     #[test]
     fn blocks_are_inside_the_file_whatever_its_size() {
-        for (data_start, size) in [(100, 100), (100, 101), (100, 1 << 16), (100, 70_000), (5_000, 20_000_000_000)] {
+        for (data_start, size) in [
+            (100, 100),
+            (100, 101),
+            (100, 1 << 16),
+            (100, 70_000),
+            (5_000, 20_000_000_000),
+        ] {
             let found = sample(data_start, size);
             assert_eq!((found[0], found.len()), ((0, data_start), 65));
-            assert!(found.iter().all(|(start, length)| start + length <= size), "{data_start} {size}: {found:?}");
-            assert_eq!(found.last().map(|(start, length)| start + length), Some(size));
+            assert!(
+                found.iter().all(|(start, length)| start + length <= size),
+                "{data_start} {size}: {found:?}"
+            );
+            assert_eq!(
+                found.last().map(|(start, length)| start + length),
+                Some(size)
+            );
         }
     }
 }

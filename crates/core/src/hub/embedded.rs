@@ -8,16 +8,34 @@ macro_rules! model {
         (
             $name,
             &[
-                ("config.json", include_bytes!(concat!("../../../../sample-data/models/", $name, "/config.json"))),
+                (
+                    "config.json",
+                    include_bytes!(concat!(
+                        "../../../../sample-data/models/",
+                        $name,
+                        "/config.json"
+                    )),
+                ),
                 (
                     "model.safetensors",
-                    include_bytes!(concat!("../../../../sample-data/models/", $name, "/model.safetensors")),
+                    include_bytes!(concat!(
+                        "../../../../sample-data/models/",
+                        $name,
+                        "/model.safetensors"
+                    )),
                 ),
                 // One tokenizer for all.
-                ("tokenizer.json", include_bytes!("../../../../sample-data/models/tiny/tokenizer.json")),
+                (
+                    "tokenizer.json",
+                    include_bytes!("../../../../sample-data/models/tiny/tokenizer.json"),
+                ),
                 (
                     "tokenizer_config.json",
-                    include_bytes!(concat!("../../../../sample-data/models/", $name, "/tokenizer_config.json")),
+                    include_bytes!(concat!(
+                        "../../../../sample-data/models/",
+                        $name,
+                        "/tokenizer_config.json"
+                    )),
                 ),
             ],
         )

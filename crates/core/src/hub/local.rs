@@ -35,7 +35,10 @@ const NOT_SEARCHED: [&str; 4] = ["runs", "target", "node_modules", "checkpoints"
 /// The models of this machine by place and name: those embedded, the model folders in and below `folders`, and what
 /// the cache holds. What cannot be read is left out.
 pub fn local_models(folders: &[PathBuf]) -> Vec<LocalModel> {
-    local_models_in(folders, &cache::cache_folders(|variable| std::env::var_os(variable)))
+    local_models_in(
+        folders,
+        &cache::cache_folders(|variable| std::env::var_os(variable)),
+    )
 }
 
 fn local_models_in(folders: &[PathBuf], caches: &[PathBuf]) -> Vec<LocalModel> {
@@ -56,14 +59,22 @@ fn local_models_in(folders: &[PathBuf], caches: &[PathBuf]) -> Vec<LocalModel> {
 }
 
 fn look_into(folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<LocalModel>) {
-    let Some(fewer) = left.checked_sub(1) else { return };
+    let Some(fewer) = left.checked_sub(1) else {
+        return;
+    };
     *left = fewer;
     if is_model(folder) {
         let name = folder.display().to_string();
-        found.push(LocalModel { source: ModelSource::at(&name, folder), name, place: ModelPlace::Folder });
+        found.push(LocalModel {
+            source: ModelSource::at(&name, folder),
+            name,
+            place: ModelPlace::Folder,
+        });
         return;
     }
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
     let inside = entries.flatten().filter(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         // A symlink is no folder here, so that no circle is walked.
@@ -82,12 +93,19 @@ fn is_model(folder: &Path) -> bool {
 }
 
 fn cached_models(folder: &Path) -> Vec<LocalModel> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
     let one = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().to_str()?.strip_prefix("models--")?.replacen("--", "/", 1);
+        let name = entry
+            .file_name()
+            .to_str()?
+            .strip_prefix("models--")?
+            .replacen("--", "/", 1);
         // A name that holds `--` itself cannot be told from its folder, and is found only when it is written out.
-        let snapshot =
-            (cache::repository(folder, &name)? == entry.path()).then(|| cache::snapshot(folder, &name)).flatten()?;
+        let snapshot = (cache::repository(folder, &name)? == entry.path())
+            .then(|| cache::snapshot(folder, &name))
+            .flatten()?;
         is_model(&snapshot).then(|| LocalModel {
             source: ModelSource::at(&name, &snapshot),
             name,
@@ -121,12 +139,25 @@ mod tests {
         model("hub/datasets--org--data/snapshots/abc");
         std::fs::create_dir_all(work.path().join("here/models/empty")).unwrap();
         std::fs::create_dir_all(work.path().join("hub/models--org--begun/snapshots/abc")).unwrap();
-        std::os::unix::fs::symlink(work.path().join("here"), work.path().join("here/models/circle")).unwrap();
-        let found =
-            local_models_in(&[work.path().join("here"), work.path().join("absent")], &[work.path().join("hub")]);
+        std::os::unix::fs::symlink(
+            work.path().join("here"),
+            work.path().join("here/models/circle"),
+        )
+        .unwrap();
+        let found = local_models_in(
+            &[work.path().join("here"), work.path().join("absent")],
+            &[work.path().join("hub")],
+        );
         let shown: Vec<(ModelPlace, String)> = found
             .into_iter()
-            .map(|model| (model.place, model.name.replace(&format!("{}/", work.path().display()), "")))
+            .map(|model| {
+                (
+                    model.place,
+                    model
+                        .name
+                        .replace(&format!("{}/", work.path().display()), ""),
+                )
+            })
             .filter(|(place, _)| *place != ModelPlace::Embedded)
             .collect();
         let expected = [
@@ -135,6 +166,9 @@ mod tests {
             (ModelPlace::Cache, "org/name"),
             (ModelPlace::Cache, "plain"),
         ];
-        assert_eq!(shown, expected.map(|(place, name)| (place, name.to_owned())));
+        assert_eq!(
+            shown,
+            expected.map(|(place, name)| (place, name.to_owned()))
+        );
     }
 }

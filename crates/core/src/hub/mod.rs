@@ -17,9 +17,9 @@ use sha2::Digest as _;
 
 use self::embedded::EmbeddedModel;
 pub use config::{
-    Activation, Architecture, AttentionBias, ClampedGate, DecoderOptions, ExpertTensors, Experts, Fp8Scales,
-    GatedDelta, GlobalHeads, KeysValues, LayerHeads, Mixer, ModelConfig, NormNames, Quantization, RopeScaling, Scope,
-    SharedLayers, SlidingWindow,
+    Activation, Architecture, AttentionBias, ClampedGate, DecoderOptions, ExpertTensors, Experts,
+    Fp8Scales, GatedDelta, GlobalHeads, KeysValues, LayerHeads, Mixer, ModelConfig, NormNames,
+    Quantization, RopeScaling, Scope, SharedLayers, SlidingWindow,
 };
 pub use local::{LocalModel, ModelPlace, local_models};
 #[cfg(feature = "download")]
@@ -41,13 +41,20 @@ pub enum HubError {
     MissingFile { path: String, remedy: String },
     /// The operating system refused.
     #[error("{path}: {source}; check that the file exists and can be read")]
-    Read { path: String, source: std::io::Error },
+    Read {
+        path: String,
+        source: std::io::Error,
+    },
     /// A configuration file that is not what it should be.
     #[error("{path}: {problem}")]
     Config { path: String, problem: String },
     /// A model that is well described but cannot be computed here.
     #[error("{path}: {feature} is not supported; {remedy}")]
-    Unsupported { path: String, feature: String, remedy: String },
+    Unsupported {
+        path: String,
+        feature: String,
+        remedy: String,
+    },
     /// A weight file that is truncated, foreign or inconsistent.
     #[error("{path}: {problem}")]
     Weights { path: String, problem: String },
@@ -63,7 +70,11 @@ pub fn embedded_model_names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// [`HubError::NotFound`] with every place that was looked at.
 pub fn find_model(name: &str) -> Result<ModelSource, HubError> {
-    find_model_in(name, embedded::MODELS, &cache::cache_folders(|variable| std::env::var_os(variable)))
+    find_model_in(
+        name,
+        embedded::MODELS,
+        &cache::cache_folders(|variable| std::env::var_os(variable)),
+    )
 }
 
 fn find_model_in(
@@ -71,7 +82,10 @@ fn find_model_in(
     embedded: &[EmbeddedModel],
     caches: &[std::path::PathBuf],
 ) -> Result<ModelSource, HubError> {
-    let not_found = |looked: String| HubError::NotFound { name: name.to_owned(), looked };
+    let not_found = |looked: String| HubError::NotFound {
+        name: name.to_owned(),
+        looked,
+    };
     if let Some((name, files)) = embedded.iter().find(|(known, _)| *known == name) {
         return Ok(ModelSource::embedded(name, files));
     }
@@ -80,21 +94,44 @@ fn find_model_in(
         return Ok(ModelSource::at(name, folder));
     }
     if let Some(imported) = gguf_folder(folder) {
-        let missing = || not_found(format!("not imported yet; run: grpo-tui model import {name}"));
-        return if imported.is_dir() { Ok(ModelSource::at(name, &imported)) } else { Err(missing()) };
+        let missing = || {
+            not_found(format!(
+                "not imported yet; run: grpo-tui model import {name}"
+            ))
+        };
+        return if imported.is_dir() {
+            Ok(ModelSource::at(name, &imported))
+        } else {
+            Err(missing())
+        };
     }
     if folder.is_file() {
-        return Err(not_found("it is a file, and a model is a folder".to_owned()));
+        return Err(not_found(
+            "it is a file, and a model is a folder".to_owned(),
+        ));
     }
     if let Some(snapshot) = caches.iter().find_map(|cache| cache::snapshot(cache, name)) {
         return Ok(ModelSource::at(name, &snapshot));
     }
-    let places: Vec<String> = caches.iter().map(|cache| cache.display().to_string()).collect();
-    let looked = format!("no folder of that name, and not in the Hugging Face cache ({})", places.join(", "));
+    let places: Vec<String> = caches
+        .iter()
+        .map(|cache| cache.display().to_string())
+        .collect();
+    let looked = format!(
+        "no folder of that name, and not in the Hugging Face cache ({})",
+        places.join(", ")
+    );
     // `organisation/name` is what models are called there; a name alone is more likely a folder or a run that was
     // mistyped.
-    let is_model_name = name.contains('/') && caches.iter().any(|cache| cache::repository(cache, name).is_some());
-    let hint = if is_model_name { format!("; to fetch it, run: grpo-tui model pull {name}") } else { String::new() };
+    let is_model_name = name.contains('/')
+        && caches
+            .iter()
+            .any(|cache| cache::repository(cache, name).is_some());
+    let hint = if is_model_name {
+        format!("; to fetch it, run: grpo-tui model pull {name}")
+    } else {
+        String::new()
+    };
     Err(not_found(looked + &hint))
 }
 
@@ -103,13 +140,33 @@ fn find_model_in(
 /// `None` for what is not such a file.
 pub fn gguf_folder(file: &Path) -> Option<PathBuf> {
     let stem = file.file_name()?.to_str()?.strip_suffix(".gguf")?;
-    let (path, about) = (file.canonicalize().ok()?, file.metadata().ok().filter(std::fs::Metadata::is_file)?);
-    let changed = about.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    let key =
-        sha2::Sha256::digest(format!("{} {} {} {changed:?}", env!("CARGO_PKG_VERSION"), path.display(), about.len()));
-    let key: String = key.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let (path, about) = (
+        file.canonicalize().ok()?,
+        file.metadata().ok().filter(std::fs::Metadata::is_file)?,
+    );
+    let changed = about
+        .modified()
+        .ok()?
+        .duration_since(std::time::UNIX_EPOCH)
+        .ok()?;
+    let key = sha2::Sha256::digest(format!(
+        "{} {} {} {changed:?}",
+        env!("CARGO_PKG_VERSION"),
+        path.display(),
+        about.len()
+    ));
+    let key: String = key
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let cache = cache::user_cache(|variable| std::env::var_os(variable))?;
-    Some(cache.join("grpo-tui").join("models").join(format!("{stem}-{key}")))
+    Some(
+        cache
+            .join("grpo-tui")
+            .join("models")
+            .join(format!("{stem}-{key}")),
+    )
 }
 
 #[cfg(test)]
@@ -163,7 +220,15 @@ mod tests {
             ],
         );
         check("../outside", &["`../outside`", "no folder"]);
-        check("tiny-s", &["an embedded model (tiny, tiny-sql, tiny-tools, tiny-shell, tiny-python, tiny-assistant)"]);
-        check(file.to_str().unwrap(), &["is a file", "folder with config.json"]);
+        check(
+            "tiny-s",
+            &[
+                "an embedded model (tiny, tiny-sql, tiny-tools, tiny-shell, tiny-python, tiny-assistant)",
+            ],
+        );
+        check(
+            file.to_str().unwrap(),
+            &["is a file", "folder with config.json"],
+        );
     }
 }

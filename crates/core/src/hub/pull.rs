@@ -22,7 +22,9 @@ use crate::files::{self, Access};
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     /// Not `name` or `organisation/name`, or a revision that can be no branch, tag or commit.
-    #[error("`{name}` is not a model name: names look like `Qwen/Qwen3-8B`, revisions like `main`, `v1.0` or a commit")]
+    #[error(
+        "`{name}` is not a model name: names look like `Qwen/Qwen3-8B`, revisions like `main`, `v1.0` or a commit"
+    )]
     Name { name: String },
     /// No variable says where the cache is.
     #[error("no folder for the Hugging Face cache: set HF_HOME")]
@@ -39,10 +41,18 @@ pub enum PullError {
     TokenInClear { endpoint: String },
     /// The server said no.
     #[error("{url}: the server answered {status}; {remedy}")]
-    Refused { url: String, status: u16, remedy: String },
+    Refused {
+        url: String,
+        status: u16,
+        remedy: String,
+    },
     /// The server could not be reached, stalled or hung up.
     #[error("{url}: {problem}; run the same command again to continue{hint}")]
-    Network { url: String, problem: String, hint: String },
+    Network {
+        url: String,
+        problem: String,
+        hint: String,
+    },
     /// The file is not what the model's listing promises.
     #[error("{file}: {problem}; it was removed: run the same command again")]
     Damaged { file: String, problem: String },
@@ -50,8 +60,13 @@ pub enum PullError {
     #[error("{name}: {problem}")]
     Listing { name: String, problem: String },
     /// The file system.
-    #[error("{path}: {source}; free space or set HF_HOME to another folder, then run the same command again")]
-    Disk { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{path}: {source}; free space or set HF_HOME to another folder, then run the same command again"
+    )]
+    Disk {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     /// Another process fetches the same file.
     #[error("{path} is being fetched by another process; wait for it, or end it")]
     Busy { path: PathBuf },
@@ -103,7 +118,10 @@ impl PullSettings {
                 .trim_end_matches('/')
                 .to_owned(),
             token: text("HF_TOKEN"),
-            cache: cache::cache_folders(&variable).into_iter().next().ok_or(PullError::NoCache)?,
+            cache: cache::cache_folders(&variable)
+                .into_iter()
+                .next()
+                .ok_or(PullError::NoCache)?,
             revision: "main".to_owned(),
             stall: Duration::from_secs(30),
             lowest_rate: 4096,
@@ -144,49 +162,80 @@ pub fn pull(
     settings: &PullSettings,
     on_progress: &mut dyn FnMut(PullProgress),
 ) -> Result<PathBuf, PullError> {
-    let repository =
-        cache::repository(&settings.cache, name).ok_or_else(|| PullError::Name { name: name.to_owned() })?;
+    let repository = cache::repository(&settings.cache, name).ok_or_else(|| PullError::Name {
+        name: name.to_owned(),
+    })?;
     let revision = &settings.revision;
     if revision.is_empty()
         || revision.starts_with('.')
-        || !revision.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        || !revision
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     {
-        return Err(PullError::Name { name: format!("{name} at revision {revision}") });
+        return Err(PullError::Name {
+            name: format!("{name} at revision {revision}"),
+        });
     }
     let client = Client::new(settings)?;
     let listing = Listing::fetch(&client, settings, name)?;
     let blobs = repository.join("blobs");
     make_folder(&blobs)?;
     let fetch = |file: &RemoteFile, on_progress: &mut dyn FnMut(u64)| {
-        blob::fetch(&client, settings, &listing.url(&client, file), file, &blobs, on_progress)
+        blob::fetch(
+            &client,
+            settings,
+            &listing.url(&client, file),
+            file,
+            &blobs,
+            on_progress,
+        )
     };
 
     let mut done = Vec::new();
     for file in listing.first() {
         let path = fetch(file, &mut |_| ())?;
         if file.name == "config.json" {
-            let text = files::read_text(&path).map_err(|source| PullError::Disk { path: path.clone(), source })?;
+            let text = files::read_text(&path).map_err(|source| PullError::Disk {
+                path: path.clone(),
+                source,
+            })?;
             ModelConfig::parse(&text, &format!("{name}/config.json"))?;
         }
         done.push((file.name.clone(), path));
     }
-    let index = done.iter().find(|(file, _)| file == listing::INDEX).map(|(_, path)| path.clone());
+    let index = done
+        .iter()
+        .find(|(file, _)| file == listing::INDEX)
+        .map(|(_, path)| path.clone());
     let rest = listing.rest(index.as_deref())?;
     let arrived = |files: &[&RemoteFile]| files.iter().map(|file| file.size_bytes).sum::<u64>();
     let first: Vec<&RemoteFile> = listing.first().collect();
     let total_bytes = arrived(&first) + arrived(&rest);
     let mut done_bytes = arrived(&first);
     for file in &rest {
-        let path = fetch(file, &mut |bytes| on_progress(PullProgress { done_bytes: done_bytes + bytes, total_bytes }))?;
+        let path = fetch(file, &mut |bytes| {
+            on_progress(PullProgress {
+                done_bytes: done_bytes + bytes,
+                total_bytes,
+            })
+        })?;
         done_bytes += file.size_bytes;
-        on_progress(PullProgress { done_bytes, total_bytes });
+        on_progress(PullProgress {
+            done_bytes,
+            total_bytes,
+        });
         done.push((file.name.clone(), path));
     }
     publish(&repository, &listing.commit, &settings.revision, &done)
 }
 
 /// Makes the snapshot's folder of links, and the name of the revision last: a snapshot that can be found is whole.
-fn publish(repository: &Path, commit: &str, revision: &str, files: &[(String, PathBuf)]) -> Result<PathBuf, PullError> {
+fn publish(
+    repository: &Path,
+    commit: &str,
+    revision: &str,
+    files: &[(String, PathBuf)],
+) -> Result<PathBuf, PullError> {
     let snapshot = repository.join("snapshots").join(commit);
     make_folder(&snapshot)?;
     for (name, blob) in files {
@@ -197,17 +246,22 @@ fn publish(repository: &Path, commit: &str, revision: &str, files: &[(String, Pa
             continue;
         }
         let _ = std::fs::remove_file(&link);
-        std::os::unix::fs::symlink(&target, &link).map_err(|source| PullError::Disk { path: link, source })?;
+        std::os::unix::fs::symlink(&target, &link)
+            .map_err(|source| PullError::Disk { path: link, source })?;
     }
     let refs = repository.join("refs");
     make_folder(&refs)?;
     let path = refs.join(revision);
-    files::replace_file(&path, commit.as_bytes(), Access::Umask).map_err(|source| PullError::Disk { path, source })?;
+    files::replace_file(&path, commit.as_bytes(), Access::Umask)
+        .map_err(|source| PullError::Disk { path, source })?;
     Ok(snapshot)
 }
 
 fn make_folder(path: &Path) -> Result<(), PullError> {
-    std::fs::create_dir_all(path).map_err(|source| PullError::Disk { path: path.to_owned(), source })
+    std::fs::create_dir_all(path).map_err(|source| PullError::Disk {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -219,15 +273,27 @@ mod tests {
     fn the_environment_is_read_and_the_token_never_shown() {
         let settings = |set: &'static [(&'static str, &'static str)]| {
             PullSettings::from_variables(move |name| {
-                set.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+                set.iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| OsString::from(value))
             })
         };
         let plain = settings(&[("HOME", "/h")]).unwrap();
-        assert_eq!((plain.endpoint.as_str(), plain.token.as_deref()), ("https://huggingface.co", None));
+        assert_eq!(
+            (plain.endpoint.as_str(), plain.token.as_deref()),
+            ("https://huggingface.co", None)
+        );
         assert_eq!(plain.cache, Path::new("/h/.cache/huggingface/hub"));
-        let own = settings(&[("HF_HOME", "/f"), ("HF_ENDPOINT", "http://mirror:8080/"), ("HF_TOKEN", " hf_secret\n")])
-            .unwrap();
-        assert_eq!((own.endpoint.as_str(), own.token.as_deref()), ("http://mirror:8080", Some("hf_secret")));
+        let own = settings(&[
+            ("HF_HOME", "/f"),
+            ("HF_ENDPOINT", "http://mirror:8080/"),
+            ("HF_TOKEN", " hf_secret\n"),
+        ])
+        .unwrap();
+        assert_eq!(
+            (own.endpoint.as_str(), own.token.as_deref()),
+            ("http://mirror:8080", Some("hf_secret"))
+        );
         assert_eq!(own.cache, Path::new("/f/hub"));
         assert!(!format!("{own:?}").contains("hf_secret"));
         assert!(matches!(settings(&[]), Err(PullError::NoCache)));

@@ -151,13 +151,18 @@ const OTHERS: [(&str, &str, &str); 15] = [
 
 /// The names that [`named_shape`] knows.
 pub fn shape_names() -> Vec<&'static str> {
-    SHAPES.iter().map(|shape| shape.name).chain(OTHERS.iter().map(|(name, ..)| *name)).collect()
+    SHAPES
+        .iter()
+        .map(|shape| shape.name)
+        .chain(OTHERS.iter().map(|(name, ..)| *name))
+        .collect()
 }
 
 /// The configuration of a known shape, such as `qwen3-8b`.
 pub fn named_shape(name: &str) -> Option<ModelConfig> {
     if let Some((_, model_type, keys)) = OTHERS.iter().find(|(known, ..)| *known == name) {
-        return ModelConfig::parse(&format!(r#"{{"model_type":"{model_type}",{keys}}}"#), name).ok();
+        return ModelConfig::parse(&format!(r#"{{"model_type":"{model_type}",{keys}}}"#), name)
+            .ok();
     }
     let shape = SHAPES.iter().find(|shape| shape.name == name)?;
     Some(ModelConfig {

@@ -43,11 +43,17 @@ enum Files {
 impl ModelSource {
     /// The model in a folder; nothing is read yet.
     pub fn at(name: &str, folder: &Path) -> Self {
-        Self { name: name.to_owned(), files: Files::Folder(folder.to_owned()) }
+        Self {
+            name: name.to_owned(),
+            files: Files::Folder(folder.to_owned()),
+        }
     }
 
     pub(super) fn embedded(name: &str, files: &'static [(&'static str, &'static [u8])]) -> Self {
-        Self { name: name.to_owned(), files: Files::Embedded(files) }
+        Self {
+            name: name.to_owned(),
+            files: Files::Embedded(files),
+        }
     }
 
     /// Its folder; none for the embedded model.
@@ -62,7 +68,10 @@ impl ModelSource {
     pub fn embedded_bytes(&self, file: &str) -> Option<&'static [u8]> {
         match &self.files {
             Files::Folder(_) => None,
-            Files::Embedded(files) => files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| *bytes),
+            Files::Embedded(files) => files
+                .iter()
+                .find(|(name, _)| *name == file)
+                .map(|(_, bytes)| *bytes),
         }
     }
 
@@ -89,7 +98,11 @@ impl ModelSource {
     pub fn read(&self, file: &str) -> Result<Cow<'_, [u8]>, HubError> {
         match &self.files {
             Files::Folder(folder) => {
-                let most = if file.ends_with(".safetensors") { MAX_WEIGHTS_BYTES } else { files::MAX_WHOLE_FILE_BYTES };
+                let most = if file.ends_with(".safetensors") {
+                    MAX_WEIGHTS_BYTES
+                } else {
+                    files::MAX_WHOLE_FILE_BYTES
+                };
                 files::read_at_most(&folder.join(file), most)
                     .map(Cow::Owned)
                     .map_err(|source| self.refused(file, source))
@@ -112,7 +125,9 @@ impl ModelSource {
         let there = COMPANIONS.into_iter().filter(|file| self.exists(file));
         let companion = |file| {
             let bytes = self.read(file)?.into_owned();
-            let text = (file == "config.json").then(|| copied_config(&String::from_utf8_lossy(&bytes))).flatten();
+            let text = (file == "config.json")
+                .then(|| copied_config(&String::from_utf8_lossy(&bytes)))
+                .flatten();
             Ok((file, text.map_or(bytes, String::into_bytes)))
         };
         there.map(companion).collect()
@@ -154,7 +169,8 @@ impl ModelSource {
 
     /// A file of a model that lies in a folder.
     pub fn open_file(&self, file: &str) -> Result<std::fs::File, HubError> {
-        files::open(&self.folder().unwrap_or(Path::new("")).join(file)).map_err(|source| self.refused(file, source))
+        files::open(&self.folder().unwrap_or(Path::new("")).join(file))
+            .map_err(|source| self.refused(file, source))
     }
 
     /// A file, and its size in bytes.
@@ -162,7 +178,10 @@ impl ModelSource {
         match &self.files {
             Files::Folder(_) => {
                 let opened = self.open_file(file)?;
-                let size = opened.metadata().map_err(|source| self.refused(file, source))?.len();
+                let size = opened
+                    .metadata()
+                    .map_err(|source| self.refused(file, source))?
+                    .len();
                 Ok((Box::new(opened), size))
             }
             Files::Embedded(files) => match files.iter().find(|(name, _)| *name == file) {
@@ -183,13 +202,20 @@ impl ModelSource {
             }
             _ => "the model is incomplete: fetch it again, or copy the file beside its config.json",
         };
-        HubError::MissingFile { path, remedy: remedy.to_owned() }
+        HubError::MissingFile {
+            path,
+            remedy: remedy.to_owned(),
+        }
     }
 }
 
 impl std::fmt::Debug for ModelSource {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ModelSource").field("name", &self.name).field("folder", &self.folder()).finish()
+        formatter
+            .debug_struct("ModelSource")
+            .field("name", &self.name)
+            .field("folder", &self.folder())
+            .finish()
     }
 }
 
@@ -206,11 +232,26 @@ mod tests {
         for (name, bytes) in FILES {
             std::fs::write(work.path().join(name), bytes).unwrap();
         }
-        for source in [ModelSource::embedded("tiny", FILES), ModelSource::at("tiny", work.path())] {
+        for source in [
+            ModelSource::embedded("tiny", FILES),
+            ModelSource::at("tiny", work.path()),
+        ] {
             assert_eq!(source.read("config.json").unwrap().as_ref(), b"{}");
             assert!(source.exists("tokenizer.json") && !source.exists("model.safetensors"));
-            assert!(source.read("absent.json").unwrap_err().to_string().contains("absent.json"));
-            assert!(source.read_text("tokenizer.json").unwrap_err().to_string().contains("not UTF-8 text (byte 0)"));
+            assert!(
+                source
+                    .read("absent.json")
+                    .unwrap_err()
+                    .to_string()
+                    .contains("absent.json")
+            );
+            assert!(
+                source
+                    .read_text("tokenizer.json")
+                    .unwrap_err()
+                    .to_string()
+                    .contains("not UTF-8 text (byte 0)")
+            );
         }
     }
 }

@@ -54,19 +54,35 @@ impl TensorEntry {
     ) -> Result<(&'a Self, [usize; 2]), String> {
         let (name, shape) = (&self.name, &self.shape);
         let &[outputs, inputs] = shape.as_slice() else {
-            return Err(format!("`{name}` is stored as F8_E4M3 with shape {shape:?}, supported are matrices"));
+            return Err(format!(
+                "`{name}` is stored as F8_E4M3 with shape {shape:?}, supported are matrices"
+            ));
         };
         let Some(scales) = scales else {
-            return Err(format!("`{name}` is stored as F8_E4M3, and config.json has no `quantization_config`"));
+            return Err(format!(
+                "`{name}` is stored as F8_E4M3, and config.json has no `quantization_config`"
+            ));
         };
         let [inverse, plain] = ["_scale_inv", "_scale"].map(|end| format!("{name}{end}"));
-        let missing = || format!("`{name}` is stored as F8_E4M3, and there is no `{inverse}` or `{plain}`");
-        let found = find(&inverse).or_else(|| find(&plain)).ok_or_else(missing)?;
+        let missing =
+            || format!("`{name}` is stored as F8_E4M3, and there is no `{inverse}` or `{plain}`");
+        let found = find(&inverse)
+            .or_else(|| find(&plain))
+            .ok_or_else(missing)?;
         let block = scales.block([outputs as usize, inputs as usize]);
-        let expected = [outputs.div_ceil(block[0] as u64), inputs.div_ceil(block[1] as u64)];
+        let expected = [
+            outputs.div_ceil(block[0] as u64),
+            inputs.div_ceil(block[1] as u64),
+        ];
         // [outputs, 1] is written as [outputs] too, and [1, 1] as [1] or [].
-        let without_ones =
-            |shape: &[u64]| shape.iter().rev().skip_while(|&&size| size == 1).copied().collect::<Vec<_>>();
+        let without_ones = |shape: &[u64]| {
+            shape
+                .iter()
+                .rev()
+                .skip_while(|&&size| size == 1)
+                .copied()
+                .collect::<Vec<_>>()
+        };
         if without_ones(&found.shape) != without_ones(&expected) {
             return Err(format!(
                 "`{}` has shape {:?}, and {scales} of `{name}`, {shape:?}, requires {expected:?}",
@@ -88,7 +104,10 @@ pub enum ExpertEntries<'a> {
         scales: &'a TensorEntry,
     },
     /// A tensor for each matrix of each expert, all of one shape, in the order in which they are stacked.
-    Separate { parts: Vec<&'a TensorEntry>, experts: usize },
+    Separate {
+        parts: Vec<&'a TensorEntry>,
+        experts: usize,
+    },
 }
 
 impl<'a> ExpertEntries<'a> {
@@ -104,14 +123,24 @@ impl<'a> ExpertEntries<'a> {
         if quantization != Some(Quantization::Mxfp4) {
             return Self::separate(name, find);
         }
-        let Some(blocks) = find(&format!("{name}_blocks")) else { return Ok(None) };
-        let scales =
-            find(&format!("{name}_scales")).ok_or_else(|| format!("`{name}_blocks` has no `{name}_scales`"))?;
-        if let Some(entry) = [blocks, scales].into_iter().find(|entry| entry.element_type != "U8") {
-            return Err(format!("`{}` is stored as {}, MXFP4 requires U8", entry.name, entry.element_type));
+        let Some(blocks) = find(&format!("{name}_blocks")) else {
+            return Ok(None);
+        };
+        let scales = find(&format!("{name}_scales"))
+            .ok_or_else(|| format!("`{name}_blocks` has no `{name}_scales`"))?;
+        if let Some(entry) = [blocks, scales]
+            .into_iter()
+            .find(|entry| entry.element_type != "U8")
+        {
+            return Err(format!(
+                "`{}` is stored as {}, MXFP4 requires U8",
+                entry.name, entry.element_type
+            ));
         }
         match blocks.shape.as_slice() {
-            [own @ .., 16] if own.len() == 3 && scales.shape == own => Ok(Some(Self::Mxfp4 { blocks, scales })),
+            [own @ .., 16] if own.len() == 3 && scales.shape == own => {
+                Ok(Some(Self::Mxfp4 { blocks, scales }))
+            }
             shape => Err(format!(
                 "`{}` has shape {shape:?} and `{}` {:?}, MXFP4 requires [experts, outputs, blocks, 16] and [experts, outputs, blocks]",
                 blocks.name, scales.name, scales.shape
@@ -119,23 +148,37 @@ impl<'a> ExpertEntries<'a> {
         }
     }
 
-    fn separate(name: &str, find: impl Fn(&str) -> Option<&'a TensorEntry>) -> Result<Option<Self>, String> {
+    fn separate(
+        name: &str,
+        find: impl Fn(&str) -> Option<&'a TensorEntry>,
+    ) -> Result<Option<Self>, String> {
         let Some((prefix, own)) = name
             .strip_suffix("gate_up_proj")
             .map(|prefix| (prefix, &["gate_proj", "up_proj"][..]))
-            .or_else(|| name.strip_suffix("down_proj").map(|prefix| (prefix, &["down_proj"][..])))
+            .or_else(|| {
+                name.strip_suffix("down_proj")
+                    .map(|prefix| (prefix, &["down_proj"][..]))
+            })
             .filter(|(prefix, _)| prefix.ends_with(".experts."))
         else {
             return Ok(None);
         };
         let entry = |index: usize, part: &str| find(&format!("{prefix}{index}.{part}.weight"));
-        let experts = (0..).take_while(|&index| entry(index, own[0]).is_some()).count();
-        let Some(first) = entry(0, own[0]) else { return Ok(None) };
+        let experts = (0..)
+            .take_while(|&index| entry(index, own[0]).is_some())
+            .count();
+        let Some(first) = entry(0, own[0]) else {
+            return Ok(None);
+        };
         let mut parts = Vec::with_capacity(experts * own.len());
-        for (index, part) in (0..experts).flat_map(|index| own.iter().map(move |part| (index, part))) {
-            let found = entry(index, part).ok_or_else(|| format!("no tensor `{prefix}{index}.{part}.weight`"))?;
+        for (index, part) in
+            (0..experts).flat_map(|index| own.iter().map(move |part| (index, part)))
+        {
+            let found = entry(index, part)
+                .ok_or_else(|| format!("no tensor `{prefix}{index}.{part}.weight`"))?;
             if found.shape.len() != 2 || found.shape != first.shape {
-                let (name, shape, first, expected) = (&found.name, &found.shape, &first.name, &first.shape);
+                let (name, shape, first, expected) =
+                    (&found.name, &found.shape, &first.name, &first.shape);
                 return Err(format!(
                     "`{name}` has shape {shape:?} and `{first}` {expected:?}, experts have equal matrices"
                 ));
@@ -154,7 +197,11 @@ impl<'a> ExpertEntries<'a> {
             },
             Self::Separate { parts, experts } => {
                 let [outputs, inputs] = [0, 1].map(|at| parts[0].shape[at]);
-                [*experts as u64, (parts.len() / experts) as u64 * outputs, inputs]
+                [
+                    *experts as u64,
+                    (parts.len() / experts) as u64 * outputs,
+                    inputs,
+                ]
             }
         }
     }
@@ -185,7 +232,9 @@ impl ModelSource {
     pub fn tensors(&self, file: &str) -> Result<Vec<TensorEntry>, HubError> {
         let (mut reader, size) = self.open(file)?;
         let mut entries = read_header(&mut reader, size, &self.label(file))?;
-        entries.iter_mut().for_each(|entry| entry.name = text_name(&entry.name));
+        entries
+            .iter_mut()
+            .for_each(|entry| entry.name = text_name(&entry.name));
         Ok(entries)
     }
 }
@@ -193,8 +242,10 @@ impl ModelSource {
 /// `language_model.model.layers…` (the Hub's files), `model.language_model.layers…` (transformers 5) ->
 /// `model.layers…`.
 fn text_name(name: &str) -> String {
-    name.strip_prefix("language_model.")
-        .map_or_else(|| name.replacen("model.language_model.", "model.", 1), str::to_owned)
+    name.strip_prefix("language_model.").map_or_else(
+        || name.replacen("model.language_model.", "model.", 1),
+        str::to_owned,
+    )
 }
 
 /// The weight files of a model, in a stable order.
@@ -206,8 +257,9 @@ fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> {
     if source.exists(index) {
         return shard_names(&source.read_text(index)?, &source.label(index));
     }
-    if let Some(pickled) =
-        ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter().find(|file| source.exists(file))
+    if let Some(pickled) = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
+        .into_iter()
+        .find(|file| source.exists(file))
     {
         return Err(HubError::Unsupported {
             path: source.label(pickled),
@@ -226,11 +278,18 @@ fn file_names(source: &ModelSource) -> Result<Vec<String>, HubError> {
 
 /// The files that `model.safetensors.index.json` names.
 pub(super) fn shard_names(text: &str, path: &str) -> Result<Vec<String>, HubError> {
-    let problem = |problem: String| HubError::Config { path: path.to_owned(), problem };
-    let index: Value =
-        serde_json::from_str(text).map_err(|error| problem(format!("not valid JSON ({error}); {FETCH_AGAIN}")))?;
-    let map = index.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty());
-    let map = map.ok_or_else(|| problem(format!("`weight_map` is missing or empty; {FETCH_AGAIN}")))?;
+    let problem = |problem: String| HubError::Config {
+        path: path.to_owned(),
+        problem,
+    };
+    let index: Value = serde_json::from_str(text)
+        .map_err(|error| problem(format!("not valid JSON ({error}); {FETCH_AGAIN}")))?;
+    let map = index
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .filter(|map| !map.is_empty());
+    let map =
+        map.ok_or_else(|| problem(format!("`weight_map` is missing or empty; {FETCH_AGAIN}")))?;
     let mut shards = BTreeSet::new();
     for (tensor, file) in map {
         match file.as_str() {
@@ -246,13 +305,28 @@ pub(super) fn shard_names(text: &str, path: &str) -> Result<Vec<String>, HubErro
 }
 
 /// Reads the header of a file of `size` bytes and checks that every byte it promises is there.
-pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Result<Vec<TensorEntry>, HubError> {
-    let bad = |problem: String| HubError::Weights { path: path.to_owned(), problem };
-    let refused = |source| HubError::Read { path: path.to_owned(), source };
+pub(super) fn read_header(
+    reader: &mut dyn Read,
+    size: u64,
+    path: &str,
+) -> Result<Vec<TensorEntry>, HubError> {
+    let bad = |problem: String| HubError::Weights {
+        path: path.to_owned(),
+        problem,
+    };
+    let refused = |source| HubError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut start = Vec::new();
-    (&mut *reader).take(8).read_to_end(&mut start).map_err(refused)?;
+    (&mut *reader)
+        .take(8)
+        .read_to_end(&mut start)
+        .map_err(refused)?;
     let Ok(length) = <[u8; 8]>::try_from(start.as_slice()) else {
-        return Err(bad(format!("{size} bytes are too few for a safetensors file; {FETCH_AGAIN}")));
+        return Err(bad(format!(
+            "{size} bytes are too few for a safetensors file; {FETCH_AGAIN}"
+        )));
     };
     if &length == b"version " {
         return Err(bad(format!(
@@ -272,30 +346,37 @@ pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Resul
         )));
     }
     let mut header = Vec::new();
-    reader.take(header_bytes).read_to_end(&mut header).map_err(refused)?;
-    let header: Value = serde_json::from_slice(&header)
-        .map_err(|error| bad(format!("not a safetensors file: its header is not JSON ({error}); {FETCH_AGAIN}")))?;
+    reader
+        .take(header_bytes)
+        .read_to_end(&mut header)
+        .map_err(refused)?;
+    let header: Value = serde_json::from_slice(&header).map_err(|error| {
+        bad(format!(
+            "not a safetensors file: its header is not JSON ({error}); {FETCH_AGAIN}"
+        ))
+    })?;
     let mut tensors = Vec::new();
-    for (name, description) in header
-        .as_object()
-        .ok_or_else(|| bad(format!("not a safetensors file: its header is not an object; {FETCH_AGAIN}")))?
-    {
+    for (name, description) in header.as_object().ok_or_else(|| {
+        bad(format!(
+            "not a safetensors file: its header is not an object; {FETCH_AGAIN}"
+        ))
+    })? {
         if name != "__metadata__" {
             let entry = tensor_entry(name, description, 8 + header_bytes);
-            tensors.push(
-                entry.map_err(|problem| {
-                    bad(format!("tensor `{name}`: {problem}; the file is damaged, {FETCH_AGAIN}"))
-                })?,
-            );
+            tensors.push(entry.map_err(|problem| {
+                bad(format!(
+                    "tensor `{name}`: {problem}; the file is damaged, {FETCH_AGAIN}"
+                ))
+            })?);
         }
     }
     tensors.sort_by_key(|entry| entry.offset_bytes);
     let end = check_layout(&tensors, 8 + header_bytes).map_err(bad)?;
     match end.cmp(&size) {
         std::cmp::Ordering::Equal => Ok(tensors),
-        std::cmp::Ordering::Greater => {
-            Err(bad(format!("truncated: its header describes {end} bytes, the file has {size}; {FETCH_AGAIN}")))
-        }
+        std::cmp::Ordering::Greater => Err(bad(format!(
+            "truncated: its header describes {end} bytes, the file has {size}; {FETCH_AGAIN}"
+        ))),
         std::cmp::Ordering::Less => Err(bad(format!(
             "too long: its header describes {end} bytes, the file has {size}; it was written twice or is damaged, {FETCH_AGAIN}"
         ))),
@@ -303,21 +384,35 @@ pub(super) fn read_header(reader: &mut dyn Read, size: u64, path: &str) -> Resul
 }
 
 fn tensor_entry(name: &str, description: &Value, data_start: u64) -> Result<TensorEntry, String> {
-    let element_type = description.get("dtype").and_then(Value::as_str).ok_or("`dtype` is missing")?;
+    let element_type = description
+        .get("dtype")
+        .and_then(Value::as_str)
+        .ok_or("`dtype` is missing")?;
     let (_, element_bytes) = ELEMENT_TYPES
         .iter()
         .find(|(known, _)| *known == element_type)
         .ok_or_else(|| format!("unknown element type `{element_type}`"))?;
     let numbers = |key: &str| -> Result<Vec<u64>, String> {
-        let list = description.get(key).and_then(Value::as_array).ok_or_else(|| format!("`{key}` is missing"))?;
-        list.iter().map(|value| value.as_u64().ok_or_else(|| format!("`{key}` is {value}"))).collect()
+        let list = description
+            .get(key)
+            .and_then(Value::as_array)
+            .ok_or_else(|| format!("`{key}` is missing"))?;
+        list.iter()
+            .map(|value| value.as_u64().ok_or_else(|| format!("`{key}` is {value}")))
+            .collect()
     };
     let shape = numbers("shape")?;
     let offsets = numbers("data_offsets")?;
-    let &[begin, end] = offsets.as_slice() else { return Err("`data_offsets` needs two numbers".to_owned()) };
-    let expected = shape.iter().try_fold(*element_bytes, |product, dimension| product.checked_mul(*dimension));
+    let &[begin, end] = offsets.as_slice() else {
+        return Err("`data_offsets` needs two numbers".to_owned());
+    };
+    let expected = shape.iter().try_fold(*element_bytes, |product, dimension| {
+        product.checked_mul(*dimension)
+    });
     if end < begin || expected != Some(end - begin) || end.checked_add(data_start).is_none() {
-        return Err(format!("{element_type} {shape:?} does not match bytes {begin} to {end}"));
+        return Err(format!(
+            "{element_type} {shape:?} does not match bytes {begin} to {end}"
+        ));
     }
     Ok(TensorEntry {
         name: name.to_owned(),
@@ -348,11 +443,17 @@ mod tests {
     use super::*;
 
     fn file(header: &str, data_bytes: usize) -> Vec<u8> {
-        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data_bytes]].concat()
+        [
+            &(header.len() as u64).to_le_bytes()[..],
+            header.as_bytes(),
+            &vec![0; data_bytes],
+        ]
+        .concat()
     }
 
     fn header_of(bytes: &[u8]) -> Result<Vec<TensorEntry>, String> {
-        read_header(&mut &bytes[..], bytes.len() as u64, "m.safetensors").map_err(|error| error.to_string())
+        read_header(&mut &bytes[..], bytes.len() as u64, "m.safetensors")
+            .map_err(|error| error.to_string())
     }
 
     const TWO: &str = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[2,3],"data_offsets":[4,28]},"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#;
@@ -360,12 +461,25 @@ mod tests {
     #[test]
     fn a_whole_file_lists_its_tensors_in_the_order_of_bytes() {
         let entries = header_of(&file(TWO, 28)).unwrap();
-        let seen: Vec<_> =
-            entries.iter().map(|entry| (entry.name.as_str(), entry.element_type.as_str(), entry.size_bytes)).collect();
+        let seen: Vec<_> = entries
+            .iter()
+            .map(|entry| {
+                (
+                    entry.name.as_str(),
+                    entry.element_type.as_str(),
+                    entry.size_bytes,
+                )
+            })
+            .collect();
         assert_eq!(seen, [("a", "BF16", 4), ("b", "F32", 24)]);
         assert_eq!(entries[1].offset_bytes, 8 + TWO.len() as u64 + 4);
         assert_eq!(
-            header_of(&file(r#"{"scalar":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#, 4)).unwrap().len(),
+            header_of(&file(
+                r#"{"scalar":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#,
+                4
+            ))
+            .unwrap()
+            .len(),
             1
         );
     }
@@ -381,22 +495,76 @@ mod tests {
         let total = 8 + TWO.len();
         check(b"", &["0 bytes", "again"]);
         check(b"\x01\x02\x03", &["3 bytes", "again"]);
-        check(b"version https://git-lfs.github.com/spec/v1\n", &["Git LFS pointer", "git lfs pull"]);
-        check(b"PK\x03\x04 a zip archive with a pickle inside", &["not a safetensors file", "saved as safetensors"]);
-        check(&file(TWO, 28)[..40], &["truncated", &total.to_string(), "has 40", "again"]);
-        check(&file(TWO, 20), &["truncated", &(total + 28).to_string(), &(total + 20).to_string(), "again"]);
-        check(&file(TWO, 30), &["too long", &(total + 28).to_string(), &(total + 30).to_string()]);
+        check(
+            b"version https://git-lfs.github.com/spec/v1\n",
+            &["Git LFS pointer", "git lfs pull"],
+        );
+        check(
+            b"PK\x03\x04 a zip archive with a pickle inside",
+            &["not a safetensors file", "saved as safetensors"],
+        );
+        check(
+            &file(TWO, 28)[..40],
+            &["truncated", &total.to_string(), "has 40", "again"],
+        );
+        check(
+            &file(TWO, 20),
+            &[
+                "truncated",
+                &(total + 28).to_string(),
+                &(total + 20).to_string(),
+                "again",
+            ],
+        );
+        check(
+            &file(TWO, 30),
+            &[
+                "too long",
+                &(total + 28).to_string(),
+                &(total + 30).to_string(),
+            ],
+        );
         check(&file("{not json", 0), &["not JSON"]);
         check(&file("[1]", 0), &["not an object"]);
-        check(&file(r#"{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,4]}}"#, 4), &["`a`", "`Q4`"]);
-        check(&file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4), &["`a`", "[2]", "0 to 4"]);
         check(
-            &file(r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#, 0),
+            &file(
+                r#"{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,4]}}"#,
+                4,
+            ),
+            &["`a`", "`Q4`"],
+        );
+        check(
+            &file(
+                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#,
+                4,
+            ),
+            &["`a`", "[2]", "0 to 4"],
+        );
+        check(
+            &file(
+                r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#,
+                0,
+            ),
             &["does not match"],
         );
-        check(&file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8), &["`a` starts at"]);
-        check(&file(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4), &["`shape` is -1"]);
-        check(&file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}"#, 4), &["two numbers"]);
+        check(
+            &file(
+                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+                8,
+            ),
+            &["`a` starts at"],
+        );
+        check(
+            &file(
+                r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#,
+                4,
+            ),
+            &["`shape` is -1"],
+        );
+        check(
+            &file(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}"#, 4),
+            &["two numbers"],
+        );
     }
 
     #[test]
@@ -408,18 +576,38 @@ mod tests {
             }
             match (file_names(&ModelSource::at("m", work.path())), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected),
-                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error} lacks {part:?}"),
+                (Err(error), Err(part)) => {
+                    assert!(error.to_string().contains(part), "{error} lacks {part:?}")
+                }
                 (found, expected) => panic!("{found:?} instead of {expected:?}"),
             }
         };
         let index = "model.safetensors.index.json";
         let map = r#"{"weight_map":{"x":"model-00002-of-00002.safetensors","y":"model-00001-of-00002.safetensors","z":"model-00002-of-00002.safetensors"}}"#;
-        check(&[("model.safetensors", ""), ("pytorch_model.bin", "")], Ok(&["model.safetensors"]));
-        check(&[(index, map)], Ok(&["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]));
-        check(&[("pytorch_model.bin", "")], Err("pytorch_model.bin: a pickled PyTorch checkpoint"));
+        check(
+            &[("model.safetensors", ""), ("pytorch_model.bin", "")],
+            Ok(&["model.safetensors"]),
+        );
+        check(
+            &[(index, map)],
+            Ok(&[
+                "model-00001-of-00002.safetensors",
+                "model-00002-of-00002.safetensors",
+            ]),
+        );
+        check(
+            &[("pytorch_model.bin", "")],
+            Err("pytorch_model.bin: a pickled PyTorch checkpoint"),
+        );
         check(&[], Err("model.safetensors: no such file"));
         check(&[(index, "{")], Err("not valid JSON"));
-        check(&[(index, r#"{"weight_map":{}}"#)], Err("`weight_map` is missing or empty"));
-        check(&[(index, r#"{"weight_map":{"x":"../../etc/passwd"}}"#)], Err("not a file name in the same folder"));
+        check(
+            &[(index, r#"{"weight_map":{}}"#)],
+            Err("`weight_map` is missing or empty"),
+        );
+        check(
+            &[(index, r#"{"weight_map":{"x":"../../etc/passwd"}}"#)],
+            Err("not a file name in the same folder"),
+        );
     }
 }

@@ -28,7 +28,10 @@ pub struct JudgedCriterion {
 }
 
 /// The criteria of all judges of a task; none in a build that cannot ask one.
-#[cfg_attr(not(feature = "download"), expect(unused_variables, reason = "no judges"))]
+#[cfg_attr(
+    not(feature = "download"),
+    expect(unused_variables, reason = "no judges")
+)]
 pub fn criteria_of(task: &Task) -> Vec<JudgedCriterion> {
     #[cfg(feature = "download")]
     let found = task.judges().flat_map(|(part, _, rules)| {
@@ -69,7 +72,11 @@ pub struct LabelError(pub String);
 ///
 /// # Errors
 /// The first line that is not one, with what to write.
-pub fn read_labels(file: &str, bytes: &[u8], criteria: &[JudgedCriterion]) -> Result<Vec<Label>, LabelError> {
+pub fn read_labels(
+    file: &str,
+    bytes: &[u8],
+    criteria: &[JudgedCriterion],
+) -> Result<Vec<Label>, LabelError> {
     let mut found: Vec<Label> = Vec::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.trim_ascii();
@@ -79,14 +86,20 @@ pub fn read_labels(file: &str, bytes: &[u8], criteria: &[JudgedCriterion]) -> Re
         let label = read_label(line, criteria)
             .map_err(|problem| LabelError(format!("{file} line {}: {problem}", index + 1)))?;
         // A label that was given again replaces the earlier one.
-        found.retain(|earlier| (&earlier.prompt_id, &earlier.completion) != (&label.prompt_id, &label.completion));
-        found.push(Label { line: index + 1, ..label });
+        found.retain(|earlier| {
+            (&earlier.prompt_id, &earlier.completion) != (&label.prompt_id, &label.completion)
+        });
+        found.push(Label {
+            line: index + 1,
+            ..label
+        });
     }
     Ok(found)
 }
 
 fn read_label(line: &[u8], criteria: &[JudgedCriterion]) -> Result<Label, String> {
-    let form = "a line is {\"prompt_id\": \"…\", \"completion\": \"…\", \"labels\": {\"CRITERION\": 3}}";
+    let form =
+        "a line is {\"prompt_id\": \"…\", \"completion\": \"…\", \"labels\": {\"CRITERION\": 3}}";
     let fields: Map<String, Value> = serde_json::from_slice(line)
         .map_err(|error| format!("column {}: not a JSON object; {form}", error.column()))?;
     let text = |name: &str| match fields.get(name) {
@@ -95,29 +108,54 @@ fn read_label(line: &[u8], criteria: &[JudgedCriterion]) -> Result<Label, String
         None => Err(format!("missing `{name}`; {form}")),
     };
     let (prompt_id, completion) = (text("prompt_id")?, text("completion")?);
-    let given = fields.get("labels").and_then(Value::as_object).ok_or_else(|| format!("missing `labels`; {form}"))?;
+    let given = fields
+        .get("labels")
+        .and_then(Value::as_object)
+        .ok_or_else(|| format!("missing `labels`; {form}"))?;
     let mut labels = BTreeMap::new();
     for (name, value) in given {
-        let Some(JudgedCriterion { max_points: most, .. }) = criteria.iter().find(|known| known.name == *name) else {
+        let Some(JudgedCriterion {
+            max_points: most, ..
+        }) = criteria.iter().find(|known| known.name == *name)
+        else {
             let names = || criteria.iter().map(|criterion| criterion.name.as_str());
             let known = names().collect::<Vec<_>>().join(", ");
-            return Err(format!("the judge has no criterion {name:?}: it has {known}{}", did_you_mean(name, names())));
+            return Err(format!(
+                "the judge has no criterion {name:?}: it has {known}{}",
+                did_you_mean(name, names())
+            ));
         };
         let points = match value {
             Value::Bool(yes) if *most == 1 => Some(u8::from(*yes)),
-            Value::String(text) if *most == 1 => ["no", "yes"].iter().position(|word| word == text).map(|at| at as u8),
-            Value::Number(number) => {
-                number.as_u64().filter(|points| *points <= u64::from(*most)).map(|points| points as u8)
-            }
+            Value::String(text) if *most == 1 => ["no", "yes"]
+                .iter()
+                .position(|word| word == text)
+                .map(|at| at as u8),
+            Value::Number(number) => number
+                .as_u64()
+                .filter(|points| *points <= u64::from(*most))
+                .map(|points| points as u8),
             _ => None,
         };
-        let scale = if *most == 1 { "\"yes\" or \"no\"".to_owned() } else { format!("a number from 0 to {most}") };
-        labels.insert(name.clone(), points.ok_or_else(|| format!("`labels.{name}` takes {scale}, not {value}"))?);
+        let scale = if *most == 1 {
+            "\"yes\" or \"no\"".to_owned()
+        } else {
+            format!("a number from 0 to {most}")
+        };
+        labels.insert(
+            name.clone(),
+            points.ok_or_else(|| format!("`labels.{name}` takes {scale}, not {value}"))?,
+        );
     }
     if labels.is_empty() {
         return Err(format!("`labels` is empty; {form}"));
     }
-    Ok(Label { prompt_id, completion, labels, line: 0 })
+    Ok(Label {
+        prompt_id,
+        completion,
+        labels,
+        line: 0,
+    })
 }
 
 /// Replaces the file.
@@ -130,8 +168,12 @@ pub fn write_labels(path: &Path, labels: &[Label]) -> Result<(), LabelError> {
         text += &serde_json::to_string(label).map_err(|error| LabelError(error.to_string()))?;
         text.push('\n');
     }
-    files::replace_file(path, text.as_bytes(), Access::Umask)
-        .map_err(|error| LabelError(format!("{}: {error}: the labels are not saved", path.display())))
+    files::replace_file(path, text.as_bytes(), Access::Umask).map_err(|error| {
+        LabelError(format!(
+            "{}: {error}: the labels are not saved",
+            path.display()
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -149,17 +191,32 @@ mod tests {
 
     #[test]
     fn labels_are_points_by_criterion_and_the_last_counts() {
-        let line = |labels: &str| format!("{{\"prompt_id\":\"a\",\"completion\":\"x\",\"labels\":{labels}}}\n");
+        let line = |labels: &str| {
+            format!("{{\"prompt_id\":\"a\",\"completion\":\"x\",\"labels\":{labels}}}\n")
+        };
         let check = |labels: &str, expected: &[(&str, u8)]| {
             let found = read(&line(labels)).map(|found| found[0].labels.clone());
-            let expected = expected.iter().map(|(name, points)| ((*name).to_owned(), *points)).collect();
+            let expected = expected
+                .iter()
+                .map(|(name, points)| ((*name).to_owned(), *points))
+                .collect();
             assert_eq!(found, Ok(expected), "{labels}");
         };
-        check(r#"{"polite": true, "complete": 3}"#, &[("complete", 3), ("polite", 1)]);
+        check(
+            r#"{"polite": true, "complete": 3}"#,
+            &[("complete", 3), ("polite", 1)],
+        );
         check(r#"{"polite": "no"}"#, &[("polite", 0)]);
-        check(r#"{"polite": 1, "complete": 0}"#, &[("complete", 0), ("polite", 1)]);
-        let both = read(&(line(r#"{"polite": 1}"#) + "\n" + &line(r#"{"polite": 0}"#))).unwrap_or_default();
-        assert_eq!((both.len(), both[0].labels["polite"], both[0].line), (1, 0, 3));
+        check(
+            r#"{"polite": 1, "complete": 0}"#,
+            &[("complete", 0), ("polite", 1)],
+        );
+        let both = read(&(line(r#"{"polite": 1}"#) + "\n" + &line(r#"{"polite": 0}"#)))
+            .unwrap_or_default();
+        assert_eq!(
+            (both.len(), both[0].labels["polite"], both[0].line),
+            (1, 0, 3)
+        );
     }
 
     #[test]
@@ -170,17 +227,37 @@ mod tests {
         };
         check("{", "labels.jsonl line 1: column 1: not a JSON object");
         check("\n[1]", "labels.jsonl line 2: column 0: not a JSON object");
-        check(r#"{"completion": "x"}"#, "labels.jsonl line 1: missing `prompt_id`");
-        check(r#"{"prompt_id": 3}"#, "labels.jsonl line 1: `prompt_id` must be a string, not 3");
-        check(r#"{"prompt_id": "a", "completion": "x"}"#, "labels.jsonl line 1: missing `labels`");
-        let labelled = |labels: &str| format!(r#"{{"prompt_id": "a", "completion": "x", "labels": {labels}}}"#);
+        check(
+            r#"{"completion": "x"}"#,
+            "labels.jsonl line 1: missing `prompt_id`",
+        );
+        check(
+            r#"{"prompt_id": 3}"#,
+            "labels.jsonl line 1: `prompt_id` must be a string, not 3",
+        );
+        check(
+            r#"{"prompt_id": "a", "completion": "x"}"#,
+            "labels.jsonl line 1: missing `labels`",
+        );
+        let labelled = |labels: &str| {
+            format!(r#"{{"prompt_id": "a", "completion": "x", "labels": {labels}}}"#)
+        };
         check(&labelled("{}"), "labels.jsonl line 1: `labels` is empty");
         check(
             &labelled(r#"{"polit": 1}"#),
             "labels.jsonl line 1: the judge has no criterion \"polit\": it has polite, complete",
         );
-        check(&labelled(r#"{"polite": 2}"#), "labels.jsonl line 1: `labels.polite` takes \"yes\" or \"no\", not 2");
-        check(&labelled(r#"{"complete": "yes"}"#), "labels.jsonl line 1: `labels.complete` takes a number from 0 to 4");
-        check(&labelled(r#"{"complete": 2.5}"#), "labels.jsonl line 1: `labels.complete` takes a number from 0 to 4");
+        check(
+            &labelled(r#"{"polite": 2}"#),
+            "labels.jsonl line 1: `labels.polite` takes \"yes\" or \"no\", not 2",
+        );
+        check(
+            &labelled(r#"{"complete": "yes"}"#),
+            "labels.jsonl line 1: `labels.complete` takes a number from 0 to 4",
+        );
+        check(
+            &labelled(r#"{"complete": 2.5}"#),
+            "labels.jsonl line 1: `labels.complete` takes a number from 0 to 4",
+        );
     }
 }

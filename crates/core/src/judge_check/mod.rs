@@ -6,12 +6,14 @@ mod measure;
 mod saved;
 
 pub use labels::{
-    JudgedCriterion, LABELS_FILE, Label, LabelError, MAX_LABELS, MIN_LABELS, criteria_of, read_labels, write_labels,
+    JudgedCriterion, LABELS_FILE, Label, LabelError, MAX_LABELS, MIN_LABELS, criteria_of,
+    read_labels, write_labels,
 };
 #[cfg(feature = "download")]
 pub use measure::{CheckError, CheckSize, check_judges};
 #[cfg(feature = "download")]
 pub use saved::warnings;
 pub use saved::{
-    CHECK_FILE, CriterionCheck, JudgeCheck, MIN_KAPPA, Shift, check_table, checks_in, files_with_checks, saved_checks,
+    CHECK_FILE, CriterionCheck, JudgeCheck, MIN_KAPPA, Shift, check_table, checks_in,
+    files_with_checks, saved_checks,
 };

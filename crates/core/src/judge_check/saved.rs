@@ -84,28 +84,52 @@ impl JudgeCheck {
     /// What is wrong with the judge; `None` if every criterion has a kappa of [`MIN_KAPPA`] or more, and answers that ask
     /// for points get none for it.
     pub fn weakness(&self) -> Option<String> {
-        let weak = |criterion: &&CriterionCheck| criterion.kappa.is_none_or(|kappa| kappa.estimate < MIN_KAPPA);
+        let weak = |criterion: &&CriterionCheck| {
+            criterion
+                .kappa
+                .is_none_or(|kappa| kappa.estimate < MIN_KAPPA)
+        };
         let named = |criterion: &CriterionCheck| match criterion.kappa {
-            Some(kappa) => format!("{} {:.2} [{:.2}, {:.2}]", criterion.name, kappa.estimate, kappa.low, kappa.high),
+            Some(kappa) => format!(
+                "{} {:.2} [{:.2}, {:.2}]",
+                criterion.name, kappa.estimate, kappa.low, kappa.high
+            ),
             None => format!("{} n/a", criterion.name),
         };
         let weak: Vec<String> = self.criteria.iter().filter(weak).map(named).collect();
-        let gain = self.instruction.as_ref().and_then(|shift| shift.change).filter(|change| change.low > MAX_GAIN);
-        let gain = gain.map(|gain| format!("answers that ask for full points gain {:.2} of 1", gain.estimate));
-        let weak = (!weak.is_empty()).then(|| format!("kappa below {MIN_KAPPA}: {}", weak.join(", ")));
-        weak.into_iter().chain(gain).reduce(|all, next| format!("{all}; {next}"))
+        let gain = self
+            .instruction
+            .as_ref()
+            .and_then(|shift| shift.change)
+            .filter(|change| change.low > MAX_GAIN);
+        let gain = gain.map(|gain| {
+            format!(
+                "answers that ask for full points gain {:.2} of 1",
+                gain.estimate
+            )
+        });
+        let weak =
+            (!weak.is_empty()).then(|| format!("kappa below {MIN_KAPPA}: {}", weak.join(", ")));
+        weak.into_iter()
+            .chain(gain)
+            .reduce(|all, next| format!("{all}; {next}"))
     }
 }
 
 /// The checks in a task's folder; none where the file is missing or of another form.
 pub fn saved_checks(task: &Task) -> Vec<JudgeCheck> {
-    task.read(CHECK_FILE).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    task.read(CHECK_FILE)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
 }
 
 /// The checks that a run's copy of the task has.
 pub fn checks_in(task_folder: &Path) -> Vec<JudgeCheck> {
     let bytes = files::read_at_most(&task_folder.join(CHECK_FILE), MAX_FILE_BYTES).ok();
-    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    bytes
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
 }
 
 /// The figures of checks by criterion, as a table with its head; empty without checks.
@@ -113,7 +137,11 @@ pub fn check_table(checks: &[JudgeCheck]) -> Vec<Vec<String>> {
     let interval = |interval: Option<Interval>| {
         interval.map_or_else(
             || "n/a".to_owned(),
-            |Interval { estimate, low, high }| format!("{estimate:.2} [{low:.2}, {high:.2}]"),
+            |Interval {
+                 estimate,
+                 low,
+                 high,
+             }| format!("{estimate:.2} [{low:.2}, {high:.2}]"),
         )
     };
     let row = |check: &JudgeCheck, criterion: &CriterionCheck| {
@@ -128,11 +156,21 @@ pub fn check_table(checks: &[JudgeCheck]) -> Vec<Vec<String>> {
             interval(check.length),
         ]
     };
-    let mut rows: Vec<Vec<String>> =
-        checks.iter().flat_map(|check| check.criteria.iter().map(|criterion| row(check, criterion))).collect();
+    let mut rows: Vec<Vec<String>> = checks
+        .iter()
+        .flat_map(|check| check.criteria.iter().map(|criterion| row(check, criterion)))
+        .collect();
     if !rows.is_empty() {
-        let head =
-            ["judge", "criterion", "n", "agreement", "kappa", "repeatability", "gain by instruction", "length bias"];
+        let head = [
+            "judge",
+            "criterion",
+            "n",
+            "agreement",
+            "kappa",
+            "repeatability",
+            "gain by instruction",
+            "length bias",
+        ];
         rows.insert(0, head.map(str::to_owned).to_vec());
     }
     rows
@@ -148,8 +186,13 @@ pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskErro
     #[cfg(feature = "download")]
     {
         let mut checks = saved_checks(task);
-        checks.retain(|check| task.judges().any(|(_, _, rules)| rules.rubric_digest() == check.rubric_digest));
-        let bytes = serde_json::to_vec_pretty(&checks).ok().filter(|_| !checks.is_empty());
+        checks.retain(|check| {
+            task.judges()
+                .any(|(_, _, rules)| rules.rubric_digest() == check.rubric_digest)
+        });
+        let bytes = serde_json::to_vec_pretty(&checks)
+            .ok()
+            .filter(|_| !checks.is_empty());
         files.extend(bytes.map(|bytes| (CHECK_FILE.to_owned(), bytes)));
     }
     Ok(files)
@@ -161,29 +204,47 @@ pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskErro
 pub fn warnings(task: &Task, loaded: &[(String, String)]) -> Vec<String> {
     let checks = saved_checks(task);
     let warning = |(part, _, rules): (Option<&str>, &Task, &crate::score::RubricRules)| {
-        let name = part.map_or_else(|| "the judge".to_owned(), |part| format!("the judge of the part {part}"));
-        let (digest, remedy) = (rules.rubric_digest(), format!("grpo-tui task judge-check {}", task.name));
+        let name = part.map_or_else(
+            || "the judge".to_owned(),
+            |part| format!("the judge of the part {part}"),
+        );
+        let (digest, remedy) = (
+            rules.rubric_digest(),
+            format!("grpo-tui task judge-check {}", task.name),
+        );
         let of_part = |check: &&JudgeCheck| check.part.as_deref() == part;
         let is_loaded = |(of, _): &&(String, String)| of == part.unwrap_or_default();
         let model = loaded.iter().find(is_loaded).map(|(_, digest)| digest);
-        let is_same = |check: &&JudgeCheck| check.rubric_digest == digest && check.model_digest.as_ref() == model;
+        let is_same = |check: &&JudgeCheck| {
+            check.rubric_digest == digest && check.model_digest.as_ref() == model
+        };
         match checks.iter().filter(of_part).find(is_same) {
             Some(check) => {
                 let weakness = check.weakness()?;
-                Some(format!("{name} is weak ({weakness}): sharpen its criteria, or take another one"))
+                Some(format!(
+                    "{name} is weak ({weakness}): sharpen its criteria, or take another one"
+                ))
             }
-            None if checks.iter().any(|check| of_part(&check)) => {
-                Some(format!("{name} has changed since it was checked against people: {remedy}"))
-            }
-            None => Some(format!("{name} was never checked against people, so what it rewards is unknown: {remedy}")),
+            None if checks.iter().any(|check| of_part(&check)) => Some(format!(
+                "{name} has changed since it was checked against people: {remedy}"
+            )),
+            None => Some(format!(
+                "{name} was never checked against people, so what it rewards is unknown: {remedy}"
+            )),
         }
     };
     let memory = |(_, _, rules): (Option<&str>, &Task, &crate::score::RubricRules)| {
-        let local = rules.local.as_ref().filter(|local| local.device != crate::score::ModelDevice::Cpu)?;
+        let local = rules
+            .local
+            .as_ref()
+            .filter(|local| local.device != crate::score::ModelDevice::Cpu)?;
         let (name, device) = (&local.name, local.device);
         Some(format!(
             "the judge {name} is loaded on {device}, and its memory is not in the forecast: choose a GPU that the run does not use, or device = \"cpu\", unless both fit"
         ))
     };
-    task.judges().filter_map(warning).chain(task.judges().filter_map(memory)).collect()
+    task.judges()
+        .filter_map(warning)
+        .chain(task.judges().filter_map(memory))
+        .collect()
 }

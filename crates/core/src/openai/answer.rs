@@ -76,14 +76,23 @@ impl Usage {
 }
 
 /// A token as chats and responses tell it.
-pub(super) fn chat_log_prob(TokenLogProb { token, log_prob, alternatives }: &TokenLogProb) -> Json {
+pub(super) fn chat_log_prob(
+    TokenLogProb {
+        token,
+        log_prob,
+        alternatives,
+    }: &TokenLogProb,
+) -> Json {
     let told = |token: &str, log_prob: f32| {
         // A token may be a part of a character.
         let bytes = (!token.contains(char::REPLACEMENT_CHARACTER)).then_some(token.as_bytes());
         json!({"token": token, "logprob": log_prob, "bytes": bytes})
     };
     let mut whole = told(token, *log_prob);
-    whole["top_logprobs"] = alternatives.iter().map(|(token, log_prob)| told(token, *log_prob)).collect();
+    whole["top_logprobs"] = alternatives
+        .iter()
+        .map(|(token, log_prob)| told(token, *log_prob))
+        .collect();
     whole
 }
 
@@ -103,14 +112,22 @@ impl Answer {
     pub fn choice(
         &self,
         index: usize,
-        Content { reasoning, text, calls }: &Content,
+        Content {
+            reasoning,
+            text,
+            calls,
+        }: &Content,
         log_probs: Option<&[TokenLogProb]>,
         finish: Finish,
     ) -> Json {
         let log_probs = log_probs.map(|tokens| self.log_probs(tokens, 0));
         match self.api {
             Api::Chat | Api::Responses => {
-                let content = if text.is_empty() && !calls.is_empty() { Json::Null } else { text.as_str().into() };
+                let content = if text.is_empty() && !calls.is_empty() {
+                    Json::Null
+                } else {
+                    text.as_str().into()
+                };
                 let mut message = json!({"role": "assistant", "content": content, "refusal": null});
                 if !reasoning.is_empty() {
                     message["reasoning_content"] = reasoning.as_str().into();
@@ -127,7 +144,9 @@ impl Answer {
             Api::Completions => {
                 json!({"index": index, "text": text, "logprobs": log_probs, "finish_reason": finish.name()})
             }
-            Api::Generate => json!({"index": index, "logprobs": log_probs, "finish_reason": finish.name()}),
+            Api::Generate => {
+                json!({"index": index, "logprobs": log_probs, "finish_reason": finish.name()})
+            }
         }
     }
 
@@ -136,7 +155,14 @@ impl Answer {
         if self.api == Api::Generate {
             return json!({"request_id": self.id, "choices": choices, "prompt_logprobs": null, "usage": usage.json()});
         }
-        let mut whole = self.head(if self.api == Api::Chat { "chat.completion" } else { "text_completion" }, choices);
+        let mut whole = self.head(
+            if self.api == Api::Chat {
+                "chat.completion"
+            } else {
+                "text_completion"
+            },
+            choices,
+        );
         whole["usage"] = usage.json();
         whole
     }
@@ -144,12 +170,19 @@ impl Answer {
     /// The chunk that begins a completion of a chat; there is none of a text.
     pub fn first_chunk(&self, index: usize) -> Option<Json> {
         let delta = json!({"role": "assistant", "content": "", "refusal": null});
-        let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
+        let choice =
+            json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
         (self.api == Api::Chat).then(|| self.chunk(vec![choice]))
     }
 
     /// More of a completion's text; `text_bytes`: of what came before.
-    pub fn text_chunk(&self, index: usize, text: &str, log_probs: Option<&[TokenLogProb]>, text_bytes: usize) -> Json {
+    pub fn text_chunk(
+        &self,
+        index: usize,
+        text: &str,
+        log_probs: Option<&[TokenLogProb]>,
+        text_bytes: usize,
+    ) -> Json {
         let log_probs = log_probs.map(|tokens| self.log_probs(tokens, text_bytes));
         self.chunk(vec![match self.api {
             Api::Chat | Api::Responses => {
@@ -164,24 +197,34 @@ impl Answer {
     /// More of a think block.
     pub fn reasoning_chunk(&self, index: usize, text: &str) -> Json {
         let delta = json!({"reasoning_content": text});
-        self.chunk(vec![json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})])
+        self.chunk(vec![
+            json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null}),
+        ])
     }
 
     /// A call begins: its function. `number`: of the call.
     pub fn call_chunk(&self, index: usize, number: usize, name: &str) -> Json {
         let function = json!({"name": name, "arguments": ""});
         let id = self.call_id(index, number);
-        self.tool_chunk(index, &json!({"index": number, "id": id, "type": "function", "function": function}))
+        self.tool_chunk(
+            index,
+            &json!({"index": number, "id": id, "type": "function", "function": function}),
+        )
     }
 
     /// More of a call's arguments.
     pub fn arguments_chunk(&self, index: usize, number: usize, arguments: &str) -> Json {
-        self.tool_chunk(index, &json!({"index": number, "function": {"arguments": arguments}}))
+        self.tool_chunk(
+            index,
+            &json!({"index": number, "function": {"arguments": arguments}}),
+        )
     }
 
     fn tool_chunk(&self, index: usize, call: &Json) -> Json {
         let delta = json!({"tool_calls": [call]});
-        self.chunk(vec![json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})])
+        self.chunk(vec![
+            json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null}),
+        ])
     }
 
     /// The end of a completion.
@@ -203,7 +246,14 @@ impl Answer {
     }
 
     fn chunk(&self, choices: Vec<Json>) -> Json {
-        self.head(if self.api == Api::Chat { "chat.completion.chunk" } else { "text_completion" }, choices)
+        self.head(
+            if self.api == Api::Chat {
+                "chat.completion.chunk"
+            } else {
+                "text_completion"
+            },
+            choices,
+        )
     }
 
     fn head(&self, object: &str, choices: Vec<Json>) -> Json {
@@ -223,7 +273,11 @@ impl Answer {
                 };
                 let offsets: Vec<usize> = tokens.iter().map(start).collect();
                 let top = |token: &TokenLogProb| -> Json {
-                    token.alternatives.iter().map(|(token, log_prob)| (token.clone(), json!(log_prob))).collect()
+                    token
+                        .alternatives
+                        .iter()
+                        .map(|(token, log_prob)| (token.clone(), json!(log_prob)))
+                        .collect()
                 };
                 let has_top = tokens.iter().any(|token| !token.alternatives.is_empty());
                 let top = has_top.then(|| tokens.iter().map(top).collect::<Vec<_>>());
@@ -237,7 +291,10 @@ impl Answer {
     }
 
     fn call_id(&self, choice: usize, number: usize) -> String {
-        format!("call_{}_{choice}_{number}", self.id.rsplit('-').next().unwrap_or_default())
+        format!(
+            "call_{}_{choice}_{number}",
+            self.id.rsplit('-').next().unwrap_or_default()
+        )
     }
 }
 
@@ -247,15 +304,27 @@ mod tests {
 
     #[test]
     fn answers_have_the_shape_of_the_api() {
-        let answer = |api| Answer { api, id: "cmpl-7".to_owned(), model: "m".to_owned(), created: 5 };
+        let answer = |api| Answer {
+            api,
+            id: "cmpl-7".to_owned(),
+            model: "m".to_owned(),
+            created: 5,
+        };
         let (chat, text) = (answer(Api::Chat), answer(Api::Completions));
         let tokens = [("é", -0.5), ("\u{fffd}", -1.5)].map(|(token, log_prob)| TokenLogProb {
             token: token.to_owned(),
             log_prob,
             alternatives: Vec::new(),
         });
-        let call = ToolCall { name: "f".to_owned(), arguments: "{}".to_owned() };
-        let content = Content { calls: vec![call.clone()], reasoning: "so".to_owned(), ..Content::default() };
+        let call = ToolCall {
+            name: "f".to_owned(),
+            arguments: "{}".to_owned(),
+        };
+        let content = Content {
+            calls: vec![call.clone()],
+            reasoning: "so".to_owned(),
+            ..Content::default()
+        };
         assert_eq!(
             chat.choice(1, &content, Some(&tokens), Finish::ToolCalls),
             json!({"index": 1, "message": {"role": "assistant", "content": null, "refusal": null, "reasoning_content": "so", "tool_calls": [
@@ -264,7 +333,10 @@ mod tests {
                     {"token": "\u{fffd}", "logprob": -1.5, "bytes": null, "top_logprobs": []}], "refusal": null},
                 "finish_reason": "tool_calls"})
         );
-        let top = [TokenLogProb { alternatives: vec![("a".to_owned(), -0.5)], ..tokens[0].clone() }];
+        let top = [TokenLogProb {
+            alternatives: vec![("a".to_owned(), -0.5)],
+            ..tokens[0].clone()
+        }];
         assert_eq!(
             text.choice(0, &content, Some(&top), Finish::Stop)["logprobs"]["top_logprobs"],
             json!([{"a": -0.5}])
@@ -273,19 +345,49 @@ mod tests {
             chat.choice(0, &content, Some(&top), Finish::Stop)["logprobs"]["content"][0]["top_logprobs"],
             json!([{"token": "a", "logprob": -0.5, "bytes": [97]}])
         );
-        let content = Content { text: "é?".to_owned(), ..Content::default() };
+        let content = Content {
+            text: "é?".to_owned(),
+            ..Content::default()
+        };
         let choice = text.choice(0, &content, Some(&tokens), Finish::Length);
         assert_eq!(choice["logprobs"]["text_offset"], json!([0, 2]));
-        let whole = text.whole(vec![choice], Usage { prompt_tokens: 3, completion_tokens: 2 });
-        assert_eq!((&whole["object"], &whole["usage"]["total_tokens"]), (&json!("text_completion"), &json!(5)));
-        assert_eq!(chat.text_chunk(0, "x", None, 0)["choices"][0]["delta"], json!({"content": "x"}));
-        assert_eq!(chat.last_chunk(0, Finish::Stop)["choices"][0]["finish_reason"], "stop");
-        assert_eq!(chat.reasoning_chunk(0, "x")["choices"][0]["delta"], json!({"reasoning_content": "x"}));
-        let calls = [chat.call_chunk(0, 2, &call.name), chat.arguments_chunk(0, 2, &call.arguments)]
-            .map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].clone());
+        let whole = text.whole(
+            vec![choice],
+            Usage {
+                prompt_tokens: 3,
+                completion_tokens: 2,
+            },
+        );
+        assert_eq!(
+            (&whole["object"], &whole["usage"]["total_tokens"]),
+            (&json!("text_completion"), &json!(5))
+        );
+        assert_eq!(
+            chat.text_chunk(0, "x", None, 0)["choices"][0]["delta"],
+            json!({"content": "x"})
+        );
+        assert_eq!(
+            chat.last_chunk(0, Finish::Stop)["choices"][0]["finish_reason"],
+            "stop"
+        );
+        assert_eq!(
+            chat.reasoning_chunk(0, "x")["choices"][0]["delta"],
+            json!({"reasoning_content": "x"})
+        );
+        let calls = [
+            chat.call_chunk(0, 2, &call.name),
+            chat.arguments_chunk(0, 2, &call.arguments),
+        ]
+        .map(|chunk| chunk["choices"][0]["delta"]["tool_calls"].clone());
         let function = json!({"name": "f", "arguments": ""});
-        assert_eq!(calls[0], json!([{"index": 2, "id": "call_7_0_2", "type": "function", "function": function}]));
-        assert_eq!(calls[1], json!([{"index": 2, "function": {"arguments": "{}"}}]));
+        assert_eq!(
+            calls[0],
+            json!([{"index": 2, "id": "call_7_0_2", "type": "function", "function": function}])
+        );
+        assert_eq!(
+            calls[1],
+            json!([{"index": 2, "function": {"arguments": "{}"}}])
+        );
         assert!(text.first_chunk(0).is_none() && chat.first_chunk(0).is_some());
         assert_eq!(chat.usage_chunk(Usage::default())["choices"], json!([]));
     }

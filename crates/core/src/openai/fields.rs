@@ -20,7 +20,10 @@ pub(super) fn wrong(name: &str, expected: &str) -> ApiError {
 }
 
 pub(super) fn unsupported(name: &str) -> ApiError {
-    ApiError { code: Some("unsupported_parameter"), ..ApiError::invalid(name, format!("`{name}` is not supported")) }
+    ApiError {
+        code: Some("unsupported_parameter"),
+        ..ApiError::invalid(name, format!("`{name}` is not supported"))
+    }
 }
 
 /// Shortens a name from a request for a message.

@@ -8,7 +8,9 @@ mod response_items;
 mod turns;
 
 pub use answer::{Answer, Api, Content, Finish, TokenLogProb, ToolCall, Usage};
-pub use request::{GenerationRequest, Prompt, RequestedTemplate, ResponseFormat, TextPrompt, ToolChoice, Tools};
+pub use request::{
+    GenerationRequest, Prompt, RequestedTemplate, ResponseFormat, TextPrompt, ToolChoice, Tools,
+};
 pub use response_items::ResponseItems;
 pub use turns::message as chat_message;
 
@@ -34,11 +36,26 @@ impl ApiError {
     /// A body that cannot be served as it is.
     pub fn invalid(parameter: &str, message: impl Into<String>) -> Self {
         let parameter = (!parameter.is_empty()).then(|| parameter.to_owned());
-        Self { parameter, ..Self::new(400, "invalid_request_error", None, message) }
+        Self {
+            parameter,
+            ..Self::new(400, "invalid_request_error", None, message)
+        }
     }
 
-    pub fn new(status: u16, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { status, kind, code, message: message.into(), parameter: None, retry_seconds: None }
+    pub fn new(
+        status: u16,
+        kind: &'static str,
+        code: Option<&'static str>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            kind,
+            code,
+            message: message.into(),
+            parameter: None,
+            retry_seconds: None,
+        }
     }
 
     /// As a body.

@@ -142,14 +142,18 @@ impl GenerationRequest {
     /// # Errors
     /// [`ApiError`] with status 400 and the field's name.
     pub fn parse(api: Api, body: &[u8]) -> Result<Self, ApiError> {
-        let body: Json = serde_json::from_slice(body)
-            .map_err(|error| ApiError::invalid("", format!("the body is not valid JSON: {error}")))?;
+        let body: Json = serde_json::from_slice(body).map_err(|error| {
+            ApiError::invalid("", format!("the body is not valid JSON: {error}"))
+        })?;
         let Json::Object(body) = body else {
             return Err(ApiError::invalid("", "the body is not a JSON object"));
         };
         // A null is what an absent field is.
         let fields = Fields(
-            body.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.as_str(), value)).collect(),
+            body.iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(name, value)| (name.as_str(), value))
+                .collect(),
         );
         match api {
             Api::Chat | Api::Completions => Self::parse_fields(api, &fields),
@@ -169,11 +173,25 @@ impl GenerationRequest {
         let options = fields.object("stream_options")?;
         if let Some(options) = options {
             if !stream {
-                return Err(ApiError::invalid("stream_options", "`stream_options` needs `stream`: true"));
+                return Err(ApiError::invalid(
+                    "stream_options",
+                    "`stream_options` needs `stream`: true",
+                ));
             }
-            known(options, "stream_options", &["include_usage", "include_obfuscation", "continuous_usage_stats"])?;
+            known(
+                options,
+                "stream_options",
+                &[
+                    "include_usage",
+                    "include_obfuscation",
+                    "continuous_usage_stats",
+                ],
+            )?;
             for name in ["include_obfuscation", "continuous_usage_stats"] {
-                if options.get(name).is_some_and(|value| *value == Json::Bool(true)) {
+                if options
+                    .get(name)
+                    .is_some_and(|value| *value == Json::Bool(true))
+                {
                     return Err(unsupported(&format!("stream_options.{name}")));
                 }
             }
@@ -186,8 +204,9 @@ impl GenerationRequest {
         Ok(Self {
             model: fields.model()?,
             samples: fields.whole("n", 1, MAX_SAMPLES)?.unwrap_or(1) as usize,
-            first_sample: fields.whole("first_sample", 0, u64::from(u32::MAX - MAX_SAMPLES as u32))?.unwrap_or(0)
-                as u32,
+            first_sample: fields
+                .whole("first_sample", 0, u64::from(u32::MAX - MAX_SAMPLES as u32))?
+                .unwrap_or(0) as u32,
             seed: fields.seed()?,
             stop: fields.stop()?,
             stop_token_ids: Vec::new(),
@@ -199,7 +218,9 @@ impl GenerationRequest {
             top_log_probs: fields.top_log_probs(api)?,
             top_p: fields.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
             presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
-            frequency_penalty: fields.number("frequency_penalty", -2.0, 2.0)?.unwrap_or(0.0),
+            frequency_penalty: fields
+                .number("frequency_penalty", -2.0, 2.0)?
+                .unwrap_or(0.0),
             stream,
             include_usage,
             ignore_eos: fields.flag("ignore_eos")?,
@@ -241,28 +262,43 @@ impl<'b> Fields<'b> {
             Api::Completions | Api::Generate => (NAMES, COMPLETION_NAMES),
             Api::Responses => ("", RESPONSES_NAMES),
         };
-        let is_known = |name: &str| common.split(' ').chain(own.split(' ')).any(|known| known == name);
+        let is_known = |name: &str| {
+            common
+                .split(' ')
+                .chain(own.split(' '))
+                .any(|known| known == name)
+        };
         match self.0.keys().find(|name| !is_known(name)) {
-            Some(name) => Err(ApiError::invalid(&shown(name), format!("unknown field `{}`", shown(name)))),
+            Some(name) => Err(ApiError::invalid(
+                &shown(name),
+                format!("unknown field `{}`", shown(name)),
+            )),
             None => Ok(()),
         }
     }
 
     /// Fields that have an effect elsewhere are taken at the value that has none.
     fn refuse_what_is_not_done(&self) -> Result<(), ApiError> {
-        let number = |value: &Json, none: &[f64]| value.as_f64().is_some_and(|value| none.contains(&value));
+        let number =
+            |value: &Json, none: &[f64]| value.as_f64().is_some_and(|value| none.contains(&value));
         let empty = |value: &Json| value.as_object().is_some_and(Map::is_empty);
         for (name, &value) in &self.0 {
             let (is_none, why) = match *name {
                 "top_k" => (number(value, &[-1.0, 0.0]), "not supported: use `top_p`"),
                 "min_p" | "min_tokens" => (number(value, &[0.0]), "not supported"),
-                "repetition_penalty" | "length_penalty" => (number(value, &[1.0]), "only 1 is supported"),
-                "logit_bias" => (empty(value), "not supported"),
-                "best_of" => {
-                    (self.get("n").map_or(number(value, &[1.0]), |n| n == value), "only the value of `n` is supported")
+                "repetition_penalty" | "length_penalty" => {
+                    (number(value, &[1.0]), "only 1 is supported")
                 }
+                "logit_bias" => (empty(value), "not supported"),
+                "best_of" => (
+                    self.get("n").map_or(number(value, &[1.0]), |n| n == value),
+                    "only the value of `n` is supported",
+                ),
                 "skip_special_tokens" => (*value == Json::Bool(true), "only true is supported"),
-                "modalities" => (*value == serde_json::json!(["text"]), "only [\"text\"] is supported"),
+                "modalities" => (
+                    *value == serde_json::json!(["text"]),
+                    "only [\"text\"] is supported",
+                ),
                 "functions" | "function_call" => (false, "use `tools`"),
                 "verbosity" | "suffix" => (false, "not supported"),
                 "echo" => (*value == Json::Bool(false), "not supported"),
@@ -279,34 +315,55 @@ impl<'b> Fields<'b> {
     }
 
     fn model(&self) -> Result<String, ApiError> {
-        let name = self.text("model")?.ok_or_else(|| ApiError::invalid("model", "`model` is missing"))?;
+        let name = self
+            .text("model")?
+            .ok_or_else(|| ApiError::invalid("model", "`model` is missing"))?;
         Ok(name.to_owned())
     }
 
     fn text(&self, name: &str) -> Result<Option<&'b str>, ApiError> {
-        self.get(name).map(|value| value.as_str().ok_or_else(|| wrong(name, "a text"))).transpose()
+        self.get(name)
+            .map(|value| value.as_str().ok_or_else(|| wrong(name, "a text")))
+            .transpose()
     }
 
     fn flag(&self, name: &str) -> Result<bool, ApiError> {
-        self.get(name).map_or(Ok(false), |value| value.as_bool().ok_or_else(|| wrong(name, "true or false")))
+        self.get(name).map_or(Ok(false), |value| {
+            value.as_bool().ok_or_else(|| wrong(name, "true or false"))
+        })
     }
 
     fn object(&self, name: &str) -> Result<Option<&'b Map<String, Json>>, ApiError> {
-        self.get(name).map(|value| value.as_object().ok_or_else(|| wrong(name, "an object"))).transpose()
+        self.get(name)
+            .map(|value| value.as_object().ok_or_else(|| wrong(name, "an object")))
+            .transpose()
     }
 
     fn whole(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        match value.as_u64().filter(|value| (least..=most).contains(value)) {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match value
+            .as_u64()
+            .filter(|value| (least..=most).contains(value))
+        {
             Some(value) => Ok(Some(value)),
-            None => Err(wrong(name, &format!("a whole number from {least} to {most}"))),
+            None => Err(wrong(
+                name,
+                &format!("a whole number from {least} to {most}"),
+            )),
         }
     }
 
     fn seed(&self) -> Result<Option<u64>, ApiError> {
-        let Some(value) = self.get("seed") else { return Ok(None) };
-        let seed = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
-        seed.map(Some).ok_or_else(|| wrong("seed", "a whole number of 64 bits"))
+        let Some(value) = self.get("seed") else {
+            return Ok(None);
+        };
+        let seed = value
+            .as_u64()
+            .or_else(|| value.as_i64().map(i64::cast_unsigned));
+        seed.map(Some)
+            .ok_or_else(|| wrong("seed", "a whole number of 64 bits"))
     }
 
     fn thinking_budget(&self) -> Result<Option<ThinkingBudget>, ApiError> {
@@ -317,9 +374,15 @@ impl<'b> Fields<'b> {
         let end = end.ok_or_else(|| wrong("thinking_end", "`force` or `truncate`"))?;
         let most = self.whole("thinking_token_budget", 1, u64::from(u32::MAX))?;
         if most.is_none() && self.get("thinking_end").is_some() {
-            return Err(ApiError::invalid("thinking_end", "`thinking_end` needs `thinking_token_budget`"));
+            return Err(ApiError::invalid(
+                "thinking_end",
+                "`thinking_end` needs `thinking_token_budget`",
+            ));
         }
-        Ok(most.map(|tokens| ThinkingBudget { max_tokens: tokens as usize, end }))
+        Ok(most.map(|tokens| ThinkingBudget {
+            max_tokens: tokens as usize,
+            end,
+        }))
     }
 
     fn max_tokens(&self) -> Result<Option<usize>, ApiError> {
@@ -333,24 +396,41 @@ impl<'b> Fields<'b> {
     }
 
     fn temperature(&self) -> Result<f64, ApiError> {
-        let Some(value) = self.get("temperature") else { return Ok(1.0) };
+        let Some(value) = self.get("temperature") else {
+            return Ok(1.0);
+        };
         let allowed = |value: &f64| *value == 0.0 || (MIN_TEMPERATURE..=2.0).contains(value);
-        value.as_f64().filter(allowed).ok_or_else(|| wrong("temperature", "0, which is greedy, or from 0.01 to 2"))
+        value
+            .as_f64()
+            .filter(allowed)
+            .ok_or_else(|| wrong("temperature", "0, which is greedy, or from 0.01 to 2"))
     }
 
     fn number(&self, name: &str, least: f64, most: f64) -> Result<Option<f64>, ApiError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        match value.as_f64().filter(|value| (least..=most).contains(value)) {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match value
+            .as_f64()
+            .filter(|value| (least..=most).contains(value))
+        {
             Some(value) => Ok(Some(value)),
             None => Err(wrong(name, &format!("a number from {least} to {most}"))),
         }
     }
 
     fn top_log_probs(&self, api: Api) -> Result<usize, ApiError> {
-        let name = if api == Api::Completions { "logprobs" } else { "top_logprobs" };
+        let name = if api == Api::Completions {
+            "logprobs"
+        } else {
+            "top_logprobs"
+        };
         let count = self.whole(name, 0, MAX_TOP_LOG_PROBS)?.unwrap_or(0) as usize;
         if count > 0 && api == Api::Chat && !self.flag("logprobs")? {
-            return Err(ApiError::invalid(name, "`top_logprobs` needs `logprobs`: true"));
+            return Err(ApiError::invalid(
+                name,
+                "`top_logprobs` needs `logprobs`: true",
+            ));
         }
         Ok(count)
     }
@@ -362,15 +442,34 @@ impl<'b> Fields<'b> {
         let mut kwargs = self.object(TEMPLATE_KWARGS)?.cloned().unwrap_or_default();
         let flag = |value: Json| value.as_bool().ok_or_else(|| wrong(NAME, "true or false"));
         let thinking = kwargs.remove(SWITCH).map(flag).transpose()?;
-        if let Some((name, why)) = kwargs.keys().find_map(|name| Some((name, refused_kwarg(name)?))) {
-            return Err(ApiError::invalid(TEMPLATE_KWARGS, format!("`{TEMPLATE_KWARGS}.{name}` {why}")));
+        if let Some((name, why)) = kwargs
+            .keys()
+            .find_map(|name| Some((name, refused_kwarg(name)?)))
+        {
+            return Err(ApiError::invalid(
+                TEMPLATE_KWARGS,
+                format!("`{TEMPLATE_KWARGS}.{name}` {why}"),
+            ));
         }
-        let requested = |thinking, effort| Ok(Box::new(RequestedTemplate { thinking, effort, kwargs }));
-        let Some(effort) = effort else { return requested(thinking, None) };
+        let requested = |thinking, effort| {
+            Ok(Box::new(RequestedTemplate {
+                thinking,
+                effort,
+                kwargs,
+            }))
+        };
+        let Some(effort) = effort else {
+            return requested(thinking, None);
+        };
         let by_effort = match effort.as_str() {
             Some("none") => false,
             Some("minimal" | "low" | "medium" | "high" | "xhigh") => true,
-            _ => return Err(wrong("reasoning_effort", "none, minimal, low, medium, high or xhigh")),
+            _ => {
+                return Err(wrong(
+                    "reasoning_effort",
+                    "none, minimal, low, medium, high or xhigh",
+                ));
+            }
         };
         if thinking.is_some_and(|thinking| thinking != by_effort) {
             let message = format!("`reasoning_effort` and `{NAME}` differ: give one of them");
@@ -388,9 +487,17 @@ impl<'b> Fields<'b> {
     }
 
     fn stop(&self) -> Result<Vec<String>, ApiError> {
-        let expected =
-            || wrong("stop", &format!("a text, or a list of at most {MAX_STOPS}, of 1 to {MAX_STOP_BYTES} bytes each"));
-        let Some(value) = self.get("stop") else { return Ok(Vec::new()) };
+        let expected = || {
+            wrong(
+                "stop",
+                &format!(
+                    "a text, or a list of at most {MAX_STOPS}, of 1 to {MAX_STOP_BYTES} bytes each"
+                ),
+            )
+        };
+        let Some(value) = self.get("stop") else {
+            return Ok(Vec::new());
+        };
         let texts = match value {
             Json::String(text) => vec![text.clone()],
             Json::Array(texts) if texts.len() <= MAX_STOPS => texts
@@ -399,7 +506,10 @@ impl<'b> Fields<'b> {
                 .collect::<Result<Vec<_>, _>>()?,
             _ => return Err(expected()),
         };
-        match texts.iter().all(|text| (1..=MAX_STOP_BYTES).contains(&text.len())) {
+        match texts
+            .iter()
+            .all(|text| (1..=MAX_STOP_BYTES).contains(&text.len()))
+        {
             true => Ok(texts),
             false => Err(expected()),
         }
@@ -407,22 +517,36 @@ impl<'b> Fields<'b> {
 
     fn response_format(&self) -> Result<ResponseFormat, ApiError> {
         const NAME: &str = "response_format";
-        let Some(format) = self.object(NAME)? else { return Ok(ResponseFormat::Text) };
+        let Some(format) = self.object(NAME)? else {
+            return Ok(ResponseFormat::Text);
+        };
         known(format, NAME, &["type", "json_schema"])?;
         match format.get("type").and_then(Json::as_str) {
             Some("text") => Ok(ResponseFormat::Text),
             Some("json_object") => Ok(ResponseFormat::JsonObject),
             Some("json_schema") => {
                 let Some(Json::Object(named)) = format.get("json_schema") else {
-                    return Err(wrong("response_format.json_schema", "an object with `name` and `schema`"));
+                    return Err(wrong(
+                        "response_format.json_schema",
+                        "an object with `name` and `schema`",
+                    ));
                 };
-                known(named, "response_format.json_schema", &["name", "schema", "strict", "description"])?;
+                known(
+                    named,
+                    "response_format.json_schema",
+                    &["name", "schema", "strict", "description"],
+                )?;
                 match named.get("schema") {
-                    Some(schema @ Json::Object(_)) => Ok(ResponseFormat::JsonSchema(schema.clone())),
+                    Some(schema @ Json::Object(_)) => {
+                        Ok(ResponseFormat::JsonSchema(schema.clone()))
+                    }
                     _ => Err(wrong("response_format.json_schema.schema", "a JSON Schema")),
                 }
             }
-            _ => Err(wrong("response_format.type", "\"text\", \"json_object\" or \"json_schema\"")),
+            _ => Err(wrong(
+                "response_format.type",
+                "\"text\", \"json_object\" or \"json_schema\"",
+            )),
         }
     }
 
@@ -430,17 +554,39 @@ impl<'b> Fields<'b> {
         let messages = match self.get("messages") {
             None => return Err(ApiError::invalid("messages", "`messages` is missing")),
             Some(Json::Array(messages)) if (1..=MAX_MESSAGES).contains(&messages.len()) => messages,
-            Some(_) => return Err(wrong("messages", &format!("a list of 1 to {MAX_MESSAGES} messages"))),
+            Some(_) => {
+                return Err(wrong(
+                    "messages",
+                    &format!("a list of 1 to {MAX_MESSAGES} messages"),
+                ));
+            }
         };
-        let messages = messages.iter().enumerate().map(|(index, turn)| message(&format!("messages.{index}"), turn));
+        let messages = messages
+            .iter()
+            .enumerate()
+            .map(|(index, turn)| message(&format!("messages.{index}"), turn));
         let tools = self.tools_of(self.get("tools"), self.get("tool_choice"))?;
         let template = self.template(self.get("reasoning_effort"))?;
-        Ok(Prompt::Chat { messages: messages.collect::<Result<_, _>>()?, tools, template })
+        Ok(Prompt::Chat {
+            messages: messages.collect::<Result<_, _>>()?,
+            tools,
+            template,
+        })
     }
 
-    fn tools_of(&self, tools: Option<&Json>, choice: Option<&Json>) -> Result<Option<Tools>, ApiError> {
-        let parallel = self.flag("parallel_tool_calls")? || self.get("parallel_tool_calls").is_none();
-        let expected = || wrong("tools", "a list of {\"type\": \"function\", \"function\": {\"name\": …}}");
+    fn tools_of(
+        &self,
+        tools: Option<&Json>,
+        choice: Option<&Json>,
+    ) -> Result<Option<Tools>, ApiError> {
+        let parallel =
+            self.flag("parallel_tool_calls")? || self.get("parallel_tool_calls").is_none();
+        let expected = || {
+            wrong(
+                "tools",
+                "a list of {\"type\": \"function\", \"function\": {\"name\": …}}",
+            )
+        };
         let mut list: Vec<Json> = match tools {
             None => Vec::new(),
             Some(Json::Array(tools)) if tools.len() <= MAX_PROMPTS => tools.clone(),
@@ -449,14 +595,20 @@ impl<'b> Fields<'b> {
         let (mut names, mut strict) = (Vec::new(), Vec::new());
         for tool in &mut list {
             let is_function = tool.get("type").is_some_and(|kind| kind == "function");
-            let function = tool.get_mut("function").and_then(Json::as_object_mut).filter(|_| is_function);
+            let function = tool
+                .get_mut("function")
+                .and_then(Json::as_object_mut)
+                .filter(|_| is_function);
             let function = function.ok_or_else(expected)?;
             let is_strict = match function.shift_remove("strict") {
                 None | Some(Json::Null) => false,
                 Some(Json::Bool(is_strict)) => is_strict,
                 Some(_) => return Err(wrong("tools.function.strict", "true or false")),
             };
-            let name = function.get("name").and_then(Json::as_str).ok_or_else(expected)?;
+            let name = function
+                .get("name")
+                .and_then(Json::as_str)
+                .ok_or_else(expected)?;
             strict.extend(is_strict.then(|| name.to_owned()));
             names.push(name.to_owned());
         }
@@ -467,18 +619,31 @@ impl<'b> Fields<'b> {
             Some(Json::String(choice)) if choice == "required" => ToolChoice::Required,
             Some(choice) => {
                 let is_function = choice.get("type").is_some_and(|kind| kind == "function");
-                let name = choice.pointer("/function/name").and_then(Json::as_str).filter(|_| is_function);
-                let expected =
-                    "\"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}";
-                ToolChoice::Function(name.ok_or_else(|| wrong("tool_choice", expected))?.to_owned())
+                let name = choice
+                    .pointer("/function/name")
+                    .and_then(Json::as_str)
+                    .filter(|_| is_function);
+                let expected = "\"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}";
+                ToolChoice::Function(
+                    name.ok_or_else(|| wrong("tool_choice", expected))?
+                        .to_owned(),
+                )
             }
         };
         match &choice {
-            ToolChoice::Required if names.is_empty() => Err(wrong("tool_choice", "possible without `tools`")),
-            ToolChoice::Function(name) if !names.contains(name) => {
-                Err(ApiError::invalid("tool_choice", format!("`tool_choice`: no tool is named `{}`", shown(name))))
+            ToolChoice::Required if names.is_empty() => {
+                Err(wrong("tool_choice", "possible without `tools`"))
             }
-            _ => Ok((!names.is_empty()).then_some(Tools { list: list.into(), strict, choice, parallel })),
+            ToolChoice::Function(name) if !names.contains(name) => Err(ApiError::invalid(
+                "tool_choice",
+                format!("`tool_choice`: no tool is named `{}`", shown(name)),
+            )),
+            _ => Ok((!names.is_empty()).then_some(Tools {
+                list: list.into(),
+                strict,
+                choice,
+                parallel,
+            })),
         }
     }
 }

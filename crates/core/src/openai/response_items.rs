@@ -30,7 +30,15 @@ enum OpenItem {
 
 impl ResponseItems {
     pub fn new(key: String, model: String, created: u64, repeated: Map<String, Json>) -> Self {
-        Self { key, model, created, repeated, output: Vec::new(), open: None, sequence: 0 }
+        Self {
+            key,
+            model,
+            created,
+            repeated,
+            output: Vec::new(),
+            open: None,
+            sequence: 0,
+        }
     }
 
     /// The events before all others.
@@ -45,11 +53,17 @@ impl ResponseItems {
 
     /// More of a think block.
     pub fn thought(&mut self, text: &str) -> Vec<Json> {
-        let mut events = self.opened(|open| matches!(open, OpenItem::Thought(_)), || OpenItem::Thought(String::new()));
+        let mut events = self.opened(
+            |open| matches!(open, OpenItem::Thought(_)),
+            || OpenItem::Thought(String::new()),
+        );
         if let Some(OpenItem::Thought(whole)) = &mut self.open {
             whole.push_str(text);
         }
-        events.push(self.item_event("response.reasoning_text.delta", json!({"content_index": 0, "delta": text})));
+        events.push(self.item_event(
+            "response.reasoning_text.delta",
+            json!({"content_index": 0, "delta": text}),
+        ));
         events
     }
 
@@ -69,7 +83,13 @@ impl ResponseItems {
 
     /// A call begins.
     pub fn call(&mut self, name: &str) -> Vec<Json> {
-        self.opened(|_| false, || OpenItem::Call { name: name.to_owned(), arguments: String::new() })
+        self.opened(
+            |_| false,
+            || OpenItem::Call {
+                name: name.to_owned(),
+                arguments: String::new(),
+            },
+        )
     }
 
     /// More of a call's arguments.
@@ -77,11 +97,19 @@ impl ResponseItems {
         if let Some(OpenItem::Call { arguments, .. }) = &mut self.open {
             arguments.push_str(text);
         }
-        vec![self.item_event("response.function_call_arguments.delta", json!({"delta": text}))]
+        vec![self.item_event(
+            "response.function_call_arguments.delta",
+            json!({"delta": text}),
+        )]
     }
 
     /// The last events; the last of them has the whole answer. `thought_tokens`: of the completion.
-    pub fn end(&mut self, finish: Finish, is_broken_call: bool, (usage, thought_tokens): (Usage, usize)) -> Vec<Json> {
+    pub fn end(
+        &mut self,
+        finish: Finish,
+        is_broken_call: bool,
+        (usage, thought_tokens): (Usage, usize),
+    ) -> Vec<Json> {
         let is_complete = finish != Finish::Length;
         let mut events = Vec::new();
         if self.output.is_empty() && self.open.is_none() {
@@ -93,7 +121,11 @@ impl ResponseItems {
             "output_tokens": usage.completion_tokens, "output_tokens_details": {"reasoning_tokens": thought_tokens},
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         });
-        let status = if is_complete { "completed" } else { "incomplete" };
+        let status = if is_complete {
+            "completed"
+        } else {
+            "incomplete"
+        };
         let response = self.response(status, Some(usage));
         events.push(self.event(&format!("response.{status}"), json!({"response": response})));
         events
@@ -107,16 +139,26 @@ impl ResponseItems {
     }
 
     /// Goes on with the open item, or closes it and opens another.
-    fn opened(&mut self, goes_on: impl Fn(&OpenItem) -> bool, open: impl FnOnce() -> OpenItem) -> Vec<Json> {
+    fn opened(
+        &mut self,
+        goes_on: impl Fn(&OpenItem) -> bool,
+        open: impl FnOnce() -> OpenItem,
+    ) -> Vec<Json> {
         if self.open.as_ref().is_some_and(goes_on) {
             return Vec::new();
         }
         let mut events = self.close(true);
         self.open = Some(open());
         let item = self.item("in_progress");
-        events.push(self.event("response.output_item.added", json!({"output_index": self.output.len(), "item": item})));
+        events.push(self.event(
+            "response.output_item.added",
+            json!({"output_index": self.output.len(), "item": item}),
+        ));
         if let Some(part) = self.part() {
-            events.push(self.item_event("response.content_part.added", json!({"content_index": 0, "part": part})));
+            events.push(self.item_event(
+                "response.content_part.added",
+                json!({"content_index": 0, "part": part}),
+            ));
         }
         events
     }
@@ -124,23 +166,36 @@ impl ResponseItems {
     fn close(&mut self, is_complete: bool) -> Vec<Json> {
         let (kind, whole) = match &self.open {
             None => return Vec::new(),
-            Some(OpenItem::Thought(text)) => {
-                ("response.reasoning_text.done", json!({"content_index": 0, "text": text}))
-            }
-            Some(OpenItem::Text(text, log_probs)) => {
-                ("response.output_text.done", json!({"content_index": 0, "text": text, "logprobs": log_probs}))
-            }
-            Some(OpenItem::Call { name, arguments }) => {
-                ("response.function_call_arguments.done", json!({"name": name, "arguments": arguments}))
-            }
+            Some(OpenItem::Thought(text)) => (
+                "response.reasoning_text.done",
+                json!({"content_index": 0, "text": text}),
+            ),
+            Some(OpenItem::Text(text, log_probs)) => (
+                "response.output_text.done",
+                json!({"content_index": 0, "text": text, "logprobs": log_probs}),
+            ),
+            Some(OpenItem::Call { name, arguments }) => (
+                "response.function_call_arguments.done",
+                json!({"name": name, "arguments": arguments}),
+            ),
         };
         let mut events = vec![self.item_event(kind, whole)];
         if let Some(part) = self.part() {
-            events.push(self.item_event("response.content_part.done", json!({"content_index": 0, "part": part})));
+            events.push(self.item_event(
+                "response.content_part.done",
+                json!({"content_index": 0, "part": part}),
+            ));
         }
-        let item = self.item(if is_complete { "completed" } else { "incomplete" });
+        let item = self.item(if is_complete {
+            "completed"
+        } else {
+            "incomplete"
+        });
         let index = self.output.len();
-        events.push(self.event("response.output_item.done", json!({"output_index": index, "item": item})));
+        events.push(self.event(
+            "response.output_item.done",
+            json!({"output_index": index, "item": item}),
+        ));
         self.output.push(item);
         self.open = None;
         events
@@ -150,9 +205,9 @@ impl ResponseItems {
     fn part(&self) -> Option<Json> {
         match self.open.as_ref()? {
             OpenItem::Thought(text) => Some(json!({"type": "reasoning_text", "text": text})),
-            OpenItem::Text(text, log_probs) => {
-                Some(json!({"type": "output_text", "text": text, "annotations": [], "logprobs": log_probs}))
-            }
+            OpenItem::Text(text, log_probs) => Some(
+                json!({"type": "output_text", "text": text, "annotations": [], "logprobs": log_probs}),
+            ),
             OpenItem::Call { .. } => None,
         }
     }
@@ -169,7 +224,11 @@ impl ResponseItems {
     /// The open item; while it is being written its parts are told by events of their own.
     fn item(&self, status: &str) -> Json {
         let id = self.item_id();
-        let content: Vec<Json> = self.part().filter(|_| status != "in_progress").into_iter().collect();
+        let content: Vec<Json> = self
+            .part()
+            .filter(|_| status != "in_progress")
+            .into_iter()
+            .collect();
         match &self.open {
             Some(OpenItem::Thought(_)) => {
                 json!({"type": "reasoning", "id": id, "summary": [], "content": content, "status": status})
@@ -178,7 +237,9 @@ impl ResponseItems {
                 let call_id = format!("call_{}_{}", self.key, self.output.len());
                 json!({"type": "function_call", "id": id, "call_id": call_id, "name": name, "arguments": arguments, "status": status})
             }
-            _ => json!({"type": "message", "id": id, "role": "assistant", "content": content, "status": status}),
+            _ => {
+                json!({"type": "message", "id": id, "role": "assistant", "content": content, "status": status})
+            }
         }
     }
 
@@ -222,8 +283,18 @@ mod tests {
     fn items_are_told_as_they_come_and_whole_at_the_end() {
         let repeated = Map::from_iter([("temperature".to_owned(), json!(0.5))]);
         let mut items = ResponseItems::new("7".to_owned(), "m".to_owned(), 5, repeated);
-        let usage = (Usage { prompt_tokens: 3, completion_tokens: 9 }, 2);
-        let token = TokenLogProb { token: "a".to_owned(), log_prob: -0.5, alternatives: Vec::new() };
+        let usage = (
+            Usage {
+                prompt_tokens: 3,
+                completion_tokens: 9,
+            },
+            2,
+        );
+        let token = TokenLogProb {
+            token: "a".to_owned(),
+            log_prob: -0.5,
+            alternatives: Vec::new(),
+        };
         let mut events = items.begin();
         events.extend(items.thought("so"));
         events.extend(items.text("a", &[token]));
@@ -231,8 +302,10 @@ mod tests {
         events.extend(items.call("f"));
         events.extend(items.arguments("{\"x\""));
         events.extend(items.end(Finish::Length, true, usage));
-        let kinds: Vec<&str> =
-            events.iter().filter_map(|event| event["type"].as_str()?.strip_prefix("response.")).collect();
+        let kinds: Vec<&str> = events
+            .iter()
+            .filter_map(|event| event["type"].as_str()?.strip_prefix("response."))
+            .collect();
         assert_eq!(
             kinds.join(" "),
             "created in_progress \
@@ -240,12 +313,21 @@ mod tests {
              output_item.added content_part.added output_text.delta output_text.delta output_text.done content_part.done output_item.done \
              output_item.added function_call_arguments.delta function_call_arguments.done output_item.done incomplete"
         );
-        let numbers = events.iter().enumerate().all(|(index, event)| event["sequence_number"] == index);
+        let numbers = events
+            .iter()
+            .enumerate()
+            .all(|(index, event)| event["sequence_number"] == index);
         assert!(numbers, "{events:?}");
         let response = &events[events.len() - 1]["response"];
-        assert_eq!(response["incomplete_details"]["reason"], "max_output_tokens");
         assert_eq!(
-            (&response["temperature"], &response["usage"]["output_tokens_details"]["reasoning_tokens"]),
+            response["incomplete_details"]["reason"],
+            "max_output_tokens"
+        );
+        assert_eq!(
+            (
+                &response["temperature"],
+                &response["usage"]["output_tokens_details"]["reasoning_tokens"]
+            ),
             (&json!(0.5), &json!(2))
         );
         let log_prob = json!({"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []});
@@ -263,7 +345,10 @@ mod tests {
         let events = items.end(Finish::Stop, false, usage);
         let response = &events[events.len() - 1]["response"];
         assert_eq!(
-            (&response["status"], &response["output"][0]["content"][0]["text"]),
+            (
+                &response["status"],
+                &response["output"][0]["content"][0]["text"]
+            ),
             (&json!("completed"), &json!(""))
         );
         assert_eq!(items.failed("why")["response"]["error"]["message"], "why");

@@ -11,17 +11,33 @@ use crate::text::Message;
 /// # Errors
 /// [`ApiError`] naming what is wrong or not supported.
 pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
-    let Json::Object(turn) = turn else { return Err(wrong(at, "an object")) };
+    let Json::Object(turn) = turn else {
+        return Err(wrong(at, "an object"));
+    };
     known(
         turn,
         at,
-        &["role", "content", "name", "tool_calls", "tool_call_id", "refusal", "reasoning_content", "audio"],
+        &[
+            "role",
+            "content",
+            "name",
+            "tool_calls",
+            "tool_call_id",
+            "refusal",
+            "reasoning_content",
+            "audio",
+        ],
     )?;
     let role = match turn.get("role").and_then(Json::as_str) {
         // OpenAI's newer name, which templates do not know.
         Some("developer") => "system",
         Some(role @ ("system" | "user" | "assistant" | "tool")) => role,
-        _ => return Err(wrong(&format!("{at}.role"), "system, developer, user, assistant or tool")),
+        _ => {
+            return Err(wrong(
+                &format!("{at}.role"),
+                "system, developer, user, assistant or tool",
+            ));
+        }
     };
     let content = match turn.get("content") {
         None | Some(Json::Null) if role == "assistant" => String::new(),
@@ -29,18 +45,35 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
         Some(Json::Array(parts)) => {
             let text = |part: &'_ Json| {
                 let is_text = part.get("type").is_some_and(|kind| kind == "text");
-                part.get("text").filter(|_| is_text).and_then(Json::as_str).map(str::to_owned)
+                part.get("text")
+                    .filter(|_| is_text)
+                    .and_then(Json::as_str)
+                    .map(str::to_owned)
             };
             let parts: Option<Vec<String>> = parts.iter().map(text).collect();
-            parts.ok_or_else(|| wrong(&format!("{at}.content"), "text: other parts are not supported"))?.concat()
+            parts
+                .ok_or_else(|| {
+                    wrong(
+                        &format!("{at}.content"),
+                        "text: other parts are not supported",
+                    )
+                })?
+                .concat()
         }
-        _ => return Err(wrong(&format!("{at}.content"), "a text or a list of text parts")),
+        _ => {
+            return Err(wrong(
+                &format!("{at}.content"),
+                "a text or a list of text parts",
+            ));
+        }
     };
     let mut message = Message::new(role, content);
     for name in ["name", "tool_call_id", "reasoning_content"] {
         match turn.get(name) {
             None | Some(Json::Null) => {}
-            Some(value @ Json::String(_)) => _ = message.other.insert(name.to_owned(), value.clone()),
+            Some(value @ Json::String(_)) => {
+                _ = message.other.insert(name.to_owned(), value.clone())
+            }
             Some(_) => return Err(wrong(&format!("{at}.{name}"), "a text")),
         }
     }
@@ -51,8 +84,13 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
     match turn.get("tool_calls") {
         None | Some(Json::Null) => {}
         Some(Json::Array(calls)) => {
-            let calls = calls.iter().map(|call| tool_call(&format!("{at}.tool_calls"), call));
-            message.other.insert("tool_calls".to_owned(), Json::Array(calls.collect::<Result<_, _>>()?));
+            let calls = calls
+                .iter()
+                .map(|call| tool_call(&format!("{at}.tool_calls"), call));
+            message.other.insert(
+                "tool_calls".to_owned(),
+                Json::Array(calls.collect::<Result<_, _>>()?),
+            );
         }
         Some(_) => return Err(wrong(&format!("{at}.tool_calls"), "a list")),
     }
@@ -61,10 +99,17 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
 
 /// Arguments are JSON in a string; templates write them as the JSON that they are.
 fn tool_call(at: &str, call: &Json) -> Result<Json, ApiError> {
-    let expected =
-        || wrong(at, "a list of {\"type\": \"function\", \"function\": {\"name\": …, \"arguments\": \"{…}\"}}");
+    let expected = || {
+        wrong(
+            at,
+            "a list of {\"type\": \"function\", \"function\": {\"name\": …, \"arguments\": \"{…}\"}}",
+        )
+    };
     let mut call = call.clone();
-    let function = call.get_mut("function").and_then(Json::as_object_mut).ok_or_else(expected)?;
+    let function = call
+        .get_mut("function")
+        .and_then(Json::as_object_mut)
+        .ok_or_else(expected)?;
     if !function.get("name").is_some_and(Json::is_string) {
         return Err(expected());
     }

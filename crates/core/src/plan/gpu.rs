@@ -38,13 +38,19 @@ const STREAM_BYTES: usize = 4;
 
 /// The number of completion tokens whose keys and values a rollout keeps on a GPU. It follows from the model and the GPU, so
 /// that a rollout's batches do not depend on what else uses the GPU. `trained`: numbers that an optimizer moves.
-pub fn gpu_rollout_places(model: &ModelConfig, number_bytes: usize, trained: usize, gpu_bytes: u64) -> usize {
+pub fn gpu_rollout_places(
+    model: &ModelConfig,
+    number_bytes: usize,
+    trained: usize,
+    gpu_bytes: u64,
+) -> usize {
     let shape = ModelShape::from_config(model);
     // Gradients, f32 weights and two moments.
     let left = gpu_bytes.saturating_sub((shape.parameters * number_bytes + 16 * trained) as u64);
     let prompts = cache_bytes(&shape, number_bytes) / 2;
     let caches = ((left as f64 * CACHE_SHARE) as usize).saturating_sub(prompts);
-    (caches / (shape.key_values_per_token * number_bytes).max(1)).max(gpu_completion_places(model, number_bytes))
+    (caches / (shape.key_values_per_token * number_bytes).max(1))
+        .max(gpu_completion_places(model, number_bytes))
 }
 
 /// The number of completion tokens whose keys and values a server keeps on a GPU, and a rollout at least.
@@ -56,7 +62,8 @@ pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize) -> usize 
 /// Completions that a GPU decodes together at most; where a completion has states, these take no more than its KV cache may.
 pub fn gpu_decode_rows(model: &ModelConfig, number_bytes: usize) -> usize {
     let shape = ModelShape::from_config(model);
-    (cache_bytes(&shape, number_bytes) / (shape.state * STATE_BYTES).max(1)).clamp(1, GPU_DECODE_ROWS)
+    (cache_bytes(&shape, number_bytes) / (shape.state * STATE_BYTES).max(1))
+        .clamp(1, GPU_DECODE_ROWS)
 }
 
 fn cache_bytes(shape: &ModelShape, number_bytes: usize) -> usize {
@@ -81,7 +88,11 @@ pub struct StepShape {
 impl std::fmt::Display for StepShape {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let activations = if self.recompute { "recomputed" } else { "kept" };
-        write!(formatter, "micro-batches of {} tokens with activations {activations}", self.tokens_per_micro_batch)
+        write!(
+            formatter,
+            "micro-batches of {} tokens with activations {activations}",
+            self.tokens_per_micro_batch
+        )
     }
 }
 
@@ -97,12 +108,22 @@ impl StepShape {
     /// The next smaller one: recompute first, then half the tokens, down to `longest_sequence`. `None` if there is
     /// none.
     pub fn smaller(self, longest_sequence: usize) -> Option<Self> {
-        if self.recompute { self.halved(longest_sequence) } else { Some(Self { recompute: true, ..self }) }
+        if self.recompute {
+            self.halved(longest_sequence)
+        } else {
+            Some(Self {
+                recompute: true,
+                ..self
+            })
+        }
     }
 
     fn halved(self, longest_sequence: usize) -> Option<Self> {
         let half = (self.tokens_per_micro_batch / 2).max(longest_sequence);
-        (half < self.tokens_per_micro_batch).then_some(Self { tokens_per_micro_batch: half, ..self })
+        (half < self.tokens_per_micro_batch).then_some(Self {
+            tokens_per_micro_batch: half,
+            ..self
+        })
     }
 }
 
@@ -119,7 +140,11 @@ impl GpuMemory {
     /// From the driver's numbers right after this process has opened the GPU.
     pub fn when_opened((free_bytes, total_bytes): (u64, u64), number_bytes: usize) -> Self {
         let own = CONTEXT_BYTES + CUBLAS_WORKSPACE_BYTES as u64;
-        Self { usable_bytes: (free_bytes + own).min(total_bytes), total_bytes, number_bytes }
+        Self {
+            usable_bytes: (free_bytes + own).min(total_bytes),
+            total_bytes,
+            number_bytes,
+        }
     }
 }
 
@@ -143,7 +168,12 @@ pub struct DoesNotFit {
 ///
 /// # Errors
 /// [`DoesNotFit`] if not even one sequence at a time fits.
-pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Result<GpuPlan, DoesNotFit> {
+pub fn fit(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    gpu: GpuMemory,
+) -> Result<GpuPlan, DoesNotFit> {
     let longest = longest_sequence(config, data);
     let largest = step_tokens(config, data);
     let mut shape = StepShape::for_config(config);
@@ -154,17 +184,28 @@ pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
         }
         let smaller = if shape.recompute || config.recompute_activations == Recompute::Never {
             // A micro-batch is never larger than the step, so halving starts there.
-            StepShape { tokens_per_micro_batch: shape.tokens_per_micro_batch.min(largest), ..shape }.halved(longest)
+            StepShape {
+                tokens_per_micro_batch: shape.tokens_per_micro_batch.min(largest),
+                ..shape
+            }
+            .halved(longest)
         } else {
             shape.smaller(longest)
         };
         match smaller {
             Some(smaller) => shape = smaller,
             // Between the usable share and all of it, the smallest shape may still fit.
-            None if memory.peak_bytes <= gpu.usable_bytes => return Ok(GpuPlan { shape, memory, gpu }),
+            None if memory.peak_bytes <= gpu.usable_bytes => {
+                return Ok(GpuPlan { shape, memory, gpu });
+            }
             None => {
-                let message = refusal(config, &memory, gpu, |other| has_shape(model, other, data, gpu));
-                return Err(DoesNotFit { message, memory: Box::new(memory) });
+                let message = refusal(config, &memory, gpu, |other| {
+                    has_shape(model, other, data, gpu)
+                });
+                return Err(DoesNotFit {
+                    message,
+                    memory: Box::new(memory),
+                });
             }
         }
     }
@@ -177,7 +218,12 @@ pub fn longest_sequence(config: &TrainConfig, data: &DataShape) -> usize {
 
 /// Tokens of a step at the longest prompts and completions, each prompt once per group: the maximum of a micro-batch.
 pub fn step_tokens(config: &TrainConfig, data: &DataShape) -> usize {
-    step_rows(config, data.turns, data.longest_prompt_tokens as f64, config.max_completion_tokens as f64) as usize
+    step_rows(
+        config,
+        data.turns,
+        data.longest_prompt_tokens as f64,
+        config.max_completion_tokens as f64,
+    ) as usize
 }
 
 /// At the longest prompts and completions.
@@ -193,8 +239,17 @@ pub fn gpu_memory(
         (peak(&parts), parts)
     };
     let (peak_recomputed_bytes, recomputed) = with(true);
-    let (peak_bytes, parts) = if shape.recompute { (peak_recomputed_bytes, recomputed) } else { with(false) };
-    Memory { parts, peak_bytes, peak_recomputed_bytes, machine_bytes: Some(gpu.usable_bytes) }
+    let (peak_bytes, parts) = if shape.recompute {
+        (peak_recomputed_bytes, recomputed)
+    } else {
+        with(false)
+    };
+    Memory {
+        parts,
+        peak_bytes,
+        peak_recomputed_bytes,
+        machine_bytes: Some(gpu.usable_bytes),
+    }
 }
 
 /// Name, phase, bytes.
@@ -215,8 +270,15 @@ fn parts(
         training(model, config, data, step, number),
     ]
     .concat();
-    let part = |(name, phase, bytes): Part| MemoryPart { name: name.to_owned(), phase, bytes: bytes as u64 };
-    all.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
+    let part = |(name, phase, bytes): Part| MemoryPart {
+        name: name.to_owned(),
+        phase,
+        bytes: bytes as u64,
+    };
+    all.into_iter()
+        .filter(|(_, _, bytes)| *bytes > 0)
+        .map(part)
+        .collect()
 }
 
 /// Parts that exist for the whole run.
@@ -224,37 +286,90 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
     let shape = ModelShape::from_config(model);
     let parameters = shape.parameters;
     // In fp8 a byte a number; the scales are few.
-    let saved = if config.base_precision == BasePrecision::Fp8 { (number - 1) * shape.layer_matrices } else { 0 };
+    let saved = if config.base_precision == BasePrecision::Fp8 {
+        (number - 1) * shape.layer_matrices
+    } else {
+        0
+    };
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
     // Ranks divide what an optimizer of every weight moves.
     let parts = if is_full { config.ranks.max(1) } else { 1 };
     let (trained, moments) = match parts {
         1 => ("trained parameters (f32)", "AdamW moments (f32)"),
-        _ => ("trained parameters (f32, sharded)", "AdamW moments (f32, sharded)"),
+        _ => (
+            "trained parameters (f32, sharded)",
+            "AdamW moments (f32, sharded)",
+        ),
     };
     // In f32 the layers read the trained numbers themselves.
     let copy = if number < 4 { number } else { 0 };
     let has_reference = config.keeps_base();
-    let scopes = [Some(Scope::Everything), model.options.window.as_ref().map(|_| Scope::Window)];
-    let angles: usize = scopes.into_iter().flatten().map(|scope| model.rope_frequencies(scope).len()).sum();
+    let scopes = [
+        Some(Scope::Everything),
+        model.options.window.as_ref().map(|_| Scope::Window),
+    ];
+    let angles: usize = scopes
+        .into_iter()
+        .flatten()
+        .map(|scope| model.rope_frequencies(scope).len())
+        .sum();
     let table = 2 * model.max_position_embeddings * angles * number.max(4);
     vec![
-        ("CUDA context, cuBLAS's workspace", Phase::Always, CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES),
-        ("weights", Phase::Always, (if is_full { copy } else { number } * parameters).saturating_sub(saved)),
-        ("NCCL (allowance)", Phase::Always, if config.ranks > 1 { NCCL_BYTES } else { 0 }),
+        (
+            "CUDA context, cuBLAS's workspace",
+            Phase::Always,
+            CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES,
+        ),
+        (
+            "weights",
+            Phase::Always,
+            (if is_full { copy } else { number } * parameters).saturating_sub(saved),
+        ),
+        (
+            "NCCL (allowance)",
+            Phase::Always,
+            if config.ranks > 1 { NCCL_BYTES } else { 0 },
+        ),
         (trained, Phase::Always, 4 * trainable.div_ceil(parts)),
-        ("a matrix in bf16 (fp8 base)", Phase::Always, if saved > 0 { number * widest_matrix(model) } else { 0 }),
-        ("adapters as used", Phase::Always, number * joined_adapters(model, config)),
+        (
+            "a matrix in bf16 (fp8 base)",
+            Phase::Always,
+            if saved > 0 {
+                number * widest_matrix(model)
+            } else {
+                0
+            },
+        ),
+        (
+            "adapters as used",
+            Phase::Always,
+            number * joined_adapters(model, config),
+        ),
         (moments, Phase::Always, 8 * trainable.div_ceil(parts)),
-        ("frozen reference", Phase::Always, if has_reference { number * parameters } else { 0 }),
-        ("rotary tables", Phase::Always, if has_reference { 2 } else { 1 } * table),
+        (
+            "frozen reference",
+            Phase::Always,
+            if has_reference {
+                number * parameters
+            } else {
+                0
+            },
+        ),
+        (
+            "rotary tables",
+            Phase::Always,
+            if has_reference { 2 } else { 1 } * table,
+        ),
     ]
 }
 
 /// Numbers of the largest packed matrix of a layer, gate and up: prefill and training widen one at a time.
 fn widest_matrix(model: &ModelConfig) -> usize {
-    let inner = (0..model.num_hidden_layers).map(|layer| model.inner_size(layer)).max().unwrap_or(0);
+    let inner = (0..model.num_hidden_layers)
+        .map(|layer| model.inner_size(layer))
+        .max()
+        .unwrap_or(0);
     2 * inner * model.hidden_size
 }
 
@@ -270,40 +385,61 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
         Mixer::Attention(_) => {
             let inputs = model.attention_inputs(layer);
             let packed = inputs.iter().map(|(_, outputs)| outputs).sum();
-            vec![(packed, hidden, inputs.len()), (hidden, model.query_width(layer), 1)]
+            vec![
+                (packed, hidden, inputs.len()),
+                (hidden, model.query_width(layer), 1),
+            ]
         }
         Mixer::GatedDelta(delta) => {
             let (convolved, values) = (delta.convolved(), delta.values());
-            vec![(convolved + values + 2 * delta.value_heads, hidden, 4), (hidden, values, 1)]
+            vec![
+                (convolved + values + 2 * delta.value_heads, hidden, 4),
+                (hidden, values, 1),
+            ]
         }
     };
     // Beside experts mixers have adapters, and the expert that every token uses.
     let feed_forward = |layer| match (&model.options.experts, model.experts(layer)) {
         (None, _) => gated(model.inner_size(layer)),
-        (Some(_), Some(experts)) => {
-            experts.shared_size.map_or(Vec::new(), |shared| [gated(shared), vec![(1, hidden, 1)]].concat())
-        }
+        (Some(_), Some(experts)) => experts.shared_size.map_or(Vec::new(), |shared| {
+            [gated(shared), vec![(1, hidden, 1)]].concat()
+        }),
         (Some(_), None) => Vec::new(),
     };
-    let packed = (0..model.num_hidden_layers).flat_map(|layer| [mixer(layer), feed_forward(layer)].concat());
+    let packed =
+        (0..model.num_hidden_layers).flat_map(|layer| [mixer(layer), feed_forward(layer)].concat());
     let added = packed.map(|(outputs, inputs, parts)| {
         let used = parts * rank;
         let joined = match config.base_precision {
-            BasePrecision::Bf16 => (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs,
+            BasePrecision::Bf16 => {
+                (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs
+            }
             BasePrecision::Fp8 => used * (inputs + outputs),
         };
         joined + rank * outputs
     });
     // Those of experts stand once more as they are.
-    let of_experts = if config.lora_experts { rank * ModelShape::from_config(model).expert_lora_per_rank } else { 0 };
+    let of_experts = if config.lora_experts {
+        rank * ModelShape::from_config(model).expert_lora_per_rank
+    } else {
+        0
+    };
     added.sum::<usize>() + of_experts
 }
 
 /// The largest rollout, with an eval beside it, or eval. Completions that find no room wait.
-fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Vec<Part> {
+fn rollout(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    gpu: GpuMemory,
+) -> Vec<Part> {
     let number = gpu.number_bytes;
     let shape = ModelShape::from_config(model);
-    let (longest, completion) = (data.longest_prompt_tokens.max(1), config.max_completion_tokens);
+    let (longest, completion) = (
+        data.longest_prompt_tokens.max(1),
+        config.max_completion_tokens,
+    );
     let trained = trainable_parameters(model, config);
     // With less than the whole GPU a rollout that runs out of memory goes on with smaller caches.
     let places = gpu_rollout_places(model, number, trained, gpu.usable_bytes).max(completion);
@@ -313,42 +449,88 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
         let most_rows = gpu_decode_rows(model, number);
         let rows = (prompts * samples + beside).min(most_rows);
         let together = match data.turns {
-            1 => (prompts + beside).min(if beside > 0 { rows } else { rows.div_ceil(samples) }),
+            1 => (prompts + beside).min(if beside > 0 {
+                rows
+            } else {
+                rows.div_ceil(samples)
+            }),
             // In later turns each completion has a prompt of its own.
             _ => rows,
         };
         let prompt_rows = (together * longest).min(gpu_prompt_rows(model, number).max(longest));
         let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
         // Those with tools go on in the cache, where replies are read as tokens of passes.
-        let (later, read) = if data.turns > 1 { (longest, GPU_DRAFTED_ROWS) } else { (0, 0) };
-        let step_rows = rows.max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS)).max(read);
+        let (later, read) = if data.turns > 1 {
+            (longest, GPU_DRAFTED_ROWS)
+        } else {
+            (0, 0)
+        };
+        let step_rows = rows
+            .max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS))
+            .max(read);
         let step = step_rows * (4 * shape.vocabulary + 2 * layer);
         let token = shape.key_values_per_token * number;
-        let caches = [prompt_rows * token, (rows * (completion + later)).min(places) * token];
-        let drafted = if config.draft_tokens > 0 { GPU_DRAFTED_ROWS } else { 0 };
+        let caches = [
+            prompt_rows * token,
+            (rows * (completion + later)).min(places) * token,
+        ];
+        let drafted = if config.draft_tokens > 0 {
+            GPU_DRAFTED_ROWS
+        } else {
+            0
+        };
         let states = (rows + drafted).min(most_rows) * shape.state * STATE_BYTES;
         let kept = caches.iter().sum::<usize>() + states <= GPU_KEPT_CACHE_BYTES;
         vec![
             // A recorded graph has memory of its own, which it keeps.
             ("CUDA graph of a decode step", Phase::Always, step),
-            ("KV cache, prompts", if kept { Phase::Always } else { Phase::Rollout }, caches[0]),
-            ("prefill activations, one layer", Phase::Prefill, prefilled * (layer + 2 * shape.hidden * number)),
-            ("KV cache, completions", if kept { Phase::Always } else { Phase::Rollout }, caches[1]),
-            ("recurrent states", if kept { Phase::Always } else { Phase::Rollout }, states),
+            (
+                "KV cache, prompts",
+                if kept { Phase::Always } else { Phase::Rollout },
+                caches[0],
+            ),
+            (
+                "prefill activations, one layer",
+                Phase::Prefill,
+                prefilled * (layer + 2 * shape.hidden * number),
+            ),
+            (
+                "KV cache, completions",
+                if kept { Phase::Always } else { Phase::Rollout },
+                caches[1],
+            ),
+            (
+                "recurrent states",
+                if kept { Phase::Always } else { Phase::Rollout },
+                states,
+            ),
             ("decode logits (f32) and workspace", Phase::Decode, step),
         ]
     };
     let steps_together = config.weight_sync_interval as usize;
     let draws = [
-        draw(config.prompt_groups_per_step * steps_together, config.completions_per_prompt, data.eval_rows),
+        draw(
+            config.prompt_groups_per_step * steps_together,
+            config.completions_per_prompt,
+            data.eval_rows,
+        ),
         draw(data.eval_rows.max(data.test_rows), 1, 0),
     ];
     let size = |parts: &[Part]| parts.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
-    draws.into_iter().max_by_key(|parts| size(parts)).unwrap_or_default()
+    draws
+        .into_iter()
+        .max_by_key(|parts| size(parts))
+        .unwrap_or_default()
 }
 
 /// The gradient of one micro-batch; all are summed in one buffer.
-fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: StepShape, number: usize) -> Vec<Part> {
+fn training(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    step: StepShape,
+    number: usize,
+) -> Vec<Part> {
     let shape = ModelShape::from_config(model);
     let tokens = micro_batch_tokens(config, data, step);
     let head_rows = head_rows(config, tokens);
@@ -357,7 +539,12 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
     // Attention keeps a sum per head and row, and needs another backward.
     let sums = 4 * model.num_attention_heads;
     let activations = tokens
-        * (shape.layers * if step.recompute { stream } else { layer - derived + sums }
+        * (shape.layers
+            * if step.recompute {
+                stream
+            } else {
+                layer - derived + sums
+            }
             + stream
             + shape.hidden * number);
     // A layer has as many gradients as activations, of which those that were not kept are restored first.
@@ -365,37 +552,73 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
     let work = gradients
         + routed_bytes(model, number)
         + delta_bytes(model, config, data, number)
-        + if step.recompute { layer + sums + stream } else { derived };
+        + if step.recompute {
+            layer + sums + stream
+        } else {
+            derived
+        };
     // The embedding's gradient is computed after all activations are freed.
-    let embedding = if config.lora_rank == 0 { 4 * shape.vocabulary * shape.hidden } else { 0 };
+    let embedding = if config.lora_rank == 0 {
+        4 * shape.vocabulary * shape.hidden
+    } else {
+        0
+    };
     vec![
-        ("gradients (f32)", Phase::Training, 4 * trainable_parameters(model, config)),
-        (if step.recompute { "layer inputs" } else { "activations" }, Phase::Training, activations),
+        (
+            "gradients (f32)",
+            Phase::Training,
+            4 * trainable_parameters(model, config),
+        ),
+        (
+            if step.recompute {
+                "layer inputs"
+            } else {
+                "activations"
+            },
+            Phase::Training,
+            activations,
+        ),
         (
             "logits of a head chunk and gradient",
             Phase::Head,
             head_rows * shape.vocabulary * (4 + number) + 3 * tokens * shape.hidden * number,
         ),
-        ("activations, one layer", Phase::Backward, (tokens * work).max(embedding.saturating_sub(activations))),
+        (
+            "activations, one layer",
+            Phase::Backward,
+            (tokens * work).max(embedding.saturating_sub(activations)),
+        ),
     ]
 }
 
 /// The activations of a layer, per token. Its input and its middle belong to the residual stream.
 fn layer_bytes(shape: &ModelShape, number: usize) -> usize {
-    (shape.layer_activations_per_token - 2 * shape.hidden) * number + 2 * shape.hidden * STREAM_BYTES
+    (shape.layer_activations_per_token - 2 * shape.hidden) * number
+        + 2 * shape.hidden * STREAM_BYTES
 }
 
 /// Per token, what a layer of experts holds for a while: a token's row for each of its experts, their results or gradients,
 /// and one more of these.
 fn routed_bytes(model: &ModelConfig, number: usize) -> usize {
-    model.options.experts.as_ref().map_or(0, |experts| 3 * experts.active * model.hidden_size * number)
+    model
+        .options
+        .experts
+        .as_ref()
+        .map_or(0, |experts| 3 * experts.active * model.hidden_size * number)
 }
 
 /// Per token, what the backward of the gated delta rule holds (`kernels/src/delta_rule/gpu.rs`): of chunks of 64 tokens,
 /// filled up, queries and keys, two matrices of tokens by tokens, and by 32 columns of a state what is recorded between
 /// chunks; in f32 three times the values and what is convolved; and two states a sequence.
-fn delta_bytes(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: usize) -> usize {
-    let Some(delta) = &model.options.gated_delta else { return 0 };
+fn delta_bytes(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    number: usize,
+) -> usize {
+    let Some(delta) = &model.options.gated_delta else {
+        return 0;
+    };
     let tokens = data.longest_prompt_tokens / config.completions_per_prompt.max(1)
         + (data.mean_completion_tokens as usize).clamp(1, config.max_completion_tokens);
     // bf16 numbers that an input is the sum of, and a number that is computed.
@@ -409,7 +632,9 @@ fn delta_bytes(model: &ModelConfig, config: &TrainConfig, data: &DataShape, numb
 
 /// At least one completion with its prompt, at most the step.
 fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -> usize {
-    step.tokens_per_micro_batch.max(longest_sequence(config, data)).min(step_tokens(config, data))
+    step.tokens_per_micro_batch
+        .max(longest_sequence(config, data))
+        .min(step_tokens(config, data))
 }
 
 /// Whether the smallest shape fits, and a GPU computes it: experts are in bf16 there.
@@ -418,41 +643,76 @@ fn has_shape(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: G
         return false;
     }
     let tokens_per_micro_batch = longest_sequence(config, data);
-    let shape = StepShape { tokens_per_micro_batch, recompute: config.recompute_activations != Recompute::Never };
+    let shape = StepShape {
+        tokens_per_micro_batch,
+        recompute: config.recompute_activations != Recompute::Never,
+    };
     gpu_memory(model, config, data, shape, gpu).peak_bytes <= gpu.usable_bytes
 }
 
 /// The fewest ranks, up to those of one large host, whose part of every weight's optimizer fits such a GPU each.
 fn ranks_that_fit(config: &TrainConfig, fits: impl Fn(&TrainConfig) -> bool) -> Option<usize> {
     let wanted = |ranks: &usize| config.lora_rank == 0 && *ranks > config.ranks;
-    [2, 4, 8].into_iter().filter(wanted).find(|&ranks| fits(&TrainConfig { ranks, ..config.clone() }))
+    [2, 4, 8].into_iter().filter(wanted).find(|&ranks| {
+        fits(&TrainConfig {
+            ranks,
+            ..config.clone()
+        })
+    })
 }
 
 /// The most tokens of a completion that fit.
-fn completion_that_fits(config: &TrainConfig, fits: impl Fn(&TrainConfig) -> bool) -> Option<usize> {
+fn completion_that_fits(
+    config: &TrainConfig,
+    fits: impl Fn(&TrainConfig) -> bool,
+) -> Option<usize> {
     let (mut fitting, mut above) = (0, config.max_completion_tokens);
     while above - fitting > 1 {
         let max_completion_tokens = usize::midpoint(fitting, above);
-        let fits = fits(&TrainConfig { max_completion_tokens, ..config.clone() });
+        let fits = fits(&TrainConfig {
+            max_completion_tokens,
+            ..config.clone()
+        });
         *(if fits { &mut fitting } else { &mut above }) = max_completion_tokens;
     }
     (fitting > 0).then_some(fitting)
 }
 
 /// `fits`: whether other settings would.
-fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory, fits: impl Fn(&TrainConfig) -> bool) -> String {
+fn refusal(
+    config: &TrainConfig,
+    memory: &Memory,
+    gpu: GpuMemory,
+    fits: impl Fn(&TrainConfig) -> bool,
+) -> String {
     let sum = |phases: &[Phase]| {
-        memory.parts.iter().filter(|part| phases.contains(&part.phase)).map(|part| part.bytes).sum::<u64>()
+        memory
+            .parts
+            .iter()
+            .filter(|part| phases.contains(&part.phase))
+            .map(|part| part.bytes)
+            .sum::<u64>()
     };
     let mut parts: Vec<&MemoryPart> = memory.parts.iter().collect();
     parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
-    let largest: Vec<String> =
-        parts.iter().take(4).map(|part| format!("{} {}", part.name, bytes(part.bytes))).collect();
-    let more_gpus = ranks_that_fit(config, &fits).map(|ranks| format!("train on {ranks} such GPUs (--gpus {ranks})"));
+    let largest: Vec<String> = parts
+        .iter()
+        .take(4)
+        .map(|part| format!("{} {}", part.name, bytes(part.bytes)))
+        .collect();
+    let more_gpus = ranks_that_fit(config, &fits)
+        .map(|ranks| format!("train on {ranks} such GPUs (--gpus {ranks})"));
     let shorter = completion_that_fits(config, &fits)
         .map(|tokens| format!("set max_completion_tokens = {tokens}, the most that fits"));
-    let mut changes: Vec<&str> = more_gpus.as_deref().into_iter().chain(shorter.as_deref()).collect();
-    let in_fp8 = TrainConfig { base_precision: BasePrecision::Fp8, ..config.clone() };
+    let mut changes: Vec<&str> = more_gpus
+        .as_deref()
+        .into_iter()
+        .chain(shorter.as_deref())
+        .collect();
+    let in_fp8 = TrainConfig {
+        base_precision: BasePrecision::Fp8,
+        ..config.clone()
+    };
     if config.lora_rank > 0 && config.base_precision == BasePrecision::Bf16 && fits(&in_fp8) {
         changes.push("set base_precision = fp8 (on an H100 or H200)");
     }
@@ -464,7 +724,9 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory, fits: impl Fn(
     } else if config.lora_rank > 16 {
         changes.push("lower lora_rank");
     }
-    if sum(&[Phase::Rollout, Phase::Prefill, Phase::Decode]) > sum(&[Phase::Training, Phase::Head, Phase::Backward]) {
+    if sum(&[Phase::Rollout, Phase::Prefill, Phase::Decode])
+        > sum(&[Phase::Training, Phase::Head, Phase::Backward])
+    {
         changes.push("lower prompt_groups_per_step or completions_per_prompt");
     } else {
         changes.push("shorten the longest prompts");
@@ -478,7 +740,11 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory, fits: impl Fn(
     changes.push("take a smaller model or a larger GPU");
     format!(
         "{} {} of GPU memory, and {} of {} are free, even at the smallest micro-batch: {}; {}",
-        if config.ranks > 1 { format!("each of {} GPUs needs", config.ranks) } else { "the run needs".to_owned() },
+        if config.ranks > 1 {
+            format!("each of {} GPUs needs", config.ranks)
+        } else {
+            "the run needs".to_owned()
+        },
         bytes(memory.peak_bytes),
         bytes(gpu.usable_bytes),
         bytes(gpu.total_bytes),

@@ -67,7 +67,9 @@ impl Guidance {
     /// Whether every row can be guided.
     fn helps(&self) -> bool {
         self.is_distilled
-            || self.is_on && self.conversations == 0 && (self.without_expected == 0 || self.refusal.is_none())
+            || self.is_on
+                && self.conversations == 0
+                && (self.without_expected == 0 || self.refusal.is_none())
     }
 
     /// Says what happens to groups without a valid completion.
@@ -189,7 +191,12 @@ pub struct SignalReport {
 impl SignalReport {
     /// Whether groups are mixed, but none has a valid completion to learn from, nor a guiding answer.
     pub fn lacks_valid(&self) -> bool {
-        !self.is_guided && !self.mixes.is_empty() && !self.mixes.iter().any(|mix| mix.tiers.contains(&Tier::Valid))
+        !self.is_guided
+            && !self.mixes.is_empty()
+            && !self
+                .mixes
+                .iter()
+                .any(|mix| mix.tiers.contains(&Tier::Valid))
     }
 
     /// `20 mix unparsable and invalid, 4 invalid and valid`; empty without mixed groups.
@@ -203,21 +210,36 @@ impl SignalReport {
             };
             match names.as_slice() {
                 [name] => format!("{} with {name} alone, of different rewards", mix.groups),
-                [first @ .., last] => format!("{}{verb} {} and {last}", mix.groups, first.join(", ")),
+                [first @ .., last] => {
+                    format!("{}{verb} {} and {last}", mix.groups, first.join(", "))
+                }
                 [] => mix.groups.to_string(),
             }
         };
-        self.mixes.iter().enumerate().map(mix).collect::<Vec<_>>().join(", ")
+        self.mixes
+            .iter()
+            .enumerate()
+            .map(mix)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
 fn mixes(groups: &[GroupOutcome]) -> Vec<TierMix> {
     let mut counts: BTreeMap<&[Tier], usize> = BTreeMap::new();
-    for group in groups.iter().filter(|group| group.signal == GroupSignal::Mixed) {
+    for group in groups
+        .iter()
+        .filter(|group| group.signal == GroupSignal::Mixed)
+    {
         *counts.entry(&group.tiers).or_default() += 1;
     }
-    let mut mixes: Vec<TierMix> =
-        counts.into_iter().map(|(tiers, groups)| TierMix { tiers: tiers.to_vec(), groups }).collect();
+    let mut mixes: Vec<TierMix> = counts
+        .into_iter()
+        .map(|(tiers, groups)| TierMix {
+            tiers: tiers.to_vec(),
+            groups,
+        })
+        .collect();
     mixes.sort_by_key(|mix| std::cmp::Reverse(mix.groups));
     mixes
 }
@@ -225,13 +247,28 @@ fn mixes(groups: &[GroupOutcome]) -> Vec<TierMix> {
 pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
     let groups = signal.groups.len();
     let completions = signal.tiers.iter().sum::<usize>();
-    let share = |count: usize, of: usize| if of == 0 { 0.0 } else { count as f64 / of as f64 };
-    let count = |signal_of| signal.groups.iter().filter(|group| group.signal == signal_of).count();
+    let share = |count: usize, of: usize| {
+        if of == 0 {
+            0.0
+        } else {
+            count as f64 / of as f64
+        }
+    };
+    let count = |signal_of| {
+        signal
+            .groups
+            .iter()
+            .filter(|group| group.signal == signal_of)
+            .count()
+    };
     let mixed = count(GroupSignal::Mixed);
     let (low, high) = wilson(mixed, groups);
     let [unparsable, invalid, valid] = signal.tiers.map(|count| share(count, completions));
-    let failures: Vec<(FailureClass, f64)> =
-        signal.failures.iter().map(|(class, count)| (*class, share(*count, completions))).collect();
+    let failures: Vec<(FailureClass, f64)> = signal
+        .failures
+        .iter()
+        .map(|(class, count)| (*class, share(*count, completions)))
+        .collect();
     let size = settings.completions_per_prompt;
     let mut report = SignalReport {
         prompts: groups,
@@ -241,18 +278,32 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
         all_max: share(count(GroupSignal::AllMax), groups),
         all_min: share(count(GroupSignal::AllMin), groups),
         all_equal: share(count(GroupSignal::AllEqual), groups),
-        other_group_sizes: other_sizes(size).into_iter().map(|size| other_size(signal, size)).collect(),
-        tiers: TierShares { unparsable, invalid, valid },
+        other_group_sizes: other_sizes(size)
+            .into_iter()
+            .map(|size| other_size(signal, size))
+            .collect(),
+        tiers: TierShares {
+            unparsable,
+            invalid,
+            valid,
+        },
         mixes: mixes(&signal.groups),
         truncated: share(signal.truncated, completions),
         think_leaks: failures
             .iter()
             .find(|(class, _)| *class == FailureClass::ThinkLeak)
             .map_or(0.0, |(_, share)| *share),
-        failures: failures.iter().map(|(class, share)| (class.name().to_owned(), *share)).collect(),
+        failures: failures
+            .iter()
+            .map(|(class, share)| (class.name().to_owned(), *share))
+            .collect(),
         guidance: guidance(signal, completions),
         is_guided: signal.guidance.helps(),
-        advice: Advice { verdict: Verdict::CanLearn, why: String::new(), changes: Vec::new() },
+        advice: Advice {
+            verdict: Verdict::CanLearn,
+            why: String::new(),
+            changes: Vec::new(),
+        },
     };
     report.advice = advice(&report, &failures, settings);
     report
@@ -260,11 +311,18 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
 
 fn guidance(signal: &Signal, completions: usize) -> String {
     let [.., valid] = signal.tiers;
-    let failed = signal.groups.iter().filter(|group| !group.tiers.contains(&Tier::Valid)).count();
+    let failed = signal
+        .groups
+        .iter()
+        .filter(|group| !group.tiers.contains(&Tier::Valid))
+        .count();
     let what = match (valid, failed) {
         (_, 0) => return String::new(),
         (0, _) => format!("0 of {completions} sampled answers are valid"),
-        _ => format!("{failed} of {} sampled groups have no valid answer", signal.groups.len()),
+        _ => format!(
+            "{failed} of {} sampled groups have no valid answer",
+            signal.groups.len()
+        ),
     };
     format!("{what}: {}", signal.guidance.sentence())
 }
@@ -286,13 +344,21 @@ fn other_sizes(size: usize) -> Vec<usize> {
 /// the mean chance of being alike is carried on at the rate of its last two sizes; it falls ever more slowly with the
 /// size, so the result for a larger group is a bound from above, and the counted share one from below.
 fn other_size(signal: &Signal, size: usize) -> OtherGroupSize {
-    let sampled = signal.groups.iter().map(|group| group.rewards.len()).max().unwrap_or(0);
+    let sampled = signal
+        .groups
+        .iter()
+        .map(|group| group.rewards.len())
+        .max()
+        .unwrap_or(0);
     let alike = if sampled == 0 {
         1.0
     } else if size <= sampled {
         alike(signal, size)
     } else {
-        let (last, before) = (alike(signal, sampled), alike(signal, sampled.saturating_sub(1)));
+        let (last, before) = (
+            alike(signal, sampled),
+            alike(signal, sampled.saturating_sub(1)),
+        );
         last * (last / before.max(f64::MIN_POSITIVE)).powi((size - sampled) as i32)
     };
     OtherGroupSize {
@@ -313,12 +379,19 @@ fn alike(signal: &Signal, size: usize) -> f64 {
                 .map(|i| k.saturating_sub(i) as f64 / rewards.len().saturating_sub(i).max(1) as f64)
                 .product::<f64>()
         };
-        rewards.chunk_by(|a, b| a == b).map(|equal| subsets(equal.len())).sum::<f64>()
+        rewards
+            .chunk_by(|a, b| a == b)
+            .map(|equal| subsets(equal.len()))
+            .sum::<f64>()
     };
     signal.groups.iter().map(share).sum::<f64>() / signal.groups.len().max(1) as f64
 }
 
-fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &SignalSettings) -> Advice {
+fn advice(
+    report: &SignalReport,
+    failures: &[(FailureClass, f64)],
+    settings: &SignalSettings,
+) -> Advice {
     let informative = format!(
         "{} of the groups are mixed ({} to {}, {} prompts x {})",
         percent_short(report.informative),
@@ -329,7 +402,8 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
     );
     let mut changes = Vec::new();
     if settings.completions_per_prompt < 2 {
-        changes.push("raise completions_per_prompt to 8: a group of one has zero variance".to_owned());
+        changes
+            .push("raise completions_per_prompt to 8: a group of one has zero variance".to_owned());
     }
     if report.think_leaks > MAX_THINK_LEAKS {
         changes.push(format!(
@@ -345,17 +419,21 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             2 * limit
         ));
     }
-    let verdict = if report.informative >= MIN_INFORMATIVE || (report.is_guided && report.all_max < 0.5) {
-        Verdict::CanLearn
-    } else if report.all_max >= report.all_min + report.all_equal && report.prompts > 0 {
-        Verdict::NothingToLearn
-    } else {
-        Verdict::CannotLearn
-    };
+    let verdict =
+        if report.informative >= MIN_INFORMATIVE || (report.is_guided && report.all_max < 0.5) {
+            Verdict::CanLearn
+        } else if report.all_max >= report.all_min + report.all_equal && report.prompts > 0 {
+            Verdict::NothingToLearn
+        } else {
+            Verdict::CannotLearn
+        };
     let why = match verdict {
         Verdict::CanLearn => can_learn(report, settings, &informative, &mut changes),
         Verdict::NothingToLearn => {
-            changes.push("train on harder prompts, or score values too ([[reward]] part = \"fields\")".to_owned());
+            changes.push(
+                "train on harder prompts, or score values too ([[reward]] part = \"fields\")"
+                    .to_owned(),
+            );
             changes.push(
                 "if these prompts are what matters, the base is good enough: measure it with `grpo-tui eval`"
                     .to_owned(),
@@ -396,10 +474,19 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             report.prompts
         ));
     }
-    Advice { verdict, why, changes }
+    Advice {
+        verdict,
+        why,
+        changes,
+    }
 }
 
-fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str, changes: &mut Vec<String>) -> String {
+fn can_learn(
+    report: &SignalReport,
+    settings: &SignalSettings,
+    informative: &str,
+    changes: &mut Vec<String>,
+) -> String {
     let per_step = report.informative * settings.prompt_groups_per_step as f64;
     if report.tiers.valid < RARELY_VALID && !report.is_guided {
         changes.push(
@@ -430,14 +517,25 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
     } else {
         ""
     };
-    let lacks = if report.lacks_valid() { "; none has a valid completion" } else { "" };
+    let lacks = if report.lacks_valid() {
+        "; none has a valid completion"
+    } else {
+        ""
+    };
     let parts = [report.mixes_text(), report.guidance.clone()];
-    let rest: String = parts.iter().filter(|part| !part.is_empty()).map(|part| format!("; {part}")).collect();
+    let rest: String = parts
+        .iter()
+        .filter(|part| !part.is_empty())
+        .map(|part| format!("; {part}"))
+        .collect();
     // Guided groups are informative, too.
     let per_step = match report.is_guided && !report.guidance.is_empty() {
         true => String::new(),
         false => {
-            format!(": about {per_step:.1} of {} groups per step are informative", settings.prompt_groups_per_step)
+            format!(
+                ": about {per_step:.1} of {} groups per step are informative",
+                settings.prompt_groups_per_step
+            )
         }
     };
     format!("{informative}{unsure}{per_step}{rest}{lacks}")
@@ -458,24 +556,32 @@ fn remedy(class: FailureClass) -> &'static str {
         FailureClass::Enum => "list the allowed values in `system`",
         FailureClass::ExtraKey => "say in `system`: no other keys",
         FailureClass::WrongValue => "check that `expected` can be read from the prompt",
-        FailureClass::CallFormat => "set `call_format` of [score] to the format that the model writes",
-        FailureClass::UnknownFunction | FailureClass::MissingArgument | FailureClass::ExtraArgument => {
-            "name the tools with their arguments in the prompt"
+        FailureClass::CallFormat => {
+            "set `call_format` of [score] to the format that the model writes"
         }
+        FailureClass::UnknownFunction
+        | FailureClass::MissingArgument
+        | FailureClass::ExtraArgument => "name the tools with their arguments in the prompt",
         FailureClass::WrongCalls => "check that the expected calls can be read from the prompt",
-        FailureClass::UnknownTable | FailureClass::UnknownColumn => "name the tables with their columns in the prompt",
+        FailureClass::UnknownTable | FailureClass::UnknownColumn => {
+            "name the tables with their columns in the prompt"
+        }
         FailureClass::NotUnderstood => "say in `system` that queries must run in SQLite, too",
         FailureClass::WrongResult => "check that the expected query can be read from the prompt",
-        FailureClass::WrongOperation | FailureClass::MissingParameter | FailureClass::ExtraParameter => {
-            "name the operations with their parameters in the prompt"
-        }
+        FailureClass::WrongOperation
+        | FailureClass::MissingParameter
+        | FailureClass::ExtraParameter => "name the operations with their parameters in the prompt",
         FailureClass::WrongStatus => "name the operation's statuses in the prompt",
-        FailureClass::NoAnswer => "raise the limits of `[tools]`, or say in `system` when to answer",
+        FailureClass::NoAnswer => {
+            "raise the limits of `[tools]`, or say in `system` when to answer"
+        }
         FailureClass::NoMatch => "say in `system` how the answer is written",
         // Evals only: nothing is trained through an endpoint.
         FailureClass::EndpointError => "try the endpoint again later",
         FailureClass::ScorerError => "fix the scorer: `grpo-tui score` lists each of its errors",
-        FailureClass::NotRecorded => "record more conversations: `grpo-tui runs export RUN --tools`",
+        FailureClass::NotRecorded => {
+            "record more conversations: `grpo-tui runs export RUN --tools`"
+        }
         FailureClass::Own(_) | FailureClass::Other => {
             "read some of the completions: `grpo-tui score` names each reason"
         }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 /// The machine's memory, or the limit of the control group if that is lower. `None` if the system does not say.
 pub fn memory_limit_bytes() -> Option<u64> {
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo(&text, "MemTotal"));
+    let machine = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| meminfo(&text, "MemTotal"));
     machine.into_iter().chain(control_group_limit()).min()
 }
 
@@ -23,7 +25,8 @@ pub fn has_no_free_files(path: &Path) -> bool {
 }
 
 fn control_group_limit() -> Option<u64> {
-    number("/sys/fs/cgroup/memory.max").or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    number("/sys/fs/cgroup/memory.max")
+        .or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 }
 
 /// `None` for `max` and other words.
@@ -33,8 +36,15 @@ fn number(path: &str) -> Option<u64> {
 
 /// A line of /proc/meminfo, `MemTotal:  16384 kB`, in bytes.
 fn meminfo(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -61,7 +61,10 @@ pub struct Memory {
 impl Memory {
     /// Suggests a change where it does not fit; starts with a semicolon.
     pub fn remedy(&self) -> &'static str {
-        if self.machine_bytes.is_some_and(|machine| self.peak_recomputed_bytes <= machine) {
+        if self
+            .machine_bytes
+            .is_some_and(|machine| self.peak_recomputed_bytes <= machine)
+        {
             "; set recompute_activations = always"
         } else {
             "; lower tokens_per_micro_batch, threads or lora_rank, or take a smaller model"
@@ -96,14 +99,28 @@ pub fn cpu_memory(
 ) -> Memory {
     let recompute = config.recompute_activations == Recompute::Always;
     let parts = parts(model, config, data, threads.max(1), recompute);
-    let peak_recomputed_bytes =
-        if recompute { peak(&parts) } else { peak(&self::parts(model, config, data, threads.max(1), true)) };
-    Memory { peak_bytes: peak(&parts), peak_recomputed_bytes, parts, machine_bytes }
+    let peak_recomputed_bytes = if recompute {
+        peak(&parts)
+    } else {
+        peak(&self::parts(model, config, data, threads.max(1), true))
+    };
+    Memory {
+        peak_bytes: peak(&parts),
+        peak_recomputed_bytes,
+        parts,
+        machine_bytes,
+    }
 }
 
 /// Alternating phases share memory.
 pub(super) fn peak(parts: &[MemoryPart]) -> u64 {
-    let sum = |phase| parts.iter().filter(|part| part.phase == phase).map(|part| part.bytes).sum::<u64>();
+    let sum = |phase| {
+        parts
+            .iter()
+            .filter(|part| part.phase == phase)
+            .map(|part| part.bytes)
+            .sum::<u64>()
+    };
     let rollout = sum(Phase::Rollout) + sum(Phase::Prefill).max(sum(Phase::Decode));
     let training = sum(Phase::Training) + sum(Phase::Head).max(sum(Phase::Backward));
     sum(Phase::Always) + rollout.max(training)
@@ -120,42 +137,108 @@ fn parts(
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
     let completion = config.max_completion_tokens;
-    let step = step_rows(config, data.turns, data.longest_prompt_tokens as f64, completion as f64).ceil() as usize;
+    let step = step_rows(
+        config,
+        data.turns,
+        data.longest_prompt_tokens as f64,
+        completion as f64,
+    )
+    .ceil() as usize;
     let whole_group = data.longest_prompt_tokens + completion;
     // At least one completion with its prompt, at most the step.
     let tokens = config.tokens_per_micro_batch.max(whole_group).min(step);
     let in_flight = threads.min(step.div_ceil(tokens.max(1))).max(1);
-    let completions =
-        config.prompt_groups_per_step * config.completions_per_prompt * config.weight_sync_interval as usize;
-    let decoding = (completions + data.eval_rows).min(CPU_DECODE_ROWS.max(config.completions_per_prompt) * threads);
+    let completions = config.prompt_groups_per_step
+        * config.completions_per_prompt
+        * config.weight_sync_interval as usize;
+    let decoding = (completions + data.eval_rows)
+        .min(CPU_DECODE_ROWS.max(config.completions_per_prompt) * threads);
     // In later turns each completion has a prompt of its own.
-    let prompts = if data.turns > 1 { decoding } else { decoding.div_ceil(config.completions_per_prompt) };
+    let prompts = if data.turns > 1 {
+        decoding
+    } else {
+        decoding.div_ceil(config.completions_per_prompt)
+    };
     // One for each completion and, after it, each drafted token.
-    let states = (decoding * (1 + config.draft_tokens)).min(decoding.max(CPU_DRAFTED_ROWS * threads));
+    let states =
+        (decoding * (1 + config.draft_tokens)).min(decoding.max(CPU_DRAFTED_ROWS * threads));
     let predicted = head_rows(config, tokens);
-    let layers_kept = shape.layers * if recompute { shape.hidden } else { shape.layer_activations_per_token };
+    let layers_kept = shape.layers
+        * if recompute {
+            shape.hidden
+        } else {
+            shape.layer_activations_per_token
+        };
     // Each rank of this host has the model, and a sum of gradients; all together they have these threads.
     let ranks = config.ranks;
-    let reference = if config.keeps_base() { shape.parameters } else { 0 };
+    let reference = if config.keeps_base() {
+        shape.parameters
+    } else {
+        0
+    };
     let found = [
-        ("program, tokenizer, texts", Phase::Always, ranks * PROGRAM_BYTES),
-        ("weights", Phase::Always, ranks * NUMBER_BYTES * shape.parameters),
-        ("trained parameters (f32)", Phase::Always, if is_full { 0 } else { ranks * 4 * trainable }),
+        (
+            "program, tokenizer, texts",
+            Phase::Always,
+            ranks * PROGRAM_BYTES,
+        ),
+        (
+            "weights",
+            Phase::Always,
+            ranks * NUMBER_BYTES * shape.parameters,
+        ),
+        (
+            "trained parameters (f32)",
+            Phase::Always,
+            if is_full { 0 } else { ranks * 4 * trainable },
+        ),
         // Those of every weight are divided among the ranks.
-        ("AdamW moments (f32)", Phase::Always, if is_full { 1 } else { ranks } * 8 * trainable),
-        ("frozen reference", Phase::Always, ranks * NUMBER_BYTES * reference),
-        ("teacher", Phase::Always, ranks * NUMBER_BYTES * data.teacher_parameters),
+        (
+            "AdamW moments (f32)",
+            Phase::Always,
+            if is_full { 1 } else { ranks } * 8 * trainable,
+        ),
+        (
+            "frozen reference",
+            Phase::Always,
+            ranks * NUMBER_BYTES * reference,
+        ),
+        (
+            "teacher",
+            Phase::Always,
+            ranks * NUMBER_BYTES * data.teacher_parameters,
+        ),
         (
             "KV cache, prompts",
             Phase::Rollout,
             prompts * data.longest_prompt_tokens * shape.key_values_per_token * NUMBER_BYTES,
         ),
-        ("KV cache, completions", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
-        ("recurrent states", Phase::Rollout, states * shape.state * NUMBER_BYTES),
-        ("decode logits (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),
+        (
+            "KV cache, completions",
+            Phase::Rollout,
+            decoding * completion * shape.key_values_per_token * NUMBER_BYTES,
+        ),
+        (
+            "recurrent states",
+            Phase::Rollout,
+            states * shape.state * NUMBER_BYTES,
+        ),
+        (
+            "decode logits (f32)",
+            Phase::Rollout,
+            2 * decoding * shape.vocabulary * 4,
+        ),
         // The sums, and one buffer per micro-batch in progress.
-        ("gradients", Phase::Training, (ranks + in_flight) * 4 * trainable),
-        ("activations", Phase::Training, in_flight * tokens * layers_kept * NUMBER_BYTES),
+        (
+            "gradients",
+            Phase::Training,
+            (ranks + in_flight) * 4 * trainable,
+        ),
+        (
+            "activations",
+            Phase::Training,
+            in_flight * tokens * layers_kept * NUMBER_BYTES,
+        ),
         (
             "activations, one layer",
             Phase::Training,
@@ -167,14 +250,25 @@ fn parts(
             in_flight * predicted * shape.vocabulary * (4 + NUMBER_BYTES),
         ),
     ];
-    let part =
-        |(name, phase, bytes): (&str, Phase, usize)| MemoryPart { name: name.to_owned(), phase, bytes: bytes as u64 };
-    found.into_iter().filter(|(_, _, bytes)| *bytes > 0).map(part).collect()
+    let part = |(name, phase, bytes): (&str, Phase, usize)| MemoryPart {
+        name: name.to_owned(),
+        phase,
+        bytes: bytes as u64,
+    };
+    found
+        .into_iter()
+        .filter(|(_, _, bytes)| *bytes > 0)
+        .map(part)
+        .collect()
 }
 
 /// The most rows of a micro-batch of so many tokens that go through the head together.
 pub(super) fn head_rows(config: &TrainConfig, tokens: usize) -> usize {
-    tokens.min(config.max_completion_tokens.clamp(HEAD_ROWS, HEAD_ROWS_OF_ONE))
+    tokens.min(
+        config
+            .max_completion_tokens
+            .clamp(HEAD_ROWS, HEAD_ROWS_OF_ONE),
+    )
 }
 
 #[cfg(test)]
@@ -189,7 +283,11 @@ mod tests {
         let model = ModelConfig::parse(json, "x").unwrap();
         let bytes = |set: &[&str]| {
             let found = cpu_memory(&model, &config(set), &DATA, 1, None);
-            found.parts.iter().find(|part| part.name == "recurrent states").map(|part| part.bytes)
+            found
+                .parts
+                .iter()
+                .find(|part| part.name == "recurrent states")
+                .map(|part| part.bytes)
         };
         // Three layers: 32 heads of 128 x 128, and three tokens of 2 * 16 + 32 heads of 128 before a convolution.
         let state = 4 * 3 * (32 * 128 * 128 + 3 * 64 * 128);
@@ -202,7 +300,13 @@ mod tests {
         let config = config(&["lora_rank=0", "tokens_per_micro_batch=1024"]);
         let found = cpu_memory(&qwen3_8b(), &config, &DATA, 2, None);
         let parameters = ModelShape::from_config(&qwen3_8b()).parameters as u64;
-        let bytes = |name: &str| found.parts.iter().find(|part| part.name == name).map(|part| part.bytes);
+        let bytes = |name: &str| {
+            found
+                .parts
+                .iter()
+                .find(|part| part.name == name)
+                .map(|part| part.bytes)
+        };
         assert_eq!(bytes("weights"), Some(4 * parameters));
         assert_eq!(bytes("trained parameters (f32)"), None);
         assert_eq!(bytes("gradients"), Some(3 * 4 * parameters));

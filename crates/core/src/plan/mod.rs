@@ -16,19 +16,23 @@ use crate::config::{Source, TrainConfig};
 use crate::hub::ModelConfig;
 
 pub use completion_lengths::{CompletionLengths, LengthBasis};
-pub use disk::{BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk};
+pub use disk::{
+    BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk,
+};
 pub use gpu::{
-    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES,
-    GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gpu_completion_places, gpu_decode_rows, gpu_memory,
-    gpu_prompt_rows, gpu_rollout_places, longest_sequence, step_tokens,
+    CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS,
+    GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit,
+    gpu_completion_places, gpu_decode_rows, gpu_memory, gpu_prompt_rows, gpu_rollout_places,
+    longest_sequence, step_tokens,
 };
 pub use learnability::{
-    Advice, GroupOutcome, Guidance, OtherGroupSize, Signal, SignalReport, SignalSettings, TierMix, TierShares, Verdict,
-    judge,
+    Advice, GroupOutcome, Guidance, OtherGroupSize, Signal, SignalReport, SignalSettings, TierMix,
+    TierShares, Verdict, judge,
 };
 pub use machine::{free_disk_bytes, has_no_free_files, memory_limit_bytes};
 pub use memory::{
-    CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, HEAD_ROWS, HEAD_ROWS_OF_ONE, Memory, MemoryPart, Phase, cpu_memory,
+    CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, HEAD_ROWS, HEAD_ROWS_OF_ONE, Memory, MemoryPart, Phase,
+    cpu_memory,
 };
 pub use shape::{ModelShape, parameters};
 pub use time::{GpuLimits, Speed, Time, time, training_operations, unmeasured_time};
@@ -83,7 +87,10 @@ pub struct Difference {
 }
 
 /// Keys without their default, in the table's order.
-pub fn differences(config: &TrainConfig, sources: &std::collections::BTreeMap<String, Source>) -> Vec<Difference> {
+pub fn differences(
+    config: &TrainConfig,
+    sources: &std::collections::BTreeMap<String, Source>,
+) -> Vec<Difference> {
     let changed = |(key, value): (String, serde_json::Value)| {
         let source = sources.get(&key)?.clone();
         (source != Source::Default).then_some(Difference { key, value, source })
@@ -93,8 +100,16 @@ pub fn differences(config: &TrainConfig, sources: &std::collections::BTreeMap<St
 
 /// Completions and prompt rows of a step that the engine computes; in later turns each completion has a prompt of its
 /// own.
-fn step_rows(config: &TrainConfig, turns: usize, prompt_tokens: f64, completion_tokens: f64) -> f64 {
-    let (groups, completions) = (config.prompt_groups_per_step as f64, config.completions_per_prompt as f64);
+fn step_rows(
+    config: &TrainConfig,
+    turns: usize,
+    prompt_tokens: f64,
+    completion_tokens: f64,
+) -> f64 {
+    let (groups, completions) = (
+        config.prompt_groups_per_step as f64,
+        config.completions_per_prompt as f64,
+    );
     let later = (turns - 1) as f64 * completions * (prompt_tokens + completion_tokens);
     groups * (prompt_tokens + completions * completion_tokens + later)
 }
@@ -102,6 +117,14 @@ fn step_rows(config: &TrainConfig, turns: usize, prompt_tokens: f64, completion_
 /// The number of trained parameters.
 pub fn trainable_parameters(model: &ModelConfig, config: &TrainConfig) -> usize {
     let shape = ModelShape::from_config(model);
-    let of_experts = if config.lora_experts { shape.expert_lora_per_rank } else { 0 };
-    if config.lora_rank == 0 { shape.parameters } else { (shape.lora_per_rank + of_experts) * config.lora_rank }
+    let of_experts = if config.lora_experts {
+        shape.expert_lora_per_rank
+    } else {
+        0
+    };
+    if config.lora_rank == 0 {
+        shape.parameters
+    } else {
+        (shape.lora_per_rank + of_experts) * config.lora_rank
+    }
 }

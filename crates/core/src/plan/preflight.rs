@@ -8,7 +8,10 @@ use crate::config::TrainConfig;
 use crate::dataset::DatasetError;
 use crate::environment::EnvironmentError;
 use crate::format::{bytes, counted};
-use crate::score::{DataProblem, DataProblemKind, ScoreError, Scorer, Task, data_problems, load_sets, similar_prompts};
+use crate::score::{
+    DataProblem, DataProblemKind, ScoreError, Scorer, Task, data_problems, load_sets,
+    similar_prompts,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,26 +124,51 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     let mut problems = data_problems(task, &scorer, &load_sets(task)?);
     problems.extend(similar_prompts(task)?);
     #[cfg(feature = "download")]
-    let loaded = scorer.load_judges().map_err(|problem| ScoreError::NoJudge { task: task.name.clone(), problem })?;
+    let loaded = scorer
+        .load_judges()
+        .map_err(|problem| ScoreError::NoJudge {
+            task: task.name.clone(),
+            problem,
+        })?;
     #[cfg(feature = "download")]
-    problems.extend(crate::judge_check::warnings(task, &loaded).into_iter().map(|message| DataProblem {
-        kind: DataProblemKind::Judge,
-        message,
-        set: crate::task::PromptSet::Train,
-        refused_share: 0.0,
-    }));
-    problems.extend(task.scorers().filter_map(Task::command).map(|rules| DataProblem {
-        kind: if rules.lacks_isolation() { DataProblemKind::Isolation } else { DataProblemKind::Isolated },
-        message: format!("the scorer's program: isolation {}", rules.isolation_text()),
-        set: crate::task::PromptSet::Train,
-        refused_share: 0.0,
-    }));
+    problems.extend(
+        crate::judge_check::warnings(task, &loaded)
+            .into_iter()
+            .map(|message| DataProblem {
+                kind: DataProblemKind::Judge,
+                message,
+                set: crate::task::PromptSet::Train,
+                refused_share: 0.0,
+            }),
+    );
+    problems.extend(
+        task.scorers()
+            .filter_map(Task::command)
+            .map(|rules| DataProblem {
+                kind: if rules.lacks_isolation() {
+                    DataProblemKind::Isolation
+                } else {
+                    DataProblemKind::Isolated
+                },
+                message: format!("the scorer's program: isolation {}", rules.isolation_text()),
+                set: crate::task::PromptSet::Train,
+                refused_share: 0.0,
+            }),
+    );
     if let Some(tools) = task.toolset() {
         tools.definitions()?;
         let programs = tools.programs().map_err(EnvironmentError::from)?;
         problems.extend(programs.iter().map(|program| DataProblem {
-            kind: if program.lacks_isolation() { DataProblemKind::Isolation } else { DataProblemKind::Isolated },
-            message: format!("the tool {:?}: isolation {}", program.name, program.isolation_text()),
+            kind: if program.lacks_isolation() {
+                DataProblemKind::Isolation
+            } else {
+                DataProblemKind::Isolated
+            },
+            message: format!(
+                "the tool {:?}: isolation {}",
+                program.name,
+                program.isolation_text()
+            ),
             set: crate::task::PromptSet::Train,
             refused_share: 0.0,
         }));
@@ -149,7 +177,11 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
         agent.check()?;
         let programs = agent.programs().map_err(EnvironmentError::from)?;
         problems.extend(programs.first().map(|program| DataProblem {
-            kind: if program.lacks_isolation() { DataProblemKind::Isolation } else { DataProblemKind::Isolated },
+            kind: if program.lacks_isolation() {
+                DataProblemKind::Isolation
+            } else {
+                DataProblemKind::Isolated
+            },
             message: format!("the agent: isolation {}", program.isolation_text()),
             set: crate::task::PromptSet::Train,
             refused_share: 0.0,
@@ -162,7 +194,13 @@ impl Preflight {
     /// Judges what is known.
     pub fn for_run(config: &TrainConfig, facts: &Facts<'_>) -> Self {
         let mut findings = Vec::new();
-        let mut add = |check, severity, message: String| findings.push(PreflightFinding { check, severity, message });
+        let mut add = |check, severity, message: String| {
+            findings.push(PreflightFinding {
+                check,
+                severity,
+                message,
+            })
+        };
         if let Some(Err(why)) = facts.data {
             add(Check::PromptSets, Severity::Error, why.to_owned());
         }
@@ -180,17 +218,27 @@ impl Preflight {
                 DataProblemKind::Duplicates => Check::Duplicates,
                 DataProblemKind::Judge => Check::Judge,
             };
-            let severity = if problem.is_refused(config) { Severity::Error } else { Severity::Warning };
+            let severity = if problem.is_refused(config) {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
             add(check, severity, problem.message.clone());
         }
         if let Some(note) = &facts.embedded_model {
             add(Check::BaseModel, Severity::Warning, note.clone());
         }
-        if let Some((memory, machine)) = facts.memory.and_then(|memory| Some((memory, memory.machine_bytes?)))
+        if let Some((memory, machine)) = facts
+            .memory
+            .and_then(|memory| Some((memory, memory.machine_bytes?)))
             && machine < memory.peak_bytes
         {
-            let message =
-                format!("peak {} of {}: it does not fit{}", bytes(memory.peak_bytes), bytes(machine), memory.remedy());
+            let message = format!(
+                "peak {} of {}: it does not fit{}",
+                bytes(memory.peak_bytes),
+                bytes(machine),
+                memory.remedy()
+            );
             add(Check::Memory, Severity::Error, message);
         }
         if let Some((disk, free)) = facts.disk.and_then(|disk| Some((disk, disk.free_bytes?)))
@@ -198,8 +246,14 @@ impl Preflight {
         {
             // The rest is an upper bound where lengths are unknown; a run on a full disk waits for space.
             let (severity, needed) = match free < disk.checkpoints_bytes {
-                true => (Severity::Error, format!("checkpoints need {}", bytes(disk.checkpoints_bytes))),
-                false => (Severity::Warning, format!("the run may need {}", bytes(disk.total_bytes))),
+                true => (
+                    Severity::Error,
+                    format!("checkpoints need {}", bytes(disk.checkpoints_bytes)),
+                ),
+                false => (
+                    Severity::Warning,
+                    format!("the run may need {}", bytes(disk.total_bytes)),
+                ),
             };
             let message = format!(
                 "{needed}, {} are free: free some, set --runs to a larger disk, or lower keep_checkpoints and keep_rollouts",
@@ -207,11 +261,20 @@ impl Preflight {
             );
             add(Check::Disk, severity, message);
         }
-        let is_poor = |signal: &SignalReport| signal.advice.verdict != Verdict::CanLearn || signal.lacks_valid();
+        let is_poor = |signal: &SignalReport| {
+            signal.advice.verdict != Verdict::CanLearn || signal.lacks_valid()
+        };
         for (task, signal) in facts.signals.iter().filter(|(_, signal)| is_poor(signal)) {
             let advice = &signal.advice;
-            let task = if task.is_empty() { String::new() } else { format!("{task}: ") };
-            let remedy = advice.changes.first().map_or_else(String::new, |change| format!("; {change}"));
+            let task = if task.is_empty() {
+                String::new()
+            } else {
+                format!("{task}: ")
+            };
+            let remedy = advice
+                .changes
+                .first()
+                .map_or_else(String::new, |change| format!("; {change}"));
             add(
                 Check::Learnability,
                 Severity::Warning,
@@ -223,15 +286,27 @@ impl Preflight {
             Check::PromptSets => facts.data.is_some(),
             Check::ExpectedAnswers | Check::Leakage | Check::Duplicates => read.is_some(),
             Check::BaseModel | Check::Judge | Check::Isolation => true,
-            Check::Memory => facts.memory.is_some_and(|memory| memory.machine_bytes.is_some()),
+            Check::Memory => facts
+                .memory
+                .is_some_and(|memory| memory.machine_bytes.is_some()),
             Check::Disk => facts.disk.is_some_and(|disk| disk.free_bytes.is_some()),
             Check::Learnability => !facts.signals.is_empty(),
         };
-        Self { findings, not_checked: Check::ALL.into_iter().filter(|check| !is_checked(check)).collect(), notes }
+        Self {
+            findings,
+            not_checked: Check::ALL
+                .into_iter()
+                .filter(|check| !is_checked(check))
+                .collect(),
+            notes,
+        }
     }
 
     pub fn count(&self, severity: Severity) -> usize {
-        self.findings.iter().filter(|finding| finding.severity == severity).count()
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
     }
 
     /// Checks without a finding, of those that every task has.
@@ -246,15 +321,25 @@ impl Preflight {
 
     /// `1 error, 2 warnings`; empty without findings.
     pub fn summary(&self) -> String {
-        let counts = [(self.count(Severity::Error), "error"), (self.count(Severity::Warning), "warning")];
+        let counts = [
+            (self.count(Severity::Error), "error"),
+            (self.count(Severity::Warning), "warning"),
+        ];
         let found = counts.into_iter().filter(|(count, _)| *count > 0);
-        found.map(|(count, name)| counted(count, name)).collect::<Vec<_>>().join(", ")
+        found
+            .map(|(count, name)| counted(count, name))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
 /// Titles of checks, comma-separated.
 pub fn titles(checks: impl IntoIterator<Item = Check>) -> String {
-    checks.into_iter().map(Check::title).collect::<Vec<_>>().join(", ")
+    checks
+        .into_iter()
+        .map(Check::title)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -266,11 +351,21 @@ mod tests {
     use crate::task::PromptSet;
 
     fn problem(kind: DataProblemKind, refused_share: f64) -> DataProblem {
-        DataProblem { kind, message: format!("{kind:?}"), set: PromptSet::Train, refused_share }
+        DataProblem {
+            kind,
+            message: format!("{kind:?}"),
+            set: PromptSet::Train,
+            refused_share,
+        }
     }
 
     fn memory(peak_bytes: u64, machine_bytes: Option<u64>) -> Memory {
-        Memory { parts: Vec::new(), peak_bytes, peak_recomputed_bytes: peak_bytes, machine_bytes }
+        Memory {
+            parts: Vec::new(),
+            peak_bytes,
+            peak_recomputed_bytes: peak_bytes,
+            machine_bytes,
+        }
     }
 
     fn disk(free_bytes: Option<u64>) -> Disk {
@@ -295,21 +390,34 @@ mod tests {
             all_min: 0.0,
             all_equal: 0.0,
             other_group_sizes: Vec::new(),
-            tiers: TierShares { unparsable: 0.0, invalid: 0.0, valid: 1.0 },
+            tiers: TierShares {
+                unparsable: 0.0,
+                invalid: 0.0,
+                valid: 1.0,
+            },
             mixes: Vec::new(),
             truncated: 0.0,
             think_leaks: 0.0,
             failures: Vec::new(),
             guidance: String::new(),
             is_guided: false,
-            advice: Advice { verdict, why: "why".to_owned(), changes: vec!["do this".to_owned()] },
+            advice: Advice {
+                verdict,
+                why: "why".to_owned(),
+                changes: vec!["do this".to_owned()],
+            },
         }
     }
 
     fn found(facts: &Facts<'_>) -> Vec<String> {
         let found = Preflight::for_run(&config(&[]), facts);
         let line = |finding: &PreflightFinding| {
-            format!("{:?} {}: {}", finding.severity, finding.check.title(), finding.message)
+            format!(
+                "{:?} {}: {}",
+                finding.severity,
+                finding.check.title(),
+                finding.message
+            )
         };
         found.findings.iter().map(line).collect()
     }
@@ -317,43 +425,116 @@ mod tests {
     #[test]
     fn findings_stop_or_ask() {
         use DataProblemKind::{Duplicates, InvalidExpected, Leak};
-        let data = [problem(Leak, 0.0), problem(Duplicates, 0.0), problem(InvalidExpected, 0.05)];
+        let data = [
+            problem(Leak, 0.0),
+            problem(Duplicates, 0.0),
+            problem(InvalidExpected, 0.05),
+        ];
         assert_eq!(
-            found(&Facts { data: Some(Ok(&data)), ..Facts::default() }),
-            ["Warning leakage: Leak", "Warning duplicates: Duplicates", "Warning expected answers: InvalidExpected"]
+            found(&Facts {
+                data: Some(Ok(&data)),
+                ..Facts::default()
+            }),
+            [
+                "Warning leakage: Leak",
+                "Warning duplicates: Duplicates",
+                "Warning expected answers: InvalidExpected"
+            ]
         );
         let data = [problem(Leak, 0.0), problem(InvalidExpected, 0.051)];
         assert_eq!(
-            found(&Facts { data: Some(Ok(&data)), ..Facts::default() }),
-            ["Error expected answers: InvalidExpected", "Warning leakage: Leak"],
+            found(&Facts {
+                data: Some(Ok(&data)),
+                ..Facts::default()
+            }),
+            [
+                "Error expected answers: InvalidExpected",
+                "Warning leakage: Leak"
+            ],
             "errors stand first"
         );
-        let note = Facts { embedded_model: Some("only invoices".to_owned()), ..Facts::default() };
+        let note = Facts {
+            embedded_model: Some("only invoices".to_owned()),
+            ..Facts::default()
+        };
         assert_eq!(found(&note), ["Warning base model: only invoices"]);
         let unchecked = [problem(DataProblemKind::Judge, 0.0)];
-        assert_eq!(found(&Facts { data: Some(Ok(&unchecked)), ..Facts::default() }), ["Warning judge: Judge"]);
-        let levels = [problem(DataProblemKind::Isolation, 0.0), problem(DataProblemKind::Isolated, 0.0)];
-        let facts = Facts { data: Some(Ok(&levels)), ..Facts::default() };
+        assert_eq!(
+            found(&Facts {
+                data: Some(Ok(&unchecked)),
+                ..Facts::default()
+            }),
+            ["Warning judge: Judge"]
+        );
+        let levels = [
+            problem(DataProblemKind::Isolation, 0.0),
+            problem(DataProblemKind::Isolated, 0.0),
+        ];
+        let facts = Facts {
+            data: Some(Ok(&levels)),
+            ..Facts::default()
+        };
         assert_eq!(found(&facts), ["Warning isolation: Isolation"]);
         assert_eq!(Preflight::for_run(&config(&[]), &facts).notes, ["Isolated"]);
     }
 
     #[test]
     fn resources_and_groups_are_judged_where_they_are_known() {
-        let of_memory = |memory: Memory| found(&Facts { memory: Some(&memory), ..Facts::default() });
-        assert!(of_memory(memory(80, Some(80))).is_empty() && of_memory(memory(80, None)).is_empty());
-        assert!(of_memory(memory(81, Some(80)))[0].starts_with("Error memory: peak 81 B of 80 B: it does not fit; "));
-        let of_disk = |free| found(&Facts { disk: Some(&disk(free)), ..Facts::default() });
+        let of_memory = |memory: Memory| {
+            found(&Facts {
+                memory: Some(&memory),
+                ..Facts::default()
+            })
+        };
+        assert!(
+            of_memory(memory(80, Some(80))).is_empty() && of_memory(memory(80, None)).is_empty()
+        );
+        assert!(
+            of_memory(memory(81, Some(80)))[0]
+                .starts_with("Error memory: peak 81 B of 80 B: it does not fit; ")
+        );
+        let of_disk = |free| {
+            found(&Facts {
+                disk: Some(&disk(free)),
+                ..Facts::default()
+            })
+        };
         assert!(of_disk(Some(80)).is_empty() && of_disk(None).is_empty());
-        assert!(of_disk(Some(79))[0].starts_with("Warning disk: the run may need 80 B, 79 B are free: "));
-        assert!(of_disk(Some(39))[0].starts_with("Error disk: checkpoints need 40 B, 39 B are free: "));
-        let of_signal = |verdict| found(&Facts { signals: vec![("", &signal(verdict))], ..Facts::default() });
+        assert!(
+            of_disk(Some(79))[0]
+                .starts_with("Warning disk: the run may need 80 B, 79 B are free: ")
+        );
+        assert!(
+            of_disk(Some(39))[0].starts_with("Error disk: checkpoints need 40 B, 39 B are free: ")
+        );
+        let of_signal = |verdict| {
+            found(&Facts {
+                signals: vec![("", &signal(verdict))],
+                ..Facts::default()
+            })
+        };
         assert!(of_signal(Verdict::CanLearn).is_empty());
-        assert_eq!(of_signal(Verdict::CannotLearn), ["Warning learnability: it cannot learn: why; do this"]);
-        let mix = TierMix { tiers: vec![Tier::Unparsable, Tier::Invalid], groups: 8 };
-        let low = SignalReport { mixes: vec![mix], ..signal(Verdict::CanLearn) };
-        let low = found(&Facts { signals: vec![("", &low)], ..Facts::default() });
-        assert_eq!(low, ["Warning learnability: it can learn: why; do this"], "no group has a valid completion");
+        assert_eq!(
+            of_signal(Verdict::CannotLearn),
+            ["Warning learnability: it cannot learn: why; do this"]
+        );
+        let mix = TierMix {
+            tiers: vec![Tier::Unparsable, Tier::Invalid],
+            groups: 8,
+        };
+        let low = SignalReport {
+            mixes: vec![mix],
+            ..signal(Verdict::CanLearn)
+        };
+        let low = found(&Facts {
+            signals: vec![("", &low)],
+            ..Facts::default()
+        });
+        assert_eq!(
+            low,
+            ["Warning learnability: it can learn: why; do this"],
+            "no group has a valid completion"
+        );
     }
 
     #[test]
@@ -363,9 +544,16 @@ mod tests {
             titles(none.not_checked.iter().copied()),
             "prompt sets, expected answers, leakage, duplicates, memory, disk, learnability"
         );
-        let unread = Facts { data: Some(Err("no row on line 3")), ..Facts::default() };
+        let unread = Facts {
+            data: Some(Err("no row on line 3")),
+            ..Facts::default()
+        };
         assert_eq!(found(&unread), ["Error prompt sets: no row on line 3"]);
-        let (memory, disk, signal) = (memory(80, Some(80)), disk(Some(80)), signal(Verdict::CanLearn));
+        let (memory, disk, signal) = (
+            memory(80, Some(80)),
+            disk(Some(80)),
+            signal(Verdict::CanLearn),
+        );
         let data = [problem(DataProblemKind::Leak, 0.0)];
         let all = Facts {
             data: Some(Ok(&data)),
@@ -378,7 +566,10 @@ mod tests {
         assert!(all.not_checked.is_empty());
         assert_eq!(
             (titles(all.passed()).as_str(), all.summary().as_str()),
-            ("prompt sets, expected answers, duplicates, base model, memory, disk, learnability", "1 warning")
+            (
+                "prompt sets, expected answers, duplicates, base model, memory, disk, learnability",
+                "1 warning"
+            )
         );
     }
 }

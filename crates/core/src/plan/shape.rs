@@ -34,29 +34,53 @@ pub struct ModelShape {
 
 /// `None` if `config.json` cannot be read.
 pub fn parameters(model: &ModelSource) -> Option<u64> {
-    model.config().ok().map(|config| ModelShape::from_config(&config).parameters as u64)
+    model
+        .config()
+        .ok()
+        .map(|config| ModelShape::from_config(&config).parameters as u64)
 }
 
 impl ModelShape {
     pub fn from_config(config: &ModelConfig) -> Self {
         let (hidden, layers) = (config.hidden_size, config.num_hidden_layers);
-        let attention_layers: Vec<usize> =
-            (0..layers).filter(|&layer| matches!(config.mixer(layer), Mixer::Attention(_))).collect();
+        let attention_layers: Vec<usize> = (0..layers)
+            .filter(|&layer| matches!(config.mixer(layer), Mixer::Attention(_)))
+            .collect();
         let delta_layers = layers - attention_layers.len();
-        let mixers: Vec<MixerShape> = (0..layers).map(|layer| MixerShape::of_layer(config, layer)).collect();
+        let mixers: Vec<MixerShape> = (0..layers)
+            .map(|layer| MixerShape::of_layer(config, layer))
+            .collect();
         let feed_forward = FeedForwardShape::from_config(config);
-        let sum =
-            |of: fn(&(usize, usize)) -> usize| mixers.iter().flat_map(|mixer| &mixer.matrices).map(of).sum::<usize>();
+        let sum = |of: fn(&(usize, usize)) -> usize| {
+            mixers
+                .iter()
+                .flat_map(|mixer| &mixer.matrices)
+                .map(of)
+                .sum::<usize>()
+        };
         let mixer_matrices = sum(|(outputs, inputs)| outputs * inputs);
         let input = config.options.layer_input.unwrap_or(0);
         let layer_matrices = mixer_matrices + feed_forward.matrices + layers * 2 * hidden * input;
         let table = config.vocab_size * hidden;
-        let output_norms = if config.options.has_output_norms { 2 * hidden } else { 0 };
+        let output_norms = if config.options.has_output_norms {
+            2 * hidden
+        } else {
+            0
+        };
         // Of the layers' inputs their norms, the table by token and the projection of embeddings.
-        let inputs = if input > 0 { (config.vocab_size + hidden) * layers * input + input } else { 0 };
+        let inputs = if input > 0 {
+            (config.vocab_size + hidden) * layers * input + input
+        } else {
+            0
+        };
         let own = 2 * hidden + output_norms + if input > 0 { hidden } else { 0 };
-        let factors = if config.options.has_layer_factors { layers } else { 0 };
-        let vectors = layers * own + factors + mixers.iter().map(|mixer| mixer.vectors).sum::<usize>();
+        let factors = if config.options.has_layer_factors {
+            layers
+        } else {
+            0
+        };
+        let vectors =
+            layers * own + factors + mixers.iter().map(|mixer| mixer.vectors).sum::<usize>();
         let largest = |of: fn(&MixerShape) -> usize| mixers.iter().map(of).max().unwrap_or(0);
         Self {
             parameters: layer_matrices
@@ -65,7 +89,9 @@ impl ModelShape {
                 + hidden
                 + table * if config.tie_word_embeddings { 1 } else { 2 },
             layer_matrices,
-            active_matrices: mixer_matrices + feed_forward.active_matrices + layers * 2 * hidden * input,
+            active_matrices: mixer_matrices
+                + feed_forward.active_matrices
+                + layers * 2 * hidden * input,
             head: table,
             lora_per_rank: sum(|(outputs, inputs)| outputs + inputs) + feed_forward.lora_per_rank,
             expert_lora_per_rank: feed_forward.expert_lora_per_rank,
@@ -73,7 +99,12 @@ impl ModelShape {
                 .filter(|&&layer| !matches!(config.keys_values(layer), KeysValues::OfLayer(_)))
                 .map(|&layer| 2 * config.heads(layer).width())
                 .sum(),
-            state: delta_layers * config.options.gated_delta.as_ref().map_or(0, GatedDelta::state),
+            state: delta_layers
+                * config
+                    .options
+                    .gated_delta
+                    .as_ref()
+                    .map_or(0, GatedDelta::state),
             // Input, two norms, the middle; the mixer's; the feed-forward block's; what norms of outputs read.
             layer_activations_per_token: 4 * hidden
                 + output_norms
@@ -82,11 +113,16 @@ impl ModelShape {
                 // What its own input is added to, the gate and the input, and what a norm reads.
                 + if input > 0 { 2 * (hidden + input) } else { 0 },
             // Two norms, what is mixed, the product of gate and up.
-            derived_activations_per_token: 2 * hidden + largest(|mixer| mixer.derived) + feed_forward.derived,
+            derived_activations_per_token: 2 * hidden
+                + largest(|mixer| mixer.derived)
+                + feed_forward.derived,
             hidden,
             layers,
             vocabulary: config.vocab_size,
-            query_width: attention_layers.iter().map(|&layer| config.query_width(layer)).sum(),
+            query_width: attention_layers
+                .iter()
+                .map(|&layer| config.query_width(layer))
+                .sum(),
         }
     }
 
@@ -119,10 +155,17 @@ struct FeedForwardShape {
 
 impl FeedForwardShape {
     fn from_config(config: &ModelConfig) -> Self {
-        let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
+        let (hidden, inner, layers) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_hidden_layers,
+        );
         let Some(experts) = &config.options.experts else {
             let widths: Vec<usize> = (0..layers).map(|layer| config.inner_size(layer)).collect();
-            let (all, widest) = (widths.iter().sum::<usize>(), widths.into_iter().max().unwrap_or(0));
+            let (all, widest) = (
+                widths.iter().sum::<usize>(),
+                widths.into_iter().max().unwrap_or(0),
+            );
             let (matrices, lora_per_rank) = (3 * hidden * all, 3 * (layers * hidden + all));
             return Self {
                 matrices,
@@ -133,28 +176,51 @@ impl FeedForwardShape {
                 derived: widest,
             };
         };
-        let Experts { count, active, intermediate_size: width, .. } = experts;
-        let sparse = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
+        let Experts {
+            count,
+            active,
+            intermediate_size: width,
+            ..
+        } = experts;
+        let sparse = (0..layers)
+            .filter(|&layer| config.experts(layer).is_some())
+            .count();
         let beside = experts.is_beside_dense;
         let dense_layers = if beside { layers } else { layers - sparse };
         let dense = dense_layers * 3 * hidden * inner;
         // Of experts beside a dense block: four norms, and a factor for each.
         let norms = if beside { 4 * hidden + count } else { 0 };
-        let (router_bias, biases) = if experts.has_biases() { (*count, 2 * width + hidden) } else { (0, 0) };
-        let (shared, shared_lora, shared_activations) = experts
-            .shared_size
-            .map_or((0, 0, 0), |size| ((3 * size + 1) * hidden, 3 * (hidden + size) + hidden + 1, 3 * size + hidden));
+        let (router_bias, biases) = if experts.has_biases() {
+            (*count, 2 * width + hidden)
+        } else {
+            (0, 0)
+        };
+        let (shared, shared_lora, shared_activations) =
+            experts.shared_size.map_or((0, 0, 0), |size| {
+                (
+                    (3 * size + 1) * hidden,
+                    3 * (hidden + size) + hidden + 1,
+                    3 * size + hidden,
+                )
+            });
         let router = count * hidden + router_bias;
-        let of = |experts: usize| dense + sparse * (router + norms + shared + experts * (3 * hidden * width + biases));
+        let of = |experts: usize| {
+            dense + sparse * (router + norms + shared + experts * (3 * hidden * width + biases))
+        };
         let dense_activations = if dense_layers > 0 { 3 * inner } else { 0 };
         // What router and experts read, and the outputs before their norms.
-        let beside_activations = if beside { dense_activations + 4 * hidden } else { 0 };
+        let beside_activations = if beside {
+            dense_activations + 4 * hidden
+        } else {
+            0
+        };
         Self {
             matrices: of(*count),
             active_matrices: of(*active),
             lora_per_rank: sparse * shared_lora,
             expert_lora_per_rank: sparse * count * (2 * hidden + 3 * width),
-            activations: dense_activations.max(count + 3 * active * width + shared_activations + beside_activations),
+            activations: dense_activations
+                .max(count + 3 * active * width + shared_activations + beside_activations),
             derived: (dense_activations / 3).max(active * width),
         }
     }
@@ -181,7 +247,11 @@ impl MixerShape {
     }
 
     fn attention(config: &ModelConfig, layer: usize) -> Self {
-        let (hidden, query, heads) = (config.hidden_size, config.query_width(layer), config.heads(layer));
+        let (hidden, query, heads) = (
+            config.hidden_size,
+            config.query_width(layer),
+            config.heads(layer),
+        );
         let inputs = config.attention_inputs(layer);
         let outputs = inputs.iter().map(|(_, outputs)| outputs).sum::<usize>();
         let biases = match config.attention_bias {
@@ -189,14 +259,30 @@ impl MixerShape {
             AttentionBias::QueryKeyValue => outputs,
             AttentionBias::All => outputs + hidden,
         };
-        let gated = if config.options.has_attention_gate { query } else { 0 };
+        let gated = if config.options.has_attention_gate {
+            query
+        } else {
+            0
+        };
         let norms = if inputs.len() > 1 { 2 } else { 1 };
         let prepared = query + 2 * heads.width();
         Self {
-            matrices: inputs.iter().map(|&(_, outputs)| (outputs, hidden)).chain([(hidden, query)]).collect(),
+            matrices: inputs
+                .iter()
+                .map(|&(_, outputs)| (outputs, hidden))
+                .chain([(hidden, query)])
+                .collect(),
             vectors: biases
-                + if config.options.has_head_norms { norms * heads.dimension } else { 0 }
-                + if config.options.has_attention_sinks { config.num_attention_heads } else { 0 },
+                + if config.options.has_head_norms {
+                    norms * heads.dimension
+                } else {
+                    0
+                }
+                + if config.options.has_attention_sinks {
+                    config.num_attention_heads
+                } else {
+                    0
+                },
             // Queries, keys and values before and after rotation; attention's result; that with its gate.
             activations: outputs + prepared + query + gated,
             derived: prepared + gated,
@@ -206,7 +292,13 @@ impl MixerShape {
     fn gated_delta(delta: &GatedDelta, hidden: usize) -> Self {
         let (convolved, values, heads) = (delta.convolved(), delta.values(), delta.value_heads);
         Self {
-            matrices: vec![(convolved, hidden), (values, hidden), (heads, hidden), (heads, hidden), (hidden, values)],
+            matrices: vec![
+                (convolved, hidden),
+                (values, hidden),
+                (heads, hidden),
+                (heads, hidden),
+                (hidden, values),
+            ],
             vectors: convolved * delta.kernel + 2 * heads + delta.value_dimension,
             // The input's product; what is convolved; the rule's result, and that with its gate.
             activations: convolved + values + 2 * heads + convolved + 2 * values,
@@ -237,10 +329,13 @@ pub(super) mod tests {
 
     /// The defaults, with these keys set.
     pub(in crate::plan) fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }
-            .resolve()
-            .unwrap()
-            .config
+        Layers {
+            set: set.iter().map(|text| (*text).to_owned()).collect(),
+            ..Layers::default()
+        }
+        .resolve()
+        .unwrap()
+        .config
     }
 
     pub(crate) fn qwen3_8b() -> ModelConfig {
@@ -250,9 +345,9 @@ pub(super) mod tests {
     /// Of the text part, as many as transformers' models of these shapes have, and the factors of layers.
     #[test]
     fn gemma4_has_the_published_counts() {
-        let wide = r#""attention_k_eq_v":true,"hidden_size_per_layer_input":0,"sliding_window":1024"#;
-        let window =
-            r#""sliding_attention","sliding_attention","sliding_attention","sliding_attention","full_attention""#;
+        let wide =
+            r#""attention_k_eq_v":true,"hidden_size_per_layer_input":0,"sliding_window":1024"#;
+        let window = r#""sliding_attention","sliding_attention","sliding_attention","sliding_attention","full_attention""#;
         let e2b = format!(
             r#""hidden_size":1536,"intermediate_size":6144,"num_hidden_layers":35,"num_key_value_heads":1,"num_kv_shared_layers":20,
             "use_double_wide_mlp":true,"layer_types":[{}]"#,
@@ -274,17 +369,27 @@ pub(super) mod tests {
             (&sparse, 25_233_141_790, 2 * (25 * 8 * 256 + 5 * 2 * 512)),
             (&dense, 30_697_345_340, 2 * (50 * 16 * 256 + 10 * 4 * 512)),
         ] {
-            let config = ModelConfig::parse(&format!(r#"{{"model_type":"gemma4_text",{keys}}}"#), "x").unwrap();
+            let config =
+                ModelConfig::parse(&format!(r#"{{"model_type":"gemma4_text",{keys}}}"#), "x")
+                    .unwrap();
             let shape = ModelShape::from_config(&config);
-            assert_eq!((shape.parameters, shape.key_values_per_token), (parameters, cached), "{keys}");
+            assert_eq!(
+                (shape.parameters, shape.key_values_per_token),
+                (parameters, cached),
+                "{keys}"
+            );
         }
     }
 
     #[test]
     fn other_families_have_their_published_counts() {
         let check = |name: &str, expected: f64| {
-            let found = ModelShape::from_config(&crate::hub::named_shape(name).unwrap()).parameters as f64;
-            assert!((found / expected - 1.0).abs() < 5e-3, "{name}: {found}, expected {expected}");
+            let found =
+                ModelShape::from_config(&crate::hub::named_shape(name).unwrap()).parameters as f64;
+            assert!(
+                (found / expected - 1.0).abs() < 5e-3,
+                "{name}: {found}, expected {expected}"
+            );
         };
         check("gemma3-270m", 268.1e6);
         check("gemma3-1b", 999.9e6);
@@ -303,12 +408,16 @@ pub(super) mod tests {
         let json = r#"{"model_type":"qwen3_moe","vocab_size":151936,"hidden_size":2048,"num_hidden_layers":48,"num_attention_heads":32,"head_dim":128}"#;
         let model = ModelConfig::parse(json, "config.json").unwrap();
         let shape = ModelShape::from_config(&model);
-        assert_eq!((shape.parameters, shape.active_parameters()), (30_532_122_624, 3_353_032_704));
+        assert_eq!(
+            (shape.parameters, shape.active_parameters()),
+            (30_532_122_624, 3_353_032_704)
+        );
         let adapters = |set: &[&str]| crate::plan::trainable_parameters(&model, &config(set));
         let of_experts = adapters(&["lora_experts=true"]) - adapters(&[]);
         assert_eq!(of_experts, 16 * 48 * 128 * (2048 + 2 * 768 + 768 + 2048));
         // The embedding is no product, norms are not counted.
-        let products = 2.0 * (3_353_032_704.0 - 151_936.0 * 2048.0 - 48.0 * (2.0 * 2048.0 + 256.0) - 2048.0);
+        let products =
+            2.0 * (3_353_032_704.0 - 151_936.0 * 2048.0 - 48.0 * (2.0 * 2048.0 + 256.0) - 2048.0);
         assert_eq!(shape.forward_operations(1.0, 0.0, 1.0), products);
     }
 
@@ -316,18 +425,28 @@ pub(super) mod tests {
     fn gpt_oss_has_its_published_counts() {
         let check = |config: &ModelConfig, expected: f64| {
             let shape = ModelShape::from_config(config);
-            assert!((shape.parameters as f64 / expected - 1.0).abs() < 5e-4, "{}", shape.parameters);
+            assert!(
+                (shape.parameters as f64 / expected - 1.0).abs() < 5e-4,
+                "{}",
+                shape.parameters
+            );
         };
         check(&crate::hub::named_shape("gpt-oss-20b").unwrap(), 20.91e9);
         let larger = r#"{"model_type":"gpt_oss","vocab_size":201088,"hidden_size":2880,"num_hidden_layers":36}"#;
-        check(&ModelConfig::parse(larger, "config.json").unwrap(), 116.83e9);
+        check(
+            &ModelConfig::parse(larger, "config.json").unwrap(),
+            116.83e9,
+        );
     }
 
     #[test]
     fn qwen3_8b_has_its_published_counts() {
         let shape = ModelShape::from_config(&qwen3_8b());
         let check = |found: usize, expected: f64, within: f64| {
-            assert!((found as f64 / expected - 1.0).abs() < within, "{found}, expected {expected}")
+            assert!(
+                (found as f64 / expected - 1.0).abs() < within,
+                "{found}, expected {expected}"
+            )
         };
         check(shape.parameters, 8.19e9, 1e-3);
         check(shape.layer_matrices, 6.946e9, 1e-3);
@@ -337,6 +456,9 @@ pub(super) mod tests {
         assert_eq!(2 * shape.key_values_per_token, 147_456);
         // 15.1 GFLOP a token, the head included; attention to 150 others adds 36 * 4096 * 4 * 150 = 88 MFLOP.
         assert!((shape.forward_operations(1.0, 0.0, 1.0) / 15.1e9 - 1.0).abs() < 3e-3);
-        assert_eq!(shape.forward_operations(1.0, 150.0, 0.0) - shape.forward_operations(1.0, 0.0, 0.0), 88_473_600.0);
+        assert_eq!(
+            shape.forward_operations(1.0, 150.0, 0.0) - shape.forward_operations(1.0, 0.0, 0.0),
+            88_473_600.0
+        );
     }
 }

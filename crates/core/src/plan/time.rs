@@ -42,7 +42,9 @@ impl Speed {
             prefill_per_second: self.prefill_per_second / factor,
             decode_per_second: self.decode_per_second / factor,
             training_per_second: self.training_per_second / factor,
-            bandwidth_bytes_per_second: self.bandwidth_bytes_per_second.map(|bandwidth| bandwidth / factor),
+            bandwidth_bytes_per_second: self
+                .bandwidth_bytes_per_second
+                .map(|bandwidth| bandwidth / factor),
             ..self
         }
     }
@@ -111,17 +113,25 @@ impl Time {
 
     /// The run with completions no longer than those sampled: `at least 3m 20s`; `None` for an estimate.
     pub fn lower_bound(&self) -> Option<String> {
-        self.is_upper_bound.then(|| format!("at least {}", duration(self.least_total_seconds)))
+        self.is_upper_bound
+            .then(|| format!("at least {}", duration(self.least_total_seconds)))
     }
 
     /// The range widened to the pace of an earlier run: the speed of a machine varies more than the lengths of completions.
     #[must_use]
     pub fn including(self, recorded_seconds_per_step: Option<f64>, steps: u64) -> Self {
-        let Some(recorded) = recorded_seconds_per_step else { return self };
-        let (least, most) = (self.least_seconds_per_step.min(recorded), self.most_seconds_per_step.max(recorded));
+        let Some(recorded) = recorded_seconds_per_step else {
+            return self;
+        };
+        let (least, most) = (
+            self.least_seconds_per_step.min(recorded),
+            self.most_seconds_per_step.max(recorded),
+        );
         Self {
-            least_total_seconds: self.least_total_seconds - steps as f64 * (self.least_seconds_per_step - least),
-            most_total_seconds: self.most_total_seconds + steps as f64 * (most - self.most_seconds_per_step),
+            least_total_seconds: self.least_total_seconds
+                - steps as f64 * (self.least_seconds_per_step - least),
+            most_total_seconds: self.most_total_seconds
+                + steps as f64 * (most - self.most_seconds_per_step),
             least_seconds_per_step: least,
             most_seconds_per_step: most,
             recorded_seconds_per_step,
@@ -132,8 +142,14 @@ impl Time {
     /// The basis of the times, besides the lengths of completions.
     pub fn basis(&self) -> String {
         let recorded = self.recorded_seconds_per_step.map(duration);
-        let recorded = recorded.map_or_else(String::new, |pace| format!("; the last such run took {pace} per step"));
-        let of_one = if self.ranks > 1 { format!(" of one of {} ranks", self.ranks) } else { String::new() };
+        let recorded = recorded.map_or_else(String::new, |pace| {
+            format!("; the last such run took {pace} per step")
+        });
+        let of_one = if self.ranks > 1 {
+            format!(" of one of {} ranks", self.ranks)
+        } else {
+            String::new()
+        };
         format!("at the speed measured now{of_one}{recorded}")
     }
 
@@ -141,8 +157,12 @@ impl Time {
     pub fn sharding_text(&self) -> Option<String> {
         let ranks = self.ranks as f64;
         // Decoding fewer rows is between so many times faster and no faster: it reads all weights in any case.
-        let saved = (self.prefill_seconds_per_step + self.training_seconds_per_step) * (1.0 - 1.0 / ranks);
-        let (least, most) = (self.least_seconds_per_step / ranks, (self.most_seconds_per_step - saved).max(0.0));
+        let saved =
+            (self.prefill_seconds_per_step + self.training_seconds_per_step) * (1.0 - 1.0 / ranks);
+        let (least, most) = (
+            self.least_seconds_per_step / ranks,
+            (self.most_seconds_per_step - saved).max(0.0),
+        );
         (self.ranks > 1).then(|| {
             format!(
                 "divided among {} ranks {} per step, as fewer rows decode less than {0} times faster; and the sum of {} of gradients, which takes n/a \
@@ -155,7 +175,11 @@ impl Time {
     }
 
     fn range(&self, least: f64, most: f64) -> String {
-        if self.is_upper_bound { format!("at most {}", duration(most)) } else { duration_range(least, most) }
+        if self.is_upper_bound {
+            format!("at most {}", duration(most))
+        } else {
+            duration_range(least, most)
+        }
     }
 }
 
@@ -167,7 +191,8 @@ pub fn unmeasured_time(recorded_seconds_per_step: Option<f64>, steps: u64) -> St
             duration(steps as f64 * pace),
             duration(pace)
         ),
-        None => "time n/a: the nodes are not measured here, and no such run there has finished".to_owned(),
+        None => "time n/a: the nodes are not measured here, and no such run there has finished"
+            .to_owned(),
     }
 }
 
@@ -182,11 +207,21 @@ pub fn time(
     let is_upper_bound = data.least_completion_tokens < data.mean_completion_tokens
         && data.mean_completion_tokens >= config.max_completion_tokens as f64;
     let at = |tokens: f64, speed: &Speed| {
-        let data = DataShape { mean_completion_tokens: tokens, ..*data };
+        let data = DataShape {
+            mean_completion_tokens: tokens,
+            ..*data
+        };
         time_at_mean(model, config, &data, steps, speed, recompute)
     };
-    let slowest = if is_upper_bound { speed.slower_by(BOUND_MARGIN) } else { *speed };
-    let (least, most) = (at(data.least_completion_tokens, speed), at(data.most_completion_tokens, &slowest));
+    let slowest = if is_upper_bound {
+        speed.slower_by(BOUND_MARGIN)
+    } else {
+        *speed
+    };
+    let (least, most) = (
+        at(data.least_completion_tokens, speed),
+        at(data.most_completion_tokens, &slowest),
+    );
     Time {
         is_upper_bound,
         least_seconds_per_step: least.seconds_per_step,
@@ -208,7 +243,10 @@ fn time_at_mean(
 ) -> Time {
     let shape = ModelShape::from_config(model);
     let groups = config.prompt_groups_per_step as f64;
-    let (completions, turns) = (groups * config.completions_per_prompt as f64, data.turns as f64);
+    let (completions, turns) = (
+        groups * config.completions_per_prompt as f64,
+        data.turns as f64,
+    );
     // One turn after the other; in later ones each completion has a prompt of its own.
     let prefill = prefill_seconds(&shape, data, groups + (turns - 1.0) * completions, speed);
     let decode = turns * decode_seconds(&shape, data, completions, speed);
@@ -217,7 +255,9 @@ fn time_at_mean(
     // Greedy completions, decoded beside so many others.
     let greedy = |rows: usize, beside: f64| {
         let decoded = |completions: f64| decode_seconds(&shape, data, completions, speed);
-        turns * (prefill_seconds(&shape, data, rows as f64, speed) + decoded(beside + rows as f64) - decoded(beside))
+        turns
+            * (prefill_seconds(&shape, data, rows as f64, speed) + decoded(beside + rows as f64)
+                - decoded(beside))
     };
     let rollout = completions * config.weight_sync_interval as f64;
     let eval_seconds = 2.0 * (greedy(data.eval_rows, 0.0) + greedy(data.test_rows, 0.0))
@@ -233,7 +273,12 @@ fn time_at_mean(
         total_seconds,
         sampled_tokens: steps as f64 * completions * data.mean_completion_tokens,
         training_tokens: steps as f64
-            * step_rows(config, data.turns, data.mean_prompt_tokens, data.mean_completion_tokens),
+            * step_rows(
+                config,
+                data.turns,
+                data.mean_prompt_tokens,
+                data.mean_completion_tokens,
+            ),
         evals,
         is_upper_bound: false,
         least_seconds_per_step: seconds_per_step,
@@ -242,18 +287,26 @@ fn time_at_mean(
         most_total_seconds: total_seconds,
         recorded_seconds_per_step: None,
         ranks: config.ranks,
-        summed_bytes_per_step: if config.ranks > 1 { 4 * trainable_parameters(model, config) as u64 } else { 0 },
+        summed_bytes_per_step: if config.ranks > 1 {
+            4 * trainable_parameters(model, config) as u64
+        } else {
+            0
+        },
     }
 }
 
 /// Before the first step, every `eval_every`, and at the end.
 pub(super) fn evals(config: &TrainConfig, steps: u64) -> u64 {
-    2 + steps.saturating_sub(1).checked_div(config.eval_every).unwrap_or(0)
+    2 + steps
+        .saturating_sub(1)
+        .checked_div(config.eval_every)
+        .unwrap_or(0)
 }
 
 fn prefill_seconds(shape: &ModelShape, data: &DataShape, prompts: f64, speed: &Speed) -> f64 {
     let tokens = prompts * data.mean_prompt_tokens;
-    shape.forward_operations(tokens, data.mean_prompt_tokens / 2.0, prompts) / speed.prefill_per_second
+    shape.forward_operations(tokens, data.mean_prompt_tokens / 2.0, prompts)
+        / speed.prefill_per_second
 }
 
 /// A decode step reads every weight once for all rows, and the keys and values of each row.
@@ -261,20 +314,35 @@ fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed:
     let context = data.mean_prompt_tokens + data.mean_completion_tokens / 2.0;
     let tokens = completions * data.mean_completion_tokens;
     let computing = shape.forward_operations(tokens, context, tokens) / speed.decode_per_second;
-    let Some(bandwidth) = speed.bandwidth_bytes_per_second else { return computing };
+    let Some(bandwidth) = speed.bandwidth_bytes_per_second else {
+        return computing;
+    };
     let together = completions.min(speed.decode_rows as f64).max(1.0);
     let weights = (shape.layer_matrices + shape.head) as f64 / together;
-    let bytes = tokens * (weights + context * shape.key_values_per_token as f64) * speed.number_bytes as f64;
+    let bytes = tokens
+        * (weights + context * shape.key_values_per_token as f64)
+        * speed.number_bytes as f64;
     computing.max(bytes / bandwidth)
 }
 
 /// Operations of one step's gradient, with the prompt forwarded once per group. The backward of a frozen matrix costs
 /// as much as its forward, of a trained one twice that; recomputation, a reference, a teacher of its
 /// size, and the old log-probs of an interval's later steps cost one more forward each.
-pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape, recompute: bool) -> f64 {
+pub fn training_operations(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    recompute: bool,
+) -> f64 {
     let shape = ModelShape::from_config(model);
-    let rows = step_rows(config, data.turns, data.mean_prompt_tokens, data.mean_completion_tokens);
-    let predicted = (config.prompt_groups_per_step * config.completions_per_prompt * data.turns) as f64
+    let rows = step_rows(
+        config,
+        data.turns,
+        data.mean_prompt_tokens,
+        data.mean_completion_tokens,
+    );
+    let predicted = (config.prompt_groups_per_step * config.completions_per_prompt * data.turns)
+        as f64
         * data.mean_completion_tokens;
     let context = (data.mean_prompt_tokens + data.mean_completion_tokens) / 2.0;
     let forward = shape.forward_operations(rows, context, predicted);
@@ -289,7 +357,11 @@ pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &Dat
     };
     // All steps of an interval but the first need the log-probs of the weights that sampled.
     let old = 1.0 - 1.0 / config.weight_sync_interval.max(1) as f64;
-    let adapters = if is_full { 0.0 } else { 3.0 * 2.0 * rows * trainable_parameters(model, config) as f64 };
+    let adapters = if is_full {
+        0.0
+    } else {
+        3.0 * 2.0 * rows * trainable_parameters(model, config) as f64
+    };
     forward * (1.0 + backward + again + reference + teacher + old) + adapters
 }
 
@@ -300,13 +372,31 @@ mod tests {
     use super::*;
 
     /// Without evals.
-    const TRAINING: DataShape = DataShape { eval_rows: 0, test_rows: 0, ..DATA };
+    const TRAINING: DataShape = DataShape {
+        eval_rows: 0,
+        test_rows: 0,
+        ..DATA
+    };
 
     #[test]
     fn a_length_that_is_not_a_number_gives_times_that_are_none() {
-        let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
-        let data = DataShape { mean_completion_tokens: f64::NAN, ..TRAINING };
-        let found = time(&qwen3_8b(), &config(&[]), &data, 10, &Speed::bound(&limits, 512), false);
+        let limits = GpuLimits {
+            gemm_per_second: 989e12,
+            bandwidth_bytes_per_second: 4.8e12,
+            memory_bytes: 0,
+        };
+        let data = DataShape {
+            mean_completion_tokens: f64::NAN,
+            ..TRAINING
+        };
+        let found = time(
+            &qwen3_8b(),
+            &config(&[]),
+            &data,
+            10,
+            &Speed::bound(&limits, 512),
+            false,
+        );
         assert!(found.total_seconds.is_nan() && found.least_total_seconds > 0.0);
     }
 
@@ -314,11 +404,18 @@ mod tests {
     /// 120.
     #[test]
     fn qwen3_8b_at_the_physical_limits() {
-        let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
+        let limits = GpuLimits {
+            gemm_per_second: 989e12,
+            bandwidth_bytes_per_second: 4.8e12,
+            memory_bytes: 0,
+        };
         let speed = Speed::bound(&limits, 512);
         let found = time(&qwen3_8b(), &config(&[]), &TRAINING, 10, &speed, false);
         let check = |found: f64, expected: f64, within: f64| {
-            assert!((found / expected - 1.0).abs() < within, "{found}, expected {expected}")
+            assert!(
+                (found / expected - 1.0).abs() < within,
+                "{found}, expected {expected}"
+            )
         };
         // 960 prompt tokens x 13.9 GFLOP.
         check(found.prefill_seconds_per_step, 0.0135, 0.02);
@@ -326,17 +423,31 @@ mod tests {
         check(found.decode_seconds_per_step, 0.207, 0.01);
         // 4,800 tokens with the prompt shared; the head only where tokens are predicted, adapters of rank 16 added.
         check(found.training_seconds_per_step, 0.145, 0.04);
-        assert_eq!((found.sampled_tokens, found.training_tokens), (10.0 * 3840.0, 10.0 * 4800.0));
+        assert_eq!(
+            (found.sampled_tokens, found.training_tokens),
+            (10.0 * 3840.0, 10.0 * 4800.0)
+        );
         check(found.total_seconds, 10.0 * found.seconds_per_step, 1e-9);
         // 512 sequences are compute-bound, 7.84 ms per step.
-        let many = time(&qwen3_8b(), &config(&["prompt_groups_per_step=64"]), &TRAINING, 1, &speed, false);
+        let many = time(
+            &qwen3_8b(),
+            &config(&["prompt_groups_per_step=64"]),
+            &TRAINING,
+            1,
+            &speed,
+            false,
+        );
         check(many.decode_seconds_per_step, 0.470, 0.02);
     }
 
     #[test]
     fn lengths_give_a_range_and_unknown_ones_a_bound() {
         let speed = Speed::bound(
-            &GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 },
+            &GpuLimits {
+                gemm_per_second: 989e12,
+                bandwidth_bytes_per_second: 4.8e12,
+                memory_bytes: 0,
+            },
             512,
         );
         let of = |least, mean, most| {
@@ -346,12 +457,29 @@ mod tests {
                 most_completion_tokens: most,
                 ..DATA
             };
-            time(&qwen3_8b(), &config(&["max_completion_tokens=90"]), &data, 10, &speed, false)
+            time(
+                &qwen3_8b(),
+                &config(&["max_completion_tokens=90"]),
+                &data,
+                10,
+                &speed,
+                false,
+            )
         };
-        let (known, short, long) = (of(60.0, 60.0, 60.0), of(10.0, 10.0, 10.0), of(90.0, 90.0, 90.0));
-        assert_eq!((known.least_total_seconds, known.most_total_seconds), (known.total_seconds, known.total_seconds));
+        let (known, short, long) = (
+            of(60.0, 60.0, 60.0),
+            of(10.0, 10.0, 10.0),
+            of(90.0, 90.0, 90.0),
+        );
+        assert_eq!(
+            (known.least_total_seconds, known.most_total_seconds),
+            (known.total_seconds, known.total_seconds)
+        );
         let range = of(10.0, 60.0, 90.0);
-        assert_eq!((range.seconds_per_step, range.total_seconds), (known.seconds_per_step, known.total_seconds));
+        assert_eq!(
+            (range.seconds_per_step, range.total_seconds),
+            (known.seconds_per_step, known.total_seconds)
+        );
         assert_eq!(
             (range.least_seconds_per_step, range.least_total_seconds),
             (short.seconds_per_step, short.total_seconds)
@@ -361,9 +489,15 @@ mod tests {
             (long.seconds_per_step, long.total_seconds)
         );
         let (skewed, unknown) = (of(10.0, 60.0, 60.0), of(10.0, 90.0, 90.0));
-        assert_eq!([&known, &range, &skewed, &unknown].map(|time| time.is_upper_bound), [false, false, false, true]);
+        assert_eq!(
+            [&known, &range, &skewed, &unknown].map(|time| time.is_upper_bound),
+            [false, false, false, true]
+        );
         // SmolLM2's 8 x 8 took 91 s a step on two cores, where 85 s followed from the speed.
-        assert!((unknown.total_seconds / long.total_seconds - BOUND_MARGIN).abs() < 1e-9 && 85.0 * BOUND_MARGIN > 91.0);
+        assert!(
+            (unknown.total_seconds / long.total_seconds - BOUND_MARGIN).abs() < 1e-9
+                && 85.0 * BOUND_MARGIN > 91.0
+        );
         assert_eq!(
             (unknown.least_total_seconds, unknown.most_total_seconds),
             (short.total_seconds, unknown.total_seconds)
@@ -376,39 +510,98 @@ mod tests {
             is_upper_bound,
             ..known
         };
-        assert_eq!(said(&minutes(18.0, 25.0, false)), [Some("18 to 25 min".to_owned()), None]);
+        assert_eq!(
+            said(&minutes(18.0, 25.0, false)),
+            [Some("18 to 25 min".to_owned()), None]
+        );
         let bound = ["at most 41m 0s", "at least 9m 0s"].map(|text| Some(text.to_owned()));
         assert_eq!(said(&minutes(9.0, 41.0, true)), bound);
     }
 
     #[test]
     fn a_recorded_pace_widens_the_range() {
-        let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
-        let measured = time(&qwen3_8b(), &config(&[]), &TRAINING, 10, &Speed::bound(&limits, 512), false);
+        let limits = GpuLimits {
+            gemm_per_second: 989e12,
+            bandwidth_bytes_per_second: 4.8e12,
+            memory_bytes: 0,
+        };
+        let measured = time(
+            &qwen3_8b(),
+            &config(&[]),
+            &TRAINING,
+            10,
+            &Speed::bound(&limits, 512),
+            false,
+        );
         let check = |recorded: f64, [least, most]: [f64; 2], basis: &str| {
             let found = measured.including(Some(recorded), 10);
-            assert_eq!((found.least_seconds_per_step, found.most_seconds_per_step), (least, most), "{recorded}");
+            assert_eq!(
+                (found.least_seconds_per_step, found.most_seconds_per_step),
+                (least, most),
+                "{recorded}"
+            );
             let added = [
                 found.least_total_seconds - measured.least_total_seconds,
                 found.most_total_seconds - measured.most_total_seconds,
             ];
-            let expected = [least - measured.least_seconds_per_step, most - measured.most_seconds_per_step];
+            let expected = [
+                least - measured.least_seconds_per_step,
+                most - measured.most_seconds_per_step,
+            ];
             let is_added = |(added, expected): (&f64, &f64)| (added - 10.0 * expected).abs() < 1e-9;
-            assert!(added.iter().zip(&expected).all(is_added), "{added:?}, expected 10 times {expected:?}");
-            assert_eq!((found.total_seconds, found.basis().as_str()), (measured.total_seconds, basis));
+            assert!(
+                added.iter().zip(&expected).all(is_added),
+                "{added:?}, expected 10 times {expected:?}"
+            );
+            assert_eq!(
+                (found.total_seconds, found.basis().as_str()),
+                (measured.total_seconds, basis)
+            );
         };
-        let (least, most) = (measured.least_seconds_per_step, measured.most_seconds_per_step);
-        check(200.0, [least, 200.0], "at the speed measured now; the last such run took 3m 20s per step");
-        check(0.001, [0.001, most], "at the speed measured now; the last such run took 1 ms per step");
-        assert_eq!((measured.including(None, 10), measured.basis().as_str()), (measured, "at the speed measured now"));
-        assert_eq!(Time { ranks: 4, ..measured }.basis(), "at the speed measured now of one of 4 ranks");
+        let (least, most) = (
+            measured.least_seconds_per_step,
+            measured.most_seconds_per_step,
+        );
+        check(
+            200.0,
+            [least, 200.0],
+            "at the speed measured now; the last such run took 3m 20s per step",
+        );
+        check(
+            0.001,
+            [0.001, most],
+            "at the speed measured now; the last such run took 1 ms per step",
+        );
+        assert_eq!(
+            (measured.including(None, 10), measured.basis().as_str()),
+            (measured, "at the speed measured now")
+        );
+        assert_eq!(
+            Time {
+                ranks: 4,
+                ..measured
+            }
+            .basis(),
+            "at the speed measured now of one of 4 ranks"
+        );
         assert_eq!(measured.sharding_text(), None);
     }
 
     #[test]
     fn ranks_divide_all_but_the_reading_of_weights() {
-        let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
-        let found = time(&qwen3_8b(), &config(&["ranks=4"]), &TRAINING, 10, &Speed::bound(&limits, 512), false);
+        let limits = GpuLimits {
+            gemm_per_second: 989e12,
+            bandwidth_bytes_per_second: 4.8e12,
+            memory_bytes: 0,
+        };
+        let found = time(
+            &qwen3_8b(),
+            &config(&["ranks=4"]),
+            &TRAINING,
+            10,
+            &Speed::bound(&limits, 512),
+            false,
+        );
         let round = Time {
             prefill_seconds_per_step: 1.0,
             decode_seconds_per_step: 20.0,
@@ -427,14 +620,28 @@ mod tests {
     fn passes_cost_what_they_are() {
         let operations = |set: &[&str]| {
             let config = config(set);
-            training_operations(&qwen3_8b(), &config, &TRAINING, crate::plan::StepShape::for_config(&config).recompute)
+            training_operations(
+                &qwen3_8b(),
+                &config,
+                &TRAINING,
+                crate::plan::StepShape::for_config(&config).recompute,
+            )
         };
         let full = operations(&["lora_rank=0"]);
         let forward = full / 3.0;
-        let check = |set: &[&str], passes: f64| assert!((operations(set) / forward - passes).abs() < 1e-9, "{set:?}");
+        let check = |set: &[&str], passes: f64| {
+            assert!((operations(set) / forward - passes).abs() < 1e-9, "{set:?}")
+        };
         check(&["lora_rank=0", "recompute_activations=always"], 4.0);
         check(&["lora_rank=0", "kl_beta=0.01"], 4.0);
-        check(&["lora_rank=0", "kl_beta=0.01", "recompute_activations=always"], 5.0);
+        check(
+            &[
+                "lora_rank=0",
+                "kl_beta=0.01",
+                "recompute_activations=always",
+            ],
+            5.0,
+        );
         check(&["lora_rank=0", "weight_sync_interval=4"], 3.75);
         let adapters = operations(&["lora_rank=16"]) / forward;
         assert!(adapters > 2.0 && adapters < 2.1, "{adapters}");
@@ -442,8 +649,9 @@ mod tests {
 
     #[test]
     fn evals_are_counted_as_the_loop_makes_them() {
-        let check =
-            |steps, every: &str, expected| assert_eq!(evals(&config(&[every]), steps), expected, "{steps} {every}");
+        let check = |steps, every: &str, expected| {
+            assert_eq!(evals(&config(&[every]), steps), expected, "{steps} {every}")
+        };
         check(10, "eval_every=0", 2);
         check(10, "eval_every=5", 3);
         check(11, "eval_every=5", 4);

@@ -86,7 +86,11 @@ impl Outcome {
 
     /// The name where there is one eval only.
     pub fn name_alone(self) -> &'static str {
-        if self == Self::Both { "valid" } else { "not valid" }
+        if self == Self::Both {
+            "valid"
+        } else {
+            "not valid"
+        }
     }
 
     /// `None` where one has no score or no answer.
@@ -123,26 +127,41 @@ impl Versus {
         versus.is_rescored = true;
         let digest: String = versus.evals[0].schema_digest.chars().take(8).collect();
         let judge = versus.evals[0].judge;
-        versus.warnings.insert(0, format!("all answers are re-scored with one {judge} ({digest}), not as recorded"));
+        versus.warnings.insert(
+            0,
+            format!("all answers are re-scored with one {judge} ({digest}), not as recorded"),
+        );
         Ok(versus)
     }
 
-    fn each(ids: &[EvalId], made: impl Fn(EvalResult) -> Result<EvalResult, ReportError>) -> Result<Self, ReportError> {
+    fn each(
+        ids: &[EvalId],
+        made: impl Fn(EvalResult) -> Result<EvalResult, ReportError>,
+    ) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
-        let evals = ids.iter().map(|id| EvalResult::read(id.clone(), several).and_then(&made));
+        let evals = ids
+            .iter()
+            .map(|id| EvalResult::read(id.clone(), several).and_then(&made));
         Ok(Self::from_evals(evals.collect::<Result<_, _>>()?)?.with_comments())
     }
 
     /// Reads the comments beside the evals; of several on one prompt all are shown.
     fn with_comments(mut self) -> Self {
-        let folders: BTreeSet<_> = self.evals.iter().map(|eval| eval.id.folder.clone()).collect();
+        let folders: BTreeSet<_> = self
+            .evals
+            .iter()
+            .map(|eval| eval.id.folder.clone())
+            .collect();
         let set = self.evals[0].id.set.clone();
         for folder in folders {
             match read_comments(&folder) {
                 Err(error) => self.warnings.push(error.to_string()),
                 Ok(found) => {
                     for comment in found.into_iter().filter(|comment| comment.set == set) {
-                        self.comments.entry(comment.prompt_id).or_default().push((folder.clone(), comment.text));
+                        self.comments
+                            .entry(comment.prompt_id)
+                            .or_default()
+                            .push((folder.clone(), comment.text));
                     }
                 }
             }
@@ -163,25 +182,37 @@ impl Versus {
 
     /// Where comments on this comparison are written: beside its last eval.
     pub fn comments_folder(&self) -> &Path {
-        self.evals.last().map_or(Path::new(""), |eval| eval.id.folder.as_path())
+        self.evals
+            .last()
+            .map_or(Path::new(""), |eval| eval.id.folder.as_path())
     }
 
     /// All comments on a prompt; empty without any.
     pub fn comment(&self, prompt_id: &str) -> String {
-        let texts = self.comments.get(prompt_id).into_iter().flatten().map(|(_, text)| text.as_str());
+        let texts = self
+            .comments
+            .get(prompt_id)
+            .into_iter()
+            .flatten()
+            .map(|(_, text)| text.as_str());
         texts.collect::<Vec<_>>().join("; ")
     }
 
     /// The comment on a prompt that another one would replace.
     pub fn own_comment(&self, prompt_id: &str) -> &str {
         let comments = self.comments.get(prompt_id).into_iter().flatten();
-        let mut own = comments.filter(|(folder, _)| folder == self.comments_folder()).map(|(_, text)| text.as_str());
+        let mut own = comments
+            .filter(|(folder, _)| folder == self.comments_folder())
+            .map(|(_, text)| text.as_str());
         own.next_back().unwrap_or_default()
     }
 
     /// Prompts with their comments.
     pub fn comment_rows(&self) -> BTreeMap<&str, String> {
-        self.comments.keys().map(|prompt| (prompt.as_str(), self.comment(prompt))).collect()
+        self.comments
+            .keys()
+            .map(|prompt| (prompt.as_str(), self.comment(prompt)))
+            .collect()
     }
 
     /// Compares evals; a single one stands alone.
@@ -190,7 +221,10 @@ impl Versus {
     /// [`ReportError::OtherSchemas`] where re-scoring makes them comparable, else [`ReportError::Unlike`].
     pub fn from_evals(evals: Vec<EvalResult>) -> Result<Self, ReportError> {
         if !(1..=3).contains(&evals.len()) {
-            return Err(ReportError::Unlike(format!("{} evals: choose one to three", evals.len())));
+            return Err(ReportError::Unlike(format!(
+                "{} evals: choose one to three",
+                evals.len()
+            )));
         }
         let mut warnings = Vec::new();
         for other in &evals[1..] {
@@ -201,41 +235,72 @@ impl Versus {
         let missing = evals.iter().filter(|eval| eval.summary.endpoint_errors > 0);
         warnings.extend(missing.map(|eval| {
             let count = counted(eval.summary.endpoint_errors as usize, "answer");
-            format!("{} lacks {count} of {} (endpoint errors), excluded from all rates", eval.name, eval.records.len())
+            format!(
+                "{} lacks {count} of {} (endpoint errors), excluded from all rates",
+                eval.name,
+                eval.records.len()
+            )
         }));
         let prompts = joined(&evals);
         if prompts.is_empty() {
-            return Err(ReportError::Unlike("the evals share no prompt ids".to_owned()));
+            return Err(ReportError::Unlike(
+                "the evals share no prompt ids".to_owned(),
+            ));
         }
-        let most = evals.iter().map(|eval| eval.records.len()).max().unwrap_or(0);
+        let most = evals
+            .iter()
+            .map(|eval| eval.records.len())
+            .max()
+            .unwrap_or(0);
         if prompts.len() < most {
             warnings.push(format!(
                 "only {} of {most} answers are in all evals: the others are excluded from the list and the paired test",
                 prompts.len()
             ));
         }
-        let places: Vec<_> = (0..evals.len()).flat_map(|a| (a + 1..evals.len()).map(move |b| (a, b))).collect();
+        let places: Vec<_> = (0..evals.len())
+            .flat_map(|a| (a + 1..evals.len()).map(move |b| (a, b)))
+            .collect();
         let pair = |&(a, b): &(usize, usize)| {
             PairedComparison::between((a, &evals[a].records), (b, &evals[b].records), places.len())
         };
         let mut pairs: Vec<_> = places.iter().map(pair).collect();
         MetricComparison::adjust(pairs.iter_mut().map(|pair| &mut pair.valid).collect());
-        MetricComparison::adjust(pairs.iter_mut().filter_map(|pair| pair.exact.as_mut()).collect());
-        Ok(Self { evals, pairs, prompts, comments: BTreeMap::new(), is_rescored: false, warnings })
+        MetricComparison::adjust(
+            pairs
+                .iter_mut()
+                .filter_map(|pair| pair.exact.as_mut())
+                .collect(),
+        );
+        Ok(Self {
+            evals,
+            pairs,
+            prompts,
+            comments: BTreeMap::new(),
+            is_rescored: false,
+            warnings,
+        })
     }
 
     /// The answer of an eval to a prompt of the list.
     pub fn record(&self, prompt: &ComparedPrompt, eval: usize) -> Option<&EvalRecord> {
-        self.evals.get(eval)?.records.get(*prompt.records.get(eval)?)
+        self.evals
+            .get(eval)?
+            .records
+            .get(*prompt.records.get(eval)?)
     }
 
     pub fn outcome(&self, prompt: &ComparedPrompt, pair: &PairedComparison) -> Option<Outcome> {
-        Outcome::between(self.record(prompt, pair.first)?, self.record(prompt, pair.second)?)
+        Outcome::between(
+            self.record(prompt, pair.first)?,
+            self.record(prompt, pair.second)?,
+        )
     }
 
     /// The outcome of a single eval: [`Outcome::Both`] for a valid answer, else [`Outcome::Neither`].
     pub fn outcome_alone(&self, prompt: &ComparedPrompt) -> Option<Outcome> {
-        self.record(prompt, 0).and_then(|record| Outcome::between(record, record))
+        self.record(prompt, 0)
+            .and_then(|record| Outcome::between(record, record))
     }
 
     /// The output of `runs versus --json`.
@@ -266,14 +331,19 @@ impl Versus {
 
     /// The comparisons in the output of `runs versus --json` and `eval --json`.
     pub fn comparisons(&self) -> Vec<Value> {
-        let document =
-            |pair: &PairedComparison| pair.document([&self.evals[pair.first].name, &self.evals[pair.second].name]);
+        let document = |pair: &PairedComparison| {
+            pair.document([&self.evals[pair.first].name, &self.evals[pair.second].name])
+        };
         self.pairs.iter().map(document).collect()
     }
 
     /// The output of `runs versus`.
     pub fn page(&self) -> String {
-        let columns: Vec<_> = self.evals.iter().map(|eval| (eval.name.as_str(), &eval.summary)).collect();
+        let columns: Vec<_> = self
+            .evals
+            .iter()
+            .map(|eval| (eval.name.as_str(), &eval.summary))
+            .collect();
         let mut text = summary_table::columns(&self.evals[0].id.set, &columns);
         for pair in &self.pairs {
             if self.pairs.len() > 1 {
@@ -282,38 +352,74 @@ impl Versus {
             }
             text.push_str(&verdict_lines(&pair.valid, pair.exact.as_ref()));
         }
-        if self.evals.iter().any(|eval| eval.records.iter().any(|record| record.sample > 0)) {
+        if self
+            .evals
+            .iter()
+            .any(|eval| eval.records.iter().any(|record| record.sample > 0))
+        {
             text.push_str("intervals and p-values are clustered by prompt\n");
         }
         if let Some((_, last)) = columns.last() {
             text.push_str(&summary_table::value_drift(last));
         }
-        text.extend(self.warnings.iter().map(|warning| format!("note: {}\n", visible(warning))));
+        text.extend(
+            self.warnings
+                .iter()
+                .map(|warning| format!("note: {}\n", visible(warning))),
+        );
         text
     }
 }
 
 impl PairedComparison {
     /// Compares two evals by index, prompt by prompt, as one of `comparisons`.
-    fn between(first: (usize, &[EvalRecord]), second: (usize, &[EvalRecord]), comparisons: usize) -> Self {
+    fn between(
+        first: (usize, &[EvalRecord]),
+        second: (usize, &[EvalRecord]),
+        comparisons: usize,
+    ) -> Self {
         let before: BTreeMap<_, _> = first.1.iter().map(|record| (key(record), record)).collect();
-        let both: Vec<_> = second.1.iter().filter_map(|after| Some((*before.get(&key(after))?, after))).collect();
+        let both: Vec<_> = second
+            .1
+            .iter()
+            .filter_map(|after| Some((*before.get(&key(after))?, after)))
+            .collect();
         let mut tiers = [[0; 3]; 3];
-        let tier = |record: &EvalRecord| TIERS.iter().position(|tier| *tier == record.tier).unwrap_or(0);
-        for (before, after) in both.iter().filter(|(before, after)| !before.is_error() && !after.is_error()) {
+        let tier = |record: &EvalRecord| {
+            TIERS
+                .iter()
+                .position(|tier| *tier == record.tier)
+                .unwrap_or(0)
+        };
+        for (before, after) in both
+            .iter()
+            .filter(|(before, after)| !before.is_error() && !after.is_error())
+        {
             tiers[tier(before)][tier(after)] += 1;
         }
         let (valid, exact) = MetricComparison::both(first.1, second.1, comparisons);
-        Self { first: first.0, second: second.0, valid, exact, tiers }
+        Self {
+            first: first.0,
+            second: second.0,
+            valid,
+            exact,
+            tiers,
+        }
     }
 
     /// The verdict on both metrics in one sentence.
     pub fn sentence(&self) -> String {
-        MetricVerdict::sentence(self.valid.judged(), self.exact.as_ref().map(MetricComparison::judged))
+        MetricVerdict::sentence(
+            self.valid.judged(),
+            self.exact.as_ref().map(MetricComparison::judged),
+        )
     }
 
     pub fn level(&self) -> Level {
-        MetricVerdict::level(self.valid.verdict, self.exact.as_ref().map(|exact| exact.verdict))
+        MetricVerdict::level(
+            self.valid.verdict,
+            self.exact.as_ref().map(|exact| exact.verdict),
+        )
     }
 
     /// The compared metrics.
@@ -328,7 +434,10 @@ impl PairedComparison {
             "valid" => Some(judged(&self.valid)),
             "exact match" => self.exact.as_ref().map(judged),
             _ => {
-                let found = self.metrics().flat_map(|metric| &metric.of_samples).find(|found| found.rate == rate)?;
+                let found = self
+                    .metrics()
+                    .flat_map(|metric| &metric.of_samples)
+                    .find(|found| found.rate == rate)?;
                 // It has a test, and decides nothing.
                 Some((found.difference, Verdict::NoDifference))
             }
@@ -347,9 +456,25 @@ impl PairedComparison {
 
     /// As JSON: the numbers of `valid` on the top level, those of `exact` under their name.
     fn document(&self, names: [&str; 2]) -> Value {
-        let MetricComparison { n, comparison, difference, p, adjusted_p, verdict, needed, of_samples, .. } =
-            &self.valid;
-        let Comparison { fixed, broken, both, neither, unmatched, mcnemar_p } = comparison;
+        let MetricComparison {
+            n,
+            comparison,
+            difference,
+            p,
+            adjusted_p,
+            verdict,
+            needed,
+            of_samples,
+            ..
+        } = &self.valid;
+        let Comparison {
+            fixed,
+            broken,
+            both,
+            neither,
+            unmatched,
+            mcnemar_p,
+        } = comparison;
         let mut document = json!({
             "first": names[0], "second": names[1], "n": n, "fixed": fixed, "broken": broken, "both": both, "neither": neither,
             "unmatched": unmatched, "mcnemar_p": mcnemar_p, "valid_difference": difference,
@@ -372,14 +497,23 @@ fn key(record: &EvalRecord) -> (&str, usize) {
 fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<String>, ReportError> {
     let short = |digest: &str| digest.chars().take(8).collect::<String>();
     let unlike = |what: String| {
-        Err(ReportError::Unlike(format!("{} and {} cannot be compared: {what}", first.name, other.name)))
+        Err(ReportError::Unlike(format!(
+            "{} and {} cannot be compared: {what}",
+            first.name, other.name
+        )))
     };
     if first.task != other.task {
-        return unlike(format!("one is of the task {}, the other of {}", first.task, other.task));
+        return unlike(format!(
+            "one is of the task {}, the other of {}",
+            first.task, other.task
+        ));
     }
     if first.prompts_digest != other.prompts_digest {
         let (a, b) = (short(&first.prompts_digest), short(&other.prompts_digest));
-        return unlike(format!("their prompts differ ({} has the hash {a}…, {} {b}…)", first.id.set, other.id.set));
+        return unlike(format!(
+            "their prompts differ ({} has the hash {a}…, {} {b}…)",
+            first.id.set, other.id.set
+        ));
     }
     if first.schema_digest != other.schema_digest {
         let (a, b) = (short(&first.schema_digest), short(&other.schema_digest));
@@ -400,11 +534,24 @@ fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<Str
 fn joined(evals: &[EvalResult]) -> Vec<ComparedPrompt> {
     let places: Vec<BTreeMap<(&str, usize), usize>> = evals
         .iter()
-        .map(|eval| eval.records.iter().enumerate().map(|(place, record)| (key(record), place)).collect())
+        .map(|eval| {
+            eval.records
+                .iter()
+                .enumerate()
+                .map(|(place, record)| (key(record), place))
+                .collect()
+        })
         .collect();
     let prompt = |record: &EvalRecord| {
-        let records = places.iter().map(|places| places.get(&key(record)).copied()).collect::<Option<Vec<_>>>()?;
-        Some(ComparedPrompt { prompt_id: record.prompt_id.clone(), sample: record.sample, records })
+        let records = places
+            .iter()
+            .map(|places| places.get(&key(record)).copied())
+            .collect::<Option<Vec<_>>>()?;
+        Some(ComparedPrompt {
+            prompt_id: record.prompt_id.clone(),
+            sample: record.sample,
+            records,
+        })
     };
     evals[0].records.iter().filter_map(prompt).collect()
 }

@@ -29,7 +29,12 @@ impl<'r> TaskSection<'r> {
             result: report.result_of(name),
             pair: EvalPair::read(report, name),
         };
-        report.directory.task_names().into_iter().map(section).collect()
+        report
+            .directory
+            .task_names()
+            .into_iter()
+            .map(section)
+            .collect()
     }
 }
 
@@ -47,10 +52,20 @@ impl EvalPair {
         let of = |set: &str| {
             let set = task_set(set, task);
             // The base is not compared with itself.
-            let result = report.history.result(&set, report.best()).filter(|result| result.step > 0)?;
-            let read = |step, target| read_evals(&eval_path(report.directory.path(), step, &set, target)).ok();
+            let result = report
+                .history
+                .result(&set, report.best())
+                .filter(|result| result.step > 0)?;
+            let read = |step, target| {
+                read_evals(&eval_path(report.directory.path(), step, &set, target)).ok()
+            };
             let (before, after) = (read(0, "base")?, read(result.step, &result.target)?);
-            Some(Self { after_name: result_name(result), before, after, set })
+            Some(Self {
+                after_name: result_name(result),
+                before,
+                after,
+                set,
+            })
         };
         HELD_OUT_SETS.into_iter().find_map(of)
     }
@@ -63,17 +78,32 @@ impl EvalPair {
 }
 
 pub(super) fn sentences(valid: &MetricComparison, exact: Option<&MetricComparison>) -> Vec<String> {
-    verdict_lines(valid, exact).lines().map(|line| line.trim().to_owned()).collect()
+    verdict_lines(valid, exact)
+        .lines()
+        .map(|line| line.trim().to_owned())
+        .collect()
 }
 
 /// The result's eval, after the base's unless it is that itself: the title of a column each, and the summaries.
-pub(super) fn columns<'a>(report: &'a Report, result: &'a Eval) -> (Vec<String>, Vec<&'a EvalSummary>) {
+pub(super) fn columns<'a>(
+    report: &'a Report,
+    result: &'a Eval,
+) -> (Vec<String>, Vec<&'a EvalSummary>) {
     let base = report.history.base(&result.set).filter(|_| result.step > 0);
-    let evals = base.map(|base| ("base".to_owned(), base)).into_iter().chain([(result_name(result), result)]);
-    evals.map(|(name, Eval { summary, .. })| (format!("{name} (n = {})", summary.n), summary)).unzip()
+    let evals = base
+        .map(|base| ("base".to_owned(), base))
+        .into_iter()
+        .chain([(result_name(result), result)]);
+    evals
+        .map(|(name, Eval { summary, .. })| (format!("{name} (n = {})", summary.n), summary))
+        .unzip()
 }
 
 /// The name of the trained model's eval.
 fn result_name(result: &Eval) -> String {
-    if result.step == 0 { "best checkpoint: step 0 (the base)".to_owned() } else { format!("step {}", result.step) }
+    if result.step == 0 {
+        "best checkpoint: step 0 (the base)".to_owned()
+    } else {
+        format!("step {}", result.step)
+    }
 }

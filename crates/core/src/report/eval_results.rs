@@ -12,8 +12,8 @@ use crate::dataset::{self, PromptRow};
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget, entries, eval_path,
-    list_checkpoints, read_evals, sha256, task_folder,
+    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget,
+    entries, eval_path, list_checkpoints, read_evals, sha256, task_folder,
 };
 use crate::score::{Score, Scorer, Task};
 use crate::statistics::compound;
@@ -66,7 +66,10 @@ impl EvalId {
 
     /// Parses the name of a file in `evals/`: `step-000050-test-trained.jsonl`.
     fn from_file(folder: &Path, name: &str) -> Option<Self> {
-        let (step, rest) = name.strip_prefix("step-")?.strip_suffix(".jsonl")?.split_once('-')?;
+        let (step, rest) = name
+            .strip_prefix("step-")?
+            .strip_suffix(".jsonl")?
+            .split_once('-')?;
         let (set, target) = rest.rsplit_once('-')?;
         Some(Self {
             folder: folder.to_owned(),
@@ -78,7 +81,14 @@ impl EvalId {
 
     /// The id at the end of the folder's name.
     pub fn short_folder(&self) -> String {
-        short_id(&self.folder.file_name().unwrap_or_default().to_string_lossy()).to_owned()
+        short_id(
+            &self
+                .folder
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy(),
+        )
+        .to_owned()
     }
 
     /// Returns `base`, `step 30`, or the model's name; with `with_folder` after the run's id.
@@ -88,7 +98,11 @@ impl EvalId {
             "trained" if self.step > 0 => format!("step {}", self.step),
             target => target.to_owned(),
         };
-        if with_folder { format!("{} {own}", self.short_folder()) } else { own }
+        if with_folder {
+            format!("{} {own}", self.short_folder())
+        } else {
+            own
+        }
     }
 }
 
@@ -98,13 +112,18 @@ impl EvalId {
 /// [`RunError::Io`] where `evals/` exists and cannot be read.
 pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
     let id = |entry: DirEntry| EvalId::from_file(folder, &entry.file_name().to_string_lossy());
-    let mut found: Vec<EvalId> = entries(&folder.join("evals"))?.into_iter().filter_map(id).collect();
+    let mut found: Vec<EvalId> = entries(&folder.join("evals"))?
+        .into_iter()
+        .filter_map(id)
+        .collect();
     if folder.join("run.toml").exists() {
         // In a run the trained model at step 0 is the base, which has an eval of its own.
         found.retain(|eval| eval.step > 0 || eval.target != "trained");
     }
     let is_test = |eval: &EvalId| split_task_set(&eval.set).0 == "test";
-    found.sort_by(|a, b| (!is_test(a), &a.set, a.step, &a.target).cmp(&(!is_test(b), &b.set, b.step, &b.target)));
+    found.sort_by(|a, b| {
+        (!is_test(a), &a.set, a.step, &a.target).cmp(&(!is_test(b), &b.set, b.step, &b.target))
+    });
     // A run that an older program began may have a file of either name.
     found.dedup();
     Ok(found)
@@ -122,8 +141,13 @@ pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
 /// The sets of a run's tasks, in the order in which it is judged by them.
 pub fn held_out_sets(run: &Path) -> Vec<String> {
     let directory = RunDirectory::open(run).ok();
-    let tasks = directory.as_ref().map_or_else(|| vec![""], RunDirectory::task_names);
-    HELD_OUT_SETS.iter().flat_map(|set| tasks.iter().map(|task| task_set(set, task))).collect()
+    let tasks = directory
+        .as_ref()
+        .map_or_else(|| vec![""], RunDirectory::task_names);
+    HELD_OUT_SETS
+        .iter()
+        .flat_map(|set| tasks.iter().map(|task| task_set(set, task)))
+        .collect()
 }
 
 /// Returns base and trained on the first of the sets that has both; trained as [`RunState::compared`] chooses it.
@@ -153,38 +177,69 @@ fn base_and(choice: Choice, run: &Path, sets: &[String]) -> Result<[EvalId; 2], 
         let of_set = || evals.iter().filter(|eval| eval.set == set);
         let base = of_set().find(|eval| eval.step == 0 && eval.target == "base")?;
         let chosen = match &known {
-            Some((history, best)) if history.result(set, *best).is_some() => Some(choice(history, set, *best)?),
+            Some((history, best)) if history.result(set, *best).is_some() => {
+                Some(choice(history, set, *best)?)
+            }
             _ => None,
         };
-        let is_chosen =
-            |eval: &&EvalId| chosen.is_some_and(|chosen| (eval.step, &eval.target) == (chosen.step, &chosen.target));
-        let chosen = of_set().find(is_chosen).or_else(|| of_set().rfind(|eval| eval.target == "trained"))?;
+        let is_chosen = |eval: &&EvalId| {
+            chosen.is_some_and(|chosen| (eval.step, &eval.target) == (chosen.step, &chosen.target))
+        };
+        let chosen = of_set()
+            .find(is_chosen)
+            .or_else(|| of_set().rfind(|eval| eval.target == "trained"))?;
         Some([base.clone(), chosen.clone()])
     };
     sets.iter()
         .find_map(|set| of_set(current_set_name(set)))
-        .ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
+        .ok_or_else(|| ReportError::NothingToCompare {
+            folder: run.to_owned(),
+        })
 }
 
 /// `None` for what is not a run, or cannot be read.
 fn history_and_best(run: &Path) -> Option<(RunState, Option<u64>)> {
     let directory = RunDirectory::open(run).ok()?;
     let history = RunState::read(run).ok()?;
-    let best = history.best_step_by(&list_checkpoints(run).ok()?, directory.file().config.keep_best_by);
+    let best = history.best_step_by(
+        &list_checkpoints(run).ok()?,
+        directory.file().config.keep_best_by,
+    );
     Some((history, best))
 }
 
 /// Warnings from the run's outcome for a comparison of its evals: its best checkpoint is the base, or it ends below
 /// the base.
 pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
-    let of_one = evals.windows(2).all(|pair| pair[0].folder == pair[1].folder) && evals.len() > 1;
-    let known = evals.first().filter(|_| of_one).and_then(|eval| history_and_best(&eval.folder));
-    let Some((history, best)) = known else { return Vec::new() };
+    let of_one = evals
+        .windows(2)
+        .all(|pair| pair[0].folder == pair[1].folder)
+        && evals.len() > 1;
+    let known = evals
+        .first()
+        .filter(|_| of_one)
+        .and_then(|eval| history_and_best(&eval.folder));
+    let Some((history, best)) = known else {
+        return Vec::new();
+    };
     let outcome = RunOutcome::from_history(&history, best);
-    let is_shown = |step: u64| evals.iter().any(|eval| split_task_set(&eval.set).0 == "eval" && eval.step == step);
-    let fallen = outcome.fallen().filter(|_| outcome.fallen_eval().is_some_and(|fallen| !is_shown(fallen.step)));
+    let is_shown = |step: u64| {
+        evals
+            .iter()
+            .any(|eval| split_task_set(&eval.set).0 == "eval" && eval.step == step)
+    };
+    let fallen = outcome.fallen().filter(|_| {
+        outcome
+            .fallen_eval()
+            .is_some_and(|fallen| !is_shown(fallen.step))
+    });
     let base = "the best checkpoint is step 0 (the base): no later one was better on the eval set";
-    outcome.base_is_best.then(|| base.to_owned()).into_iter().chain(fallen).collect()
+    outcome
+        .base_is_best
+        .then(|| base.to_owned())
+        .into_iter()
+        .chain(fallen)
+        .collect()
 }
 
 impl EvalResult {
@@ -201,13 +256,21 @@ impl EvalResult {
         let (label, bytes) = match (own, of_set()) {
             (Some(bytes), _) => (PROMPTS_FILE.to_owned(), bytes),
             (None, Some(file)) => (task.label(file), task.read(file)?.into_owned()),
-            (None, None) => return Err(ReportError::NoPrompts { folder: id.folder.clone(), set: id.set.clone() }),
+            (None, None) => {
+                return Err(ReportError::NoPrompts {
+                    folder: id.folder.clone(),
+                    set: id.set.clone(),
+                });
+            }
         };
         let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
         let stored = StoredTarget::read(&id.folder, &id.target);
         Ok(Self {
             name: id.name(with_folder),
-            summary: EvalSummary { speed: stored.speed, ..EvalSummary::from_records(&records) },
+            summary: EvalSummary {
+                speed: stored.speed,
+                ..EvalSummary::from_records(&records)
+            },
             records,
             task: task.name.clone(),
             prompts_digest: sha256(&bytes),
@@ -222,7 +285,11 @@ impl EvalResult {
 
     /// P(10 calls valid) and P(50 calls valid) by number of calls, and their 95% intervals, as JSON.
     pub fn in_a_row(&self) -> [Value; 2] {
-        let EvalSummary { valid, valid_interval, .. } = &self.summary;
+        let EvalSummary {
+            valid,
+            valid_interval,
+            ..
+        } = &self.summary;
         let interval = |calls| valid_interval.map(|rate| compound(rate, calls));
         [
             json!({"10": compound(*valid, 10), "50": compound(*valid, 50)}),
@@ -233,17 +300,25 @@ impl EvalResult {
     /// Scores the same completions by the rules of `task`.
     pub(super) fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         if self.task != task.name {
-            let Self { name, task: own, .. } = &self;
+            let Self {
+                name, task: own, ..
+            } = &self;
             return Err(ReportError::Unlike(format!(
                 "{name} is of task {own}: it cannot be scored with the {} of {}",
                 task.judge_name(),
                 task.name
             )));
         }
-        let rows: Vec<Vec<Option<PromptRow>>> =
-            self.records.iter().map(|record| record.rows(self.rows.get(&record.prompt_id))).collect();
+        let rows: Vec<Vec<Option<PromptRow>>> = self
+            .records
+            .iter()
+            .map(|record| record.rows(self.rows.get(&record.prompt_id)))
+            .collect();
         let texts = self.records.iter().flat_map(EvalRecord::texts);
-        let answers: Vec<_> = texts.zip(rows.iter().flatten()).map(|(text, row)| (text, row.as_ref())).collect();
+        let answers: Vec<_> = texts
+            .zip(rows.iter().flatten())
+            .map(|(text, row)| (text, row.as_ref()))
+            .collect();
         let mut scores = scorer.score_all(&answers).into_iter();
         for (record, rows) in self.records.iter_mut().zip(&rows) {
             let mut scores: Vec<Score> = scores.by_ref().take(rows.len()).collect();
@@ -252,10 +327,15 @@ impl EvalResult {
                 continue;
             }
             scorer.join(&mut scores.iter_mut().collect::<Vec<_>>());
-            record.judge(&scores).map_err(|error| ReportError::Unlike(error.to_string()))?;
+            record
+                .judge(&scores)
+                .map_err(|error| ReportError::Unlike(error.to_string()))?;
         }
         let speed = self.summary.speed.take();
-        self.summary = EvalSummary { speed, ..EvalSummary::from_records(&self.records) };
+        self.summary = EvalSummary {
+            speed,
+            ..EvalSummary::from_records(&self.records)
+        };
         self.judge = task.judge_name();
         (self.schema_digest, self.task_digest) = (task.definition_digest(), String::new());
         Ok(self)
@@ -272,25 +352,38 @@ mod tests {
         let check = |name: &str, expected: Option<(u64, &str, &str)>| {
             let found = EvalId::from_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
             assert_eq!(
-                found.as_ref().map(|eval| (eval.step, eval.set.as_str(), eval.target.as_str())),
+                found
+                    .as_ref()
+                    .map(|eval| (eval.step, eval.set.as_str(), eval.target.as_str())),
                 expected,
                 "{name}"
             );
             if let Some(found) = found {
-                assert!(found.path().ends_with(Path::new("evals").join(name)), "{name}");
+                assert!(
+                    found.path().ends_with(Path::new("evals").join(name)),
+                    "{name}"
+                );
                 assert_eq!(found.short_folder(), "6sx3dn");
             }
         };
-        check("step-000030-test-trained.jsonl", Some((30, "test", "trained")));
+        check(
+            "step-000030-test-trained.jsonl",
+            Some((30, "test", "trained")),
+        );
         check("step-000000-eval-base.jsonl", Some((0, "eval", "base")));
-        check("step-000000-my-file-second_model.jsonl", Some((0, "my-file", "second_model")));
+        check(
+            "step-000000-my-file-second_model.jsonl",
+            Some((0, "my-file", "second_model")),
+        );
         check("step-000000-eval-base.jsonl.12.tmp", None);
         check("notes.txt", None);
         // A run of an older program.
         let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sample-data/finished-run");
         let old = EvalId::from_file(&run, "step-000000-proof-base.jsonl").unwrap();
         assert!(
-            old.set == "test" && old.path().ends_with("step-000000-proof-base.jsonl") && old.path().exists(),
+            old.set == "test"
+                && old.path().ends_with("step-000000-proof-base.jsonl")
+                && old.path().exists(),
             "{old:?}"
         );
     }

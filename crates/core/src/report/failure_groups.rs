@@ -85,7 +85,9 @@ type Members = BTreeMap<(GroupKind, String), BTreeSet<usize>>;
 impl FailureGroups {
     pub fn for_eval(eval: &EvalResult) -> Self {
         let records = &eval.records;
-        let failing: BTreeSet<usize> = (0..records.len()).filter(|index| records[*index].fails()).collect();
+        let failing: BTreeSet<usize> = (0..records.len())
+            .filter(|index| records[*index].fails())
+            .collect();
         let mut members = Members::new();
         for (index, record) in records.iter().enumerate() {
             for property in properties(record, failing.contains(&index)) {
@@ -94,18 +96,28 @@ impl FailureGroups {
         }
         add_lengths(&mut members, records);
         add_row_values(&mut members, eval);
-        let scored: BTreeSet<usize> = (0..records.len()).filter(|index| !records[*index].is_error()).collect();
-        members.values_mut().for_each(|of| of.retain(|index| scored.contains(index)));
+        let scored: BTreeSet<usize> = (0..records.len())
+            .filter(|index| !records[*index].is_error())
+            .collect();
+        members
+            .values_mut()
+            .for_each(|of| of.retain(|index| scored.contains(index)));
         members.retain(|_, of| of.intersection(&failing).next().is_some());
 
         let is_first = |index: &&usize| records[**index].sample == 0;
         let prompts = scored.iter().filter(is_first).count();
         let failed_prompts = failing.iter().filter(is_first).count();
-        let tested = members.keys().filter(|(kind, _)| !kind.is_of_failures_only()).count();
+        let tested = members
+            .keys()
+            .filter(|(kind, _)| !kind.is_of_failures_only())
+            .count();
         let share = |part: usize, of: usize| part as f64 / of.max(1) as f64;
         let group = |((kind, name), of): ((GroupKind, String), BTreeSet<usize>)| {
             let inside: BTreeSet<usize> = of.intersection(&failing).copied().collect();
-            let (found, size) = (inside.iter().filter(is_first).count(), of.iter().filter(is_first).count());
+            let (found, size) = (
+                inside.iter().filter(is_first).count(),
+                of.iter().filter(is_first).count(),
+            );
             let p = || over_represented(found, size, failed_prompts, prompts);
             FailureGroup {
                 kind,
@@ -114,19 +126,34 @@ impl FailureGroups {
                 completions: of.len(),
                 share_of_failures: share(inside.len(), failing.len()),
                 share_of_set: share(of.len(), scored.len()),
-                over_represented: !kind.is_of_failures_only() && p() * (tested as f64) < SIGNIFICANT,
+                over_represented: !kind.is_of_failures_only()
+                    && p() * (tested as f64) < SIGNIFICANT,
                 records: inside,
             }
         };
         let mut groups: Vec<FailureGroup> = members.into_iter().map(group).collect();
-        groups.sort_by_key(|group| (group.kind, !group.over_represented, std::cmp::Reverse(group.failures)));
-        Self { completions: scored.len(), failures: failing.len(), groups }
+        groups.sort_by_key(|group| {
+            (
+                group.kind,
+                !group.over_represented,
+                std::cmp::Reverse(group.failures),
+            )
+        });
+        Self {
+            completions: scored.len(),
+            failures: failing.len(),
+            groups,
+        }
     }
 
     /// The title of a table.
     pub fn title(&self, eval: &str) -> String {
         let share = percent(self.failures as f64 / self.completions.max(1) as f64);
-        let Self { failures, completions, .. } = self;
+        let Self {
+            failures,
+            completions,
+            ..
+        } = self;
         format!(
             "Failures of {eval}: {failures} of {completions} completions ({share}) are not valid or have wrong values"
         )
@@ -144,8 +171,16 @@ impl FailureGroup {
 
     /// A row of a table.
     pub fn cells(&self) -> [String; 5] {
-        let Self { failures, completions, .. } = self;
-        let over = if self.over_represented { "over-represented" } else { "" };
+        let Self {
+            failures,
+            completions,
+            ..
+        } = self;
+        let over = if self.over_represented {
+            "over-represented"
+        } else {
+            ""
+        };
         [
             self.label(),
             format!("{failures} of {completions}"),
@@ -157,16 +192,34 @@ impl FailureGroup {
 }
 
 fn properties(record: &EvalRecord, fails: bool) -> Vec<(GroupKind, String)> {
-    let mut found: Vec<_> = record.tags.iter().map(|tag| (GroupKind::Tag, tag.clone())).collect();
+    let mut found: Vec<_> = record
+        .tags
+        .iter()
+        .map(|tag| (GroupKind::Tag, tag.clone()))
+        .collect();
     if record.truncated {
         found.push((GroupKind::Length, "truncated".to_owned()));
     }
     if fails {
-        found.push((GroupKind::Class, record.failure().map_or("n/a", FailureClass::name).to_owned()));
+        found.push((
+            GroupKind::Class,
+            record
+                .failure()
+                .map_or("n/a", FailureClass::name)
+                .to_owned(),
+        ));
         let wrong = record.score["fields"].as_object().into_iter().flatten();
-        let wrong = wrong.filter(|(_, equal)| **equal == Value::Bool(false)).map(|(name, _)| name.clone());
+        let wrong = wrong
+            .filter(|(_, equal)| **equal == Value::Bool(false))
+            .map(|(name, _)| name.clone());
         let errors = record.score["errors"].as_array().into_iter().flatten();
-        let violated = errors.filter_map(|error| error["instance_path"].as_str()?.split('/').nth(1).map(str::to_owned));
+        let violated = errors.filter_map(|error| {
+            error["instance_path"]
+                .as_str()?
+                .split('/')
+                .nth(1)
+                .map(str::to_owned)
+        });
         found.extend(wrong.chain(violated).map(|name| (GroupKind::Field, name)));
     }
     found
@@ -176,18 +229,35 @@ fn properties(record: &EvalRecord, fails: bool) -> Vec<(GroupKind, String)> {
 fn add_lengths(members: &mut Members, records: &[EvalRecord]) {
     let mut lengths: Vec<usize> = records.iter().filter_map(|record| record.tokens).collect();
     lengths.sort_unstable();
-    let (Some(shortest), Some(longest)) = (lengths.first(), lengths.last()) else { return };
+    let (Some(shortest), Some(longest)) = (lengths.first(), lengths.last()) else {
+        return;
+    };
     let mut from = *shortest;
     for quarter in 1..=4 {
-        let to = lengths.get(quarter * lengths.len() / 4).copied().unwrap_or(*longest);
-        let to = if quarter == 4 { *longest } else { to.saturating_sub(1) };
+        let to = lengths
+            .get(quarter * lengths.len() / 4)
+            .copied()
+            .unwrap_or(*longest);
+        let to = if quarter == 4 {
+            *longest
+        } else {
+            to.saturating_sub(1)
+        };
         if to < from {
             continue;
         }
         let inside = (0..records.len())
-            .filter(|index| records[*index].tokens.is_some_and(|tokens| (from..=to).contains(&tokens)))
+            .filter(|index| {
+                records[*index]
+                    .tokens
+                    .is_some_and(|tokens| (from..=to).contains(&tokens))
+            })
             .collect();
-        let range = if from == to { format!("{to} tokens") } else { format!("{from} to {to} tokens") };
+        let range = if from == to {
+            format!("{to} tokens")
+        } else {
+            format!("{from} to {to} tokens")
+        };
         members.insert((GroupKind::Length, range), inside);
         from = to + 1;
     }
@@ -195,16 +265,33 @@ fn add_lengths(members: &mut Members, records: &[EvalRecord]) {
 
 /// Values of the rows and of their expected answers, of fields with few different ones.
 fn add_row_values(members: &mut Members, eval: &EvalResult) {
-    let mut by_field: BTreeMap<(GroupKind, String), BTreeMap<String, BTreeSet<usize>>> = BTreeMap::new();
+    let mut by_field: BTreeMap<(GroupKind, String), BTreeMap<String, BTreeSet<usize>>> =
+        BTreeMap::new();
     for (index, record) in eval.records.iter().enumerate() {
-        for (kind, field, value) in eval.rows.get(&record.prompt_id).into_iter().flat_map(values) {
-            by_field.entry((kind, field)).or_default().entry(value).or_default().insert(index);
+        for (kind, field, value) in eval
+            .rows
+            .get(&record.prompt_id)
+            .into_iter()
+            .flat_map(values)
+        {
+            by_field
+                .entry((kind, field))
+                .or_default()
+                .entry(value)
+                .or_default()
+                .insert(index);
         }
     }
     for ((kind, field), values) in by_field {
-        let is_text = values.keys().any(|value| value.chars().count() > MAX_VALUE_CHARS);
+        let is_text = values
+            .keys()
+            .any(|value| value.chars().count() > MAX_VALUE_CHARS);
         if (2..=MAX_VALUES).contains(&values.len()) && !is_text {
-            members.extend(values.into_iter().map(|(value, of)| ((kind, format!("{field} = {value}")), of)));
+            members.extend(
+                values
+                    .into_iter()
+                    .map(|(value, of)| ((kind, format!("{field} = {value}")), of)),
+            );
         }
     }
 }
@@ -212,9 +299,16 @@ fn add_row_values(members: &mut Members, eval: &EvalResult) {
 /// Values that are no objects or arrays.
 fn values(row: &PromptRow) -> Vec<(GroupKind, String, String)> {
     const OWN: [&str; 4] = ["id", "messages", "expected", "tags"];
-    let of_row = row.fields.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
+    let of_row = row
+        .fields
+        .iter()
+        .filter(|(name, _)| !OWN.contains(&name.as_str()));
     let expected = row.expected.as_ref().map(expected_target);
-    let expected = expected.as_ref().and_then(Value::as_object).into_iter().flatten();
+    let expected = expected
+        .as_ref()
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten();
     of_row
         .map(|field| (GroupKind::Row, field))
         .chain(expected.map(|field| (GroupKind::Expected, field)))
@@ -251,11 +345,17 @@ mod tests {
                 "text": format!("text {index}"), "expected": {"currency": if index < 24 { "EUR" } else { "USD" }}});
             (
                 format!("p{index}"),
-                crate::dataset::load_from("rows", line.to_string().as_bytes()).unwrap_or_default().remove(0),
+                crate::dataset::load_from("rows", line.to_string().as_bytes())
+                    .unwrap_or_default()
+                    .remove(0),
             )
         };
         let records: Vec<EvalRecord> = (0..100).map(record).collect();
-        EvalResult { records, rows: (0..100).map(row).collect(), ..EvalResult::default() }
+        EvalResult {
+            records,
+            rows: (0..100).map(row).collect(),
+            ..EvalResult::default()
+        }
     }
 
     #[test]
@@ -265,7 +365,14 @@ mod tests {
         let shown: Vec<_> = found
             .groups
             .iter()
-            .map(|group| (group.label(), group.failures, group.completions, group.over_represented))
+            .map(|group| {
+                (
+                    group.label(),
+                    group.failures,
+                    group.completions,
+                    group.over_represented,
+                )
+            })
             .collect();
         let expected = [
             ("class wrong type", 10, 10, false),
@@ -279,11 +386,25 @@ mod tests {
             ("length 62 to 74 tokens", 12, 25, true),
             ("length truncated", 12, 12, true),
         ];
-        let shown: Vec<_> =
-            shown.iter().map(|(label, failures, all, over)| (label.as_str(), *failures, *all, *over)).collect();
+        let shown: Vec<_> = shown
+            .iter()
+            .map(|(label, failures, all, over)| (label.as_str(), *failures, *all, *over))
+            .collect();
         assert_eq!(shown, expected);
-        assert_eq!(found.groups[3].records, (0..24).filter(|index| index % 2 == 1).collect());
-        assert_eq!(found.groups[3].cells(), ["tag messy", "12 of 50", "100.0%", "50.0%", "over-represented"]);
+        assert_eq!(
+            found.groups[3].records,
+            (0..24).filter(|index| index % 2 == 1).collect()
+        );
+        assert_eq!(
+            found.groups[3].cells(),
+            [
+                "tag messy",
+                "12 of 50",
+                "100.0%",
+                "50.0%",
+                "over-represented"
+            ]
+        );
         let mut clean = eval();
         clean.records.retain(|record| !record.fails());
         assert!(FailureGroups::for_eval(&clean).groups.is_empty());
@@ -294,8 +415,14 @@ mod tests {
     fn samples_of_a_prompt_are_not_counted_as_evidence() {
         let mut few = eval();
         few.records.truncate(6);
-        let copies =
-            |record: &EvalRecord| (0..40).map(|sample| EvalRecord { sample, ..record.clone() }).collect::<Vec<_>>();
+        let copies = |record: &EvalRecord| {
+            (0..40)
+                .map(|sample| EvalRecord {
+                    sample,
+                    ..record.clone()
+                })
+                .collect::<Vec<_>>()
+        };
         few.records = few.records.iter().flat_map(copies).collect();
         let found = FailureGroups::for_eval(&few);
         assert_eq!((found.completions, found.failures), (240, 120));
@@ -305,6 +432,9 @@ mod tests {
             .find(|group| group.kind == GroupKind::Tag)
             .map(|group| (group.failures, group.completions));
         assert_eq!(tag, Some((120, 120)));
-        assert!(found.groups.iter().all(|group| !group.over_represented), "three of six prompts prove nothing");
+        assert!(
+            found.groups.iter().all(|group| !group.over_represented),
+            "three of six prompts prove nothing"
+        );
     }
 }

@@ -18,52 +18,103 @@ const STEPS: usize = 10;
 pub(super) fn by_stretch(history: &RunState, most: usize) -> Vec<((u64, u64), Shares)> {
     let steps = steps(history);
     let stretches = steps.chunks(steps.len().div_ceil(most).max(1));
-    let found: Vec<_> =
-        stretches.map(|stretch| ((stretch[0], stretch[stretch.len() - 1]), means(history, stretch))).collect();
-    if found.iter().all(|(_, shares)| shares.is_empty()) { Vec::new() } else { found }
+    let found: Vec<_> = stretches
+        .map(|stretch| {
+            (
+                (stretch[0], stretch[stretch.len() - 1]),
+                means(history, stretch),
+            )
+        })
+        .collect();
+    if found.iter().all(|(_, shares)| shares.is_empty()) {
+        Vec::new()
+    } else {
+        found
+    }
 }
 
 /// A row of titles, one of all classes, and one per class; `None` if nothing failed.
-pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Option<Vec<Vec<String>>> {
+pub(super) fn failure_table(
+    history: &RunState,
+    pair: Option<&EvalPair>,
+) -> Option<Vec<Vec<String>>> {
     let steps = steps(history);
-    let (first, last) = (&steps[..steps.len().min(STEPS)], &steps[steps.len().saturating_sub(STEPS)..]);
+    let (first, last) = (
+        &steps[..steps.len().min(STEPS)],
+        &steps[steps.len().saturating_sub(STEPS)..],
+    );
     let trained = |steps: &[u64]| {
         let title = format!("training, steps {} to {}", steps.first()?, steps.last()?);
         Some((title, means(history, steps)))
     };
     let evaluated = |name: &str, records: &[EvalRecord]| {
         let set = pair.map_or("", |pair| pair.set.as_str());
-        (format!("{set} set, {name} (n = {})", records.len()), failure_shares(records))
+        (
+            format!("{set} set, {name} (n = {})", records.len()),
+            failure_shares(records),
+        )
     };
-    let of_pair = |pair: &EvalPair| [evaluated("base", &pair.before), evaluated(&pair.after_name, &pair.after)];
-    let training = [Some(first).and_then(trained), Some(last).filter(|last| *last != first).and_then(trained)];
-    let columns: Vec<(String, Shares)> =
-        training.into_iter().flatten().chain(pair.map(of_pair).into_iter().flatten()).collect();
-    let classes: BTreeSet<FailureClass> = columns.iter().flat_map(|(_, shares)| shares.keys().copied()).collect();
+    let of_pair = |pair: &EvalPair| {
+        [
+            evaluated("base", &pair.before),
+            evaluated(&pair.after_name, &pair.after),
+        ]
+    };
+    let training = [
+        Some(first).and_then(trained),
+        Some(last).filter(|last| *last != first).and_then(trained),
+    ];
+    let columns: Vec<(String, Shares)> = training
+        .into_iter()
+        .flatten()
+        .chain(pair.map(of_pair).into_iter().flatten())
+        .collect();
+    let classes: BTreeSet<FailureClass> = columns
+        .iter()
+        .flat_map(|(_, shares)| shares.keys().copied())
+        .collect();
     let row = |name: &str, cell: &dyn Fn(&Shares) -> f64| {
-        std::iter::once(name.to_owned()).chain(columns.iter().map(|(_, shares)| percent(cell(shares)))).collect()
+        std::iter::once(name.to_owned())
+            .chain(columns.iter().map(|(_, shares)| percent(cell(shares))))
+            .collect()
     };
-    let titles = std::iter::once("failure".to_owned()).chain(columns.iter().map(|(title, _)| title.clone())).collect();
+    let titles = std::iter::once("failure".to_owned())
+        .chain(columns.iter().map(|(title, _)| title.clone()))
+        .collect();
     let all = row("all classes", &|shares| shares.values().sum());
-    let each = classes.iter().map(|class| row(class.name(), &|shares| shares.get(class).copied().unwrap_or(0.0)));
+    let each = classes.iter().map(|class| {
+        row(class.name(), &|shares| {
+            shares.get(class).copied().unwrap_or(0.0)
+        })
+    });
     (!classes.is_empty()).then(|| [titles, all].into_iter().chain(each).collect())
 }
 
 /// The classes that a log has metrics of.
 fn recorded_classes(history: &RunState) -> impl Iterator<Item = FailureClass> {
-    let names = history.metrics.range(SPARSE.to_owned()..).map_while(|(name, _)| name.strip_prefix(SPARSE));
+    let names = history
+        .metrics
+        .range(SPARSE.to_owned()..)
+        .map_while(|(name, _)| name.strip_prefix(SPARSE));
     names.filter_map(FailureClass::from_key)
 }
 
 fn steps(history: &RunState) -> Vec<u64> {
-    history.metrics.get("seconds").map(|series| series.steps().collect()).unwrap_or_default()
+    history
+        .metrics
+        .get("seconds")
+        .map(|series| series.steps().collect())
+        .unwrap_or_default()
 }
 
 fn means(history: &RunState, steps: &[u64]) -> Shares {
     let mean = |class: FailureClass| {
         let name = class.metric();
         history.metrics.get(&name)?;
-        let shares: Vec<f64> = steps.iter().filter_map(|step| history.metric_at(&name, *step)).collect();
+        let shares: Vec<f64> = steps
+            .iter()
+            .filter_map(|step| history.metric_at(&name, *step))
+            .collect();
         let sum: f64 = shares.iter().sum();
         (sum > 0.0).then(|| (class, sum / shares.len() as f64))
     };
@@ -86,22 +137,38 @@ mod tests {
     use serde_json::json;
 
     fn record(tier: &str, failure: &str) -> EvalRecord {
-        let score = if failure.is_empty() { json!({}) } else { json!({"failure": failure}) };
-        EvalRecord { tier: tier.to_owned(), score, ..EvalRecord::default() }
+        let score = if failure.is_empty() {
+            json!({})
+        } else {
+            json!({"failure": failure})
+        };
+        EvalRecord {
+            tier: tier.to_owned(),
+            score,
+            ..EvalRecord::default()
+        }
     }
 
     /// 25 steps; the first twelve have prose, and each has as much syntax.
     fn history() -> RunState {
         let mut history = RunState::default();
         for step in 1..=25 {
-            let mut metrics = BTreeMap::from([("failures/syntax".to_owned(), 0.25), ("tiers/valid".to_owned(), 0.25)]);
+            let mut metrics = BTreeMap::from([
+                ("failures/syntax".to_owned(), 0.25),
+                ("tiers/valid".to_owned(), 0.25),
+            ]);
             if step <= 12 {
                 metrics.insert("failures/think_leak".to_owned(), 0.5);
             }
             history.fold(Event {
                 seq: step,
                 time_ms: 0,
-                body: EventBody::from(Step { step, seconds: 1.0, metrics, ..Step::default() }),
+                body: EventBody::from(Step {
+                    step,
+                    seconds: 1.0,
+                    metrics,
+                    ..Step::default()
+                }),
             });
         }
         history
@@ -112,9 +179,23 @@ mod tests {
         let found = by_stretch(&history(), 5);
         let leaks: Vec<_> = found
             .iter()
-            .map(|(steps, shares)| (*steps, shares.get(&FailureClass::ThinkLeak).copied().unwrap_or(0.0)))
+            .map(|(steps, shares)| {
+                (
+                    *steps,
+                    shares.get(&FailureClass::ThinkLeak).copied().unwrap_or(0.0),
+                )
+            })
             .collect();
-        assert_eq!(leaks, [((1, 5), 0.5), ((6, 10), 0.5), ((11, 15), 0.2), ((16, 20), 0.0), ((21, 25), 0.0)]);
+        assert_eq!(
+            leaks,
+            [
+                ((1, 5), 0.5),
+                ((6, 10), 0.5),
+                ((11, 15), 0.2),
+                ((16, 20), 0.0),
+                ((21, 25), 0.0)
+            ]
+        );
         assert!(by_stretch(&RunState::default(), 5).is_empty());
     }
 

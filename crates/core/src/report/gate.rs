@@ -22,15 +22,21 @@ impl Threshold {
     /// What is wrong, and how to write it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let names = ["parse", "valid", "exact", "tolerant"];
-        let (metric, lowest) = text.split_once('=').ok_or("write it as RATE=X, for example valid=0.9")?;
+        let (metric, lowest) = text
+            .split_once('=')
+            .ok_or("write it as RATE=X, for example valid=0.9")?;
         if !names.contains(&metric) {
             return Err(format!("unknown rate `{metric}`: use {}", names.join(", ")));
         }
         match lowest.parse::<f64>() {
-            Ok(lowest) if (0.0..=1.0).contains(&lowest) => Ok(Self { metric: metric.to_owned(), lowest }),
-            Ok(percent) if percent > 1.0 && percent <= 100.0 => {
-                Err(format!("a rate is a number from 0 to 1; for {percent}% write {metric}={}", percent / 100.0))
-            }
+            Ok(lowest) if (0.0..=1.0).contains(&lowest) => Ok(Self {
+                metric: metric.to_owned(),
+                lowest,
+            }),
+            Ok(percent) if percent > 1.0 && percent <= 100.0 => Err(format!(
+                "a rate is a number from 0 to 1; for {percent}% write {metric}={}",
+                percent / 100.0
+            )),
             _ => Err(format!("`{lowest}` is not a number from 0 to 1")),
         }
     }
@@ -78,12 +84,28 @@ impl Threshold {
         let of = |record: &&EvalRecord| !record.is_error() && self.fails(record);
         let failed: Vec<_> = eval.records.iter().filter(of).collect();
         let text = |record: &&EvalRecord| {
-            let sample =
-                if eval.summary.samples.is_some() { format!(" sample {}", record.sample) } else { String::new() };
-            let reason = record.score["errors"][0]["message"].as_str().unwrap_or_default();
-            let exact = if record.is_valid() && record.exact == Some(false) { ", not exact" } else { "" };
-            let text = format!("{}{sample}: {}{exact}: {reason}", record.prompt_id, record.tier);
-            let cut: String = text.trim_end_matches(": ").chars().take(MAX_MESSAGE_CHARS).collect();
+            let sample = if eval.summary.samples.is_some() {
+                format!(" sample {}", record.sample)
+            } else {
+                String::new()
+            };
+            let reason = record.score["errors"][0]["message"]
+                .as_str()
+                .unwrap_or_default();
+            let exact = if record.is_valid() && record.exact == Some(false) {
+                ", not exact"
+            } else {
+                ""
+            };
+            let text = format!(
+                "{}{sample}: {}{exact}: {reason}",
+                record.prompt_id, record.tier
+            );
+            let cut: String = text
+                .trim_end_matches(": ")
+                .chars()
+                .take(MAX_MESSAGE_CHARS)
+                .collect();
             cut
         };
         let more = failed.len().saturating_sub(SHOWN);
@@ -95,12 +117,28 @@ impl Threshold {
 /// For a pull request: one row per threshold. The caller masks secrets.
 pub fn thresholds_markdown(thresholds: &[Threshold], eval: &EvalResult) -> String {
     let row = |threshold: &Threshold| {
-        let outcome = if threshold.missed(eval).is_some() { "**missed**" } else { "met" };
-        vec![threshold.name(), line(threshold.measured(eval).trim_end_matches(',')), outcome.to_owned()]
+        let outcome = if threshold.missed(eval).is_some() {
+            "**missed**"
+        } else {
+            "met"
+        };
+        vec![
+            threshold.name(),
+            line(threshold.measured(eval).trim_end_matches(',')),
+            outcome.to_owned(),
+        ]
     };
     let rows: Vec<_> = thresholds.iter().map(row).collect();
-    let titles = [format!("threshold for {}", line(&eval.name)), "measured".to_owned(), "outcome".to_owned()];
-    if rows.is_empty() { String::new() } else { table(&titles, &rows, "lll") }
+    let titles = [
+        format!("threshold for {}", line(&eval.name)),
+        "measured".to_owned(),
+        "outcome".to_owned(),
+    ];
+    if rows.is_empty() {
+        String::new()
+    } else {
+        table(&titles, &rows, "lll")
+    }
 }
 
 /// The values of `templates/junit.xml`: a suite for the eval, a test case for each threshold, so that a report of a
@@ -108,7 +146,11 @@ pub fn thresholds_markdown(thresholds: &[Threshold], eval: &EvalResult) -> Strin
 pub(super) fn junit_values(thresholds: &[Threshold], eval: &EvalResult) -> serde_json::Value {
     let case = |threshold: &Threshold| {
         let failure = threshold.missed(eval);
-        let lines = if failure.is_some() { threshold.failures(eval) } else { Vec::new() };
+        let lines = if failure.is_some() {
+            threshold.failures(eval)
+        } else {
+            Vec::new()
+        };
         json!({"name": threshold.name(), "failure": failure, "lines": lines})
     };
     json!({
@@ -140,23 +182,43 @@ mod tests {
         let records: Vec<EvalRecord> = (0..100).map(record).collect();
         let summary = EvalSummary::from_records(&records);
         let name = "a<\"b\">".to_owned();
-        let eval = EvalResult { name, task: "invoice".to_owned(), records, summary, ..EvalResult::default() };
-        let thresholds = ["parse=1", "valid=0.9", "exact=0.3"].map(|text| Threshold::parse(text).unwrap());
+        let eval = EvalResult {
+            name,
+            task: "invoice".to_owned(),
+            records,
+            summary,
+            ..EvalResult::default()
+        };
+        let thresholds =
+            ["parse=1", "valid=0.9", "exact=0.3"].map(|text| Threshold::parse(text).unwrap());
         let page = junit(&thresholds, &eval).unwrap();
         let text = &page.text;
-        let failure =
-            "a&lt;&quot;b&quot;&gt;: valid 40.0% [30.9, 49.8], n = 100, is 50.0 points below the 90.0% of --fail-under";
+        let failure = "a&lt;&quot;b&quot;&gt;: valid 40.0% [30.9, 49.8], n = 100, is 50.0 points below the 90.0% of --fail-under";
         assert!(
-            text.contains(&format!("<failure type=\"threshold\" message=\"{failure}\">{failure}</failure>")),
+            text.contains(&format!(
+                "<failure type=\"threshold\" message=\"{failure}\">{failure}</failure>"
+            )),
             "{text}"
         );
-        assert!(text.contains("tests=\"3\" failures=\"1\"") && text.matches("<failure").count() == 1, "{text}");
-        assert!(text.contains("p40: invalid: &lt;a&gt; &amp; ␛[31m\u{FFFD} ghp_…(40 characters)\n"), "{text}");
         assert!(
-            text.contains("p89: ") && !text.contains("p90: ") && text.contains("and 10 completions more\n"),
+            text.contains("tests=\"3\" failures=\"1\"") && text.matches("<failure").count() == 1,
             "{text}"
         );
-        assert!(!text.contains(&token[4..20]) && page.masked == 50, "{}", page.masked);
+        assert!(
+            text.contains("p40: invalid: &lt;a&gt; &amp; ␛[31m\u{FFFD} ghp_…(40 characters)\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("p89: ")
+                && !text.contains("p90: ")
+                && text.contains("and 10 completions more\n"),
+            "{text}"
+        );
+        assert!(
+            !text.contains(&token[4..20]) && page.masked == 50,
+            "{}",
+            page.masked
+        );
         let rows = thresholds_markdown(&thresholds, &eval);
         let expected = "| parse >= 1 | parse 100.0% \\[96.3, 100.0\\], n = 100 | met |\n| valid >= 0.9 | valid 40.0% \\[30.9, 49.8\\], n = 100 | **missed** |\n";
         assert!(rows.contains(expected), "{rows}");

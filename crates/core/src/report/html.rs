@@ -38,7 +38,10 @@ impl Page {
     /// A text without its secrets.
     pub fn masked(text: &str) -> Self {
         let (text, masked) = redact(text);
-        Self { text: text.into_owned(), masked }
+        Self {
+            text: text.into_owned(),
+            masked,
+        }
     }
 }
 
@@ -57,8 +60,13 @@ const TEMPLATES: [(&str, &str); 6] = [
 /// [`ReportError::Template`].
 pub fn html(report: &Report) -> Result<Page, ReportError> {
     let (file, history) = (report.directory.file(), &report.history);
-    let sections: Vec<_> = TaskSection::all(report).iter().map(|section| task_section(report, section)).collect();
-    let cause = report.cause().map_or_else(String::new, |cause| format!(": {cause}"));
+    let sections: Vec<_> = TaskSection::all(report)
+        .iter()
+        .map(|section| task_section(report, section))
+        .collect();
+    let cause = report
+        .cause()
+        .map_or_else(String::new, |cause| format!(": {cause}"));
     let alerts: Vec<String> = history.standing_alerts().map(alert_text).collect();
     let keys = configuration(file);
     let outcome = report.outcome();
@@ -95,18 +103,34 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
 pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
-    let rates = rate_rows(&summaries).into_iter().chain(call_rows(&summaries)).chain(cost_rows(&summaries));
+    let rates = rate_rows(&summaries)
+        .into_iter()
+        .chain(call_rows(&summaries))
+        .chain(cost_rows(&summaries));
     let examples = match versus.pairs.first() {
         Some(pair) => {
             let evals = [pair.first, pair.second];
             let all = |title: &str, is_shown: &dyn Fn(&ComparedPrompt) -> bool| {
-                answers(versus, title, &evals, versus.prompts.iter().filter(|prompt| is_shown(prompt)).collect())
+                answers(
+                    versus,
+                    title,
+                    &evals,
+                    versus
+                        .prompts
+                        .iter()
+                        .filter(|prompt| is_shown(prompt))
+                        .collect(),
+                )
             };
-            let outcome =
-                |outcome: Outcome| all(outcome.name(), &|prompt| versus.outcome(prompt, pair) == Some(outcome));
+            let outcome = |outcome: Outcome| {
+                all(outcome.name(), &|prompt| {
+                    versus.outcome(prompt, pair) == Some(outcome)
+                })
+            };
             // Among answers that are valid in both.
             let exact = |title: &str, expected: [bool; 2]| {
-                let is_exact = |prompt: &ComparedPrompt, eval: usize| versus.record(prompt, eval)?.exact;
+                let is_exact =
+                    |prompt: &ComparedPrompt, eval: usize| versus.record(prompt, eval)?.exact;
                 all(title, &|prompt| {
                     versus.outcome(prompt, pair) == Some(Outcome::Both)
                         && evals.map(|eval| is_exact(prompt, eval)) == expected.map(Some)
@@ -117,11 +141,25 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
                 exact("no longer exact, valid in both", [true, false]),
                 exact("newly exact, valid in both", [false, true]),
             ];
-            changed.into_iter().chain(values).chain([outcome(Outcome::Neither)]).flatten().collect()
+            changed
+                .into_iter()
+                .chain(values)
+                .chain([outcome(Outcome::Neither)])
+                .flatten()
+                .collect()
         }
         None => {
-            let fails = |prompt: &&ComparedPrompt| versus.record(prompt, 0).is_some_and(|record| !record.is_valid());
-            Vec::from_iter(answers(versus, "not valid", &[0], versus.prompts.iter().filter(fails).collect()))
+            let fails = |prompt: &&ComparedPrompt| {
+                versus
+                    .record(prompt, 0)
+                    .is_some_and(|record| !record.is_valid())
+            };
+            Vec::from_iter(answers(
+                versus,
+                "not valid",
+                &[0],
+                versus.prompts.iter().filter(fails).collect(),
+            ))
         }
     };
     render(
@@ -172,14 +210,22 @@ fn render(template: &str, context: Value) -> Result<Page, ReportError> {
     }
     let count = Arc::clone(&masked);
     environment.set_formatter(move |output, _, value| {
-        let markup = if value.is_safe() { value.to_string() } else { escaped(&value.to_string(), usize::MAX, &count) };
+        let markup = if value.is_safe() {
+            value.to_string()
+        } else {
+            escaped(&value.to_string(), usize::MAX, &count)
+        };
         Ok(output.write_str(&markup)?)
     });
     let count = Arc::clone(&masked);
-    environment
-        .add_filter("shorten", move |text: &str, most: usize| Value::from_safe_string(escaped(text, most, &count)));
+    environment.add_filter("shorten", move |text: &str, most: usize| {
+        Value::from_safe_string(escaped(text, most, &count))
+    });
     let text = environment.get_template(template)?.render(context)?;
-    Ok(Page { text, masked: masked.load(Ordering::Relaxed) })
+    Ok(Page {
+        text,
+        masked: masked.load(Ordering::Relaxed),
+    })
 }
 
 /// Masks and counts secrets, cuts after `most` characters, makes control characters visible, and escapes.
@@ -190,19 +236,47 @@ fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
     let visible = clean
         .chars()
         .take(most)
-        .map(|letter| if ['\n', '\t'].contains(&letter) { letter } else { visible_letter(letter) })
+        .map(|letter| {
+            if ['\n', '\t'].contains(&letter) {
+                letter
+            } else {
+                visible_letter(letter)
+            }
+        })
         // No characters in XML.
-        .map(|letter| if ['\u{FFFE}', '\u{FFFF}'].contains(&letter) { '\u{FFFD}' } else { letter });
-    let cut = if clean.chars().nth(most).is_some() { "…" } else { "" };
+        .map(|letter| {
+            if ['\u{FFFE}', '\u{FFFF}'].contains(&letter) {
+                '\u{FFFD}'
+            } else {
+                letter
+            }
+        });
+    let cut = if clean.chars().nth(most).is_some() {
+        "…"
+    } else {
+        ""
+    };
     format!("{}{cut}", HtmlEscape(&visible.collect::<String>()))
 }
 
 fn tag_cells(summaries: &[&EvalSummary]) -> Vec<Vec<String>> {
-    labelled(tag_rows(summaries).into_iter().map(|row| (row.label(), row.cells)))
+    labelled(
+        tag_rows(summaries)
+            .into_iter()
+            .map(|row| (row.label(), row.cells)),
+    )
 }
 
 /// What the page says of a task.
-fn task_section(report: &Report, TaskSection { name, history, result, pair }: &TaskSection<'_>) -> serde_json::Value {
+fn task_section(
+    report: &Report,
+    TaskSection {
+        name,
+        history,
+        result,
+        pair,
+    }: &TaskSection<'_>,
+) -> serde_json::Value {
     json!({
         "of_task": if name.is_empty() { String::new() } else { format!(", {name}") },
         "result": result.map(|result| result_section(report, result, pair.as_ref())),
@@ -224,9 +298,17 @@ fn result_section(report: &Report, result: &Eval, pair: Option<&EvalPair>) -> se
 fn changed_answers<'a>(pair: &'a EvalPair) -> Vec<serde_json::Value> {
     const SHOWN: usize = 5;
     type Metric = fn(&EvalRecord) -> Option<bool>;
-    let before: BTreeMap<(&str, usize), &EvalRecord> =
-        pair.before.iter().map(|record| ((record.prompt_id.as_str(), record.sample), record)).collect();
-    let both = |after: &'a EvalRecord| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after));
+    let before: BTreeMap<(&str, usize), &EvalRecord> = pair
+        .before
+        .iter()
+        .map(|record| ((record.prompt_id.as_str(), record.sample), record))
+        .collect();
+    let both = |after: &'a EvalRecord| {
+        Some((
+            *before.get(&(after.prompt_id.as_str(), after.sample))?,
+            after,
+        ))
+    };
     let pairs: Vec<_> = pair.after.iter().filter_map(both).collect();
     let valid: Metric = |record| Some(record.is_valid());
     // Among valid answers only: the other lists have those whose validity changed.
@@ -246,25 +328,45 @@ fn changed_answers<'a>(pair: &'a EvalPair) -> Vec<serde_json::Value> {
             .iter()
             .take(SHOWN)
             .map(|(before, after)| json!({"id": after.prompt_id, "answers": [answer("base", before), answer(&pair.after_name, after)]}));
-        let title = format!("{title}: {} of {} shown, {} prompts", found.len().min(SHOWN), found.len(), pair.set);
+        let title = format!(
+            "{title}: {} of {} shown, {} prompts",
+            found.len().min(SHOWN),
+            found.len(),
+            pair.set
+        );
         (!found.is_empty()).then(|| json!({"title": title, "prompts": shown.collect::<Vec<_>>()}))
     };
     kinds.into_iter().filter_map(kind).collect()
 }
 
 /// The first of these answers, each under the name of its eval.
-fn answers(versus: &Versus, title: &str, evals: &[usize], found: Vec<&ComparedPrompt>) -> Option<serde_json::Value> {
+fn answers(
+    versus: &Versus,
+    title: &str,
+    evals: &[usize],
+    found: Vec<&ComparedPrompt>,
+) -> Option<serde_json::Value> {
     const SHOWN: usize = 20;
-    let title = format!("{title}: {} of {} shown", found.len().min(SHOWN), found.len());
-    let of =
-        |prompt: &ComparedPrompt, eval: usize| Some(answer(&versus.evals[eval].name, versus.record(prompt, eval)?));
+    let title = format!(
+        "{title}: {} of {} shown",
+        found.len().min(SHOWN),
+        found.len()
+    );
+    let of = |prompt: &ComparedPrompt, eval: usize| {
+        Some(answer(
+            &versus.evals[eval].name,
+            versus.record(prompt, eval)?,
+        ))
+    };
     let prompt = |prompt: &&ComparedPrompt| json!({"id": prompt.prompt_id, "answers": evals.iter().filter_map(|eval| of(prompt, *eval)).collect::<Vec<_>>()});
     (!found.is_empty())
         .then(|| json!({"title": title, "prompts": found.iter().take(SHOWN).map(prompt).collect::<Vec<_>>()}))
 }
 
 fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
-    let reason = record.score["errors"][0]["message"].as_str().unwrap_or_default();
+    let reason = record.score["errors"][0]["message"]
+        .as_str()
+        .unwrap_or_default();
     let (tier, is_good) = match (record.tier.as_str(), record.exact) {
         ("valid", Some(true)) => ("valid, exact", true),
         ("valid", Some(false)) => ("valid, not exact", false),
@@ -276,8 +378,21 @@ fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
 fn eval_row(eval: &Eval) -> serde_json::Value {
     let summary = &eval.summary;
     let exact = or_na(summary.exact, percent);
-    let (valid, parse, seconds) = (percent(summary.valid), percent(summary.parse), format!("{:.1}", eval.seconds));
-    json!([eval.step, eval.set, eval.who(), summary.n, valid, exact, parse, seconds])
+    let (valid, parse, seconds) = (
+        percent(summary.valid),
+        percent(summary.parse),
+        format!("{:.1}", eval.seconds),
+    );
+    json!([
+        eval.step,
+        eval.set,
+        eval.who(),
+        summary.n,
+        valid,
+        exact,
+        parse,
+        seconds
+    ])
 }
 
 /// Requests, notes, alerts and phases of the run.
@@ -285,13 +400,23 @@ fn happenings(report: &Report) -> Vec<String> {
     let history = &report.history;
     let controls = history.controls.iter().cloned().map(EventBody::Control);
     let alerts = history.alerts.values().cloned().map(EventBody::Alert);
-    let notes = history.notes.iter().map(|(_, note)| EventBody::Note(note.clone()));
-    controls.chain(alerts).chain(notes).filter_map(|event| Some(event_text(&event, 0)?.1)).collect()
+    let notes = history
+        .notes
+        .iter()
+        .map(|(_, note)| EventBody::Note(note.clone()));
+    controls
+        .chain(alerts)
+        .chain(notes)
+        .filter_map(|event| Some(event_text(&event, 0)?.1))
+        .collect()
 }
 
 fn pair_section(names: &[&str], pair: &PairedComparison) -> serde_json::Value {
-    let tiers: Vec<_> =
-        TIERS.iter().zip(pair.tiers).map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c])).collect();
+    let tiers: Vec<_> = TIERS
+        .iter()
+        .zip(pair.tiers)
+        .map(|(tier, [a, b, c])| json!([format!("{tier} before"), a, b, c]))
+        .collect();
     let sentences = sentences(&pair.valid, pair.exact.as_ref());
     json!({"title": format!("{} to {}", names[pair.first], names[pair.second]), "sentences": sentences, "tiers": tiers})
 }
@@ -300,16 +425,36 @@ fn provenance(report: &Report) -> Vec<(&str, String)> {
     let (file, history) = (report.directory.file(), &report.history);
     let mut rows = vec![
         ("command", file.argv.join(" ")),
-        ("program", format!("grpo-tui {} ({})", file.binary_version, file.features.join(", "))),
+        (
+            "program",
+            format!(
+                "grpo-tui {} ({})",
+                file.binary_version,
+                file.features.join(", ")
+            ),
+        ),
         ("host", file.host.clone()),
-        ("device", history.run.as_ref().map_or_else(String::new, |run| run.device.clone())),
-        ("total step time", format!("{:.0} s", report.computed_seconds())),
+        (
+            "device",
+            history
+                .run
+                .as_ref()
+                .map_or_else(String::new, |run| run.device.clone()),
+        ),
+        (
+            "total step time",
+            format!("{:.0} s", report.computed_seconds()),
+        ),
         ("resumed", format!("{}x", history.resumed)),
         ("configuration", file.config_digest.clone()),
         ("base model", file.model_digest.clone()),
     ];
     rows.extend(report.log_damage().map(|damage| ("log", damage)));
-    rows.extend(file.task_files.iter().map(|(name, digest)| (name.as_str(), digest.clone())));
+    rows.extend(
+        file.task_files
+            .iter()
+            .map(|(name, digest)| (name.as_str(), digest.clone())),
+    );
     rows
 }
 
@@ -325,17 +470,40 @@ mod tests {
         let check = |text: &str, most: usize, expected: &str, secrets: usize| {
             let masked = AtomicUsize::new(0);
             assert_eq!(
-                (escaped(text, most, &masked).as_str(), masked.load(Ordering::Relaxed)),
+                (
+                    escaped(text, most, &masked).as_str(),
+                    masked.load(Ordering::Relaxed)
+                ),
                 (expected, secrets),
                 "{text}"
             );
         };
-        check("<a b=\"x\" c='y'>&", usize::MAX, "&lt;a b=&quot;x&quot; c=&#x27;y&#x27;&gt;&amp;", 0);
-        check("a\u{202E}b\u{1b}[31m\n\t", usize::MAX, "a\u{FFFD}b␛[31m\n\t", 0);
+        check(
+            "<a b=\"x\" c='y'>&",
+            usize::MAX,
+            "&lt;a b=&quot;x&quot; c=&#x27;y&#x27;&gt;&amp;",
+            0,
+        );
+        check(
+            "a\u{202E}b\u{1b}[31m\n\t",
+            usize::MAX,
+            "a\u{FFFD}b␛[31m\n\t",
+            0,
+        );
         // A token that is cut in the middle is masked, too.
-        check(&format!("<key> {token}"), 30, "&lt;key&gt; ghp_…(40 characters)", 1);
+        check(
+            &format!("<key> {token}"),
+            30,
+            "&lt;key&gt; ghp_…(40 characters)",
+            1,
+        );
         check(&format!("<key> {token}"), 12, "&lt;key&gt; ghp_…(…", 1);
-        check(&format!("no {}…", &token[..30]), usize::MAX, "no ghp_…(30 characters)…", 1);
+        check(
+            &format!("no {}…", &token[..30]),
+            usize::MAX,
+            "no ghp_…(30 characters)…",
+            1,
+        );
     }
 
     #[test]
@@ -362,8 +530,14 @@ mod tests {
         );
         // Each text once: title, heading, subtitle twice, warning, pair's title and sentence, drift, titles of columns,
         // cells, the example's six.
-        assert_eq!(page.masked, page.text.matches("ghp_…(40 characters)").count());
+        assert_eq!(
+            page.masked,
+            page.text.matches("ghp_…(40 characters)").count()
+        );
         // An unknown name in a template is an error.
-        assert!(matches!(render("answers.html", context! { title => "x" }), Err(ReportError::Template(_))));
+        assert!(matches!(
+            render("answers.html", context! { title => "x" }),
+            Err(ReportError::Template(_))
+        ));
     }
 }

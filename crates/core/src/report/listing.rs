@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Report, RunRow};
-use crate::run::{RunDirectory, RunError, RunFolders, SLURM_FILE, State, Status, ask_slurm, name_path, tags_path};
+use crate::run::{
+    RunDirectory, RunError, RunFolders, SLURM_FILE, State, Status, ask_slurm, name_path, tags_path,
+};
 
 /// Slurm is asked no more often.
 const SLURM_INTERVAL: Duration = Duration::from_secs(10);
@@ -38,8 +40,16 @@ impl Listing {
     /// Reads changed runs, and asks Slurm about those that wait for it. `so_far` gets the list every few runs that were read; if it returns false, the rest is
     /// omitted.
     #[must_use]
-    pub fn refreshed(&self, run_folders: &RunFolders, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
-        let before: HashMap<&Path, &Entry> = self.entries.iter().map(|entry| (entry.path.as_path(), entry)).collect();
+    pub fn refreshed(
+        &self,
+        run_folders: &RunFolders,
+        so_far: &mut dyn FnMut(&Self) -> bool,
+    ) -> Self {
+        let before: HashMap<&Path, &Entry> = self
+            .entries
+            .iter()
+            .map(|entry| (entry.path.as_path(), entry))
+            .collect();
         let mut found = Self::default();
         let mut folders = run_folders.folders();
         // Without an answer the runs show the last one, with its time.
@@ -47,21 +57,36 @@ impl Listing {
         // Ids begin with their time: the newest runs are read first.
         folders.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
         for path in folders {
-            let Some(stamp) = Stamp::for_run(&path) else { continue };
+            let Some(stamp) = Stamp::for_run(&path) else {
+                continue;
+            };
             let read_before = found.read;
             match before.get(path.as_path()) {
                 Some(entry) if entry.stamp == stamp => found.entries.push(entry.observed()),
                 _ => match read(&path) {
                     Ok(None) => {}
-                    Ok(Some(row)) => found.push(Entry { path, row: Ok(Arc::new(row)), stamp }),
-                    Err(error) => found.push(Entry { path, row: Err(error), stamp }),
+                    Ok(Some(row)) => found.push(Entry {
+                        path,
+                        row: Ok(Arc::new(row)),
+                        stamp,
+                    }),
+                    Err(error) => found.push(Entry {
+                        path,
+                        row: Err(error),
+                        stamp,
+                    }),
                 },
             }
             if found.read > read_before && found.read.is_multiple_of(8) && !so_far(&found) {
                 break;
             }
         }
-        let created = |entry: &Entry| entry.row.as_ref().map_or(0, |row| row.directory.file().created_ms);
+        let created = |entry: &Entry| {
+            entry
+                .row
+                .as_ref()
+                .map_or(0, |row| row.directory.file().created_ms)
+        };
         found.entries.sort_by_key(created);
         found
     }
@@ -74,7 +99,11 @@ impl Listing {
 
 impl Entry {
     pub fn id(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// Checks the lock: a worker can die without writing anything.
@@ -86,7 +115,8 @@ impl Entry {
             let state = State::observe(&self.path);
             let status = state.as_ref().map_or(Status::Created, |state| state.status);
             let cause = state.as_ref().and_then(|state| state.cause.as_ref());
-            if status != row.status || cause.is_some_and(|cause| row.cause.as_ref() != Some(cause)) {
+            if status != row.status || cause.is_some_and(|cause| row.cause.as_ref() != Some(cause))
+            {
                 let row = Arc::make_mut(row);
                 row.status = status;
                 row.worker = state.as_ref().map(|state| state.pid);
@@ -106,9 +136,18 @@ impl Stamp {
         };
         let file = of(run.join("run.toml"));
         file?;
-        let written = ["events.jsonl", "state.json", SLURM_FILE, "checkpoints"].map(|name| of(run.join(name)));
+        let written = ["events.jsonl", "state.json", SLURM_FILE, "checkpoints"]
+            .map(|name| of(run.join(name)));
         let [events, state, slurm, checkpoints] = written;
-        Some(Self([file, events, state, slurm, checkpoints, of(tags_path(run)), of(name_path(run))]))
+        Some(Self([
+            file,
+            events,
+            state,
+            slurm,
+            checkpoints,
+            of(tags_path(run)),
+            of(name_path(run)),
+        ]))
     }
 }
 
@@ -118,5 +157,7 @@ fn read(path: &Path) -> Result<Option<RunRow>, String> {
         Err(RunError::NotARun { .. }) => return Ok(None),
         outcome => outcome.map_err(|error| error.to_string())?,
     };
-    Report::read(directory).map(|report| Some(RunRow::from_report(&report))).map_err(|error| error.to_string())
+    Report::read(directory)
+        .map(|report| Some(RunRow::from_report(&report)))
+        .map_err(|error| error.to_string())
 }

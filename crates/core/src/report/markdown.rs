@@ -13,7 +13,11 @@ use crate::secrets::visible;
 pub fn markdown(report: &Report) -> String {
     let file = report.directory.file();
     let outcome = report.outcome();
-    let name = if file.name.is_empty() { &file.id } else { &file.name };
+    let name = if file.name.is_empty() {
+        &file.id
+    } else {
+        &file.name
+    };
     // Writing into a String cannot fail.
     let mut text = format!("### {}\n\n{}\n\n", line(name), line(&outcome.sentence()));
     let _ = writeln!(
@@ -29,14 +33,25 @@ pub fn markdown(report: &Report) -> String {
     text += &changed_configuration(report);
     if let Some(RunChanges { previous, rows }) = RunChanges::since_previous(&report.directory) {
         let none = if rows.is_empty() { ": nothing" } else { "" };
-        let _ = writeln!(text, "\nChanged since the previous run of this task, `{}`{none}.", line(&previous));
+        let _ = writeln!(
+            text,
+            "\nChanged since the previous run of this task, `{}`{none}.",
+            line(&previous)
+        );
         if !rows.is_empty() {
             let rows: Vec<_> = rows.iter().map(|cells| escaped(cells)).collect();
-            text += &table(&["", "previous run", "this run"].map(str::to_owned), &rows, "lll");
+            text += &table(
+                &["", "previous run", "this run"].map(str::to_owned),
+                &rows,
+                "lll",
+            );
         }
     }
-    let alerts: Vec<String> =
-        report.history.standing_alerts().map(|alert| format!("- {}\n", line(&alert_text(alert)))).collect();
+    let alerts: Vec<String> = report
+        .history
+        .standing_alerts()
+        .map(|alert| format!("- {}\n", line(&alert_text(alert))))
+        .collect();
     if !alerts.is_empty() {
         let _ = write!(text, "\nOpen alerts:\n\n{}", alerts.concat());
     }
@@ -45,10 +60,21 @@ pub fn markdown(report: &Report) -> String {
 
 /// Rates of base and result with intervals, verdicts, and failure classes.
 pub(super) fn results(report: &Report) -> String {
-    TaskSection::all(report).iter().map(|section| task_results(report, section)).collect()
+    TaskSection::all(report)
+        .iter()
+        .map(|section| task_results(report, section))
+        .collect()
 }
 
-fn task_results(report: &Report, TaskSection { history, result, pair, .. }: &TaskSection<'_>) -> String {
+fn task_results(
+    report: &Report,
+    TaskSection {
+        history,
+        result,
+        pair,
+        ..
+    }: &TaskSection<'_>,
+) -> String {
     let mut text = String::new();
     if let Some(result) = result {
         let (titles, summaries) = columns(report, result);
@@ -59,13 +85,21 @@ fn task_results(report: &Report, TaskSection { history, result, pair, .. }: &Tas
             let _ = writeln!(
                 text,
                 "\n- {}",
-                sentences.iter().map(|sentence| line(sentence)).collect::<Vec<_>>().join("\n- ")
+                sentences
+                    .iter()
+                    .map(|sentence| line(sentence))
+                    .collect::<Vec<_>>()
+                    .join("\n- ")
             );
         }
     }
     if let Some(rows) = failure_table(history, pair.as_ref()) {
         let rows: Vec<Vec<String>> = rows.iter().map(|cells| escaped(cells)).collect();
-        text += rows.split_first().map(|(titles, rows)| table(titles, rows, "l")).unwrap_or_default().as_str();
+        text += rows
+            .split_first()
+            .map(|(titles, rows)| table(titles, rows, "l"))
+            .unwrap_or_default()
+            .as_str();
     }
     text
 }
@@ -73,24 +107,44 @@ fn task_results(report: &Report, TaskSection { history, result, pair, .. }: &Tas
 /// How far the tasks' judges agreed with people when the run was launched.
 fn judges(report: &Report) -> String {
     let (folder, names) = (report.directory.task_path(), report.directory.task_names());
-    let checks: Vec<_> = names.iter().flat_map(|name| checks_in(&folder.join(name))).collect();
+    let checks: Vec<_> = names
+        .iter()
+        .flat_map(|name| checks_in(&folder.join(name)))
+        .collect();
     let rows = check_table(&checks);
     let rows: Vec<Vec<String>> = rows.iter().map(|cells| escaped(cells)).collect();
-    rows.split_first().map(|(titles, rows)| table(titles, rows, "ll")).unwrap_or_default()
+    rows.split_first()
+        .map(|(titles, rows)| table(titles, rows, "ll"))
+        .unwrap_or_default()
 }
 
 /// The keys without their default, and what set them.
 pub(super) fn changed_configuration(report: &Report) -> String {
-    let rows: Vec<_> = RunRow::from_report(report).changed_keys().iter().map(|cells| escaped(cells)).collect();
-    if rows.is_empty() { String::new() } else { table(&["key", "value", "set by"].map(str::to_owned), &rows, "lll") }
+    let rows: Vec<_> = RunRow::from_report(report)
+        .changed_keys()
+        .iter()
+        .map(|cells| escaped(cells))
+        .collect();
+    if rows.is_empty() {
+        String::new()
+    } else {
+        table(&["key", "value", "set by"].map(str::to_owned), &rows, "lll")
+    }
 }
 
 /// Its cells are escaped; `align` has a letter per column, `r` for right.
 pub(super) fn table(head: &[String], rows: &[Vec<String>], align: &str) -> String {
     let row = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let rule = align.chars().map(|letter| if letter == 'r' { "---:|" } else { "---|" });
-    let rule: String = rule.chain(std::iter::repeat("---:|")).take(head.len()).collect();
-    std::iter::once(format!("\n{}|{rule}\n", row(head))).chain(rows.iter().map(|cells| row(cells))).collect()
+    let rule = align
+        .chars()
+        .map(|letter| if letter == 'r' { "---:|" } else { "---|" });
+    let rule: String = rule
+        .chain(std::iter::repeat("---:|"))
+        .take(head.len())
+        .collect();
+    std::iter::once(format!("\n{}|{rule}\n", row(head)))
+        .chain(rows.iter().map(|cells| row(cells)))
+        .collect()
 }
 
 fn escaped(cells: &[String]) -> Vec<String> {
@@ -120,7 +174,10 @@ mod tests {
 
     #[test]
     fn a_text_is_one_cell_without_markup() {
-        assert_eq!(line("a|b\n<i>_x_ [y](z)"), "a\\|b␊\\<i\\>\\_x\\_ \\[y\\](z)");
+        assert_eq!(
+            line("a|b\n<i>_x_ [y](z)"),
+            "a\\|b␊\\<i\\>\\_x\\_ \\[y\\](z)"
+        );
         assert_eq!(line("ghp_ab_c __d e_"), "ghp_ab_c \\_\\_d e\\_");
     }
 }

@@ -42,9 +42,17 @@ impl PromptMessages {
 
     /// The conversation of a completion with its prompt. `None` for a later turn of a row, whose earlier answers the group
     /// does not have, and for a prompt that the run's task has not.
-    pub fn conversation(&self, group: &RolloutGroup, completion: &RolloutCompletion) -> Option<Vec<Value>> {
+    pub fn conversation(
+        &self,
+        group: &RolloutGroup,
+        completion: &RolloutCompletion,
+    ) -> Option<Vec<Value>> {
         let prompt = self.0.get(&group.task)?.prompts.get(&group.prompt_id)?;
-        Some(openai_messages(prompt, completion.chain.as_ref(), &completion.text))
+        Some(openai_messages(
+            prompt,
+            completion.chain.as_ref(),
+            &completion.text,
+        ))
     }
 }
 
@@ -52,17 +60,33 @@ impl TaskPrompts {
     fn read(run: &RunDirectory, name: &str) -> Result<Self, String> {
         let task = Task::load(&task_folder(run.path(), name)).map_err(|error| error.to_string())?;
         let rows = dataset::load(&task, PromptSet::Train).map_err(|error| error.to_string())?;
-        let own = task.toolset().and_then(|tools| tools.known_definitions()).or_else(|| task.tools().cloned());
-        let prompts = rows.into_iter().map(|row| (row.id, turns_of(&task, &row.messages))).collect();
-        Ok(Self { tools: own.map(|tools| openai_tools(&tools)), prompts })
+        let own = task
+            .toolset()
+            .and_then(|tools| tools.known_definitions())
+            .or_else(|| task.tools().cloned());
+        let prompts = rows
+            .into_iter()
+            .map(|row| (row.id, turns_of(&task, &row.messages)))
+            .collect();
+        Ok(Self {
+            tools: own.map(|tools| openai_tools(&tools)),
+            prompts,
+        })
     }
 }
 
 /// A prompt, what the model wrote and what tools replied. Of an agent with several branches that of its last request.
 pub fn openai_messages(prompt: &[Message], chain: Option<&ToolChain>, answer: &str) -> Vec<Value> {
     let mut found = Conversation::default();
-    let agent =
-        chain.and_then(|chain| Some((chain, chain.agent.as_deref().filter(|agent| !agent.requests.is_empty())?)));
+    let agent = chain.and_then(|chain| {
+        Some((
+            chain,
+            chain
+                .agent
+                .as_deref()
+                .filter(|agent| !agent.requests.is_empty())?,
+        ))
+    });
     if let Some((chain, agent)) = agent {
         found.agent(chain, agent, answer);
         return found.messages;
@@ -125,7 +149,8 @@ impl Conversation {
     }
 
     fn said(&mut self, text: &str) {
-        self.messages.push(json!({"role": "assistant", "content": text}));
+        self.messages
+            .push(json!({"role": "assistant", "content": text}));
     }
 
     /// A completion that calls tools, with what these replied.
@@ -138,25 +163,47 @@ impl Conversation {
     }
 
     fn asked(&mut self, text: &str, calls: &[AnsweredCall], ids: &mut dyn Iterator<Item = String>) {
-        let arguments = |arguments: &Map<String, Value>| Value::Object(arguments.clone()).to_string();
-        let calls: Vec<Value> =
-            calls.iter().map(|call| self.call(ids.next(), &call.name, arguments(&call.arguments))).collect();
-        self.messages.push(json!({"role": "assistant", "content": text_before_calls(text), "tool_calls": calls}));
+        let arguments =
+            |arguments: &Map<String, Value>| Value::Object(arguments.clone()).to_string();
+        let calls: Vec<Value> = calls
+            .iter()
+            .map(|call| self.call(ids.next(), &call.name, arguments(&call.arguments)))
+            .collect();
+        self.messages.push(
+            json!({"role": "assistant", "content": text_before_calls(text), "tool_calls": calls}),
+        );
     }
 
     /// The requests that lead to the last one, each with its completion.
     fn agent(&mut self, chain: &ToolChain, agent: &AgentRecord, answer: &str) {
         let last = agent.requests.len() - 1;
-        let earlier = |number: &usize| agent.requests.get(*number)?.follows.filter(|earlier| earlier < number);
+        let earlier = |number: &usize| {
+            agent
+                .requests
+                .get(*number)?
+                .follows
+                .filter(|earlier| earlier < number)
+        };
         let mut path: Vec<usize> = std::iter::successors(Some(last), earlier).collect();
         path.reverse();
         for (place, number) in path.iter().enumerate() {
-            agent.requests[*number].messages.iter().for_each(|message| self.message(message));
-            let next = path.get(place + 1).and_then(|next| agent.requests.get(*next));
+            agent.requests[*number]
+                .messages
+                .iter()
+                .for_each(|message| self.message(message));
+            let next = path
+                .get(place + 1)
+                .and_then(|next| agent.requests.get(*next));
             match chain.steps.get(*number) {
                 Some(step) if !step.calls.is_empty() => {
                     let results = next.into_iter().flat_map(|next| &next.messages);
-                    let id = |message: &Message| message.other.get("tool_call_id")?.as_str().map(str::to_owned);
+                    let id = |message: &Message| {
+                        message
+                            .other
+                            .get("tool_call_id")?
+                            .as_str()
+                            .map(str::to_owned)
+                    };
                     self.asked(&step.text, &step.calls, &mut results.filter_map(id));
                 }
                 Some(step) => self.said(&step.text),
@@ -207,7 +254,10 @@ mod tests {
             {"role": "tool", "tool_call_id": "call_2", "name": "order", "content": "error: item"},
             {"role": "assistant", "content": "There is one."}
         ]);
-        assert_eq!(Value::from(openai_messages(&prompt, Some(&talk), "There is one.")), expected);
+        assert_eq!(
+            Value::from(openai_messages(&prompt, Some(&talk), "There is one.")),
+            expected
+        );
         // Without tools, a prompt and an answer.
         let plain = openai_messages(&prompt[1..2], None, "{\"rain\": true}");
         assert_eq!(

@@ -36,9 +36,12 @@ pub use compare::RunComparison;
 pub use error::ReportError;
 pub use eval_progress::{eval_count, eval_pace, eval_progress_text, eval_rates};
 pub use eval_results::{
-    EvalId, EvalResult, PROMPTS_FILE, base_and_trained, base_and_trained_on, held_out_sets, list_evals, result_on,
+    EvalId, EvalResult, PROMPTS_FILE, base_and_trained, base_and_trained_on, held_out_sets,
+    list_evals, result_on,
 };
-pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text, guard_text, rates};
+pub use event_text::{
+    Level, STEP_METRICS, alert_name, alert_text, control_text, event_text, guard_text, rates,
+};
 pub use failure_groups::{FailureGroup, FailureGroups, GroupKind};
 pub use filter::Filter;
 pub use gate::{Threshold, thresholds_markdown};
@@ -51,7 +54,9 @@ pub use previous_run::RunChanges;
 pub use rank_table::rank_lines;
 pub use run_groups::{MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping};
 pub use run_outcome::{JudgedEval, RunOutcome};
-pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, number_text, order, unknown_field};
+pub use run_row::{
+    EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, number_text, order, unknown_field,
+};
 pub use sample_differences::SampleDifference;
 pub use significance::{MetricComparison, MetricVerdict, Verdict, points, verdict_lines};
 pub use summary_table::{call_rows, columns, cost_rows, rate_rows, table, tag_rows, value_drift};
@@ -62,8 +67,8 @@ pub use versus_text::{versus_csv, versus_markdown};
 
 use crate::run::events::Eval;
 use crate::run::{
-    HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status, list_checkpoints,
-    read_display_name, read_tags,
+    HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status,
+    list_checkpoints, read_display_name, read_tags,
 };
 use crate::statistics::Smoothing;
 use crate::task::task_set;
@@ -93,39 +98,86 @@ impl Report {
     /// # Errors
     /// [`RunError`] naming the file.
     pub fn read(directory: RunDirectory) -> Result<Self, RunError> {
-        let (state, slurm) = (State::observe(directory.path()), SlurmJob::read(directory.path()));
+        let (state, slurm) = (
+            State::observe(directory.path()),
+            SlurmJob::read(directory.path()),
+        );
         let history = RunState::read(directory.path())?;
         let checkpoints = list_checkpoints(directory.path())?;
         let tags = read_tags(directory.path());
-        let (private, name) = (directory.check_private(), read_display_name(directory.path()));
-        let problems = [private.as_ref().err(), tags.as_ref().err(), name.as_ref().err()];
-        let warnings = problems.into_iter().flatten().map(ToString::to_string).collect();
-        Ok(Self { directory, history, state, slurm, checkpoints, tags: tags.unwrap_or_default(), warnings })
+        let (private, name) = (
+            directory.check_private(),
+            read_display_name(directory.path()),
+        );
+        let problems = [
+            private.as_ref().err(),
+            tags.as_ref().err(),
+            name.as_ref().err(),
+        ];
+        let warnings = problems
+            .into_iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
+        Ok(Self {
+            directory,
+            history,
+            state,
+            slurm,
+            checkpoints,
+            tags: tags.unwrap_or_default(),
+            warnings,
+        })
     }
 
     pub fn status(&self) -> Status {
-        self.state.as_ref().map_or(Status::Created, |state| state.status)
+        self.state
+            .as_ref()
+            .map_or(Status::Created, |state| state.status)
     }
 
     /// Why the run ended or waits.
     pub fn cause(&self) -> Option<String> {
         let cause = self.state.as_ref().and_then(|state| state.cause.clone());
         // Until the worker of a resumed run writes, the log has the end of the one before.
-        let is_over = self.state.as_ref().is_none_or(|state| state.status.is_ended());
-        cause.or_else(|| self.history.end.as_ref().filter(|_| is_over).map(|end| end.cause.clone()))
+        let is_over = self
+            .state
+            .as_ref()
+            .is_none_or(|state| state.status.is_ended());
+        cause.or_else(|| {
+            self.history
+                .end
+                .as_ref()
+                .filter(|_| is_over)
+                .map(|end| end.cause.clone())
+        })
     }
 
     /// `finished, step 40 of 40`.
     pub fn progress(&self) -> String {
         let total = self.history.planned_steps();
         let total = total.map_or_else(String::new, |total| format!(" of {total}"));
-        format!("{}, step {}{total}", self.status().name(), self.history.last_step)
+        format!(
+            "{}, step {}{total}",
+            self.status().name(),
+            self.history.last_step
+        )
     }
 
     /// Missing parts of the log; `None` if it is complete.
     pub fn log_damage(&self) -> Option<String> {
-        let RunState { dropped_bytes, skipped, gaps, unknown, .. } = self.history;
-        let newer = if unknown > 0 { format!(", {unknown} events of a newer kind") } else { String::new() };
+        let RunState {
+            dropped_bytes,
+            skipped,
+            gaps,
+            unknown,
+            ..
+        } = self.history;
+        let newer = if unknown > 0 {
+            format!(", {unknown} events of a newer kind")
+        } else {
+            String::new()
+        };
         let is_whole = (dropped_bytes, skipped, gaps, unknown) == (0, 0, 0, 0);
         (!is_whole).then(|| {
             format!("{dropped_bytes} torn bytes dropped, {skipped} unreadable lines, {gaps} events missing{newer}")
@@ -134,14 +186,17 @@ impl Report {
 
     /// The best checkpoint, by the run's `keep_best_by`.
     pub fn best(&self) -> Option<u64> {
-        self.history.best_step_by(&self.checkpoints, self.directory.file().config.keep_best_by)
+        self.history
+            .best_step_by(&self.checkpoints, self.directory.file().config.keep_best_by)
     }
 
     /// The eval of a task that represents the trained model, on the test set if possible, else on the eval set; see
     /// [`RunState::result`]. `task`: one of several by its name, else empty.
     pub fn result_of(&self, task: &str) -> Option<&Eval> {
         let best = self.best();
-        HELD_OUT_SETS.into_iter().find_map(|set| self.history.result(&task_set(set, task), best))
+        HELD_OUT_SETS
+            .into_iter()
+            .find_map(|set| self.history.result(&task_set(set, task), best))
     }
 
     pub fn outcome(&self) -> RunOutcome {
@@ -162,21 +217,32 @@ impl Report {
                 .map(|value| smoothing.next(value))
                 .last();
         }
-        self.history.metrics.get(name)?.values().iter().map(|value| smoothing.next(*value)).last()
+        self.history
+            .metrics
+            .get(name)?
+            .values()
+            .iter()
+            .map(|value| smoothing.next(*value))
+            .last()
     }
 
     /// The sum over all steps.
     pub fn computed_seconds(&self) -> f64 {
-        self.history
-            .metrics
-            .get("seconds")
-            .map_or(0.0, |series| series.values().iter().filter(|value| value.is_finite()).sum())
+        self.history.metrics.get("seconds").map_or(0.0, |series| {
+            series
+                .values()
+                .iter()
+                .filter(|value| value.is_finite())
+                .sum()
+        })
     }
 }
 
 /// A configuration value without quotes.
 pub fn shown(value: &serde_json::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// At most `most` evenly spaced values, including the first and the last.
@@ -184,5 +250,7 @@ pub fn spread(values: &[f64], most: usize) -> Vec<f64> {
     if values.len() <= most || most < 2 {
         return values.to_vec();
     }
-    (0..most).map(|index| values[index * (values.len() - 1) / (most - 1)]).collect()
+    (0..most)
+        .map(|index| values[index * (values.len() - 1) / (most - 1)])
+        .collect()
 }

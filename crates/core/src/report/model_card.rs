@@ -23,7 +23,12 @@ pub struct PublishedBase {
 
 /// `README.md` as the Hugging Face Hub takes it: metadata in YAML, then Markdown. Secrets are masked.
 /// `price`: of an hour of one GPU, in any currency. `published`: measured, where it was asked for.
-pub fn model_card(report: &Report, step: u64, price: Option<f64>, published: Option<&PublishedBase>) -> Page {
+pub fn model_card(
+    report: &Report,
+    step: u64,
+    price: Option<f64>,
+    published: Option<&PublishedBase>,
+) -> Page {
     let file = report.directory.file();
     let base = &file.config.base_model;
     let is_adapter = file.config.lora_rank > 0;
@@ -37,9 +42,17 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>, published: Opt
     }
     metadata["library_name"] = json!(if is_adapter { "peft" } else { "transformers" });
     // JSON is YAML.
-    let front: Vec<String> =
-        metadata.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {value}\n")).collect();
-    let name = if file.name.is_empty() { &file.id } else { &file.name };
+    let front: Vec<String> = metadata
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}: {value}\n"))
+        .collect();
+    let name = if file.name.is_empty() {
+        &file.id
+    } else {
+        &file.name
+    };
     let mut text = format!("---\n{}---\n\n# {}\n\n", front.concat(), line(name));
     text += &format!(
         "Trained by {} with grpo-tui {} from {} for the task {}; the checkpoint of step {step} of run `{}`.\n",
@@ -50,41 +63,74 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>, published: Opt
         line(&file.id)
     );
     let outcome = format!("Outcome: {}.", line(&report.outcome().sentence()));
-    let mut known = report.directory.task_names().into_iter().filter_map(|task| report.result_of(task));
+    let mut known = report
+        .directory
+        .task_names()
+        .into_iter()
+        .filter_map(|task| report.result_of(task));
     let other = known.find(|result| result.step != step);
     let other = other.map_or_else(String::new, |result| {
-        format!("\nThese are results of step {}: this checkpoint has no eval on that set.\n", result.step)
+        format!(
+            "\nThese are results of step {}: this checkpoint has no eval on that set.\n",
+            result.step
+        )
     });
     let configuration = changed_configuration(report);
-    let configuration =
-        if configuration.is_empty() { "\nAll keys have their defaults.\n".to_owned() } else { configuration };
+    let configuration = if configuration.is_empty() {
+        "\nAll keys have their defaults.\n".to_owned()
+    } else {
+        configuration
+    };
     let precision = match (file.config.base_precision, published) {
         (BasePrecision::Bf16, _) => String::new(),
         (BasePrecision::Fp8, None) => "\nMeasured with the base rounded to fp8, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui runs promote --measure-published-base` measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n".to_owned(),
         (BasePrecision::Fp8, Some(published)) => rounding(published),
     };
-    let is_fp8 =
-        || find_model(base).is_ok_and(|source| matches!(source.quantization(), Ok(Some(Quantization::Fp8(_)))));
+    let is_fp8 = || {
+        find_model(base)
+            .is_ok_and(|source| matches!(source.quantization(), Ok(Some(Quantization::Fp8(_)))))
+    };
     let dequantized = if is_adapter && is_fp8() {
         "\nThe base's files are in fp8. Its matrices were dequantized to bf16 and activations were not quantized: a server that quantizes activations gives other answers.\n"
     } else {
         ""
     };
     let sections = [
-        ("Results", format!("\n{outcome}\n{other}{dequantized}{precision}{}", results(report))),
+        (
+            "Results",
+            format!(
+                "\n{outcome}\n{other}{dequantized}{precision}{}",
+                results(report)
+            ),
+        ),
         ("Configuration", configuration),
         ("Data", digests(report)),
         ("Cost", cost(report, price)),
-        ("Serving", serving(base, &file.config, template_kwargs(report))),
+        (
+            "Serving",
+            serving(base, &file.config, template_kwargs(report)),
+        ),
     ];
     text.extend(sections.map(|(title, section)| format!("\n## {title}\n{section}")));
     Page::masked(&text)
 }
 
-fn rounding(PublishedBase { task, summaries, log_prob_difference }: &PublishedBase) -> String {
+fn rounding(
+    PublishedBase {
+        task,
+        summaries,
+        log_prob_difference,
+    }: &PublishedBase,
+) -> String {
     let [rounded, _] = summaries;
-    let titles = [format!("{} test set (n = {}), 95% CI", line(task), rounded.n)];
-    let titles = titles.into_iter().chain(["base in fp8, as trained", "base as published"].map(str::to_owned));
+    let titles = [format!(
+        "{} test set (n = {}), 95% CI",
+        line(task),
+        rounded.n
+    )];
+    let titles = titles
+        .into_iter()
+        .chain(["base in fp8, as trained", "base as published"].map(str::to_owned));
     let rows = labelled(rate_rows(&summaries.each_ref()));
     format!(
         "{}\nThe log-probs of the first's answers differ by {log_prob_difference:.4} nats per token on average. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n",
@@ -95,23 +141,36 @@ fn rounding(PublishedBase { task, summaries, log_prob_difference }: &PublishedBa
 /// SHA-256 of what the run was trained on.
 fn digests(report: &Report) -> String {
     let file = report.directory.file();
-    let of_task = file.task_files.iter().map(|(name, digest)| (name.clone(), digest.clone()));
+    let of_task = file
+        .task_files
+        .iter()
+        .map(|(name, digest)| (name.clone(), digest.clone()));
     let of_model = [
         ("base model".to_owned(), file.model_digest.clone()),
         ("configuration".to_owned(), file.config_digest.clone()),
     ];
     let rows = of_task.chain(of_model).map(|(name, digest)| {
-        let digest = or_na(Some(digest).filter(|digest| !digest.is_empty()), |digest| format!("`{digest}`"));
+        let digest = or_na(Some(digest).filter(|digest| !digest.is_empty()), |digest| {
+            format!("`{digest}`")
+        });
         vec![line(&name), digest]
     });
-    table(&["what", "SHA-256"].map(str::to_owned), &rows.collect::<Vec<_>>(), "ll")
+    table(
+        &["what", "SHA-256"].map(str::to_owned),
+        &rows.collect::<Vec<_>>(),
+        "ll",
+    )
 }
 
 /// Time and cost of all steps and evals; work repeated after an interruption counts once.
 fn cost(report: &Report, price: Option<f64>) -> String {
     let (file, history) = (report.directory.file(), &report.history);
-    let steps =
-        history.metrics.get("seconds").into_iter().flat_map(|series| series.values()).filter(|value| value.is_finite());
+    let steps = history
+        .metrics
+        .get("seconds")
+        .into_iter()
+        .flat_map(|series| series.values())
+        .filter(|value| value.is_finite());
     let seconds = steps.sum::<f64>() + history.evals.values().map(|eval| eval.seconds).sum::<f64>();
     let of_devices = seconds * file.config.ranks as f64;
     let device = history.run.as_ref().map(|run| line(&run.device));
@@ -124,19 +183,31 @@ fn cost(report: &Report, price: Option<f64>) -> String {
             "cost",
             or_na(price, |price| {
                 let total = amount(of_devices / 3600.0 * price);
-                format!("{total} ({} of one device, an hour of which costs {})", duration(of_devices), amount(price))
+                format!(
+                    "{total} ({} of one device, an hour of which costs {})",
+                    duration(of_devices),
+                    amount(price)
+                )
             }),
         ),
     ];
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|(label, cell)| vec![label.to_owned(), cell]).collect();
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|(label, cell)| vec![label.to_owned(), cell])
+        .collect();
     table(&["", ""].map(str::to_owned), &rows, "ll")
 }
 
 /// What other servers have to be told, for prompts as in training: by default they let templates think.
 fn template_kwargs(report: &Report) -> Map<String, Value> {
-    let Ok(task) = Task::load(&report.directory.first_task_path()) else { return Map::new() };
+    let Ok(task) = Task::load(&report.directory.first_task_path()) else {
+        return Map::new();
+    };
     let switch = (!task.thinking).then(|| ("enable_thinking".to_owned(), false.into()));
-    switch.into_iter().chain(task.template_kwargs.clone()).collect()
+    switch
+        .into_iter()
+        .chain(task.template_kwargs.clone())
+        .collect()
 }
 
 /// Commands that serve the folder in which the card lies.
@@ -151,11 +222,16 @@ fn serving(base: &str, config: &TrainConfig, kwargs: Map<String, Value>) -> Stri
         _ if is_embedded || config.lora_experts => {
             "grpo-tui model export --model . --merged --out merged\nvllm serve merged".to_owned()
         }
-        _ => format!("vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=."),
+        _ => format!(
+            "vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=."
+        ),
     };
     let kwargs = |option: &str| match kwargs.is_empty() {
         true => String::new(),
-        false => format!(" {option} {}", shell_word(&Value::from(kwargs.clone()).to_string())),
+        false => format!(
+            " {option} {}",
+            shell_word(&Value::from(kwargs.clone()).to_string())
+        ),
     };
     let commands = [
         ("grpo-tui", "grpo-tui serve .".to_owned()),
@@ -166,7 +242,9 @@ fn serving(base: &str, config: &TrainConfig, kwargs: Map<String, Value>) -> Stri
                 + &kwargs("--chat-template-kwargs"),
         ),
     ];
-    commands.map(|(with, command)| format!("\nWith {with}:\n\n```sh\n{command}\n```\n")).concat()
+    commands
+        .map(|(with, command)| format!("\nWith {with}:\n\n```sh\n{command}\n```\n"))
+        .concat()
 }
 
 /// As a shell reads it as one word.

@@ -17,7 +17,11 @@ struct Column {
 
 impl Column {
     fn width(&self) -> usize {
-        let widths = self.cells.iter().map(|cell| cell.chars().count()).chain([self.title.len()]);
+        let widths = self
+            .cells
+            .iter()
+            .map(|cell| cell.chars().count())
+            .chain([self.title.len()]);
         widths.max().unwrap_or(0).min(MAX_PADDED)
     }
 }
@@ -26,36 +30,62 @@ impl Column {
 pub fn rank_lines(ranks: &[RankStep], most_columns: usize) -> Vec<String> {
     let mut columns = columns(ranks);
     while columns.len() > 1
-        && columns.iter().map(|column| column.width() + 1).sum::<usize>() > most_columns.saturating_add(1)
+        && columns
+            .iter()
+            .map(|column| column.width() + 1)
+            .sum::<usize>()
+            > most_columns.saturating_add(1)
     {
         let last = columns.iter().map(|column| column.order).max();
         columns.retain(|column| Some(column.order) != last);
     }
     let line = |cell: &dyn Fn(&Column) -> String| {
-        let cells: Vec<String> =
-            columns.iter().map(|column| format!("{:>width$}", cell(column), width = column.width())).collect();
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{:>width$}", cell(column), width = column.width()))
+            .collect();
         cells.join(" ")
     };
     let titles = line(&|column| column.title.to_owned());
-    std::iter::once(titles).chain((0..ranks.len()).map(|rank| line(&|column| column.cells[rank].clone()))).collect()
+    std::iter::once(titles)
+        .chain((0..ranks.len()).map(|rank| line(&|column| column.cells[rank].clone())))
+        .collect()
 }
 
 fn columns(ranks: &[RankStep]) -> Vec<Column> {
     let tokens = |rank: &RankStep| rank.sampled_tokens + rank.trained_tokens;
     let all = ranks.iter().map(tokens).sum::<usize>();
-    let share = |rank: &RankStep| or_na((all > 0).then(|| tokens(rank) as f64 / all as f64), percent_short);
+    let share = |rank: &RankStep| {
+        or_na(
+            (all > 0).then(|| tokens(rank) as f64 / all as f64),
+            percent_short,
+        )
+    };
     let column = |title, order, cell: &dyn Fn(&RankStep) -> String| Column {
         title,
         order,
-        cells: ranks.iter().map(|rank| visible(&cell(rank)).into_owned()).collect(),
+        cells: ranks
+            .iter()
+            .map(|rank| visible(&cell(rank)).into_owned())
+            .collect(),
     };
-    let numbers = Column { title: "rank", order: 0, cells: (0..ranks.len()).map(|rank| rank.to_string()).collect() };
+    let numbers = Column {
+        title: "rank",
+        order: 0,
+        cells: (0..ranks.len()).map(|rank| rank.to_string()).collect(),
+    };
     let mut columns = vec![
         numbers,
         column("device", 3, &device),
-        column("use", 4, &|rank| or_na(rank.condition.utilisation, percent_short)),
-        column("memory", 5, &|rank| or_na(rank.condition.memory_used_bytes, bytes)),
-        column("power", 6, &|rank| or_na(rank.condition.power_watts, |watts| format!("{watts:.0} W"))),
+        column("use", 4, &|rank| {
+            or_na(rank.condition.utilisation, percent_short)
+        }),
+        column("memory", 5, &|rank| {
+            or_na(rank.condition.memory_used_bytes, bytes)
+        }),
+        column("power", 6, &|rank| {
+            or_na(rank.condition.power_watts, |watts| format!("{watts:.0} W"))
+        }),
         column("share", 1, &share),
         column("rollout", 7, &|rank| duration(rank.rollout_seconds)),
         column("update", 8, &|rank| duration(rank.update_seconds)),
@@ -70,7 +100,10 @@ fn columns(ranks: &[RankStep]) -> Vec<Column> {
 /// `GPU 3`, or a name.
 fn device(rank: &RankStep) -> String {
     let name = Some(&rank.condition.device).filter(|name| !name.is_empty());
-    rank.condition.index.map_or_else(|| or_na(name, String::clone), |index| format!("GPU {index}"))
+    rank.condition.index.map_or_else(
+        || or_na(name, String::clone),
+        |index| format!("GPU {index}"),
+    )
 }
 
 #[cfg(test)]
@@ -96,7 +129,17 @@ mod tests {
             condition,
             ..RankStep::default()
         };
-        vec![rank("n1", 300, condition), rank("n2", 100, Device { device: "cpu".to_owned(), ..Device::default() })]
+        vec![
+            rank("n1", 300, condition),
+            rank(
+                "n2",
+                100,
+                Device {
+                    device: "cpu".to_owned(),
+                    ..Device::default()
+                },
+            ),
+        ]
     }
 
     #[test]
@@ -107,9 +150,19 @@ mod tests {
             "   1    cpu n/a     n/a   n/a   25%   1.2 s  0.8 s  0.1 s   n2",
         ];
         assert_eq!(rank_lines(&ranks(), 100), all);
-        assert_eq!(rank_lines(&ranks(), 17), ["rank share waited", "   0   75%  0.1 s", "   1   25%  0.1 s"]);
+        assert_eq!(
+            rank_lines(&ranks(), 17),
+            [
+                "rank share waited",
+                "   0   75%  0.1 s",
+                "   1   25%  0.1 s"
+            ]
+        );
         assert_eq!(rank_lines(&ranks(), 0), ["rank", "   0", "   1"]);
         let idle = rank_lines(&[RankStep::default(), RankStep::default()], 100);
-        assert!(idle[1].contains("n/a") && !idle[0].contains("host"), "{idle:?}");
+        assert!(
+            idle[1].contains("n/a") && !idle[0].contains("host"),
+            "{idle:?}"
+        );
     }
 }

@@ -33,7 +33,10 @@ pub fn group_runs<'a>(rows: impl Iterator<Item = &'a RunRow>, by: &str) -> Vec<R
     for run in rows {
         for value in group_values(run, by) {
             let place = *places.entry(value.clone()).or_insert_with(|| {
-                groups.push(RunGroup { value, runs: Vec::new() });
+                groups.push(RunGroup {
+                    value,
+                    runs: Vec::new(),
+                });
                 groups.len() - 1
             });
             groups[place].runs.push(run);
@@ -44,18 +47,36 @@ pub fn group_runs<'a>(rows: impl Iterator<Item = &'a RunRow>, by: &str) -> Vec<R
 
 /// The values as they are shown: of a setup only the task and the keys in which these groups differ.
 pub fn group_labels(groups: &[RunGroup<'_>], by: &str) -> Vec<String> {
-    let first: Vec<&RunRow> = groups.iter().filter_map(|group| group.runs.first().copied()).collect();
+    let first: Vec<&RunRow> = groups
+        .iter()
+        .filter_map(|group| group.runs.first().copied())
+        .collect();
     if by != "setup" || first.len() < groups.len() {
         return groups.iter().map(|group| group.value.clone()).collect();
     }
     let task = |run: &RunRow| run.directory.file().task.clone();
     let has_one_task = first.windows(2).all(|pair| task(pair[0]) == task(pair[1]));
-    let firsts = RunGroup { value: String::new(), runs: first };
-    let keys = firsts.different_keys().into_iter().map(|(key, _)| key).filter(|key| key != "seed");
+    let firsts = RunGroup {
+        value: String::new(),
+        runs: first,
+    };
+    let keys = firsts
+        .different_keys()
+        .into_iter()
+        .map(|(key, _)| key)
+        .filter(|key| key != "seed");
     let keys: Vec<String> = keys.collect();
     let label = |run: &&RunRow| {
-        let values = run.directory.file().config.values().into_iter().filter(|(key, _)| keys.contains(key));
-        let values: Vec<String> = values.map(|(key, value)| format!("{key}={}", shown(&value))).collect();
+        let values = run
+            .directory
+            .file()
+            .config
+            .values()
+            .into_iter()
+            .filter(|(key, _)| keys.contains(key));
+        let values: Vec<String> = values
+            .map(|(key, value)| format!("{key}={}", shown(&value)))
+            .collect();
         let task = (!has_one_task || values.is_empty()).then(|| task(run));
         task.into_iter().chain(values).collect::<Vec<_>>().join(" ")
     };
@@ -74,14 +95,39 @@ pub fn group_values(run: &RunRow, by: &str) -> Vec<String> {
     if by == "tags" && !run.tags.is_empty() {
         return run.tags.clone();
     }
-    let none = || if by == "tags" { "no tag".to_owned() } else { format!("no {by}") };
-    vec![run.field(by, false).map_or_else(none, |value| value.to_string())]
+    let none = || {
+        if by == "tags" {
+            "no tag".to_owned()
+        } else {
+            format!("no {by}")
+        }
+    };
+    vec![
+        run.field(by, false)
+            .map_or_else(none, |value| value.to_string()),
+    ]
 }
 
 /// Why runs cannot be grouped by a name, if they cannot: measured values differ from run to run.
-pub fn wrong_grouping<'a>(by: &str, rows: impl Iterator<Item = &'a RunRow> + Clone) -> Option<String> {
-    let fields = ["task", "tags", "setup", "model", "base_model", "job", "status", "host", "name", "set"];
-    let key = by.strip_prefix("config.").is_some_and(|key| crate::config::Key::find(key).is_some());
+pub fn wrong_grouping<'a>(
+    by: &str,
+    rows: impl Iterator<Item = &'a RunRow> + Clone,
+) -> Option<String> {
+    let fields = [
+        "task",
+        "tags",
+        "setup",
+        "model",
+        "base_model",
+        "job",
+        "status",
+        "host",
+        "name",
+        "set",
+    ];
+    let key = by
+        .strip_prefix("config.")
+        .is_some_and(|key| crate::config::Key::find(key).is_some());
     let why = format!("group by {}, or config.KEY", fields.join(", "));
     (!fields.contains(&by) && !key).then(|| super::unknown_field(by, rows, false).unwrap_or(why))
 }
@@ -99,19 +145,37 @@ impl RunGroup<'_> {
     /// The keys in which its runs differ, with the number of values.
     pub fn different_keys(&self) -> Vec<(String, usize)> {
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (key, value) in self.runs.iter().flat_map(|run| run.directory.file().config.values()) {
+        for (key, value) in self
+            .runs
+            .iter()
+            .flat_map(|run| run.directory.file().config.values())
+        {
             found.entry(key).or_default().insert(shown(&value));
         }
-        found.into_iter().map(|(key, values)| (key, values.len())).filter(|(_, count)| *count > 1).collect()
+        found
+            .into_iter()
+            .map(|(key, values)| (key, values.len()))
+            .filter(|(_, count)| *count > 1)
+            .collect()
     }
 
     /// A line of `runs list --group-by --json`.
     pub fn document(&self, by: &str, fields: &[String], smoothed: bool) -> Value {
         let values: serde_json::Map<String, Value> = fields
             .iter()
-            .map(|field| (field.clone(), self.mean(field, smoothed).map_or(Value::Null, |found| found.document())))
+            .map(|field| {
+                (
+                    field.clone(),
+                    self.mean(field, smoothed)
+                        .map_or(Value::Null, |found| found.document()),
+                )
+            })
             .collect();
-        let differ: Vec<String> = self.different_keys().into_iter().map(|(key, _)| key).collect();
+        let differ: Vec<String> = self
+            .different_keys()
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
         let ids: Vec<&str> = self.runs.iter().map(|run| run.directory.id()).collect();
         json!({"group_by": by, "value": self.value, "runs": ids, "n": ids.len(), "differ": differ, "values": values})
     }
@@ -123,9 +187,19 @@ impl MeanStd {
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         // Equal values have no spread, not that of a rounded sum.
-        let mean = if least == most { least } else { values.iter().sum::<f64>() / n as f64 };
+        let mean = if least == most {
+            least
+        } else {
+            values.iter().sum::<f64>() / n as f64
+        };
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        (n > 0).then(|| Self { n, mean, std: (n > 1).then(|| (squares / (n - 1) as f64).sqrt()), least, most })
+        (n > 0).then(|| Self {
+            n,
+            mean,
+            std: (n > 1).then(|| (squares / (n - 1) as f64).sqrt()),
+            least,
+            most,
+        })
     }
 
     fn document(&self) -> Value {
@@ -139,12 +213,17 @@ mod tests {
 
     #[test]
     fn the_spread_is_that_of_a_sample() {
-        let of = |values: &[f64]| MeanStd::from_values(values).map(|found| (found.n, found.mean, found.std));
+        let of = |values: &[f64]| {
+            MeanStd::from_values(values).map(|found| (found.n, found.mean, found.std))
+        };
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[2.0]), Some((1, 2.0, None)), "one run has no spread");
         assert_eq!(of(&[1.0, 3.0]), Some((2, 2.0, Some(2.0_f64.sqrt()))));
         assert_eq!(of(&[0.1; 23]), Some((23, 0.1, Some(0.0))));
         let found = MeanStd::from_values(&[4.0, -1.0, 0.0]);
-        assert_eq!(found.map(|found| (found.least, found.most)), Some((-1.0, 4.0)));
+        assert_eq!(
+            found.map(|found| (found.least, found.most)),
+            Some((-1.0, 4.0))
+        );
     }
 }

@@ -47,21 +47,31 @@ impl JudgedEval {
             valid_rates: [base.valid, eval.summary.valid],
             exact_rates: [base.exact, eval.summary.exact],
             valid: MetricVerdict::from_comparison("valid", &against.valid),
-            exact: against.exact.as_ref().map(|exact| MetricVerdict::from_comparison("exact", exact)),
+            exact: against
+                .exact
+                .as_ref()
+                .map(|exact| MetricVerdict::from_comparison("exact", exact)),
         })
     }
 
     /// The metrics that are significantly below the base's.
     fn losses(&self) -> Vec<&'static str> {
         let judged = std::iter::once(self.valid).chain(self.exact);
-        judged.filter(|judged| judged.verdict == Verdict::Worse).map(|judged| judged.metric).collect()
+        judged
+            .filter(|judged| judged.verdict == Verdict::Worse)
+            .map(|judged| judged.metric)
+            .collect()
     }
 
     /// `valid 60.0% to 99.0%, exact 59.0% to 97.0%`.
     pub fn rates(&self) -> String {
         let [valid_base, valid] = self.valid_rates.map(percent);
         let [exact_base, exact] = self.exact_rates.map(|rate| or_na(rate, percent));
-        let exact = if self.exact.is_some() { format!(", exact {exact_base} to {exact}") } else { String::new() };
+        let exact = if self.exact.is_some() {
+            format!(", exact {exact_base} to {exact}")
+        } else {
+            String::new()
+        };
         format!("valid {valid_base} to {valid}{exact}")
     }
 }
@@ -73,14 +83,26 @@ impl RunOutcome {
         if names == [""] {
             return Self::from_task(history, best);
         }
-        let of_task = |name: &&str| ((*name).to_owned(), Self::from_task(&history.evals_of_task(name), best));
+        let of_task = |name: &&str| {
+            (
+                (*name).to_owned(),
+                Self::from_task(&history.evals_of_task(name), best),
+            )
+        };
         let tasks: Vec<(String, Self)> = names.iter().map(of_task).collect();
         let base_is_best = tasks.iter().any(|(_, outcome)| outcome.base_is_best);
-        Self { base_is_best, ended: history.end.is_some(), tasks, ..Self::default() }
+        Self {
+            base_is_best,
+            ended: history.end.is_some(),
+            tasks,
+            ..Self::default()
+        }
     }
 
     fn from_task(history: &RunState, best: Option<u64>) -> Self {
-        let result = HELD_OUT_SETS.into_iter().find_map(|set| history.result(set, best));
+        let result = HELD_OUT_SETS
+            .into_iter()
+            .find_map(|set| history.result(set, best));
         let latest = history.latest_eval("eval", "trained");
         let latest = latest.filter(|latest| result.is_none_or(|result| result.step != latest.step));
         Self {
@@ -96,14 +118,20 @@ impl RunOutcome {
     pub fn by_task(&self) -> Vec<(&str, &Self)> {
         match self.tasks.as_slice() {
             [] => vec![("", self)],
-            tasks => tasks.iter().map(|(name, outcome)| (name.as_str(), outcome)).collect(),
+            tasks => tasks
+                .iter()
+                .map(|(name, outcome)| (name.as_str(), outcome))
+                .collect(),
         }
     }
 
     /// Whether anything is known.
     pub fn is_known(&self) -> bool {
         self.base_is_best
-            || self.by_task().iter().any(|(_, task)| task.result.is_some() || task.fallen_eval().is_some())
+            || self
+                .by_task()
+                .iter()
+                .any(|(_, task)| task.result.is_some() || task.fallen_eval().is_some())
     }
 
     /// The eval of one task that is compared with the base's wherever answers are shown: the result; where that is the
@@ -114,26 +142,49 @@ impl RunOutcome {
 
     /// Whether a metric, `valid` or `exact`, of the result or of the latest eval is significantly below the base's.
     pub fn loses(&self, metric: &str) -> bool {
-        let judged = self.by_task().into_iter().flat_map(|(_, task)| task.result.iter().chain(&task.latest));
-        judged.into_iter().any(|judged| judged.losses().contains(&metric))
+        let judged = self
+            .by_task()
+            .into_iter()
+            .flat_map(|(_, task)| task.result.iter().chain(&task.latest));
+        judged
+            .into_iter()
+            .any(|judged| judged.losses().contains(&metric))
     }
 
     /// `None` where exact match was not measured. Of several tasks: worse if any is, better if any is and none is worse.
     fn verdicts(&self) -> (Verdict, Option<Verdict>) {
         if !self.tasks.is_empty() {
-            let (valid, exact): (Vec<_>, Vec<_>) = self.tasks.iter().map(|(_, task)| task.verdicts()).unzip();
+            let (valid, exact): (Vec<_>, Vec<_>) =
+                self.tasks.iter().map(|(_, task)| task.verdicts()).unzip();
             let joined = |verdicts: Vec<Verdict>| {
                 let has = |verdict| verdicts.contains(&verdict).then_some(verdict);
-                has(Verdict::Worse).or(has(Verdict::Better)).unwrap_or(Verdict::NoDifference)
+                has(Verdict::Worse)
+                    .or(has(Verdict::Better))
+                    .unwrap_or(Verdict::NoDifference)
             };
             let exact: Vec<Verdict> = exact.into_iter().flatten().collect();
             return (joined(valid), (!exact.is_empty()).then(|| joined(exact)));
         }
-        let valid = self.result.as_ref().map_or(Verdict::NoDifference, |result| result.valid.verdict);
-        let exact = self.result.as_ref().and_then(|result| result.exact).map(|exact| exact.verdict);
+        let valid = self
+            .result
+            .as_ref()
+            .map_or(Verdict::NoDifference, |result| result.valid.verdict);
+        let exact = self
+            .result
+            .as_ref()
+            .and_then(|result| result.exact)
+            .map(|exact| exact.verdict);
         (
-            if self.loses("valid") { Verdict::Worse } else { valid },
-            if self.loses("exact") { Some(Verdict::Worse) } else { exact },
+            if self.loses("valid") {
+                Verdict::Worse
+            } else {
+                valid
+            },
+            if self.loses("exact") {
+                Some(Verdict::Worse)
+            } else {
+                exact
+            },
         )
     }
 
@@ -171,15 +222,25 @@ impl RunOutcome {
     /// The rates of base and result with both verdicts, and the end of the run if it is below the base.
     pub fn sentence(&self) -> String {
         if !self.tasks.is_empty() {
-            let sentences = self.tasks.iter().map(|(name, task)| format!("{name}: {}", task.sentence()));
+            let sentences = self
+                .tasks
+                .iter()
+                .map(|(name, task)| format!("{name}: {}", task.sentence()));
             return sentences.collect::<Vec<_>>().join("; ");
         }
         let mut text = match &self.result {
             Some(result) => {
                 let verdict = MetricVerdict::sentence(result.valid, result.exact);
-                format!("{} on the {} set (step {}): {verdict}", result.rates(), result.set, result.step)
+                format!(
+                    "{} on the {} set (step {}): {verdict}",
+                    result.rates(),
+                    result.set,
+                    result.step
+                )
             }
-            None if self.base_is_best => "the best checkpoint is the base: no later one was better".to_owned(),
+            None if self.base_is_best => {
+                "the best checkpoint is the base: no later one was better".to_owned()
+            }
             None => "not compared with the base".to_owned(),
         };
         if let Some(fallen) = self.fallen() {
@@ -190,19 +251,33 @@ impl RunOutcome {
 
     /// The latest eval, if it is not the result and below the base.
     pub fn fallen_eval(&self) -> Option<&JudgedEval> {
-        let latest = self.by_task().into_iter().filter_map(|(_, task)| task.latest.as_ref());
-        latest.into_iter().find(|latest| !latest.losses().is_empty())
+        let latest = self
+            .by_task()
+            .into_iter()
+            .filter_map(|(_, task)| task.latest.as_ref());
+        latest
+            .into_iter()
+            .find(|latest| !latest.losses().is_empty())
     }
 
     /// [`Self::fallen_eval`] in a sentence.
     pub fn fallen(&self) -> Option<String> {
         if !self.tasks.is_empty() {
-            let fallen = self.tasks.iter().filter_map(|(name, task)| Some(format!("{name}: {}", task.fallen()?)));
+            let fallen = self
+                .tasks
+                .iter()
+                .filter_map(|(name, task)| Some(format!("{name}: {}", task.fallen()?)));
             return Some(fallen.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
         }
         let latest = self.fallen_eval()?;
-        let when = if self.ended { "the run ends" } else { "the run is now" };
+        let when = if self.ended {
+            "the run ends"
+        } else {
+            "the run is now"
+        };
         let (below, rates, step) = (latest.losses().join(" and "), latest.rates(), latest.step);
-        Some(format!("{when} with {below} below the base: {rates} on the eval set (step {step})"))
+        Some(format!(
+            "{when} with {below} below the base: {rates} on the eval set (step {step})"
+        ))
     }
 }

@@ -10,7 +10,8 @@ use crate::config::{Source, TrainConfig};
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
 use crate::run::{
-    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, State, Status, StepEvals, sha256,
+    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, State,
+    Status, StepEvals, sha256,
 };
 use crate::secrets::redact;
 use crate::task::{split_task_set, task_set};
@@ -120,18 +121,37 @@ pub struct LastValue {
 impl RunRow {
     pub fn from_report(report: &Report) -> Self {
         let history = &report.history;
-        let latest =
-            |name: &String| LastValue { value: report.metric(name, false), smoothed: report.metric(name, true) };
-        let metrics = history.metrics.keys().map(|name| (name.clone(), latest(name)));
-        let series =
-            |name: &str| history.metrics.get(name).map_or_else(Vec::new, |series| spread(series.values(), CURVE));
-        let evals: Vec<f64> = history.step_evals().iter().map(StepEvals::lowest_valid).collect();
+        let latest = |name: &String| LastValue {
+            value: report.metric(name, false),
+            smoothed: report.metric(name, true),
+        };
+        let metrics = history
+            .metrics
+            .keys()
+            .map(|name| (name.clone(), latest(name)));
+        let series = |name: &str| {
+            history
+                .metrics
+                .get(name)
+                .map_or_else(Vec::new, |series| spread(series.values(), CURVE))
+        };
+        let evals: Vec<f64> = history
+            .step_evals()
+            .iter()
+            .map(StepEvals::lowest_valid)
+            .collect();
         let tasks = report.directory.task_names();
-        let held_out_sets = HELD_OUT_SETS.iter().flat_map(|set| tasks.iter().map(|task| task_set(set, task)));
+        let held_out_sets = HELD_OUT_SETS
+            .iter()
+            .flat_map(|set| tasks.iter().map(|task| task_set(set, task)));
         Self {
             status: report.status(),
             cause: report.cause(),
-            eval: report.state.as_ref().and_then(State::eval_under_way).cloned(),
+            eval: report
+                .state
+                .as_ref()
+                .and_then(State::eval_under_way)
+                .cloned(),
             worker: report.state.as_ref().map(|state| state.pid),
             holder: report.state.as_ref().and_then(|state| state.holder),
             slurm: report.slurm.clone(),
@@ -139,15 +159,25 @@ impl RunRow {
             total_steps: history.planned_steps(),
             seconds_left: history.seconds_left(),
             seconds: report.computed_seconds(),
-            held_out: held_out_sets.filter_map(|set| held_out(report, set)).collect(),
+            held_out: held_out_sets
+                .filter_map(|set| held_out(report, set))
+                .collect(),
             metrics: metrics.collect(),
-            valid_rates: if evals.len() > 1 { spread(&evals, CURVE) } else { series("tiers/valid") },
+            valid_rates: if evals.len() > 1 {
+                spread(&evals, CURVE)
+            } else {
+                series("tiers/valid")
+            },
             rewards: series("reward"),
             checkpoints: report.checkpoints.clone(),
             best: report.best(),
             outcome: report.outcome(),
             alerts: history.standing_alerts().cloned().collect(),
-            notes: history.notes.iter().map(|(_, note)| redact(&note.text).0.into_owned()).collect(),
+            notes: history
+                .notes
+                .iter()
+                .map(|(_, note)| redact(&note.text).0.into_owned())
+                .collect(),
             tags: report.tags.clone(),
             warnings: report.warnings.clone(),
             last_ms: history.last_ms,
@@ -157,7 +187,8 @@ impl RunRow {
 
     /// The set and rates of the eval that represents the trained model; see [`crate::run::RunState::result`].
     pub fn latest_valid(&self) -> Option<(&str, &EvalSummary)> {
-        self.result().map(|(held_out, _, summary)| (held_out.set.as_str(), summary))
+        self.result()
+            .map(|(held_out, _, summary)| (held_out.set.as_str(), summary))
     }
 
     /// The evals that represent the trained model, of each task: its set, step and rates.
@@ -169,7 +200,10 @@ impl RunRow {
         let mut found: Vec<(&EvalSeries, u64, &EvalSummary)> = Vec::new();
         for (held_out, step, summary) in known {
             let task = split_task_set(&held_out.set).1;
-            if found.iter().all(|(other, ..)| split_task_set(&other.set).1 != task) {
+            if found
+                .iter()
+                .all(|(other, ..)| split_task_set(&other.set).1 != task)
+            {
                 found.push((held_out, step, summary));
             }
         }
@@ -179,16 +213,26 @@ impl RunRow {
     /// Of several tasks that with the lowest rate of valid completions, then of exact ones: a mean would hide it.
     fn result(&self) -> Option<(&EvalSeries, u64, &EvalSummary)> {
         let rates = |summary: &EvalSummary| (summary.valid, summary.exact.unwrap_or(1.0));
-        let order =
-            |one: &EvalSummary, other: &EvalSummary| rates(one).partial_cmp(&rates(other)).unwrap_or(Ordering::Equal);
-        self.results().into_iter().min_by(|(_, _, one), (_, _, other)| order(one, other))
+        let order = |one: &EvalSummary, other: &EvalSummary| {
+            rates(one)
+                .partial_cmp(&rates(other))
+                .unwrap_or(Ordering::Equal)
+        };
+        self.results()
+            .into_iter()
+            .min_by(|(_, _, one), (_, _, other)| order(one, other))
     }
 
     /// Where `valid` and `exact` were measured: the set and the step; `train` for the training completions of the last
     /// step, without an eval.
     pub fn measured_on(&self) -> Option<(&str, u64)> {
-        let trained = || self.metric("tiers/valid", false).map(|_| ("train", self.last_step));
-        self.result().map(|(held_out, step, _)| (held_out.set.as_str(), step)).or_else(trained)
+        let trained = || {
+            self.metric("tiers/valid", false)
+                .map(|_| ("train", self.last_step))
+        };
+        self.result()
+            .map(|(held_out, step, _)| (held_out.set.as_str(), step))
+            .or_else(trained)
     }
 
     /// Whether its worker computes, or waits to do so.
@@ -203,7 +247,10 @@ impl RunRow {
 
     /// Slurm's name of what the run waits for, such as `Resources`.
     pub fn slurm_reason(&self) -> Option<&str> {
-        let job = self.slurm.as_ref().filter(|_| self.status == Status::Waiting)?;
+        let job = self
+            .slurm
+            .as_ref()
+            .filter(|_| self.status == Status::Waiting)?;
         Some(job.reason.as_str()).filter(|reason| !["", "None"].contains(reason))
     }
 
@@ -211,7 +258,8 @@ impl RunRow {
     pub fn holder<'a>(&self, mut rows: impl Iterator<Item = &'a Self>) -> Option<&'a Self> {
         let process = self.holder.filter(|_| self.status == Status::Waiting)?;
         rows.find(|row| {
-            let computes = !row.status.is_ended() && ![Status::Created, Status::Waiting].contains(&row.status);
+            let computes =
+                !row.status.is_ended() && ![Status::Created, Status::Waiting].contains(&row.status);
             computes && row.worker == Some(process)
         })
     }
@@ -219,7 +267,9 @@ impl RunRow {
     /// The rate of valid completions on the eval or test set, else in the last step.
     pub fn valid(&self) -> Option<f64> {
         let trained = self.metric("tiers/valid", false);
-        self.latest_valid().map(|(_, summary)| summary.valid).or(trained)
+        self.latest_valid()
+            .map(|(_, summary)| summary.valid)
+            .or(trained)
     }
 
     /// The rate of exact completions on the eval or test set, else in the last step.
@@ -232,7 +282,13 @@ impl RunRow {
 
     /// A metric at the last step, or its EMA; `None` if that step did not measure it.
     pub fn metric(&self, name: &str, smoothed: bool) -> Option<f64> {
-        self.metrics.get(name).and_then(|latest| if smoothed { latest.smoothed } else { latest.value })
+        self.metrics.get(name).and_then(|latest| {
+            if smoothed {
+                latest.smoothed
+            } else {
+                latest.value
+            }
+        })
     }
 
     /// The value of a field, `config.KEY`, or a metric at the last step, `smoothed` or not.
@@ -282,9 +338,12 @@ impl RunRow {
             },
             "setup" => Some(Field::Text(self.setup())),
             _ => match (name.strip_prefix("config."), name.strip_prefix(SMOOTHED)) {
-                (Some(key), _) => {
-                    file.config.values().iter().find(|(found, _)| found == key).and_then(|(_, value)| of_value(value))
-                }
+                (Some(key), _) => file
+                    .config
+                    .values()
+                    .iter()
+                    .find(|(found, _)| found == key)
+                    .and_then(|(_, value)| of_value(value)),
                 (_, Some(metric)) => self.metric(metric, true).map(Field::Number),
                 _ => self.metric(name, smoothed).map(Field::Number),
             },
@@ -309,29 +368,62 @@ impl RunRow {
     }
 
     pub fn alert_names(&self) -> String {
-        self.alerts.iter().map(|alert| alert_name(&alert.rule)).collect::<Vec<_>>().join(", ")
+        self.alerts
+            .iter()
+            .map(|alert| alert_name(&alert.rule))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// Identifies runs that differ in their seed at most: task files, starting model, and every key except `seed`.
     /// Readable, with a digest at the end.
     pub fn setup(&self) -> String {
         let file = self.directory.file();
-        let config = TrainConfig { seed: 0, ..file.config.clone() }.digest();
-        let files = file.task_files.iter().map(|(name, digest)| format!("{name} {digest}\n"));
-        let files: String =
-            files.chain(file.mix.iter().map(|task| format!("{} {}\n", task.name, task.weight))).collect();
-        let digest = sha256(format!("{} {}\n{}\n{config}\n{files}", file.job, file.task, file.model_digest).as_bytes());
-        let changed =
-            self.changed_keys().into_iter().filter(|[key, ..]| !["seed", "base_model"].contains(&key.as_str()));
-        let changed: String = changed.map(|[key, value, _]| format!(" {key}={value}")).collect();
+        let config = TrainConfig {
+            seed: 0,
+            ..file.config.clone()
+        }
+        .digest();
+        let files = file
+            .task_files
+            .iter()
+            .map(|(name, digest)| format!("{name} {digest}\n"));
+        let files: String = files
+            .chain(
+                file.mix
+                    .iter()
+                    .map(|task| format!("{} {}\n", task.name, task.weight)),
+            )
+            .collect();
+        let digest = sha256(
+            format!(
+                "{} {}\n{}\n{config}\n{files}",
+                file.job, file.task, file.model_digest
+            )
+            .as_bytes(),
+        );
+        let changed = self
+            .changed_keys()
+            .into_iter()
+            .filter(|[key, ..]| !["seed", "base_model"].contains(&key.as_str()));
+        let changed: String = changed
+            .map(|[key, value, _]| format!(" {key}={value}"))
+            .collect();
         let model = file.config.base_model.trim_end_matches('/');
-        format!("{} {}{changed} #{}", file.task, model.rsplit('/').next().unwrap_or(model), &digest[..6])
+        format!(
+            "{} {}{changed} #{}",
+            file.task,
+            model.rsplit('/').next().unwrap_or(model),
+            &digest[..6]
+        )
     }
 
     /// Keys without their default: key, value and source.
     pub fn changed_keys(&self) -> Vec<[String; 3]> {
         let all = configuration(self.directory.file()).into_iter();
-        all.filter(|(source, _)| *source != Source::Default).map(|(_, cells)| cells).collect()
+        all.filter(|(source, _)| *source != Source::Default)
+            .map(|(_, cells)| cells)
+            .collect()
     }
 }
 
@@ -346,9 +438,18 @@ pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
 }
 
 fn held_out(report: &Report, set: String) -> Option<EvalSeries> {
-    let without_tags = |summary: &EvalSummary| EvalSummary { by_tag: BTreeMap::new(), ..summary.clone() };
-    let base = report.history.base(&set).map(|eval| without_tags(&eval.summary));
-    let trained = report.history.result(&set, report.best()).map(|eval| (eval.step, without_tags(&eval.summary)));
+    let without_tags = |summary: &EvalSummary| EvalSummary {
+        by_tag: BTreeMap::new(),
+        ..summary.clone()
+    };
+    let base = report
+        .history
+        .base(&set)
+        .map(|eval| without_tags(&eval.summary));
+    let trained = report
+        .history
+        .result(&set, report.best())
+        .map(|eval| (eval.step, without_tags(&eval.summary)));
     (base.is_some() || trained.is_some()).then_some(EvalSeries { set, base, trained })
 }
 
@@ -377,7 +478,9 @@ pub fn number_text(name: &str, number: f64) -> String {
 pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::Ordering {
     use std::cmp::Ordering;
     let known = |field: &Option<Field>| {
-        field.as_ref().is_some_and(|field| !matches!(field, Field::Number(number) if number.is_nan()))
+        field
+            .as_ref()
+            .is_some_and(|field| !matches!(field, Field::Number(number) if number.is_nan()))
     };
     let found = match (&a, &b) {
         _ if known(&a) != known(&b) => return known(&b).cmp(&known(&a)),
@@ -389,15 +492,27 @@ pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::
 }
 
 /// Why a name is not a field of these runs, if it is not: an unknown name is a typo, not a condition that never holds.
-pub fn unknown_field<'a>(name: &str, rows: impl Iterator<Item = &'a RunRow> + Clone, smoothed: bool) -> Option<String> {
+pub fn unknown_field<'a>(
+    name: &str,
+    rows: impl Iterator<Item = &'a RunRow> + Clone,
+    smoothed: bool,
+) -> Option<String> {
     if FIELDS.contains(&name)
-        || rows.clone().any(|run| run.metrics.contains_key(name) || run.field(name, smoothed).is_some())
+        || rows
+            .clone()
+            .any(|run| run.metrics.contains_key(name) || run.field(name, smoothed).is_some())
     {
         return None;
     }
     let metrics: BTreeSet<&String> = rows.flat_map(|run| run.metrics.keys()).collect();
-    let keys = crate::config::KEYS.iter().map(|key| format!("config.{}", key.name));
-    let known = FIELDS.iter().map(|field| (*field).to_owned()).chain(metrics.into_iter().cloned()).chain(keys);
+    let keys = crate::config::KEYS
+        .iter()
+        .map(|key| format!("config.{}", key.name));
+    let known = FIELDS
+        .iter()
+        .map(|field| (*field).to_owned())
+        .chain(metrics.into_iter().cloned())
+        .chain(keys);
     let known: Vec<String> = known.collect();
     let hint = crate::format::did_you_mean(name, known.iter().map(String::as_str));
     Some(format!(
@@ -429,13 +544,23 @@ mod tests {
 
     #[test]
     fn a_long_curve_keeps_its_ends() {
-        for (length, most) in
-            [(0, CURVE), (1, CURVE), (47, CURVE), (48, CURVE), (49, CURVE), (1000, CURVE), (48, 10), (3, 10)]
-        {
+        for (length, most) in [
+            (0, CURVE),
+            (1, CURVE),
+            (47, CURVE),
+            (48, CURVE),
+            (49, CURVE),
+            (1000, CURVE),
+            (48, 10),
+            (3, 10),
+        ] {
             let values: Vec<f64> = (0..length).map(f64::from).collect();
             let thin = spread(&values, most);
             let ends = (thin.first() == values.first(), thin.last() == values.last());
-            assert!(thin.len() == values.len().min(most) && ends == (true, true), "{length}: {thin:?}");
+            assert!(
+                thin.len() == values.len().min(most) && ends == (true, true),
+                "{length}: {thin:?}"
+            );
         }
     }
 }

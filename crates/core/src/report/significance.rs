@@ -10,7 +10,8 @@ use crate::format::{counted, p_value, points_interval};
 use crate::run::{Comparison, EvalRecord};
 pub use crate::statistics::Verdict;
 use crate::statistics::{
-    Interval, PairedTest, SIGNIFICANT, holm, paired_counts, paired_means, required_n, required_n_of_means,
+    Interval, PairedTest, SIGNIFICANT, holm, paired_counts, paired_means, required_n,
+    required_n_of_means,
 };
 
 /// The power for which the required number of prompts is computed.
@@ -35,8 +36,15 @@ pub struct MetricVerdict {
 impl MetricVerdict {
     /// For one completion per prompt.
     pub fn from_comparison(metric: &'static str, comparison: &Comparison) -> Self {
-        let PairedTest { difference, .. } = paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
-        Self { metric, verdict: comparison.verdict(), p: comparison.mcnemar_p, adjusted_p: None, difference }
+        let PairedTest { difference, .. } =
+            paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
+        Self {
+            metric,
+            verdict: comparison.verdict(),
+            p: comparison.mcnemar_p,
+            adjusted_p: None,
+            difference,
+        }
     }
 
     /// [`Level::Good`] only where one of the two is better, the other is not worse, and both were measured.
@@ -57,13 +65,21 @@ impl MetricVerdict {
     }
 
     fn with_effect(self) -> String {
-        let Interval { estimate, low, high } = self.difference;
+        let Interval {
+            estimate,
+            low,
+            high,
+        } = self.difference;
         let [estimate, interval] = points_interval(estimate, [low, high]);
         let effect = match self.verdict {
             Verdict::NoDifference => format!("no difference found ({estimate} points, "),
             Verdict::Better | Verdict::Worse => format!("{estimate} points ("),
         };
-        format!("{}: {effect}95% CI {interval}, p = {})", self.metric, self.p_value())
+        format!(
+            "{}: {effect}95% CI {interval}, p = {})",
+            self.metric,
+            self.p_value()
+        )
     }
 
     fn words(self) -> String {
@@ -77,8 +93,9 @@ impl MetricVerdict {
 
     /// `0.0300`, or `0.0300, Holm-adjusted 0.0900`.
     fn p_value(self) -> String {
-        let adjusted =
-            self.adjusted_p.map_or_else(String::new, |adjusted| format!(", Holm-adjusted {}", p_value(adjusted)));
+        let adjusted = self.adjusted_p.map_or_else(String::new, |adjusted| {
+            format!(", Holm-adjusted {}", p_value(adjusted))
+        });
         p_value(self.p) + &adjusted
     }
 }
@@ -92,8 +109,14 @@ impl std::fmt::Display for MetricVerdict {
 /// The sentence on both metrics, then the numbers of each.
 pub fn verdict_lines(valid: &MetricComparison, exact: Option<&MetricComparison>) -> String {
     let metrics = std::iter::once(valid).chain(exact);
-    let numbers: String = metrics.flat_map(MetricComparison::lines).map(|line| format!("  {line}\n")).collect();
-    format!("{}\n{numbers}", MetricVerdict::sentence(valid.judged(), exact.map(MetricComparison::judged)))
+    let numbers: String = metrics
+        .flat_map(MetricComparison::lines)
+        .map(|line| format!("  {line}\n"))
+        .collect();
+    format!(
+        "{}\n{numbers}",
+        MetricVerdict::sentence(valid.judged(), exact.map(MetricComparison::judged))
+    )
 }
 
 /// A metric of two evals with its test. In JSON, the counts of `comparison` are on the same level.
@@ -129,14 +152,28 @@ pub struct MetricComparison {
 impl MetricComparison {
     /// `valid` and `exact`; `None` if no prompt of both has an expected answer. As one of `comparisons`, the required n
     /// is for a level of 5% / `comparisons`, the least that Holm's method asks; [`Self::adjust`] does the rest.
-    pub fn both(before: &[EvalRecord], after: &[EvalRecord], comparisons: usize) -> (Self, Option<Self>) {
+    pub fn both(
+        before: &[EvalRecord],
+        after: &[EvalRecord],
+        comparisons: usize,
+    ) -> (Self, Option<Self>) {
         let level = SIGNIFICANT / comparisons.max(1) as f64;
         // The completions of a prompt are not independent, so only the first counts.
-        let firsts =
-            |records: &[EvalRecord]| records.iter().filter(|record| record.sample == 0).cloned().collect::<Vec<_>>();
+        let firsts = |records: &[EvalRecord]| {
+            records
+                .iter()
+                .filter(|record| record.sample == 0)
+                .cloned()
+                .collect::<Vec<_>>()
+        };
         let (first, second) = (firsts(before), firsts(after));
         let judged = |metric, comparison: Comparison, measure: fn(&EvalRecord) -> Option<bool>| {
-            let samples = before.iter().chain(after).map(|record| record.sample + 1).max().unwrap_or(1);
+            let samples = before
+                .iter()
+                .chain(after)
+                .map(|record| record.sample + 1)
+                .max()
+                .unwrap_or(1);
             if samples == 1 {
                 return Self::at(level, metric, comparison);
             }
@@ -170,17 +207,27 @@ impl MetricComparison {
         }
         let adjusted = holm(&family.iter().map(|judged| judged.p).collect::<Vec<_>>());
         for (judged, p) in family.into_iter().zip(adjusted) {
-            (judged.adjusted_p, judged.verdict) = (Some(p), Verdict::from_difference(judged.difference.estimate, p));
-            judged.needed = judged.needed.filter(|_| judged.verdict == Verdict::NoDifference);
+            (judged.adjusted_p, judged.verdict) = (
+                Some(p),
+                Verdict::from_difference(judged.difference.estimate, p),
+            );
+            judged.needed = judged
+                .needed
+                .filter(|_| judged.verdict == Verdict::NoDifference);
         }
     }
 
     fn at(level: f64, metric: &'static str, comparison: Comparison) -> Self {
         let (fixed, broken, pairs) = (comparison.fixed, comparison.broken, comparison.pairs());
         let share = |count: usize| count as f64 / pairs.max(1) as f64;
-        Self::tested(level, metric, comparison, 1, paired_counts(fixed, broken, pairs), || {
-            required_n(share(fixed), share(broken), POWER, level)
-        })
+        Self::tested(
+            level,
+            metric,
+            comparison,
+            1,
+            paired_counts(fixed, broken, pairs),
+            || required_n(share(fixed), share(broken), POWER, level),
+        )
     }
 
     fn tested(
@@ -192,10 +239,28 @@ impl MetricComparison {
         needed: impl FnOnce() -> Option<usize>,
     ) -> Self {
         let PairedTest { difference, p } = test;
-        let (n, verdict) = (comparison.pairs(), Verdict::from_difference(difference.estimate, p));
-        let needed = if p < level { None } else { needed().filter(|needed| *needed > n) };
+        let (n, verdict) = (
+            comparison.pairs(),
+            Verdict::from_difference(difference.estimate, p),
+        );
+        let needed = if p < level {
+            None
+        } else {
+            needed().filter(|needed| *needed > n)
+        };
         let (adjusted_p, of_samples) = (None, Vec::new());
-        Self { metric, n, comparison, difference, p, adjusted_p, verdict, samples, needed, of_samples }
+        Self {
+            metric,
+            n,
+            comparison,
+            difference,
+            p,
+            adjusted_p,
+            verdict,
+            samples,
+            needed,
+            of_samples,
+        }
     }
 
     pub fn judged(&self) -> MetricVerdict {
@@ -211,23 +276,36 @@ impl MetricComparison {
     /// All of it that the sentence does not say.
     pub fn lines(&self) -> Vec<String> {
         let of_samples = self.of_samples.iter().map(SampleDifference::text);
-        std::iter::once(self.numbers()).chain(of_samples).chain(self.needed_prompts()).collect()
+        std::iter::once(self.numbers())
+            .chain(of_samples)
+            .chain(self.needed_prompts())
+            .collect()
     }
 
     /// The prompts that changed.
     pub fn numbers(&self) -> String {
         let Comparison { fixed, broken, .. } = self.comparison;
         let (metric, pairs) = (self.metric, self.n);
-        let firsts = if self.samples > 1 { " (first completions)" } else { "" };
-        let [fixed, broken, pairs] =
-            [(fixed, "improvement"), (broken, "regression"), (pairs, "prompt")].map(|(n, noun)| counted(n, noun));
+        let firsts = if self.samples > 1 {
+            " (first completions)"
+        } else {
+            ""
+        };
+        let [fixed, broken, pairs] = [
+            (fixed, "improvement"),
+            (broken, "regression"),
+            (pairs, "prompt"),
+        ]
+        .map(|(n, noun)| counted(n, noun));
         format!("{metric}: {fixed}, {broken} in {pairs}{firsts}")
     }
 
     /// The required number of prompts, if no difference was found.
     pub fn needed_prompts(&self) -> Option<String> {
         let metric = self.metric;
-        self.needed.map(|needed| format!("{metric}: such a difference needs about {needed} prompts for 80% power"))
+        self.needed.map(|needed| {
+            format!("{metric}: such a difference needs about {needed} prompts for 80% power")
+        })
     }
 }
 
@@ -238,9 +316,16 @@ pub fn points(interval: &Interval) -> String {
 }
 
 /// Second minus first, averaged over a prompt's completions.
-fn differences(before: &[EvalRecord], after: &[EvalRecord], measure: fn(&EvalRecord) -> Option<bool>) -> Vec<f64> {
+fn differences(
+    before: &[EvalRecord],
+    after: &[EvalRecord],
+    measure: fn(&EvalRecord) -> Option<bool>,
+) -> Vec<f64> {
     let key = |record: &EvalRecord| (record.prompt_id.clone(), record.sample);
-    let before: BTreeMap<_, bool> = before.iter().filter_map(|record| Some((key(record), measure(record)?))).collect();
+    let before: BTreeMap<_, bool> = before
+        .iter()
+        .filter_map(|record| Some((key(record), measure(record)?)))
+        .collect();
     let mut by_prompt: BTreeMap<&str, (i64, usize)> = BTreeMap::new();
     for record in after {
         if let (Some(then), Some(now)) = (before.get(&key(record)), measure(record)) {
@@ -249,7 +334,10 @@ fn differences(before: &[EvalRecord], after: &[EvalRecord], measure: fn(&EvalRec
             *count += 1;
         }
     }
-    by_prompt.into_values().map(|(sum, count)| sum as f64 / count as f64).collect()
+    by_prompt
+        .into_values()
+        .map(|(sum, count)| sum as f64 / count as f64)
+        .collect()
 }
 
 #[cfg(test)]
@@ -260,7 +348,13 @@ mod tests {
         let mcnemar_p = crate::statistics::mcnemar_exact(fixed, broken);
         MetricComparison::from_comparison(
             "valid",
-            Comparison { fixed, broken, both: pairs - fixed - broken, mcnemar_p, ..Comparison::default() },
+            Comparison {
+                fixed,
+                broken,
+                both: pairs - fixed - broken,
+                mcnemar_p,
+                ..Comparison::default()
+            },
         )
     }
 
@@ -268,9 +362,16 @@ mod tests {
     fn the_sentence_follows_the_test() {
         let check = |(fixed, broken, pairs), verdict, expected: &str| {
             let judged = counted(fixed, broken, pairs);
-            assert_eq!((judged.verdict, verdict_lines(&judged, None).as_str()), (verdict, expected));
+            assert_eq!(
+                (judged.verdict, verdict_lines(&judged, None).as_str()),
+                (verdict, expected)
+            );
             let Interval { low, high, .. } = judged.difference;
-            assert_eq!(low <= 0.0 && 0.0 <= high, verdict == Verdict::NoDifference, "{expected}");
+            assert_eq!(
+                low <= 0.0 && 0.0 <= high,
+                verdict == Verdict::NoDifference,
+                "{expected}"
+            );
         };
         let few = "valid: no difference found (+1.0 points, 95% CI [-0.0, +2.0], p = 0.0625), exact n/a\n  valid: 5 improvements, 0 regressions in 500 prompts\n  valid: such a difference needs about 790 prompts for 80% power\n";
         check((5, 0, 500), Verdict::NoDifference, few);
@@ -280,7 +381,10 @@ mod tests {
         check((203, 0, 500), Verdict::Better, better);
         let worse = "valid: -20.0 points (95% CI [-33.4, -5.1], p = 0.0129), exact n/a\n  valid: 2 improvements, 12 regressions in 50 prompts\n";
         check((2, 12, 50), Verdict::Worse, worse);
-        assert_eq!(counted(2, 1, 50).numbers(), "valid: 2 improvements, 1 regression in 50 prompts");
+        assert_eq!(
+            counted(2, 1, 50).numbers(),
+            "valid: 2 improvements, 1 regression in 50 prompts"
+        );
     }
 
     /// An eval that gains in form and loses in content is not "better": each metric has its own test.
@@ -295,12 +399,22 @@ mod tests {
         };
         let eval = |samples: usize, valid: usize, exact: usize| -> Vec<EvalRecord> {
             (0..100 * samples)
-                .map(|at| record(at / samples, at % samples, at / samples < valid, at / samples < exact))
+                .map(|at| {
+                    record(
+                        at / samples,
+                        at % samples,
+                        at / samples < valid,
+                        at / samples < exact,
+                    )
+                })
                 .collect()
         };
         for samples in [1, 4] {
-            let (valid, exact) = MetricComparison::both(&eval(samples, 20, 20), &eval(samples, 95, 5), 1);
-            let exact = exact.as_ref().map(|exact| (exact.verdict, exact.comparison.broken));
+            let (valid, exact) =
+                MetricComparison::both(&eval(samples, 20, 20), &eval(samples, 95, 5), 1);
+            let exact = exact
+                .as_ref()
+                .map(|exact| (exact.verdict, exact.comparison.broken));
             assert_eq!(
                 (valid.verdict, valid.comparison.fixed, exact),
                 (Verdict::Better, 75, Some((Verdict::Worse, 15))),
@@ -312,8 +426,13 @@ mod tests {
                 "{samples} samples: {valid:?}"
             );
         }
-        let unknown: Vec<EvalRecord> =
-            eval(1, 20, 20).into_iter().map(|record| EvalRecord { exact: None, ..record }).collect();
+        let unknown: Vec<EvalRecord> = eval(1, 20, 20)
+            .into_iter()
+            .map(|record| EvalRecord {
+                exact: None,
+                ..record
+            })
+            .collect();
         assert!(MetricComparison::both(&unknown, &unknown, 1).1.is_none());
     }
 }

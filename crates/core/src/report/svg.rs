@@ -45,20 +45,52 @@ const MAX_POINTS: usize = 800;
 
 /// The chart as an `svg` element, or a sentence if there are no finite values.
 pub(super) fn chart(chart: &Chart<'_>) -> String {
-    let finite = || chart.lines.iter().flat_map(|line| &line.points).filter(|(_, value)| value.is_finite());
+    let finite = || {
+        chart
+            .lines
+            .iter()
+            .flat_map(|line| &line.points)
+            .filter(|(_, value)| value.is_finite())
+    };
     let mut text = head(chart.title, HEIGHT);
     if finite().next().is_none() {
-        let _ = write!(text, "<text class=\"tick\" x=\"{LEFT}\" y=\"60\">no values</text></svg>");
+        let _ = write!(
+            text,
+            "<text class=\"tick\" x=\"{LEFT}\" y=\"60\">no values</text></svg>"
+        );
         return text;
     }
-    let steps = || chart.lines.iter().flat_map(|line| &line.points).map(|(step, _)| *step);
+    let steps = || {
+        chart
+            .lines
+            .iter()
+            .flat_map(|line| &line.points)
+            .map(|(step, _)| *step)
+    };
     let (first, last) = (steps().min().unwrap_or(0), steps().max().unwrap_or(0));
-    let (low, high) = if chart.shares { (0.0, 1.0) } else { range(finite().map(|(_, value)| *value)) };
-    let frame = Frame { first: first as f64, last: last.max(first + 1) as f64, low, high };
+    let (low, high) = if chart.shares {
+        (0.0, 1.0)
+    } else {
+        range(finite().map(|(_, value)| *value))
+    };
+    let frame = Frame {
+        first: first as f64,
+        last: last.max(first + 1) as f64,
+        low,
+        high,
+    };
     axes(&mut text, chart.shares, &frame);
-    for (step, word) in chart.marks.iter().filter(|(step, _)| (first..=last).contains(step)) {
+    for (step, word) in chart
+        .marks
+        .iter()
+        .filter(|(step, _)| (first..=last).contains(step))
+    {
         let x = frame.x(*step);
-        let (anchor, shift) = if x > WIDTH - 90.0 { ("end", -3.0) } else { ("start", 3.0) };
+        let (anchor, shift) = if x > WIDTH - 90.0 {
+            ("end", -3.0)
+        } else {
+            ("start", 3.0)
+        };
         let _ = write!(
             text,
             "<line class=\"mark\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/><text class=\"tick\" text-anchor=\"{anchor}\" x=\"{:.1}\" y=\"{:.1}\">{word}</text>",
@@ -106,8 +138,9 @@ impl Frame {
 
 /// The range of the values, widened to round numbers; never empty.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) =
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
     let (low, high) = if high - low > 1e-9 * high.abs().max(low.abs()) {
         (low, high)
     } else {
@@ -136,7 +169,11 @@ fn axes(text: &mut String, shares: bool, frame: &Frame) {
     for index in 0..=count {
         let value = frame.low + index as f64 * step;
         let y = frame.y(value);
-        let label = if shares { percent_short(value) } else { number(value, step) };
+        let label = if shares {
+            percent_short(value)
+        } else {
+            number(value, step)
+        };
         let _ = write!(
             text,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
@@ -160,7 +197,11 @@ fn axes(text: &mut String, shares: bool, frame: &Frame) {
 
 /// With as many decimals as the axis's step needs.
 fn number(value: f64, step: f64) -> String {
-    let value = if value.abs() < step * 1e-9 { 0.0 } else { value };
+    let value = if value.abs() < step * 1e-9 {
+        0.0
+    } else {
+        value
+    };
     if value != 0.0 && (value.abs() >= 1e6 || step < 1e-4) {
         return format!("{value:.1e}");
     }
@@ -173,13 +214,30 @@ fn number(value: f64, step: f64) -> String {
 
 /// Draws the pieces between non-finite values.
 fn draw(text: &mut String, line: &Line<'_>, frame: &Frame) {
-    let class = format!("{} c{}", if line.faint { "line faint" } else { "line" }, line.color);
-    for piece in line.points.split(|(_, value)| !value.is_finite()).filter(|piece| !piece.is_empty()) {
+    let class = format!(
+        "{} c{}",
+        if line.faint { "line faint" } else { "line" },
+        line.color
+    );
+    for piece in line
+        .points
+        .split(|(_, value)| !value.is_finite())
+        .filter(|piece| !piece.is_empty())
+    {
         let mut points = String::new();
-        for (step, value) in thin(piece, (MAX_POINTS * piece.len()).div_ceil(line.points.len()).max(2)) {
+        for (step, value) in thin(
+            piece,
+            (MAX_POINTS * piece.len())
+                .div_ceil(line.points.len())
+                .max(2),
+        ) {
             let _ = write!(points, "{:.1},{:.1} ", frame.x(step), frame.y(value));
         }
-        let _ = write!(text, "<polyline class=\"{class}\" points=\"{}\"/>", points.trim_end());
+        let _ = write!(
+            text,
+            "<polyline class=\"{class}\" points=\"{}\"/>",
+            points.trim_end()
+        );
         if line.dots || piece.len() == 1 {
             for (step, value) in thin(piece, MAX_POINTS) {
                 let _ = write!(
@@ -192,7 +250,12 @@ fn draw(text: &mut String, line: &Line<'_>, frame: &Frame) {
             }
         }
     }
-    let lost: Vec<(u64, f64)> = line.points.iter().copied().filter(|(_, value)| !value.is_finite()).collect();
+    let lost: Vec<(u64, f64)> = line
+        .points
+        .iter()
+        .copied()
+        .filter(|(_, value)| !value.is_finite())
+        .collect();
     for (step, _) in lost.iter().step_by(lost.len().div_ceil(60).max(1)) {
         let (x, y) = (frame.x(*step), TOP);
         let _ = write!(
@@ -204,7 +267,12 @@ fn draw(text: &mut String, line: &Line<'_>, frame: &Frame) {
 }
 
 fn band(text: &mut String, line: &Line<'_>, frame: &Frame) {
-    let known = || line.points.iter().zip(&line.band).filter(|((_, value), _)| value.is_finite());
+    let known = || {
+        line.points
+            .iter()
+            .zip(&line.band)
+            .filter(|((_, value), _)| value.is_finite())
+    };
     let mut points = String::new();
     for ((step, _), (low, _)) in known() {
         let _ = write!(points, "{:.1},{:.1} ", frame.x(*step), frame.y(*low));
@@ -213,7 +281,12 @@ fn band(text: &mut String, line: &Line<'_>, frame: &Frame) {
     for ((step, _), (_, high)) in above.into_iter().rev() {
         let _ = write!(points, "{:.1},{:.1} ", frame.x(*step), frame.y(*high));
     }
-    let _ = write!(text, "<polygon class=\"band c{}\" points=\"{}\"/>", line.color, points.trim_end());
+    let _ = write!(
+        text,
+        "<polygon class=\"band c{}\" points=\"{}\"/>",
+        line.color,
+        points.trim_end()
+    );
 }
 
 /// At most about `most` points: the smallest and the largest of each stretch, in order.
@@ -224,7 +297,10 @@ fn thin(points: &[(u64, f64)], most: usize) -> Vec<(u64, f64)> {
     let stretch = (2 * points.len()).div_ceil(most.max(2));
     let extremes = |chunk: &[(u64, f64)]| {
         let by_value = |a: &&(u64, f64), b: &&(u64, f64)| a.1.total_cmp(&b.1);
-        let (low, high) = (chunk.iter().min_by(by_value).copied(), chunk.iter().max_by(by_value).copied());
+        let (low, high) = (
+            chunk.iter().min_by(by_value).copied(),
+            chunk.iter().max_by(by_value).copied(),
+        );
         let mut pair: Vec<(u64, f64)> = low.into_iter().chain(high).collect();
         pair.sort_by_key(|(step, _)| *step);
         pair.dedup();
@@ -235,8 +311,17 @@ fn thin(points: &[(u64, f64)], most: usize) -> Vec<(u64, f64)> {
 
 fn legend(text: &mut String, chart: &Chart<'_>) {
     // From the right; the title is on the left.
-    let labelled: Vec<&Line<'_>> = chart.lines.iter().filter(|line| !line.label.is_empty()).collect();
-    let mut x = WIDTH - RIGHT - labelled.iter().map(|line| entry_width(line.label)).sum::<f64>();
+    let labelled: Vec<&Line<'_>> = chart
+        .lines
+        .iter()
+        .filter(|line| !line.label.is_empty())
+        .collect();
+    let mut x = WIDTH
+        - RIGHT
+        - labelled
+            .iter()
+            .map(|line| entry_width(line.label))
+            .sum::<f64>();
     for line in labelled {
         let _ = write!(
             text,
@@ -274,7 +359,8 @@ mod tests {
         check(1.5, 1.5 + 1e-15, (1.3, 1.7));
         check(0.0, 0.0, (-0.5, 0.5));
         check(-2.0, 7.0, (-2.5, 7.5));
-        let check = |value: f64, step: f64, expected: &str| assert_eq!(number(value, step), expected);
+        let check =
+            |value: f64, step: f64, expected: &str| assert_eq!(number(value, step), expected);
         check(0.25, 0.25, "0.25");
         check(0.5, 0.1, "0.5");
         check(40.0, 20.0, "40");
@@ -285,10 +371,24 @@ mod tests {
 
     #[test]
     fn spikes_survive_thinning() {
-        let points: Vec<(u64, f64)> =
-            (0..100_000).map(|step| (step, if step == 54_321 { 9.0 } else { (step % 7) as f64 })).collect();
+        let points: Vec<(u64, f64)> = (0..100_000)
+            .map(|step| {
+                (
+                    step,
+                    if step == 54_321 {
+                        9.0
+                    } else {
+                        (step % 7) as f64
+                    },
+                )
+            })
+            .collect();
         let shown = thin(&points, 800);
-        assert!(shown.len() <= 802 && shown.contains(&(54_321, 9.0)), "{}", shown.len());
+        assert!(
+            shown.len() <= 802 && shown.contains(&(54_321, 9.0)),
+            "{}",
+            shown.len()
+        );
         assert!(shown.is_sorted_by_key(|(step, _)| *step));
         assert_eq!(thin(&points[..10], 800), points[..10]);
     }
@@ -298,12 +398,34 @@ mod tests {
         let points = vec![(1, 0.5), (2, 0.6), (3, f64::NAN), (4, 0.2)];
         let text = chart(&Chart {
             title: "loss",
-            lines: vec![Line { label: "loss", color: 1, points, ..Line::default() }],
+            lines: vec![Line {
+                label: "loss",
+                color: 1,
+                points,
+                ..Line::default()
+            }],
             ..Chart::default()
         });
-        assert_eq!((text.matches("<polyline").count(), text.matches("step 3: not finite").count()), (2, 1), "{text}");
+        assert_eq!(
+            (
+                text.matches("<polyline").count(),
+                text.matches("step 3: not finite").count()
+            ),
+            (2, 1),
+            "{text}"
+        );
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
-        let nothing = Line { points: vec![(1, f64::NAN)], ..Line::default() };
-        assert!(chart(&Chart { title: "kl", lines: vec![nothing], ..Chart::default() }).contains("no values"));
+        let nothing = Line {
+            points: vec![(1, f64::NAN)],
+            ..Line::default()
+        };
+        assert!(
+            chart(&Chart {
+                title: "kl",
+                lines: vec![nothing],
+                ..Chart::default()
+            })
+            .contains("no values")
+        );
     }
 }

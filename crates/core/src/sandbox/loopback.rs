@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 /// The port, which is free: the network is new.
@@ -25,7 +25,14 @@ pub(super) fn listen() -> Result<TcpListener> {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the kernel reads a request of this shape.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } != 0 {
+    if unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
+    } != 0
+    {
         return Err(Error::last_os_error());
     }
     TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
@@ -37,18 +44,32 @@ pub(super) fn send(control: &UnixStream, listener: &TcpListener) -> Result<()> {
     let mut rights = SendAncillaryBuffer::new(&mut room);
     let descriptors = [listener.as_fd()];
     rights.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(control, &[IoSlice::new(&[0])], &mut rights, SendFlags::NOSIGNAL)?;
+    sendmsg(
+        control,
+        &[IoSlice::new(&[0])],
+        &mut rights,
+        SendFlags::NOSIGNAL,
+    )?;
     Ok(())
 }
 
 pub(super) fn receive(control: &UnixStream) -> Result<TcpListener> {
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = RecvAncillaryBuffer::new(&mut room);
-    recvmsg(control, &mut [IoSliceMut::new(&mut [0])], &mut rights, RecvFlags::CMSG_CLOEXEC)?;
+    recvmsg(
+        control,
+        &mut [IoSliceMut::new(&mut [0])],
+        &mut rights,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
     let mut descriptors = rights.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    let descriptor: Option<OwnedFd> = descriptors.next().and_then(|mut descriptors| descriptors.next());
-    descriptor.map(TcpListener::from).ok_or_else(|| ErrorKind::InvalidData.into())
+    let descriptor: Option<OwnedFd> = descriptors
+        .next()
+        .and_then(|mut descriptors| descriptors.next());
+    descriptor
+        .map(TcpListener::from)
+        .ok_or_else(|| ErrorKind::InvalidData.into())
 }

@@ -17,11 +17,18 @@ const REFUSALS: [(&str, &str, &str); 3] = [
         "1",
         "`sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows them",
     ),
-    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "`sudo sysctl kernel.unprivileged_userns_clone=1` allows them"),
-    ("/proc/sys/user/max_user_namespaces", "0", "`sudo sysctl user.max_user_namespaces=10000` allows them"),
+    (
+        "/proc/sys/kernel/unprivileged_userns_clone",
+        "0",
+        "`sudo sysctl kernel.unprivileged_userns_clone=1` allows them",
+    ),
+    (
+        "/proc/sys/user/max_user_namespaces",
+        "0",
+        "`sudo sysctl user.max_user_namespaces=10000` allows them",
+    ),
 ];
-const IN_CONTAINER: &str =
-    "in a container, `docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined` allows them";
+const IN_CONTAINER: &str = "in a container, `docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined` allows them";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {
@@ -34,7 +41,12 @@ pub struct Machine {
 pub fn machine() -> &'static Machine {
     static MACHINE: OnceLock<Machine> = OnceLock::new();
     MACHINE.get_or_init(|| {
-        let Err(why) = trial(Level::Strong) else { return Machine { level: Level::Strong, reason: None } };
+        let Err(why) = trial(Level::Strong) else {
+            return Machine {
+                level: Level::Strong,
+                reason: None,
+            };
+        };
         let reads = |file: &str, value: &str| {
             crate::files::read_text(file.as_ref()).is_ok_and(|text| text.trim() == value) //
         };
@@ -42,8 +54,14 @@ pub fn machine() -> &'static Machine {
         let remedy = refusal.map_or(IN_CONTAINER, |(.., remedy)| remedy);
         let strong = format!("user namespaces are refused ({why}): {remedy}");
         match trial(Level::Limited) {
-            Ok(()) => Machine { level: Level::Limited, reason: Some(strong) },
-            Err(why) => Machine { level: Level::None, reason: Some(format!("{strong}; Landlock and seccomp: {why}")) },
+            Ok(()) => Machine {
+                level: Level::Limited,
+                reason: Some(strong),
+            },
+            Err(why) => Machine {
+                level: Level::None,
+                reason: Some(format!("{strong}; Landlock and seccomp: {why}")),
+            },
         }
     })
 }
@@ -67,8 +85,16 @@ pub(crate) fn isolation_text(asked: Option<Level>, block: &str) -> String {
 }
 
 fn trial(level: Level) -> Result<(), String> {
-    let null = || crate::files::open_null().map(OwnedFd::from).map_err(|error| format!("/dev/null: {error}"));
-    let launch = Launch { level, folder: "/".into(), ..Launch::default() };
+    let null = || {
+        crate::files::open_null()
+            .map(OwnedFd::from)
+            .map_err(|error| format!("/dev/null: {error}"))
+    };
+    let launch = Launch {
+        level,
+        folder: "/".into(),
+        ..Launch::default()
+    };
     let mut program = SandboxedProgram::start(&launch, &[null()?, null()?, null()?])?;
     match program.ended(Duration::from_secs(10)) {
         Some(Ended { code: Some(0), .. }) => Ok(()),

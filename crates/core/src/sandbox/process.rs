@@ -90,10 +90,17 @@ impl Process {
     /// # Errors
     /// A sentence.
     pub(crate) fn start(sandbox: &Sandbox, program: &Program<'_>) -> Result<Self, String> {
-        let home = if sandbox.level == Level::Strong { None } else { Some(PrivateFolder::new()?) };
+        let home = if sandbox.level == Level::Strong {
+            None
+        } else {
+            Some(PrivateFolder::new()?)
+        };
         let home_path = home.as_ref().map_or(Path::new(HOME), PrivateFolder::path);
-        let mut environment: BTreeMap<String, OsString> =
-            program.variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
+        let mut environment: BTreeMap<String, OsString> = program
+            .variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.into()))
+            .collect();
         environment.insert("PATH".to_owned(), search_path());
         environment.insert("LANG".to_owned(), "C.UTF-8".into());
         environment.extend(["HOME", "TMPDIR"].map(|name| (name.to_owned(), home_path.into())));
@@ -112,11 +119,14 @@ impl Process {
         let (stdout, output) = pipe().map_err(no_pipe)?;
         let (stderr, error) = match program.joins_output {
             true => (None, output.try_clone().map_err(no_pipe)?),
-            false => pipe().map(|(stderr, error)| (Some(stderr), error)).map_err(no_pipe)?,
+            false => pipe()
+                .map(|(stderr, error)| (Some(stderr), error))
+                .map_err(no_pipe)?,
         };
         // Its output ends with the program, not with this end of the pipes, which is closed here.
-        let started = SandboxedProgram::start(&launch, &[input.into(), output.into(), error.into()])
-            .map_err(|why| format!("cannot start {:?}: {why}", program.program.display()))?;
+        let started =
+            SandboxedProgram::start(&launch, &[input.into(), output.into(), error.into()])
+                .map_err(|why| format!("cannot start {:?}: {why}", program.program.display()))?;
         let process = Self {
             program: started,
             stdin: Some(stdin),
@@ -170,10 +180,16 @@ impl Process {
     }
 
     /// Passes on the whole lines of its output, without their ends, until one is refused.
-    pub(crate) fn lines<E>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn lines<E>(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut start = 0;
         let mut result = Ok(());
-        while let Some(length) = self.unread[self.searched.max(start)..].iter().position(|byte| *byte == b'\n') {
+        while let Some(length) = self.unread[self.searched.max(start)..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+        {
             let end = self.searched.max(start) + length;
             result = take(&self.unread[start..end]);
             start = end + 1;
@@ -187,27 +203,55 @@ impl Process {
     }
 
     /// Writes and reads what can be, after waiting for that until `until` at most, and as long as `keep_going`.
-    pub(crate) fn transfer(&mut self, until: Instant, keep_going: &dyn Fn() -> bool) -> std::io::Result<WaitOutcome> {
+    pub(crate) fn transfer(
+        &mut self,
+        until: Instant,
+        keep_going: &dyn Fn() -> bool,
+    ) -> std::io::Result<WaitOutcome> {
         if self.closes_input && self.unsent() == 0 {
             self.stdin = None;
         }
         let left = until.saturating_duration_since(Instant::now());
-        let (left, is_last) = if left > LOOK { (LOOK, !keep_going()) } else { (left, true) };
-        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let (left, is_last) = if left > LOOK {
+            (LOOK, !keep_going())
+        } else {
+            (left, true)
+        };
+        let timeout = Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
+        };
         let (writes, output, error) = {
             let mut fds = vec![PollFd::new(&self.stdout, PollFlags::IN)];
-            fds.extend(self.stderr.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-            let writes = self.stdin.as_ref().filter(|_| self.sent < self.unsent.len());
+            fds.extend(
+                self.stderr
+                    .as_ref()
+                    .map(|pipe| PollFd::new(pipe, PollFlags::IN)),
+            );
+            let writes = self
+                .stdin
+                .as_ref()
+                .filter(|_| self.sent < self.unsent.len());
             fds.extend(writes.map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
             match poll(&mut fds, Some(&timeout)) {
-                Ok(0) => return Ok(if is_last { WaitOutcome::Late } else { WaitOutcome::Some }),
+                Ok(0) => {
+                    return Ok(if is_last {
+                        WaitOutcome::Late
+                    } else {
+                        WaitOutcome::Some
+                    });
+                }
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => return Ok(WaitOutcome::Some),
                 Err(error) => return Err(error.into()),
             }
             let is_ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
             let has_error = self.stderr.is_some();
-            (writes.is_some() && is_ready(fds.last()), is_ready(fds.first()), has_error && is_ready(fds.get(1)))
+            (
+                writes.is_some() && is_ready(fds.last()),
+                is_ready(fds.first()),
+                has_error && is_ready(fds.get(1)),
+            )
         };
         if error {
             self.read_complaint();
@@ -215,14 +259,21 @@ impl Process {
         if writes {
             self.write()?;
         }
-        if output { self.read() } else { Ok(WaitOutcome::Some) }
+        if output {
+            self.read()
+        } else {
+            Ok(WaitOutcome::Some)
+        }
     }
 
     fn write(&mut self) -> std::io::Result<()> {
-        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        let Some(stdin) = &mut self.stdin else {
+            return Ok(());
+        };
         match stdin.write(&self.unsent[self.sent..]) {
             Ok(count) => self.sent += count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             // Whether it has ended its output says.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 self.sent = self.unsent.len();
@@ -245,7 +296,9 @@ impl Process {
                 self.unread.extend_from_slice(&piece[..count]);
                 Ok(WaitOutcome::Some)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
                 Ok(WaitOutcome::Some)
             }
             Err(error) => Err(error),
@@ -260,14 +313,17 @@ impl Process {
 
     fn read_complaint(&mut self) {
         let mut piece = [0; MAX_STDERR_BYTES];
-        let Some(stderr) = &mut self.stderr else { return };
+        let Some(stderr) = &mut self.stderr else {
+            return;
+        };
         match stderr.read(&mut piece) {
             Ok(count) if count > 0 => {
                 self.complaint.extend_from_slice(&piece[..count]);
                 let surplus = self.complaint.len().saturating_sub(MAX_STDERR_BYTES);
                 self.complaint.drain(..surplus);
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             _ => self.stderr = None,
         }
     }
@@ -286,10 +342,16 @@ impl Process {
 
     /// How a process ended whose output has ended, and the last line that it wrote on standard error.
     pub(crate) fn last_words(&mut self) -> String {
-        let Ended { code, signal, exceeded } = self.ended();
+        let Ended {
+            code,
+            signal,
+            exceeded,
+        } = self.ended();
         self.read_complaint();
         let ended = match (exceeded, code, signal) {
-            (Some(Limit::Memory), ..) => format!("used more than {} MiB of memory", self.sandbox.memory_mib),
+            (Some(Limit::Memory), ..) => {
+                format!("used more than {} MiB of memory", self.sandbox.memory_mib)
+            }
             (Some(Limit::Processes), ..) => "started too many processes".to_owned(),
             (None, Some(code), _) => format!("ended with exit code {code}"),
             (None, None, Some(signal)) => format!("was ended by signal {signal}"),
@@ -297,7 +359,9 @@ impl Process {
         };
         let text = String::from_utf8_lossy(&self.complaint);
         let last = text.lines().rev().find(|line| !line.trim().is_empty());
-        let last = last.map_or_else(String::new, |line| format!(": {}", shortened(line.trim(), MAX_LINE_CHARS)));
+        let last = last.map_or_else(String::new, |line| {
+            format!(": {}", shortened(line.trim(), MAX_LINE_CHARS))
+        });
         format!("{ended}{last}")
     }
 
@@ -314,9 +378,20 @@ impl Process {
 
     /// What to do about the file that a line misses, if it is there and the sandbox hides it.
     pub(crate) fn hidden_file(&self, line: &str) -> Option<String> {
-        let Sandbox { level, visible, block, .. } = &self.sandbox;
-        let path = if *level == Level::None { None } else { hidden_path(line, visible) }?;
+        let Sandbox {
+            level,
+            visible,
+            block,
+            ..
+        } = &self.sandbox;
+        let path = if *level == Level::None {
+            None
+        } else {
+            hidden_path(line, visible)
+        }?;
         let path = path.display();
-        Some(format!("the sandbox hides {path}: add read = [\"{path}\"] to {block}, or isolation = \"none\""))
+        Some(format!(
+            "the sandbox hides {path}: add read = [\"{path}\"] to {block}, or isolation = \"none\""
+        ))
     }
 }

@@ -42,8 +42,15 @@ impl SandboxedProgram {
         let descriptors = [theirs.as_fd(), input.as_fd(), output.as_fd(), error.as_fd()];
         hand_over(launch.level, descriptors).map_err(failed)?;
         drop(theirs);
-        let mut program = Self { control, ended: None, listener: None };
-        program.control.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed)?;
+        let mut program = Self {
+            control,
+            ended: None,
+            listener: None,
+        };
+        program
+            .control
+            .set_read_timeout(Some(REPLY_TIMEOUT))
+            .map_err(failed)?;
         send(&program.control, launch).map_err(failed)?;
         match receive(&program.control).map_err(failed)? {
             Reply::Started if launch.has_port => {
@@ -61,7 +68,8 @@ impl SandboxedProgram {
         if self.ended.is_none() && self.control.set_read_timeout(Some(patience)).is_ok() {
             match receive(&self.control) {
                 Ok(Reply::Ended(ended)) => self.ended = Some(ended),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 _ => self.ended = Some(Ended::default()),
             }
         }
@@ -96,7 +104,10 @@ struct Launcher {
 fn hand_over(level: Level, descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
     static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
     let mut launcher = LAUNCHER.lock().unwrap_or_else(PoisonError::into_inner);
-    if launcher.as_ref().is_some_and(|running| running.pass(level, &descriptors).is_ok()) {
+    if launcher
+        .as_ref()
+        .is_some_and(|running| running.pass(level, &descriptors).is_ok())
+    {
         return Ok(());
     }
     let started = Launcher::start()?;
@@ -111,16 +122,35 @@ impl Launcher {
         // The running program, even if its file was replaced; in a group of its own, which a terminal does not signal.
         let mut command = Command::new("/proc/self/exe");
         // Without the user's environment, which programs might find in it.
-        command.arg0("grpo-tui").arg(ROLE).process_group(0).env_clear();
-        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self { process: command.spawn()?, socket })
+        command
+            .arg0("grpo-tui")
+            .arg(ROLE)
+            .process_group(0)
+            .env_clear();
+        command
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Ok(Self {
+            process: command.spawn()?,
+            socket,
+        })
     }
 
-    fn pass(&self, level: Level, descriptors: &[BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
+    fn pass(
+        &self,
+        level: Level,
+        descriptors: &[BorrowedFd<'_>; DESCRIPTORS],
+    ) -> std::io::Result<()> {
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut rights = SendAncillaryBuffer::new(&mut room);
         rights.push(SendAncillaryMessage::ScmRights(descriptors));
-        sendmsg(&self.socket, &[std::io::IoSlice::new(&[level as u8])], &mut rights, SendFlags::NOSIGNAL)?;
+        sendmsg(
+            &self.socket,
+            &[std::io::IoSlice::new(&[level as u8])],
+            &mut rights,
+            SendFlags::NOSIGNAL,
+        )?;
         Ok(())
     }
 }

@@ -30,9 +30,17 @@ impl ProgramFiles {
             let found = std::fs::metadata(folder.join(name));
             found.map_or(OWNER_MODE, |found| found.permissions().mode() & OWNER_MODE)
         };
-        let files = files.into_iter().map(|(name, bytes)| (mode(&name), name, bytes));
-        let files = files.map(|(mode, name, bytes)| (name, bytes, mode)).collect();
-        Self { folder, files, sandbox }
+        let files = files
+            .into_iter()
+            .map(|(name, bytes)| (mode(&name), name, bytes));
+        let files = files
+            .map(|(mode, name, bytes)| (name, bytes, mode))
+            .collect();
+        Self {
+            folder,
+            files,
+            sandbox,
+        }
     }
 
     /// A new folder with a copy of each.
@@ -43,9 +51,10 @@ impl ProgramFiles {
         let folder = PrivateFolder::new()?;
         for (name, bytes, mode) in &self.files {
             let path = folder.path().join(name);
-            let written = files::ensure_folder(path.parent().unwrap_or(folder.path()), Access::Private)
-                .and_then(|()| std::fs::write(&path, bytes))
-                .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(*mode)));
+            let written =
+                files::ensure_folder(path.parent().unwrap_or(folder.path()), Access::Private)
+                    .and_then(|()| std::fs::write(&path, bytes))
+                    .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(*mode)));
             written.map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(folder)
@@ -53,8 +62,15 @@ impl ProgramFiles {
 
     /// A name with a slash is a file of the task's folder, not of this program's: one of `copies`, if it is a copy.
     pub(crate) fn path_of(&self, program: &str, copies: &Path) -> PathBuf {
-        let names = |path| Path::new(path).components().filter(|part| *part != Component::CurDir);
-        let is_copied = self.files.iter().any(|(name, ..)| names(name.as_str()).eq(names(program)));
+        let names = |path| {
+            Path::new(path)
+                .components()
+                .filter(|part| *part != Component::CurDir)
+        };
+        let is_copied = self
+            .files
+            .iter()
+            .any(|(name, ..)| names(name.as_str()).eq(names(program)));
         match program.contains('/') {
             true if is_copied => copies.join(program),
             _ => path_of(program, &self.folder),
@@ -68,7 +84,9 @@ impl ProgramFiles {
         copies: &'a PrivateFolder,
         variables: &'a [(&'a str, &'a str)],
     ) -> Program<'a> {
-        let (program, arguments) = command.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        let (program, arguments) = command
+            .split_first()
+            .map_or(("", &[][..]), |(first, rest)| (first, rest));
         Program {
             program: self.path_of(program, copies.path()),
             arguments: arguments.to_vec(),

@@ -56,23 +56,43 @@ pub(crate) fn program_files<'a>(
 }
 
 fn isolation(block: &Section<'_>) -> Read<Option<Level>> {
-    let Some((name, (_, offset))) = block.string("isolation")?.zip(block.get("isolation")) else { return Ok(None) };
+    let Some((name, (_, offset))) = block.string("isolation")?.zip(block.get("isolation")) else {
+        return Ok(None);
+    };
     let names = || Level::ALL.map(Level::name).join(", ");
     let level = Level::from_name(&name);
-    level.map(Some).ok_or_else(|| block.error("isolation", offset, format!("takes {}, not {name:?}", names())))
+    level.map(Some).ok_or_else(|| {
+        block.error(
+            "isolation",
+            offset,
+            format!("takes {}, not {name:?}", names()),
+        )
+    })
 }
 
 /// The paths of `read`: each absolute, and none that a sandbox has of its own.
 fn outside(block: &Section<'_>) -> Read<Vec<PathBuf>> {
-    let paths: Vec<PathBuf> = block.quoted_strings("read")?.into_iter().map(PathBuf::from).collect();
-    let is_own = |path: &PathBuf| ["/", "/tmp", "/proc", "/dev", "/sys"].map(Path::new).contains(&path.as_path());
-    let is_plain = |path: &PathBuf| path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+    let paths: Vec<PathBuf> = block
+        .quoted_strings("read")?
+        .into_iter()
+        .map(PathBuf::from)
+        .collect();
+    let is_own = |path: &PathBuf| {
+        ["/", "/tmp", "/proc", "/dev", "/sys"]
+            .map(Path::new)
+            .contains(&path.as_path())
+    };
+    let is_plain = |path: &PathBuf| {
+        path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
+    };
     match paths.iter().find(|path| !is_plain(path) || is_own(path)) {
         None => Ok(paths),
         Some(wrong) => {
             let offset = block.get("read").map_or(0, |(_, offset)| offset);
-            let message =
-                format!("takes absolute paths such as \"/data/words.txt\", not {:?}", wrong.display().to_string());
+            let message = format!(
+                "takes absolute paths such as \"/data/words.txt\", not {:?}",
+                wrong.display().to_string()
+            );
             Err(block.error("read", offset, message))
         }
     }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, fstat};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, mount_remount,
-    move_mount, open_tree, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+    mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, pivot_root};
 use rustix::system::sethostname;
@@ -24,8 +24,18 @@ pub(super) const WORK: &str = "/tmp/work";
 pub(super) const HOME: &str = "/tmp/home";
 
 /// The system's programs and libraries; a link remains one.
-pub(super) const SYSTEM_FOLDERS: &[&str] =
-    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store"];
+pub(super) const SYSTEM_FOLDERS: &[&str] = &[
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/opt",
+    "/nix/store",
+    "/gnu/store",
+];
 /// What these read below /etc; nothing of it is secret.
 pub(super) const SYSTEM_FILES: &[&str] = &[
     "/etc/alternatives",
@@ -42,7 +52,13 @@ pub(super) const SYSTEM_FILES: &[&str] = &[
     "/etc/passwd",
     "/etc/ssl/openssl.cnf",
 ];
-pub(super) const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+pub(super) const DEVICES: &[&str] = &[
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+];
 const SHARED_MEMORY: &str = "/tmp/shm";
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "dev/fd"),
@@ -75,25 +91,46 @@ struct OldRoot {
 /// Names what could not be mounted.
 pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>) -> Result<()> {
     let failed = |what: &'static str| move |error| named(what, error);
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(failed("/"))?;
+    mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )
+    .map_err(failed("/"))?;
     // Kernels before 6.14 have one limit for the machine; there `usage` counts.
     _ = fs::write("/proc/sys/kernel/pid_max", MAX_PROCESS_NUMBER);
     sethostname(b"sandbox")?;
     let OldRoot { trees, links } = old_root(visible, files)?;
     let (private, root) = (MountFlags::NOSUID | MountFlags::NODEV, Path::new(BASE));
-    mount("tmpfs", BASE, "tmpfs", private, Some(c"size=4m,mode=755")).map_err(failed("a new root"))?;
+    mount("tmpfs", BASE, "tmpfs", private, Some(c"size=4m,mode=755"))
+        .map_err(failed("a new root"))?;
     for folder in ["tmp", "proc", "dev"] {
         fs::create_dir(root.join(folder))?;
     }
-    mount("tmpfs", root.join("tmp"), "tmpfs", private, Some(FOLDER_OPTIONS)).map_err(failed("/tmp"))?;
+    mount(
+        "tmpfs",
+        root.join("tmp"),
+        "tmpfs",
+        private,
+        Some(FOLDER_OPTIONS),
+    )
+    .map_err(failed("/tmp"))?;
     for folder in ["work", "home", "shm"] {
         fs::create_dir(root.join("tmp").join(folder))?;
     }
     // A container may forbid it; then no process is seen at all. Root might write settings of the machine otherwise.
-    _ = mount("proc", root.join("proc"), "proc", private | MountFlags::NOEXEC | MountFlags::RDONLY, None);
+    _ = mount(
+        "proc",
+        root.join("proc"),
+        "proc",
+        private | MountFlags::NOEXEC | MountFlags::RDONLY,
+        None,
+    );
     trees.iter().try_for_each(|tree| tree.attach(root))?;
-    links.iter().try_for_each(|(target, at)| symlink(target, root.join(at)))?;
-    mount_remount(BASE, private | MountFlags::BIND | MountFlags::RDONLY, c"").map_err(failed("a new root"))?;
+    links
+        .iter()
+        .try_for_each(|(target, at)| symlink(target, root.join(at)))?;
+    mount_remount(BASE, private | MountFlags::BIND | MountFlags::RDONLY, c"")
+        .map_err(failed("a new root"))?;
     chdir(BASE)?;
     pivot_root(".", ".").map_err(failed("a new root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(failed("a new root"))?;
@@ -103,7 +140,9 @@ pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>) -> Result<()> {
 /// Clones what the new root shows: the system, `visible`, and the entries of `files`.
 fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
     let read_only = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    let mut links = LINKS.map(|(target, at)| (PathBuf::from(target), at)).to_vec();
+    let mut links = LINKS
+        .map(|(target, at)| (PathBuf::from(target), at))
+        .to_vec();
     let mut trees = Vec::new();
     for folder in SYSTEM_FOLDERS {
         match fs::read_link(folder) {
@@ -111,17 +150,35 @@ fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
             Err(_) => trees.extend(Tree::new(Path::new(folder), folder.into(), read_only)?),
         }
     }
-    for path in SYSTEM_FILES.iter().map(Path::new).chain(visible.iter().map(PathBuf::as_path)) {
+    for path in SYSTEM_FILES
+        .iter()
+        .map(Path::new)
+        .chain(visible.iter().map(PathBuf::as_path))
+    {
         // Its folder is a link in the new root.
-        let shared = path.strip_prefix("/dev/shm").map(|rest| Path::new(SHARED_MEMORY).join(rest));
-        trees.extend(Tree::new(path, shared.unwrap_or_else(|_| path.to_owned()), read_only)?);
+        let shared = path
+            .strip_prefix("/dev/shm")
+            .map(|rest| Path::new(SHARED_MEMORY).join(rest));
+        trees.extend(Tree::new(
+            path,
+            shared.unwrap_or_else(|_| path.to_owned()),
+            read_only,
+        )?);
     }
     for entry in files.map(fs::read_dir).transpose()?.into_iter().flatten() {
         let entry = entry?;
-        trees.extend(Tree::new(&entry.path(), Path::new(WORK).join(entry.file_name()), read_only)?);
+        trees.extend(Tree::new(
+            &entry.path(),
+            Path::new(WORK).join(entry.file_name()),
+            read_only,
+        )?);
     }
     for device in DEVICES {
-        trees.extend(Tree::new(Path::new(device), device.into(), libc::MOUNT_ATTR_NOSUID)?);
+        trees.extend(Tree::new(
+            Path::new(device),
+            device.into(),
+            libc::MOUNT_ATTR_NOSUID,
+        )?);
     }
     Ok(OldRoot { trees, links })
 }
@@ -129,7 +186,9 @@ fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
 impl Tree {
     /// A tree of the old root with the attributes besides its own; `None` where there is none, or none for this user.
     fn new(path: &Path, at: PathBuf, attributes: u64) -> Result<Option<Self>> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE;
         let mount = match open_tree(CWD, path, flags) {
             Ok(mount) => mount,
             Err(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) => return Ok(None),
@@ -147,14 +206,25 @@ impl Tree {
             at.parent().map_or(Ok(()), fs::create_dir_all)?;
             fs::write(&at, [])?;
         }
-        move_mount(&self.mount, c"", CWD, &at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .map_err(|error| named(&self.at, error))
+        move_mount(
+            &self.mount,
+            c"",
+            CWD,
+            &at,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(|error| named(&self.at, error))
     }
 }
 
 /// Adds attributes to a mount and those below it.
 fn restrict(mount: &OwnedFd, attributes: u64) -> std::result::Result<(), Errno> {
-    let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attributes = libc::mount_attr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
     // SAFETY: the descriptor is open, the text ends with 0, and the structure has the size that is passed.
     let outcome = unsafe {
         libc::syscall(
@@ -166,9 +236,20 @@ fn restrict(mount: &OwnedFd, attributes: u64) -> std::result::Result<(), Errno> 
             size_of::<libc::mount_attr>(),
         )
     };
-    if outcome == 0 { Ok(()) } else { Err(Errno::from_io_error(&Error::last_os_error()).unwrap_or(Errno::INVAL)) }
+    if outcome == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&Error::last_os_error()).unwrap_or(Errno::INVAL))
+    }
 }
 
 fn named(what: impl AsRef<Path>, error: Errno) -> Error {
-    Error::new(error.kind(), format!("cannot mount {}: {}", what.as_ref().display(), Error::from(error)))
+    Error::new(
+        error.kind(),
+        format!(
+            "cannot mount {}: {}",
+            what.as_ref().display(),
+            Error::from(error)
+        ),
+    )
 }

@@ -59,7 +59,11 @@ impl PrivateFolder {
         _ = lock.try_lock();
         let work = folder.join(WORK);
         files::create_folder(&work, Access::Private)?;
-        Ok(Self { folder, work, _lock: lock })
+        Ok(Self {
+            folder,
+            work,
+            _lock: lock,
+        })
     }
 }
 
@@ -74,14 +78,22 @@ impl Drop for PrivateFolder {
 fn roots() -> impl Iterator<Item = PathBuf> {
     let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let session = session.filter(|folder| folder.is_absolute() && check_private(folder).is_ok());
-    let cache = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.cache_dir().to_owned());
-    session.map(|folder| folder.join("grpo-tui")).into_iter().chain(cache).map(|folder| folder.join("scratch"))
+    let cache = directories::ProjectDirs::from("", "", "grpo-tui")
+        .map(|folders| folders.cache_dir().to_owned());
+    session
+        .map(|folder| folder.join("grpo-tui"))
+        .into_iter()
+        .chain(cache)
+        .map(|folder| folder.join("scratch"))
 }
 
 /// That a folder is this user's, and nobody else can write in it.
 fn check_private(folder: &Path) -> Result<()> {
     let found = std::fs::symlink_metadata(folder)?;
-    if found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+    if found.is_dir()
+        && found.uid() == rustix::process::geteuid().as_raw()
+        && found.mode() & 0o022 == 0
+    {
         return Ok(());
     }
     Err(Error::new(
@@ -91,14 +103,23 @@ fn check_private(folder: &Path) -> Result<()> {
 }
 
 fn lock_file(path: &Path) -> Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Removes the folders of processes that have ended.
 fn reclaim(root: &Path) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let folder = entry.path();
-        let lock = OpenOptions::new().read(true).write(true).open(folder.join(LOCK));
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(folder.join(LOCK));
         let has_ended = match &lock {
             Ok(lock) => lock.try_lock().is_ok(),
             // It was killed before it had a lock.
@@ -127,7 +148,11 @@ mod tests {
         std::fs::write(root.join("with-lock/lock"), "").unwrap();
         reclaim(&root);
         assert!(live.path().join("file").exists());
-        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 2, "the live one, and the lock");
+        assert_eq!(
+            std::fs::read_dir(&root).unwrap().count(),
+            2,
+            "the live one, and the lock"
+        );
         drop(live);
         assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1);
     }

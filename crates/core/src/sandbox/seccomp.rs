@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, sock_filter,
 };
 
 use super::level::Level;
@@ -78,12 +78,19 @@ const OTHERS: &[libc::c_long] = &[
     libc::SYS_sched_setscheduler,
 ];
 /// The same behind a number that says that one process is meant.
-const OTHERS_OF_A_KIND: &[(libc::c_long, libc::c_int)] =
-    &[(libc::SYS_setpriority, libc::PRIO_PROCESS as libc::c_int), (libc::SYS_ioprio_set, 1)];
+const OTHERS_OF_A_KIND: &[(libc::c_long, libc::c_int)] = &[
+    (libc::SYS_setpriority, libc::PRIO_PROCESS as libc::c_int),
+    (libc::SYS_ioprio_set, 1),
+];
 /// Without a namespace of the network all sockets are refused but pairs; Landlock knows `truncate` since Linux 6.2 only.
 const REFUSED_LIMITED: &[libc::c_long] = &[libc::SYS_socket, libc::SYS_truncate];
 /// Sockets that the namespace of the network confines. Others, such as those of a virtual machine's host, have none.
-const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+const FAMILIES: [libc::c_int; 4] = [
+    libc::AF_UNIX,
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+];
 const NAMESPACES: [libc::c_int; 8] = [
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWIPC,
@@ -100,8 +107,10 @@ const X32: u32 = 0x4000_0000;
 
 /// The filters of a level, in the order in which they are installed; empty where the architecture has none.
 pub(super) fn filters(level: Level) -> &'static [BpfProgram] {
-    static STRONG: LazyLock<Vec<BpfProgram>> = LazyLock::new(|| compiled(Level::Strong).unwrap_or_default());
-    static LIMITED: LazyLock<Vec<BpfProgram>> = LazyLock::new(|| compiled(Level::Limited).unwrap_or_default());
+    static STRONG: LazyLock<Vec<BpfProgram>> =
+        LazyLock::new(|| compiled(Level::Strong).unwrap_or_default());
+    static LIMITED: LazyLock<Vec<BpfProgram>> =
+        LazyLock::new(|| compiled(Level::Limited).unwrap_or_default());
     match level {
         Level::Strong => &STRONG,
         Level::Limited => &LIMITED,
@@ -112,10 +121,19 @@ pub(super) fn filters(level: Level) -> &'static [BpfProgram] {
 fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     use SeccompCmpOp::{MaskedEq, Ne};
     let compare = |place, operator, value: libc::c_int| {
-        SeccompCondition::new(place, SeccompCmpArgLen::Dword, operator, u64::from(value.cast_unsigned()))
+        SeccompCondition::new(
+            place,
+            SeccompCmpArgLen::Dword,
+            operator,
+            u64::from(value.cast_unsigned()),
+        )
     };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
-    let family = FAMILIES.iter().map(|family| compare(0, Ne, *family)).collect::<Result<Vec<_>, _>>()?;
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let family = FAMILIES
+        .iter()
+        .map(|family| compare(0, Ne, *family))
+        .collect::<Result<Vec<_>, _>>()?;
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(family)?]);
     // Limits, priority and cores of others, of which one may serve the next answer.
     let other = |place, own| SeccompRule::new(vec![compare(place, Ne, own)?]);
@@ -129,7 +147,10 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
         let bit = u64::from(flag.cast_unsigned());
         SeccompRule::new(vec![compare(0, MaskedEq(bit), *flag)?])
     };
-    rules.insert(libc::SYS_clone, NAMESPACES.iter().map(flag).collect::<Result<_, _>>()?);
+    rules.insert(
+        libc::SYS_clone,
+        NAMESPACES.iter().map(flag).collect::<Result<_, _>>()?,
+    );
     if level == Level::Limited {
         rules.extend(REFUSED_LIMITED.iter().map(|call| (*call, Vec::new())));
     }
@@ -147,10 +168,19 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
 
 /// Load the number; from X32 on, refuse.
 fn without_x32() -> [sock_filter; 3] {
-    let statement = |code: u32, jf, k| sock_filter { code: code as u16, jt: 0, jf, k };
+    let statement = |code: u32, jf, k| sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf,
+        k,
+    };
     [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
         statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32),
-        statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
+        statement(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned(),
+        ),
     ]
 }

@@ -26,7 +26,12 @@ impl ProgramDigest {
 /// The folder of the notes.
 pub(crate) fn trust_folder() -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "grpo-tui")?;
-    Some(folders.state_dir().unwrap_or_else(|| folders.data_dir()).join("trusted-commands"))
+    Some(
+        folders
+            .state_dir()
+            .unwrap_or_else(|| folders.data_dir())
+            .join("trusted-commands"),
+    )
 }
 
 /// Whether the user trusts what has this digest.

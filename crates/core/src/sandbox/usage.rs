@@ -14,12 +14,19 @@ const MAX_BYTES: u64 = 8_192;
 pub(super) fn exceeded(memory_mib: u64) -> Option<Limit> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_other = |name: &str| name.parse::<u32>().is_ok_and(|id| id != 1);
-    let processes: Vec<PathBuf> =
-        entries.filter(|entry| entry.file_name().to_str().is_some_and(is_other)).map(|entry| entry.path()).collect();
+    let processes: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_other))
+        .map(|entry| entry.path())
+        .collect();
     if processes.len() > MAX_PROCESSES {
         return Some(Limit::Processes);
     }
-    let sum = |file, field| processes.iter().filter_map(|process| kib(process, file, field)).sum::<u64>();
+    let sum = |file, field| {
+        processes
+            .iter()
+            .filter_map(|process| kib(process, file, field))
+            .sum::<u64>()
+    };
     let is_more = |kib: u64| memory_mib > 0 && kib > memory_mib << 10;
     // The first counts what processes share for each of them; the second, which takes longer, once.
     let is_exceeded = is_more(sum("status", "VmRSS:")) && is_more(sum("smaps_rollup", "Pss:"));
@@ -30,5 +37,12 @@ pub(super) fn exceeded(memory_mib: u64) -> Option<Limit> {
 fn kib(process: &Path, file: &str, field: &str) -> Option<u64> {
     let text = files::read_at_most(&process.join(file), MAX_BYTES).ok()?;
     let text = String::from_utf8_lossy(&text);
-    text.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix("kB")?.trim().parse().ok())
+    text.lines().find_map(|line| {
+        line.strip_prefix(field)?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse()
+            .ok()
+    })
 }

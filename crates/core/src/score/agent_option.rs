@@ -49,30 +49,52 @@ impl Task {
             if word.starts_with('-') || !path.is_file() {
                 continue;
             }
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let failed = |error: std::io::Error| AgentOptionError::Command(format!("{}: {error}", path.display()));
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let failed = |error: std::io::Error| {
+                AgentOptionError::Command(format!("{}: {error}", path.display()))
+            };
             let bytes = files::read_at_most(&path, files::MAX_WHOLE_FILE_BYTES).map_err(failed)?;
             match all.iter().find(|(known, _)| *known == name) {
                 Some((_, known)) if *known != bytes => {
-                    return refuse(format!("{} has another file {name}: rename one of them", self.name));
+                    return refuse(format!(
+                        "{} has another file {name}: rename one of them",
+                        self.name
+                    ));
                 }
                 Some(_) => {}
                 None => all.push((name.clone(), bytes)),
             }
             *word = name;
         }
-        let toml = all.iter_mut().find(|(name, _)| name == TASK_FILE).map(|(_, bytes)| bytes);
+        let toml = all
+            .iter_mut()
+            .find(|(name, _)| name == TASK_FILE)
+            .map(|(_, bytes)| bytes);
         let run = serde_json::json!(words).to_string();
-        toml.into_iter().for_each(|bytes| bytes.extend(format!("\n[agent]\nrun = {run}\n").as_bytes()));
+        toml.into_iter()
+            .for_each(|bytes| bytes.extend(format!("\n[agent]\nrun = {run}\n").as_bytes()));
         for (name, bytes) in &all {
             let path = folder.path().join(name);
-            let written = files::ensure_folder(path.parent().unwrap_or(folder.path()), Access::Private)
-                .and_then(|()| std::fs::write(&path, bytes));
-            written.map_err(|error| AgentOptionError::Command(format!("{}: {error}", path.display())))?;
+            let written =
+                files::ensure_folder(path.parent().unwrap_or(folder.path()), Access::Private)
+                    .and_then(|()| std::fs::write(&path, bytes));
+            written.map_err(|error| {
+                AgentOptionError::Command(format!("{}: {error}", path.display()))
+            })?;
         }
         let task = Self::load(folder.path())?;
-        Trust::for_task(&task)?.iter().filter(|trust| trust.is_agent()).try_for_each(|trust| trust.set(true))?;
-        Ok(Self { _copy: Some(Arc::new(folder)), ..task })
+        Trust::for_task(&task)?
+            .iter()
+            .filter(|trust| trust.is_agent())
+            .try_for_each(|trust| trust.set(true))?;
+        Ok(Self {
+            _copy: Some(Arc::new(folder)),
+            ..task
+        })
     }
 }
 
@@ -104,9 +126,13 @@ mod tests {
 
     #[test]
     fn a_command_is_split_into_words() {
-        let check = |command, expected: &[&str]| assert_eq!(words(command).unwrap(), expected, "{command}");
+        let check =
+            |command, expected: &[&str]| assert_eq!(words(command).unwrap(), expected, "{command}");
         check("python3 agent.py", &["python3", "agent.py"]);
-        check("  python3  'my agent.py' --say \"it's\"", &["python3", "my agent.py", "--say", "it's"]);
+        check(
+            "  python3  'my agent.py' --say \"it's\"",
+            &["python3", "my agent.py", "--say", "it's"],
+        );
         check("sh -c ''", &["sh", "-c", ""]);
         check("", &[]);
         assert!(words("sh -c 'x").is_err());

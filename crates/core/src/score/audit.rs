@@ -22,7 +22,8 @@ const MAX_JUDGED_ROWS: usize = 20;
 const MAX_BYTES: usize = 4 << 20;
 
 /// The remedy where a valid answer earns as much as a right one.
-pub(super) const BY_EXPECTED: &str = "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
+pub(super) const BY_EXPECTED: &str =
+    "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
 
 /// A degenerate answer and its reward.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -45,11 +46,22 @@ pub struct Finding {
 pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     // A short answer may miss as many keys as the schema has.
     let affordable = (MAX_BYTES / task.definition_text.len().max(1)).max(1);
-    let most = if scorer.asks_judge() { MAX_JUDGED_ROWS } else { MAX_ROWS };
+    let most = if scorer.asks_judge() {
+        MAX_JUDGED_ROWS
+    } else {
+        MAX_ROWS
+    };
     let rows = &rows[..rows.len().min(most).min(affordable)];
     // Without a tokenizer nobody earns a length in tokens.
-    let is_earned = |part: &&RewardPart| part.length.is_none_or(|length| length.unit == LengthUnit::Bytes);
-    let parts = task.rewards.iter().filter(is_earned).map(|part| part.weight.max(0.0));
+    let is_earned = |part: &&RewardPart| {
+        part.length
+            .is_none_or(|length| length.unit == LengthUnit::Bytes)
+    };
+    let parts = task
+        .rewards
+        .iter()
+        .filter(is_earned)
+        .map(|part| part.weight.max(0.0));
     let best = task.score.tiers.valid + parts.sum::<f64>();
     let mut findings: Vec<Finding> = Vec::new();
     let has_schema = task.schema().is_some();
@@ -64,7 +76,11 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
                 findings.push(finding(name, &|_| text.clone(), advice));
                 seen.insert(text);
             }
-            LazyText::ByRow(text) => findings.push(finding(name, &|row| row.map(&text).unwrap_or_default(), advice)),
+            LazyText::ByRow(text) => findings.push(finding(
+                name,
+                &|row| row.map(&text).unwrap_or_default(),
+                advice,
+            )),
         }
     }
     if rows.iter().any(|row| example_in(row).is_some()) {
@@ -73,21 +89,30 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         findings.push(finding("the prompt's own example", &example, advice));
     }
     if task.rewards.iter().any(|part| part.part == "grounded") {
-        let advice =
-            "give each field a `format`, a `pattern` or an `enum`, and `fields` a weight where rows have an `expected`";
+        let advice = "give each field a `format`, a `pattern` or an `enum`, and `fields` a weight where rows have an `expected`";
         let copied = |row: Option<&PromptRow>| copied_answer(task, scorer, row).unwrap_or_default();
-        findings.push(finding("one value of the prompt in every field", &copied, advice));
+        findings.push(finding(
+            "one value of the prompt in every field",
+            &copied,
+            advice,
+        ));
     }
     // Only a program knows which completion gives an `expected`; its text may.
     let completion_of = |expected: &Value, row: Option<&PromptRow>| {
         let known = scorer.expected_completion(expected, row);
-        known.or_else(|| (task.kind() == "command").then(|| answer_text(expected))).unwrap_or_default()
+        known
+            .or_else(|| (task.kind() == "command").then(|| answer_text(expected)))
+            .unwrap_or_default()
     };
-    if let Some(constant) =
-        most_common_expected(rows).filter(|expected| !completion_of(expected, rows.first()).is_empty())
+    if let Some(constant) = most_common_expected(rows)
+        .filter(|expected| !completion_of(expected, rows.first()).is_empty())
     {
         let advice = "the reward checks form only, so values may drift; give `[[reward]]` part \"fields\" or \"exact\" a weight, and watch exact match";
-        findings.push(finding("one answer for every prompt", &|row| completion_of(constant, row), advice));
+        findings.push(finding(
+            "one answer for every prompt",
+            &|row| completion_of(constant, row),
+            advice,
+        ));
     }
     findings
 }
@@ -95,9 +120,20 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
 /// Where nothing says which form an answer has.
 pub(super) fn plain_answers(task: &TaskFiles) -> Vec<LazyAnswer<'_>> {
     let narrow = "let `[score]` ask for more, or give every row an `expected`";
-    let lazy = [("an empty answer", ""), ("a word", "x"), ("zero", "0"), ("an empty object", "{}")];
-    let system = task.system.clone().map(|system| LazyAnswer::same("the system text", system, narrow));
-    lazy.map(|(name, text)| LazyAnswer::same(name, text, narrow)).into_iter().chain(system).collect()
+    let lazy = [
+        ("an empty answer", ""),
+        ("a word", "x"),
+        ("zero", "0"),
+        ("an empty object", "{}"),
+    ];
+    let system = task
+        .system
+        .clone()
+        .map(|system| LazyAnswer::same("the system text", system, narrow));
+    lazy.map(|(name, text)| LazyAnswer::same(name, text, narrow))
+        .into_iter()
+        .chain(system)
+        .collect()
 }
 
 /// The prompt as its own answer; none without rows.
@@ -108,7 +144,9 @@ pub(super) fn prompt_itself<'a>(rows: &[PromptRow]) -> Option<LazyAnswer<'a>> {
 
 /// An `expected` as an answer is written.
 pub(super) fn answer_text(expected: &Value) -> String {
-    expected.as_str().map_or_else(|| expected.to_string(), str::to_owned)
+    expected
+        .as_str()
+        .map_or_else(|| expected.to_string(), str::to_owned)
 }
 
 /// The last user turn of a prompt.
@@ -125,13 +163,21 @@ fn copied_answer(task: &Task, scorer: &Scorer, row: Option<&PromptRow>) -> Optio
     let prompt = row.map(prompt_of)?;
     let most_frequent = |is_sought: fn(&str) -> bool| {
         let mut counts: HashMap<&str, usize> = HashMap::new();
-        for word in prompt.split(|letter: char| !letter.is_alphanumeric()).filter(|word| is_sought(word)) {
+        for word in prompt
+            .split(|letter: char| !letter.is_alphanumeric())
+            .filter(|word| is_sought(word))
+        {
             *counts.entry(word).or_default() += 1;
         }
-        counts.into_iter().max_by_key(|(word, count)| (*count, std::cmp::Reverse(*word))).map(|(word, _)| word)
+        counts
+            .into_iter()
+            .max_by_key(|(word, count)| (*count, std::cmp::Reverse(*word)))
+            .map(|(word, _)| word)
     };
     let word = most_frequent(|word| word.starts_with(char::is_alphabetic)).unwrap_or("x");
-    let number = most_frequent(|word| word.parse::<u32>().is_ok()).and_then(|word| word.parse().ok()).unwrap_or(0_u32);
+    let number = most_frequent(|word| word.parse::<u32>().is_ok())
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0_u32);
     let copied = |schema: &Value| {
         let mut answer = degenerate_answers::answer(schema, FillStyle::Least);
         replace_leaves(&mut answer, word, number);
@@ -140,16 +186,28 @@ fn copied_answer(task: &Task, scorer: &Scorer, row: Option<&PromptRow>) -> Optio
     if let Some(schema) = task.schema() {
         return scorer.expected_completion(&copied(schema), row);
     }
-    let function = functions(row.and_then(PromptRow::tools).or(task.tools())?).ok()?.into_iter().next()?;
-    let arguments = function.parameters.map_or_else(|| serde_json::json!({}), copied);
-    scorer.expected_completion(&serde_json::json!([{"name": function.name, "arguments": arguments}]), row)
+    let function = functions(row.and_then(PromptRow::tools).or(task.tools())?)
+        .ok()?
+        .into_iter()
+        .next()?;
+    let arguments = function
+        .parameters
+        .map_or_else(|| serde_json::json!({}), copied);
+    scorer.expected_completion(
+        &serde_json::json!([{"name": function.name, "arguments": arguments}]),
+        row,
+    )
 }
 
 /// Of least values; those of an `enum` stay.
 fn replace_leaves(value: &mut Value, word: &str, number: u32) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| replace_leaves(item, word, number)),
-        Value::Object(members) => members.values_mut().for_each(|member| replace_leaves(member, word, number)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| replace_leaves(item, word, number)),
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| replace_leaves(member, word, number)),
         Value::String(text) if text.bytes().all(|letter| letter == b'x') => *text = word.to_owned(),
         Value::Number(_) => *value = number.into(),
         _ => {}
@@ -158,9 +216,14 @@ fn replace_leaves(value: &mut Value, word: &str, number: u32) {
 
 /// The `expected` of the next row that has another one.
 pub(super) fn other_expected<'a>(row: &PromptRow, rows: &'a [PromptRow]) -> Option<&'a Value> {
-    let after = rows.iter().position(|other| std::ptr::eq(other, row)).unwrap_or(0);
+    let after = rows
+        .iter()
+        .position(|other| std::ptr::eq(other, row))
+        .unwrap_or(0);
     let others = rows.iter().cycle().skip(after + 1).take(rows.len());
-    others.filter_map(|other| other.expected.as_ref()).find(|expected| Some(*expected) != row.expected.as_ref())
+    others
+        .filter_map(|other| other.expected.as_ref())
+        .find(|expected| Some(*expected) != row.expected.as_ref())
 }
 
 fn finding(
@@ -171,39 +234,77 @@ fn finding(
     answer: &dyn Fn(Option<&PromptRow>) -> String,
     advice: &str,
 ) -> Finding {
-    let first = rows.iter().map(Some).find(|row| !answer(*row).is_empty()).unwrap_or(rows.first());
+    let first = rows
+        .iter()
+        .map(Some)
+        .find(|row| !answer(*row).is_empty())
+        .unwrap_or(rows.first());
     let shown = answer(first);
     let tier = scorer.score(&shown, first).tier;
     let rows = &rows[..rows.len().min((MAX_BYTES / shown.len().max(1)).max(1))];
-    let texts: Vec<(String, &PromptRow)> = rows.iter().map(|row| (answer(Some(row)), row)).collect();
-    let scores = scorer.score_all(&texts.iter().map(|(text, row)| (text.as_str(), Some(*row))).collect::<Vec<_>>());
+    let texts: Vec<(String, &PromptRow)> =
+        rows.iter().map(|row| (answer(Some(row)), row)).collect();
+    let scores = scorer.score_all(
+        &texts
+            .iter()
+            .map(|(text, row)| (text.as_str(), Some(*row)))
+            .collect::<Vec<_>>(),
+    );
     let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
-    let reward = if rewards.is_empty() { scorer.score(&shown, None).reward } else { mean_reward(rewards.into_iter()) };
+    let reward = if rewards.is_empty() {
+        scorer.score(&shown, None).reward
+    } else {
+        mean_reward(rewards.into_iter())
+    };
     let short: String = crate::format::shortened(&shown, 60);
     // Nine tenths of the best reward leave nothing to learn from.
     let weak = tier == Tier::Valid && reward >= 0.9 * best;
     let sentence = match tier {
-        Tier::Valid if weak => format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}"),
-        Tier::Valid if has_schema => {
-            format!("`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts limit it")
+        Tier::Valid if weak => {
+            format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}")
         }
-        Tier::Invalid if has_schema => format!("`{short}` earns {reward:.2}: the schema rejects it"),
+        Tier::Valid if has_schema => {
+            format!(
+                "`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts limit it"
+            )
+        }
+        Tier::Invalid if has_schema => {
+            format!("`{short}` earns {reward:.2}: the schema rejects it")
+        }
         Tier::Unparsable if has_schema => format!("`{short}` earns {reward:.2}: it cannot be read"),
         _ => format!("`{short}` earns {reward:.2} of {best:.2}"),
     };
-    Finding { name: name.to_owned(), completion: short, tier, rows: rows.len(), reward, weak, sentence }
+    Finding {
+        name: name.to_owned(),
+        completion: short,
+        tier,
+        rows: rows.len(),
+        reward,
+        weak,
+        sentence,
+    }
 }
 
 /// The first JSON object or list written in the prompt.
 fn example_in(row: &PromptRow) -> Option<String> {
     let first_value = |text: &String| {
-        let starts = text.match_indices(['{', '[']).map(|(start, _)| start).take(16);
+        let starts = text
+            .match_indices(['{', '['])
+            .map(|(start, _)| start)
+            .take(16);
         starts
             .filter_map(|start| parse_prefix(text, start).ok())
             .map(|document| document.root)
-            .find_map(|value| text.get(value.start..value.end).filter(|example| example.len() > 2).map(str::to_owned))
+            .find_map(|value| {
+                text.get(value.start..value.end)
+                    .filter(|example| example.len() > 2)
+                    .map(str::to_owned)
+            })
     };
-    row.messages.iter().map(|message| &message.content).find_map(first_value)
+    row.messages
+        .iter()
+        .map(|message| &message.content)
+        .find_map(first_value)
 }
 
 /// The `expected` that most rows share.
@@ -215,5 +316,9 @@ pub(super) fn most_common_expected(rows: &[PromptRow]) -> Option<&Value> {
             None => counts.push((expected, 1)),
         }
     }
-    counts.iter().rev().max_by_key(|(_, count)| *count).map(|(value, _)| *value)
+    counts
+        .iter()
+        .rev()
+        .max_by_key(|(_, count)| *count)
+        .map(|(value, _)| *value)
 }

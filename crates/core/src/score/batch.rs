@@ -41,8 +41,16 @@ impl Scorer {
         if self.runs_programs() {
             return self.score_together(completions, &keep_going);
         }
-        let score = |(completion, row): &(&str, Option<&PromptRow>)| keep_going().then(|| self.score(completion, *row));
-        on_every_core(|| completions.par_iter().with_min_len(MAX_SERIAL_LINES).map(score).collect())
+        let score = |(completion, row): &(&str, Option<&PromptRow>)| {
+            keep_going().then(|| self.score(completion, *row))
+        };
+        on_every_core(|| {
+            completions
+                .par_iter()
+                .with_min_len(MAX_SERIAL_LINES)
+                .map(score)
+                .collect()
+        })
     }
 
     /// Scores as [`Self::score_while`], of tiers alone where a judge scores a part of the reward: it is not asked.
@@ -54,8 +62,16 @@ impl Scorer {
         if !self.asks_judge() {
             return self.score_while(completions, keep_going);
         }
-        let score = |completion: &(&str, Option<&PromptRow>)| keep_going().then(|| self.score_alone(*completion));
-        on_every_core(|| completions.par_iter().with_min_len(MAX_SERIAL_LINES).map(score).collect())
+        let score = |completion: &(&str, Option<&PromptRow>)| {
+            keep_going().then(|| self.score_alone(*completion))
+        };
+        on_every_core(|| {
+            completions
+                .par_iter()
+                .with_min_len(MAX_SERIAL_LINES)
+                .map(score)
+                .collect()
+        })
     }
 }
 
@@ -87,7 +103,13 @@ pub fn score_stream<T: Send + Sync, R: Send, E: Send>(
         if batch.is_empty() {
             return Ok(());
         }
-        let read = || -> Vec<_> { batch.into_par_iter().with_min_len(MAX_SERIAL_LINES).map(&work.read).collect() };
+        let read = || -> Vec<_> {
+            batch
+                .into_par_iter()
+                .with_min_len(MAX_SERIAL_LINES)
+                .map(&work.read)
+                .collect()
+        };
         let (mut items, mut failed) = (Vec::new(), None);
         for item in on_every_core(read) {
             match item {
@@ -100,8 +122,13 @@ pub fn score_stream<T: Send + Sync, R: Send, E: Send>(
         }
         let scores = scorer.score_all(&items.iter().map(work.asked).collect::<Vec<_>>());
         let write = || -> Vec<R> {
-            let scored = items.into_par_iter().zip(scores).with_min_len(MAX_SERIAL_LINES);
-            scored.map(|(item, score)| (work.write)(item, score)).collect()
+            let scored = items
+                .into_par_iter()
+                .zip(scores)
+                .with_min_len(MAX_SERIAL_LINES);
+            scored
+                .map(|(item, score)| (work.write)(item, score))
+                .collect()
         };
         on_every_core(write).into_iter().try_for_each(&mut done)?;
         if let Some(error) = failed {
@@ -124,16 +151,27 @@ pub unsafe fn take_threads_from_environment() {
 
 /// The environment variable that gives a child the user's thread limit.
 pub fn given_threads() -> Option<(&'static str, &'static OsStr)> {
-    USER_THREADS.get().map(|threads| (VARIABLE, threads.as_os_str()))
+    USER_THREADS
+        .get()
+        .map(|threads| (VARIABLE, threads.as_os_str()))
 }
 
 /// Runs `work` such that its parallel iterators use every core.
 pub fn on_every_core<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    let allowed = || USER_THREADS.get().and_then(|threads| threads.to_str()?.parse().ok()).unwrap_or(0);
+    let allowed = || {
+        USER_THREADS
+            .get()
+            .and_then(|threads| threads.to_str()?.parse().ok())
+            .unwrap_or(0)
+    };
     let build = || {
-        let pool = ThreadPoolBuilder::new().num_threads(allowed()).stack_size(STACK_BYTES);
-        pool.thread_name(|number| format!("score-{number}")).build().ok()
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(allowed())
+            .stack_size(STACK_BYTES);
+        pool.thread_name(|number| format!("score-{number}"))
+            .build()
+            .ok()
     };
     match POOL.get_or_init(build) {
         Some(pool) => pool.install(work),
@@ -151,10 +189,18 @@ mod tests {
     #[test]
     fn the_threads_of_the_user_are_taken_out_and_kept() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "--ignored", "--test-threads=1", "score::batch::tests::in_a_process_of_its_own"]);
+        child.args([
+            "--exact",
+            "--ignored",
+            "--test-threads=1",
+            "score::batch::tests::in_a_process_of_its_own",
+        ]);
         let output = child.env(VARIABLE, "7").output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{text}"
+        );
     }
 
     #[test]

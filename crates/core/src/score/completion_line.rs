@@ -24,7 +24,10 @@ impl CompletionLine {
         let value = completion_line(line).map_err(|error| {
             let whole = error.to_string();
             let what = whole.split(" at line ").next().unwrap_or(&whole);
-            format!("column {}: {what}; a line is a JSON object, {{\"completion\":\"…\"}}", error.column())
+            format!(
+                "column {}: {what}; a line is a JSON object, {{\"completion\":\"…\"}}",
+                error.column()
+            )
         })?;
         let Value::Object(fields) = value else {
             return Err("not a JSON object; a line is {\"completion\":\"…\"}".to_owned());
@@ -52,8 +55,15 @@ impl CompletionLine {
                 did_you_mean("completion", fields.keys().map(String::as_str))
             ));
         };
-        let prompt = fields.get("prompt").map(|prompt| text("prompt", prompt)).transpose()?;
-        Ok(Self { completion: text("completion", completion)?, prompt_id: named("prompt_id")?, prompt })
+        let prompt = fields
+            .get("prompt")
+            .map(|prompt| text("prompt", prompt))
+            .transpose()?;
+        Ok(Self {
+            completion: text("completion", completion)?,
+            prompt_id: named("prompt_id")?,
+            prompt,
+        })
     }
 }
 
@@ -68,26 +78,41 @@ fn text(name: &str, value: &Value) -> Result<String, String> {
 }
 
 fn wrong(name: &str, kind: &str, found: &Value) -> String {
-    format!("`{name}` must be {kind}, not {}", shortened(&found.to_string(), 40))
+    format!(
+        "`{name}` must be {kind}, not {}",
+        shortened(&found.to_string(), 40)
+    )
 }
 
 /// A line of the output of OpenAI's batch API; `custom_id` is the prompt's id.
 fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, String> {
-    let prompt_id = fields.get("custom_id").and_then(Value::as_str).map(str::to_owned);
+    let prompt_id = fields
+        .get("custom_id")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     let response = fields.get("response").unwrap_or(&Value::Null);
     let choice = &response["body"]["choices"][0];
-    let said = message_text(&choice["message"]).or_else(|| choice["text"].as_str().map(str::to_owned));
+    let said =
+        message_text(&choice["message"]).or_else(|| choice["text"].as_str().map(str::to_owned));
     match (said, prompt_id) {
-        (Some(completion), Some(prompt_id)) => {
-            Ok(CompletionLine { completion, prompt_id: Some(prompt_id), prompt: None })
-        }
+        (Some(completion), Some(prompt_id)) => Ok(CompletionLine {
+            completion,
+            prompt_id: Some(prompt_id),
+            prompt: None,
+        }),
         (Some(_), None) => Err("`custom_id` must be a string: the prompt's id".to_owned()),
         (None, _) => {
-            let status =
-                response["status_code"].as_u64().map_or_else(String::new, |status| format!("status {status}, "));
-            let error = fields.get("error").filter(|error| !error.is_null()).unwrap_or(&response["body"]["error"]);
+            let status = response["status_code"]
+                .as_u64()
+                .map_or_else(String::new, |status| format!("status {status}, "));
+            let error = fields
+                .get("error")
+                .filter(|error| !error.is_null())
+                .unwrap_or(&response["body"]["error"]);
             let error = shortened(&error.to_string(), 200);
-            Err(format!("the batch has no completion here ({status}error {error}): leave the line out, or ask again"))
+            Err(format!(
+                "the batch has no completion here ({status}error {error}): leave the line out, or ask again"
+            ))
         }
     }
 }
@@ -99,7 +124,8 @@ fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, Strin
 /// Where the line is not JSON for another reason.
 fn completion_line(line: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
     let again = |text: &str| serde_json::from_str(&half_pairs_as_text(text)).ok();
-    serde_json::from_slice(line).or_else(|error| std::str::from_utf8(line).ok().and_then(again).ok_or(error))
+    serde_json::from_slice(line)
+        .or_else(|error| std::str::from_utf8(line).ok().and_then(again).ok_or(error))
 }
 
 /// The line with `\\ud800` for each `\ud800` that is half of a surrogate pair and stands alone.
@@ -110,7 +136,11 @@ fn half_pairs_as_text(line: &str) -> String {
     };
     let mut text = String::with_capacity(line.len() + 8);
     let mut at = 0;
-    while let Some(found) = line.get(at..).and_then(|rest| rest.find('\\')).map(|found| at + found) {
+    while let Some(found) = line
+        .get(at..)
+        .and_then(|rest| rest.find('\\'))
+        .map(|found| at + found)
+    {
         text.push_str(&line[at..found]);
         let length = match (unit(found), unit(found + 6)) {
             (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
@@ -136,14 +166,38 @@ mod tests {
 
     #[test]
     fn lines_of_other_programs_are_completions() {
-        let check = |line: &str, completion: &str, prompt_id: Option<&str>, prompt: Option<&str>| {
-            let found = CompletionLine::read(line.as_bytes());
-            let [prompt_id, prompt] = [prompt_id, prompt].map(|text| text.map(str::to_owned));
-            assert_eq!(found, Ok(CompletionLine { completion: completion.to_owned(), prompt_id, prompt }), "{line}");
-        };
-        check(r#"{"completion": "a", "prompt_id": "p"}"#, "a", Some("p"), None);
-        check(r#"{"input": "ask", "output": "a", "gts": "x", "score": 0.5, "step": 3}"#, "a", None, Some("ask"));
-        check(r#"{"step": 1, "prompt": "ask", "completion": "a", "advantage": 0.1}"#, "a", None, Some("ask"));
+        let check =
+            |line: &str, completion: &str, prompt_id: Option<&str>, prompt: Option<&str>| {
+                let found = CompletionLine::read(line.as_bytes());
+                let [prompt_id, prompt] = [prompt_id, prompt].map(|text| text.map(str::to_owned));
+                assert_eq!(
+                    found,
+                    Ok(CompletionLine {
+                        completion: completion.to_owned(),
+                        prompt_id,
+                        prompt
+                    }),
+                    "{line}"
+                );
+            };
+        check(
+            r#"{"completion": "a", "prompt_id": "p"}"#,
+            "a",
+            Some("p"),
+            None,
+        );
+        check(
+            r#"{"input": "ask", "output": "a", "gts": "x", "score": 0.5, "step": 3}"#,
+            "a",
+            None,
+            Some("ask"),
+        );
+        check(
+            r#"{"step": 1, "prompt": "ask", "completion": "a", "advantage": 0.1}"#,
+            "a",
+            None,
+            Some("ask"),
+        );
         let messages = r#"{"prompt": [{"role": "user", "content": "ask"}], "completion": [{"role": "assistant", "content": "a"}]}"#;
         check(messages, "a", None, Some("ask"));
         let batch = |message: &str| {
@@ -151,8 +205,18 @@ mod tests {
                 "{{\"id\": \"b\", \"custom_id\": \"p\", \"response\": {{\"status_code\": 200, \"body\": {{\"choices\": [{{\"message\": {message}}}]}}}}, \"error\": null}}"
             )
         };
-        check(&batch(r#"{"role": "assistant", "content": "a"}"#), "a", Some("p"), None);
-        check(&batch(r#"{"content": null, "refusal": "no"}"#), "no", Some("p"), None);
+        check(
+            &batch(r#"{"role": "assistant", "content": "a"}"#),
+            "a",
+            Some("p"),
+            None,
+        );
+        check(
+            &batch(r#"{"content": null, "refusal": "no"}"#),
+            "no",
+            Some("p"),
+            None,
+        );
         let calls = r#"{"content":null,"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}"#;
         check(&batch(calls), calls, Some("p"), None);
         let refused = |line: &str, part: &str| {
@@ -163,7 +227,10 @@ mod tests {
             r#"{"custom_id": "p", "response": {"status_code": 429, "body": {"error": "slow"}}}"#,
             "status 429, error \"slow\"",
         );
-        refused(r#"{"completion": 7}"#, "`completion` must be a string, not 7");
+        refused(
+            r#"{"completion": 7}"#,
+            "`completion` must be a string, not 7",
+        );
         refused(r#"{"completio": "x"}"#, "missing `completion`");
         refused("[]", "not a JSON object");
         refused("{", "column 1: EOF");
@@ -172,13 +239,17 @@ mod tests {
     #[test]
     fn half_a_pair_is_kept_as_text() {
         let check = |line: &str, completion: Option<&str>| {
-            let found =
-                completion_line(line.as_bytes()).ok().and_then(|value| value["completion"].as_str().map(str::to_owned));
+            let found = completion_line(line.as_bytes())
+                .ok()
+                .and_then(|value| value["completion"].as_str().map(str::to_owned));
             assert_eq!(found.as_deref(), completion, "{line}");
         };
         check(r#"{"completion":"a"}"#, Some("a"));
         check(r#"{"completion":"\"\ud800\""}"#, Some(r#""\ud800""#));
-        check(r#"{"completion":"\udc00\ud83d\ude00\ud83d"}"#, Some("\\udc00😀\\ud83d"));
+        check(
+            r#"{"completion":"\udc00\ud83d\ude00\ud83d"}"#,
+            Some("\\udc00😀\\ud83d"),
+        );
         check(r#"{"completion":"\\\ud800é"}"#, Some("\\\u{fffd}é"));
         check(r#"{"completion":"\ud800\u0041\n"}"#, Some("\\ud800A\n"));
         check(r#"{"completion":"\u12"}"#, None);

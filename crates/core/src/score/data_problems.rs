@@ -54,18 +54,38 @@ impl DataProblem {
 /// # Errors
 /// The first file that cannot be read, or line that is not a row.
 pub fn load_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<PromptRow>)>, DatasetError> {
-    let named = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
-    named.map(|set| Ok((set, dataset::load(task, set)?))).collect()
+    let named = PromptSet::ALL
+        .into_iter()
+        .filter(|set| task.set_file(*set).is_some());
+    named
+        .map(|set| Ok((set, dataset::load(task, set)?)))
+        .collect()
 }
 
 /// The problems of the sets together, worst kind first.
-pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[(PromptSet, Vec<PromptRow>)]) -> Vec<DataProblem> {
-    let unusable = sets.iter().filter_map(|(set, rows)| unusable_rows(task, scorer, *set, rows));
-    let refused = sets.iter().filter_map(|(set, rows)| refused_answers(task, scorer, *set, rows));
-    unusable.chain(refused).chain(repeated_prompts(task, sets)).collect()
+pub fn data_problems(
+    task: &Task,
+    scorer: &Scorer,
+    sets: &[(PromptSet, Vec<PromptRow>)],
+) -> Vec<DataProblem> {
+    let unusable = sets
+        .iter()
+        .filter_map(|(set, rows)| unusable_rows(task, scorer, *set, rows));
+    let refused = sets
+        .iter()
+        .filter_map(|(set, rows)| refused_answers(task, scorer, *set, rows));
+    unusable
+        .chain(refused)
+        .chain(repeated_prompts(task, sets))
+        .collect()
 }
 
-fn unusable_rows(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptRow]) -> Option<DataProblem> {
+fn unusable_rows(
+    task: &Task,
+    scorer: &Scorer,
+    set: PromptSet,
+    rows: &[PromptRow],
+) -> Option<DataProblem> {
     let problem = |row: &PromptRow| Some((row.line, scorer.row_problem(row)?));
     let unusable: Vec<_> = rows.iter().filter_map(problem).collect();
     let (line, why) = unusable.first()?;
@@ -82,35 +102,78 @@ fn unusable_rows(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptRow
     })
 }
 
-fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptRow]) -> Option<DataProblem> {
-    let turns = |row: &PromptRow| row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)));
-    let later: Vec<PromptRow> =
-        rows.iter().filter(|row| row.turn_count() > 1).flat_map(|row| turns(row).into_iter().skip(1)).collect();
-    let answered: Vec<&PromptRow> = rows.iter().chain(&later).filter(|row| row.expected.is_some()).collect();
-    let asked = answered.iter().step_by(answered.len().div_ceil(MAX_SCORED).max(1));
+fn refused_answers(
+    task: &Task,
+    scorer: &Scorer,
+    set: PromptSet,
+    rows: &[PromptRow],
+) -> Option<DataProblem> {
+    let turns = |row: &PromptRow| {
+        row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)))
+    };
+    let later: Vec<PromptRow> = rows
+        .iter()
+        .filter(|row| row.turn_count() > 1)
+        .flat_map(|row| turns(row).into_iter().skip(1))
+        .collect();
+    let answered: Vec<&PromptRow> = rows
+        .iter()
+        .chain(&later)
+        .filter(|row| row.expected.is_some())
+        .collect();
+    let asked = answered
+        .iter()
+        .step_by(answered.len().div_ceil(MAX_SCORED).max(1));
     let answer = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?, Some(row));
-    let scored: Vec<(&PromptRow, String)> = asked.filter_map(|row| Some((*row, answer(row)?))).collect();
+    let scored: Vec<(&PromptRow, String)> =
+        asked.filter_map(|row| Some((*row, answer(row)?))).collect();
     let score = |scored: &[(&PromptRow, String)]| {
-        let answers: Vec<_> = scored.iter().map(|(row, answer)| (answer.as_str(), Some(*row))).collect();
+        let answers: Vec<_> = scored
+            .iter()
+            .map(|(row, answer)| (answer.as_str(), Some(*row)))
+            .collect();
         scorer.tiers_while(&answers, || true).unwrap_or_default()
     };
-    let first: Vec<_> = scored.iter().step_by(scored.len().div_ceil(MIN_SCORED).max(1)).cloned().collect();
+    let first: Vec<_> = scored
+        .iter()
+        .step_by(scored.len().div_ceil(MIN_SCORED).max(1))
+        .cloned()
+        .collect();
     let scores = score(&first);
     let is_hopeless = scores.iter().all(|score| score.tier != Tier::Valid);
-    let (scores, scored) = if is_hopeless { (scores, first) } else { (score(&scored), scored) };
-    let refused: Vec<_> = scored.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid).collect();
+    let (scores, scored) = if is_hopeless {
+        (scores, first)
+    } else {
+        (score(&scored), scored)
+    };
+    let refused: Vec<_> = scored
+        .iter()
+        .zip(&scores)
+        .filter(|(_, score)| score.tier != Tier::Valid)
+        .collect();
     let ((row, _), score) = refused.first()?;
-    let why =
-        score.errors.first().map(|reason| format!("{} {}", reason.instance_path, reason.message)).unwrap_or_default();
+    let why = score
+        .errors
+        .first()
+        .map(|reason| format!("{} {}", reason.instance_path, reason.message))
+        .unwrap_or_default();
     let mut classes: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, score) in &refused {
-        *classes.entry(score.failure.unwrap_or(FailureClass::Other).name()).or_default() += 1;
+        *classes
+            .entry(score.failure.unwrap_or(FailureClass::Other).name())
+            .or_default() += 1;
     }
     let mut classes: Vec<(&str, usize)> = classes.into_iter().collect();
     classes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let classes: Vec<String> = classes.into_iter().map(|(class, count)| format!("{class} {count}")).collect();
-    let looked_at =
-        if scored.len() < answered.len() { format!(" looked at, of {},", answered.len()) } else { String::new() };
+    let classes: Vec<String> = classes
+        .into_iter()
+        .map(|(class, count)| format!("{class} {count}"))
+        .collect();
+    let looked_at = if scored.len() < answered.len() {
+        format!(" looked at, of {},", answered.len())
+    } else {
+        String::new()
+    };
     Some(DataProblem {
         kind: DataProblemKind::InvalidExpected,
         message: format!(
@@ -141,9 +204,11 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
                 "prompts nearly the same as one of an earlier set",
                 "keep similar prompts in one set",
             ),
-            FindingKind::Duplicate => {
-                (DataProblemKind::Duplicates, "prompts repeated in their set", "remove the copies")
-            }
+            FindingKind::Duplicate => (
+                DataProblemKind::Duplicates,
+                "prompts repeated in their set",
+                "remove the copies",
+            ),
             FindingKind::NearDuplicate => (
                 DataProblemKind::Duplicates,
                 "prompts nearly repeated in their set",
@@ -152,10 +217,21 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
             _ => return None,
         };
         let (set, line) = *group.rows.first()?;
-        let example = group.example.split_once(": ").map_or(group.example.as_str(), |(example, _)| example);
-        let message =
-            format!("{what}: {}, first in {} line {line}: {example}; {advice}", group.count, label(task, set));
-        Some(DataProblem { kind, message, set, refused_share: 0.0 })
+        let example = group
+            .example
+            .split_once(": ")
+            .map_or(group.example.as_str(), |(example, _)| example);
+        let message = format!(
+            "{what}: {}, first in {} line {line}: {example}; {advice}",
+            group.count,
+            label(task, set)
+        );
+        Some(DataProblem {
+            kind,
+            message,
+            set,
+            refused_share: 0.0,
+        })
     };
     Ok(health.groups.iter().filter_map(problem).collect())
 }
@@ -165,10 +241,17 @@ pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Ve
     let mut problems = Vec::new();
     for (later, (set, rows)) in sets.iter().enumerate() {
         for (other, others) in &sets[..later] {
-            let lines: HashMap<u64, usize> = others.iter().map(|row| (row.prompt_hash(), row.line)).collect();
-            let repeated: Vec<(usize, usize)> =
-                rows.iter().filter_map(|row| Some((row.line, *lines.get(&row.prompt_hash())?))).collect();
-            let Some((line, there)) = repeated.first() else { continue };
+            let lines: HashMap<u64, usize> = others
+                .iter()
+                .map(|row| (row.prompt_hash(), row.line))
+                .collect();
+            let repeated: Vec<(usize, usize)> = rows
+                .iter()
+                .filter_map(|row| Some((row.line, *lines.get(&row.prompt_hash())?)))
+                .collect();
+            let Some((line, there)) = repeated.first() else {
+                continue;
+            };
             let effect = match set {
                 PromptSet::Test => "data leak",
                 _ => "the checkpoint is chosen on training prompts",
@@ -191,5 +274,6 @@ pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Ve
 }
 
 fn label(task: &Task, set: PromptSet) -> String {
-    task.set_file(set).map_or_else(String::new, |file| task.label(file))
+    task.set_file(set)
+        .map_or_else(String::new, |file| task.label(file))
 }

@@ -32,7 +32,8 @@ pub(crate) struct Kind {
     /// Keys of `[score]` that it reads besides those of all kinds.
     pub(crate) score_keys: &'static [KeyInfo],
     /// Reads a block that names the kind. `top`: of a task's own kind what is outside of all tables, else the block.
-    pub(crate) read: fn(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition>,
+    pub(crate) read:
+        fn(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition>,
 }
 
 /// What is known of a key.
@@ -45,26 +46,54 @@ pub(crate) struct KeyInfo {
 }
 
 impl KeyInfo {
-    pub(crate) const fn new(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
-        Self { name, default, meaning }
+    pub(crate) const fn new(
+        name: &'static str,
+        default: &'static str,
+        meaning: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            default,
+            meaning,
+        }
     }
 }
 
 /// Keys of `[score]` that all kinds read.
 pub(super) const COMMON_KEYS: [KeyInfo; 4] = [
     KeyInfo::new("kind", "json_schema", "what judges an answer"),
-    KeyInfo::new("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
-    KeyInfo::new("strip_thinking", "true", "ignore think blocks: everything up to the end of the last one"),
-    KeyInfo::new("continue_after_failure", "false", "a conversation continues after an answer that is not valid"),
+    KeyInfo::new(
+        "tiers",
+        "0, 0.5, 1",
+        "reward of unparsable, invalid and valid answers",
+    ),
+    KeyInfo::new(
+        "strip_thinking",
+        "true",
+        "ignore think blocks: everything up to the end of the last one",
+    ),
+    KeyInfo::new(
+        "continue_after_failure",
+        "false",
+        "a conversation continues after an answer that is not valid",
+    ),
 ];
 
 // Keys that several kinds read.
-pub(crate) const GRADED: KeyInfo = KeyInfo::new("graded", "false", "credit between invalid and valid");
-pub(crate) const ASSERT_FORMATS: KeyInfo = KeyInfo::new("assert_formats", "false", "check `format` of JSON Schema");
-pub(crate) const GROUNDED: KeyInfo =
-    KeyInfo::new("grounded", "none", "`except`: computed or classified fields, which the part grounded does not count");
-pub(crate) const NORMALISE: KeyInfo =
-    KeyInfo::new("normalise", "none", "how values are changed before they are compared");
+pub(crate) const GRADED: KeyInfo =
+    KeyInfo::new("graded", "false", "credit between invalid and valid");
+pub(crate) const ASSERT_FORMATS: KeyInfo =
+    KeyInfo::new("assert_formats", "false", "check `format` of JSON Schema");
+pub(crate) const GROUNDED: KeyInfo = KeyInfo::new(
+    "grounded",
+    "none",
+    "`except`: computed or classified fields, which the part grounded does not count",
+);
+pub(crate) const NORMALISE: KeyInfo = KeyInfo::new(
+    "normalise",
+    "none",
+    "how values are changed before they are compared",
+);
 pub(crate) const REFERENCES: KeyInfo = KeyInfo::new("references", "none", "files of remote `$ref`");
 pub(crate) const SCHEMA: KeyInfo = KeyInfo::new("schema", "", "the file that defines answers");
 
@@ -106,7 +135,12 @@ pub(crate) trait Definition: Debug + Send + Sync {
     }
 
     /// The same with another text of its file, which is not `task.toml`; `None` where nothing is read from it.
-    fn with_text(&self, _home: &Home, _file: &str, _text: &str) -> Read<Option<Arc<dyn Definition>>> {
+    fn with_text(
+        &self,
+        _home: &Home,
+        _file: &str,
+        _text: &str,
+    ) -> Read<Option<Arc<dyn Definition>>> {
         Ok(None)
     }
 
@@ -126,7 +160,11 @@ pub(crate) trait Definition: Debug + Send + Sync {
     }
 
     /// The same for the answers of a model, by how its chat template writes calls; `None` where that makes no difference.
-    fn with_model(&self, _format: &'static CallFormat, _writes_prose: bool) -> Option<Arc<dyn Definition>> {
+    fn with_model(
+        &self,
+        _format: &'static CallFormat,
+        _writes_prose: bool,
+    ) -> Option<Arc<dyn Definition>> {
         None
     }
 
@@ -161,10 +199,21 @@ pub(crate) trait Judge: Debug + Send + Sync {
     }
 
     /// Judges the answer that begins at byte `from` of the completion: after its reasoning, where that is stripped.
-    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict;
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict;
 
     /// The values that the answer from byte `from` on states, where answers are JSON; none of one that cannot be read.
-    fn stated_values(&self, _completion: &str, _from: usize, _row: Option<&PromptRow>) -> Vec<StatedValue> {
+    fn stated_values(
+        &self,
+        _completion: &str,
+        _from: usize,
+        _row: Option<&PromptRow>,
+    ) -> Vec<StatedValue> {
         Vec::new()
     }
 
@@ -223,7 +272,12 @@ pub(crate) trait Judge: Debug + Send + Sync {
     }
 
     /// Puts an answer to the program that judges, where one does, in a process of its own. `score`: of its verdict.
-    fn try_out(&self, _answer: &str, _row: Option<&PromptRow>, _score: &dyn Fn(Verdict) -> Score) -> Option<Trial> {
+    fn try_out(
+        &self,
+        _answer: &str,
+        _row: Option<&PromptRow>,
+        _score: &dyn Fn(Verdict) -> Score,
+    ) -> Option<Trial> {
         None
     }
 }
@@ -243,11 +297,23 @@ pub(crate) enum LazyText<'a> {
 
 impl<'a> LazyAnswer<'a> {
     pub(crate) fn same(name: &'static str, text: impl Into<String>, advice: &'static str) -> Self {
-        Self { name, text: LazyText::Same(text.into()), advice }
+        Self {
+            name,
+            text: LazyText::Same(text.into()),
+            advice,
+        }
     }
 
-    pub(crate) fn by_row(name: &'static str, advice: &'static str, text: impl Fn(&PromptRow) -> String + 'a) -> Self {
-        Self { name, text: LazyText::ByRow(Box::new(text)), advice }
+    pub(crate) fn by_row(
+        name: &'static str,
+        advice: &'static str,
+        text: impl Fn(&PromptRow) -> String + 'a,
+    ) -> Self {
+        Self {
+            name,
+            text: LazyText::ByRow(Box::new(text)),
+            advice,
+        }
     }
 }
 

@@ -120,9 +120,17 @@ impl FailureClass {
     /// The class of a name in files (`think_leak`): one that the program knows, else one of the user's own. `None` for
     /// a text that is not a name, and beyond the number of names that are kept apart.
     pub fn from_key(key: &str) -> Option<Self> {
-        let is_named =
-            |class: &Self| class.name().bytes().map(|byte| if byte == b' ' { b'_' } else { byte }).eq(key.bytes());
-        Self::ALL.into_iter().find(is_named).or_else(|| own(key).map(|name| Self::Own(OwnClass(name))))
+        let is_named = |class: &Self| {
+            class
+                .name()
+                .bytes()
+                .map(|byte| if byte == b' ' { b'_' } else { byte })
+                .eq(key.bytes())
+        };
+        Self::ALL
+            .into_iter()
+            .find(is_named)
+            .or_else(|| own(key).map(|name| Self::Own(OwnClass(name))))
     }
 
     /// Its name in files.
@@ -217,7 +225,10 @@ mod tests {
             assert_eq!(serde_json::from_str::<FailureClass>(&text).unwrap(), class);
         }
         let lint = FailureClass::from_key("lint-E501").unwrap();
-        assert_eq!((lint.name(), lint.metric().as_str()), ("lint-E501", "failures/lint-E501"));
+        assert_eq!(
+            (lint.name(), lint.metric().as_str()),
+            ("lint-E501", "failures/lint-E501")
+        );
         assert_eq!(FailureClass::from_key("lint-E501"), Some(lint));
         assert!(FailureClass::NoMatch < lint && lint < FailureClass::Other);
         for text in ["", "a b", "a/b", "\u{1b}[2J", &"x".repeat(MAX_NAME_LEN + 1)] {

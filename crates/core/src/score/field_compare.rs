@@ -48,12 +48,21 @@ pub(super) struct Rules(BTreeMap<String, Normalisation>);
 impl Rules {
     /// From `[score] normalise`: names by field.
     pub(super) fn new(normalise: &BTreeMap<String, String>) -> Self {
-        Self(normalise.iter().map(|(field, names)| (field.clone(), Normalisation::named(names))).collect())
+        Self(
+            normalise
+                .iter()
+                .map(|(field, names)| (field.clone(), Normalisation::named(names)))
+                .collect(),
+        )
     }
 
     /// The field's own, else that of all others.
     pub(super) fn for_field(&self, field: &str) -> Normalisation {
-        self.0.get(field).or_else(|| self.0.get(ALL_FIELDS)).copied().unwrap_or_default()
+        self.0
+            .get(field)
+            .or_else(|| self.0.get(ALL_FIELDS))
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -70,7 +79,14 @@ pub(super) fn compare(
         Expectation::Any(answers) => {
             let compared = answers.iter().map(|answer| compare(root, answer, rules));
             let in_common = |(fields, same): &(Option<OrderedMap<bool>>, bool)| {
-                (*same, fields.iter().flat_map(OrderedMap::iter).filter(|(_, same)| **same).count())
+                (
+                    *same,
+                    fields
+                        .iter()
+                        .flat_map(OrderedMap::iter)
+                        .filter(|(_, same)| **same)
+                        .count(),
+                )
             };
             // Ties go to the first, which `max_by_key` finds from behind.
             compared.rev().max_by_key(in_common).unwrap_or_default()
@@ -100,15 +116,27 @@ pub(super) fn compare_members(
         };
         fields.push((name.clone(), same));
     }
-    let is_expected = |object: &Object<'_>| object.members().iter().all(|member| members.contains_key(&*member.key));
+    let is_expected = |object: &Object<'_>| {
+        object
+            .members()
+            .iter()
+            .all(|member| members.contains_key(&*member.key))
+    };
     let exact = fields.iter().all(|(_, same)| *same) && found.is_some_and(is_expected);
     (OrderedMap(fields), exact)
 }
 
 /// Whether a plain text is the expected value. A number may be written in any way that JSON has.
 pub(super) fn equal_text(found: &str, expected: &serde_json::Value, rule: Normalisation) -> bool {
-    let rule = Normalisation { number: rule.number || expected.is_number(), ..rule };
-    let value = Value { start: 0, end: found.len(), kind: Kind::String(Cow::Borrowed(found)) };
+    let rule = Normalisation {
+        number: rule.number || expected.is_number(),
+        ..rule
+    };
+    let value = Value {
+        start: 0,
+        end: found.len(),
+        kind: Kind::String(Cow::Borrowed(found)),
+    };
     match expected {
         serde_json::Value::Bool(expected) => found.parse() == Ok(*expected),
         serde_json::Value::Null => found == "null",
@@ -128,7 +156,9 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisat
     use serde_json::Value as Expected;
     match (&found.kind, expected) {
         (Kind::String(found), Expected::String(expected)) => {
-            found == expected || (rule != Normalisation::default() && normal(found, rule) == normal(expected, rule))
+            found == expected
+                || (rule != Normalisation::default()
+                    && normal(found, rule) == normal(expected, rule))
         }
         (Kind::Number(found), Expected::Number(expected)) => found.equals_serde(expected),
         (Kind::String(found), Expected::Number(expected)) if rule.number => {
@@ -141,14 +171,21 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisat
         (Kind::Null, Expected::Null) => true,
         (Kind::Array(found), Expected::Array(expected)) => {
             found.len() == expected.len()
-                && found.iter().zip(expected).all(|(found, expected)| equal(found, expected, rule))
+                && found
+                    .iter()
+                    .zip(expected)
+                    .all(|(found, expected)| equal(found, expected, rule))
         }
         (Kind::Object(found), Expected::Object(members)) => {
             let same = |(key, value): (&String, &Expected)| match found.get(key) {
                 Some(member) => equal(&member.value, value, rule),
                 None => matches!(Expectation::from_value(value), Expectation::Optional(_)),
             };
-            members.iter().all(same) && found.members().iter().all(|member| members.contains_key(&*member.key))
+            members.iter().all(same)
+                && found
+                    .members()
+                    .iter()
+                    .all(|member| members.contains_key(&*member.key))
         }
         _ => false,
     }
@@ -156,7 +193,11 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisat
 
 /// A text that all spellings of one value share.
 fn normal(text: &str, rule: Normalisation) -> Cow<'_, str> {
-    let mut normal = Cow::Borrowed(if rule.trim || rule.whitespace { text.trim() } else { text });
+    let mut normal = Cow::Borrowed(if rule.trim || rule.whitespace {
+        text.trim()
+    } else {
+        text
+    });
     if rule.date
         && let Some((year, month, day)) = date(text)
     {
@@ -192,16 +233,33 @@ fn written_number(text: &str) -> Option<Number<'_>> {
 /// Year, month and day of a date whose order of parts is beyond doubt: `2024-03-11`, `2024/3/11`, `11.03.2024`, `11
 /// March 2024`, `Mar 11, 2024`, `13/03/2024`, `03/13/2024`; not `11/03/2024`.
 fn date(text: &str) -> Option<(u32, u32, u32)> {
-    let parts: Vec<&str> = text.split([' ', '-', '/', '.', ',']).filter(|part| !part.is_empty()).collect();
-    let [first, second, third] = parts.as_slice() else { return None };
-    let number = |part: &str| part.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).parse::<u32>().ok();
+    let parts: Vec<&str> = text
+        .split([' ', '-', '/', '.', ','])
+        .filter(|part| !part.is_empty())
+        .collect();
+    let [first, second, third] = parts.as_slice() else {
+        return None;
+    };
+    let number = |part: &str| {
+        part.trim_end_matches(|letter: char| letter.is_ascii_alphabetic())
+            .parse::<u32>()
+            .ok()
+    };
     let (year, month, day) = match (month_named(first), month_named(second)) {
         (Some(month), _) => (number(third)?, month, number(second)?),
         (_, Some(month)) if first.len() == 4 => (number(first)?, month, number(third)?),
         (_, Some(month)) => (number(third)?, month, number(first)?),
-        _ if first.len() == 4 => (first.parse().ok()?, second.parse().ok()?, third.parse().ok()?),
+        _ if first.len() == 4 => (
+            first.parse().ok()?,
+            second.parse().ok()?,
+            third.parse().ok()?,
+        ),
         _ => {
-            let (left, right, year): (u32, u32, u32) = (first.parse().ok()?, second.parse().ok()?, third.parse().ok()?);
+            let (left, right, year): (u32, u32, u32) = (
+                first.parse().ok()?,
+                second.parse().ok()?,
+                third.parse().ok()?,
+            );
             match (text.contains('.'), left > 12, right > 12) {
                 (true, _, false) | (false, true, false) => (year, right, left),
                 (false, false, true) => (year, left, right),
@@ -231,9 +289,9 @@ pub(super) fn month_named(part: &str) -> Option<u32> {
         "december",
     ];
     let part = part.to_lowercase();
-    let found = NAMES
-        .iter()
-        .position(|name| part.len() >= 3 && (name.starts_with(&part) || (part == "sept" && *name == "september")))?;
+    let found = NAMES.iter().position(|name| {
+        part.len() >= 3 && (name.starts_with(&part) || (part == "sept" && *name == "september"))
+    })?;
     u32::try_from(found + 1).ok()
 }
 

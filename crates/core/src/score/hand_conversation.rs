@@ -9,7 +9,9 @@ use serde_json::{Deserializer, Map, Value, json};
 use super::tool_calls::calls_of_message;
 use super::{AskedCalls, Score, Scorer, Task, asked_calls, turns_of};
 use crate::dataset::PromptRow;
-use crate::environment::{AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, ToolChain, ToolStep};
+use crate::environment::{
+    AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, ToolChain, ToolStep,
+};
 use crate::task::functions;
 use crate::text::{CallFormat, Message};
 
@@ -47,8 +49,22 @@ pub struct HandChain {
 impl HandChain {
     fn new(messages: Vec<Message>, expected: Option<Value>) -> Self {
         let (steps, last_calls, states) = (Vec::new(), Vec::new(), Map::new());
-        let chain = ToolChain { steps, last_calls, end: ChainEnd::Answer, failure: None, states, agent: None };
-        Self { messages, expected, chain, call_seconds: Vec::new(), answer: String::new(), score: None }
+        let chain = ToolChain {
+            steps,
+            last_calls,
+            end: ChainEnd::Answer,
+            failure: None,
+            states,
+            agent: None,
+        };
+        Self {
+            messages,
+            expected,
+            chain,
+            call_seconds: Vec::new(),
+            answer: String::new(),
+            score: None,
+        }
     }
 }
 
@@ -59,13 +75,24 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
     /// A task without tools, and as [`crate::environment::Toolset::open`].
     pub fn open(task: &Task, scorer: S, row: &PromptRow) -> Result<Self, EnvironmentError> {
         let Some(toolset) = task.toolset() else {
-            return Err(EnvironmentError::State { why: format!("{} has no `[[tool]]`", task.name) });
+            return Err(EnvironmentError::State {
+                why: format!("{} has no `[[tool]]`", task.name),
+            });
         };
         let environment = toolset.open(row)?;
         let definitions = toolset.definitions_of(row)?.into_owned();
         let written = HandChain::new(turns_of(task, &row.messages), row.expected.clone());
         let (task, earlier) = (task.clone(), Vec::new());
-        Ok(Self { task, scorer, row: row.clone(), turn: row.clone(), environment, definitions, earlier, written })
+        Ok(Self {
+            task,
+            scorer,
+            row: row.clone(),
+            turn: row.clone(),
+            environment,
+            definitions,
+            earlier,
+            written,
+        })
     }
 
     /// OpenAI's list of the functions that the prompt lists.
@@ -91,13 +118,17 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         if text.trim_start().starts_with(['{', '[', '<']) {
             return match asked_calls(CallFormat::hermes(), &self.definitions, text) {
                 AskedCalls::Calls(calls) => Ok(calls),
-                AskedCalls::None | AskedCalls::Unreadable => Err(format!("the call cannot be read: {FORM}")),
+                AskedCalls::None | AskedCalls::Unreadable => {
+                    Err(format!("the call cannot be read: {FORM}"))
+                }
             };
         }
         let known = functions(&self.definitions).unwrap_or_default();
         let (mut rest, mut calls) = (text.trim(), Vec::new());
         while !rest.is_empty() {
-            let end = rest.find(|letter: char| letter.is_whitespace() || letter == '{').unwrap_or(rest.len());
+            let end = rest
+                .find(|letter: char| letter.is_whitespace() || letter == '{')
+                .unwrap_or(rest.len());
             let name = &rest[..end];
             rest = rest[end..].trim_start();
             let mut arguments = Map::new();
@@ -112,9 +143,16 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
             } else if !known.iter().any(|function| function.name == name) {
                 return Err(format!("{name:?} is not a function: {FORM}"));
             }
-            calls.push(ToolCall { name: name.to_owned(), arguments });
+            calls.push(ToolCall {
+                name: name.to_owned(),
+                arguments,
+            });
         }
-        if calls.is_empty() { Err(format!("no call: {FORM}")) } else { Ok(calls) }
+        if calls.is_empty() {
+            Err(format!("no call: {FORM}"))
+        } else {
+            Ok(calls)
+        }
     }
 
     /// Goes on after what a model said: its calls are answered, and without a call it is the answer. `context`: the tokens that
@@ -123,11 +161,18 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         if is_truncated {
             return self.finish(ChainEnd::Truncated, text);
         }
-        let most = self.task.toolset().and_then(|tools| tools.limits().max_context_tokens);
+        let most = self
+            .task
+            .toolset()
+            .and_then(|tools| tools.limits().max_context_tokens);
         match calls_of_message(&self.definitions, self.task.answer_of(text)) {
             AskedCalls::None => self.answer(text),
             AskedCalls::Unreadable => self.finish(ChainEnd::Unreadable, text),
-            AskedCalls::Calls(_) if context.zip(most).is_some_and(|(context, most)| context > most) => {
+            AskedCalls::Calls(_)
+                if context
+                    .zip(most)
+                    .is_some_and(|(context, most)| context > most) =>
+            {
                 self.finish(ChainEnd::MaxContextTokens, text);
             }
             AskedCalls::Calls(calls) => self.call_as(text.to_owned(), calls),
@@ -136,29 +181,57 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
 
     /// Has calls answered; the limits of `[tools]` end the conversation as they end a model's.
     pub fn call(&mut self, calls: Vec<ToolCall>) {
-        self.call_as(calls.iter().map(written).collect::<Vec<_>>().join("\n"), calls);
+        self.call_as(
+            calls.iter().map(written).collect::<Vec<_>>().join("\n"),
+            calls,
+        );
     }
 
     fn call_as(&mut self, text: String, calls: Vec<ToolCall>) {
         let limits = self.task.toolset().map(|tools| tools.limits().clone());
         let asked = self.turns().flat_map(|turn| turn.chain.calls()).count() + calls.len();
         let completions = self.turns().map(|turn| turn.chain.steps.len() + 1).sum();
-        if let Some(end) = limits.as_ref().and_then(|limits| limits.end(asked, completions)) {
+        if let Some(end) = limits
+            .as_ref()
+            .and_then(|limits| limits.end(asked, completions))
+        {
             return self.finish(end, &text);
         }
         let replies = self.environment.call(&calls);
-        self.written.call_seconds.extend(replies.iter().map(|reply| reply.seconds));
-        let calls: Vec<AnsweredCall> =
-            calls.into_iter().zip(replies).map(|(call, reply)| AnsweredCall::new(call, reply)).collect();
-        let failed = calls.iter().find_map(|call| Some((call.outcome.end()?, call.reply.clone()))).unzip();
-        let is_late = |limit: f64| self.turns().flat_map(|turn| &turn.call_seconds).sum::<f64>() > limit;
-        let late = limits.filter(|limits| is_late(limits.time_limit_seconds)).map(|_| ChainEnd::TimeLimit);
+        self.written
+            .call_seconds
+            .extend(replies.iter().map(|reply| reply.seconds));
+        let calls: Vec<AnsweredCall> = calls
+            .into_iter()
+            .zip(replies)
+            .map(|(call, reply)| AnsweredCall::new(call, reply))
+            .collect();
+        let failed = calls
+            .iter()
+            .find_map(|call| Some((call.outcome.end()?, call.reply.clone())))
+            .unzip();
+        let is_late = |limit: f64| {
+            self.turns()
+                .flat_map(|turn| &turn.call_seconds)
+                .sum::<f64>()
+                > limit
+        };
+        let late = limits
+            .filter(|limits| is_late(limits.time_limit_seconds))
+            .map(|_| ChainEnd::TimeLimit);
         if let Some(end) = failed.0.or(late) {
             (self.written.chain.failure, self.written.chain.last_calls) = (failed.1, calls);
             return self.finish(end, &text);
         }
         let (token_ids, log_probs) = (Vec::new(), Vec::new());
-        let step = ToolStep { text, tokens: 0, reply_tokens: 0, token_ids, log_probs, calls };
+        let step = ToolStep {
+            text,
+            tokens: 0,
+            reply_tokens: 0,
+            token_ids,
+            log_probs,
+            calls,
+        };
         self.written.chain.steps.push(step);
     }
 
@@ -169,7 +242,9 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         for (key, query) in self.task.state_queries() {
             match self.environment.state(query) {
                 Ok(state) => _ = self.written.chain.states.insert(key.to_owned(), state),
-                Err(error) => (end, self.written.chain.failure) = (error.end(), Some(error.to_string())),
+                Err(error) => {
+                    (end, self.written.chain.failure) = (error.end(), Some(error.to_string()))
+                }
             }
         }
         self.finish(end, text);
@@ -185,14 +260,23 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         let answers: Vec<&str> = self.turns().map(|turn| turn.answer.as_str()).collect();
         match self.row.after(&answers).filter(|_| goes_on) {
             Some(next) => {
-                let new = next.messages.get(self.turn.messages.len() + 1..).unwrap_or_default().to_vec();
+                let new = next
+                    .messages
+                    .get(self.turn.messages.len() + 1..)
+                    .unwrap_or_default()
+                    .to_vec();
                 let next_turn = HandChain::new(new, next.expected.clone());
                 self.turn = next;
-                self.earlier.push(std::mem::replace(&mut self.written, next_turn));
+                self.earlier
+                    .push(std::mem::replace(&mut self.written, next_turn));
             }
             None => {
                 let turns = self.earlier.iter_mut().chain([&mut self.written]);
-                self.scorer.join(&mut turns.filter_map(|turn| turn.score.as_mut()).collect::<Vec<_>>());
+                self.scorer.join(
+                    &mut turns
+                        .filter_map(|turn| turn.score.as_mut())
+                        .collect::<Vec<_>>(),
+                );
             }
         }
     }
@@ -213,8 +297,7 @@ mod tests {
 
     const TOML: &str = "name = \"shop\"\nsystem = \"Use the tools.\"\n[prompts]\ntrain = \"train.jsonl\"\n[[tool]]\nbuiltin = \"sqlite\"\n\
                         database = \"shop.sql\"\n[tools]\nmax_calls = 4\nmax_turns = 3\n[score]\nkind = \"state\"\nquery = \"SELECT stock FROM item\"\n";
-    const ROW: &str =
-        "{\"id\": \"a\", \"messages\": [{\"role\": \"user\", \"content\": \"Sell one.\"}], \"expected\": 4}";
+    const ROW: &str = "{\"id\": \"a\", \"messages\": [{\"role\": \"user\", \"content\": \"Sell one.\"}], \"expected\": 4}";
 
     fn conversation(folder: &std::path::Path) -> HandConversation {
         conversation_about(folder, ROW)
@@ -237,24 +320,38 @@ mod tests {
         let talk = conversation(folder.path());
         let read = |text: &str| {
             let calls = talk.read_calls(text)?;
-            let shown = calls.into_iter().map(|call| format!("{}{}", call.name, Value::Object(call.arguments)));
+            let shown = calls
+                .into_iter()
+                .map(|call| format!("{}{}", call.name, Value::Object(call.arguments)));
             Ok::<_, String>(shown.collect::<Vec<_>>().join(" "))
         };
         for (text, expected) in [
             (r#"query {"sql": "SELECT 1"}"#, r#"query{"sql":"SELECT 1"}"#),
-            ("query{\n  \"sql\": \"}\"\n}\nexecute {\"sql\": \"\"}", r#"query{"sql":"}"} execute{"sql":""}"#),
+            (
+                "query{\n  \"sql\": \"}\"\n}\nexecute {\"sql\": \"\"}",
+                r#"query{"sql":"}"} execute{"sql":""}"#,
+            ),
             // What a function is called without: the tools refuse it as they do a model's.
             ("query", "query{}"),
             ("quary {}", "quary{}"),
-            (r#"{"name": "query", "arguments": {"sql": "x"}}"#, r#"query{"sql":"x"}"#),
-            ("<tool_call>\n{\"name\": \"query\", \"arguments\": {}}\n</tool_call>", "query{}"),
+            (
+                r#"{"name": "query", "arguments": {"sql": "x"}}"#,
+                r#"query{"sql":"x"}"#,
+            ),
+            (
+                "<tool_call>\n{\"name\": \"query\", \"arguments\": {}}\n</tool_call>",
+                "query{}",
+            ),
         ] {
             assert_eq!(read(text).unwrap(), expected, "{text}");
         }
         for (text, expected) in [
             ("", "no call: write the name"),
             ("Five are left.", "\"Five\" is not a function: write"),
-            ("query {\"sql\": }", "the arguments of query: expected value at line 1 column 9"),
+            (
+                "query {\"sql\": }",
+                "the arguments of query: expected value at line 1 column 9",
+            ),
             ("query {} more", "\"more\" is not a function"),
             ("{\"stock\": 4}", "the call cannot be read"),
         ] {
@@ -273,14 +370,31 @@ mod tests {
         let mut talk = conversation(folder.path());
         assert_eq!(talk.written().messages[0].content, "Use the tools.");
         say(&mut talk, "quary {}");
-        say(&mut talk, "execute {\"sql\": \"UPDATE item SET stock = 4\"}");
-        let calls: Vec<_> = talk.written().chain.calls().map(|call| call.outcome).collect();
+        say(
+            &mut talk,
+            "execute {\"sql\": \"UPDATE item SET stock = 4\"}",
+        );
+        let calls: Vec<_> = talk
+            .written()
+            .chain
+            .calls()
+            .map(|call| call.outcome)
+            .collect();
         assert_eq!(calls, [CallOutcome::Refused, CallOutcome::Answered]);
-        assert_eq!((talk.written().call_seconds.len(), talk.written().score.clone()), (2, None));
+        assert_eq!(
+            (
+                talk.written().call_seconds.len(),
+                talk.written().score.clone()
+            ),
+            (2, None)
+        );
         talk.answer("Sold.");
         let HandChain { chain, score, .. } = talk.written();
         let score = score.as_ref().unwrap();
-        assert_eq!((score.tier, score.exact, score.reward), (super::super::Tier::Valid, Some(true), 1.0));
+        assert_eq!(
+            (score.tier, score.exact, score.reward),
+            (super::super::Tier::Valid, Some(true), 1.0)
+        );
         assert_eq!(chain.states.values().next().unwrap()["rows"], json!([[4]]));
         // Another conversation begins with its own state.
         let mut other = conversation(folder.path());
@@ -308,19 +422,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = || conversation_about(folder.path(), &row.to_string());
         let sell = |talk: &mut HandConversation| {
-            let calls = talk.read_calls("execute {\"sql\": \"UPDATE item SET stock = stock - 1\"}").unwrap();
+            let calls = talk
+                .read_calls("execute {\"sql\": \"UPDATE item SET stock = stock - 1\"}")
+                .unwrap();
             talk.call(calls);
         };
         let tiers = |talk: &HandConversation| -> Vec<_> {
-            talk.turns().map(|turn| turn.score.as_ref().map(|score| score.tier.name())).collect()
+            talk.turns()
+                .map(|turn| turn.score.as_ref().map(|score| score.tier.name()))
+                .collect()
         };
         let mut talk = open();
         assert_eq!(talk.definitions().as_array().unwrap().len(), 1);
         sell(&mut talk);
         talk.answer("Sold.");
         assert_eq!(tiers(&talk), [Some("valid"), None]);
-        let read: Vec<&str> = talk.written().messages.iter().map(|message| message.content.as_str()).collect();
-        assert_eq!((read, talk.written().expected.clone()), (vec!["And another."], Some(json!(3))));
+        let read: Vec<&str> = talk
+            .written()
+            .messages
+            .iter()
+            .map(|message| message.content.as_str())
+            .collect();
+        assert_eq!(
+            (read, talk.written().expected.clone()),
+            (vec!["And another."], Some(json!(3)))
+        );
         // With the sampled answers of the first turn this is the third of `max_turns`.
         sell(&mut talk);
         assert_eq!(tiers(&talk), [Some("valid"), Some("unparsable")]);
@@ -330,11 +456,20 @@ mod tests {
         wrong.answer("Sold.");
         assert_eq!(tiers(&wrong), [Some("invalid")]);
         // The last turn ends it.
-        let row =
-            row.to_string().replace("\"expected\":4", "\"expected\":5").replace("\"expected\":3", "\"expected\":5");
+        let row = row
+            .to_string()
+            .replace("\"expected\":4", "\"expected\":5")
+            .replace("\"expected\":3", "\"expected\":5");
         let mut idle = conversation_about(folder.path(), &row);
-        ["No.", "No.", "Five."].iter().for_each(|text| idle.answer(text));
+        ["No.", "No.", "Five."]
+            .iter()
+            .for_each(|text| idle.answer(text));
         assert_eq!(tiers(&idle), [Some("valid"); 3]);
-        assert_eq!(idle.turns().map(|turn| turn.answer.as_str()).collect::<Vec<_>>(), ["No.", "No.", "Five."]);
+        assert_eq!(
+            idle.turns()
+                .map(|turn| turn.answer.as_str())
+                .collect::<Vec<_>>(),
+            ["No.", "No.", "Five."]
+        );
     }
 }

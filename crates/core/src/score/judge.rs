@@ -22,7 +22,12 @@ pub(super) fn judge_text(
     let rest = completion.get(from..).unwrap_or_default();
     let offset = from + (rest.len() - rest.trim_start().len());
     match rest.trim() {
-        "" => unparsable(FailureClass::Other, "the answer is empty", (completion, offset), expected),
+        "" => unparsable(
+            FailureClass::Other,
+            "the answer is empty",
+            (completion, offset),
+            expected,
+        ),
         answer => judge(offset, answer),
     }
 }
@@ -35,13 +40,24 @@ pub(super) fn think_leak(
     expected: Option<&Value>,
 ) -> Option<Verdict> {
     let offset = open_think(completion, from, thoughts.marks).filter(|_| thoughts.is_stripped)?;
-    Some(unparsable(FailureClass::ThinkLeak, "unclosed think block", (completion, offset), expected))
+    Some(unparsable(
+        FailureClass::ThinkLeak,
+        "unclosed think block",
+        (completion, offset),
+        expected,
+    ))
 }
 
 /// The verdict where an `expected` with alternatives cannot be read.
-pub(super) fn unreadable_expected(place: (&str, usize), expected: Option<&Value>) -> Option<Verdict> {
+pub(super) fn unreadable_expected(
+    place: (&str, usize),
+    expected: Option<&Value>,
+) -> Option<Verdict> {
     let problem = expected.and_then(expected::problem)?;
-    Some(Verdict::failed(format!("the row's `expected`: {problem}"), place))
+    Some(Verdict::failed(
+        format!("the row's `expected`: {problem}"),
+        place,
+    ))
 }
 
 fn unparsable(
@@ -51,5 +67,8 @@ fn unparsable(
     expected: Option<&Value>,
 ) -> Verdict {
     let place = (completion, offset.min(completion.len()));
-    Verdict { exact: expected.map(|_| false), ..Verdict::because(Tier::Unparsable, class, message.to_owned(), place) }
+    Verdict {
+        exact: expected.map(|_| false),
+        ..Verdict::because(Tier::Unparsable, class, message.to_owned(), place)
+    }
 }

@@ -1,7 +1,9 @@
 //! The kinds of scorer. A new one is a file or folder beside this one, and a line here.
 
 use super::definition::Kind;
-use super::{agent, command, http_request, json_schema, regex, sql, state, structured, text, tool_calls};
+use super::{
+    agent, command, http_request, json_schema, regex, sql, state, structured, text, tool_calls,
+};
 
 /// The first is that of a task that names none.
 pub(crate) const KINDS: &[&Kind] = &[

@@ -45,7 +45,11 @@ mod tests {
 
     #[test]
     fn values_fall_over_the_buffer() {
-        let rule = |aim, buffer| LengthRule { aim, unit: LengthUnit::Tokens, buffer };
+        let rule = |aim, buffer| LengthRule {
+            aim,
+            unit: LengthUnit::Tokens,
+            buffer,
+        };
         for (rule, length, value) in [
             // As TRL's get_soft_overlong_punishment(100, 20), plus 1.
             (rule(LengthAim::Max(100.0), 20.0), 0, 1.0),

@@ -43,38 +43,47 @@ mod unwrap_answer;
 mod verdict;
 
 pub use agent_option::AgentOptionError;
-pub use batch::{LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment};
-pub use command::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Language, TestRules, Trust, TrustError};
+pub use batch::{
+    LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment,
+};
+pub use command::{
+    CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Language, TestRules, Trust, TrustError,
+};
 pub use completion_line::CompletionLine;
-pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
+pub use data_problems::{
+    DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts,
+};
 pub use failure_class::{FailureClass, OwnClass};
 pub use grammar::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
 pub use hand_conversation::{HandChain, HandConversation};
 pub use http_request::{MessageSchema, Operation, message_schemas, operations};
 pub(crate) use json_schema::meta_problems;
-pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references};
+pub use json_schema::{
+    DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references,
+};
 pub use length::{LengthAim, LengthRule, LengthUnit};
 pub use outline::outline;
 pub use outline_entry::OutlineEntry;
 pub use prompts::{
-    check_prompts, for_model, prompt_text, prompt_tokens, reference_answer, rows_without_answer, template_options,
-    thinking_of, tools_of, turns_of,
+    check_prompts, for_model, prompt_text, prompt_tokens, reference_answer, rows_without_answer,
+    template_options, thinking_of, tools_of, turns_of,
 };
 pub(crate) use result::null_is_nan;
 pub use result::{
-    CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward,
+    CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier,
+    Trial, mean_reward,
 };
 #[cfg(feature = "download")]
 pub use rubric::{
-    Asker, Criterion, Grade, Graded, INSTRUCTION, LocalModel, ModelDevice, Question, ReadyModel, RubricRules, Scale,
-    Usage, report_loading,
+    Asker, Criterion, Grade, Graded, INSTRUCTION, LocalModel, ModelDevice, Question, ReadyModel,
+    RubricRules, Scale, Usage, report_loading,
 };
 pub use score_keys::{ScoreKey, score_keys};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::{RewardPart, Task};
 pub use tool_calls::{
-    AnswerPart, ArgumentLayout, AskedCalls, CallLayout, CallReader, asked_calls, call_layout, closed_parameters,
-    has_json_arguments, text_before_calls,
+    AnswerPart, ArgumentLayout, AskedCalls, CallLayout, CallReader, asked_calls, call_layout,
+    closed_parameters, has_json_arguments, text_before_calls,
 };
 
 use crate::task::TaskError;
@@ -131,7 +140,11 @@ pub enum ScoreError {
     #[error(
         "{task}: scores by a judge, which gets prompts and answers at {server}, not trusted on this machine: type `grpo-tui task trust {place}`"
     )]
-    UntrustedJudge { task: String, server: String, place: String },
+    UntrustedJudge {
+        task: String,
+        server: String,
+        place: String,
+    },
     /// A judge that cannot be asked from here.
     #[error("{task}: {problem}")]
     NoJudge { task: String, problem: String },

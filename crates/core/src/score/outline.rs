@@ -9,14 +9,25 @@ use crate::task::TASK_FILE;
 
 /// The outline of a task's `definition_text`.
 pub fn outline(task: &Task) -> Vec<OutlineEntry> {
-    let file = if task.definition_file == TASK_FILE { None } else { task.definition.outline(task) };
+    let file = if task.definition_file == TASK_FILE {
+        None
+    } else {
+        task.definition.outline(task)
+    };
     let is_said = file.is_some() && task.schema().is_some();
     let first = (!is_said).then(|| answer(task));
-    first.into_iter().chain(file.unwrap_or_else(|| keys(task))).collect()
+    first
+        .into_iter()
+        .chain(file.unwrap_or_else(|| keys(task)))
+        .collect()
 }
 
 fn answer(task: &Task) -> OutlineEntry {
-    OutlineEntry { name: "the answer".to_owned(), text: task.definition.summary(task), ..OutlineEntry::default() }
+    OutlineEntry {
+        name: "the answer".to_owned(),
+        text: task.definition.summary(task),
+        ..OutlineEntry::default()
+    }
 }
 
 fn keys(task: &Task) -> Vec<OutlineEntry> {
@@ -24,15 +35,28 @@ fn keys(task: &Task) -> Vec<OutlineEntry> {
     let mut entries = Vec::new();
     for (part, keys) in score_keys(text) {
         entries.push(OutlineEntry {
-            name: part.as_ref().map_or_else(|| "[score]".to_owned(), |name| format!("[[reward]] {name}")),
-            text: if part.is_some() { "a part of the reward" } else { "what judges an answer" }.to_owned(),
-            place: keys.iter().filter_map(|key| key.offset).min().map(|offset| line_column(text, offset)),
+            name: part
+                .as_ref()
+                .map_or_else(|| "[score]".to_owned(), |name| format!("[[reward]] {name}")),
+            text: if part.is_some() {
+                "a part of the reward"
+            } else {
+                "what judges an answer"
+            }
+            .to_owned(),
+            place: keys
+                .iter()
+                .filter_map(|key| key.offset)
+                .min()
+                .map(|offset| line_column(text, offset)),
             ..OutlineEntry::default()
         });
         let entry = |key: ScoreKey| OutlineEntry {
             depth: 1,
             name: key.name,
-            text: key.value.unwrap_or_else(|| format!("not set: {}", key.default)),
+            text: key
+                .value
+                .unwrap_or_else(|| format!("not set: {}", key.default)),
             place: key.offset.map(|offset| line_column(text, offset)),
             details: vec![key.meaning.to_owned()],
             ..OutlineEntry::default()
@@ -49,9 +73,18 @@ mod tests {
     /// Name, required, text and place of each line.
     fn shown(task: &Task) -> Vec<String> {
         let line = |entry: &OutlineEntry| {
-            let must = entry.required.map_or("", |must| if must { "!" } else { "?" });
-            let place = entry.place.map_or_else(String::new, |(line, column)| format!(" @{line}:{column}"));
-            format!("{}{}{must}: {}{place}", " ".repeat(entry.depth), entry.name, entry.text)
+            let must = entry
+                .required
+                .map_or("", |must| if must { "!" } else { "?" });
+            let place = entry
+                .place
+                .map_or_else(String::new, |(line, column)| format!(" @{line}:{column}"));
+            format!(
+                "{}{}{must}: {}{place}",
+                " ".repeat(entry.depth),
+                entry.name,
+                entry.text
+            )
         };
         outline(task).iter().map(line).collect()
     }
@@ -68,7 +101,10 @@ mod tests {
     #[test]
     fn fields_of_a_schema_have_the_places_of_their_keys() {
         let schema = "{\n  \"properties\": {\n    \"a/b\": {\"$ref\": \"#/$defs/m\"}\n  },\n  \"$defs\": {\"m\": {\"type\": \"object\", \"properties\": {\"n\": {\"type\": \"integer\"}}}}\n}";
-        let task = task(&[("task.toml", "name = \"t\"\nschema = \"s.json\""), ("s.json", schema)]);
+        let task = task(&[
+            ("task.toml", "name = \"t\"\nschema = \"s.json\""),
+            ("s.json", schema),
+        ]);
         assert_eq!(
             shown(&task),
             [

@@ -42,22 +42,39 @@ pub(super) fn placed(text: &str, lines: Vec<Accepted>) -> Vec<OutlineEntry> {
         let root = &document.as_ref()?.root;
         let (parent, key) = pointer.rsplit_once('/').unwrap_or_default();
         match &root.pointer(parent)?.kind {
-            Kind::Object(object) if !pointer.is_empty() => {
-                object.get(&key.replace("~1", "/").replace("~0", "~")).map(|member| member.key_start)
-            }
+            Kind::Object(object) if !pointer.is_empty() => object
+                .get(&key.replace("~1", "/").replace("~0", "~"))
+                .map(|member| member.key_start),
             _ => root.pointer(pointer).map(|value| value.start),
         }
     };
     let entry = |line: Accepted| {
         let place = offset(&line.pointer).map(|offset| places.locate(offset));
-        let Accepted { depth, name, required, text, .. } = line;
+        let Accepted {
+            depth,
+            name,
+            required,
+            text,
+            ..
+        } = line;
         let place = place.map(|Place { line, column }| (line, column));
-        OutlineEntry { depth, name, required, text, place, details: Vec::new() }
+        OutlineEntry {
+            depth,
+            name,
+            required,
+            text,
+            place,
+            details: Vec::new(),
+        }
     };
     lines.into_iter().map(entry).collect()
 }
 
 /// Says how values are compared; nothing where they are compared as they are. `names`: joined by `+`.
 pub(super) fn normalised(names: &str) -> String {
-    if names.is_empty() { String::new() } else { format!(", compared by {}", names.replace('+', ", ")) }
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(", compared by {}", names.replace('+', ", "))
+    }
 }

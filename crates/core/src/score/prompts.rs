@@ -9,7 +9,9 @@ use super::{FailureClass, Grammar, Scorer, Task, Tier};
 use crate::dataset::health::{Checks, Health, check};
 use crate::dataset::{DatasetError, PromptRow, expected_target};
 use crate::task::functions;
-use crate::text::{Message, TemplateOptions, TextError, Thinking, Tokenizer, conversation, json_line, openai_tools};
+use crate::text::{
+    Message, TemplateOptions, TextError, Thinking, Tokenizer, conversation, json_line, openai_tools,
+};
 
 /// Checks every set of the task; expected answers only with a scorer. `longest`: prompt and answer together, in tokens.
 ///
@@ -44,10 +46,17 @@ fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, S
 }
 
 fn turn_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
-    let score = scorer.score(&scorer.expected_completion(row.expected.as_ref()?, Some(row))?, Some(row));
+    let score = scorer.score(
+        &scorer.expected_completion(row.expected.as_ref()?, Some(row))?,
+        Some(row),
+    );
     let class = score.failure.unwrap_or(FailureClass::Other).name();
-    let reason =
-        || score.errors.first().map_or_else(|| "the task rejects it".to_owned(), |error| error.message.clone());
+    let reason = || {
+        score.errors.first().map_or_else(
+            || "the task rejects it".to_owned(),
+            |error| error.message.clone(),
+        )
+    };
     (score.tier != Tier::Valid).then(|| (class, reason()))
 }
 
@@ -56,8 +65,16 @@ fn turn_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, Strin
 ///
 /// # Errors
 /// An `expected` that cannot be written as JSON.
-pub fn reference_answer(task: &Task, scorer: &Scorer, row: &PromptRow) -> Result<Option<String>, TextError> {
-    let written = row.fields.get("completion").and_then(Value::as_str).map(str::to_owned);
+pub fn reference_answer(
+    task: &Task,
+    scorer: &Scorer,
+    row: &PromptRow,
+) -> Result<Option<String>, TextError> {
+    let written = row
+        .fields
+        .get("completion")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     Ok(match (written, &row.expected) {
         (Some(text), _) => Some(text),
         (None, Some(expected)) if matches!(task.grammar(), Some(Grammar::JsonSchema(_))) => {
@@ -93,12 +110,18 @@ pub fn for_model(task: &Task, tokenizer: &Tokenizer) -> Task {
     let mut found = task.clone();
     found.think_marks = std::slice::from_ref(tokenizer.think_marks());
     if task.calls_functions()
-        && let Some(definition) =
-            task.definition.with_model(tokenizer.call_format(), tokenizer.writes_prose_before_calls())
+        && let Some(definition) = task.definition.with_model(
+            tokenizer.call_format(),
+            tokenizer.writes_prose_before_calls(),
+        )
     {
         found.definition = definition;
     }
-    for scored_by in found.rewards.iter_mut().filter_map(|part| part.scored_by.as_mut()) {
+    for scored_by in found
+        .rewards
+        .iter_mut()
+        .filter_map(|part| part.scored_by.as_mut())
+    {
         *scored_by = for_model(scored_by, tokenizer).into();
     }
     found
@@ -106,12 +129,19 @@ pub fn for_model(task: &Task, tokenizer: &Tokenizer) -> Task {
 
 /// How the task asks for reasoning.
 pub fn thinking_of(task: &Task) -> Thinking {
-    if task.thinking { Thinking::On } else { Thinking::Off }
+    if task.thinking {
+        Thinking::On
+    } else {
+        Thinking::Off
+    }
 }
 
 /// What the task's prompts are rendered with.
 pub fn template_options(task: &Task) -> TemplateOptions {
-    TemplateOptions { thinking: thinking_of(task), kwargs: task.template_kwargs.clone() }
+    TemplateOptions {
+        thinking: thinking_of(task),
+        kwargs: task.template_kwargs.clone(),
+    }
 }
 
 /// The turns of a row with the task's system text.
@@ -130,12 +160,16 @@ pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, T
             Some(row) => toolset.definitions_of(row),
             None => toolset.definitions().map(Cow::Borrowed),
         };
-        return definitions.map(|all| Some(openai_tools(&all))).map_err(|error| TextError::Tools(error.to_string()));
+        return definitions
+            .map(|all| Some(openai_tools(&all)))
+            .map_err(|error| TextError::Tools(error.to_string()));
     }
     if !matches!(task.kind(), "tool_calls" | "command") {
         return Ok(None);
     }
-    let Some(tools) = row.and_then(PromptRow::tools).or(task.tools()) else { return Ok(None) };
+    let Some(tools) = row.and_then(PromptRow::tools).or(task.tools()) else {
+        return Ok(None);
+    };
     functions(tools).map_err(|error| TextError::Tools(format!("`tools` of the row: {error}")))?;
     Ok(Some(openai_tools(tools)))
 }
@@ -144,9 +178,17 @@ pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, T
 ///
 /// # Errors
 /// Where the template does not take the turns, or the row's own tools are none.
-pub fn prompt_text(task: &Task, tokenizer: &Tokenizer, row: &PromptRow) -> Result<String, TextError> {
+pub fn prompt_text(
+    task: &Task,
+    tokenizer: &Tokenizer,
+    row: &PromptRow,
+) -> Result<String, TextError> {
     let tools = tools_of(task, Some(row))?;
-    tokenizer.prompt(&turns_of(task, &row.messages), tools.as_ref(), &template_options(task))
+    tokenizer.prompt(
+        &turns_of(task, &row.messages),
+        tools.as_ref(),
+        &template_options(task),
+    )
 }
 
 /// The prompt's length in tokens, template included.

@@ -138,7 +138,9 @@ pub struct Trial {
 /// The mean reward of those that have one; NaN where none has.
 pub fn mean_reward(rewards: impl Iterator<Item = f64>) -> f64 {
     let scored = rewards.filter(|reward| reward.is_finite());
-    let (sum, count) = scored.fold((0.0, 0.0), |(sum, count), reward| (sum + reward, count + 1.0));
+    let (sum, count) = scored.fold((0.0, 0.0), |(sum, count), reward| {
+        (sum + reward, count + 1.0)
+    });
     sum / count
 }
 
@@ -160,12 +162,20 @@ impl Score {
 
     /// Its tier in words.
     pub fn outcome(&self) -> &'static str {
-        if self.is_error() { "not scored" } else { self.tier.name() }
+        if self.is_error() {
+            "not scored"
+        } else {
+            self.tier.name()
+        }
     }
 
     /// The reward in digits.
     pub fn reward_text(&self) -> String {
-        if self.reward.is_nan() { "n/a".to_owned() } else { format!("{:.3}", self.reward) }
+        if self.reward.is_nan() {
+            "n/a".to_owned()
+        } else {
+            format!("{:.3}", self.reward)
+        }
     }
 
     /// Whether no completion of the row can earn more: the top tier, and every weighted part in full. Parts that
@@ -174,7 +184,10 @@ impl Score {
         if self.is_error() {
             return true;
         }
-        let has_fields = self.fields.as_ref().is_some_and(|fields| !fields.is_empty());
+        let has_fields = self
+            .fields
+            .as_ref()
+            .is_some_and(|fields| !fields.is_empty());
         self.tier == Tier::Valid
             && self.parts.iter().all(|(name, value)| match name {
                 "fields" => !has_fields || *value >= 1.0,
@@ -188,7 +201,10 @@ impl Score {
     pub fn is_min(&self) -> bool {
         self.is_error()
             || (self.tier == Tier::Unparsable || self.parts.get("score") == Some(&0.0))
-                && self.parts.iter().all(|(name, value)| matches!(name, "tier" | "length") || *value == 0.0)
+                && self
+                    .parts
+                    .iter()
+                    .all(|(name, value)| matches!(name, "tier" | "length") || *value == 0.0)
     }
 }
 
@@ -218,7 +234,13 @@ impl Reason {
 
     /// A sentence about a place of the completion.
     pub(super) fn at(message: String, Place { line, column }: Place) -> Self {
-        Self { message, instance_path: String::new(), schema_path: String::new(), line, column }
+        Self {
+            message,
+            instance_path: String::new(),
+            schema_path: String::new(),
+            line,
+            column,
+        }
     }
 }
 
@@ -228,7 +250,10 @@ pub struct OrderedMap<T>(pub Vec<(String, T)>);
 
 impl<T> OrderedMap<T> {
     pub fn get(&self, name: &str) -> Option<&T> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value)
     }
 
     /// Names and values in order.
@@ -284,7 +309,9 @@ mod tests {
     #[test]
     fn full_is_the_top_tier_with_every_part_that_can_be_earned() {
         let check = |tier, exact, fields: Option<&[bool]>, parts: &[(&str, f64)], expected| {
-            let named = |equal: &[bool]| OrderedMap(equal.iter().map(|equal| ("f".to_owned(), *equal)).collect());
+            let named = |equal: &[bool]| {
+                OrderedMap(equal.iter().map(|equal| ("f".to_owned(), *equal)).collect())
+            };
             let score = Score {
                 reward: 0.9,
                 tier,
@@ -294,7 +321,12 @@ mod tests {
                 fields: fields.map(named),
                 exact,
                 failure: None,
-                parts: OrderedMap(parts.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()),
+                parts: OrderedMap(
+                    parts
+                        .iter()
+                        .map(|(name, value)| ((*name).to_owned(), *value))
+                        .collect(),
+                ),
                 metrics: OrderedMap::default(),
                 grounded: Vec::new(),
                 criteria: Vec::new(),
@@ -310,12 +342,42 @@ mod tests {
         check(Tier::Invalid, None, None, &[], false);
         // Without a part for values, wrong ones cost nothing.
         check(Tier::Valid, Some(false), Some(&[true, false]), &[], true);
-        check(Tier::Valid, Some(false), Some(&[true, false]), &[("tier", 1.0), ("fields", 0.5)], false);
-        check(Tier::Valid, Some(true), Some(&[true, true]), &[("tier", 1.0), ("fields", 1.0), ("exact", 1.0)], true);
-        check(Tier::Valid, Some(false), Some(&[true, true]), &[("tier", 1.0), ("exact", 0.0)], false);
+        check(
+            Tier::Valid,
+            Some(false),
+            Some(&[true, false]),
+            &[("tier", 1.0), ("fields", 0.5)],
+            false,
+        );
+        check(
+            Tier::Valid,
+            Some(true),
+            Some(&[true, true]),
+            &[("tier", 1.0), ("fields", 1.0), ("exact", 1.0)],
+            true,
+        );
+        check(
+            Tier::Valid,
+            Some(false),
+            Some(&[true, true]),
+            &[("tier", 1.0), ("exact", 0.0)],
+            false,
+        );
         // A row without `expected` cannot earn them.
-        check(Tier::Valid, None, None, &[("tier", 1.0), ("fields", 0.0), ("exact", 0.0)], true);
-        check(Tier::Invalid, Some(false), Some(&[true]), &[("tier", 0.5), ("fields", 1.0)], false);
+        check(
+            Tier::Valid,
+            None,
+            None,
+            &[("tier", 1.0), ("fields", 0.0), ("exact", 0.0)],
+            true,
+        );
+        check(
+            Tier::Invalid,
+            Some(false),
+            Some(&[true]),
+            &[("tier", 0.5), ("fields", 1.0)],
+            false,
+        );
         check(Tier::Unparsable, None, None, &[("tolerant", 0.0)], false);
         check(Tier::Unparsable, None, None, &[("tolerant", 1.0)], false);
     }

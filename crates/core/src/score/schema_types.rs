@@ -29,12 +29,29 @@ pub(super) struct Types {
     pub(super) array: bool,
 }
 
-const NONE: Types = Types { string: false, number: false, boolean: false, null: false, object: false, array: false };
-const ANY: Types = Types { string: true, number: true, boolean: true, null: true, object: true, array: true };
+const NONE: Types = Types {
+    string: false,
+    number: false,
+    boolean: false,
+    null: false,
+    object: false,
+    array: false,
+};
+const ANY: Types = Types {
+    string: true,
+    number: true,
+    boolean: true,
+    null: true,
+    object: true,
+    array: true,
+};
 
 impl<'s> SchemaParts<'s> {
     pub(super) fn new(whole: &'s Value, schema: &'s Value) -> Self {
-        let mut found = Self { whole, parts: Vec::new() };
+        let mut found = Self {
+            whole,
+            parts: Vec::new(),
+        };
         found.add(schema, true, 0);
         found
     }
@@ -50,36 +67,60 @@ impl<'s> SchemaParts<'s> {
         }
         for (key, always) in [("allOf", always), ("anyOf", false), ("oneOf", false)] {
             let branches = schema.get(key).and_then(Value::as_array);
-            branches.into_iter().flatten().for_each(|branch| self.add(branch, always, depth + 1));
+            branches
+                .into_iter()
+                .flatten()
+                .for_each(|branch| self.add(branch, always, depth + 1));
         }
-        ["then", "else"].iter().filter_map(|key| schema.get(key)).for_each(|branch| self.add(branch, false, depth + 1));
+        ["then", "else"]
+            .iter()
+            .filter_map(|key| schema.get(key))
+            .for_each(|branch| self.add(branch, false, depth + 1));
     }
 
     /// The types that a value may have; any where nothing is said.
     pub(super) fn types(&self) -> Types {
-        self.parts.iter().filter_map(|(schema, _)| own_types(schema)).reduce(Types::or).unwrap_or(ANY)
+        self.parts
+            .iter()
+            .filter_map(|(schema, _)| own_types(schema))
+            .reduce(Types::or)
+            .unwrap_or(ANY)
     }
 
     /// The schema of a member of an object.
     pub(super) fn member(&self, name: &str) -> Self {
         self.inner(|schema| {
-            let own = schema.get("properties").and_then(|properties| properties.get(name));
-            own.or_else(|| schema.get("additionalProperties")).into_iter().collect()
+            let own = schema
+                .get("properties")
+                .and_then(|properties| properties.get(name));
+            own.or_else(|| schema.get("additionalProperties"))
+                .into_iter()
+                .collect()
         })
     }
 
     /// The schema of an item of a list.
     pub(super) fn items(&self) -> Self {
         self.inner(|schema| {
-            let lists = ["prefixItems", "items"].iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
-            lists.chain(schema.get("items").filter(|items| !items.is_array())).collect()
+            let lists = ["prefixItems", "items"]
+                .iter()
+                .filter_map(|key| schema.get(key)?.as_array())
+                .flatten();
+            lists
+                .chain(schema.get("items").filter(|items| !items.is_array()))
+                .collect()
         })
     }
 
     fn inner(&self, schemas: impl Fn(&'s Value) -> Vec<&'s Value>) -> Self {
-        let mut found = Self { whole: self.whole, parts: Vec::new() };
+        let mut found = Self {
+            whole: self.whole,
+            parts: Vec::new(),
+        };
         for (schema, always) in &self.parts {
-            schemas(schema).into_iter().for_each(|inner| found.add(inner, *always, 0));
+            schemas(schema)
+                .into_iter()
+                .for_each(|inner| found.add(inner, *always, 0));
         }
         found
     }
@@ -87,22 +128,40 @@ impl<'s> SchemaParts<'s> {
     /// Members that every object has.
     pub(super) fn required(&self) -> impl Iterator<Item = &'s str> {
         let always = self.parts.iter().filter(|(_, always)| *always);
-        always.filter_map(|(schema, _)| schema.get("required")?.as_array()).flatten().filter_map(Value::as_str)
+        always
+            .filter_map(|(schema, _)| schema.get("required")?.as_array())
+            .flatten()
+            .filter_map(Value::as_str)
     }
 }
 
 impl Types {
     /// Nothing but a list.
-    pub(super) const LIST: Self = Self { array: true, ..NONE };
-    const STRING: Self = Self { string: true, ..NONE };
+    pub(super) const LIST: Self = Self {
+        array: true,
+        ..NONE
+    };
+    const STRING: Self = Self {
+        string: true,
+        ..NONE
+    };
 
     fn named(name: &str) -> Self {
         match name {
             "string" => Self::STRING,
-            "number" | "integer" => Self { number: true, ..NONE },
-            "boolean" => Self { boolean: true, ..NONE },
+            "number" | "integer" => Self {
+                number: true,
+                ..NONE
+            },
+            "boolean" => Self {
+                boolean: true,
+                ..NONE
+            },
             "null" => Self { null: true, ..NONE },
-            "object" => Self { object: true, ..NONE },
+            "object" => Self {
+                object: true,
+                ..NONE
+            },
             "array" => Self::LIST,
             _ => NONE,
         }
@@ -139,7 +198,11 @@ impl Types {
     /// Whether a value that is written as text is the JSON that it spells: the text itself is a string where the schema
     /// has no other type; else it is the JSON value, if the schema has its type or no string.
     pub(super) fn is_json(self, text: &str) -> bool {
-        let parsed = || json::parse(text, 0).ok().map(|document| self.has(&document.root));
+        let parsed = || {
+            json::parse(text, 0)
+                .ok()
+                .map(|document| self.has(&document.root))
+        };
         self != Self::STRING && parsed().is_some_and(|is_of_type| is_of_type || !self.string)
     }
 }
@@ -155,7 +218,9 @@ fn own_types(schema: &Value) -> Option<Types> {
     }
     match schema.get("type")? {
         Value::String(name) => Some(Types::named(name)),
-        Value::Array(names) => any_of(&mut names.iter().filter_map(Value::as_str).map(Types::named)),
+        Value::Array(names) => {
+            any_of(&mut names.iter().filter_map(Value::as_str).map(Types::named))
+        }
         _ => None,
     }
 }
@@ -175,14 +240,32 @@ mod tests {
                 assert_eq!(types.is_json(text), *expected, "{whole} {text}");
             }
         };
-        check(json!({"type": "string"}), &[("1", false), ("null", false), ("x", false)]);
+        check(
+            json!({"type": "string"}),
+            &[("1", false), ("null", false), ("x", false)],
+        );
         check(json!({"enum": ["1", "2"]}), &[("1", false)]);
-        check(json!({"type": "integer"}), &[("1", true), ("\"1\"", true), ("one", false)]);
+        check(
+            json!({"type": "integer"}),
+            &[("1", true), ("\"1\"", true), ("one", false)],
+        );
         check(json!({"$ref": "#/$defs/n"}), &[("1", true)]);
-        check(json!({"type": ["string", "null"]}), &[("null", true), ("1", false), ("x", false)]);
-        check(json!({"anyOf": [{"type": "string"}, {"type": "integer"}]}), &[("null", false), ("1", true)]);
-        check(json!({"allOf": [{"type": "string"}, {"minLength": 1}]}), &[("1", false)]);
-        check(json!({"type": "object"}), &[("{\"a\": 1}", true), ("{a", false)]);
+        check(
+            json!({"type": ["string", "null"]}),
+            &[("null", true), ("1", false), ("x", false)],
+        );
+        check(
+            json!({"anyOf": [{"type": "string"}, {"type": "integer"}]}),
+            &[("null", false), ("1", true)],
+        );
+        check(
+            json!({"allOf": [{"type": "string"}, {"minLength": 1}]}),
+            &[("1", false)],
+        );
+        check(
+            json!({"type": "object"}),
+            &[("{\"a\": 1}", true), ("{a", false)],
+        );
         check(json!({}), &[("1", true), ("\"x\"", false), ("x", false)]);
     }
 
@@ -196,9 +279,28 @@ mod tests {
         });
         let parts = SchemaParts::new(&whole, &whole);
         assert_eq!(parts.required().collect::<Vec<_>>(), ["a"]);
-        assert_eq!(parts.member("a").types(), Types { boolean: true, ..Types::LIST });
-        assert_eq!(parts.member("a").items().types(), Types { number: true, ..NONE });
-        assert_eq!(parts.member("b").types(), Types { null: true, boolean: true, ..NONE });
+        assert_eq!(
+            parts.member("a").types(),
+            Types {
+                boolean: true,
+                ..Types::LIST
+            }
+        );
+        assert_eq!(
+            parts.member("a").items().types(),
+            Types {
+                number: true,
+                ..NONE
+            }
+        );
+        assert_eq!(
+            parts.member("b").types(),
+            Types {
+                null: true,
+                boolean: true,
+                ..NONE
+            }
+        );
         // A schema that refers to itself ends.
         let endless = json!({"anyOf": [{"$ref": "#"}, {"$ref": "#"}], "type": "string"});
         assert_eq!(SchemaParts::new(&endless, &endless).types(), Types::STRING);

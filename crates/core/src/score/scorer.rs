@@ -7,7 +7,9 @@ use super::length::{LengthRule, LengthUnit};
 use super::task::{RewardPart, Task};
 use super::unwrap_answer::{ThinkRules, answer_start};
 use super::verdict::Verdict;
-use super::{CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, ScoreError, Tier, Trial};
+use super::{
+    CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, ScoreError, Tier, Trial,
+};
 use crate::dataset::PromptRow;
 use crate::environment::ScoredChain;
 use crate::task::TierValues;
@@ -80,18 +82,31 @@ impl Part {
             "fields" if is_own => score.fields.is_none() && score.exact.is_none(),
             "exact" if is_own => score.exact.is_none(),
             "grounded" if is_own => row.is_none(),
-            "length" => self.length.is_some_and(|length| length.unit == LengthUnit::Tokens),
+            "length" => self
+                .length
+                .is_some_and(|length| length.unit == LengthUnit::Tokens),
             _ => false,
         }
     }
 
     /// A row as the part's own scorer sees it.
     fn row(&self, row: &PromptRow) -> PromptRow {
-        let reads_prompt = self.scored_by.as_ref().is_some_and(|rules| rules.judge.asks_model());
+        let reads_prompt = self
+            .scored_by
+            .as_ref()
+            .is_some_and(|rules| rules.judge.asks_model());
         PromptRow {
             id: row.id.clone(),
-            messages: if reads_prompt { row.messages.clone() } else { Vec::new() },
-            expected: self.expected.as_ref().and_then(|field| row.fields.get(field)).cloned(),
+            messages: if reads_prompt {
+                row.messages.clone()
+            } else {
+                Vec::new()
+            },
+            expected: self
+                .expected
+                .as_ref()
+                .and_then(|field| row.fields.get(field))
+                .cloned(),
             tags: Vec::new(),
             fields: row.fields.clone(),
             line: row.line,
@@ -101,19 +116,26 @@ impl Part {
 
 impl Rules {
     fn new(task: &Task) -> Result<Self, ScoreError> {
-        Ok(Self { judge: task.definition.judge(task)?, thoughts: task.think_rules(), graded: task.score.graded })
+        Ok(Self {
+            judge: task.definition.judge(task)?,
+            thoughts: task.think_rules(),
+            graded: task.score.graded,
+        })
     }
 
     /// Where the answer begins.
     fn start(&self, completion: &str) -> usize {
-        answer_start(completion, self.thoughts, |from| self.judge.can_read(completion, from))
+        answer_start(completion, self.thoughts, |from| {
+            self.judge.can_read(completion, from)
+        })
     }
 
     fn judge(&self, completion: &str, row: Option<&PromptRow>) -> Verdict {
         if let Some(verdict) = without_answer(completion, row) {
             return verdict;
         }
-        self.judge.judge(completion, self.start(completion), self.thoughts, row)
+        self.judge
+            .judge(completion, self.start(completion), self.thoughts, row)
     }
 
     /// Verdicts in order; `None` once `keep_going` returns false.
@@ -122,28 +144,55 @@ impl Rules {
         completions: &[(&str, Option<&PromptRow>)],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let known: Vec<_> = completions.iter().map(|(text, row)| without_answer(text, *row)).collect();
-        let asked = completions.iter().zip(&known).filter(|(_, known)| known.is_none());
-        let placed: Vec<_> = asked.map(|((text, row), _)| (*text, self.start(text), *row)).collect();
-        let mut judged = self.judge.judge_together(&placed, self.thoughts, keep_going)?.into_iter();
-        known.into_iter().map(|known| known.or_else(|| judged.next())).collect()
+        let known: Vec<_> = completions
+            .iter()
+            .map(|(text, row)| without_answer(text, *row))
+            .collect();
+        let asked = completions
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none());
+        let placed: Vec<_> = asked
+            .map(|((text, row), _)| (*text, self.start(text), *row))
+            .collect();
+        let mut judged = self
+            .judge
+            .judge_together(&placed, self.thoughts, keep_going)?
+            .into_iter();
+        known
+            .into_iter()
+            .map(|known| known.or_else(|| judged.next()))
+            .collect()
     }
 
-    fn try_program(&self, completion: &str, row: Option<&PromptRow>, part: Option<&str>) -> Option<Trial> {
+    fn try_program(
+        &self,
+        completion: &str,
+        row: Option<&PromptRow>,
+        part: Option<&str>,
+    ) -> Option<Trial> {
         let answer = completion.get(self.start(completion)..).unwrap_or_default();
         let score = |verdict: Verdict| {
             let value = self.value(&verdict);
             alone(verdict, value)
         };
         let trial = self.judge.try_out(answer, row, &score)?;
-        Some(Trial { part: part.map(str::to_owned), ..trial })
+        Some(Trial {
+            part: part.map(str::to_owned),
+            ..trial
+        })
     }
 
     /// In [0, 1].
     fn value(&self, verdict: &Verdict) -> f64 {
         let of_tier = match verdict.tier {
             Tier::Unparsable => 0.0,
-            Tier::Invalid => 0.5 + verdict.credit.filter(|_| self.graded).map_or(0.0, |credit| 0.5 * credit),
+            Tier::Invalid => {
+                0.5 + verdict
+                    .credit
+                    .filter(|_| self.graded)
+                    .map_or(0.0, |credit| 0.5 * credit)
+            }
             Tier::Valid => 1.0,
         };
         verdict.reward.unwrap_or(of_tier)
@@ -163,17 +212,35 @@ impl Scorer {
                 expected: part.expected.clone(),
                 after_valid: part.after_valid,
                 length: part.length,
-                grounded: if is_grounded { Grounded::new(task) } else { None },
+                grounded: if is_grounded {
+                    Grounded::new(task)
+                } else {
+                    None
+                },
             })
         };
-        let parts = task.rewards.iter().filter(|part| part.weight != 0.0).map(part).collect::<Result<_, _>>()?;
-        let most_errors = task.scorers().map(|task| task.score.max_scorer_errors).fold(1.0, f64::min);
+        let parts = task
+            .rewards
+            .iter()
+            .filter(|part| part.weight != 0.0)
+            .map(part)
+            .collect::<Result<_, _>>()?;
+        let most_errors = task
+            .scorers()
+            .map(|task| task.score.max_scorer_errors)
+            .fold(1.0, f64::min);
         let may_fail = match (task.toolset(), task.agent()) {
             (Some(_), _) => ("a tool or the scorer", "task check"),
             (None, Some(_)) => ("the agent or the scorer", "sample"),
             (None, None) => ("the scorer", "score"),
         };
-        Ok(Self { own: Rules::new(task)?, tiers: task.score.tiers, parts, most_errors, may_fail })
+        Ok(Self {
+            own: Rules::new(task)?,
+            tiers: task.score.tiers,
+            parts,
+            most_errors,
+            may_fail,
+        })
     }
 
     /// Loads the judges that are models of this machine, so that the first answer need not wait; the digest of each by the
@@ -182,14 +249,21 @@ impl Scorer {
     /// # Errors
     /// Why one cannot be loaded.
     pub fn load_judges(&self) -> Result<Vec<(String, String)>, String> {
-        let parts = self.parts.iter().filter_map(|part| Some((part.name.as_str(), part.scored_by.as_ref()?)));
+        let parts = self
+            .parts
+            .iter()
+            .filter_map(|part| Some((part.name.as_str(), part.scored_by.as_ref()?)));
         let all = std::iter::once(("", &self.own)).chain(parts);
-        let loaded = all.map(|(name, rules)| Ok(rules.judge.load()?.map(|digest| (name.to_owned(), digest))));
+        let loaded = all
+            .map(|(name, rules)| Ok(rules.judge.load()?.map(|digest| (name.to_owned(), digest))));
         loaded.filter_map(Result::transpose).collect()
     }
 
     /// Refuses scores of which too many are errors of the scorer: what remains says little about the model.
-    pub fn check_errors<'s>(&self, scores: impl Iterator<Item = &'s Score>) -> Result<(), ScorerErrors> {
+    pub fn check_errors<'s>(
+        &self,
+        scores: impl Iterator<Item = &'s Score>,
+    ) -> Result<(), ScorerErrors> {
         let (mut all, mut failed) = (0, Vec::new());
         for score in scores {
             all += 1;
@@ -197,9 +271,18 @@ impl Scorer {
         }
         match failed.first() {
             Some(first) if failed.len() as f64 > self.most_errors * f64::from(all) => {
-                let reason = first.errors.first().map_or_else(String::new, |reason| reason.message.clone());
+                let reason = first
+                    .errors
+                    .first()
+                    .map_or_else(String::new, |reason| reason.message.clone());
                 let (who, command) = self.may_fail;
-                Err(ScorerErrors { who, command, failed: failed.len(), all, reason })
+                Err(ScorerErrors {
+                    who,
+                    command,
+                    failed: failed.len(),
+                    all,
+                    reason,
+                })
             }
             _ => Ok(()),
         }
@@ -211,14 +294,20 @@ impl Scorer {
     }
 
     /// The completion that gives an `expected` of a row, for checking it and for learning from it; `None` where many may.
-    pub fn expected_completion(&self, expected: &serde_json::Value, row: Option<&PromptRow>) -> Option<String> {
+    pub fn expected_completion(
+        &self,
+        expected: &serde_json::Value,
+        row: Option<&PromptRow>,
+    ) -> Option<String> {
         self.own.judge.completion_of(expected, row)
     }
 
     /// What keeps every answer to a row from having a score, in its scorer or in that of a part.
     pub fn row_problem(&self, row: &PromptRow) -> Option<String> {
         let parts = self.parts.iter().filter_map(|part| part.scored_by.as_ref());
-        std::iter::once(&self.own).chain(parts).find_map(|rules| rules.judge.row_problem(row))
+        std::iter::once(&self.own)
+            .chain(parts)
+            .find_map(|rules| rules.judge.row_problem(row))
     }
 
     /// The results of a completion's query and of the expected one; `None` for other kinds, and unless both run.
@@ -241,19 +330,29 @@ impl Scorer {
     /// Gives the part `chain` of all answers of a conversation the value of the worst one. If one of them has no score,
     /// none has a reward.
     pub fn join(&self, answers: &mut [&mut Score]) {
-        let Some(part) = self.parts.iter().find(|part| part.scored_by.is_none() && part.name == "chain") else {
+        let Some(part) = self
+            .parts
+            .iter()
+            .find(|part| part.scored_by.is_none() && part.name == "chain")
+        else {
             return;
         };
         if answers.iter().any(|score| score.is_error()) {
             for score in answers.iter_mut().filter(|score| !score.is_error()) {
                 let start = Place { line: 1, column: 1 };
-                score.errors.push(Reason::at("another answer of the conversation is not scored".to_owned(), start));
+                score.errors.push(Reason::at(
+                    "another answer of the conversation is not scored".to_owned(),
+                    start,
+                ));
                 (score.reward, score.failure) = (f64::NAN, Some(FailureClass::ScorerError));
                 score.parts = OrderedMap::default();
             }
             return;
         }
-        let worst = answers.iter().map(|score| own_value(score)).fold(f64::INFINITY, f64::min);
+        let worst = answers
+            .iter()
+            .map(|score| own_value(score))
+            .fold(f64::INFINITY, f64::min);
         for score in answers.iter_mut().filter(|score| part.counts(score.tier)) {
             if let Some((_, value)) = score.parts.0.iter_mut().find(|(name, _)| name == "chain") {
                 score.reward += part.weight * (worst - *value);
@@ -264,10 +363,23 @@ impl Scorer {
 
     /// Adds the part `length` where it counts tokens, which a text alone does not tell. `tokens`: as sampled.
     pub fn add_length(&self, score: &mut Score, tokens: usize) {
-        let counted = |part: &Part| part.length.filter(|length| length.unit == LengthUnit::Tokens);
-        let Some((part, length)) = self.parts.iter().find_map(|part| Some((part, counted(part)?))) else { return };
+        let counted = |part: &Part| {
+            part.length
+                .filter(|length| length.unit == LengthUnit::Tokens)
+        };
+        let Some((part, length)) = self
+            .parts
+            .iter()
+            .find_map(|part| Some((part, counted(part)?)))
+        else {
+            return;
+        };
         if !score.is_error() && score.parts.get("length").is_none() {
-            let value = if part.counts(score.tier) { length.value(tokens) } else { 0.0 };
+            let value = if part.counts(score.tier) {
+                length.value(tokens)
+            } else {
+                0.0
+            };
             score.reward += part.weight * value;
             score.parts.0.push((part.name.clone(), value));
         }
@@ -275,18 +387,33 @@ impl Scorer {
 
     /// Whether a part counts tokens, so that a text alone does not have the whole reward.
     pub fn counts_tokens(&self) -> bool {
-        self.parts.iter().any(|part| part.length.is_some_and(|length| length.unit == LengthUnit::Tokens))
+        self.parts.iter().any(|part| {
+            part.length
+                .is_some_and(|length| length.unit == LengthUnit::Tokens)
+        })
     }
 
     /// The parts of a reward, as [`Score::parts`] names them, with their weights.
     pub fn part_weights(&self) -> PartWeights {
-        let graded = self.own.graded.then(|| ("graded".to_owned(), self.tiers.valid - self.tiers.invalid));
-        let parts = self.parts.iter().map(|part| (part.name.clone(), part.weight));
-        PartWeights(std::iter::once(("tier".to_owned(), 1.0)).chain(graded).chain(parts).collect())
+        let graded = self
+            .own
+            .graded
+            .then(|| ("graded".to_owned(), self.tiers.valid - self.tiers.invalid));
+        let parts = self
+            .parts
+            .iter()
+            .map(|part| (part.name.clone(), part.weight));
+        PartWeights(
+            std::iter::once(("tier".to_owned(), 1.0))
+                .chain(graded)
+                .chain(parts)
+                .collect(),
+        )
     }
 
     fn rules(&self) -> impl Iterator<Item = &Rules> {
-        std::iter::once(&self.own).chain(self.parts.iter().filter_map(|part| part.scored_by.as_ref()))
+        std::iter::once(&self.own)
+            .chain(self.parts.iter().filter_map(|part| part.scored_by.as_ref()))
     }
 
     /// Whether programs score: they take long, many completions are asked together, and answers are remembered.
@@ -319,17 +446,30 @@ impl Scorer {
     ) -> Option<Vec<Score>> {
         let own = self.own.judge_all(completions, keep_going)?;
         let of_part = |part: &Part| {
-            let Some(rules) = &part.scored_by else { return Some(None) };
-            let counts = completions.iter().zip(&own).filter(|(_, own)| part.counts(own.tier));
-            let rows: Vec<_> = counts.map(|((text, row), _)| (*text, row.map(|row| part.row(row)))).collect();
-            let asked: Vec<_> = rows.iter().map(|(text, row)| (*text, row.as_ref())).collect();
-            rules.judge_all(&asked, keep_going).map(|verdicts| Some(verdicts.into_iter()))
+            let Some(rules) = &part.scored_by else {
+                return Some(None);
+            };
+            let counts = completions
+                .iter()
+                .zip(&own)
+                .filter(|(_, own)| part.counts(own.tier));
+            let rows: Vec<_> = counts
+                .map(|((text, row), _)| (*text, row.map(|row| part.row(row))))
+                .collect();
+            let asked: Vec<_> = rows
+                .iter()
+                .map(|(text, row)| (*text, row.as_ref()))
+                .collect();
+            rules
+                .judge_all(&asked, keep_going)
+                .map(|verdicts| Some(verdicts.into_iter()))
         };
         let mut of_parts: Vec<_> = self.parts.iter().map(of_part).collect::<Option<_>>()?;
         let score = |(own, completion): (Verdict, &(&str, Option<&PromptRow>))| {
             let tier = own.tier;
             let verdicts = of_parts.iter_mut().zip(&self.parts);
-            let verdicts = verdicts.map(|(verdicts, part)| verdicts.as_mut().filter(|_| part.counts(tier))?.next());
+            let verdicts = verdicts
+                .map(|(verdicts, part)| verdicts.as_mut().filter(|_| part.counts(tier))?.next());
             self.score_of(*completion, own, verdicts)
         };
         Some(own.into_iter().zip(completions).map(score).collect())
@@ -350,7 +490,10 @@ impl Scorer {
         let (credit, given) = (found.credit, found.reward);
         let mut score = alone(found, given.unwrap_or(value));
         if !score.is_error() {
-            score.parts.0.extend(given.map(|reward| ("score".to_owned(), reward)));
+            score
+                .parts
+                .0
+                .extend(given.map(|reward| ("score".to_owned(), reward)));
             self.add_parts(&mut score, completion, credit, of_parts);
         }
         score
@@ -360,10 +503,14 @@ impl Scorer {
     pub fn try_programs(&self, completion: &str, row: Option<&PromptRow>) -> Vec<Trial> {
         let of_part = |part: &Part| {
             let row = row.map(|row| part.row(row));
-            part.scored_by.as_ref().and_then(|rules| rules.try_program(completion, row.as_ref(), Some(&part.name)))
+            part.scored_by
+                .as_ref()
+                .and_then(|rules| rules.try_program(completion, row.as_ref(), Some(&part.name)))
         };
         let own = self.own.try_program(completion, row, None);
-        own.into_iter().chain(self.parts.iter().filter_map(of_part)).collect()
+        own.into_iter()
+            .chain(self.parts.iter().filter_map(of_part))
+            .collect()
     }
 
     /// Graded credit stays below the next tier; weighted parts come on top.
@@ -399,7 +546,9 @@ impl Scorer {
                 _ => match part.name.as_str() {
                     "chain" => own_value(score),
                     "grounded" => self.ground(part, score, completion, row),
-                    "length" => part.length.map_or(0.0, |length| length.value(completion.len())),
+                    "length" => part
+                        .length
+                        .map_or(0.0, |length| length.value(completion.len())),
                     "fields" => score.fields.as_ref().map_or(0.0, share_equal),
                     "exact" => f64::from(u8::from(score.exact == Some(true))),
                     _ => f64::from(u8::from(score.tolerant)),
@@ -413,9 +562,20 @@ impl Scorer {
 
 impl Scorer {
     /// The share of the answer's values that the prompt states; puts their places into the score.
-    fn ground(&self, part: &Part, score: &mut Score, completion: &str, row: Option<&PromptRow>) -> f64 {
-        let Some((grounded, row)) = part.grounded.as_ref().zip(row) else { return 0.0 };
-        let values = self.own.judge.stated_values(completion, self.own.start(completion), Some(row));
+    fn ground(
+        &self,
+        part: &Part,
+        score: &mut Score,
+        completion: &str,
+        row: Option<&PromptRow>,
+    ) -> f64 {
+        let Some((grounded, row)) = part.grounded.as_ref().zip(row) else {
+            return 0.0;
+        };
+        let values =
+            self.own
+                .judge
+                .stated_values(completion, self.own.start(completion), Some(row));
         let grounding = grounded.ground(completion, &values, row);
         score.errors.extend(grounding.missing);
         score.grounded = grounding.values;
@@ -427,13 +587,32 @@ impl Scorer {
 fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
     let chain = ScoredChain::of_row(row?)?;
     if let Some(failure) = chain.failure() {
-        let class = if chain.is_not_recorded() { FailureClass::NotRecorded } else { FailureClass::ScorerError };
-        return Some(Verdict::because(Tier::Unparsable, class, failure.to_owned(), (completion, 0)));
+        let class = if chain.is_not_recorded() {
+            FailureClass::NotRecorded
+        } else {
+            FailureClass::ScorerError
+        };
+        return Some(Verdict::because(
+            Tier::Unparsable,
+            class,
+            failure.to_owned(),
+            (completion, 0),
+        ));
     }
     let end = chain.missing_answer()?;
     let message = format!("the conversation ended without an answer: {end}");
-    let exact = row.is_some_and(|row| row.expected.is_some()).then_some(false);
-    Some(Verdict { exact, ..Verdict::because(Tier::Unparsable, FailureClass::NoAnswer, message, (completion, 0)) })
+    let exact = row
+        .is_some_and(|row| row.expected.is_some())
+        .then_some(false);
+    Some(Verdict {
+        exact,
+        ..Verdict::because(
+            Tier::Unparsable,
+            FailureClass::NoAnswer,
+            message,
+            (completion, 0),
+        )
+    })
 }
 
 /// The score of one verdict, without weighted parts.
@@ -472,18 +651,40 @@ fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     } else if score.failure.is_none()
         && let Some(class) = verdict.failure
     {
-        score.failure = Some(FailureClass::from_key(&format!("{name}-{}", class.key())).unwrap_or(class));
+        score.failure =
+            Some(FailureClass::from_key(&format!("{name}-{}", class.key())).unwrap_or(class));
     }
     let graded = verdict.criteria.into_iter();
-    score.criteria.extend(graded.map(|grade| CriterionGrade { name: format!("{name}-{}", grade.name), ..grade }));
-    let named = |reason: Reason| Reason { message: format!("{name}: {}", reason.message), ..reason };
+    score.criteria.extend(graded.map(|grade| CriterionGrade {
+        name: format!("{name}-{}", grade.name),
+        ..grade
+    }));
+    let named = |reason: Reason| Reason {
+        message: format!("{name}: {}", reason.message),
+        ..reason
+    };
     score.errors.extend(verdict.errors.into_iter().map(named));
-    score.warnings.extend(verdict.warnings.into_iter().map(|warning| format!("{name}: {warning}")));
-    score.metrics.0.extend(verdict.metrics.0.into_iter().map(|(metric, value)| (format!("{name}-{metric}"), value)));
+    score.warnings.extend(
+        verdict
+            .warnings
+            .into_iter()
+            .map(|warning| format!("{name}: {warning}")),
+    );
+    score.metrics.0.extend(
+        verdict
+            .metrics
+            .0
+            .into_iter()
+            .map(|(metric, value)| (format!("{name}-{metric}"), value)),
+    );
 }
 
 /// The share of expected fields that are equal, in [0, 1].
 fn share_equal(fields: &OrderedMap<bool>) -> f64 {
     let equal = fields.iter().filter(|(_, equal)| **equal).count();
-    if fields.is_empty() { 0.0 } else { equal as f64 / fields.len() as f64 }
+    if fields.is_empty() {
+        0.0
+    } else {
+        equal as f64 / fields.len() as f64
+    }
 }

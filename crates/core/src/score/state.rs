@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::definition::{Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, text_digest};
+use super::definition::{
+    Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, text_digest,
+};
 use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
@@ -18,10 +20,26 @@ pub(crate) static KIND: Kind = Kind {
     name: "state",
     keys: &[],
     score_keys: &[
-        KeyInfo::new("tool", "the first that answers", "`name` of the `[[tool]]` whose final state is judged"),
-        KeyInfo::new("query", "", "of `sqlite`: the SQL query whose result equals `expected`"),
-        KeyInfo::new("file", "", "of `files`: the file whose text equals `expected`, in place of `query`"),
-        KeyInfo::new("ask", "", "of a `run` program: a table that it answers as `state`, in place of `query`"),
+        KeyInfo::new(
+            "tool",
+            "the first that answers",
+            "`name` of the `[[tool]]` whose final state is judged",
+        ),
+        KeyInfo::new(
+            "query",
+            "",
+            "of `sqlite`: the SQL query whose result equals `expected`",
+        ),
+        KeyInfo::new(
+            "file",
+            "",
+            "of `files`: the file whose text equals `expected`, in place of `query`",
+        ),
+        KeyInfo::new(
+            "ask",
+            "",
+            "of a `run` program: a table that it answers as `state`, in place of `query`",
+        ),
     ],
     read,
 };
@@ -35,7 +53,11 @@ struct StateRules {
 }
 
 fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
-    let ask = score.get("ask").is_some().then(|| score.json_object("ask")).transpose()?;
+    let ask = score
+        .get("ask")
+        .is_some()
+        .then(|| score.json_object("ask"))
+        .transpose()?;
     let questions = [
         score.string("query")?.map(StateQuestion::Sql),
         score.string("file")?.map(StateQuestion::File),
@@ -43,9 +65,15 @@ fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefin
     ];
     let mut questions = questions.into_iter().flatten();
     let (Some(question), None) = (questions.next(), questions.next()) else {
-        return Err(home.missing("score.query", "query = \"SELECT id, status FROM orders ORDER BY id\""));
+        return Err(home.missing(
+            "score.query",
+            "query = \"SELECT id, status FROM orders ORDER BY id\"",
+        ));
     };
-    let query = StateQuery { tool: score.string("tool")?, question };
+    let query = StateQuery {
+        tool: score.string("tool")?,
+        question,
+    };
     let key = json!(query).to_string();
     Ok((Arc::new(StateRules { query, key }), None))
 }
@@ -56,7 +84,9 @@ impl Definition for StateRules {
     }
 
     fn judge(&self, _task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
-        Ok(Box::new(State { key: self.key.clone() }))
+        Ok(Box::new(State {
+            key: self.key.clone(),
+        }))
     }
 
     fn expected_schema(&self) -> Cow<'_, Value> {
@@ -73,7 +103,11 @@ impl Definition for StateRules {
     }
 
     /// A conversation is not an answer: without its calls every text leaves the state as it was.
-    fn lazy_answers<'a>(&self, _task: &'a TaskFiles, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+    fn lazy_answers<'a>(
+        &self,
+        _task: &'a TaskFiles,
+        _rows: &'a [PromptRow],
+    ) -> Vec<LazyAnswer<'a>> {
         Vec::new()
     }
 
@@ -92,28 +126,58 @@ struct State {
 }
 
 impl Judge for State {
-    fn judge(&self, completion: &str, from: usize, _: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        _: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let failed = |why: &str| Verdict::failed(why.to_owned(), (completion, from));
         let Some(expected) = row.and_then(|row| row.expected.as_ref()) else {
             return failed("the row has no `expected`, which the final state is compared with");
         };
-        if row.and_then(ScoredChain::of_row).is_some_and(ScoredChain::is_truncated) {
-            let (message, class) = ("the conversation ended without an answer: truncated", FailureClass::Truncated);
-            let verdict = Verdict::because(Tier::Unparsable, class, message.to_owned(), (completion, from));
-            return Verdict { exact: Some(false), ..verdict };
+        if row
+            .and_then(ScoredChain::of_row)
+            .is_some_and(ScoredChain::is_truncated)
+        {
+            let (message, class) = (
+                "the conversation ended without an answer: truncated",
+                FailureClass::Truncated,
+            );
+            let verdict = Verdict::because(
+                Tier::Unparsable,
+                class,
+                message.to_owned(),
+                (completion, from),
+            );
+            return Verdict {
+                exact: Some(false),
+                ..verdict
+            };
         }
-        let Some(found) = row.and_then(ScoredChain::of_row).and_then(|chain| chain.state(&self.key)) else {
+        let Some(found) = row
+            .and_then(ScoredChain::of_row)
+            .and_then(|chain| chain.state(&self.key))
+        else {
             return failed(
                 "no final state: a conversation is judged where its tools were called, in `train`, `eval` and `sample`",
             );
         };
         if is_state(found, expected) {
-            return Verdict { exact: Some(true), ..Verdict::new(Tier::Valid, None) };
+            return Verdict {
+                exact: Some(true),
+                ..Verdict::new(Tier::Valid, None)
+            };
         }
-        let [expected, found] = [expected, found].map(|value| shortened(&value.to_string(), SHOWN_CHARS));
+        let [expected, found] =
+            [expected, found].map(|value| shortened(&value.to_string(), SHOWN_CHARS));
         let message = format!("the final state is {found}, expected {expected}");
         let class = FailureClass::WrongValue;
-        Verdict { exact: Some(false), ..Verdict::because(Tier::Invalid, class, message, (completion, from)) }
+        Verdict {
+            exact: Some(false),
+            ..Verdict::because(Tier::Invalid, class, message, (completion, from))
+        }
     }
 
     fn completion_of(&self, _expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
@@ -134,10 +198,15 @@ fn is_state(found: &Value, expected: &Value) -> bool {
 /// 1 equals 1.0.
 fn is_equal(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
-        (Value::Number(found), Value::Number(expected)) => found == expected || found.as_f64() == expected.as_f64(),
+        (Value::Number(found), Value::Number(expected)) => {
+            found == expected || found.as_f64() == expected.as_f64()
+        }
         (Value::Array(found), Value::Array(expected)) => {
             found.len() == expected.len()
-                && found.iter().zip(expected).all(|(found, expected)| is_equal(found, expected))
+                && found
+                    .iter()
+                    .zip(expected)
+                    .all(|(found, expected)| is_equal(found, expected))
         }
         (Value::Object(found), Value::Object(expected)) => {
             let is_same = |(key, value)| found.get(key).is_some_and(|found| is_equal(found, value));
@@ -164,7 +233,11 @@ mod tests {
             (table(json!([[1]])), table(json!([[1]])), true),
             (json!("text"), json!("text"), true),
             (Value::Null, json!("text"), false),
-            (json!({"a": [1, {"b": null}]}), json!({"a": [1, {"b": null}]}), true),
+            (
+                json!({"a": [1, {"b": null}]}),
+                json!({"a": [1, {"b": null}]}),
+                true,
+            ),
             (json!({"a": 1, "b": 2}), json!({"a": 1}), false),
         ] {
             assert_eq!(is_state(&found, &expected), is_right, "{found} {expected}");

@@ -36,7 +36,12 @@ pub(super) fn state(
         Kind::Object(object) if !object.members().is_empty() => {
             for member in object.members() {
                 let path = [path, &[member.key.to_string()]].concat();
-                state(&member.value, (&path, &format!("{pointer}/{}", escaped(&member.key))), locate, found);
+                state(
+                    &member.value,
+                    (&path, &format!("{pointer}/{}", escaped(&member.key))),
+                    locate,
+                    found,
+                );
             }
             return;
         }
@@ -55,5 +60,10 @@ pub(super) fn state(
             Leaf::Number(canonical)
         }
     };
-    found.push(StatedValue { path: path.to_vec(), pointer: pointer.to_owned(), at: locate(value.start), leaf });
+    found.push(StatedValue {
+        path: path.to_vec(),
+        pointer: pointer.to_owned(),
+        at: locate(value.start),
+        leaf,
+    });
 }

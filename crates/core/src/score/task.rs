@@ -83,12 +83,18 @@ impl Task {
 
     /// The tools of every row without its own.
     pub fn tools(&self) -> Option<&Value> {
-        if let Some(Grammar::ToolCalls(rules)) = self.grammar() { rules.tools.as_ref() } else { None }
+        if let Some(Grammar::ToolCalls(rules)) = self.grammar() {
+            rules.tools.as_ref()
+        } else {
+            None
+        }
     }
 
     /// `[score] call_format`.
     pub fn call_format(&self) -> Option<&'static str> {
-        let Some(Grammar::ToolCalls(rules)) = self.grammar() else { return None };
+        let Some(Grammar::ToolCalls(rules)) = self.grammar() else {
+            return None;
+        };
         rules.named_call_format().map(|format| format.name)
     }
 
@@ -119,7 +125,8 @@ impl Task {
 
     /// What is asked of the tools at the end of a conversation, each with the key of its answer.
     pub fn state_queries(&self) -> impl Iterator<Item = (&str, &StateQuery)> {
-        self.scorers().filter_map(|task| task.definition.state_query())
+        self.scorers()
+            .filter_map(|task| task.definition.state_query())
     }
 
     /// `[score] kind`.
@@ -139,7 +146,10 @@ impl Task {
     }
 
     pub(super) fn think_rules(&self) -> ThinkRules {
-        ThinkRules { is_stripped: self.score.strip_thinking, marks: self.think_marks }
+        ThinkRules {
+            is_stripped: self.score.strip_thinking,
+            marks: self.think_marks,
+        }
     }
 
     /// Whether scoring or tools run programs, or scoring asks judges, which the user must have allowed.
@@ -148,20 +158,29 @@ impl Task {
         if self.judges().any(|(_, _, rules)| rules.local.is_none()) {
             return true;
         }
-        self.runs_programs() || self.agent.is_some() || self.toolset.as_ref().is_some_and(Toolset::needs_trust)
+        self.runs_programs()
+            || self.agent.is_some()
+            || self.toolset.as_ref().is_some_and(Toolset::needs_trust)
     }
 
     /// The judges that score the task or a part of its reward: the part's name, and the task as that judge sees it.
     #[cfg(feature = "download")]
     pub fn judges(&self) -> impl Iterator<Item = (Option<&str>, &Self, &RubricRules)> {
-        let parts = self.rewards.iter().filter_map(|part| Some((Some(part.part.as_str()), part.scored_by.as_deref()?)));
+        let parts = self
+            .rewards
+            .iter()
+            .filter_map(|part| Some((Some(part.part.as_str()), part.scored_by.as_deref()?)));
         let all = std::iter::once((None, self)).chain(parts);
         all.filter_map(|(part, task)| Some((part, task, task.definition.rubric()?)))
     }
 
     /// The task, and as which its weighted parts see it that have a scorer of their own.
     pub fn scorers(&self) -> impl Iterator<Item = &Self> {
-        std::iter::once(self).chain(self.rewards.iter().filter_map(|part| part.scored_by.as_deref()))
+        std::iter::once(self).chain(
+            self.rewards
+                .iter()
+                .filter_map(|part| part.scored_by.as_deref()),
+        )
     }
 
     /// The program that scores, where one does.
@@ -181,7 +200,11 @@ impl Task {
 
     /// Names the judge of an answer, with the [`Self::definition_digest`].
     pub fn judge_name(&self) -> &'static str {
-        if self.schema().is_some() { "schema" } else { "scorer" }
+        if self.schema().is_some() {
+            "schema"
+        } else {
+            "scorer"
+        }
     }
 
     /// SHA-256 in hex of what defines right answers.
@@ -211,9 +234,16 @@ impl Task {
         let prompts = &self.prompts;
         let mut names = self.definition_files();
         names.extend(
-            [&prompts.train, &prompts.eval, &prompts.test, &prompts.guard, &prompts.completions, &prompts.generator]
-                .into_iter()
-                .filter_map(Option::as_deref),
+            [
+                &prompts.train,
+                &prompts.eval,
+                &prompts.test,
+                &prompts.guard,
+                &prompts.completions,
+                &prompts.generator,
+            ]
+            .into_iter()
+            .filter_map(Option::as_deref),
         );
         let mut seen = std::collections::HashSet::new();
         names.retain(|name| seen.insert(*name));
@@ -231,7 +261,12 @@ impl Task {
         for name in self.file_names() {
             let bytes = self.read(name).ok();
             hash.update(name.as_bytes());
-            hash.update(bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
+            hash.update(
+                bytes
+                    .as_ref()
+                    .map_or(u64::MAX, |bytes| bytes.len() as u64)
+                    .to_le_bytes(),
+            );
             hash.update(bytes.as_deref().unwrap_or_default());
         }
         crate::format::hex(&hash.finalize())

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::audit::{plain_answers, prompt_itself};
-use super::definition::{Definition, FoundDefinition, Judge, Kind, LazyAnswer, NORMALISE, text_digest};
+use super::definition::{
+    Definition, FoundDefinition, Judge, Kind, LazyAnswer, NORMALISE, text_digest,
+};
 use super::field_compare::{Normalisation, equal_text};
 use super::judge::judge_text;
 use super::unwrap_answer::ThinkRules;
@@ -16,7 +18,12 @@ use crate::dataset::PromptRow;
 use crate::format::shortened;
 use crate::task::{Home, Read, Section, TaskFiles, read_normalisations};
 
-pub(crate) static KIND: Kind = Kind { name: "text", keys: &[], score_keys: &[NORMALISE], read };
+pub(crate) static KIND: Kind = Kind {
+    name: "text",
+    keys: &[],
+    score_keys: &[NORMALISE],
+    read,
+};
 
 #[derive(Debug)]
 struct TextRules {
@@ -35,7 +42,9 @@ impl Definition for TextRules {
     }
 
     fn judge(&self, _task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
-        Ok(Box::new(Text { normalise: Normalisation::named(&self.normalise) }))
+        Ok(Box::new(Text {
+            normalise: Normalisation::named(&self.normalise),
+        }))
     }
 
     fn expected_schema(&self) -> Cow<'_, Value> {
@@ -43,11 +52,17 @@ impl Definition for TextRules {
     }
 
     fn summary(&self, _task: &TaskFiles) -> String {
-        format!("the row's `expected`, or one of its list{}", outline_entry::normalised(&self.normalise))
+        format!(
+            "the row's `expected`, or one of its list{}",
+            outline_entry::normalised(&self.normalise)
+        )
     }
 
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
-        plain_answers(task).into_iter().chain(prompt_itself(rows)).collect()
+        plain_answers(task)
+            .into_iter()
+            .chain(prompt_itself(rows))
+            .collect()
     }
 
     fn digest(&self, _task: &TaskFiles) -> String {
@@ -61,24 +76,49 @@ struct Text {
 }
 
 impl Judge for Text {
-    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
         judge_text(completion, from, thoughts, expected, |offset, answer| {
-            let Some(expected) = expected else { return Verdict::new(Tier::Valid, None) };
-            let allowed = expected.as_array().map_or(std::slice::from_ref(expected), Vec::as_slice);
-            if allowed.iter().any(|allowed| equal_text(answer, allowed, self.normalise)) {
-                return Verdict { exact: Some(true), ..Verdict::new(Tier::Valid, None) };
+            let Some(expected) = expected else {
+                return Verdict::new(Tier::Valid, None);
+            };
+            let allowed = expected
+                .as_array()
+                .map_or(std::slice::from_ref(expected), Vec::as_slice);
+            if allowed
+                .iter()
+                .any(|allowed| equal_text(answer, allowed, self.normalise))
+            {
+                return Verdict {
+                    exact: Some(true),
+                    ..Verdict::new(Tier::Valid, None)
+                };
             }
             let expected = shortened(&expected.to_string(), 80);
             let message = format!("expected {expected}, found {:?}", shortened(answer, 80));
             let class = FailureClass::WrongValue;
-            Verdict { exact: Some(false), ..Verdict::because(Tier::Invalid, class, message, (completion, offset)) }
+            Verdict {
+                exact: Some(false),
+                ..Verdict::because(Tier::Invalid, class, message, (completion, offset))
+            }
         })
     }
 
     /// The first allowed answer.
     fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
-        let first = expected.as_array().map_or(Some(expected), |allowed| allowed.first())?;
-        Some(first.as_str().map_or_else(|| first.to_string(), str::to_owned))
+        let first = expected
+            .as_array()
+            .map_or(Some(expected), |allowed| allowed.first())?;
+        Some(
+            first
+                .as_str()
+                .map_or_else(|| first.to_string(), str::to_owned),
+        )
     }
 }

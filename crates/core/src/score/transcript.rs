@@ -27,7 +27,11 @@ impl Transcript {
 
     /// JSON that the completion does not have, for what it has at a byte offset.
     pub(super) fn literal(&mut self, json: &str, at: usize) {
-        self.pieces.push(Piece { json: self.json.len(), text: at, is_copy: false });
+        self.pieces.push(Piece {
+            json: self.json.len(),
+            text: at,
+            is_copy: false,
+        });
         self.json.push_str(json);
     }
 
@@ -38,7 +42,11 @@ impl Transcript {
 
     /// JSON as the completion has it.
     pub(super) fn copy(&mut self, text: &str, range: Range<usize>) {
-        self.pieces.push(Piece { json: self.json.len(), text: range.start, is_copy: true });
+        self.pieces.push(Piece {
+            json: self.json.len(),
+            text: range.start,
+            is_copy: true,
+        });
         self.json.push_str(&text[range]);
     }
 
@@ -52,8 +60,15 @@ impl Transcript {
     /// The byte offset in the completion of one in [`Self::json`].
     fn locate(&self, offset: usize) -> usize {
         let after = self.pieces.partition_point(|piece| piece.json <= offset);
-        let Some(piece) = self.pieces.get(after.saturating_sub(1)) else { return 0 };
-        piece.text + if piece.is_copy { offset.saturating_sub(piece.json) } else { 0 }
+        let Some(piece) = self.pieces.get(after.saturating_sub(1)) else {
+            return 0;
+        };
+        piece.text
+            + if piece.is_copy {
+                offset.saturating_sub(piece.json)
+            } else {
+                0
+            }
     }
 }
 
@@ -66,11 +81,17 @@ pub(super) struct AnswerText<'t> {
 
 impl<'t> AnswerText<'t> {
     pub(super) fn in_place(completion: &'t str) -> Self {
-        Self { completion, transcript: None }
+        Self {
+            completion,
+            transcript: None,
+        }
     }
 
     pub(super) fn transcribed(completion: &'t str, transcript: Transcript) -> Self {
-        Self { completion, transcript: Some(transcript) }
+        Self {
+            completion,
+            transcript: Some(transcript),
+        }
     }
 
     pub(super) fn is_transcribed(&self) -> bool {
@@ -79,11 +100,15 @@ impl<'t> AnswerText<'t> {
 
     /// The text that the places of values count in.
     pub(super) fn json(&self) -> &str {
-        self.transcript.as_ref().map_or(self.completion, Transcript::json)
+        self.transcript
+            .as_ref()
+            .map_or(self.completion, Transcript::json)
     }
 
     /// A byte offset in the completion of one in [`Self::json`].
     pub(super) fn locate(&self, offset: usize) -> usize {
-        self.transcript.as_ref().map_or(offset, |transcript| transcript.locate(offset))
+        self.transcript
+            .as_ref()
+            .map_or(offset, |transcript| transcript.locate(offset))
     }
 }

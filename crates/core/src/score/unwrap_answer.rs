@@ -35,15 +35,29 @@ impl Unreadable {
             Syntax::Empty => FailureClass::Other,
             _ => FailureClass::Syntax,
         };
-        let is_wrapped = matches!(error.reason, Syntax::Fence | Syntax::TextBefore | Syntax::TextAfter);
-        Self { message: error.reason.to_string(), offset: error.offset, class, is_wrapped }
+        let is_wrapped = matches!(
+            error.reason,
+            Syntax::Fence | Syntax::TextBefore | Syntax::TextAfter
+        );
+        Self {
+            message: error.reason.to_string(),
+            offset: error.offset,
+            class,
+            is_wrapped,
+        }
     }
 }
 
 /// The class of what is around an answer, at a byte offset.
 pub(super) fn class_of_text(completion: &str, offset: usize) -> FailureClass {
-    let is_fence = completion.get(offset..).is_some_and(|rest| rest.starts_with("```"));
-    if is_fence { FailureClass::Fence } else { FailureClass::Prose }
+    let is_fence = completion
+        .get(offset..)
+        .is_some_and(|rest| rest.starts_with("```"));
+    if is_fence {
+        FailureClass::Fence
+    } else {
+        FailureClass::Prose
+    }
 }
 
 /// Places behind the end of a think block where an answer is tried at most, besides the last one and the beginning of the
@@ -52,12 +66,23 @@ const MAX_ANSWER_STARTS: usize = 100;
 
 /// Where an answer begins, when think blocks are stripped: after the last end of one behind which an answer can be read,
 /// since the mark may stand in a string of the answer; else after the last one.
-pub(super) fn answer_start(text: &str, thoughts: ThinkRules, is_answer: impl Fn(usize) -> bool) -> usize {
+pub(super) fn answer_start(
+    text: &str,
+    thoughts: ThinkRules,
+    is_answer: impl Fn(usize) -> bool,
+) -> usize {
     if !thoughts.is_stripped {
         return 0;
     }
-    let ends = |mark: &'static str| text.match_indices(mark).map(|(found, _)| found + mark.len());
-    let mut ends: Vec<usize> = thoughts.marks.iter().flat_map(|marks| ends(marks.end())).collect();
+    let ends = |mark: &'static str| {
+        text.match_indices(mark)
+            .map(|(found, _)| found + mark.len())
+    };
+    let mut ends: Vec<usize> = thoughts
+        .marks
+        .iter()
+        .flat_map(|marks| ends(marks.end()))
+        .collect();
     ends.sort_unstable();
     let mut ends = ends.into_iter().rev();
     let Some(last) = ends.next() else { return 0 };
@@ -65,19 +90,37 @@ pub(super) fn answer_start(text: &str, thoughts: ThinkRules, is_answer: impl Fn(
         return last;
     }
     // Only these hold strings; all else is refused without a look at it, which bounds the work.
-    let holds_strings = |start: &usize| text[*start..].trim_start().starts_with(['{', '[', '"', '<']);
-    let starts = ends.filter(holds_strings).take(MAX_ANSWER_STARTS).chain(Some(0).filter(holds_strings));
-    starts.into_iter().find(|start| is_answer(*start)).unwrap_or(last)
+    let holds_strings = |start: &usize| {
+        text[*start..]
+            .trim_start()
+            .starts_with(['{', '[', '"', '<'])
+    };
+    let starts = ends
+        .filter(holds_strings)
+        .take(MAX_ANSWER_STARTS)
+        .chain(Some(0).filter(holds_strings));
+    starts
+        .into_iter()
+        .find(|start| is_answer(*start))
+        .unwrap_or(last)
 }
 
 /// The place of a think block at the start of the answer that never ends.
 pub(super) fn open_think(text: &str, from: usize, marks: &[ThinkMarks]) -> Option<usize> {
     let rest = text.get(from..)?.trim_start();
-    marks.iter().any(|marks| rest.starts_with(marks.open)).then(|| text.len() - rest.len())
+    marks
+        .iter()
+        .any(|marks| rest.starts_with(marks.open))
+        .then(|| text.len() - rest.len())
 }
 
 /// The place of a think block that never ends and so hides the answer, given where parsing failed.
-pub(super) fn unclosed_think(text: &str, from: usize, failure: usize, marks: &[ThinkMarks]) -> Option<usize> {
+pub(super) fn unclosed_think(
+    text: &str,
+    from: usize,
+    failure: usize,
+    marks: &[ThinkMarks],
+) -> Option<usize> {
     let found = think_opening(text.get(from..)?, marks)? + from;
     // One before the failure was inside a string of the JSON.
     (found >= failure).then_some(found)
@@ -96,7 +139,9 @@ pub(super) fn inner_values<'t>(
     from: usize,
     mut accept: impl FnMut(&Value<'t>) -> bool,
 ) -> Option<Wrapping> {
-    let is_value = |inside: &'t str, start| json::parse(inside, start).is_ok_and(|document| accept(&document.root));
+    let is_value = |inside: &'t str, start| {
+        json::parse(inside, start).is_ok_and(|document| accept(&document.root))
+    };
     if is_fenced(text, from, is_value) {
         return Some(Wrapping::Fence);
     }
@@ -112,15 +157,27 @@ pub(super) enum Wrapping {
 
 /// Whether an answer fills a ``` block. `is_answer` gets the text up to the block's end, and where the answer begins: after
 /// the word behind the fence, or at once.
-pub(super) fn is_fenced<'t>(text: &'t str, from: usize, mut is_answer: impl FnMut(&'t str, usize) -> bool) -> bool {
+pub(super) fn is_fenced<'t>(
+    text: &'t str,
+    from: usize,
+    mut is_answer: impl FnMut(&'t str, usize) -> bool,
+) -> bool {
     const FENCE: &str = "```";
     let mut at = from;
-    while let Some(open) = text.get(at..).and_then(|rest| rest.find(FENCE)).map(|found| at + found + FENCE.len()) {
+    while let Some(open) = text
+        .get(at..)
+        .and_then(|rest| rest.find(FENCE))
+        .map(|found| at + found + FENCE.len())
+    {
         let body = text.get(open..).unwrap_or("");
         let word = body.bytes().take_while(u8::is_ascii_alphanumeric).count();
         let end = body.find(FENCE).map_or(text.len(), |close| open + close);
         let inside = text.get(..end).unwrap_or(text);
-        if [open + word, open].into_iter().filter(|start| *start <= end).any(|start| is_answer(inside, start)) {
+        if [open + word, open]
+            .into_iter()
+            .filter(|start| *start <= end)
+            .any(|start| is_answer(inside, start))
+        {
             return true;
         }
         at = (end + FENCE.len()).min(text.len());
@@ -129,10 +186,18 @@ pub(super) fn is_fenced<'t>(text: &'t str, from: usize, mut is_answer: impl FnMu
 }
 
 /// Outermost objects and arrays, wherever they begin.
-fn bracketed_values<'t>(text: &'t str, from: usize, accept: &mut impl FnMut(&Value<'t>) -> bool) -> bool {
+fn bracketed_values<'t>(
+    text: &'t str,
+    from: usize,
+    accept: &mut impl FnMut(&Value<'t>) -> bool,
+) -> bool {
     let mut fuel = 2 * text.len() + 65_536;
     let mut at = from;
-    while let Some(start) = text.get(at..).and_then(|rest| rest.find(['{', '['])).map(|found| at + found) {
+    while let Some(start) = text
+        .get(at..)
+        .and_then(|rest| rest.find(['{', '[']))
+        .map(|found| at + found)
+    {
         let spent = match json::parse_prefix(text, start) {
             Ok(document) if accept(&document.root) => return true,
             Ok(document) => {

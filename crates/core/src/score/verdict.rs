@@ -57,7 +57,10 @@ impl Verdict {
         (completion, offset): (&str, usize),
     ) -> Self {
         let place = Places::new(completion).locate(offset);
-        Self { errors: vec![Reason::at(message, place)], ..Self::new(tier, Some(failure)) }
+        Self {
+            errors: vec![Reason::at(message, place)],
+            ..Self::new(tier, Some(failure))
+        }
     }
 
     /// No verdict: the scorer failed at the completion, or the row or task is not as its kind needs it.
@@ -88,6 +91,9 @@ impl Verdict {
             _ => why.class,
         };
         let verdict = Self::because(Tier::Unparsable, class, message, (completion, offset));
-        Self { tolerant: wrapping.is_some(), ..verdict }
+        Self {
+            tolerant: wrapping.is_some(),
+            ..verdict
+        }
     }
 }

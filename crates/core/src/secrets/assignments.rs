@@ -5,8 +5,17 @@ use std::ops::Range;
 use super::{MAX_BYTES, is_placeholder};
 
 /// Endings of names (lower case, without `_` and `-`) whose value is meant to be secret.
-const NAMES: [&str; 9] =
-    ["secret", "token", "password", "passwd", "apikey", "accesskey", "privatekey", "secretkey", "credential"];
+const NAMES: [&str; 9] = [
+    "secret",
+    "token",
+    "password",
+    "passwd",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "secretkey",
+    "credential",
+];
 
 /// The least length of a value, in characters.
 const MIN_CHARS: usize = 16;
@@ -25,7 +34,9 @@ pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
 
 /// The value after the sign at byte `sign`, if its name and its look both say secret.
 fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
-    let name = text[..sign].trim_end().trim_end_matches(['"', '\'', '`', '\\']);
+    let name = text[..sign]
+        .trim_end()
+        .trim_end_matches(['"', '\'', '`', '\\']);
     let start = name
         .rfind(|letter: char| !(letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-')))
         .map_or(0, |place| place + 1);
@@ -52,13 +63,18 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
 /// Long, with letters and digits, and no pattern in them.
 pub(super) fn looks_random(value: &str) -> bool {
     let has = |test: fn(&u8) -> bool| value.as_bytes().iter().any(test);
-    value.len() >= MIN_CHARS && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && entropy(value) >= MIN_ENTROPY
+    value.len() >= MIN_CHARS
+        && has(u8::is_ascii_digit)
+        && has(u8::is_ascii_alphabetic)
+        && entropy(value) >= MIN_ENTROPY
 }
 
 /// Shannon entropy of the bytes, in bits a byte.
 fn entropy(value: &str) -> f64 {
     let mut counts = [0_u32; 256];
-    value.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
+    value
+        .bytes()
+        .for_each(|byte| counts[usize::from(byte)] += 1);
     let total = value.len().max(1) as f64;
     counts
         .iter()

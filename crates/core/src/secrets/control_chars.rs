@@ -27,7 +27,11 @@ pub fn visible_letter(letter: char) -> char {
 
 /// One line of such letters, whatever was in the text.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    if text.contains(is_control) { Cow::Owned(text.chars().map(visible_letter).collect()) } else { Cow::Borrowed(text) }
+    if text.contains(is_control) {
+        Cow::Owned(text.chars().map(visible_letter).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// Lines of such letters: line ends stay.
@@ -35,7 +39,13 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
     if !text.contains(|letter| letter != '\n' && is_control(letter)) {
         return Cow::Borrowed(text);
     }
-    let letters = |line: &str| line.strip_suffix('\r').unwrap_or(line).chars().map(visible_letter).collect::<String>();
+    let letters = |line: &str| {
+        line.strip_suffix('\r')
+            .unwrap_or(line)
+            .chars()
+            .map(visible_letter)
+            .collect::<String>()
+    };
     Cow::Owned(text.split('\n').map(letters).collect::<Vec<_>>().join("\n"))
 }
 
@@ -49,7 +59,10 @@ pub fn visible_json(json: &str) -> Cow<'_, str> {
     for letter in json.chars() {
         if is_escaped(letter) {
             // Writing into a String cannot fail.
-            letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| _ = write!(escaped, "\\u{unit:04x}"));
+            letter
+                .encode_utf16(&mut [0; 2])
+                .iter()
+                .for_each(|unit| _ = write!(escaped, "\\u{unit:04x}"));
         } else {
             escaped.push(letter);
         }
@@ -64,10 +77,17 @@ mod tests {
     #[test]
     fn nothing_that_speaks_to_a_terminal_is_left() {
         let check = |text: &str, line: &str, lines: &str| {
-            assert_eq!((visible(text).as_ref(), visible_lines(text).as_ref()), (line, lines))
+            assert_eq!(
+                (visible(text).as_ref(), visible_lines(text).as_ref()),
+                (line, lines)
+            )
         };
         check("a\tb ä日", "a b ä日", "a b ä日");
-        check("\u{1b}[2Jx\u{9b}y\u{202e}\u{feff}", "␛[2Jx\u{fffd}y\u{fffd}\u{fffd}", "␛[2Jx\u{fffd}y\u{fffd}\u{fffd}");
+        check(
+            "\u{1b}[2Jx\u{9b}y\u{202e}\u{feff}",
+            "␛[2Jx\u{fffd}y\u{fffd}\u{fffd}",
+            "␛[2Jx\u{fffd}y\u{fffd}\u{fffd}",
+        );
         check("a\r\nb\rc\n", "a␍␊b␍c␊", "a\nb␍c\n");
         check(
             "\u{2028}\u{2066}\u{e0041}\u{61c}",
@@ -81,12 +101,18 @@ mod tests {
 
     #[test]
     fn json_stays_the_same_document() {
-        let all: String = (0..=0x10ffff).filter_map(char::from_u32).filter(|letter| is_control(*letter)).collect();
+        let all: String = (0..=0x10ffff)
+            .filter_map(char::from_u32)
+            .filter(|letter| is_control(*letter))
+            .collect();
         let document = serde_json::json!({ all.clone(): [all.clone(), format!("\\{all}\"")] });
         for json in [document.to_string(), format!("{document:#}\n")] {
             let shown = visible_json(&json);
             assert!(!shown.contains(|letter| letter != '\n' && is_control(letter)));
-            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), document);
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+                document
+            );
         }
         assert!(matches!(visible_json("{\"a\": \"ä日\"}"), Cow::Borrowed(_)));
     }

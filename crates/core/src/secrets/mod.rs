@@ -33,11 +33,22 @@ pub struct Secret {
 /// The secrets of a text in order, none overlapping; of two that overlap the more specific rule wins.
 pub fn scan(text: &str) -> Vec<Secret> {
     let mut found: BTreeMap<usize, Secret> = BTreeMap::new();
-    for (rule, place) in tokens::find(text).into_iter().chain(structured::find(text)).chain(assignments::find(text)) {
+    for (rule, place) in tokens::find(text)
+        .into_iter()
+        .chain(structured::find(text))
+        .chain(assignments::find(text))
+    {
         let before = found.range(..place.end).next_back();
         if before.is_none_or(|(_, other)| other.place.end <= place.start) {
             let masked = mask(&text[place.clone()]);
-            found.insert(place.start, Secret { rule, place, masked });
+            found.insert(
+                place.start,
+                Secret {
+                    rule,
+                    place,
+                    masked,
+                },
+            );
         }
     }
     found.into_values().collect()
@@ -56,21 +67,25 @@ pub fn redact_json(value: &mut Value) -> usize {
         Value::String(text) => replace(text, ""),
         Value::Array(values) => values.iter_mut().map(redact_json).sum(),
         Value::Object(fields) => {
-            let named = std::mem::take(fields).into_iter().map(|(mut name, mut value)| {
-                let found = match &mut value {
-                    Value::String(text) => replace(text, &format!("{name}: ")),
-                    value => redact_json(value),
-                };
-                let found = found + replace(&mut name, "");
-                (found, name, value)
-            });
+            let named = std::mem::take(fields)
+                .into_iter()
+                .map(|(mut name, mut value)| {
+                    let found = match &mut value {
+                        Value::String(text) => replace(text, &format!("{name}: ")),
+                        value => redact_json(value),
+                    };
+                    let found = found + replace(&mut name, "");
+                    (found, name, value)
+                });
             let mut count = 0;
             for (found, name, value) in named {
                 count += found;
                 // Two names may look alike once they are masked.
                 let more = (2..).map(|copy| format!("{name} ({copy})"));
-                let name =
-                    std::iter::once(name.clone()).chain(more).find(|name| !fields.contains_key(name)).unwrap_or(name);
+                let name = std::iter::once(name.clone())
+                    .chain(more)
+                    .find(|name| !fields.contains_key(name))
+                    .unwrap_or(name);
                 fields.insert(name, value);
             }
             count
@@ -110,7 +125,10 @@ fn masked<'t>(text: &'t str, secrets: &[Secret], from: usize) -> (Cow<'t, str>, 
 /// The first four characters (none of a secret shorter than twelve), then how many there are.
 fn mask(secret: &str) -> String {
     let length = secret.chars().count();
-    let shown: String = secret.chars().take(if length < 12 { 0 } else { 4 }).collect();
+    let shown: String = secret
+        .chars()
+        .take(if length < 12 { 0 } else { 4 })
+        .collect();
     format!("{shown}…({length} characters)")
 }
 
@@ -123,8 +141,20 @@ fn is_placeholder(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
     letters.len() < 4
         || value.starts_with(['<', '$', '{', '%', '['])
-        || ["example", "placeholder", "changeme", "your_", "your-", "xxxx"].iter().any(|word| lower.contains(word))
-        || ["password", "passwd", "secret", "token", "user", "pass", "none", "null"].contains(&lower.as_str())
+        || [
+            "example",
+            "placeholder",
+            "changeme",
+            "your_",
+            "your-",
+            "xxxx",
+        ]
+        .iter()
+        .any(|word| lower.contains(word))
+        || [
+            "password", "passwd", "secret", "token", "user", "pass", "none", "null",
+        ]
+        .contains(&lower.as_str())
 }
 
 #[cfg(test)]

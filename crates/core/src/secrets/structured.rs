@@ -20,7 +20,11 @@ pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
         .match_indices("://")
         .filter_map(|(place, _)| password(text, place + 3))
         .map(|place| ("connection string password", place));
-    keys.chain(tokens).chain(strings).chain(in_parts(text)).chain(authorizations(text)).collect()
+    keys.chain(tokens)
+        .chain(strings)
+        .chain(in_parts(text))
+        .chain(authorizations(text))
+        .collect()
 }
 
 /// Tokens of several parts without a beginning of their own: name, the sign that they are looked for by, how many
@@ -33,15 +37,32 @@ type MultipartToken = (
 );
 
 static PARTED: [MultipartToken; 4] = [
-    ("Telegram bot token", ":A", (8..=10, u8::is_ascii_digit), (&[34..=34], is_url)),
-    ("Discord bot token", ".", (23..=28, is_url), (&[6..=7, 27..=40], is_url)),
+    (
+        "Telegram bot token",
+        ":A",
+        (8..=10, u8::is_ascii_digit),
+        (&[34..=34], is_url),
+    ),
+    (
+        "Discord bot token",
+        ".",
+        (23..=28, is_url),
+        (&[6..=7, 27..=40], is_url),
+    ),
     (
         "Azure AD client secret",
         "Q~",
         (4..=4, |byte| is_url(byte) || matches!(byte, b'.' | b'~')),
-        (&[31..=34], |byte| is_url(byte) || matches!(byte, b'.' | b'~')),
+        (&[31..=34], |byte| {
+            is_url(byte) || matches!(byte, b'.' | b'~')
+        }),
     ),
-    ("Mailgun key", "-", (32..=32, u8::is_ascii_hexdigit), (&[8..=8, 8..=8], u8::is_ascii_hexdigit)),
+    (
+        "Mailgun key",
+        "-",
+        (32..=32, u8::is_ascii_hexdigit),
+        (&[8..=8, 8..=8], u8::is_ascii_hexdigit),
+    ),
 ];
 
 fn is_url(byte: &u8) -> bool {
@@ -51,24 +72,40 @@ fn is_url(byte: &u8) -> bool {
 /// Every such token. Its parts are kept apart by the sign's first character.
 fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let bytes = text.as_bytes();
-    let found = PARTED.iter().flat_map(|(name, sign, (before, is_before), (behind, is_behind))| {
-        text.match_indices(sign).filter_map(move |(at, _)| {
-            let length = bytes[..at].iter().rev().take(before.end() + 1).take_while(|byte| is_before(byte)).count();
-            let start = at - before.contains(&length).then_some(length)?;
-            let mut end = at + sign.len();
-            for (place, lengths) in behind.iter().enumerate() {
-                end += usize::from(place > 0 && bytes.get(end) == sign.as_bytes().first());
-                let length =
-                    bytes.get(end..)?.iter().take(lengths.end() + 1).take_while(|byte| is_behind(byte)).count();
-                end += lengths.contains(&length).then_some(length)?;
-            }
-            let has = |test: fn(&u8) -> bool| bytes[start..end].iter().any(test);
-            // A name with dots is no token: Discord's begins with a number of 17 to 20 digits in base64.
-            let is_number = || decode(&text[start..at]).is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_digit()));
-            let is_token = has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && (*sign != "." || is_number());
-            (is_token && !is_placeholder(&text[start..end])).then_some((*name, start..end))
-        })
-    });
+    let found = PARTED
+        .iter()
+        .flat_map(|(name, sign, (before, is_before), (behind, is_behind))| {
+            text.match_indices(sign).filter_map(move |(at, _)| {
+                let length = bytes[..at]
+                    .iter()
+                    .rev()
+                    .take(before.end() + 1)
+                    .take_while(|byte| is_before(byte))
+                    .count();
+                let start = at - before.contains(&length).then_some(length)?;
+                let mut end = at + sign.len();
+                for (place, lengths) in behind.iter().enumerate() {
+                    end += usize::from(place > 0 && bytes.get(end) == sign.as_bytes().first());
+                    let length = bytes
+                        .get(end..)?
+                        .iter()
+                        .take(lengths.end() + 1)
+                        .take_while(|byte| is_behind(byte))
+                        .count();
+                    end += lengths.contains(&length).then_some(length)?;
+                }
+                let has = |test: fn(&u8) -> bool| bytes[start..end].iter().any(test);
+                // A name with dots is no token: Discord's begins with a number of 17 to 20 digits in base64.
+                let is_number = || {
+                    decode(&text[start..at])
+                        .is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_digit()))
+                };
+                let is_token = has(u8::is_ascii_digit)
+                    && has(u8::is_ascii_alphabetic)
+                    && (*sign != "." || is_number());
+                (is_token && !is_placeholder(&text[start..end])).then_some((*name, start..end))
+            })
+        });
     found.collect()
 }
 
@@ -77,38 +114,60 @@ fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
 fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let lower = text.to_ascii_lowercase();
     let of = |scheme: &'static str| lower.match_indices(scheme).map(move |(at, _)| (scheme, at));
-    let found = ["bearer ", "basic ", "token ", "apikey "].into_iter().flat_map(of).filter_map(|(scheme, at)| {
-        let named = lower[..at].trim_end_matches([' ', '\t', '"', '\'', ':', '=', '\\']);
-        let is_header = named.ends_with("authorization") && lower[named.len()..at].contains([':', '=', '"', '\'']);
-        let after = text[at + scheme.len()..].trim_start_matches(' ');
-        let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
-        let value = after[..after.bytes().take(MAX_BYTES).take_while(may_stand).count()].trim_end_matches('.');
-        let is_secret = if is_header { value.len() >= 8 } else { scheme == "bearer " && looks_random(value) };
-        let start = text.len() - after.len();
-        (is_secret && !is_placeholder(value)).then_some(("Authorization header", start..start + value.len()))
-    });
+    let found = ["bearer ", "basic ", "token ", "apikey "]
+        .into_iter()
+        .flat_map(of)
+        .filter_map(|(scheme, at)| {
+            let named = lower[..at].trim_end_matches([' ', '\t', '"', '\'', ':', '=', '\\']);
+            let is_header = named.ends_with("authorization")
+                && lower[named.len()..at].contains([':', '=', '"', '\'']);
+            let after = text[at + scheme.len()..].trim_start_matches(' ');
+            let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+            let value = after[..after.bytes().take(MAX_BYTES).take_while(may_stand).count()]
+                .trim_end_matches('.');
+            let is_secret = if is_header {
+                value.len() >= 8
+            } else {
+                scheme == "bearer " && looks_random(value)
+            };
+            let start = text.len() - after.len();
+            (is_secret && !is_placeholder(value))
+                .then_some(("Authorization header", start..start + value.len()))
+        });
     found.collect()
 }
 
 /// From `-----BEGIN … PRIVATE KEY-----` to its end line, or to the end of the text.
 fn private_keys(text: &str) -> impl Iterator<Item = Range<usize>> {
-    text.match_indices("-----BEGIN ").filter_map(|(start, begin)| {
-        let rest = &text[start + begin.len()..];
-        let kind = PRIVATE_KEYS
-            .into_iter()
-            .find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with("PRIVATE KEY")))?;
-        let body = rest[kind.len() + "PRIVATE KEY".len()..].trim_start_matches(" BLOCK").strip_prefix("-----")?;
-        // A mere mention of the line, without a body, is no key.
-        let letters = body.chars().take(200).filter(char::is_ascii_alphanumeric).count();
-        let near = &body[..body.floor_char_boundary(MAX_BYTES)];
-        let end = near.find("-----END ").map_or(text.len(), |end| text.len() - body.len() + end);
-        (letters >= 32).then_some(start..end)
-    })
+    text.match_indices("-----BEGIN ")
+        .filter_map(|(start, begin)| {
+            let rest = &text[start + begin.len()..];
+            let kind = PRIVATE_KEYS.into_iter().find(|kind| {
+                rest.strip_prefix(kind)
+                    .is_some_and(|rest| rest.starts_with("PRIVATE KEY"))
+            })?;
+            let body = rest[kind.len() + "PRIVATE KEY".len()..]
+                .trim_start_matches(" BLOCK")
+                .strip_prefix("-----")?;
+            // A mere mention of the line, without a body, is no key.
+            let letters = body
+                .chars()
+                .take(200)
+                .filter(char::is_ascii_alphanumeric)
+                .count();
+            let near = &body[..body.floor_char_boundary(MAX_BYTES)];
+            let end = near
+                .find("-----END ")
+                .map_or(text.len(), |end| text.len() - body.len() + end);
+            (letters >= 32).then_some(start..end)
+        })
 }
 
 /// `header.payload.signature` in base64url whose header names an algorithm (RFC 7519).
 fn web_token(text: &str, start: usize) -> Option<Range<usize>> {
-    if text[..start].ends_with(|letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.')) {
+    if text[..start].ends_with(|letter: char| {
+        letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.')
+    }) {
         return None;
     }
     let length = text[start..]
@@ -149,7 +208,11 @@ fn decode(text: &str) -> Option<String> {
 fn password(text: &str, start: usize) -> Option<Range<usize>> {
     let rest = &text[start..];
     let ends = |byte: &u8| byte.is_ascii_whitespace() || b"/?\"'`<>".contains(byte);
-    let limit = rest.bytes().take(512).position(|byte| ends(&byte)).or((rest.len() < 512).then_some(rest.len()))?;
+    let limit = rest
+        .bytes()
+        .take(512)
+        .position(|byte| ends(&byte))
+        .or((rest.len() < 512).then_some(rest.len()))?;
     let authority = &rest[..limit];
     let at = authority.rfind('@')?;
     let colon = authority[..at].find(':')?;

@@ -5,7 +5,9 @@ use super::*;
 /// `length` characters that look random, from an alphabet.
 fn random(alphabet: &str, length: usize) -> String {
     let letters: Vec<char> = alphabet.chars().collect();
-    (0..length).map(|place| letters[(place * place * 7 + place * 13 + 5) % letters.len()]).collect()
+    (0..length)
+        .map(|place| letters[(place * place * 7 + place * 13 + 5) % letters.len()])
+        .collect()
 }
 
 fn letters(length: usize) -> String {
@@ -20,31 +22,60 @@ fn hex(length: usize) -> String {
 fn encode(text: &str) -> String {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let bits: String = text.bytes().map(|byte| format!("{byte:08b}")).collect();
-    let sextet = |part: &[u8]| usize::from_str_radix(&format!("{:0<6}", String::from_utf8_lossy(part)), 2).unwrap();
-    bits.as_bytes().chunks(6).map(|part| char::from(alphabet[sextet(part)])).collect()
+    let sextet = |part: &[u8]| {
+        usize::from_str_radix(&format!("{:0<6}", String::from_utf8_lossy(part)), 2).unwrap()
+    };
+    bits.as_bytes()
+        .chunks(6)
+        .map(|part| char::from(alphabet[sextet(part)]))
+        .collect()
 }
 
 fn web_token() -> String {
-    format!("{}.{}.{}", encode(r#"{"alg":"HS256","typ":"JWT"}"#), encode(r#"{"sub":"1234567890"}"#), letters(43))
+    format!(
+        "{}.{}.{}",
+        encode(r#"{"alg":"HS256","typ":"JWT"}"#),
+        encode(r#"{"sub":"1234567890"}"#),
+        letters(43)
+    )
 }
 
 #[test]
 fn secrets_are_found_with_their_rule_and_place() {
     let check = |rule: &str, secret: &str| {
-        for (before, after) in [("", ""), ("use ", " now"), ("key: \"", "\","), ("(", ")."), ("ä ", "\n")] {
+        for (before, after) in [
+            ("", ""),
+            ("use ", " now"),
+            ("key: \"", "\","),
+            ("(", ")."),
+            ("ä ", "\n"),
+        ] {
             let text = format!("{before}{secret}{after}");
             let found = scan(&text);
-            assert_eq!(found.iter().map(|found| found.rule).collect::<Vec<_>>(), [rule], "{text}");
+            assert_eq!(
+                found.iter().map(|found| found.rule).collect::<Vec<_>>(),
+                [rule],
+                "{text}"
+            );
             assert_eq!(&text[found[0].place.clone()], secret);
         }
     };
-    check("AWS access key id", &format!("AKIA{}", random("ABCDEFGH234567", 16)));
-    check("Anthropic key", &format!("sk-ant-{}-{}", "api03", letters(93)));
+    check(
+        "AWS access key id",
+        &format!("AKIA{}", random("ABCDEFGH234567", 16)),
+    );
+    check(
+        "Anthropic key",
+        &format!("sk-ant-{}-{}", "api03", letters(93)),
+    );
     check("crates.io token", &format!("cio{}", letters(32)));
     check("DigitalOcean token", &format!("dop_v1_{}", hex(64)));
     check("Docker Hub token", &format!("dckr_pat_{}", letters(27)));
     check("GitHub token", &format!("ghp_{}", letters(36)));
-    check("GitHub fine-grained token", &format!("github_pat_{}_{}", letters(22), letters(59)));
+    check(
+        "GitHub fine-grained token",
+        &format!("github_pat_{}_{}", letters(22), letters(59)),
+    );
     check("GitLab token", &format!("glpat-{}", letters(20)));
     check("Google API key", &format!("AIza{}", letters(35)));
     check("Google OAuth secret", &format!("GOCSPX-{}", letters(28)));
@@ -53,11 +84,22 @@ fn secrets_are_found_with_their_rule_and_place() {
     check("OpenAI key", &format!("sk-{}", letters(48)));
     check("OpenAI key", &format!("sk-proj-{}", letters(120)));
     check("PyPI token", &format!("pypi-AgE{}", letters(150)));
-    check("SendGrid key", &format!("SG.{}.{}", letters(22), letters(43)));
-    check("Slack token", &format!("xoxb-{}-{}", random("123456789", 12), letters(24)));
+    check(
+        "SendGrid key",
+        &format!("SG.{}.{}", letters(22), letters(43)),
+    );
+    check(
+        "Slack token",
+        &format!("xoxb-{}-{}", random("123456789", 12), letters(24)),
+    );
     check(
         "Slack webhook",
-        &format!("hooks.slack.com/services/T{}/B{}/{}", random("A1B2C3", 8), random("D4E5F6", 10), letters(24)),
+        &format!(
+            "hooks.slack.com/services/T{}/B{}/{}",
+            random("A1B2C3", 8),
+            random("D4E5F6", 10),
+            letters(24)
+        ),
     );
     check("Stripe key", &format!("sk_live_{}", letters(24)));
     check("JSON Web Token", &web_token());
@@ -69,32 +111,65 @@ fn tokens_of_every_provider_are_found_and_masked() {
     let upper = |length| random("ABCDEFGH234567", length);
     let digits = |length| random("7130592468", length);
     let check = |rule: &str, secret: String| {
-        for (before, after) in
-            [("", ""), ("use ", " now"), ("\"", "\","), ("url=https://x/", "?a=b"), ("ä ", "\n"), ("(", ").")]
-        {
+        for (before, after) in [
+            ("", ""),
+            ("use ", " now"),
+            ("\"", "\","),
+            ("url=https://x/", "?a=b"),
+            ("ä ", "\n"),
+            ("(", ")."),
+        ] {
             let text = format!("{before}{secret}{after}");
             let found = scan(&text);
-            assert_eq!(found.iter().map(|found| found.rule).collect::<Vec<_>>(), [rule], "{text}");
+            assert_eq!(
+                found.iter().map(|found| found.rule).collect::<Vec<_>>(),
+                [rule],
+                "{text}"
+            );
             let (masked, count) = redact(&text);
             let shown = secret.chars().skip(4).collect::<String>();
-            assert!(count == 1 && !masked.contains(&shown[..8]) && masked.contains("characters)"), "{masked}");
+            assert!(
+                count == 1 && !masked.contains(&shown[..8]) && masked.contains("characters)"),
+                "{masked}"
+            );
         }
     };
-    check("1Password service account token", format!("ops_{}{}", "eyJ", letters(300)));
-    check("age secret key", format!("AGE-{}-KEY-1{}", "SECRET", upper(58)));
-    check("Alibaba Cloud access key id", format!("LTAI{}", letters(20)));
+    check(
+        "1Password service account token",
+        format!("ops_{}{}", "eyJ", letters(300)),
+    );
+    check(
+        "age secret key",
+        format!("AGE-{}-KEY-1{}", "SECRET", upper(58)),
+    );
+    check(
+        "Alibaba Cloud access key id",
+        format!("LTAI{}", letters(20)),
+    );
     check("Amazon Bedrock key", format!("ABSK{}", letters(128)));
     check("Atlassian token", format!("ATATT3{}", letters(186)));
-    check("Azure AD client secret", format!("a1B8{}{}", "Q~", letters(34)));
+    check(
+        "Azure AD client secret",
+        format!("a1B8{}{}", "Q~", letters(34)),
+    );
     check("Bitbucket app password", format!("ATBB{}", letters(32)));
     check("Brevo key", format!("xkeysib-{}-{}", hex(64), letters(16)));
     check("Contentful token", format!("CFPAT-{}", letters(43)));
     check("Databricks token", format!("dapi{}", hex(32)));
-    check("Discord bot token", format!("MTIzNDU2Nzg5MDEyMzQ1Njc4.{}.{}", letters(6), letters(38)));
-    check("Discord webhook", format!("discord.com/api/webhooks/{}/{}", digits(18), letters(68)));
+    check(
+        "Discord bot token",
+        format!("MTIzNDU2Nzg5MDEyMzQ1Njc4.{}.{}", letters(6), letters(38)),
+    );
+    check(
+        "Discord webhook",
+        format!("discord.com/api/webhooks/{}/{}", digits(18), letters(68)),
+    );
     check("Doppler token", format!("dp.pt.{}", letters(43)));
     check("Dropbox token", format!("sl.{}", letters(140)));
-    check("Dynatrace token", format!("dt0c01.{}.{}", upper(24), upper(64)));
+    check(
+        "Dynatrace token",
+        format!("dt0c01.{}.{}", upper(24), upper(64)),
+    );
     check("ElevenLabs key", format!("sk_{}", hex(48)));
     check("Facebook token", format!("EAAC{}", letters(150)));
     check("Figma token", format!("figd_{}", letters(40)));
@@ -130,23 +205,43 @@ fn tokens_of_every_provider_are_found_and_masked() {
     check("Square token", format!("sq0csp-{}", letters(43)));
     check("Square token", format!("EAAA{}", letters(60)));
     check("Supabase key", format!("sbp_{}", hex(40)));
-    check("Supabase key", format!("sb_secret_{}_{}", letters(22), letters(8)));
-    check("Tailscale key", format!("tskey-auth-{}-{}", letters(12), letters(32)));
-    check("Telegram bot token", format!("{}:A{}", digits(10), letters(34)));
+    check(
+        "Supabase key",
+        format!("sb_secret_{}_{}", letters(22), letters(8)),
+    );
+    check(
+        "Tailscale key",
+        format!("tskey-auth-{}-{}", letters(12), letters(32)),
+    );
+    check(
+        "Telegram bot token",
+        format!("{}:A{}", digits(10), letters(34)),
+    );
     check("Together key", format!("tgp_v1_{}", letters(43)));
     check("Twilio key", format!("SK{}", hex(32)));
     check("Vault token", format!("hvs.{}", letters(95)));
     check("xAI key", format!("xai-{}", letters(80)));
     // A bot's token in the address that it is used by.
     let token = format!("{}:A{}", digits(9), letters(34));
-    assert!(!redact(&format!("https://api.telegram.org/bot{token}/getMe")).0.contains(&token));
+    assert!(
+        !redact(&format!("https://api.telegram.org/bot{token}/getMe"))
+            .0
+            .contains(&token)
+    );
 }
 
 #[test]
 fn authorization_headers_are_masked() {
     let check = |text: &str, secret: &str| {
         let found = scan(text);
-        assert_eq!((found.len(), found.first().map(|found| &text[found.place.clone()])), (1, Some(secret)), "{text}");
+        assert_eq!(
+            (
+                found.len(),
+                found.first().map(|found| &text[found.place.clone()])
+            ),
+            (1, Some(secret)),
+            "{text}"
+        );
     };
     let value = letters(32);
     for before in [
@@ -173,8 +268,17 @@ fn authorization_headers_are_masked() {
 #[test]
 fn a_token_whose_end_was_cut_off_is_masked() {
     let token = format!("ghp_{}", letters(36));
-    assert_eq!(redact(&format!("got \"{}…", &token[..30])).0, "got \"ghp_…(30 characters)…");
-    for text in ["sk-learning…", "key-decade…", "cioccolata…", "hf_…", "ghp_…(40 characters)"] {
+    assert_eq!(
+        redact(&format!("got \"{}…", &token[..30])).0,
+        "got \"ghp_…(30 characters)…"
+    );
+    for text in [
+        "sk-learning…",
+        "key-decade…",
+        "cioccolata…",
+        "hf_…",
+        "ghp_…(40 characters)",
+    ] {
         assert_eq!(scan(text), [], "{text}");
     }
 }
@@ -197,14 +301,41 @@ fn private_keys_passwords_and_assignments_are_found() {
     let check = |text: &str, rule: &str, secret: &str| {
         let found = scan(text);
         assert_eq!(found.len(), 1, "{text}: {found:?}");
-        assert_eq!((found[0].rule, &text[found[0].place.clone()]), (rule, secret));
+        assert_eq!(
+            (found[0].rule, &text[found[0].place.clone()]),
+            (rule, secret)
+        );
     };
-    let body = format!("-----BEGIN OPENSSH {} KEY-----\n{}\n", "PRIVATE", letters(64));
-    check(&format!("a {body}-----END OPENSSH PRIVATE KEY----- b"), "private key", &body);
-    check("postgres://app:hunter2x@db.local:5432/shop", "connection string password", "hunter2x");
-    check("mongodb+srv://u:p%40ss9w@c0.mongodb.net", "connection string password", "p%40ss9w");
-    check("redis://:s3cr3t-9@cache:6379", "connection string password", "s3cr3t-9");
-    check("https://bob:tr0ub4dor@example.org/x", "connection string password", "tr0ub4dor");
+    let body = format!(
+        "-----BEGIN OPENSSH {} KEY-----\n{}\n",
+        "PRIVATE",
+        letters(64)
+    );
+    check(
+        &format!("a {body}-----END OPENSSH PRIVATE KEY----- b"),
+        "private key",
+        &body,
+    );
+    check(
+        "postgres://app:hunter2x@db.local:5432/shop",
+        "connection string password",
+        "hunter2x",
+    );
+    check(
+        "mongodb+srv://u:p%40ss9w@c0.mongodb.net",
+        "connection string password",
+        "p%40ss9w",
+    );
+    check(
+        "redis://:s3cr3t-9@cache:6379",
+        "connection string password",
+        "s3cr3t-9",
+    );
+    check(
+        "https://bob:tr0ub4dor@example.org/x",
+        "connection string password",
+        "tr0ub4dor",
+    );
     let value = letters(24);
     for text in [
         "API_KEY=",
@@ -265,8 +396,17 @@ fn look_alikes_are_left_alone() {
 #[test]
 fn at_most_four_characters_of_a_secret_are_shown() {
     let text = format!("a ghp_{} b redis://:s3cr3t-9@cache c", letters(36));
-    assert_eq!(redact(&text), ("a ghp_…(40 characters) b redis://:…(8 characters)@cache c".into(), 2));
-    assert!(matches!(redact("nothing here"), (Cow::Borrowed("nothing here"), 0)));
+    assert_eq!(
+        redact(&text),
+        (
+            "a ghp_…(40 characters) b redis://:…(8 characters)@cache c".into(),
+            2
+        )
+    );
+    assert!(matches!(
+        redact("nothing here"),
+        (Cow::Borrowed("nothing here"), 0)
+    ));
 }
 
 #[test]

@@ -57,9 +57,17 @@ pub(crate) struct Table {
 impl Table {
     /// A list of rows, each an object.
     pub(crate) fn into_objects(self) -> Value {
-        let object =
-            |row: Vec<Cell>| self.columns.iter().cloned().zip(row.into_iter().map(|cell| json!(cell))).collect();
-        self.rows.into_iter().map(|row| Value::Object(object(row))).collect()
+        let object = |row: Vec<Cell>| {
+            self.columns
+                .iter()
+                .cloned()
+                .zip(row.into_iter().map(|cell| json!(cell)))
+                .collect()
+        };
+        self.rows
+            .into_iter()
+            .map(|row| Value::Object(object(row)))
+            .collect()
     }
 }
 
@@ -91,7 +99,11 @@ impl Failure {
     /// The error for a statement that is not a query.
     pub(crate) fn no_query() -> Self {
         let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
-        Self { message, offset: Some(0), kind: FailureKind::Other }
+        Self {
+            message,
+            offset: Some(0),
+            kind: FailureKind::Other,
+        }
     }
 
     pub(crate) fn is_syntax(&self) -> bool {
@@ -123,7 +135,10 @@ struct Budget {
 
 impl Budget {
     fn steps(steps: u64) -> Self {
-        Self { looks: steps / STEPS_PER_LOOK as u64, until: Instant::now() + TIME_LIMIT }
+        Self {
+            looks: steps / STEPS_PER_LOOK as u64,
+            until: Instant::now() + TIME_LIMIT,
+        }
     }
 
     fn is_spent(&mut self) -> bool {
@@ -147,7 +162,9 @@ impl Database {
             connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
             connection.deserialize_read_exact(MAIN_DB, image, image.len(), false)?;
             // A statement that fails half-way is undone.
-            connection.execute_batch(&format!("PRAGMA journal_mode = MEMORY; PRAGMA max_page_count = {MAX_PAGES};"))?;
+            connection.execute_batch(&format!(
+                "PRAGMA journal_mode = MEMORY; PRAGMA max_page_count = {MAX_PAGES};"
+            ))?;
             connection.authorizer(Some(in_query))
         };
         copy(&mut database).map_err(|error| failure(&error))?;
@@ -159,30 +176,55 @@ impl Database {
         let connection = &mut self.connection;
         // SQLite asks for the number of pages by a pragma.
         let open = connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
-        let image = open.and_then(|()| connection.serialize(MAIN_DB)).map_err(|error| failure(&error))?;
+        let image = open
+            .and_then(|()| connection.serialize(MAIN_DB))
+            .map_err(|error| failure(&error))?;
         Ok(image.to_vec())
     }
 
     /// Runs one statement that may change rows, with the values of its parameters, `:name`: what it returns, and how many
     /// rows it changed.
-    pub(crate) fn execute(&mut self, text: &str, arguments: &Map<String, Value>) -> Result<(Table, u64), Failure> {
-        self.connection.authorizer(Some(in_change)).map_err(|error| failure(&error))?;
+    pub(crate) fn execute(
+        &mut self,
+        text: &str,
+        arguments: &Map<String, Value>,
+    ) -> Result<(Table, u64), Failure> {
+        self.connection
+            .authorizer(Some(in_change))
+            .map_err(|error| failure(&error))?;
         let before = self.connection.total_changes();
         let result = self.rows(text, arguments);
         let changed = self.connection.total_changes() - before;
-        self.connection.authorizer(Some(in_query)).map_err(|error| failure(&error))?;
+        self.connection
+            .authorizer(Some(in_query))
+            .map_err(|error| failure(&error))?;
         result.map(|table| (table, changed))
     }
 
     /// The parameters of a statement that may change rows, which is not run; empty texts for those without a name.
     pub(crate) fn parameters(&mut self, text: &str) -> Result<Vec<String>, Failure> {
-        self.connection.authorizer(Some(in_change)).map_err(|error| failure(&error))?;
+        self.connection
+            .authorizer(Some(in_change))
+            .map_err(|error| failure(&error))?;
         let names = |statement: Statement<'_>| {
-            let name = |index| statement.parameter_name(index).and_then(|name| name.get(1..)).unwrap_or_default();
-            (1..=statement.parameter_count()).map(|index| name(index).to_owned()).collect()
+            let name = |index| {
+                statement
+                    .parameter_name(index)
+                    .and_then(|name| name.get(1..))
+                    .unwrap_or_default()
+            };
+            (1..=statement.parameter_count())
+                .map(|index| name(index).to_owned())
+                .collect()
         };
-        let found = self.connection.prepare(text).map(names).map_err(|error| failure(&error));
-        self.connection.authorizer(Some(in_query)).map_err(|error| failure(&error))?;
+        let found = self
+            .connection
+            .prepare(text)
+            .map(names)
+            .map_err(|error| failure(&error));
+        self.connection
+            .authorizer(Some(in_query))
+            .map_err(|error| failure(&error))?;
         found
     }
 
@@ -203,7 +245,10 @@ impl Database {
     /// SQLite's sentence.
     pub(crate) fn new(schema: &str) -> Result<Self, Failure> {
         let connection = Connection::open_in_memory().map_err(|error| failure(&error))?;
-        let mut database = Self { connection, left: Arc::new(Mutex::new(Budget::steps(MAX_SETUP_STEPS))) };
+        let mut database = Self {
+            connection,
+            left: Arc::new(Mutex::new(Budget::steps(MAX_SETUP_STEPS))),
+        };
         database.prepare(schema).map_err(|error| failure(&error))?;
         Ok(database)
     }
@@ -212,9 +257,17 @@ impl Database {
     fn first_fault(mut database: Self, schema: &str) -> Option<(usize, Failure)> {
         database.connection.authorizer(Some(in_schema)).ok()?;
         let mut start = 0;
-        for end in schema.match_indices(';').map(|(at, _)| at + 1).chain([schema.len()]) {
+        for end in schema
+            .match_indices(';')
+            .map(|(at, _)| at + 1)
+            .chain([schema.len()])
+        {
             let statement = schema.get(start..end)?;
-            match database.connection.execute_batch(statement).map_err(|error| failure(&error)) {
+            match database
+                .connection
+                .execute_batch(statement)
+                .map_err(|error| failure(&error))
+            {
                 Ok(()) => start = end,
                 // The semicolon stands in a text or a trigger.
                 Err(error) if end < schema.len() && error.is_incomplete() => {}
@@ -229,14 +282,20 @@ impl Database {
 
     /// Line, column and reason of the first statement of a schema that fails; `failure`: where that is not found.
     pub(crate) fn fault_place(schema: &str, failure: Failure) -> (usize, usize, String) {
-        Self::new("").map_or((1, 1, failure.message.clone()), |empty| empty.fault_of(schema, failure))
+        Self::new("").map_or((1, 1, failure.message.clone()), |empty| {
+            empty.fault_of(schema, failure)
+        })
     }
 
     /// The same of statements that are run in this database.
     pub(crate) fn fault_of(self, schema: &str, failure: Failure) -> (usize, usize, String) {
         let (offset, failure) = Self::first_fault(self, schema).unwrap_or((0, failure));
         let (line, column) = crate::format::line_column(schema, offset);
-        (line, column, format!("{}; each statement must run in SQLite", failure.message))
+        (
+            line,
+            column,
+            format!("{}; each statement must run in SQLite", failure.message),
+        )
     }
 
     fn prepare(&mut self, schema: &str) -> rusqlite::Result<()> {
@@ -247,7 +306,11 @@ impl Database {
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
         let left = Arc::clone(&self.left);
-        let is_spent = move || left.lock().unwrap_or_else(PoisonError::into_inner).is_spent();
+        let is_spent = move || {
+            left.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_spent()
+        };
         connection.progress_handler(STEPS_PER_LOOK, Some(is_spent))?;
         connection.authorizer(Some(in_schema))?;
         connection.execute_batch(schema)?;
@@ -265,27 +328,43 @@ impl Database {
         let read = |connection: &Connection| -> rusqlite::Result<Vec<TableColumns>> {
             let sql = "SELECT name, type = 'view' FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid";
             let mut names = connection.prepare(sql)?;
-            let named = names.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?)))?;
+            let named = names.query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?))
+            })?;
             let mut tables = Vec::new();
             for named in named.take(most) {
                 let (name, is_view) = named?;
-                let mut info = connection.prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_info(?1)")?;
+                let mut info = connection
+                    .prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_info(?1)")?;
                 let columns = info.query_map([&name], |row| {
                     let declared: String = row.get(1)?;
-                    let mut about = if declared.is_empty() { "any type".to_owned() } else { declared };
+                    let mut about = if declared.is_empty() {
+                        "any type".to_owned()
+                    } else {
+                        declared
+                    };
                     if row.get::<_, i64>(3)? > 0 {
                         about.push_str(", primary key");
                     } else if row.get(2)? {
                         about.push_str(", not null");
                     }
-                    Ok(Column { name: row.get(0)?, about })
+                    Ok(Column {
+                        name: row.get(0)?,
+                        about,
+                    })
                 })?;
                 let columns = columns.collect::<Result<_, _>>()?;
-                tables.push(TableColumns { name, is_view, columns });
+                tables.push(TableColumns {
+                    name,
+                    is_view,
+                    columns,
+                });
             }
             Ok(tables)
         };
-        let open = self.connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
+        let open = self
+            .connection
+            .authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
         let found = open.and_then(|()| read(&self.connection));
         let closed = self.connection.authorizer(Some(in_query));
         closed.and(found).map_err(|error| failure(&error))
@@ -293,7 +372,10 @@ impl Database {
 
     /// Why SQLite does not take a statement, which is not run.
     pub(crate) fn refusal(&self, text: &str) -> Option<Failure> {
-        self.connection.prepare(text).err().map(|error| failure(&error))
+        self.connection
+            .prepare(text)
+            .err()
+            .map(|error| failure(&error))
     }
 
     /// The rows of a query.
@@ -303,13 +385,23 @@ impl Database {
 
     fn rows(&self, text: &str, arguments: &Map<String, Value>) -> Result<Table, Failure> {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::steps(MAX_STEPS);
-        let mut statement = self.connection.prepare(text).map_err(|error| failure(&error))?;
+        let mut statement = self
+            .connection
+            .prepare(text)
+            .map_err(|error| failure(&error))?;
         for index in 1..=statement.parameter_count() {
-            let argument = statement.parameter_name(index).and_then(|name| arguments.get(name.get(1..)?));
-            statement.raw_bind_parameter(index, bound(argument)).map_err(|error| failure(&error))?;
+            let argument = statement
+                .parameter_name(index)
+                .and_then(|name| arguments.get(name.get(1..)?));
+            statement
+                .raw_bind_parameter(index, bound(argument))
+                .map_err(|error| failure(&error))?;
         }
         let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
-        let mut table = Table { rows: Vec::new(), columns };
+        let mut table = Table {
+            rows: Vec::new(),
+            columns,
+        };
         let (mut rows, mut bytes) = (statement.raw_query(), 0);
         while let Some(row) = rows.next().map_err(|error| failure(&error))? {
             let mut cells = Vec::with_capacity(table.columns.len());
@@ -329,8 +421,15 @@ impl Database {
                 cells.push(cell);
             }
             if table.rows.len() == MAX_ROWS || bytes > MAX_RESULT_BYTES {
-                let message = format!("the result has more than {MAX_ROWS} rows or {} MiB", MAX_RESULT_BYTES >> 20);
-                return Err(Failure { message, offset: None, kind: FailureKind::Other });
+                let message = format!(
+                    "the result has more than {MAX_ROWS} rows or {} MiB",
+                    MAX_RESULT_BYTES >> 20
+                );
+                return Err(Failure {
+                    message,
+                    offset: None,
+                    kind: FailureKind::Other,
+                });
             }
             table.rows.push(cells);
         }
@@ -355,10 +454,12 @@ fn bound(argument: Option<&Value>) -> types::Value {
 /// A schema makes tables, views and indexes and fills them.
 fn in_schema(context: AuthContext<'_>) -> Authorization {
     match context.action {
-        AuthAction::Attach { .. } | AuthAction::Detach { .. } | AuthAction::Pragma { .. } => Authorization::Deny,
-        AuthAction::CreateVtable { .. } | AuthAction::DropVtable { .. } | AuthAction::Unknown { .. } => {
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } | AuthAction::Pragma { .. } => {
             Authorization::Deny
         }
+        AuthAction::CreateVtable { .. }
+        | AuthAction::DropVtable { .. }
+        | AuthAction::Unknown { .. } => Authorization::Deny,
         AuthAction::Function { function_name } if is_refused(function_name) => Authorization::Deny,
         _ => Authorization::Allow,
     }
@@ -367,8 +468,12 @@ fn in_schema(context: AuthContext<'_>) -> Authorization {
 /// A query reads.
 fn in_query(context: AuthContext<'_>) -> Authorization {
     match context.action {
-        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
-        AuthAction::Function { function_name } if !is_refused(function_name) => Authorization::Allow,
+        AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => {
+            Authorization::Allow
+        }
+        AuthAction::Function { function_name } if !is_refused(function_name) => {
+            Authorization::Allow
+        }
         _ => Authorization::Deny,
     }
 }
@@ -376,7 +481,9 @@ fn in_query(context: AuthContext<'_>) -> Authorization {
 /// A statement reads, or changes rows.
 fn in_change(context: AuthContext<'_>) -> Authorization {
     match context.action {
-        AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => Authorization::Allow,
+        AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => {
+            Authorization::Allow
+        }
         _ => in_query(context),
     }
 }
@@ -406,11 +513,15 @@ fn failure(error: &Error) -> Failure {
             let message = match (cause.code, cause.extended_code) {
                 (ErrorCode::OperationInterrupted, _) => "the query takes too many steps".to_owned(),
                 (ErrorCode::OutOfMemory, _) => "the query takes too much memory".to_owned(),
-                (ErrorCode::TooBig, _) => format!("a value is longer than {} KiB", MAX_VALUE_BYTES >> 10),
-                (ErrorCode::AuthorizationForStatementDenied, _) => {
-                    message.clone().unwrap_or_else(|| "not allowed in a query".to_owned())
+                (ErrorCode::TooBig, _) => {
+                    format!("a value is longer than {} KiB", MAX_VALUE_BYTES >> 10)
                 }
-                (_, code) => message.clone().unwrap_or_else(|| ffi::code_to_str(code).to_owned()),
+                (ErrorCode::AuthorizationForStatementDenied, _) => message
+                    .clone()
+                    .unwrap_or_else(|| "not allowed in a query".to_owned()),
+                (_, code) => message
+                    .clone()
+                    .unwrap_or_else(|| ffi::code_to_str(code).to_owned()),
             };
             (message, None)
         }
@@ -435,5 +546,9 @@ fn failure(error: &Error) -> Failure {
         FailureKind::Other
     };
     // It may quote a name as long as the query.
-    Failure { message: message.chars().take(300).collect(), offset, kind }
+    Failure {
+        message: message.chars().take(300).collect(),
+        offset,
+        kind,
+    }
 }

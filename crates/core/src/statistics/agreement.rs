@@ -11,7 +11,9 @@ pub fn kappa(pairs: &[(u8, u8)], most: u8, is_weighted: bool) -> Option<Interval
     let (n, size) = (pairs.len() as f64, usize::from(most) + 1);
     let mut table = vec![vec![0.0; size]; size];
     for (one, other) in pairs {
-        *table.get_mut(usize::from(*one))?.get_mut(usize::from(*other))? += 1.0 / n;
+        *table
+            .get_mut(usize::from(*one))?
+            .get_mut(usize::from(*other))? += 1.0 / n;
     }
     let weight = |one: usize, other: usize| match is_weighted {
         true => 1.0 - ((one as f64 - other as f64) / f64::from(most)).powi(2),
@@ -19,57 +21,102 @@ pub fn kappa(pairs: &[(u8, u8)], most: u8, is_weighted: bool) -> Option<Interval
     };
     let cells = || (0..size).flat_map(|one| (0..size).map(move |other| (one, other)));
     let rows: Vec<f64> = table.iter().map(|row| row.iter().sum()).collect();
-    let columns: Vec<f64> = (0..size).map(|other| table.iter().map(|row| row[other]).sum()).collect();
-    let agreed: f64 = cells().map(|(one, other)| weight(one, other) * table[one][other]).sum();
-    let chance: f64 = cells().map(|(one, other)| weight(one, other) * rows[one] * columns[other]).sum();
-    let never_varies = rows.iter().chain(&columns).any(|share| *share > 1.0 - 1e-12);
+    let columns: Vec<f64> = (0..size)
+        .map(|other| table.iter().map(|row| row[other]).sum())
+        .collect();
+    let agreed: f64 = cells()
+        .map(|(one, other)| weight(one, other) * table[one][other])
+        .sum();
+    let chance: f64 = cells()
+        .map(|(one, other)| weight(one, other) * rows[one] * columns[other])
+        .sum();
+    let never_varies = rows
+        .iter()
+        .chain(&columns)
+        .any(|share| *share > 1.0 - 1e-12);
     if pairs.is_empty() || never_varies {
         return None;
     }
     let estimate = (agreed - chance) / (1.0 - chance);
-    let of_row: Vec<f64> =
-        (0..size).map(|one| (0..size).map(|other| weight(one, other) * columns[other]).sum()).collect();
-    let of_column: Vec<f64> =
-        (0..size).map(|other| (0..size).map(|one| weight(one, other) * rows[one]).sum()).collect();
+    let of_row: Vec<f64> = (0..size)
+        .map(|one| {
+            (0..size)
+                .map(|other| weight(one, other) * columns[other])
+                .sum()
+        })
+        .collect();
+    let of_column: Vec<f64> = (0..size)
+        .map(|other| (0..size).map(|one| weight(one, other) * rows[one]).sum())
+        .collect();
     let squares: f64 = cells()
         .map(|(one, other)| {
             let term = weight(one, other) - (of_row[one] + of_column[other]) * (1.0 - estimate);
             table[one][other] * term.powi(2)
         })
         .sum();
-    let variance = (squares - (estimate - chance * (1.0 - estimate)).powi(2)) / ((1.0 - chance).powi(2) * n);
+    let variance =
+        (squares - (estimate - chance * (1.0 - estimate)).powi(2)) / ((1.0 - chance).powi(2) * n);
     if agreed > 1.0 - 1e-12 {
         let low = (wilson(pairs.len(), pairs.len()).0 - chance) / (1.0 - chance);
-        return Some(Interval { estimate, low, high: 1.0 });
+        return Some(Interval {
+            estimate,
+            low,
+            high: 1.0,
+        });
     }
     let half = Z * variance.max(0.0).sqrt();
-    Some(Interval { estimate, low: (estimate - half).max(-1.0), high: (estimate + half).min(1.0) })
+    Some(Interval {
+        estimate,
+        low: (estimate - half).max(-1.0),
+        high: (estimate + half).min(1.0),
+    })
 }
 
 /// Pearson's correlation with its 95% interval by Fisher's z; `None` of fewer than four pairs, and where one of the
 /// measures does not vary.
 pub fn correlation(pairs: &[(f64, f64)]) -> Option<Interval> {
     let n = pairs.len() as f64;
-    let (sum_x, sum_y) = pairs.iter().fold((0.0, 0.0), |(x, y), pair| (x + pair.0, y + pair.1));
+    let (sum_x, sum_y) = pairs
+        .iter()
+        .fold((0.0, 0.0), |(x, y), pair| (x + pair.0, y + pair.1));
     let (mean_x, mean_y) = (sum_x / n, sum_y / n);
-    let sum = |of: fn(f64, f64) -> f64| pairs.iter().map(|pair| of(pair.0 - mean_x, pair.1 - mean_y)).sum::<f64>();
+    let sum = |of: fn(f64, f64) -> f64| {
+        pairs
+            .iter()
+            .map(|pair| of(pair.0 - mean_x, pair.1 - mean_y))
+            .sum::<f64>()
+    };
     let (xy, xx, yy) = (sum(|x, y| x * y), sum(|x, _| x * x), sum(|_, y| y * y));
     if pairs.len() < 4 || xx < 1e-12 || yy < 1e-12 {
         return None;
     }
     let estimate = (xy / (xx * yy).sqrt()).clamp(-1.0, 1.0);
     let (z, half) = (estimate.atanh(), Z / (n - 3.0).sqrt());
-    Some(Interval { estimate, low: (z - half).tanh(), high: (z + half).tanh() })
+    Some(Interval {
+        estimate,
+        low: (z - half).tanh(),
+        high: (z + half).tanh(),
+    })
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::excessive_precision, clippy::unreadable_literal)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::excessive_precision,
+    clippy::unreadable_literal
+)]
 mod tests {
     use super::*;
 
     fn near(found: Interval, expected: [f64; 3], what: &str) {
-        for (found, expected) in [found.estimate, found.low, found.high].into_iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-9, "{what}: {found}, expected {expected}");
+        for (found, expected) in [found.estimate, found.low, found.high]
+            .into_iter()
+            .zip(expected)
+        {
+            assert!(
+                (found - expected).abs() < 1e-9,
+                "{what}: {found}, expected {expected}"
+            );
         }
     }
 
@@ -97,9 +144,16 @@ mod tests {
     #[test]
     fn kappa_is_that_of_scikit_learn_and_its_interval_that_of_statsmodels() {
         for (one, other, most, is_weighted, expected) in KAPPA {
-            let pairs: Vec<(u8, u8)> =
-                one.bytes().zip(other.bytes()).map(|(one, other)| (one - b'0', other - b'0')).collect();
-            near(kappa(&pairs, *most, *is_weighted).unwrap(), *expected, &format!("{one} {other} {is_weighted}"));
+            let pairs: Vec<(u8, u8)> = one
+                .bytes()
+                .zip(other.bytes())
+                .map(|(one, other)| (one - b'0', other - b'0'))
+                .collect();
+            near(
+                kappa(&pairs, *most, *is_weighted).unwrap(),
+                *expected,
+                &format!("{one} {other} {is_weighted}"),
+            );
         }
     }
 
@@ -110,7 +164,11 @@ mod tests {
         let low = 2.0 * wilson(20, 20).0 - 1.0;
         near(kappa(&agreed, 1, false).unwrap(), [1.0, low, 1.0], "all");
         assert_eq!(kappa(&[(1, 1); 20], 1, false), None);
-        assert_eq!(kappa(&[(0, 0), (0, 1), (0, 1)], 1, false), None, "one rater gives 0 to all");
+        assert_eq!(
+            kappa(&[(0, 0), (0, 1), (0, 1)], 1, false),
+            None,
+            "one rater gives 0 to all"
+        );
         assert_eq!(kappa(&[], 1, false), None);
         assert_eq!(kappa(&[(5, 1)], 4, true), None, "a rating beyond the scale");
     }
@@ -121,7 +179,10 @@ mod tests {
             let pairs: Vec<(f64, f64)> = one.iter().copied().zip(other.iter().copied()).collect();
             near(correlation(&pairs).unwrap(), *expected, "correlation");
         }
-        assert_eq!(correlation(&[(1.0, 2.0), (2.0, 2.0), (3.0, 2.0), (4.0, 2.0)]), None);
+        assert_eq!(
+            correlation(&[(1.0, 2.0), (2.0, 2.0), (3.0, 2.0), (4.0, 2.0)]),
+            None
+        );
         assert_eq!(correlation(&[(1.0, 2.0), (2.0, 3.0), (3.0, 1.0)]), None);
     }
 }

@@ -2,7 +2,11 @@
 
 /// P(X <= `k`) for X binomial with `n` trials of chance `p`.
 pub(super) fn binomial_cdf(k: usize, n: usize, p: f64) -> f64 {
-    if k >= n { 1.0 } else { incomplete_beta((n - k) as f64, k as f64 + 1.0, 1.0 - p) }
+    if k >= n {
+        1.0
+    } else {
+        incomplete_beta((n - k) as f64, k as f64 + 1.0, 1.0 - p)
+    }
 }
 
 /// The t that a Student variable with `degrees` > 0 degrees of freedom exceeds in absolute value with a chance of 5%.
@@ -20,7 +24,8 @@ pub(super) fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x >= 1.0 {
         return 1.0;
     }
-    let front = (a * x.ln() + b * (1.0 - x).ln() + log_gamma(a + b) - log_gamma(a) - log_gamma(b)).exp();
+    let front =
+        (a * x.ln() + b * (1.0 - x).ln() + log_gamma(a + b) - log_gamma(a) - log_gamma(b)).exp();
     if x < (a + 1.0) / (a + b + 2.0) {
         (front * fraction(a, b, x) / a).min(1.0)
     } else {
@@ -60,7 +65,11 @@ fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
         if middle <= low || middle >= high {
             break;
         }
-        if incomplete_beta(a, b, middle) < p { low = middle } else { high = middle }
+        if incomplete_beta(a, b, middle) < p {
+            low = middle
+        } else {
+            high = middle
+        }
     }
     0.5 * (low + high)
 }
@@ -81,6 +90,9 @@ fn log_gamma(x: f64) -> f64 {
     let inverse = 1.0 / x;
     let square = inverse * inverse;
     let series = inverse
-        * (1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square * (1.0 / 1680.0 - square / 1188.0))));
+        * (1.0 / 12.0
+            - square
+                * (1.0 / 360.0
+                    - square * (1.0 / 1260.0 - square * (1.0 / 1680.0 - square / 1188.0))));
     (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series - shift
 }

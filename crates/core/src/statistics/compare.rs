@@ -65,7 +65,9 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let mut adjusted = vec![0.0; p_values.len()];
     let mut largest = 0.0_f64;
     for (rank, index) in order.into_iter().enumerate() {
-        largest = largest.max((p_values.len() - rank) as f64 * p_values[index]).min(1.0);
+        largest = largest
+            .max((p_values.len() - rank) as f64 * p_values[index])
+            .min(1.0);
         adjusted[index] = largest;
     }
     adjusted
@@ -78,17 +80,28 @@ pub fn over_represented(found: usize, size: usize, failures: usize, all: usize) 
         return 1.0;
     }
     let least = found.max((size + failures).saturating_sub(all));
-    let ways = |count: usize| log_choose(failures, count) + log_choose(all - failures, size - count);
+    let ways =
+        |count: usize| log_choose(failures, count) + log_choose(all - failures, size - count);
     let total = log_choose(all, size);
-    (least..=size.min(failures)).map(|count| (ways(count) - total).exp()).sum::<f64>().min(1.0)
+    (least..=size.min(failures))
+        .map(|count| (ways(count) - total).exp())
+        .sum::<f64>()
+        .min(1.0)
 }
 
 /// The difference of two rates on the same `pairs` prompts, of which the second model alone passes `fixed` and the
 /// first alone `broken`: Bonett and Price's interval, and p of the exact McNemar test.
 pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
     let (up, down) = (fixed as f64, broken as f64);
-    let sums = ChangeSums { prompts: pairs as f64, changes: up - down, squares: up + down };
-    PairedTest { difference: sums.bonett_price(1.0), p: mcnemar_exact(fixed, broken) }
+    let sums = ChangeSums {
+        prompts: pairs as f64,
+        changes: up - down,
+        squares: up + down,
+    };
+    PairedTest {
+        difference: sums.bonett_price(1.0),
+        p: mcnemar_exact(fixed, broken),
+    }
 }
 
 /// The same where each prompt has several samples of each model: `differences` holds the difference of the prompt's
@@ -97,18 +110,33 @@ pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
 /// the interval adds change as far, by at least `least_change`, and from 0 to 1 where no prompt changed. With one sample
 /// a prompt it is [`paired_counts`].
 pub fn paired_means(differences: &[f64], least_change: f64) -> PairedTest {
-    let sum = |of: fn(f64) -> f64| differences.iter().map(|difference| of(*difference)).sum::<f64>();
+    let sum = |of: fn(f64) -> f64| {
+        differences
+            .iter()
+            .map(|difference| of(*difference))
+            .sum::<f64>()
+    };
     let (moved, squares, up) = (sum(f64::abs), sum(|one| one * one), sum(|one| one.max(0.0)));
-    let sums = ChangeSums { prompts: differences.len() as f64, changes: 2.0 * up - moved, squares };
+    let sums = ChangeSums {
+        prompts: differences.len() as f64,
+        changes: 2.0 * up - moved,
+        squares,
+    };
     if moved == 0.0 {
-        return PairedTest { difference: sums.bonett_price(1.0), p: 1.0 };
+        return PairedTest {
+            difference: sums.bonett_price(1.0),
+            p: 1.0,
+        };
     }
     let changed = moved * moved / squares;
     let fixed = changed * up / moved;
     let fewer = fixed.min(changed - fixed);
     let tail = incomplete_beta(changed - fewer, fewer + 1.0, 0.5);
     let difference = sums.bonett_price((squares / moved).max(least_change));
-    PairedTest { difference, p: (2.0 * tail).min(1.0) }
+    PairedTest {
+        difference,
+        p: (2.0 * tail).min(1.0),
+    }
 }
 
 /// Sums over prompts of how far each changed, in [-1, 1].
@@ -124,13 +152,21 @@ impl ChangeSums {
     /// prompts nothing is known.
     fn bonett_price(&self, added: f64) -> Interval {
         if self.prompts <= 0.0 {
-            return Interval { estimate: 0.0, low: -1.0, high: 1.0 };
+            return Interval {
+                estimate: 0.0,
+                low: -1.0,
+                high: 1.0,
+            };
         }
         let n = self.prompts + 2.0;
         let mean = self.changes / n;
         let half = Z * (((self.squares + 2.0 * added * added) / n - mean * mean) / n).sqrt();
         let [low, high] = [mean - half, mean + half].map(|end| end.clamp(-1.0, 1.0));
-        Interval { estimate: self.changes / self.prompts, low, high }
+        Interval {
+            estimate: self.changes / self.prompts,
+            low,
+            high,
+        }
     }
 }
 
@@ -158,7 +194,11 @@ pub fn required_n(fixed: f64, broken: f64, power: f64, level: f64) -> Option<usi
     }
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        if is_enough(middle) { high = middle } else { low = middle }
+        if is_enough(middle) {
+            high = middle
+        } else {
+            low = middle
+        }
     }
     Some(high)
 }
@@ -167,7 +207,16 @@ pub fn required_n(fixed: f64, broken: f64, power: f64, level: f64) -> Option<usi
 pub fn required_n_of_means(differences: &[f64], power: f64, level: f64) -> Option<usize> {
     let count = differences.len() as f64;
     let mean = differences.iter().sum::<f64>() / count;
-    connor(differences.iter().map(|difference| difference * difference).sum::<f64>() / count, mean, power, level)
+    connor(
+        differences
+            .iter()
+            .map(|difference| difference * difference)
+            .sum::<f64>()
+            / count,
+        mean,
+        power,
+        level,
+    )
 }
 
 /// Prompts needed by the normal approximation, of the mean square and the mean of a prompt's difference (Connor 1987).
@@ -185,12 +234,16 @@ fn connor(square: f64, mean: f64, power: f64, level: f64) -> Option<usize> {
 /// chances.
 pub(super) fn mcnemar_power(n: usize, fixed: f64, broken: f64, level: f64) -> f64 {
     let changed = fixed + broken;
-    let (mean, deviation) = (n as f64 * changed, (n as f64 * changed * (1.0 - changed)).max(0.0).sqrt());
+    let (mean, deviation) = (
+        n as f64 * changed,
+        (n as f64 * changed * (1.0 - changed)).max(0.0).sqrt(),
+    );
     let first = (mean - 9.0 * deviation - 9.0).max(0.0) as usize;
     let last = ((mean + 9.0 * deviation) as usize + 20).min(n);
     // How many of the splits with the fewest on one side are significant; it only grows with the number of changed
     // prompts.
-    let mut significant = (first as f64 / 2.0 - 1.5 * (first as f64).sqrt() - 3.0).max(0.0) as usize;
+    let mut significant =
+        (first as f64 / 2.0 - 1.5 * (first as f64).sqrt() - 3.0).max(0.0) as usize;
     let mut power = 0.0;
     for count in first..=last {
         while 2 * significant < count && mcnemar_exact(significant, count - significant) < level {
@@ -200,9 +253,10 @@ pub(super) fn mcnemar_power(n: usize, fixed: f64, broken: f64, level: f64) -> f6
             continue;
         }
         let chance = match count {
-            _ if changed < 1.0 => {
-                (log_choose(n, count) + count as f64 * changed.ln() + (n - count) as f64 * (-changed).ln_1p()).exp()
-            }
+            _ if changed < 1.0 => (log_choose(n, count)
+                + count as f64 * changed.ln()
+                + (n - count) as f64 * (-changed).ln_1p())
+            .exp(),
             all if all == n => 1.0,
             _ => 0.0,
         };
@@ -221,7 +275,10 @@ mod tests {
         // scipy.stats.binomtest(min, n, 0.5).pvalue
         let check = |fixed, broken, expected: f64| {
             let found = mcnemar_exact(fixed, broken);
-            assert!((found / expected - 1.0).abs() < 1e-9, "{fixed} {broken}: {found:e}, expected {expected:e}");
+            assert!(
+                (found / expected - 1.0).abs() < 1e-9,
+                "{fixed} {broken}: {found:e}, expected {expected:e}"
+            );
             assert_eq!(found, mcnemar_exact(broken, fixed));
         };
         check(0, 0, 1.0);
@@ -239,7 +296,10 @@ mod tests {
         // Python, in whole numbers: sum(comb(failures, k) * comb(all - failures, size - k)) / comb(all, size)
         let check = |[found, size, failures, all]: [usize; 4], expected: f64| {
             let p = over_represented(found, size, failures, all);
-            assert!((p / expected - 1.0).abs() < 1e-9, "{found} {size} {failures} {all}: {p:e}, expected {expected:e}");
+            assert!(
+                (p / expected - 1.0).abs() < 1e-9,
+                "{found} {size} {failures} {all}: {p:e}, expected {expected:e}"
+            );
         };
         check([12, 48, 12, 100], 6.6324389057701e-05);
         check([1, 1, 12, 100], 0.12);
@@ -264,7 +324,10 @@ mod tests {
     fn mcnemar_large_counts_agree_with_whole_number_arithmetic() {
         for (fixed, broken, expected) in LARGE {
             let found = mcnemar_exact(*fixed, *broken);
-            assert!((found / expected - 1.0).abs() < 1e-9, "{fixed} {broken}: {found:e}, expected {expected:e}");
+            assert!(
+                (found / expected - 1.0).abs() < 1e-9,
+                "{fixed} {broken}: {found:e}, expected {expected:e}"
+            );
         }
         // 2^-9999 underflows to 0 but must not be NaN; near balance at large n the normal approximation is close.
         assert_eq!(mcnemar_exact(10_000, 0), 0.0);

@@ -1,21 +1,40 @@
 //! Tests: intervals, tests and sizes against scipy and statsmodels (`scripts/golden/intervals.py` prints these
 //! tables).
-#![allow(clippy::unwrap_used, clippy::excessive_precision, clippy::unreadable_literal, clippy::type_complexity)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::excessive_precision,
+    clippy::unreadable_literal,
+    clippy::type_complexity
+)]
 
 use super::beta::binomial_cdf;
 use super::compare::mcnemar_power;
 use super::*;
 
 fn near(found: f64, expected: f64, what: &dyn std::fmt::Debug) {
-    assert!((found - expected).abs() <= 1e-9 * expected.abs().max(1e-3), "{what:?}: {found:e}, expected {expected:e}");
+    assert!(
+        (found - expected).abs() <= 1e-9 * expected.abs().max(1e-3),
+        "{what:?}: {found:e}, expected {expected:e}"
+    );
 }
 
 fn check(found: PairedTest, expected: [f64; 4], what: &dyn std::fmt::Debug) {
-    let PairedTest { difference: Interval { estimate, low, high }, p } = found;
+    let PairedTest {
+        difference: Interval {
+            estimate,
+            low,
+            high,
+        },
+        p,
+    } = found;
     for (found, expected) in [estimate, low, high].into_iter().zip(expected) {
         near(found, expected, what);
     }
-    assert!((p / expected[3] - 1.0).abs() < 1e-9, "{what:?}: p {p:e}, expected {:e}", expected[3]);
+    assert!(
+        (p / expected[3] - 1.0).abs() < 1e-9,
+        "{what:?}: p {p:e}, expected {:e}",
+        expected[3]
+    );
 }
 
 #[rustfmt::skip]
@@ -139,11 +158,19 @@ const FISHER: &[([usize; 4], f64)] = &[
 #[test]
 fn several_samples_of_a_prompt() {
     for (j, n, passed, expected) in PASS_AT {
-        near(pass_at(*j, *n, *passed).unwrap(), *expected, &(j, n, passed));
+        near(
+            pass_at(*j, *n, *passed).unwrap(),
+            *expected,
+            &(j, n, passed),
+        );
     }
     assert_eq!((pass_at(5, 4, 1), pass_at(1, 4, 5)), (None, None));
     for (values, samples, expected) in RATES_OF_PROMPTS {
-        let Interval { estimate, low, high } = mean_by_prompt(values, *samples);
+        let Interval {
+            estimate,
+            low,
+            high,
+        } = mean_by_prompt(values, *samples);
         for (found, expected) in [estimate, low, high].into_iter().zip(expected) {
             near(found, *expected, values);
         }
@@ -154,8 +181,22 @@ fn several_samples_of_a_prompt() {
     near(low, expected_low, &"low");
     near(high, expected_high, &"high");
     let (low, high) = wilson(19, 20);
-    assert_eq!(mean_by_prompt(&[[1.0; 19].as_slice(), &[0.0]].concat(), 1), Interval { estimate: 0.95, low, high });
-    assert_eq!(mean_by_prompt(&[], 4), Interval { estimate: 0.0, low: 0.0, high: 1.0 });
+    assert_eq!(
+        mean_by_prompt(&[[1.0; 19].as_slice(), &[0.0]].concat(), 1),
+        Interval {
+            estimate: 0.95,
+            low,
+            high
+        }
+    );
+    assert_eq!(
+        mean_by_prompt(&[], 4),
+        Interval {
+            estimate: 0.0,
+            low: 0.0,
+            high: 1.0
+        }
+    );
 }
 
 #[test]
@@ -170,7 +211,10 @@ fn several_comparisons_and_exact_tails() {
     }
     for ([found, size, failures, all], expected) in FISHER {
         let p = over_represented(*found, *size, *failures, *all);
-        assert!((p / expected - 1.0).abs() < 1e-9, "{found} {size} {failures} {all}: {p:e}");
+        assert!(
+            (p / expected - 1.0).abs() < 1e-9,
+            "{found} {size} {failures} {all}: {p:e}"
+        );
     }
 }
 
@@ -182,19 +226,31 @@ fn paired_tests_and_their_intervals() {
         // As differences they are the same.
         let (up, down) = (vec![1.0; *fixed], vec![-1.0; *broken]);
         let all = [up, down, vec![0.0; pairs - fixed - broken]].concat();
-        check(paired_means(&all, 1.0), *expected, &("means", fixed, broken, pairs));
+        check(
+            paired_means(&all, 1.0),
+            *expected,
+            &("means", fixed, broken, pairs),
+        );
     }
     for (differences, least_change, expected) in MEANS {
-        check(paired_means(differences, *least_change), *expected, differences);
+        check(
+            paired_means(differences, *least_change),
+            *expected,
+            differences,
+        );
     }
     // Published: se.prop.ps(16, 64, 5, 15) of R's vcmeta gives the middle and the standard error; and the example of
     // Fagerland, Lydersen and Laake (2014, table V), which has three digits.
     let Interval { low, high, .. } = paired_counts(64, 5, 100).difference;
     assert!(
-        (0.5 * (low + high) - 0.578_431_4).abs() < 1e-7 && ((high - low) / 2.0 / 1.959_964 - 0.059_532_13).abs() < 1e-7
+        (0.5 * (low + high) - 0.578_431_4).abs() < 1e-7
+            && ((high - low) / 2.0 / 1.959_964 - 0.059_532_13).abs() < 1e-7
     );
     let Interval { low, high, .. } = paired_counts(1, 7, 21).difference;
-    assert_eq!((format!("{low:.3}"), format!("{high:.3}")), ("-0.508".to_owned(), "-0.013".to_owned()));
+    assert_eq!(
+        (format!("{low:.3}"), format!("{high:.3}")),
+        ("-0.508".to_owned(), "-0.013".to_owned())
+    );
 }
 
 #[test]
@@ -202,21 +258,42 @@ fn the_interval_agrees_with_the_test_but_near_5_percent() {
     for pairs in [60, 500] {
         for fixed in 0..=30 {
             for broken in 0..=30 {
-                let PairedTest { difference: Interval { estimate, low, high }, p } =
-                    paired_counts(fixed, broken, pairs);
-                let what = format!("{fixed} {broken} of {pairs}: {estimate} [{low}, {high}], p {p}");
+                let PairedTest {
+                    difference:
+                        Interval {
+                            estimate,
+                            low,
+                            high,
+                        },
+                    p,
+                } = paired_counts(fixed, broken, pairs);
+                let what =
+                    format!("{fixed} {broken} of {pairs}: {estimate} [{low}, {high}], p {p}");
                 let holds_0 = low <= 0.0 && 0.0 <= high;
                 assert!(if holds_0 { p >= 0.05 } else { p < 0.08 }, "{what}");
-                assert!(-1.0 <= low && low <= estimate && estimate <= high && high <= 1.0 && low < high, "{what}");
+                assert!(
+                    -1.0 <= low && low <= estimate && estimate <= high && high <= 1.0 && low < high,
+                    "{what}"
+                );
             }
         }
     }
     // Samples of a prompt are no prompts: five of 500 prompts moved, each with all of its four samples.
     let few = [vec![1.0; 5], vec![0.0; 495]].concat();
     let found = paired_means(&few, 0.25);
-    assert!(found.p > 0.05 && found.difference.low < 0.0 && found.difference.high > 0.01, "{found:?}");
+    assert!(
+        found.p > 0.05 && found.difference.low < 0.0 && found.difference.high > 0.01,
+        "{found:?}"
+    );
     // Nothing is known without prompts, and little without a change.
-    assert_eq!(paired_counts(0, 0, 0).difference, Interval { estimate: 0.0, low: -1.0, high: 1.0 });
+    assert_eq!(
+        paired_counts(0, 0, 0).difference,
+        Interval {
+            estimate: 0.0,
+            low: -1.0,
+            high: 1.0
+        }
+    );
     assert_eq!(paired_means(&[0.0; 500], 0.25), paired_counts(0, 0, 500));
 }
 
@@ -226,7 +303,9 @@ fn rates_of_one_and_of_several_samples() {
         let found = wilson(*successes, *n);
         near(found.0, *low, &(successes, n));
         near(found.1, *high, &(successes, n));
-        let alone: Vec<_> = (0..*n).map(|index| (usize::from(index < *successes), 1)).collect();
+        let alone: Vec<_> = (0..*n)
+            .map(|index| (usize::from(index < *successes), 1))
+            .collect();
         assert_eq!(wilson_by_prompt(&alone), found, "one completion a prompt");
     }
     for (prompts, [low, high]) in BY_PROMPT {
@@ -234,20 +313,45 @@ fn rates_of_one_and_of_several_samples() {
         near(found.0, *low, prompts);
         near(found.1, *high, prompts);
     }
-    assert_eq!((wilson_by_prompt(&[]), wilson_by_prompt(&[(3, 4)])), ((0.0, 1.0), (0.0, 1.0)));
+    assert_eq!(
+        (wilson_by_prompt(&[]), wilson_by_prompt(&[(3, 4)])),
+        ((0.0, 1.0), (0.0, 1.0))
+    );
 }
 
 #[test]
 fn sizes_by_the_exact_test() {
     for (fixed, broken, n, power) in POWER {
-        near(mcnemar_power(*n, *fixed, *broken, 0.05), *power, &(fixed, broken, n));
+        near(
+            mcnemar_power(*n, *fixed, *broken, 0.05),
+            *power,
+            &(fixed, broken, n),
+        );
     }
     for (fixed, broken, n) in REQUIRED {
-        assert_eq!(required_n(*fixed, *broken, 0.8, 0.05), Some(*n), "{fixed} {broken}");
-        assert_eq!(required_n(*broken, *fixed, 0.8, 0.05), Some(*n), "{broken} {fixed}");
+        assert_eq!(
+            required_n(*fixed, *broken, 0.8, 0.05),
+            Some(*n),
+            "{fixed} {broken}"
+        );
+        assert_eq!(
+            required_n(*broken, *fixed, 0.8, 0.05),
+            Some(*n),
+            "{broken} {fixed}"
+        );
     }
-    for (fixed, broken) in [(0.1, 0.1), (0.9, 0.2), (0.0, 0.0), (-0.1, 0.2), (f64::NAN, 0.1)] {
-        assert_eq!(required_n(fixed, broken, 0.8, 0.05), None, "{fixed} {broken}");
+    for (fixed, broken) in [
+        (0.1, 0.1),
+        (0.9, 0.2),
+        (0.0, 0.0),
+        (-0.1, 0.2),
+        (f64::NAN, 0.1),
+    ] {
+        assert_eq!(
+            required_n(fixed, broken, 0.8, 0.05),
+            None,
+            "{fixed} {broken}"
+        );
     }
     // All prompts change, so that the number of changed ones is not random; and so many that it is approximated.
     assert!(required_n(0.75, 0.25, 0.8, 0.05).is_some_and(|n| (30..40).contains(&n)));
@@ -255,5 +359,9 @@ fn sizes_by_the_exact_test() {
     let differences = [vec![1.0; 25], vec![-1.0; 5], vec![0.0; 70]].concat();
     // At a third of the level, by the same script with 0.05 / 3 in `power`.
     assert_eq!(required_n(0.12, 0.04, 0.8, 0.05 / 3.0), Some(269));
-    assert_eq!(required_n_of_means(&differences, 0.8, 0.05), Some(57), "Connor's formula by hand: 56.3");
+    assert_eq!(
+        required_n_of_means(&differences, 0.8, 0.05),
+        Some(57),
+        "Connor's formula by hand: 56.3"
+    );
 }

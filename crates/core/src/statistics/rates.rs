@@ -6,7 +6,11 @@ pub(super) const Z: f64 = 1.959_963_984_540_054;
 /// 95% Wilson score interval of `successes` out of `n`, in [0, 1] (Wilson 1927). With `n` = 0 nothing is known: (0, 1).
 /// More successes than `n` count as `n`.
 pub fn wilson(successes: usize, n: usize) -> (f64, f64) {
-    if n == 0 { (0.0, 1.0) } else { wilson_of(successes.min(n) as f64 / n as f64, n as f64, Z) }
+    if n == 0 {
+        (0.0, 1.0)
+    } else {
+        wilson_of(successes.min(n) as f64 / n as f64, n as f64, Z)
+    }
 }
 
 /// The same where several completions of one prompt are not independent: `prompts` holds successes and completions, a
@@ -14,7 +18,9 @@ pub fn wilson(successes: usize, n: usize) -> (f64, f64) {
 /// rate) and Student's t of the number of prompts. With one completion a prompt it is [`wilson`]; of one prompt alone
 /// nothing is known of others.
 pub fn wilson_by_prompt(prompts: &[(usize, usize)]) -> (f64, f64) {
-    let (successes, n) = prompts.iter().fold((0, 0), |(successes, n), (found, of)| (successes + found, n + of));
+    let (successes, n) = prompts.iter().fold((0, 0), |(successes, n), (found, of)| {
+        (successes + found, n + of)
+    });
     let count = prompts.iter().filter(|(_, of)| *of > 0).count();
     if count == n {
         return wilson(successes, n);
@@ -24,12 +30,22 @@ pub fn wilson_by_prompt(prompts: &[(usize, usize)]) -> (f64, f64) {
     }
     let (all, prompts_count) = (n as f64, count as f64);
     let rate = successes as f64 / all;
-    let squares: f64 = prompts.iter().map(|(found, of)| (*found as f64 - rate * *of as f64).powi(2)).sum();
+    let squares: f64 = prompts
+        .iter()
+        .map(|(found, of)| (*found as f64 - rate * *of as f64).powi(2))
+        .sum();
     let variance = prompts_count / (prompts_count - 1.0) * squares / (all * all);
     // Where nothing varies at all, each prompt counts once.
-    let effective =
-        if successes == 0 || successes == n { prompts_count } else { (rate * (1.0 - rate) / variance).min(all) };
-    wilson_of(rate, effective, super::beta::t_critical(prompts_count - 1.0))
+    let effective = if successes == 0 || successes == n {
+        prompts_count
+    } else {
+        (rate * (1.0 - rate) / variance).min(all)
+    };
+    wilson_of(
+        rate,
+        effective,
+        super::beta::t_critical(prompts_count - 1.0),
+    )
 }
 
 pub(super) fn wilson_of(rate: f64, n: f64, z: f64) -> (f64, f64) {
@@ -37,8 +53,16 @@ pub(super) fn wilson_of(rate: f64, n: f64, z: f64) -> (f64, f64) {
     let centre = (rate + z * z / (2.0 * n)) / denominator;
     let half = z * (rate * (1.0 - rate) / n + z * z / (4.0 * n * n)).sqrt() / denominator;
     // At the ends the bound is exactly 0 or 1; rounding must not say otherwise.
-    let low = if rate <= 0.0 { 0.0 } else { (centre - half).max(0.0) };
-    let high = if rate >= 1.0 { 1.0 } else { (centre + half).min(1.0) };
+    let low = if rate <= 0.0 {
+        0.0
+    } else {
+        (centre - half).max(0.0)
+    };
+    let high = if rate >= 1.0 {
+        1.0
+    } else {
+        (centre + half).min(1.0)
+    };
     (low, high)
 }
 
@@ -64,8 +88,13 @@ pub fn normal_quantile(p: f64) -> f64 {
         -3.066479806614716e1,
         2.506628277459239,
     ];
-    const B: [f64; 5] =
-        [-5.447609879822406e1, 1.615858368580409e2, -1.556989798598866e2, 6.680131188771972e1, -1.328068155288572e1];
+    const B: [f64; 5] = [
+        -5.447609879822406e1,
+        1.615858368580409e2,
+        -1.556989798598866e2,
+        6.680131188771972e1,
+        -1.328068155288572e1,
+    ];
     const C: [f64; 6] = [
         -7.784894002430293e-3,
         -3.223964580411365e-1,
@@ -74,7 +103,12 @@ pub fn normal_quantile(p: f64) -> f64 {
         4.374664141464968,
         2.938163982698783,
     ];
-    const D: [f64; 4] = [7.784695709041462e-3, 3.224671290700398e-1, 2.445134137142996, 3.754408661907416];
+    const D: [f64; 4] = [
+        7.784695709041462e-3,
+        3.224671290700398e-1,
+        2.445134137142996,
+        3.754408661907416,
+    ];
     const TAIL: f64 = 0.02425;
     if p <= 0.0 {
         return f64::NEG_INFINITY;
@@ -96,7 +130,9 @@ pub fn normal_quantile(p: f64) -> f64 {
 
 /// Horner's rule, highest power first.
 fn polynomial(coefficients: &[f64], x: f64) -> f64 {
-    coefficients.iter().fold(0.0, |sum, coefficient| sum * x + coefficient)
+    coefficients
+        .iter()
+        .fold(0.0, |sum, coefficient| sum * x + coefficient)
 }
 
 #[cfg(test)]
@@ -108,7 +144,10 @@ mod tests {
         // The experiment's numbers, and R: binom::binom.wilson
         let check = |successes, n, low: f64, high: f64| {
             let found = wilson(successes, n);
-            assert!((found.0 - low).abs() < 5e-5 && (found.1 - high).abs() < 5e-5, "{successes}/{n}: {found:?}");
+            assert!(
+                (found.0 - low).abs() < 5e-5 && (found.1 - high).abs() < 5e-5,
+                "{successes}/{n}: {found:?}"
+            );
         };
         check(31, 50, 0.48150, 0.74142);
         check(41, 50, 0.69200, 0.90229);
@@ -122,8 +161,13 @@ mod tests {
 
     #[test]
     fn compounding() {
-        let check =
-            |p, k, expected: f64| assert!((compound(p, k) - expected).abs() < 5e-4, "{p}^{k} = {}", compound(p, k));
+        let check = |p, k, expected: f64| {
+            assert!(
+                (compound(p, k) - expected).abs() < 5e-4,
+                "{p}^{k} = {}",
+                compound(p, k)
+            )
+        };
         check(0.99, 10, 0.904);
         check(0.99, 50, 0.605);
         check(0.995, 50, 0.778);
@@ -134,7 +178,9 @@ mod tests {
 
     #[test]
     fn informative_groups() {
-        let check = |p, size, expected: f64| assert!((informative_probability(p, size) - expected).abs() < 5e-4);
+        let check = |p, size, expected: f64| {
+            assert!((informative_probability(p, size) - expected).abs() < 5e-4)
+        };
         check(0.62, 4, 0.831);
         check(0.62, 8, 0.978);
         check(0.82, 8, 0.796);
@@ -145,8 +191,13 @@ mod tests {
 
     #[test]
     fn normal_quantiles() {
-        let check =
-            |p, expected: f64| assert!((normal_quantile(p) - expected).abs() < 1e-6, "{p}: {}", normal_quantile(p));
+        let check = |p, expected: f64| {
+            assert!(
+                (normal_quantile(p) - expected).abs() < 1e-6,
+                "{p}: {}",
+                normal_quantile(p)
+            )
+        };
         check(0.5, 0.0);
         check(0.975, 1.959963985);
         check(0.025, -1.959963985);

@@ -37,12 +37,20 @@ pub struct OverRuns {
 /// The mean over runs with its [`Spread`]: a run counts once, however many prompts it answered. `None` without a finite
 /// value.
 pub fn over_runs(values: &[f64]) -> Option<OverRuns> {
-    let values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+    let values: Vec<f64> = values
+        .iter()
+        .copied()
+        .filter(|value| value.is_finite())
+        .collect();
     let n = values.len();
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     // The mean of equal values is not to differ by rounding.
-    let mean = if least == most { least } else { values.iter().sum::<f64>() / n as f64 };
+    let mean = if least == most {
+        least
+    } else {
+        values.iter().sum::<f64>() / n as f64
+    };
     let (spread, low, high) = match n {
         0 => return None,
         1 => (Spread::OneRun, least, most),
@@ -52,7 +60,13 @@ pub fn over_runs(values: &[f64]) -> Option<OverRuns> {
             (Spread::Interval, interval.low, interval.high)
         }
     };
-    Some(OverRuns { n, mean, low, high, spread })
+    Some(OverRuns {
+        n,
+        mean,
+        low,
+        high,
+        spread,
+    })
 }
 
 #[cfg(test)]
@@ -64,7 +78,10 @@ mod tests {
         // Student's t: 4.302653 at 2 degrees of freedom, 2.776445 at 4.
         let check = |values: &[f64], expected: Option<(usize, Spread, [f64; 3])>| {
             let found = over_runs(values);
-            assert_eq!(found.map(|found| (found.n, found.spread)), expected.map(|(n, spread, _)| (n, spread)));
+            assert_eq!(
+                found.map(|found| (found.n, found.spread)),
+                expected.map(|(n, spread, _)| (n, spread))
+            );
             for (a, b) in found
                 .map(|found| [found.mean, found.low, found.high])
                 .iter()
@@ -79,7 +96,10 @@ mod tests {
         check(&[0.5], Some((1, Spread::OneRun, [0.5, 0.5, 0.5])));
         check(&[0.5, 0.7], Some((2, Spread::Range, [0.6, 0.5, 0.7])));
         // Standard error 1 / sqrt(3).
-        check(&[1.0, 2.0, 3.0], Some((3, Spread::Interval, [2.0, 2.0 - 2.484_138, 2.0 + 2.484_138])));
+        check(
+            &[1.0, 2.0, 3.0],
+            Some((3, Spread::Interval, [2.0, 2.0 - 2.484_138, 2.0 + 2.484_138])),
+        );
         // Standard error sqrt(2.5 / 5).
         check(
             &[1.0, 2.0, 3.0, 4.0, 5.0, f64::NAN],

@@ -9,7 +9,11 @@ use super::rates::{wilson, wilson_of};
 pub fn pass_at(j: usize, n: usize, passed: usize) -> Option<f64> {
     let failed = n.checked_sub(passed)?;
     // As a product, since the binomials overflow.
-    (j <= n).then(|| 1.0 - (failed + 1..=n).map(|rest| 1.0 - j as f64 / rest as f64).product::<f64>())
+    (j <= n).then(|| {
+        1.0 - (failed + 1..=n)
+            .map(|rest| 1.0 - j as f64 / rest as f64)
+            .product::<f64>()
+    })
 }
 
 /// The mean of one value a prompt, each in [0, 1] and of so many `samples`, with its 95% interval: Wilson's with the
@@ -28,11 +32,19 @@ pub fn mean_by_prompt(values: &[f64], samples: usize) -> Interval {
             // Where nothing varies at all, each prompt counts once.
             let is_end = estimate <= 0.0 || estimate >= 1.0;
             let most = count * samples as f64;
-            let effective = if is_end { count } else { (estimate * (1.0 - estimate) / variance).min(most) };
+            let effective = if is_end {
+                count
+            } else {
+                (estimate * (1.0 - estimate) / variance).min(most)
+            };
             wilson_of(estimate, effective, t_critical(count - 1.0))
         }
     };
-    Interval { estimate, low, high }
+    Interval {
+        estimate,
+        low,
+        high,
+    }
 }
 
 /// The mean of one number a prompt with Student's 95% interval; `None` of fewer than two.
@@ -40,6 +52,11 @@ pub fn student_mean(values: &[f64]) -> Option<Interval> {
     let count = values.len() as f64;
     let estimate = values.iter().sum::<f64>() / count;
     let squares: f64 = values.iter().map(|value| (value - estimate).powi(2)).sum();
-    let half = (values.len() > 1).then(|| t_critical(count - 1.0) * (squares / (count * (count - 1.0))).sqrt())?;
-    Some(Interval { estimate, low: estimate - half, high: estimate + half })
+    let half = (values.len() > 1)
+        .then(|| t_critical(count - 1.0) * (squares / (count * (count - 1.0))).sqrt())?;
+    Some(Interval {
+        estimate,
+        low: estimate - half,
+        high: estimate + half,
+    })
 }

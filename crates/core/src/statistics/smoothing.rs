@@ -13,8 +13,16 @@ impl Smoothing {
     /// `weight` of the past in [0, 1): 0 shows the values themselves, 0.9 averages about the last ten. Values outside
     /// are clamped.
     pub fn new(weight: f64) -> Self {
-        let weight = if weight.is_finite() { weight.clamp(0.0, 0.999_999) } else { 0.0 };
-        Self { weight, sum: 0.0, mass: 0.0 }
+        let weight = if weight.is_finite() {
+            weight.clamp(0.0, 0.999_999)
+        } else {
+            0.0
+        };
+        Self {
+            weight,
+            sum: 0.0,
+            mass: 0.0,
+        }
     }
 
     /// Takes the next value and returns the average so far. A value that is not finite is skipped; before the first
@@ -24,7 +32,11 @@ impl Smoothing {
             self.sum = self.weight * self.sum + (1.0 - self.weight) * value;
             self.mass = self.weight * self.mass + (1.0 - self.weight);
         }
-        if self.mass > 0.0 { self.sum / self.mass } else { f64::NAN }
+        if self.mass > 0.0 {
+            self.sum / self.mass
+        } else {
+            f64::NAN
+        }
     }
 }
 
@@ -41,7 +53,10 @@ mod tests {
     fn check(values: &[f64], weight: f64, expected: &[f64]) {
         let found = smooth(values, weight);
         for (a, b) in found.iter().zip(expected) {
-            assert!((a - b).abs() < 1e-12 || (a.is_nan() && b.is_nan()), "{found:?}, expected {expected:?}");
+            assert!(
+                (a - b).abs() < 1e-12 || (a.is_nan() && b.is_nan()),
+                "{found:?}, expected {expected:?}"
+            );
         }
         assert_eq!(found.len(), expected.len());
     }
@@ -52,7 +67,11 @@ mod tests {
         check(&[1.0, 2.0, 4.0], 0.0, &[1.0, 2.0, 4.0]);
         // weight 0.5: (1/4 * 1 + 1/2 * 2) / (3/4), then (1/8 + 2/4 + 4/2) / (7/8)
         check(&[1.0, 2.0, 4.0], 0.5, &[1.0, 5.0 / 3.0, 3.0]);
-        check(&[f64::NAN, 2.0, f64::INFINITY, 2.0], 0.5, &[f64::NAN, 2.0, 2.0, 2.0]);
+        check(
+            &[f64::NAN, 2.0, f64::INFINITY, 2.0],
+            0.5,
+            &[f64::NAN, 2.0, 2.0, 2.0],
+        );
         check(&[], 0.5, &[]);
     }
 }

@@ -32,10 +32,21 @@ impl ArmComparison {
         let (mut before, mut after, mut differences) = (Vec::new(), Vec::new(), Vec::new());
         for (first, second) in runs {
             let records = (first.test_records(is_base), second.test_records(false));
-            let (Some(first_records), Some(second_records)) = records else { continue };
-            let (Some(before_test), Some(test)) = (&first.test, &second.test) else { continue };
+            let (Some(first_records), Some(second_records)) = records else {
+                continue;
+            };
+            let (Some(before_test), Some(test)) = (&first.test, &second.test) else {
+                continue;
+            };
             let seed = differences.len();
-            differences.push(test.valid - if is_base { before_test.base_valid } else { before_test.valid });
+            differences.push(
+                test.valid
+                    - if is_base {
+                        before_test.base_valid
+                    } else {
+                        before_test.valid
+                    },
+            );
             before.extend(as_samples(first_records, seed));
             after.extend(as_samples(second_records, seed));
         }
@@ -52,12 +63,19 @@ impl ArmComparison {
     /// Adjusts all of a table by Holm's method, each metric for itself.
     pub(super) fn adjust(all: &mut [Self]) {
         MetricComparison::adjust(all.iter_mut().map(|one| &mut one.valid).collect());
-        MetricComparison::adjust(all.iter_mut().filter_map(|one| one.exact.as_mut()).collect());
+        MetricComparison::adjust(
+            all.iter_mut()
+                .filter_map(|one| one.exact.as_mut())
+                .collect(),
+        );
     }
 
     /// `GRPO vs base: valid better (...), exact: no difference found (...)`.
     pub fn sentence(&self) -> String {
-        let verdict = MetricVerdict::sentence(self.valid.judged(), self.exact.as_ref().map(MetricComparison::judged));
+        let verdict = MetricVerdict::sentence(
+            self.valid.judged(),
+            self.exact.as_ref().map(MetricComparison::judged),
+        );
         format!("{} vs {}: {verdict}", self.labels[1], self.labels[0])
     }
 
@@ -69,5 +87,8 @@ impl ArmComparison {
 
 /// A run's eval has one completion a prompt.
 fn as_samples(records: Vec<EvalRecord>, seed: usize) -> impl Iterator<Item = EvalRecord> {
-    records.into_iter().map(move |record| EvalRecord { sample: seed, ..record })
+    records.into_iter().map(move |record| EvalRecord {
+        sample: seed,
+        ..record
+    })
 }

@@ -33,7 +33,11 @@ pub fn rungs(first: u64, factor: usize, total: u64) -> Vec<u64> {
 /// The places of the best 1/`factor` of the scores, rounded up, in order; of equal ones the first. A setting without a
 /// score is below all others.
 pub fn survivors(scores: &[Option<f64>], factor: usize) -> Vec<usize> {
-    let score = |place: &usize| scores[*place].filter(|score| !score.is_nan()).unwrap_or(f64::NEG_INFINITY);
+    let score = |place: &usize| {
+        scores[*place]
+            .filter(|score| !score.is_nan())
+            .unwrap_or(f64::NEG_INFINITY)
+    };
     let mut places: Vec<usize> = (0..scores.len()).collect();
     // Stable, so that the first of equal ones stays first.
     places.sort_by(|a, b| score(b).total_cmp(&score(a)));
@@ -48,7 +52,9 @@ mod tests {
 
     #[test]
     fn rungs_grow_by_the_factor_and_end_with_the_run() {
-        let check = |first, factor, total, expected: &[u64]| assert_eq!(rungs(first, factor, total), expected);
+        let check = |first, factor, total, expected: &[u64]| {
+            assert_eq!(rungs(first, factor, total), expected)
+        };
         check(5, 3, 40, &[5, 15, 40]);
         check(5, 3, 45, &[5, 15, 45]);
         check(5, 2, 40, &[5, 10, 20, 40]);
@@ -62,8 +68,9 @@ mod tests {
     #[test]
     fn the_best_part_goes_on() {
         let some = |scores: &[f64]| scores.iter().map(|score| Some(*score)).collect::<Vec<_>>();
-        let check =
-            |scores: &[Option<f64>], factor, expected: &[usize]| assert_eq!(survivors(scores, factor), expected);
+        let check = |scores: &[Option<f64>], factor, expected: &[usize]| {
+            assert_eq!(survivors(scores, factor), expected)
+        };
         check(&some(&[0.1, 0.9, 0.5]), 3, &[1]);
         check(&some(&[0.1, 0.9, 0.5, 0.7]), 3, &[1, 3]);
         check(&some(&[0.1, 0.9, 0.5, 0.7]), 2, &[1, 3]);
@@ -77,7 +84,17 @@ mod tests {
 
     #[test]
     fn the_last_rung_has_no_stop() {
-        let at = |rung| Halving { factor: 3, rungs: vec![5, 15, 40], rung }.stop();
-        assert_eq!([at(0), at(1), at(2), at(3)], [Some(5), Some(15), None, None]);
+        let at = |rung| {
+            Halving {
+                factor: 3,
+                rungs: vec![5, 15, 40],
+                rung,
+            }
+            .stop()
+        };
+        assert_eq!(
+            [at(0), at(1), at(2), at(3)],
+            [Some(5), Some(15), None, None]
+        );
     }
 }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, RunDirectory, RunError, RunState, Status, StepEvals, eval_path, read_evals};
+use crate::run::{
+    EvalRecord, RunDirectory, RunError, RunState, Status, StepEvals, eval_path, read_evals,
+};
 use crate::task::{task_prompt, task_set};
 
 /// The metric by which settings are compared; larger is better.
@@ -30,7 +32,13 @@ impl Metric {
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        let all = [Self::Valid, Self::Exact, Self::Tolerant, Self::Parse, Self::Reward];
+        let all = [
+            Self::Valid,
+            Self::Exact,
+            Self::Tolerant,
+            Self::Parse,
+            Self::Reward,
+        ];
         all.into_iter().find(|metric| metric.name() == name)
     }
 
@@ -44,9 +52,13 @@ impl Metric {
         if self != Self::Reward {
             return eval.summary.metric(self.name());
         }
-        let records = read_evals(&eval_path(run.path(), eval.step, &eval.set, &eval.target)).unwrap_or_default();
-        let rewards: Vec<f64> =
-            records.iter().map(|record| record.reward).filter(|reward| reward.is_finite()).collect();
+        let records = read_evals(&eval_path(run.path(), eval.step, &eval.set, &eval.target))
+            .unwrap_or_default();
+        let rewards: Vec<f64> = records
+            .iter()
+            .map(|record| record.reward)
+            .filter(|reward| reward.is_finite())
+            .collect();
         rewards.iter().sum::<f64>() / rewards.len() as f64
     }
 }
@@ -95,7 +107,10 @@ impl MeasuredRun {
         // Of several tasks the mean, each of the same weight.
         let curve = history.step_evals().into_iter().filter_map(|evals| {
             let values = evals.evals.iter().map(|eval| metric.measure(run, eval));
-            Some((evals.step, mean(&values.filter(|value| value.is_finite()).collect::<Vec<_>>())?))
+            Some((
+                evals.step,
+                mean(&values.filter(|value| value.is_finite()).collect::<Vec<_>>())?,
+            ))
         });
         let curve: Vec<(u64, f64)> = curve.collect();
         let best = report.best();
@@ -104,15 +119,26 @@ impl MeasuredRun {
             let values = history.metrics.get(name)?.values().iter().copied();
             mean(&values.filter(|value| value.is_finite()).collect::<Vec<_>>())
         };
-        let clipped = [mean_of("clip_ratio/low_mean"), mean_of("clip_ratio/high_mean")];
+        let clipped = [
+            mean_of("clip_ratio/low_mean"),
+            mean_of("clip_ratio/high_mean"),
+        ];
         Ok(Self {
             id: run.id().to_owned(),
             path: run.path().to_owned(),
-            tasks: history.task_names().into_iter().map(str::to_owned).collect(),
+            tasks: history
+                .task_names()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             status: report.status(),
             cause: report.cause(),
             step: history.last_step,
-            total_steps: history.run.as_ref().map(|run| run.total_steps).filter(|steps| *steps > 0),
+            total_steps: history
+                .run
+                .as_ref()
+                .map(|run| run.total_steps)
+                .filter(|steps| *steps > 0),
             best: best.and_then(value_at),
             test: test_result(history, best),
             seconds: report.computed_seconds(),
@@ -125,11 +151,24 @@ impl MeasuredRun {
     /// The completions of the test sets of all tasks: of the base, or of the best checkpoint.
     pub(super) fn test_records(&self, is_base: bool) -> Option<Vec<EvalRecord>> {
         let step = self.test.as_ref()?.step;
-        let (step, target) = if is_base || step == 0 { (0, "base") } else { (step, "trained") };
+        let (step, target) = if is_base || step == 0 {
+            (0, "base")
+        } else {
+            (step, "trained")
+        };
         let mut all = Vec::new();
         for task in &self.tasks {
-            let found = read_evals(&eval_path(&self.path, step, &task_set("test", task), target)).ok()?;
-            let named = |record: EvalRecord| EvalRecord { prompt_id: task_prompt(task, &record.prompt_id), ..record };
+            let found = read_evals(&eval_path(
+                &self.path,
+                step,
+                &task_set("test", task),
+                target,
+            ))
+            .ok()?;
+            let named = |record: EvalRecord| EvalRecord {
+                prompt_id: task_prompt(task, &record.prompt_id),
+                ..record
+            };
             all.extend(found.into_iter().map(named));
         }
         Some(all)
@@ -143,7 +182,10 @@ fn mean(values: &[f64]) -> Option<f64> {
 
 /// Only of a finished run: until then its best checkpoint may change.
 fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
-    history.end.as_ref().filter(|end| end.status == Status::Finished.name())?;
+    history
+        .end
+        .as_ref()
+        .filter(|end| end.status == Status::Finished.name())?;
     let (mut base, mut evals) = (Vec::new(), Vec::new());
     for task in history.task_names() {
         let set = task_set("test", task);
@@ -151,7 +193,13 @@ fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
         evals.push(history.result(&set, best)?);
     }
     let step = evals.first()?.step;
-    let (base, result) = (StepEvals { step: 0, evals: base }, StepEvals { step, evals });
+    let (base, result) = (
+        StepEvals {
+            step: 0,
+            evals: base,
+        },
+        StepEvals { step, evals },
+    );
     Some(TestResult {
         step,
         valid: result.valid(),

@@ -20,14 +20,22 @@ pub fn curves(table: &SweepTable) -> String {
     let charts: Vec<(String, Vec<Curve>)> = groups
         .into_iter()
         .map(|group| {
-            let mut rows: Vec<&SettingRow> = table.rows.iter().filter(|row| row.group == group).collect();
+            let mut rows: Vec<&SettingRow> =
+                table.rows.iter().filter(|row| row.group == group).collect();
             if rows.len() > MAX_CURVES {
                 let mean = |row: &SettingRow| row.eval.map_or(f64::NEG_INFINITY, |eval| eval.mean);
                 rows.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
                 rows.truncate(MAX_CURVES);
             }
-            let of_group = if group.is_empty() { String::new() } else { format!(", {group}") };
-            (format!("{} on the eval set{of_group}", table.metric.name()), rows.into_iter().map(curve).collect())
+            let of_group = if group.is_empty() {
+                String::new()
+            } else {
+                format!(", {group}")
+            };
+            (
+                format!("{} on the eval set{of_group}", table.metric.name()),
+                rows.into_iter().map(curve).collect(),
+            )
         })
         .collect();
     curves_svg(&charts, table.metric.is_share())
@@ -41,8 +49,16 @@ fn curve(row: &SettingRow) -> Curve {
         .filter_map(|run| Some(&run.measured.as_ref()?.curve))
         .filter(|curve| !curve.is_empty())
         .collect();
-    let at = |curve: &[(u64, f64)], step: u64| curve.iter().find(|(at, _)| *at == step).map(|(_, value)| *value);
-    let mut curve = Curve { label: row.label.clone(), ..Curve::default() };
+    let at = |curve: &[(u64, f64)], step: u64| {
+        curve
+            .iter()
+            .find(|(at, _)| *at == step)
+            .map(|(_, value)| *value)
+    };
+    let mut curve = Curve {
+        label: row.label.clone(),
+        ..Curve::default()
+    };
     for (step, _) in curves.first().copied().into_iter().flatten() {
         let values: Option<Vec<f64>> = curves.iter().map(|curve| at(curve, *step)).collect();
         if let Some(mean) = values.and_then(|values| over_runs(&values)) {

@@ -23,14 +23,21 @@ pub enum Next {
 /// Runs are begun in their order, at most `capacity` at once; one that continues another is passed over until that has
 /// finished. `left`: the runs that this session leaves as they are.
 pub fn next(sweep: &Sweep, phases: &[RunPhase], left: &BTreeSet<usize>, capacity: usize) -> Next {
-    let computes = |phase: &&RunPhase| matches!(phase, RunPhase::Active(status) if *status != Status::Created);
+    let computes =
+        |phase: &&RunPhase| matches!(phase, RunPhase::Active(status) if *status != Status::Created);
     let active = phases.iter().filter(computes).count();
     let started = sweep.runs.iter().filter(|run| run.id.is_some()).count();
     let may_start = sweep.max_runs.is_none_or(|most| started < most);
     let mut waits = active > 0;
-    for (index, phase) in phases.iter().enumerate().filter(|(index, _)| !left.contains(index)) {
+    for (index, phase) in phases
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !left.contains(index))
+    {
         let found = match phase {
-            RunPhase::Active(Status::Created) | RunPhase::Interrupted(_) | RunPhase::Failed(_) => Next::Resume(index),
+            RunPhase::Active(Status::Created) | RunPhase::Interrupted(_) | RunPhase::Failed(_) => {
+                Next::Resume(index)
+            }
             RunPhase::Planned if may_start => match sweep.continued(index) {
                 None => Next::Start(index),
                 Some(before) => match &phases[before] {
@@ -66,18 +73,73 @@ mod tests {
             let found = next(&sweep, phases, &left.iter().copied().collect(), capacity);
             assert_eq!(found, expected, "{phases:?} without {left:?}");
         };
-        check(&[Planned, Planned, Planned, Planned], &[], 1, Next::Start(0));
+        check(
+            &[Planned, Planned, Planned, Planned],
+            &[],
+            1,
+            Next::Start(0),
+        );
         check(&[running(), Planned, Planned, Planned], &[], 1, Next::Wait);
         check(&[waiting(), Planned, Planned, Planned], &[], 1, Next::Wait);
-        check(&[running(), Planned, Planned, Planned], &[], 2, Next::Start(1));
-        check(&[Finished, stopped(), Planned, Planned], &[], 1, Next::Resume(1));
-        check(&[Finished, stopped(), Planned, Planned], &[1], 1, Next::Start(2));
-        check(&[Finished, RunPhase::Active(Status::Created), Planned, Planned], &[], 1, Next::Resume(1));
-        check(&[Finished, failed(), Finished, Finished], &[1], 1, Next::Done);
-        check(&[Finished, failed(), Finished, Finished], &[], 1, Next::Resume(1));
-        check(&[AtRung(5), AtRung(5), AtRung(5), running()], &[], 4, Next::Wait);
-        check(&[AtRung(5), Pruned(5), AtRung(5), AtRung(5)], &[], 4, Next::Done);
-        check(&[Finished, Finished, Finished, Finished], &[], 1, Next::Done);
+        check(
+            &[running(), Planned, Planned, Planned],
+            &[],
+            2,
+            Next::Start(1),
+        );
+        check(
+            &[Finished, stopped(), Planned, Planned],
+            &[],
+            1,
+            Next::Resume(1),
+        );
+        check(
+            &[Finished, stopped(), Planned, Planned],
+            &[1],
+            1,
+            Next::Start(2),
+        );
+        check(
+            &[
+                Finished,
+                RunPhase::Active(Status::Created),
+                Planned,
+                Planned,
+            ],
+            &[],
+            1,
+            Next::Resume(1),
+        );
+        check(
+            &[Finished, failed(), Finished, Finished],
+            &[1],
+            1,
+            Next::Done,
+        );
+        check(
+            &[Finished, failed(), Finished, Finished],
+            &[],
+            1,
+            Next::Resume(1),
+        );
+        check(
+            &[AtRung(5), AtRung(5), AtRung(5), running()],
+            &[],
+            4,
+            Next::Wait,
+        );
+        check(
+            &[AtRung(5), Pruned(5), AtRung(5), AtRung(5)],
+            &[],
+            4,
+            Next::Done,
+        );
+        check(
+            &[Finished, Finished, Finished, Finished],
+            &[],
+            1,
+            Next::Done,
+        );
     }
 
     #[test]
@@ -85,14 +147,21 @@ mod tests {
         let mut sweep = sweep(&["sft", "grpo"], &[0, 1]);
         sweep.settings[1].after = Some(0);
         let check = |phases: &[RunPhase], expected| {
-            assert_eq!(next(&sweep, phases, &BTreeSet::new(), 2), expected, "{phases:?}");
+            assert_eq!(
+                next(&sweep, phases, &BTreeSet::new(), 2),
+                expected,
+                "{phases:?}"
+            );
         };
         use RunPhase::{Finished, Planned};
         let running = || RunPhase::Active(Status::Running);
         check(&[running(), Planned, Planned, Planned], Next::Start(2));
         check(&[running(), Planned, running(), Planned], Next::Wait);
         check(&[Finished, Planned, running(), Planned], Next::Start(1));
-        check(&[RunPhase::Pruned(1), Planned, Finished, Finished], Next::Blocked(1));
+        check(
+            &[RunPhase::Pruned(1), Planned, Finished, Finished],
+            Next::Blocked(1),
+        );
         assert_eq!(sweep.continued(3), Some(2));
     }
 
@@ -102,8 +171,19 @@ mod tests {
         sweep.max_runs = Some(1);
         sweep.runs[0].id = Some("x".to_owned());
         let none = BTreeSet::new();
-        assert_eq!(next(&sweep, &[RunPhase::Finished, RunPhase::Planned], &none, 1), Next::Done);
+        assert_eq!(
+            next(&sweep, &[RunPhase::Finished, RunPhase::Planned], &none, 1),
+            Next::Done
+        );
         // One that has begun continues.
-        assert_eq!(next(&sweep, &[RunPhase::Interrupted(String::new()), RunPhase::Planned], &none, 1), Next::Resume(0));
+        assert_eq!(
+            next(
+                &sweep,
+                &[RunPhase::Interrupted(String::new()), RunPhase::Planned],
+                &none,
+                1
+            ),
+            Next::Resume(0)
+        );
     }
 }

@@ -96,12 +96,17 @@ pub struct SweepRun {
 impl Sweep {
     /// Its tasks, as the command line names them.
     pub fn tasks(&self) -> Vec<&str> {
-        std::iter::once(self.task.as_str()).chain(self.other_tasks.iter().map(|other| other.task.as_str())).collect()
+        std::iter::once(self.task.as_str())
+            .chain(self.other_tasks.iter().map(|other| other.task.as_str()))
+            .collect()
     }
 
     /// The names of their folders.
     pub fn task_names(&self) -> String {
-        let names = self.tasks().into_iter().map(|task| task.rsplit('/').next().unwrap_or(task));
+        let names = self
+            .tasks()
+            .into_iter()
+            .map(|task| task.rsplit('/').next().unwrap_or(task));
         names.collect::<Vec<_>>().join(" ")
     }
 
@@ -109,7 +114,12 @@ impl Sweep {
     pub fn all_runs(settings: usize, seeds: &[u64]) -> Vec<SweepRun> {
         let of_seed = |seed: &u64| {
             let seed = *seed;
-            (0..settings).map(move |setting| SweepRun { setting, seed, id: None, problem: None })
+            (0..settings).map(move |setting| SweepRun {
+                setting,
+                seed,
+                id: None,
+                problem: None,
+            })
         };
         seeds.iter().flat_map(of_seed).collect()
     }
@@ -134,24 +144,37 @@ impl Sweep {
     pub fn continued(&self, index: usize) -> Option<usize> {
         let run = &self.runs[index];
         let after = self.settings[run.setting].after?;
-        self.runs.iter().position(|other| (other.setting, other.seed) == (after, run.seed))
+        self.runs
+            .iter()
+            .position(|other| (other.setting, other.seed) == (after, run.seed))
     }
 
     /// The setting whose runs begin with the base model: itself, or the first of those that it continues.
     pub fn origin(&self, setting: usize) -> usize {
         // A setting continues an earlier one.
-        self.settings[setting].after.filter(|after| *after < setting).map_or(setting, |after| self.origin(after))
+        self.settings[setting]
+            .after
+            .filter(|after| *after < setting)
+            .map_or(setting, |after| self.origin(after))
     }
 
     /// `sweep` or `study group-size`.
     pub fn kind(&self) -> String {
-        self.study.map_or_else(|| "sweep".to_owned(), |study| format!("study {}", study.name()))
+        self.study.map_or_else(
+            || "sweep".to_owned(),
+            |study| format!("study {}", study.name()),
+        )
     }
 
     /// `KEY=VALUE` of a run, in the order in which later ones override.
     pub fn assignments(&self, run: &SweepRun) -> Vec<String> {
         let seed = format!("seed={}", run.seed);
-        self.fixed.iter().cloned().chain(self.settings[run.setting].set.iter().cloned()).chain([seed]).collect()
+        self.fixed
+            .iter()
+            .cloned()
+            .chain(self.settings[run.setting].set.iter().cloned())
+            .chain([seed])
+            .collect()
     }
 }
 
@@ -169,24 +192,43 @@ impl SweepFolder {
     ///
     /// # Errors
     /// [`StudyError::Name`], [`StudyError::Exists`], or what could not be written.
-    pub fn create(runs: &Path, sweep: &Sweep, variants: &[TaskVariant]) -> Result<Self, StudyError> {
+    pub fn create(
+        runs: &Path,
+        sweep: &Sweep,
+        variants: &[TaskVariant],
+    ) -> Result<Self, StudyError> {
         if check_tag(&sweep.name).is_some() {
             return Err(StudyError::Name {
-                name: sweep.name.chars().filter(|letter| !letter.is_control()).collect(),
+                name: sweep
+                    .name
+                    .chars()
+                    .filter(|letter| !letter.is_control())
+                    .collect(),
                 most: MAX_NAME_LEN,
             });
         }
         let root = runs.join(FOLDER);
-        let io =
-            |path: &Path, source| StudyError::Run(RunError::Io { action: "create", path: path.to_owned(), source });
+        let io = |path: &Path, source| {
+            StudyError::Run(RunError::Io {
+                action: "create",
+                path: path.to_owned(),
+                source,
+            })
+        };
         files::ensure_folder(&root, Access::Private).map_err(|source| io(&root, source))?;
-        let path = std::path::absolute(root.join(&sweep.name)).map_err(|source| io(&root, source))?;
+        let path =
+            std::path::absolute(root.join(&sweep.name)).map_err(|source| io(&root, source))?;
         if path.symlink_metadata().is_ok() {
-            return Err(StudyError::Exists { name: sweep.name.clone(), folder: runs.to_owned() });
+            return Err(StudyError::Exists {
+                name: sweep.name.clone(),
+                folder: runs.to_owned(),
+            });
         }
         files::create_folder_with(&path, Access::Private, io, |building| {
             let write = |path: &Path, bytes: &[u8]| {
-                path.parent().map_or(Ok(()), |parent| files::ensure_folder(parent, Access::Private))?;
+                path.parent().map_or(Ok(()), |parent| {
+                    files::ensure_folder(parent, Access::Private)
+                })?;
                 files::create_file(path, bytes, Access::Private)
             };
             for (variant, files) in variants {
@@ -219,21 +261,38 @@ impl SweepFolder {
 
     /// All sweeps, by name, unread.
     pub fn list(run_folders: &RunFolders) -> Vec<Self> {
-        let entries = run_folders.roots().iter().filter_map(|root| std::fs::read_dir(root.join(FOLDER)).ok()).flatten();
-        let paths = entries.flatten().map(|entry| entry.path()).filter(|path| path.join(FILE).is_file());
-        let mut found: Vec<Self> =
-            paths.map(|path| Self { path: std::path::absolute(&path).unwrap_or(path) }).collect();
+        let entries = run_folders
+            .roots()
+            .iter()
+            .filter_map(|root| std::fs::read_dir(root.join(FOLDER)).ok())
+            .flatten();
+        let paths = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.join(FILE).is_file());
+        let mut found: Vec<Self> = paths
+            .map(|path| Self {
+                path: std::path::absolute(&path).unwrap_or(path),
+            })
+            .collect();
         found.sort_by_key(Self::name);
         found
     }
 
     pub fn name(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// The folder of its runs.
     pub fn runs(&self) -> &Path {
-        self.path.parent().and_then(Path::parent).unwrap_or(&self.path)
+        self.path
+            .parent()
+            .and_then(Path::parent)
+            .unwrap_or(&self.path)
     }
 
     /// A variant of the task.
@@ -248,7 +307,11 @@ impl SweepFolder {
     pub fn remove(&self) -> Result<(), StudyError> {
         let path = self.path.clone();
         let removed = std::fs::remove_dir_all(&path);
-        Ok(removed.map_err(|source| RunError::Io { action: "remove", path, source })?)
+        Ok(removed.map_err(|source| RunError::Io {
+            action: "remove",
+            path,
+            source,
+        })?)
     }
 
     /// Whether a process computes it.
@@ -268,24 +331,53 @@ impl SweepFolder {
     /// [`StudyError`] naming the file, and the line where it is damaged.
     pub fn read(&self) -> Result<Sweep, StudyError> {
         let path = self.path.join(FILE);
-        let bytes = files::read(&path).map_err(|source| RunError::Io { action: "read", path: path.clone(), source })?;
-        let malformed = |line, message| StudyError::Malformed { path: path.clone(), line, message };
-        let value: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|error| malformed(error.line(), error.to_string()))?;
-        if let Some(found) = value["version"].as_u64().filter(|version| *version > FORMAT_VERSION) {
-            return Err(StudyError::Newer { path, found, known: FORMAT_VERSION });
+        let bytes = files::read(&path).map_err(|source| RunError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let malformed = |line, message| StudyError::Malformed {
+            path: path.clone(),
+            line,
+            message,
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes)
+            .map_err(|error| malformed(error.line(), error.to_string()))?;
+        if let Some(found) = value["version"]
+            .as_u64()
+            .filter(|version| *version > FORMAT_VERSION)
+        {
+            return Err(StudyError::Newer {
+                path,
+                found,
+                known: FORMAT_VERSION,
+            });
         }
-        let sweep: Sweep =
-            serde_json::from_slice(&bytes).map_err(|error| malformed(error.line(), error.to_string()))?;
+        let sweep: Sweep = serde_json::from_slice(&bytes)
+            .map_err(|error| malformed(error.line(), error.to_string()))?;
         let count = sweep.settings.len();
         // A path in place of an id would lead out of the folder.
-        let is_id = |run: &SweepRun| run.id.as_ref().is_none_or(|id| !id.starts_with('.') && !id.contains('/'));
+        let is_id = |run: &SweepRun| {
+            run.id
+                .as_ref()
+                .is_none_or(|id| !id.starts_with('.') && !id.contains('/'))
+        };
         let indices = sweep.settings.iter().filter_map(|setting| setting.after);
         let indices = indices.chain(sweep.pairs.iter().flatten().flatten().copied());
-        let is_whole = sweep.runs.iter().all(|run| run.setting < count && is_id(run))
+        let is_whole = sweep
+            .runs
+            .iter()
+            .all(|run| run.setting < count && is_id(run))
             && indices.into_iter().all(|place| place < count)
-            && sweep.halving.as_ref().is_none_or(|halving| halving.rung < halving.rungs.len());
-        if is_whole { Ok(sweep) } else { Err(malformed(1, "a place or an id is out of range".to_owned())) }
+            && sweep
+                .halving
+                .as_ref()
+                .is_none_or(|halving| halving.rung < halving.rungs.len());
+        if is_whole {
+            Ok(sweep)
+        } else {
+            Err(malformed(1, "a place or an id is out of range".to_owned()))
+        }
     }
 
     /// # Errors
@@ -293,7 +385,11 @@ impl SweepFolder {
     pub fn write(&self, sweep: &Sweep) -> Result<(), StudyError> {
         let path = self.path.join(FILE);
         let written = files::replace_file(&path, &text(sweep), Access::Private);
-        Ok(written.map_err(|source| RunError::Io { action: "write", path, source })?)
+        Ok(written.map_err(|source| RunError::Io {
+            action: "write",
+            path,
+            source,
+        })?)
     }
 }
 
@@ -310,7 +406,10 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::study) fn sweep(labels: &[&str], seeds: &[u64]) -> Sweep {
-        let setting = |label: &&str| Setting { label: (*label).to_owned(), ..Setting::default() };
+        let setting = |label: &&str| Setting {
+            label: (*label).to_owned(),
+            ..Setting::default()
+        };
         Sweep {
             version: FORMAT_VERSION,
             name: "lr".to_owned(),
@@ -340,12 +439,22 @@ pub(super) mod tests {
     fn seeds_come_first_and_each_run_has_its_values() {
         let mut sweep = sweep(&["a", "b"], &[3, 4]);
         sweep.settings[1].set = vec!["learning_rate=1e-5".to_owned()];
-        let order: Vec<_> = sweep.runs.iter().map(|run| (run.setting, run.seed)).collect();
+        let order: Vec<_> = sweep
+            .runs
+            .iter()
+            .map(|run| (run.setting, run.seed))
+            .collect();
         assert_eq!(order, [(0, 3), (1, 3), (0, 4), (1, 4)]);
-        assert_eq!(sweep.assignments(&sweep.runs[3]), ["max_steps=2", "learning_rate=1e-5", "seed=4"]);
+        assert_eq!(
+            sweep.assignments(&sweep.runs[3]),
+            ["max_steps=2", "learning_rate=1e-5", "seed=4"]
+        );
         sweep.settings[1].after = Some(0);
         assert_eq!((sweep.origin(0), sweep.origin(1)), (0, 0));
-        assert_eq!((sweep.seeds(), sweep.run_name(3)), (vec![3, 4], "lr-004".to_owned()));
+        assert_eq!(
+            (sweep.seeds(), sweep.run_name(3)),
+            (vec![3, 4], "lr-004".to_owned())
+        );
     }
 
     #[test]
@@ -353,29 +462,69 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run_folders = RunFolders::discover(Some(folder.path()), folder.path());
         let sweep = sweep(&["a"], &[0]);
-        let variants = [("binary".to_owned(), vec![("task.toml".to_owned(), b"x".to_vec())])];
+        let variants = [(
+            "binary".to_owned(),
+            vec![("task.toml".to_owned(), b"x".to_vec())],
+        )];
         let made = SweepFolder::create(folder.path(), &sweep, &variants).unwrap();
-        assert_eq!(std::fs::read(made.variant("binary").join("task.toml")).unwrap(), b"x");
-        assert_eq!(SweepFolder::find(&run_folders, "lr").unwrap(), (made.clone(), sweep.clone()));
+        assert_eq!(
+            std::fs::read(made.variant("binary").join("task.toml")).unwrap(),
+            b"x"
+        );
+        assert_eq!(
+            SweepFolder::find(&run_folders, "lr").unwrap(),
+            (made.clone(), sweep.clone())
+        );
         assert!(run_folders.list().is_empty(), "it is not a run");
-        let error = |found: Result<_, StudyError>| found.map(|_: (SweepFolder, Sweep)| ()).unwrap_err().to_string();
-        assert!(SweepFolder::create(folder.path(), &sweep, &[]).unwrap_err().to_string().contains("--resume lr"));
+        let error = |found: Result<_, StudyError>| {
+            found
+                .map(|_: (SweepFolder, Sweep)| ())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(
+            SweepFolder::create(folder.path(), &sweep, &[])
+                .unwrap_err()
+                .to_string()
+                .contains("--resume lr")
+        );
         assert!(error(SweepFolder::find(&run_folders, "other")).contains("there are lr"));
         for wrong in ["", "a/b", "..", &"x".repeat(40)] {
-            let named = Sweep { name: wrong.to_owned(), ..sweep.clone() };
-            assert!(matches!(SweepFolder::create(folder.path(), &named, &[]), Err(StudyError::Name { .. })), "{wrong}");
+            let named = Sweep {
+                name: wrong.to_owned(),
+                ..sweep.clone()
+            };
+            assert!(
+                matches!(
+                    SweepFolder::create(folder.path(), &named, &[]),
+                    Err(StudyError::Name { .. })
+                ),
+                "{wrong}"
+            );
         }
         let file = made.path.join(FILE);
         let whole = std::fs::read_to_string(&file).unwrap();
         let check = |text: &str, expected: &str| {
             std::fs::write(&file, text).unwrap();
             let found = error(SweepFolder::find(&run_folders, "lr"));
-            assert!(found.contains("sweep.json") && found.contains(expected), "{found}");
+            assert!(
+                found.contains("sweep.json") && found.contains(expected),
+                "{found}"
+            );
         };
         check("{\n\"version\": 1,", "line 2");
-        check(&whole.replace("\"version\": 2", "\"version\": 9"), "newer than this program's 2");
-        check(&whole.replace("\"setting\": 0", "\"setting\": 5"), "out of range");
-        check(&whole.replace("\"id\": null", "\"id\": \"../../x\""), "out of range");
+        check(
+            &whole.replace("\"version\": 2", "\"version\": 9"),
+            "newer than this program's 2",
+        );
+        check(
+            &whole.replace("\"setting\": 0", "\"setting\": 5"),
+            "out of range",
+        );
+        check(
+            &whole.replace("\"id\": null", "\"id\": \"../../x\""),
+            "out of range",
+        );
     }
 
     #[test]

@@ -88,7 +88,9 @@ impl RunPhase {
                 (None, Some(step)) if reached >= step => Self::AtRung(step),
                 _ => Self::Interrupted(cause()),
             },
-            Status::Created if run.problem.is_some() => Self::Failed(run.problem.clone().unwrap_or_default()),
+            Status::Created if run.problem.is_some() => {
+                Self::Failed(run.problem.clone().unwrap_or_default())
+            }
             status => Self::Active(status),
         }
     }
@@ -127,7 +129,11 @@ impl SettingRow {
         }
         match words.as_slice() {
             [(word, _)] => (*word).to_owned(),
-            _ => words.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", "),
+            _ => words
+                .iter()
+                .map(|(word, count)| format!("{count} {word}"))
+                .collect::<Vec<_>>()
+                .join(", "),
         }
     }
 
@@ -170,22 +176,37 @@ impl SweepTable {
         let stop = sweep.halving.as_ref().and_then(super::Halving::stop);
         let of_run = |(index, run): (usize, &SweepRun)| {
             let read = |id: &String| {
-                RunDirectory::open(&folder.runs().join(id)).and_then(|run| MeasuredRun::read(run, sweep.metric))
+                RunDirectory::open(&folder.runs().join(id))
+                    .and_then(|run| MeasuredRun::read(run, sweep.metric))
             };
             let (found, unreadable) = match run.id.as_ref().map(read) {
                 Some(Ok(found)) => (Some(found), None),
                 Some(Err(RunError::NotARun { .. })) | None => (None, None),
                 Some(Err(error)) => (None, Some(error.to_string())),
             };
-            let state = found.as_ref().map(|found| (found.status, found.step, found.cause.as_deref()));
+            let state = found
+                .as_ref()
+                .map(|found| (found.status, found.step, found.cause.as_deref()));
             let phase = RunPhase::for_run(run, &sweep.settings[run.setting], stop, state);
             let phase = unreadable.map_or(phase, RunPhase::Failed);
-            RunOfSweep { run: run.clone(), name: sweep.run_name(index), phase, measured: found }
+            RunOfSweep {
+                run: run.clone(),
+                name: sweep.run_name(index),
+                phase,
+                measured: found,
+            }
         };
         let runs: Vec<RunOfSweep> = sweep.runs.iter().enumerate().map(of_run).collect();
         let row = |(place, setting): (usize, &Setting)| {
-            let runs: Vec<RunOfSweep> = runs.iter().filter(|run| run.run.setting == place).cloned().collect();
-            let best: Vec<f64> = runs.iter().filter_map(|run| Some(run.measured.as_ref()?.best?.1)).collect();
+            let runs: Vec<RunOfSweep> = runs
+                .iter()
+                .filter(|run| run.run.setting == place)
+                .cloned()
+                .collect();
+            let best: Vec<f64> = runs
+                .iter()
+                .filter_map(|run| Some(run.measured.as_ref()?.best?.1))
+                .collect();
             SettingRow {
                 label: setting.label.clone(),
                 group: setting.group.clone(),
@@ -195,7 +216,10 @@ impl SweepTable {
             }
         };
         let rows: Vec<SettingRow> = sweep.settings.iter().enumerate().map(row).collect();
-        let base = rows.iter().flat_map(SettingRow::measured).find_map(|run| Some(run.curve.first()?.1));
+        let base = rows
+            .iter()
+            .flat_map(SettingRow::measured)
+            .find_map(|run| Some(run.curve.first()?.1));
         let best = best_of(&rows);
         let mut table = Self {
             metric: sweep.metric,
@@ -211,18 +235,31 @@ impl SweepTable {
     }
 
     fn compared(&self) -> Vec<ArmComparison> {
-        let own = self.best.filter(|_| self.sweep.study.is_none()).map(|best| [None, Some(best)]);
+        let own = self
+            .best
+            .filter(|_| self.sweep.study.is_none())
+            .map(|best| [None, Some(best)]);
         let pairs: Vec<[Option<usize>; 2]> = self.sweep.pairs.iter().copied().chain(own).collect();
         let of_seed = |place: usize, seed: u64| {
-            self.rows[place].runs.iter().find(|run| run.run.seed == seed).and_then(|run| run.measured.as_ref())
+            self.rows[place]
+                .runs
+                .iter()
+                .find(|run| run.run.seed == seed)
+                .and_then(|run| run.measured.as_ref())
         };
         let comparison = |[first, second]: &[Option<usize>; 2]| {
             let second = (*second)?;
             let before = first.unwrap_or_else(|| self.sweep.origin(second));
             let both = |seed: u64| Some((of_seed(before, seed)?, of_seed(second, seed)?));
             let runs: Vec<_> = self.sweep.seeds().into_iter().filter_map(both).collect();
-            let label = first.map_or_else(|| "base".to_owned(), |first| self.rows[first].label.clone());
-            ArmComparison::between([label, self.rows[second].label.clone()], first.is_none(), &runs, pairs.len())
+            let label =
+                first.map_or_else(|| "base".to_owned(), |first| self.rows[first].label.clone());
+            ArmComparison::between(
+                [label, self.rows[second].label.clone()],
+                first.is_none(),
+                &runs,
+                pairs.len(),
+            )
         };
         let mut found: Vec<ArmComparison> = pairs.iter().filter_map(comparison).collect();
         ArmComparison::adjust(&mut found);
@@ -232,9 +269,16 @@ impl SweepTable {
     /// `3 of 9 runs finished, 1 running, 5 not started`.
     pub fn progress(&self) -> String {
         let runs: Vec<&RunOfSweep> = self.rows.iter().flat_map(|row| &row.runs).collect();
-        let finished = runs.iter().filter(|run| run.phase == RunPhase::Finished).count();
+        let finished = runs
+            .iter()
+            .filter(|run| run.phase == RunPhase::Finished)
+            .count();
         let mut text = format!("{finished} of {} finished", counted(runs.len(), "run"));
-        let mut words: Vec<&str> = runs.iter().map(|run| run.phase.word()).filter(|word| *word != "finished").collect();
+        let mut words: Vec<&str> = runs
+            .iter()
+            .map(|run| run.phase.word())
+            .filter(|word| *word != "finished")
+            .collect();
         words.sort_unstable();
         for chunk in words.chunk_by(|a, b| a == b) {
             text += &format!(", {} {}", chunk.len(), chunk[0]);
@@ -244,9 +288,19 @@ impl SweepTable {
 
     /// The columns of [`Self::cells`].
     pub fn titles(&self) -> Vec<String> {
-        let mut titles =
-            vec!["setting".to_owned(), "n".to_owned(), format!("eval {}", self.metric.name()), "steps".to_owned()];
-        let titles_of_study = ["test valid", "test exact", "mixed groups", "clipped", "time"];
+        let mut titles = vec![
+            "setting".to_owned(),
+            "n".to_owned(),
+            format!("eval {}", self.metric.name()),
+            "steps".to_owned(),
+        ];
+        let titles_of_study = [
+            "test valid",
+            "test exact",
+            "mixed groups",
+            "clipped",
+            "time",
+        ];
         if self.sweep.study.is_some() {
             titles.extend(titles_of_study.map(str::to_owned));
         }
@@ -258,14 +312,25 @@ impl SweepTable {
     pub fn cells(&self) -> Vec<Vec<String>> {
         let row = |row: &SettingRow| {
             let n = row.eval.map_or(0, |eval| eval.n).to_string();
-            let mut cells = vec![row.label.clone(), n, or_na(row.eval, |eval| self.shown(eval)), row.steps()];
+            let mut cells = vec![
+                row.label.clone(),
+                n,
+                or_na(row.eval, |eval| self.shown(eval)),
+                row.steps(),
+            ];
             if self.sweep.study.is_some() {
                 let rate = |found: Option<OverRuns>| or_na(found, rate);
                 cells.push(rate(row.over(|run| Some(run.test.as_ref()?.valid))));
                 cells.push(rate(row.over(|run| run.test.as_ref()?.exact)));
-                cells.push(or_na(row.over(|run| run.mixed_groups), |found| percent(found.mean)));
-                cells.push(or_na(row.over(|run| run.clipped), |found| percent(found.mean)));
-                cells.push(or_na(row.over(|run| Some(run.seconds)), |found| duration(found.mean)));
+                cells.push(or_na(row.over(|run| run.mixed_groups), |found| {
+                    percent(found.mean)
+                }));
+                cells.push(or_na(row.over(|run| run.clipped), |found| {
+                    percent(found.mean)
+                }));
+                cells.push(or_na(row.over(|run| Some(run.seconds)), |found| {
+                    duration(found.mean)
+                }));
             }
             cells.push(row.state());
             cells
@@ -274,29 +339,51 @@ impl SweepTable {
     }
 
     fn shown(&self, over: OverRuns) -> String {
-        if self.metric.is_share() { rate(over) } else { number(over) }
+        if self.metric.is_share() {
+            rate(over)
+        } else {
+            number(over)
+        }
     }
 
     /// The meaning of the table's bounds.
     fn bounds(&self) -> Option<&'static str> {
-        let spreads = self.rows.iter().filter_map(|row| row.eval).map(|eval| eval.spread);
-        spreads.max_by_key(|spread| *spread as u8).map(Spread::described)
+        let spreads = self
+            .rows
+            .iter()
+            .filter_map(|row| row.eval)
+            .map(|eval| eval.spread);
+        spreads
+            .max_by_key(|spread| *spread as u8)
+            .map(Spread::described)
     }
 
     /// The lines below the table.
     pub fn notes(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(base) = self.base {
-            let base = if self.metric.is_share() { percent(base) } else { amount(base) };
-            lines.push(format!("base on the eval set: {} {base}", self.metric.name()));
+            let base = if self.metric.is_share() {
+                percent(base)
+            } else {
+                amount(base)
+            };
+            lines.push(format!(
+                "base on the eval set: {} {base}",
+                self.metric.name()
+            ));
         }
         if let Some(bounds) = self.bounds() {
-            lines.push(format!("mean [{bounds}] of the best checkpoints; a run counts once"));
+            lines.push(format!(
+                "mean [{bounds}] of the best checkpoints; a run counts once"
+            ));
         }
         if self.sweep.study.is_none() {
             match self.best.map(|best| &self.rows[best]) {
                 Some(best) => {
-                    lines.push(format!("best by the eval set, of those that finished every seed: {}", best.label));
+                    lines.push(format!(
+                        "best by the eval set, of those that finished every seed: {}",
+                        best.label
+                    ));
                     let of_test = |of: fn(&super::measure::TestResult) -> Option<f64>| {
                         or_na(best.over(|run| of(run.test.as_ref()?)), rate)
                     };
@@ -308,7 +395,9 @@ impl SweepTable {
                         or_na(best.over(|run| run.test.as_ref()?.base_exact), |found| percent(found.mean)),
                     ));
                 }
-                None => lines.push("no setting has finished every seed: none is best yet".to_owned()),
+                None => {
+                    lines.push("no setting has finished every seed: none is best yet".to_owned())
+                }
             }
         }
         for comparison in &self.comparisons {
@@ -329,11 +418,17 @@ impl SweepTable {
                 self.comparisons.len()
             ));
         }
-        let failed = self.rows.iter().flat_map(|row| &row.runs).filter_map(|run| match &run.phase {
-            RunPhase::Failed(cause) => Some(format!("{} failed: {cause}", run.name)),
-            RunPhase::Interrupted(cause) => Some(format!("{} is interrupted: {cause}", run.name)),
-            _ => None,
-        });
+        let failed = self
+            .rows
+            .iter()
+            .flat_map(|row| &row.runs)
+            .filter_map(|run| match &run.phase {
+                RunPhase::Failed(cause) => Some(format!("{} failed: {cause}", run.name)),
+                RunPhase::Interrupted(cause) => {
+                    Some(format!("{} is interrupted: {cause}", run.name))
+                }
+                _ => None,
+            });
         lines.extend(failed);
         lines
     }
@@ -342,26 +437,57 @@ impl SweepTable {
     pub fn head(&self) -> String {
         let seeds = counted(self.sweep.seeds().len(), "seed");
         let task = self.sweep.task_names();
-        format!("{}: {} of task {task}, {seeds}; {}", self.sweep.name, self.sweep.kind(), self.progress())
+        format!(
+            "{}: {} of task {task}, {seeds}; {}",
+            self.sweep.name,
+            self.sweep.kind(),
+            self.progress()
+        )
     }
 
     /// For a terminal.
     pub fn text(&self) -> String {
         let mut rows = vec![self.titles()];
         rows.extend(self.cells());
-        let align: String = self.titles().iter().map(|title| if title == "n" { 'r' } else { 'l' }).collect();
-        let notes: String = self.notes().iter().map(|note| visible(note).into_owned() + "\n").collect();
-        format!("{}\n\n{}\n{notes}", visible(&self.head()), text_table(&rows, &align))
+        let align: String = self
+            .titles()
+            .iter()
+            .map(|title| if title == "n" { 'r' } else { 'l' })
+            .collect();
+        let notes: String = self
+            .notes()
+            .iter()
+            .map(|note| visible(note).into_owned() + "\n")
+            .collect();
+        format!(
+            "{}\n\n{}\n{notes}",
+            visible(&self.head()),
+            text_table(&rows, &align)
+        )
     }
 
     pub fn markdown(&self) -> String {
         let cell = |text: &String| visible(text).replace('|', "\\|");
-        let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(cell).collect::<Vec<_>>().join(" | "));
+        let line = |cells: &[String]| {
+            format!(
+                "| {} |\n",
+                cells.iter().map(cell).collect::<Vec<_>>().join(" | ")
+            )
+        };
         let titles = self.titles();
         let rule = vec!["---".to_owned(); titles.len()];
         let rows: String = self.cells().iter().map(|cells| line(cells)).collect();
-        let notes: String = self.notes().iter().map(|note| format!("- {}\n", visible(note.trim_start()))).collect();
-        format!("{}\n\n{}{}{rows}\n{notes}", visible(&self.head()), line(&titles), line(&rule))
+        let notes: String = self
+            .notes()
+            .iter()
+            .map(|note| format!("- {}\n", visible(note.trim_start())))
+            .collect();
+        format!(
+            "{}\n\n{}{}{rows}\n{notes}",
+            visible(&self.head()),
+            line(&titles),
+            line(&rule)
+        )
     }
 
     pub fn document(&self) -> Value {
@@ -377,7 +503,11 @@ impl SweepTable {
                 "eval": row.eval, "test_valid": row.over(|run| Some(run.test.as_ref()?.valid)),
                 "test_exact": row.over(|run| run.test.as_ref()?.exact), "runs": row.runs.iter().map(run).collect::<Vec<_>>()})
         };
-        let comparisons: Vec<Value> = self.comparisons.iter().map(ArmComparison::document).collect();
+        let comparisons: Vec<Value> = self
+            .comparisons
+            .iter()
+            .map(ArmComparison::document)
+            .collect();
         json!({"name": self.sweep.name, "kind": self.sweep.kind(), "task": self.sweep.tasks().join(" "), "metric": self.metric.name(),
             "seeds": self.sweep.seeds(), "active": self.is_active, "seconds": self.sweep.seconds, "base": self.base,
             "settings": self.rows.iter().enumerate().map(row).collect::<Vec<_>>(),
@@ -404,7 +534,12 @@ fn rate(over: OverRuns) -> String {
         _ => {
             // An interval of a mean of rates may reach beyond them.
             let bound = |value: f64| 100.0 * value.clamp(0.0, 1.0);
-            format!("{} [{:.1}, {:.1}]", percent(over.mean), bound(over.low), bound(over.high))
+            format!(
+                "{} [{:.1}, {:.1}]",
+                percent(over.mean),
+                bound(over.low),
+                bound(over.high)
+            )
         }
     }
 }
@@ -412,6 +547,11 @@ fn rate(over: OverRuns) -> String {
 fn number(over: OverRuns) -> String {
     match over.spread {
         Spread::OneRun => amount(over.mean),
-        _ => format!("{} [{}, {}]", amount(over.mean), amount(over.low), amount(over.high)),
+        _ => format!(
+            "{} [{}, {}]",
+            amount(over.mean),
+            amount(over.low),
+            amount(over.high)
+        ),
     }
 }

@@ -32,10 +32,22 @@ static EMBEDDED: &[EmbeddedTask] = &[
         name: "invoice",
         files: files!("invoice": "task.toml", "schema.json", "train.jsonl", "eval.jsonl", "eval-large.jsonl", "completions.jsonl", "generator.toml"),
     },
-    EmbeddedTask { name: "sql", files: sample!("sql", "schema.sql") },
-    EmbeddedTask { name: "tool-calls", files: sample!("tool-calls", "tools.json") },
-    EmbeddedTask { name: "shell-lint", files: sample!("shell-lint") },
-    EmbeddedTask { name: "py-functions", files: sample!("py-functions") },
+    EmbeddedTask {
+        name: "sql",
+        files: sample!("sql", "schema.sql"),
+    },
+    EmbeddedTask {
+        name: "tool-calls",
+        files: sample!("tool-calls", "tools.json"),
+    },
+    EmbeddedTask {
+        name: "shell-lint",
+        files: sample!("shell-lint"),
+    },
+    EmbeddedTask {
+        name: "py-functions",
+        files: sample!("py-functions"),
+    },
     EmbeddedTask {
         name: "assistant",
         files: files!("assistant": "task.toml", "tools.json", "invoices.sql", "train.jsonl", "eval.jsonl", "test.jsonl", "generator.toml"),
@@ -54,22 +66,43 @@ pub(crate) const MODELS: [(&str, &str); 6] = [
 
 /// Tasks to start from.
 static TEMPLATES: &[EmbeddedTask] = &[
-    EmbeddedTask { name: "invoice", files: EMBEDDED[0].files },
+    EmbeddedTask {
+        name: "invoice",
+        files: EMBEDDED[0].files,
+    },
     EmbeddedTask {
         name: "agent",
         files: files!("templates/agent": "task.toml", "agent.py", "train.jsonl", "eval.jsonl", "test.jsonl"),
     },
-    EmbeddedTask { name: "classify", files: template!("templates/classify", "schema.json") },
-    EmbeddedTask { name: "extract", files: template!("templates/extract", "schema.json") },
-    EmbeddedTask { name: "python-scorer", files: template!("templates/python-scorer", "scorer.py") },
+    EmbeddedTask {
+        name: "classify",
+        files: template!("templates/classify", "schema.json"),
+    },
+    EmbeddedTask {
+        name: "extract",
+        files: template!("templates/extract", "schema.json"),
+    },
+    EmbeddedTask {
+        name: "python-scorer",
+        files: template!("templates/python-scorer", "scorer.py"),
+    },
     #[cfg(feature = "download")]
     EmbeddedTask {
         name: "support-judge",
         files: files!("templates/support-judge": "task.toml", "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl"),
     },
-    EmbeddedTask { name: "tool-call", files: template!("templates/tool-call", "tools.json") },
-    EmbeddedTask { name: "unlabeled", files: template!("templates/unlabeled", "schema.json") },
-    EmbeddedTask { name: "yaml-config", files: template!("templates/yaml-config", "schema.json") },
+    EmbeddedTask {
+        name: "tool-call",
+        files: template!("templates/tool-call", "tools.json"),
+    },
+    EmbeddedTask {
+        name: "unlabeled",
+        files: template!("templates/unlabeled", "schema.json"),
+    },
+    EmbeddedTask {
+        name: "yaml-config",
+        files: template!("templates/yaml-config", "schema.json"),
+    },
 ];
 
 pub(super) fn find(name: &str) -> Option<&'static EmbeddedTask> {
@@ -81,10 +114,16 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 pub(crate) fn find_template(name: &str) -> Read<&'static EmbeddedTask> {
-    TEMPLATES.iter().find(|task| task.name == name).ok_or_else(|| TaskError::Unknown {
-        text: name.to_owned(),
-        advice: format!("the templates are {}", template_names().collect::<Vec<_>>().join(", ")),
-    })
+    TEMPLATES
+        .iter()
+        .find(|task| task.name == name)
+        .ok_or_else(|| TaskError::Unknown {
+            text: name.to_owned(),
+            advice: format!(
+                "the templates are {}",
+                template_names().collect::<Vec<_>>().join(", ")
+            ),
+        })
 }
 
 /// Names of templates for new tasks.

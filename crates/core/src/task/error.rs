@@ -15,7 +15,10 @@ pub enum TaskError {
         advice: String,
     },
     #[error("{label}: {source}{}", remedy(.label, .source))]
-    Read { label: String, source: std::io::Error },
+    Read {
+        label: String,
+        source: std::io::Error,
+    },
     #[error("{label}: not UTF-8 text (byte {offset}); save it as UTF-8")]
     Encoding {
         label: String,
@@ -66,7 +69,11 @@ impl TaskError {
     }
 
     pub(crate) fn outside(label: String, file: &str, why: PathError) -> Self {
-        Self::Outside { label, file: file.to_owned(), why }
+        Self::Outside {
+            label,
+            file: file.to_owned(),
+            why,
+        }
     }
 }
 
@@ -74,7 +81,9 @@ fn outside(why: &PathError) -> String {
     let rule = "task files must be inside the task folder, so that a run can copy them";
     match why {
         PathError::Written => {
-            format!("is outside the task's folder; {rule}: copy the file into the folder and name the copy")
+            format!(
+                "is outside the task's folder; {rule}: copy the file into the folder and name the copy"
+            )
         }
         PathError::Link(target) => {
             format!(
@@ -82,7 +91,9 @@ fn outside(why: &PathError) -> String {
             )
         }
         PathError::Broken(target) => {
-            format!("is a link to {target:?}, which does not exist; create that file or remove the link")
+            format!(
+                "is a link to {target:?}, which does not exist; create that file or remove the link"
+            )
         }
     }
 }
@@ -92,8 +103,12 @@ fn remedy(label: &str, source: &std::io::Error) -> &'static str {
         std::io::ErrorKind::NotFound if !label.ends_with(super::TASK_FILE) => {
             "; write the file, or name another one in task.toml"
         }
-        std::io::ErrorKind::NotFound => "; a task is a folder with this file, and `grpo-tui init DIR` makes one",
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => "; put a regular file there",
+        std::io::ErrorKind::NotFound => {
+            "; a task is a folder with this file, and `grpo-tui init DIR` makes one"
+        }
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
+            "; put a regular file there"
+        }
         std::io::ErrorKind::FileTooLarge => "; make it smaller",
         _ => "; make it readable",
     }

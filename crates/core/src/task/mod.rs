@@ -74,7 +74,9 @@ impl PromptSet {
 
     /// Accepts `proof`, the test set of older programs.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|set| set.name() == current_set_name(name))
+        Self::ALL
+            .into_iter()
+            .find(|set| set.name() == current_set_name(name))
     }
 
     /// Its key in `task.toml`.
@@ -136,9 +138,16 @@ pub struct TierValues {
 impl TaskFiles {
     /// The model that runs of this task start from by default.
     pub fn base_model(&self) -> String {
-        let toml = self.read(TASK_FILE).map(Cow::into_owned).unwrap_or_default();
+        let toml = self
+            .read(TASK_FILE)
+            .map(Cow::into_owned)
+            .unwrap_or_default();
         let train = Assignments::from_task(TASK_FILE, &String::from_utf8_lossy(&toml)).ok();
-        Layers { task: train, ..Layers::default() }.asked_base_model()
+        Layers {
+            task: train,
+            ..Layers::default()
+        }
+        .asked_base_model()
     }
 
     /// `None` for an embedded task.
@@ -178,7 +187,10 @@ impl TaskFiles {
     }
 
     /// Names and bytes of files of the task.
-    pub(crate) fn read_files<N: AsRef<str>>(&self, names: &[N]) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
+    pub(crate) fn read_files<N: AsRef<str>>(
+        &self,
+        names: &[N],
+    ) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
         self.home.read_files(names)
     }
 }

@@ -15,17 +15,36 @@ pub const ALL_FIELDS: &str = "*";
 
 /// A name, or a list of names, joined by `+`.
 pub(crate) fn read_normalisations(section: &Section<'_>, key: &str) -> Read<Option<String>> {
-    let Some((value, offset)) = section.get(key) else { return Ok(None) };
+    let Some((value, offset)) = section.get(key) else {
+        return Ok(None);
+    };
     let names: Vec<String> = match value {
         DeValue::Array(items) if items.iter().all(|item| item.get_ref().as_str().is_some()) => {
-            items.iter().filter_map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+            items
+                .iter()
+                .filter_map(|item| item.get_ref().as_str().map(str::to_owned))
+                .collect()
         }
         DeValue::String(text) => text.split('+').map(|name| name.trim().to_owned()).collect(),
-        other => return Err(section.wrong_type(key, offset, "a name or a list of names in quotes", other)),
+        other => {
+            return Err(section.wrong_type(
+                key,
+                offset,
+                "a name or a list of names in quotes",
+                other,
+            ));
+        }
     };
-    if let Some(name) = names.iter().find(|name| !NORMALISATIONS.contains(&name.as_str())) {
+    if let Some(name) = names
+        .iter()
+        .find(|name| !NORMALISATIONS.contains(&name.as_str()))
+    {
         let near = crate::format::did_you_mean(name, NORMALISATIONS);
-        return Err(section.error(key, offset, format!("takes {}, not {name:?}{near}", NORMALISATIONS.join(", "))));
+        return Err(section.error(
+            key,
+            offset,
+            format!("takes {}, not {name:?}{near}", NORMALISATIONS.join(", ")),
+        ));
     }
     Ok(Some(names.join("+")))
 }

@@ -13,9 +13,13 @@ use super::{Home, PromptFiles, ScoreRules, TASK_FILE, TaskFiles, TierValues};
 impl TaskFiles {
     /// `score`: the block `[score]`. The definition is `task.toml` itself, until a kind of scorer names another file.
     pub(crate) fn from_toml(top: &Section<'_>, score: &Section<'_>, home: Home) -> Read<Self> {
-        let name = top.string("name")?.ok_or_else(|| home.missing("name", "name = \"invoice\""))?;
+        let name = top
+            .string("name")?
+            .ok_or_else(|| home.missing("name", "name = \"invoice\""))?;
         if name.is_empty()
-            || !name.chars().all(|character| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.'))
+            || !name.chars().all(|character| {
+                character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')
+            })
             || name.starts_with('.')
         {
             let offset = top.get("name").map_or(0, |(_, offset)| offset);
@@ -43,14 +47,28 @@ impl TaskFiles {
 }
 
 fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
-    let Some(prompts) =
-        top.section("prompts", &["train", "eval", "test", "proof", "guard", "completions", "generator"])?
+    let Some(prompts) = top.section(
+        "prompts",
+        &[
+            "train",
+            "eval",
+            "test",
+            "proof",
+            "guard",
+            "completions",
+            "generator",
+        ],
+    )?
     else {
         return Ok(PromptFiles::default());
     };
     let file = |key: &str| prompts.string(key)?.map(|file| home.name(file)).transpose();
     if let (Some(_), Some((_, offset))) = (prompts.get("test"), prompts.get("proof")) {
-        return Err(prompts.error("proof", offset, "is the old name of `test`, which is set too: remove one"));
+        return Err(prompts.error(
+            "proof",
+            offset,
+            "is the old name of `test`, which is set too: remove one",
+        ));
     }
     Ok(PromptFiles {
         train: file("train")?,
@@ -65,7 +83,11 @@ fn read_prompts(top: &Section<'_>, home: &Home) -> Read<PromptFiles> {
 /// `[score]`, or a `[[reward]]` with a scorer of its own.
 pub(crate) fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
     let mut rules = ScoreRules {
-        tiers: TierValues { unparsable: 0.0, invalid: 0.5, valid: 1.0 },
+        tiers: TierValues {
+            unparsable: 0.0,
+            invalid: 0.5,
+            valid: 1.0,
+        },
         graded: false,
         strip_thinking: true,
         assert_formats: false,
@@ -75,18 +97,29 @@ pub(crate) fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
         grounded_except: Vec::new(),
     };
     rules.graded = score.boolean("graded")?.unwrap_or(rules.graded);
-    rules.strip_thinking = score.boolean("strip_thinking")?.unwrap_or(rules.strip_thinking);
-    rules.assert_formats = score.boolean("assert_formats")?.unwrap_or(rules.assert_formats);
-    rules.continue_after_failure = score.boolean("continue_after_failure")?.unwrap_or(rules.continue_after_failure);
+    rules.strip_thinking = score
+        .boolean("strip_thinking")?
+        .unwrap_or(rules.strip_thinking);
+    rules.assert_formats = score
+        .boolean("assert_formats")?
+        .unwrap_or(rules.assert_formats);
+    rules.continue_after_failure = score
+        .boolean("continue_after_failure")?
+        .unwrap_or(rules.continue_after_failure);
     if let Some(tiers) = score.section("tiers", &["unparsable", "invalid", "valid"])? {
         let values = &mut rules.tiers;
         values.unparsable = read_reward(&tiers, "unparsable")?.unwrap_or(values.unparsable);
         values.invalid = read_reward(&tiers, "invalid")?.unwrap_or(values.invalid);
         values.valid = read_reward(&tiers, "valid")?.unwrap_or(values.valid);
-        if !(values.unparsable <= values.invalid && values.invalid <= values.valid && values.unparsable < values.valid)
+        if !(values.unparsable <= values.invalid
+            && values.invalid <= values.valid
+            && values.unparsable < values.valid)
         {
             let offset = score.get("tiers").map_or(0, |(_, offset)| offset);
-            let found = format!("unparsable {}, invalid {}, valid {}", values.unparsable, values.invalid, values.valid);
+            let found = format!(
+                "unparsable {}, invalid {}, valid {}",
+                values.unparsable, values.invalid, values.valid
+            );
             return Err(score.error(
                 "tiers",
                 offset,
@@ -94,9 +127,16 @@ pub(crate) fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
             ));
         }
     }
-    if let Some((share, (_, offset))) = score.number("max_scorer_errors")?.zip(score.get("max_scorer_errors")) {
+    if let Some((share, (_, offset))) = score
+        .number("max_scorer_errors")?
+        .zip(score.get("max_scorer_errors"))
+    {
         if !(0.0..=1.0).contains(&share) {
-            return Err(score.error("max_scorer_errors", offset, format!("must be between 0 and 1, not {share}")));
+            return Err(score.error(
+                "max_scorer_errors",
+                offset,
+                format!("must be between 0 and 1, not {share}"),
+            ));
         }
         rules.max_scorer_errors = share;
     }
@@ -106,14 +146,20 @@ pub(crate) fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
     match score.get("normalise") {
         None => {}
         Some((DeValue::Table(_), _)) => {
-            let Some(fields) = score.free_section("normalise")? else { return Ok(rules) };
+            let Some(fields) = score.free_section("normalise")? else {
+                return Ok(rules);
+            };
             for (field, _) in fields.keys() {
-                rules.normalise.extend(read_normalisations(&fields, field)?.map(|names| (field.to_owned(), names)));
+                rules.normalise.extend(
+                    read_normalisations(&fields, field)?.map(|names| (field.to_owned(), names)),
+                );
             }
         }
         Some(_) => {
             let names = read_normalisations(score, "normalise")?;
-            rules.normalise.extend(names.map(|names| (ALL_FIELDS.to_owned(), names)));
+            rules
+                .normalise
+                .extend(names.map(|names| (ALL_FIELDS.to_owned(), names)));
         }
     }
     Ok(rules)

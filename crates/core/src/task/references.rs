@@ -29,7 +29,12 @@ pub(crate) fn follow_references(
         let file = home.name(file)?;
         let schema = home.parse_json(&file, &home.read_text(&file)?)?;
         // Its base is the address that it is named by, wherever the file is.
-        found.walk(&home.label(&file), &address, join("", &address).ok(), &schema)?;
+        found.walk(
+            &home.label(&file),
+            &address,
+            join("", &address).ok(),
+            &schema,
+        )?;
         references.insert(address, file);
     }
     while let Some(address) = found.waiting.pop_first() {
@@ -60,8 +65,15 @@ struct FoundReferences {
 
 impl FoundReferences {
     /// `base`: the address of the document; `None` outside of the task's folder.
-    fn walk(&mut self, label: &str, document: &str, base: Option<String>, schema: &Value) -> Read<()> {
-        let outside = |reference: &str| TaskError::outside(label.to_owned(), reference, PathError::Written);
+    fn walk(
+        &mut self,
+        label: &str,
+        document: &str,
+        base: Option<String>,
+        schema: &Value,
+    ) -> Read<()> {
+        let outside =
+            |reference: &str| TaskError::outside(label.to_owned(), reference, PathError::Written);
         let mut targets = Vec::new();
         let mut open = vec![(schema, base)];
         while let Some((value, base)) = open.pop() {
@@ -76,7 +88,12 @@ impl FoundReferences {
             let address = |text: &str| encode_reference(text.split('#').next().unwrap_or_default());
             let text = |key: &str| members.get(key).and_then(Value::as_str).map(address);
             let mut own = base;
-            if let (Some(id), Some(base)) = (text("$id").or_else(|| text("id")).filter(|id| !id.is_empty()), &own) {
+            if let (Some(id), Some(base)) = (
+                text("$id")
+                    .or_else(|| text("id"))
+                    .filter(|id| !id.is_empty()),
+                &own,
+            ) {
                 own = match join(base, &id) {
                     Ok(address) => Some(address),
                     Err(ReferenceError::Remote) => None,
@@ -90,15 +107,23 @@ impl FoundReferences {
                         targets.push(address.clone());
                         self.waiting.insert(address);
                     }
-                    None | Some(Err(ReferenceError::Remote)) => targets.push(from_host(document, &reference)),
+                    None | Some(Err(ReferenceError::Remote)) => {
+                        targets.push(from_host(document, &reference))
+                    }
                     Some(Err(ReferenceError::Outside)) => return Err(outside(&reference)),
                 }
             }
             open.extend(
-                members.iter().filter(|(key, _)| !DATA.contains(&key.as_str())).map(|(_, value)| (value, own.clone())),
+                members
+                    .iter()
+                    .filter(|(key, _)| !DATA.contains(&key.as_str()))
+                    .map(|(_, value)| (value, own.clone())),
             );
         }
-        let draft = schema.get("$schema").and_then(Value::as_str).map(str::to_owned);
+        let draft = schema
+            .get("$schema")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         self.documents.insert(document.to_owned(), (draft, targets));
         Ok(())
     }
@@ -109,12 +134,18 @@ impl FoundReferences {
         let mut seen = BTreeSet::from([root]);
         let mut queue = VecDeque::from([(root, None)]);
         while let Some((document, from)) = queue.pop_front() {
-            let Some((own, targets)) = self.documents.get(document) else { continue };
+            let Some((own, targets)) = self.documents.get(document) else {
+                continue;
+            };
             if let (None, Some(from)) = (own, from) {
                 inherited.insert(document.to_owned(), from);
             }
             let draft = own.clone().or_else(|| inherited.get(document).cloned());
-            for target in targets.iter().map(String::as_str).filter(|target| self.documents.contains_key(*target)) {
+            for target in targets
+                .iter()
+                .map(String::as_str)
+                .filter(|target| self.documents.contains_key(*target))
+            {
                 if seen.insert(target) {
                     queue.push_back((target, draft.clone()));
                 }
@@ -136,11 +167,18 @@ enum ReferenceError {
 /// Resolves `reference` (without its fragment) at `base` by RFC 3986, section 5.2, except that leading out of the
 /// folder is an error.
 fn join(base: &str, reference: &str) -> Result<String, ReferenceError> {
-    let scheme = reference.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
+    let scheme = reference
+        .split(['/', '?'])
+        .next()
+        .is_some_and(|first| first.contains(':'));
     if scheme || reference.starts_with("//") || reference.contains('?') {
         return Err(ReferenceError::Remote);
     }
-    let folder = if reference.starts_with('/') { "" } else { base.rsplit_once('/').map_or("", |(folder, _)| folder) };
+    let folder = if reference.starts_with('/') {
+        ""
+    } else {
+        base.rsplit_once('/').map_or("", |(folder, _)| folder)
+    };
     let mut parts = Vec::new();
     for part in folder.split('/').chain(reference.split('/')) {
         match part {
@@ -150,12 +188,19 @@ fn join(base: &str, reference: &str) -> Result<String, ReferenceError> {
         }
     }
     // The address of a folder ends with `/`.
-    Ok(parts.join("/") + if reference.ends_with('/') && !parts.is_empty() { "/" } else { "" })
+    Ok(parts.join("/")
+        + if reference.ends_with('/') && !parts.is_empty() {
+            "/"
+        } else {
+            ""
+        })
 }
 
 /// Resolves `reference` at a document with a host; unchanged if it has a scheme or the document has no host.
 fn from_host(document: &str, reference: &str) -> String {
-    let place = document.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))));
+    let place = document
+        .split_once("://")
+        .map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))));
     match (place, place.map(|(_, (_, path))| join(path, reference))) {
         (Some((scheme, (host, _))), Some(Ok(path))) => format!("{scheme}://{host}/{path}"),
         (Some((scheme, _)), Some(Err(ReferenceError::Remote))) if reference.starts_with("//") => {
@@ -173,7 +218,15 @@ pub fn escaped(key: &str) -> String {
 /// Percent-encodes a file's name.
 pub fn encode_path(file: &str) -> String {
     let file = file.trim_start_matches("./");
-    file.bytes().map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { encoded(byte) }).collect()
+    file.bytes()
+        .map(|byte| {
+            if is_plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                encoded(byte)
+            }
+        })
+        .collect()
 }
 
 /// Percent-encodes what a URI reference cannot have, such as the `<` of `#/definitions/A<B>`, which generators of schemas
@@ -181,7 +234,11 @@ pub fn encode_path(file: &str) -> String {
 pub fn encode_reference(reference: &str) -> String {
     let bytes = reference.as_bytes();
     let fragment = reference.find('#').unwrap_or(bytes.len());
-    let is_code = |at: usize| bytes.get(at + 1..at + 3).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit));
+    let is_code = |at: usize| {
+        bytes
+            .get(at + 1..at + 3)
+            .is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit))
+    };
     let has_ip_address = reference[..fragment].contains("//[");
     let as_written = |at: usize, byte: u8| match byte {
         b'#' => at == fragment,
@@ -189,8 +246,13 @@ pub fn encode_reference(reference: &str) -> String {
         b'[' | b']' => has_ip_address && at < fragment,
         byte => byte == b'?' || is_plain(byte),
     };
-    let one =
-        |(at, &byte): (usize, &u8)| if as_written(at, byte) { char::from(byte).to_string() } else { encoded(byte) };
+    let one = |(at, &byte): (usize, &u8)| {
+        if as_written(at, byte) {
+            char::from(byte).to_string()
+        } else {
+            encoded(byte)
+        }
+    };
     bytes.iter().enumerate().map(one).collect()
 }
 
@@ -237,7 +299,11 @@ mod tests {
     #[test]
     fn references_are_seen_from_their_document() {
         let check = |base: &str, reference: &str, expected: Result<&str, ReferenceError>| {
-            assert_eq!(join(base, reference), expected.map(str::to_owned), "{base} {reference}");
+            assert_eq!(
+                join(base, reference),
+                expected.map(str::to_owned),
+                "{base} {reference}"
+            );
         };
         check("schema.json", "money.json", Ok("money.json"));
         check("parts/a.json", "money.json", Ok("parts/money.json"));
@@ -247,8 +313,16 @@ mod tests {
         check("schema.json", "parts/", Ok("parts/"));
         check("parts/", "b.json", Ok("parts/b.json"));
         check("parts/a.json", "../../b.json", Err(ReferenceError::Outside));
-        check("schema.json", "https://example.com/b.json", Err(ReferenceError::Remote));
-        check("schema.json", "//example.com/b.json", Err(ReferenceError::Remote));
+        check(
+            "schema.json",
+            "https://example.com/b.json",
+            Err(ReferenceError::Remote),
+        );
+        check(
+            "schema.json",
+            "//example.com/b.json",
+            Err(ReferenceError::Remote),
+        );
         check("schema.json", "urn:b", Err(ReferenceError::Remote));
         let seen = |reference: &str| from_host("https://e.org/parts/a.json", reference);
         assert_eq!(seen("b.json"), "https://e.org/parts/b.json");
@@ -256,17 +330,29 @@ mod tests {
         assert_eq!(seen("//f.org/b.json"), "https://f.org/b.json");
         assert_eq!(seen("urn:b"), "urn:b");
         assert_eq!(from_host("https://e.org", "b.json"), "https://e.org/b.json");
-        assert_eq!(from_host("parts/a.json", "https://e.org/b.json"), "https://e.org/b.json");
         assert_eq!(
-            (encode_path("a b/ü.json").as_str(), decode_path("a%20b/%C3%BC.json").as_str()),
+            from_host("parts/a.json", "https://e.org/b.json"),
+            "https://e.org/b.json"
+        );
+        assert_eq!(
+            (
+                encode_path("a b/ü.json").as_str(),
+                decode_path("a%20b/%C3%BC.json").as_str()
+            ),
             ("a%20b/%C3%BC.json", "a b/ü.json")
         );
         for (reference, expected) in [
             ("#/definitions/A<B>", "#/definitions/A%3CB%3E"),
             ("#/definitions/A%3CB%3E", "#/definitions/A%3CB%3E"),
-            ("#/$defs/100% [é] #2|^", "#/$defs/100%25%20%5B%C3%A9%5D%20%232%7C%5E"),
+            (
+                "#/$defs/100% [é] #2|^",
+                "#/$defs/100%25%20%5B%C3%A9%5D%20%232%7C%5E",
+            ),
             ("a b.json#/x\"y", "a%20b.json#/x%22y"),
-            ("http://[::1]/List[A].json#/[0]", "http://[::1]/List[A].json#/%5B0%5D"),
+            (
+                "http://[::1]/List[A].json#/[0]",
+                "http://[::1]/List[A].json#/%5B0%5D",
+            ),
             ("a?b=c", "a?b=c"),
         ] {
             assert_eq!(encode_reference(reference), expected);

@@ -16,7 +16,13 @@ pub(crate) fn find_home(text: &str, here: &Path) -> Read<Home> {
 }
 
 pub(crate) fn find_embedded(name: &str) -> Read<&'static EmbeddedTask> {
-    embedded::find(name).ok_or_else(|| unknown(name, embedded::names().map(str::to_owned).collect(), Path::new(".")))
+    embedded::find(name).ok_or_else(|| {
+        unknown(
+            name,
+            embedded::names().map(str::to_owned).collect(),
+            Path::new("."),
+        )
+    })
 }
 
 /// The folder of the task that is found so; `None` for an embedded task and where there is none.
@@ -28,14 +34,22 @@ pub fn folder_of(text: &str, here: &Path) -> Option<PathBuf> {
 fn find_folder(text: &str, here: &Path) -> Result<Option<PathBuf>, TaskError> {
     let path = here.join(text);
     if path.is_file() && path.file_name().is_some_and(|name| name == TASK_FILE) {
-        return Ok(Some(display_path(text, path.parent().unwrap_or(here), here)));
+        return Ok(Some(display_path(
+            text,
+            path.parent().unwrap_or(here),
+            here,
+        )));
     }
     if path.join(TASK_FILE).is_file() {
         return Ok(Some(display_path(text, &path, here)));
     }
     let is_path = text.contains(['/', '\\']) || text.starts_with('.');
     if is_path {
-        let advice = if path.is_dir() { format!("the folder has no {TASK_FILE}") } else { "no such folder".to_owned() };
+        let advice = if path.is_dir() {
+            format!("the folder has no {TASK_FILE}")
+        } else {
+            "no such folder".to_owned()
+        };
         return Err(TaskError::Unknown {
             text: text.to_owned(),
             advice: format!("{advice}; `grpo-tui init DIR` makes a workspace with a task to edit"),
@@ -55,12 +69,16 @@ fn display_path(text: &str, folder: &Path, here: &Path) -> PathBuf {
 }
 
 fn workspace_task(name: &str, here: &Path) -> Option<PathBuf> {
-    here.ancestors().map(|folder| folder.join("tasks").join(name)).find(|folder| folder.join(TASK_FILE).is_file())
+    here.ancestors()
+        .map(|folder| folder.join("tasks").join(name))
+        .find(|folder| folder.join(TASK_FILE).is_file())
 }
 
 /// The tasks of the nearest workspace, then the embedded ones.
 pub fn known_names(here: &Path) -> Vec<String> {
-    let entries = here.ancestors().find_map(|folder| std::fs::read_dir(folder.join("tasks")).ok());
+    let entries = here
+        .ancestors()
+        .find_map(|folder| std::fs::read_dir(folder.join("tasks")).ok());
     let mut names: Vec<String> = entries
         .into_iter()
         .flatten()
@@ -69,15 +87,29 @@ pub fn known_names(here: &Path) -> Vec<String> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    names.extend(embedded::names().map(str::to_owned).filter(|name| !names.contains(name)).collect::<Vec<_>>());
+    names.extend(
+        embedded::names()
+            .map(str::to_owned)
+            .filter(|name| !names.contains(name))
+            .collect::<Vec<_>>(),
+    );
     names
 }
 
 fn unknown(text: &str, known: Vec<String>, here: &Path) -> TaskError {
     let advice = match nearest(text, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
-        None if here.join(text).is_dir() => format!("the folder has no {TASK_FILE}; known tasks: {}", known.join(", ")),
-        None => format!("known tasks: {}; a task's folder can be named by its path", known.join(", ")),
+        None if here.join(text).is_dir() => format!(
+            "the folder has no {TASK_FILE}; known tasks: {}",
+            known.join(", ")
+        ),
+        None => format!(
+            "known tasks: {}; a task's folder can be named by its path",
+            known.join(", ")
+        ),
     };
-    TaskError::Unknown { text: text.to_owned(), advice }
+    TaskError::Unknown {
+        text: text.to_owned(),
+        advice,
+    }
 }

@@ -35,7 +35,10 @@ impl Home {
     pub(crate) fn read_files<N: AsRef<str>>(&self, names: &[N]) -> Read<Vec<(String, Vec<u8>)>> {
         let read = |name: &N| {
             let name = name.as_ref();
-            Ok((name.to_owned(), self.read(name, files::MAX_WHOLE_FILE_BYTES)?.into_owned()))
+            Ok((
+                name.to_owned(),
+                self.read(name, files::MAX_WHOLE_FILE_BYTES)?.into_owned(),
+            ))
         };
         names.iter().map(read).collect()
     }
@@ -55,12 +58,19 @@ impl Home {
             // Embedded files are looked up by name.
             Self::Embedded(_) => Path::new(""),
         };
-        files::inside(folder, file).map_err(|why| TaskError::outside(self.label(TASK_FILE), file, why))
+        files::inside(folder, file)
+            .map_err(|why| TaskError::outside(self.label(TASK_FILE), file, why))
     }
 
     /// The name and the text of the file that a key names.
-    pub(crate) fn file_of(&self, section: &Section<'_>, key: &str) -> Read<Option<(String, String)>> {
-        let Some(file) = section.string(key)? else { return Ok(None) };
+    pub(crate) fn file_of(
+        &self,
+        section: &Section<'_>,
+        key: &str,
+    ) -> Read<Option<(String, String)>> {
+        let Some(file) = section.string(key)? else {
+            return Ok(None);
+        };
         let file = self.name(file)?;
         let text = self.read_text(&file)?;
         Ok(Some((file, text)))
@@ -68,7 +78,11 @@ impl Home {
 
     /// `task.toml` lacks a key.
     pub(crate) fn missing(&self, key: &str, example: &'static str) -> TaskError {
-        TaskError::Missing { label: self.label(TASK_FILE), key: format!("`{key}`"), example }
+        TaskError::Missing {
+            label: self.label(TASK_FILE),
+            key: format!("`{key}`"),
+            example,
+        }
     }
 
     /// A file's normalized name inside the task, without `.` and doubled slashes. The file may not exist.
@@ -81,9 +95,9 @@ impl Home {
     pub(crate) fn read(&self, file: &str, most_bytes: u64) -> Read<Cow<'static, [u8]>> {
         let path = self.path(file)?;
         match self {
-            Self::Folder(_) => {
-                files::read_at_most(&path, most_bytes).map(Cow::Owned).map_err(|source| self.unread(file, source))
-            }
+            Self::Folder(_) => files::read_at_most(&path, most_bytes)
+                .map(Cow::Owned)
+                .map_err(|source| self.unread(file, source)),
             Self::Embedded(task) => match task.files.iter().find(|(name, _)| *name == file) {
                 Some((_, bytes)) => Ok(Cow::Borrowed(bytes)),
                 None => Err(self.unread(file, std::io::ErrorKind::NotFound.into())),
@@ -94,7 +108,8 @@ impl Home {
     pub(crate) fn open(&self, file: &str) -> Read<Box<dyn BufRead>> {
         match self {
             Self::Folder(_) => {
-                let opened = files::open(&self.path(file)?).map_err(|source| self.unread(file, source))?;
+                let opened =
+                    files::open(&self.path(file)?).map_err(|source| self.unread(file, source))?;
                 Ok(Box::new(BufReader::with_capacity(1 << 16, opened)))
             }
             Self::Embedded(_) => Ok(Box::new(Cursor::new(self.read(file, u64::MAX)?))),
@@ -102,20 +117,30 @@ impl Home {
     }
 
     fn unread(&self, file: &str, source: std::io::Error) -> TaskError {
-        TaskError::Read { label: self.label(file), source }
+        TaskError::Read {
+            label: self.label(file),
+            source,
+        }
     }
 
     pub(crate) fn read_text(&self, file: &str) -> Read<String> {
         let bytes = self.read(file, MAX_TEXT_BYTES)?.into_owned();
-        String::from_utf8(bytes)
-            .map_err(|error| TaskError::Encoding { label: self.label(file), offset: error.utf8_error().valid_up_to() })
+        String::from_utf8(bytes).map_err(|error| TaskError::Encoding {
+            label: self.label(file),
+            offset: error.utf8_error().valid_up_to(),
+        })
     }
 
     pub(crate) fn parse_json(&self, file: &str, text: &str) -> Read<Value> {
         serde_json::from_str(text).map_err(|error| {
             let whole = error.to_string();
             let message = whole.split(" at line ").next().unwrap_or(&whole).to_owned();
-            TaskError::Place { label: self.label(file), line: error.line(), column: error.column().max(1), message }
+            TaskError::Place {
+                label: self.label(file),
+                line: error.line(),
+                column: error.column().max(1),
+                message,
+            }
         })
     }
 }

@@ -10,7 +10,13 @@ use super::toml_section::Section;
 pub const TEMPLATE_KWARGS: &str = "chat_template_kwargs";
 
 /// Variables that the program itself sets.
-const OWN_VARIABLES: [&str; 5] = ["messages", "tools", "documents", "add_generation_prompt", "enable_thinking"];
+const OWN_VARIABLES: [&str; 5] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "enable_thinking",
+];
 
 /// Why neither a task nor a request may set a variable of chat templates; `None` if they may.
 pub fn refused_kwarg(name: &str) -> Option<&'static str> {
@@ -23,14 +29,20 @@ pub fn refused_kwarg(name: &str) -> Option<&'static str> {
 
 /// Those of a task, as JSON.
 pub(crate) fn read_template_kwargs(top: &Section<'_>) -> Read<Map<String, Value>> {
-    let Some(table) = top.table(TEMPLATE_KWARGS)? else { return Ok(Map::new()) };
+    let Some(table) = top.table(TEMPLATE_KWARGS)? else {
+        return Ok(Map::new());
+    };
     for (name, value) in table {
         let key = format!("{TEMPLATE_KWARGS}.{}", name.get_ref());
         if let Some(why) = refused_kwarg(name.get_ref()) {
             return Err(top.error(&key, name.span().start, why));
         }
         if let DeValue::Datetime(date) = value.get_ref() {
-            return Err(top.error(&key, value.span().start, format!("is a date: write it as a text, \"{date}\"")));
+            return Err(top.error(
+                &key,
+                value.span().start,
+                format!("is a date: write it as a text, \"{date}\""),
+            ));
         }
     }
     top.json_object(TEMPLATE_KWARGS)

@@ -19,7 +19,12 @@ pub(crate) struct Source<'a> {
 impl Source<'_> {
     pub(crate) fn error(&self, offset: usize, message: impl Into<String>) -> TaskError {
         let (line, column) = line_column(self.text, offset);
-        TaskError::Place { label: self.label.to_owned(), line, column, message: message.into() }
+        TaskError::Place {
+            label: self.label.to_owned(),
+            line,
+            column,
+            message: message.into(),
+        }
     }
 }
 
@@ -34,7 +39,12 @@ pub(crate) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// Refuses unknown keys, naming the nearest known one.
-    pub(crate) fn new(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>, known: &[&str]) -> Read<Self> {
+    pub(crate) fn new(
+        source: Source<'a>,
+        prefix: &str,
+        table: &'a DeTable<'a>,
+        known: &[&str],
+    ) -> Read<Self> {
         for (key, _) in table {
             let name = key.get_ref().as_ref();
             if !known.contains(&name) {
@@ -42,15 +52,26 @@ impl<'a> Section<'a> {
                     || format!("known keys: {}", known.join(", ")),
                     |near| format!("did you mean `{near}`?"),
                 );
-                return Err(source.error(key.span().start, format!("unknown key `{prefix}{name}`; {advice}")));
+                return Err(source.error(
+                    key.span().start,
+                    format!("unknown key `{prefix}{name}`; {advice}"),
+                ));
             }
         }
-        Ok(Self { source, prefix: prefix.to_owned(), table })
+        Ok(Self {
+            source,
+            prefix: prefix.to_owned(),
+            table,
+        })
     }
 
     /// A table with arbitrary keys.
     pub(crate) fn free(source: Source<'a>, prefix: &str, table: &'a DeTable<'a>) -> Self {
-        Self { source, prefix: prefix.to_owned(), table }
+        Self {
+            source,
+            prefix: prefix.to_owned(),
+            table,
+        }
     }
 
     /// The text of the file.
@@ -60,16 +81,23 @@ impl<'a> Section<'a> {
 
     /// All keys with the offsets of their values.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
-        self.table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.span().start))
+        self.table
+            .iter()
+            .map(|(key, value)| (key.get_ref().as_ref(), value.span().start))
     }
 
     /// The value and its byte offset.
     pub(crate) fn get(&self, key: &str) -> Option<(&'a DeValue<'a>, usize)> {
-        self.table.get(key).map(|value: &Spanned<DeValue<'a>>| (value.get_ref(), value.span().start))
+        self.table
+            .get(key)
+            .map(|value: &Spanned<DeValue<'a>>| (value.get_ref(), value.span().start))
     }
 
     pub(crate) fn error(&self, key: &str, offset: usize, message: impl AsRef<str>) -> TaskError {
-        self.source.error(offset, format!("`{}{key}` {}", self.prefix, message.as_ref()))
+        self.source.error(
+            offset,
+            format!("`{}{key}` {}", self.prefix, message.as_ref()),
+        )
     }
 
     /// An error that is not of one key.
@@ -87,10 +115,20 @@ impl<'a> Section<'a> {
 
     /// A list of strings.
     pub(crate) fn strings(&self, key: &str) -> Read<Option<Vec<String>>> {
-        let Some((value, offset)) = self.get(key) else { return Ok(None) };
+        let Some((value, offset)) = self.get(key) else {
+            return Ok(None);
+        };
         let wrong = || self.wrong_type(key, offset, "a list of strings in quotes", value);
-        let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned).ok_or_else(wrong);
-        value.as_array().ok_or_else(wrong)?.iter().map(text).collect::<Read<_>>().map(Some)
+        let text = |item: &Spanned<DeValue<'_>>| {
+            item.get_ref().as_str().map(str::to_owned).ok_or_else(wrong)
+        };
+        value
+            .as_array()
+            .ok_or_else(wrong)?
+            .iter()
+            .map(text)
+            .collect::<Read<_>>()
+            .map(Some)
     }
 
     /// A list of strings; empty where it is missing.
@@ -99,13 +137,24 @@ impl<'a> Section<'a> {
     }
 
     /// A whole number in a range.
-    pub(crate) fn whole(&self, key: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> Read<u64> {
-        let Some((number, (_, offset))) = self.number(key)?.zip(self.get(key)) else { return Ok(default) };
+    pub(crate) fn whole(
+        &self,
+        key: &str,
+        default: u64,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Read<u64> {
+        let Some((number, (_, offset))) = self.number(key)?.zip(self.get(key)) else {
+            return Ok(default);
+        };
         let (least, most) = (*range.start(), *range.end());
         if number.fract() == 0.0 && number >= least as f64 && number <= most as f64 {
             return Ok(number as u64);
         }
-        Err(self.error(key, offset, format!("must be a whole number from {least} to {most}, not {number}")))
+        Err(self.error(
+            key,
+            offset,
+            format!("must be a whole number from {least} to {most}, not {number}"),
+        ))
     }
 
     /// A limit of time.
@@ -113,9 +162,11 @@ impl<'a> Section<'a> {
         match self.number(key)?.zip(self.get(key)) {
             None => Ok(default),
             Some((number, _)) if (0.001..=86_400.0).contains(&number) => Ok(number),
-            Some((number, (_, offset))) => {
-                Err(self.error(key, offset, format!("must be between 0.001 and 86400, not {number}")))
-            }
+            Some((number, (_, offset))) => Err(self.error(
+                key,
+                offset,
+                format!("must be between 0.001 and 86400, not {number}"),
+            )),
         }
     }
 
@@ -150,8 +201,13 @@ impl<'a> Section<'a> {
     }
 
     /// A nested table as JSON; empty where it is missing.
-    pub(crate) fn json_object(&self, key: &str) -> Read<serde_json::Map<String, serde_json::Value>> {
-        let Some(table) = self.table(key)? else { return Ok(serde_json::Map::new()) };
+    pub(crate) fn json_object(
+        &self,
+        key: &str,
+    ) -> Read<serde_json::Map<String, serde_json::Value>> {
+        let Some(table) = self.table(key)? else {
+            return Ok(serde_json::Map::new());
+        };
         let value = Spanned::new(0..0, DeValue::Table(table.clone()));
         let offset = self.get(key).map_or(0, |(_, offset)| offset);
         serde_json::Map::deserialize(value.into_deserializer())
@@ -167,29 +223,61 @@ impl<'a> Section<'a> {
 
     /// Blocks under `[[key]]`, each with its offset.
     pub(crate) fn sections(&self, key: &str, known: &[&str]) -> Read<Vec<(Self, usize)>> {
-        let Some((value, offset)) = self.get(key) else { return Ok(Vec::new()) };
-        let wrong = |offset| self.error(key, offset, format!("must be written as `[[{}{key}]]`", self.prefix));
-        let block = |item: &'a Spanned<DeValue<'a>>| {
-            let DeValue::Table(table) = item.get_ref() else { return Err(wrong(item.span().start)) };
-            let prefix = format!("{}{key}.", self.prefix);
-            Ok((Self::new(self.source, &prefix, table, known)?, item.span().start))
+        let Some((value, offset)) = self.get(key) else {
+            return Ok(Vec::new());
         };
-        value.as_array().ok_or_else(|| wrong(offset))?.iter().map(block).collect()
+        let wrong = |offset| {
+            self.error(
+                key,
+                offset,
+                format!("must be written as `[[{}{key}]]`", self.prefix),
+            )
+        };
+        let block = |item: &'a Spanned<DeValue<'a>>| {
+            let DeValue::Table(table) = item.get_ref() else {
+                return Err(wrong(item.span().start));
+            };
+            let prefix = format!("{}{key}.", self.prefix);
+            Ok((
+                Self::new(self.source, &prefix, table, known)?,
+                item.span().start,
+            ))
+        };
+        value
+            .as_array()
+            .ok_or_else(|| wrong(offset))?
+            .iter()
+            .map(block)
+            .collect()
     }
 
     /// A nested table with arbitrary keys.
     pub(crate) fn free_section(&self, key: &str) -> Read<Option<Self>> {
-        Ok(self.table(key)?.map(|table| Self::free(self.source, &format!("{}{key}.", self.prefix), table)))
+        Ok(self
+            .table(key)?
+            .map(|table| Self::free(self.source, &format!("{}{key}.", self.prefix), table)))
     }
 
-    pub(crate) fn wrong_type(&self, key: &str, offset: usize, expected: &str, found: &DeValue<'_>) -> TaskError {
-        self.error(key, offset, format!("must be {expected}, not {}", described(found)))
+    pub(crate) fn wrong_type(
+        &self,
+        key: &str,
+        offset: usize,
+        expected: &str,
+        found: &DeValue<'_>,
+    ) -> TaskError {
+        self.error(
+            key,
+            offset,
+            format!("must be {expected}, not {}", described(found)),
+        )
     }
 }
 
 fn described(value: &DeValue<'_>) -> String {
     match value {
-        DeValue::String(text) => format!("the string {:?}", text.chars().take(40).collect::<String>()),
+        DeValue::String(text) => {
+            format!("the string {:?}", text.chars().take(40).collect::<String>())
+        }
         DeValue::Integer(number) => format!("the number {number}"),
         DeValue::Float(number) => format!("the number {number}"),
         DeValue::Boolean(value) => value.to_string(),

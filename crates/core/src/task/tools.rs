@@ -19,7 +19,11 @@ pub struct Function<'a> {
 impl Function<'_> {
     /// JSON pointer to its object.
     pub fn pointer(&self) -> String {
-        format!("/{}{}", self.index, if self.is_wrapped { "/function" } else { "" })
+        format!(
+            "/{}{}",
+            self.index,
+            if self.is_wrapped { "/function" } else { "" }
+        )
     }
 }
 
@@ -33,21 +37,31 @@ pub struct ToolsError {
     pub message: String,
 }
 
-const FORM: &str =
-    "write {\"type\": \"function\", \"function\": {\"name\": …, \"description\": …, \"parameters\": JSON Schema}}";
+const FORM: &str = "write {\"type\": \"function\", \"function\": {\"name\": …, \"description\": …, \"parameters\": JSON Schema}}";
 
 /// The functions of a list; each may stand alone, without `{"type": "function", "function": …}` around it.
 pub fn functions(tools: &Value) -> Result<Vec<Function<'_>>, ToolsError> {
     let fault = |pointer: String, message: String| ToolsError { pointer, message };
-    let list = tools
-        .as_array()
-        .ok_or_else(|| fault(String::new(), format!("tools are a list, not {}; {FORM}", shown(tools))))?;
+    let list = tools.as_array().ok_or_else(|| {
+        fault(
+            String::new(),
+            format!("tools are a list, not {}; {FORM}", shown(tools)),
+        )
+    })?;
     let (mut found, mut names) = (Vec::with_capacity(list.len()), HashSet::new());
     for (index, tool) in list.iter().enumerate() {
         let inner = tool.get("function");
-        let mut function = Function { name: "", parameters: None, index, is_wrapped: inner.is_some() };
+        let mut function = Function {
+            name: "",
+            parameters: None,
+            index,
+            is_wrapped: inner.is_some(),
+        };
         let Some(object) = inner.unwrap_or(tool).as_object() else {
-            return Err(fault(function.pointer(), format!("a tool is an object, not {}; {FORM}", shown(tool))));
+            return Err(fault(
+                function.pointer(),
+                format!("a tool is an object, not {}; {FORM}", shown(tool)),
+            ));
         };
         function.name = match object.get("name") {
             Some(Value::String(name)) if !name.is_empty() => name,
@@ -55,15 +69,31 @@ pub fn functions(tools: &Value) -> Result<Vec<Function<'_>>, ToolsError> {
                 let message = format!("must be a text that is not empty, not {}", shown(other));
                 return Err(fault(format!("{}/name", function.pointer()), message));
             }
-            None => return Err(fault(function.pointer(), format!("a function needs a `name`; {FORM}"))),
+            None => {
+                return Err(fault(
+                    function.pointer(),
+                    format!("a function needs a `name`; {FORM}"),
+                ));
+            }
         };
         if !names.insert(function.name) {
-            let message = format!("{} occurs twice: give each function its own name", shown(&object["name"]));
+            let message = format!(
+                "{} occurs twice: give each function its own name",
+                shown(&object["name"])
+            );
             return Err(fault(format!("{}/name", function.pointer()), message));
         }
-        function.parameters = object.get("parameters").filter(|parameters| !parameters.is_null());
-        if let Some(parameters) = function.parameters.filter(|parameters| !parameters.is_object()) {
-            let message = format!("must be a JSON Schema of an object, not {}", shown(parameters));
+        function.parameters = object
+            .get("parameters")
+            .filter(|parameters| !parameters.is_null());
+        if let Some(parameters) = function
+            .parameters
+            .filter(|parameters| !parameters.is_object())
+        {
+            let message = format!(
+                "must be a JSON Schema of an object, not {}",
+                shown(parameters)
+            );
             return Err(fault(format!("{}/parameters", function.pointer()), message));
         }
         found.push(function);
@@ -88,24 +118,47 @@ mod tests {
             let found = functions(&tools).map_err(|error| error.to_string());
             match (found, expected) {
                 (Ok(found), Ok(expected)) => {
-                    let found: Vec<_> = found.iter().map(|function| (function.name, function.pointer())).collect();
-                    let found: Vec<_> = found.iter().map(|(name, pointer)| (*name, pointer.as_str())).collect();
+                    let found: Vec<_> = found
+                        .iter()
+                        .map(|function| (function.name, function.pointer()))
+                        .collect();
+                    let found: Vec<_> = found
+                        .iter()
+                        .map(|(name, pointer)| (*name, pointer.as_str()))
+                        .collect();
                     assert_eq!(found, expected, "{tools}");
                 }
-                (Err(message), Err(part)) => assert!(message.starts_with(part), "{message:?} instead of {part:?}"),
+                (Err(message), Err(part)) => {
+                    assert!(message.starts_with(part), "{message:?} instead of {part:?}")
+                }
                 (found, expected) => panic!("{tools}: {found:?} instead of {expected:?}"),
             }
         };
         let tool = |function: Value| json!({"type": "function", "function": function});
         let (f, g) = (json!({"name": "f", "parameters": {}}), json!({"name": "g"}));
-        check(json!([tool(f.clone()), g]), Ok(&[("f", "/0/function"), ("g", "/1")]));
+        check(
+            json!([tool(f.clone()), g]),
+            Ok(&[("f", "/0/function"), ("g", "/1")]),
+        );
         check(json!([]), Ok(&[]));
-        check(json!({"f": {}}), Err("the whole list: tools are a list, not {\"f\":{}}; write"));
-        check(json!([tool(f.clone()), f.clone()]), Err("/1/name: \"f\" occurs twice: give each function its own name"));
-        check(json!([tool(json!(7))]), Err("/0/function: a tool is an object"));
+        check(
+            json!({"f": {}}),
+            Err("the whole list: tools are a list, not {\"f\":{}}; write"),
+        );
+        check(
+            json!([tool(f.clone()), f.clone()]),
+            Err("/1/name: \"f\" occurs twice: give each function its own name"),
+        );
+        check(
+            json!([tool(json!(7))]),
+            Err("/0/function: a tool is an object"),
+        );
         check(json!([7]), Err("/0: a tool is an object, not 7"));
         check(json!([{}]), Err("/0: a function needs a `name`"));
-        check(json!([{"name": ""}]), Err("/0/name: must be a text that is not empty, not \"\""));
+        check(
+            json!([{"name": ""}]),
+            Err("/0/name: must be a text that is not empty, not \"\""),
+        );
         check(
             json!([{"name": "f", "parameters": []}]),
             Err("/0/parameters: must be a JSON Schema of an object, not []"),

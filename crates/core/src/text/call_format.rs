@@ -13,7 +13,11 @@ pub struct CallFormat {
 
 /// In the order in which templates are compared with them; the last has no marker.
 pub static CALL_FORMATS: [CallFormat; 9] = [
-    CallFormat { name: "qwen-xml", markers: &["<function=", "<parameter="], tokens: &[] },
+    CallFormat {
+        name: "qwen-xml",
+        markers: &["<function=", "<parameter="],
+        tokens: &[],
+    },
     CallFormat {
         name: "functiongemma",
         markers: &["<start_function_call>"],
@@ -27,21 +31,39 @@ pub static CALL_FORMATS: [CallFormat; 9] = [
     CallFormat {
         name: "harmony",
         markers: &["<|channel|>", "functions."],
-        tokens: &["<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>"],
+        tokens: &[
+            "<|start|>",
+            "<|channel|>",
+            "<|constrain|>",
+            "<|message|>",
+            "<|end|>",
+        ],
     },
     CallFormat {
         name: "mistral-args",
         markers: &["[TOOL_CALLS]", "[ARGS]"],
         tokens: &["[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"],
     },
-    CallFormat { name: "mistral", markers: &["[TOOL_CALLS]"], tokens: &["[TOOL_CALLS]"] },
-    CallFormat { name: "hermes", markers: &["<tool_call>"], tokens: &["<tool_call>", "</tool_call>"] },
+    CallFormat {
+        name: "mistral",
+        markers: &["[TOOL_CALLS]"],
+        tokens: &["[TOOL_CALLS]"],
+    },
+    CallFormat {
+        name: "hermes",
+        markers: &["<tool_call>"],
+        tokens: &["<tool_call>", "</tool_call>"],
+    },
     CallFormat {
         name: "llama",
         markers: &["\"parameters\": dictionary of argument name and its value"],
         tokens: &["<|python_tag|>"],
     },
-    CallFormat { name: "json", markers: &[], tokens: &[] },
+    CallFormat {
+        name: "json",
+        markers: &[],
+        tokens: &[],
+    },
 ];
 
 impl CallFormat {
@@ -72,15 +94,22 @@ mod tests {
     /// A tokenizer with FunctionGemma's tokens, and this chat template.
     fn with_template(template: &str) -> Tokenizer {
         let texts = ["call:pay{to:Acme}"].map(str::to_owned);
-        let files = train_tokenizer(texts.into_iter().cycle().take(20), 300, CHAT_TEMPLATE).unwrap();
+        let files =
+            train_tokenizer(texts.into_iter().cycle().take(20), 300, CHAT_TEMPLATE).unwrap();
         let mut json: serde_json::Value = serde_json::from_str(&files.tokenizer_json).unwrap();
-        for (id, token) in (1000..).zip(["<start_function_call>", "<escape>", "<end_function_call>"]) {
+        for (id, token) in
+            (1000..).zip(["<start_function_call>", "<escape>", "<end_function_call>"])
+        {
             let added = serde_json::json!({"id": id, "content": token, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
             json["added_tokens"].as_array_mut().unwrap().push(added);
         }
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
-        std::fs::write(folder.path().join("tokenizer_config.json"), files.tokenizer_config_json).unwrap();
+        std::fs::write(
+            folder.path().join("tokenizer_config.json"),
+            files.tokenizer_config_json,
+        )
+        .unwrap();
         std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
         Tokenizer::load(&ModelSource::at("m", folder.path())).unwrap()
     }
@@ -88,17 +117,33 @@ mod tests {
     #[test]
     fn a_template_writes_prose_before_calls_or_drops_it() {
         let calls = "{% for c in m.tool_calls %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}";
-        let messages =
-            |each: &str| format!("{{% if tools %}}{{% for m in messages %}}{each}{{% endfor %}}{{% endif %}}");
+        let messages = |each: &str| {
+            format!("{{% if tools %}}{{% for m in messages %}}{each}{{% endfor %}}{{% endif %}}")
+        };
         for (template, writes) in [
             (messages(&format!("{{{{ m.content }}}}{calls}")), true),
             (messages(&format!("{calls}{{{{ m.content }}}}")), false),
-            (messages(&format!("{{% if m.tool_calls %}}{calls}{{% else %}}{{{{ m.content }}}}{{% endif %}}")), false),
-            ("{% if tools %}{{ raise_exception('no tools') }}{% endif %}".to_owned(), false),
+            (
+                messages(&format!(
+                    "{{% if m.tool_calls %}}{calls}{{% else %}}{{{{ m.content }}}}{{% endif %}}"
+                )),
+                false,
+            ),
+            (
+                "{% if tools %}{{ raise_exception('no tools') }}{% endif %}".to_owned(),
+                false,
+            ),
             // Without a place for tools, calls are text after the text.
-            ("{% for m in messages %}{{ m.content }}{% endfor %}".to_owned(), true),
+            (
+                "{% for m in messages %}{{ m.content }}{% endfor %}".to_owned(),
+                true,
+            ),
         ] {
-            assert_eq!(with_template(&template).writes_prose_before_calls(), writes, "{template}");
+            assert_eq!(
+                with_template(&template).writes_prose_before_calls(),
+                writes,
+                "{template}"
+            );
         }
     }
 
@@ -111,15 +156,25 @@ mod tests {
         );
         let ids = own.encode(&format!("{call}<|im_end|>")).unwrap();
         assert_eq!(own.decode(&ids, true).unwrap(), call);
-        assert_eq!(own.decode(&ids, false).unwrap(), format!("{call}<|im_end|>"));
+        assert_eq!(
+            own.decode(&ids, false).unwrap(),
+            format!("{call}<|im_end|>")
+        );
         assert_eq!(other.decode(&ids, true).unwrap(), "call:pay{to:Acme}");
         let escape = own.token_id("<escape>").unwrap() as usize;
         assert_eq!(
-            (&*own.token_bytes().unwrap()[escape], other.token_bytes().unwrap()[escape].len()),
+            (
+                &*own.token_bytes().unwrap()[escape],
+                other.token_bytes().unwrap()[escape].len()
+            ),
             (b"<escape>" as &[u8], 0)
         );
         assert_eq!(
-            (own.call_format().name, other.call_format().name, with_template("{}").call_format().name),
+            (
+                own.call_format().name,
+                other.call_format().name,
+                with_template("{}").call_format().name
+            ),
             ("functiongemma", "hermes", "hermes")
         );
     }
@@ -132,15 +187,27 @@ mod tests {
                 r"{{- '\n<tool_call>\n<function=' + tool_call.name + '>\n' }}{{- '<parameter=' + args_name + '>\n' }}",
                 "qwen-xml",
             ),
-            (r"{{- '<start_function_call>call:' + tool_call['name'] + '{' -}}", "functiongemma"),
-            (r#"{{- '<|tool_call>call:' + function['name'] + '{' -}}{{- '<|"|>' + argument + '<|"|>' -}}"#, "gemma4"),
+            (
+                r"{{- '<start_function_call>call:' + tool_call['name'] + '{' -}}",
+                "functiongemma",
+            ),
+            (
+                r#"{{- '<|tool_call>call:' + function['name'] + '{' -}}{{- '<|"|>' + argument + '<|"|>' -}}"#,
+                "gemma4",
+            ),
             (
                 r#"{{- "<|start|>assistant to=" }}{{- "functions." + tool_call.name + "<|channel|>commentary " }}"#,
                 "harmony",
             ),
-            (r"{{- '[TOOL_CALLS]' + tool_call.function.name }}{{- '[ARGS]' + arguments|tojson }}", "mistral-args"),
+            (
+                r"{{- '[TOOL_CALLS]' + tool_call.function.name }}{{- '[ARGS]' + arguments|tojson }}",
+                "mistral-args",
+            ),
             (r#"{{- "[TOOL_CALLS] [" }}"#, "mistral"),
-            (r#"{{- '<tool_call>\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}"#, "hermes"),
+            (
+                r#"{{- '<tool_call>\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}"#,
+                "hermes",
+            ),
             (
                 r#"{{- 'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.' }}"#,
                 "llama",
@@ -148,7 +215,10 @@ mod tests {
             ("{{- '<｜tool▁calls▁begin｜>' }}", "json"),
         ] {
             assert_eq!(CallFormat::for_template(source).name, name, "{source}");
-            assert_eq!(CallFormat::named(name), Some(CallFormat::for_template(source)));
+            assert_eq!(
+                CallFormat::named(name),
+                Some(CallFormat::for_template(source))
+            );
         }
         assert_eq!(CallFormat::hermes().name, "hermes");
         assert_eq!(CallFormat::named("qwen"), None);

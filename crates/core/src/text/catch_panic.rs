@@ -35,7 +35,10 @@ pub fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>
 
 /// The message of a panic; `None` where it panicked with something other than text.
 pub(crate) fn panic_message(cause: &(dyn Any + Send)) -> Option<&str> {
-    cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied())
+    cause
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| cause.downcast_ref::<&str>().copied())
 }
 
 #[cfg(test)]
@@ -47,7 +50,11 @@ mod tests {
     fn a_panic_is_a_value_and_the_next_call_works() {
         assert_eq!(catch_panic(|| 1).unwrap(), 1);
         let cause = catch_panic(|| [0][std::hint::black_box(7)]).unwrap_err();
-        assert!(panic_message(cause.as_ref()).unwrap().contains("index out of bounds"));
+        assert!(
+            panic_message(cause.as_ref())
+                .unwrap()
+                .contains("index out of bounds")
+        );
         let cause = catch_panic(|| panic!("as written")).unwrap_err();
         assert_eq!(panic_message(cause.as_ref()), Some("as written"));
         let cause = catch_panic(|| std::panic::panic_any(7)).unwrap_err();

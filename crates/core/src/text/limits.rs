@@ -80,7 +80,9 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
     environment.add_function(CHECK, within_bounds);
     // The initial values of a namespace are assigned to its attributes.
     environment.add_function("namespace", |defaults: Option<ValueOrKwargs>| {
-        let defaults = defaults.map(|defaults| within_bounds(defaults.into_value(), false)).transpose()?;
+        let defaults = defaults
+            .map(|defaults| within_bounds(defaults.into_value(), false))
+            .transpose()?;
         functions::namespace(defaults.map(ValueOrKwargs::from))
     });
     measured!(environment:
@@ -91,23 +93,37 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
         "upper" filters::upper, "lower" filters::lower, "split" filters::split, "lines" filters::lines, "min" filters::min, "max" filters::max,
     );
     environment.add_filter("indent", indent);
-    environment.add_filter("batch", |state: &State, value: Value, count: usize, fill: Option<Value>| {
-        within("batch", count)
-            .and_then(|()| measure("batch", &value))
-            .and_then(|_| filters::batch(state, value, count, fill))
-    });
-    environment.add_filter("slice", |state: &State, value: Value, count: usize, fill: Option<Value>| {
-        within("slice", count)
-            .and_then(|()| measure("slice", &value))
-            .and_then(|_| filters::slice(state, value, count, fill))
-    });
-    environment.add_filter("format", |state: &mut State, text: &Value, arguments: Rest<ValueOrKwargs>| {
-        let numbers: Vec<Value> = arguments.iter().map(|argument| Value::clone(argument)).collect();
-        widths_within(text.as_str().unwrap_or_default(), &numbers)?;
-        numbers.iter().try_for_each(|number| measure("format", number).map(|_| ()))?;
-        let made = filters::format(state, text, arguments)?;
-        measure("format", &made).map(|_| made)
-    });
+    environment.add_filter(
+        "batch",
+        |state: &State, value: Value, count: usize, fill: Option<Value>| {
+            within("batch", count)
+                .and_then(|()| measure("batch", &value))
+                .and_then(|_| filters::batch(state, value, count, fill))
+        },
+    );
+    environment.add_filter(
+        "slice",
+        |state: &State, value: Value, count: usize, fill: Option<Value>| {
+            within("slice", count)
+                .and_then(|()| measure("slice", &value))
+                .and_then(|_| filters::slice(state, value, count, fill))
+        },
+    );
+    environment.add_filter(
+        "format",
+        |state: &mut State, text: &Value, arguments: Rest<ValueOrKwargs>| {
+            let numbers: Vec<Value> = arguments
+                .iter()
+                .map(|argument| Value::clone(argument))
+                .collect();
+            widths_within(text.as_str().unwrap_or_default(), &numbers)?;
+            numbers
+                .iter()
+                .try_for_each(|number| measure("format", number).map(|_| ()))?;
+            let made = filters::format(state, text, arguments)?;
+            measure("format", &made).map(|_| made)
+        },
+    );
     // The engine's own test divides without looking and panics.
     environment.add_test("divisibleby", |value: i128, by: i128| {
         value
@@ -115,15 +131,25 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
             .map(|rest| rest == 0)
             .ok_or_else(|| refuse(format!("divisibleby: cannot divide {value} by {by}")))
     });
-    let length = |value: &Value| if value.is_undefined() { Ok(0) } else { filters::length(value) };
+    let length = |value: &Value| {
+        if value.is_undefined() {
+            Ok(0)
+        } else {
+            filters::length(value)
+        }
+    };
     environment.add_filter("length", length);
     environment.add_filter("count", length);
     environment.add_filter("default", python_methods::default);
     environment.add_filter("d", python_methods::default);
-    environment
-        .add_test("iterable", |value: &Value| !value.is_none() && !is_namespace(value) && value.try_iter().is_ok());
+    environment.add_test("iterable", |value: &Value| {
+        !value.is_none() && !is_namespace(value) && value.try_iter().is_ok()
+    });
     environment.add_test("sequence", |value: &Value| {
-        let is_sequence = matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String);
+        let is_sequence = matches!(
+            value.kind(),
+            ValueKind::Seq | ValueKind::Map | ValueKind::String
+        );
         value.is_undefined() || (is_sequence && !is_namespace(value))
     });
     // Made for looking into a template; on deeply nested values they take hours.
@@ -144,15 +170,21 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
             return python_methods::slice(value, arguments);
         }
         let values: Vec<Value> = std::iter::once(value).chain(arguments).cloned().collect();
-        measured(method, &values, |_| python_methods::call(state, value, method, arguments))
+        measured(method, &values, |_| {
+            python_methods::call(state, value, method, arguments)
+        })
     });
 }
 
 /// Runs the engine on a thread of its own with a deep stack; where it panics, that is an error like any other.
 pub(super) fn caught<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     let joined = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("chat template".to_owned()).stack_size(DEEP_STACK_BYTES);
-        thread.spawn_scoped(scope, || catch_panic(work)).map(std::thread::ScopedJoinHandle::join)
+        let thread = std::thread::Builder::new()
+            .name("chat template".to_owned())
+            .stack_size(DEEP_STACK_BYTES);
+        thread
+            .spawn_scoped(scope, || catch_panic(work))
+            .map(std::thread::ScopedJoinHandle::join)
     });
     let outcome = joined.map_err(|error| refuse(format!("no thread to render it on: {error}")))?;
     outcome.flatten().unwrap_or_else(|cause| {
@@ -175,7 +207,12 @@ fn measured(
         stored.push(bounds.stored(value.clone(), 0)?);
         sizes.push(bounds.items);
     }
-    let text = |place: usize| values.get(place).and_then(Value::as_str).unwrap_or_default();
+    let text = |place: usize| {
+        values
+            .get(place)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let items = |place: usize| sizes.get(place).copied().unwrap_or(0);
     let expected = match name {
         // Method: the separator is what it is applied to.
@@ -184,11 +221,16 @@ fn measured(
         }
         "join" => text(1).len().saturating_mul(items(0)),
         "replace" if text(1).is_empty() => text(2).len().saturating_mul(text(0).len() + 1),
-        "replace" => text(2).len().saturating_mul(text(0).matches(text(1)).count()),
+        "replace" => text(2)
+            .len()
+            .saturating_mul(text(0).matches(text(1)).count()),
         _ => 0,
     };
     if expected > MAX_PROMPT_BYTES {
-        return Err(refuse(format!("{name}: a text of more than {} MiB", MAX_PROMPT_BYTES >> 20)));
+        return Err(refuse(format!(
+            "{name}: a text of more than {} MiB",
+            MAX_PROMPT_BYTES >> 20
+        )));
     }
     let made = apply(&stored)?;
     measure(name, &made).map(|_| made)
@@ -196,7 +238,10 @@ fn measured(
 
 /// Counts what is printed: blocks and macros capture it in memory.
 pub(super) fn count_printed(value: &Value) -> Result<(), Error> {
-    let size = if matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
+    let size = if matches!(
+        value.kind(),
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable
+    ) {
         // With quotes, commas and brackets.
         let size = measure("print", value)?;
         size.text_bytes + 4 * size.items
@@ -208,14 +253,21 @@ pub(super) fn count_printed(value: &Value) -> Result<(), Error> {
     if printed <= MAX_TEXT_BYTES {
         Ok(())
     } else {
-        Err(refuse(format!("more than {} MiB are printed", MAX_TEXT_BYTES >> 20)))
+        Err(refuse(format!(
+            "more than {} MiB are printed",
+            MAX_TEXT_BYTES >> 20
+        )))
     }
 }
 
 /// The value that a template assigns, as it is stored, if it can be printed and compared in bounded time and stack. A
 /// namespace held by an attribute could hold itself.
 fn within_bounds(value: Value, to_attribute: bool) -> Result<Value, Error> {
-    Bounds { refuse_namespaces: to_attribute, ..Bounds::for_name("set") }.stored(value, 0)
+    Bounds {
+        refuse_namespaces: to_attribute,
+        ..Bounds::for_name("set")
+    }
+    .stored(value, 0)
 }
 
 /// The size of a value, where it is within the bounds; `name` says in messages what asks.
@@ -229,7 +281,9 @@ fn count(name: &str, items: usize, text_bytes: usize) -> Result<(), Error> {
     ITEMS.set(ITEMS.get() + items);
     WORKED.set(WORKED.get() + text_bytes);
     if ITEMS.get() > MAX_ITEMS {
-        return Err(refuse(format!("{name}: the values of one prompt have more than {MAX_ITEMS} items")));
+        return Err(refuse(format!(
+            "{name}: the values of one prompt have more than {MAX_ITEMS} items"
+        )));
     }
     if WORKED.get() > MAX_VALUE_BYTES {
         return Err(refuse(format!(
@@ -258,14 +312,20 @@ struct Bounds<'n> {
 
 impl<'n> Bounds<'n> {
     fn for_name(name: &'n str) -> Self {
-        Self { name, text_bytes: 0, items: 0, refuse_namespaces: false }
+        Self {
+            name,
+            text_bytes: 0,
+            items: 0,
+            refuse_namespaces: false,
+        }
     }
 
     /// Measures the value; what the engine would compute again each time (slices, sums, `chain`) becomes a plain list
     /// or mapping, at all levels. Kept as it is, one such value could be put around another at each turn of a loop, and
     /// each look at the last would walk through all of them.
     fn stored(&mut self, value: Value, depth: usize) -> Result<Value, Error> {
-        self.measure(&value, depth).map(|replaced| replaced.unwrap_or(value))
+        self.measure(&value, depth)
+            .map(|replaced| replaced.unwrap_or(value))
     }
 
     /// Counts the value and returns what [`Bounds::stored`] replaces it by; `None` where it may stay.
@@ -275,14 +335,22 @@ impl<'n> Bounds<'n> {
         self.items += 1;
         let name = self.name;
         if depth > MAX_DEPTH {
-            return Err(refuse(format!("{name}: a value nested deeper than {MAX_DEPTH}")));
+            return Err(refuse(format!(
+                "{name}: a value nested deeper than {MAX_DEPTH}"
+            )));
         }
         if self.text_bytes > MAX_PROMPT_BYTES {
-            return Err(refuse(format!("{name}: a value of more than {} MiB", MAX_PROMPT_BYTES >> 20)));
+            return Err(refuse(format!(
+                "{name}: a value of more than {} MiB",
+                MAX_PROMPT_BYTES >> 20
+            )));
         }
         count(name, 1, text_bytes)?;
         if self.refuse_namespaces && is_namespace(value) {
-            return Err(refuse("set: a namespace cannot be an attribute's value (it could contain itself)".to_owned()));
+            return Err(refuse(
+                "set: a namespace cannot be an attribute's value (it could contain itself)"
+                    .to_owned(),
+            ));
         }
         match value.kind() {
             ValueKind::Seq | ValueKind::Iterable => self.list(value, depth),
@@ -293,14 +361,21 @@ impl<'n> Bounds<'n> {
 
     fn list(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
         let is_plain = value.is_tuple() || value.downcast_object_ref::<Vec<Value>>().is_some();
-        let mut is_replaced = value.kind() == ValueKind::Iterable || type_of(value).ends_with("MergeSeq");
+        let mut is_replaced =
+            value.kind() == ValueKind::Iterable || type_of(value).ends_with("MergeSeq");
         let mut items = Vec::new();
         for item in value.try_iter()? {
             let replaced = self.measure(&item, depth + 1)?;
             is_replaced |= is_plain && replaced.is_some();
             items.push(replaced.unwrap_or(item));
         }
-        Ok(is_replaced.then(|| if value.is_tuple() { Value::from(Tuple::new(items)) } else { Value::from(items) }))
+        Ok(is_replaced.then(|| {
+            if value.is_tuple() {
+                Value::from(Tuple::new(items))
+            } else {
+                Value::from(items)
+            }
+        }))
     }
 
     fn mapping(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
@@ -310,11 +385,16 @@ impl<'n> Bounds<'n> {
         for key in value.try_iter()? {
             let item = value.get_item(&key)?;
             // A list can be a key.
-            let replaced = (self.measure(&key, depth + 1)?, self.measure(&item, depth + 1)?);
+            let replaced = (
+                self.measure(&key, depth + 1)?,
+                self.measure(&item, depth + 1)?,
+            );
             is_replaced |= is_plain && (replaced.0.is_some() || replaced.1.is_some());
             entries.push((replaced.0.unwrap_or(key), replaced.1.unwrap_or(item)));
         }
-        let named = |(key, item): &(Value, Value)| (key.as_str().unwrap_or_default().to_owned(), item.clone());
+        let named = |(key, item): &(Value, Value)| {
+            (key.as_str().unwrap_or_default().to_owned(), item.clone())
+        };
         Ok(is_replaced.then(|| {
             if value.is_kwargs() {
                 entries.iter().map(named).collect::<Kwargs>().into()
@@ -333,37 +413,81 @@ fn indent(
     blank: Option<bool>,
     named: Kwargs,
 ) -> Result<String, Error> {
-    let width = width.map_or_else(|| named.get::<Option<Value>>("width"), |width| Ok(Some(width)))?;
-    let first = first.map_or_else(|| named.get::<Option<bool>>("first"), |first| Ok(Some(first)))?.unwrap_or(false);
-    let blank = blank.map_or_else(|| named.get::<Option<bool>>("blank"), |blank| Ok(Some(blank)))?.unwrap_or(false);
+    let width = width.map_or_else(
+        || named.get::<Option<Value>>("width"),
+        |width| Ok(Some(width)),
+    )?;
+    let first = first
+        .map_or_else(
+            || named.get::<Option<bool>>("first"),
+            |first| Ok(Some(first)),
+        )?
+        .unwrap_or(false);
+    let blank = blank
+        .map_or_else(
+            || named.get::<Option<bool>>("blank"),
+            |blank| Ok(Some(blank)),
+        )?
+        .unwrap_or(false);
     named.assert_all_used()?;
     let unit = match width {
         None => " ".repeat(4),
         Some(width) => match (width.as_str(), width.as_usize()) {
             (Some(unit), _) => unit.to_owned(),
             (None, Some(spaces)) => within("indent", spaces).map(|()| " ".repeat(spaces))?,
-            (None, None) => return Err(refuse(format!("indent: `width` is {width}; it is a number or a text"))),
+            (None, None) => {
+                return Err(refuse(format!(
+                    "indent: `width` is {width}; it is a number or a text"
+                )));
+            }
         },
     };
     let text = text.as_str().replace("\r\n", "\n");
     let is_line_break = |character: char| {
-        matches!(character, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+        matches!(
+            character,
+            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'
+                ..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
     };
-    if text.len() + unit.len().saturating_mul(text.matches(is_line_break).count() + 1) > MAX_PROMPT_BYTES {
-        return Err(refuse(format!("indent: a text of more than {} MiB", MAX_PROMPT_BYTES >> 20)));
+    if text.len()
+        + unit
+            .len()
+            .saturating_mul(text.matches(is_line_break).count() + 1)
+        > MAX_PROMPT_BYTES
+    {
+        return Err(refuse(format!(
+            "indent: a text of more than {} MiB",
+            MAX_PROMPT_BYTES >> 20
+        )));
     }
     let line = |(index, line): (usize, &str)| {
-        let is_indented = if index == 0 { first } else { blank || !line.is_empty() };
-        if is_indented { format!("{unit}{line}") } else { line.to_owned() }
+        let is_indented = if index == 0 {
+            first
+        } else {
+            blank || !line.is_empty()
+        };
+        if is_indented {
+            format!("{unit}{line}")
+        } else {
+            line.to_owned()
+        }
     };
-    Ok(text.split(is_line_break).enumerate().map(line).collect::<Vec<_>>().join("\n"))
+    Ok(text
+        .split(is_line_break)
+        .enumerate()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n"))
 }
 
 fn within(filter: &str, width: usize) -> Result<(), Error> {
     if width <= MAX_WIDTH {
         return Ok(());
     }
-    Err(refuse(format!("{filter}: {width} is too many; at most {MAX_WIDTH}")))
+    Err(refuse(format!(
+        "{filter}: {width} is too many; at most {MAX_WIDTH}"
+    )))
 }
 
 fn refuse(problem: String) -> Error {
@@ -372,13 +496,21 @@ fn refuse(problem: String) -> Error {
 
 /// Widths and precisions stand in a format as digits, or as `*` and then among the arguments.
 fn widths_within(format: &str, arguments: &[Value]) -> Result<(), Error> {
-    let digits = format.split(|character: char| !character.is_ascii_digit()).map(|run| run.trim_start_matches('0'));
+    let digits = format
+        .split(|character: char| !character.is_ascii_digit())
+        .map(|run| run.trim_start_matches('0'));
     let longest = digits.max_by_key(|run| run.len()).unwrap_or_default();
     if longest.len() > 4 {
-        return Err(refuse(format!("format: {longest} is too wide; at most {MAX_WIDTH}")));
+        return Err(refuse(format!(
+            "format: {longest} is too wide; at most {MAX_WIDTH}"
+        )));
     }
     let starred = format.contains('*');
-    let widest = arguments.iter().filter_map(Value::as_usize).max().filter(|_| starred);
+    let widest = arguments
+        .iter()
+        .filter_map(Value::as_usize)
+        .max()
+        .filter(|_| starred);
     within("format", widest.unwrap_or(0))
 }
 
@@ -392,7 +524,9 @@ mod tests {
         let template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap();
         let messages = serde_json::json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
         assert_eq!(
-            template.render_json(&messages, &serde_json::Value::Null, Some(Thinking::Off)).unwrap(),
+            template
+                .render_json(&messages, &serde_json::Value::Null, Some(Thinking::Off))
+                .unwrap(),
             expected,
             "{source}"
         );
@@ -402,39 +536,88 @@ mod tests {
     #[test]
     fn what_is_assigned_is_a_plain_list_or_mapping() {
         let three = "[1, 2, 3]";
-        check(&format!("{{% set x = {three}[::-1] %}}{{{{ x is sequence }}}} {{{{ x }}}}"), "True [3, 2, 1]");
-        check(&format!("{{% set x = {three} + [4] %}}{{{{ x is sequence }}}} {{{{ x[-1] }}}}"), "True 4");
-        check("{% set x = [0] * 3 %}{{ x is sequence }} {{ x }}", "True [0, 0, 0]");
-        check("{% set x = messages[1:] %}{{ x is sequence }} {{ x | length }} {{ x[0].content }}", "True 1 b");
+        check(
+            &format!("{{% set x = {three}[::-1] %}}{{{{ x is sequence }}}} {{{{ x }}}}"),
+            "True [3, 2, 1]",
+        );
+        check(
+            &format!("{{% set x = {three} + [4] %}}{{{{ x is sequence }}}} {{{{ x[-1] }}}}"),
+            "True 4",
+        );
+        check(
+            "{% set x = [0] * 3 %}{{ x is sequence }} {{ x }}",
+            "True [0, 0, 0]",
+        );
+        check(
+            "{% set x = messages[1:] %}{{ x is sequence }} {{ x | length }} {{ x[0].content }}",
+            "True 1 b",
+        );
         check(
             "{% set x = {'a': 1}.items() %}{{ x is sequence }}{% for k, v in x %} {{ k }}={{ v }}{% endfor %}",
             "True a=1",
         );
-        check(&format!("{{% set x = [{three}[::-1]] %}}{{{{ x[0] is sequence }}}} {{{{ x }}}}"), "True [[3, 2, 1]]");
-        check(&format!("{{% set x = ({three}[1:], 1) %}}{{{{ x[0] is sequence }}}} {{{{ x }}}}"), "True ([2, 3], 1)");
         check(
-            &format!("{{% set x = {{'k': {three}[1:]}} %}}{{{{ x.k is sequence }}}} {{{{ x | tojson }}}}"),
+            &format!("{{% set x = [{three}[::-1]] %}}{{{{ x[0] is sequence }}}} {{{{ x }}}}"),
+            "True [[3, 2, 1]]",
+        );
+        check(
+            &format!("{{% set x = ({three}[1:], 1) %}}{{{{ x[0] is sequence }}}} {{{{ x }}}}"),
+            "True ([2, 3], 1)",
+        );
+        check(
+            &format!(
+                "{{% set x = {{'k': {three}[1:]}} %}}{{{{ x.k is sequence }}}} {{{{ x | tojson }}}}"
+            ),
             "True {\"k\": [2, 3]}",
         );
-        check(&format!("{{% set x = {{{three}[1:]: 1}} %}}{{{{ (x | first) is sequence }}}}"), "True");
-        check(&format!("{{% set x = dict(k={three}[1:]) %}}{{{{ x.k is sequence }}}} {{{{ x.k }}}}"), "True [2, 3]");
         check(
-            &format!("{{% set ns = namespace(x={three}[1:]) %}}{{{{ ns.x is sequence }}}} {{{{ ns.x }}}}"),
+            &format!("{{% set x = {{{three}[1:]: 1}} %}}{{{{ (x | first) is sequence }}}}"),
+            "True",
+        );
+        check(
+            &format!("{{% set x = dict(k={three}[1:]) %}}{{{{ x.k is sequence }}}} {{{{ x.k }}}}"),
             "True [2, 3]",
         );
-        check(&format!("{{% set ns = namespace({{'x': {three}[1:]}}) %}}{{{{ ns.x is sequence }}}}"), "True");
-        check(&format!("{{% with x = {three}[1:] %}}{{{{ x is sequence }}}}{{% endwith %}}"), "True");
-        check(&format!("{{% for x in [{three}[1:]] %}}{{{{ x is sequence }}}}{{% endfor %}}"), "True");
-        check("{% set x = {'a': 1} | chain({'b': 2}) %}{{ x.a + x.b }} {{ x is mapping }}", "3 True");
+        check(
+            &format!(
+                "{{% set ns = namespace(x={three}[1:]) %}}{{{{ ns.x is sequence }}}} {{{{ ns.x }}}}"
+            ),
+            "True [2, 3]",
+        );
+        check(
+            &format!("{{% set ns = namespace({{'x': {three}[1:]}}) %}}{{{{ ns.x is sequence }}}}"),
+            "True",
+        );
+        check(
+            &format!("{{% with x = {three}[1:] %}}{{{{ x is sequence }}}}{{% endwith %}}"),
+            "True",
+        );
+        check(
+            &format!("{{% for x in [{three}[1:]] %}}{{{{ x is sequence }}}}{{% endfor %}}"),
+            "True",
+        );
+        check(
+            "{% set x = {'a': 1} | chain({'b': 2}) %}{{ x.a + x.b }} {{ x is mapping }}",
+            "3 True",
+        );
         // The engine's own objects stay what they are, and what they hold is plain.
-        check("{% set ns = namespace() %}{% set other = namespace(x=ns) %}{% set other.x.y = 1 %}{{ ns.y }}", "1");
+        check(
+            "{% set ns = namespace() %}{% set other = namespace(x=ns) %}{% set other.x.y = 1 %}{{ ns.y }}",
+            "1",
+        );
         check(
             "{% for group in messages | groupby('role') %}{{ group.grouper }} {{ group.list | length }} {% endfor %}",
             "assistant 1 user 1 ",
         );
         let groups = format!("{{% set x = [{{'k': 1, 'v': {three}[1:]}}] | groupby('k') %}}");
-        check(&format!("{groups}{{{{ x[0].list[0].v is sequence }}}} {{{{ x[0].grouper }}}}"), "True 1");
-        check("{{ ['a', 'b'][::-1] | join(', ') }} {{ [[2, 1][::-1]] | map('first') | join }}", "b, a 1");
+        check(
+            &format!("{groups}{{{{ x[0].list[0].v is sequence }}}} {{{{ x[0].grouper }}}}"),
+            "True 1",
+        );
+        check(
+            "{{ ['a', 'b'][::-1] | join(', ') }} {{ [[2, 1][::-1]] | map('first') | join }}",
+            "b, a 1",
+        );
     }
 
     /// Each turn puts one more slice, sum or `chain` around the last value; the work of a look at it must not grow with
@@ -446,15 +629,41 @@ mod tests {
                 "{{% set ns = namespace(x={first}) %}}{{% for i in range(5000) %}}{{% set ns.x = {next} %}}{{% endfor %}}{{{{ {last} }}}}"
             )
         };
-        check(&turns("range(200)", "ns.x[::-1]", "(ns.x is sequence, ns.x[0])"), "(True, 0)");
-        check(&turns("range(200)", "ns.x | reverse", "(ns.x is sequence, ns.x[0])"), "(True, 0)");
-        check(&turns("[range(200)]", "[ns.x[0][::-1]]", "(ns.x[0] is sequence, ns.x[0][0])"), "(True, 0)");
-        check(&turns("{'k': range(200)}", "{'k': ns.x.k[::-1]}", "(ns.x.k is sequence, ns.x.k[0])"), "(True, 0)");
+        check(
+            &turns("range(200)", "ns.x[::-1]", "(ns.x is sequence, ns.x[0])"),
+            "(True, 0)",
+        );
+        check(
+            &turns(
+                "range(200)",
+                "ns.x | reverse",
+                "(ns.x is sequence, ns.x[0])",
+            ),
+            "(True, 0)",
+        );
+        check(
+            &turns(
+                "[range(200)]",
+                "[ns.x[0][::-1]]",
+                "(ns.x[0] is sequence, ns.x[0][0])",
+            ),
+            "(True, 0)",
+        );
+        check(
+            &turns(
+                "{'k': range(200)}",
+                "{'k': ns.x.k[::-1]}",
+                "(ns.x.k is sequence, ns.x.k[0])",
+            ),
+            "(True, 0)",
+        );
         check(&turns("{'k': 1}", "ns.x | chain({})", "ns.x"), "{'k': 1}");
         check(&turns("[1]", "ns.x | chain([])", "ns.x"), "[1]");
         let sets = "{% set ns = namespace(x=ns.x[::-1]) %}".repeat(5_000);
         check(
-            &format!("{{% set ns = namespace(x=range(200)) %}}{sets}{{{{ (ns.x is sequence, ns.x[0]) }}}}"),
+            &format!(
+                "{{% set ns = namespace(x=range(200)) %}}{sets}{{{{ (ns.x is sequence, ns.x[0]) }}}}"
+            ),
             "(True, 0)",
         );
     }

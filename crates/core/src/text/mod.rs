@@ -27,7 +27,9 @@ pub use template::ChatTemplate;
 pub use think_marks::{THINK_MARKS, ThinkMarks};
 pub use tokenizer::{Tokenizer, tokenizer_json};
 pub use tools::openai_tools;
-pub use train_bpe::{CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
+pub use train_bpe::{
+    CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer,
+};
 pub use transcript::{TemplateInput, Transcript, check_continuation};
 
 /// One turn of a conversation.
@@ -45,12 +47,20 @@ pub struct Message {
 impl Message {
     /// A turn of text alone.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), other: serde_json::Map::new() }
+        Self {
+            role: role.into(),
+            content: content.into(),
+            other: serde_json::Map::new(),
+        }
     }
 
     /// The calls that the turn makes, in OpenAI's form or as `{"name", "arguments"}`.
     pub fn tool_calls(&self) -> &[serde_json::Value] {
-        self.other.get("tool_calls").and_then(serde_json::Value::as_array).map(Vec::as_slice).unwrap_or_default()
+        self.other
+            .get("tool_calls")
+            .and_then(serde_json::Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 }
 
@@ -73,7 +83,10 @@ pub struct TemplateOptions {
 
 impl From<Thinking> for TemplateOptions {
     fn from(thinking: Thinking) -> Self {
-        Self { thinking, kwargs: serde_json::Map::new() }
+        Self {
+            thinking,
+            kwargs: serde_json::Map::new(),
+        }
     }
 }
 
@@ -106,7 +119,11 @@ pub fn conversation(system: Option<&str>, messages: &[Message]) -> Vec<Message> 
         [first, rest @ ..] if first.role == "system" => (Some(first.content.as_str()), rest),
         _ => (None, messages),
     };
-    let parts: Vec<&str> = [system, own].into_iter().flatten().filter(|text| !text.is_empty()).collect();
+    let parts: Vec<&str> = [system, own]
+        .into_iter()
+        .flatten()
+        .filter(|text| !text.is_empty())
+        .collect();
     let text = parts.join("\n\n");
     let turn = (!text.is_empty() || own.is_some()).then(|| Message::new("system", text));
     turn.into_iter().chain(rest.iter().cloned()).collect()
@@ -124,7 +141,9 @@ fn with_no_think(turns: &[Message]) -> Vec<Message> {
         "" => SWITCH.to_owned(),
         own => format!("{own} {SWITCH}"),
     };
-    std::iter::once(Message::new("system", text)).chain(rest.iter().cloned()).collect()
+    std::iter::once(Message::new("system", text))
+        .chain(rest.iter().cloned())
+        .collect()
 }
 
 /// Where in a text that continues a marker may have begun that is not complete; the text's length if nowhere.
@@ -140,7 +159,10 @@ pub fn unfinished(text: &str, marker: &str) -> usize {
 /// # Errors
 /// [`TextError::Template`] for a document that cannot be written.
 pub fn json_line(json: &serde_json::Value) -> Result<String, TextError> {
-    python_json::line(json).map_err(|error| TextError::Template { path: "JSON".to_owned(), problem: error.to_string() })
+    python_json::line(json).map_err(|error| TextError::Template {
+        path: "JSON".to_owned(),
+        problem: error.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -148,7 +170,10 @@ mod tests {
     use super::*;
 
     fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
-        turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
+        turns
+            .iter()
+            .map(|(role, content)| Message::new(*role, *content))
+            .collect()
     }
 
     type Turns<'a> = &'a [(&'a str, &'a str)];
@@ -156,16 +181,40 @@ mod tests {
     #[test]
     fn the_task_speaks_first_and_the_row_after_a_blank_line() {
         let check = |system: Option<&str>, turns: Turns, expected: Turns| {
-            assert_eq!(conversation(system, &messages(turns)), messages(expected), "{system:?} {turns:?}");
+            assert_eq!(
+                conversation(system, &messages(turns)),
+                messages(expected),
+                "{system:?} {turns:?}"
+            );
         };
         check(None, &[("user", "u")], &[("user", "u")]);
-        check(Some("s"), &[("user", "u")], &[("system", "s"), ("user", "u")]);
-        check(Some("s"), &[("system", "own"), ("user", "u")], &[("system", "s\n\nown"), ("user", "u")]);
-        check(None, &[("system", "own"), ("user", "u")], &[("system", "own"), ("user", "u")]);
-        check(None, &[("system", ""), ("user", "u")], &[("system", ""), ("user", "u")]);
+        check(
+            Some("s"),
+            &[("user", "u")],
+            &[("system", "s"), ("user", "u")],
+        );
+        check(
+            Some("s"),
+            &[("system", "own"), ("user", "u")],
+            &[("system", "s\n\nown"), ("user", "u")],
+        );
+        check(
+            None,
+            &[("system", "own"), ("user", "u")],
+            &[("system", "own"), ("user", "u")],
+        );
+        check(
+            None,
+            &[("system", ""), ("user", "u")],
+            &[("system", ""), ("user", "u")],
+        );
         check(Some(""), &[("user", "u")], &[("user", "u")]);
         let late = [("user", "u"), ("system", "late")];
-        check(Some("s"), &late, &[("system", "s"), ("user", "u"), ("system", "late")]);
+        check(
+            Some("s"),
+            &late,
+            &[("system", "s"), ("user", "u"), ("system", "late")],
+        );
         check(Some("s"), &[], &[("system", "s")]);
     }
 
@@ -173,7 +222,11 @@ mod tests {
     fn the_soft_switch_is_said_once() {
         let check = |turns: Turns, expected: &str| {
             let switched = with_no_think(&messages(turns));
-            assert_eq!(switched, messages(&[("system", expected), ("user", "u")]), "{turns:?}");
+            assert_eq!(
+                switched,
+                messages(&[("system", expected), ("user", "u")]),
+                "{turns:?}"
+            );
         };
         check(&[("user", "u")], "/no_think");
         check(&[("system", ""), ("user", "u")], "/no_think");

@@ -40,19 +40,37 @@ struct Case {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 fn published_templates_render_as_in_transformers() {
     let path = std::env::var("GRPO_PUBLISHED_TEMPLATES").expect("GRPO_PUBLISHED_TEMPLATES");
-    let golden: Golden = serde_json::from_reader(crate::files::open(path.as_ref()).unwrap()).unwrap();
+    let golden: Golden =
+        serde_json::from_reader(crate::files::open(path.as_ref()).unwrap()).unwrap();
     let now: jiff::civil::DateTime = golden.now.parse().unwrap();
     let now = now.to_zoned(jiff::tz::TimeZone::UTC).unwrap();
     let (mut count, mut differences) = (0, Vec::new());
-    for Published { file, template, cases } in golden.templates {
+    for Published {
+        file,
+        template,
+        cases,
+    } in golden.templates
+    {
         let tokens = golden.special_tokens.clone().into_iter().collect();
-        let template = ChatTemplate::new(&template, tokens, &file).map(|it| it.at_time(now.clone()));
-        for Case { name, messages, tools, options, expected } in cases {
+        let template =
+            ChatTemplate::new(&template, tokens, &file).map(|it| it.at_time(now.clone()));
+        for Case {
+            name,
+            messages,
+            tools,
+            options,
+            expected,
+        } in cases
+        {
             count += 1;
             let shown = format!("{file}, {name}, {}", Json::from(options.clone()));
-            let options = options.iter().map(|(key, value)| (key.clone(), value_of(value)));
+            let options = options
+                .iter()
+                .map(|(key, value)| (key.clone(), value_of(value)));
             let rendered = match &template {
-                Ok(template) => template.render_values(json_messages(&messages), value_of(&tools), options),
+                Ok(template) => {
+                    template.render_values(json_messages(&messages), value_of(&tools), options)
+                }
                 Err(error) => {
                     differences.push(error.to_string());
                     break;
@@ -61,9 +79,16 @@ fn published_templates_render_as_in_transformers() {
             match (rendered, expected) {
                 (Ok(text), Some(expected)) if text == expected => {}
                 (Err(_), None) => {}
-                (rendered, expected) => differences.push(format!("{shown}: {rendered:?} instead of {expected:?}")),
+                (rendered, expected) => {
+                    differences.push(format!("{shown}: {rendered:?} instead of {expected:?}"))
+                }
             }
         }
     }
-    assert!(differences.is_empty(), "{} of {count} differ:\n{}", differences.len(), differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{} of {count} differ:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
 }

@@ -22,21 +22,33 @@ pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> 
             (Some(text), _) if text.len() <= MAX_INDENT => text.to_owned(),
             (None, Some(width)) if width <= MAX_INDENT => " ".repeat(width),
             _ => {
-                return Err(refused(format!("`indent` is {indent}; it is a number or a text of at most {MAX_INDENT}")));
+                return Err(refused(format!(
+                    "`indent` is {indent}; it is a number or a text of at most {MAX_INDENT}"
+                )));
             }
         }),
     };
     let (item, key) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
-        Some(_) => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: `separators` needs two texts")),
-        None => (if unit.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+        Some(_) => {
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "tojson: `separators` needs two texts",
+            ));
+        }
+        None => (
+            if unit.is_some() { "," } else { ", " }.to_owned(),
+            ": ".to_owned(),
+        ),
     };
     let mut writer = Writer {
         text: String::new(),
         unit,
         item,
         key,
-        escape_unicode: arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        escape_unicode: arguments
+            .get::<Option<bool>>("ensure_ascii")?
+            .unwrap_or(false),
         sort_keys: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     arguments.assert_all_used()?;
@@ -46,7 +58,10 @@ pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> 
 
 /// A JSON document on one line, as `json.dumps(value, ensure_ascii=False)` writes it.
 pub(super) fn line(json: &Json) -> Result<String, Error> {
-    tojson(&value_of(json), Kwargs::from_iter(Vec::<(&str, Value)>::new()))
+    tojson(
+        &value_of(json),
+        Kwargs::from_iter(Vec::<(&str, Value)>::new()),
+    )
 }
 
 /// The template's value of a JSON document; objects keep the order of their keys.
@@ -61,7 +76,10 @@ pub(super) fn value_of(json: &Json) -> Value {
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(value_of).collect(),
-        Json::Object(keys) => Value::from_pairs(keys.iter().map(|(key, value)| (key.clone(), value_of(value)))),
+        Json::Object(keys) => Value::from_pairs(
+            keys.iter()
+                .map(|(key, value)| (key.clone(), value_of(value))),
+        ),
     }
 }
 
@@ -84,13 +102,20 @@ impl Writer {
             return Err(refused(format!("nested deeper than {MAX_DEPTH}")));
         }
         if self.text.len() > MAX_PROMPT_BYTES {
-            return Err(refused(format!("longer than {} MiB", MAX_PROMPT_BYTES >> 20)));
+            return Err(refused(format!(
+                "longer than {} MiB",
+                MAX_PROMPT_BYTES >> 20
+            )));
         }
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),
-            ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self
+                .text
+                .push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number if value.is_integer() => self.text.push_str(&value.to_string()),
-            ValueKind::Number => self.text.push_str(&python_float(f64::try_from(value.clone())?)),
+            ValueKind::Number => self
+                .text
+                .push_str(&python_float(f64::try_from(value.clone())?)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.sequence(value, depth)?,
             ValueKind::Map => self.mapping(value, depth)?,
@@ -165,7 +190,9 @@ impl Writer {
                 '\t' => self.text.push_str("\\t"),
                 '\u{8}' => self.text.push_str("\\b"),
                 '\u{c}' => self.text.push_str("\\f"),
-                _ if character < ' ' || (self.escape_unicode && !(' '..='~').contains(&character)) => {
+                _ if character < ' '
+                    || (self.escape_unicode && !(' '..='~').contains(&character)) =>
+                {
                     for unit in character.encode_utf16(&mut [0; 2]) {
                         self.text.push_str(&format!("\\u{unit:04x}"));
                     }
@@ -183,7 +210,12 @@ pub(super) fn python_float(number: f64) -> String {
         return "NaN".to_owned();
     }
     if number.is_infinite() {
-        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+        return if number > 0.0 {
+            "Infinity"
+        } else {
+            "-Infinity"
+        }
+        .to_owned();
     }
     if number == 0.0 || (1e-4..1e16).contains(&number.abs()) {
         return format!("{number:?}");
@@ -191,7 +223,9 @@ pub(super) fn python_float(number: f64) -> String {
     let shortest = format!("{number:e}");
     match shortest.split_once('e') {
         Some((digits, exponent)) => {
-            let (sign, size) = exponent.strip_prefix('-').map_or(('+', exponent), |size| ('-', size));
+            let (sign, size) = exponent
+                .strip_prefix('-')
+                .map_or(('+', exponent), |size| ('-', size));
             format!("{digits}e{sign}{size:0>2}")
         }
         None => shortest,
@@ -210,16 +244,40 @@ mod tests {
             let arguments = Kwargs::from_iter(arguments.iter().cloned());
             assert_eq!(tojson(&value, arguments).unwrap(), expected, "{json}");
         };
-        check(r#"{"b":1,"a":[true,false,null,"x"]}"#, &[], r#"{"b": 1, "a": [true, false, null, "x"]}"#);
+        check(
+            r#"{"b":1,"a":[true,false,null,"x"]}"#,
+            &[],
+            r#"{"b": 1, "a": [true, false, null, "x"]}"#,
+        );
         check("{}", &[], "{}");
         check("[]", &[("indent", Value::from(2))], "[]");
-        check(r#"[1,{"a":[]}]"#, &[("indent", Value::from(2))], "[\n  1,\n  {\n    \"a\": []\n  }\n]");
+        check(
+            r#"[1,{"a":[]}]"#,
+            &[("indent", Value::from(2))],
+            "[\n  1,\n  {\n    \"a\": []\n  }\n]",
+        );
         check("[1]", &[("indent", Value::from("\t"))], "[\n\t1\n]");
-        check(r#"{"b":1,"a":2}"#, &[("sort_keys", Value::from(true))], r#"{"a": 2, "b": 1}"#);
-        check(r#"{"b":[1,2]}"#, &[("separators", Value::from(vec![",", ":"]))], r#"{"b":[1,2]}"#);
+        check(
+            r#"{"b":1,"a":2}"#,
+            &[("sort_keys", Value::from(true))],
+            r#"{"a": 2, "b": 1}"#,
+        );
+        check(
+            r#"{"b":[1,2]}"#,
+            &[("separators", Value::from(vec![",", ":"]))],
+            r#"{"b":[1,2]}"#,
+        );
         check(r#""é<&>'\u007f\u2028""#, &[], "\"é<&>'\u{7f}\u{2028}\"");
-        check(r#""é\ud83d\ude00\u007f""#, &[("ensure_ascii", Value::from(true))], r#""\u00e9\ud83d\ude00\u007f""#);
-        check(r#""\"\\\n\r\t\b\f\u0001""#, &[], r#""\"\\\n\r\t\b\f\u0001""#);
+        check(
+            r#""é\ud83d\ude00\u007f""#,
+            &[("ensure_ascii", Value::from(true))],
+            r#""\u00e9\ud83d\ude00\u007f""#,
+        );
+        check(
+            r#""\"\\\n\r\t\b\f\u0001""#,
+            &[],
+            r#""\"\\\n\r\t\b\f\u0001""#,
+        );
         check(
             "[1.0,0.1,-0.0,1e16,1.5e-7,123456789012345680.0,0.0001,18446744073709551615,-5]",
             &[],
@@ -231,6 +289,12 @@ mod tests {
     fn what_python_refuses_is_refused() {
         let none: [(&str, Value); 0] = [];
         assert!(tojson(&Value::UNDEFINED, Kwargs::from_iter(none)).is_err());
-        assert!(tojson(&Value::from(1), Kwargs::from_iter([("nonsense", Value::from(1))])).is_err());
+        assert!(
+            tojson(
+                &Value::from(1),
+                Kwargs::from_iter([("nonsense", Value::from(1))])
+            )
+            .is_err()
+        );
     }
 }

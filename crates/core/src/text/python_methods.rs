@@ -4,27 +4,50 @@ use minijinja::value::{Kwargs, StringInput, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value, filters};
 
 /// Calls a method of a string, list or mapping.
-pub(super) fn call(state: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+pub(super) fn call(
+    state: &mut State,
+    value: &Value,
+    method: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
     let Some(text) = value.as_str().filter(|_| value.kind() == ValueKind::String) else {
-        return minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments);
+        return minijinja_contrib::pycompat::unknown_method_callback(
+            state, value, method, arguments,
+        );
     };
     match method {
         "split" | "rsplit" => {
-            let (separator, limit, named): (Option<Value>, Option<i64>, Kwargs) = from_args(arguments)?;
-            let separator = separator.map_or_else(|| named.get::<Option<Value>>("sep"), |value| Ok(Some(value)))?;
-            let limit = limit.map_or_else(|| named.get::<Option<i64>>("maxsplit"), |limit| Ok(Some(limit)))?;
+            let (separator, limit, named): (Option<Value>, Option<i64>, Kwargs) =
+                from_args(arguments)?;
+            let separator = separator.map_or_else(
+                || named.get::<Option<Value>>("sep"),
+                |value| Ok(Some(value)),
+            )?;
+            let limit = limit.map_or_else(
+                || named.get::<Option<i64>>("maxsplit"),
+                |limit| Ok(Some(limit)),
+            )?;
             named.assert_all_used()?;
-            let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+            let limit = limit
+                .and_then(|limit| usize::try_from(limit).ok())
+                .unwrap_or(usize::MAX);
             let separator = separator.as_ref().and_then(Value::as_str);
             if separator == Some("") {
                 return Err(refuse(format!("{method}: the separator is empty")));
             }
-            Ok(split(text, separator, limit, method == "rsplit").into_iter().map(Value::from).collect())
+            Ok(split(text, separator, limit, method == "rsplit")
+                .into_iter()
+                .map(Value::from)
+                .collect())
         }
         "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(arguments)?;
             let is_last = method == "rpartition";
-            let found = if is_last { text.rsplit_once(separator) } else { text.split_once(separator) };
+            let found = if is_last {
+                text.rsplit_once(separator)
+            } else {
+                text.split_once(separator)
+            };
             let parts = match found {
                 Some((before, after)) => [before, separator, after],
                 None if is_last => ["", "", text],
@@ -42,7 +65,9 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, arguments: &[
         }
         "index" => {
             let (sought,): (&str,) = from_args(arguments)?;
-            let at = text.find(sought).ok_or_else(|| refuse(format!("index: {sought:?} is not in the text")))?;
+            let at = text
+                .find(sought)
+                .ok_or_else(|| refuse(format!("index: {sought:?} is not in the text")))?;
             Ok(Value::from(text[..at].chars().count()))
         }
         "title" => {
@@ -61,18 +86,34 @@ fn split<'t>(text: &'t str, separator: Option<&str>, limit: usize, from_end: boo
         None => {
             let (mut parts, mut rest) = (Vec::new(), text);
             loop {
-                rest = if from_end { rest.trim_end() } else { rest.trim_start() };
+                rest = if from_end {
+                    rest.trim_end()
+                } else {
+                    rest.trim_start()
+                };
                 if rest.is_empty() {
                     break;
                 }
-                let space = if from_end { rest.rfind(char::is_whitespace) } else { rest.find(char::is_whitespace) };
+                let space = if from_end {
+                    rest.rfind(char::is_whitespace)
+                } else {
+                    rest.find(char::is_whitespace)
+                };
                 let Some(at) = space.filter(|_| parts.len() < limit) else {
                     parts.push(rest);
                     break;
                 };
                 let after = at + rest[at..].chars().next().map_or(0, char::len_utf8);
-                let part = if from_end { &rest[after..] } else { &rest[..at] };
-                rest = if from_end { &rest[..at] } else { &rest[after..] };
+                let part = if from_end {
+                    &rest[after..]
+                } else {
+                    &rest[..at]
+                };
+                rest = if from_end {
+                    &rest[..at]
+                } else {
+                    &rest[after..]
+                };
                 parts.push(part);
             }
             parts
@@ -100,18 +141,44 @@ pub(super) fn slice(value: &Value, arguments: &[Value]) -> Result<Value, Error> 
         1.. => (0, length),
         _ => (-1, length - 1),
     };
-    let at = |index: i64| if index < 0 { index.saturating_add(length).max(lowest) } else { index.min(highest) };
-    let (first, end) = if step > 0 { (lowest, highest) } else { (highest, lowest) };
+    let at = |index: i64| {
+        if index < 0 {
+            index.saturating_add(length).max(lowest)
+        } else {
+            index.min(highest)
+        }
+    };
+    let (first, end) = if step > 0 {
+        (lowest, highest)
+    } else {
+        (highest, lowest)
+    };
     let (start, stop) = (start.map_or(first, at), stop.map_or(end, at));
     let next = |index: &i64| Some(index.saturating_add(step));
     let places = std::iter::successors(Some(start), next)
-        .take_while(|index| if step > 0 { *index < stop } else { *index > stop })
+        .take_while(|index| {
+            if step > 0 {
+                *index < stop
+            } else {
+                *index > stop
+            }
+        })
         .filter_map(|index| usize::try_from(index).ok());
     Ok(match text {
-        Some(text) => Value::from(places.filter_map(|index| text.get(index)).collect::<String>()),
+        Some(text) => Value::from(
+            places
+                .filter_map(|index| text.get(index))
+                .collect::<String>(),
+        ),
         None => {
-            let items: Vec<Value> = places.filter_map(|index| items.get(index).cloned()).collect();
-            if value.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) }
+            let items: Vec<Value> = places
+                .filter_map(|index| items.get(index).cloned())
+                .collect();
+            if value.is_tuple() {
+                Value::from(Tuple::from(items))
+            } else {
+                Value::from(items)
+            }
         }
     })
 }
@@ -138,11 +205,21 @@ pub(super) fn default(
     boolean: Option<bool>,
     named: Kwargs,
 ) -> Result<Value, Error> {
-    let other = other.map_or_else(|| named.get::<Option<Value>>("default_value"), |other| Ok(Some(other)))?;
-    let boolean = boolean.map_or_else(|| named.get::<Option<bool>>("boolean"), |boolean| Ok(Some(boolean)))?;
+    let other = other.map_or_else(
+        || named.get::<Option<Value>>("default_value"),
+        |other| Ok(Some(other)),
+    )?;
+    let boolean = boolean.map_or_else(
+        || named.get::<Option<bool>>("boolean"),
+        |boolean| Ok(Some(boolean)),
+    )?;
     named.assert_all_used()?;
     let is_missing = value.is_undefined() || (boolean == Some(true) && !value.is_true());
-    Ok(if is_missing { other.unwrap_or_else(|| Value::from("")) } else { value.clone() })
+    Ok(if is_missing {
+        other.unwrap_or_else(|| Value::from(""))
+    } else {
+        value.clone()
+    })
 }
 
 /// The filter `replace`, with a count.
@@ -154,7 +231,11 @@ pub(super) fn replace(
     count: Option<i64>,
 ) -> Result<Value, Error> {
     match count.and_then(|count| usize::try_from(count).ok()) {
-        Some(count) => Ok(Value::from(text.as_str().replacen(old.as_str(), new.as_str(), count))),
+        Some(count) => Ok(Value::from(text.as_str().replacen(
+            old.as_str(),
+            new.as_str(),
+            count,
+        ))),
         None => filters::replace(state, text, old, new),
     }
 }

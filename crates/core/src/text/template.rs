@@ -7,7 +7,10 @@ use serde_json::Value as Json;
 
 use super::limits::{BoundedPrompt, MAX_PROMPT_BYTES, MAX_STEPS, caught};
 use super::template_messages::{json_messages, message_value};
-use super::{CallFormat, Message, TemplateOptions, TextError, Thinking, limits, python_json, template_source, tools};
+use super::{
+    CallFormat, Message, TemplateOptions, TextError, Thinking, limits, python_json,
+    template_source, tools,
+};
 use crate::hub::ModelSource;
 use crate::task::TEMPLATE_KWARGS;
 
@@ -30,9 +33,16 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TextError::Template`] with the line of the mistake.
-    pub fn new(source: &str, special_tokens: Vec<(String, String)>, path: &str) -> Result<Self, TextError> {
+    pub fn new(
+        source: &str,
+        special_tokens: Vec<(String, String)>,
+        path: &str,
+    ) -> Result<Self, TextError> {
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
         environment.set_syntax(syntax.map_err(|error| problem(path, &error))?);
         limits::bound(&mut environment);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
@@ -40,14 +50,19 @@ impl ChatTemplate {
             Ok(number) if value.is_number() && !value.is_integer() => {
                 Ok(output.write_str(&python_json::python_float(number))?)
             }
-            _ => limits::count_printed(value).and_then(|()| minijinja::escape_formatter(output, state, value)),
+            _ => limits::count_printed(value)
+                .and_then(|()| minijinja::escape_formatter(output, state, value)),
         });
         environment.add_filter("tojson", python_json::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
-        let refuse = |problem: String| TextError::Template { path: path.to_owned(), problem };
+        let refuse = |problem: String| TextError::Template {
+            path: path.to_owned(),
+            problem,
+        };
         let prepared = template_source::prepare(source).map_err(refuse)?;
-        caught(|| environment.add_template_owned(NAME, prepared)).map_err(|error| problem(path, &error))?;
+        caught(|| environment.add_template_owned(NAME, prepared))
+            .map_err(|error| problem(path, &error))?;
         Ok(Self {
             environment,
             source: source.to_owned(),
@@ -64,14 +79,24 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// Files that cannot be read or parsed, a template that does not compile.
-    pub(super) fn load(source: &ModelSource, tokenizer_config: &Json) -> Result<Option<Self>, TextError> {
+    pub(super) fn load(
+        source: &ModelSource,
+        tokenizer_config: &Json,
+    ) -> Result<Option<Self>, TextError> {
         let file = "chat_template.jinja";
         if source.exists(file) {
-            return Self::new(&source.read_text(file)?, special_tokens(tokenizer_config), &source.label(file))
-                .map(Some);
+            return Self::new(
+                &source.read_text(file)?,
+                special_tokens(tokenizer_config),
+                &source.label(file),
+            )
+            .map(Some);
         }
         let path = source.label("tokenizer_config.json");
-        match chosen(tokenizer_config).map_err(|problem| TextError::Template { path: path.clone(), problem })? {
+        match chosen(tokenizer_config).map_err(|problem| TextError::Template {
+            path: path.clone(),
+            problem,
+        })? {
             Some(text) => Self::new(text, special_tokens(tokenizer_config), &path).map(Some),
             None => Ok(None),
         }
@@ -84,7 +109,10 @@ impl ChatTemplate {
 
     /// The text of a special token's variable, such as `bos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
-        self.special_tokens.iter().find(|(known, _)| known == name).map(|(_, token)| token.as_str())
+        self.special_tokens
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, token)| token.as_str())
     }
 
     /// Whether reasoning can be switched off in it: it mentions `enable_thinking`.
@@ -105,7 +133,11 @@ impl ChatTemplate {
 
     /// The format of its calls, which is Hermes's where tools, calls and results are text.
     pub(super) fn call_format(&self) -> &'static CallFormat {
-        if self.takes_tools { CallFormat::for_template(&self.source) } else { CallFormat::hermes() }
+        if self.takes_tools {
+            CallFormat::for_template(&self.source)
+        } else {
+            CallFormat::hermes()
+        }
     }
 
     /// The prompt text, ending where the assistant's answer begins. `tools`: a list in OpenAI's schema. A template
@@ -120,17 +152,33 @@ impl ChatTemplate {
         options: &TemplateOptions,
     ) -> Result<String, TextError> {
         if let Some(name) = options.kwargs.keys().find(|name| !self.reads(name)) {
-            let problem = format!("the chat template does not read `{name}`: remove it from `{TEMPLATE_KWARGS}`");
-            return Err(TextError::Template { path: self.path.clone(), problem });
+            let problem = format!(
+                "the chat template does not read `{name}`: remove it from `{TEMPLATE_KWARGS}`"
+            );
+            return Err(TextError::Template {
+                path: self.path.clone(),
+                problem,
+            });
         }
-        let kwargs = options.kwargs.iter().map(|(name, value)| (name.clone(), python_json::value_of(value)));
+        let kwargs = options
+            .kwargs
+            .iter()
+            .map(|(name, value)| (name.clone(), python_json::value_of(value)));
         let variables = std::iter::once(switch(options.thinking)).chain(kwargs);
         if !self.takes_tools {
             let turns = tools::as_text(messages, tools)?;
-            return self.render_values(turns.iter().map(message_value).collect(), Value::from(()), variables);
+            return self.render_values(
+                turns.iter().map(message_value).collect(),
+                Value::from(()),
+                variables,
+            );
         }
         let tools = tools.map_or(Value::from(()), python_json::value_of);
-        self.render_values(messages.iter().map(message_value).collect(), tools, variables)
+        self.render_values(
+            messages.iter().map(message_value).collect(),
+            tools,
+            variables,
+        )
     }
 
     /// Whether it mentions a variable.
@@ -142,8 +190,17 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].
-    pub fn render_json(&self, messages: &Json, tools: &Json, thinking: Option<Thinking>) -> Result<String, TextError> {
-        self.render_values(json_messages(messages), python_json::value_of(tools), thinking.map(switch))
+    pub fn render_json(
+        &self,
+        messages: &Json,
+        tools: &Json,
+        thinking: Option<Thinking>,
+    ) -> Result<String, TextError> {
+        self.render_values(
+            json_messages(messages),
+            python_json::value_of(tools),
+            thinking.map(switch),
+        )
     }
 
     /// `options`: further variables, which replace those of the same name.
@@ -153,8 +210,11 @@ impl ChatTemplate {
         tools: Value,
         options: impl IntoIterator<Item = (String, Value)>,
     ) -> Result<String, TextError> {
-        let mut variables: Vec<(String, Value)> =
-            self.special_tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str()))).collect();
+        let mut variables: Vec<(String, Value)> = self
+            .special_tokens
+            .iter()
+            .map(|(name, token)| (name.clone(), Value::from(token.as_str())))
+            .collect();
         variables.push(("messages".to_owned(), messages));
         variables.push(("tools".to_owned(), tools));
         variables.push(("documents".to_owned(), Value::from(())));
@@ -166,7 +226,10 @@ impl ChatTemplate {
             template.render_captured_to(Value::from_pairs(variables), &mut prompt)?;
             Ok(())
         });
-        let refuse = |problem: String| TextError::Template { path: self.path.clone(), problem };
+        let refuse = |problem: String| TextError::Template {
+            path: self.path.clone(),
+            problem,
+        };
         if prompt.full {
             return Err(refuse(format!(
                 "chat template: the prompt becomes longer than {} MiB",
@@ -183,7 +246,8 @@ impl ChatTemplate {
 impl ChatTemplate {
     /// `strftime_now` returns this time.
     pub(super) fn at_time(mut self, time: jiff::Zoned) -> Self {
-        self.environment.add_function("strftime_now", move |format: &str| strftime(format, &time));
+        self.environment
+            .add_function("strftime_now", move |format: &str| strftime(format, &time));
         self
     }
 }
@@ -199,7 +263,10 @@ impl std::fmt::Debug for ChatTemplate {
 }
 
 fn switch(thinking: Thinking) -> (String, Value) {
-    ("enable_thinking".to_owned(), Value::from(thinking == Thinking::On))
+    (
+        "enable_thinking".to_owned(),
+        Value::from(thinking == Thinking::On),
+    )
 }
 
 fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {
@@ -207,7 +274,13 @@ fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {
         None | Some(Json::Null) => Ok(None),
         Some(Json::String(text)) => Ok(Some(text)),
         Some(Json::Array(named)) => {
-            let name = |entry: &Json| entry.get("name").and_then(Json::as_str).unwrap_or("?").to_owned();
+            let name = |entry: &Json| {
+                entry
+                    .get("name")
+                    .and_then(Json::as_str)
+                    .unwrap_or("?")
+                    .to_owned()
+            };
             let default = named
                 .iter()
                 .find(|entry| name(entry) == "default")
@@ -221,52 +294,91 @@ fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {
                 )
             })
         }
-        Some(other) => Err(format!("`chat_template` = {other}, expected text or a list of named templates")),
+        Some(other) => Err(format!(
+            "`chat_template` = {other}, expected text or a list of named templates"
+        )),
     }
 }
 
 /// Every `*_token` of the tokenizer's configuration that has a text, as transformers hands them to the template.
 fn special_tokens(tokenizer_config: &Json) -> Vec<(String, String)> {
-    let token = |name: &str| Some((name.to_owned(), token_text(tokenizer_config.get(name)?)?.to_owned()));
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]
-        .into_iter()
-        .filter_map(token)
-        .collect()
+    let token = |name: &str| {
+        Some((
+            name.to_owned(),
+            token_text(tokenizer_config.get(name)?)?.to_owned(),
+        ))
+    };
+    [
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "sep_token",
+        "pad_token",
+        "cls_token",
+        "mask_token",
+    ]
+    .into_iter()
+    .filter_map(token)
+    .collect()
 }
 
 /// The text of a special token, which is written plain or as an object with `content`.
 pub(super) fn token_text(value: &Json) -> Option<&str> {
-    value.as_str().or_else(|| value.get("content").and_then(Json::as_str))
+    value
+        .as_str()
+        .or_else(|| value.get("content").and_then(Json::as_str))
 }
 
 fn raise_exception(message: &str) -> Result<Value, Error> {
     let message: String = message.chars().take(1_000).collect();
-    Err(Error::new(ErrorKind::InvalidOperation, format!("the chat template refuses these messages: {message}")))
+    Err(Error::new(
+        ErrorKind::InvalidOperation,
+        format!("the chat template refuses these messages: {message}"),
+    ))
 }
 
 fn strftime_now(format: &str) -> Result<String, Error> {
     // A clock beyond the year 9999 has no date.
-    let now = jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX);
+    let now =
+        jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX);
     strftime(format, &now.to_zoned(jiff::tz::TimeZone::system()))
 }
 
 fn strftime(format: &str, time: &jiff::Zoned) -> Result<String, Error> {
     // As Python writes them in the C locale.
-    let format = format.replace("%c", "%a %b %e %H:%M:%S %Y").replace("%x", "%m/%d/%y").replace("%X", "%H:%M:%S");
-    jiff::fmt::strtime::format(&format, time)
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {error}")))
+    let format = format
+        .replace("%c", "%a %b %e %H:%M:%S %Y")
+        .replace("%x", "%m/%d/%y")
+        .replace("%X", "%H:%M:%S");
+    jiff::fmt::strtime::format(&format, time).map_err(|error| {
+        Error::new(
+            ErrorKind::InvalidOperation,
+            format!("strftime_now({format:?}): {error}"),
+        )
+    })
 }
 
 fn problem(path: &str, error: &Error) -> TextError {
-    let place = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
+    let place = error
+        .line()
+        .map(|line| format!(" (line {line} of the template)"))
+        .unwrap_or_default();
     if error.kind() == ErrorKind::OutOfFuel {
         let problem = format!(
             "chat template: more than {MAX_STEPS} steps for one prompt{place}; it loops for too long, or the conversation is too long"
         );
-        return TextError::Template { path: path.to_owned(), problem };
+        return TextError::Template {
+            path: path.to_owned(),
+            problem,
+        };
     }
-    let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    TextError::Template { path: path.to_owned(), problem: format!("chat template: {detail}{place}") }
+    let detail = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), str::to_owned);
+    TextError::Template {
+        path: path.to_owned(),
+        problem: format!("chat template: {detail}{place}"),
+    }
 }
 
 #[cfg(test)]

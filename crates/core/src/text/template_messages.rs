@@ -6,30 +6,52 @@ use serde_json::Value as Json;
 use super::{Message, python_json};
 
 pub(super) fn message_value(message: &Message) -> Value {
-    let texts = [("role", message.role.as_str()), ("content", message.content.as_str())];
-    let other = message.other.iter().map(|(key, value)| (key.as_str(), python_json::value_of(value)));
-    from_fields(texts.map(|(key, text)| (key, Value::from(text))).into_iter().chain(other))
+    let texts = [
+        ("role", message.role.as_str()),
+        ("content", message.content.as_str()),
+    ];
+    let other = message
+        .other
+        .iter()
+        .map(|(key, value)| (key.as_str(), python_json::value_of(value)));
+    from_fields(
+        texts
+            .map(|(key, text)| (key, Value::from(text)))
+            .into_iter()
+            .chain(other),
+    )
 }
 
 /// A JSON list of messages, as the template sees it.
 pub(super) fn json_messages(messages: &Json) -> Value {
     let message = |message: &Json| match message {
-        Json::Object(fields) => {
-            from_fields(fields.iter().map(|(key, value)| (key.as_str(), python_json::value_of(value))))
-        }
+        Json::Object(fields) => from_fields(
+            fields
+                .iter()
+                .map(|(key, value)| (key.as_str(), python_json::value_of(value))),
+        ),
         other => python_json::value_of(other),
     };
-    messages
-        .as_array()
-        .map_or_else(|| python_json::value_of(messages), |messages| messages.iter().map(message).collect())
+    messages.as_array().map_or_else(
+        || python_json::value_of(messages),
+        |messages| messages.iter().map(message).collect(),
+    )
 }
 
 /// A message without its null fields, its reasoning under both names that templates read: `reasoning_content` and
 /// gpt-oss's `thinking`. As in transformers 5.24.
 fn from_fields<'f>(fields: impl Iterator<Item = (&'f str, Value)>) -> Value {
     let mut fields: Vec<(&str, Value)> = fields.filter(|(_, value)| !value.is_none()).collect();
-    let field = |name: &str| fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
-    if let Some(reasoning) = ["reasoning_content", "thinking", "reasoning"].into_iter().find_map(field) {
+    let field = |name: &str| {
+        fields
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.clone())
+    };
+    if let Some(reasoning) = ["reasoning_content", "thinking", "reasoning"]
+        .into_iter()
+        .find_map(field)
+    {
         if field("thinking").is_none() {
             fields.insert(0, ("thinking", reasoning.clone()));
         }

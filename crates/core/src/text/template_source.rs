@@ -22,7 +22,10 @@ const MAX_MULTIPLICATIONS: usize = 4;
 /// Names the part that is too long.
 pub(super) fn prepare(source: &str) -> Result<String, String> {
     if source.len() > MAX_SOURCE_BYTES {
-        return Err(format!("chat template: {} bytes; at most {MAX_SOURCE_BYTES} are read", source.len()));
+        return Err(format!(
+            "chat template: {} bytes; at most {MAX_SOURCE_BYTES} are read",
+            source.len()
+        ));
     }
     if source.contains(CHECK) {
         return Err(format!("chat template: uses the reserved name `{CHECK}`"));
@@ -35,32 +38,49 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
 fn checked_assignments(source: &str) -> Result<String, String> {
     let mut text = String::with_capacity(source.len() + 256);
     let mut rest = source;
-    while let Some(start) = ["{{", "{%", "{#"].iter().filter_map(|open| rest.find(open)).min() {
+    while let Some(start) = ["{{", "{%", "{#"]
+        .iter()
+        .filter_map(|open| rest.find(open))
+        .min()
+    {
         let (before, from) = rest.split_at(start);
         text.push_str(before);
         let (open, inside) = from.split_at(2);
         text.push_str(open);
         let close = if open == "{{" { "}}" } else { "%}" };
         rest = inside;
-        let end = if open == "{#" { inside.find("#}") } else { code_end(inside, close)? };
+        let end = if open == "{#" {
+            inside.find("#}")
+        } else {
+            code_end(inside, close)?
+        };
         // A tag that never ends: the engine says so, with its place.
         let Some(end) = end else { break };
         let (tag, after) = inside.split_at(end);
         if open != "{#" {
             operators_within(tag)?;
         }
-        let tag = if open == "{#" { tag } else { &stepped_slices(tag) };
+        let tag = if open == "{#" {
+            tag
+        } else {
+            &stepped_slices(tag)
+        };
         match (open, assignment(tag), word(tag)) {
             // Whether it is an attribute decides whether the value may hold a namespace.
-            ("{%", Some((target, value, end)), _) => {
-                text.push_str(&format!("{target}={CHECK}(({value}),{}){end}", target.contains('.')))
-            }
+            ("{%", Some((target, value, end)), _) => text.push_str(&format!(
+                "{target}={CHECK}(({value}),{}){end}",
+                target.contains('.')
+            )),
             ("{%", None, "with") => text.push_str(&with(tag)),
             ("{%", None, "for") => text.push_str(&for_loop(tag)),
             // Marks what the assistant said, for training masks; prints what it holds.
             ("{%", None, "generation") => text.push_str(&tag.replacen("generation", "if true", 1)),
-            ("{%", None, "endgeneration") => text.push_str(&tag.replacen("endgeneration", "endif", 1)),
-            ("{%", None, "macro" | "call") => text.push_str(&with_names_checked(tag, tag, &parameters(tag))),
+            ("{%", None, "endgeneration") => {
+                text.push_str(&tag.replacen("endgeneration", "endif", 1))
+            }
+            ("{%", None, "macro" | "call") => {
+                text.push_str(&with_names_checked(tag, tag, &parameters(tag)))
+            }
             _ => text.push_str(tag),
         }
         rest = after;
@@ -100,8 +120,14 @@ fn stepped_slices(tag: &str) -> String {
                 if let Some((open, colons)) = brackets.pop()
                     && let (b']', [first, second]) = (byte, colons.as_slice())
                 {
-                    let parts = [&text[open + 1..*first], &text[first + 1..*second], &text[second + 1..]];
-                    let parts = parts.map(|part| if part.trim().is_empty() { "none" } else { part }).join(",");
+                    let parts = [
+                        &text[open + 1..*first],
+                        &text[first + 1..*second],
+                        &text[second + 1..],
+                    ];
+                    let parts = parts
+                        .map(|part| if part.trim().is_empty() { "none" } else { part })
+                        .join(",");
                     text.truncate(open);
                     text.push_str(&format!(".{SLICE}({parts})"));
                     continue;
@@ -117,7 +143,9 @@ fn stepped_slices(tag: &str) -> String {
 /// The first word of a tag.
 fn word(tag: &str) -> &str {
     let tag = tag.trim_start_matches(['-', '+']).trim_start();
-    &tag[..tag.find(|character: char| !character.is_ascii_alphanumeric() && character != '_').unwrap_or(tag.len())]
+    &tag[..tag
+        .find(|character: char| !character.is_ascii_alphanumeric() && character != '_')
+        .unwrap_or(tag.len())]
 }
 
 /// Where `close` ends a tag: outside its strings and brackets.
@@ -144,8 +172,9 @@ fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
         return None;
     }
     let bytes = tag.as_bytes();
-    let (at, ..) = Code::new(tag)
-        .find(|(at, byte, _)| *byte == b'=' && bytes.get(at + 1) != Some(&b'=') && bytes.get(at - 1) != Some(&b'='))?;
+    let (at, ..) = Code::new(tag).find(|(at, byte, _)| {
+        *byte == b'=' && bytes.get(at + 1) != Some(&b'=') && bytes.get(at - 1) != Some(&b'=')
+    })?;
     let (target, value) = (&tag[..at], &tag[at + 1..]);
     // In `{% set x | filter(name="…") %}` the sign belongs to an argument.
     if target.contains('|') {
@@ -163,19 +192,44 @@ fn with(tag: &str) -> String {
         Some(&at) => format!("{}={CHECK}(({}),false)", &part[..at], &part[at + 1..]),
         None => part.to_owned(),
     };
-    format!("{}{}{end}", &body[..start], split(&body[start..], ",").into_iter().map(one).collect::<Vec<_>>().join(","))
+    format!(
+        "{}{}{end}",
+        &body[..start],
+        split(&body[start..], ",")
+            .into_iter()
+            .map(one)
+            .collect::<Vec<_>>()
+            .join(",")
+    )
 }
 
 /// `for TARGET in EXPRESSION if CONDITION recursive`, the expression checked.
 fn for_loop(tag: &str) -> String {
     let (body, end) = without_end(tag);
     let start = body.find("for").map_or(body.len(), |at| at + 3);
-    let Some(&at) = top_level(body, "in").iter().find(|at| **at >= start) else { return tag.to_owned() };
-    let recursive = top_level(body, "recursive").into_iter().rfind(|found| *found > at);
-    let stop = top_level(body, "if").into_iter().find(|stop| *stop > at).or(recursive).unwrap_or(body.len());
-    let checked = format!("{} {CHECK}(({}),false) {}{end}", &body[..at + 2], &body[at + 2..stop], &body[stop..]);
+    let Some(&at) = top_level(body, "in").iter().find(|at| **at >= start) else {
+        return tag.to_owned();
+    };
+    let recursive = top_level(body, "recursive")
+        .into_iter()
+        .rfind(|found| *found > at);
+    let stop = top_level(body, "if")
+        .into_iter()
+        .find(|stop| *stop > at)
+        .or(recursive)
+        .unwrap_or(body.len());
+    let checked = format!(
+        "{} {CHECK}(({}),false) {}{end}",
+        &body[..at + 2],
+        &body[at + 2..stop],
+        &body[stop..]
+    );
     match recursive {
-        Some(_) => with_names_checked(tag, &checked, &split(body[start..at].trim().trim_matches(['(', ')']), ",")),
+        Some(_) => with_names_checked(
+            tag,
+            &checked,
+            &split(body[start..at].trim().trim_matches(['(', ')']), ","),
+        ),
         None => checked,
     }
 }
@@ -183,16 +237,22 @@ fn for_loop(tag: &str) -> String {
 /// The names in the first brackets of a tag, without defaults.
 fn parameters(tag: &str) -> Vec<&str> {
     let (body, _) = without_end(tag);
-    let head = body.find(word(tag)).map_or("", |at| &body[at + word(tag).len()..]);
+    let head = body
+        .find(word(tag))
+        .map_or("", |at| &body[at + word(tag).len()..]);
     // A call without parameters of its own begins with what is called.
     let own = if word(tag) == "call" {
         head.trim_start()
     } else {
-        head.trim_start().trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
+        head.trim_start()
+            .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
     };
-    let Some(inside) = own.trim_start().strip_prefix('(') else { return Vec::new() };
-    let end =
-        Code::new(inside).find(|(_, byte, depth)| *byte == b')' && *depth == 0).map_or(inside.len(), |(at, ..)| at);
+    let Some(inside) = own.trim_start().strip_prefix('(') else {
+        return Vec::new();
+    };
+    let end = Code::new(inside)
+        .find(|(_, byte, depth)| *byte == b')' && *depth == 0)
+        .map_or(inside.len(), |(at, ..)| at);
     split(&inside[..end], ",")
         .into_iter()
         .map(|one| one.split('=').next().unwrap_or(one).trim())
@@ -206,8 +266,15 @@ fn with_names_checked(tag: &str, ready: &str, names: &[&str]) -> String {
         return ready.to_owned();
     }
     let (_, end) = without_end(tag);
-    let names = names.iter().map(|name| name.trim()).collect::<Vec<_>>().join(",");
-    format!("{}%}}{{% set {CHECK}_ = {CHECK}(([{names}]),false) {end}", ready.strip_suffix(end).unwrap_or(ready))
+    let names = names
+        .iter()
+        .map(|name| name.trim())
+        .collect::<Vec<_>>()
+        .join(",");
+    format!(
+        "{}%}}{{% set {CHECK}_ = {CHECK}(([{names}]),false) {end}",
+        ready.strip_suffix(end).unwrap_or(ready)
+    )
 }
 
 /// A tag without its mark for white space at the end, and the mark.
@@ -220,7 +287,8 @@ fn without_end(tag: &str) -> (&str, &str) {
 fn top_level(code: &str, sought: &str) -> Vec<usize> {
     let bytes = code.as_bytes();
     let is_name = |at: Option<usize>| {
-        at.and_then(|at| bytes.get(at)).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
     };
     let is_word = sought.bytes().all(|byte| byte.is_ascii_alphabetic());
     let fits = |at: usize| {
@@ -228,9 +296,14 @@ fn top_level(code: &str, sought: &str) -> Vec<usize> {
             && !(is_word && (is_name(at.checked_sub(1)) || is_name(Some(at + sought.len()))))
     };
     // A sign of two characters is another one.
-    let double =
-        |at: usize| sought == "=" && (bytes.get(at + 1) == Some(&b'=') || at > 0 && b"=!<>".contains(&bytes[at - 1]));
-    Code::new(code).filter(|(at, _, depth)| *depth == 0 && fits(*at) && !double(*at)).map(|(at, ..)| at).collect()
+    let double = |at: usize| {
+        sought == "="
+            && (bytes.get(at + 1) == Some(&b'=') || at > 0 && b"=!<>".contains(&bytes[at - 1]))
+    };
+    Code::new(code)
+        .filter(|(at, _, depth)| *depth == 0 && fits(*at) && !double(*at))
+        .map(|(at, ..)| at)
+        .collect()
 }
 
 fn split<'c>(code: &'c str, sign: &str) -> Vec<&'c str> {
@@ -257,8 +330,8 @@ fn operators_within(tag: &str) -> Result<(), String> {
             b'*' => {
                 products += 1;
                 let beside = |byte: Option<&u8>| matches!(byte, Some(b'"' | b'\''));
-                let text =
-                    beside(bytes[..at].trim_ascii_end().last()) || beside(bytes[at + 1..].trim_ascii_start().first());
+                let text = beside(bytes[..at].trim_ascii_end().last())
+                    || beside(bytes[at + 1..].trim_ascii_start().first());
                 of_lists |= !text;
             }
             _ => {}
@@ -289,7 +362,11 @@ struct Code<'a> {
 
 impl<'a> Code<'a> {
     fn new(text: &'a str) -> Self {
-        Self { bytes: text.as_bytes(), at: 0, depth: 0 }
+        Self {
+            bytes: text.as_bytes(),
+            at: 0,
+            depth: 0,
+        }
     }
 }
 
@@ -328,14 +405,30 @@ mod tests {
     #[test]
     fn assignments_are_checked_and_nothing_else_changes() {
         let check = |source: &str, expected: &str| {
-            assert_eq!(prepare(source).unwrap().replace(CHECK, "C"), expected, "{source}");
+            assert_eq!(
+                prepare(source).unwrap().replace(CHECK, "C"),
+                expected,
+                "{source}"
+            );
         };
         let same = |source: &str| check(source, source);
         check("a{% set x = 1 %}b", "a{% set x =C(( 1 ),false)%}b");
-        check("{%- set ns.x = ns.x ~ '%}' -%}", "{%- set ns.x =C(( ns.x ~ '%}' ),true)-%}");
-        check("{% set a, b = c == d, {'e': '='} %}", "{% set a, b =C(( c == d, {'e': '='} ),false)%}");
-        check("{% set x = 'it\\'s %}' %}{{ x }}", "{% set x =C(( 'it\\'s %}' ),false)%}{{ x }}");
-        check("{%set x=y%}{# {% set z = 1 %} #}", "{%set x=C((y),false)%}{# {% set z = 1 %} #}");
+        check(
+            "{%- set ns.x = ns.x ~ '%}' -%}",
+            "{%- set ns.x =C(( ns.x ~ '%}' ),true)-%}",
+        );
+        check(
+            "{% set a, b = c == d, {'e': '='} %}",
+            "{% set a, b =C(( c == d, {'e': '='} ),false)%}",
+        );
+        check(
+            "{% set x = 'it\\'s %}' %}{{ x }}",
+            "{% set x =C(( 'it\\'s %}' ),false)%}{{ x }}",
+        );
+        check(
+            "{%set x=y%}{# {% set z = 1 %} #}",
+            "{%set x=C((y),false)%}{# {% set z = 1 %} #}",
+        );
         same("{% set x %}{{ a }}{% endset %}");
         same("{% set x | replace(old='a', new='b') %}c{% endset %}");
         same("{% raw %}{% set x = 1 %}{% endraw %}{{ '{% set x = 1 %}' }}");
@@ -345,16 +438,31 @@ mod tests {
             "{% if a == b %}{% for set in x %}{% endfor %}",
             "{% if a == b %}{% for set in C(( x ),false) %}{% endfor %}",
         );
-        check("{% with a = b, c = [d, 'e,='] -%}", "{% with a =C(( b),false), c =C(( [d, 'e,='] ),false)-%}");
-        check("{% for a in b if a in c -%}", "{% for a in C(( b ),false) if a in c -%}");
+        check(
+            "{% with a = b, c = [d, 'e,='] -%}",
+            "{% with a =C(( b),false), c =C(( [d, 'e,='] ),false)-%}",
+        );
+        check(
+            "{% for a in b if a in c -%}",
+            "{% for a in C(( b ),false) if a in c -%}",
+        );
         check(
             "{%- for a, b in c.items() recursive %}",
             "{%- for a, b in C(( c.items() ),false) recursive %}{% set C_ = C(([a,b]),false) %}",
         );
-        check("{% macro f(a, b='x, y') -%}c", "{% macro f(a, b='x, y') %}{% set C_ = C(([a,b]),false) -%}c");
-        check("{% call(a) f(b) %}", "{% call(a) f(b) %}{% set C_ = C(([a]),false) %}");
+        check(
+            "{% macro f(a, b='x, y') -%}c",
+            "{% macro f(a, b='x, y') %}{% set C_ = C(([a,b]),false) -%}c",
+        );
+        check(
+            "{% call(a) f(b) %}",
+            "{% call(a) f(b) %}{% set C_ = C(([a]),false) %}",
+        );
         same("{% macro f() %}{% call f(b) %}{% with %}");
-        check("{%- generation -%} x {%- endgeneration %}", "{%- if true -%} x {%- endif %}");
+        check(
+            "{%- generation -%} x {%- endgeneration %}",
+            "{%- if true -%} x {%- endif %}",
+        );
         check(
             "{%generation%}{{ '{% generation %}' }}{%  endgeneration%}",
             "{%if true%}{{ '{% generation %}' }}{%  endif%}",
@@ -364,11 +472,24 @@ mod tests {
     #[test]
     fn slices_with_a_step_are_calls() {
         let check = |source: &str, expected: &str| {
-            assert_eq!(prepare(source).unwrap().replace(SLICE, "S"), expected, "{source}");
+            assert_eq!(
+                prepare(source).unwrap().replace(SLICE, "S"),
+                expected,
+                "{source}"
+            );
         };
-        check("{{ a[::-1][0] }}{{ '[::-1]' }}{# a[::-1] #}", "{{ a.S(none,none,-1)[0] }}{{ '[::-1]' }}{# a[::-1] #}");
-        check("{% if a[b[::2][0] : {'c': 1}['c'] : -1] %}", "{% if a.S(b.S(none,none,2)[0] , {'c': 1}['c'] , -1) %}");
-        check("{{ a[1:] }}{{ a[:-1] }}{{ {'é': [1], 'c': 2} }}", "{{ a[1:] }}{{ a[:-1] }}{{ {'é': [1], 'c': 2} }}");
+        check(
+            "{{ a[::-1][0] }}{{ '[::-1]' }}{# a[::-1] #}",
+            "{{ a.S(none,none,-1)[0] }}{{ '[::-1]' }}{# a[::-1] #}",
+        );
+        check(
+            "{% if a[b[::2][0] : {'c': 1}['c'] : -1] %}",
+            "{% if a.S(b.S(none,none,2)[0] , {'c': 1}['c'] , -1) %}",
+        );
+        check(
+            "{{ a[1:] }}{{ a[:-1] }}{{ {'é': [1], 'c': 2} }}",
+            "{{ a[1:] }}{{ a[:-1] }}{{ {'é': [1], 'c': 2} }}",
+        );
         check("{{ a[b:c:d }}", "{{ a[b:c:d }}");
     }
 
@@ -378,7 +499,10 @@ mod tests {
             let message = prepare(&source).unwrap_err();
             assert!(message.contains(expected), "{message}");
         };
-        check("a".repeat(MAX_SOURCE_BYTES + 1), "262145 bytes; at most 262144");
+        check(
+            "a".repeat(MAX_SOURCE_BYTES + 1),
+            "262145 bytes; at most 262144",
+        );
         check(
             format!("{{{{ 1{} }}}}", "+1".repeat(MAX_TAG_BYTES)),
             "more than 8192 bytes of code in one tag, which begins with `1+1+",

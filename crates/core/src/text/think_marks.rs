@@ -75,7 +75,11 @@ impl ThinkMarks {
 
     /// After this text the answer begins.
     pub fn end(&self) -> &'static str {
-        if self.answer.is_empty() { self.close } else { self.answer }
+        if self.answer.is_empty() {
+            self.close
+        } else {
+            self.answer
+        }
     }
 
     /// Whether a prompt ends in a block that it opens.
@@ -94,22 +98,43 @@ mod tests {
     #[test]
     fn templates_are_recognised_by_how_they_write_thoughts() {
         for (source, open) in [
-            (r"{{- '<|channel>thought\n' + thinking_text + '\n<channel|>' -}}", "<|channel>thought"),
-            (r"{%- for part in text.split('<channel|>') -%}{%- if '<|channel>' in part -%}", "<|channel>thought"),
+            (
+                r"{{- '<|channel>thought\n' + thinking_text + '\n<channel|>' -}}",
+                "<|channel>thought",
+            ),
+            (
+                r"{%- for part in text.split('<channel|>') -%}{%- if '<|channel>' in part -%}",
+                "<|channel>thought",
+            ),
             (
                 r#"{{- "<|start|>assistant<|channel|>analysis<|message|>" + message.thinking + "<|end|>" }}"#,
                 "<|channel|>analysis<|message|>",
             ),
-            (r"{{- '[THINK]' + block['thinking'] + '[/THINK]' }}", "[THINK]"),
-            (r"{{- '<think>\n' + reasoning_content + '\n</think>\n\n' }}", "<think>"),
+            (
+                r"{{- '[THINK]' + block['thinking'] + '[/THINK]' }}",
+                "[THINK]",
+            ),
+            (
+                r"{{- '<think>\n' + reasoning_content + '\n</think>\n\n' }}",
+                "<think>",
+            ),
             (r"{{- '<|im_start|>' + message.role }}", "<think>"),
         ] {
             assert_eq!(ThinkMarks::for_template(source).open, open, "{source}");
         }
         for marks in THINK_MARKS {
-            assert!(marks.closing.contains(marks.close) && marks.closing.contains(marks.end()), "{marks:?}");
-            assert!(marks.is_opened_by(&format!("user\n{}\n", marks.open)), "{marks:?}");
-            assert!(!marks.is_opened_by(&format!("user\n{}{}", marks.open, marks.closing)), "{marks:?}");
+            assert!(
+                marks.closing.contains(marks.close) && marks.closing.contains(marks.end()),
+                "{marks:?}"
+            );
+            assert!(
+                marks.is_opened_by(&format!("user\n{}\n", marks.open)),
+                "{marks:?}"
+            );
+            assert!(
+                !marks.is_opened_by(&format!("user\n{}{}", marks.open, marks.closing)),
+                "{marks:?}"
+            );
         }
         assert_eq!(ThinkMarks::tags().open, "<think>");
     }
@@ -119,16 +144,30 @@ mod tests {
         for (template, answer, expected) in [
             ("", "{}", "{}<|im_end|>"),
             ("<|channel> <channel|>", "{}", "{}<|im_end|>"),
-            ("<|channel|>analysis", "{}", "<|channel|>final<|message|>{}<|im_end|>"),
+            (
+                "<|channel|>analysis",
+                "{}",
+                "<|channel|>final<|message|>{}<|im_end|>",
+            ),
             (
                 "<|channel|>analysis",
                 "<|channel|>commentary to=functions.f",
                 "<|channel|>commentary to=functions.f<|im_end|>",
             ),
         ] {
-            let files = train_tokenizer(["{}".to_owned()].into_iter().cycle().take(20), 300, template).unwrap();
+            let files = train_tokenizer(
+                ["{}".to_owned()].into_iter().cycle().take(20),
+                300,
+                template,
+            )
+            .unwrap();
             let tokenizer = Tokenizer::from_files(&files).unwrap();
-            assert_eq!(tokenizer.decode(&tokenizer.answer_ids(answer).unwrap(), false).unwrap(), expected);
+            assert_eq!(
+                tokenizer
+                    .decode(&tokenizer.answer_ids(answer).unwrap(), false)
+                    .unwrap(),
+                expected
+            );
         }
     }
 }

@@ -32,7 +32,14 @@ pub(super) fn token_bytes(
     }
     for (id, added) in inner.get_added_tokens_decoder() {
         let is_text = !added.special || kept.contains(&id);
-        set(id, if is_text { added.content.into_bytes() } else { Vec::new() });
+        set(
+            id,
+            if is_text {
+                added.content.into_bytes()
+            } else {
+                Vec::new()
+            },
+        );
     }
     Ok(bytes)
 }
@@ -52,12 +59,25 @@ impl Spelling {
         let space = replaced.and_then(|part| part["pattern"]["String"].as_str());
         let space = space.or_else(|| of_kind("Metaspace")?["replacement"].as_str());
         match (space, of_kind("ByteFallback")) {
-            (Some(space), _) => Ok(Self::Fallback { space: space.to_owned() }),
-            (None, Some(_)) => Ok(Self::Fallback { space: " ".to_owned() }),
+            (Some(space), _) => Ok(Self::Fallback {
+                space: space.to_owned(),
+            }),
+            (None, Some(_)) => Ok(Self::Fallback {
+                space: " ".to_owned(),
+            }),
             (None, None) => {
-                let kinds: Vec<&str> = parts.iter().filter_map(|part| part["type"].as_str()).collect();
-                let kinds = if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") };
-                Err(format!("the bytes of its tokens are not known (decoder: {kinds})"))
+                let kinds: Vec<&str> = parts
+                    .iter()
+                    .filter_map(|part| part["type"].as_str())
+                    .collect();
+                let kinds = if kinds.is_empty() {
+                    "none".to_owned()
+                } else {
+                    kinds.join(", ")
+                };
+                Err(format!(
+                    "the bytes of its tokens are not known (decoder: {kinds})"
+                ))
             }
         }
     }
@@ -66,12 +86,20 @@ impl Spelling {
         match self {
             // A token with another character is decoded as it is written.
             Self::ByteLevel(byte_of) => {
-                let bytes: Option<Vec<u8>> = token.chars().map(|character| byte_of.get(&character).copied()).collect();
+                let bytes: Option<Vec<u8>> = token
+                    .chars()
+                    .map(|character| byte_of.get(&character).copied())
+                    .collect();
                 bytes.unwrap_or_else(|| token.as_bytes().to_vec())
             }
             Self::Fallback { space } => {
-                let code = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-                match code.filter(|code| code.len() == 2).and_then(|code| u8::from_str_radix(code, 16).ok()) {
+                let code = token
+                    .strip_prefix("<0x")
+                    .and_then(|rest| rest.strip_suffix('>'));
+                match code
+                    .filter(|code| code.len() == 2)
+                    .and_then(|code| u8::from_str_radix(code, 16).ok())
+                {
                     Some(byte) => vec![byte],
                     None => token.replace(space.as_str(), " ").into_bytes(),
                 }
@@ -83,9 +111,15 @@ impl Spelling {
 /// GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100.
 pub(super) fn byte_of_character() -> HashMap<char, u8> {
     let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let others = (0..=u8::MAX).filter(|byte| !is_printable(byte)).zip('\u{100}'..);
-    let printable = (0..=u8::MAX).filter(is_printable).map(|byte| (char::from(byte), byte));
-    printable.chain(others.map(|(byte, character)| (character, byte))).collect()
+    let others = (0..=u8::MAX)
+        .filter(|byte| !is_printable(byte))
+        .zip('\u{100}'..);
+    let printable = (0..=u8::MAX)
+        .filter(is_printable)
+        .map(|byte| (char::from(byte), byte));
+    printable
+        .chain(others.map(|(byte, character)| (character, byte)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -96,7 +130,11 @@ mod tests {
     use super::*;
 
     fn of(decoder: &Json, vocabulary: &[&str]) -> Result<Vec<String>, String> {
-        let vocabulary: HashMap<&str, usize> = vocabulary.iter().enumerate().map(|(id, token)| (*token, id)).collect();
+        let vocabulary: HashMap<&str, usize> = vocabulary
+            .iter()
+            .enumerate()
+            .map(|(id, token)| (*token, id))
+            .collect();
         let size = vocabulary.len() + 2;
         let special = |id: usize, content: &str, special: bool| serde_json::json!({"id": id, "content": content, "special": special, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
         let json = serde_json::json!({
@@ -107,23 +145,42 @@ mod tests {
         });
         let inner: tokenizers::Tokenizer = json.to_string().parse().unwrap();
         let bytes = token_bytes(&inner, size, &[])?;
-        Ok(bytes.into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect())
+        Ok(bytes
+            .into_iter()
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .collect())
     }
 
     #[test]
     fn tokens_are_spelled_as_they_are_decoded() {
         let byte_level = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
-        let space = serde_json::json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "});
-        let fallback =
-            serde_json::json!({"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}]});
-        let expected = |first: &[&str]| Ok(first.iter().chain(&["", "<x> "]).map(|text| (*text).to_owned()).collect());
-        assert_eq!(of(&byte_level, &["Ġa", "Ċ", "Ã¤", "漢"]), expected(&[" a", "\n", "ä", "漢"]));
-        assert_eq!(of(&fallback, &["▁a", "<0x0A>", "<0xZZ>"]), expected(&[" a", "\n", "<0xZZ>"]));
+        let space =
+            serde_json::json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "});
+        let fallback = serde_json::json!({"type": "Sequence", "decoders": [space, {"type": "ByteFallback"}, {"type": "Fuse"}]});
+        let expected = |first: &[&str]| {
+            Ok(first
+                .iter()
+                .chain(&["", "<x> "])
+                .map(|text| (*text).to_owned())
+                .collect())
+        };
+        assert_eq!(
+            of(&byte_level, &["Ġa", "Ċ", "Ã¤", "漢"]),
+            expected(&[" a", "\n", "ä", "漢"])
+        );
+        assert_eq!(
+            of(&fallback, &["▁a", "<0x0A>", "<0xZZ>"]),
+            expected(&[" a", "\n", "<0xZZ>"])
+        );
         let unknown = of(
             &serde_json::json!({"type": "CTC", "pad_token": "p", "word_delimiter_token": "|", "cleanup": true}),
             &["a"],
         );
         assert!(unknown.unwrap_err().contains("decoder: CTC"));
-        assert!(of(&Json::Null, &["a"]).unwrap_err().contains("decoder: none"));
+        assert!(
+            of(&Json::Null, &["a"])
+                .unwrap_err()
+                .contains("decoder: none")
+        );
     }
 }

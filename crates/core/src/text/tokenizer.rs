@@ -9,7 +9,8 @@ use super::tekken;
 use super::token_bytes::token_bytes;
 use super::tokenizer_limits::{ExpansionBound, caught};
 use super::{
-    CallFormat, ChatTemplate, Message, TemplateOptions, TextError, ThinkMarks, Thinking, TokenizerFiles, with_no_think,
+    CallFormat, ChatTemplate, Message, TemplateOptions, TextError, ThinkMarks, Thinking,
+    TokenizerFiles, with_no_think,
 };
 use crate::hub::ModelSource;
 
@@ -30,7 +31,8 @@ pub struct Tokenizer {
 }
 
 const GEMMA_TURN_END: &str = "<end_of_turn>";
-const TEMPLATE_REMEDY: &str = "use an instruct model, or add a `chat_template.jinja` beside tokenizer.json";
+const TEMPLATE_REMEDY: &str =
+    "use an instruct model, or add a `chat_template.jinja` beside tokenizer.json";
 
 #[derive(Debug)]
 enum Template {
@@ -48,19 +50,31 @@ impl Tokenizer {
     /// template is an error of [`Tokenizer::render`] only, because scoring and log-probs work without one.
     pub fn load(source: &ModelSource) -> Result<Self, TextError> {
         let is_tekken = is_tekken(source);
-        let path = source.label(if is_tekken { tekken::FILE } else { "tokenizer.json" });
+        let path = source.label(if is_tekken {
+            tekken::FILE
+        } else {
+            "tokenizer.json"
+        });
         let (inner, growth) = parse(&tokenizer_json(source)?, &path)?;
         let mut config = optional_json(source, "tokenizer_config.json")?;
         if is_tekken {
-            let mut named: serde_json::Map<String, Json> =
-                tekken::NAMED_TOKENS.iter().map(|(key, token)| ((*key).to_owned(), (*token).into())).collect();
+            let mut named: serde_json::Map<String, Json> = tekken::NAMED_TOKENS
+                .iter()
+                .map(|(key, token)| ((*key).to_owned(), (*token).into()))
+                .collect();
             named.extend(config.as_object().cloned().unwrap_or_default());
             config = named.into();
         }
         let template = match ChatTemplate::load(source, &config) {
             Ok(Some(template)) => Template::Ready(Box::new(template)),
-            Ok(None) if is_tekken => Template::Missing { path: path.clone(), remedy: tekken::TEMPLATE_REMEDY },
-            Ok(None) => Template::Missing { path: source.label("tokenizer_config.json"), remedy: TEMPLATE_REMEDY },
+            Ok(None) if is_tekken => Template::Missing {
+                path: path.clone(),
+                remedy: tekken::TEMPLATE_REMEDY,
+            },
+            Ok(None) => Template::Missing {
+                path: source.label("tokenizer_config.json"),
+                remedy: TEMPLATE_REMEDY,
+            },
             Err(TextError::Template { path, problem }) => Template::Broken { path, problem },
             Err(other) => return Err(other),
         };
@@ -83,11 +97,23 @@ impl Tokenizer {
     /// As [`Tokenizer::load`].
     pub fn from_files(files: &TokenizerFiles) -> Result<Self, TextError> {
         let (inner, growth) = parse(files.tokenizer_json.as_bytes(), "tokenizer.json")?;
-        let config = json(files.tokenizer_config_json.as_bytes(), "tokenizer_config.json")?;
-        let source = config.get("chat_template").and_then(Json::as_str).unwrap_or_default();
-        let tokens =
-            config.get("eos_token").and_then(Json::as_str).map(|token| ("eos_token".to_owned(), token.to_owned()));
-        let template = ChatTemplate::new(source, tokens.into_iter().collect(), "tokenizer_config.json")?;
+        let config = json(
+            files.tokenizer_config_json.as_bytes(),
+            "tokenizer_config.json",
+        )?;
+        let source = config
+            .get("chat_template")
+            .and_then(Json::as_str)
+            .unwrap_or_default();
+        let tokens = config
+            .get("eos_token")
+            .and_then(Json::as_str)
+            .map(|token| ("eos_token".to_owned(), token.to_owned()));
+        let template = ChatTemplate::new(
+            source,
+            tokens.into_iter().collect(),
+            "tokenizer_config.json",
+        )?;
         Ok(Self::assemble(
             inner,
             growth,
@@ -108,27 +134,57 @@ impl Tokenizer {
     ) -> Self {
         // Gemma's `eos_token` ends a text, its template's turns end otherwise.
         let ends_turns = matches!(&template, Template::Ready(template) if template.source().contains(GEMMA_TURN_END));
-        let end = || config.get("eos_token").and_then(super::template::token_text);
-        let turn_end = if ends_turns { Some(GEMMA_TURN_END) } else { end() };
+        let end = || {
+            config
+                .get("eos_token")
+                .and_then(super::template::token_text)
+        };
+        let turn_end = if ends_turns {
+            Some(GEMMA_TURN_END)
+        } else {
+            end()
+        };
         let turn_end_id = turn_end.and_then(|token| inner.token_to_id(token));
-        let mut stop_ids: BTreeSet<u32> = eos.iter().flat_map(|file| ids_of(file.get("eos_token_id"))).collect();
+        let mut stop_ids: BTreeSet<u32> = eos
+            .iter()
+            .flat_map(|file| ids_of(file.get("eos_token_id")))
+            .collect();
         stop_ids.extend(turn_end_id);
         stop_ids.extend(end().and_then(|token| inner.token_to_id(token)));
         for (id, token) in inner.get_added_tokens_decoder() {
-            if token.special && (token.content == "<|im_end|>" || token.content == "<|endoftext|>") {
+            if token.special && (token.content == "<|im_end|>" || token.content == "<|endoftext|>")
+            {
                 stop_ids.insert(id);
             }
         }
         let (call_format, think_marks) = match &template {
-            Template::Ready(template) => (template.call_format(), ThinkMarks::for_template(template.source())),
+            Template::Ready(template) => (
+                template.call_format(),
+                ThinkMarks::for_template(template.source()),
+            ),
             _ => (CallFormat::hermes(), ThinkMarks::tags()),
         };
         let tokens = call_format.tokens.iter().chain(think_marks.tokens);
         let text_ids = tokens.filter_map(|token| inner.token_to_id(token));
         let text_ids = text_ids.filter(|id| !stop_ids.contains(id)).collect();
-        let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1);
+        let vocab_size = inner
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .map_or(0, |highest| highest as usize + 1);
         let stop_ids = stop_ids.into_iter().collect();
-        Self { inner, growth, template, stop_ids, turn_end_id, call_format, think_marks, text_ids, vocab_size, path }
+        Self {
+            inner,
+            growth,
+            template,
+            stop_ids,
+            turn_end_id,
+            call_format,
+            think_marks,
+            text_ids,
+            vocab_size,
+            path,
+        }
     }
 
     fn check_fits(&self, rows: Option<u64>) -> Result<(), TextError> {
@@ -146,7 +202,10 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        Ok(self.encoding(text, |inner| inner.encode_fast(text, false))?.get_ids().to_vec())
+        Ok(self
+            .encoding(text, |inner| inner.encode_fast(text, false))?
+            .get_ids()
+            .to_vec())
     }
 
     /// Token ids of an answer as the model is to write it, with the header of its family's answers and the end of the turn.
@@ -154,10 +213,18 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn answer_ids(&self, answer: &str) -> Result<Vec<u32>, TextError> {
-        let ThinkMarks { answer: header, tokens, .. } = *self.think_marks;
+        let ThinkMarks {
+            answer: header,
+            tokens,
+            ..
+        } = *self.think_marks;
         // Calls have headers of their own.
         let has_header = header.is_empty() || tokens.iter().any(|token| answer.starts_with(token));
-        let mut ids = if has_header { self.encode(answer)? } else { self.encode(&format!("{header}{answer}"))? };
+        let mut ids = if has_header {
+            self.encode(answer)?
+        } else {
+            self.encode(&format!("{header}{answer}"))?
+        };
         ids.extend(self.turn_end_id);
         Ok(ids)
     }
@@ -173,7 +240,10 @@ impl Tokenizer {
         text: &str,
         encode: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<tokenizers::Encoding>,
     ) -> Result<tokenizers::Encoding, TextError> {
-        let encoded = self.growth.check_text(text).and_then(|()| caught(|| encode(&self.inner)));
+        let encoded = self
+            .growth
+            .check_text(text)
+            .and_then(|()| caught(|| encode(&self.inner)));
         encoded.map_err(|problem| self.problem(format!("cannot encode a text: {problem}")))
     }
 
@@ -187,9 +257,18 @@ impl Tokenizer {
         let decode = |ids: &[u32], skip_special| caught(|| self.inner.decode(ids, skip_special));
         let decoded = self.growth.check_ids(token_ids, length).and_then(|()| {
             let added = self.inner.get_added_tokens_decoder();
-            let is_text = |id: &u32| self.text_ids.contains(id) || added.get(id).is_none_or(|token| !token.special);
+            let is_text = |id: &u32| {
+                self.text_ids.contains(id) || added.get(id).is_none_or(|token| !token.special)
+            };
             match skip_special && token_ids.iter().any(|id| self.text_ids.contains(id)) {
-                true => decode(&token_ids.iter().copied().filter(is_text).collect::<Vec<_>>(), false),
+                true => decode(
+                    &token_ids
+                        .iter()
+                        .copied()
+                        .filter(is_text)
+                        .collect::<Vec<_>>(),
+                    false,
+                ),
                 false => decode(token_ids, skip_special),
             }
         });
@@ -209,10 +288,14 @@ impl Tokenizer {
     ) -> Result<String, TextError> {
         match &self.template {
             Template::Ready(template) => template.render(messages, tools, options),
-            Template::Missing { path, remedy } => Err(TextError::NoTemplate { path: path.clone(), remedy }),
-            Template::Broken { path, problem } => {
-                Err(TextError::Template { path: path.clone(), problem: problem.clone() })
-            }
+            Template::Missing { path, remedy } => Err(TextError::NoTemplate {
+                path: path.clone(),
+                remedy,
+            }),
+            Template::Broken { path, problem } => Err(TextError::Template {
+                path: path.clone(),
+                problem: problem.clone(),
+            }),
         }
     }
 
@@ -254,27 +337,45 @@ impl Tokenizer {
     pub fn special_places(&self, text: &str) -> Result<Vec<std::ops::Range<usize>>, TextError> {
         let encoding = self.encoding(text, |inner| inner.encode(text, false))?;
         let added = self.inner.get_added_tokens_decoder();
-        let places = encoding.get_ids().iter().zip(encoding.get_offsets()).filter(|(id, _)| added.contains_key(id));
+        let places = encoding
+            .get_ids()
+            .iter()
+            .zip(encoding.get_offsets())
+            .filter(|(id, _)| added.contains_key(id));
         Ok(places.map(|(_, (start, end))| *start..*end).collect())
     }
 
     /// Where a text has what the model reads as control tokens: its special tokens, and others that the chat template
     /// writes.
-    pub(super) fn control_places(&self, text: &str) -> Result<Vec<std::ops::Range<usize>>, TextError> {
+    pub(super) fn control_places(
+        &self,
+        text: &str,
+    ) -> Result<Vec<std::ops::Range<usize>>, TextError> {
         let encoding = self.encoding(text, |inner| inner.encode(text, false))?;
-        let (added, template) = (self.inner.get_added_tokens_decoder(), self.chat_template().map(ChatTemplate::source));
+        let (added, template) = (
+            self.inner.get_added_tokens_decoder(),
+            self.chat_template().map(ChatTemplate::source),
+        );
         let is_control = |id: &u32| {
             added.get(id).is_some_and(|token| {
-                token.special || template.is_some_and(|source| source.contains(token.content.trim()))
+                token.special
+                    || template.is_some_and(|source| source.contains(token.content.trim()))
             })
         };
-        let places = encoding.get_ids().iter().zip(encoding.get_offsets()).filter(|(id, _)| is_control(id));
+        let places = encoding
+            .get_ids()
+            .iter()
+            .zip(encoding.get_offsets())
+            .filter(|(id, _)| is_control(id));
         Ok(places.map(|(_, (start, end))| *start..*end).collect())
     }
 
     /// That the chat template, or the tokenizer with it, cannot do what is asked.
     pub(super) fn refused_template(&self, problem: String) -> TextError {
-        TextError::Template { path: self.path.clone(), problem }
+        TextError::Template {
+            path: self.path.clone(),
+            problem,
+        }
     }
 
     /// Whether the chat template can switch reasoning off.
@@ -327,7 +428,8 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] where the decoder spells bytes in a way that is not known.
     pub fn token_bytes(&self) -> Result<Vec<Vec<u8>>, TextError> {
-        token_bytes(&self.inner, self.vocab_size, &self.text_ids).map_err(|problem| self.problem(problem))
+        token_bytes(&self.inner, self.vocab_size, &self.text_ids)
+            .map_err(|problem| self.problem(problem))
     }
 
     /// None where the model has none that compiles.
@@ -349,7 +451,10 @@ impl Tokenizer {
     }
 
     fn problem(&self, problem: String) -> TextError {
-        TextError::Tokenizer { path: self.path.clone(), problem }
+        TextError::Tokenizer {
+            path: self.path.clone(),
+            problem,
+        }
     }
 }
 
@@ -362,9 +467,14 @@ pub fn tokenizer_json(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> 
         let converted = tekken::tokenizer_json(&source.read(tekken::FILE)?);
         return converted
             .map(Cow::Owned)
-            .map_err(|problem| TextError::Tokenizer { path: source.label(tekken::FILE), problem });
+            .map_err(|problem| TextError::Tokenizer {
+                path: source.label(tekken::FILE),
+                problem,
+            });
     }
-    if !source.exists("tokenizer.json") && (source.exists("tokenizer.model") || source.exists("vocab.json")) {
+    if !source.exists("tokenizer.json")
+        && (source.exists("tokenizer.model") || source.exists("vocab.json"))
+    {
         return Err(TextError::Tokenizer {
             path: source.label("tokenizer.json"),
             problem: "no such file, only an older tokenizer format; load the model's tokenizer with transformers and call `save_pretrained(FOLDER)`, which writes it"
@@ -379,11 +489,18 @@ fn is_tekken(source: &ModelSource) -> bool {
 }
 
 fn parse(bytes: &[u8], path: &str) -> Result<(tokenizers::Tokenizer, ExpansionBound), TextError> {
-    ExpansionBound::build(bytes).map_err(|problem| TextError::Tokenizer { path: path.to_owned(), problem })
+    ExpansionBound::build(bytes).map_err(|problem| TextError::Tokenizer {
+        path: path.to_owned(),
+        problem,
+    })
 }
 
 fn optional_json(source: &ModelSource, file: &str) -> Result<Json, TextError> {
-    if source.exists(file) { json(&source.read(file)?, &source.label(file)) } else { Ok(Json::Null) }
+    if source.exists(file) {
+        json(&source.read(file)?, &source.label(file))
+    } else {
+        Ok(Json::Null)
+    }
 }
 
 fn json(bytes: &[u8], path: &str) -> Result<Json, TextError> {

@@ -39,10 +39,13 @@ impl ExpansionBound {
     /// Says why it is unusable.
     pub(super) fn build(file: &[u8]) -> Result<(Tokenizer, Self), String> {
         let advice = "fetch the model again, or save its tokenizer again with transformers";
-        let rules: Rules =
-            serde_json::from_slice(file).map_err(|error| format!("not a tokenizer ({error}); {advice}"))?;
+        let rules: Rules = serde_json::from_slice(file)
+            .map_err(|error| format!("not a tokenizer ({error}); {advice}"))?;
         let encode = growth(&rules.normalizer) * growth(&rules.pre_tokenizer);
-        let added = rules.added_tokens.iter().filter_map(|token| Some(token.get("content")?.as_str()?.len()));
+        let added = rules
+            .added_tokens
+            .iter()
+            .filter_map(|token| Some(token.get("content")?.as_str()?.len()));
         within("its normalizers", added.max().unwrap_or(0), encode)?;
         let built = caught(|| {
             let mut built = Tokenizer::from_bytes(file)?;
@@ -53,12 +56,24 @@ impl ExpansionBound {
         let built = built.map_err(|problem| format!("not a tokenizer ({problem}); {advice}"))?;
         let longest_token_bytes = Self::check(&built)?;
         let shrinking = shrinking(&rules);
-        Ok((built, Self { encode, decode: growth(&rules.decoder), longest_token_bytes, shrinking }))
+        Ok((
+            built,
+            Self {
+                encode,
+                decode: growth(&rules.decoder),
+                longest_token_bytes,
+                shrinking,
+            },
+        ))
     }
 
     /// The bytes of the longest text that so many tokens can be; `None` where there is no such bound.
     pub(super) fn longest_text_bytes(&self, tokens: usize) -> Option<usize> {
-        Some(self.shrinking?.saturating_mul(self.longest_token_bytes).saturating_mul(tokens))
+        Some(
+            self.shrinking?
+                .saturating_mul(self.longest_token_bytes)
+                .saturating_mul(tokens),
+        )
     }
 
     /// The length of its longest token.
@@ -70,9 +85,16 @@ impl ExpansionBound {
                 "`dropout` = {dropout} drops merges at random, so that a text has other token ids each time; set it to null"
             ));
         }
-        let longest_token_bytes = tokenizer.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
+        let longest_token_bytes = tokenizer
+            .get_vocab(true)
+            .keys()
+            .map(String::len)
+            .max()
+            .unwrap_or(0);
         if longest_token_bytes > MAX_TOKEN_BYTES {
-            return Err(format!("a token of {longest_token_bytes} bytes; at most {MAX_TOKEN_BYTES} are read"));
+            return Err(format!(
+                "a token of {longest_token_bytes} bytes; at most {MAX_TOKEN_BYTES} are read"
+            ));
         }
         Ok(longest_token_bytes)
     }
@@ -83,13 +105,21 @@ impl ExpansionBound {
     }
 
     /// Refuses token ids of which too much could be made; `length` gives a token's own in bytes.
-    pub(super) fn check_ids(&self, ids: &[u32], length: impl Fn(u32) -> usize) -> Result<(), String> {
+    pub(super) fn check_ids(
+        &self,
+        ids: &[u32],
+        length: impl Fn(u32) -> usize,
+    ) -> Result<(), String> {
         // Nearly always enough, and nothing is looked up.
         let most = ids.len().saturating_mul(self.longest_token_bytes);
         if within("", most, self.decode).is_ok() {
             return Ok(());
         }
-        within("its decoders", ids.iter().map(|id| length(*id)).sum(), self.decode)
+        within(
+            "its decoders",
+            ids.iter().map(|id| length(*id)).sum(),
+            self.decode,
+        )
     }
 }
 
@@ -97,25 +127,41 @@ fn within(what: &str, bytes: usize, growth: f64) -> Result<(), String> {
     if bytes as f64 * growth <= MAX_BYTES as f64 {
         return Ok(());
     }
-    Err(format!("{what} can make {growth:.0} bytes of one; of {bytes} bytes that is more than {} MiB", MAX_BYTES >> 20))
+    Err(format!(
+        "{what} can make {growth:.0} bytes of one; of {bytes} bytes that is more than {} MiB",
+        MAX_BYTES >> 20
+    ))
 }
 
 /// See [`ExpansionBound::shrinking`]: known for vocabularies of bytes alone, where no token is for what is unknown.
 fn shrinking(rules: &Rules) -> Option<usize> {
     fn kinds(rule: &Json) -> Vec<&Json> {
-        let lists =
-            ["normalizers", "pretokenizers", "decoders"].into_iter().filter_map(|key| rule.get(key)?.as_array());
+        let lists = ["normalizers", "pretokenizers", "decoders"]
+            .into_iter()
+            .filter_map(|key| rule.get(key)?.as_array());
         let nested: Vec<&Json> = lists.flatten().flat_map(kinds).collect();
-        if nested.is_empty() && !rule.is_null() { vec![rule] } else { nested }
+        if nested.is_empty() && !rule.is_null() {
+            vec![rule]
+        } else {
+            nested
+        }
     }
     let is = |rule: &Json, kind: &str| rule.get("type").is_some_and(|found| found == kind);
     let is_set = |token: &Json, key: &str| token.get(key) == Some(&Json::Bool(true));
     let normalizers = kinds(&rules.normalizer);
-    let has_bytes = kinds(&rules.decoder).iter().any(|rule| is(rule, "ByteLevel"));
+    let has_bytes = kinds(&rules.decoder)
+        .iter()
+        .any(|rule| is(rule, "ByteLevel"));
     let drops = kinds(&rules.pre_tokenizer).iter().any(|rule| {
-        !["ByteLevel", "Split", "Digits"].iter().any(|kind| is(rule, kind)) || rule["behavior"] == "Removed"
+        !["ByteLevel", "Split", "Digits"]
+            .iter()
+            .any(|kind| is(rule, kind))
+            || rule["behavior"] == "Removed"
     });
-    let strips = rules.added_tokens.iter().any(|token| is_set(token, "lstrip") || is_set(token, "rstrip"));
+    let strips = rules
+        .added_tokens
+        .iter()
+        .any(|token| is_set(token, "lstrip") || is_set(token, "rstrip"));
     if !has_bytes || drops || strips || !normalizers.iter().all(|rule| is(rule, "NFC")) {
         return None;
     }
@@ -126,27 +172,40 @@ fn shrinking(rules: &Rules) -> Option<usize> {
 /// The most bytes that rules make of one: a product along a sequence. What the rules named here do not do (`NFKC`,
 /// `Lowercase`, `Split`) grows by a small factor once, however often it is done, and counts as 1.
 fn growth(rule: &Json) -> f64 {
-    let text = |key: &str| rule.get(key).and_then(Json::as_str).unwrap_or_default().len() as f64;
+    let text = |key: &str| {
+        rule.get(key)
+            .and_then(Json::as_str)
+            .unwrap_or_default()
+            .len() as f64
+    };
     match rule.get("type").and_then(Json::as_str).unwrap_or_default() {
         "Sequence" => {
-            let lists =
-                ["normalizers", "pretokenizers", "decoders"].into_iter().filter_map(|key| rule.get(key)?.as_array());
+            let lists = ["normalizers", "pretokenizers", "decoders"]
+                .into_iter()
+                .filter_map(|key| rule.get(key)?.as_array());
             lists.flatten().map(growth).product()
         }
         "Replace" => {
             let pattern = rule.get("pattern");
-            match pattern.and_then(|pattern| pattern.get("String")).and_then(Json::as_str) {
+            match pattern
+                .and_then(|pattern| pattern.get("String"))
+                .and_then(Json::as_str)
+            {
                 Some(found) if !found.is_empty() => (text("content") / found.len() as f64).max(1.0),
                 // An expression can match between any two bytes.
                 _ => text("content") + 1.0,
             }
         }
         "Prepend" => text("prepend") + 1.0,
-        "Metaspace" => {
-            rule.get("replacement").and_then(Json::as_str).map_or(1.0, |replacement| replacement.len() as f64 + 1.0)
-        }
+        "Metaspace" => rule
+            .get("replacement")
+            .and_then(Json::as_str)
+            .map_or(1.0, |replacement| replacement.len() as f64 + 1.0),
         "BPEDecoder" | "WordPiece" | "CTC" => {
-            text("suffix").max(text("prefix")).max(text("word_delimiter_token")) + 1.0
+            text("suffix")
+                .max(text("prefix"))
+                .max(text("word_delimiter_token"))
+                + 1.0
         }
         "ByteLevel" | "BertNormalizer" => 2.0,
         // A table of its own; the published ones follow NFKC, whose worst is 18 characters of one.
@@ -160,7 +219,10 @@ fn growth(rule: &Json) -> f64 {
 pub(super) fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_panic(work) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(cause) => Err(format!("tokenizer failed: {}", panic_message(cause.as_ref()).unwrap_or("no reason given"))),
+        Err(cause) => Err(format!(
+            "tokenizer failed: {}",
+            panic_message(cause.as_ref()).unwrap_or("no reason given")
+        )),
     }
 }
 
@@ -172,11 +234,18 @@ mod tests {
 
     #[test]
     fn growth_multiplies_along_a_sequence() {
-        let replace = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(100)});
+        let replace =
+            json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(100)});
         assert_eq!(growth(&replace), 100.0);
         let seven = json!({"type": "Sequence", "normalizers": vec![replace.clone(); 7]});
-        assert_eq!(growth(&json!({"type": "Sequence", "normalizers": [seven, {"type": "NFC"}]})), 1e14);
-        assert_eq!(growth(&json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "xy"})), 3.0);
+        assert_eq!(
+            growth(&json!({"type": "Sequence", "normalizers": [seven, {"type": "NFC"}]})),
+            1e14
+        );
+        assert_eq!(
+            growth(&json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "xy"})),
+            3.0
+        );
         assert_eq!(growth(&json!({"type": "Prepend", "prepend": "▁"})), 4.0);
         assert_eq!(growth(&json!(null)), 1.0);
     }

@@ -32,15 +32,22 @@ impl Tokenizer {
         ]);
         let tools = json!([{"type": "function", "function": {"name": "probe", "description": "d",
             "parameters": {"type": "object", "properties": {"a": {"type": "string", "description": "d"}}, "required": ["a"]}}}]);
-        let Ok(turns) = serde_json::from_value::<Vec<Message>>(turns) else { return false };
-        let prompt = self.prompt(&turns, Some(&tools), &Thinking::Off.into()).unwrap_or_default();
+        let Ok(turns) = serde_json::from_value::<Vec<Message>>(turns) else {
+            return false;
+        };
+        let prompt = self
+            .prompt(&turns, Some(&tools), &Thinking::Off.into())
+            .unwrap_or_default();
         let text = prompt.find(TEXT);
         text.is_some_and(|text| prompt[text..].contains(ARGUMENT))
     }
 }
 
 /// The turns with nothing but text: tools in the system turn, calls in the assistant's, results as the user's.
-pub(super) fn as_text(messages: &[Message], tools: Option<&Json>) -> Result<Vec<Message>, TextError> {
+pub(super) fn as_text(
+    messages: &[Message],
+    tools: Option<&Json>,
+) -> Result<Vec<Message>, TextError> {
     let mut turns: Vec<Message> = Vec::with_capacity(messages.len() + 1);
     let mut after_result = false;
     for message in messages {
@@ -48,16 +55,24 @@ pub(super) fn as_text(messages: &[Message], tools: Option<&Json>) -> Result<Vec<
         let mut content = message.content.clone();
         for call in message.tool_calls() {
             let gap = if content.is_empty() { "" } else { "\n" };
-            content.push_str(&format!("{gap}<tool_call>\n{}\n</tool_call>", call_text(call)?));
+            content.push_str(&format!(
+                "{gap}<tool_call>\n{}\n</tool_call>",
+                call_text(call)?
+            ));
         }
         match turns.last_mut().filter(|_| is_result && after_result) {
-            Some(results) => results.content.push_str(&format!("\n{}", result_text(&content))),
+            Some(results) => results
+                .content
+                .push_str(&format!("\n{}", result_text(&content))),
             None if is_result => turns.push(Message::new("user", result_text(&content))),
             None => turns.push(Message::new(message.role.as_str(), content)),
         }
         after_result = is_result;
     }
-    if let Some(tools) = tools.and_then(Json::as_array).filter(|tools| !tools.is_empty()) {
+    if let Some(tools) = tools
+        .and_then(Json::as_array)
+        .filter(|tools| !tools.is_empty())
+    {
         let mut text = BEFORE.to_owned();
         for tool in tools {
             text.push('\n');
@@ -93,7 +108,10 @@ mod tests {
             let messages: Vec<Message> = messages.iter().cloned().map(turn).collect();
             let tools = openai_tools(tools);
             let turns = as_text(&messages, Some(&tools)).unwrap();
-            let found: Vec<_> = turns.iter().map(|turn| (turn.role.as_str(), turn.content.as_str())).collect();
+            let found: Vec<_> = turns
+                .iter()
+                .map(|turn| (turn.role.as_str(), turn.content.as_str()))
+                .collect();
             assert_eq!(found, expected);
             assert!(turns.iter().all(|turn| turn.other.is_empty()));
         };
@@ -105,15 +123,30 @@ mod tests {
                     name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \
                     \"arguments\": <args-json-object>}\n</tool_call>";
         check(std::slice::from_ref(&user), &json!([]), &[("user", "u")]);
-        check(std::slice::from_ref(&user), &json!([clock]), &[("system", text), ("user", "u")]);
+        check(
+            std::slice::from_ref(&user),
+            &json!([clock]),
+            &[("system", text), ("user", "u")],
+        );
         let system = json!({"role": "system", "content": "s"});
-        check(&[system, user.clone()], &json!([clock]), &[("system", &format!("s\n\n{text}")), ("user", "u")]);
+        check(
+            &[system, user.clone()],
+            &json!([clock]),
+            &[("system", &format!("s\n\n{text}")), ("user", "u")],
+        );
         let called = json!({"role": "assistant", "content": "Let me see.", "tool_calls": [
             {"type": "function", "function": {"name": "clock", "arguments": {"zone": "CET"}}}, {"name": "clock", "arguments": {}}]});
         let result = |text: &str| json!({"role": "tool", "content": text, "tool_call_id": "1"});
         let later = json!({"role": "assistant", "content": "It is 14:05."});
         check(
-            &[user.clone(), called, result("14:05"), result("13:05"), later, result("x")],
+            &[
+                user.clone(),
+                called,
+                result("14:05"),
+                result("13:05"),
+                later,
+                result("x"),
+            ],
             &json!([]),
             &[
                 ("user", "u"),
@@ -122,7 +155,10 @@ mod tests {
                     "Let me see.\n<tool_call>\n{\"name\": \"clock\", \"arguments\": {\"zone\": \"CET\"}}\n</tool_call>\n\
                      <tool_call>\n{\"name\": \"clock\", \"arguments\": {}}\n</tool_call>",
                 ),
-                ("user", "<tool_response>\n14:05\n</tool_response>\n<tool_response>\n13:05\n</tool_response>"),
+                (
+                    "user",
+                    "<tool_response>\n14:05\n</tool_response>\n<tool_response>\n13:05\n</tool_response>",
+                ),
                 ("assistant", "It is 14:05."),
                 ("user", "<tool_response>\nx\n</tool_response>"),
             ],

@@ -41,13 +41,17 @@ pub const TOOL_CHAT_TEMPLATE: &str = include_str!("tool_chat_template.jinja");
 
 /// Tokens that are written in full, with their ids in this order from 0; the last two are ordinary text for the
 /// decoder.
-const WHOLE_TOKENS: [(&str, bool); 5] =
-    [("<|endoftext|>", true), ("<|im_start|>", true), ("<|im_end|>", true), ("<think>", false), ("</think>", false)];
+const WHOLE_TOKENS: [(&str, bool); 5] = [
+    ("<|endoftext|>", true),
+    ("<|im_start|>", true),
+    ("<|im_end|>", true),
+    ("<think>", false),
+    ("</think>", false),
+];
 
 /// How Qwen2 cuts text before merging: contractions, words with the character before them, single digits, runs of
 /// signs, line ends, spaces.
-pub const QWEN2_WORDS: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Trains a tokenizer of at most `vocab_size` tokens (fewer where the texts hold fewer pairs that occur twice). The
 /// same texts in the same order give the same bytes.
@@ -68,10 +72,14 @@ pub fn train_tokenizer(
         )));
     }
     super::ChatTemplate::new(chat_template, Vec::new(), "the chat template")?;
-    let failed = |error: tokenizers::Error| TextError::Train(format!("training the tokenizer failed: {error}"));
+    let failed = |error: tokenizers::Error| {
+        TextError::Train(format!("training the tokenizer failed: {error}"))
+    };
     let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
     tokenizer.with_pre_tokenizer(Some(cut_into_words().map_err(failed)?));
-    tokenizer.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::new(false, false, false))));
+    tokenizer.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::new(
+        false, false, false,
+    ))));
     let mut trainer = TrainerWrapper::BpeTrainer(
         BpeTrainer::builder()
             .vocab_size(vocab_size)
@@ -79,15 +87,22 @@ pub fn train_tokenizer(
             .show_progress(false)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .special_tokens(
-                WHOLE_TOKENS.map(|(token, special)| AddedToken::from(token, special).normalized(false)).to_vec(),
+                WHOLE_TOKENS
+                    .map(|(token, special)| AddedToken::from(token, special).normalized(false))
+                    .to_vec(),
             )
             .build(),
     );
     // The trainer reads in parallel what it is sent; texts of any iterator are gathered first.
     let texts: Vec<String> = texts.collect();
-    tokenizer.train(&mut trainer, texts.iter()).map_err(failed)?;
+    tokenizer
+        .train(&mut trainer, texts.iter())
+        .map_err(failed)?;
     let tokenizer_json = with_plain_think_marks(&tokenizer.to_string(false).map_err(failed)?)?;
-    Ok(TokenizerFiles { tokenizer_json, tokenizer_config_json: tokenizer_config(chat_template) })
+    Ok(TokenizerFiles {
+        tokenizer_json,
+        tokenizer_config_json: tokenizer_config(chat_template),
+    })
 }
 
 impl TokenizerFiles {
@@ -97,9 +112,15 @@ impl TokenizerFiles {
     /// Files that are missing or no text, and a tokenizer without [`CHAT_TEMPLATE`]'s whole tokens.
     pub fn for_source(source: &ModelSource, chat_template: &str) -> Result<Self, TextError> {
         let tokenizer_json = source.read_text("tokenizer.json")?;
-        let files = Self { tokenizer_json, tokenizer_config_json: tokenizer_config(chat_template) };
+        let files = Self {
+            tokenizer_json,
+            tokenizer_config_json: tokenizer_config(chat_template),
+        };
         let tokenizer = Tokenizer::from_files(&files)?;
-        match WHOLE_TOKENS.iter().find(|(token, _)| tokenizer.encode(token).map_or(true, |ids| ids.len() != 1)) {
+        match WHOLE_TOKENS
+            .iter()
+            .find(|(token, _)| tokenizer.encode(token).map_or(true, |ids| ids.len() != 1))
+        {
             Some((token, _)) => Err(TextError::Tokenizer {
                 path: source.label("tokenizer.json"),
                 problem: format!(
@@ -124,7 +145,11 @@ fn tokenizer_config(chat_template: &str) -> String {
 }
 
 fn cut_into_words() -> Result<PreTokenizerWrapper, tokenizers::Error> {
-    let words = Split::new(SplitPattern::Regex(QWEN2_WORDS.to_owned()), SplitDelimiterBehavior::Isolated, false)?;
+    let words = Split::new(
+        SplitPattern::Regex(QWEN2_WORDS.to_owned()),
+        SplitDelimiterBehavior::Isolated,
+        false,
+    )?;
     let bytes = ByteLevel::new(false, true, false);
     Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
         PreTokenizerWrapper::Split(words),
@@ -134,14 +159,28 @@ fn cut_into_words() -> Result<PreTokenizerWrapper, tokenizers::Error> {
 
 /// The trainer makes every whole token special; think marks must survive decoding without special tokens.
 fn with_plain_think_marks(tokenizer_json: &str) -> Result<String, TextError> {
-    let broken = |error: serde_json::Error| TextError::Train(format!("the trained tokenizer is not JSON: {error}"));
+    let broken = |error: serde_json::Error| {
+        TextError::Train(format!("the trained tokenizer is not JSON: {error}"))
+    };
     let mut value: serde_json::Value = serde_json::from_str(tokenizer_json).map_err(broken)?;
-    for token in value.get_mut("added_tokens").and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
-        let content = token.get("content").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let special = WHOLE_TOKENS.iter().any(|(whole, special)| *whole == content && *special);
+    for token in value
+        .get_mut("added_tokens")
+        .and_then(serde_json::Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        let content = token
+            .get("content")
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_default();
+        let special = WHOLE_TOKENS
+            .iter()
+            .any(|(whole, special)| *whole == content && *special);
         token["special"] = special.into();
     }
-    serde_json::to_string_pretty(&value).map(|text| text + "\n").map_err(broken)
+    serde_json::to_string_pretty(&value)
+        .map(|text| text + "\n")
+        .map_err(broken)
 }
 
 #[cfg(test)]
@@ -154,7 +193,9 @@ mod tests {
 
     /// Invoice lines with made-up vendor names of five letters.
     fn texts() -> impl Iterator<Item = String> {
-        let letter = |number: u32, place: u32| char::from(b'a' + ((number * 7919) / 26u32.pow(place) % 26) as u8);
+        let letter = |number: u32, place: u32| {
+            char::from(b'a' + ((number * 7919) / 26u32.pow(place) % 26) as u8)
+        };
         (0..400).map(move |number| {
             let vendor: String = (0..5).map(|place| letter(number % 100, place)).collect();
             format!(
@@ -168,7 +209,9 @@ mod tests {
 
     fn trained() -> &'static Tokenizer {
         static TRAINED: std::sync::OnceLock<Tokenizer> = std::sync::OnceLock::new();
-        TRAINED.get_or_init(|| Tokenizer::from_files(&train_tokenizer(texts(), 400, CHAT_TEMPLATE).unwrap()).unwrap())
+        TRAINED.get_or_init(|| {
+            Tokenizer::from_files(&train_tokenizer(texts(), 400, CHAT_TEMPLATE).unwrap()).unwrap()
+        })
     }
 
     #[test]
@@ -181,14 +224,20 @@ mod tests {
 
     #[test]
     fn words_merge_digits_do_not_and_whole_tokens_come_first() {
-        let check =
-            |text: &str, expected: usize| assert_eq!(trained().encode(text).unwrap().len(), expected, "{text:?}");
+        let check = |text: &str, expected: usize| {
+            assert_eq!(trained().encode(text).unwrap().len(), expected, "{text:?}")
+        };
         check("Invoice", 1);
         check(" from", 1);
         check("2024", 4);
         check("<|im_start|><|im_end|><think></think><|endoftext|>", 5);
         check("", 0);
-        assert_eq!(trained().encode("<|endoftext|><|im_start|><|im_end|><think></think>").unwrap(), [0, 1, 2, 3, 4]);
+        assert_eq!(
+            trained()
+                .encode("<|endoftext|><|im_start|><|im_end|><think></think>")
+                .unwrap(),
+            [0, 1, 2, 3, 4]
+        );
         assert_eq!(trained().vocab_size(), 400);
         assert_eq!(trained().stop_ids(), [0, 2]);
         assert_eq!(trained().turn_end_id(), Some(2));
@@ -196,16 +245,32 @@ mod tests {
 
     #[test]
     fn think_marks_survive_decoding_special_tokens_do_not() {
-        let ids = trained().encode("<think>\n\n</think>\n\nyes<|im_end|>").unwrap();
-        assert_eq!(trained().decode(&ids, true).unwrap(), "<think>\n\n</think>\n\nyes");
-        assert_eq!(trained().decode(&ids, false).unwrap(), "<think>\n\n</think>\n\nyes<|im_end|>");
+        let ids = trained()
+            .encode("<think>\n\n</think>\n\nyes<|im_end|>")
+            .unwrap();
+        assert_eq!(
+            trained().decode(&ids, true).unwrap(),
+            "<think>\n\n</think>\n\nyes"
+        );
+        assert_eq!(
+            trained().decode(&ids, false).unwrap(),
+            "<think>\n\n</think>\n\nyes<|im_end|>"
+        );
     }
 
     #[test]
     fn the_impossible_is_refused() {
-        assert!(train_tokenizer(texts(), 260, CHAT_TEMPLATE).unwrap_err().to_string().contains("at least 261"));
+        assert!(
+            train_tokenizer(texts(), 260, CHAT_TEMPLATE)
+                .unwrap_err()
+                .to_string()
+                .contains("at least 261")
+        );
         assert!(train_tokenizer(texts(), 300, "{% if").is_err());
-        let empty = Tokenizer::from_files(&train_tokenizer(std::iter::empty(), 300, CHAT_TEMPLATE).unwrap()).unwrap();
+        let empty = Tokenizer::from_files(
+            &train_tokenizer(std::iter::empty(), 300, CHAT_TEMPLATE).unwrap(),
+        )
+        .unwrap();
         assert_eq!(empty.vocab_size(), 261);
     }
 

@@ -46,7 +46,13 @@ struct NewText {
 impl Transcript {
     /// `rendered`: the prompt of the messages, `token_ids`: the same as the model reads it.
     pub fn new(messages: Vec<Message>, rendered: String, token_ids: Vec<u32>) -> Self {
-        Self { messages, rendered, answers: 0, results: 0, token_ids }
+        Self {
+            messages,
+            rendered,
+            answers: 0,
+            results: 0,
+            token_ids,
+        }
     }
 
     /// The next prompt.
@@ -68,8 +74,13 @@ impl Transcript {
         following: &[Message],
     ) -> Result<(), TextError> {
         let refuse = |problem: String| tokenizer.refused_template(problem);
-        let stop = sampled.last().filter(|id| tokenizer.stop_ids().contains(id)).and_then(|id| tokenizer.token(*id));
-        let stop = stop.ok_or_else(|| refuse("an answer without its stop token is followed by nothing".to_owned()))?;
+        let stop = sampled
+            .last()
+            .filter(|id| tokenizer.stop_ids().contains(id))
+            .and_then(|id| tokenizer.token(*id));
+        let stop = stop.ok_or_else(|| {
+            refuse("an answer without its stop token is followed by nothing".to_owned())
+        })?;
         let answer = format!("{ANSWER}{}{END}", self.answers);
         let mut messages = self.messages.clone();
         messages.push(assistant(&answer, functions));
@@ -80,9 +91,16 @@ impl Transcript {
             if message.role == "tool" {
                 let call = json!(call_id(index));
                 message.other.insert("tool_call_id".to_owned(), call);
-                message.other.extend(functions.get(index).map(|name| ("name".to_owned(), json!(written_name(name)))));
+                message.other.extend(
+                    functions
+                        .get(index)
+                        .map(|name| ("name".to_owned(), json!(written_name(name)))),
+                );
                 let placeholder = format!("{RESULT}{}{END}", first_result + texts.len());
-                hidden.push(Message { content: placeholder, ..message.clone() });
+                hidden.push(Message {
+                    content: placeholder,
+                    ..message.clone()
+                });
                 texts.push(message.content.clone());
             } else {
                 hidden.push(message.clone());
@@ -91,24 +109,37 @@ impl Transcript {
         }
         let rendered = tokenizer.prompt(&hidden, input.tools, input.options)?;
         let head = self.end_of_answer(tokenizer, &rendered, &answer)?;
-        let placeholders = (first_result..first_result + texts.len()).map(|number| format!("{RESULT}{number}{END}"));
+        let placeholders = (first_result..first_result + texts.len())
+            .map(|number| format!("{RESULT}{number}{END}"));
         let placeholders: Vec<String> = placeholders.collect();
         let real = tokenizer.prompt(&shown, input.tools, input.options)?;
-        let real = real.get(head..).filter(|_| real.starts_with(&rendered[..head])).unwrap_or_default();
+        let real = real
+            .get(head..)
+            .filter(|_| real.starts_with(&rendered[..head]))
+            .unwrap_or_default();
         // As it is, without white space around it, or as a JSON string.
         let forms: [fn(&str) -> Option<String>; 3] = [
             |text| Some(text.to_owned()),
             |text| Some(text.trim().to_owned()),
-            |text| json_line(&json!(text)).ok().and_then(|line| Some(line.get(1..line.len() - 1)?.to_owned())),
+            |text| {
+                json_line(&json!(text))
+                    .ok()
+                    .and_then(|line| Some(line.get(1..line.len() - 1)?.to_owned()))
+            },
         ];
         let filled = forms.iter().find_map(|form| {
-            let texts = texts.iter().map(|text| form(text)).collect::<Option<Vec<String>>>()?;
+            let texts = texts
+                .iter()
+                .map(|text| form(text))
+                .collect::<Option<Vec<String>>>()?;
             fill(&rendered[head..], &placeholders, &texts).filter(|filled| filled.text == real)
         });
-        let filled =
-            filled.ok_or_else(|| refuse("the chat template changes the text of a tool's result".to_owned()))?;
+        let filled = filled.ok_or_else(|| {
+            refuse("the chat template changes the text of a tool's result".to_owned())
+        })?;
         self.token_ids.extend_from_slice(sampled);
-        self.token_ids.extend(tokenizer.encode_after(&stop, &filled)?);
+        self.token_ids
+            .extend(tokenizer.encode_after(&stop, &filled)?);
         (self.messages, self.rendered) = (hidden, rendered);
         self.answers += 1;
         self.results += texts.len();
@@ -117,37 +148,66 @@ impl Transcript {
 
     /// Where the new text begins in what a template writes: after the turn of the answer, which follows what the model has
     /// read.
-    fn end_of_answer(&self, tokenizer: &Tokenizer, rendered: &str, answer: &str) -> Result<usize, TextError> {
+    fn end_of_answer(
+        &self,
+        tokenizer: &Tokenizer,
+        rendered: &str,
+        answer: &str,
+    ) -> Result<usize, TextError> {
         let refuse = |problem: String| Err(tokenizer.refused_template(problem));
         let Some(start) = rendered.find(answer) else {
-            return refuse("the chat template drops the text of an answer that calls a tool".to_owned());
+            return refuse(
+                "the chat template drops the text of an answer that calls a tool".to_owned(),
+            );
         };
         // A generation prompt may have more than the header of an answer, and the template may begin answers in its own way.
         let (before, read) = (&rendered[..start], self.rendered.as_str());
         let ends_turn = |text: &str| stops(tokenizer).any(|stop| text.contains(&stop));
         let is_header = |rest: &str| !ends_turn(rest) && !rest.contains(END);
-        let is_same = before.strip_prefix(read).or_else(|| read.strip_prefix(before)).is_some_and(is_header);
+        let is_same = before
+            .strip_prefix(read)
+            .or_else(|| read.strip_prefix(before))
+            .is_some_and(is_header);
         if !is_same {
-            let at = before.bytes().zip(read.bytes()).take_while(|(new, old)| new == old).count();
-            let at = (0..=at).rev().find(|at| before.is_char_boundary(*at) && read.is_char_boundary(*at));
-            let excerpt = |text: &str| text[at.unwrap_or(0)..].chars().take(EXCERPT).collect::<String>();
+            let at = before
+                .bytes()
+                .zip(read.bytes())
+                .take_while(|(new, old)| new == old)
+                .count();
+            let at = (0..=at)
+                .rev()
+                .find(|at| before.is_char_boundary(*at) && read.is_char_boundary(*at));
+            let excerpt = |text: &str| {
+                text[at.unwrap_or(0)..]
+                    .chars()
+                    .take(EXCERPT)
+                    .collect::<String>()
+            };
             let (old, new) = (excerpt(read), excerpt(rendered));
             return refuse(format!(
                 "the chat template rewrites earlier turns: {old:?} becomes {new:?} after an answer; take a template that only adds text"
             ));
         }
         let rest = &rendered[start + answer.len()..];
-        let end = stops(tokenizer).filter_map(|stop| Some((rest.find(&stop)?, stop.len()))).min();
+        let end = stops(tokenizer)
+            .filter_map(|stop| Some((rest.find(&stop)?, stop.len())))
+            .min();
         match end {
             Some((at, length)) => Ok(start + answer.len() + at + length),
-            None => refuse("the chat template ends an answer without one of the model's stop tokens".to_owned()),
+            None => refuse(
+                "the chat template ends an answer without one of the model's stop tokens"
+                    .to_owned(),
+            ),
         }
     }
 }
 
 /// The texts of the tokens that end an answer.
 fn stops(tokenizer: &Tokenizer) -> impl Iterator<Item = String> {
-    tokenizer.stop_ids().iter().filter_map(|id| tokenizer.token(*id))
+    tokenizer
+        .stop_ids()
+        .iter()
+        .filter_map(|id| tokenizer.token(*id))
 }
 
 /// Refuses a template that cannot continue a conversation token for token: one that rewrites what was read, loses results
@@ -162,7 +222,9 @@ pub fn check_continuation(
     keeps_thoughts: bool,
 ) -> Result<(), TextError> {
     let rendered = tokenizer.prompt(messages, input.tools, input.options)?;
-    let stop = tokenizer.turn_end_id().or_else(|| tokenizer.stop_ids().first().copied());
+    let stop = tokenizer
+        .turn_end_id()
+        .or_else(|| tokenizer.stop_ids().first().copied());
     let sampled: Vec<u32> = stop.into_iter().collect();
     let mut transcript = Transcript::new(messages.to_vec(), rendered, Vec::new());
     for _ in 0..2 {
@@ -173,8 +235,15 @@ pub fn check_continuation(
     let marks = tokenizer.think_marks();
     let thought = format!("{}\n{THOUGHT}\n{}\n\n{ANSWER}", marks.open, marks.close);
     thinking.push(assistant(&thought, &["probe"]));
-    thinking.push(Message { other: result_fields(), ..Message::new("tool", RESULT) });
-    if keeps_thoughts && !tokenizer.prompt(&thinking, input.tools, input.options)?.contains(THOUGHT) {
+    thinking.push(Message {
+        other: result_fields(),
+        ..Message::new("tool", RESULT)
+    });
+    if keeps_thoughts
+        && !tokenizer
+            .prompt(&thinking, input.tools, input.options)?
+            .contains(THOUGHT)
+    {
         let problem = "the chat template drops the reasoning of answers that call tools, which the model has sampled; \
                        take a template that keeps it, or set `thinking = false`";
         return Err(tokenizer.refused_template(problem.to_owned()));
@@ -183,7 +252,12 @@ pub fn check_continuation(
 }
 
 fn result_fields() -> serde_json::Map<String, Json> {
-    [("tool_call_id".to_owned(), json!(call_id(0))), ("name".to_owned(), json!("probe"))].into_iter().collect()
+    [
+        ("tool_call_id".to_owned(), json!(call_id(0))),
+        ("name".to_owned(), json!("probe")),
+    ]
+    .into_iter()
+    .collect()
 }
 
 /// Mistral's templates take ids of nine letters and digits alone.
@@ -202,7 +276,10 @@ fn assistant(content: &str, functions: &[&str]) -> Message {
     let call = |(index, name): (usize, &&str)| json!({"id": call_id(index), "type": "function", "function": {"name": written_name(name), "arguments": {}}});
     let mut message = Message::new("assistant", content);
     if !functions.is_empty() {
-        message.other.insert("tool_calls".to_owned(), functions.iter().enumerate().map(call).collect());
+        message.other.insert(
+            "tool_calls".to_owned(),
+            functions.iter().enumerate().map(call).collect(),
+        );
     }
     message
 }
@@ -225,9 +302,16 @@ fn fill(text: &str, placeholders: &[String], texts: &[String]) -> Option<NewText
 impl Tokenizer {
     /// The tokens of a text that follows a stop token: those of the whole text, but that no part of what tools wrote is a
     /// control token.
-    fn encode_after(&self, stop: &str, NewText { text, of_tools }: &NewText) -> Result<Vec<u32>, TextError> {
-        let touches =
-            |found: &Range<usize>| of_tools.iter().any(|tool| found.start < tool.end && tool.start < found.end);
+    fn encode_after(
+        &self,
+        stop: &str,
+        NewText { text, of_tools }: &NewText,
+    ) -> Result<Vec<u32>, TextError> {
+        let touches = |found: &Range<usize>| {
+            of_tools
+                .iter()
+                .any(|tool| found.start < tool.end && tool.start < found.end)
+        };
         let mut cuts = BTreeSet::from([0, text.len()]);
         loop {
             let mut found = BTreeSet::new();
@@ -251,7 +335,11 @@ impl Tokenizer {
             let encoded = self.encode(&format!("{stop}{}", &text[*start..*end]))?;
             ids.extend_from_slice(match encoded.first() {
                 Some(first) if self.token(*first).as_deref() == Some(stop) => &encoded[1..],
-                _ => return Err(self.refused_template(format!("the tokenizer does not read `{stop}` as one token"))),
+                _ => {
+                    return Err(self.refused_template(format!(
+                        "the tokenizer does not read `{stop}` as one token"
+                    )));
+                }
             });
         }
         Ok(ids)

@@ -11,8 +11,8 @@ use super::{Measurement, random_tokens, sampling};
 use crate::kernels::philox::philox;
 use crate::model::Adapters;
 use crate::rollout::{
-    Arrivals, Completion, InConversation, QueuedRequest, Request, RequestSize, RequestSource, RolloutMemory,
-    SizedSource, generate_from,
+    Arrivals, Completion, InConversation, QueuedRequest, Request, RequestSize, RequestSource,
+    RolloutMemory, SizedSource, generate_from,
 };
 
 /// When a conversation goes on.
@@ -71,7 +71,9 @@ impl Conversations {
             idle: Duration::ZERO,
             tokens: 0,
         };
-        requests.iter().for_each(|request| own.ask(request.clone(), 0, None));
+        requests
+            .iter()
+            .for_each(|request| own.ask(request.clone(), 0, None));
         own
     }
 
@@ -83,11 +85,18 @@ impl Conversations {
     fn sizes(&self) -> Vec<RequestSize> {
         let later = self.later_tokens(0);
         let size = |asked: &Asked| match self.going_on {
-            GoingOn::Kept => vec![RequestSize { later_tokens: later, ..RequestSize::of(&asked.request) }],
+            GoingOn::Kept => vec![RequestSize {
+                later_tokens: later,
+                ..RequestSize::of(&asked.request)
+            }],
             _ => {
                 let prompt_tokens = asked.request.prompt.len() + later;
                 vec![
-                    RequestSize { prompt_tokens, samples: 1, ..RequestSize::of(&asked.request) };
+                    RequestSize {
+                        prompt_tokens,
+                        samples: 1,
+                        ..RequestSize::of(&asked.request)
+                    };
                     asked.request.samples
                 ]
             }
@@ -96,26 +105,50 @@ impl Conversations {
     }
 
     fn later_tokens(&self, turn: usize) -> usize {
-        (self.tools.calls - turn) * (Self::most_new_tokens(self.new_tokens) + self.tools.reply_tokens)
+        (self.tools.calls - turn)
+            * (Self::most_new_tokens(self.new_tokens) + self.tools.reply_tokens)
     }
 
     fn ask(&mut self, mut request: Request, turn: usize, after: Option<(u64, u32)>) {
         let id = self.next_id;
         let length = |sample: u32| {
             let share = f64::from(philox(3, [id as u32, sample, 0, 0])[0]) / f64::from(u32::MAX);
-            (self.new_tokens as f64 * (1.0 - SPREAD + 2.0 * SPREAD * share)).round().max(1.0) as usize
+            (self.new_tokens as f64 * (1.0 - SPREAD + 2.0 * SPREAD * share))
+                .round()
+                .max(1.0) as usize
         };
         request.lengths = (0..request.samples as u32).map(length).collect();
         let left = request.samples;
-        self.active.insert(id, Asked { request, turn, after, left });
-        let waits = if turn == 0 { 0 } else { self.tools.milliseconds };
-        self.due.push((Instant::now() + Duration::from_millis(waits), id));
+        self.active.insert(
+            id,
+            Asked {
+                request,
+                turn,
+                after,
+                left,
+            },
+        );
+        let waits = if turn == 0 {
+            0
+        } else {
+            self.tools.milliseconds
+        };
+        self.due
+            .push((Instant::now() + Duration::from_millis(waits), id));
         self.next_id += 1;
     }
 
     fn queued(&self, id: u64) -> QueuedRequest {
-        let Asked { request, turn, after, .. } = &self.active[&id];
-        let place = InConversation { after: *after, later_tokens: self.later_tokens(*turn) };
+        let Asked {
+            request,
+            turn,
+            after,
+            ..
+        } = &self.active[&id];
+        let place = InConversation {
+            after: *after,
+            later_tokens: self.later_tokens(*turn),
+        };
         QueuedRequest {
             id,
             request: request.clone(),
@@ -134,9 +167,15 @@ impl Bench<'_> {
         tools: ToolCalls,
         note: &mut impl FnMut(Measurement),
     ) -> Result<()> {
-        let (requests, new, batch) =
-            (self.requests(prompts, completions), self.bench.new_tokens, prompts * completions);
-        let shape = format!("{prompts} x {completions}, {} calls of {} ms", tools.calls, tools.milliseconds);
+        let (requests, new, batch) = (
+            self.requests(prompts, completions),
+            self.bench.new_tokens,
+            prompts * completions,
+        );
+        let shape = format!(
+            "{prompts} x {completions}, {} calls of {} ms",
+            tools.calls, tools.milliseconds
+        );
         for (name, going_on) in [
             ("conversations", GoingOn::Kept),
             ("conversations, prefilled", GoingOn::Prefilled),
@@ -145,7 +184,8 @@ impl Bench<'_> {
             let memory = RolloutMemory::default();
             let (mut idle, mut tokens, mut prefilled) = (0.0, 0, 0);
             let whole = median(2, || {
-                let mut source = Conversations::new(&requests, (tools, going_on), (new, self.config.vocab_size));
+                let mut source =
+                    Conversations::new(&requests, (tools, going_on), (new, self.config.vocab_size));
                 let sampling = sampling(Conversations::most_new_tokens(new));
                 self.engine.synchronize()?;
                 let start = Instant::now();
@@ -155,11 +195,22 @@ impl Bench<'_> {
                 let (counts, _) = generate_from(model, &sources, &sampling, &memory, self.threads)?;
                 drop(sources);
                 let seconds = start.elapsed().as_secs_f64();
-                (idle, tokens, prefilled) = (source.idle.as_secs_f64() / seconds, source.tokens, counts.prefilled);
+                (idle, tokens, prefilled) = (
+                    source.idle.as_secs_f64() / seconds,
+                    source.tokens,
+                    counts.prefilled,
+                );
                 Ok(seconds)
             })?;
             let mut figure = |what: &str, value, unit| {
-                note(Measurement::new(&format!("{name}{what}"), &shape, batch, value, unit, None));
+                note(Measurement::new(
+                    &format!("{name}{what}"),
+                    &shape,
+                    batch,
+                    value,
+                    unit,
+                    None,
+                ));
             };
             figure("", whole, "s");
             figure(": idle", 100.0 * idle, "%");
@@ -202,7 +253,9 @@ impl RequestSource for Conversations {
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
         self.tokens += completion.token_ids.len();
-        let Some(asked) = self.active.get_mut(&id) else { return };
+        let Some(asked) = self.active.get_mut(&id) else {
+            return;
+        };
         asked.left -= 1;
         let (request, turn) = (asked.request.clone(), asked.turn + 1);
         if asked.left == 0 {
@@ -211,9 +264,20 @@ impl RequestSource for Conversations {
         if turn > self.tools.calls {
             return;
         }
-        let reply = random_tokens(self.next_id as usize, self.tools.reply_tokens, self.vocabulary);
+        let reply = random_tokens(
+            self.next_id as usize,
+            self.tools.reply_tokens,
+            self.vocabulary,
+        );
         let prompt = [request.prompt.as_slice(), &completion.token_ids, &reply].concat();
         let next = Request::new(prompt, request.prompt_number, turn as u32, 1);
-        self.ask(Request { first_sample: request.first_sample + sample, ..next }, turn, Some((id, sample)));
+        self.ask(
+            Request {
+                first_sample: request.first_sample + sample,
+                ..next
+            },
+            turn,
+            Some((id, sample)),
+        );
     }
 }

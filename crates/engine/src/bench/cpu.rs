@@ -16,28 +16,65 @@ const NEW_TOKENS: usize = 48;
 /// Every figure of the shape `config` on this processor.
 pub fn measure_cpu(config: &ModelConfig, threads: &ThreadPool) -> Result<Vec<Measurement>> {
     let weights = Weights::fresh(config, 0);
-    let model = Decoder::new(config, &weights, Trainable::Full, 0, DType::F32, &Device::Cpu)
-        .map_err(candle_core::Error::wrap)?;
+    let model = Decoder::new(
+        config,
+        &weights,
+        Trainable::Full,
+        0,
+        DType::F32,
+        &Device::Cpu,
+    )
+    .map_err(candle_core::Error::wrap)?;
     let limit = gemm(threads)?;
     // Two operations for each weight that a token passes.
     let operations = 2.0
         * (model.parameters().count()
-            - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size }) as f64;
-    let share = |tokens_per_second: f64, passes: f64| Some(tokens_per_second * operations * passes / limit.value / 1e9);
+            - if config.tie_word_embeddings {
+                0
+            } else {
+                config.vocab_size * config.hidden_size
+            }) as f64;
+    let share = |tokens_per_second: f64, passes: f64| {
+        Some(tokens_per_second * operations * passes / limit.value / 1e9)
+    };
     let mut found = vec![limit.clone()];
     let rate = |name: &str, shape: &str, batch, value: f64, passes| {
         Measurement::new(name, shape, batch, value, "tokens/s", share(value, passes))
     };
     let prompts = requests(64, 1, PROMPT_TOKENS, config.vocab_size);
-    found.push(rate("prefill", &format!("{PROMPT_TOKENS} tokens"), 64, prefill(&model, &prompts, threads)?, 1.0));
+    found.push(rate(
+        "prefill",
+        &format!("{PROMPT_TOKENS} tokens"),
+        64,
+        prefill(&model, &prompts, threads)?,
+        1.0,
+    ));
     for batch in [1, 8, 64] {
         let value = decode(&model, batch, threads)?;
-        found.push(rate("decode", &format!("{PROMPT_TOKENS} + {NEW_TOKENS} tokens"), batch, value, 1.0));
+        found.push(rate(
+            "decode",
+            &format!("{PROMPT_TOKENS} + {NEW_TOKENS} tokens"),
+            batch,
+            value,
+            1.0,
+        ));
     }
     let (rows, completion) = train(&model, threads)?;
     let shape = format!("8 x 8, {PROMPT_TOKENS} + {NEW_TOKENS} tokens");
-    found.push(rate("train, tokens forwarded with gradient", &format!("{shape}, prompts shared"), 64, rows, 3.0));
-    found.push(rate("train, completion tokens", &shape, 64, completion, 3.0));
+    found.push(rate(
+        "train, tokens forwarded with gradient",
+        &format!("{shape}, prompts shared"),
+        64,
+        rows,
+        3.0,
+    ));
+    found.push(rate(
+        "train, completion tokens",
+        &shape,
+        64,
+        completion,
+        3.0,
+    ));
     Ok(found)
 }
 
@@ -69,7 +106,14 @@ fn gemm(threads: &ThreadPool) -> Result<Measurement> {
         Ok(())
     })?;
     let value = (2 * SIZE * SIZE * SIZE * repeats * work.len()) as f64 / seconds / 1e9;
-    Ok(Measurement::new("gemm", &format!("{SIZE}^3 f32"), work.len(), value, "GFLOP/s", Some(1.0)))
+    Ok(Measurement::new(
+        "gemm",
+        &format!("{SIZE}^3 f32"),
+        work.len(),
+        value,
+        "GFLOP/s",
+        Some(1.0),
+    ))
 }
 
 fn prefill(model: &Decoder, prompts: &[Request], threads: &ThreadPool) -> Result<f64> {
@@ -83,17 +127,45 @@ fn prefill(model: &Decoder, prompts: &[Request], threads: &ThreadPool) -> Result
             batch
         })
         .collect();
-    let seconds = seconds(|| threads.map(&batches, |batch| model.forward(batch, Adapters::On)).map(drop))?;
+    let seconds = seconds(|| {
+        threads
+            .map(&batches, |batch| model.forward(batch, Adapters::On))
+            .map(drop)
+    })?;
     Ok((prompts.len() * PROMPT_TOKENS) as f64 / seconds)
 }
 
 /// New tokens a second, the prefill taken off.
 fn decode(model: &Decoder, batch: usize, threads: &ThreadPool) -> Result<f64> {
-    let requests = requests(batch.div_ceil(8), batch.min(8), PROMPT_TOKENS, model.config().vocab_size);
+    let requests = requests(
+        batch.div_ceil(8),
+        batch.min(8),
+        PROMPT_TOKENS,
+        model.config().vocab_size,
+    );
     let memory = RolloutMemory::default();
-    let whole =
-        seconds(|| generate(model, Adapters::On, &requests, &sampling(NEW_TOKENS), &memory, threads).map(drop))?;
-    let start = seconds(|| generate(model, Adapters::On, &requests, &sampling(1), &memory, threads).map(drop))?;
+    let whole = seconds(|| {
+        generate(
+            model,
+            Adapters::On,
+            &requests,
+            &sampling(NEW_TOKENS),
+            &memory,
+            threads,
+        )
+        .map(drop)
+    })?;
+    let start = seconds(|| {
+        generate(
+            model,
+            Adapters::On,
+            &requests,
+            &sampling(1),
+            &memory,
+            threads,
+        )
+        .map(drop)
+    })?;
     Ok((batch * (NEW_TOKENS - 1)) as f64 / (whole - start).max(1e-9))
 }
 
@@ -104,18 +176,25 @@ fn train(model: &Decoder, threads: &ThreadPool) -> Result<(f64, f64)> {
         let token_ids = random_tokens(1000 + number, NEW_TOKENS, vocabulary);
         Completion::new(token_ids, vec![-1.0; NEW_TOKENS], StopReason::Length)
     };
-    let (prompts, completions) =
-        (requests(8, 8, PROMPT_TOKENS, vocabulary), (0..64).map(completion).collect::<Vec<_>>());
+    let (prompts, completions) = (
+        requests(8, 8, PROMPT_TOKENS, vocabulary),
+        (0..64).map(completion).collect::<Vec<_>>(),
+    );
     let groups: Vec<PolicyGroup<'_>> = prompts
         .iter()
         .zip(completions.chunks(8))
         .map(|(request, group)| PolicyGroup::alternating(&request.prompt, group))
         .collect();
     let settings = policy_settings(NEW_TOKENS, 1024, false);
-    let totals = StepTotals { sequences: 64, tokens: 64 * NEW_TOKENS };
+    let totals = StepTotals {
+        sequences: 64,
+        tokens: 64 * NEW_TOKENS,
+    };
     let mut rows = 0;
     let seconds = seconds(|| {
-        rows = policy_gradient(model, &groups, totals, &settings, threads)?.1.rows;
+        rows = policy_gradient(model, &groups, totals, &settings, threads)?
+            .1
+            .rows;
         Ok(())
     })?;
     Ok((rows as f64 / seconds, (64 * NEW_TOKENS) as f64 / seconds))

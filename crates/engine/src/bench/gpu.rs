@@ -18,9 +18,13 @@ use crate::kernels::device::Engine;
 use crate::kernels::philox::philox;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use crate::plan::{DataShape, GpuMemory, ModelShape, StepShape, fit};
-use crate::rollout::{Completion, DecodeCounts, Request, RolloutMemory, Sampling, ThreadPool, generate};
+use crate::rollout::{
+    Completion, DecodeCounts, Request, RolloutMemory, Sampling, ThreadPool, generate,
+};
 use crate::train::TrainError;
-use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient};
+use crate::update::{
+    Optimizer, OptimizerSettings, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GpuBench {
@@ -95,33 +99,81 @@ pub fn measure_gpu(
         on_progress(&measurement);
         found.push(measurement);
     };
-    let gpu = engine.memory().map(|memory| GpuMemory::when_opened(memory, engine.dtype.size_in_bytes()));
+    let gpu = engine
+        .memory()
+        .map(|memory| GpuMemory::when_opened(memory, engine.dtype.size_in_bytes()));
     bench.plan(config, (1, 1), Recompute::Auto, gpu)?;
     let limits = Limits::measure(engine)?;
     engine.trim_memory()?;
-    note(Measurement::new("gemm", "8192^3", 1, limits.operations_per_second / 1e12, "TFLOP/s", None));
-    note(Measurement::new("copy", "4 GiB read and written", 1, limits.bytes_per_second / 1e12, "TB/s", None));
-    note(Measurement::new("launch", "one small kernel, host time", 1, limits.launch_seconds * 1e6, "us", None));
+    note(Measurement::new(
+        "gemm",
+        "8192^3",
+        1,
+        limits.operations_per_second / 1e12,
+        "TFLOP/s",
+        None,
+    ));
+    note(Measurement::new(
+        "copy",
+        "4 GiB read and written",
+        1,
+        limits.bytes_per_second / 1e12,
+        "TB/s",
+        None,
+    ));
+    note(Measurement::new(
+        "launch",
+        "one small kernel, host time",
+        1,
+        limits.launch_seconds * 1e6,
+        "us",
+        None,
+    ));
     let threads = ThreadPool::for_engine(engine, 1)?;
-    let GpuBench { lora_rank: rank, lora_experts: has_experts, .. } = *bench;
-    let lora = Trainable::Lora { rank, alpha: 2.0 * rank as f64, has_experts };
+    let GpuBench {
+        lora_rank: rank,
+        lora_experts: has_experts,
+        ..
+    } = *bench;
+    let lora = Trainable::Lora {
+        rank,
+        alpha: 2.0 * rank as f64,
+        has_experts,
+    };
     let start = Instant::now();
     let weights = Weights::fresh(config, 0).in_precision(bench.base_precision);
     let model = Decoder::new(config, &weights, lora, 0, engine.dtype, &engine.device)?;
     engine.synchronize()?;
-    note(Measurement::new("random weights", "made on the device", 1, start.elapsed().as_secs_f64(), "s", None));
+    note(Measurement::new(
+        "random weights",
+        "made on the device",
+        1,
+        start.elapsed().as_secs_f64(),
+        "s",
+        None,
+    ));
     // B starts as zeros; random ones make the adapters' work real.
     let numbers = Tensor::rand(-1e-3_f32, 1e-3, model.parameters().count(), &engine.device)?;
     model.parameters().restore(&numbers)?;
     drop(numbers);
     engine.trim_memory()?;
     let shape = ModelShape::from_config(config);
-    let work = Bench { config, shape, engine, bench, model: &model, threads: &threads, limits };
+    let work = Bench {
+        config,
+        shape,
+        engine,
+        bench,
+        model: &model,
+        threads: &threads,
+        limits,
+    };
     work.within(("prefill", "", 1), &mut note, |note| work.prefill(note))?;
     for adapters in [Adapters::On, Adapters::Off] {
         for &batch in &bench.decode_batches {
             let shape = format!("{} + {} tokens", bench.prompt_tokens, bench.new_tokens);
-            work.within((decode_name(adapters), &shape, batch), &mut note, |note| work.decode(batch, adapters, note))?;
+            work.within((decode_name(adapters), &shape, batch), &mut note, |note| {
+                work.decode(batch, adapters, note)
+            })?;
         }
     }
     if let Some(tools) = bench.tools {
@@ -136,19 +188,34 @@ pub fn measure_gpu(
     if !bench.lengths.is_empty() {
         for &(prompts, completions) in &bench.steps {
             let batch = prompts * completions;
-            work.within(("rollout of lengths", "", batch), &mut note, |note| work.replay(prompts, completions, note))?;
+            work.within(("rollout of lengths", "", batch), &mut note, |note| {
+                work.replay(prompts, completions, note)
+            })?;
         }
         return Ok(found);
     }
     for &recompute in &bench.recompute {
         for &(prompts, completions) in &bench.steps {
-            let (name, shape, batch) =
-                (step_name(recompute), bench.step_shape(prompts, completions), prompts * completions);
-            let setting = if recompute { Recompute::Always } else { Recompute::Never };
+            let (name, shape, batch) = (
+                step_name(recompute),
+                bench.step_shape(prompts, completions),
+                prompts * completions,
+            );
+            let setting = if recompute {
+                Recompute::Always
+            } else {
+                Recompute::Never
+            };
             match bench.plan(config, (prompts, completions), setting, gpu) {
-                Ok(planned) => work
-                    .within((&name, &shape, batch), &mut note, |note| work.step(prompts, completions, planned, note))?,
-                Err(error) => note(Measurement::missing(&name, &shape, batch, &error.to_string())),
+                Ok(planned) => work.within((&name, &shape, batch), &mut note, |note| {
+                    work.step(prompts, completions, planned, note)
+                })?,
+                Err(error) => note(Measurement::missing(
+                    &name,
+                    &shape,
+                    batch,
+                    &error.to_string(),
+                )),
             }
         }
     }
@@ -201,16 +268,28 @@ impl GpuBench {
     }
 
     fn step_shape(&self, prompts: usize, completions: usize) -> String {
-        format!("{prompts} x {completions}, {} + {} tokens", self.prompt_tokens, self.new_tokens)
+        format!(
+            "{prompts} x {completions}, {} + {} tokens",
+            self.prompt_tokens, self.new_tokens
+        )
     }
 }
 
 fn step_name(recompute: bool) -> String {
-    if recompute { "step, activations recomputed" } else { "step" }.to_owned()
+    if recompute {
+        "step, activations recomputed"
+    } else {
+        "step"
+    }
+    .to_owned()
 }
 
 fn decode_name(adapters: Adapters) -> &'static str {
-    if adapters == Adapters::On { "decode" } else { "decode, adapters off" }
+    if adapters == Adapters::On {
+        "decode"
+    } else {
+        "decode, adapters off"
+    }
 }
 
 pub(super) struct Bench<'a> {
@@ -236,8 +315,11 @@ impl Bench<'_> {
             Err(error) if is_out_of_memory(&error) => {
                 self.engine.trim_memory()?;
                 let (free, total) = self.engine.memory().unwrap_or_default();
-                let why =
-                    format!("GPU out of memory ({} of {} are used without it)", bytes(total - free), bytes(total));
+                let why = format!(
+                    "GPU out of memory ({} of {} are used without it)",
+                    bytes(total - free),
+                    bytes(total)
+                );
                 note(Measurement::missing(name, shape, batch, &why));
                 Ok(())
             }
@@ -246,7 +328,12 @@ impl Bench<'_> {
     }
 
     pub(super) fn requests(&self, prompts: usize, samples: usize) -> Vec<Request> {
-        requests(prompts, samples, self.bench.prompt_tokens, self.config.vocab_size)
+        requests(
+            prompts,
+            samples,
+            self.bench.prompt_tokens,
+            self.config.vocab_size,
+        )
     }
 
     /// Bytes that a decode step of `batch` tokens moves at the least: every weight but the input embedding and experts
@@ -254,17 +341,19 @@ impl Bench<'_> {
     fn step_bytes(&self, batch: usize) -> f64 {
         let shape = &self.shape;
         let number = self.engine.dtype.size_in_bytes();
-        let own = if self.bench.base_precision == BasePrecision::Fp8 { 1 } else { number };
+        let own = if self.bench.base_precision == BasePrecision::Fp8 {
+            1
+        } else {
+            number
+        };
         // One token does not use this share of the experts.
         let unused = (shape.layer_matrices - shape.active_matrices) as f64;
-        let share = self
-            .config
-            .options
-            .experts
-            .as_ref()
-            .map_or(0.0, |experts| 1.0 - experts.active as f64 / experts.count as f64);
+        let share = self.config.options.experts.as_ref().map_or(0.0, |experts| {
+            1.0 - experts.active as f64 / experts.count as f64
+        });
         let matrices = shape.layer_matrices as f64 - unused * share.powi(batch as i32 - 1);
-        matrices * own as f64 + (shape.head * number + batch * shape.state * 2 * size_of::<f32>()) as f64
+        matrices * own as f64
+            + (shape.head * number + batch * shape.state * 2 * size_of::<f32>()) as f64
     }
 
     fn prefill(&self, note: &mut impl FnMut(Measurement)) -> Result<()> {
@@ -273,9 +362,16 @@ impl Bench<'_> {
         for n in 0..tokens / length {
             batch.push_prompt(&random_tokens(n, length, self.config.vocab_size));
         }
-        for (name, adapters) in [("prefill", Adapters::On), ("prefill, adapters off", Adapters::Off)] {
-            let seconds = seconds(self.engine, 3, || self.model.forward(&batch, adapters).map(drop))?;
-            let operations = self.shape.forward_operations(tokens as f64, length as f64 / 2.0, 0.0);
+        for (name, adapters) in [
+            ("prefill", Adapters::On),
+            ("prefill, adapters off", Adapters::Off),
+        ] {
+            let seconds = seconds(self.engine, 3, || {
+                self.model.forward(&batch, adapters).map(drop)
+            })?;
+            let operations = self
+                .shape
+                .forward_operations(tokens as f64, length as f64 / 2.0, 0.0);
             let of_limit = operations / seconds / self.limits.operations_per_second;
             note(Measurement::new(
                 name,
@@ -290,22 +386,41 @@ impl Bench<'_> {
     }
 
     /// New tokens a second, what comes before the second token taken off.
-    fn decode(&self, batch: usize, adapters: Adapters, note: &mut impl FnMut(Measurement)) -> Result<()> {
+    fn decode(
+        &self,
+        batch: usize,
+        adapters: Adapters,
+        note: &mut impl FnMut(Measurement),
+    ) -> Result<()> {
         let requests = self.requests(batch.div_ceil(8), batch.min(8));
         let memory = RolloutMemory::default();
         let draw = |new_tokens| {
             seconds(self.engine, 3, || {
-                generate(self.model, adapters, &requests, &sampling(new_tokens), &memory, self.threads).map(drop)
+                generate(
+                    self.model,
+                    adapters,
+                    &requests,
+                    &sampling(new_tokens),
+                    &memory,
+                    self.threads,
+                )
+                .map(drop)
             })
         };
         let (whole, first) = (draw(self.bench.new_tokens)?, draw(1)?);
         let steps = (self.bench.new_tokens - 1) as f64;
         let step_seconds = (whole - first).max(1e-9) / steps;
         let name = decode_name(adapters);
-        let shape = format!("{} + {} tokens", self.bench.prompt_tokens, self.bench.new_tokens);
+        let shape = format!(
+            "{} + {} tokens",
+            self.bench.prompt_tokens, self.bench.new_tokens
+        );
         let reading = self.step_bytes(batch) / self.limits.bytes_per_second;
-        let computing = self.shape.forward_operations(batch as f64, self.bench.prompt_tokens as f64, batch as f64)
-            / self.limits.operations_per_second;
+        let computing = self.shape.forward_operations(
+            batch as f64,
+            self.bench.prompt_tokens as f64,
+            batch as f64,
+        ) / self.limits.operations_per_second;
         note(Measurement::new(
             name,
             &shape,
@@ -318,10 +433,16 @@ impl Bench<'_> {
     }
 
     /// Rollouts whose completions have the lengths of the bench, one after the other in a random order.
-    fn replay(&self, prompts: usize, completions: usize, note: &mut impl FnMut(Measurement)) -> Result<()> {
+    fn replay(
+        &self,
+        prompts: usize,
+        completions: usize,
+        note: &mut impl FnMut(Measurement),
+    ) -> Result<()> {
         let (known, batch) = (&self.bench.lengths, prompts * completions);
-        let lengths: Vec<usize> =
-            (0..batch as u32).map(|row| known[philox(2, [row, 0, 0, 0])[0] as usize % known.len()].max(1)).collect();
+        let lengths: Vec<usize> = (0..batch as u32)
+            .map(|row| known[philox(2, [row, 0, 0, 0])[0] as usize % known.len()].max(1))
+            .collect();
         let mut requests = self.requests(prompts, completions);
         for (request, lengths) in requests.iter_mut().zip(lengths.chunks(completions)) {
             request.lengths = lengths.to_vec();
@@ -330,7 +451,15 @@ impl Bench<'_> {
         let (sampling, memory) = (sampling(longest), RolloutMemory::default());
         let mut counts = DecodeCounts::default();
         let seconds = seconds(self.engine, 3, || {
-            counts = generate(self.model, Adapters::On, &requests, &sampling, &memory, self.threads)?.counts;
+            counts = generate(
+                self.model,
+                Adapters::On,
+                &requests,
+                &sampling,
+                &memory,
+                self.threads,
+            )?
+            .counts;
             Ok(())
         })?;
         let tokens = lengths.iter().sum::<usize>() as f64;
@@ -339,10 +468,22 @@ impl Bench<'_> {
             self.bench.prompt_tokens,
             tokens / batch as f64
         );
-        let mut figure = |name, value, unit, share| note(Measurement::new(name, &shape, batch, value, unit, share));
+        let mut figure = |name, value, unit, share| {
+            note(Measurement::new(name, &shape, batch, value, unit, share))
+        };
         figure("rollout of lengths", seconds, "s", None);
-        figure("rollout of lengths: speed", tokens / seconds, "tokens/s", None);
-        figure("rollout of lengths: rows live", 100.0 * counts.rows as f64 / counts.computed.max(1) as f64, "%", None);
+        figure(
+            "rollout of lengths: speed",
+            tokens / seconds,
+            "tokens/s",
+            None,
+        );
+        figure(
+            "rollout of lengths: rows live",
+            100.0 * counts.rows as f64 / counts.computed.max(1) as f64,
+            "%",
+            None,
+        );
         Ok(())
     }
 
@@ -355,26 +496,53 @@ impl Bench<'_> {
         note: &mut impl FnMut(Measurement),
     ) -> Result<()> {
         let recompute = planned.recompute;
-        let settings = policy_settings(self.bench.new_tokens, planned.tokens_per_micro_batch, recompute);
-        let small_steps = OptimizerSettings { learning_rate: 1e-6, ..OptimizerSettings::PLAIN };
-        let mut optimizer = Optimizer::new(small_steps, self.model.parameters(), &self.engine.device)?;
+        let settings = policy_settings(
+            self.bench.new_tokens,
+            planned.tokens_per_micro_batch,
+            recompute,
+        );
+        let small_steps = OptimizerSettings {
+            learning_rate: 1e-6,
+            ..OptimizerSettings::PLAIN
+        };
+        let mut optimizer =
+            Optimizer::new(small_steps, self.model.parameters(), &self.engine.device)?;
         self.engine.trim_memory()?;
         let requests = self.requests(prompts, completions);
         let (sampling, memory) = (sampling(self.bench.new_tokens), RolloutMemory::default());
         let (mut rollouts, mut updates, mut rows, mut gap) = (Vec::new(), Vec::new(), 0, 0.0);
         let sample = |sampling: &Sampling| {
-            generate(self.model, Adapters::On, &requests, sampling, &memory, self.threads)
-                .map(|output| output.completions)
+            generate(
+                self.model,
+                Adapters::On,
+                &requests,
+                sampling,
+                &memory,
+                self.threads,
+            )
+            .map(|output| output.completions)
         };
         let gradient = |sampled: &[Vec<Completion>]| {
             let sequences = prompts * completions;
-            let totals = StepTotals { sequences, tokens: sequences * self.bench.new_tokens };
-            let groups =
-                requests.iter().zip(sampled).map(|(request, group)| PolicyGroup::alternating(&request.prompt, group));
-            policy_gradient(self.model, &groups.collect::<Vec<_>>(), totals, &settings, self.threads)
+            let totals = StepTotals {
+                sequences,
+                tokens: sequences * self.bench.new_tokens,
+            };
+            let groups = requests
+                .iter()
+                .zip(sampled)
+                .map(|(request, group)| PolicyGroup::alternating(&request.prompt, group));
+            policy_gradient(
+                self.model,
+                &groups.collect::<Vec<_>>(),
+                totals,
+                &settings,
+                self.threads,
+            )
         };
-        let difference =
-            |statistics: &PolicyStatistics| statistics.sampling_difference / statistics.tokens.max(1) as f64;
+        let difference = |statistics: &PolicyStatistics| {
+            statistics.sampling_difference / statistics.tokens.max(1) as f64
+        };
         let whole = median(REPEATS, || {
             let start = Instant::now();
             let sampled = sample(&sampling)?;
@@ -403,14 +571,52 @@ impl Bench<'_> {
         let of_rollout = self.rollout_floor(prompts, batch) / rollout;
         let floor = self.training_floor(batch, rows, recompute);
         let of_limit = (self.rollout_floor(prompts, batch) + floor) / whole;
-        note(Measurement::new(&label, &shape, batch, whole, "s", Some(of_limit)));
-        note(Measurement::new(&format!("{label}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
-        note(Measurement::new(&format!("{label}: update"), &shape, batch, update, "s", Some(floor / update)));
-        note(Measurement::new(&format!("{label}: |trainer - sampler logprob|"), &shape, batch, gap, "nats", None));
+        note(Measurement::new(
+            &label,
+            &shape,
+            batch,
+            whole,
+            "s",
+            Some(of_limit),
+        ));
+        note(Measurement::new(
+            &format!("{label}: rollout"),
+            &shape,
+            batch,
+            rollout,
+            "s",
+            Some(of_rollout),
+        ));
+        note(Measurement::new(
+            &format!("{label}: update"),
+            &shape,
+            batch,
+            update,
+            "s",
+            Some(floor / update),
+        ));
+        note(Measurement::new(
+            &format!("{label}: |trainer - sampler logprob|"),
+            &shape,
+            batch,
+            gap,
+            "nats",
+            None,
+        ));
         if self.config.options.experts.is_some() {
-            let free = sample(&Sampling { records_experts: false, ..sampling })?;
+            let free = sample(&Sampling {
+                records_experts: false,
+                ..sampling
+            })?;
             let gap = difference(&gradient(&free)?.1);
-            note(Measurement::new(&format!("{label}: without router replay"), &shape, batch, gap, "nats", None));
+            note(Measurement::new(
+                &format!("{label}: without router replay"),
+                &shape,
+                batch,
+                gap,
+                "nats",
+                None,
+            ));
         }
         if let Some(bytes) = self.engine.memory_in_use() {
             note(Measurement::new(
@@ -427,20 +633,29 @@ impl Bench<'_> {
 
     /// Seconds at the device's limits: each new token reads what [`Self::step_bytes`] says, or computes, whichever is longer.
     fn rollout_floor(&self, prompts: usize, batch: usize) -> f64 {
-        let (prompt, new) = (self.bench.prompt_tokens as f64, self.bench.new_tokens as f64);
+        let (prompt, new) = (
+            self.bench.prompt_tokens as f64,
+            self.bench.new_tokens as f64,
+        );
         let limits = self.limits;
-        let prefill = self.shape.forward_operations(prompts as f64 * prompt, prompt / 2.0, prompts as f64)
-            / limits.operations_per_second;
+        let prefill =
+            self.shape
+                .forward_operations(prompts as f64 * prompt, prompt / 2.0, prompts as f64)
+                / limits.operations_per_second;
         let reading = self.step_bytes(batch) / limits.bytes_per_second;
-        let computing = self.shape.forward_operations(batch as f64, prompt + new / 2.0, batch as f64)
-            / limits.operations_per_second;
+        let computing =
+            self.shape
+                .forward_operations(batch as f64, prompt + new / 2.0, batch as f64)
+                / limits.operations_per_second;
         prefill + (new - 1.0) * reading.max(computing)
     }
 
     fn training_floor(&self, batch: usize, rows: usize, recompute: bool) -> f64 {
         let new = self.bench.new_tokens as f64;
         let context = self.bench.prompt_tokens as f64 / 2.0 + new / 2.0;
-        let forward = self.shape.forward_operations(rows as f64, context, batch as f64 * new);
+        let forward = self
+            .shape
+            .forward_operations(rows as f64, context, batch as f64 * new);
         // Frozen matrices get no gradient: the backward costs what the forward does.
         let passes = if recompute { 3.0 } else { 2.0 };
         forward * passes / self.limits.operations_per_second

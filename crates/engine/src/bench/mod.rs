@@ -40,7 +40,14 @@ pub struct Measurement {
 
 impl Measurement {
     /// A figure from its parts, in the order of the fields.
-    pub fn new(name: &str, shape: &str, batch: usize, value: f64, unit: &str, of_limit: Option<f64>) -> Self {
+    pub fn new(
+        name: &str,
+        shape: &str,
+        batch: usize,
+        value: f64,
+        unit: &str,
+        of_limit: Option<f64>,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             shape: shape.to_owned(),
@@ -54,28 +61,47 @@ impl Measurement {
 
     /// A figure that could not be measured.
     pub fn missing(name: &str, shape: &str, batch: usize, why: &str) -> Self {
-        Self { missing: Some(why.to_owned()), ..Self::new(name, shape, batch, f64::NAN, "", None) }
+        Self {
+            missing: Some(why.to_owned()),
+            ..Self::new(name, shape, batch, f64::NAN, "", None)
+        }
     }
 }
 
 /// `count` tokens below `vocabulary`; each stream has its own.
 fn random_tokens(stream: usize, count: usize, vocabulary: usize) -> Vec<u32> {
-    (0..count).map(|index| philox(1, [stream as u32, index as u32, 0, 0])[0] % vocabulary as u32).collect()
+    (0..count)
+        .map(|index| philox(1, [stream as u32, index as u32, 0, 0])[0] % vocabulary as u32)
+        .collect()
 }
 
 /// `prompts` prompts of `prompt_tokens` tokens, `samples` completions of each.
-fn requests(prompts: usize, samples: usize, prompt_tokens: usize, vocabulary: usize) -> Vec<Request> {
+fn requests(
+    prompts: usize,
+    samples: usize,
+    prompt_tokens: usize,
+    vocabulary: usize,
+) -> Vec<Request> {
     let prompt = |number| random_tokens(number, prompt_tokens, vocabulary);
-    (0..prompts).map(|number| Request::new(prompt(number), number as u32, 0, samples)).collect()
+    (0..prompts)
+        .map(|number| Request::new(prompt(number), number as u32, 0, samples))
+        .collect()
 }
 
 /// Every completion is `new_tokens` long.
 fn sampling(new_tokens: usize) -> Sampling {
-    Sampling { records_experts: true, ..Sampling::plain(1.0, new_tokens, 1) }
+    Sampling {
+        records_experts: true,
+        ..Sampling::plain(1.0, new_tokens, 1)
+    }
 }
 
 /// GRPO on the policy's own completions, without a KL.
-fn policy_settings(new_tokens: usize, tokens_per_micro_batch: usize, recompute: bool) -> PolicySettings {
+fn policy_settings(
+    new_tokens: usize,
+    tokens_per_micro_batch: usize,
+    recompute: bool,
+) -> PolicySettings {
     let loss = LossSettings {
         policy_loss: PolicyLoss::Grpo,
         clip_low: 0.2,
@@ -88,5 +114,10 @@ fn policy_settings(new_tokens: usize, tokens_per_micro_batch: usize, recompute: 
         distill_coef: 0.0,
         max_completion_tokens: new_tokens,
     };
-    PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch, recompute }
+    PolicySettings {
+        loss,
+        temperature: 1.0,
+        tokens_per_micro_batch,
+        recompute,
+    }
 }

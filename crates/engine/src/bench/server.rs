@@ -38,7 +38,11 @@ pub enum LoadError {
     #[error("{url}: {problem}")]
     Network { url: String, problem: String },
     #[error("{url} answered with status {status}: {body}")]
-    Status { url: String, status: u16, body: String },
+    Status {
+        url: String,
+        status: u16,
+        body: String,
+    },
     #[error("{url} {problem}")]
     Answer { url: String, problem: String },
 }
@@ -58,7 +62,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// The first request that is not answered as it should be.
 pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> {
-    let address = || LoadError::Address { url: load.url.clone() };
+    let address = || LoadError::Address {
+        url: load.url.clone(),
+    };
     let origin = Origin::from_url(&load.url).ok_or_else(address)?;
     let config = agent_config(&origin, None).map_err(|_| address())?;
     let config = config
@@ -72,14 +78,17 @@ pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> 
     let timed = each_client(load, &agent, load.requests, load.clients)?;
     let seconds = start.elapsed().as_secs_f64();
     let shape = format!("{} + {} tokens", load.prompt_tokens, load.new_tokens);
-    let figure = |name: &str, value, unit: &str| Measurement::new(name, &shape, load.clients, value, unit, None);
+    let figure = |name: &str, value, unit: &str| {
+        Measurement::new(name, &shape, load.clients, value, unit, None)
+    };
     let tokens: usize = timed.iter().map(|timed| timed.tokens).sum();
     let mut found = vec![figure("server: speed", tokens as f64 / seconds, "tokens/s")];
     let mut quantiles = |name: &str, of: fn(&Timed) -> Duration| {
         let mut times: Vec<f64> = timed.iter().map(|timed| of(timed).as_secs_f64()).collect();
         times.sort_by(f64::total_cmp);
         for (quantile, label) in [(0.5, "median"), (0.95, "p95")] {
-            let index = ((times.len() as f64 * quantile) as usize).min(times.len().saturating_sub(1));
+            let index =
+                ((times.len() as f64 * quantile) as usize).min(times.len().saturating_sub(1));
             let value = times.get(index).copied().unwrap_or(f64::NAN);
             found.push(figure(&format!("server: {name}, {label}"), value, "s"));
         }
@@ -92,10 +101,20 @@ pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> 
 }
 
 /// So many requests, of all clients together; `first`: the number of the first, which makes its prompt.
-fn each_client(load: &ServerLoad, agent: &Agent, requests: usize, first: usize) -> Result<Vec<Timed>, LoadError> {
-    let (next, all) = (AtomicUsize::new(0), Mutex::new(Ok(Vec::with_capacity(requests))));
+fn each_client(
+    load: &ServerLoad,
+    agent: &Agent,
+    requests: usize,
+    first: usize,
+) -> Result<Vec<Timed>, LoadError> {
+    let (next, all) = (
+        AtomicUsize::new(0),
+        Mutex::new(Ok(Vec::with_capacity(requests))),
+    );
     let store = |outcome: Result<Timed, LoadError>| -> bool {
-        let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut all = all
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         match (outcome, &mut *all) {
             (Ok(timed), Ok(known)) => known.push(timed),
             (Err(error), known @ Ok(_)) => *known = Err(error),
@@ -115,7 +134,8 @@ fn each_client(load: &ServerLoad, agent: &Agent, requests: usize, first: usize) 
             });
         }
     });
-    all.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    all.into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn one_request(load: &ServerLoad, agent: &Agent, number: usize) -> Result<Timed, LoadError> {
@@ -133,27 +153,54 @@ fn one_request(load: &ServerLoad, agent: &Agent, number: usize) -> Result<Timed,
         request = request.header("authorization", format!("Bearer {key}"));
     }
     let start = Instant::now();
-    let failed = |error: &ureq::Error| LoadError::Network { url: url(), problem: problem_of(error) };
-    let mut response = request.send(body.to_string()).map_err(|error| failed(&error))?;
+    let failed = |error: &ureq::Error| LoadError::Network {
+        url: url(),
+        problem: problem_of(error),
+    };
+    let mut response = request
+        .send(body.to_string())
+        .map_err(|error| failed(&error))?;
     let status = response.status();
     if status != 200 {
-        let body = response.body_mut().read_to_string().map_err(|error| failed(&error))?;
-        return Err(LoadError::Status { url: url(), status: status.as_u16(), body: body.chars().take(500).collect() });
+        let body = response
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| failed(&error))?;
+        return Err(LoadError::Status {
+            url: url(),
+            status: status.as_u16(),
+            body: body.chars().take(500).collect(),
+        });
     }
-    let mut answer = Answer { start, first_token: None, tokens: None };
+    let mut answer = Answer {
+        start,
+        first_token: None,
+        tokens: None,
+    };
     for line in BufReader::new(response.into_body().into_reader()).lines() {
-        let line = line.map_err(|error| LoadError::Network { url: url(), problem: error.to_string() })?;
+        let line = line.map_err(|error| LoadError::Network {
+            url: url(),
+            problem: error.to_string(),
+        })?;
         answer.read(&line);
     }
     match answer.tokens {
-        Some(tokens) if tokens == load.new_tokens => {
-            Ok(Timed { first_token: answer.first_token.unwrap_or_default(), whole: start.elapsed(), tokens })
-        }
+        Some(tokens) if tokens == load.new_tokens => Ok(Timed {
+            first_token: answer.first_token.unwrap_or_default(),
+            whole: start.elapsed(),
+            tokens,
+        }),
         Some(tokens) => {
             let problem = format!("sampled {tokens} tokens, not {}", load.new_tokens);
-            Err(LoadError::Answer { url: url(), problem })
+            Err(LoadError::Answer {
+                url: url(),
+                problem,
+            })
         }
-        None => Err(LoadError::Answer { url: url(), problem: "did not say how many tokens it sampled".to_owned() }),
+        None => Err(LoadError::Answer {
+            url: url(),
+            problem: "did not say how many tokens it sampled".to_owned(),
+        }),
     }
 }
 
@@ -167,7 +214,8 @@ struct Answer {
 impl Answer {
     fn read(&mut self, line: &str) {
         let event = line.strip_prefix("data: ");
-        let has_token = |data: &str| data.contains("\"choices\":[{") || data.contains("\"choices\": [{");
+        let has_token =
+            |data: &str| data.contains("\"choices\":[{") || data.contains("\"choices\": [{");
         if self.first_token.is_none() && event.is_some_and(has_token) {
             self.first_token = Some(self.start.elapsed());
         }
@@ -176,7 +224,9 @@ impl Answer {
         if document.contains("completion_tokens")
             && let Ok(document) = serde_json::from_str::<Json>(document)
         {
-            let tokens = document.pointer("/usage/completion_tokens").and_then(Json::as_u64);
+            let tokens = document
+                .pointer("/usage/completion_tokens")
+                .and_then(Json::as_u64);
             self.tokens = tokens.map(|tokens| tokens as usize).or(self.tokens);
         }
     }

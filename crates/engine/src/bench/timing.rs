@@ -19,7 +19,11 @@ impl Limits {
     pub(super) fn measure(engine: &Engine) -> Result<Self> {
         // The limit of a small machine is found with small matrices as well.
         let size = if engine.device.is_cpu() { 512 } else { 8192 };
-        let copied = if engine.device.is_cpu() { 1 << 22 } else { 1 << 29 };
+        let copied = if engine.device.is_cpu() {
+            1 << 22
+        } else {
+            1 << 29
+        };
         let random = |stream: u64| {
             Tensor::rand(-1.0_f32, 1.0, (size, size), &engine.device)?
                 .affine(1.0, stream as f64 * 1e-6)?
@@ -32,8 +36,10 @@ impl Limits {
         // The first launches load the kernel and open the pool: what is measured comes after them.
         let small = Tensor::zeros(256, DType::F32, &engine.device)?;
         let launches = 500;
-        let launch_all =
-            || (0..launches).try_for_each(|_| (&small + &small).map(|sum| drop(std::hint::black_box(sum))));
+        let launch_all = || {
+            (0..launches)
+                .try_for_each(|_| (&small + &small).map(|sum| drop(std::hint::black_box(sum))))
+        };
         // The host's time: the wait for the GPU comes between the repeats.
         let launch = median(REPEATS + 1, || {
             engine.synchronize()?;
@@ -67,13 +73,19 @@ pub(super) fn median(repeats: usize, mut measure: impl FnMut() -> Result<f64>) -
     if repeats == 0 {
         return Ok(first);
     }
-    let mut found = (0..repeats).map(|_| measure()).collect::<Result<Vec<_>>>()?;
+    let mut found = (0..repeats)
+        .map(|_| measure())
+        .collect::<Result<Vec<_>>>()?;
     found.sort_by(f64::total_cmp);
     Ok((found[(found.len() - 1) / 2] + found[found.len() / 2]) / 2.0)
 }
 
 /// Seconds of one call: the median over `repeats`.
-pub(super) fn seconds(engine: &Engine, repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+pub(super) fn seconds(
+    engine: &Engine,
+    repeats: usize,
+    mut work: impl FnMut() -> Result<()>,
+) -> Result<f64> {
     median(repeats, || {
         engine.synchronize()?;
         let start = Instant::now();

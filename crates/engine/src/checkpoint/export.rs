@@ -9,7 +9,8 @@ use super::new_folder::{self, failed, write_file};
 use super::tensor_file::{ElementSource, StreamedTensor, TensorHeader, write_slots, write_tensors};
 use crate::hub::ModelSource;
 use crate::model::{
-    Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, is_trained, tensor_names,
+    Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, is_trained,
+    tensor_names,
 };
 use crate::text::TokenizerFiles;
 
@@ -23,25 +24,59 @@ pub fn write_model(
 ) -> Result<(), CheckpointError> {
     write_folder(folder, |new| {
         let (config, parameters) = (model.config(), model.parameters());
-        let fixed: Vec<_> = model.merged()?.into_iter().filter(|(name, _)| !is_trained(name)).collect();
-        let torch_dtype = if dtype == DType::BF16 { "bfloat16" } else { "float32" };
-        write_file(new, "config.json", config.to_json(torch_dtype, stop_ids).as_bytes())?;
+        let fixed: Vec<_> = model
+            .merged()?
+            .into_iter()
+            .filter(|(name, _)| !is_trained(name))
+            .collect();
+        let torch_dtype = if dtype == DType::BF16 {
+            "bfloat16"
+        } else {
+            "float32"
+        };
+        write_file(
+            new,
+            "config.json",
+            config.to_json(torch_dtype, stop_ids).as_bytes(),
+        )?;
         write_file(new, "tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
-        write_file(new, "tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
-        let described =
-            |slot: &ParameterSlot| TensorHeader { name: slot.name.clone(), dtype, shape: slot.shape.clone() };
+        write_file(
+            new,
+            "tokenizer_config.json",
+            tokenizer.tokenizer_config_json.as_bytes(),
+        )?;
+        let described = |slot: &ParameterSlot| TensorHeader {
+            name: slot.name.clone(),
+            dtype,
+            shape: slot.shape.clone(),
+        };
         let not_trained = fixed.iter().map(|(name, tensor)| {
             let shape = tensor.dims().to_vec();
-            TensorHeader { name: name.clone(), dtype, shape }
+            TensorHeader {
+                name: name.clone(),
+                dtype,
+                shape,
+            }
         });
-        let tensors: Vec<TensorHeader> = parameters.slots().iter().map(described).chain(not_trained).collect();
+        let tensors: Vec<TensorHeader> = parameters
+            .slots()
+            .iter()
+            .map(described)
+            .chain(not_trained)
+            .collect();
         write_tensors(new, "model.safetensors", &tensors, |at, write| {
             let Some(slot) = parameters.slots().get(at) else {
-                return write(&safetensors::View::data(&fixed[at - parameters.slots().len()].1.to_dtype(dtype)?));
+                return write(&safetensors::View::data(
+                    &fixed[at - parameters.slots().len()].1.to_dtype(dtype)?,
+                ));
             };
             let range = slot.range();
             // Its own memory: of a part of more, a GPU copies all to the host.
-            let numbers = parameters.flat().narrow(0, range.start, range.len())?.force_contiguous()?.to_dtype(dtype)?;
+            let numbers = parameters
+                .flat()
+                .narrow(0, range.start, range.len())?
+                .force_contiguous()?
+                .to_dtype(dtype)?;
             write(&safetensors::View::data(&numbers))
         })
     })
@@ -59,12 +94,21 @@ pub fn export_merged(
     weights: &Weights,
 ) -> Result<(), CheckpointError> {
     let described = |(name, shape): (String, Vec<usize>)| {
-        let dtype = base.dtype(&name).or_else(|| weights.dtype(&name)).unwrap_or(DType::F32);
+        let dtype = base
+            .dtype(&name)
+            .or_else(|| weights.dtype(&name))
+            .unwrap_or(DType::F32);
         TensorHeader { name, dtype, shape }
     };
-    let tensors: Vec<TensorHeader> = tensor_names(&source.config()?).into_iter().map(described).collect();
+    let tensors: Vec<TensorHeader> = tensor_names(&source.config()?)
+        .into_iter()
+        .map(described)
+        .collect();
     write_folder(folder, |new| {
-        source.companions()?.iter().try_for_each(|(file, bytes)| write_file(new, file, bytes))?;
+        source
+            .companions()?
+            .iter()
+            .try_for_each(|(file, bytes)| write_file(new, file, bytes))?;
         write_shards(new, tensors, SHARD_BYTES, |tensor| {
             Ok(weights.get(&tensor.name, &tensor.shape, tensor.dtype, &Device::Cpu)?)
         })
@@ -78,15 +122,21 @@ fn write_shards(
     most_bytes: usize,
     get: impl Fn(&TensorHeader) -> Result<Tensor, CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    let (mut shards, mut size, total): (Vec<Vec<TensorHeader>>, usize, usize) =
-        (vec![Vec::new()], 0, tensors.iter().map(TensorHeader::bytes).sum());
+    let (mut shards, mut size, total): (Vec<Vec<TensorHeader>>, usize, usize) = (
+        vec![Vec::new()],
+        0,
+        tensors.iter().map(TensorHeader::bytes).sum(),
+    );
     for tensor in tensors {
         if size > 0 && size + tensor.bytes() > most_bytes {
             shards.push(Vec::new());
             size = 0;
         }
         size += tensor.bytes();
-        shards.last_mut().into_iter().for_each(|shard| shard.push(tensor.clone()));
+        shards
+            .last_mut()
+            .into_iter()
+            .for_each(|shard| shard.push(tensor.clone()));
     }
     let mut places = serde_json::Map::new();
     for (number, shard) in shards.iter().enumerate() {
@@ -94,7 +144,11 @@ fn write_shards(
             1 => "model.safetensors".to_owned(),
             count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
         };
-        places.extend(shard.iter().map(|tensor| (tensor.name.clone(), file.clone().into())));
+        places.extend(
+            shard
+                .iter()
+                .map(|tensor| (tensor.name.clone(), file.clone().into())),
+        );
         write_tensors(new, &file, shard, |at, write| {
             // Contiguous, so that only this is copied.
             write(&safetensors::View::data(&get(&shard[at])?))
@@ -104,7 +158,11 @@ fn write_shards(
         return Ok(());
     }
     let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": places});
-    write_file(new, "model.safetensors.index.json", format!("{index:#}\n").as_bytes())
+    write_file(
+        new,
+        "model.safetensors.index.json",
+        format!("{index:#}\n").as_bytes(),
+    )
 }
 
 /// Writes an adapter alone as a new folder that PEFT loads.
@@ -117,7 +175,13 @@ pub fn export_adapter(
 ) -> Result<(), CheckpointError> {
     let flat = parameters.flat();
     write_folder(folder, |new| {
-        write_adapter(new, parameters.slots(), flat.dtype(), &mut StreamedTensor::new(flat), (base_model, rank, alpha))
+        write_adapter(
+            new,
+            parameters.slots(),
+            flat.dtype(),
+            &mut StreamedTensor::new(flat),
+            (base_model, rank, alpha),
+        )
     })
 }
 
@@ -126,7 +190,9 @@ pub(super) fn write_folder(
     target: &Path,
     fill: impl FnOnce(&Path) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    target.parent().map_or(Ok(()), |parent| std::fs::create_dir_all(parent).map_err(|error| failed(parent, error)))?;
+    target.parent().map_or(Ok(()), |parent| {
+        std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))
+    })?;
     new_folder::write_folder(target, fill)
 }
 
@@ -138,9 +204,13 @@ pub(super) fn write_adapter(
     numbers: &mut dyn ElementSource,
     (base_model, rank, alpha): (&str, usize, f64),
 ) -> Result<(), CheckpointError> {
-    let (of_experts, others): (Vec<_>, Vec<_>) = slots.iter().partition(|slot| is_of_experts(&slot.name));
+    let (of_experts, others): (Vec<_>, Vec<_>) =
+        slots.iter().partition(|slot| is_of_experts(&slot.name));
     // `…layers.0.self_attn.q_proj.lora_A.weight` -> `q_proj`.
-    let mut targets: Vec<&str> = others.iter().filter_map(|slot| slot.name.rsplit('.').nth(2)).collect();
+    let mut targets: Vec<&str> = others
+        .iter()
+        .filter_map(|slot| slot.name.rsplit('.').nth(2))
+        .collect();
     let mut seen = std::collections::HashSet::new();
     targets.retain(|target| seen.insert(*target));
     let mut config = serde_json::json!({
@@ -161,7 +231,11 @@ pub(super) fn write_adapter(
     if !of_experts.is_empty() {
         config["target_parameters"] = serde_json::json!(TARGET_PARAMETERS);
     }
-    write_file(new, "adapter_config.json", format!("{config:#}\n").as_bytes())?;
+    write_file(
+        new,
+        "adapter_config.json",
+        format!("{config:#}\n").as_bytes(),
+    )?;
     write_slots(new, "adapter_model.safetensors", slots, dtype, numbers)
 }
 
@@ -174,19 +248,40 @@ mod tests {
     fn what_is_too_large_for_one_file_is_split_with_an_index() {
         let work = tempfile::tempdir().unwrap();
         let tensors: Vec<TensorHeader> = ["a", "b", "c", "d"]
-            .map(|name| TensorHeader { name: name.to_owned(), dtype: DType::F32, shape: vec![2] })
+            .map(|name| TensorHeader {
+                name: name.to_owned(),
+                dtype: DType::F32,
+                shape: vec![2],
+            })
             .into();
         let folder = work.path().join("out");
-        let get = |tensor: &TensorHeader| Ok(Tensor::new(&[tensor.name.as_bytes()[0] as f32, 1.0], &Device::Cpu)?);
+        let get = |tensor: &TensorHeader| {
+            Ok(Tensor::new(
+                &[tensor.name.as_bytes()[0] as f32, 1.0],
+                &Device::Cpu,
+            )?)
+        };
         write_folder(&folder, |new| write_shards(new, tensors, 20, get)).unwrap();
-        let index: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(folder.join("model.safetensors.index.json")).unwrap()).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(
+            &std::fs::read(folder.join("model.safetensors.index.json")).unwrap(),
+        )
+        .unwrap();
         let expected = serde_json::json!({
             "a": "model-00001-of-00002.safetensors", "b": "model-00001-of-00002.safetensors",
             "c": "model-00002-of-00002.safetensors", "d": "model-00002-of-00002.safetensors",
         });
-        assert_eq!((&index["weight_map"], &index["metadata"]["total_size"]), (&expected, &serde_json::json!(32)));
+        assert_eq!(
+            (&index["weight_map"], &index["metadata"]["total_size"]),
+            (&expected, &serde_json::json!(32))
+        );
         let weights = Weights::open(&ModelSource::at("split", &folder)).unwrap();
-        assert_eq!(weights.get("d", &[2], DType::F32, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap(), [100.0, 1.0]);
+        assert_eq!(
+            weights
+                .get("d", &[2], DType::F32, &Device::Cpu)
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap(),
+            [100.0, 1.0]
+        );
     }
 }

@@ -26,8 +26,12 @@ pub enum GgufType {
 
 impl GgufType {
     /// By the names that llama.cpp's converter has for them.
-    pub const NAMES: [(&str, Self); 4] =
-        [("f32", Self::F32), ("f16", Self::F16), ("bf16", Self::Bf16), ("q8_0", Self::Q8_0)];
+    pub const NAMES: [(&str, Self); 4] = [
+        ("f32", Self::F32),
+        ("f16", Self::F16),
+        ("bf16", Self::Bf16),
+        ("q8_0", Self::Q8_0),
+    ];
 
     fn dtype(self) -> GgmlDType {
         match self {
@@ -66,22 +70,39 @@ pub fn export_gguf(
             "a {} model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py",
             config.architecture.title()
         );
-        return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
+        return Err(CheckpointError::Gguf {
+            label: source.label("config.json"),
+            problem,
+        });
     };
-    if let RopeScaling::Yarn { factor, original_positions, .. } = config.rope_scaling
+    if let RopeScaling::Yarn {
+        factor,
+        original_positions,
+        ..
+    } = config.rope_scaling
         && config.rope_scaling != RopeScaling::yarn(factor, original_positions)
     {
         let problem = "only YaRN's default `beta_fast`, `beta_slow`, `truncate` and `attention_factor` are written as GGUF; write the Hugging Face folder with `model export --merged`".to_owned();
-        return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
+        return Err(CheckpointError::Gguf {
+            label: source.label("config.json"),
+            problem,
+        });
     }
     if let Some(window) = &config.options.window {
         let problem = format!(
             "GGUF's `llama` has no sliding window (`sliding_window` = {}), so llama.cpp would attend to more tokens; write the Hugging Face folder with `model export --merged`",
             window.tokens
         );
-        return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
+        return Err(CheckpointError::Gguf {
+            label: source.label("config.json"),
+            problem,
+        });
     }
-    let metadata = [described(source, &config, family, stored_as), vocabulary(source, &config)?].concat();
+    let metadata = [
+        described(source, &config, family, stored_as),
+        vocabulary(source, &config)?,
+    ]
+    .concat();
     let mut tensors = Vec::new();
     for (name, shape) in tensor_names(&config) {
         let tensor = weights.get(&name, &shape, DType::F32, &Device::Cpu)?;
@@ -91,10 +112,16 @@ pub fn export_gguf(
             ([.., width], dtype) if width % dtype.block_size() != 0 => GgmlDType::F16,
             (_, dtype) => dtype,
         };
-        tensors.push((gguf_name(&config, &name), QTensor::quantize(&turned(&config, &name, tensor)?, dtype)?));
+        tensors.push((
+            gguf_name(&config, &name),
+            QTensor::quantize(&turned(&config, &name, tensor)?, dtype)?,
+        ));
     }
     if matches!(config.rope_scaling, RopeScaling::Llama3 { .. }) {
-        let unscaled = ModelConfig { rope_scaling: RopeScaling::Unscaled, ..config.clone() };
+        let unscaled = ModelConfig {
+            rope_scaling: RopeScaling::Unscaled,
+            ..config.clone()
+        };
         let plain = unscaled.rope_frequencies(Scope::Everything);
         let divisors: Vec<f32> = plain
             .iter()
@@ -102,12 +129,26 @@ pub fn export_gguf(
             .map(|(plain, scaled)| (plain / scaled) as f32)
             .collect();
         let divisors = Tensor::new(divisors, &Device::Cpu)?;
-        tensors.push(("rope_freqs.weight".to_owned(), QTensor::quantize(&divisors, GgmlDType::F32)?));
+        tensors.push((
+            "rope_freqs.weight".to_owned(),
+            QTensor::quantize(&divisors, GgmlDType::F32)?,
+        ));
     }
-    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
-    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    let failed = |source| CheckpointError::Write { path: path.to_owned(), source };
-    path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
+    let metadata: Vec<(&str, &Value)> = metadata
+        .iter()
+        .map(|(key, value)| (key.as_str(), value))
+        .collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor))
+        .collect();
+    let failed = |source| CheckpointError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    path.parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .map_err(failed)?;
     let written = replace_file_with(path, Access::Private, Sync::Disk, |file| {
         let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
         write(&mut file, &metadata, &tensors).map_err(std::io::Error::other)?;
@@ -130,7 +171,12 @@ fn family(architecture: Architecture) -> Option<&'static str> {
 }
 
 /// Architecture and shape.
-fn described(source: &ModelSource, config: &ModelConfig, family: &str, stored_as: GgufType) -> Metadata {
+fn described(
+    source: &ModelSource,
+    config: &ModelConfig,
+    family: &str,
+    stored_as: GgufType,
+) -> Metadata {
     let name = source.name.rsplit('/').next().unwrap_or_default();
     let of_file = [
         ("general.architecture", Value::String(family.to_owned())),
@@ -151,24 +197,54 @@ fn described(source: &ModelSource, config: &ModelConfig, family: &str, stored_as
         ("rope.dimension_count", config.head_dim),
         ("vocab_size", config.vocab_size),
     ];
-    let constants = [("attention.layer_norm_rms_epsilon", config.rms_norm_eps), ("rope.freq_base", config.rope_theta)];
+    let constants = [
+        ("attention.layer_norm_rms_epsilon", config.rms_norm_eps),
+        ("rope.freq_base", config.rope_theta),
+    ];
     let of_file = of_file.map(|(key, value)| (key.to_owned(), value));
     let counts = counts.map(|(key, count)| (format!("{family}.{key}"), Value::U32(count as u32)));
-    let constants = constants.map(|(key, number)| (format!("{family}.{key}"), Value::F32(number as f32)));
+    let constants =
+        constants.map(|(key, number)| (format!("{family}.{key}"), Value::F32(number as f32)));
     let scaling = match config.rope_scaling {
         RopeScaling::Linear { factor } => vec![
-            (format!("{family}.rope.scaling.type"), Value::String("linear".to_owned())),
-            (format!("{family}.rope.scaling.factor"), Value::F32(factor as f32)),
+            (
+                format!("{family}.rope.scaling.type"),
+                Value::String("linear".to_owned()),
+            ),
+            (
+                format!("{family}.rope.scaling.factor"),
+                Value::F32(factor as f32),
+            ),
         ],
-        RopeScaling::Yarn { factor, original_positions, .. } => vec![
-            (format!("{family}.rope.scaling.type"), Value::String("yarn".to_owned())),
-            (format!("{family}.rope.scaling.factor"), Value::F32(factor as f32)),
-            (format!("{family}.rope.scaling.original_context_length"), Value::U32(original_positions as u32)),
+        RopeScaling::Yarn {
+            factor,
+            original_positions,
+            ..
+        } => vec![
+            (
+                format!("{family}.rope.scaling.type"),
+                Value::String("yarn".to_owned()),
+            ),
+            (
+                format!("{family}.rope.scaling.factor"),
+                Value::F32(factor as f32),
+            ),
+            (
+                format!("{family}.rope.scaling.original_context_length"),
+                Value::U32(original_positions as u32),
+            ),
         ],
         // Families with the last are not written.
-        RopeScaling::Unscaled | RopeScaling::Llama3 { .. } | RopeScaling::Proportional { .. } => Vec::new(),
+        RopeScaling::Unscaled | RopeScaling::Llama3 { .. } | RopeScaling::Proportional { .. } => {
+            Vec::new()
+        }
     };
-    of_file.into_iter().chain(counts).chain(constants).chain(scaling).collect()
+    of_file
+        .into_iter()
+        .chain(counts)
+        .chain(constants)
+        .chain(scaling)
+        .collect()
 }
 
 /// `model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`.
@@ -195,21 +271,36 @@ pub(super) fn gguf_name(config: &ModelConfig, name: &str) -> String {
         ("mlp.up_proj", "ffn_up"),
         ("mlp.down_proj", "ffn_down"),
     ];
-    let output_norms = if config.options.has_output_norms { &OUTPUT_NORMS[..] } else { &[] };
-    output_norms.iter().chain(&PARTS).fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
+    let output_norms = if config.options.has_output_norms {
+        &OUTPUT_NORMS[..]
+    } else {
+        &[]
+    };
+    output_norms
+        .iter()
+        .chain(&PARTS)
+        .fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
 }
 
 /// llama.cpp turns neighbours of a Llama's heads, where the checkpoint has the two halves of a head turn: rows of queries
 /// and keys change places.
 fn turned(config: &ModelConfig, name: &str, tensor: Tensor) -> candle_core::Result<Tensor> {
-    let is_turned = matches!(config.architecture, Architecture::Llama | Architecture::Mistral)
-        && (name.contains("q_proj") || name.contains("k_proj"));
+    let is_turned = matches!(
+        config.architecture,
+        Architecture::Llama | Architecture::Mistral
+    ) && (name.contains("q_proj") || name.contains("k_proj"));
     if !is_turned {
         return Ok(tensor);
     }
-    let (heads, rest) = (tensor.dim(0)? / config.head_dim, tensor.elem_count() / tensor.dim(0)?);
+    let (heads, rest) = (
+        tensor.dim(0)? / config.head_dim,
+        tensor.elem_count() / tensor.dim(0)?,
+    );
     let halves = tensor.reshape((heads, 2, config.head_dim / 2, rest))?;
-    halves.transpose(1, 2)?.contiguous()?.reshape(tensor.shape())
+    halves
+        .transpose(1, 2)?
+        .contiguous()?
+        .reshape(tensor.shape())
 }
 
 /// How Llama 3 cuts text before merging.
@@ -217,20 +308,33 @@ pub(super) const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}
 /// How Mistral's Tekken cuts text before merging.
 pub(super) const TEKKEN_WORDS: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// How llama.cpp names the ways to cut a text before merging that it knows, by what `tokenizer.json` says.
-const WORDS: [(&str, &str); 3] = [(QWEN2_WORDS, "qwen2"), (LLAMA3_WORDS, "llama-bpe"), (TEKKEN_WORDS, "tekken")];
+const WORDS: [(&str, &str); 3] = [
+    (QWEN2_WORDS, "qwen2"),
+    (LLAMA3_WORDS, "llama-bpe"),
+    (TEKKEN_WORDS, "tekken"),
+];
 
 fn cut_of(tokenizer: &Json) -> Option<&'static str> {
     let cut = &tokenizer["pre_tokenizer"];
-    let steps: Vec<&Json> = cut["pretokenizers"].as_array().map_or_else(|| vec![cut], |steps| steps.iter().collect());
+    let steps: Vec<&Json> = cut["pretokenizers"]
+        .as_array()
+        .map_or_else(|| vec![cut], |steps| steps.iter().collect());
     let (bytes, before) = steps.split_last()?;
     let is_plain = bytes["type"] == "ByteLevel" && bytes["add_prefix_space"] != true;
     let cuts_words = bytes["use_regex"] != false;
     match before {
         _ if !is_plain => None,
         [] if cuts_words => Some("gpt-2"),
-        [digits] if cuts_words && digits["type"] == "Digits" && digits["individual_digits"] == true => Some("smollm"),
+        [digits]
+            if cuts_words && digits["type"] == "Digits" && digits["individual_digits"] == true =>
+        {
+            Some("smollm")
+        }
         [split] if !cuts_words && split["type"] == "Split" && split["behavior"] == "Isolated" => {
-            WORDS.iter().find(|(pattern, _)| split["pattern"]["Regex"] == *pattern).map(|(_, name)| *name)
+            WORDS
+                .iter()
+                .find(|(pattern, _)| split["pattern"]["Regex"] == *pattern)
+                .map(|(_, name)| *name)
         }
         _ => None,
     }
@@ -245,17 +349,26 @@ pub(super) const UNUSED: i32 = 5;
 /// Tokens, merges, stop token and chat template.
 fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, CheckpointError> {
     let label = source.label("tokenizer.json");
-    let remedy = "export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py";
-    let refused =
-        |problem: String| CheckpointError::Gguf { label: label.clone(), problem: format!("{problem}; {remedy}") };
+    let remedy =
+        "export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py";
+    let refused = |problem: String| CheckpointError::Gguf {
+        label: label.clone(),
+        problem: format!("{problem}; {remedy}"),
+    };
     let file = tokenizer_json(source).map_err(|error| match error {
         TextError::Hub(error) => error.into(),
         error => refused(error.to_string()),
     })?;
-    let tokenizer: Json = serde_json::from_slice(&file).map_err(|error| refused(error.to_string()))?;
-    let (vocab, merges) = (tokenizer["model"]["vocab"].as_object(), tokenizer["model"]["merges"].as_array());
+    let tokenizer: Json =
+        serde_json::from_slice(&file).map_err(|error| refused(error.to_string()))?;
+    let (vocab, merges) = (
+        tokenizer["model"]["vocab"].as_object(),
+        tokenizer["model"]["merges"].as_array(),
+    );
     let (Some(vocab), Some(merges)) = (vocab, merges) else {
-        return Err(refused("only byte-level BPE tokenizers can be written".to_owned()));
+        return Err(refused(
+            "only byte-level BPE tokenizers can be written".to_owned(),
+        ));
     };
     let cut = cut_of(&tokenizer).ok_or_else(|| {
         refused(format!(
@@ -263,18 +376,34 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
             tokenizer["pre_tokenizer"]
         ))
     })?;
-    let added = tokenizer["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let added = tokenizer["added_tokens"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     // Rows of the embedding without a token have a name as well.
-    let mut tokens: Vec<(String, i32)> = (0..config.vocab_size).map(|id| (format!("[PAD{id}]"), UNUSED)).collect();
+    let mut tokens: Vec<(String, i32)> = (0..config.vocab_size)
+        .map(|id| (format!("[PAD{id}]"), UNUSED))
+        .collect();
     let known = vocab.iter().map(|(token, id)| (token.as_str(), id, NORMAL));
     let special = added.iter().map(|token| {
-        let kind = if token["special"] == true { CONTROL } else { USER_DEFINED };
-        (token["content"].as_str().unwrap_or_default(), &token["id"], kind)
+        let kind = if token["special"] == true {
+            CONTROL
+        } else {
+            USER_DEFINED
+        };
+        (
+            token["content"].as_str().unwrap_or_default(),
+            &token["id"],
+            kind,
+        )
     });
     for (token, id, kind) in known.chain(special) {
         let row = id.as_u64().and_then(|id| tokens.get_mut(id as usize));
         *row.ok_or_else(|| {
-            refused(format!("token {token:?} has id {id}, but config.json says `vocab_size` = {}", config.vocab_size))
+            refused(format!(
+                "token {token:?} has id {id}, but config.json says `vocab_size` = {}",
+                config.vocab_size
+            ))
         })? = (token.to_owned(), kind);
     }
     let merge = |merge: &Json| match (merge.as_str(), merge.as_array().map(Vec::as_slice)) {
@@ -282,13 +411,18 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
         (_, Some([first, second])) => Some(format!("{} {}", first.as_str()?, second.as_str()?)),
         _ => None,
     };
-    let merges: Option<Vec<Value>> = merges.iter().map(|pair| merge(pair).map(Value::String)).collect();
+    let merges: Option<Vec<Value>> = merges
+        .iter()
+        .map(|pair| merge(pair).map(Value::String))
+        .collect();
     let merges = merges
         .filter(|merges| !merges.is_empty())
         .ok_or_else(|| refused("its `merges` are no list of pairs of tokens".to_owned()))?;
     let read = Tokenizer::load(source).map_err(|error| refused(error.to_string()))?;
-    let (names, kinds): (Vec<Value>, Vec<Value>) =
-        tokens.into_iter().map(|(token, kind)| (Value::String(token), Value::I32(kind))).unzip();
+    let (names, kinds): (Vec<Value>, Vec<Value>) = tokens
+        .into_iter()
+        .map(|(token, kind)| (Value::String(token), Value::I32(kind)))
+        .unzip();
     let mut metadata = vec![
         ("model", Value::String("gpt2".to_owned())),
         ("pre", Value::String(cut.to_owned())),
@@ -298,17 +432,31 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
         // As here: what begins a prompt is in the chat template.
         ("add_bos_token", Value::Bool(false)),
     ];
-    let stop = read.turn_end_id().or_else(|| read.stop_ids().first().copied());
-    let named = [("bos_token_id", "bos_token"), ("padding_token_id", "pad_token")];
+    let stop = read
+        .turn_end_id()
+        .or_else(|| read.stop_ids().first().copied());
+    let named = [
+        ("bos_token_id", "bos_token"),
+        ("padding_token_id", "pad_token"),
+    ];
     let template = read.chat_template();
-    let named =
-        named.map(|(key, name)| (key, template.and_then(|template| read.token_id(template.special_token(name)?))));
+    let named = named.map(|(key, name)| {
+        (
+            key,
+            template.and_then(|template| read.token_id(template.special_token(name)?)),
+        )
+    });
     let ids = named.into_iter().chain([("eos_token_id", stop)]);
     metadata.extend(ids.filter_map(|(key, id)| Some((key, Value::U32(id?)))));
-    let mut metadata: Metadata =
-        metadata.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect();
-    metadata.extend(
-        template.map(|template| ("tokenizer.chat_template".to_owned(), Value::String(template.source().to_owned()))),
-    );
+    let mut metadata: Metadata = metadata
+        .into_iter()
+        .map(|(key, value)| (format!("tokenizer.ggml.{key}"), value))
+        .collect();
+    metadata.extend(template.map(|template| {
+        (
+            "tokenizer.chat_template".to_owned(),
+            Value::String(template.source().to_owned()),
+        )
+    }));
     Ok(metadata)
 }

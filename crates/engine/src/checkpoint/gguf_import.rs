@@ -18,8 +18,8 @@ use super::gguf_vocabulary::{Vocabulary, vocabulary};
 use super::new_folder::write_file;
 use super::tensor_file::{TensorHeader, write_tensors};
 use crate::hub::{
-    Architecture, AttentionBias, DecoderOptions, ModelConfig, ModelSource, RopeScaling, Scope, SlidingWindow,
-    gguf_folder,
+    Architecture, AttentionBias, DecoderOptions, ModelConfig, ModelSource, RopeScaling, Scope,
+    SlidingWindow, gguf_folder,
 };
 use crate::model::tensor_names;
 use crate::text::catch_panic::catch_panic;
@@ -35,7 +35,11 @@ const CHUNK_NUMBERS: usize = 4 << 20;
 ///
 /// # Errors
 /// [`CheckpointError::GgufFile`] for a file that is damaged or that the engine cannot compute; nothing is written then.
-pub fn import_gguf(file: &Path, folder: &Path, in_f32: bool) -> Result<Option<&'static str>, CheckpointError> {
+pub fn import_gguf(
+    file: &Path,
+    folder: &Path,
+    in_f32: bool,
+) -> Result<Option<&'static str>, CheckpointError> {
     Gguf::open(file)?.write(folder, if in_f32 { DType::F32 } else { DType::BF16 })
 }
 
@@ -44,24 +48,43 @@ pub fn import_gguf(file: &Path, folder: &Path, in_f32: bool) -> Result<Option<&'
 ///
 /// # Errors
 /// As [`import_gguf`], and for a file that does not exist.
-pub fn import_into_cache(file: &Path) -> Result<Option<(PathBuf, Option<&'static str>)>, CheckpointError> {
-    let refused = |problem: String| CheckpointError::GgufFile { path: file.to_owned(), problem };
+pub fn import_into_cache(
+    file: &Path,
+) -> Result<Option<(PathBuf, Option<&'static str>)>, CheckpointError> {
+    let refused = |problem: String| CheckpointError::GgufFile {
+        path: file.to_owned(),
+        problem,
+    };
     let folder = match gguf_folder(file) {
         Some(folder) if folder.exists() => return Ok(Some((folder, None))),
         Some(folder) => folder,
-        None if file.extension().is_some_and(|extension| extension == "gguf") && !file.is_dir() => {
-            let problem =
-                std::fs::metadata(file).err().map_or("not a regular file".to_owned(), |error| error.to_string());
-            return Err(refused(format!("{problem}; check that the file exists and can be read")));
+        None if file
+            .extension()
+            .is_some_and(|extension| extension == "gguf")
+            && !file.is_dir() =>
+        {
+            let problem = std::fs::metadata(file)
+                .err()
+                .map_or("not a regular file".to_owned(), |error| error.to_string());
+            return Err(refused(format!(
+                "{problem}; check that the file exists and can be read"
+            )));
         }
         None => return Ok(None),
     };
     let cache = folder.parent().unwrap_or(&folder);
-    let failed = |source| CheckpointError::Write { path: cache.to_owned(), source };
+    let failed = |source| CheckpointError::Write {
+        path: cache.to_owned(),
+        source,
+    };
     std::fs::create_dir_all(cache).map_err(failed)?;
     // One process imports; others wait for it.
     let _lock = crate::files::lock_folder(cache).map_err(failed)?;
-    let note = if folder.exists() { None } else { import_gguf(file, &folder, false)? };
+    let note = if folder.exists() {
+        None
+    } else {
+        import_gguf(file, &folder, false)?
+    };
     Ok(Some((folder, note)))
 }
 
@@ -75,8 +98,15 @@ struct Gguf<'a> {
 
 impl<'a> Gguf<'a> {
     fn open(path: &'a Path) -> Result<Self, CheckpointError> {
-        let refused = |problem: String| CheckpointError::GgufFile { path: path.to_owned(), problem };
-        let unread = |source: std::io::Error| refused(format!("{source}; check that the file exists and can be read"));
+        let refused = |problem: String| CheckpointError::GgufFile {
+            path: path.to_owned(),
+            problem,
+        };
+        let unread = |source: std::io::Error| {
+            refused(format!(
+                "{source}; check that the file exists and can be read"
+            ))
+        };
         let file = crate::files::open(path).map_err(unread)?;
         let length = file.metadata().map_err(unread)?.len();
         let mut header = vec![0; length.min(MAX_HEADER_BYTES) as usize];
@@ -84,24 +114,43 @@ impl<'a> Gguf<'a> {
         check_version(&header).map_err(refused)?;
         // An alignment of 0 is a division by 0 there.
         let content = catch_panic(|| Content::read(&mut Cursor::new(&header)));
-        let content = content.map_err(|_| refused("damaged header; download the file again".to_owned()))?;
+        let content =
+            content.map_err(|_| refused("damaged header; download the file again".to_owned()))?;
         let content = content.map_err(|error| {
             refused(format!(
                 "{error}; the file is damaged or cut short, or it has a type other than F32, F16, BF16, Q4_0 to Q8_1 and Q2_K to Q8_K"
             ))
         })?;
-        Ok(Self { path, file, length, content })
+        Ok(Self {
+            path,
+            file,
+            length,
+            content,
+        })
     }
 
     fn write(&self, folder: &Path, dtype: DType) -> Result<Option<&'static str>, CheckpointError> {
         let config = self.config().map_err(|problem| self.refused(problem))?;
-        let vocabulary = self.vocabulary(&config).map_err(|problem| self.refused(problem))?;
-        let tensors: Vec<TensorHeader> =
-            tensor_names(&config).into_iter().map(|(name, shape)| TensorHeader { name, dtype, shape }).collect();
-        self.check_tensors(&config, &tensors).map_err(|problem| self.refused(problem))?;
+        let vocabulary = self
+            .vocabulary(&config)
+            .map_err(|problem| self.refused(problem))?;
+        let tensors: Vec<TensorHeader> = tensor_names(&config)
+            .into_iter()
+            .map(|(name, shape)| TensorHeader { name, dtype, shape })
+            .collect();
+        self.check_tensors(&config, &tensors)
+            .map_err(|problem| self.refused(problem))?;
         write_folder(folder, |new| {
-            let torch_dtype = if dtype == DType::BF16 { "bfloat16" } else { "float32" };
-            write_file(new, "config.json", config.to_json(torch_dtype, &vocabulary.stop_ids).as_bytes())?;
+            let torch_dtype = if dtype == DType::BF16 {
+                "bfloat16"
+            } else {
+                "float32"
+            };
+            write_file(
+                new,
+                "config.json",
+                config.to_json(torch_dtype, &vocabulary.stop_ids).as_bytes(),
+            )?;
             for (name, json) in &vocabulary.files {
                 write_file(new, name, format!("{json:#}\n").as_bytes())?;
             }
@@ -147,21 +196,40 @@ impl<'a> Gguf<'a> {
         };
         let count = |key: &str| metadata.count(&format!("{family}.{key}"));
         let given = |key: &str| metadata.0.contains_key(&format!("{family}.{key}"));
-        if let Some(parts) =
-            metadata.0.get("split.count").and_then(|parts| parts.to_u64().ok()).filter(|parts| *parts > 1)
+        if let Some(parts) = metadata
+            .0
+            .get("split.count")
+            .and_then(|parts| parts.to_u64().ok())
+            .filter(|parts| *parts > 1)
         {
-            return Err(format!("one of {parts} parts; join them with `llama-gguf-split --merge`"));
+            return Err(format!(
+                "one of {parts} parts; join them with `llama-gguf-split --merge`"
+            ));
         }
         if given("expert_count") && count("expert_count")? > 0 {
             return Err("a mixture of experts is not supported; use a dense model".to_owned());
         }
-        let (hidden, heads) = (count("embedding_length")?, count("attention.head_count")?.max(1));
-        let head_dim = if given("attention.key_length") { count("attention.key_length")? } else { hidden / heads };
-        let rotated = if given("rope.dimension_count") { count("rope.dimension_count")? } else { head_dim };
+        let (hidden, heads) = (
+            count("embedding_length")?,
+            count("attention.head_count")?.max(1),
+        );
+        let head_dim = if given("attention.key_length") {
+            count("attention.key_length")?
+        } else {
+            hidden / heads
+        };
+        let rotated = if given("rope.dimension_count") {
+            count("rope.dimension_count")?
+        } else {
+            head_dim
+        };
         if rotated != head_dim {
-            return Err(format!("rotary positions on {rotated} of {head_dim} numbers of a head are not supported"));
+            return Err(format!(
+                "rotary positions on {rotated} of {head_dim} numbers of a head are not supported"
+            ));
         }
-        let number = |key: &str, default: Option<f64>| metadata.number(&format!("{family}.{key}"), default);
+        let number =
+            |key: &str, default: Option<f64>| metadata.number(&format!("{family}.{key}"), default);
         let config = ModelConfig {
             architecture,
             vocab_size: self.rows("token_embd.weight")?,
@@ -176,7 +244,14 @@ impl<'a> Gguf<'a> {
             },
             head_dim,
             rms_norm_eps: number("attention.layer_norm_rms_epsilon", None)?,
-            rope_theta: number("rope.freq_base", Some(if architecture == Architecture::Gemma3 { 1e6 } else { 1e4 }))?,
+            rope_theta: number(
+                "rope.freq_base",
+                Some(if architecture == Architecture::Gemma3 {
+                    1e6
+                } else {
+                    1e4
+                }),
+            )?,
             rope_scaling: RopeScaling::Unscaled,
             attention_bias: self.attention_bias(architecture)?,
             tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
@@ -188,24 +263,43 @@ impl<'a> Gguf<'a> {
             },
         };
         // The limits of a `config.json` hold here, too.
-        let config =
-            ModelConfig::parse(&config.to_json("float32", &[]), "metadata").map_err(|error| error.to_string())?;
-        Ok(ModelConfig { rope_scaling: self.rope_scaling(family, &config)?, ..config })
+        let config = ModelConfig::parse(&config.to_json("float32", &[]), "metadata")
+            .map_err(|error| error.to_string())?;
+        Ok(ModelConfig {
+            rope_scaling: self.rope_scaling(family, &config)?,
+            ..config
+        })
     }
 
     fn rows(&self, name: &str) -> Result<usize, String> {
-        let info = self.content.tensor_infos.get(name).ok_or_else(|| format!("tensor `{name}` is missing"))?;
-        info.shape.dims().first().copied().ok_or_else(|| format!("tensor `{name}` has no dimensions"))
+        let info = self
+            .content
+            .tensor_infos
+            .get(name)
+            .ok_or_else(|| format!("tensor `{name}` is missing"))?;
+        info.shape
+            .dims()
+            .first()
+            .copied()
+            .ok_or_else(|| format!("tensor `{name}` has no dimensions"))
     }
 
     fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, String> {
-        let has = |part: &str| self.content.tensor_infos.contains_key(&format!("blk.0.{part}.bias"));
+        let has = |part: &str| {
+            self.content
+                .tensor_infos
+                .contains_key(&format!("blk.0.{part}.bias"))
+        };
         match (architecture, has("attn_q"), has("attn_output")) {
             (Architecture::Qwen2, true, false) => Ok(AttentionBias::QueryKeyValue),
-            (Architecture::Qwen2, _, _) => Err("a Qwen2 model without its biases is not supported".to_owned()),
+            (Architecture::Qwen2, _, _) => {
+                Err("a Qwen2 model without its biases is not supported".to_owned())
+            }
             (_, false, false) => Ok(AttentionBias::Absent),
             (_, true, true) => Ok(AttentionBias::All),
-            _ => Err("these biases of the attention are not supported for its architecture".to_owned()),
+            _ => Err(
+                "these biases of the attention are not supported for its architecture".to_owned(),
+            ),
         }
     }
 
@@ -213,15 +307,25 @@ impl<'a> Gguf<'a> {
     /// models are tried.
     fn rope_scaling(&self, family: &str, config: &ModelConfig) -> Result<RopeScaling, String> {
         let metadata = Metadata(&self.content.metadata);
-        let kind = metadata.0.get(&format!("{family}.rope.scaling.type")).and_then(|kind| kind.to_string().ok());
+        let kind = metadata
+            .0
+            .get(&format!("{family}.rope.scaling.type"))
+            .and_then(|kind| kind.to_string().ok());
         let factor = metadata.number(&format!("{family}.rope.scaling.factor"), Some(1.0))?;
         match kind.filter(|kind| *kind != "none" && factor != 1.0) {
-            Some(kind) if kind == "linear" && factor > 1.0 => return Ok(RopeScaling::Linear { factor }),
+            Some(kind) if kind == "linear" && factor > 1.0 => {
+                return Ok(RopeScaling::Linear { factor });
+            }
             Some(kind) if kind == "yarn" && factor > 1.0 => {
-                let original = metadata.count(&format!("{family}.rope.scaling.original_context_length"))?;
+                let original =
+                    metadata.count(&format!("{family}.rope.scaling.original_context_length"))?;
                 return Ok(RopeScaling::yarn(factor, original));
             }
-            Some(kind) => return Err(format!("rotary scaling `{kind}` by {factor} is not supported")),
+            Some(kind) => {
+                return Err(format!(
+                    "rotary scaling `{kind}` by {factor} is not supported"
+                ));
+            }
             None => {}
         }
         let Some(info) = self.content.tensor_infos.get("rope_freqs.weight") else {
@@ -229,7 +333,10 @@ impl<'a> Gguf<'a> {
         };
         let half = [config.head_dim / 2];
         if info.shape.dims() != half {
-            return Err(format!("`rope_freqs.weight` has shape {:?}, expected {half:?}", info.shape.dims()));
+            return Err(format!(
+                "`rope_freqs.weight` has shape {:?}, expected {half:?}",
+                info.shape.dims()
+            ));
         }
         let mut divisors: Vec<f32> = Vec::new();
         self.chunks("rope_freqs.weight", &half, 1, &mut |numbers| {
@@ -247,11 +354,18 @@ impl<'a> Gguf<'a> {
             })
             .into_iter()
             .find(|scaling| {
-                let scaled =
-                    ModelConfig { rope_scaling: *scaling, ..config.clone() }.rope_frequencies(Scope::Everything);
-                plain.iter().zip(scaled).zip(&divisors).all(|((plain, scaled), divisor)| {
-                    (plain / scaled - f64::from(*divisor)).abs() < 1e-3 * f64::from(*divisor)
-                })
+                let scaled = ModelConfig {
+                    rope_scaling: *scaling,
+                    ..config.clone()
+                }
+                .rope_frequencies(Scope::Everything);
+                plain
+                    .iter()
+                    .zip(scaled)
+                    .zip(&divisors)
+                    .all(|((plain, scaled), divisor)| {
+                        (plain / scaled - f64::from(*divisor)).abs() < 1e-3 * f64::from(*divisor)
+                    })
             })
             .ok_or_else(|| "`rope_freqs.weight` is no scaling of Llama 3.1 or 3.2".to_owned())
     }
@@ -259,22 +373,35 @@ impl<'a> Gguf<'a> {
     /// Every tensor of the model must be there in its shape, and no other.
     fn check_tensors(&self, config: &ModelConfig, tensors: &[TensorHeader]) -> Result<(), String> {
         let infos = &self.content.tensor_infos;
-        let mut unused: Vec<&str> =
-            infos.keys().map(String::as_str).filter(|name| *name != "rope_freqs.weight").collect();
+        let mut unused: Vec<&str> = infos
+            .keys()
+            .map(String::as_str)
+            .filter(|name| *name != "rope_freqs.weight")
+            .collect();
         for tensor in tensors {
             let name = gguf_name(config, &tensor.name);
-            let info = infos.get(&name).ok_or_else(|| format!("tensor `{name}` is missing"))?;
+            let info = infos
+                .get(&name)
+                .ok_or_else(|| format!("tensor `{name}` is missing"))?;
             if info.shape.dims() != tensor.shape {
                 let found = info.shape.dims();
-                return Err(format!("tensor `{name}` has shape {found:?}, the metadata say {:?}", tensor.shape));
+                return Err(format!(
+                    "tensor `{name}` has shape {found:?}, the metadata say {:?}",
+                    tensor.shape
+                ));
             }
-            let (width, block) = (tensor.shape.last().copied().unwrap_or(1), info.ggml_dtype.block_size());
+            let (width, block) = (
+                tensor.shape.last().copied().unwrap_or(1),
+                info.ggml_dtype.block_size(),
+            );
             if width % block != 0 {
                 return Err(format!(
                     "tensor `{name}` has rows of {width} numbers, no multiple of its blocks of {block}"
                 ));
             }
-            let end = self.start(info).saturating_add(bytes_of(info, tensor.shape.iter().product()) as u64);
+            let end = self
+                .start(info)
+                .saturating_add(bytes_of(info, tensor.shape.iter().product()) as u64);
             if end > self.length {
                 let length = self.length;
                 return Err(format!(
@@ -285,7 +412,10 @@ impl<'a> Gguf<'a> {
         }
         unused.sort_unstable();
         match unused.first() {
-            Some(name) => Err(format!("tensor `{name}` does not belong to a {:?} model", config.architecture)),
+            Some(name) => Err(format!(
+                "tensor `{name}` does not belong to a {:?} model",
+                config.architecture
+            )),
             None => Ok(()),
         }
     }
@@ -305,19 +435,38 @@ impl<'a> Gguf<'a> {
             && (tensor.name.contains("q_proj") || tensor.name.contains("k_proj"));
         let whole_rows = if is_turned { config.head_dim } else { 1 };
         // llama.cpp has the offset in the weights of norms.
-        let offset = if tensor.name.ends_with("norm.weight") { config.options.norm_offset } else { 0.0 };
-        self.chunks(&gguf_name(config, &tensor.name), &tensor.shape, whole_rows, &mut |numbers| {
-            if offset != 0.0 {
-                return write(numbers.affine(1.0, -offset)?);
-            }
-            if !is_turned {
-                return write(numbers);
-            }
-            // llama.cpp turns neighbours of a head, `transformers` its two halves.
-            let heads = numbers.dim(0)? / config.head_dim;
-            let pairs = numbers.reshape((heads, config.head_dim / 2, 2, numbers.elem_count() / numbers.dim(0)?))?;
-            write(pairs.transpose(1, 2)?.contiguous()?.reshape(numbers.shape())?)
-        })
+        let offset = if tensor.name.ends_with("norm.weight") {
+            config.options.norm_offset
+        } else {
+            0.0
+        };
+        self.chunks(
+            &gguf_name(config, &tensor.name),
+            &tensor.shape,
+            whole_rows,
+            &mut |numbers| {
+                if offset != 0.0 {
+                    return write(numbers.affine(1.0, -offset)?);
+                }
+                if !is_turned {
+                    return write(numbers);
+                }
+                // llama.cpp turns neighbours of a head, `transformers` its two halves.
+                let heads = numbers.dim(0)? / config.head_dim;
+                let pairs = numbers.reshape((
+                    heads,
+                    config.head_dim / 2,
+                    2,
+                    numbers.elem_count() / numbers.dim(0)?,
+                ))?;
+                write(
+                    pairs
+                        .transpose(1, 2)?
+                        .contiguous()?
+                        .reshape(numbers.shape())?,
+                )
+            },
+        )
     }
 
     fn chunks(
@@ -327,21 +476,31 @@ impl<'a> Gguf<'a> {
         whole_rows: usize,
         write: &mut dyn FnMut(Tensor) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let Some(info) = self.content.tensor_infos.get(name) else { return Ok(()) };
+        let Some(info) = self.content.tensor_infos.get(name) else {
+            return Ok(());
+        };
         // One row of a vector is all of it, as blocks do not end with its numbers.
         let (rows, width) = match shape {
             [rows, width] => (*rows, *width),
             _ => (1, shape.iter().product()),
         };
-        let at_once = (CHUNK_NUMBERS / width.max(1)).next_multiple_of(whole_rows).max(whole_rows);
+        let at_once = (CHUNK_NUMBERS / width.max(1))
+            .next_multiple_of(whole_rows)
+            .max(whole_rows);
         for first in (0..rows).step_by(at_once) {
             let count = at_once.min(rows - first);
             let mut raw = vec![0; bytes_of(info, count * width)];
             let at = self.start(info) + bytes_of(info, first * width) as u64;
-            self.file.read_exact_at(&mut raw, at).map_err(|error| self.refused(error.to_string()))?;
+            self.file
+                .read_exact_at(&mut raw, at)
+                .map_err(|error| self.refused(error.to_string()))?;
             let storage = QStorage::from_data(raw.into(), &Device::Cpu, info.ggml_dtype)?;
             let numbers = QTensor::new(storage, (count, width))?.dequantize(&Device::Cpu)?;
-            write(if shape.len() == 2 { numbers } else { numbers.flatten_all()? })?;
+            write(if shape.len() == 2 {
+                numbers
+            } else {
+                numbers.flatten_all()?
+            })?;
         }
         Ok(())
     }
@@ -351,7 +510,10 @@ impl<'a> Gguf<'a> {
     }
 
     fn refused(&self, problem: String) -> CheckpointError {
-        CheckpointError::GgufFile { path: self.path.to_owned(), problem }
+        CheckpointError::GgufFile {
+            path: self.path.to_owned(),
+            problem,
+        }
     }
 }
 
@@ -360,24 +522,40 @@ impl<'a> Gguf<'a> {
 fn gemma3(metadata: &Metadata<'_>) -> Result<DecoderOptions, String> {
     let key = |name: &str| format!("gemma3.{name}");
     let caps = ["attn_logit_softcapping", "final_logit_softcapping"];
-    if let Some(cap) = caps.into_iter().find(|cap| metadata.0.contains_key(&key(cap))) {
+    if let Some(cap) = caps
+        .into_iter()
+        .find(|cap| metadata.0.contains_key(&key(cap)))
+    {
         return Err(format!("soft caps (`{cap}`) are not supported"));
     }
     let count = |name: &str| metadata.count(&key(name));
     let (hidden, layers) = (count("embedding_length")?, count("block_count")?);
     let pattern = "attention.sliding_window_pattern";
-    let pattern = if metadata.0.contains_key(&key(pattern)) { count(pattern)?.max(1) } else { 6 };
+    let pattern = if metadata.0.contains_key(&key(pattern)) {
+        count(pattern)?.max(1)
+    } else {
+        6
+    };
     let window = SlidingWindow {
         tokens: count("attention.sliding_window")?,
         scopes: (1..=layers)
-            .map(|layer| if layer.is_multiple_of(pattern) { Scope::Everything } else { Scope::Window })
+            .map(|layer| {
+                if layer.is_multiple_of(pattern) {
+                    Scope::Everything
+                } else {
+                    Scope::Window
+                }
+            })
             .collect(),
         rope_theta: metadata.number(&key("rope.freq_base_swa"), Some(1e4))?,
         rope_scaling: RopeScaling::Unscaled,
     };
     // The 27B alone has 62 layers.
-    let scalar =
-        if layers == 62 { hidden / count("attention.head_count")?.max(1) } else { count("attention.key_length")? };
+    let scalar = if layers == 62 {
+        hidden / count("attention.head_count")?.max(1)
+    } else {
+        count("attention.key_length")?
+    };
     Ok(DecoderOptions::gemma3(hidden, scalar as f64, Some(window)))
 }
 
@@ -394,6 +572,8 @@ fn check_version(header: &[u8]) -> Result<(), String> {
         big if matches!(big.swap_bytes(), 2 | 3) => {
             Err("big-endian; convert it with llama.cpp's gguf_convert_endian.py".to_owned())
         }
-        other => Err(format!("GGUF version {other}; versions 2 and 3 are supported: convert the model again")),
+        other => Err(format!(
+            "GGUF version {other}; versions 2 and 3 are supported: convert the model again"
+        )),
     }
 }

@@ -46,16 +46,25 @@ pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabul
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": model.normalizer,
         "pre_tokenizer": model.pre_tokenizer, "post_processor": null, "decoder": model.decoder, "model": model.model,
     });
-    let text_of =
-        |id: Option<u32>| id.and_then(|id| tokens.iter().find(|token| token.id == id)).map(|token| token.text);
+    let text_of = |id: Option<u32>| {
+        id.and_then(|id| tokens.iter().find(|token| token.id == id))
+            .map(|token| token.text)
+    };
     let id = |key: &str| metadata.id(&format!("tokenizer.ggml.{key}"));
     // A turn's end where it differs from the text's.
-    let special =
-        |text: &str| tokens.iter().find(|token| token.kind == CONTROL && token.text == text).map(|token| token.id);
+    let special = |text: &str| {
+        tokens
+            .iter()
+            .find(|token| token.kind == CONTROL && token.text == text)
+            .map(|token| token.id)
+    };
     let turn_end = id("eot_token_id").or_else(|| special(TURN_END));
     let ends = [turn_end, id("eos_token_id"), id("eom_token_id")];
     let template = metadata.text("tokenizer.chat_template").ok();
-    let assumed = template.is_none().then(|| special("<start_of_turn>").and(special(TURN_END))).flatten();
+    let assumed = template
+        .is_none()
+        .then(|| special("<start_of_turn>").and(special(TURN_END)))
+        .flatten();
     let mut stop_ids: Vec<u32> = ends.into_iter().flatten().collect();
     stop_ids.sort_unstable();
     stop_ids.dedup();
@@ -73,7 +82,11 @@ pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabul
     ]);
     let note = assumed
         .map(|_| "the file has no chat template: Gemma's turns, <start_of_turn> and <end_of_turn>, were written");
-    Ok(Vocabulary { files, stop_ids, note })
+    Ok(Vocabulary {
+        files,
+        stop_ids,
+        note,
+    })
 }
 
 fn without_null(mut object: Json) -> Json {
@@ -102,10 +115,22 @@ fn tokens<'a>(metadata: &'a Metadata<'_>, rows: usize) -> Result<Vec<Token<'a>>,
     }
     let token = |(id, (text, kind)): (usize, (&'a Value, &Value))| {
         let bad = |_| format!("token {id} has no text or no type");
-        Ok(Token { id: id as u32, text: text.to_string().map_err(bad)?, kind: kind.to_i32().map_err(bad)? })
+        Ok(Token {
+            id: id as u32,
+            text: text.to_string().map_err(bad)?,
+            kind: kind.to_i32().map_err(bad)?,
+        })
     };
-    let all = texts.iter().zip(kinds).enumerate().map(token).collect::<Result<Vec<_>, String>>()?;
-    Ok(all.into_iter().filter(|token| token.kind != UNUSED).collect())
+    let all = texts
+        .iter()
+        .zip(kinds)
+        .enumerate()
+        .map(token)
+        .collect::<Result<Vec<_>, String>>()?;
+    Ok(all
+        .into_iter()
+        .filter(|token| token.kind != UNUSED)
+        .collect())
 }
 
 struct TokenizerModel {
@@ -151,14 +176,23 @@ fn byte_level(metadata: &Metadata<'_>, tokens: &[Token<'_>]) -> Result<Tokenizer
         }
     };
     let merges = metadata.list("tokenizer.ggml.merges")?.iter().map(|merge| {
-        let merge = merge.to_string().map_err(|_| "a merge is not text".to_owned())?;
-        let pair = merge.split_once(' ').ok_or_else(|| format!("the merge {merge:?} is not a pair of tokens"))?;
+        let merge = merge
+            .to_string()
+            .map_err(|_| "a merge is not text".to_owned())?;
+        let pair = merge
+            .split_once(' ')
+            .ok_or_else(|| format!("the merge {merge:?} is not a pair of tokens"))?;
         Ok(json!([pair.0, pair.1]))
     });
     let merges = merges.collect::<Result<Vec<_>, String>>()?;
     let bytes = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     let model = bpe(tokens, merges, json!({"ignore_merges": ignore_merges}));
-    Ok(TokenizerModel { normalizer, pre_tokenizer, decoder: bytes, model })
+    Ok(TokenizerModel {
+        normalizer,
+        pre_tokenizer,
+        decoder: bytes,
+        model,
+    })
 }
 
 /// SentencePiece's BPE: merges in the order of the scores of what they make, as transformers converts it.
@@ -167,22 +201,33 @@ fn sentence_piece(metadata: &Metadata<'_>, tokens: &[Token<'_>]) -> Result<Token
     let ids: HashMap<&str, u32> = tokens.iter().map(|token| (token.text, token.id)).collect();
     let mut merges: Vec<(f32, &str, &str)> = Vec::new();
     for Token { id, text, .. } in tokens {
-        let score = scores.get(*id as usize).and_then(|score| score.to_f32().ok());
-        let score = score.filter(|score| !score.is_nan()).ok_or_else(|| format!("token {id} has no score"))?;
+        let score = scores
+            .get(*id as usize)
+            .and_then(|score| score.to_f32().ok());
+        let score = score
+            .filter(|score| !score.is_nan())
+            .ok_or_else(|| format!("token {id} has no score"))?;
         let halves = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
-        let mut halves: Vec<(&str, &str)> =
-            halves.filter(|(left, right)| ids.contains_key(left) && ids.contains_key(right)).collect();
+        let mut halves: Vec<(&str, &str)> = halves
+            .filter(|(left, right)| ids.contains_key(left) && ids.contains_key(right))
+            .collect();
         halves.sort_by_key(|(left, right)| (ids[left], ids[right]));
         merges.extend(halves.into_iter().map(|(left, right)| (score, left, right)));
     }
     merges.sort_by(|one, other| {
-        let lengths = |merge: &(f32, &str, &str)| (merge.1.chars().count(), merge.2.chars().count());
-        other.0.total_cmp(&one.0).then_with(|| lengths(other).cmp(&lengths(one)))
+        let lengths =
+            |merge: &(f32, &str, &str)| (merge.1.chars().count(), merge.2.chars().count());
+        other
+            .0
+            .total_cmp(&one.0)
+            .then_with(|| lengths(other).cmp(&lengths(one)))
     });
     let has_prefix = metadata.flag("tokenizer.ggml.add_space_prefix", true);
     let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
     let normalizer = match has_prefix {
-        true => json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, spaces]}),
+        true => {
+            json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, spaces]})
+        }
         false => spaces,
     };
     let mut decoders = vec![
@@ -194,17 +239,34 @@ fn sentence_piece(metadata: &Metadata<'_>, tokens: &[Token<'_>]) -> Result<Token
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
     let unknown = metadata.id("tokenizer.ggml.unknown_token_id");
-    let unknown = tokens.iter().find(|token| Some(token.id) == unknown).map(|token| token.text);
-    let merges = merges.into_iter().map(|(_, left, right)| json!([left, right])).collect();
-    let model = bpe(tokens, merges, json!({"byte_fallback": true, "fuse_unk": true, "unk_token": unknown}));
+    let unknown = tokens
+        .iter()
+        .find(|token| Some(token.id) == unknown)
+        .map(|token| token.text);
+    let merges = merges
+        .into_iter()
+        .map(|(_, left, right)| json!([left, right]))
+        .collect();
+    let model = bpe(
+        tokens,
+        merges,
+        json!({"byte_fallback": true, "fuse_unk": true, "unk_token": unknown}),
+    );
     let decoder = json!({"type": "Sequence", "decoders": decoders});
-    Ok(TokenizerModel { normalizer, pre_tokenizer: Json::Null, decoder, model })
+    Ok(TokenizerModel {
+        normalizer,
+        pre_tokenizer: Json::Null,
+        decoder,
+        model,
+    })
 }
 
 fn bpe(tokens: &[Token<'_>], merges: Vec<Json>, settings: Json) -> Json {
     // Not `json!` of a map: 260,000 keys.
-    let vocab: serde_json::Map<String, Json> =
-        tokens.iter().map(|token| (token.text.to_owned(), token.id.into())).collect();
+    let vocab: serde_json::Map<String, Json> = tokens
+        .iter()
+        .map(|token| (token.text.to_owned(), token.id.into()))
+        .collect();
     let mut model = json!({
         "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
         "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,

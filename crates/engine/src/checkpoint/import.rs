@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::CheckpointError;
 use crate::hub::{ModelConfig, ModelSource, find_model};
 use crate::model::{
-    Parameters, TARGET_PARAMETERS, Trainable, Weights, adapter_names, beside_each_other, is_of_experts,
+    Parameters, TARGET_PARAMETERS, Trainable, Weights, adapter_names, beside_each_other,
+    is_of_experts,
 };
 
 /// A LoRA adapter from `adapter_config.json` and `adapter_model.safetensors`.
@@ -71,18 +72,22 @@ impl PeftAdapter {
     /// [`CheckpointError::Adapter`] with the file and what to do, if something is missing, damaged or unsupported.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join("adapter_config.json");
-        let text = crate::files::read_text(&path).map_err(|error| refused(&path, unread(&error)))?;
-        let config: Value =
-            serde_json::from_str(&text).map_err(|error| refused(&path, format!("not valid JSON ({error})")))?;
+        let text =
+            crate::files::read_text(&path).map_err(|error| refused(&path, unread(&error)))?;
+        let config: Value = serde_json::from_str(&text)
+            .map_err(|error| refused(&path, format!("not valid JSON ({error})")))?;
         let mut adapter = Self::from_config(&config).map_err(|problem| refused(&path, problem))?;
         adapter.weights_path = folder.join("adapter_model.safetensors");
         adapter.tensors = adapter.read_tensors()?;
         // Checked before memory is allocated by it.
-        let has_rank = |(name, tensor): &(&String, &Tensor)| match (is_of_experts(name), tensor.dims()) {
-            // Of all experts of a layer.
-            (true, [rows, columns]) => (if is_a(name) { rows } else { columns }).is_multiple_of(adapter.rank),
-            (_, shape) => shape.contains(&adapter.rank),
-        };
+        let has_rank =
+            |(name, tensor): &(&String, &Tensor)| match (is_of_experts(name), tensor.dims()) {
+                // Of all experts of a layer.
+                (true, [rows, columns]) => {
+                    (if is_a(name) { rows } else { columns }).is_multiple_of(adapter.rank)
+                }
+                (_, shape) => shape.contains(&adapter.rank),
+            };
         if let Some((name, tensor)) = adapter.tensors.iter().find(|entry| !has_rank(entry)) {
             let problem = format!(
                 "`r` = {}, but `{name}` has shape {:?}; the two files belong to different adapters",
@@ -99,32 +104,76 @@ impl PeftAdapter {
     ///
     /// # Errors
     /// A tensor operation that fails.
-    pub(super) fn side_by_side(adapters: &[Self], config: &ModelConfig) -> Result<(Self, usize), CheckpointError> {
+    pub(super) fn side_by_side(
+        adapters: &[Self],
+        config: &ModelConfig,
+    ) -> Result<(Self, usize), CheckpointError> {
         // Whole 16 bytes of bf16 a row.
-        let slot = adapters.iter().map(|adapter| adapter.rank).max().unwrap_or(0).next_multiple_of(8);
+        let slot = adapters
+            .iter()
+            .map(|adapter| adapter.rank)
+            .max()
+            .unwrap_or(0)
+            .next_multiple_of(8);
         let mut tensors = HashMap::new();
         let has_experts = adapters.iter().any(Self::has_experts);
         for (name, shape) in adapter_names(config, slot, has_experts) {
             let is_a = is_a(&name);
             // Of a layer's experts; else a matrix has one adapter.
-            let count = config.options.experts.as_ref().filter(|_| is_of_experts(&name)).map_or(1, |own| own.count);
+            let count = config
+                .options
+                .experts
+                .as_ref()
+                .filter(|_| is_of_experts(&name))
+                .map_or(1, |own| own.count);
             let part = |adapter: &Self| -> candle_core::Result<Tensor> {
                 let Some(own) = adapter.tensors.get(&name) else {
                     return Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu);
                 };
-                let scale = if is_a { 1.0 } else { adapter.alpha / adapter.rank as f64 };
+                let scale = if is_a {
+                    1.0
+                } else {
+                    adapter.alpha / adapter.rank as f64
+                };
                 let own = own.to_dtype(DType::F32)?.affine(scale, 0.0)?;
                 let added = count * (slot - adapter.rank);
                 let (rows, columns) = own.dims2()?;
-                let zeros = if is_a { (added, columns) } else { (rows, added) };
-                beside_each_other(&[own, Tensor::zeros(zeros, DType::F32, &Device::Cpu)?], count, is_a)
+                let zeros = if is_a {
+                    (added, columns)
+                } else {
+                    (rows, added)
+                };
+                beside_each_other(
+                    &[own, Tensor::zeros(zeros, DType::F32, &Device::Cpu)?],
+                    count,
+                    is_a,
+                )
             };
-            let parts = adapters.iter().map(part).collect::<candle_core::Result<Vec<_>>>()?;
+            let parts = adapters
+                .iter()
+                .map(part)
+                .collect::<candle_core::Result<Vec<_>>>()?;
             tensors.insert(name, beside_each_other(&parts, count, is_a)?);
         }
         let (rank, weights_path) = (slot * adapters.len(), PathBuf::new());
-        let (base_model, targets) = (None, Targets { modules: Modules::Shown, parameters: Vec::new() });
-        Ok((Self { rank, alpha: rank as f64, base_model, targets, tensors, weights_path }, slot))
+        let (base_model, targets) = (
+            None,
+            Targets {
+                modules: Modules::Shown,
+                parameters: Vec::new(),
+            },
+        );
+        Ok((
+            Self {
+                rank,
+                alpha: rank as f64,
+                base_model,
+                targets,
+                tensors,
+                weights_path,
+            },
+            slot,
+        ))
     }
 
     /// Checks that the adapter is one of a model's.
@@ -148,7 +197,11 @@ impl PeftAdapter {
 
     /// The setting of a [`crate::model::Decoder`] for this adapter.
     pub fn trainable(&self) -> Trainable {
-        Trainable::Lora { rank: self.rank, alpha: self.alpha, has_experts: self.has_experts() }
+        Trainable::Lora {
+            rank: self.rank,
+            alpha: self.alpha,
+            has_experts: self.has_experts(),
+        }
     }
 
     /// The base model's name in the adapter's configuration.
@@ -161,7 +214,12 @@ impl PeftAdapter {
     /// # Errors
     /// [`CheckpointError::Adapter`] if there is none, or it is another adapter.
     pub fn base_name(&self) -> Result<&str, CheckpointError> {
-        let refuse = |problem: String| Err(refused(&self.weights_path.with_file_name("adapter_config.json"), problem));
+        let refuse = |problem: String| {
+            Err(refused(
+                &self.weights_path.with_file_name("adapter_config.json"),
+                problem,
+            ))
+        };
         match &self.base_model {
             None => refuse(
                 "`base_model_name_or_path` is missing; write the base model's name or folder into adapter_config.json"
@@ -177,14 +235,24 @@ impl PeftAdapter {
     /// Loads the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it lacks keep their
     /// initial adapter, whose delta is 0.
     pub fn apply(&self, parameters: &Parameters) -> Result<(), CheckpointError> {
-        let slots: Vec<(String, Vec<usize>)> =
-            parameters.slots().iter().map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
+        let slots: Vec<(String, Vec<usize>)> = parameters
+            .slots()
+            .iter()
+            .map(|slot| (slot.name.clone(), slot.shape.clone()))
+            .collect();
         self.check(&slots)?;
         let piece = |(name, fresh): (String, Tensor)| {
             let tensor = self.tensors.get(&name).unwrap_or(&fresh);
-            Ok(tensor.to_device(parameters.flat().device())?.to_dtype(parameters.flat().dtype())?.flatten_all()?)
+            Ok(tensor
+                .to_device(parameters.flat().device())?
+                .to_dtype(parameters.flat().dtype())?
+                .flatten_all()?)
         };
-        let pieces = parameters.named()?.into_iter().map(piece).collect::<Result<Vec<_>, CheckpointError>>()?;
+        let pieces = parameters
+            .named()?
+            .into_iter()
+            .map(piece)
+            .collect::<Result<Vec<_>, CheckpointError>>()?;
         Ok(parameters.restore(&Tensor::cat(&pieces, 0)?)?)
     }
 
@@ -197,7 +265,12 @@ impl PeftAdapter {
     ) -> Result<Weights, CheckpointError> {
         self.check(&self.names(config))?;
         let experts = config.options.experts.as_ref();
-        Ok(weights.merging(self.tensors.clone(), self.alpha / self.rank as f64, experts, source))
+        Ok(weights.merging(
+            self.tensors.clone(),
+            self.alpha / self.rank as f64,
+            experts,
+            source,
+        ))
     }
 
     /// Checks the adapter against the names and shapes of a model's adapters.
@@ -227,9 +300,9 @@ impl PeftAdapter {
         }
         unused.sort_unstable();
         match (unused.first(), self.tensors.is_empty()) {
-            (Some(name), _) => {
-                bad(format!("`{name}` does not exist in this model: adapters belong to its linear layers only"))
-            }
+            (Some(name), _) => bad(format!(
+                "`{name}` does not exist in this model: adapters belong to its linear layers only"
+            )),
             (None, true) => bad("it has no adapter".to_owned()),
             (None, false) => Ok(()),
         }
@@ -252,13 +325,19 @@ impl PeftAdapter {
                 config[key]
             ));
         }
-        if let Some(bias) = config.get("bias").and_then(Value::as_str).filter(|bias| *bias != "none") {
+        if let Some(bias) = config
+            .get("bias")
+            .and_then(Value::as_str)
+            .filter(|bias| *bias != "none")
+        {
             return Err(format!(
                 "`bias` = \"{bias}\", only \"none\" is supported; merge the adapter with PEFT and use the merged model"
             ));
         }
-        if let Some(start) =
-            config.get("init_lora_weights").and_then(Value::as_str).filter(|start| !BASE_UNCHANGED.contains(start))
+        if let Some(start) = config
+            .get("init_lora_weights")
+            .and_then(Value::as_str)
+            .filter(|start| !BASE_UNCHANGED.contains(start))
         {
             return Err(format!(
                 "`init_lora_weights` = \"{start}\" changes the base weights when PEFT loads it, which is not supported; convert it to a plain adapter \
@@ -270,14 +349,23 @@ impl PeftAdapter {
             .and_then(Value::as_u64)
             .filter(|rank| *rank > 0)
             .ok_or("`r` is missing or not a whole number above 0")?;
-        let alpha =
-            config.get("lora_alpha").and_then(Value::as_f64).ok_or("`lora_alpha` is missing or not a number")?;
+        let alpha = config
+            .get("lora_alpha")
+            .and_then(Value::as_f64)
+            .ok_or("`lora_alpha` is missing or not a number")?;
         // Rank-stabilised adapters (arXiv 2312.03732) are scaled by alpha / sqrt(r).
-        let alpha = if used("use_rslora") { alpha * (rank as f64).sqrt() } else { alpha };
+        let alpha = if used("use_rslora") {
+            alpha * (rank as f64).sqrt()
+        } else {
+            alpha
+        };
         Ok(Self {
             rank: rank as usize,
             alpha,
-            base_model: config.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
+            base_model: config
+                .get("base_model_name_or_path")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
             targets: Targets {
                 parameters: expert_parameters(config)?,
                 modules: if used("layers_to_transform") || used("exclude_modules") {
@@ -293,15 +381,20 @@ impl PeftAdapter {
 
     fn read_tensors(&self) -> Result<HashMap<String, Tensor>, CheckpointError> {
         let path = &self.weights_path;
-        let bytes = crate::files::read_at_most(path, 16 << 30).map_err(|error| refused(path, unread(&error)))?;
+        let bytes = crate::files::read_at_most(path, 16 << 30)
+            .map_err(|error| refused(path, unread(&error)))?;
         let loaded = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| refused(path, format!("{error}; copy the file again")))?;
         let mut tensors = HashMap::with_capacity(loaded.len());
         for (name, tensor) in loaded {
-            let ours = our_name(&name).ok_or_else(|| refused(path, format!("`{name}` is not a LoRA matrix")))?;
+            let ours = our_name(&name)
+                .ok_or_else(|| refused(path, format!("`{name}` is not a LoRA matrix")))?;
             let ours = self.targets.of_experts(ours);
             if tensors.insert(ours, tensor).is_some() {
-                return Err(refused(path, format!("`{name}` occurs twice, with and without a prefix or a name")));
+                return Err(refused(
+                    path,
+                    format!("`{name}` occurs twice, with and without a prefix or a name"),
+                ));
             }
         }
         Ok(tensors)
@@ -319,7 +412,9 @@ impl Modules {
                     .ok_or_else(|| format!("`target_modules` = {list:?}, expected names"))
             }
             Some(Value::String(_)) | None | Some(Value::Null) => Ok(Self::Shown),
-            Some(other) => Err(format!("`target_modules` = {other}, expected a list of names or \"all-linear\"")),
+            Some(other) => Err(format!(
+                "`target_modules` = {other}, expected a list of names or \"all-linear\""
+            )),
         }
     }
 }
@@ -330,11 +425,17 @@ fn expert_parameters(config: &Value) -> Result<Vec<String>, String> {
     let list = match config.get("target_parameters") {
         None | Some(Value::Null) => &none,
         Some(Value::Array(list)) => list,
-        Some(other) => return Err(format!("`target_parameters` = {other}, expected a list of names")),
+        Some(other) => {
+            return Err(format!(
+                "`target_parameters` = {other}, expected a list of names"
+            ));
+        }
     };
     let known = |name: &Value| {
         let name = name.as_str()?;
-        let is_known = TARGET_PARAMETERS.iter().any(|known| is_target(name, known) || is_target(known, name));
+        let is_known = TARGET_PARAMETERS
+            .iter()
+            .any(|known| is_target(name, known) || is_target(known, name));
         is_known.then(|| name.to_owned())
     };
     let unknown = |name: &Value| {
@@ -342,7 +443,9 @@ fn expert_parameters(config: &Value) -> Result<Vec<String>, String> {
             "`target_parameters` has {name}, only {TARGET_PARAMETERS:?} are supported; merge the adapter with PEFT and use the merged model"
         )
     };
-    list.iter().map(|name| known(name).ok_or_else(|| unknown(name))).collect()
+    list.iter()
+        .map(|name| known(name).ok_or_else(|| unknown(name)))
+        .collect()
 }
 
 fn has_target(targets: &[String], name: &str) -> bool {
@@ -351,13 +454,17 @@ fn has_target(targets: &[String], name: &str) -> bool {
 
 /// Whether PEFT takes `target` for the module or parameter `name`.
 fn is_target(name: &str, target: &str) -> bool {
-    name.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    name.strip_suffix(target)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 impl Targets {
     /// Whether the adapter's configuration requires the tensor `name`.
     fn want(&self, name: &str) -> bool {
-        let Some(module) = name.strip_prefix("base_model.model.").and_then(|name| name.split(".lora_").next()) else {
+        let Some(module) = name
+            .strip_prefix("base_model.model.")
+            .and_then(|name| name.split(".lora_").next())
+        else {
             return false;
         };
         match (module.split_once(".mlp.experts"), &self.modules) {
@@ -374,7 +481,9 @@ impl Targets {
     /// one wrapper, and its name is that of the outer one.
     fn of_experts(&self, name: String) -> String {
         match name.split_once(".mlp.experts.lora_") {
-            Some((layer, rest)) if !self.want(&name) => format!("{layer}.mlp.experts.base_layer.lora_{rest}"),
+            Some((layer, rest)) if !self.want(&name) => {
+                format!("{layer}.mlp.experts.base_layer.lora_{rest}")
+            }
             _ => name,
         }
     }
@@ -390,16 +499,24 @@ fn our_name(name: &str) -> Option<String> {
     while let Some(rest) = module.strip_prefix("base_model.model.") {
         module = rest;
     }
-    let (module, which, rest) = ["A", "B"]
-        .into_iter()
-        .find_map(|which| module.split_once(&format!(".lora_{which}.")).map(|(module, rest)| (module, which, rest)))?;
+    let (module, which, rest) = ["A", "B"].into_iter().find_map(|which| {
+        module
+            .split_once(&format!(".lora_{which}."))
+            .map(|(module, rest)| (module, which, rest))
+    })?;
     // `weight`, or an adapter's name before it.
-    let named = rest == "weight" || rest.strip_suffix(".weight").is_some_and(|adapter| !adapter.contains('.'));
+    let named = rest == "weight"
+        || rest
+            .strip_suffix(".weight")
+            .is_some_and(|adapter| !adapter.contains('.'));
     named.then(|| format!("base_model.model.{module}.lora_{which}.weight"))
 }
 
 fn refused(path: &Path, problem: String) -> CheckpointError {
-    CheckpointError::Adapter { path: path.to_owned(), problem }
+    CheckpointError::Adapter {
+        path: path.to_owned(),
+        problem,
+    }
 }
 
 fn unread(error: &std::io::Error) -> String {
@@ -414,13 +531,27 @@ mod tests {
     #[test]
     fn every_spelling_of_a_name_is_ours() {
         let ours = "base_model.model.model.layers.3.mlp.up_proj.lora_B.weight";
-        let check = |name: &str, expected: Option<&str>| assert_eq!(our_name(name).as_deref(), expected, "{name}");
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(our_name(name).as_deref(), expected, "{name}")
+        };
         check(ours, Some(ours));
         check("model.layers.3.mlp.up_proj.lora_B.weight", Some(ours));
-        check("base_model.model.model.layers.3.mlp.up_proj.lora_B.default.weight", Some(ours));
-        check("model.layers.3.mlp.up_proj.lora_B.policy.weight", Some(ours));
-        check("base_model.model.model.layers.3.mlp.up_proj.lora_B.bias", None);
-        check("base_model.model.model.layers.3.mlp.up_proj.lora_magnitude_vector", None);
+        check(
+            "base_model.model.model.layers.3.mlp.up_proj.lora_B.default.weight",
+            Some(ours),
+        );
+        check(
+            "model.layers.3.mlp.up_proj.lora_B.policy.weight",
+            Some(ours),
+        );
+        check(
+            "base_model.model.model.layers.3.mlp.up_proj.lora_B.bias",
+            None,
+        );
+        check(
+            "base_model.model.model.layers.3.mlp.up_proj.lora_magnitude_vector",
+            None,
+        );
         check("base_model.model.model.embed_tokens.lora_embedding_A", None);
         check("base_model.model.lm_head.weight", None);
     }
@@ -436,11 +567,21 @@ mod tests {
         };
         assert_eq!(
             with(serde_json::json!({})).unwrap().trainable(),
-            Trainable::Lora { rank: 4, alpha: 8.0, has_experts: false }
+            Trainable::Lora {
+                rank: 4,
+                alpha: 8.0,
+                has_experts: false
+            }
         );
         assert_eq!(
-            with(serde_json::json!({"use_rslora": true})).unwrap().trainable(),
-            Trainable::Lora { rank: 4, alpha: 16.0, has_experts: false }
+            with(serde_json::json!({"use_rslora": true}))
+                .unwrap()
+                .trainable(),
+            Trainable::Lora {
+                rank: 4,
+                alpha: 16.0,
+                has_experts: false
+            }
         );
         assert!(
             with(serde_json::json!({"target_modules": "all-linear", "rank_pattern": {}, "use_dora": false})).is_ok()
@@ -449,12 +590,29 @@ mod tests {
             let message = with(changes).unwrap_err();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         };
-        check(serde_json::json!({"peft_type": "IA3"}), "`peft_type` = \"IA3\"");
+        check(
+            serde_json::json!({"peft_type": "IA3"}),
+            "`peft_type` = \"IA3\"",
+        );
         check(serde_json::json!({"use_dora": true}), "`use_dora` = true");
-        check(serde_json::json!({"rank_pattern": {"q_proj": 8}}), "`rank_pattern`");
-        check(serde_json::json!({"modules_to_save": ["lm_head"]}), "`modules_to_save`");
+        check(
+            serde_json::json!({"rank_pattern": {"q_proj": 8}}),
+            "`rank_pattern`",
+        );
+        check(
+            serde_json::json!({"modules_to_save": ["lm_head"]}),
+            "`modules_to_save`",
+        );
         check(serde_json::json!({"bias": "all"}), "`bias` = \"all\"");
-        for start in ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga", "not yet known"] {
+        for start in [
+            "pissa",
+            "pissa_niter_16",
+            "olora",
+            "corda",
+            "loftq",
+            "lora_ga",
+            "not yet known",
+        ] {
             check(
                 serde_json::json!({"init_lora_weights": start}),
                 &format!("`init_lora_weights` = \"{start}\" changes the base"),
@@ -467,10 +625,16 @@ mod tests {
             serde_json::json!("eva"),
             Value::Null,
         ] {
-            assert!(with(serde_json::json!({"init_lora_weights": start})).is_ok(), "{start}");
+            assert!(
+                with(serde_json::json!({"init_lora_weights": start})).is_ok(),
+                "{start}"
+            );
         }
         check(serde_json::json!({"r": 0}), "`r` is missing or not");
         check(serde_json::json!({"lora_alpha": "x"}), "`lora_alpha`");
-        check(serde_json::json!({"target_modules": 3}), "`target_modules` = 3");
+        check(
+            serde_json::json!({"target_modules": 3}),
+            "`target_modules` = 3",
+        );
     }
 }

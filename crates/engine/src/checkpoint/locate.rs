@@ -24,13 +24,23 @@ pub enum StartError {
     #[error(
         "adapter {folder}: its base `{base}` (`base_model_name_or_path` in adapter_config.json) cannot be used: {source}; put the base there, or write its folder or name into adapter_config.json"
     )]
-    AdapterBase { folder: String, base: String, source: Box<StartError> },
+    AdapterBase {
+        folder: String,
+        base: String,
+        source: Box<StartError>,
+    },
     /// An adapter that cannot share the base.
-    #[error("`{name}` {problem}: it cannot be served beside this model; serve it by a server of its own")]
+    #[error(
+        "`{name}` {problem}: it cannot be served beside this model; serve it by a server of its own"
+    )]
     NotBeside { name: String, problem: &'static str },
     /// Neither a model nor a run.
     #[error("`{name}` is neither a model ({model}) nor a run ({run})")]
-    Neither { name: String, model: Box<HubError>, run: Box<RunError> },
+    Neither {
+        name: String,
+        model: Box<HubError>,
+        run: Box<RunError>,
+    },
 }
 
 /// Where a model named on the command line (M) is: a run's checkpoint, a folder or the cache.
@@ -59,10 +69,17 @@ impl ModelLocation {
             Err(error) => Some(error),
         };
         match (run_folders.find_checkpoint(&reference), model_error) {
-            (Ok((run, step)), _) => Ok(Self::Run { run: Box::new(run), step }),
+            (Ok((run, step)), _) => Ok(Self::Run {
+                run: Box::new(run),
+                step,
+            }),
             // A path, or a name with `@`, can only mean a run; a run that exists but is unusable was meant.
             (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
-                Err(StartError::Neither { name: name.to_owned(), model: Box::new(model), run: Box::new(run) })
+                Err(StartError::Neither {
+                    name: name.to_owned(),
+                    model: Box::new(model),
+                    run: Box::new(run),
+                })
             }
             (Err(error), _) => Err(error.into()),
         }
@@ -85,8 +102,12 @@ impl ModelLocation {
     pub fn source(self, run_folders: &RunFolders) -> Result<ModelSource, StartError> {
         match self {
             Self::Model(source) => Ok(source),
-            Self::Adapter(folder) => adapter_base(&folder, &read_adapter(&folder)?, run_folders)?.source(run_folders),
-            Self::Run { run, .. } => Self::find(&run.file().config.base_model, run_folders)?.source(run_folders),
+            Self::Adapter(folder) => {
+                adapter_base(&folder, &read_adapter(&folder)?, run_folders)?.source(run_folders)
+            }
+            Self::Run { run, .. } => {
+                Self::find(&run.file().config.base_model, run_folders)?.source(run_folders)
+            }
         }
     }
 
@@ -97,11 +118,13 @@ impl ModelLocation {
     pub fn digest(&self, run_folders: &RunFolders) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),
-            Self::Adapter(folder) => {
-                adapter_digest(&adapter_base(folder, &read_adapter(folder)?, run_folders)?.digest(run_folders)?, folder)
-            }
+            Self::Adapter(folder) => adapter_digest(
+                &adapter_base(folder, &read_adapter(folder)?, run_folders)?.digest(run_folders)?,
+                folder,
+            ),
             Self::Run { run, step } => {
-                let base = Self::find(&run.file().config.base_model, run_folders)?.digest(run_folders)?;
+                let base =
+                    Self::find(&run.file().config.base_model, run_folders)?.digest(run_folders)?;
                 Ok(result_digest(&base, run, *step))
             }
         }
@@ -128,8 +151,13 @@ pub(super) fn adapter_base(
 }
 
 fn adapter_digest(base: &str, folder: &ModelSource) -> Result<String, StartError> {
-    let (config, weights) = (folder.read("adapter_config.json")?, folder.read("adapter_model.safetensors")?);
-    Ok(crate::run::sha256(&[base.as_bytes(), &config, &weights].concat()))
+    let (config, weights) = (
+        folder.read("adapter_config.json")?,
+        folder.read("adapter_model.safetensors")?,
+    );
+    Ok(crate::run::sha256(
+        &[base.as_bytes(), &config, &weights].concat(),
+    ))
 }
 
 fn result_digest(base: &str, run: &RunDirectory, step: u64) -> String {
@@ -137,5 +165,7 @@ fn result_digest(base: &str, run: &RunDirectory, step: u64) -> String {
 }
 
 fn is_run(source: &ModelSource) -> bool {
-    source.folder().is_some_and(|folder| Path::new(folder).join("run.toml").is_file())
+    source
+        .folder()
+        .is_some_and(|folder| Path::new(folder).join("run.toml").is_file())
 }

@@ -30,8 +30,13 @@ use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    #[error("{path}: {source}; nothing that existed was changed. Free space or choose another folder, then resume")]
-    Write { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{path}: {source}; nothing that existed was changed. Free space or choose another folder, then resume"
+    )]
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(
         "{path}: {problem}: use another checkpoint (RUN@STEP), or remove this folder (resume then uses the one before)"
     )]

@@ -37,7 +37,9 @@ pub(super) fn stream_file(
         let end = written + bytes.len() as u64;
         // For tests with torn files.
         if (written..end).contains(&(length / 2)) {
-            torn_write("checkpoint.half", name, bytes, |half| drop(file.write_all(half)));
+            torn_write("checkpoint.half", name, bytes, |half| {
+                drop(file.write_all(half))
+            });
         }
         written = end;
         file.write_all(bytes).map_err(failed)
@@ -46,5 +48,8 @@ pub(super) fn stream_file(
 }
 
 pub(super) fn failed(path: &Path, source: std::io::Error) -> CheckpointError {
-    CheckpointError::Write { path: path.to_owned(), source }
+    CheckpointError::Write {
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -36,7 +36,10 @@ impl OpenModel {
     }
 
     /// Opens a located model.
-    pub fn from_location(located: ModelLocation, run_folders: &RunFolders) -> Result<Self, StartError> {
+    pub fn from_location(
+        located: ModelLocation,
+        run_folders: &RunFolders,
+    ) -> Result<Self, StartError> {
         match located {
             ModelLocation::Model(source) => {
                 let (config, weights) = (source.config()?, Weights::open(&source)?);
@@ -59,11 +62,20 @@ impl OpenModel {
     }
 
     /// The result of a run at a checkpoint.
-    fn from_run(run: &RunDirectory, step: u64, run_folders: &RunFolders) -> Result<Self, StartError> {
+    fn from_run(
+        run: &RunDirectory,
+        step: u64,
+        run_folders: &RunFolders,
+    ) -> Result<Self, StartError> {
         let base = Self::find(&run.file().config.base_model, run_folders)?;
-        let (folder, label) = (checkpoint_path(run.path(), step), format!("{}@{step}", run.id()));
+        let (folder, label) = (
+            checkpoint_path(run.path(), step),
+            format!("{}@{step}", run.id()),
+        );
         let unreadable = |file: &str, problem: String| {
-            let problem = problem.split_once(": ").map_or(problem.as_str(), |(_, rest)| rest);
+            let problem = problem
+                .split_once(": ")
+                .map_or(problem.as_str(), |(_, rest)| rest);
             CheckpointError::Read {
                 path: folder.join(file),
                 problem: format!("incomplete safetensors file ({problem})"),
@@ -72,22 +84,45 @@ impl OpenModel {
         if run.file().config.lora_rank > 0 {
             let adapter = PeftAdapter::read(&folder)
                 .map_err(|error| unreadable("adapter_model.safetensors", error.to_string()))?;
-            let weights = base.merged()?.in_precision(run.file().config.base_precision);
-            return Ok(Self { weights, adapter: Some(adapter), label, ..base });
+            let weights = base
+                .merged()?
+                .in_precision(run.file().config.base_precision);
+            return Ok(Self {
+                weights,
+                adapter: Some(adapter),
+                label,
+                ..base
+            });
         }
         if base_parameter_count(&folder).is_some() {
-            return Ok(Self { weights: base.merged()?, adapter: None, label, ..base });
+            return Ok(Self {
+                weights: base.merged()?,
+                adapter: None,
+                label,
+                ..base
+            });
         }
         let own = ModelSource::at(&label, &folder);
-        let weights = Weights::open(&own).map_err(|error| unreadable("model.safetensors", error.to_string()))?;
+        let weights = Weights::open(&own)
+            .map_err(|error| unreadable("model.safetensors", error.to_string()))?;
         let weights = weights.trained_from(base.merged()?);
-        Ok(Self { weights, adapter: None, label, ..base })
+        Ok(Self {
+            weights,
+            adapter: None,
+            label,
+            ..base
+        })
     }
 
     /// Adds an adapter; an existing one is merged.
     fn with_adapter(self, adapter: PeftAdapter, label: &str) -> Result<Self, StartError> {
         let weights = self.merged()?;
-        Ok(Self { weights, adapter: Some(adapter), label: label.to_owned(), ..self })
+        Ok(Self {
+            weights,
+            adapter: Some(adapter),
+            label: label.to_owned(),
+            ..self
+        })
     }
 
     /// The decoder with several adapters of this model's weights side by side, its own first where it has one; and the
@@ -101,9 +136,17 @@ impl OpenModel {
         engine: &Engine,
     ) -> Result<(Decoder, usize), StartError> {
         let all: Vec<PeftAdapter> = self.adapter.iter().cloned().chain(others).collect();
-        all.iter().try_for_each(|adapter| adapter.check_fits(&self.config))?;
+        all.iter()
+            .try_for_each(|adapter| adapter.check_fits(&self.config))?;
         let (adapter, slot) = PeftAdapter::side_by_side(&all, &self.config)?;
-        let model = Decoder::new(&self.config, &self.weights, adapter.trainable(), 0, engine.dtype, &engine.device)?;
+        let model = Decoder::new(
+            &self.config,
+            &self.weights,
+            adapter.trainable(),
+            0,
+            engine.dtype,
+            &engine.device,
+        )?;
         adapter.apply(model.parameters())?;
         Ok((model, slot))
     }
@@ -140,9 +183,11 @@ impl OpenModel {
     pub fn merged_with(&self, adapter: Option<&Path>) -> Result<Weights, StartError> {
         let weights = self.merged()?;
         Ok(match adapter {
-            Some(folder) => {
-                PeftAdapter::read(folder)?.merged_into(weights, &self.config, &folder.display().to_string())?
-            }
+            Some(folder) => PeftAdapter::read(folder)?.merged_into(
+                weights,
+                &self.config,
+                &folder.display().to_string(),
+            )?,
             None => weights,
         })
     }
@@ -158,7 +203,14 @@ impl OpenModel {
             None => (self.weights.clone(), self.adapter.as_ref()),
         };
         let trainable = adapter.map_or(Trainable::Frozen, PeftAdapter::trainable);
-        let model = Decoder::new(&self.config, &weights, trainable, 0, engine.dtype, &engine.device)?;
+        let model = Decoder::new(
+            &self.config,
+            &weights,
+            trainable,
+            0,
+            engine.dtype,
+            &engine.device,
+        )?;
         if let Some(adapter) = adapter {
             adapter.apply(model.parameters())?;
         }

@@ -38,14 +38,26 @@ impl SharedBase {
         let tokenizer = Tokenizer::load(&main.source)?;
         if others.is_empty() && !(uses_base && main.adapter().is_some()) {
             let model = main.decoder(None, engine)?;
-            return Ok(Self { model, tokenizer, adapter_slot: 0, own: None, others: Vec::new() });
+            return Ok(Self {
+                model,
+                tokenizer,
+                adapter_slot: 0,
+                own: None,
+                others: Vec::new(),
+            });
         }
         let mut adapters = Vec::with_capacity(others.len());
         for name in others {
             let located = ModelLocation::find(name, run_folders)?;
             let same = base_digest(&located, run_folders)? == base;
-            let refuse = |problem| StartError::NotBeside { name: name.clone(), problem };
-            let Some(adapter) = OpenModel::from_location(located, run_folders)?.adapter().cloned() else {
+            let refuse = |problem| StartError::NotBeside {
+                name: name.clone(),
+                problem,
+            };
+            let Some(adapter) = OpenModel::from_location(located, run_folders)?
+                .adapter()
+                .cloned()
+            else {
                 return Err(refuse("is no adapter (a LoRA run or a PEFT folder)"));
             };
             if !same {
@@ -56,7 +68,13 @@ impl SharedBase {
         let own = u32::from(main.adapter().is_some());
         let numbers = (own..).take(adapters.len()).collect();
         let (model, adapter_slot) = main.decoder_with(adapters, engine)?;
-        Ok(Self { model, tokenizer, adapter_slot, own: (own > 0).then_some(0), others: numbers })
+        Ok(Self {
+            model,
+            tokenizer,
+            adapter_slot,
+            own: (own > 0).then_some(0),
+            others: numbers,
+        })
     }
 }
 

@@ -30,11 +30,20 @@ impl StartModel {
     }
 
     /// Opens a located model.
-    pub fn from_location(located: ModelLocation, run_folders: &RunFolders) -> Result<Self, StartError> {
+    pub fn from_location(
+        located: ModelLocation,
+        run_folders: &RunFolders,
+    ) -> Result<Self, StartError> {
         let digest = located.digest(run_folders)?;
         let model = OpenModel::from_location(located, run_folders)?;
         let (config, source) = (model.config.clone(), model.source.clone());
-        Ok(Self { tokenizer: Tokenizer::load(&source)?, config, digest, source, model })
+        Ok(Self {
+            tokenizer: Tokenizer::load(&source)?,
+            config,
+            digest,
+            source,
+            model,
+        })
     }
 
     /// Whole weights for a training, with the adapter merged into each tensor on demand.

@@ -35,7 +35,12 @@ pub(super) fn write_tensors(
     // In the order of `safetensors::serialize`: by decreasing element size, so that all are aligned, then by name.
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     let key = |at: usize| (Dtype::from(tensors[at].dtype), &tensors[at].name);
-    order.sort_by(|&one, &other| key(other).0.cmp(&key(one).0).then_with(|| key(one).1.cmp(key(other).1)));
+    order.sort_by(|&one, &other| {
+        key(other)
+            .0
+            .cmp(&key(one).0)
+            .then_with(|| key(one).1.cmp(key(other).1))
+    });
     let mut end = 0;
     let infos = order.iter().map(|&at| {
         let tensor = &tensors[at];
@@ -43,7 +48,11 @@ pub(super) fn write_tensors(
         end += tensor.bytes();
         (
             tensor.name.clone(),
-            TensorInfo { dtype: tensor.dtype.into(), shape: tensor.shape.clone(), data_offsets: (start, end) },
+            TensorInfo {
+                dtype: tensor.dtype.into(),
+                shape: tensor.shape.clone(),
+                data_offsets: (start, end),
+            },
         )
     });
     let about = Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
@@ -63,7 +72,11 @@ pub trait ElementSource {
     ///
     /// # Errors
     /// Those of `write`, and when the numbers cannot be read.
-    fn write_range(&mut self, range: Range<usize>, write: &mut WriteChunk<'_>) -> Result<(), CheckpointError>;
+    fn write_range(
+        &mut self,
+        range: Range<usize>,
+        write: &mut WriteChunk<'_>,
+    ) -> Result<(), CheckpointError>;
 
     /// Copies the first `count` numbers into `bytes`, which has as many.
     ///
@@ -86,7 +99,11 @@ pub(super) struct TensorBytes<'a> {
 }
 
 impl ElementSource for TensorBytes<'_> {
-    fn write_range(&mut self, range: Range<usize>, write: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
+    fn write_range(
+        &mut self,
+        range: Range<usize>,
+        write: &mut WriteChunk<'_>,
+    ) -> Result<(), CheckpointError> {
         write(&self.bytes[range.start * self.number_bytes..range.end * self.number_bytes])
     }
 }
@@ -109,11 +126,17 @@ impl<'a> StreamedTensor<'a> {
 }
 
 impl ElementSource for StreamedTensor<'_> {
-    fn write_range(&mut self, range: Range<usize>, write: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
+    fn write_range(
+        &mut self,
+        range: Range<usize>,
+        write: &mut WriteChunk<'_>,
+    ) -> Result<(), CheckpointError> {
         let number_bytes = self.flat.dtype().size_in_bytes();
         let at_once = (STAGE_BYTES / number_bytes).max(1);
         let most = (self.flat.elem_count() * number_bytes).min(STAGE_BYTES);
-        let stage = self.stage.get_or_insert_with(|| HostBuffer::new(most, self.flat.device()));
+        let stage = self
+            .stage
+            .get_or_insert_with(|| HostBuffer::new(most, self.flat.device()));
         let mut start = range.start;
         while start < range.end {
             let count = at_once.min(range.end - start);
@@ -138,9 +161,15 @@ pub(super) fn write_slots(
     dtype: DType,
     numbers: &mut dyn ElementSource,
 ) -> Result<(), CheckpointError> {
-    let described = |slot: &ParameterSlot| TensorHeader { name: slot.name.clone(), dtype, shape: slot.shape.clone() };
+    let described = |slot: &ParameterSlot| TensorHeader {
+        name: slot.name.clone(),
+        dtype,
+        shape: slot.shape.clone(),
+    };
     let tensors: Vec<TensorHeader> = slots.iter().map(described).collect();
-    write_tensors(new, file, &tensors, |at, write| numbers.write_range(slots[at].range(), write))
+    write_tensors(new, file, &tensors, |at, write| {
+        numbers.write_range(slots[at].range(), write)
+    })
 }
 
 #[cfg(test)]
@@ -162,7 +191,9 @@ mod tests {
             ("b.weight", ramp(8).reshape((2, 2, 2)).unwrap()),
         ];
         let about = Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
-        let expected = safetensors::serialize(tensors.iter().map(|(name, tensor)| (*name, tensor)), about).unwrap();
+        let expected =
+            safetensors::serialize(tensors.iter().map(|(name, tensor)| (*name, tensor)), about)
+                .unwrap();
         let work = tempfile::tempdir().unwrap();
         let described: Vec<TensorHeader> = tensors
             .iter()
@@ -178,7 +209,10 @@ mod tests {
             })
         })
         .unwrap();
-        assert_eq!(std::fs::read(work.path().join("out/x.safetensors")).unwrap(), expected);
+        assert_eq!(
+            std::fs::read(work.path().join("out/x.safetensors")).unwrap(),
+            expected
+        );
     }
 
     #[test]
@@ -186,20 +220,37 @@ mod tests {
         let count = STAGE_BYTES / 4 + 1000;
         let flat = Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap();
         let slots = [
-            ParameterSlot { name: "b".to_owned(), offset: 0, shape: vec![10] },
-            ParameterSlot { name: "a".to_owned(), offset: 10, shape: vec![count - 10] },
+            ParameterSlot {
+                name: "b".to_owned(),
+                offset: 0,
+                shape: vec![10],
+            },
+            ParameterSlot {
+                name: "a".to_owned(),
+                offset: 10,
+                shape: vec![count - 10],
+            },
         ];
         let mut buffer = vec![0; count * 4];
         copy_to_host(&flat, &mut buffer).unwrap();
         let work = tempfile::tempdir().unwrap();
         let write = |name: &str, numbers: &mut dyn ElementSource| {
             let folder = work.path().join(name);
-            write_folder(&folder, |new| write_slots(new, "x", &slots, DType::F32, numbers)).unwrap();
+            write_folder(&folder, |new| {
+                write_slots(new, "x", &slots, DType::F32, numbers)
+            })
+            .unwrap();
             std::fs::read(folder.join("x")).unwrap()
         };
         assert!(
             write("streamed", &mut StreamedTensor::new(&flat))
-                == write("held", &mut TensorBytes { bytes: &buffer, number_bytes: 4 })
+                == write(
+                    "held",
+                    &mut TensorBytes {
+                        bytes: &buffer,
+                        number_bytes: 4
+                    }
+                )
         );
     }
 }

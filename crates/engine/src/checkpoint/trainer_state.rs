@@ -78,7 +78,12 @@ pub struct Contents {
 }
 
 impl Contents {
-    pub fn for_state(parameters: &Parameters, state: &TrainerState, trainable: Trainable, base_model: &str) -> Self {
+    pub fn for_state(
+        parameters: &Parameters,
+        state: &TrainerState,
+        trainable: Trainable,
+        base_model: &str,
+    ) -> Self {
         Self {
             slots: parameters.slots().to_vec(),
             dtype: parameters.flat().dtype(),
@@ -106,21 +111,40 @@ impl Contents {
     ) -> Result<u64, CheckpointError> {
         self.write_with(folder, &self.state, |new| {
             match self.trainable {
-                Trainable::Lora { rank, alpha, .. } => {
-                    write_adapter(new, &self.slots, self.dtype, parameters, (&self.base_model, rank, alpha))?
-                }
-                Trainable::Full | Trainable::Frozen => {
-                    write_slots(new, "model.safetensors", &self.slots, self.dtype, parameters)?
-                }
+                Trainable::Lora { rank, alpha, .. } => write_adapter(
+                    new,
+                    &self.slots,
+                    self.dtype,
+                    parameters,
+                    (&self.base_model, rank, alpha),
+                )?,
+                Trainable::Full | Trainable::Frozen => write_slots(
+                    new,
+                    "model.safetensors",
+                    &self.slots,
+                    self.dtype,
+                    parameters,
+                )?,
             }
-            let slot = ParameterSlot { name: "moments".to_owned(), offset: 0, shape: vec![2 * self.count()] };
+            let slot = ParameterSlot {
+                name: "moments".to_owned(),
+                offset: 0,
+                shape: vec![2 * self.count()],
+            };
             write_slots(new, "optimizer.safetensors", &[slot], DType::F32, moments)
         })
     }
 
     /// Writes the checkpoint of a start whose weights are all those of the base, without them.
     pub fn write_start(&self, folder: &Path) -> Result<u64, CheckpointError> {
-        self.write_with(folder, &TrainerState { base_parameters: self.count(), ..self.state.clone() }, |_| Ok(()))
+        self.write_with(
+            folder,
+            &TrainerState {
+                base_parameters: self.count(),
+                ..self.state.clone()
+            },
+            |_| Ok(()),
+        )
     }
 
     fn write_with(
@@ -156,7 +180,8 @@ pub struct Snapshot {
 impl Snapshot {
     /// The buffer size for [`Snapshot::take`].
     pub fn buffer_bytes(parameters: &Parameters) -> usize {
-        parameters.count() * (parameters.flat().dtype().size_in_bytes() + 2 * DType::F32.size_in_bytes())
+        parameters.count()
+            * (parameters.flat().dtype().size_in_bytes() + 2 * DType::F32.size_in_bytes())
     }
 
     /// Copies parameters and moments, synchronously. `buffer` has [`Snapshot::buffer_bytes`].
@@ -170,7 +195,9 @@ impl Snapshot {
         moments: &mut dyn ElementSource,
     ) -> Result<Self, CheckpointError> {
         let count = contents.count();
-        let (flat, moved) = buffer.bytes_mut().split_at_mut(count * contents.dtype.size_in_bytes());
+        let (flat, moved) = buffer
+            .bytes_mut()
+            .split_at_mut(count * contents.dtype.size_in_bytes());
         parameters.copy(count, flat)?;
         moments.copy(2 * count, moved)?;
         Ok(Self { contents, buffer })
@@ -182,8 +209,14 @@ impl Snapshot {
     /// [`CheckpointError::Write`] naming the file that could not be written.
     pub fn write(&self, folder: &Path) -> Result<u64, CheckpointError> {
         let number_bytes = self.contents.dtype.size_in_bytes();
-        let (flat, moments) = self.buffer.bytes().split_at(self.contents.count() * number_bytes);
-        let in_memory = |bytes, number_bytes| TensorBytes { bytes, number_bytes };
+        let (flat, moments) = self
+            .buffer
+            .bytes()
+            .split_at(self.contents.count() * number_bytes);
+        let in_memory = |bytes, number_bytes| TensorBytes {
+            bytes,
+            number_bytes,
+        };
         self.contents.write(
             folder,
             &mut in_memory(flat, number_bytes),
@@ -202,7 +235,10 @@ impl Snapshot {
 pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
     let absent_or = |result: std::io::Result<()>| match result {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(CheckpointError::Write { path: folder.to_owned(), source })
+            Err(CheckpointError::Write {
+                path: folder.to_owned(),
+                source,
+            })
         }
         _ => Ok(()),
     };
@@ -212,27 +248,52 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
 }
 
 /// Loads the weights into `parameters`, which have those of the base, and returns the moments and the state.
-pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerState), CheckpointError> {
+pub fn load(
+    folder: &Path,
+    parameters: &Parameters,
+) -> Result<(Tensor, TrainerState), CheckpointError> {
     let path = folder.join("trainer.json");
-    let unreadable = |path: &Path, problem: String| CheckpointError::Read { path: path.to_owned(), problem };
-    let text = crate::files::read_text(&path).map_err(|error| unreadable(&path, error.to_string()))?;
-    let state: TrainerState =
-        serde_json::from_str(&text).map_err(|error| unreadable(&path, format!("damaged ({error})")))?;
+    let unreadable = |path: &Path, problem: String| CheckpointError::Read {
+        path: path.to_owned(),
+        problem,
+    };
+    let text =
+        crate::files::read_text(&path).map_err(|error| unreadable(&path, error.to_string()))?;
+    let state: TrainerState = serde_json::from_str(&text)
+        .map_err(|error| unreadable(&path, format!("damaged ({error})")))?;
     if state.version > VERSION {
-        return Err(unreadable(&path, format!("it has format {}, this program reads up to {VERSION}", state.version)));
+        return Err(unreadable(
+            &path,
+            format!(
+                "it has format {}, this program reads up to {VERSION}",
+                state.version
+            ),
+        ));
     }
     if state.base_parameters > 0 {
         let flat = parameters.flat();
         let moments = Tensor::zeros(2 * flat.elem_count(), DType::F32, flat.device())?;
-        return Ok((moments, TrainerState { base_parameters: 0, ..state }));
+        return Ok((
+            moments,
+            TrainerState {
+                base_parameters: 0,
+                ..state
+            },
+        ));
     }
     load_parameters(folder, parameters)?;
     let path = folder.join("optimizer.safetensors");
     let file = open(&path)?;
-    let view = file.get("moments").map_err(|_| unreadable(&path, "no tensor `moments`".to_owned()))?;
+    let view = file
+        .get("moments")
+        .map_err(|_| unreadable(&path, "no tensor `moments`".to_owned()))?;
     let count: usize = view.shape().iter().product();
     if count != 2 * parameters.count() || view.dtype() != DType::F32.into() {
-        let problem = format!("{count} moments ({:?}) for {} trained parameters", view.dtype(), parameters.count());
+        let problem = format!(
+            "{count} moments ({:?}) for {} trained parameters",
+            view.dtype(),
+            parameters.count()
+        );
         return Err(unreadable(&path, problem));
     }
     Ok((own_moments(view.data(), parameters)?, state))
@@ -240,7 +301,11 @@ pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerSt
 
 /// First and second moments of the numbers that this rank moves, with padding, of those of all.
 fn own_moments(bytes: &[u8], parameters: &Parameters) -> Result<Tensor, CheckpointError> {
-    let (count, size, flat) = (parameters.count(), parameters.flat().elem_count(), parameters.flat());
+    let (count, size, flat) = (
+        parameters.count(),
+        parameters.flat().elem_count(),
+        parameters.flat(),
+    );
     let (uploader, number_bytes) = (Uploader::default(), DType::F32.size_in_bytes());
     let moments = Tensor::zeros(2 * size, DType::F32, flat.device())?;
     let own = parameters.shard().range(count);
@@ -249,7 +314,8 @@ fn own_moments(bytes: &[u8], parameters: &Parameters) -> Result<Tensor, Checkpoi
         for start in own.clone().step_by(STAGE_BYTES / number_bytes) {
             let end = own.end.min(start + STAGE_BYTES / number_bytes);
             let there = (half * count + start) * number_bytes..(half * count + end) * number_bytes;
-            let piece = uploader.tensor(&bytes[there], DType::F32, &[end - start], flat.device())?;
+            let piece =
+                uploader.tensor(&bytes[there], DType::F32, &[end - start], flat.device())?;
             moments.slice_set(&piece, 0, half * size + start - own.start)?;
         }
     }
@@ -262,7 +328,10 @@ pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), Che
     let path = weights_path(folder);
     let file = open(&path)?;
     for slot in parameters.slots() {
-        if file.get(&slot.name).is_ok_and(|view| view.shape() == slot.shape.as_slice()) {
+        if file
+            .get(&slot.name)
+            .is_ok_and(|view| view.shape() == slot.shape.as_slice())
+        {
             continue;
         }
         let problem = format!("no tensor `{}` of shape {:?}", slot.name, slot.shape);
@@ -277,12 +346,19 @@ pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), Che
 
 fn weights_path(folder: &Path) -> std::path::PathBuf {
     let adapter = folder.join("adapter_model.safetensors");
-    if adapter.exists() { adapter } else { folder.join("model.safetensors") }
+    if adapter.exists() {
+        adapter
+    } else {
+        folder.join("model.safetensors")
+    }
 }
 
 /// Memory-maps a checkpoint's file.
 fn open(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
-    let unreadable = |problem: String| CheckpointError::Read { path: path.to_owned(), problem };
+    let unreadable = |problem: String| CheckpointError::Read {
+        path: path.to_owned(),
+        problem,
+    };
     // Refuses what is not a regular file before mapping it.
     crate::files::open(path).map_err(|error| unreadable(error.to_string()))?;
     // SAFETY: the bytes are only copied out as numbers, for which every bit pattern is valid. Nobody writes to a
@@ -297,10 +373,16 @@ fn open(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
 /// # Errors
 /// [`CheckpointError::Write`] naming the folder if it cannot be read.
 pub fn size(folder: &Path) -> Result<u64, CheckpointError> {
-    let failed = |source| CheckpointError::Write { path: folder.to_owned(), source };
+    let failed = |source| CheckpointError::Write {
+        path: folder.to_owned(),
+        source,
+    };
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder).map_err(failed)? {
-        bytes += entry.and_then(|entry| entry.metadata()).map_err(failed)?.len();
+        bytes += entry
+            .and_then(|entry| entry.metadata())
+            .map_err(failed)?
+            .len();
     }
     Ok(bytes)
 }
@@ -320,29 +402,50 @@ mod tests {
     /// As many slots as Qwen3-8B's adapters have, small, in another order than their names.
     fn trained() -> (Parameters, Optimizer) {
         let tensors = (0..504).map(|at| {
-            let numbers: Vec<f32> = (0..6).map(|number| (at * 6 + number) as f32 * 0.25).collect();
-            (format!("layer.{}.{at}", 503 - at), Tensor::from_vec(numbers, (2, 3), &Device::Cpu).unwrap())
+            let numbers: Vec<f32> = (0..6)
+                .map(|number| (at * 6 + number) as f32 * 0.25)
+                .collect();
+            (
+                format!("layer.{}.{at}", 503 - at),
+                Tensor::from_vec(numbers, (2, 3), &Device::Cpu).unwrap(),
+            )
         });
         let parameters = Parameters::new(tensors.collect(), DType::F32, &Device::Cpu).unwrap();
         let moments = Tensor::arange(0f32, 2.0 * parameters.count() as f32, &Device::Cpu).unwrap();
-        (parameters, Optimizer::restored(OptimizerSettings::PLAIN, moments, 7))
+        (
+            parameters,
+            Optimizer::restored(OptimizerSettings::PLAIN, moments, 7),
+        )
     }
 
     fn snapshot(parameters: &Parameters, optimizer: &Optimizer) -> Snapshot {
         let buffer = HostBuffer::new(Snapshot::buffer_bytes(parameters), &Device::Cpu);
-        let state = TrainerState { step: 3, ..TrainerState::start() };
+        let state = TrainerState {
+            step: 3,
+            ..TrainerState::start()
+        };
         let contents = Contents::for_state(
             parameters,
             &state,
-            Trainable::Lora { rank: 2, alpha: 4.0, has_experts: false },
+            Trainable::Lora {
+                rank: 2,
+                alpha: 4.0,
+                has_experts: false,
+            },
             "base",
         );
         let (mut flat, mut moments) = numbers(parameters, optimizer);
         Snapshot::take(buffer, contents, &mut flat, &mut moments).unwrap()
     }
 
-    fn numbers<'a>(parameters: &'a Parameters, optimizer: &'a Optimizer) -> (StreamedTensor<'a>, StreamedTensor<'a>) {
-        (StreamedTensor::new(parameters.flat()), StreamedTensor::new(optimizer.moments()))
+    fn numbers<'a>(
+        parameters: &'a Parameters,
+        optimizer: &'a Optimizer,
+    ) -> (StreamedTensor<'a>, StreamedTensor<'a>) {
+        (
+            StreamedTensor::new(parameters.flat()),
+            StreamedTensor::new(optimizer.moments()),
+        )
     }
 
     #[cfg(debug_assertions)]
@@ -366,19 +469,29 @@ mod tests {
         let (in_memory, streamed) = (work.path().join("held"), work.path().join("streamed"));
         snapshot.write(&in_memory).unwrap();
         let (mut flat, mut moments) = numbers(&parameters, &optimizer);
-        snapshot.contents.write(&streamed, &mut flat, &mut moments).unwrap();
+        snapshot
+            .contents
+            .write(&streamed, &mut flat, &mut moments)
+            .unwrap();
         let about = || Some(HashMap::from([("format".to_owned(), "pt".to_owned())]));
         let named = parameters.named().unwrap();
         let expected = [
             (
                 "adapter_model.safetensors",
-                safetensors::serialize(named.iter().map(|(name, tensor)| (name, tensor)), about()).unwrap(),
+                safetensors::serialize(named.iter().map(|(name, tensor)| (name, tensor)), about())
+                    .unwrap(),
             ),
-            ("optimizer.safetensors", safetensors::serialize([("moments", optimizer.moments())], about()).unwrap()),
+            (
+                "optimizer.safetensors",
+                safetensors::serialize([("moments", optimizer.moments())], about()).unwrap(),
+            ),
         ];
         for folder in [&in_memory, &streamed] {
             for (file, expected) in &expected {
-                assert!(std::fs::read(folder.join(file)).unwrap() == *expected, "{file}");
+                assert!(
+                    std::fs::read(folder.join(file)).unwrap() == *expected,
+                    "{file}"
+                );
             }
         }
         assert_eq!(
@@ -395,29 +508,50 @@ mod tests {
         let folder = work.path().join("out");
         snapshot(&parameters, &optimizer).write(&folder).unwrap();
         let count = parameters.count();
-        let numbers =
-            |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let numbers = |tensor: &Tensor| {
+            tensor
+                .to_dtype(DType::F32)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+        };
         let (weights, moments) = (numbers(parameters.flat()), numbers(optimizer.moments()));
         for (rank, dtype) in (0..5).flat_map(|rank| [(rank, DType::F32), (rank, DType::BF16)]) {
             let shard = Shard { rank, ranks: 5 };
-            let zeros =
-                parameters.named().unwrap().into_iter().map(|(name, tensor)| (name, tensor.zeros_like().unwrap()));
+            let zeros = parameters
+                .named()
+                .unwrap()
+                .into_iter()
+                .map(|(name, tensor)| (name, tensor.zeros_like().unwrap()));
             let own = Parameters::sharded(zeros.collect(), dtype, &Device::Cpu, shard).unwrap();
             let (loaded, _) = load(&folder, &own).unwrap();
             let (range, size) = (shard.range(count), shard.size(count));
-            let padded = |all: &[f32]| [&all[range.clone()], &vec![0.0; size - range.len()]].concat();
-            assert_eq!(numbers(&loaded), [padded(&moments), padded(&moments[count..])].concat(), "{shard:?}");
+            let padded =
+                |all: &[f32]| [&all[range.clone()], &vec![0.0; size - range.len()]].concat();
+            assert_eq!(
+                numbers(&loaded),
+                [padded(&moments), padded(&moments[count..])].concat(),
+                "{shard:?}"
+            );
             assert_eq!(numbers(own.flat()), padded(&weights), "{shard:?} {dtype:?}");
             let rounded = parameters.flat().to_dtype(dtype).unwrap();
-            assert_eq!(numbers(own.read())[..count], numbers(&rounded), "{shard:?} {dtype:?}");
+            assert_eq!(
+                numbers(own.read())[..count],
+                numbers(&rounded),
+                "{shard:?} {dtype:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_loaded_is_what_was_there_when_the_snapshot_was_taken() {
         let (parameters, optimizer) = trained();
-        let (then, moments) =
-            (parameters.flat().to_vec1::<f32>().unwrap(), optimizer.moments().to_vec1::<f32>().unwrap());
+        let (then, moments) = (
+            parameters.flat().to_vec1::<f32>().unwrap(),
+            optimizer.moments().to_vec1::<f32>().unwrap(),
+        );
         let snapshot = snapshot(&parameters, &optimizer);
         // Training continues before anything is written.
         let zeros = Tensor::zeros(parameters.count(), DType::F32, &Device::Cpu).unwrap();
@@ -427,7 +561,11 @@ mod tests {
         snapshot.write(&folder).unwrap();
         let (loaded, state) = load(&folder, &parameters).unwrap();
         assert_eq!(
-            (parameters.flat().to_vec1::<f32>().unwrap(), loaded.to_vec1::<f32>().unwrap(), state.step),
+            (
+                parameters.flat().to_vec1::<f32>().unwrap(),
+                loaded.to_vec1::<f32>().unwrap(),
+                state.step
+            ),
             (then, moments, 3)
         );
 
@@ -435,14 +573,41 @@ mod tests {
         parameters.restore(&zeros).unwrap();
         let path = folder.join("adapter_model.safetensors");
         let few = parameters.named().unwrap().split_off(1);
-        safetensors::serialize_to_file(few.iter().map(|(name, tensor)| (name, tensor)), None, &path).unwrap();
-        let message = load_parameters(&folder, &parameters).unwrap_err().to_string();
-        assert!(message.contains("no tensor `layer.503.0` of shape [2, 3]"), "{message}");
-        assert!(parameters.flat().to_vec1::<f32>().unwrap().iter().all(|number| *number == 0.0));
+        safetensors::serialize_to_file(
+            few.iter().map(|(name, tensor)| (name, tensor)),
+            None,
+            &path,
+        )
+        .unwrap();
+        let message = load_parameters(&folder, &parameters)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("no tensor `layer.503.0` of shape [2, 3]"),
+            "{message}"
+        );
+        assert!(
+            parameters
+                .flat()
+                .to_vec1::<f32>()
+                .unwrap()
+                .iter()
+                .all(|number| *number == 0.0)
+        );
         // A torn file, and none.
         std::fs::write(&path, b"half").unwrap();
-        assert!(load_parameters(&folder, &parameters).unwrap_err().to_string().contains("incomplete safetensors file"));
+        assert!(
+            load_parameters(&folder, &parameters)
+                .unwrap_err()
+                .to_string()
+                .contains("incomplete safetensors file")
+        );
         std::fs::remove_file(&path).unwrap();
-        assert!(load_parameters(&folder, &parameters).unwrap_err().to_string().contains("No such file"));
+        assert!(
+            load_parameters(&folder, &parameters)
+                .unwrap_err()
+                .to_string()
+                .contains("No such file")
+        );
     }
 }

@@ -16,9 +16,15 @@ use crate::text::CallFormat;
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// A value that the first of the files accepts.
-    Json { files: Vec<SchemaFile>, assert_formats: bool },
+    Json {
+        files: Vec<SchemaFile>,
+        assert_formats: bool,
+    },
     /// A value that one of the files accepts alone.
-    AnyJson { files: Vec<SchemaFile>, assert_formats: bool },
+    AnyJson {
+        files: Vec<SchemaFile>,
+        assert_formats: bool,
+    },
     /// Calls of functions. By name: the schema of the arguments.
     Calls {
         functions: Vec<(String, SchemaFile)>,
@@ -48,12 +54,18 @@ pub enum Instead {
 impl Answer {
     /// Any JSON object.
     pub fn object() -> Self {
-        Self::Json { files: vec![SchemaFile::alone("json_object", &json!({"type": "object"}))], assert_formats: false }
+        Self::Json {
+            files: vec![SchemaFile::alone("json_object", &json!({"type": "object"}))],
+            assert_formats: false,
+        }
     }
 
     /// A value that a schema accepts which refers to no file. `label`: what it is called in errors.
     pub fn schema(label: &str, schema: &Value) -> Self {
-        Self::Json { files: vec![SchemaFile::alone(label, schema)], assert_formats: false }
+        Self::Json {
+            files: vec![SchemaFile::alone(label, schema)],
+            assert_formats: false,
+        }
     }
 
     /// One call or more of the tools, in OpenAI's schema. `text`: that the tools are the whole of, for places in errors.
@@ -66,7 +78,10 @@ impl Answer {
         format: &'static CallFormat,
         assert_formats: bool,
     ) -> Result<Self, ConstraintError> {
-        let fault = |message: String| ConstraintError::Tools { label: label.to_owned(), message };
+        let fault = |message: String| ConstraintError::Tools {
+            label: label.to_owned(),
+            message,
+        };
         let text: Arc<str> = text.into();
         let listed = functions(tools).map_err(|error| fault(error.to_string()))?;
         if listed.is_empty() {
@@ -84,7 +99,13 @@ impl Answer {
             (function.name.to_owned(), file)
         };
         let functions = listed.iter().map(of_function).collect();
-        Ok(Self::Calls { functions, format, instead: Instead::Nothing, is_single: false, assert_formats })
+        Ok(Self::Calls {
+            functions,
+            format,
+            instead: Instead::Nothing,
+            is_single: false,
+            assert_formats,
+        })
     }
 
     /// The right answers of a task; `tools`: a row's own.
@@ -105,17 +126,33 @@ impl Answer {
                     origin: None,
                 }];
                 for (address, file) in &files.references {
-                    found.push(referenced(task, address, file, files.inherited_drafts.get(address))?);
+                    found.push(referenced(
+                        task,
+                        address,
+                        file,
+                        files.inherited_drafts.get(address),
+                    )?);
                 }
-                Ok(Self::Json { files: found, assert_formats })
+                Ok(Self::Json {
+                    files: found,
+                    assert_formats,
+                })
             }
             Some(Grammar::ToolCalls(rules)) => {
                 let format = rules.call_format();
                 let mut calls = match (tools, &rules.tools) {
-                    (Some(own), _) => {
-                        Self::calls(("`tools` of the row", &own.to_string()), own, format, assert_formats)
-                    }
-                    (None, Some(tools)) => Self::calls((&label, &task.definition_text), tools, format, assert_formats),
+                    (Some(own), _) => Self::calls(
+                        ("`tools` of the row", &own.to_string()),
+                        own,
+                        format,
+                        assert_formats,
+                    ),
+                    (None, Some(tools)) => Self::calls(
+                        (&label, &task.definition_text),
+                        tools,
+                        format,
+                        assert_formats,
+                    ),
                     (None, None) => {
                         let message = "neither the task nor the row has any".to_owned();
                         Err(ConstraintError::Tools { label, message })
@@ -130,10 +167,19 @@ impl Answer {
             }
             Some(Grammar::HttpMessage(rules)) => {
                 let files = request_files((&label, &task.definition_text), rules, assert_formats)?;
-                Ok(Self::AnyJson { files, assert_formats })
+                Ok(Self::AnyJson {
+                    files,
+                    assert_formats,
+                })
             }
-            Some(Grammar::Pattern(pattern)) => Ok(Self::Text { pattern: pattern.to_owned(), label }),
-            None => Err(ConstraintError::Kind { task: task.name.clone(), kind: task.kind() }),
+            Some(Grammar::Pattern(pattern)) => Ok(Self::Text {
+                pattern: pattern.to_owned(),
+                label,
+            }),
+            None => Err(ConstraintError::Kind {
+                task: task.name.clone(),
+                kind: task.kind(),
+            }),
         }
     }
 
@@ -148,19 +194,36 @@ impl Answer {
 }
 
 /// A file that the schema refers to.
-fn referenced(task: &Task, address: &str, file: &str, draft: Option<&String>) -> Result<SchemaFile, ConstraintError> {
+fn referenced(
+    task: &Task,
+    address: &str,
+    file: &str,
+    draft: Option<&String>,
+) -> Result<SchemaFile, ConstraintError> {
     let label = task.label(file);
     let bytes = task.read(file)?;
     let text = String::from_utf8_lossy(&bytes);
-    let mut schema: Value = serde_json::from_str(&text)
-        .map_err(|error| ConstraintError::Tools { label: label.clone(), message: error.to_string() })?;
+    let mut schema: Value =
+        serde_json::from_str(&text).map_err(|error| ConstraintError::Tools {
+            label: label.clone(),
+            message: error.to_string(),
+        })?;
     if let (Some(members), Some(draft)) = (schema.as_object_mut(), draft) {
-        members.entry("$schema").or_insert_with(|| draft.clone().into());
+        members
+            .entry("$schema")
+            .or_insert_with(|| draft.clone().into());
     }
     let address = if address.contains(':') {
         encode_reference(address)
     } else {
         format!("{HOME}{}", address.trim_start_matches("./"))
     };
-    Ok(SchemaFile { label, text: text.into_owned().into(), pointer: String::new(), address, schema, origin: None })
+    Ok(SchemaFile {
+        label,
+        text: text.into_owned().into(),
+        pointer: String::new(),
+        address,
+        schema,
+        origin: None,
+    })
 }

@@ -48,7 +48,13 @@ impl Bounds {
                 continue;
             }
             members.remove(keyword);
-            let own = members.get(if is_lower(keyword) { "minimum" } else { "maximum" }).and_then(Value::as_f64);
+            let own = members
+                .get(if is_lower(keyword) {
+                    "minimum"
+                } else {
+                    "maximum"
+                })
+                .and_then(Value::as_f64);
             if is_lower(keyword) {
                 let least = own.map_or(bound + BESIDE, |own| own.max(bound + BESIDE));
                 members.insert("minimum".to_owned(), json!(least));
@@ -65,7 +71,10 @@ fn bounds_of(members: &Map<String, Value>) -> Vec<(&'static str, f64)> {
     if members.get("type").is_some_and(|kind| kind == "integer") {
         return Vec::new();
     }
-    KEYWORDS.into_iter().filter_map(|keyword| Some((keyword, members.get(keyword)?.as_f64()?))).collect()
+    KEYWORDS
+        .into_iter()
+        .filter_map(|keyword| Some((keyword, members.get(keyword)?.as_f64()?)))
+        .collect()
 }
 
 fn is_lower(keyword: &str) -> bool {
@@ -74,18 +83,31 @@ fn is_lower(keyword: &str) -> bool {
 
 /// Whether a bound is below 0, and whether it excludes a whole number, with other numbers beyond it.
 fn side_of(keyword: &str, bound: f64) -> (usize, bool) {
-    let side = usize::from(if is_lower(keyword) { bound < 0.0 } else { bound <= 0.0 });
-    (side, keyword.starts_with("exclusive") && bound.fract() == 0.0 && is_lower(keyword) == (side == 0))
+    let side = usize::from(if is_lower(keyword) {
+        bound < 0.0
+    } else {
+        bound <= 0.0
+    });
+    (
+        side,
+        keyword.starts_with("exclusive")
+            && bound.fract() == 0.0
+            && is_lower(keyword) == (side == 0),
+    )
 }
 
 fn each_schema(schema: &mut Value, work: &mut impl FnMut(&mut Map<String, Value>)) {
-    let Some(members) = schema.as_object_mut() else { return };
+    let Some(members) = schema.as_object_mut() else {
+        return;
+    };
     work(members);
     for (keyword, inner) in members.iter_mut() {
         match (keyword.as_str(), inner) {
             ("enum" | "const" | "required" | "type", _) => {}
             ("properties" | "patternProperties", Value::Object(named)) => {
-                named.values_mut().for_each(|inner| each_schema(inner, work));
+                named
+                    .values_mut()
+                    .for_each(|inner| each_schema(inner, work));
             }
             (_, Value::Array(parts)) => parts.iter_mut().for_each(|inner| each_schema(inner, work)),
             (_, inner) => each_schema(inner, work),

@@ -34,18 +34,34 @@ impl Calls<'_> {
     pub(super) fn grammar(self, layout: CallLayout) -> Result<NamedGrammar, ConstraintError> {
         let is_list = matches!(layout, CallLayout::List { .. });
         let (open, separator) = match layout {
-            CallLayout::Object { open, separator, .. } => (open, separator),
+            CallLayout::Object {
+                open, separator, ..
+            } => (open, separator),
             CallLayout::List { open } | CallLayout::Named { open, .. } => (open, ""),
         };
         let (instead, is_single) = (self.instead, self.is_single || is_list);
         let (call, rules, schemas) = self.call(layout)?;
-        let separator = if separator.is_empty() { "GAP?".to_owned() } else { literal(separator) };
-        let calls = if is_single { "call".to_owned() } else { format!("call ({separator} call)*") };
-        let opened = if open.is_empty() { String::new() } else { literal(open) };
+        let separator = if separator.is_empty() {
+            "GAP?".to_owned()
+        } else {
+            literal(separator)
+        };
+        let calls = if is_single {
+            "call".to_owned()
+        } else {
+            format!("call ({separator} call)*")
+        };
+        let opened = if open.is_empty() {
+            String::new()
+        } else {
+            literal(open)
+        };
         let call_rule = format!("call: {opened} {call}");
         let answer = match instead {
             Instead::Nothing => format!("answer: {calls}\n{call_rule}"),
-            Instead::EmptyList if is_list && open.is_empty() => format!("answer: {calls}\n{call_rule}"),
+            Instead::EmptyList if is_list && open.is_empty() => {
+                format!("answer: {calls}\n{call_rule}")
+            }
             Instead::EmptyList => format!("answer: {calls} | \"[]\"\n{call_rule}"),
             Instead::Value(_) => format!("answer: {calls} | @value\n{call_rule}"),
             // JSON at the beginning is calls.
@@ -67,16 +83,36 @@ impl Calls<'_> {
 
     /// What follows the opening of a call, with the rules and schemas that it names.
     fn call(self, layout: CallLayout) -> Result<CallRules, ConstraintError> {
-        let Self { functions, schemas, definitions, instead, is_single } = self;
+        let Self {
+            functions,
+            schemas,
+            definitions,
+            instead,
+            is_single,
+        } = self;
         let whole = |schema: Value| vec![("json".to_owned(), schema)];
         Ok(match layout {
-            CallLayout::Object { open, arguments, close, .. } => {
-                let (gap, close) = if open.is_empty() { ("", String::new()) } else { ("GAP?", literal(close)) };
-                (format!("{gap} @json {gap} {close}"), Vec::new(), whole(any_call(functions, schemas, arguments)))
+            CallLayout::Object {
+                open,
+                arguments,
+                close,
+                ..
+            } => {
+                let (gap, close) = if open.is_empty() {
+                    ("", String::new())
+                } else {
+                    ("GAP?", literal(close))
+                };
+                (
+                    format!("{gap} @json {gap} {close}"),
+                    Vec::new(),
+                    whole(any_call(functions, schemas, arguments)),
+                )
             }
             CallLayout::List { open } => {
                 let gap = if open.is_empty() { "" } else { "GAP?" };
-                let mut list = json!({"type": "array", "items": any_call(functions, schemas, "arguments")});
+                let mut list =
+                    json!({"type": "array", "items": any_call(functions, schemas, "arguments")});
                 if !open.is_empty() || !matches!(instead, Instead::EmptyList) {
                     list["minItems"] = json!(1);
                     if is_single {
@@ -85,8 +121,18 @@ impl Calls<'_> {
                 }
                 (format!("{gap} @json"), Vec::new(), whole(list))
             }
-            CallLayout::Named { before, after, arguments, close, .. } => {
-                let mut written = Arguments { definitions, rules: Vec::new(), schemas: Vec::new() };
+            CallLayout::Named {
+                before,
+                after,
+                arguments,
+                close,
+                ..
+            } => {
+                let mut written = Arguments {
+                    definitions,
+                    rules: Vec::new(),
+                    schemas: Vec::new(),
+                };
                 let mut calls = Vec::new();
                 for ((name, file), schema) in functions.iter().zip(schemas) {
                     let arguments = written.of(arguments, file, schema)?;
@@ -96,7 +142,11 @@ impl Calls<'_> {
                         literal(close)
                     ));
                 }
-                (format!("( {} )", calls.join(" | ")), written.rules, written.schemas)
+                (
+                    format!("( {} )", calls.join(" | ")),
+                    written.rules,
+                    written.schemas,
+                )
             }
         })
     }
@@ -117,7 +167,11 @@ fn any_call(functions: &[(String, SchemaFile)], schemas: Vec<Value>, key: &str) 
 
 /// A text in Lark; nothing for an empty one.
 fn literal(text: &str) -> String {
-    if text.is_empty() { String::new() } else { Value::from(text).to_string() }
+    if text.is_empty() {
+        String::new()
+    } else {
+        Value::from(text).to_string()
+    }
 }
 
 /// Arguments that are not one JSON object.
@@ -141,7 +195,12 @@ enum Written {
 type Fault = (String, String);
 
 impl Arguments<'_> {
-    fn of(&mut self, layout: ArgumentLayout, file: &SchemaFile, schema: Value) -> Result<String, ConstraintError> {
+    fn of(
+        &mut self,
+        layout: ArgumentLayout,
+        file: &SchemaFile,
+        schema: Value,
+    ) -> Result<String, ConstraintError> {
         let object = match layout {
             ArgumentLayout::Json => Ok(self.json(json!({"allOf": [schema, {"type": "object"}]}))),
             ArgumentLayout::Tags { open, after, close } => {
@@ -149,11 +208,17 @@ impl Arguments<'_> {
                     let write = |member: Member| {
                         let value = self.value(&member.schema, &member.pointer, ("", close), 0)?;
                         Ok((
-                            format!("{} {value}", literal(&format!("{open}{}{after}", member.key))),
+                            format!(
+                                "{} {value}",
+                                literal(&format!("{open}{}{after}", member.key))
+                            ),
                             member.is_required,
                         ))
                     };
-                    members.into_iter().map(write).collect::<Result<Vec<_>, Fault>>()
+                    members
+                        .into_iter()
+                        .map(write)
+                        .collect::<Result<Vec<_>, Fault>>()
                 });
                 written.map(|written| self.sequence(&written, ""))
             }
@@ -186,27 +251,45 @@ impl Arguments<'_> {
         let (mut rest, mut firsts) = (String::new(), Vec::new());
         for (index, (member, is_required)) in members.iter().enumerate().rev() {
             firsts.push(format!("{member} {rest}"));
-            let is_first_required = members[..index].iter().all(|(_, is_required)| !is_required) && *is_required;
+            let is_first_required =
+                members[..index].iter().all(|(_, is_required)| !is_required) && *is_required;
             if is_first_required {
                 // Nothing after a required member is the first one.
                 firsts = vec![format!("{member} {rest}")];
             }
             let body = format!("{separator} {member}");
-            let optional = if *is_required { body } else { format!("({body})?") };
+            let optional = if *is_required {
+                body
+            } else {
+                format!("({body})?")
+            };
             rest = self.rule("", &format!("{optional} {rest}"));
         }
         let is_empty = members.iter().all(|(_, is_required)| !is_required);
         match firsts.is_empty() {
             true => String::new(),
-            false => format!("( {} ){}", firsts.join(" | "), if is_empty { "?" } else { "" }),
+            false => format!(
+                "( {} ){}",
+                firsts.join(" | "),
+                if is_empty { "?" } else { "" }
+            ),
         }
     }
 
-    fn braces(&mut self, schema: &Value, pointer: &str, quote: &str, depth: usize) -> Result<String, Fault> {
+    fn braces(
+        &mut self,
+        schema: &Value,
+        pointer: &str,
+        quote: &str,
+        depth: usize,
+    ) -> Result<String, Fault> {
         let mut written = Vec::new();
         for member in members(schema, pointer)? {
             let value = self.value(&member.schema, &member.pointer, (quote, quote), depth)?;
-            written.push((format!("{} {value}", literal(&format!("{}:", member.key))), member.is_required));
+            written.push((
+                format!("{} {value}", literal(&format!("{}:", member.key))),
+                member.is_required,
+            ));
         }
         Ok(format!("\"{{\" {} \"}}\"", self.sequence(&written, ",")))
     }
@@ -221,11 +304,18 @@ impl Arguments<'_> {
     ) -> Result<String, Fault> {
         let mut found = Vec::new();
         let ways = self.ways(schema, pointer, depth)?;
-        let after = if open.is_empty() { literal(close) } else { String::new() };
+        let after = if open.is_empty() {
+            literal(close)
+        } else {
+            String::new()
+        };
         for way in ways {
             found.push(match way {
                 Written::Text(length) => {
-                    let text = self.rule(&format!("[suffix={}]", literal(close)), &format!("/(?s:.{length})/"));
+                    let text = self.rule(
+                        &format!("[suffix={}]", literal(close)),
+                        &format!("/(?s:.{length})/"),
+                    );
                     format!("{} {text}", literal(open))
                 }
                 Written::Constant(text) => literal(&format!("{open}{text}{close}")),
@@ -234,19 +324,27 @@ impl Arguments<'_> {
                     format!("{} {after}", self.json(schema))
                 }
                 Written::Object(schema) if schema.get("properties").is_none() => {
-                    return Err((pointer.to_owned(), "an object without `properties`".to_owned()));
+                    return Err((
+                        pointer.to_owned(),
+                        "an object without `properties`".to_owned(),
+                    ));
                 }
                 Written::Object(schema) => self.braces(&schema, pointer, open, depth + 1)?,
                 Written::List(schema) => {
-                    if let Some(keyword) =
-                        ["minItems", "maxItems", "prefixItems", "enum"].iter().find(|key| schema.get(**key).is_some())
+                    if let Some(keyword) = ["minItems", "maxItems", "prefixItems", "enum"]
+                        .iter()
+                        .find(|key| schema.get(**key).is_some())
                     {
-                        return Err((format!("{pointer}/{keyword}"), format!("`{keyword}` of a list")));
+                        return Err((
+                            format!("{pointer}/{keyword}"),
+                            format!("`{keyword}` of a list"),
+                        ));
                     }
                     let Some(items) = schema.get("items") else {
                         return Err((pointer.to_owned(), "a list without `items`".to_owned()));
                     };
-                    let item = self.value(items, &format!("{pointer}/items"), (open, close), depth + 1)?;
+                    let item =
+                        self.value(items, &format!("{pointer}/items"), (open, close), depth + 1)?;
                     let item = self.rule("", &item);
                     format!("\"[\" ( {item} ( \",\" {item} )* )? \"]\"")
                 }
@@ -260,7 +358,10 @@ impl Arguments<'_> {
         if depth > MAX_DEPTH {
             return fault("schemas are nested too deeply, or refer to themselves");
         }
-        let target = schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix("#/$defs/"));
+        let target = schema
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|target| target.strip_prefix("#/$defs/"));
         if let Some(name) = target {
             return match self.definitions.get(name) {
                 Some(schema) => self.ways(schema, pointer, depth + 1),
@@ -271,12 +372,17 @@ impl Arguments<'_> {
         if let Some(values) = values.or_else(|| schema.get("enum")?.as_array().map(Vec::as_slice)) {
             let constant = |value: &Value| match value {
                 Value::String(text) => Ok(Written::Constant(text.clone())),
-                Value::Object(_) | Value::Array(_) => Err((pointer.to_owned(), "a constant object or list".to_owned())),
+                Value::Object(_) | Value::Array(_) => {
+                    Err((pointer.to_owned(), "a constant object or list".to_owned()))
+                }
                 scalar => Ok(Written::Json(json!({"const": scalar}))),
             };
             return values.iter().map(constant).collect();
         }
-        if let Some(branches) = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(*key)?.as_array()) {
+        if let Some(branches) = ["anyOf", "oneOf"]
+            .iter()
+            .find_map(|key| schema.get(*key)?.as_array())
+        {
             let mut found = Vec::new();
             for (index, branch) in branches.iter().enumerate() {
                 found.extend(self.ways(branch, &format!("{pointer}/anyOf/{index}"), depth + 1)?);
@@ -297,7 +403,11 @@ impl Arguments<'_> {
         };
         match schema.get("type") {
             Some(Value::String(name)) => Ok(vec![of_type(name)?]),
-            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(of_type).collect(),
+            Some(Value::Array(names)) => names
+                .iter()
+                .filter_map(Value::as_str)
+                .map(of_type)
+                .collect(),
             _ => fault("it has no `type`, so that it may be text or JSON"),
         }
     }
@@ -326,12 +436,30 @@ fn members(schema: &Value, pointer: &str) -> Result<Vec<Member>, Fault> {
     ];
     let keywords = schema.as_object().cloned().unwrap_or_default();
     if let Some(keyword) = keywords.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        return Err((format!("{pointer}/{keyword}"), format!("`{keyword}` of an object")));
+        return Err((
+            format!("{pointer}/{keyword}"),
+            format!("`{keyword}` of an object"),
+        ));
     }
-    let required = keywords.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
-    let properties = keywords.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
-    if let Some(name) = required.iter().filter_map(Value::as_str).find(|name| !properties.contains_key(*name)) {
-        return Err((format!("{pointer}/required"), format!("nothing says what {name:?} is")));
+    let required = keywords
+        .get("required")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let properties = keywords
+        .get("properties")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
+    if let Some(name) = required
+        .iter()
+        .filter_map(Value::as_str)
+        .find(|name| !properties.contains_key(*name))
+    {
+        return Err((
+            format!("{pointer}/required"),
+            format!("nothing says what {name:?} is"),
+        ));
     }
     let member = |(key, schema): (String, Value)| Member {
         is_required: required.iter().any(|name| *name == key),
@@ -340,19 +468,31 @@ fn members(schema: &Value, pointer: &str) -> Result<Vec<Member>, Fault> {
         schema,
     };
     let members = properties.into_iter().map(member);
-    Ok(members.filter(|member| member.schema != Value::Bool(false) || member.is_required).collect())
+    Ok(members
+        .filter(|member| member.schema != Value::Bool(false) || member.is_required)
+        .collect())
 }
 
 /// The number of a string's characters, as a pattern's repetition.
 fn length(schema: &Value, pointer: &str) -> Result<String, Fault> {
-    if let Some(keyword) = ["pattern", "format", "allOf", "not"].iter().find(|key| schema.get(**key).is_some()) {
-        return Err((format!("{pointer}/{keyword}"), format!("`{keyword}` of a string")));
+    if let Some(keyword) = ["pattern", "format", "allOf", "not"]
+        .iter()
+        .find(|key| schema.get(**key).is_some())
+    {
+        return Err((
+            format!("{pointer}/{keyword}"),
+            format!("`{keyword}` of a string"),
+        ));
     }
     let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
     Ok(match (bound("minLength"), bound("maxLength")) {
         (None, None) => "*".to_owned(),
         (least, most) => {
-            format!("{{{},{}}}", least.unwrap_or(0), most.map_or_else(String::new, |most| most.to_string()))
+            format!(
+                "{{{},{}}}",
+                least.unwrap_or(0),
+                most.map_or_else(String::new, |most| most.to_string())
+            )
         }
     })
 }

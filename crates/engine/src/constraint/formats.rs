@@ -32,5 +32,7 @@ pub(super) fn pattern_of_format(name: &str) -> Option<&'static str> {
 
 /// Whether a pattern is that of a format.
 pub(super) fn is_of_format(pattern: &str) -> bool {
-    ["date", "time", "date-time", "ipv4", "uuid"].into_iter().any(|name| pattern_of_format(name) == Some(pattern))
+    ["date", "time", "date-time", "ipv4", "uuid"]
+        .into_iter()
+        .any(|name| pattern_of_format(name) == Some(pattern))
 }

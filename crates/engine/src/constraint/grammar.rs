@@ -39,28 +39,63 @@ pub(super) fn compile(
 ) -> Result<Matcher, ConstraintError> {
     let files: Vec<&[SchemaFile]> = match answer {
         Answer::Text { pattern, label } => {
-            return text_matcher(vocabulary, pattern, reasoning)
-                .map_err(|message| ConstraintError::Pattern { label: label.clone(), message: message.to_owned() });
+            return text_matcher(vocabulary, pattern, reasoning).map_err(|message| {
+                ConstraintError::Pattern {
+                    label: label.clone(),
+                    message: message.to_owned(),
+                }
+            });
         }
         Answer::Json { files, .. } => vec![files],
         Answer::AnyJson { files, .. } => files.iter().map(std::slice::from_ref).collect(),
-        Answer::Calls { functions, instead, .. } => {
-            let own = if let Instead::Value(own) = instead { Some(own.as_slice()) } else { None };
-            functions.iter().map(|(_, file)| std::slice::from_ref(file)).chain(own).collect()
+        Answer::Calls {
+            functions, instead, ..
+        } => {
+            let own = if let Instead::Value(own) = instead {
+                Some(own.as_slice())
+            } else {
+                None
+            };
+            functions
+                .iter()
+                .map(|(_, file)| std::slice::from_ref(file))
+                .chain(own)
+                .collect()
         }
     };
     let prepare = |prepared: &mut PreparedSchemas| -> Result<Vec<Value>, ConstraintError> {
-        files.iter().map(|files| prepared.add(files, answer.asserts_formats())).collect()
+        files
+            .iter()
+            .map(|files| prepared.add(files, answer.asserts_formats()))
+            .collect()
     };
     let mut prepared = PreparedSchemas::default();
     let mut schemas = prepare(&mut prepared)?;
-    let json = |schema: Value| ("answer: @json".to_owned(), vec![("json".to_owned(), schema)]);
+    let json = |schema: Value| {
+        (
+            "answer: @json".to_owned(),
+            vec![("json".to_owned(), schema)],
+        )
+    };
     let (lark, whole) = match answer {
-        Answer::Calls { functions, format, instead, is_single, .. } => {
+        Answer::Calls {
+            functions,
+            format,
+            instead,
+            is_single,
+            ..
+        } => {
             let value = schemas.drain(functions.len()..).next();
-            let layout = call_layout(format).ok_or(ConstraintError::CallFormat { name: format.name })?;
+            let layout =
+                call_layout(format).ok_or(ConstraintError::CallFormat { name: format.name })?;
             let definitions = &prepared.definitions;
-            let calls = Calls { functions, schemas, definitions, instead, is_single: *is_single };
+            let calls = Calls {
+                functions,
+                schemas,
+                definitions,
+                instead,
+                is_single: *is_single,
+            };
             let (lark, mut whole) = calls.grammar(layout)?;
             whole.extend(value.map(|value| ("value".to_owned(), value)));
             (lark, whole)
@@ -68,7 +103,10 @@ pub(super) fn compile(
         Answer::AnyJson { .. } => json(json!({"anyOf": schemas})),
         Answer::Json { .. } | Answer::Text { .. } => json(schemas.swap_remove(0)),
     };
-    let lark = format!("{}\n{lark}\nGAP: /{GAP}/", before_answer(reasoning, vocabulary.marks));
+    let lark = format!(
+        "{}\n{lark}\nGAP: /{GAP}/",
+        before_answer(reasoning, vocabulary.marks)
+    );
     if let Some(matcher) = json_matcher(vocabulary, &lark, &whole, &prepared) {
         return Ok(matcher);
     }
@@ -80,11 +118,19 @@ pub(super) fn compile(
 fn before_answer(reasoning: Reasoning, marks: &ThinkMarks) -> String {
     let end = marks.end();
     let thought = || format!("thought: text GAP?\ntext[suffix=\"{end}\"]: /(?s:.*)/");
-    let plain = if marks.answer.is_empty() { "answer".to_owned() } else { format!("\"{end}\" answer") };
+    let plain = if marks.answer.is_empty() {
+        "answer".to_owned()
+    } else {
+        format!("\"{end}\" answer")
+    };
     match reasoning {
         Reasoning::Off => format!("start: {plain}"),
         Reasoning::Open => format!("start: thought answer\n{}", thought()),
-        Reasoning::Allowed => format!("start: \"{}\" thought answer | {plain}\n{}", marks.open, thought()),
+        Reasoning::Allowed => format!(
+            "start: \"{}\" thought answer | {plain}\n{}",
+            marks.open,
+            thought()
+        ),
     }
 }
 
@@ -101,10 +147,16 @@ fn json_matcher(
         json_allowed_escapes: Some("nrbtf\\\"".to_owned()),
         ..JsonCompileOptions::default()
     };
-    let main =
-        GrammarWithLexer { name: Some("main".to_owned()), lark_grammar: Some(lark.to_owned()), json_schema: None };
+    let main = GrammarWithLexer {
+        name: Some("main".to_owned()),
+        lark_grammar: Some(lark.to_owned()),
+        json_schema: None,
+    };
     let mut grammars = vec![main];
-    let all = schemas.iter().map(|(_, schema)| schema).chain(prepared.definitions.values());
+    let all = schemas
+        .iter()
+        .map(|(_, schema)| schema)
+        .chain(prepared.definitions.values());
     if !are_decodable(vocabulary, &options, all) {
         return None;
     }
@@ -118,9 +170,19 @@ fn json_matcher(
         schema["$defs"] = prepared.definitions.clone().into();
         options.apply_to(&mut schema);
         let name = Some(name.clone());
-        grammars.push(GrammarWithLexer { name, json_schema: Some(schema), lark_grammar: None });
+        grammars.push(GrammarWithLexer {
+            name,
+            json_schema: Some(schema),
+            lark_grammar: None,
+        });
     }
-    matcher(vocabulary, TopLevelGrammar { grammars, max_tokens: None })
+    matcher(
+        vocabulary,
+        TopLevelGrammar {
+            grammars,
+            max_tokens: None,
+        },
+    )
 }
 
 /// Whether keys that patterns must not match can be decoded: the first token shows it, wherever in an answer they come.
@@ -132,13 +194,20 @@ fn are_decodable<'a>(
     let (mut open, mut patterns) = (schemas.collect::<Vec<_>>(), BTreeSet::new());
     while let Some(schema) = open.pop() {
         if schema.get("additionalProperties") != Some(&Value::Bool(false)) {
-            patterns.extend(schema.get("patternProperties").and_then(Value::as_object).into_iter().flat_map(Map::keys));
+            patterns.extend(
+                schema
+                    .get("patternProperties")
+                    .and_then(Value::as_object)
+                    .into_iter()
+                    .flat_map(Map::keys),
+            );
         }
         open.extend(schema.as_object().into_iter().flat_map(Map::values));
         open.extend(schema.as_array().into_iter().flatten());
     }
     patterns.into_iter().all(|pattern| {
-        let mut schema = json!({"type": "object", "patternProperties": {pattern: {"type": "null"}}});
+        let mut schema =
+            json!({"type": "object", "patternProperties": {pattern: {"type": "null"}}});
         options.apply_to(&mut schema);
         matcher(vocabulary, TopLevelGrammar::from_json_schema(schema)).is_some()
     })
@@ -146,21 +215,40 @@ fn are_decodable<'a>(
 
 /// Text in which a pattern is found, without white space around it, since that is no part of the answer; else why there
 /// is none.
-fn text_matcher(vocabulary: &Vocabulary, pattern: &str, reasoning: Reasoning) -> Result<Matcher, &'static str> {
-    let whole = regex_syntax::parse(pattern).map(|hir| anchored(&hir)).map_err(|_| "it is not a pattern")?;
+fn text_matcher(
+    vocabulary: &Vocabulary,
+    pattern: &str,
+    reasoning: Reasoning,
+) -> Result<Matcher, &'static str> {
+    let whole = regex_syntax::parse(pattern)
+        .map(|hir| anchored(&hir))
+        .map_err(|_| "it is not a pattern")?;
     let terminal = |regex: &str| format!("/{}/", regex_to_lark(regex, ""));
     let parts = [
         terminal(&whole),
         terminal(r"(?s:\S(.*\S)?)"),
-        format!("~{}", terminal(&format!("(?s:.*){}(?s:.*)", regex_syntax::escape(vocabulary.marks.end())))),
-        format!("~{}", terminal(&format!("{}(?s:.*)", regex_syntax::escape(vocabulary.marks.open)))),
+        format!(
+            "~{}",
+            terminal(&format!(
+                "(?s:.*){}(?s:.*)",
+                regex_syntax::escape(vocabulary.marks.end())
+            ))
+        ),
+        format!(
+            "~{}",
+            terminal(&format!(
+                "{}(?s:.*)",
+                regex_syntax::escape(vocabulary.marks.open)
+            ))
+        ),
     ];
     let lark = format!(
         "{}\nanswer: TEXT\nTEXT: {}\nGAP: /{GAP}/",
         before_answer(reasoning, vocabulary.marks),
         parts.join(" & ")
     );
-    let has_look = || regex_syntax::parse(&whole).is_ok_and(|hir| !hir.properties().look_set().is_empty());
+    let has_look =
+        || regex_syntax::parse(&whole).is_ok_and(|hir| !hir.properties().look_set().is_empty());
     matcher(vocabulary, TopLevelGrammar::from_lark(lark)).ok_or_else(|| match has_look() {
         true => "it has a word boundary or an anchor inside",
         false => "it is too large, or no text fits it",
@@ -173,17 +261,29 @@ fn anchored(hir: &Hir) -> String {
     match hir.kind() {
         HirKind::Capture(group) => anchored(&group.sub),
         HirKind::Alternation(branches) => {
-            format!("(?:{})", branches.iter().map(anchored).collect::<Vec<_>>().join("|"))
+            format!(
+                "(?:{})",
+                branches.iter().map(anchored).collect::<Vec<_>>().join("|")
+            )
         }
         kind => {
-            let parts = if let HirKind::Concat(parts) = kind { parts.as_slice() } else { std::slice::from_ref(hir) };
-            let is =
-                |part: Option<&Hir>, look| matches!(part.map(Hir::kind), Some(HirKind::Look(found)) if *found == look);
+            let parts = if let HirKind::Concat(parts) = kind {
+                parts.as_slice()
+            } else {
+                std::slice::from_ref(hir)
+            };
+            let is = |part: Option<&Hir>, look| matches!(part.map(Hir::kind), Some(HirKind::Look(found)) if *found == look);
             let from = usize::from(is(parts.first(), Look::Start));
             let to = parts.len() - usize::from(parts.len() > from && is(parts.last(), Look::End));
             let before = if from > 0 { "" } else { ANY };
             let after = if to < parts.len() { "" } else { ANY };
-            format!("{before}(?:{}){after}", parts[from..to].iter().map(ToString::to_string).collect::<String>())
+            format!(
+                "{before}(?:{}){after}",
+                parts[from..to]
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<String>()
+            )
         }
     }
 }
@@ -194,7 +294,8 @@ fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Option<Matcher>
     let built = catch_panic(|| {
         let mut matcher = Matcher::new(vocabulary.factory.create_parser(grammar));
         let is_taken = !matcher.is_error() && matcher.grammar_warnings().is_empty();
-        (is_taken && (0..PROBES).all(|walk| probe(&matcher, vocabulary, walk).is_some())).then_some(matcher)
+        (is_taken && (0..PROBES).all(|walk| probe(&matcher, vocabulary, walk).is_some()))
+            .then_some(matcher)
     });
     built.ok().flatten()
 }
@@ -203,27 +304,43 @@ fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Option<Matcher>
 /// not match.
 fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Option<()> {
     let (mut matcher, mut random, mut is_begun) = (start.deep_clone(), walk, false);
-    let bytes = |id: &u32| vocabulary.bytes.get(*id as usize).map(Vec::as_slice).unwrap_or_default();
+    let bytes = |id: &u32| {
+        vocabulary
+            .bytes
+            .get(*id as usize)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    };
     for step in 0..PROBED_TOKENS {
         let mask = matcher.compute_mask_or_eos().ok()?;
         let words = mask.as_slice();
         if step == 0 && words.iter().all(|word| *word == 0) {
             return None;
         }
-        let is_allowed = |id: &u32| words.get(*id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+        let is_allowed = |id: &u32| {
+            words
+                .get(*id as usize / 32)
+                .is_some_and(|word| word >> (id % 32) & 1 == 1)
+        };
         let is_text = |id: &u32| is_allowed(id) && !vocabulary.stop_ids.contains(id);
         let allowed: Vec<u32> = (0..vocabulary.bytes.len() as u32).filter(is_text).collect();
         // A think block ends at once, then a string begins, of letters and digits.
-        let end = allowed.iter().find(|id| step == 0 && bytes(id) == vocabulary.marks.end().as_bytes());
+        let end = allowed
+            .iter()
+            .find(|id| step == 0 && bytes(id) == vocabulary.marks.end().as_bytes());
         let is_wanted = |id: &u32| match is_begun {
             true => bytes(id).iter().all(u8::is_ascii_alphanumeric),
             false => bytes(id).contains(&b'"'),
         };
         let wanted: Vec<u32> = allowed.iter().copied().filter(is_wanted).collect();
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let among = if wanted.is_empty() { &allowed } else { &wanted };
         let any = among.get((random >> 33) as usize % among.len().max(1));
-        let Some(id) = end.or(any) else { return Some(()) };
+        let Some(id) = end.or(any) else {
+            return Some(());
+        };
         is_begun |= bytes(id).contains(&b'"');
         matcher.consume_token(*id).ok()?;
     }
@@ -239,28 +356,45 @@ fn located(
     prepared: &PreparedSchemas,
     until: Instant,
 ) -> ConstraintError {
-    let Some(file) = files.first() else { return ConstraintError::Vocabulary("there is no schema".to_owned()) };
-    let mut without_references = PreparedSchemas::default();
-    without_references.definitions = prepared.definitions.keys().map(|name| (name.clone(), json!({}))).collect();
-    let fails = |schema: &Value, prepared: &PreparedSchemas| {
-        json_matcher(vocabulary, "start: @json", &[("json".to_owned(), schema.clone())], prepared).is_none()
+    let Some(file) = files.first() else {
+        return ConstraintError::Vocabulary("there is no schema".to_owned());
     };
-    let schemas = Schemas { definitions: &prepared.definitions };
+    let mut without_references = PreparedSchemas::default();
+    without_references.definitions = prepared
+        .definitions
+        .keys()
+        .map(|name| (name.clone(), json!({})))
+        .collect();
+    let fails = |schema: &Value, prepared: &PreparedSchemas| {
+        json_matcher(
+            vocabulary,
+            "start: @json",
+            &[("json".to_owned(), schema.clone())],
+            prepared,
+        )
+        .is_none()
+    };
+    let schemas = Schemas {
+        definitions: &prepared.definitions,
+    };
     let nodes = prepared.nodes.iter().flatten().take(MAX_SEARCHED_SCHEMAS);
-    let failing: Vec<&Node> = nodes.filter(|node| Instant::now() < until && fails(&node.schema, prepared)).collect();
+    let failing: Vec<&Node> = nodes
+        .filter(|node| Instant::now() < until && fails(&node.schema, prepared))
+        .collect();
     let is_own = |node: &&&Node| fails(&node.schema, &without_references);
     let takes_some = |node: &&&Node| !schemas.are_disjoint(&[&node.schema]);
     let found = failing.iter().filter(takes_some).find(is_own);
     let is_innermost = |node: &&&Node| {
         let inside = format!("{}/", node.place.1);
-        !failing.iter().any(|other| other.place.0 == node.place.0 && other.place.1.starts_with(&inside))
+        !failing
+            .iter()
+            .any(|other| other.place.0 == node.place.0 && other.place.1.starts_with(&inside))
     };
     // Referenced schemas were added last.
     let last = || failing.iter().rev().filter(takes_some).find(is_innermost);
     let found = found.or_else(last).or_else(|| failing.first());
     let Some(node) = found else {
-        let message =
-            "the schema cannot be enforced while decoding: no value is valid, or it is too large for a grammar";
+        let message = "the schema cannot be enforced while decoding: no value is valid, or it is too large for a grammar";
         return file.error("", message.to_owned());
     };
     let members = node.schema.as_object();
@@ -298,7 +432,10 @@ fn why_not<'a>(schemas: &Schemas<'a>, keyword: &str, schema: &'a Value) -> Strin
         "$ref" => "what it leads to contains it again beside other keywords, or is too large",
         "properties" => {
             let applied = schemas.applied(&[schema]);
-            let required = schema.as_object().map(|members| list(members, "required")).unwrap_or_default();
+            let required = schema
+                .as_object()
+                .map(|members| list(members, "required"))
+                .unwrap_or_default();
             let takes_none = |name: &&str| schemas.are_disjoint(&applied.for_property(name));
             if let Some(name) = required.iter().filter_map(Value::as_str).find(takes_none) {
                 return format!("no value fits the required property {name:?}");

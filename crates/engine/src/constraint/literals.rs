@@ -17,17 +17,23 @@ const MAX_OPTIONAL_PROPERTIES: usize = 1_000;
 pub(super) const EXACT: f64 = 9_007_199_254_740_992.0;
 
 pub(super) fn unenforced(keyword: &str) -> String {
-    format!("`{keyword}` cannot be enforced while decoding: remove it, or sample without a constraint")
+    format!(
+        "`{keyword}` cannot be enforced while decoding: remove it, or sample without a constraint"
+    )
 }
 
 /// The pattern with ECMA 262's classes written out, as the validator reads it.
 pub(super) fn written_pattern(pattern: &str) -> Result<String, String> {
     let refuse = |advice: &str| {
-        format!("the pattern {pattern:?} cannot be enforced while decoding: rewrite it without {advice}")
+        format!(
+            "the pattern {pattern:?} cannot be enforced while decoding: rewrite it without {advice}"
+        )
     };
     let written = to_rust_regex(pattern).map_err(|()| refuse("look-around and back-references"))?;
     if regex_syntax::parse(&written).is_ok_and(|hir| has_unwritten_text(&hir)) {
-        return Err(refuse("control characters and ends of think blocks, such as `</think>`"));
+        return Err(refuse(
+            "control characters and ends of think blocks, such as `</think>`",
+        ));
     }
     Ok(written.into_owned())
 }
@@ -45,17 +51,32 @@ pub(super) fn checked_format(name: &str) -> Result<Option<&'static str>, String>
 /// A key that may stand twice counts once, so properties without names cannot be counted while they are written.
 pub(super) fn check_least(members: &Map<String, Value>, least: &Value) -> Result<(), String> {
     let is_open = members.contains_key("patternProperties")
-        || members.get("additionalProperties").is_none_or(|schema| *schema != Value::Bool(false));
-    match is_open && least.as_f64().unwrap_or_default() > list(members, "required").len() as f64 + 1.0 {
+        || members
+            .get("additionalProperties")
+            .is_none_or(|schema| *schema != Value::Bool(false));
+    match is_open
+        && least.as_f64().unwrap_or_default() > list(members, "required").len() as f64 + 1.0
+    {
         true => Err(unenforced("minProperties")),
         false => Ok(()),
     }
 }
 
-pub(super) fn check_optional(members: &Map<String, Value>, properties: &Value) -> Result<(), String> {
-    let required: HashSet<&str> = list(members, "required").iter().filter_map(Value::as_str).collect();
+pub(super) fn check_optional(
+    members: &Map<String, Value>,
+    properties: &Value,
+) -> Result<(), String> {
+    let required: HashSet<&str> = list(members, "required")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     let (mut run, mut longest) = (0, 0);
-    for name in properties.as_object().into_iter().flatten().map(|(name, _)| name.as_str()) {
+    for name in properties
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.as_str())
+    {
         run = if required.contains(name) { 0 } else { run + 1 };
         longest = longest.max(run);
     }
@@ -70,7 +91,9 @@ pub(super) fn check_optional(members: &Map<String, Value>, properties: &Value) -
 /// No answer has what ends a think block.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     match end_in(name.as_bytes()) {
-        Some(end) => Err(format!("{name:?} cannot be enforced while decoding: `{end}` ends a think block")),
+        Some(end) => Err(format!(
+            "{name:?} cannot be enforced while decoding: `{end}` ends a think block"
+        )),
         None => Ok(()),
     }
 }
@@ -78,12 +101,12 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 /// Numbers that doubles tell apart, and characters that strings can have without `\u`.
 pub(super) fn check_data(value: &Value) -> Result<(), String> {
     match value {
-        Value::Number(number) if number.as_f64().is_none_or(|number| number.abs() >= EXACT) => {
-            Err(format!("{number} cannot be enforced while decoding: numbers up to 2^53 can"))
-        }
-        Value::String(text) if text.bytes().any(is_unwritten) => {
-            Err(format!("{value} cannot be enforced while decoding: it has a control character"))
-        }
+        Value::Number(number) if number.as_f64().is_none_or(|number| number.abs() >= EXACT) => Err(
+            format!("{number} cannot be enforced while decoding: numbers up to 2^53 can"),
+        ),
+        Value::String(text) if text.bytes().any(is_unwritten) => Err(format!(
+            "{value} cannot be enforced while decoding: it has a control character"
+        )),
         Value::String(text) => check_name(text),
         Value::Array(items) => items.iter().try_for_each(check_data),
         Value::Object(members) => members.iter().try_for_each(|(name, member)| {
@@ -108,10 +131,14 @@ fn is_unwritten(byte: u8) -> bool {
 /// Whether a text of a pattern has such a byte, which the compiler would leave out, or what no answer has.
 fn has_unwritten_text(hir: &Hir) -> bool {
     match hir.kind() {
-        HirKind::Literal(literal) => literal.0.iter().copied().any(is_unwritten) || end_in(&literal.0).is_some(),
+        HirKind::Literal(literal) => {
+            literal.0.iter().copied().any(is_unwritten) || end_in(&literal.0).is_some()
+        }
         HirKind::Capture(group) => has_unwritten_text(&group.sub),
         HirKind::Repetition(repeated) => has_unwritten_text(&repeated.sub),
-        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().any(has_unwritten_text),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            parts.iter().any(has_unwritten_text)
+        }
         HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => false,
     }
 }

@@ -120,7 +120,10 @@ impl Eq for Constraint {}
 
 impl std::fmt::Debug for Constraint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Constraint").field("reasoning", &self.reasoning).finish_non_exhaustive()
+        formatter
+            .debug_struct("Constraint")
+            .field("reasoning", &self.reasoning)
+            .finish_non_exhaustive()
     }
 }
 
@@ -136,20 +139,38 @@ impl Constraint {
     ) -> Result<Self, ConstraintError> {
         let (own, answer) = (Arc::clone(vocabulary), answer.clone());
         let until = Instant::now() + COMPILE_TIME / 2;
-        let start = within(COMPILE_TIME, move || grammar::compile(&own, &answer, reasoning, until))??;
-        Ok(Self { start: Mutex::new(start), vocabulary: Arc::clone(vocabulary), reasoning })
+        let start = within(COMPILE_TIME, move || {
+            grammar::compile(&own, &answer, reasoning, until)
+        })??;
+        Ok(Self {
+            start: Mutex::new(start),
+            vocabulary: Arc::clone(vocabulary),
+            reasoning,
+        })
     }
 
     /// A copy that computes on another thread without waiting for this one.
     #[must_use]
     pub fn independent(&self) -> Self {
-        let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).deep_clone();
-        Self { start: Mutex::new(start), vocabulary: Arc::clone(&self.vocabulary), reasoning: self.reasoning }
+        let start = self
+            .start
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .deep_clone();
+        Self {
+            start: Mutex::new(start),
+            vocabulary: Arc::clone(&self.vocabulary),
+            reasoning: self.reasoning,
+        }
     }
 
     /// A completion without tokens.
     pub fn begin(&self) -> Progress {
-        let matcher = self.start.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let matcher = self
+            .start
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let block = match self.reasoning {
             // Every answer has a header of its own.
             _ if !self.vocabulary.marks.answer.is_empty() => Block::Thinking,
@@ -157,13 +178,22 @@ impl Constraint {
             Reasoning::Allowed => Block::Beginning(0),
             Reasoning::Open => Block::Thinking,
         };
-        Progress { matcher, vocabulary: Arc::clone(&self.vocabulary), block, matched: 0, tokens: 0 }
+        Progress {
+            matcher,
+            vocabulary: Arc::clone(&self.vocabulary),
+            block,
+            matched: 0,
+            tokens: 0,
+        }
     }
 }
 
 /// Does work on a thread of its own, which is left behind where it takes too long: the compiler counts what it does, so
 /// the thread ends at some time, but not soon. At most as many are left behind as there are cores.
-fn within<R: Send + 'static>(limit: Duration, work: impl FnOnce() -> R + Send + 'static) -> Result<R, ConstraintError> {
+fn within<R: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, ConstraintError> {
     /// Threads that work.
     static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
     /// Gives its place back.
@@ -174,10 +204,14 @@ fn within<R: Send + 'static>(limit: Duration, work: impl FnOnce() -> R + Send + 
             RUNNING.1.notify_one();
         }
     }
-    let (start, too_long) = (Instant::now(), || ConstraintError::Time { seconds: limit.as_secs() });
+    let (start, too_long) = (Instant::now(), || ConstraintError::Time {
+        seconds: limit.as_secs(),
+    });
     let most = std::thread::available_parallelism().map_or(1, NonZero::get);
     let running = RUNNING.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = RUNNING.1.wait_timeout_while(running, limit, |running| *running >= most);
+    let waited = RUNNING
+        .1
+        .wait_timeout_while(running, limit, |running| *running >= most);
     let (mut running, waited) = waited.unwrap_or_else(PoisonError::into_inner);
     if waited.timed_out() {
         return Err(too_long());
@@ -186,13 +220,17 @@ fn within<R: Send + 'static>(limit: Duration, work: impl FnOnce() -> R + Send + 
     drop(running);
     let (place, (sender, receiver)) = (Place, channel());
     // Schemas are nested, and the compiler follows them.
-    let thread = std::thread::Builder::new().name("constraint".to_owned()).stack_size(32 << 20);
+    let thread = std::thread::Builder::new()
+        .name("constraint".to_owned())
+        .stack_size(32 << 20);
     let started = thread.spawn(move || {
         let _place = place;
         _ = sender.send(work());
     });
     started.map_err(|error| ConstraintError::Vocabulary(error.to_string()))?;
-    receiver.recv_timeout(limit.saturating_sub(start.elapsed())).map_err(|_| too_long())
+    receiver
+        .recv_timeout(limit.saturating_sub(start.elapsed()))
+        .map_err(|_| too_long())
 }
 
 /// The parser's state after the tokens of one completion.
@@ -220,7 +258,10 @@ const OUTGROWN: &str = "the grammar has too many ways to continue the text";
 
 impl std::fmt::Debug for Progress {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Progress").field("tokens", &self.tokens).finish_non_exhaustive()
+        formatter
+            .debug_struct("Progress")
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
     }
 }
 
@@ -233,7 +274,10 @@ impl Progress {
     pub fn mask(&mut self, words: &mut [u32]) -> Result<(), ConstraintError> {
         let tokens = self.tokens;
         let fault = |why| ConstraintError::Mask { tokens, why };
-        let mask = self.matcher.compute_mask_or_eos().map_err(|_| fault(OUTGROWN))?;
+        let mask = self
+            .matcher
+            .compute_mask_or_eos()
+            .map_err(|_| fault(OUTGROWN))?;
         let found = mask.as_slice();
         words.fill(0);
         for (word, found) in words.iter_mut().zip(found) {
@@ -261,9 +305,15 @@ impl Progress {
         if self.vocabulary.stop_ids.contains(&id) {
             return Ok(());
         }
-        let fault = |_| ConstraintError::Mask { tokens: self.tokens, why: OUTGROWN };
+        let fault = |_| ConstraintError::Mask {
+            tokens: self.tokens,
+            why: OUTGROWN,
+        };
         self.matcher.consume_token(id).map_err(fault)?;
-        let (open, end) = (self.vocabulary.marks.open.as_bytes(), self.vocabulary.marks.end());
+        let (open, end) = (
+            self.vocabulary.marks.open.as_bytes(),
+            self.vocabulary.marks.end(),
+        );
         for &byte in self.vocabulary.bytes.get(id as usize).into_iter().flatten() {
             self.matched = advance(end, self.matched, byte);
             self.block = match self.block {
@@ -297,7 +347,11 @@ impl TaskConstraints {
     /// [`ConstraintError`].
     pub fn new(task: &Task, tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
         let vocabulary = Vocabulary::new(tokenizer)?;
-        let constraints = Self { task: for_model(task, tokenizer), vocabulary, compiled: Mutex::default() };
+        let constraints = Self {
+            task: for_model(task, tokenizer),
+            vocabulary,
+            compiled: Mutex::default(),
+        };
         if !task.calls_functions() || task.tools().is_some() {
             constraints.compiled(None, Reasoning::Off)?;
         }
@@ -308,13 +362,24 @@ impl TaskConstraints {
     ///
     /// # Errors
     /// [`ConstraintError`].
-    pub fn for_row(&self, row: &PromptRow, prompt: &str) -> Result<Arc<Constraint>, ConstraintError> {
+    pub fn for_row(
+        &self,
+        row: &PromptRow,
+        prompt: &str,
+    ) -> Result<Arc<Constraint>, ConstraintError> {
         tools_of(&self.task, Some(row))?;
         let own = row.tools().filter(|_| self.task.calls_functions());
-        self.compiled(own, Reasoning::for_prompt(thinking_of(&self.task), prompt, self.vocabulary.marks))
+        self.compiled(
+            own,
+            Reasoning::for_prompt(thinking_of(&self.task), prompt, self.vocabulary.marks),
+        )
     }
 
-    fn compiled(&self, own: Option<&Value>, reasoning: Reasoning) -> Result<Arc<Constraint>, ConstraintError> {
+    fn compiled(
+        &self,
+        own: Option<&Value>,
+        reasoning: Reasoning,
+    ) -> Result<Arc<Constraint>, ConstraintError> {
         let key = (own.cloned(), reasoning);
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = compiled.get(&key) {

@@ -49,21 +49,34 @@ pub(super) struct ApplicableSchemas<'a> {
 
 impl<'a> Schemas<'a> {
     pub(super) fn target(&self, reference: &Value) -> Option<&'a Value> {
-        self.definitions.get(reference.as_str()?.strip_prefix("#/$defs/")?)
+        self.definitions
+            .get(reference.as_str()?.strip_prefix("#/$defs/")?)
     }
 
     /// Whether a definition refers to itself, through others or not, for the same value.
     pub(super) fn leads_back(&self, name: &str) -> bool {
-        let Some(start) = self.definitions.get(name) else { return false };
+        let Some(start) = self.definitions.get(name) else {
+            return false;
+        };
         let (mut seen, mut open) = (Vec::new(), vec![start]);
         while let Some(schema) = open.pop() {
-            let Some(members) = schema.as_object() else { continue };
-            let inside = ["allOf", "anyOf", "oneOf", "not", "if"].iter().flat_map(|keyword| list(members, keyword));
-            let target = members.get("$ref").and_then(|reference| self.target(reference));
+            let Some(members) = schema.as_object() else {
+                continue;
+            };
+            let inside = ["allOf", "anyOf", "oneOf", "not", "if"]
+                .iter()
+                .flat_map(|keyword| list(members, keyword));
+            let target = members
+                .get("$ref")
+                .and_then(|reference| self.target(reference));
             if target.is_some_and(|target| std::ptr::eq(target, start)) {
                 return true;
             }
-            let is_new = |target: &&Value| !seen.iter().any(|known: &&Value| std::ptr::eq(*known, *target));
+            let is_new = |target: &&Value| {
+                !seen
+                    .iter()
+                    .any(|known: &&Value| std::ptr::eq(*known, *target))
+            };
             let target = target.filter(is_new);
             seen.extend(target);
             open.extend(inside.chain(target));
@@ -79,7 +92,8 @@ impl<'a> Schemas<'a> {
     /// All that applies where these schemas do.
     pub(super) fn applied(&self, all: &[&'a Value]) -> ApplicableSchemas<'a> {
         let mut applied = ApplicableSchemas::default();
-        all.iter().for_each(|schema| self.apply(schema, &mut applied));
+        all.iter()
+            .for_each(|schema| self.apply(schema, &mut applied));
         applied
     }
 
@@ -88,34 +102,55 @@ impl<'a> Schemas<'a> {
             applied.is_false |= *schema == Value::Bool(false);
             return;
         };
-        if applied.schemas.iter().any(|seen| std::ptr::eq(*seen, members)) {
+        if applied
+            .schemas
+            .iter()
+            .any(|seen| std::ptr::eq(*seen, members))
+        {
             return;
         }
         applied.schemas.push(members);
-        if let Some(target) = members.get("$ref").and_then(|reference| self.target(reference)) {
+        if let Some(target) = members
+            .get("$ref")
+            .and_then(|reference| self.target(reference))
+        {
             self.apply(target, applied);
         }
         for part in list(members, "allOf") {
             self.apply(part, applied);
         }
         // The first of `oneOf` is its place.
-        let choices = [list(members, "anyOf"), list(members, "oneOf").get(1..).unwrap_or_default()];
-        applied.choices.extend(choices.into_iter().filter(|choice| !choice.is_empty()));
+        let choices = [
+            list(members, "anyOf"),
+            list(members, "oneOf").get(1..).unwrap_or_default(),
+        ];
+        applied
+            .choices
+            .extend(choices.into_iter().filter(|choice| !choice.is_empty()));
     }
 
     fn is_empty(&self, applied: &ApplicableSchemas<'a>, steps: &Cell<usize>) -> bool {
-        let Some(left) = steps.get().checked_sub(1) else { return false };
+        let Some(left) = steps.get().checked_sub(1) else {
+            return false;
+        };
         steps.set(left);
         if applied.is_false || self.takes_nothing(applied, steps) {
             return true;
         }
         let is_empty_with = |index: usize, alternative: &'a Value| {
-            let mut more = ApplicableSchemas { choices: applied.choices[index + 1..].to_vec(), ..applied.clone() };
+            let mut more = ApplicableSchemas {
+                choices: applied.choices[index + 1..].to_vec(),
+                ..applied.clone()
+            };
             self.apply(alternative, &mut more);
             self.is_empty(&more, steps)
         };
         let mut choices = applied.choices.iter().enumerate();
-        choices.any(|(index, choice)| choice.iter().all(|alternative| is_empty_with(index, alternative)))
+        choices.any(|(index, choice)| {
+            choice
+                .iter()
+                .all(|alternative| is_empty_with(index, alternative))
+        })
     }
 
     /// Whether no value is valid, whatever the choices.
@@ -124,22 +159,32 @@ impl<'a> Schemas<'a> {
             return values.is_empty();
         }
         let types = applied.types();
-        NAMES.iter().filter(|(name, _)| *name != "number").all(|(_, kind)| {
-            types & kind == 0
-                || match *kind {
-                    OBJECT => self.takes_no_object(applied, steps),
-                    ARRAY => self.takes_no_array(applied, steps),
-                    STRING => applied.least("minLength") > applied.most("maxLength"),
-                    INTEGER => applied.has_no_number(true),
-                    _ => false,
-                }
-        }) && (types & FRACTION == 0 || applied.has_no_number(false))
+        NAMES
+            .iter()
+            .filter(|(name, _)| *name != "number")
+            .all(|(_, kind)| {
+                types & kind == 0
+                    || match *kind {
+                        OBJECT => self.takes_no_object(applied, steps),
+                        ARRAY => self.takes_no_array(applied, steps),
+                        STRING => applied.least("minLength") > applied.most("maxLength"),
+                        INTEGER => applied.has_no_number(true),
+                        _ => false,
+                    }
+            })
+            && (types & FRACTION == 0 || applied.has_no_number(false))
     }
 
     fn takes_no_object(&self, applied: &ApplicableSchemas<'a>, steps: &Cell<usize>) -> bool {
-        let required =
-            || applied.schemas.iter().flat_map(|members| list(members, "required")).filter_map(Value::as_str);
-        let is_impossible = |name: &str| self.is_empty(&self.applied(&applied.for_property(name)), steps);
+        let required = || {
+            applied
+                .schemas
+                .iter()
+                .flat_map(|members| list(members, "required"))
+                .filter_map(Value::as_str)
+        };
+        let is_impossible =
+            |name: &str| self.is_empty(&self.applied(&applied.for_property(name)), steps);
         let most = applied.most("maxProperties");
         applied.least("minProperties") > most
             || (most < 1.0 && required().next().is_some())
@@ -148,22 +193,38 @@ impl<'a> Schemas<'a> {
 
     fn takes_no_array(&self, applied: &ApplicableSchemas<'a>, steps: &Cell<usize>) -> bool {
         let least = applied.least("minItems");
-        let known = applied.schemas.iter().map(|members| list(members, "prefixItems").len()).max().unwrap_or(0);
-        let is_impossible = |index: usize| self.is_empty(&self.applied(&applied.for_item(index)), steps);
-        least > applied.most("maxItems") || (0..=known).take_while(|index| (*index as f64) < least).any(is_impossible)
+        let known = applied
+            .schemas
+            .iter()
+            .map(|members| list(members, "prefixItems").len())
+            .max()
+            .unwrap_or(0);
+        let is_impossible =
+            |index: usize| self.is_empty(&self.applied(&applied.for_item(index)), steps);
+        least > applied.most("maxItems")
+            || (0..=known)
+                .take_while(|index| (*index as f64) < least)
+                .any(is_impossible)
     }
 }
 
 impl<'a> ApplicableSchemas<'a> {
     /// Types that a value may have.
     pub(super) fn types(&self) -> Types {
-        let of_schema = |members: &&Map<String, Value>| members.get("type").map_or(ALL, types_named);
-        self.schemas.iter().map(of_schema).fold(ALL, |all, types| all & types)
+        let of_schema =
+            |members: &&Map<String, Value>| members.get("type").map_or(ALL, types_named);
+        self.schemas
+            .iter()
+            .map(of_schema)
+            .fold(ALL, |all, types| all & types)
     }
 
     /// The values that are left where constants are named.
     pub(super) fn values(&self) -> Option<Vec<&'a Value>> {
-        let mut named = self.schemas.iter().filter_map(|members| values_named(members));
+        let mut named = self
+            .schemas
+            .iter()
+            .filter_map(|members| values_named(members));
         let mut values: Vec<&Value> = Vec::new();
         for value in named.next()? {
             if !values.iter().any(|known| same(known, value)) {
@@ -178,10 +239,17 @@ impl<'a> ApplicableSchemas<'a> {
     pub(super) fn for_property(&self, name: &str) -> Vec<&'a Value> {
         let mut found = Vec::new();
         for members in &self.schemas {
-            let named = members.get("properties").and_then(|properties| properties.get(name));
+            let named = members
+                .get("properties")
+                .and_then(|properties| properties.get(name));
             let mut is_named = named.is_some();
             found.extend(named);
-            for (pattern, schema) in members.get("patternProperties").and_then(Value::as_object).into_iter().flatten() {
+            for (pattern, schema) in members
+                .get("patternProperties")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+            {
                 let is_match = regex::Regex::new(pattern).map(|pattern| pattern.is_match(name));
                 is_named |= is_match.as_ref().map_or(true, |is_match| *is_match);
                 found.extend(is_match.is_ok_and(|is_match| is_match).then_some(schema));
@@ -193,8 +261,11 @@ impl<'a> ApplicableSchemas<'a> {
 
     /// Schemas that apply to an item.
     pub(super) fn for_item(&self, index: usize) -> Vec<&'a Value> {
-        let of_schema =
-            |members: &&'a Map<String, Value>| list(members, "prefixItems").get(index).or_else(|| members.get("items"));
+        let of_schema = |members: &&'a Map<String, Value>| {
+            list(members, "prefixItems")
+                .get(index)
+                .or_else(|| members.get("items"))
+        };
         self.schemas.iter().filter_map(of_schema).collect()
     }
 
@@ -209,15 +280,20 @@ impl<'a> ApplicableSchemas<'a> {
     }
 
     fn numbers(&self, keyword: &str) -> impl Iterator<Item = f64> {
-        self.schemas.iter().filter_map(move |members| members.get(keyword)?.as_f64())
+        self.schemas
+            .iter()
+            .filter_map(move |members| members.get(keyword)?.as_f64())
     }
 
     fn has_no_number(&self, is_whole: bool) -> bool {
         let lowest = self.numbers("minimum").fold(f64::NEG_INFINITY, f64::max);
-        let above = self.numbers("exclusiveMinimum").fold(f64::NEG_INFINITY, f64::max);
+        let above = self
+            .numbers("exclusiveMinimum")
+            .fold(f64::NEG_INFINITY, f64::max);
         let (highest, below) = (self.most("maximum"), self.most("exclusiveMaximum"));
         if is_whole {
-            return lowest.ceil().max(above.floor() + 1.0) > highest.floor().min(below.ceil() - 1.0);
+            return lowest.ceil().max(above.floor() + 1.0)
+                > highest.floor().min(below.ceil() - 1.0);
         }
         lowest > highest || lowest >= below || above >= highest || above >= below
     }
@@ -225,11 +301,20 @@ impl<'a> ApplicableSchemas<'a> {
 
 /// The members of a list; none where there is no list.
 pub(super) fn list<'a>(members: &'a Map<String, Value>, keyword: &str) -> &'a [Value] {
-    members.get(keyword).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    members
+        .get(keyword)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 pub(super) fn types_named(value: &Value) -> Types {
-    let one = |name: &Value| NAMES.iter().find(|(known, _)| name == known).map_or(0, |(_, types)| *types);
+    let one = |name: &Value| {
+        NAMES
+            .iter()
+            .find(|(known, _)| name == known)
+            .map_or(0, |(_, types)| *types)
+    };
     match value {
         Value::Array(names) => names.iter().map(one).fold(0, |all, types| all | types),
         name => one(name),
@@ -240,7 +325,9 @@ pub(super) fn type_of(value: &Value) -> Types {
     match value {
         Value::Null => NULL,
         Value::Bool(_) => BOOLEAN,
-        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => INTEGER,
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => {
+            INTEGER
+        }
         Value::Number(_) => FRACTION,
         Value::String(_) => STRING,
         Value::Array(_) => ARRAY,
@@ -264,7 +351,9 @@ pub(super) fn same(one: &Value, other: &Value) -> bool {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
         }
         (Value::Object(one), Value::Object(other)) => {
-            let is_in_other = |(key, value): (&String, &Value)| other.get(key).is_some_and(|other| same(value, other));
+            let is_in_other = |(key, value): (&String, &Value)| {
+                other.get(key).is_some_and(|other| same(value, other))
+            };
             one.len() == other.len() && one.iter().all(is_in_other)
         }
         _ => one == other,
@@ -275,17 +364,26 @@ pub(super) fn same(one: &Value, other: &Value) -> bool {
 fn may_take(members: &Map<String, Value>, value: &Value) -> bool {
     let number = |keyword: &str| members.get(keyword).and_then(Value::as_f64);
     let is_between = |found: f64, least: &str, most: &str| {
-        number(least).is_none_or(|least| least <= found) && number(most).is_none_or(|most| found <= most)
+        number(least).is_none_or(|least| least <= found)
+            && number(most).is_none_or(|most| found <= most)
     };
-    let has_type = members.get("type").is_none_or(|types| types_named(types) & type_of(value) != 0);
+    let has_type = members
+        .get("type")
+        .is_none_or(|types| types_named(types) & type_of(value) != 0);
     let is_named = |list: &[Value]| list.iter().any(|named| same(named, value));
     has_type
         && members.get("const").is_none_or(|named| same(named, value))
-        && members.get("enum").and_then(Value::as_array).is_none_or(|named| is_named(named))
+        && members
+            .get("enum")
+            .and_then(Value::as_array)
+            .is_none_or(|named| is_named(named))
         && match value {
             Value::String(text) => {
                 // That of a format says a little less than the format.
-                let pattern = members.get("pattern").and_then(Value::as_str).filter(|pattern| !is_of_format(pattern));
+                let pattern = members
+                    .get("pattern")
+                    .and_then(Value::as_str)
+                    .filter(|pattern| !is_of_format(pattern));
                 let pattern = pattern.and_then(|pattern| regex::Regex::new(pattern).ok());
                 is_between(text.chars().count() as f64, "minLength", "maxLength")
                     && pattern.is_none_or(|pattern| pattern.is_match(text))
@@ -299,7 +397,10 @@ fn may_take(members: &Map<String, Value>, value: &Value) -> bool {
             Value::Array(items) => is_between(items.len() as f64, "minItems", "maxItems"),
             Value::Object(found) => {
                 is_between(found.len() as f64, "minProperties", "maxProperties")
-                    && list(members, "required").iter().filter_map(Value::as_str).all(|name| found.contains_key(name))
+                    && list(members, "required")
+                        .iter()
+                        .filter_map(Value::as_str)
+                        .all(|name| found.contains_key(name))
             }
             _ => true,
         }

@@ -8,8 +8,8 @@ use std::cell::Cell;
 use serde_json::{Map, Value, json};
 
 use super::overlap::{
-    ALL, ARRAY, BOOLEAN, FRACTION, INTEGER, NAMES, NULL, NUMBER, OBJECT, STRING, Schemas, Types, list, same, type_of,
-    types_named,
+    ALL, ARRAY, BOOLEAN, FRACTION, INTEGER, NAMES, NULL, NUMBER, OBJECT, STRING, Schemas, Types,
+    list, same, type_of, types_named,
 };
 
 /// References and properties that a negation follows.
@@ -42,12 +42,21 @@ type Context<'c, 'a> = &'c [&'a Value];
 
 impl<'a> Positive<'a> {
     pub(super) fn new(definitions: &'a Map<String, Value>) -> Self {
-        Self { schemas: Schemas { definitions }, left: Cell::new(MAX_WRITTEN_SCHEMAS) }
+        Self {
+            schemas: Schemas { definitions },
+            left: Cell::new(MAX_WRITTEN_SCHEMAS),
+        }
     }
 
     /// A schema that accepts what this one does, or less.
-    pub(super) fn schema(&self, schema: &'a Value, context: Context<'_, 'a>) -> Result<Value, Refusal> {
-        let Some(members) = schema.as_object() else { return Ok(schema.clone()) };
+    pub(super) fn schema(
+        &self,
+        schema: &'a Value,
+        context: Context<'_, 'a>,
+    ) -> Result<Value, Refusal> {
+        let Some(members) = schema.as_object() else {
+            return Ok(schema.clone());
+        };
         let around = with(context, schema);
         let (mut written, mut more) = (Map::new(), Vec::new());
         for (keyword, inner) in members {
@@ -55,18 +64,29 @@ impl<'a> Positive<'a> {
             let beside = |inner: &'a Value| self.schema(inner, &around);
             let said = match (keyword.as_str(), inner) {
                 ("properties" | "patternProperties", Value::Object(named)) => {
-                    let one = |(name, inner): (&String, &'a Value)| Ok((name.clone(), alone(inner)?));
+                    let one =
+                        |(name, inner): (&String, &'a Value)| Ok((name.clone(), alone(inner)?));
                     Value::Object(named.iter().map(one).collect::<Result<_, Refusal>>()?)
                 }
-                ("allOf" | "anyOf", Value::Array(parts)) => parts.iter().map(beside).collect::<Result<_, _>>()?,
-                ("prefixItems", Value::Array(parts)) => parts.iter().map(alone).collect::<Result<_, _>>()?,
+                ("allOf" | "anyOf", Value::Array(parts)) => {
+                    parts.iter().map(beside).collect::<Result<_, _>>()?
+                }
+                ("prefixItems", Value::Array(parts)) => {
+                    parts.iter().map(alone).collect::<Result<_, _>>()?
+                }
                 ("items" | "additionalProperties", inner) => alone(inner)?,
                 ("not" | "if" | "oneOf" | "uniqueItems", Value::Array(marked)) => {
-                    let [place, parts @ ..] = marked.as_slice() else { continue };
+                    let [place, parts @ ..] = marked.as_slice() else {
+                        continue;
+                    };
                     let place = place.as_u64().unwrap_or_default() as usize;
                     let said = match (keyword.as_str(), parts) {
-                        ("not", [inner]) => self.negated(inner, &around, 0).map_err(|why| unsaid(place, keyword, &why)),
-                        ("if", [condition, yes, no]) => self.conditional((condition, yes, no), &around, place),
+                        ("not", [inner]) => self
+                            .negated(inner, &around, 0)
+                            .map_err(|why| unsaid(place, keyword, &why)),
+                        ("if", [condition, yes, no]) => {
+                            self.conditional((condition, yes, no), &around, place)
+                        }
                         ("oneOf", branches) => self.one_of(branches, &around, place),
                         _ => self.distinct_items(&around, place),
                     };
@@ -92,18 +112,36 @@ impl<'a> Positive<'a> {
         context: Context<'_, 'a>,
         place: usize,
     ) -> Result<Value, Refusal> {
-        let opposite = self.negated(condition, context, 0).map_err(|why| unsaid(place, "if", &why))?;
-        let holds = all_of([self.schema(condition, context)?, self.schema(yes, &with(context, condition))?]);
-        Ok(any_of([holds, all_of([opposite, self.schema(no, context)?])]))
+        let opposite = self
+            .negated(condition, context, 0)
+            .map_err(|why| unsaid(place, "if", &why))?;
+        let holds = all_of([
+            self.schema(condition, context)?,
+            self.schema(yes, &with(context, condition))?,
+        ]);
+        Ok(any_of([
+            holds,
+            all_of([opposite, self.schema(no, context)?]),
+        ]))
     }
 
     /// `oneOf`: each branch without what it shares with the others.
-    fn one_of(&self, branches: &'a [Value], context: Context<'_, 'a>, place: usize) -> Result<Value, Refusal> {
+    fn one_of(
+        &self,
+        branches: &'a [Value],
+        context: Context<'_, 'a>,
+        place: usize,
+    ) -> Result<Value, Refusal> {
         let overlap = |index: usize, other: usize| {
-            !self.schemas.are_disjoint(&with(&with(context, &branches[index]), &branches[other]))
+            !self
+                .schemas
+                .are_disjoint(&with(&with(context, &branches[index]), &branches[other]))
         };
-        let pairs = (0..branches.len()).flat_map(|index| (0..index).map(move |other| (other, index)));
-        let shared: Vec<(usize, usize)> = pairs.filter(|(index, other)| overlap(*index, *other)).collect();
+        let pairs =
+            (0..branches.len()).flat_map(|index| (0..index).map(move |other| (other, index)));
+        let shared: Vec<(usize, usize)> = pairs
+            .filter(|(index, other)| overlap(*index, *other))
+            .collect();
         let mut alternatives = Vec::new();
         for (index, branch) in branches.iter().enumerate() {
             let beside = with(context, branch);
@@ -133,13 +171,30 @@ impl<'a> Positive<'a> {
         let applied = self.schemas.applied(context);
         let others = named_types(applied.types() & !ARRAY);
         let most = applied.most("maxItems");
-        let longest = applied.schemas.iter().map(|members| list(members, "prefixItems").len()).max().unwrap_or(0);
+        let longest = applied
+            .schemas
+            .iter()
+            .map(|members| list(members, "prefixItems").len())
+            .max()
+            .unwrap_or(0);
         let is_closed = self.schemas.are_disjoint(&applied.for_item(longest));
-        let length = if is_closed { most.min(longest as f64) } else { most };
+        let length = if is_closed {
+            most.min(longest as f64)
+        } else {
+            most
+        };
         let item = |index: usize| applied.for_item(index.min(longest));
-        let pairs = || (0..longest).flat_map(|first| (first + 1..longest).map(move |second| (first, second)));
-        let differ = |(first, second): (usize, usize)| self.schemas.are_disjoint(&[item(first), item(second)].concat());
-        if applied.types() & ARRAY == 0 || length <= 1.0 || length <= longest as f64 && pairs().all(differ) {
+        let pairs = || {
+            (0..longest).flat_map(|first| (first + 1..longest).map(move |second| (first, second)))
+        };
+        let differ = |(first, second): (usize, usize)| {
+            self.schemas
+                .are_disjoint(&[item(first), item(second)].concat())
+        };
+        if applied.types() & ARRAY == 0
+            || length <= 1.0
+            || length <= longest as f64 && pairs().all(differ)
+        {
             return Ok(Value::Bool(true));
         }
         let refusal = || {
@@ -148,9 +203,14 @@ impl<'a> Positive<'a> {
             message: "`uniqueItems` cannot be enforced while decoding, unless the items are a few constants, or tuples of different values, or `maxItems` is 1: remove it, or sample without a constraint".to_owned(),
         }
         };
-        let values = (longest == 0).then(|| self.finite(&item(0), 0)).flatten().ok_or_else(refusal)?;
+        let values = (longest == 0)
+            .then(|| self.finite(&item(0), 0))
+            .flatten()
+            .ok_or_else(refusal)?;
         let length = most.min(values.len() as f64) as usize;
-        let count = (0..length).try_fold(1_usize, |count, index| count.checked_mul(values.len() - index));
+        let count = (0..length).try_fold(1_usize, |count, index| {
+            count.checked_mul(values.len() - index)
+        });
         if count.is_none_or(|count| count > MAX_PERMUTATIONS) {
             return Err(refusal());
         }
@@ -158,7 +218,9 @@ impl<'a> Positive<'a> {
         let mut orders = Vec::new();
         arrange(&values, length, &mut Vec::new(), &mut |order| {
             let items: Vec<Value> = order.iter().map(|value| json!({"const": value})).collect();
-            orders.push(json!({"type": "array", "prefixItems": items, "items": false, "minItems": least}));
+            orders.push(
+                json!({"type": "array", "prefixItems": items, "items": false, "minItems": least}),
+            );
         });
         if least > length as u64 {
             orders.clear();
@@ -177,7 +239,11 @@ impl<'a> Positive<'a> {
         let types = applied.types();
         if types & !(BOOLEAN | NULL) == 0 {
             let booleans = BOOLEANS.iter().filter(|_| types & BOOLEAN != 0);
-            return Some(booleans.chain((types & NULL != 0).then_some(&NONE)).collect());
+            return Some(
+                booleans
+                    .chain((types & NULL != 0).then_some(&NONE))
+                    .collect(),
+            );
         }
         let mut choices = applied.choices.iter().filter(|_| depth < MAX_DEPTH);
         choices.find_map(|choice| {
@@ -221,15 +287,27 @@ impl<'a> Positive<'a> {
         let types = applied.types();
         let parts = inner.as_array().map(Vec::as_slice).unwrap_or_default();
         let opposite = |inner: &'a Value| self.negated(inner, context, depth + 1);
-        let said = |inner: &'a Value| self.schema(inner, context).map_err(|refusal| refusal.message);
+        let said = |inner: &'a Value| {
+            self.schema(inner, context)
+                .map_err(|refusal| refusal.message)
+        };
         let marked = parts.get(1..).unwrap_or_default();
         Ok(match (keyword, marked) {
             ("allOf", _) => parts.iter().map(opposite).collect::<Result<_, _>>()?,
-            ("anyOf", _) => vec![all_of(parts.iter().map(opposite).collect::<Result<Vec<_>, _>>()?)],
-            ("$ref", _) => vec![self.schemas.target(inner).map_or_else(|| Err("$ref".to_owned()), opposite)?],
+            ("anyOf", _) => vec![all_of(
+                parts.iter().map(opposite).collect::<Result<Vec<_>, _>>()?,
+            )],
+            ("$ref", _) => vec![
+                self.schemas
+                    .target(inner)
+                    .map_or_else(|| Err("$ref".to_owned()), opposite)?,
+            ],
             ("not", [inner]) => vec![said(inner)?],
             ("if", [condition, yes, no]) => vec![
-                all_of([said(condition)?, self.negated(yes, &with(context, condition), depth + 1)?]),
+                all_of([
+                    said(condition)?,
+                    self.negated(yes, &with(context, condition), depth + 1)?,
+                ]),
                 all_of([opposite(condition)?, opposite(no)?]),
             ],
             ("type", _) => {
@@ -259,11 +337,19 @@ impl<'a> Positive<'a> {
                         && !members.contains_key("patternProperties")
                 };
                 let known = applied.schemas.iter().find(|members| is_closed(members));
-                let own = |name: &str| members.get("properties").is_some_and(|own| own.get(name).is_some());
+                let own = |name: &str| {
+                    members
+                        .get("properties")
+                        .is_some_and(|own| own.get(name).is_some())
+                };
                 let (Some(known), None) = (known, members.get("patternProperties")) else {
                     return Err(keyword.to_owned());
                 };
-                let names = known.get("properties").and_then(Value::as_object).into_iter().flatten();
+                let names = known
+                    .get("properties")
+                    .and_then(Value::as_object)
+                    .into_iter()
+                    .flatten();
                 let mut found = Vec::new();
                 for (name, _) in names.filter(|(name, _)| !own(name)) {
                     let opposite = self.negated(inner, &applied.for_property(name), depth + 1)?;
@@ -275,8 +361,12 @@ impl<'a> Positive<'a> {
                 let mut found = Vec::new();
                 for (index, inner) in parts.iter().enumerate() {
                     let opposite = self.negated(inner, &applied.for_item(index), depth + 1)?;
-                    let items: Vec<Value> = std::iter::repeat_n(Value::Bool(true), index).chain([opposite]).collect();
-                    found.push(json!({"type": "array", "prefixItems": items, "minItems": index + 1}));
+                    let items: Vec<Value> = std::iter::repeat_n(Value::Bool(true), index)
+                        .chain([opposite])
+                        .collect();
+                    found.push(
+                        json!({"type": "array", "prefixItems": items, "minItems": index + 1}),
+                    );
                 }
                 found
             }
@@ -287,7 +377,11 @@ impl<'a> Positive<'a> {
 
 /// The opposite of a keyword without schemas in it.
 fn negated_bound((keyword, inner): (&str, &Value), types: Types) -> Result<Vec<Value>, String> {
-    let numbers = if types & FRACTION == 0 { "integer" } else { "number" };
+    let numbers = if types & FRACTION == 0 {
+        "integer"
+    } else {
+        "number"
+    };
     let count = inner.as_u64();
     let one = |schema: Value| Ok(vec![schema]);
     let most = |kind: &str, keyword: &str| match count.map(|count| count.checked_sub(1)) {
@@ -313,7 +407,9 @@ fn negated_bound((keyword, inner): (&str, &Value), types: Types) -> Result<Vec<V
         ("minItems", _) => most("array", "maxItems"),
         ("maxItems", _) => least("array", "minItems"),
         // Properties without a name can stand twice, so more of them cannot be counted.
-        ("minProperties", _) if count.is_some_and(|count| count <= 1) => most("object", "maxProperties"),
+        ("minProperties", _) if count.is_some_and(|count| count <= 1) => {
+            most("object", "maxProperties")
+        }
         ("maxProperties", _) if count == Some(0) => least("object", "minProperties"),
         (keyword, _) => Err(keyword.to_owned()),
     }
@@ -343,7 +439,10 @@ fn other_values(values: &[Value], types: Types) -> Result<Vec<Value>, String> {
     let touched = if is_of(NUMBER) { named | NUMBER } else { named };
     found.extend(named_types(types & !touched));
     if is_of(STRING) {
-        let words: Vec<Vec<char>> = values.iter().filter_map(|value| Some(value.as_str()?.chars().collect())).collect();
+        let words: Vec<Vec<char>> = values
+            .iter()
+            .filter_map(|value| Some(value.as_str()?.chars().collect()))
+            .collect();
         found.push(json!({"type": "string", "pattern": format!("^{}$", other_texts(&words))}));
     }
     if is_of(BOOLEAN) {
@@ -356,22 +455,41 @@ fn other_values(values: &[Value], types: Types) -> Result<Vec<Value>, String> {
         );
     }
     if is_of(NUMBER) {
-        let kind = if types & FRACTION == 0 { "integer" } else { "number" };
+        let kind = if types & FRACTION == 0 {
+            "integer"
+        } else {
+            "number"
+        };
         let mut numbers: Vec<f64> = values.iter().filter_map(Value::as_f64).collect();
         numbers.sort_by(f64::total_cmp);
         numbers.dedup();
         let bound = |keyword: &str, bound: f64| (keyword.to_owned(), json!(bound));
-        let least = std::iter::once(None).chain(numbers.iter().map(|number| Some(bound("exclusiveMinimum", *number))));
-        let most = numbers.iter().map(|number| Some(bound("exclusiveMaximum", *number))).chain([None]);
+        let least = std::iter::once(None).chain(
+            numbers
+                .iter()
+                .map(|number| Some(bound("exclusiveMinimum", *number))),
+        );
+        let most = numbers
+            .iter()
+            .map(|number| Some(bound("exclusiveMaximum", *number)))
+            .chain([None]);
         found.extend(least.zip(most).map(|(least, most)| {
             let kind = ("type".to_owned(), json!(kind));
-            std::iter::once(kind).chain(least).chain(most).collect::<Map<_, _>>().into()
+            std::iter::once(kind)
+                .chain(least)
+                .chain(most)
+                .collect::<Map<_, _>>()
+                .into()
         }));
     }
-    for (kind, name, empty, more) in
-        [(ARRAY, "array", json!([]), "minItems"), (OBJECT, "object", json!({}), "minProperties")]
-    {
-        let all_empty = values.iter().filter(|value| type_of(value) == kind).all(|value| *value == empty);
+    for (kind, name, empty, more) in [
+        (ARRAY, "array", json!([]), "minItems"),
+        (OBJECT, "object", json!({}), "minProperties"),
+    ] {
+        let all_empty = values
+            .iter()
+            .filter(|value| type_of(value) == kind)
+            .all(|value| *value == empty);
         match is_of(kind) {
             true if all_empty => found.push(json!({"type": name, more: 1})),
             true => return Err("enum".to_owned()),
@@ -383,7 +501,10 @@ fn other_values(values: &[Value], types: Types) -> Result<Vec<Value>, String> {
 
 /// A pattern, without anchors, of all texts but these.
 fn other_texts(words: &[Vec<char>]) -> String {
-    let firsts: std::collections::BTreeSet<char> = words.iter().filter_map(|word| word.first().copied()).collect();
+    let firsts: std::collections::BTreeSet<char> = words
+        .iter()
+        .filter_map(|word| word.first().copied())
+        .collect();
     let escaped = |letter: char| regex_syntax::escape(&letter.to_string());
     let mut alternatives = Vec::new();
     if !words.iter().any(Vec::is_empty) {
@@ -391,18 +512,32 @@ fn other_texts(words: &[Vec<char>]) -> String {
     }
     alternatives.push(match firsts.is_empty() {
         true => "(?s:.)+".to_owned(),
-        false => format!("[^{}](?s:.)*", firsts.iter().map(|letter| escaped(*letter)).collect::<String>()),
+        false => format!(
+            "[^{}](?s:.)*",
+            firsts
+                .iter()
+                .map(|letter| escaped(*letter))
+                .collect::<String>()
+        ),
     });
     for first in firsts {
-        let rest: Vec<Vec<char>> =
-            words.iter().filter(|word| word.first() == Some(&first)).map(|word| word[1..].to_vec()).collect();
+        let rest: Vec<Vec<char>> = words
+            .iter()
+            .filter(|word| word.first() == Some(&first))
+            .map(|word| word[1..].to_vec())
+            .collect();
         alternatives.push(format!("{}{}", escaped(first), other_texts(&rest)));
     }
     format!("(?:{})", alternatives.join("|"))
 }
 
 /// Calls `found` with each order of so many of the values.
-fn arrange<'a>(values: &[&'a Value], length: usize, order: &mut Vec<&'a Value>, found: &mut impl FnMut(&[&'a Value])) {
+fn arrange<'a>(
+    values: &[&'a Value],
+    length: usize,
+    order: &mut Vec<&'a Value>,
+    found: &mut impl FnMut(&[&'a Value]),
+) {
     if order.len() == length {
         return found(order);
     }
@@ -426,12 +561,19 @@ fn named_types(types: Types) -> Option<Value> {
         "number" => types & NUMBER == NUMBER,
         _ => types & kind != 0,
     };
-    let names: Vec<&str> = NAMES.iter().filter(is_named).map(|(name, _)| *name).collect();
+    let names: Vec<&str> = NAMES
+        .iter()
+        .filter(is_named)
+        .map(|(name, _)| *name)
+        .collect();
     (!names.is_empty()).then(|| json!({"type": names}))
 }
 
 fn any_of(alternatives: impl IntoIterator<Item = Value>) -> Value {
-    let mut kept: Vec<Value> = alternatives.into_iter().filter(|schema| *schema != Value::Bool(false)).collect();
+    let mut kept: Vec<Value> = alternatives
+        .into_iter()
+        .filter(|schema| *schema != Value::Bool(false))
+        .collect();
     match kept.as_slice() {
         [] => Value::Bool(false),
         _ if kept.contains(&Value::Bool(true)) => Value::Bool(true),
@@ -441,7 +583,10 @@ fn any_of(alternatives: impl IntoIterator<Item = Value>) -> Value {
 }
 
 fn all_of(parts: impl IntoIterator<Item = Value>) -> Value {
-    let mut kept: Vec<Value> = parts.into_iter().filter(|schema| *schema != Value::Bool(true)).collect();
+    let mut kept: Vec<Value> = parts
+        .into_iter()
+        .filter(|schema| *schema != Value::Bool(true))
+        .collect();
     match kept.as_slice() {
         [] => Value::Bool(true),
         _ if kept.contains(&Value::Bool(false)) => Value::Bool(false),
@@ -455,12 +600,17 @@ fn with<'a>(context: Context<'_, 'a>, schema: &'a Value) -> Vec<&'a Value> {
 }
 
 fn no_opposite(why: &str) -> String {
-    if why.contains(' ') { why.to_owned() } else { format!("no grammar says the opposite of `{why}`") }
+    if why.contains(' ') {
+        why.to_owned()
+    } else {
+        format!("no grammar says the opposite of `{why}`")
+    }
 }
 
 fn unsaid(place: usize, keyword: &str, why: &str) -> Refusal {
     let why = no_opposite(why);
-    let message =
-        format!("`{keyword}` cannot be enforced while decoding: {why}; remove it, or sample without a constraint");
+    let message = format!(
+        "`{keyword}` cannot be enforced while decoding: {why}; remove it, or sample without a constraint"
+    );
     Refusal { place, message }
 }

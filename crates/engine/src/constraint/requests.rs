@@ -33,9 +33,14 @@ pub(super) fn request_files(
     rules: &HttpRules,
     assert_formats: bool,
 ) -> Result<Vec<SchemaFile>, ConstraintError> {
-    let fault = |message: String| ConstraintError::Tools { label: label.to_owned(), message };
+    let fault = |message: String| ConstraintError::Tools {
+        label: label.to_owned(),
+        message,
+    };
     if rules.part == MessagePart::Response {
-        return Err(fault("responses cannot be enforced while decoding, only requests".to_owned()));
+        return Err(fault(
+            "responses cannot be enforced while decoding, only requests".to_owned(),
+        ));
     }
     let listed = operations(&rules.document).map_err(|error| fault(error.message))?;
     let described = message_schemas(rules, assert_formats);
@@ -47,7 +52,10 @@ pub(super) fn request_files(
         );
         return Err(fault(message));
     }
-    let others: Vec<(&str, &str)> = listed.iter().map(|other| (other.method.as_str(), other.path)).collect();
+    let others: Vec<(&str, &str)> = listed
+        .iter()
+        .map(|other| (other.method.as_str(), other.path))
+        .collect();
     let file = |described: MessageSchema| {
         let (described, text) = (Arc::new(described), Arc::from(text));
         let mut file = SchemaFile::for_message(label, text, &described);
@@ -57,9 +65,12 @@ pub(super) fn request_files(
                 return Err(file.error(pointer, message.to_owned()));
             }
         }
-        let path = Path { described: &described, assert_formats }
-            .pattern(&others)
-            .map_err(|(pointer, message)| file.error(&pointer, message))?;
+        let path = Path {
+            described: &described,
+            assert_formats,
+        }
+        .pattern(&others)
+        .map_err(|(pointer, message)| file.error(&pointer, message))?;
         if let (Some(place), Some(pattern)) = (file.schema.pointer_mut("/properties/path"), path) {
             *place = json!({"type": "string", "pattern": pattern});
         }
@@ -79,19 +90,35 @@ struct Path<'a> {
 impl Path<'_> {
     /// A pattern of the paths; `None` for one without variables. `others`: methods and paths of the document.
     fn pattern(&self, others: &[(&str, &str)]) -> Result<Option<String>, Fault> {
-        let constant = |key: &str| self.described.schema["properties"][key]["const"].as_str().unwrap_or_default();
+        let constant = |key: &str| {
+            self.described.schema["properties"][key]["const"]
+                .as_str()
+                .unwrap_or_default()
+        };
         let (method, template) = (constant("method"), constant("path"));
         let segments: Vec<&str> = template.split('/').collect();
         if !template.contains('{') {
             return Ok(None);
         }
-        let patterns = segments.iter().map(|segment| self.segment(segment)).collect::<Result<Vec<_>, _>>()?;
-        for (_, other) in others.iter().filter(|(other, path)| *other == method && *path != template) {
+        let patterns = segments
+            .iter()
+            .map(|segment| self.segment(segment))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (_, other) in others
+            .iter()
+            .filter(|(other, path)| *other == method && *path != template)
+        {
             let theirs: Vec<&str> = other.split('/').collect();
-            let rank = |segments: &[&str]| segments.iter().map(|segment| segment.contains('{')).collect::<Vec<_>>();
+            let rank = |segments: &[&str]| {
+                segments
+                    .iter()
+                    .map(|segment| segment.contains('{'))
+                    .collect::<Vec<_>>()
+            };
             let may_be = |(pattern, theirs): (&String, &&str)| {
                 theirs.contains('{')
-                    || Regex::new(&format!("^(?:{pattern})$")).map_or(true, |regex| regex.is_match(theirs))
+                    || Regex::new(&format!("^(?:{pattern})$"))
+                        .map_or(true, |regex| regex.is_match(theirs))
             };
             let is_nearer = theirs.len() == segments.len() && rank(&theirs) < rank(&segments);
             if is_nearer && patterns.iter().zip(&theirs).all(may_be) {
@@ -106,18 +133,30 @@ impl Path<'_> {
     }
 
     fn segment(&self, segment: &str) -> Result<String, Fault> {
-        let Some((before, rest)) = segment.split_once('{') else { return Ok(regex::escape(segment)) };
-        let Some((name, after)) = rest.split_once('}') else { return Ok(regex::escape(segment)) };
+        let Some((before, rest)) = segment.split_once('{') else {
+            return Ok(regex::escape(segment));
+        };
+        let Some((name, after)) = rest.split_once('}') else {
+            return Ok(regex::escape(segment));
+        };
         let at = format!("/path/{}", escaped(name));
         if !after.is_empty() {
             return Err((
                 at,
-                format!("{segment} cannot be enforced while decoding: text after a variable may be a part of it"),
+                format!(
+                    "{segment} cannot be enforced while decoding: text after a variable may be a part of it"
+                ),
             ));
         }
-        let schema =
-            self.described.path.iter().find(|(known, _)| known == name).map_or(&Value::Null, |(_, schema)| schema);
-        let variable = self.variable(schema).map_err(|(keyword, message)| (format!("{at}{keyword}"), message))?;
+        let schema = self
+            .described
+            .path
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or(&Value::Null, |(_, schema)| schema);
+        let variable = self
+            .variable(schema)
+            .map_err(|(keyword, message)| (format!("{at}{keyword}"), message))?;
         Ok(format!("{}(?:{variable})", regex::escape(before)))
     }
 
@@ -135,16 +174,37 @@ impl Path<'_> {
             )
         };
         let values = members.get("enum").and_then(Value::as_array).cloned();
-        if let Some(values) = members.get("const").map(|value| vec![value.clone()]).or(values) {
-            let keyword = if members.contains_key("const") { "const" } else { "enum" };
-            if let Some(key) = members.keys().find(|key| !["type", "enum", "const"].contains(&key.as_str())) {
+        if let Some(values) = members
+            .get("const")
+            .map(|value| vec![value.clone()])
+            .or(values)
+        {
+            let keyword = if members.contains_key("const") {
+                "const"
+            } else {
+                "enum"
+            };
+            if let Some(key) = members
+                .keys()
+                .find(|key| !["type", "enum", "const"].contains(&key.as_str()))
+            {
                 return Err(refuse(key));
             }
-            let texts: Option<Vec<String>> = values.iter().filter(|value| !value.is_null()).map(written).collect();
-            return texts.filter(|texts| !texts.is_empty()).map(|texts| texts.join("|")).ok_or_else(|| refuse(keyword));
+            let texts: Option<Vec<String>> = values
+                .iter()
+                .filter(|value| !value.is_null())
+                .map(written)
+                .collect();
+            return texts
+                .filter(|texts| !texts.is_empty())
+                .map(|texts| texts.join("|"))
+                .ok_or_else(|| refuse(keyword));
         }
         let kind = match members.get("type") {
-            Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
+            Some(Value::Array(kinds)) => kinds
+                .iter()
+                .filter_map(Value::as_str)
+                .find(|kind| *kind != "null"),
             Some(kind) => kind.as_str(),
             None => Some("string"),
         };
@@ -153,24 +213,40 @@ impl Path<'_> {
             Some("integer" | "number") => ["minimum", "maximum"].contains(&key),
             _ => false,
         };
-        let format = members.get("format").and_then(Value::as_str).filter(|_| self.assert_formats);
-        let format = format.filter(|name| crate::score::FORMATS.iter().any(|known| known.0 == *name));
-        if let Some(key) = members.keys().find(|key| !is_known(key) && !["type", "format"].contains(&key.as_str())) {
+        let format = members
+            .get("format")
+            .and_then(Value::as_str)
+            .filter(|_| self.assert_formats);
+        let format =
+            format.filter(|name| crate::score::FORMATS.iter().any(|known| known.0 == *name));
+        if let Some(key) = members
+            .keys()
+            .find(|key| !is_known(key) && !["type", "format"].contains(&key.as_str()))
+        {
             return Err(refuse(key));
         }
         match (kind, format) {
             (Some("string"), Some(name)) => {
-                let pattern = pattern_of_format(name).filter(|_| members.keys().all(|key| !is_known(key)));
-                Ok(pattern.ok_or_else(|| refuse("format"))?.trim_start_matches('^').trim_end_matches('$').to_owned())
+                let pattern =
+                    pattern_of_format(name).filter(|_| members.keys().all(|key| !is_known(key)));
+                Ok(pattern
+                    .ok_or_else(|| refuse("format"))?
+                    .trim_start_matches('^')
+                    .trim_end_matches('$')
+                    .to_owned())
             }
             (Some("string"), None) => string(members).map_err(refuse),
             (Some("integer"), None) => whole(members).map_err(refuse),
-            (Some("number"), None) => match (members.get("minimum").map(Value::as_f64), members.get("maximum")) {
+            (Some("number"), None) => match (
+                members.get("minimum").map(Value::as_f64),
+                members.get("maximum"),
+            ) {
                 (_, Some(_)) => Err(refuse("maximum")),
                 (Some(least), None) if least != Some(0.0) => Err(refuse("minimum")),
-                (least, None) => {
-                    Ok(format!(r"{}(0|[1-9]{DIGITS})(\.[0-9]{{1,6}})?", if least.is_some() { "" } else { "-?" }))
-                }
+                (least, None) => Ok(format!(
+                    r"{}(0|[1-9]{DIGITS})(\.[0-9]{{1,6}})?",
+                    if least.is_some() { "" } else { "-?" }
+                )),
             },
             (Some("boolean"), None) => Ok("true|false".to_owned()),
             _ => Err(refuse("type")),
@@ -182,11 +258,17 @@ fn string(members: &Map<String, Value>) -> Result<String, &'static str> {
     let length = |key: &str| members.get(key).and_then(Value::as_u64);
     let Some(pattern) = members.get("pattern").and_then(Value::as_str) else {
         let (least, most) = (length("minLength").unwrap_or(1).max(1), length("maxLength"));
-        return Ok(format!("{PLAIN}{{{least},{}}}", most.map_or_else(String::new, |most| most.to_string())));
+        return Ok(format!(
+            "{PLAIN}{{{least},{}}}",
+            most.map_or_else(String::new, |most| most.to_string())
+        ));
     };
-    let inner = pattern.strip_prefix('^').and_then(|pattern| pattern.strip_suffix('$')).ok_or("pattern")?;
-    let is_plain =
-        regex_syntax::parse(inner).is_ok_and(|hir| is_plain(&hir) && hir.properties().minimum_len() > Some(0));
+    let inner = pattern
+        .strip_prefix('^')
+        .and_then(|pattern| pattern.strip_suffix('$'))
+        .ok_or("pattern")?;
+    let is_plain = regex_syntax::parse(inner)
+        .is_ok_and(|hir| is_plain(&hir) && hir.properties().minimum_len() > Some(0));
     match is_plain && length("minLength").is_none() && length("maxLength").is_none() {
         true => Ok(inner.to_owned()),
         false => Err("pattern"),
@@ -202,8 +284,13 @@ fn whole(members: &Map<String, Value>) -> Result<String, &'static str> {
         (None, None) => Ok(format!("0|-?[1-9]{DIGITS}")),
         (Some(0), None) => Ok(format!("0|[1-9]{DIGITS}")),
         (Some(1), None) => Ok(format!("[1-9]{DIGITS}")),
-        (Some(least), Some(most)) if (0..MAX_ENUMERATED_INTEGERS).contains(&most.saturating_sub(least)) => {
-            Ok((least..=most).map(|number| number.to_string()).collect::<Vec<_>>().join("|"))
+        (Some(least), Some(most))
+            if (0..MAX_ENUMERATED_INTEGERS).contains(&most.saturating_sub(least)) =>
+        {
+            Ok((least..=most)
+                .map(|number| number.to_string())
+                .collect::<Vec<_>>()
+                .join("|"))
         }
         (_, Some(_)) => Err("maximum"),
         (Some(_), None) => Err("minimum"),
@@ -227,10 +314,13 @@ fn is_plain(hir: &Hir) -> bool {
     match hir.kind() {
         HirKind::Empty => true,
         HirKind::Literal(literal) => literal.0.iter().copied().all(is_byte),
-        HirKind::Class(Class::Unicode(class)) => class
+        HirKind::Class(Class::Unicode(class)) => class.iter().all(|range| {
+            range.end().is_ascii()
+                && (range.start()..=range.end()).all(|letter| is_byte(letter as u8))
+        }),
+        HirKind::Class(Class::Bytes(class)) => class
             .iter()
-            .all(|range| range.end().is_ascii() && (range.start()..=range.end()).all(|letter| is_byte(letter as u8))),
-        HirKind::Class(Class::Bytes(class)) => class.iter().all(|range| (range.start()..=range.end()).all(is_byte)),
+            .all(|range| (range.start()..=range.end()).all(is_byte)),
         HirKind::Look(_) => false,
         HirKind::Repetition(repeated) => is_plain(&repeated.sub),
         HirKind::Capture(group) => is_plain(&group.sub),
@@ -267,21 +357,31 @@ impl Scalars {
     fn note(&mut self, whole: &Value, schema: &Value, depth: usize) -> bool {
         let schema = referred(whole, schema);
         let values = schema.get("enum").and_then(Value::as_array).cloned();
-        if let Some(values) = schema.get("const").map(|value| vec![value.clone()]).or(values) {
+        if let Some(values) = schema
+            .get("const")
+            .map(|value| vec![value.clone()])
+            .or(values)
+        {
             self.texts |= values.iter().any(Value::is_string);
             self.others |= !values.iter().all(Value::is_string);
-            return values.iter().all(|value| !value.is_array() && !value.is_object());
+            return values
+                .iter()
+                .all(|value| !value.is_array() && !value.is_object());
         }
         let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
         match schema.get("type").and_then(Value::as_str) {
             Some("string") => self.texts = true,
             Some("integer" | "number" | "boolean" | "null") => self.others = true,
             Some("array") if depth < MAX_NESTING => {
-                return schema.get("items").is_some_and(|items| self.note(whole, items, depth + 1));
+                return schema
+                    .get("items")
+                    .is_some_and(|items| self.note(whole, items, depth + 1));
             }
             Some("object") if depth < MAX_NESTING && is_closed => {
                 let properties = schema.get("properties").and_then(Value::as_object);
-                return properties.is_none_or(|all| all.values().all(|inner| self.note(whole, inner, depth + 1)));
+                return properties.is_none_or(|all| {
+                    all.values().all(|inner| self.note(whole, inner, depth + 1))
+                });
             }
             _ => return false,
         }

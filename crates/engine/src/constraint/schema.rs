@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::ConstraintError;
 use super::bounds::narrow_bounds;
 use super::literals::{
-    EXACT, check_data, check_least, check_name, check_optional, checked_format, unenforced, written_pattern,
+    EXACT, check_data, check_least, check_name, check_optional, checked_format, unenforced,
+    written_pattern,
 };
 use super::overlap::{Schemas, list, types_named};
 use super::positive::{Positive, Refusal};
@@ -63,13 +64,24 @@ impl SchemaFile {
     /// A schema that refers to no other file.
     pub fn alone(label: &str, schema: &Value) -> Self {
         let (text, address) = (schema.to_string().into(), format!("{HOME}part.json"));
-        Self { label: label.to_owned(), text, pointer: String::new(), address, schema: schema.clone(), origin: None }
+        Self {
+            label: label.to_owned(),
+            text,
+            pointer: String::new(),
+            address,
+            schema: schema.clone(),
+            origin: None,
+        }
     }
 
     /// The messages of an operation of a document.
     pub(super) fn for_message(label: &str, text: Arc<str>, message: &Arc<MessageSchema>) -> Self {
         let alone = Self::alone(label, &message.schema);
-        Self { text, origin: Some(Arc::clone(message)), ..alone }
+        Self {
+            text,
+            origin: Some(Arc::clone(message)),
+            ..alone
+        }
     }
 
     pub(super) fn error(&self, pointer: &str, message: String) -> ConstraintError {
@@ -78,11 +90,22 @@ impl SchemaFile {
             None => format!("{}{pointer}", self.pointer),
         };
         let document = json::parse(&self.text, 0).ok();
-        let offset = document.and_then(|document| document.root.pointer(&pointer).map(|value| value.start));
+        let offset =
+            document.and_then(|document| document.root.pointer(&pointer).map(|value| value.start));
         let place = Places::new(&self.text).locate(offset.unwrap_or(0));
         let (label, line, column) = (self.label.to_owned(), place.line, place.column);
-        let pointer = if pointer.is_empty() { "the whole schema".to_owned() } else { pointer };
-        ConstraintError::Schema { label, line, column, pointer, message }
+        let pointer = if pointer.is_empty() {
+            "the whole schema".to_owned()
+        } else {
+            pointer
+        };
+        ConstraintError::Schema {
+            label,
+            line,
+            column,
+            pointer,
+            message,
+        }
     }
 }
 
@@ -106,22 +129,38 @@ struct Walk<'a, 'r> {
 impl PreparedSchemas {
     /// That notes every schema with its place.
     pub(super) fn with_nodes() -> Self {
-        Self { nodes: Some(Vec::new()), ..Self::default() }
+        Self {
+            nodes: Some(Vec::new()),
+            ..Self::default()
+        }
     }
 
     /// Adds the first of the documents; references lead to it and to the others.
     ///
     /// # Errors
     /// [`ConstraintError`] naming file, place and keyword.
-    pub(super) fn add(&mut self, documents: &[SchemaFile], assert_formats: bool) -> Result<Value, ConstraintError> {
+    pub(super) fn add(
+        &mut self,
+        documents: &[SchemaFile],
+        assert_formats: bool,
+    ) -> Result<Value, ConstraintError> {
         let mut documents = documents.to_vec();
-        documents.iter_mut().for_each(|document| encode_references(&mut document.schema));
-        let [root, ..] = documents.as_slice() else { return Ok(Value::Bool(true)) };
+        documents
+            .iter_mut()
+            .for_each(|document| encode_references(&mut document.schema));
+        let [root, ..] = documents.as_slice() else {
+            return Ok(Value::Bool(true));
+        };
         let fault = |error: referencing::Error| root.error("", error.to_string());
         let draft = Draft::default().detect(&root.schema);
-        let resources = documents.iter().map(|document| (document.address.as_str(), &document.schema));
-        let registry =
-            Registry::new().draft(draft).extend(resources).and_then(|builder| builder.prepare()).map_err(fault)?;
+        let resources = documents
+            .iter()
+            .map(|document| (document.address.as_str(), &document.schema));
+        let registry = Registry::new()
+            .draft(draft)
+            .extend(resources)
+            .and_then(|builder| builder.prepare())
+            .map_err(fault)?;
         let base = referencing::uri::from_str(&root.address).map_err(fault)?;
         let resolver = registry.resolver(base);
         let first_node = self.nodes.as_ref().map_or(0, Vec::len);
@@ -142,7 +181,12 @@ impl PreparedSchemas {
             walk.definitions.insert(name, schema);
         }
         let (definitions, places, references) = (walk.definitions, walk.places, walk.references);
-        let is_circle = |(name, _): &&(String, _)| Schemas { definitions: &definitions }.leads_back(name);
+        let is_circle = |(name, _): &&(String, _)| {
+            Schemas {
+                definitions: &definitions,
+            }
+            .leads_back(name)
+        };
         if let Some((_, (document, pointer))) = references.iter().find(is_circle) {
             let message = "`$ref` cannot be enforced while decoding: it leads back to itself without a property or an item between: remove it";
             return Err(documents[*document].error(pointer, message.to_owned()));
@@ -155,14 +199,19 @@ impl PreparedSchemas {
         let mut schema = positive.schema(&schema, &[]).map_err(refused)?;
         let mut said = Map::new();
         for (name, definition) in &definitions {
-            said.insert(name.clone(), positive.schema(definition, &[]).map_err(refused)?);
+            said.insert(
+                name.clone(),
+                positive.schema(definition, &[]).map_err(refused)?,
+            );
         }
         narrow_bounds(said.values_mut().chain([&mut schema]));
         self.definitions.append(&mut said);
         self.documents += documents.len();
         for node in self.nodes.iter_mut().flatten().skip(first_node) {
             // The rest of it is said with what is around it, and cannot be at fault alone.
-            node.schema = Positive::new(&definitions).schema(&node.schema, &[]).unwrap_or(Value::Bool(true));
+            node.schema = Positive::new(&definitions)
+                .schema(&node.schema, &[])
+                .unwrap_or(Value::Bool(true));
             narrow_bounds(std::iter::once(&mut node.schema));
         }
         Ok(schema)
@@ -179,7 +228,11 @@ impl<'r> Walk<'_, 'r> {
         let find = |(index, document): (usize, &SchemaFile)| {
             pointer_to(&document.schema, value).map(|pointer| (index, pointer))
         };
-        self.documents.iter().enumerate().find_map(find).unwrap_or_default()
+        self.documents
+            .iter()
+            .enumerate()
+            .find_map(find)
+            .unwrap_or_default()
     }
 
     fn schema(
@@ -193,7 +246,9 @@ impl<'r> Walk<'_, 'r> {
         if self.prepared.values > MAX_VALUES {
             return Err(self.refuse(
                 &place,
-                format!("a schema of more than {MAX_VALUES} schemas cannot be enforced while decoding"),
+                format!(
+                    "a schema of more than {MAX_VALUES} schemas cannot be enforced while decoding"
+                ),
             ));
         }
         let draft = draft.detect(value);
@@ -210,7 +265,9 @@ impl<'r> Walk<'_, 'r> {
         resolver: &Resolver<'r>,
         place: (usize, String),
     ) -> Result<Value, ConstraintError> {
-        let Some(members) = value.as_object() else { return Ok(value.clone()) };
+        let Some(members) = value.as_object() else {
+            return Ok(value.clone());
+        };
         let known = known_draft(draft);
         let (mut plain, mut combining) = (Map::new(), Map::new());
         // Schemas that apply as well.
@@ -232,7 +289,10 @@ impl<'r> Walk<'_, 'r> {
                     plain.insert(key.clone(), inner.clone());
                 }
                 "type" if types_named(inner) == 0 => {
-                    return Err(self.refuse(&at, format!("`type` = {inner} names no type of JSON Schema")));
+                    return Err(self.refuse(
+                        &at,
+                        format!("`type` = {inner} names no type of JSON Schema"),
+                    ));
                 }
                 "type" | "minItems" | "maxItems" | "minLength" | "maxLength" | "maxProperties" => {
                     plain.insert(key.clone(), whole(inner));
@@ -243,7 +303,11 @@ impl<'r> Walk<'_, 'r> {
                 }
                 "exclusiveMinimum" | "exclusiveMaximum" if inner.is_boolean() => {
                     // Until draft 4 it says that the other one is excluded.
-                    let other = if key == "exclusiveMinimum" { "minimum" } else { "maximum" };
+                    let other = if key == "exclusiveMinimum" {
+                        "minimum"
+                    } else {
+                        "maximum"
+                    };
                     let bound = members.get(other).filter(|_| *inner == Value::Bool(true));
                     plain.extend(bound.map(|bound| (key.clone(), bound.clone())));
                 }
@@ -253,7 +317,10 @@ impl<'r> Walk<'_, 'r> {
                 }
                 "pattern" => {
                     let pattern = written_pattern(inner.as_str().unwrap_or_default());
-                    plain.insert(key.clone(), pattern.map_err(|message| self.refuse(&at, message))?.into());
+                    plain.insert(
+                        key.clone(),
+                        pattern.map_err(|message| self.refuse(&at, message))?.into(),
+                    );
                 }
                 "format" if self.assert_formats => {
                     let pattern = checked_format(inner.as_str().unwrap_or_default());
@@ -262,13 +329,18 @@ impl<'r> Walk<'_, 'r> {
                 }
                 "properties" | "patternProperties" => {
                     if key == "properties" {
-                        check_optional(members, inner).map_err(|message| self.refuse(&at, message))?;
+                        check_optional(members, inner)
+                            .map_err(|message| self.refuse(&at, message))?;
                     }
                     let mut named = Map::new();
                     for (name, schema) in inner.as_object().into_iter().flatten() {
                         let at = (at.0, format!("{}/{}", at.1, escaped(name)));
                         check_name(name).map_err(|message| self.refuse(&at, message))?;
-                        let written = if key == "properties" { Ok(name.clone()) } else { written_pattern(name) };
+                        let written = if key == "properties" {
+                            Ok(name.clone())
+                        } else {
+                            written_pattern(name)
+                        };
                         let written = written.map_err(|message| self.refuse(&at, message))?;
                         named.insert(written, self.schema(schema, resolver, draft, at)?);
                     }
@@ -278,7 +350,9 @@ impl<'r> Walk<'_, 'r> {
                     plain.insert(key.clone(), self.schema(inner, resolver, draft, at)?);
                 }
                 // Without keywords that apply to the same value they see the same properties.
-                "unevaluatedProperties" if !members.keys().any(|key| APPLIED.contains(&key.as_str())) => {
+                "unevaluatedProperties"
+                    if !members.keys().any(|key| APPLIED.contains(&key.as_str())) =>
+                {
                     let beside = members.contains_key("additionalProperties");
                     let schema = self.schema(inner, resolver, draft, at)?;
                     if !beside {
@@ -287,10 +361,16 @@ impl<'r> Walk<'_, 'r> {
                 }
                 "items" => match inner {
                     Value::Array(items) => {
-                        plain.insert("prefixItems".to_owned(), self.schemas(items, resolver, draft, &at)?);
+                        plain.insert(
+                            "prefixItems".to_owned(),
+                            self.schemas(items, resolver, draft, &at)?,
+                        );
                         if let Some(rest) = members.get("additionalItems") {
                             let at = (place.0, format!("{}/additionalItems", place.1));
-                            plain.insert("items".to_owned(), self.schema(rest, resolver, draft, at)?);
+                            plain.insert(
+                                "items".to_owned(),
+                                self.schema(rest, resolver, draft, at)?,
+                            );
                         }
                     }
                     _ => drop(plain.insert(key.clone(), self.schema(inner, resolver, draft, at)?)),
@@ -300,7 +380,10 @@ impl<'r> Walk<'_, 'r> {
                     plain.insert(key.clone(), self.schemas(items, resolver, draft, &at)?);
                 }
                 "allOf" | "anyOf" => {
-                    combining.insert(key.clone(), self.schemas(list(members, key), resolver, draft, &at)?);
+                    combining.insert(
+                        key.clone(),
+                        self.schemas(list(members, key), resolver, draft, &at)?,
+                    );
                 }
                 "oneOf" => {
                     let branches = self.schemas(list(members, key), resolver, draft, &at)?;
@@ -314,7 +397,9 @@ impl<'r> Walk<'_, 'r> {
                     let mut parts = vec![self.schema(inner, resolver, draft, at.clone())?];
                     for keyword in ["then", "else"] {
                         let at = (place.0, format!("{}/{keyword}", place.1));
-                        let part = members.get(keyword).map(|part| self.schema(part, resolver, draft, at));
+                        let part = members
+                            .get(keyword)
+                            .map(|part| self.schema(part, resolver, draft, at));
                         parts.push(part.unwrap_or(Ok(Value::Bool(true)))?);
                     }
                     combining.insert(key.clone(), self.marked(at, parts.into()));
@@ -326,12 +411,18 @@ impl<'r> Walk<'_, 'r> {
                 "dependencies" | "dependentRequired" | "dependentSchemas" => {
                     for (name, needed) in inner.as_object().into_iter().flatten() {
                         let at = (at.0, format!("{}/{}", at.1, escaped(name)));
-                        let names = needed.as_array().into_iter().flatten().filter(|needed| *needed != name);
+                        let names = needed
+                            .as_array()
+                            .into_iter()
+                            .flatten()
+                            .filter(|needed| *needed != name);
                         let with = match needed {
                             Value::Array(_) => {
                                 json!({"required": std::iter::once(&json!(name)).chain(names).collect::<Vec<_>>()})
                             }
-                            needed => json!({"required": [name], "allOf": [self.schema(needed, resolver, draft, at)?]}),
+                            needed => {
+                                json!({"required": [name], "allOf": [self.schema(needed, resolver, draft, at)?]})
+                            }
                         };
                         others.push(json!({"anyOf": [{"properties": {name: false}}, with]}));
                     }
@@ -343,7 +434,10 @@ impl<'r> Walk<'_, 'r> {
                 "$ref" => {
                     let reference = inner.as_str().unwrap_or_default();
                     let found = resolver.lookup(reference).map_err(|_| {
-                        self.refuse(&at, format!("`$ref` target not found: {}", decode_path(reference)))
+                        self.refuse(
+                            &at,
+                            format!("`$ref` target not found: {}", decode_path(reference)),
+                        )
                     })?;
                     let (target, resolver, draft) = found.into_inner();
                     let name = self.name(target, resolver, draft, at);
@@ -365,7 +459,10 @@ impl<'r> Walk<'_, 'r> {
         let schema = Value::Object(plain);
         let first = self.prepared.documents;
         if let Some(nodes) = &mut self.prepared.nodes {
-            nodes.push(Node { schema: schema.clone(), place: (first + place.0, place.1) });
+            nodes.push(Node {
+                schema: schema.clone(),
+                place: (first + place.0, place.1),
+            });
         }
         Ok(schema)
     }
@@ -377,7 +474,9 @@ impl<'r> Walk<'_, 'r> {
         draft: Draft,
         at: &(usize, String),
     ) -> Result<Value, ConstraintError> {
-        let one = |(index, schema)| self.schema(schema, resolver, draft, (at.0, format!("{}/{index}", at.1)));
+        let one = |(index, schema)| {
+            self.schema(schema, resolver, draft, (at.0, format!("{}/{index}", at.1)))
+        };
         list.iter().enumerate().map(one).collect()
     }
 
@@ -385,11 +484,19 @@ impl<'r> Walk<'_, 'r> {
     fn marked(&mut self, at: (usize, String), parts: Value) -> Value {
         self.places.push(at);
         let parts = parts.as_array().map(Vec::as_slice).unwrap_or_default();
-        std::iter::once(json!(self.places.len() - 1)).chain(parts.iter().cloned()).collect()
+        std::iter::once(json!(self.places.len() - 1))
+            .chain(parts.iter().cloned())
+            .collect()
     }
 
     /// The definition of a schema that is referred to.
-    fn name(&mut self, target: &'r Value, resolver: Resolver<'r>, draft: Draft, at: (usize, String)) -> String {
+    fn name(
+        &mut self,
+        target: &'r Value,
+        resolver: Resolver<'r>,
+        draft: Draft,
+        at: (usize, String),
+    ) -> String {
         if let Some(name) = self.names.get(&std::ptr::from_ref(target)) {
             return name.clone();
         }
@@ -397,7 +504,8 @@ impl<'r> Walk<'_, 'r> {
         self.prepared.named += 1;
         self.names.insert(std::ptr::from_ref(target), name.clone());
         self.references.push((name.clone(), at));
-        self.waiting.push_back((name.clone(), target, resolver, draft));
+        self.waiting
+            .push_back((name.clone(), target, resolver, draft));
         name
     }
 }
@@ -418,7 +526,8 @@ const APPLIED: [&str; 11] = [
 ];
 
 fn is_without_effect(key: &str, inner: &Value, members: &Map<String, Value>) -> bool {
-    let is_empty = |value: &Value| value.as_object().is_some_and(Map::is_empty) || *value == Value::Bool(true);
+    let is_empty =
+        |value: &Value| value.as_object().is_some_and(Map::is_empty) || *value == Value::Bool(true);
     match key {
         "uniqueItems" => *inner == Value::Bool(false),
         "if" => !members.contains_key("then") && !members.contains_key("else"),
@@ -431,7 +540,9 @@ fn is_without_effect(key: &str, inner: &Value, members: &Map<String, Value>) -> 
 /// The compiler takes 3.0 for no whole number.
 fn whole(value: &Value) -> Value {
     match value.as_f64() {
-        Some(number) if number.fract() == 0.0 && (0.0..=EXACT).contains(&number) => json!(number as u64),
+        Some(number) if number.fract() == 0.0 && (0.0..=EXACT).contains(&number) => {
+            json!(number as u64)
+        }
         _ => value.clone(),
     }
 }
@@ -455,10 +566,19 @@ fn pointer_to(within: &Value, wanted: &Value) -> Option<String> {
     if std::ptr::eq(within, wanted) {
         return Some(String::new());
     }
-    let inside = |(key, value): (String, &Value)| pointer_to(value, wanted).map(|rest| format!("/{key}{rest}"));
+    let inside = |(key, value): (String, &Value)| {
+        pointer_to(value, wanted).map(|rest| format!("/{key}{rest}"))
+    };
     match within {
-        Value::Array(items) => items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).find_map(inside),
-        Value::Object(members) => members.iter().map(|(key, member)| (escaped(key), member)).find_map(inside),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| (index.to_string(), item))
+            .find_map(inside),
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, member)| (escaped(key), member))
+            .find_map(inside),
         _ => None,
     }
 }

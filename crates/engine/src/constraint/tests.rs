@@ -43,7 +43,9 @@ fn takes(constraint: &Constraint, tokenizer: &Tokenizer, text: &str) -> String {
     let allows = |words: &[u32], id: u32| words[id as usize / 32] >> (id % 32) & 1 == 1;
     let mut taken = Vec::new();
     let mut letters = [0; 4];
-    let ids = text.chars().flat_map(|letter| tokenizer.encode(letter.encode_utf8(&mut letters)).unwrap());
+    let ids = text
+        .chars()
+        .flat_map(|letter| tokenizer.encode(letter.encode_utf8(&mut letters)).unwrap());
     for id in ids {
         progress.mask(&mut words).unwrap();
         if !allows(&words, id) {
@@ -53,12 +55,19 @@ fn takes(constraint: &Constraint, tokenizer: &Tokenizer, text: &str) -> String {
         taken.push(id);
     }
     progress.mask(&mut words).unwrap();
-    let ends = tokenizer.stop_ids().iter().filter(|id| allows(&words, **id)).count();
+    let ends = tokenizer
+        .stop_ids()
+        .iter()
+        .filter(|id| allows(&words, **id))
+        .count();
     assert!(ends == 0 || ends == tokenizer.stop_ids().len());
     if ends > 0 { "+" } else { "-" }.to_owned()
 }
 
-fn compile(answer: &Answer, reasoning: Reasoning) -> Result<(Constraint, Tokenizer), ConstraintError> {
+fn compile(
+    answer: &Answer,
+    reasoning: Reasoning,
+) -> Result<(Constraint, Tokenizer), ConstraintError> {
     compile_for(tokenizer(), answer, reasoning)
 }
 
@@ -68,14 +77,18 @@ fn compile_for(
     reasoning: Reasoning,
 ) -> Result<(Constraint, Tokenizer), ConstraintError> {
     let vocabulary = Vocabulary::new(&tokenizer)?;
-    Ok((Constraint::compile(&vocabulary, answer, reasoning)?, tokenizer))
+    Ok((
+        Constraint::compile(&vocabulary, answer, reasoning)?,
+        tokenizer,
+    ))
 }
 
 #[test]
 fn json_is_taken_in_any_of_three_spacings_and_ends_where_it_ends() {
     let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", null]}},
         "required": ["a"], "additionalProperties": false});
-    let (constraint, tokenizer) = compile(&Answer::schema("schema", &schema), Reasoning::Off).unwrap();
+    let (constraint, tokenizer) =
+        compile(&Answer::schema("schema", &schema), Reasoning::Off).unwrap();
     for (text, expected) in [
         ("{\"a\":1}", "+"),
         ("{\"a\": 1, \"b\": \"x\"}", "+"),
@@ -100,34 +113,58 @@ fn calls_are_taken_in_the_form_of_the_template() {
         {"name": "list"},
     ]);
     let of = |form| {
-        compile(&Answer::calls(("tools", &tools.to_string()), &tools, form, false).unwrap(), Reasoning::Off).unwrap()
+        compile(
+            &Answer::calls(("tools", &tools.to_string()), &tools, form, false).unwrap(),
+            Reasoning::Off,
+        )
+        .unwrap()
     };
     let (constraint, tokenizer) = of(hermes());
     for (text, expected) in [
-        ("<tool_call>\n{\"name\": \"pay\", \"arguments\": {\"n\": 1}}\n</tool_call>", "+"),
+        (
+            "<tool_call>\n{\"name\": \"pay\", \"arguments\": {\"n\": 1}}\n</tool_call>",
+            "+",
+        ),
         (
             "<tool_call>{\"name\":\"list\",\"arguments\":{}}</tool_call><tool_call>{\"name\":\"list\",\"arguments\":{}}</tool_call>",
             "+",
         ),
-        ("<tool_call>{\"name\":\"list\",\"arguments\":{\"n", "<tool_call>{\"name\":\"list\",\"arguments\":{"),
-        ("<tool_call>{\"name\":\"pay\",\"arguments\":{}", "<tool_call>{\"name\":\"pay\",\"arguments\":{"),
+        (
+            "<tool_call>{\"name\":\"list\",\"arguments\":{\"n",
+            "<tool_call>{\"name\":\"list\",\"arguments\":{",
+        ),
+        (
+            "<tool_call>{\"name\":\"pay\",\"arguments\":{}",
+            "<tool_call>{\"name\":\"pay\",\"arguments\":{",
+        ),
         ("I", ""),
     ] {
         assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
     }
     let (constraint, tokenizer) = of(list_format());
-    for (text, expected) in [("[{\"name\": \"list\", \"arguments\": {}}]", "+"), ("[]", "["), ("<", "")] {
+    for (text, expected) in [
+        ("[{\"name\": \"list\", \"arguments\": {}}]", "+"),
+        ("[]", "["),
+        ("<", ""),
+    ] {
         assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
     }
     let bound = |form, instead: Instead, is_single| {
         let mut answer = Answer::calls(("tools", &tools.to_string()), &tools, form, false).unwrap();
-        if let Answer::Calls { instead: own, is_single: single, .. } = &mut answer {
+        if let Answer::Calls {
+            instead: own,
+            is_single: single,
+            ..
+        } = &mut answer
+        {
             (*own, *single) = (instead, is_single);
         }
         compile(&answer, Reasoning::Off).unwrap().0
     };
-    let (block, list) =
-        ("<tool_call>{\"name\":\"list\",\"arguments\":{}}</tool_call>", "[{\"name\": \"list\", \"arguments\": {}}]");
+    let (block, list) = (
+        "<tool_call>{\"name\":\"list\",\"arguments\":{}}</tool_call>",
+        "[{\"name\": \"list\", \"arguments\": {}}]",
+    );
     let value = || {
         Instead::Value(vec![SchemaFile::alone(
             "v",
@@ -136,9 +173,28 @@ fn calls_are_taken_in_the_form_of_the_template() {
     };
     let wrong = "<tool_call>{\"name\":\"x";
     for (form, instead, is_single, cases) in [
-        (hermes(), Instead::Nothing, true, &[(&*format!("{block}{block}"), block), (block, "+")] as &[_]),
-        (hermes(), Instead::EmptyList, false, &[("[]", "+"), (&*format!("{block}{block}"), "+"), ("No", "")]),
-        (hermes(), value(), false, &[("{\"v\": 1}", "+"), (&*format!("{block}{block}"), "+"), ("[]", "")]),
+        (
+            hermes(),
+            Instead::Nothing,
+            true,
+            &[(&*format!("{block}{block}"), block), (block, "+")] as &[_],
+        ),
+        (
+            hermes(),
+            Instead::EmptyList,
+            false,
+            &[("[]", "+"), (&*format!("{block}{block}"), "+"), ("No", "")],
+        ),
+        (
+            hermes(),
+            value(),
+            false,
+            &[
+                ("{\"v\": 1}", "+"),
+                (&*format!("{block}{block}"), "+"),
+                ("[]", ""),
+            ],
+        ),
         (
             hermes(),
             Instead::Text,
@@ -157,17 +213,49 @@ fn calls_are_taken_in_the_form_of_the_template() {
             &[
                 (block, "+"),
                 (&*format!("a{block}b"), "+"),
-                (&*format!("{block} {block}"), &*format!("{block} <tool_call")),
+                (
+                    &*format!("{block} {block}"),
+                    &*format!("{block} <tool_call"),
+                ),
             ],
         ),
-        (list_format(), Instead::Nothing, true, &[(list, "+"), ("[]", "[")]),
-        (list_format(), Instead::EmptyList, false, &[("[]", "+"), (list, "+")]),
-        (list_format(), value(), false, &[("{\"v\": 1}", "+"), (list, "+"), ("[]", "[")]),
-        (list_format(), Instead::Text, false, &[("No [1].", "+"), (list, "+"), ("[1]", "["), (block, "<tool_call")]),
+        (
+            list_format(),
+            Instead::Nothing,
+            true,
+            &[(list, "+"), ("[]", "[")],
+        ),
+        (
+            list_format(),
+            Instead::EmptyList,
+            false,
+            &[("[]", "+"), (list, "+")],
+        ),
+        (
+            list_format(),
+            value(),
+            false,
+            &[("{\"v\": 1}", "+"), (list, "+"), ("[]", "[")],
+        ),
+        (
+            list_format(),
+            Instead::Text,
+            false,
+            &[
+                ("No [1].", "+"),
+                (list, "+"),
+                ("[1]", "["),
+                (block, "<tool_call"),
+            ],
+        ),
     ] {
         let constraint = bound(form, instead.clone(), is_single);
         for (text, expected) in cases {
-            assert_eq!(takes(&constraint, &tokenizer, text), *expected, "{form:?} {instead:?} {is_single} {text}");
+            assert_eq!(
+                takes(&constraint, &tokenizer, text),
+                *expected,
+                "{form:?} {instead:?} {is_single} {text}"
+            );
         }
     }
     let none = Answer::calls(("tools", "[]"), &json!([]), hermes(), false);
@@ -177,15 +265,31 @@ fn calls_are_taken_in_the_form_of_the_template() {
 #[test]
 fn a_pattern_is_found_in_the_answer() {
     for (pattern, cases) in [
-        (r"^\d{2}-(a|b)$", &[("12-a", "+"), ("12-", "-"), ("x", ""), ("12-a ", "12-a")] as &[_]),
-        (r"\d+", &[("12", "+"), ("a 1 b", "+"), ("abc", "-"), (" 1", "")]),
-        ("^(ja|nein)|x$", &[("ja 2", "+"), ("nein", "+"), ("ab x", "+"), ("jx", "+")]),
+        (
+            r"^\d{2}-(a|b)$",
+            &[("12-a", "+"), ("12-", "-"), ("x", ""), ("12-a ", "12-a")] as &[_],
+        ),
+        (
+            r"\d+",
+            &[("12", "+"), ("a 1 b", "+"), ("abc", "-"), (" 1", "")],
+        ),
+        (
+            "^(ja|nein)|x$",
+            &[("ja 2", "+"), ("nein", "+"), ("ab x", "+"), ("jx", "+")],
+        ),
         ("(?i)^yes", &[("YES!", "+"), ("no", "")]),
     ] {
-        let answer = Answer::Text { pattern: pattern.to_owned(), label: "task.toml".to_owned() };
+        let answer = Answer::Text {
+            pattern: pattern.to_owned(),
+            label: "task.toml".to_owned(),
+        };
         let (constraint, tokenizer) = compile(&answer, Reasoning::Off).unwrap();
         for (text, expected) in cases {
-            assert_eq!(takes(&constraint, &tokenizer, text), *expected, "{pattern} {text}");
+            assert_eq!(
+                takes(&constraint, &tokenizer, text),
+                *expected,
+                "{pattern} {text}"
+            );
         }
     }
     for (pattern, why) in [
@@ -193,8 +297,13 @@ fn a_pattern_is_found_in_the_answer() {
         ("(?m)^a$\n^b$", "it has a word boundary or an anchor inside"),
         (r"^\s+$", "it is too large, or no text fits it"),
     ] {
-        let refused = Answer::Text { pattern: pattern.to_owned(), label: "task.toml".to_owned() };
-        let Err(error) = compile(&refused, Reasoning::Off) else { panic!("{pattern} is taken") };
+        let refused = Answer::Text {
+            pattern: pattern.to_owned(),
+            label: "task.toml".to_owned(),
+        };
+        let Err(error) = compile(&refused, Reasoning::Off) else {
+            panic!("{pattern} is taken")
+        };
         assert_eq!(
             error.to_string(),
             format!("task.toml: the pattern cannot be enforced while decoding: {why}"),
@@ -205,11 +314,18 @@ fn a_pattern_is_found_in_the_answer() {
 
 #[test]
 fn a_think_block_is_free_and_stands_once_before_the_answer() {
-    let answer = Answer::schema("schema", &json!({"type": "array", "items": {"type": "string"}}));
+    let answer = Answer::schema(
+        "schema",
+        &json!({"type": "array", "items": {"type": "string"}}),
+    );
     let check = |reasoning, cases: &[(&str, &str)]| {
         let (constraint, tokenizer) = compile(&answer, reasoning).unwrap();
         for (text, expected) in cases {
-            assert_eq!(takes(&constraint, &tokenizer, text), *expected, "{reasoning:?} {text}");
+            assert_eq!(
+                takes(&constraint, &tokenizer, text),
+                *expected,
+                "{reasoning:?} {text}"
+            );
         }
     };
     check(
@@ -229,14 +345,32 @@ fn a_think_block_is_free_and_stands_once_before_the_answer() {
             ("<think>so {\"a", "-"),
             ("<think>so</think>\n\n[\"a\"]", "+"),
             ("<think></think>[]", "+"),
-            ("<think>so</think>[\"</think>", "<think>so</think>[\"</think"),
+            (
+                "<think>so</think>[\"</think>",
+                "<think>so</think>[\"</think",
+            ),
             ("so", ""),
         ],
     );
-    check(Reasoning::Open, &[("so</think>[]", "+"), ("[]", "-"), ("<think></think>[]", "+")]);
-    let text = Answer::Text { pattern: "a".to_owned(), label: String::new() };
+    check(
+        Reasoning::Open,
+        &[
+            ("so</think>[]", "+"),
+            ("[]", "-"),
+            ("<think></think>[]", "+"),
+        ],
+    );
+    let text = Answer::Text {
+        pattern: "a".to_owned(),
+        label: String::new(),
+    };
     let (constraint, tokenizer) = compile(&text, Reasoning::Allowed).unwrap();
-    for (text, expected) in [("<think>b</think>\na", "+"), ("a", "+"), ("<think>a", "-"), ("a</think>", "a</think")] {
+    for (text, expected) in [
+        ("<think>b</think>\na", "+"),
+        ("a", "+"),
+        ("<think>a", "-"),
+        ("a</think>", "a</think"),
+    ] {
         assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
     }
 }
@@ -245,12 +379,24 @@ fn a_think_block_is_free_and_stands_once_before_the_answer() {
 fn think_blocks_have_the_marks_of_the_model() {
     const GEMMA: &str = "<|channel> <channel|>";
     const GPT_OSS: &str = "<|channel|>analysis";
-    let json = Answer::schema("schema", &json!({"type": "array", "items": {"type": "string"}}));
-    let pattern = Answer::Text { pattern: "a".to_owned(), label: String::new() };
+    let json = Answer::schema(
+        "schema",
+        &json!({"type": "array", "items": {"type": "string"}}),
+    );
+    let pattern = Answer::Text {
+        pattern: "a".to_owned(),
+        label: String::new(),
+    };
     for (template, answer, reasoning, text, expected) in [
         (GEMMA, &json, Reasoning::Off, "<|channel>", ""),
         (GEMMA, &json, Reasoning::Off, "[\"</think>\"]", "+"),
-        (GEMMA, &json, Reasoning::Allowed, "<|channel>thought\nso [\n<channel|>[]", "+"),
+        (
+            GEMMA,
+            &json,
+            Reasoning::Allowed,
+            "<|channel>thought\nso [\n<channel|>[]",
+            "+",
+        ),
         (
             GEMMA,
             &json,
@@ -260,10 +406,28 @@ fn think_blocks_have_the_marks_of_the_model() {
         ),
         (GEMMA, &json, Reasoning::Allowed, "<think>", "<"),
         (GEMMA, &json, Reasoning::Open, "\nso<channel|>\n[]", "+"),
-        (GEMMA, &pattern, Reasoning::Allowed, "<|channel>thought b<channel|>a", "+"),
-        (GEMMA, &pattern, Reasoning::Allowed, "a<channel|>", "a<channel|"),
+        (
+            GEMMA,
+            &pattern,
+            Reasoning::Allowed,
+            "<|channel>thought b<channel|>a",
+            "+",
+        ),
+        (
+            GEMMA,
+            &pattern,
+            Reasoning::Allowed,
+            "a<channel|>",
+            "a<channel|",
+        ),
         (GPT_OSS, &json, Reasoning::Off, "[]", ""),
-        (GPT_OSS, &json, Reasoning::Off, "<|channel|>final<|message|>[]", "+"),
+        (
+            GPT_OSS,
+            &json,
+            Reasoning::Off,
+            "<|channel|>final<|message|>[]",
+            "+",
+        ),
         (
             GPT_OSS,
             &json,
@@ -271,7 +435,13 @@ fn think_blocks_have_the_marks_of_the_model() {
             "<|channel|>analysis<|message|>so<|end|><|start|>assistant<|channel|>final<|message|>[]",
             "+",
         ),
-        (GPT_OSS, &json, Reasoning::Allowed, "<|channel|>final<|message|>[\"<|end|>\"]", "+"),
+        (
+            GPT_OSS,
+            &json,
+            Reasoning::Allowed,
+            "<|channel|>final<|message|>[\"<|end|>\"]",
+            "+",
+        ),
         (
             GPT_OSS,
             &json,
@@ -280,8 +450,13 @@ fn think_blocks_have_the_marks_of_the_model() {
             "<|channel|>final<|message|>[\"<|channel|>final<|message|",
         ),
     ] {
-        let (constraint, tokenizer) = compile_for(with_template(template), answer, reasoning).unwrap();
-        assert_eq!(takes(&constraint, &tokenizer, text), expected, "{template} {reasoning:?} {text}");
+        let (constraint, tokenizer) =
+            compile_for(with_template(template), answer, reasoning).unwrap();
+        assert_eq!(
+            takes(&constraint, &tokenizer, text),
+            expected,
+            "{template} {reasoning:?} {text}"
+        );
     }
 }
 
@@ -293,7 +468,11 @@ fn the_token_that_closes_a_think_block_is_no_part_of_an_answer() {
     let allows = |text: &str| {
         let mut progress = constraint.begin();
         let mut words = vec![0; tokenizer.vocab_size().div_ceil(32)];
-        tokenizer.encode(text).unwrap().into_iter().for_each(|id| progress.push(id).unwrap());
+        tokenizer
+            .encode(text)
+            .unwrap()
+            .into_iter()
+            .for_each(|id| progress.push(id).unwrap());
         progress.mask(&mut words).unwrap();
         words[close as usize / 32] >> (close % 32) & 1 == 1
     };
@@ -302,14 +481,24 @@ fn the_token_that_closes_a_think_block_is_no_part_of_an_answer() {
 
 /// A text of tokens drawn at random from the masks; `None` where it does not end soon.
 fn sampled(constraint: &Constraint, tokenizer: &Tokenizer, seed: u64) -> Option<String> {
-    let (mut progress, mut words) = (constraint.begin(), vec![0; tokenizer.vocab_size().div_ceil(32)]);
+    let (mut progress, mut words) = (
+        constraint.begin(),
+        vec![0; tokenizer.vocab_size().div_ceil(32)],
+    );
     let (mut ids, mut random) = (Vec::new(), seed);
     for _ in 0..300 {
         progress.mask(&mut words).unwrap();
-        let allowed: Vec<u32> =
-            (0..tokenizer.vocab_size() as u32).filter(|id| words[*id as usize / 32] >> (id % 32) & 1 == 1).collect();
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let end = allowed.iter().copied().find(|id| tokenizer.stop_ids().contains(id)).filter(|_| random >> 62 > 0);
+        let allowed: Vec<u32> = (0..tokenizer.vocab_size() as u32)
+            .filter(|id| words[*id as usize / 32] >> (id % 32) & 1 == 1)
+            .collect();
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let end = allowed
+            .iter()
+            .copied()
+            .find(|id| tokenizer.stop_ids().contains(id))
+            .filter(|_| random >> 62 > 0);
         let id = end.unwrap_or(allowed[(random >> 33) as usize % allowed.len()]);
         if tokenizer.stop_ids().contains(&id) {
             return Some(tokenizer.decode(&ids, true).unwrap());
@@ -385,14 +574,22 @@ proptest::proptest! {
 #[test]
 fn a_constraint_that_takes_too_long_is_given_up() {
     let (sender, receiver) = channel::<()>();
-    let error = within(Duration::ZERO, move || receiver.recv()).unwrap_err().to_string();
+    let error = within(Duration::ZERO, move || receiver.recv())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("took longer than 0 s to compile"), "{error}");
     drop(sender);
     assert_eq!(within(COMPILE_TIME, || 7).unwrap(), 7);
     let tools = json!([{"name": "f"}, {"name": "g", "parameters": {"properties": {"a": {"contains": {}}}}}]);
     let answer = Answer::calls(("t.json", &tools.to_string()), &tools, hermes(), false).unwrap();
-    let error = compile(&answer, Reasoning::Off).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("(/1/parameters/properties/a/contains)"), "{error}");
+    let error = compile(&answer, Reasoning::Off)
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("(/1/parameters/properties/a/contains)"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -400,9 +597,18 @@ fn an_excluded_whole_number_is_excluded_beside_another_bound() {
     for (bounds, cases) in [
         (
             json!({"exclusiveMinimum": 1, "maximum": 1.5}),
-            &[("1", "-"), ("1.0", "-"), ("1.5", "+"), ("1.000001", "+"), ("2", "")] as &[_],
+            &[
+                ("1", "-"),
+                ("1.0", "-"),
+                ("1.5", "+"),
+                ("1.000001", "+"),
+                ("2", ""),
+            ] as &[_],
         ),
-        (json!({"exclusiveMaximum": 0, "minimum": -0.5}), &[("0", ""), ("-0", "-"), ("-0.5", "+"), ("-0.6", "-0.")]),
+        (
+            json!({"exclusiveMaximum": 0, "minimum": -0.5}),
+            &[("0", ""), ("-0", "-"), ("-0.5", "+"), ("-0.6", "-0.")],
+        ),
         (
             json!({"allOf": [{"exclusiveMaximum": -1}, {"exclusiveMinimum": -1.5}]}),
             &[("-1", "-"), ("-1.2", "+"), ("-1.5", "-1.")],
@@ -411,12 +617,20 @@ fn an_excluded_whole_number_is_excluded_beside_another_bound() {
             json!({"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": true, "maximum": 1.5}),
             &[("1", "-"), ("1.2", "+")],
         ),
-        (json!({"exclusiveMinimum": 0, "maximum": 0.5, "enum": [0, 0.25]}), &[("0", "-"), ("0.25", "+")]),
+        (
+            json!({"exclusiveMinimum": 0, "maximum": 0.5, "enum": [0, 0.25]}),
+            &[("0", "-"), ("0.25", "+")],
+        ),
     ] {
         let schema = json!({"type": "number", "allOf": [bounds]});
-        let (constraint, tokenizer) = compile(&Answer::schema("schema", &schema), Reasoning::Off).unwrap();
+        let (constraint, tokenizer) =
+            compile(&Answer::schema("schema", &schema), Reasoning::Off).unwrap();
         for (text, expected) in cases {
-            assert_eq!(takes(&constraint, &tokenizer, text), *expected, "{schema} {text}");
+            assert_eq!(
+                takes(&constraint, &tokenizer, text),
+                *expected,
+                "{schema} {text}"
+            );
         }
     }
 }
@@ -436,7 +650,10 @@ fn what_has_no_effect_is_no_obstacle() {
         json!({"type": "integer", "exclusiveMinimum": 0, "maximum": 1.5, "minimum": -1}),
         json!(true),
     ] {
-        assert!(compile(&Answer::schema("s", &schema), Reasoning::Off).is_ok(), "{schema}");
+        assert!(
+            compile(&Answer::schema("s", &schema), Reasoning::Off).is_ok(),
+            "{schema}"
+        );
     }
     let lenient = json!({"x-guidance": {"lenient": true}, "uniqueItems": true});
     assert!(compile(&Answer::schema("s", &lenient), Reasoning::Off).is_err());
@@ -446,7 +663,9 @@ fn what_has_no_effect_is_no_obstacle() {
 fn wide(properties: usize, required: usize, is_open: bool) -> Value {
     let name = |index: usize| format!("key_{index}");
     let of_type = |index: usize| json!({"type": (["integer", "boolean", "null"][index % 3])});
-    let all: serde_json::Map<String, Value> = (0..properties).map(|index| (name(index), of_type(index))).collect();
+    let all: serde_json::Map<String, Value> = (0..properties)
+        .map(|index| (name(index), of_type(index)))
+        .collect();
     let step = properties.checked_div(required).unwrap_or(properties);
     let required: Vec<String> = (1..=required).map(|count| name(count * step - 1)).collect();
     json!({"type": "object", "properties": all, "required": required, "additionalProperties": is_open})
@@ -455,18 +674,37 @@ fn wide(properties: usize, required: usize, is_open: bool) -> Value {
 #[test]
 fn an_object_may_have_a_thousand_optional_properties() {
     for (required, is_open) in [(0, false), (0, true), (4, false)] {
-        let schema = json!({"type": "array", "items": wide(1_000, required, is_open), "minItems": 2});
-        let (constraint, tokenizer) = compile(&Answer::schema("schema", &schema), Reasoning::Off).unwrap();
+        let schema =
+            json!({"type": "array", "items": wide(1_000, required, is_open), "minItems": 2});
+        let (constraint, tokenizer) =
+            compile(&Answer::schema("schema", &schema), Reasoning::Off).unwrap();
         let value = |index: usize| [json!(7), json!(true), json!(null)][index % 3].clone();
         let of = |indices: &mut dyn Iterator<Item = usize>| -> Value {
-            indices.map(|index| (format!("key_{index}"), value(index))).collect::<serde_json::Map<_, _>>().into()
+            indices
+                .map(|index| (format!("key_{index}"), value(index)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
         };
-        let value = json!([of(&mut (49..1_000).step_by(50)), of(&mut (249..1_000).step_by(250))]);
-        assert_eq!(takes(&constraint, &tokenizer, &value.to_string()), "+", "{required} {is_open}");
+        let value = json!([
+            of(&mut (49..1_000).step_by(50)),
+            of(&mut (249..1_000).step_by(250))
+        ]);
+        assert_eq!(
+            takes(&constraint, &tokenizer, &value.to_string()),
+            "+",
+            "{required} {is_open}"
+        );
         let last = value.to_string().replace("\"key_999\":7", "\"key_0\":7");
-        assert_ne!(takes(&constraint, &tokenizer, &last), "+", "the order, or a required property");
+        assert_ne!(
+            takes(&constraint, &tokenizer, &last),
+            "+",
+            "the order, or a required property"
+        );
         let validator = jsonschema::validator_for(&schema).unwrap();
-        let (mut progress, mut words) = (constraint.begin(), vec![0; tokenizer.vocab_size().div_ceil(32)]);
+        let (mut progress, mut words) = (
+            constraint.begin(),
+            vec![0; tokenizer.vocab_size().div_ceil(32)],
+        );
         let (mut ids, mut random) = (Vec::new(), 1u64);
         let text = loop {
             progress.mask(&mut words).unwrap();
@@ -476,25 +714,48 @@ fn an_object_may_have_a_thousand_optional_properties() {
             if allowed.iter().any(|id| tokenizer.stop_ids().contains(id)) {
                 break tokenizer.decode(&ids, true).unwrap();
             }
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let close =
-                ["]", "}", "\""].iter().filter_map(|text| tokenizer.token_id(text)).find(|id| allowed.contains(id));
-            let id = close.filter(|_| random >> 62 > 0).unwrap_or(allowed[(random >> 33) as usize % allowed.len()]);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let close = ["]", "}", "\""]
+                .iter()
+                .filter_map(|text| tokenizer.token_id(text))
+                .find(|id| allowed.contains(id));
+            let id = close
+                .filter(|_| random >> 62 > 0)
+                .unwrap_or(allowed[(random >> 33) as usize % allowed.len()]);
             progress.push(id).unwrap();
             ids.push(id);
         };
-        assert!(validator.is_valid(&serde_json::from_str(&text).unwrap()), "{text}");
+        assert!(
+            validator.is_valid(&serde_json::from_str(&text).unwrap()),
+            "{text}"
+        );
     }
     let check = |schema: Value, expected: &str| {
-        let error = compile(&Answer::schema("schema", &schema), Reasoning::Off).map(|_| ()).unwrap_err().to_string();
+        let error = compile(&Answer::schema("schema", &schema), Reasoning::Off)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected), "{error}");
     };
     check(
         json!({"properties": {"a": wide(1_001, 0, false)}}),
         "(/properties/a/properties): 1001 optional properties in a row",
     );
-    check(wide(5_000, 4, false), "(/properties): 1249 optional properties in a row");
-    let (constraint, tokenizer) = compile(&Answer::schema("schema", &wide(5_000, 50, false)), Reasoning::Off).unwrap();
+    check(
+        wide(5_000, 4, false),
+        "(/properties): 1249 optional properties in a row",
+    );
+    let (constraint, tokenizer) = compile(
+        &Answer::schema("schema", &wide(5_000, 50, false)),
+        Reasoning::Off,
+    )
+    .unwrap();
     let begun = "{\"key_7\": true, \"key_99\": 1";
-    assert_eq!(takes(&constraint, &tokenizer, begun), "-", "49 more are required");
+    assert_eq!(
+        takes(&constraint, &tokenizer, begun),
+        "-",
+        "49 more are required"
+    );
 }

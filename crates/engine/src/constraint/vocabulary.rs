@@ -28,7 +28,10 @@ pub struct Vocabulary {
 
 impl std::fmt::Debug for Vocabulary {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Vocabulary").field("tokens", &self.bytes.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Vocabulary")
+            .field("tokens", &self.bytes.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -37,8 +40,12 @@ impl Vocabulary {
     /// [`ConstraintError`] where the tokenizer's bytes are not known, or nothing ends a completion.
     pub fn new(tokenizer: &Tokenizer) -> Result<Arc<Self>, ConstraintError> {
         let mut bytes = tokenizer.token_bytes()?;
-        let stop_ids: Vec<u32> =
-            tokenizer.stop_ids().iter().copied().filter(|id| (*id as usize) < bytes.len()).collect();
+        let stop_ids: Vec<u32> = tokenizer
+            .stop_ids()
+            .iter()
+            .copied()
+            .filter(|id| (*id as usize) < bytes.len())
+            .collect();
         if stop_ids.is_empty() {
             return Err(ConstraintError::NoStopToken);
         }
@@ -50,31 +57,47 @@ impl Vocabulary {
         }
         let marks = tokenizer.think_marks();
         let completing = |before| {
-            let completes = |(id, token): (u32, &Vec<u8>)| completes(marks.end(), before, token).then_some(id);
+            let completes =
+                |(id, token): (u32, &Vec<u8>)| completes(marks.end(), before, token).then_some(id);
             (0..).zip(&bytes).filter_map(completes).collect()
         };
         let ending = (0..marks.end().len()).map(completing).collect();
         let built = catch_panic(|| {
             let trie = TokTrie::from(&TokRxInfo::new(bytes.len() as u32, stop_ids[0]), &bytes);
-            let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie.with_eos_tokens(&stop_ids)));
+            let environment: TokEnv =
+                Arc::new(ApproximateTokEnv::new(trie.with_eos_tokens(&stop_ids)));
             ParserFactory::new_simple(&environment)
         });
         let mut factory = match built {
             Ok(Ok(factory)) => factory,
-            Ok(Err(_)) | Err(_) => return Err(ConstraintError::Vocabulary("its tokens make no trie".to_owned())),
+            Ok(Err(_)) | Err(_) => {
+                return Err(ConstraintError::Vocabulary(
+                    "its tokens make no trie".to_owned(),
+                ));
+            }
         };
         let limits = factory.quiet().limits_mut();
         limits.verbose_errors = false;
         (limits.max_items_in_row, limits.step_max_items) = (MAX_ROW_ITEMS, MAX_STEP_ITEMS);
-        Ok(Arc::new(Self { factory, bytes, marks, ending, stop_ids }))
+        Ok(Arc::new(Self {
+            factory,
+            bytes,
+            marks,
+            ending,
+            stop_ids,
+        }))
     }
 }
 
 /// How many bytes of a mark a text ends with after `byte`, if it ended with so many before; all of them start anew.
 pub(super) fn advance(mark: &str, before: usize, byte: u8) -> usize {
     let (mark, before) = (mark.as_bytes(), before % mark.len());
-    let continues = |length: &usize| mark[*length] == byte && mark[..before].ends_with(&mark[..*length]);
-    (0..=before).rev().find(continues).map_or(0, |length| length + 1)
+    let continues =
+        |length: &usize| mark[*length] == byte && mark[..before].ends_with(&mark[..*length]);
+    (0..=before)
+        .rev()
+        .find(continues)
+        .map_or(0, |length| length + 1)
 }
 
 fn completes(mark: &str, before: usize, token: &[u8]) -> bool {
@@ -106,11 +129,20 @@ mod tests {
             ("<channel|>", 0, "<|channel>", false),
             // What it ends with may begin it again.
             ("<|channel|>final<|message|>", 16, "<|message|>", true),
-            ("<|channel|>final<|message|>", 18, "channel|>final<|message|>", true),
+            (
+                "<|channel|>final<|message|>",
+                18,
+                "channel|>final<|message|>",
+                true,
+            ),
             ("<|channel|>final<|message|>", 18, "message|>", true),
             ("<|channel|>final<|message|>", 17, "<|message|>", false),
         ] {
-            assert_eq!(completes(mark, before, token.as_bytes()), expected, "{mark} {before} {token}");
+            assert_eq!(
+                completes(mark, before, token.as_bytes()),
+                expected,
+                "{mark} {before} {token}"
+            );
         }
     }
 }

@@ -46,24 +46,51 @@ pub fn parity_with_candle(
         return Ok(None);
     }
     let ours = our_log_probs(model, token_ids, engine)?;
-    let theirs =
-        their_log_probs(&model.config, their_weights(model, engine)?, token_ids, engine).map_err(ModelError::from)?;
-    let differences: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| f64::from((a - b).abs())).collect();
+    let theirs = their_log_probs(
+        &model.config,
+        their_weights(model, engine)?,
+        token_ids,
+        engine,
+    )
+    .map_err(ModelError::from)?;
+    let differences: Vec<f64> = ours
+        .iter()
+        .zip(&theirs)
+        .map(|(a, b)| f64::from((a - b).abs()))
+        .collect();
     // `max` would ignore NaN.
     let max_difference =
-        differences.iter().fold(0.0, |max, &difference| if difference <= max { max } else { difference });
+        differences.iter().fold(
+            0.0,
+            |max, &difference| if difference <= max { max } else { difference },
+        );
     // bf16 logits are rounded to 1/256 of their size, up to an eighth for a large model.
-    let (max_allowed, mean_allowed) = if engine.dtype == DType::F32 { (1e-3, 1e-4) } else { (1.0, 0.1) };
+    let (max_allowed, mean_allowed) = if engine.dtype == DType::F32 {
+        (1e-3, 1e-4)
+    } else {
+        (1.0, 0.1)
+    };
     let mean_difference = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
-    Ok(Some(LogProbAgreement { tokens: differences.len(), max_difference, mean_difference, max_allowed, mean_allowed }))
+    Ok(Some(LogProbAgreement {
+        tokens: differences.len(),
+        max_difference,
+        mean_difference,
+        max_allowed,
+        mean_allowed,
+    }))
 }
 
-fn our_log_probs(model: &OpenModel, token_ids: &[u32], engine: &Engine) -> Result<Vec<f32>, StartError> {
+fn our_log_probs(
+    model: &OpenModel,
+    token_ids: &[u32],
+    engine: &Engine,
+) -> Result<Vec<f32>, StartError> {
     let decoder = model.decoder(None, engine)?;
     let (first, rest) = token_ids.split_at(1.min(token_ids.len()));
     let mut found = Vec::with_capacity(rest.len());
     for micro_batch in pack([(first, vec![rest])], usize::MAX) {
-        let probs = log_probs(&decoder, &micro_batch, Adapters::On, 1.0).map_err(ModelError::from)?;
+        let probs =
+            log_probs(&decoder, &micro_batch, Adapters::On, 1.0).map_err(ModelError::from)?;
         found.extend(probs.into_iter().flatten().map(|token| token.log_prob));
     }
     Ok(found)
@@ -75,13 +102,22 @@ fn their_weights(model: &OpenModel, engine: &Engine) -> Result<VarBuilder<'stati
     if model.is_plain()
         && let Some(folder) = model.source.folder()
     {
-        let files: Vec<_> = model.source.weight_files()?.into_iter().map(|file| folder.join(file)).collect();
+        let files: Vec<_> = model
+            .source
+            .weight_files()?
+            .into_iter()
+            .map(|file| folder.join(file))
+            .collect();
         // SAFETY: as in `Weights::open`: nobody may shorten the files meanwhile.
         let weights = unsafe { VarBuilder::from_mmaped_safetensors(&files, *dtype, device) };
         return Ok(weights.map_err(ModelError::from)?);
     }
     let tensors = model.merged()?.stored(&model.config)?;
-    Ok(VarBuilder::from_tensors(tensors.into_iter().collect(), *dtype, device))
+    Ok(VarBuilder::from_tensors(
+        tensors.into_iter().collect(),
+        *dtype,
+        device,
+    ))
 }
 
 /// One token at a time through its cache, since it returns logits of the last token only.
@@ -95,9 +131,15 @@ fn their_log_probs(
     let mut found = Vec::with_capacity(token_ids.len());
     for (position, pair) in token_ids.windows(2).enumerate() {
         let token = Tensor::new(&[[pair[0]]], &engine.device)?;
-        let logits = forward(&token, position)?.reshape((1, config.vocab_size))?.to_dtype(DType::F32)?;
+        let logits = forward(&token, position)?
+            .reshape((1, config.vocab_size))?
+            .to_dtype(DType::F32)?;
         let logits = logits.to_device(&candle_core::Device::Cpu)?;
-        found.extend(token_log_probs(&logits, &pair[1..], 1.0)?.into_iter().map(|token| token.log_prob));
+        found.extend(
+            token_log_probs(&logits, &pair[1..], 1.0)?
+                .into_iter()
+                .map(|token| token.log_prob),
+        );
     }
     Ok(found)
 }
@@ -127,16 +169,20 @@ macro_rules! qwen_config {
     };
 }
 
-fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -> candle_core::Result<Forward> {
+fn their_model(
+    config: &ModelConfig,
+    weights: VarBuilder<'_>,
+    engine: &Engine,
+) -> candle_core::Result<Forward> {
     Ok(match config.architecture {
         Architecture::Qwen3 => {
-            let theirs =
-                qwen_config!(qwen3, config, head_dim: config.head_dim, attention_bias: false, sliding_window: None);
+            let theirs = qwen_config!(qwen3, config, head_dim: config.head_dim, attention_bias: false, sliding_window: None);
             let mut model = qwen3::ModelForCausalLM::new(&theirs, weights)?;
             Box::new(move |token, position| model.forward(token, position))
         }
         Architecture::Qwen2 => {
-            let theirs = qwen_config!(qwen2, config, sliding_window: config.max_position_embeddings);
+            let theirs =
+                qwen_config!(qwen2, config, sliding_window: config.max_position_embeddings);
             let mut model = qwen2::ModelForCausalLM::new(&theirs, weights)?;
             Box::new(move |token, position| model.forward(token, position))
         }
@@ -153,7 +199,10 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
 fn is_computed_there(config: &ModelConfig) -> bool {
     let is_unbiased = config.attention_bias == AttentionBias::Absent;
     let heads_fill_the_width = config.head_dim * config.num_attention_heads == config.hidden_size;
-    let is_stretched_otherwise = matches!(config.rope_scaling, RopeScaling::Linear { .. } | RopeScaling::Yarn { .. });
+    let is_stretched_otherwise = matches!(
+        config.rope_scaling,
+        RopeScaling::Linear { .. } | RopeScaling::Yarn { .. }
+    );
     match config.architecture {
         _ if is_stretched_otherwise => false,
         Architecture::Qwen3 => is_unbiased,
@@ -167,15 +216,18 @@ fn is_computed_there(config: &ModelConfig) -> bool {
 
 fn llama_config(config: &ModelConfig) -> llama::Config {
     let rope_scaling = match config.rope_scaling {
-        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
-            Some(llama::Llama3RopeConfig {
-                factor: factor as f32,
-                low_freq_factor: low_frequency_factor as f32,
-                high_freq_factor: high_frequency_factor as f32,
-                original_max_position_embeddings: original_positions,
-                rope_type: llama::Llama3RopeType::Llama3,
-            })
-        }
+        RopeScaling::Llama3 {
+            factor,
+            low_frequency_factor,
+            high_frequency_factor,
+            original_positions,
+        } => Some(llama::Llama3RopeConfig {
+            factor: factor as f32,
+            low_freq_factor: low_frequency_factor as f32,
+            high_freq_factor: high_frequency_factor as f32,
+            original_max_position_embeddings: original_positions,
+            rope_type: llama::Llama3RopeType::Llama3,
+        }),
         _ => None,
     };
     llama::Config {
@@ -203,8 +255,13 @@ mod tests {
     #[test]
     fn rounding_explains_little_and_never_a_nan() {
         let check = |max_difference, mean_difference, expected| {
-            let found =
-                LogProbAgreement { tokens: 9, max_difference, mean_difference, max_allowed: 1e-3, mean_allowed: 1e-4 };
+            let found = LogProbAgreement {
+                tokens: 9,
+                max_difference,
+                mean_difference,
+                max_allowed: 1e-3,
+                mean_allowed: 1e-4,
+            };
             assert_eq!(found.holds(), expected, "{found:?}");
         };
         check(1e-3, 1e-4, true);

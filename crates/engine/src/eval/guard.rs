@@ -20,27 +20,51 @@ pub struct GuardPrompt {
 ///
 /// # Errors
 /// [`PromptError`] naming file, line and row.
-pub fn prepare_guard(task: &Task, tokenizer: &Tokenizer, lengths: Lengths) -> Result<Vec<GuardPrompt>, PromptError> {
-    let label = task.prompts.guard.as_ref().map_or_else(String::new, |file| task.label(file));
+pub fn prepare_guard(
+    task: &Task,
+    tokenizer: &Tokenizer,
+    lengths: Lengths,
+) -> Result<Vec<GuardPrompt>, PromptError> {
+    let label = task
+        .prompts
+        .guard
+        .as_ref()
+        .map_or_else(String::new, |file| task.label(file));
     let (mut prompts, options) = (Vec::new(), template_options(task));
     for row in guard_rows(task)? {
         let place = format!("{label} line {} (`{}`)", row.line, row.id);
-        let failed = |source| PromptError::Text { place: place.clone(), source };
+        let failed = |source| PromptError::Text {
+            place: place.clone(),
+            source,
+        };
         let mut reference = tokenizer.encode(&row.reference).map_err(failed)?;
         let (prompt, answer) = if row.messages.is_empty() {
             // The first token has none before it.
             let rest = reference.split_off(1.min(reference.len()));
             (std::mem::replace(&mut reference, rest), None)
         } else {
-            let prompt = tokenizer.prompt_ids(&row.messages, None, &options).map_err(failed)?;
+            let prompt = tokenizer
+                .prompt_ids(&row.messages, None, &options)
+                .map_err(failed)?;
             reference.extend(tokenizer.turn_end_id());
             (prompt, Some(row.reference))
         };
-        let lengths = Lengths { max_completion_tokens: lengths.max_completion_tokens.max(reference.len()), ..lengths };
+        let lengths = Lengths {
+            max_completion_tokens: lengths.max_completion_tokens.max(reference.len()),
+            ..lengths
+        };
         if prompt.len() > lengths.prompt_limit() {
-            return Err(PromptError::TooLong { place, tokens: prompt.len(), lengths });
+            return Err(PromptError::TooLong {
+                place,
+                tokens: prompt.len(),
+                lengths,
+            });
         }
-        prompts.push(GuardPrompt { prompt, reference, answer });
+        prompts.push(GuardPrompt {
+            prompt,
+            reference,
+            answer,
+        });
     }
     Ok(prompts)
 }

@@ -6,7 +6,9 @@ mod guard; // what a model should not forget
 
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::environment::ToolChain;
-use crate::policy::{Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, Prompt, Question, Turn};
+use crate::policy::{
+    Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, Prompt, Question, Turn,
+};
 use crate::rollout::{Request, StopReason};
 use crate::run::{EvalRecord, EvalTurn};
 use crate::score::Scorer;
@@ -25,21 +27,34 @@ pub enum EvalError {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
-    #[error("{prompt_id}: the constraint failed after {tokens} tokens: simplify the schema or pattern")]
+    #[error(
+        "{prompt_id}: the constraint failed after {tokens} tokens: simplify the schema or pattern"
+    )]
     Stuck { prompt_id: String, tokens: usize },
 }
 
 /// Requests for `samples` completions of each prompt, numbered in order.
 pub fn requests(prompts: &[Prompt], step: u32, samples: usize) -> Vec<Request> {
-    let request =
-        |(prompt_number, prompt): (u32, &Prompt)| Request::new(prompt.token_ids.clone(), prompt_number, step, samples);
+    let request = |(prompt_number, prompt): (u32, &Prompt)| {
+        Request::new(prompt.token_ids.clone(), prompt_number, step, samples)
+    };
     (0..).zip(prompts).map(request).collect()
 }
 
 /// Questions for the likeliest completion of each prompt.
 pub fn greedy_questions(prompts: &[Prompt]) -> Vec<Question<'_>> {
-    let greedy = |(prompt, request)| Question { prompt, request: Request { greedy: true, ..request } };
-    prompts.iter().zip(requests(prompts, EVAL_STEP, 1)).map(greedy).collect()
+    let greedy = |(prompt, request)| Question {
+        prompt,
+        request: Request {
+            greedy: true,
+            ..request
+        },
+    };
+    prompts
+        .iter()
+        .zip(requests(prompts, EVAL_STEP, 1))
+        .map(greedy)
+        .collect()
 }
 
 /// Samples and scores so many completions of every prompt of one task, as `watch` sees; records are in prompt order.
@@ -61,8 +76,17 @@ pub fn evaluate(
         }
         questions.push(Question { prompt, request });
     }
-    let Conversed { conversations, rollout_seconds, .. } = policy.converse(&questions, settings, Some(watch))?;
-    records(prompts, conversations, settings.tasks[0].scorer, rollout_seconds)
+    let Conversed {
+        conversations,
+        rollout_seconds,
+        ..
+    } = policy.converse(&questions, settings, Some(watch))?;
+    records(
+        prompts,
+        conversations,
+        settings.tasks[0].scorer,
+        rollout_seconds,
+    )
 }
 
 /// The records of conversations, in prompt order. `seconds`: of all of them.
@@ -76,12 +100,20 @@ pub fn records(
     seconds: f64,
 ) -> Result<Vec<EvalRecord>, EvalError> {
     let all = || conversations.iter().flatten();
-    scorer.check_errors(all().flat_map(|conversation| &conversation.turns).map(|turn| &turn.score))?;
+    scorer.check_errors(
+        all()
+            .flat_map(|conversation| &conversation.turns)
+            .map(|turn| &turn.score),
+    )?;
     let seconds = seconds / all().count().max(1) as f64;
     let mut records = Vec::with_capacity(prompts.len());
     for (prompt, conversations) in prompts.iter().zip(conversations) {
         for (sample, conversation) in conversations.into_iter().enumerate() {
-            records.push(EvalRecord { sample, seconds, ..record(prompt, conversation)? });
+            records.push(EvalRecord {
+                sample,
+                seconds,
+                ..record(prompt, conversation)?
+            });
         }
     }
     Ok(records)
@@ -93,14 +125,22 @@ fn chain(turn: &Turn) -> Option<Box<ToolChain>> {
 }
 
 fn call_seconds(turn: &Turn) -> Vec<f64> {
-    turn.tools.as_ref().map_or_else(Vec::new, |tools| tools.call_seconds.clone())
+    turn.tools
+        .as_ref()
+        .map_or_else(Vec::new, |tools| tools.call_seconds.clone())
 }
 
 /// The record of a conversation, with the outcome of the answer that decides it.
 fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, EvalError> {
     let (row, turns) = (&prompt.row, conversation.turns);
-    if let Some(stuck) = turns.iter().find(|turn| turn.completion.stop == StopReason::Constraint) {
-        return Err(EvalError::Stuck { prompt_id: row.id.clone(), tokens: stuck.completion.token_ids.len() });
+    if let Some(stuck) = turns
+        .iter()
+        .find(|turn| turn.completion.stop == StopReason::Constraint)
+    {
+        return Err(EvalError::Stuck {
+            prompt_id: row.id.clone(),
+            tokens: stuck.completion.token_ids.len(),
+        });
     }
     let tokens = Turn::sampled_tokens;
     let recorded = |turn: &Turn| EvalTurn {
@@ -116,12 +156,26 @@ fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, Eva
         tokens: Some(turns.iter().map(tokens).sum()),
         truncated: turns.iter().any(|turn| turn.completion.stop.is_truncated()),
         unanswered: row.turn_count() - turns.len(),
-        chain: turns.first().filter(|_| row.turn_count() == 1).and_then(chain),
-        call_seconds: turns.first().filter(|_| row.turn_count() == 1).map(call_seconds).unwrap_or_default(),
-        turns: if row.turn_count() > 1 { turns.iter().map(recorded).collect() } else { Vec::new() },
+        chain: turns
+            .first()
+            .filter(|_| row.turn_count() == 1)
+            .and_then(chain),
+        call_seconds: turns
+            .first()
+            .filter(|_| row.turn_count() == 1)
+            .map(call_seconds)
+            .unwrap_or_default(),
+        turns: if row.turn_count() > 1 {
+            turns.iter().map(recorded).collect()
+        } else {
+            Vec::new()
+        },
         ..EvalRecord::default()
     };
-    let (scores, texts): (Vec<_>, Vec<_>) = turns.into_iter().map(|turn| (turn.score, turn.text)).unzip();
+    let (scores, texts): (Vec<_>, Vec<_>) = turns
+        .into_iter()
+        .map(|turn| (turn.score, turn.text))
+        .unzip();
     record.completion = texts.into_iter().next().unwrap_or_default();
     record.judge(&scores)?;
     Ok(record)

@@ -34,13 +34,19 @@ pub struct AdapterUse<'a> {
 impl<'a> AdapterUse<'a> {
     /// `slot`: the numbers of each adapter in the rank, where there is `own`.
     pub(crate) fn for_rows(adapters: Adapters, own: Option<&'a Tensor>, slot: usize) -> Self {
-        Self { adapters, own: own.map(|own| (own, slot)) }
+        Self {
+            adapters,
+            own: own.map(|own| (own, slot)),
+        }
     }
 }
 
 impl From<Adapters> for AdapterUse<'_> {
     fn from(adapters: Adapters) -> Self {
-        Self { adapters, own: None }
+        Self {
+            adapters,
+            own: None,
+        }
     }
 }
 
@@ -79,9 +85,11 @@ impl JoinedAdapter {
     fn whole(&self, weight: &Matrix) -> Result<Tensor> {
         match (&self.whole, weight) {
             (Some(whole), _) => Ok(whole.clone()),
-            (None, Matrix::Fp8(matrix)) => {
-                matrix.joined(&self.diagonal, &self.a, self.diagonal.dims2()?.1.next_multiple_of(ROOM))
-            }
+            (None, Matrix::Fp8(matrix)) => matrix.joined(
+                &self.diagonal,
+                &self.a,
+                self.diagonal.dims2()?.1.next_multiple_of(ROOM),
+            ),
             (None, _) => bail!("adapters beside a matrix that they are not joined with"),
         }
     }
@@ -116,7 +124,11 @@ pub(super) fn joined_room(parts: usize, rank: usize) -> (usize, usize) {
 impl AdapterSet {
     /// Columns that rows of `x` and of the gradient need behind them.
     pub(super) fn room(&self) -> usize {
-        if self.joined.is_some() { joined_room(self.parts.len(), self.rank).1 } else { 0 }
+        if self.joined.is_some() {
+            joined_room(self.parts.len(), self.rank).1
+        } else {
+            0
+        }
     }
 
     /// The columns that hold values.
@@ -125,28 +137,53 @@ impl AdapterSet {
     }
 
     /// While decoding: `x`: [rows, inputs] -> its product with `[W; A]`; `None` where that does not serve.
-    pub(super) fn open(&self, x: &Tensor, weight: &Matrix, used: AdapterUse<'_>) -> Result<Option<OpenRows>> {
+    pub(super) fn open(
+        &self,
+        x: &Tensor,
+        weight: &Matrix,
+        used: AdapterUse<'_>,
+    ) -> Result<Option<OpenRows>> {
         let (outputs, inputs) = weight.dims2()?;
         // Operations read rows of a single output one number at a time, wider ones several.
-        let Some(joined) = self.joined.as_ref().filter(|_| outputs == 1 || outputs.is_multiple_of(8)) else {
+        let Some(joined) = self
+            .joined
+            .as_ref()
+            .filter(|_| outputs == 1 || outputs.is_multiple_of(8))
+        else {
             return Ok(None);
         };
         let rows = match weight {
             Matrix::Fp8(matrix) => matrix.decode(x, Some(&joined.a))?,
             Matrix::Numbers(_) | Matrix::Transposed(_) => {
-                let whole = joined.whole(weight)?.narrow(0, 0, outputs + self.used())?.narrow(1, 0, inputs)?;
+                let whole = joined
+                    .whole(weight)?
+                    .narrow(0, 0, outputs + self.used())?
+                    .narrow(1, 0, inputs)?;
                 matmul_f32(x, &whole.t()?)?
             }
         };
         self.keep_own(rows.narrow(1, outputs, self.used())?, used)?;
-        let adapters = OpenAdapters { b: joined.b.clone(), parts: self.parts.len() };
-        Ok(Some(OpenRows { rows, adapters: Some(adapters) }))
+        let adapters = OpenAdapters {
+            b: joined.b.clone(),
+            parts: self.parts.len(),
+        };
+        Ok(Some(OpenRows {
+            rows,
+            adapters: Some(adapters),
+        }))
     }
 
     /// While decoding beside a matrix in fp8: `x`: [rows, inputs] -> [rows, outputs], as [`AdapterSet::forward`]. A
     /// recorded step takes no copies of columns, so A is multiplied by itself.
-    pub(super) fn closed(&self, x: &Tensor, weight: &Matrix, used: AdapterUse<'_>) -> Result<Option<Tensor>> {
-        let Some(joined) = &self.joined else { return Ok(None) };
+    pub(super) fn closed(
+        &self,
+        x: &Tensor,
+        weight: &Matrix,
+        used: AdapterUse<'_>,
+    ) -> Result<Option<Tensor>> {
+        let Some(joined) = &self.joined else {
+            return Ok(None);
+        };
         let inner = self.keep_own(matmul(x, &joined.a.t()?)?, used)?;
         let rows = weight.forward_f32(x)?;
         matmul_add(&rows, &inner, &joined.diagonal.t()?, 1.0)?;
@@ -155,7 +192,9 @@ impl AdapterSet {
 
     /// On a GPU writes `x A^T` behind `x`, [rows, inputs + room].
     pub(super) fn write_inner(&self, x: &Tensor, used: AdapterUse<'_>) -> Result<()> {
-        let Some(JoinedAdapter { a, .. }) = &self.joined else { return Ok(()) };
+        let Some(JoinedAdapter { a, .. }) = &self.joined else {
+            return Ok(());
+        };
         let inputs = a.dims2()?.1;
         let (own, tail) = (x.narrow(1, 0, inputs)?, x.narrow(1, inputs, self.used())?);
         matmul_into(&tail, &own, &a.t()?)?;
@@ -164,24 +203,43 @@ impl AdapterSet {
 
     /// Keeps of each row's products with the A matrices those of its own adapter.
     fn keep_own(&self, inner: Tensor, used: AdapterUse<'_>) -> Result<Tensor> {
-        let rank = if self.joined.is_some() { joined_rank(self.rank) } else { self.rank };
-        used.own.map_or(Ok(inner.clone()), |(own, slot)| keep_own(inner, own, rank, slot))
+        let rank = if self.joined.is_some() {
+            joined_rank(self.rank)
+        } else {
+            self.rank
+        };
+        used.own.map_or(Ok(inner.clone()), |(own, slot)| {
+            keep_own(inner, own, rank, slot)
+        })
     }
 
     /// `x`: [rows, inputs + room] -> [rows, outputs], the matrix' and the adapters' part.
-    pub(super) fn forward(&self, x: &Tensor, weight: &Matrix, used: AdapterUse<'_>) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        weight: &Matrix,
+        used: AdapterUse<'_>,
+    ) -> Result<Tensor> {
         let (outputs, inputs) = weight.dims2()?;
         if let Some(joined) = &self.joined {
             self.write_inner(x, used)?;
             let columns = inputs + self.used();
-            let whole = joined.whole(weight)?.narrow(0, 0, outputs)?.narrow(1, 0, columns)?;
+            let whole = joined
+                .whole(weight)?
+                .narrow(0, 0, outputs)?
+                .narrow(1, 0, columns)?;
             return matmul(&x.narrow(1, 0, columns)?, &whole.t()?);
         }
         let y = weight.forward(x)?;
         let inner = self.keep_own(matmul(x, &self.a.t()?)?, used)?;
         for (index, part) in self.parts.iter().enumerate() {
             let own = inner.narrow(1, index * self.rank, self.rank)?;
-            matmul_add(&y.narrow(1, part.columns.start, part.columns.len())?, &own, &part.b.t()?, self.scale)?;
+            matmul_add(
+                &y.narrow(1, part.columns.start, part.columns.len())?,
+                &own,
+                &part.b.t()?,
+                self.scale,
+            )?;
         }
         Ok(y)
     }
@@ -208,7 +266,12 @@ impl AdapterSet {
             match part.expert {
                 None => gradients.matmul_add(&part.b_range, &transposed, &own, self.scale)?,
                 Some(expert) => {
-                    gradients.matmul_add_expert(&part.b_range, expert, (&transposed, &own), self.scale)?;
+                    gradients.matmul_add_expert(
+                        &part.b_range,
+                        expert,
+                        (&transposed, &own),
+                        self.scale,
+                    )?;
                 }
             }
             if self.joined.is_none() {
@@ -217,16 +280,26 @@ impl AdapterSet {
         }
         let Some(joined) = &self.joined else {
             let x_gradient = weight.backward(gradient)?;
-            let inner_gradient =
-                if let [one] = inner_gradients.as_slice() { one.clone() } else { Tensor::cat(&inner_gradients, 1)? };
+            let inner_gradient = if let [one] = inner_gradients.as_slice() {
+                one.clone()
+            } else {
+                Tensor::cat(&inner_gradients, 1)?
+            };
             gradients.matmul_add(&self.a_range, &inner_gradient.t()?, x, self.scale)?;
             matmul_add(&x_gradient, &inner_gradient, &self.a, self.scale)?;
             return Ok(x_gradient);
         };
-        let (own, tail) = (gradient.narrow(1, 0, outputs)?, gradient.narrow(1, outputs, self.used())?);
+        let (own, tail) = (
+            gradient.narrow(1, 0, outputs)?,
+            gradient.narrow(1, outputs, self.used())?,
+        );
         matmul_into(&tail, &own, &joined.diagonal)?;
         // The A's stand one below the other; apart in the tail where zeros are between them.
-        let together = if rank == self.rank { self.parts.len() } else { 1 };
+        let together = if rank == self.rank {
+            self.parts.len()
+        } else {
+            1
+        };
         for first in (0..self.parts.len()).step_by(together) {
             let start = self.a_range.start + first * self.rank * inputs;
             let range = start..start + together * self.rank * inputs;
@@ -234,21 +307,41 @@ impl AdapterSet {
             gradients.matmul_add(&range, &inner_gradient.t()?, &x.narrow(1, 0, inputs)?, 1.0)?;
         }
         let columns = outputs + self.used();
-        let whole = joined.whole(weight)?.narrow(0, 0, columns)?.narrow(1, 0, inputs)?;
+        let whole = joined
+            .whole(weight)?
+            .narrow(0, 0, columns)?
+            .narrow(1, 0, inputs)?;
         matmul(&gradient.narrow(1, 0, columns)?, &whole)
     }
 
     /// Where the adapters stand a second time.
     pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
-        let Some(JoinedAdapter { a, diagonal, b, .. }) = &self.joined else { return Ok(Vec::new()) };
+        let Some(JoinedAdapter { a, diagonal, b, .. }) = &self.joined else {
+            return Ok(Vec::new());
+        };
         let inputs = a.dims2()?.1;
         let mut copies = Vec::with_capacity(3 * self.parts.len());
         for (index, part) in self.parts.iter().enumerate() {
-            let (offset, at) = (self.a_range.start + index * self.rank * inputs, index * joined_rank(self.rank));
-            copies.push(MatrixCopy { offset, place: a.narrow(0, at, self.rank)?, scale: 1.0 });
-            let place = diagonal.narrow(0, part.columns.start, part.columns.len())?.narrow(1, at, self.rank)?;
-            let beside = b.narrow(0, part.columns.start, part.columns.len())?.narrow(1, 0, self.rank)?;
-            let copy = |place| MatrixCopy { offset: part.b_range.start, place, scale: self.scale };
+            let (offset, at) = (
+                self.a_range.start + index * self.rank * inputs,
+                index * joined_rank(self.rank),
+            );
+            copies.push(MatrixCopy {
+                offset,
+                place: a.narrow(0, at, self.rank)?,
+                scale: 1.0,
+            });
+            let place = diagonal
+                .narrow(0, part.columns.start, part.columns.len())?
+                .narrow(1, at, self.rank)?;
+            let beside = b
+                .narrow(0, part.columns.start, part.columns.len())?
+                .narrow(1, 0, self.rank)?;
+            let copy = |place| MatrixCopy {
+                offset: part.b_range.start,
+                place,
+                scale: self.scale,
+            };
             copies.extend([place, beside].map(copy));
         }
         Ok(copies)

@@ -21,8 +21,8 @@ use crate::kernels::decode_attention::{DecodeRows, decode_attention};
 use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::rope::{
-    QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
-    query_key_rope_open,
+    QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward,
+    query_key_rope_backward_all, query_key_rope_open,
 };
 use crate::kernels::write_rows::join_columns;
 
@@ -67,7 +67,10 @@ impl AttentionMixer {
     ) -> Result<MixedInputs> {
         let (own, gate) = self.split(packed)?;
         let prepared = self.prepared(&own, context)?;
-        Ok(MixedInputs { prepared, output: gated(&attended.rows, gate.as_ref(), room)? })
+        Ok(MixedInputs {
+            prepared,
+            output: gated(&attended.rows, gate.as_ref(), room)?,
+        })
     }
 
     pub(super) fn backward(
@@ -87,20 +90,41 @@ impl AttentionMixer {
             None => (gradient.clone(), None),
         };
         let (attention, segments) = (self.attention(), context.segments);
-        let prepared_gradient = match self.sinks.as_ref().and_then(|(_, trained)| trained.as_ref()) {
-            None => segment_attention_backward(&attended_gradient, prepared, attended, attention, segments)?,
+        let prepared_gradient = match self
+            .sinks
+            .as_ref()
+            .and_then(|(_, trained)| trained.as_ref())
+        {
+            None => segment_attention_backward(
+                &attended_gradient,
+                prepared,
+                attended,
+                attention,
+                segments,
+            )?,
             Some(range) => {
-                let (prepared, sinks) =
-                    segment_attention_backward_all(&attended_gradient, prepared, attention, segments)?;
+                let (prepared, sinks) = segment_attention_backward_all(
+                    &attended_gradient,
+                    prepared,
+                    attention,
+                    segments,
+                )?;
                 gradients.add(range, &sinks)?;
                 prepared
             }
         };
         let prepared_gradient = self.with_shared_gradient(prepared_gradient, context.beside)?;
-        let own_room = if self.has_gate || self.keys_values.are_expanded() { 0 } else { room };
+        let own_room = if self.has_gate || self.keys_values.are_expanded() {
+            0
+        } else {
+            room
+        };
         let products = self.keys_values.expand(&own, self.attention.heads)?;
-        let own_gradient = self.query_key_backward(&prepared_gradient, &products, context, own_room, gradients)?;
-        let own_gradient = self.keys_values.backward(&own_gradient, &own, self.attention.heads, room)?;
+        let own_gradient =
+            self.query_key_backward(&prepared_gradient, &products, context, own_room, gradients)?;
+        let own_gradient =
+            self.keys_values
+                .backward(&own_gradient, &own, self.attention.heads, room)?;
         match gate_gradient {
             Some(gate) => join_gate(&own_gradient, &gate, self.attention.heads, room),
             None => Ok(own_gradient),
@@ -116,10 +140,15 @@ impl AttentionMixer {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let query_key = self.query_key(context.positions);
-        let Some((query, key)) = self.head_norms.as_ref().filter(|(query, _)| query.trained.is_some()) else {
+        let Some((query, key)) = self
+            .head_norms
+            .as_ref()
+            .filter(|(query, _)| query.trained.is_some())
+        else {
             return query_key_rope_backward(gradient, own, query_key, room);
         };
-        let (own_gradient, query_gradient, key_gradient) = query_key_rope_backward_all(gradient, own, query_key)?;
+        let (own_gradient, query_gradient, key_gradient) =
+            query_key_rope_backward_all(gradient, own, query_key)?;
         for (norm, gradient) in [(Some(query), query_gradient), (key.as_ref(), key_gradient)] {
             if let Some(range) = norm.and_then(|norm| norm.trained.as_ref()) {
                 gradients.add(range, &gradient)?;
@@ -141,7 +170,9 @@ impl AttentionMixer {
     /// `gradient`: [rows, row_width] of what was prepared -> of what was rotated here. Keys and values that several layers
     /// read get the sum of their gradients in the layer that they are of, whose backward is the last of these.
     fn with_shared_gradient(&self, gradient: Tensor, beside: Beside<'_>) -> Result<Tensor> {
-        let Some(sum) = beside.keys_values_gradient else { return Ok(gradient) };
+        let Some(sum) = beside.keys_values_gradient else {
+            return Ok(gradient);
+        };
         let queries = gradient.narrow(1, 0, self.attention.heads.query_width())?;
         accumulate(sum, &join_columns(&[&self.keys_values(&gradient)?])?)?;
         match self.keys_values.other_layer() {
@@ -158,7 +189,10 @@ impl AttentionMixer {
         (prompts, written): (&Tensor, &Tensor),
         rows: &DecodeRows,
     ) -> Result<Tensor> {
-        let gated_rows = self.has_gate.then(|| split_gate_open(&packed.rows, self.attention.heads)).transpose()?;
+        let gated_rows = self
+            .has_gate
+            .then(|| split_gate_open(&packed.rows, self.attention.heads))
+            .transpose()?;
         let (own, gate) = match gated_rows {
             Some((own, gate)) => (&OpenRows::complete(own), Some(gate)),
             None => (packed, None),
@@ -173,7 +207,13 @@ impl AttentionMixer {
     }
 
     /// What decoding attends by, where packed rows, which are complete, do not have it.
-    fn prepare_newest(&self, own: &Tensor, positions: &Tensor, written: &Tensor, rows: &DecodeRows) -> Result<Tensor> {
+    fn prepare_newest(
+        &self,
+        own: &Tensor,
+        positions: &Tensor,
+        written: &Tensor,
+        rows: &DecodeRows,
+    ) -> Result<Tensor> {
         let products = self.keys_values.expand(own, self.attention.heads)?;
         if self.keys_values.other_layer().is_none() {
             let products = OpenRows::complete(products.to_dtype(master_dtype(own.dtype()))?);
@@ -182,7 +222,10 @@ impl AttentionMixer {
         let queries = query_key_rope(&products, self.query_key(positions))?;
         // Attention reads keys and values from the cache, where the other layer has written them.
         let behind = (queries.dims2()?.0, 2 * self.attention.heads.key_width());
-        join_columns(&[&queries, &Tensor::zeros(behind, queries.dtype(), queries.device())?])
+        join_columns(&[
+            &queries,
+            &Tensor::zeros(behind, queries.dtype(), queries.device())?,
+        ])
     }
 
     /// The rotated keys, and the values: [rows, 2 * key_width], columns of wider rows.
@@ -192,9 +235,16 @@ impl AttentionMixer {
     }
 
     pub(super) fn input_parts(&self) -> Vec<(&'static str, usize)> {
-        let (query, key) = (self.attention.heads.query_width(), self.attention.heads.key_width());
+        let (query, key) = (
+            self.attention.heads.query_width(),
+            self.attention.heads.key_width(),
+        );
         let query = if self.has_gate { 2 * query } else { query };
-        let all = [("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
+        let all = [
+            ("self_attn.q_proj", query),
+            ("self_attn.k_proj", key),
+            ("self_attn.v_proj", key),
+        ];
         all.into_iter().take(self.keys_values.products()).collect()
     }
 
@@ -202,14 +252,24 @@ impl AttentionMixer {
         let norms = self.head_norms.iter();
         let named = |(query, key): &(NormWeight, Option<NormWeight>)| {
             let query = ("self_attn.q_norm.weight", query.weight.clone());
-            [Some(query), key.as_ref().map(|key| ("self_attn.k_norm.weight", key.weight.clone()))]
+            [
+                Some(query),
+                key.as_ref()
+                    .map(|key| ("self_attn.k_norm.weight", key.weight.clone())),
+            ]
         };
-        let sinks = self.sinks.iter().map(|(sinks, _)| ("self_attn.sinks", sinks.clone()));
+        let sinks = self
+            .sinks
+            .iter()
+            .map(|(sinks, _)| ("self_attn.sinks", sinks.clone()));
         norms.flat_map(named).flatten().chain(sinks).collect()
     }
 
     fn attention(&self) -> Attention<'_> {
-        Attention { sinks: self.sinks.as_ref().map(|(sinks, _)| sinks), ..self.attention }
+        Attention {
+            sinks: self.sinks.as_ref().map(|(sinks, _)| sinks),
+            ..self.attention
+        }
     }
 
     /// Queries, keys and values, and the gate's numbers.
@@ -223,15 +283,36 @@ impl AttentionMixer {
 
     fn query_key<'a>(&'a self, positions: &'a Tensor) -> QueryKeyContext<'a> {
         // A layer without keys norms none.
-        let key = |(query, key): &'a (NormWeight, Option<NormWeight>)| &key.as_ref().unwrap_or(query).weight;
-        let norms = self.head_norms.as_ref().map(|norms| (&norms.0.weight, key(norms)));
+        let key = |(query, key): &'a (NormWeight, Option<NormWeight>)| {
+            &key.as_ref().unwrap_or(query).weight
+        };
+        let norms = self
+            .head_norms
+            .as_ref()
+            .map(|norms| (&norms.0.weight, key(norms)));
         let (norm_offset, epsilon) = (self.norm_offset, self.epsilon);
         let own = self.attention.heads;
-        let heads = if self.keys_values.other_layer().is_some() { Heads { key_value: 0, ..own } } else { own };
-        QueryKeyContext { heads, norms, norm_offset, epsilon, positions, table: &self.rope }
+        let heads = if self.keys_values.other_layer().is_some() {
+            Heads {
+                key_value: 0,
+                ..own
+            }
+        } else {
+            own
+        };
+        QueryKeyContext {
+            heads,
+            norms,
+            norm_offset,
+            epsilon,
+            positions,
+            table: &self.rope,
+        }
     }
 }
 
 fn gated(attended: &Tensor, gate: Option<&Tensor>, room: usize) -> Result<Tensor> {
-    gate.map_or(Ok(attended.clone()), |gate| gated_attention(attended, gate, room))
+    gate.map_or(Ok(attended.clone()), |gate| {
+        gated_attention(attended, gate, room)
+    })
 }

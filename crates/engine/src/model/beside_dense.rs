@@ -41,7 +41,8 @@ pub(super) struct BesideProducts {
 impl BesideDense {
     /// `stream`: [rows, hidden] -> what router and experts read.
     pub(super) fn inputs(&self, stream: &Tensor) -> Result<[Tensor; 2]> {
-        let router = rms_norm(stream, self.router_norm.norm(), 0)?.affine(router_scale(stream)?, 0.0)?;
+        let router =
+            rms_norm(stream, self.router_norm.norm(), 0)?.affine(router_scale(stream)?, 0.0)?;
         Ok([router, rms_norm(stream, self.experts_norm.norm(), 0)?])
     }
 
@@ -57,16 +58,33 @@ impl BesideDense {
         let activated = gated(&gate_up, self.activation, self.down.room())?;
         let own = self.down.forward(&activated, adapters)?;
         let [own_norm, others_norm] = &self.output_norms;
-        let sum = (rms_norm(&own, own_norm.norm(), 0)? + rms_norm(&others, others_norm.norm(), 0)?)?;
-        Ok((BesideProducts { inputs, gate_up, activated, outputs: [own, others] }, sum))
+        let sum =
+            (rms_norm(&own, own_norm.norm(), 0)? + rms_norm(&others, others_norm.norm(), 0)?)?;
+        Ok((
+            BesideProducts {
+                inputs,
+                gate_up,
+                activated,
+                outputs: [own, others],
+            },
+            sum,
+        ))
     }
 
     /// As [`BesideDense::add`] of one new token a row: `x`: [rows, hidden].
-    pub(super) fn decode(&self, others: &Tensor, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
+    pub(super) fn decode(
+        &self,
+        others: &Tensor,
+        x: &Tensor,
+        adapters: AdapterUse<'_>,
+    ) -> Result<OpenRows> {
         let gate_up = self.gate_up.open(x, adapters)?;
-        let own = self.down.open(&gated_open(&gate_up, self.activation, x.dtype())?, adapters)?;
+        let own = self
+            .down
+            .open(&gated_open(&gate_up, self.activation, x.dtype())?, adapters)?;
         let [own_norm, others_norm] = &self.output_norms;
-        let sum = (rms_norm_open(&own, own_norm.norm())? + rms_norm(others, others_norm.norm(), 0)?)?;
+        let sum =
+            (rms_norm_open(&own, own_norm.norm())? + rms_norm(others, others_norm.norm(), 0)?)?;
         Ok(OpenRows::complete(sum.to_dtype(master_dtype(x.dtype()))?))
     }
 
@@ -79,7 +97,12 @@ impl BesideDense {
         products: &BesideProducts,
         gradients: &mut Gradients,
     ) -> Result<[Tensor; 2]> {
-        let BesideProducts { gate_up, activated, outputs: [own, others], .. } = products;
+        let BesideProducts {
+            gate_up,
+            activated,
+            outputs: [own, others],
+            ..
+        } = products;
         let [own_norm, others_norm] = &self.output_norms;
         let others = others_norm.backward(gradient, others, None, 0, gradients)?;
         let own = own_norm.backward(gradient, own, None, self.down.room(), gradients)?;
@@ -96,18 +119,34 @@ impl BesideDense {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let router = router.affine(router_scale(stream)?, 0.0)?;
-        let own = self.router_norm.backward(&router, stream, None, 0, gradients)?;
-        self.experts_norm.backward(&experts, stream, Some(&own), 0, gradients)
+        let own = self
+            .router_norm
+            .backward(&router, stream, None, 0, gradients)?;
+        self.experts_norm
+            .backward(&experts, stream, Some(&own), 0, gradients)
     }
 
     /// Its tensors under their names inside a layer.
     pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let (width, hidden) = (self.gate_up.weight.dims2()?.0 / 2, self.down.weight.dims2()?.0);
-        let mut named = self.gate_up.merged_parts(&[("mlp.gate_proj", width), ("mlp.up_proj", width)], dtype)?;
-        named.extend(self.down.merged_parts(&[("mlp.down_proj", hidden)], dtype)?);
+        let (width, hidden) = (
+            self.gate_up.weight.dims2()?.0 / 2,
+            self.down.weight.dims2()?.0,
+        );
+        let mut named = self
+            .gate_up
+            .merged_parts(&[("mlp.gate_proj", width), ("mlp.up_proj", width)], dtype)?;
+        named.extend(
+            self.down
+                .merged_parts(&[("mlp.down_proj", hidden)], dtype)?,
+        );
         let [own, others] = &self.output_norms;
         let norms = [&self.router_norm, &self.experts_norm, own, others];
-        named.extend(NORMS.iter().zip(norms).map(|(name, norm)| ((*name).to_owned(), norm.weight.clone())));
+        named.extend(
+            NORMS
+                .iter()
+                .zip(norms)
+                .map(|(name, norm)| ((*name).to_owned(), norm.weight.clone())),
+        );
         Ok(named)
     }
 }

@@ -15,8 +15,8 @@ use super::packed_batch::DeviceBatch;
 use super::parameters::master_dtype;
 use super::side_inputs::SideInputs;
 use super::{
-    AdapterUse, Adapters, Beside, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch, Parameters,
-    PrefilledRows, RowContext, Shard, Trainable, Weights,
+    AdapterUse, Adapters, Beside, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch,
+    Parameters, PrefilledRows, RowContext, Shard, Trainable, Weights,
 };
 use crate::hub::{Experts, KeysValues, ModelConfig, Scope};
 use crate::kernels::decode_attention::DecodeRows;
@@ -83,7 +83,14 @@ impl Decoder {
         dtype: DType,
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
-        Self::sharded(config, weights, (trainable, Shard::WHOLE), seed, dtype, device)
+        Self::sharded(
+            config,
+            weights,
+            (trainable, Shard::WHOLE),
+            seed,
+            dtype,
+            device,
+        )
     }
 
     /// As [`Decoder::new`], of whose trained numbers this rank moves a part.
@@ -95,20 +102,46 @@ impl Decoder {
         dtype: DType,
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
-        let problem = || config.gpu_problem().or_else(|| gpu_problem(config, weights, trainable));
+        let problem = || {
+            config
+                .gpu_problem()
+                .or_else(|| gpu_problem(config, weights, trainable))
+        };
         if let Some(problem) = device.is_cuda().then(problem).flatten() {
             return Err(ModelError::Weights(problem));
         }
-        let is_beside = config.options.experts.as_ref().is_some_and(|experts| experts.is_beside_dense);
-        if is_beside && matches!(trainable, Trainable::Lora { has_experts: true, .. }) {
+        let is_beside = config
+            .options
+            .experts
+            .as_ref()
+            .is_some_and(|experts| experts.is_beside_dense);
+        if is_beside
+            && matches!(
+                trainable,
+                Trainable::Lora {
+                    has_experts: true,
+                    ..
+                }
+            )
+        {
             let problem = "experts beside a dense block get no adapters: set lora_experts = false";
             return Err(ModelError::Weights(problem.to_owned()));
         }
-        let assembly = ModelLoader { config, weights, trainable, shard, dtype, device };
+        let assembly = ModelLoader {
+            config,
+            weights,
+            trainable,
+            shard,
+            dtype,
+            device,
+        };
         let mut parameters = assembly.parameters(seed)?;
         let table_shape = [vec![config.vocab_size, config.hidden_size]];
-        let (embedding, embedding_range) =
-            assembly.tensor(&["model.embed_tokens.weight".to_owned()], &table_shape, &parameters)?;
+        let (embedding, embedding_range) = assembly.tensor(
+            &["model.embed_tokens.weight".to_owned()],
+            &table_shape,
+            &parameters,
+        )?;
         let (head_weight, head_range) = if config.tie_word_embeddings {
             (embedding.clone(), embedding_range.clone())
         } else {
@@ -116,11 +149,21 @@ impl Decoder {
         };
         let rope = |scope| {
             let frequencies = config.rope_frequencies(scope);
-            RopeTable::from_frequencies(config.max_position_embeddings, &frequencies, master_dtype(dtype), device)
+            RopeTable::from_frequencies(
+                config.max_position_embeddings,
+                &frequencies,
+                master_dtype(dtype),
+                device,
+            )
         };
         // Layers of one scope share a table.
         let everything = rope(Scope::Everything)?;
-        let window = config.options.window.is_some().then(|| rope(Scope::Window)).transpose()?;
+        let window = config
+            .options
+            .window
+            .is_some()
+            .then(|| rope(Scope::Window))
+            .transpose()?;
         let table = |index| match (config.scope(index), &window) {
             (Scope::Window, Some(window)) => window.clone(),
             _ => everything.clone(),
@@ -128,15 +171,29 @@ impl Decoder {
         let layers = (0..config.num_hidden_layers)
             .map(|index| assembly.layer(index, table(index), &parameters))
             .collect::<std::result::Result<Vec<_>, _>>()?;
-        let layer_inputs =
-            config.options.layer_input.map(|width| assembly.layer_inputs(width, &parameters)).transpose()?;
-        parameters.copy_into(layers.iter().map(Layer::copies).collect::<Result<Vec<_>>>()?.concat())?;
+        let layer_inputs = config
+            .options
+            .layer_input
+            .map(|width| assembly.layer_inputs(width, &parameters))
+            .transpose()?;
+        parameters.copy_into(
+            layers
+                .iter()
+                .map(Layer::copies)
+                .collect::<Result<Vec<_>>>()?
+                .concat(),
+        )?;
         Ok(Self {
             layers,
             sources: sources(config),
             layer_inputs,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
-            head: Linear { weight: Matrix::Numbers(head_weight), trained: head_range, bias: None, adapters: None },
+            head: Linear {
+                weight: Matrix::Numbers(head_weight),
+                trained: head_range,
+                bias: None,
+                adapters: None,
+            },
             embedding_scale: rounded(config.options.embedding_scale, dtype)?,
             config: config.clone(),
             device: device.clone(),
@@ -162,9 +219,22 @@ impl Decoder {
 
     /// The layers with experts; `None` in a dense model.
     pub(crate) fn expert_layers(&self) -> Option<ExpertLayers> {
-        let layers = self.layers.iter().filter(|layer| layer.has_experts()).count();
-        let Experts { count, active, .. } = self.config.options.experts.as_ref().filter(|_| layers > 0)?;
-        Some(ExpertLayers { layers, count: *count, active: *active })
+        let layers = self
+            .layers
+            .iter()
+            .filter(|layer| layer.has_experts())
+            .count();
+        let Experts { count, active, .. } = self
+            .config
+            .options
+            .experts
+            .as_ref()
+            .filter(|_| layers > 0)?;
+        Some(ExpertLayers {
+            layers,
+            count: *count,
+            active: *active,
+        })
     }
 
     /// The dtype of weights and activations; trained parameters are f32 beside bf16.
@@ -181,14 +251,22 @@ impl Decoder {
     /// f32 also where all else is bf16: it is rounded twice a layer, and in bf16 that would be most of a forward's
     /// error and of the gap between rollout and training.
     fn embed(&self, token_ids: &Tensor) -> Result<Tensor> {
-        let rows = gather_rows(&self.embedding, token_ids, master_dtype(self.embedding.dtype()))?;
+        let rows = gather_rows(
+            &self.embedding,
+            token_ids,
+            master_dtype(self.embedding.dtype()),
+        )?;
         scaled(rows, self.embedding_scale)
     }
 
     /// The start of the stream, and what layers read besides it.
     fn start(&self, token_ids: &Tensor) -> Result<(Stream, SideInputs)> {
         let embedded = self.embed(token_ids)?;
-        let inputs = self.layer_inputs.as_ref().map(|inputs| inputs.forward(token_ids, &embedded)).transpose()?;
+        let inputs = self
+            .layer_inputs
+            .as_ref()
+            .map(|inputs| inputs.forward(token_ids, &embedded))
+            .transpose()?;
         let side = SideInputs::new(inputs.as_ref(), self.layers.len())?;
         Ok((Stream::start(embedded), side))
     }
@@ -201,7 +279,10 @@ impl Decoder {
     /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary], in f32 (f64 for f64).
     pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
         let logits = self.head.weight.forward_f32(normed)?;
-        self.config.options.logit_cap.map_or(Ok(()), |cap| soft_cap(&logits, cap))?;
+        self.config
+            .options
+            .logit_cap
+            .map_or(Ok(()), |cap| soft_cap(&logits, cap))?;
         Ok(logits)
     }
 
@@ -214,17 +295,24 @@ impl Decoder {
         normed: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        self.config.options.logit_cap.map_or(Ok(()), |cap| soft_cap_backward(gradient, logits, cap))?;
+        self.config
+            .options
+            .logit_cap
+            .map_or(Ok(()), |cap| soft_cap_backward(gradient, logits, cap))?;
         self.head.backward(gradient, normed, gradients)
     }
 
     /// A batch's rows after the final norm, [rows, hidden], and nothing kept.
     pub fn forward(&self, batch: &PackedBatch, adapters: Adapters) -> Result<Tensor> {
         let batch = self.place(batch)?;
-        let ((mut stream, mut side), replayed) = (self.start(&batch.token_ids)?, self.replayed(&batch)?);
+        let ((mut stream, mut side), replayed) =
+            (self.start(&batch.token_ids)?, self.replayed(&batch)?);
         for (index, (layer, own)) in self.layers.iter().zip(&replayed).enumerate() {
             let beside = side.of(index, self.sources[index]);
-            let context = RowContext { beside, ..rows(&batch, replay(own.as_ref()), adapters.into()) };
+            let context = RowContext {
+                beside,
+                ..rows(&batch, replay(own.as_ref()), adapters.into())
+            };
             let (output, _, derived) = layer.forward(stream, context)?;
             if self.sources[index] == Some(index) {
                 side.store(index, layer.keys_values(&derived)?);
@@ -236,13 +324,21 @@ impl Decoder {
 
     /// As [`Decoder::forward`], with what [`Decoder::backward`] needs. With `recompute` only each layer's input is kept,
     /// otherwise on a GPU all but what follows without its matrices: there norms take little time and memory is short.
-    pub fn forward_saving(&self, batch: &PackedBatch, recompute: bool) -> Result<(Tensor, Activations)> {
+    pub fn forward_saving(
+        &self,
+        batch: &PackedBatch,
+        recompute: bool,
+    ) -> Result<(Tensor, Activations)> {
         let batch = self.place(batch)?;
-        let ((mut stream, mut side), replayed) = (self.start(&batch.token_ids)?, self.replayed(&batch)?);
+        let ((mut stream, mut side), replayed) =
+            (self.start(&batch.token_ids)?, self.replayed(&batch)?);
         let (mut layers, mut routers) = (Vec::with_capacity(self.layers.len()), Vec::new());
         for (index, (layer, own)) in self.layers.iter().zip(&replayed).enumerate() {
             let beside = side.of(index, self.sources[index]);
-            let context = RowContext { beside, ..rows(&batch, replay(own.as_ref()), Adapters::On.into()) };
+            let context = RowContext {
+                beside,
+                ..rows(&batch, replay(own.as_ref()), Adapters::On.into())
+            };
             let (output, saved, derived) = layer.forward(stream, context)?;
             if self.sources[index] == Some(index) {
                 side.store(index, layer.keys_values(&derived)?);
@@ -256,7 +352,16 @@ impl Decoder {
             stream = output;
         }
         let (last, normed) = self.norm(&stream)?;
-        Ok((normed, Activations { batch, layers, last, side, routers }))
+        Ok((
+            normed,
+            Activations {
+                batch,
+                layers,
+                last,
+                side,
+                routers,
+            },
+        ))
     }
 
     /// `gradient`: [rows, hidden] of what the forward returned. Adds the gradients of everything that is trained below
@@ -268,14 +373,35 @@ impl Decoder {
         gradient: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let Activations { batch: placed, layers, last, side, .. } = activations;
+        let Activations {
+            batch: placed,
+            layers,
+            last,
+            side,
+            ..
+        } = activations;
         let room = self.layers.last().map_or(0, Layer::gradient_room);
-        let mut gradient = self.final_norm.backward(gradient, &last, None, room, gradients)?;
-        let (replayed, side_gradients) = (self.replayed(&placed)?, side.gradients(self.embedding_range.is_some())?);
-        for (index, ((layer, own), saved)) in self.layers.iter().zip(&replayed).zip(layers).enumerate().rev() {
+        let mut gradient = self
+            .final_norm
+            .backward(gradient, &last, None, room, gradients)?;
+        let (replayed, side_gradients) = (
+            self.replayed(&placed)?,
+            side.gradients(self.embedding_range.is_some())?,
+        );
+        for (index, ((layer, own), saved)) in self
+            .layers
+            .iter()
+            .zip(&replayed)
+            .zip(layers)
+            .enumerate()
+            .rev()
+        {
             let source = self.sources[index];
             let beside = side_gradients.with_gradients(side.of(index, source), index, source);
-            let context = RowContext { beside, ..rows(&placed, replay(own.as_ref()), Adapters::On.into()) };
+            let context = RowContext {
+                beside,
+                ..rows(&placed, replay(own.as_ref()), Adapters::On.into())
+            };
             let (saved, derived) = match saved {
                 SavedActivations::Input(input) => {
                     let (_, saved, derived) = layer.forward(Stream::start(input), context)?;
@@ -291,7 +417,8 @@ impl Decoder {
         }
         if let Some((inputs, own)) = self.layer_inputs.as_ref().zip(side_gradients.joined()?) {
             let embedded = self.embed(&placed.token_ids)?;
-            gradient = (gradient + inputs.backward(&own, (&batch.token_ids, &embedded), gradients)?)?;
+            gradient =
+                (gradient + inputs.backward(&own, (&batch.token_ids, &embedded), gradients)?)?;
         }
         if let Some(range) = &self.embedding_range {
             let sums = embedding_backward(&gradient, &batch.token_ids, self.config.vocab_size)?;
@@ -310,13 +437,21 @@ impl Decoder {
         mut store: impl FnMut(usize, PrefilledRows) -> Result<()>,
     ) -> Result<Tensor> {
         let batch = self.place(batch)?;
-        let ((mut stream, mut side), recorded) = (self.start(&batch.token_ids)?, self.by_layer(record)?);
+        let ((mut stream, mut side), recorded) =
+            (self.start(&batch.token_ids)?, self.by_layer(record)?);
         for (index, (layer, own)) in self.layers.iter().zip(&recorded).enumerate() {
             let selection = own.as_ref().map_or(Selection::Free, Selection::Recorded);
             let beside = side.of(index, self.sources[index]);
-            let (output, prefilled) =
-                layer.prefill(stream, RowContext { beside, ..rows(&batch, selection, adapters) })?;
-            if let (true, PrefilledRows::KeysValues(own)) = (self.sources[index] == Some(index), &prefilled) {
+            let (output, prefilled) = layer.prefill(
+                stream,
+                RowContext {
+                    beside,
+                    ..rows(&batch, selection, adapters)
+                },
+            )?;
+            if let (true, PrefilledRows::KeysValues(own)) =
+                (self.sources[index] == Some(index), &prefilled)
+            {
                 side.store(index, own.contiguous()?);
             }
             store(index, prefilled)?;
@@ -336,10 +471,22 @@ impl Decoder {
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
         let ((mut stream, side), recorded) = (self.start(newest)?, self.by_layer(record)?);
-        for (index, ((layer, cache), own)) in self.layers.iter().zip(caches).zip(&recorded).enumerate() {
+        for (index, ((layer, cache), own)) in
+            self.layers.iter().zip(caches).zip(&recorded).enumerate()
+        {
             let selection = own.as_ref().map_or(Selection::Free, Selection::Recorded);
             let input = side.of(index, None).input;
-            stream = layer.decode(&stream, NewestRows { positions, rows, cache, input, selection, adapters })?;
+            stream = layer.decode(
+                &stream,
+                NewestRows {
+                    positions,
+                    rows,
+                    cache,
+                    input,
+                    selection,
+                    adapters,
+                },
+            )?;
         }
         self.logits(&self.norm(&stream)?.1)
     }
@@ -348,17 +495,31 @@ impl Decoder {
     /// in the model's dtype.
     pub fn merged(&self) -> Result<Vec<(String, Tensor)>> {
         let names = self.config.norm_names();
-        let mut named = vec![("model.embed_tokens.weight".to_owned(), self.embedding.clone())];
+        let mut named = vec![(
+            "model.embed_tokens.weight".to_owned(),
+            self.embedding.clone(),
+        )];
         for (index, layer) in self.layers.iter().enumerate() {
             let prefix = format!("model.layers.{index}");
-            named.extend(layer.merged(&names)?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}"), tensor)));
+            named.extend(
+                layer
+                    .merged(&names)?
+                    .into_iter()
+                    .map(|(part, tensor)| (format!("{prefix}.{part}"), tensor)),
+            );
         }
         if let Some(inputs) = &self.layer_inputs {
             named.extend(inputs.named()?);
         }
-        named.push(("model.norm.weight".to_owned(), self.final_norm.weight.clone()));
+        named.push((
+            "model.norm.weight".to_owned(),
+            self.final_norm.weight.clone(),
+        ));
         if !self.config.tie_word_embeddings {
-            named.push(("lm_head.weight".to_owned(), self.head.weight.numbers(self.dtype())?));
+            named.push((
+                "lm_head.weight".to_owned(),
+                self.head.weight.numbers(self.dtype())?,
+            ));
         }
         Ok(named)
     }
@@ -377,7 +538,10 @@ impl Decoder {
     /// `experts`: [layers with experts, rows, active] -> by layer its part, [rows, active].
     fn by_layer(&self, experts: Option<&Tensor>) -> Result<Vec<Option<Tensor>>> {
         let mut with_experts = 0..;
-        let part = |layer: &Layer| match (experts, layer.has_experts().then(|| with_experts.next()).flatten()) {
+        let part = |layer: &Layer| match (
+            experts,
+            layer.has_experts().then(|| with_experts.next()).flatten(),
+        ) {
             (Some(experts), Some(index)) => experts.get(index).map(Some),
             _ => Ok(None),
         };
@@ -389,9 +553,19 @@ impl Decoder {
     }
 }
 
-fn rows<'a>(batch: &'a DeviceBatch, selection: Selection<'a>, adapters: AdapterUse<'a>) -> RowContext<'a> {
+fn rows<'a>(
+    batch: &'a DeviceBatch,
+    selection: Selection<'a>,
+    adapters: AdapterUse<'a>,
+) -> RowContext<'a> {
     let (positions, segments, beside) = (&batch.positions, &batch.segments, Beside::default());
-    RowContext { positions, segments, selection, adapters, beside }
+    RowContext {
+        positions,
+        segments,
+        selection,
+        adapters,
+        beside,
+    }
 }
 
 fn replay(experts: Option<&Tensor>) -> Selection<'_> {
@@ -411,7 +585,11 @@ fn sources(config: &ModelConfig) -> Vec<Option<usize>> {
 }
 
 fn scaled(rows: Tensor, factor: f64) -> Result<Tensor> {
-    if factor == 1.0 { Ok(rows) } else { rows.affine(factor, 0.0) }
+    if factor == 1.0 {
+        Ok(rows)
+    } else {
+        rows.affine(factor, 0.0)
+    }
 }
 
 #[cfg(test)]
@@ -430,7 +608,8 @@ mod tests {
             "architectures":["#;
         let shared = r#","layer_types":["full_attention","sliding_attention","full_attention"],"num_kv_shared_layers":1,
             "vocab_size_per_layer_input":19,"hidden_size_per_layer_input":4,"global_head_dim":12"#;
-        let beside = r#","vocab_size_per_layer_input":19,"enable_moe_block":true,"top_k_experts":2"#;
+        let beside =
+            r#","vocab_size_per_layer_input":19,"enable_moe_block":true,"top_k_experts":2"#;
         let families = [
             ("Qwen3ForCausalLM", ""),
             ("Qwen3_5ForCausalLM", ""),
@@ -440,13 +619,26 @@ mod tests {
             ("Gemma4ForCausalLM", shared),
             ("Gemma4ForCausalLM", beside),
         ];
-        let parse = |(name, own)| ModelConfig::parse(&format!("{json}\"{name}\"]{own}}}"), "config.json").unwrap();
+        let parse = |(name, own)| {
+            ModelConfig::parse(&format!("{json}\"{name}\"]{own}}}"), "config.json").unwrap()
+        };
         let configs = families.map(parse);
-        let lora = |has_experts| Trainable::Lora { rank: 2, alpha: 4.0, has_experts };
+        let lora = |has_experts| Trainable::Lora {
+            rank: 2,
+            alpha: 4.0,
+            has_experts,
+        };
         let trainables = [Trainable::Full, lora(false), lora(true)];
-        for (config, trainable) in configs.into_iter().flat_map(|config| trainables.map(|it| (config.clone(), it))) {
+        for (config, trainable) in configs
+            .into_iter()
+            .flat_map(|config| trainables.map(|it| (config.clone(), it)))
+        {
             let weights = Weights::fresh(&config, 3);
-            let is_beside_dense = config.options.experts.as_ref().is_some_and(|experts| experts.is_beside_dense);
+            let is_beside_dense = config
+                .options
+                .experts
+                .as_ref()
+                .is_some_and(|experts| experts.is_beside_dense);
             let model = Decoder::new(&config, &weights, trainable, 1, DType::F32, &Device::Cpu);
             assert_eq!(model.is_err(), is_beside_dense && trainable == lora(true));
             let Ok(model) = model else { continue };
@@ -456,7 +648,9 @@ mod tests {
                 let (normed, mut saved) = model.forward_saving(&batch, recompute).unwrap();
                 saved.layers = saved.layers.into_iter().map(keep).collect();
                 let mut gradients = Gradients::zeros(model.parameters()).unwrap();
-                model.backward(&batch, saved, &normed, &mut gradients).unwrap();
+                model
+                    .backward(&batch, saved, &normed, &mut gradients)
+                    .unwrap();
                 gradients.flat().to_vec1::<f32>().unwrap()
             };
             let all = gradient(false, |saved| saved);
@@ -464,8 +658,15 @@ mod tests {
                 SavedActivations::All(both) => SavedActivations::Products(Box::new(both.0)),
                 other => other,
             });
-            assert!(all.iter().any(|number| *number != 0.0) && products == all, "{trainable:?}");
-            assert_eq!(gradient(true, |saved| saved), all, "{trainable:?}, recomputed");
+            assert!(
+                all.iter().any(|number| *number != 0.0) && products == all,
+                "{trainable:?}"
+            );
+            assert_eq!(
+                gradient(true, |saved| saved),
+                all,
+                "{trainable:?}, recomputed"
+            );
         }
     }
 }

@@ -35,7 +35,9 @@ impl OneExpert {
     /// `all`: [outputs, rank * experts] -> [outputs, rank], a view.
     pub(super) fn b(self, all: &Tensor) -> Result<Tensor> {
         let (outputs, columns) = all.dims2()?;
-        all.reshape((outputs, columns / self.count, self.count))?.narrow(2, self.index, 1)?.squeeze(2)
+        all.reshape((outputs, columns / self.count, self.count))?
+            .narrow(2, self.index, 1)?
+            .squeeze(2)
     }
 }
 
@@ -44,10 +46,18 @@ impl OneExpert {
 pub fn beside_each_other(parts: &[Tensor], experts: usize, is_a: bool) -> Result<Tensor> {
     let apart = parts.iter().map(|part| {
         let (rows, columns) = part.dims2()?;
-        part.reshape(if is_a { (experts, rows / experts, columns) } else { (rows, columns / experts, experts) })
+        part.reshape(if is_a {
+            (experts, rows / experts, columns)
+        } else {
+            (rows, columns / experts, experts)
+        })
     });
     let all = Tensor::cat(&apart.collect::<Result<Vec<_>>>()?, 1)?;
-    if is_a { all.flatten(0, 1) } else { all.flatten(1, 2) }
+    if is_a {
+        all.flatten(0, 1)
+    } else {
+        all.flatten(1, 2)
+    }
 }
 
 /// `B A` in f32 beside a tensor of experts, by its name: of one matrix of one expert, or of all experts; `None` for other tensors.
@@ -58,10 +68,18 @@ pub(super) fn delta(
     (count, tensors): (usize, ExpertTensors),
     device: &Device,
 ) -> Result<Option<Tensor>> {
-    let Some((layer, part)) = name.split_once(".mlp.experts.") else { return Ok(None) };
+    let Some((layer, part)) = name.split_once(".mlp.experts.") else {
+        return Ok(None);
+    };
     let module = MODULES[usize::from(part.contains("down_proj"))];
-    let tensor = |which: &str| adapters.get(&format!("base_model.model.{layer}.{module}.lora_{which}.weight"));
-    let (Some(a), Some(b)) = (tensor("A"), tensor("B")) else { return Ok(None) };
+    let tensor = |which: &str| {
+        adapters.get(&format!(
+            "base_model.model.{layer}.{module}.lora_{which}.weight"
+        ))
+    };
+    let (Some(a), Some(b)) = (tensor("A"), tensor("B")) else {
+        return Ok(None);
+    };
     let on_device = |tensor: Tensor| tensor.contiguous()?.to_device(device)?.to_dtype(DType::F32);
     let product = |index: usize| {
         let own = OneExpert { index, count };
@@ -71,13 +89,21 @@ pub(super) fn delta(
         Some((index, part)) => {
             let all = product(index.parse().map_err(candle_core::Error::wrap)?)?;
             // Gate is above up.
-            let start = if part.starts_with("up_proj") { shape[0] } else { 0 };
+            let start = if part.starts_with("up_proj") {
+                shape[0]
+            } else {
+                0
+            };
             all.narrow(0, start, shape[0])?
         }
         None if part.ends_with("_bias") => return Ok(None),
         None => {
             let all = Tensor::stack(&(0..count).map(product).collect::<Result<Vec<_>>>()?, 0)?;
-            if tensors == ExpertTensors::FusedTransposed { all.transpose(1, 2)? } else { all }
+            if tensors == ExpertTensors::FusedTransposed {
+                all.transpose(1, 2)?
+            } else {
+                all
+            }
         }
     };
     Ok(Some(delta))

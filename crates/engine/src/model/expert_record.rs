@@ -20,7 +20,10 @@ pub struct ExpertRecord {
 impl ExpertRecord {
     /// Of a sequence that goes on after this completion: what was read of it so far.
     pub(crate) fn followed(self) -> Self {
-        Self { prompt: Arc::new([self.prompt.as_slice(), &self.completion].concat()), ..Self::default() }
+        Self {
+            prompt: Arc::new([self.prompt.as_slice(), &self.completion].concat()),
+            ..Self::default()
+        }
     }
 }
 
@@ -70,7 +73,11 @@ impl PassExperts {
         let ExpertLayers { layers, active, .. } = self.experts;
         for row in rows {
             for layer in self.selected.chunks_exact(self.selected.len() / layers) {
-                record.extend(layer[row * active..(row + 1) * active].iter().map(|&expert| expert as u16));
+                record.extend(
+                    layer[row * active..(row + 1) * active]
+                        .iter()
+                        .map(|&expert| expert as u16),
+                );
             }
         }
     }
@@ -83,12 +90,21 @@ pub(super) fn replayed(
     experts: Option<ExpertLayers>,
     device: &Device,
 ) -> Result<Option<Tensor>> {
-    let Some(experts) = experts.filter(|_| !records.is_empty()) else { return Ok(None) };
-    let ExpertLayers { layers, count, active } = experts;
+    let Some(experts) = experts.filter(|_| !records.is_empty()) else {
+        return Ok(None);
+    };
+    let ExpertLayers {
+        layers,
+        count,
+        active,
+    } = experts;
     let mut found = vec![NOT_RECORDED; rows * experts.per_token()];
     for (range, record) in records {
         if record.len() != range.len() * experts.per_token() || range.end > rows {
-            bail!("{} recorded experts for rows {range:?} of {rows}, {experts:?}", record.len())
+            bail!(
+                "{} recorded experts for rows {range:?} of {rows}, {experts:?}",
+                record.len()
+            )
         }
         if let Some(expert) = record.iter().find(|&&expert| usize::from(expert) >= count) {
             bail!("recorded expert {expert} is not among the layer's {count}")
@@ -96,7 +112,10 @@ pub(super) fn replayed(
         for (row, own) in range.clone().zip(record.chunks_exact(experts.per_token())) {
             for (layer, own) in own.chunks_exact(active).enumerate() {
                 let start = (layer * rows + row) * active;
-                found[start..start + active].iter_mut().zip(own).for_each(|(place, &expert)| *place = expert.into());
+                found[start..start + active]
+                    .iter_mut()
+                    .zip(own)
+                    .for_each(|(place, &expert)| *place = expert.into());
             }
         }
     }
@@ -111,26 +130,43 @@ mod tests {
     #[test]
     fn what_a_pass_selects_is_replayed_at_the_rows_of_its_tokens() {
         // Two layers, three rows, two experts a row.
-        let experts = ExpertLayers { layers: 2, count: 9, active: 2 };
+        let experts = ExpertLayers {
+            layers: 2,
+            count: 9,
+            active: 2,
+        };
         let pass = PassExperts::new(vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2], experts);
         let mut record = Vec::new();
         pass.append(1..3, &mut record);
         assert_eq!(record, [2, 3, 8, 0, 4, 5, 1, 2]);
         let place = |records: &[(Range<usize>, Vec<u16>)]| {
-            let records: Vec<_> = records.iter().map(|(rows, own)| (rows.clone(), Arc::new(own.clone()))).collect();
+            let records: Vec<_> = records
+                .iter()
+                .map(|(rows, own)| (rows.clone(), Arc::new(own.clone())))
+                .collect();
             let found = replayed(&records, 3, Some(experts), &Device::Cpu);
-            found.map(|found| found.map(|found| found.to_vec3::<u32>().unwrap())).map_err(|error| error.to_string())
+            found
+                .map(|found| found.map(|found| found.to_vec3::<u32>().unwrap()))
+                .map_err(|error| error.to_string())
         };
         let none = [NOT_RECORDED; 2];
         let expected = vec![vec![[2, 3], [4, 5], none], vec![[8, 0], [1, 2], none]];
-        let expected: Vec<Vec<Vec<u32>>> =
-            expected.into_iter().map(|layer| layer.into_iter().map(Vec::from).collect()).collect();
+        let expected: Vec<Vec<Vec<u32>>> = expected
+            .into_iter()
+            .map(|layer| layer.into_iter().map(Vec::from).collect())
+            .collect();
         assert_eq!(place(&[(0..2, record.clone())]), Ok(Some(expected)));
         assert_eq!(place(&[]), Ok(None));
         for (records, expected) in [
-            ((0..3, record.clone()), "8 recorded experts for rows 0..3 of 3"),
+            (
+                (0..3, record.clone()),
+                "8 recorded experts for rows 0..3 of 3",
+            ),
             ((2..4, record), "8 recorded experts for rows 2..4 of 3"),
-            ((0..1, vec![0, 1, 9, 2]), "recorded expert 9 is not among the layer's 9"),
+            (
+                (0..1, vec![0, 1, 9, 2]),
+                "recorded expert 9 is not among the layer's 9",
+            ),
         ] {
             let error = place(&[records]).unwrap_err();
             assert!(error.starts_with(expected), "{error}");

@@ -45,7 +45,11 @@ impl Stack {
         used: AdapterUse<'_>,
     ) -> Result<Tensor> {
         let y = routing.product(x, &self.weights, self.is_transposed, bias)?;
-        if let Some(StackAdapters { a, b, .. }) = self.adapters.as_ref().filter(|_| used.adapters == Adapters::On) {
+        if let Some(StackAdapters { a, b, .. }) = self
+            .adapters
+            .as_ref()
+            .filter(|_| used.adapters == Adapters::On)
+        {
             let mut inner = routing.product(x, a, false, None)?;
             if let Some((own, slot)) = used.own {
                 inner = keep_own_of_pairs(inner, own, routing.rows_of_pairs(), b.dims2()?.1, slot)?;
@@ -63,12 +67,32 @@ impl Stack {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let own = routing.product(gradient, &self.weights, !self.is_transposed, None)?;
-        if let (Some(StackAdapters { a, a_range, b, b_range, scale }), Some(x)) = (&self.adapters, x) {
+        if let (
+            Some(StackAdapters {
+                a,
+                a_range,
+                b,
+                b_range,
+                scale,
+            }),
+            Some(x),
+        ) = (&self.adapters, x)
+        {
             let inner = routing.product(x, a, false, None)?;
             // B has the scale in it.
             let inner_gradient = routing.product(gradient, b, true, None)?;
-            routing.add_outer((x, &inner_gradient), &gradients.range(a_range)?, LowRankLayout::Below, 1.0)?;
-            routing.add_outer((gradient, &inner), &gradients.range(b_range)?, LowRankLayout::Interleaved, *scale)?;
+            routing.add_outer(
+                (x, &inner_gradient),
+                &gradients.range(a_range)?,
+                LowRankLayout::Below,
+                1.0,
+            )?;
+            routing.add_outer(
+                (gradient, &inner),
+                &gradients.range(b_range)?,
+                LowRankLayout::Interleaved,
+                *scale,
+            )?;
             routing.add_product(&own, &inner_gradient, a, true)?;
         }
         Ok(own)
@@ -77,23 +101,46 @@ impl Stack {
     /// As [`Stack::weights`] with the adapters added.
     pub(super) fn merged(&self, dtype: DType) -> Result<Tensor> {
         let weights = self.weights.to_dtype(dtype)?;
-        let Some(StackAdapters { a, b, .. }) = &self.adapters else { return Ok(weights) };
+        let Some(StackAdapters { a, b, .. }) = &self.adapters else {
+            return Ok(weights);
+        };
         let by_expert = |all: &Tensor| {
             let (rows, columns) = all.dims2()?;
-            all.to_dtype(DType::F32)?.reshape((self.count, rows / self.count, columns))
+            all.to_dtype(DType::F32)?
+                .reshape((self.count, rows / self.count, columns))
         };
         let delta = by_expert(b)?.matmul(&by_expert(a)?)?;
-        let delta = if self.is_transposed { delta.transpose(1, 2)?.contiguous()? } else { delta };
+        let delta = if self.is_transposed {
+            delta.transpose(1, 2)?.contiguous()?
+        } else {
+            delta
+        };
         weights + delta.flatten(0, 1)?.to_dtype(dtype)?
     }
 
     /// Where the adapters stand a second time.
     pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
-        let Some(StackAdapters { a, a_range, b, b_range, scale }) = &self.adapters else { return Ok(Vec::new()) };
+        let Some(StackAdapters {
+            a,
+            a_range,
+            b,
+            b_range,
+            scale,
+        }) = &self.adapters
+        else {
+            return Ok(Vec::new());
+        };
         let (rows, rank) = b.dims2()?;
         // The flat buffer has the experts side by side.
         let by_expert = b.reshape((self.count, rows / self.count * rank))?.t()?;
-        let copy = |range: &Range<usize>, place, scale| MatrixCopy { offset: range.start, place, scale };
-        Ok(vec![copy(a_range, a.clone(), 1.0), copy(b_range, by_expert, *scale)])
+        let copy = |range: &Range<usize>, place, scale| MatrixCopy {
+            offset: range.start,
+            place,
+            scale,
+        };
+        Ok(vec![
+            copy(a_range, a.clone(), 1.0),
+            copy(b_range, by_expert, *scale),
+        ])
     }
 }

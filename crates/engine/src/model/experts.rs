@@ -11,7 +11,9 @@ use super::matrix::Matrix;
 use super::{AdapterUse, Trainable, Weights};
 use crate::config::BasePrecision;
 use crate::hub::{self, ModelConfig};
-use crate::kernels::router::{ExpertBias, GPU_EXPERTS, Router, Routing, Selection, route, route_backward};
+use crate::kernels::router::{
+    ExpertBias, GPU_EXPERTS, Router, Routing, Selection, route, route_backward,
+};
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
 
 /// What a layer's router did with rows.
@@ -27,7 +29,9 @@ pub struct RouterUse {
 impl RouterUse {
     /// `None` on a GPU, which alone knows it.
     pub(super) fn measure(routing: &Routing, rows: usize) -> Result<Option<Self>> {
-        let Ok(pairs) = routing.listed() else { return Ok(None) };
+        let Ok(pairs) = routing.listed() else {
+            return Ok(None);
+        };
         Ok(Some(Self {
             rows,
             entropy: pairs.entropy()?,
@@ -39,13 +43,20 @@ impl RouterUse {
     pub fn add(&mut self, other: &Self) {
         self.rows += other.rows;
         self.entropy += other.entropy;
-        self.expert_rows.resize(other.expert_rows.len().max(self.expert_rows.len()), 0);
-        self.expert_rows.iter_mut().zip(&other.expert_rows).for_each(|(own, other)| *own += other);
+        self.expert_rows
+            .resize(other.expert_rows.len().max(self.expert_rows.len()), 0);
+        self.expert_rows
+            .iter_mut()
+            .zip(&other.expert_rows)
+            .for_each(|(own, other)| *own += other);
     }
 
     /// The largest share of rows that one expert has over an even share; 1: all have the same.
     pub fn load(&self) -> f64 {
-        let (most, all) = (self.expert_rows.iter().max().copied().unwrap_or(0), self.expert_rows.iter().sum::<usize>());
+        let (most, all) = (
+            self.expert_rows.iter().max().copied().unwrap_or(0),
+            self.expert_rows.iter().sum::<usize>(),
+        );
         (most * self.expert_rows.len()) as f64 / all.max(1) as f64
     }
 }
@@ -110,8 +121,17 @@ impl Experts {
         selection: Selection<'_>,
         adapters: AdapterUse<'_>,
     ) -> Result<(Routing, Tensor)> {
-        let routing = route(&self.gate.forward(router_x, adapters)?, self.router, selection)?;
-        let gate_up = self.multiply(Part::GateUp, &routing, &self.rows_of_pairs(&routing, x)?, adapters)?;
+        let routing = route(
+            &self.gate.forward(router_x, adapters)?,
+            self.router,
+            selection,
+        )?;
+        let gate_up = self.multiply(
+            Part::GateUp,
+            &routing,
+            &self.rows_of_pairs(&routing, x)?,
+            adapters,
+        )?;
         Ok((routing, gate_up))
     }
 
@@ -138,7 +158,10 @@ impl Experts {
         rows: usize,
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
-        routing.combine(&self.multiply(Part::Down, routing, weighted, adapters)?, rows)
+        routing.combine(
+            &self.multiply(Part::Down, routing, weighted, adapters)?,
+            rows,
+        )
     }
 
     /// `gradient`: [rows, hidden] of the output. Adds the gradients of what is trained, returns those of `router_x` and `x`.
@@ -153,51 +176,92 @@ impl Experts {
         // Frozen experts read no rows of their inputs.
         let is_trained = self.matrices.is_trained();
         let read = is_trained.then_some(weighted);
-        let weighted_gradient = self.multiply_back(Part::Down, routing, (&gradient, read), gradients)?;
+        let weighted_gradient =
+            self.multiply_back(Part::Down, routing, (&gradient, read), gradients)?;
         let mut products = routing.dot(&weighted_gradient, weighted)?;
         if let Some((bias, trained)) = &self.output_bias {
-            products = (products + self.weigh(routing, &routing.dot(&gradient, &routing.spread(bias)?)?)?)?;
+            products = (products
+                + self.weigh(routing, &routing.dot(&gradient, &routing.spread(bias)?)?)?)?;
             if let Some(range) = trained {
-                gradients.add(range, &routing.sum_by_expert(&self.weigh(routing, &gradient)?)?)?;
+                gradients.add(
+                    range,
+                    &routing.sum_by_expert(&self.weigh(routing, &gradient)?)?,
+                )?;
             }
         }
         if let Some((_, Some(range))) = &self.factors {
             let alone = routing.weigh(&gated(gate_up, self.activation, 0)?, None)?;
-            gradients.add(range, &routing.sum_by_expert(&routing.dot(&weighted_gradient, &alone)?)?)?;
+            gradients.add(
+                range,
+                &routing.sum_by_expert(&routing.dot(&weighted_gradient, &alone)?)?,
+            )?;
         }
         let activated_gradient = self.weigh(routing, &weighted_gradient)?;
         let gate_up_gradient = gated_backward(&activated_gradient, gate_up, self.activation, 0)?;
-        let rows = is_trained.then(|| self.rows_of_pairs(routing, x)).transpose()?;
-        let own_gradient = self.multiply_back(Part::GateUp, routing, (&gate_up_gradient, rows.as_ref()), gradients)?;
+        let rows = is_trained
+            .then(|| self.rows_of_pairs(routing, x))
+            .transpose()?;
+        let own_gradient = self.multiply_back(
+            Part::GateUp,
+            routing,
+            (&gate_up_gradient, rows.as_ref()),
+            gradients,
+        )?;
         let logits_gradient = route_backward(&products, routing, self.router, x.dtype())?;
         let router_gradient = self.gate.backward(&logits_gradient, router_x, gradients)?;
-        Ok([router_gradient, routing.combine(&own_gradient, x.dims2()?.0)?])
+        Ok([
+            router_gradient,
+            routing.combine(&own_gradient, x.dims2()?.0)?,
+        ])
     }
 
     /// `x`: [pairs, inputs], each multiplied by its expert's matrix, with its bias: [pairs, outputs].
-    fn multiply(&self, part: Part, routing: &Routing, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
+    fn multiply(
+        &self,
+        part: Part,
+        routing: &Routing,
+        x: &Tensor,
+        adapters: AdapterUse<'_>,
+    ) -> Result<Tensor> {
         let output_bias = self.output_bias.as_ref().map(|(bias, _)| bias);
         match (&self.matrices, part) {
             (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
                 // By pair the adapter of its row, where several stand side by side.
-                let own = adapters.own.map(|(own, _)| routing.gather(&own.unsqueeze(1)?)?.squeeze(1)).transpose()?;
+                let own = adapters
+                    .own
+                    .map(|(own, _)| routing.gather(&own.unsqueeze(1)?)?.squeeze(1))
+                    .transpose()?;
                 let product = by_expert(experts, part, routing, |linear, pairs| {
                     let own = own.as_ref().map(pairs).transpose()?;
                     let slot = adapters.own.map_or(0, |(_, slot)| slot);
-                    linear.forward(&pairs(x)?, AdapterUse::for_rows(adapters.adapters, own.as_ref(), slot))
+                    linear.forward(
+                        &pairs(x)?,
+                        AdapterUse::for_rows(adapters.adapters, own.as_ref(), slot),
+                    )
                 })?;
                 match (part, output_bias) {
-                    (Part::Down, Some(bias)) => product + self.weigh(routing, &routing.spread(bias)?)?,
+                    (Part::Down, Some(bias)) => {
+                        product + self.weigh(routing, &routing.spread(bias)?)?
+                    }
                     _ => Ok(product),
                 }
             }
             (Matrices::Stacked { gate_up, .. }, Part::GateUp) => {
-                let bias = gate_up.bias.as_ref().map(|vectors| ExpertBias { vectors, is_weighted: false });
+                let bias = gate_up.bias.as_ref().map(|vectors| ExpertBias {
+                    vectors,
+                    is_weighted: false,
+                });
                 gate_up.forward(routing, x, bias, adapters)
             }
-            (Matrices::Stacked { down, .. }, Part::Down) => {
-                down.forward(routing, x, output_bias.map(|vectors| ExpertBias { vectors, is_weighted: true }), adapters)
-            }
+            (Matrices::Stacked { down, .. }, Part::Down) => down.forward(
+                routing,
+                x,
+                output_bias.map(|vectors| ExpertBias {
+                    vectors,
+                    is_weighted: true,
+                }),
+                adapters,
+            ),
         }
     }
 
@@ -217,7 +281,11 @@ impl Experts {
                 })
             }
             (Matrices::Stacked { gate_up, down, .. }, _) => {
-                let own = if matches!(part, Part::GateUp) { gate_up } else { down };
+                let own = if matches!(part, Part::GateUp) {
+                    gate_up
+                } else {
+                    down
+                };
                 own.backward(routing, (gradient, x), gradients)
             }
         }
@@ -235,11 +303,16 @@ impl Experts {
         let experts = match &self.matrices {
             Matrices::Separate(experts) => experts.clone(),
             Matrices::Fused { experts, tensors } => {
-                let merged =
-                    tensors.iter().map(|(name, tensor)| Ok((name.clone(), fused(experts, name, tensor, dtype)?)));
+                let merged = tensors
+                    .iter()
+                    .map(|(name, tensor)| Ok((name.clone(), fused(experts, name, tensor, dtype)?)));
                 return Ok([router(experts.len())?, merged.collect::<Result<Vec<_>>>()?].concat());
             }
-            Matrices::Stacked { gate_up, down, tensors } if !tensors.is_empty() => {
+            Matrices::Stacked {
+                gate_up,
+                down,
+                tensors,
+            } if !tensors.is_empty() => {
                 let merged = tensors.iter().map(|(name, tensor)| {
                     let stack = match name.rsplit_once('.') {
                         Some((_, "gate_up_proj")) => gate_up,
@@ -255,9 +328,19 @@ impl Experts {
                 let part = |merged: &Tensor, index: usize| {
                     let rows = merged.dims2()?.0 / gate_up.count;
                     let weight = Matrix::Numbers(merged.narrow(0, index * rows, rows)?);
-                    Ok::<_, candle_core::Error>(Linear { weight, trained: None, bias: None, adapters: None })
+                    Ok::<_, candle_core::Error>(Linear {
+                        weight,
+                        trained: None,
+                        bias: None,
+                        adapters: None,
+                    })
                 };
-                let expert = |index| Ok(Expert { gate_up: part(&all[0], index)?, down: part(&all[1], index)? });
+                let expert = |index| {
+                    Ok(Expert {
+                        gate_up: part(&all[0], index)?,
+                        down: part(&all[1], index)?,
+                    })
+                };
                 (0..gate_up.count).map(expert).collect::<Result<_>>()?
             }
         };
@@ -265,7 +348,9 @@ impl Experts {
         for (index, Expert { gate_up, down }) in experts.iter().enumerate() {
             let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
             let (width, hidden) = (gate_up.weight.dims2()?.0 / 2, down.weight.dims2()?.0);
-            named.extend(gate_up.merged_parts(&[(&name("gate"), width), (&name("up"), width)], dtype)?);
+            named.extend(
+                gate_up.merged_parts(&[(&name("gate"), width), (&name("up"), width)], dtype)?,
+            );
             named.extend(down.merged_parts(&[(&name("down"), hidden)], dtype)?);
         }
         Ok(named)
@@ -274,7 +359,11 @@ impl Experts {
 
 impl Matrices {
     pub(super) fn stacks(&self) -> Vec<&Stack> {
-        if let Self::Stacked { gate_up, down, .. } = self { vec![gate_up, down] } else { Vec::new() }
+        if let Self::Stacked { gate_up, down, .. } = self {
+            vec![gate_up, down]
+        } else {
+            Vec::new()
+        }
     }
 
     fn is_trained(&self) -> bool {
@@ -288,8 +377,17 @@ impl Matrices {
 }
 
 /// Why a GPU does not compute the experts; `None` where it does, or there are none.
-pub(super) fn gpu_problem(config: &ModelConfig, weights: &Weights, trainable: Trainable) -> Option<String> {
-    let hub::Experts { count, active, intermediate_size: width, .. } = config.options.experts.as_ref()?;
+pub(super) fn gpu_problem(
+    config: &ModelConfig,
+    weights: &Weights,
+    trainable: Trainable,
+) -> Option<String> {
+    let hub::Experts {
+        count,
+        active,
+        intermediate_size: width,
+        ..
+    } = config.options.experts.as_ref()?;
     let ((most, most_active), hidden) = (GPU_EXPERTS, config.hidden_size);
     if *count > most || *active > most_active {
         return Some(format!(
@@ -301,7 +399,11 @@ pub(super) fn gpu_problem(config: &ModelConfig, weights: &Weights, trainable: Tr
             "experts of {width} numbers in a model of {hidden}: a GPU computes multiples of 8; compute on the CPU (`--cpu`)"
         ));
     }
-    if let Trainable::Lora { rank, has_experts: true, .. } = trainable
+    if let Trainable::Lora {
+        rank,
+        has_experts: true,
+        ..
+    } = trainable
         && !rank.is_multiple_of(8)
     {
         return Some(format!(
@@ -323,12 +425,17 @@ fn fused(experts: &[Expert], name: &str, tensor: &Tensor, dtype: DType) -> Resul
         Some((_, "down_proj")) => |expert| &expert.down,
         _ => return Ok(tensor.clone()),
     };
-    if experts.iter().all(|expert| linear(expert).adapters.is_none()) {
+    if experts
+        .iter()
+        .all(|expert| linear(expert).adapters.is_none())
+    {
         return Ok(tensor.clone());
     }
-    let merged = experts.iter().map(|expert| match (linear(expert).merged(dtype)?, &linear(expert).weight) {
-        (merged, Matrix::Transposed(_)) => merged.t(),
-        (merged, _) => Ok(merged),
+    let merged = experts.iter().map(|expert| {
+        match (linear(expert).merged(dtype)?, &linear(expert).weight) {
+            (merged, Matrix::Transposed(_)) => merged.t(),
+            (merged, _) => Ok(merged),
+        }
     });
     Tensor::stack(&merged.collect::<Result<Vec<_>>>()?, 0)
 }
@@ -341,7 +448,10 @@ fn by_expert(
     routing: &Routing,
     mut product: impl FnMut(&Linear, &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor>,
 ) -> Result<Tensor> {
-    let used = experts.iter().zip(&routing.listed()?.ranges).filter(|(_, pairs)| !pairs.is_empty());
+    let used = experts
+        .iter()
+        .zip(&routing.listed()?.ranges)
+        .filter(|(_, pairs)| !pairs.is_empty());
     let parts = used.map(|(expert, pairs)| {
         let linear = match part {
             Part::GateUp => &expert.gate_up,

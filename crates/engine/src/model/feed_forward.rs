@@ -51,7 +51,9 @@ pub(super) struct Products {
 impl Products {
     /// What the router did with the rows, where there is one that the host sees.
     pub(super) fn router_use(&self, rows: usize) -> Result<Option<RouterUse>> {
-        self.routing.as_ref().map_or(Ok(None), |routing| RouterUse::measure(routing, rows))
+        self.routing
+            .as_ref()
+            .map_or(Ok(None), |routing| RouterUse::measure(routing, rows))
     }
 }
 
@@ -78,21 +80,33 @@ impl FeedForward {
     ) -> Result<(Products, Tensor, Tensor)> {
         let mut inputs = None;
         let mut products = match self {
-            Self::Dense(dense) => {
-                Products { gate_up: dense.gate_up.forward(x, adapters)?, routing: None, shared: None, beside: None }
-            }
+            Self::Dense(dense) => Products {
+                gate_up: dense.gate_up.forward(x, adapters)?,
+                routing: None,
+                shared: None,
+                beside: None,
+            },
             Self::Experts(mixture) => {
                 let [router_x, own_x] = mixture.inputs(stream, x)?;
-                let (routing, gate_up) = mixture.experts.products(&router_x, &own_x, selection, adapters)?;
+                let (routing, gate_up) = mixture
+                    .experts
+                    .products(&router_x, &own_x, selection, adapters)?;
                 inputs = Some([router_x, own_x]);
-                Products { gate_up, routing: Some(routing), shared: None, beside: None }
+                Products {
+                    gate_up,
+                    routing: Some(routing),
+                    shared: None,
+                    beside: None,
+                }
             }
         };
         let activated = self.activated(&products)?;
         let output = match (self, &products.routing) {
             (Self::Dense(dense), None) => dense.down.forward(&activated, adapters)?,
             (Self::Experts(mixture), Some(routing)) => {
-                let output = mixture.experts.output(routing, &activated, x.dims2()?.0, adapters)?;
+                let output = mixture
+                    .experts
+                    .output(routing, &activated, x.dims2()?.0, adapters)?;
                 match (&mixture.shared, mixture.beside.as_ref().zip(inputs)) {
                     (Some(shared), _) => {
                         let (own, sum) = shared.add(&output, x, adapters)?;
@@ -123,8 +137,12 @@ impl FeedForward {
 
     fn activated(&self, products: &Products) -> Result<Tensor> {
         match (self, &products.routing) {
-            (Self::Dense(dense), None) => gated(&products.gate_up, dense.activation, dense.down.room()),
-            (Self::Experts(mixture), Some(routing)) => mixture.experts.weighted(routing, &products.gate_up),
+            (Self::Dense(dense), None) => {
+                gated(&products.gate_up, dense.activation, dense.down.room())
+            }
+            (Self::Experts(mixture), Some(routing)) => {
+                mixture.experts.weighted(routing, &products.gate_up)
+            }
             _ => other_block(),
         }
     }
@@ -139,17 +157,27 @@ impl FeedForward {
         match self {
             Self::Dense(dense) => {
                 let gate_up = dense.gate_up.open(x, adapters)?;
-                dense.down.open(&gated_open(&gate_up, dense.activation, x.dtype())?, adapters)
+                dense.down.open(
+                    &gated_open(&gate_up, dense.activation, x.dtype())?,
+                    adapters,
+                )
             }
             Self::Experts(mixture) => {
                 let inputs = mixture.inputs(stream, x)?;
-                let (routing, gate_up) = mixture.experts.products(&inputs[0], &inputs[1], selection, adapters)?;
+                let (routing, gate_up) = mixture
+                    .experts
+                    .products(&inputs[0], &inputs[1], selection, adapters)?;
                 let activated = mixture.experts.weighted(&routing, &gate_up)?;
-                let output = mixture.experts.output(&routing, &activated, x.dims2()?.0, adapters)?;
+                let output =
+                    mixture
+                        .experts
+                        .output(&routing, &activated, x.dims2()?.0, adapters)?;
                 match (&mixture.shared, &mixture.beside) {
                     (Some(shared), _) => shared.decode(&output, x, adapters),
                     (None, Some(dense)) => dense.decode(&output, x, adapters),
-                    (None, None) => Ok(OpenRows::complete(output.to_dtype(master_dtype(x.dtype()))?)),
+                    (None, None) => Ok(OpenRows::complete(
+                        output.to_dtype(master_dtype(x.dtype()))?,
+                    )),
                 }
             }
         }
@@ -176,23 +204,35 @@ impl FeedForward {
         match (self, &products.routing) {
             (Self::Dense(dense), None) => {
                 let gradient = dense.down.backward(gradient, activated, gradients)?;
-                let gradient = gated_backward(&gradient, gate_up, dense.activation, dense.gate_up.room())?;
+                let gradient =
+                    gated_backward(&gradient, gate_up, dense.activation, dense.gate_up.room())?;
                 Ok((dense.gate_up.backward(&gradient, x, gradients)?, None))
             }
             (Self::Experts(mixture), Some(routing)) => {
                 let activations = (routing, gate_up, activated);
-                if let Some((dense, products)) = mixture.beside.as_ref().zip(products.beside.as_ref()) {
+                if let Some((dense, products)) =
+                    mixture.beside.as_ref().zip(products.beside.as_ref())
+                {
                     let [own, others] = dense.backward(gradient, x, products, gradients)?;
                     let [router_x, own_x] = &products.inputs;
-                    let inputs = mixture.experts.backward(&others, (router_x, own_x), activations, gradients)?;
+                    let inputs = mixture.experts.backward(
+                        &others,
+                        (router_x, own_x),
+                        activations,
+                        gradients,
+                    )?;
                     return Ok((own, Some(dense.inputs_backward(inputs, stream, gradients)?)));
                 }
-                let [router, own] = mixture.experts.backward(gradient, (x, x), activations, gradients)?;
+                let [router, own] =
+                    mixture
+                        .experts
+                        .backward(gradient, (x, x), activations, gradients)?;
                 let own = (own + router)?;
                 match (&mixture.shared, &products.shared) {
-                    (Some(shared), Some(products)) => {
-                        Ok(((own + shared.backward(gradient, x, products, gradients)?)?, None))
-                    }
+                    (Some(shared), Some(products)) => Ok((
+                        (own + shared.backward(gradient, x, products, gradients)?)?,
+                        None,
+                    )),
                     _ => Ok((own, None)),
                 }
             }
@@ -204,9 +244,11 @@ impl FeedForward {
     pub(super) fn adapted(&self) -> Vec<&Linear> {
         match self {
             Self::Dense(dense) => vec![&dense.gate_up, &dense.down],
-            Self::Experts(mixture) => {
-                mixture.shared.iter().flat_map(|shared| [&shared.gate, &shared.gate_up, &shared.down]).collect()
-            }
+            Self::Experts(mixture) => mixture
+                .shared
+                .iter()
+                .flat_map(|shared| [&shared.gate, &shared.gate_up, &shared.down])
+                .collect(),
         }
     }
 
@@ -222,15 +264,28 @@ impl FeedForward {
     pub(super) fn merged(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
         match self {
             Self::Dense(dense) => {
-                let (inner, hidden) = (dense.gate_up.weight.dims2()?.0 / 2, dense.down.weight.dims2()?.0);
+                let (inner, hidden) = (
+                    dense.gate_up.weight.dims2()?.0 / 2,
+                    dense.down.weight.dims2()?.0,
+                );
                 let parts = [("mlp.gate_proj", inner), ("mlp.up_proj", inner)];
                 let mut named = dense.gate_up.merged_parts(&parts, dtype)?;
-                named.extend(dense.down.merged_parts(&[("mlp.down_proj", hidden)], dtype)?);
+                named.extend(
+                    dense
+                        .down
+                        .merged_parts(&[("mlp.down_proj", hidden)], dtype)?,
+                );
                 Ok(named)
             }
             Self::Experts(mixture) => {
-                let shared = mixture.shared.as_ref().map_or(Ok(Vec::new()), |shared| shared.named(dtype))?;
-                let beside = mixture.beside.as_ref().map_or(Ok(Vec::new()), |dense| dense.named(dtype))?;
+                let shared = mixture
+                    .shared
+                    .as_ref()
+                    .map_or(Ok(Vec::new()), |shared| shared.named(dtype))?;
+                let beside = mixture
+                    .beside
+                    .as_ref()
+                    .map_or(Ok(Vec::new()), |dense| dense.named(dtype))?;
                 Ok([mixture.experts.named(dtype)?, shared, beside].concat())
             }
         }
@@ -240,7 +295,9 @@ impl FeedForward {
 impl Mixture {
     /// What router and experts read.
     fn inputs(&self, stream: &Tensor, x: &Tensor) -> Result<[Tensor; 2]> {
-        self.beside.as_ref().map_or_else(|| Ok([x.clone(), x.clone()]), |dense| dense.inputs(stream))
+        self.beside
+            .as_ref()
+            .map_or_else(|| Ok([x.clone(), x.clone()]), |dense| dense.inputs(stream))
     }
 }
 

@@ -13,7 +13,8 @@ use crate::kernels::convolution::{
 };
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::delta_rule::{
-    DeltaGradients, DeltaHeads, DeltaRule, delta_rule, delta_rule_backward, delta_rule_states, delta_rule_step,
+    DeltaGradients, DeltaHeads, DeltaRule, delta_rule, delta_rule_backward, delta_rule_states,
+    delta_rule_step,
 };
 use crate::kernels::gated_norm::{gated_norm, gated_norm_backward};
 use crate::kernels::write_rows::write_columns;
@@ -35,7 +36,12 @@ pub(super) struct GatedDeltaMixer {
 }
 
 impl GatedDeltaMixer {
-    pub(super) fn forward(&self, packed: &Tensor, segments: &Segments, room: usize) -> Result<(Tensor, MixedInputs)> {
+    pub(super) fn forward(
+        &self,
+        packed: &Tensor,
+        segments: &Segments,
+        room: usize,
+    ) -> Result<(Tensor, MixedInputs)> {
         let prepared = causal_convolution(packed, &self.convolution.0, segments)?;
         let mixed = delta_rule(&prepared, self.rule(packed), segments)?;
         let output = self.normed(&mixed, packed, room)?;
@@ -50,7 +56,10 @@ impl GatedDeltaMixer {
         room: usize,
     ) -> Result<MixedInputs> {
         let prepared = causal_convolution(packed, &self.convolution.0, segments)?;
-        Ok(MixedInputs { prepared, output: self.normed(mixed, packed, room)? })
+        Ok(MixedInputs {
+            prepared,
+            output: self.normed(mixed, packed, room)?,
+        })
     }
 
     pub(super) fn backward(
@@ -62,11 +71,17 @@ impl GatedDeltaMixer {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let gate = (packed, self.heads.row_width());
-        let (mixed_gradient, gate_gradient, norm) = gated_norm_backward(gradient, mixed, gate, self.norm.norm())?;
-        let DeltaGradients { convolved, gates, decay, bias } =
-            delta_rule_backward(&mixed_gradient, prepared, self.rule(packed), segments)?;
+        let (mixed_gradient, gate_gradient, norm) =
+            gated_norm_backward(gradient, mixed, gate, self.norm.norm())?;
+        let DeltaGradients {
+            convolved,
+            gates,
+            decay,
+            bias,
+        } = delta_rule_backward(&mixed_gradient, prepared, self.rule(packed), segments)?;
         let (weight, trained) = &self.convolution;
-        let (own, convolution) = causal_convolution_backward(&convolved, packed, weight, segments, trained.is_some())?;
+        let (own, convolution) =
+            causal_convolution_backward(&convolved, packed, weight, segments, trained.is_some())?;
         let all = [
             (&self.norm.trained, Some(norm)),
             (&self.decay.1, Some(decay)),
@@ -89,14 +104,24 @@ impl GatedDeltaMixer {
     }
 
     /// The states after each segment, of the convolution and of the rule.
-    pub(super) fn states(&self, packed: &Tensor, prepared: &Tensor, segments: &Segments) -> Result<[Tensor; 2]> {
+    pub(super) fn states(
+        &self,
+        packed: &Tensor,
+        prepared: &Tensor,
+        segments: &Segments,
+    ) -> Result<[Tensor; 2]> {
         Ok([
             convolution_states(packed, &self.convolution.0, segments)?,
             delta_rule_states(prepared, self.rule(packed), segments)?,
         ])
     }
 
-    pub(super) fn decode(&self, packed: &Tensor, states: &[Tensor; 2], rows: &DecodeRows) -> Result<Tensor> {
+    pub(super) fn decode(
+        &self,
+        packed: &Tensor,
+        states: &[Tensor; 2],
+        rows: &DecodeRows,
+    ) -> Result<Tensor> {
         let prepared = convolution_step(packed, &self.convolution.0, &states[0], rows)?;
         let mixed = delta_rule_step(&prepared, self.rule(packed), &states[1], rows)?;
         self.normed(&mixed, packed, 0)
@@ -104,7 +129,10 @@ impl GatedDeltaMixer {
 
     pub(super) fn state_widths(&self) -> [usize; 2] {
         let kernel = self.convolution.0.dims()[1];
-        [(kernel - 1) * self.heads.row_width(), self.heads.state_width()]
+        [
+            (kernel - 1) * self.heads.row_width(),
+            self.heads.state_width(),
+        ]
     }
 
     pub(super) fn input_parts(&self) -> [(&'static str, usize); 4] {
@@ -119,7 +147,10 @@ impl GatedDeltaMixer {
 
     pub(super) fn named(&self) -> Result<Vec<(&'static str, Tensor)>> {
         Ok(vec![
-            ("linear_attn.conv1d.weight", self.convolution.0.unsqueeze(1)?),
+            (
+                "linear_attn.conv1d.weight",
+                self.convolution.0.unsqueeze(1)?,
+            ),
             ("linear_attn.A_log", self.decay.0.clone()),
             ("linear_attn.dt_bias", self.bias.0.clone()),
             ("linear_attn.norm.weight", self.norm.weight.clone()),
@@ -128,10 +159,21 @@ impl GatedDeltaMixer {
 
     fn rule<'a>(&'a self, packed: &'a Tensor) -> DeltaRule<'a> {
         let column = self.heads.row_width() + self.heads.value_width();
-        DeltaRule { heads: self.heads, packed, column, decay: &self.decay.0, bias: &self.bias.0 }
+        DeltaRule {
+            heads: self.heads,
+            packed,
+            column,
+            decay: &self.decay.0,
+            bias: &self.bias.0,
+        }
     }
 
     fn normed(&self, mixed: &Tensor, packed: &Tensor, room: usize) -> Result<Tensor> {
-        gated_norm(mixed, (packed, self.heads.row_width()), self.norm.norm(), room)
+        gated_norm(
+            mixed,
+            (packed, self.heads.row_width()),
+            self.norm.norm(),
+            room,
+        )
     }
 }

@@ -20,18 +20,32 @@ impl Gradients {
     /// Zeros, one for each trained number, and for padding.
     pub fn zeros(parameters: &Parameters) -> Result<Self> {
         let (flat, read) = (parameters.flat(), parameters.read());
-        Ok(Self { flat: Tensor::zeros(read.elem_count(), flat.dtype(), flat.device())? })
+        Ok(Self {
+            flat: Tensor::zeros(read.elem_count(), flat.dtype(), flat.device())?,
+        })
     }
 
     /// Adds a tensor's gradient to its range.
     pub fn add(&mut self, range: &Range<usize>, gradient: &Tensor) -> Result<()> {
-        accumulate(&self.flat.narrow(0, range.start, range.len())?, &gradient.contiguous()?.flatten_all()?)
+        accumulate(
+            &self.flat.narrow(0, range.start, range.len())?,
+            &gradient.contiguous()?.flatten_all()?,
+        )
     }
 
     /// Adds `scale * left x right`, which has the tensor's shape, to its range: a weight's gradient without a tensor of
     /// its own.
-    pub(super) fn matmul_add(&mut self, range: &Range<usize>, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
-        let target = self.flat.narrow(0, range.start, range.len())?.reshape((left.dims2()?.0, right.dims2()?.1))?;
+    pub(super) fn matmul_add(
+        &mut self,
+        range: &Range<usize>,
+        left: &Tensor,
+        right: &Tensor,
+        scale: f64,
+    ) -> Result<()> {
+        let target = self
+            .flat
+            .narrow(0, range.start, range.len())?
+            .reshape((left.dims2()?.0, right.dims2()?.1))?;
         matmul_add(&target, left, right, scale)
     }
 
@@ -44,7 +58,10 @@ impl Gradients {
         scale: f64,
     ) -> Result<()> {
         let shape = (left.dims2()?.0, right.dims2()?.1 * expert.count);
-        let all = self.flat.narrow(0, range.start, range.len())?.reshape(shape)?;
+        let all = self
+            .flat
+            .narrow(0, range.start, range.len())?
+            .reshape(shape)?;
         matmul_add(&expert.b(&all)?, left, right, scale)
     }
 

@@ -51,14 +51,23 @@ impl KeysValues {
         }
         let rows = products.dims2()?.0;
         let values = self.values(products, heads)?;
-        let values = self.norm.as_ref().map_or(Ok(values.clone()), |norm| rms_norm(&values, norm.norm(), 0))?;
+        let values = self
+            .norm
+            .as_ref()
+            .map_or(Ok(values.clone()), |norm| rms_norm(&values, norm.norm(), 0))?;
         let before = products.narrow(1, 0, heads.query_width() + heads.key_width())?;
         join_columns(&[&before, &values.reshape((rows, heads.key_width()))?])
     }
 
     /// `gradient`: of what [`KeysValues::expand`] gave -> of `products`, [rows, outputs + room]; where nothing was made of these,
     /// both have the room.
-    pub(super) fn backward(&self, gradient: &Tensor, products: &Tensor, heads: Heads, room: usize) -> Result<Tensor> {
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        products: &Tensor,
+        heads: Heads,
+        room: usize,
+    ) -> Result<Tensor> {
         if !self.are_expanded() {
             return Ok(gradient.clone());
         }
@@ -66,10 +75,15 @@ impl KeysValues {
         let own = join_columns(&[&gradient.narrow(1, query + key, key)?])?
             .reshape((rows * heads.key_value, heads.dimension))?;
         let values = match &self.norm {
-            Some(norm) => rms_norm_backward(&own, &self.values(products, heads)?, norm.norm(), None, 0)?,
+            Some(norm) => {
+                rms_norm_backward(&own, &self.values(products, heads)?, norm.norm(), None, 0)?
+            }
             None => own,
         };
-        let (values, keys) = (values.reshape((rows, key))?, gradient.narrow(1, query, key)?);
+        let (values, keys) = (
+            values.reshape((rows, key))?,
+            gradient.narrow(1, query, key)?,
+        );
         let queries = gradient.narrow(1, 0, query)?;
         let room = Tensor::zeros((rows, room), gradient.dtype(), gradient.device())?;
         match self.source {
@@ -80,7 +94,11 @@ impl KeysValues {
 
     /// The products that values are made of, [rows * value heads, dimension].
     fn values(&self, products: &Tensor, heads: Heads) -> Result<Tensor> {
-        let behind = if self.source == hub::KeysValues::AreKeys { 0 } else { heads.key_width() };
+        let behind = if self.source == hub::KeysValues::AreKeys {
+            0
+        } else {
+            heads.key_width()
+        };
         let own = products.narrow(1, heads.query_width() + behind, heads.key_width())?;
         join_columns(&[&own])?.reshape((products.dims2()?.0 * heads.key_value, heads.dimension))
     }

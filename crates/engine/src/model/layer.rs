@@ -139,18 +139,46 @@ impl Layer {
         let (input, normed) = stream.norm(&self.input_norm, self.mixer_input.room())?;
         drop(stream);
         let packed = self.mixer_input.forward(&normed, context.adapters)?;
-        let (mixed, inputs) = self.mixer.forward(&packed, context, self.mixer_output.room())?;
-        let output = self.mixer_output.forward(&inputs.output, context.adapters)?;
+        let (mixed, inputs) = self
+            .mixer
+            .forward(&packed, context, self.mixer_output.room())?;
+        let output = self
+            .mixer_output
+            .forward(&inputs.output, context.adapters)?;
         let (addend, mixer_output) = added(output, self.mixer_output_norm.as_ref())?;
         let room = self.feed_forward.input().room();
         let (middle, middle_normed) = add_rms_norm(&input, &addend, self.middle_norm.norm(), room)?;
-        let (products, activated, output) =
-            self.feed_forward.forward((&middle, &middle_normed), context.selection, context.adapters)?;
+        let (products, activated, output) = self.feed_forward.forward(
+            (&middle, &middle_normed),
+            context.selection,
+            context.adapters,
+        )?;
         let (addend, down) = added(output, self.down_norm.as_ref())?;
-        let stream = Stream { sum: middle.clone(), addend: Some(addend) };
+        let stream = Stream {
+            sum: middle.clone(),
+            addend: Some(addend),
+        };
         let (stream, own_input) = self.finished(stream, context.beside.input, context.adapters)?;
-        let saved = LayerActivations { input, packed, mixed, mixer_output, middle, products, down, own_input };
-        Ok((stream, saved, DerivedActivations { normed, mixed: inputs, middle_normed, activated }))
+        let saved = LayerActivations {
+            input,
+            packed,
+            mixed,
+            mixer_output,
+            middle,
+            products,
+            down,
+            own_input,
+        };
+        Ok((
+            stream,
+            saved,
+            DerivedActivations {
+                normed,
+                mixed: inputs,
+                middle_normed,
+                activated,
+            },
+        ))
     }
 
     /// The stream with what the layer makes of its own input, times its factor.
@@ -181,9 +209,15 @@ impl Layer {
         input_gradient: Option<&Tensor>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let gradient =
-            self.factor.as_ref().map_or(Ok(gradient.clone()), |factor| gradient.affine(factor.value, 0.0))?;
-        let Some((own, products)) = self.own_input.as_ref().zip(products) else { return Ok(gradient) };
+        let gradient = self
+            .factor
+            .as_ref()
+            .map_or(Ok(gradient.clone()), |factor| {
+                gradient.affine(factor.value, 0.0)
+            })?;
+        let Some((own, products)) = self.own_input.as_ref().zip(products) else {
+            return Ok(gradient);
+        };
         let (gradient, own) = own.backward(&gradient, products, gradients)?;
         input_gradient.map_or(Ok(()), |sum| accumulate(sum, &own))?;
         Ok(gradient)
@@ -192,40 +226,79 @@ impl Layer {
     /// Keys and values that other layers read, [rows, 2 * key_width].
     pub(super) fn keys_values(&self, derived: &DerivedActivations) -> Result<Tensor> {
         match &self.mixer {
-            Mixer::Attention(mixer) => join_columns(&[&mixer.keys_values(&derived.mixed.prepared)?]),
-            Mixer::GatedDelta(_) => bail!("the gated delta rule has no keys and values that others read"),
+            Mixer::Attention(mixer) => {
+                join_columns(&[&mixer.keys_values(&derived.mixed.prepared)?])
+            }
+            Mixer::GatedDelta(_) => {
+                bail!("the gated delta rule has no keys and values that others read")
+            }
         }
     }
 
     /// As [`Layer::forward`] left it.
-    pub(super) fn derive(&self, saved: &LayerActivations, context: RowContext<'_>) -> Result<DerivedActivations> {
+    pub(super) fn derive(
+        &self,
+        saved: &LayerActivations,
+        context: RowContext<'_>,
+    ) -> Result<DerivedActivations> {
         let norm = |input: &Tensor, norm: &NormWeight, linear: &Linear| {
-            linear.with_inner(rms_norm(input, norm.norm(), linear.room())?, context.adapters)
+            linear.with_inner(
+                rms_norm(input, norm.norm(), linear.room())?,
+                context.adapters,
+            )
         };
-        let mut mixed = self.mixer.derive(&saved.packed, &saved.mixed, context, self.mixer_output.room())?;
+        let mut mixed = self.mixer.derive(
+            &saved.packed,
+            &saved.mixed,
+            context,
+            self.mixer_output.room(),
+        )?;
         if self.mixer.has_gate() {
-            mixed.output = self.mixer_output.with_inner(mixed.output, context.adapters)?;
+            mixed.output = self
+                .mixer_output
+                .with_inner(mixed.output, context.adapters)?;
         }
         Ok(DerivedActivations {
             normed: norm(&saved.input, &self.input_norm, &self.mixer_input)?,
             mixed,
             middle_normed: norm(&saved.middle, &self.middle_norm, self.feed_forward.input())?,
-            activated: self.feed_forward.derive(&saved.products, context.adapters)?,
+            activated: self
+                .feed_forward
+                .derive(&saved.products, context.adapters)?,
         })
     }
 
     /// As [`Layer::forward`], without what its backward needs, and what decoding keeps of the rows.
-    pub(super) fn prefill(&self, stream: Stream, context: RowContext<'_>) -> Result<(Stream, PrefilledRows)> {
+    pub(super) fn prefill(
+        &self,
+        stream: Stream,
+        context: RowContext<'_>,
+    ) -> Result<(Stream, PrefilledRows)> {
         let (stream, saved, derived) = self.forward(stream, context)?;
-        let prefilled = self.mixer.prefilled(&saved.packed, &derived.mixed, context)?;
+        let prefilled = self
+            .mixer
+            .prefilled(&saved.packed, &derived.mixed, context)?;
         Ok((stream, prefilled))
     }
 
     pub(crate) fn decode(&self, stream: &Stream, newest: NewestRows<'_>) -> Result<Stream> {
-        let NewestRows { positions, rows, cache, input: own_input, selection, adapters } = newest;
+        let NewestRows {
+            positions,
+            rows,
+            cache,
+            input: own_input,
+            selection,
+            adapters,
+        } = newest;
         let is_closed = self.mixer.reads_complete();
-        let (input, normed) =
-            stream.norm(&self.input_norm, if is_closed { self.mixer_input.closed_room() } else { 0 })?;
+        let (input, normed) = stream.norm(
+            &self.input_norm,
+            if is_closed {
+                self.mixer_input.closed_room()
+            } else {
+                0
+            },
+        )?;
         let packed = match is_closed {
             true => OpenRows::complete(self.mixer_input.closed(&normed, adapters)?),
             false => self.mixer_input.open(&normed, adapters)?,
@@ -234,9 +307,21 @@ impl Layer {
         let attention = self.mixer_output.open(&mixed, adapters)?;
         let attention = added_open(attention, self.mixer_output_norm.as_ref())?;
         let (sum, normed) = add_rms_norm(&input, &attention, self.middle_norm.norm(), 0)?;
-        let addend =
-            added_open(self.feed_forward.decode((&sum, &normed), selection, adapters)?, self.down_norm.as_ref())?;
-        Ok(self.finished(Stream { sum, addend: Some(addend) }, own_input, adapters)?.0)
+        let addend = added_open(
+            self.feed_forward
+                .decode((&sum, &normed), selection, adapters)?,
+            self.down_norm.as_ref(),
+        )?;
+        Ok(self
+            .finished(
+                Stream {
+                    sum,
+                    addend: Some(addend),
+                },
+                own_input,
+                adapters,
+            )?
+            .0)
     }
 
     /// Whether a router selects the experts of each row.
@@ -246,15 +331,31 @@ impl Layer {
 
     /// Where the adapters stand a second time.
     pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
-        let linears = [vec![&self.mixer_input, &self.mixer_output], self.feed_forward.adapted()].concat();
-        let copies = linears.iter().map(|linear| linear.adapters.as_ref().map_or(Ok(Vec::new()), AdapterSet::copies));
+        let linears = [
+            vec![&self.mixer_input, &self.mixer_output],
+            self.feed_forward.adapted(),
+        ]
+        .concat();
+        let copies = linears.iter().map(|linear| {
+            linear
+                .adapters
+                .as_ref()
+                .map_or(Ok(Vec::new()), AdapterSet::copies)
+        });
         let of_experts = self.feed_forward.stacks().into_iter().map(Stack::copies);
-        Ok(copies.chain(of_experts).collect::<Result<Vec<_>>>()?.concat())
+        Ok(copies
+            .chain(of_experts)
+            .collect::<Result<Vec<_>>>()?
+            .concat())
     }
 
     /// Columns that rows of the result's gradient need behind them.
     pub(super) fn gradient_room(&self) -> usize {
-        if self.down_norm.is_some() { 0 } else { self.feed_forward.gradient_room() }
+        if self.down_norm.is_some() {
+            0
+        } else {
+            self.feed_forward.gradient_room()
+        }
     }
 
     /// What decoding keeps of earlier tokens.
@@ -272,15 +373,34 @@ impl Layer {
             (names.middle, Some(&self.middle_norm)),
             (names.down, self.down_norm.as_ref()),
         ];
-        let named = |(name, norm): (&str, Option<&NormWeight>)| Some((format!("{name}.weight"), norm?.weight.clone()));
+        let named = |(name, norm): (&str, Option<&NormWeight>)| {
+            Some((format!("{name}.weight"), norm?.weight.clone()))
+        };
         let mut named: Vec<(String, Tensor)> = norms.into_iter().filter_map(named).collect();
         let own = self.mixer.named()?;
-        named.extend(own.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)));
-        named.extend(self.mixer_input.merged_parts(&self.mixer.input_parts(), dtype)?);
-        named.extend(self.mixer_output.merged_parts(&[(self.mixer.output_part(), hidden)], dtype)?);
+        named.extend(
+            own.into_iter()
+                .map(|(name, tensor)| (name.to_owned(), tensor)),
+        );
+        named.extend(
+            self.mixer_input
+                .merged_parts(&self.mixer.input_parts(), dtype)?,
+        );
+        named.extend(
+            self.mixer_output
+                .merged_parts(&[(self.mixer.output_part(), hidden)], dtype)?,
+        );
         named.extend(self.feed_forward.merged(dtype)?);
-        named.extend(self.own_input.as_ref().map_or(Ok(Vec::new()), OwnInput::named)?);
-        named.extend(self.factor.as_ref().map(|factor| ("layer_scalar".to_owned(), factor.stored.clone())));
+        named.extend(
+            self.own_input
+                .as_ref()
+                .map_or(Ok(Vec::new()), OwnInput::named)?,
+        );
+        named.extend(
+            self.factor
+                .as_ref()
+                .map(|factor| ("layer_scalar".to_owned(), factor.stored.clone())),
+        );
         Ok(named)
     }
 
@@ -297,31 +417,62 @@ impl Layer {
         let (own_input, input_gradient) = (saved.own_input.as_ref(), context.beside.input_gradient);
         let gradient = &self.finished_backward(gradient, own_input, input_gradient, gradients)?;
         let down_norm = self.down_norm.as_ref().zip(saved.down.as_ref());
-        let down_gradient = output_backward(down_norm, gradient, self.feed_forward.gradient_room(), gradients)?;
-        let (inputs, products) = ((&saved.middle, &derived.middle_normed), (&saved.products, &derived.activated));
-        let (normed_gradient, around) = self.feed_forward.backward(&down_gradient, inputs, products, gradients)?;
+        let down_gradient = output_backward(
+            down_norm,
+            gradient,
+            self.feed_forward.gradient_room(),
+            gradients,
+        )?;
+        let (inputs, products) = (
+            (&saved.middle, &derived.middle_normed),
+            (&saved.products, &derived.activated),
+        );
+        let (normed_gradient, around) =
+            self.feed_forward
+                .backward(&down_gradient, inputs, products, gradients)?;
         let gradient = &around.map_or(Ok(gradient.clone()), |around| gradient + around)?;
-        let mixer_norm = self.mixer_output_norm.as_ref().zip(saved.mixer_output.as_ref());
+        let mixer_norm = self
+            .mixer_output_norm
+            .as_ref()
+            .zip(saved.mixer_output.as_ref());
         let output_room = self.mixer_output.room();
         let room = if mixer_norm.is_some() { 0 } else { output_room };
-        let middle_gradient =
-            self.middle_norm.backward(&normed_gradient, &saved.middle, Some(gradient), room, gradients)?;
+        let middle_gradient = self.middle_norm.backward(
+            &normed_gradient,
+            &saved.middle,
+            Some(gradient),
+            room,
+            gradients,
+        )?;
 
         let mixer_gradient = output_backward(mixer_norm, &middle_gradient, output_room, gradients)?;
-        let mixed_gradient = self.mixer_output.backward(&mixer_gradient, &derived.mixed.output, gradients)?;
+        let mixed_gradient =
+            self.mixer_output
+                .backward(&mixer_gradient, &derived.mixed.output, gradients)?;
         let activations = (&saved.packed, &saved.mixed, &derived.mixed);
-        let packed_gradient =
-            self.mixer.backward(&mixed_gradient, activations, context, self.mixer_input.room(), gradients)?;
-        let normed_gradient = self.mixer_input.backward(&packed_gradient, &derived.normed, gradients)?;
+        let packed_gradient = self.mixer.backward(
+            &mixed_gradient,
+            activations,
+            context,
+            self.mixer_input.room(),
+            gradients,
+        )?;
+        let normed_gradient =
+            self.mixer_input
+                .backward(&packed_gradient, &derived.normed, gradients)?;
         let (around, room) = (Some(&middle_gradient), self.gradient_room());
-        self.input_norm.backward(&normed_gradient, &saved.input, around, room, gradients)
+        self.input_norm
+            .backward(&normed_gradient, &saved.input, around, room, gradients)
     }
 }
 
 /// A layer's addition to the stream, and the input of its norm where there is one.
 fn added(output: Tensor, norm: Option<&NormWeight>) -> Result<(OpenRows, Option<Tensor>)> {
     match norm {
-        Some(norm) => Ok((OpenRows::complete(rms_norm(&output, norm.norm(), 0)?), Some(output))),
+        Some(norm) => Ok((
+            OpenRows::complete(rms_norm(&output, norm.norm(), 0)?),
+            Some(output),
+        )),
         None => Ok((OpenRows::complete(output), None)),
     }
 }

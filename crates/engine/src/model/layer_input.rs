@@ -30,7 +30,8 @@ impl LayerInputs {
     /// `embedded`: [ids, hidden], as the stream starts -> [ids, layers * width].
     pub(super) fn forward(&self, token_ids: &Tensor, embedded: &Tensor) -> Result<Tensor> {
         let embedded = embedded.to_dtype(self.dtype())?;
-        let by_token = gather_rows(&self.table.0, token_ids, self.dtype())?.affine(self.table_scale, 0.0)?;
+        let by_token =
+            gather_rows(&self.table.0, token_ids, self.dtype())?.affine(self.table_scale, 0.0)?;
         let normed = rms_norm(&self.projected(&embedded)?, self.norm.norm(), 0)?;
         (normed.reshape(by_token.shape())? + by_token)?.affine(MEAN, 0.0)
     }
@@ -42,15 +43,25 @@ impl LayerInputs {
         (token_ids, embedded): (&[u32], &Tensor),
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let (embedded, gradient) =
-            (&embedded.to_dtype(self.dtype())?, gradient.to_dtype(self.dtype())?.affine(MEAN, 0.0)?);
+        let (embedded, gradient) = (
+            &embedded.to_dtype(self.dtype())?,
+            gradient.to_dtype(self.dtype())?.affine(MEAN, 0.0)?,
+        );
         if let (table, Some(range)) = &self.table {
             let sums = embedding_backward(&gradient, token_ids, table.dims2()?.0)?;
             gradients.add(range, &sums.affine(self.table_scale, 0.0)?)?;
         }
         let projected = self.projected(embedded)?;
-        let own = self.norm.backward(&gradient.reshape(projected.shape())?, &projected, None, 0, gradients)?;
-        let own = own.affine(projection_scale(embedded)?, 0.0)?.reshape(gradient.shape())?;
+        let own = self.norm.backward(
+            &gradient.reshape(projected.shape())?,
+            &projected,
+            None,
+            0,
+            gradients,
+        )?;
+        let own = own
+            .affine(projection_scale(embedded)?, 0.0)?
+            .reshape(gradient.shape())?;
         self.projection.backward(&own, embedded, gradients)
     }
 
@@ -58,9 +69,18 @@ impl LayerInputs {
     pub(super) fn named(&self) -> Result<[(String, Tensor); 3]> {
         let dtype = self.dtype();
         Ok([
-            ("model.embed_tokens_per_layer.weight".to_owned(), self.table.0.to_dtype(dtype)?),
-            ("model.per_layer_model_projection.weight".to_owned(), self.projection.weight.numbers(dtype)?),
-            ("model.per_layer_projection_norm.weight".to_owned(), self.norm.weight.clone()),
+            (
+                "model.embed_tokens_per_layer.weight".to_owned(),
+                self.table.0.to_dtype(dtype)?,
+            ),
+            (
+                "model.per_layer_model_projection.weight".to_owned(),
+                self.projection.weight.numbers(dtype)?,
+            ),
+            (
+                "model.per_layer_projection_norm.weight".to_owned(),
+                self.norm.weight.clone(),
+            ),
         ])
     }
 
@@ -74,7 +94,9 @@ impl LayerInputs {
         let product = self.projection.forward(embedded, Adapters::Off.into())?;
         let (ids, all) = product.dims2()?;
         let width = self.norm.weight.dims1()?;
-        product.affine(projection_scale(embedded)?, 0.0)?.reshape((ids * all / width, width))
+        product
+            .affine(projection_scale(embedded)?, 0.0)?
+            .reshape((ids * all / width, width))
     }
 }
 
@@ -117,9 +139,18 @@ impl OwnInput {
     ) -> Result<(OwnInputProducts, Tensor)> {
         let read = stream.to_dtype(input.dtype())?;
         let gate_input = join_columns(&[&self.gate.forward(&read, adapters)?, input])?;
-        let output = self.projection.forward(&gated(&gate_input, self.activation, 0)?, adapters)?;
+        let output = self
+            .projection
+            .forward(&gated(&gate_input, self.activation, 0)?, adapters)?;
         let sum = (&stream + rms_norm(&output, self.norm.norm(), 0)?.to_dtype(stream.dtype())?)?;
-        Ok((OwnInputProducts { stream: read, gate_input, output }, sum))
+        Ok((
+            OwnInputProducts {
+                stream: read,
+                gate_input,
+                output,
+            },
+            sum,
+        ))
     }
 
     /// `gradient`: [rows, hidden] -> that of the stream, and of the input. Adds the gradients of what is trained.
@@ -129,9 +160,15 @@ impl OwnInput {
         products: &OwnInputProducts,
         gradients: &mut Gradients,
     ) -> Result<(Tensor, Tensor)> {
-        let OwnInputProducts { stream, gate_input, output } = products;
+        let OwnInputProducts {
+            stream,
+            gate_input,
+            output,
+        } = products;
         let own = self.norm.backward(gradient, output, None, 0, gradients)?;
-        let own = self.projection.backward(&own, &gated(gate_input, self.activation, 0)?, gradients)?;
+        let own =
+            self.projection
+                .backward(&own, &gated(gate_input, self.activation, 0)?, gradients)?;
         let own = gated_backward(&own, gate_input, self.activation, 0)?;
         let width = own.dims2()?.1 / 2;
         let part = |start| join_columns(&[&own.narrow(1, start, width)?]);
@@ -144,9 +181,17 @@ impl OwnInput {
     pub(super) fn named(&self) -> Result<Vec<(String, Tensor)>> {
         let dtype = self.norm.weight.dtype();
         let (width, hidden) = self.gate.weight.dims2()?;
-        let mut named = self.gate.merged_parts(&[("per_layer_input_gate", width)], dtype)?;
-        named.extend(self.projection.merged_parts(&[("per_layer_projection", hidden)], dtype)?);
-        named.push(("post_per_layer_input_norm.weight".to_owned(), self.norm.weight.clone()));
+        let mut named = self
+            .gate
+            .merged_parts(&[("per_layer_input_gate", width)], dtype)?;
+        named.extend(
+            self.projection
+                .merged_parts(&[("per_layer_projection", hidden)], dtype)?,
+        );
+        named.push((
+            "post_per_layer_input_norm.weight".to_owned(),
+            self.norm.weight.clone(),
+        ));
         Ok(named)
     }
 }

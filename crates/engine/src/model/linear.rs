@@ -60,9 +60,15 @@ impl Linear {
 
     /// `x`: [rows, inputs + room] -> [rows, outputs].
     pub(super) fn forward(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
-        let y = match self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On) {
+        let y = match self
+            .adapters
+            .as_ref()
+            .filter(|_| adapters.adapters == Adapters::On)
+        {
             Some(set) => set.forward(x, &self.weight, adapters)?,
-            None => self.weight.forward(&x.narrow(1, 0, self.weight.dims2()?.1)?)?,
+            None => self
+                .weight
+                .forward(&x.narrow(1, 0, self.weight.dims2()?.1)?)?,
         };
         match &self.bias {
             Some(bias) => add_bias(y, &bias.vector),
@@ -72,7 +78,11 @@ impl Linear {
 
     /// `x`: [rows, inputs + room] as [`Linear::forward`] leaves it: on a GPU with the adapters' inner product behind it.
     pub(super) fn with_inner(&self, x: Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
-        if let Some(set) = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On) {
+        if let Some(set) = self
+            .adapters
+            .as_ref()
+            .filter(|_| adapters.adapters == Adapters::On)
+        {
             set.write_inner(&x, adapters)?;
         }
         Ok(x)
@@ -81,20 +91,31 @@ impl Linear {
     /// While decoding: `x`: [rows, inputs] -> rows to which the operation that reads them may have to add what adapters
     /// do.
     pub(super) fn open(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
-        let set = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On && self.bias.is_none());
+        let set = self
+            .adapters
+            .as_ref()
+            .filter(|_| adapters.adapters == Adapters::On && self.bias.is_none());
         if let Some(open) = set.map_or(Ok(None), |set| set.open(x, &self.weight, adapters))? {
             return Ok(open);
         }
-        let is_plain = self.bias.is_none() && (self.adapters.is_none() || adapters.adapters == Adapters::Off);
+        let is_plain =
+            self.bias.is_none() && (self.adapters.is_none() || adapters.adapters == Adapters::Off);
         if is_plain && x.device().is_cuda() {
             return Ok(OpenRows::complete(self.weight.forward_f32(x)?));
         }
-        Ok(OpenRows::complete(self.closed(x, adapters)?.to_dtype(master_dtype(x.dtype()))?))
+        Ok(OpenRows::complete(
+            self.closed(x, adapters)?
+                .to_dtype(master_dtype(x.dtype()))?,
+        ))
     }
 
     /// Columns behind the input of [`Linear::closed`] that save it a copy.
     pub(super) fn closed_room(&self) -> usize {
-        if matches!(self.weight, Matrix::Fp8(_)) { 0 } else { self.room() }
+        if matches!(self.weight, Matrix::Fp8(_)) {
+            0
+        } else {
+            self.room()
+        }
     }
 
     /// As [`Linear::open`], with all that adapters do: `x`: [rows, inputs and any [`Linear::closed_room`]] -> [rows, outputs],
@@ -102,7 +123,10 @@ impl Linear {
     pub(super) fn closed(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         // Few rows are not worth widening a matrix.
         if matches!(self.weight, Matrix::Fp8(_)) {
-            let set = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On);
+            let set = self
+                .adapters
+                .as_ref()
+                .filter(|_| adapters.adapters == Adapters::On);
             let rows = match set {
                 Some(set) => set.closed(x, &self.weight, adapters)?,
                 None => Some(self.weight.forward_f32(x)?.to_dtype(x.dtype())?),
@@ -117,20 +141,33 @@ impl Linear {
         let x = match self.room() {
             0 => x.clone(),
             room if x.dims2()?.1 == self.weight.dims2()?.1 + room => x.clone(),
-            room => Tensor::cat(&[x, &Tensor::zeros((x.dims2()?.0, room), x.dtype(), x.device())?], 1)?,
+            room => Tensor::cat(
+                &[
+                    x,
+                    &Tensor::zeros((x.dims2()?.0, room), x.dtype(), x.device())?,
+                ],
+                1,
+            )?,
         };
         self.forward(&x, adapters)
     }
 
     /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the
     /// bias where there is one.
-    pub(super) fn merged_parts(&self, parts: &[(&str, usize)], dtype: DType) -> Result<Vec<(String, Tensor)>> {
+    pub(super) fn merged_parts(
+        &self,
+        parts: &[(&str, usize)],
+        dtype: DType,
+    ) -> Result<Vec<(String, Tensor)>> {
         let weight = self.merged(dtype)?;
         let (mut named, mut row) = (Vec::with_capacity(2 * parts.len()), 0);
         for (part, outputs) in parts {
             named.push((format!("{part}.weight"), weight.narrow(0, row, *outputs)?));
             if let Some(bias) = &self.bias {
-                named.push((format!("{part}.bias"), bias.vector.narrow(0, row, *outputs)?));
+                named.push((
+                    format!("{part}.bias"),
+                    bias.vector.narrow(0, row, *outputs)?,
+                ));
             }
             row += outputs;
         }
@@ -148,7 +185,12 @@ impl Linear {
 
     /// `gradient`: [rows, outputs + room], `x`: [rows, inputs + room] as in the forward. Adds the gradients of what is
     /// trained here, returns the input's, [rows, inputs].
-    pub(super) fn backward(&self, gradient: &Tensor, x: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        x: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         if let Some(range) = &self.trained {
             match &self.weight {
                 Matrix::Transposed(_) => gradients.matmul_add(range, &x.t()?, gradient, 1.0)?,

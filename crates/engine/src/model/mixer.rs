@@ -87,8 +87,12 @@ impl Mixer {
         room: usize,
     ) -> Result<MixedInputs> {
         match (self, mixed) {
-            (Self::Attention(mixer), Mixed::Attention(attended)) => mixer.derive(packed, attended, context, room),
-            (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => mixer.derive(packed, mixed, context.segments, room),
+            (Self::Attention(mixer), Mixed::Attention(attended)) => {
+                mixer.derive(packed, attended, context, room)
+            }
+            (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => {
+                mixer.derive(packed, mixed, context.segments, room)
+            }
             _ => other_mixer(),
         }
     }
@@ -124,9 +128,13 @@ impl Mixer {
                 let activations = (packed, attended, &inputs.prepared);
                 mixer.backward(gradient, activations, context, room, gradients)
             }
-            (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => {
-                mixer.backward(gradient, (packed, mixed, &inputs.prepared), context.segments, room, gradients)
-            }
+            (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => mixer.backward(
+                gradient,
+                (packed, mixed, &inputs.prepared),
+                context.segments,
+                room,
+                gradients,
+            ),
             _ => other_mixer(),
         }
     }
@@ -139,11 +147,17 @@ impl Mixer {
         context: RowContext<'_>,
     ) -> Result<PrefilledRows> {
         match self {
-            Self::Attention(mixer) if mixer.keys_values.other_layer().is_some() => Ok(PrefilledRows::Nothing),
-            Self::Attention(mixer) => Ok(PrefilledRows::KeysValues(mixer.keys_values(&inputs.prepared)?)),
-            Self::GatedDelta(mixer) => {
-                Ok(PrefilledRows::States(mixer.states(packed, &inputs.prepared, context.segments)?))
+            Self::Attention(mixer) if mixer.keys_values.other_layer().is_some() => {
+                Ok(PrefilledRows::Nothing)
             }
+            Self::Attention(mixer) => Ok(PrefilledRows::KeysValues(
+                mixer.keys_values(&inputs.prepared)?,
+            )),
+            Self::GatedDelta(mixer) => Ok(PrefilledRows::States(mixer.states(
+                packed,
+                &inputs.prepared,
+                context.segments,
+            )?)),
         }
     }
 
@@ -159,7 +173,9 @@ impl Mixer {
             (Self::Attention(mixer), CacheView::KeysValues(prompts, written)) => {
                 mixer.decode(packed, positions, (prompts, written), rows)
             }
-            (Self::GatedDelta(mixer), CacheView::States(states)) => mixer.decode(&packed.rows, states, rows),
+            (Self::GatedDelta(mixer), CacheView::States(states)) => {
+                mixer.decode(&packed.rows, states, rows)
+            }
             _ => other_mixer(),
         }
     }

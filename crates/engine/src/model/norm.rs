@@ -20,7 +20,11 @@ pub(super) struct NormWeight {
 
 impl NormWeight {
     pub(super) fn norm(&self) -> Norm<'_> {
-        Norm { weight: &self.weight, offset: self.offset, epsilon: self.epsilon }
+        Norm {
+            weight: &self.weight,
+            offset: self.offset,
+            epsilon: self.epsilon,
+        }
     }
 
     /// Through the norm of `input`, and around it: `gradient`: [rows, width], `around`: [rows, width + any room] ->
@@ -34,10 +38,15 @@ impl NormWeight {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         if let Some(range) = &self.trained {
-            gradients.add(range, &rms_norm_backward_weight(gradient, input, self.epsilon)?)?;
+            gradients.add(
+                range,
+                &rms_norm_backward_weight(gradient, input, self.epsilon)?,
+            )?;
         }
         let width = input.dims2()?.1;
-        let around = around.map(|around| around.narrow(1, 0, width)).transpose()?;
+        let around = around
+            .map(|around| around.narrow(1, 0, width))
+            .transpose()?;
         rms_norm_backward(gradient, input, self.norm(), around.as_ref(), room)
     }
 }

@@ -72,7 +72,11 @@ impl PackedBatch {
         if let Some(id) = self.token_ids.iter().find(|&&id| id as usize >= vocabulary) {
             bail!("token {id} is outside the vocabulary of {vocabulary}")
         }
-        if let Some(position) = self.positions.iter().find(|&&position| position as usize >= positions) {
+        if let Some(position) = self
+            .positions
+            .iter()
+            .find(|&&position| position as usize >= positions)
+        {
             bail!("position {position} is beyond the model's {positions} positions")
         }
         let row_tensor = |numbers: &[u32]| Tensor::from_slice(numbers, numbers.len(), device);
@@ -100,14 +104,25 @@ impl PackedBatch {
         let prompt_end = (prompt.start + prompt.length) as u32;
         let segment = self.push(inputs, (prompt.start, prompt.length));
         let own = segment.start as u32..(segment.start + segment.length) as u32;
-        let rows = std::iter::once(prompt_end - 1).chain(own).take(completion.len()).collect();
-        Sequence { rows, targets: completion.to_vec() }
+        let rows = std::iter::once(prompt_end - 1)
+            .chain(own)
+            .take(completion.len())
+            .collect();
+        Sequence {
+            rows,
+            targets: completion.to_vec(),
+        }
     }
 
     fn push(&mut self, token_ids: &[u32], prefix: (usize, usize)) -> Segment {
-        let segment = Segment { start: self.rows(), length: token_ids.len(), prefix };
+        let segment = Segment {
+            start: self.rows(),
+            length: token_ids.len(),
+            prefix,
+        };
         self.token_ids.extend_from_slice(token_ids);
-        self.positions.extend((prefix.1..prefix.1 + token_ids.len()).map(|position| position as u32));
+        self.positions
+            .extend((prefix.1..prefix.1 + token_ids.len()).map(|position| position as u32));
         if segment.length > 0 {
             self.segments.push(segment);
         }
@@ -127,8 +142,24 @@ mod tests {
         let second = batch.push_completion(prompt, &[4]);
         assert_eq!(batch.token_ids, [7, 8, 9, 1, 2]);
         assert_eq!(batch.positions, [0, 1, 2, 3, 4]);
-        assert_eq!(first, Sequence { rows: vec![2, 3, 4], targets: vec![1, 2, 3] });
-        assert_eq!(second, Sequence { rows: vec![2], targets: vec![4] });
-        assert_eq!(batch.segments.len(), 2, "a completion of one token adds no row");
+        assert_eq!(
+            first,
+            Sequence {
+                rows: vec![2, 3, 4],
+                targets: vec![1, 2, 3]
+            }
+        );
+        assert_eq!(
+            second,
+            Sequence {
+                rows: vec![2],
+                targets: vec![4]
+            }
+        );
+        assert_eq!(
+            batch.segments.len(),
+            2,
+            "a completion of one token adds no row"
+        );
     }
 }

@@ -30,7 +30,11 @@ impl Trainable {
     pub fn for_config(config: &TrainConfig) -> Self {
         match config.lora_rank {
             0 => Self::Full,
-            rank => Self::Lora { rank, alpha: config.lora_alpha, has_experts: config.lora_experts },
+            rank => Self::Lora {
+                rank,
+                alpha: config.lora_alpha,
+                has_experts: config.lora_experts,
+            },
         }
     }
 }
@@ -38,7 +42,11 @@ impl Trainable {
 /// The dtype of values that must not be rounded to bf16 (trained parameters, the residual stream, angles): f32 where
 /// the model computes in bf16, else the model's (f64 in gradient checks).
 pub(super) fn master_dtype(dtype: DType) -> DType {
-    if dtype == DType::BF16 { DType::F32 } else { dtype }
+    if dtype == DType::BF16 {
+        DType::F32
+    } else {
+        dtype
+    }
 }
 
 /// One trained tensor's range in the flat buffer.
@@ -81,11 +89,20 @@ impl Parameters {
     }
 
     /// As [`Parameters::new`], of which this rank moves a part.
-    pub fn sharded(tensors: Vec<(String, Tensor)>, dtype: DType, device: &Device, shard: Shard) -> Result<Self> {
+    pub fn sharded(
+        tensors: Vec<(String, Tensor)>,
+        dtype: DType,
+        device: &Device,
+        shard: Shard,
+    ) -> Result<Self> {
         let mut slots = Vec::with_capacity(tensors.len());
         let mut count = 0;
         for (name, tensor) in &tensors {
-            slots.push(ParameterSlot { name: name.clone(), offset: count, shape: tensor.dims().to_vec() });
+            slots.push(ParameterSlot {
+                name: name.clone(),
+                offset: count,
+                shape: tensor.dims().to_vec(),
+            });
             count += tensor.elem_count();
         }
         let exact = master_dtype(dtype);
@@ -94,7 +111,13 @@ impl Parameters {
             true => read.narrow(0, shard.start(count), shard.size(count))?,
             false => Tensor::zeros(shard.size(count), exact, device)?,
         };
-        let parameters = Self { flat, read, shard, copies: None, slots };
+        let parameters = Self {
+            flat,
+            read,
+            shard,
+            copies: None,
+            slots,
+        };
         // Each is freed once it is there.
         for (slot, (_, tensor)) in parameters.slots.iter().zip(tensors) {
             parameters.write(slot, &tensor)?;
@@ -130,18 +153,25 @@ impl Parameters {
 
     /// After an optimizer has changed [`Parameters::flat`].
     pub fn refresh_copies(&self) -> Result<()> {
-        self.copies.as_ref().map_or(Ok(()), |copies| copies.write(&self.flat))
+        self.copies
+            .as_ref()
+            .map_or(Ok(()), |copies| copies.write(&self.flat))
     }
 
     /// As [`Parameters::restore`], one slot after the other as `tensor` gives them, so that no second copy of all
     /// numbers is in memory.
     pub fn restore_each(&self, tensor: impl Fn(&ParameterSlot) -> Result<Tensor>) -> Result<()> {
-        self.slots.iter().try_for_each(|slot| self.write(slot, &tensor(slot)?))?;
+        self.slots
+            .iter()
+            .try_for_each(|slot| self.write(slot, &tensor(slot)?))?;
         self.refresh_copies()
     }
 
     fn write(&self, slot: &ParameterSlot, tensor: &Tensor) -> Result<()> {
-        let numbers = tensor.to_device(self.flat.device())?.to_dtype(self.flat.dtype())?.flatten_all()?;
+        let numbers = tensor
+            .to_device(self.flat.device())?
+            .to_dtype(self.flat.dtype())?
+            .flatten_all()?;
         if !self.is_copied() {
             return self.read.slice_set(&numbers, 0, slot.offset);
         }
@@ -162,7 +192,10 @@ impl Parameters {
     /// The parameters in the model's dtype, which the layers read, in the order of [`Parameters::flat`]: an optimizer
     /// writes both. `None` where the layers read the flat ones.
     pub fn working(&self) -> Result<Option<Tensor>> {
-        let part = || self.read.narrow(0, self.shard.start(self.count()), self.flat.elem_count());
+        let part = || {
+            self.read
+                .narrow(0, self.shard.start(self.count()), self.flat.elem_count())
+        };
         self.is_copied().then(part).transpose()
     }
 
@@ -179,11 +212,19 @@ impl Parameters {
     /// A view of the numbers from the first of `names` to the end of the last, which must stand side by side, as [rows,
     /// columns] or `[n]`. It shares memory with the flat buffer: an optimizer step shows through it.
     pub fn view(&self, names: &[String]) -> Result<Option<(Tensor, std::ops::Range<usize>)>> {
-        let Some(first) = names.first().and_then(|name| self.slots.iter().position(|slot| slot.name == *name)) else {
+        let Some(first) = names
+            .first()
+            .and_then(|name| self.slots.iter().position(|slot| slot.name == *name))
+        else {
             return Ok(None);
         };
         let slots = &self.slots[first..(first + names.len()).min(self.slots.len())];
-        if slots.iter().zip(names).any(|(slot, name)| slot.name != *name) || slots.len() != names.len() {
+        if slots
+            .iter()
+            .zip(names)
+            .any(|(slot, name)| slot.name != *name)
+            || slots.len() != names.len()
+        {
             candle_core::bail!("trained tensors {names:?} are not adjacent")
         }
         let range = slots[0].offset..slots[slots.len() - 1].range().end;
@@ -202,7 +243,9 @@ impl Parameters {
             .map(|slot| {
                 Ok((
                     slot.name.clone(),
-                    self.flat.narrow(0, slot.offset, slot.range().len())?.reshape(slot.shape.as_slice())?,
+                    self.flat
+                        .narrow(0, slot.offset, slot.range().len())?
+                        .reshape(slot.shape.as_slice())?,
                 ))
             })
             .collect()

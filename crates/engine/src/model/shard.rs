@@ -29,7 +29,11 @@ impl Shard {
 
     /// Numbers of each part, padding included.
     pub fn size(self, count: usize) -> usize {
-        if self.is_whole() { count } else { count.div_ceil(self.ranks).next_multiple_of(ALIGNMENT) }
+        if self.is_whole() {
+            count
+        } else {
+            count.div_ceil(self.ranks).next_multiple_of(ALIGNMENT)
+        }
     }
 
     /// Numbers of the buffer, padding included.
@@ -56,8 +60,14 @@ impl Shard {
         while at < range.end {
             let (buffer, inside) = (at / count, at % count);
             let (rank, local) = (inside / size, inside % size);
-            let length = (size - local).min(count - inside).min(range.end - at).min(most.max(1));
-            pieces.push(ShardPiece { rank, range: buffer * size + local..buffer * size + local + length });
+            let length = (size - local)
+                .min(count - inside)
+                .min(range.end - at)
+                .min(most.max(1));
+            pieces.push(ShardPiece {
+                rank,
+                range: buffer * size + local..buffer * size + local + length,
+            });
             at += length;
         }
         pieces
@@ -75,10 +85,16 @@ mod tests {
             let found: Vec<Range<usize>> = shards.clone().map(|shard| shard.range(count)).collect();
             assert_eq!(found, expected, "{count} by {ranks}");
             for shard in shards {
-                assert!(shard.padded(count) >= count && shard.padded(count) == ranks * shard.size(count));
+                assert!(
+                    shard.padded(count) >= count
+                        && shard.padded(count) == ranks * shard.size(count)
+                );
             }
         };
-        assert_eq!((Shard::WHOLE.range(10), Shard::WHOLE.padded(10)), (0..10, 10));
+        assert_eq!(
+            (Shard::WHOLE.range(10), Shard::WHOLE.padded(10)),
+            (0..10, 10)
+        );
         check(16, 2, &[0..8, 8..16]);
         check(17, 2, &[0..16, 16..17]);
         check(40, 3, &[0..16, 16..32, 32..40]);
@@ -91,7 +107,11 @@ mod tests {
     fn pieces_name_the_rank_and_the_place_there() {
         let shard = Shard { rank: 0, ranks: 3 };
         let found = |shard: Shard, range, most| -> Vec<(usize, Range<usize>)> {
-            shard.pieces(20, range, most).into_iter().map(|piece| (piece.rank, piece.range)).collect()
+            shard
+                .pieces(20, range, most)
+                .into_iter()
+                .map(|piece| (piece.rank, piece.range))
+                .collect()
         };
         let check = |range: Range<usize>, most: usize, expected: &[(usize, Range<usize>)]| {
             assert_eq!(found(shard, range.clone(), most), expected, "{range:?}");

@@ -45,14 +45,33 @@ impl SharedExpert {
         let activated = gated(&gate_up, self.activation, self.down.room())?;
         let output = self.down.forward(&activated, adapters)?;
         let sum = add_shared(others, &output, &gate)?;
-        Ok((SharedProducts { gate, gate_up, activated, output }, sum))
+        Ok((
+            SharedProducts {
+                gate,
+                gate_up,
+                activated,
+                output,
+            },
+            sum,
+        ))
     }
 
     /// As [`SharedExpert::add`] of one new token a row: `x`: [rows, hidden].
-    pub(super) fn decode(&self, others: &Tensor, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
+    pub(super) fn decode(
+        &self,
+        others: &Tensor,
+        x: &Tensor,
+        adapters: AdapterUse<'_>,
+    ) -> Result<OpenRows> {
         let gate_up = self.gate_up.open(x, adapters)?;
-        let output = self.down.open(&gated_open(&gate_up, self.activation, x.dtype())?, adapters)?;
-        Ok(OpenRows::complete(add_shared_open(others, &output, &self.gate.open(x, adapters)?)?))
+        let output = self
+            .down
+            .open(&gated_open(&gate_up, self.activation, x.dtype())?, adapters)?;
+        Ok(OpenRows::complete(add_shared_open(
+            others,
+            &output,
+            &self.gate.open(x, adapters)?,
+        )?))
     }
 
     /// `gradient`: [rows, hidden] -> that of `x`. Adds the gradients of what is trained.
@@ -63,25 +82,38 @@ impl SharedExpert {
         products: &SharedProducts,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let SharedProducts { gate, gate_up, activated, output } = products;
+        let SharedProducts {
+            gate,
+            gate_up,
+            activated,
+            output,
+        } = products;
         let rooms = [self.down.room(), self.gate.room()];
         let (own, gate_gradient) = add_shared_backward(gradient, output, gate, rooms)?;
         let own = self.down.backward(&own, activated, gradients)?;
         let own = gated_backward(&own, gate_up, self.activation, self.gate_up.room())?;
         let own = self.gate_up.backward(&own, x, gradients)?;
         // Behind `x` there is room for the adapters of one product alone.
-        let x = self.gate.with_inner(self.gate.with_room(x)?, Adapters::On.into())?;
+        let x = self
+            .gate
+            .with_inner(self.gate.with_room(x)?, Adapters::On.into())?;
         own + self.gate.backward(&gate_gradient, &x, gradients)?
     }
 
     /// Its tensors under their names inside a layer, adapters merged.
     pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let (width, hidden) = (self.gate_up.weight.dims2()?.0 / 2, self.down.weight.dims2()?.0);
+        let (width, hidden) = (
+            self.gate_up.weight.dims2()?.0 / 2,
+            self.down.weight.dims2()?.0,
+        );
         let name = |part: &str| format!("mlp.shared_expert.{part}_proj");
         let parts = [(&*name("gate"), width), (&*name("up"), width)];
         let mut named = self.gate_up.merged_parts(&parts, dtype)?;
         named.extend(self.down.merged_parts(&[(&name("down"), hidden)], dtype)?);
-        named.extend(self.gate.merged_parts(&[("mlp.shared_expert_gate", 1)], dtype)?);
+        named.extend(
+            self.gate
+                .merged_parts(&[("mlp.shared_expert_gate", 1)], dtype)?,
+        );
         Ok(named)
     }
 }

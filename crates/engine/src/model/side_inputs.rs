@@ -31,38 +31,72 @@ impl SideInputs {
     /// `inputs`: [rows, layers * width].
     pub(super) fn new(inputs: Option<&Tensor>, layers: usize) -> Result<Self> {
         let inputs = match inputs {
-            Some(all) => all.chunk(layers, 1)?.iter().map(|own| join_columns(&[own])).collect::<Result<_>>()?,
+            Some(all) => all
+                .chunk(layers, 1)?
+                .iter()
+                .map(|own| join_columns(&[own]))
+                .collect::<Result<_>>()?,
             None => Vec::new(),
         };
-        Ok(Self { inputs, keys_values: vec![None; layers] })
+        Ok(Self {
+            inputs,
+            keys_values: vec![None; layers],
+        })
     }
 
     /// Zeros of the same shapes, in f32 beside bf16, without inputs where nothing is trained that they are made of.
     pub(super) fn gradients(&self, has_inputs: bool) -> Result<Self> {
-        let inputs = if has_inputs { self.inputs.as_slice() } else { &[] };
-        let zeros = |own: &Tensor| Tensor::zeros(own.shape(), master_dtype(own.dtype()), own.device());
+        let inputs = if has_inputs {
+            self.inputs.as_slice()
+        } else {
+            &[]
+        };
+        let zeros =
+            |own: &Tensor| Tensor::zeros(own.shape(), master_dtype(own.dtype()), own.device());
         Ok(Self {
             inputs: inputs.iter().map(zeros).collect::<Result<_>>()?,
-            keys_values: (self.keys_values.iter().map(|own| own.as_ref().map(zeros).transpose()))
-                .collect::<Result<_>>()?,
+            keys_values: (self
+                .keys_values
+                .iter()
+                .map(|own| own.as_ref().map(zeros).transpose()))
+            .collect::<Result<_>>()?,
         })
     }
 
     /// All layers' inputs, [rows, layers * width]; `None` where there are none.
     pub(super) fn joined(&self) -> Result<Option<Tensor>> {
-        if self.inputs.is_empty() { Ok(None) } else { Tensor::cat(&self.inputs, 1).map(Some) }
+        if self.inputs.is_empty() {
+            Ok(None)
+        } else {
+            Tensor::cat(&self.inputs, 1).map(Some)
+        }
     }
 
     /// `source`: the layer whose keys and values this one reads, or itself where others read its.
     pub(super) fn of(&self, layer: usize, source: Option<usize>) -> Beside<'_> {
         let keys_values = source.and_then(|source| self.keys_values[source].as_ref());
-        Beside { keys_values, input: self.inputs.get(layer), ..Beside::default() }
+        Beside {
+            keys_values,
+            input: self.inputs.get(layer),
+            ..Beside::default()
+        }
     }
 
     /// As [`SideInputs::of`], with `self` the gradients of `of`.
-    pub(super) fn with_gradients<'a>(&'a self, of: Beside<'a>, layer: usize, source: Option<usize>) -> Beside<'a> {
-        let Beside { keys_values, input, .. } = self.of(layer, source);
-        Beside { keys_values_gradient: keys_values, input_gradient: input, ..of }
+    pub(super) fn with_gradients<'a>(
+        &'a self,
+        of: Beside<'a>,
+        layer: usize,
+        source: Option<usize>,
+    ) -> Beside<'a> {
+        let Beside {
+            keys_values, input, ..
+        } = self.of(layer, source);
+        Beside {
+            keys_values_gradient: keys_values,
+            input_gradient: input,
+            ..of
+        }
     }
 
     pub(super) fn store(&mut self, layer: usize, keys_values: Tensor) {

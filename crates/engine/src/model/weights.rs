@@ -52,19 +52,28 @@ impl Weights {
     /// # Errors
     /// [`ModelError::Hub`] for a file that is missing, truncated or no safetensors, with its size and what to do.
     pub fn open(source: &ModelSource) -> Result<Self, ModelError> {
-        Ok(Self::new(Origin::Files(Arc::new(Files::open(source)?)), &source.name))
+        Ok(Self::new(
+            Origin::Files(Arc::new(Files::open(source)?)),
+            &source.name,
+        ))
     }
 
     /// Tensors that are already in memory.
     pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>, source: &str) -> Self {
-        Self::new(Origin::Memory(Arc::new(tensors.into_iter().collect())), source)
+        Self::new(
+            Origin::Memory(Arc::new(tensors.into_iter().collect())),
+            source,
+        )
     }
 
     /// Fresh weights: norms multiply by 1, biases are 0, matrices uniform with standard deviation `0.02` (embedding) or `1 /
     /// sqrt(inputs)`, shrunk by depth where they feed the residual stream (as GPT-2 does). A function of the
     /// configuration and the seed.
     pub fn fresh(config: &ModelConfig, seed: u64) -> Self {
-        Self::new(Origin::RandomInit(Arc::new(RandomInit::new(config, seed))), "fresh weights")
+        Self::new(
+            Origin::RandomInit(Arc::new(RandomInit::new(config, seed))),
+            "fresh weights",
+        )
     }
 
     /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and
@@ -78,7 +87,13 @@ impl Weights {
         source: &str,
     ) -> Self {
         let experts = experts.map(|experts| (experts.count, experts.tensors));
-        let merge = Merge { base: self, adapters, scale, experts, is_rounded: true };
+        let merge = Merge {
+            base: self,
+            adapters,
+            scale,
+            experts,
+            is_rounded: true,
+        };
         Self::new(Origin::Merged(Arc::new(merge)), source)
     }
 
@@ -88,8 +103,14 @@ impl Weights {
     pub fn unrounded(&self) -> Self {
         match &self.origin {
             Origin::Merged(merge) => {
-                let merge = Merge { is_rounded: false, ..merge.as_ref().clone() };
-                Self { origin: Origin::Merged(Arc::new(merge)), ..self.clone() }
+                let merge = Merge {
+                    is_rounded: false,
+                    ..merge.as_ref().clone()
+                };
+                Self {
+                    origin: Origin::Merged(Arc::new(merge)),
+                    ..self.clone()
+                }
             }
             _ => self.clone(),
         }
@@ -98,7 +119,10 @@ impl Weights {
     /// These weights, the matrices of their layers rounded as a base in this precision is.
     #[must_use]
     pub fn in_precision(self, base_precision: BasePrecision) -> Self {
-        Self { base_precision, ..self }
+        Self {
+            base_precision,
+            ..self
+        }
     }
 
     pub(super) fn base_precision(&self) -> BasePrecision {
@@ -106,18 +130,29 @@ impl Weights {
     }
 
     fn new(origin: Origin, source: &str) -> Self {
-        Self { origin, source: source.to_owned(), base_precision: BasePrecision::Bf16, untrained: None }
+        Self {
+            origin,
+            source: source.to_owned(),
+            base_precision: BasePrecision::Bf16,
+            untrained: None,
+        }
     }
 
     /// These weights of a training, with what it does not train from `base`.
     #[must_use]
     pub fn trained_from(self, base: Self) -> Self {
-        Self { untrained: Some(Arc::new(base)), ..self }
+        Self {
+            untrained: Some(Arc::new(base)),
+            ..self
+        }
     }
 
     /// Whose tensor of this name is read.
     fn owner(&self, name: &str) -> &Self {
-        self.untrained.as_ref().filter(|_| !is_trained(name)).map_or(self, |base| base.owner(name))
+        self.untrained
+            .as_ref()
+            .filter(|_| !is_trained(name))
+            .map_or(self, |base| base.owner(name))
     }
 
     /// The element type in which `name` is stored; None when there is no such tensor.
@@ -134,12 +169,19 @@ impl Weights {
     ///
     /// # Errors
     /// [`ModelError::Weights`] when there is no such tensor, or one of another shape.
-    pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
+    pub fn get(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, ModelError> {
         let tensor = self.unquantized(name, shape, dtype, device)?;
         if self.base_precision == BasePrecision::Bf16 || !is_layer_matrix(name, shape) {
             return Ok(tensor);
         }
-        fp8::rounded(&tensor).map_err(|error| ModelError::Weights(format!("{}: `{name}`: {error}", self.source)))
+        fp8::rounded(&tensor)
+            .map_err(|error| ModelError::Weights(format!("{}: `{name}`: {error}", self.source)))
     }
 
     /// As [`Weights::get`], not rounded.
@@ -164,7 +206,10 @@ impl Weights {
         }
         match &self.owner(name).origin {
             Origin::Files(files) => files.get(name, dtype, device),
-            Origin::Memory(tensors) => Ok(tensors[name].to_device(device)?.to_dtype(dtype)?.contiguous()?),
+            Origin::Memory(tensors) => Ok(tensors[name]
+                .to_device(device)?
+                .to_dtype(dtype)?
+                .contiguous()?),
             Origin::RandomInit(fresh) => Ok(fresh.get(name, dtype, device)?),
             Origin::Merged(merge) => merge.get(name, shape, dtype, device),
         }
@@ -205,20 +250,39 @@ struct Merge {
 }
 
 impl Merge {
-    fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
-        let Some(delta) = self.delta(name, shape, device)? else { return self.base.get(name, shape, dtype, device) };
+    fn get(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, ModelError> {
+        let Some(delta) = self.delta(name, shape, device)? else {
+            return self.base.get(name, shape, dtype, device);
+        };
         let stored = self.base.dtype(name).unwrap_or(DType::F32);
         let merged = (self.base.get(name, shape, DType::F32, device)? + delta)?;
-        let merged = if self.is_rounded { merged.to_dtype(stored)? } else { merged };
+        let merged = if self.is_rounded {
+            merged.to_dtype(stored)?
+        } else {
+            merged
+        };
         Ok(merged.to_dtype(dtype)?)
     }
 
     /// `scale * B A` in f32; `None` where no adapter stands.
-    fn delta(&self, name: &str, shape: &[usize], device: &Device) -> candle_core::Result<Option<Tensor>> {
+    fn delta(
+        &self,
+        name: &str,
+        shape: &[usize],
+        device: &Device,
+    ) -> candle_core::Result<Option<Tensor>> {
         let on_device = |tensor: &Tensor| tensor.to_device(device)?.to_dtype(DType::F32);
         let delta = match (self.adapter(name), self.experts) {
             (Some((down, up)), _) => Some(on_device(up)?.matmul(&on_device(down)?)?),
-            (None, Some(experts)) => expert_adapters::delta(&self.adapters, (name, shape), experts, device)?,
+            (None, Some(experts)) => {
+                expert_adapters::delta(&self.adapters, (name, shape), experts, device)?
+            }
             (None, None) => None,
         };
         delta.map(|delta| delta.affine(self.scale, 0.0)).transpose()
@@ -227,7 +291,10 @@ impl Merge {
     /// A and B beside the matrix `MODULE.weight`.
     fn adapter(&self, name: &str) -> Option<(&Tensor, &Tensor)> {
         let module = name.strip_suffix(".weight")?;
-        let tensor = |which: &str| self.adapters.get(&format!("base_model.model.{module}.lora_{which}.weight"));
+        let tensor = |which: &str| {
+            self.adapters
+                .get(&format!("base_model.model.{module}.lora_{which}.weight"))
+        };
         tensor("A").zip(tensor("B"))
     }
 }
@@ -239,7 +306,13 @@ mod tests {
     use crate::hub::find_model;
 
     fn numbers(tensor: &Tensor) -> Vec<f32> {
-        tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+        tensor
+            .flatten_all()
+            .unwrap()
+            .to_dtype(DType::F32)
+            .unwrap()
+            .to_vec1()
+            .unwrap()
     }
 
     fn write(folder: &std::path::Path, file: &str, tensors: Vec<(&str, Tensor)>) {
@@ -252,10 +325,22 @@ mod tests {
         for file in ["config.json", "model.safetensors"] {
             std::fs::write(work.path().join(file), embedded.read(file).unwrap()).unwrap();
         }
-        let (config, folder) = (embedded.config().unwrap(), ModelSource::at("copy", work.path()));
-        let (inside, mapped) = (Weights::open(&embedded).unwrap(), Weights::open(&folder).unwrap());
+        let (config, folder) = (
+            embedded.config().unwrap(),
+            ModelSource::at("copy", work.path()),
+        );
+        let (inside, mapped) = (
+            Weights::open(&embedded).unwrap(),
+            Weights::open(&folder).unwrap(),
+        );
         for (name, shape) in tensor_names(&config) {
-            let get = |weights: &Weights| numbers(&weights.get(&name, &shape, DType::F32, &Device::Cpu).unwrap());
+            let get = |weights: &Weights| {
+                numbers(
+                    &weights
+                        .get(&name, &shape, DType::F32, &Device::Cpu)
+                        .unwrap(),
+                )
+            };
             assert_eq!(get(&inside), get(&mapped), "{name}");
         }
     }
@@ -267,9 +352,20 @@ mod tests {
         write(
             work.path(),
             "a.safetensors",
-            vec![("x", ramp(6).reshape((2, 3)).unwrap().to_dtype(DType::BF16).unwrap())],
+            vec![(
+                "x",
+                ramp(6)
+                    .reshape((2, 3))
+                    .unwrap()
+                    .to_dtype(DType::BF16)
+                    .unwrap(),
+            )],
         );
-        write(work.path(), "b.safetensors", vec![("y", ramp(4)), ("z", ramp(2).to_dtype(DType::U32).unwrap())]);
+        write(
+            work.path(),
+            "b.safetensors",
+            vec![("y", ramp(4)), ("z", ramp(2).to_dtype(DType::U32).unwrap())],
+        );
         std::fs::write(
             work.path().join("model.safetensors.index.json"),
             r#"{"weight_map":{"x":"a.safetensors","y":"b.safetensors","z":"b.safetensors"}}"#,
@@ -281,15 +377,39 @@ mod tests {
             numbers(&weights.get("x", &[2, 3], DType::F32, &Device::Cpu).unwrap()),
             [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
         );
-        assert_eq!(weights.get("y", &[4], DType::BF16, &Device::Cpu).unwrap().dtype(), DType::BF16);
-        assert_eq!((weights.dtype("x"), weights.dtype("absent")), (Some(DType::BF16), None));
+        assert_eq!(
+            weights
+                .get("y", &[4], DType::BF16, &Device::Cpu)
+                .unwrap()
+                .dtype(),
+            DType::BF16
+        );
+        assert_eq!(
+            (weights.dtype("x"), weights.dtype("absent")),
+            (Some(DType::BF16), None)
+        );
         let refused = |name: &str, shape: &[usize], expected: &str| {
-            let message = weights.get(name, shape, DType::F32, &Device::Cpu).unwrap_err().to_string();
+            let message = weights
+                .get(name, shape, DType::F32, &Device::Cpu)
+                .unwrap_err()
+                .to_string();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         };
-        refused("absent", &[1], "two: no tensor `absent`; the checkpoint is incomplete");
-        refused("x", &[3, 2], "`x` has shape [2, 3], config.json requires [3, 2]");
-        refused("z", &[2], "`z` is stored as U32; take the checkpoint in BF16, F16 or F32");
+        refused(
+            "absent",
+            &[1],
+            "two: no tensor `absent`; the checkpoint is incomplete",
+        );
+        refused(
+            "x",
+            &[3, 2],
+            "`x` has shape [2, 3], config.json requires [3, 2]",
+        );
+        refused(
+            "z",
+            &[2],
+            "`z` is stored as U32; take the checkpoint in BF16, F16 or F32",
+        );
 
         let check = |expected: &str| {
             let message = Weights::open(&source).unwrap_err().to_string();
@@ -308,58 +428,129 @@ mod tests {
 
     #[test]
     fn adapters_are_added_in_f32_and_rounded_to_the_stored_type() {
-        let tensor = |numbers: &[f32], shape: (usize, usize)| Tensor::from_slice(numbers, shape, &Device::Cpu).unwrap();
-        let base = tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3)).to_dtype(DType::BF16).unwrap();
+        let tensor = |numbers: &[f32], shape: (usize, usize)| {
+            Tensor::from_slice(numbers, shape, &Device::Cpu).unwrap()
+        };
+        let base = tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3))
+            .to_dtype(DType::BF16)
+            .unwrap();
         let plain = base.clone();
-        let module = |which: &str| format!("base_model.model.model.layers.0.mlp.up_proj.lora_{which}.weight");
+        let module = |which: &str| {
+            format!("base_model.model.model.layers.0.mlp.up_proj.lora_{which}.weight")
+        };
         let adapters = HashMap::from([
             (module("A"), tensor(&[1.0, 0.0, -1.0], (1, 3))),
             (module("B"), tensor(&[0.001, 2.0], (2, 1))),
         ]);
-        let names = ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"].map(str::to_owned);
+        let names = [
+            "model.layers.0.mlp.up_proj.weight",
+            "model.layers.1.mlp.up_proj.weight",
+        ]
+        .map(str::to_owned);
         let weights = Weights::from_tensors(names.clone().map(|name| (name, base.clone())), "base")
             .merging(adapters, 0.5, None, "both");
-        let get = |name: &str| numbers(&weights.get(name, &[2, 3], DType::F32, &Device::Cpu).unwrap());
+        let get = |name: &str| {
+            numbers(
+                &weights
+                    .get(name, &[2, 3], DType::F32, &Device::Cpu)
+                    .unwrap(),
+            )
+        };
         // 1 + 0.0005 is 1 in bf16.
         assert_eq!(get(&names[0]), [1.0, 2.0, 3.0, 5.0, 5.0, 5.0]);
         assert_eq!(get(&names[1]), numbers(&plain));
         assert_eq!(weights.dtype(&names[0]), Some(DType::BF16));
-        let exact = numbers(&weights.unrounded().get(&names[0], &[2, 3], DType::F32, &Device::Cpu).unwrap());
+        let exact = numbers(
+            &weights
+                .unrounded()
+                .get(&names[0], &[2, 3], DType::F32, &Device::Cpu)
+                .unwrap(),
+        );
         assert_eq!(exact, [1.0005, 2.0, 2.9995, 5.0, 5.0, 5.0]);
     }
 
     #[test]
     fn what_a_training_leaves_out_is_that_of_its_base() {
         let number = |value: f32| Tensor::new(&[value], &Device::Cpu).unwrap();
-        let names = ["model.layers.0.layer_scalar", "model.layers.0.mlp.up_proj.weight", "model.norm.weight"];
+        let names = [
+            "model.layers.0.layer_scalar",
+            "model.layers.0.mlp.up_proj.weight",
+            "model.norm.weight",
+        ];
         let base = names.map(|name| (name.to_owned(), number(0.5).to_dtype(DType::BF16).unwrap()));
         let own = Weights::from_tensors([(names[1].to_owned(), number(2.0))], "run@3");
         let weights = own.trained_from(Weights::from_tensors(base, "base"));
-        let get = |name: &str| weights.get(name, &[1], DType::F32, &Device::Cpu).map(|tensor| numbers(&tensor));
-        assert_eq!((get(names[0]).unwrap(), get(names[1]).unwrap()), (vec![0.5], vec![2.0]));
-        assert_eq!((weights.dtype(names[0]), weights.dtype(names[1])), (Some(DType::BF16), Some(DType::F32)));
+        let get = |name: &str| {
+            weights
+                .get(name, &[1], DType::F32, &Device::Cpu)
+                .map(|tensor| numbers(&tensor))
+        };
+        assert_eq!(
+            (get(names[0]).unwrap(), get(names[1]).unwrap()),
+            (vec![0.5], vec![2.0])
+        );
+        assert_eq!(
+            (weights.dtype(names[0]), weights.dtype(names[1])),
+            (Some(DType::BF16), Some(DType::F32))
+        );
         // What it trains it has itself.
         let message = get(names[2]).unwrap_err().to_string();
-        assert!(message.starts_with("run@3: no tensor `model.norm.weight`"), "{message}");
+        assert!(
+            message.starts_with("run@3: no tensor `model.norm.weight`"),
+            "{message}"
+        );
     }
 
     #[test]
     fn in_fp8_matrices_of_layers_are_rounded_before_adapters_are_added() {
-        let tensor = |numbers: &[f32], shape: (usize, usize)| Tensor::from_slice(numbers, shape, &Device::Cpu).unwrap();
-        let (matrix, bad) = (tensor(&[1.0, 0.3, -0.7, 0.01], (2, 2)), tensor(&[1.0, f32::NAN], (1, 2)));
-        let names =
-            ["model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"];
-        let named = names.map(str::to_owned).into_iter().zip([matrix.clone(), matrix.clone(), bad]);
+        let tensor = |numbers: &[f32], shape: (usize, usize)| {
+            Tensor::from_slice(numbers, shape, &Device::Cpu).unwrap()
+        };
+        let (matrix, bad) = (
+            tensor(&[1.0, 0.3, -0.7, 0.01], (2, 2)),
+            tensor(&[1.0, f32::NAN], (1, 2)),
+        );
+        let names = [
+            "model.layers.0.mlp.up_proj.weight",
+            "model.embed_tokens.weight",
+            "model.layers.1.mlp.up_proj.weight",
+        ];
+        let named = names
+            .map(str::to_owned)
+            .into_iter()
+            .zip([matrix.clone(), matrix.clone(), bad]);
         let weights = Weights::from_tensors(named, "base").in_precision(BasePrecision::Fp8);
-        let get = |weights: &Weights, name| numbers(&weights.get(name, &[2, 2], DType::F32, &Device::Cpu).unwrap());
+        let get = |weights: &Weights, name| {
+            numbers(
+                &weights
+                    .get(name, &[2, 2], DType::F32, &Device::Cpu)
+                    .unwrap(),
+            )
+        };
         // Of eighths of 0.25, 0.5 and 2^-7.
         let rounded = [1.0, 0.3125, -0.6875, 0.009_765_625];
-        assert_eq!((get(&weights, names[0]), get(&weights, names[1])), (rounded.to_vec(), numbers(&matrix)));
-        let module = |which: &str| format!("base_model.model.model.layers.0.mlp.up_proj.lora_{which}.weight");
-        let adapters = [(module("A"), tensor(&[1.0, 0.0], (1, 2))), (module("B"), tensor(&[0.001, 2.0], (2, 1)))];
-        let merged = weights.clone().merging(HashMap::from(adapters), 1.0, None, "both");
-        assert_eq!(get(&merged, names[0]), [1.001, 0.3125, 1.3125, 0.009_765_625]);
-        let message = weights.get(names[2], &[1, 2], DType::F32, &Device::Cpu).unwrap_err().to_string();
+        assert_eq!(
+            (get(&weights, names[0]), get(&weights, names[1])),
+            (rounded.to_vec(), numbers(&matrix))
+        );
+        let module = |which: &str| {
+            format!("base_model.model.model.layers.0.mlp.up_proj.lora_{which}.weight")
+        };
+        let adapters = [
+            (module("A"), tensor(&[1.0, 0.0], (1, 2))),
+            (module("B"), tensor(&[0.001, 2.0], (2, 1))),
+        ];
+        let merged = weights
+            .clone()
+            .merging(HashMap::from(adapters), 1.0, None, "both");
+        assert_eq!(
+            get(&merged, names[0]),
+            [1.001, 0.3125, 1.3125, 0.009_765_625]
+        );
+        let message = weights
+            .get(names[2], &[1, 2], DType::F32, &Device::Cpu)
+            .unwrap_err()
+            .to_string();
         // A backtrace may follow.
         let expected = format!("base: `{}`: a weight is not a finite number", names[2]);
         assert!(message.starts_with(&expected), "{message}");
@@ -374,7 +565,10 @@ mod tests {
         std::fs::write(work.path().join("config.json"), config).unwrap();
         let ramp = |start: f32| Tensor::arange(start, start + 6.0, &Device::Cpu).unwrap();
         let matrix = |index: usize, part: &str, start: f32, shape: (usize, usize)| {
-            (format!("model.layers.0.mlp.experts.{index}.{part}_proj.weight"), ramp(start).reshape(shape).unwrap())
+            (
+                format!("model.layers.0.mlp.experts.{index}.{part}_proj.weight"),
+                ramp(start).reshape(shape).unwrap(),
+            )
         };
         let whole = vec![
             matrix(0, "gate", 0.0, (2, 3)),
@@ -385,22 +579,39 @@ mod tests {
             matrix(1, "down", 30.0, (3, 2)),
         ];
         let open = |tensors: Vec<(String, Tensor)>| {
-            let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+            let tensors = tensors
+                .iter()
+                .map(|(name, tensor)| (name.as_str(), tensor.clone()))
+                .collect();
             write(work.path(), "model.safetensors", tensors);
             Weights::open(&ModelSource::at("m", work.path())).unwrap()
         };
         let get = |weights: &Weights, part: &str, shape: [usize; 3]| {
-            let tensor = weights.get(&format!("model.layers.0.mlp.experts.{part}"), &shape, DType::F32, &Device::Cpu);
+            let tensor = weights.get(
+                &format!("model.layers.0.mlp.experts.{part}"),
+                &shape,
+                DType::F32,
+                &Device::Cpu,
+            );
             tensor
                 .map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
                 .map_err(|error| error.to_string())
         };
         let numbers = |starts: &[u16]| -> Vec<f32> {
-            starts.iter().flat_map(|&start| (0..6).map(move |i| f32::from(start + i))).collect()
+            starts
+                .iter()
+                .flat_map(|&start| (0..6).map(move |i| f32::from(start + i)))
+                .collect()
         };
         let weights = open(whole.clone());
-        assert_eq!(get(&weights, "gate_up_proj", [2, 4, 3]).unwrap(), numbers(&[0, 6, 18, 24]));
-        assert_eq!(get(&weights, "down_proj", [2, 3, 2]).unwrap(), numbers(&[12, 30]));
+        assert_eq!(
+            get(&weights, "gate_up_proj", [2, 4, 3]).unwrap(),
+            numbers(&[0, 6, 18, 24])
+        );
+        assert_eq!(
+            get(&weights, "down_proj", [2, 3, 2]).unwrap(),
+            numbers(&[12, 30])
+        );
         let few = open(whole[..3].to_vec());
         assert!(
             get(&few, "down_proj", [2, 3, 2])

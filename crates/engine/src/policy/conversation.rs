@@ -79,12 +79,21 @@ pub struct CallStep {
 impl ToolTurn {
     /// In order.
     pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> {
-        self.steps.iter().flat_map(|step| &step.calls).chain(&self.last_calls)
+        self.steps
+            .iter()
+            .flat_map(|step| &step.calls)
+            .chain(&self.last_calls)
     }
 
     /// As it is recorded.
     pub fn chain(&self) -> ToolChain {
-        let step = |CallStep { completion, text, calls, reply_tokens, .. }: &CallStep| ToolStep {
+        let step = |CallStep {
+                        completion,
+                        text,
+                        calls,
+                        reply_tokens,
+                        ..
+                    }: &CallStep| ToolStep {
             text: text.clone(),
             tokens: completion.token_ids.len(),
             reply_tokens: *reply_tokens,
@@ -94,33 +103,61 @@ impl ToolTurn {
         };
         let (steps, states) = (self.steps.iter().map(step).collect(), self.states.clone());
         let (last_calls, failure) = (self.last_calls.clone(), self.failure.clone());
-        ToolChain { steps, last_calls, end: self.end, failure, states, agent: self.agent.clone() }
+        ToolChain {
+            steps,
+            last_calls,
+            end: self.end,
+            failure,
+            states,
+            agent: self.agent.clone(),
+        }
     }
 }
 
 impl Turn {
     /// A first turn.
     pub fn new(completion: Completion, text: String, score: Score) -> Self {
-        Self { prompt: None, tools: None, completion, text, score, advantage: 0.0 }
+        Self {
+            prompt: None,
+            tools: None,
+            completion,
+            text,
+            score,
+            advantage: 0.0,
+        }
     }
 
     /// All that was sampled, in order: completions that call tools, and the answer.
     pub fn completions(&self) -> impl Iterator<Item = &Completion> + Clone {
-        let steps = self.tools.iter().flat_map(|tools| &tools.steps).map(|step| &step.completion);
+        let steps = self
+            .tools
+            .iter()
+            .flat_map(|tools| &tools.steps)
+            .map(|step| &step.completion);
         steps.chain(std::iter::once(&self.completion))
     }
 
     /// The tokens of these.
     pub fn sampled_tokens(&self) -> usize {
-        self.completions().map(|completion| completion.token_ids.len()).sum()
+        self.completions()
+            .map(|completion| completion.token_ids.len())
+            .sum()
     }
 
     /// The same completions, each with its prompt; `first`: the row's own.
-    pub fn prompted<'t>(&'t self, first: &'t [u32]) -> impl Iterator<Item = (&'t [u32], &'t Completion)> {
-        let own = self.prompt.as_ref().map_or(first, |prompt| &prompt.token_ids);
+    pub fn prompted<'t>(
+        &'t self,
+        first: &'t [u32],
+    ) -> impl Iterator<Item = (&'t [u32], &'t Completion)> {
+        let own = self
+            .prompt
+            .as_ref()
+            .map_or(first, |prompt| &prompt.token_ids);
         let steps = self.tools.iter().flat_map(|tools| &tools.steps);
         let last = self.tools.as_ref().map_or(own, |tools| &tools.prompt);
-        let all = steps.map(|step| (step.prompt.as_slice(), &step.completion)).chain([(last, &self.completion)]);
+        let all = steps
+            .map(|step| (step.prompt.as_slice(), &step.completion))
+            .chain([(last, &self.completion)]);
         // An agent that asks for nothing leaves an empty one.
         all.filter(|(_, completion)| !completion.token_ids.is_empty())
     }
@@ -139,12 +176,21 @@ impl Turn {
     ///
     /// # Errors
     /// If its score cannot be written as JSON.
-    pub fn into_sampled(self, prompt_id: &str, sample: usize) -> Result<SampledCompletion, serde_json::Error> {
+    pub fn into_sampled(
+        self,
+        prompt_id: &str,
+        sample: usize,
+    ) -> Result<SampledCompletion, serde_json::Error> {
         let (chain, call_seconds) = match self.tools {
             Some(tools) => (Some(tools.chain()), tools.call_seconds),
             None => (None, Vec::new()),
         };
-        let Completion { token_ids, log_probs, stop, .. } = self.completion;
+        let Completion {
+            token_ids,
+            log_probs,
+            stop,
+            ..
+        } = self.completion;
         Ok(SampledCompletion {
             chain,
             call_seconds,
@@ -163,13 +209,18 @@ impl Turn {
 
 /// Whether the rewards of answers to one prompt differ, and if not, where they are. `weights`: of `per_part`, where each
 /// part is judged by itself.
-pub fn signal_of<'t>(turns: impl Iterator<Item = &'t Turn> + Clone, weights: Option<&PartWeights>) -> GroupSignal {
+pub fn signal_of<'t>(
+    turns: impl Iterator<Item = &'t Turn> + Clone,
+    weights: Option<&PartWeights>,
+) -> GroupSignal {
     let scores: Vec<&Score> = turns.clone().map(|turn| &turn.score).collect();
     if weights.is_some_and(|weights| parts_differ(&scores, weights)) {
         return GroupSignal::Mixed;
     }
     let rewards: Vec<f64> = turns.clone().map(|turn| turn.score.reward).collect();
-    let (all_max, all_min) =
-        (turns.clone().all(|turn| turn.score.is_max()), turns.clone().all(|turn| turn.score.is_min()));
+    let (all_max, all_min) = (
+        turns.clone().all(|turn| turn.score.is_max()),
+        turns.clone().all(|turn| turn.score.is_min()),
+    );
     group_signal(&rewards, all_max, all_min)
 }

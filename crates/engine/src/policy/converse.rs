@@ -38,22 +38,42 @@ pub(super) fn converse(
     mut watcher: Option<&mut dyn Watcher>,
 ) -> Result<Conversed> {
     let start = Instant::now();
-    let requests: Vec<Request> = questions.iter().map(|question| question.request.clone()).collect();
+    let requests: Vec<Request> = questions
+        .iter()
+        .map(|question| question.request.clone())
+        .collect();
     let parts = sampler.parts(settings.version, &requests);
-    let shared = &Conversing::new(sampler, questions, settings, parts.iter().map(|part| part.len()))?;
-    let ((sender, ended), (caller, calling), (starter, starting)) = (channel(), channel(), channel());
+    let shared = &Conversing::new(
+        sampler,
+        questions,
+        settings,
+        parts.iter().map(|part| part.len()),
+    )?;
+    let ((sender, ended), (caller, calling), (starter, starting)) =
+        (channel(), channel(), channel());
     let kept = watcher.as_ref().and_then(|watcher| watcher.kept());
     let (mut sources, mut first, mut known) = (Vec::with_capacity(parts.len()), 0, 0);
     for (part, mailbox) in parts.into_iter().zip(&shared.mailboxes) {
         let own = first..first + part.len();
         first = own.end;
         let are_followed = own.clone().any(|question| shared.is_followed(question));
-        let kept = kept.clone().filter(|kept| kept.serves(part.iter(), are_followed));
-        let of_request = |request: &Request| kept.as_ref()?.completions(request).map(|found| found.len());
+        let kept = kept
+            .clone()
+            .filter(|kept| kept.serves(part.iter(), are_followed));
+        let of_request =
+            |request: &Request| kept.as_ref()?.completions(request).map(|found| found.len());
         known += part.iter().filter_map(of_request).sum::<usize>();
-        let sizes = own.clone().flat_map(|question| shared.sizes(question)).collect();
-        let source =
-            TurnSource::new(shared, (own, &**mailbox), kept, ([&sender, &caller], &starter), sampler.is_paced());
+        let sizes = own
+            .clone()
+            .flat_map(|question| shared.sizes(question))
+            .collect();
+        let source = TurnSource::new(
+            shared,
+            (own, &**mailbox),
+            kept,
+            ([&sender, &caller], &starter),
+            sampler.is_paced(),
+        );
         sources.push((source, sizes));
     }
     drop((caller, starter));
@@ -66,10 +86,14 @@ pub(super) fn converse(
     let is_attended = watcher.is_some() || shared.needs_scores();
     let decode = move || {
         let before = Instant::now();
-        let sized: Vec<_> =
-            sources.iter_mut().map(|(source, sizes)| SizedSource::new(source, std::mem::take(sizes))).collect();
+        let sized: Vec<_> = sources
+            .iter_mut()
+            .map(|(source, sizes)| SizedSource::new(source, std::mem::take(sizes)))
+            .collect();
         let decoded = sampler.decode(settings.version, &sized, settings.sampling);
-        shared.has_failed.fetch_or(decoded.is_err(), Ordering::Relaxed);
+        shared
+            .has_failed
+            .fetch_or(decoded.is_err(), Ordering::Relaxed);
         // No more answers come.
         drop(sized);
         drop(sources);
@@ -89,12 +113,16 @@ pub(super) fn converse(
             let attended = scope.spawn(|| shared.attend(ended, kept.as_deref(), watcher));
             let decoded = decode();
             // A panic of a thread continues in this one.
-            attended.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            attended
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             decoded
         }),
         false => {
             let decoded = decode();
-            ended.try_iter().try_for_each(|ended| shared.record(ended))?;
+            ended
+                .try_iter()
+                .try_for_each(|ended| shared.record(ended))?;
             decoded
         }
     };
@@ -104,5 +132,11 @@ pub(super) fn converse(
     let ((counts, gpu_fallbacks), rollout_seconds) = decoded?;
     let conversations = shared.conversations()?;
     let score_seconds = start.elapsed().as_secs_f64() - rollout_seconds;
-    Ok(Conversed { conversations, counts, gpu_fallbacks, rollout_seconds, score_seconds })
+    Ok(Conversed {
+        conversations,
+        counts,
+        gpu_fallbacks,
+        rollout_seconds,
+        score_seconds,
+    })
 }

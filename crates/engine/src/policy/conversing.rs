@@ -13,7 +13,9 @@ use super::sampler::Sampler;
 use super::tool_talk::{TaskTools, ToolTalk};
 use super::{Conversation, LaterPrompt, PolicyVersion, ToolTurn};
 use crate::dataset::PromptRow;
-use crate::rollout::{Completion, DecodeCounts, GpuFallback, InConversation, Request, RequestSize, Sampling};
+use crate::rollout::{
+    Completion, DecodeCounts, GpuFallback, InConversation, Request, RequestSize, Sampling,
+};
 use crate::score::{Scorer, Task};
 
 /// How a policy converses.
@@ -29,8 +31,17 @@ pub struct ConverseSettings<'a> {
 
 impl<'a> ConverseSettings<'a> {
     /// Of whole conversations.
-    pub fn new(tasks: &'a [ScoredTask<'a>], version: PolicyVersion, sampling: &'a Sampling) -> Self {
-        Self { tasks, version, sampling, max_turns: usize::MAX }
+    pub fn new(
+        tasks: &'a [ScoredTask<'a>],
+        version: PolicyVersion,
+        sampling: &'a Sampling,
+    ) -> Self {
+        Self {
+            tasks,
+            version,
+            sampling,
+            max_turns: usize::MAX,
+        }
     }
 }
 
@@ -126,9 +137,13 @@ impl<'a> Conversing<'a> {
         settings: &'a ConverseSettings<'a>,
         parts: impl Iterator<Item = usize>,
     ) -> Result<Self> {
-        let tools = settings.tasks.iter().map(|asked| TaskTools::of_task(asked.task, sampler.tokenizer()));
+        let tools = settings
+            .tasks
+            .iter()
+            .map(|asked| TaskTools::of_task(asked.task, sampler.tokenizer()));
         let tools = tools.collect::<Result<Vec<_>>>()?;
-        let (mut talks, mut question_of, mut first_conversation) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut talks, mut question_of, mut first_conversation) =
+            (Vec::new(), Vec::new(), Vec::new());
         for (question, Question { prompt, request }) in questions.iter().enumerate() {
             first_conversation.push(talks.len());
             question_of.extend(std::iter::repeat_n(question, request.samples));
@@ -179,7 +194,9 @@ impl<'a> Conversing<'a> {
     }
 
     pub(super) fn talk(&self, conversation: usize) -> MutexGuard<'_, Talk<'a>> {
-        self.talks[conversation].lock().unwrap_or_else(PoisonError::into_inner)
+        self.talks[conversation]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tools(&self, question: usize) -> Option<&TaskTools<'a>> {
@@ -188,7 +205,11 @@ impl<'a> Conversing<'a> {
 
     /// The agents, where one holds the conversations about a question.
     pub(super) fn agents_of_question(&self, question: usize) -> Option<&Agents<'a>> {
-        self.agents.as_ref().filter(|agents| agents.of_task(self.questions[question].prompt.task).is_some())
+        self.agents.as_ref().filter(|agents| {
+            agents
+                .of_task(self.questions[question].prompt.task)
+                .is_some()
+        })
     }
 
     pub(super) fn agents_of(&self, conversation: usize) -> Option<&Agents<'a>> {
@@ -197,30 +218,47 @@ impl<'a> Conversing<'a> {
 
     /// Agents that run at the same time, for questions that are decoded together.
     pub(super) fn agents_at_once(&self) -> usize {
-        let together = self.mailboxes.len().min(self.sampler.threads().count()).max(1);
-        self.agents.as_ref().map_or(0, |agents| (agents.processes() / together).max(1))
+        let together = self
+            .mailboxes
+            .len()
+            .min(self.sampler.threads().count())
+            .max(1);
+        self.agents
+            .as_ref()
+            .map_or(0, |agents| (agents.processes() / together).max(1))
     }
 
     /// Threads that run them.
     pub(super) fn agent_threads(&self) -> usize {
-        let conversations = (0..self.talks.len()).filter(|conversation| self.agents_of(*conversation).is_some());
-        conversations.count().min(self.agents_at_once() * self.mailboxes.len())
+        let conversations =
+            (0..self.talks.len()).filter(|conversation| self.agents_of(*conversation).is_some());
+        conversations
+            .count()
+            .min(self.agents_at_once() * self.mailboxes.len())
     }
 
     /// Whether answers of a conversation go to tools or to an agent.
     pub(super) fn has_tools(&self, conversation: usize) -> bool {
-        self.tools(self.question_of[conversation]).is_some() || self.agents_of(conversation).is_some()
+        self.tools(self.question_of[conversation]).is_some()
+            || self.agents_of(conversation).is_some()
     }
 
     pub(super) fn conversations_with_tools(&self) -> usize {
-        (0..self.talks.len()).filter(|conversation| self.has_tools(*conversation)).count()
+        (0..self.talks.len())
+            .filter(|conversation| self.has_tools(*conversation))
+            .count()
     }
 
     /// Whether more than one completion may be sampled in its conversations.
     pub(super) fn is_followed(&self, question: usize) -> bool {
         self.tools(question).is_some()
             || self.agents_of_question(question).is_some()
-            || self.questions[question].prompt.row.turn_count().min(self.settings.max_turns) > 1
+            || self.questions[question]
+                .prompt
+                .row
+                .turn_count()
+                .min(self.settings.max_turns)
+                > 1
     }
 
     /// The same, of a conversation.
@@ -237,20 +275,38 @@ impl<'a> Conversing<'a> {
             return vec![size];
         }
         if self.agents_of_question(question).is_some() {
-            let each = RequestSize { later_tokens: later, has_branches: true, samples: 1, ..size };
+            let each = RequestSize {
+                later_tokens: later,
+                has_branches: true,
+                samples: 1,
+                ..size
+            };
             return vec![each; request.samples];
         }
         if self.stays_in_cache(question) {
-            return vec![RequestSize { later_tokens: later, ..size }];
+            return vec![RequestSize {
+                later_tokens: later,
+                ..size
+            }];
         }
         // Prompts that are prefilled anew.
         let prompt_tokens = size.prompt_tokens + later;
-        vec![RequestSize { prompt_tokens, samples: 1, ..size }; request.samples]
+        vec![
+            RequestSize {
+                prompt_tokens,
+                samples: 1,
+                ..size
+            };
+            request.samples
+        ]
     }
 
     /// The most tokens by which a prompt of a conversation may grow.
     fn later_tokens(&self, question: usize, request: &Request) -> usize {
-        let most = self.task(question).max_prompt_tokens.min(self.questions[question].prompt.most_tokens);
+        let most = self
+            .task(question)
+            .max_prompt_tokens
+            .min(self.questions[question].prompt.most_tokens);
         most.saturating_sub(request.prompt.len())
     }
 
@@ -269,14 +325,18 @@ impl<'a> Conversing<'a> {
     ) -> Option<InConversation> {
         let later_tokens = || self.later_tokens(self.question_of[conversation], request);
         self.stays_in_cache(self.question_of[conversation])
-            .then(|| InConversation { after, later_tokens: later_tokens() })
+            .then(|| InConversation {
+                after,
+                later_tokens: later_tokens(),
+            })
     }
 
     /// Whether scores are needed while others are decoded: to know whether conversations go on, or since scorers that run
     /// programs have few to answer afterwards if they begin with what ends first.
     pub(super) fn needs_scores(&self) -> bool {
         let scorers = || self.settings.tasks.iter().map(|task| task.scorer);
-        let runs_programs = scorers().any(Scorer::runs_programs) && !scorers().any(Scorer::compares_groups);
+        let runs_programs =
+            scorers().any(Scorer::runs_programs) && !scorers().any(Scorer::compares_groups);
         runs_programs || (0..self.questions.len()).any(|question| self.is_followed(question))
     }
 
@@ -286,20 +346,34 @@ impl<'a> Conversing<'a> {
     }
 
     pub(super) fn fail(&self, error: Error) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
         self.has_failed.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Asks for one more completion of a conversation, with random numbers that no other has.
     pub(super) fn later_request(&self, talk: &Talk<'_>, prompt: Vec<u32>) -> NextRequest {
         let first = &self.questions[talk.question].request;
         let first_sample = talk.sampled * SAMPLES_OF_TURN + talk.sample as u32;
-        let request = Request { prompt, samples: 1, first_sample, ..first.clone() };
-        NextRequest { request, follows: talk.sampled.checked_sub(1) }
+        let request = Request {
+            prompt,
+            samples: 1,
+            first_sample,
+            ..first.clone()
+        };
+        NextRequest {
+            request,
+            follows: talk.sampled.checked_sub(1),
+        }
     }
 
     pub(super) fn deliver(&self, conversation: usize, next: Option<NextRequest>) {

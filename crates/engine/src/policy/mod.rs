@@ -35,8 +35,8 @@ use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{
-    Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, SizedSource, ThreadPool,
-    generate, generate_from,
+    Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling,
+    SizedSource, ThreadPool, generate, generate_from,
 };
 use crate::score::{Score, Scorer};
 use crate::text::Tokenizer;
@@ -88,7 +88,14 @@ impl Policy {
     /// Nothing to draft from, and no copy of the base.
     pub fn new(engine: Engine, model: Decoder, tokenizer: Tokenizer, threads: ThreadPool) -> Self {
         let tokenizer = Arc::new(tokenizer);
-        Self { engine, model, reference: None, tokenizer, threads, memory: RolloutMemory::default() }
+        Self {
+            engine,
+            model,
+            reference: None,
+            tokenizer,
+            threads,
+            memory: RolloutMemory::default(),
+        }
     }
 
     /// The model that has these weights, and whether its adapters are on.
@@ -101,10 +108,24 @@ impl Policy {
     }
 
     /// Samples the completions of each request.
-    pub fn rollout(&self, version: PolicyVersion, requests: &[Request], sampling: &Sampling) -> Result<RolloutOutput> {
+    pub fn rollout(
+        &self,
+        version: PolicyVersion,
+        requests: &[Request],
+        sampling: &Sampling,
+    ) -> Result<RolloutOutput> {
         let (model, adapters) = self.model_of(version);
         let completions = requests.iter().map(|request| request.samples).sum();
-        let sample = || generate(model, adapters, requests, sampling, &self.memory, &self.threads);
+        let sample = || {
+            generate(
+                model,
+                adapters,
+                requests,
+                sampling,
+                &self.memory,
+                &self.threads,
+            )
+        };
         let (mut generated, fallback) = self.in_less_memory(completions, sample)?;
         generated.gpu_fallbacks.extend(fallback);
         Ok(generated)
@@ -117,12 +138,26 @@ impl Policy {
         sources: &[SizedSource<'_>],
         sampling: &Sampling,
     ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
-        let completions = sources.iter().flat_map(|sized| &sized.sizes).map(|size| size.samples).sum();
+        let completions = sources
+            .iter()
+            .flat_map(|sized| &sized.sizes)
+            .map(|size| size.samples)
+            .sum();
         let sample = || {
             for sized in sources {
-                sized.source.lock().unwrap_or_else(PoisonError::into_inner).begin_again();
+                sized
+                    .source
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .begin_again();
             }
-            generate_from(self.model_of(version), sources, sampling, &self.memory, &self.threads)
+            generate_from(
+                self.model_of(version),
+                sources,
+                sampling,
+                &self.memory,
+                &self.threads,
+            )
         };
         let ((counts, mut fallbacks), fallback) = self.in_less_memory(completions, sample)?;
         fallbacks.extend(fallback);
@@ -131,11 +166,24 @@ impl Policy {
 
     /// Samples; when a GPU runs out of memory it is done again, after unused memory is released, then with ever fewer
     /// completions together in ever smaller caches.
-    fn in_less_memory<R>(&self, all: usize, sample: impl Fn() -> Result<R>) -> Result<(R, Option<GpuFallback>)> {
+    fn in_less_memory<R>(
+        &self,
+        all: usize,
+        sample: impl Fn() -> Result<R>,
+    ) -> Result<(R, Option<GpuFallback>)> {
         let before = self.memory.halvings();
-        let generated = retry(|| _ = self.engine.trim_memory(), || self.memory.halve(all), sample)?;
+        let generated = retry(
+            || _ = self.engine.trim_memory(),
+            || self.memory.halve(all),
+            sample,
+        )?;
         let halvings = self.memory.halvings();
-        Ok((generated, (halvings > before).then_some(GpuFallback::Smaller { parts: 1 << halvings })))
+        Ok((
+            generated,
+            (halvings > before).then_some(GpuFallback::Smaller {
+                parts: 1 << halvings,
+            }),
+        ))
     }
 
     /// Decodes and scores the completions of all groups, on every core. `rows`: one per group, with its scorer.
@@ -147,17 +195,30 @@ impl Policy {
         groups: Vec<Vec<Completion>>,
         rows: impl IntoIterator<Item = ScoredRow<'r>>,
     ) -> Result<Vec<Vec<Turn>>> {
-        let decode = |completion: &Completion| self.tokenizer.decode(&completion.token_ids, true).map_err(Error::wrap);
-        let texts = groups.iter().flatten().map(decode).collect::<Result<Vec<_>>>()?;
+        let decode = |completion: &Completion| {
+            self.tokenizer
+                .decode(&completion.token_ids, true)
+                .map_err(Error::wrap)
+        };
+        let texts = groups
+            .iter()
+            .flatten()
+            .map(decode)
+            .collect::<Result<Vec<_>>>()?;
         let rows: Vec<ScoredRow<'_>> = rows.into_iter().collect();
-        let all = groups.iter().zip(&rows).flat_map(|(group, row)| std::iter::repeat_n(*row, group.len()));
+        let all = groups
+            .iter()
+            .zip(&rows)
+            .flat_map(|(group, row)| std::iter::repeat_n(*row, group.len()));
         let answers: Vec<_> = texts.iter().map(String::as_str).zip(all).collect();
-        let scores = score_rows(&answers, || self.threads.check().is_ok()).ok_or_else(ThreadPool::cancelled)?;
+        let scores = score_rows(&answers, || self.threads.check().is_ok())
+            .ok_or_else(ThreadPool::cancelled)?;
         let mut scored = texts.into_iter().zip(scores);
         let mut found = Vec::with_capacity(groups.len());
         for (group, row) in groups.into_iter().zip(rows) {
             let score = |(completion, (text, mut score)): (Completion, (String, Score))| {
-                row.scorer.add_length(&mut score, completion.token_ids.len());
+                row.scorer
+                    .add_length(&mut score, completion.token_ids.len());
                 Turn::new(completion, text, score)
             };
             found.push(group.into_iter().zip(scored.by_ref()).map(score).collect());
@@ -167,11 +228,19 @@ impl Policy {
 }
 
 /// Attempts again when memory runs out: once as before, then as often as `smaller` makes it so.
-fn retry<R>(free: impl Fn(), smaller: impl Fn() -> bool, attempt: impl Fn() -> Result<R>) -> Result<R> {
+fn retry<R>(
+    free: impl Fn(),
+    smaller: impl Fn() -> bool,
+    attempt: impl Fn() -> Result<R>,
+) -> Result<R> {
     let mut is_first = true;
     loop {
         match attempt() {
-            Err(error) if is_out_of_memory(&error) && (std::mem::take(&mut is_first) || smaller()) => free(),
+            Err(error)
+                if is_out_of_memory(&error) && (std::mem::take(&mut is_first) || smaller()) =>
+            {
+                free()
+            }
             result => return result,
         }
     }
@@ -192,14 +261,25 @@ mod retry_tests {
     fn a_rollout_is_tried_again_in_less_memory() {
         let check = |failures: usize, is_out_of_memory: bool, expected: (usize, u32, bool)| {
             let (attempts, memory) = (Cell::new(0), RolloutMemory::default());
-            let failure =
-                || GpuFailure { operation: "sampling".to_owned(), cause: "a code".to_owned(), is_out_of_memory };
+            let failure = || GpuFailure {
+                operation: "sampling".to_owned(),
+                cause: "a code".to_owned(),
+                is_out_of_memory,
+            };
             let attempt = || {
                 attempts.set(attempts.get() + 1);
-                if attempts.get() <= failures { Err(Error::Cuda(Box::new(failure()))) } else { Ok(()) }
+                if attempts.get() <= failures {
+                    Err(Error::Cuda(Box::new(failure())))
+                } else {
+                    Ok(())
+                }
             };
             let result = retry(|| (), || memory.halve(7), attempt);
-            assert_eq!((attempts.get(), memory.halvings(), result.is_ok()), expected, "{failures} {is_out_of_memory}");
+            assert_eq!(
+                (attempts.get(), memory.halvings(), result.is_ok()),
+                expected,
+                "{failures} {is_out_of_memory}"
+            );
         };
         check(0, true, (1, 0, true));
         check(1, true, (2, 0, true));

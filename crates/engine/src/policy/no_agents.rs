@@ -10,8 +10,16 @@ use crate::rollout::{Completion, Request};
 pub(super) struct Agents<'a>(std::convert::Infallible, std::marker::PhantomData<&'a ()>);
 
 impl Agents<'_> {
-    pub(super) fn of_tasks(_: &dyn Sampler, settings: &ConverseSettings<'_>, _: usize) -> Result<Option<Self>> {
-        match settings.tasks.iter().find(|asked| asked.task.agent().is_some()) {
+    pub(super) fn of_tasks(
+        _: &dyn Sampler,
+        settings: &ConverseSettings<'_>,
+        _: usize,
+    ) -> Result<Option<Self>> {
+        match settings
+            .tasks
+            .iter()
+            .find(|asked| asked.task.agent().is_some())
+        {
             Some(asked) => Err(Error::msg(format!(
                 "{} has an [agent], which needs the feature `serve`: this program was built without it",
                 asked.task.name

@@ -6,7 +6,9 @@ use candle_core::Result;
 
 use super::{Policy, PolicyVersion};
 use crate::hub::ModelConfig;
-use crate::rollout::{DecodeCounts, GpuFallback, Request, Sampling, SizedSource, ThreadPool, decoded_together};
+use crate::rollout::{
+    DecodeCounts, GpuFallback, Request, Sampling, SizedSource, ThreadPool, decoded_together,
+};
 use crate::text::Tokenizer;
 
 /// Samples completions.
@@ -15,7 +17,10 @@ pub(super) trait Sampler: Sync {
 
     fn threads(&self) -> &ThreadPool;
 
-    #[cfg_attr(not(feature = "serve"), expect(dead_code, reason = "only agents ask a server"))]
+    #[cfg_attr(
+        not(feature = "serve"),
+        expect(dead_code, reason = "only agents ask a server")
+    )]
     fn config(&self) -> &ModelConfig;
 
     /// The requests that are decoded together, in order.

@@ -12,8 +12,8 @@ use super::sampler::Sampler;
 use super::{PolicyVersion, Watcher, converse};
 use crate::hub::ModelConfig;
 use crate::rollout::{
-    Arrivals, Completion, DecodeCounts, GpuFallback, QueuedRequest, Request, RequestSource, Sampling, SizedSource,
-    ThreadPool,
+    Arrivals, Completion, DecodeCounts, GpuFallback, QueuedRequest, Request, RequestSource,
+    Sampling, SizedSource, ThreadPool,
 };
 use crate::text::Tokenizer;
 
@@ -32,7 +32,10 @@ pub struct ServedModel<'a> {
 
 impl fmt::Debug for ServedModel<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ServedModel").field("config", &self.config).finish_non_exhaustive()
+        formatter
+            .debug_struct("ServedModel")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,7 +81,9 @@ impl Sampler for ServedModel<'_> {
         sources: &[SizedSource<'_>],
         _: &Sampling,
     ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
-        let [SizedSource { source, .. }] = sources else { return Ok(Default::default()) };
+        let [SizedSource { source, .. }] = sources else {
+            return Ok(Default::default());
+        };
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, answers) = channel();
         let mut asked = 0;
@@ -100,7 +105,10 @@ impl Sampler for ServedModel<'_> {
                 if is_closed && asked == 0 {
                     return Ok(Default::default());
                 }
-                let Some((id, completions)) = (asked > 0).then(|| answers.recv_timeout(LOOK).ok()).flatten() else {
+                let Some((id, completions)) = (asked > 0)
+                    .then(|| answers.recv_timeout(LOOK).ok())
+                    .flatten()
+                else {
                     continue;
                 };
                 asked -= 1;

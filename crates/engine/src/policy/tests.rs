@@ -51,9 +51,21 @@ for part in 'first', 'second', 'third':
 fn policy() -> Policy {
     let source = find_model("tiny-tools").unwrap();
     let weights = Weights::open(&source).unwrap();
-    let model = Decoder::new(&source.config().unwrap(), &weights, Trainable::Frozen, 1, DType::F32, &Device::Cpu);
+    let model = Decoder::new(
+        &source.config().unwrap(),
+        &weights,
+        Trainable::Frozen,
+        1,
+        DType::F32,
+        &Device::Cpu,
+    );
     let tokenizer = Tokenizer::load(&source).unwrap();
-    Policy::new(Engine::cpu(), model.unwrap(), tokenizer, ThreadPool::new(2).unwrap())
+    Policy::new(
+        Engine::cpu(),
+        model.unwrap(),
+        tokenizer,
+        ThreadPool::new(2).unwrap(),
+    )
 }
 
 /// `delay`: seconds of a call; `limits`: lines of `[tools]`.
@@ -64,35 +76,63 @@ fn office(folder: &Path, delay: &str, limits: &str) -> Task {
          [tools]\n{limits}\n[score]\nkind = \"state\"\nask = {{ of = \"paid\" }}\n"
     );
     // Those of the task that the model was trained on.
-    let tools = Task::embedded("tool-calls").unwrap().definition_text.clone();
-    for (name, text) in
-        [("task.toml", toml.as_str()), ("office.py", OFFICE), ("tools.json", &tools), ("train.jsonl", "")]
-    {
+    let tools = Task::embedded("tool-calls")
+        .unwrap()
+        .definition_text
+        .clone();
+    for (name, text) in [
+        ("task.toml", toml.as_str()),
+        ("office.py", OFFICE),
+        ("tools.json", &tools),
+        ("train.jsonl", ""),
+    ] {
         std::fs::write(folder.join(name), text).unwrap();
     }
     let task = Task::load(folder).unwrap();
-    Trust::for_task(&task).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
+    Trust::for_task(&task)
+        .unwrap()
+        .iter()
+        .for_each(|trust| trust.set(true).unwrap());
     task
 }
 
 /// Asks for `samples` conversations about the payment of each invoice.
-fn converse(policy: &Policy, task: &Task, invoices: &[u32], samples: usize, temperature: f64) -> Conversed {
+fn converse(
+    policy: &Policy,
+    task: &Task,
+    invoices: &[u32],
+    samples: usize,
+    temperature: f64,
+) -> Conversed {
     let row = |number: &u32| {
         let text = format!("Pay invoice {number} from the travel account.");
         serde_json::json!({"id": number.to_string(), "messages": [{"role": "user", "content": text}], "expected": [number]}).to_string()
     };
     let rows = invoices.iter().map(row).collect::<Vec<_>>().join("\n");
     let rows = load_from("train.jsonl", rows.as_bytes()).unwrap();
-    let lengths = Lengths { max_seq_len: Some(700), max_completion_tokens: 64, positions: 2048 };
+    let lengths = Lengths {
+        max_seq_len: Some(700),
+        max_completion_tokens: 64,
+        positions: 2048,
+    };
     let prompts = prepare_rows(task, "train.jsonl", rows, &policy.tokenizer, lengths).unwrap();
     let scorer = Scorer::new(task).unwrap();
-    let tasks = [ScoredTask { task, scorer: &scorer, max_prompt_tokens: lengths.prompt_limit() }];
+    let tasks = [ScoredTask {
+        task,
+        scorer: &scorer,
+        max_prompt_tokens: lengths.prompt_limit(),
+    }];
     let sampling = Sampling::new(&policy.tokenizer, temperature, 64, 7);
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
-    let request = |(number, prompt): (u32, &Prompt)| Request::new(prompt.token_ids.clone(), number, 3, samples);
+    let request = |(number, prompt): (u32, &Prompt)| {
+        Request::new(prompt.token_ids.clone(), number, 3, samples)
+    };
     let requests: Vec<Request> = (0..).zip(&prompts).map(request).collect();
-    let questions: Vec<_> =
-        prompts.iter().zip(requests).map(|(prompt, request)| Question { prompt, request }).collect();
+    let questions: Vec<_> = prompts
+        .iter()
+        .zip(requests)
+        .map(|(prompt, request)| Question { prompt, request })
+        .collect();
     policy.converse(&questions, &settings, None).unwrap()
 }
 
@@ -101,16 +141,27 @@ fn conversations_are_the_same_however_long_their_tools_take() {
     let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
     let answers = |delay: &str| {
         let task = office(folder.path(), delay, "max_turns = 4");
-        converse(&policy, &task, &[1961, 1962, 1963], 6, 1.0).conversations.concat()
+        converse(&policy, &task, &[1961, 1962, 1963], 6, 1.0)
+            .conversations
+            .concat()
     };
     let (fast, slow) = (answers("0"), answers("0.05"));
     let stop = policy.tokenizer.turn_end_id().unwrap();
     let (mut calls, mut results) = (0, 0);
     for (fast, slow) in fast.iter().zip(&slow) {
         let turns = || fast.turns[0].completions().zip(slow.turns[0].completions());
-        assert!(turns().all(|(fast, slow)| fast == slow), "log-probs are the same bit by bit");
-        assert_eq!(fast.turns[0].completions().count(), slow.turns[0].completions().count());
-        assert_eq!(fast.turns[0].tools.as_ref().unwrap().chain(), slow.turns[0].tools.as_ref().unwrap().chain());
+        assert!(
+            turns().all(|(fast, slow)| fast == slow),
+            "log-probs are the same bit by bit"
+        );
+        assert_eq!(
+            fast.turns[0].completions().count(),
+            slow.turns[0].completions().count()
+        );
+        assert_eq!(
+            fast.turns[0].tools.as_ref().unwrap().chain(),
+            slow.turns[0].tools.as_ref().unwrap().chain()
+        );
         let turn = &fast.turns[0];
         let tools = slow.turns[0].tools.as_ref().unwrap();
         assert_eq!(tools.call_seconds.len(), tools.calls().count());
@@ -119,21 +170,41 @@ fn conversations_are_the_same_however_long_their_tools_take() {
             let ((prompt, sampled), (next, _)) = (pair[0], pair[1]);
             let kept = [prompt, &sampled.token_ids].concat();
             assert!(next.starts_with(&kept), "{kept:?} {next:?}");
-            assert!(sampled.token_ids.last().is_some_and(|id| policy.tokenizer.stop_ids().contains(id)));
+            assert!(
+                sampled
+                    .token_ids
+                    .last()
+                    .is_some_and(|id| policy.tokenizer.stop_ids().contains(id))
+            );
             let new = &next[kept.len()..];
             assert_eq!(new.len(), step.reply_tokens);
             // The template's own, and none of the tool's.
             let shown = policy.tokenizer.decode(new, false).unwrap();
-            let of_tools: usize = step.calls.iter().map(|call| call.reply.matches("<|im_end|>").count()).sum();
+            let of_tools: usize = step
+                .calls
+                .iter()
+                .map(|call| call.reply.matches("<|im_end|>").count())
+                .sum();
             let special = new.iter().filter(|id| **id == stop).count();
-            assert_eq!(special + of_tools, shown.matches("<|im_end|>").count(), "{shown}");
+            assert_eq!(
+                special + of_tools,
+                shown.matches("<|im_end|>").count(),
+                "{shown}"
+            );
             results += usize::from(of_tools > 0);
             calls += step.calls.len();
         }
     }
-    assert!(calls > 12 && results > 4, "{calls} calls, {results} with a control token");
+    assert!(
+        calls > 12 && results > 4,
+        "{calls} calls, {results} with a control token"
+    );
     let first = |talks: &[Conversation]| talks[0].turns[0].completion.token_ids.clone();
-    assert!(fast.chunks(6).any(|group| group.iter().any(|talk| talk.turns[0].completion.token_ids != first(group))));
+    assert!(fast.chunks(6).any(|group| {
+        group
+            .iter()
+            .any(|talk| talk.turns[0].completion.token_ids != first(group))
+    }));
 }
 
 #[test]
@@ -141,36 +212,89 @@ fn every_end_has_its_reason() {
     let policy = policy();
     for (limits, delay, end, has_called, is_error) in [
         ("max_turns = 1", "0", ChainEnd::MaxTurns, false, false),
-        ("max_context_tokens = 200", "0", ChainEnd::MaxContextTokens, true, false),
-        ("time_limit_seconds = 0.05", "0.1", ChainEnd::TimeLimit, true, false),
-        ("max_calls = 1\nmax_turns = 9", "0", ChainEnd::MaxCalls, true, false),
+        (
+            "max_context_tokens = 200",
+            "0",
+            ChainEnd::MaxContextTokens,
+            true,
+            false,
+        ),
+        (
+            "time_limit_seconds = 0.05",
+            "0.1",
+            ChainEnd::TimeLimit,
+            true,
+            false,
+        ),
+        (
+            "max_calls = 1\nmax_turns = 9",
+            "0",
+            ChainEnd::MaxCalls,
+            true,
+            false,
+        ),
         ("max_turns = 9", "0", ChainEnd::ToolFailed, true, true),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let task = office(folder.path(), delay, limits);
         // Some go on with another call after the payment.
-        let found = converse(&policy, &task, &[1966, 1961], 5, 1.0).conversations.concat();
-        let turn = found.iter().map(|talk| &talk.turns[0]).find(|turn| turn.tools.as_ref().unwrap().end == end);
+        let found = converse(&policy, &task, &[1966, 1961], 5, 1.0)
+            .conversations
+            .concat();
+        let turn = found
+            .iter()
+            .map(|talk| &talk.turns[0])
+            .find(|turn| turn.tools.as_ref().unwrap().end == end);
         let turn = turn.unwrap_or_else(|| {
             panic!(
                 "{limits}: {:?}",
-                found.iter().map(|talk| talk.turns[0].tools.as_ref().unwrap().end).collect::<Vec<_>>()
+                found
+                    .iter()
+                    .map(|talk| talk.turns[0].tools.as_ref().unwrap().end)
+                    .collect::<Vec<_>>()
             )
         });
         let chain = turn.tools.as_ref().unwrap().chain();
         let last = chain.calls().last().map(|call| call.outcome);
-        assert_eq!((last.is_some(), last == Some(CallOutcome::Failed)), (has_called, is_error), "{limits}");
-        assert_eq!(turn.score.is_error(), is_error, "{limits}: {:?}", turn.score);
+        assert_eq!(
+            (last.is_some(), last == Some(CallOutcome::Failed)),
+            (has_called, is_error),
+            "{limits}"
+        );
+        assert_eq!(
+            turn.score.is_error(),
+            is_error,
+            "{limits}: {:?}",
+            turn.score
+        );
         let reason = &turn.score.errors[0].message;
-        let expected = if is_error { "ended with exit code 1: not at home" } else { end.name() };
+        let expected = if is_error {
+            "ended with exit code 1: not at home"
+        } else {
+            end.name()
+        };
         assert!(reason.contains(expected), "{limits}: {reason}");
         for talk in &found {
-            let Turn { tools, completion, score, .. } = &talk.turns[0];
+            let Turn {
+                tools,
+                completion,
+                score,
+                ..
+            } = &talk.turns[0];
             let tools = tools.as_ref().unwrap();
             // A conversation has a reward for its state alone where it has an answer.
-            assert!(tools.end == ChainEnd::Answer || score.reward.is_nan() || score.reward == 0.0, "{score:?}");
-            assert_eq!(tools.end == ChainEnd::Truncated, completion.stop != StopReason::Stop);
-            assert_eq!(tools.states.len(), usize::from(tools.end == ChainEnd::Answer));
+            assert!(
+                tools.end == ChainEnd::Answer || score.reward.is_nan() || score.reward == 0.0,
+                "{score:?}"
+            );
+            assert_eq!(
+                tools.end == ChainEnd::Truncated,
+                completion.stop != StopReason::Stop
+            );
+            assert_eq!(
+                tools.states.len(),
+                usize::from(tools.end == ChainEnd::Answer)
+            );
         }
     }
 }
@@ -180,37 +304,73 @@ fn requests_of_an_agent_go_on_in_the_cache() {
     let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
     let toml = "name = \"clerk\"\nthinking = false\n[prompts]\ntrain = \"train.jsonl\"\n[agent]\nrun = [\"python3\", \"clerk.py\"]\n\
                 isolation = \"none\"\n[score]\nkind = \"agent\"\nmode = \"exit_code\"\n";
-    for (name, text) in [("task.toml", toml), ("clerk.py", CLERK), ("train.jsonl", "")] {
+    for (name, text) in [
+        ("task.toml", toml),
+        ("clerk.py", CLERK),
+        ("train.jsonl", ""),
+    ] {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
     let task = Task::load(folder.path()).unwrap();
-    Trust::for_task(&task).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
+    Trust::for_task(&task)
+        .unwrap()
+        .iter()
+        .for_each(|trust| trust.set(true).unwrap());
     let conversed = converse(&policy, &task, &[1961, 1962, 1963], 3, 0.0);
     let mut prefilled = 0;
     for talk in conversed.conversations.concat() {
         let turn = &talk.turns[0];
         let record = turn.tools.as_ref().unwrap().agent.as_ref().unwrap();
-        let follows: Vec<_> = record.requests.iter().map(|request| request.follows).collect();
+        let follows: Vec<_> = record
+            .requests
+            .iter()
+            .map(|request| request.follows)
+            .collect();
         assert_eq!(follows, [None, Some(0), None, Some(1)], "{record:?}");
         for ((prompt, completion), request) in turn.prompted(&[]).zip(&record.requests) {
-            prefilled += if request.follows.is_none() { prompt.len() } else { 0 };
+            prefilled += if request.follows.is_none() {
+                prompt.len()
+            } else {
+                0
+            };
             // Whether it was prefilled makes no difference to what is sampled.
             let (model, adapters) = policy.model_of(PolicyVersion::Trained);
             let sampling = Sampling::new(&policy.tokenizer, 0.0, 64, 7);
             let asked = [Request::new(prompt.to_vec(), 0, 3, 1)];
-            let alone = generate(model, adapters, &asked, &sampling, &RolloutMemory::default(), &policy.threads);
-            assert_eq!(alone.unwrap().completions[0][0].token_ids, completion.token_ids);
+            let alone = generate(
+                model,
+                adapters,
+                &asked,
+                &sampling,
+                &RolloutMemory::default(),
+                &policy.threads,
+            );
+            assert_eq!(
+                alone.unwrap().completions[0][0].token_ids,
+                completion.token_ids
+            );
         }
     }
-    assert_eq!(conversed.counts.prefilled, prefilled, "what follows is not prefilled");
+    assert_eq!(
+        conversed.counts.prefilled, prefilled,
+        "what follows is not prefilled"
+    );
 }
 
 #[test]
 fn replayed_conversations_are_those_that_were_recorded() {
     let (policy, folder, limits) = (policy(), tempfile::tempdir().unwrap(), "max_turns = 4");
-    let live = converse(&policy, &office(folder.path(), "0", limits), &[1961, 1962], 4, 1.0).conversations;
+    let live = converse(
+        &policy,
+        &office(folder.path(), "0", limits),
+        &[1961, 1962],
+        4,
+        1.0,
+    )
+    .conversations;
     let recorded = |talk: &Conversation| {
-        let found = RecordedConversation::new("1961", &talk.turns[0].tools.as_ref().unwrap().chain());
+        let found =
+            RecordedConversation::new("1961", &talk.turns[0].tools.as_ref().unwrap().chain());
         found.map(|found| serde_json::json!(found).to_string() + "\n")
     };
     let lines: String = live[0].iter().filter_map(recorded).collect();
@@ -223,23 +383,39 @@ fn replayed_conversations_are_those_that_were_recorded() {
         let (live, replayed) = (&live.turns[0], &replayed.turns[0]);
         let [before, after] = [live, replayed].map(|turn| turn.tools.as_ref().unwrap().chain());
         if after.end == ChainEnd::NotRecorded {
-            assert!(index >= 4 || before.end == ChainEnd::ToolFailed, "{before:?} {after:?}");
+            assert!(
+                index >= 4 || before.end == ChainEnd::ToolFailed,
+                "{before:?} {after:?}"
+            );
             assert_eq!(replayed.score.failure, Some(FailureClass::NotRecorded));
             assert!(replayed.score.reward.is_nan() && !replayed.is_scored());
             missing += 1;
             continue;
         }
         // Log-probs are rounded with those that are decoded beside them.
-        let tokens = [live, replayed].map(|turn| turn.completions().map(|one| &one.token_ids).collect::<Vec<_>>());
+        let tokens = [live, replayed].map(|turn| {
+            turn.completions()
+                .map(|one| &one.token_ids)
+                .collect::<Vec<_>>()
+        });
         assert_eq!(tokens[0], tokens[1]);
-        assert!(before.calls().eq(after.calls()) && (before.end, &before.states) == (after.end, &after.states));
+        assert!(
+            before.calls().eq(after.calls())
+                && (before.end, &before.states) == (after.end, &after.states)
+        );
         assert_eq!(live.score, replayed.score);
         same += usize::from(after.calls().next().is_some());
     }
     assert!(same > 1 && missing > 1, "{same} {missing}");
     // They are counted, and are no failures of the scorer.
-    let scores: Vec<_> = replayed.concat().into_iter().map(|talk| talk.turns[0].score.clone()).collect();
-    let scores = scores.iter().filter(|score| score.failure != Some(FailureClass::ScorerError));
+    let scores: Vec<_> = replayed
+        .concat()
+        .into_iter()
+        .map(|talk| talk.turns[0].score.clone())
+        .collect();
+    let scores = scores
+        .iter()
+        .filter(|score| score.failure != Some(FailureClass::ScorerError));
     assert!(Scorer::new(&task).unwrap().check_errors(scores).is_ok());
 }
 
@@ -247,21 +423,42 @@ fn replayed_conversations_are_those_that_were_recorded() {
 fn what_has_ended_before_memory_ran_out_is_sampled_once() {
     let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
     let task = office(folder.path(), "0", "");
-    let (scorer, sampling) = (Scorer::new(&task).unwrap(), Sampling::new(&policy.tokenizer, 1.0, 8, 1));
-    let row = load_from("r", r#"{"messages": [{"role": "user", "content": "Pay."}], "expected": []}"#.as_bytes())
-        .unwrap()
-        .remove(0);
+    let (scorer, sampling) = (
+        Scorer::new(&task).unwrap(),
+        Sampling::new(&policy.tokenizer, 1.0, 8, 1),
+    );
+    let row = load_from(
+        "r",
+        r#"{"messages": [{"role": "user", "content": "Pay."}], "expected": []}"#.as_bytes(),
+    )
+    .unwrap()
+    .remove(0);
     let prompt = render(&task, row, &policy.tokenizer).unwrap();
-    let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: 700 }];
+    let tasks = [ScoredTask {
+        task: &task,
+        scorer: &scorer,
+        max_prompt_tokens: 700,
+    }];
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
-    let questions = [Question { prompt: &prompt, request: Request::new(prompt.token_ids.clone(), 0, 1, 3) }];
-    let shared = conversing::Conversing::new(&policy, &questions, &settings, [1].into_iter()).unwrap();
+    let questions = [Question {
+        prompt: &prompt,
+        request: Request::new(prompt.token_ids.clone(), 0, 1, 3),
+    }];
+    let shared =
+        conversing::Conversing::new(&policy, &questions, &settings, [1].into_iter()).unwrap();
     let ((ended, _ended), (calling, called), mailbox) = (channel(), channel(), Mailbox::default());
-    let mut source = TurnSource::new(&shared, (0..1, &mailbox), None, ([&ended, &calling], &channel().0), true);
+    let mut source = TurnSource::new(
+        &shared,
+        (0..1, &mailbox),
+        None,
+        ([&ended, &calling], &channel().0),
+        true,
+    );
     let asked = |arrivals: Arrivals| match arrivals {
-        Arrivals::Requests(requests) => {
-            requests.iter().map(|queued| (queued.id, queued.request.first_sample)).collect()
-        }
+        Arrivals::Requests(requests) => requests
+            .iter()
+            .map(|queued| (queued.id, queued.request.first_sample))
+            .collect(),
         Arrivals::Closed => vec![(u64::MAX, 0)],
     };
     let completion = || Completion::new(vec![1], vec![-1.0], StopReason::Stop);
@@ -269,11 +466,24 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
     source.on_end(0, 0, completion());
     source.on_end(0, 1, completion());
     // The first conversation has its next turn already; the second ends.
-    let next = Request { first_sample: 1 << 16, ..Request::new(vec![1, 2], 0, 1, 1) };
-    mailbox.deliver(0, Some(NextRequest { request: next, follows: Some(0) }));
+    let next = Request {
+        first_sample: 1 << 16,
+        ..Request::new(vec![1, 2], 0, 1, 1)
+    };
+    mailbox.deliver(
+        0,
+        Some(NextRequest {
+            request: next,
+            follows: Some(0),
+        }),
+    );
     mailbox.deliver(1, None);
     source.begin_again();
-    assert_eq!(asked(source.arrivals(9, false)), [(0, 0)], "the third is asked for beside the others");
+    assert_eq!(
+        asked(source.arrivals(9, false)),
+        [(0, 0)],
+        "the third is asked for beside the others"
+    );
     assert!(!source.on_token(0, 0, &completion()) && source.on_token(0, 2, &completion()));
     source.on_end(0, 0, completion());
     source.on_end(0, 2, completion());

@@ -40,7 +40,13 @@ impl<'a> Conversing<'a> {
     ) {
         let _guard = PanicGuard(&self.has_failed);
         loop {
-            let Ok(mut ended) = calling.lock().unwrap_or_else(PoisonError::into_inner).recv() else { return };
+            let Ok(mut ended) = calling
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .recv()
+            else {
+                return;
+            };
             if self.has_failed.load(Ordering::Relaxed) {
                 continue;
             }
@@ -50,29 +56,58 @@ impl<'a> Conversing<'a> {
                 ended.is_known = true;
             }
             if let Some(agents) = self.agents_of(ended.conversation) {
-                let Ended { conversation, request, completion, .. } = &ended;
-                agents.answer(*conversation, request, completion).unwrap_or_else(|error| self.fail(error));
+                let Ended {
+                    conversation,
+                    request,
+                    completion,
+                    ..
+                } = &ended;
+                agents
+                    .answer(*conversation, request, completion)
+                    .unwrap_or_else(|error| self.fail(error));
                 continue;
             }
             match self.follow(&ended) {
                 Ok(Some(next)) => self.deliver(ended.conversation, Some(next)),
                 // The receiver is gone where the work has failed.
-                Ok(None) => _ = answered.send(Ended { is_recorded: true, ..ended }),
+                Ok(None) => {
+                    _ = answered.send(Ended {
+                        is_recorded: true,
+                        ..ended
+                    })
+                }
                 Err(error) => self.fail(error),
             }
         }
     }
 
     /// Asks for what follows a completion; `None`: it is the answer, which its conversation has now.
-    fn follow(&self, Ended { conversation, completion, request, .. }: &Ended) -> Result<Option<NextRequest>> {
+    fn follow(
+        &self,
+        Ended {
+            conversation,
+            completion,
+            request,
+            ..
+        }: &Ended,
+    ) -> Result<Option<NextRequest>> {
         let question = self.question_of[*conversation];
-        let Some(tools) = self.tools(question) else { return Ok(None) };
-        let text = self.sampler.tokenizer().decode(&completion.token_ids, true).map_err(Error::wrap)?;
+        let Some(tools) = self.tools(question) else {
+            return Ok(None);
+        };
+        let text = self
+            .sampler
+            .tokenizer()
+            .decode(&completion.token_ids, true)
+            .map_err(Error::wrap)?;
         let mut talk = self.talk(*conversation);
         talk.sampled += 1;
         // Other threads look at the conversation while its tools are called.
-        let (mut own, row, sampled) =
-            (talk.tools.take().unwrap_or_default(), talk.row.clone().into_owned(), talk.sampled);
+        let (mut own, row, sampled) = (
+            talk.tools.take().unwrap_or_default(),
+            talk.row.clone().into_owned(),
+            talk.sampled,
+        );
         drop(talk);
         let asked = (request.prompt.as_slice(), completion, text.as_str());
         let next = self.answer_calls(&mut own, (question, tools), (&row, sampled), asked)?;
@@ -123,7 +158,8 @@ impl<'a> Conversing<'a> {
         if completion.stop != StopReason::Stop {
             return Ok(Next::End(ChainEnd::Truncated));
         }
-        let calls = match asked_calls(tools.format, &tools.definitions, tools.task.answer_of(text)) {
+        let calls = match asked_calls(tools.format, &tools.definitions, tools.task.answer_of(text))
+        {
             AskedCalls::None => return Ok(Next::End(ChainEnd::Answer)),
             AskedCalls::Unreadable => return Ok(Next::End(ChainEnd::Unreadable)),
             AskedCalls::Calls(calls) => calls,
@@ -135,19 +171,32 @@ impl<'a> Conversing<'a> {
             Ok(answered) => answered,
             Err(failure) => return Ok(Next::Failed(ChainEnd::ToolFailed, failure)),
         };
-        let failed = |call: &AnsweredCall| Some(Next::Failed(call.outcome.end()?, call.reply.clone()));
+        let failed =
+            |call: &AnsweredCall| Some(Next::Failed(call.outcome.end()?, call.reply.clone()));
         let failure = answered.iter().find_map(failed);
         if failure.is_some() || own.seconds > limits.time_limit_seconds {
             own.last_calls = answered;
             return Ok(failure.unwrap_or(Next::End(ChainEnd::TimeLimit)));
         }
         let asked = &self.questions[question].prompt;
-        let begin = || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), prompt.to_vec());
+        let begin = || {
+            Transcript::new(
+                turns_of(tools.task, &asked.row.messages),
+                asked.text.clone(),
+                prompt.to_vec(),
+            )
+        };
         let transcript = own.transcript.get_or_insert_with(begin);
-        let (tokenizer, answers) = (self.sampler.tokenizer(), (completion.token_ids.as_slice(), answered.as_slice()));
+        let (tokenizer, answers) = (
+            self.sampler.tokenizer(),
+            (completion.token_ids.as_slice(), answered.as_slice()),
+        );
         tools.push_replies(transcript, tokenizer, &asked.row, answers)?;
         let next = transcript.token_ids().to_vec();
-        let most = limits.max_context_tokens.unwrap_or(usize::MAX).min(self.task(question).max_prompt_tokens);
+        let most = limits
+            .max_context_tokens
+            .unwrap_or(usize::MAX)
+            .min(self.task(question).max_prompt_tokens);
         if next.len() > most {
             own.last_calls = answered;
             return Ok(Next::End(ChainEnd::MaxContextTokens));
@@ -172,21 +221,39 @@ impl<'a> Conversing<'a> {
     ) -> Result<Option<NextRequest>> {
         let asked = &self.questions[talk.question].prompt;
         let mut own = talk.tools.take().unwrap_or_default();
-        let begin =
-            || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), asked.token_ids.clone());
+        let begin = || {
+            Transcript::new(
+                turns_of(tools.task, &asked.row.messages),
+                asked.text.clone(),
+                asked.token_ids.clone(),
+            )
+        };
         let transcript = own.transcript.get_or_insert_with(begin);
-        let (tokenizer, new) = (self.sampler.tokenizer(), row.messages.get(new..).unwrap_or_default());
+        let (tokenizer, new) = (
+            self.sampler.tokenizer(),
+            row.messages.get(new..).unwrap_or_default(),
+        );
         let listed = tools.listed(&asked.row)?;
-        transcript.push(tokenizer, tools.input(&listed), (answer, &[]), new).map_err(Error::wrap)?;
+        transcript
+            .push(tokenizer, tools.input(&listed), (answer, &[]), new)
+            .map_err(Error::wrap)?;
         let token_ids = transcript.token_ids().to_vec();
         talk.tools = Some(own);
-        let most = tools.toolset.limits().max_context_tokens.unwrap_or(usize::MAX);
+        let most = tools
+            .toolset
+            .limits()
+            .max_context_tokens
+            .unwrap_or(usize::MAX);
         if token_ids.len() > most.min(self.task(talk.question).max_prompt_tokens) {
             return Ok(None);
         }
         let text = tokenizer.decode(&token_ids, false).map_err(Error::wrap)?;
         let next = self.later_request(talk, token_ids.clone());
-        talk.prompt = Some(LaterPrompt { id: row.id.clone(), text, token_ids });
+        talk.prompt = Some(LaterPrompt {
+            id: row.id.clone(),
+            text,
+            token_ids,
+        });
         talk.row = Cow::Owned(row);
         Ok(Some(next))
     }

@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use super::{CallStep, ToolTurn};
 use crate::dataset::PromptRow;
-use crate::environment::{AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, Toolset};
+use crate::environment::{
+    AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, Toolset,
+};
 use crate::score::{Task, template_options, tools_of};
 use crate::text::{CallFormat, Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
 
@@ -41,19 +43,37 @@ pub(super) struct ToolTalk {
 impl<'a> TaskTools<'a> {
     /// `None` where it has none.
     pub(super) fn of_task(task: &'a Task, tokenizer: &Tokenizer) -> Result<Option<Self>> {
-        let Some(toolset) = task.toolset() else { return Ok(None) };
-        let definitions = tools_of(task, None).map_err(Error::wrap)?.unwrap_or_default();
-        let format = task.call_format().and_then(CallFormat::named).unwrap_or(tokenizer.call_format());
-        Ok(Some(Self { task, toolset, format, definitions, options: template_options(task) }))
+        let Some(toolset) = task.toolset() else {
+            return Ok(None);
+        };
+        let definitions = tools_of(task, None)
+            .map_err(Error::wrap)?
+            .unwrap_or_default();
+        let format = task
+            .call_format()
+            .and_then(CallFormat::named)
+            .unwrap_or(tokenizer.call_format());
+        Ok(Some(Self {
+            task,
+            toolset,
+            format,
+            definitions,
+            options: template_options(task),
+        }))
     }
 
     /// Those that the prompt of a row lists.
     pub(super) fn listed(&self, row: &PromptRow) -> Result<Value> {
-        Ok(tools_of(self.task, Some(row)).map_err(Error::wrap)?.unwrap_or_default())
+        Ok(tools_of(self.task, Some(row))
+            .map_err(Error::wrap)?
+            .unwrap_or_default())
     }
 
     pub(super) fn input<'t>(&'t self, listed: &'t Value) -> TemplateInput<'t> {
-        TemplateInput { tools: Some(listed), options: &self.options }
+        TemplateInput {
+            tools: Some(listed),
+            options: &self.options,
+        }
     }
 
     /// Has a transcript go on with a completion and the replies to its calls.
@@ -64,10 +84,20 @@ impl<'a> TaskTools<'a> {
         row: &PromptRow,
         (completion, answered): (&[u32], &[AnsweredCall]),
     ) -> Result<()> {
-        let replies: Vec<Message> = answered.iter().map(|call| Message::new("tool", call.reply.as_str())).collect();
+        let replies: Vec<Message> = answered
+            .iter()
+            .map(|call| Message::new("tool", call.reply.as_str()))
+            .collect();
         let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();
         let listed = self.listed(row)?;
-        transcript.push(tokenizer, self.input(&listed), (completion, &functions), &replies).map_err(Error::wrap)
+        transcript
+            .push(
+                tokenizer,
+                self.input(&listed),
+                (completion, &functions),
+                &replies,
+            )
+            .map_err(Error::wrap)
     }
 }
 
@@ -91,7 +121,9 @@ impl ToolTalk {
         row: &PromptRow,
         calls: Vec<ToolCall>,
     ) -> std::result::Result<Vec<AnsweredCall>, String> {
-        let environment = self.environment(tools, row).map_err(|error| error.to_string())?;
+        let environment = self
+            .environment(tools, row)
+            .map_err(|error| error.to_string())?;
         let begun = std::time::Instant::now();
         let replies = environment.call(&calls);
         self.calls += calls.len();
@@ -99,8 +131,13 @@ impl ToolTalk {
         let seconds = begun.elapsed().as_secs_f64();
         self.seconds += seconds;
         self.step_seconds += seconds;
-        self.call_seconds.extend(replies.iter().map(|reply| reply.seconds));
-        Ok(calls.into_iter().zip(replies).map(|(call, reply)| AnsweredCall::new(call, reply)).collect())
+        self.call_seconds
+            .extend(replies.iter().map(|reply| reply.seconds));
+        Ok(calls
+            .into_iter()
+            .zip(replies)
+            .map(|(call, reply)| AnsweredCall::new(call, reply))
+            .collect())
     }
 
     /// Asks for the final state where that is scored, of conversations that have an answer.

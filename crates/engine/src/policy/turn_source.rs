@@ -10,7 +10,9 @@ use std::time::Duration;
 use super::KeptAnswers;
 use super::conversing::{Conversing, Ended};
 use super::mailbox::{Letter, Mailbox, NextRequest, request_number};
-use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, RequestSource, Sampling, StopReason};
+use crate::rollout::{
+    Arrivals, Completion, QueuedRequest, Request, RequestSource, Sampling, StopReason,
+};
 
 /// On the CPU, where rounding depends on the rows that are decoded together, the passes between an answer and what is asked
 /// next: the same however long that takes to be made, so that no clock has a part in results. On a GPU what is made joins at
@@ -95,8 +97,16 @@ impl<'a> TurnSource<'a> {
         }
     }
 
-    fn ask(&mut self, first: usize, NextRequest { request, follows }: NextRequest, asked: &mut Vec<u64>) {
-        let known = self.kept.as_ref().and_then(|kept| kept.completions(&request));
+    fn ask(
+        &mut self,
+        first: usize,
+        NextRequest { request, follows }: NextRequest,
+        asked: &mut Vec<u64>,
+    ) {
+        let known = self
+            .kept
+            .as_ref()
+            .and_then(|kept| kept.completions(&request));
         let request = Arc::new(request);
         if let Some(completions) = known {
             for (sample, completion) in (0..).zip(completions) {
@@ -109,32 +119,67 @@ impl<'a> TurnSource<'a> {
             return;
         }
         let after = follows.and_then(|number| self.ended_in_cache.remove(&(first, number)));
-        self.active.insert(self.next_id, ActiveRequest { request, first, unfinished, after });
+        self.active.insert(
+            self.next_id,
+            ActiveRequest {
+                request,
+                first,
+                unfinished,
+                after,
+            },
+        );
         asked.push(self.next_id);
         self.next_id += 1;
     }
 
     /// Tells of an answer, which may be followed.
-    fn end(&mut self, first: usize, request: &Arc<Request>, sample: u32, completion: Completion, is_known: bool) {
+    fn end(
+        &mut self,
+        first: usize,
+        request: &Arc<Request>,
+        sample: u32,
+        completion: Completion,
+        is_known: bool,
+    ) {
         let conversation = first + sample as usize;
         if self.shared.may_be_followed(conversation) && !self.asks_on(conversation) {
-            self.waiting.insert((self.passes + PASSES_BETWEEN_TURNS, conversation));
+            self.waiting
+                .insert((self.passes + PASSES_BETWEEN_TURNS, conversation));
         }
-        let to = if self.shared.has_tools(conversation) { &self.calling } else { &self.ended };
+        let to = if self.shared.has_tools(conversation) {
+            &self.calling
+        } else {
+            &self.ended
+        };
         let (request, is_recorded) = (Arc::clone(request), false);
         // The receiver is gone where the work has failed.
-        let _ = to.send(Ended { conversation, completion, request, sample, is_known, is_recorded });
+        let _ = to.send(Ended {
+            conversation,
+            completion,
+            request,
+            sample,
+            is_known,
+            is_recorded,
+        });
     }
 
     /// Whether what an agent does next need not be waited for: it waits for another answer, or has ended.
     fn asks_on(&self, conversation: usize) -> bool {
-        let Some(agents) = self.shared.agents_of(conversation) else { return false };
-        agents.is_over(conversation) || self.active.values().any(|active| active.first == conversation)
+        let Some(agents) = self.shared.agents_of(conversation) else {
+            return false;
+        };
+        agents.is_over(conversation)
+            || self
+                .active
+                .values()
+                .any(|active| active.first == conversation)
     }
 
     /// Starts the agent of the next conversation, which is waited for.
     fn start_next(&mut self, due: u64) {
-        let Some(conversation) = self.unstarted.pop_front() else { return };
+        let Some(conversation) = self.unstarted.pop_front() else {
+            return;
+        };
         self.waiting.insert((due, conversation));
         // The receiver is gone where the work has failed.
         _ = self.starting.send(conversation);
@@ -147,13 +192,21 @@ impl<'a> TurnSource<'a> {
             let waits = || self.waiting.iter().any(|(_, waits)| *waits == conversation);
             self.shared.agents_of(conversation).is_some() && !waits()
         };
-        let beside = if self.shared.agents.is_some() { self.wait(false, is_beside) } else { Vec::new() };
-        beside.into_iter().for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
+        let beside = if self.shared.agents.is_some() {
+            self.wait(false, is_beside)
+        } else {
+            Vec::new()
+        };
+        beside
+            .into_iter()
+            .for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
         if !self.is_paced {
             let mut come = self.wait(is_idle && asked.is_empty(), |_| true);
             come.sort_by_key(|(conversation, _)| *conversation);
-            self.waiting.retain(|(_, waits)| come.iter().all(|(conversation, _)| conversation != waits));
-            come.into_iter().for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
+            self.waiting
+                .retain(|(_, waits)| come.iter().all(|(conversation, _)| conversation != waits));
+            come.into_iter()
+                .for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
             return;
         }
         while let Some(&(due, conversation)) = self.waiting.first() {
@@ -166,7 +219,8 @@ impl<'a> TurnSource<'a> {
                 return;
             }
             self.waiting.pop_first();
-            come.into_iter().for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
+            come.into_iter()
+                .for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
         }
     }
 
@@ -174,7 +228,9 @@ impl<'a> TurnSource<'a> {
         if let Some(next) = next {
             return self.ask(conversation, next, asked);
         }
-        let own = self.ended_in_cache.extract_if((conversation, 0)..=(conversation, u32::MAX), |_, _| true);
+        let own = self
+            .ended_in_cache
+            .extract_if((conversation, 0)..=(conversation, u32::MAX), |_, _| true);
         self.not_followed.extend(own.map(|(_, id)| id));
         if self.shared.agents_of(conversation).is_some() {
             self.start_next(self.passes + PASSES_BETWEEN_TURNS);
@@ -186,11 +242,18 @@ impl<'a> TurnSource<'a> {
     fn wait(&self, must: bool, is_wanted: impl Fn(usize) -> bool) -> Vec<Letter> {
         let mut letters = self.mailbox.letters();
         loop {
-            let come: Vec<_> = letters.extract_if(.., |(conversation, _)| is_wanted(*conversation)).collect();
+            let come: Vec<_> = letters
+                .extract_if(.., |(conversation, _)| is_wanted(*conversation))
+                .collect();
             if !come.is_empty() || !must || self.waiting.is_empty() || self.shared.is_over() {
                 return come;
             }
-            letters = self.mailbox.has_come.wait_timeout(letters, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            letters = self
+                .mailbox
+                .has_come
+                .wait_timeout(letters, LOOK)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }
@@ -215,7 +278,10 @@ impl RequestSource for TurnSource<'_> {
                     self.unstarted.extend(first..first + request.samples);
                     continue;
                 }
-                let first = NextRequest { request: request.clone(), follows: None };
+                let first = NextRequest {
+                    request: request.clone(),
+                    follows: None,
+                };
                 self.ask(self.shared.first_conversation[question], first, &mut asked);
             }
             (0..self.shared.agents_at_once()).for_each(|_| self.start_next(self.passes));
@@ -225,7 +291,12 @@ impl RequestSource for TurnSource<'_> {
             return Arrivals::Closed;
         }
         let queued = |id: u64| {
-            let ActiveRequest { request, first, after, .. } = &self.active[&id];
+            let ActiveRequest {
+                request,
+                first,
+                after,
+                ..
+            } = &self.active[&id];
             QueuedRequest {
                 id,
                 request: Request::clone(request),
@@ -239,22 +310,32 @@ impl RequestSource for TurnSource<'_> {
 
     /// A completion that has ended in an earlier attempt is asked for beside others of its request.
     fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
-        let Some(active) = self.active.get(&id) else { return false };
+        let Some(active) = self.active.get(&id) else {
+            return false;
+        };
         let conversation = active.first + sample as usize;
         let agents = self.shared.agents_of(conversation);
         active.unfinished.contains(&sample)
-            && agents.is_none_or(|agents| agents.on_token(conversation, &active.request, completion))
+            && agents
+                .is_none_or(|agents| agents.on_token(conversation, &active.request, completion))
             && !self.shared.has_failed.load(Ordering::Relaxed)
     }
 
     fn may_go_on(&self, id: u64, sample: u32, completion: &Completion) -> bool {
-        let Some(conversation) = self.active.get(&id).map(|active| active.first + sample as usize) else {
+        let Some(conversation) = self
+            .active
+            .get(&id)
+            .map(|active| active.first + sample as usize)
+        else {
             return false;
         };
         match self.shared.agents_of(conversation) {
             Some(agents) => !agents.is_over(conversation),
             None => {
-                completion.stop == StopReason::Stop && self.shared.stays_in_cache(self.shared.question_of[conversation])
+                completion.stop == StopReason::Stop
+                    && self
+                        .shared
+                        .stays_in_cache(self.shared.question_of[conversation])
             }
         }
     }
@@ -264,12 +345,17 @@ impl RequestSource for TurnSource<'_> {
     }
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
-        let Some(active) = self.active.get_mut(&id) else { return };
+        let Some(active) = self.active.get_mut(&id) else {
+            return;
+        };
         if !active.unfinished.remove(&sample) {
             return;
         }
         let (first, request) = (active.first, Arc::clone(&active.request));
-        self.ended_in_cache.insert((first + sample as usize, request_number(&request)), (id, sample));
+        self.ended_in_cache.insert(
+            (first + sample as usize, request_number(&request)),
+            (id, sample),
+        );
         if active.unfinished.is_empty() {
             self.active.remove(&id);
         }

@@ -24,7 +24,11 @@ pub fn written_conversation(
     let prompt = render(task, row.clone(), tokenizer).map_err(Error::wrap)?;
     let tools = TaskTools::of_task(task, tokenizer)?;
     let mut own = ToolTalk::default();
-    let mut transcript = Transcript::new(turns_of(task, &row.messages), prompt.text, prompt.token_ids.clone());
+    let mut transcript = Transcript::new(
+        turns_of(task, &row.messages),
+        prompt.text,
+        prompt.token_ids.clone(),
+    );
     let (mut written, mut read) = (Vec::new(), prompt.token_ids.len());
     for (number, text) in completions.iter().enumerate() {
         let mut token_ids = tokenizer.encode(text).map_err(Error::wrap)?;
@@ -32,7 +36,9 @@ pub fn written_conversation(
         let follows = transcript.token_ids()[read..].to_vec();
         read = transcript.token_ids().len() + token_ids.len();
         written.push((follows, token_ids));
-        let Some((tools, (_, sampled))) = tools.as_ref().zip(written.last()) else { break };
+        let Some((tools, (_, sampled))) = tools.as_ref().zip(written.last()) else {
+            break;
+        };
         let calls = match asked_calls(tools.format, &tools.definitions, text) {
             AskedCalls::Calls(calls) if number + 1 < completions.len() => calls,
             _ => break,

@@ -26,7 +26,9 @@ impl Ranks {
             return self.by_rank_0(own);
         }
         let sum = self.added(own)?;
-        self.links.iter().try_for_each(|link| link.send_bytes(&sum))?;
+        self.links
+            .iter()
+            .try_for_each(|link| link.send_bytes(&sum))?;
         tensor_of(&sum, own)
     }
 
@@ -36,7 +38,9 @@ impl Ranks {
         if self.size == 1 {
             return Ok(own.clone());
         }
-        if let Some(part) = self.on_gpus(|communicator, goes_on| communicator.reduce_scatter(own, goes_on)) {
+        if let Some(part) =
+            self.on_gpus(|communicator, goes_on| communicator.reduce_scatter(own, goes_on))
+        {
             return part;
         }
         if self.rank > 0 {
@@ -45,7 +49,9 @@ impl Ranks {
         let sum = self.added(own)?;
         let bytes = sum.len() / self.size;
         let part = |rank: usize| &sum[rank * bytes..(rank + 1) * bytes];
-        (1..).zip(&self.links).try_for_each(|(rank, link)| link.send_bytes(part(rank)))?;
+        (1..)
+            .zip(&self.links)
+            .try_for_each(|(rank, link)| link.send_bytes(part(rank)))?;
         tensor_of(part(0), own)
     }
 
@@ -55,7 +61,9 @@ impl Ranks {
         if self.size == 1 {
             return Ok(());
         }
-        if let Some(gathered) = self.on_gpus(|communicator, goes_on| communicator.all_gather(all, goes_on)) {
+        if let Some(gathered) =
+            self.on_gpus(|communicator, goes_on| communicator.all_gather(all, goes_on))
+        {
             return gathered.map(drop);
         }
         let part = all.elem_count() / self.size;
@@ -68,7 +76,9 @@ impl Ranks {
             for link in &self.links {
                 whole.extend(self.bytes_from(link, bytes)?);
             }
-            self.links.iter().try_for_each(|link| link.send_bytes(&whole))?;
+            self.links
+                .iter()
+                .try_for_each(|link| link.send_bytes(&whole))?;
             tensor_of(&whole, all)?
         };
         Ok(all.slice_set(&whole, 0, 0)?)
@@ -80,7 +90,10 @@ impl Ranks {
         call: impl FnOnce(&Communicator, &dyn Fn() -> bool) -> candle_core::Result<Tensor>,
     ) -> Option<Result<Tensor, RankError>> {
         let communicator = self.communicator.get()?;
-        let found = self.waited(Instant::now(), call(communicator, &|| self.keep_waiting().is_ok()));
+        let found = self.waited(
+            Instant::now(),
+            call(communicator, &|| self.keep_waiting().is_ok()),
+        );
         Some(found.map_err(|error| self.explained(error)))
     }
 
@@ -90,8 +103,14 @@ impl Ranks {
         if found.len() == expected {
             return Ok(found);
         }
-        let message = format!("its part has {} bytes, that of rank 0 {expected}", found.len());
-        Err(RankError::Failed { peer: link.peer().to_owned(), message })
+        let message = format!(
+            "its part has {} bytes, that of rank 0 {expected}",
+            found.len()
+        );
+        Err(RankError::Failed {
+            peer: link.peer().to_owned(),
+            message,
+        })
     }
 
     /// What rank 0 has and what it receives, added in the order of the ranks.
@@ -99,7 +118,12 @@ impl Ranks {
         let mut sum = bytes_of(own)?;
         for link in &self.links {
             let more = self.bytes_from(link, sum.len())?;
-            for (sum, more) in sum.as_chunks_mut::<4>().0.iter_mut().zip(more.as_chunks::<4>().0) {
+            for (sum, more) in sum
+                .as_chunks_mut::<4>()
+                .0
+                .iter_mut()
+                .zip(more.as_chunks::<4>().0)
+            {
                 *sum = (f32::from_le_bytes(*sum) + f32::from_le_bytes(*more)).to_le_bytes();
             }
         }
@@ -123,7 +147,12 @@ fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, RankError> {
 /// The numbers of `bytes`, where `beside` is.
 fn tensor_of(bytes: &[u8], beside: &Tensor) -> Result<Tensor, RankError> {
     let count = bytes.len() / DType::F32.size_in_bytes();
-    Ok(Tensor::from_raw_buffer(bytes, DType::F32, &[count], beside.device())?)
+    Ok(Tensor::from_raw_buffer(
+        bytes,
+        DType::F32,
+        &[count],
+        beside.device(),
+    )?)
 }
 
 #[cfg(test)]
@@ -149,18 +178,27 @@ mod tests {
         std::thread::scope(|scope| {
             let others = [1, 2].map(|rank| {
                 let (address, met) = (&address, &met);
-                scope.spawn(move || met(Ranks::connect(address, rank, "secret".to_owned(), "").unwrap()).0)
+                scope.spawn(move || {
+                    met(Ranks::connect(address, rank, "secret".to_owned(), "").unwrap()).0
+                })
             });
-            let peers = gather(&listener, 3, "secret", Duration::from_secs(20), "", || Ok(())).unwrap();
+            let peers = gather(&listener, 3, "secret", Duration::from_secs(20), "", || {
+                Ok(())
+            })
+            .unwrap();
             let (first, ranks) = met(Ranks::first(peers, "").unwrap());
             let _ranks = first_stays.then_some(ranks);
-            std::iter::once(first).chain(others.map(|other| other.join().unwrap())).collect()
+            std::iter::once(first)
+                .chain(others.map(|other| other.join().unwrap()))
+                .collect()
         })
     }
 
     /// Six numbers, of which sums depend on the order of the ranks.
     fn own(rank: usize) -> Tensor {
-        let numbers = (0..6).map(|at| [1.0_f32, 1e8, -1e8][rank] + at as f32).collect::<Vec<_>>();
+        let numbers = (0..6)
+            .map(|at| [1.0_f32, 1e8, -1e8][rank] + at as f32)
+            .collect::<Vec<_>>();
         Tensor::from_vec(numbers, 6, &Device::Cpu).unwrap()
     }
 
@@ -173,16 +211,39 @@ mod tests {
         let part = ranks.reduce_scatter(&own(rank)).unwrap();
         ranks.all_gather(&all).unwrap();
         let count = ranks.sum(rank as f64).unwrap() as f32 + size as f32;
-        [summed, part, all, Tensor::new(&[count], &Device::Cpu).unwrap()].map(|found| found.to_vec1().unwrap())
+        [
+            summed,
+            part,
+            all,
+            Tensor::new(&[count], &Device::Cpu).unwrap(),
+        ]
+        .map(|found| found.to_vec1().unwrap())
     }
 
     #[test]
     fn ranks_sum_in_their_order_and_gather_their_parts() {
-        let sum: Vec<f32> = (0..6).map(|at| at as f32).map(|at| (1.0 + at) + (1e8 + at) + (-1e8 + at)).collect();
-        assert!(sum.iter().zip(0..).any(|(sum, at)| *sum != (1 + 3 * at) as f32), "another order would give the same");
+        let sum: Vec<f32> = (0..6)
+            .map(|at| at as f32)
+            .map(|at| (1.0 + at) + (1e8 + at) + (-1e8 + at))
+            .collect();
+        assert!(
+            sum.iter()
+                .zip(0..)
+                .any(|(sum, at)| *sum != (1 + 3 * at) as f32),
+            "another order would give the same"
+        );
         for (rank, found) in of_three(true, together).into_iter().enumerate() {
             let part = sum[2 * rank..2 * rank + 2].to_vec();
-            assert_eq!(found, [sum.clone(), part, vec![0.5, 0.5, 1.5, 1.5, 2.5, 2.5], vec![6.0]], "rank {rank}");
+            assert_eq!(
+                found,
+                [
+                    sum.clone(),
+                    part,
+                    vec![0.5, 0.5, 1.5, 1.5, 2.5, 2.5],
+                    vec![6.0]
+                ],
+                "rank {rank}"
+            );
         }
     }
 
@@ -193,14 +254,32 @@ mod tests {
             let all = ranks.exchange(own.clone()).unwrap();
             let first = ranks.broadcast((own.clone(), f64::NAN)).unwrap();
             let gathered = ranks.gather(ranks.share(10)).unwrap();
-            (all, first.0, first.1.is_nan(), ranks.any(ranks.rank() == 2).unwrap(), gathered)
+            (
+                all,
+                first.0,
+                first.1.is_nan(),
+                ranks.any(ranks.rank() == 2).unwrap(),
+                gathered,
+            )
         });
         for (rank, (all, first, is_nan, any, gathered)) in found.into_iter().enumerate() {
             assert_eq!(
                 (all, first.as_str(), is_nan, any),
-                (vec!["of 0".to_owned(), "of 1".to_owned(), "of 2".to_owned()], "of 0", true, true)
+                (
+                    vec!["of 0".to_owned(), "of 1".to_owned(), "of 2".to_owned()],
+                    "of 0",
+                    true,
+                    true
+                )
             );
-            assert_eq!(gathered, if rank == 0 { vec![0..3, 3..6, 6..10] } else { Vec::new() });
+            assert_eq!(
+                gathered,
+                if rank == 0 {
+                    vec![0..3, 3..6, 6..10]
+                } else {
+                    Vec::new()
+                }
+            );
         }
     }
 
@@ -214,7 +293,8 @@ mod tests {
             },
         });
         assert!(
-            found[0].starts_with("rank 1 (pid ") && found[0].ends_with("has 12 bytes, that of rank 0 24"),
+            found[0].starts_with("rank 1 (pid ")
+                && found[0].ends_with("has 12 bytes, that of rank 0 24"),
             "{found:?}"
         );
         assert_eq!(found[1..], ["", ""]);

@@ -51,14 +51,21 @@ impl Placement {
         let has = |name: &str| get(name).is_some();
         let job = |names: &[&str]| job_name(names.iter().copied().filter_map(&get));
         // The innermost first: mpirun and torchrun may be started by srun.
-        let placement = if ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"].into_iter().all(has) {
+        let placement = if ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"]
+            .into_iter()
+            .all(has)
+        {
             Self {
                 rank: number("RANK")?,
                 size: number("WORLD_SIZE")?,
                 here: number("LOCAL_WORLD_SIZE")?,
                 local: number("LOCAL_RANK")?,
                 launcher: "torchrun",
-                job: job(&["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT"]),
+                job: job(&[
+                    "TORCHELASTIC_RUN_ID",
+                    "TORCHELASTIC_RESTART_COUNT",
+                    "MASTER_PORT",
+                ]),
             }
         } else if has("OMPI_COMM_WORLD_RANK") {
             Self {
@@ -72,7 +79,10 @@ impl Placement {
         } else if has("SLURM_PROCID") && has("SLURM_STEP_NODELIST") {
             // Of the first host, such as 4 of `4(x2),3`; a batch script without srun has no list of the step's hosts.
             let tasks = get("SLURM_STEP_TASKS_PER_NODE").unwrap_or_default();
-            let here = tasks.split(['(', ',']).next().and_then(|text| text.parse().ok());
+            let here = tasks
+                .split(['(', ','])
+                .next()
+                .and_then(|text| text.parse().ok());
             let size = number("SLURM_STEP_NUM_TASKS").or_else(|_| number("SLURM_NTASKS"))?;
             Self {
                 rank: number("SLURM_PROCID")?,
@@ -85,9 +95,17 @@ impl Placement {
         } else {
             return Ok(None);
         };
-        let Self { rank, size, here, launcher, .. } = placement;
+        let Self {
+            rank,
+            size,
+            here,
+            launcher,
+            ..
+        } = placement;
         if rank >= size || !(1..=size).contains(&here) {
-            return Err(RankError::Launcher(format!("{launcher}: rank {rank} of {size}, {here} of them on this host")));
+            return Err(RankError::Launcher(format!(
+                "{launcher}: rank {rank} of {size}, {here} of them on this host"
+            )));
         }
         Ok(Some(placement).filter(|placement| placement.size > 1))
     }
@@ -109,7 +127,10 @@ impl Placement {
     /// # Errors
     /// [`RankError::Start`] naming a rank that does not come within 60 s, or that has the GPU of another.
     pub fn rendezvous(&self, runs: &Path, gpu: &str) -> Result<Ranks, RankError> {
-        let failed = |cause: std::io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
+        let failed = |cause: std::io::Error| RankError::Start {
+            rank: 0,
+            cause: cause.to_string(),
+        };
         // Other hosts reach rank 0 by its name.
         let (interface, host) = match self.here == self.size {
             true => (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST.to_string()),
@@ -117,14 +138,30 @@ impl Placement {
         };
         let listener = TcpListener::bind((interface, 0)).map_err(failed)?;
         let address = format!("{host}:{}", listener.local_addr().map_err(failed)?.port());
-        let rendezvous = Rendezvous { address, secret: secret().map_err(failed)? };
+        let rendezvous = Rendezvous {
+            address,
+            secret: secret().map_err(failed)?,
+        };
         files::ensure_folder(runs, Access::Private).map_err(failed)?;
         let file = RendezvousFile(self.file(runs));
         let text = serde_json::to_vec(&rendezvous).map_err(|error| failed(error.into()))?;
         files::replace_file(&file.0, &text, Access::Private).map_err(failed)?;
-        let remedy =
-            format!("; its output says why: its host must see {} and reach {}", file.0.display(), rendezvous.address);
-        Ranks::first(gather(&listener, self.size, &rendezvous.secret, RENDEZVOUS_TIMEOUT, &remedy, || Ok(()))?, gpu)
+        let remedy = format!(
+            "; its output says why: its host must see {} and reach {}",
+            file.0.display(),
+            rendezvous.address
+        );
+        Ranks::first(
+            gather(
+                &listener,
+                self.size,
+                &rendezvous.secret,
+                RENDEZVOUS_TIMEOUT,
+                &remedy,
+                || Ok(()),
+            )?,
+            gpu,
+        )
     }
 
     /// Meets rank 0, as another rank. `gpu`: the UUID of its own.
@@ -143,16 +180,30 @@ impl Placement {
         to_answer: Duration,
     ) -> Result<Ranks, RankError> {
         let (start, path) = (Instant::now(), self.file(runs));
-        let failed = |cause| Err(RankError::Start { rank: self.rank, cause });
+        let failed = |cause| {
+            Err(RankError::Start {
+                rank: self.rank,
+                cause,
+            })
+        };
         let mut found: Option<(Rendezvous, Instant)> = None;
-        let mut last = format!("{} is not there: is the runs folder shared by all hosts?", path.display());
+        let mut last = format!(
+            "{} is not there: is the runs folder shared by all hosts?",
+            path.display()
+        );
         loop {
             // A file of an earlier start may stand there until rank 0 writes its own.
             match read(&path) {
                 Ok(Some(rendezvous)) => {
-                    let since =
-                        found.filter(|(known, _)| *known == rendezvous).map_or_else(Instant::now, |(_, since)| since);
-                    match Ranks::connect(&rendezvous.address, self.rank, rendezvous.secret.clone(), gpu) {
+                    let since = found
+                        .filter(|(known, _)| *known == rendezvous)
+                        .map_or_else(Instant::now, |(_, since)| since);
+                    match Ranks::connect(
+                        &rendezvous.address,
+                        self.rank,
+                        rendezvous.secret.clone(),
+                        gpu,
+                    ) {
                         Ok(ranks) => return Ok(ranks),
                         Err(_) if since.elapsed() <= to_answer => {}
                         Err(error) => {
@@ -174,7 +225,10 @@ impl Placement {
                 Err(cause) => return failed(cause),
             }
             if start.elapsed() > to_meet {
-                return failed(format!("rank 0 was not found within {} s; {last}", to_meet.as_secs()));
+                return failed(format!(
+                    "rank 0 was not found within {} s; {last}",
+                    to_meet.as_secs()
+                ));
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
@@ -182,31 +236,48 @@ impl Placement {
 
     fn file(&self, runs: &Path) -> PathBuf {
         // Launchers on several hosts may have named their jobs alike.
-        let host = if self.here == self.size { format!("-{}", host_name()) } else { String::new() };
+        let host = if self.here == self.size {
+            format!("-{}", host_name())
+        } else {
+            String::new()
+        };
         runs.join(format!(".ranks-{}-{}{host}.json", self.launcher, self.job))
     }
 }
 
 fn parsed<N: std::str::FromStr>(name: &str, value: Option<String>) -> Result<N, RankError> {
     let text = value.ok_or_else(|| RankError::Launcher(format!("{name} is missing")))?;
-    text.parse().map_err(|_| RankError::Launcher(format!("{name} = {text:?} is no number")))
+    text.parse()
+        .map_err(|_| RankError::Launcher(format!("{name} = {text:?} is no number")))
 }
 
 /// For a file's name.
 fn job_name(parts: impl Iterator<Item = String>) -> String {
     let name = parts.collect::<Vec<_>>().join(".");
-    name.replace(|letter: char| !letter.is_ascii_alphanumeric() && !"-.".contains(letter), "")
+    name.replace(
+        |letter: char| !letter.is_ascii_alphanumeric() && !"-.".contains(letter),
+        "",
+    )
 }
 
 /// `None` where there is no file yet.
 fn read(path: &Path) -> Result<Option<Rendezvous>, String> {
-    let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(None) };
+    let Ok(found) = std::fs::symlink_metadata(path) else {
+        return Ok(None);
+    };
     if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o077 != 0 {
-        return Err(format!("{} is not of this user alone: remove it", path.display()));
+        return Err(format!(
+            "{} is not of this user alone: remove it",
+            path.display()
+        ));
     }
     // It may have been removed or replaced since.
-    let Ok(text) = files::read_text(path) else { return Ok(None) };
-    serde_json::from_str(&text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
+    let Ok(text) = files::read_text(path) else {
+        return Ok(None);
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 impl Drop for RendezvousFile {
@@ -222,13 +293,31 @@ mod tests {
     use super::*;
 
     fn found(variables: &[(&str, &str)]) -> Result<Option<Placement>, String> {
-        let get = |name: &str| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
+        let get = |name: &str| {
+            variables
+                .iter()
+                .find(|(own, _)| *own == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
         Placement::from_env(get).map_err(|error| error.to_string())
     }
 
     /// Number `local` of `here` on its host.
-    fn placed(rank: usize, size: usize, (local, here): (usize, usize), launcher: &'static str, job: &str) -> Placement {
-        Placement { rank, size, here, local, launcher, job: job.to_owned() }
+    fn placed(
+        rank: usize,
+        size: usize,
+        (local, here): (usize, usize),
+        launcher: &'static str,
+        job: &str,
+    ) -> Placement {
+        Placement {
+            rank,
+            size,
+            here,
+            local,
+            launcher,
+            job: job.to_owned(),
+        }
     }
 
     #[test]
@@ -245,7 +334,10 @@ mod tests {
             ("MASTER_PORT", "29500"),
             ("TORCHELASTIC_RUN_ID", "a/b"),
         ];
-        check(&torchrun, Some(placed(6, 8, (2, 4), "torchrun", "ab.29500")));
+        check(
+            &torchrun,
+            Some(placed(6, 8, (2, 4), "torchrun", "ab.29500")),
+        );
         let slurm = [
             ("SLURM_PROCID", "5"),
             ("SLURM_LOCALID", "1"),
@@ -264,12 +356,27 @@ mod tests {
             ("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
             ("PMIX_NAMESPACE", "prterun-h-12@1"),
         ];
-        check(&mpirun, Some(placed(0, 2, (0, 2), "mpirun", "prterun-h-121")));
-        check(&[&mpirun[..], &slurm].concat(), Some(placed(0, 2, (0, 2), "mpirun", "prterun-h-121")));
+        check(
+            &mpirun,
+            Some(placed(0, 2, (0, 2), "mpirun", "prterun-h-121")),
+        );
+        check(
+            &[&mpirun[..], &slurm].concat(),
+            Some(placed(0, 2, (0, 2), "mpirun", "prterun-h-121")),
+        );
         // A batch script without srun, one rank, a shell in which somebody set RANK.
         check(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")], None);
-        let alone = ["RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"].map(|name| format!("OMPI_COMM_WORLD_{name}"));
-        check(&alone.each_ref().map(|name| (name.as_str(), if name.ends_with("RANK") { "0" } else { "1" })), None);
+        let alone = ["RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"]
+            .map(|name| format!("OMPI_COMM_WORLD_{name}"));
+        check(
+            &alone.each_ref().map(|name| {
+                (
+                    name.as_str(),
+                    if name.ends_with("RANK") { "0" } else { "1" },
+                )
+            }),
+            None,
+        );
         check(&[("RANK", "1")], None);
     }
 
@@ -279,24 +386,48 @@ mod tests {
         let own = placed(1, 2, (0, 1), "srun", "7");
         let follow = |times: [u64; 2]| {
             let [to_meet, to_answer] = times.map(Duration::from_millis);
-            own.follow_within(folder.path(), "", to_meet, to_answer).unwrap_err().to_string()
+            own.follow_within(folder.path(), "", to_meet, to_answer)
+                .unwrap_err()
+                .to_string()
         };
         let message = follow([200, 100]);
         assert!(
-            message.contains("rank 0 was not found within 0 s") && message.contains("shared by all hosts?"),
+            message.contains("rank 0 was not found within 0 s")
+                && message.contains("shared by all hosts?"),
             "{message}"
         );
         // A port that was free a moment ago.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().to_string();
-        for (address, expected) in
-            [(address, "Connection refused"), ("no-such-host.invalid:1".to_owned(), "no-such-host.invalid:1: ")]
-        {
-            let text = serde_json::to_vec(&Rendezvous { address: address.clone(), secret: String::new() }).unwrap();
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        for (address, expected) in [
+            (address, "Connection refused"),
+            (
+                "no-such-host.invalid:1".to_owned(),
+                "no-such-host.invalid:1: ",
+            ),
+        ] {
+            let text = serde_json::to_vec(&Rendezvous {
+                address: address.clone(),
+                secret: String::new(),
+            })
+            .unwrap();
             files::replace_file(&own.file(folder.path()), &text, Access::Private).unwrap();
             let message = follow([60_000, 200]);
-            assert!(message.contains("rank 1 did not start: rank 0 does not answer within 0 s ("), "{message}");
-            assert!(message.contains(&address) && message.contains(expected), "{message}");
-            assert!(message.ends_with("no firewall is between them"), "{message}");
+            assert!(
+                message.contains("rank 1 did not start: rank 0 does not answer within 0 s ("),
+                "{message}"
+            );
+            assert!(
+                message.contains(&address) && message.contains(expected),
+                "{message}"
+            );
+            assert!(
+                message.ends_with("no firewall is between them"),
+                "{message}"
+            );
         }
     }
 
@@ -319,9 +450,16 @@ mod tests {
 
     #[test]
     fn each_rank_of_a_host_has_the_gpu_of_its_local_number() {
-        let gpu = |local, shown| placed(6, 8, (local, 4), "srun", "").gpu(shown).map_err(|error| error.to_string());
+        let gpu = |local, shown| {
+            placed(6, 8, (local, 4), "srun", "")
+                .gpu(shown)
+                .map_err(|error| error.to_string())
+        };
         assert_eq!((gpu(0, 4), gpu(3, 4), gpu(3, 1)), (Ok(0), Ok(3), Ok(0)));
         let message = gpu(2, 2).unwrap_err();
-        assert!(message.starts_with("local rank 2 has no GPU, of 2 here: start"), "{message}");
+        assert!(
+            message.starts_with("local rank 2 has no GPU, of 2 here: start"),
+            "{message}"
+        );
     }
 }

@@ -68,7 +68,11 @@ impl Link {
         let lost = Arc::<Lost>::default();
         let (sender, received) = mpsc::channel();
         let is_known = Arc::<AtomicBool>::default();
-        let (reading, because, known) = (RetriedRead(stream.try_clone()?), Arc::clone(&lost), Arc::clone(&is_known));
+        let (reading, because, known) = (
+            RetriedRead(stream.try_clone()?),
+            Arc::clone(&lost),
+            Arc::clone(&is_known),
+        );
         thread("rank-receive", move || {
             let cause = read(reading, &sender, &known, timeout);
             let _ = because.0.set(cause);
@@ -84,7 +88,14 @@ impl Link {
                 std::thread::sleep(timeout / 8);
             }
         })?;
-        Ok(Self { peer, stream, received: Mutex::new(received), lost, is_known, timeout })
+        Ok(Self {
+            peer,
+            stream,
+            received: Mutex::new(received),
+            lost,
+            is_known,
+            timeout,
+        })
     }
 
     pub(super) fn peer(&self) -> &str {
@@ -103,7 +114,10 @@ impl Link {
     }
 
     pub(super) fn check(&self) -> Result<(), RankError> {
-        self.lost.0.get().map_or(Ok(()), |cause| Err(self.error(cause)))
+        self.lost
+            .0
+            .get()
+            .map_or(Ok(()), |cause| Err(self.error(cause)))
     }
 
     pub(super) fn send<M: Serialize>(&self, message: &M) -> Result<(), RankError> {
@@ -126,15 +140,26 @@ impl Link {
         Ok(rmp_serde::from_slice(&self.next(MESSAGE, check)?)?)
     }
 
-    pub(super) fn receive_bytes(&self, check: impl Fn() -> Result<(), RankError>) -> Result<Vec<u8>, RankError> {
+    pub(super) fn receive_bytes(
+        &self,
+        check: impl Fn() -> Result<(), RankError>,
+    ) -> Result<Vec<u8>, RankError> {
         self.next(BYTES, check)
     }
 
-    fn next(&self, expected: u8, check: impl Fn() -> Result<(), RankError>) -> Result<Vec<u8>, RankError> {
+    fn next(
+        &self,
+        expected: u8,
+        check: impl Fn() -> Result<(), RankError>,
+    ) -> Result<Vec<u8>, RankError> {
         loop {
             match locked(&self.received).recv_timeout(ROUND) {
                 Ok(Message { kind, bytes }) if kind == expected => return Ok(bytes),
-                Ok(_) => return Err(self.error(&Cause::Lost("it sent what nobody asked for".to_owned()))),
+                Ok(_) => {
+                    return Err(
+                        self.error(&Cause::Lost("it sent what nobody asked for".to_owned()))
+                    );
+                }
                 Err(RecvTimeoutError::Timeout) => check()?,
                 // The reader is gone, and has said why.
                 Err(RecvTimeoutError::Disconnected) => {
@@ -146,7 +171,9 @@ impl Link {
     }
 
     fn write(&self, kind: u8, bytes: &[u8]) -> Result<(), RankError> {
-        let Err(error) = write(&mut locked(&self.stream), kind, bytes) else { return Ok(()) };
+        let Err(error) = write(&mut locked(&self.stream), kind, bytes) else {
+            return Ok(());
+        };
         // A rank that fails says so before it closes the connection.
         self.check()?;
         Err(self.error(&Cause::Lost(why(&error, self.timeout))))
@@ -155,8 +182,14 @@ impl Link {
     fn error(&self, cause: &Cause) -> RankError {
         let peer = self.peer.clone();
         match cause {
-            Cause::Failed(message) => RankError::Failed { peer, message: message.clone() },
-            Cause::Lost(cause) => RankError::Lost { peer, cause: cause.clone() },
+            Cause::Failed(message) => RankError::Failed {
+                peer,
+                message: message.clone(),
+            },
+            Cause::Lost(cause) => RankError::Lost {
+                peer,
+                cause: cause.clone(),
+            },
         }
     }
 }
@@ -166,7 +199,12 @@ struct RetriedRead(TcpStream);
 
 impl Read for RetriedRead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let is_late = |error: &io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        let is_late = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            )
+        };
         match self.0.read(buffer) {
             Err(error) if is_late(&error) => self.0.read(buffer),
             result => result,
@@ -182,7 +220,10 @@ impl Drop for Link {
 }
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(|_| ())
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(|_| ())
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -198,11 +239,19 @@ fn write(stream: &mut TcpStream, kind: u8, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Passes messages on until there are no more, and says why.
-fn read(mut stream: RetriedRead, to: &Sender<Message>, is_known: &AtomicBool, timeout: Duration) -> Cause {
+fn read(
+    mut stream: RetriedRead,
+    to: &Sender<Message>,
+    is_known: &AtomicBool,
+    timeout: Duration,
+) -> Cause {
     loop {
         match read_one(&mut stream, is_known) {
             Ok(Message { kind: ALIVE, .. }) => {}
-            Ok(Message { kind: FAILURE, bytes }) => return Cause::Failed(String::from_utf8_lossy(&bytes).into_owned()),
+            Ok(Message {
+                kind: FAILURE,
+                bytes,
+            }) => return Cause::Failed(String::from_utf8_lossy(&bytes).into_owned()),
             Ok(message) => {
                 if to.send(message).is_err() {
                     return Cause::Lost("nobody listens any more".to_owned());
@@ -217,9 +266,9 @@ fn read(mut stream: RetriedRead, to: &Sender<Message>, is_known: &AtomicBool, ti
 fn why(error: &io::Error, timeout: Duration) -> String {
     match error.kind() {
         // Reset: it ended before it had read everything.
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            "the connection was closed".to_owned()
-        }
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => "the connection was closed".to_owned(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!("no sign of life for {} s", timeout.as_secs_f64())
         }
@@ -232,14 +281,19 @@ fn read_one(stream: &mut RetriedRead, is_known: &AtomicBool) -> io::Result<Messa
     stream.read_exact(&mut header)?;
     let length = header[1..].try_into().map_or(0, u64::from_le_bytes);
     if length > MAX_UNAUTHENTICATED_BYTES && !is_known.load(Ordering::Relaxed) {
-        return Err(io::Error::other("it sent a long message without saying who it is"));
+        return Err(io::Error::other(
+            "it sent a long message without saying who it is",
+        ));
     }
     let mut bytes = Vec::new();
     // Grows with what arrives: a length alone reserves nothing.
     if stream.take(length).read_to_end(&mut bytes)? as u64 != length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Message { kind: header[0], bytes })
+    Ok(Message {
+        kind: header[0],
+        bytes,
+    })
 }
 
 #[cfg(test)]
@@ -253,7 +307,10 @@ mod tests {
     fn pair(timeout: Duration) -> (Link, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (Link::over(listener.accept().unwrap().0, "rank 1".to_owned(), timeout).unwrap(), there)
+        (
+            Link::over(listener.accept().unwrap().0, "rank 1".to_owned(), timeout).unwrap(),
+            there,
+        )
     }
 
     #[test]
@@ -266,24 +323,35 @@ mod tests {
         there.send(&(7_u32, &numbers)).unwrap();
         there.send_bytes(&[9; 3_000_000]).unwrap();
         let (count, found): (u32, Vec<f64>) = here.receive(|| Ok(())).unwrap();
-        assert_eq!((count, found.len(), found[0].to_bits()), (7, 3, f64::NAN.to_bits()));
+        assert_eq!(
+            (count, found.len(), found[0].to_bits()),
+            (7, 3, f64::NAN.to_bits())
+        );
         assert_eq!(here.receive_bytes(|| Ok(())).unwrap(), vec![9; 3_000_000]);
         there.send_failure("out of paper").unwrap();
         let error = here.receive::<u32>(|| Ok(())).unwrap_err().to_string();
         assert_eq!(error, "rank 1: out of paper");
         drop(there);
-        assert_eq!(here.check().unwrap_err().to_string(), "rank 1: out of paper");
+        assert_eq!(
+            here.check().unwrap_err().to_string(),
+            "rank 1: out of paper"
+        );
     }
 
     #[test]
     fn waiting_ends_when_there_is_a_reason_and_strangers_say_little() {
         let (here, there) = pair(Duration::from_secs(5));
-        let error = here.receive::<u32>(|| Err(RankError::Cancelled)).unwrap_err();
+        let error = here
+            .receive::<u32>(|| Err(RankError::Cancelled))
+            .unwrap_err();
         assert!(matches!(error, RankError::Cancelled));
         let there = Link::over(there, "rank 0".to_owned(), Duration::from_secs(5)).unwrap();
         there.send_bytes(&[0; 5000]).unwrap();
         let error = here.receive_bytes(|| Ok(())).unwrap_err().to_string();
-        assert!(error.contains("a long message without saying who it is"), "{error}");
+        assert!(
+            error.contains("a long message without saying who it is"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -298,11 +366,17 @@ mod tests {
         };
         let (here, there) = pair(Duration::from_secs(5));
         drop(there);
-        assert_eq!(until_lost(&here), "rank 1 was lost: the connection was closed");
+        assert_eq!(
+            until_lost(&here),
+            "rank 1 was lost: the connection was closed"
+        );
         assert!(here.receive::<u32>(|| Ok(())).is_err());
         // A process that is stopped keeps its connections open.
         let (here, there) = pair(Duration::from_millis(50));
-        assert_eq!(until_lost(&here), "rank 1 was lost: no sign of life for 0.05 s");
+        assert_eq!(
+            until_lost(&here),
+            "rank 1 was lost: no sign of life for 0.05 s"
+        );
         drop(there);
     }
 }

@@ -120,21 +120,38 @@ impl Location {
     fn own(gpu: &str) -> Self {
         let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
         let may_run = |number: &u32| set.is_set(*number as usize);
-        let processors = (0..rustix::thread::CpuSet::MAX_CPU as u32).filter(may_run).collect();
-        Self { host: host_name(), processors, gpu: gpu.to_owned() }
+        let processors = (0..rustix::thread::CpuSet::MAX_CPU as u32)
+            .filter(may_run)
+            .collect();
+        Self {
+            host: host_name(),
+            processors,
+            gpu: gpu.to_owned(),
+        }
     }
 
     /// Whether threads of both may run on the same processor.
     fn shares_processors(&self, other: &Self) -> bool {
-        self.host == other.host && self.processors.iter().any(|number| other.processors.contains(number))
+        self.host == other.host
+            && self
+                .processors
+                .iter()
+                .any(|number| other.processors.contains(number))
     }
 }
 
 /// # Errors
 /// [`RankError::Start`] of a rank that has the GPU of another: it would wait for it for ever.
 fn check_gpus(locations: &[Location]) -> Result<(), RankError> {
-    for (rank, own) in locations.iter().enumerate().filter(|(_, own)| !own.gpu.is_empty()) {
-        if let Some(other) = locations[..rank].iter().position(|other| other.gpu == own.gpu) {
+    for (rank, own) in locations
+        .iter()
+        .enumerate()
+        .filter(|(_, own)| !own.gpu.is_empty())
+    {
+        if let Some(other) = locations[..rank]
+            .iter()
+            .position(|other| other.gpu == own.gpu)
+        {
             let cause = format!(
                 "it has the same GPU as rank {other} ({}): start one rank a GPU, or compute with --cpu",
                 own.gpu
@@ -165,13 +182,19 @@ impl Ranks {
     ///
     /// # Errors
     /// [`RankError::Start`] with the reason of a rank that cannot be started, ends or does not connect in time.
-    pub fn start_here(size: usize, arguments: impl Fn(usize) -> Vec<String>) -> Result<Self, RankError> {
+    pub fn start_here(
+        size: usize,
+        arguments: impl Fn(usize) -> Vec<String>,
+    ) -> Result<Self, RankError> {
         if size <= 1 {
             return Ok(Self::alone());
         }
         let mut processes = Processes::default();
         let peers = processes.start(size, arguments)?;
-        Ok(Self { _processes: processes, ..Self::first(peers, "")? })
+        Ok(Self {
+            _processes: processes,
+            ..Self::first(peers, "")?
+        })
     }
 
     /// Rank 0 of these. `gpu`: the UUID of this process's own.
@@ -182,7 +205,12 @@ impl Ranks {
             locations.push(peer.location);
         }
         check_gpus(&locations)?;
-        Ok(Self { size: locations.len(), links, locations, ..Self::alone() })
+        Ok(Self {
+            size: locations.len(),
+            links,
+            locations,
+            ..Self::alone()
+        })
     }
 
     /// Connects to rank 0 at `address` as another rank. `secret`: what rank 0 gave this process; `gpu`: the UUID of its
@@ -190,18 +218,37 @@ impl Ranks {
     ///
     /// # Errors
     /// [`RankError::Start`] if nobody answers there.
-    pub fn connect(address: &str, rank: usize, secret: String, gpu: &str) -> Result<Self, RankError> {
-        let failed = |cause: std::io::Error| RankError::Start { rank, cause: format!("{address}: {cause}") };
+    pub fn connect(
+        address: &str,
+        rank: usize,
+        secret: String,
+        gpu: &str,
+    ) -> Result<Self, RankError> {
+        let failed = |cause: std::io::Error| RankError::Start {
+            rank,
+            cause: format!("{address}: {cause}"),
+        };
         let addresses = address.to_socket_addrs().map_err(failed)?;
         let mut found = Err(std::io::Error::other("no such address"));
         for address in addresses {
             found = found.or_else(|_| TcpStream::connect_timeout(&address, ANSWER_TIMEOUT / 3));
         }
-        let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), SILENCE_TIMEOUT).map_err(failed)?;
+        let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), SILENCE_TIMEOUT)
+            .map_err(failed)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let (pid, location) = (std::process::id(), Location::own(gpu));
-        link.send(&Hello { rank, secret, version, pid, location })?;
-        Ok(Self { rank, links: vec![link.named("rank 0".to_owned())], ..Self::alone() })
+        link.send(&Hello {
+            rank,
+            secret,
+            version,
+            pid,
+            location,
+        })?;
+        Ok(Self {
+            rank,
+            links: vec![link.named("rank 0".to_owned())],
+            ..Self::alone()
+        })
     }
 
     /// Waits until all have come. Returns how many ranks share this one's processors, itself included.
@@ -210,12 +257,18 @@ impl Ranks {
     /// [`RankError::Lost`] or [`RankError::Failed`] of a rank that is gone.
     pub fn rendezvous(&mut self) -> Result<usize, RankError> {
         if self.rank > 0 {
-            let Welcome { size, ranks_per_host } = self.receive()?;
+            let Welcome {
+                size,
+                ranks_per_host,
+            } = self.receive()?;
             self.size = size;
             return Ok(ranks_per_host);
         }
         for (rank, link) in (1..).zip(&self.links) {
-            link.send(&Welcome { size: self.size, ranks_per_host: self.ranks_per_host(rank) })?;
+            link.send(&Welcome {
+                size: self.size,
+                ranks_per_host: self.ranks_per_host(rank),
+            })?;
         }
         Ok(self.ranks_per_host(0))
     }
@@ -223,7 +276,10 @@ impl Ranks {
     /// Waiting for others ends soon after `is_cancelled` returns true.
     #[must_use]
     pub fn until(self, is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { is_cancelled: Some(Box::new(is_cancelled)), ..self }
+        Self {
+            is_cancelled: Some(Box::new(is_cancelled)),
+            ..self
+        }
     }
 
     /// The number of this rank.
@@ -238,13 +294,23 @@ impl Ranks {
 
     /// The name of this rank's host; empty where a run is alone.
     pub fn host(&self) -> String {
-        if self.size > 1 { host_name() } else { String::new() }
+        if self.size > 1 {
+            host_name()
+        } else {
+            String::new()
+        }
     }
 
     /// The ranks, `rank` included, that share its processors.
     fn ranks_per_host(&self, rank: usize) -> usize {
-        let Some(own) = self.locations.get(rank) else { return 1 };
-        self.locations.iter().filter(|other| own.shares_processors(other)).count().max(1)
+        let Some(own) = self.locations.get(rank) else {
+            return 1;
+        };
+        self.locations
+            .iter()
+            .filter(|other| own.shares_processors(other))
+            .count()
+            .max(1)
     }
 
     /// Whether a rank is gone, for work that should end then.
@@ -262,7 +328,11 @@ impl Ranks {
     /// While waiting.
     fn keep_waiting(&self) -> Result<(), RankError> {
         self.check()?;
-        match self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled()) {
+        match self
+            .is_cancelled
+            .as_ref()
+            .is_some_and(|is_cancelled| is_cancelled())
+        {
             true => Err(RankError::Cancelled),
             false => Ok(()),
         }
@@ -275,7 +345,8 @@ impl Ranks {
 
     /// Counts the time since `start`, in which this rank waited for what it has `found`.
     fn waited<T>(&self, start: Instant, found: T) -> T {
-        self.waited_seconds.set(self.waited_seconds.get() + start.elapsed().as_secs_f64());
+        self.waited_seconds
+            .set(self.waited_seconds.get() + start.elapsed().as_secs_f64());
         found
     }
 
@@ -301,11 +372,18 @@ impl Ranks {
     /// What each rank has, in their order, on rank 0; nothing on the others.
     pub fn gather<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
         let others = self.gather_others(&own)?;
-        Ok(if self.rank > 0 { others } else { std::iter::once(own).chain(others).collect() })
+        Ok(if self.rank > 0 {
+            others
+        } else {
+            std::iter::once(own).chain(others).collect()
+        })
     }
 
     /// As [`Ranks::gather`], without what rank 0 itself has.
-    pub fn gather_others<M: Serialize + DeserializeOwned>(&self, own: &M) -> Result<Vec<M>, RankError> {
+    pub fn gather_others<M: Serialize + DeserializeOwned>(
+        &self,
+        own: &M,
+    ) -> Result<Vec<M>, RankError> {
         if self.rank > 0 {
             self.links[0].send(own)?;
             return Ok(Vec::new());
@@ -340,7 +418,11 @@ impl Ranks {
     /// As [`Ranks::gather`]; without NCCL, or what it says.
     pub fn join(&self, device: &Device) -> Result<(), RankError> {
         if self.size > 1 && !device.is_cpu() {
-            let own = if self.rank == 0 { Communicator::new_id()? } else { Vec::new() };
+            let own = if self.rank == 0 {
+                Communicator::new_id()?
+            } else {
+                Vec::new()
+            };
             let id = self.broadcast(own)?;
             let place = (self.rank, self.size);
             let joined = Communicator::join(&id, place, device, &|| self.keep_waiting().is_ok());
@@ -355,7 +437,9 @@ impl Ranks {
     /// ends the others when it has lost one.
     fn explained(&self, error: candle_core::Error) -> RankError {
         wait_until(|| self.keep_waiting().is_err());
-        self.keep_waiting().err().unwrap_or(RankError::Tensor(error))
+        self.keep_waiting()
+            .err()
+            .unwrap_or(RankError::Tensor(error))
     }
 
     /// Sends another rank a message, as rank 0.
@@ -394,10 +478,18 @@ impl Ranks {
             }
             std::thread::sleep(EXIT_TIMEOUT);
             // It writes nothing that could be left unfinished.
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
         };
-        let spawned = std::thread::Builder::new().name("rank-watch".to_owned()).spawn(watch);
-        spawned.map(drop).map_err(|cause| RankError::Start { rank: self.rank, cause: cause.to_string() })
+        let spawned = std::thread::Builder::new()
+            .name("rank-watch".to_owned())
+            .spawn(watch);
+        spawned.map(drop).map_err(|cause| RankError::Start {
+            rank: self.rank,
+            cause: cause.to_string(),
+        })
     }
 
     /// Returns once rank 0 has ended: it takes another rank that ends before it for lost.
@@ -416,7 +508,10 @@ impl Ranks {
 
 impl std::fmt::Debug for Ranks {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Ranks").field("links", &self.links).finish_non_exhaustive()
+        formatter
+            .debug_struct("Ranks")
+            .field("links", &self.links)
+            .finish_non_exhaustive()
     }
 }
 
@@ -440,11 +535,17 @@ mod tests {
             let error = check_gpus(&locations).map_err(|error| error.to_string());
             match expected {
                 None => assert_eq!(error, Ok(()), "{gpus:?}"),
-                Some(start) => assert!(error.clone().unwrap_err().starts_with(start), "{gpus:?}: {error:?}"),
+                Some(start) => assert!(
+                    error.clone().unwrap_err().starts_with(start),
+                    "{gpus:?}: {error:?}"
+                ),
             }
         };
         check(&["GPU-1", "GPU-2", "GPU-3"], None);
         check(&["", "", "GPU-1"], None);
-        check(&["GPU-1", "GPU-2", "GPU-2"], Some("rank 2 did not start: it has the same GPU as rank 1 (GPU-2): start"));
+        check(
+            &["GPU-1", "GPU-2", "GPU-2"],
+            Some("rank 2 did not start: it has the same GPU as rank 1 (GPU-2): start"),
+        );
     }
 }

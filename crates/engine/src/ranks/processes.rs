@@ -24,18 +24,27 @@ impl Processes {
         size: usize,
         arguments: impl Fn(usize) -> Vec<String>,
     ) -> Result<Vec<Peer>, RankError> {
-        let here = |cause: io::Error| RankError::Start { rank: 0, cause: format!("a port of this machine: {cause}") };
+        let here = |cause: io::Error| RankError::Start {
+            rank: 0,
+            cause: format!("a port of this machine: {cause}"),
+        };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
         let address = listener.local_addr().map_err(here)?.to_string();
         // Others of this machine can connect, too.
         let secret = secret().map_err(here)?;
         for rank in 1..size {
-            let child = spawn(rank, &address, &secret, &arguments(rank))
-                .map_err(|cause| RankError::Start { rank, cause: cause.to_string() })?;
+            let child = spawn(rank, &address, &secret, &arguments(rank)).map_err(|cause| {
+                RankError::Start {
+                    rank,
+                    cause: cause.to_string(),
+                }
+            })?;
             self.0.push(child);
         }
         let remedy = "; its messages stand above or in worker.log";
-        gather(&listener, size, &secret, CONNECT_TIMEOUT, remedy, || self.check())
+        gather(&listener, size, &secret, CONNECT_TIMEOUT, remedy, || {
+            self.check()
+        })
     }
 
     /// # Errors
@@ -43,7 +52,8 @@ impl Processes {
     fn check(&mut self) -> Result<(), RankError> {
         for (rank, child) in (1..).zip(&mut self.0) {
             if let Ok(Some(status)) = child.try_wait() {
-                let cause = format!("it ended ({status}); its message stands above or in worker.log");
+                let cause =
+                    format!("it ended ({status}); its message stands above or in worker.log");
                 return Err(RankError::Start { rank, cause });
             }
         }
@@ -71,9 +81,15 @@ impl Drop for Processes {
 fn spawn(rank: usize, address: &str, secret: &str, arguments: &[String]) -> io::Result<Child> {
     // The running program, even if its file was replaced.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("grpo-tui").args(["rank", "--connect", address, "--number", &rank.to_string()]).args(arguments);
+    command
+        .arg0("grpo-tui")
+        .args(["rank", "--connect", address, "--number", &rank.to_string()])
+        .args(arguments);
     // In this process group, so that all are stopped and continued together; it ignores the signals that end a run.
-    command.envs(given_threads()).stdin(Stdio::piped()).stdout(Stdio::null());
+    command
+        .envs(given_threads())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // By a pipe: arguments and environments can be read by others.

@@ -22,7 +22,10 @@ pub(super) fn gather(
     remedy: &str,
     mut check: impl FnMut() -> Result<(), RankError>,
 ) -> Result<Vec<Peer>, RankError> {
-    let here = |cause: io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
+    let here = |cause: io::Error| RankError::Start {
+        rank: 0,
+        cause: cause.to_string(),
+    };
     listener.set_nonblocking(true).map_err(here)?;
     let mut peers: Vec<Option<Peer>> = (1..size).map(|_| None).collect();
     let start = Instant::now();
@@ -30,16 +33,23 @@ pub(super) fn gather(
         check()?;
         if start.elapsed() > timeout {
             let cause = format!("no connection within {} s{remedy}", timeout.as_secs());
-            return Err(RankError::Start { rank: missing + 1, cause });
+            return Err(RankError::Start {
+                rank: missing + 1,
+                cause,
+            });
         }
         match listener.accept() {
             Ok((stream, _)) => {
-                if let Some(peer) = handshake(stream, secret)?.filter(|peer| (1..size).contains(&peer.rank)) {
+                if let Some(peer) =
+                    handshake(stream, secret)?.filter(|peer| (1..size).contains(&peer.rank))
+                {
                     let rank = peer.rank;
                     peers[rank - 1] = Some(peer);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(5))
+            }
             Err(error) => return Err(here(error)),
         }
     }
@@ -59,8 +69,21 @@ fn handshake(stream: TcpStream, secret: &str) -> Result<Option<Peer>, RankError>
     };
     let Ok(link) = linked() else { return Ok(None) };
     let start = Instant::now();
-    let in_time = || if start.elapsed() < TO_GREET { Ok(()) } else { Err(RankError::Cancelled) };
-    let Ok(Hello { rank, secret: theirs, version, pid, location }) = link.receive(in_time) else {
+    let in_time = || {
+        if start.elapsed() < TO_GREET {
+            Ok(())
+        } else {
+            Err(RankError::Cancelled)
+        }
+    };
+    let Ok(Hello {
+        rank,
+        secret: theirs,
+        version,
+        pid,
+        location,
+    }) = link.receive(in_time)
+    else {
         return Ok(None);
     };
     if theirs != secret {
@@ -76,7 +99,11 @@ fn handshake(stream: TcpStream, secret: &str) -> Result<Option<Peer>, RankError>
         return Err(RankError::Start { rank, cause });
     }
     let link = link.named(format!("rank {rank} (pid {pid} on {host})"));
-    Ok(Some(Peer { rank, link, location }))
+    Ok(Some(Peer {
+        rank,
+        link,
+        location,
+    }))
 }
 
 #[cfg(test)]
@@ -92,16 +119,38 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let other = std::thread::spawn(move || {
-            let link = Link::over(TcpStream::connect(address).unwrap(), "rank 0".to_owned(), SILENCE_TIMEOUT).unwrap();
+            let link = Link::over(
+                TcpStream::connect(address).unwrap(),
+                "rank 0".to_owned(),
+                SILENCE_TIMEOUT,
+            )
+            .unwrap();
             let (secret, version) = ("secret".to_owned(), "0.0.1".to_owned());
-            link.send(&Hello { rank: 1, secret, version, pid: 7, location: Location::own("") }).unwrap();
+            link.send(&Hello {
+                rank: 1,
+                secret,
+                version,
+                pid: 7,
+                location: Location::own(""),
+            })
+            .unwrap();
             link.receive::<u32>(|| Ok(())).unwrap_err().to_string()
         });
-        let error = gather(&listener, 2, "secret", Duration::from_secs(20), "", || Ok(())).map(drop).unwrap_err();
+        let error = gather(&listener, 2, "secret", Duration::from_secs(20), "", || {
+            Ok(())
+        })
+        .map(drop)
+        .unwrap_err();
         let (here, there) = (error.to_string(), other.join().unwrap());
         for message in [&here, &there] {
-            assert!(message.contains("it is version 0.0.1 of the program on "), "{message}");
-            assert!(message.ends_with("install the same on all hosts, then start again"), "{message}");
+            assert!(
+                message.contains("it is version 0.0.1 of the program on "),
+                "{message}"
+            );
+            assert!(
+                message.ends_with("install the same on all hosts, then start again"),
+                "{message}"
+            );
         }
         assert!(here.starts_with("rank 1 did not start: "), "{here}");
     }

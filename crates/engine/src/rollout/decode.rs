@@ -9,7 +9,8 @@ use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
 use super::kv_cache::{
-    CacheSize, Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SampledPass, SavedRow, joined,
+    CacheSize, Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SampledPass, SavedRow,
+    joined,
 };
 use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
 use super::queue::{Arrivals, InConversation, QueuedRequest, RequestSource};
@@ -19,7 +20,9 @@ use super::{Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, Sampl
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampleParams};
-use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, ExpertRecord, PackedBatch, PassExperts};
+use crate::model::{
+    AdapterUse, Adapters, Decoder, ExpertLayers, ExpertRecord, PackedBatch, PassExperts,
+};
 use pass::{StepBackend, sample_after};
 
 mod admission; // which requests are decoded, and KV slots for their tokens
@@ -157,21 +160,39 @@ pub(super) fn decode_from(
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
     let states = capacity.states(limits);
-    let needed = CacheSize { kv_slots: capacity.kv_slots, prompt_rows: capacity.prompt_rows, states };
+    let needed = CacheSize {
+        kv_slots: capacity.kv_slots,
+        prompt_rows: capacity.prompt_rows,
+        states,
+    };
     let has_longer_rows = capacity.draft_tokens > 0 || capacity.is_conversing;
-    let pass_rows = capacity.rows.max(if has_longer_rows { limits.drafted_rows } else { 0 });
+    let pass_rows = capacity.rows.max(if has_longer_rows {
+        limits.drafted_rows
+    } else {
+        0
+    });
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
         candle_core::Device::Cuda(_) => {
             let (caches, steps) = memory.buffers.reuse(model, needed, pass_rows, capacity)?;
             (caches, StepBackend::Recorded(Box::new(steps)))
         }
-        _ => (KvCache::new(model, needed)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
+        _ => (
+            KvCache::new(model, needed)?,
+            StepBackend::Listed(VecDeque::new(), Vec::new()),
+        ),
     };
     let mut batch = DecodeBatch {
-        limits: DecodeLimits { rows: capacity.rows, ..limits },
+        limits: DecodeLimits {
+            rows: capacity.rows,
+            ..limits
+        },
         drafter: Drafter::new(capacity.draft_tokens),
-        lanes: Lanes::new(if model.device().is_cpu() { 1 } else { ThreadPool::count_of(0) }),
+        lanes: Lanes::new(if model.device().is_cpu() {
+            1
+        } else {
+            ThreadPool::count_of(0)
+        }),
         free_slots: FreeSlots::all(capacity.kv_slots),
         free_rows: FreeSlots::all(capacity.prompt_rows),
         free_states: FreeSlots::all(states),
@@ -214,7 +235,9 @@ impl DecodeBatch<'_> {
         let mut batch = PackedBatch::default();
         let (mut last_rows, mut own) = (Vec::with_capacity(taken.len()), Vec::new());
         for admitted in &taken {
-            let ActiveRequest { request, adapter, .. } = &self.requests[&admitted.request];
+            let ActiveRequest {
+                request, adapter, ..
+            } = &self.requests[&admitted.request];
             let prompt = batch.push_prompt(&request.prompt);
             own.resize(prompt.start + prompt.length, *adapter);
             last_rows.push((prompt.start + prompt.length - 1) as u32);
@@ -225,45 +248,88 @@ impl DecodeBatch<'_> {
         let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges, &states);
         let device = self.model.device();
         let slot = self.capacity.adapter_slot;
-        let own = (slot > 0).then(|| Tensor::from_slice(&own, own.len(), device)).transpose()?;
-        let record = self.recorded_experts.map(|experts| experts.room(batch.rows(), device)).transpose()?;
+        let own = (slot > 0)
+            .then(|| Tensor::from_slice(&own, own.len(), device))
+            .transpose()?;
+        let record = self
+            .recorded_experts
+            .map(|experts| experts.room(batch.rows(), device))
+            .transpose()?;
         let adapters = AdapterUse::for_rows(self.adapters, own.as_ref(), slot);
-        let normed = self.model.prefill(&batch, record.as_ref(), adapters, store)?;
+        let normed = self
+            .model
+            .prefill(&batch, record.as_ref(), adapters, store)?;
         let rows_of = |table: &Tensor, rows: &[u32]| {
-            gather_rows(table, &Tensor::from_slice(rows, rows.len(), device)?, table.dtype())
+            gather_rows(
+                table,
+                &Tensor::from_slice(rows, rows.len(), device)?,
+                table.dtype(),
+            )
         };
         let logits = self.model.logits(&rows_of(&normed, &last_rows)?)?;
         let experts = record.zip(self.recorded_experts);
-        let experts = experts.map(|(record, experts)| PassExperts::read(&record, experts)).transpose()?;
+        let experts = experts
+            .map(|(record, experts)| PassExperts::read(&record, experts))
+            .transpose()?;
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
         for (index, (admitted, states)) in taken.into_iter().zip(states).enumerate() {
-            let AdmittedRequest { request, prompt: place, samples } = admitted;
-            let ActiveRequest { request: asked, sampling, .. } = &self.requests[&request];
-            let ngrams = if sampling.draft_tokens > 0 { Ngrams::from_text(&asked.prompt) } else { Ngrams::default() };
+            let AdmittedRequest {
+                request,
+                prompt: place,
+                samples,
+            } = admitted;
+            let ActiveRequest {
+                request: asked,
+                sampling,
+                ..
+            } = &self.requests[&request];
+            let ngrams = if sampling.draft_tokens > 0 {
+                Ngrams::from_text(&asked.prompt)
+            } else {
+                Ngrams::default()
+            };
             let experts = experts.as_ref().map(|experts| {
                 let (end, mut prompt) = (last_rows[index] as usize + 1, Vec::new());
                 experts.append(end - asked.prompt.len()..end, &mut prompt);
-                ExpertRecord { prompt: Arc::new(prompt), ..ExpertRecord::default() }
+                ExpertRecord {
+                    prompt: Arc::new(prompt),
+                    ..ExpertRecord::default()
+                }
             });
             let prompt = self.prefilled;
             self.prefilled += 1;
             self.prompts.insert(prompt, Prompt { place, ngrams });
             for ((sample, kv_slots), state) in samples.into_iter().zip(states) {
-                let row = self.new_row((request, sample), (prompt, kv_slots, state), experts.clone());
+                let row = self.new_row(
+                    (request, sample),
+                    (prompt, kv_slots, state),
+                    experts.clone(),
+                );
                 self.rows.push(row);
                 prompt_of.push(index as u32);
             }
         }
         let logits = rows_of(&logits, &prompt_of)?;
-        let params: Vec<SampleParams> = self.rows[first..].iter().map(|row| self.params(row, 0)).collect();
-        let fed: Vec<_> =
-            self.rows[first..].iter_mut().map(|row| row.constrained.as_mut().map(RowMask::Grammar)).collect();
-        let masks = fed.iter().any(Option::is_some).then(|| masks(fed, logits.dims()[1], &self.memory.mask_overhead));
+        let params: Vec<SampleParams> = self.rows[first..]
+            .iter()
+            .map(|row| self.params(row, 0))
+            .collect();
+        let fed: Vec<_> = self.rows[first..]
+            .iter_mut()
+            .map(|row| row.constrained.as_mut().map(RowMask::Grammar))
+            .collect();
+        let masks = fed
+            .iter()
+            .any(Option::is_some)
+            .then(|| masks(fed, logits.dims()[1], &self.memory.mask_overhead));
         let mut sampled = sample(&logits, &params, masks.as_deref())?;
-        let shaped = (first..self.rows.len()).filter_map(|row| self.shaped_params(&self.rows[row], row - first));
+        let shaped = (first..self.rows.len())
+            .filter_map(|row| self.shaped_params(&self.rows[row], row - first));
         let shaped = sample_shaped(&logits, &shaped.collect::<Vec<_>>(), masks.as_deref())?;
-        shaped.iter().for_each(|shaped| sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index]));
+        shaped.iter().for_each(|shaped| {
+            sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index])
+        });
         let mut shaped = shaped.into_iter().peekable();
         for (index, (row, token)) in self.rows[first..].iter_mut().zip(sampled).enumerate() {
             let told = shaped.next_if(|shaped| shaped.index == index);
@@ -278,18 +344,37 @@ impl DecodeBatch<'_> {
 
     /// A row's sampling parameters, `ahead` tokens after the next.
     fn params(&self, row: &Row, ahead: usize) -> SampleParams {
-        let ActiveRequest { request, sampling, .. } = &self.requests[&row.request];
+        let ActiveRequest {
+            request, sampling, ..
+        } = &self.requests[&row.request];
         let position = (row.length() + ahead) as u32;
         let sample = request.first_sample + row.sample;
-        let key = SampleKey { step: request.step, prompt: request.prompt_number, sample, position };
-        let uniform = if request.greedy { LIKELIEST } else { uniform(sampling.seed, key) };
-        SampleParams { uniform, temperature: sampling.temperature }
+        let key = SampleKey {
+            step: request.step,
+            prompt: request.prompt_number,
+            sample,
+            position,
+        };
+        let uniform = if request.greedy {
+            LIKELIEST
+        } else {
+            uniform(sampling.seed, key)
+        };
+        SampleParams {
+            uniform,
+            temperature: sampling.temperature,
+        }
     }
 
     /// The parameters of a row that is sampled on the host; `index`: in the pass.
     fn shaped_params(&self, row: &Row, index: usize) -> Option<ShapedParams> {
         let shaping = self.requests[&row.request].request.shaping.as_ref()?;
-        Some(ShapedParams::new(index, shaping, self.params(row, 0), &row.completion.token_ids))
+        Some(ShapedParams::new(
+            index,
+            shaping,
+            self.params(row, 0),
+            &row.completion.token_ids,
+        ))
     }
 
     /// Feeds each row's newest token and the drafted ones. Where nothing is drafted, the next pass is started before the
@@ -301,7 +386,10 @@ impl DecodeBatch<'_> {
             let read = self.take_unread();
             self.draft(read);
         }
-        let is_drafted = self.rows.iter().any(|row| row.unread.is_empty() && !row.draft.tokens.is_empty());
+        let is_drafted = self
+            .rows
+            .iter()
+            .any(|row| row.unread.is_empty() && !row.draft.tokens.is_empty());
         self.undrafted = if is_drafted { 0 } else { self.undrafted + 1 };
         let is_started = self.start()?;
         self.read(usize::from(is_ahead && is_started))
@@ -309,25 +397,41 @@ impl DecodeBatch<'_> {
 
     /// Masks and drafts need the newest tokens, and rows with unread ones are few; where there were none for some passes, they are looked for in every eighth alone.
     fn runs_ahead(&self) -> bool {
-        let may_draft = self.capacity.draft_tokens > 0 && self.rows.len() < self.limits.drafted_rows;
+        let may_draft =
+            self.capacity.draft_tokens > 0 && self.rows.len() < self.limits.drafted_rows;
         self.limits.runs_ahead
-            && !self.rows.iter().any(|row| row.needs_newest(&self.requests) || !row.unread.is_empty())
+            && !self
+                .rows
+                .iter()
+                .any(|row| row.needs_newest(&self.requests) || !row.unread.is_empty())
             && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
     /// Starts a pass of the rows that have not reached their limit; whether there are any.
     fn start(&mut self) -> Result<bool> {
         self.grow()?;
-        self.rows.iter_mut().for_each(|row| row.reserve_states(&mut self.free_states));
-        let rows: Vec<usize> =
-            (0..self.rows.len()).filter(|&row| self.rows[row].length() < self.rows[row].limit).collect();
-        let feeds: Vec<Feed> = rows.iter().flat_map(|&row| self.feeds(&self.rows[row])).collect();
+        self.rows
+            .iter_mut()
+            .for_each(|row| row.reserve_states(&mut self.free_states));
+        let rows: Vec<usize> = (0..self.rows.len())
+            .filter(|&row| self.rows[row].length() < self.rows[row].limit)
+            .collect();
+        let feeds: Vec<Feed> = rows
+            .iter()
+            .flat_map(|&row| self.feeds(&self.rows[row]))
+            .collect();
         if feeds.is_empty() {
             return Ok(false);
         }
         let drafted = feeds.len() > rows.len();
-        let padded = if drafted { self.limits.padded_drafted } else { self.limits.padded }(feeds.len());
-        let is_masked = rows.iter().any(|&row| self.rows[row].needs_newest(&self.requests));
+        let padded = if drafted {
+            self.limits.padded_drafted
+        } else {
+            self.limits.padded
+        }(feeds.len());
+        let is_masked = rows
+            .iter()
+            .any(|&row| self.rows[row].needs_newest(&self.requests));
         let shaped = self.shaped_params_of(&rows);
         let (vocabulary, overhead) = (self.model.config().vocab_size, &self.memory.mask_overhead);
         let fed = self.rows.iter_mut().flat_map(|row| row.fed(&self.requests));
@@ -336,7 +440,13 @@ impl DecodeBatch<'_> {
             StepBackend::Listed(unread, last) => {
                 let adapters = (self.adapters, self.capacity.adapter_slot);
                 let caches = (&self.caches, self.recorded_experts);
-                let (pass, shaped) = sample_after(&feeds, last, (self.model, adapters), caches, (masks, &shaped))?;
+                let (pass, shaped) = sample_after(
+                    &feeds,
+                    last,
+                    (self.model, adapters),
+                    caches,
+                    (masks, &shaped),
+                )?;
                 self.shaped = shaped;
                 last.clone_from(&pass.tokens);
                 unread.push_back(pass);
@@ -344,8 +454,13 @@ impl DecodeBatch<'_> {
             #[cfg(feature = "cuda")]
             StepBackend::Recorded(steps) => {
                 let adapters = (self.adapters, self.capacity.adapter_slot);
-                let (is_hidden, sampled) =
-                    steps.start(self.model, adapters, &self.caches, (&feeds, padded), (masks, &shaped))?;
+                let (is_hidden, sampled) = steps.start(
+                    self.model,
+                    adapters,
+                    &self.caches,
+                    (&feeds, padded),
+                    (masks, &shaped),
+                )?;
                 self.shaped = sampled;
                 if is_hidden {
                     overhead.hide_last();
@@ -360,7 +475,8 @@ impl DecodeBatch<'_> {
             row.pending = Some(index);
             index += 1 + row.draft.tokens.len();
         }
-        self.passes.push_back(rows.iter().map(|&row| self.rows[row].id()).collect());
+        self.passes
+            .push_back(rows.iter().map(|&row| self.rows[row].id()).collect());
         Ok(true)
     }
 
@@ -370,7 +486,11 @@ impl DecodeBatch<'_> {
         let params = |&row: &usize| {
             let row = &self.rows[row];
             index += 1 + row.draft.tokens.len();
-            let behind = if row.unread.is_empty() { row.draft.tokens.len() } else { 0 };
+            let behind = if row.unread.is_empty() {
+                row.draft.tokens.len()
+            } else {
+                0
+            };
             self.shaped_params(row, index - 1 - behind)
         };
         rows.iter().filter_map(params).collect()
@@ -386,9 +506,14 @@ impl DecodeBatch<'_> {
                 #[cfg(feature = "cuda")]
                 StepBackend::Recorded(steps) => steps.finish()?,
             };
-            let SampledPass { tokens: mut sampled, experts } = sampled.unwrap_or_default();
+            let SampledPass {
+                tokens: mut sampled,
+                experts,
+            } = sampled.unwrap_or_default();
             let shaped = std::mem::take(&mut self.shaped);
-            shaped.iter().for_each(|shaped| sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index]));
+            shaped.iter().for_each(|shaped| {
+                sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index])
+            });
             let (mut shaped, count) = (shaped.into_iter().peekable(), sampled.len());
             let mut sampled = sampled.into_iter();
             let mut rows = self.rows.iter_mut().peekable(); // some may have ended since, and new ones stand behind
@@ -396,7 +521,8 @@ impl DecodeBatch<'_> {
                 let first = count - sampled.len();
                 let Some(row) = rows.next_if(|row| row.id() == id) else {
                     let kept = self.kept.iter_mut().find(|kept| kept.id == id);
-                    kept.into_iter().for_each(|kept| kept.record_last(experts.as_ref(), first));
+                    kept.into_iter()
+                        .for_each(|kept| kept.record_last(experts.as_ref(), first));
                     sampled.next();
                     continue;
                 };
@@ -418,7 +544,10 @@ impl DecodeBatch<'_> {
                 }
                 row.passes += 1;
                 self.counts.rows += 1;
-                row.notify_alternatives(shaped.next_if(|shaped| shaped.index == first), self.source);
+                row.notify_alternatives(
+                    shaped.next_if(|shaped| shaped.index == first),
+                    self.source,
+                );
                 for (index, token) in sampled.by_ref().take(draft.tokens.len() + 1).enumerate() {
                     if index == held && !row.has_ended(&self.requests) {
                         row.push(token, &self.requests, self.source);
@@ -440,21 +569,33 @@ impl DecodeBatch<'_> {
 
     fn feeds<'r>(&'r self, row: &'r Row) -> impl Iterator<Item = Feed> + 'r {
         let prefix = self.prompts[&row.prompt].place;
-        let known = row.unread.first().or(row.completion.token_ids.last()).copied().map(FedToken::Known);
+        let known = row
+            .unread
+            .first()
+            .or(row.completion.token_ids.last())
+            .copied()
+            .map(FedToken::Known);
         let newest = row.pending.map(FedToken::Sampled).or(known);
         let drafted = row.draft.tokens.iter().copied().map(FedToken::Known);
-        newest.into_iter().chain(drafted).enumerate().map(move |(ahead, token)| Feed {
-            row: row.fed_row(prefix, ahead),
-            token,
-            // After the last unread token the completion begins.
-            params: self.params(row, if row.unread.is_empty() { ahead } else { 0 }),
-            adapter: self.requests[&row.request].adapter,
-        })
+        newest
+            .into_iter()
+            .chain(drafted)
+            .enumerate()
+            .map(move |(ahead, token)| Feed {
+                row: row.fed_row(prefix, ahead),
+                token,
+                // After the last unread token the completion begins.
+                params: self.params(row, if row.unread.is_empty() { ahead } else { 0 }),
+                adapter: self.requests[&row.request].adapter,
+            })
     }
 
     /// Gives the rows that have ended to the source, and forgets a request and a prompt after the last of theirs.
     fn retire(&mut self) {
-        let ended: Vec<Row> = self.rows.extract_if(.., |row| row.has_ended(&self.requests)).collect();
+        let ended: Vec<Row> = self
+            .rows
+            .extract_if(.., |row| row.has_ended(&self.requests))
+            .collect();
         if ended.is_empty() {
             return;
         }
@@ -472,7 +613,10 @@ impl DecodeBatch<'_> {
     }
 
     fn is_idle(&self) -> bool {
-        self.rows.is_empty() && self.parked.is_empty() && self.passes.is_empty() && self.waiting.is_empty()
+        self.rows.is_empty()
+            && self.parked.is_empty()
+            && self.passes.is_empty()
+            && self.waiting.is_empty()
     }
 
     fn finish(self) -> (DecodeCounts, Vec<GpuFallback>) {
@@ -480,7 +624,9 @@ impl DecodeBatch<'_> {
             StepBackend::Listed(..) => Vec::new(),
             #[cfg(feature = "cuda")]
             StepBackend::Recorded(steps) => {
-                let found = steps.unrecorded().map(|cause| GpuFallback::Unrecorded { cause });
+                let found = steps
+                    .unrecorded()
+                    .map(|cause| GpuFallback::Unrecorded { cause });
                 self.memory.buffers.keep(self.model, self.caches, *steps);
                 found.into_iter().collect()
             }

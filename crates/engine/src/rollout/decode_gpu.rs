@@ -10,12 +10,16 @@ use super::kv_cache::{CacheSize, Capacity, DecodeLimits, FedToken, Feed, KvCache
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::{DecodeRows, NO_STATE};
-use crate::kernels::pinned_memory::{HostBuffer, PendingCopy, copy_to_device, mark, start_copy_to_host};
-use crate::kernels::sampler::{SAMPLED_AT, gather_sampled, mask_words, read_sampled, sample_into, sample_masked_into};
+use crate::kernels::pinned_memory::{
+    HostBuffer, PendingCopy, copy_to_device, mark, start_copy_to_host,
+};
+use crate::kernels::sampler::{
+    SAMPLED_AT, gather_sampled, mask_words, read_sampled, sample_into, sample_masked_into,
+};
 use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, PassExperts};
 use crate::plan::{
-    GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_decode_rows, gpu_prompt_rows,
-    memory_limit_bytes,
+    GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places,
+    gpu_decode_rows, gpu_prompt_rows, memory_limit_bytes,
 };
 
 /// On an H200 at the Qwen3-8B shape a pass of 64 rows takes 6.05 ms and one of 256 rows 10.7 ms: 4.5 ms, and as much
@@ -59,8 +63,11 @@ impl GpuBuffers {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let serves = |(id, caches, steps): &(TensorId, KvCache, Steps)| {
             let size = caches.size();
-            let has_states = size.states >= needed.states || model.config().options.gated_delta.is_none();
-            let fits = size.kv_slots >= needed.kv_slots && size.prompt_rows >= needed.prompt_rows && has_states;
+            let has_states =
+                size.states >= needed.states || model.config().options.gated_delta.is_none();
+            let fits = size.kv_slots >= needed.kv_slots
+                && size.prompt_rows >= needed.prompt_rows
+                && has_states;
             *id == model.id() && fits && steps.most_rows() >= most_rows
         };
         let (caches, mut steps) = match kept.filter(serves) {
@@ -76,7 +83,8 @@ impl GpuBuffers {
     /// Keeps buffers, if they are not large.
     pub(super) fn keep(&self, model: &Decoder, caches: KvCache, steps: Steps) {
         if caches.bytes() <= GPU_KEPT_CACHE_BYTES {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((model.id(), caches, steps));
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((model.id(), caches, steps));
         }
     }
 }
@@ -140,25 +148,33 @@ impl ExpertBuffers {
 
     fn of_rows(&self, rows: usize) -> Result<Tensor> {
         let ExpertLayers { layers, active, .. } = self.layers;
-        self.selected.narrow(0, 0, rows * self.layers.per_token())?.reshape((layers, rows, active))
+        self.selected
+            .narrow(0, 0, rows * self.layers.per_token())?
+            .reshape((layers, rows, active))
     }
 
     /// Starts to copy those of a pass to the host; how many words.
     fn start_copy(&mut self, rows: usize, pass: usize) -> Result<usize> {
         let (selected, words) = (self.of_rows(rows)?, rows * self.layers.per_token());
-        start_copy_to_host(&selected, &mut self.host[pass % 2].bytes_mut()[..words * size_of::<u32>()])?;
+        start_copy_to_host(
+            &selected,
+            &mut self.host[pass % 2].bytes_mut()[..words * size_of::<u32>()],
+        )?;
         Ok(words)
     }
 
     /// So many words of a pass that have arrived.
     fn read(&self, words: usize, pass: usize) -> PassExperts {
-        let bytes = self.host[pass % 2].bytes()[..words * size_of::<u32>()].chunks_exact(size_of::<u32>());
+        let bytes =
+            self.host[pass % 2].bytes()[..words * size_of::<u32>()].chunks_exact(size_of::<u32>());
         PassExperts::new(bytes.map(word).collect(), self.layers)
     }
 }
 
 fn word(bytes: &[u8]) -> u32 {
-    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    bytes
+        .first_chunk()
+        .map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 /// Logits and masks between a pass and its sampling, for constrained rows.
@@ -202,11 +218,19 @@ const SAMPLED_WORDS: usize = 2;
 impl Steps {
     pub(super) fn new(most_rows: usize, model: &Decoder) -> Result<Self> {
         let (most_rows, device) = (padded(most_rows, 4), model.device());
-        let experts = model.expert_layers().map(|layers| ExpertBuffers::new(layers, most_rows, device)).transpose()?;
+        let experts = model
+            .expert_layers()
+            .map(|layers| ExpertBuffers::new(layers, most_rows, device))
+            .transpose()?;
         Ok(Self {
             inputs: Tensor::zeros(WORDS * most_rows, DType::U32, device)?,
             sampled: Tensor::zeros((most_rows, 2), DType::U32, device)?,
-            host: [(); 2].map(|()| HostBuffer::new(most_rows * (WORDS + SAMPLED_WORDS) * size_of::<u32>(), device)),
+            host: [(); 2].map(|()| {
+                HostBuffer::new(
+                    most_rows * (WORDS + SAMPLED_WORDS) * size_of::<u32>(),
+                    device,
+                )
+            }),
             started: VecDeque::new(),
             passes: 0,
             longest: None,
@@ -244,11 +268,29 @@ impl Steps {
         }
         self.passes += 1;
         self.upload(feeds, rows)?;
-        let fed = || feeds.iter().map(|feed| feed.position() + 1).max().unwrap_or(0);
-        let longest = self.longest.unwrap_or_else(|| fed().next_power_of_two().max(512));
-        let key = GraphKey { rows, longest, adapters, slot, is_masked: masks.is_some() };
+        let fed = || {
+            feeds
+                .iter()
+                .map(|feed| feed.position() + 1)
+                .max()
+                .unwrap_or(0)
+        };
+        let longest = self
+            .longest
+            .unwrap_or_else(|| fed().next_power_of_two().max(512));
+        let key = GraphKey {
+            rows,
+            longest,
+            adapters,
+            slot,
+            is_masked: masks.is_some(),
+        };
         if key.is_masked && self.masked.is_none() {
-            self.masked = Some(MaskBuffers::new(self.most_rows(), model.config().vocab_size, model.device())?);
+            self.masked = Some(MaskBuffers::new(
+                self.most_rows(),
+                model.config().vocab_size,
+                model.device(),
+            )?);
         }
         let step = |steps: &Self| steps.step(model, caches, key);
         match self.graphs.get(&key) {
@@ -280,18 +322,30 @@ impl Steps {
             }
         }
         let experts = self.experts.as_mut().filter(|_| self.records_experts);
-        let expert_words = experts.map_or(Ok(0), |experts| experts.start_copy(rows, self.passes))?;
+        let expert_words =
+            experts.map_or(Ok(0), |experts| experts.start_copy(rows, self.passes))?;
         let sampled = self.sampled.narrow(0, 0, feeds.len())?;
         let bytes = sampled_bytes(self.host[self.passes % 2].bytes_mut(), feeds.len());
         // What arrives last.
         let arriving = start_copy_to_host(&sampled, bytes)?;
-        self.started.push_back(StartedPass { tokens: feeds.len(), expert_words, arriving });
+        self.started.push_back(StartedPass {
+            tokens: feeds.len(),
+            expert_words,
+            arriving,
+        });
         Ok((is_hidden, on_host))
     }
 
     /// Starts to sample as many rows of the last pass.
     fn sample_masked_rows(&mut self, words: &[u32], rows: usize) -> Result<()> {
-        let Some(MaskBuffers { logits, masks, host }) = &mut self.masked else { return Ok(()) };
+        let Some(MaskBuffers {
+            logits,
+            masks,
+            host,
+        }) = &mut self.masked
+        else {
+            return Ok(());
+        };
         let bytes = &mut host.bytes_mut()[..size_of_val(words)];
         for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
@@ -300,17 +354,32 @@ impl Steps {
         copy_to_device(bytes, &masks)?;
         let params = self.inputs.narrow(0, 0, 4 * rows)?.reshape((rows, 4))?;
         let masks = masks.reshape((rows, words.len() / rows))?;
-        sample_masked_into(&logits.narrow(0, 0, rows)?, &params, &masks, &self.sampled.narrow(0, 0, rows)?)
+        sample_masked_into(
+            &logits.narrow(0, 0, rows)?,
+            &params,
+            &masks,
+            &self.sampled.narrow(0, 0, rows)?,
+        )
     }
 
     /// Waits for the pass that was started first, if there is one.
     pub(super) fn finish(&mut self) -> Result<Option<SampledPass>> {
-        let Some(StartedPass { tokens, expert_words, arriving }) = self.started.pop_front() else { return Ok(None) };
+        let Some(StartedPass {
+            tokens,
+            expert_words,
+            arriving,
+        }) = self.started.pop_front()
+        else {
+            return Ok(None);
+        };
         arriving.wait()?;
         let pass = self.passes - self.started.len();
         let pair = |pair: &[u8]| [word(pair), word(&pair[size_of::<u32>()..])];
         let bytes = sampled_bytes(self.host[pass % 2].bytes_mut(), tokens);
-        let words = bytes.chunks_exact(SAMPLED_WORDS * size_of::<u32>()).map(pair).collect::<Vec<_>>();
+        let words = bytes
+            .chunks_exact(SAMPLED_WORDS * size_of::<u32>())
+            .map(pair)
+            .collect::<Vec<_>>();
         let experts = self.experts.as_ref().filter(|_| expert_words > 0);
         Ok(Some(SampledPass {
             tokens: read_sampled(&words)?,
@@ -328,14 +397,22 @@ impl Steps {
         });
         let states = (0..rows).flat_map(|index| {
             let (before, own) = feed(index).row.states;
-            if index < feeds.len() { [before as u32, own as u32] } else { [NO_STATE; 2] }
+            if index < feeds.len() {
+                [before as u32, own as u32]
+            } else {
+                [NO_STATE; 2]
+            }
         });
         let tokens = (0..rows).map(|index| match feed(index).token {
             FedToken::Known(token) => token,
             FedToken::Sampled(index) => SAMPLED_AT | index as u32,
         });
         let positions = (0..rows).map(|index| feed(index).position() as u32);
-        let words = params.chain(table).chain(states).chain(tokens).chain(positions);
+        let words = params
+            .chain(table)
+            .chain(states)
+            .chain(tokens)
+            .chain(positions);
         let words = words.chain((0..rows).map(|index| feed(index).adapter));
         let bytes = &mut self.host[self.passes % 2].bytes_mut()[..rows * WORDS * size_of::<u32>()];
         for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
@@ -346,20 +423,38 @@ impl Steps {
 
     /// One pass, without the host.
     fn step(&self, model: &Decoder, caches: &KvCache, recorded: GraphKey) -> Result<()> {
-        let GraphKey { rows, longest, adapters, slot, is_masked } = recorded;
+        let GraphKey {
+            rows,
+            longest,
+            adapters,
+            slot,
+            is_masked,
+        } = recorded;
         let part = |first: usize, count: usize| self.inputs.narrow(0, first * rows, count * rows);
         let states = part(8, 2)?.reshape((rows, 2))?;
-        let table = DecodeRows::Table { rows: part(4, 4)?.reshape((rows, 4))?, states, longest };
+        let table = DecodeRows::Table {
+            rows: part(4, 4)?.reshape((rows, 4))?,
+            states,
+            longest,
+        };
         let tokens = gather_sampled(&part(10, 1)?, &self.sampled)?;
         let own = (slot > 0).then(|| part(12, 1)).transpose()?;
         let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
-        let record = self.experts.as_ref().map(|experts| experts.of_rows(rows)).transpose()?;
+        let record = self
+            .experts
+            .as_ref()
+            .map(|experts| experts.of_rows(rows))
+            .transpose()?;
         let caches = (caches.layers(), record.as_ref());
         let logits = model.decode(&tokens, &part(11, 1)?, &table, caches, adapters)?;
         if let Some(masked) = self.masked.as_ref().filter(|_| is_masked) {
             return masked.logits.slice_set(&logits, 0, 0);
         }
-        sample_into(&logits, &part(0, 4)?.reshape((rows, 4))?, &self.sampled.narrow(0, 0, rows)?)
+        sample_into(
+            &logits,
+            &part(0, 4)?.reshape((rows, 4))?,
+            &self.sampled.narrow(0, 0, rows)?,
+        )
     }
 }
 
@@ -396,6 +491,9 @@ mod tests {
         check(64, 64);
         check(65, 80);
         check(500, 512);
-        assert_eq!([50, 65, 130, 193].map(|rows| padded(rows, 4)), [64, 96, 192, 256]);
+        assert_eq!(
+            [50, 65, 130, 193].map(|rows| padded(rows, 4)),
+            [64, 96, 192, 256]
+        );
     }
 }

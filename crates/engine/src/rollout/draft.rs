@@ -46,8 +46,15 @@ pub struct DraftHistory {
 impl DraftHistory {
     /// Adds completions of a step, from 1 on. `kept`: the steps whose rollouts a resumed run finds, besides the last
     /// checkpoint's; 0: all.
-    pub fn add<'c>(&mut self, step: u64, completions: impl IntoIterator<Item = &'c [u32]>, kept: u64) {
-        let Some(generation) = (step - 1).checked_div(generation_steps(kept)) else { return };
+    pub fn add<'c>(
+        &mut self,
+        step: u64,
+        completions: impl IntoIterator<Item = &'c [u32]>,
+        kept: u64,
+    ) {
+        let Some(generation) = (step - 1).checked_div(generation_steps(kept)) else {
+            return;
+        };
         if self.generation.replace(generation) != Some(generation) {
             self.turn();
         }
@@ -71,13 +78,19 @@ impl DraftHistory {
     }
 
     fn after(&self, context: &[u32]) -> Option<(u32, usize)> {
-        self.newer.after(context).or_else(|| self.older.after(context))
+        self.newer
+            .after(context)
+            .or_else(|| self.older.after(context))
     }
 }
 
 /// Two generations are never more steps than are kept; 0: none is.
 fn generation_steps(kept: u64) -> u64 {
-    if kept == 0 { GENERATION_STEPS } else { GENERATION_STEPS.min(kept / 2) }
+    if kept == 0 {
+        GENERATION_STEPS
+    } else {
+        GENERATION_STEPS.min(kept / 2)
+    }
 }
 
 /// What follows n-grams.
@@ -98,7 +111,10 @@ impl Ngrams {
 
     /// For about so many tokens; of more, more n-grams are lost.
     fn with_room(tokens: usize) -> Self {
-        Self { tokens: Vec::new(), kv_slots: vec![(0, 0); (2 * MAX_NGRAM * tokens).next_power_of_two()] }
+        Self {
+            tokens: Vec::new(),
+            kv_slots: vec![(0, 0); (2 * MAX_NGRAM * tokens).next_power_of_two()],
+        }
     }
 
     fn learn(&mut self, text: &[u32]) {
@@ -123,23 +139,30 @@ impl Ngrams {
     }
 
     fn place(&self, context: &[u32]) -> usize {
-        let hash = context.iter().fold(0xCBF2_9CE4_8422_2325 + context.len() as u64, |hash, &token| {
-            let mixed = (hash ^ u64::from(token)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            mixed ^ (mixed >> 32)
-        });
+        let hash = context.iter().fold(
+            0xCBF2_9CE4_8422_2325 + context.len() as u64,
+            |hash, &token| {
+                let mixed = (hash ^ u64::from(token)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                mixed ^ (mixed >> 32)
+            },
+        );
         hash as usize & (self.kv_slots.len().max(1) - 1)
     }
 
     /// The token at `end` if `context` stands before it: another may have the same hash.
     fn follows(&self, end: u32, context: &[u32]) -> Option<u32> {
         let end = end as usize;
-        (end >= context.len() && end > 0 && self.tokens[end - context.len()..end] == *context).then(|| self.tokens[end])
+        (end >= context.len() && end > 0 && self.tokens[end - context.len()..end] == *context)
+            .then(|| self.tokens[end])
     }
 
     /// What follows `context`, and the level of how often it did.
     fn after(&self, context: &[u32]) -> Option<(u32, usize)> {
         let &(end, streak) = self.kv_slots.get(self.place(context))?;
-        let level = LEVELS.iter().rposition(|least| streak >= *least).unwrap_or(0);
+        let level = LEVELS
+            .iter()
+            .rposition(|least| streak >= *least)
+            .unwrap_or(0);
         Some((self.follows(end, context)?, level))
     }
 }
@@ -157,7 +180,10 @@ pub(super) struct Draft {
 impl Draft {
     /// Tokens that are no guess.
     pub(super) fn known(tokens: Vec<u32>) -> Self {
-        Self { tokens, ..Self::default() }
+        Self {
+            tokens,
+            ..Self::default()
+        }
     }
 
     pub(super) fn truncate(&mut self, tokens: usize) {
@@ -178,7 +204,10 @@ pub(super) struct Drafter {
 impl Drafter {
     pub(super) fn new(most_tokens: usize) -> Self {
         let seen = ASSUMED.map(|share| (share * ASSUMED_TOKENS, ASSUMED_TOKENS));
-        Self { most_tokens, seen: [seen; CONTEXTS.len()] }
+        Self {
+            most_tokens,
+            seen: [seen; CONTEXTS.len()],
+        }
     }
 
     /// At most `most` tokens that may follow `tokens`, as long as all of them hold with an estimated probability of at
@@ -192,11 +221,17 @@ impl Drafter {
     ) -> Draft {
         let mut draft = Draft::default();
         // The end of the completion and its draft, after the start if it is near.
-        let mut end: Vec<u32> = if tokens.len() < MAX_NGRAM { vec![START] } else { Vec::new() };
+        let mut end: Vec<u32> = if tokens.len() < MAX_NGRAM {
+            vec![START]
+        } else {
+            Vec::new()
+        };
         end.extend_from_slice(&tokens[tokens.len().saturating_sub(MAX_NGRAM)..]);
         let mut probability = 1.0;
         while draft.tokens.len() < most.min(self.most_tokens) {
-            let Some((share, token, kind)) = self.next(history, prompt, &end) else { break };
+            let Some((share, token, kind)) = self.next(history, prompt, &end) else {
+                break;
+            };
             probability *= share;
             if probability < least {
                 break;
@@ -210,16 +245,24 @@ impl Drafter {
     }
 
     /// The likeliest token after `end`: the share of such tokens that held, the token, context and level.
-    fn next(&self, history: &DraftHistory, prompt: &Ngrams, end: &[u32]) -> Option<(f64, u32, (usize, usize))> {
-        let found = CONTEXTS.iter().enumerate().filter_map(|(context, &(source, length))| {
-            let last = &end[end.len().checked_sub(length)?..];
-            let (token, level) = match source {
-                Source::History => history.after(last)?,
-                Source::Prompt => prompt.after(last)?,
-            };
-            let (held, compared) = self.seen[context][level];
-            Some((held / compared, token, (context, level)))
-        });
+    fn next(
+        &self,
+        history: &DraftHistory,
+        prompt: &Ngrams,
+        end: &[u32],
+    ) -> Option<(f64, u32, (usize, usize))> {
+        let found = CONTEXTS
+            .iter()
+            .enumerate()
+            .filter_map(|(context, &(source, length))| {
+                let last = &end[end.len().checked_sub(length)?..];
+                let (token, level) = match source {
+                    Source::History => history.after(last)?,
+                    Source::Prompt => prompt.after(last)?,
+                };
+                let (held, compared) = self.seen[context][level];
+                Some((held / compared, token, (context, level)))
+            });
         // Of equals the first, which has the longest context.
         found.reduce(|best, other| if other.0 > best.0 { other } else { best })
     }
@@ -239,7 +282,9 @@ mod tests {
     use super::*;
 
     fn drafted(history: &DraftHistory, prompt: &[u32], tokens: &[u32], most: usize) -> Vec<u32> {
-        Drafter::new(8).draft((history, &Ngrams::from_text(prompt)), tokens, most, 0.05).tokens
+        Drafter::new(8)
+            .draft((history, &Ngrams::from_text(prompt)), tokens, most, 0.05)
+            .tokens
     }
 
     #[test]
@@ -247,7 +292,10 @@ mod tests {
         let mut history = DraftHistory::default();
         assert_eq!(drafted(&history, &[5, 6, 7, 8], &[6], 8), [7, 8]);
         assert_eq!(drafted(&history, &[5, 6, 7, 8], &[6], 1), [7]);
-        assert!(drafted(&history, &[5, 6, 7, 8], &[8], 8).is_empty() && drafted(&history, &[], &[8], 8).is_empty());
+        assert!(
+            drafted(&history, &[5, 6, 7, 8], &[8], 8).is_empty()
+                && drafted(&history, &[], &[8], 8).is_empty()
+        );
         history.add(1, [[1, 2, 3, 4].as_slice(), &[1, 2, 9, 4]], 0);
         // The start of a completion is a context; a text ends where the next begins.
         assert_eq!(drafted(&history, &[], &[1], 8), [2, 9]);
@@ -261,14 +309,26 @@ mod tests {
         history.add(1, [[1, 2, 3].as_slice()], 0);
         let prompt = Ngrams::from_text(&[2, 7]);
         let mut drafter = Drafter::new(8);
-        assert_eq!(drafter.draft((&history, &prompt), &[1, 2], 8, 0.05).tokens, [3], "of equals the longest context");
+        assert_eq!(
+            drafter.draft((&history, &prompt), &[1, 2], 8, 0.05).tokens,
+            [3],
+            "of equals the longest context"
+        );
         for _ in 0..60 {
             let draft = drafter.draft((&history, &prompt), &[1, 2], 8, 0.05);
             drafter.observe(&draft, usize::from(draft.tokens == [7]));
         }
-        assert_eq!(drafter.draft((&history, &prompt), &[1, 2], 8, 0.05).tokens, [7]);
+        assert_eq!(
+            drafter.draft((&history, &prompt), &[1, 2], 8, 0.05).tokens,
+            [7]
+        );
         // Where none is likely enough to pay there is no draft.
-        assert!(drafter.draft((&history, &prompt), &[1, 2], 8, 0.99).tokens.is_empty());
+        assert!(
+            drafter
+                .draft((&history, &prompt), &[1, 2], 8, 0.99)
+                .tokens
+                .is_empty()
+        );
     }
 
     #[test]
@@ -278,10 +338,17 @@ mod tests {
             history.add(1, [[1, 2, 100 + value, 3, 4, 5].as_slice()], 0);
         }
         let drafter = Drafter::new(8);
-        let draft = |tokens: &[u32], least: f64| drafter.draft((&history, &Ngrams::default()), tokens, 8, least).tokens;
+        let draft = |tokens: &[u32], least: f64| {
+            drafter
+                .draft((&history, &Ngrams::default()), tokens, 8, least)
+                .tokens
+        };
         assert_eq!(draft(&[1], 0.8), [2], "not the value");
         assert_eq!(draft(&[1, 2], 0.2), [119], "the newest value");
-        assert!(draft(&[1, 2, 119, 3], 0.8).is_empty(), "seen with one value only");
+        assert!(
+            draft(&[1, 2, 119, 3], 0.8).is_empty(),
+            "seen with one value only"
+        );
         assert_eq!(draft(&[9, 9, 3, 4], 0.8), [5]);
     }
 
@@ -289,16 +356,31 @@ mod tests {
     fn a_resumed_run_has_the_history_of_one_that_was_not_interrupted() {
         // Generations end after steps, and with the last size in the middle of one.
         for (kept, length) in [(0, 3), (10, 3), (3, 3), (0, 7000)] {
-            let completions = |step: u64| [[step as u32, 2, 3].repeat(length / 3), vec![4, step as u32 % 7]];
+            let completions = |step: u64| {
+                [
+                    [step as u32, 2, 3].repeat(length / 3),
+                    vec![4, step as u32 % 7],
+                ]
+            };
             let mut history = DraftHistory::default();
             for step in 1..60 {
                 history.add(step, completions(step).iter().map(Vec::as_slice), kept);
                 let first = DraftHistory::first_step(step, kept);
-                assert!(kept == 0 || first + kept > step, "step {step} of {kept} kept");
+                assert!(
+                    kept == 0 || first + kept > step,
+                    "step {step} of {kept} kept"
+                );
                 let mut resumed = DraftHistory::default();
-                (first..=step).for_each(|step| resumed.add(step, completions(step).iter().map(Vec::as_slice), kept));
-                let next = |history: &DraftHistory| [4, 5, 6].map(|token| history.after(&[START, token]));
-                assert_eq!((next(&resumed), &resumed.newer), (next(&history), &history.newer), "step {step}");
+                (first..=step).for_each(|step| {
+                    resumed.add(step, completions(step).iter().map(Vec::as_slice), kept)
+                });
+                let next =
+                    |history: &DraftHistory| [4, 5, 6].map(|token| history.after(&[START, token]));
+                assert_eq!(
+                    (next(&resumed), &resumed.newer),
+                    (next(&history), &history.newer),
+                    "step {step}"
+                );
                 let turned = step > 2 * generation_steps(kept);
                 assert!(!turned || resumed.older == history.older, "step {step}");
             }
@@ -312,7 +394,10 @@ mod tests {
         history.add(17, [[3, 4].as_slice()], 0);
         assert_eq!(history.after(&[START, 1]), Some((2, 0)));
         history.add(33, [[5, 6].as_slice()], 0);
-        assert_eq!((history.after(&[START, 1]), history.after(&[START, 3])), (None, Some((4, 0))));
+        assert_eq!(
+            (history.after(&[START, 1]), history.after(&[START, 3])),
+            (None, Some((4, 0)))
+        );
         // Where rollouts of one step are kept a resumed run could not know.
         let mut none = DraftHistory::default();
         none.add(1, [[1, 2].as_slice()], 1);

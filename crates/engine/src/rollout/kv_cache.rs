@@ -46,7 +46,10 @@ pub(super) struct Capacity {
     /// A completion's slots at first, where it may have more.
     pub(super) initial_slots: usize,
     /// The most tokens of a prompt and its completion together; 0 where it is not known before they come.
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a pass is recorded on a GPU alone"))]
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(dead_code, reason = "a pass is recorded on a GPU alone")
+    )]
     pub(super) longest: usize,
     /// Most drafted tokens of a row.
     pub(super) draft_tokens: usize,
@@ -60,11 +63,18 @@ pub(super) struct Capacity {
 
 impl Capacity {
     /// For these requests and no others; `halvings`: of what would be best, as memory ran out.
-    pub(super) fn for_list(requests: &[RequestSize], sampling: &Sampling, limits: DecodeLimits, halvings: u32) -> Self {
+    pub(super) fn for_list(
+        requests: &[RequestSize],
+        sampling: &Sampling,
+        limits: DecodeLimits,
+        halvings: u32,
+    ) -> Self {
         let most = |of: fn(&RequestSize) -> usize| requests.iter().map(of).max().unwrap_or(0);
         let sum = |of: fn(&RequestSize) -> usize| requests.iter().map(of).sum::<usize>();
-        let (later, longest) =
-            (most(|request| request.later_tokens), most(|request| request.prompt_tokens + request.later_tokens));
+        let (later, longest) = (
+            most(|request| request.later_tokens),
+            most(|request| request.prompt_tokens + request.later_tokens),
+        );
         let limit = sampling.max_completion_tokens + later;
         let halved = |number: usize, least: usize| (number >> halvings).max(least);
         let all_rows = limits.rows.min(sum(|request| request.samples));
@@ -78,8 +88,16 @@ impl Capacity {
             false => sum(|request| request.prompt_tokens) + if later > 0 { longest } else { 0 },
         };
         let prompt_rows = halved(prompt_rows.min(limits.prompt_rows), longest).min(rows * longest);
-        let initial_slots = if fits { limit } else { sampling.max_completion_tokens.min(limits.initial_slots) };
-        let Sampling { draft_tokens, records_experts, .. } = *sampling;
+        let initial_slots = if fits {
+            limit
+        } else {
+            sampling.max_completion_tokens.min(limits.initial_slots)
+        };
+        let Sampling {
+            draft_tokens,
+            records_experts,
+            ..
+        } = *sampling;
         let (longest, is_conversing) = (longest + sampling.max_completion_tokens, later > 0);
         Self {
             rows,
@@ -96,15 +114,27 @@ impl Capacity {
 
     /// Of each row, and after each drafted token; on a GPU no more than as many rows would have.
     pub(super) fn states(&self, limits: DecodeLimits) -> usize {
-        let drafted = if self.draft_tokens > 0 { limits.drafted_rows } else { 0 };
-        let most = if limits.runs_ahead { limits.rows.max(self.rows) } else { usize::MAX };
+        let drafted = if self.draft_tokens > 0 {
+            limits.drafted_rows
+        } else {
+            0
+        };
+        let most = if limits.runs_ahead {
+            limits.rows.max(self.rows)
+        } else {
+            usize::MAX
+        };
         (self.rows + drafted).min(most)
     }
 
     /// For requests that are not known yet. A completion has all its slots from the start, so that none is given up:
     /// its client has read the beginning.
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
-        let QueueSize { rows, completion_tokens: kv_slots, prompt_tokens: prompt_rows } = size;
+        let QueueSize {
+            rows,
+            completion_tokens: kv_slots,
+            prompt_tokens: prompt_rows,
+        } = size;
         Self {
             rows,
             kv_slots,
@@ -185,7 +215,11 @@ enum LayerCache {
 
 impl KvCache {
     pub(super) fn new(model: &Decoder, size: CacheSize) -> Result<Self> {
-        let CacheSize { kv_slots, prompt_rows, states } = size;
+        let CacheSize {
+            kv_slots,
+            prompt_rows,
+            states,
+        } = size;
         let (dtype, device) = (model.dtype(), model.device());
         let zeros = |rows: usize, width: usize| Tensor::zeros((rows, width), dtype, device);
         // Every token rounds the rule's states.
@@ -194,7 +228,11 @@ impl KvCache {
             CacheWidth::Token(width) => Ok(LayerCache::KeysValues {
                 written: zeros(kv_slots, width)?,
                 // Recorded passes read them always at the same address.
-                prompts: if device.is_cpu() { None } else { Some(zeros(prompt_rows, width)?) },
+                prompts: if device.is_cpu() {
+                    None
+                } else {
+                    Some(zeros(prompt_rows, width)?)
+                },
             }),
             CacheWidth::OfLayer(layer) => Ok(LayerCache::OfLayer(layer)),
             CacheWidth::Sequence([convolution, rule]) => {
@@ -202,7 +240,10 @@ impl KvCache {
                 Ok(LayerCache::States([zeros(states, convolution)?, rule]))
             }
         };
-        Ok(Self { layers: model.cache_widths().map(layer).collect::<Result<_>>()?, size })
+        Ok(Self {
+            layers: model.cache_widths().map(layer).collect::<Result<_>>()?,
+            size,
+        })
     }
 
     /// Takes what is kept of prompts in a layer. `ranges` are the first row and the number of rows of each piece, in
@@ -223,7 +264,9 @@ impl KvCache {
                 for (cache, prefilled) in caches.iter().zip(prefilled) {
                     for (prompt, copies) in states.iter().enumerate() {
                         let state = prefilled.narrow(0, prompt, 1)?;
-                        copies.iter().try_for_each(|&copy| write_rows(cache, copy, &state))?;
+                        copies
+                            .iter()
+                            .try_for_each(|&copy| write_rows(cache, copy, &state))?;
                     }
                 }
                 Ok(())
@@ -252,26 +295,48 @@ impl KvCache {
     }
 
     /// The first `count` tokens from slot `first` on, and a row's state, copied to the host.
-    pub(super) fn save_row(&self, (first, count): (usize, usize), state: usize) -> Result<SavedRow> {
+    pub(super) fn save_row(
+        &self,
+        (first, count): (usize, usize),
+        state: usize,
+    ) -> Result<SavedRow> {
         let copy = |(cache, first, count): (&Tensor, usize, usize)| {
             let rows = cache.narrow(0, first, count)?;
             let mut bytes = vec![0; rows.elem_count() * rows.dtype().size_in_bytes()];
             copy_to_host(&rows, &mut bytes)?;
             Ok(bytes)
         };
-        self.places((first, count), state).map(copy).collect::<Result<_>>().map(SavedRow)
+        self.places((first, count), state)
+            .map(copy)
+            .collect::<Result<_>>()
+            .map(SavedRow)
     }
 
     /// Writes as many tokens to other slots, and the state to another.
-    pub(super) fn restore_row(&self, saved: &SavedRow, slots: (usize, usize), state: usize) -> Result<()> {
-        self.places(slots, state).zip(&saved.0).try_for_each(|((cache, first, count), bytes)| {
-            let shape = [count, cache.dim(1)?];
-            write_rows(cache, first, &Tensor::from_raw_buffer(bytes, cache.dtype(), &shape, cache.device())?)
-        })
+    pub(super) fn restore_row(
+        &self,
+        saved: &SavedRow,
+        slots: (usize, usize),
+        state: usize,
+    ) -> Result<()> {
+        self.places(slots, state)
+            .zip(&saved.0)
+            .try_for_each(|((cache, first, count), bytes)| {
+                let shape = [count, cache.dim(1)?];
+                write_rows(
+                    cache,
+                    first,
+                    &Tensor::from_raw_buffer(bytes, cache.dtype(), &shape, cache.device())?,
+                )
+            })
     }
 
     /// Where a row's tokens and its state are: a cache, the first row and their number.
-    fn places(&self, (first, count): (usize, usize), state: usize) -> impl Iterator<Item = (&Tensor, usize, usize)> {
+    fn places(
+        &self,
+        (first, count): (usize, usize),
+        state: usize,
+    ) -> impl Iterator<Item = (&Tensor, usize, usize)> {
         let places = self.layers.iter().flat_map(move |layer| match layer {
             LayerCache::KeysValues { written, .. } => vec![(written, first, count)],
             LayerCache::OfLayer(_) => Vec::new(),
@@ -288,13 +353,17 @@ impl KvCache {
 
     #[cfg(feature = "cuda")]
     pub(super) fn bytes(&self) -> usize {
-        self.tensors().map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum()
+        self.tensors()
+            .map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes())
+            .sum()
     }
 
     #[cfg(feature = "cuda")]
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.layers.iter().flat_map(|layer| match layer {
-            LayerCache::KeysValues { prompts, written } => prompts.iter().chain([written]).collect::<Vec<_>>(),
+            LayerCache::KeysValues { prompts, written } => {
+                prompts.iter().chain([written]).collect::<Vec<_>>()
+            }
             LayerCache::OfLayer(_) => Vec::new(),
             LayerCache::States(states) => states.iter().collect(),
         })
@@ -306,13 +375,17 @@ impl KvCache {
             &LayerCache::OfLayer(source) => &self.layers[source],
             own => own,
         };
-        self.layers.iter().map(read).filter_map(|layer| match layer {
-            LayerCache::KeysValues { prompts, written } => {
-                Some(CacheView::KeysValues(prompts.as_ref().unwrap_or(written), written))
-            }
-            LayerCache::States(states) => Some(CacheView::States(states)),
-            LayerCache::OfLayer(_) => None,
-        })
+        self.layers
+            .iter()
+            .map(read)
+            .filter_map(|layer| match layer {
+                LayerCache::KeysValues { prompts, written } => Some(CacheView::KeysValues(
+                    prompts.as_ref().unwrap_or(written),
+                    written,
+                )),
+                LayerCache::States(states) => Some(CacheView::States(states)),
+                LayerCache::OfLayer(_) => None,
+            })
     }
 }
 
@@ -327,14 +400,23 @@ impl SavedRow {
 }
 
 /// Writes prompts' rows to their places in `cache`, which is made with `size` rows where there is none.
-fn store_rows(cache: &mut Option<Tensor>, size: usize, prefilled: Tensor, ranges: &[(usize, usize)]) -> Result<()> {
+fn store_rows(
+    cache: &mut Option<Tensor>,
+    size: usize,
+    prefilled: Tensor,
+    ranges: &[(usize, usize)],
+) -> Result<()> {
     let cache = match cache {
         Some(cache) => cache,
         None if ranges.iter().map(|(_, rows)| rows).sum::<usize>() == size => {
             *cache = Some(prefilled.contiguous()?);
             return Ok(());
         }
-        None => cache.insert(Tensor::zeros((size, prefilled.dim(1)?), prefilled.dtype(), prefilled.device())?),
+        None => cache.insert(Tensor::zeros(
+            (size, prefilled.dim(1)?),
+            prefilled.dtype(),
+            prefilled.device(),
+        )?),
     };
     let mut first = 0;
     for &(start, rows) in ranges {
@@ -406,13 +488,19 @@ mod tests {
 
     #[test]
     fn places_side_by_side_are_copied_together() {
-        assert_eq!(joined([(0, 4), (4, 5), (12, 1), (2, 3)].into_iter()), [(0, 9), (12, 1), (2, 3)]);
+        assert_eq!(
+            joined([(0, 4), (4, 5), (12, 1), (2, 3)].into_iter()),
+            [(0, 9), (12, 1), (2, 3)]
+        );
     }
 
     #[test]
     fn places_are_reused() {
         let mut free = FreeSlots::all(10);
-        assert_eq!([free.allocate(4), free.allocate(5), free.allocate(2)], [Some(0), Some(4), None]);
+        assert_eq!(
+            [free.allocate(4), free.allocate(5), free.allocate(2)],
+            [Some(0), Some(4), None]
+        );
         free.give_back(0, 4);
         assert_eq!(free.allocate(5), None, "not in one piece");
         assert_eq!(free.allocate(4), Some(0));
@@ -421,6 +509,13 @@ mod tests {
         assert_eq!(free.allocate(10), Some(0));
         free.give_back(6, 4);
         // Returned slots count, and none is lost.
-        assert_eq!((free.exchange((3, 3), 8), free.exchange((3, 3), 7), free.allocate(1)), (None, Some(3), None));
+        assert_eq!(
+            (
+                free.exchange((3, 3), 8),
+                free.exchange((3, 3), 7),
+                free.allocate(1)
+            ),
+            (None, Some(3), None)
+        );
     }
 }

@@ -9,7 +9,9 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::constraint::{Constraint, ConstraintError, Progress};
-use crate::kernels::sampler::{SampleParams, SampledToken, mask_words, sample_masked, sample_tokens};
+use crate::kernels::sampler::{
+    SampleParams, SampledToken, mask_words, sample_masked, sample_tokens,
+};
 use crate::score::on_every_core;
 
 /// A row's progress through its constraint.
@@ -34,7 +36,11 @@ pub(super) struct Lanes {
 impl Lanes {
     /// `count`: threads that compute masks.
     pub(super) fn new(count: usize) -> Self {
-        Self { count: count.max(1), copies: HashMap::new(), rows: 0 }
+        Self {
+            count: count.max(1),
+            copies: HashMap::new(),
+            rows: 0,
+        }
     }
 
     /// A new completion under a constraint.
@@ -42,13 +48,20 @@ impl Lanes {
         let lane = self.rows % self.count;
         self.rows += 1;
         // Constraints that no request names any more.
-        self.copies.retain(|_, (constraint, _)| Arc::strong_count(constraint) > 1);
-        let (_, copies) =
-            self.copies.entry(Arc::as_ptr(constraint)).or_insert_with(|| (Arc::clone(constraint), Vec::new()));
+        self.copies
+            .retain(|_, (constraint, _)| Arc::strong_count(constraint) > 1);
+        let (_, copies) = self
+            .copies
+            .entry(Arc::as_ptr(constraint))
+            .or_insert_with(|| (Arc::clone(constraint), Vec::new()));
         while copies.len() <= lane {
             copies.push(constraint.independent());
         }
-        ConstrainedRow { progress: copies[lane].begin(), lane, failure: None }
+        ConstrainedRow {
+            progress: copies[lane].begin(),
+            lane,
+            failure: None,
+        }
     }
 }
 
@@ -77,7 +90,11 @@ pub(super) enum RowMask<'r> {
 }
 
 /// The masks of rows in order: all bits are set for rows without one.
-pub(super) fn masks(rows: Vec<Option<RowMask<'_>>>, vocabulary: usize, overhead: &MaskOverhead) -> Vec<u32> {
+pub(super) fn masks(
+    rows: Vec<Option<RowMask<'_>>>,
+    vocabulary: usize,
+    overhead: &MaskOverhead,
+) -> Vec<u32> {
     let start = Instant::now();
     let width = mask_words(vocabulary);
     let mut words = vec![u32::MAX; rows.len() * width];
@@ -99,8 +116,9 @@ pub(super) fn masks(rows: Vec<Option<RowMask<'_>>>, vocabulary: usize, overhead:
         }
         lanes[row.lane].push((row, words));
     }
-    let of_lane =
-        |lane: Vec<(&mut ConstrainedRow, &mut [u32])>| lane.into_iter().for_each(|(row, words)| row.mask(words));
+    let of_lane = |lane: Vec<(&mut ConstrainedRow, &mut [u32])>| {
+        lane.into_iter().for_each(|(row, words)| row.mask(words))
+    };
     match lanes.len() {
         0 | 1 => lanes.into_iter().for_each(of_lane),
         _ => on_every_core(|| lanes.into_par_iter().for_each(of_lane)),
@@ -110,8 +128,15 @@ pub(super) fn masks(rows: Vec<Option<RowMask<'_>>>, vocabulary: usize, overhead:
 }
 
 /// Samples a token per row, under masks where there are any.
-pub(super) fn sample(logits: &Tensor, params: &[SampleParams], masks: Option<&[u32]>) -> Result<Vec<SampledToken>> {
-    masks.map_or_else(|| sample_tokens(logits, params), |masks| sample_masked(logits, params, masks))
+pub(super) fn sample(
+    logits: &Tensor,
+    params: &[SampleParams],
+    masks: Option<&[u32]>,
+) -> Result<Vec<SampledToken>> {
+    masks.map_or_else(
+        || sample_tokens(logits, params),
+        |masks| sample_masked(logits, params, masks),
+    )
 }
 
 /// The time spent on masks.
@@ -136,7 +161,8 @@ impl MaskOverhead {
     /// The masks of the last pass were there before its logits.
     #[cfg(feature = "cuda")]
     pub(super) fn hide_last(&self) {
-        self.hidden.fetch_add(self.last.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.hidden
+            .fetch_add(self.last.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Masks that were computed.

@@ -94,15 +94,31 @@ pub struct Sampling {
 
 impl Sampling {
     /// With the tokenizer's stop tokens and drafts as long as by default.
-    pub fn new(tokenizer: &Tokenizer, temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
+    pub fn new(
+        tokenizer: &Tokenizer,
+        temperature: f64,
+        max_completion_tokens: usize,
+        seed: u64,
+    ) -> Self {
         let stop_ids = tokenizer.stop_ids().to_vec();
-        Self { stop_ids, ..Self::plain(temperature, max_completion_tokens, seed) }
+        Self {
+            stop_ids,
+            ..Self::plain(temperature, max_completion_tokens, seed)
+        }
     }
 
     /// Without stop tokens, with drafts as long as by default.
     pub fn plain(temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
         let (stop_ids, draft_tokens, thinking) = (Vec::new(), DRAFT_TOKENS, None);
-        Self { temperature, max_completion_tokens, stop_ids, seed, draft_tokens, thinking, records_experts: false }
+        Self {
+            temperature,
+            max_completion_tokens,
+            stop_ids,
+            seed,
+            draft_tokens,
+            thinking,
+            records_experts: false,
+        }
     }
 }
 
@@ -160,13 +176,20 @@ pub struct Completion {
 impl Completion {
     /// Nothing in it was forced.
     pub fn new(token_ids: Vec<u32>, log_probs: Vec<f32>, stop: StopReason) -> Self {
-        Self { token_ids, log_probs, stop, forced: 0..0, experts: None }
+        Self {
+            token_ids,
+            log_probs,
+            stop,
+            forced: 0..0,
+            experts: None,
+        }
     }
 
     /// Without those of forced tokens.
     pub fn sampled_log_probs(&self) -> impl Iterator<Item = f32> {
         let all = self.log_probs.iter().copied().enumerate();
-        all.filter(|(token, _)| !self.forced.contains(token)).map(|(_, log_prob)| log_prob)
+        all.filter(|(token, _)| !self.forced.contains(token))
+            .map(|(_, log_prob)| log_prob)
     }
 
     /// Whether its think block was ended by [`ThinkingLimit`].
@@ -186,7 +209,11 @@ pub struct RolloutOutput {
 
 /// The tokens of all of them.
 pub fn token_count(completions: &[Vec<Completion>]) -> usize {
-    completions.iter().flatten().map(|completion| completion.token_ids.len()).sum()
+    completions
+        .iter()
+        .flatten()
+        .map(|completion| completion.token_ids.len())
+        .sum()
 }
 
 /// A slower path that a rollout took because the GPU refused the usual one.
@@ -241,7 +268,10 @@ pub struct RolloutMemory {
 impl RolloutMemory {
     /// With completions of earlier rollouts.
     pub fn drafting_from(history: DraftHistory) -> Self {
-        Self { history, ..Self::default() }
+        Self {
+            history,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn halvings(&self) -> u32 {
@@ -251,7 +281,8 @@ impl RolloutMemory {
     /// Half as much for a rollout of `all` completions, and the next ones; whether there was more than one.
     pub(crate) fn halve(&self, all: usize) -> bool {
         let is_smaller = all >> self.halvings() > 1;
-        self.halvings.fetch_add(u32::from(is_smaller), Ordering::Relaxed);
+        self.halvings
+            .fetch_add(u32::from(is_smaller), Ordering::Relaxed);
         is_smaller
     }
 }
@@ -269,13 +300,22 @@ pub fn generate(
     threads: &ThreadPool,
 ) -> Result<RolloutOutput> {
     let parts = decoded_together(model, requests);
-    let mut fixed: Vec<_> = parts.iter().map(|part| FixedRequests::new(part, sampling)).collect();
-    let sized = |(part, own): (&&[Request], _)| SizedSource::new(own, part.iter().map(RequestSize::of).collect());
+    let mut fixed: Vec<_> = parts
+        .iter()
+        .map(|part| FixedRequests::new(part, sampling))
+        .collect();
+    let sized = |(part, own): (&&[Request], _)| {
+        SizedSource::new(own, part.iter().map(RequestSize::of).collect())
+    };
     let sources: Vec<_> = parts.iter().zip(&mut fixed).map(sized).collect();
-    let (counts, gpu_fallbacks) = generate_from((model, adapters), &sources, sampling, memory, threads)?;
+    let (counts, gpu_fallbacks) =
+        generate_from((model, adapters), &sources, sampling, memory, threads)?;
     drop(sources);
     Ok(RolloutOutput {
-        completions: fixed.into_iter().flat_map(FixedRequests::completions).collect(),
+        completions: fixed
+            .into_iter()
+            .flat_map(FixedRequests::completions)
+            .collect(),
         counts,
         gpu_fallbacks,
     })
@@ -296,7 +336,12 @@ pub(crate) struct RequestSize {
 impl RequestSize {
     pub(crate) fn of(request: &Request) -> Self {
         let (prompt_tokens, samples) = (request.prompt.len(), request.samples);
-        Self { prompt_tokens, later_tokens: 0, has_branches: false, samples }
+        Self {
+            prompt_tokens,
+            later_tokens: 0,
+            has_branches: false,
+            samples,
+        }
     }
 }
 
@@ -307,8 +352,14 @@ pub(crate) struct SizedSource<'s> {
 }
 
 impl<'s> SizedSource<'s> {
-    pub(crate) fn new(source: &'s mut (impl RequestSource + Send), sizes: Vec<RequestSize>) -> Self {
-        Self { source: Mutex::new(source), sizes }
+    pub(crate) fn new(
+        source: &'s mut (impl RequestSource + Send),
+        sizes: Vec<RequestSize>,
+    ) -> Self {
+        Self {
+            source: Mutex::new(source),
+            sizes,
+        }
     }
 }
 
@@ -325,7 +376,10 @@ pub(crate) fn generate_from(
     let limits = CPU_LIMITS;
     #[cfg(feature = "cuda")]
     let limits = match gpu_places(model) {
-        Some(kv_slots) => DecodeLimits { kv_slots, ..decode_gpu::limits(model) },
+        Some(kv_slots) => DecodeLimits {
+            kv_slots,
+            ..decode_gpu::limits(model)
+        },
         None => CPU_LIMITS,
     };
     let mut found = (DecodeCounts::default(), Vec::new());
@@ -336,7 +390,14 @@ pub(crate) fn generate_from(
         }
         let capacity = Capacity::for_list(&sized.sizes, sampling, limits, memory.halvings());
         let mut source = sized.source.lock().unwrap_or_else(PoisonError::into_inner);
-        decode::decode_from(model, adapters, &mut **source, memory, (limits, capacity), threads)
+        decode::decode_from(
+            model,
+            adapters,
+            &mut **source,
+            memory,
+            (limits, capacity),
+            threads,
+        )
     };
     for (counts, fallbacks) in threads.map(sources, decode)? {
         found.0 += counts;
@@ -350,7 +411,12 @@ pub(crate) fn generate_from(
 pub(crate) fn gpu_places(model: &Decoder) -> Option<usize> {
     let (_, all) = memory(model.device())?;
     let trained = model.parameters().count();
-    Some(gpu_rollout_places(model.config(), model.dtype().size_in_bytes(), trained, all))
+    Some(gpu_rollout_places(
+        model.config(),
+        model.dtype().size_in_bytes(),
+        trained,
+        all,
+    ))
 }
 
 /// Limits on what is decoded together from a [`RequestSource`].
@@ -369,14 +435,34 @@ impl QueueSize {
     pub fn for_model(model: &Decoder) -> Self {
         #[cfg(feature = "cuda")]
         if model.device().is_cuda() {
-            let DecodeLimits { rows, kv_slots, prompt_rows, .. } = decode_gpu::limits(model);
-            return Self { rows, completion_tokens: kv_slots, prompt_tokens: prompt_rows };
+            let DecodeLimits {
+                rows,
+                kv_slots,
+                prompt_rows,
+                ..
+            } = decode_gpu::limits(model);
+            return Self {
+                rows,
+                completion_tokens: kv_slots,
+                prompt_tokens: prompt_rows,
+            };
         }
-        let token = |width| if let CacheWidth::Token(width) = width { width } else { 0 };
-        let token_bytes = model.cache_widths().map(token).sum::<usize>() * model.dtype().size_in_bytes();
+        let token = |width| {
+            if let CacheWidth::Token(width) = width {
+                width
+            } else {
+                0
+            }
+        };
+        let token_bytes =
+            model.cache_widths().map(token).sum::<usize>() * model.dtype().size_in_bytes();
         let longest = CPU_DECODE_ROWS * model.config().max_position_embeddings;
         let tokens = (CPU_QUEUE_BYTES / token_bytes.max(1)).min(longest);
-        Self { rows: CPU_DECODE_ROWS, completion_tokens: tokens, prompt_tokens: tokens }
+        Self {
+            rows: CPU_DECODE_ROWS,
+            completion_tokens: tokens,
+            prompt_tokens: tokens,
+        }
     }
 }
 
@@ -423,7 +509,11 @@ const CPU_LIMITS: DecodeLimits = DecodeLimits {
 
 /// The requests that are decoded together, in order: whether others are sampled as well changes no bit of theirs.
 pub fn decoded_together<'r>(model: &Decoder, requests: &'r [Request]) -> Vec<&'r [Request]> {
-    if model.device().is_cpu() { shards(requests, CPU_DECODE_ROWS) } else { vec![requests] }
+    if model.device().is_cpu() {
+        shards(requests, CPU_DECODE_ROWS)
+    } else {
+        vec![requests]
+    }
 }
 
 /// Splits requests, in order, into shards of at most `most_rows` completions; a larger request is alone.
@@ -449,7 +539,10 @@ mod tests {
         let check = |samples: &[usize], most_rows, expected: &[usize]| {
             let request = |&samples: &usize| Request::new(vec![1; 10], 0, 0, samples);
             let requests: Vec<Request> = samples.iter().map(request).collect();
-            let sizes: Vec<usize> = shards(&requests, most_rows).iter().map(|shard| shard.len()).collect();
+            let sizes: Vec<usize> = shards(&requests, most_rows)
+                .iter()
+                .map(|shard| shard.len())
+                .collect();
             assert_eq!(sizes, expected);
         };
         check(&[8; 5], 16, &[2, 2, 1]);

@@ -76,15 +76,26 @@ pub(super) struct FixedRequests<'a> {
 
 impl<'a> FixedRequests<'a> {
     pub(super) fn new(requests: &'a [Request], sampling: &'a Sampling) -> Self {
-        let completions = requests.iter().map(|request| Vec::with_capacity(request.samples)).collect();
-        Self { requests, sampling, is_taken: false, completions }
+        let completions = requests
+            .iter()
+            .map(|request| Vec::with_capacity(request.samples))
+            .collect();
+        Self {
+            requests,
+            sampling,
+            is_taken: false,
+            completions,
+        }
     }
 
     /// By request, in order.
     pub(super) fn completions(self) -> Vec<Vec<Completion>> {
         let in_order = |mut ended: Vec<(u32, Completion)>| {
             ended.sort_by_key(|(sample, _)| *sample);
-            ended.into_iter().map(|(_, completion)| completion).collect()
+            ended
+                .into_iter()
+                .map(|(_, completion)| completion)
+                .collect()
         };
         self.completions.into_iter().map(in_order).collect()
     }
@@ -95,7 +106,9 @@ impl RequestSource for FixedRequests<'_> {
         if std::mem::replace(&mut self.is_taken, true) {
             return Arrivals::Closed;
         }
-        let all = (0..).zip(self.requests).filter(|(_, request)| request.samples > 0);
+        let all = (0..)
+            .zip(self.requests)
+            .filter(|(_, request)| request.samples > 0);
         let queued = |(id, request): (u64, &Request)| QueuedRequest {
             id,
             request: request.clone(),

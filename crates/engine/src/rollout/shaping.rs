@@ -25,7 +25,12 @@ pub struct Shaping {
 impl Default for Shaping {
     /// The model's own distribution.
     fn default() -> Self {
-        Self { top_p: 1.0, presence_penalty: 0.0, frequency_penalty: 0.0, alternatives: 0 }
+        Self {
+            top_p: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            alternatives: 0,
+        }
     }
 }
 
@@ -52,12 +57,22 @@ pub(super) struct ShapedParams {
 }
 
 impl ShapedParams {
-    pub(super) fn new(index: usize, shaping: &Arc<Shaping>, params: SampleParams, token_ids: &[u32]) -> Self {
+    pub(super) fn new(
+        index: usize,
+        shaping: &Arc<Shaping>,
+        params: SampleParams,
+        token_ids: &[u32],
+    ) -> Self {
         let mut counts = HashMap::new();
         for id in token_ids.iter().filter(|_| shaping.has_penalties()) {
             *counts.entry(*id).or_default() += 1;
         }
-        Self { index, shaping: Arc::clone(shaping), params, counts }
+        Self {
+            index,
+            shaping: Arc::clone(shaping),
+            params,
+            counts,
+        }
     }
 }
 
@@ -81,7 +96,13 @@ pub(super) fn sample_shaped(
     let width = mask_words(vocabulary);
     let shaped = |params: &ShapedParams| {
         let mask = masks.and_then(|masks| masks.get(params.index * width..)?.get(..width));
-        params.sample_from(&logits.get(params.index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?, mask)
+        params.sample_from(
+            &logits
+                .get(params.index)?
+                .to_dtype(DType::F32)?
+                .to_vec1::<f32>()?,
+            mask,
+        )
     };
     params.iter().map(shaped).collect()
 }
@@ -97,15 +118,27 @@ struct Candidate {
 
 impl Candidate {
     fn likelier(&self, other: &Self) -> Ordering {
-        other.scaled.total_cmp(&self.scaled).then(self.id.cmp(&other.id))
+        other
+            .scaled
+            .total_cmp(&self.scaled)
+            .then(self.id.cmp(&other.id))
     }
 }
 
 impl ShapedParams {
     fn sample_from(&self, logits: &[f32], mask: Option<&[u32]>) -> Result<ShapedToken> {
-        let Self { index, shaping, params, .. } = self;
+        let Self {
+            index,
+            shaping,
+            params,
+            ..
+        } = self;
         let is_greedy = params.temperature == 0.0 || params.uniform < 0.0;
-        let mut candidates = self.candidates(logits, mask, if is_greedy { 1.0 } else { params.temperature })?;
+        let mut candidates = self.candidates(
+            logits,
+            mask,
+            if is_greedy { 1.0 } else { params.temperature },
+        )?;
         if shaping.top_p < 1.0 {
             keep_likeliest(&mut candidates, shaping.top_p);
         }
@@ -122,8 +155,15 @@ impl ShapedParams {
                 sum > target
             });
             let likeliest = || candidates.iter().min_by(|a, b| a.likelier(b));
-            let found = if is_greedy { likeliest() } else { passed.or_else(|| candidates.last()) };
-            found.map(|found| SampledToken { token_id: found.id, log_prob: log_prob(found) })
+            let found = if is_greedy {
+                likeliest()
+            } else {
+                passed.or_else(|| candidates.last())
+            };
+            found.map(|found| SampledToken {
+                token_id: found.id,
+                log_prob: log_prob(found),
+            })
         };
         let token = shaping.changes_distribution().then(sampled).flatten();
         let mut likeliest = candidates.clone();
@@ -132,24 +172,58 @@ impl ShapedParams {
             likeliest.truncate(shaping.alternatives);
         }
         likeliest.sort_unstable_by(Candidate::likelier);
-        let alternatives = likeliest.iter().map(|candidate| (candidate.id, log_prob(candidate))).collect();
-        Ok(ShapedToken { index: *index, token, alternatives })
+        let alternatives = likeliest
+            .iter()
+            .map(|candidate| (candidate.id, log_prob(candidate)))
+            .collect();
+        Ok(ShapedToken {
+            index: *index,
+            token,
+            alternatives,
+        })
     }
 
     /// In the order of their ids.
-    fn candidates(&self, logits: &[f32], mask: Option<&[u32]>, temperature: f64) -> Result<Vec<Candidate>> {
-        let Shaping { presence_penalty, frequency_penalty, .. } = *self.shaping;
+    fn candidates(
+        &self,
+        logits: &[f32],
+        mask: Option<&[u32]>,
+        temperature: f64,
+    ) -> Result<Vec<Candidate>> {
+        let Shaping {
+            presence_penalty,
+            frequency_penalty,
+            ..
+        } = *self.shaping;
         let is_allowed = |id: usize| mask.is_none_or(|mask| mask[id / 32] >> (id % 32) & 1 == 1);
         let candidate = |(id, &logit): (usize, &f32)| {
-            let count = self.counts.get(&(id as u32)).map_or(0.0, |count| f64::from(*count));
-            let penalty = if count > 0.0 { presence_penalty + frequency_penalty * count } else { 0.0 };
-            Candidate { id: id as u32, scaled: (f64::from(logit) - penalty) / temperature, weight: 0.0 }
+            let count = self
+                .counts
+                .get(&(id as u32))
+                .map_or(0.0, |count| f64::from(*count));
+            let penalty = if count > 0.0 {
+                presence_penalty + frequency_penalty * count
+            } else {
+                0.0
+            };
+            Candidate {
+                id: id as u32,
+                scaled: (f64::from(logit) - penalty) / temperature,
+                weight: 0.0,
+            }
         };
         let allowed = logits.iter().enumerate().filter(|(id, _)| is_allowed(*id));
         let mut candidates: Vec<Candidate> = allowed.map(candidate).collect();
-        let largest = candidates.iter().map(|candidate| candidate.scaled).max_by(f64::total_cmp);
-        let Some(largest) = largest else { bail!("a mask allows no token") };
-        candidates.iter_mut().for_each(|candidate| candidate.weight = (candidate.scaled - largest).exp());
+        let largest = candidates
+            .iter()
+            .map(|candidate| candidate.scaled)
+            .max_by(f64::total_cmp);
+        let Some(largest) = largest else {
+            bail!("a mask allows no token")
+        };
+        candidates
+            .iter_mut()
+            .for_each(|candidate| candidate.weight = (candidate.scaled - largest).exp());
         candidates.retain(|candidate| candidate.weight != 0.0);
         Ok(candidates)
     }
@@ -160,7 +234,10 @@ fn keep_likeliest(candidates: &mut Vec<Candidate>, top_p: f64) {
     let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
     // All that are less likely have less than 1 - top_p together, so that they need not be sorted.
     let least = (1.0 - top_p) * total / candidates.len() as f64;
-    let largest = candidates.iter().map(|candidate| candidate.weight).fold(0.0, f64::max);
+    let largest = candidates
+        .iter()
+        .map(|candidate| candidate.weight)
+        .fold(0.0, f64::max);
     candidates.retain(|candidate| candidate.weight >= least.min(largest));
     candidates.sort_unstable_by(Candidate::likelier);
     let mut sum = 0.0;
@@ -182,7 +259,12 @@ mod tests {
     use super::*;
     use crate::kernels::sampler::LIKELIEST;
 
-    const PLAIN: Shaping = Shaping { top_p: 1.0, presence_penalty: 0.0, frequency_penalty: 0.0, alternatives: 0 };
+    const PLAIN: Shaping = Shaping {
+        top_p: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        alternatives: 0,
+    };
 
     /// Probabilities 0.1, 0.5, 0.15, 0.25 in the second row.
     fn logits() -> Tensor {
@@ -190,16 +272,34 @@ mod tests {
         Tensor::new(&[[9.0, 0.0, 0.0, 0.0], row], &Device::Cpu).unwrap()
     }
 
-    fn sampled(shaping: Shaping, uniform: f64, temperature: f64, before: &[u32], mask: Option<u32>) -> ShapedToken {
-        let params = ShapedParams::new(1, &Arc::new(shaping), SampleParams { uniform, temperature }, before);
+    fn sampled(
+        shaping: Shaping,
+        uniform: f64,
+        temperature: f64,
+        before: &[u32],
+        mask: Option<u32>,
+    ) -> ShapedToken {
+        let params = ShapedParams::new(
+            1,
+            &Arc::new(shaping),
+            SampleParams {
+                uniform,
+                temperature,
+            },
+            before,
+        );
         let masks = mask.map(|mask| [u32::MAX, mask]);
-        sample_shaped(&logits(), &[params], masks.as_ref().map(|masks| &masks[..])).unwrap().remove(0)
+        sample_shaped(&logits(), &[params], masks.as_ref().map(|masks| &masks[..]))
+            .unwrap()
+            .remove(0)
     }
 
     #[test]
     fn top_p_draws_from_the_likeliest_alone() {
         let check = |top_p: f64, uniform: f64, mask: Option<u32>, id: u32, probability: f64| {
-            let token = sampled(Shaping { top_p, ..PLAIN }, uniform, 1.0, &[], mask).token.unwrap();
+            let token = sampled(Shaping { top_p, ..PLAIN }, uniform, 1.0, &[], mask)
+                .token
+                .unwrap();
             assert_eq!(token.token_id, id, "{top_p} {uniform}");
             assert!(
                 (f64::from(token.log_prob) - probability.ln()).abs() < 1e-5,
@@ -221,16 +321,46 @@ mod tests {
 
     #[test]
     fn penalties_lower_what_was_said_and_alternatives_are_of_what_is_drawn_from() {
-        let penalized = Shaping { presence_penalty: 1.0, frequency_penalty: 0.5, alternatives: 2, ..PLAIN };
+        let penalized = Shaping {
+            presence_penalty: 1.0,
+            frequency_penalty: 0.5,
+            alternatives: 2,
+            ..PLAIN
+        };
         // 0.5 / e^2 is less than 0.25.
         let found = sampled(penalized.clone(), 0.5, 0.0, &[1, 1], None);
         assert_eq!(found.token.unwrap().token_id, 3);
-        assert_eq!(found.alternatives.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 2]);
-        assert_eq!(sampled(penalized, 0.5, 0.0, &[], None).token.unwrap().token_id, 1);
-        let told = sampled(Shaping { alternatives: 9, ..PLAIN }, 0.5, 0.5, &[], None);
+        assert_eq!(
+            found
+                .alternatives
+                .iter()
+                .map(|(id, _)| *id)
+                .collect::<Vec<_>>(),
+            [3, 2]
+        );
+        assert_eq!(
+            sampled(penalized, 0.5, 0.0, &[], None)
+                .token
+                .unwrap()
+                .token_id,
+            1
+        );
+        let told = sampled(
+            Shaping {
+                alternatives: 9,
+                ..PLAIN
+            },
+            0.5,
+            0.5,
+            &[],
+            None,
+        );
         // At temperature 0.5 probabilities are squared; the sampled token stays as it is.
         assert_eq!(told.token, None);
-        let sum = [0.1_f64, 0.5, 0.15, 0.25].iter().map(|probability| probability * probability).sum::<f64>();
+        let sum = [0.1_f64, 0.5, 0.15, 0.25]
+            .iter()
+            .map(|probability| probability * probability)
+            .sum::<f64>();
         let expected = [(1, 0.5), (3, 0.25), (2, 0.15), (0, 0.1)];
         assert_eq!(told.alternatives.len(), 4);
         for ((id, log_prob), (expected, probability)) in told.alternatives.iter().zip(expected) {
@@ -240,7 +370,19 @@ mod tests {
         }
         // Likely tokens that are left out have no log-probability.
         assert_eq!(
-            sampled(Shaping { top_p: 0.6, alternatives: 9, ..PLAIN }, 0.5, 1.0, &[], None).alternatives.len(),
+            sampled(
+                Shaping {
+                    top_p: 0.6,
+                    alternatives: 9,
+                    ..PLAIN
+                },
+                0.5,
+                1.0,
+                &[],
+                None
+            )
+            .alternatives
+            .len(),
             2
         );
     }

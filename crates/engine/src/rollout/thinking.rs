@@ -21,7 +21,10 @@ impl std::fmt::Debug for ThinkingLimit {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (max_tokens, closing) = (&self.max_tokens, &self.closing);
         let mut shown = formatter.debug_struct("ThinkingLimit");
-        shown.field("max_tokens", max_tokens).field("closing", closing).finish_non_exhaustive()
+        shown
+            .field("max_tokens", max_tokens)
+            .field("closing", closing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -39,14 +42,21 @@ impl ThinkingLimit {
             ThinkingEnd::Truncate => Vec::new(),
             ThinkingEnd::Force => tokenizer.encode(tokenizer.think_marks().closing)?,
         };
-        Ok(Arc::new(Self { tokenizer: Arc::clone(tokenizer), max_tokens: budget.max_tokens, closing }))
+        Ok(Arc::new(Self {
+            tokenizer: Arc::clone(tokenizer),
+            max_tokens: budget.max_tokens,
+            closing,
+        }))
     }
 
     /// What a row does after `completion`, which has [`Self::max_tokens`].
     fn decide(&self, prompt: &[u32], completion: &[u32]) -> RowThinking {
         // Tokens without a text have closed the block: scoring names what is wrong with them.
         let text = |ids: &[u32]| self.tokenizer.decode(ids, false).unwrap_or_default();
-        let (start, answer) = (text(&prompt[prompt.len().saturating_sub(PROMPT_END)..]), text(completion));
+        let (start, answer) = (
+            text(&prompt[prompt.len().saturating_sub(PROMPT_END)..]),
+            text(completion),
+        );
         let marks = self.tokenizer.think_marks();
         let is_opened = marks.is_opened_by(&start) || answer.trim_start().starts_with(marks.open);
         if !is_opened || answer.is_empty() || answer.contains(marks.close) {
@@ -56,7 +66,9 @@ impl ThinkingLimit {
             return RowThinking::Ended;
         }
         // A character of several tokens is written to its end.
-        match answer.ends_with(char::REPLACEMENT_CHARACTER) && completion.len() < self.max_tokens + 3 {
+        match answer.ends_with(char::REPLACEMENT_CHARACTER)
+            && completion.len() < self.max_tokens + 3
+        {
             true => RowThinking::Below(completion.len() + 1),
             false => RowThinking::Closing(0..self.closing.len()),
         }
@@ -100,10 +112,17 @@ impl RowThinking {
     }
 
     /// After another token of the completion.
-    pub(super) fn advance(&mut self, limit: Option<&ThinkingLimit>, prompt: &[u32], completion: &[u32]) {
+    pub(super) fn advance(
+        &mut self,
+        limit: Option<&ThinkingLimit>,
+        prompt: &[u32],
+        completion: &[u32],
+    ) {
         let Some(limit) = limit else { return };
         match self {
-            Self::Below(most) if completion.len() >= *most => *self = limit.decide(prompt, completion),
+            Self::Below(most) if completion.len() >= *most => {
+                *self = limit.decide(prompt, completion)
+            }
             Self::Closing(left) if left.len() == 1 => *self = Self::Free,
             Self::Closing(left) => left.start += 1,
             _ => {}
@@ -136,19 +155,36 @@ mod tests {
                 "<|channel|>analysis<|message|>so",
                 Some("<|end|><|start|>assistant<|channel|>final<|message|>"),
             ),
-            (GPT_OSS, "<|start|>assistant", "<|channel|>analysis<|message|>so<|end|>", None),
-            (GPT_OSS, "<|start|>assistant", "<|channel|>final<|message|>so", None),
+            (
+                GPT_OSS,
+                "<|start|>assistant",
+                "<|channel|>analysis<|message|>so<|end|>",
+                None,
+            ),
+            (
+                GPT_OSS,
+                "<|start|>assistant",
+                "<|channel|>final<|message|>so",
+                None,
+            ),
         ] {
             let texts = ["so it is".to_owned()].into_iter().cycle().take(20);
             let files = train_tokenizer(texts, 300, template).unwrap();
             let tokenizer = Arc::new(Tokenizer::from_files(&files).unwrap());
-            let budget = ThinkingBudget { max_tokens: 1, end: ThinkingEnd::Force };
+            let budget = ThinkingBudget {
+                max_tokens: 1,
+                end: ThinkingEnd::Force,
+            };
             let limit = ThinkingLimit::new(&tokenizer, budget).unwrap();
             let ids = |text| tokenizer.encode(text).unwrap();
             let found = limit.decide(&ids(prompt), &ids(completion));
             let closed = (found == RowThinking::Closing(0..limit.closing.len()))
                 .then(|| tokenizer.decode(&limit.closing, false).unwrap());
-            assert_eq!(closed.as_deref(), closing, "{template} {prompt} {completion}");
+            assert_eq!(
+                closed.as_deref(),
+                closing,
+                "{template} {prompt} {completion}"
+            );
         }
     }
 }

@@ -33,42 +33,67 @@ impl ThreadPool {
             .stack_size(STACK_BYTES)
             .build()
             .map_err(Error::wrap)?;
-        Ok(Self { pool: Some(pool), is_cancelled: None })
+        Ok(Self {
+            pool: Some(pool),
+            is_cancelled: None,
+        })
     }
 
     /// The threads of a pool of `count`; 0: as many as the process may use.
     pub fn count_of(count: usize) -> usize {
-        if count == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { count }
+        if count == 0 {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        } else {
+            count
+        }
     }
 
     /// On a GPU one: its work is launched by the calling thread alone.
     pub fn for_engine(engine: &Engine, count: usize) -> Result<Self> {
-        if engine.device.is_cpu() { Self::new(count) } else { Ok(Self::calling()) }
+        if engine.device.is_cpu() {
+            Self::new(count)
+        } else {
+            Ok(Self::calling())
+        }
     }
 
     /// A pool that computes on the calling thread.
     pub fn calling() -> Self {
-        Self { pool: None, is_cancelled: None }
+        Self {
+            pool: None,
+            is_cancelled: None,
+        }
     }
 
     /// Work fails soon after `is_cancelled` returns true: within a decode step, a micro-batch or a prompt's prefill.
     #[must_use]
     pub fn until(self, is_cancelled: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { is_cancelled: Some(Box::new(is_cancelled)), ..self }
+        Self {
+            is_cancelled: Some(Box::new(is_cancelled)),
+            ..self
+        }
     }
 
     /// Whether an error is from cancelled work.
     pub fn is_cancellation(error: &Error) -> bool {
         match error {
-            Error::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<CancelledError>()),
-            Error::Context { inner, .. } | Error::WithBacktrace { inner, .. } => Self::is_cancellation(inner),
+            Error::Io(error) => error
+                .get_ref()
+                .is_some_and(|cause| cause.is::<CancelledError>()),
+            Error::Context { inner, .. } | Error::WithBacktrace { inner, .. } => {
+                Self::is_cancellation(inner)
+            }
             _ => false,
         }
     }
 
     /// An error once the work is cancelled, to be checked between its parts.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.is_cancelled.as_ref().is_some_and(|is_cancelled| is_cancelled()) {
+        if self
+            .is_cancelled
+            .as_ref()
+            .is_some_and(|is_cancelled| is_cancelled())
+        {
             return Err(Self::cancelled());
         }
         Ok(())
@@ -81,11 +106,17 @@ impl ThreadPool {
     }
 
     pub fn count(&self) -> usize {
-        self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+        self.pool
+            .as_ref()
+            .map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
     /// Maps items; returns the results in order, or the first error.
-    pub fn map<I: Sync, R: Send>(&self, items: &[I], work: impl Fn(&I) -> Result<R> + Sync + Send) -> Result<Vec<R>> {
+    pub fn map<I: Sync, R: Send>(
+        &self,
+        items: &[I],
+        work: impl Fn(&I) -> Result<R> + Sync + Send,
+    ) -> Result<Vec<R>> {
         let work = |item: &I| self.check().and_then(|()| work(item));
         match &self.pool {
             Some(pool) => pool.install(|| items.par_iter().with_max_len(1).map(work).collect()),
@@ -96,7 +127,12 @@ impl ThreadPool {
 
 impl fmt::Debug for ThreadPool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Threads({}, cancellable: {})", self.count(), self.is_cancelled.is_some())
+        write!(
+            formatter,
+            "Threads({}, cancellable: {})",
+            self.count(),
+            self.is_cancelled.is_some()
+        )
     }
 }
 
@@ -112,10 +148,15 @@ mod tests {
     fn work_that_was_cancelled_is_not_begun() {
         let begun = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&begun);
-        let threads = ThreadPool::new(1).unwrap().until(move || seen.load(Ordering::Relaxed) >= 3);
-        let error = threads.map(&[(); 10], |()| Ok(begun.fetch_add(1, Ordering::Relaxed))).unwrap_err();
+        let threads = ThreadPool::new(1)
+            .unwrap()
+            .until(move || seen.load(Ordering::Relaxed) >= 3);
+        let error = threads
+            .map(&[(); 10], |()| Ok(begun.fetch_add(1, Ordering::Relaxed)))
+            .unwrap_err();
         assert!(
-            ThreadPool::is_cancellation(&error) && !ThreadPool::is_cancellation(&Error::Msg(error.to_string())),
+            ThreadPool::is_cancellation(&error)
+                && !ThreadPool::is_cancellation(&Error::Msg(error.to_string())),
             "{error}"
         );
         assert_eq!(begun.load(Ordering::Relaxed), 3);

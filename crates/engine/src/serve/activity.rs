@@ -24,7 +24,10 @@ struct ActivityState {
 
 impl Default for Activity {
     fn default() -> Self {
-        Self(Arc::new(ActivityState { answering: AtomicUsize::new(0), since: AtomicU64::new(milliseconds()) }))
+        Self(Arc::new(ActivityState {
+            answering: AtomicUsize::new(0),
+            since: AtomicU64::new(milliseconds()),
+        }))
     }
 }
 
@@ -41,7 +44,11 @@ impl Activity {
 
     /// The activity of the connection that brought the request.
     pub(super) fn for_request(request: &Request) -> Self {
-        request.extensions().get::<Self>().cloned().unwrap_or_default()
+        request
+            .extensions()
+            .get::<Self>()
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// A whole request has come: until its answer was sent.
@@ -58,7 +65,12 @@ pub(super) struct ActiveAnswer(Activity);
 impl ActiveAnswer {
     /// Until the body was sent.
     pub(super) fn with(self, response: Response) -> Response {
-        response.map(|body| Body::new(ActiveAnswerBody { body, _answering: self }))
+        response.map(|body| {
+            Body::new(ActiveAnswerBody {
+                body,
+                _answering: self,
+            })
+        })
     }
 }
 

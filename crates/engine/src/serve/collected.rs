@@ -15,7 +15,9 @@ use super::Shared;
 use super::queue::Event;
 use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::Constraint;
-use crate::openai::{Answer, ApiError, Content, Finish, ResponseItems, TokenLogProb, ToolCall, Usage};
+use crate::openai::{
+    Answer, ApiError, Content, Finish, ResponseItems, TokenLogProb, ToolCall, Usage,
+};
 use crate::rollout::{Completion, StopReason};
 use crate::score::{AnswerPart, CallReader};
 use crate::text::TextError;
@@ -77,21 +79,28 @@ impl Choice {
         let parts = &mut self.progress.parts;
         parts.extend((!thought.is_empty()).then_some(Part::Thought(thought)));
         let Some(reader) = &mut self.calls else {
-            parts.extend((!said.is_empty()).then(|| Part::AnswerPart(AnswerPart::Text(std::mem::take(&mut said)))));
+            parts.extend(
+                (!said.is_empty())
+                    .then(|| Part::AnswerPart(AnswerPart::Text(std::mem::take(&mut said)))),
+            );
             return;
         };
         let mut found = reader.push(&said);
         if is_end {
             found.extend(reader.finish());
         }
-        self.progress.called += found.iter().filter(|said| matches!(said, AnswerPart::Name(_))).count();
+        self.progress.called += found
+            .iter()
+            .filter(|said| matches!(said, AnswerPart::Name(_)))
+            .count();
         self.progress.is_within_call = reader.is_within_call();
         parts.extend(found.into_iter().map(Part::AnswerPart));
     }
 
     fn end(&mut self, finish: Finish) {
         // A call that a text of `stop` broke off is none to carry out.
-        let calls = self.progress.called > 0 && !self.progress.is_within_call && finish == Finish::Stop;
+        let calls =
+            self.progress.called > 0 && !self.progress.is_within_call && finish == Finish::Stop;
         self.progress.finish = Some(if calls { Finish::ToolCalls } else { finish });
     }
 }
@@ -106,12 +115,19 @@ pub(super) struct ReadTokens {
 
 impl ReadTokens {
     pub(super) fn of(token_ids: &[u32]) -> Self {
-        Self { token_ids: token_ids.to_vec(), log_probs: None }
+        Self {
+            token_ids: token_ids.to_vec(),
+            log_probs: None,
+        }
     }
 
     /// In vLLM's form: the first token has none.
     fn json(&self, decode: impl Fn(u32) -> String) -> Json {
-        let told = self.token_ids.iter().skip(1).zip(self.log_probs.iter().flatten());
+        let told = self
+            .token_ids
+            .iter()
+            .skip(1)
+            .zip(self.log_probs.iter().flatten());
         let told = told.map(|(id, log_prob)| {
             let of_token = json!({"logprob": log_prob, "rank": null, "decoded_token": decode(*id)});
             Json::Object(std::iter::once((id.to_string(), of_token)).collect())
@@ -143,7 +159,9 @@ pub(super) struct Collected {
 
 impl Collected {
     pub(super) fn is_complete(&self) -> bool {
-        self.choices.iter().all(|choice| choice.progress.finish.is_some())
+        self.choices
+            .iter()
+            .all(|choice| choice.progress.finish.is_some())
             && self.prompts.iter().all(|prompt| prompt.log_probs.is_some())
     }
 
@@ -151,12 +169,22 @@ impl Collected {
     pub(super) fn apply(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
         let failed = |error: TextError| server_error(&error.to_string());
         if let Event::PromptLogProbs { prompt, log_probs } = event {
-            self.prompts.get_mut(prompt).into_iter().for_each(|read| read.log_probs = Some(log_probs.clone()));
+            self.prompts
+                .get_mut(prompt)
+                .into_iter()
+                .for_each(|read| read.log_probs = Some(log_probs.clone()));
             return Ok(None);
         }
-        let (Event::Token { index, .. } | Event::Ended { index, .. }) = event else { return Ok(None) };
-        let choice = self.choices.get_mut(index).filter(|choice| choice.progress.finish.is_none());
-        let Some(choice) = choice else { return Ok(None) };
+        let (Event::Token { index, .. } | Event::Ended { index, .. }) = event else {
+            return Ok(None);
+        };
+        let choice = self
+            .choices
+            .get_mut(index)
+            .filter(|choice| choice.progress.finish.is_none());
+        let Some(choice) = choice else {
+            return Ok(None);
+        };
         let log_prob = |token_id: u32, log_prob: f32| -> Result<TokenLogProb, TextError> {
             Ok(TokenLogProb {
                 token: self.shared.tokenizer.decode(&[token_id], false)?,
@@ -165,14 +193,27 @@ impl Collected {
             })
         };
         match event {
-            Event::Token { token_id, log_prob: value, alternatives, .. } => {
+            Event::Token {
+                token_id,
+                log_prob: value,
+                alternatives,
+                ..
+            } => {
                 choice.progress.tokens += 1;
-                choice.progress.token_ids.extend(self.token_ids.then_some(token_id));
+                choice
+                    .progress
+                    .token_ids
+                    .extend(self.token_ids.then_some(token_id));
                 let is_stop = self.stop_ids.contains(&token_id);
                 if self.log_probs && (self.token_ids || !is_stop) {
                     let mut told = log_prob(token_id, value).map_err(failed)?;
-                    let text = |(id, value)| Ok((self.shared.tokenizer.decode(&[id], false)?, value));
-                    told.alternatives = alternatives.into_iter().map(text).collect::<Result<_, _>>().map_err(failed)?;
+                    let text =
+                        |(id, value)| Ok((self.shared.tokenizer.decode(&[id], false)?, value));
+                    told.alternatives = alternatives
+                        .into_iter()
+                        .map(text)
+                        .collect::<Result<_, _>>()
+                        .map_err(failed)?;
                     choice.progress.log_probs.push(told);
                 }
                 if is_stop {
@@ -188,32 +229,72 @@ impl Collected {
                     choice.stopped.0[choice.stopped.1].store(true, Ordering::Relaxed);
                 }
             }
-            Event::Ended { completion: Completion { stop: StopReason::Constraint, .. }, .. } => {
-                let field = if choice.calls.is_some() { "tools" } else { "response_format" };
-                self.constraint.iter().for_each(|constraint| self.shared.constraints.forget_constraint(constraint));
-                let message =
-                    "the grammar of a completion became too complex while it was decoded: simplify the schema";
+            Event::Ended {
+                completion:
+                    Completion {
+                        stop: StopReason::Constraint,
+                        ..
+                    },
+                ..
+            } => {
+                let field = if choice.calls.is_some() {
+                    "tools"
+                } else {
+                    "response_format"
+                };
+                self.constraint
+                    .iter()
+                    .for_each(|constraint| self.shared.constraints.forget_constraint(constraint));
+                let message = "the grammar of a completion became too complex while it was decoded: simplify the schema";
                 return Err(ApiError::invalid(field, message));
             }
-            Event::Ended { completion: Completion { token_ids, log_probs, stop, .. }, .. } => {
+            Event::Ended {
+                completion:
+                    Completion {
+                        token_ids,
+                        log_probs,
+                        stop,
+                        ..
+                    },
+                ..
+            } => {
                 choice.progress.tokens += token_ids.len();
-                let is_stop = token_ids.last().is_some_and(|id| self.stop_ids.contains(id));
+                let is_stop = token_ids
+                    .last()
+                    .is_some_and(|id| self.stop_ids.contains(id));
                 let own = &token_ids[..token_ids.len() - usize::from(is_stop)];
                 let mut text = self.shared.tokenizer.decode(own, true).map_err(failed)?;
                 text.push_str(&choice.text.finish().map_err(failed)?);
                 if self.log_probs {
                     let told = if self.token_ids { &token_ids } else { own };
-                    let tokens = told.iter().zip(log_probs).map(|(id, value)| log_prob(*id, value));
-                    choice.progress.log_probs.extend(tokens.collect::<Result<Vec<_>, _>>().map_err(failed)?);
+                    let tokens = told
+                        .iter()
+                        .zip(log_probs)
+                        .map(|(id, value)| log_prob(*id, value));
+                    choice
+                        .progress
+                        .log_probs
+                        .extend(tokens.collect::<Result<Vec<_>, _>>().map_err(failed)?);
                 }
-                choice.progress.token_ids.extend(token_ids.iter().filter(|_| self.token_ids));
+                choice
+                    .progress
+                    .token_ids
+                    .extend(token_ids.iter().filter(|_| self.token_ids));
                 choice.push_text(text, true);
                 let by_text = choice.text.is_stopped();
-                choice.end(if stop == StopReason::Stop || by_text { Finish::Stop } else { Finish::Length });
+                choice.end(if stop == StopReason::Stop || by_text {
+                    Finish::Stop
+                } else {
+                    Finish::Length
+                });
             }
             Event::Failed(_) | Event::PromptLogProbs { .. } => {}
         }
-        self.usage.completion_tokens = self.choices.iter().map(|choice| choice.progress.tokens).sum();
+        self.usage.completion_tokens = self
+            .choices
+            .iter()
+            .map(|choice| choice.progress.tokens)
+            .sum();
         Ok(Some(index))
     }
 
@@ -223,7 +304,17 @@ impl Collected {
             let last = self.item_events().pop();
             return last.map_or(Json::Null, |mut event| event["response"].take());
         }
-        let Self { answer, choices, log_probs, token_ids, prompts, samples, shared, usage, .. } = self;
+        let Self {
+            answer,
+            choices,
+            log_probs,
+            token_ids,
+            prompts,
+            samples,
+            shared,
+            usage,
+            ..
+        } = self;
         let decode = |id: u32| shared.tokenizer.decode(&[id], false).unwrap_or_default();
         let choice = |(index, choice): (usize, Choice)| {
             let mut content = Content::default();
@@ -231,16 +322,27 @@ impl Collected {
                 match part {
                     Part::Thought(thought) => content.reasoning.push_str(&thought),
                     Part::AnswerPart(AnswerPart::Text(text)) => content.text.push_str(&text),
-                    Part::AnswerPart(AnswerPart::Name(name)) => {
-                        content.calls.push(ToolCall { name, arguments: String::new() })
-                    }
+                    Part::AnswerPart(AnswerPart::Name(name)) => content.calls.push(ToolCall {
+                        name,
+                        arguments: String::new(),
+                    }),
                     Part::AnswerPart(AnswerPart::Arguments(text)) => {
-                        content.calls.iter_mut().last().into_iter().for_each(|call| call.arguments.push_str(&text));
+                        content
+                            .calls
+                            .iter_mut()
+                            .last()
+                            .into_iter()
+                            .for_each(|call| call.arguments.push_str(&text));
                     }
                 }
             }
             let log_probs = log_probs.then_some(choice.progress.log_probs.as_slice());
-            let mut whole = answer.choice(index, &content, log_probs, choice.progress.finish.unwrap_or(Finish::Length));
+            let mut whole = answer.choice(
+                index,
+                &content,
+                log_probs,
+                choice.progress.finish.unwrap_or(Finish::Length),
+            );
             if token_ids {
                 whole["token_ids"] = choice.progress.token_ids.into();
             }
@@ -255,14 +357,18 @@ impl Collected {
 
     /// The completion's news as events of its items.
     fn item_events(&mut self) -> Vec<Json> {
-        let (Some(items), Some(choice)) = (&mut self.items, self.choices.first_mut()) else { return Vec::new() };
+        let (Some(items), Some(choice)) = (&mut self.items, self.choices.first_mut()) else {
+            return Vec::new();
+        };
         let progress = &mut choice.progress;
         let mut log_probs = std::mem::take(&mut progress.log_probs);
         let mut events = Vec::new();
         for part in std::mem::take(&mut progress.parts) {
             events.extend(match part {
                 Part::Thought(thought) => items.thought(&thought),
-                Part::AnswerPart(AnswerPart::Text(text)) => items.text(&text, &std::mem::take(&mut log_probs)),
+                Part::AnswerPart(AnswerPart::Text(text)) => {
+                    items.text(&text, &std::mem::take(&mut log_probs))
+                }
                 Part::AnswerPart(AnswerPart::Name(name)) => items.call(&name),
                 Part::AnswerPart(AnswerPart::Arguments(text)) => items.arguments(&text),
             });
@@ -270,7 +376,11 @@ impl Collected {
         // Log-probs of text that is held back.
         progress.log_probs = log_probs;
         if let Some(finish) = progress.finish {
-            events.extend(items.end(finish, progress.is_within_call, (self.usage, progress.thought_tokens)));
+            events.extend(items.end(
+                finish,
+                progress.is_within_call,
+                (self.usage, progress.thought_tokens),
+            ));
         }
         events
     }
@@ -283,13 +393,19 @@ impl Collected {
         let (answer, progress) = (&self.answer, &mut self.choices[index].progress);
         let mut chunks = Vec::new();
         let parts = std::mem::take(&mut progress.parts);
-        let mut log_probs = Some(std::mem::take(&mut progress.log_probs)).filter(|_| self.log_probs);
+        let mut log_probs =
+            Some(std::mem::take(&mut progress.log_probs)).filter(|_| self.log_probs);
         for part in parts {
             match part {
                 Part::Thought(thought) => chunks.push(answer.reasoning_chunk(index, &thought)),
                 Part::AnswerPart(AnswerPart::Text(text)) => {
                     let log_probs = log_probs.as_mut().map(std::mem::take);
-                    chunks.push(answer.text_chunk(index, &text, log_probs.as_deref(), progress.given_bytes));
+                    chunks.push(answer.text_chunk(
+                        index,
+                        &text,
+                        log_probs.as_deref(),
+                        progress.given_bytes,
+                    ));
                     progress.given_bytes += text.len();
                 }
                 Part::AnswerPart(AnswerPart::Name(name)) => {
@@ -297,14 +413,22 @@ impl Collected {
                     progress.given_calls += 1;
                 }
                 Part::AnswerPart(AnswerPart::Arguments(text)) => {
-                    chunks.push(answer.arguments_chunk(index, progress.given_calls.saturating_sub(1), &text));
+                    chunks.push(answer.arguments_chunk(
+                        index,
+                        progress.given_calls.saturating_sub(1),
+                        &text,
+                    ));
                 }
             }
         }
         if let Some(left) = log_probs.filter(|left| !left.is_empty()) {
             chunks.push(answer.text_chunk(index, "", Some(&left), progress.given_bytes));
         }
-        chunks.extend(progress.finish.map(|finish| answer.last_chunk(index, finish)));
+        chunks.extend(
+            progress
+                .finish
+                .map(|finish| answer.last_chunk(index, finish)),
+        );
         if let Some(first) = chunks.first_mut().filter(|_| self.token_ids) {
             first["choices"][0]["token_ids"] = std::mem::take(&mut progress.token_ids).into();
         }
@@ -324,7 +448,13 @@ pub(super) struct Chunks {
 
 impl Chunks {
     pub(super) fn new(events: Receiver<Event>, collected: Collected, include_usage: bool) -> Self {
-        Self { events, collected, include_usage, is_begun: false, is_over: false }
+        Self {
+            events,
+            collected,
+            include_usage,
+            is_begun: false,
+            is_over: false,
+        }
     }
 
     /// Adds what an event brings; whether more comes.
@@ -334,7 +464,10 @@ impl Chunks {
             None => Some(server_error("the server was stopped")),
             Some(event) => match self.collected.apply(event) {
                 Ok(Some(index)) => {
-                    self.collected.chunks(index).iter().for_each(|chunk| send(text, chunk));
+                    self.collected
+                        .chunks(index)
+                        .iter()
+                        .for_each(|chunk| send(text, chunk));
                     None
                 }
                 Ok(None) => None,
@@ -356,7 +489,10 @@ impl Chunks {
             return false;
         }
         if self.include_usage {
-            send(text, &self.collected.answer.usage_chunk(self.collected.usage));
+            send(
+                text,
+                &self.collected.answer.usage_chunk(self.collected.usage),
+            );
         }
         text.push_str("data: [DONE]\n\n");
         false
@@ -378,7 +514,10 @@ impl futures_core::Stream for Chunks {
         let mut text = String::new();
         if !std::mem::replace(&mut self.is_begun, true) {
             let begun = self.collected.items.as_mut().map(ResponseItems::begin);
-            begun.iter().flatten().for_each(|event| send(&mut text, event));
+            begun
+                .iter()
+                .flatten()
+                .for_each(|event| send(&mut text, event));
             let answer = &self.collected.answer;
             (0..self.collected.choices.len())
                 .filter_map(|index| answer.first_chunk(index))

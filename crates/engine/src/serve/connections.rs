@@ -48,8 +48,10 @@ pub(super) async fn listen(
     shared: Arc<Shared>,
     should_end: impl Fn(Duration) -> bool,
 ) -> Result<(), ForcedShutdown> {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return Err(ForcedShutdown);
     };
     let most = connection_limit();
@@ -80,17 +82,24 @@ pub(super) async fn listen(
             _ = terminate.recv() => break,
         }
         let mut protocol = hyper::server::conn::http1::Builder::new();
-        protocol.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
+        protocol
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_buf_size(HEAD_BYTES);
         let activity = Activity::default();
         let service = router.clone().layer(Extension(activity.clone()));
-        let connection = protocol.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
+        let connection =
+            protocol.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
         let (connection, counted) = (graceful.watch(connection), ConnectionCount::new(&shared));
         let task = tokio::spawn(async move {
             // A client's fault is no event of the server's.
             _ = connection.await;
             drop(counted);
         });
-        open.push(OpenConnection { activity, task: task.abort_handle() });
+        open.push(OpenConnection {
+            activity,
+            task: task.abort_handle(),
+        });
     }
     drop(listener);
     shared.queue.close();
@@ -118,7 +127,10 @@ impl Listener {
             }
             Self::Unix(listener) => Box::new(listener.accept().await?.0),
         };
-        Ok(TimedWrites { socket, patience: None })
+        Ok(TimedWrites {
+            socket,
+            patience: None,
+        })
     }
 }
 
@@ -128,9 +140,19 @@ fn connection_limit() -> usize {
     let wanted = (MAX_CONNECTIONS + OWN_DESCRIPTORS) as u64;
     let wanted = limit.maximum.map_or(wanted, |most| most.min(wanted));
     let current = limit.current.unwrap_or(wanted);
-    let raised = current < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok();
+    let raised = current < wanted
+        && setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(wanted),
+                ..limit
+            },
+        )
+        .is_ok();
     let descriptors = if raised { wanted } else { current };
-    (descriptors as usize).saturating_sub(OWN_DESCRIPTORS).clamp(1, MAX_CONNECTIONS)
+    (descriptors as usize)
+        .saturating_sub(OWN_DESCRIPTORS)
+        .clamp(1, MAX_CONNECTIONS)
 }
 
 /// An open connection.
@@ -144,8 +166,10 @@ struct OpenConnection {
 async fn make_room(open: &mut Vec<OpenConnection>, most: usize) {
     while open.len() >= most {
         open.retain(|connection| !connection.task.is_finished());
-        let idle =
-            open.iter().enumerate().filter_map(|(index, connection)| Some((connection.activity.idle_since()?, index)));
+        let idle = open
+            .iter()
+            .enumerate()
+            .filter_map(|(index, connection)| Some((connection.activity.idle_since()?, index)));
         match idle.min().filter(|_| open.len() >= most) {
             Some((_, index)) => open.swap_remove(index).task.abort(),
             None if open.len() >= most => sleep(Duration::from_millis(10)).await,
@@ -159,14 +183,22 @@ struct ConnectionCount(Arc<Shared>);
 
 impl ConnectionCount {
     fn new(shared: &Arc<Shared>) -> Self {
-        shared.queue.metrics.connections.fetch_add(1, Ordering::Relaxed);
+        shared
+            .queue
+            .metrics
+            .connections
+            .fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(shared))
     }
 }
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0.queue.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0
+            .queue
+            .metrics
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -191,20 +223,30 @@ impl TimedWrites {
             self.patience = None;
             return Poll::Ready(written);
         }
-        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(WRITE_TIME)));
+        let patience = self
+            .patience
+            .get_or_insert_with(|| Box::pin(sleep(WRITE_TIME)));
         ready!(patience.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncRead for TimedWrites {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_read(context, to)
     }
 }
 
 impl AsyncWrite for TimedWrites {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.written(context, |socket, context| socket.poll_write(context, from))
     }
 

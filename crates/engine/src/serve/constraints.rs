@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde_json::json;
 use tokio::sync::{OnceCell, Semaphore};
 
-use crate::constraint::{Answer, Constraint, ConstraintError, Instead, Reasoning, SchemaFile, Vocabulary};
+use crate::constraint::{
+    Answer, Constraint, ConstraintError, Instead, Reasoning, SchemaFile, Vocabulary,
+};
 use crate::openai::{ApiError, ResponseFormat, ToolChoice, Tools};
 use crate::score::has_json_arguments;
 use crate::text::{CallFormat, Tokenizer};
@@ -50,11 +52,17 @@ pub(super) struct Constraints {
 impl ConstraintSpec {
     /// `None` where completions are free.
     pub(super) fn new(format: &ResponseFormat, tools: Option<&Tools>) -> Option<Arc<Self>> {
-        let are_bound = |tools: &Tools| tools.choice != ToolChoice::Auto || !tools.strict.is_empty() || !tools.parallel;
+        let are_bound = |tools: &Tools| {
+            tools.choice != ToolChoice::Auto || !tools.strict.is_empty() || !tools.parallel
+        };
         let is_free = *format == ResponseFormat::Text && !tools.is_some_and(are_bound);
         let wanted = || {
             let key = json!({"format": format, "tools": tools}).to_string();
-            Arc::new(Self { format: format.clone(), tools: tools.cloned(), key })
+            Arc::new(Self {
+                format: format.clone(),
+                tools: tools.cloned(),
+                key,
+            })
         };
         (!is_free).then(wanted)
     }
@@ -65,9 +73,17 @@ impl ConstraintSpec {
             ResponseFormat::JsonObject => Some(Answer::object()),
             ResponseFormat::JsonSchema(schema) => Some(Answer::schema(FORMAT, schema)),
         };
-        let Some(tools) = &self.tools else { return Ok(of_format.unwrap_or_else(Answer::object)) };
+        let Some(tools) = &self.tools else {
+            return Ok(of_format.unwrap_or_else(Answer::object));
+        };
         let mut answer = Answer::calls((TOOLS, ""), &tools.list, format, false)?;
-        if let Answer::Calls { functions, instead, is_single, .. } = &mut answer {
+        if let Answer::Calls {
+            functions,
+            instead,
+            is_single,
+            ..
+        } = &mut answer
+        {
             *is_single = !tools.parallel;
             match &tools.choice {
                 ToolChoice::Required => {}
@@ -77,9 +93,13 @@ impl ConstraintSpec {
                 }
                 ToolChoice::Auto => {
                     // The model decides how to call the others, where the format can be read without their schemas.
-                    let is_free = |name: &String| !tools.strict.contains(name) && has_json_arguments(format);
+                    let is_free =
+                        |name: &String| !tools.strict.contains(name) && has_json_arguments(format);
                     for (name, file) in functions.iter_mut().filter(|(name, _)| is_free(name)) {
-                        *file = SchemaFile::alone(&format!("{TOOLS} `{name}`"), &json!({"type": "object"}));
+                        *file = SchemaFile::alone(
+                            &format!("{TOOLS} `{name}`"),
+                            &json!({"type": "object"}),
+                        );
                     }
                     *instead = match of_format {
                         Some(Answer::Json { files, .. }) => Instead::Value(files),
@@ -94,15 +114,26 @@ impl ConstraintSpec {
     /// OpenAI's shape, by the field that the fault is in.
     fn refusal(&self, error: &ConstraintError) -> ApiError {
         match error {
-            ConstraintError::Schema { label, pointer, message, .. } => {
+            ConstraintError::Schema {
+                label,
+                pointer,
+                message,
+                ..
+            } => {
                 let (field, place) = match label.as_str() {
                     FORMAT => (FORMAT, "response_format.json_schema.schema"),
                     _ => (TOOLS, TOOLS),
                 };
-                let at = if pointer.starts_with('/') { pointer.as_str() } else { "" };
+                let at = if pointer.starts_with('/') {
+                    pointer.as_str()
+                } else {
+                    ""
+                };
                 ApiError::invalid(field, format!("`{place}`{at}: {message}"))
             }
-            ConstraintError::Tools { message, .. } => ApiError::invalid(TOOLS, format!("`{TOOLS}`: {message}")),
+            ConstraintError::Tools { message, .. } => {
+                ApiError::invalid(TOOLS, format!("`{TOOLS}`: {message}"))
+            }
             other => {
                 let field = if self.tools.is_some() { TOOLS } else { FORMAT };
                 ApiError::invalid(field, format!("`{field}`: {other}"))
@@ -122,15 +153,26 @@ impl Constraints {
         let cell = self.cell((wanted.key.clone(), reasoning));
         let compile = async {
             let _turn = COMPILING.acquire().await;
-            let (all, wanted, tokenizer) = (Arc::clone(self), Arc::clone(wanted), Arc::clone(tokenizer));
-            let compiled = tokio::task::spawn_blocking(move || all.compile(&wanted, reasoning, &tokenizer)).await;
+            let (all, wanted, tokenizer) =
+                (Arc::clone(self), Arc::clone(wanted), Arc::clone(tokenizer));
+            let compiled =
+                tokio::task::spawn_blocking(move || all.compile(&wanted, reasoning, &tokenizer))
+                    .await;
             compiled.unwrap_or_else(|_| {
-                Err(ApiError::new(500, "server_error", None, "the constraint could not be compiled"))
+                Err(ApiError::new(
+                    500,
+                    "server_error",
+                    None,
+                    "the constraint could not be compiled",
+                ))
             })
         };
         let found = cell.get_or_init(|| compile).await.clone();
         // Another time the machine may be less busy.
-        if found.as_ref().is_err_and(|error| error.code == Some(TIMED_OUT)) {
+        if found
+            .as_ref()
+            .is_err_and(|error| error.code == Some(TIMED_OUT))
+        {
             self.forget(|held| Arc::ptr_eq(held, &cell));
         }
         found
@@ -138,22 +180,35 @@ impl Constraints {
 
     /// Forgets a constraint that could not go on: what it learnt of its grammar is large by now.
     pub(super) fn forget_constraint(&self, constraint: &Arc<Constraint>) {
-        let is_this = |compiled: &Compiled| compiled.as_ref().is_ok_and(|held| Arc::ptr_eq(held, constraint));
+        let is_this = |compiled: &Compiled| {
+            compiled
+                .as_ref()
+                .is_ok_and(|held| Arc::ptr_eq(held, constraint))
+        };
         self.forget(|held| held.get().is_some_and(is_this));
     }
 
     fn forget(&self, which: impl Fn(&Arc<OnceCell<Compiled>>) -> bool) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| !which(&held.cell));
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|held| !which(&held.cell));
     }
 
     fn cell(&self, key: Key) -> Arc<OnceCell<Compiled>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let at = held.iter().position(|known| known.key == key);
-        let found = at.and_then(|at| held.remove(at)).unwrap_or_else(|| CacheEntry { key, cell: Arc::default() });
+        let found = at
+            .and_then(|at| held.remove(at))
+            .unwrap_or_else(|| CacheEntry {
+                key,
+                cell: Arc::default(),
+            });
         let cell = Arc::clone(&found.cell);
         held.push_back(found);
         let is_full = |held: &VecDeque<CacheEntry>| {
-            held.len() > MAX_CACHED || held.iter().map(|held| held.key.0.len()).sum::<usize>() > MAX_CACHED_BYTES
+            held.len() > MAX_CACHED
+                || held.iter().map(|held| held.key.0.len()).sum::<usize>() > MAX_CACHED_BYTES
         };
         while held.len() > 1 && is_full(&held) {
             held.pop_front();
@@ -161,15 +216,33 @@ impl Constraints {
         cell
     }
 
-    fn compile(&self, wanted: &ConstraintSpec, reasoning: Reasoning, tokenizer: &Tokenizer) -> Compiled {
-        let of_tokenizer =
-            || Vocabulary::new(tokenizer).map_err(|error| ApiError::invalid(FORMAT, format!("constraints: {error}")));
-        let vocabulary = self.vocabulary.get_or_init(of_tokenizer).as_ref().map_err(Clone::clone)?;
-        let answer = wanted.answer(tokenizer.call_format()).map_err(|error| wanted.refusal(&error))?;
-        Constraint::compile(vocabulary, &answer, reasoning).map(Arc::new).map_err(|error| {
-            let code = matches!(error, ConstraintError::Time { .. }).then_some(TIMED_OUT);
-            ApiError { code, ..wanted.refusal(&error) }
-        })
+    fn compile(
+        &self,
+        wanted: &ConstraintSpec,
+        reasoning: Reasoning,
+        tokenizer: &Tokenizer,
+    ) -> Compiled {
+        let of_tokenizer = || {
+            Vocabulary::new(tokenizer)
+                .map_err(|error| ApiError::invalid(FORMAT, format!("constraints: {error}")))
+        };
+        let vocabulary = self
+            .vocabulary
+            .get_or_init(of_tokenizer)
+            .as_ref()
+            .map_err(Clone::clone)?;
+        let answer = wanted
+            .answer(tokenizer.call_format())
+            .map_err(|error| wanted.refusal(&error))?;
+        Constraint::compile(vocabulary, &answer, reasoning)
+            .map(Arc::new)
+            .map_err(|error| {
+                let code = matches!(error, ConstraintError::Time { .. }).then_some(TIMED_OUT);
+                ApiError {
+                    code,
+                    ..wanted.refusal(&error)
+                }
+            })
     }
 }
 
@@ -189,10 +262,19 @@ mod tests {
         for number in 1..MAX_CACHED as u8 {
             constraints.cell(key(number));
         }
-        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0))), "asked for again");
+        assert!(
+            Arc::ptr_eq(&first, &constraints.cell(key(0))),
+            "asked for again"
+        );
         constraints.cell(key(100));
-        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0))), "the second went");
-        assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), MAX_CACHED);
+        assert!(
+            Arc::ptr_eq(&first, &constraints.cell(key(0))),
+            "the second went"
+        );
+        assert_eq!(
+            constraints.held.lock().map_or(0, |held| held.len()),
+            MAX_CACHED
+        );
         let large = constraints.cell(large_key());
         assert!(Arc::ptr_eq(&large, &constraints.cell(large_key())), "alone");
         assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), 1);
@@ -206,9 +288,13 @@ mod tests {
     fn properties_in_another_order_are_another_constraint() {
         let key = |text: &str| {
             let schema = serde_json::from_str(text).unwrap_or_default();
-            ConstraintSpec::new(&ResponseFormat::JsonSchema(schema), None).map(|wanted| wanted.key.clone())
+            ConstraintSpec::new(&ResponseFormat::JsonSchema(schema), None)
+                .map(|wanted| wanted.key.clone())
         };
-        let [one, other] = [r#"{"properties": {"a": {}, "b": {}}}"#, r#"{"properties": {"b": {}, "a": {}}}"#];
+        let [one, other] = [
+            r#"{"properties": {"a": {}, "b": {}}}"#,
+            r#"{"properties": {"b": {}, "a": {}}}"#,
+        ];
         assert_eq!(key(one), key(one));
         assert_ne!(key(one), key(other));
     }

@@ -19,8 +19,8 @@ use super::responses::{answer, busy, unix_seconds, with_type};
 use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::Reasoning;
 use crate::openai::{
-    Answer, Api, ApiError, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat, ResponseItems, TextPrompt,
-    Usage,
+    Answer, Api, ApiError, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat,
+    ResponseItems, TextPrompt, Usage,
 };
 use crate::rollout::{Request, Sampling, Shaping, ThinkingLimit};
 use crate::score::CallReader;
@@ -46,7 +46,11 @@ pub(super) async fn generate(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let reading = Arc::clone(&shared);
-    let turn = if body.len() > LARGE_BODY_BYTES { LARGE_BODY.acquire().await.ok() } else { None };
+    let turn = if body.len() > LARGE_BODY_BYTES {
+        LARGE_BODY.acquire().await.ok()
+    } else {
+        None
+    };
     // Dropped with this future when the client leaves.
     let presence = Arc::new(());
     let client = Arc::downgrade(&presence);
@@ -56,30 +60,58 @@ pub(super) async fn generate(
         drop((turn, room));
         prepared
     });
-    let mut prepared = prepared.await.map_err(|_| server_error("the request could not be prepared"))??;
+    let mut prepared = prepared
+        .await
+        .map_err(|_| server_error("the request could not be prepared"))??;
     if let Some(wanted) = prepared.wanted.take() {
         for (job, reasoning) in &mut prepared.jobs {
-            let constraint = shared.constraints.compiled(&wanted, *reasoning, &shared.tokenizer).await?;
+            let constraint = shared
+                .constraints
+                .compiled(&wanted, *reasoning, &shared.tokenizer)
+                .await?;
             job.request.constraint = Some(constraint);
         }
-        prepared.collected.constraint = prepared.jobs.first().and_then(|(job, _)| job.request.constraint.clone());
+        prepared.collected.constraint = prepared
+            .jobs
+            .first()
+            .and_then(|(job, _)| job.request.constraint.clone());
     }
-    let jobs = std::mem::take(&mut prepared.jobs).into_iter().map(|(job, _)| job).collect();
+    let jobs = std::mem::take(&mut prepared.jobs)
+        .into_iter()
+        .map(|(job, _)| job)
+        .collect();
     let read_prompts = std::mem::take(&mut prepared.read_prompts);
-    shared.queue.push(jobs, read_prompts).map_err(|refused| match refused {
-        QueueError::Full => busy("the queue is full"),
-        QueueError::Closed => ApiError::new(503, "server_error", None, "the server is being stopped"),
-    })?;
+    shared
+        .queue
+        .push(jobs, read_prompts)
+        .map_err(|refused| match refused {
+            QueueError::Full => busy("the queue is full"),
+            QueueError::Closed => {
+                ApiError::new(503, "server_error", None, "the server is being stopped")
+            }
+        })?;
     respond(prepared).await
 }
 
 /// Answers a request whose prompts are queued, as its tokens come.
 pub(super) async fn respond(prepared: PreparedRequest) -> Result<Response, ApiError> {
-    let PreparedRequest { mut events, mut collected, stream, include_usage, .. } = prepared;
+    let PreparedRequest {
+        mut events,
+        mut collected,
+        stream,
+        include_usage,
+        ..
+    } = prepared;
     if stream {
         let chunks = Chunks::new(events, collected, include_usage);
-        let mut response = with_type(200, "text/event-stream; charset=utf-8", Body::from_stream(chunks));
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let mut response = with_type(
+            200,
+            "text/event-stream; charset=utf-8",
+            Body::from_stream(chunks),
+        );
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         return Ok(response);
     }
     while !collected.is_complete() {
@@ -118,7 +150,9 @@ fn prepare(
     let asked = GenerationRequest::parse(api, body)?;
     let served = shared.names.iter().find(|(name, _)| *name == asked.model);
     let adapter = served.ok_or_else(|| shared.no_model(&asked.model))?.1;
-    prepare_asked(shared, api, asked, (adapter, arrived), |asked| prompts(shared, asked, client))
+    prepare_asked(shared, api, asked, (adapter, arrived), |asked| {
+        prompts(shared, asked, client)
+    })
 }
 
 /// `prompts`: what the model reads.
@@ -135,32 +169,52 @@ pub(super) fn prepare_asked(
     };
     let wanted = ConstraintSpec::new(&asked.response_format, tools);
     if wanted.is_some() && asked.ignore_eos {
-        let message = "`ignore_eos`: completions with a `response_format` or bound tools end where they must";
+        let message =
+            "`ignore_eos`: completions with a `response_format` or bound tools end where they must";
         return Err(ApiError::invalid("ignore_eos", message));
     }
     let has_value = asked.response_format != ResponseFormat::Text;
-    let call_reader = |list| CallReader::new(shared.tokenizer.call_format(), list, wanted.is_some(), has_value);
+    let call_reader = |list| {
+        CallReader::new(
+            shared.tokenizer.call_format(),
+            list,
+            wanted.is_some(),
+            has_value,
+        )
+    };
     let count = asked.prompt.count() * asked.samples;
     if count > MAX_COMPLETIONS {
-        let message = format!("`n` times the prompts is {count}, at most {MAX_COMPLETIONS} completions are sampled");
+        let message = format!(
+            "`n` times the prompts is {count}, at most {MAX_COMPLETIONS} completions are sampled"
+        );
         return Err(ApiError::invalid("n", message));
     }
     let prompts = prompts(&asked.prompt)?;
     if asked.prompt_log_probs && shared.has_adapters_beside {
-        let message = "`prompt_logprobs`: several adapters are served side by side; serve this one by itself";
+        let message =
+            "`prompt_logprobs`: several adapters are served side by side; serve this one by itself";
         return Err(ApiError::invalid("prompt_logprobs", message));
     }
     let is_chat = matches!(api, Api::Chat | Api::Responses);
     let (sender, events) = channel(CLIENT_TOKENS);
     let state = Arc::new(BodyState::default());
     let stops = Arc::new(asked.stop);
-    if let Some(id) = asked.stop_token_ids.iter().find(|id| !shared.tokenizer.stop_ids().contains(id)) {
+    if let Some(id) = asked
+        .stop_token_ids
+        .iter()
+        .find(|id| !shared.tokenizer.stop_ids().contains(id))
+    {
         let own = shared.tokenizer.stop_ids();
-        let message =
-            format!("`stop_token_ids`: completions end with the model's own, {own:?}, and not with {id}: use `stop`");
+        let message = format!(
+            "`stop_token_ids`: completions end with the model's own, {own:?}, and not with {id}: use `stop`"
+        );
         return Err(ApiError::invalid("stop_token_ids", message));
     }
-    let stop_ids = if asked.ignore_eos { Vec::new() } else { shared.tokenizer.stop_ids().to_vec() };
+    let stop_ids = if asked.ignore_eos {
+        Vec::new()
+    } else {
+        shared.tokenizer.stop_ids().to_vec()
+    };
     let shaping = Shaping {
         top_p: asked.top_p,
         presence_penalty: asked.presence_penalty,
@@ -203,7 +257,8 @@ pub(super) fn prepare_asked(
             let stopped: Arc<[AtomicBool]> = (0..samples).map(|_| AtomicBool::new(false)).collect();
             choices.extend((0..samples).map(|sample| Choice {
                 text: TextStream::new(Arc::clone(&shared.tokenizer), Arc::clone(&stops)),
-                thoughts: ThinkBlock::new(reasoning, shared.tokenizer.think_marks()).filter(|_| is_chat),
+                thoughts:
+                    ThinkBlock::new(reasoning, shared.tokenizer.think_marks()).filter(|_| is_chat),
                 calls: tools.map(|tools| call_reader(&tools.list)),
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
@@ -219,7 +274,10 @@ pub(super) fn prepare_asked(
                 sampling: sampling.clone(),
                 adapter,
                 first_index: index * asked.samples + first,
-                by_token: asked.stream || !stops.is_empty() || asked.top_log_probs > 0 || api == Api::Responses,
+                by_token: asked.stream
+                    || !stops.is_empty()
+                    || asked.top_log_probs > 0
+                    || api == Api::Responses,
                 stopped,
                 first_stopped: 0,
                 events: sender.clone(),
@@ -229,10 +287,19 @@ pub(super) fn prepare_asked(
         }
     }
     let (key, created) = (format!("{:016x}", random_seed()), unix_seconds());
-    let id = format!("{}-{key}", if api == Api::Chat { "chatcmpl" } else { "cmpl" });
-    let items = (api == Api::Responses).then(|| ResponseItems::new(key, asked.model.clone(), created, asked.repeated));
+    let id = format!(
+        "{}-{key}",
+        if api == Api::Chat { "chatcmpl" } else { "cmpl" }
+    );
+    let items = (api == Api::Responses)
+        .then(|| ResponseItems::new(key, asked.model.clone(), created, asked.repeated));
     let collected = Collected {
-        answer: Answer { api, id, model: asked.model, created },
+        answer: Answer {
+            api,
+            id,
+            model: asked.model,
+            created,
+        },
         items,
         shared: Arc::clone(shared),
         constraint: None,
@@ -240,7 +307,10 @@ pub(super) fn prepare_asked(
         stop_ids,
         log_probs: asked.log_probs,
         token_ids: asked.token_ids,
-        prompts: read_prompts.iter().map(|prompt| ReadTokens::of(&prompt.token_ids)).collect(),
+        prompts: read_prompts
+            .iter()
+            .map(|prompt| ReadTokens::of(&prompt.token_ids))
+            .collect(),
         samples: asked.samples,
         usage,
     };
@@ -262,15 +332,20 @@ const EFFORT: &str = "reasoning_effort";
 /// constraint leaves it no other beginning that it likes.
 fn reasoning(shared: &Shared, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
     let end = &ids[ids.len().saturating_sub(PROMPT_END)..];
-    let end = shared.tokenizer.decode(end, false).map_err(|error| server_error(&error.to_string()))?;
+    let end = shared
+        .tokenizer
+        .decode(end, false)
+        .map_err(|error| server_error(&error.to_string()))?;
     let may_reason = match asked {
         Prompt::Chat { template, .. } => template.thinking.unwrap_or(shared.reasons),
         Prompt::Texts(_) => false,
     };
-    Ok(match Reasoning::for_prompt(Thinking::On, &end, shared.tokenizer.think_marks()) {
-        Reasoning::Allowed if !may_reason => Reasoning::Off,
-        found => found,
-    })
+    Ok(
+        match Reasoning::for_prompt(Thinking::On, &end, shared.tokenizer.think_marks()) {
+            Reasoning::Allowed if !may_reason => Reasoning::Off,
+            found => found,
+        },
+    )
 }
 
 fn check_is_there(client: &Weak<()>) -> Result<(), ApiError> {
@@ -281,17 +356,33 @@ fn check_is_there(client: &Weak<()>) -> Result<(), ApiError> {
 }
 
 fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Vec<u32>>, ApiError> {
-    prompts_with_text(shared, prompt, client).map(|prompts| prompts.into_iter().map(|(ids, _)| ids).collect())
+    prompts_with_text(shared, prompt, client)
+        .map(|prompts| prompts.into_iter().map(|(ids, _)| ids).collect())
 }
 
 /// What a chat template is rendered with.
 pub(super) fn template_options(shared: &Shared, template: &RequestedTemplate) -> TemplateOptions {
-    let (mut options, RequestedTemplate { thinking, effort, kwargs }) = (shared.template.clone(), template);
+    let (
+        mut options,
+        RequestedTemplate {
+            thinking,
+            effort,
+            kwargs,
+        },
+    ) = (shared.template.clone(), template);
     if let Some(thinking) = thinking {
-        options.thinking = if *thinking { Thinking::On } else { Thinking::Off };
+        options.thinking = if *thinking {
+            Thinking::On
+        } else {
+            Thinking::Off
+        };
     }
-    let effort = effort.as_ref().filter(|_| shared.tokenizer.template_reads(EFFORT));
-    options.kwargs.extend(effort.map(|effort| (EFFORT.to_owned(), effort.as_str().into())));
+    let effort = effort
+        .as_ref()
+        .filter(|_| shared.tokenizer.template_reads(EFFORT));
+    options
+        .kwargs
+        .extend(effort.map(|effort| (EFFORT.to_owned(), effort.as_str().into())));
     options.kwargs.extend(kwargs.clone());
     options
 }
@@ -306,38 +397,58 @@ pub(super) fn prompts_with_text(
     let encode = |text: &str, refuse: &dyn Fn(TextError) -> ApiError| {
         check_is_there(client)?;
         match tokenizer.longest_text_bytes(shared.positions) {
-            Some(most) if text.len() > most => {
-                Err(too_long(shared, &format!("{} bytes, more than {} tokens can have", text.len(), shared.positions)))
-            }
+            Some(most) if text.len() > most => Err(too_long(
+                shared,
+                &format!(
+                    "{} bytes, more than {} tokens can have",
+                    text.len(),
+                    shared.positions
+                ),
+            )),
             _ => tokenizer.encode(text).map_err(refuse),
         }
     };
     match prompt {
-        Prompt::Chat { messages, tools, template } => {
+        Prompt::Chat {
+            messages,
+            tools,
+            template,
+        } => {
             let options = template_options(shared, template);
             let tools = tools.as_ref().map(|tools| &tools.list);
             let refuse = |error: TextError| match error {
-                TextError::NoTemplate { .. } => {
-                    ApiError::invalid("messages", "the model has no chat template: use /v1/completions")
-                }
+                TextError::NoTemplate { .. } => ApiError::invalid(
+                    "messages",
+                    "the model has no chat template: use /v1/completions",
+                ),
                 TextError::Template { problem, .. } => ApiError::invalid("messages", problem),
                 other => ApiError::invalid("messages", other.to_string()),
             };
-            let text = tokenizer.prompt(messages, tools, &options).map_err(refuse)?;
+            let text = tokenizer
+                .prompt(messages, tools, &options)
+                .map_err(refuse)?;
             Ok(vec![(encode(&text, &refuse)?, text)])
         }
         Prompt::Texts(prompts) => {
             let ids = |prompt: &TextPrompt| match prompt {
-                TextPrompt::Text(text) => {
-                    Ok((encode(text, &|error| ApiError::invalid("prompt", error.to_string()))?, text.clone()))
+                TextPrompt::Text(text) => Ok((
+                    encode(text, &|error| {
+                        ApiError::invalid("prompt", error.to_string())
+                    })?,
+                    text.clone(),
+                )),
+                TextPrompt::Tokens(ids) => {
+                    match ids.iter().find(|id| **id as usize >= shared.vocabulary) {
+                        Some(id) => Err(ApiError::invalid(
+                            "prompt",
+                            format!(
+                                "token id {id} is not in the vocabulary of {} tokens",
+                                shared.vocabulary
+                            ),
+                        )),
+                        None => Ok((ids.clone(), String::new())),
+                    }
                 }
-                TextPrompt::Tokens(ids) => match ids.iter().find(|id| **id as usize >= shared.vocabulary) {
-                    Some(id) => Err(ApiError::invalid(
-                        "prompt",
-                        format!("token id {id} is not in the vocabulary of {} tokens", shared.vocabulary),
-                    )),
-                    None => Ok((ids.clone(), String::new())),
-                },
             };
             prompts.iter().map(ids).collect()
         }
@@ -348,10 +459,14 @@ pub(super) fn prompts_with_text(
 fn limit(shared: &Shared, prompt: &[u32], named: Option<usize>) -> Result<usize, ApiError> {
     let most = shared.max_completion_tokens;
     if let Some(named) = named.filter(|named| *named > most) {
-        let message = format!("{named} new tokens are more than the server's {most} (--max-completion-tokens)");
+        let message = format!(
+            "{named} new tokens are more than the server's {most} (--max-completion-tokens)"
+        );
         return Err(ApiError::invalid("max_tokens", message));
     }
-    let room = shared.longest_prompt.min(shared.positions - named.unwrap_or(1));
+    let room = shared
+        .longest_prompt
+        .min(shared.positions - named.unwrap_or(1));
     if prompt.is_empty() {
         return Err(ApiError::invalid("prompt", "the prompt has no token"));
     }
@@ -368,9 +483,14 @@ fn too_long(shared: &Shared, found: &str) -> ApiError {
         true => format!(", of a prompt {}", shared.longest_prompt),
         false => String::new(),
     };
-    let message =
-        format!("This model's maximum context length is {} tokens{room}; the prompt has {found}", shared.positions);
-    ApiError { code: Some("context_length_exceeded"), ..ApiError::invalid("messages", message) }
+    let message = format!(
+        "This model's maximum context length is {} tokens{room}; the prompt has {found}",
+        shared.positions
+    );
+    ApiError {
+        code: Some("context_length_exceeded"),
+        ..ApiError::invalid("messages", message)
+    }
 }
 
 /// Differs from request to request and from server to server.

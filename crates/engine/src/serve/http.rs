@@ -46,16 +46,34 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/tokenize", post(tokenize))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
-        .route("/health", get(async || answer(200, &json!({"status": "ok"}))))
+        .route(
+            "/health",
+            get(async || answer(200, &json!({"status": "ok"}))),
+        )
         .route("/metrics", get(metrics))
-        .fallback(async || refusal(&ApiError::new(404, "invalid_request_error", Some("not_found"), NO_ADDRESS)))
-        .method_not_allowed_fallback(async || refusal(&ApiError::new(405, "invalid_request_error", None, NO_METHOD)))
+        .fallback(async || {
+            refusal(&ApiError::new(
+                404,
+                "invalid_request_error",
+                Some("not_found"),
+                NO_ADDRESS,
+            ))
+        })
+        .method_not_allowed_fallback(async || {
+            refusal(&ApiError::new(
+                405,
+                "invalid_request_error",
+                None,
+                NO_METHOD,
+            ))
+        })
         .layer(from_fn_with_state(Arc::clone(&shared), guard))
         .with_state(shared)
 }
 
 const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /inference/v1/generate, /v1/models, /tokenize, /health and /metrics";
-const NO_METHOD: &str = "this address does not take the method: completions take POST, all else GET";
+const NO_METHOD: &str =
+    "this address does not take the method: completions take POST, all else GET";
 
 /// Checks who asks, and counts the answer.
 async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
@@ -64,8 +82,10 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         .get(header::ORIGIN)
         .filter(|origin| shared.origins.iter().any(|known| *known == **origin))
         .cloned();
-    let is_preflight =
-        request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let is_preflight = request.method() == Method::OPTIONS
+        && request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if let (Some(origin), true) = (&origin, is_preflight) {
         return preflight(origin, request.headers());
     }
@@ -83,7 +103,10 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
     if let Some(origin) = &origin {
         allow(&mut response, origin);
     }
-    shared.queue.metrics.count_answer(response.status().as_u16());
+    shared
+        .queue
+        .metrics
+        .count_answer(response.status().as_u16());
     response
 }
 
@@ -91,7 +114,10 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
 fn allow(response: &mut Response, origin: &HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("retry-after"),
+    );
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
 }
 
@@ -101,8 +127,14 @@ fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
     *response.status_mut() = StatusCode::NO_CONTENT;
     allow(&mut response, origin);
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_MAX_AGE,
+        HeaderValue::from_static("600"),
+    );
     // Clients send headers of their own, which have no effect.
     if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
@@ -111,18 +143,32 @@ fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
 }
 
 fn authorized(key: &ApiKey, headers: &HeaderMap) -> Result<(), ApiError> {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     // The name of a scheme is written in any case.
     let bearer = |value: &str| {
         let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim_start().to_owned())
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then(|| key.trim_start().to_owned())
     };
     match given.and_then(bearer).as_deref() {
         Some(given) if key.is(given) => Ok(()),
-        Some(_) => Err(ApiError::new(401, "authentication_error", Some("invalid_api_key"), "the API key is wrong")),
+        Some(_) => Err(ApiError::new(
+            401,
+            "authentication_error",
+            Some("invalid_api_key"),
+            "the API key is wrong",
+        )),
         None => {
             let message = "an API key is needed: send the header `Authorization: Bearer KEY`";
-            Err(ApiError::new(401, "authentication_error", Some("invalid_api_key"), message))
+            Err(ApiError::new(
+                401,
+                "authentication_error",
+                Some("invalid_api_key"),
+                message,
+            ))
         }
     }
 }
@@ -135,11 +181,22 @@ fn local(headers: &HeaderMap, is_named: bool) -> Result<(), ApiError> {
             Some(rest) => rest.split(']').next().unwrap_or_default(),
             None => host.split(':').next().unwrap_or_default(),
         };
-        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        name == "localhost"
+            || name
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
     };
-    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value: &HeaderValue| value.to_str().unwrap_or("?"))
+    };
     let origin = text(header::ORIGIN).map(|origin| origin.split("://").last().unwrap_or_default());
-    match [text(header::HOST), origin.filter(|_| !is_named)].into_iter().flatten().all(is_local) {
+    match [text(header::HOST), origin.filter(|_| !is_named)]
+        .into_iter()
+        .flatten()
+        .all(is_local)
+    {
         true => Ok(()),
         false => {
             let message = "the request is not for this machine: it names another host; start the server with a key to serve others, or with --cors-origin for pages of a site";
@@ -168,16 +225,22 @@ async fn tokens(State(shared): State<Arc<Shared>>, request: Request) -> Response
 async fn tokenize(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let read = async {
         let (body, _room) = body(request).await?;
-        let body: Json = serde_json::from_slice(&body)
-            .map_err(|error| ApiError::invalid("", format!("the body is not valid JSON: {error}")))?;
-        let text = body["prompt"].as_str().ok_or_else(|| ApiError::invalid("prompt", "`prompt` must be a text"))?;
+        let body: Json = serde_json::from_slice(&body).map_err(|error| {
+            ApiError::invalid("", format!("the body is not valid JSON: {error}"))
+        })?;
+        let text = body["prompt"]
+            .as_str()
+            .ok_or_else(|| ApiError::invalid("prompt", "`prompt` must be a text"))?;
         let tokens = shared.tokenizer.encode(text);
         tokens.map_err(|error| ApiError::invalid("prompt", error.to_string()))
     };
     match read.await {
         Ok(tokens) => {
             let count = tokens.len();
-            answer(200, &json!({"count": count, "max_model_len": shared.positions, "tokens": tokens}))
+            answer(
+                200,
+                &json!({"count": count, "max_model_len": shared.positions, "tokens": tokens}),
+            )
         }
         Err(error) => refusal(&error),
     }
@@ -188,12 +251,18 @@ async fn answered(shared: Arc<Shared>, request: Request, api: Api) -> Response {
     match body(request).await {
         Ok((body, room)) => {
             let answering = activity.answering();
-            answering.with(generate(shared, api, body, room).await.unwrap_or_else(|error| refusal(&error)))
+            answering.with(
+                generate(shared, api, body, room)
+                    .await
+                    .unwrap_or_else(|error| refusal(&error)),
+            )
         }
         Err(error) => {
             let mut response = refusal(&error);
             // Unread bytes of the body would be taken for the next request.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
     }
@@ -201,13 +270,28 @@ async fn answered(shared: Arc<Shared>, request: Request, api: Api) -> Response {
 
 fn too_large() -> ApiError {
     let message = format!("the body is larger than {} MiB", BODY_BYTES >> 20);
-    ApiError::new(413, "invalid_request_error", Some("request_too_large"), message)
+    ApiError::new(
+        413,
+        "invalid_request_error",
+        Some("request_too_large"),
+        message,
+    )
 }
 
 /// The body, and the room that it takes.
 pub(super) async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+    let kind = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if !kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/json")
+    {
         let message = "the body is JSON: send the header `Content-Type: application/json`";
         return Err(ApiError::new(415, "invalid_request_error", None, message));
     }
@@ -217,8 +301,17 @@ pub(super) async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'st
     if waits && body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(too_large());
     }
-    let too_slow = |_| ApiError::new(408, "invalid_request_error", None, "the body took too long to come");
-    tokio::time::timeout(BODY_TIME, collect(body)).await.unwrap_or_else(|late| Err(too_slow(late)))
+    let too_slow = |_| {
+        ApiError::new(
+            408,
+            "invalid_request_error",
+            None,
+            "the body took too long to come",
+        )
+    };
+    tokio::time::timeout(BODY_TIME, collect(body))
+        .await
+        .unwrap_or_else(|late| Err(too_slow(late)))
 }
 
 /// The body with room for what has come of it, not for what was announced. One that is refused is read on for a while: a
@@ -228,22 +321,39 @@ async fn collect(mut body: Body) -> Result<(Bytes, SemaphorePermit<'static>), Ap
     let (mut bytes, mut seen, mut refused) = (Vec::new(), 0, None);
     let mut room = BODY_ROOM.try_acquire_many(0).map_err(no_room)?;
     loop {
-        let piece = tokio::time::timeout(PIECE_TIME, poll_fn(|context| Pin::new(&mut body).poll_frame(context))).await;
+        let piece = tokio::time::timeout(
+            PIECE_TIME,
+            poll_fn(|context| Pin::new(&mut body).poll_frame(context)),
+        )
+        .await;
         let frame = match piece {
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => {
-                let message = "the body broke off, or its chunks are malformed; send the request again";
+                let message =
+                    "the body broke off, or its chunks are malformed; send the request again";
                 return Err(ApiError::invalid("", message));
             }
-            Err(_) => return Err(ApiError::new(408, "invalid_request_error", None, "the body stopped coming")),
+            Err(_) => {
+                return Err(ApiError::new(
+                    408,
+                    "invalid_request_error",
+                    None,
+                    "the body stopped coming",
+                ));
+            }
         };
-        let Some(data) = frame.data_ref() else { continue };
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
         seen += data.len();
         let needed = seen.saturating_sub(SMALL_BODY_BYTES).div_ceil(1 << 10);
         if seen > BODY_BYTES {
             refused.get_or_insert_with(too_large);
-        } else if let Some(more) = needed.checked_sub(room.num_permits()).filter(|more| *more > 0) {
+        } else if let Some(more) = needed
+            .checked_sub(room.num_permits())
+            .filter(|more| *more > 0)
+        {
             match BODY_ROOM.try_acquire_many(more as u32) {
                 Ok(more) => room.merge(more),
                 Err(full) => _ = refused.get_or_insert(no_room(full)),
@@ -267,7 +377,10 @@ async fn models(State(shared): State<Arc<Shared>>) -> Response {
     answer(200, &json!({"object": "list", "data": data}))
 }
 
-async fn model(State(shared): State<Arc<Shared>>, axum::extract::Path(name): axum::extract::Path<String>) -> Response {
+async fn model(
+    State(shared): State<Arc<Shared>>,
+    axum::extract::Path(name): axum::extract::Path<String>,
+) -> Response {
     match shared.names().find(|known| *known == name) {
         Some(name) => answer(200, &listed(&shared, name)),
         None => refusal(&shared.no_model(&name)),
@@ -283,7 +396,11 @@ fn listed(shared: &Shared, name: &str) -> Json {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let text = shared.queue.metrics.text(shared.queue.waiting());
-    with_type(200, "text/plain; version=0.0.4; charset=utf-8", Body::from(text))
+    with_type(
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+        Body::from(text),
+    )
 }
 
 impl Shared {
@@ -293,12 +410,21 @@ impl Shared {
     }
 
     pub(super) fn no_model(&self, name: &str) -> ApiError {
-        let known = self.names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let known = self
+            .names()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let name: String = name.chars().take(100).collect();
         let message = format!("no model `{name}` is served; there is {known}");
         ApiError {
             parameter: Some("model".to_owned()),
-            ..ApiError::new(404, "invalid_request_error", Some("model_not_found"), message)
+            ..ApiError::new(
+                404,
+                "invalid_request_error",
+                Some("model_not_found"),
+                message,
+            )
         }
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Upper ends of the histograms' buckets, seconds.
-const BUCKETS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const BUCKETS: [f64; 13] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
 /// A speed is that of at least so long.
 const SPEED_SECONDS: f64 = 1.0;
 
@@ -21,14 +23,17 @@ impl Histogram {
     pub(super) fn observe(&self, time: Duration) {
         let bucket = BUCKETS.partition_point(|end| *end < time.as_secs_f64());
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        self.microseconds.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
+        self.microseconds
+            .fetch_add(time.as_micros() as u64, Ordering::Relaxed);
     }
 
     fn write(&self, text: &mut String, name: &str) {
         let mut count = 0;
         for (bucket, own) in self.counts.iter().enumerate() {
             count += own.load(Ordering::Relaxed);
-            let end = BUCKETS.get(bucket).map_or_else(|| "+Inf".to_owned(), f64::to_string);
+            let end = BUCKETS
+                .get(bucket)
+                .map_or_else(|| "+Inf".to_owned(), f64::to_string);
             _ = writeln!(text, "{name}_bucket{{le=\"{end}\"}} {count}");
         }
         let seconds = self.microseconds.load(Ordering::Relaxed) as f64 / 1e6;
@@ -77,13 +82,17 @@ impl Default for Metrics {
 impl Metrics {
     pub(super) fn count_answer(&self, status: u16) {
         self.answers[usize::from(status / 100).clamp(2, 5) - 2].fetch_add(1, Ordering::Relaxed);
-        self.refused.fetch_add(u64::from(status == 429), Ordering::Relaxed);
+        self.refused
+            .fetch_add(u64::from(status == 429), Ordering::Relaxed);
     }
 
     /// New tokens a second since the last question, or the one before where that is not long ago.
     fn tokens_per_second(&self) -> f64 {
         let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
-        let (tokens, seconds) = (self.completion_tokens.load(Ordering::Relaxed), speed.0.elapsed().as_secs_f64());
+        let (tokens, seconds) = (
+            self.completion_tokens.load(Ordering::Relaxed),
+            speed.0.elapsed().as_secs_f64(),
+        );
         if seconds >= SPEED_SECONDS {
             *speed = (Instant::now(), tokens, (tokens - speed.1) as f64 / seconds);
         }
@@ -94,35 +103,94 @@ impl Metrics {
     pub(super) fn text(&self, waiting: usize) -> String {
         let mut text = String::new();
         let head = |text: &mut String, name: &str, kind: &str, help: &str| {
-            _ = write!(text, "# HELP grpo_tui_{name} {help}\n# TYPE grpo_tui_{name} {kind}\n");
+            _ = write!(
+                text,
+                "# HELP grpo_tui_{name} {help}\n# TYPE grpo_tui_{name} {kind}\n"
+            );
         };
-        head(&mut text, "responses_total", "counter", "Responses by class of status.");
+        head(
+            &mut text,
+            "responses_total",
+            "counter",
+            "Responses by class of status.",
+        );
         for (class, count) in CLASSES.iter().zip(&self.answers) {
-            _ = writeln!(text, "grpo_tui_responses_total{{code=\"{class}\"}} {}", count.load(Ordering::Relaxed));
+            _ = writeln!(
+                text,
+                "grpo_tui_responses_total{{code=\"{class}\"}} {}",
+                count.load(Ordering::Relaxed)
+            );
         }
         for (name, kind, help, value) in [
-            ("refused_total", "counter", "Requests refused with 429 because the queue was full.", &self.refused),
+            (
+                "refused_total",
+                "counter",
+                "Requests refused with 429 because the queue was full.",
+                &self.refused,
+            ),
             (
                 "lost_clients_total",
                 "counter",
                 "Clients that left or did not read before their answer was complete.",
                 &self.lost_clients,
             ),
-            ("prompt_tokens_total", "counter", "Prompt tokens that were prefilled.", &self.prompt_tokens),
-            ("generation_tokens_total", "counter", "Tokens that were sampled.", &self.completion_tokens),
-            ("running_rows", "gauge", "Completions that are decoded now.", &self.rows),
-            ("connections", "gauge", "Open connections.", &self.connections),
+            (
+                "prompt_tokens_total",
+                "counter",
+                "Prompt tokens that were prefilled.",
+                &self.prompt_tokens,
+            ),
+            (
+                "generation_tokens_total",
+                "counter",
+                "Tokens that were sampled.",
+                &self.completion_tokens,
+            ),
+            (
+                "running_rows",
+                "gauge",
+                "Completions that are decoded now.",
+                &self.rows,
+            ),
+            (
+                "connections",
+                "gauge",
+                "Open connections.",
+                &self.connections,
+            ),
         ] {
             head(&mut text, name, kind, help);
             _ = writeln!(text, "grpo_tui_{name} {}", value.load(Ordering::Relaxed));
         }
-        head(&mut text, "waiting_requests", "gauge", "Requests in the queue.");
+        head(
+            &mut text,
+            "waiting_requests",
+            "gauge",
+            "Requests in the queue.",
+        );
         _ = writeln!(text, "grpo_tui_waiting_requests {waiting}");
-        head(&mut text, "generation_tokens_per_second", "gauge", "Sampled tokens a second since the last scrape.");
-        _ = writeln!(text, "grpo_tui_generation_tokens_per_second {:.1}", self.tokens_per_second());
+        head(
+            &mut text,
+            "generation_tokens_per_second",
+            "gauge",
+            "Sampled tokens a second since the last scrape.",
+        );
+        _ = writeln!(
+            text,
+            "grpo_tui_generation_tokens_per_second {:.1}",
+            self.tokens_per_second()
+        );
         for (name, help, histogram) in [
-            ("time_to_first_token_seconds", "From a request's arrival to its first token.", &self.first_token),
-            ("request_seconds", "From a request's arrival to its last token.", &self.request),
+            (
+                "time_to_first_token_seconds",
+                "From a request's arrival to its first token.",
+                &self.first_token,
+            ),
+            (
+                "request_seconds",
+                "From a request's arrival to its last token.",
+                &self.request,
+            ),
         ] {
             head(&mut text, name, "histogram", help);
             histogram.write(&mut text, &format!("grpo_tui_{name}"));
@@ -138,10 +206,14 @@ mod tests {
     #[test]
     fn counts_are_written_as_prometheus_reads_them() {
         let metrics = Metrics::default();
-        [200, 200, 404, 429, 500].into_iter().for_each(|status| metrics.count_answer(status));
-        [0.001, 0.2, 100.0]
+        [200, 200, 404, 429, 500]
             .into_iter()
-            .for_each(|seconds| metrics.first_token.observe(Duration::from_secs_f64(seconds)));
+            .for_each(|status| metrics.count_answer(status));
+        [0.001, 0.2, 100.0].into_iter().for_each(|seconds| {
+            metrics
+                .first_token
+                .observe(Duration::from_secs_f64(seconds))
+        });
         let text = metrics.text(3);
         for line in [
             "# TYPE grpo_tui_responses_total counter",
@@ -156,6 +228,10 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
-        assert!(text.lines().all(|line| line.starts_with("# ") || line.split(' ').count() == 2), "{text}");
+        assert!(
+            text.lines()
+                .all(|line| line.starts_with("# ") || line.split(' ').count() == 2),
+            "{text}"
+        );
     }
 }

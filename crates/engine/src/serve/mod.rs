@@ -24,19 +24,26 @@ use crate::format::duration;
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
-use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, decode_queue};
+use crate::rollout::{
+    DRAFT_TOKENS, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, decode_queue,
+};
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{TemplateOptions, Tokenizer};
 use crate::update::{log_probs, pack};
 use connections::Listener;
 use constraints::Constraints;
-pub use gateway::{Gateway, GatewayModel, Listening, MODEL_NAME, Seat, SeatAnswer, SeatRecord, SeatRequest};
+pub use gateway::{
+    Gateway, GatewayModel, Listening, MODEL_NAME, Seat, SeatAnswer, SeatRecord, SeatRequest,
+};
 use queue::{Queue, ReadPrompt, Worker};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("--listen {address}: {source}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("the server's threads cannot be started: {0}")]
     Start(std::io::Error),
     #[error("decoding failed {failures} times in a row; the last time: {cause}")]
@@ -88,7 +95,11 @@ impl Conditions {
     /// Why the server ends, if so. `idle`: since the last request.
     fn why_end(&self, has_decoded: bool, idle: Duration) -> Option<String> {
         let may_end = has_decoded || idle >= Self::FIRST_REQUEST;
-        if let Some(slot) = self.slot.as_ref().filter(|slot| may_end && slot.is_wanted()) {
+        if let Some(slot) = self
+            .slot
+            .as_ref()
+            .filter(|slot| may_end && slot.is_wanted())
+        {
             let devices: Vec<String> = slot.devices().iter().map(Device::described).collect();
             return Some(format!("released {} to a waiting run", devices.join(", ")));
         }
@@ -121,7 +132,11 @@ impl ApiKey {
 
     fn is(&self, key: &str) -> bool {
         let other = Self::new(key).0;
-        self.0.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+        self.0
+            .iter()
+            .zip(other)
+            .fold(0, |difference, (a, b)| difference | (a ^ b))
+            == 0
     }
 }
 
@@ -193,12 +208,19 @@ pub fn serve(
         }
         Place::Socket(listener, conditions) => {
             listener.set_nonblocking(true).map_err(ServeError::Start)?;
-            let listener = tokio::net::UnixListener::from_std(listener).map_err(ServeError::Start)?;
+            let listener =
+                tokio::net::UnixListener::from_std(listener).map_err(ServeError::Start)?;
             (Listener::Unix(listener), None, Some(conditions))
         }
     };
     drop(inside);
-    let ServedModel { engine, model, adapter_slot, max_completion_tokens, .. } = served;
+    let ServedModel {
+        engine,
+        model,
+        adapter_slot,
+        max_completion_tokens,
+        ..
+    } = served;
     let size = QueueSize::for_model(&model);
     let positions = model.config().max_position_embeddings;
     let shared = Arc::new(Shared {
@@ -209,7 +231,9 @@ pub fn serve(
         template: served.template,
         reasons: served.reasons,
         thinking_limit: served.thinking_limit,
-        max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),
+        max_completion_tokens: max_completion_tokens
+            .min(size.completion_tokens)
+            .min(positions - 1),
         has_adapters_beside: adapter_slot > 0,
         vocabulary: model.config().vocab_size,
         positions,
@@ -222,25 +246,44 @@ pub fn serve(
     let is_stopped = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&is_stopped);
     let cancelled = move || stopped.load(Ordering::Relaxed);
-    let decoding = Decoding { engine: &engine, model: &model, size, adapter_slot, shared: &shared, report: &report };
+    let decoding = Decoding {
+        engine: &engine,
+        model: &model,
+        size,
+        adapter_slot,
+        shared: &shared,
+        report: &report,
+    };
     // A GPU's work is launched by one thread.
-    let count = if engine.device.is_cpu() { threads.count() } else { 1 };
+    let count = if engine.device.is_cpu() {
+        threads.count()
+    } else {
+        1
+    };
     on_listening(address);
     std::thread::scope(|scope| {
         let listening = scope.spawn(|| {
             let should_end = |idle| {
                 let has_decoded = shared.queue.metrics.prompt_tokens.load(Ordering::Relaxed) > 0;
-                let why = conditions.as_ref().and_then(|conditions| conditions.why_end(has_decoded, idle));
+                let why = conditions
+                    .as_ref()
+                    .and_then(|conditions| conditions.why_end(has_decoded, idle));
                 why.iter().for_each(|why| report(why));
                 why.is_some() || shared.queue.is_closed()
             };
-            let outcome = runtime.block_on(connections::listen(listener, Arc::clone(&shared), should_end));
+            let outcome = runtime.block_on(connections::listen(
+                listener,
+                Arc::clone(&shared),
+                should_end,
+            ));
             shared.queue.close();
             // A second signal, or clients that do not end.
             is_stopped.store(outcome.is_err(), Ordering::Relaxed);
             runtime.shutdown_background();
         });
-        let others: Vec<_> = (1..count).map(|_| scope.spawn(|| decoding.run(&cancelled))).collect();
+        let others: Vec<_> = (1..count)
+            .map(|_| scope.spawn(|| decoding.run(&cancelled)))
+            .collect();
         let mut outcome = decoding.run(&cancelled);
         for other in others {
             outcome = outcome.and(other.join().unwrap_or(Ok(())));
@@ -262,10 +305,16 @@ struct Decoding<'a, R> {
 impl<R: Fn(&str) + Sync> Decoding<'_, R> {
     /// The log-probs of a prompt's tokens after the first, at temperature 1, by the forward pass of training.
     fn read(&self, prompt: &ReadPrompt) -> Result<Vec<f32>, String> {
-        let adapters = if prompt.adapter.is_some() { Adapters::On } else { Adapters::Off };
+        let adapters = if prompt.adapter.is_some() {
+            Adapters::On
+        } else {
+            Adapters::Off
+        };
         let (first, rest) = prompt.token_ids.split_at(1);
         let read = pack([(first, vec![rest])], usize::MAX);
-        let read = read.iter().map(|all| log_probs(self.model, all, adapters, 1.0));
+        let read = read
+            .iter()
+            .map(|all| log_probs(self.model, all, adapters, 1.0));
         let found = read.collect::<Result<Vec<_>, _>>().map_err(|error| {
             let cause = explained(&error.to_string());
             (self.report)(&format!("reading a prompt failed: {cause}"));
@@ -274,11 +323,19 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
             }
             "reading the prompt failed; the server's log has the cause".to_owned()
         })?;
-        Ok(found.into_iter().flatten().flatten().map(|token| token.log_prob).collect())
+        Ok(found
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|token| token.log_prob)
+            .collect())
     }
 
     /// Decodes until the queue is closed and empty.
-    fn run(&self, cancelled: &(impl Fn() -> bool + Clone + Send + Sync + 'static)) -> Result<(), ServeError> {
+    fn run(
+        &self,
+        cancelled: &(impl Fn() -> bool + Clone + Send + Sync + 'static),
+    ) -> Result<(), ServeError> {
         let memory = RolloutMemory::default();
         let reader = |prompt: &ReadPrompt| self.read(prompt);
         let mut worker = Worker::new(&self.shared.queue, self.size, &reader);
@@ -286,7 +343,14 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
         loop {
             let threads = ThreadPool::calling().until(cancelled.clone());
             let settings = (self.size, DRAFT_TOKENS, self.adapter_slot);
-            let Err(error) = decode_queue(self.model, Adapters::On, &mut worker, settings, &memory, &threads) else {
+            let Err(error) = decode_queue(
+                self.model,
+                Adapters::On,
+                &mut worker,
+                settings,
+                &memory,
+                &threads,
+            ) else {
                 return Ok(());
             };
             if ThreadPool::is_cancellation(&error) {
@@ -296,13 +360,17 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
             }
             failures = if worker.tokens > 0 { 1 } else { failures + 1 };
             let cause = explained(&error.to_string());
-            (self.report)(&format!("decoding failed, and its requests with it: {cause}"));
+            (self.report)(&format!(
+                "decoding failed, and its requests with it: {cause}"
+            ));
             worker.fail("decoding failed; the server's log has the cause");
             if is_out_of_memory(&error) {
                 _ = self.engine.trim_memory();
             }
             if failures >= MAX_FAILURES {
-                self.shared.queue.fail("decoding failed; the server's log has the cause");
+                self.shared
+                    .queue
+                    .fail("decoding failed; the server's log has the cause");
                 return Err(ServeError::Decode { failures, cause });
             }
         }

@@ -12,7 +12,9 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::metrics::Metrics;
-use crate::rollout::{Arrivals, Completion, QueueSize, QueuedRequest, Request, RequestSource, Sampling, StopReason};
+use crate::rollout::{
+    Arrivals, Completion, QueueSize, QueuedRequest, Request, RequestSource, Sampling, StopReason,
+};
 
 /// A body that waits alone and fills the rows again and again leaves one row in so many to the next client.
 const LEFT_ONE_IN: usize = 8;
@@ -93,7 +95,10 @@ pub(super) enum Event {
         alternatives: Vec<(u32, f32)>,
     },
     /// With all tokens, where they were not told one by one.
-    Ended { index: usize, completion: Completion },
+    Ended {
+        index: usize,
+        completion: Completion,
+    },
     /// All its completions failed.
     Failed(String),
 }
@@ -127,7 +132,12 @@ struct State {
 
 impl Queue {
     pub(super) fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), arrived: Condvar::new(), limit, metrics: Metrics::default() }
+        Self {
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+            limit,
+            metrics: Metrics::default(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -135,7 +145,11 @@ impl Queue {
     }
 
     /// Queues all of a body's prompts, or none. One body may have more than the limit, where nothing else waits.
-    pub(super) fn push(&self, jobs: Vec<DecodeRequest>, prompts: Vec<ReadPrompt>) -> Result<(), QueueError> {
+    pub(super) fn push(
+        &self,
+        jobs: Vec<DecodeRequest>,
+        prompts: Vec<ReadPrompt>,
+    ) -> Result<(), QueueError> {
         let mut state = self.state();
         if state.is_closed {
             return Err(QueueError::Closed);
@@ -176,7 +190,9 @@ impl Queue {
             state.prompts.clear();
             std::mem::take(&mut state.waiting)
         };
-        waiting.into_iter().for_each(|job| _ = job.events.try_send(Event::Failed(message.to_owned())));
+        waiting
+            .into_iter()
+            .for_each(|job| _ = job.events.try_send(Event::Failed(message.to_owned())));
         self.arrived.notify_all();
     }
 }
@@ -205,22 +221,42 @@ struct ActiveRequest {
 
 impl<'q> Worker<'q> {
     pub(super) fn new(queue: &'q Queue, size: QueueSize, reader: PromptReader<'q>) -> Self {
-        Self { queue, reader, size, running: HashMap::new(), next: 0, tokens: 0 }
+        Self {
+            queue,
+            reader,
+            size,
+            running: HashMap::new(),
+            next: 0,
+            tokens: 0,
+        }
     }
 
     /// Tells all clients of this thread that their completions cannot be had.
     pub(super) fn fail(&mut self, message: &str) {
         for (_, running) in self.running.drain() {
-            self.queue.metrics.rows.fetch_sub(running.unfinished as u64, Ordering::Relaxed);
-            running.job.body.running.fetch_sub(running.unfinished, Ordering::Relaxed);
-            _ = running.job.events.try_send(Event::Failed(message.to_owned()));
+            self.queue
+                .metrics
+                .rows
+                .fetch_sub(running.unfinished as u64, Ordering::Relaxed);
+            running
+                .job
+                .body
+                .running
+                .fetch_sub(running.unfinished, Ordering::Relaxed);
+            _ = running
+                .job
+                .events
+                .try_send(Event::Failed(message.to_owned()));
         }
         self.tokens = 0;
     }
 
     fn read_prompt(&self, prompt: &ReadPrompt) {
         let event = match (self.reader)(prompt) {
-            Ok(log_probs) => Event::PromptLogProbs { prompt: prompt.index, log_probs },
+            Ok(log_probs) => Event::PromptLogProbs {
+                prompt: prompt.index,
+                log_probs,
+            },
             Err(why) => Event::Failed(why),
         };
         // Its client may be gone.
@@ -229,10 +265,16 @@ impl<'q> Worker<'q> {
 
     /// The next job that `rows` free rows have room for, or a part of one: first that of the body of which the fewest
     /// completions are decoded.
-    fn next_job(&self, waiting: &mut VecDeque<DecodeRequest>, rows: usize) -> Option<DecodeRequest> {
+    fn next_job(
+        &self,
+        waiting: &mut VecDeque<DecodeRequest>,
+        rows: usize,
+    ) -> Option<DecodeRequest> {
         let running = |job: &DecodeRequest| job.body.running.load(Ordering::Relaxed);
         let first = waiting.front()?;
-        let is_alone = waiting.iter().all(|job| Arc::ptr_eq(&job.body, &first.body));
+        let is_alone = waiting
+            .iter()
+            .all(|job| Arc::ptr_eq(&job.body, &first.body));
         let alone = is_alone.then(|| waiting.iter().map(|job| job.request.samples).sum());
         let fits = |(at, job): (usize, &DecodeRequest)| {
             let samples = self.most_samples(job, rows, alone);
@@ -240,7 +282,11 @@ impl<'q> Worker<'q> {
         };
         let (_, at, samples) = waiting.iter().enumerate().filter_map(fits).min()?;
         let job = waiting.get_mut(at)?;
-        if samples < job.request.samples { Some(job.split_off(samples)) } else { waiting.remove(at) }
+        if samples < job.request.samples {
+            Some(job.split_off(samples))
+        } else {
+            waiting.remove(at)
+        }
     }
 
     /// How many completions of a job are taken. `alone`: those that its body waits for, where no other waits; else the
@@ -249,7 +295,11 @@ impl<'q> Worker<'q> {
         let (mut own, mut reserved) = (0, 0);
         for running in self.running.values() {
             reserved += running.unfinished * running.job.sampling.max_completion_tokens;
-            own += if Arc::ptr_eq(&running.job.body, &job.body) { running.unfinished } else { 0 };
+            own += if Arc::ptr_eq(&running.job.body, &job.body) {
+                running.unfinished
+            } else {
+                0
+            };
         }
         let limit = job.sampling.max_completion_tokens.max(1);
         let places = self.size.completion_tokens.saturating_sub(reserved) / limit;
@@ -269,9 +319,15 @@ impl<'q> Worker<'q> {
         let id = self.next;
         self.next += 1;
         let metrics = &self.queue.metrics;
-        metrics.prompt_tokens.fetch_add(job.request.prompt.len() as u64, Ordering::Relaxed);
-        metrics.rows.fetch_add(job.request.samples as u64, Ordering::Relaxed);
-        job.body.running.fetch_add(job.request.samples, Ordering::Relaxed);
+        metrics
+            .prompt_tokens
+            .fetch_add(job.request.prompt.len() as u64, Ordering::Relaxed);
+        metrics
+            .rows
+            .fetch_add(job.request.samples as u64, Ordering::Relaxed);
+        job.body
+            .running
+            .fetch_add(job.request.samples, Ordering::Relaxed);
         let queued = QueuedRequest {
             id,
             request: job.request.clone(),
@@ -282,7 +338,13 @@ impl<'q> Worker<'q> {
         let unfinished = job.request.samples;
         self.running.insert(
             id,
-            ActiveRequest { job, unfinished, has_begun: false, alternatives: HashMap::new(), is_lost: false },
+            ActiveRequest {
+                job,
+                unfinished,
+                has_begun: false,
+                alternatives: HashMap::new(),
+                is_lost: false,
+            },
         );
         queued
     }
@@ -295,7 +357,9 @@ impl RequestSource for Worker<'_> {
         if is_idle {
             state.idle += 1;
             if state.waiting.is_empty() && state.prompts.is_empty() && !state.is_closed {
-                let waited = queue.arrived.wait_timeout(state, Duration::from_millis(200));
+                let waited = queue
+                    .arrived
+                    .wait_timeout(state, Duration::from_millis(200));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         } else if state.idle > 0 {
@@ -303,7 +367,11 @@ impl RequestSource for Worker<'_> {
             return Arrivals::Requests(Vec::new());
         }
         // Shared among those that have nothing to do.
-        let share = if is_idle { state.waiting.len().div_ceil(state.idle) } else { usize::MAX };
+        let share = if is_idle {
+            state.waiting.len().div_ceil(state.idle)
+        } else {
+            usize::MAX
+        };
         let (mut left, mut taken) = (rows, Vec::new());
         state.waiting.retain(|job| !job.events.is_closed());
         state.prompts.retain(|prompt| !prompt.events.is_closed());
@@ -314,15 +382,22 @@ impl RequestSource for Worker<'_> {
             left -= job.request.samples;
             taken.push(self.start(job));
         }
-        let is_over = state.is_closed && state.waiting.is_empty() && taken.is_empty() && prompt.is_none();
+        let is_over =
+            state.is_closed && state.waiting.is_empty() && taken.is_empty() && prompt.is_none();
         state.idle -= usize::from(is_idle);
         drop(state);
         prompt.iter().for_each(|prompt| self.read_prompt(prompt));
-        if is_over { Arrivals::Closed } else { Arrivals::Requests(taken) }
+        if is_over {
+            Arrivals::Closed
+        } else {
+            Arrivals::Requests(taken)
+        }
     }
 
     fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
-        let Some(running) = self.running.get_mut(&id) else { return false };
+        let Some(running) = self.running.get_mut(&id) else {
+            return false;
+        };
         let (job, metrics) = (&running.job, &self.queue.metrics);
         self.tokens += 1;
         metrics.completion_tokens.fetch_add(1, Ordering::Relaxed);
@@ -336,11 +411,18 @@ impl RequestSource for Worker<'_> {
             running.is_lost |= job.events.is_closed();
             return !running.is_lost;
         }
-        let (Some(&token_id), Some(&log_prob)) = (completion.token_ids.last(), completion.log_probs.last()) else {
+        let (Some(&token_id), Some(&log_prob)) =
+            (completion.token_ids.last(), completion.log_probs.last())
+        else {
             return true;
         };
         let alternatives = running.alternatives.remove(&sample).unwrap_or_default();
-        let event = Event::Token { index: job.first_index + sample as usize, token_id, log_prob, alternatives };
+        let event = Event::Token {
+            index: job.first_index + sample as usize,
+            token_id,
+            log_prob,
+            alternatives,
+        };
         let sent = job.events.try_send(event);
         running.is_lost |= matches!(sent, Err(TrySendError::Full(_) | TrySendError::Closed(_)));
         !running.is_lost
@@ -353,7 +435,9 @@ impl RequestSource for Worker<'_> {
     }
 
     fn on_end(&mut self, id: u64, sample: u32, mut completion: Completion) {
-        let Some(running) = self.running.get_mut(&id) else { return };
+        let Some(running) = self.running.get_mut(&id) else {
+            return;
+        };
         let (job, metrics) = (&running.job, &self.queue.metrics);
         if job.by_token {
             completion = Completion::new(Vec::new(), Vec::new(), completion.stop);
@@ -361,7 +445,10 @@ impl RequestSource for Worker<'_> {
         if job.is_stopped(sample) {
             completion.stop = StopReason::Stop;
         }
-        let event = Event::Ended { index: job.first_index + sample as usize, completion };
+        let event = Event::Ended {
+            index: job.first_index + sample as usize,
+            completion,
+        };
         // Rows are free by the time the client has its answer.
         metrics.rows.fetch_sub(1, Ordering::Relaxed);
         job.body.running.fetch_sub(1, Ordering::Relaxed);
@@ -370,7 +457,9 @@ impl RequestSource for Worker<'_> {
         if running.unfinished == 0 {
             metrics.request.observe(job.arrived.elapsed());
             let is_new = running.is_lost && !job.body.is_lost.swap(true, Ordering::Relaxed);
-            metrics.lost_clients.fetch_add(u64::from(is_new), Ordering::Relaxed);
+            metrics
+                .lost_clients
+                .fetch_add(u64::from(is_new), Ordering::Relaxed);
             self.running.remove(&id);
         }
     }

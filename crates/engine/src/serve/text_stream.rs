@@ -21,7 +21,15 @@ pub(super) struct TextStream {
 
 impl TextStream {
     pub(super) fn new(tokenizer: Arc<Tokenizer>, stops: Arc<Vec<String>>) -> Self {
-        Self { tokenizer, stops, ids: Vec::new(), read: 0, context: 0, held: String::new(), is_stopped: false }
+        Self {
+            tokenizer,
+            stops,
+            ids: Vec::new(),
+            read: 0,
+            context: 0,
+            held: String::new(),
+            is_stopped: false,
+        }
     }
 
     /// Whether a stop text has come: what follows is not part of the completion.
@@ -59,14 +67,25 @@ impl TextStream {
 
     /// The text of the last tokens, without the newest and with them.
     fn decoded(&self) -> Result<(String, String), TextError> {
-        let before = self.tokenizer.decode(&self.ids[self.context..self.read], true)?;
-        Ok((before, self.tokenizer.decode(&self.ids[self.context..], true)?))
+        let before = self
+            .tokenizer
+            .decode(&self.ids[self.context..self.read], true)?;
+        Ok((
+            before,
+            self.tokenizer.decode(&self.ids[self.context..], true)?,
+        ))
     }
 
     fn hold(&mut self, before: &str, text: &str) {
-        self.held.push_str(text.strip_prefix(before).unwrap_or_default());
+        self.held
+            .push_str(text.strip_prefix(before).unwrap_or_default());
         // The earliest; of several there the one that is named first makes no difference.
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
+        if let Some(at) = self
+            .stops
+            .iter()
+            .filter_map(|stop| self.held.find(stop.as_str()))
+            .min()
+        {
             self.held.truncate(at);
             self.is_stopped = true;
         }
@@ -110,7 +129,11 @@ impl ThinkBlock {
             Reasoning::Allowed => Place::Before,
             Reasoning::Open => Place::Inside,
         };
-        Some(Self { marks, place, held: String::new() })
+        Some(Self {
+            marks,
+            place,
+            held: String::new(),
+        })
     }
 
     /// Whether the text so far ends in the block.
@@ -120,7 +143,13 @@ impl ThinkBlock {
 
     /// Returns what a piece of text adds to the block, and to the text without it.
     pub(super) fn push(&mut self, text: &str, is_end: bool) -> (String, String) {
-        let ThinkMarks { open, close, turn, answer, .. } = *self.marks;
+        let ThinkMarks {
+            open,
+            close,
+            turn,
+            answer,
+            ..
+        } = *self.marks;
         self.held.push_str(text);
         let mut thought = String::new();
         loop {
@@ -129,7 +158,9 @@ impl ThinkBlock {
                     let begun = self.held.trim_start();
                     if let Some(rest) = begun.strip_prefix(open) {
                         (self.place, self.held) = (Place::Inside, rest.to_owned());
-                    } else if let Some(rest) = begun.strip_prefix(answer).filter(|_| !answer.is_empty()) {
+                    } else if let Some(rest) =
+                        begun.strip_prefix(answer).filter(|_| !answer.is_empty())
+                    {
                         (self.place, self.held) = (Place::After, rest.to_owned());
                     } else if is_end || ![open, answer].iter().any(|mark| mark.starts_with(begun)) {
                         self.place = Place::After;
@@ -139,7 +170,11 @@ impl ThinkBlock {
                 }
                 Place::Inside => {
                     let found = self.held.find(close);
-                    let end = if is_end { self.held.len() } else { unfinished(&self.held, close) };
+                    let end = if is_end {
+                        self.held.len()
+                    } else {
+                        unfinished(&self.held, close)
+                    };
                     thought.extend(self.held.drain(..found.unwrap_or(end)));
                     if found.is_none() {
                         return (thought, String::new());
@@ -148,7 +183,8 @@ impl ThinkBlock {
                     self.place = Place::Gap;
                 }
                 Place::Gap => {
-                    self.held.drain(..self.held.len() - self.held.trim_start().len());
+                    self.held
+                        .drain(..self.held.len() - self.held.trim_start().len());
                     match self.held.strip_prefix(turn).filter(|_| !turn.is_empty()) {
                         Some(rest) => (self.place, self.held) = (Place::Before, rest.to_owned()),
                         None if self.held.is_empty() || !is_end && turn.starts_with(&self.held) => {
@@ -173,20 +209,80 @@ mod tests {
         use crate::text::THINK_MARKS;
         let [gemma, harmony, mistral, tags] = &THINK_MARKS;
         for (marks, reasoning, text, thought, said) in [
-            (tags, Reasoning::Allowed, "<think>so</think>\n\n[1] </think>", "so", "[1] </think>"),
-            (tags, Reasoning::Allowed, "\n<think>a <b </thin</think>x", "a <b </thin", "x"),
+            (
+                tags,
+                Reasoning::Allowed,
+                "<think>so</think>\n\n[1] </think>",
+                "so",
+                "[1] </think>",
+            ),
+            (
+                tags,
+                Reasoning::Allowed,
+                "\n<think>a <b </thin</think>x",
+                "a <b </thin",
+                "x",
+            ),
             (tags, Reasoning::Allowed, "<thin", "", "<thin"),
-            (tags, Reasoning::Allowed, " a <think>b</think>", "", " a <think>b</think>"),
+            (
+                tags,
+                Reasoning::Allowed,
+                " a <think>b</think>",
+                "",
+                " a <think>b</think>",
+            ),
             (tags, Reasoning::Allowed, "<think>so </th", "so </th", ""),
-            (tags, Reasoning::Allowed, "<|channel>thought\na<channel|>b", "", "<|channel>thought\na<channel|>b"),
+            (
+                tags,
+                Reasoning::Allowed,
+                "<|channel>thought\na<channel|>b",
+                "",
+                "<|channel>thought\na<channel|>b",
+            ),
             (tags, Reasoning::Open, "\nso\n</think>\n", "\nso\n", ""),
             (tags, Reasoning::Open, "</think>a", "", "a"),
-            (gemma, Reasoning::Allowed, "<|channel>thought\nso\n<channel|>[1]", "\nso\n", "[1]"),
-            (gemma, Reasoning::Allowed, "<|channel>other<channel|>", "", "<|channel>other<channel|>"),
-            (gemma, Reasoning::Allowed, "<think>so</think>[1]", "", "<think>so</think>[1]"),
-            (gemma, Reasoning::Open, "\nso <channel|><|tool_call>call:f{}", "\nso ", "<|tool_call>call:f{}"),
-            (mistral, Reasoning::Allowed, "[THINK]so[/THINK] a", "so", "a"),
-            (harmony, Reasoning::Off, "<|channel|>final<|message|>[1]", "", "[1]"),
+            (
+                gemma,
+                Reasoning::Allowed,
+                "<|channel>thought\nso\n<channel|>[1]",
+                "\nso\n",
+                "[1]",
+            ),
+            (
+                gemma,
+                Reasoning::Allowed,
+                "<|channel>other<channel|>",
+                "",
+                "<|channel>other<channel|>",
+            ),
+            (
+                gemma,
+                Reasoning::Allowed,
+                "<think>so</think>[1]",
+                "",
+                "<think>so</think>[1]",
+            ),
+            (
+                gemma,
+                Reasoning::Open,
+                "\nso <channel|><|tool_call>call:f{}",
+                "\nso ",
+                "<|tool_call>call:f{}",
+            ),
+            (
+                mistral,
+                Reasoning::Allowed,
+                "[THINK]so[/THINK] a",
+                "so",
+                "a",
+            ),
+            (
+                harmony,
+                Reasoning::Off,
+                "<|channel|>final<|message|>[1]",
+                "",
+                "[1]",
+            ),
             (
                 harmony,
                 Reasoning::Allowed,
@@ -212,11 +308,17 @@ mod tests {
             for step in [1, 2, 100] {
                 let mut block = ThinkBlock::new(reasoning, marks).unwrap();
                 let letters: Vec<char> = text.chars().collect();
-                let mut parts: Vec<_> =
-                    letters.chunks(step).map(|part| block.push(&part.iter().collect::<String>(), false)).collect();
+                let mut parts: Vec<_> = letters
+                    .chunks(step)
+                    .map(|part| block.push(&part.iter().collect::<String>(), false))
+                    .collect();
                 parts.push(block.push("", true));
                 let joined: (String, String) = parts.into_iter().unzip();
-                assert_eq!(joined, (thought.to_owned(), said.to_owned()), "{reasoning:?} {text} by {step}");
+                assert_eq!(
+                    joined,
+                    (thought.to_owned(), said.to_owned()),
+                    "{reasoning:?} {text} by {step}"
+                );
             }
         }
         assert!(ThinkBlock::new(Reasoning::Off, tags).is_none());
@@ -224,7 +326,8 @@ mod tests {
 
     #[test]
     fn text_comes_in_whole_characters_and_ends_before_a_stop_text() {
-        let tokenizer = Arc::new(Tokenizer::load(&crate::hub::find_model("tiny").unwrap()).unwrap());
+        let tokenizer =
+            Arc::new(Tokenizer::load(&crate::hub::find_model("tiny").unwrap()).unwrap());
         let check = |text: &str, stops: &[&str], expected: &str, is_stopped: bool| {
             let stops = Arc::new(stops.iter().map(|stop| (*stop).to_owned()).collect());
             let mut stream = TextStream::new(Arc::clone(&tokenizer), stops);
@@ -233,7 +336,10 @@ mod tests {
                 let piece = stream.push(id).unwrap();
                 assert!(!piece.contains(char::REPLACEMENT_CHARACTER), "{text}");
                 found.push_str(&piece);
-                assert!(expected.starts_with(&found), "{found} of {expected}: given out too early");
+                assert!(
+                    expected.starts_with(&found),
+                    "{found} of {expected}: given out too early"
+                );
             }
             assert_eq!(stream.is_stopped(), is_stopped, "{text}");
             found.push_str(&stream.finish().unwrap());

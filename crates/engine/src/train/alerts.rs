@@ -97,7 +97,12 @@ impl Level {
     fn of_eval(eval: &Eval) -> Option<Self> {
         let (valid, exact) = (eval.summary.valid, eval.summary.exact?);
         let rows = eval.summary.rows_of("exact");
-        Some(Self { valid, exact, low: exact, high: wilson((exact * rows as f64).round() as usize, rows).1 })
+        Some(Self {
+            valid,
+            exact,
+            low: exact,
+            high: wilson((exact * rows as f64).round() as usize, rows).1,
+        })
     }
 
     /// A full window of steps, with different prompts each time; a prompt's completions are correlated, so prompts are
@@ -109,7 +114,12 @@ impl Level {
         let (valid, exact) = (mean(steps, "tiers/valid"), mean(steps, "exact"));
         let prompts = WINDOW * config.prompt_groups_per_step;
         let (low, high) = wilson((exact * prompts as f64).round() as usize, prompts);
-        Some(Self { valid, exact, low, high })
+        Some(Self {
+            valid,
+            exact,
+            low,
+            high,
+        })
     }
 
     /// The share of valid answers with wrong values.
@@ -136,7 +146,9 @@ impl Drift {
 
     /// Whether exact match is significantly lower, and answers became valid with wrong values on the way.
     fn begins(&self, best: Level, now: Level) -> bool {
-        now.high < best.low && best.exact - now.exact >= DRIFT && self.most_wrong - best.wrong() >= DRIFT
+        now.high < best.low
+            && best.exact - now.exact >= DRIFT
+            && self.most_wrong - best.wrong() >= DRIFT
     }
 }
 
@@ -155,7 +167,13 @@ struct Finding {
 
 impl Finding {
     fn warning(rule: &'static str, value: f64, sentence: String, suggestion: &'static str) -> Self {
-        Self { rule, level: "warning", value, sentence, suggestion }
+        Self {
+            rule,
+            level: "warning",
+            value,
+            sentence,
+            suggestion,
+        }
     }
 
     fn grade(&self) -> Grade {
@@ -168,15 +186,25 @@ impl Alerts {
     /// cleared.
     pub(super) fn resumed(state: &RunState, last: u64, config: &TrainConfig) -> Self {
         let mut alerts = Self::default();
-        let recovered = state.collapses.iter().map(|collapse| collapse.step).filter(|step| *step <= last).max();
+        let recovered = state
+            .collapses
+            .iter()
+            .map(|collapse| collapse.step)
+            .filter(|step| *step <= last)
+            .max();
         for step in 1..=last {
             // Of early steps only the window metrics matter.
             let is_late = step + WINDOW as u64 > last;
-            let values = state
-                .metrics
-                .iter()
-                .filter(|(name, _)| if is_late { *name != "seconds" } else { WINDOWED.contains(&name.as_str()) });
-            let metrics: Metrics = values.filter_map(|(name, series)| Some((name.clone(), series.at(step)?))).collect();
+            let values = state.metrics.iter().filter(|(name, _)| {
+                if is_late {
+                    *name != "seconds"
+                } else {
+                    WINDOWED.contains(&name.as_str())
+                }
+            });
+            let metrics: Metrics = values
+                .filter_map(|(name, series)| Some((name.clone(), series.at(step)?)))
+                .collect();
             if !metrics.is_empty() {
                 alerts.take_step(metrics, config);
             }
@@ -184,15 +212,31 @@ impl Alerts {
                 alerts.history.clear();
             }
         }
-        state.evals.values().filter(|eval| eval.step <= last).for_each(|eval| alerts.take_eval(eval));
-        state.guards.range(..=last).for_each(|(_, guard)| alerts.take_guard(guard));
+        state
+            .evals
+            .values()
+            .filter(|eval| eval.step <= last)
+            .for_each(|eval| alerts.take_eval(eval));
+        state
+            .guards
+            .range(..=last)
+            .for_each(|(_, guard)| alerts.take_guard(guard));
         // The open alerts are the rules violated at that step.
-        alerts.standing = alerts.findings(config).into_iter().map(|finding| (finding.rule, finding.grade())).collect();
+        alerts.standing = alerts
+            .findings(config)
+            .into_iter()
+            .map(|finding| (finding.rule, finding.grade()))
+            .collect();
         alerts
     }
 
     /// Adds a step's metrics; returns the alerts that are raised, escalated or cleared.
-    pub(super) fn observe(&mut self, step: u64, metrics: &Metrics, config: &TrainConfig) -> Vec<Alert> {
+    pub(super) fn observe(
+        &mut self,
+        step: u64,
+        metrics: &Metrics,
+        config: &TrainConfig,
+    ) -> Vec<Alert> {
         self.take_step(metrics.clone(), config);
         self.changes(step, config)
     }
@@ -228,12 +272,15 @@ impl Alerts {
     }
 
     fn take_step(&mut self, metrics: Metrics, config: &TrainConfig) {
-        self.first_entropy = self.first_entropy.or(metrics.get("completions/entropy").copied());
+        self.first_entropy = self
+            .first_entropy
+            .or(metrics.get("completions/entropy").copied());
         self.history.push_back(metrics);
         while self.history.len() > WINDOW {
             self.history.pop_front();
         }
-        self.windows.see(Level::of_window(self.history.make_contiguous(), config));
+        self.windows
+            .see(Level::of_window(self.history.make_contiguous(), config));
     }
 
     fn take_eval(&mut self, eval: &Eval) {
@@ -247,8 +294,13 @@ impl Alerts {
         self.history.make_contiguous();
         let history: &[Metrics] = self.history.as_slices().0;
         // With the first eval and the last alone, the windows between them tell more, until the last one drifts.
-        let is_evaluated = (config.eval_every > 0 && self.evals.best.is_some()) || self.evals.reported.is_some();
-        let drift = if is_evaluated { &self.evals } else { &self.windows };
+        let is_evaluated =
+            (config.eval_every > 0 && self.evals.best.is_some()) || self.evals.reported.is_some();
+        let drift = if is_evaluated {
+            &self.evals
+        } else {
+            &self.windows
+        };
         let drifted = drift.reported.and(drift.latest);
         let findings = [
             self.collapsed(history).filter(|_| !config.is_distilled()),
@@ -258,7 +310,10 @@ impl Alerts {
             all_below_max(history).filter(|_| !config.is_distilled()),
             clipped(history, config),
             think_leaks(history),
-            drift.best.zip(drift.reported).map(|(best, reported)| value_drift(best, reported)),
+            drift
+                .best
+                .zip(drift.reported)
+                .map(|(best, reported)| value_drift(best, reported)),
             imbalanced_ranks(history),
             slow_rank(history),
             ignored_sampling(history),
@@ -269,31 +324,71 @@ impl Alerts {
 
     fn collapsed(&self, history: &[Metrics]) -> Option<Finding> {
         let (is_active, first) = (self.standing.contains_key(COLLAPSED), self.first_entropy);
-        let has_collapsed = history.len() == WINDOW && history.iter().all(|step| has_collapsed(step, first, is_active));
+        let has_collapsed = history.len() == WINDOW
+            && history
+                .iter()
+                .all(|step| has_collapsed(step, first, is_active));
         let now = history.last().filter(|_| has_collapsed)?;
         let described = description(now, first, self.frequent_answer.as_deref());
-        let sentence =
-            format!("The policy collapsed: {described}; few groups of the last {WINDOW} steps had a gradient.");
+        let sentence = format!(
+            "The policy collapsed: {described}; few groups of the last {WINDOW} steps had a gradient."
+        );
         let suggestion = "Set guided = true or on_collapse = \"recover\"; lower learning_rate; give values a weight ([[reward]] part = \"fields\").";
-        Some(Finding::warning(COLLAPSED, get(now, "reward"), sentence, suggestion))
+        Some(Finding::warning(
+            COLLAPSED,
+            get(now, "reward"),
+            sentence,
+            suggestion,
+        ))
     }
 
     fn changes(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
         let findings = self.findings(config);
         let mut alerts = Vec::new();
         let violated: Vec<&str> = findings.iter().map(|finding| finding.rule).collect();
-        let passed: Vec<&str> = self.standing.keys().copied().filter(|rule| !violated.contains(rule)).collect();
+        let passed: Vec<&str> = self
+            .standing
+            .keys()
+            .copied()
+            .filter(|rule| !violated.contains(rule))
+            .collect();
         for rule in passed {
-            let level = self.standing.remove(rule).map_or("info", |(level, _)| level).to_owned();
+            let level = self
+                .standing
+                .remove(rule)
+                .map_or("info", |(level, _)| level)
+                .to_owned();
             let sentence = format!("{} resolved.", alert_name(rule));
-            alerts.push(Alert { rule: rule.to_owned(), level, step, sentence, cleared: true, ..Alert::default() });
+            alerts.push(Alert {
+                rule: rule.to_owned(),
+                level,
+                step,
+                sentence,
+                cleared: true,
+                ..Alert::default()
+            });
         }
         for finding in findings {
             let grade = finding.grade();
-            let Finding { rule, level, value, sentence, suggestion } = finding;
+            let Finding {
+                rule,
+                level,
+                value,
+                sentence,
+                suggestion,
+            } = finding;
             if self.standing.insert(rule, grade) != Some(grade) {
-                let (rule, level, suggestion) = (rule.to_owned(), level.to_owned(), suggestion.to_owned());
-                alerts.push(Alert { rule, level, step, value: Some(value), sentence, suggestion, cleared: false });
+                let (rule, level, suggestion) =
+                    (rule.to_owned(), level.to_owned(), suggestion.to_owned());
+                alerts.push(Alert {
+                    rule,
+                    level,
+                    step,
+                    value: Some(value),
+                    sentence,
+                    suggestion,
+                    cleared: false,
+                });
             }
         }
         alerts
@@ -321,10 +416,19 @@ fn not_finite(history: &[Metrics]) -> Option<Finding> {
             ": the step changed nothing",
             "If it happens again, lower learning_rate or set grad_clip_norm; three consecutive steps stop the run.",
         ),
-        false => ("", "Read the completions of the step, and why scorers failed (failures/scorer_error)."),
+        false => (
+            "",
+            "Read the completions of the step, and why scorers failed (failures/scorer_error).",
+        ),
     };
     let sentence = format!("{name} is not finite{effect}.");
-    Some(Finding { rule: "not_finite", level: "error", value: *value, sentence, suggestion })
+    Some(Finding {
+        rule: "not_finite",
+        level: "error",
+        value: *value,
+        sentence,
+        suggestion,
+    })
 }
 
 fn zero_variance_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
@@ -337,8 +441,18 @@ fn zero_variance_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Fi
         "{share} of the groups have zero variance, and kl_beta = {kl_beta} still forwards them: they contribute KL only."
     );
     let suggestion = "Set kl_beta = 0, or dynamic_sampling = true.";
-    let level = if value >= NEARLY_ALL_EQUAL { "warning" } else { "info" };
-    Some(Finding { rule: "dead_groups_with_kl", level, value, sentence, suggestion })
+    let level = if value >= NEARLY_ALL_EQUAL {
+        "warning"
+    } else {
+        "info"
+    };
+    Some(Finding {
+        rule: "dead_groups_with_kl",
+        level,
+        value,
+        sentence,
+        suggestion,
+    })
 }
 
 fn in_a_row(history: &[Metrics], name: &str) -> bool {
@@ -348,8 +462,11 @@ fn in_a_row(history: &[Metrics], name: &str) -> bool {
 
 /// A maximal reward means that nothing is left to learn only if it includes the values.
 fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
-    let exact =
-        latest(history, EQUAL_STEPS).iter().filter_map(|metrics| metrics.get("exact")).copied().fold(1.0, f64::min);
+    let exact = latest(history, EQUAL_STEPS)
+        .iter()
+        .filter_map(|metrics| metrics.get("exact"))
+        .copied()
+        .fold(1.0, f64::min);
     let exact = drifted.map_or(exact, |now| exact.min(now.exact));
     let (sentence, suggestion) = if exact < ALL_EXACT {
         (
@@ -360,16 +477,28 @@ fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
             "Give values a weight: [[reward]] part = \"fields\".",
         )
     } else {
-        ("there is nothing left to learn from these prompts.".to_owned(), "Stop here, or add harder prompts.")
+        (
+            "there is nothing left to learn from these prompts.".to_owned(),
+            "Stop here, or add harder prompts.",
+        )
     };
-    let sentence = format!("All groups earn the full reward in the last {EQUAL_STEPS} steps: {sentence}");
-    let finding = Finding { rule: "all_best", level: "info", value: 1.0, sentence, suggestion };
+    let sentence =
+        format!("All groups earn the full reward in the last {EQUAL_STEPS} steps: {sentence}");
+    let finding = Finding {
+        rule: "all_best",
+        level: "info",
+        value: 1.0,
+        sentence,
+        suggestion,
+    };
     in_a_row(history, "groups/frac_all_best").then_some(finding)
 }
 
 fn all_below_max(history: &[Metrics]) -> Option<Finding> {
     // A guided answer is a gradient.
-    let is_guided = latest(history, EQUAL_STEPS).iter().any(|step| get(step, "groups/frac_guided") > 0.0);
+    let is_guided = latest(history, EQUAL_STEPS)
+        .iter()
+        .any(|step| get(step, "groups/frac_guided") > 0.0);
     let sentence = format!(
         "All groups of the last {EQUAL_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."
     );
@@ -380,13 +509,19 @@ fn all_below_max(history: &[Metrics]) -> Option<Finding> {
 
 fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
     let truncated = mean(latest(history, WINDOW), "completions/clipped_ratio");
-    let thinking = config.thinking_budget().filter(|budget| budget.end == ThinkingEnd::Truncate);
-    let thinking = thinking.map_or_else(String::new, |budget| format!(", or {} of thinking,", budget.max_tokens));
+    let thinking = config
+        .thinking_budget()
+        .filter(|budget| budget.end == ThinkingEnd::Truncate);
+    let thinking = thinking.map_or_else(String::new, |budget| {
+        format!(", or {} of thinking,", budget.max_tokens)
+    });
     let (share, limit) = (percent_short(truncated), config.max_completion_tokens);
-    let sentence =
-        format!("{share} of the completions are truncated at {limit} tokens{thinking} and scored as they are.");
+    let sentence = format!(
+        "{share} of the completions are truncated at {limit} tokens{thinking} and scored as they are."
+    );
     let suggestion = "Raise max_completion_tokens, or set overlong_masking = true.";
-    (truncated > MAX_TRUNCATED).then(|| Finding::warning("clipped_completions", truncated, sentence, suggestion))
+    (truncated > MAX_TRUNCATED)
+        .then(|| Finding::warning("clipped_completions", truncated, sentence, suggestion))
 }
 
 fn think_leaks(history: &[Metrics]) -> Option<Finding> {
@@ -402,20 +537,25 @@ fn think_leaks(history: &[Metrics]) -> Option<Finding> {
 
 fn imbalanced_ranks(history: &[Metrics]) -> Option<Finding> {
     let steps = latest(history, WINDOW);
-    let is_known = steps.len() == WINDOW && steps.iter().all(|metrics| metrics.contains_key("ranks/imbalance"));
+    let is_known = steps.len() == WINDOW
+        && steps
+            .iter()
+            .all(|metrics| metrics.contains_key("ranks/imbalance"));
     let imbalance = mean(steps, "ranks/imbalance");
     let sentence = format!(
         "In the last {WINDOW} steps one rank had {imbalance:.1} times an even share of the tokens: the others waited for it."
     );
     let suggestion = "Raise prompt_groups_per_step or completions_per_prompt, or resume with fewer ranks (--ranks).";
-    (is_known && imbalance > MAX_IMBALANCE).then(|| Finding::warning("rank_imbalance", imbalance, sentence, suggestion))
+    (is_known && imbalance > MAX_IMBALANCE)
+        .then(|| Finding::warning("rank_imbalance", imbalance, sentence, suggestion))
 }
 
 fn slow_rank(history: &[Metrics]) -> Option<Finding> {
     let steps = latest(history, WINDOW);
     let rank = *steps.last()?.get("ranks/slowest")?;
-    let is_slow =
-        |metrics: &Metrics| metrics.get("ranks/slowest") == Some(&rank) && metrics.get("ranks/slowdown") >= Some(&SLOW);
+    let is_slow = |metrics: &Metrics| {
+        metrics.get("ranks/slowest") == Some(&rank) && metrics.get("ranks/slowdown") >= Some(&SLOW)
+    };
     let slowdown = mean(steps, "ranks/slowdown");
     let sentence = format!(
         "Rank {rank} took {slowdown:.2} times as long as the others for as many tokens in the last {WINDOW} steps, and all wait for it."
@@ -427,16 +567,25 @@ fn slow_rank(history: &[Metrics]) -> Option<Finding> {
 
 fn ignored_sampling(history: &[Metrics]) -> Option<Finding> {
     let value = *history.last()?.get("agent/frac_ignored")?;
-    let sentence =
-        "The agent asks for a temperature, top_p, penalties or a seed other than the run's: they have no effect.";
+    let sentence = "The agent asks for a temperature, top_p, penalties or a seed other than the run's: they have no effect.";
     let suggestion = "Leave them out of its requests, or set temperature of the run.";
     let (rule, level, sentence) = ("agent_sampling", "info", sentence.to_owned());
-    (value > 0.0).then_some(Finding { rule, level, value, sentence, suggestion })
+    (value > 0.0).then_some(Finding {
+        rule,
+        level,
+        value,
+        sentence,
+        suggestion,
+    })
 }
 
 /// The references of the guard prompts became less likely, by more than chance.
 fn forgetting(change: Interval) -> Option<Finding> {
-    let Interval { estimate, low, high } = change;
+    let Interval {
+        estimate,
+        low,
+        high,
+    } = change;
     let sentence = format!(
         "The guard prompts lost {:.3} nats/token [{:.3}, {:.3}] since step 0: the model forgets what they ask.",
         -estimate, -high, -low

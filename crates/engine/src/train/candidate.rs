@@ -13,11 +13,16 @@ use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    CPU_DECODE_ROWS, CompletionLengths, DataShape, GpuPlan, GroupOutcome, Guidance, Memory, ModelShape, Signal, Speed,
-    StepShape, cpu_memory, gpu_decode_rows, memory_limit_bytes, training_operations,
+    CPU_DECODE_ROWS, CompletionLengths, DataShape, GpuPlan, GroupOutcome, Guidance, Memory,
+    ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_decode_rows, memory_limit_bytes,
+    training_operations,
 };
-use crate::policy::{Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of};
-use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, generate, gpu_places, token_count};
+use crate::policy::{
+    Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of,
+};
+use crate::rollout::{
+    Completion, Request, RolloutMemory, Sampling, StopReason, generate, gpu_places, token_count,
+};
 use crate::run::RunFolders;
 use crate::score::{Tier, rows_without_answer};
 use crate::task::PromptSet;
@@ -55,13 +60,40 @@ impl Candidate {
         engine: &Engine,
     ) -> Result<Self, TrainError> {
         let setup = Setup::of(tasks.to_vec(), config.clone(), "", run_folders, engine)?;
-        let Setup { tasks, config, start, prompts, threads, device, fit, .. } = setup;
+        let Setup {
+            tasks,
+            config,
+            start,
+            prompts,
+            threads,
+            device,
+            fit,
+            ..
+        } = setup;
         let trainable = Trainable::for_config(&config);
         let trained = (trainable, shard_for_rank(&config, trainable, 0));
-        let (weights, dtype) = (start.weights()?.in_precision(config.base_precision), engine.dtype);
-        let model = Decoder::sharded(&start.config, &weights, trained, config.seed, dtype, &engine.device)?;
+        let (weights, dtype) = (
+            start.weights()?.in_precision(config.base_precision),
+            engine.dtype,
+        );
+        let model = Decoder::sharded(
+            &start.config,
+            &weights,
+            trained,
+            config.seed,
+            dtype,
+            &engine.device,
+        )?;
         let policy = Policy::new(engine.clone(), model, start.tokenizer, threads);
-        Ok(Self { tasks, config, prompts, policy, model_digest: start.digest, device, fit })
+        Ok(Self {
+            tasks,
+            config,
+            prompts,
+            policy,
+            model_digest: start.digest,
+            device,
+            fit,
+        })
     }
 
     pub fn model_config(&self) -> &ModelConfig {
@@ -82,7 +114,9 @@ impl Candidate {
     }
 
     pub fn shape(&self) -> StepShape {
-        self.fit.as_ref().map_or_else(|| StepShape::for_config(&self.config), |fit| fit.shape)
+        self.fit
+            .as_ref()
+            .map_or_else(|| StepShape::for_config(&self.config), |fit| fit.shape)
     }
 
     /// Completions are counted at the limit.
@@ -98,37 +132,67 @@ impl Candidate {
     pub fn measure(&self) -> Result<(Speed, CompletionLengths), TrainError> {
         let requests = self.measured_requests();
         let prefill_per_second = self.measure_prefill(&requests)?;
-        let limit = self.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
-        let (sampling, memory) =
-            (Sampling { max_completion_tokens: limit, ..self.sampling()? }, RolloutMemory::default());
+        let limit = self
+            .config
+            .max_completion_tokens
+            .min(MEASURED_TOKENS.max(2));
+        let (sampling, memory) = (
+            Sampling {
+                max_completion_tokens: limit,
+                ..self.sampling()?
+            },
+            RolloutMemory::default(),
+        );
         if !self.policy.engine.device.is_cpu() {
             // A GPU loads and selects kernels on first use.
-            generate(&self.policy.model, Adapters::On, &requests, &sampling, &memory, &self.policy.threads)?;
+            generate(
+                &self.policy.model,
+                Adapters::On,
+                &requests,
+                &sampling,
+                &memory,
+                &self.policy.threads,
+            )?;
         }
         let start = Instant::now();
-        let sampled = generate(&self.policy.model, Adapters::On, &requests, &sampling, &memory, &self.policy.threads)?
-            .completions;
+        let sampled = generate(
+            &self.policy.model,
+            Adapters::On,
+            &requests,
+            &sampling,
+            &memory,
+            &self.policy.threads,
+        )?
+        .completions;
         let sampling_seconds = start.elapsed().as_secs_f64();
         let groups: Vec<Vec<usize>> = sampled.iter().map(|group| token_counts(group)).collect();
         let tokens = groups.iter().flatten().sum::<usize>() as f64;
         let seen = tokens / sampled.iter().flatten().count().max(1) as f64;
         let max_completion_tokens = self.config.max_completion_tokens;
         // The lengths of truncated completions are unknown: the limit is the safe estimate.
-        let is_truncated = sampled.iter().flatten().any(|completion| completion.stop == StopReason::Length);
+        let is_truncated = sampled
+            .iter()
+            .flatten()
+            .any(|completion| completion.stop == StopReason::Length);
         let lengths = if is_truncated && limit < max_completion_tokens {
             CompletionLengths::unknown(seen, max_completion_tokens)
         } else {
             CompletionLengths::from_sample(&groups, max_completion_tokens)
         };
         let shape = ModelShape::from_config(self.policy.model.config());
-        let prompts = requests.iter().map(|request| request.prompt.len()).sum::<usize>() as f64;
+        let prompts = requests
+            .iter()
+            .map(|request| request.prompt.len())
+            .sum::<usize>() as f64;
         let mean_prompt = prompts / requests.len().max(1) as f64;
-        let prefill_seconds = shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
+        let prefill_seconds =
+            shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
         let decode_operations = shape.forward_operations(tokens, mean_prompt + seen / 2.0, tokens);
         let training_per_second = self.measure_training(&requests, &sampled, mean_prompt, seen)?;
         let speed = Speed {
             prefill_per_second,
-            decode_per_second: decode_operations / (sampling_seconds - prefill_seconds).max(0.05 * sampling_seconds),
+            decode_per_second: decode_operations
+                / (sampling_seconds - prefill_seconds).max(0.05 * sampling_seconds),
             training_per_second,
             bandwidth_bytes_per_second: None,
             number_bytes: self.policy.engine.dtype.size_in_bytes(),
@@ -143,7 +207,9 @@ impl Candidate {
     /// # Errors
     /// If a tensor operation fails or tokens cannot be decoded.
     pub fn sample(&self, prompts: usize) -> Result<Vec<Signal>, TrainError> {
-        (0..self.tasks.len()).map(|task| self.sample_task(task, prompts)).collect()
+        (0..self.tasks.len())
+            .map(|task| self.sample_task(task, prompts))
+            .collect()
     }
 
     /// The prompts that [`Self::sample`] takes, of all tasks.
@@ -154,20 +220,45 @@ impl Candidate {
 
     fn sample_task(&self, index: usize, prompts: usize) -> Result<Signal, TrainError> {
         let (task, train) = (&self.tasks[index], &self.prompts.train);
-        let own = self.epoch().filter(|prompt| train[*prompt].task == index).take(prompts);
+        let own = self
+            .epoch()
+            .filter(|prompt| train[*prompt].task == index)
+            .take(prompts);
         let requests = self.requests(own, self.config.completions_per_prompt);
-        let question = |request: Request| Question { prompt: &train[request.prompt_number as usize], request };
+        let question = |request: Request| Question {
+            prompt: &train[request.prompt_number as usize],
+            request,
+        };
         let questions: Vec<Question<'_>> = requests.into_iter().map(question).collect();
-        let (sampling, tasks) = (self.sampling()?, self.tasks.iter().map(RunTask::scored).collect::<Vec<_>>());
+        let (sampling, tasks) = (
+            self.sampling()?,
+            self.tasks.iter().map(RunTask::scored).collect::<Vec<_>>(),
+        );
         let settings = ConverseSettings::new(&tasks, PolicyVersion::Base, &sampling);
         // A forecast of the first answers.
-        let conversed = self.policy.converse(&questions, &ConverseSettings { max_turns: 1, ..settings }, None)?;
-        let mut signal = Signal { guidance: self.guidance(index)?, ..Signal::default() };
+        let conversed = self.policy.converse(
+            &questions,
+            &ConverseSettings {
+                max_turns: 1,
+                ..settings
+            },
+            None,
+        )?;
+        let mut signal = Signal {
+            guidance: self.guidance(index)?,
+            ..Signal::default()
+        };
         let weights = task.scorer.part_weights();
         let weights = (self.config.advantage == Advantage::PerPart).then_some(&weights);
         for (question, conversations) in questions.iter().zip(conversed.conversations) {
-            let answers: Vec<Turn> = conversations.into_iter().flat_map(|Conversation { turns }| turns).collect();
-            for Turn { completion, score, .. } in &answers {
+            let answers: Vec<Turn> = conversations
+                .into_iter()
+                .flat_map(|Conversation { turns }| turns)
+                .collect();
+            for Turn {
+                completion, score, ..
+            } in &answers
+            {
                 signal.truncated += usize::from(completion.stop == StopReason::Length);
                 for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
                     *count += usize::from(score.tier == tier && !score.is_error());
@@ -177,27 +268,63 @@ impl Candidate {
                 }
             }
             let rewards = answers.iter().map(|answer| answer.score.reward).collect();
-            signal.lengths.push(answers.iter().map(|answer| answer.completion.token_ids.len()).collect());
-            let known = answers.iter().map(|answer| &answer.score).filter(|score| !score.is_error());
+            signal.lengths.push(
+                answers
+                    .iter()
+                    .map(|answer| answer.completion.token_ids.len())
+                    .collect(),
+            );
+            let known = answers
+                .iter()
+                .map(|answer| &answer.score)
+                .filter(|score| !score.is_error());
             let known: Vec<Tier> = known.map(|score| score.tier).collect();
-            let tiers = Tier::ALL.into_iter().filter(|tier| known.contains(tier)).collect();
-            let (prompt_id, signal_of) = (question.prompt.row.id.clone(), signal_of(answers.iter(), weights));
-            signal.groups.push(GroupOutcome { prompt_id, signal: signal_of, rewards, tiers });
+            let tiers = Tier::ALL
+                .into_iter()
+                .filter(|tier| known.contains(tier))
+                .collect();
+            let (prompt_id, signal_of) = (
+                question.prompt.row.id.clone(),
+                signal_of(answers.iter(), weights),
+            );
+            signal.groups.push(GroupOutcome {
+                prompt_id,
+                signal: signal_of,
+                rewards,
+                tiers,
+            });
         }
         Ok(signal)
     }
 
     fn guidance(&self, index: usize) -> Result<Guidance, TrainError> {
-        let Self { tasks, config, prompts, policy, .. } = self;
+        let Self {
+            tasks,
+            config,
+            prompts,
+            policy,
+            ..
+        } = self;
         let (task, prompts) = (&tasks[index], prompts.set(PromptSet::Train, index));
         let rows = prompts.iter().map(|prompt| &prompt.row);
         let without = rows_without_answer(task.task(), &task.scorer, rows.clone())?.len();
         let conversations = rows.filter(|row| row.turn_count() > 1).count();
         let is_on = config.is_guided();
         // A grammar takes long to compile: only where it is needed.
-        let refusal = if is_on && without > 0 { Guide::new(task.task(), &policy.tokenizer).refusal() } else { None };
+        let refusal = if is_on && without > 0 {
+            Guide::new(task.task(), &policy.tokenizer).refusal()
+        } else {
+            None
+        };
         let (rows, is_distilled) = (prompts.len(), config.is_distilled());
-        Ok(Guidance { is_distilled, is_on, rows, conversations, without_expected: without, refusal })
+        Ok(Guidance {
+            is_distilled,
+            is_on,
+            rows,
+            conversations,
+            without_expected: without,
+            refusal,
+        })
     }
 
     fn sampling(&self) -> Result<Sampling, TrainError> {
@@ -210,14 +337,24 @@ impl Candidate {
         if self.policy.engine.device.is_cpu() {
             return self.requests(self.epoch().take(MEASURED_PROMPTS), samples.min(8));
         }
-        let prompts = self.config.prompt_groups_per_step * self.config.weight_sync_interval as usize;
-        self.requests(self.epoch().take(prompts.min(self.decode_rows() / samples).max(1)), samples)
+        let prompts =
+            self.config.prompt_groups_per_step * self.config.weight_sync_interval as usize;
+        self.requests(
+            self.epoch()
+                .take(prompts.min(self.decode_rows() / samples).max(1)),
+            samples,
+        )
     }
 
     /// Completions that are decoded together even if all are the longest.
     fn decode_rows(&self) -> usize {
-        let Some(slots) = gpu_places(&self.policy.model) else { return CPU_DECODE_ROWS };
-        let most = gpu_decode_rows(self.policy.model.config(), self.policy.model.dtype().size_in_bytes());
+        let Some(slots) = gpu_places(&self.policy.model) else {
+            return CPU_DECODE_ROWS;
+        };
+        let most = gpu_decode_rows(
+            self.policy.model.config(),
+            self.policy.model.dtype().size_in_bytes(),
+        );
         (slots / self.config.max_completion_tokens).clamp(1, most)
     }
 
@@ -225,14 +362,17 @@ impl Candidate {
     fn epoch(&self) -> impl Iterator<Item = usize> {
         let mut seen = BTreeSet::new();
         let order = &self.prompts.order;
-        self.prompts.indices(order.rows_at(0..order.epoch_len())).filter(move |prompt| seen.insert(*prompt))
+        self.prompts
+            .indices(order.rows_at(0..order.epoch_len()))
+            .filter(move |prompt| seen.insert(*prompt))
     }
 
     /// Requests for training prompts, numbered by index.
     fn requests(&self, prompts: impl Iterator<Item = usize>, samples: usize) -> Vec<Request> {
         let request = |index: usize| {
             let prompt = &self.prompts.train[index];
-            let request = Request::new(prompt.token_ids.clone(), index as u32, SIGNAL_STEP, samples);
+            let request =
+                Request::new(prompt.token_ids.clone(), index as u32, SIGNAL_STEP, samples);
             self.tasks[prompt.task].limited(request, &self.config)
         };
         prompts.map(request).collect()
@@ -241,8 +381,16 @@ impl Candidate {
     /// Operations per second; the second of two measurements.
     fn measure_prefill(&self, requests: &[Request]) -> Result<f64, TrainError> {
         let mut batches = vec![PackedBatch::default(); requests.len()];
-        batches.iter_mut().zip(requests).for_each(|(batch, request)| _ = batch.push_prompt(&request.prompt));
-        let Policy { model, threads, engine, .. } = &self.policy;
+        batches
+            .iter_mut()
+            .zip(requests)
+            .for_each(|(batch, request)| _ = batch.push_prompt(&request.prompt));
+        let Policy {
+            model,
+            threads,
+            engine,
+            ..
+        } = &self.policy;
         let mut seconds = 0.0;
         for _ in 0..2 {
             let start = Instant::now();
@@ -253,7 +401,9 @@ impl Candidate {
         let shape = ModelShape::from_config(self.policy.model.config());
         let operations: f64 = batches
             .iter()
-            .map(|batch| shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0))
+            .map(|batch| {
+                shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0)
+            })
             .sum();
         Ok(operations / seconds.max(1e-9))
     }
@@ -272,11 +422,20 @@ impl Candidate {
             .map(|(request, group)| PolicyGroup::alternating(&request.prompt, group))
             .collect();
         let completions = sampled.iter().flatten().count();
-        let totals = StepTotals { sequences: completions, tokens: token_count(sampled) };
+        let totals = StepTotals {
+            sequences: completions,
+            tokens: token_count(sampled),
+        };
         let mut settings = policy_settings(&self.config, self.shape());
         (settings.loss.kl_beta, settings.loss.distill_coef) = (0.0, 0.0);
         let gradient = || {
-            policy_gradient(&self.policy.model, &groups, totals, &settings, &self.policy.threads)?;
+            policy_gradient(
+                &self.policy.model,
+                &groups,
+                totals,
+                &settings,
+                &self.policy.threads,
+            )?;
             self.policy.engine.synchronize()
         };
         if !self.policy.engine.device.is_cpu() {
@@ -292,12 +451,23 @@ impl Candidate {
             distill_coef: 0.0,
             ..self.config.clone()
         };
-        let data =
-            DataShape { mean_prompt_tokens: mean_prompt, mean_completion_tokens: mean_completion, ..self.data() };
-        Ok(training_operations(self.policy.model.config(), &config, &data, self.shape().recompute) / seconds.max(1e-9))
+        let data = DataShape {
+            mean_prompt_tokens: mean_prompt,
+            mean_completion_tokens: mean_completion,
+            ..self.data()
+        };
+        Ok(training_operations(
+            self.policy.model.config(),
+            &config,
+            &data,
+            self.shape().recompute,
+        ) / seconds.max(1e-9))
     }
 }
 
 fn token_counts(completions: &[Completion]) -> Vec<usize> {
-    completions.iter().map(|completion| completion.token_ids.len()).collect()
+    completions
+        .iter()
+        .map(|completion| completion.token_ids.len())
+        .collect()
 }

@@ -70,21 +70,30 @@ impl CheckpointWriter {
     /// Allocates the buffer for checkpoints of this run, if they are copied.
     pub(super) fn prepare(&mut self, trainer: &Trainer) {
         let bytes = Snapshot::buffer_bytes(trainer.policy.model.parameters());
-        let most = memory_limit_bytes().map_or(MAX_COPIED_BYTES, |memory| MAX_COPIED_BYTES.min(memory / MEMORY_PARTS));
+        let most = memory_limit_bytes().map_or(MAX_COPIED_BYTES, |memory| {
+            MAX_COPIED_BYTES.min(memory / MEMORY_PARTS)
+        });
         if bytes as u64 <= most {
             let device = trainer.policy.engine.device.clone();
-            self.allocating = Builder::new().spawn(move || HostBuffer::new(bytes, &device)).ok();
+            self.allocating = Builder::new()
+                .spawn(move || HostBuffer::new(bytes, &device))
+                .ok();
         }
     }
 
     /// `None` if checkpoints are not copied.
     pub(super) fn take_buffer(&mut self) -> Option<HostBuffer> {
-        self.buffer.take().or_else(|| self.allocating.take()?.join().ok())
+        self.buffer
+            .take()
+            .or_else(|| self.allocating.take()?.join().ok())
     }
 
     /// Has a thread complete a checkpoint that was copied, while no other one is being written; returns it if no thread
     /// can be started.
-    pub(super) fn hand_over(&mut self, checkpoint: Box<PendingCheckpoint>) -> Result<(), Box<PendingCheckpoint>> {
+    pub(super) fn hand_over(
+        &mut self,
+        checkpoint: Box<PendingCheckpoint>,
+    ) -> Result<(), Box<PendingCheckpoint>> {
         let folder = checkpoint.folder();
         let (sender, receiver) = channel::<Box<PendingCheckpoint>>();
         let complete = move || {
@@ -92,17 +101,23 @@ impl CheckpointWriter {
             let result = checkpoint.proceed();
             Some(Completed { checkpoint, result })
         };
-        let Ok(thread) = Builder::new().name("checkpoint".to_owned()).spawn(complete) else { return Err(checkpoint) };
+        let Ok(thread) = Builder::new().name("checkpoint".to_owned()).spawn(complete) else {
+            return Err(checkpoint);
+        };
         self.writing = Some(Writing { folder, thread });
         sender.send(checkpoint).map_err(|unsent| unsent.0)
     }
 
     /// What the thread has completed; `None` if there is none or, unless `wait`, it is still busy.
     pub(super) fn completed(&mut self, wait: bool) -> Option<Result<Completed, TrainError>> {
-        let Writing { folder, thread } = self.writing.take_if(|writing| wait || writing.thread.is_finished())?;
+        let Writing { folder, thread } = self
+            .writing
+            .take_if(|writing| wait || writing.thread.is_finished())?;
         let completed = thread.join().ok().flatten();
-        let died =
-            || CheckpointError::Write { path: folder, source: std::io::Error::other("the checkpoint thread died") };
+        let died = || CheckpointError::Write {
+            path: folder,
+            source: std::io::Error::other("the checkpoint thread died"),
+        };
         Some(completed.ok_or_else(|| died().into()))
     }
 }
@@ -126,8 +141,12 @@ impl PendingCheckpoint {
             let (before, since) = self.blocked;
             let now = Instant::now();
             self.event.seconds = Some((now - self.begun).as_secs_f64());
-            self.event.blocked_seconds = Some(before + since.map_or(0.0, |since| (now - since).as_secs_f64()));
-            self.log.lock().unwrap_or_else(PoisonError::into_inner).append(self.event.clone())?;
+            self.event.blocked_seconds =
+                Some(before + since.map_or(0.0, |since| (now - since).as_secs_f64()));
+            self.log
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .append(self.event.clone())?;
             self.is_logged = true;
         }
         while let Some(&step) = self.to_remove.last() {

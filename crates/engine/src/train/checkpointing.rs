@@ -13,7 +13,8 @@ use crate::model::Trainable;
 use crate::plan::BYTES_PER_TRAINED_NUMBER;
 use crate::run::events::Checkpoint;
 use crate::run::{
-    WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast, list_checkpoints,
+    WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast,
+    list_checkpoints,
 };
 
 /// Names, counters, lines of the log.
@@ -54,7 +55,11 @@ impl SaveReason {
 /// Saves a checkpoint and applies the keep rules. Requested and final checkpoints are durable on return; those of an
 /// interval, an eval and the start are written while training continues, and their event says when they are durable.
 /// Other ranks send what rank 0 asks for of their part.
-pub(super) fn save(trainer: &Trainer, record: &mut Record<'_>, reason: SaveReason) -> Result<(), TrainError> {
+pub(super) fn save(
+    trainer: &Trainer,
+    record: &mut Record<'_>,
+    reason: SaveReason,
+) -> Result<(), TrainError> {
     if trainer.ranks.rank() > 0 {
         return serve_pieces(trainer);
     }
@@ -62,7 +67,11 @@ pub(super) fn save(trainer: &Trainer, record: &mut Record<'_>, reason: SaveReaso
     stop_serving(trainer)
 }
 
-fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveReason) -> Result<(), TrainError> {
+fn save_on_rank_0(
+    trainer: &Trainer,
+    recorder: &mut Recorder<'_>,
+    reason: SaveReason,
+) -> Result<(), TrainError> {
     let (begun, run) = (Instant::now(), &trainer.run);
     collect(recorder, true)?;
     let step = trainer.state.step;
@@ -73,11 +82,20 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
     recorder.phase(step, "checkpoint")?;
     recorder.sync()?;
     let why = reason.name().to_owned();
-    let event = Checkpoint { step, path: checkpoint_folder(step), why, ..Checkpoint::default() };
+    let event = Checkpoint {
+        step,
+        path: checkpoint_folder(step),
+        why,
+        ..Checkpoint::default()
+    };
     // Before the first step, all weights are those of the base.
     let is_base = step == 0 && trainer.trainable() == Trainable::Full;
     let parameters = trainer.policy.model.parameters();
-    let trained = if is_base { 0 } else { parameters.count() as u64 };
+    let trained = if is_base {
+        0
+    } else {
+        parameters.count() as u64
+    };
     let needed_bytes = trained * BYTES_PER_TRAINED_NUMBER + BESIDES_BYTES;
     let mut pending = Box::new(PendingCheckpoint {
         run: run.path().to_owned(),
@@ -92,10 +110,26 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
     });
     wait_for_space(trainer, recorder, &pending)?;
     let folder = checkpoint_path(run.path(), step);
-    let contents = Contents::for_state(parameters, &trainer.state, trainer.trainable(), &trainer.config.base_model);
+    let contents = Contents::for_state(
+        parameters,
+        &trainer.state,
+        trainer.trainable(),
+        &trainer.config.base_model,
+    );
     let [mut parameters, mut moments] = parameters_and_moments(trainer);
-    match if is_base { None } else { recorder.saver.take_buffer() } {
-        Some(buffer) => pending.snapshot = Some(Snapshot::take(buffer, contents, &mut *parameters, &mut *moments)?),
+    match if is_base {
+        None
+    } else {
+        recorder.saver.take_buffer()
+    } {
+        Some(buffer) => {
+            pending.snapshot = Some(Snapshot::take(
+                buffer,
+                contents,
+                &mut *parameters,
+                &mut *moments,
+            )?)
+        }
         None => {
             let write = |_: &mut Recorder<'_>| match is_base {
                 true => contents.write_start(&folder),
@@ -107,9 +141,12 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
     drop((parameters, moments));
     let mut steps = list_checkpoints(run.path())?;
     steps.push(step);
-    let best = recorder.history()?.best_step_by(&steps, trainer.config.keep_best_by);
+    let best = recorder
+        .history()?
+        .best_step_by(&steps, trainer.config.keep_best_by);
     let end = (step == trainer.total_steps).then_some(step);
-    pending.event.removed = checkpoints_to_delete(&steps, trainer.config.keep_checkpoints, best, end);
+    pending.event.removed =
+        checkpoints_to_delete(&steps, trainer.config.keep_checkpoints, best, end);
     pending.to_remove.clone_from(&pending.event.removed);
     if pending.snapshot.is_none() {
         let result = pending.proceed();
@@ -123,12 +160,18 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
         let result = pending.proceed();
         return complete(recorder, pending, result);
     }
-    if is_beside_training { Ok(()) } else { collect(recorder, true) }
+    if is_beside_training {
+        Ok(())
+    } else {
+        collect(recorder, true)
+    }
 }
 
 /// Records a checkpoint that has become durable, or pauses the run if it could not be written; `wait` waits for it.
 pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), TrainError> {
-    let Some(completed) = recorder.saver.completed(wait) else { return Ok(()) };
+    let Some(completed) = recorder.saver.completed(wait) else {
+        return Ok(());
+    };
     let Completed { checkpoint, result } = completed?;
     complete(recorder, checkpoint, result)
 }
@@ -136,13 +179,17 @@ pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), Tra
 /// Waits for the checkpoint that is being written when the run ends. Returns why it failed, if it did.
 pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
     match recorder.saver.completed(true)? {
-        Ok(Completed { checkpoint, result: Ok(()) }) => {
+        Ok(Completed {
+            checkpoint,
+            result: Ok(()),
+        }) => {
             recorder.notify(&checkpoint.event.into());
             None
         }
-        Ok(Completed { checkpoint, result: Err(error) }) => {
-            Some(format!("{} was not saved: {error}", checkpoint.label()))
-        }
+        Ok(Completed {
+            checkpoint,
+            result: Err(error),
+        }) => Some(format!("{} was not saved: {error}", checkpoint.label())),
         Err(error) => Some(error.to_string()),
     }
 }
@@ -157,7 +204,9 @@ fn complete(
         // The disk may have had space again since.
         Err(error) if error.is_full_disk() => {
             pending.blocked.1.get_or_insert_with(Instant::now);
-            recorder.write(&pending.label(), pending.needed_bytes, |_| pending.proceed())?;
+            recorder.write(&pending.label(), pending.needed_bytes, |_| {
+                pending.proceed()
+            })?;
         }
         result => result?,
     }
@@ -173,7 +222,11 @@ fn wait_for_space(
     recorder: &mut Recorder<'_>,
     pending: &PendingCheckpoint,
 ) -> Result<(), TrainError> {
-    if recorder.disk.free_bytes().is_some_and(|free| free < pending.needed_bytes) {
+    if recorder
+        .disk
+        .free_bytes()
+        .is_some_and(|free| free < pending.needed_bytes)
+    {
         // On a stop the write is attempted all the same, since a checkpoint that fits saves the step.
         let _ = recorder.wait_for_space(&pending.label(), pending.needed_bytes, false);
     }

@@ -19,12 +19,19 @@ const MAX_RECOVERIES: usize = 3;
 ///
 /// The checkpoint of the collapsed weights at the same step is removed before anything is recorded, so that a worker that
 /// dies meanwhile leaves a run that collapses and recovers again.
-pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Option<Next>, TrainError> {
+pub(super) fn next(
+    trainer: &Trainer,
+    recorder: &mut Recorder<'_>,
+) -> Result<Option<Next>, TrainError> {
     let (step, run, config) = (trainer.state.step, &trainer.run, &trainer.config);
     if config.on_collapse == OnCollapse::Continue || !recorder.alerts.is_collapsed() {
         return Ok(None);
     }
-    let stopped = |why: &str| Ok(Some(Next::Finish { cause: format!("stopped early: the policy collapsed ({why})") }));
+    let stopped = |why: &str| {
+        Ok(Some(Next::Finish {
+            cause: format!("stopped early: the policy collapsed ({why})"),
+        }))
+    };
     if config.on_collapse == OnCollapse::Stop {
         return stopped("on_collapse = stop");
     }
@@ -32,26 +39,39 @@ pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Opt
         return stopped(&format!("again, after {MAX_RECOVERIES} recoveries"));
     }
     collect(recorder, true)?;
-    let kept: Vec<u64> = list_checkpoints(run.path())?.into_iter().filter(|kept| *kept < step).collect();
-    let Some(restored_step) = last_informative(&kept, recorder.history()?, trainer.trainable()) else {
+    let kept: Vec<u64> = list_checkpoints(run.path())?
+        .into_iter()
+        .filter(|kept| *kept < step)
+        .collect();
+    let Some(restored_step) = last_informative(&kept, recorder.history()?, trainer.trainable())
+    else {
         return stopped("no checkpoint is left whose groups were informative");
     };
     checkpoint::remove(&checkpoint_path(run.path(), step))?;
     let learning_rate = config.learning_rate / 2.0;
-    let collapse = Collapse { step, restored_step, learning_rate };
+    let collapse = Collapse {
+        step,
+        restored_step,
+        learning_rate,
+    };
     recorder.event(collapse.clone())?;
     Ok(Some(Next::Recover(collapse)))
 }
 
 /// Restores the weights of an earlier step. The step goes on counting, so that prompts and random numbers are new ones;
 /// the checkpoint that is saved holds the restored weights.
-pub(super) fn recover(trainer: &mut Trainer, record: &mut Record<'_>, collapse: &Collapse) -> Result<(), TrainError> {
+pub(super) fn recover(
+    trainer: &mut Trainer,
+    record: &mut Record<'_>,
+    collapse: &Collapse,
+) -> Result<(), TrainError> {
     let folder = checkpoint_path(trainer.run.path(), collapse.restored_step);
     let (moments, restored) = checkpoint::load(&folder, trainer.policy.model.parameters())?;
     // What another rank still reads is not removed by the keep rules.
     trainer.ranks.exchange(())?;
     trainer.config.learning_rate = collapse.learning_rate;
-    trainer.optimizer = Optimizer::restored(trainer.optimizer_settings(), moments, restored.updates);
+    trainer.optimizer =
+        Optimizer::restored(trainer.optimizer_settings(), moments, restored.updates);
     trainer.state.updates = restored.updates;
     if let (Some(adaptive), Some(restored)) = (&mut trainer.state.adaptive, restored.adaptive) {
         // What groups of the collapsed policy told does not hold for the restored one.
@@ -68,9 +88,14 @@ pub(super) fn recover(trainer: &mut Trainer, record: &mut Record<'_>, collapse: 
 /// The last checkpoint after which a step had a mixed group, else the start, whose adapters change nothing.
 fn last_informative(kept: &[u64], history: &RunState, trainable: Trainable) -> Option<u64> {
     if let Some(mixed) = history.metrics.get("groups/frac_mixed")
-        && let Some(step) = kept.iter().rev().find(|step| **step > 0 && mixed.at(**step + 1) > Some(0.0))
+        && let Some(step) = kept
+            .iter()
+            .rev()
+            .find(|step| **step > 0 && mixed.at(**step + 1) > Some(0.0))
     {
         return Some(*step);
     }
-    kept.first().filter(|step| **step == 0 && trainable != Trainable::Full).copied()
+    kept.first()
+        .filter(|step| **step == 0 && trainable != Trainable::Full)
+        .copied()
 }

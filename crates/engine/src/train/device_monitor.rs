@@ -20,8 +20,15 @@ pub(super) struct DeviceMonitor {
 impl DeviceMonitor {
     /// A device of which only the name is known.
     pub(super) fn named(device: String) -> Self {
-        let latest = Arc::new(Mutex::new(Device { device, ..Device::default() }));
-        Self { latest, stop: None, thread: None }
+        let latest = Arc::new(Mutex::new(Device {
+            device,
+            ..Device::default()
+        }));
+        Self {
+            latest,
+            stop: None,
+            thread: None,
+        }
     }
 
     /// Reads `condition` immediately and then at the interval `every`, and gives each reading to `record`.
@@ -36,7 +43,10 @@ impl DeviceMonitor {
         self.thread = Some(std::thread::spawn(move || {
             loop {
                 let now = condition();
-                latest.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&now);
+                latest
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone_from(&now);
                 record(now);
                 if stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
                     return;
@@ -46,7 +56,10 @@ impl DeviceMonitor {
     }
 
     pub(super) fn latest(&self) -> Device {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Returns once nothing is read any more.
@@ -77,11 +90,21 @@ mod tests {
         let mut count = 0;
         let condition = move || {
             count += 1;
-            Device { device: "a GPU".to_owned(), power_watts: Some(f64::from(count)), ..Device::default() }
+            Device {
+                device: "a GPU".to_owned(),
+                power_watts: Some(f64::from(count)),
+                ..Device::default()
+            }
         };
         let record = move |now: Device| _ = sender.send(now.power_watts);
         let mut monitor = DeviceMonitor::named("a GPU".to_owned());
-        assert_eq!(monitor.latest(), Device { device: "a GPU".to_owned(), ..Device::default() });
+        assert_eq!(
+            monitor.latest(),
+            Device {
+                device: "a GPU".to_owned(),
+                ..Device::default()
+            }
+        );
         monitor.start(Duration::from_millis(1), condition, record);
         let first: Vec<Option<f64>> = receiver.iter().take(3).collect();
         assert_eq!(first, [Some(1.0), Some(2.0), Some(3.0)]);

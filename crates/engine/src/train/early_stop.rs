@@ -20,37 +20,68 @@ pub(super) fn is_out_of_time(state: &TrainerState, config: &TrainConfig) -> bool
 }
 
 /// Why the run stops after `state.step`, if it does. Requested evals do not count: a resumed run may not have them.
-pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
+pub(super) fn should_stop(
+    history: &RunState,
+    state: &TrainerState,
+    config: &TrainConfig,
+) -> Option<String> {
     if is_out_of_time(state, config) {
-        return Some(format!("stopped early: max_minutes = {} reached", config.max_minutes));
+        return Some(format!(
+            "stopped early: max_minutes = {} reached",
+            config.max_minutes
+        ));
     }
     if let Some(cause) = solved(history, state, config) {
         return Some(cause);
     }
-    let is_planned = |step: u64| step == 0 || is_due(config.eval_every, step, config.weight_sync_interval);
+    let is_planned =
+        |step: u64| step == 0 || is_due(config.eval_every, step, config.weight_sync_interval);
     let (mut best, mut without_gain) = (0.0, 0);
-    let evaluated = history.step_evals().into_iter().filter(|evals| evals.step <= state.step);
+    let evaluated = history
+        .step_evals()
+        .into_iter()
+        .filter(|evals| evals.step <= state.step);
     for evals in evaluated.filter(|evals| is_planned(evals.step)) {
         let (step, valid) = (evals.step, evals.valid());
-        without_gain = if step == 0 || valid > best { 0 } else { without_gain + 1 };
+        without_gain = if step == 0 || valid > best {
+            0
+        } else {
+            without_gain + 1
+        };
         best = f64::max(best, valid);
         // A goal is one of every task.
-        let is_met =
-            |goal: StopCondition| evals.evals.iter().all(|eval| goal.is_met(eval.summary.metric(&goal.metric)));
+        let is_met = |goal: StopCondition| {
+            evals
+                .evals
+                .iter()
+                .all(|eval| goal.is_met(eval.summary.metric(&goal.metric)))
+        };
         if step == state.step && step > 0 && config.stop_condition().is_some_and(is_met) {
-            return Some(format!("stopped early: {} on the eval set", config.stop_when));
+            return Some(format!(
+                "stopped early: {} on the eval set",
+                config.stop_when
+            ));
         }
     }
     (config.patience > 0 && without_gain >= config.patience).then(|| {
-        format!("stopped early: {without_gain} evals without a better valid rate (patience = {})", config.patience)
+        format!(
+            "stopped early: {without_gain} evals without a better valid rate (patience = {})",
+            config.patience
+        )
     })
 }
 
 /// Whether nearly all groups of the last steps earn the full reward throughout: no gradient is left.
 fn solved(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
-    let shares = history.metrics.get("groups/frac_all_best").filter(|_| config.stop_when_solved)?;
+    let shares = history
+        .metrics
+        .get("groups/frac_all_best")
+        .filter(|_| config.stop_when_solved)?;
     let first = state.step.checked_sub(SOLVED_STEPS)? + 1;
-    let shares: Vec<f64> = shares.between(first, state.step).map(|(_, share)| share).collect();
+    let shares: Vec<f64> = shares
+        .between(first, state.step)
+        .map(|(_, share)| share)
+        .collect();
     let share = shares.iter().sum::<f64>() / SOLVED_STEPS as f64;
     (shares.len() as u64 == SOLVED_STEPS && share >= SOLVED_SHARE).then(|| {
         let share = percent_short(share);
@@ -69,8 +100,18 @@ mod tests {
     use crate::run::{EvalSummary, Event};
 
     fn config(set: &[&str]) -> TrainConfig {
-        let set = ["eval_every=5"].iter().chain(set).map(|text| (*text).to_owned()).collect();
-        Layers { set, ..Layers::default() }.resolve().unwrap().config
+        let set = ["eval_every=5"]
+            .iter()
+            .chain(set)
+            .map(|text| (*text).to_owned())
+            .collect();
+        Layers {
+            set,
+            ..Layers::default()
+        }
+        .resolve()
+        .unwrap()
+        .config
     }
 
     #[test]
@@ -80,15 +121,27 @@ mod tests {
             let mut history = RunState::default();
             for (step, share) in (1..).zip(shares) {
                 let metrics = BTreeMap::from([("groups/frac_all_best".to_owned(), *share)]);
-                let body = crate::run::events::Step { step, metrics, ..Default::default() }.into();
-                history.fold(Event { seq: step, time_ms: 0, body });
+                let body = crate::run::events::Step {
+                    step,
+                    metrics,
+                    ..Default::default()
+                }
+                .into();
+                history.fold(Event {
+                    seq: step,
+                    time_ms: 0,
+                    body,
+                });
             }
-            let state = TrainerState { step: shares.len() as u64, ..TrainerState::start() };
+            let state = TrainerState {
+                step: shares.len() as u64,
+                ..TrainerState::start()
+            };
             let found = should_stop(&history, &state, &config(set));
             assert_eq!(found.is_some(), is_solved, "{set:?} {shares:?}: {found:?}");
-            assert!(
-                found.is_none_or(|cause| cause.contains("nothing is left to learn (100% of the groups of 10 steps"))
-            );
+            assert!(found.is_none_or(|cause| {
+                cause.contains("nothing is left to learn (100% of the groups of 10 steps")
+            }));
         };
         check(&[], &[1.0; 10], true);
         check(&[], &[1.0; 9], false);
@@ -105,20 +158,47 @@ mod tests {
             let mut history = RunState::default();
             for (seq, &(step, valid)) in (1..).zip(evals) {
                 let target = if step == 0 { "base" } else { "trained" }.to_owned();
-                let summary = EvalSummary { n: 10, valid, ..EvalSummary::default() };
-                let eval = Eval { step, set: "eval".to_owned(), target, summary, ..Eval::default() };
-                history.fold(Event { seq, time_ms: 0, body: eval.into() });
+                let summary = EvalSummary {
+                    n: 10,
+                    valid,
+                    ..EvalSummary::default()
+                };
+                let eval = Eval {
+                    step,
+                    set: "eval".to_owned(),
+                    target,
+                    summary,
+                    ..Eval::default()
+                };
+                history.fold(Event {
+                    seq,
+                    time_ms: 0,
+                    body: eval.into(),
+                });
             }
-            let state = TrainerState { step, seconds, ..TrainerState::start() };
+            let state = TrainerState {
+                step,
+                seconds,
+                ..TrainerState::start()
+            };
             let found = should_stop(&history, &state, &config(set));
             let holds = match (&found, expected) {
                 (Some(found), Some(expected)) => found.contains(expected),
                 (found, expected) => found.is_none() && expected.is_none(),
             };
-            assert!(holds, "{set:?} {evals:?} step {step}: {found:?}, expected {expected:?}");
+            assert!(
+                holds,
+                "{set:?} {evals:?} step {step}: {found:?}, expected {expected:?}"
+            );
         };
         let goal = "stop_when=valid>=0.9";
-        check(&[goal], &[(0, 0.5), (5, 0.95)], 5, 0.0, Some("valid>=0.9 on the eval set"));
+        check(
+            &[goal],
+            &[(0, 0.5), (5, 0.95)],
+            5,
+            0.0,
+            Some("valid>=0.9 on the eval set"),
+        );
         check(&[goal], &[(0, 0.5), (5, 0.85)], 5, 0.0, None);
         // Neither the base counts, nor an eval of another step or by request.
         check(&[goal], &[(0, 0.95)], 0, 0.0, None);
@@ -135,13 +215,49 @@ mod tests {
             Some("2 evals without a better valid rate"),
         );
         // The decision holds at every later step, also after a resume.
-        check(&[patience], &[(0, 0.5), (5, 0.5), (10, 0.5)], 12, 0.0, Some("patience = 2"));
-        check(&[patience], &[(0, 0.5), (5, 0.5), (7, 0.9), (10, 0.5)], 10, 0.0, Some("2 evals"));
-        check(&[patience], &[(0, 0.5), (5, 0.5), (10, 0.7), (15, 0.7)], 15, 0.0, None);
+        check(
+            &[patience],
+            &[(0, 0.5), (5, 0.5), (10, 0.5)],
+            12,
+            0.0,
+            Some("patience = 2"),
+        );
+        check(
+            &[patience],
+            &[(0, 0.5), (5, 0.5), (7, 0.9), (10, 0.5)],
+            10,
+            0.0,
+            Some("2 evals"),
+        );
+        check(
+            &[patience],
+            &[(0, 0.5), (5, 0.5), (10, 0.7), (15, 0.7)],
+            15,
+            0.0,
+            None,
+        );
         check(&["max_minutes=1"], &[], 3, 59.0, None);
-        check(&["max_minutes=1"], &[], 3, 60.0, Some("max_minutes = 1 reached"));
+        check(
+            &["max_minutes=1"],
+            &[],
+            3,
+            60.0,
+            Some("max_minutes = 1 reached"),
+        );
         // With an interval of 3, evals of every 5 steps fall on steps 6, 12 and 15.
-        check(&["weight_sync_interval=3", goal], &[(0, 0.5), (6, 0.95)], 6, 0.0, Some("stopped early"));
-        check(&["weight_sync_interval=3", goal], &[(0, 0.5), (9, 0.95)], 9, 0.0, None);
+        check(
+            &["weight_sync_interval=3", goal],
+            &[(0, 0.5), (6, 0.95)],
+            6,
+            0.0,
+            Some("stopped early"),
+        );
+        check(
+            &["weight_sync_interval=3", goal],
+            &[(0, 0.5), (9, 0.95)],
+            9,
+            0.0,
+            None,
+        );
     }
 }

@@ -43,34 +43,56 @@ impl EndpointTeacher {
     ///
     /// # Errors
     /// [`TrainError::TeacherEndpoint`] if it cannot be asked; [`TrainError::OtherTokenizer`].
-    pub(super) fn of(config: &TrainConfig, student: &Tokenizer) -> Result<Option<Self>, TrainError> {
-        let Some(frozen) = config.teacher_endpoint().and_then(FrozenEndpoint::parse) else { return Ok(None) };
+    pub(super) fn of(
+        config: &TrainConfig,
+        student: &Tokenizer,
+    ) -> Result<Option<Self>, TrainError> {
+        let Some(frozen) = config.teacher_endpoint().and_then(FrozenEndpoint::parse) else {
+            return Ok(None);
+        };
         let name = frozen.name().to_owned();
-        let unusable = |problem: String| TrainError::TeacherEndpoint { name: name.clone(), problem };
+        let unusable = |problem: String| TrainError::TeacherEndpoint {
+            name: name.clone(),
+            problem,
+        };
         let endpoint = frozen.endpoint(|variable| std::env::var_os(variable));
         let endpoint = endpoint.map_err(|error| unusable(error.to_string()))?;
         let client = TeacherClient::new(&endpoint).map_err(|error| unusable(error.to_string()))?;
         let step = (student.vocab_size() / PROBED_TOKENS).max(1);
         let spread = (0..student.vocab_size() as u32).step_by(step);
-        let texts = spread.map(|id| student.decode(&[id], true)).collect::<Result<Vec<_>, _>>()?;
+        let texts = spread
+            .map(|id| student.decode(&[id], true))
+            .collect::<Result<Vec<_>, _>>()?;
         let probe = format!("{PROBE} {}", texts.join(" "));
         let own = student.encode(&probe)?;
         let wait = |pause| {
             std::thread::sleep(pause);
             true
         };
-        let found =
-            client.tokenize(&probe, wait).map_err(|failed| unusable(format!("{} (/tokenize)", failed.reason)))?;
-        let at = (0..own.len().max(found.token_ids.len())).find(|at| own.get(*at) != found.token_ids.get(*at));
+        let found = client
+            .tokenize(&probe, wait)
+            .map_err(|failed| unusable(format!("{} (/tokenize)", failed.reason)))?;
+        let at = (0..own.len().max(found.token_ids.len()))
+            .find(|at| own.get(*at) != found.token_ids.get(*at));
         if let Some(at) = at {
             let shown = |id: Option<&u32>| id.map_or_else(|| "none".to_owned(), u32::to_string);
             let (expected, found) = (shown(own.get(at)), shown(found.token_ids.get(at)));
-            return Err(TrainError::OtherTokenizer { name, at, found, expected });
+            return Err(TrainError::OtherTokenizer {
+                name,
+                at,
+                found,
+                expected,
+            });
         }
-        match found.max_model_len.filter(|most| *most < config.max_seq_len) {
+        match found
+            .max_model_len
+            .filter(|most| *most < config.max_seq_len)
+        {
             Some(most) => {
-                let problem =
-                    format!("it reads {most} tokens, and max_seq_len = {}: lower max_seq_len", config.max_seq_len);
+                let problem = format!(
+                    "it reads {most} tokens, and max_seq_len = {}: lower max_seq_len",
+                    config.max_seq_len
+                );
                 Err(unusable(problem))
             }
             None => Ok(Some(Self { client, name })),
@@ -89,17 +111,30 @@ impl EndpointTeacher {
         threads: &ThreadPool,
     ) -> Result<usize, TrainError> {
         let mut readings = Vec::new();
-        let mut found: Vec<Vec<Vec<f32>>> = groups.iter().map(|group| vec![Vec::new(); group.samples.len()]).collect();
+        let mut found: Vec<Vec<Vec<f32>>> = groups
+            .iter()
+            .map(|group| vec![Vec::new(); group.samples.len()])
+            .collect();
         for (group, read) in groups.iter().map(PolicyGroup::for_teacher).enumerate() {
             let mut read_before = read.prompt.to_vec();
-            for (sample, completion) in read.samples.iter().enumerate().filter(|(_, read)| !read.token_ids.is_empty()) {
+            for (sample, completion) in read
+                .samples
+                .iter()
+                .enumerate()
+                .filter(|(_, read)| !read.token_ids.is_empty())
+            {
                 match &completion.follows {
                     Some(follows) => read_before.extend_from_slice(follows),
                     None => read_before.truncate(read.prompt.len()),
                 }
                 let prompt_tokens = read_before.len();
                 read_before.extend_from_slice(&completion.token_ids);
-                readings.push(Reading { group, sample, token_ids: read_before.clone(), prompt_tokens });
+                readings.push(Reading {
+                    group,
+                    sample,
+                    token_ids: read_before.clone(),
+                    prompt_tokens,
+                });
             }
         }
         let answers = self.ask_all(&readings, tokenizer, threads);
@@ -113,9 +148,17 @@ impl EndpointTeacher {
         }
         if failures.len() as f64 > MAX_FAILED * readings.len() as f64 {
             let (failed, all) = (failures.len(), readings.len());
-            return Err(TrainError::TeacherErrors { name: self.name.clone(), failed, all, reason: failures.remove(0) });
+            return Err(TrainError::TeacherErrors {
+                name: self.name.clone(),
+                failed,
+                all,
+                reason: failures.remove(0),
+            });
         }
-        groups.iter_mut().zip(found).for_each(|(group, log_probs)| group.set_teacher(log_probs));
+        groups
+            .iter_mut()
+            .zip(found)
+            .for_each(|(group, log_probs)| group.set_teacher(log_probs));
         Ok(failures.len())
     }
 
@@ -133,16 +176,21 @@ impl EndpointTeacher {
         let work = || {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(reading) = readings.get(index) else { return };
+                let Some(reading) = readings.get(index) else {
+                    return;
+                };
                 if threads.check().is_err() || failed.load(Ordering::Relaxed) >= most {
                     return;
                 }
                 let answer = self.ask(index, reading, tokenizer, threads);
                 match &answer {
                     Ok(_) => failed.store(0, Ordering::Relaxed),
-                    Err((_, of_all)) => _ = failed.fetch_add(if *of_all { most } else { 1 }, Ordering::Relaxed),
+                    Err((_, of_all)) => {
+                        _ = failed.fetch_add(if *of_all { most } else { 1 }, Ordering::Relaxed)
+                    }
                 }
-                answers.lock().unwrap_or_else(PoisonError::into_inner)[index] = answer.map_err(|(reason, _)| reason);
+                answers.lock().unwrap_or_else(PoisonError::into_inner)[index] =
+                    answer.map_err(|(reason, _)| reason);
             }
         };
         std::thread::scope(|scope| {
@@ -161,11 +209,15 @@ impl EndpointTeacher {
         tokenizer: &Tokenizer,
         threads: &ThreadPool,
     ) -> Result<Vec<f32>, (String, bool)> {
-        let text = tokenizer.decode(&reading.token_ids, false).map_err(|error| (error.to_string(), false))?;
+        let text = tokenizer
+            .decode(&reading.token_ids, false)
+            .map_err(|error| (error.to_string(), false))?;
         if let Some(secret) = scan(&text).into_iter().next() {
             let what = format!("{}, {}", secret.rule, secret.masked);
             return Err((
-                format!("prompt or completion holds what looks like a secret ({what}); it was not sent"),
+                format!(
+                    "prompt or completion holds what looks like a secret ({what}); it was not sent"
+                ),
                 false,
             ));
         }
@@ -180,7 +232,9 @@ impl EndpointTeacher {
             }
             false
         };
-        let asked = self.client.log_probs(index, (&reading.token_ids, reading.prompt_tokens), pause);
+        let asked =
+            self.client
+                .log_probs(index, (&reading.token_ids, reading.prompt_tokens), pause);
         asked.map_err(|failed| (failed.reason, failed.of_all))
     }
 }

@@ -6,10 +6,13 @@ use super::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::{Trainer, weights_norm};
 use crate::eval::{greedy_questions, records};
-use crate::policy::{ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question, Watcher};
+use crate::policy::{
+    ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question, Watcher,
+};
 use crate::run::events::Eval;
 use crate::run::{
-    AgainstBase, AnswerLog, EvalProgress, EvalSummary, answers_path, eval_file, eval_path, read_evals, write_evals,
+    AgainstBase, AnswerLog, EvalProgress, EvalSummary, answers_path, eval_file, eval_path,
+    read_evals, write_evals,
 };
 use crate::task::PromptSet;
 
@@ -23,7 +26,11 @@ pub(super) struct RunEval {
 
 impl RunEval {
     pub(super) fn base(set: PromptSet) -> Self {
-        Self { set, version: PolicyVersion::Base, step: 0 }
+        Self {
+            set,
+            version: PolicyVersion::Base,
+            step: 0,
+        }
     }
 
     /// As in the log.
@@ -35,7 +42,11 @@ impl RunEval {
     }
 
     fn of_task(self, trainer: &Trainer, task: usize) -> TaskEval {
-        TaskEval { eval: self, task, set_name: trainer.tasks[task].set_name(self.set) }
+        TaskEval {
+            eval: self,
+            task,
+            set_name: trainer.tasks[task].set_name(self.set),
+        }
     }
 }
 
@@ -50,7 +61,11 @@ struct TaskEval {
 impl TaskEval {
     /// By which the log knows it.
     fn key(&self) -> (u64, String, String) {
-        (self.eval.step, self.set_name.clone(), self.eval.target().to_owned())
+        (
+            self.eval.step,
+            self.set_name.clone(),
+            self.eval.target().to_owned(),
+        )
     }
 
     fn prompts<'t>(&self, trainer: &'t Trainer) -> &'t [Prompt] {
@@ -60,7 +75,11 @@ impl TaskEval {
 
 /// Runs and records a greedy eval of each task that has such a set, and its alerts. A recorded eval is not repeated.
 /// Returns them on rank 0.
-pub(super) fn run_evals(trainer: &Trainer, record: &mut Record<'_>, which: RunEval) -> Result<Vec<Eval>, TrainError> {
+pub(super) fn run_evals(
+    trainer: &Trainer,
+    record: &mut Record<'_>,
+    which: RunEval,
+) -> Result<Vec<Eval>, TrainError> {
     let mut found = Vec::with_capacity(trainer.tasks.len());
     for task in 0..trainer.tasks.len() {
         let which = which.of_task(trainer, task);
@@ -71,11 +90,20 @@ pub(super) fn run_evals(trainer: &Trainer, record: &mut Record<'_>, which: RunEv
     Ok(found)
 }
 
-fn run_eval(trainer: &Trainer, record: &mut Record<'_>, which: &TaskEval) -> Result<Option<Eval>, TrainError> {
-    let recorded = record.on_rank_0(|recorder| Ok(recorder.history()?.evals.get(&which.key()).cloned()))?;
+fn run_eval(
+    trainer: &Trainer,
+    record: &mut Record<'_>,
+    which: &TaskEval,
+) -> Result<Option<Eval>, TrainError> {
+    let recorded =
+        record.on_rank_0(|recorder| Ok(recorder.history()?.evals.get(&which.key()).cloned()))?;
     let recorded = recorded.filter(|eval| trainer.run.path().join(&eval.file).is_file());
     let is_recorded = trainer.ranks.broadcast(recorded.is_some())?;
-    let eval = if is_recorded { recorded } else { sample_and_record(trainer, record, which)? };
+    let eval = if is_recorded {
+        recorded
+    } else {
+        sample_and_record(trainer, record, which)?
+    };
     if let Some(eval) = &eval {
         record.on_rank_0(|recorder| {
             let alerts = recorder.alerts.observe_eval(eval, &trainer.config);
@@ -85,11 +113,18 @@ fn run_eval(trainer: &Trainer, record: &mut Record<'_>, which: &TaskEval) -> Res
     Ok(eval)
 }
 
-fn sample_and_record(trainer: &Trainer, record: &mut Record<'_>, which: &TaskEval) -> Result<Option<Eval>, TrainError> {
+fn sample_and_record(
+    trainer: &Trainer,
+    record: &mut Record<'_>,
+    which: &TaskEval,
+) -> Result<Option<Eval>, TrainError> {
     record.phase(which.eval.step, "eval")?;
     let (start, prompts) = (Instant::now(), which.prompts(trainer));
     let task = &trainer.tasks[which.task];
-    let limited = |Question { prompt, request }| Question { prompt, request: task.limited(request, &trainer.config) };
+    let limited = |Question { prompt, request }| Question {
+        prompt,
+        request: task.limited(request, &trainer.config),
+    };
     let questions: Vec<Question<'_>> = greedy_questions(prompts).into_iter().map(limited).collect();
     let questions = &questions[trainer.ranks.share(prompts.len())];
     let mut watch = record.on_rank_0(|recorder| Ok(Some(watch(trainer, recorder, which)?)))?;
@@ -103,12 +138,17 @@ fn sample_and_record(trainer: &Trainer, record: &mut Record<'_>, which: &TaskEva
     let all: Vec<Conversed> = trainer.ranks.gather(conversed)?;
     record.on_rank_0(|recorder| {
         let eval = record_eval(trainer, recorder, which, all)?;
-        let eval = Eval { seconds: start.elapsed().as_secs_f64(), ..eval };
+        let eval = Eval {
+            seconds: start.elapsed().as_secs_f64(),
+            ..eval
+        };
         recorder.event(eval.clone())?;
         // The next write says it too.
         let _ = recorder.state.eval(None);
         // The eval has its answers; a log that stays is in nobody's way.
-        let _ = watch.and_then(EvalWatch::into_kept).map(KeptAnswers::remove);
+        let _ = watch
+            .and_then(EvalWatch::into_kept)
+            .map(KeptAnswers::remove);
         Ok(Some(eval))
     })
 }
@@ -120,43 +160,84 @@ fn record_eval(
     which: &TaskEval,
     all: Vec<Conversed>,
 ) -> Result<Eval, TrainError> {
-    let TaskEval { eval: RunEval { step, version, .. }, task, set_name: set } = which;
+    let TaskEval {
+        eval: RunEval { step, version, .. },
+        task,
+        set_name: set,
+    } = which;
     let (step, target) = (*step, which.eval.target());
-    let seconds = all.iter().map(|rank| rank.rollout_seconds).fold(0.0, f64::max);
+    let seconds = all
+        .iter()
+        .map(|rank| rank.rollout_seconds)
+        .fold(0.0, f64::max);
     let (mut conversations, mut gpu_fallbacks) = (Vec::new(), Vec::new());
     for rank in all {
         conversations.extend(rank.conversations);
         gpu_fallbacks.extend(rank.gpu_fallbacks);
     }
     recorder.fallbacks(step, gpu_fallbacks)?;
-    let records = records(which.prompts(trainer), conversations, &trainer.tasks[*task].scorer, seconds)?;
+    let records = records(
+        which.prompts(trainer),
+        conversations,
+        &trainer.tasks[*task].scorer,
+        seconds,
+    )?;
     let file = eval_file(step, set, target);
     let path = trainer.run.path().join(&file);
-    recorder.write("the eval results", 1 << 20, |_| write_evals(&path, &records))?;
+    recorder.write("the eval results", 1 << 20, |_| {
+        write_evals(&path, &records)
+    })?;
     let against_base = match version {
         PolicyVersion::Base => None,
         PolicyVersion::Trained => {
             let base = eval_path(trainer.run.path(), 0, set, "base");
             // Without a base eval there is nothing to compare with; one that cannot be read is an error.
-            let base = if base.exists() { Some(read_evals(&base)?) } else { None };
-            base.and_then(|base| AgainstBase::between(&base, &records)).map(Box::new)
+            let base = if base.exists() {
+                Some(read_evals(&base)?)
+            } else {
+                None
+            };
+            base.and_then(|base| AgainstBase::between(&base, &records))
+                .map(Box::new)
         }
     };
-    let (set, target, summary) = (set.clone(), target.to_owned(), EvalSummary::from_records(&records));
-    Ok(Eval { step, set, target, summary, file, seconds: 0.0, against_base })
+    let (set, target, summary) = (
+        set.clone(),
+        target.to_owned(),
+        EvalSummary::from_records(&records),
+    );
+    Ok(Eval {
+        step,
+        set,
+        target,
+        summary,
+        file,
+        seconds: 0.0,
+        against_base,
+    })
 }
 
 /// Shows the progress of an eval in `state.json`, and stores its answers where the next worker would ask for the very
 /// same ones: of weights that are on disk, on the CPU, where one rank decodes some prompts at a time. A GPU decodes all
 /// of them together, and rounds otherwise what is decoded beside fewer.
-fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: &TaskEval) -> Result<EvalWatch<'static>, TrainError> {
+fn watch(
+    trainer: &Trainer,
+    recorder: &Recorder<'_>,
+    which: &TaskEval,
+) -> Result<EvalWatch<'static>, TrainError> {
     let RunEval { set, version, step } = which.eval;
     let target = which.eval.target();
     let (policy, others) = (&trainer.policy, trainer.ranks.size() - 1);
     let is_of_disk = version == PolicyVersion::Base || set == PromptSet::Test;
     let log = match policy.engine.device.is_cpu() && others == 0 && is_of_disk {
         // Without a log, of a full disk maybe, the next worker asks for all.
-        true => AnswerLog::open(answers_path(trainer.run.path(), step, &which.set_name, target)).ok(),
+        true => AnswerLog::open(answers_path(
+            trainer.run.path(),
+            step,
+            &which.set_name,
+            target,
+        ))
+        .ok(),
         false => None,
     };
     let kept = match log {
@@ -170,12 +251,22 @@ fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: &TaskEval) -> Result
         None => None,
     };
     let (set_name, target) = (which.set_name.clone(), target.to_owned());
-    let progress =
-        EvalProgress { step: Some(step), set: set_name, target, other_ranks: others, ..EvalProgress::default() };
-    let is_scored = which.prompts(trainer).iter().all(|prompt| prompt.row.turn_count() == 1);
+    let progress = EvalProgress {
+        step: Some(step),
+        set: set_name,
+        target,
+        other_ranks: others,
+        ..EvalProgress::default()
+    };
+    let is_scored = which
+        .prompts(trainer)
+        .iter()
+        .all(|prompt| prompt.row.turn_count() == 1);
     let state = recorder.state.clone();
     // Of a full disk the worker's own next write says so.
-    Ok(EvalWatch::new(progress, is_scored, kept, move |progress| _ = state.eval(Some(progress.clone()))))
+    Ok(EvalWatch::new(progress, is_scored, kept, move |progress| {
+        _ = state.eval(Some(progress.clone()))
+    }))
 }
 
 /// Stops where a user has asked for it, before an eval that is still to be done: the next worker does it. What Slurm ends
@@ -183,15 +274,24 @@ fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: &TaskEval) -> Result
 ///
 /// # Errors
 /// [`TrainError::StoppedBeforeEval`].
-pub(super) fn stop_before(trainer: &Trainer, record: &mut Record<'_>, which: RunEval) -> Result<(), TrainError> {
+pub(super) fn stop_before(
+    trainer: &Trainer,
+    record: &mut Record<'_>,
+    which: RunEval,
+) -> Result<(), TrainError> {
     record.on_rank_0(|recorder| {
         let worker = recorder.requests.worker;
         let (history, sets) = (recorder.history()?, 0..trainer.tasks.len());
-        let mut open = sets.map(|task| which.of_task(trainer, task)).filter(|eval| !eval.prompts(trainer).is_empty());
+        let mut open = sets
+            .map(|task| which.of_task(trainer, task))
+            .filter(|eval| !eval.prompts(trainer).is_empty());
         let is_recorded = open.all(|eval| history.evals.contains_key(&eval.key()));
-        if is_recorded || worker.controls().stop_requested().is_none() || worker.is_ended_by_slurm() {
+        if is_recorded || worker.controls().stop_requested().is_none() || worker.is_ended_by_slurm()
+        {
             return Ok(());
         }
-        Err(TrainError::StoppedBeforeEval { set: which.set.name().to_owned() })
+        Err(TrainError::StoppedBeforeEval {
+            set: which.set.name().to_owned(),
+        })
     })
 }

@@ -42,9 +42,19 @@ pub(super) fn retry_smaller<R>(
         };
         free();
         let tokens_per_micro_batch = shape.get().tokens_per_micro_batch.min(extent.all);
-        match (StepShape { tokens_per_micro_batch, ..shape.get() }).smaller(extent.longest_sequence) {
+        match (StepShape {
+            tokens_per_micro_batch,
+            ..shape.get()
+        })
+        .smaller(extent.longest_sequence)
+        {
             Some(smaller) => shape.set(smaller),
-            None => return Err(TrainError::OutOfMemory { tokens: extent.longest_sequence, error }),
+            None => {
+                return Err(TrainError::OutOfMemory {
+                    tokens: extent.longest_sequence,
+                    error,
+                });
+            }
         };
     }
 }
@@ -55,8 +65,15 @@ pub(super) fn memory_point(rank: usize) -> candle_core::Result<()> {
     if !fails_at("gradient.memory", &rank.to_string()) {
         return Ok(());
     }
-    let (operation, cause) = (format!("the gradient of rank {rank}"), "a test takes its memory".to_owned());
-    Err(candle_core::Error::Cuda(Box::new(GpuFailure { operation, cause, is_out_of_memory: true })))
+    let (operation, cause) = (
+        format!("the gradient of rank {rank}"),
+        "a test takes its memory".to_owned(),
+    );
+    Err(candle_core::Error::Cuda(Box::new(GpuFailure {
+        operation,
+        cause,
+        is_out_of_memory: true,
+    })))
 }
 
 /// The alert after a retry; `None` if the shape is unchanged.
@@ -83,15 +100,25 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
 mod tests {
     use super::*;
 
-    const EXTENT: Extent = Extent { longest_sequence: 900, all: 5000 };
+    const EXTENT: Extent = Extent {
+        longest_sequence: 900,
+        all: 5000,
+    };
 
     fn out_of_memory() -> candle_core::Error {
         let (operation, cause) = ("swiglu".to_owned(), "out of memory".to_owned());
-        candle_core::Error::Cuda(Box::new(GpuFailure { operation, cause, is_out_of_memory: true }))
+        candle_core::Error::Cuda(Box::new(GpuFailure {
+            operation,
+            cause,
+            is_out_of_memory: true,
+        }))
     }
 
     /// The shapes tried when memory runs out `failures` times, and the result.
-    fn tried(start: StepShape, failures: usize) -> (Vec<(usize, bool)>, usize, Result<StepShape, TrainError>) {
+    fn tried(
+        start: StepShape,
+        failures: usize,
+    ) -> (Vec<(usize, bool)>, usize, Result<StepShape, TrainError>) {
         let (shape, mut seen, mut freed) = (Cell::new(start), Vec::new(), 0);
         let result = retry_smaller(
             &shape,
@@ -100,7 +127,11 @@ mod tests {
             || freed += 1,
             || {
                 seen.push((shape.get().tokens_per_micro_batch, shape.get().recompute));
-                if seen.len() <= failures { Err(out_of_memory()) } else { Ok(shape.get()) }
+                if seen.len() <= failures {
+                    Err(out_of_memory())
+                } else {
+                    Ok(shape.get())
+                }
             },
         );
         if let Ok(found) = result {
@@ -111,7 +142,10 @@ mod tests {
 
     #[test]
     fn the_same_work_is_tried_in_smaller_shapes() {
-        let start = StepShape { tokens_per_micro_batch: 8192, recompute: false };
+        let start = StepShape {
+            tokens_per_micro_batch: 8192,
+            recompute: false,
+        };
         let check = |failures, expected: &[(usize, bool)]| {
             let (seen, freed, result) = tried(start, failures);
             assert_eq!((seen.as_slice(), freed), (expected, failures));
@@ -120,16 +154,31 @@ mod tests {
         check(0, &[(8192, false)]);
         check(1, &[(8192, false), (5000, true)]);
         check(2, &[(8192, false), (5000, true), (2500, true)]);
-        check(4, &[(8192, false), (5000, true), (2500, true), (1250, true), (900, true)]);
+        check(
+            4,
+            &[
+                (8192, false),
+                (5000, true),
+                (2500, true),
+                (1250, true),
+                (900, true),
+            ],
+        );
         let (seen, freed, result) = tried(start, 99);
         assert_eq!((seen.len(), freed), (5, 5));
         let message = result.unwrap_err().to_string();
-        assert!(message.contains("900 tokens") && message.contains("max_completion_tokens"), "{message}");
+        assert!(
+            message.contains("900 tokens") && message.contains("max_completion_tokens"),
+            "{message}"
+        );
     }
 
     #[test]
     fn other_errors_end_it_at_once() {
-        let shape = Cell::new(StepShape { tokens_per_micro_batch: 8192, recompute: false });
+        let shape = Cell::new(StepShape {
+            tokens_per_micro_batch: 8192,
+            recompute: false,
+        });
         let mut count = 0;
         let result: Result<(), _> = retry_smaller(
             &shape,
@@ -138,24 +187,47 @@ mod tests {
             || {},
             || {
                 count += 1;
-                Err(candle_core::Error::Msg("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"...\")".to_owned()))
+                Err(candle_core::Error::Msg(
+                    "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"...\")".to_owned(),
+                ))
             },
         );
         assert!(result.unwrap_err().to_string().contains("ILLEGAL_ADDRESS") && count == 1);
-        assert_eq!(shape.get(), StepShape { tokens_per_micro_batch: 8192, recompute: false });
+        assert_eq!(
+            shape.get(),
+            StepShape {
+                tokens_per_micro_batch: 8192,
+                recompute: false
+            }
+        );
     }
 
     #[test]
     fn what_changed_is_told_once() {
-        let before = StepShape { tokens_per_micro_batch: 8192, recompute: false };
+        let before = StepShape {
+            tokens_per_micro_batch: 8192,
+            recompute: false,
+        };
         assert_eq!(shrunk(3, before, before), None);
-        let alert = shrunk(3, before, StepShape { tokens_per_micro_batch: 4096, recompute: true }).unwrap();
+        let alert = shrunk(
+            3,
+            before,
+            StepShape {
+                tokens_per_micro_batch: 4096,
+                recompute: true,
+            },
+        )
+        .unwrap();
         assert!(
             alert.sentence.contains("8192 tokens with activations kept")
-                && alert.sentence.contains("4096 tokens with activations recomputed")
+                && alert
+                    .sentence
+                    .contains("4096 tokens with activations recomputed")
         );
         assert!(
-            alert.suggestion.contains("recompute_activations = always, tokens_per_micro_batch = 4096")
+            alert
+                .suggestion
+                .contains("recompute_activations = always, tokens_per_micro_batch = 4096")
                 && alert.step == 3
         );
     }

@@ -99,8 +99,18 @@ pub(super) struct PolicyBatch<'a> {
 
 impl Group {
     /// Compares the rewards of the conversations.
-    pub(super) fn new(position: u32, prompt: usize, conversations: Vec<Conversation>, rule: &AdvantageRule) -> Self {
-        let mut group = Self { position, prompt, conversations, signals: Vec::new() };
+    pub(super) fn new(
+        position: u32,
+        prompt: usize,
+        conversations: Vec<Conversation>,
+        rule: &AdvantageRule,
+    ) -> Self {
+        let mut group = Self {
+            position,
+            prompt,
+            conversations,
+            signals: Vec::new(),
+        };
         group.set_advantages(rule);
         group
     }
@@ -108,7 +118,12 @@ impl Group {
     /// Compares the rewards of each turn's answers; with `per_part` these are sums of parts, until
     /// [`StepRollout::normalise`].
     fn set_advantages(&mut self, rule: &AdvantageRule) {
-        let turns = self.conversations.iter().map(|conversation| conversation.turns.len()).max().unwrap_or(0);
+        let turns = self
+            .conversations
+            .iter()
+            .map(|conversation| conversation.turns.len())
+            .max()
+            .unwrap_or(0);
         for turn in 0..turns {
             let answers: Vec<&mut Turn> = self.answers_mut(turn).collect();
             let weights = (rule.kind == Advantage::PerPart).then_some(&rule.weights);
@@ -130,7 +145,9 @@ impl Group {
     }
 
     fn answers_mut(&mut self, turn: usize) -> impl Iterator<Item = &mut Turn> {
-        self.conversations.iter_mut().filter_map(move |conversation| conversation.turns.get_mut(turn))
+        self.conversations
+            .iter_mut()
+            .filter_map(move |conversation| conversation.turns.get_mut(turn))
     }
 
     pub(super) fn turns(&self) -> impl Iterator<Item = GroupTurn<'_>> {
@@ -138,21 +155,39 @@ impl Group {
     }
 
     pub(super) fn into_turns(self) -> impl Iterator<Item = AnsweredTurn> {
-        let mut conversations: Vec<_> = self.conversations.into_iter().map(|talk| talk.turns.into_iter()).collect();
-        let mut next_turn = move || conversations.iter_mut().filter_map(Iterator::next).collect();
-        self.signals.into_iter().map(move |signal| AnsweredTurn { signal, answers: next_turn() })
+        let mut conversations: Vec<_> = self
+            .conversations
+            .into_iter()
+            .map(|talk| talk.turns.into_iter())
+            .collect();
+        let mut next_turn = move || {
+            conversations
+                .iter_mut()
+                .filter_map(Iterator::next)
+                .collect()
+        };
+        self.signals.into_iter().map(move |signal| AnsweredTurn {
+            signal,
+            answers: next_turn(),
+        })
     }
 
     /// Gives the last answer's place to one that earns more than all others. The group is one of a single turn.
     pub(super) fn guide(&mut self, answer: Turn, rule: &AdvantageRule) {
         let reward = answer.score.reward;
-        let mut others = self.conversations.iter().flat_map(|conversation| &conversation.turns);
-        let is_best = others.all(|turn| !turn.score.reward.is_finite() || turn.score.reward < reward);
+        let mut others = self
+            .conversations
+            .iter()
+            .flat_map(|conversation| &conversation.turns);
+        let is_best =
+            others.all(|turn| !turn.score.reward.is_finite() || turn.score.reward < reward);
         if answer.score.is_error() || self.conversations.len() < 2 || !is_best {
             return;
         }
         self.conversations.pop();
-        self.conversations.push(Conversation { turns: vec![answer] });
+        self.conversations.push(Conversation {
+            turns: vec![answer],
+        });
         let sampled = std::mem::take(&mut self.signals);
         self.set_advantages(rule);
         self.signals = sampled;
@@ -160,38 +195,62 @@ impl Group {
 
     /// Whether an answer earns the full reward.
     pub(super) fn has_success(&self) -> bool {
-        self.conversations.iter().flat_map(|conversation| &conversation.turns).any(|turn| turn.score.is_max())
+        self.conversations
+            .iter()
+            .flat_map(|conversation| &conversation.turns)
+            .any(|turn| turn.score.is_max())
     }
 
     /// Whether the policy can learn from it: rewards differ in a turn, or it is guided.
     pub(super) fn is_informative(&self) -> bool {
-        self.turns().any(|turn| turn.signal() == GroupSignal::Mixed || turn.is_guided())
+        self.turns()
+            .any(|turn| turn.signal() == GroupSignal::Mixed || turn.is_guided())
     }
 
     /// `None` where no sampled answer has a reward.
     pub(super) fn outcome(&self) -> Option<PromptOutcome> {
-        let answers = || self.conversations.iter().flat_map(|conversation| &conversation.turns);
-        let count = |is_counted: fn(&Turn) -> bool| answers().filter(|answer| is_counted(answer)).count() as u32;
+        let answers = || {
+            self.conversations
+                .iter()
+                .flat_map(|conversation| &conversation.turns)
+        };
+        let count = |is_counted: fn(&Turn) -> bool| {
+            answers().filter(|answer| is_counted(answer)).count() as u32
+        };
         let (solved, scored) = (count(Turn::is_solved), count(Turn::is_scored));
-        let outcome = GroupOutcome { is_informative: self.is_informative(), solved, scored };
-        (scored > 0).then_some(PromptOutcome { position: self.position, prompt: self.prompt, outcome })
+        let outcome = GroupOutcome {
+            is_informative: self.is_informative(),
+            solved,
+            scored,
+        };
+        (scored > 0).then_some(PromptOutcome {
+            position: self.position,
+            prompt: self.prompt,
+            outcome,
+        })
     }
 }
 
 impl<'g> GroupTurn<'g> {
     /// Of the conversations that reached the turn, in order.
     pub(super) fn answers(self) -> impl Iterator<Item = &'g Turn> + Clone {
-        self.group.conversations.iter().filter_map(move |conversation| conversation.turns.get(self.turn))
+        self.group
+            .conversations
+            .iter()
+            .filter_map(move |conversation| conversation.turns.get(self.turn))
     }
 
     /// The answers that the policy sampled freely.
     pub(super) fn sampled(self) -> impl Iterator<Item = &'g Turn> + Clone {
-        self.answers().filter(|answer| answer.completion.stop != StopReason::Guided)
+        self.answers()
+            .filter(|answer| answer.completion.stop != StopReason::Guided)
     }
 
     /// Whether the last answer was not sampled freely.
     pub(super) fn is_guided(self) -> bool {
-        self.answers().last().is_some_and(|answer| answer.completion.stop == StopReason::Guided)
+        self.answers()
+            .last()
+            .is_some_and(|answer| answer.completion.stop == StopReason::Guided)
     }
 
     /// Of the answers that were sampled.
@@ -203,14 +262,20 @@ impl<'g> GroupTurn<'g> {
 impl StepRollout {
     /// Moves groups that are not informative to the replaced ones.
     pub(super) fn set_aside(&mut self) {
-        let (informative, rest) = std::mem::take(&mut self.groups).into_iter().partition(Group::is_informative);
+        let (informative, rest) = std::mem::take(&mut self.groups)
+            .into_iter()
+            .partition(Group::is_informative);
         self.groups = informative;
         let rest: Vec<Group> = rest;
         self.replaced.extend(rest);
     }
 
     /// The second stage of `per_part`, over those groups of all ranks that count.
-    pub(super) fn normalise(&mut self, ranks: &Ranks, is_one: impl Fn(&Group) -> bool) -> Result<(), RankError> {
+    pub(super) fn normalise(
+        &mut self,
+        ranks: &Ranks,
+        is_one: impl Fn(&Group) -> bool,
+    ) -> Result<(), RankError> {
         let groups = self.groups.iter().filter(|group| is_one(group));
         let counted = groups.flat_map(Group::turns).flat_map(GroupTurn::answers);
         let counted = counted.filter(|answer| answer.score.reward.is_finite());
@@ -218,11 +283,19 @@ impl StepRollout {
         let count = ranks.sum(sums.len() as f64)?;
         let mean = ranks.sum(sums.iter().sum())? / count;
         let squares = ranks.sum(sums.iter().map(|sum| (sum - mean).powi(2)).sum())?;
-        let deviation = if count > 1.0 { (squares / (count - 1.0)).sqrt() } else { 0.0 };
+        let deviation = if count > 1.0 {
+            (squares / (count - 1.0)).sqrt()
+        } else {
+            0.0
+        };
         for group in self.groups.iter_mut().filter(|group| is_one(group)) {
             for turn in 0..group.signals.len() {
-                let counts = GroupTurn { group, turn }.is_guided() || group.signals[turn] == GroupSignal::Mixed;
-                for answer in group.answers_mut(turn).filter(|answer| counts && answer.score.reward.is_finite()) {
+                let counts = GroupTurn { group, turn }.is_guided()
+                    || group.signals[turn] == GroupSignal::Mixed;
+                for answer in group
+                    .answers_mut(turn)
+                    .filter(|answer| counts && answer.score.reward.is_finite())
+                {
                     answer.advantage = normalise_sums(answer.advantage, mean, deviation);
                 }
             }
@@ -271,7 +344,9 @@ impl StepRollout {
 
     /// All answers of this rank, in the order in which they are recorded.
     pub(super) fn answers(&self) -> impl Iterator<Item = &Turn> {
-        self.sampled_groups().flat_map(Group::turns).flat_map(GroupTurn::answers)
+        self.sampled_groups()
+            .flat_map(Group::turns)
+            .flat_map(GroupTurn::answers)
     }
 }
 
@@ -292,7 +367,10 @@ pub(super) fn policy_batch<'a>(
     let is_all_forwarded = config.kl_beta > 0.0 || entropy_coef > 0.0;
     let mut old_log_probs = rollout.old_log_probs.iter().flatten();
     let mut groups: Vec<PolicyGroup<'_>> = Vec::new();
-    let mut totals = StepTotals { sequences: 0, tokens: 0 };
+    let mut totals = StepTotals {
+        sequences: 0,
+        tokens: 0,
+    };
     for turn in rollout.groups.iter().flat_map(Group::turns) {
         let first_prompt = &prompts.train[turn.group.prompt].token_ids;
         let own_prompt = Cow::from(first_prompt);
@@ -301,7 +379,8 @@ pub(super) fn policy_batch<'a>(
             None => config.is_distilled().then(|| own_prompt.clone()),
         };
         let is_taught = teacher_prompt.is_some();
-        let learns = config.learns_from_rewards() && (turn.signal() == GroupSignal::Mixed || turn.is_guided());
+        let learns = config.learns_from_rewards()
+            && (turn.signal() == GroupSignal::Mixed || turn.is_guided());
         let first_group = groups.len();
         for answer in turn.answers() {
             if config.overlong_masking && answer.completion.stop.is_truncated() {
@@ -311,24 +390,38 @@ pub(super) fn policy_batch<'a>(
             for (prompt, completion) in answer.prompted(first_prompt) {
                 totals.sequences += 1;
                 totals.tokens += completion.token_ids.len() - completion.forced.len();
-                let follows =
-                    read.and_then(|(prompt_before, before)| prompt.strip_prefix(prompt_before)?.strip_prefix(before));
+                let follows = read.and_then(|(prompt_before, before)| {
+                    prompt.strip_prefix(prompt_before)?.strip_prefix(before)
+                });
                 read = Some((prompt, &completion.token_ids));
                 if !(learns || is_taught || is_all_forwarded) {
                     continue;
                 }
-                let (old_log_probs, follows) = (old_log_probs.next().map(Cow::from), follows.map(Cow::from));
+                let (old_log_probs, follows) =
+                    (old_log_probs.next().map(Cow::from), follows.map(Cow::from));
                 let is_next = follows.is_some();
-                let sample =
-                    PolicySample { follows, old_log_probs, ..PolicySample::on_policy(completion, answer.advantage) };
+                let sample = PolicySample {
+                    follows,
+                    old_log_probs,
+                    ..PolicySample::on_policy(completion, answer.advantage)
+                };
                 // The order of samples is that of their old log-probs.
                 match groups[first_group..].last_mut() {
-                    Some(group) if is_next || *group.prompt == *prompt => group.samples.push(sample),
+                    Some(group) if is_next || *group.prompt == *prompt => {
+                        group.samples.push(sample)
+                    }
                     _ => {
                         let is_first = answer.prompt.is_none() && answer.tools.is_none();
-                        let teacher_prompt =
-                            if is_first { teacher_prompt.clone() } else { is_taught.then(|| prompt.into()) };
-                        groups.push(PolicyGroup { prompt: prompt.into(), teacher_prompt, samples: vec![sample] });
+                        let teacher_prompt = if is_first {
+                            teacher_prompt.clone()
+                        } else {
+                            is_taught.then(|| prompt.into())
+                        };
+                        groups.push(PolicyGroup {
+                            prompt: prompt.into(),
+                            teacher_prompt,
+                            samples: vec![sample],
+                        });
                     }
                 }
             }

@@ -41,7 +41,8 @@ fn measure(trainer: &Trainer) -> Result<Guard, TrainError> {
     let log_probs = reference_log_probs(trainer)?;
     policy.engine.trim_memory()?;
     let limit = trainer.config.max_completion_tokens;
-    let answered = |prompt: &&GuardPrompt| prompt.answer.is_some() && prompt.reference.len() <= limit;
+    let answered =
+        |prompt: &&GuardPrompt| prompt.answer.is_some() && prompt.reference.len() <= limit;
     let asked: Vec<&GuardPrompt> = prompts.iter().filter(answered).collect();
     let exact = match asked.is_empty() {
         true => None,
@@ -60,9 +61,13 @@ fn measure(trainer: &Trainer) -> Result<Guard, TrainError> {
 /// The mean log-prob of each reference's tokens, nats/token.
 fn reference_log_probs(trainer: &Trainer) -> candle_core::Result<Vec<f64>> {
     let (policy, prompts) = (&trainer.policy, &trainer.prompts.guard);
-    let sequences = prompts.iter().map(|prompt| (prompt.prompt.as_slice(), vec![prompt.reference.as_slice()]));
+    let sequences = prompts
+        .iter()
+        .map(|prompt| (prompt.prompt.as_slice(), vec![prompt.reference.as_slice()]));
     let packed = pack(sequences, trainer.shape.get().tokens_per_micro_batch);
-    let found = policy.threads.map(&packed, |micro_batch| log_probs(&policy.model, micro_batch, Adapters::On, 1.0))?;
+    let found = policy.threads.map(&packed, |micro_batch| {
+        log_probs(&policy.model, micro_batch, Adapters::On, 1.0)
+    })?;
     let mut means = vec![0.0; prompts.len()];
     for (micro_batch, sequences) in packed.iter().zip(found) {
         for (&(prompt, _), tokens) in micro_batch.owners.iter().zip(sequences) {
@@ -82,11 +87,22 @@ fn count_exact(trainer: &Trainer, asked: &[&GuardPrompt]) -> Result<usize, Train
         ..Request::new(prompt.prompt.clone(), number, EVAL_STEP, 1)
     };
     let requests: Vec<Request> = (0..).zip(asked).map(request).collect();
-    let rollout = trainer.policy.rollout(PolicyVersion::Trained, &requests, &trainer.sampling()?)?;
+    let rollout =
+        trainer
+            .policy
+            .rollout(PolicyVersion::Trained, &requests, &trainer.sampling()?)?;
     let mut exact = 0;
     for (prompt, completion) in asked.iter().zip(rollout.completions.iter().flatten()) {
-        let text = trainer.policy.tokenizer.decode(&completion.token_ids, true)?;
-        exact += usize::from(prompt.answer.as_ref().is_some_and(|answer| answer.trim() == text.trim()));
+        let text = trainer
+            .policy
+            .tokenizer
+            .decode(&completion.token_ids, true)?;
+        exact += usize::from(
+            prompt
+                .answer
+                .as_ref()
+                .is_some_and(|answer| answer.trim() == text.trim()),
+        );
     }
     Ok(exact)
 }

@@ -14,7 +14,9 @@ pub(super) struct Guide {
 
 impl Guide {
     pub(super) fn new(task: &Task, tokenizer: &Tokenizer) -> Self {
-        Self { grammar: TaskConstraints::new(task, tokenizer) }
+        Self {
+            grammar: TaskConstraints::new(task, tokenizer),
+        }
     }
 
     /// Why rows without an expected answer cannot be guided.
@@ -44,10 +46,20 @@ impl Guide {
 
     /// `None` where no grammar constrains the row.
     pub(super) fn request(&self, Question { prompt, request }: &Question<'_>) -> Option<Request> {
-        let constraint = self.grammar.as_ref().ok()?.for_row(&prompt.row, &prompt.text).ok()?;
+        let constraint = self
+            .grammar
+            .as_ref()
+            .ok()?
+            .for_row(&prompt.row, &prompt.text)
+            .ok()?;
         // The number of the sample whose place the answer takes.
         let first_sample = request.first_sample + request.samples as u32 - 1;
-        Some(Request { samples: 1, first_sample, constraint: Some(constraint), ..request.clone() })
+        Some(Request {
+            samples: 1,
+            first_sample,
+            constraint: Some(constraint),
+            ..request.clone()
+        })
     }
 }
 
@@ -58,15 +70,34 @@ mod tests {
 
     #[test]
     fn what_helps_follows_from_why_rows_are_not_guided() {
-        let kind = ConstraintError::Kind { task: "lint".to_owned(), kind: "command" };
-        let pattern = ConstraintError::Pattern { label: "task.toml".to_owned(), message: "look-around".to_owned() };
+        let kind = ConstraintError::Kind {
+            task: "lint".to_owned(),
+            kind: "command",
+        };
+        let pattern = ConstraintError::Pattern {
+            label: "task.toml".to_owned(),
+            message: "look-around".to_owned(),
+        };
         for (error, cause, remedy) in [
-            (kind, "tasks of kind `command` have no grammar", "Add `expected`"),
-            (pattern, "task.toml: the pattern cannot be enforced", "Change what cannot be enforced"),
+            (
+                kind,
+                "tasks of kind `command` have no grammar",
+                "Add `expected`",
+            ),
+            (
+                pattern,
+                "task.toml: the pattern cannot be enforced",
+                "Change what cannot be enforced",
+            ),
         ] {
-            let guide = Guide { grammar: Err(error) };
+            let guide = Guide {
+                grammar: Err(error),
+            };
             let refusal = guide.refusal().unwrap();
-            assert!(refusal.starts_with(cause) && !refusal.contains("constrained:"), "{refusal}");
+            assert!(
+                refusal.starts_with(cause) && !refusal.contains("constrained:"),
+                "{refusal}"
+            );
             assert!(guide.remedy().starts_with(remedy), "{}", guide.remedy());
         }
     }

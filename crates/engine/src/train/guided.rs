@@ -17,7 +17,11 @@ use crate::score::reference_answer;
 ///
 /// # Errors
 /// Those of sampling and scoring.
-pub(super) fn guide(trainer: &Trainer, groups: &mut [Group], questions: &[Question<'_>]) -> Result<(), TrainError> {
+pub(super) fn guide(
+    trainer: &Trainer,
+    groups: &mut [Group],
+    questions: &[Question<'_>],
+) -> Result<(), TrainError> {
     let mut failed = Vec::new();
     for (index, (group, question)) in groups.iter().zip(questions).enumerate() {
         let is_alone = !trainer.task_of(question.prompt).task().has_partner();
@@ -25,8 +29,13 @@ pub(super) fn guide(trainer: &Trainer, groups: &mut [Group], questions: &[Questi
             failed.push(index);
         }
     }
-    let asked: Vec<Question<'_>> = failed.iter().map(|index| questions[*index].clone()).collect();
-    for GuidingAnswer { question, answer } in guiding_answers(trainer, PolicyVersion::Trained, &asked)? {
+    let asked: Vec<Question<'_>> = failed
+        .iter()
+        .map(|index| questions[*index].clone())
+        .collect();
+    for GuidingAnswer { question, answer } in
+        guiding_answers(trainer, PolicyVersion::Trained, &asked)?
+    {
         let group = &mut groups[failed[question]];
         group.guide(answer, &trainer.advantage_rule(group.prompt));
     }
@@ -64,7 +73,10 @@ pub(super) fn guiding_answers(
         }
     }
     if !requests.is_empty() {
-        let ended = trainer.policy.rollout(version, &requests, &trainer.sampling()?)?.completions;
+        let ended = trainer
+            .policy
+            .rollout(version, &requests, &trainer.sampling()?)?
+            .completions;
         for (index, completion) in sampled.into_iter().zip(ended.into_iter().flatten()) {
             if completion.stop == StopReason::Stop {
                 indices.push(index);
@@ -74,17 +86,27 @@ pub(super) fn guiding_answers(
     }
     let row = |index: &usize| {
         let prompt = questions[*index].prompt;
-        ScoredRow { scorer: &trainer.task_of(prompt).scorer, row: &prompt.row }
+        ScoredRow {
+            scorer: &trainer.task_of(prompt).scorer,
+            row: &prompt.row,
+        }
     };
     let scored = trainer.policy.score(completions, indices.iter().map(row))?;
     let answers = indices.into_iter().zip(scored.into_iter().flatten());
-    Ok(answers.map(|(question, answer)| GuidingAnswer { question, answer }).collect())
+    Ok(answers
+        .map(|(question, answer)| GuidingAnswer { question, answer })
+        .collect())
 }
 
 /// The row's expected answer with the token that ends a turn; `None` where it has none, or it is too long.
-fn expected_completion(trainer: &Trainer, prompt: &Prompt) -> Result<Option<Completion>, TrainError> {
+fn expected_completion(
+    trainer: &Trainer,
+    prompt: &Prompt,
+) -> Result<Option<Completion>, TrainError> {
     let task = trainer.task_of(prompt);
-    let Some(answer) = reference_answer(task.task(), &task.scorer, &prompt.row)? else { return Ok(None) };
+    let Some(answer) = reference_answer(task.task(), &task.scorer, &prompt.row)? else {
+        return Ok(None);
+    };
     let token_ids = trainer.policy.tokenizer.answer_ids(&answer)?;
     let fits = token_ids.len() <= task.part.max_completion_tokens.min(prompt.most_tokens);
     Ok(fits.then(|| guiding(token_ids)))

@@ -15,23 +15,44 @@ use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainError> {
     let before = trainer.shape.get();
     // A later turn's prompt may be longer than any first one: the shape of a task counts both.
-    let longest = trainer.prompts.train.iter().max_by_key(|prompt| prompt.most_tokens);
-    let mut prompt = longest.map(|prompt| prompt.token_ids.clone()).unwrap_or_default();
+    let longest = trainer
+        .prompts
+        .train
+        .iter()
+        .max_by_key(|prompt| prompt.most_tokens);
+    let mut prompt = longest
+        .map(|prompt| prompt.token_ids.clone())
+        .unwrap_or_default();
     let token = prompt.first().copied().unwrap_or(0);
     prompt.resize(longest.map_or(1, |prompt| prompt.most_tokens), token);
     let tokens = trainer.config.max_completion_tokens;
     let (token_ids, log_probs) = (vec![token; tokens], vec![-1.0; tokens]);
     let completion = Completion::new(token_ids, log_probs, StopReason::Length);
-    let group = |samples| PolicyGroup::alternating(&prompt, std::iter::repeat_n(&completion, samples));
+    let group =
+        |samples| PolicyGroup::alternating(&prompt, std::iter::repeat_n(&completion, samples));
     trainer.shrink_together(trainer.extent(), || {
         let mut settings = trainer.policy_settings();
         settings.loss.kl_beta = 0.0;
         let most_tokens = settings.tokens_per_micro_batch.min(trainer.extent().all);
-        let sizes = group_sizes(prompt.len(), tokens, trainer.config.completions_per_prompt, most_tokens);
+        let sizes = group_sizes(
+            prompt.len(),
+            tokens,
+            trainer.config.completions_per_prompt,
+            most_tokens,
+        );
         let sequences = sizes.iter().sum();
         let groups: Vec<PolicyGroup<'_>> = sizes.into_iter().map(group).collect();
-        let totals = StepTotals { sequences, tokens: sequences * tokens };
-        policy_gradient(&trainer.policy.model, &groups, totals, &settings, &trainer.policy.threads)?;
+        let totals = StepTotals {
+            sequences,
+            tokens: sequences * tokens,
+        };
+        policy_gradient(
+            &trainer.policy.model,
+            &groups,
+            totals,
+            &settings,
+            &trainer.policy.threads,
+        )?;
         // Surfaces errors of asynchronous work, and frees its memory.
         trainer.policy.engine.synchronize()
     })?;
@@ -41,7 +62,12 @@ pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainErro
 
 /// The completions of each group in a full micro-batch of `most_tokens`: groups of `together`, then what fits; at least
 /// one completion.
-fn group_sizes(prompt: usize, completion: usize, together: usize, most_tokens: usize) -> Vec<usize> {
+fn group_sizes(
+    prompt: usize,
+    completion: usize,
+    together: usize,
+    most_tokens: usize,
+) -> Vec<usize> {
     let group_tokens = prompt + together * completion;
     let mut sizes = vec![together; most_tokens / group_tokens];
     let rest = (most_tokens % group_tokens).saturating_sub(prompt) / completion;
@@ -62,7 +88,9 @@ mod tests {
         let check = |together, tokens: usize, expected: &[usize]| {
             let sizes = group_sizes(10, 20, together, tokens);
             assert_eq!(sizes, expected, "{together} {tokens}");
-            let parts = sizes.iter().map(|samples| (prompt.as_slice(), vec![completion.as_slice(); *samples]));
+            let parts = sizes
+                .iter()
+                .map(|samples| (prompt.as_slice(), vec![completion.as_slice(); *samples]));
             assert_eq!(pack(parts, tokens.max(30)).len(), 1, "{together} {tokens}");
         };
         check(8, 0, &[1]);

@@ -46,7 +46,10 @@ impl StepUpdate {
             shape: trainer.shape.get(),
             sampling_seconds: 0.0,
             forward_seconds: 0.0,
-            rank: RankStep { waited_seconds: trainer.ranks.take_waited_seconds(), ..RankStep::default() },
+            rank: RankStep {
+                waited_seconds: trainer.ranks.take_waited_seconds(),
+                ..RankStep::default()
+            },
         }
     }
 
@@ -61,14 +64,20 @@ impl StepUpdate {
 }
 
 /// The metrics of a rollout, without those that are undefined for it.
-pub(super) fn rollout_metrics(rollout: &StepRollout, config: &TrainConfig) -> BTreeMap<String, f64> {
+pub(super) fn rollout_metrics(
+    rollout: &StepRollout,
+    config: &TrainConfig,
+) -> BTreeMap<String, f64> {
     let (mut found, groups) = (MetricMap::default(), rollout.group_turns());
     rewards(&groups, &mut found);
     completions(&groups, config.max_thinking_tokens > 0, &mut found);
     tools(&groups, &mut found);
     let replaced = rollout.replaced_turns();
     found.add("groups/replaced", replaced.len() as f64);
-    let answers = groups.iter().chain(&replaced).flat_map(|turn| turn.answers());
+    let answers = groups
+        .iter()
+        .chain(&replaced)
+        .flat_map(|turn| turn.answers());
     let sampled: usize = answers.map(Turn::sampled_tokens).sum();
     let slowest = |seconds: fn(&StepRollout) -> f64| rollout.all().map(seconds).fold(0.0, f64::max);
     let rollout_seconds = slowest(|rank| rank.rollout_seconds);
@@ -78,18 +87,30 @@ pub(super) fn rollout_metrics(rollout: &StepRollout, config: &TrainConfig) -> BT
     rollout.all().for_each(|rank| counts += rank.counts);
     if counts.steps > 0 {
         // The first token of a completion comes from its prompt's prefill.
-        found.add("decode/tokens_per_row", (counts.rows + counts.accepted) as f64 / counts.rows as f64);
+        found.add(
+            "decode/tokens_per_row",
+            (counts.rows + counts.accepted) as f64 / counts.rows as f64,
+        );
         found.add("decode/mean_rows", counts.rows as f64 / counts.steps as f64);
     }
     if counts.drafted > 0 {
-        found.add("decode/draft_acceptance", counts.accepted as f64 / counts.drafted as f64);
+        found.add(
+            "decode/draft_acceptance",
+            counts.accepted as f64 / counts.drafted as f64,
+        );
     }
-    found.add("tokens_per_second/rollout", sampled as f64 / rollout_seconds.max(1e-9));
+    found.add(
+        "tokens_per_second/rollout",
+        sampled as f64 / rollout_seconds.max(1e-9),
+    );
     found.0
 }
 
 /// Of an adaptive order: prompts that the step passed over, and what is known of those that were sampled so far.
-pub(super) fn prompt_metrics(adaptive: &AdaptiveOrder, rollout: &StepRollout) -> BTreeMap<String, f64> {
+pub(super) fn prompt_metrics(
+    adaptive: &AdaptiveOrder,
+    rollout: &StepRollout,
+) -> BTreeMap<String, f64> {
     let taken = rollout.all().flat_map(StepRollout::sampled_groups).count();
     let skipped = rollout.skipped_prompts as f64;
     let mut found = MetricMap::default();
@@ -122,7 +143,12 @@ pub(super) fn task_metrics(trainer: &Trainer, rollout: &StepRollout) -> BTreeMap
 
 pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
     let mut found = MetricMap::default();
-    let StepUpdate { ref statistics, applied, learning_rate, .. } = *update;
+    let StepUpdate {
+        ref statistics,
+        applied,
+        learning_rate,
+        ..
+    } = *update;
     let update_seconds = update.update_seconds();
     found.add("learning_rate", learning_rate);
     match applied {
@@ -138,29 +164,51 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
             found.add("kl", kl / tokens);
         }
         if statistics.distilled_tokens > 0 {
-            found.add("distill/reverse_kl", statistics.reverse_kl / statistics.distilled_tokens as f64);
+            found.add(
+                "distill/reverse_kl",
+                statistics.reverse_kl / statistics.distilled_tokens as f64,
+            );
         }
         if statistics.teacher_errors > 0 {
             found.add("distill/teacher_errors", statistics.teacher_errors as f64);
         }
-        found.add("clip_ratio/low_mean", statistics.clipped_low as f64 / tokens);
-        found.add("clip_ratio/high_mean", statistics.clipped_high as f64 / tokens);
+        found.add(
+            "clip_ratio/low_mean",
+            statistics.clipped_low as f64 / tokens,
+        );
+        found.add(
+            "clip_ratio/high_mean",
+            statistics.clipped_high as f64 / tokens,
+        );
         found.add(
             "sampling/sampling_logp_difference/mean",
             statistics.sampling_difference / statistics.sampled_tokens.max(1) as f64,
         );
-        found.add("sampling/sampling_logp_difference/max", statistics.sampling_difference_max);
+        found.add(
+            "sampling/sampling_logp_difference/max",
+            statistics.sampling_difference_max,
+        );
     }
     if !statistics.routers.is_empty() {
         let rows: usize = statistics.routers.iter().map(|layer| layer.rows).sum();
         let entropy: f64 = statistics.routers.iter().map(|layer| layer.entropy).sum();
         found.add("router/entropy", entropy / rows.max(1) as f64);
-        found.add("router/load", statistics.routers.iter().map(RouterUse::load).fold(0.0, f64::max));
+        found.add(
+            "router/load",
+            statistics
+                .routers
+                .iter()
+                .map(RouterUse::load)
+                .fold(0.0, f64::max),
+        );
     }
     found.add("time/update", update_seconds);
     found.add("step_time", update.seconds());
     if statistics.rows > 0 {
-        found.add("tokens_per_second/train", statistics.rows as f64 / update_seconds.max(1e-9));
+        found.add(
+            "tokens_per_second/train",
+            statistics.rows as f64 / update_seconds.max(1e-9),
+        );
     }
     found.0
 }
@@ -195,22 +243,58 @@ fn sampled_rewards(group: &GroupTurn<'_>) -> Vec<f64> {
 fn rewards(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
     let rewards: Vec<Vec<f64>> = groups.iter().map(sampled_rewards).collect();
     found.add("reward", mean_reward(rewards.iter().flatten().copied()));
-    found.add("reward_std", mean(rewards.iter().map(|rewards| mean_and_deviation(rewards).1)));
+    found.add(
+        "reward_std",
+        mean(rewards.iter().map(|rewards| mean_and_deviation(rewards).1)),
+    );
     let signals: Vec<GroupSignal> = groups.iter().copied().map(GroupTurn::signal).collect();
-    found.add("groups/frac_guided", share(groups.iter().copied().map(GroupTurn::is_guided)));
-    found.add("groups/frac_distinct", mean(groups.iter().map(distinct_share)));
-    found.add("groups/frac_mixed", signal_share(&signals, &[GroupSignal::Mixed]));
-    found.add("groups/frac_all_best", signal_share(&signals, &[GroupSignal::AllMax]));
-    found.add("groups/frac_all_worst", signal_share(&signals, &[GroupSignal::AllMin, GroupSignal::AllEqual]));
-    found.add("frac_reward_zero_std", share(signals.iter().map(|signal| *signal != GroupSignal::Mixed)));
-    let scores: Vec<&Score> = groups.iter().copied().flat_map(GroupTurn::sampled).map(|answer| &answer.score).collect();
-    let known: Vec<&Score> = scores.iter().copied().filter(|score| !score.is_error()).collect();
+    found.add(
+        "groups/frac_guided",
+        share(groups.iter().copied().map(GroupTurn::is_guided)),
+    );
+    found.add(
+        "groups/frac_distinct",
+        mean(groups.iter().map(distinct_share)),
+    );
+    found.add(
+        "groups/frac_mixed",
+        signal_share(&signals, &[GroupSignal::Mixed]),
+    );
+    found.add(
+        "groups/frac_all_best",
+        signal_share(&signals, &[GroupSignal::AllMax]),
+    );
+    found.add(
+        "groups/frac_all_worst",
+        signal_share(&signals, &[GroupSignal::AllMin, GroupSignal::AllEqual]),
+    );
+    found.add(
+        "frac_reward_zero_std",
+        share(signals.iter().map(|signal| *signal != GroupSignal::Mixed)),
+    );
+    let scores: Vec<&Score> = groups
+        .iter()
+        .copied()
+        .flat_map(GroupTurn::sampled)
+        .map(|answer| &answer.score)
+        .collect();
+    let known: Vec<&Score> = scores
+        .iter()
+        .copied()
+        .filter(|score| !score.is_error())
+        .collect();
     for tier in Tier::ALL {
-        found.add(&format!("tiers/{}", tier.name()), share(known.iter().map(|score| score.tier == tier)));
+        found.add(
+            &format!("tiers/{}", tier.name()),
+            share(known.iter().map(|score| score.tier == tier)),
+        );
     }
     let classes: BTreeSet<FailureClass> = scores.iter().filter_map(|score| score.failure).collect();
     for class in classes {
-        found.add(&class.metric(), share(scores.iter().map(|score| score.failure == Some(class))));
+        found.add(
+            &class.metric(),
+            share(scores.iter().map(|score| score.failure == Some(class))),
+        );
     }
     if known.iter().any(|score| score.exact.is_some()) {
         found.add("exact", share(known.iter().filter_map(|score| score.exact)));
@@ -225,7 +309,10 @@ pub(super) fn frequent_answer(groups: &[GroupTurn<'_>]) -> Option<String> {
     for answer in groups.iter().copied().flat_map(GroupTurn::sampled) {
         *counts.entry(&answer.text).or_default() += 1;
     }
-    counts.into_iter().max_by_key(|(_, count)| *count).map(|(text, _)| text.to_owned())
+    counts
+        .into_iter()
+        .max_by_key(|(_, count)| *count)
+        .map(|(text, _)| text.to_owned())
 }
 
 /// Distinct texts of a group over its completions.
@@ -235,7 +322,11 @@ fn distinct_share(group: &GroupTurn<'_>) -> f64 {
 }
 
 /// The mean of each number over those that have it.
-fn means<'s>(part: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>>, found: &mut MetricMap) {
+fn means<'s>(
+    part: &str,
+    numbers: impl Iterator<Item = &'s OrderedMap<f64>>,
+    found: &mut MetricMap,
+) {
     let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (name, value) in numbers.flat_map(OrderedMap::iter) {
         values.entry(name).or_default().push(*value);
@@ -247,49 +338,101 @@ fn means<'s>(part: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>>, fou
 
 /// Of turns with tools: calls, replies, and why they ended.
 fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
-    let turns: Vec<&ToolTurn> =
-        groups.iter().copied().flat_map(GroupTurn::sampled).filter_map(|answer| answer.tools.as_ref()).collect();
+    let turns: Vec<&ToolTurn> = groups
+        .iter()
+        .copied()
+        .flat_map(GroupTurn::sampled)
+        .filter_map(|answer| answer.tools.as_ref())
+        .collect();
     if turns.is_empty() {
         return;
     }
     let calls = || turns.iter().flat_map(|turn| turn.calls());
     let per_turn = |count: usize| count as f64 / turns.len() as f64;
     found.add("tools/calls", per_turn(calls().count()));
-    found.add("tools/tokens", per_turn(turns.iter().flat_map(|turn| &turn.steps).map(|step| step.reply_tokens).sum()));
+    found.add(
+        "tools/tokens",
+        per_turn(
+            turns
+                .iter()
+                .flat_map(|turn| &turn.steps)
+                .map(|step| step.reply_tokens)
+                .sum(),
+        ),
+    );
     let outcome = |outcome: CallOutcome| share(calls().map(|call| call.outcome == outcome));
     if calls().next().is_some() {
         found.add("tools/frac_refused", outcome(CallOutcome::Refused));
         found.add("tools/frac_failed", outcome(CallOutcome::Failed));
     }
     found.add("time/tools", mean(turns.iter().map(|turn| turn.seconds)));
-    let records: Vec<&AgentRecord> = turns.iter().filter_map(|turn| turn.agent.as_deref()).collect();
-    let of_tools = (records.len() < turns.len()).then_some(ChainEnd::OF_TOOLS).into_iter().flatten();
-    let of_agents = (!records.is_empty()).then_some(ChainEnd::OF_AGENTS).into_iter().flatten();
+    let records: Vec<&AgentRecord> = turns
+        .iter()
+        .filter_map(|turn| turn.agent.as_deref())
+        .collect();
+    let of_tools = (records.len() < turns.len())
+        .then_some(ChainEnd::OF_TOOLS)
+        .into_iter()
+        .flatten();
+    let of_agents = (!records.is_empty())
+        .then_some(ChainEnd::OF_AGENTS)
+        .into_iter()
+        .flatten();
     for end in of_tools.chain(of_agents).collect::<BTreeSet<ChainEnd>>() {
-        found.add(&format!("ends/{}", end.name()), share(turns.iter().map(|turn| turn.end == end)));
+        found.add(
+            &format!("ends/{}", end.name()),
+            share(turns.iter().map(|turn| turn.end == end)),
+        );
     }
     if !records.is_empty() {
-        let mean_of = |count: fn(&AgentRecord) -> usize| mean(records.iter().map(|record| count(record) as f64));
+        let mean_of = |count: fn(&AgentRecord) -> usize| {
+            mean(records.iter().map(|record| count(record) as f64))
+        };
         found.add("agent/requests", mean_of(|record| record.requests.len()));
         found.add("agent/branches", mean_of(AgentRecord::branches));
-        found.add("agent/refused", mean_of(|record| record.refused.values().sum()));
-        found.add("agent/frac_ignored", share(records.iter().map(|record| record.has_ignored)));
+        found.add(
+            "agent/refused",
+            mean_of(|record| record.refused.values().sum()),
+        );
+        found.add(
+            "agent/frac_ignored",
+            share(records.iter().map(|record| record.has_ignored)),
+        );
     }
 }
 
 fn completions(groups: &[GroupTurn<'_>], has_thinking_limit: bool, found: &mut MetricMap) {
-    let all: Vec<&Completion> =
-        groups.iter().copied().flat_map(GroupTurn::sampled).flat_map(Turn::completions).collect();
+    let all: Vec<&Completion> = groups
+        .iter()
+        .copied()
+        .flat_map(GroupTurn::sampled)
+        .flat_map(Turn::completions)
+        .collect();
     // The mean of -log p over sampled tokens is the entropy without bias, and needs no forward.
-    let log_probs = all.iter().flat_map(|completion| completion.sampled_log_probs());
-    found.add("completions/entropy", mean(log_probs.map(|log_prob| -f64::from(log_prob))));
-    let lengths = all.iter().map(|completion| completion.token_ids.len() as f64);
+    let log_probs = all
+        .iter()
+        .flat_map(|completion| completion.sampled_log_probs());
+    found.add(
+        "completions/entropy",
+        mean(log_probs.map(|log_prob| -f64::from(log_prob))),
+    );
+    let lengths = all
+        .iter()
+        .map(|completion| completion.token_ids.len() as f64);
     found.add("completions/mean_length", mean(lengths.clone()));
-    found.add("completions/min_length", lengths.clone().fold(f64::INFINITY, f64::min));
+    found.add(
+        "completions/min_length",
+        lengths.clone().fold(f64::INFINITY, f64::min),
+    );
     found.add("completions/max_length", lengths.fold(0.0, f64::max));
-    found.add("completions/clipped_ratio", share(all.iter().map(|completion| completion.stop.is_truncated())));
+    found.add(
+        "completions/clipped_ratio",
+        share(all.iter().map(|completion| completion.stop.is_truncated())),
+    );
     if has_thinking_limit {
-        let limited = all.iter().map(|completion| completion.has_thought_to_the_limit());
+        let limited = all
+            .iter()
+            .map(|completion| completion.has_thought_to_the_limit());
         found.add("completions/frac_thinking_limited", share(limited));
     }
 }

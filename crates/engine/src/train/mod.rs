@@ -119,22 +119,41 @@ pub enum TrainError {
     #[error(
         "teacher = {teacher} has another vocabulary: token {id} is {found}, in the model to train {expected}; take a teacher with the same tokenizer"
     )]
-    OtherVocabulary { teacher: String, id: u32, found: String, expected: String },
+    OtherVocabulary {
+        teacher: String,
+        id: u32,
+        found: String,
+        expected: String,
+    },
     #[error("teacher = endpoint:{name}: {problem}")]
     TeacherEndpoint { name: String, problem: String },
     #[error(
         "teacher = endpoint:{name} tokenizes otherwise: id {at} of a probe text is {found}, of the model to train {expected}; take a teacher with the same tokenizer"
     )]
-    OtherTokenizer { name: String, at: usize, found: String, expected: String },
+    OtherTokenizer {
+        name: String,
+        at: usize,
+        found: String,
+        expected: String,
+    },
     /// The teacher's server failed too often.
     #[error(
         "teacher = endpoint:{name} gave no log-probs for {failed} of {all} completions of a step, more than a tenth: {reason}; fix it, then resume the run"
     )]
-    TeacherErrors { name: String, failed: usize, all: usize, reason: String },
+    TeacherErrors {
+        name: String,
+        failed: usize,
+        all: usize,
+        reason: String,
+    },
     /// The model under the run's name differs from the one at its start.
-    #[error("the files of `{base_model}` changed since the run started: restore them, or start a new run")]
+    #[error(
+        "the files of `{base_model}` changed since the run started: restore them, or start a new run"
+    )]
     OtherModel { base_model: String },
-    #[error("the model of the judge `{judge}` is another one than at the run's start: restore it, or start a new run")]
+    #[error(
+        "the model of the judge `{judge}` is another one than at the run's start: restore it, or start a new run"
+    )]
     OtherJudge { judge: String },
     #[error("{path}: {error}: the run's judges cannot be recorded")]
     JudgeRecord { path: String, error: std::io::Error },
@@ -143,16 +162,23 @@ pub enum TrainError {
     #[error("{0}")]
     Rank(#[from] RankError),
     /// Ranks that apply the same gradients to the same weights cannot differ, unless memory or a program is broken.
-    #[error("step {step}: rank {rank} took another step than rank 0; check its hardware, then resume the run")]
+    #[error(
+        "step {step}: rank {rank} took another step than rank 0; check its hardware, then resume the run"
+    )]
     RanksDiffer { rank: usize, step: u64 },
     #[error("rank {rank} {what}")]
     RankLoaded { rank: usize, what: String },
     #[error(
         "the last checkpoint here is {own:?}, for rank 0 it is {expected:?}: check that all hosts see the same files"
     )]
-    OtherCheckpoint { own: Option<u64>, expected: Option<u64> },
+    OtherCheckpoint {
+        own: Option<u64>,
+        expected: Option<u64>,
+    },
     /// A rank does not see what rank 0 sees.
-    #[error("{error}. Rank 0 sees them otherwise: all hosts need the same runs folder (--runs DIR) and the same model")]
+    #[error(
+        "{error}. Rank 0 sees them otherwise: all hosts need the same runs folder (--runs DIR) and the same model"
+    )]
     Unshared { error: String },
     #[error("stopped now, at your request")]
     StoppedAtOnce,
@@ -162,7 +188,9 @@ pub enum TrainError {
     /// Stopped while the disk was full during a step.
     #[error("stopped while waiting for disk space ({error})")]
     StoppedWithoutRoom { error: String },
-    #[error("step {step}: {what} is not finite; lower `learning_rate` and resume from the last checkpoint")]
+    #[error(
+        "step {step}: {what} is not finite; lower `learning_rate` and resume from the last checkpoint"
+    )]
     NotFinite { step: u64, what: String },
 }
 
@@ -179,9 +207,9 @@ impl TrainError {
     /// The cause of a stop that discarded the current step; `None` for other errors.
     fn interruption(&self) -> Option<String> {
         match self {
-            Self::StoppedWithoutRoom { .. } | Self::StoppedAtOnce | Self::StoppedBeforeEval { .. } => {
-                Some(self.to_string())
-            }
+            Self::StoppedWithoutRoom { .. }
+            | Self::StoppedAtOnce
+            | Self::StoppedBeforeEval { .. } => Some(self.to_string()),
             Self::Rank(RankError::Cancelled) => Some(Self::StoppedAtOnce.to_string()),
             Self::Tensor(error)
             | Self::Eval(EvalError::Tensor(error))

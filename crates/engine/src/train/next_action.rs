@@ -44,7 +44,14 @@ pub(super) struct Requests<'a> {
 impl<'a> Requests<'a> {
     pub(super) fn new(worker: &'a Worker, last_step: u64) -> Self {
         let (settings, open) = (Settings::new(), VecDeque::new());
-        Self { worker, settings, last_step, open, answering: None, is_paused: false }
+        Self {
+            worker,
+            settings,
+            last_step,
+            open,
+            answering: None,
+            is_paused: false,
+        }
     }
 
     /// Answers the request that all ranks have carried out, if a user asked for it.

@@ -21,7 +21,12 @@ impl EndpointTeacher {
         }
     }
 
-    pub(super) fn read(&self, _: &mut [PolicyGroup<'_>], _: &Tokenizer, _: &ThreadPool) -> Result<usize, TrainError> {
+    pub(super) fn read(
+        &self,
+        _: &mut [PolicyGroup<'_>],
+        _: &Tokenizer,
+        _: &ThreadPool,
+    ) -> Result<usize, TrainError> {
         match *self {}
     }
 }

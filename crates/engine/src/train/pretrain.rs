@@ -14,8 +14,12 @@ use crate::model::{Decoder, ModelError, Trainable, Weights};
 use crate::policy::written_conversation;
 use crate::rollout::ThreadPool;
 use crate::score::Task;
-use crate::text::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
-use crate::update::{Example, Optimizer, OptimizerSettings, StepOutcome, SupervisedSettings, supervised_gradient};
+use crate::text::{
+    CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer,
+};
+use crate::update::{
+    Example, Optimizer, OptimizerSettings, StepOutcome, SupervisedSettings, supervised_gradient,
+};
 
 #[derive(Clone, Debug)]
 pub struct PretrainSettings {
@@ -62,35 +66,77 @@ pub fn pretrain(
     let files = tokenizer_files(task, &generator, settings)?;
     let tokenizer = Tokenizer::from_files(&files)?;
     let (config, weights) = match &settings.from {
-        Some(source) => (source.config().map_err(ModelError::from)?, Weights::open(source)?),
+        Some(source) => (
+            source.config().map_err(ModelError::from)?,
+            Weights::open(source)?,
+        ),
         None => {
-            let config = ModelConfig { vocab_size: tokenizer.vocab_size(), ..settings.config.clone() };
+            let config = ModelConfig {
+                vocab_size: tokenizer.vocab_size(),
+                ..settings.config.clone()
+            };
             let weights = Weights::fresh(&config, settings.seed);
             (config, weights)
         }
     };
-    let model = Decoder::new(&config, &weights, Trainable::Full, settings.seed, engine.dtype, &engine.device)?;
-    let mut optimizer = Optimizer::new(optimizer_settings(settings), model.parameters(), &engine.device)?;
+    let model = Decoder::new(
+        &config,
+        &weights,
+        Trainable::Full,
+        settings.seed,
+        engine.dtype,
+        &engine.device,
+    )?;
+    let mut optimizer = Optimizer::new(
+        optimizer_settings(settings),
+        model.parameters(),
+        &engine.device,
+    )?;
     let mut tokens = 0;
     for update in 0..settings.updates {
-        let numbers: Vec<u64> =
-            (0..settings.examples as u64).map(|offset| update * settings.examples as u64 + offset).collect();
+        let numbers: Vec<u64> = (0..settings.examples as u64)
+            .map(|offset| update * settings.examples as u64 + offset)
+            .collect();
         let examples = numbers
             .iter()
-            .map(|&number| example((task, &generator), &tokenizer, config.max_position_embeddings, number))
+            .map(|&number| {
+                example(
+                    (task, &generator),
+                    &tokenizer,
+                    config.max_position_embeddings,
+                    number,
+                )
+            })
             .collect::<Result<Vec<_>, _>>()?;
-        tokens += examples.iter().map(|example| example.tokens() as u64).sum::<u64>();
+        tokens += examples
+            .iter()
+            .map(|example| example.tokens() as u64)
+            .sum::<u64>();
         let completion_tokens = examples.iter().map(Example::loss_tokens).sum();
         let tokens_per_micro_batch = settings.tokens_per_micro_batch;
-        let supervised =
-            SupervisedSettings { loss_tokens: completion_tokens, tokens_per_micro_batch, recompute: false };
+        let supervised = SupervisedSettings {
+            loss_tokens: completion_tokens,
+            tokens_per_micro_batch,
+            recompute: false,
+        };
         let (gradients, loss) = supervised_gradient(&model, &examples, supervised, threads)?;
         if optimizer.apply(model.parameters(), &gradients)? == StepOutcome::NotFinite {
-            return Err(TrainError::NotFinite { step: update + 1, what: "the gradient".to_owned() });
+            return Err(TrainError::NotFinite {
+                step: update + 1,
+                what: "the gradient".to_owned(),
+            });
         }
-        on_progress(PretrainProgress { update: update + 1, loss, tokens });
+        on_progress(PretrainProgress {
+            update: update + 1,
+            loss,
+            tokens,
+        });
     }
-    let dtype = if settings.in_bf16 { DType::BF16 } else { DType::F32 };
+    let dtype = if settings.in_bf16 {
+        DType::BF16
+    } else {
+        DType::F32
+    };
     write_model(folder, &model, dtype, &files, tokenizer.stop_ids())?;
     Ok(folder.to_owned())
 }
@@ -104,11 +150,22 @@ fn example(
     number: u64,
 ) -> Result<Example, TrainError> {
     let (row, text) = generator.pretrain_example(number)?;
-    let completions = if task.toolset().is_some() { text.lines().collect() } else { vec![text.as_str()] };
+    let completions = if task.toolset().is_some() {
+        text.lines().collect()
+    } else {
+        vec![text.as_str()]
+    };
     let (prompt, mut written) = written_conversation(task, tokenizer, &row, &completions)?;
     let later = written.split_off(1.min(written.len()));
-    let completion = written.pop().map(|(_, token_ids)| token_ids).unwrap_or_default();
-    let example = Example { prompt, completion, later };
+    let completion = written
+        .pop()
+        .map(|(_, token_ids)| token_ids)
+        .unwrap_or_default();
+    let example = Example {
+        prompt,
+        completion,
+        later,
+    };
     if example.tokens() > most_tokens {
         let what = format!(
             "the conversation about {} has {} tokens, and the model has {most_tokens} positions: shorten the generator's templates, or start from a model with more",
@@ -126,7 +183,11 @@ fn tokenizer_files(
     settings: &PretrainSettings,
 ) -> Result<TokenizerFiles, TrainError> {
     let has_functions = task.calls_functions() || task.toolset().is_some();
-    let template = if has_functions { TOOL_CHAT_TEMPLATE } else { CHAT_TEMPLATE };
+    let template = if has_functions {
+        TOOL_CHAT_TEMPLATE
+    } else {
+        CHAT_TEMPLATE
+    };
     if let Some(source) = &settings.from {
         return Ok(TokenizerFiles::for_source(source, template)?);
     }
@@ -137,7 +198,11 @@ fn tokenizer_files(
         texts.extend(turns.into_iter().map(|message| message.content));
         texts.push(completion);
     }
-    Ok(train_tokenizer(texts.into_iter(), settings.config.vocab_size, template)?)
+    Ok(train_tokenizer(
+        texts.into_iter(),
+        settings.config.vocab_size,
+        template,
+    )?)
 }
 
 fn optimizer_settings(settings: &PretrainSettings) -> OptimizerSettings {

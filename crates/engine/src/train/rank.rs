@@ -41,7 +41,11 @@ impl Loaded {
     fn new(trainer: &Trainer, model_digest: String) -> Result<Self, TrainError> {
         let parameters = trainer.policy.model.parameters();
         // Of moments that are divided, each rank has others.
-        let moments = if parameters.shard().is_whole() { norm(trainer.optimizer.moments())?.to_bits() } else { 0 };
+        let moments = if parameters.shard().is_whole() {
+            norm(trainer.optimizer.moments())?.to_bits()
+        } else {
+            0
+        };
         Ok(Self {
             config_digest: trainer.config.digest(),
             model_digest,
@@ -113,7 +117,10 @@ pub(super) fn load_and_train(
 pub fn follow(mut ranks: Ranks, engine: &Engine) -> Result<(), TrainError> {
     let ranks_per_host = ranks.rendezvous();
     let ranks = Rc::new(ranks);
-    match ranks_per_host.map_err(TrainError::from).and_then(|count| follow_run(&ranks, count, engine)) {
+    match ranks_per_host
+        .map_err(TrainError::from)
+        .and_then(|count| follow_run(&ranks, count, engine))
+    {
         // Rank 0 is gone, or has cancelled the work.
         Err(TrainError::Rank(RankError::Lost { .. })) => Ok(()),
         Err(error) if error.interruption().is_some() => Ok(()),
@@ -130,14 +137,18 @@ pub fn follow(mut ranks: Ranks, engine: &Engine) -> Result<(), TrainError> {
 
 fn follow_run(ranks: &Rc<Ranks>, ranks_per_host: usize, engine: &Engine) -> Result<(), TrainError> {
     let begin: Begin = ranks.receive()?;
-    let unshared = |error: TrainError| TrainError::Unshared { error: error.to_string() };
+    let unshared = |error: TrainError| TrainError::Unshared {
+        error: error.to_string(),
+    };
     let run = RunDirectory::open(&begin.run).map_err(|error| unshared(error.into()))?;
     run.check_private()?;
     let run_folders = RunFolders::discover(None, run.path());
-    let mut setup = Setup::read(&run, &run_folders, engine, Some(ranks.size())).map_err(|error| match error {
-        TrainError::OtherModel { .. } => unshared(error),
-        error => error,
-    })?;
+    let mut setup = Setup::read(&run, &run_folders, engine, Some(ranks.size())).map_err(
+        |error| match error {
+            TrainError::OtherModel { .. } => unshared(error),
+            error => error,
+        },
+    )?;
     if setup.resumed_from != begin.resumed_from {
         let (own, expected) = (setup.resumed_from, begin.resumed_from);
         return Err(TrainError::OtherCheckpoint { own, expected });
@@ -168,10 +179,41 @@ mod tests {
             assert!(found.contains(expected) && found.contains(": "), "{found}");
         };
         assert_eq!(own().difference(&own()), None);
-        check(Loaded { config_digest: "d".to_owned(), ..own() }, "another configuration than rank 0");
-        check(Loaded { step: 2, norms: [3, 4], ..own() }, "the checkpoint of step 2, rank 0 that of step 4");
-        check(Loaded { model_digest: "n".to_owned(), ..own() }, "other files of the model");
-        check(Loaded { on_gpu: false, ..own() }, "computes on the CPU, rank 0 on a GPU");
-        check(Loaded { norms: [1, 3], ..own() }, "other weights than rank 0");
+        check(
+            Loaded {
+                config_digest: "d".to_owned(),
+                ..own()
+            },
+            "another configuration than rank 0",
+        );
+        check(
+            Loaded {
+                step: 2,
+                norms: [3, 4],
+                ..own()
+            },
+            "the checkpoint of step 2, rank 0 that of step 4",
+        );
+        check(
+            Loaded {
+                model_digest: "n".to_owned(),
+                ..own()
+            },
+            "other files of the model",
+        );
+        check(
+            Loaded {
+                on_gpu: false,
+                ..own()
+            },
+            "computes on the CPU, rank 0 on a GPU",
+        );
+        check(
+            Loaded {
+                norms: [1, 3],
+                ..own()
+            },
+            "other weights than rank 0",
+        );
     }
 }

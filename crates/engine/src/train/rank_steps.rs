@@ -6,16 +6,35 @@ use crate::run::events::RankStep;
 
 /// What the alerts about ranks look at; nothing for one rank.
 pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
-    let tokens: Vec<f64> = ranks.iter().map(|rank| (rank.sampled_tokens + rank.trained_tokens) as f64).collect();
-    let seconds: Vec<f64> = ranks.iter().map(|rank| rank.rollout_seconds + rank.update_seconds).collect();
+    let tokens: Vec<f64> = ranks
+        .iter()
+        .map(|rank| (rank.sampled_tokens + rank.trained_tokens) as f64)
+        .collect();
+    let seconds: Vec<f64> = ranks
+        .iter()
+        .map(|rank| rank.rollout_seconds + rank.update_seconds)
+        .collect();
     let mut found = BTreeMap::new();
-    let (most, all) = (tokens.iter().copied().fold(0.0, f64::max), tokens.iter().sum::<f64>());
+    let (most, all) = (
+        tokens.iter().copied().fold(0.0, f64::max),
+        tokens.iter().sum::<f64>(),
+    );
     if ranks.len() > 1 && all > 0.0 {
-        found.insert("ranks/imbalance".to_owned(), most * ranks.len() as f64 / all);
+        found.insert(
+            "ranks/imbalance".to_owned(),
+            most * ranks.len() as f64 / all,
+        );
     }
     // The time of a rank over that of the others, as far as it has no more to compute than they have.
-    let slowdown = |rank| Some((rank, over_others(&seconds, rank)? / over_others(&tokens, rank)?.max(1.0)));
-    let slowest = (0..ranks.len()).filter_map(slowdown).max_by(|a, b| a.1.total_cmp(&b.1));
+    let slowdown = |rank| {
+        Some((
+            rank,
+            over_others(&seconds, rank)? / over_others(&tokens, rank)?.max(1.0),
+        ))
+    };
+    let slowest = (0..ranks.len())
+        .filter_map(slowdown)
+        .max_by(|a, b| a.1.total_cmp(&b.1));
     if let Some((rank, slowdown)) = slowest {
         found.insert("ranks/slowest".to_owned(), rank as f64);
         found.insert("ranks/slowdown".to_owned(), slowdown);
@@ -36,7 +55,11 @@ mod tests {
     use super::*;
 
     fn rank(tokens: usize, seconds: f64) -> RankStep {
-        RankStep { trained_tokens: tokens, update_seconds: seconds, ..RankStep::default() }
+        RankStep {
+            trained_tokens: tokens,
+            update_seconds: seconds,
+            ..RankStep::default()
+        }
     }
 
     #[test]
@@ -45,14 +68,28 @@ mod tests {
             let found = rank_metrics(ranks);
             let get = |name: &str| found.get(&format!("ranks/{name}")).copied();
             let found = get("imbalance").zip(get("slowest")).zip(get("slowdown"));
-            assert_eq!(found.map(|((imbalance, slowest), slowdown)| (imbalance, slowest, slowdown)), expected);
+            assert_eq!(
+                found.map(|((imbalance, slowest), slowdown)| (imbalance, slowest, slowdown)),
+                expected
+            );
         };
         check(&[], None);
         check(&[rank(0, 0.0), rank(0, 0.0)], None);
         check(&[rank(100, 1.0), rank(100, 1.5)], Some((1.0, 1.0, 1.5)));
-        check(&[rank(100, 1.0), rank(300, 3.0), rank(100, 1.0), rank(100, 1.0)], Some((2.0, 3.0, 1.0)));
+        check(
+            &[
+                rank(100, 1.0),
+                rank(300, 3.0),
+                rank(100, 1.0),
+                rank(100, 1.0),
+            ],
+            Some((2.0, 3.0, 1.0)),
+        );
         // Few tokens take longer by the token on any rank.
         check(&[rank(10, 1.0), rank(190, 1.0)], Some((1.9, 0.0, 1.0)));
-        check(&[rank(100, 1.0), rank(100, 2.0), rank(100, 1.0)], Some((1.0, 1.0, 2.0)));
+        check(
+            &[rank(100, 1.0), rank(100, 2.0), rank(100, 1.0)],
+            Some((1.0, 1.0, 2.0)),
+        );
     }
 }

@@ -21,8 +21,8 @@ use crate::policy::{ToolTurn, Turn};
 use crate::rollout::GpuFallback;
 use crate::run::events::{self, Alert, End, Phase, RankStep, Step};
 use crate::run::{
-    DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunState,
-    StateWriter, Status, WaitOutcome, Worker,
+    DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup,
+    RolloutWriter, RunState, StateWriter, Status, WaitOutcome, Worker,
 };
 use crate::update::{PolicyStatistics, StepOutcome};
 
@@ -64,7 +64,10 @@ struct RankReport {
 impl<'a> Record<'a> {
     /// With a recorder on rank 0.
     pub(super) fn new(recorder: Option<Recorder<'a>>, engine: &Engine) -> Self {
-        Self { recorder, monitor: DeviceMonitor::named(engine.name()) }
+        Self {
+            recorder,
+            monitor: DeviceMonitor::named(engine.name()),
+        }
     }
 
     /// What rank 0 does with the recorder; the others do nothing.
@@ -72,12 +75,16 @@ impl<'a> Record<'a> {
         &mut self,
         write: impl FnOnce(&mut Recorder<'a>) -> Result<T, TrainError>,
     ) -> Result<T, TrainError> {
-        self.recorder.as_mut().map_or_else(|| Ok(T::default()), write)
+        self.recorder
+            .as_mut()
+            .map_or_else(|| Ok(T::default()), write)
     }
 
     /// Starts reading the GPU's condition, on rank 0 into the log.
     pub(super) fn watch(&mut self, gpu: Option<Gpu>) {
-        let (Some(gpu), log) = (gpu, self.recorder.as_ref().map(Recorder::log)) else { return };
+        let (Some(gpu), log) = (gpu, self.recorder.as_ref().map(Recorder::log)) else {
+            return;
+        };
         self.monitor.start(
             device_monitor::EVERY,
             move || gpu.condition(),
@@ -98,7 +105,10 @@ impl<'a> Record<'a> {
         self.on_rank_0(|recorder| recorder.phase(step, phase))
     }
 
-    pub(super) fn alerts(&mut self, alerts: impl IntoIterator<Item = Alert>) -> Result<(), TrainError> {
+    pub(super) fn alerts(
+        &mut self,
+        alerts: impl IntoIterator<Item = Alert>,
+    ) -> Result<(), TrainError> {
         self.on_rank_0(|recorder| recorder.events(alerts))
     }
 
@@ -113,13 +123,21 @@ impl<'a> Record<'a> {
         update.rank.rollout_seconds = rollout.rollout_seconds;
         update.forward_seconds = rollout.forward_seconds;
         self.draft_from(trainer, &rollout)?;
-        update.sampling_seconds =
-            rollout.all().map(|rank| rank.rollout_seconds + rank.score_seconds).fold(0.0, f64::max);
+        update.sampling_seconds = rollout
+            .all()
+            .map(|rank| rank.rollout_seconds + rank.score_seconds)
+            .fold(0.0, f64::max);
         let trained_tokens = update.statistics.rows;
         let metrics = self.on_rank_0(|recorder| {
             let mut metrics = rollout_metrics(&rollout, &trainer.config);
             metrics.extend(task_metrics(trainer, &rollout));
-            metrics.extend(trainer.state.adaptive.iter().flat_map(|adaptive| prompt_metrics(adaptive, &rollout)));
+            metrics.extend(
+                trainer
+                    .state
+                    .adaptive
+                    .iter()
+                    .flat_map(|adaptive| prompt_metrics(adaptive, &rollout)),
+            );
             recorder.alerts.see_answers(trainer, &rollout);
             recorder.groups(trainer, rollout)?;
             Ok(metrics)
@@ -136,13 +154,22 @@ impl<'a> Record<'a> {
         let history = &mut trainer.policy.memory.history;
         if trainer.ranks.size() == 1 {
             let completions = rollout.answers().flat_map(Turn::completions);
-            history.add(step, completions.map(|completion| completion.token_ids.as_slice()), kept);
+            history.add(
+                step,
+                completions.map(|completion| completion.token_ids.as_slice()),
+                kept,
+            );
             return Ok(());
         }
-        let turns = rollout.group_turns().into_iter().chain(rollout.replaced_turns());
+        let turns = rollout
+            .group_turns()
+            .into_iter()
+            .chain(rollout.replaced_turns());
         let answers = turns.flat_map(GroupTurn::answers);
         let completions = answers.flat_map(Turn::completions);
-        let tokens: Vec<Vec<u32>> = completions.map(|completion| completion.token_ids.clone()).collect();
+        let tokens: Vec<Vec<u32>> = completions
+            .map(|completion| completion.token_ids.clone())
+            .collect();
         let tokens = trainer.ranks.broadcast(tokens)?;
         history.add(step, tokens.iter().map(Vec::as_slice), kept);
         Ok(())
@@ -166,7 +193,10 @@ impl<'a> Record<'a> {
             condition: self.monitor.latest(),
             ..update.rank.clone()
         };
-        let reports = ranks.gather(RankReport { statistics: update.statistics.clone(), step })?;
+        let reports = ranks.gather(RankReport {
+            statistics: update.statistics.clone(),
+            step,
+        })?;
         trainer.finish_step(update.applied == Some(StepOutcome::NotFinite), seconds);
         let entropy = self.on_rank_0(|recorder| {
             let (entropy, mut ranks) = (metrics.get("completions/entropy").copied(), Vec::new());
@@ -227,19 +257,33 @@ impl<'a> Recorder<'a> {
     ) -> Result<R, TrainError> {
         loop {
             match attempt(self).map_err(Into::into) {
-                Err(error) if error.is_full_disk() => match self.wait_for_space(what, needed_bytes, true) {
-                    WaitOutcome::Stop => return Err(TrainError::StoppedWithoutRoom { error: error.to_string() }),
-                    WaitOutcome::Freed | WaitOutcome::Resumed => {}
-                },
+                Err(error) if error.is_full_disk() => {
+                    match self.wait_for_space(what, needed_bytes, true) {
+                        WaitOutcome::Stop => {
+                            return Err(TrainError::StoppedWithoutRoom {
+                                error: error.to_string(),
+                            });
+                        }
+                        WaitOutcome::Freed | WaitOutcome::Resumed => {}
+                    }
+                }
                 result => return result,
             }
         }
     }
 
     /// Pauses the run until there is space; `retry`: a write has failed.
-    pub(super) fn wait_for_space(&mut self, what: &str, needed_bytes: u64, retry: bool) -> WaitOutcome {
+    pub(super) fn wait_for_space(
+        &mut self,
+        what: &str,
+        needed_bytes: u64,
+        retry: bool,
+    ) -> WaitOutcome {
         let (events, listener) = (Arc::clone(&self.events), &mut self.listener);
-        let phase = EventBody::from(Phase { step: self.state.now().step, phase: "paused".to_owned() });
+        let phase = EventBody::from(Phase {
+            step: self.state.now().step,
+            phase: "paused".to_owned(),
+        });
         self.disk.wait_for_space(what, needed_bytes, retry, || {
             // If this does not fit, `state.json` or the answer to `status` has it.
             let _ = locked(&events).append(phase.clone());
@@ -260,12 +304,17 @@ impl<'a> Recorder<'a> {
 
     pub(super) fn event(&mut self, body: impl Into<EventBody>) -> Result<(), TrainError> {
         let body = body.into();
-        self.write("the log", A_LITTLE_BYTES, |recorder| recorder.writer().append(body.clone()))?;
+        self.write("the log", A_LITTLE_BYTES, |recorder| {
+            recorder.writer().append(body.clone())
+        })?;
         (self.listener)(&body);
         Ok(())
     }
 
-    pub(super) fn events(&mut self, bodies: impl IntoIterator<Item = impl Into<EventBody>>) -> Result<(), TrainError> {
+    pub(super) fn events(
+        &mut self,
+        bodies: impl IntoIterator<Item = impl Into<EventBody>>,
+    ) -> Result<(), TrainError> {
         bodies.into_iter().try_for_each(|body| self.event(body))
     }
 
@@ -293,10 +342,15 @@ impl<'a> Recorder<'a> {
     }
 
     /// Begins with the alerts that stood at the step from which the run resumes.
-    pub(super) fn resume_alerts(&mut self, resumed_from: Option<u64>, trainer: &Trainer) -> Result<(), TrainError> {
+    pub(super) fn resume_alerts(
+        &mut self,
+        resumed_from: Option<u64>,
+        trainer: &Trainer,
+    ) -> Result<(), TrainError> {
         self.alerts = RunAlerts::new(&trainer.tasks);
         if let Some(step) = resumed_from {
-            self.alerts.resume(self.history.now()?, step, &trainer.config);
+            self.alerts
+                .resume(self.history.now()?, step, &trainer.config);
         }
         Ok(())
     }
@@ -312,11 +366,21 @@ impl<'a> Recorder<'a> {
     }
 
     pub(super) fn phase(&mut self, step: u64, phase: &str) -> Result<(), TrainError> {
-        self.event(Phase { step, phase: phase.to_owned() })
+        self.event(Phase {
+            step,
+            phase: phase.to_owned(),
+        })
     }
 
-    pub(super) fn status(&mut self, status: Status, step: u64, cause: Option<String>) -> Result<(), TrainError> {
-        self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.status(status, step, cause.clone()))
+    pub(super) fn status(
+        &mut self,
+        status: Status,
+        step: u64,
+        cause: Option<String>,
+    ) -> Result<(), TrainError> {
+        self.write("state.json", A_LITTLE_BYTES, |recorder| {
+            recorder.state.status(status, step, cause.clone())
+        })
     }
 
     /// Makes everything written so far durable; called before a checkpoint.
@@ -329,12 +393,23 @@ impl<'a> Recorder<'a> {
 
     /// # Errors
     /// Where too many answers of these rollouts have no score.
-    pub(super) fn check_scores(&self, trainer: &Trainer, rollouts: &[StepRollout]) -> Result<(), TrainError> {
+    pub(super) fn check_scores(
+        &self,
+        trainer: &Trainer,
+        rollouts: &[StepRollout],
+    ) -> Result<(), TrainError> {
         for (index, task) in trainer.tasks.iter().enumerate() {
             let is_its = |group: &&Group| trainer.prompts.train[group.prompt].task == index;
-            let groups = rollouts.iter().flat_map(StepRollout::all).flat_map(StepRollout::sampled_groups);
-            let answers = groups.filter(is_its).flat_map(Group::turns).flat_map(GroupTurn::answers);
-            task.scorer.check_errors(answers.map(|answer| &answer.score))?;
+            let groups = rollouts
+                .iter()
+                .flat_map(StepRollout::all)
+                .flat_map(StepRollout::sampled_groups);
+            let answers = groups
+                .filter(is_its)
+                .flat_map(Group::turns)
+                .flat_map(GroupTurn::answers);
+            task.scorer
+                .check_errors(answers.map(|answer| &answer.score))?;
         }
         Ok(())
     }
@@ -351,23 +426,41 @@ impl<'a> Recorder<'a> {
             metrics.extend(update_metrics(update));
         }
         let peak = trainer.policy.engine.peak_memory();
-        metrics.extend(peak.map(|bytes| ("memory/peak_bytes".to_owned(), (bytes + CONTEXT_BYTES) as f64)));
+        metrics.extend(peak.map(|bytes| {
+            (
+                "memory/peak_bytes".to_owned(),
+                (bytes + CONTEXT_BYTES) as f64,
+            )
+        }));
         metrics.extend(rank_metrics(&ranks));
         if trainer.config.entropy_target > 0.0 {
             metrics.insert("entropy_coef".to_owned(), trainer.entropy_coef());
         }
         let mut alerts = self.alerts.observe(step, &metrics, &trainer.config);
         alerts.extend(shrunk(step, update.shape, trainer.shape.get()));
-        self.event(Step { step, seconds, metrics, ranks })?;
+        self.event(Step {
+            step,
+            seconds,
+            metrics,
+            ranks,
+        })?;
         self.events(alerts)?;
-        self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))
+        self.write("state.json", A_LITTLE_BYTES, |recorder| {
+            recorder.state.step(step)
+        })
     }
 
     /// Records the groups of all ranks: texts into the rollouts, numbers into the events.
     fn groups(&mut self, trainer: &Trainer, rollout: StepRollout) -> Result<(), TrainError> {
-        let StepRollout { groups, replaced, .. } = rollout.merged();
-        groups.into_iter().try_for_each(|group| self.group(trainer, group, false))?;
-        replaced.into_iter().try_for_each(|group| self.group(trainer, group, true))
+        let StepRollout {
+            groups, replaced, ..
+        } = rollout.merged();
+        groups
+            .into_iter()
+            .try_for_each(|group| self.group(trainer, group, false))?;
+        replaced
+            .into_iter()
+            .try_for_each(|group| self.group(trainer, group, true))
     }
 
     /// `replaced`: the step does not train on it.
@@ -376,11 +469,31 @@ impl<'a> Recorder<'a> {
         for (turn, AnsweredTurn { signal, answers }) in group.into_turns().enumerate() {
             let later = answers.iter().find_map(|answer| answer.prompt.as_ref());
             let prompt_id = later.map_or(&prompt.row.id, |later| &later.id).clone();
-            let text = if turn == 0 { prompt.text.clone() } else { String::new() };
+            let text = if turn == 0 {
+                prompt.text.clone()
+            } else {
+                String::new()
+            };
             let task = trainer.task_of(prompt).part.name.clone();
-            let group = events::Group { step, signal, replaced, ..Default::default() };
-            let event = events::Group { task: task.clone(), prompt_id: prompt_id.clone(), ..group };
-            let record = RolloutGroup { step, task, prompt_id, prompt: text, replaced, completions: Vec::new() };
+            let group = events::Group {
+                step,
+                signal,
+                replaced,
+                ..Default::default()
+            };
+            let event = events::Group {
+                task: task.clone(),
+                prompt_id: prompt_id.clone(),
+                ..group
+            };
+            let record = RolloutGroup {
+                step,
+                task,
+                prompt_id,
+                prompt: text,
+                replaced,
+                completions: Vec::new(),
+            };
             self.answers(event, record, answers)?;
         }
         Ok(())
@@ -394,15 +507,27 @@ impl<'a> Recorder<'a> {
     ) -> Result<(), TrainError> {
         event.solved = Some(answers.iter().filter(|answer| answer.is_solved()).count());
         for answer in answers {
-            let (sampled_tokens, chain) = (answer.sampled_tokens(), answer.tools.as_ref().map(ToolTurn::chain));
-            let Turn { prompt, tools, completion, text, score, advantage } = answer;
+            let (sampled_tokens, chain) = (
+                answer.sampled_tokens(),
+                answer.tools.as_ref().map(ToolTurn::chain),
+            );
+            let Turn {
+                prompt,
+                tools,
+                completion,
+                text,
+                score,
+                advantage,
+            } = answer;
             let stop_reason = completion.stop.name().to_owned();
             event.rewards.push(score.reward);
             event.tiers.push(score.tier.name().to_owned());
             event.token_counts.push(sampled_tokens);
             event.stop_reasons.push(stop_reason.clone());
             event.advantages.push(advantage);
-            event.call_seconds.extend(tools.map(|tools| tools.call_seconds));
+            event
+                .call_seconds
+                .extend(tools.map(|tools| tools.call_seconds));
             record.completions.push(RolloutCompletion {
                 prompt: prompt.map(|prompt| prompt.text),
                 chain,
@@ -420,8 +545,14 @@ impl<'a> Recorder<'a> {
             Some(rollouts) => rollouts.append(&record).map(Some),
             None => Ok(None),
         };
-        let Some(place) = self.write("the rollouts", A_LITTLE_BYTES, append)? else { return Ok(()) };
-        self.event(events::Group { file: place.file, line: place.line, ..event })
+        let Some(place) = self.write("the rollouts", A_LITTLE_BYTES, append)? else {
+            return Ok(());
+        };
+        self.event(events::Group {
+            file: place.file,
+            line: place.line,
+            ..event
+        })
     }
 }
 

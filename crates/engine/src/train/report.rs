@@ -10,8 +10,8 @@ use super::trainer::Trainer;
 use crate::checkpoint;
 use crate::policy::PolicyVersion;
 use crate::run::{
-    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_path, read_evals,
-    resolve_checkpoint,
+    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_path,
+    read_evals, resolve_checkpoint,
 };
 use crate::task::{PromptSet, task_set};
 
@@ -54,9 +54,15 @@ impl Report {
     /// # Errors
     /// Never for these numbers.
     pub fn document(&self) -> Result<Value, serde_json::Error> {
-        let Self { run, seconds, cause, steps, best_step, results } = self;
-        let mut document =
-            json!({"run": run, "seconds": seconds, "cause": cause, "steps": steps, "best_step": best_step});
+        let Self {
+            run,
+            seconds,
+            cause,
+            steps,
+            best_step,
+            results,
+        } = self;
+        let mut document = json!({"run": run, "seconds": seconds, "cause": cause, "steps": steps, "best_step": best_step});
         match (&mut document, results.as_slice()) {
             (Value::Object(fields), [only]) => {
                 if let Value::Object(result) = serde_json::to_value(only)? {
@@ -80,7 +86,11 @@ pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Repor
         checkpoint::load_parameters(&folder, trainer.policy.model.parameters())?;
     }
     if !trainer.prompts.test.is_empty() && best_step > 0 {
-        let which = RunEval { set: PromptSet::Test, version: PolicyVersion::Trained, step: best_step };
+        let which = RunEval {
+            set: PromptSet::Test,
+            version: PolicyVersion::Trained,
+            step: best_step,
+        };
         stop_before(trainer, record, which)?;
         run_evals(trainer, record, which)?;
     }
@@ -92,28 +102,56 @@ pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Repor
 /// # Errors
 /// [`TrainError`] naming a file that is missing or unreadable.
 pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError> {
-    let Some(end) = RunState::read(run.path())?.end.filter(|end| end.status == Status::Finished.name()) else {
+    let Some(end) = RunState::read(run.path())?
+        .end
+        .filter(|end| end.status == Status::Finished.name())
+    else {
         return Ok(None);
     };
     let report = read_report(run, resolve_checkpoint(run, At::Best)?, end.step)?;
-    Ok(Some(Report { seconds: end.seconds, cause: end.cause, ..report }))
+    Ok(Some(Report {
+        seconds: end.seconds,
+        cause: end.cause,
+        ..report
+    }))
 }
 
 /// The recorded evals of base and result.
 fn read_report(run: &RunDirectory, best_step: u64, steps: u64) -> Result<Report, TrainError> {
-    let results = run.task_names().into_iter().map(|task| read_result(run, task, best_step));
+    let results = run
+        .task_names()
+        .into_iter()
+        .map(|task| read_result(run, task, best_step));
     let results = results.collect::<Result<_, _>>()?;
-    Ok(Report { run: run.id().to_owned(), steps, best_step, results, ..Report::default() })
+    Ok(Report {
+        run: run.id().to_owned(),
+        steps,
+        best_step,
+        results,
+        ..Report::default()
+    })
 }
 
 fn read_result(run: &RunDirectory, task: &str, best_step: u64) -> Result<TaskResult, TrainError> {
     let path = |set: &str, step, target| eval_path(run.path(), step, &task_set(set, task), target);
-    let set = if path("test", 0, "base").exists() { "test" } else { "eval" };
+    let set = if path("test", 0, "base").exists() {
+        "test"
+    } else {
+        "eval"
+    };
     let (base, best) = (path(set, 0, "base"), path(set, best_step, "trained"));
     // Without held-out prompts there are none.
-    let before = if base.exists() { read_evals(&base)? } else { Vec::new() };
+    let before = if base.exists() {
+        read_evals(&base)?
+    } else {
+        Vec::new()
+    };
     // At step 0 the trained model is the base.
-    let after = if best.exists() { read_evals(&best)? } else { before.clone() };
+    let after = if best.exists() {
+        read_evals(&best)?
+    } else {
+        before.clone()
+    };
     Ok(TaskResult {
         task: task.to_owned(),
         set: set.to_owned(),

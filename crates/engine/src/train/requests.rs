@@ -24,7 +24,12 @@ pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Nex
     let controls = worker.controls();
     collect(recorder, false)?;
     loop {
-        if let Some(due) = recorder.requests.settings.first_entry().filter(|due| *due.key() <= step + 1) {
+        if let Some(due) = recorder
+            .requests
+            .settings
+            .first_entry()
+            .filter(|due| *due.key() <= step + 1)
+        {
             return Ok(Next::Set(due.remove()));
         }
         recorder.requests.open.extend(controls.drain());
@@ -56,7 +61,9 @@ pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Nex
         }
         // After requests, which may have moved the end.
         if step >= trainer.total_steps {
-            return Ok(Next::Finish { cause: "all steps done".to_owned() });
+            return Ok(Next::Finish {
+                cause: "all steps done".to_owned(),
+            });
         }
         if let Some(cause) = should_stop(recorder.history()?, &trainer.state, &trainer.config) {
             return Ok(Next::Finish { cause });
@@ -91,7 +98,9 @@ fn handle(
                     recorder.event(Note { text })?;
                     Answer::done("noted", Value::Null)
                 }
-                Verb::Sample(request) => sample(trainer, &request, |part| controls.answer(accepted.id, &part)),
+                Verb::Sample(request) => sample(trainer, &request, |part| {
+                    controls.answer(accepted.id, &part)
+                }),
                 _ => Answer::done("done", Value::Null),
             };
             controls.answer(accepted.id, &answer);
@@ -108,13 +117,24 @@ pub(super) fn eval_answer(evals: &[Eval]) -> Option<Answer> {
         let (valid, exact) = (percent(summary.valid), or_na(summary.exact, percent));
         format!("{set}: valid {valid}, exact {exact} (n = {})", summary.n)
     };
-    let result = |Eval { step, summary, against_base, .. }: &Eval| json!({"step": step, "summary": summary, "against_base": against_base});
+    let result = |Eval {
+                      step,
+                      summary,
+                      against_base,
+                      ..
+                  }: &Eval| json!({"step": step, "summary": summary, "against_base": against_base});
     let step = evals.first()?.step;
-    let text = format!("step {step} {}", evals.iter().map(text).collect::<Vec<_>>().join("; "));
+    let text = format!(
+        "step {step} {}",
+        evals.iter().map(text).collect::<Vec<_>>().join("; ")
+    );
     Some(match evals {
         [eval] => Answer::done(text, result(eval)),
         evals => {
-            let by_set = evals.iter().map(|eval| (eval.set.clone(), result(eval))).collect::<serde_json::Map<_, _>>();
+            let by_set = evals
+                .iter()
+                .map(|eval| (eval.set.clone(), result(eval)))
+                .collect::<serde_json::Map<_, _>>();
             Answer::done(text, json!({"step": step, "sets": by_set}))
         }
     })

@@ -25,7 +25,11 @@ impl StepPlan {
     pub(super) fn share(&self, ranks: &Ranks) -> Self {
         let share = ranks.share(self.prompts.len());
         let position = self.position + share.start as u64;
-        Self { position, prompts: self.prompts[share].to_vec(), ..*self }
+        Self {
+            position,
+            prompts: self.prompts[share].to_vec(),
+            ..*self
+        }
     }
 
     pub(super) fn planned(&self) -> impl Iterator<Item = PlannedPrompt> {
@@ -47,9 +51,17 @@ impl Trainer {
         let positions = position..self.state.prompts_taken;
         let TakenRows { rows, skipped } = match &mut self.state.adaptive {
             Some(adaptive) => adaptive.take(order, positions),
-            None => TakenRows { rows: order.rows_at(positions), skipped: 0 },
+            None => TakenRows {
+                rows: order.rows_at(positions),
+                skipped: 0,
+            },
         };
-        StepPlan { step, position, prompts: self.prompts.indices(rows).collect(), skipped }
+        StepPlan {
+            step,
+            position,
+            prompts: self.prompts.indices(rows).collect(),
+            skipped,
+        }
     }
 
     /// Has an adaptive order learn what all ranks' groups told, those that were replaced included.
@@ -57,11 +69,20 @@ impl Trainer {
     /// # Errors
     /// Those of ranks that are gone.
     pub(super) fn observe(&mut self, sampled: &SampledSteps) -> Result<(), TrainError> {
-        let Some(adaptive) = &mut self.state.adaptive else { return Ok(()) };
-        let own = sampled.steps.iter().flat_map(StepRollout::sampled_groups).filter_map(Group::outcome);
-        let mut outcomes: Vec<PromptOutcome> = self.ranks.exchange(own.collect::<Vec<_>>())?.concat();
+        let Some(adaptive) = &mut self.state.adaptive else {
+            return Ok(());
+        };
+        let own = sampled
+            .steps
+            .iter()
+            .flat_map(StepRollout::sampled_groups)
+            .filter_map(Group::outcome);
+        let mut outcomes: Vec<PromptOutcome> =
+            self.ranks.exchange(own.collect::<Vec<_>>())?.concat();
         outcomes.sort_by_key(|outcome| outcome.position);
-        outcomes.into_iter().for_each(|found| adaptive.observe(self.prompts.row_at(found.prompt), found.outcome));
+        outcomes
+            .into_iter()
+            .for_each(|found| adaptive.observe(self.prompts.row_at(found.prompt), found.outcome));
         Ok(())
     }
 }
@@ -80,8 +101,14 @@ pub(super) struct PlannedPrompt {
 impl PlannedPrompt {
     /// Asks for the completions of a group.
     pub(super) fn question(self, trainer: &Trainer) -> Question<'_> {
-        let (prompt, samples) = (&trainer.prompts.train[self.prompt], trainer.config.completions_per_prompt);
+        let (prompt, samples) = (
+            &trainer.prompts.train[self.prompt],
+            trainer.config.completions_per_prompt,
+        );
         let request = Request::new(prompt.token_ids.clone(), self.position, self.step, samples);
-        Question { prompt, request: trainer.tasks[prompt.task].limited(request, &trainer.config) }
+        Question {
+            prompt,
+            request: trainer.tasks[prompt.task].limited(request, &trainer.config),
+        }
     }
 }

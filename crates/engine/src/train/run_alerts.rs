@@ -23,7 +23,10 @@ pub(super) struct RunAlerts {
 
 /// An alert of a task, which is one of several unless its name is empty.
 pub(super) fn task_alert(task: &str, alert: Alert) -> Alert {
-    Alert { rule: task_set(&alert.rule, task), ..alert }
+    Alert {
+        rule: task_set(&alert.rule, task),
+        ..alert
+    }
 }
 
 fn task_alerts(task: &str, alerts: Vec<Alert>) -> impl Iterator<Item = Alert> {
@@ -33,7 +36,12 @@ fn task_alerts(task: &str, alerts: Vec<Alert>) -> impl Iterator<Item = Alert> {
 impl RunAlerts {
     pub(super) fn new(tasks: &[RunTask]) -> Self {
         let named = tasks.iter().filter(|task| !task.part.name.is_empty());
-        Self { run: Alerts::default(), tasks: named.map(|task| (task.part.name.clone(), Alerts::default())).collect() }
+        Self {
+            run: Alerts::default(),
+            tasks: named
+                .map(|task| (task.part.name.clone(), Alerts::default()))
+                .collect(),
+        }
     }
 
     /// The state after step `last`; see [`Alerts::resumed`].
@@ -53,13 +61,20 @@ impl RunAlerts {
         let turns = rollout.group_turns();
         self.run.frequent_answer = frequent_answer(&turns);
         for (index, (_, alerts)) in self.tasks.iter_mut().enumerate() {
-            let is_its = |turn: &GroupTurn<'_>| trainer.prompts.train[turn.group.prompt].task == index;
-            alerts.frequent_answer = frequent_answer(&turns.iter().copied().filter(is_its).collect::<Vec<_>>());
+            let is_its =
+                |turn: &GroupTurn<'_>| trainer.prompts.train[turn.group.prompt].task == index;
+            alerts.frequent_answer =
+                frequent_answer(&turns.iter().copied().filter(is_its).collect::<Vec<_>>());
         }
     }
 
     /// Adds a step's metrics; returns the alerts that are raised, escalated or cleared.
-    pub(super) fn observe(&mut self, step: u64, metrics: &BTreeMap<String, f64>, config: &TrainConfig) -> Vec<Alert> {
+    pub(super) fn observe(
+        &mut self,
+        step: u64,
+        metrics: &BTreeMap<String, f64>,
+        config: &TrainConfig,
+    ) -> Vec<Alert> {
         if self.tasks.is_empty() {
             return self.run.observe(step, metrics, config);
         }
@@ -86,7 +101,10 @@ impl RunAlerts {
         match self.tasks.iter_mut().find(|(name, _)| name == task) {
             None => self.run.observe_eval(eval, config),
             Some((name, alerts)) => {
-                let eval = Eval { set: set.to_owned(), ..eval.clone() };
+                let eval = Eval {
+                    set: set.to_owned(),
+                    ..eval.clone()
+                };
                 task_alerts(name, alerts.observe_eval(&eval, config)).collect()
             }
         }

@@ -57,13 +57,19 @@ pub(super) fn run_loop(
             }
             Next::Set(changes) => {
                 trainer.set(&changes);
-                Some(Answer::done(format!("set from step {} on", trainer.state.step + 1), serde_json::json!(changes)))
+                Some(Answer::done(
+                    format!("set from step {} on", trainer.state.step + 1),
+                    serde_json::json!(changes),
+                ))
             }
             Next::Eval => eval_answer(&trained_evals(trainer, record)?),
             Next::Checkpoint => {
                 save(trainer, record, SaveReason::Asked)?;
                 let step = trainer.state.step;
-                Some(Answer::done(format!("checkpoint of step {step} saved"), serde_json::json!({"step": step})))
+                Some(Answer::done(
+                    format!("checkpoint of step {step} saved"),
+                    serde_json::json!({"step": step}),
+                ))
             }
             Next::Recover(collapse) => {
                 recover(trainer, record, &collapse)?;
@@ -74,7 +80,9 @@ pub(super) fn run_loop(
                     trained_evals(trainer, record)?;
                 }
                 save(trainer, record, SaveReason::Interrupted)?;
-                return Ok(Ended::Interrupted { step: trainer.state.step });
+                return Ok(Ended::Interrupted {
+                    step: trainer.state.step,
+                });
             }
             Next::Finish { cause } => break cause,
         };
@@ -87,7 +95,10 @@ pub(super) fn run_loop(
     measure_guard(trainer, record)?;
     save(trainer, record, SaveReason::End)?;
     record.on_rank_0(|recorder| recorder.finish_rollouts())?;
-    Ok(Ended::Finished(Box::new(Report { cause, ..report(trainer, record)? })))
+    Ok(Ended::Finished(Box::new(Report {
+        cause,
+        ..report(trainer, record)?
+    })))
 }
 
 /// Prepares the record and tries the longest gradient.
@@ -143,13 +154,25 @@ fn take_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), Trai
         measure_guard(trainer, record)?;
     }
     let is_evaluated = eval_due && !trainer.prompts.eval.is_empty();
-    let reason = if is_evaluated { SaveReason::Eval } else { SaveReason::Interval };
-    if save_due { save(trainer, record, reason) } else { Ok(()) }
+    let reason = if is_evaluated {
+        SaveReason::Eval
+    } else {
+        SaveReason::Interval
+    };
+    if save_due {
+        save(trainer, record, reason)
+    } else {
+        Ok(())
+    }
 }
 
 /// The eval sets, with the current weights.
 fn trained_evals(trainer: &Trainer, record: &mut Record<'_>) -> Result<Vec<Eval>, TrainError> {
-    let which = RunEval { set: PromptSet::Eval, version: PolicyVersion::Trained, step: trainer.state.step };
+    let which = RunEval {
+        set: PromptSet::Eval,
+        version: PolicyVersion::Trained,
+        step: trainer.state.step,
+    };
     run_evals(trainer, record, which)
 }
 
@@ -158,13 +181,27 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
     let mut alerts = Vec::new();
     for (index, (guide, task)) in trainer.guides.iter().zip(&trainer.tasks).enumerate() {
         // Conversations with tools or an agent are not guided.
-        let Some(cause) = guide.refusal().filter(|_| !task.task().has_partner()) else { continue };
-        let rows = trainer.prompts.set(PromptSet::Train, index).iter().map(|prompt| &prompt.row);
+        let Some(cause) = guide.refusal().filter(|_| !task.task().has_partner()) else {
+            continue;
+        };
+        let rows = trainer
+            .prompts
+            .set(PromptSet::Train, index)
+            .iter()
+            .map(|prompt| &prompt.row);
         let rows = rows_without_answer(task.task(), &task.scorer, rows)?.len();
         let (rule, level, step) = ("unguided".to_owned(), "info".to_owned(), trainer.state.step);
-        let sentence = format!("Groups of {rows} rows without an expected answer are not guided: {cause}.");
+        let sentence =
+            format!("Groups of {rows} rows without an expected answer are not guided: {cause}.");
         let suggestion = guide.remedy().to_owned();
-        let alert = Alert { rule, level, step, sentence, suggestion, ..Alert::default() };
+        let alert = Alert {
+            rule,
+            level,
+            step,
+            sentence,
+            suggestion,
+            ..Alert::default()
+        };
         alerts.extend((rows > 0).then(|| task_alert(&task.part.name, alert)));
     }
     Ok(alerts)
@@ -175,12 +212,22 @@ const NAMED_ROWS: usize = 5;
 
 /// An alert that names training rows which no teacher judges.
 fn untaught(trainer: &Trainer) -> Option<Alert> {
-    let rows = trainer.prompts.train.iter().zip(&trainer.prompts.demonstrated);
-    let rows: Vec<String> =
-        rows.filter(|(_, shown)| shown.is_none()).map(|(prompt, _)| format!("`{}`", prompt.row.id)).collect();
+    let rows = trainer
+        .prompts
+        .train
+        .iter()
+        .zip(&trainer.prompts.demonstrated);
+    let rows: Vec<String> = rows
+        .filter(|(_, shown)| shown.is_none())
+        .map(|(prompt, _)| format!("`{}`", prompt.row.id))
+        .collect();
     let more = rows.len().saturating_sub(NAMED_ROWS);
     let named = rows[..rows.len() - more].join(", ");
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
     (!rows.is_empty()).then(|| Alert {
         rule: "untaught".to_owned(),
         level: "info".to_owned(),

@@ -24,12 +24,27 @@ pub struct TaskPart {
 impl TaskPart {
     /// The only task of a run.
     pub fn only(task: Task, config: &TrainConfig) -> Self {
-        Self { name: String::new(), weight: 1, max_completion_tokens: config.max_completion_tokens, task }
+        Self {
+            name: String::new(),
+            weight: 1,
+            max_completion_tokens: config.max_completion_tokens,
+            task,
+        }
     }
 
     pub fn mixed(task: Task, mixed: &MixedTask) -> Self {
-        let MixedTask { name, weight, max_completion_tokens, .. } = mixed.clone();
-        Self { name, weight, max_completion_tokens, task }
+        let MixedTask {
+            name,
+            weight,
+            max_completion_tokens,
+            ..
+        } = mixed.clone();
+        Self {
+            name,
+            weight,
+            max_completion_tokens,
+            task,
+        }
     }
 
     /// The frozen tasks of a run.
@@ -39,9 +54,17 @@ impl TaskPart {
     pub fn of_run(run: &RunDirectory) -> Result<Vec<Self>, TrainError> {
         let file = run.file();
         if file.mix.is_empty() {
-            return Ok(vec![Self::only(Task::load(&run.task_path())?, &file.config)]);
+            return Ok(vec![Self::only(
+                Task::load(&run.task_path())?,
+                &file.config,
+            )]);
         }
-        let load = |mixed: &MixedTask| Ok(Self::mixed(Task::load(&task_folder(run.path(), &mixed.name))?, mixed));
+        let load = |mixed: &MixedTask| {
+            Ok(Self::mixed(
+                Task::load(&task_folder(run.path(), &mixed.name))?,
+                mixed,
+            ))
+        };
         file.mix.iter().map(load).collect()
     }
 }
@@ -65,13 +88,24 @@ impl RunTask {
         config: &TrainConfig,
     ) -> Result<Self, TrainError> {
         let task = for_model(&part.task, tokenizer);
-        let lengths = Lengths { max_completion_tokens: part.max_completion_tokens, ..lengths(config, model) };
-        Ok(Self { scorer: Scorer::new(&task)?, part: TaskPart { task, ..part }, lengths, judges: Vec::new() })
+        let lengths = Lengths {
+            max_completion_tokens: part.max_completion_tokens,
+            ..lengths(config, model)
+        };
+        Ok(Self {
+            scorer: Scorer::new(&task)?,
+            part: TaskPart { task, ..part },
+            lengths,
+            judges: Vec::new(),
+        })
     }
 
     /// Loads the judges that are models of this machine: before the free memory of a device is measured.
     pub(super) fn load_judges(&mut self) -> Result<(), TrainError> {
-        let no_judge = |problem| ScoreError::NoJudge { task: self.part.task.name.clone(), problem };
+        let no_judge = |problem| ScoreError::NoJudge {
+            task: self.part.task.name.clone(),
+            problem,
+        };
         self.judges = self.scorer.load_judges().map_err(no_judge)?;
         Ok(())
     }
@@ -86,13 +120,21 @@ impl RunTask {
     }
 
     pub(super) fn scored(&self) -> ScoredTask<'_> {
-        ScoredTask { task: self.task(), scorer: &self.scorer, max_prompt_tokens: self.lengths.prompt_limit() }
+        ScoredTask {
+            task: self.task(),
+            scorer: &self.scorer,
+            max_prompt_tokens: self.lengths.prompt_limit(),
+        }
     }
 
     /// With the task's own limit, where that is lower than the run's.
     pub(super) fn limited(&self, request: Request, config: &TrainConfig) -> Request {
         let limit = self.part.max_completion_tokens;
-        let lengths = if limit < config.max_completion_tokens { vec![limit; request.samples] } else { Vec::new() };
+        let lengths = if limit < config.max_completion_tokens {
+            vec![limit; request.samples]
+        } else {
+            Vec::new()
+        };
         Request { lengths, ..request }
     }
 }

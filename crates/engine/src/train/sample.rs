@@ -9,7 +9,9 @@ use super::run_task::lengths;
 use super::trainer::Trainer;
 use crate::dataset::{PromptRow, load, load_from};
 use crate::eval::requests;
-use crate::policy::{ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, prepare_rows};
+use crate::policy::{
+    ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, prepare_rows,
+};
 use crate::rollout::Sampling;
 use crate::run::{Answer, Sample, SampledCompletion};
 use crate::score::{Scorer, Task, for_model};
@@ -17,7 +19,11 @@ use crate::task::PromptSet;
 
 /// Samples from the current weights or the base, with the request's seed alone, as `grpo-tui sample` does. Errors go to
 /// the client and do not end the run.
-pub(super) fn sample(trainer: &Trainer, request: &Sample, mut on_answer: impl FnMut(Answer)) -> Answer {
+pub(super) fn sample(
+    trainer: &Trainer,
+    request: &Sample,
+    mut on_answer: impl FnMut(Answer),
+) -> Answer {
     if request.base && !trainer.has_base() {
         let base = &trainer.config.base_model;
         return Answer::refused(format!(
@@ -30,9 +36,14 @@ pub(super) fn sample(trainer: &Trainer, request: &Sample, mut on_answer: impl Fn
     let _ = trainer.policy.engine.trim_memory();
     match sampled {
         Ok(completions) => {
-            completions.iter().for_each(|completion| on_answer(Answer::part(json!(completion))));
+            completions
+                .iter()
+                .for_each(|completion| on_answer(Answer::part(json!(completion))));
             let step = trainer.state.step;
-            Answer::done(format!("{} completions at step {step}", completions.len()), json!({"step": step}))
+            Answer::done(
+                format!("{} completions at step {step}", completions.len()),
+                json!({"step": step}),
+            )
         }
         Err(error) => Answer::refused(error.to_string()),
     }
@@ -46,32 +57,62 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
         Some(name) => Some(Task::embedded(name)?),
         None => None,
     };
-    let own = trainer.tasks.iter().find(|own| request.task.as_ref() == Some(&own.part.name));
+    let own = trainer
+        .tasks
+        .iter()
+        .find(|own| request.task.as_ref() == Some(&own.part.name));
     let tasks: Vec<Task> = match (own, other) {
         (Some(own), _) => vec![own.task().clone()],
         (None, Some(other)) => vec![for_model(&other, &policy.tokenizer)],
         (None, None) => trainer.tasks.iter().map(|own| own.task().clone()).collect(),
     };
     let FoundRow { task, label, row } = find_row(tasks, &request.row)?;
-    let limit = request.max_tokens.unwrap_or(trainer.config.max_completion_tokens);
-    let lengths = Lengths { max_completion_tokens: limit, ..lengths(&trainer.config, policy.model.config()) };
+    let limit = request
+        .max_tokens
+        .unwrap_or(trainer.config.max_completion_tokens);
+    let lengths = Lengths {
+        max_completion_tokens: limit,
+        ..lengths(&trainer.config, policy.model.config())
+    };
     let scorer = Scorer::new(&task)?;
     let prompts = prepare_rows(&task, &label, vec![row], &policy.tokenizer, lengths)?;
     let sampling = Sampling {
         thinking: trainer.sampling()?.thinking,
         ..Sampling::new(&policy.tokenizer, request.temperature, limit, request.seed)
     };
-    let (version, target) =
-        if request.base { (PolicyVersion::Base, "base") } else { (PolicyVersion::Trained, "trained") };
-    let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: lengths.prompt_limit() }];
-    let settings = ConverseSettings { max_turns: 1, ..ConverseSettings::new(&tasks, version, &sampling) };
-    let asked = prompts.iter().zip(requests(&prompts, SAMPLE_STEP, request.n));
-    let questions: Vec<_> = asked.map(|(prompt, request)| Question { prompt, request }).collect();
+    let (version, target) = if request.base {
+        (PolicyVersion::Base, "base")
+    } else {
+        (PolicyVersion::Trained, "trained")
+    };
+    let tasks = [ScoredTask {
+        task: &task,
+        scorer: &scorer,
+        max_prompt_tokens: lengths.prompt_limit(),
+    }];
+    let settings = ConverseSettings {
+        max_turns: 1,
+        ..ConverseSettings::new(&tasks, version, &sampling)
+    };
+    let asked = prompts
+        .iter()
+        .zip(requests(&prompts, SAMPLE_STEP, request.n));
+    let questions: Vec<_> = asked
+        .map(|(prompt, request)| Question { prompt, request })
+        .collect();
     let conversations = policy.converse(&questions, &settings, None)?.conversations;
     let mut found = Vec::with_capacity(request.n);
-    for turn in conversations.into_iter().flatten().flat_map(|conversation| conversation.turns) {
+    for turn in conversations
+        .into_iter()
+        .flatten()
+        .flat_map(|conversation| conversation.turns)
+    {
         let completion = turn.into_sampled(&prompts[0].row.id, found.len())?;
-        found.push(SampledCompletion { target: target.to_owned(), step: Some(trainer.state.step), ..completion });
+        found.push(SampledCompletion {
+            target: target.to_owned(),
+            step: Some(trainer.state.step),
+            ..completion
+        });
     }
     Ok(found)
 }
@@ -93,7 +134,9 @@ fn find_row(tasks: Vec<Task>, requested: &Value) -> Result<FoundRow, TrainError>
             return Ok(FoundRow { task, label, row });
         };
         for set in [PromptSet::Eval, PromptSet::Test, PromptSet::Train] {
-            let Some(label) = task.set_file(set).map(|file| task.label(file)) else { continue };
+            let Some(label) = task.set_file(set).map(|file| task.label(file)) else {
+                continue;
+            };
             if let Some(row) = load(&task, set)?.into_iter().find(|row| row.id == id) {
                 return Ok(FoundRow { task, label, row });
             }
@@ -101,5 +144,8 @@ fn find_row(tasks: Vec<Task>, requested: &Value) -> Result<FoundRow, TrainError>
         }
     }
     let id = requested.as_str().unwrap_or_default().to_owned();
-    Err(TrainError::NoSuchRow { id, files: files.join(", ") })
+    Err(TrainError::NoSuchRow {
+        id,
+        files: files.join(", "),
+    })
 }

@@ -14,8 +14,8 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
 use crate::plan::{
-    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, ModelShape, StepShape, cpu_memory, disk, fit,
-    free_disk_bytes, memory_limit_bytes,
+    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, ModelShape, StepShape,
+    cpu_memory, disk, fit, free_disk_bytes, memory_limit_bytes,
 };
 use crate::policy::{Prompt, prepare};
 use crate::rollout::ThreadPool;
@@ -81,9 +81,21 @@ impl Setup {
         ranks: Option<usize>,
     ) -> Result<Self, TrainError> {
         let file = run.file();
-        let config = TrainConfig { ranks: ranks.unwrap_or(file.config.ranks), ..file.config.clone() };
-        let setup = Self::of(TaskPart::of_run(run)?, config, &file.model_digest, run_folders, engine)?;
-        Ok(Self { resumed_from: list_checkpoints(run.path())?.last().copied(), ..setup })
+        let config = TrainConfig {
+            ranks: ranks.unwrap_or(file.config.ranks),
+            ..file.config.clone()
+        };
+        let setup = Self::of(
+            TaskPart::of_run(run)?,
+            config,
+            &file.model_digest,
+            run_folders,
+            engine,
+        )?;
+        Ok(Self {
+            resumed_from: list_checkpoints(run.path())?.last().copied(),
+            ..setup
+        })
     }
 
     /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any.
@@ -97,7 +109,9 @@ impl Setup {
         let start = StartModel::find(&config.base_model, run_folders)?;
         let tasks = run_tasks(tasks, &start.tokenizer, &start.config, &config)?;
         if !digest.is_empty() && start.digest != digest {
-            return Err(TrainError::OtherModel { base_model: config.base_model });
+            return Err(TrainError::OtherModel {
+                base_model: config.base_model,
+            });
         }
         let teacher = teacher_model(&config, &start.tokenizer, run_folders)?;
         let endpoint_teacher = EndpointTeacher::of(&config, &start.tokenizer)?;
@@ -141,9 +155,14 @@ impl Setup {
     /// Sets the planned steps, by each `set` up to the resumed step.
     pub(super) fn set_goal(&mut self, settings: &Settings) {
         let until = self.resumed_from.unwrap_or(0) + 1;
-        let mut goals = settings.range(..=until).filter_map(|(_, changes)| changes.get("max_steps")?.as_u64());
+        let mut goals = settings
+            .range(..=until)
+            .filter_map(|(_, changes)| changes.get("max_steps")?.as_u64());
         if let Some(max_steps) = goals.next_back() {
-            let config = TrainConfig { max_steps, ..self.config.clone() };
+            let config = TrainConfig {
+                max_steps,
+                ..self.config.clone()
+            };
             self.total_steps = config.steps_of_epochs(self.prompts.order.epoch_len());
         }
     }
@@ -155,14 +174,20 @@ impl Setup {
             peak_bytes: memory.peak_bytes,
             usable_bytes: gpu.usable_bytes,
             total_bytes: gpu.total_bytes,
-            parts: memory.parts.iter().map(|part| (part.name.to_owned(), part.bytes)).collect(),
+            parts: memory
+                .parts
+                .iter()
+                .map(|part| (part.name.to_owned(), part.bytes))
+                .collect(),
             tokens_per_micro_batch: shape.tokens_per_micro_batch,
             recompute_activations: shape.recompute,
         })
     }
 
     pub(super) fn shape(&self) -> StepShape {
-        self.fit.as_ref().map_or_else(|| StepShape::for_config(&self.config), |fit| fit.shape)
+        self.fit
+            .as_ref()
+            .map_or_else(|| StepShape::for_config(&self.config), |fit| fit.shape)
     }
 }
 
@@ -173,7 +198,9 @@ fn fit_device(
     data: &DataShape,
     engine: &Engine,
 ) -> Result<Option<GpuPlan>, TrainError> {
-    let Some(memory) = engine.memory() else { return Ok(None) };
+    let Some(memory) = engine.memory() else {
+        return Ok(None);
+    };
     let gpu = GpuMemory::when_opened(memory, engine.dtype.size_in_bytes());
     Ok(Some(fit(model, config, data, gpu)?))
 }
@@ -200,13 +227,17 @@ impl PromptSets {
 
     /// The indices of training prompts.
     pub(super) fn indices(&self, rows: Vec<TaskRow>) -> impl Iterator<Item = usize> {
-        rows.into_iter().map(|found| self.first_of(found.task) + found.row)
+        rows.into_iter()
+            .map(|found| self.first_of(found.task) + found.row)
     }
 
     /// The task of a training prompt, and its row there.
     pub(super) fn row_at(&self, prompt: usize) -> TaskRow {
         let task = self.train[prompt].task;
-        TaskRow { task, row: prompt - self.first_of(task) }
+        TaskRow {
+            task,
+            row: prompt - self.first_of(task),
+        }
     }
 
     /// Index of a task's first training prompt.
@@ -220,9 +251,20 @@ impl PromptSets {
         let mean = |prompt: &Prompt| (prompt.token_ids.len() + prompt.most_tokens) as f64 / 2.0;
         DataShape {
             train_rows: self.order.epoch_len() as usize,
-            mean_prompt_tokens: self.train.iter().map(mean).sum::<f64>() / self.train.len().max(1) as f64,
-            longest_prompt_tokens: self.train.iter().map(|prompt| prompt.most_tokens).max().unwrap_or(0),
-            turns: self.train.iter().map(|prompt| prompt.most_completions).max().unwrap_or(1),
+            mean_prompt_tokens: self.train.iter().map(mean).sum::<f64>()
+                / self.train.len().max(1) as f64,
+            longest_prompt_tokens: self
+                .train
+                .iter()
+                .map(|prompt| prompt.most_tokens)
+                .max()
+                .unwrap_or(0),
+            turns: self
+                .train
+                .iter()
+                .map(|prompt| prompt.most_completions)
+                .max()
+                .unwrap_or(1),
             eval_rows: self.eval.len(),
             test_rows: self.test.len(),
             teacher_parameters: self.teacher_parameters,
@@ -245,13 +287,25 @@ impl Checked {
     /// The memory of the run on a CPU.
     pub fn cpu_memory(&self, config: &TrainConfig) -> Memory {
         let threads = ThreadPool::count_of(config.threads);
-        cpu_memory(&self.model, config, &self.data, threads, memory_limit_bytes())
+        cpu_memory(
+            &self.model,
+            config,
+            &self.data,
+            threads,
+            memory_limit_bytes(),
+        )
     }
 
     /// Its disk space, with completions at the limit.
     pub fn disk(&self, config: &TrainConfig, run_folders: &RunFolders) -> Disk {
         let steps = config.steps_of_epochs(self.data.train_rows as u64);
-        disk(&self.model, config, &self.data, steps, free_disk_bytes(run_folders.for_new_runs()))
+        disk(
+            &self.model,
+            config,
+            &self.data,
+            steps,
+            free_disk_bytes(run_folders.for_new_runs()),
+        )
     }
 }
 
@@ -271,9 +325,15 @@ pub fn check(
     let teacher = teacher_model(config, &tokenizer, run_folders)?;
     EndpointTeacher::of(config, &tokenizer)?;
     let read_by = teacher.as_ref().map(|teacher| &teacher.config);
-    let tasks = read_by_teacher(run_tasks(tasks.to_vec(), &tokenizer, &model_config, config)?, read_by);
+    let tasks = read_by_teacher(
+        run_tasks(tasks.to_vec(), &tokenizer, &model_config, config)?,
+        read_by,
+    );
     let data = prompt_sets(&tasks, &tokenizer, read_by, config)?.shape(config);
-    Ok(Checked { model: model_config, data })
+    Ok(Checked {
+        model: model_config,
+        data,
+    })
 }
 
 fn run_tasks(
@@ -282,7 +342,10 @@ fn run_tasks(
     model: &ModelConfig,
     config: &TrainConfig,
 ) -> Result<Vec<RunTask>, TrainError> {
-    tasks.into_iter().map(|part| RunTask::new(part, tokenizer, model, config)).collect()
+    tasks
+        .into_iter()
+        .map(|part| RunTask::new(part, tokenizer, model, config))
+        .collect()
 }
 
 /// Checks that each row of one turn that supervised steps take has an answer, or can have one of the base's.
@@ -298,8 +361,14 @@ fn check_answers(
     if matches!(config.method, Method::Grpo | Method::Distill) {
         return Ok(());
     }
-    let without = rows_without_answer(task.task(), &task.scorer, rows.iter().map(|prompt| &prompt.row))?;
-    let Some(row) = without.first() else { return Ok(()) };
+    let without = rows_without_answer(
+        task.task(),
+        &task.scorer,
+        rows.iter().map(|prompt| &prompt.row),
+    )?;
+    let Some(row) = without.first() else {
+        return Ok(());
+    };
     let instead = match config.method {
         Method::SftGrpo if !config.guided => Some("guided = false".to_owned()),
         Method::SftGrpo => match Guide::new(task.task(), tokenizer).refusal() {
@@ -308,13 +377,20 @@ fn check_answers(
         },
         Method::Grpo | Method::Sft | Method::Distill => None,
     };
-    Err(TrainError::NoAnswer { id: row.id.clone(), line: row.line, method: config.method, instead })
+    Err(TrainError::NoAnswer {
+        id: row.id.clone(),
+        line: row.line,
+        method: config.method,
+        instead,
+    })
 }
 
 /// With the positions of a teacher that has fewer.
 fn read_by_teacher(mut tasks: Vec<RunTask>, teacher: Option<&ModelConfig>) -> Vec<RunTask> {
     let most = teacher.map_or(usize::MAX, |teacher| teacher.max_position_embeddings);
-    tasks.iter_mut().for_each(|task| task.lengths.positions = task.lengths.positions.min(most));
+    tasks
+        .iter_mut()
+        .for_each(|task| task.lengths.positions = task.lengths.positions.min(most));
     tasks
 }
 
@@ -325,33 +401,54 @@ fn prompt_sets(
     teacher: Option<&ModelConfig>,
     config: &TrainConfig,
 ) -> Result<PromptSets, TrainError> {
-    let (mut train, mut eval, mut test, mut guard) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut train, mut eval, mut test, mut guard) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut demonstrated = Vec::new();
     let mut rows = Vec::with_capacity(tasks.len());
     for (index, run_task) in tasks.iter().enumerate() {
         let task = run_task.task();
         let set = |set| -> Result<Vec<Prompt>, TrainError> {
             let prompts = prepare(task, set, tokenizer, run_task.lengths)?;
-            Ok(prompts.into_iter().map(|prompt| Prompt { task: index, ..prompt }).collect())
+            Ok(prompts
+                .into_iter()
+                .map(|prompt| Prompt {
+                    task: index,
+                    ..prompt
+                })
+                .collect())
         };
         let mut own = set(PromptSet::Train)?;
         if config.max_rows > 0 {
             own.truncate(config.max_rows);
         }
         if own.is_empty() {
-            return Err(TrainError::NoPrompts { task: task.label("task.toml") });
+            return Err(TrainError::NoPrompts {
+                task: task.label("task.toml"),
+            });
         }
         check_answers(run_task, tokenizer, config, &own)?;
         if config.is_self_distilled() {
             demonstrated.extend(demonstrated_prompts(run_task, tokenizer, &own)?);
         }
-        rows.push(TaskRows { rows: own.len(), weight: run_task.part.weight });
+        rows.push(TaskRows {
+            rows: own.len(),
+            weight: run_task.part.weight,
+        });
         train.extend(own);
         guard.extend(prepare_guard(task, tokenizer, run_task.lengths)?);
         eval.extend(set(PromptSet::Eval)?);
         test.extend(set(PromptSet::Test)?);
     }
     let order = PromptOrder::new(rows, config.seed);
-    let teacher_parameters = teacher.map_or(0, |teacher| ModelShape::from_config(teacher).parameters);
-    Ok(PromptSets { train, eval, test, guard, demonstrated, teacher_parameters, order })
+    let teacher_parameters =
+        teacher.map_or(0, |teacher| ModelShape::from_config(teacher).parameters);
+    Ok(PromptSets {
+        train,
+        eval,
+        test,
+        guard,
+        demonstrated,
+        teacher_parameters,
+        order,
+    })
 }

@@ -52,7 +52,8 @@ pub(super) fn serve_pieces(trainer: &Trainer) -> std::result::Result<(), TrainEr
 /// Tells the other ranks, as rank 0, that it has all pieces.
 pub(super) fn stop_serving(trainer: &Trainer) -> std::result::Result<(), TrainError> {
     if !is_whole(trainer) {
-        (1..trainer.ranks.size()).try_for_each(|rank| trainer.ranks.send_to(rank, &None::<PieceRequest>))?;
+        (1..trainer.ranks.size())
+            .try_for_each(|rank| trainer.ranks.send_to(rank, &None::<PieceRequest>))?;
     }
     Ok(())
 }
@@ -64,7 +65,10 @@ fn is_whole(trainer: &Trainer) -> bool {
 /// As f32.
 fn bytes(trainer: &Trainer, of: Sharded, range: Range<usize>) -> Result<Vec<u8>> {
     let mut bytes = vec![0; range.len() * DType::F32.size_in_bytes()];
-    copy_to_host(&tensor(trainer, of).narrow(0, range.start, range.len())?, &mut bytes)?;
+    copy_to_host(
+        &tensor(trainer, of).narrow(0, range.start, range.len())?,
+        &mut bytes,
+    )?;
     Ok(bytes)
 }
 
@@ -82,15 +86,31 @@ struct OfAllRanks<'a> {
 
 impl OfAllRanks<'_> {
     fn ask(&self, piece: Option<&ShardPiece>) -> Result<()> {
-        let Some(ShardPiece { rank: rank @ 1.., range }) = piece else { return Ok(()) };
-        let request = PieceRequest { of: self.of, range: range.clone() };
-        self.trainer.ranks.send_to(*rank, &Some(request)).map_err(tensor_error)
+        let Some(ShardPiece {
+            rank: rank @ 1..,
+            range,
+        }) = piece
+        else {
+            return Ok(());
+        };
+        let request = PieceRequest {
+            of: self.of,
+            range: range.clone(),
+        };
+        self.trainer
+            .ranks
+            .send_to(*rank, &Some(request))
+            .map_err(tensor_error)
     }
 
     fn answer(&self, ShardPiece { rank, range }: &ShardPiece) -> Result<Vec<u8>> {
         match rank {
             0 => bytes(self.trainer, self.of, range.clone()),
-            rank => self.trainer.ranks.receive_bytes_of(*rank).map_err(tensor_error),
+            rank => self
+                .trainer
+                .ranks
+                .receive_bytes_of(*rank)
+                .map_err(tensor_error),
         }
     }
 }

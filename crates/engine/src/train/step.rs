@@ -15,7 +15,10 @@ use crate::config::Advantage;
 use crate::model::{Adapters, Gradients};
 use crate::policy::{ConverseSettings, Conversed, PolicyVersion, Question};
 use crate::rollout::Sampling;
-use crate::update::{PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
+use crate::update::{
+    PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs,
+    policy_gradient,
+};
 
 /// Rounds of `dynamic_sampling`; after them a step continues with fewer groups.
 const REFILL_ROUNDS: usize = 3;
@@ -33,15 +36,25 @@ pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Resu
         rollout.forward_seconds = start.elapsed().as_secs_f64();
     }
     record.alerts(shrunk(first, shape, trainer.shape.get()))?;
-    rollouts.into_iter().try_for_each(|rollout| grpo_step(trainer, record, rollout))
+    rollouts
+        .into_iter()
+        .try_for_each(|rollout| grpo_step(trainer, record, rollout))
 }
 
 /// The groups of the next steps, with rewards and advantages, sampled with the current weights. On rank 0 also those of
 /// the other ranks.
-fn sample_groups(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<Vec<StepRollout>, TrainError> {
-    let (first, group_count) = (trainer.state.step + 1, trainer.config.prompt_groups_per_step as u64);
+fn sample_groups(
+    trainer: &mut Trainer,
+    record: &mut Record<'_>,
+) -> Result<Vec<StepRollout>, TrainError> {
+    let (first, group_count) = (
+        trainer.state.step + 1,
+        trainer.config.prompt_groups_per_step as u64,
+    );
     let steps = first..first + trainer.next_steps();
-    let plans = steps.map(|step| trainer.plan(step, group_count)).collect::<Vec<_>>();
+    let plans = steps
+        .map(|step| trainer.plan(step, group_count))
+        .collect::<Vec<_>>();
     let mut sampled = rollout(trainer, &plans)?;
     if trainer.config.dynamic_sampling && trainer.config.learns_from_rewards() {
         for (index, step) in (first..).take(plans.len()).enumerate() {
@@ -50,10 +63,17 @@ fn sample_groups(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<Vec<S
     }
     trainer.observe(&sampled)?;
     if trainer.config.advantage == Advantage::PerPart {
-        sampled.steps.iter_mut().try_for_each(|rollout| normalise(trainer, rollout))?;
+        sampled
+            .steps
+            .iter_mut()
+            .try_for_each(|rollout| normalise(trainer, rollout))?;
     }
     for others in trainer.ranks.gather_others(&sampled)? {
-        sampled.steps.iter_mut().zip(others.steps).for_each(|(own, other)| own.others.push(other));
+        sampled
+            .steps
+            .iter_mut()
+            .zip(others.steps)
+            .for_each(|(own, other)| own.others.push(other));
         sampled.gpu_fallbacks.extend(others.gpu_fallbacks);
     }
     record.on_rank_0(|recorder| recorder.fallbacks(first, sampled.gpu_fallbacks))?;
@@ -63,25 +83,52 @@ fn sample_groups(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<Vec<S
 /// The second stage of `per_part`: each task's groups by themselves, since its parts have their own scale.
 fn normalise(trainer: &Trainer, rollout: &mut StepRollout) -> Result<(), TrainError> {
     for task in 0..trainer.tasks.len() {
-        rollout.normalise(&trainer.ranks, |group| trainer.prompts.train[group.prompt].task == task)?;
+        rollout.normalise(&trainer.ranks, |group| {
+            trainer.prompts.train[group.prompt].task == task
+        })?;
     }
     Ok(())
 }
 
 /// Samples this rank's share of each step's prompts.
 fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainError> {
-    let own: Vec<StepPlan> = plans.iter().map(|plan| plan.share(&trainer.ranks)).collect();
+    let own: Vec<StepPlan> = plans
+        .iter()
+        .map(|plan| plan.share(&trainer.ranks))
+        .collect();
     let planned: Vec<PlannedPrompt> = own.iter().flat_map(StepPlan::planned).collect();
-    let questions: Vec<Question<'_>> = planned.iter().map(|planned| planned.question(trainer)).collect();
-    let sampling = Sampling { records_experts: trainer.config.router_replay, ..trainer.sampling()? };
+    let questions: Vec<Question<'_>> = planned
+        .iter()
+        .map(|planned| planned.question(trainer))
+        .collect();
+    let sampling = Sampling {
+        records_experts: trainer.config.router_replay,
+        ..trainer.sampling()?
+    };
     let tasks = trainer.scored_tasks();
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
     // Every answer comes with its reward; within a group rewards become advantages.
-    let Conversed { conversations, counts, gpu_fallbacks, rollout_seconds, score_seconds } =
-        trainer.policy.converse(&questions, &settings, None)?;
+    let Conversed {
+        conversations,
+        counts,
+        gpu_fallbacks,
+        rollout_seconds,
+        score_seconds,
+    } = trainer.policy.converse(&questions, &settings, None)?;
     let mut groups = Vec::with_capacity(planned.len());
-    for (PlannedPrompt { position, prompt, .. }, conversations) in planned.into_iter().zip(conversations) {
-        groups.push(Group::new(position, prompt, conversations, &trainer.advantage_rule(prompt)));
+    for (
+        PlannedPrompt {
+            position, prompt, ..
+        },
+        conversations,
+    ) in planned.into_iter().zip(conversations)
+    {
+        groups.push(Group::new(
+            position,
+            prompt,
+            conversations,
+            &trainer.advantage_rule(prompt),
+        ));
     }
     guide(trainer, &mut groups, &questions)?;
     let (mut groups, steps) = (groups.into_iter(), plans.len() as f64);
@@ -93,16 +140,24 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainE
         counts,
         ..StepRollout::default()
     };
-    Ok(SampledSteps { steps: own.iter().map(rollout).collect(), gpu_fallbacks })
+    Ok(SampledSteps {
+        steps: own.iter().map(rollout).collect(),
+        gpu_fallbacks,
+    })
 }
 
 /// Replaces zero-variance groups of a step by those of the next prompts.
-fn refill(trainer: &mut Trainer, step: u64, sampled: &mut SampledSteps, index: usize) -> Result<(), TrainError> {
+fn refill(
+    trainer: &mut Trainer,
+    step: u64,
+    sampled: &mut SampledSteps,
+    index: usize,
+) -> Result<(), TrainError> {
     let rollout = &mut sampled.steps[index];
     for _ in 0..REFILL_ROUNDS {
         rollout.set_aside();
-        let missing =
-            trainer.config.prompt_groups_per_step as u64 - trainer.ranks.sum(rollout.groups.len() as f64)? as u64;
+        let missing = trainer.config.prompt_groups_per_step as u64
+            - trainer.ranks.sum(rollout.groups.len() as f64)? as u64;
         if missing == 0 {
             return Ok(());
         }
@@ -116,7 +171,11 @@ fn refill(trainer: &mut Trainer, step: u64, sampled: &mut SampledSteps, index: u
 }
 
 /// Learns from a step's groups: advantages weigh the log-probs of their answers in the loss.
-fn grpo_step(trainer: &mut Trainer, record: &mut Record<'_>, rollout: StepRollout) -> Result<(), TrainError> {
+fn grpo_step(
+    trainer: &mut Trainer,
+    record: &mut Record<'_>,
+    rollout: StepRollout,
+) -> Result<(), TrainError> {
     record.phase(trainer.state.step + 1, "update")?;
     let mut update = StepUpdate::begin(trainer);
     let PolicyBatch { groups, totals } = trainer.policy_batch(&rollout);
@@ -151,7 +210,8 @@ fn loss_gradient(
         let settings = trainer.policy_settings();
         if settings.loss.kl_beta > 0.0 {
             let (reference, adapters) = policy.model_of(PolicyVersion::Base);
-            let log_probs = completion_log_probs(reference, adapters, &groups, &settings, &policy.threads)?;
+            let log_probs =
+                completion_log_probs(reference, adapters, &groups, &settings, &policy.threads)?;
             for (group, log_probs) in groups.iter_mut().zip(log_probs) {
                 group.set_reference(log_probs);
             }
@@ -161,7 +221,13 @@ fn loss_gradient(
         }
         policy_gradient(&policy.model, &groups, totals, &settings, &policy.threads)
     })?;
-    Ok((gradient, PolicyStatistics { teacher_errors, ..statistics }))
+    Ok((
+        gradient,
+        PolicyStatistics {
+            teacher_errors,
+            ..statistics
+        },
+    ))
 }
 
 /// Gives each distilled completion the teacher's log-probs.
@@ -171,10 +237,17 @@ fn add_teacher(
     settings: &PolicySettings,
 ) -> candle_core::Result<()> {
     let base = || trainer.policy.model_of(PolicyVersion::Base);
-    let (model, adapters) = trainer.teacher.as_ref().map_or_else(base, |teacher| (teacher, Adapters::On));
+    let (model, adapters) = trainer
+        .teacher
+        .as_ref()
+        .map_or_else(base, |teacher| (teacher, Adapters::On));
     let read: Vec<PolicyGroup<'_>> = groups.iter().map(PolicyGroup::for_teacher).collect();
-    let log_probs = completion_log_probs(model, adapters, &read, settings, &trainer.policy.threads)?;
-    groups.iter_mut().zip(log_probs).for_each(|(group, log_probs)| group.set_teacher(log_probs));
+    let log_probs =
+        completion_log_probs(model, adapters, &read, settings, &trainer.policy.threads)?;
+    groups
+        .iter_mut()
+        .zip(log_probs)
+        .for_each(|(group, log_probs)| group.set_teacher(log_probs));
     Ok(())
 }
 
@@ -183,7 +256,13 @@ fn old_log_probs(trainer: &Trainer, rollout: &StepRollout) -> Result<Vec<Vec<f32
     let batch = trainer.policy_batch(rollout);
     let (model, threads) = (&trainer.policy.model, &trainer.policy.threads);
     let log_probs = trainer.shrink_together(trainer.extent(), || {
-        completion_log_probs(model, Adapters::On, &batch.groups, &trainer.policy_settings(), threads)
+        completion_log_probs(
+            model,
+            Adapters::On,
+            &batch.groups,
+            &trainer.policy_settings(),
+            threads,
+        )
     })?;
     Ok(log_probs.concat())
 }

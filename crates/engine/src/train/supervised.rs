@@ -39,7 +39,10 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
         return record.finish_step(trainer, update, BTreeMap::new(), 0);
     }
     let longest_sequence = found.iter().map(|share| share.longest).max().unwrap_or(0);
-    let extent = Extent { longest_sequence, all: longest_sequence * all };
+    let extent = Extent {
+        longest_sequence,
+        all: longest_sequence * all,
+    };
     let (policy, loss_tokens) = (&trainer.policy, sum(|share| share.loss_tokens));
     let (gradient, loss) = trainer.shrink_together(extent, || {
         let shape = trainer.shape.get();
@@ -59,10 +62,17 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
         ("learning_rate".to_owned(), update.learning_rate),
         (
             "grad_norm".to_owned(),
-            if let StepOutcome::Updated { grad_norm, .. } = applied { grad_norm } else { f64::NAN },
+            if let StepOutcome::Updated { grad_norm, .. } = applied {
+                grad_norm
+            } else {
+                f64::NAN
+            },
         ),
         ("step_time".to_owned(), seconds),
-        ("tokens_per_second/train".to_owned(), sum(|share| share.trained_tokens) as f64 / seconds.max(1e-9)),
+        (
+            "tokens_per_second/train".to_owned(),
+            sum(|share| share.trained_tokens) as f64 / seconds.max(1e-9),
+        ),
     ]);
     record.finish_step(trainer, update, metrics, trained_tokens)
 }
@@ -92,11 +102,19 @@ fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainErr
             own => examples.extend(own?),
         }
     }
-    let base = if trainer.has_base() { PolicyVersion::Base } else { PolicyVersion::Trained };
+    let base = if trainer.has_base() {
+        PolicyVersion::Base
+    } else {
+        PolicyVersion::Trained
+    };
     for GuidingAnswer { question, answer } in guiding_answers(trainer, base, &unanswered)? {
         if answer.score.tier == Tier::Valid && !answer.score.is_error() {
             let prompt = unanswered[question].prompt.token_ids.clone();
-            examples.push(Example { prompt, completion: answer.completion.token_ids, ..Example::default() });
+            examples.push(Example {
+                prompt,
+                completion: answer.completion.token_ids,
+                ..Example::default()
+            });
         }
     }
     Ok(examples)
@@ -114,10 +132,17 @@ fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, Trai
             instead: None,
         };
         let answer = reference_answer(task.task(), &task.scorer, &row)?.ok_or_else(missing)?;
-        let prompt_ids =
-            if answers.is_empty() { prompt.token_ids.clone() } else { render(task.task(), row, tokenizer)?.token_ids };
+        let prompt_ids = if answers.is_empty() {
+            prompt.token_ids.clone()
+        } else {
+            render(task.task(), row, tokenizer)?.token_ids
+        };
         let completion = tokenizer.answer_ids(&answer)?;
-        examples.push(Example { prompt: prompt_ids, completion, ..Example::default() });
+        examples.push(Example {
+            prompt: prompt_ids,
+            completion,
+            ..Example::default()
+        });
         answers.push(answer);
     }
     Ok(examples)

@@ -32,7 +32,9 @@ pub(super) fn teacher_model(
     match tokens.into_iter().find(|(_, own, other)| own != other) {
         None => Ok(Some(model)),
         Some((id, own, other)) => {
-            let name = |token: Option<String>| token.map_or_else(|| "unused".to_owned(), |token| format!("`{token}`"));
+            let name = |token: Option<String>| {
+                token.map_or_else(|| "unused".to_owned(), |token| format!("`{token}`"))
+            };
             Err(TrainError::OtherVocabulary {
                 teacher: config.teacher.clone(),
                 id,
@@ -59,18 +61,33 @@ pub(super) fn demonstrated_prompts(
     rows: &[Prompt],
 ) -> Result<Vec<Option<Vec<u32>>>, TrainError> {
     let (task, scorer, lengths) = (run_task.task(), &run_task.scorer, run_task.lengths);
-    let limit = Lengths { max_seq_len: None, ..lengths }.prompt_limit();
+    let limit = Lengths {
+        max_seq_len: None,
+        ..lengths
+    }
+    .prompt_limit();
     let mut prompts = Vec::with_capacity(rows.len());
     for Prompt { row, .. } in rows {
         let is_plain = row.turn_count() == 1 && !task.has_partner();
-        let answer = if is_plain { reference_answer(task, scorer, row)? } else { None };
+        let answer = if is_plain {
+            reference_answer(task, scorer, row)?
+        } else {
+            None
+        };
         let mut row = row.clone();
-        let shown = answer.zip(row.messages.last_mut()).map(|(answer, last)| last.content += &demonstration(&answer));
-        let token_ids = shown.map(|()| render(task, row, tokenizer)).transpose()?.map(|prompt| prompt.token_ids);
+        let shown = answer
+            .zip(row.messages.last_mut())
+            .map(|(answer, last)| last.content += &demonstration(&answer));
+        let token_ids = shown
+            .map(|()| render(task, row, tokenizer))
+            .transpose()?
+            .map(|prompt| prompt.token_ids);
         prompts.push(token_ids.filter(|token_ids| token_ids.len() <= limit));
     }
     if prompts.iter().all(Option::is_none) {
-        return Err(TrainError::NoDemonstration { task: task.label("task.toml") });
+        return Err(TrainError::NoDemonstration {
+            task: task.label("task.toml"),
+        });
     }
     Ok(prompts)
 }

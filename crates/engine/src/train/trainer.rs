@@ -64,22 +64,53 @@ impl Trainer {
         has_recovered: bool,
     ) -> Result<Self, TrainError> {
         let shape = Cell::new(setup.shape());
-        let Setup { tasks, config, start, teacher, endpoint_teacher, prompts, total_steps, engine, .. } = setup;
-        let Setup { threads, resumed_from, .. } = setup;
+        let Setup {
+            tasks,
+            config,
+            start,
+            teacher,
+            endpoint_teacher,
+            prompts,
+            total_steps,
+            engine,
+            ..
+        } = setup;
+        let Setup {
+            threads,
+            resumed_from,
+            ..
+        } = setup;
         let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
         let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
         let decoder = |trainable| {
             let shard = shard_for_rank(&config, trainable, ranks.rank());
-            Decoder::sharded(&start.config, &weights, (trainable, shard), config.seed, engine.dtype, &engine.device)
+            Decoder::sharded(
+                &start.config,
+                &weights,
+                (trainable, shard),
+                config.seed,
+                engine.dtype,
+                &engine.device,
+            )
         };
         let model = decoder(trainable)?;
-        let teacher = teacher.map(|teacher| teacher.decoder(None, &engine)).transpose()?;
-        let reference = config.keeps_base().then(|| decoder(Trainable::Frozen)).transpose()?;
-        let mut policy = Policy { reference, ..Policy::new(engine.clone(), model, start.tokenizer, threads) };
+        let teacher = teacher
+            .map(|teacher| teacher.decoder(None, &engine))
+            .transpose()?;
+        let reference = config
+            .keeps_base()
+            .then(|| decoder(Trainable::Frozen))
+            .transpose()?;
+        let mut policy = Policy {
+            reference,
+            ..Policy::new(engine.clone(), model, start.tokenizer, threads)
+        };
         let settings = optimizer_settings(&config, total_steps);
-        let (optimizer, mut state) = optimizer_and_state(&policy.model, settings, folder.as_deref())?;
-        state.adaptive = adaptive_order(&config, &prompts, state.adaptive.take(), folder.as_deref())?;
+        let (optimizer, mut state) =
+            optimizer_and_state(&policy.model, settings, folder.as_deref())?;
+        state.adaptive =
+            adaptive_order(&config, &prompts, state.adaptive.take(), folder.as_deref())?;
         policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
         let is_guided = config.is_guided() || (config.learns_from_rewards() && has_recovered);
         let (run, guides) = (run.clone(), Vec::new());
@@ -125,7 +156,11 @@ impl Trainer {
     pub(super) fn advantage_rule(&self, prompt: usize) -> AdvantageRule {
         let task = self.task_of(&self.prompts.train[prompt]);
         let is_off = !self.config.learns_from_rewards();
-        AdvantageRule { kind: self.config.advantage, weights: task.scorer.part_weights(), is_off }
+        AdvantageRule {
+            kind: self.config.advantage,
+            weights: task.scorer.part_weights(),
+            is_off,
+        }
     }
 
     pub(super) fn scored_tasks(&self) -> Vec<ScoredTask<'_>> {
@@ -138,7 +173,9 @@ impl Trainer {
 
     /// Whether the base can be sampled: where all weights are trained, a run without a KL keeps no copy of it.
     pub(super) fn has_base(&self) -> bool {
-        self.policy.reference.is_some() || self.trainable() != Trainable::Full || self.state.updates == 0
+        self.policy.reference.is_some()
+            || self.trainable() != Trainable::Full
+            || self.state.updates == 0
     }
 
     /// The steps that are sampled together next.
@@ -147,7 +184,9 @@ impl Trainer {
             true => self.total_steps.min(self.config.sft_steps),
             false => self.total_steps,
         };
-        self.config.weight_sync_interval.min(until - self.state.step)
+        self.config
+            .weight_sync_interval
+            .min(until - self.state.step)
     }
 
     /// Whether the next step learns from answers that are given.
@@ -157,7 +196,10 @@ impl Trainer {
 
     /// The weight of the entropy bonus in the next step.
     pub(super) fn entropy_coef(&self) -> f64 {
-        self.state.entropy_coef.filter(|_| self.config.entropy_target > 0.0).unwrap_or(self.config.entropy_coef)
+        self.state
+            .entropy_coef
+            .filter(|_| self.config.entropy_target > 0.0)
+            .unwrap_or(self.config.entropy_coef)
     }
 
     /// Moves the weight of the entropy bonus after a step whose completions had `entropy`, nats/token.
@@ -191,7 +233,13 @@ impl Trainer {
         attempt: impl FnMut() -> candle_core::Result<R>,
     ) -> Result<R, TrainError> {
         let is_any = |own| Ok(self.ranks.any(own)?);
-        retry_smaller(&self.shape, extent, is_any, || _ = self.policy.engine.trim_memory(), attempt)
+        retry_smaller(
+            &self.shape,
+            extent,
+            is_any,
+            || _ = self.policy.engine.trim_memory(),
+            attempt,
+        )
     }
 
     /// Takes the optimizer's step with the sum of all ranks' gradients. Where the ranks divide what is trained, each sums
@@ -215,7 +263,10 @@ impl Trainer {
         if self.ranks.size() > 1 {
             let norms = self.ranks.gather(weights_norm(parameters)?)?;
             if let Some(rank) = norms.iter().position(|other| *other != norms[0]) {
-                return Err(TrainError::RanksDiffer { rank, step: self.state.step + 1 });
+                return Err(TrainError::RanksDiffer {
+                    rank,
+                    step: self.state.step + 1,
+                });
             }
         }
         Ok(applied)
@@ -228,7 +279,10 @@ impl Trainer {
 
     pub(super) fn extent(&self) -> Extent {
         let data = self.prompts.shape(&self.config);
-        Extent { longest_sequence: longest_sequence(&self.config, &data), all: step_tokens(&self.config, &data) }
+        Extent {
+            longest_sequence: longest_sequence(&self.config, &data),
+            all: step_tokens(&self.config, &data),
+        }
     }
 
     /// Counts a step that took `seconds`; `skipped`: its gradient was not finite.
@@ -236,7 +290,11 @@ impl Trainer {
         self.state.step += 1;
         self.state.updates = self.optimizer.updates();
         self.state.seconds += seconds;
-        self.state.skipped_in_a_row = if skipped { self.state.skipped_in_a_row + 1 } else { 0 };
+        self.state.skipped_in_a_row = if skipped {
+            self.state.skipped_in_a_row + 1
+        } else {
+            0
+        };
     }
 
     /// # Errors
@@ -253,11 +311,17 @@ impl Trainer {
 
     /// Sets keys from the next step on, as checked by [`crate::run::Verb::Set`].
     pub(super) fn set(&mut self, changes: &std::collections::BTreeMap<String, serde_json::Value>) {
-        if let Some(rate) = changes.get("learning_rate").and_then(serde_json::Value::as_f64) {
+        if let Some(rate) = changes
+            .get("learning_rate")
+            .and_then(serde_json::Value::as_f64)
+        {
             self.config.learning_rate = rate;
             self.optimizer.set(self.optimizer_settings());
         }
-        if let Some(temperature) = changes.get("temperature").and_then(serde_json::Value::as_f64) {
+        if let Some(temperature) = changes
+            .get("temperature")
+            .and_then(serde_json::Value::as_f64)
+        {
             self.config.temperature = temperature;
         }
         if let Some(steps) = changes.get("max_steps").and_then(serde_json::Value::as_u64) {
@@ -270,19 +334,46 @@ impl Trainer {
 
 /// The parameters that `rank` updates: its part where every weight is trained; of adapters, which are small, all.
 pub(super) fn shard_for_rank(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
-    if trainable == Trainable::Full { Shard { rank, ranks: config.ranks } } else { Shard::WHOLE }
+    if trainable == Trainable::Full {
+        Shard {
+            rank,
+            ranks: config.ranks,
+        }
+    } else {
+        Shard::WHOLE
+    }
 }
 
 /// How a configuration samples.
-pub(super) fn sampling(tokenizer: &Arc<Tokenizer>, config: &TrainConfig) -> Result<Sampling, TrainError> {
-    let TrainConfig { temperature, max_completion_tokens, seed, draft_tokens, .. } = *config;
-    let thinking = config.thinking_budget().map(|budget| ThinkingLimit::new(tokenizer, budget)).transpose()?;
-    Ok(Sampling { draft_tokens, thinking, ..Sampling::new(tokenizer, temperature, max_completion_tokens, seed) })
+pub(super) fn sampling(
+    tokenizer: &Arc<Tokenizer>,
+    config: &TrainConfig,
+) -> Result<Sampling, TrainError> {
+    let TrainConfig {
+        temperature,
+        max_completion_tokens,
+        seed,
+        draft_tokens,
+        ..
+    } = *config;
+    let thinking = config
+        .thinking_budget()
+        .map(|budget| ThinkingLimit::new(tokenizer, budget))
+        .transpose()?;
+    Ok(Sampling {
+        draft_tokens,
+        thinking,
+        ..Sampling::new(tokenizer, temperature, max_completion_tokens, seed)
+    })
 }
 
 /// The bits of the norm of all weights that this rank has.
 pub(super) fn weights_norm(parameters: &Parameters) -> candle_core::Result<u64> {
-    let all = if parameters.shard().is_whole() { parameters.flat() } else { parameters.read() };
+    let all = if parameters.shard().is_whole() {
+        parameters.flat()
+    } else {
+        parameters.read()
+    };
     Ok(norm(all)?.to_bits())
 }
 
@@ -295,7 +386,11 @@ pub(super) fn tensor_error(error: RankError) -> candle_core::Error {
 }
 
 /// The history that the run had after `step`.
-fn draft_history(run: &RunDirectory, config: &TrainConfig, step: u64) -> Result<DraftHistory, TrainError> {
+fn draft_history(
+    run: &RunDirectory,
+    config: &TrainConfig,
+    step: u64,
+) -> Result<DraftHistory, TrainError> {
     let (mut history, kept) = (DraftHistory::default(), config.keep_rollouts);
     if config.draft_tokens > 0 {
         for step in DraftHistory::first_step(step, kept)..=step {
@@ -335,7 +430,10 @@ fn optimizer_and_state(
     folder: Option<&Path>,
 ) -> Result<(Optimizer, TrainerState), TrainError> {
     let Some(folder) = folder else {
-        return Ok((Optimizer::new(settings, model.parameters(), model.device())?, TrainerState::start()));
+        return Ok((
+            Optimizer::new(settings, model.parameters(), model.device())?,
+            TrainerState::start(),
+        ));
     };
     let (moments, state) = checkpoint::load(folder, model.parameters())?;
     Ok((Optimizer::restored(settings, moments, state.updates), state))
@@ -352,13 +450,16 @@ fn adaptive_order(
         return Ok(None);
     }
     let tasks = prompts.train.last().map_or(0, |prompt| prompt.task + 1);
-    let rows: Vec<usize> = (0..tasks).map(|task| prompts.set(PromptSet::Train, task).len()).collect();
+    let rows: Vec<usize> = (0..tasks)
+        .map(|task| prompts.set(PromptSet::Train, task).len())
+        .collect();
     match (found, folder) {
         (Some(found), _) if found.fits(&rows) => Ok(Some(found)),
         (_, None) => Ok(Some(AdaptiveOrder::new(tasks))),
         (_, Some(folder)) => Err(CheckpointError::Read {
             path: folder.join("trainer.json"),
-            problem: "`adaptive` is missing or of other prompts (prompt_sampling = \"adaptive\")".to_owned(),
+            problem: "`adaptive` is missing or of other prompts (prompt_sampling = \"adaptive\")"
+                .to_owned(),
         }),
     }
 }

@@ -17,8 +17,8 @@ use crate::kernels::device::Engine;
 use crate::ranks::Ranks;
 use crate::run::events::{Checkpoint, Collapse, End, Recovered, Run};
 use crate::run::{
-    Answer, RunDirectory, RunFolders, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints,
-    settings,
+    Answer, RunDirectory, RunFolders, Status, Stop, Verb, Worker, checkpoint_folder,
+    checkpoint_path, list_checkpoints, settings,
 };
 
 /// The processes that compute a run.
@@ -57,12 +57,16 @@ pub fn train(
     worker.check()?;
     let result = match result {
         Err(error) => match error.interruption() {
-            Some(cause) => Ok(Ended::CutShort { resumes_from: list_checkpoints(run.path())?.last().copied(), cause }),
+            Some(cause) => Ok(Ended::CutShort {
+                resumes_from: list_checkpoints(run.path())?.last().copied(),
+                cause,
+            }),
             None => Err(error),
         },
-        Ok(Ended::Finished(report)) => {
-            Ok(Ended::Finished(Box::new(Report { seconds: start.elapsed().as_secs_f64(), ..*report })))
-        }
+        Ok(Ended::Finished(report)) => Ok(Ended::Finished(Box::new(Report {
+            seconds: start.elapsed().as_secs_f64(),
+            ..*report
+        }))),
         ended => ended,
     };
     record.stop_watching();
@@ -91,9 +95,9 @@ fn set_up(
     check_judges(run, &setup.tasks)?;
     let ranks = match source {
         RankSource::Launched(ranks) => ranks,
-        RankSource::OnGpus(ordinals) => {
-            Ranks::start_here(ordinals.len(), |rank| vec!["--gpu".to_owned(), ordinals[rank].to_string()])?
-        }
+        RankSource::OnGpus(ordinals) => Ranks::start_here(ordinals.len(), |rank| {
+            vec!["--gpu".to_owned(), ordinals[rank].to_string()]
+        })?,
         RankSource::Configured | RankSource::Here(_) => {
             Ranks::start_here(setup.config.ranks, |_| vec!["--cpu".to_owned()])?
         }
@@ -114,7 +118,11 @@ fn compute(
     let collapses = record.on_rank_0(|recorder| collapses_until(recorder, resumed_from))?;
     let has_recovered = !collapses.is_empty();
     // The others begin to load the model.
-    ranks.broadcast(Begin { run: path, resumed_from, has_recovered })?;
+    ranks.broadcast(Begin {
+        run: path,
+        resumed_from,
+        has_recovered,
+    })?;
     let (controls, is_lost) = (worker.controls().clone(), ranks.loss());
     let is_stopped = move || controls.stop_requested() == Some(Stop::Now);
     let ranks = Rc::new(ranks.until(is_stopped.clone()));
@@ -122,7 +130,12 @@ fn compute(
     record.on_rank_0(|recorder| {
         setup.set_goal(&settings);
         recorder.requests.settings = settings;
-        for Collapse { step, learning_rate, .. } in collapses {
+        for Collapse {
+            step,
+            learning_rate,
+            ..
+        } in collapses
+        {
             let changes = recorder.requests.settings.entry(step + 1).or_default();
             changes.insert("learning_rate".to_owned(), learning_rate.into());
         }
@@ -140,9 +153,15 @@ fn compute(
 }
 
 /// The collapses from which the run had recovered by the checkpoint that it resumes from: later steps are void.
-fn collapses_until(recorder: &mut Recorder<'_>, resumed_from: Option<u64>) -> Result<Vec<Collapse>, TrainError> {
+fn collapses_until(
+    recorder: &mut Recorder<'_>,
+    resumed_from: Option<u64>,
+) -> Result<Vec<Collapse>, TrainError> {
     let collapses = recorder.history()?.collapses.iter();
-    Ok(collapses.filter(|collapse| Some(collapse.step) <= resumed_from).cloned().collect())
+    Ok(collapses
+        .filter(|collapse| Some(collapse.step) <= resumed_from)
+        .cloned()
+        .collect())
 }
 
 /// Records the end, and what came too late.
@@ -158,19 +177,33 @@ fn record_end(
         cause = format!("{cause}; {unsaved}");
     }
     let too_late = record_requests(worker, recorder);
-    let (status, step, seconds) =
-        (status.name().to_owned(), recorder.requests.last_step, start.elapsed().as_secs_f64());
-    too_late.and_then(|()| recorder.end(End { status, cause, step, seconds }))
+    let (status, step, seconds) = (
+        status.name().to_owned(),
+        recorder.requests.last_step,
+        start.elapsed().as_secs_f64(),
+    );
+    too_late.and_then(|()| {
+        recorder.end(End {
+            status,
+            cause,
+            step,
+            seconds,
+        })
+    })
 }
 
 fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, String) {
     match result {
         Ok(Ended::Finished(report)) => (Status::Finished, report.cause.clone()),
-        Ok(Ended::Interrupted { .. }) if worker.is_ended_by_slurm() => {
-            (Status::Interrupted, "Slurm ends the job (preemption, time limit or scancel); checkpoint saved".to_owned())
-        }
+        Ok(Ended::Interrupted { .. }) if worker.is_ended_by_slurm() => (
+            Status::Interrupted,
+            "Slurm ends the job (preemption, time limit or scancel); checkpoint saved".to_owned(),
+        ),
         Ok(Ended::Interrupted { step }) => (Status::Interrupted, stopped_after(*step)),
-        Ok(Ended::CutShort { resumes_from, cause }) => {
+        Ok(Ended::CutShort {
+            resumes_from,
+            cause,
+        }) => {
             let step = resumes_from.map_or_else(
                 || "resume starts from step 0".to_owned(),
                 |step| format!("resume continues from the checkpoint of step {step}"),
@@ -204,7 +237,9 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>) -> Result<(), T
         worker.controls().recorded(&accepted);
         let answer = match accepted.verb {
             Verb::Stop { .. } => Answer::done("stopped", serde_json::Value::Null),
-            _ => Answer::refused("the run ended before it handled this request (recorded in the log)"),
+            _ => Answer::refused(
+                "the run ended before it handled this request (recorded in the log)",
+            ),
         };
         worker.controls().answer(accepted.id, &answer);
     }
@@ -212,8 +247,13 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>) -> Result<(), T
 }
 
 /// Records the run, its memory, and what will be redone of an earlier worker's steps.
-fn record_start(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
-    let mut versions = BTreeMap::from([("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+fn record_start(
+    run: &RunDirectory,
+    setup: &Setup,
+    recorder: &mut Recorder<'_>,
+) -> Result<(), TrainError> {
+    let mut versions =
+        BTreeMap::from([("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     if let Some(gpu) = &setup.gpu {
         versions.insert("NVIDIA driver".to_owned(), gpu.driver.clone());
     }
@@ -230,22 +270,41 @@ fn record_start(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) 
         recorder.event(memory)?;
     }
     // Without any checkpoint, all recorded steps are void.
-    let resumed_from = setup.resumed_from.or((recorder.history()?.last_step > 0).then_some(0));
+    let resumed_from = setup
+        .resumed_from
+        .or((recorder.history()?.last_step > 0).then_some(0));
     if let Some(step) = resumed_from {
         let text = match setup.resumed_from {
-            Some(step) => format!("resumed from step {step}{}", void_steps(recorder.history()?.last_step, step)),
+            Some(step) => format!(
+                "resumed from step {step}{}",
+                void_steps(recorder.history()?.last_step, step)
+            ),
             None => "restarted without a checkpoint; earlier steps are void".to_owned(),
         };
-        recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
+        recorder.event(Recovered {
+            dropped_bytes: 0,
+            resumed_from: Some(step),
+            text,
+        })?;
         match recorder.history()?.checkpoints.get(&step) {
             // The worker died between this event and the removals.
-            Some(event) => {
-                event.removed.iter().try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?
-            }
+            Some(event) => event
+                .removed
+                .iter()
+                .try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?,
             // The worker died between the checkpoint and its event.
             None if setup.resumed_from.is_some() => {
-                let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
-                recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), ..Checkpoint::default() })?;
+                let (path, bytes) = (
+                    checkpoint_folder(step),
+                    checkpoint::size(&checkpoint_path(run.path(), step))?,
+                );
+                recorder.event(Checkpoint {
+                    step,
+                    path,
+                    bytes,
+                    why: "found".to_owned(),
+                    ..Checkpoint::default()
+                })?;
             }
             None => {}
         }

@@ -8,7 +8,9 @@ use candle_core::{Result, Tensor};
 use super::MicroBatch;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::embedding::{gather_rows, scatter_rows};
-use crate::kernels::log_probs::{TokenLogProb, TokenWeight, token_log_probs, token_log_probs_backward_as};
+use crate::kernels::log_probs::{
+    TokenLogProb, TokenWeight, token_log_probs, token_log_probs_backward_as,
+};
 use crate::model::{Adapters, Decoder, Gradients, RouterUse};
 use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
 
@@ -43,8 +45,14 @@ pub(super) fn add_gradient(
     let mut sum: Option<Tensor> = None;
     for part in HeadPart::all(model, &normed, micro_batch, temperature) {
         let (log_probs, logits) = part.log_probs()?;
-        let weights = part.sequences.clone().zip(&log_probs).flat_map(|(index, tokens)| d_log_probs(index, tokens));
-        for (rows, gradient) in part.backward(logits, &weights.collect::<Vec<TokenWeight>>(), gradients)? {
+        let weights = part
+            .sequences
+            .clone()
+            .zip(&log_probs)
+            .flat_map(|(index, tokens)| d_log_probs(index, tokens));
+        for (rows, gradient) in
+            part.backward(logits, &weights.collect::<Vec<TokenWeight>>(), gradients)?
+        {
             let scattered = scatter_rows(&gradient, &rows, micro_batch.batch.rows())?;
             match &sum {
                 Some(sum) => accumulate(sum, &scattered)?,
@@ -78,7 +86,10 @@ impl<'a> HeadPart<'a> {
         micro_batch: &'a MicroBatch,
         temperature: f64,
     ) -> impl Iterator<Item = Self> {
-        let lengths = micro_batch.sequences.iter().map(|sequence| sequence.rows.len());
+        let lengths = micro_batch
+            .sequences
+            .iter()
+            .map(|sequence| sequence.rows.len());
         split(lengths, HEAD_ROWS).into_iter().map(move |range| {
             let sequences = &micro_batch.sequences[range.clone()];
             Self {
@@ -86,8 +97,14 @@ impl<'a> HeadPart<'a> {
                 normed,
                 micro_batch,
                 temperature,
-                rows: sequences.iter().flat_map(|sequence| sequence.rows.iter().copied()).collect(),
-                targets: sequences.iter().flat_map(|sequence| sequence.targets.iter().copied()).collect(),
+                rows: sequences
+                    .iter()
+                    .flat_map(|sequence| sequence.rows.iter().copied())
+                    .collect(),
+                targets: sequences
+                    .iter()
+                    .flat_map(|sequence| sequence.targets.iter().copied())
+                    .collect(),
                 sequences: range,
             }
         })
@@ -96,14 +113,24 @@ impl<'a> HeadPart<'a> {
     /// By sequence, and the logits if there is one chunk of rows.
     fn log_probs(&self) -> Result<(Vec<Vec<TokenLogProb>>, Option<Tensor>)> {
         let (mut flat, mut kept) = (Vec::with_capacity(self.rows.len()), None);
-        for (rows, targets) in self.rows.chunks(HEAD_ROWS_OF_ONE).zip(self.targets.chunks(HEAD_ROWS_OF_ONE)) {
+        for (rows, targets) in self
+            .rows
+            .chunks(HEAD_ROWS_OF_ONE)
+            .zip(self.targets.chunks(HEAD_ROWS_OF_ONE))
+        {
             let logits = self.model.logits(&self.select(rows)?)?;
             flat.extend(token_log_probs(&logits, targets, self.temperature)?);
             kept = (self.rows.len() <= HEAD_ROWS_OF_ONE).then_some(logits);
         }
         let mut flat = flat.into_iter();
         let sequences = &self.micro_batch.sequences[self.sequences.clone()];
-        Ok((sequences.iter().map(|sequence| flat.by_ref().take(sequence.rows.len()).collect()).collect(), kept))
+        Ok((
+            sequences
+                .iter()
+                .map(|sequence| flat.by_ref().take(sequence.rows.len()).collect())
+                .collect(),
+            kept,
+        ))
     }
 
     /// Adds the head's gradient where it is trained; returns those of chunks of rows, after the final norm.
@@ -120,9 +147,21 @@ impl<'a> HeadPart<'a> {
             .zip(weights.chunks(HEAD_ROWS_OF_ONE));
         let backward = |((rows, targets), weights): ((&[u32], &[u32]), &[TokenWeight])| {
             let hidden = self.select(rows)?;
-            let logits = logits.take().map_or_else(|| self.model.logits(&hidden), Ok)?;
-            let gradient = token_log_probs_backward_as(&logits, targets, weights, self.temperature, hidden.dtype())?;
-            Ok((rows.to_vec(), self.model.logits_backward(&gradient, &logits, &hidden, gradients)?))
+            let logits = logits
+                .take()
+                .map_or_else(|| self.model.logits(&hidden), Ok)?;
+            let gradient = token_log_probs_backward_as(
+                &logits,
+                targets,
+                weights,
+                self.temperature,
+                hidden.dtype(),
+            )?;
+            Ok((
+                rows.to_vec(),
+                self.model
+                    .logits_backward(&gradient, &logits, &hidden, gradients)?,
+            ))
         };
         chunks.map(backward).collect()
     }

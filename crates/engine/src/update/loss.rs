@@ -86,11 +86,17 @@ pub struct SequenceLoss {
 }
 
 /// The loss of one completion and its derivative.
-pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: StepTotals) -> SequenceLoss {
+pub fn sequence_loss(
+    settings: &LossSettings,
+    terms: SequenceTerms<'_>,
+    totals: StepTotals,
+) -> SequenceLoss {
     let share = token_share(settings, terms.log_probs.len(), totals);
     let mut result = match settings.policy_loss {
         PolicyLoss::Grpo | PolicyLoss::DrGrpo | PolicyLoss::Bnpo | PolicyLoss::Dapo => {
-            clipped_surrogate(settings, terms, share, |token| bounded_exp(log_ratio(terms, token)))
+            clipped_surrogate(settings, terms, share, |token| {
+                bounded_exp(log_ratio(terms, token))
+            })
         }
         PolicyLoss::Gspo => {
             let ratio = sequence_ratio(terms);
@@ -99,11 +105,18 @@ pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: 
         PolicyLoss::Cispo => capped_importance(settings, terms, share),
     };
     if let Some(reference) = terms.reference.filter(|_| settings.kl_beta > 0.0) {
-        for (token, (weight, &reference)) in result.d_log_probs.iter_mut().zip(reference).enumerate() {
-            let (value, slope) =
-                kl_term(settings.kl_estimator, f64::from(reference) - f64::from(terms.log_probs[token]));
-            let (ratio, ratio_slope) =
-                if settings.kl_importance { kl_ratio(log_ratio(terms, token)) } else { (1.0, 0.0) };
+        for (token, (weight, &reference)) in
+            result.d_log_probs.iter_mut().zip(reference).enumerate()
+        {
+            let (value, slope) = kl_term(
+                settings.kl_estimator,
+                f64::from(reference) - f64::from(terms.log_probs[token]),
+            );
+            let (ratio, ratio_slope) = if settings.kl_importance {
+                kl_ratio(log_ratio(terms, token))
+            } else {
+                (1.0, 0.0)
+            };
             result.kl += value;
             result.loss += settings.kl_beta * share * ratio * value;
             *weight += settings.kl_beta * share * (ratio * slope + ratio_slope * value);
@@ -117,7 +130,9 @@ pub(super) fn token_share(settings: &LossSettings, tokens: usize, totals: StepTo
     let count = |n: usize| n.max(1) as f64;
     match settings.policy_loss {
         PolicyLoss::Grpo | PolicyLoss::Gspo => 1.0 / (count(totals.sequences) * count(tokens)),
-        PolicyLoss::DrGrpo => 1.0 / (count(totals.sequences) * count(settings.max_completion_tokens)),
+        PolicyLoss::DrGrpo => {
+            1.0 / (count(totals.sequences) * count(settings.max_completion_tokens))
+        }
         PolicyLoss::Bnpo | PolicyLoss::Dapo | PolicyLoss::Cispo => 1.0 / count(totals.tokens),
     }
 }
@@ -132,7 +147,10 @@ pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
             // Beyond the limit the exponential continues as its tangent, so that value and slope stay finite and belong
             // together.
             let bounded = d.min(LOG_RATIO_LIMIT);
-            (bounded.exp() * (1.0 + d - bounded) - d - 1.0, 1.0 - bounded.exp())
+            (
+                bounded.exp() * (1.0 + d - bounded) - d - 1.0,
+                1.0 - bounded.exp(),
+            )
         }
     }
 }
@@ -148,13 +166,17 @@ fn kl_ratio(log_ratio: f64) -> (f64, f64) {
 
 /// `log_prob - old`, nats; exactly 0 where the current weights sampled the completion.
 fn log_ratio(terms: SequenceTerms<'_>, token: usize) -> f64 {
-    terms.old.map_or(0.0, |old| f64::from(terms.log_probs[token]) - f64::from(old[token]))
+    terms.old.map_or(0.0, |old| {
+        f64::from(terms.log_probs[token]) - f64::from(old[token])
+    })
 }
 
 /// A token's advantage: the sequence's, and with a teacher the token's sample of the negative reverse KL to it (Gu et al.
 /// 2024, arXiv 2306.08543; Thinking Machines, "On-Policy Distillation", 2025), a constant to the gradient.
 fn advantage(settings: &LossSettings, terms: SequenceTerms<'_>, token: usize) -> f64 {
-    let distilled = terms.teacher.map_or(0.0, |teacher| f64::from(teacher[token]) - f64::from(terms.sampled()[token]));
+    let distilled = terms.teacher.map_or(0.0, |teacher| {
+        f64::from(teacher[token]) - f64::from(terms.sampled()[token])
+    });
     terms.advantage + settings.distill_coef * distilled
 }
 
@@ -171,7 +193,12 @@ fn clipped_surrogate(
 ) -> SequenceLoss {
     let mut result = SequenceLoss::default();
     for token in 0..terms.log_probs.len() {
-        let ClippedRatio { term, slope, low, high } = clip(ratio(token), settings, advantage(settings, terms, token));
+        let ClippedRatio {
+            term,
+            slope,
+            low,
+            high,
+        } = clip(ratio(token), settings, advantage(settings, terms, token));
         result.loss += share * term;
         result.d_log_probs.push(share * slope);
         result.clipped_low += usize::from(low);
@@ -190,16 +217,30 @@ struct ClippedRatio {
 }
 
 fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> ClippedRatio {
-    let clip_high = if settings.policy_loss == PolicyLoss::Bnpo { settings.clip_low } else { settings.clip_high };
+    let clip_high = if settings.policy_loss == PolicyLoss::Bnpo {
+        settings.clip_low
+    } else {
+        settings.clip_high
+    };
     let clipped = ratio.clamp(1.0 - settings.clip_low, 1.0 + clip_high);
     let is_clipped = ratio * advantage > clipped * advantage;
     let used = if is_clipped { clipped } else { ratio };
     let is_capped = ratio > RATIO_CAP && used * advantage.abs() > 0.0;
     let term = -used.min(RATIO_CAP) * advantage;
     if is_clipped || is_capped {
-        return ClippedRatio { term, slope: 0.0, low: ratio < clipped, high: is_clipped && ratio > clipped };
+        return ClippedRatio {
+            term,
+            slope: 0.0,
+            low: ratio < clipped,
+            high: is_clipped && ratio > clipped,
+        };
     }
-    ClippedRatio { term, slope: term, low: false, high: false }
+    ClippedRatio {
+        term,
+        slope: term,
+        low: false,
+        high: false,
+    }
 }
 
 /// GSPO: one ratio a sequence, `exp(mean of the tokens' log-ratios)`, clipped and capped as a whole (Zheng et al. 2025,
@@ -207,12 +248,21 @@ fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> ClippedRatio {
 /// sequence; where tokens have advantages of their own it is the token's slope, as in the paper's GSPO-token.
 fn sequence_ratio(terms: SequenceTerms<'_>) -> f64 {
     let tokens = terms.log_probs.len();
-    bounded_exp((0..tokens).map(|token| log_ratio(terms, token)).sum::<f64>() / tokens.max(1) as f64)
+    bounded_exp(
+        (0..tokens)
+            .map(|token| log_ratio(terms, token))
+            .sum::<f64>()
+            / tokens.max(1) as f64,
+    )
 }
 
 /// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token loses its gradient (MiniMax 2025, arXiv
 /// 2506.13585).
-fn capped_importance(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
+fn capped_importance(
+    settings: &LossSettings,
+    terms: SequenceTerms<'_>,
+    share: f64,
+) -> SequenceLoss {
     let mut result = SequenceLoss::default();
     for (token, &log_prob) in terms.log_probs.iter().enumerate() {
         let ratio = bounded_exp(log_ratio(terms, token));

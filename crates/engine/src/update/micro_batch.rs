@@ -27,7 +27,10 @@ pub struct Piece<'a> {
 
 impl<'a> From<&'a [u32]> for Piece<'a> {
     fn from(token_ids: &'a [u32]) -> Self {
-        Self { follows: None, token_ids }
+        Self {
+            follows: None,
+            token_ids,
+        }
     }
 }
 
@@ -42,9 +45,15 @@ pub fn pack<'a, P: Into<Piece<'a>>>(
     let mut current = MicroBatch::default();
     for (group, (prompt, pieces)) in groups.into_iter().enumerate() {
         let pieces: Vec<Piece<'a>> = pieces.into_iter().map(P::into).collect();
-        let chains: Vec<(&[Piece<'_>], Vec<u32>)> =
-            pieces.chunk_by(|_, next| next.follows.is_some()).map(|chain| (chain, joined(chain))).collect();
-        let whole = prompt.len() + chains.iter().map(|(_, token_ids)| token_ids.len()).sum::<usize>();
+        let chains: Vec<(&[Piece<'_>], Vec<u32>)> = pieces
+            .chunk_by(|_, next| next.follows.is_some())
+            .map(|chain| (chain, joined(chain)))
+            .collect();
+        let whole = prompt.len()
+            + chains
+                .iter()
+                .map(|(_, token_ids)| token_ids.len())
+                .sum::<usize>();
         if current.batch.rows() > 0 && current.batch.rows() + whole > tokens_per_micro_batch {
             packed.push(std::mem::take(&mut current));
         }
@@ -60,12 +69,16 @@ pub fn pack<'a, P: Into<Piece<'a>>>(
                 place = None;
             }
             let prompt_place = *place.get_or_insert_with(|| current.batch.push_prompt(prompt));
-            let Sequence { rows, targets } = current.batch.push_completion(prompt_place, &token_ids);
+            let Sequence { rows, targets } =
+                current.batch.push_completion(prompt_place, &token_ids);
             let mut end = 0;
             for (sample, piece) in (first..).zip(chain) {
                 let start = end + piece.follows.map_or(0, <[u32]>::len);
                 end = start + piece.token_ids.len();
-                let own = Sequence { rows: rows[start..end].to_vec(), targets: targets[start..end].to_vec() };
+                let own = Sequence {
+                    rows: rows[start..end].to_vec(),
+                    targets: targets[start..end].to_vec(),
+                };
                 current.sequences.push(own);
                 current.owners.push((group, sample));
             }
@@ -78,7 +91,10 @@ pub fn pack<'a, P: Into<Piece<'a>>>(
 }
 
 fn joined(chain: &[Piece<'_>]) -> Vec<u32> {
-    chain.iter().flat_map(|piece| [piece.follows.unwrap_or_default(), piece.token_ids].concat()).collect()
+    chain
+        .iter()
+        .flat_map(|piece| [piece.follows.unwrap_or_default(), piece.token_ids].concat())
+        .collect()
 }
 
 /// The sum of what `work` adds for each micro-batch, and what else it found, in order.
@@ -122,8 +138,13 @@ mod tests {
         let prompt = [1_u32; 4];
         let completion = [2_u32; 3];
         let check = |sizes: &[usize], budget, expected: &[&[(usize, usize)]]| {
-            let groups = sizes.iter().map(|&n| (prompt.as_slice(), vec![completion.as_slice(); n]));
-            let owners: Vec<_> = pack(groups, budget).into_iter().map(|micro_batch| micro_batch.owners).collect();
+            let groups = sizes
+                .iter()
+                .map(|&n| (prompt.as_slice(), vec![completion.as_slice(); n]));
+            let owners: Vec<_> = pack(groups, budget)
+                .into_iter()
+                .map(|micro_batch| micro_batch.owners)
+                .collect();
             assert_eq!(owners, expected);
         };
         check(&[2, 2], 100, &[&[(0, 0), (0, 1), (1, 0), (1, 1)]]);
@@ -136,17 +157,37 @@ mod tests {
     #[test]
     fn what_follows_is_computed_once() {
         let piece = |follows, token_ids| Piece { follows, token_ids };
-        let chain = [piece(None, &[1, 2][..]), piece(Some(&[7, 8][..]), &[3, 4][..]), piece(None, &[5][..])];
+        let chain = [
+            piece(None, &[1, 2][..]),
+            piece(Some(&[7, 8][..]), &[3, 4][..]),
+            piece(None, &[5][..]),
+        ];
         let packed = pack([(&[9, 9][..], chain.to_vec())], 100);
         assert_eq!(packed[0].batch.token_ids, [9, 9, 1, 2, 7, 8, 3]);
         assert_eq!(packed[0].batch.positions, [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(packed[0].owners, [(0, 0), (0, 1), (0, 2)]);
-        let sequence = |rows: &[u32], targets: &[u32]| Sequence { rows: rows.to_vec(), targets: targets.to_vec() };
-        assert_eq!(packed[0].sequences, [sequence(&[1, 2], &[1, 2]), sequence(&[5, 6], &[3, 4]), sequence(&[1], &[5])]);
+        let sequence = |rows: &[u32], targets: &[u32]| Sequence {
+            rows: rows.to_vec(),
+            targets: targets.to_vec(),
+        };
+        assert_eq!(
+            packed[0].sequences,
+            [
+                sequence(&[1, 2], &[1, 2]),
+                sequence(&[5, 6], &[3, 4]),
+                sequence(&[1], &[5])
+            ]
+        );
         // A chain is not broken: here it does not fit beside the completion before it.
-        let chain = [piece(None, &[1; 5][..]), piece(None, &[1, 2][..]), piece(Some(&[7, 8][..]), &[3, 4][..])];
-        let owners: Vec<_> =
-            pack([(&[9, 9][..], chain.to_vec())], 10).into_iter().map(|packed| packed.owners).collect();
+        let chain = [
+            piece(None, &[1; 5][..]),
+            piece(None, &[1, 2][..]),
+            piece(Some(&[7, 8][..]), &[3, 4][..]),
+        ];
+        let owners: Vec<_> = pack([(&[9, 9][..], chain.to_vec())], 10)
+            .into_iter()
+            .map(|packed| packed.owners)
+            .collect();
         assert_eq!(owners, [vec![(0, 0)], vec![(0, 1), (0, 2)]]);
     }
 }

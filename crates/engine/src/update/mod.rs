@@ -12,5 +12,8 @@ pub use log_probs::log_probs;
 pub use loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, sequence_loss};
 pub use micro_batch::{MicroBatch, Piece, pack};
 pub use optimizer::{Optimizer, OptimizerSettings, StepOutcome};
-pub use policy::{PolicyGroup, PolicySample, PolicySettings, PolicyStatistics, completion_log_probs, policy_gradient};
+pub use policy::{
+    PolicyGroup, PolicySample, PolicySettings, PolicyStatistics, completion_log_probs,
+    policy_gradient,
+};
 pub use supervised::{Example, SupervisedSettings, supervised_gradient};

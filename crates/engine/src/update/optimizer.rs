@@ -75,7 +75,11 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// Before the first update.
-    pub fn new(settings: OptimizerSettings, parameters: &Parameters, device: &Device) -> Result<Self> {
+    pub fn new(
+        settings: OptimizerSettings,
+        parameters: &Parameters,
+        device: &Device,
+    ) -> Result<Self> {
         Ok(Self {
             settings,
             moments: Tensor::zeros(2 * parameters.flat().elem_count(), DType::F32, device)?,
@@ -85,7 +89,11 @@ impl Optimizer {
 
     /// As it was when `moments` and `updates` were read from [`Optimizer::moments`] and [`Optimizer::updates`].
     pub fn restored(settings: OptimizerSettings, moments: Tensor, updates: u64) -> Self {
-        Self { settings, moments, updates }
+        Self {
+            settings,
+            moments,
+            updates,
+        }
     }
 
     /// First moments, then second: [2 * n].
@@ -103,13 +111,22 @@ impl Optimizer {
     }
 
     /// As [`Optimizer::apply`], for the numbers that this rank moves. `gradient`: theirs, of one with `grad_norm`.
-    pub fn apply_shard(&mut self, parameters: &Parameters, gradient: &Tensor, grad_norm: f64) -> Result<StepOutcome> {
+    pub fn apply_shard(
+        &mut self,
+        parameters: &Parameters,
+        gradient: &Tensor,
+        grad_norm: f64,
+    ) -> Result<StepOutcome> {
         if !grad_norm.is_finite() {
             return Ok(StepOutcome::NotFinite);
         }
         let settings = self.settings;
         let clip = settings.grad_clip_norm;
-        let gradient_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+        let gradient_scale = if clip > 0.0 && grad_norm > clip {
+            clip / grad_norm
+        } else {
+            1.0
+        };
         let learning_rate = self.learning_rate(self.updates);
         self.updates += 1;
         let mut step = AdamWStep {
@@ -121,17 +138,30 @@ impl Optimizer {
             gradient_scale,
             update: self.updates,
         };
-        let (own, working) = (parameters.shard().range(parameters.count()), parameters.working()?);
+        let (own, working) = (
+            parameters.shard().range(parameters.count()),
+            parameters.working()?,
+        );
         for (range, weight_decay) in decays(&settings, parameters) {
             let (first, end) = (range.start.max(own.start), range.end.min(own.end));
             if first < end {
                 step.weight_decay = weight_decay;
                 let range = first - own.start..end - own.start;
-                adamw(parameters.flat(), &self.moments, gradient, step, working.as_ref(), range)?;
+                adamw(
+                    parameters.flat(),
+                    &self.moments,
+                    gradient,
+                    step,
+                    working.as_ref(),
+                    range,
+                )?;
             }
         }
         parameters.refresh_copies()?;
-        Ok(StepOutcome::Updated { grad_norm, learning_rate })
+        Ok(StepOutcome::Updated {
+            grad_norm,
+            learning_rate,
+        })
     }
 
     /// Other settings from the next update on.
@@ -141,7 +171,14 @@ impl Optimizer {
 
     /// The rate of the update that follows `updates` others.
     pub fn learning_rate(&self, updates: u64) -> f64 {
-        let OptimizerSettings { learning_rate, warmup_steps, schedule, total_steps, floor, .. } = self.settings;
+        let OptimizerSettings {
+            learning_rate,
+            warmup_steps,
+            schedule,
+            total_steps,
+            floor,
+            ..
+        } = self.settings;
         if updates < warmup_steps {
             return learning_rate * (updates + 1) as f64 / warmup_steps as f64;
         }
@@ -162,10 +199,21 @@ fn decays(settings: &OptimizerSettings, parameters: &Parameters) -> Vec<(Range<u
     if settings.weight_decay == 0.0 || settings.decay_norms_and_biases {
         return vec![(0..parameters.count(), settings.weight_decay)];
     }
-    let decay = |slot: &ParameterSlot| if slot.shape.len() == 1 { 0.0 } else { settings.weight_decay };
+    let decay = |slot: &ParameterSlot| {
+        if slot.shape.len() == 1 {
+            0.0
+        } else {
+            settings.weight_decay
+        }
+    };
     let of_one_decay = parameters.slots().chunk_by(|a, b| decay(a) == decay(b));
     of_one_decay
-        .filter_map(|slots| Some((slots.first()?.offset..slots.last()?.range().end, decay(slots.first()?))))
+        .filter_map(|slots| {
+            Some((
+                slots.first()?.offset..slots.last()?.range().end,
+                decay(slots.first()?),
+            ))
+        })
         .collect()
 }
 
@@ -179,11 +227,30 @@ mod tests {
     fn rates_follow_warm_up_and_schedule() {
         // (schedule, floor) -> rates of the updates 1, 2, 3, 7, 11 and 12 of 10, the first two of which warm up.
         let check = |schedule, floor, expected: [f64; 6]| {
-            let base = OptimizerSettings { learning_rate: 1.0, warmup_steps: 2, ..OptimizerSettings::PLAIN };
-            let settings = OptimizerSettings { schedule, total_steps: 10, floor, ..base };
-            let optimizer = Optimizer::restored(settings, Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap(), 0);
+            let base = OptimizerSettings {
+                learning_rate: 1.0,
+                warmup_steps: 2,
+                ..OptimizerSettings::PLAIN
+            };
+            let settings = OptimizerSettings {
+                schedule,
+                total_steps: 10,
+                floor,
+                ..base
+            };
+            let optimizer = Optimizer::restored(
+                settings,
+                Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap(),
+                0,
+            );
             let rates = [0, 1, 2, 6, 10, 11].map(|updates| optimizer.learning_rate(updates));
-            assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{schedule:?}: {rates:?}");
+            assert!(
+                rates
+                    .iter()
+                    .zip(expected)
+                    .all(|(a, b)| (a - b).abs() < 1e-12),
+                "{schedule:?}: {rates:?}"
+            );
         };
         check(Schedule::Constant, 0.1, [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]);
         check(Schedule::Linear, 0.2, [0.5, 1.0, 1.0, 0.6, 0.2, 0.2]);
@@ -195,19 +262,40 @@ mod tests {
     #[test]
     fn parts_move_as_the_whole_does() {
         const RANKS: usize = 3;
-        let settings = OptimizerSettings { weight_decay: 0.1, grad_clip_norm: 0.5, ..OptimizerSettings::PLAIN };
-        let ramp = |count: usize, scale: f64| {
-            Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap().affine(scale, -0.7).unwrap()
+        let settings = OptimizerSettings {
+            weight_decay: 0.1,
+            grad_clip_norm: 0.5,
+            ..OptimizerSettings::PLAIN
         };
-        let shapes: [(&str, &[usize]); 4] = [("a", &[5, 3]), ("norm", &[7]), ("b", &[2, 9]), ("bias", &[1])];
+        let ramp = |count: usize, scale: f64| {
+            Tensor::arange(0f32, count as f32, &Device::Cpu)
+                .unwrap()
+                .affine(scale, -0.7)
+                .unwrap()
+        };
+        let shapes: [(&str, &[usize]); 4] = [
+            ("a", &[5, 3]),
+            ("norm", &[7]),
+            ("b", &[2, 9]),
+            ("bias", &[1]),
+        ];
         let tensors = || {
             let tensor = |(name, shape): (&str, &[usize])| {
-                (name.to_owned(), ramp(shape.iter().product(), 0.13).reshape(shape).unwrap())
+                (
+                    name.to_owned(),
+                    ramp(shape.iter().product(), 0.13).reshape(shape).unwrap(),
+                )
             };
             shapes.map(tensor).to_vec()
         };
         let numbers = |tensor: &Tensor, count| {
-            tensor.narrow(0, 0, count).unwrap().to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap()
+            tensor
+                .narrow(0, 0, count)
+                .unwrap()
+                .to_dtype(DType::F32)
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
         };
         for dtype in [DType::F32, DType::BF16] {
             let whole = Parameters::new(tensors(), dtype, &Device::Cpu).unwrap();
@@ -216,28 +304,46 @@ mod tests {
             let mut ranks: Vec<(Parameters, Optimizer)> = (0..RANKS)
                 .map(|rank| {
                     let shard = Shard { rank, ranks: RANKS };
-                    let parameters = Parameters::sharded(tensors(), dtype, &Device::Cpu, shard).unwrap();
-                    assert_eq!(numbers(parameters.read(), count), numbers(whole.read(), count));
+                    let parameters =
+                        Parameters::sharded(tensors(), dtype, &Device::Cpu, shard).unwrap();
+                    assert_eq!(
+                        numbers(parameters.read(), count),
+                        numbers(whole.read(), count)
+                    );
                     let optimizer = Optimizer::new(settings, &parameters, &Device::Cpu).unwrap();
                     (parameters, optimizer)
                 })
                 .collect();
             for update in 1..=3 {
                 let mut gradients = Gradients::zeros(&whole).unwrap();
-                gradients.add(&(0..count), &ramp(count, 0.01 * f64::from(update))).unwrap();
+                gradients
+                    .add(&(0..count), &ramp(count, 0.01 * f64::from(update)))
+                    .unwrap();
                 let grad_norm = gradients.norm().unwrap();
                 let applied = alone.apply(&whole, &gradients).unwrap();
                 for (parameters, optimizer) in &mut ranks {
                     let shard = parameters.shard();
-                    let padded = gradients.flat().pad_with_zeros(0, 0, shard.padded(count) - count).unwrap();
-                    let own = padded.narrow(0, shard.start(count), shard.size(count)).unwrap();
-                    assert_eq!(optimizer.apply_shard(parameters, &own, grad_norm).unwrap(), applied);
+                    let padded = gradients
+                        .flat()
+                        .pad_with_zeros(0, 0, shard.padded(count) - count)
+                        .unwrap();
+                    let own = padded
+                        .narrow(0, shard.start(count), shard.size(count))
+                        .unwrap();
+                    assert_eq!(
+                        optimizer.apply_shard(parameters, &own, grad_norm).unwrap(),
+                        applied
+                    );
                     let range = shard.range(count);
                     let expected = numbers(whole.read(), count)[range.clone()].to_vec();
                     let found = numbers(parameters.read(), count)[range.clone()].to_vec();
                     assert_eq!(found, expected, "{dtype:?} {shard:?}");
                     let exact = numbers(whole.flat(), count)[range.clone()].to_vec();
-                    assert_eq!(numbers(parameters.flat(), range.len()), exact, "{dtype:?} {shard:?}");
+                    assert_eq!(
+                        numbers(parameters.flat(), range.len()),
+                        exact,
+                        "{dtype:?} {shard:?}"
+                    );
                 }
             }
         }

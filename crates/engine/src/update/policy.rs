@@ -8,7 +8,9 @@ use candle_core::Result;
 use serde::{Deserialize, Serialize};
 
 use super::log_probs::{add_gradient, log_probs};
-use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss, token_share};
+use super::loss::{
+    LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss, token_share,
+};
 use super::micro_batch::{MicroBatch, Piece, pack, sum_gradients};
 use crate::kernels::log_probs::{TokenLogProb, TokenWeight};
 use crate::model::{Adapters, Decoder, ExpertRecord, Gradients, RouterUse};
@@ -58,7 +60,11 @@ impl<'a> PolicySample<'a> {
         let is_read = is_read && !self.sampled_log_probs.is_empty();
         PolicySample {
             follows: self.follows.as_deref().filter(|_| is_read).map(Cow::from),
-            token_ids: if is_read { Cow::from(&*self.token_ids) } else { Cow::default() },
+            token_ids: if is_read {
+                Cow::from(&*self.token_ids)
+            } else {
+                Cow::default()
+            },
             sampled_log_probs: Cow::default(),
             old_log_probs: None,
             reference_log_probs: None,
@@ -73,7 +79,9 @@ impl<'a> PolicySample<'a> {
     /// `numbers`: one a token; those of tokens that are part of the loss.
     fn chosen<'n, T: Clone>(&self, numbers: &'n [T]) -> Cow<'n, [T]> {
         match numbers.split_at_checked(self.forced.end) {
-            Some((before, after)) if !self.forced.is_empty() => [&before[..self.forced.start], after].concat().into(),
+            Some((before, after)) if !self.forced.is_empty() => {
+                [&before[..self.forced.start], after].concat().into()
+            }
             _ => numbers.into(),
         }
     }
@@ -81,7 +89,10 @@ impl<'a> PolicySample<'a> {
 
 impl<'a> From<&'a PolicySample<'_>> for Piece<'a> {
     fn from(sample: &'a PolicySample<'_>) -> Self {
-        Self { follows: sample.follows.as_deref(), token_ids: &sample.token_ids }
+        Self {
+            follows: sample.follows.as_deref(),
+            token_ids: &sample.token_ids,
+        }
     }
 }
 
@@ -96,11 +107,19 @@ pub struct PolicyGroup<'a> {
 
 impl<'a> PolicyGroup<'a> {
     /// Completions with advantages none of which is 0, so that nothing is left out of a measurement.
-    pub fn alternating(prompt: &'a [u32], completions: impl IntoIterator<Item = &'a Completion>) -> Self {
+    pub fn alternating(
+        prompt: &'a [u32],
+        completions: impl IntoIterator<Item = &'a Completion>,
+    ) -> Self {
         let advantages = [1.0, -1.0].into_iter().cycle();
         let samples = completions.into_iter().zip(advantages);
-        let samples = samples.map(|(completion, advantage)| PolicySample::on_policy(completion, advantage));
-        Self { prompt: prompt.into(), teacher_prompt: None, samples: samples.collect() }
+        let samples =
+            samples.map(|(completion, advantage)| PolicySample::on_policy(completion, advantage));
+        Self {
+            prompt: prompt.into(),
+            teacher_prompt: None,
+            samples: samples.collect(),
+        }
     }
 
     /// As the teacher reads it, after its own prompt. What is not distilled has no tokens, and so is not forwarded: a
@@ -108,8 +127,16 @@ impl<'a> PolicyGroup<'a> {
     pub fn for_teacher(&self) -> PolicyGroup<'_> {
         let prompt = Cow::from(self.teacher_prompt.as_deref().unwrap_or_default());
         let is_read = self.teacher_prompt.is_some();
-        let samples = self.samples.iter().map(|sample| sample.for_teacher(is_read)).collect();
-        PolicyGroup { prompt, teacher_prompt: None, samples }
+        let samples = self
+            .samples
+            .iter()
+            .map(|sample| sample.for_teacher(is_read))
+            .collect();
+        PolicyGroup {
+            prompt,
+            teacher_prompt: None,
+            samples,
+        }
     }
 
     /// Gives each sample the teacher's log-probs of its tokens; empty where it is not distilled.
@@ -181,14 +208,31 @@ pub fn policy_gradient(
 ) -> Result<(Gradients, PolicyStatistics)> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
     let (sum, found) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
-        let mut statistics = PolicyStatistics { rows: micro_batch.batch.rows(), ..PolicyStatistics::default() };
+        let mut statistics = PolicyStatistics {
+            rows: micro_batch.batch.rows(),
+            ..PolicyStatistics::default()
+        };
         let d_log_probs = |sequence: usize, tokens: &[TokenLogProb]| {
             let (group, sample) = micro_batch.owners[sequence];
-            statistics.d_log_probs(&groups[group].samples[sample], tokens, totals, &settings.loss)
+            statistics.d_log_probs(
+                &groups[group].samples[sample],
+                tokens,
+                totals,
+                &settings.loss,
+            )
         };
-        let routers =
-            add_gradient(model, micro_batch, settings.temperature, settings.recompute, gradients, d_log_probs)?;
-        Ok(PolicyStatistics { routers, ..statistics })
+        let routers = add_gradient(
+            model,
+            micro_batch,
+            settings.temperature,
+            settings.recompute,
+            gradients,
+            d_log_probs,
+        )?;
+        Ok(PolicyStatistics {
+            routers,
+            ..statistics
+        })
     })?;
     let mut statistics = PolicyStatistics::default();
     found.into_iter().for_each(|part| statistics.add(part));
@@ -206,9 +250,13 @@ pub fn completion_log_probs(
     threads: &ThreadPool,
 ) -> Result<Vec<Vec<Vec<f32>>>> {
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
-    let results =
-        threads.map(&micro_batches, |micro_batch| log_probs(model, micro_batch, adapters, settings.temperature))?;
-    let mut found: Vec<Vec<Vec<f32>>> = groups.iter().map(|group| vec![Vec::new(); group.samples.len()]).collect();
+    let results = threads.map(&micro_batches, |micro_batch| {
+        log_probs(model, micro_batch, adapters, settings.temperature)
+    })?;
+    let mut found: Vec<Vec<Vec<f32>>> = groups
+        .iter()
+        .map(|group| vec![Vec::new(); group.samples.len()])
+        .collect();
     for (micro_batch, sequences) in micro_batches.iter().zip(results) {
         for (&(group, sample), tokens) in micro_batch.owners.iter().zip(sequences) {
             found[group][sample] = tokens.into_iter().map(|token| token.log_prob).collect();
@@ -218,33 +266,59 @@ pub fn completion_log_probs(
 }
 
 fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec<MicroBatch> {
-    let parts = groups.iter().map(|group| (&*group.prompt, group.samples.iter().collect()));
+    let parts = groups
+        .iter()
+        .map(|group| (&*group.prompt, group.samples.iter().collect()));
     let mut micro_batches = pack::<&PolicySample<'_>>(parts, tokens_per_micro_batch);
-    micro_batches.iter_mut().for_each(|micro_batch| replay_experts(micro_batch, groups));
+    micro_batches
+        .iter_mut()
+        .for_each(|micro_batch| replay_experts(micro_batch, groups));
     micro_batches
 }
 
 /// Rows go through the experts that were recorded; a prompt's through those of the first of its completions that has a
 /// record: where it was prefilled more than once, the last bits of its rows may differ.
-fn replay_experts(MicroBatch { batch, sequences, owners }: &mut MicroBatch, groups: &[PolicyGroup<'_>]) {
+fn replay_experts(
+    MicroBatch {
+        batch,
+        sequences,
+        owners,
+    }: &mut MicroBatch,
+    groups: &[PolicyGroup<'_>],
+) {
     let (mut last_prompt, mut last_row) = (0, 0);
     for (sequence, &(group, sample)) in sequences.iter().zip(&*owners) {
-        let PolicySample { experts, follows, .. } = &groups[group].samples[sample];
-        let read_before = std::mem::replace(&mut last_row, sequence.rows.last().map_or(0, |row| *row as usize));
-        let (Some(record), [last, own @ ..]) = (experts, &*sequence.rows) else { continue };
+        let PolicySample {
+            experts, follows, ..
+        } = &groups[group].samples[sample];
+        let read_before = std::mem::replace(
+            &mut last_row,
+            sequence.rows.last().map_or(0, |row| *row as usize),
+        );
+        let (Some(record), [last, own @ ..]) = (experts, &*sequence.rows) else {
+            continue;
+        };
         let prompt_end = *last as usize + 1;
         if follows.is_some() {
             // The last token of the completion before, which only now is read, and what follows it.
             let rows = read_before + 1..prompt_end;
             let per_token = record.prompt.len() / (batch.positions[*last as usize] as usize + 1);
             let new = record.prompt.len() - rows.len() * per_token;
-            batch.replayed.push((rows, Arc::new(record.prompt[new..].to_vec())));
+            batch
+                .replayed
+                .push((rows, Arc::new(record.prompt[new..].to_vec())));
         } else if prompt_end > last_prompt {
-            batch.replayed.push((prompt_end - groups[group].prompt.len()..prompt_end, record.prompt.clone()));
+            batch.replayed.push((
+                prompt_end - groups[group].prompt.len()..prompt_end,
+                record.prompt.clone(),
+            ));
             last_prompt = prompt_end;
         }
         if let Some(&first) = own.first() {
-            batch.replayed.push((first as usize..first as usize + own.len(), record.completion.clone()));
+            batch.replayed.push((
+                first as usize..first as usize + own.len(),
+                record.completion.clone(),
+            ));
         }
     }
 }
@@ -260,9 +334,18 @@ impl PolicyStatistics {
     ) -> Vec<TokenWeight> {
         let tokens = sample.chosen(tokens);
         let current: Vec<f32> = tokens.iter().map(|token| token.log_prob).collect();
-        let old = sample.old_log_probs.as_deref().map(|old| sample.chosen(old));
-        let reference = sample.reference_log_probs.as_deref().map(|reference| sample.chosen(reference));
-        let teacher = sample.teacher_log_probs.as_deref().map(|teacher| sample.chosen(teacher));
+        let old = sample
+            .old_log_probs
+            .as_deref()
+            .map(|old| sample.chosen(old));
+        let reference = sample
+            .reference_log_probs
+            .as_deref()
+            .map(|reference| sample.chosen(reference));
+        let teacher = sample
+            .teacher_log_probs
+            .as_deref()
+            .map(|teacher| sample.chosen(teacher));
         let terms = SequenceTerms {
             log_probs: &current,
             old: old.as_deref(),
@@ -270,14 +353,27 @@ impl PolicyStatistics {
             teacher: teacher.as_deref(),
             advantage: sample.advantage,
         };
-        let SequenceLoss { loss, d_log_probs, clipped_low, clipped_high, kl } = sequence_loss(settings, terms, totals);
-        let entropy_sum = tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
+        let SequenceLoss {
+            loss,
+            d_log_probs,
+            clipped_low,
+            clipped_high,
+            kl,
+        } = sequence_loss(settings, terms, totals);
+        let entropy_sum = tokens
+            .iter()
+            .map(|token| f64::from(token.entropy))
+            .sum::<f64>();
         let entropy = -settings.entropy_coef * token_share(settings, tokens.len(), totals);
         self.loss += loss + entropy * entropy_sum;
         if terms.reference.is_some() {
             self.kl = Some(self.kl.unwrap_or(0.0) + kl);
         }
-        for (&own, &teacher) in terms.sampled().iter().zip(terms.teacher.unwrap_or_default()) {
+        for (&own, &teacher) in terms
+            .sampled()
+            .iter()
+            .zip(terms.teacher.unwrap_or_default())
+        {
             self.reverse_kl += f64::from(own) - f64::from(teacher);
             self.distilled_tokens += 1;
         }
@@ -287,14 +383,28 @@ impl PolicyStatistics {
         let sampled_log_probs = sample.chosen(&sample.sampled_log_probs);
         self.sampled_tokens += sampled_log_probs.len();
         self.entropy += entropy_sum;
-        for (&trained, &sampled) in old.as_deref().unwrap_or(&current).iter().zip(&*sampled_log_probs) {
+        for (&trained, &sampled) in old
+            .as_deref()
+            .unwrap_or(&current)
+            .iter()
+            .zip(&*sampled_log_probs)
+        {
             let difference = f64::from((trained - sampled).abs());
             self.sampling_difference += difference;
             self.sampling_difference_max = self.sampling_difference_max.max(difference);
         }
-        let mut weights: Vec<_> = d_log_probs.into_iter().map(|log_prob| TokenWeight { log_prob, entropy }).collect();
-        let unchosen = TokenWeight { log_prob: 0.0, entropy: 0.0 };
-        weights.splice(sample.forced.start..sample.forced.start, sample.forced.clone().map(|_| unchosen));
+        let mut weights: Vec<_> = d_log_probs
+            .into_iter()
+            .map(|log_prob| TokenWeight { log_prob, entropy })
+            .collect();
+        let unchosen = TokenWeight {
+            log_prob: 0.0,
+            entropy: 0.0,
+        };
+        weights.splice(
+            sample.forced.start..sample.forced.start,
+            sample.forced.clone().map(|_| unchosen),
+        );
         weights
     }
 
@@ -305,16 +415,26 @@ impl PolicyStatistics {
         self.sampled_tokens += other.sampled_tokens;
         self.rows += other.rows;
         self.entropy += other.entropy;
-        self.kl = self.kl.map_or(other.kl, |kl| Some(kl + other.kl.unwrap_or(0.0)));
+        self.kl = self
+            .kl
+            .map_or(other.kl, |kl| Some(kl + other.kl.unwrap_or(0.0)));
         self.reverse_kl += other.reverse_kl;
         self.distilled_tokens += other.distilled_tokens;
         self.teacher_errors += other.teacher_errors;
         self.clipped_low += other.clipped_low;
         self.clipped_high += other.clipped_high;
         self.sampling_difference += other.sampling_difference;
-        self.sampling_difference_max = self.sampling_difference_max.max(other.sampling_difference_max);
-        self.routers.resize_with(other.routers.len().max(self.routers.len()), RouterUse::default);
-        self.routers.iter_mut().zip(&other.routers).for_each(|(own, other)| own.add(other));
+        self.sampling_difference_max = self
+            .sampling_difference_max
+            .max(other.sampling_difference_max);
+        self.routers.resize_with(
+            other.routers.len().max(self.routers.len()),
+            RouterUse::default,
+        );
+        self.routers
+            .iter_mut()
+            .zip(&other.routers)
+            .for_each(|(own, other)| own.add(other));
     }
 }
 
@@ -327,10 +447,22 @@ mod tests {
     #[test]
     fn forced_tokens_are_no_part_of_the_loss() {
         let log_probs: Vec<f32> = vec![-0.5, -1.0, -9.0, -9.0, -0.25];
-        let numbers = |offset: f32| log_probs.iter().map(|log_prob| log_prob + offset).collect::<Vec<f32>>();
-        let token = |&log_prob: &f32| TokenLogProb { log_prob, entropy: 2.0 };
-        let (old, reference, sampled, teacher) = (numbers(0.01), numbers(-0.1), numbers(0.02), numbers(0.5));
-        let totals = StepTotals { sequences: 2, tokens: 7 };
+        let numbers = |offset: f32| {
+            log_probs
+                .iter()
+                .map(|log_prob| log_prob + offset)
+                .collect::<Vec<f32>>()
+        };
+        let token = |&log_prob: &f32| TokenLogProb {
+            log_prob,
+            entropy: 2.0,
+        };
+        let (old, reference, sampled, teacher) =
+            (numbers(0.01), numbers(-0.1), numbers(0.02), numbers(0.5));
+        let totals = StepTotals {
+            sequences: 2,
+            tokens: 7,
+        };
         let sample = |range: Range<usize>, kept: &dyn Fn(&[f32]) -> Vec<f32>| PolicySample {
             follows: None,
             token_ids: vec![1; kept(&old).len()].into(),
@@ -360,12 +492,20 @@ mod tests {
             let weights = |sample: PolicySample<'_>, log_probs: &[f32]| {
                 let mut statistics = PolicyStatistics::default();
                 let tokens: Vec<TokenLogProb> = log_probs.iter().map(token).collect();
-                (statistics.d_log_probs(&sample, &tokens, totals, &settings), statistics)
+                (
+                    statistics.d_log_probs(&sample, &tokens, totals, &settings),
+                    statistics,
+                )
             };
             let (mut found, statistics) = weights(sample(2..4, &all), &log_probs);
             let (expected, without) = weights(sample(0..0, &chosen), &chosen(&log_probs));
             let forced: Vec<TokenWeight> = found.drain(2..4).collect();
-            assert!(forced.iter().all(|weight| weight.log_prob == 0.0 && weight.entropy == 0.0), "{policy_loss:?}");
+            assert!(
+                forced
+                    .iter()
+                    .all(|weight| weight.log_prob == 0.0 && weight.entropy == 0.0),
+                "{policy_loss:?}"
+            );
             assert_eq!((found, statistics), (expected, without), "{policy_loss:?}");
         }
     }

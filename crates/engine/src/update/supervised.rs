@@ -22,18 +22,31 @@ pub struct Example {
 impl Example {
     /// All tokens.
     pub fn tokens(&self) -> usize {
-        let later = self.later.iter().map(|(follows, completion)| follows.len() + completion.len());
+        let later = self
+            .later
+            .iter()
+            .map(|(follows, completion)| follows.len() + completion.len());
         self.prompt.len() + self.completion.len() + later.sum::<usize>()
     }
 
     /// Those that the loss is the mean over.
     pub fn loss_tokens(&self) -> usize {
-        self.completion.len() + self.later.iter().map(|(_, completion)| completion.len()).sum::<usize>()
+        self.completion.len()
+            + self
+                .later
+                .iter()
+                .map(|(_, completion)| completion.len())
+                .sum::<usize>()
     }
 
     fn pieces(&self) -> Vec<Piece<'_>> {
-        let later = self.later.iter().map(|(follows, token_ids)| Piece { follows: Some(follows), token_ids });
-        std::iter::once(self.completion.as_slice().into()).chain(later).collect()
+        let later = self.later.iter().map(|(follows, token_ids)| Piece {
+            follows: Some(follows),
+            token_ids,
+        });
+        std::iter::once(self.completion.as_slice().into())
+            .chain(later)
+            .collect()
     }
 }
 
@@ -57,16 +70,32 @@ pub fn supervised_gradient(
     settings: SupervisedSettings,
     threads: &ThreadPool,
 ) -> Result<(Gradients, f64)> {
-    let SupervisedSettings { loss_tokens, tokens_per_micro_batch, recompute } = settings;
-    let groups = examples.iter().map(|example| (example.prompt.as_slice(), example.pieces()));
+    let SupervisedSettings {
+        loss_tokens,
+        tokens_per_micro_batch,
+        recompute,
+    } = settings;
+    let groups = examples
+        .iter()
+        .map(|example| (example.prompt.as_slice(), example.pieces()));
     let micro_batches = pack(groups, tokens_per_micro_batch);
     let share = 1.0 / loss_tokens.max(1) as f64;
     let (sum, losses) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
         let mut loss = 0.0;
-        add_gradient(model, micro_batch, 1.0, recompute, gradients, |_, tokens| {
-            loss -= tokens.iter().map(|token| f64::from(token.log_prob)).sum::<f64>();
-            vec![TokenWeight::for_log_prob(-share); tokens.len()]
-        })?;
+        add_gradient(
+            model,
+            micro_batch,
+            1.0,
+            recompute,
+            gradients,
+            |_, tokens| {
+                loss -= tokens
+                    .iter()
+                    .map(|token| f64::from(token.log_prob))
+                    .sum::<f64>();
+                vec![TokenWeight::for_log_prob(-share); tokens.len()]
+            },
+        )?;
         Ok(loss * share)
     })?;
     Ok((sum, losses.into_iter().fold(0.0, |sum, loss| sum + loss)))

@@ -24,15 +24,29 @@ use crate::widgets::diff::diff_ops;
 
 /// Restores the draft, or loads the file from disk.
 pub const fn take_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[0], "Use other version", "", &["t", "alt-t"], Scope::Screen(T::SCREEN), take::<T>)
-        .also(&["restore draft"])
-        .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
+    Action::new(
+        T::ACTIONS[0],
+        "Use other version",
+        "",
+        &["t", "alt-t"],
+        Scope::Screen(T::SCREEN),
+        take::<T>,
+    )
+    .also(&["restore draft"])
+    .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
 }
 
 /// Keeps the text in the editor; a draft stays in its file.
 pub const fn keep_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[1], "Keep own version", "", &["o", "alt-o"], Scope::Screen(T::SCREEN), keep::<T>)
-        .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
+    Action::new(
+        T::ACTIONS[1],
+        "Keep own version",
+        "",
+        &["o", "alt-o"],
+        Scope::Screen(T::SCREEN),
+        keep::<T>,
+    )
+    .unless(|screen, shared| (!are_two(screen, shared)).then(|| "no other version".to_owned()))
 }
 
 pub const fn discard_action<T: Drafted>() -> Action<T> {
@@ -45,28 +59,44 @@ pub const fn discard_action<T: Drafted>() -> Action<T> {
         discard::<T>,
     )
     .unless(|screen, shared| {
-        (screen.on_disk(shared).is_some() || offer(screen, shared).is_none()).then(|| "no draft to discard".to_owned())
+        (screen.on_disk(shared).is_some() || offer(screen, shared).is_none())
+            .then(|| "no draft to discard".to_owned())
     })
 }
 
 pub const fn difference_action<T: Drafted>() -> Action<T> {
-    Action::new(T::ACTIONS[3], "Show diff", "diff", &["d", "alt-d"], Scope::Screen(T::SCREEN), difference::<T>)
-        .also(&["diff", "changes"])
-        .unless(|screen, shared| {
-            (!are_two(screen, shared) && unsaved(screen, shared).is_none()).then(|| "no unsaved changes".to_owned())
-        })
+    Action::new(
+        T::ACTIONS[3],
+        "Show diff",
+        "diff",
+        &["d", "alt-d"],
+        Scope::Screen(T::SCREEN),
+        difference::<T>,
+    )
+    .also(&["diff", "changes"])
+    .unless(|screen, shared| {
+        (!are_two(screen, shared) && unsaved(screen, shared).is_none())
+            .then(|| "no unsaved changes".to_owned())
+    })
 }
 
 /// Why a text cannot be edited or saved before the user has decided.
 pub fn undecided<T: Drafted>(screen: &T, shared: &Shared) -> Option<String> {
-    let keys = || choices(screen, shared).map(|(key, hint)| format!("{key} {hint}")).collect::<Vec<_>>().join(", ");
+    let keys = || {
+        choices(screen, shared)
+            .map(|(key, hint)| format!("{key} {hint}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     are_two(screen, shared).then(|| format!("two versions exist: {}", keys()))
 }
 
 /// The draft to decide about: the newest one.
 pub fn offer<'a, T: Drafted>(screen: &T, shared: &'a Shared) -> Option<&'a Offer> {
     let mut newest = shared.drafts.offers.iter().rev();
-    newest.find(|offer| offer.screen == T::SCREEN).filter(|_| screen.is_free())
+    newest
+        .find(|offer| offer.screen == T::SCREEN)
+        .filter(|_| screen.is_free())
 }
 
 /// The question at the top of a screen.
@@ -75,22 +105,46 @@ pub const QUESTION: &str = "question";
 /// The place of the question, if there is one, and the area below it.
 pub fn places<T: Drafted>(screen: &T, shared: &Shared, body: Rect) -> (Option<Place>, Rect) {
     let taken = rows(screen, shared).min(body.height);
-    let below = Rect { y: body.y + taken, height: body.height - taken, ..body };
-    ((taken > 0).then(|| Place::bare(QUESTION, Rect { height: taken, ..body })), below)
+    let below = Rect {
+        y: body.y + taken,
+        height: body.height - taken,
+        ..body
+    };
+    (
+        (taken > 0).then(|| {
+            Place::bare(
+                QUESTION,
+                Rect {
+                    height: taken,
+                    ..body
+                },
+            )
+        }),
+        below,
+    )
 }
 
 pub fn content<'a, T: Drafted>(screen: &T, shared: &Shared) -> Content<'a> {
     let theme = &shared.theme;
     let (what, note) = match (screen.on_disk(shared), offer(screen, shared)) {
-        (Some(_), _) => ("file changed on disk while you have unsaved edits".to_owned(), None),
+        (Some(_), _) => (
+            "file changed on disk while you have unsaved edits".to_owned(),
+            None,
+        ),
         (None, Some(offer)) => (describe(offer), offer.location.note.clone()),
         (None, None) => return Content::default(),
     };
     let mut keys = vec![Span::raw("  ")];
     for (key, hint) in choices(screen, shared) {
-        keys.extend([Span::styled(key, theme.style(Role::Key)), Span::raw(format!(" {hint}  "))]);
+        keys.extend([
+            Span::styled(key, theme.style(Role::Key)),
+            Span::raw(format!(" {hint}  ")),
+        ]);
     }
-    let mut lines = vec![Line::styled(format!("{} {what}", theme.glyph("▲", "!")), theme.style(Role::Warning))];
+    let mut lines = vec![Line::styled(
+        format!("{} {what}", theme.glyph("▲", "!")),
+        theme.style(Role::Warning),
+    )];
     lines.extend(note.map(|note| Line::raw(format!("  {note}"))));
     lines.push(Line::from(keys));
     Content::default().fixed(lines)
@@ -107,7 +161,11 @@ fn rows<T: Drafted>(screen: &T, shared: &Shared) -> u16 {
 fn describe(offer: &Offer) -> String {
     let lines = offer.record.text.split('\n').count();
     let plural = if lines == 1 { "" } else { "s" };
-    format!("unsaved draft of {} from {}, {lines} line{plural}", offer.location.title, date_time(offer.record.time_ms))
+    format!(
+        "unsaved draft of {} from {}, {lines} line{plural}",
+        offer.location.title,
+        date_time(offer.record.time_ms)
+    )
 }
 
 fn are_two<T: Drafted>(screen: &T, shared: &Shared) -> bool {
@@ -115,7 +173,10 @@ fn are_two<T: Drafted>(screen: &T, shared: &Shared) -> bool {
 }
 
 /// Keys and words of the available choices.
-fn choices<T: Drafted>(screen: &T, shared: &Shared) -> impl Iterator<Item = (String, &'static str)> {
+fn choices<T: Drafted>(
+    screen: &T,
+    shared: &Shared,
+) -> impl Iterator<Item = (String, &'static str)> {
     let [take, keep] = match screen.on_disk(shared) {
         Some(_) => ["load file", "keep edits"],
         None => ["restore draft", "keep saved"],
@@ -126,18 +187,31 @@ fn choices<T: Drafted>(screen: &T, shared: &Shared) -> impl Iterator<Item = (Str
         (discard_action(), "discard draft"),
         (difference_action(), "diff"),
     ];
-    let possible = all.into_iter().filter(|(action, _)| (action.blocked)(screen, shared).is_none());
+    let possible = all
+        .into_iter()
+        .filter(|(action, _)| (action.blocked)(screen, shared).is_none());
     // The tab key types text in an editor.
     let is_free = |key: &Chord| !screen.is_typing() || (key.is_command() && *key != Chord::TAB);
     possible.filter_map(move |(action, word)| {
-        Some((shared.keymap.keys(&action.info).into_iter().find(is_free)?.to_string(), word))
+        Some((
+            shared
+                .keymap
+                .keys(&action.info)
+                .into_iter()
+                .find(is_free)?
+                .to_string(),
+            word,
+        ))
     })
 }
 
 /// Withdraws the offer of a file.
 fn decide(shared: &mut Shared, file: Option<PathBuf>) -> Option<Offer> {
     let drafts = &mut shared.drafts;
-    let place = drafts.offers.iter().position(|offer| Some(&offer.file) == file.as_ref())?;
+    let place = drafts
+        .offers
+        .iter()
+        .position(|offer| Some(&offer.file) == file.as_ref())?;
     drafts.known.extend(file);
     Some(drafts.offers.remove(place))
 }
@@ -147,7 +221,15 @@ fn take<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
         return screen.resolve_conflict(shared, true);
     }
     let newest = offer(screen, shared).map(|offer| offer.file.clone());
-    let Some(Offer { file, record, location, .. }) = decide(shared, newest) else { return Vec::new() };
+    let Some(Offer {
+        file,
+        record,
+        location,
+        ..
+    }) = decide(shared, newest)
+    else {
+        return Vec::new();
+    };
     let mut commands = match screen.restore(shared, &record) {
         Ok(commands) => commands,
         Err(why) => {
@@ -171,21 +253,36 @@ fn keep<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     }
     let newest = offer(screen, shared).map(|offer| offer.file.clone());
     if let Some(offer) = decide(shared, newest) {
-        shared.say(format!("draft stays in {}: offered again next session", offer.file.display()));
+        shared.say(format!(
+            "draft stays in {}: offered again next session",
+            offer.file.display()
+        ));
     }
     Vec::new()
 }
 
 fn discard<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
-    let Some(offer) = offer(screen, shared) else { return Vec::new() };
-    let text = format!("{}.\nThe draft is deleted. This cannot be undone.", describe(offer));
+    let Some(offer) = offer(screen, shared) else {
+        return Vec::new();
+    };
+    let text = format!(
+        "{}.\nThe draft is deleted. This cannot be undone.",
+        describe(offer)
+    );
     // This draft, even if a newer one is found while the question is open.
     let file = offer.file.clone();
-    shared.popup = Some(Popup::Confirm(Confirm::new("Discard draft?", text, "discard", |_: &mut T, shared| {
-        let Some(offer) = decide(shared, Some(file)) else { return Vec::new() };
-        shared.say("draft discarded");
-        write(shared, [(offer.file, None)])
-    })));
+    shared.popup = Some(Popup::Confirm(Confirm::new(
+        "Discard draft?",
+        text,
+        "discard",
+        |_: &mut T, shared| {
+            let Some(offer) = decide(shared, Some(file)) else {
+                return Vec::new();
+            };
+            shared.say("draft discarded");
+            write(shared, [(offer.file, None)])
+        },
+    )));
     Vec::new()
 }
 
@@ -195,9 +292,14 @@ fn difference<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     let (title, old, new) = match (screen.on_disk(shared), offer(screen, shared)) {
         (Some(theirs), _) => ("Yours (-) vs file on disk (+)", own, theirs),
         (None, Some(offer)) => {
-            let current =
-                screen.locate(shared, &offer.record).map_or_else(|_| String::new(), |location| location.current);
-            ("Current (-) vs draft (+)", current, offer.record.text.clone())
+            let current = screen
+                .locate(shared, &offer.record)
+                .map_or_else(|_| String::new(), |location| location.current);
+            (
+                "Current (-) vs draft (+)",
+                current,
+                offer.record.text.clone(),
+            )
         }
         (None, None) => ("Saved (-) vs yours (+)", saved, own),
     };
@@ -219,15 +321,24 @@ fn diff_lines(theme: &Theme, old: &str, new: &str) -> Vec<Line<'static>> {
         let mut push = |mark, role, text: &str, index: usize| {
             lines.push(Line::from(vec![
                 Span::styled(format!("{:>4} ", index + 1), theme.style(Role::Faint)),
-                Span::styled(format!("{mark} {}", visible(text.trim_end_matches(['\n', '\r']))), theme.style(role)),
+                Span::styled(
+                    format!("{mark} {}", visible(text.trim_end_matches(['\n', '\r']))),
+                    theme.style(role),
+                ),
             ]));
         };
         for operation in group {
             let is_same = operation.tag() == DiffTag::Equal;
             let removed = if is_same { 0..0 } else { operation.old_range() };
             removed.for_each(|index| push("-", Role::Removed, old[index], index));
-            let (mark, role) = if is_same { (" ", Role::Faint) } else { ("+", Role::Added) };
-            operation.new_range().for_each(|index| push(mark, role, new[index], index));
+            let (mark, role) = if is_same {
+                (" ", Role::Faint)
+            } else {
+                ("+", Role::Added)
+            };
+            operation
+                .new_range()
+                .for_each(|index| push(mark, role, new[index], index));
         }
     }
     lines

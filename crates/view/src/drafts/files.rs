@@ -68,11 +68,24 @@ pub struct Drafts {
 
 impl DraftFile {
     /// A name that no other text and no other session has.
-    pub(super) fn new((stem, extension): (&str, &str), now_ms: u64, data: &Path, task: &Task) -> Self {
+    pub(super) fn new(
+        (stem, extension): (&str, &str),
+        now_ms: u64,
+        data: &Path,
+        task: &Task,
+    ) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (mark, count) = (mark(task, TASK_FILE), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = folder(data).join(format!("{stem}-{mark}-{now_ms}-{}-{count}.{extension}", std::process::id()));
-        Self { task: task.label(TASK_FILE), mark, path, stored: None }
+        let path = folder(data).join(format!(
+            "{stem}-{mark}-{now_ms}-{}-{count}.{extension}",
+            std::process::id()
+        ));
+        Self {
+            task: task.label(TASK_FILE),
+            mark,
+            path,
+            stored: None,
+        }
     }
 
     pub fn is_of(&self, task: &Task) -> bool {
@@ -114,7 +127,9 @@ impl Writer {
             None => task_files::remove(path),
         };
         let next = || locked(&self.queue).pop_front();
-        for error in std::iter::from_fn(next).filter_map(|changes| changes.iter().try_for_each(change).err()) {
+        for error in
+            std::iter::from_fn(next).filter_map(|changes| changes.iter().try_for_each(change).err())
+        {
             locked(&self.failure).get_or_insert(error);
         }
     }
@@ -135,15 +150,23 @@ mod tests {
         let writer = Writer::default();
         let some = |text: &str| Some(text.to_owned());
         writer.push(vec![(place("a/one"), some("first"))]);
-        writer.push(vec![(place("a/one"), some("second")), (place("a/two"), some(""))]);
-        writer.push(vec![(place("a/one/no-folder"), some("")), (place("a/one"), None)]);
+        writer.push(vec![
+            (place("a/one"), some("second")),
+            (place("a/two"), some("")),
+        ]);
+        writer.push(vec![
+            (place("a/one/no-folder"), some("")),
+            (place("a/one"), None),
+        ]);
         writer.push(vec![(place("a/two"), None)]);
         writer.write_queued();
         assert_eq!(std::fs::read_to_string(place("a/one")).unwrap(), "second");
         assert!(!place("a/two").exists());
         writer.write_queued();
         assert!(
-            writer.take_failure().is_some_and(|error| error.contains("a/one")),
+            writer
+                .take_failure()
+                .is_some_and(|error| error.contains("a/one")),
             "reported after the queue was empty"
         );
         assert_eq!(writer.take_failure(), None);

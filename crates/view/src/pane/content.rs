@@ -1,7 +1,10 @@
 //! A pane as a value: where it is, its frame, and what is in it. One module draws it, one finds what is under the
 //! pointer and moves, and linear mode prints it.
 
-#![expect(missing_debug_implementations, reason = "they hold closures, and live for one frame")]
+#![expect(
+    missing_debug_implementations,
+    reason = "they hold closures, and live for one frame"
+)]
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -31,17 +34,30 @@ pub struct Place {
 
 impl Place {
     pub fn new(id: &'static str, area: Rect) -> Self {
-        Self { id, part: 0, area, is_framed: true, is_over: false }
+        Self {
+            id,
+            part: 0,
+            area,
+            is_framed: true,
+            is_over: false,
+        }
     }
 
     /// Text without a frame.
     pub fn bare(id: &'static str, area: Rect) -> Self {
-        Self { is_framed: false, ..Self::new(id, area) }
+        Self {
+            is_framed: false,
+            ..Self::new(id, area)
+        }
     }
 
     /// The area inside the frame.
     pub fn inside(&self) -> Rect {
-        if self.is_framed { self.area.inner(Margin::new(1, 1)) } else { self.area }
+        if self.is_framed {
+            self.area.inner(Margin::new(1, 1))
+        } else {
+            self.area
+        }
     }
 }
 
@@ -124,8 +140,20 @@ pub struct Edited<'a> {
 impl<'a> Edited<'a> {
     /// The look in a theme.
     pub fn look(&'a self, theme: &'a Theme) -> Look<'a> {
-        let Self { typing, focused, faults, wraps, .. } = self;
-        Look { theme, typing: *typing, focused: *focused, faults, wraps: *wraps }
+        let Self {
+            typing,
+            focused,
+            faults,
+            wraps,
+            ..
+        } = self;
+        Look {
+            theme,
+            typing: *typing,
+            focused: *focused,
+            faults,
+            wraps: *wraps,
+        }
     }
 }
 
@@ -147,12 +175,24 @@ pub struct Text {
 impl<'a> List<'a> {
     /// A list in which the cursor stops in every row.
     pub fn new(rows: usize, cursor: Cursor, row: impl Fn(usize) -> Line<'static> + 'a) -> Self {
-        Self { rows, items: rows, cursor, is_marked: true, row: Box::new(row), item: Box::new(Some), mark: 1 }
+        Self {
+            rows,
+            items: rows,
+            cursor,
+            is_marked: true,
+            row: Box::new(row),
+            item: Box::new(Some),
+            mark: 1,
+        }
     }
 
     /// With headings between the items.
     pub fn with_headings(self, items: usize, item: impl Fn(usize) -> Option<usize> + 'a) -> Self {
-        Self { items, item: Box::new(item), ..self }
+        Self {
+            items,
+            item: Box::new(item),
+            ..self
+        }
     }
 
     /// With the cursor marked only if `is_marked`.
@@ -171,7 +211,10 @@ impl<'a> List<'a> {
 
     /// The first visible row, where so many are visible.
     pub fn first(&self, height: usize) -> usize {
-        Cursor { index: self.at().unwrap_or(0) }.first(height, self.rows)
+        Cursor {
+            index: self.at().unwrap_or(0),
+        }
+        .first(height, self.rows)
     }
 }
 
@@ -182,13 +225,19 @@ impl Entries {
             return self.lines.clone();
         }
         let wrap = |(entry, line): (Option<usize>, Line<'static>)| {
-            wrapped_line(line, columns.into()).into_iter().map(move |line| (entry, line))
+            wrapped_line(line, columns.into())
+                .into_iter()
+                .map(move |line| (entry, line))
         };
         self.lines.iter().cloned().flat_map(wrap).collect()
     }
 
     pub fn count(&self) -> usize {
-        self.lines.iter().filter_map(|(entry, _)| *entry).max().map_or(0, |last| last + 1)
+        self.lines
+            .iter()
+            .filter_map(|(entry, _)| *entry)
+            .max()
+            .map_or(0, |last| last + 1)
     }
 
     pub fn at(&self) -> Option<usize> {
@@ -202,19 +251,27 @@ impl Entries {
         let start = rows.iter().position(is_at).unwrap_or(0);
         let end = rows.iter().rposition(is_at).map_or(0, |last| last + 1);
         let above = (height / 2).min(height.saturating_sub(end - start));
-        start.saturating_sub(above).min(rows.len().saturating_sub(height))
+        start
+            .saturating_sub(above)
+            .min(rows.len().saturating_sub(height))
     }
 }
 
 impl Text {
     pub fn new(inside: Rect, lines: Vec<Line<'static>>, top: Cursor) -> Self {
-        Self { columns: vec![(inside, lines)], top }
+        Self {
+            columns: vec![(inside, lines)],
+            top,
+        }
     }
 
     /// The rows of the screen that are above and below the visible ones: the most of a column.
     pub fn over(&self) -> usize {
         let over = |(area, lines): &(Rect, Vec<Line<'static>>)| {
-            let rows: usize = lines.iter().map(|line| wrapped_rows(line, area.width.into())).sum();
+            let rows: usize = lines
+                .iter()
+                .map(|line| wrapped_rows(line, area.width.into()))
+                .sum();
             rows.saturating_sub(area.height.into())
         };
         self.columns.iter().map(over).max().unwrap_or(0)
@@ -228,7 +285,13 @@ impl Text {
     /// The rows of the screen of each column.
     pub fn wrapped(self) -> impl Iterator<Item = (Rect, Vec<Line<'static>>)> {
         self.columns.into_iter().map(|(area, lines)| {
-            (area, lines.into_iter().flat_map(|line| wrapped_line(line, area.width.into())).collect())
+            (
+                area,
+                lines
+                    .into_iter()
+                    .flat_map(|line| wrapped_line(line, area.width.into()))
+                    .collect(),
+            )
         })
     }
 }
@@ -257,34 +320,53 @@ pub enum Spot {
 
 impl<'a> Content<'a> {
     pub fn titled(title: impl Into<String>) -> Self {
-        Self { title: title.into(), ..Self::default() }
+        Self {
+            title: title.into(),
+            ..Self::default()
+        }
     }
 
     /// A pane that says one thing.
     pub fn saying(theme: &Theme, title: &str, (role, text): (Role, &str), inside: Rect) -> Self {
-        let lines = text.lines().map(|line| Line::styled(line.to_owned(), theme.style(role))).collect();
+        let lines = text
+            .lines()
+            .map(|line| Line::styled(line.to_owned(), theme.style(role)))
+            .collect();
         Self::titled(title).text(inside, lines, Cursor::default())
     }
 
     pub fn list(self, list: List<'a>) -> Self {
-        Self { body: Body::List(list), ..self }
+        Self {
+            body: Body::List(list),
+            ..self
+        }
     }
 
     pub fn text(self, inside: Rect, lines: Vec<Line<'static>>, top: Cursor) -> Self {
-        Self { body: Body::Text(Text::new(inside, lines, top)), ..self }
+        Self {
+            body: Body::Text(Text::new(inside, lines, top)),
+            ..self
+        }
     }
 
     pub fn fixed(self, lines: Vec<Line<'static>>) -> Self {
-        Self { body: Body::Fixed(lines), ..self }
+        Self {
+            body: Body::Fixed(lines),
+            ..self
+        }
     }
 
     /// Head, body and foot inside the frame.
     pub fn parts(&self, inside: Rect) -> [Rect; 3] {
-        let rows = |lines: &[Line<'_>]| Constraint::Length(u16::try_from(lines.len()).unwrap_or(u16::MAX));
+        let rows =
+            |lines: &[Line<'_>]| Constraint::Length(u16::try_from(lines.len()).unwrap_or(u16::MAX));
         let [head, mut body, mut foot] =
-            Layout::vertical([rows(&self.head), Constraint::Fill(1), rows(&self.foot)]).areas(inside);
+            Layout::vertical([rows(&self.head), Constraint::Fill(1), rows(&self.foot)])
+                .areas(inside);
         if let (true, Body::List(list)) = (self.foot_follows, &self.body) {
-            body.height = body.height.min(u16::try_from(list.rows).unwrap_or(u16::MAX));
+            body.height = body
+                .height
+                .min(u16::try_from(list.rows).unwrap_or(u16::MAX));
             foot.y = body.bottom();
         }
         [head, body, foot]
@@ -325,7 +407,10 @@ impl<'a> Content<'a> {
         let line = usize::from(at.y - body.y);
         let item = |list: &List<'_>, line: usize, height: usize| {
             let row = list.first(height) + line;
-            (row < list.rows).then(|| (list.item)(row)).flatten().map_or(Spot::Other, Spot::Item)
+            (row < list.rows)
+                .then(|| (list.item)(row))
+                .flatten()
+                .map_or(Spot::Other, Spot::Item)
         };
         match &self.body {
             Body::List(list) => item(list, line, body.height.into()),
@@ -334,7 +419,8 @@ impl<'a> Content<'a> {
             Body::Entries(entries) => {
                 let rows = entries.wrapped(body.width);
                 let row = rows.get(entries.first(&rows, body.height.into()) + line);
-                row.and_then(|(entry, _)| *entry).map_or(Spot::Other, Spot::Item)
+                row.and_then(|(entry, _)| *entry)
+                    .map_or(Spot::Other, Spot::Item)
             }
             Body::Text(text) => self.link_at(text, at).map_or(Spot::Other, Spot::Link),
             _ => Spot::Other,
@@ -342,7 +428,11 @@ impl<'a> Content<'a> {
     }
 
     fn link_at(&self, text: &Text, at: Position) -> Option<&'static str> {
-        let (column, (area, lines)) = text.columns.iter().enumerate().find(|(_, (area, _))| area.contains(at))?;
+        let (column, (area, lines)) = text
+            .columns
+            .iter()
+            .enumerate()
+            .find(|(_, (area, _))| area.contains(at))?;
         let row = text.first() + usize::from(at.y - area.y);
         let cell = usize::from(at.x - area.x);
         let mut rows = 0;
@@ -350,7 +440,8 @@ impl<'a> Content<'a> {
             rows += wrapped_rows(line, area.width.into());
             row < rows
         })?;
-        let is_here = |link: &&Link| link.column == column && link.line == line && link.cells.contains(&cell);
+        let is_here =
+            |link: &&Link| link.column == column && link.line == line && link.cells.contains(&cell);
         self.links.iter().find(is_here).map(|link| link.action)
     }
 }

@@ -5,8 +5,8 @@ use ratatui::layout::{Alignment, Constraint, Margin, Rect};
 use ratatui::style::Style;
 use ratatui::text::Line;
 use ratatui::widgets::{
-    Cell, Clear, HighlightSpacing, List, ListState, Paragraph, Row, Scrollbar, ScrollbarOrientation, ScrollbarState,
-    Table, TableState,
+    Cell, Clear, HighlightSpacing, List, ListState, Paragraph, Row, Scrollbar,
+    ScrollbarOrientation, ScrollbarState, Table, TableState,
 };
 use unicode_width::UnicodeWidthStr;
 
@@ -20,7 +20,13 @@ use crate::widgets::text_width::wrapped_line;
 /// The rows above what is visible, those visible, and all.
 type Extent = (usize, usize, usize);
 
-pub fn draw(theme: &Theme, frame: &mut Frame<'_>, place: &Place, focused: bool, content: Content<'_>) {
+pub fn draw(
+    theme: &Theme,
+    frame: &mut Frame<'_>,
+    place: &Place,
+    focused: bool,
+    content: Content<'_>,
+) {
     if place.area.width == 0 || place.area.height == 0 {
         return;
     }
@@ -33,10 +39,18 @@ pub fn draw(theme: &Theme, frame: &mut Frame<'_>, place: &Place, focused: bool, 
     let inside = place.inside();
     let [head, body, foot] = content.parts(inside);
     if content.is_empty() {
-        let rows = content.empty.iter().cloned().flat_map(|line| wrapped_line(line, body.width.into()));
+        let rows = content
+            .empty
+            .iter()
+            .cloned()
+            .flat_map(|line| wrapped_line(line, body.width.into()));
         // Below the titles of a table.
         let below = u16::from(matches!(content.body, Body::Table(_))).min(body.height);
-        let area = Rect { y: body.y + below, height: body.height - below, ..body };
+        let area = Rect {
+            y: body.y + below,
+            height: body.height - below,
+            ..body
+        };
         frame.render_widget(Paragraph::new(rows.collect::<Vec<_>>()), area);
     }
     frame.render_widget(Paragraph::new(content.head), head);
@@ -49,11 +63,22 @@ pub fn draw(theme: &Theme, frame: &mut Frame<'_>, place: &Place, focused: bool, 
             let rows = entries.wrapped(body.width);
             let (first, all) = (entries.first(&rows, body.height.into()), rows.len());
             let at = entries.at().filter(|_| entries.is_marked);
-            let here = rows.iter().position(|(entry, _)| entry.is_some() && *entry == at);
+            let here = rows
+                .iter()
+                .position(|(entry, _)| entry.is_some() && *entry == at);
             let selected = |(row, (_, line)): (usize, (_, Line<'static>))| {
-                if here == Some(row) { line.patch_style(theme.style(Role::Selected)) } else { line }
+                if here == Some(row) {
+                    line.patch_style(theme.style(Role::Selected))
+                } else {
+                    line
+                }
             };
-            let shown = rows.into_iter().enumerate().skip(first).take(body.height.into()).map(selected);
+            let shown = rows
+                .into_iter()
+                .enumerate()
+                .skip(first)
+                .take(body.height.into())
+                .map(selected);
             let shown: Vec<_> = shown.collect();
             frame.render_widget(Paragraph::new(shown), body);
             Some((first, body.height.into(), all))
@@ -74,14 +99,23 @@ pub fn draw(theme: &Theme, frame: &mut Frame<'_>, place: &Place, focused: bool, 
 }
 
 fn edge(theme: &Theme, frame: &mut Frame<'_>, area: Rect, focused: bool, content: &Content<'_>) {
-    let Content { title, key, legend, about, edge, .. } = content;
+    let Content {
+        title,
+        key,
+        legend,
+        about,
+        edge,
+        ..
+    } = content;
     let mut block = pane(theme, title, focused);
     if let Some(role) = edge {
         block = block.border_style(theme.style(*role));
     }
     // Blanks, the mark of the focus, and the corners.
     if !key.is_empty() && title.width() + key.width() + 8 <= usize::from(area.width) {
-        block = block.title_top(Line::styled(format!(" {key} "), theme.style(Role::Faint)).alignment(Alignment::Right));
+        block = block.title_top(
+            Line::styled(format!(" {key} "), theme.style(Role::Faint)).alignment(Alignment::Right),
+        );
     }
     if legend.width() > 0 {
         block = block.title_bottom(legend.clone());
@@ -94,40 +128,75 @@ fn edge(theme: &Theme, frame: &mut Frame<'_>, area: Rect, focused: bool, content
 
 /// The style of a whole selected row; the text keeps its colours.
 fn selected(theme: &Theme) -> Style {
-    Style { fg: None, ..theme.style(Role::Selected) }
+    Style {
+        fg: None,
+        ..theme.style(Role::Selected)
+    }
 }
 
 fn mark(theme: &Theme, columns: u16) -> Line<'static> {
-    let mark = format!("{:<width$}", theme.glyph("▸", ">"), width = usize::from(columns));
+    let mark = format!(
+        "{:<width$}",
+        theme.glyph("▸", ">"),
+        width = usize::from(columns)
+    );
     Line::styled(mark, theme.style(Role::Accent))
 }
 
-fn list_body(theme: &Theme, frame: &mut Frame<'_>, area: Rect, list: &content::List<'_>) -> Option<Extent> {
+fn list_body(
+    theme: &Theme,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    list: &content::List<'_>,
+) -> Option<Extent> {
     let height = usize::from(area.height);
     let first = list.first(height);
     let at = list.at().filter(|_| list.is_marked);
     let row = |row: usize| {
         let line = (list.row)(row);
-        if at == Some(row) { line.style(theme.style(Role::Selected)) } else { line }
+        if at == Some(row) {
+            line.style(theme.style(Role::Selected))
+        } else {
+            line
+        }
     };
     let rows: Vec<Line<'_>> = (first..list.rows.min(first + height)).map(row).collect();
     let mut state = ListState::default().with_selected(at.map(|at| at - first));
     let widget = List::new(rows)
         .highlight_symbol(mark(theme, list.mark))
-        .highlight_spacing(if list.mark > 0 { HighlightSpacing::Always } else { HighlightSpacing::Never })
+        .highlight_spacing(if list.mark > 0 {
+            HighlightSpacing::Always
+        } else {
+            HighlightSpacing::Never
+        })
         .highlight_style(selected(theme));
     frame.render_stateful_widget(widget, area, &mut state);
     Some((first, height, list.rows))
 }
 
-fn table_body(theme: &Theme, frame: &mut Frame<'_>, area: Rect, table: &content::Table<'_>) -> Option<Extent> {
-    let content::Table { list, columns, cells } = table;
+fn table_body(
+    theme: &Theme,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    table: &content::Table<'_>,
+) -> Option<Extent> {
+    let content::Table {
+        list,
+        columns,
+        cells,
+    } = table;
     let height = usize::from(area.height.saturating_sub(1));
     let first = list.first(height);
     let at = list.at().filter(|_| list.is_marked);
     let row = |row: usize| {
-        let cells = cells(row).into_iter().map(|(line, span)| Cell::new(line).column_span(span));
-        let style = if at == Some(row) { theme.style(Role::Selected) } else { Style::new() };
+        let cells = cells(row)
+            .into_iter()
+            .map(|(line, span)| Cell::new(line).column_span(span));
+        let style = if at == Some(row) {
+            theme.style(Role::Selected)
+        } else {
+            Style::new()
+        };
         Row::new(cells.collect::<Vec<_>>()).style(style)
     };
     let rows: Vec<Row<'_>> = (first..list.rows.min(first + height)).map(row).collect();
@@ -148,7 +217,11 @@ fn text_body(frame: &mut Frame<'_>, text: content::Text) -> Option<Extent> {
     let mut extent = None;
     for (area, rows) in text.wrapped() {
         extent = extent.max(Some((rows.len(), usize::from(area.height))));
-        let shown: Vec<_> = rows.into_iter().skip(top).take(area.height.into()).collect();
+        let shown: Vec<_> = rows
+            .into_iter()
+            .skip(top)
+            .take(area.height.into())
+            .collect();
         frame.render_widget(Paragraph::new(shown), area);
     }
     extent.map(|(all, visible)| (top, visible, all))
@@ -159,7 +232,9 @@ fn scroll_bar(theme: &Theme, frame: &mut Frame<'_>, area: Rect, (above, visible,
     if all <= visible || area.height < 4 {
         return;
     }
-    let mut state = ScrollbarState::new(all - visible + 1).position(above).viewport_content_length(visible);
+    let mut state = ScrollbarState::new(all - visible + 1)
+        .position(above)
+        .viewport_content_length(visible);
     let bar = Scrollbar::new(ScrollbarOrientation::VerticalRight)
         .begin_symbol(None)
         .end_symbol(None)

@@ -23,7 +23,11 @@ impl Refusal {
     }
 
     pub(super) fn key(&self, event: KeyEvent) -> PopupOutcome {
-        if matches!(event.code, KeyCode::Esc | KeyCode::Enter) { PopupOutcome::Close } else { PopupOutcome::Stay }
+        if matches!(event.code, KeyCode::Esc | KeyCode::Enter) {
+            PopupOutcome::Close
+        } else {
+            PopupOutcome::Stay
+        }
     }
 
     pub(super) fn pane<'a>(&self, theme: &Theme, area: Rect) -> (Place, Content<'a>) {
@@ -33,8 +37,14 @@ impl Refusal {
         let lines = vec![
             Line::styled(self.why.clone(), theme.style(Role::Bad)),
             Line::default(),
-            Line::styled("Cannot type here now. Esc closes.", theme.style(Role::Faint)),
+            Line::styled(
+                "Cannot type here now. Esc closes.",
+                theme.style(Role::Faint),
+            ),
         ];
-        (place, Content::titled(self.title).text(place.inside(), lines, Cursor::default()))
+        (
+            place,
+            Content::titled(self.title).text(place.inside(), lines, Cursor::default()),
+        )
     }
 }

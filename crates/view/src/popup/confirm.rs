@@ -36,7 +36,13 @@ impl Confirm {
         yes: impl Into<String>,
         then: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
     ) -> Self {
-        Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Update::new(then)), otherwise: None }
+        Self {
+            title: title.into(),
+            text: text.into(),
+            yes: yes.into(),
+            then: Some(Update::new(then)),
+            otherwise: None,
+        }
     }
 
     /// Adds an effect for the answer no.
@@ -45,7 +51,10 @@ impl Confirm {
         self,
         otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
     ) -> Self {
-        Self { otherwise: Some(Update::new(otherwise)), ..self }
+        Self {
+            otherwise: Some(Update::new(otherwise)),
+            ..self
+        }
     }
 
     pub fn is_about(&self, title: &str) -> bool {
@@ -54,10 +63,14 @@ impl Confirm {
 
     pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
         match event.code {
-            KeyCode::Char('y' | 'Y') => self.then.take().map_or(PopupOutcome::Close, PopupOutcome::Update),
-            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => {
-                self.otherwise.take().map_or(PopupOutcome::Close, PopupOutcome::Update)
-            }
+            KeyCode::Char('y' | 'Y') => self
+                .then
+                .take()
+                .map_or(PopupOutcome::Close, PopupOutcome::Update),
+            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => self
+                .otherwise
+                .take()
+                .map_or(PopupOutcome::Close, PopupOutcome::Update),
             _ => PopupOutcome::Stay,
         }
     }
@@ -70,14 +83,22 @@ impl Confirm {
     /// The key that a click stands for: that of the answer under it.
     pub(super) fn click(&self, size: (u16, u16), (column, row): (u16, u16)) -> Option<KeyEvent> {
         let inside = place(body(size), COLUMNS, self.rows(size.0)).inside();
-        let column = column.checked_sub(inside.x).filter(|_| row + 1 == inside.bottom())? as usize;
+        let column = column
+            .checked_sub(inside.x)
+            .filter(|_| row + 1 == inside.bottom())? as usize;
         let yes = YES.len() + 1 + self.yes.width();
         let key = match column {
             _ if column < yes => YES,
-            _ if (yes + GAP.len()..yes + GAP.len() + NO.len() + 1 + CANCEL.len()).contains(&column) => NO,
+            _ if (yes + GAP.len()..yes + GAP.len() + NO.len() + 1 + CANCEL.len())
+                .contains(&column) =>
+            {
+                NO
+            }
             _ => return None,
         };
-        key.chars().next().map(|key| KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE))
+        key.chars()
+            .next()
+            .map(|key| KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE))
     }
 
     /// Rows of the box: the text, a gap, the answers, the frame, and one for what breaks at words.
@@ -95,10 +116,17 @@ impl Confirm {
             Span::styled(NO, key),
             Span::raw(format!(" {CANCEL}")),
         ]);
-        let lines = self.text.lines().map(|line| Line::from(line.to_owned())).collect();
+        let lines = self
+            .text
+            .lines()
+            .map(|line| Line::from(line.to_owned()))
+            .collect();
         // The answers stay visible where the text does not fit.
         let foot = vec![Line::default(), answers];
-        let mut content = Content { foot, ..Content::titled(self.title.clone()) };
+        let mut content = Content {
+            foot,
+            ..Content::titled(self.title.clone())
+        };
         let [_, text, _] = content.parts(place.inside());
         content = content.text(text, lines, Cursor::default());
         (place, content)
@@ -111,11 +139,15 @@ mod tests {
 
     #[test]
     fn a_click_on_an_answer_is_its_key() {
-        let confirm = Confirm::new("Delete", "x".repeat(70), "delete it", |_: &mut (), _| Vec::new());
+        let confirm = Confirm::new("Delete", "x".repeat(70), "delete it", |_: &mut (), _| {
+            Vec::new()
+        });
         // 64 columns in the middle of 120; one line of text, and a word longer than it.
         let (left, answers) = ((120 - 62) / 2, 1 + (34 - 7) / 3 + 5);
         let check = |column: u16, row: u16, expected: Option<char>| {
-            let found = confirm.click((120, 36), (column, row)).map(|event| event.code);
+            let found = confirm
+                .click((120, 36), (column, row))
+                .map(|event| event.code);
             assert_eq!(found, expected.map(KeyCode::Char), "{column} {row}");
         };
         check(left, answers, Some('y'));

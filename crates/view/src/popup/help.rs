@@ -30,29 +30,60 @@ pub struct HelpRow {
 
 impl Help {
     /// The help of a screen for a terminal of so many columns; `rows`: the actions, nearest scope first.
-    pub fn new(theme: &Theme, columns: u16, (title, about): (&str, &str), rows: &[HelpRow]) -> Self {
+    pub fn new(
+        theme: &Theme,
+        columns: u16,
+        (title, about): (&str, &str),
+        rows: &[HelpRow],
+    ) -> Self {
         let columns = (columns as usize).saturating_sub(4).clamp(10, MAX_WIDTH);
-        let mut lines: Vec<Line<'static>> = wrapped(about, columns).into_iter().map(Line::from).collect();
+        let mut lines: Vec<Line<'static>> = wrapped(about, columns)
+            .into_iter()
+            .map(Line::from)
+            .collect();
         let widest = if columns < 60 { 9 } else { 16 };
-        let of_keys = rows.iter().map(|row| row.keys.width()).max().unwrap_or(0).min(widest);
+        let of_keys = rows
+            .iter()
+            .map(|row| row.keys.width())
+            .max()
+            .unwrap_or(0)
+            .min(widest);
         for group in groups(rows) {
             lines.push(Line::default());
             lines.push(Line::styled(group.heading, theme.style(Role::Title)));
             for (why, rows) in by_reason(&group.rows) {
                 if let Some(why) = why {
-                    let text = wrapped(&format!("unavailable: {why}"), columns.saturating_sub(2).max(8));
+                    let text = wrapped(
+                        &format!("unavailable: {why}"),
+                        columns.saturating_sub(2).max(8),
+                    );
                     lines.extend(
-                        text.into_iter().map(|text| Line::styled(format!("  {text}"), theme.style(Role::Warning))),
+                        text.into_iter().map(|text| {
+                            Line::styled(format!("  {text}"), theme.style(Role::Warning))
+                        }),
                     );
                 }
-                let role = if why.is_none() { Role::Text } else { Role::Faint };
-                lines.extend(rows.iter().flat_map(|action| row(theme, (action, role), of_keys, columns)));
+                let role = if why.is_none() {
+                    Role::Text
+                } else {
+                    Role::Faint
+                };
+                lines.extend(
+                    rows.iter()
+                        .flat_map(|action| row(theme, (action, role), of_keys, columns)),
+                );
             }
         }
         lines.push(Line::default());
         let last = "Change keys in keys.toml (see `grpo-tui keys`). Mouse: click tabs, rows, column titles and hints, double-click to open, wheel to scroll.";
-        lines.extend(wrapped(last, columns).into_iter().map(|text| Line::styled(text, theme.style(Role::Faint))));
-        Self { page: Page::new(format!("Help: {title}"), lines) }
+        lines.extend(
+            wrapped(last, columns)
+                .into_iter()
+                .map(|text| Line::styled(text, theme.style(Role::Faint))),
+        );
+        Self {
+            page: Page::new(format!("Help: {title}"), lines),
+        }
     }
 }
 
@@ -75,7 +106,10 @@ fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
         let heading = heading(row.info);
         match found.iter_mut().find(|group| group.heading == heading) {
             Some(group) => group.rows.push(row),
-            None => found.push(Group { heading, rows: vec![row] }),
+            None => found.push(Group {
+                heading,
+                rows: vec![row],
+            }),
         }
     }
     found.sort_by_key(|group| group.heading == "Screens");
@@ -96,7 +130,12 @@ fn by_reason<'a>(rows: &[&'a HelpRow]) -> Vec<(Option<&'a str>, Vec<&'a HelpRow>
 }
 
 /// One action: its keys and its title, wrapped if too long.
-fn row(theme: &Theme, (action, role): (&HelpRow, Role), of_keys: usize, columns: usize) -> Vec<Line<'static>> {
+fn row(
+    theme: &Theme,
+    (action, role): (&HelpRow, Role),
+    of_keys: usize,
+    columns: usize,
+) -> Vec<Line<'static>> {
     let indent = of_keys + 4;
     let mut lines = Vec::new();
     let keys_line = format!("  {:<of_keys$}  ", action.keys);
@@ -109,7 +148,10 @@ fn row(theme: &Theme, (action, role): (&HelpRow, Role), of_keys: usize, columns:
     };
     for text in wrapped(action.info.title, columns.saturating_sub(indent).max(8)) {
         let begin = std::mem::replace(&mut start, Span::raw(" ".repeat(indent)));
-        lines.push(Line::from(vec![begin, Span::styled(text, theme.style(role))]));
+        lines.push(Line::from(vec![
+            begin,
+            Span::styled(text, theme.style(role)),
+        ]));
     }
     lines
 }

@@ -36,7 +36,9 @@ impl Ask {
         text: &str,
         then: impl FnOnce(&mut X, &mut X::Shared, String) -> Vec<Command> + Send + 'static,
     ) -> Self {
-        let then = |text| Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, text));
+        let then = |text| {
+            Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, text))
+        };
         Self {
             title: title.into(),
             label: label.into(),
@@ -50,7 +52,10 @@ impl Ask {
     /// Checks the answer while it is typed; an invalid one cannot be submitted.
     #[must_use]
     pub fn checked(self, check: impl Fn(&str) -> Option<String> + Send + 'static) -> Self {
-        Self { check: Box::new(check), ..self }
+        Self {
+            check: Box::new(check),
+            ..self
+        }
     }
 
     pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
@@ -79,16 +84,25 @@ impl Ask {
         };
         let columns = usize::from(COLUMNS.min(area.width).saturating_sub(2));
         let label = wrapped(&self.label, columns).into_iter().map(Line::from);
-        let below = wrapped(below, columns).into_iter().map(|line| Line::styled(line, theme.style(role)));
+        let below = wrapped(below, columns)
+            .into_iter()
+            .map(|line| Line::styled(line, theme.style(role)));
         let field = [self.field.line(theme, columns, true), Line::default()];
         let lines: Vec<Line<'static>> = label.chain(field).chain(below).collect();
         let rows = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX);
-        (place(area, COLUMNS, rows.max(7)), Content::titled(self.title.clone()).fixed(lines))
+        (
+            place(area, COLUMNS, rows.max(7)),
+            Content::titled(self.title.clone()).fixed(lines),
+        )
     }
 }
 
 impl std::fmt::Debug for Ask {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Ask").field("title", &self.title).field("field", &self.field).finish_non_exhaustive()
+        formatter
+            .debug_struct("Ask")
+            .field("title", &self.title)
+            .field("field", &self.field)
+            .finish_non_exhaustive()
     }
 }

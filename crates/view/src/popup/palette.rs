@@ -30,19 +30,33 @@ pub fn palette(entries: Vec<PaletteEntry>, recent: &[&'static str]) -> Pick {
         Some(action) => PopupOutcome::Perform(action),
         None => PopupOutcome::Close,
     };
-    Pick::ranked("Palette", rows, move |query| found(&entries, &recent, query), perform)
+    Pick::ranked(
+        "Palette",
+        rows,
+        move |query| found(&entries, &recent, query),
+        perform,
+    )
 }
 
 fn row(entry: &PaletteEntry) -> PickEntry {
     let aliases = entry.info.aliases.join(", ");
-    let also = if aliases.is_empty() { String::new() } else { format!("; also: {aliases}") };
-    let screen = entry.screen.map_or_else(String::new, |title| format!("{title}: "));
+    let also = if aliases.is_empty() {
+        String::new()
+    } else {
+        format!("; also: {aliases}")
+    };
+    let screen = entry
+        .screen
+        .map_or_else(String::new, |title| format!("{title}: "));
     let blocked = entry.blocked.as_ref();
     PickEntry {
         label: format!("{screen}{}", entry.info.title),
         beside: blocked.map_or_else(String::new, |_| "(unavailable)".to_owned()),
         key: entry.key.clone(),
-        detail: blocked.map_or_else(|| format!("{}{also}", entry.info.id), |why| format!("unavailable: {why}")),
+        detail: blocked.map_or_else(
+            || format!("{}{also}", entry.info.id),
+            |why| format!("unavailable: {why}"),
+        ),
         role: blocked.map(|_| Role::Faint),
         ..PickEntry::default()
     }
@@ -53,7 +67,12 @@ fn row(entry: &PaletteEntry) -> PickEntry {
 /// and screen.
 fn found(entries: &[PaletteEntry], recent: &[&'static str], query: &str) -> Vec<usize> {
     let all: Vec<usize> = (0..entries.len()).collect();
-    let age = |index: &usize| recent.iter().position(|id| *id == entries[*index].info.id).unwrap_or(recent.len());
+    let age = |index: &usize| {
+        recent
+            .iter()
+            .position(|id| *id == entries[*index].info.id)
+            .unwrap_or(recent.len())
+    };
     let query = query.trim().to_lowercase();
     if query.is_empty() {
         let shown = |index: &usize| entries[*index].is_here || age(index) < recent.len();
@@ -66,23 +85,41 @@ fn found(entries: &[PaletteEntry], recent: &[&'static str], query: &str) -> Vec<
         return Vec::new();
     }
     let named = |index: &usize| nearness(entries[*index].info, &query);
-    let mut found: Vec<usize> = all.iter().copied().filter(|index| named(index).is_some()).collect();
+    let mut found: Vec<usize> = all
+        .iter()
+        .copied()
+        .filter(|index| named(index).is_some())
+        .collect();
     let is_other = |index: &usize| {
         let ActionInfo { title, aliases, .. } = entries[*index].info;
         title.to_lowercase() != query && !aliases.contains(&query.as_str())
     };
-    found.sort_by_key(|index| (named(index), !entries[*index].is_here, is_other(index), age(index)));
+    found.sort_by_key(|index| {
+        (
+            named(index),
+            !entries[*index].is_here,
+            is_other(index),
+            age(index),
+        )
+    });
     let texts: [fn(&PaletteEntry) -> String; 3] = [
         |entry| entry.info.title.to_owned(),
         |entry| entry.info.aliases.join(" "),
         |entry| {
-            let ActionInfo { id, title, hint, .. } = entry.info;
+            let ActionInfo {
+                id, title, hint, ..
+            } = entry.info;
             format!("{id} {title} {hint} {}", entry.screen.unwrap_or_default())
         },
     ];
     for text in texts {
         let matched = fuzzy::rank(&query, &all, |index| text(&entries[*index]));
-        found.extend(matched.into_iter().filter(|index| !found.contains(index)).collect::<Vec<_>>());
+        found.extend(
+            matched
+                .into_iter()
+                .filter(|index| !found.contains(index))
+                .collect::<Vec<_>>(),
+        );
     }
     // Among actions with the same title the current screen's is listed, else the first that is available.
     let preference = |index: usize| (!entries[index].is_here, entries[index].blocked.is_some());
@@ -104,7 +141,10 @@ fn nearness(action: &ActionInfo, query: &str) -> Option<u8> {
     let names = || std::iter::once(title.as_str()).chain(action.aliases.iter().copied());
     let rest = || names().filter_map(|name| name.strip_prefix(query));
     let is_word = |rest: &str| !rest.starts_with(char::is_alphanumeric);
-    let later = |name: &str| name.match_indices(query).any(|(place, _)| is_word_start(name, place));
+    let later = |name: &str| {
+        name.match_indices(query)
+            .any(|(place, _)| is_word_start(name, place))
+    };
     match () {
         () if rest().any(is_word) => Some(0),
         () if rest().next().is_some() => Some(1),

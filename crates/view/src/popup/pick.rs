@@ -70,7 +70,9 @@ impl Pick {
         then: impl FnOnce(&mut X, &mut X::Shared, usize) -> Vec<Command> + Send + 'static,
     ) -> Self {
         let then = |index| {
-            PopupOutcome::Update(Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, index)))
+            PopupOutcome::Update(Update::new(
+                move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, index),
+            ))
         };
         let mut pick = Self::with_entries(title.into(), entries, None, Box::new(then));
         pick.cursor.index = selected;
@@ -84,8 +86,13 @@ impl Pick {
         about: &'static str,
         then: impl FnOnce(&mut X, &mut X::Shared, String) -> Vec<Command> + Send + 'static,
     ) -> Self {
-        let then = |text| Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, text));
-        Self { typed: Some((about, Box::new(then))), ..self }
+        let then = |text| {
+            Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, text))
+        };
+        Self {
+            typed: Some((about, Box::new(then))),
+            ..self
+        }
     }
 
     /// A list with its own ranking, which also says what is listed without a text.
@@ -95,14 +102,38 @@ impl Pick {
         ranking: impl Fn(&str) -> Vec<usize> + Send + 'static,
         then: impl FnOnce(usize) -> PopupOutcome + Send + 'static,
     ) -> Self {
-        Self::with_entries(title.to_owned(), entries, Some(Box::new(ranking)), Box::new(then))
+        Self::with_entries(
+            title.to_owned(),
+            entries,
+            Some(Box::new(ranking)),
+            Box::new(then),
+        )
     }
 
-    fn with_entries(title: String, entries: Vec<PickEntry>, ranking: Option<Ranking>, then: OnChosen) -> Self {
+    fn with_entries(
+        title: String,
+        entries: Vec<PickEntry>,
+        ranking: Option<Ranking>,
+        then: OnChosen,
+    ) -> Self {
         let (field, found, cursor) = (Field::default(), Vec::new(), Cursor::default());
-        let longest_detail = entries.iter().map(|entry| entry.detail.width()).max().unwrap_or(0);
+        let longest_detail = entries
+            .iter()
+            .map(|entry| entry.detail.width())
+            .max()
+            .unwrap_or(0);
         let then = Some(then);
-        let mut pick = Self { title, field, entries, longest_detail, ranking, found, cursor, then, typed: None };
+        let mut pick = Self {
+            title,
+            field,
+            entries,
+            longest_detail,
+            ranking,
+            found,
+            cursor,
+            then,
+            typed: None,
+        };
         pick.search();
         pick
     }
@@ -111,14 +142,19 @@ impl Pick {
         let all: Vec<usize> = (0..self.entries.len()).collect();
         let text = |index: &usize| {
             let entry = self.entries.get(*index);
-            entry.map_or_else(String::new, |entry| format!("{} {}", entry.label, entry.beside))
+            entry.map_or_else(String::new, |entry| {
+                format!("{} {}", entry.label, entry.beside)
+            })
         };
         self.found = match &self.ranking {
             Some(ranking) => ranking(self.field.text()),
             None => fuzzy::rank(self.field.text().trim(), &all, text),
         };
         let typed = self.field.text().trim();
-        if self.typed.is_some() && !typed.is_empty() && self.entries.iter().all(|entry| entry.label != typed) {
+        if self.typed.is_some()
+            && !typed.is_empty()
+            && self.entries.iter().all(|entry| entry.label != typed)
+        {
             self.found.push(self.entries.len());
         }
         self.cursor = Cursor::default();
@@ -150,13 +186,24 @@ impl Pick {
         match event.code {
             KeyCode::Esc => return PopupOutcome::Close,
             KeyCode::Enter => {
-                let chosen = self.cursor.at(self.found.len()).and_then(|at| self.found.get(at)).copied();
-                let Some(chosen) = chosen else { return PopupOutcome::Refused(self.nothing()) };
+                let chosen = self
+                    .cursor
+                    .at(self.found.len())
+                    .and_then(|at| self.found.get(at))
+                    .copied();
+                let Some(chosen) = chosen else {
+                    return PopupOutcome::Refused(self.nothing());
+                };
                 if chosen == self.entries.len() {
                     let text = self.field.text().trim().to_owned();
-                    return self.typed.take().map_or(PopupOutcome::Close, |(_, then)| PopupOutcome::Update(then(text)));
+                    return self.typed.take().map_or(PopupOutcome::Close, |(_, then)| {
+                        PopupOutcome::Update(then(text))
+                    });
                 }
-                return self.then.take().map_or(PopupOutcome::Close, |then| then(chosen));
+                return self
+                    .then
+                    .take()
+                    .map_or(PopupOutcome::Close, |then| then(chosen));
             }
             KeyCode::Tab => self.go(1),
             KeyCode::BackTab => self.go(-1),
@@ -172,39 +219,58 @@ impl Pick {
     fn entry(&self, row: usize) -> Option<Cow<'_, PickEntry>> {
         let index = *self.found.get(row)?;
         let typed = || {
-            let (label, beside) = (self.field.text().trim().to_owned(), self.typed.as_ref()?.0.to_owned());
-            Some(Cow::Owned(PickEntry { label, beside, ..PickEntry::default() }))
+            let (label, beside) = (
+                self.field.text().trim().to_owned(),
+                self.typed.as_ref()?.0.to_owned(),
+            );
+            Some(Cow::Owned(PickEntry {
+                label,
+                beside,
+                ..PickEntry::default()
+            }))
         };
         self.entries.get(index).map(Cow::Borrowed).or_else(typed)
     }
 
     /// Why no entry is listed.
     fn nothing(&self) -> &'static str {
-        if self.entries.is_empty() { "nothing yet" } else { "no matches" }
+        if self.entries.is_empty() {
+            "nothing yet"
+        } else {
+            "no matches"
+        }
     }
 
     /// Rows of the window with its frame.
     fn rows(&self, columns: u16) -> u16 {
         let entries = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
-        entries.saturating_add(4 + self.longest_detail_rows(columns.min(COLUMNS).saturating_sub(2))).clamp(10, 30)
+        entries
+            .saturating_add(4 + self.longest_detail_rows(columns.min(COLUMNS).saturating_sub(2)))
+            .clamp(10, 30)
     }
 
     /// Rows for the longest details, which are wrapped between words.
     fn longest_detail_rows(&self, columns: u16) -> u16 {
-        let rows = (self.longest_detail + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
-        u16::try_from(rows).unwrap_or(u16::MAX).clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
+        let rows =
+            (self.longest_detail + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
+        u16::try_from(rows)
+            .unwrap_or(u16::MAX)
+            .clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
     }
 
     /// Rows for details in the window, of which the list has some in any case.
     fn detail_rows(&self, inside: Rect) -> u16 {
         let room = inside.height.saturating_sub(2);
-        self.longest_detail_rows(inside.width).min(room - room.div_ceil(2).min(3))
+        self.longest_detail_rows(inside.width)
+            .min(room - room.div_ceil(2).min(3))
     }
 
     /// Moves the cursor to the entry at a position of the terminal; false if there is none.
     pub(super) fn click(&mut self, theme: &Theme, size: (u16, u16), at: (u16, u16)) -> bool {
         let (place, content) = self.pane(theme, body(size));
-        let Spot::Item(row) = content.spot(place.inside(), at.into()) else { return false };
+        let Spot::Item(row) = content.spot(place.inside(), at.into()) else {
+            return false;
+        };
         drop(content);
         self.cursor.index = row;
         true
@@ -214,25 +280,40 @@ impl Pick {
     pub(super) fn pane<'a>(&'a self, theme: &'a Theme, area: Rect) -> (Place, Content<'a>) {
         let place = place(area, COLUMNS, self.rows(area.width));
         let (inside, columns) = (place.inside(), usize::from(place.inside().width));
-        let mut field = self.field.line(theme, columns.saturating_sub(FILTER.len()), true);
-        field.spans.insert(0, Span::styled(FILTER, theme.style(Role::Key)));
+        let mut field = self
+            .field
+            .line(theme, columns.saturating_sub(FILTER.len()), true);
+        field
+            .spans
+            .insert(0, Span::styled(FILTER, theme.style(Role::Key)));
         let at = self.cursor.at(self.found.len());
         let detail = at.and_then(|at| self.entry(at)).map(|entry| {
             let count = format!("{}/{}  ", at.unwrap_or(0) + 1, self.found.len());
             let count = Span::styled(count, theme.style(Role::Faint));
             Line::from(vec![count, Span::raw(visible(&entry.detail).into_owned())])
         });
-        let mut foot: Vec<_> = detail.into_iter().flat_map(|line| wrapped_line(line, columns)).collect();
+        let mut foot: Vec<_> = detail
+            .into_iter()
+            .flat_map(|line| wrapped_line(line, columns))
+            .collect();
         foot.resize(self.detail_rows(inside).into(), Line::default());
-        let line =
-            move |row: usize| self.entry(row).map_or_else(Line::default, |entry| self.line(theme, &entry, columns));
+        let line = move |row: usize| {
+            self.entry(row)
+                .map_or_else(Line::default, |entry| self.line(theme, &entry, columns))
+        };
         let content = Content {
             head: vec![field, Line::default()],
             foot,
             empty: vec![Line::styled(self.nothing(), theme.style(Role::Faint))],
             ..Content::titled(self.title.clone())
         };
-        (place, content.list(List { mark: 2, ..List::new(self.found.len(), self.cursor, line) }))
+        (
+            place,
+            content.list(List {
+                mark: 2,
+                ..List::new(self.found.len(), self.cursor, line)
+            }),
+        )
     }
 
     /// The label with the matched letters highlighted, what is beside it as far as it fits, and its key at the right.
@@ -240,10 +321,21 @@ impl Pick {
         let style = theme.style(entry.role.unwrap_or(Role::Text));
         let mut spans = Vec::new();
         // A search flattens the tree.
-        let depth = if self.field.text().is_empty() { entry.depth } else { 0 };
+        let depth = if self.field.text().is_empty() {
+            entry.depth
+        } else {
+            0
+        };
         spans.push(Span::raw("  ".repeat(depth)));
-        let of_key = if entry.key.is_empty() { 0 } else { entry.key.width() + 1 };
-        let label = fitted(&visible(&entry.label), columns.saturating_sub(2 + 2 * depth + of_key));
+        let of_key = if entry.key.is_empty() {
+            0
+        } else {
+            entry.key.width() + 1
+        };
+        let label = fitted(
+            &visible(&entry.label),
+            columns.saturating_sub(2 + 2 * depth + of_key),
+        );
         let matched = fuzzy::letters(self.field.text().trim(), &label);
         for (place, letter) in label.char_indices() {
             let style = match matched.contains(&place) {
@@ -262,7 +354,10 @@ impl Pick {
                 fits
             })
             .collect();
-        spans.push(Span::styled(format!("  {beside}"), theme.style(Role::Faint)));
+        spans.push(Span::styled(
+            format!("  {beside}"),
+            theme.style(Role::Faint),
+        ));
         spans.push(Span::raw(" ".repeat(room + of_key.min(1))));
         spans.push(Span::styled(entry.key.clone(), theme.style(Role::Key)));
         Line::from(spans)
@@ -299,13 +394,20 @@ mod tests {
     #[test]
     fn letters_filter_and_enter_chooses() {
         let check = |keys: &str, found: &[usize], at: Option<usize>| {
-            let entry = |label: &str| PickEntry { label: label.to_owned(), ..PickEntry::default() };
+            let entry = |label: &str| PickEntry {
+                label: label.to_owned(),
+                ..PickEntry::default()
+            };
             let entries = ["vendor", "date", "amount", "due date"].map(entry).to_vec();
             let mut pick = Pick::new("List", entries, 1, |_: &mut (), _, _| Vec::new());
             let outcome = press(&mut pick, keys);
             assert_eq!(pick.found, found, "{keys}");
             assert_eq!(pick.cursor.at(found.len()), at, "{keys}");
-            assert_eq!(matches!(outcome, PopupOutcome::Update(_)), keys.ends_with("enter") && at.is_some(), "{keys}");
+            assert_eq!(
+                matches!(outcome, PopupOutcome::Update(_)),
+                keys.ends_with("enter") && at.is_some(),
+                "{keys}"
+            );
         };
         check("enter", &[0, 1, 2, 3], Some(1));
         check("down down down down enter", &[0, 1, 2, 3], Some(3));
@@ -318,14 +420,25 @@ mod tests {
     #[test]
     fn a_text_that_is_no_label_is_taken_where_any_is() {
         let check = |keys: &str, found: &[usize], shown: Option<&str>| {
-            let entries =
-                ["tiny", "models/mine"].map(|label| PickEntry { label: label.to_owned(), ..PickEntry::default() });
+            let entries = ["tiny", "models/mine"].map(|label| PickEntry {
+                label: label.to_owned(),
+                ..PickEntry::default()
+            });
             let pick = Pick::new("Model", entries.to_vec(), 0, |_: &mut (), _, _| Vec::new());
             let mut pick = pick.or_typed("as typed", |_: &mut (), _, _| Vec::new());
             press(&mut pick, keys);
             assert_eq!(pick.found, found, "{keys}");
-            assert_eq!(pick.entry(found.len() - 1).map(|entry| entry.label.clone()).as_deref(), shown, "{keys}");
-            assert!(matches!(press(&mut pick, "end enter"), PopupOutcome::Update(_)), "{keys}");
+            assert_eq!(
+                pick.entry(found.len() - 1)
+                    .map(|entry| entry.label.clone())
+                    .as_deref(),
+                shown,
+                "{keys}"
+            );
+            assert!(
+                matches!(press(&mut pick, "end enter"), PopupOutcome::Update(_)),
+                "{keys}"
+            );
         };
         check("left", &[0, 1], Some("models/mine"));
         check("t i n y", &[0], Some("tiny"));

@@ -19,7 +19,11 @@ pub struct Page {
 
 impl Page {
     pub fn new(title: impl Into<String>, lines: Vec<Line<'static>>) -> Self {
-        Self { title: title.into(), lines, top: Cursor::default() }
+        Self {
+            title: title.into(),
+            lines,
+            top: Cursor::default(),
+        }
     }
 
     /// Scrolls by rows. `size`: of the terminal.
@@ -36,7 +40,9 @@ impl Page {
 
     pub(super) fn follow(&mut self, motion: Option<Motion>, size: (u16, u16)) -> PopupOutcome {
         let (page, length) = self.extent(size);
-        motion.into_iter().for_each(|motion| self.top.follow(motion, page, length));
+        motion
+            .into_iter()
+            .for_each(|motion| self.top.follow(motion, page, length));
         PopupOutcome::Stay
     }
 
@@ -45,9 +51,18 @@ impl Page {
         let widest = self.lines.iter().map(Line::width).max().unwrap_or(0);
         let widest = widest.clamp(self.title.width(), self.title.width().max(120)) as u16;
         let inner = (widest + 4).min(area.width).saturating_sub(2) as usize;
-        let rows = self.lines.iter().map(|line| wrapped_rows(line, inner)).sum::<usize>();
-        let place = place(area, widest + 4, u16::try_from(rows + 2).unwrap_or(u16::MAX));
-        let content = Content::titled(self.title.clone()).text(place.inside(), self.lines.clone(), self.top);
+        let rows = self
+            .lines
+            .iter()
+            .map(|line| wrapped_rows(line, inner))
+            .sum::<usize>();
+        let place = place(
+            area,
+            widest + 4,
+            u16::try_from(rows + 2).unwrap_or(u16::MAX),
+        );
+        let content =
+            Content::titled(self.title.clone()).text(place.inside(), self.lines.clone(), self.top);
         (place, content)
     }
 

@@ -21,11 +21,24 @@ pub enum PopupOutcome {
 /// A box of at most this size in the middle of an area.
 pub(super) fn place(area: Rect, columns: u16, rows: u16) -> Place {
     let (width, height) = (columns.min(area.width), rows.min(area.height));
-    let area = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 3, width, height };
-    Place { is_over: true, ..Place::new("popup", area) }
+    let area = Rect {
+        x: area.x + (area.width - width) / 2,
+        y: area.y + (area.height - height) / 3,
+        width,
+        height,
+    };
+    Place {
+        is_over: true,
+        ..Place::new("popup", area)
+    }
 }
 
 /// The area of the screen on a terminal of this size.
 pub(super) fn body((width, height): (u16, u16)) -> Rect {
-    Rect { x: 0, y: 1, width, height: height.saturating_sub(2) }
+    Rect {
+        x: 0,
+        y: 1,
+        width,
+        height: height.saturating_sub(2),
+    }
 }

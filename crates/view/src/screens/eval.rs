@@ -20,8 +20,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::message::{Command, Work};
 use crate::report::{
-    ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError, Versus,
-    base_and_trained, base_and_trained_on,
+    ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError,
+    Versus, base_and_trained, base_and_trained_on,
 };
 use crate::run::{EvalRecord, HELD_OUT_SETS};
 use crate::shared::Shared;
@@ -181,22 +181,30 @@ impl Eval {
     }
 
     fn pair<'a>(&self, versus: &'a Versus) -> Option<&'a PairedComparison> {
-        versus.pairs.get(self.pair.min(versus.pairs.len().saturating_sub(1)))
+        versus
+            .pairs
+            .get(self.pair.min(versus.pairs.len().saturating_sub(1)))
     }
 
     /// The outcome of the selected pair; of a single eval, of its answer.
     fn outcome(&self, versus: &Versus, prompt: &ComparedPrompt) -> Option<Outcome> {
-        self.pair(versus).map_or_else(|| versus.outcome_alone(prompt), |pair| versus.outcome(prompt, pair))
+        self.pair(versus).map_or_else(
+            || versus.outcome_alone(prompt),
+            |pair| versus.outcome(prompt, pair),
+        )
     }
 
     /// The indices of the selected evals: before and after, or the only one.
     fn sides(&self, versus: &Versus) -> Vec<usize> {
-        self.pair(versus).map_or_else(|| vec![0], |pair| vec![pair.first, pair.second])
+        self.pair(versus)
+            .map_or_else(|| vec![0], |pair| vec![pair.first, pair.second])
     }
 
     /// The prompt under the cursor.
     fn prompt<'a>(&self, versus: &'a Versus) -> Option<&'a ComparedPrompt> {
-        versus.prompts.get(*self.shown.get(self.cursor.at(self.shown.len())?)?)
+        versus
+            .prompts
+            .get(*self.shown.get(self.cursor.at(self.shown.len())?)?)
     }
 
     /// Filters and sorts again; the cursor stays on its prompt.
@@ -205,24 +213,43 @@ impl Eval {
             self.shown.clear();
             return;
         };
-        let under = self.prompt(&versus).map(|prompt| (prompt.prompt_id.clone(), prompt.sample));
-        let words: Vec<String> = self.filter.text().split_whitespace().map(str::to_lowercase).collect();
+        let under = self
+            .prompt(&versus)
+            .map(|prompt| (prompt.prompt_id.clone(), prompt.sample));
+        let words: Vec<String> = self
+            .filter
+            .text()
+            .split_whitespace()
+            .map(str::to_lowercase)
+            .collect();
         let is_in_group = |prompt: &ComparedPrompt| {
             let group = self.group.as_ref();
-            group.is_none_or(|(eval, group)| prompt.records.get(*eval).is_some_and(|at| group.records.contains(at)))
+            group.is_none_or(|(eval, group)| {
+                prompt
+                    .records
+                    .get(*eval)
+                    .is_some_and(|at| group.records.contains(at))
+            })
         };
         let fits = |prompt: &ComparedPrompt| {
-            self.only.is_none_or(|only| self.outcome(&versus, prompt) == Some(only))
+            self.only
+                .is_none_or(|only| self.outcome(&versus, prompt) == Some(only))
                 && is_in_group(prompt)
-                && words.iter().all(|word| self.has_word(&versus, prompt, word))
+                && words
+                    .iter()
+                    .all(|word| self.has_word(&versus, prompt, word))
         };
-        let mut shown: Vec<usize> = (0..versus.prompts.len()).filter(|index| fits(&versus.prompts[*index])).collect();
+        let mut shown: Vec<usize> = (0..versus.prompts.len())
+            .filter(|index| fits(&versus.prompts[*index]))
+            .collect();
         let pair = self.pair(&versus);
         // Exactness breaks ties of reward.
         let worth = |index: usize, eval: usize| {
             versus
                 .record(&versus.prompts[index], eval)
-                .map_or(0.0, |record| record.reward + 0.01 * f64::from(u8::from(record.exact == Some(true))))
+                .map_or(0.0, |record| {
+                    record.reward + 0.01 * f64::from(u8::from(record.exact == Some(true)))
+                })
         };
         let change = |index: usize| match pair {
             Some(pair) => worth(index, pair.second) - worth(index, pair.first),
@@ -235,8 +262,10 @@ impl Eval {
         }
         let place = under.and_then(|under| {
             shown.iter().position(|index| {
-                (versus.prompts[*index].prompt_id.as_str(), versus.prompts[*index].sample)
-                    == (under.0.as_str(), under.1)
+                (
+                    versus.prompts[*index].prompt_id.as_str(),
+                    versus.prompts[*index].sample,
+                ) == (under.0.as_str(), under.1)
             })
         });
         self.shown = shown;
@@ -270,15 +299,26 @@ impl Eval {
             Ok((versus, failures)) => (Ok(Arc::new(versus)), failures),
             Err(error) => (Err(error.to_string()), Vec::new()),
         };
-        let evals = |versus: &Arc<Versus>| versus.evals.iter().map(|eval| eval.id.clone()).collect::<Vec<_>>();
+        let evals = |versus: &Arc<Versus>| {
+            versus
+                .evals
+                .iter()
+                .map(|eval| eval.id.clone())
+                .collect::<Vec<_>>()
+        };
         let before = self.versus().map(evals);
         let pairs = loaded.as_ref().map_or(1, |versus| versus.pairs.len());
         self.pair = self.pair.min(pairs.saturating_sub(1));
         // A single eval has neither improvements nor regressions.
-        self.only = self.only.filter(|only| pairs > 0 || matches!(only, Outcome::Both | Outcome::Neither));
+        self.only = self
+            .only
+            .filter(|only| pairs > 0 || matches!(only, Outcome::Both | Outcome::Neither));
         self.group = self.group.take().and_then(|(eval, group)| {
             let mut groups = failures.get(eval)?.groups.iter();
-            Some((eval, groups.find(|other| other.label() == group.label())?.clone()))
+            Some((
+                eval,
+                groups.find(|other| other.label() == group.label())?.clone(),
+            ))
         });
         (self.loaded, self.failures) = (Some(loaded), failures);
         // A cursor that was not moved stays at the top when other evals are listed.
@@ -292,13 +332,18 @@ impl Eval {
 
 /// Whether the schema in the editor has changed since the evals were re-scored.
 fn is_rescored_by_another(eval: &Eval, shared: &Shared) -> bool {
-    eval.rescored.is_some_and(|version| version != shared.draft.version)
+    eval.rescored
+        .is_some_and(|version| version != shared.draft.version)
 }
 
 /// Re-scores the evals with the schema in the editor, or shows the recorded scores.
 fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let version = shared.draft.version;
-    eval.rescored = if eval.rescored.is_some() { None } else { Some(version) };
+    eval.rescored = if eval.rescored.is_some() {
+        None
+    } else {
+        Some(version)
+    };
     shared.say(match eval.rescored {
         Some(_) => {
             let (name, key) = (shared.draft.name(), shared.key_of("eval.rescore"));
@@ -317,10 +362,18 @@ pub fn show(eval: &mut Eval, shared: &mut Shared, evals: Vec<EvalId>) -> Vec<Com
 
 /// Compares the evals of the next task of a run of several.
 fn next_task(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(run) = shared.current_run().and_then(|run| run.directory.as_ref()) else { return Vec::new() };
-    let (names, shown) = (run.task_names(), eval.versus().map(|versus| versus.evals[0].id.set.clone()));
+    let Some(run) = shared.current_run().and_then(|run| run.directory.as_ref()) else {
+        return Vec::new();
+    };
+    let (names, shown) = (
+        run.task_names(),
+        eval.versus().map(|versus| versus.evals[0].id.set.clone()),
+    );
     let shown = shown.as_deref().map_or("", |set| split_task_set(set).1);
-    let next = names.iter().position(|name| *name == shown).map_or(0, |shown| (shown + 1) % names.len());
+    let next = names
+        .iter()
+        .position(|name| *name == shown)
+        .map_or(0, |shown| (shown + 1) % names.len());
     eval.task = Some(names[next].to_owned());
     (eval.chosen, eval.run) = (Vec::new(), shared.current.clone());
     read(eval, shared)
@@ -333,20 +386,28 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     eval.task = eval.task.take().filter(|_| eval.run == run);
     let task = eval.task.clone();
     eval.run.clone_from(&run);
-    eval.evals_seen = shared.current_run().map_or(0, |run| run.history.evals.len());
+    eval.evals_seen = shared
+        .current_run()
+        .map_or(0, |run| run.history.evals.len());
     if chosen.is_empty() && run.is_none() {
         eval.loaded = None;
         return Vec::new();
     }
     let draft = &shared.draft;
-    let scored_by = draft.task.clone().zip(draft.scorer.clone()).filter(|_| eval.rescored.is_some());
+    let scored_by = draft
+        .task
+        .clone()
+        .zip(draft.scorer.clone())
+        .filter(|_| eval.rescored.is_some());
     eval.rescored = eval.rescored.map(|_| draft.version);
     vec![Work::once(
         "eval",
         move || -> Result<(Versus, Vec<FailureGroups>), ReportError> {
             let evals = match (chosen.is_empty(), run) {
                 (true, Some(run)) => match &task {
-                    Some(task) => base_and_trained_on(&run, &HELD_OUT_SETS.map(|set| task_set(set, task)))?,
+                    Some(task) => {
+                        base_and_trained_on(&run, &HELD_OUT_SETS.map(|set| task_set(set, task)))?
+                    }
                     None => base_and_trained(&run)?,
                 },
                 _ => chosen,

@@ -94,7 +94,10 @@ const FORECAST: &str = "forecast";
 pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let layers = layers(launch, &launch.form);
     let base_model = layers.asked_base_model();
-    let task_problem = launch.train.as_ref().and_then(|train| train.as_ref().err().cloned());
+    let task_problem = launch
+        .train
+        .as_ref()
+        .and_then(|train| train.as_ref().err().cloned());
     match resolve(launch, &layers) {
         Ok(resolved) => {
             launch.values = values_of(&resolved.config);
@@ -105,7 +108,11 @@ pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     }
     publish(launch, shared);
     judge(launch, shared);
-    if launch.origin.as_ref().is_some_and(|origin| origin.of == base_model) {
+    if launch
+        .origin
+        .as_ref()
+        .is_some_and(|origin| origin.of == base_model)
+    {
         return Vec::new();
     }
     vec![find_origin(shared.options.run_folders.clone(), base_model)]
@@ -113,12 +120,16 @@ pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
 
 /// Sets a key; a value that equals the one of the layers below is left to them.
 pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> Vec<Command> {
-    let Some(key) = Key::find(name) else { return Vec::new() };
+    let Some(key) = Key::find(name) else {
+        return Vec::new();
+    };
     let text = text.trim();
     let mut without = launch.form.clone();
     without.changed.remove(key.name);
     let below = resolve(launch, &layers(launch, &without));
-    let below = below.ok().and_then(|resolved| values_of(&resolved.config).remove(key.name));
+    let below = below
+        .ok()
+        .and_then(|resolved| values_of(&resolved.config).remove(key.name));
     let is_below = below.is_some_and(|below| {
         key.kind.parse(text).ok().map(|value| value.to_string())
             == key.kind.parse(&below).ok().map(|value| value.to_string())
@@ -132,18 +143,39 @@ pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> 
 
 /// Judges what is known of the run of the current form.
 fn judge(launch: &mut Launch, shared: &Shared) {
-    let Some(resolved) = &launch.resolved else { return };
-    let forecast = launch.forecast.as_ref().filter(|forecast| !forecast.is_stale(&launch.form));
-    let signal = launch.signal.as_ref().filter(|signal| !signal.is_stale(&launch.form));
-    let origin = launch.origin.as_ref().and_then(|origin| origin.model.as_deref());
-    let note = shared.task.as_ref().zip(origin).and_then(|(open, model)| open.task.embedded_model_note(model));
-    let found = launch.data.as_ref().map(|data| data.found.as_deref().map_err(String::as_str));
+    let Some(resolved) = &launch.resolved else {
+        return;
+    };
+    let forecast = launch
+        .forecast
+        .as_ref()
+        .filter(|forecast| !forecast.is_stale(&launch.form));
+    let signal = launch
+        .signal
+        .as_ref()
+        .filter(|signal| !signal.is_stale(&launch.form));
+    let origin = launch
+        .origin
+        .as_ref()
+        .and_then(|origin| origin.model.as_deref());
+    let note = shared
+        .task
+        .as_ref()
+        .zip(origin)
+        .and_then(|(open, model)| open.task.embedded_model_note(model));
+    let found = launch
+        .data
+        .as_ref()
+        .map(|data| data.found.as_deref().map_err(String::as_str));
     let facts = Facts {
         data: found,
         embedded_model: note.map(|note| format!("{note} ({})", shared.key_of("launch.models"))),
         memory: forecast.map(|forecast| &forecast.value.memory),
         disk: forecast.and_then(|forecast| forecast.value.disk.as_ref()),
-        signals: signal.map(|signal| ("", &signal.value)).into_iter().collect(),
+        signals: signal
+            .map(|signal| ("", &signal.value))
+            .into_iter()
+            .collect(),
     };
     launch.preflight = Preflight::for_run(&resolved.config, &facts);
 }
@@ -151,8 +183,13 @@ fn judge(launch: &mut Launch, shared: &Shared) {
 /// Publishes the configuration of a new run to other screens.
 fn publish(launch: &Launch, shared: &mut Shared) {
     shared.new_run = NewRun {
-        base_model: Key::find("base_model").map(|key| value(launch, key)).unwrap_or_default(),
-        advantage: launch.resolved.as_ref().map(|resolved| resolved.config.advantage),
+        base_model: Key::find("base_model")
+            .map(|key| value(launch, key))
+            .unwrap_or_default(),
+        advantage: launch
+            .resolved
+            .as_ref()
+            .map(|resolved| resolved.config.advantage),
         device: launch.form.device_arguments(),
     };
 }
@@ -170,23 +207,47 @@ pub fn rows(launch: &Launch) -> Vec<Row> {
         Some(_) => &[Row::Nodes, Row::PerNode, Row::TimeLimit],
         None => &[],
     };
-    let head = [&[Row::Start, Row::Preset, Row::Task, Row::Others, Row::Name, Row::Device], of_cluster].concat();
+    let head = [
+        &[
+            Row::Start,
+            Row::Preset,
+            Row::Task,
+            Row::Others,
+            Row::Name,
+            Row::Device,
+        ],
+        of_cluster,
+    ]
+    .concat();
     if query.is_empty() && !launch.only_different {
         let section = |section: &'static Section| {
             let is_open = launch.unfolded.contains(section.title);
-            let keys = section.keys().filter(move |key| is_open || section.is_basic(key));
+            let keys = section
+                .keys()
+                .filter(move |key| is_open || section.is_basic(key));
             std::iter::once(Row::Section(section)).chain(keys.map(Row::Key))
         };
-        return head.into_iter().chain(SECTIONS.iter().flat_map(section)).collect();
+        return head
+            .into_iter()
+            .chain(SECTIONS.iter().flat_map(section))
+            .collect();
     }
     let found = |row: &Row| match row {
         Row::Key(key) => {
-            let texts = [key.name.to_owned(), key.meaning.to_lowercase(), Section::for_key(key).title.to_owned()];
-            (!launch.only_different || is_changed(launch, key)) && texts.iter().any(|text| text.contains(&query))
+            let texts = [
+                key.name.to_owned(),
+                key.meaning.to_lowercase(),
+                Section::for_key(key).title.to_owned(),
+            ];
+            (!launch.only_different || is_changed(launch, key))
+                && texts.iter().any(|text| text.contains(&query))
         }
         other => other.title().contains(&query),
     };
-    head.into_iter().chain(KEYS.iter().map(Row::Key)).filter(found).collect()
+    head.into_iter()
+        .chain(KEYS.iter().map(Row::Key))
+        .filter(found)
+        .collect()
 }
 
 /// Whether a key is set here, or has another value than its default.
@@ -198,7 +259,10 @@ pub fn is_changed(launch: &Launch, key: &Key) -> bool {
 /// The keys that a folded section hides, and how many of them are changed.
 pub fn hidden(launch: &Launch, section: &'static Section) -> (usize, usize) {
     let advanced = || section.keys().filter(|key| !section.is_basic(key));
-    (advanced().count(), advanced().filter(|key| is_changed(launch, key)).count())
+    (
+        advanced().count(),
+        advanced().filter(|key| is_changed(launch, key)).count(),
+    )
 }
 
 /// Folds or unfolds the section under the cursor, or of the key there, and moves the cursor to its row.
@@ -246,9 +310,18 @@ fn selected(launch: &Launch) -> Option<Row> {
 /// The layers of the run's configuration.
 fn layers(launch: &Launch, form: &Form) -> Layers {
     let task = tables(launch).first().map(|table| table.train.clone());
-    let mut layers = Layers { preset: form.preset, task, set: form.assignments(), ..Layers::default() };
+    let mut layers = Layers {
+        preset: form.preset,
+        task,
+        set: form.assignments(),
+        ..Layers::default()
+    };
     let base_model = layers.asked_base_model();
-    if let Some(known) = launch.origin.as_ref().filter(|origin| origin.of == base_model) {
+    if let Some(known) = launch
+        .origin
+        .as_ref()
+        .filter(|origin| origin.of == base_model)
+    {
         (layers.origin, layers.parameters) = (known.model.clone(), known.parameters);
     }
     layers
@@ -256,7 +329,11 @@ fn layers(launch: &Launch, form: &Form) -> Layers {
 
 /// Of the task and of the other tasks of the run; none while they are read.
 fn tables(launch: &Launch) -> &[TaskTable] {
-    launch.train.as_ref().and_then(|train| train.as_deref().ok()).unwrap_or_default()
+    launch
+        .train
+        .as_ref()
+        .and_then(|train| train.as_deref().ok())
+        .unwrap_or_default()
 }
 
 /// The configuration of a run of the task, or of it and others.
@@ -272,7 +349,11 @@ pub fn value(launch: &Launch, key: &Key) -> String {
     if let Some(text) = launch.form.changed.get(key.name) {
         return text.clone();
     }
-    launch.values.get(key.name).cloned().unwrap_or_else(|| key.default.to_owned())
+    launch
+        .values
+        .get(key.name)
+        .cloned()
+        .unwrap_or_else(|| key.default.to_owned())
 }
 
 /// The layer that a key's value comes from.
@@ -281,7 +362,9 @@ pub fn source(launch: &Launch, key: &Key) -> Source {
         return Source::Set;
     }
     let sources = launch.resolved.as_ref().map(|resolved| &resolved.sources);
-    sources.and_then(|sources| sources.get(key.name).cloned()).unwrap_or(Source::Default)
+    sources
+        .and_then(|sources| sources.get(key.name).cloned())
+        .unwrap_or(Source::Default)
 }
 
 /// The error in a value: by the key's own check, else a conflict with the rest of the form.
@@ -291,19 +374,33 @@ fn complaint(launch: &Launch, key: &'static Key, text: &str) -> Option<String> {
     }
     let mut form = launch.form.clone();
     form.changed.insert(key.name, text.trim().to_owned());
-    resolve(launch, &layers(launch, &form)).err().map(|error| error.to_string())
+    resolve(launch, &layers(launch, &form))
+        .err()
+        .map(|error| error.to_string())
 }
 
 /// `[train]` of the task and of others by name, or why one cannot be read.
 pub fn task_tables(task: &Task, others: &[String], here: &Path) -> Result<Vec<TaskTable>, String> {
-    let others = others.iter().map(|other| Task::resolve_from(other, here).map_err(|error| error.to_string()));
-    let table = |task: Task| Ok(TaskTable { train: task_files::train_table(&task)?, task: task.name.clone() });
-    std::iter::once(Ok(task.clone())).chain(others).map(|task| table(task?)).collect()
+    let others = others
+        .iter()
+        .map(|other| Task::resolve_from(other, here).map_err(|error| error.to_string()));
+    let table = |task: Task| {
+        Ok(TaskTable {
+            train: task_files::train_table(&task)?,
+            task: task.name.clone(),
+        })
+    };
+    std::iter::once(Ok(task.clone()))
+        .chain(others)
+        .map(|task| table(task?))
+        .collect()
 }
 
 /// Reads the tasks' own defaults again.
 pub(super) fn read_train(launch: &Launch, shared: &Shared) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     let (others, here) = (launch.form.other_tasks().0, shared.options.here.clone());
     vec![Work::once(
         "launch.train",
@@ -317,20 +414,29 @@ pub(super) fn read_train(launch: &Launch, shared: &Shared) -> Vec<Command> {
 
 /// Reads tasks, models and runs again: expensive, so only while the screen is visible.
 pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
-    let (here, places) = (shared.options.here.clone(), shared.options.run_folders.clone());
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
+    let (here, places) = (
+        shared.options.here.clone(),
+        shared.options.run_folders.clone(),
+    );
     let read = move || context::LaunchContext {
         tasks: known_names(&here),
         models: context::models(&open.task, &here, &places),
         last: context::last_run(&open.task, &places),
     };
-    vec![Work::once("launch.context", read, |launch: &mut Launch, shared, context| {
-        launch.context = Some(context);
-        if let (Some(list), Some(Popup::Refusal(_))) = (launch.awaited.take(), &shared.popup) {
-            list(launch, shared);
-        }
-        Vec::new()
-    })]
+    vec![Work::once(
+        "launch.context",
+        read,
+        |launch: &mut Launch, shared, context| {
+            launch.context = Some(context);
+            if let (Some(list), Some(Popup::Refusal(_))) = (launch.awaited.take(), &shared.popup) {
+                list(launch, shared);
+            }
+            Vec::new()
+        },
+    )]
 }
 
 /// Finds the original model of a base model.
@@ -347,13 +453,20 @@ fn find_origin(places: RunFolders, base_model: String) -> Command {
 
 /// The partitions that are known.
 fn partitions(launch: &Launch) -> &[Partition] {
-    launch.partitions.as_ref().and_then(|found| found.as_ref().ok()).map_or(&[], Vec::as_slice)
+    launch
+        .partitions
+        .as_ref()
+        .and_then(|found| found.as_ref().ok())
+        .map_or(&[], Vec::as_slice)
 }
 
 /// The partition that the form asks for, where it is known.
 fn own_partition(launch: &Launch) -> Option<Partition> {
     let cluster = launch.form.cluster.as_ref()?;
-    partitions(launch).iter().find(|partition| partition.name == cluster.partition).cloned()
+    partitions(launch)
+        .iter()
+        .find(|partition| partition.name == cluster.partition)
+        .cloned()
 }
 
 fn chosen_device(launch: &Launch) -> String {
@@ -364,21 +477,38 @@ fn chosen_device(launch: &Launch) -> String {
     if *compute == DeviceChoice::Any {
         return "any GPU, else CPU".to_owned();
     }
-    let known = launch.devices.iter().find(|choice| choice.compute == *compute);
+    let known = launch
+        .devices
+        .iter()
+        .find(|choice| choice.compute == *compute);
     known.map_or_else(|| format!("{compute:?}"), |choice| choice.title.clone())
 }
 
 /// Selects the next device of this machine, or partition of a cluster; `by` is 1 or -1.
 fn next_device(launch: &mut Launch, by: isize) {
-    let here = std::iter::once(DeviceChoice::Any).chain(launch.devices.iter().map(|choice| choice.compute.clone()));
+    let here = std::iter::once(DeviceChoice::Any)
+        .chain(launch.devices.iter().map(|choice| choice.compute.clone()));
     let mut all: Vec<(DeviceChoice, Option<String>)> = here.map(|device| (device, None)).collect();
-    all.extend(partitions(launch).iter().map(|partition| (DeviceChoice::Any, Some(partition.name.clone()))));
+    all.extend(
+        partitions(launch)
+            .iter()
+            .map(|partition| (DeviceChoice::Any, Some(partition.name.clone()))),
+    );
     let form = &launch.form;
-    let now = (form.compute.clone(), form.cluster.as_ref().map(|cluster| cluster.partition.clone()));
+    let now = (
+        form.compute.clone(),
+        form.cluster
+            .as_ref()
+            .map(|cluster| cluster.partition.clone()),
+    );
     let (compute, partition) = stepped(&all, &now, by);
     launch.form.compute = compute;
-    launch.form.cluster =
-        partition.and_then(|name| partitions(launch).iter().find(|own| own.name == name).map(Cluster::from_partition));
+    launch.form.cluster = partition.and_then(|name| {
+        partitions(launch)
+            .iter()
+            .find(|own| own.name == name)
+            .map(Cluster::from_partition)
+    });
 }
 
 /// The end of a text that fits a width: the most useful part of a path.
@@ -389,7 +519,9 @@ pub fn clip_start(text: &str, columns: usize) -> String {
     let mut room = columns.saturating_sub(1);
     let mut start = text.len();
     for (index, letter) in text.char_indices().rev() {
-        let Some(left) = room.checked_sub(letter.width().unwrap_or(0)) else { break };
+        let Some(left) = room.checked_sub(letter.width().unwrap_or(0)) else {
+            break;
+        };
         (room, start) = (left, index);
     }
     format!("…{}", &text[start..])
@@ -401,7 +533,8 @@ mod tests {
 
     #[test]
     fn the_end_of_a_long_text_is_kept() {
-        let check = |text: &str, columns, expected: &str| assert_eq!(clip_start(text, columns), expected);
+        let check =
+            |text: &str, columns, expected: &str| assert_eq!(clip_start(text, columns), expected);
         check("abc", 3, "abc");
         check("abcd", 3, "…cd");
         check("日本語", 4, "…語");

@@ -144,19 +144,34 @@ struct ChartView {
 
 impl Default for ChartView {
     fn default() -> Self {
-        Self { cursor: false, smoothing: 1, log: false, width: None, end: None, large: None, small: 0 }
+        Self {
+            cursor: false,
+            smoothing: 1,
+            log: false,
+            width: None,
+            end: None,
+            large: None,
+            small: 0,
+        }
     }
 }
 
 impl ChartView {
     /// The same view, at all steps of another run.
     fn for_other_run(&self) -> Self {
-        Self { cursor: false, width: None, end: None, ..self.clone() }
+        Self {
+            cursor: false,
+            width: None,
+            end: None,
+            ..self.clone()
+        }
     }
 
     /// First and last visible step of a run whose last is `last`.
     fn steps(&self, last: u64) -> (u64, u64) {
-        let Some(width) = self.width else { return (0, last.max(1)) };
+        let Some(width) = self.width else {
+            return (0, last.max(1));
+        };
         let end = self.end.unwrap_or(last).min(last).max(width.min(last));
         (end.saturating_sub(width), end.max(1))
     }
@@ -165,13 +180,21 @@ impl ChartView {
     fn zoom(&mut self, last: u64, at: u64, nearer: bool) {
         let (first, end) = self.steps(last);
         let now = end - first;
-        let width = if nearer { (now / 2).max(MIN_STEP_RANGE.min(last.max(1))) } else { now.saturating_mul(2) };
+        let width = if nearer {
+            (now / 2).max(MIN_STEP_RANGE.min(last.max(1)))
+        } else {
+            now.saturating_mul(2)
+        };
         if width >= last {
             (self.width, self.end) = (None, None);
             return;
         }
         self.width = Some(width);
-        self.end = if at >= last { None } else { Some((at + width / 2).clamp(width, last)) };
+        self.end = if at >= last {
+            None
+        } else {
+            Some((at + width / 2).clamp(width, last))
+        };
     }
 
     /// Resets the range.
@@ -184,7 +207,11 @@ impl ChartView {
         let Some(width) = self.width else { return };
         let (_, end) = self.steps(last);
         let half = (width / 2).max(1);
-        let end = if on { end.saturating_add(half) } else { end.saturating_sub(half).max(width) };
+        let end = if on {
+            end.saturating_add(half)
+        } else {
+            end.saturating_sub(half).max(width)
+        };
         self.end = (end < last).then_some(end);
     }
 
@@ -202,7 +229,10 @@ impl ChartView {
         self.smoothing = (self.smoothing + 1) % SMOOTHINGS.len();
         match self.weight() {
             weight if weight > 0.0 => {
-                format!("smoothed over about {:.0} steps (raw values behind)", 1.0 / (1.0 - weight))
+                format!(
+                    "smoothed over about {:.0} steps (raw values behind)",
+                    1.0 / (1.0 - weight)
+                )
             }
             _ => "not smoothed".to_owned(),
         }

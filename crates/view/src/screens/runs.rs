@@ -21,7 +21,9 @@ use std::sync::Arc;
 use search_state::Matches;
 
 use crate::message::{Command, Work};
-use crate::report::{self, Entry, Listing, RunGroup, RunRow, group_labels, group_values, order, unknown_field};
+use crate::report::{
+    self, Entry, Listing, RunGroup, RunRow, group_labels, group_values, order, unknown_field,
+};
 use crate::run::{DiskUse, Field, RunFolders, disk_use};
 use crate::shared::Shared;
 use crate::study::{SweepFolder, SweepTable};
@@ -128,7 +130,11 @@ impl Default for Runs {
             filter: Filter::default(),
             parsed: report::Filter::default(),
             filter_error: None,
-            sort: Sort { field: "created".to_owned(), descending: true, smoothed: false },
+            sort: Sort {
+                field: "created".to_owned(),
+                descending: true,
+                smoothed: false,
+            },
             pane: LIST,
             stage: Cursor::default(),
             detail_top: Cursor::default(),
@@ -147,24 +153,35 @@ impl Runs {
             return;
         }
         let is_empty = shared.runs.listing.entries().is_empty() && shared.runs.listed;
-        self.pane = if is_empty && [LIST, DETAIL].contains(&pane) { PIPELINE } else { pane };
+        self.pane = if is_empty && [LIST, DETAIL].contains(&pane) {
+            PIPELINE
+        } else {
+            pane
+        };
     }
 
     /// The row under the cursor; none while the matches of a search stand in place of the list.
     fn row_under(&self) -> Option<Row> {
-        let at = self.cursor.at(self.shown.len()).filter(|_| self.pane != MATCHES)?;
+        let at = self
+            .cursor
+            .at(self.shown.len())
+            .filter(|_| self.pane != MATCHES)?;
         self.shown.get(at).copied()
     }
 
     /// The run under the cursor.
     fn entry<'a>(&self, shared: &'a Shared) -> Option<&'a Entry> {
-        let Some(Row::Run(index)) = self.row_under() else { return None };
+        let Some(Row::Run(index)) = self.row_under() else {
+            return None;
+        };
         shared.runs.listing.entries().get(index)
     }
 
     /// The group under the cursor.
     fn group(&self) -> Option<&Group> {
-        let Some(Row::Group(index)) = self.row_under() else { return None };
+        let Some(Row::Group(index)) = self.row_under() else {
+            return None;
+        };
         self.groups.get(index)
     }
 
@@ -175,7 +192,11 @@ impl Runs {
     /// The runs that a mark under the cursor is of.
     fn under_marks(&self, shared: &Shared) -> Vec<PathBuf> {
         match self.row_under() {
-            Some(Row::Run(_)) => self.entry(shared).map(|entry| entry.path.clone()).into_iter().collect(),
+            Some(Row::Run(_)) => self
+                .entry(shared)
+                .map(|entry| entry.path.clone())
+                .into_iter()
+                .collect(),
             Some(Row::Group(index)) => self.groups[index].paths(shared).cloned().collect(),
             None => Vec::new(),
         }
@@ -184,7 +205,10 @@ impl Runs {
     /// Marked runs that still exist, in the order of the list; without any, those under the cursor.
     fn chosen(&self, shared: &Shared) -> Vec<PathBuf> {
         let entries = shared.runs.listing.entries();
-        let marked = entries.iter().map(|entry| &entry.path).filter(|path| self.marked.contains(*path));
+        let marked = entries
+            .iter()
+            .map(|entry| &entry.path)
+            .filter(|path| self.marked.contains(*path));
         let marked: Vec<PathBuf> = marked.cloned().collect();
         match () {
             () if self.pane == MATCHES => Vec::new(),
@@ -195,7 +219,9 @@ impl Runs {
 
     /// Filters, sorts and groups again; the cursor stays where it was.
     fn arrange(&mut self, shared: &Shared) {
-        let (entries, rows) = (shared.runs.listing.entries(), || rows_of(&shared.runs.listing));
+        let (entries, rows) = (shared.runs.listing.entries(), || {
+            rows_of(&shared.runs.listing)
+        });
         match report::Filter::parse(self.filter.text()) {
             Ok(filter) => {
                 self.filter_error = filter
@@ -209,31 +235,58 @@ impl Runs {
         }
         let filter = &self.parsed;
         let fits = |entry: &Entry| {
-            entry.row.as_ref().map_or_else(|_| filter.matches_id(&entry.id()), |row| filter.matches(row))
+            entry.row.as_ref().map_or_else(
+                |_| filter.matches_id(&entry.id()),
+                |row| filter.matches(row),
+            )
         };
         let shown = (0..entries.len()).filter(|index| fits(&entries[*index]));
-        let Sort { field, descending, smoothed } = &self.sort;
-        let key =
-            |index: usize| entries[index].row.as_ref().ok().and_then(|row| columns::sorted_by(row, field, *smoothed));
+        let Sort {
+            field,
+            descending,
+            smoothed,
+        } = &self.sort;
+        let key = |index: usize| {
+            entries[index]
+                .row
+                .as_ref()
+                .ok()
+                .and_then(|row| columns::sorted_by(row, field, *smoothed))
+        };
         let mut keyed: Vec<_> = shown.map(|index| (key(index), index)).collect();
         keyed.sort_by(|a, b| order(a.0.clone(), b.0.clone(), *descending));
         let sorted: Vec<usize> = keyed.into_iter().map(|(_, index)| index).collect();
         self.filtered = sorted.len();
-        self.groups = self.group_by.as_deref().map_or_else(Vec::new, |by| grouped(&sorted, by, &self.sort, shared));
+        self.groups = self
+            .group_by
+            .as_deref()
+            .map_or_else(Vec::new, |by| grouped(&sorted, by, &self.sort, shared));
         self.shown = match self.group_by {
             None => sorted.into_iter().map(Row::Run).collect(),
             Some(_) => {
                 let runs = |group: &Group| {
                     let seen = self.expanded.contains(&group.value);
-                    group.entries.iter().copied().filter(move |_| seen).map(Row::Run).collect::<Vec<_>>()
+                    group
+                        .entries
+                        .iter()
+                        .copied()
+                        .filter(move |_| seen)
+                        .map(Row::Run)
+                        .collect::<Vec<_>>()
                 };
                 let rows = self.groups.iter().enumerate();
-                rows.flat_map(|(index, group)| [vec![Row::Group(index)], runs(group)].concat()).collect()
+                rows.flat_map(|(index, group)| [vec![Row::Group(index)], runs(group)].concat())
+                    .collect()
             }
         };
         let at = self.cursor.index;
         let opened = self.opened.clone().map(RunPosition::Run);
-        if opened.is_some() && self.shown.iter().any(|row| Some(self.under_row(*row, shared)) == opened) {
+        if opened.is_some()
+            && self
+                .shown
+                .iter()
+                .any(|row| Some(self.under_row(*row, shared)) == opened)
+        {
             (self.under, self.opened) = (opened, None);
         }
         let same = |row: Row| Some(self.under_row(row, shared)) == self.under;
@@ -254,14 +307,25 @@ impl Runs {
 impl Group {
     fn paths<'a>(&self, shared: &'a Shared) -> impl Iterator<Item = &'a PathBuf> {
         let entries = shared.runs.listing.entries();
-        self.entries.iter().filter_map(|index| Some(&entries.get(*index)?.path)).collect::<Vec<_>>().into_iter()
+        self.entries
+            .iter()
+            .filter_map(|index| Some(&entries.get(*index)?.path))
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     /// Its readable runs.
     fn runs<'a>(&self, shared: &'a Shared) -> RunGroup<'a> {
         let entries = shared.runs.listing.entries();
-        let runs = self.entries.iter().filter_map(|index| entries.get(*index)?.row.as_deref().ok()).collect();
-        RunGroup { value: self.value.clone(), runs }
+        let runs = self
+            .entries
+            .iter()
+            .filter_map(|index| entries.get(*index)?.row.as_deref().ok())
+            .collect();
+        RunGroup {
+            value: self.value.clone(),
+            runs,
+        }
     }
 }
 
@@ -270,28 +334,53 @@ fn grouped(sorted: &[usize], by: &str, sort: &Sort, shared: &Shared) -> Vec<Grou
     let entries = shared.runs.listing.entries();
     let mut groups: Vec<Group> = Vec::new();
     for &index in sorted {
-        let values =
-            entries[index].row.as_ref().map_or_else(|_| vec!["unreadable".to_owned()], |row| group_values(row, by));
+        let values = entries[index].row.as_ref().map_or_else(
+            |_| vec!["unreadable".to_owned()],
+            |row| group_values(row, by),
+        );
         for value in values {
             match groups.iter_mut().find(|group| group.value == value) {
                 Some(group) => group.entries.push(index),
-                None => groups.push(Group { label: value.clone(), value, entries: vec![index] }),
+                None => groups.push(Group {
+                    label: value.clone(),
+                    value,
+                    entries: vec![index],
+                }),
             }
         }
     }
-    let mean =
-        |group: &Group| group.runs(shared).mean(&sort.field, sort.smoothed).map(|found| Field::Number(found.mean));
-    let mut keyed: Vec<_> = groups.into_iter().map(|group| (mean(&group), group)).collect();
+    let mean = |group: &Group| {
+        group
+            .runs(shared)
+            .mean(&sort.field, sort.smoothed)
+            .map(|found| Field::Number(found.mean))
+    };
+    let mut keyed: Vec<_> = groups
+        .into_iter()
+        .map(|group| (mean(&group), group))
+        .collect();
     keyed.sort_by(|a, b| order(a.0.clone(), b.0.clone(), sort.descending));
     let mut groups: Vec<Group> = keyed.into_iter().map(|(_, group)| group).collect();
-    let labels = group_labels(&groups.iter().map(|group| group.runs(shared)).collect::<Vec<_>>(), by);
-    groups.iter_mut().zip(labels).for_each(|(group, label)| group.label = label);
+    let labels = group_labels(
+        &groups
+            .iter()
+            .map(|group| group.runs(shared))
+            .collect::<Vec<_>>(),
+        by,
+    );
+    groups
+        .iter_mut()
+        .zip(labels)
+        .for_each(|(group, label)| group.label = label);
     groups
 }
 
 /// The readable runs.
 fn rows_of(listing: &Listing) -> impl Iterator<Item = &RunRow> + Clone {
-    listing.entries().iter().filter_map(|entry| entry.row.as_deref().ok())
+    listing
+        .entries()
+        .iter()
+        .filter_map(|entry| entry.row.as_deref().ok())
 }
 
 /// Measures the folder of the run under the cursor, unless that was done, or reads the sweep of the group.
@@ -301,8 +390,15 @@ fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         runs.detail_top = Cursor::default();
         runs.under = under;
     }
-    let measured = runs.disk.as_ref().map(|(path, _)| RunPosition::Run(path.clone()));
-    if measured == runs.under { Vec::new() } else { measure(runs, shared) }
+    let measured = runs
+        .disk
+        .as_ref()
+        .map(|(path, _)| RunPosition::Run(path.clone()));
+    if measured == runs.under {
+        Vec::new()
+    } else {
+        measure(runs, shared)
+    }
 }
 
 fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
@@ -328,7 +424,9 @@ fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
 /// Reads the sweep of a tag, if it is one's.
 fn read_sweep(tag: String, places: RunFolders) -> Command {
     let table = move || {
-        let table = SweepFolder::find(&places, &tag).ok().map(|(folder, sweep)| SweepTable::for_sweep(&folder, sweep));
+        let table = SweepFolder::find(&places, &tag)
+            .ok()
+            .map(|(folder, sweep)| SweepTable::for_sweep(&folder, sweep));
         table.map(|table| (tag, table))
     };
     Work::latest(
@@ -345,10 +443,14 @@ fn read_sweep(tag: String, places: RunFolders) -> Command {
 fn no_run(runs: &Runs, shared: &Shared) -> Option<String> {
     match () {
         () if runs.entry(shared).is_some() => None,
-        () if runs.pane == MATCHES => Some(format!("close the matches first ({})", shared.key_of("runs.match.close"))),
-        () if runs.group().is_some() => {
-            Some(format!("a group is selected, not a run: {} shows its runs", shared.key_of("runs.open")))
-        }
+        () if runs.pane == MATCHES => Some(format!(
+            "close the matches first ({})",
+            shared.key_of("runs.match.close")
+        )),
+        () if runs.group().is_some() => Some(format!(
+            "a group is selected, not a run: {} shows its runs",
+            shared.key_of("runs.open")
+        )),
         () => Some("no run selected".to_owned()),
     }
 }
@@ -369,8 +471,16 @@ fn none_chosen(runs: &Runs, shared: &Shared) -> Option<String> {
     if chosen.is_empty() {
         return no_run(runs, shared);
     }
-    let entries = shared.runs.listing.entries().iter().filter(|entry| chosen.contains(&entry.path));
-    let (readable, broken): (Vec<&Entry>, Vec<&Entry>) = entries.partition(|entry| entry.row.is_ok());
+    let entries = shared
+        .runs
+        .listing
+        .entries()
+        .iter()
+        .filter(|entry| chosen.contains(&entry.path));
+    let (readable, broken): (Vec<&Entry>, Vec<&Entry>) =
+        entries.partition(|entry| entry.row.is_ok());
     let first = broken.first().and_then(|entry| entry.row.as_ref().err());
-    first.filter(|_| readable.is_empty()).map(|error| format!("cannot read this run: {error}"))
+    first
+        .filter(|_| readable.is_empty())
+        .map(|error| format!("cannot read this run: {error}"))
 }

@@ -250,12 +250,21 @@ fn arrange(scores: &mut Scores) {
 }
 
 fn lines(scores: &Scores) -> Vec<Shown> {
-    let Some(scored) = &scores.scored else { return Vec::new() };
+    let Some(scored) = &scores.scored else {
+        return Vec::new();
+    };
     let text = scores.filter.text().to_lowercase();
-    let mut places: Vec<usize> =
-        (0..scored.scores.len()).filter(|place| is_wanted(scores, scored, &text, *place)).collect();
+    let mut places: Vec<usize> = (0..scored.scores.len())
+        .filter(|place| is_wanted(scores, scored, &text, *place))
+        .collect();
     let reward = |place: &usize| scored.scores.get(*place).map_or(0.0, |score| score.reward);
-    let length = |place: &usize| scored.items.all.get(*place).map_or(0, |item| item.text.len());
+    let length = |place: &usize| {
+        scored
+            .items
+            .all
+            .get(*place)
+            .map_or(0, |item| item.text.len())
+    };
     match scores.order {
         Order::Source => {}
         Order::Worst => places.sort_by(|a, b| reward(a).total_cmp(&reward(b))),
@@ -281,14 +290,23 @@ fn lines(scores: &Scores) -> Vec<Shown> {
 }
 
 fn is_wanted(scores: &Scores, scored: &ScoredItems, text: &str, place: usize) -> bool {
-    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return false };
+    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else {
+        return false;
+    };
     let tier = match scores.only {
         TierFilter::All => true,
         TierFilter::Tier(tier) => score.tier == tier,
         TierFilter::Moved => scores.moved.get(place).is_some_and(Option::is_some),
     };
-    let name = scored.items.groups.get(item.group).map_or("", String::as_str);
-    tier && scores.class.is_none_or(|class| score.failure == Some(class)) && holds(item, name, text)
+    let name = scored
+        .items
+        .groups
+        .get(item.group)
+        .map_or("", String::as_str);
+    tier && scores
+        .class
+        .is_none_or(|class| score.failure == Some(class))
+        && holds(item, name, text)
 }
 
 /// The number of completions that the list shows.
@@ -314,6 +332,9 @@ fn next_class(scores: &Scores) -> Option<FailureClass> {
     let failures = &scores.scored.as_ref()?.tally.failures;
     match scores.class {
         None => failures.first().map(|(class, _)| *class),
-        Some(now) => failures.iter().map(|(class, _)| *class).find(|class| *class > now),
+        Some(now) => failures
+            .iter()
+            .map(|(class, _)| *class)
+            .find(|class| *class > now),
     }
 }

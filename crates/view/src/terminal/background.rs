@@ -22,7 +22,11 @@ pub(super) enum Answer {
 
 /// Queries the terminal and waits at most `timeout`. It must be in raw mode, with no other reader.
 pub(super) fn query(timeout: Duration) -> Answer {
-    if io::stdout().write_all(QUERY).and_then(|()| io::stdout().flush()).is_err() {
+    if io::stdout()
+        .write_all(QUERY)
+        .and_then(|()| io::stdout().flush())
+        .is_err()
+    {
         return Answer::Nothing;
     }
     let deadline = Instant::now() + timeout;
@@ -32,7 +36,9 @@ pub(super) fn query(timeout: Duration) -> Answer {
         let input = io::stdin();
         let mut polled = [PollFd::new(&input, PollFlags::IN)];
         let left = Timespec::try_from(left).unwrap_or_default();
-        if left == Timespec::default() || !poll(&mut polled, Some(&left)).is_ok_and(|ready| ready > 0) {
+        if left == Timespec::default()
+            || !poll(&mut polled, Some(&left)).is_ok_and(|ready| ready > 0)
+        {
             return background(&answer).map_or(Answer::NotYet, Answer::Background);
         }
         let mut bytes = [0; 256];
@@ -55,15 +61,28 @@ fn background(answer: &[u8]) -> Option<Background> {
     let text = String::from_utf8_lossy(answer);
     let (_, colour) = text.split_once("]11;rgb")?;
     let colour = colour.split_once(':')?.1;
-    let end = colour.find(|letter: char| !letter.is_ascii_hexdigit() && letter != '/').unwrap_or(colour.len());
+    let end = colour
+        .find(|letter: char| !letter.is_ascii_hexdigit() && letter != '/')
+        .unwrap_or(colour.len());
     let channel = |digits: &str| {
         let most = 16_f64.powi(i32::try_from(digits.len()).ok()?) - 1.0;
-        u32::from_str_radix(digits, 16).ok().map(|value| f64::from(value) / most)
+        u32::from_str_radix(digits, 16)
+            .ok()
+            .map(|value| f64::from(value) / most)
     };
-    let channels: Vec<f64> = colour[..end].split('/').map(channel).collect::<Option<_>>()?;
-    let [red, green, blue] = channels[..] else { return None };
+    let channels: Vec<f64> = colour[..end]
+        .split('/')
+        .map(channel)
+        .collect::<Option<_>>()?;
+    let [red, green, blue] = channels[..] else {
+        return None;
+    };
     let light = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-    Some(if light > 0.5 { Background::Light } else { Background::Dark })
+    Some(if light > 0.5 {
+        Background::Light
+    } else {
+        Background::Dark
+    })
 }
 
 #[cfg(test)]
@@ -73,10 +92,22 @@ mod tests {
     #[test]
     fn answers_are_read() {
         let check = |answer: &str, expected, whole| {
-            assert_eq!((background(answer.as_bytes()), is_whole(answer.as_bytes())), (expected, whole), "{answer:?}");
+            assert_eq!(
+                (background(answer.as_bytes()), is_whole(answer.as_bytes())),
+                (expected, whole),
+                "{answer:?}"
+            );
         };
-        check("\x1b]11;rgb:1e1e/1e1e/2e2e\x1b\\\x1b[?62;4c", Some(Background::Dark), true);
-        check("\x1b]11;rgb:ffff/ffff/ffff\x07\x1b[?1;2c", Some(Background::Light), true);
+        check(
+            "\x1b]11;rgb:1e1e/1e1e/2e2e\x1b\\\x1b[?62;4c",
+            Some(Background::Dark),
+            true,
+        );
+        check(
+            "\x1b]11;rgb:ffff/ffff/ffff\x07\x1b[?1;2c",
+            Some(Background::Light),
+            true,
+        );
         check("\x1b]11;rgb:fd/f6/e3\x07", Some(Background::Light), false);
         check("\x1b]11;rgba:0000/0000/0000/ffff\x07\x1b[?6c", None, true);
         check("\x1b[?6c", None, true);

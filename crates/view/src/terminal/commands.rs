@@ -41,7 +41,11 @@ impl View {
                 Command::Unwatch(run) => drop(self.followed.remove(&run)),
                 Command::Suspend => self.suspend(),
                 Command::Copy(text) => self.copy(&text),
-                Command::Notify { title, text, urgent } => self.notify(&title, &text, urgent),
+                Command::Notify {
+                    title,
+                    text,
+                    urgent,
+                } => self.notify(&title, &text, urgent),
                 Command::Edit { path, line } => self.open_editor(path, line),
                 Command::Redraw => self.redraw(),
                 // Executed by `update`.
@@ -63,7 +67,10 @@ impl View {
             SignalEvent::Suspend if self.in_editor => guard::stop(),
             SignalEvent::Suspend => self.suspend(),
             SignalEvent::Continue
-                if self.in_editor || self.continued.is_some_and(|time| time.elapsed() < SAME_CONTINUATION) => {}
+                if self.in_editor
+                    || self
+                        .continued
+                        .is_some_and(|time| time.elapsed() < SAME_CONTINUATION) => {}
             SignalEvent::Continue => self.enter(),
             SignalEvent::Resize => self.resize(),
         }
@@ -75,11 +82,21 @@ impl View {
             true => self.asked.insert(work.key),
             false => self.asked.remove(work.key),
         };
-        let (events, done, data) = (self.sender.clone(), self.sender.clone(), self.model.shared.options.data.clone());
+        let (events, done, data) = (
+            self.sender.clone(),
+            self.sender.clone(),
+            self.model.shared.options.data.clone(),
+        );
         let (key, generation) = (work.key, work.generation);
         let sender = self.senders.begin(&work, move |apply| {
-            let result = WorkResult { key, generation, apply: Some(apply) };
-            events.send(LoopEvent::Message(Message::Work(result))).is_ok()
+            let result = WorkResult {
+                key,
+                generation,
+                apply: Some(apply),
+            };
+            events
+                .send(LoopEvent::Message(Message::Work(result)))
+                .is_ok()
         });
         let job = work.job;
         let working = move || {
@@ -90,16 +107,30 @@ impl View {
                     Vec::new()
                 });
             }
-            _ = done.send(LoopEvent::Message(Message::Work(WorkResult { key, generation, apply: None })));
+            _ = done.send(LoopEvent::Message(Message::Work(WorkResult {
+                key,
+                generation,
+                apply: None,
+            })));
         };
-        if let Err(error) = std::thread::Builder::new().name(key.to_owned()).spawn(working) {
+        if let Err(error) = std::thread::Builder::new()
+            .name(key.to_owned())
+            .spawn(working)
+        {
             let text = format!("cannot start a thread for `{key}`: {error}");
             let apply = Update::new(move |_: &mut (), shared| {
                 shared.complain(text);
                 Vec::new()
             });
-            let send =
-                |apply| _ = self.sender.send(LoopEvent::Message(Message::Work(WorkResult { key, generation, apply })));
+            let send = |apply| {
+                _ = self
+                    .sender
+                    .send(LoopEvent::Message(Message::Work(WorkResult {
+                        key,
+                        generation,
+                        apply,
+                    })))
+            };
             send(Some(apply));
             send(None);
         }
@@ -107,16 +138,23 @@ impl View {
 
     fn copy(&mut self, text: &str) {
         if !io::stdout().is_terminal() {
-            return self.model.shared.complain("cannot copy: standard output is not a terminal");
+            return self
+                .model
+                .shared
+                .complain("cannot copy: standard output is not a terminal");
         }
         match osc::copy(text, &self.model.shared.options.appearance.capability) {
             Some(sequence) => {
                 self.sequences.extend(sequence);
-                self.model.shared.say(format!("{} copied to clipboard", bytes(text.len() as u64)));
+                self.model
+                    .shared
+                    .say(format!("{} copied to clipboard", bytes(text.len() as u64)));
             }
             None => {
                 let (length, most) = (bytes(text.len() as u64), bytes(osc::MAX_COPY_BYTES as u64));
-                self.model.shared.complain(format!("{length} exceed the clipboard limit of {most}"));
+                self.model
+                    .shared
+                    .complain(format!("{length} exceed the clipboard limit of {most}"));
             }
         }
     }
@@ -126,12 +164,18 @@ impl View {
         if self.is_linear() {
             return;
         }
-        let sentence = if text.is_empty() { title.to_owned() } else { format!("{title}: {text}") };
+        let sentence = if text.is_empty() {
+            title.to_owned()
+        } else {
+            format!("{title}: {text}")
+        };
         if self.throttle.may(Instant::now(), &sentence, urgent) {
             match self.model.shared.options.notifications {
-                Notifications::All => {
-                    self.sequences.extend(osc::notify(title, text, &self.model.shared.options.appearance.capability))
-                }
+                Notifications::All => self.sequences.extend(osc::notify(
+                    title,
+                    text,
+                    &self.model.shared.options.appearance.capability,
+                )),
                 Notifications::Bell => self.sequences.push(b'\x07'),
                 Notifications::None => {}
             }
@@ -154,7 +198,9 @@ impl View {
 
     fn enter(&mut self) {
         if let Err(error) = guard::enter(taken(&self.model.shared.options)) {
-            self.model.shared.complain(format!("cannot restore the terminal: {error}"));
+            self.model
+                .shared
+                .complain(format!("cannot restore the terminal: {error}"));
         }
         self.redraw();
         self.resize();
@@ -172,7 +218,10 @@ impl View {
             return;
         }
         let UserInput::Keyboard(input) = &self.input else {
-            return self.model.shared.complain("cannot open the editor: standard input is not a terminal");
+            return self
+                .model
+                .shared
+                .complain("cannot open the editor: standard input is not a terminal");
         };
         self.writer.finish(LAST_FRAME);
         input.release();
@@ -197,19 +246,35 @@ impl View {
         let how = match ended {
             Ok(status) if status.success() => None,
             // 127: the shell found no such program.
-            Ok(status) if status.code() == Some(127) => Some("not found: set VISUAL or EDITOR".to_owned()),
+            Ok(status) if status.code() == Some(127) => {
+                Some("not found: set VISUAL or EDITOR".to_owned())
+            }
             Ok(status) => Some(format!("exited with {status}: using the file as it is")),
             Err(error) => Some(format!("cannot start: {error}")),
         };
         if let Some(how) = how {
-            self.model.shared.complain(format!("the editor `{}` {how}", editor::chosen()));
+            self.model
+                .shared
+                .complain(format!("the editor `{}` {how}", editor::chosen()));
         }
         self.message(Message::Edited(path));
     }
 
     pub(super) fn live_runs(&self) -> Vec<String> {
-        let runs = self.model.shared.options.run_folders.list().into_iter().take(MAX_RUNS);
-        let live = runs.filter(|(path, _)| State::observe(path).is_some_and(|state| !state.status.is_ended()));
-        live.filter_map(|(path, _)| path.file_name().map(|name| name.to_string_lossy().into_owned())).collect()
+        let runs = self
+            .model
+            .shared
+            .options
+            .run_folders
+            .list()
+            .into_iter()
+            .take(MAX_RUNS);
+        let live = runs
+            .filter(|(path, _)| State::observe(path).is_some_and(|state| !state.status.is_ended()));
+        live.filter_map(|(path, _)| {
+            path.file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+        })
+        .collect()
     }
 }

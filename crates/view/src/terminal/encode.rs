@@ -22,7 +22,9 @@ const ATTRIBUTES: [(Modifier, &str); 8] = [
 ];
 
 /// Attributes that show the foreground colour even on a blank.
-const SEEN_ON_BLANKS: Modifier = Modifier::UNDERLINED.union(Modifier::REVERSED).union(Modifier::CROSSED_OUT);
+const SEEN_ON_BLANKS: Modifier = Modifier::UNDERLINED
+    .union(Modifier::REVERSED)
+    .union(Modifier::CROSSED_OUT);
 
 /// The style in which the terminal would write the next character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,16 +35,30 @@ struct Pen {
     attributes: Modifier,
 }
 
-const PLAIN: Pen = Pen { fg: Color::Reset, bg: Color::Reset, underline: Color::Reset, attributes: Modifier::empty() };
+const PLAIN: Pen = Pen {
+    fg: Color::Reset,
+    bg: Color::Reset,
+    underline: Color::Reset,
+    attributes: Modifier::empty(),
+};
 
 /// Writes the cells, each at its column and row, on a terminal `columns` wide. Cells of a row come from left to right.
-pub(super) fn encode<'a>(cells: impl Iterator<Item = (u16, u16, &'a Cell)>, columns: u16, bytes: &mut Vec<u8>) {
+pub(super) fn encode<'a>(
+    cells: impl Iterator<Item = (u16, u16, &'a Cell)>,
+    columns: u16,
+    bytes: &mut Vec<u8>,
+) {
     let mut pen: Option<Pen> = None;
     let mut cursor: Option<(u16, u16)> = None;
     for (column, row, cell) in cells {
         go(cursor, (column, row), bytes);
         let symbol = cell.symbol();
-        let next = Pen { fg: cell.fg, bg: cell.bg, underline: cell.underline_color, attributes: cell.modifier };
+        let next = Pen {
+            fg: cell.fg,
+            bg: cell.bg,
+            underline: cell.underline_color,
+            attributes: cell.modifier,
+        };
         pen = Some(change_pen(pen, next, symbol == " ", bytes));
         // Control characters that a screen failed to escape end here.
         bytes.extend_from_slice(visible(symbol).as_bytes());
@@ -60,7 +76,9 @@ fn go(from: Option<(u16, u16)>, (column, row): (u16, u16), bytes: &mut Vec<u8>) 
     let _ = match from {
         Some(place) if place == (column, row) => Ok(()),
         Some((before, same)) if same == row && before + 1 == column => write!(bytes, "\x1b[C"),
-        Some((before, same)) if same == row && before < column => write!(bytes, "\x1b[{}C", column - before),
+        Some((before, same)) if same == row && before < column => {
+            write!(bytes, "\x1b[{}C", column - before)
+        }
         _ if column == 0 => write!(bytes, "\x1b[{}H", row + 1),
         _ => write!(bytes, "\x1b[{};{}H", row + 1, column + 1),
     };
@@ -85,9 +103,16 @@ fn change_pen(pen: Option<Pen>, next: Pen, blank: bool, bytes: &mut Vec<u8>) -> 
     }
     let added = next.attributes - now.attributes;
     codes.extend(
-        ATTRIBUTES.iter().filter(|(attribute, _)| added.contains(*attribute)).map(|(_, code)| (*code).to_owned()),
+        ATTRIBUTES
+            .iter()
+            .filter(|(attribute, _)| added.contains(*attribute))
+            .map(|(_, code)| (*code).to_owned()),
     );
-    for (from, to, base) in [(now.fg, next.fg, 30), (now.bg, next.bg, 40), (now.underline, next.underline, 50)] {
+    for (from, to, base) in [
+        (now.fg, next.fg, 30),
+        (now.bg, next.bg, 40),
+        (now.underline, next.underline, 50),
+    ] {
         if from != to {
             codes.push(colour(to, base));
         }
@@ -98,8 +123,20 @@ fn change_pen(pen: Option<Pen>, next: Pen, blank: bool, bytes: &mut Vec<u8>) -> 
 
 /// The SGR code of a colour: `base` 30 for the foreground, 40 for the background, 50 for underlines.
 fn colour(colour: Color, base: u8) -> String {
-    let own = |number: u8| if base == 50 { format!("58;5;{number}") } else { (base + number).to_string() };
-    let light = |number: u8| if base == 50 { format!("58;5;{}", number + 8) } else { (base + 60 + number).to_string() };
+    let own = |number: u8| {
+        if base == 50 {
+            format!("58;5;{number}")
+        } else {
+            (base + number).to_string()
+        }
+    };
+    let light = |number: u8| {
+        if base == 50 {
+            format!("58;5;{}", number + 8)
+        } else {
+            (base + 60 + number).to_string()
+        }
+    };
     match colour {
         Color::Reset => (base + 9).to_string(),
         Color::Black => own(0),
@@ -143,21 +180,48 @@ mod tests {
                 })
                 .collect();
             let mut bytes = Vec::new();
-            encode(made.iter().map(|(column, row, cell)| (*column, *row, cell)), 80, &mut bytes);
+            encode(
+                made.iter().map(|(column, row, cell)| (*column, *row, cell)),
+                80,
+                &mut bytes,
+            );
             assert_eq!(String::from_utf8(bytes).unwrap(), expected);
         };
         let (plain, red) = (Style::new(), Style::new().fg(Color::Red));
-        let bold = Style::new().fg(Color::Rgb(1, 2, 3)).bg(Color::Indexed(7)).add_modifier(Modifier::BOLD);
+        let bold = Style::new()
+            .fg(Color::Rgb(1, 2, 3))
+            .bg(Color::Indexed(7))
+            .add_modifier(Modifier::BOLD);
         check(&[], "");
-        check(&[(0, 0, "\u{202e}", plain), (1, 0, "\u{9b}2J", plain)], "\x1b[1H\u{fffd}\x1b[1;2H\u{fffd}2J");
         check(
-            &[(0, 0, "a", plain), (1, 0, "b", plain), (5, 0, "c", plain), (0, 2, "d", plain)],
+            &[(0, 0, "\u{202e}", plain), (1, 0, "\u{9b}2J", plain)],
+            "\x1b[1H\u{fffd}\x1b[1;2H\u{fffd}2J",
+        );
+        check(
+            &[
+                (0, 0, "a", plain),
+                (1, 0, "b", plain),
+                (5, 0, "c", plain),
+                (0, 2, "d", plain),
+            ],
             "\x1b[1Hab\x1b[3Cc\x1b[3Hd",
         );
-        check(&[(3, 1, "a", red), (4, 1, " ", plain), (5, 1, "b", red)], "\x1b[2;4H\x1b[31ma b\x1b[m");
-        check(&[(3, 1, "a", bold), (4, 1, "b", red)], "\x1b[2;4H\x1b[1;38;2;1;2;3;48;5;7ma\x1b[0;31mb\x1b[m");
-        check(&[(0, 0, "語", plain), (2, 0, "a", plain)], "\x1b[1H語\x1b[1;3Ha");
-        check(&[(79, 0, "a", plain), (0, 1, "b", plain)], "\x1b[1;80Ha\x1b[2Hb");
+        check(
+            &[(3, 1, "a", red), (4, 1, " ", plain), (5, 1, "b", red)],
+            "\x1b[2;4H\x1b[31ma b\x1b[m",
+        );
+        check(
+            &[(3, 1, "a", bold), (4, 1, "b", red)],
+            "\x1b[2;4H\x1b[1;38;2;1;2;3;48;5;7ma\x1b[0;31mb\x1b[m",
+        );
+        check(
+            &[(0, 0, "語", plain), (2, 0, "a", plain)],
+            "\x1b[1H語\x1b[1;3Ha",
+        );
+        check(
+            &[(79, 0, "a", plain), (0, 1, "b", plain)],
+            "\x1b[1;80Ha\x1b[2Hb",
+        );
     }
 
     fn style() -> impl Strategy<Value = Style> {

@@ -121,11 +121,17 @@ pub(super) struct View {
 /// There is no terminal, or threads cannot be started.
 pub fn run(options: Options) -> io::Result<ViewExit> {
     panic::install(options.data.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let terminal = Terminal::enter(taken(&options))?;
     let mut view = View::start(options)?;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(view.go())));
-    let code = if ended.is_ok() { view.exit_code.unwrap_or(0) } else { BUG };
+    let code = if ended.is_ok() {
+        view.exit_code.unwrap_or(0)
+    } else {
+        BUG
+    };
     view.senders.close();
     subprocess::end_children();
     // Unsaved text is stored, however the view ends.
@@ -136,21 +142,43 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
         view.writer.finish(LAST_FRAME);
     }
     drop(terminal);
-    Ok(ViewExit { code, live: view.live_runs(), unsaved })
+    Ok(ViewExit {
+        code,
+        live: view.live_runs(),
+        unsaved,
+    })
 }
 
 /// The terminal modes of a view with these options.
 pub(super) fn taken(options: &Options) -> TerminalMode {
-    if options.appearance.linear { TerminalMode::Keys } else { TerminalMode::Screen { mouse: options.mouse } }
+    if options.appearance.linear {
+        TerminalMode::Keys
+    } else {
+        TerminalMode::Screen {
+            mouse: options.mouse,
+        }
+    }
 }
 
 /// Stores every unsaved text; returns what could not be stored.
 fn store_drafts(model: &mut Model) -> Option<String> {
-    let Model { shared, schema, prompts, .. } = model;
-    let stored = [("schema", drafts::store_now(schema, shared)), ("prompts", drafts::store_now(prompts, shared))];
-    let unsaved =
-        |(what, result): (&str, Result<(), String>)| Some(format!("draft of the {what} not saved: {}", result.err()?));
-    stored.into_iter().filter_map(unsaved).reduce(|all, next| format!("{all}; {next}"))
+    let Model {
+        shared,
+        schema,
+        prompts,
+        ..
+    } = model;
+    let stored = [
+        ("schema", drafts::store_now(schema, shared)),
+        ("prompts", drafts::store_now(prompts, shared)),
+    ];
+    let unsaved = |(what, result): (&str, Result<(), String>)| {
+        Some(format!("draft of the {what} not saved: {}", result.err()?))
+    };
+    stored
+        .into_iter()
+        .filter_map(unsaved)
+        .reduce(|all, next| format!("{all}; {next}"))
 }
 
 impl View {
@@ -166,13 +194,17 @@ impl View {
             let typed = move |message| typed.send(LoopEvent::Message(message)).is_ok();
             UserInput::Keyboard(Input::start(late, typed)?)
         } else {
-            UserInput::Script(Script::start(move |line| typed.send(LoopEvent::Line(line)).is_ok())?)
+            UserInput::Script(Script::start(move |line| {
+                typed.send(LoopEvent::Line(line)).is_ok()
+            })?)
         };
         let written = events();
         let writer = Writer::start(io::stdout(), move || _ = written.send(LoopEvent::Written))?;
         let files = events();
         appearance::watch(options.appearance.clone(), move |appearance| {
-            files.send(LoopEvent::Appearance(Box::new(appearance))).is_ok()
+            files
+                .send(LoopEvent::Appearance(Box::new(appearance)))
+                .is_ok()
         })?;
         let renderer = match options.appearance.linear {
             true => Renderer::Lines(LinePrinter::default()),
@@ -226,7 +258,9 @@ impl View {
             let Some(first) = first else { continue };
             self.handle(first);
             for _ in 0..MAX_EVENTS {
-                let Ok(next) = self.receiver.try_recv() else { break };
+                let Ok(next) = self.receiver.try_recv() else {
+                    break;
+                };
                 self.handle(next);
             }
         }
@@ -250,8 +284,12 @@ impl View {
         let now = Instant::now();
         let due = self.scheduler.due(now, allowance)?;
         // A screen is printed once it is complete.
-        let is_incomplete = || self.is_loading() || self.asked.iter().any(|key| self.model.shared.is_busy(key));
-        let complete = self.acted.filter(|_| self.is_linear() && is_incomplete()).map(|acted| acted + WORK_TIMEOUT);
+        let is_incomplete =
+            || self.is_loading() || self.asked.iter().any(|key| self.model.shared.is_busy(key));
+        let complete = self
+            .acted
+            .filter(|_| self.is_linear() && is_incomplete())
+            .map(|acted| acted + WORK_TIMEOUT);
         Some(complete.map_or(due, |complete| due.max(complete)))
     }
 
@@ -273,7 +311,9 @@ impl View {
             Renderer::Frames(frames) => frames.draw(&self.model),
             Renderer::Lines(printer) => {
                 let lines = printer.lines(&self.model).into_iter();
-                lines.flat_map(|line| (line + guard::line_end()).into_bytes()).collect()
+                lines
+                    .flat_map(|line| (line + guard::line_end()).into_bytes())
+                    .collect()
             }
         }
     }
@@ -299,7 +339,8 @@ impl View {
             LoopEvent::Edited(path, ended) => self.close_editor(path, ended),
             LoopEvent::Appearance(appearance) => {
                 if !self.is_linear() {
-                    self.sequences.extend_from_slice(guard::mouse(appearance.mouse).as_bytes());
+                    self.sequences
+                        .extend_from_slice(guard::mouse(appearance.mouse).as_bytes());
                 }
                 appearance.apply(&mut self.model);
                 self.scheduler.changed(true);
@@ -317,7 +358,8 @@ impl View {
                 | Message::Resize(..)
                 | Message::Edited(_)
         );
-        let is_result = matches!(&message, Message::Work(result) if self.asked.contains(result.key));
+        let is_result =
+            matches!(&message, Message::Work(result) if self.asked.contains(result.key));
         self.is_asked = by_user || is_result;
         if by_user {
             self.acted = Some(Instant::now());
@@ -345,11 +387,17 @@ impl View {
             && !self.is_loading()
             && !self.writer.is_busy()
             && self.frame_due().is_none_or(|due| due > now + SECOND);
-        let UserInput::Script(script) = &mut self.input else { return false };
+        let UserInput::Script(script) = &mut self.input else {
+            return false;
+        };
         match script.left.pop_front() {
-            Some(Instruction::Wait(text)) if linear::shows(&self.model, &text) => self.scheduler.changed(true),
+            Some(Instruction::Wait(text)) if linear::shows(&self.model, &text) => {
+                self.scheduler.changed(true)
+            }
             Some(Instruction::Send(messages)) if is_settled => {
-                messages.into_iter().for_each(|message| self.message(message));
+                messages
+                    .into_iter()
+                    .for_each(|message| self.message(message));
             }
             Some(Instruction::Fail(error)) if is_settled => {
                 self.model.shared.complain(error);
@@ -367,7 +415,10 @@ impl View {
 
     /// Whether the current run is still being read.
     fn is_loading(&self) -> bool {
-        self.model.shared.current_run().is_some_and(|run| !run.loaded && run.error.is_none())
+        self.model
+            .shared
+            .current_run()
+            .is_some_and(|run| !run.loaded && run.error.is_none())
     }
 
     /// Prints what has not been printed yet, and exits.
@@ -384,7 +435,8 @@ impl View {
             self.written.pop_front();
         }
         if let (Some(first), Some(last)) = (self.written.front(), self.written.back()) {
-            self.model.shared.bytes_per_second = (last - first) / (self.written.len() as u64 - 1).max(1);
+            self.model.shared.bytes_per_second =
+                (last - first) / (self.written.len() as u64 - 1).max(1);
         }
     }
 
@@ -407,7 +459,11 @@ fn query_background(options: &mut Options) -> bool {
     if !Appearance::needs_background_query(&options.appearance) {
         return false;
     }
-    let answer = background::query(if options.remote { QUERY_TIMEOUT_REMOTE } else { QUERY_TIMEOUT_LOCAL });
+    let answer = background::query(if options.remote {
+        QUERY_TIMEOUT_REMOTE
+    } else {
+        QUERY_TIMEOUT_LOCAL
+    });
     if let Answer::Background(background) = answer {
         options.appearance.background = Some(background);
         options.theme = Appearance::load(&options.appearance).theme;
@@ -416,5 +472,9 @@ fn query_background(options: &mut Options) -> bool {
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| {
+            u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+        })
 }

@@ -40,13 +40,20 @@ pub(super) fn start(run: PathBuf, on_news: impl Fn(RunNews) + Send + 'static) ->
     };
     let is_over = Arc::clone(&over);
     // If the thread cannot start, the screen shows the run as loading.
-    let _ = std::thread::Builder::new().name("follow".to_owned()).spawn(move || {
-        let followed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| follow(&run, &on_news, &is_over)));
-        if followed.is_err() {
-            let text = format!("{} is no longer followed (bug): see the reports in the data folder", run.display());
-            on_news(RunNews::Unreadable(text));
-        }
-    });
+    let _ = std::thread::Builder::new()
+        .name("follow".to_owned())
+        .spawn(move || {
+            let followed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                follow(&run, &on_news, &is_over)
+            }));
+            if followed.is_err() {
+                let text = format!(
+                    "{} is no longer followed (bug): see the reports in the data folder",
+                    run.display()
+                );
+                on_news(RunNews::Unreadable(text));
+            }
+        });
     FollowGuard(over)
 }
 
@@ -75,8 +82,12 @@ fn follow(run: &Path, on_news: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
             Some(open) => {
                 std::thread::sleep(BATCH_INTERVAL.saturating_sub(last.elapsed()));
                 // Events come before the state: the result of a run before its end.
-                open.next(if is_new { Duration::ZERO } else { STATE_INTERVAL })
-                    .map(|batch| (!batch.is_empty()).then_some(RunNews::Events(batch)))
+                open.next(if is_new {
+                    Duration::ZERO
+                } else {
+                    STATE_INTERVAL
+                })
+                .map(|batch| (!batch.is_empty()).then_some(RunNews::Events(batch)))
             }
         };
         if matches!(news, Ok(Some(_))) {

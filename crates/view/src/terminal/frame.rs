@@ -33,10 +33,17 @@ impl FrameRenderer {
         if columns == 0 || rows == 0 {
             return Vec::new();
         }
-        self.terminal.backend_mut().size = Size { width: columns, height: rows };
+        self.terminal.backend_mut().size = Size {
+            width: columns,
+            height: rows,
+        };
         let Ok(_) = self.terminal.draw(|frame| draw(model, frame));
         let changed = std::mem::take(&mut self.terminal.backend_mut().bytes);
-        if changed.is_empty() { changed } else { [BEGIN, &changed, END].concat() }
+        if changed.is_empty() {
+            changed
+        } else {
+            [BEGIN, &changed, END].concat()
+        }
     }
 
     /// Forgets the last frame: the next one is drawn in full.
@@ -55,7 +62,10 @@ struct Bytes {
 impl Backend for Bytes {
     type Error = Infallible;
 
-    fn draw<'a, I: Iterator<Item = (u16, u16, &'a Cell)>>(&mut self, content: I) -> Result<(), Infallible> {
+    fn draw<'a, I: Iterator<Item = (u16, u16, &'a Cell)>>(
+        &mut self,
+        content: I,
+    ) -> Result<(), Infallible> {
         encode(content, self.size.width, &mut self.bytes);
         Ok(())
     }
@@ -78,7 +88,12 @@ impl Backend for Bytes {
     }
 
     fn clear(&mut self) -> Result<(), Infallible> {
-        let _ = queue!(self.bytes, style::ResetColor, terminal::Clear(terminal::ClearType::All), cursor::Hide);
+        let _ = queue!(
+            self.bytes,
+            style::ResetColor,
+            terminal::Clear(terminal::ClearType::All),
+            cursor::Hide
+        );
         Ok(())
     }
 
@@ -91,7 +106,10 @@ impl Backend for Bytes {
     }
 
     fn window_size(&mut self) -> Result<WindowSize, Infallible> {
-        Ok(WindowSize { columns_rows: self.size, pixels: Size::ZERO })
+        Ok(WindowSize {
+            columns_rows: self.size,
+            pixels: Size::ZERO,
+        })
     }
 
     fn flush(&mut self) -> Result<(), Infallible> {
@@ -108,7 +126,11 @@ mod tests {
     #[test]
     fn only_what_changed_is_written_and_nothing_without_room() {
         let here = std::path::PathBuf::from("/nowhere");
-        let mut model = Model::new(Options::at(here.clone(), RunFolders::discover(Some(&here), &here), here));
+        let mut model = Model::new(Options::at(
+            here.clone(),
+            RunFolders::discover(Some(&here), &here),
+            here,
+        ));
         model.shared.size = (80, 24);
         let mut renderer = FrameRenderer::new();
         let first = renderer.draw(&model).len();

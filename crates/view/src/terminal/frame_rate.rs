@@ -22,7 +22,11 @@ pub(super) const LOCAL: Allowance = Allowance {
     bytes_per_second: u64::MAX,
     watching_bytes_per_second: 6_000,
 };
-pub(super) const REMOTE: Allowance = Allowance { gap: Duration::from_millis(125), bytes_per_second: 6_000, ..LOCAL };
+pub(super) const REMOTE: Allowance = Allowance {
+    gap: Duration::from_millis(125),
+    bytes_per_second: 6_000,
+    ..LOCAL
+};
 pub(super) const LOW_BANDWIDTH: Allowance = Allowance {
     gap: Duration::from_secs(2),
     watching: Duration::from_secs(2),
@@ -66,20 +70,29 @@ impl FrameScheduler {
 
     /// When the next frame is due; `None` if nothing changed. Input is never delayed.
     pub(super) fn due(&self, now: Instant, allowance: Allowance) -> Option<Instant> {
-        let is_active = self.acted.is_some_and(|acted| now.saturating_duration_since(acted) < ACTIVE);
+        let is_active = self
+            .acted
+            .is_some_and(|acted| now.saturating_duration_since(acted) < ACTIVE);
         let (gap, rate) = match is_active {
             true => (allowance.gap, allowance.bytes_per_second),
             false => (allowance.watching, allowance.watching_bytes_per_second),
         };
         let paid = Duration::from_millis(self.last_bytes.saturating_mul(1000) / rate);
         let waited = self.last.map_or(now, |last| last + gap.max(paid));
-        self.changed.then_some(if self.by_user { now } else { waited.max(now) })
+        self.changed
+            .then_some(if self.by_user { now } else { waited.max(now) })
     }
 
     /// Records a frame of this many bytes.
     pub(super) fn drawn(&mut self, now: Instant, bytes: usize) {
         let acted = if self.by_user { Some(now) } else { self.acted };
-        *self = Self { changed: false, by_user: false, acted, last: Some(now), last_bytes: bytes as u64 };
+        *self = Self {
+            changed: false,
+            by_user: false,
+            acted,
+            last: Some(now),
+            last_bytes: bytes as u64,
+        };
     }
 }
 
@@ -94,27 +107,51 @@ mod tests {
         let mut scheduler = FrameScheduler::default();
         assert_eq!(scheduler.due(start, LOCAL), None);
         scheduler.changed(false);
-        assert_eq!(scheduler.due(start, LOCAL), Some(start), "the first frame waits for nothing");
+        assert_eq!(
+            scheduler.due(start, LOCAL),
+            Some(start),
+            "the first frame waits for nothing"
+        );
         scheduler.drawn(start, 70);
         assert_eq!(scheduler.due(at(100), LOCAL), None, "nothing happened");
         scheduler.changed(false);
         assert_eq!(scheduler.due(at(10), LOCAL), Some(at(250)));
         assert_eq!(scheduler.due(at(10), LOW_BANDWIDTH), Some(at(2000)));
-        assert_eq!(scheduler.due(at(300), LOCAL), Some(at(300)), "it is late already");
+        assert_eq!(
+            scheduler.due(at(300), LOCAL),
+            Some(at(300)),
+            "it is late already"
+        );
         scheduler.changed(true);
         assert_eq!(scheduler.due(at(10), LOW_BANDWIDTH), Some(at(10)));
         scheduler.drawn(at(10), 1400);
         assert_eq!(scheduler.due(at(11), LOCAL), None);
         scheduler.changed(false);
-        assert_eq!(scheduler.due(at(11), LOCAL), Some(at(43)), "what comes of a key comes soon");
+        assert_eq!(
+            scheduler.due(at(11), LOCAL),
+            Some(at(43)),
+            "what comes of a key comes soon"
+        );
         assert_eq!(scheduler.due(at(1100), LOCAL), Some(at(1100)));
-        assert_eq!(scheduler.due(at(11), REMOTE), Some(at(243)), "1400 bytes at 6000 a second");
+        assert_eq!(
+            scheduler.due(at(11), REMOTE),
+            Some(at(243)),
+            "1400 bytes at 6000 a second"
+        );
         scheduler.drawn(at(1200), 70);
         scheduler.changed(false);
-        assert_eq!(scheduler.due(at(1210), LOCAL), Some(at(1450)), "the user only watches now");
+        assert_eq!(
+            scheduler.due(at(1210), LOCAL),
+            Some(at(1450)),
+            "the user only watches now"
+        );
         scheduler.drawn(at(1450), 3000);
         scheduler.changed(false);
-        assert_eq!(scheduler.due(at(1460), LOCAL), Some(at(1950)), "3000 bytes at 6000 a second");
+        assert_eq!(
+            scheduler.due(at(1460), LOCAL),
+            Some(at(1950)),
+            "3000 bytes at 6000 a second"
+        );
         scheduler.drawn(at(20), 3500);
         scheduler.changed(false);
         assert_eq!(scheduler.due(at(30), LOW_BANDWIDTH), Some(at(5020)));

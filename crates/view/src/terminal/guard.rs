@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use crossterm::{cursor, execute, style};
 use rustix::process::{Signal, getpid, getsid, kill_current_process_group};
 
@@ -41,8 +43,12 @@ impl Terminal {
     /// # Errors
     /// Standard input or output is not a terminal, and that is not linear mode.
     pub(super) fn enter(what: TerminalMode) -> io::Result<Self> {
-        if matches!(what, TerminalMode::Screen { .. }) && !(has_keys() && io::stdout().is_terminal()) {
-            return Err(io::Error::other("standard input and output must be a terminal"));
+        if matches!(what, TerminalMode::Screen { .. })
+            && !(has_keys() && io::stdout().is_terminal())
+        {
+            return Err(io::Error::other(
+                "standard input and output must be a terminal",
+            ));
         }
         enter(what)?;
         Ok(Self(()))
@@ -61,9 +67,16 @@ pub(super) fn enter(what: TerminalMode) -> io::Result<()> {
         enable_raw_mode()?;
         RAW.store(true, Ordering::SeqCst);
     }
-    let TerminalMode::Screen { mouse } = what else { return Ok(()) };
+    let TerminalMode::Screen { mouse } = what else {
+        return Ok(());
+    };
     SCREEN.store(true, Ordering::SeqCst);
-    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)?;
+    execute!(
+        io::stdout(),
+        EnterAlternateScreen,
+        EnableBracketedPaste,
+        cursor::Hide
+    )?;
     io::stdout().write_all(self::mouse(mouse).as_bytes())?;
     io::stdout().flush()
 }
@@ -76,9 +89,17 @@ pub(super) fn mouse(on: bool) -> &'static str {
 /// Restores the terminal as far as possible. Only the first call has an effect.
 pub(super) fn leave() {
     if SCREEN.swap(false, Ordering::SeqCst) {
-        let restored = [END_OF_FRAME, MOUSE_OFF].iter().try_for_each(|text| io::stdout().write_all(text.as_bytes()));
+        let restored = [END_OF_FRAME, MOUSE_OFF]
+            .iter()
+            .try_for_each(|text| io::stdout().write_all(text.as_bytes()));
         let _ = restored.and_then(|()| {
-            execute!(io::stdout(), style::ResetColor, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show)
+            execute!(
+                io::stdout(),
+                style::ResetColor,
+                DisableBracketedPaste,
+                LeaveAlternateScreen,
+                cursor::Show
+            )
         });
     }
     if RAW.swap(false, Ordering::SeqCst) {
@@ -106,7 +127,11 @@ pub(super) fn has_keys() -> bool {
 
 /// The line ending: in raw mode a line feed alone does not return to the first column.
 pub(super) fn line_end() -> &'static str {
-    if RAW.load(Ordering::SeqCst) && io::stdout().is_terminal() { "\r\n" } else { "\n" }
+    if RAW.load(Ordering::SeqCst) && io::stdout().is_terminal() {
+        "\r\n"
+    } else {
+        "\n"
+    }
 }
 
 /// The reason if this process cannot be suspended: no shell could resume it.

@@ -37,11 +37,17 @@ impl Input {
     ///
     /// # Errors
     /// The thread or the pipe cannot be created.
-    pub(super) fn start(late_answer: bool, on_message: impl Fn(Message) -> bool + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(
+        late_answer: bool,
+        on_message: impl Fn(Message) -> bool + Send + 'static,
+    ) -> io::Result<Self> {
         let (woken, wake) = rustix::pipe::pipe()?;
         let (requests, receiver) = channel();
         let (release, released) = channel();
-        let mut answer = LateAnswer { until: late_answer.then(|| Instant::now() + ANSWER_TIMEOUT), inside: false };
+        let mut answer = LateAnswer {
+            until: late_answer.then(|| Instant::now() + ANSWER_TIMEOUT),
+            inside: false,
+        };
         let reading = move || {
             loop {
                 match wait(&woken) {
@@ -53,7 +59,9 @@ impl Input {
                     ReadyInput::Terminal => {
                         while let Ok(true) = is_there(READ_TIMEOUT) {
                             let Ok(event) = read() else { return };
-                            if !answer.swallows(&event) && message(event).is_some_and(|message| !on_message(message)) {
+                            if !answer.swallows(&event)
+                                && message(event).is_some_and(|message| !on_message(message))
+                            {
                                 return;
                             }
                         }
@@ -62,13 +70,20 @@ impl Input {
                 }
             }
         };
-        std::thread::Builder::new().name("input".to_owned()).spawn(reading)?;
-        Ok(Self { wake, requests, released })
+        std::thread::Builder::new()
+            .name("input".to_owned())
+            .spawn(reading)?;
+        Ok(Self {
+            wake,
+            requests,
+            released,
+        })
     }
 
     /// Releases the terminal's input until `resume`.
     pub(super) fn release(&self) {
-        let is_sent = self.requests.send(Request::Release).is_ok() && rustix::io::write(&self.wake, b"!").is_ok();
+        let is_sent = self.requests.send(Request::Release).is_ok()
+            && rustix::io::write(&self.wake, b"!").is_ok();
         if is_sent {
             let _ = self.released.recv_timeout(RELEASE_TIMEOUT);
         }
@@ -89,7 +104,10 @@ enum ReadyInput {
 fn wait(woken: &OwnedFd) -> ReadyInput {
     let input = io::stdin();
     loop {
-        let mut polled = [PollFd::new(woken, PollFlags::IN), PollFd::new(&input, PollFlags::IN)];
+        let mut polled = [
+            PollFd::new(woken, PollFlags::IN),
+            PollFd::new(&input, PollFlags::IN),
+        ];
         if poll(&mut polled, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
             return ReadyInput::Gone;
         }
@@ -143,7 +161,12 @@ impl LateAnswer {
         if self.until.is_none_or(|until| Instant::now() > until) {
             return false;
         }
-        let Event::Key(KeyEvent { code, modifiers, .. }) = event else { return false };
+        let Event::Key(KeyEvent {
+            code, modifiers, ..
+        }) = event
+        else {
+            return false;
+        };
         let starts = *code == KeyCode::Char(']') && modifiers.contains(KeyModifiers::ALT);
         let ends = (*code == KeyCode::Char('\\') && modifiers.contains(KeyModifiers::ALT))
             || (*code == KeyCode::Char('g') && modifiers.contains(KeyModifiers::CONTROL));
@@ -162,7 +185,10 @@ mod tests {
 
     #[test]
     fn a_late_answer_is_no_key() {
-        let mut answer = LateAnswer { until: Some(Instant::now() + ANSWER_TIMEOUT), inside: false };
+        let mut answer = LateAnswer {
+            until: Some(Instant::now() + ANSWER_TIMEOUT),
+            inside: false,
+        };
         let mut check = |letter: char, modifiers, swallowed: bool| {
             assert_eq!(
                 answer.swallows(&Event::Key(KeyEvent::new(KeyCode::Char(letter), modifiers))),

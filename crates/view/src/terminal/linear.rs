@@ -57,23 +57,37 @@ impl LinePrinter {
             Some(last) => changes("Pane", &last.panes, &page.panes, &mut lines),
             None => {
                 lines.push(heading(model));
-                page.panes.iter().for_each(|pane| whole("Pane", pane, &mut lines));
+                page.panes
+                    .iter()
+                    .for_each(|pane| whole("Pane", pane, &mut lines));
                 let keys = hints(model, SIZE.0).to_string();
-                let keys: Vec<&str> = keys.split("   ").map(str::trim).filter(|key| !key.is_empty()).collect();
+                let keys: Vec<&str> = keys
+                    .split("   ")
+                    .map(str::trim)
+                    .filter(|key| !key.is_empty())
+                    .collect();
                 lines.push(format!("Keys: {}", keys.join("  ")));
             }
         }
         let popup_before = self.last.as_ref().and_then(|last| last.popup.as_ref());
         match (popup_before, &page.popup) {
             (Some(before), Some(popup)) if before.title == popup.title => {
-                changes("Popup", std::slice::from_ref(before), std::slice::from_ref(popup), &mut lines);
+                changes(
+                    "Popup",
+                    std::slice::from_ref(before),
+                    std::slice::from_ref(popup),
+                    &mut lines,
+                );
             }
             (_, Some(popup)) => whole("Popup", popup, &mut lines),
             (Some(before), None) => lines.push(format!("Closed: {}", before.title)),
             (None, None) => {}
         }
         self.last = Some(page);
-        lines.iter().map(|line| printable(line, model.shared.theme.ascii)).collect()
+        lines
+            .iter()
+            .map(|line| printable(line, model.shared.theme.ascii))
+            .collect()
     }
 
     /// The next lines tell everything.
@@ -103,44 +117,77 @@ impl Page {
             let (place, content) = popup.pane(&shared.theme, Rect::new(0, 0, SIZE.0, POPUP_ROWS));
             lines(&shared.theme, &place, true, &content)
         });
-        Self { screen: shared.screen, panes: screen.lines(shared, shared.body()), popup }
+        Self {
+            screen: shared.screen,
+            panes: screen.lines(shared, shared.body()),
+            popup,
+        }
     }
 }
 
 /// The screen with its task and run.
 fn heading(model: &Model) -> String {
     let about = places(model).into_iter().next().unwrap_or_default();
-    format!("Screen: {}, {}", app::about(model.shared.screen).title, about.trim())
+    format!(
+        "Screen: {}, {}",
+        app::about(model.shared.screen).title,
+        about.trim()
+    )
 }
 
 /// All of a pane.
 fn whole(kind: &str, pane: &PaneLines, lines: &mut Vec<String>) {
-    let legend = TextLine { text: pane.legend.clone(), selected: false };
+    let legend = TextLine {
+        text: pane.legend.clone(),
+        selected: false,
+    };
     let legend = (!pane.legend.is_empty()).then_some(&legend);
     print(kind, pane, pane.lines.iter().chain(legend), lines);
 }
 
 /// The title of a pane, and these of its lines.
-fn print<'a>(kind: &str, pane: &PaneLines, of_pane: impl Iterator<Item = &'a TextLine>, lines: &mut Vec<String>) {
+fn print<'a>(
+    kind: &str,
+    pane: &PaneLines,
+    of_pane: impl Iterator<Item = &'a TextLine>,
+    lines: &mut Vec<String>,
+) {
     let of_pane: Vec<&TextLine> = of_pane.collect();
     if !pane.title.is_empty() {
-        let focused = if pane.focused && kind == "Pane" { " (focused)" } else { "" };
-        let key = if pane.key.is_empty() { String::new() } else { format!(" {}", pane.key) };
+        let focused = if pane.focused && kind == "Pane" {
+            " (focused)"
+        } else {
+            ""
+        };
+        let key = if pane.key.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", pane.key)
+        };
         lines.push(format!("{kind}: {}{focused}{key}", pane.title));
     }
     let blanks = |line: &&TextLine| line.text.len() - line.text.trim_start_matches(' ').len();
     let indent = of_pane.iter().map(blanks).min().unwrap_or(0);
-    lines.extend(
-        of_pane.iter().map(|line| format!("{} {}", if line.selected { ">" } else { " " }, &line.text[indent..])),
-    );
+    lines.extend(of_pane.iter().map(|line| {
+        format!(
+            "{} {}",
+            if line.selected { ">" } else { " " },
+            &line.text[indent..]
+        )
+    }));
 }
 
 /// Changes in the same panes; panes that are new or newly focused in full.
 fn changes(kind: &str, before: &[PaneLines], now: &[PaneLines], lines: &mut Vec<String>) {
     let mut before: Vec<Option<&PaneLines>> = before.iter().map(Some).collect();
     for pane in now {
-        let same = before.iter_mut().find(|other| other.is_some_and(|other| other.id == pane.id));
-        let Some(old) = same.and_then(Option::take).filter(|old| old.focused || !pane.focused) else {
+        let same = before
+            .iter_mut()
+            .find(|other| other.is_some_and(|other| other.id == pane.id));
+        let Some(old) = same
+            .and_then(Option::take)
+            .filter(|old| old.focused || !pane.focused)
+        else {
             whole(kind, pane, lines);
             continue;
         };
@@ -156,12 +203,21 @@ fn changes(kind: &str, before: &[PaneLines], now: &[PaneLines], lines: &mut Vec<
 
 /// The lines that were not there before, and the selected one if another was selected. Of a list that has scrolled with
 /// its selection only that.
-fn changed_lines<'a>(before: &PaneLines, now: &'a PaneLines, can_scroll: bool) -> Vec<&'a TextLine> {
+fn changed_lines<'a>(
+    before: &PaneLines,
+    now: &'a PaneLines,
+    can_scroll: bool,
+) -> Vec<&'a TextLine> {
     let mut known: HashMap<String, usize> = HashMap::new();
     for line in &before.lines {
         *known.entry(without_times(&line.text)).or_default() += 1;
     }
-    let was_selected = |text: &str| before.lines.iter().any(|line| line.selected && without_times(&line.text) == text);
+    let was_selected = |text: &str| {
+        before
+            .lines
+            .iter()
+            .any(|line| line.selected && without_times(&line.text) == text)
+    };
     let (mut new, mut moved) = (Vec::new(), Vec::new());
     for (index, line) in now.lines.iter().enumerate() {
         let text = without_times(&line.text);
@@ -174,9 +230,13 @@ fn changed_lines<'a>(before: &PaneLines, now: &'a PaneLines, can_scroll: bool) -
         }
     }
     let all = now.lines.len();
-    let at_one_end = new.iter().copied().eq(0..new.len()) || new.iter().copied().eq(all - new.len()..all);
-    let has_scrolled =
-        can_scroll && !moved.is_empty() && at_one_end && all == before.lines.len() && all - new.len() >= SAME_LINES;
+    let at_one_end =
+        new.iter().copied().eq(0..new.len()) || new.iter().copied().eq(all - new.len()..all);
+    let has_scrolled = can_scroll
+        && !moved.is_empty()
+        && at_one_end
+        && all == before.lines.len()
+        && all - new.len() >= SAME_LINES;
     if !has_scrolled {
         moved.extend(new);
         moved.sort_unstable();
@@ -186,10 +246,14 @@ fn changed_lines<'a>(before: &PaneLines, now: &'a PaneLines, can_scroll: bool) -
 
 /// A text without the times in it: that only time has passed is no news.
 fn without_times(text: &str) -> String {
-    static TIMES: LazyLock<Option<Regex>> =
-        LazyLock::new(|| Regex::new(r"\d+(\.\d+)? ?(ms|[smhdw]|kB/s)\b|\b\d\d:\d\d(:\d\d)?\b").ok());
+    static TIMES: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(r"\d+(\.\d+)? ?(ms|[smhdw]|kB/s)\b|\b\d\d:\d\d(:\d\d)?\b").ok()
+    });
     let text = text.trim();
-    TIMES.as_ref().map_or_else(|| text.to_owned(), |times| times.replace_all(text, "").into_owned())
+    TIMES.as_ref().map_or_else(
+        || text.to_owned(),
+        |times| times.replace_all(text, "").into_owned(),
+    )
 }
 
 /// One line without control characters, in ASCII if nothing else can be shown.
@@ -197,7 +261,16 @@ fn printable(line: &str, ascii: bool) -> String {
     let line = one_line(line);
     let letters = visible(&line);
     match ascii {
-        true => letters.split("").map(|letter| if letter.is_ascii() { letter } else { ascii_of(letter) }).collect(),
+        true => letters
+            .split("")
+            .map(|letter| {
+                if letter.is_ascii() {
+                    letter
+                } else {
+                    ascii_of(letter)
+                }
+            })
+            .collect(),
         false => letters.into_owned(),
     }
 }

@@ -22,7 +22,11 @@ pub(super) fn copy(text: &str, capability: &Capability) -> Option<Vec<u8>> {
     let sequence = format!("\x1b]52;c;{}\x07", BASE64_STANDARD.encode(text));
     // tmux takes the sequence itself if `set-clipboard` is on, and passes it on if `allow-passthrough` is; either is
     // enough.
-    let direct = if capability.multiplexer == Some(Multiplexer::Tmux) { sequence.clone() } else { String::new() };
+    let direct = if capability.multiplexer == Some(Multiplexer::Tmux) {
+        sequence.clone()
+    } else {
+        String::new()
+    };
     Some(format!("{direct}{}", through(&sequence, capability.multiplexer)).into_bytes())
 }
 
@@ -37,7 +41,11 @@ pub(super) fn notify(title: &str, text: &str, capability: &Capability) -> Vec<u8
         // Terminals ignore the one that they do not know.
         _ => nine + &seven,
     };
-    [through(&both, capability.multiplexer).into_bytes(), b"\x07".to_vec()].concat()
+    [
+        through(&both, capability.multiplexer).into_bytes(),
+        b"\x07".to_vec(),
+    ]
+    .concat()
 }
 
 /// The minimum time between two notifications, and between two with the same text.
@@ -68,7 +76,9 @@ impl NotifyThrottle {
 /// Wraps a sequence for the terminal outside of the multiplexer.
 fn through(sequence: &str, multiplexer: Option<Multiplexer>) -> String {
     match multiplexer {
-        Some(Multiplexer::Tmux) => format!("\x1bPtmux;{}\x1b\\", sequence.replace('\x1b', "\x1b\x1b")),
+        Some(Multiplexer::Tmux) => {
+            format!("\x1bPtmux;{}\x1b\\", sequence.replace('\x1b', "\x1b\x1b"))
+        }
         Some(Multiplexer::Screen) => {
             let bytes: Vec<char> = sequence.chars().collect();
             bytes
@@ -95,19 +105,31 @@ mod tests {
 
     fn of(environment: &[(&str, &str)]) -> Capability {
         Capability::from_variables(|name| {
-            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            environment
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
         })
     }
 
     #[test]
     fn texts_are_copied_through_whatever_stands_between() {
         let check = |environment: &[(&str, &str)], expected: &str| {
-            assert_eq!(String::from_utf8(copy("hi", &of(environment)).unwrap()).unwrap(), expected, "{environment:?}");
+            assert_eq!(
+                String::from_utf8(copy("hi", &of(environment)).unwrap()).unwrap(),
+                expected,
+                "{environment:?}"
+            );
         };
         check(&[], "\x1b]52;c;aGk=\x07");
-        check(&[("TMUX", "x")], "\x1b]52;c;aGk=\x07\x1bPtmux;\x1b\x1b]52;c;aGk=\x07\x1b\\");
+        check(
+            &[("TMUX", "x")],
+            "\x1b]52;c;aGk=\x07\x1bPtmux;\x1b\x1b]52;c;aGk=\x07\x1b\\",
+        );
         check(&[("STY", "x")], "\x1bP\x1b]52;c;aGk=\x07\x1b\\");
-        assert!(copy(&"x".repeat(MAX_COPY_BYTES), &of(&[])).is_some_and(|bytes| bytes.len() < 75_010));
+        assert!(
+            copy(&"x".repeat(MAX_COPY_BYTES), &of(&[])).is_some_and(|bytes| bytes.len() < 75_010)
+        );
         assert_eq!(copy(&"x".repeat(MAX_COPY_BYTES + 1), &of(&[])), None);
     }
 
@@ -120,10 +142,30 @@ mod tests {
                 "{environment:?} {title}"
             );
         };
-        check(&[("TERM_PROGRAM", "iTerm.app")], "run", "done", "\x1b]9;run: done\x07\x07");
-        check(&[("TERM_PROGRAM", "WezTerm")], "run;x", "a\x1b\x07b", "\x1b]777;notify;run,x;ab\x07\x07");
-        check(&[], "4;1", "x", "\x1b]9;4,1: x\x07\x1b]777;notify;4,1;x\x07\x07");
-        check(&[("TMUX", "x"), ("TERM_PROGRAM", "foot")], "a", "b", "\x1bPtmux;\x1b\x1b]777;notify;a;b\x07\x1b\\\x07");
+        check(
+            &[("TERM_PROGRAM", "iTerm.app")],
+            "run",
+            "done",
+            "\x1b]9;run: done\x07\x07",
+        );
+        check(
+            &[("TERM_PROGRAM", "WezTerm")],
+            "run;x",
+            "a\x1b\x07b",
+            "\x1b]777;notify;run,x;ab\x07\x07",
+        );
+        check(
+            &[],
+            "4;1",
+            "x",
+            "\x1b]9;4,1: x\x07\x1b]777;notify;4,1;x\x07\x07",
+        );
+        check(
+            &[("TMUX", "x"), ("TERM_PROGRAM", "foot")],
+            "a",
+            "b",
+            "\x1bPtmux;\x1b\x1b]777;notify;a;b\x07\x1b\\\x07",
+        );
     }
 
     #[test]
@@ -131,7 +173,11 @@ mod tests {
         let start = Instant::now();
         let mut bells = NotifyThrottle::default();
         let mut check = |seconds, text, expected| {
-            assert_eq!(bells.may(start + Duration::from_secs(seconds), text, false), expected, "{seconds} {text}")
+            assert_eq!(
+                bells.may(start + Duration::from_secs(seconds), text, false),
+                expected,
+                "{seconds} {text}"
+            )
         };
         check(0, "entropy", true);
         check(1, "truncation", false);

@@ -23,7 +23,10 @@ pub(super) fn install(data: PathBuf) {
             eprintln!("grpo-tui crashed: {}", visible_lines(&panic.to_string()));
             match report {
                 Ok(path) => eprintln!("crash report: {}; runs continue", path.display()),
-                Err(error) => eprintln!("no crash report: {}: {error}; runs continue", data.display()),
+                Err(error) => eprintln!(
+                    "no crash report: {}: {error}; runs continue",
+                    data.display()
+                ),
             }
         }
     }));
@@ -31,12 +34,16 @@ pub(super) fn install(data: PathBuf) {
 
 /// The message for a thread that panicked.
 pub(super) fn sentence(what: &str, data: &Path, panicked: &(dyn std::any::Any + Send)) -> String {
-    let message = panicked
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panicked.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    let message = panicked.downcast_ref::<String>().cloned().or_else(|| {
+        panicked
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+    });
     let message = message.unwrap_or_else(|| "no message".to_owned());
-    format!("{what} crashed ({message}); the rest continues, crash report in {}", folder(data).display())
+    format!(
+        "{what} crashed ({message}); the rest continues, crash report in {}",
+        folder(data).display()
+    )
 }
 
 fn folder(data: &Path) -> PathBuf {
@@ -45,16 +52,32 @@ fn folder(data: &Path) -> PathBuf {
 
 fn write(data: &Path, panic: &PanicHookInfo<'_>) -> std::io::Result<PathBuf> {
     let folder = folder(data);
-    std::fs::DirBuilder::new().recursive(true).mode_private().create(&folder)?;
-    let now = jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX);
-    let path = folder.join(format!("{}-{}.txt", now.strftime("%Y%m%d-%H%M%S"), std::process::id()));
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode_private()
+        .create(&folder)?;
+    let now =
+        jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX);
+    let path = folder.join(format!(
+        "{}-{}.txt",
+        now.strftime("%Y%m%d-%H%M%S"),
+        std::process::id()
+    ));
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)?;
     let (version, thread) = (env!("CARGO_PKG_VERSION"), std::thread::current());
     let thread = thread.name().unwrap_or("without a name").to_owned();
     let variables = ["TERM", "COLORTERM", "LANG", "SSH_CONNECTION", "TMUX"].map(|name| {
         format!(
             "{name} {}",
-            if std::env::var_os(name).is_some_and(|value| !value.is_empty()) { "is set" } else { "is not set" }
+            if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+                "is set"
+            } else {
+                "is not set"
+            }
         )
     });
     write!(

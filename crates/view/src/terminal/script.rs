@@ -33,12 +33,16 @@ impl Script {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(super) fn start(on_line: impl Fn(Option<String>) -> bool + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(
+        on_line: impl Fn(Option<String>) -> bool + Send + 'static,
+    ) -> io::Result<Self> {
         let reading = move || {
             let lines = io::stdin().lock().lines().map_while(Result::ok);
             _ = lines.map(Some).chain([None]).all(on_line);
         };
-        std::thread::Builder::new().name("script".to_owned()).spawn(reading)?;
+        std::thread::Builder::new()
+            .name("script".to_owned())
+            .spawn(reading)?;
         Ok(Self::default())
     }
 
@@ -51,7 +55,9 @@ impl Script {
         self.lines += 1;
         match read(line) {
             Ok(instructions) => self.left.extend(instructions),
-            Err(error) => self.left.push_back(Instruction::Fail(format!("line {}: {error}", self.lines))),
+            Err(error) => self
+                .left
+                .push_back(Instruction::Fail(format!("line {}: {error}", self.lines))),
         }
     }
 }
@@ -60,9 +66,16 @@ fn read(line: &str) -> Result<Vec<Instruction>, String> {
     let (word, rest) = line.trim_start().split_once(' ').unwrap_or((line, ""));
     match word {
         "#" => Ok(Vec::new()),
-        "type" => Ok(vec![Instruction::Send(rest.chars().map(|letter| key(KeyCode::Char(letter))).collect())]),
+        "type" => Ok(vec![Instruction::Send(
+            rest.chars()
+                .map(|letter| key(KeyCode::Char(letter)))
+                .collect(),
+        )]),
         "wait" => Ok(vec![Instruction::Wait(rest.trim().to_owned())]),
-        _ => line.split_whitespace().map(|word| Ok(Instruction::Send(vec![message(word)?]))).collect(),
+        _ => line
+            .split_whitespace()
+            .map(|word| Ok(Instruction::Send(vec![message(word)?])))
+            .collect(),
     }
 }
 
@@ -73,7 +86,9 @@ fn key(code: KeyCode) -> Message {
 /// An action by its id, or a key as in keymap files.
 fn message(word: &str) -> Result<Message, String> {
     let key = |chord: Chord| Message::Key(KeyEvent::new(chord.code, chord.modifiers));
-    let found = app::action(word).map(Message::Perform).or_else(|| Chord::parse(word).map(key));
+    let found = app::action(word)
+        .map(Message::Perform)
+        .or_else(|| Chord::parse(word).map(key));
     found.ok_or_else(|| {
         format!("unknown key or action `{word}` (`grpo-tui keys` lists them): write `type {word}` to type it")
     })
@@ -97,14 +112,25 @@ mod tests {
                     })
                     .collect(),
             };
-            let found = read(line).map(|found| found.iter().map(told).collect::<Vec<_>>().join(" "));
-            assert_eq!(found.unwrap_or_else(|error| error.split(' ').take(5).collect::<Vec<_>>().join(" ")), expected);
+            let found =
+                read(line).map(|found| found.iter().map(told).collect::<Vec<_>>().join(" "));
+            assert_eq!(
+                found.unwrap_or_else(|error| error
+                    .split(' ')
+                    .take(5)
+                    .collect::<Vec<_>>()
+                    .join(" ")),
+                expected
+            );
         };
         check("j j  enter", "j j enter");
         check("5", "5");
         check("live.pane.log ctrl-p", "<live.pane.log> ctrl-p");
         check("type a b", "aspaceb");
-        check("wait finished: all steps done ", "wait finished: all steps done");
+        check(
+            "wait finished: all steps done ",
+            "wait finished: all steps done",
+        );
         check("# a comment", "");
         check("", "");
         check("#", "");

@@ -46,7 +46,10 @@ pub(super) fn listen(on_signal: impl Fn(SignalEvent) -> bool + Send + 'static) -
             }
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(listening).map(drop)
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(listening)
+        .map(drop)
 }
 
 /// Calls `on_hangup` from a thread of its own when the terminal is gone; the process ends soon after.
@@ -56,7 +59,10 @@ pub(super) fn watch_terminal(on_hangup: impl FnOnce() + Send + 'static) -> io::R
         on_hangup();
         end_after(SAVE_TIMEOUT, LOST);
     };
-    std::thread::Builder::new().name("hangup".to_owned()).spawn(watching).map(drop)
+    std::thread::Builder::new()
+        .name("hangup".to_owned())
+        .spawn(watching)
+        .map(drop)
 }
 
 /// Blocks until standard input hangs up or is closed.

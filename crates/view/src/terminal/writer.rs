@@ -38,7 +38,9 @@ impl Writer {
         let state = Arc::new(State::default());
         let of_thread = Arc::clone(&state);
         let writing = move || write(output, &woken, &of_thread, &on_written);
-        std::thread::Builder::new().name("frames".to_owned()).spawn(writing)?;
+        std::thread::Builder::new()
+            .name("frames".to_owned())
+            .spawn(writing)?;
         Ok(Self { wake, state })
     }
 
@@ -86,7 +88,11 @@ fn write(mut output: impl Write, woken: &Receiver<()>, state: &State, on_written
             if bytes.is_empty() {
                 break;
             }
-            if output.write_all(&bytes).and_then(|()| output.flush()).is_err() {
+            if output
+                .write_all(&bytes)
+                .and_then(|()| output.flush())
+                .is_err()
+            {
                 state.failed.store(true, Ordering::Release);
             }
             state.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -120,11 +126,18 @@ mod tests {
 
     #[test]
     fn a_slow_terminal_holds_up_nobody() {
-        let ((open, gate), (record_size, sizes), (on_written, written)) = (channel(), channel(), channel());
-        let writer = Writer::start(Gate(gate, record_size), move || on_written.send(()).unwrap()).unwrap();
+        let ((open, gate), (record_size, sizes), (on_written, written)) =
+            (channel(), channel(), channel());
+        let writer = Writer::start(Gate(gate, record_size), move || {
+            on_written.send(()).unwrap()
+        })
+        .unwrap();
         assert!(!writer.is_busy());
         writer.write(vec![0; 10]);
-        assert!(writer.is_busy(), "it is written only when the terminal takes it");
+        assert!(
+            writer.is_busy(),
+            "it is written only when the terminal takes it"
+        );
         open.send(()).unwrap();
         written.recv().unwrap();
         assert!(!writer.is_busy() && !writer.has_failed());

@@ -12,7 +12,11 @@ pub fn gauge(theme: &Theme, share: f64, columns: usize) -> String {
         return " ".repeat(columns);
     }
     let inside = columns - 2;
-    let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+    let share = if share.is_finite() {
+        share.clamp(0.0, 1.0)
+    } else {
+        0.0
+    };
     if theme.ascii {
         let full = (share * inside as f64).round() as usize;
         return format!("[{}{}]", "#".repeat(full), " ".repeat(inside - full));
@@ -25,21 +29,46 @@ pub fn gauge(theme: &Theme, share: f64, columns: usize) -> String {
 
 /// A sparkline of the latest values, at most `columns` of them, scaled to `range`, or to their own minimum and maximum.
 /// A value that is not finite is a blank.
-pub fn sparkline(theme: &Theme, values: &[f64], columns: usize, range: Option<(f64, f64)>) -> String {
+pub fn sparkline(
+    theme: &Theme,
+    values: &[f64],
+    columns: usize,
+    range: Option<(f64, f64)>,
+) -> String {
     const RICH: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const PLAIN: [char; 5] = ['_', '.', '-', '=', '#'];
     let columns = if theme.linear { 0 } else { columns };
     let shown = &values[values.len().saturating_sub(columns)..];
     let finite = || shown.iter().copied().filter(|value| value.is_finite());
-    let (low, high) =
-        range.unwrap_or_else(|| (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max)));
+    let (low, high) = range.unwrap_or_else(|| {
+        (
+            finite().fold(f64::INFINITY, f64::min),
+            finite().fold(f64::NEG_INFINITY, f64::max),
+        )
+    });
     let letters: &[char] = if theme.ascii { &PLAIN } else { &RICH };
     let top = (letters.len() - 1) as f64;
     let letter = |value: f64| {
-        let share = if high > low { ((value - low) / (high - low)).clamp(0.0, 1.0) } else { 0.5 };
-        letters.get((share * top).round() as usize).copied().unwrap_or(' ')
+        let share = if high > low {
+            ((value - low) / (high - low)).clamp(0.0, 1.0)
+        } else {
+            0.5
+        };
+        letters
+            .get((share * top).round() as usize)
+            .copied()
+            .unwrap_or(' ')
     };
-    shown.iter().map(|value| if value.is_finite() { letter(*value) } else { ' ' }).collect()
+    shown
+        .iter()
+        .map(|value| {
+            if value.is_finite() {
+                letter(*value)
+            } else {
+                ' '
+            }
+        })
+        .collect()
 }
 
 /// Counts values in `bins` of equal width; values outside of the range count in the nearest bin, NaN in none.
@@ -50,7 +79,9 @@ pub fn counts(values: impl IntoIterator<Item = f64>, ends: (f64, f64), bins: usi
         return counts;
     }
     for value in values.into_iter().filter(|value| !value.is_nan()) {
-        let bin = ((value - ends.0) / width * bins as f64).floor().clamp(0.0, (bins - 1) as f64);
+        let bin = ((value - ends.0) / width * bins as f64)
+            .floor()
+            .clamp(0.0, (bins - 1) as f64);
         counts[bin as usize] += 1;
     }
     counts
@@ -64,13 +95,20 @@ pub fn bars(theme: &Theme, counts: &[usize], rows: usize) -> Vec<String> {
         return vec![String::new(); rows];
     }
     let letters: &[char] = if theme.ascii { &PLAIN } else { &RICH };
-    let (steps, most) = (letters.len() - 1, counts.iter().copied().max().unwrap_or(0).max(1));
+    let (steps, most) = (
+        letters.len() - 1,
+        counts.iter().copied().max().unwrap_or(0).max(1),
+    );
     let height = |count: usize| (count * rows * steps).div_ceil(most);
     (0..rows)
         .map(|row| {
             counts
                 .iter()
-                .map(|count| letters[height(*count).saturating_sub((rows - 1 - row) * steps).min(steps)])
+                .map(|count| {
+                    letters[height(*count)
+                        .saturating_sub((rows - 1 - row) * steps)
+                        .min(steps)]
+                })
                 .collect()
         })
         .collect()
@@ -84,7 +122,11 @@ mod tests {
     #[test]
     fn the_bar_has_its_width_at_every_share() {
         let check = |share: f64, columns: usize, expected: &str| {
-            assert_eq!(gauge(&Theme::default(), share, columns), expected, "{share}")
+            assert_eq!(
+                gauge(&Theme::default(), share, columns),
+                expected,
+                "{share}"
+            )
         };
         check(0.0, 6, "▕    ▏");
         check(0.5, 6, "▕██  ▏");
@@ -94,8 +136,22 @@ mod tests {
         let plain = Theme::default().in_ascii();
         assert_eq!(gauge(&plain, 0.5, 6), "[##  ]");
         for columns in 0..20 {
-            for share in [-1.0, 0.0, 0.01, 0.333, 0.99, 1.0, 2.0, f64::NAN, f64::INFINITY] {
-                assert_eq!(gauge(&Theme::default(), share, columns).width(), columns, "{share} {columns}");
+            for share in [
+                -1.0,
+                0.0,
+                0.01,
+                0.333,
+                0.99,
+                1.0,
+                2.0,
+                f64::NAN,
+                f64::INFINITY,
+            ] {
+                assert_eq!(
+                    gauge(&Theme::default(), share, columns).width(),
+                    columns,
+                    "{share} {columns}"
+                );
             }
         }
     }
@@ -103,7 +159,11 @@ mod tests {
     #[test]
     fn heights_follow_the_values() {
         let check = |values: &[f64], columns, range, expected: &str| {
-            assert_eq!(sparkline(&Theme::default(), values, columns, range), expected, "{values:?}");
+            assert_eq!(
+                sparkline(&Theme::default(), values, columns, range),
+                expected,
+                "{values:?}"
+            );
         };
         check(&[0.0, 0.5, 1.0], 10, Some((0.0, 1.0)), "▁▅█");
         check(&[0.0, 0.5, 1.0], 2, Some((0.0, 1.0)), "▅█");
@@ -118,7 +178,11 @@ mod tests {
     #[test]
     fn values_are_counted_where_they_lie() {
         let check = |values: &[f64], bins, expected: &[usize]| {
-            assert_eq!(counts(values.iter().copied(), (-2.0, 2.0), bins), expected, "{values:?}");
+            assert_eq!(
+                counts(values.iter().copied(), (-2.0, 2.0), bins),
+                expected,
+                "{values:?}"
+            );
         };
         check(&[-2.0, -1.9, 0.0, 1.99, 2.0], 4, &[2, 0, 1, 2]);
         check(&[-9.0, f64::NEG_INFINITY, 9.0], 2, &[2, 1]);

@@ -78,8 +78,11 @@ struct Frame {
 impl Curve<'_> {
     /// The raw value at a step, and the smoothed one if there is smoothing.
     pub fn at(&self, step: u64) -> (Option<f64>, Option<f64>) {
-        let smoothed =
-            if self.smoothing > 0.0 { buckets::smoothed_at(self.series, step, self.smoothing) } else { None };
+        let smoothed = if self.smoothing > 0.0 {
+            buckets::smoothed_at(self.series, step, self.smoothing)
+        } else {
+            None
+        };
         (self.series.at(step), smoothed)
     }
 }
@@ -96,9 +99,22 @@ impl Chart<'_> {
             return Vec::new();
         }
         if theme.linear {
-            return self.sentences().into_iter().take(rows).map(Line::from).collect();
+            return self
+                .sentences()
+                .into_iter()
+                .take(rows)
+                .map(Line::from)
+                .collect();
         }
-        let Some(Frame { axis, ticks, left, wide, high, below }) = self.frame(columns, rows) else {
+        let Some(Frame {
+            axis,
+            ticks,
+            left,
+            wide,
+            high,
+            below,
+        }) = self.frame(columns, rows)
+        else {
             return self.without_values(theme, columns, rows);
         };
         let measured = self.measured(wide, theme.ascii);
@@ -107,8 +123,12 @@ impl Chart<'_> {
         let mut lines: Vec<Line<'static>> = (0..high).map(|row| raster.row(theme, row)).collect();
         if left > 0 {
             let (_, dots_down) = raster.size();
-            let labels =
-                ticks.iter().map(|(value, label)| (raster.row_of(dot_of(&axis, *value, dots_down)), label.as_str()));
+            let labels = ticks.iter().map(|(value, label)| {
+                (
+                    raster.row_of(dot_of(&axis, *value, dots_down)),
+                    label.as_str(),
+                )
+            });
             let labels: std::collections::BTreeMap<usize, &str> = labels.collect();
             for (row, line) in lines.iter_mut().enumerate() {
                 let (label, edge) = match labels.get(&row) {
@@ -117,7 +137,10 @@ impl Chart<'_> {
                 };
                 line.spans.insert(
                     0,
-                    Span::styled(format!("{label:>width$}{edge}", width = left - 1), theme.style(Role::Axis)),
+                    Span::styled(
+                        format!("{label:>width$}{edge}", width = left - 1),
+                        theme.style(Role::Axis),
+                    ),
                 );
             }
         }
@@ -129,26 +152,43 @@ impl Chart<'_> {
     fn sentences(&self) -> Vec<String> {
         let (first, last) = self.steps;
         let sentence = |curve: &Curve<'_>| {
-            let values: Vec<(u64, f64)> =
-                curve.series.between(first, last).filter(|(_, value)| value.is_finite()).collect();
+            let values: Vec<(u64, f64)> = curve
+                .series
+                .between(first, last)
+                .filter(|(_, value)| value.is_finite())
+                .collect();
             let lowest = values.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
             let highest = values.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
             let [begin, end, lowest, highest] = [values.first()?, values.last()?, lowest, highest]
                 .map(|(step, value)| format!("{} at step {step}", amount(*value)));
-            Some(format!("{}: from {begin} to {end}, lowest {lowest}, highest {highest}", curve.label))
+            Some(format!(
+                "{}: from {begin} to {end}, lowest {lowest}, highest {highest}",
+                curve.label
+            ))
         };
         let evals = self.dots.iter().filter(|dot| self.is_shown(dot.step));
         let dot = |dot: &Dot| format!("{} {} at step {}", dot.label, amount(dot.value), dot.step);
         let evals: Vec<String> = evals.map(dot).collect();
         let evals = (!evals.is_empty()).then(|| format!("evals: {}", evals.join(", ")));
-        let sentences: Vec<String> = self.curves.iter().filter_map(sentence).chain(evals).collect();
-        if sentences.is_empty() { vec!["no values yet".to_owned()] } else { sentences }
+        let sentences: Vec<String> = self
+            .curves
+            .iter()
+            .filter_map(sentence)
+            .chain(evals)
+            .collect();
+        if sentences.is_empty() {
+            vec!["no values yet".to_owned()]
+        } else {
+            sentences
+        }
     }
 
     /// The step that [`Self::lines`] draws in a column; `None` left of the curves or if there are none.
     pub fn step_at(&self, columns: usize, rows: usize, column: usize) -> Option<u64> {
         let frame = self.frame(columns, rows)?;
-        let column = column.checked_sub(frame.left).filter(|column| *column < frame.wide)?;
+        let column = column
+            .checked_sub(frame.left)
+            .filter(|column| *column < frame.wide)?;
         Some(buckets::step_at(column, self.steps, frame.wide))
     }
 
@@ -166,10 +206,24 @@ impl Chart<'_> {
         let ticks = axis.ticks(most_ticks);
         let left = match columns {
             0..24 => 0,
-            _ => ticks.iter().map(|(_, label)| label.width()).max().unwrap_or(0) + 1,
+            _ => {
+                ticks
+                    .iter()
+                    .map(|(_, label)| label.width())
+                    .max()
+                    .unwrap_or(0)
+                    + 1
+            }
         };
         let wide = columns - left.min(columns.saturating_sub(1));
-        Some(Frame { axis, ticks, left, wide, high, below })
+        Some(Frame {
+            axis,
+            ticks,
+            left,
+            wide,
+            high,
+            below,
+        })
     }
 
     /// The curves' names, with their values at the cursor, else at the last step.
@@ -179,8 +233,20 @@ impl Chart<'_> {
         let under = self.under.min(self.curves.len());
         let curves = self.curves.iter().enumerate();
         for (index, curve) in curves.clone().skip(under).chain(curves.take(under)) {
-            let text = format!("{} {}", curve.label, number(curve.series.at(self.cursor.unwrap_or(curve.last))));
-            entry(theme, &mut spans, &mut used, columns, self.sign(theme, index), curve.role, text);
+            let text = format!(
+                "{} {}",
+                curve.label,
+                number(curve.series.at(self.cursor.unwrap_or(curve.last)))
+            );
+            entry(
+                theme,
+                &mut spans,
+                &mut used,
+                columns,
+                self.sign(theme, index),
+                curve.role,
+                text,
+            );
         }
         let mut labels: Vec<&str> = Vec::new();
         for dot in self.dots.iter().rev() {
@@ -202,24 +268,36 @@ impl Chart<'_> {
     /// A curve's line style, in the legend as in the chart: distinct without colour.
     pub fn sign(&self, theme: &Theme, index: usize) -> &'static str {
         let place = self.place(index);
-        theme.glyph(STROKES[place % STROKES.len()], LETTERS[place % LETTERS.len()])
+        theme.glyph(
+            STROKES[place % STROKES.len()],
+            LETTERS[place % LETTERS.len()],
+        )
     }
 
     /// The index of a curve in the legend.
     fn place(&self, index: usize) -> usize {
         let under = self.under.min(self.curves.len());
-        index.checked_sub(under).unwrap_or(self.curves.len() - under + index)
+        index
+            .checked_sub(under)
+            .unwrap_or(self.curves.len() - under + index)
     }
 
     /// The buckets of each curve: raw values, and smoothed ones if there are any.
     fn measured(&self, columns: usize, ascii: bool) -> Vec<[Vec<Option<Bucket>>; 2]> {
         let dots = if ascii { columns } else { columns * 2 };
-        self.curves.iter().map(|curve| buckets(curve.series, self.steps, dots, curve.smoothing)).collect()
+        self.curves
+            .iter()
+            .map(|curve| buckets(curve.series, self.steps, dots, curve.smoothing))
+            .collect()
     }
 
     fn axis(&self, ticks: usize) -> Option<Axis> {
         if let Some((low, high)) = self.values {
-            return Some(Axis { low, high, log: false });
+            return Some(Axis {
+                low,
+                high,
+                log: false,
+            });
         }
         // A smoothed curve stays within the values.
         let of_curves = self
@@ -227,47 +305,98 @@ impl Chart<'_> {
             .iter()
             .flat_map(|curve| curve.series.between(self.steps.0, self.steps.1))
             .map(|(_, value)| value);
-        let rest = self.dots.iter().filter(|dot| self.is_shown(dot.step)).map(|dot| dot.value);
-        Axis::around(of_curves.chain(rest).chain(self.levels.iter().map(|(value, ..)| *value)), self.log, ticks)
+        let rest = self
+            .dots
+            .iter()
+            .filter(|dot| self.is_shown(dot.step))
+            .map(|dot| dot.value);
+        Axis::around(
+            of_curves
+                .chain(rest)
+                .chain(self.levels.iter().map(|(value, ..)| *value)),
+            self.log,
+            ticks,
+        )
     }
 
     fn is_shown(&self, step: u64) -> bool {
         (self.steps.0..=self.steps.1).contains(&step)
     }
 
-    fn draw(&self, raster: &mut Raster, measured: &[[Vec<Option<Bucket>>; 2]], axis: &Axis, theme: &Theme) {
+    fn draw(
+        &self,
+        raster: &mut Raster,
+        measured: &[[Vec<Option<Bucket>>; 2]],
+        axis: &Axis,
+        theme: &Theme,
+    ) {
         let (_, down) = raster.size();
         for (index, (curve, [raw, smooth])) in self.curves.iter().zip(measured).enumerate() {
             let place = self.place(index);
             let letter = LETTERS[place % LETTERS.len()].chars().next().unwrap_or('*');
-            let pen = Pen { role: curve.role, letter, stroke: if theme.ascii { 0 } else { place % STROKES.len() } };
-            let behind = Pen { role: Role::Raw, letter: '.', stroke: 0 };
-            trace(raster, raw, axis, if smooth.is_empty() { pen } else { behind });
+            let pen = Pen {
+                role: curve.role,
+                letter,
+                stroke: if theme.ascii {
+                    0
+                } else {
+                    place % STROKES.len()
+                },
+            };
+            let behind = Pen {
+                role: Role::Raw,
+                letter: '.',
+                stroke: 0,
+            };
+            trace(
+                raster,
+                raw,
+                axis,
+                if smooth.is_empty() { pen } else { behind },
+            );
             trace(raster, smooth, axis, pen);
         }
         // Values off the axis are drawn at its edge rather than not at all.
         let rows = raster.row_of(down.saturating_sub(1));
-        for (x, bucket) in
-            measured.iter().flat_map(|[raw, _]| raw.iter().enumerate()).filter_map(|(x, b)| Some((x, b.as_ref()?)))
+        for (x, bucket) in measured
+            .iter()
+            .flat_map(|[raw, _]| raw.iter().enumerate())
+            .filter_map(|(x, b)| Some((x, b.as_ref()?)))
         {
             if bucket.not_finite {
                 raster.put(raster.column_of(x), 0, theme.glyph("▲", "^"), Role::Bad);
             } else if axis.log && bucket.has_unfit {
-                raster.put(raster.column_of(x), rows, theme.glyph("▼", "v"), Role::Faint);
+                raster.put(
+                    raster.column_of(x),
+                    rows,
+                    theme.glyph("▼", "v"),
+                    Role::Faint,
+                );
             }
         }
-        for dot in self.dots.iter().filter(|dot| self.is_shown(dot.step) && dot.value.is_finite()) {
-            let (column, row) =
-                (raster.column_of(self.x(raster, dot.step)), raster.row_of(dot_of(axis, dot.value, down)));
+        for dot in self
+            .dots
+            .iter()
+            .filter(|dot| self.is_shown(dot.step) && dot.value.is_finite())
+        {
+            let (column, row) = (
+                raster.column_of(self.x(raster, dot.step)),
+                raster.row_of(dot_of(axis, dot.value, down)),
+            );
             raster.put(column, row, theme.glyph(dot.sign.0, dot.sign.1), dot.role);
         }
         let columns = raster.column_of(raster.size().0);
         for (value, role, _) in self.levels.iter().filter(|(value, ..)| value.is_finite()) {
             let row = raster.row_of(dot_of(axis, *value, down));
-            (0..columns).for_each(|column| raster.put_under(column, row, theme.glyph("┄", "-"), *role));
+            (0..columns)
+                .for_each(|column| raster.put_under(column, row, theme.glyph("┄", "-"), *role));
         }
         if let Some(step) = self.cursor.filter(|step| self.is_shown(*step)) {
-            raster.mark_column(raster.column_of(self.x(raster, step)), theme.glyph("┊", "|"), Role::Crosshair);
+            raster.mark_column(
+                raster.column_of(self.x(raster, step)),
+                theme.glyph("┊", "|"),
+                Role::Crosshair,
+            );
         }
     }
 
@@ -281,14 +410,20 @@ impl Chart<'_> {
         let mut numbers = vec![' '; wide];
         let mut edge = vec![theme.glyph("─", "-"); wide];
         let column = |step: u64| buckets::place(step, self.steps, wide);
-        let step = (axis::round_step((self.steps.1 - self.steps.0) as f64, (wide / 10).max(1)) as u64).max(1);
+        let step = (axis::round_step((self.steps.1 - self.steps.0) as f64, (wide / 10).max(1))
+            as u64)
+            .max(1);
         let mut free = 0;
         let mut tick = self.steps.0.div_ceil(step).saturating_mul(step);
         while tick <= self.steps.1 {
             let (text, at) = (tick.to_string(), column(tick));
-            let start = at.saturating_sub(text.len() / 2).min(wide.saturating_sub(text.len()));
+            let start = at
+                .saturating_sub(text.len() / 2)
+                .min(wide.saturating_sub(text.len()));
             if start >= free && start + text.len() <= wide {
-                text.chars().enumerate().for_each(|(index, digit)| numbers[start + index] = digit);
+                text.chars()
+                    .enumerate()
+                    .for_each(|(index, digit)| numbers[start + index] = digit);
                 edge[at] = theme.glyph("┬", "+");
                 free = start + text.len() + 2;
             }
@@ -298,7 +433,15 @@ impl Chart<'_> {
             }
         }
         let mut line = vec![Span::styled(
-            format!("{}{}", " ".repeat(left.saturating_sub(1)), if left > 0 { theme.glyph("└", "+") } else { "" }),
+            format!(
+                "{}{}",
+                " ".repeat(left.saturating_sub(1)),
+                if left > 0 {
+                    theme.glyph("└", "+")
+                } else {
+                    ""
+                }
+            ),
             style,
         )];
         let marked: std::collections::BTreeMap<usize, &'static str> = self
@@ -307,12 +450,21 @@ impl Chart<'_> {
             .filter(|(step, _)| self.is_shown(*step))
             .map(|(step, letter)| (column(*step), *letter))
             .collect();
-        line.extend(edge.iter().enumerate().map(|(at, edge)| match marked.get(&at) {
-            Some(letter) => Span::styled(*letter, theme.style(Role::Accent)),
-            None => Span::styled(*edge, style),
-        }));
+        line.extend(
+            edge.iter()
+                .enumerate()
+                .map(|(at, edge)| match marked.get(&at) {
+                    Some(letter) => Span::styled(*letter, theme.style(Role::Accent)),
+                    None => Span::styled(*edge, style),
+                }),
+        );
         let numbers: String = numbers.into_iter().collect();
-        let numbers = Line::styled(format!("{}{numbers}", " ".repeat(left)).trim_end().to_owned(), style);
+        let numbers = Line::styled(
+            format!("{}{numbers}", " ".repeat(left))
+                .trim_end()
+                .to_owned(),
+            style,
+        );
         match rows {
             0 => Vec::new(),
             1 => vec![numbers],
@@ -321,7 +473,11 @@ impl Chart<'_> {
     }
 
     fn without_values(&self, theme: &Theme, columns: usize, rows: usize) -> Vec<Line<'static>> {
-        let text = if self.log { "no positive values (log scale)" } else { "no values" };
+        let text = if self.log {
+            "no positive values (log scale)"
+        } else {
+            "no values"
+        };
         let text: String = text.chars().take(columns).collect();
         let mut lines = vec![Line::default(); rows];
         lines[rows / 2] = Line::styled(text, theme.style(Role::Faint));
@@ -364,12 +520,18 @@ fn trace(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, pen: Pen)
     let (_, down) = raster.size();
     let y = |value: f64| dot_of(axis, value, down);
     let mut before: Option<(usize, &Bucket)> = None;
-    for (x, bucket) in buckets.iter().enumerate().filter_map(|(x, bucket)| Some((x, bucket.as_ref()?))) {
+    for (x, bucket) in buckets
+        .iter()
+        .enumerate()
+        .filter_map(|(x, bucket)| Some((x, bucket.as_ref()?)))
+    {
         if bucket.is_empty(axis.log) {
             before = None;
             continue;
         }
-        if let Some((x_before, previous)) = before.filter(|(_, previous)| previous.last_step + 1 >= bucket.first_step) {
+        if let Some((x_before, previous)) =
+            before.filter(|(_, previous)| previous.last_step + 1 >= bucket.first_step)
+        {
             raster.line((x_before, y(previous.last)), (x, y(bucket.first)), pen);
         }
         raster.vertical(x, y(bucket.smallest(axis.log)), y(bucket.largest), pen);

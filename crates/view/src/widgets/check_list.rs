@@ -21,8 +21,19 @@ pub struct CheckRow {
 }
 
 /// A pane with the list; `nothing` is shown if it is empty.
-pub fn content<'a>(theme: &'a Theme, title: String, cursor: Cursor, rows: Vec<CheckRow>, nothing: &str) -> Content<'a> {
-    let widest = rows.iter().map(|row| row.label.width()).max().unwrap_or(0).min(LABEL);
+pub fn content<'a>(
+    theme: &'a Theme,
+    title: String,
+    cursor: Cursor,
+    rows: Vec<CheckRow>,
+    nothing: &str,
+) -> Content<'a> {
+    let widest = rows
+        .iter()
+        .map(|row| row.label.width())
+        .max()
+        .unwrap_or(0)
+        .min(LABEL);
     let length = rows.len();
     let line = move |index: usize| {
         let CheckRow { on, label, beside } = &rows[index];
@@ -31,13 +42,23 @@ pub fn content<'a>(theme: &'a Theme, title: String, cursor: Cursor, rows: Vec<Ch
             Some("") => "[x]".to_owned(),
             Some(place) => format!("[{place}]"),
         };
-        let label = if label.width() < widest { padded(label, widest, false) } else { label.clone() };
+        let label = if label.width() < widest {
+            padded(label, widest, false)
+        } else {
+            label.clone()
+        };
         Line::from(vec![
             Span::styled(format!(" {sign} "), theme.style(Role::Accent)),
             Span::raw(label),
             Span::styled(format!("  {beside}"), theme.style(Role::Faint)),
         ])
     };
-    let empty = vec![Line::styled(format!("  {nothing}"), theme.style(Role::Faint))];
-    Content { empty, ..Content::titled(title).list(List::new(length, cursor, line)) }
+    let empty = vec![Line::styled(
+        format!("  {nothing}"),
+        theme.style(Role::Faint),
+    )];
+    Content {
+        empty,
+        ..Content::titled(title).list(List::new(length, cursor, line))
+    }
 }

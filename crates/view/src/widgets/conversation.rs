@@ -22,8 +22,14 @@ struct Extent {
     bytes: usize,
 }
 
-const SHORT: Extent = Extent { lines: 8, bytes: 800 };
-const WHOLE: Extent = Extent { lines: 2_000, bytes: 64 << 10 };
+const SHORT: Extent = Extent {
+    lines: 8,
+    bytes: 800,
+};
+const WHOLE: Extent = Extent {
+    lines: 2_000,
+    bytes: 64 << 10,
+};
 const INDENT: usize = 2;
 
 /// What is drawn.
@@ -45,46 +51,84 @@ impl Conversation<'_> {
     /// The number of calls, their time, and why the conversation ended; what failed is a reason of its score.
     pub fn summary(&self, theme: &Theme) -> Vec<Line<'static>> {
         let time: f64 = self.call_seconds.iter().sum();
-        let time = if self.call_seconds.is_empty() { String::new() } else { format!(" in {}", duration(time)) };
+        let time = if self.call_seconds.is_empty() {
+            String::new()
+        } else {
+            format!(" in {}", duration(time))
+        };
         let role = match self.chain.end {
             ChainEnd::Answer => Role::Text,
-            ChainEnd::ToolFailed | ChainEnd::NotRecorded | ChainEnd::AgentFailed | ChainEnd::NoRequest => Role::Bad,
+            ChainEnd::ToolFailed
+            | ChainEnd::NotRecorded
+            | ChainEnd::AgentFailed
+            | ChainEnd::NoRequest => Role::Bad,
             _ => Role::Warning,
         };
-        let end = format!("{}{time}; ended: {}", chain_counts(self.chain), self.chain.end.described());
+        let end = format!(
+            "{}{time}; ended: {}",
+            chain_counts(self.chain),
+            self.chain.end.described()
+        );
         let mut texts = vec![(end, role)];
         if let Some(agent) = &self.chain.agent {
-            let refused = agent.refused.iter().map(|(code, count)| format!("refused {count} with {}", visible(code)));
+            let refused = agent
+                .refused
+                .iter()
+                .map(|(code, count)| format!("refused {count} with {}", visible(code)));
             let mut parts: Vec<String> = refused.collect();
-            parts.extend(agent.has_ignored.then(|| "asked for sampling parameters that have no effect".to_owned()));
+            parts.extend(
+                agent
+                    .has_ignored
+                    .then(|| "asked for sampling parameters that have no effect".to_owned()),
+            );
             parts.push(match agent.exit_code {
                 Some(code) => format!("the program ended with exit code {code}"),
                 None => "the program was ended".to_owned(),
             });
-            parts.extend(agent.output.as_ref().map(|line| format!("its last line: {}", visible(line))));
+            parts.extend(
+                agent
+                    .output
+                    .as_ref()
+                    .map(|line| format!("its last line: {}", visible(line))),
+            );
             texts.push((parts.join("; "), Role::Faint));
         }
         let lines = texts.into_iter().flat_map(|(text, role)| {
             let start: String = text.chars().take(WHOLE.bytes).collect();
-            wrapped(&start, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
+            wrapped(&start, self.width)
+                .into_iter()
+                .map(move |line| Line::styled(line, theme.style(role)))
         });
         lines.collect()
     }
 
     /// Every completion before the answer.
     pub fn steps(&self, theme: &Theme) -> Vec<Line<'static>> {
-        let (chain, mut lines, mut times) = (self.chain, Vec::new(), self.call_seconds.iter().copied());
+        let (chain, mut lines, mut times) =
+            (self.chain, Vec::new(), self.call_seconds.iter().copied());
         for (number, step) in chain.steps.iter().enumerate() {
             let read = match step.reply_tokens {
                 0 => String::new(),
                 read => format!(", {} read", grouped(read as u64)),
             };
             // Of a person's turns there are none.
-            let tokens = if step.tokens > 0 { format!("  {}{read}", counted(step.tokens, "token")) } else { read };
+            let tokens = if step.tokens > 0 {
+                format!("  {}{read}", counted(step.tokens, "token"))
+            } else {
+                read
+            };
             lines.extend(self.turn(theme, number, &tokens));
-            let text = if step.calls.is_empty() { step.text.trim_end() } else { text_before_calls(&step.text) };
+            let text = if step.calls.is_empty() {
+                step.text.trim_end()
+            } else {
+                text_before_calls(&step.text)
+            };
             lines.extend(self.text(theme, text, 0));
-            lines.extend(step.calls.iter().flat_map(|call| self.call(theme, call, times.next(), "")));
+            lines.extend(
+                step.calls
+                    .iter()
+                    .flat_map(|call| self.call(theme, call, times.next(), "")),
+            );
         }
         lines
     }
@@ -96,7 +140,9 @@ impl Conversation<'_> {
         if self.tokens == Some(0) && chain.steps.is_empty() {
             return Vec::new();
         }
-        let own = self.tokens.map(|tokens| tokens.saturating_sub(chain.tokens()));
+        let own = self
+            .tokens
+            .map(|tokens| tokens.saturating_sub(chain.tokens()));
         let tokens = own.map_or_else(String::new, |own| format!("  {}", counted(own, "token")));
         self.turn(theme, chain.steps.len(), &tokens)
     }
@@ -111,11 +157,14 @@ impl Conversation<'_> {
         let before = self.chain.steps.iter().map(|step| step.calls.len()).sum();
         let mut times = self.call_seconds.iter().copied().skip(before);
         let calls = self.chain.last_calls.iter();
-        let mut lines: Vec<Line<'static>> =
-            calls.flat_map(|call| self.call(theme, call, times.next(), ", not read by the model")).collect();
+        let mut lines: Vec<Line<'static>> = calls
+            .flat_map(|call| self.call(theme, call, times.next(), ", not read by the model"))
+            .collect();
         for state in self.chain.states.values() {
             lines.push(Line::styled("final state", theme.style(Role::Special)));
-            let text = state.as_str().map_or_else(|| state.to_string(), str::to_owned);
+            let text = state
+                .as_str()
+                .map_or_else(|| state.to_string(), str::to_owned);
             lines.extend(self.text(theme, &text, INDENT));
         }
         lines
@@ -134,23 +183,37 @@ impl Conversation<'_> {
             .and_then(|request| place_of(number, request))
             .map_or_else(String::new, |place| format!(", {place}"));
         let text = format!("{name}{place}{tokens}");
-        let rule = theme.glyph("─", "-").repeat(self.width.saturating_sub(text.width() + 1));
+        let rule = theme
+            .glyph("─", "-")
+            .repeat(self.width.saturating_sub(text.width() + 1));
         let heading = Line::from(vec![
             Span::styled(text, theme.style(Role::Special)),
             Span::styled(format!(" {rule}"), theme.style(Role::Border)),
         ]);
         let mut lines = wrapped_line(heading, self.width);
         // The first request has the prompt; results of tools are below their calls.
-        let own = request.filter(|_| number > 0).into_iter().flat_map(|request| &request.messages);
+        let own = request
+            .filter(|_| number > 0)
+            .into_iter()
+            .flat_map(|request| &request.messages);
         for message in own.filter(|message| message.role != "tool") {
-            lines.push(Line::styled(visible(&message.role).into_owned(), theme.style(Role::Faint)));
+            lines.push(Line::styled(
+                visible(&message.role).into_owned(),
+                theme.style(Role::Faint),
+            ));
             lines.extend(self.text(theme, &message.content, INDENT));
         }
         lines
     }
 
     /// `→ query {"sql": "SELECT 1"}  2 ms`, and the reply.
-    fn call(&self, theme: &Theme, call: &AnsweredCall, seconds: Option<f64>, note: &str) -> Vec<Line<'static>> {
+    fn call(
+        &self,
+        theme: &Theme,
+        call: &AnsweredCall,
+        seconds: Option<f64>,
+        note: &str,
+    ) -> Vec<Line<'static>> {
         let (outcome, role) = match call.outcome {
             CallOutcome::Answered => ("answered", Role::Faint),
             CallOutcome::Refused => ("refused", Role::Warning),
@@ -167,9 +230,21 @@ impl Conversation<'_> {
             Span::styled(visible(&call.name).into_owned(), theme.style(Role::Accent)),
             Span::raw(" "),
         ];
-        spans.extend(json::lines(theme, shown, &[]).into_iter().flat_map(|line| line.spans));
-        spans.extend(rest.map(|rest| Span::styled(format!(" {}", self.note(theme, rest)), theme.style(Role::Faint))));
-        spans.push(Span::styled(format!("  {outcome}{time}{note}"), theme.style(role)));
+        spans.extend(
+            json::lines(theme, shown, &[])
+                .into_iter()
+                .flat_map(|line| line.spans),
+        );
+        spans.extend(rest.map(|rest| {
+            Span::styled(
+                format!(" {}", self.note(theme, rest)),
+                theme.style(Role::Faint),
+            )
+        }));
+        spans.push(Span::styled(
+            format!("  {outcome}{time}{note}"),
+            theme.style(role),
+        ));
         let mut lines = wrapped_line(Line::from(spans), self.width);
         lines.extend(self.text(theme, &call.reply, INDENT));
         lines
@@ -182,8 +257,12 @@ impl Conversation<'_> {
         }
         let (shown, rest) = clipped(text, self.extent());
         let mut lines = json::lines(theme, shown, &[]);
-        lines.extend(rest.map(|rest| Line::styled(self.note(theme, rest), theme.style(Role::Faint))));
-        let rows = lines.into_iter().flat_map(|line| wrapped_line(line, self.width.saturating_sub(indent)));
+        lines.extend(
+            rest.map(|rest| Line::styled(self.note(theme, rest), theme.style(Role::Faint))),
+        );
+        let rows = lines
+            .into_iter()
+            .flat_map(|line| wrapped_line(line, self.width.saturating_sub(indent)));
         rows.map(|mut line| {
             line.spans.insert(0, Span::raw(" ".repeat(indent)));
             line
@@ -198,19 +277,34 @@ impl Conversation<'_> {
     /// `… 1,047,776 more bytes; W shows more`
     fn note(&self, theme: &Theme, rest: usize) -> String {
         let mark = theme.glyph("…", "...");
-        let more = if self.is_whole { String::new() } else { format!("; {} shows more", self.whole_key) };
+        let more = if self.is_whole {
+            String::new()
+        } else {
+            format!("; {} shows more", self.whole_key)
+        };
         format!("{mark} {} more bytes{more}", grouped(rest as u64))
     }
 }
 
 /// The parts of a reward, by name; nothing of a reward without parts.
-pub fn parts<'p>(theme: &Theme, parts: impl Iterator<Item = (&'p str, f64)>, width: usize) -> Vec<Line<'static>> {
-    let parts: Vec<String> = parts.map(|(name, value)| format!("{} {value:.3}", visible(name))).collect();
+pub fn parts<'p>(
+    theme: &Theme,
+    parts: impl Iterator<Item = (&'p str, f64)>,
+    width: usize,
+) -> Vec<Line<'static>> {
+    let parts: Vec<String> = parts
+        .map(|(name, value)| format!("{} {value:.3}", visible(name)))
+        .collect();
     if parts.is_empty() {
         return Vec::new();
     }
-    let rows = wrapped(&format!("parts, before their weights: {}", parts.join(", ")), width).into_iter();
-    rows.map(|row| Line::styled(row, theme.style(Role::Faint))).collect()
+    let rows = wrapped(
+        &format!("parts, before their weights: {}", parts.join(", ")),
+        width,
+    )
+    .into_iter();
+    rows.map(|row| Line::styled(row, theme.style(Role::Faint)))
+        .collect()
 }
 
 /// What the request follows, where that is not the one before it.
@@ -227,10 +321,17 @@ fn place_of(number: usize, request: &AgentRequest) -> Option<String> {
 /// The beginning of a text, and the bytes that are left out.
 fn clipped(text: &str, extent: Extent) -> (&str, Option<usize>) {
     let start = &text[..text.floor_char_boundary(extent.bytes)];
-    let lines = start.match_indices('\n').nth(extent.lines - 1).map_or(start.len(), |(at, _)| at);
+    let lines = start
+        .match_indices('\n')
+        .nth(extent.lines - 1)
+        .map_or(start.len(), |(at, _)| at);
     let rest = text.len() - lines;
     // A line end alone is nothing that is left out.
-    if text[lines..].trim().is_empty() { (&text[..lines], None) } else { (&text[..lines], Some(rest)) }
+    if text[lines..].trim().is_empty() {
+        (&text[..lines], None)
+    } else {
+        (&text[..lines], Some(rest))
+    }
 }
 
 #[cfg(test)]
@@ -240,11 +341,20 @@ mod tests {
 
     fn shown(chain: &ToolChain, call_seconds: &[f64], is_whole: bool) -> Vec<String> {
         let theme = Theme::default();
-        let talk =
-            Conversation { chain, call_seconds, tokens: Some(41), is_whole, whole_key: "W".to_owned(), width: 60 };
+        let talk = Conversation {
+            chain,
+            call_seconds,
+            tokens: Some(41),
+            is_whole,
+            whole_key: "W".to_owned(),
+            width: 60,
+        };
         let lines = [talk.summary(&theme), talk.turns(&theme), talk.rest(&theme)].concat();
         assert!(lines.iter().all(|line| line.width() <= 60), "{lines:?}");
-        lines.iter().map(|line| line.to_string().trim_end_matches(['─', ' ']).to_owned()).collect()
+        lines
+            .iter()
+            .map(|line| line.to_string().trim_end_matches(['─', ' ']).to_owned())
+            .collect()
     }
 
     fn chain(value: Value) -> ToolChain {
@@ -286,7 +396,10 @@ mod tests {
         let none = chain(serde_json::json!({"steps": [], "end": "answer"}));
         assert_eq!(
             shown(&none, &[], false),
-            ["0 calls; ended: the model answered without a call", "answer  41 tokens"]
+            [
+                "0 calls; ended: the model answered without a call",
+                "answer  41 tokens"
+            ]
         );
     }
 
@@ -297,9 +410,20 @@ mod tests {
             "steps": [{"text": "", "tokens": 24, "reply_tokens": 0, "calls": [call("query", &reply, "answered")]}], "end": "answer"
         }));
         let (short, whole) = (shown(&talk, &[], false), shown(&talk, &[], true));
-        assert!(short.iter().any(|line| line.starts_with("  ␛[2Jxxx")), "{short:?}");
-        assert!(short.contains(&"  … 1,047,781 more bytes; W shows more".to_owned()), "{short:?}");
-        assert!(short.len() < 25 && whole.len() < 1_200, "{} {}", short.len(), whole.len());
+        assert!(
+            short.iter().any(|line| line.starts_with("  ␛[2Jxxx")),
+            "{short:?}"
+        );
+        assert!(
+            short.contains(&"  … 1,047,781 more bytes; W shows more".to_owned()),
+            "{short:?}"
+        );
+        assert!(
+            short.len() < 25 && whole.len() < 1_200,
+            "{} {}",
+            short.len(),
+            whole.len()
+        );
         let lines = chain(serde_json::json!({
             "steps": [{"text": "", "tokens": 1, "reply_tokens": 0, "calls": [call("f", &"a\n".repeat(9), "answered")]}], "end": "answer"
         }));

@@ -39,7 +39,10 @@ pub enum Kind {
 
 /// The diff of two answers. If both are JSON, fields are aligned by their keys, else lines by their text.
 pub fn difference(before: &str, after: &str) -> Vec<Row> {
-    match (serde_json::from_str::<Value>(before.trim()), serde_json::from_str::<Value>(after.trim())) {
+    match (
+        serde_json::from_str::<Value>(before.trim()),
+        serde_json::from_str::<Value>(after.trim()),
+    ) {
         (Ok(before), Ok(after)) => {
             let mut rows = Vec::new();
             values(&mut rows, 0, "", Some(&before), Some(&after), "");
@@ -71,31 +74,55 @@ fn texts(before: &str, after: &str) -> Vec<Row> {
                 (_, Some(_), None) => Kind::Missing,
                 _ => Kind::Extra,
             };
-            rows.push(Row { kind, before, after });
+            rows.push(Row {
+                kind,
+                before,
+                after,
+            });
         }
     }
     rows
 }
 
 /// The rows of a value with the key `name`, in one answer or both; `end` is the comma after it.
-fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>, after: Option<&Value>, end: &str) {
+fn values(
+    rows: &mut Vec<Row>,
+    depth: usize,
+    name: &str,
+    before: Option<&Value>,
+    after: Option<&Value>,
+    end: &str,
+) {
     let indent = "  ".repeat(depth);
     let line = |value: &Value| visible(&format!("{indent}{name}{value}{end}")).into_owned();
-    let mut push = |kind, before: Option<String>, after: Option<String>| rows.push(Row { kind, before, after });
+    let mut push = |kind, before: Option<String>, after: Option<String>| {
+        rows.push(Row {
+            kind,
+            before,
+            after,
+        })
+    };
     match (before, after) {
         (Some(Value::Object(old)), Some(Value::Object(new)))
             if depth < MAX_DEPTH && (!old.is_empty() || !new.is_empty()) =>
         {
             let open = Some(format!("{indent}{name}{{"));
             push(Kind::Same, open.clone(), open);
-            let keys: Vec<&String> = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))).collect();
+            let keys: Vec<&String> = old
+                .keys()
+                .chain(new.keys().filter(|key| !old.contains_key(*key)))
+                .collect();
             for (index, key) in keys.iter().enumerate() {
                 let comma = if index + 1 < keys.len() { "," } else { "" };
                 let name = format!("{}: ", Value::String((*key).clone()));
                 values(rows, depth + 1, &name, old.get(*key), new.get(*key), comma);
             }
             let close = Some(format!("{indent}}}{end}"));
-            rows.push(Row { kind: Kind::Same, before: close.clone(), after: close });
+            rows.push(Row {
+                kind: Kind::Same,
+                before: close.clone(),
+                after: close,
+            });
         }
         (Some(Value::Array(old)), Some(Value::Array(new)))
             if depth < MAX_DEPTH && (!old.is_empty() || !new.is_empty()) =>
@@ -104,14 +131,31 @@ fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>,
             push(Kind::Same, open.clone(), open);
             let length = old.len().max(new.len());
             for index in 0..length {
-                values(rows, depth + 1, "", old.get(index), new.get(index), if index + 1 < length { "," } else { "" });
+                values(
+                    rows,
+                    depth + 1,
+                    "",
+                    old.get(index),
+                    new.get(index),
+                    if index + 1 < length { "," } else { "" },
+                );
             }
             let close = Some(format!("{indent}]{end}"));
-            rows.push(Row { kind: Kind::Same, before: close.clone(), after: close });
+            rows.push(Row {
+                kind: Kind::Same,
+                before: close.clone(),
+                after: close,
+            });
         }
-        (Some(old), Some(new)) => {
-            push(if old == new { Kind::Same } else { Kind::Changed }, Some(line(old)), Some(line(new)))
-        }
+        (Some(old), Some(new)) => push(
+            if old == new {
+                Kind::Same
+            } else {
+                Kind::Changed
+            },
+            Some(line(old)),
+            Some(line(new)),
+        ),
         (Some(old), None) => push(Kind::Missing, Some(line(old)), None),
         (None, Some(new)) => push(Kind::Extra, None, Some(line(new))),
         (None, None) => {}
@@ -123,14 +167,35 @@ pub fn unified(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'static>> 
     let mut lines = Vec::new();
     for row in rows {
         if row.kind == Kind::Same {
-            lines.extend(marked(theme, " ", row.before.as_deref().unwrap_or_default(), None, Role::Faint, width));
+            lines.extend(marked(
+                theme,
+                " ",
+                row.before.as_deref().unwrap_or_default(),
+                None,
+                Role::Faint,
+                width,
+            ));
             continue;
         }
         if let Some(before) = &row.before {
-            lines.extend(marked(theme, "-", before, row.after.as_deref(), Role::Removed, width));
+            lines.extend(marked(
+                theme,
+                "-",
+                before,
+                row.after.as_deref(),
+                Role::Removed,
+                width,
+            ));
         }
         if let Some(after) = &row.after {
-            lines.extend(marked(theme, "+", after, row.before.as_deref(), Role::Added, width));
+            lines.extend(marked(
+                theme,
+                "+",
+                after,
+                row.before.as_deref(),
+                Role::Added,
+                width,
+            ));
         }
     }
     lines
@@ -148,11 +213,20 @@ pub fn side_by_side(theme: &Theme, rows: &[Row], width: usize) -> Vec<Line<'stat
             Kind::Extra => ("+", Role::Added),
         };
         let side = |text: &Option<String>, other: &Option<String>, changed: Role| {
-            let role = if row.kind == Kind::Same { Role::Faint } else { changed };
+            let role = if row.kind == Kind::Same {
+                Role::Faint
+            } else {
+                changed
+            };
             let other = other.as_deref().filter(|_| row.kind == Kind::Changed);
-            text.as_deref().map_or_else(Vec::new, |text| broken(&emphasised(theme, text, other, role), half))
+            text.as_deref().map_or_else(Vec::new, |text| {
+                broken(&emphasised(theme, text, other, role), half)
+            })
         };
-        let (left, right) = (side(&row.before, &row.after, Role::Removed), side(&row.after, &row.before, Role::Added));
+        let (left, right) = (
+            side(&row.before, &row.after, Role::Removed),
+            side(&row.after, &row.before, Role::Added),
+        );
         for index in 0..left.len().max(right.len()).max(1) {
             let mut spans = left.get(index).cloned().unwrap_or_default();
             let used: usize = spans.iter().map(|span| span.content.width()).sum();
@@ -174,10 +248,24 @@ pub fn headings(theme: &Theme, before: &str, after: &str, width: usize) -> Line<
     ])
 }
 
-fn marked(theme: &Theme, mark: &str, text: &str, other: Option<&str>, role: Role, width: usize) -> Vec<Line<'static>> {
-    let pieces = broken(&emphasised(theme, text, other, role), width.saturating_sub(2).max(1));
+fn marked(
+    theme: &Theme,
+    mark: &str,
+    text: &str,
+    other: Option<&str>,
+    role: Role,
+    width: usize,
+) -> Vec<Line<'static>> {
+    let pieces = broken(
+        &emphasised(theme, text, other, role),
+        width.saturating_sub(2).max(1),
+    );
     let with_mark = |(index, spans): (usize, Vec<Span<'static>>)| {
-        let mark = if index == 0 { format!("{mark} ") } else { "  ".to_owned() };
+        let mark = if index == 0 {
+            format!("{mark} ")
+        } else {
+            "  ".to_owned()
+        };
         Line::from([vec![Span::styled(mark, theme.style(role))], spans].concat())
     };
     pieces.into_iter().enumerate().map(with_mark).collect()
@@ -186,12 +274,17 @@ fn marked(theme: &Theme, mark: &str, text: &str, other: Option<&str>, role: Role
 /// The text with the words that differ from the other side highlighted.
 fn emphasised(theme: &Theme, text: &str, other: Option<&str>, role: Role) -> Vec<Span<'static>> {
     let style = theme.style(role);
-    let Some(other) = other else { return vec![Span::styled(text.to_owned(), style)] };
+    let Some(other) = other else {
+        return vec![Span::styled(text.to_owned(), style)];
+    };
     let words = |text| <str as UnicodeSegmentation>::split_word_bounds(text).collect::<Vec<_>>();
     let (other, own) = (words(other), words(text));
     let pieces = diff_ops(&other, &own).into_iter().flat_map(|operation| {
-        let strong =
-            if operation.tag() == DiffTag::Equal { Modifier::empty() } else { Modifier::BOLD | Modifier::UNDERLINED };
+        let strong = if operation.tag() == DiffTag::Equal {
+            Modifier::empty()
+        } else {
+            Modifier::BOLD | Modifier::UNDERLINED
+        };
         own[operation.new_range()]
             .iter()
             .map(move |word| Span::styled((*word).to_owned(), Style::add_modifier(style, strong)))
@@ -245,18 +338,46 @@ mod tests {
         let check = |before: &str, after: &str, expected: &[&str]| {
             assert_eq!(rendered(before, after), expected, "{before} {after}")
         };
-        check(r#"{"a":1,"b":"x"}"#, r#"{"b":"x", "a":1}"#, &[" {", " \"a\": 1,", " \"b\": \"x\"", " }"]);
-        check(r#"{"a":1,"b":2}"#, r#"{"a":3,"c":4}"#, &[" {", "~\"a\": 1,|\"a\": 3,", "-\"b\": 2,", "+\"c\": 4", " }"]);
+        check(
+            r#"{"a":1,"b":"x"}"#,
+            r#"{"b":"x", "a":1}"#,
+            &[" {", " \"a\": 1,", " \"b\": \"x\"", " }"],
+        );
+        check(
+            r#"{"a":1,"b":2}"#,
+            r#"{"a":3,"c":4}"#,
+            &[
+                " {",
+                "~\"a\": 1,|\"a\": 3,",
+                "-\"b\": 2,",
+                "+\"c\": 4",
+                " }",
+            ],
+        );
         check(
             r#"{"a":[1,{"b":2}]}"#,
             r#"{"a":[1,{"b":3},4]}"#,
-            &[" {", " \"a\": [", " 1,", " {", "~\"b\": 2|\"b\": 3", " },", "+4", " ]", " }"],
+            &[
+                " {",
+                " \"a\": [",
+                " 1,",
+                " {",
+                "~\"b\": 2|\"b\": 3",
+                " },",
+                "+4",
+                " ]",
+                " }",
+            ],
         );
         check("1", "\"1\"", &["~1|\"1\""]);
         check("{}", "[]", &["~{}|[]"]);
         check("{}", "{}", &[" {}"]);
         // An object compared with another type takes one line each.
-        check(r#"{"a":{"b":1}}"#, r#"{"a":null}"#, &[" {", "~\"a\": {\"b\":1}|\"a\": null", " }"]);
+        check(
+            r#"{"a":{"b":1}}"#,
+            r#"{"a":null}"#,
+            &[" {", "~\"a\": {\"b\":1}|\"a\": null", " }"],
+        );
     }
 
     #[test]
@@ -278,8 +399,14 @@ mod tests {
             r#"{"name":"another long text","c":[1,2]}"#,
         );
         for width in 3..60 {
-            for lines in [unified(&Theme::default(), &rows, width), side_by_side(&Theme::default(), &rows, width)] {
-                assert!(lines.iter().all(|line| line.width() <= width.max(7)), "{width}: {lines:?}");
+            for lines in [
+                unified(&Theme::default(), &rows, width),
+                side_by_side(&Theme::default(), &rows, width),
+            ] {
+                assert!(
+                    lines.iter().all(|line| line.width() <= width.max(7)),
+                    "{width}: {lines:?}"
+                );
             }
         }
     }

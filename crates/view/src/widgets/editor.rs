@@ -137,13 +137,21 @@ impl Editor {
         match event.code {
             KeyCode::Char(letter) if !control && !alt => self.type_letter(letter),
             KeyCode::Enter if !control => self.new_line(),
-            KeyCode::Tab if !control => self.edit(Step::Blank, |area| inserted(area, &" ".repeat(INDENT))),
-            KeyCode::Backspace if control || alt => self.delete(Step::Single, TextArea::delete_word),
+            KeyCode::Tab if !control => {
+                self.edit(Step::Blank, |area| inserted(area, &" ".repeat(INDENT)))
+            }
+            KeyCode::Backspace if control || alt => {
+                self.delete(Step::Single, TextArea::delete_word)
+            }
             KeyCode::Char('w') if control => self.delete(Step::Single, TextArea::delete_word),
             KeyCode::Backspace => self.erase(),
-            KeyCode::Delete if control || alt => self.delete(Step::Single, TextArea::delete_next_word),
+            KeyCode::Delete if control || alt => {
+                self.delete(Step::Single, TextArea::delete_next_word)
+            }
             KeyCode::Delete => self.delete(Step::Erase, TextArea::delete_next_char),
-            KeyCode::Char('k') if control => self.delete(Step::Single, TextArea::delete_line_by_end),
+            KeyCode::Char('k') if control => {
+                self.delete(Step::Single, TextArea::delete_line_by_end)
+            }
             KeyCode::Char('x') if control => {
                 self.cut = self.selected().unwrap_or_default();
                 self.edit(Step::Single, |_| 0)
@@ -175,7 +183,12 @@ impl Editor {
                 Motion::By(CursorMove::End)
             }
             (KeyCode::Home, false) => {
-                let blanks = self.lines().get(row)?.chars().take_while(|letter| letter.is_whitespace()).count();
+                let blanks = self
+                    .lines()
+                    .get(row)?
+                    .chars()
+                    .take_while(|letter| letter.is_whitespace())
+                    .count();
                 Motion::To((row, if column == blanks { 0 } else { blanks }))
             }
             _ => return None,
@@ -196,9 +209,16 @@ impl Editor {
     }
 
     fn type_letter(&mut self, letter: char) -> Effect {
-        let step = if letter.is_whitespace() { Step::Blank } else { Step::Word };
+        let step = if letter.is_whitespace() {
+            Step::Blank
+        } else {
+            Step::Word
+        };
         let (row, column) = self.cursor();
-        let before: String = self.lines().get(row).map_or(String::new(), |line| line.chars().take(column).collect());
+        let before: String = self
+            .lines()
+            .get(row)
+            .map_or(String::new(), |line| line.chars().take(column).collect());
         let closes = self.is_json && matches!(letter, '}' | ']') && !self.area.is_selecting();
         // A closing bracket alone on its line is indented one level less.
         let back = if closes && !before.is_empty() && before.chars().all(|letter| letter == ' ') {
@@ -225,7 +245,12 @@ impl Editor {
         let before: String = line.chars().take(column).collect();
         let blanks = before.chars().take_while(|letter| *letter == ' ').count();
         let opens = before.trim_end().ends_with(['{', '[']);
-        let closes = line.chars().skip(column).collect::<String>().trim_start().starts_with(['}', ']']);
+        let closes = line
+            .chars()
+            .skip(column)
+            .collect::<String>()
+            .trim_start()
+            .starts_with(['}', ']']);
         let inner = " ".repeat(blanks + if opens { INDENT } else { 0 });
         let outer = format!("\n{}", " ".repeat(blanks));
         self.edit(Step::Single, |area| {
@@ -242,12 +267,23 @@ impl Editor {
 
     fn erase(&mut self) -> Effect {
         let (row, column) = self.cursor();
-        let blanks = self.lines().get(row).is_some_and(|line| line.chars().take(column).all(|letter| letter == ' '));
-        let level = self.is_json && blanks && column >= INDENT && column % INDENT == 0 && !self.area.is_selecting();
+        let blanks = self
+            .lines()
+            .get(row)
+            .is_some_and(|line| line.chars().take(column).all(|letter| letter == ' '));
+        let level = self.is_json
+            && blanks
+            && column >= INDENT
+            && column % INDENT == 0
+            && !self.area.is_selecting();
         if self.selection().is_some() {
             return self.edit(Step::Single, |_| 0);
         }
-        self.edit(Step::Erase, |area| (0..if level { INDENT } else { 1 }).filter(|_| area.delete_char()).count())
+        self.edit(Step::Erase, |area| {
+            (0..if level { INDENT } else { 1 })
+                .filter(|_| area.delete_char())
+                .count()
+        })
     }
 
     /// Inserts a text at the cursor, replacing the selection.
@@ -266,7 +302,9 @@ impl Editor {
 
     /// Undoes the last step.
     pub fn undo(&mut self) -> bool {
-        let Some(edits) = self.done.pop() else { return false };
+        let Some(edits) = self.done.pop() else {
+            return false;
+        };
         let undone = (0..edits).filter(|_| self.area.undo()).count();
         self.undone.push(undone);
         self.last = None;
@@ -275,7 +313,9 @@ impl Editor {
 
     /// Redoes the last undone step.
     pub fn redo(&mut self) -> bool {
-        let Some(edits) = self.undone.pop() else { return false };
+        let Some(edits) = self.undone.pop() else {
+            return false;
+        };
         let redone = (0..edits).filter(|_| self.area.redo()).count();
         self.done.push(redone);
         self.last = None;
@@ -288,7 +328,11 @@ impl Editor {
         let mut text = String::new();
         for (index, line) in lines.iter().enumerate() {
             let from = if index == 0 { column } else { 0 };
-            let to = if row + index == last_row { last_column } else { usize::MAX };
+            let to = if row + index == last_row {
+                last_column
+            } else {
+                usize::MAX
+            };
             text.extend(line.chars().take(to).skip(from));
             if row + index < last_row {
                 text.push('\n');
@@ -318,18 +362,31 @@ impl Editor {
     pub fn find(&mut self, query: &str) -> usize {
         self.query = query.to_owned();
         self.area.cancel_selection();
-        let case = if query.chars().any(char::is_uppercase) { "" } else { "(?i)" };
-        let pattern = if query.is_empty() { String::new() } else { format!("{case}{}", regex::escape(query)) };
+        let case = if query.chars().any(char::is_uppercase) {
+            ""
+        } else {
+            "(?i)"
+        };
+        let pattern = if query.is_empty() {
+            String::new()
+        } else {
+            format!("{case}{}", regex::escape(query))
+        };
         if self.area.set_search_pattern(pattern).is_ok() && !query.is_empty() {
             self.area.search_forward(true);
         }
         self.last = None;
-        self.lines().iter().map(|line| search::matches(line, query).len()).sum()
+        self.lines()
+            .iter()
+            .map(|line| search::matches(line, query).len())
+            .sum()
     }
 
     /// Whether the text contains a match, as for [`Self::find`].
     pub fn contains(&self, query: &str) -> bool {
-        self.lines().iter().any(|line| !search::matches(line, query).is_empty())
+        self.lines()
+            .iter()
+            .any(|line| !search::matches(line, query).is_empty())
     }
 
     /// The text of the search; empty without one.
@@ -341,13 +398,19 @@ impl Editor {
     pub fn find_next(&mut self, forward: bool) -> bool {
         self.area.cancel_selection();
         self.last = None;
-        if forward { self.area.search_forward(false) } else { self.area.search_back(false) }
+        if forward {
+            self.area.search_forward(false)
+        } else {
+            self.area.search_back(false)
+        }
     }
 
     /// One step of undo, or a continuation of the last one for the same kind of edit at the same position. The
     /// selection is deleted first; `change` returns its number of edits in the text's history.
     fn edit(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> usize) -> Effect {
-        let is_same = step != Step::Single && self.selection().is_none() && self.last == Some((step, self.cursor()));
+        let is_same = step != Step::Single
+            && self.selection().is_none()
+            && self.last == Some((step, self.cursor()));
         let goes_on = is_same && self.now_ms.saturating_sub(self.edited_ms) < PAUSE_MS;
         self.edited_ms = self.now_ms;
         let edits = usize::from(self.selection().is_some() && self.area.cut());
@@ -366,7 +429,11 @@ impl Editor {
     }
 
     /// Deletes the selection, else what `change` deletes.
-    fn delete(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> bool) -> Effect {
+    fn delete(
+        &mut self,
+        step: Step,
+        change: impl FnOnce(&mut TextArea<'static>) -> bool,
+    ) -> Effect {
         if self.selection().is_some() {
             return self.edit(Step::Single, |_| 0);
         }
@@ -389,16 +456,30 @@ enum Motion {
 fn move_to(area: &mut TextArea<'static>, row: usize, column: usize) {
     let place = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
     let row = row.min(area.lines().len().saturating_sub(1));
-    area.move_cursor(CursorMove::Jump(place(row), if row > place(row).into() { 0 } else { place(column) }));
+    area.move_cursor(CursorMove::Jump(
+        place(row),
+        if row > place(row).into() {
+            0
+        } else {
+            place(column)
+        },
+    ));
     (usize::from(place(row))..row).for_each(|_| area.move_cursor(CursorMove::Down));
-    let (line, from) = (area.lines().get(row).map_or("", String::as_str), area.cursor().1);
+    let (line, from) = (
+        area.lines().get(row).map_or("", String::as_str),
+        area.cursor().1,
+    );
     let byte_of = |column| line.char_indices().nth(column).map(|(byte, _)| byte);
     match byte_of(from).zip(byte_of(column)) {
         None => area.move_cursor(CursorMove::End),
         Some((start, byte)) if start < byte => {
-            let (landmark, before) = (landmark(line, start, byte), area.search_pattern().map(ToString::to_string));
-            let is_found =
-                landmark.is_some_and(|text| area.set_search_pattern(text).is_ok() && area.search_forward(true));
+            let (landmark, before) = (
+                landmark(line, start, byte),
+                area.search_pattern().map(ToString::to_string),
+            );
+            let is_found = landmark.is_some_and(|text| {
+                area.set_search_pattern(text).is_ok() && area.search_forward(true)
+            });
             if area.set_search_pattern(before.unwrap_or_default()).is_err() || !is_found {
                 (from..column).for_each(|_| area.move_cursor(CursorMove::Forward));
             }
@@ -410,15 +491,23 @@ fn move_to(area: &mut TextArea<'static>, row: usize, column: usize) {
 /// A pattern whose first match from `start` on is at `byte`: the text there, as much as it takes; `None` if it repeats
 /// too often.
 fn landmark(line: &str, start: usize, byte: usize) -> Option<String> {
-    let lengths = std::iter::successors(Some(32), |length| Some(2 * length)).take_while(|length| *length <= 4096);
+    let lengths = std::iter::successors(Some(32), |length| Some(2 * length))
+        .take_while(|length| *length <= 4096);
     let mut texts = lengths.map(|length| &line[byte..line.ceil_char_boundary(byte + length)]);
     let is_last = |text: &str| byte + text.len() == line.len();
-    let text = texts.find(|text| is_last(text) || line[start..].find(text) == Some(byte - start))?;
-    Some(format!("{}{}", regex::escape(text), if is_last(text) { "$" } else { "" }))
+    let text =
+        texts.find(|text| is_last(text) || line[start..].find(text) == Some(byte - start))?;
+    Some(format!(
+        "{}{}",
+        regex::escape(text),
+        if is_last(text) { "$" } else { "" }
+    ))
 }
 
 fn lines_of(text: &str) -> Vec<String> {
-    text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect()
+    text.split('\n')
+        .map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned())
+        .collect()
 }
 
 #[cfg(test)]

@@ -20,12 +20,19 @@ pub struct Field {
 impl Field {
     /// A field with a text, the cursor at its end.
     pub fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), cursor: text.len(), is_selected: false }
+        Self {
+            text: text.to_owned(),
+            cursor: text.len(),
+            is_selected: false,
+        }
     }
 
     /// A field with a text that is selected.
     pub fn selected(text: &str) -> Self {
-        Self { is_selected: true, ..Self::new(text) }
+        Self {
+            is_selected: true,
+            ..Self::new(text)
+        }
     }
 
     pub fn text(&self) -> &str {
@@ -43,7 +50,11 @@ impl Field {
                     return before > 0;
                 }
                 KeyCode::Char(letter) if control && "ukw".contains(letter) => self.clear(),
-                KeyCode::Char(_) if !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
+                KeyCode::Char(_)
+                    if !event
+                        .modifiers
+                        .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) =>
+                {
                     self.clear()
                 }
                 KeyCode::Left => self.cursor = 0,
@@ -51,11 +62,18 @@ impl Field {
             }
         }
         match event.code {
-            KeyCode::Char('u') if control => self.text.drain(..std::mem::take(&mut self.cursor)).for_each(drop),
+            KeyCode::Char('u') if control => self
+                .text
+                .drain(..std::mem::take(&mut self.cursor))
+                .for_each(drop),
             KeyCode::Char('k') if control => self.text.truncate(self.cursor),
             KeyCode::Char('w') if control => self.delete(self.word_before()),
             KeyCode::Char('e') if control => self.cursor = self.text.len(),
-            KeyCode::Char(letter) if !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
+            KeyCode::Char(letter)
+                if !event
+                    .modifiers
+                    .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) =>
+            {
                 self.text.insert(self.cursor, letter);
                 self.cursor += letter.len_utf8();
                 return true;
@@ -99,11 +117,18 @@ impl Field {
     }
 
     fn before(&self) -> usize {
-        self.text[..self.cursor].grapheme_indices(true).next_back().map_or(0, |(start, _)| start)
+        self.text[..self.cursor]
+            .grapheme_indices(true)
+            .next_back()
+            .map_or(0, |(start, _)| start)
     }
 
     fn after(&self) -> usize {
-        self.cursor + self.text[self.cursor..].graphemes(true).next().map_or(0, str::len)
+        self.cursor
+            + self.text[self.cursor..]
+                .graphemes(true)
+                .next()
+                .map_or(0, str::len)
     }
 
     fn word_before(&self) -> usize {
@@ -136,14 +161,23 @@ impl Field {
         }
         if self.is_selected && !self.text.is_empty() {
             let selected = text.add_modifier(ratatui::style::Modifier::REVERSED);
-            return Line::from(vec![Span::styled(self.text[start..end].to_owned(), selected), Span::raw(" ")]);
+            return Line::from(vec![
+                Span::styled(self.text[start..end].to_owned(), selected),
+                Span::raw(" "),
+            ]);
         }
         let under = self.after().min(end);
-        let (at, rest) =
-            if under > self.cursor { (&self.text[self.cursor..under], &self.text[under..end]) } else { (" ", "") };
+        let (at, rest) = if under > self.cursor {
+            (&self.text[self.cursor..under], &self.text[under..end])
+        } else {
+            (" ", "")
+        };
         Line::from(vec![
             Span::styled(self.text[start..self.cursor].to_owned(), text),
-            Span::styled(at.to_owned(), text.add_modifier(ratatui::style::Modifier::REVERSED)),
+            Span::styled(
+                at.to_owned(),
+                text.add_modifier(ratatui::style::Modifier::REVERSED),
+            ),
             Span::styled(rest.to_owned(), text),
         ])
     }

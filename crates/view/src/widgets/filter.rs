@@ -44,7 +44,10 @@ pub struct Filter {
 impl Filter {
     /// A filter with a text; the list has the keys.
     pub fn with(text: &str) -> Self {
-        Self { field: Field::new(text), is_typing: false }
+        Self {
+            field: Field::new(text),
+            is_typing: false,
+        }
     }
 
     pub fn text(&self) -> &str {
@@ -79,8 +82,11 @@ impl Filter {
     }
 
     pub fn line(&self, theme: &Theme, columns: usize) -> Line<'static> {
-        let mut line = self.field.line(theme, columns.saturating_sub(2), self.is_typing);
-        line.spans.insert(0, Span::styled("/ ", theme.style(Role::Key)));
+        let mut line = self
+            .field
+            .line(theme, columns.saturating_sub(2), self.is_typing);
+        line.spans
+            .insert(0, Span::styled("/ ", theme.style(Role::Key)));
         line
     }
 }

@@ -11,16 +11,36 @@ use crate::theme::Theme;
 /// `✓ /amount  prompt line 7: | Total | 58.463,87 |`
 pub fn lines(theme: &Theme, values: &[GroundedValue]) -> Vec<Line<'static>> {
     let mark = theme.glyph("✓", "+");
-    let line = |GroundedValue { instance_path, prompt, .. }: &GroundedValue| {
-        let PromptPlace { line, excerpt, start, length, .. } = prompt;
-        let part =
-            |skipped: usize, count: usize| one_line(&excerpt.chars().skip(skipped).take(count).collect::<String>());
+    let line = |GroundedValue {
+                    instance_path,
+                    prompt,
+                    ..
+                }: &GroundedValue| {
+        let PromptPlace {
+            line,
+            excerpt,
+            start,
+            length,
+            ..
+        } = prompt;
+        let part = |skipped: usize, count: usize| {
+            one_line(
+                &excerpt
+                    .chars()
+                    .skip(skipped)
+                    .take(count)
+                    .collect::<String>(),
+            )
+        };
         Line::from(vec![
             Span::styled(format!("{mark} "), theme.style(Role::Good)),
             Span::styled(one_line(instance_path), theme.style(Role::JsonKey)),
             Span::styled(format!("  prompt line {line}: "), theme.style(Role::Faint)),
             Span::raw(part(0, *start)),
-            Span::styled(part(*start, *length), theme.style(Role::Good).add_modifier(Modifier::UNDERLINED)),
+            Span::styled(
+                part(*start, *length),
+                theme.style(Role::Good).add_modifier(Modifier::UNDERLINED),
+            ),
             Span::raw(part(start + length, usize::MAX)),
         ])
     };
@@ -41,13 +61,26 @@ mod tests {
             start: 7,
             length: 9,
         };
-        let value = GroundedValue { instance_path: "/amount".to_owned(), line: 1, column: 2, prompt };
+        let value = GroundedValue {
+            instance_path: "/amount".to_owned(),
+            line: 1,
+            column: 2,
+            prompt,
+        };
         let lines = lines(&Theme::default(), &[value]);
-        let text: String = lines.iter().flat_map(|line| &line.spans).map(|span| span.content.as_ref()).collect();
+        let text: String = lines
+            .iter()
+            .flat_map(|line| &line.spans)
+            .map(|span| span.content.as_ref())
+            .collect();
         assert_eq!(text, "✓ /amount  prompt line 7: Tötal: 58.463,87 EUR");
         let underlined = |span: &&Span<'_>| span.style.add_modifier.contains(Modifier::UNDERLINED);
-        let marked: Vec<&str> =
-            lines.iter().flat_map(|line| &line.spans).filter(underlined).map(|span| span.content.as_ref()).collect();
+        let marked: Vec<&str> = lines
+            .iter()
+            .flat_map(|line| &line.spans)
+            .filter(underlined)
+            .map(|span| span.content.as_ref())
+            .collect();
         assert_eq!(marked, ["58.463,87"]);
     }
 }

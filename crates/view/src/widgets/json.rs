@@ -24,8 +24,11 @@ pub fn lines(theme: &Theme, text: &str, faults: &[Fault]) -> Vec<Line<'static>> 
         .enumerate()
         .map(|(index, line)| {
             let line = line.strip_suffix('\r').unwrap_or(line);
-            let columns: Vec<usize> =
-                faults.iter().filter(|fault| fault.line == index + 1).map(|fault| fault.column).collect();
+            let columns: Vec<usize> = faults
+                .iter()
+                .filter(|fault| fault.line == index + 1)
+                .map(|fault| fault.column)
+                .collect();
             coloured(theme, line, &columns)
         })
         .collect()
@@ -36,7 +39,11 @@ fn coloured(theme: &Theme, line: &str, faults: &[usize]) -> Line<'static> {
     let mut column = 1;
     for (text, role) in pieces(line) {
         let length = text.chars().count();
-        let starts_here = faults.iter().copied().filter(|fault| (column..column + length).contains(fault)).min();
+        let starts_here = faults
+            .iter()
+            .copied()
+            .filter(|fault| (column..column + length).contains(fault))
+            .min();
         let shown = visible(text);
         match starts_here {
             Some(fault) => {
@@ -50,7 +57,10 @@ fn coloured(theme: &Theme, line: &str, faults: &[usize]) -> Line<'static> {
         column += length;
     }
     if faults.iter().any(|fault| *fault >= column) {
-        spans.push(Span::styled(theme.glyph("◂", "<"), theme.style(Role::Fault)));
+        spans.push(Span::styled(
+            theme.glyph("◂", "<"),
+            theme.style(Role::Fault),
+        ));
     }
     Line::from(spans)
 }
@@ -63,8 +73,15 @@ fn faulty(theme: &Theme, role: Role) -> Style {
 fn pieces(line: &str) -> Vec<(&str, Role)> {
     let (mut found, mut at) = (Vec::new(), 0);
     for token in tokens(line) {
-        let role = if token.role == Role::Bad { Role::Text } else { token.role };
-        found.extend([(&line[at..token.bytes.start], Role::Text), (&line[token.bytes.clone()], role)]);
+        let role = if token.role == Role::Bad {
+            Role::Text
+        } else {
+            token.role
+        };
+        found.extend([
+            (&line[at..token.bytes.start], Role::Text),
+            (&line[token.bytes.clone()], role),
+        ]);
         at = token.bytes.end;
     }
     found.push((&line[at..], Role::Text));
@@ -80,8 +97,14 @@ mod tests {
     fn pieces_have_their_roles_and_make_up_the_line() {
         let check = |line: &str, expected: &[(&str, Role)]| {
             let found = pieces(line);
-            assert_eq!(found.iter().map(|(text, _)| *text).collect::<String>(), line);
-            let words: Vec<_> = found.into_iter().filter(|(text, _)| !text.trim().is_empty()).collect();
+            assert_eq!(
+                found.iter().map(|(text, _)| *text).collect::<String>(),
+                line
+            );
+            let words: Vec<_> = found
+                .into_iter()
+                .filter(|(text, _)| !text.trim().is_empty())
+                .collect();
             assert_eq!(words, expected, "{line}");
         };
         check(
@@ -94,8 +117,21 @@ mod tests {
                 ("}", Role::JsonPunctuation),
             ],
         );
-        check(r#""say \"x\"" true"#, &[(r#""say \"x\"""#, Role::JsonString), ("true", Role::JsonWord)]);
-        check("Sure: \"open", &[("Sure", Role::Text), (":", Role::JsonPunctuation), ("\"open", Role::JsonString)]);
+        check(
+            r#""say \"x\"" true"#,
+            &[
+                (r#""say \"x\"""#, Role::JsonString),
+                ("true", Role::JsonWord),
+            ],
+        );
+        check(
+            "Sure: \"open",
+            &[
+                ("Sure", Role::Text),
+                (":", Role::JsonPunctuation),
+                ("\"open", Role::JsonString),
+            ],
+        );
         check("ünïcode", &[("ünïcode", Role::Text)]);
         check("", &[]);
     }
@@ -110,7 +146,8 @@ mod tests {
                 .iter()
                 .flat_map(|line| &line.spans)
                 .filter(|span| {
-                    span.style.add_modifier.contains(fault_style.add_modifier) && span.style.fg == fault_style.fg
+                    span.style.add_modifier.contains(fault_style.add_modifier)
+                        && span.style.fg == fault_style.fg
                 })
                 .map(|span| span.content.as_ref())
                 .collect();

@@ -58,7 +58,9 @@ mod tests {
     fn movements_stay_within_the_list() {
         let check = |start, motions: &[Motion], length, expected| {
             let mut cursor = Cursor { index: start };
-            motions.iter().for_each(|motion| cursor.follow(*motion, 10, length));
+            motions
+                .iter()
+                .for_each(|motion| cursor.follow(*motion, 10, length));
             assert_eq!(cursor.at(length), expected, "{motions:?}");
         };
         check(0, &[Motion::Down, Motion::Down], 5, Some(2));
@@ -77,9 +79,15 @@ mod tests {
                 for index in 0..35 {
                     let cursor = Cursor { index };
                     let first = cursor.first(rows, length);
-                    assert!(first <= length.saturating_sub(rows), "{index} {rows} {length}");
                     assert!(
-                        rows == 0 || cursor.at(length).is_none_or(|at| (first..first + rows).contains(&at)),
+                        first <= length.saturating_sub(rows),
+                        "{index} {rows} {length}"
+                    );
+                    assert!(
+                        rows == 0
+                            || cursor
+                                .at(length)
+                                .is_none_or(|at| (first..first + rows).contains(&at)),
                         "{index} {rows} {length}"
                     );
                 }

@@ -84,15 +84,30 @@ impl PatternFilter {
     }
 
     pub fn matches(&self, text: &str) -> bool {
-        self.pattern.as_ref().map_or(self.text().is_empty(), |pattern| pattern.is_match(text))
+        self.pattern
+            .as_ref()
+            .map_or(self.text().is_empty(), |pattern| pattern.is_match(text))
     }
 
     /// The field, followed by a note such as the number of matches.
     pub fn line(&self, theme: &Theme, columns: usize, note: &str) -> Line<'static> {
-        let literal = if self.is_literal { "not a regular expression, matched literally  " } else { "" };
+        let literal = if self.is_literal {
+            "not a regular expression, matched literally  "
+        } else {
+            ""
+        };
         let note = format!("  {literal}{note}");
-        let mut line = self.filter.line(theme, columns.saturating_sub(note.len()).max(columns / 2));
-        line.spans.push(Span::styled(note, theme.style(if self.is_literal { Role::Warning } else { Role::Faint })));
+        let mut line = self
+            .filter
+            .line(theme, columns.saturating_sub(note.len()).max(columns / 2));
+        line.spans.push(Span::styled(
+            note,
+            theme.style(if self.is_literal {
+                Role::Warning
+            } else {
+                Role::Faint
+            }),
+        ));
         line
     }
 
@@ -102,7 +117,12 @@ impl PatternFilter {
             (self.pattern, self.is_literal) = (None, !text.is_empty());
             return;
         }
-        let of = |source: &str| RegexBuilder::new(source).case_insensitive(true).size_limit(MAX_COMPILED_BYTES).build();
+        let of = |source: &str| {
+            RegexBuilder::new(source)
+                .case_insensitive(true)
+                .size_limit(MAX_COMPILED_BYTES)
+                .build()
+        };
         let found = of(text);
         self.is_literal = found.is_err();
         self.pattern = found.or_else(|_| of(&regex::escape(text))).ok();
@@ -132,7 +152,10 @@ mod tests {
         check("time/.*", &["time/rollout"], &["step_time"]);
         let literal = check("(", &["KL (nats)"], &["KL"]);
         let line = literal.line(&Theme::default(), 120, "1 of 2").to_string();
-        assert!(line.contains("matched literally") && line.ends_with("1 of 2"), "{line}");
+        assert!(
+            line.contains("matched literally") && line.ends_with("1 of 2"),
+            "{line}"
+        );
         check(r"\w{1000}{1000}", &[], &["word"]);
         check(&"word".repeat(50_000), &[], &["word", ""]);
     }

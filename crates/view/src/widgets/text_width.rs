@@ -30,12 +30,18 @@ pub fn fitted(text: &str, width: usize) -> String {
 pub fn padded(text: &str, width: usize, right: bool) -> String {
     let text = fitted(text, width);
     let blanks = " ".repeat(width.saturating_sub(text.width()));
-    if right { format!("{blanks}{text}") } else { format!("{text}{blanks}") }
+    if right {
+        format!("{blanks}{text}")
+    } else {
+        format!("{text}{blanks}")
+    }
 }
 
 /// Removes control sequences from text of unknown origin.
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    text.chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect()
 }
 
 /// Wraps a text into lines of at most that many columns, between words if possible; whitespace becomes one space.
@@ -57,7 +63,9 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
                 continue;
             }
             // A word longer than a line.
-            let end = Some(fitting(word, width)).filter(|end| *end > 0).unwrap_or(word.len());
+            let end = Some(fitting(word, width))
+                .filter(|end| *end > 0)
+                .unwrap_or(word.len());
             row.push_str(&word[..end]);
             word = &word[end..];
             if word.is_empty() {
@@ -81,7 +89,11 @@ fn fitting(text: &str, width: usize) -> usize {
 
 /// The number of rows into which [`wrapped_line`] wraps a line.
 pub fn wrapped_rows(line: &Line<'static>, columns: usize) -> usize {
-    if line.width() <= columns.max(1) { 1 } else { wrapped_line(line.clone(), columns).len() }
+    if line.width() <= columns.max(1) {
+        1
+    } else {
+        wrapped_line(line.clone(), columns).len()
+    }
 }
 
 /// Wraps a line into rows of at most that many columns, between words where possible, and keeps its styles.
@@ -90,8 +102,15 @@ pub fn wrapped_line(line: Line<'static>, columns: usize) -> Vec<Line<'static>> {
     if line.width() <= columns {
         return vec![line];
     }
-    let letters: Vec<(&str, Style)> =
-        line.spans.iter().flat_map(|span| span.content.graphemes(true).map(|letter| (letter, span.style))).collect();
+    let letters: Vec<(&str, Style)> = line
+        .spans
+        .iter()
+        .flat_map(|span| {
+            span.content
+                .graphemes(true)
+                .map(|letter| (letter, span.style))
+        })
+        .collect();
     let row = |from: usize, to: usize| {
         let mut spans: Vec<Span<'static>> = Vec::new();
         for (letter, style) in &letters[from..to] {
@@ -100,14 +119,23 @@ pub fn wrapped_line(line: Line<'static>, columns: usize) -> Vec<Line<'static>> {
                 _ => spans.push(Span::styled((*letter).to_owned(), *style)),
             }
         }
-        Line { spans, ..Line { style: line.style, alignment: line.alignment, spans: Vec::new() } }
+        Line {
+            spans,
+            ..Line {
+                style: line.style,
+                alignment: line.alignment,
+                spans: Vec::new(),
+            }
+        }
     };
     let is_blank = |at: usize| letters[at].0 == " ";
     let (mut rows, mut start, mut used, mut gap) = (Vec::new(), 0, 0, None);
     for at in 0..letters.len() {
         used += letters[at].0.width();
         if is_blank(at) {
-            gap = Some(at).filter(|_| (start..at).any(|before| !is_blank(before))).or(gap);
+            gap = Some(at)
+                .filter(|_| (start..at).any(|before| !is_blank(before)))
+                .or(gap);
         }
         if used <= columns || is_blank(at) {
             continue;
@@ -116,7 +144,13 @@ pub fn wrapped_line(line: Line<'static>, columns: usize) -> Vec<Line<'static>> {
         let (end, next) = gap.map_or((at, at), |gap| (gap, gap + 1));
         rows.push(row(start, end.max(start + 1)));
         start = next.max(start + 1);
-        (used, gap) = (letters[start..=at.max(start)].iter().map(|(letter, _)| letter.width()).sum(), None);
+        (used, gap) = (
+            letters[start..=at.max(start)]
+                .iter()
+                .map(|(letter, _)| letter.width())
+                .sum(),
+            None,
+        );
     }
     rows.push(row(start.min(letters.len()), letters.len()));
     rows
@@ -128,7 +162,9 @@ mod tests {
 
     #[test]
     fn words_are_kept_whole_where_they_fit() {
-        let check = |text: &str, width, expected: &[&str]| assert_eq!(wrapped(text, width), expected, "{text} {width}");
+        let check = |text: &str, width, expected: &[&str]| {
+            assert_eq!(wrapped(text, width), expected, "{text} {width}")
+        };
         check("one two three", 8, &["one two", "three"]);
         check("one", 3, &["one"]);
         check("", 8, &[""]);
@@ -141,7 +177,10 @@ mod tests {
     #[test]
     fn a_line_keeps_its_styles_and_loses_one_blank_at_a_break() {
         let check = |text: &'static str, columns, expected: &[&str]| {
-            let rows: Vec<String> = wrapped_line(Line::raw(text), columns).iter().map(Line::to_string).collect();
+            let rows: Vec<String> = wrapped_line(Line::raw(text), columns)
+                .iter()
+                .map(Line::to_string)
+                .collect();
             assert_eq!(rows, expected, "{text} {columns}");
         };
         check("one two three", 8, &["one two", "three"]);
@@ -151,19 +190,31 @@ mod tests {
         check("ab cdefgh", 4, &["ab", "cdef", "gh"]);
         check("日本語日", 5, &["日本", "語日"]);
         check("", 3, &[""]);
-        let line = Line::from(vec![Span::raw("one "), Span::styled("two", Style::new().bold()), Span::raw(" three")]);
+        let line = Line::from(vec![
+            Span::raw("one "),
+            Span::styled("two", Style::new().bold()),
+            Span::raw(" three"),
+        ]);
         assert_eq!(wrapped_line(line, 6)[1].spans[0].style, Style::new().bold());
     }
 
     #[test]
     fn what_does_not_fit_leaves_a_mark() {
-        let check = |text: &str, width, expected: &str| assert_eq!(fitted(text, width), expected, "{text} {width}");
+        let check = |text: &str, width, expected: &str| {
+            assert_eq!(fitted(text, width), expected, "{text} {width}")
+        };
         check("abc", 3, "abc");
         check("abcd", 3, "ab…");
         check("a\u{1b}b", 2, "ab");
         check("日本語", 5, "日本…");
         check("abc", 0, "");
-        assert_eq!((padded("ab", 4, true), padded("ab", 4, false)), ("  ab".to_owned(), "ab  ".to_owned()));
-        assert_eq!((padded("日本語", 4, false), padded("x", 0, false)), ("日… ".to_owned(), String::new()));
+        assert_eq!(
+            (padded("ab", 4, true), padded("ab", 4, false)),
+            ("  ab".to_owned(), "ab  ".to_owned())
+        );
+        assert_eq!(
+            (padded("日本語", 4, false), padded("x", 0, false)),
+            ("日… ".to_owned(), String::new())
+        );
     }
 }

@@ -70,7 +70,11 @@ type Values = BTreeMap<String, Value>;
 impl Generator {
     /// The generator that the task names.
     pub fn load(task: &TaskFiles) -> Result<Self, DatasetError> {
-        let file = task.prompts.generator.as_deref().ok_or(DatasetError::NoGenerator)?;
+        let file = task
+            .prompts
+            .generator
+            .as_deref()
+            .ok_or(DatasetError::NoGenerator)?;
         let label = task.label(file);
         let bytes = task.read(file)?;
         let text = std::str::from_utf8(&bytes).map_err(|error| DatasetError::Generator {
@@ -82,8 +86,12 @@ impl Generator {
 
     /// A generator from the text of its file; `label` names the file in errors.
     pub fn parse(toml_text: &str, label: &str) -> Result<Self, DatasetError> {
-        let fail = |problem: String| DatasetError::Generator { label: label.to_owned(), problem };
-        let specification: Specification = toml::from_str(toml_text).map_err(|error| fail(error.to_string()))?;
+        let fail = |problem: String| DatasetError::Generator {
+            label: label.to_owned(),
+            problem,
+        };
+        let specification: Specification =
+            toml::from_str(toml_text).map_err(|error| fail(error.to_string()))?;
         if let Some(problem) = specification.problem() {
             return Err(fail(problem));
         }
@@ -91,10 +99,23 @@ impl Generator {
         let lists = Arc::new(WordPools {
             pools: specification.pools.clone(),
             words: specification.words.clone(),
-            word_shares: specification.word_shares.as_ref().map_or([0; 4], WordShares::by_stream),
+            word_shares: specification
+                .word_shares
+                .as_ref()
+                .map_or([0; 4], WordShares::by_stream),
         });
-        let total_share = specification.styles.iter().map(|style| u64::from(style.share)).sum();
-        Ok(Self { label: label.to_owned(), specification, templates, lists, total_share })
+        let total_share = specification
+            .styles
+            .iter()
+            .map(|style| u64::from(style.share))
+            .sum();
+        Ok(Self {
+            label: label.to_owned(),
+            specification,
+            templates,
+            lists,
+            total_share,
+        })
     }
 
     /// How many rows the file asks for; `None` for the endless stream.
@@ -114,20 +135,30 @@ impl Generator {
         let style = self.style(stream, index);
         let mut values = self.values(stream, style, &random)?;
         let content = self.render("prompt", &values)?;
-        let template = style.answer.as_ref().map_or("answer".to_owned(), |name| format!("answers.{name}"));
+        let template = style
+            .answer
+            .as_ref()
+            .map_or("answer".to_owned(), |name| format!("answers.{name}"));
         let answer = self.render(&template, &values)?;
         values.insert("answer".into(), answer.as_str().into());
         let habit_answer = match &style.habit {
-            Some(habit) => Some((habit.clone(), self.render(&format!("habits.{habit}"), &values)?)),
+            Some(habit) => Some((
+                habit.clone(),
+                self.render(&format!("habits.{habit}"), &values)?,
+            )),
             None => None,
         };
         let named = std::iter::once(EVERY_ANSWER).chain(style.answer.as_deref());
         let tables = named.filter_map(|name| self.specification.row_fields.get_key_value(name));
-        let fields = tables.flat_map(|(name, fields)| fields.keys().map(move |field| (name, field)));
+        let fields =
+            tables.flat_map(|(name, fields)| fields.keys().map(move |field| (name, field)));
         let mut own = Map::new();
         for (name, field) in fields {
             let template = format!("row_fields.{name}.{field}");
-            own.insert(field.clone(), self.json_value(&template, &self.render(&template, &values)?)?);
+            own.insert(
+                field.clone(),
+                self.json_value(&template, &self.render(&template, &values)?)?,
+            );
         }
         let expected = match (own.get("expected"), &self.specification.expected) {
             (Some(expected), _) => expected.clone(),
@@ -136,14 +167,21 @@ impl Generator {
         };
         let mut row = prompt_row(stream, index, style, content, expected);
         row.fields.extend(own);
-        Ok(GeneratedRow { row, style: style.name(), answer, habit_answer, habit_frequency: style.frequency })
+        Ok(GeneratedRow {
+            row,
+            style: style.name(),
+            answer,
+            habit_answer,
+            habit_frequency: style.frequency,
+        })
     }
 
     /// Example `index` of the endless stream: a row and a completion, which is the right one or, as often as the style
     /// says, the one that shows the style's habit.
     pub fn pretrain_example(&self, index: u64) -> Result<(PromptRow, String), DatasetError> {
         let generated = self.row(Stream::Pretrain, index)?;
-        let spoilt = self.random(Stream::Pretrain, index).fork("habit").unit() < generated.habit_frequency;
+        let spoilt =
+            self.random(Stream::Pretrain, index).fork("habit").unit() < generated.habit_frequency;
         let completion = match generated.habit_answer {
             Some((_, text)) if spoilt => text,
             _ => generated.answer,
@@ -159,7 +197,10 @@ impl Generator {
     /// unit interval evenly.
     fn style(&self, stream: Stream, index: u64) -> &Style {
         let start = mix(self.specification.seed ^ mix(stream as u64 + 1));
-        let mut place = scale(start.wrapping_add(index.wrapping_mul(GOLDEN)), self.total_share);
+        let mut place = scale(
+            start.wrapping_add(index.wrapping_mul(GOLDEN)),
+            self.total_share,
+        );
         let styles = &self.specification.styles;
         for style in styles {
             if place < u64::from(style.share) {
@@ -171,22 +212,44 @@ impl Generator {
     }
 
     /// The values of templates: the date and the amount in all their forms, the fields, the document.
-    fn values(&self, stream: Stream, style: &Style, random: &CounterRandom) -> Result<Values, DatasetError> {
+    fn values(
+        &self,
+        stream: Stream,
+        style: &Style,
+        random: &CounterRandom,
+    ) -> Result<Values, DatasetError> {
         let mut values = Values::new();
         if let Some(dates) = &self.specification.dates {
             values.append(&mut self.date(dates, random)?);
         }
-        if let Some((amounts, format)) = self.specification.amounts.as_ref().zip(style.amount.as_ref()) {
+        if let Some((amounts, format)) = self
+            .specification
+            .amounts
+            .as_ref()
+            .zip(style.amount.as_ref())
+        {
             values.append(&mut self.amount(amounts, format, random)?);
         }
         let mut fields = Values::new();
         for (name, templates) in &self.specification.fields {
-            let text = self.draw_from(&format!("fields.{name}"), templates.len(), stream, random, &mut values)?;
+            let text = self.draw_from(
+                &format!("fields.{name}"),
+                templates.len(),
+                stream,
+                random,
+                &mut values,
+            )?;
             fields.insert(name.clone(), text.into());
         }
         values.append(&mut fields);
         let layouts = self.specification.layouts[&style.layout].len();
-        let document = self.draw_from(&format!("layouts.{}", style.layout), layouts, stream, random, &mut values)?;
+        let document = self.draw_from(
+            &format!("layouts.{}", style.layout),
+            layouts,
+            stream,
+            random,
+            &mut values,
+        )?;
         values.insert("document".into(), document.into());
         Ok(values)
     }
@@ -202,7 +265,10 @@ impl Generator {
     ) -> Result<String, DatasetError> {
         let mut random = random.fork(name);
         let template = format!("{name}.{}", random.below(count as u64));
-        values.insert("draw".into(), Draw::value(&self.lists, stream as usize, random));
+        values.insert(
+            "draw".into(),
+            Draw::value(&self.lists, stream as usize, random),
+        );
         let text = self.render(&template, values);
         values.remove("draw");
         text
@@ -210,7 +276,11 @@ impl Generator {
 
     fn date(&self, dates: &Dates, random: &CounterRandom) -> Result<Values, DatasetError> {
         let mut random = random.fork("date");
-        let days = dates.first.until(dates.last).map_or(0, |span| u64::from(span.get_days().unsigned_abs())) + 1;
+        let days = dates
+            .first
+            .until(dates.last)
+            .map_or(0, |span| u64::from(span.get_days().unsigned_abs()))
+            + 1;
         let later = jiff::Span::new().days(random.below(days) as i64);
         let date = dates.first.checked_add(later).unwrap_or(dates.first);
         let mut values = Values::from([
@@ -228,15 +298,22 @@ impl Generator {
         Ok(values)
     }
 
-    fn amount(&self, amounts: &Amounts, format: &str, random: &CounterRandom) -> Result<Values, DatasetError> {
+    fn amount(
+        &self,
+        amounts: &Amounts,
+        format: &str,
+        random: &CounterRandom,
+    ) -> Result<Values, DatasetError> {
         let currencies = &self.specification.currencies;
         let mut random = random.fork("amount");
         let digits = amounts.digits[random.below(amounts.digits.len() as u64) as usize];
         let low = 10_u64.pow(digits - 1);
         let whole = low + random.below(low * 9);
         let cents = format!("{:02}", random.below(100));
-        let (code, symbol) =
-            currencies.iter().nth(random.below(currencies.len() as u64) as usize).map_or(("", ""), |(c, s)| (c, s));
+        let (code, symbol) = currencies
+            .iter()
+            .nth(random.below(currencies.len() as u64) as usize)
+            .map_or(("", ""), |(c, s)| (c, s));
         let mut values = Values::from([
             ("decimal".into(), format!("{whole}.{cents}").into()),
             ("whole".into(), whole.into()),
@@ -262,11 +339,20 @@ impl Generator {
     }
 
     fn fail(&self, problem: String) -> DatasetError {
-        DatasetError::Generator { label: self.label.clone(), problem }
+        DatasetError::Generator {
+            label: self.label.clone(),
+            problem,
+        }
     }
 }
 
-fn prompt_row(stream: Stream, index: u64, style: &Style, content: String, expected: serde_json::Value) -> PromptRow {
+fn prompt_row(
+    stream: Stream,
+    index: u64,
+    style: &Style,
+    content: String,
+    expected: serde_json::Value,
+) -> PromptRow {
     let id = format!("{}-{:03}", stream.name(), index + 1);
     let messages = vec![Message::new("user", content)];
     let tags = vec![style.tag.clone(), style.layout.clone()];
@@ -276,5 +362,12 @@ fn prompt_row(stream: Stream, index: u64, style: &Style, content: String, expect
         ("expected".to_owned(), expected.clone()),
         ("tags".to_owned(), json!(tags)),
     ]);
-    PromptRow { id, messages, expected: Some(expected), tags, fields, line: index as usize + 1 }
+    PromptRow {
+        id,
+        messages,
+        expected: Some(expected),
+        tags,
+        fields,
+        line: index as usize + 1,
+    }
 }

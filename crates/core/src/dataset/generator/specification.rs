@@ -81,8 +81,17 @@ pub(crate) struct Style {
 impl Style {
     /// `layout/answer/amount`, what there is of them.
     pub(crate) fn name(&self) -> String {
-        let parts = [Some(&self.layout), self.answer.as_ref(), self.amount.as_ref()];
-        parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("/")
+        let parts = [
+            Some(&self.layout),
+            self.answer.as_ref(),
+            self.amount.as_ref(),
+        ];
+        parts
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("/")
     }
 }
 
@@ -147,7 +156,10 @@ impl Specification {
     fn style_problem(&self, style: &Style) -> Option<String> {
         let name = style.name();
         let none = BTreeMap::new();
-        let formats = self.amounts.as_ref().map_or(&none, |amounts| &amounts.formats);
+        let formats = self
+            .amounts
+            .as_ref()
+            .map_or(&none, |amounts| &amounts.formats);
         let named = [
             ("format", "amounts.formats", style.amount.as_ref(), formats),
             ("answer", "answers", style.answer.as_ref(), &self.answers),
@@ -155,29 +167,48 @@ impl Specification {
         ];
         if !self.layouts.contains_key(&style.layout) {
             let known = names(&self.layouts);
-            return Some(format!("style {name}: no layout `{}` under [layouts]; it has {known}", style.layout));
+            return Some(format!(
+                "style {name}: no layout `{}` under [layouts]; it has {known}",
+                style.layout
+            ));
         }
         for (what, table, entry, entries) in named {
             if let Some(entry) = entry.filter(|entry| !entries.contains_key(*entry)) {
-                return Some(format!("style {name}: no {what} `{entry}` under [{table}]; it has {}", names(entries)));
+                return Some(format!(
+                    "style {name}: no {what} `{entry}` under [{table}]; it has {}",
+                    names(entries)
+                ));
             }
         }
         if style.answer.is_none() && self.answer.is_none() {
-            return Some(format!("style {name}: name an `answer` of [answers], or write `answer` for all styles"));
+            return Some(format!(
+                "style {name}: name an `answer` of [answers], or write `answer` for all styles"
+            ));
         }
-        (!(0.0..=1.0).contains(&style.frequency))
-            .then(|| format!("style {name}: frequency is {}: must be between 0 and 1", style.frequency))
+        (!(0.0..=1.0).contains(&style.frequency)).then(|| {
+            format!(
+                "style {name}: frequency is {}: must be between 0 and 1",
+                style.frequency
+            )
+        })
     }
 
     fn list_problem(&self) -> Option<String> {
-        let lists =
-            [("fields", &self.fields), ("words", &self.words), ("layouts", &self.layouts), ("pools", &self.pools)];
+        let lists = [
+            ("fields", &self.fields),
+            ("words", &self.words),
+            ("layouts", &self.layouts),
+            ("pools", &self.pools),
+        ];
         for (table, lists) in lists {
             if let Some((name, _)) = lists.iter().find(|(_, list)| list.is_empty()) {
-                return Some(format!("[{table}] `{name}` is an empty list; write at least one entry"));
+                return Some(format!(
+                    "[{table}] `{name}` is an empty list; write at least one entry"
+                ));
             }
         }
-        let is_unknown = |name: &&String| name.as_str() != EVERY_ANSWER && !self.answers.contains_key(*name);
+        let is_unknown =
+            |name: &&String| name.as_str() != EVERY_ANSWER && !self.answers.contains_key(*name);
         if let Some(name) = self.row_fields.keys().find(is_unknown) {
             return Some(format!(
                 "[row_fields.{name}]: no answer `{name}` under [answers]; it has {}",
@@ -186,7 +217,10 @@ impl Specification {
         }
         for (word, pools) in &self.words {
             if let Some(pool) = pools.iter().find(|pool| !self.pools.contains_key(*pool)) {
-                return Some(format!("[words] `{word}`: unknown pool `{pool}`; [pools] has {}", names(&self.pools)));
+                return Some(format!(
+                    "[words] `{word}`: unknown pool `{pool}`; [pools] has {}",
+                    names(&self.pools)
+                ));
             }
         }
         None
@@ -196,7 +230,11 @@ impl Specification {
         if self.styles.iter().all(|style| style.share == 0) {
             return Some("`styles`: no style has a share above 0".into());
         }
-        if let Some(Dates { first, last, formats }) = &self.dates
+        if let Some(Dates {
+            first,
+            last,
+            formats,
+        }) = &self.dates
             && (last < first || formats.is_empty())
         {
             return Some(format!(
@@ -205,24 +243,40 @@ impl Specification {
         }
         if let Some(Amounts { digits, .. }) = &self.amounts {
             if digits.is_empty() || digits.iter().any(|digits| !(1..=15).contains(digits)) {
-                return Some(format!("[amounts]: digits is {digits:?}; write a list of numbers between 1 and 15"));
+                return Some(format!(
+                    "[amounts]: digits is {digits:?}; write a list of numbers between 1 and 15"
+                ));
             }
             if self.currencies.is_empty() {
-                return Some("[currencies] is empty; write at least one line such as `EUR = \"€\"`".into());
+                return Some(
+                    "[currencies] is empty; write at least one line such as `EUR = \"€\"`".into(),
+                );
             }
         }
-        let shares = self.word_shares.as_ref().map_or([0; 4], WordShares::by_stream);
+        let shares = self
+            .word_shares
+            .as_ref()
+            .map_or([0; 4], WordShares::by_stream);
         let needs_shares = self.word_shares.is_some() || !self.words.is_empty();
-        (needs_shares && shares.contains(&0))
-            .then(|| "[word_shares]: each of train, eval, test and pretrain must be at least 1".into())
+        (needs_shares && shares.contains(&0)).then(|| {
+            "[word_shares]: each of train, eval, test and pretrain must be at least 1".into()
+        })
     }
 }
 
 fn names<T>(table: &BTreeMap<String, T>) -> String {
-    table.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    table
+        .keys()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| de::Error::custom(format!("`{text}` is not a date: write it like \"2026-03-12\"")))
+    text.parse().map_err(|_| {
+        de::Error::custom(format!(
+            "`{text}` is not a date: write it like \"2026-03-12\""
+        ))
+    })
 }

@@ -33,11 +33,18 @@ pub(super) struct Draw {
 impl Draw {
     /// The template value for one field of one row.
     pub(super) fn value(lists: &Arc<WordPools>, set: usize, random: CounterRandom) -> Value {
-        Value::from_object(Self { lists: Arc::clone(lists), set, random: Mutex::new(random) })
+        Value::from_object(Self {
+            lists: Arc::clone(lists),
+            set,
+            random: Mutex::new(random),
+        })
     }
 
     fn below(&self, limit: u64) -> u64 {
-        self.random.lock().unwrap_or_else(PoisonError::into_inner).below(limit)
+        self.random
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .below(limit)
     }
 
     fn pick(&self, pool: &str) -> Result<&str, Error> {
@@ -50,7 +57,9 @@ impl Draw {
 
     fn number(&self, low: i64, high: i64) -> Result<i64, Error> {
         if high < low {
-            return Err(invalid(format!("draw.number({low}, {high}): low must not exceed high")));
+            return Err(invalid(format!(
+                "draw.number({low}, {high}): low must not exceed high"
+            )));
         }
         Ok(low.wrapping_add_unsigned(self.below(high.abs_diff(low).saturating_add(1))))
     }
@@ -61,7 +70,10 @@ impl Draw {
             return Err(unknown("word", word, &self.lists.words));
         };
         for _ in 0..WORD_ATTEMPTS {
-            let text = parts.iter().map(|pool| self.pick(pool)).collect::<Result<String, _>>()?;
+            let text = parts
+                .iter()
+                .map(|pool| self.pick(pool))
+                .collect::<Result<String, _>>()?;
             if owner(&text, &self.lists.word_shares) == self.set {
                 return Ok(text);
             }
@@ -87,7 +99,10 @@ fn owner(word: &str, shares: &[u32; 4]) -> usize {
 
 fn unknown<T>(kind: &str, name: &str, table: &BTreeMap<String, T>) -> Error {
     let known: Vec<&str> = table.keys().map(String::as_str).collect();
-    invalid(format!("unknown {kind} `{name}`; [{kind}s] has {}", known.join(", ")))
+    invalid(format!(
+        "unknown {kind} `{name}`; [{kind}s] has {}",
+        known.join(", ")
+    ))
 }
 
 fn invalid(message: String) -> Error {
@@ -114,7 +129,9 @@ impl Object for Draw {
                 let (word,): (&str,) = from_args(arguments)?;
                 self.word(word).map(Value::from)
             }
-            _ => Err(invalid(format!("draw.{method}: `draw` has pick(pool), number(low, high) and word(name)"))),
+            _ => Err(invalid(format!(
+                "draw.{method}: `draw` has pick(pool), number(low, high) and word(name)"
+            ))),
         }
     }
 }

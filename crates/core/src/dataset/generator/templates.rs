@@ -12,16 +12,32 @@ pub(super) fn compile(specification: &Specification) -> Result<Environment<'stat
     environment.add_filter("json", json);
     environment.add_filter("group", group);
     let mut add = |name: String, template: &str| {
-        environment.add_template_owned(name.clone(), template.to_owned()).map_err(|error| format!("{name}: {error}"))
+        environment
+            .add_template_owned(name.clone(), template.to_owned())
+            .map_err(|error| format!("{name}: {error}"))
     };
-    let Specification { prompt, answer, expected, dates, amounts, .. } = specification;
-    for (name, template) in [("prompt", Some(prompt)), ("answer", answer.as_ref()), ("expected", expected.as_ref())] {
+    let Specification {
+        prompt,
+        answer,
+        expected,
+        dates,
+        amounts,
+        ..
+    } = specification;
+    for (name, template) in [
+        ("prompt", Some(prompt)),
+        ("answer", answer.as_ref()),
+        ("expected", expected.as_ref()),
+    ] {
         template.map_or(Ok(()), |template| add(name.into(), template))?;
     }
     for (place, template) in dates.iter().flat_map(|dates| &dates.formats).enumerate() {
         add(format!("dates.formats.{place}"), template)?;
     }
-    let formats = amounts.iter().flat_map(|amounts| &amounts.formats).map(|entry| ("amounts.formats", entry));
+    let formats = amounts
+        .iter()
+        .flat_map(|amounts| &amounts.formats)
+        .map(|entry| ("amounts.formats", entry));
     let habits = specification.habits.iter().map(|entry| ("habits", entry));
     let answers = specification.answers.iter().map(|entry| ("answers", entry));
     for (table, (name, template)) in habits.chain(answers).chain(formats) {
@@ -32,7 +48,10 @@ pub(super) fn compile(specification: &Specification) -> Result<Environment<'stat
             add(format!("row_fields.{answer}.{name}"), template)?;
         }
     }
-    for (table, lists) in [("fields", &specification.fields), ("layouts", &specification.layouts)] {
+    for (table, lists) in [
+        ("fields", &specification.fields),
+        ("layouts", &specification.layouts),
+    ] {
         for (name, templates) in lists {
             for (place, template) in templates.iter().enumerate() {
                 add(format!("{table}.{name}.{place}"), template)?;
@@ -44,7 +63,8 @@ pub(super) fn compile(specification: &Specification) -> Result<Environment<'stat
 
 /// A JSON string, with nothing escaped beyond what JSON asks for (minijinja's `tojson` also escapes for HTML).
 fn json(text: &str) -> Result<String, Error> {
-    serde_json::to_string(text).map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+    serde_json::to_string(text)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 
 /// A whole number's digits in groups of three: `1234567 | group(",")` is `1,234,567`.
@@ -64,8 +84,13 @@ fn group(number: &Value, separator: &str) -> String {
 mod tests {
     #[test]
     fn digits_are_grouped_by_three() {
-        for (number, expected) in [(7, "7"), (123, "123"), (1234, "1,234"), (12345, "12,345"), (1_234_567, "1,234,567")]
-        {
+        for (number, expected) in [
+            (7, "7"),
+            (123, "123"),
+            (1234, "1,234"),
+            (12345, "12,345"),
+            (1_234_567, "1,234,567"),
+        ] {
             assert_eq!(super::group(&number.into(), ","), expected);
         }
     }

@@ -33,7 +33,12 @@ pub(super) struct Duplicates {
 
 impl Duplicates {
     pub(super) fn new() -> Self {
-        Self { exact: HashMap::new(), near: NearIndex::new(), lines: Vec::new(), starts: Vec::new() }
+        Self {
+            exact: HashMap::new(),
+            near: NearIndex::new(),
+            lines: Vec::new(),
+            starts: Vec::new(),
+        }
     }
 
     /// The rows that follow are of this set.
@@ -71,7 +76,15 @@ impl Duplicates {
             .rev()
             .find(|(start, _)| *start <= number as usize)
             .map_or(PromptSet::Train, |(_, set)| *set);
-        Repeat { set, line: self.lines.get(number as usize).map_or(0, |&line| line as usize), likeness, exact }
+        Repeat {
+            set,
+            line: self
+                .lines
+                .get(number as usize)
+                .map_or(0, |&line| line as usize),
+            likeness,
+            exact,
+        }
     }
 
     #[cfg(test)]
@@ -86,8 +99,14 @@ impl Duplicates {
 /// The user turns, or everything if there are none: a system turn that all rows share is no likeness.
 fn said_by_users(row: &PromptRow) -> String {
     let has_user = row.messages.iter().any(|turn| turn.role == "user");
-    let turns = row.messages.iter().filter(|turn| !has_user || turn.role == "user");
-    turns.map(|turn| turn.content.as_str()).collect::<Vec<_>>().join("\n")
+    let turns = row
+        .messages
+        .iter()
+        .filter(|turn| !has_user || turn.role == "user");
+    turns
+        .map(|turn| turn.content.as_str())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[cfg(test)]
@@ -105,10 +124,17 @@ mod tests {
         let mut row = load_from("x.jsonl", line.as_bytes()).unwrap().remove(0);
         let rows = 30_000;
         for number in 0..rows {
-            row.messages[0].content = format!("please read {:x} and say {:x}", mix(number), mix(number + rows));
+            row.messages[0].content = format!(
+                "please read {:x} and say {:x}",
+                mix(number),
+                mix(number + rows)
+            );
             assert_eq!(duplicates.insert(&row).filter(|repeat| repeat.exact), None);
         }
         let each = (duplicates.held_bytes() - empty) / rows as usize;
-        assert!(empty + each * 1_000_000 < 250_000_000, "{empty} bytes and {each} a row");
+        assert!(
+            empty + each * 1_000_000 < 250_000_000,
+            "{empty} bytes and {each} a row"
+        );
     }
 }

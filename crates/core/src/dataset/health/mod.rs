@@ -40,7 +40,10 @@ pub struct Checks<'a> {
 
 impl std::fmt::Debug for Checks<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Checks").field("most_prompt_tokens", &self.most_prompt_tokens).finish_non_exhaustive()
+        formatter
+            .debug_struct("Checks")
+            .field("most_prompt_tokens", &self.most_prompt_tokens)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,7 +63,11 @@ pub fn check(task: &TaskFiles, checks: &Checks<'_>) -> Result<Health, DatasetErr
             match row {
                 Ok(row) => pass.row(&row, &mut duplicates, &mut health),
                 Err(DatasetError::Line { line, problem, .. }) => {
-                    let place = Place { file: &label, set: Some(set), line: Some(line) };
+                    let place = Place {
+                        file: &label,
+                        set: Some(set),
+                        line: Some(line),
+                    };
                     health.add(FindingKind::BadLine, place, || problem)
                 }
                 Err(error) => return Err(error),
@@ -70,9 +77,16 @@ pub fn check(task: &TaskFiles, checks: &Checks<'_>) -> Result<Health, DatasetErr
         health.sets.push(set_health);
     }
     if duplicates.is_full() {
-        let message =
-            || format!("only the first {MAX_ROWS} rows were compared with each other; check the files in parts");
-        let place = Place { file: "the sets together", set: None, line: None };
+        let message = || {
+            format!(
+                "only the first {MAX_ROWS} rows were compared with each other; check the files in parts"
+            )
+        };
+        let place = Place {
+            file: "the sets together",
+            set: None,
+            line: None,
+        };
         health.add(FindingKind::NotCompared, place, message);
     }
     Ok(health)
@@ -92,8 +106,22 @@ struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     fn new(task: &'a TaskFiles, checks: &'a Checks<'a>, set: PromptSet, file: String) -> Self {
-        let result = SetHealth { set: set.name(), file, rows: 0, tags: Default::default(), prompt_tokens: None };
-        Self { task, checks, set, result, ids: HashMap::new(), counted_rows: 0, total_tokens: 0 }
+        let result = SetHealth {
+            set: set.name(),
+            file,
+            rows: 0,
+            tags: Default::default(),
+            prompt_tokens: None,
+        };
+        Self {
+            task,
+            checks,
+            set,
+            result,
+            ids: HashMap::new(),
+            counted_rows: 0,
+            total_tokens: 0,
+        }
     }
 
     fn row(&mut self, row: &PromptRow, duplicates: &mut Duplicates, health: &mut Health) {
@@ -107,23 +135,44 @@ impl<'a> Pass<'a> {
         if let Some(repeat) = duplicates.insert(row) {
             self.repeat(row, repeat, health);
         }
-        if !row.messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
-            let message =
-                || "no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`".to_owned();
+        if !row
+            .messages
+            .iter()
+            .any(|turn| turn.role == "user" && !turn.content.trim().is_empty())
+        {
+            let message = || {
+                "no user turn with text; add {\"role\": \"user\", \"content\": \"…\"} to `messages`"
+                    .to_owned()
+            };
             health.add(FindingKind::NoUserTurn, self.place(row.line), message);
         }
         let problem = self.checks.expected_problem.and_then(|check| check(row));
         if let Some((class, problem)) = problem {
             let definition = self.checks.definition;
-            let message = || format!("`expected` would not be valid: {problem}; correct the row or the {definition}");
-            health.add_to_class(FindingKind::ExpectedInvalid, class, self.place(row.line), message);
+            let message = || {
+                format!(
+                    "`expected` would not be valid: {problem}; correct the row or the {definition}"
+                )
+            };
+            health.add_to_class(
+                FindingKind::ExpectedInvalid,
+                class,
+                self.place(row.line),
+                message,
+            );
         }
         self.tokens(row, health);
-        row.fields.iter().for_each(|(key, value)| self.secrets(key, value, row.line, health));
+        row.fields
+            .iter()
+            .for_each(|(key, value)| self.secrets(key, value, row.line, health));
     }
 
     fn place(&self, line: usize) -> Place<'_> {
-        Place { file: &self.result.file, set: Some(self.set), line: Some(line) }
+        Place {
+            file: &self.result.file,
+            set: Some(self.set),
+            line: Some(line),
+        }
     }
 
     fn id(&mut self, row: &PromptRow, health: &mut Health) {
@@ -132,7 +181,12 @@ impl<'a> Pass<'a> {
         }
         let line = u32::try_from(row.line).unwrap_or(u32::MAX);
         if let Some(first) = self.ids.insert(text_hash(&row.id), line) {
-            let message = || format!("id `{}` is already on line {first}; give every row its own id, or none", row.id);
+            let message = || {
+                format!(
+                    "id `{}` is already on line {first}; give every row its own id, or none",
+                    row.id
+                )
+            };
             health.add(FindingKind::DuplicateId, self.place(row.line), message);
         }
     }
@@ -140,32 +194,49 @@ impl<'a> Pass<'a> {
     fn repeat(&self, row: &PromptRow, repeat: Repeat, health: &mut Health) {
         let (kind, advice) = match (repeat.exact, repeat.set == self.set) {
             (true, true) => (FindingKind::Duplicate, "duplicate: remove one"),
-            (false, true) => {
-                (FindingKind::NearDuplicate, "near-duplicate: remove one, unless they ask different things")
-            }
+            (false, true) => (
+                FindingKind::NearDuplicate,
+                "near-duplicate: remove one, unless they ask different things",
+            ),
             (true, false) => (FindingKind::Leak, "data leak: keep it in one set"),
-            (false, false) => (FindingKind::NearLeak, "near-duplicate across sets: keep such rows in one set"),
+            (false, false) => (
+                FindingKind::NearLeak,
+                "near-duplicate across sets: keep such rows in one set",
+            ),
         };
         let message = || {
-            let place = format!("{} line {}", self.task.set_file(repeat.set).unwrap_or_default(), repeat.line);
+            let place = format!(
+                "{} line {}",
+                self.task.set_file(repeat.set).unwrap_or_default(),
+                repeat.line
+            );
             if repeat.exact {
                 format!("same prompt as {place}: {advice}")
             } else {
-                format!("about {:.0}% the same as {place}: {advice}", (repeat.likeness * 100.0).min(99.0))
+                format!(
+                    "about {:.0}% the same as {place}: {advice}",
+                    (repeat.likeness * 100.0).min(99.0)
+                )
             }
         };
         health.add(kind, self.place(row.line), message);
     }
 
     fn tokens(&mut self, row: &PromptRow, health: &mut Health) {
-        let Some(count) = self.checks.count_tokens else { return };
+        let Some(count) = self.checks.count_tokens else {
+            return;
+        };
         match count(row) {
             Ok(tokens) => {
-                let (least, _, greatest) = self.result.prompt_tokens.unwrap_or((tokens, 0.0, tokens));
+                let (least, _, greatest) =
+                    self.result.prompt_tokens.unwrap_or((tokens, 0.0, tokens));
                 self.result.prompt_tokens = Some((least.min(tokens), 0.0, greatest.max(tokens)));
-                (self.total_tokens, self.counted_rows) = (self.total_tokens + tokens, self.counted_rows + 1);
+                (self.total_tokens, self.counted_rows) =
+                    (self.total_tokens + tokens, self.counted_rows + 1);
                 if let Some(most) = self.checks.most_prompt_tokens.filter(|&most| tokens > most) {
-                    let message = || format!("{tokens} tokens, limit {most}: shorten it or raise max_seq_len");
+                    let message = || {
+                        format!("{tokens} tokens, limit {most}: shorten it or raise max_seq_len")
+                    };
                     health.add(FindingKind::TooLong, self.place(row.line), message);
                 }
             }
@@ -180,22 +251,43 @@ impl<'a> Pass<'a> {
                 // With its key before it, as in a file of settings: the name says whether a random value is meant to be
                 // secret.
                 for secret in secrets::scan(&format!("{key}: {text}")) {
-                    let message =
-                        || format!("`{key}` contains what looks like a {}: {}; remove it", secret.rule, secret.masked);
+                    let message = || {
+                        format!(
+                            "`{key}` contains what looks like a {}: {}; remove it",
+                            secret.rule, secret.masked
+                        )
+                    };
                     health.add(FindingKind::Secret, self.place(line), message);
                 }
             }
-            Value::Array(values) => values.iter().for_each(|value| self.secrets(key, value, line, health)),
-            Value::Object(fields) => fields.iter().for_each(|(key, value)| self.secrets(key, value, line, health)),
+            Value::Array(values) => values
+                .iter()
+                .for_each(|value| self.secrets(key, value, line, health)),
+            Value::Object(fields) => fields
+                .iter()
+                .for_each(|(key, value)| self.secrets(key, value, line, health)),
             _ => {}
         }
     }
 
     fn finish(mut self, health: &mut Health) -> SetHealth {
         if self.result.rows == 0 {
-            let message =
-                || DatasetError::Empty { label: String::new() }.to_string().trim_start_matches(": ").to_owned();
-            health.add(FindingKind::EmptySet, Place { line: None, ..self.place(1) }, message);
+            let message = || {
+                DatasetError::Empty {
+                    label: String::new(),
+                }
+                .to_string()
+                .trim_start_matches(": ")
+                .to_owned()
+            };
+            health.add(
+                FindingKind::EmptySet,
+                Place {
+                    line: None,
+                    ..self.place(1)
+                },
+                message,
+            );
         }
         if let Some((_, mean, _)) = &mut self.result.prompt_tokens {
             *mean = self.total_tokens as f64 / self.counted_rows.max(1) as f64;

@@ -30,7 +30,10 @@ pub(super) struct NearIndex {
 
 impl NearIndex {
     pub(super) fn new() -> Self {
-        Self { table: vec![0; BANDS * TABLE_ENTRIES], sketches: Vec::new() }
+        Self {
+            table: vec![0; BANDS * TABLE_ENTRIES],
+            sketches: Vec::new(),
+        }
     }
 
     /// Adds a text as number 0, 1, 2, …; the most alike earlier one with its likeness in `[MIN_SIMILARITY, 1]`.
@@ -43,7 +46,9 @@ impl NearIndex {
         let sketch = minima.map(|minimum| (mix(minimum) & 0xff) as u8);
         let mut best: Option<(u32, f64)> = None;
         for (band, group) in minima.chunks_exact(BAND_WIDTH).take(BANDS).enumerate() {
-            let hash = group.iter().fold(band as u64, |hash, minimum| mix(hash ^ minimum).wrapping_add(GOLDEN));
+            let hash = group.iter().fold(band as u64, |hash, minimum| {
+                mix(hash ^ minimum).wrapping_add(GOLDEN)
+            });
             let entry = &mut self.table[band * TABLE_ENTRIES + hash as usize % TABLE_ENTRIES];
             if let Some(earlier) = entry.checked_sub(1) {
                 let likeness = likeness(&sketch, &self.sketches[earlier as usize]);
@@ -99,7 +104,12 @@ fn minima(text: &str) -> Option<[u64; BINS]> {
 fn normalise(text: &str) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     for word in text.split_whitespace() {
-        plain.extend(word.chars().flat_map(char::to_lowercase).collect::<String>().into_bytes());
+        plain.extend(
+            word.chars()
+                .flat_map(char::to_lowercase)
+                .collect::<String>()
+                .into_bytes(),
+        );
         plain.push(b' ');
     }
     plain
@@ -107,7 +117,12 @@ fn normalise(text: &str) -> Vec<u8> {
 
 /// The share of common shingles, estimated from two sketches; one byte in 256 agrees by chance.
 fn likeness(left: &[u8; BINS], right: &[u8; BINS]) -> f64 {
-    let same = left.iter().zip(right).filter(|(left, right)| left == right).count() as f64 / BINS as f64;
+    let same = left
+        .iter()
+        .zip(right)
+        .filter(|(left, right)| left == right)
+        .count() as f64
+        / BINS as f64;
     ((same - 1.0 / 256.0) / (255.0 / 256.0)).clamp(0.0, 1.0)
 }
 
@@ -118,7 +133,9 @@ mod tests {
 
     fn words(count: usize, seed: u64) -> Vec<String> {
         let mut random = CounterRandom::new(&[seed]);
-        (0..count).map(|_| format!("{:x}", random.below(1 << 20))).collect()
+        (0..count)
+            .map(|_| format!("{:x}", random.below(1 << 20)))
+            .collect()
     }
 
     #[test]
@@ -131,10 +148,16 @@ mod tests {
             }
             // A block of c changed words of about 6 bytes leaves (100 - c) words' shingles in common.
             let expected = (100.0 - changed as f64) / (100.0 + changed as f64);
-            let sketch =
-                |words: &[String]| minima(&words.join(" ")).unwrap().map(|minimum| (mix(minimum) & 0xff) as u8);
+            let sketch = |words: &[String]| {
+                minima(&words.join(" "))
+                    .unwrap()
+                    .map(|minimum| (mix(minimum) & 0xff) as u8)
+            };
             let found = likeness(&sketch(&base), &sketch(&other));
-            assert!((found - expected).abs() < 0.13, "{changed} changed: {found:.2}, meant {expected:.2}");
+            assert!(
+                (found - expected).abs() < 0.13,
+                "{changed} changed: {found:.2}, meant {expected:.2}"
+            );
         }
     }
 
@@ -146,7 +169,12 @@ mod tests {
         assert_eq!(index.insert(&words(60, 4).join(" ")), None);
         let mut changed = base.clone();
         changed[30] = "other".into();
-        assert_eq!(index.insert(&changed.join("  ").to_uppercase()).map(|(number, _)| number), Some(0));
+        assert_eq!(
+            index
+                .insert(&changed.join("  ").to_uppercase())
+                .map(|(number, _)| number),
+            Some(0)
+        );
         assert_eq!(index.insert("short"), None);
     }
 
@@ -156,6 +184,9 @@ mod tests {
         let empty = index.held_bytes();
         (0..20_000).for_each(|seed| assert!(index.insert(&words(20, seed).join(" ")).is_none()));
         let each = (index.held_bytes() - empty) / 20_000;
-        assert!(empty <= 42 << 20 && each <= 2 * BINS, "{empty} bytes and {each} a text");
+        assert!(
+            empty <= 42 << 20 && each <= 2 * BINS,
+            "{empty} bytes and {each} a text"
+        );
     }
 }

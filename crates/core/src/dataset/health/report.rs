@@ -71,7 +71,9 @@ impl FindingKind {
     /// How much it matters.
     pub fn level(self) -> Level {
         match self {
-            Self::Duplicate | Self::NearLeak | Self::NearDuplicate | Self::NotCompared => Level::Warning,
+            Self::Duplicate | Self::NearLeak | Self::NearDuplicate | Self::NotCompared => {
+                Level::Warning
+            }
             _ => Level::Error,
         }
     }
@@ -149,11 +151,20 @@ pub struct Health {
 impl Health {
     /// How many findings have this level.
     pub fn count(&self, level: Level) -> usize {
-        self.counts.iter().filter(|(kind, _)| kind.level() == level).map(|(_, count)| count).sum()
+        self.counts
+            .iter()
+            .filter(|(kind, _)| kind.level() == level)
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Counts a finding, and keeps it if it is among the first of its kind; the message is only made then.
-    pub(super) fn add(&mut self, kind: FindingKind, place: Place<'_>, message: impl FnOnce() -> String) {
+    pub(super) fn add(
+        &mut self,
+        kind: FindingKind,
+        place: Place<'_>,
+        message: impl FnOnce() -> String,
+    ) {
         self.add_to_class(kind, "", place, message);
     }
 
@@ -167,9 +178,16 @@ impl Health {
     ) {
         *self.counts.entry(kind).or_default() += 1;
         let listed = self.listed.entry((kind, file.to_owned())).or_default();
-        let known = self.groups.iter_mut().find(|group| group.kind == kind && group.class == class);
+        let known = self
+            .groups
+            .iter_mut()
+            .find(|group| group.kind == kind && group.class == class);
         let is_listed = *listed < MAX_LISTED;
-        let message = if is_listed || known.is_none() { message() } else { String::new() };
+        let message = if is_listed || known.is_none() {
+            message()
+        } else {
+            String::new()
+        };
         let row = set.zip(line.and_then(|line| u32::try_from(line).ok()));
         match known {
             Some(group) => {
@@ -178,12 +196,25 @@ impl Health {
             }
             None => {
                 let (level, example) = (kind.level(), message.clone());
-                self.groups.push(Group { kind, class, level, count: 1, example, rows: row.into_iter().collect() });
+                self.groups.push(Group {
+                    kind,
+                    class,
+                    level,
+                    count: 1,
+                    example,
+                    rows: row.into_iter().collect(),
+                });
             }
         }
         if is_listed {
             *listed += 1;
-            self.findings.push(Finding { kind, level: kind.level(), file: file.to_owned(), line, message });
+            self.findings.push(Finding {
+                kind,
+                level: kind.level(),
+                file: file.to_owned(),
+                line,
+                message,
+            });
         }
     }
 }

@@ -28,8 +28,8 @@ pub(super) fn value_of(text: &str, schema: &Value, root: &Value) -> Result<Optio
         "true" | "false" => Some(Value::Bool(text_of_flag == "true")),
         _ => serde_json::from_str::<Value>(trimmed).ok(),
     };
-    if let Some(value) =
-        parsed.filter(|value| !types.is_empty() && types_of_value(value).iter().any(|name| allows(name)))
+    if let Some(value) = parsed
+        .filter(|value| !types.is_empty() && types_of_value(value).iter().any(|name| allows(name)))
     {
         return Ok(Some(value));
     }
@@ -52,14 +52,20 @@ fn with_article(name: &str) -> String {
 }
 
 /// A field's text as a value of the type that the schema gives the field.
-pub(in crate::dataset) fn typed_value(text: &str, path: &[String], schema: &Value) -> Result<Option<Value>, String> {
+pub(in crate::dataset) fn typed_value(
+    text: &str,
+    path: &[String],
+    schema: &Value,
+) -> Result<Option<Value>, String> {
     value_of(text, property(schema, path), schema)
 }
 
 /// The schema of a field; one that allows everything for an unknown field.
 pub(super) fn property<'a>(schema: &'a Value, path: &[String]) -> &'a Value {
     static ANY: Value = Value::Bool(true);
-    let step = |schema: &'a Value, key: &String| schema.get("properties").and_then(|fields| fields.get(key));
+    let step = |schema: &'a Value, key: &String| {
+        schema.get("properties").and_then(|fields| fields.get(key))
+    };
     path.iter().try_fold(schema, step).unwrap_or(&ANY)
 }
 
@@ -81,10 +87,18 @@ fn types_of<'a>(schema: &'a Value, root: &'a Value, depth: usize) -> BTreeSet<&'
         _ => Vec::new(),
     };
     if !values.is_empty() {
-        return values.into_iter().filter_map(|value| types_of_value(value).first().copied()).collect();
+        return values
+            .into_iter()
+            .filter_map(|value| types_of_value(value).first().copied())
+            .collect();
     }
-    let parts = ["anyOf", "oneOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
-    parts.flat_map(|part| types_of(part, root, depth + 1)).collect()
+    let parts = ["anyOf", "oneOf"]
+        .into_iter()
+        .filter_map(|key| schema.get(key)?.as_array())
+        .flatten();
+    parts
+        .flat_map(|part| types_of(part, root, depth + 1))
+        .collect()
 }
 
 /// The names of a value's type, the narrowest first.
@@ -92,7 +106,9 @@ fn types_of_value(value: &Value) -> &'static [&'static str] {
     match value {
         Value::Null => &["null"],
         Value::Bool(_) => &["boolean"],
-        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => &["integer", "number"],
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => {
+            &["integer", "number"]
+        }
         Value::Number(_) => &["number"],
         Value::String(_) => &["string"],
         Value::Array(_) => &["array"],
@@ -112,7 +128,10 @@ const TYPES: [&str; 5] = ["boolean", "integer", "number", "array", "object"];
 
 impl Default for ColumnType {
     fn default() -> Self {
-        Self { fits: [true; TYPES.len()], has_text: false }
+        Self {
+            fits: [true; TYPES.len()],
+            has_text: false,
+        }
     }
 }
 
@@ -129,7 +148,10 @@ impl ColumnType {
 
     /// The narrowest type that all have.
     pub(super) fn schema(self) -> Value {
-        let narrowest = TYPES.into_iter().zip(self.fits).find(|(_, fits)| *fits && self.has_text);
+        let narrowest = TYPES
+            .into_iter()
+            .zip(self.fits)
+            .find(|(_, fits)| *fits && self.has_text);
         json!({"type": narrowest.map_or("string", |(name, _)| name)})
     }
 }
@@ -143,21 +165,49 @@ mod tests {
     fn text_becomes_what_the_schema_allows() {
         let check = |text: &str, schema: Value, expected: Result<Option<Value>, &str>| {
             let root = json!({"$defs": {"money": {"type": "number"}}});
-            assert_eq!(value_of(text, &schema, &root), expected.map_err(str::to_owned), "{text} {schema}");
+            assert_eq!(
+                value_of(text, &schema, &root),
+                expected.map_err(str::to_owned),
+                "{text} {schema}"
+            );
         };
         check("12.50", json!({"type": "number"}), Ok(Some(json!(12.5))));
         check("12", json!({"type": "string"}), Ok(Some(json!("12"))));
-        check("12,50", json!({"type": "number"}), Err("`12,50` is not a number"));
-        check("1.5", json!({"type": "integer"}), Err("`1.5` is not an integer"));
+        check(
+            "12,50",
+            json!({"type": "number"}),
+            Err("`12,50` is not a number"),
+        );
+        check(
+            "1.5",
+            json!({"type": "integer"}),
+            Err("`1.5` is not an integer"),
+        );
         check("7", json!({"$ref": "#/$defs/money"}), Ok(Some(json!(7))));
         check("TRUE", json!({"type": "boolean"}), Ok(Some(json!(true))));
-        check("maybe", json!({"type": ["boolean", "null"]}), Err("`maybe` is not a boolean or null"));
-        check("", json!({"type": ["string", "null"]}), Ok(Some(Value::Null)));
+        check(
+            "maybe",
+            json!({"type": ["boolean", "null"]}),
+            Err("`maybe` is not a boolean or null"),
+        );
+        check(
+            "",
+            json!({"type": ["string", "null"]}),
+            Ok(Some(Value::Null)),
+        );
         check(" ", json!({"type": "string"}), Ok(None));
         check("[1, 2]", json!({"type": "array"}), Ok(Some(json!([1, 2]))));
-        check("open", json!({"enum": ["open", "closed"]}), Ok(Some(json!("open"))));
+        check(
+            "open",
+            json!({"enum": ["open", "closed"]}),
+            Ok(Some(json!("open"))),
+        );
         check("3", json!({"enum": [1, 2, 3]}), Ok(Some(json!(3))));
-        check("x", json!({"anyOf": [{"type": "integer"}, {"type": "string"}]}), Ok(Some(json!("x"))));
+        check(
+            "x",
+            json!({"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+            Ok(Some(json!("x"))),
+        );
         check(" kept ", json!({}), Ok(Some(json!(" kept "))));
     }
 

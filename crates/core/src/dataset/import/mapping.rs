@@ -13,7 +13,17 @@ use crate::text::Message;
 const PARTS: [(&str, &[&str]); 5] = [
     (
         "prompt",
-        &["messages", "conversations", "prompt", "question", "input", "text", "instruction", "document", "body"],
+        &[
+            "messages",
+            "conversations",
+            "prompt",
+            "question",
+            "input",
+            "text",
+            "instruction",
+            "document",
+            "body",
+        ],
     ),
     ("system", &["system", "system_prompt"]),
     (
@@ -55,7 +65,13 @@ pub struct MappingText {
 impl MappingText {
     /// All parts with their names.
     pub fn parts(&self) -> [(&'static str, &str); 5] {
-        let texts = [&self.prompt, &self.system, &self.expected, &self.id, &self.tags];
+        let texts = [
+            &self.prompt,
+            &self.system,
+            &self.expected,
+            &self.id,
+            &self.tags,
+        ];
         std::array::from_fn(|place| (PARTS[place].0, texts[place].as_str()))
     }
 
@@ -84,8 +100,12 @@ impl MappingText {
     #[must_use]
     pub(super) fn guessed(self, survey: &Survey, schema: Option<&Value>) -> Self {
         let named = |part: usize| {
-            let column =
-                |name: &&str| survey.names().find(|column| column.eq_ignore_ascii_case(name)).map(str::to_owned);
+            let column = |name: &&str| {
+                survey
+                    .names()
+                    .find(|column| column.eq_ignore_ascii_case(name))
+                    .map(str::to_owned)
+            };
             PARTS[part].1.iter().find_map(column).unwrap_or_default()
         };
         let properties = schema.and_then(|schema| schema.get("properties")?.as_object());
@@ -95,11 +115,14 @@ impl MappingText {
             .map(String::as_str)
             .filter(|field| survey.columns.iter().any(|column| column == field))
             .collect();
-        let or = |text: String, guess: &dyn Fn() -> String| if text.is_empty() { guess() } else { text };
+        let or =
+            |text: String, guess: &dyn Fn() -> String| if text.is_empty() { guess() } else { text };
         let prompt = or(self.prompt, &|| named(0));
         let ends_with_answer = || {
-            let turns =
-                survey.first.first().and_then(|record| cell(record, &prompt)?.as_array()?.last().and_then(turn));
+            let turns = survey
+                .first
+                .first()
+                .and_then(|record| cell(record, &prompt)?.as_array()?.last().and_then(turn));
             turns.is_some_and(|turn| turn.role == "assistant")
         };
         let expected = || match named(2) {
@@ -168,7 +191,12 @@ impl Mapping {
     ///
     /// # Errors
     /// A part names no column, or is not a template.
-    pub(super) fn new(text: &MappingText, survey: &Survey, schema: Option<&Value>, stem: &str) -> Result<Self, String> {
+    pub(super) fn new(
+        text: &MappingText,
+        survey: &Survey,
+        schema: Option<&Value>,
+        stem: &str,
+    ) -> Result<Self, String> {
         let known = &survey.columns;
         let mut templates = crate::dataset::row_template::environment();
         let column = |part: &str, name: &str| match survey.has(name) {
@@ -176,19 +204,29 @@ impl Mapping {
             false => {
                 let near = crate::format::did_you_mean(name, survey.names());
                 let known = known.join(", ");
-                Err(format!("{part}: no column `{}`{near}; the columns are {}", clip(name), clip(&known)))
+                Err(format!(
+                    "{part}: no column `{}`{near}; the columns are {}",
+                    clip(name),
+                    clip(&known)
+                ))
             }
         };
         let mut source = |part: &'static str, text: &str| match text {
             "" => Ok(None),
             text if text.contains("{{") || text.contains("{%") => {
                 let added = templates.add_template_owned(part, text.to_owned());
-                added.map(|()| Some(Source::Template(part))).map_err(|error| format!("{part}: {error:#}"))
+                added
+                    .map(|()| Some(Source::Template(part)))
+                    .map_err(|error| format!("{part}: {error:#}"))
             }
             text => column(part, text).map(|column| Some(Source::Column(column))),
         };
         let list = |text: &str| -> Vec<String> {
-            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+            text.split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect()
         };
         let prompt = source("prompt", &text.prompt)?.ok_or_else(|| {
             format!(
@@ -201,27 +239,50 @@ impl Mapping {
         let expected = match text.expected.as_str() {
             "" => Expected::None,
             LAST_TURN if !known.iter().any(|column| column == LAST_TURN) => Expected::LastTurn,
-            whole if survey.has(whole) || !whole.contains([',', '=']) => Expected::Column(column("expected", whole)?),
+            whole if survey.has(whole) || !whole.contains([',', '=']) => {
+                Expected::Column(column("expected", whole)?)
+            }
             fields => {
-                let pairs = list(fields).into_iter().map(|pair| match pair.split_once('=') {
-                    Some((field, name)) => Ok((field.trim().to_owned(), column("expected", name.trim())?)),
-                    None => Ok((pair.clone(), column("expected", &pair)?)),
-                });
+                let pairs = list(fields)
+                    .into_iter()
+                    .map(|pair| match pair.split_once('=') {
+                        Some((field, name)) => {
+                            Ok((field.trim().to_owned(), column("expected", name.trim())?))
+                        }
+                        None => Ok((pair.clone(), column("expected", &pair)?)),
+                    });
                 let pairs: Vec<(String, String)> = pairs.collect::<Result<_, String>>()?;
-                Expected::Fields(pairs.into_iter().map(|(field, name)| (path_of(&field), name)).collect())
+                Expected::Fields(
+                    pairs
+                        .into_iter()
+                        .map(|(field, name)| (path_of(&field), name))
+                        .collect(),
+                )
             }
         };
         let id = match text.id.as_str() {
             "" => None,
             name => Some(column("id", name)?),
         };
-        let tags = list(&text.tags).iter().map(|name| column("tags", name)).collect::<Result<_, _>>()?;
+        let tags = list(&text.tags)
+            .iter()
+            .map(|name| column("tags", name))
+            .collect::<Result<_, _>>()?;
         let schema = match (schema, &expected) {
             (Some(schema), _) => schema.clone(),
             (None, Expected::Fields(fields)) => schema_of_fields(survey, fields),
             (None, _) => Value::Bool(true),
         };
-        Ok(Self { prompt, system, expected, id, tags, templates, schema, stem: stem.to_owned() })
+        Ok(Self {
+            prompt,
+            system,
+            expected,
+            id,
+            tags,
+            templates,
+            schema,
+            stem: stem.to_owned(),
+        })
     }
 
     /// The row of a record: `id`, `messages`, `expected` and `tags`.
@@ -243,7 +304,10 @@ impl Mapping {
             prompt => messages.push(Message::new("user", self.text("prompt", prompt, record)?)),
         }
         let expected = self.expected(record, &mut messages)?;
-        if !messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
+        if !messages
+            .iter()
+            .any(|turn| turn.role == "user" && !turn.content.trim().is_empty())
+        {
             return Err("prompt: the cell is empty".to_owned());
         }
         let id = match &self.id {
@@ -255,9 +319,17 @@ impl Mapping {
                 other => return Err(format!("id: column `{name}` has {}", shown(other))),
             },
         };
-        let mut row = Map::from_iter([("id".to_owned(), id.into()), ("messages".to_owned(), json!(messages))]);
+        let mut row = Map::from_iter([
+            ("id".to_owned(), id.into()),
+            ("messages".to_owned(), json!(messages)),
+        ]);
         row.extend(expected.map(|expected| ("expected".to_owned(), expected)));
-        let tags: Vec<Value> = self.tags.iter().filter_map(|name| cell(record, name)).flat_map(tags_of).collect();
+        let tags: Vec<Value> = self
+            .tags
+            .iter()
+            .filter_map(|name| cell(record, name))
+            .flat_map(tags_of)
+            .collect();
         if !tags.is_empty() {
             row.insert("tags".to_owned(), tags.into());
         }
@@ -271,22 +343,36 @@ impl Mapping {
     fn text(&self, part: &str, source: &Source, record: &Record) -> Result<String, String> {
         match source {
             Source::Template(name) => {
-                let render =
-                    || self.templates.get_template(name)?.render(minijinja::Value::from(Serde(&record.fields)));
+                let render = || {
+                    self.templates
+                        .get_template(name)?
+                        .render(minijinja::Value::from(Serde(&record.fields)))
+                };
                 render().map_err(|error| format!("{part}: {error:#}"))
             }
             Source::Column(name) => match cell(record, name) {
                 Some(Value::String(text)) => Ok(text.clone()),
                 Some(Value::Null) | None => Ok(String::new()),
                 other => {
-                    let kinds = if part == "prompt" { "text or a list of turns" } else { "text" };
-                    Err(format!("{part}: column `{name}` has {}; it must be {kinds}", shown(other)))
+                    let kinds = if part == "prompt" {
+                        "text or a list of turns"
+                    } else {
+                        "text"
+                    };
+                    Err(format!(
+                        "{part}: column `{name}` has {}; it must be {kinds}",
+                        shown(other)
+                    ))
                 }
             },
         }
     }
 
-    fn expected(&self, record: &Record, messages: &mut Vec<Message>) -> Result<Option<Value>, String> {
+    fn expected(
+        &self,
+        record: &Record,
+        messages: &mut Vec<Message>,
+    ) -> Result<Option<Value>, String> {
         match &self.expected {
             Expected::None => Ok(None),
             Expected::Column(name) => match cell(record, name) {
@@ -295,18 +381,28 @@ impl Mapping {
                 Some(value) => Ok(Some(value.clone())),
             },
             Expected::LastTurn => match messages.pop() {
-                Some(turn) if turn.role == "assistant" => self.answer(&turn.content, "the last turn is"),
+                Some(turn) if turn.role == "assistant" => {
+                    self.answer(&turn.content, "the last turn is")
+                }
                 turn => {
-                    let role = turn.map_or_else(|| "missing".to_owned(), |turn| format!("of `{}`", clip(&turn.role)));
-                    Err(format!("expected: the last turn is {role}, not of `assistant`"))
+                    let role = turn.map_or_else(
+                        || "missing".to_owned(),
+                        |turn| format!("of `{}`", clip(&turn.role)),
+                    );
+                    Err(format!(
+                        "expected: the last turn is {role}, not of `assistant`"
+                    ))
                 }
             },
             Expected::Fields(fields) => {
                 let mut answer = Value::Object(Map::new());
                 for (path, name) in fields {
                     let value = match cell(record, name) {
-                        Some(Value::String(text)) => value_of(text, property(&self.schema, path), &self.schema)
-                            .map_err(|problem| format!("expected: column `{name}`: {problem}"))?,
+                        Some(Value::String(text)) => {
+                            value_of(text, property(&self.schema, path), &self.schema).map_err(
+                                |problem| format!("expected: column `{name}`: {problem}"),
+                            )?
+                        }
                         other => other.cloned(),
                     };
                     if let Some(value) = value {
@@ -325,8 +421,12 @@ impl Mapping {
             return Ok(None);
         }
         match serde_json::from_str(text.trim()) {
-            Ok(value) if self.schema.get("type").is_none_or(|kind| kind != "string") => Ok(Some(value)),
-            _ if self.schema.get("type").is_some_and(|kind| kind == "string") => Ok(Some(text.into())),
+            Ok(value) if self.schema.get("type").is_none_or(|kind| kind != "string") => {
+                Ok(Some(value))
+            }
+            _ if self.schema.get("type").is_some_and(|kind| kind == "string") => {
+                Ok(Some(text.into()))
+            }
             Ok(value) => Ok(Some(value)),
             Err(_) => Err(format!(
                 "expected: {place} `{}`, which is not JSON; to make a column one field of the answer, write `FIELD = COLUMN`",
@@ -338,13 +438,21 @@ impl Mapping {
 
 /// Whether the first texts of a column are JSON; other values are.
 fn is_json(records: &[Record], column: &str) -> bool {
-    let texts = records.iter().take(20).filter_map(|record| cell(record, column)?.as_str());
-    texts.filter(|text| !text.trim().is_empty()).all(|text| serde_json::from_str::<Value>(text).is_ok())
+    let texts = records
+        .iter()
+        .take(20)
+        .filter_map(|record| cell(record, column)?.as_str());
+    texts
+        .filter(|text| !text.trim().is_empty())
+        .all(|text| serde_json::from_str::<Value>(text).is_ok())
 }
 
 /// `address.city`
 fn path_of(field: &str) -> Vec<String> {
-    field.split('.').map(|part| part.trim().to_owned()).collect()
+    field
+        .split('.')
+        .map(|part| part.trim().to_owned())
+        .collect()
 }
 
 /// The schema of fields that are columns, by their cells.
@@ -366,7 +474,11 @@ fn insert(answer: &mut Value, path: &[String], value: Value) -> Result<(), ()> {
         if place.is_null() {
             *place = Value::Object(Map::new());
         }
-        place = place.as_object_mut().ok_or(())?.entry(key.clone()).or_insert(Value::Null);
+        place = place
+            .as_object_mut()
+            .ok_or(())?
+            .entry(key.clone())
+            .or_insert(Value::Null);
     }
     match place.is_null() {
         true => *place = value,
@@ -390,30 +502,54 @@ fn turns(value: &Value) -> Result<Vec<Message>, String> {
 }
 
 fn turn(value: &Value) -> Option<Message> {
-    let text = |keys: [&str; 2]| keys.into_iter().find_map(|key| value.get(key)?.as_str()).map(str::to_owned);
+    let text = |keys: [&str; 2]| {
+        keys.into_iter()
+            .find_map(|key| value.get(key)?.as_str())
+            .map(str::to_owned)
+    };
     let role = match text(["role", "from"])?.as_str() {
         "human" => "user".to_owned(),
         "gpt" => "assistant".to_owned(),
-        role if ["system", "user", "assistant", "tool", "developer"].contains(&role) => role.to_owned(),
+        role if ["system", "user", "assistant", "tool", "developer"].contains(&role) => {
+            role.to_owned()
+        }
         _ => return None,
     };
     let other: Map<String, Value> = ["tool_calls", "tool_call_id", "name"]
         .into_iter()
-        .filter_map(|key| Some((key.to_owned(), value.get(key).filter(|value| !value.is_null())?.clone())))
+        .filter_map(|key| {
+            Some((
+                key.to_owned(),
+                value.get(key).filter(|value| !value.is_null())?.clone(),
+            ))
+        })
         .collect();
-    let content = text(["content", "value"]).or_else(|| other.contains_key("tool_calls").then(String::new))?;
-    Some(Message { role, content, other })
+    let content = text(["content", "value"])
+        .or_else(|| other.contains_key("tool_calls").then(String::new))?;
+    Some(Message {
+        role,
+        content,
+        other,
+    })
 }
 
 fn tags_of(value: &Value) -> Vec<Value> {
     match value {
         Value::Null => Vec::new(),
         Value::Array(tags) => tags.iter().flat_map(tags_of).collect(),
-        Value::String(text) => text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(Value::from).collect(),
+        Value::String(text) => text
+            .split(',')
+            .map(str::trim)
+            .filter(|tag| !tag.is_empty())
+            .map(Value::from)
+            .collect(),
         other => vec![other.to_string().into()],
     }
 }
 
 fn shown(value: Option<&Value>) -> String {
-    value.map_or_else(|| "no value".to_owned(), |value| format!("`{}`", clip(&value.to_string())))
+    value.map_or_else(
+        || "no value".to_owned(),
+        |value| format!("`{}`", clip(&value.to_string())),
+    )
 }

@@ -45,18 +45,34 @@ pub fn import(
     let label = path.display().to_string();
     // Twice from end to end, because the records of a large file would fill the memory.
     let survey = Survey::from_records(records::records(path, most)?, schema.is_some())?;
-    let stem = path.file_stem().map_or_else(|| "row".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let stem = path.file_stem().map_or_else(
+        || "row".to_owned(),
+        |stem| stem.to_string_lossy().into_owned(),
+    );
     let text = text.clone().guessed(&survey, schema);
-    let mapping = Mapping::new(&text, &survey, schema, &stem)
-        .map_err(|problem| DatasetError::Import { label: label.clone(), problem })?;
-    let mut imported = ImportedRows { mapping: text, ..ImportedRows::default() };
+    let mapping =
+        Mapping::new(&text, &survey, schema, &stem).map_err(|problem| DatasetError::Import {
+            label: label.clone(),
+            problem,
+        })?;
+    let mut imported = ImportedRows {
+        mapping: text,
+        ..ImportedRows::default()
+    };
     let mut lines: HashMap<String, usize> = HashMap::new();
     for record in records::records(path, most)? {
         let record = record?;
         let row = mapping.row(&record).and_then(|row| {
-            let id = row.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let id = row
+                .get("id")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
             match lines.insert(id.clone(), record.line) {
-                Some(first) => Err(format!("id `{}` is already on line {first}", records::clip(&id))),
+                Some(first) => Err(format!(
+                    "id `{}` is already on line {first}",
+                    records::clip(&id)
+                )),
                 None => Ok(row),
             }
         });
@@ -81,10 +97,17 @@ pub fn not_valid_rows(records: usize) -> String {
 /// # Errors
 /// They are not three numbers that add up to 100.
 pub fn parse_split(text: &str) -> Result<[usize; 3], String> {
-    let shares: Vec<usize> = text.split('/').filter_map(|share| share.trim().parse().ok()).collect();
+    let shares: Vec<usize> = text
+        .split('/')
+        .filter_map(|share| share.trim().parse().ok())
+        .collect();
     match shares[..] {
-        [train, eval, test] if train + eval + test == 100 && text.split('/').count() == 3 => Ok([train, eval, test]),
-        _ => Err(format!("{text}: write the percentages of train, eval and test, such as 80/10/10")),
+        [train, eval, test] if train + eval + test == 100 && text.split('/').count() == 3 => {
+            Ok([train, eval, test])
+        }
+        _ => Err(format!(
+            "{text}: write the percentages of train, eval and test, such as 80/10/10"
+        )),
     }
 }
 
@@ -95,7 +118,11 @@ pub type SetRows = (PromptSet, Vec<Map<String, Value>>);
 /// depends on their text alone; each set is in the order of the rows.
 pub fn split(rows: Vec<Map<String, Value>>, shares: [usize; 3]) -> [SetRows; 3] {
     let hash = |row: &Map<String, Value>| {
-        super::random::text_hash(&row.get("messages").map(Value::to_string).unwrap_or_default())
+        super::random::text_hash(
+            &row.get("messages")
+                .map(Value::to_string)
+                .unwrap_or_default(),
+        )
     };
     let mut prompts: Vec<u64> = rows.iter().map(hash).collect();
     prompts.sort_unstable();
@@ -133,9 +160,14 @@ pub fn split(rows: Vec<Map<String, Value>>, shares: [usize; 3]) -> [SetRows; 3] 
 ///
 /// # Errors
 /// An id of the rows is in the file already.
-pub fn with_rows(label: &str, text: &str, rows: &[Map<String, Value>]) -> Result<String, DatasetError> {
-    let known: HashMap<String, usize> =
-        super::read_rows(label, text.as_bytes()).filter_map(|row| row.ok().map(|row| (row.id, row.line))).collect();
+pub fn with_rows(
+    label: &str,
+    text: &str,
+    rows: &[Map<String, Value>],
+) -> Result<String, DatasetError> {
+    let known: HashMap<String, usize> = super::read_rows(label, text.as_bytes())
+        .filter_map(|row| row.ok().map(|row| (row.id, row.line)))
+        .collect();
     let taken = rows.iter().find_map(|row| {
         let id = row.get("id")?.as_str()?;
         known.get(id).map(|line| (id, *line))
@@ -145,13 +177,23 @@ pub fn with_rows(label: &str, text: &str, rows: &[Map<String, Value>]) -> Result
             "id `{}` of the imported rows already exists; import each record once, or replace all rows with `dataset import --replace`",
             records::clip(id)
         );
-        return Err(DatasetError::Line { label: label.to_owned(), line, problem });
+        return Err(DatasetError::Line {
+            label: label.to_owned(),
+            line,
+            problem,
+        });
     }
-    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let end = if text.is_empty() || text.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
     Ok(format!("{text}{end}{}", lines_of(rows)))
 }
 
 /// The lines of a JSONL file.
 pub fn lines_of(rows: &[Map<String, Value>]) -> String {
-    rows.iter().map(|row| serde_json::to_string(row).unwrap_or_default() + "\n").collect()
+    rows.iter()
+        .map(|row| serde_json::to_string(row).unwrap_or_default() + "\n")
+        .collect()
 }

@@ -29,7 +29,11 @@ const MAX_ROW_VALUES: i64 = 1 << 24;
 /// The file is no Parquet file, or a row of it may be too large for the memory.
 pub fn parquet_lines(file: File) -> Result<impl Iterator<Item = NumberedLine>, String> {
     let reader = guarded(|| SerializedFileReader::new(file))?;
-    let schema = reader.metadata().file_metadata().schema_descr().root_schema_ptr();
+    let schema = reader
+        .metadata()
+        .file_metadata()
+        .schema_descr()
+        .root_schema_ptr();
     check_row_values(&reader)?;
     let mut rows = Some(RowIter::from_file_into(Box::new(reader)));
     Ok((1..).map_while(move |number| {
@@ -38,7 +42,10 @@ pub fn parquet_lines(file: File) -> Result<impl Iterator<Item = NumberedLine>, S
         if line.is_err() {
             rows = None;
         }
-        Some(line.map(|line| (number, line)).map_err(|problem| (number, problem)))
+        Some(
+            line.map(|line| (number, line))
+                .map_err(|problem| (number, problem)),
+        )
     }))
 }
 
@@ -48,7 +55,10 @@ fn check_row_values(reader: &impl FileReader) -> Result<(), String> {
         for column in group.columns() {
             let most = column.num_values().saturating_sub(group.num_rows());
             if most > MAX_ROW_VALUES {
-                let (name, limit) = (shortened(&column.column_path().string(), 60), grouped(MAX_ROW_VALUES as u64));
+                let (name, limit) = (
+                    shortened(&column.column_path().string(), 60),
+                    grouped(MAX_ROW_VALUES as u64),
+                );
                 return Err(format!(
                     "column `{name}`: a row group has {} values in {} rows, and one row may have {limit} at most; write smaller row groups",
                     grouped(column.num_values().unsigned_abs()),
@@ -66,18 +76,30 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
         Ok(Ok(read)) => return Ok(read),
         Ok(Err(ParquetError::General(problem) | ParquetError::NYI(problem))) => problem,
         Ok(Err(error)) => error.to_string(),
-        Err(cause) => panic_message(&*cause).unwrap_or("the reader failed").to_owned(),
+        Err(cause) => panic_message(&*cause)
+            .unwrap_or("the reader failed")
+            .to_owned(),
     };
-    Err(format!("not Parquet, or damaged ({}); write the file again, or as .jsonl", shortened(&problem, 80)))
+    Err(format!(
+        "not Parquet, or damaged ({}); write the file again, or as .jsonl",
+        shortened(&problem, 80)
+    ))
 }
 
 /// A row or a struct, whose fields have these types.
 fn object(row: &Row, kinds: &[Arc<Type>]) -> Result<Value, String> {
     let value = |(index, (name, field)): (usize, (&String, &Field))| {
         let value = value(field, kinds.get(index).map(Arc::as_ref));
-        Ok((name.clone(), value.map_err(|problem| format!("column `{}`: {problem}", shortened(name, 60)))?))
+        Ok((
+            name.clone(),
+            value.map_err(|problem| format!("column `{}`: {problem}", shortened(name, 60)))?,
+        ))
     };
-    row.get_column_iter().enumerate().map(value).collect::<Result<_, String>>().map(Value::Object)
+    row.get_column_iter()
+        .enumerate()
+        .map(value)
+        .collect::<Result<_, String>>()
+        .map(Value::Object)
 }
 
 /// `kind`: the type in the schema, where it is known.
@@ -103,20 +125,31 @@ fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
         Field::Str(text) => json!(text),
         Field::Bytes(bytes) => {
             let text = std::str::from_utf8(bytes.data());
-            json!(text.map_err(|_| "binary, and not UTF-8 text; write the file without this column, or as text")?)
+            json!(text.map_err(
+                |_| "binary, and not UTF-8 text; write the file without this column, or as text"
+            )?)
         }
         Field::Date(days) => date(*days)?,
         Field::TimeMillis(time) => time_of_day(i64::from(*time) * 1000)?,
         Field::TimeMicros(time) => time_of_day(*time)?,
-        Field::TimestampMillis(time) => instant(Timestamp::from_millisecond(*time), kind.is_some_and(is_utc))?,
-        Field::TimestampMicros(time) => instant(Timestamp::from_microsecond(*time), kind.is_some_and(is_utc))?,
+        Field::TimestampMillis(time) => {
+            instant(Timestamp::from_millisecond(*time), kind.is_some_and(is_utc))?
+        }
+        Field::TimestampMicros(time) => {
+            instant(Timestamp::from_microsecond(*time), kind.is_some_and(is_utc))?
+        }
         Field::Group(row) => object(row, kind.map_or(&[], fields))?,
         Field::ListInternal(list) => {
             let kind = kind.and_then(item_type);
-            list.elements().iter().map(|item| value(item, kind)).collect::<Result<_, _>>()?
+            list.elements()
+                .iter()
+                .map(|item| value(item, kind))
+                .collect::<Result<_, _>>()?
         }
         Field::MapInternal(map) => {
-            let kinds = kind.and_then(|kind| fields(kind).first()).map_or(&[][..], |pair| fields(pair));
+            let kinds = kind
+                .and_then(|kind| fields(kind).first())
+                .map_or(&[][..], |pair| fields(pair));
             let entry = |(key, item): &(Field, Field)| -> Result<(String, Value), String> {
                 let key = value(key, kinds.first().map(Arc::as_ref))?;
                 let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
@@ -128,7 +161,11 @@ fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
 }
 
 fn fields(kind: &Type) -> &[Arc<Type>] {
-    if kind.is_group() { kind.get_fields() } else { &[] }
+    if kind.is_group() {
+        kind.get_fields()
+    } else {
+        &[]
+    }
 }
 
 /// The type of a list's items, as writers of all ages nest it.
@@ -138,8 +175,14 @@ fn item_type(kind: &Type) -> Option<&Type> {
         return Some(kind);
     }
     let repeated = fields(kind).first()?;
-    let is_wrapped = fields(repeated).len() == 1 && repeated.name() != "array" && !repeated.name().ends_with("_tuple");
-    if is_wrapped { fields(repeated).first().map(Arc::as_ref) } else { Some(repeated) }
+    let is_wrapped = fields(repeated).len() == 1
+        && repeated.name() != "array"
+        && !repeated.name().ends_with("_tuple");
+    if is_wrapped {
+        fields(repeated).first().map(Arc::as_ref)
+    } else {
+        Some(repeated)
+    }
 }
 
 /// Whether a time names an instant, not the time on some clock.
@@ -148,14 +191,19 @@ fn is_utc(kind: &Type) -> bool {
     match info.logical_type_ref() {
         Some(LogicalType::Timestamp(time)) => time.is_adjusted_to_u_t_c,
         // Older files say so by the converted type; 96-bit timestamps say nothing.
-        _ => matches!(info.converted_type(), ConvertedType::TIMESTAMP_MILLIS | ConvertedType::TIMESTAMP_MICROS),
+        _ => matches!(
+            info.converted_type(),
+            ConvertedType::TIMESTAMP_MILLIS | ConvertedType::TIMESTAMP_MICROS
+        ),
     }
 }
 
 /// As [`is_utc`], for timestamps in nanoseconds; else `None`.
 fn nanoseconds(kind: &Type) -> Option<bool> {
     match kind.get_basic_info().logical_type_ref() {
-        Some(LogicalType::Timestamp(time)) if time.unit == TimeUnit::NANOS => Some(time.is_adjusted_to_u_t_c),
+        Some(LogicalType::Timestamp(time)) if time.unit == TimeUnit::NANOS => {
+            Some(time.is_adjusted_to_u_t_c)
+        }
         _ => None,
     }
 }
@@ -164,13 +212,19 @@ const NO_TIME: &str = "a time outside of the calendar; write it as text";
 
 fn instant(time: Result<Timestamp, jiff::Error>, is_utc: bool) -> Result<Value, String> {
     let time = time.map_err(|_| NO_TIME)?;
-    Ok(json!(if is_utc { time.to_string() } else { Offset::UTC.to_datetime(time).to_string() }))
+    Ok(json!(if is_utc {
+        time.to_string()
+    } else {
+        Offset::UTC.to_datetime(time).to_string()
+    }))
 }
 
 fn date(days: i32) -> Result<Value, String> {
     let first: Date = DateTime::constant(1970, 1, 1, 0, 0, 0, 0).date();
     let span = Span::new().try_days(days).map_err(|_| NO_TIME)?;
-    Ok(json!(first.checked_add(span).map_err(|_| NO_TIME)?.to_string()))
+    Ok(json!(
+        first.checked_add(span).map_err(|_| NO_TIME)?.to_string()
+    ))
 }
 
 fn time_of_day(microseconds: i64) -> Result<Value, String> {

@@ -85,13 +85,24 @@ pub(super) fn records(
     let label = path.display().to_string();
     let mut records = all_records(path, &label)?.take(most).peekable();
     if records.peek().is_none() {
-        return Err(DatasetError::Import { label, problem: "no records".to_owned() });
+        return Err(DatasetError::Import {
+            label,
+            problem: "no records".to_owned(),
+        });
     }
     let (mut count, mut bytes) = (0, 0);
     Ok(records.map(move |record| {
-        let record = record.map_err(|(line, problem)| DatasetError::Line { label: label.clone(), line, problem })?;
+        let record = record.map_err(|(line, problem)| DatasetError::Line {
+            label: label.clone(),
+            line,
+            problem,
+        })?;
         count += 1;
-        bytes += record.fields.iter().map(|(name, value)| name.len() + size_of_value(value)).sum::<usize>();
+        bytes += record
+            .fields
+            .iter()
+            .map(|(name, value)| name.len() + size_of_value(value))
+            .sum::<usize>();
         if count <= MAX_RECORDS && bytes <= MAX_RECORD_BYTES {
             return Ok(record);
         }
@@ -105,8 +116,12 @@ pub(super) fn records(
                 )
             }
         };
-        let problem = format!("{limit}; import a part of it with --limit N, or without unneeded columns");
-        Err(DatasetError::Import { label: label.clone(), problem })
+        let problem =
+            format!("{limit}; import a part of it with --limit N, or without unneeded columns");
+        Err(DatasetError::Import {
+            label: label.clone(),
+            problem,
+        })
     }))
 }
 
@@ -116,7 +131,10 @@ fn size_of_value(value: &Value) -> usize {
     own + match value {
         Value::String(text) => text.len(),
         Value::Array(items) => items.iter().map(size_of_value).sum(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size_of_value(value)).sum(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| name.len() + size_of_value(value))
+            .sum(),
         _ => 0,
     }
 }
@@ -124,17 +142,30 @@ fn size_of_value(value: &Value) -> usize {
 fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
     let format = Format::from_path(path).ok_or_else(|| DatasetError::Import {
         label: label.to_owned(),
-        problem: format!("unknown kind of file; name it .{}", Format::NAMES.join(", .")),
+        problem: format!(
+            "unknown kind of file; name it .{}",
+            Format::NAMES.join(", .")
+        ),
     })?;
-    let fail = |source| DatasetError::File { path: label.to_owned(), source, remedy: "name a readable file" };
+    let fail = |source| DatasetError::File {
+        path: label.to_owned(),
+        source,
+        remedy: "name a readable file",
+    };
     Ok(match format {
         Format::Json => json(files::read_text(path).map_err(fail)?),
-        Format::Csv => csv(std::io::BufReader::new(files::open(path).map_err(fail)?)).map_err(fail)?,
-        Format::Jsonl => json_lines(read_lines(std::io::BufReader::new(files::open(path).map_err(fail)?))),
-        Format::Parquet => json_lines(
-            parquet_lines(files::open(path).map_err(fail)?)
-                .map_err(|problem| DatasetError::Import { label: label.to_owned(), problem })?,
-        ),
+        Format::Csv => {
+            csv(std::io::BufReader::new(files::open(path).map_err(fail)?)).map_err(fail)?
+        }
+        Format::Jsonl => json_lines(read_lines(std::io::BufReader::new(
+            files::open(path).map_err(fail)?,
+        ))),
+        Format::Parquet => json_lines(parquet_lines(files::open(path).map_err(fail)?).map_err(
+            |problem| DatasetError::Import {
+                label: label.to_owned(),
+                problem,
+            },
+        )?),
     })
 }
 
@@ -142,13 +173,16 @@ fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
 pub fn columns(records: &[Record]) -> Vec<String> {
     let mut known = std::collections::HashSet::new();
     let keys = records.iter().flat_map(|record| record.fields.keys());
-    keys.filter(|key| known.insert(key.as_str())).cloned().collect()
+    keys.filter(|key| known.insert(key.as_str()))
+        .cloned()
+        .collect()
 }
 
 fn json_lines(lines: impl Iterator<Item = NumberedLine> + 'static) -> Records {
     Box::new(lines.map(|line| {
         let (line, bytes) = line?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| (line, "not UTF-8; save the file as UTF-8".to_owned()))?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| (line, "not UTF-8; save the file as UTF-8".to_owned()))?;
         let text = text.trim_end_matches(['\r', '\n']);
         let value = serde_json::from_str(text).map_err(|error| (line, not_json(&error, text)))?;
         record(line, value)
@@ -157,7 +191,12 @@ fn json_lines(lines: impl Iterator<Item = NumberedLine> + 'static) -> Records {
 
 /// A list of objects, read one by one, so that each has its line; an error is the last.
 fn json(text: String) -> Records {
-    let mut list = Some(JsonList { text, at: 0, line: 1, is_begun: false });
+    let mut list = Some(JsonList {
+        text,
+        at: 0,
+        line: 1,
+        is_begun: false,
+    });
     Box::new(std::iter::from_fn(move || {
         let next = list.as_mut()?.next_record().transpose();
         if !matches!(next, Some(Ok(_))) {
@@ -180,7 +219,12 @@ impl JsonList {
     fn advance(&mut self, to: usize) {
         let rest = self.text.get(to..).unwrap_or_default();
         let to = to + rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
-        self.line += self.text.get(self.at..to).unwrap_or_default().matches('\n').count();
+        self.line += self
+            .text
+            .get(self.at..to)
+            .unwrap_or_default()
+            .matches('\n')
+            .count();
         self.at = to;
     }
 
@@ -193,7 +237,9 @@ impl JsonList {
             let mark = self.text.len() - self.text.trim_start_matches('\u{feff}').len();
             self.advance(mark);
             if !self.rest().starts_with('[') {
-                let problem = "not a list; write [{…}, {…}], or one object per line in a .jsonl file".to_owned();
+                let problem =
+                    "not a list; write [{…}, {…}], or one object per line in a .jsonl file"
+                        .to_owned();
                 return Err((self.line, problem));
             }
         }
@@ -209,8 +255,18 @@ impl JsonList {
         let mut values = serde_json::Deserializer::from_str(self.rest()).into_iter::<Value>();
         let value = match values.next() {
             Some(Ok(value)) => value,
-            Some(Err(error)) => return Err((self.line + error.line().saturating_sub(1), json_fault(&error))),
-            None => return Err((self.line, "the list has no end; write ] after the last record".to_owned())),
+            Some(Err(error)) => {
+                return Err((
+                    self.line + error.line().saturating_sub(1),
+                    json_fault(&error),
+                ));
+            }
+            None => {
+                return Err((
+                    self.line,
+                    "the list has no end; write ] after the last record".to_owned(),
+                ));
+            }
         };
         let (line, end) = (self.line, self.at + values.byte_offset());
         self.advance(end);
@@ -229,14 +285,20 @@ impl JsonList {
 fn record(line: usize, value: Value) -> Result<Record, (usize, String)> {
     match value {
         Value::Object(fields) => Ok(Record { line, fields }),
-        other => Err((line, format!("expected an object, found `{}`", clip(&other.to_string())))),
+        other => Err((
+            line,
+            format!("expected an object, found `{}`", clip(&other.to_string())),
+        )),
     }
 }
 
 /// The records below the header; an error if the file cannot be read.
 fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let mut header = Vec::new();
-    reader.by_ref().take(1 << 20).read_until(b'\n', &mut header)?;
+    reader
+        .by_ref()
+        .take(1 << 20)
+        .read_until(b'\n', &mut header)?;
     if header.is_empty() {
         let problem = "the file is empty; the first line names the columns".to_owned();
         return Ok(Box::new(std::iter::once(Err((1, problem)))));
@@ -245,10 +307,17 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     // The reader counts a line when its line feed is read, which it leaves for later after a carriage return.
     let late = usize::from(header.ends_with(b"\r\n"));
     let left = Rc::new(Cell::new(MAX_CSV_RECORD_BYTES));
-    let text =
-        std::io::Cursor::new(header).chain(LimitedReader { reader, left: Rc::clone(&left) }).chain(END.as_bytes());
+    let text = std::io::Cursor::new(header)
+        .chain(LimitedReader {
+            reader,
+            left: Rc::clone(&left),
+        })
+        .chain(END.as_bytes());
     // Records of another length are refused below, where the cells are known.
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .flexible(true)
+        .from_reader(text);
     let names = match reader.headers() {
         Ok(names) => names.clone(),
         Err(error) => return Ok(Box::new(std::iter::once(Err((1, csv_error(&error)))))),
@@ -257,19 +326,33 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     if let Some(problem) = bad_header(&names) {
         return Ok(Box::new(std::iter::once(Err((1, problem)))));
     }
-    let is_row = |cells: &csv::Result<csv::StringRecord>| !cells.as_ref().is_ok_and(|cells| *cells == ["\0"][..]);
-    let records = reader.into_records().inspect(move |_| left.set(MAX_CSV_RECORD_BYTES));
+    let is_row = |cells: &csv::Result<csv::StringRecord>| {
+        !cells.as_ref().is_ok_and(|cells| *cells == ["\0"][..])
+    };
+    let records = reader
+        .into_records()
+        .inspect(move |_| left.set(MAX_CSV_RECORD_BYTES));
     Ok(Box::new(records.take_while(is_row).map(move |cells| {
         let cells = cells.map_err(|error| {
-            let line = error.position().map_or(1, |position| position.line() as usize + late);
+            let line = error
+                .position()
+                .map_or(1, |position| position.line() as usize + late);
             (line, csv_error(&error))
         })?;
-        let line = cells.position().map_or(0, |position| position.line() as usize + late);
+        let line = cells
+            .position()
+            .map_or(0, |position| position.line() as usize + late);
         if let Some(problem) = bad_cells(&names, &cells) {
             return Err((line, problem));
         }
-        let fields = names.iter().zip(&cells).map(|(name, cell)| (name.clone(), Value::from(cell)));
-        Ok(Record { line, fields: fields.collect() })
+        let fields = names
+            .iter()
+            .zip(&cells)
+            .map(|(name, cell)| (name.clone(), Value::from(cell)));
+        Ok(Record {
+            line,
+            fields: fields.collect(),
+        })
     })))
 }
 
@@ -285,8 +368,10 @@ impl<R: Read> Read for LimitedReader<R> {
         match self.left.get().checked_sub(read) {
             Some(left) => self.left.set(left),
             None => {
-                let problem =
-                    format!("a record of more than {}: is a quote not closed?", bytes_of(MAX_CSV_RECORD_BYTES as u64));
+                let problem = format!(
+                    "a record of more than {}: is a quote not closed?",
+                    bytes_of(MAX_CSV_RECORD_BYTES as u64)
+                );
                 return Err(std::io::Error::other(problem));
             }
         }
@@ -295,9 +380,17 @@ impl<R: Read> Read for LimitedReader<R> {
 }
 
 fn bad_cells(names: &[String], cells: &csv::StringRecord) -> Option<String> {
-    let last = names.get(cells.len().saturating_sub(1)).map_or("", String::as_str);
-    if cells.iter().next_back().is_some_and(|cell| cell.ends_with(END)) {
-        return Some(format!("column `{last}`: the quote is never closed; write `\"` after the cell"));
+    let last = names
+        .get(cells.len().saturating_sub(1))
+        .map_or("", String::as_str);
+    if cells
+        .iter()
+        .next_back()
+        .is_some_and(|cell| cell.ends_with(END))
+    {
+        return Some(format!(
+            "column `{last}`: the quote is never closed; write `\"` after the cell"
+        ));
     }
     let advice = match cells.len().cmp(&names.len()) {
         Ordering::Equal => return None,
@@ -320,7 +413,10 @@ fn delimiter_of(header: &[u8]) -> u8 {
         }
     }
     // Ties go to the first.
-    let best = (0..counts.len()).rev().max_by_key(|place| counts[*place]).unwrap_or(0);
+    let best = (0..counts.len())
+        .rev()
+        .max_by_key(|place| counts[*place])
+        .unwrap_or(0);
     DELIMITERS[best]
 }
 
@@ -329,11 +425,18 @@ fn bad_header(names: &[String]) -> Option<String> {
     let twice = names.iter().find(|name| !known.insert(name.as_str()));
     let empty = names.iter().position(|name| name.is_empty());
     if names.iter().any(|name| name.ends_with('\0')) {
-        return Some("a quote in the header is never closed; the first line names the columns".to_owned());
+        return Some(
+            "a quote in the header is never closed; the first line names the columns".to_owned(),
+        );
     }
     match (empty, twice) {
-        (Some(place), _) => Some(format!("column {} has no name; the first line names the columns", place + 1)),
-        (None, Some(name)) => Some(format!("two columns are named `{name}`; give each its own name")),
+        (Some(place), _) => Some(format!(
+            "column {} has no name; the first line names the columns",
+            place + 1
+        )),
+        (None, Some(name)) => Some(format!(
+            "two columns are named `{name}`; give each its own name"
+        )),
         _ => None,
     }
 }
@@ -341,7 +444,10 @@ fn bad_header(names: &[String]) -> Option<String> {
 fn csv_error(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::Utf8 { err, .. } => {
-            format!("cell {} is not UTF-8; save the file as UTF-8", err.field() + 1)
+            format!(
+                "cell {} is not UTF-8; save the file as UTF-8",
+                err.field() + 1
+            )
         }
         _ => error.to_string(),
     }

@@ -95,9 +95,14 @@ pub(super) fn cell<'r>(record: &'r Record, name: &str) -> Option<&'r Value> {
         return Some(value);
     }
     // A column may have a dot in its name.
-    let ends = name.char_indices().filter(|(_, letter)| *letter == '.').map(|(at, _)| at);
+    let ends = name
+        .char_indices()
+        .filter(|(_, letter)| *letter == '.')
+        .map(|(at, _)| at);
     ends.into_iter().find_map(|at| {
         let value = record.fields.get(&name[..at])?;
-        name[at + 1..].split('.').try_fold(value, |value, key| value.get(key))
+        name[at + 1..]
+            .split('.')
+            .try_fold(value, |value, key| value.get(key))
     })
 }

@@ -11,7 +11,10 @@ fn python_keeps_its_variables_and_its_end_is_an_answer() {
     let toml = format!(
         "[[tool]]\nbuiltin = \"python\"\nfiles = [\"words.txt\"]\nseconds = 1\nmemory_mib = 512\nisolation = {level:?}\n"
     );
-    let mut environment = toolset(folder.path(), &toml).unwrap().open(&row(json!({}))).unwrap();
+    let mut environment = toolset(folder.path(), &toml)
+        .unwrap()
+        .open(&row(json!({})))
+        .unwrap();
     let anew = "; it starts anew, without its variables";
     for (code, expected) in [
         ("x = 2\nx + 1", "answered: 3\n".to_owned()),
@@ -52,14 +55,30 @@ fn python_keeps_its_variables_and_its_end_is_an_answer() {
 #[test]
 fn an_interpreter_that_is_none_is_the_environments_failure() {
     let folder = folder(&[]);
-    let tools =
-        toolset(folder.path(), "[[tool]]\nbuiltin = \"python\"\npython = \"/bin/echo\"\nisolation = \"none\"\n")
-            .unwrap();
-    let found = reply(&mut tools.open(&row(json!({}))).unwrap(), "python", json!({"code": "1"}));
-    assert!(found.starts_with("failed: the tool \"python\" says \"-I -u -X utf8"), "{found}");
-    let absent = toolset(folder.path(), "[[tool]]\nbuiltin = \"python\"\npython = \"/no/python\"\n").unwrap();
+    let tools = toolset(
+        folder.path(),
+        "[[tool]]\nbuiltin = \"python\"\npython = \"/bin/echo\"\nisolation = \"none\"\n",
+    )
+    .unwrap();
+    let found = reply(
+        &mut tools.open(&row(json!({}))).unwrap(),
+        "python",
+        json!({"code": "1"}),
+    );
+    assert!(
+        found.starts_with("failed: the tool \"python\" says \"-I -u -X utf8"),
+        "{found}"
+    );
+    let absent = toolset(
+        folder.path(),
+        "[[tool]]\nbuiltin = \"python\"\npython = \"/no/python\"\n",
+    )
+    .unwrap();
     let error = absent.open(&row(json!({}))).unwrap_err().to_string();
-    assert!(error.starts_with("shop: `/no/python` is not installed: "), "{error}");
+    assert!(
+        error.starts_with("shop: `/no/python` is not installed: "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -73,52 +92,117 @@ fn files_stay_in_their_folder() {
     let no_path = "answered: error: not the path of a file";
     for (function, arguments, expected) in [
         ("list_files", json!({}), "answered: b 3\nseed/a.txt 8"),
-        ("read_file", json!({"path": "./seed//a.txt"}), "answered: one\ntwo\n"),
-        ("read_file", json!({"path": "seed/a.txt", "first_line": 2}), "answered: two\n"),
-        ("read_file", json!({"path": "seed/a.txt", "first_line": 9}), "answered: "),
+        (
+            "read_file",
+            json!({"path": "./seed//a.txt"}),
+            "answered: one\ntwo\n",
+        ),
+        (
+            "read_file",
+            json!({"path": "seed/a.txt", "first_line": 2}),
+            "answered: two\n",
+        ),
+        (
+            "read_file",
+            json!({"path": "seed/a.txt", "first_line": 9}),
+            "answered: ",
+        ),
         (
             "read_file",
             json!({"path": "seed/a.txt", "first_line": 0}),
             "refused: error: arguments of read_file: /first_line: 0 is less than the minimum of 1",
         ),
-        ("read_file", json!({"path": "c"}), "answered: error: no file \"c\""),
-        ("write_file", json!({"path": "b", "content": "new\n"}), "answered: 4 bytes written"),
-        ("write_file", json!({"path": "d/e", "content": "x".repeat(1_012)}), "answered: 1012 bytes written"),
+        (
+            "read_file",
+            json!({"path": "c"}),
+            "answered: error: no file \"c\"",
+        ),
+        (
+            "write_file",
+            json!({"path": "b", "content": "new\n"}),
+            "answered: 4 bytes written",
+        ),
+        (
+            "write_file",
+            json!({"path": "d/e", "content": "x".repeat(1_012)}),
+            "answered: 1012 bytes written",
+        ),
         ("write_file", json!({"path": "f", "content": "x"}), full),
-        ("write_file", json!({"path": "d/e", "content": "x".repeat(1_013)}), full),
+        (
+            "write_file",
+            json!({"path": "d/e", "content": "x".repeat(1_013)}),
+            full,
+        ),
         (
             "write_file",
             json!({"path": "d", "content": ""}),
             "answered: error: \"d\" and \"d/e\" cannot both be: one would be a folder",
         ),
-        ("write_file", json!({"path": "b/c", "content": ""}), "answered: error: \"b/c\" and \"b\" cannot both be"),
+        (
+            "write_file",
+            json!({"path": "b/c", "content": ""}),
+            "answered: error: \"b/c\" and \"b\" cannot both be",
+        ),
         ("read_file", json!({"path": "/etc/passwd"}), inside),
         ("write_file", json!({"path": "../x", "content": ""}), inside),
         ("read_file", json!({"path": "d/../../x"}), inside),
         ("write_file", json!({"path": "", "content": ""}), no_path),
         ("write_file", json!({"path": "a/", "content": ""}), no_path),
-        ("write_file", json!({"path": "a\nb", "content": ""}), no_path),
-        ("write_file", json!({"path": "x".repeat(257), "content": ""}), no_path),
+        (
+            "write_file",
+            json!({"path": "a\nb", "content": ""}),
+            no_path,
+        ),
+        (
+            "write_file",
+            json!({"path": "x".repeat(257), "content": ""}),
+            no_path,
+        ),
     ] {
         let found = reply(&mut environment, function, arguments.clone());
         assert!(
-            if expected == "answered: " { found == expected } else { found.starts_with(expected) },
+            if expected == "answered: " {
+                found == expected
+            } else {
+                found.starts_with(expected)
+            },
             "{arguments}: {found}"
         );
     }
-    let file = |path: &str| StateQuery { tool: None, question: StateQuestion::File(path.to_owned()) };
+    let file = |path: &str| StateQuery {
+        tool: None,
+        question: StateQuestion::File(path.to_owned()),
+    };
     assert_eq!(environment.state(&file("b")).unwrap(), json!("new\n"));
     assert_eq!(environment.state(&file("c")).unwrap(), Value::Null);
     assert!(environment.state(&file("../c")).is_err());
     let mut other = tools.open(&row(json!({}))).unwrap();
-    assert_eq!(reply(&mut other, "list_files", json!({})), "answered: seed/a.txt 8");
+    assert_eq!(
+        reply(&mut other, "list_files", json!({})),
+        "answered: seed/a.txt 8"
+    );
     for (field, expected) in [
-        (json!(7), "row r1: the tool \"files\": `files` is not an object of paths and texts"),
-        (json!({"a": 7}), "row r1: the tool \"files\": `files` has \"a\", which is not a text"),
-        (json!({"../a": ""}), "row r1: the tool \"files\": `files` has \"../a\": paths are relative"),
-        (json!({"a": "x".repeat(2_000)}), "row r1: the tool \"files\": `files` has \"a\": the folder is full"),
+        (
+            json!(7),
+            "row r1: the tool \"files\": `files` is not an object of paths and texts",
+        ),
+        (
+            json!({"a": 7}),
+            "row r1: the tool \"files\": `files` has \"a\", which is not a text",
+        ),
+        (
+            json!({"../a": ""}),
+            "row r1: the tool \"files\": `files` has \"../a\": paths are relative",
+        ),
+        (
+            json!({"a": "x".repeat(2_000)}),
+            "row r1: the tool \"files\": `files` has \"a\": the folder is full",
+        ),
     ] {
-        let error = tools.open(&row(json!({"files": field}))).unwrap_err().to_string();
+        let error = tools
+            .open(&row(json!({"files": field})))
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with(expected), "{error}");
     }
 }
@@ -126,13 +210,19 @@ fn files_stay_in_their_folder() {
 #[test]
 fn tools_of_one_task_are_called_side_by_side() {
     let folder = folder(&[("shop.sql", SHOP)]);
-    let toml = "[[tool]]\nbuiltin = \"files\"\n[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\n";
+    let toml =
+        "[[tool]]\nbuiltin = \"files\"\n[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\n";
     let tools = toolset(folder.path(), toml).unwrap();
     let names = |tools: &Toolset| {
         let list = tools.definitions().unwrap().as_array().unwrap().clone();
-        list.iter().map(|tool| tool["function"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        list.iter()
+            .map(|tool| tool["function"]["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
-    assert_eq!(names(&tools), ["list_files", "read_file", "write_file", "query", "execute"]);
+    assert_eq!(
+        names(&tools),
+        ["list_files", "read_file", "write_file", "query", "execute"]
+    );
     let mut environment = tools.open(&row(json!({}))).unwrap();
     let replies = environment.call(&[
         call("query", json!({"sql": "SELECT 1"})),
@@ -142,7 +232,15 @@ fn tools_of_one_task_are_called_side_by_side() {
     ]);
     let replies: Vec<String> = replies.iter().map(shown).collect();
     let table = |n: i32| format!("answered: {{\"columns\":[\"{n}\"],\"rows\":[[{n}]]}}");
-    assert_eq!(replies, [table(1), "answered: 1 bytes written".to_owned(), table(2), "answered: b".to_owned()]);
+    assert_eq!(
+        replies,
+        [
+            table(1),
+            "answered: 1 bytes written".to_owned(),
+            table(2),
+            "answered: b".to_owned()
+        ]
+    );
     assert!(environment.call(&[]).is_empty());
 }
 
@@ -159,27 +257,74 @@ fn functions_of_a_task_run_their_statements() {
     );
     let sell = |sql: &str| function("sell", json!({"id": {}, "note": {}}), json!(sql));
     let sold = sell("UPDATE item SET stock = stock - 1 WHERE id = :id");
-    let toml = "[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\ndefinitions = \"tools.json\"\n";
+    let toml =
+        "[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\ndefinitions = \"tools.json\"\n";
     let of = |list: &Value, toml: &str| {
         let folder = folder(&[("shop.sql", SHOP), ("tools.json", &list.to_string())]);
         let place = folder.path().display().to_string();
-        let opened = toolset(folder.path(), toml)
-            .and_then(|tools| Ok((tools.definitions().map_err(|error| error.to_string())?.clone(), tools)));
+        let opened = toolset(folder.path(), toml).and_then(|tools| {
+            Ok((
+                tools
+                    .definitions()
+                    .map_err(|error| error.to_string())?
+                    .clone(),
+                tools,
+            ))
+        });
         opened.map_err(|error| error.replace(&place, "/FOLDER"))
     };
     let (definitions, tools) = of(&json!([find, sold]), toml).unwrap();
-    assert_eq!(definitions[1].as_object().unwrap().keys().collect::<Vec<_>>(), ["type", "function"]);
-    let mut environment = tools.open(&row(json!({"database": "INSERT INTO item VALUES (3, 'nub', 7)"}))).unwrap();
+    assert_eq!(
+        definitions[1]
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect::<Vec<_>>(),
+        ["type", "function"]
+    );
+    let mut environment = tools
+        .open(&row(
+            json!({"database": "INSERT INTO item VALUES (3, 'nub', 7)"}),
+        ))
+        .unwrap();
     for (name, arguments, expected) in [
-        ("find", json!({"name": "nu%"}), r#"answered: [{"id":1,"stock":5},{"id":3,"stock":7}]"#),
-        ("find", json!({"name": "nu%", "least": 6}), r#"answered: [{"id":3,"stock":7}]"#),
-        ("find", json!({"name": "'; DELETE FROM item; --"}), "answered: []"),
-        ("sell", json!({"id": 3, "note": ["a"]}), r#"answered: {"changed":1}"#),
+        (
+            "find",
+            json!({"name": "nu%"}),
+            r#"answered: [{"id":1,"stock":5},{"id":3,"stock":7}]"#,
+        ),
+        (
+            "find",
+            json!({"name": "nu%", "least": 6}),
+            r#"answered: [{"id":3,"stock":7}]"#,
+        ),
+        (
+            "find",
+            json!({"name": "'; DELETE FROM item; --"}),
+            "answered: []",
+        ),
+        (
+            "sell",
+            json!({"id": 3, "note": ["a"]}),
+            r#"answered: {"changed":1}"#,
+        ),
         ("sell", json!({"id": [3]}), r#"answered: {"changed":0}"#),
-        ("find", json!({"least": "x"}), r#"refused: error: arguments of find: /least: "x" is not of type "integer""#),
-        ("query", json!({"sql": "SELECT 1"}), "refused: error: no function \"query\"; there are find, sell"),
+        (
+            "find",
+            json!({"least": "x"}),
+            r#"refused: error: arguments of find: /least: "x" is not of type "integer""#,
+        ),
+        (
+            "query",
+            json!({"sql": "SELECT 1"}),
+            "refused: error: no function \"query\"; there are find, sell",
+        ),
     ] {
-        assert_eq!(reply(&mut environment, name, arguments.clone()), expected, "{name} {arguments}");
+        assert_eq!(
+            reply(&mut environment, name, arguments.clone()),
+            expected,
+            "{name} {arguments}"
+        );
     }
     for (list, more, expected) in [
         (
@@ -202,13 +347,28 @@ fn functions_of_a_task_run_their_statements() {
             "",
             "/FOLDER/tools.json line 1 column 118: /0/sql: no such table: thing",
         ),
-        (json!([sell("DROP TABLE item")]), "", "/FOLDER/tools.json line 1 column 118: /0/sql: not authorized"),
-        (json!([find]), "read_only = true", "task.toml line 5 column 13: `tool.read_only` is of `query` and `execute`"),
+        (
+            json!([sell("DROP TABLE item")]),
+            "",
+            "/FOLDER/tools.json line 1 column 118: /0/sql: not authorized",
+        ),
+        (
+            json!([find]),
+            "read_only = true",
+            "task.toml line 5 column 13: `tool.read_only` is of `query` and `execute`",
+        ),
     ] {
-        let error = of(&list, &format!("{toml}{more}")).map(|(definitions, _)| definitions).unwrap_err();
+        let error = of(&list, &format!("{toml}{more}"))
+            .map(|(definitions, _)| definitions)
+            .unwrap_err();
         assert!(error.starts_with(expected), "{error}");
     }
     let without = "[[tool]]\nbuiltin = \"sqlite\"\nfield = \"own\"\ndefinitions = \"tools.json\"\n";
-    let error = of(&json!([find]), without).map(|(definitions, _)| definitions).unwrap_err();
-    assert!(error.starts_with("/FOLDER/task.toml: missing `tool.database`"), "{error}");
+    let error = of(&json!([find]), without)
+        .map(|(definitions, _)| definitions)
+        .unwrap_err();
+    assert!(
+        error.starts_with("/FOLDER/task.toml: missing `tool.database`"),
+        "{error}"
+    );
 }

@@ -23,8 +23,15 @@ for line in sys.stdin:
 /// The tools of a server whose script has another text in place of `from`.
 fn server(from: &str, to: &str, keys: &str) -> (tempfile::TempDir, Toolset) {
     assert!(SERVER.contains(from), "{from}");
-    let folder = folder(&[("server.py", &SERVER.replacen(from, to, 1)), ("tools.json", DEFINITIONS)]);
-    let tools = toolset(folder.path(), &format!("[[tool]]\nmcp = [\"python3\", \"server.py\"]\n{keys}")).unwrap();
+    let folder = folder(&[
+        ("server.py", &SERVER.replacen(from, to, 1)),
+        ("tools.json", DEFINITIONS),
+    ]);
+    let tools = toolset(
+        folder.path(),
+        &format!("[[tool]]\nmcp = [\"python3\", \"server.py\"]\n{keys}"),
+    )
+    .unwrap();
     (folder, tools)
 }
 
@@ -32,8 +39,14 @@ fn server(from: &str, to: &str, keys: &str) -> (tempfile::TempDir, Toolset) {
 fn a_server_lists_its_functions_and_answers() {
     let (_folder, tools) = server("", "", "");
     let function = json!({"name": "f", "description": "adds", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}});
-    assert_eq!(tools.definitions().unwrap(), &json!([{"type": "function", "function": function}]));
-    let (mut one, mut other) = (tools.open(&row(json!({}))).unwrap(), tools.open(&row(json!({}))).unwrap());
+    assert_eq!(
+        tools.definitions().unwrap(),
+        &json!([{"type": "function", "function": function}])
+    );
+    let (mut one, mut other) = (
+        tools.open(&row(json!({}))).unwrap(),
+        tools.open(&row(json!({}))).unwrap(),
+    );
     assert_eq!(reply(&mut one, "f", json!({"x": 2})), "answered: 2");
     assert_eq!(reply(&mut one, "f", json!({"x": 3})), "answered: 5");
     assert_eq!(reply(&mut other, "f", json!({"x": 7})), "answered: 7");
@@ -47,7 +60,10 @@ fn a_server_lists_its_functions_and_answers() {
 fn results_are_texts_whatever_they_are() {
     for (result, expected) in [
         ("text('a')", "answered: a"),
-        ("text('no such order', isError=True)", "answered: error: no such order"),
+        (
+            "text('no such order', isError=True)",
+            "answered: error: no such order",
+        ),
         (
             "{'content': [{'type': 'text', 'text': 'a'}, {'type': 'image', 'data': 'A' * 4000, 'mimeType': 'image/png'}]}",
             "answered: a\n[image, 3,000 bytes, not shown]",
@@ -56,16 +72,40 @@ fn results_are_texts_whatever_they_are() {
             "{'content': [{'type': 'resource', 'resource': {'uri': 'x:y', 'text': 'b'}}, {'type': 'resource_link', 'uri': 'x:z'}]}",
             "answered: b\n[x:z]",
         ),
-        ("{'content': [], 'structuredContent': {'n': 1}}", "answered: {\"n\":1}"),
+        (
+            "{'content': [], 'structuredContent': {'n': 1}}",
+            "answered: {\"n\":1}",
+        ),
         ("text('\\x1b[2J\\0')", "answered: ␛[2J␀"),
         ("text('x' * 100_000)", "answered: xxx"),
-        ("7", "failed: the tool \"mcp\" answered a call with no result of MCP"),
-        ("text('x' * 100_000_000)", "failed: the tool \"mcp\" wrote a line of more than 1024 KiB"),
-        ("print(chr(0) * 3, flush=True)", "failed: the tool \"mcp\" wrote \"\\0\\0\\0\", which is no message of MCP: "),
-        ("os.write(1, bytes([255, 10]))", "failed: the tool \"mcp\" wrote \"\u{fffd}\", which is no message of MCP: "),
-        ("send(id=99, result={})", "failed: the tool \"mcp\" answered what was not asked"),
-        ("os._exit(3)", "failed: the tool \"mcp\" ended with exit code 3"),
-        ("send(method='notifications/message', params={}) or text('b')", "answered: b"),
+        (
+            "7",
+            "failed: the tool \"mcp\" answered a call with no result of MCP",
+        ),
+        (
+            "text('x' * 100_000_000)",
+            "failed: the tool \"mcp\" wrote a line of more than 1024 KiB",
+        ),
+        (
+            "print(chr(0) * 3, flush=True)",
+            "failed: the tool \"mcp\" wrote \"\\0\\0\\0\", which is no message of MCP: ",
+        ),
+        (
+            "os.write(1, bytes([255, 10]))",
+            "failed: the tool \"mcp\" wrote \"\u{fffd}\", which is no message of MCP: ",
+        ),
+        (
+            "send(id=99, result={})",
+            "failed: the tool \"mcp\" answered what was not asked",
+        ),
+        (
+            "os._exit(3)",
+            "failed: the tool \"mcp\" ended with exit code 3",
+        ),
+        (
+            "send(method='notifications/message', params={}) or text('b')",
+            "answered: b",
+        ),
         (
             "send(id='q', method='ping') or text(sys.stdin.readline().strip())",
             r#"answered: {"id":"q","jsonrpc":"2.0","result":{}}"#,
@@ -77,8 +117,10 @@ fn results_are_texts_whatever_they_are() {
     ] {
         let (_folder, tools) = server("return text(str(n))", &format!("return {result}"), "");
         let found = reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({}));
-        let found =
-            found.replace(r#"{"jsonrpc":"2.0","id":"q","result":{}}"#, r#"{"id":"q","jsonrpc":"2.0","result":{}}"#);
+        let found = found.replace(
+            r#"{"jsonrpc":"2.0","id":"q","result":{}}"#,
+            r#"{"id":"q","jsonrpc":"2.0","result":{}}"#,
+        );
         let found = found.replace(
             r#"{"jsonrpc":"2.0","id":4,"error":{"code":-32601,"message":"not supported"}}"#,
             r#"{"error":{"code":-32601,"message":"not supported"},"id":4,"jsonrpc":"2.0"}"#,
@@ -86,13 +128,21 @@ fn results_are_texts_whatever_they_are() {
         assert!(found.starts_with(expected), "{result}: {found}");
     }
     let error = "send(id=id, error={'code': -32602, 'message': 'bad'})";
-    let (_folder, tools) = server("send(id=id, result=call(params[\"arguments\"].get(\"x\")))", error, "");
-    assert_eq!(reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})), "answered: error: bad");
+    let (_folder, tools) = server(
+        "send(id=id, result=call(params[\"arguments\"].get(\"x\")))",
+        error,
+        "",
+    );
+    assert_eq!(
+        reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})),
+        "answered: error: bad"
+    );
 }
 
 #[test]
 fn a_server_that_is_not_one_is_named() {
-    let initialized = "send(id=id, result={\"protocolVersion\": version, \"capabilities\": {\"tools\": {}}})";
+    let initialized =
+        "send(id=id, result={\"protocolVersion\": version, \"capabilities\": {\"tools\": {}}})";
     let listed = "send(id=id, result={\"tools\": tools()})";
     for (from, to, keys, expected) in [
         (
@@ -113,7 +163,12 @@ fn a_server_that_is_not_one_is_named() {
             "",
             "the tool \"mcp\" speaks MCP version \"1999-01-01\"; this program knows MCP 2024-11-05, ",
         ),
-        ("\"protocolVersion\": version", "\"x\": 1", "", "the tool \"mcp\" speaks MCP version \"none\""),
+        (
+            "\"protocolVersion\": version",
+            "\"x\": 1",
+            "",
+            "the tool \"mcp\" speaks MCP version \"none\"",
+        ),
         (
             initialized,
             "send(id=id, error={'code': -32022, 'message': 'only 2026-07-28'})",
@@ -163,7 +218,13 @@ fn a_server_without_state_serves_one_conversation_after_another() {
     let own = "return text(call.__dict__.setdefault('name', os.urandom(8).hex())) if x == 1 else os._exit(3)";
     for (keys, starts) in [("stateless = true", 1), ("", 3)] {
         let (_folder, tools) = server("return text(str(n))", own, keys);
-        let ask = |x: u8| reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({"x": x}));
+        let ask = |x: u8| {
+            reply(
+                &mut tools.open(&row(json!({}))).unwrap(),
+                "f",
+                json!({"x": x}),
+            )
+        };
         let found: std::collections::BTreeSet<String> = (0..3).map(|_| ask(1)).collect();
         assert_eq!(found.len(), starts, "{found:?}");
         // One that two conversations want is started for the second; one that has ended is not used again.
@@ -178,27 +239,54 @@ fn a_server_without_state_serves_one_conversation_after_another() {
 
 #[test]
 fn a_server_keeps_to_the_list_that_the_model_was_shown() {
-    let changed = "failed: the tool \"mcp\" has changed its list of tools since the task was made ready";
+    let changed =
+        "failed: the tool \"mcp\" has changed its list of tools since the task was made ready";
     // From one process to the next, and within one.
     let another = "def tools(): return [{\"name\": \"f\", \"description\": str(os.getpid()) + str(time.time())";
-    let (_folder, tools) = server("def tools(): return [{\"name\": \"f\", \"description\": \"adds\"", another, "");
-    assert_eq!(reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})), changed);
+    let (_folder, tools) = server(
+        "def tools(): return [{\"name\": \"f\", \"description\": \"adds\"",
+        another,
+        "",
+    );
+    assert_eq!(
+        reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})),
+        changed
+    );
     let later = "\"description\": \"adds\" if n == 0 else \"more\"";
     let notice = format!("{later}, \"inputSchema\"");
     let (_folder, tools) = server("\"description\": \"adds\", \"inputSchema\"", &notice, "");
     let mut unsaid = tools.open(&row(json!({}))).unwrap();
     assert_eq!(reply(&mut unsaid, "f", json!({"x": 1})), "answered: 1");
-    assert_eq!(reply(&mut unsaid, "f", json!({"x": 1})), "answered: 2", "it has not said so");
+    assert_eq!(
+        reply(&mut unsaid, "f", json!({"x": 1})),
+        "answered: 2",
+        "it has not said so"
+    );
     let says = "return send(method=\"notifications/tools/list_changed\") or text(str(n))";
-    let script =
-        SERVER.replace("\"description\": \"adds\", \"inputSchema\"", &notice).replace("return text(str(n))", says);
+    let script = SERVER
+        .replace("\"description\": \"adds\", \"inputSchema\"", &notice)
+        .replace("return text(str(n))", says);
     let folder = folder(&[("server.py", &script)]);
-    let tools = toolset(folder.path(), "[[tool]]\nmcp = [\"python3\", \"server.py\"]\n").unwrap();
+    let tools = toolset(
+        folder.path(),
+        "[[tool]]\nmcp = [\"python3\", \"server.py\"]\n",
+    )
+    .unwrap();
     let mut said = tools.open(&row(json!({}))).unwrap();
     assert_eq!(reply(&mut said, "f", json!({"x": 1})), "answered: 1");
     assert_eq!(reply(&mut said, "f", json!({"x": 1})), changed);
     // A copy in the task is what counts.
     let (_folder, tools) = server("", "", "definitions = \"tools.json\"");
-    assert_eq!(tools.definitions().unwrap(), &serde_json::from_str::<Value>(DEFINITIONS).unwrap());
-    assert_eq!(reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({"x": 1})), changed);
+    assert_eq!(
+        tools.definitions().unwrap(),
+        &serde_json::from_str::<Value>(DEFINITIONS).unwrap()
+    );
+    assert_eq!(
+        reply(
+            &mut tools.open(&row(json!({}))).unwrap(),
+            "f",
+            json!({"x": 1})
+        ),
+        changed
+    );
 }

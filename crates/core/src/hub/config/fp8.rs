@@ -42,13 +42,27 @@ impl Quantization {
     ///
     /// # Errors
     /// [`HubError::Unsupported`] for any other quantized checkpoint.
-    pub(in crate::hub) fn parse(keys: &Map<String, Value>, path: &str) -> Result<Option<Self>, HubError> {
+    pub(in crate::hub) fn parse(
+        keys: &Map<String, Value>,
+        path: &str,
+    ) -> Result<Option<Self>, HubError> {
         let text = keys.get("text_config").and_then(|text| text.get(KEY));
-        let Some(quantization) = [keys.get(KEY), text].into_iter().flatten().find(|value| !value.is_null()) else {
+        let Some(quantization) = [keys.get(KEY), text]
+            .into_iter()
+            .flatten()
+            .find(|value| !value.is_null())
+        else {
             return Ok(None);
         };
-        let scales = match quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed") {
-            "fp8" => match quantization.get("weight_block_size").filter(|size| !size.is_null()) {
+        let scales = match quantization
+            .get("quant_method")
+            .and_then(Value::as_str)
+            .unwrap_or("unnamed")
+        {
+            "fp8" => match quantization
+                .get("weight_block_size")
+                .filter(|size| !size.is_null())
+            {
                 None => Ok(Fp8Scales::PerTensor),
                 Some(size) => block(size),
             },
@@ -81,7 +95,9 @@ impl fmt::Display for Fp8Scales {
         match self {
             Self::PerTensor => write!(formatter, "a scale per matrix"),
             Self::PerOutput => write!(formatter, "a scale per output"),
-            Self::PerBlock([outputs, inputs]) => write!(formatter, "a scale per block of {outputs} x {inputs}"),
+            Self::PerBlock([outputs, inputs]) => {
+                write!(formatter, "a scale per block of {outputs} x {inputs}")
+            }
         }
     }
 }
@@ -91,7 +107,10 @@ const KEY: &str = "quantization_config";
 fn block(size: &Value) -> Result<Fp8Scales, String> {
     let sizes: Option<Vec<usize>> = size.as_array().map(|sizes| {
         let count = |size: &Value| size.as_u64().filter(|size| (1..=1 << 20).contains(size));
-        sizes.iter().filter_map(|size| count(size).map(|size| size as usize)).collect()
+        sizes
+            .iter()
+            .filter_map(|size| count(size).map(|size| size as usize))
+            .collect()
     });
     match sizes.as_deref() {
         Some(&[outputs, inputs]) => Ok(Fp8Scales::PerBlock([outputs, inputs])),
@@ -102,7 +121,11 @@ fn block(size: &Value) -> Result<Fp8Scales, String> {
 /// The scales of `compressed-tensors`, or what is not supported in it.
 fn compressed_tensors(quantization: &Value) -> Result<Fp8Scales, String> {
     let refused = |what: String| Err(format!("compressed-tensors, {what}"));
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
     if quantization["format"] != "float-quantized" {
         return refused(format!("format `{}`", text(&quantization["format"])));
     }
@@ -111,11 +134,18 @@ fn compressed_tensors(quantization: &Value) -> Result<Fp8Scales, String> {
         return refused(format!("sparsity `{}`", text(sparsity)));
     }
     // Rotations, whose other half the model's code computes.
-    if quantization["transform_config"].as_object().is_some_and(|transforms| !transforms.is_empty()) {
+    if quantization["transform_config"]
+        .as_object()
+        .is_some_and(|transforms| !transforms.is_empty())
+    {
         return refused("`transform_config`".to_owned());
     }
     let mut found = None;
-    for group in quantization["config_groups"].as_object().into_iter().flat_map(Map::values) {
+    for group in quantization["config_groups"]
+        .as_object()
+        .into_iter()
+        .flat_map(Map::values)
+    {
         let weights = &group["weights"];
         if weights["type"] != "float" || weights["num_bits"] != 8 || weights["symmetric"] == false {
             return refused(format!("weights {weights}"));

@@ -26,40 +26,69 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
         keys.entry(key).or_insert(default.into());
     }
     keys.entry("tie_word_embeddings").or_insert(true.into());
-    let activation = keys.remove("hidden_activation").unwrap_or_else(|| "gelu_pytorch_tanh".into());
+    let activation = keys
+        .remove("hidden_activation")
+        .unwrap_or_else(|| "gelu_pytorch_tanh".into());
     keys.insert("hidden_act".to_owned(), activation);
 }
 
 impl Reader<'_> {
     pub(super) fn gemma3_options(&self) -> Result<DecoderOptions, HubError> {
-        let scalar =
-            self.positive("query_pre_attn_scalar", self.keys.get("query_pre_attn_scalar"), DEFAULT_QUERY_SCALAR)?;
+        let scalar = self.positive(
+            "query_pre_attn_scalar",
+            self.keys.get("query_pre_attn_scalar"),
+            DEFAULT_QUERY_SCALAR,
+        )?;
         let scopes = self.scopes(DEFAULT_PATTERN)?;
         let window = if scopes.contains(&Scope::Window) {
             let (rope_theta, rope_scaling) = self.layer_rope("sliding_attention")?;
             if rope_scaling != RopeScaling::Unscaled {
-                return Err(self.unsupported("scaled rotary positions of layers with a window", "use a model without"));
+                return Err(self.unsupported(
+                    "scaled rotary positions of layers with a window",
+                    "use a model without",
+                ));
             }
             let tokens = self.count_or("sliding_window", DEFAULT_WINDOW)?;
-            Some(SlidingWindow { tokens, scopes, rope_theta, rope_scaling })
+            Some(SlidingWindow {
+                tokens,
+                scopes,
+                rope_theta,
+                rope_scaling,
+            })
         } else {
             None
         };
-        Ok(DecoderOptions::gemma3(self.count("hidden_size")?, scalar, window))
+        Ok(DecoderOptions::gemma3(
+            self.count("hidden_size")?,
+            scalar,
+            window,
+        ))
     }
 
     /// Base and scaling of the rotary positions of layers of a type.
     pub(super) fn layer_rope(&self, layer_type: &str) -> Result<(f64, RopeScaling), HubError> {
         let is_local = layer_type == "sliding_attention";
-        let (theta_key, default) =
-            if is_local { ("rope_local_base_freq", LOCAL_THETA) } else { ("rope_theta", GLOBAL_THETA) };
-        let nested = self.keys.get("rope_parameters").and_then(|parameters| parameters.get(layer_type));
-        let theta = nested.and_then(|parameters| parameters.get("rope_theta")).or_else(|| self.keys.get(theta_key));
+        let (theta_key, default) = if is_local {
+            ("rope_local_base_freq", LOCAL_THETA)
+        } else {
+            ("rope_theta", GLOBAL_THETA)
+        };
+        let nested = self
+            .keys
+            .get("rope_parameters")
+            .and_then(|parameters| parameters.get(layer_type));
+        let theta = nested
+            .and_then(|parameters| parameters.get("rope_theta"))
+            .or_else(|| self.keys.get(theta_key));
         let old = self.keys.get("rope_scaling").filter(|_| !is_local);
         let parameters = nested.or(old).filter(|value| !value.is_null());
         let scaling = match parameters {
             None => RopeScaling::Unscaled,
-            Some(value) if value.get("rope_type").is_some_and(|kind| kind == "proportional") => {
+            Some(value)
+                if value
+                    .get("rope_type")
+                    .is_some_and(|kind| kind == "proportional") =>
+            {
                 self.proportional_scaling(value)?
             }
             Some(value) => self.scaling_of("rope_parameters", value)?,
@@ -70,9 +99,19 @@ impl Reader<'_> {
     /// `layer_types`, or the pattern that older files have instead: every so many layers one sees everything.
     pub(super) fn scopes(&self, default_pattern: usize) -> Result<Vec<Scope>, HubError> {
         let layers = self.count("num_hidden_layers")?;
-        let Some(types) = self.keys.get("layer_types").filter(|value| !value.is_null()) else {
+        let Some(types) = self
+            .keys
+            .get("layer_types")
+            .filter(|value| !value.is_null())
+        else {
             let pattern = self.count_or("sliding_window_pattern", default_pattern)?;
-            let scope = |layer: usize| if layer.is_multiple_of(pattern) { Scope::Everything } else { Scope::Window };
+            let scope = |layer: usize| {
+                if layer.is_multiple_of(pattern) {
+                    Scope::Everything
+                } else {
+                    Scope::Window
+                }
+            };
             return Ok((1..=layers).map(scope).collect());
         };
         let scope = |value: &Value| match value.as_str() {
@@ -83,12 +122,19 @@ impl Reader<'_> {
                 "only `full_attention` and `sliding_attention` are supported",
             )),
         };
-        let scopes = types.as_array().map_or(&[][..], Vec::as_slice).iter().map(scope);
+        let scopes = types
+            .as_array()
+            .map_or(&[][..], Vec::as_slice)
+            .iter()
+            .map(scope);
         let scopes = scopes.collect::<Result<Vec<_>, _>>()?;
         if scopes.len() == layers {
             return Ok(scopes);
         }
-        Err(self.problem(format!("`layer_types` has {} entries for {layers} layers", scopes.len())))
+        Err(self.problem(format!(
+            "`layer_types` has {} entries for {layers} layers",
+            scopes.len()
+        )))
     }
 }
 

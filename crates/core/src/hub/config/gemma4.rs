@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::gemma3::layer_types;
 use super::options::{
-    Activation, DecoderOptions, ExpertTensors, Experts, GlobalHeads, Scope, SharedLayers, SlidingWindow,
+    Activation, DecoderOptions, ExpertTensors, Experts, GlobalHeads, Scope, SharedLayers,
+    SlidingWindow,
 };
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
@@ -31,9 +32,12 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
         keys.entry(key).or_insert(default.into());
     }
     let vocabulary = keys["vocab_size"].clone();
-    keys.entry("vocab_size_per_layer_input").or_insert(vocabulary);
+    keys.entry("vocab_size_per_layer_input")
+        .or_insert(vocabulary);
     keys.entry("tie_word_embeddings").or_insert(true.into());
-    let activation = keys.remove("hidden_activation").unwrap_or_else(|| "gelu_pytorch_tanh".into());
+    let activation = keys
+        .remove("hidden_activation")
+        .unwrap_or_else(|| "gelu_pytorch_tanh".into());
     keys.insert("hidden_act".to_owned(), activation);
     if keys.get("rope_parameters").is_none_or(Value::is_null) {
         let default = json!({
@@ -43,7 +47,10 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
         keys.insert("rope_parameters".to_owned(), default);
     }
     // Only images see what comes after them.
-    if keys.get("use_bidirectional_attention").is_some_and(|value| value == "vision") {
+    if keys
+        .get("use_bidirectional_attention")
+        .is_some_and(|value| value == "vision")
+    {
         keys.remove("use_bidirectional_attention");
     }
 }
@@ -52,10 +59,17 @@ impl Reader<'_> {
     pub(super) fn gemma4_options(&self) -> Result<DecoderOptions, HubError> {
         let mut scopes = self.scopes(DEFAULT_PATTERN)?;
         // As transformers does, whatever the file says.
-        scopes.iter_mut().last().into_iter().for_each(|last| *last = Scope::Everything);
+        scopes
+            .iter_mut()
+            .last()
+            .into_iter()
+            .for_each(|last| *last = Scope::Everything);
         let (rope_theta, rope_scaling) = self.layer_rope("sliding_attention")?;
         let scalings = [rope_scaling, self.layer_rope("full_attention")?.1];
-        if !scalings.iter().all(|it| matches!(it, RopeScaling::Unscaled | RopeScaling::Proportional { .. })) {
+        if !scalings
+            .iter()
+            .all(|it| matches!(it, RopeScaling::Unscaled | RopeScaling::Proportional { .. }))
+        {
             return Err(self.unsupported(
                 &format!("`rope_parameters` = {}", self.keys["rope_parameters"]),
                 "in Gemma 4 only `default` and `proportional` are supported",
@@ -63,11 +77,19 @@ impl Reader<'_> {
         }
         let window = if scopes.contains(&Scope::Window) {
             let (tokens, scopes) = (self.count("sliding_window")?, scopes.clone());
-            Some(SlidingWindow { tokens, scopes, rope_theta, rope_scaling })
+            Some(SlidingWindow {
+                tokens,
+                scopes,
+                rope_theta,
+                rope_scaling,
+            })
         } else {
             None
         };
-        let cap = self.keys.get("final_logit_softcapping").filter(|value| !value.is_null());
+        let cap = self
+            .keys
+            .get("final_logit_softcapping")
+            .filter(|value| !value.is_null());
         Ok(DecoderOptions {
             has_head_norms: true,
             has_value_norms: true,
@@ -81,7 +103,9 @@ impl Reader<'_> {
             shared_layers: self.shared_layers(&scopes)?,
             layer_input: self.layer_input()?,
             experts: self.beside_dense()?,
-            logit_cap: cap.map(|value| self.positive("final_logit_softcapping", Some(value), 1.0)).transpose()?,
+            logit_cap: cap
+                .map(|value| self.positive("final_logit_softcapping", Some(value), 1.0))
+                .transpose()?,
             ..DecoderOptions::PLAIN
         })
     }
@@ -91,7 +115,11 @@ impl Reader<'_> {
         let values_are_keys = self.flag("attention_k_eq_v")?;
         let own = self.count("num_key_value_heads")?;
         let heads = GlobalHeads {
-            key_value: if values_are_keys { self.count_or("num_global_key_value_heads", own)? } else { own },
+            key_value: if values_are_keys {
+                self.count_or("num_global_key_value_heads", own)?
+            } else {
+                own
+            },
             dimension: self.count_or("global_head_dim", DEFAULT_GLOBAL_DIMENSION)?,
             values_are_keys,
         };
@@ -100,14 +128,26 @@ impl Reader<'_> {
         };
         let everywhere = Value::Object(Map::new());
         let of = |layer: usize| by_layer.get(&layer.to_string()).unwrap_or(&everywhere);
-        let count = |value: &Value, key: &str| value.get(key).and_then(Value::as_u64).map(|count| count as usize);
-        let global = scopes.iter().position(|scope| *scope == Scope::Everything).map_or(&everywhere, of);
+        let count = |value: &Value, key: &str| {
+            value
+                .get(key)
+                .and_then(Value::as_u64)
+                .map(|count| count as usize)
+        };
+        let global = scopes
+            .iter()
+            .position(|scope| *scope == Scope::Everything)
+            .map_or(&everywhere, of);
         let is_regular = scopes.iter().enumerate().all(|(layer, scope)| match scope {
             Scope::Everything => of(layer) == global,
             Scope::Window => of(layer) == &everywhere,
         });
         let known = ["head_dim", "num_key_value_heads"];
-        if !is_regular || global.as_object().is_some_and(|keys| keys.keys().any(|key| !known.contains(&key.as_str()))) {
+        if !is_regular
+            || global
+                .as_object()
+                .is_some_and(|keys| keys.keys().any(|key| !known.contains(&key.as_str())))
+        {
             return Err(self.unsupported(
                 &format!("`per_layer_config` = {}", self.keys["per_layer_config"]),
                 "only `head_dim` and `num_key_value_heads` of all layers with `full_attention` are supported",
@@ -137,18 +177,27 @@ impl Reader<'_> {
 
     fn shared_layers(&self, scopes: &[Scope]) -> Result<Option<SharedLayers>, HubError> {
         let key = "num_kv_shared_layers";
-        if self.keys.get(key).is_none_or(|value| value.is_null() || *value == 0) {
+        if self
+            .keys
+            .get(key)
+            .is_none_or(|value| value.is_null() || *value == 0)
+        {
             return Ok(None);
         }
         let count = self.count(key)?;
         let first = scopes.len().saturating_sub(count);
-        if let Some(layer) = (first..scopes.len()).find(|&layer| !scopes[..first].contains(&scopes[layer])) {
+        if let Some(layer) =
+            (first..scopes.len()).find(|&layer| !scopes[..first].contains(&scopes[layer]))
+        {
             return Err(self.problem(format!(
                 "`{key}` = {count} of {} layers: none of those before has the keys and values that layer {layer} reads",
                 scopes.len()
             )));
         }
-        Ok(Some(SharedLayers { first, is_wide: self.flag("use_double_wide_mlp")? }))
+        Ok(Some(SharedLayers {
+            first,
+            is_wide: self.flag("use_double_wide_mlp")?,
+        }))
     }
 
     /// The experts that every layer has beside its dense block.
@@ -172,7 +221,11 @@ impl Reader<'_> {
 
     fn layer_input(&self) -> Result<Option<usize>, HubError> {
         let (key, table) = ("hidden_size_per_layer_input", "vocab_size_per_layer_input");
-        if self.keys.get(key).is_none_or(|value| value.is_null() || *value == 0) {
+        if self
+            .keys
+            .get(key)
+            .is_none_or(|value| value.is_null() || *value == 0)
+        {
             return Ok(None);
         }
         let (vocabulary, own) = (self.count("vocab_size")?, self.count(table)?);
@@ -189,7 +242,12 @@ impl Reader<'_> {
 /// Changes the keys in which its `config.json` differs from others'.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     let options = &config.options;
-    for key in ["hidden_act", "use_sliding_window", "rope_theta", "rope_scaling"] {
+    for key in [
+        "hidden_act",
+        "use_sliding_window",
+        "rope_theta",
+        "rope_scaling",
+    ] {
         keys.remove(key);
     }
     let rope = |scope| match config.rope(scope) {
@@ -208,27 +266,55 @@ pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
         dimension: config.head_dim,
         values_are_keys: false,
     });
-    let shared = options.shared_layers.map_or(0, |shared| config.num_hidden_layers - shared.first);
+    let shared = options
+        .shared_layers
+        .map_or(0, |shared| config.num_hidden_layers - shared.first);
     let own = [
         ("hidden_activation", json!(options.activation.name())),
         ("layer_types", json!(layer_types(config))),
-        ("sliding_window", json!(options.window.as_ref().map_or(512, |window| window.tokens))),
+        (
+            "sliding_window",
+            json!(options.window.as_ref().map_or(512, |window| window.tokens)),
+        ),
         (
             "rope_parameters",
             json!({ "full_attention": rope(Scope::Everything), "sliding_attention": rope(Scope::Window) }),
         ),
         ("global_head_dim", json!(global.dimension)),
-        ("num_global_key_value_heads", json!(global.values_are_keys.then_some(global.key_value))),
+        (
+            "num_global_key_value_heads",
+            json!(global.values_are_keys.then_some(global.key_value)),
+        ),
         ("attention_k_eq_v", json!(global.values_are_keys)),
         ("num_kv_shared_layers", json!(shared)),
-        ("use_double_wide_mlp", json!(options.shared_layers.is_some_and(|shared| shared.is_wide))),
-        ("hidden_size_per_layer_input", json!(options.layer_input.unwrap_or(0))),
+        (
+            "use_double_wide_mlp",
+            json!(options.shared_layers.is_some_and(|shared| shared.is_wide)),
+        ),
+        (
+            "hidden_size_per_layer_input",
+            json!(options.layer_input.unwrap_or(0)),
+        ),
         ("vocab_size_per_layer_input", json!(config.vocab_size)),
         ("final_logit_softcapping", json!(options.logit_cap)),
         ("enable_moe_block", json!(options.experts.is_some())),
-        ("num_experts", json!(options.experts.as_ref().map(|experts| experts.count))),
-        ("top_k_experts", json!(options.experts.as_ref().map(|experts| experts.active))),
-        ("moe_intermediate_size", json!(options.experts.as_ref().map(|experts| experts.intermediate_size))),
+        (
+            "num_experts",
+            json!(options.experts.as_ref().map(|experts| experts.count)),
+        ),
+        (
+            "top_k_experts",
+            json!(options.experts.as_ref().map(|experts| experts.active)),
+        ),
+        (
+            "moe_intermediate_size",
+            json!(
+                options
+                    .experts
+                    .as_ref()
+                    .map(|experts| experts.intermediate_size)
+            ),
+        ),
     ];
     keys.extend(own.map(|(key, value)| (key.to_owned(), value)));
 }
@@ -239,36 +325,78 @@ mod tests {
     use super::*;
     use crate::hub::KeysValues;
 
-    const PLAIN: &str = r#""model_type":"gemma4_text","vocab_size":100,"hidden_size":64,"num_hidden_layers":12"#;
+    const PLAIN: &str =
+        r#""model_type":"gemma4_text","vocab_size":100,"hidden_size":64,"num_hidden_layers":12"#;
 
     /// As transformers' `Gemma4TextConfig` reads them.
     #[test]
     fn keys_are_read_and_written() {
         let read = |changes: &str| {
-            let config = ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "config.json").unwrap();
-            assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config, "{changes}");
+            let config =
+                ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "config.json").unwrap();
+            assert_eq!(
+                ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(),
+                config,
+                "{changes}"
+            );
             config
         };
         let config = read("");
-        assert_eq!([4, 5, 11].map(|layer| config.heads(layer).dimension), [256, 512, 512]);
         assert_eq!(
-            (config.heads(5).key_value, config.options.layer_input, config.options.logit_cap),
+            [4, 5, 11].map(|layer| config.heads(layer).dimension),
+            [256, 512, 512]
+        );
+        assert_eq!(
+            (
+                config.heads(5).key_value,
+                config.options.layer_input,
+                config.options.logit_cap
+            ),
             (4, Some(256), None)
         );
-        assert_eq!(config.rope_scaling, RopeScaling::Proportional { share: 0.25, factor: 1.0 });
-        assert_eq!((config.rope_theta, config.rope(Scope::Window).0), (1e6, 1e4));
+        assert_eq!(
+            config.rope_scaling,
+            RopeScaling::Proportional {
+                share: 0.25,
+                factor: 1.0
+            }
+        );
+        assert_eq!(
+            (config.rope_theta, config.rope(Scope::Window).0),
+            (1e6, 1e4)
+        );
         let frequencies = config.rope_frequencies(Scope::Everything);
-        assert_eq!((frequencies.len(), frequencies.iter().filter(|frequency| **frequency > 0.0).count()), (256, 64));
+        assert_eq!(
+            (
+                frequencies.len(),
+                frequencies
+                    .iter()
+                    .filter(|frequency| **frequency > 0.0)
+                    .count()
+            ),
+            (256, 64)
+        );
         assert_eq!(config.gpu_problem(), None);
         let wide = read(r#","global_head_dim":514"#).gpu_problem().unwrap();
-        assert!(wide.starts_with("heads of 514 numbers: a GPU computes at most 512; "), "{wide}");
+        assert!(
+            wide.starts_with("heads of 514 numbers: a GPU computes at most 512; "),
+            "{wide}"
+        );
 
-        let shared = read(r#","num_kv_shared_layers":5,"use_double_wide_mlp":true,"final_logit_softcapping":30"#);
+        let shared = read(
+            r#","num_kv_shared_layers":5,"use_double_wide_mlp":true,"final_logit_softcapping":30"#,
+        );
         let sources = [5, 6, 7, 11].map(|layer| shared.keys_values(layer));
         let (window, everything) = (KeysValues::OfLayer(6), KeysValues::OfLayer(5));
-        assert_eq!(sources, [KeysValues::Own, KeysValues::Own, window, everything]);
         assert_eq!(
-            ([6, 7].map(|layer| shared.inner_size(layer)), shared.options.logit_cap),
+            sources,
+            [KeysValues::Own, KeysValues::Own, window, everything]
+        );
+        assert_eq!(
+            (
+                [6, 7].map(|layer| shared.inner_size(layer)),
+                shared.options.logit_cap
+            ),
             ([9216, 18_432], Some(30.0))
         );
 
@@ -276,18 +404,36 @@ mod tests {
             r#","attention_k_eq_v":true,"num_global_key_value_heads":2,"global_head_dim":48,"hidden_size_per_layer_input":0,
             "use_bidirectional_attention":"vision""#,
         );
-        assert_eq!([0, 5].map(|layer| equal.keys_values(layer)), [KeysValues::Own, KeysValues::AreKeys]);
-        assert_eq!((equal.heads(5).key_value, equal.heads(5).dimension, equal.options.layer_input), (2, 48, None));
+        assert_eq!(
+            [0, 5].map(|layer| equal.keys_values(layer)),
+            [KeysValues::Own, KeysValues::AreKeys]
+        );
+        assert_eq!(
+            (
+                equal.heads(5).key_value,
+                equal.heads(5).dimension,
+                equal.options.layer_input
+            ),
+            (2, 48, None)
+        );
         // As transformers 5.24 writes the same.
         let listed = read(
             r#","attention_k_eq_v":true,"per_layer_config":{"5":{"head_dim":48,"num_key_value_heads":2},"11":{"num_key_value_heads":2,"head_dim":48}},
             "hidden_size_per_layer_input":0"#,
         );
         assert_eq!(listed, equal);
-        let sparse = read(r#","enable_moe_block":true,"num_experts":8,"top_k_experts":3,"moe_intermediate_size":16"#);
+        let sparse = read(
+            r#","enable_moe_block":true,"num_experts":8,"top_k_experts":3,"moe_intermediate_size":16"#,
+        );
         let experts = sparse.experts(11).unwrap();
-        assert_eq!((experts.count, experts.active, experts.intermediate_size), (8, 3, 16));
-        assert_eq!((experts.router(), sparse.inner_size(11)), ("router.proj", 9216));
+        assert_eq!(
+            (experts.count, experts.active, experts.intermediate_size),
+            (8, 3, 16)
+        );
+        assert_eq!(
+            (experts.router(), sparse.inner_size(11)),
+            ("router.proj", 9216)
+        );
         for (changes, expected) in [
             (r#","enable_moe_block":true"#, "`num_experts` is missing"),
             (
@@ -303,11 +449,26 @@ mod tests {
                 "`num_kv_shared_layers` = 12 of 12 layers: none of those before has the keys",
             ),
             (r#","num_kv_shared_layers":8"#, "layer 5 reads"),
-            (r#","vocab_size_per_layer_input":7"#, "`vocab_size_per_layer_input` = 7 beside `vocab_size` = 100"),
-            (r#","final_logit_softcapping":-1"#, "`final_logit_softcapping` = -1, expected a number above 0"),
-            (r#","attn_logit_softcapping":50"#, "`attn_logit_softcapping` = 50"),
-            (r#","use_bidirectional_attention":"all""#, "`use_bidirectional_attention` = \"all\""),
-            (r#","global_head_dim":7"#, "4 key and value heads of 7 numbers"),
+            (
+                r#","vocab_size_per_layer_input":7"#,
+                "`vocab_size_per_layer_input` = 7 beside `vocab_size` = 100",
+            ),
+            (
+                r#","final_logit_softcapping":-1"#,
+                "`final_logit_softcapping` = -1, expected a number above 0",
+            ),
+            (
+                r#","attn_logit_softcapping":50"#,
+                "`attn_logit_softcapping` = 50",
+            ),
+            (
+                r#","use_bidirectional_attention":"all""#,
+                "`use_bidirectional_attention` = \"all\"",
+            ),
+            (
+                r#","global_head_dim":7"#,
+                "4 key and value heads of 7 numbers",
+            ),
             (
                 r#","rope_parameters":{"full_attention":{"rope_type":"yarn","factor":2,"rope_theta":1e6}}"#,
                 "in Gemma 4 only `default` and `proportional`",
@@ -317,7 +478,9 @@ mod tests {
                 "`partial_rotary_factor` = 2",
             ),
         ] {
-            let message = ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "x").unwrap_err().to_string();
+            let message = ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "x")
+                .unwrap_err()
+                .to_string();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         }
     }

@@ -19,7 +19,10 @@ const DEFAULTS: [(&str, usize); 7] = [
 const DEFAULT_THETA: f64 = 150_000.0;
 /// Every second layer sees everything.
 const DEFAULT_PATTERN: usize = 2;
-const DEFAULT_GATE: ClampedGate = ClampedGate { slope: 1.702, limit: 7.0 };
+const DEFAULT_GATE: ClampedGate = ClampedGate {
+    slope: 1.702,
+    limit: 7.0,
+};
 
 /// Adds what the keys leave out.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
@@ -60,22 +63,37 @@ impl Reader<'_> {
         let scopes = self.scopes(DEFAULT_PATTERN)?;
         let window = if scopes.contains(&Scope::Window) {
             let (rope_theta, rope_scaling) = (self.rope_theta()?, self.rope_scaling()?);
-            Some(SlidingWindow { tokens: self.count("sliding_window")?, scopes, rope_theta, rope_scaling })
+            Some(SlidingWindow {
+                tokens: self.count("sliding_window")?,
+                scopes,
+                rope_theta,
+                rope_scaling,
+            })
         } else {
             None
         };
-        Ok(DecoderOptions { window, has_attention_sinks: true, experts: Some(experts), ..DecoderOptions::PLAIN })
+        Ok(DecoderOptions {
+            window,
+            has_attention_sinks: true,
+            experts: Some(experts),
+            ..DecoderOptions::PLAIN
+        })
     }
 }
 
 /// Changes the keys in which its `config.json` differs from others'.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     keys.remove("use_sliding_window");
-    let Some(experts) = &config.options.experts else { return };
+    let Some(experts) = &config.options.experts else {
+        return;
+    };
     let gate = experts.clamped.unwrap_or(DEFAULT_GATE);
     let own = [
         ("layer_types", json!(layer_types(config))),
-        ("sliding_window", json!(config.options.window.as_ref().map(|window| window.tokens))),
+        (
+            "sliding_window",
+            json!(config.options.window.as_ref().map(|window| window.tokens)),
+        ),
         ("num_local_experts", json!(experts.count)),
         ("num_experts_per_tok", json!(experts.active)),
         ("swiglu_alpha", json!(gate.slope)),
@@ -90,25 +108,48 @@ mod tests {
     use super::*;
     use crate::hub::RopeScaling;
 
-    const PLAIN: &str = r#""model_type":"gpt_oss","vocab_size":100,"hidden_size":64,"num_hidden_layers":3"#;
+    const PLAIN: &str =
+        r#""model_type":"gpt_oss","vocab_size":100,"hidden_size":64,"num_hidden_layers":3"#;
 
     /// As transformers' `GptOssConfig` reads them.
     #[test]
     fn keys_are_read_and_written() {
         let read = |changes: &str| {
-            let config = ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "config.json").unwrap();
-            assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config, "{changes}");
+            let config =
+                ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "config.json").unwrap();
+            assert_eq!(
+                ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(),
+                config,
+                "{changes}"
+            );
             config
         };
         let config = read("");
-        let (experts, window) = (config.experts(2).unwrap(), config.options.window.as_ref().unwrap());
-        assert_eq!((experts.count, experts.active, experts.intermediate_size), (128, 4, 2880));
-        assert_eq!((experts.clamped, experts.router()), (Some(DEFAULT_GATE), "mlp.router"));
+        let (experts, window) = (
+            config.experts(2).unwrap(),
+            config.options.window.as_ref().unwrap(),
+        );
+        assert_eq!(
+            (experts.count, experts.active, experts.intermediate_size),
+            (128, 4, 2880)
+        );
+        assert_eq!(
+            (experts.clamped, experts.router()),
+            (Some(DEFAULT_GATE), "mlp.router")
+        );
         assert_eq!((window.tokens, window.rope_theta), (128, 150_000.0));
-        assert_eq!([0, 1, 2].map(|layer| config.scope(layer)), [Scope::Window, Scope::Everything, Scope::Window]);
+        assert_eq!(
+            [0, 1, 2].map(|layer| config.scope(layer)),
+            [Scope::Window, Scope::Everything, Scope::Window]
+        );
         assert!(matches!(
             config.rope_scaling,
-            RopeScaling::Yarn { factor: 32.0, has_whole_bounds: false, original_positions: 4096, .. }
+            RopeScaling::Yarn {
+                factor: 32.0,
+                has_whole_bounds: false,
+                original_positions: 4096,
+                ..
+            }
         ));
         assert_eq!(window.rope_scaling, config.rope_scaling);
         assert_eq!(config.gpu_problem(), None);
@@ -118,16 +159,45 @@ mod tests {
             "layer_types":["full_attention","full_attention","full_attention"],"rope_parameters":{"rope_type":"default","rope_theta":1e4}"#,
         );
         let experts = own.experts(0).unwrap();
-        assert_eq!((experts.count, experts.clamped), (8, Some(ClampedGate { slope: 1.702, limit: 5.0 })));
-        assert_eq!((own.options.window, own.rope_scaling, own.rope_theta), (None, RopeScaling::Unscaled, 1e4));
+        assert_eq!(
+            (experts.count, experts.clamped),
+            (
+                8,
+                Some(ClampedGate {
+                    slope: 1.702,
+                    limit: 5.0
+                })
+            )
+        );
+        assert_eq!(
+            (own.options.window, own.rope_scaling, own.rope_theta),
+            (None, RopeScaling::Unscaled, 1e4)
+        );
         for (changes, expected) in [
-            (r#","num_local_experts":2"#, "`num_experts_per_tok` = 4 is more than `num_local_experts` = 2"),
-            (r#","num_local_experts":5000"#, "`num_local_experts` = 5000, the limit is 4096"),
-            (r#","swiglu_limit":-1"#, "`swiglu_limit` = -1, expected a number above 0"),
-            (r#","sliding_window":null"#, "`sliding_window` = null, expected a whole number above 0"),
-            (r#","layer_types":["full_attention"]"#, "`layer_types` has 1 entries for 3 layers"),
+            (
+                r#","num_local_experts":2"#,
+                "`num_experts_per_tok` = 4 is more than `num_local_experts` = 2",
+            ),
+            (
+                r#","num_local_experts":5000"#,
+                "`num_local_experts` = 5000, the limit is 4096",
+            ),
+            (
+                r#","swiglu_limit":-1"#,
+                "`swiglu_limit` = -1, expected a number above 0",
+            ),
+            (
+                r#","sliding_window":null"#,
+                "`sliding_window` = null, expected a whole number above 0",
+            ),
+            (
+                r#","layer_types":["full_attention"]"#,
+                "`layer_types` has 1 entries for 3 layers",
+            ),
         ] {
-            let message = ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "x").unwrap_err().to_string();
+            let message = ModelConfig::parse(&format!("{{{PLAIN}{changes}}}"), "x")
+                .unwrap_err()
+                .to_string();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         }
     }

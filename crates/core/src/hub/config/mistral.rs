@@ -6,8 +6,11 @@ use super::options::{DecoderOptions, Scope, SlidingWindow};
 use super::{HubError, Reader, RopeScaling};
 
 /// Defaults of transformers' `MistralConfig` for keys that a file leaves out.
-const DEFAULTS: [(&str, usize); 3] =
-    [("num_key_value_heads", 8), ("max_position_embeddings", 131_072), ("sliding_window", 4096)];
+const DEFAULTS: [(&str, usize); 3] = [
+    ("num_key_value_heads", 8),
+    ("max_position_embeddings", 131_072),
+    ("sliding_window", 4096),
+];
 
 /// Adds what the keys of the text model leave out.
 pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
@@ -27,11 +30,22 @@ impl Reader<'_> {
             return Ok(DecoderOptions::PLAIN);
         }
         if self.rope_scaling()? != RopeScaling::Unscaled {
-            return Err(self.unsupported("scaled rotary positions of layers with a window", "use a model without"));
+            return Err(self.unsupported(
+                "scaled rotary positions of layers with a window",
+                "use a model without",
+            ));
         }
         let scopes = vec![Scope::Window; self.count("num_hidden_layers")?];
         let rope_scaling = RopeScaling::Unscaled;
-        let window = SlidingWindow { tokens, scopes, rope_theta: self.rope_theta()?, rope_scaling };
-        Ok(DecoderOptions { window: Some(window), ..DecoderOptions::PLAIN })
+        let window = SlidingWindow {
+            tokens,
+            scopes,
+            rope_theta: self.rope_theta()?,
+            rope_scaling,
+        };
+        Ok(DecoderOptions {
+            window: Some(window),
+            ..DecoderOptions::PLAIN
+        })
     }
 }

@@ -12,10 +12,14 @@ pub enum Activation {
 
 impl Activation {
     /// By the names that transformers has for them.
-    pub(super) const NAMES: [(&str, Self); 2] = [("silu", Self::Silu), ("gelu_pytorch_tanh", Self::GeluTanh)];
+    pub(super) const NAMES: [(&str, Self); 2] =
+        [("silu", Self::Silu), ("gelu_pytorch_tanh", Self::GeluTanh)];
 
     pub(super) fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, activation)| *activation == self).map_or("", |(name, _)| name)
+        Self::NAMES
+            .iter()
+            .find(|(_, activation)| *activation == self)
+            .map_or("", |(name, _)| name)
     }
 }
 
@@ -255,7 +259,10 @@ impl DecoderOptions {
         has_layer_factors: false,
         logit_cap: None,
     };
-    pub const QWEN3: Self = Self { has_head_norms: true, ..Self::PLAIN };
+    pub const QWEN3: Self = Self {
+        has_head_norms: true,
+        ..Self::PLAIN
+    };
 
     /// Gemma 3: norms around each block with weights around 0, GELU, embeddings of unit variance.
     pub fn gemma3(hidden_size: usize, query_scalar: f64, window: Option<SlidingWindow>) -> Self {
@@ -293,7 +300,11 @@ impl ModelConfig {
         NormNames {
             input: "input_layernorm",
             attention_output: after_attention,
-            middle: if self.options.has_output_norms { "pre_feedforward_layernorm" } else { after_attention },
+            middle: if self.options.has_output_norms {
+                "pre_feedforward_layernorm"
+            } else {
+                after_attention
+            },
             down: "post_feedforward_layernorm",
         }
     }
@@ -301,7 +312,10 @@ impl ModelConfig {
     /// The tokens that a layer's queries see.
     pub fn scope(&self, layer: usize) -> Scope {
         let window = self.options.window.as_ref();
-        window.and_then(|window| window.scopes.get(layer)).copied().unwrap_or(Scope::Everything)
+        window
+            .and_then(|window| window.scopes.get(layer))
+            .copied()
+            .unwrap_or(Scope::Everything)
     }
 
     /// How a layer mixes tokens.
@@ -313,37 +327,62 @@ impl ModelConfig {
 
     /// Layers whose mixer is attention.
     pub fn attention_layers(&self) -> usize {
-        (0..self.num_hidden_layers).filter(|&layer| matches!(self.mixer(layer), Mixer::Attention(_))).count()
+        (0..self.num_hidden_layers)
+            .filter(|&layer| matches!(self.mixer(layer), Mixer::Attention(_)))
+            .count()
     }
 
     /// The experts of a layer; `None` where it is dense.
     pub fn experts(&self, layer: usize) -> Option<&Experts> {
-        self.options.experts.as_ref().filter(|experts| experts.layers.get(layer).copied().unwrap_or(false))
+        self.options
+            .experts
+            .as_ref()
+            .filter(|experts| experts.layers.get(layer).copied().unwrap_or(false))
     }
 
     /// Key and value heads of a layer.
     pub fn heads(&self, layer: usize) -> LayerHeads {
         match (self.scope(layer), self.options.global_heads) {
-            (Scope::Everything, Some(heads)) => LayerHeads { key_value: heads.key_value, dimension: heads.dimension },
-            _ => LayerHeads { key_value: self.num_key_value_heads, dimension: self.head_dim },
+            (Scope::Everything, Some(heads)) => LayerHeads {
+                key_value: heads.key_value,
+                dimension: heads.dimension,
+            },
+            _ => LayerHeads {
+                key_value: self.num_key_value_heads,
+                dimension: self.head_dim,
+            },
         }
     }
 
     /// Numbers of a head in layers of a scope.
     pub fn head_dimension(&self, scope: Scope) -> usize {
-        let global = self.options.global_heads.filter(|_| scope == Scope::Everything);
+        let global = self
+            .options
+            .global_heads
+            .filter(|_| scope == Scope::Everything);
         global.map_or(self.head_dim, |heads| heads.dimension)
     }
 
     /// Where a layer's keys and values are from.
     pub fn keys_values(&self, layer: usize) -> KeysValues {
         let scope = self.scope(layer);
-        if let Some(shared) = self.options.shared_layers.filter(|shared| layer >= shared.first) {
+        if let Some(shared) = self
+            .options
+            .shared_layers
+            .filter(|shared| layer >= shared.first)
+        {
             let source = (0..shared.first).rfind(|&source| self.scope(source) == scope);
             return source.map_or(KeysValues::Own, KeysValues::OfLayer);
         }
-        let are_keys = self.options.global_heads.is_some_and(|heads| heads.values_are_keys);
-        if are_keys && scope == Scope::Everything { KeysValues::AreKeys } else { KeysValues::Own }
+        let are_keys = self
+            .options
+            .global_heads
+            .is_some_and(|heads| heads.values_are_keys);
+        if are_keys && scope == Scope::Everything {
+            KeysValues::AreKeys
+        } else {
+            KeysValues::Own
+        }
     }
 
     /// Numbers of a layer's queries.
@@ -354,9 +393,18 @@ impl ModelConfig {
     /// The matrices that a layer's attention reads its input by, with their outputs: of queries also their gates, where
     /// attention has one.
     pub fn attention_inputs(&self, layer: usize) -> Vec<(&'static str, usize)> {
-        let query = self.query_width(layer) * if self.options.has_attention_gate { 2 } else { 1 };
+        let query = self.query_width(layer)
+            * if self.options.has_attention_gate {
+                2
+            } else {
+                1
+            };
         let key = self.heads(layer).width();
-        let all = vec![("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
+        let all = vec![
+            ("self_attn.q_proj", query),
+            ("self_attn.k_proj", key),
+            ("self_attn.v_proj", key),
+        ];
         let count = match self.keys_values(layer) {
             KeysValues::Own => 3,
             KeysValues::AreKeys => 2,
@@ -367,7 +415,10 @@ impl ModelConfig {
 
     /// Width inside a layer's dense feed-forward block.
     pub fn inner_size(&self, layer: usize) -> usize {
-        let is_wide = self.options.shared_layers.is_some_and(|shared| shared.is_wide && layer >= shared.first);
+        let is_wide = self
+            .options
+            .shared_layers
+            .is_some_and(|shared| shared.is_wide && layer >= shared.first);
         self.intermediate_size * if is_wide { 2 } else { 1 }
     }
 
@@ -378,13 +429,20 @@ impl ModelConfig {
 
     /// Why no GPU computes this model, with what to do; `None` where one does.
     pub fn gpu_problem(&self) -> Option<String> {
-        let widest = (0..self.num_hidden_layers).map(|layer| self.heads(layer).dimension).max();
+        let widest = (0..self.num_hidden_layers)
+            .map(|layer| self.heads(layer).dimension)
+            .max();
         if let Some(dimension) = widest.filter(|dimension| *dimension > GPU_HEAD_DIMENSION) {
             return Some(format!(
                 "heads of {dimension} numbers: a GPU computes at most {GPU_HEAD_DIMENSION}; compute on the CPU (`--cpu`)"
             ));
         }
-        let GatedDelta { key_dimension, value_dimension, kernel, .. } = self.options.gated_delta.as_ref()?;
+        let GatedDelta {
+            key_dimension,
+            value_dimension,
+            kernel,
+            ..
+        } = self.options.gated_delta.as_ref()?;
         let (most, most_tokens) = (GatedDelta::GPU_DIMENSION, GatedDelta::GPU_KERNEL);
         (*key_dimension > most || *value_dimension > most || *kernel > most_tokens).then(|| {
             format!(
@@ -397,9 +455,15 @@ impl ModelConfig {
     /// The divisor of attention scores. YaRN's factor of rotated queries and keys is in it: squared, since a score is a
     /// product of two.
     pub fn attention_divisor(&self, scope: Scope) -> f64 {
-        let divisor = self.options.query_scalar.unwrap_or(self.head_dimension(scope) as f64).sqrt();
+        let divisor = self
+            .options
+            .query_scalar
+            .unwrap_or(self.head_dimension(scope) as f64)
+            .sqrt();
         match self.rope(scope).1 {
-            RopeScaling::Yarn { attention_factor, .. } => divisor / (attention_factor * attention_factor),
+            RopeScaling::Yarn {
+                attention_factor, ..
+            } => divisor / (attention_factor * attention_factor),
             _ => divisor,
         }
     }

@@ -29,9 +29,16 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
 
 impl Reader<'_> {
     pub(super) fn qwen3_5_options(&self) -> Result<DecoderOptions, HubError> {
-        if self.keys.get("hidden_act").is_some_and(|activation| activation != "silu") {
+        if self
+            .keys
+            .get("hidden_act")
+            .is_some_and(|activation| activation != "silu")
+        {
             return Err(self.unsupported(
-                &format!("the activation {} (`hidden_act`) of the gated delta rule", self.keys["hidden_act"]),
+                &format!(
+                    "the activation {} (`hidden_act`) of the gated delta rule",
+                    self.keys["hidden_act"]
+                ),
                 "only silu is supported",
             ));
         }
@@ -69,8 +76,15 @@ impl Reader<'_> {
     /// Numbers of a head that positions rotate.
     fn rotated(&self) -> Result<usize, HubError> {
         let key = "partial_rotary_factor";
-        let nested = self.keys.get("rope_parameters").and_then(|parameters| parameters.get(key));
-        let share = self.positive(key, nested.or_else(|| self.keys.get(key)), DEFAULT_ROTARY_SHARE)?;
+        let nested = self
+            .keys
+            .get("rope_parameters")
+            .and_then(|parameters| parameters.get(key));
+        let share = self.positive(
+            key,
+            nested.or_else(|| self.keys.get(key)),
+            DEFAULT_ROTARY_SHARE,
+        )?;
         let head = self.count("head_dim")?;
         match (head as f64 * share) as usize {
             rotated if rotated > 0 && rotated <= head && rotated.is_multiple_of(2) => Ok(rotated),
@@ -83,9 +97,15 @@ impl Reader<'_> {
     /// `layer_types`, or the interval that older files have instead: by layer, whether it is the gated delta rule.
     fn delta_layers(&self) -> Result<Vec<bool>, HubError> {
         let layers = self.count("num_hidden_layers")?;
-        let Some(types) = self.keys.get("layer_types").filter(|value| !value.is_null()) else {
+        let Some(types) = self
+            .keys
+            .get("layer_types")
+            .filter(|value| !value.is_null())
+        else {
             let interval = self.count_or("full_attention_interval", DEFAULT_INTERVAL)?;
-            return Ok((1..=layers).map(|layer| !layer.is_multiple_of(interval)).collect());
+            return Ok((1..=layers)
+                .map(|layer| !layer.is_multiple_of(interval))
+                .collect());
         };
         let is_delta = |value: &Value| match value.as_str() {
             Some("linear_attention") => Ok(true),
@@ -95,12 +115,19 @@ impl Reader<'_> {
                 "only `full_attention` and `linear_attention` are supported",
             )),
         };
-        let found = types.as_array().map_or(&[][..], Vec::as_slice).iter().map(is_delta);
+        let found = types
+            .as_array()
+            .map_or(&[][..], Vec::as_slice)
+            .iter()
+            .map(is_delta);
         let found = found.collect::<Result<Vec<_>, _>>()?;
         if found.len() == layers {
             return Ok(found);
         }
-        Err(self.problem(format!("`layer_types` has {} entries for {layers} layers", found.len())))
+        Err(self.problem(format!(
+            "`layer_types` has {} entries for {layers} layers",
+            found.len()
+        )))
     }
 }
 
@@ -112,7 +139,10 @@ pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
         Some(Value::Object(scaling)) => scaling,
         _ => Map::from_iter([("rope_type".to_owned(), json!("default"))]),
     };
-    rope.extend(keys.remove("rope_theta").map(|theta| ("rope_theta".to_owned(), theta)));
+    rope.extend(
+        keys.remove("rope_theta")
+            .map(|theta| ("rope_theta".to_owned(), theta)),
+    );
     let share = config.rotary_dimension() as f64 / config.head_dim as f64;
     rope.insert("partial_rotary_factor".to_owned(), json!(share));
     keys.insert("rope_parameters".to_owned(), Value::Object(rope));

@@ -38,7 +38,10 @@ impl Reader<'_> {
             shared_size: Some(self.count("shared_expert_intermediate_size")?),
             is_beside_dense: false,
         };
-        Ok(DecoderOptions { experts: Some(experts), ..self.qwen3_5_options()? })
+        Ok(DecoderOptions {
+            experts: Some(experts),
+            ..self.qwen3_5_options()?
+        })
     }
 }
 
@@ -46,12 +49,17 @@ impl Reader<'_> {
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     qwen3_5::write_keys(config, keys);
     keys.remove("intermediate_size");
-    let Some(experts) = &config.options.experts else { return };
+    let Some(experts) = &config.options.experts else {
+        return;
+    };
     let own = [
         ("num_experts", json!(experts.count)),
         ("num_experts_per_tok", json!(experts.active)),
         ("moe_intermediate_size", json!(experts.intermediate_size)),
-        ("shared_expert_intermediate_size", json!(experts.shared_size)),
+        (
+            "shared_expert_intermediate_size",
+            json!(experts.shared_size),
+        ),
     ];
     keys.extend(own.map(|(key, value)| (key.to_owned(), value)));
 }
@@ -69,21 +77,47 @@ mod tests {
         let read = |changes: &str| {
             let text = format!(r#"{{"model_type":"qwen3_5_moe_text",{keys}{changes}}}"#);
             let config = ModelConfig::parse(&text, "config.json").unwrap();
-            assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config, "{changes}");
+            assert_eq!(
+                ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(),
+                config,
+                "{changes}"
+            );
             config
         };
         let config = read("");
         let experts = config.experts(3).unwrap();
-        assert_eq!((experts.count, experts.active, experts.intermediate_size), (256, 8, 512));
-        assert_eq!((experts.shared_size, experts.is_renormalised, experts.router()), (Some(512), true, "mlp.gate"));
-        assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.attention_layers()), (16, 2, 1));
-        let own = read(r#","num_experts":4,"num_experts_per_tok":2,"shared_expert_intermediate_size":24"#);
+        assert_eq!(
+            (experts.count, experts.active, experts.intermediate_size),
+            (256, 8, 512)
+        );
+        assert_eq!(
+            (
+                experts.shared_size,
+                experts.is_renormalised,
+                experts.router()
+            ),
+            (Some(512), true, "mlp.gate")
+        );
+        assert_eq!(
+            (
+                config.num_attention_heads,
+                config.num_key_value_heads,
+                config.attention_layers()
+            ),
+            (16, 2, 1)
+        );
+        let own = read(
+            r#","num_experts":4,"num_experts_per_tok":2,"shared_expert_intermediate_size":24"#,
+        );
         assert_eq!(own.experts(0).unwrap().shared_size, Some(24));
         let nested = format!(
             r#"{{"architectures":["Qwen3_5MoeForConditionalGeneration"],"text_config":{{{keys}}},"vision_config":{{}}}}"#
         );
         let text = copied_config(&nested).unwrap();
         assert!(text.contains("Qwen3_5MoeForCausalLM"));
-        assert_eq!([nested, text].map(|text| ModelConfig::parse(&text, "x").unwrap()), [config.clone(), config]);
+        assert_eq!(
+            [nested, text].map(|text| ModelConfig::parse(&text, "x").unwrap()),
+            [config.clone(), config]
+        );
     }
 }

@@ -29,26 +29,38 @@ impl Reader<'_> {
     pub(super) fn qwen3_moe_options(&self) -> Result<DecoderOptions, HubError> {
         let (count, active) = self.expert_counts("num_experts", "num_experts_per_tok")?;
         let (interval, dense) = (self.count("decoder_sparse_step")?, self.dense_layers()?);
-        let has_experts = |layer: usize| (layer + 1).is_multiple_of(interval) && !dense.contains(&layer);
+        let has_experts =
+            |layer: usize| (layer + 1).is_multiple_of(interval) && !dense.contains(&layer);
         let experts = Experts {
             count,
             active,
             intermediate_size: self.count("moe_intermediate_size")?,
             is_renormalised: self.flag("norm_topk_prob")?,
-            layers: (0..self.count("num_hidden_layers")?).map(has_experts).collect(),
+            layers: (0..self.count("num_hidden_layers")?)
+                .map(has_experts)
+                .collect(),
             tensors: ExpertTensors::Separate,
             clamped: None,
             shared_size: None,
             is_beside_dense: false,
         };
-        Ok(DecoderOptions { experts: Some(experts), ..DecoderOptions::QWEN3 })
+        Ok(DecoderOptions {
+            experts: Some(experts),
+            ..DecoderOptions::QWEN3
+        })
     }
 
     /// Experts of a layer, by the name of their key, and those of a token.
-    pub(super) fn expert_counts(&self, key: &str, active_key: &str) -> Result<(usize, usize), HubError> {
+    pub(super) fn expert_counts(
+        &self,
+        key: &str,
+        active_key: &str,
+    ) -> Result<(usize, usize), HubError> {
         let (count, active) = (self.count(key)?, self.count(active_key)?);
         if active > count {
-            return Err(self.problem(format!("`{active_key}` = {active} is more than `{key}` = {count}")));
+            return Err(self.problem(format!(
+                "`{active_key}` = {active} is more than `{key}` = {count}"
+            )));
         }
         Ok((count, active))
     }
@@ -56,20 +68,39 @@ impl Reader<'_> {
     /// `mlp_only_layers`.
     fn dense_layers(&self) -> Result<Vec<usize>, HubError> {
         let layers = self.count("num_hidden_layers")?;
-        let Some(value) = self.keys.get("mlp_only_layers").filter(|value| !value.is_null()) else {
+        let Some(value) = self
+            .keys
+            .get("mlp_only_layers")
+            .filter(|value| !value.is_null())
+        else {
             return Ok(Vec::new());
         };
-        let index = |value: &Value| value.as_u64().map(|layer| layer as usize).filter(|layer| *layer < layers);
-        value.as_array().and_then(|list| list.iter().map(index).collect()).ok_or_else(|| {
-            self.problem(format!("`mlp_only_layers` = {value}, expected a list of layers from 0 to {}", layers - 1))
-        })
+        let index = |value: &Value| {
+            value
+                .as_u64()
+                .map(|layer| layer as usize)
+                .filter(|layer| *layer < layers)
+        };
+        value
+            .as_array()
+            .and_then(|list| list.iter().map(index).collect())
+            .ok_or_else(|| {
+                self.problem(format!(
+                    "`mlp_only_layers` = {value}, expected a list of layers from 0 to {}",
+                    layers - 1
+                ))
+            })
     }
 }
 
 /// Adds the keys that Qwen3's lacks.
 pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
-    let Some(experts) = &config.options.experts else { return };
-    let dense: Vec<usize> = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_none()).collect();
+    let Some(experts) = &config.options.experts else {
+        return;
+    };
+    let dense: Vec<usize> = (0..config.num_hidden_layers)
+        .filter(|&layer| config.experts(layer).is_none())
+        .collect();
     let own = [
         ("num_experts", json!(experts.count)),
         ("num_experts_per_tok", json!(experts.active)),

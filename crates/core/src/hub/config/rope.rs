@@ -71,7 +71,14 @@ impl RopeScaling {
         match self {
             Self::Unscaled | Self::Proportional { .. } => Value::Null,
             Self::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
-            Self::Yarn { factor, fast_turns, slow_turns, original_positions, has_whole_bounds, attention_factor } => {
+            Self::Yarn {
+                factor,
+                fast_turns,
+                slow_turns,
+                original_positions,
+                has_whole_bounds,
+                attention_factor,
+            } => {
                 json!({
                     "rope_type": "yarn",
                     "factor": factor,
@@ -82,7 +89,12 @@ impl RopeScaling {
                     "attention_factor": attention_factor,
                 })
             }
-            Self::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => json!({
+            Self::Llama3 {
+                factor,
+                low_frequency_factor,
+                high_frequency_factor,
+                original_positions,
+            } => json!({
                 "rope_type": "llama3",
                 "factor": factor,
                 "low_freq_factor": low_frequency_factor,
@@ -106,24 +118,41 @@ impl ModelConfig {
     /// model asks.
     pub fn rope_frequencies(&self, scope: Scope) -> Vec<f64> {
         let (theta, scaling) = self.rope(scope);
-        let dimension = self.options.rotary_dimension.unwrap_or(self.head_dimension(scope));
-        let frequencies = (0..dimension / 2).map(|i| theta.powf(-2.0 * i as f64 / dimension as f64));
+        let dimension = self
+            .options
+            .rotary_dimension
+            .unwrap_or(self.head_dimension(scope));
+        let frequencies =
+            (0..dimension / 2).map(|i| theta.powf(-2.0 * i as f64 / dimension as f64));
         let (factor, low, high, original) = match scaling {
             RopeScaling::Unscaled => return frequencies.collect(),
-            RopeScaling::Linear { factor } => return frequencies.map(|frequency| frequency / factor).collect(),
+            RopeScaling::Linear { factor } => {
+                return frequencies.map(|frequency| frequency / factor).collect();
+            }
             RopeScaling::Proportional { share, factor } => {
                 let turned = (share * dimension as f64 / 2.0).floor() as usize;
                 let scaled = |(i, frequency)| if i < turned { frequency / factor } else { 0.0 };
                 return frequencies.enumerate().map(scaled).collect();
             }
-            RopeScaling::Yarn { factor, fast_turns, slow_turns, original_positions, has_whole_bounds, .. } => {
+            RopeScaling::Yarn {
+                factor,
+                fast_turns,
+                slow_turns,
+                original_positions,
+                has_whole_bounds,
+                ..
+            } => {
                 // The index of the pair that turns so often over the original length.
                 let index = |turns: f64| {
                     let length = original_positions as f64 / (turns * std::f64::consts::TAU);
                     dimension as f64 * length.ln() / (2.0 * theta.ln())
                 };
                 let (low, high) = (index(fast_turns), index(slow_turns));
-                let (low, high) = if has_whole_bounds { (low.floor(), high.ceil()) } else { (low, high) };
+                let (low, high) = if has_whole_bounds {
+                    (low.floor(), high.ceil())
+                } else {
+                    (low, high)
+                };
                 let (low, high) = (low.max(0.0), high.min(dimension as f64 - 1.0));
                 let width = if high > low { high - low } else { 1e-3 };
                 let scaled = |(i, frequency): (usize, f64)| {
@@ -132,9 +161,17 @@ impl ModelConfig {
                 };
                 return frequencies.enumerate().map(scaled).collect();
             }
-            RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
-                (factor, low_frequency_factor, high_frequency_factor, original_positions)
-            }
+            RopeScaling::Llama3 {
+                factor,
+                low_frequency_factor,
+                high_frequency_factor,
+                original_positions,
+            } => (
+                factor,
+                low_frequency_factor,
+                high_frequency_factor,
+                original_positions,
+            ),
         };
         let scaled = |frequency: f64| {
             // How often the pair turns over the length that the model was first trained for.
@@ -148,15 +185,28 @@ impl ModelConfig {
 
 impl Reader<'_> {
     pub(super) fn rope_scaling(&self) -> Result<RopeScaling, HubError> {
-        let given = |key: &'static str| self.keys.get(key).filter(|value| !value.is_null()).map(|value| (key, value));
-        let Some((key, parameters)) = given("rope_parameters").or_else(|| given("rope_scaling")) else {
+        let given = |key: &'static str| {
+            self.keys
+                .get(key)
+                .filter(|value| !value.is_null())
+                .map(|value| (key, value))
+        };
+        let Some((key, parameters)) = given("rope_parameters").or_else(|| given("rope_scaling"))
+        else {
             return Ok(RopeScaling::Unscaled);
         };
         self.scaling_of(key, parameters)
     }
 
-    pub(super) fn scaling_of(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
-        let kind = parameters.get("rope_type").or_else(|| parameters.get("type")).and_then(Value::as_str);
+    pub(super) fn scaling_of(
+        &self,
+        key: &str,
+        parameters: &Value,
+    ) -> Result<RopeScaling, HubError> {
+        let kind = parameters
+            .get("rope_type")
+            .or_else(|| parameters.get("type"))
+            .and_then(Value::as_str);
         match kind {
             Some("llama3") => self.llama3_scaling(key, parameters),
             Some("yarn") => self.yarn_scaling(key, parameters),
@@ -188,17 +238,28 @@ impl Reader<'_> {
 
     fn yarn_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
         let number = |name, default| self.rope_number((key, parameters), name, default);
-        let (fast_turns, slow_turns) = (number("beta_fast", Some(32.0))?, number("beta_slow", Some(1.0))?);
+        let (fast_turns, slow_turns) = (
+            number("beta_fast", Some(32.0))?,
+            number("beta_slow", Some(1.0))?,
+        );
         let factor = number("factor", None)?;
         if factor < 1.0 || fast_turns <= slow_turns {
             return Err(self.problem(format!(
                 "`{key}` = {parameters}: `factor` must be at least 1 and `beta_fast` above `beta_slow`"
             )));
         }
-        let positions = self.keys.get("max_position_embeddings").and_then(Value::as_f64);
+        let positions = self
+            .keys
+            .get("max_position_embeddings")
+            .and_then(Value::as_f64);
         let original_positions = number("original_max_position_embeddings", positions)? as usize;
         let softening = |weight: f64| 0.1 * weight * factor.ln() + 1.0;
-        let weight = |name: &str| parameters.get(name).and_then(Value::as_f64).filter(|weight| *weight != 0.0);
+        let weight = |name: &str| {
+            parameters
+                .get(name)
+                .and_then(Value::as_f64)
+                .filter(|weight| *weight != 0.0)
+        };
         let default = match (weight("mscale"), weight("mscale_all_dim")) {
             (Some(one), Some(all)) => softening(one) / softening(all),
             _ => softening(1.0),
@@ -215,7 +276,11 @@ impl Reader<'_> {
 
     fn llama3_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
         let number = |name| self.rope_number((key, parameters), name, None);
-        let (factor, low, high) = (number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?);
+        let (factor, low, high) = (
+            number("factor")?,
+            number("low_freq_factor")?,
+            number("high_freq_factor")?,
+        );
         let original = number("original_max_position_embeddings")?;
         if factor < 1.0 || high <= low {
             return Err(self.problem(format!(
@@ -240,12 +305,21 @@ impl Reader<'_> {
         let given = parameters.get(name).filter(|value| !value.is_null());
         match given.map_or(default, Value::as_f64) {
             Some(number) if number > 0.0 && number.is_finite() => Ok(number),
-            _ => Err(self.problem(format!("`{key}.{name}` is missing or not a number above 0; fetch the model again"))),
+            _ => Err(self.problem(format!(
+                "`{key}.{name}` is missing or not a number above 0; fetch the model again"
+            ))),
         }
     }
 
     pub(super) fn rope_theta(&self) -> Result<f64, HubError> {
-        let nested = self.keys.get("rope_parameters").and_then(|parameters| parameters.get("rope_theta"));
-        self.positive("rope_theta", nested.or_else(|| self.keys.get("rope_theta")), 10_000.0)
+        let nested = self
+            .keys
+            .get("rope_parameters")
+            .and_then(|parameters| parameters.get("rope_theta"));
+        self.positive(
+            "rope_theta",
+            nested.or_else(|| self.keys.get("rope_theta")),
+            10_000.0,
+        )
     }
 }

@@ -28,10 +28,16 @@ pub(super) fn fetch(
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<PathBuf, PullError> {
     let path = blobs.join(file.checksum.hex());
-    if is_whole(&path, file, on_progress).map_err(|source| PullError::Disk { path: path.clone(), source })? {
+    if is_whole(&path, file, on_progress).map_err(|source| PullError::Disk {
+        path: path.clone(),
+        source,
+    })? {
         return Ok(path);
     }
-    let mut partial = PartialDownload::open(blobs.join(format!("{}.incomplete", file.checksum.hex())), file)?;
+    let mut partial = PartialDownload::open(
+        blobs.join(format!("{}.incomplete", file.checksum.hex())),
+        file,
+    )?;
     let mut fruitless = 0;
     while partial.length < file.size_bytes {
         on_progress(partial.length);
@@ -41,7 +47,11 @@ pub(super) fn fetch(
             Err(AttemptError::ForGood(error)) => return Err(error),
             Err(AttemptError::Broken(error)) => {
                 // Counted by bytes, so that one that sends a few and hangs up is not asked for ever.
-                fruitless = if partial.length >= before.saturating_add(WORTH_BYTES) { 1 } else { fruitless + 1 };
+                fruitless = if partial.length >= before.saturating_add(WORTH_BYTES) {
+                    1
+                } else {
+                    fruitless + 1
+                };
                 if fruitless >= ATTEMPTS {
                     return Err(error);
                 }
@@ -55,7 +65,11 @@ pub(super) fn fetch(
 }
 
 /// Whether the file is there already, by its hash: a copy that was damaged or exchanged is removed and fetched again.
-fn is_whole(path: &Path, file: &RemoteFile, on_progress: &mut dyn FnMut(u64)) -> std::io::Result<bool> {
+fn is_whole(
+    path: &Path,
+    file: &RemoteFile,
+    on_progress: &mut dyn FnMut(u64),
+) -> std::io::Result<bool> {
     let mut opened = match files::open(path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -83,7 +97,9 @@ impl Hasher {
     fn new(file: &RemoteFile) -> Self {
         match file.checksum {
             Checksum::Sha256(_) => Self::Sha256(Sha256::new()),
-            Checksum::GitBlob(_) => Self::GitBlob(Sha1::new_with_prefix(format!("blob {}\0", file.size_bytes))),
+            Checksum::GitBlob(_) => {
+                Self::GitBlob(Sha1::new_with_prefix(format!("blob {}\0", file.size_bytes)))
+            }
         }
     }
 
@@ -129,26 +145,45 @@ struct PartialDownload {
 impl PartialDownload {
     /// Opens the remains of an earlier attempt; more bytes than the file has are dropped.
     fn open(path: PathBuf, listed: &RemoteFile) -> Result<Self, PullError> {
-        let disk = |source| PullError::Disk { path: path.clone(), source };
-        let mut file =
-            OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path).map_err(disk)?;
+        let disk = |source| PullError::Disk {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(disk)?;
         if file.try_lock().is_err() {
             return Err(PullError::Busy { path });
         }
         let fresh = Hasher::new(listed);
         let mut hasher = fresh.clone();
         let length = read_back(&mut file, &mut hasher, listed.size_bytes).map_err(disk)?;
-        Ok(Self { path, file, hasher, fresh, length })
+        Ok(Self {
+            path,
+            file,
+            hasher,
+            fresh,
+            length,
+        })
     }
 
     fn begin_anew(&mut self) -> Result<(), PullError> {
         self.hasher = self.fresh.clone();
         self.length = 0;
-        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(|source| self.disk(source))
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .map_err(|source| self.disk(source))
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), PullError> {
-        self.file.write_all(bytes).map_err(|source| self.disk(source))?;
+        self.file
+            .write_all(bytes)
+            .map_err(|source| self.disk(source))?;
         self.hasher.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
@@ -164,14 +199,25 @@ impl PartialDownload {
                 Checksum::GitBlob(_) => "git hash (SHA-1)",
             };
             let problem = format!("its {kind} is {found}, the model's list says {expected}");
-            return Err(PullError::Damaged { file: file.name.clone(), problem });
+            return Err(PullError::Damaged {
+                file: file.name.clone(),
+                problem,
+            });
         }
-        let named = self.file.sync_all().and_then(|()| std::fs::rename(&self.path, path));
-        named.and_then(|()| files::sync_folder(path.parent().unwrap_or(path))).map_err(|source| self.disk(source))
+        let named = self
+            .file
+            .sync_all()
+            .and_then(|()| std::fs::rename(&self.path, path));
+        named
+            .and_then(|()| files::sync_folder(path.parent().unwrap_or(path)))
+            .map_err(|source| self.disk(source))
     }
 
     fn disk(&self, source: std::io::Error) -> PullError {
-        PullError::Disk { path: self.path.clone(), source }
+        PullError::Disk {
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
@@ -193,15 +239,27 @@ fn continue_at(
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<(), AttemptError> {
     let broken = |problem: String| {
-        AttemptError::Broken(PullError::Network { url: url.to_owned(), problem, hint: String::new() })
+        AttemptError::Broken(PullError::Network {
+            url: url.to_owned(),
+            problem,
+            hint: String::new(),
+        })
     };
-    let response = client.get(url, partial.length).map_err(AttemptError::Broken)?;
+    let response = client
+        .get(url, partial.length)
+        .map_err(AttemptError::Broken)?;
     match response.status().as_u16() {
         206 if start_of_range(&response) == Some(partial.length) => {}
         // A server that cannot continue in the middle starts over.
         200 => partial.begin_anew().map_err(AttemptError::ForGood)?,
-        status @ (408 | 429 | 500..=599) => return Err(AttemptError::Broken(client.status_error(url, status))),
-        206 => return Err(broken("the server sent a different range than requested".to_owned())),
+        status @ (408 | 429 | 500..=599) => {
+            return Err(AttemptError::Broken(client.status_error(url, status)));
+        }
+        206 => {
+            return Err(broken(
+                "the server sent a different range than requested".to_owned(),
+            ));
+        }
         status => return Err(AttemptError::ForGood(client.status_error(url, status))),
     }
     let mut body = StallGuard::new(response.into_body().into_reader(), settings);
@@ -215,10 +273,18 @@ fn continue_at(
             Err(error) => return Err(broken(words(&error))),
         };
         if partial.length + count as u64 > file.size_bytes {
-            let problem = format!("the server sends more than the {} bytes in the model's list", file.size_bytes);
-            return Err(AttemptError::ForGood(PullError::Listing { name: file.name.clone(), problem }));
+            let problem = format!(
+                "the server sends more than the {} bytes in the model's list",
+                file.size_bytes
+            );
+            return Err(AttemptError::ForGood(PullError::Listing {
+                name: file.name.clone(),
+                problem,
+            }));
         }
-        partial.append(&buffer[..count]).map_err(AttemptError::ForGood)?;
+        partial
+            .append(&buffer[..count])
+            .map_err(AttemptError::ForGood)?;
         on_progress(partial.length);
     }
     if partial.length < file.size_bytes {
@@ -233,7 +299,12 @@ fn continue_at(
 /// The first byte that an answer with a part says it begins at.
 fn start_of_range(response: &ureq::http::Response<ureq::Body>) -> Option<u64> {
     let range = response.headers().get("content-range")?.to_str().ok()?;
-    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+    range
+        .strip_prefix("bytes ")?
+        .split('-')
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// Hashes what an earlier attempt left; what cannot be a beginning of the file is dropped. Returns how many bytes are

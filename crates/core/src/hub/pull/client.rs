@@ -22,28 +22,45 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(settings: &PullSettings) -> Result<Self, PullError> {
         let endpoint = settings.endpoint.clone();
-        let origin = Origin::from_url(&endpoint).ok_or_else(|| PullError::Endpoint { endpoint: endpoint.clone() })?;
+        let origin = Origin::from_url(&endpoint).ok_or_else(|| PullError::Endpoint {
+            endpoint: endpoint.clone(),
+        })?;
         if !origin.is_encrypted() && !origin.is_loopback() && settings.token.is_some() {
             return Err(PullError::TokenInClear { endpoint });
         }
         let certificates = settings.certificates.as_deref();
         let config = agent_config(&origin, certificates)
-            .map_err(|source| PullError::Disk { path: certificates.unwrap_or(Path::new("")).to_owned(), source })?
+            .map_err(|source| PullError::Disk {
+                path: certificates.unwrap_or(Path::new("")).to_owned(),
+                source,
+            })?
             .timeout_connect(Some(settings.stall.min(Duration::from_secs(15))))
             .timeout_recv_response(Some(settings.stall))
             .timeout_per_read(Some(settings.stall))
             .timeout_per_write(Some(settings.stall));
-        Ok(Self { agent: config.build().into(), endpoint, origin, token: settings.token.clone() })
+        Ok(Self {
+            agent: config.build().into(),
+            endpoint,
+            origin,
+            token: settings.token.clone(),
+        })
     }
 
     /// The answer to a GET, of the bytes from `from` on. Redirects are followed; the token goes along to the endpoint
     /// alone.
     pub(super) fn get(&self, url: &str, from: u64) -> Result<http::Response<Body>, PullError> {
-        let broken = |problem: String| PullError::Network { url: url.to_owned(), problem, hint: String::new() };
+        let broken = |problem: String| PullError::Network {
+            url: url.to_owned(),
+            problem,
+            hint: String::new(),
+        };
         let mut place = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
             let mut request = self.agent.get(&place);
-            if let Some(token) = self.token.as_ref().filter(|_| Origin::from_url(&place).as_ref() == Some(&self.origin))
+            if let Some(token) = self
+                .token
+                .as_ref()
+                .filter(|_| Origin::from_url(&place).as_ref() == Some(&self.origin))
             {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
@@ -54,7 +71,10 @@ impl Client {
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
-            let location = response.headers().get("location").and_then(|location| location.to_str().ok());
+            let location = response
+                .headers()
+                .get("location")
+                .and_then(|location| location.to_str().ok());
             place = location
                 .and_then(|location| redirect_target(&place, location))
                 .ok_or_else(|| broken("a redirect leads nowhere".to_owned()))?;
@@ -77,7 +97,11 @@ impl Client {
             500..=599 => "the server has an internal error: try again later",
             _ => "check HF_ENDPOINT",
         };
-        PullError::Refused { url: url.to_owned(), status, remedy: remedy.to_owned() }
+        PullError::Refused {
+            url: url.to_owned(),
+            status,
+            remedy: remedy.to_owned(),
+        }
     }
 }
 
@@ -94,10 +118,20 @@ fn redirect_target(place: &str, location: &str) -> Option<String> {
 
 /// A failure of the connection in words.
 pub(super) fn network(url: &str, error: &ureq::Error) -> PullError {
-    let unreachable = matches!(error, ureq::Error::HostNotFound | ureq::Error::ConnectionFailed)
-        || matches!(error, ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused);
-    let hint = if unreachable { " (HF_ENDPOINT names another server, HTTPS_PROXY a proxy)" } else { "" };
-    PullError::Network { url: url.to_owned(), problem: problem_of(error), hint: hint.to_owned() }
+    let unreachable = matches!(
+        error,
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed
+    ) || matches!(error, ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused);
+    let hint = if unreachable {
+        " (HF_ENDPOINT names another server, HTTPS_PROXY a proxy)"
+    } else {
+        ""
+    };
+    PullError::Network {
+        url: url.to_owned(),
+        problem: problem_of(error),
+        hint: hint.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -108,7 +142,11 @@ mod tests {
     #[test]
     fn a_redirect_is_an_address_or_a_path() {
         let check = |location: &str, expected: Option<&str>| {
-            assert_eq!(redirect_target("https://a.org:1/b/c?d", location).as_deref(), expected, "{location}");
+            assert_eq!(
+                redirect_target("https://a.org:1/b/c?d", location).as_deref(),
+                expected,
+                "{location}"
+            );
         };
         check("/x?y", Some("https://a.org:1/x?y"));
         check("//b.org/x", Some("https://b.org/x"));

@@ -50,8 +50,15 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn fetch(client: &Client, settings: &PullSettings, name: &str) -> Result<Self, PullError> {
-        let url = format!("{}/api/models/{name}/revision/{}?blobs=true", client.endpoint, settings.revision);
+    pub(super) fn fetch(
+        client: &Client,
+        settings: &PullSettings,
+        name: &str,
+    ) -> Result<Self, PullError> {
+        let url = format!(
+            "{}/api/models/{name}/revision/{}?blobs=true",
+            client.endpoint, settings.revision
+        );
         let response = client.get(&url, 0)?;
         if response.status() != 200 {
             return Err(client.status_error(&url, response.status().as_u16()));
@@ -74,7 +81,12 @@ impl Listing {
     /// Refuses a repository that cannot become a model or an adapter, before anything is fetched.
     fn require(&self) -> Result<(), PullError> {
         let has = |name: &str| self.files.iter().any(|file| file.name == name);
-        let bad = |problem: String| Err(PullError::Listing { name: self.name.clone(), problem });
+        let bad = |problem: String| {
+            Err(PullError::Listing {
+                name: self.name.clone(),
+                problem,
+            })
+        };
         let is_adapter = has("adapter_config.json") && has("adapter_model.safetensors");
         if !has("config.json") && !is_adapter {
             return bad(
@@ -90,7 +102,10 @@ impl Listing {
         if !has(INDEX) {
             self.rest(None)?;
         }
-        if let Some(large) = self.first().find(|file| file.size_bytes > files::MAX_WHOLE_FILE_BYTES) {
+        if let Some(large) = self
+            .first()
+            .find(|file| file.size_bytes > files::MAX_WHOLE_FILE_BYTES)
+        {
             return bad(format!(
                 "{} has {} bytes; at most {} are read of such a file",
                 large.name,
@@ -113,24 +128,38 @@ impl Listing {
             .and_then(Value::as_str)
             .filter(|sha| is_hash(sha))
             .ok_or_else(|| bad("the server names no commit"))?;
-        let siblings =
-            value.get("siblings").and_then(Value::as_array).ok_or_else(|| bad("the server lists no files"))?;
+        let siblings = value
+            .get("siblings")
+            .and_then(Value::as_array)
+            .ok_or_else(|| bad("the server lists no files"))?;
         let files = siblings.iter().filter_map(parse_file).collect();
-        Ok(Self { name: name.to_owned(), commit: commit.to_owned(), files })
+        Ok(Self {
+            name: name.to_owned(),
+            commit: commit.to_owned(),
+            files,
+        })
     }
 
     pub(super) fn url(&self, client: &Client, file: &RemoteFile) -> String {
-        format!("{}/{}/resolve/{}/{}", client.endpoint, self.name, self.commit, file.name)
+        format!(
+            "{}/{}/resolve/{}/{}",
+            client.endpoint, self.name, self.commit, file.name
+        )
     }
 
     /// The small files that say what the others are, and all that is not weights.
     pub(super) fn first(&self) -> impl Iterator<Item = &RemoteFile> {
-        self.files.iter().filter(|file| !file.name.ends_with(".safetensors"))
+        self.files
+            .iter()
+            .filter(|file| !file.name.ends_with(".safetensors"))
     }
 
     /// The weight files: the shards of the index at `index`, or the one file of a whole model or of an adapter.
     pub(super) fn rest(&self, index: Option<&Path>) -> Result<Vec<&RemoteFile>, PullError> {
-        let bad = |problem: String| PullError::Listing { name: self.name.clone(), problem };
+        let bad = |problem: String| PullError::Listing {
+            name: self.name.clone(),
+            problem,
+        };
         let find = |name: &str| self.files.iter().find(|file| file.name == name);
         let adapter = find("adapter_model.safetensors");
         if let Some(whole) = find("model.safetensors") {
@@ -143,11 +172,20 @@ impl Listing {
             };
             return Ok(vec![adapter.ok_or_else(none)?]);
         };
-        let text = files::read_text(index).map_err(|source| PullError::Disk { path: index.to_owned(), source })?;
+        let text = files::read_text(index).map_err(|source| PullError::Disk {
+            path: index.to_owned(),
+            source,
+        })?;
         let shards = super::super::weights::shard_names(&text, INDEX)?;
         shards
             .iter()
-            .map(|shard| find(shard).ok_or_else(|| bad(format!("{INDEX} names {shard}, which is not among its files"))))
+            .map(|shard| {
+                find(shard).ok_or_else(|| {
+                    bad(format!(
+                        "{INDEX} names {shard}, which is not among its files"
+                    ))
+                })
+            })
             .collect()
     }
 }
@@ -155,21 +193,39 @@ impl Listing {
 /// A file that a model may need: data that cannot run, not in a folder.
 fn parse_file(sibling: &Value) -> Option<RemoteFile> {
     let name = sibling.get("rfilename")?.as_str()?;
-    let is_wanted = [".safetensors", ".json", ".jinja"].iter().any(|ending| name.ends_with(ending))
+    let is_wanted = [".safetensors", ".json", ".jinja"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
         || ["tokenizer.model", "merges.txt"].contains(&name);
-    let is_plain = !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    let is_plain = !name.starts_with('.')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     if !is_wanted || !is_plain {
         return None;
     }
     let large = sibling.get("lfs").filter(|lfs| !lfs.is_null());
     let hash = |value: Option<&Value>, length| {
-        value.and_then(Value::as_str).filter(|hash| is_hash(hash) && hash.len() == length).map(str::to_lowercase)
+        value
+            .and_then(Value::as_str)
+            .filter(|hash| is_hash(hash) && hash.len() == length)
+            .map(str::to_lowercase)
     };
     let (size, checksum) = match large {
-        Some(lfs) => (lfs.get("size"), Checksum::Sha256(hash(lfs.get("sha256").or_else(|| lfs.get("oid")), 64)?)),
-        None => (sibling.get("size"), Checksum::GitBlob(hash(sibling.get("blobId"), 40)?)),
+        Some(lfs) => (
+            lfs.get("size"),
+            Checksum::Sha256(hash(lfs.get("sha256").or_else(|| lfs.get("oid")), 64)?),
+        ),
+        None => (
+            sibling.get("size"),
+            Checksum::GitBlob(hash(sibling.get("blobId"), 40)?),
+        ),
     };
-    Some(RemoteFile { name: name.to_owned(), size_bytes: size.and_then(Value::as_u64)?, checksum })
+    Some(RemoteFile {
+        name: name.to_owned(),
+        size_bytes: size.and_then(Value::as_u64)?,
+        checksum,
+    })
 }
 
 /// Hexadecimal, so that it can be a file's name.
@@ -199,12 +255,18 @@ mod tests {
             ".a.json",
         ];
         let siblings: Vec<Value> = names.iter().map(|name| file(name)).chain([lfs]).collect();
-        let listing =
-            Listing::parse("m", &serde_json::json!({"sha": "a".repeat(40), "siblings": siblings}).to_string()).unwrap();
+        let listing = Listing::parse(
+            "m",
+            &serde_json::json!({"sha": "a".repeat(40), "siblings": siblings}).to_string(),
+        )
+        .unwrap();
         let first: Vec<&str> = listing.first().map(|file| file.name.as_str()).collect();
         assert_eq!(first, ["config.json", "chat_template.jinja", "merges.txt"]);
         let rest = listing.rest(None).unwrap();
-        assert_eq!((rest.len(), &rest[0].checksum, rest[0].size_bytes), (1, &Checksum::Sha256(large), 9));
+        assert_eq!(
+            (rest.len(), &rest[0].checksum, rest[0].size_bytes),
+            (1, &Checksum::Sha256(large), 9)
+        );
     }
 
     #[test]
@@ -216,23 +278,49 @@ mod tests {
         check("<html>", "not JSON");
         check("{}", "names no commit");
         check(r#"{"sha":"../../x"}"#, "names no commit");
-        check(&format!(r#"{{"sha":"{}"}}"#, "a".repeat(40)), "lists no files");
+        check(
+            &format!(r#"{{"sha":"{}"}}"#, "a".repeat(40)),
+            "lists no files",
+        );
         let of = |names: &[&str]| {
             let file = |name: &&str| serde_json::json!({"rfilename": name, "size": 5, "blobId": "b".repeat(40)});
             let siblings: Vec<Value> = names.iter().map(file).collect();
-            Listing::parse("m", &serde_json::json!({"sha": "a".repeat(40), "siblings": siblings}).to_string()).unwrap()
+            Listing::parse(
+                "m",
+                &serde_json::json!({"sha": "a".repeat(40), "siblings": siblings}).to_string(),
+            )
+            .unwrap()
         };
         let lacks = |names: &[&str], expected: &str| {
             let message = of(names).require().unwrap_err().to_string();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         };
         lacks(&["README.md", "model.safetensors"], "no config.json");
-        lacks(&["config.json", "model.safetensors", "tokenizer.model"], "no tokenizer.json");
+        lacks(
+            &["config.json", "model.safetensors", "tokenizer.model"],
+            "no tokenizer.json",
+        );
         lacks(&["config.json", "tokenizer.json"], "no safetensors weights");
-        of(&["config.json", "tokenizer.json", INDEX]).require().unwrap();
-        of(&["config.json", "tekken.json", INDEX]).require().unwrap();
-        of(&["adapter_config.json", "adapter_model.safetensors"]).require().unwrap();
-        let empty = Listing::parse("m", &format!(r#"{{"sha":"{}","siblings":[]}}"#, "a".repeat(40))).unwrap();
-        assert!(empty.rest(None).unwrap_err().to_string().contains("no safetensors weights"));
+        of(&["config.json", "tokenizer.json", INDEX])
+            .require()
+            .unwrap();
+        of(&["config.json", "tekken.json", INDEX])
+            .require()
+            .unwrap();
+        of(&["adapter_config.json", "adapter_model.safetensors"])
+            .require()
+            .unwrap();
+        let empty = Listing::parse(
+            "m",
+            &format!(r#"{{"sha":"{}","siblings":[]}}"#, "a".repeat(40)),
+        )
+        .unwrap();
+        assert!(
+            empty
+                .rest(None)
+                .unwrap_err()
+                .to_string()
+                .contains("no safetensors weights")
+        );
     }
 }

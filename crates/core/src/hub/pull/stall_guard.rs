@@ -16,7 +16,13 @@ pub(super) struct StallGuard<R> {
 
 impl<R> StallGuard<R> {
     pub(super) fn new(reader: R, settings: &PullSettings) -> Self {
-        Self { reader, window: settings.stall, lowest_rate: settings.lowest_rate, since: Instant::now(), arrived: 0 }
+        Self {
+            reader,
+            window: settings.stall,
+            lowest_rate: settings.lowest_rate,
+            since: Instant::now(),
+            arrived: 0,
+        }
     }
 }
 
@@ -41,9 +47,14 @@ impl<R: Read> Read for StallGuard<R> {
 
 /// Why a body broke off, in words.
 pub(super) fn words(error: &Error) -> String {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<ureq::Error>())
+    {
         Some(ureq::Error::Timeout(_)) => "the server stalled".to_owned(),
-        _ if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => "the server stalled".to_owned(),
+        _ if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+            "the server stalled".to_owned()
+        }
         _ => error.to_string(),
     }
 }

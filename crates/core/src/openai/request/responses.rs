@@ -33,7 +33,9 @@ impl Fields<'_> {
                 return Err(unsupported("stream_options.include_obfuscation"));
             }
         }
-        let repeated = REPEATED.iter().filter_map(|name| Some(((*name).to_owned(), self.get(name)?.clone())));
+        let repeated = REPEATED
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), self.get(name)?.clone())));
         Ok(GenerationRequest {
             model: self.model()?,
             samples: 1,
@@ -42,11 +44,15 @@ impl Fields<'_> {
             stop: Vec::new(),
             stop_token_ids: Vec::new(),
             thinking_budget: None,
-            max_tokens: self.whole("max_output_tokens", 1, u64::from(u32::MAX))?.map(|tokens| tokens as usize),
+            max_tokens: self
+                .whole("max_output_tokens", 1, u64::from(u32::MAX))?
+                .map(|tokens| tokens as usize),
             temperature: self.temperature()?,
             prompt_log_probs: false,
             log_probs: self.includes_log_probs()?,
-            top_log_probs: self.whole("top_logprobs", 0, MAX_TOP_LOG_PROBS)?.unwrap_or(0) as usize,
+            top_log_probs: self
+                .whole("top_logprobs", 0, MAX_TOP_LOG_PROBS)?
+                .unwrap_or(0) as usize,
             top_p: self.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
@@ -65,35 +71,57 @@ impl Fields<'_> {
         for (name, &value) in &self.0 {
             let why = match *name {
                 "store" if !off(value) => "answers are not stored: leave it out, or send false",
-                "previous_response_id" | "conversation" => "answers are not stored: send the earlier turns in `input`",
+                "previous_response_id" | "conversation" => {
+                    "answers are not stored: send the earlier turns in `input`"
+                }
                 "prompt" => "prompts are not stored: send `instructions` and `input`",
-                "background" if !off(value) => "answers are not stored: leave it out, or send false",
+                "background" if !off(value) => {
+                    "answers are not stored: leave it out, or send false"
+                }
                 "truncation" if value != "disabled" => "only \"disabled\" is supported",
                 "max_tool_calls" => "not supported: the client calls the tools",
                 _ => continue,
             };
             let code = Some("unsupported_parameter");
-            return Err(ApiError { code, ..ApiError::invalid(name, format!("`{name}`: {why}")) });
+            return Err(ApiError {
+                code,
+                ..ApiError::invalid(name, format!("`{name}`: {why}"))
+            });
         }
         Ok(())
     }
 
     fn includes_log_probs(&self) -> Result<bool, ApiError> {
         const LOG_PROBS: &str = "message.output_text.logprobs";
-        let Some(value) = self.get("include") else { return Ok(self.get("top_logprobs").is_some()) };
-        let expected = || wrong("include", "a list of \"message.output_text.logprobs\" alone");
+        let Some(value) = self.get("include") else {
+            return Ok(self.get("top_logprobs").is_some());
+        };
+        let expected = || {
+            wrong(
+                "include",
+                "a list of \"message.output_text.logprobs\" alone",
+            )
+        };
         let names = value.as_array().ok_or_else(expected)?;
         // A think block is told as it is: there is nothing to encrypt.
-        if !names.iter().all(|name| name == LOG_PROBS || name == "reasoning.encrypted_content") {
+        if !names
+            .iter()
+            .all(|name| name == LOG_PROBS || name == "reasoning.encrypted_content")
+        {
             return Err(expected());
         }
         Ok(self.get("top_logprobs").is_some() || names.iter().any(|name| name == LOG_PROBS))
     }
 
     fn text_format(&self) -> Result<ResponseFormat, ApiError> {
-        let Some(text) = self.object("text")? else { return Ok(ResponseFormat::Text) };
+        let Some(text) = self.object("text")? else {
+            return Ok(ResponseFormat::Text);
+        };
         known(text, "text", &["format", "verbosity"])?;
-        if text.get("verbosity").is_some_and(|verbosity| !verbosity.is_null()) {
+        if text
+            .get("verbosity")
+            .is_some_and(|verbosity| !verbosity.is_null())
+        {
             return Err(unsupported("text.verbosity"));
         }
         let format = match text.get("format") {
@@ -101,13 +129,25 @@ impl Fields<'_> {
             Some(Json::Object(format)) => format,
             Some(_) => return Err(wrong("text.format", "an object")),
         };
-        known(format, "text.format", &["type", "name", "schema", "strict", "description"])?;
-        match (format.get("type").and_then(Json::as_str), format.get("schema")) {
+        known(
+            format,
+            "text.format",
+            &["type", "name", "schema", "strict", "description"],
+        )?;
+        match (
+            format.get("type").and_then(Json::as_str),
+            format.get("schema"),
+        ) {
             (Some("text"), _) => Ok(ResponseFormat::Text),
             (Some("json_object"), _) => Ok(ResponseFormat::JsonObject),
-            (Some("json_schema"), Some(schema @ Json::Object(_))) => Ok(ResponseFormat::JsonSchema(schema.clone())),
+            (Some("json_schema"), Some(schema @ Json::Object(_))) => {
+                Ok(ResponseFormat::JsonSchema(schema.clone()))
+            }
             (Some("json_schema"), _) => Err(wrong("text.format.schema", "a JSON Schema")),
-            _ => Err(wrong("text.format.type", "\"text\", \"json_object\" or \"json_schema\"")),
+            _ => Err(wrong(
+                "text.format.type",
+                "\"text\", \"json_object\" or \"json_schema\"",
+            )),
         }
     }
 
@@ -124,11 +164,20 @@ impl Fields<'_> {
                     turns.add(&format!("input.{index}"), item)?;
                 }
             }
-            Some(_) => return Err(wrong("input", &format!("a text, or a list of 1 to {MAX_MESSAGES} items"))),
+            Some(_) => {
+                return Err(wrong(
+                    "input",
+                    &format!("a text, or a list of 1 to {MAX_MESSAGES} items"),
+                ));
+            }
         }
         let effort = match self.object("reasoning")? {
             Some(reasoning) => {
-                known(reasoning, "reasoning", &["effort", "summary", "generate_summary"])?;
+                known(
+                    reasoning,
+                    "reasoning",
+                    &["effort", "summary", "generate_summary"],
+                )?;
                 reasoning.get("effort").filter(|effort| !effort.is_null())
             }
             None => None,
@@ -137,7 +186,11 @@ impl Fields<'_> {
         let tools = self.get("tools").map(nested_tools).transpose()?;
         let choice = self.get("tool_choice").map(nested_choice);
         let tools = self.tools_of(tools.as_ref(), choice.as_ref())?;
-        Ok(Prompt::Chat { messages: turns.finish()?, tools, template })
+        Ok(Prompt::Chat {
+            messages: turns.finish()?,
+            tools,
+            template,
+        })
     }
 }
 
@@ -151,57 +204,110 @@ struct Turns {
 
 impl Turns {
     fn add(&mut self, at: &str, item: &Json) -> Result<(), ApiError> {
-        let Json::Object(fields) = item else { return Err(wrong(at, "an object")) };
-        let kind = fields.get("type").and_then(Json::as_str).unwrap_or("message");
+        let Json::Object(fields) = item else {
+            return Err(wrong(at, "an object"));
+        };
+        let kind = fields
+            .get("type")
+            .and_then(Json::as_str)
+            .unwrap_or("message");
         let text = |name: &str| match fields.get(name) {
             Some(Json::String(text)) => Ok(text.clone()),
             _ => Err(wrong(&format!("{at}.{name}"), "a text")),
         };
         match kind {
             "message" => {
-                known(fields, at, &["type", "role", "content", "id", "status", "phase"])?;
-                let (role, content) = (text("role")?, text_of(&format!("{at}.content"), fields.get("content"))?);
+                known(
+                    fields,
+                    at,
+                    &["type", "role", "content", "id", "status", "phase"],
+                )?;
+                let (role, content) = (
+                    text("role")?,
+                    text_of(&format!("{at}.content"), fields.get("content"))?,
+                );
                 if role == "assistant" {
-                    if self.answer.as_ref().is_some_and(|(_, answer)| answer.contains_key("content")) {
+                    if self
+                        .answer
+                        .as_ref()
+                        .is_some_and(|(_, answer)| answer.contains_key("content"))
+                    {
                         self.close()?;
                     }
                     self.answer(at).insert("content".to_owned(), content.into());
                     return Ok(());
                 }
                 self.close()?;
-                self.messages.push(message(at, &json!({"role": role, "content": content}))?);
+                self.messages
+                    .push(message(at, &json!({"role": role, "content": content}))?);
             }
             "function_call" => {
-                known(fields, at, &["type", "call_id", "name", "arguments", "id", "status"])?;
+                known(
+                    fields,
+                    at,
+                    &["type", "call_id", "name", "arguments", "id", "status"],
+                )?;
                 let function = json!({"name": text("name")?, "arguments": text("arguments")?});
-                let call = json!({"id": text("call_id")?, "type": "function", "function": function});
-                let calls = self.answer(at).entry("tool_calls").or_insert_with(|| json!([]));
-                calls.as_array_mut().into_iter().for_each(|calls| calls.push(call.clone()));
+                let call =
+                    json!({"id": text("call_id")?, "type": "function", "function": function});
+                let calls = self
+                    .answer(at)
+                    .entry("tool_calls")
+                    .or_insert_with(|| json!([]));
+                calls
+                    .as_array_mut()
+                    .into_iter()
+                    .for_each(|calls| calls.push(call.clone()));
             }
             "function_call_output" => {
                 known(fields, at, &["type", "call_id", "output", "id", "status"])?;
                 self.close()?;
                 let content = text_of(&format!("{at}.output"), fields.get("output"))?;
-                let turn = json!({"role": "tool", "content": content, "tool_call_id": text("call_id")?});
+                let turn =
+                    json!({"role": "tool", "content": content, "tool_call_id": text("call_id")?});
                 self.messages.push(message(at, &turn)?);
             }
             "reasoning" => {
-                known(fields, at, &["type", "id", "summary", "content", "encrypted_content", "status"])?;
+                known(
+                    fields,
+                    at,
+                    &[
+                        "type",
+                        "id",
+                        "summary",
+                        "content",
+                        "encrypted_content",
+                        "status",
+                    ],
+                )?;
                 self.close()?;
                 let content = fields.get("content").filter(|content| !content.is_null());
-                let thought = content
-                    .map_or_else(|| Ok(String::new()), |content| text_of(&format!("{at}.content"), Some(content)))?;
+                let thought = content.map_or_else(
+                    || Ok(String::new()),
+                    |content| text_of(&format!("{at}.content"), Some(content)),
+                )?;
                 if !thought.is_empty() {
-                    self.answer(at).insert("reasoning_content".to_owned(), thought.into());
+                    self.answer(at)
+                        .insert("reasoning_content".to_owned(), thought.into());
                 }
             }
-            _ => return Err(wrong(&format!("{at}.type"), "message, function_call, function_call_output or reasoning")),
+            _ => {
+                return Err(wrong(
+                    &format!("{at}.type"),
+                    "message, function_call, function_call_output or reasoning",
+                ));
+            }
         }
         Ok(())
     }
 
     fn answer(&mut self, at: &str) -> &mut Map<String, Json> {
-        let begun = || (at.to_owned(), Map::from_iter([("role".to_owned(), "assistant".into())]));
+        let begun = || {
+            (
+                at.to_owned(),
+                Map::from_iter([("role".to_owned(), "assistant".into())]),
+            )
+        };
         &mut self.answer.get_or_insert_with(begun).1
     }
 
@@ -224,13 +330,18 @@ fn text_of(at: &str, content: Option<&Json>) -> Result<String, ApiError> {
         let is_text = ["input_text", "output_text", "reasoning_text", "text"]
             .iter()
             .any(|kind| part.get("type").is_some_and(|found| found == kind));
-        part.get("text").filter(|_| is_text).and_then(Json::as_str).map(str::to_owned)
+        part.get("text")
+            .filter(|_| is_text)
+            .and_then(Json::as_str)
+            .map(str::to_owned)
     };
     match content {
         Some(Json::String(text)) => Ok(text.clone()),
         Some(Json::Array(parts)) => {
             let parts: Option<Vec<String>> = parts.iter().map(part).collect();
-            parts.map(|parts| parts.concat()).ok_or_else(|| wrong(at, "text: other parts are not supported"))
+            parts
+                .map(|parts| parts.concat())
+                .ok_or_else(|| wrong(at, "text: other parts are not supported"))
         }
         _ => Err(wrong(at, "a text or a list of text parts")),
     }
@@ -242,11 +353,18 @@ fn nested_tools(tools: &Json) -> Result<Json, ApiError> {
     let nested = |tool: &Json| {
         let mut function = tool.as_object().cloned().ok_or_else(expected)?;
         match function.shift_remove("type") {
-            Some(kind) if kind == "function" => Ok(json!({"type": "function", "function": function})),
+            Some(kind) if kind == "function" => {
+                Ok(json!({"type": "function", "function": function}))
+            }
             _ => Err(expected()),
         }
     };
-    tools.as_array().ok_or_else(expected)?.iter().map(nested).collect()
+    tools
+        .as_array()
+        .ok_or_else(expected)?
+        .iter()
+        .map(nested)
+        .collect()
 }
 
 fn nested_choice(choice: &Json) -> Json {

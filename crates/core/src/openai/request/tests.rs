@@ -6,13 +6,17 @@ use super::*;
 
 fn chat(changes: Json) -> Result<GenerationRequest, ApiError> {
     let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "u"}]});
-    body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    body.as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
     GenerationRequest::parse(Api::Chat, body.to_string().as_bytes())
 }
 
 fn completion(changes: Json) -> Result<GenerationRequest, ApiError> {
     let mut body = json!({"model": "m", "prompt": "p"});
-    body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    body.as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
     GenerationRequest::parse(Api::Completions, body.to_string().as_bytes())
 }
 
@@ -20,7 +24,9 @@ fn completion(changes: Json) -> Result<GenerationRequest, ApiError> {
 fn bodies_of_token_ids_are_read_or_refused_by_name() {
     let generate = |changes: Json, parameters: Json| {
         let mut body = json!({"model": "m", "token_ids": [1, 2], "sampling_params": parameters, "request_id": "r"});
-        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
         GenerationRequest::parse(Api::Generate, body.to_string().as_bytes())
     };
     let parameters = json!({"n": 2, "seed": 3, "max_tokens": 7, "temperature": 0.5, "logprobs": 1, "stop_token_ids": [4],
@@ -37,24 +43,52 @@ fn bodies_of_token_ids_are_read_or_refused_by_name() {
         (json!({"features": {}}), json!({}), "features"),
         (json!({"token_ids": "text"}), json!({}), "token_ids"),
         (json!({"token_ids": null}), json!({}), "token_ids"),
-        (json!({"sampling_params": null}), json!({}), "sampling_params"),
-        (json!({}), json!({"logprobs": 5}), "sampling_params.logprobs"),
-        (json!({}), json!({"stop_token_ids": [-1]}), "sampling_params.stop_token_ids"),
+        (
+            json!({"sampling_params": null}),
+            json!({}),
+            "sampling_params",
+        ),
+        (
+            json!({}),
+            json!({"logprobs": 5}),
+            "sampling_params.logprobs",
+        ),
+        (
+            json!({}),
+            json!({"stop_token_ids": [-1]}),
+            "sampling_params.stop_token_ids",
+        ),
         (json!({}), json!({"top_k": 40}), "top_k"),
         (json!({}), json!({"frobnicate": 1}), "frobnicate"),
     ] {
         let error = generate(changes, parameters).unwrap_err();
-        assert_eq!((error.status, error.parameter.as_deref()), (400, Some(name)), "{error}");
+        assert_eq!(
+            (error.status, error.parameter.as_deref()),
+            (400, Some(name)),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn a_body_is_read_with_its_defaults() {
     let plain = chat(json!({})).unwrap();
-    assert_eq!((plain.samples, plain.temperature, plain.max_tokens, plain.seed), (1, 1.0, None, None));
+    assert_eq!(
+        (
+            plain.samples,
+            plain.temperature,
+            plain.max_tokens,
+            plain.seed
+        ),
+        (1, 1.0, None, None)
+    );
     assert_eq!(
         plain.prompt,
-        Prompt::Chat { messages: vec![Message::new("user", "u")], tools: None, template: Box::default() }
+        Prompt::Chat {
+            messages: vec![Message::new("user", "u")],
+            tools: None,
+            template: Box::default()
+        }
     );
     let full = chat(json!({
         "n": 3, "seed": -1, "stop": ["a", "b"], "max_completion_tokens": 7, "temperature": 0, "logprobs": true, "stream": true,
@@ -63,28 +97,58 @@ fn a_body_is_read_with_its_defaults() {
         "chat_template_kwargs": {"enable_thinking": false},
     }))
     .unwrap();
-    assert_eq!((full.samples, full.seed, full.max_tokens, full.temperature), (3, Some(u64::MAX), Some(7), 0.0));
-    assert!(full.log_probs && full.stream && full.include_usage && full.ignore_eos && full.stop == ["a", "b"]);
-    assert!(matches!(full.prompt, Prompt::Chat { template, .. } if template.thinking == Some(false)));
+    assert_eq!(
+        (full.samples, full.seed, full.max_tokens, full.temperature),
+        (3, Some(u64::MAX), Some(7), 0.0)
+    );
+    assert!(
+        full.log_probs
+            && full.stream
+            && full.include_usage
+            && full.ignore_eos
+            && full.stop == ["a", "b"]
+    );
+    assert!(
+        matches!(full.prompt, Prompt::Chat { template, .. } if template.thinking == Some(false))
+    );
     let texts = |prompt: Json| completion(json!({"prompt": prompt})).unwrap().prompt;
     let tokens = |ids: &[u32]| TextPrompt::Tokens(ids.to_vec());
     assert_eq!(texts(json!([1, 2])), Prompt::Texts(vec![tokens(&[1, 2])]));
-    assert_eq!(texts(json!(["a", [3]])), Prompt::Texts(vec![TextPrompt::Text("a".to_owned()), tokens(&[3])]));
+    assert_eq!(
+        texts(json!(["a", [3]])),
+        Prompt::Texts(vec![TextPrompt::Text("a".to_owned()), tokens(&[3])])
+    );
     let shaped = chat(
         json!({"top_p": 0.9, "presence_penalty": -1, "frequency_penalty": 0.5, "logprobs": true, "top_logprobs": 5}),
     );
     let shaped = shaped.unwrap();
-    assert_eq!((shaped.top_p, shaped.presence_penalty, shaped.frequency_penalty), (0.9, -1.0, 0.5));
-    assert_eq!((shaped.top_log_probs, completion(json!({"logprobs": 3})).unwrap().top_log_probs), (5, 3));
+    assert_eq!(
+        (
+            shaped.top_p,
+            shaped.presence_penalty,
+            shaped.frequency_penalty
+        ),
+        (0.9, -1.0, 0.5)
+    );
+    assert_eq!(
+        (
+            shaped.top_log_probs,
+            completion(json!({"logprobs": 3})).unwrap().top_log_probs
+        ),
+        (5, 3)
+    );
     for (effort, expected) in [("none", false), ("minimal", true), ("high", true)] {
-        let Prompt::Chat { template, .. } = chat(json!({"reasoning_effort": effort})).unwrap().prompt else {
+        let Prompt::Chat { template, .. } =
+            chat(json!({"reasoning_effort": effort})).unwrap().prompt
+        else {
             unreachable!()
         };
         assert_eq!(template.thinking, Some(expected), "{effort}");
     }
     // Null is absent.
     assert_eq!(
-        chat(json!({"stop": null, "seed": null, "top_p": null, "tools": null, "logit_bias": null})).unwrap(),
+        chat(json!({"stop": null, "seed": null, "top_p": null, "tools": null, "logit_bias": null}))
+            .unwrap(),
         plain
     );
 }
@@ -97,9 +161,17 @@ fn turns_are_read_as_templates_take_them() {
         {"role": "assistant", "content": null, "tool_calls": [call], "refusal": null},
         {"role": "tool", "content": "t", "tool_call_id": "1"},
     ]);
-    let Prompt::Chat { messages, .. } = chat(json!({"messages": turns})).unwrap().prompt else { unreachable!() };
-    assert_eq!((messages[0].role.as_str(), messages[0].content.as_str()), ("system", "ab"));
-    assert_eq!(messages[1].tool_calls()[0].pointer("/function/arguments"), Some(&json!({"a": 1})));
+    let Prompt::Chat { messages, .. } = chat(json!({"messages": turns})).unwrap().prompt else {
+        unreachable!()
+    };
+    assert_eq!(
+        (messages[0].role.as_str(), messages[0].content.as_str()),
+        ("system", "ab")
+    );
+    assert_eq!(
+        messages[1].tool_calls()[0].pointer("/function/arguments"),
+        Some(&json!({"a": 1}))
+    );
     assert_eq!(messages[2].other["tool_call_id"], "1");
 }
 
@@ -108,47 +180,95 @@ fn tools_are_read_with_how_they_may_be_called() {
     let read = |changes: Json| {
         let tools = json!([{"type": "function", "function": {"name": "f", "strict": true}}, {"type": "function", "function": {"name": "g", "strict": null}}]);
         let mut body = json!({"tools": tools});
-        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        let Prompt::Chat { tools, .. } = chat(body).unwrap().prompt else { unreachable!() };
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        let Prompt::Chat { tools, .. } = chat(body).unwrap().prompt else {
+            unreachable!()
+        };
         tools
     };
     let tools = read(json!({})).unwrap();
-    assert_eq!((tools.choice, tools.parallel, tools.strict), (ToolChoice::Auto, true, vec!["f".to_owned()]));
-    assert_eq!(tools.list[0], json!({"type": "function", "function": {"name": "f"}}));
-    let one =
-        read(json!({"tool_choice": {"type": "function", "function": {"name": "g"}}, "parallel_tool_calls": false}));
+    assert_eq!(
+        (tools.choice, tools.parallel, tools.strict),
+        (ToolChoice::Auto, true, vec!["f".to_owned()])
+    );
+    assert_eq!(
+        tools.list[0],
+        json!({"type": "function", "function": {"name": "f"}})
+    );
+    let one = read(
+        json!({"tool_choice": {"type": "function", "function": {"name": "g"}}, "parallel_tool_calls": false}),
+    );
     let one = one.unwrap();
-    assert_eq!((one.choice, one.parallel), (ToolChoice::Function("g".to_owned()), false));
-    assert_eq!(read(json!({"tool_choice": "required"})).unwrap().choice, ToolChoice::Required);
-    assert_eq!((read(json!({"tool_choice": "none"})), read(json!({"tools": []}))), (None, None));
+    assert_eq!(
+        (one.choice, one.parallel),
+        (ToolChoice::Function("g".to_owned()), false)
+    );
+    assert_eq!(
+        read(json!({"tool_choice": "required"})).unwrap().choice,
+        ToolChoice::Required
+    );
+    assert_eq!(
+        (
+            read(json!({"tool_choice": "none"})),
+            read(json!({"tools": []}))
+        ),
+        (None, None)
+    );
 }
 
 #[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
     let check = |body: Json, name: &str| {
         let error = chat(body.clone()).unwrap_err();
-        assert_eq!((error.status, error.parameter.as_deref()), (400, Some(name)), "{body}: {error}");
+        assert_eq!(
+            (error.status, error.parameter.as_deref()),
+            (400, Some(name)),
+            "{body}: {error}"
+        );
     };
     for (body, name) in [
         (json!({"top_p": 1.1}), "top_p"),
         (json!({"top_k": 40}), "top_k"),
         (json!({"top_logprobs": 5}), "top_logprobs"),
-        (json!({"top_logprobs": 21, "logprobs": true}), "top_logprobs"),
+        (
+            json!({"top_logprobs": 21, "logprobs": true}),
+            "top_logprobs",
+        ),
         (json!({"presence_penalty": 2.1}), "presence_penalty"),
         (json!({"frequency_penalty": "1"}), "frequency_penalty"),
         (json!({"logit_bias": {"5": 1}}), "logit_bias"),
         (json!({"tool_choice": "required"}), "tool_choice"),
         (json!({"tool_choice": "any"}), "tool_choice"),
-        (json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}), "tool_choice"),
-        (json!({"tool_choice": {"type": "allowed_tools"}}), "tool_choice"),
+        (
+            json!({"tool_choice": {"type": "function", "function": {"name": "f"}}}),
+            "tool_choice",
+        ),
+        (
+            json!({"tool_choice": {"type": "allowed_tools"}}),
+            "tool_choice",
+        ),
         (json!({"parallel_tool_calls": 1}), "parallel_tool_calls"),
-        (json!({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}), "tools.function.strict"),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}),
+            "tools.function.strict",
+        ),
         (json!({"functions": []}), "functions"),
         (json!({"reasoning_effort": "much"}), "reasoning_effort"),
-        (json!({"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": true}}), "reasoning_effort"),
-        (json!({"chat_template_kwargs": {"messages": []}}), "chat_template_kwargs"),
+        (
+            json!({"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": true}}),
+            "reasoning_effort",
+        ),
+        (
+            json!({"chat_template_kwargs": {"messages": []}}),
+            "chat_template_kwargs",
+        ),
         (json!({"thinking_token_budget": 0}), "thinking_token_budget"),
-        (json!({"thinking_token_budget": 5, "thinking_end": "stop"}), "thinking_end"),
+        (
+            json!({"thinking_token_budget": 5, "thinking_end": "stop"}),
+            "thinking_end",
+        ),
         (json!({"thinking_end": "force"}), "thinking_end"),
         (json!({"modalities": ["audio"]}), "modalities"),
         (json!({"frobnicate": 1}), "frobnicate"),
@@ -160,20 +280,50 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"stop": ""}), "stop"),
         (json!({"stop": [1]}), "stop"),
         (json!({"max_tokens": 0}), "max_tokens"),
-        (json!({"max_tokens": 5, "max_completion_tokens": 6}), "max_completion_tokens"),
+        (
+            json!({"max_tokens": 5, "max_completion_tokens": 6}),
+            "max_completion_tokens",
+        ),
         (json!({"temperature": 1e-6}), "temperature"),
         (json!({"temperature": -1}), "temperature"),
         (json!({"stream": 1}), "stream"),
-        (json!({"stream_options": {"include_usage": true}}), "stream_options"),
-        (json!({"stream": true, "stream_options": {"x": true}}), "stream_options.x"),
-        (json!({"response_format": {"type": "xml"}}), "response_format.type"),
-        (json!({"response_format": {"type": "json_schema"}}), "response_format.json_schema"),
+        (
+            json!({"stream_options": {"include_usage": true}}),
+            "stream_options",
+        ),
+        (
+            json!({"stream": true, "stream_options": {"x": true}}),
+            "stream_options.x",
+        ),
+        (
+            json!({"response_format": {"type": "xml"}}),
+            "response_format.type",
+        ),
+        (
+            json!({"response_format": {"type": "json_schema"}}),
+            "response_format.json_schema",
+        ),
         (json!({"messages": []}), "messages"),
-        (json!({"messages": [{"role": "user"}]}), "messages.0.content"),
-        (json!({"messages": [{"role": "x", "content": ""}]}), "messages.0.role"),
-        (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "messages.0.content"),
-        (json!({"messages": [{"role": "user", "content": "", "x": 1}]}), "messages.0.x"),
-        (json!({"messages": [{"role": "assistant", "tool_calls": [{}]}]}), "messages.0.tool_calls"),
+        (
+            json!({"messages": [{"role": "user"}]}),
+            "messages.0.content",
+        ),
+        (
+            json!({"messages": [{"role": "x", "content": ""}]}),
+            "messages.0.role",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            "messages.0.content",
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": "", "x": 1}]}),
+            "messages.0.x",
+        ),
+        (
+            json!({"messages": [{"role": "assistant", "tool_calls": [{}]}]}),
+            "messages.0.tool_calls",
+        ),
         (json!({"tools": [{"name": "f"}]}), "tools"),
     ] {
         check(body, name);
@@ -187,11 +337,32 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"prompt": [1, -2]}), "prompt"),
         (json!({"prompt": []}), "prompt"),
     ] {
-        assert_eq!(completion(body).unwrap_err().parameter.as_deref(), Some(name));
+        assert_eq!(
+            completion(body).unwrap_err().parameter.as_deref(),
+            Some(name)
+        );
     }
-    for body in ["", "[]", "{", "{\"model\": \"m\"", "\u{0}", "{\"messages\": []}"] {
-        assert_eq!(GenerationRequest::parse(Api::Chat, body.as_bytes()).unwrap_err().status, 400, "{body}");
+    for body in [
+        "",
+        "[]",
+        "{",
+        "{\"model\": \"m\"",
+        "\u{0}",
+        "{\"messages\": []}",
+    ] {
+        assert_eq!(
+            GenerationRequest::parse(Api::Chat, body.as_bytes())
+                .unwrap_err()
+                .status,
+            400,
+            "{body}"
+        );
     }
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert_eq!(GenerationRequest::parse(Api::Chat, deep.as_bytes()).unwrap_err().status, 400);
+    assert_eq!(
+        GenerationRequest::parse(Api::Chat, deep.as_bytes())
+            .unwrap_err()
+            .status,
+        400
+    );
 }

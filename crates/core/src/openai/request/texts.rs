@@ -10,21 +10,35 @@ impl Fields<'_> {
     /// vLLM takes a number of likeliest tokens; the prompt's own is told at 0.
     pub(super) fn prompt_log_probs(&self, stream: bool) -> Result<bool, ApiError> {
         const NAME: &str = "prompt_logprobs";
-        let Some(value) = self.get(NAME) else { return Ok(false) };
+        let Some(value) = self.get(NAME) else {
+            return Ok(false);
+        };
         if value.as_u64() != Some(0) {
-            return Err(wrong(NAME, "0: the log-prob of each token of the prompt, without others"));
+            return Err(wrong(
+                NAME,
+                "0: the log-prob of each token of the prompt, without others",
+            ));
         }
         match stream {
-            true => Err(ApiError::invalid(NAME, "`prompt_logprobs` cannot be streamed: leave `stream` out")),
+            true => Err(ApiError::invalid(
+                NAME,
+                "`prompt_logprobs` cannot be streamed: leave `stream` out",
+            )),
             false => Ok(true),
         }
     }
 
     pub(super) fn texts(&self) -> Result<Vec<TextPrompt>, ApiError> {
-        let expected =
-            || wrong("prompt", &format!("a text, a list of token ids, or a list of at most {MAX_PROMPTS} of them"));
+        let expected = || {
+            wrong(
+                "prompt",
+                &format!("a text, a list of token ids, or a list of at most {MAX_PROMPTS} of them"),
+            )
+        };
         let tokens = |list: &[Json]| -> Option<Vec<u32>> {
-            list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+            list.iter()
+                .map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()))
+                .collect()
         };
         match self.get("prompt") {
             None => Err(ApiError::invalid("prompt", "`prompt` is missing")),
@@ -38,7 +52,9 @@ impl Fields<'_> {
                     Json::Array(ids) => tokens(ids).map(TextPrompt::Tokens),
                     _ => None,
                 };
-                list.iter().map(|one| prompt(one).ok_or_else(expected)).collect()
+                list.iter()
+                    .map(|one| prompt(one).ok_or_else(expected))
+                    .collect()
             }
             Some(_) => Err(expected()),
         }

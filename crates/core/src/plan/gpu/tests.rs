@@ -8,19 +8,35 @@ fn h200() -> GpuMemory {
 }
 
 fn of(memory: &Memory, name: &str) -> f64 {
-    memory.parts.iter().find(|part| part.name == name).map_or(0.0, |part| part.bytes as f64 / 1e9)
+    memory
+        .parts
+        .iter()
+        .find(|part| part.name == name)
+        .map_or(0.0, |part| part.bytes as f64 / 1e9)
 }
 
 /// Qwen3-8B on one H200: LoRA of rank 32, 32 prompts x 8 of at most 256 new tokens, micro-batches of 16k tokens.
 #[test]
 fn qwen3_8b_with_adapters() {
-    let set =
-        ["lora_rank=32", "prompt_groups_per_step=32", "max_completion_tokens=256", "tokens_per_micro_batch=16000"];
+    let set = [
+        "lora_rank=32",
+        "prompt_groups_per_step=32",
+        "max_completion_tokens=256",
+        "tokens_per_micro_batch=16000",
+    ];
     let config = config(&set);
-    let shape = StepShape { recompute: true, ..StepShape::for_config(&config) };
+    let shape = StepShape {
+        recompute: true,
+        ..StepShape::for_config(&config)
+    };
     let found = gpu_memory(&qwen3_8b(), &config, &DATA, shape, h200());
-    let check =
-        |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
+    let check = |name, expected: f64| {
+        assert!(
+            (of(&found, name) - expected).abs() < 0.06,
+            "{name}: {}",
+            of(&found, name)
+        )
+    };
     check("weights", 16.4);
     check("trained parameters (f32)", 0.35);
     check("AdamW moments (f32)", 0.70);
@@ -32,11 +48,28 @@ fn qwen3_8b_with_adapters() {
     // 500 rows of the test set x 256 tokens x 144 KiB.
     check("KV cache, completions", 18.87);
     check("rotary tables", 0.02);
-    assert_eq!(of(&found, "frozen reference"), 0.0, "the adapters off are the reference");
-    assert!((30e9..50e9).contains(&(found.peak_bytes as f64)), "{}", found.peak_bytes);
+    assert_eq!(
+        of(&found, "frozen reference"),
+        0.0,
+        "the adapters off are the reference"
+    );
+    assert!(
+        (30e9..50e9).contains(&(found.peak_bytes as f64)),
+        "{}",
+        found.peak_bytes
+    );
     assert_eq!(found.peak_bytes, found.peak_recomputed_bytes);
     // Kept instead, without what follows: 36 layers x (34,816 x 2 + 8,192 x 4) bytes are 3.7 MB a token.
-    let without = gpu_memory(&qwen3_8b(), &config, &DATA, StepShape { recompute: false, ..shape }, h200());
+    let without = gpu_memory(
+        &qwen3_8b(),
+        &config,
+        &DATA,
+        StepShape {
+            recompute: false,
+            ..shape
+        },
+        h200(),
+    );
     assert!(
         (of(&without, "activations") - 16_000.0 * 3.711e-3).abs() < 0.2
             && without.peak_recomputed_bytes == found.peak_bytes
@@ -47,7 +80,13 @@ fn qwen3_8b_with_adapters() {
 fn a_base_in_fp8_takes_a_byte_a_number_of_its_layers() {
     let planned = |set: &[&str]| {
         let config = config(set);
-        gpu_memory(&qwen3_8b(), &config, &DATA, StepShape::for_config(&config), h200())
+        gpu_memory(
+            &qwen3_8b(),
+            &config,
+            &DATA,
+            StepShape::for_config(&config),
+            h200(),
+        )
     };
     let (bf16, fp8) = (planned(&[]), planned(&["base_precision=fp8"]));
     // 36 layers of 192.9 million numbers; embedding and head stay.
@@ -65,8 +104,13 @@ fn every_weight_has_a_master_a_working_copy_two_moments_and_one_gradient() {
         StepShape::for_config(&config(&[])),
         h200(),
     );
-    let check =
-        |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
+    let check = |name, expected: f64| {
+        assert!(
+            (of(&found, name) - expected).abs() < 0.06,
+            "{name}: {}",
+            of(&found, name)
+        )
+    };
     check("weights", 16.38);
     check("trained parameters (f32)", 32.76);
     check("AdamW moments (f32)", 65.53);
@@ -78,10 +122,25 @@ fn every_weight_has_a_master_a_working_copy_two_moments_and_one_gradient() {
 fn ranks_divide_what_an_optimizer_of_every_weight_moves() {
     let memory = |set: &[&str]| {
         let config = config(&[&["prompt_groups_per_step=8"], set].concat());
-        gpu_memory(&qwen3_8b(), &config, &DATA, StepShape { recompute: true, ..StepShape::for_config(&config) }, h200())
+        gpu_memory(
+            &qwen3_8b(),
+            &config,
+            &DATA,
+            StepShape {
+                recompute: true,
+                ..StepShape::for_config(&config)
+            },
+            h200(),
+        )
     };
     let four = memory(&["lora_rank=0", "ranks=4"]);
-    let check = |name, expected: f64| assert!((of(&four, name) - expected).abs() < 0.06, "{name}: {}", of(&four, name));
+    let check = |name, expected: f64| {
+        assert!(
+            (of(&four, name) - expected).abs() < 0.06,
+            "{name}: {}",
+            of(&four, name)
+        )
+    };
     check("weights", 16.38);
     check("trained parameters (f32, sharded)", 32.76 / 4.0);
     check("AdamW moments (f32, sharded)", 65.53 / 4.0);
@@ -89,12 +148,21 @@ fn ranks_divide_what_an_optimizer_of_every_weight_moves() {
     check("NCCL (allowance)", 1.07);
     assert!((four.peak_bytes as f64) < 100e9, "{}", four.peak_bytes);
     // Adapters are small: every rank moves all.
-    let adapters = [memory(&["lora_rank=16"]), memory(&["lora_rank=16", "ranks=4"])];
-    assert_eq!(adapters[1].peak_bytes - adapters[0].peak_bytes, NCCL_BYTES as u64);
+    let adapters = [
+        memory(&["lora_rank=16"]),
+        memory(&["lora_rank=16", "ranks=4"]),
+    ];
+    assert_eq!(
+        adapters[1].peak_bytes - adapters[0].peak_bytes,
+        NCCL_BYTES as u64
+    );
     let fitted = |ranks: &str| fit(&qwen3_8b(), &config(&["lora_rank=0", ranks]), &DATA, h200());
     assert!(fitted("ranks=2").is_ok() && fitted("ranks=8").is_ok());
     let message = fitted("ranks=1").unwrap_err().message;
-    assert!(message.contains("; train on 2 such GPUs (--gpus 2), or train adapters"), "{message}");
+    assert!(
+        message.contains("; train on 2 such GPUs (--gpus 2), or train adapters"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -104,19 +172,44 @@ fn a_rollout_is_bounded_by_its_caches() {
     // Of 80 GB adapters leave 16 completions of 16,384 tokens; all weights leave no more than a server has.
     let places = |trained, gpu_bytes| gpu_rollout_places(&qwen3_8b(), 2, trained, gpu_bytes);
     assert_eq!(places(43_646_976, 80_000_000_000) / 16_384, 16);
-    assert_eq!(places(8_190_735_360, 80_000_000_000), gpu_completion_places(&qwen3_8b(), 2));
-    let long = DataShape { longest_prompt_tokens: 8000, turns: 1, ..DATA };
-    let parts =
-        rollout(&qwen3_8b(), &config(&["max_completion_tokens=64", "prompt_groups_per_step=64"]), &long, h200());
-    let prompts = parts.iter().find(|(name, ..)| *name == "KV cache, prompts").unwrap().2;
+    assert_eq!(
+        places(8_190_735_360, 80_000_000_000),
+        gpu_completion_places(&qwen3_8b(), 2)
+    );
+    let long = DataShape {
+        longest_prompt_tokens: 8000,
+        turns: 1,
+        ..DATA
+    };
+    let parts = rollout(
+        &qwen3_8b(),
+        &config(&["max_completion_tokens=64", "prompt_groups_per_step=64"]),
+        &long,
+        h200(),
+    );
+    let prompts = parts
+        .iter()
+        .find(|(name, ..)| *name == "KV cache, prompts")
+        .unwrap()
+        .2;
     // Half as much as the weights.
-    assert_eq!(prompts, 55_546 * ModelShape::from_config(&qwen3_8b()).key_values_per_token * 2);
+    assert_eq!(
+        prompts,
+        55_546 * ModelShape::from_config(&qwen3_8b()).key_values_per_token * 2
+    );
 }
 
 #[test]
 fn the_shape_follows_the_memory() {
     // Without evals, whose prefill would be the peak.
-    let (model, data) = (qwen3_8b(), DataShape { eval_rows: 0, test_rows: 0, ..DATA });
+    let (model, data) = (
+        qwen3_8b(),
+        DataShape {
+            eval_rows: 0,
+            test_rows: 0,
+            ..DATA
+        },
+    );
     let check = |set: &[&str], gigabytes: u64, expected: (usize, bool)| {
         let gpu = GpuMemory {
             usable_bytes: gigabytes * 1_000_000_000,
@@ -135,60 +228,133 @@ fn the_shape_follows_the_memory() {
     let set = ["max_completion_tokens=256"];
     check(&set, 150, (8192, false));
     check(&set, 48, (8192, true));
-    check(&["max_completion_tokens=256", "recompute_activations=always"], 150, (8192, true));
+    check(
+        &["max_completion_tokens=256", "recompute_activations=always"],
+        150,
+        (8192, true),
+    );
     // Halved from 2,298 tokens, a whole step; a single sequence is 506.
-    let never = ["max_completion_tokens=256", "recompute_activations=never", "prompt_groups_per_step=1"];
+    let never = [
+        "max_completion_tokens=256",
+        "recompute_activations=never",
+        "prompt_groups_per_step=1",
+    ];
     check(&never, 27, (1149, false));
     check(&never, 23, (506, false));
-    check(&["max_completion_tokens=64", "prompt_groups_per_step=1", "tokens_per_micro_batch=100000"], 20, (314, true));
+    check(
+        &[
+            "max_completion_tokens=64",
+            "prompt_groups_per_step=1",
+            "tokens_per_micro_batch=100000",
+        ],
+        20,
+        (314, true),
+    );
 }
 
 #[test]
 fn what_cannot_fit_is_refused_with_what_to_change() {
     let check = |set: &[&str], free: u64, expected: &[&str]| {
-        let gpu = GpuMemory { usable_bytes: free * 1_000_000_000, total_bytes: 150_000_000_000, number_bytes: 2 };
+        let gpu = GpuMemory {
+            usable_bytes: free * 1_000_000_000,
+            total_bytes: 150_000_000_000,
+            number_bytes: 2,
+        };
         let found = fit(&qwen3_8b(), &config(set), &DATA, gpu).unwrap_err();
         for part in expected {
-            assert!(found.message.contains(part), "{:?} lacks {part:?}", found.message);
+            assert!(
+                found.message.contains(part),
+                "{:?} lacks {part:?}",
+                found.message
+            );
         }
     };
     check(
         &["lora_rank=0"],
         150,
-        &["AdamW moments (f32) 65.5 GB", "150 GB of 150 GB are free", "lora_rank = 16", "a smaller model"],
+        &[
+            "AdamW moments (f32) 65.5 GB",
+            "150 GB of 150 GB are free",
+            "lora_rank = 16",
+            "a smaller model",
+        ],
     );
     check(&["lora_rank=0", "kl_beta=0.1"], 150, &["kl_beta = 0"]);
     check(
         &["max_completion_tokens=1024"],
         20,
-        &["weights 16.4 GB", "; lower prompt_groups_per_step", "other processes"],
+        &[
+            "weights 16.4 GB",
+            "; lower prompt_groups_per_step",
+            "other processes",
+        ],
     );
-    check(&["lora_rank=256", "recompute_activations=never"], 20, &["lower lora_rank", "recompute_activations = auto"]);
+    check(
+        &["lora_rank=256", "recompute_activations=never"],
+        20,
+        &["lower lora_rank", "recompute_activations = auto"],
+    );
 }
 
 /// What an H100 of 80 GB takes, as `gpu-check` and docs/gpu.md say.
 #[test]
 fn an_h100_takes_long_answers_and_large_models() {
-    let h100 = GpuMemory { usable_bytes: 84_900_000_000, total_bytes: 85_500_000_000, number_bytes: 2 };
+    let h100 = GpuMemory {
+        usable_bytes: 84_900_000_000,
+        total_bytes: 85_500_000_000,
+        number_bytes: 2,
+    };
     let found = |name: &str, set: &[&str]| {
         let model = crate::hub::named_shape(name).unwrap();
-        let data = DataShape { longest_prompt_tokens: 512, ..DATA };
+        let data = DataShape {
+            longest_prompt_tokens: 512,
+            ..DATA
+        };
         fit(
             &model,
-            &config(&[&["max_seq_len=20000", "prompt_groups_per_step=8", "completions_per_prompt=8"], set].concat()),
+            &config(
+                &[
+                    &[
+                        "max_seq_len=20000",
+                        "prompt_groups_per_step=8",
+                        "completions_per_prompt=8",
+                    ],
+                    set,
+                ]
+                .concat(),
+            ),
             &data,
             h100,
         )
     };
     assert!(found("qwen3-8b", &["max_completion_tokens=16384"]).is_ok());
     assert!(found("qwen3-14b", &["max_completion_tokens=6144"]).is_ok());
-    assert!(found("qwen3-32b", &["max_completion_tokens=6144", "base_precision=fp8"]).is_ok());
-    let message = found("qwen3-32b", &["max_completion_tokens=6144"]).unwrap_err().message;
-    assert!(message.contains("set base_precision = fp8 (on an H100 or H200)"), "{message}");
+    assert!(
+        found(
+            "qwen3-32b",
+            &["max_completion_tokens=6144", "base_precision=fp8"]
+        )
+        .is_ok()
+    );
+    let message = found("qwen3-32b", &["max_completion_tokens=6144"])
+        .unwrap_err()
+        .message;
+    assert!(
+        message.contains("set base_precision = fp8 (on an H100 or H200)"),
+        "{message}"
+    );
     // 42 GB of weights, and 69 GB.
     assert!(found("gpt-oss-20b", &["max_completion_tokens=1024"]).is_ok());
-    let message = found("qwen3.5-35b-a3b", &["max_completion_tokens=6144", "lora_rank=256"]).unwrap_err().message;
-    assert!(message.contains("weights 69.3") && !message.contains("fp8"), "{message}");
+    let message = found(
+        "qwen3.5-35b-a3b",
+        &["max_completion_tokens=6144", "lora_rank=256"],
+    )
+    .unwrap_err()
+    .message;
+    assert!(
+        message.contains("weights 69.3") && !message.contains("fp8"),
+        "{message}"
+    );
 }
 
 /// Beside experts a mixture has adapters on its mixers and on the expert that every token uses.
@@ -197,37 +363,82 @@ fn adapters_of_mixtures_are_counted_as_they_are_joined() {
     let check = |name: &str, layers: &[(usize, usize)]| {
         let model = crate::hub::named_shape(name).unwrap();
         let expected: usize = layers.iter().map(|(count, numbers)| count * numbers).sum();
-        assert_eq!(joined_adapters(&model, &config(&["lora_rank=16"])), expected, "{name}");
+        assert_eq!(
+            joined_adapters(&model, &config(&["lora_rank=16"])),
+            expected,
+            "{name}"
+        );
     };
     // ((outputs + 16 parts) x (inputs + 64) - outputs x inputs) + 16 outputs: of queries, keys and values, of the output.
     check("gpt-oss-20b", &[(24, 550_912 + 296_960)]);
-    let (attention, output) = (9264 * 2112 - 9216 * 2048 + 16 * 9216, 2064 * 4160 - 2048 * 4096 + 16 * 2048);
+    let (attention, output) = (
+        9264 * 2112 - 9216 * 2048 + 16 * 9216,
+        2064 * 4160 - 2048 * 4096 + 16 * 2048,
+    );
     let delta = (12_352 + 64) * 2112 - 12_352 * 2048 + 16 * 12_352;
     let shared = 149_504 + 173_056 + 33_872; // gate and up, down, the gate's row
-    check("qwen3.5-35b-a3b", &[(10, attention + output), (30, delta + output), (40, shared)]);
+    check(
+        "qwen3.5-35b-a3b",
+        &[(10, attention + output), (30, delta + output), (40, shared)],
+    );
 }
 
 #[test]
 fn a_refusal_names_the_longest_completion_that_fits() {
-    let data = DataShape { eval_rows: 0, test_rows: 0, ..DATA };
-    let gpu = GpuMemory { usable_bytes: 34_000_000_000, total_bytes: 40_000_000_000, number_bytes: 2 };
+    let data = DataShape {
+        eval_rows: 0,
+        test_rows: 0,
+        ..DATA
+    };
+    let gpu = GpuMemory {
+        usable_bytes: 34_000_000_000,
+        total_bytes: 40_000_000_000,
+        number_bytes: 2,
+    };
     let planned = |tokens: usize| {
-        fit(&qwen3_8b(), &config(&["max_seq_len=40000", &format!("max_completion_tokens={tokens}")]), &data, gpu)
+        fit(
+            &qwen3_8b(),
+            &config(&[
+                "max_seq_len=40000",
+                &format!("max_completion_tokens={tokens}"),
+            ]),
+            &data,
+            gpu,
+        )
     };
     let message = planned(30_000).unwrap_err().message;
-    let most = message.split("set max_completion_tokens = ").nth(1).and_then(|rest| rest.split(',').next());
+    let most = message
+        .split("set max_completion_tokens = ")
+        .nth(1)
+        .and_then(|rest| rest.split(',').next());
     let most: usize = most.unwrap().parse().unwrap();
-    assert!(planned(most).is_ok() && planned(most + 1).is_err(), "{message}");
+    assert!(
+        planned(most).is_ok() && planned(most + 1).is_err(),
+        "{message}"
+    );
 }
 
 #[test]
 fn a_smaller_shape_recomputes_first_and_ends_at_one_sequence() {
-    let mut shape = StepShape { tokens_per_micro_batch: 4000, recompute: false };
+    let mut shape = StepShape {
+        tokens_per_micro_batch: 4000,
+        recompute: false,
+    };
     let mut seen = Vec::new();
     while let Some(smaller) = shape.smaller(900) {
         seen.push((smaller.tokens_per_micro_batch, smaller.recompute));
         shape = smaller;
     }
-    assert_eq!(seen, [(4000, true), (2000, true), (1000, true), (900, true)]);
-    assert_eq!(StepShape { tokens_per_micro_batch: 100, recompute: true }.smaller(900), None);
+    assert_eq!(
+        seen,
+        [(4000, true), (2000, true), (1000, true), (900, true)]
+    );
+    assert_eq!(
+        StepShape {
+            tokens_per_micro_batch: 100,
+            recompute: true
+        }
+        .smaller(900),
+        None
+    );
 }

@@ -11,24 +11,56 @@ fn signal(mixed: usize, best: usize, worst: usize) -> Signal {
         tiers: tiers.to_vec(),
     };
     let two = [Tier::Invalid, Tier::Valid];
-    let mut groups = vec![group([vec![1.0; 4], vec![0.5; 4]].concat(), GroupSignal::Mixed, &two); mixed];
-    groups.extend(vec![group(vec![1.0; 8], GroupSignal::AllMax, &[Tier::Valid]); best]);
-    groups.extend(vec![group(vec![0.0; 8], GroupSignal::AllMin, &[Tier::Unparsable]); worst]);
-    let counts = [(FailureClass::Prose, 8 * worst), (FailureClass::MissingKey, 4 * mixed)];
+    let mut groups = vec![
+        group(
+            [vec![1.0; 4], vec![0.5; 4]].concat(),
+            GroupSignal::Mixed,
+            &two
+        );
+        mixed
+    ];
+    groups.extend(vec![
+        group(vec![1.0; 8], GroupSignal::AllMax, &[Tier::Valid]);
+        best
+    ]);
+    groups.extend(vec![
+        group(
+            vec![0.0; 8],
+            GroupSignal::AllMin,
+            &[Tier::Unparsable]
+        );
+        worst
+    ]);
+    let counts = [
+        (FailureClass::Prose, 8 * worst),
+        (FailureClass::MissingKey, 4 * mixed),
+    ];
     let failures = counts.into_iter().filter(|(_, count)| *count > 0).collect();
-    Signal { groups, tiers: [8 * worst, 4 * mixed, 4 * mixed + 8 * best], failures, ..Signal::default() }
+    Signal {
+        groups,
+        tiers: [8 * worst, 4 * mixed, 4 * mixed + 8 * best],
+        failures,
+        ..Signal::default()
+    }
 }
 
-const SETTINGS: SignalSettings =
-    SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 96 };
+const SETTINGS: SignalSettings = SignalSettings {
+    completions_per_prompt: 8,
+    prompt_groups_per_step: 8,
+    max_completion_tokens: 96,
+};
 
 /// The text about groups without a valid completion before the run.
 #[test]
 fn guidance_is_said_beforehand() {
     let check = |signal: Signal, guidance: Guidance, verdict, text: &str| {
         let report = judge(&Signal { guidance, ..signal }, &SETTINGS);
-        assert_eq!((report.advice.verdict, report.guidance.as_str()), (verdict, text));
-        let is_said = report.advice.verdict != Verdict::CanLearn || report.advice.why.contains(text);
+        assert_eq!(
+            (report.advice.verdict, report.guidance.as_str()),
+            (verdict, text)
+        );
+        let is_said =
+            report.advice.verdict != Verdict::CanLearn || report.advice.why.contains(text);
         assert!(is_said, "{}", report.advice.why);
     };
     let on = |without_expected, refusal: Option<&str>| Guidance {
@@ -66,7 +98,10 @@ fn guidance_is_said_beforehand() {
     );
     check(
         none(),
-        Guidance { is_distilled: true, ..Guidance::default() },
+        Guidance {
+            is_distilled: true,
+            ..Guidance::default()
+        },
         Verdict::CanLearn,
         "0 of 256 sampled answers are valid: they are distilled from the teacher",
     );
@@ -78,7 +113,10 @@ fn guidance_is_said_beforehand() {
     );
     check(
         none(),
-        Guidance { conversations: 200, ..on(0, None) },
+        Guidance {
+            conversations: 200,
+            ..on(0, None)
+        },
         Verdict::CannotLearn,
         "0 of 256 sampled answers are valid: rows of several turns are not guided",
     );
@@ -101,13 +139,21 @@ fn verdicts() {
         &signal(24, 4, 4),
         SETTINGS,
         CanLearn,
-        &["75% of the groups are mixed (58% to 87%, 32 prompts x 8)", "about 6.0 of 8 groups"],
+        &[
+            "75% of the groups are mixed (58% to 87%, 32 prompts x 8)",
+            "about 6.0 of 8 groups",
+        ],
     );
     check(
         &signal(0, 32, 0),
         SETTINGS,
         NothingToLearn,
-        &["100% of the groups earn the full reward", "0% to 11%", "harder prompts", "good enough"],
+        &[
+            "100% of the groups earn the full reward",
+            "0% to 11%",
+            "harder prompts",
+            "good enough",
+        ],
     );
     check(
         &signal(0, 0, 32),
@@ -120,25 +166,71 @@ fn verdicts() {
             "larger model",
         ],
     );
-    check(&signal(2, 0, 30), SETTINGS, CannotLearn, &["6.2% of the groups are mixed"]);
-    check(&signal(4, 0, 28), SETTINGS, CanLearn, &["12%", "too small to be sure"]);
+    check(
+        &signal(2, 0, 30),
+        SETTINGS,
+        CannotLearn,
+        &["6.2% of the groups are mixed"],
+    );
+    check(
+        &signal(4, 0, 28),
+        SETTINGS,
+        CanLearn,
+        &["12%", "too small to be sure"],
+    );
     check(&signal(3, 0, 5), SETTINGS, CanLearn, &["only 8 prompts"]);
-    check(&Signal::default(), SETTINGS, CannotLearn, &["only 0 prompts"]);
-    let one = SignalSettings { prompt_groups_per_step: 1, ..SETTINGS };
-    check(&signal(16, 8, 8), one, CanLearn, &["has 0.5 informative ones", "dynamic_sampling"]);
+    check(
+        &Signal::default(),
+        SETTINGS,
+        CannotLearn,
+        &["only 0 prompts"],
+    );
+    let one = SignalSettings {
+        prompt_groups_per_step: 1,
+        ..SETTINGS
+    };
+    check(
+        &signal(16, 8, 8),
+        one,
+        CanLearn,
+        &["has 0.5 informative ones", "dynamic_sampling"],
+    );
     check(&signal(4, 36, 0), SETTINGS, CanLearn, &["score fields too"]);
-    let alone = SignalSettings { completions_per_prompt: 1, ..SETTINGS };
-    check(&signal(0, 20, 20), alone, NothingToLearn, &["a group of one has zero variance"]);
-    let cut = Signal { truncated: 100, ..signal(0, 0, 32) };
+    let alone = SignalSettings {
+        completions_per_prompt: 1,
+        ..SETTINGS
+    };
+    check(
+        &signal(0, 20, 20),
+        alone,
+        NothingToLearn,
+        &["a group of one has zero variance"],
+    );
+    let cut = Signal {
+        truncated: 100,
+        ..signal(0, 0, 32)
+    };
     check(
         &cut,
         SETTINGS,
         CannotLearn,
-        &["39% of the completions are truncated at max_completion_tokens = 96", "try 192"],
+        &[
+            "39% of the completions are truncated at max_completion_tokens = 96",
+            "try 192",
+        ],
     );
     let mut leaks = signal(0, 0, 32);
     leaks.failures = BTreeMap::from([(FailureClass::ThinkLeak, 256)]);
-    check(&leaks, SETTINGS, CannotLearn, &["unfinished reasoning", "thinking = false", "think leak (100%"]);
+    check(
+        &leaks,
+        SETTINGS,
+        CannotLearn,
+        &[
+            "unfinished reasoning",
+            "thinking = false",
+            "think leak (100%",
+        ],
+    );
     let mut invalid = signal(0, 0, 32);
     invalid.tiers = [0, 256, 0];
     check(&invalid, SETTINGS, CannotLearn, &["graded = true"]);
@@ -152,15 +244,30 @@ fn mixed_groups_name_their_tiers() {
             group.tiers = tiers.to_vec();
         }
         let report = judge(&signal, &SETTINGS);
-        assert_eq!((report.lacks_valid(), report.mixes_text().as_str()), (lacks_valid, text));
-        assert!(mixes.is_empty() || report.advice.why.contains(text), "{}", report.advice.why);
+        assert_eq!(
+            (report.lacks_valid(), report.mixes_text().as_str()),
+            (lacks_valid, text)
+        );
+        assert!(
+            mixes.is_empty() || report.advice.why.contains(text),
+            "{}",
+            report.advice.why
+        );
     };
     let [unparsable, invalid, valid] = Tier::ALL;
     let low: &[Tier] = &[unparsable, invalid];
     check(&[], false, "");
     check(&[low; 8], true, "8 mix unparsable and invalid");
     check(
-        &[low, low, low, &[invalid, valid], &[invalid, valid], &Tier::ALL, &[valid]],
+        &[
+            low,
+            low,
+            low,
+            &[invalid, valid],
+            &[invalid, valid],
+            &Tier::ALL,
+            &[valid],
+        ],
         false,
         "3 mix unparsable and invalid, 2 invalid and valid, 1 unparsable, invalid and valid, 1 with valid alone, of different rewards",
     );
@@ -170,7 +277,10 @@ fn mixed_groups_name_their_tiers() {
 fn other_group_sizes_are_estimated_a_prompt_at_a_time() {
     let check = |signal: &Signal, size, expected: f64| {
         let found = other_size(signal, size);
-        assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
+        assert!(
+            (found.informative - expected).abs() < 1e-12,
+            "{found:?}, expected {expected}"
+        );
     };
     // 4 of 8 are valid in each: of C(8, 4) = 70 subsets of 4, 2 are alike; the other half of the prompts is solved.
     let half = signal(16, 16, 0);
@@ -185,10 +295,20 @@ fn other_group_sizes_are_estimated_a_prompt_at_a_time() {
         signal: GroupSignal::Mixed,
         tiers: Tier::ALL.to_vec(),
     };
-    check(&Signal { groups: vec![group], ..Signal::default() }, 2, 5.0 / 6.0);
+    check(
+        &Signal {
+            groups: vec![group],
+            ..Signal::default()
+        },
+        2,
+        5.0 / 6.0,
+    );
     let report = judge(&half, &SETTINGS);
-    let sizes: Vec<_> =
-        report.other_group_sizes.iter().map(|other| (other.completions_per_prompt, other.is_bound)).collect();
+    let sizes: Vec<_> = report
+        .other_group_sizes
+        .iter()
+        .map(|other| (other.completions_per_prompt, other.is_bound))
+        .collect();
     assert_eq!(sizes, [(4, false), (16, true)]);
 }
 
@@ -201,25 +321,57 @@ fn the_estimate_for_a_smaller_group_has_no_bias() {
         let mean: f64 = (0..=sampled)
             .map(|good| {
                 let rewards = [vec![1.0; good], vec![0.0; sampled - good]].concat();
-                let choices: f64 = (0..good).map(|i| (sampled - i) as f64 / (i + 1) as f64).product();
-                let chance = choices * p.powi(good as i32) * (1.0 - p).powi((sampled - good) as i32);
+                let choices: f64 = (0..good)
+                    .map(|i| (sampled - i) as f64 / (i + 1) as f64)
+                    .product();
+                let chance =
+                    choices * p.powi(good as i32) * (1.0 - p).powi((sampled - good) as i32);
                 let group = GroupOutcome {
                     prompt_id: String::new(),
                     rewards,
                     signal: GroupSignal::Mixed,
                     tiers: vec![Tier::Invalid, Tier::Valid],
                 };
-                chance * other_size(&Signal { groups: vec![group], ..Signal::default() }, size).informative
+                chance
+                    * other_size(
+                        &Signal {
+                            groups: vec![group],
+                            ..Signal::default()
+                        },
+                        size,
+                    )
+                    .informative
             })
             .sum();
-        assert!((mean - expected).abs() < 1e-12, "size {size}: {mean}, expected {expected}");
+        assert!(
+            (mean - expected).abs() < 1e-12,
+            "size {size}: {mean}, expected {expected}"
+        );
     }
 }
 
 #[test]
 fn shares_are_of_completions() {
     let report = judge(&signal(16, 16, 32), &SETTINGS);
-    assert_eq!((report.tiers.unparsable, report.tiers.invalid, report.tiers.valid), (0.5, 0.125, 0.375));
-    assert_eq!((report.informative, report.all_max, report.all_min, report.all_equal), (0.25, 0.25, 0.5, 0.0));
-    assert_eq!(report.failures, [("prose".to_owned(), 0.5), ("missing key".to_owned(), 0.125)]);
+    assert_eq!(
+        (
+            report.tiers.unparsable,
+            report.tiers.invalid,
+            report.tiers.valid
+        ),
+        (0.5, 0.125, 0.375)
+    );
+    assert_eq!(
+        (
+            report.informative,
+            report.all_max,
+            report.all_min,
+            report.all_equal
+        ),
+        (0.25, 0.25, 0.5, 0.0)
+    );
+    assert_eq!(
+        report.failures,
+        [("prose".to_owned(), 0.5), ("missing key".to_owned(), 0.125)]
+    );
 }

@@ -41,8 +41,16 @@ const CHARTS: [Metrics; 11] = [
         ],
     ),
     ("Reward std per group", false, &[("reward_std", "")]),
-    ("Completion length, tokens", false, &[("completions/mean_length", "")]),
-    ("Truncated completions", true, &[("completions/clipped_ratio", "")]),
+    (
+        "Completion length, tokens",
+        false,
+        &[("completions/mean_length", "")],
+    ),
+    (
+        "Truncated completions",
+        true,
+        &[("completions/clipped_ratio", "")],
+    ),
     ("KL to reference, nats/token", false, &[("kl", "")]),
     ("Entropy, nats/token", false, &[("entropy", "")]),
     ("Loss", false, &[("loss", "")]),
@@ -53,12 +61,26 @@ const CHARTS: [Metrics; 11] = [
 pub(super) fn charts(report: &Report) -> Vec<Value> {
     let mut drawn = Vec::new();
     let draw = |made: &Chart<'_>| Value::from_safe_string(chart(made));
-    let marks: Vec<(u64, &str)> =
-        report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
+    let marks: Vec<(u64, &str)> = report
+        .best()
+        .filter(|step| *step > 0)
+        .map(|step| (step, "best"))
+        .into_iter()
+        .collect();
     let tasks = report.directory.task_names();
     let sets = [("eval", "Eval"), ("test", "Test")];
-    for (set, title, task) in sets.iter().flat_map(|(set, title)| tasks.iter().map(move |task| (set, title, task))) {
-        let (set, of_task) = (task_set(set, task), if task.is_empty() { String::new() } else { format!(" of {task}") });
+    for (set, title, task) in sets
+        .iter()
+        .flat_map(|(set, title)| tasks.iter().map(move |task| (set, title, task)))
+    {
+        let (set, of_task) = (
+            task_set(set, task),
+            if task.is_empty() {
+                String::new()
+            } else {
+                format!(" of {task}")
+            },
+        );
         let title = &format!("{title} set{of_task}, 95% CI");
         let evals: Vec<_> = report
             .history
@@ -73,23 +95,43 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
             label,
             color,
             dots: evals.len() <= 60,
-            points: evals.iter().map(|eval| (eval.step, value(&eval.summary))).collect(),
+            points: evals
+                .iter()
+                .map(|eval| (eval.step, value(&eval.summary)))
+                .collect(),
             ..Line::default()
         };
         let mut lines = vec![line(1, "valid", &|summary| summary.valid)];
         if evals.iter().any(|eval| eval.summary.exact.is_some()) {
-            lines.push(line(2, "exact", &|summary| summary.exact.unwrap_or(f64::NAN)));
+            lines.push(line(2, "exact", &|summary| {
+                summary.exact.unwrap_or(f64::NAN)
+            }));
         }
         for line in &mut lines {
-            line.band = evals.iter().map(|eval| eval.summary.interval(line.label).into()).collect();
+            line.band = evals
+                .iter()
+                .map(|eval| eval.summary.interval(line.label).into())
+                .collect();
         }
-        drawn.push(draw(&Chart { title, lines, shares: true, marks: marks.clone() }));
+        drawn.push(draw(&Chart {
+            title,
+            lines,
+            shares: true,
+            marks: marks.clone(),
+        }));
     }
     drawn.extend(failures(report));
-    drawn.extend(tasks.iter().filter(|task| !task.is_empty()).flat_map(|task| by_task(report, task)));
+    drawn.extend(
+        tasks
+            .iter()
+            .filter(|task| !task.is_empty())
+            .flat_map(|task| by_task(report, task)),
+    );
     for (title, shares, metrics) in CHARTS {
-        let known: Vec<_> =
-            metrics.iter().filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label))).collect();
+        let known: Vec<_> = metrics
+            .iter()
+            .filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label)))
+            .collect();
         if known.is_empty() {
             continue;
         }
@@ -97,14 +139,32 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
         for (index, (series, label)) in known.iter().enumerate() {
             let color = index + 1;
             if metrics.len() == 1 {
-                lines.push(Line { color, faint: true, points: series.points().collect(), ..Line::default() });
+                lines.push(Line {
+                    color,
+                    faint: true,
+                    points: series.points().collect(),
+                    ..Line::default()
+                });
             }
             // Non-finite values appear in the raw line only.
-            let points =
-                series.steps().zip(smooth(series.values(), SMOOTHING)).filter(|(_, value)| value.is_finite()).collect();
-            lines.push(Line { label, color, points, ..Line::default() });
+            let points = series
+                .steps()
+                .zip(smooth(series.values(), SMOOTHING))
+                .filter(|(_, value)| value.is_finite())
+                .collect();
+            lines.push(Line {
+                label,
+                color,
+                points,
+                ..Line::default()
+            });
         }
-        drawn.push(draw(&Chart { title, lines, shares, marks: Vec::new() }));
+        drawn.push(draw(&Chart {
+            title,
+            lines,
+            shares,
+            marks: Vec::new(),
+        }));
     }
     drawn
 }
@@ -115,12 +175,22 @@ fn by_task(report: &Report, task: &str) -> Vec<Value> {
         let series = report.history.metrics.get(&task_metric(task, name))?;
         let smoothed = series.steps().zip(smooth(series.values(), SMOOTHING));
         let points = smoothed.filter(|(_, value)| value.is_finite()).collect();
-        Some(Line { color: index + 1, label, points, ..Line::default() })
+        Some(Line {
+            color: index + 1,
+            label,
+            points,
+            ..Line::default()
+        })
     };
     let drawn = CHARTS[..2].iter().filter_map(|(title, shares, metrics)| {
         let lines: Vec<Line<'_>> = metrics.iter().enumerate().filter_map(line).collect();
         let title = &format!("{title}, {task}");
-        let made = Chart { title, lines, shares: *shares, marks: Vec::new() };
+        let made = Chart {
+            title,
+            lines,
+            shares: *shares,
+            marks: Vec::new(),
+        };
         (!made.lines.is_empty()).then(|| Value::from_safe_string(chart(&made)))
     });
     drawn.collect()
@@ -137,10 +207,33 @@ fn color_of(class: FailureClass) -> usize {
 /// `None` if nothing failed or classes were not recorded.
 fn failures(report: &Report) -> Option<Value> {
     let stretches = by_stretch(&report.history, MAX_BARS);
-    let classes: BTreeSet<FailureClass> = stretches.iter().flat_map(|(_, shares)| shares.keys().copied()).collect();
-    let parts = |shares: &Shares| classes.iter().map(|class| shares.get(class).copied().unwrap_or(0.0)).collect();
-    let bars = stretches.iter().map(|(steps, shares)| Bar { steps: *steps, parts: parts(shares) }).collect();
-    let labels = classes.iter().map(|class| (color_of(*class), class.name())).collect();
+    let classes: BTreeSet<FailureClass> = stretches
+        .iter()
+        .flat_map(|(_, shares)| shares.keys().copied())
+        .collect();
+    let parts = |shares: &Shares| {
+        classes
+            .iter()
+            .map(|class| shares.get(class).copied().unwrap_or(0.0))
+            .collect()
+    };
+    let bars = stretches
+        .iter()
+        .map(|(steps, shares)| Bar {
+            steps: *steps,
+            parts: parts(shares),
+        })
+        .collect();
+    let labels = classes
+        .iter()
+        .map(|class| (color_of(*class), class.name()))
+        .collect();
     let title = "Failures of training completions by class";
-    (!classes.is_empty()).then(|| Value::from_safe_string(stacked(&Stacked { title, labels, bars })))
+    (!classes.is_empty()).then(|| {
+        Value::from_safe_string(stacked(&Stacked {
+            title,
+            labels,
+            bars,
+        }))
+    })
 }

@@ -26,7 +26,10 @@ const LEGEND_LINE: f64 = 16.0;
 /// Charts below each other: title and curves, at most four of them. `shares`: the values are in [0, 1].
 pub fn curves_svg(charts: &[(String, Vec<Curve>)], shares: bool) -> String {
     let legend_height = |curves: &[Curve]| LEGEND_LINE * curves.len() as f64 + 6.0;
-    let height: f64 = charts.iter().map(|(_, curves)| HEIGHT + legend_height(curves)).sum();
+    let height: f64 = charts
+        .iter()
+        .map(|(_, curves)| HEIGHT + legend_height(curves))
+        .sum();
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\"><style>{STYLE}</style>\n"
     );
@@ -40,8 +43,17 @@ pub fn curves_svg(charts: &[(String, Vec<Curve>)], shares: bool) -> String {
             band: curve.band.clone(),
             ..Line::default()
         });
-        let drawn = chart(&Chart { title: &title, lines: lines.collect(), shares, ..Chart::default() });
-        let drawn = drawn.replacen("<svg ", &format!("<svg y=\"{top}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" "), 1);
+        let drawn = chart(&Chart {
+            title: &title,
+            lines: lines.collect(),
+            shares,
+            ..Chart::default()
+        });
+        let drawn = drawn.replacen(
+            "<svg ",
+            &format!("<svg y=\"{top}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" "),
+            1,
+        );
         let _ = writeln!(text, "{drawn}");
         top += HEIGHT;
         for (index, curve) in curves.iter().enumerate() {
@@ -63,7 +75,10 @@ pub fn curves_svg(charts: &[(String, Vec<Curve>)], shares: bool) -> String {
 /// A label may quote a path or a key of others.
 fn escaped(text: &str) -> String {
     let text = visible(&redact(text).0).into_owned();
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -77,10 +92,29 @@ mod tests {
             points: vec![(0, 0.2), (5, 0.6)],
             band: vec![(0.1, 0.3), (0.5, 0.7)],
         };
-        let text =
-            curves_svg(&[("valid".to_owned(), vec![curve("a"), curve("<b>&\u{1b}")]), ("c".to_owned(), vec![])], true);
+        let text = curves_svg(
+            &[
+                ("valid".to_owned(), vec![curve("a"), curve("<b>&\u{1b}")]),
+                ("c".to_owned(), vec![]),
+            ],
+            true,
+        );
         let count = |part: &str| text.matches(part).count();
-        assert_eq!((count("<polyline"), count("<polygon"), count("<svg"), count("</svg>")), (2, 2, 3, 3), "{text}");
-        assert!(text.contains(">&lt;b&gt;&amp;") && !text.contains('\u{1b}') && text.contains("no values"), "{text}");
+        assert_eq!(
+            (
+                count("<polyline"),
+                count("<polygon"),
+                count("<svg"),
+                count("</svg>")
+            ),
+            (2, 2, 3, 3),
+            "{text}"
+        );
+        assert!(
+            text.contains(">&lt;b&gt;&amp;")
+                && !text.contains('\u{1b}')
+                && text.contains("no values"),
+            "{text}"
+        );
     }
 }

@@ -33,19 +33,30 @@ pub(in crate::report) fn stacked(chart: &Stacked<'_>) -> String {
     let mut text = head(chart.title, HEIGHT + ROW * rows as f64);
     let sum = |bar: &Bar| bar.parts.iter().sum::<f64>();
     let highest = chart.bars.iter().map(sum).fold(0.0, f64::max);
-    let ends = (chart.bars.first().map_or(0, |bar| bar.steps.0), chart.bars.last().map_or(1, |bar| bar.steps.1));
+    let ends = (
+        chart.bars.first().map_or(0, |bar| bar.steps.0),
+        chart.bars.last().map_or(1, |bar| bar.steps.1),
+    );
     let frame = Frame {
         first: ends.0 as f64,
         // A bar ends where the next one begins.
         last: ends.1.saturating_add(1) as f64,
         low: 0.0,
-        high: AXIS_TOPS.into_iter().find(|end| *end >= highest).unwrap_or(1.0),
+        high: AXIS_TOPS
+            .into_iter()
+            .find(|end| *end >= highest)
+            .unwrap_or(1.0),
     };
     axes(&mut text, true, &frame);
     for bar in &chart.bars {
         let (left, right) = (frame.x(bar.steps.0), frame.x(bar.steps.1.saturating_add(1)));
         let mut below = 0.0;
-        for ((color, label), share) in chart.labels.iter().zip(&bar.parts).filter(|(_, share)| **share > 0.0) {
+        for ((color, label), share) in chart
+            .labels
+            .iter()
+            .zip(&bar.parts)
+            .filter(|(_, share)| **share > 0.0)
+        {
             let (bottom, top) = (frame.y(below), frame.y(below + share));
             below += share;
             let _ = write!(
@@ -90,16 +101,31 @@ mod tests {
 
     #[test]
     fn parts_stand_on_each_other() {
-        let bar = |first, last, parts: &[f64]| Bar { steps: (first, last), parts: parts.to_vec() };
+        let bar = |first, last, parts: &[f64]| Bar {
+            steps: (first, last),
+            parts: parts.to_vec(),
+        };
         let bars = vec![bar(1, 2, &[0.1, 0.2]), bar(3, 4, &[0.0, 0.05])];
-        let text = stacked(&Stacked { title: "Failures", labels: vec![(2, "prose"), (4, "syntax")], bars });
+        let text = stacked(&Stacked {
+            title: "Failures",
+            labels: vec![(2, "prose"), (4, "syntax")],
+            bars,
+        });
         // Two in the first bar, one in the second, one a label.
         assert_eq!(text.matches("<rect").count(), 5, "{text}");
         // The axis ends at 40%: 154 units high.
-        let heights =
-            ["height=\"38.5\"><title>steps 1 to 2: prose 10.0%", "height=\"77.0\"><title>steps 1 to 2: syntax 20.0%"];
-        assert!(heights.iter().all(|height| text.contains(height)) && text.contains(">40%<"), "{text}");
-        assert!(text.contains("y=\"145.5\" width=\"228.5\"") && text.contains("y=\"68.5\" width"), "{text}");
+        let heights = [
+            "height=\"38.5\"><title>steps 1 to 2: prose 10.0%",
+            "height=\"77.0\"><title>steps 1 to 2: syntax 20.0%",
+        ];
+        assert!(
+            heights.iter().all(|height| text.contains(height)) && text.contains(">40%<"),
+            "{text}"
+        );
+        assert!(
+            text.contains("y=\"145.5\" width=\"228.5\"") && text.contains("y=\"68.5\" width"),
+            "{text}"
+        );
         assert!(!text.contains("NaN"));
     }
 }

@@ -28,7 +28,10 @@ pub(super) struct AcceptedFiles {
 
 impl AcceptedFiles {
     pub(super) fn for_run(run: &Path) -> Self {
-        Self { folder: run.join(FOLDER), written: AtomicU64::new(0) }
+        Self {
+            folder: run.join(FOLDER),
+            written: AtomicU64::new(0),
+        }
     }
 
     /// Writes a request to disk and returns the name of its file.
@@ -37,7 +40,8 @@ impl AcceptedFiles {
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         control.request = format!("{number:06}-{}-{}", now_ms(), std::process::id());
         let path = self.path(&control.request);
-        let bytes = serde_json::to_vec(&control).map_err(|error| RunError::malformed(&path, error))?;
+        let bytes =
+            serde_json::to_vec(&control).map_err(|error| RunError::malformed(&path, error))?;
         let written = create_file(&path, &bytes).and_then(|()| sync_folder(&self.folder));
         if written.is_err() {
             // A partial file would be ignored by the next worker.
@@ -63,13 +67,21 @@ pub(in crate::run) fn record_left_over(lock: &RunLock) -> Result<(), RunError> {
         return Ok(());
     }
     let history = RunState::read(lock.run())?;
-    let recorded: BTreeSet<&str> =
-        history.controls.iter().map(|control| control.request.as_str()).filter(|name| !name.is_empty()).collect();
+    let recorded: BTreeSet<&str> = history
+        .controls
+        .iter()
+        .map(|control| control.request.as_str())
+        .filter(|name| !name.is_empty())
+        .collect();
     let mut log = EventWriter::open(lock)?;
     for path in left {
         // An incomplete file was never accepted: `accepted` is sent once the file is on disk.
-        let control = crate::files::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Control>(&bytes).ok());
-        if let Some(control) = control.filter(|control| !recorded.contains(control.request.as_str())) {
+        let control = crate::files::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Control>(&bytes).ok());
+        if let Some(control) =
+            control.filter(|control| !recorded.contains(control.request.as_str()))
+        {
             record(&mut log, control)?;
         }
         std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
@@ -89,22 +101,42 @@ pub(super) fn note_without_worker(run: &Path, note: &Verb) -> Result<(), RunErro
     record_left_over(&lock)?;
     let mut log = EventWriter::open(&lock)?;
     let (verb, user_id) = (note.name().to_owned(), user_id());
-    record(&mut log, Control { verb, arguments: note.arguments(), user_id, step, ..Control::default() })?;
+    record(
+        &mut log,
+        Control {
+            verb,
+            arguments: note.arguments(),
+            user_id,
+            step,
+            ..Control::default()
+        },
+    )?;
     log.sync()
 }
 
 /// Appends a request to the log, and the note of an `annotate`.
 fn record(log: &mut EventWriter, control: Control) -> Result<(), RunError> {
-    let text = control.arguments.get("text").and_then(|text| text.as_str()).filter(|_| control.verb == "annotate");
-    let note = text.map(|text| Note { text: text.to_owned() });
+    let text = control
+        .arguments
+        .get("text")
+        .and_then(|text| text.as_str())
+        .filter(|_| control.verb == "annotate");
+    let note = text.map(|text| Note {
+        text: text.to_owned(),
+    });
     log.append(control)?;
     note.map_or(Ok(0), |note| log.append(note)).map(|_| ())
 }
 
 fn left_over(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut left: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(ENDING)).collect();
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut left: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(ENDING))
+        .collect();
     left.sort();
     left
 }

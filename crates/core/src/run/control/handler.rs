@@ -17,7 +17,12 @@ pub(super) struct RequestHandler {
 
 impl RequestHandler {
     /// `reply_to` returns the reply function for a request id.
-    pub(super) fn handle(&self, request: &[u8], user_id: u32, reply_to: impl FnOnce(&str) -> ReplyFn) {
+    pub(super) fn handle(
+        &self,
+        request: &[u8],
+        user_id: u32,
+        reply_to: impl FnOnce(&str) -> ReplyFn,
+    ) {
         let (id, verb) = match Request::parse(request) {
             Ok(parsed) => parsed,
             Err((id, error)) => return reply_to(&id)(&Answer::refused(error)),
@@ -33,13 +38,20 @@ impl RequestHandler {
         // Held until `accepted` is sent, so that it precedes the answers of the loop.
         let gate = Arc::new(Mutex::new(()));
         let locked = gate.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.controls.push(verb.clone(), user_id, behind(Arc::clone(&gate), Arc::clone(&reply))) {
+        match self.controls.push(
+            verb.clone(),
+            user_id,
+            behind(Arc::clone(&gate), Arc::clone(&reply)),
+        ) {
             Err(error) => reply(&Answer::refused(error)),
             Ok(computes_until) => {
                 let promise = promise(&verb, state.status, computes_until);
                 if matches!(verb, Verb::Stop { .. }) {
                     // If the disk cannot take the state, the run stops all the same.
-                    let _ = self.state.turn(Status::Stopping, Some(format!("stop requested by user {user_id}")));
+                    let _ = self.state.turn(
+                        Status::Stopping,
+                        Some(format!("stop requested by user {user_id}")),
+                    );
                 }
                 reply(&Answer::accepted(promise));
             }
@@ -49,7 +61,10 @@ impl RequestHandler {
 
     fn status(&self) -> Answer {
         let state = self.state.now();
-        let cause = state.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
+        let cause = state
+            .cause
+            .as_ref()
+            .map_or_else(String::new, |cause| format!(": {cause}"));
         let text = format!("{} at step {}{cause}", state.status.name(), state.step);
         let mut result = json!(state);
         result["waiting_requests"] = json!(self.controls.waiting());
@@ -67,11 +82,13 @@ fn behind(gate: Arc<Mutex<()>>, reply: ReplyFn) -> ReplyFn {
 
 /// Checks that need the worker's state.
 fn possible(verb: &Verb, step: u64) -> Result<(), String> {
-    let Verb::Set { changes } = verb else { return Ok(()) };
+    let Verb::Set { changes } = verb else {
+        return Ok(());
+    };
     match changes.get("max_steps").and_then(Value::as_u64) {
-        Some(steps @ 1..) if steps < step => {
-            Err(format!("set: max_steps = {steps} is below the current step {step}: to end the run, stop it"))
-        }
+        Some(steps @ 1..) if steps < step => Err(format!(
+            "set: max_steps = {steps} is below the current step {step}: to end the run, stop it"
+        )),
         _ => Ok(()),
     }
 }
@@ -93,12 +110,19 @@ fn promise(verb: &Verb, status: Status, computes_until: Option<u64>) -> String {
         Verb::Checkpoint => format!("saves a checkpoint {after}"),
         Verb::Eval => format!("runs an eval {after}"),
         Verb::Sample(sample) => format!("samples {} completions {after}", sample.n),
-        Verb::Stop { now: true } => "stops now; resume continues from the last checkpoint".to_owned(),
-        Verb::Stop { now: false } if status == Status::Running => format!("stops {after}, checkpoint saved"),
+        Verb::Stop { now: true } => {
+            "stops now; resume continues from the last checkpoint".to_owned()
+        }
+        Verb::Stop { now: false } if status == Status::Running => {
+            format!("stops {after}, checkpoint saved")
+        }
         Verb::Stop { now: false } => "stops".to_owned(),
         Verb::Annotate { .. } => "noted".to_owned(),
         Verb::Set { changes } => {
-            let listed: Vec<String> = changes.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+            let listed: Vec<String> = changes
+                .iter()
+                .map(|(name, value)| format!("{name} = {value}"))
+                .collect();
             format!("sets {} {after}", listed.join(", "))
         }
     }
@@ -111,7 +135,11 @@ mod tests {
 
     #[test]
     fn goals_that_lie_behind() {
-        assert!(possible(&Verb::set(["max_steps=4"]).unwrap(), 5).unwrap_err().contains("is below the current step 5"));
+        assert!(
+            possible(&Verb::set(["max_steps=4"]).unwrap(), 5)
+                .unwrap_err()
+                .contains("is below the current step 5")
+        );
         for fine in ["max_steps=5", "max_steps=0", "learning_rate=1"] {
             assert_eq!(possible(&Verb::set([fine]).unwrap(), 5), Ok(()), "{fine}");
         }

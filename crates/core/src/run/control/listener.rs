@@ -37,13 +37,20 @@ impl RequestListener {
     ///
     /// # Errors
     /// [`RunError::Io`] if no thread can be started.
-    pub(in crate::run) fn start(lock: &RunLock, state: StateWriter, controls: RequestQueue) -> Result<Self, RunError> {
+    pub(in crate::run) fn start(
+        lock: &RunLock,
+        state: StateWriter,
+        controls: RequestQueue,
+    ) -> Result<Self, RunError> {
         let (folder, refusal) = RequestFolder::open(lock.run());
         let (closing, wake) = (Arc::new(AtomicBool::new(false)), folder.watch.waker());
         let mut thread = ListenerThread {
             identity: lock.identity(),
             log: Some(lock.run().join("events.jsonl")).filter(|log| log.exists()),
-            handler: RequestHandler { controls: controls.clone(), state },
+            handler: RequestHandler {
+                controls: controls.clone(),
+                state,
+            },
             folder,
             stop_since: None,
         };
@@ -55,9 +62,22 @@ impl RequestListener {
             }
         };
         let failed = |error| RunError::io("listen for requests in", lock.run())(error);
-        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(listen).map_err(failed)?;
-        let notes = refusal.err().map(|error| format!("cannot accept requests: {error}")).into_iter().collect();
-        Ok(Self { controls, closing, wake, thread: Some(thread), notes })
+        let thread = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(listen)
+            .map_err(failed)?;
+        let notes = refusal
+            .err()
+            .map(|error| format!("cannot accept requests: {error}"))
+            .into_iter()
+            .collect();
+        Ok(Self {
+            controls,
+            closing,
+            wake,
+            thread: Some(thread),
+            notes,
+        })
     }
 
     /// Problems found at the start, for the log.
@@ -104,15 +124,22 @@ impl ListenerThread {
     /// Checks that the worker still has its folder and its log.
     fn check(&self) -> Result<(), RunError> {
         self.identity.check()?;
-        self.log.as_ref().filter(|log| is_gone(log)).map_or(Ok(()), |log| Err(lost_log(log)))
+        self.log
+            .as_ref()
+            .filter(|log| is_gone(log))
+            .map_or(Ok(()), |log| Err(lost_log(log)))
     }
 
     fn handle_stop(&mut self, stop: Stop) {
         let (state, lost) = (&self.handler.state, self.handler.controls.lost());
         if !matches!(state.now().status, Status::Stopping) {
-            let _ = state.turn(Status::Stopping, Some(lost.clone().unwrap_or_else(|| "stop requested".to_owned())));
+            let _ = state.turn(
+                Status::Stopping,
+                Some(lost.clone().unwrap_or_else(|| "stop requested".to_owned())),
+            );
         }
-        if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
+        if stop == Stop::Now && self.stop_since.get_or_insert_with(Instant::now).elapsed() >= GRACE
+        {
             if let Some(why) = &lost {
                 // To `worker.log`, before `_exit`.
                 eprintln!("error: {}", crate::secrets::visible(why));

@@ -62,17 +62,22 @@ impl Request {
     pub(super) fn parse(bytes: &[u8]) -> Result<(String, Verb), (String, String)> {
         let nameless = |error: String| (String::new(), error);
         if bytes.len() > MAX_REQUEST_BYTES {
-            return Err(nameless(format!("the request is longer than {MAX_REQUEST_BYTES} bytes")));
+            return Err(nameless(format!(
+                "the request is longer than {MAX_REQUEST_BYTES} bytes"
+            )));
         }
-        let request: Self =
-            serde_json::from_slice(bytes).map_err(|error| nameless(format!("the request is malformed: {error}")))?;
+        let request: Self = serde_json::from_slice(bytes)
+            .map_err(|error| nameless(format!("the request is malformed: {error}")))?;
         if !is_id(&request.id) {
             return Err(nameless(format!(
                 "a request's id is 1 to {MAX_ID_LEN} letters, digits, hyphens or underscores"
             )));
         }
         if request.v > PROTOCOL_VERSION {
-            let error = format!("the request has version {}, newer than this worker's {PROTOCOL_VERSION}", request.v);
+            let error = format!(
+                "the request has version {}, newer than this worker's {PROTOCOL_VERSION}",
+                request.v
+            );
             return Err((request.id, error));
         }
         match Verb::parse(&request.verb, &request.arguments) {
@@ -93,25 +98,43 @@ pub(super) fn answers_file(run: &Path, id: &str) -> PathBuf {
 /// Ids become file names.
 pub(super) fn is_id(id: &str) -> bool {
     (1..=MAX_ID_LEN).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 impl Answer {
     pub(super) fn accepted(text: impl Into<String>) -> Self {
-        Self { stage: Stage::Accepted, text: text.into(), result: Value::Null }
+        Self {
+            stage: Stage::Accepted,
+            text: text.into(),
+            result: Value::Null,
+        }
     }
 
     /// One of several results, such as a completion.
     pub fn part(result: Value) -> Self {
-        Self { stage: Stage::Part, text: String::new(), result }
+        Self {
+            stage: Stage::Part,
+            text: String::new(),
+            result,
+        }
     }
 
     pub fn done(text: impl Into<String>, result: Value) -> Self {
-        Self { stage: Stage::Done, text: text.into(), result }
+        Self {
+            stage: Stage::Done,
+            text: text.into(),
+            result,
+        }
     }
 
     pub fn refused(text: impl Into<String>) -> Self {
-        Self { stage: Stage::Refused, text: text.into(), result: Value::Null }
+        Self {
+            stage: Stage::Refused,
+            text: text.into(),
+            result: Value::Null,
+        }
     }
 
     pub(super) fn is_last(&self) -> bool {
@@ -128,7 +151,10 @@ mod tests {
     fn malformed_requests_are_refused_with_their_id_where_there_is_one() {
         let check = |request: &[u8], id: &str, expected: &str| {
             let (found, error) = Request::parse(request).unwrap_err();
-            assert!(found == id && error.contains(expected), "{found:?} {error:?} lacks {expected:?}");
+            assert!(
+                found == id && error.contains(expected),
+                "{found:?} {error:?} lacks {expected:?}"
+            );
         };
         check(b"", "", "malformed");
         check(b"\xff\xfe", "", "malformed");
@@ -136,10 +162,25 @@ mod tests {
         check(br#"{"id":"a"}"#, "", "missing field `verb`");
         check(br#"{"id":"../x","verb":"pause"}"#, "", "letters, digits");
         check(br#"{"id":"","verb":"pause"}"#, "", "letters, digits");
-        check(br#"{"id":"a","v":2,"verb":"pause"}"#, "a", "version 2, newer");
-        check(br#"{"id":"a","verb":"pause","arguments":[]}"#, "", "malformed");
+        check(
+            br#"{"id":"a","v":2,"verb":"pause"}"#,
+            "a",
+            "version 2, newer",
+        );
+        check(
+            br#"{"id":"a","verb":"pause","arguments":[]}"#,
+            "",
+            "malformed",
+        );
         check(br#"{"id":"a","verb":"dance"}"#, "a", "unknown verb");
-        check(&b" ".repeat(MAX_REQUEST_BYTES + 1), "", "longer than 65536 bytes");
-        assert_eq!(Request::parse(br#"{"v":1,"id":"a","verb":"pause"}"#).unwrap(), ("a".to_owned(), Verb::Pause));
+        check(
+            &b" ".repeat(MAX_REQUEST_BYTES + 1),
+            "",
+            "longer than 65536 bytes",
+        );
+        assert_eq!(
+            Request::parse(br#"{"v":1,"id":"a","verb":"pause"}"#).unwrap(),
+            ("a".to_owned(), Verb::Pause)
+        );
     }
 }

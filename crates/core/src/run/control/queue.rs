@@ -90,7 +90,10 @@ struct Queue {
 impl RequestQueue {
     /// `interrupted` is set by the first signal: the run then stops after its step.
     pub fn new(interrupted: Arc<AtomicBool>) -> Self {
-        Self(Arc::new(Shared { interrupted, ..Shared::default() }))
+        Self(Arc::new(Shared {
+            interrupted,
+            ..Shared::default()
+        }))
     }
 
     /// `flag` is set by the second signal: the run then stops at once.
@@ -118,7 +121,11 @@ impl RequestQueue {
 
     /// Takes all requests for the last time and refuses later ones, which nobody would record.
     pub fn take_last(&self) -> Vec<AcceptedRequest> {
-        let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self
+            .0
+            .accepting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut queue = self.queue();
         queue.closed = true;
         queue.waiting.drain(..).collect()
@@ -128,7 +135,11 @@ impl RequestQueue {
     /// meanwhile apply to the step after it. Returns false and changes nothing if a request already waits: it was
     /// promised for the next step.
     pub fn compute_until(&self, step: u64) -> bool {
-        let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self
+            .0
+            .accepting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut queue = self.queue();
         if queue.waiting.is_empty() {
             queue.computes_until = Some(step);
@@ -181,8 +192,16 @@ impl RequestQueue {
     /// Whether and how the run should stop, by request or signal. Cheap enough for every micro-batch.
     pub fn stop_requested(&self) -> Option<Stop> {
         let asked = self.queue().stop;
-        let again = self.0.interrupted_again.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
-        let signalled = self.0.interrupted.load(Ordering::Relaxed).then_some(Stop::AfterStep);
+        let again = self
+            .0
+            .interrupted_again
+            .get()
+            .is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let signalled = self
+            .0
+            .interrupted
+            .load(Ordering::Relaxed)
+            .then_some(Stop::AfterStep);
         asked.max(signalled).max(again.then_some(Stop::Now))
     }
 
@@ -193,14 +212,20 @@ impl RequestQueue {
 
     /// Waits until there is a request, the pause has ended, or the run should stop.
     pub fn wait_while_paused(&self) {
-        drop(self.wait_while(Duration::MAX, |queue| queue.paused && queue.waiting.is_empty()));
+        drop(self.wait_while(Duration::MAX, |queue| {
+            queue.paused && queue.waiting.is_empty()
+        }));
     }
 
     /// Answers a request. Nothing is sent after its last answer, `done` or `refused`.
     pub fn answer(&self, id: u64, answer: &Answer) {
         let reply = {
             let mut queue = self.queue();
-            if answer.is_last() { queue.replies.remove(&id) } else { queue.replies.get(&id).cloned() }
+            if answer.is_last() {
+                queue.replies.remove(&id)
+            } else {
+                queue.replies.get(&id).cloned()
+            }
         };
         if let Some(reply) = reply {
             reply(answer);
@@ -214,10 +239,24 @@ impl RequestQueue {
 
     /// Queues a checked request; once this returns, it survives a crash. A pause, a resume and a stop are visible at
     /// once. Returns the step after which the loop looks at it; `None` without a loop.
-    pub(super) fn push(&self, verb: Verb, user_id: u32, reply: ReplyFn) -> Result<Option<u64>, String> {
-        let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn push(
+        &self,
+        verb: Verb,
+        user_id: u32,
+        reply: ReplyFn,
+    ) -> Result<Option<u64>, String> {
+        let _one_at_a_time = self
+            .0
+            .accepting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.queue().refusal(&verb).map_or(Ok(()), Err)?;
-        let mut accepted = AcceptedRequest { id: 0, verb, user_id, request: String::new() };
+        let mut accepted = AcceptedRequest {
+            id: 0,
+            verb,
+            user_id,
+            request: String::new(),
+        };
         let computes_until = self.queue().computes_until;
         accepted.request = self.persist(&accepted, computes_until.unwrap_or(0) + 1)?;
         let mut queue = self.queue();
@@ -228,7 +267,11 @@ impl RequestQueue {
         match accepted.verb {
             Verb::Pause => queue.paused = true,
             Verb::Resume => (queue.paused, queue.blocked) = (false, false),
-            Verb::Stop { now } => queue.stop = queue.stop.max(Some(if now { Stop::Now } else { Stop::AfterStep })),
+            Verb::Stop { now } => {
+                queue.stop = queue
+                    .stop
+                    .max(Some(if now { Stop::Now } else { Stop::AfterStep }))
+            }
             _ => {}
         }
         queue.last_id += 1;
@@ -242,7 +285,9 @@ impl RequestQueue {
     /// Returns the name of the request's file. `step`: the first step to which it applies. Requests that end a full
     /// disk's pause, or the run, are accepted even if they cannot be written.
     fn persist(&self, accepted: &AcceptedRequest, step: u64) -> Result<String, String> {
-        let Some(spool) = self.0.spool.get() else { return Ok(String::new()) };
+        let Some(spool) = self.0.spool.get() else {
+            return Ok(String::new());
+        };
         match (spool.write(accepted.event(step)), &accepted.verb) {
             (Ok(request), _) => Ok(request),
             (Err(_), Verb::Pause | Verb::Resume | Verb::Stop { .. }) => Ok(String::new()),
@@ -263,12 +308,18 @@ impl RequestQueue {
             std::mem::take(&mut queue.replies)
         };
         for reply in left.into_values() {
-            reply(&Answer::refused("the worker ended before it handled this request"));
+            reply(&Answer::refused(
+                "the worker ended before it handled this request",
+            ));
         }
     }
 
     /// Waits while `waits` holds, the run need not stop, and `longest` has not passed.
-    fn wait_while(&self, longest: Duration, waits: impl Fn(&Queue) -> bool) -> MutexGuard<'_, Queue> {
+    fn wait_while(
+        &self,
+        longest: Duration,
+        waits: impl Fn(&Queue) -> bool,
+    ) -> MutexGuard<'_, Queue> {
         let begun = Instant::now();
         let mut queue = self.queue();
         while waits(&queue) && queue.stop.is_none() && !self.0.interrupted.load(Ordering::Relaxed) {
@@ -276,8 +327,12 @@ impl RequestQueue {
             if left.is_zero() {
                 break;
             }
-            queue =
-                self.0.changed.wait_timeout(queue, left.min(SIGNAL_INTERVAL)).unwrap_or_else(PoisonError::into_inner).0;
+            queue = self
+                .0
+                .changed
+                .wait_timeout(queue, left.min(SIGNAL_INTERVAL))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         queue
     }
@@ -294,16 +349,25 @@ impl Queue {
         let full = self.waiting.len() >= MAX_WAITING_REQUESTS && !matches!(verb, Verb::Stop { .. });
         match self.closed {
             true => Some("run has ended".to_owned()),
-            false => {
-                full.then(|| format!("{MAX_WAITING_REQUESTS} requests are queued: try again after the current step"))
-            }
+            false => full.then(|| {
+                format!(
+                    "{MAX_WAITING_REQUESTS} requests are queued: try again after the current step"
+                )
+            }),
         }
     }
 }
 
 impl fmt::Debug for Queue {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waiting, paused, blocked, stop, closed, .. } = self;
+        let Self {
+            waiting,
+            paused,
+            blocked,
+            stop,
+            closed,
+            ..
+        } = self;
         write!(
             formatter,
             "Queue({} queued, paused: {paused}, waiting for disk: {blocked}, stop: {stop:?}, closed: {closed})",
@@ -328,8 +392,17 @@ mod tests {
         controls.push(Verb::Checkpoint, 8, silent()).unwrap();
         assert!(controls.pause_requested() && controls.stop_requested().is_none());
         let taken = controls.drain();
-        assert_eq!(taken.iter().map(|accepted| (accepted.id, accepted.user_id)).collect::<Vec<_>>(), [(1, 7), (2, 8)]);
-        assert_eq!((taken[1].event(5).verb.as_str(), taken[1].event(5).step), ("checkpoint", 5));
+        assert_eq!(
+            taken
+                .iter()
+                .map(|accepted| (accepted.id, accepted.user_id))
+                .collect::<Vec<_>>(),
+            [(1, 7), (2, 8)]
+        );
+        assert_eq!(
+            (taken[1].event(5).verb.as_str(), taken[1].event(5).step),
+            ("checkpoint", 5)
+        );
         assert!(controls.drain().is_empty());
     }
 
@@ -341,7 +414,11 @@ mod tests {
         assert!(controls.compute_until(4));
         assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(Some(4)));
         assert!(!controls.compute_until(6));
-        assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(Some(4)), "the loop has yet to look after step 4");
+        assert_eq!(
+            controls.push(Verb::Eval, 0, silent()),
+            Ok(Some(4)),
+            "the loop has yet to look after step 4"
+        );
         controls.drain();
         assert!(controls.compute_until(6));
         assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(Some(6)));
@@ -350,8 +427,12 @@ mod tests {
     #[test]
     fn a_stop_is_never_softened() {
         let controls = RequestQueue::default();
-        controls.push(Verb::Stop { now: true }, 0, silent()).unwrap();
-        controls.push(Verb::Stop { now: false }, 0, silent()).unwrap();
+        controls
+            .push(Verb::Stop { now: true }, 0, silent())
+            .unwrap();
+        controls
+            .push(Verb::Stop { now: false }, 0, silent())
+            .unwrap();
         assert_eq!(controls.stop_requested(), Some(Stop::Now));
         let interrupted = Arc::new(AtomicBool::new(false));
         let controls = RequestQueue::new(Arc::clone(&interrupted));
@@ -374,15 +455,26 @@ mod tests {
         type Wake = fn(&RequestQueue);
         let wakers: [(Wake, bool); 3] = [
             (|controls| controls.unblock(), false),
-            (|controls| _ = controls.push(Verb::Resume, 0, silent()).unwrap(), false),
-            (|controls| _ = controls.push(Verb::Stop { now: false }, 0, silent()).unwrap(), true),
+            (
+                |controls| _ = controls.push(Verb::Resume, 0, silent()).unwrap(),
+                false,
+            ),
+            (
+                |controls| {
+                    _ = controls
+                        .push(Verb::Stop { now: false }, 0, silent())
+                        .unwrap()
+                },
+                true,
+            ),
         ];
         for (waker, still_blocked) in wakers {
             let controls = RequestQueue::default();
             controls.block();
             assert!(controls.wait_while_blocked(Duration::ZERO) && !controls.pause_requested());
             let waiting = controls.clone();
-            let thread = std::thread::spawn(move || waiting.wait_while_blocked(Duration::from_secs(60)));
+            let thread =
+                std::thread::spawn(move || waiting.wait_while_blocked(Duration::from_secs(60)));
             waker(&controls);
             assert_eq!(thread.join().unwrap(), still_blocked);
         }
@@ -392,7 +484,11 @@ mod tests {
     fn a_pause_ends_by_resume_stop_signal_or_a_request_to_look_at() {
         let wakers: [fn(&RequestQueue); 4] = [
             |controls| _ = controls.push(Verb::Resume, 0, silent()).unwrap(),
-            |controls| _ = controls.push(Verb::Stop { now: false }, 0, silent()).unwrap(),
+            |controls| {
+                _ = controls
+                    .push(Verb::Stop { now: false }, 0, silent())
+                    .unwrap()
+            },
             |controls| controls.0.interrupted.store(true, Ordering::Relaxed),
             |controls| _ = controls.push(Verb::Eval, 0, silent()).unwrap(),
         ];
@@ -412,9 +508,12 @@ mod tests {
         let controls = RequestQueue::default();
         let answers = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&answers);
-        let reply: ReplyFn = Arc::new(move |answer: &Answer| sink.lock().unwrap().push(answer.clone()));
+        let reply: ReplyFn =
+            Arc::new(move |answer: &Answer| sink.lock().unwrap().push(answer.clone()));
         controls.push(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
-        controls.push(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
+        controls
+            .push(Verb::Checkpoint, 0, Arc::clone(&reply))
+            .unwrap();
         let first = controls.drain().remove(0).id;
         let done = Answer::done("read", serde_json::json!({"n": 1}));
         controls.answer(first, &Answer::part(serde_json::json!(1)));
@@ -422,7 +521,11 @@ mod tests {
         controls.answer(first, &done);
         controls.close();
         assert_eq!(answers.lock().unwrap().len(), 3);
-        assert!(answers.lock().unwrap()[2].text.contains("before it handled this request"));
+        assert!(
+            answers.lock().unwrap()[2]
+                .text
+                .contains("before it handled this request")
+        );
         assert!(controls.push(Verb::Eval, 0, reply).is_err());
     }
 
@@ -431,7 +534,10 @@ mod tests {
         let controls = RequestQueue::default();
         controls.push(Verb::Eval, 0, silent()).unwrap();
         assert_eq!(controls.take_last().len(), 1);
-        assert_eq!(controls.push(Verb::Checkpoint, 0, silent()).unwrap_err(), "run has ended");
+        assert_eq!(
+            controls.push(Verb::Checkpoint, 0, silent()).unwrap_err(),
+            "run has ended"
+        );
         assert!(controls.take_last().is_empty());
     }
 
@@ -441,7 +547,10 @@ mod tests {
         let controls = RequestQueue::default();
         controls.persist_in(&run.path().join("gone"));
         let refused = controls.push(Verb::Eval, 0, silent()).unwrap_err();
-        assert!(refused.contains("not accepted: cannot be written to disk"), "{refused}");
+        assert!(
+            refused.contains("not accepted: cannot be written to disk"),
+            "{refused}"
+        );
         for verb in [Verb::Pause, Verb::Resume, Verb::Stop { now: false }] {
             controls.push(verb, 0, silent()).unwrap();
         }
@@ -452,8 +561,15 @@ mod tests {
     fn a_full_queue_accepts_only_a_stop() {
         let controls = RequestQueue::default();
         (0..MAX_WAITING_REQUESTS).for_each(|_| _ = controls.push(Verb::Eval, 0, silent()).unwrap());
-        assert!(controls.push(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests are queued"));
-        controls.push(Verb::Stop { now: false }, 0, silent()).unwrap();
+        assert!(
+            controls
+                .push(Verb::Eval, 0, silent())
+                .unwrap_err()
+                .contains("256 requests are queued")
+        );
+        controls
+            .push(Verb::Stop { now: false }, 0, silent())
+            .unwrap();
         assert_eq!(controls.stop_requested(), Some(Stop::AfterStep));
     }
 }

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::OFlags;
 
 use super::handler::RequestHandler;
-use super::protocol::{ANSWERS, Answer, AnswerLine, FOLDER, MAX_REQUEST_BYTES, PROTOCOL_VERSION, REQUEST, is_id};
+use super::protocol::{
+    ANSWERS, Answer, AnswerLine, FOLDER, MAX_REQUEST_BYTES, PROTOCOL_VERSION, REQUEST, is_id,
+};
 use super::queue::ReplyFn;
 use crate::run::error::RunError;
 use crate::run::storage::folder::{FolderWatch, private_folder, user_id, user_name};
@@ -36,7 +38,14 @@ impl RequestFolder {
             Err(_) => return,
         }
         let mut requests: Vec<(PathBuf, String)> = files(&self.folder)
-            .filter_map(|(path, name)| Some((path, name.strip_suffix(REQUEST).filter(|id| is_id(id))?.to_owned())))
+            .filter_map(|(path, name)| {
+                Some((
+                    path,
+                    name.strip_suffix(REQUEST)
+                        .filter(|id| is_id(id))?
+                        .to_owned(),
+                ))
+            })
             .collect();
         requests.sort();
         for (path, id) in requests {
@@ -47,7 +56,9 @@ impl RequestFolder {
             }
             let answers = self.folder.join(format!("{id}{ANSWERS}"));
             match request {
-                Ok(request) => handler.handle(&request, user_id(), |request_id| reply(answers, request_id)),
+                Ok(request) => {
+                    handler.handle(&request, user_id(), |request_id| reply(answers, request_id))
+                }
                 Err(why) => reply(answers, "")(&Answer::refused(why)),
             }
         }
@@ -57,10 +68,17 @@ impl RequestFolder {
 /// Removes requests to an earlier worker and its answers, but not accepted requests. Compares with the lock's
 /// modification time, which this worker set on the same file system, so that clocks do not matter.
 fn remove_stale(folder: &Path, lock: &Path) {
-    let modified = |path: &Path| std::fs::symlink_metadata(path).and_then(|found| found.modified()).ok();
+    let modified = |path: &Path| {
+        std::fs::symlink_metadata(path)
+            .and_then(|found| found.modified())
+            .ok()
+    };
     let begun = modified(lock);
     let is_stale = |path: &Path, name: &str| {
-        [REQUEST, ANSWERS, ".tmp"].iter().any(|ending| name.ends_with(ending)) && modified(path) <= begun
+        [REQUEST, ANSWERS, ".tmp"]
+            .iter()
+            .any(|ending| name.ends_with(ending))
+            && modified(path) <= begun
     };
     for (path, _) in files(folder).filter(|(path, name)| is_stale(path, name)) {
         let _ = std::fs::remove_file(path);
@@ -68,7 +86,9 @@ fn remove_stale(folder: &Path, lock: &Path) {
 }
 
 fn is_request(path: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().ends_with(REQUEST.as_bytes())
+    path.as_os_str()
+        .as_encoded_bytes()
+        .ends_with(REQUEST.as_bytes())
 }
 
 fn files(folder: &Path) -> impl Iterator<Item = (PathBuf, String)> + use<> {
@@ -79,16 +99,26 @@ fn files(folder: &Path) -> impl Iterator<Item = (PathBuf, String)> + use<> {
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: std::io::Error| format!("the request cannot be read: {error}");
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(unreadable)?;
     let found = file.metadata().map_err(unreadable)?;
     if !found.is_file() {
         return Err("the request is not a regular file".to_owned());
     }
     if found.uid() != user_id() {
-        return Err(format!("the request belongs to {}, not to {}", user_name(found.uid()), user_name(user_id())));
+        return Err(format!(
+            "the request belongs to {}, not to {}",
+            user_name(found.uid()),
+            user_name(user_id())
+        ));
     }
     let mut request = Vec::new();
-    file.take(MAX_REQUEST_BYTES as u64 + 1).read_to_end(&mut request).map_err(unreadable)?;
+    file.take(MAX_REQUEST_BYTES as u64 + 1)
+        .read_to_end(&mut request)
+        .map_err(unreadable)?;
     Ok(request)
 }
 
@@ -98,8 +128,14 @@ fn reply(path: PathBuf, id: &str) -> ReplyFn {
     let id = id.to_owned();
     let is_first = Mutex::new(true);
     Arc::new(move |answer: &Answer| {
-        let line = AnswerLine { v: PROTOCOL_VERSION, id: id.clone(), answer: answer.clone() };
-        let Ok(mut line) = serde_json::to_vec(&line) else { return };
+        let line = AnswerLine {
+            v: PROTOCOL_VERSION,
+            id: id.clone(),
+            answer: answer.clone(),
+        };
+        let Ok(mut line) = serde_json::to_vec(&line) else {
+            return;
+        };
         line.push(b'\n');
         let mut is_first = is_first.lock().unwrap_or_else(PoisonError::into_inner);
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();

@@ -106,17 +106,23 @@ impl Verb {
             "eval" => request.only(&[]).map(|()| Self::Eval),
             "stop" => {
                 request.only(&["now"])?;
-                Ok(Self::Stop { now: request.flag("now")? })
+                Ok(Self::Stop {
+                    now: request.flag("now")?,
+                })
             }
             "annotate" => {
                 request.only(&["text"])?;
-                note_text(request.text("text")?.unwrap_or_default()).map(|text| Self::Annotate { text })
+                note_text(request.text("text")?.unwrap_or_default())
+                    .map(|text| Self::Annotate { text })
             }
             "set" => changes(arguments).map(|changes| Self::Set { changes }),
             "sample" => sample(&request).map(Self::Sample),
             other => {
                 let known = "status, pause, resume, checkpoint, eval, sample, stop, annotate, set";
-                Err(format!("unknown verb `{}`; there are {known}", other.chars().take(40).collect::<String>()))
+                Err(format!(
+                    "unknown verb `{}`; there are {known}",
+                    other.chars().take(40).collect::<String>()
+                ))
             }
         }
     }
@@ -128,9 +134,14 @@ impl Verb {
     pub fn set<'a>(assignments: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut arguments = Map::new();
         for assignment in assignments {
-            let (name, value) = assignment.split_once('=').ok_or_else(|| format!("`{assignment}` is not KEY=VALUE"))?;
+            let (name, value) = assignment
+                .split_once('=')
+                .ok_or_else(|| format!("`{assignment}` is not KEY=VALUE"))?;
             let (name, value) = (name.trim(), value.trim());
-            let number = settable(name)?.kind.parse(value).map_err(|expected| out_of_range(name, value, &expected))?;
+            let number = settable(name)?
+                .kind
+                .parse(value)
+                .map_err(|expected| out_of_range(name, value, &expected))?;
             if arguments.insert(name.to_owned(), json!(number)).is_some() {
                 return Err(format!("{name} is set twice"));
             }
@@ -169,8 +180,17 @@ impl Verb {
                     ("target".to_owned(), json!(target)),
                     ("seed".to_owned(), json!(sample.seed)),
                 ]);
-                arguments.extend(sample.max_tokens.map(|tokens| ("max_tokens".to_owned(), json!(tokens))));
-                arguments.extend(sample.task.iter().map(|task| ("task".to_owned(), json!(task))));
+                arguments.extend(
+                    sample
+                        .max_tokens
+                        .map(|tokens| ("max_tokens".to_owned(), json!(tokens))),
+                );
+                arguments.extend(
+                    sample
+                        .task
+                        .iter()
+                        .map(|task| ("task".to_owned(), json!(task))),
+                );
                 arguments
             }
             _ => BTreeMap::new(),
@@ -203,13 +223,22 @@ pub type Settings = BTreeMap<u64, BTreeMap<String, Value>>;
 /// the run.
 pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
     let mut settings = Settings::new();
-    for control in history.controls.iter().filter(|control| control.verb == "set") {
+    for control in history
+        .controls
+        .iter()
+        .filter(|control| control.verb == "set")
+    {
         let malformed = |message| {
             let message = format!("step {}: {message}", control.step);
-            RunError::Malformed { path: run.join("events.jsonl"), line: None, message }
+            RunError::Malformed {
+                path: run.join("events.jsonl"),
+                line: None,
+                message,
+            }
         };
         if let Verb::Set { changes } =
-            Verb::parse("set", &control.arguments.clone().into_iter().collect()).map_err(malformed)?
+            Verb::parse("set", &control.arguments.clone().into_iter().collect())
+                .map_err(malformed)?
         {
             settings.entry(control.step).or_default().extend(changes);
         }
@@ -224,14 +253,28 @@ struct RequestArguments<'a> {
 
 impl RequestArguments<'_> {
     fn only(&self, known: &[&str]) -> Result<(), String> {
-        let Some(unknown) = self.arguments.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
-        let takes =
-            if known.is_empty() { "takes no arguments".to_owned() } else { format!("takes {}", known.join(", ")) };
-        Err(format!("{}: unknown argument `{}`; it {takes}", self.name, unknown.chars().take(40).collect::<String>()))
+        let Some(unknown) = self
+            .arguments
+            .keys()
+            .find(|name| !known.contains(&name.as_str()))
+        else {
+            return Ok(());
+        };
+        let takes = if known.is_empty() {
+            "takes no arguments".to_owned()
+        } else {
+            format!("takes {}", known.join(", "))
+        };
+        Err(format!(
+            "{}: unknown argument `{}`; it {takes}",
+            self.name,
+            unknown.chars().take(40).collect::<String>()
+        ))
     }
 
     fn flag(&self, name: &str) -> Result<bool, String> {
-        self.optional(name, Value::as_bool, "true or false").map(Option::unwrap_or_default)
+        self.optional(name, Value::as_bool, "true or false")
+            .map(Option::unwrap_or_default)
     }
 
     fn text(&self, name: &str) -> Result<Option<String>, String> {
@@ -240,26 +283,40 @@ impl RequestArguments<'_> {
 
     fn whole(&self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, String> {
         let fits = |value: &Value| value.as_u64().filter(|number| range.contains(number));
-        self.optional(name, fits, &format!("a whole number from {} to {}", range.start(), range.end()))
+        self.optional(
+            name,
+            fits,
+            &format!("a whole number from {} to {}", range.start(), range.end()),
+        )
     }
 
-    fn optional<T>(&self, name: &str, read: impl Fn(&Value) -> Option<T>, expected: &str) -> Result<Option<T>, String> {
+    fn optional<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&Value) -> Option<T>,
+        expected: &str,
+    ) -> Result<Option<T>, String> {
         match self.arguments.get(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => read(value).map(Some).ok_or_else(|| format!("{}: `{name}` must be {expected}", self.name)),
+            Some(value) => read(value)
+                .map(Some)
+                .ok_or_else(|| format!("{}: `{name}` must be {expected}", self.name)),
         }
     }
 }
 
 fn note_text(text: String) -> Result<String, String> {
     // Notes are printed on terminals, so escape sequences are removed.
-    let text: String = text.chars().filter(|letter| !is_control(*letter) || matches!(letter, '\n' | '\t')).collect();
+    let text: String = text
+        .chars()
+        .filter(|letter| !is_control(*letter) || matches!(letter, '\n' | '\t'))
+        .collect();
     let text = text.trim().to_owned();
     match text.chars().count() {
         0 => Err("annotate: the note is empty".to_owned()),
-        length if length > MAX_NOTE_CHARS => {
-            Err(format!("annotate: the note has {length} characters (limit {MAX_NOTE_CHARS})"))
-        }
+        length if length > MAX_NOTE_CHARS => Err(format!(
+            "annotate: the note has {length} characters (limit {MAX_NOTE_CHARS})"
+        )),
         _ => Ok(text),
     }
 }
@@ -278,7 +335,10 @@ fn settable(name: &str) -> Result<&'static Key, String> {
 }
 
 fn out_of_range(name: &str, found: &str, expected: &str) -> String {
-    format!("set: {name} = {} is invalid; it must be {expected}", found.chars().take(40).collect::<String>())
+    format!(
+        "set: {name} = {} is invalid; it must be {expected}",
+        found.chars().take(40).collect::<String>()
+    )
 }
 
 fn changes(arguments: &Map<String, Value>) -> Result<BTreeMap<String, Value>, String> {
@@ -293,28 +353,53 @@ fn changes(arguments: &Map<String, Value>) -> Result<BTreeMap<String, Value>, St
         let key = settable(name)?;
         let text = match value {
             Value::Number(number) => number.to_string(),
-            other => return Err(out_of_range(name, &other.to_string(), &key.kind.to_string())),
+            other => {
+                return Err(out_of_range(
+                    name,
+                    &other.to_string(),
+                    &key.kind.to_string(),
+                ));
+            }
         };
-        let fitting = key.kind.parse(&text).map_err(|expected| out_of_range(name, &text, &expected))?;
+        let fitting = key
+            .kind
+            .parse(&text)
+            .map_err(|expected| out_of_range(name, &text, &expected))?;
         changes.insert(name.clone(), json!(fitting));
     }
     Ok(changes)
 }
 
 fn sample(request: &RequestArguments<'_>) -> Result<Sample, String> {
-    request.only(&["row", "n", "temperature", "max_tokens", "target", "seed", "task"])?;
-    let row = request.arguments.get("row").filter(|row| row.is_string() || row.is_object()).cloned();
+    request.only(&[
+        "row",
+        "n",
+        "temperature",
+        "max_tokens",
+        "target",
+        "seed",
+        "task",
+    ])?;
+    let row = request
+        .arguments
+        .get("row")
+        .filter(|row| row.is_string() || row.is_object())
+        .cloned();
     let temperature = request.optional(
         "temperature",
         |value| value.as_f64().filter(|t| (0.0..=10.0).contains(t)),
         "a number from 0 to 10",
     )?;
-    let target = request.text("target")?.unwrap_or_else(|| "trained".to_owned());
+    let target = request
+        .text("target")?
+        .unwrap_or_else(|| "trained".to_owned());
     Ok(Sample {
         row: row.ok_or("sample: `row` must be a prompt's id or a whole row")?,
         n: request.whole("n", 1..=MAX_SAMPLES)?.unwrap_or(1) as usize,
         temperature: temperature.unwrap_or(1.0),
-        max_tokens: request.whole("max_tokens", 1..=1 << 20)?.map(|tokens| tokens as usize),
+        max_tokens: request
+            .whole("max_tokens", 1..=1 << 20)?
+            .map(|tokens| tokens as usize),
         base: match target.as_str() {
             "base" => true,
             "trained" => false,
@@ -336,8 +421,11 @@ mod tests {
     #[test]
     fn verbs_are_read_and_written_alike() {
         let check = |name: &str, arguments: Value| {
-            let verb = parse(name, &arguments).map_err(|error| format!("{name} {arguments}: {error}"));
-            let again = verb.clone().and_then(|verb| Verb::parse(verb.name(), &verb.arguments().into_iter().collect()));
+            let verb =
+                parse(name, &arguments).map_err(|error| format!("{name} {arguments}: {error}"));
+            let again = verb
+                .clone()
+                .and_then(|verb| Verb::parse(verb.name(), &verb.arguments().into_iter().collect()));
             assert!(verb.is_ok() && again == verb, "{verb:?} {again:?}");
         };
         for name in ["status", "pause", "resume", "checkpoint", "eval", "stop"] {
@@ -345,7 +433,10 @@ mod tests {
         }
         check("stop", json!({"now": true}));
         check("annotate", json!({"text": "looks good\nso far"}));
-        check("set", json!({"learning_rate": 1e-5, "temperature": 1, "max_steps": 40}));
+        check(
+            "set",
+            json!({"learning_rate": 1e-5, "temperature": 1, "max_steps": 40}),
+        );
         check(
             "sample",
             json!({"row": "p1", "n": 4, "temperature": 0, "max_tokens": 64, "target": "base", "seed": 7, "task": "/w/tasks/invoice"}),
@@ -357,26 +448,73 @@ mod tests {
     fn what_does_not_fit_is_named() {
         let check = |name: &str, arguments: Value, expected: &str| {
             let error = parse(name, &arguments).err().unwrap_or_default();
-            assert!(error.contains(expected), "{name} {arguments}: {error:?} lacks {expected:?}");
+            assert!(
+                error.contains(expected),
+                "{name} {arguments}: {error:?} lacks {expected:?}"
+            );
         };
         check("halt", json!({}), "unknown verb `halt`");
-        check("pause", json!({"now": true}), "unknown argument `now`; it takes no arguments");
+        check(
+            "pause",
+            json!({"now": true}),
+            "unknown argument `now`; it takes no arguments",
+        );
         check("stop", json!({"now": 1}), "`now` must be true or false");
-        check("annotate", json!({"text": "\u{1b}\u{7}  "}), "the note is empty");
-        check("annotate", json!({"text": "x".repeat(5000)}), "5000 characters (limit 4096");
+        check(
+            "annotate",
+            json!({"text": "\u{1b}\u{7}  "}),
+            "the note is empty",
+        );
+        check(
+            "annotate",
+            json!({"text": "x".repeat(5000)}),
+            "5000 characters (limit 4096",
+        );
         check("set", json!({}), "name a key");
-        check("set", json!({"learning_rate": 11}), "learning_rate = 11 is invalid; it must be a number from 0 to 10");
-        check("set", json!({"learning_rate": "1e-5"}), "must be a number from 0 to 10");
+        check(
+            "set",
+            json!({"learning_rate": 11}),
+            "learning_rate = 11 is invalid; it must be a number from 0 to 10",
+        );
+        check(
+            "set",
+            json!({"learning_rate": "1e-5"}),
+            "must be a number from 0 to 10",
+        );
         check("set", json!({"max_steps": 1.5}), "must be a whole number");
-        check("set", json!({"seed": 1}), "`seed` cannot change while the run is active; these can: learning_rate");
-        check("set", json!({"learning_rat": 1}), "`learning_rat` is not a configuration key");
+        check(
+            "set",
+            json!({"seed": 1}),
+            "`seed` cannot change while the run is active; these can: learning_rate",
+        );
+        check(
+            "set",
+            json!({"learning_rat": 1}),
+            "`learning_rat` is not a configuration key",
+        );
         check("sample", json!({"n": 1}), "`row` must be");
         for n in [0, 65] {
-            check("sample", json!({"row": "p", "n": n}), "`n` must be a whole number from 1 to 64");
+            check(
+                "sample",
+                json!({"row": "p", "n": n}),
+                "`n` must be a whole number from 1 to 64",
+            );
         }
-        check("sample", json!({"row": "p", "max_tokens": 0}), "`max_tokens` must be a whole number from 1 to");
-        check("sample", json!({"row": "p", "target": "best"}), "`target` must be base or trained");
-        check("sample", json!({"row": "p", "temperature": -1}), "a number from 0 to 10");
+        check(
+            "sample",
+            json!({"row": "p", "max_tokens": 0}),
+            "`max_tokens` must be a whole number from 1 to",
+        );
+        check(
+            "sample",
+            json!({"row": "p", "target": "best"}),
+            "`target` must be base or trained",
+        );
+        check(
+            "sample",
+            json!({"row": "p", "temperature": -1}),
+            "a number from 0 to 10",
+        );
     }
 
     #[test]
@@ -385,15 +523,23 @@ mod tests {
         assert_eq!(
             set,
             Ok(Verb::Set {
-                changes: BTreeMap::from([("learning_rate".into(), json!(1e-5)), ("max_steps".into(), json!(40))])
+                changes: BTreeMap::from([
+                    ("learning_rate".into(), json!(1e-5)),
+                    ("max_steps".into(), json!(40))
+                ])
             })
         );
-        for (typed, expected) in
-            [("learning_rate", "is not KEY=VALUE"), ("temperature=0", "from 0.01 to 10"), ("epochs=2", "cannot change")]
-        {
+        for (typed, expected) in [
+            ("learning_rate", "is not KEY=VALUE"),
+            ("temperature=0", "from 0.01 to 10"),
+            ("epochs=2", "cannot change"),
+        ] {
             let error = Verb::set([typed]).err().unwrap_or_default();
             assert!(error.contains(expected), "{typed}: {error}");
         }
-        assert_eq!(Verb::set(["temperature=1", "temperature=2"]), Err("temperature is set twice".to_owned()));
+        assert_eq!(
+            Verb::set(["temperature=1", "temperature=2"]),
+            Err("temperature is set twice".to_owned())
+        );
     }
 }

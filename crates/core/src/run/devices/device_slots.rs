@@ -57,9 +57,10 @@ impl Device {
         match self {
             Self::Cpu => "cpu".to_owned(),
             Self::Gpu { ordinal, uuid } if uuid.is_empty() => format!("gpu-{ordinal}"),
-            Self::Gpu { uuid, .. } => {
-                uuid.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect()
-            }
+            Self::Gpu { uuid, .. } => uuid
+                .chars()
+                .filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-')
+                .collect(),
         }
     }
 }
@@ -77,7 +78,11 @@ pub struct Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.process {
-            Some(process) => write!(formatter, "process {process} ({}) since {}", self.user, self.since),
+            Some(process) => write!(
+                formatter,
+                "process {process} ({}) since {}",
+                self.user, self.since
+            ),
             None => formatter.write_str("another run"),
         }
     }
@@ -104,7 +109,10 @@ impl Waiting {
             count => format!("{count} GPUs, {}", self.device.described()),
         };
         let holder = self.holder.clone().unwrap_or_default();
-        format!("waiting for {device}, in use by {holder}; position {} in the queue", self.ahead + 1)
+        format!(
+            "waiting for {device}, in use by {holder}; position {} in the queue",
+            self.ahead + 1
+        )
     }
 }
 
@@ -133,8 +141,10 @@ impl Slot {
         check_shared(folder)?;
         let count = count.clamp(1, devices.len().max(1));
         let position = position();
-        let tickets: Vec<Ticket> =
-            devices.iter().map(|device| Ticket::create(folder, device, &position)).collect::<Result<_, _>>()?;
+        let tickets: Vec<Ticket> = devices
+            .iter()
+            .map(|device| Ticket::create(folder, device, &position))
+            .collect::<Result<_, _>>()?;
         loop {
             let (mut held, mut occupied) = (Vec::with_capacity(count), Vec::new());
             for ticket in &tickets {
@@ -148,10 +158,19 @@ impl Slot {
                 }
             }
             occupied.sort_by_key(|(ahead, _)| *ahead);
-            let Some((ahead, device)) = occupied.get(count - held.len() - 1).copied() else { return Ok(None) };
+            let Some((ahead, device)) = occupied.get(count - held.len() - 1).copied() else {
+                return Ok(None);
+            };
             drop(held);
             let holder = holder(folder, device);
-            if on_wait(&Waiting { device: device.clone(), count, ahead, holder }).is_break() {
+            if on_wait(&Waiting {
+                device: device.clone(),
+                count,
+                ahead,
+                holder,
+            })
+            .is_break()
+            {
                 return Ok(None);
             }
             std::thread::sleep(ROUND);
@@ -161,15 +180,28 @@ impl Slot {
     /// Says in the locks who has them.
     fn take(folder: &Path, held: Vec<(Device, File)>) -> Result<Self, RunError> {
         let since = local_now().strftime("%H:%M:%S").to_string();
-        let holder = Holder { process: Some(std::process::id()), user: user_name(user_id()), since };
+        let holder = Holder {
+            process: Some(std::process::id()),
+            user: user_name(user_id()),
+            since,
+        };
         let text = serde_json::to_vec(&holder).unwrap_or_default();
         let (devices, mut locks): (Vec<Device>, Vec<File>) = held.into_iter().unzip();
         for lock in &mut locks {
-            lock.set_len(0).and_then(|()| lock.write_all(&text)).map_err(RunError::io("write", folder))?;
+            lock.set_len(0)
+                .and_then(|()| lock.write_all(&text))
+                .map_err(RunError::io("write", folder))?;
         }
         // A locked folder is spared by programs that clean /tmp.
-        let open = File::open(folder).ok().filter(|folder| folder.try_lock_shared().is_ok());
-        Ok(Self { devices, folder: folder.to_owned(), _locks: locks, _folder: open })
+        let open = File::open(folder)
+            .ok()
+            .filter(|folder| folder.try_lock_shared().is_ok());
+        Ok(Self {
+            devices,
+            folder: folder.to_owned(),
+            _locks: locks,
+            _folder: open,
+        })
     }
 
     pub fn devices(&self) -> &[Device] {
@@ -178,7 +210,9 @@ impl Slot {
 
     /// Whether another run waits for one of the devices.
     pub fn is_wanted(&self) -> bool {
-        self.devices.iter().any(|device| queue_length(&self.folder, device) > 0)
+        self.devices
+            .iter()
+            .any(|device| queue_length(&self.folder, device) > 0)
     }
 }
 
@@ -224,8 +258,15 @@ pub fn queue_length(folder: &Path, device: &Device) -> usize {
 /// one queue is before it in all.
 fn position() -> String {
     static WAITS: AtomicU64 = AtomicU64::new(0);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{:030}-{:010}-{:010}", since.as_nanos(), std::process::id(), WAITS.fetch_add(1, Ordering::Relaxed))
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    format!(
+        "{:030}-{:010}-{:010}",
+        since.as_nanos(),
+        std::process::id(),
+        WAITS.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// A position in the queue of a device: a file that the waiting run has locked. The lock ends with the process.
@@ -239,14 +280,22 @@ struct Ticket {
 impl Ticket {
     fn create(folder: &Path, device: &Device, position: &str) -> Result<Self, RunError> {
         let path = folder.join(format!("{}.ticket-{position}", device.name()));
-        let file = create_shared(folder, &path, true)?
-            .ok_or_else(|| RunError::io("create", &path)(std::io::ErrorKind::AlreadyExists.into()))?;
-        Ok(Self { folder: folder.to_owned(), device: device.clone(), path, _file: file })
+        let file = create_shared(folder, &path, true)?.ok_or_else(|| {
+            RunError::io("create", &path)(std::io::ErrorKind::AlreadyExists.into())
+        })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            device: device.clone(),
+            path,
+            _file: file,
+        })
     }
 
     /// Counts earlier live tickets and removes dead ones.
     fn ahead(&self) -> usize {
-        tickets(&self.folder, &self.device).filter(|path| *path < self.path && lives(path)).count()
+        tickets(&self.folder, &self.device)
+            .filter(|path| *path < self.path && lives(path))
+            .count()
     }
 
     /// The device's lock, if nobody has it.
@@ -270,14 +319,23 @@ impl Drop for Ticket {
 fn tickets(folder: &Path, device: &Device) -> impl Iterator<Item = PathBuf> {
     let beginning = format!("{}.ticket-", device.name());
     let is_ticket = move |path: &PathBuf| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&beginning))
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(&beginning))
     };
-    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(is_ticket)
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(is_ticket)
 }
 
 /// Whether a run waits with this ticket. Removes a stale one if permitted.
 fn lives(path: &Path) -> bool {
-    let Ok(file) = open_shared(path) else { return false };
+    let Ok(file) = open_shared(path) else {
+        return false;
+    };
     let lives = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
     if !lives {
         let _ = std::fs::remove_file(path);
@@ -290,7 +348,12 @@ fn make_shared(folder: &Path) -> Result<(), RunError> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
             // Set after creation, since the umask would remove it.
-            let open = openat(CWD, folder, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            let open = openat(
+                CWD,
+                folder,
+                OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            );
             open.and_then(|open| fchmod(open, Mode::from_raw_mode(0o1777)))
                 .map_err(|error| RunError::io("share", folder)(error.into()))
         }
@@ -305,19 +368,29 @@ fn check_shared(folder: &Path) -> Result<(), RunError> {
         _ if found.is_symlink() => "is a symlink".to_owned(),
         _ if !found.is_dir() => "is not a folder".to_owned(),
         0o1777 => return Ok(()),
-        mode => format!("has mode {mode:04o} instead of 1777, which all users of the host need to wait for each other"),
+        mode => format!(
+            "has mode {mode:04o} instead of 1777, which all users of the host need to wait for each other"
+        ),
     };
-    Err(RunError::Unsafe { path: folder.to_owned(), why })
+    Err(RunError::Unsafe {
+        path: folder.to_owned(),
+        why,
+    })
 }
 
 /// Opens an existing shared file. A symlink, or a file with other hard links, is refused: writing to it would change
 /// another file.
 fn open_shared(path: &Path) -> Result<File, RunError> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = File::from(openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
-        rustix::io::Errno::LOOP => RunError::Unsafe { path: path.to_owned(), why: "is a symlink".to_owned() },
-        error => RunError::io("open", path)(error.into()),
-    })?);
+    let file = File::from(openat(CWD, path, flags, Mode::empty()).map_err(
+        |error| match error {
+            rustix::io::Errno::LOOP => RunError::Unsafe {
+                path: path.to_owned(),
+                why: "is a symlink".to_owned(),
+            },
+            error => RunError::io("open", path)(error.into()),
+        },
+    )?);
     let found = file.metadata().map_err(RunError::io("read", path))?;
     if !found.is_file() || found.nlink() > 1 {
         return Err(RunError::Unsafe {
@@ -344,22 +417,29 @@ fn open_or_create(folder: &Path, path: &Path) -> Result<File, RunError> {
 /// is taken.
 fn create_shared(folder: &Path, path: &Path, locked: bool) -> Result<Option<File>, RunError> {
     static CREATED: AtomicU64 = AtomicU64::new(0);
-    let building = folder.join(format!(".{}-{}.new", std::process::id(), CREATED.fetch_add(1, Ordering::Relaxed)));
+    let building = folder.join(format!(
+        ".{}-{}.new",
+        std::process::id(),
+        CREATED.fetch_add(1, Ordering::Relaxed)
+    ));
     let failed = |error: rustix::io::Errno| RunError::io("create", path)(error.into());
     // Left by a process with the same id.
     let _ = std::fs::remove_file(&building);
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(openat(CWD, &building, flags, Mode::from_raw_mode(0o600)).map_err(failed)?);
-    let named = fchmod(&file, Mode::from_raw_mode(0o666)).map_err(failed).and_then(|()| {
-        if locked {
-            file.lock().map_err(RunError::io("lock", path))?;
-        }
-        match renameat_with(CWD, &building, CWD, path, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::EXIST) => Ok(false),
-            Err(error) => Err(failed(error)),
-        }
-    });
+    let file =
+        File::from(openat(CWD, &building, flags, Mode::from_raw_mode(0o600)).map_err(failed)?);
+    let named = fchmod(&file, Mode::from_raw_mode(0o666))
+        .map_err(failed)
+        .and_then(|()| {
+            if locked {
+                file.lock().map_err(RunError::io("lock", path))?;
+            }
+            match renameat_with(CWD, &building, CWD, path, RenameFlags::NOREPLACE) {
+                Ok(()) => Ok(true),
+                Err(rustix::io::Errno::EXIST) => Ok(false),
+                Err(error) => Err(failed(error)),
+            }
+        });
     if !matches!(named, Ok(true)) {
         let _ = std::fs::remove_file(&building);
     }

@@ -31,7 +31,9 @@ impl Gpu {
     /// GPU `ordinal` of those that CUDA shows this process; `None` without NVML or such a GPU.
     pub fn by_ordinal(ordinal: usize) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
-        let uuids: Vec<String> = (0..nvml.device_count().ok()?).map(|index| uuid(&nvml, index)).collect();
+        let uuids: Vec<String> = (0..nvml.device_count().ok()?)
+            .map(|index| uuid(&nvml, index))
+            .collect();
         let setting = std::env::var("CUDA_VISIBLE_DEVICES").ok();
         let index = *visible(setting.as_deref(), &uuids).get(ordinal)?;
         Self::at(nvml, index as u32)
@@ -45,42 +47,79 @@ impl Gpu {
     }
 
     fn at(nvml: Nvml, index: u32) -> Option<Self> {
-        let name = nvml.device_by_index(index).ok()?.name().unwrap_or_else(|_| "unnamed GPU".to_owned());
+        let name = nvml
+            .device_by_index(index)
+            .ok()?
+            .name()
+            .unwrap_or_else(|_| "unnamed GPU".to_owned());
         let driver = nvml.sys_driver_version().unwrap_or_default();
-        Some(Self { index, name, uuid: uuid(&nvml, index), driver, nvml })
+        Some(Self {
+            index,
+            name,
+            uuid: uuid(&nvml, index),
+            driver,
+            nvml,
+        })
     }
 
     /// Its condition now, as far as the driver says.
     pub fn condition(&self) -> Device {
-        let mut found =
-            Device { device: format!("{} {}", self.name, self.uuid), index: Some(self.index), ..Device::default() };
-        let Ok(device) = self.nvml.device_by_index(self.index) else { return found };
-        found.utilisation = device.utilization_rates().ok().map(|rates| f64::from(rates.gpu) / 100.0);
+        let mut found = Device {
+            device: format!("{} {}", self.name, self.uuid),
+            index: Some(self.index),
+            ..Device::default()
+        };
+        let Ok(device) = self.nvml.device_by_index(self.index) else {
+            return found;
+        };
+        found.utilisation = device
+            .utilization_rates()
+            .ok()
+            .map(|rates| f64::from(rates.gpu) / 100.0);
         if let Ok(memory) = device.memory_info() {
-            (found.memory_used_bytes, found.memory_total_bytes) = (Some(memory.used), Some(memory.total));
+            (found.memory_used_bytes, found.memory_total_bytes) =
+                (Some(memory.used), Some(memory.total));
         }
-        found.power_watts = device.power_usage().ok().map(|milliwatts| f64::from(milliwatts) / 1000.0);
-        found.temperature_celsius = device.temperature(TemperatureSensor::Gpu).ok().map(f64::from);
+        found.power_watts = device
+            .power_usage()
+            .ok()
+            .map(|milliwatts| f64::from(milliwatts) / 1000.0);
+        found.temperature_celsius = device
+            .temperature(TemperatureSensor::Gpu)
+            .ok()
+            .map(f64::from);
         found
     }
 
     /// Other processes that compute on the GPU. In a container the driver may report none, or this one under another
     /// id.
     pub fn others(&self) -> Vec<GpuProcess> {
-        let Ok(device) = self.nvml.device_by_index(self.index) else { return Vec::new() };
-        let found = device.running_compute_processes().unwrap_or_default().into_iter().map(|process| GpuProcess {
-            pid: process.pid,
-            memory_bytes: match process.used_gpu_memory {
-                UsedGpuMemory::Used(bytes) => Some(bytes),
-                UsedGpuMemory::Unavailable => None,
-            },
-        });
-        found.filter(|process| process.pid != std::process::id()).collect()
+        let Ok(device) = self.nvml.device_by_index(self.index) else {
+            return Vec::new();
+        };
+        let found = device
+            .running_compute_processes()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|process| GpuProcess {
+                pid: process.pid,
+                memory_bytes: match process.used_gpu_memory {
+                    UsedGpuMemory::Used(bytes) => Some(bytes),
+                    UsedGpuMemory::Unavailable => None,
+                },
+            });
+        found
+            .filter(|process| process.pid != std::process::id())
+            .collect()
     }
 
     /// Describes who else uses the GPU; `None` if it is free. To be called before this process opens it.
     pub fn in_use(&self) -> Option<String> {
-        in_use(&self.name, &self.others(), self.condition().memory_used_bytes)
+        in_use(
+            &self.name,
+            &self.others(),
+            self.condition().memory_used_bytes,
+        )
     }
 }
 
@@ -100,23 +139,31 @@ fn in_use(name: &str, others: &[GpuProcess], used_bytes: Option<u64>) -> Option<
         Some(bytes) => format!("process {} uses {} MiB", process.pid, mebibytes(bytes)),
         None => format!("process {}", process.pid),
     };
-    Some(format!("{name} is in use: {}", others.iter().map(one).collect::<Vec<_>>().join(", ")))
+    Some(format!(
+        "{name} is in use: {}",
+        others.iter().map(one).collect::<Vec<_>>().join(", ")
+    ))
 }
 
 fn uuid(nvml: &Nvml, index: u32) -> String {
-    nvml.device_by_index(index).and_then(|device| device.uuid()).unwrap_or_default()
+    nvml.device_by_index(index)
+        .and_then(|device| device.uuid())
+        .unwrap_or_default()
 }
 
 /// The GPUs that CUDA shows under a value of `CUDA_VISIBLE_DEVICES`, in CUDA's order, as indices into `uuids`. The
 /// value lists numbers or unique prefixes of UUIDs, up to the first invalid entry; without a value, all are shown.
 fn visible(setting: Option<&str>, uuids: &[String]) -> Vec<usize> {
-    let Some(setting) = setting else { return (0..uuids.len()).collect() };
+    let Some(setting) = setting else {
+        return (0..uuids.len()).collect();
+    };
     let place = |entry: &str| {
         let entry = entry.trim();
         if let Ok(number) = entry.parse::<usize>() {
             return (number < uuids.len()).then_some(number);
         }
-        let mut fitting = (0..uuids.len()).filter(|&index| !entry.is_empty() && uuids[index].starts_with(entry));
+        let mut fitting =
+            (0..uuids.len()).filter(|&index| !entry.is_empty() && uuids[index].starts_with(entry));
         fitting.next().filter(|_| fitting.next().is_none())
     };
     setting.split(',').map_while(place).collect()
@@ -129,7 +176,9 @@ mod tests {
     #[test]
     fn the_order_is_cudas() {
         let uuids = ["GPU-aa11", "GPU-aa22", "GPU-bb33"].map(str::to_owned);
-        let check = |setting, expected: &[usize]| assert_eq!(visible(setting, &uuids), expected, "{setting:?}");
+        let check = |setting, expected: &[usize]| {
+            assert_eq!(visible(setting, &uuids), expected, "{setting:?}")
+        };
         check(None, &[0, 1, 2]);
         check(Some("2,0"), &[2, 0]);
         check(Some(" 1 "), &[1]);
@@ -149,15 +198,31 @@ mod tests {
             match expected {
                 None => assert_eq!(found, None),
                 Some(part) => {
-                    assert!(found.as_deref().is_some_and(|text| text.contains(part)), "{found:?} lacks {part:?}")
+                    assert!(
+                        found.as_deref().is_some_and(|text| text.contains(part)),
+                        "{found:?} lacks {part:?}"
+                    )
                 }
             }
         };
         check(&[], Some(600 << 20), None);
         check(&[], None, None);
         check(&[], Some(3 << 30), Some("3072 MiB are taken"));
-        let others = [GpuProcess { pid: 7, memory_bytes: Some(5 << 20) }, GpuProcess { pid: 8, memory_bytes: None }];
-        check(&others, Some(0), Some("H200 is in use: process 7 uses 5 MiB, process 8"));
+        let others = [
+            GpuProcess {
+                pid: 7,
+                memory_bytes: Some(5 << 20),
+            },
+            GpuProcess {
+                pid: 8,
+                memory_bytes: None,
+            },
+        ];
+        check(
+            &others,
+            Some(0),
+            Some("H200 is in use: process 7 uses 5 MiB, process 8"),
+        );
     }
 
     #[test]

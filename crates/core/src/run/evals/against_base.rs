@@ -17,7 +17,10 @@ impl AgainstBase {
     /// `None` if the evals share no prompt.
     pub fn between(base: &[EvalRecord], trained: &[EvalRecord]) -> Option<Self> {
         let valid = Comparison::between(base, trained);
-        (valid.pairs() > 0).then(|| Self { valid, exact: Comparison::between_exact(base, trained) })
+        (valid.pairs() > 0).then(|| Self {
+            valid,
+            exact: Comparison::between_exact(base, trained),
+        })
     }
 
     /// Whether valid or exact is significantly below the base's.
@@ -27,6 +30,7 @@ impl AgainstBase {
 
     /// Whether exact match is significantly below the base's.
     pub fn loses_exact(&self) -> bool {
-        self.exact.is_some_and(|exact| exact.verdict() == Verdict::Worse)
+        self.exact
+            .is_some_and(|exact| exact.verdict() == Verdict::Worse)
     }
 }

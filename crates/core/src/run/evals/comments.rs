@@ -36,7 +36,9 @@ pub fn comments_path(folder: &Path) -> PathBuf {
 /// [`RunError`] naming the file.
 pub fn read_comments(folder: &Path) -> Result<Vec<Comment>, RunError> {
     let path = comments_path(folder);
-    let Some(bytes) = read_if_there(&path, MAX_BYTES)? else { return Ok(Vec::new()) };
+    let Some(bytes) = read_if_there(&path, MAX_BYTES)? else {
+        return Ok(Vec::new());
+    };
     serde_json::from_slice(&bytes).map_err(|error| RunError::Malformed {
         path,
         line: Some(error.line()),
@@ -50,7 +52,10 @@ pub fn read_comments(folder: &Path) -> Result<Vec<Comment>, RunError> {
 /// [`RunError`] naming the file, or what is wrong with the text or the run's folder.
 pub fn write_comment(folder: &Path, comment: Comment) -> Result<(), RunError> {
     let path = comments_path(folder);
-    let comment = Comment { text: comment.text.trim().to_owned(), ..comment };
+    let comment = Comment {
+        text: comment.text.trim().to_owned(),
+        ..comment
+    };
     if let Some(message) = check_comment(&comment.text) {
         return Err(RunError::malformed(&path, message));
     }
@@ -70,9 +75,9 @@ pub fn check_comment(text: &str) -> Option<String> {
     let length = text.chars().count();
     match () {
         () if text.chars().any(is_control) => Some("the comment has control characters".to_owned()),
-        () if length > MAX_COMMENT_CHARS => {
-            Some(format!("the comment has {length} characters (limit {MAX_COMMENT_CHARS})"))
-        }
+        () if length > MAX_COMMENT_CHARS => Some(format!(
+            "the comment has {length} characters (limit {MAX_COMMENT_CHARS})"
+        )),
         () => None,
     }
 }
@@ -94,17 +99,27 @@ mod tests {
             text: text.to_owned(),
             time_ms: 7,
         };
-        let write = |set: &str, id: &str, text: &str| write_comment(folder.path(), comment(set, id, text));
+        let write =
+            |set: &str, id: &str, text: &str| write_comment(folder.path(), comment(set, id, text));
         assert_eq!(read_comments(folder.path()).unwrap(), []);
-        for (set, id, text) in
-            [("test", "b", " label is wrong "), ("test", "a", "x"), ("eval", "b", "y"), ("test", "a", "ambiguous")]
-        {
+        for (set, id, text) in [
+            ("test", "b", " label is wrong "),
+            ("test", "a", "x"),
+            ("eval", "b", "y"),
+            ("test", "a", "ambiguous"),
+        ] {
             write(set, id, text).unwrap();
         }
-        let all =
-            [comment("eval", "b", "y"), comment("test", "a", "ambiguous"), comment("test", "b", "label is wrong")];
+        let all = [
+            comment("eval", "b", "y"),
+            comment("test", "a", "ambiguous"),
+            comment("test", "b", "label is wrong"),
+        ];
         assert_eq!(read_comments(folder.path()).unwrap(), all);
-        let mode = std::fs::metadata(comments_path(folder.path())).unwrap().permissions().mode();
+        let mode = std::fs::metadata(comments_path(folder.path()))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         for wrong in ["a\u{1b}[1mb", "a\nb", &"x".repeat(2001)] {
             assert!(write("test", "a", wrong).is_err(), "{wrong:?}");
@@ -113,6 +128,9 @@ mod tests {
         assert_eq!(read_comments(folder.path()).unwrap(), all[1..]);
         std::fs::write(comments_path(folder.path()), "[\n3]").unwrap();
         let error = write("test", "a", "x").unwrap_err().to_string();
-        assert!(error.contains("comments.json") && error.contains("line 2"), "{error}");
+        assert!(
+            error.contains("comments.json") && error.contains("line 2"),
+            "{error}"
+        );
     }
 }

@@ -10,7 +10,9 @@ use super::eval_record::EvalRecord;
 use super::speed_summary::SpeedSummary;
 use super::summary::{eval_file, read_evals, write_evals};
 use crate::run::error::RunError;
-use crate::run::storage::durable::{append_line, ensure_folder, open_append, replace_file, replace_json, seal};
+use crate::run::storage::durable::{
+    append_line, ensure_folder, open_append, replace_file, replace_json, seal,
+};
 use crate::run::storage::lock::RunLock;
 
 /// Written at the end of an eval.
@@ -38,19 +40,33 @@ impl EvalFolder {
         settings: &Map<String, Value>,
     ) -> Result<(Self, Option<Value>), RunError> {
         if path.join("run.toml").exists() {
-            return Err(RunError::Taken { path: path.to_owned() });
+            return Err(RunError::Taken {
+                path: path.to_owned(),
+            });
         }
-        let files = task_files.iter().map(|(name, bytes)| (Path::new("task").join(name), bytes.as_slice()));
-        let files: Vec<_> = files.chain(prompts.map(|prompts| (PathBuf::from("prompts.jsonl"), prompts))).collect();
+        let files = task_files
+            .iter()
+            .map(|(name, bytes)| (Path::new("task").join(name), bytes.as_slice()));
+        let files: Vec<_> = files
+            .chain(prompts.map(|prompts| (PathBuf::from("prompts.jsonl"), prompts)))
+            .collect();
         let earlier = crate::files::read_text(&path.join(RESULT_FILE)).ok();
-        let earlier: Option<Value> = earlier.map(|text| serde_json::from_str(&text).unwrap_or_default());
+        let earlier: Option<Value> =
+            earlier.map(|text| serde_json::from_str(&text).unwrap_or_default());
         if let Some(earlier) = &earlier {
-            let other = files
-                .iter()
-                .find(|(name, bytes)| crate::files::read(&path.join(name)).map_or(true, |stored| stored != *bytes));
+            let other = files.iter().find(|(name, bytes)| {
+                crate::files::read(&path.join(name)).map_or(true, |stored| stored != *bytes)
+            });
             let other = other.map(|(name, _)| format!("with another {}", name.display()));
-            let why = other.or_else(|| other_settings(earlier, settings)).or_else(|| nothing_open(earlier));
-            why.map_or(Ok(()), |why| Err(RunError::Evaluated { path: path.to_owned(), why }))?;
+            let why = other
+                .or_else(|| other_settings(earlier, settings))
+                .or_else(|| nothing_open(earlier));
+            why.map_or(Ok(()), |why| {
+                Err(RunError::Evaluated {
+                    path: path.to_owned(),
+                    why,
+                })
+            })?;
         }
         let path = std::path::absolute(path).map_err(RunError::io("find", path))?;
         ensure_folder(&path.join("evals"))?;
@@ -67,7 +83,11 @@ impl EvalFolder {
     ///
     /// # Errors
     /// [`RunError`] naming the file.
-    pub fn read(&self, set: &str, name: &str) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), RunError> {
+    pub fn read(
+        &self,
+        set: &str,
+        name: &str,
+    ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), RunError> {
         let (set, name) = (word(set), word(name));
         let records = read_evals(&self.path.join(eval_file(0, &set, &name)))?;
         Ok((records, StoredTarget::read(&self.path, &name).speed))
@@ -78,7 +98,10 @@ impl EvalFolder {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn write(&self, set: &str, name: &str, records: &[EvalRecord]) -> Result<(), RunError> {
-        write_evals(&self.path.join(eval_file(0, &word(set), &word(name))), records)
+        write_evals(
+            &self.path.join(eval_file(0, &word(set), &word(name))),
+            records,
+        )
     }
 
     /// Opens the answers of a model, and returns the lines that an interrupted eval left there.
@@ -86,7 +109,10 @@ impl EvalFolder {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn answers(&self, set: &str, name: &str) -> Result<(AnswerLog, Vec<String>), RunError> {
-        AnswerLog::open(self.path.join(format!("answers-{}-{}.jsonl", word(set), word(name))))
+        AnswerLog::open(
+            self.path
+                .join(format!("answers-{}-{}.jsonl", word(set), word(name))),
+        )
     }
 
     /// Writes the result, last.
@@ -100,14 +126,20 @@ impl EvalFolder {
 
 /// Names the settings that differ from an earlier result.
 fn other_settings(earlier: &Value, settings: &Map<String, Value>) -> Option<String> {
-    let (name, _) = settings.iter().find(|(name, value)| earlier[name.as_str()] != **value)?;
+    let (name, _) = settings
+        .iter()
+        .find(|(name, value)| earlier[name.as_str()] != **value)?;
     Some(format!("with other settings ({name})"))
 }
 
 /// Whether an earlier result has an answer to everything, in words.
 fn nothing_open(earlier: &Value) -> Option<String> {
     let targets = earlier["targets"].as_object();
-    let is_open = |target: &Value| target["endpoint_errors"].as_u64().is_some_and(|errors| errors > 0);
+    let is_open = |target: &Value| {
+        target["endpoint_errors"]
+            .as_u64()
+            .is_some_and(|errors| errors > 0)
+    };
     let is_any_open = targets.is_some_and(|targets| targets.values().any(is_open));
     (!is_any_open).then(|| "in which no answer is missing".to_owned())
 }
@@ -127,11 +159,18 @@ impl StoredTarget {
         let document: Value = serde_json::from_str(&text).unwrap_or_default();
         let of = |key: &str| {
             let targets = document[key].as_object()?;
-            targets.iter().find(|(name, _)| word(name) == target).map(|(_, value)| value.clone())
+            targets
+                .iter()
+                .find(|(name, _)| word(name) == target)
+                .map(|(_, value)| value.clone())
         };
         Self {
-            prompts: of("prompts").unwrap_or_default()["description"].as_str().unwrap_or_default().to_owned(),
-            speed: of("targets").and_then(|summary| serde_json::from_value(summary["speed"].clone()).ok()),
+            prompts: of("prompts").unwrap_or_default()["description"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            speed: of("targets")
+                .and_then(|summary| serde_json::from_value(summary["speed"].clone()).ok()),
         }
     }
 }
@@ -152,7 +191,10 @@ impl AnswerLog {
         let file = open_append(&path)?;
         seal(&file, &path)?;
         let text = crate::files::read_text(&path).map_err(RunError::io("read", &path))?;
-        Ok((Self { path, file }, text.lines().map(str::to_owned).collect()))
+        Ok((
+            Self { path, file },
+            text.lines().map(str::to_owned).collect(),
+        ))
     }
 
     /// Removes the file, whose answers are in the eval's own.
@@ -168,16 +210,30 @@ impl AnswerLog {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn append(&self, line: &str) -> Result<(), RunError> {
-        append_line(&self.file, &self.path, format!("{line}\n").as_bytes(), "answer")
+        append_line(
+            &self.file,
+            &self.path,
+            format!("{line}\n").as_bytes(),
+            "answer",
+        )
     }
 }
 
 /// Makes a name safe for a file name.
 fn word(name: &str) -> String {
-    let name = Path::new(name).file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let name = Path::new(name).file_stem().map_or_else(
+        || name.to_owned(),
+        |stem| stem.to_string_lossy().into_owned(),
+    );
     name.chars()
         .take(60)
-        .map(|letter| if letter.is_alphanumeric() || "._".contains(letter) { letter } else { '_' })
+        .map(|letter| {
+            if letter.is_alphanumeric() || "._".contains(letter) {
+                letter
+            } else {
+                '_'
+            }
+        })
         .collect()
 }
 
@@ -190,22 +246,43 @@ mod tests {
     fn a_folder_is_whole_once_it_has_its_result() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("one");
-        let files =
-            [("task.toml".to_owned(), b"name = \"x\"".to_vec()), ("sub/schema.json".to_owned(), b"{}".to_vec())];
-        let settings = |seed: u32| Map::from_iter([("temperature".into(), 0.7.into()), ("seed".into(), seed.into())]);
-        let create = |prompts: &str, settings: &Map<String, Value>| {
-            EvalFolder::create(&path, &files, Some(prompts.as_bytes()), settings).map(|(_, earlier)| earlier)
+        let files = [
+            ("task.toml".to_owned(), b"name = \"x\"".to_vec()),
+            ("sub/schema.json".to_owned(), b"{}".to_vec()),
+        ];
+        let settings = |seed: u32| {
+            Map::from_iter([
+                ("temperature".into(), 0.7.into()),
+                ("seed".into(), seed.into()),
+            ])
         };
-        let (folder, earlier) = EvalFolder::create(&path, &files, Some(b"{}\n"), &settings(1)).unwrap();
+        let create = |prompts: &str, settings: &Map<String, Value>| {
+            EvalFolder::create(&path, &files, Some(prompts.as_bytes()), settings)
+                .map(|(_, earlier)| earlier)
+        };
+        let (folder, earlier) =
+            EvalFolder::create(&path, &files, Some(b"{}\n"), &settings(1)).unwrap();
         assert!(earlier.is_none());
-        let records = [EvalRecord { prompt_id: "a".into(), ..EvalRecord::default() }];
-        folder.write("my set/rows.jsonl", "second-model", &records).unwrap();
+        let records = [EvalRecord {
+            prompt_id: "a".into(),
+            ..EvalRecord::default()
+        }];
+        folder
+            .write("my set/rows.jsonl", "second-model", &records)
+            .unwrap();
         assert!(
-            path.join("evals/step-000000-rows-second_model.jsonl").is_file()
+            path.join("evals/step-000000-rows-second_model.jsonl")
+                .is_file()
                 && path.join("task/sub/schema.json").is_file()
         );
-        assert_eq!(folder.read("rows.jsonl", "second-model").unwrap().0, records);
-        assert!(RunLock::is_held(&path) && matches!(create("{}\n", &settings(1)), Err(RunError::InUse { .. })));
+        assert_eq!(
+            folder.read("rows.jsonl", "second-model").unwrap().0,
+            records
+        );
+        assert!(
+            RunLock::is_held(&path)
+                && matches!(create("{}\n", &settings(1)), Err(RunError::InUse { .. }))
+        );
         let result = |errors: usize| serde_json::json!({"targets": {"a": {}, "b": {"endpoint_errors": errors}}, "temperature": 0.7, "seed": 1});
         folder.finish(&result(2)).unwrap();
         drop(folder);
@@ -214,9 +291,21 @@ mod tests {
             let error = create(prompts, settings).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
-        check("{}\n", &settings(2), "an eval with other settings (seed): choose");
-        check("{}{}\n", &settings(1), "an eval with another prompts.jsonl: choose a new folder");
+        check(
+            "{}\n",
+            &settings(2),
+            "an eval with other settings (seed): choose",
+        );
+        check(
+            "{}{}\n",
+            &settings(1),
+            "an eval with another prompts.jsonl: choose a new folder",
+        );
         std::fs::write(path.join(RESULT_FILE), result(0).to_string()).unwrap();
-        check("{}\n", &settings(1), "an eval in which no answer is missing: choose a new folder");
+        check(
+            "{}\n",
+            &settings(1),
+            "an eval in which no answer is missing: choose a new folder",
+        );
     }
 }

@@ -48,6 +48,8 @@ impl EvalProgress {
     /// By the rate so far; `None` before there is one to speak of.
     pub fn seconds_left(&self) -> Option<f64> {
         let is_early = self.answers.saturating_sub(self.kept) < MIN_ANSWERS.min(self.total);
-        self.rate().filter(|_| !is_early).map(|rate| self.total.saturating_sub(self.answers) as f64 / rate)
+        self.rate()
+            .filter(|_| !is_early)
+            .map(|rate| self.total.saturating_sub(self.answers) as f64 / rate)
     }
 }

@@ -114,7 +114,9 @@ impl EvalRecord {
             (turn.exact, turn.reward) = (score.exact, score.reward);
         }
         let deciding = self.deciding_turn();
-        let Some(score) = scores.get(deciding) else { return Ok(()) };
+        let Some(score) = scores.get(deciding) else {
+            return Ok(());
+        };
         if let Some(turn) = self.turns.get(deciding) {
             self.completion.clone_from(&turn.completion);
         }
@@ -125,7 +127,8 @@ impl EvalRecord {
         self.score = serde_json::to_value(score)?;
         self.reward = mean_reward(scores.iter().map(|score| score.reward));
         self.tolerant = is_complete && scores.iter().all(|score| score.tolerant);
-        self.exact = is_known.then(|| is_complete && scores.iter().all(|score| score.exact != Some(false)));
+        self.exact =
+            is_known.then(|| is_complete && scores.iter().all(|score| score.exact != Some(false)));
         Ok(())
     }
 
@@ -136,7 +139,10 @@ impl EvalRecord {
 
     /// Those of all its turns.
     pub fn chains(&self) -> impl Iterator<Item = &ToolChain> {
-        self.chain.as_deref().into_iter().chain(self.turns.iter().filter_map(|turn| turn.chain.as_deref()))
+        self.chain
+            .as_deref()
+            .into_iter()
+            .chain(self.turns.iter().filter_map(|turn| turn.chain.as_deref()))
     }
 
     /// Its answers.
@@ -144,7 +150,10 @@ impl EvalRecord {
         if self.turns.is_empty() {
             return vec![&self.completion];
         }
-        self.turns.iter().map(|turn| turn.completion.as_str()).collect()
+        self.turns
+            .iter()
+            .map(|turn| turn.completion.as_str())
+            .collect()
     }
 
     /// Its row as scorers see it with each of its answers.
@@ -153,7 +162,11 @@ impl EvalRecord {
         let scored = |turn: usize| {
             let row = row?.after(&texts[..turn])?;
             let chain = self.turns.get(turn).map_or(&self.chain, |turn| &turn.chain);
-            Some(chain.as_ref().map_or_else(|| row.clone(), |chain| chain.scored_row(&row)))
+            Some(
+                chain
+                    .as_ref()
+                    .map_or_else(|| row.clone(), |chain| chain.scored_row(&row)),
+            )
         };
         (0..texts.len()).map(scored).collect()
     }
@@ -183,7 +196,8 @@ impl EvalRecord {
 
     /// Whether scorer or endpoint failed, so that nothing is known of the completion.
     pub fn is_error(&self) -> bool {
-        self.failure().is_some_and(|class| class.is_unscored() || class == FailureClass::EndpointError)
+        self.failure()
+            .is_some_and(|class| class.is_unscored() || class == FailureClass::EndpointError)
     }
 
     pub fn is_endpoint_error(&self) -> bool {

@@ -37,24 +37,43 @@ impl SampleSummary {
     /// `None` with one sample a prompt.
     pub(super) fn from_records(scored: &[&EvalRecord]) -> Option<Self> {
         let of = |holds| SampleRates::from_prompts(&counts(scored, holds));
-        Some(Self { valid: of(|record| Some(record.is_valid()))?, exact: of(|record| record.exact) })
+        Some(Self {
+            valid: of(|record| Some(record.is_valid()))?,
+            exact: of(|record| record.exact),
+        })
     }
 }
 
 impl SampleRates {
     fn from_prompts(prompts: &[(usize, usize)]) -> Option<Self> {
-        let samples = prompts.iter().map(|(_, all)| *all).max().filter(|samples| *samples > 1)?;
+        let samples = prompts
+            .iter()
+            .map(|(_, all)| *all)
+            .max()
+            .filter(|samples| *samples > 1)?;
         let mean = |samples: usize, of: &dyn Fn(usize, usize) -> Option<f64>| {
-            let values: Vec<f64> = prompts.iter().filter_map(|(passed, all)| of(*passed, *all)).collect();
+            let values: Vec<f64> = prompts
+                .iter()
+                .filter_map(|(passed, all)| of(*passed, *all))
+                .collect();
             mean_by_prompt(&values, samples)
         };
         let powers = std::iter::successors(Some(1), |j| Some(2 * j)).take_while(|j| *j < samples);
         let pass_at = powers
             .chain([samples])
-            .map(|j| PassAt { j, rate: mean(samples, &|passed, all| pass_at(j, all, passed)) })
+            .map(|j| PassAt {
+                j,
+                rate: mean(samples, &|passed, all| pass_at(j, all, passed)),
+            })
             .collect();
-        let all = mean(1, &|passed, all| (all == samples).then(|| f64::from(u8::from(passed == all))));
-        Some(Self { samples, pass_at, all })
+        let all = mean(1, &|passed, all| {
+            (all == samples).then(|| f64::from(u8::from(passed == all)))
+        });
+        Some(Self {
+            samples,
+            pass_at,
+            all,
+        })
     }
 }
 
@@ -67,7 +86,10 @@ pub fn counts_by_prompt<'a>(
     holds: Holds,
 ) -> BTreeMap<&'a str, (usize, usize)> {
     let mut prompts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for (record, holds) in records.into_iter().filter_map(|record| Some((record, holds(record)?))) {
+    for (record, holds) in records
+        .into_iter()
+        .filter_map(|record| Some((record, holds(record)?)))
+    {
         let (found, of) = prompts.entry(&record.prompt_id).or_default();
         *found += usize::from(holds);
         *of += 1;
@@ -76,5 +98,7 @@ pub fn counts_by_prompt<'a>(
 }
 
 pub(super) fn counts(records: &[&EvalRecord], holds: Holds) -> Vec<(usize, usize)> {
-    counts_by_prompt(records.iter().copied(), holds).into_values().collect()
+    counts_by_prompt(records.iter().copied(), holds)
+        .into_values()
+        .collect()
 }

@@ -35,7 +35,11 @@ pub struct MaskCost {
 
 impl SpeedSummary {
     /// `price`: of an hour of the GPU that sampled them, in any currency.
-    pub fn from_records(records: &[EvalRecord], price: Option<f64>, masks: Option<MaskCost>) -> Self {
+    pub fn from_records(
+        records: &[EvalRecord],
+        price: Option<f64>,
+        masks: Option<MaskCost>,
+    ) -> Self {
         let seconds: f64 = records.iter().map(|record| record.seconds).sum();
         let tokens: usize = records.iter().filter_map(|record| record.tokens).sum();
         let answers: usize = records.iter().map(|record| record.texts().len()).sum();
@@ -44,7 +48,9 @@ impl SpeedSummary {
             seconds,
             tokens_per_second: tokens as f64 / seconds.max(f64::MIN_POSITIVE),
             cost,
-            cost_per_1000_answers: cost.filter(|_| answers > 0).map(|cost| 1000.0 * cost / answers as f64),
+            cost_per_1000_answers: cost
+                .filter(|_| answers > 0)
+                .map(|cost| 1000.0 * cost / answers as f64),
             masks,
         }
     }
@@ -58,7 +64,11 @@ impl MaskCost {
 
     /// The share of the masks' time that was waited for.
     pub fn waited(&self) -> f64 {
-        if self.seconds > 0.0 { self.waited_seconds / self.seconds } else { 0.0 }
+        if self.seconds > 0.0 {
+            self.waited_seconds / self.seconds
+        } else {
+            0.0
+        }
     }
 }
 
@@ -75,7 +85,14 @@ mod tests {
             ..EvalRecord::default()
         };
         // Two answers to single prompts and a conversation of two: 36 seconds in all, four answers.
-        let records = [record(0), record(0), EvalRecord { seconds: 18.0, ..record(2) }];
+        let records = [
+            record(0),
+            record(0),
+            EvalRecord {
+                seconds: 18.0,
+                ..record(2)
+            },
+        ];
         let check = |price, expected: [Option<f64>; 2]| {
             let speed = SpeedSummary::from_records(&records, price, None);
             assert_eq!((speed.seconds, speed.tokens_per_second), (36.0, 3.75));
@@ -84,6 +101,9 @@ mod tests {
         check(None, [None, None]);
         check(Some(2.0), [Some(0.02), Some(5.0)]);
         check(Some(0.0), [Some(0.0), Some(0.0)]);
-        assert_eq!(SpeedSummary::from_records(&[], Some(2.0), None).cost_per_1000_answers, None);
+        assert_eq!(
+            SpeedSummary::from_records(&[], Some(2.0), None).cost_per_1000_answers,
+            None
+        );
     }
 }

@@ -87,18 +87,35 @@ pub struct AnswerSummary {
 impl AnswerSummary {
     fn from_records(records: &[&EvalRecord]) -> Option<Box<Self>> {
         let counts = |record: &&EvalRecord| {
-            (record.turns.iter().filter(|turn| turn.tier == "valid").count(), record.turns.len())
+            (
+                record
+                    .turns
+                    .iter()
+                    .filter(|turn| turn.tier == "valid")
+                    .count(),
+                record.turns.len(),
+            )
         };
-        let conversations: Vec<(usize, usize)> =
-            records.iter().filter(|record| !record.turns.is_empty()).map(counts).collect();
+        let conversations: Vec<(usize, usize)> = records
+            .iter()
+            .filter(|record| !record.turns.is_empty())
+            .map(counts)
+            .collect();
         if conversations.is_empty() {
             return None;
         }
-        let n = conversations.iter().map(|(_, answers)| answers).sum::<usize>();
+        let n = conversations
+            .iter()
+            .map(|(_, answers)| answers)
+            .sum::<usize>();
         let valid = conversations.iter().map(|(valid, _)| valid).sum::<usize>() as f64 / n as f64;
         let valid_interval: [f64; 2] = wilson_by_prompt(&conversations).into();
         let mean = |of: &dyn Fn(usize) -> f64| {
-            records.iter().map(|record| of(record.turn_count())).sum::<f64>() / records.len() as f64
+            records
+                .iter()
+                .map(|record| of(record.turn_count()))
+                .sum::<f64>()
+                / records.len() as f64
         };
         let independent = |rate: f64| mean(&|turns| compound(rate, turns as u32));
         Some(Box::new(Self {
@@ -133,7 +150,10 @@ pub struct TagSummary {
 impl EvalSummary {
     pub fn from_records(records: &[EvalRecord]) -> Self {
         let all: Vec<&EvalRecord> = records.iter().filter(|record| !record.is_error()).collect();
-        let unanswered = records.iter().filter(|record| record.is_endpoint_error()).count();
+        let unanswered = records
+            .iter()
+            .filter(|record| record.is_endpoint_error())
+            .count();
         let lengths: Vec<usize> = all.iter().filter_map(|record| record.tokens).collect();
         let mut by_tag: BTreeMap<String, Vec<&EvalRecord>> = BTreeMap::new();
         for record in &all {
@@ -153,9 +173,13 @@ impl EvalSummary {
             exact: exact_rate(&all),
             tolerant: rate(&all, |record| record.tolerant),
             valid_interval: [0.0, 1.0],
-            mean_tokens: lengths.iter().sum::<usize>() as f64 / lengths.len().max(usize::from(all.is_empty())) as f64,
+            mean_tokens: lengths.iter().sum::<usize>() as f64
+                / lengths.len().max(usize::from(all.is_empty())) as f64,
             truncated: rate(&all, |record| record.truncated),
-            by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::from_records(&records))).collect(),
+            by_tag: by_tag
+                .into_iter()
+                .map(|(tag, records)| (tag, TagSummary::from_records(&records)))
+                .collect(),
             with_expected: all.iter().filter(|record| record.exact.is_some()).count() as u32,
             intervals: intervals_by_prompt(&all).map(Box::new),
             answers: AnswerSummary::from_records(&all),
@@ -171,21 +195,40 @@ impl EvalSummary {
     /// The 95% interval of a rate: Wilson's, clustered by prompt if a prompt has several completions.
     pub fn interval(&self, name: &str) -> [f64; 2] {
         let rows = self.rows_of(name);
-        let alone = || <[f64; 2]>::from(wilson((self.metric(name) * rows as f64).round() as usize, rows));
-        self.intervals.as_ref().and_then(|intervals| intervals.get(name)).copied().unwrap_or_else(alone)
+        let alone = || {
+            <[f64; 2]>::from(wilson(
+                (self.metric(name) * rows as f64).round() as usize,
+                rows,
+            ))
+        };
+        self.intervals
+            .as_ref()
+            .and_then(|intervals| intervals.get(name))
+            .copied()
+            .unwrap_or_else(alone)
     }
 
     /// Cost of all answers, and of 1,000; `None` where a price or a count is unknown.
     pub fn cost(&self) -> [Option<f64>; 2] {
-        let of_endpoint = self.endpoint.as_ref().map(|endpoint| [endpoint.cost, endpoint.cost_per_1000_answers]);
-        let of_gpu = || self.speed.as_ref().map(|speed| [speed.cost, speed.cost_per_1000_answers]);
+        let of_endpoint = self
+            .endpoint
+            .as_ref()
+            .map(|endpoint| [endpoint.cost, endpoint.cost_per_1000_answers]);
+        let of_gpu = || {
+            self.speed
+                .as_ref()
+                .map(|speed| [speed.cost, speed.cost_per_1000_answers])
+        };
         of_endpoint.or_else(of_gpu).unwrap_or_default()
     }
 
     /// Completion tokens per second: of a model on this machine while it samples, of an endpoint while a request is under
     /// way.
     pub fn tokens_per_second(&self) -> Option<f64> {
-        let of_endpoint = self.endpoint.as_ref().and_then(|endpoint| endpoint.tokens_per_second);
+        let of_endpoint = self
+            .endpoint
+            .as_ref()
+            .and_then(|endpoint| endpoint.tokens_per_second);
         of_endpoint.or_else(|| self.speed.as_ref().map(|speed| speed.tokens_per_second))
     }
 
@@ -203,7 +246,11 @@ impl EvalSummary {
 
     /// The number of completions in the denominator of a rate.
     pub fn rows_of(&self, name: &str) -> usize {
-        if name == "exact" && self.with_expected > 0 { self.with_expected as usize } else { self.n }
+        if name == "exact" && self.with_expected > 0 {
+            self.with_expected as usize
+        } else {
+            self.n
+        }
     }
 }
 
@@ -234,7 +281,12 @@ fn intervals_by_prompt(records: &[&EvalRecord]) -> Option<BTreeMap<String, [f64;
         ("tolerant", |record| Some(record.tolerant)),
     ];
     let interval = |holds: Holds| wilson_by_prompt(&counts(records, holds)).into();
-    Some(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect())
+    Some(
+        rates
+            .into_iter()
+            .map(|(name, holds)| (name.to_owned(), interval(holds)))
+            .collect(),
+    )
 }
 
 fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {
@@ -247,7 +299,8 @@ fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {
 
 fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
     let known: Vec<bool> = records.iter().filter_map(|record| record.exact).collect();
-    (!known.is_empty()).then(|| known.iter().filter(|exact| **exact).count() as f64 / known.len() as f64)
+    (!known.is_empty())
+        .then(|| known.iter().filter(|exact| **exact).count() as f64 / known.len() as f64)
 }
 
 /// A binary outcome (valid or exact) in two evals, matched by prompt id and sample.
@@ -268,20 +321,30 @@ pub struct Comparison {
 impl Comparison {
     /// Compares `valid`. If an id occurs more than once in an eval, its last record counts.
     pub fn between(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
-        Self::by(before, after, |record| (!record.is_error()).then(|| record.is_valid()))
+        Self::by(before, after, |record| {
+            (!record.is_error()).then(|| record.is_valid())
+        })
     }
 
     /// Compares `exact`; `None` if no prompt of both has an expected value.
     pub fn between_exact(before: &[EvalRecord], after: &[EvalRecord]) -> Option<Self> {
-        let found = Self::by(before, after, |record| record.exact.filter(|_| !record.is_error()));
+        let found = Self::by(before, after, |record| {
+            record.exact.filter(|_| !record.is_error())
+        });
         (found.pairs() > 0).then_some(found)
     }
 
-    fn by(before: &[EvalRecord], after: &[EvalRecord], holds: fn(&EvalRecord) -> Option<bool>) -> Self {
+    fn by(
+        before: &[EvalRecord],
+        after: &[EvalRecord],
+        holds: fn(&EvalRecord) -> Option<bool>,
+    ) -> Self {
         let by_prompt = |records: &[EvalRecord]| -> BTreeMap<(String, usize), bool> {
             records
                 .iter()
-                .filter_map(|record| Some(((record.prompt_id.clone(), record.sample), holds(record)?)))
+                .filter_map(|record| {
+                    Some(((record.prompt_id.clone(), record.sample), holds(record)?))
+                })
                 .collect()
         };
         let (before, after) = (by_prompt(before), by_prompt(after));
@@ -295,7 +358,10 @@ impl Comparison {
                 (_, None) => found.unmatched += 1,
             }
         }
-        found.unmatched += after.keys().filter(|prompt| !before.contains_key(*prompt)).count();
+        found.unmatched += after
+            .keys()
+            .filter(|prompt| !before.contains_key(*prompt))
+            .count();
         found.mcnemar_p = mcnemar_exact(found.fixed, found.broken);
         found
     }
@@ -312,8 +378,15 @@ impl Comparison {
 
 /// The file of an eval, or the one that older programs called `proof`.
 pub fn eval_path(folder: &Path, step: u64, set: &str, target: &str) -> PathBuf {
-    let (new, old) = (folder.join(eval_file(step, set, target)), folder.join(eval_file(step, "proof", target)));
-    if set == "test" && !new.exists() && old.exists() { old } else { new }
+    let (new, old) = (
+        folder.join(eval_file(step, set, target)),
+        folder.join(eval_file(step, "proof", target)),
+    );
+    if set == "test" && !new.exists() && old.exists() {
+        old
+    } else {
+        new
+    }
 }
 
 /// Relative to the run: `evals/step-000050-test-trained.jsonl`.
@@ -333,7 +406,8 @@ pub fn answers_path(run: &Path, step: u64, set: &str, target: &str) -> PathBuf {
 pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> {
     let mut bytes = Vec::new();
     for record in records {
-        serde_json::to_writer(&mut bytes, record).map_err(|error| RunError::malformed(path, error))?;
+        serde_json::to_writer(&mut bytes, record)
+            .map_err(|error| RunError::malformed(path, error))?;
         bytes.push(b'\n');
     }
     replace_file(path, &bytes)
@@ -352,7 +426,11 @@ pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
             message: error.to_string(),
         })
     };
-    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(parse)
+        .collect()
 }
 
 #[cfg(test)]
@@ -378,13 +456,32 @@ mod tests {
             score: serde_json::json!({"failure": "scorer_error"}),
             ..record(id, "unparsable", Some(false), "clean")
         };
-        let before = [record("a", "valid", Some(true), "clean"), record("b", "invalid", None, "clean"), error("c")];
+        let before = [
+            record("a", "valid", Some(true), "clean"),
+            record("b", "invalid", None, "clean"),
+            error("c"),
+        ];
         let summary = EvalSummary::from_records(&before);
-        assert_eq!((summary.n, summary.scorer_errors, summary.valid, summary.exact), (2, 1, 0.5, Some(1.0)));
+        assert_eq!(
+            (
+                summary.n,
+                summary.scorer_errors,
+                summary.valid,
+                summary.exact
+            ),
+            (2, 1, 0.5, Some(1.0))
+        );
         assert_eq!(summary.by_tag["clean"].n, 2);
-        let after = [error("a"), record("b", "valid", None, "clean"), record("c", "valid", Some(true), "clean")];
+        let after = [
+            error("a"),
+            record("b", "valid", None, "clean"),
+            record("c", "valid", Some(true), "clean"),
+        ];
         let compared = Comparison::between(&before, &after);
-        assert_eq!((compared.fixed, compared.pairs(), compared.unmatched), (1, 1, 2));
+        assert_eq!(
+            (compared.fixed, compared.pairs(), compared.unmatched),
+            (1, 1, 2)
+        );
         assert_eq!(Comparison::between_exact(&before, &after), None);
         let all = EvalSummary::from_records(&[error("a")]);
         assert_eq!((all.n, all.valid, all.mean_tokens), (0, 0.0, 0.0));
@@ -400,7 +497,10 @@ mod tests {
             record("x", "valid", None, "clean"),
         ];
         let summary = EvalSummary::from_records(&before);
-        assert_eq!((summary.n, summary.parse, summary.valid, summary.tolerant), (5, 0.8, 0.6, 0.6));
+        assert_eq!(
+            (summary.n, summary.parse, summary.valid, summary.tolerant),
+            (5, 0.8, 0.6, 0.6)
+        );
         assert_eq!(summary.exact, Some(1.0 / 3.0));
         let messy = TagSummary {
             n: 2,
@@ -419,10 +519,28 @@ mod tests {
             record("d", "invalid", None, ""),
         ];
         let compared = Comparison::between(&before, &after);
-        let expected = Comparison { fixed: 2, broken: 1, both: 1, neither: 0, unmatched: 1, mcnemar_p: 1.0 };
+        let expected = Comparison {
+            fixed: 2,
+            broken: 1,
+            both: 1,
+            neither: 0,
+            unmatched: 1,
+            mcnemar_p: 1.0,
+        };
         assert_eq!(compared, expected);
-        assert_eq!(Comparison::between_exact(&before, &after), None, "the second eval knows no expected answer");
-        let exact = Comparison { fixed: 0, broken: 0, both: 1, neither: 2, unmatched: 0, mcnemar_p: 1.0 };
+        assert_eq!(
+            Comparison::between_exact(&before, &after),
+            None,
+            "the second eval knows no expected answer"
+        );
+        let exact = Comparison {
+            fixed: 0,
+            broken: 0,
+            both: 1,
+            neither: 2,
+            unmatched: 0,
+            mcnemar_p: 1.0,
+        };
         assert_eq!(Comparison::between_exact(&before, &before), Some(exact));
         assert_eq!(EvalSummary::from_records(&[]).valid_interval, [0.0, 1.0]);
         assert!(EvalSummary::from_records(&[]).exact.is_none());
@@ -434,15 +552,25 @@ mod tests {
             .map(|index| {
                 let (prompt, sample) = (index / 4, index % 4);
                 let tier = if prompt < 6 { "valid" } else { "invalid" };
-                EvalRecord { sample, ..record(&format!("p{prompt}"), tier, Some(prompt < 3), "") }
+                EvalRecord {
+                    sample,
+                    ..record(&format!("p{prompt}"), tier, Some(prompt < 3), "")
+                }
             })
             .collect();
         let summary = EvalSummary::from_records(&records);
-        let alone: Vec<EvalRecord> = records.iter().filter(|record| record.sample == 0).cloned().collect();
+        let alone: Vec<EvalRecord> = records
+            .iter()
+            .filter(|record| record.sample == 0)
+            .cloned()
+            .collect();
         let of_prompts = EvalSummary::from_records(&alone);
         for name in ["parse", "valid", "exact", "tolerant"] {
             let ([low, high], [least, most]) = (summary.interval(name), of_prompts.interval(name));
-            assert!(low <= least && most <= high + 1e-12, "{name}: {low} {high}, of the prompts alone {least} {most}");
+            assert!(
+                low <= least && most <= high + 1e-12,
+                "{name}: {low} {high}, of the prompts alone {least} {most}"
+            );
         }
         assert_eq!(summary.valid_interval, summary.interval("valid"));
         let (low, high) = wilson(24, 40);
@@ -453,7 +581,9 @@ mod tests {
         );
         assert!(
             of_prompts.intervals.is_none()
-                && !serde_json::to_string(&of_prompts).unwrap_or_default().contains("intervals")
+                && !serde_json::to_string(&of_prompts)
+                    .unwrap_or_default()
+                    .contains("intervals")
         );
     }
 }

@@ -70,15 +70,22 @@ pub struct ChainRate {
 impl ToolSummary {
     pub(super) fn from_records(records: &[EvalRecord]) -> Option<Box<Self>> {
         let chains: Vec<&ToolChain> = records.iter().flat_map(EvalRecord::chains).collect();
-        let with_chains: Vec<&EvalRecord> = records.iter().filter(|record| record.chains().next().is_some()).collect();
+        let with_chains: Vec<&EvalRecord> = records
+            .iter()
+            .filter(|record| record.chains().next().is_some())
+            .collect();
         let conversations = with_chains.len() as f64;
         if chains.is_empty() {
             return None;
         }
-        let outcomes: Vec<CallOutcome> =
-            chains.iter().flat_map(|chain| chain.calls()).map(|call| call.outcome).collect();
+        let outcomes: Vec<CallOutcome> = chains
+            .iter()
+            .flat_map(|chain| chain.calls())
+            .map(|call| call.outcome)
+            .collect();
         let share = |outcome: CallOutcome| {
-            outcomes.iter().filter(|found| **found == outcome).count() as f64 / outcomes.len().max(1) as f64
+            outcomes.iter().filter(|found| **found == outcome).count() as f64
+                / outcomes.len().max(1) as f64
         };
         let mut ends = BTreeMap::new();
         for chain in &chains {
@@ -86,10 +93,22 @@ impl ToolSummary {
         }
         let mut calls: BTreeMap<usize, usize> = BTreeMap::new();
         for record in &with_chains {
-            *calls.entry(record.chains().map(|chain| chain.calls().count()).sum()).or_default() += 1;
+            *calls
+                .entry(record.chains().map(|chain| chain.calls().count()).sum())
+                .or_default() += 1;
         }
-        let calls = calls.into_iter().map(|(calls, conversations)| CallCount { calls, conversations }).collect();
-        let reply_tokens: usize = chains.iter().flat_map(|chain| &chain.steps).map(|step| step.reply_tokens).sum();
+        let calls = calls
+            .into_iter()
+            .map(|(calls, conversations)| CallCount {
+                calls,
+                conversations,
+            })
+            .collect();
+        let reply_tokens: usize = chains
+            .iter()
+            .flat_map(|chain| &chain.steps)
+            .map(|step| step.reply_tokens)
+            .sum();
         Some(Box::new(Self {
             mean_calls: outcomes.len() as f64 / conversations,
             refused: share(CallOutcome::Refused),
@@ -107,23 +126,45 @@ impl ValidCalls {
     fn from_records(records: &[&EvalRecord]) -> Option<Self> {
         let calls: Vec<(&str, Vec<bool>)> = records
             .iter()
-            .map(|record| (record.prompt_id.as_str(), record.chains().flat_map(ToolChain::valid_calls).collect()))
+            .map(|record| {
+                (
+                    record.prompt_id.as_str(),
+                    record.chains().flat_map(ToolChain::valid_calls).collect(),
+                )
+            })
             .collect();
-        let (n, valid, interval) =
-            rate(calls.iter().flat_map(|(prompt, calls)| calls.iter().map(|call| (*prompt, *call))))?;
+        let (n, valid, interval) = rate(
+            calls
+                .iter()
+                .flat_map(|(prompt, calls)| calls.iter().map(|call| (*prompt, *call))),
+        )?;
         let chain = |k: usize| {
-            let are_valid =
-                |(prompt, calls): &(_, Vec<bool>)| Some((*prompt, calls.get(..k)?.iter().all(|call| *call)));
+            let are_valid = |(prompt, calls): &(_, Vec<bool>)| {
+                Some((*prompt, calls.get(..k)?.iter().all(|call| *call)))
+            };
             let (n, valid, interval) = rate(calls.iter().filter_map(are_valid))?;
-            Some(ChainRate { k, n, valid, interval })
+            Some(ChainRate {
+                k,
+                n,
+                valid,
+                interval,
+            })
         };
-        Some(Self { n, valid, interval, chains: CHAINS.into_iter().filter_map(chain).collect() })
+        Some(Self {
+            n,
+            valid,
+            interval,
+            chains: CHAINS.into_iter().filter_map(chain).collect(),
+        })
     }
 
     /// p^k, the share of chains of `k` calls that were valid if calls were independent, and its 95% interval.
     pub fn independent(&self, k: usize) -> (f64, [f64; 2]) {
         let k = u32::try_from(k).unwrap_or(u32::MAX);
-        (compound(self.valid, k), self.interval.map(|rate| compound(rate, k)))
+        (
+            compound(self.valid, k),
+            self.interval.map(|rate| compound(rate, k)),
+        )
     }
 }
 
@@ -135,8 +176,16 @@ fn rate<'r>(outcomes: impl Iterator<Item = (&'r str, bool)>) -> Option<(usize, f
         (*found, *all) = (*found + usize::from(holds), *all + 1);
     }
     let prompts: Vec<(usize, usize)> = prompts.into_values().collect();
-    let (found, n) = prompts.iter().fold((0, 0), |(found, n), (one, all)| (found + one, n + all));
-    (n > 0).then(|| (n, found as f64 / n as f64, wilson_by_prompt(&prompts).into()))
+    let (found, n) = prompts
+        .iter()
+        .fold((0, 0), |(found, n), (one, all)| (found + one, n + all));
+    (n > 0).then(|| {
+        (
+            n,
+            found as f64 / n as f64,
+            wilson_by_prompt(&prompts).into(),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -175,7 +224,11 @@ mod tests {
             states: Map::new(),
             agent: None,
         };
-        EvalRecord { prompt_id: prompt_id.to_owned(), chain: Some(Box::new(chain)), ..EvalRecord::default() }
+        EvalRecord {
+            prompt_id: prompt_id.to_owned(),
+            chain: Some(Box::new(chain)),
+            ..EvalRecord::default()
+        }
     }
 
     #[test]
@@ -190,18 +243,31 @@ mod tests {
             record("f", "vvf", ChainEnd::ToolFailed),
         ];
         let summary = *ToolSummary::from_records(&records).unwrap();
-        let counts: Vec<(usize, usize)> = summary.calls.iter().map(|one| (one.calls, one.conversations)).collect();
+        let counts: Vec<(usize, usize)> = summary
+            .calls
+            .iter()
+            .map(|one| (one.calls, one.conversations))
+            .collect();
         assert_eq!(counts, [(0, 1), (1, 2), (2, 2), (3, 1)]);
         assert_eq!((summary.turns, summary.mean_calls), (6, 1.5));
         let valid = summary.valid_calls.unwrap();
         // b 2 of 2, c 1 of 2, d 0 of 1, e 1 of 2, f 3 of 3.
         assert_eq!((valid.n, valid.valid), (10, 0.7));
-        let chains: Vec<(usize, usize, f64)> = valid.chains.iter().map(|one| (one.k, one.n, one.valid)).collect();
+        let chains: Vec<(usize, usize, f64)> = valid
+            .chains
+            .iter()
+            .map(|one| (one.k, one.n, one.valid))
+            .collect();
         assert_eq!(chains, [(1, 5, 0.8), (2, 4, 0.5), (3, 1, 1.0)]);
         assert!((valid.independent(2).0 - 0.49).abs() < 1e-12);
         let back: ValidCalls = serde_json::from_value(json!(valid)).unwrap();
         assert_eq!(back, valid);
-        assert_eq!(ToolSummary::from_records(&records[..1]).unwrap().valid_calls, None);
+        assert_eq!(
+            ToolSummary::from_records(&records[..1])
+                .unwrap()
+                .valid_calls,
+            None
+        );
         assert_eq!(ToolSummary::from_records(&[EvalRecord::default()]), None);
     }
 }

@@ -39,8 +39,16 @@ impl RunReference {
             (!run.is_empty()).then(|| (run.to_owned(), at))
         });
         match split {
-            Some((run, at)) => Self { run, at, explicit: true },
-            None => Self { run: text.to_owned(), at: At::Best, explicit: false },
+            Some((run, at)) => Self {
+                run,
+                at,
+                explicit: true,
+            },
+            None => Self {
+                run: text.to_owned(),
+                at: At::Best,
+                explicit: false,
+            },
         }
     }
 }
@@ -54,22 +62,30 @@ pub struct RunFolders {
 
 /// The nearest workspace above `from`: a folder with `tasks/`.
 pub fn workspace(from: &Path) -> Option<&Path> {
-    from.ancestors().find(|folder| folder.join("tasks").is_dir())
+    from.ancestors()
+        .find(|folder| folder.join("tasks").is_dir())
 }
 
 impl RunFolders {
     /// `--runs DIR` alone if given; else `runs/` of the nearest workspace above `from`, then the user's data directory.
     pub fn discover(runs: Option<&Path>, from: &Path) -> Self {
         if let Some(runs) = runs {
-            return Self { roots: vec![runs.to_owned()], is_given: true };
+            return Self {
+                roots: vec![runs.to_owned()],
+                is_given: true,
+            };
         }
         let workspace = workspace(from).map(|folder| folder.join("runs"));
-        let data = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.data_dir().join("runs"));
+        let data = directories::ProjectDirs::from("", "", "grpo-tui")
+            .map(|folders| folders.data_dir().join("runs"));
         let mut roots: Vec<PathBuf> = workspace.into_iter().chain(data).collect();
         if roots.is_empty() {
             roots.push(PathBuf::from("runs"));
         }
-        Self { roots, is_given: false }
+        Self {
+            roots,
+            is_given: false,
+        }
     }
 
     /// Whether `--runs` was given.
@@ -88,12 +104,21 @@ impl RunFolders {
 
     /// For messages.
     pub fn described(&self) -> String {
-        self.roots.iter().map(|root| root.display().to_string()).collect::<Vec<_>>().join(", ")
+        self.roots
+            .iter()
+            .map(|root| root.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// Folders that may be runs, unopened.
     pub fn folders(&self) -> Vec<PathBuf> {
-        let entries = self.roots.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
+        let entries = self
+            .roots
+            .iter()
+            .filter_map(|root| std::fs::read_dir(root).ok())
+            .flatten()
+            .flatten();
         entries
             .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
             .map(|entry| entry.path())
@@ -109,8 +134,14 @@ impl RunFolders {
                 outcome => found.push((path, outcome)),
             }
         }
-        let created = |run: &Result<RunDirectory, RunError>| run.as_ref().map_or(0, |run| run.file().created_ms);
-        found.sort_by(|a, b| created(&a.1).cmp(&created(&b.1)).then_with(|| a.0.cmp(&b.0)));
+        let created = |run: &Result<RunDirectory, RunError>| {
+            run.as_ref().map_or(0, |run| run.file().created_ms)
+        };
+        found.sort_by(|a, b| {
+            created(&a.1)
+                .cmp(&created(&b.1))
+                .then_with(|| a.0.cmp(&b.0))
+        });
         found
     }
 
@@ -123,9 +154,17 @@ impl RunFolders {
             let id = path.file_name()?.to_str().map(part)?.to_owned();
             Some((id.starts_with(start).then_some(id)?, name_of(path)?))
         };
-        let labels = |part| all.iter().filter_map(|path| label(path, part)).collect::<Vec<_>>();
+        let labels = |part| {
+            all.iter()
+                .filter_map(|path| label(path, part))
+                .collect::<Vec<_>>()
+        };
         let whole = labels(|id| id);
-        if whole.is_empty() { labels(|id| id.rsplit('-').next().unwrap_or(id)) } else { whole }
+        if whole.is_empty() {
+            labels(|id| id.rsplit('-').next().unwrap_or(id))
+        } else {
+            whole
+        }
     }
 
     /// Finds a run by path, id, name, or a unique prefix of an id or of its last part.
@@ -138,29 +177,55 @@ impl RunFolders {
             return RunDirectory::open(path);
         }
         let runs = self.list();
-        let id = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let id = |path: &Path| {
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        };
         let exact = |path: &Path, run: &Result<RunDirectory, RunError>| {
             id(path) == name || run.as_ref().is_ok_and(|run| run.is_named(name))
         };
         let begins = |path: &Path| {
             let id = id(path);
-            id.starts_with(name) || id.rsplit('-').next().is_some_and(|last| last.starts_with(name))
+            id.starts_with(name)
+                || id
+                    .rsplit('-')
+                    .next()
+                    .is_some_and(|last| last.starts_with(name))
         };
-        let not_found = || RunError::NotFound { name: name.to_owned(), searched: self.described() };
+        let not_found = || RunError::NotFound {
+            name: name.to_owned(),
+            searched: self.described(),
+        };
         if name.is_empty() {
             return Err(not_found());
         }
-        let mut fitting: Vec<&PathBuf> =
-            runs.iter().filter(|(path, run)| exact(path, run)).map(|(path, _)| path).collect();
+        let mut fitting: Vec<&PathBuf> = runs
+            .iter()
+            .filter(|(path, run)| exact(path, run))
+            .map(|(path, _)| path)
+            .collect();
         if fitting.is_empty() {
-            fitting = runs.iter().filter(|(path, _)| begins(path)).map(|(path, _)| path).collect();
+            fitting = runs
+                .iter()
+                .filter(|(path, _)| begins(path))
+                .map(|(path, _)| path)
+                .collect();
         }
         match fitting.as_slice() {
             [] => Err(not_found()),
             [path] => RunDirectory::open(path),
             several => {
-                let candidates = several.iter().map(|path| id(path)).collect::<Vec<_>>().join(", ");
-                Err(RunError::Ambiguous { name: name.to_owned(), candidates })
+                let candidates = several
+                    .iter()
+                    .map(|path| id(path))
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                Err(RunError::Ambiguous {
+                    name: name.to_owned(),
+                    candidates,
+                })
             }
         }
     }
@@ -169,7 +234,10 @@ impl RunFolders {
     ///
     /// # Errors
     /// As [`Self::find`], and [`RunError::NoCheckpoint`] with the available ones.
-    pub fn find_checkpoint(&self, reference: &RunReference) -> Result<(RunDirectory, u64), RunError> {
+    pub fn find_checkpoint(
+        &self,
+        reference: &RunReference,
+    ) -> Result<(RunDirectory, u64), RunError> {
         let run = self.find(&reference.run)?;
         let step = resolve_checkpoint(&run, reference.at)?;
         Ok((run, step))
@@ -186,7 +254,11 @@ fn name_of(run: &Path) -> Option<String> {
     let text = crate::files::read_text(&run.join("run.toml")).ok()?;
     let display_name = read_display_name(run).ok().flatten();
     // The first table is the configuration.
-    let head = || toml::from_str(text.split("\n[").next()?).ok().map(|head: Head| head.name);
+    let head = || {
+        toml::from_str(text.split("\n[").next()?)
+            .ok()
+            .map(|head: Head| head.name)
+    };
     Some(display_name.or_else(head).unwrap_or_default())
 }
 
@@ -199,9 +271,9 @@ pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
     let found = match at {
         At::Last => steps.last().copied(),
         At::Step(step) => steps.contains(&step).then_some(step),
-        At::Best => {
-            RunState::read(run.path())?.best_step_by(&steps, run.file().config.keep_best_by).or(steps.last().copied())
-        }
+        At::Best => RunState::read(run.path())?
+            .best_step_by(&steps, run.file().config.keep_best_by)
+            .or(steps.last().copied()),
     };
     found.ok_or_else(|| {
         let checkpoint = match at {
@@ -215,7 +287,11 @@ pub fn resolve_checkpoint(run: &RunDirectory, at: At) -> Result<u64, RunError> {
         } else {
             format!("there are those of steps {}", listed.join(", "))
         };
-        RunError::NoCheckpoint { path: run.path().to_owned(), checkpoint, available }
+        RunError::NoCheckpoint {
+            path: run.path().to_owned(),
+            checkpoint,
+            available,
+        }
     })
 }
 
@@ -226,7 +302,15 @@ mod tests {
     #[test]
     fn references() {
         let check = |text: &str, run: &str, at: At, explicit: bool| {
-            assert_eq!(RunReference::parse(text), RunReference { run: run.into(), at, explicit }, "{text}");
+            assert_eq!(
+                RunReference::parse(text),
+                RunReference {
+                    run: run.into(),
+                    at,
+                    explicit
+                },
+                "{text}"
+            );
         };
         check("k7f3a2", "k7f3a2", At::Best, false);
         check("k7f3a2@best", "k7f3a2", At::Best, true);

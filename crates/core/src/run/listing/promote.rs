@@ -29,13 +29,19 @@ pub const PROVENANCE: &str = "provenance.json";
 /// [`RunError::StartHasNoFiles`] of full training, [`RunError::Taken`] if `out` exists or is not a name, [`RunError::Io`] naming what could not be read or written.
 pub fn promote(run: &RunDirectory, step: u64, card: &str, out: &Path) -> Result<Value, RunError> {
     if out.symlink_metadata().is_ok() || out.file_name().is_none() {
-        return Err(RunError::Taken { path: out.to_owned() });
+        return Err(RunError::Taken {
+            path: out.to_owned(),
+        });
     }
     if base_parameter_count(&checkpoint_path(run.path(), step)).is_some() {
-        return Err(RunError::StartHasNoFiles { base: run.file().config.base_model.clone() });
+        return Err(RunError::StartHasNoFiles {
+            base: run.file().config.base_model.clone(),
+        });
     }
     let fail = |path: &Path, source| RunError::io("create", path)(source);
-    files::create_folder_with(out, Access::Private, fail, |building| fill(run, step, card, building))
+    files::create_folder_with(out, Access::Private, fail, |building| {
+        fill(run, step, card, building)
+    })
 }
 
 fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Value, RunError> {
@@ -50,7 +56,9 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
         }
         let copy = building.join(&name);
         std::fs::copy(entry.path(), &copy).map_err(RunError::io("write", &copy))?;
-        files::open(&copy).and_then(|file| file.sync_all()).map_err(RunError::io("write", &copy))?;
+        files::open(&copy)
+            .and_then(|file| file.sync_all())
+            .map_err(RunError::io("write", &copy))?;
         files.insert(name, sha256_file(&copy)?.into());
     }
     for (name, bytes) in model_files(run)? {
@@ -60,7 +68,10 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
     replace_file(&building.join("README.md"), card.as_bytes())?;
     let file = run.file();
     let history = RunState::read(run.path())?;
-    let evals = history.evals.values().filter(|eval| eval.step == step && (eval.target == "trained" || step == 0));
+    let evals = history
+        .evals
+        .values()
+        .filter(|eval| eval.step == step && (eval.target == "trained" || step == 0));
     let task = Task::load(&run.first_task_path()).ok();
     let mut document = json!({
         "run": file.id, "step": step, "task": file.task, "task_files": file.task_files, "base_model": file.config.base_model,
@@ -82,10 +93,15 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
     }
     let run_folders = RunFolders::discover(run.path().parent(), run.path());
     let source = origin(&run.file().config.base_model, &run_folders)?;
-    let unread = |error: HubError| RunError::Base { name: source.name.clone(), problem: error.to_string() };
+    let unread = |error: HubError| RunError::Base {
+        name: source.name.clone(),
+        problem: error.to_string(),
+    };
     let mut files = source.companions().map_err(unread)?;
     for (_, bytes) in files.iter_mut().filter(|(name, _)| *name == "config.json") {
-        let Ok(mut config) = serde_json::from_slice::<Value>(bytes) else { continue };
+        let Ok(mut config) = serde_json::from_slice::<Value>(bytes) else {
+            continue;
+        };
         for key in ["dtype", "torch_dtype"] {
             if let Some(element_type) = config.get_mut(key) {
                 *element_type = "float32".into();
@@ -98,21 +114,40 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
 
 /// The model at the start of a chain of runs and adapters.
 fn origin(name: &str, run_folders: &RunFolders) -> Result<ModelSource, RunError> {
-    let refused = |problem: String| RunError::Base { name: name.to_owned(), problem };
+    let refused = |problem: String| RunError::Base {
+        name: name.to_owned(),
+        problem,
+    };
     match find_model(name) {
         Ok(source) if source.exists("config.json") => Ok(source),
         Ok(source) if source.exists("adapter_config.json") => {
-            let text = source.read("adapter_config.json").map_err(|error| refused(error.to_string()))?;
-            let config: Value = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
+            let text = source
+                .read("adapter_config.json")
+                .map_err(|error| refused(error.to_string()))?;
+            let config: Value =
+                serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
             let base = config["base_model_name_or_path"].as_str();
             // An adapter's base is never an adapter.
             let base = base.filter(|base| {
-                find_model(base)
-                    .map_or(true, |source| source.exists("config.json") || !source.exists("adapter_config.json"))
+                find_model(base).map_or(true, |source| {
+                    source.exists("config.json") || !source.exists("adapter_config.json")
+                })
             });
-            origin(base.ok_or_else(|| refused("its adapter_config.json names no base model".to_owned()))?, run_folders)
+            origin(
+                base.ok_or_else(|| {
+                    refused("its adapter_config.json names no base model".to_owned())
+                })?,
+                run_folders,
+            )
         }
-        Ok(_) => origin(&run_folders.find(&RunReference::parse(name).run)?.file().config.base_model, run_folders),
+        Ok(_) => origin(
+            &run_folders
+                .find(&RunReference::parse(name).run)?
+                .file()
+                .config
+                .base_model,
+            run_folders,
+        ),
         Err(error) => match run_folders.find(&RunReference::parse(name).run) {
             Ok(run) => origin(&run.file().config.base_model, run_folders),
             Err(_) => Err(refused(error.to_string())),

@@ -23,12 +23,19 @@ pub fn recorded_lengths(
         (state.last_step > 0).then_some((run, state))
     };
     let (run, state) = latest_first(run_folders, task, model_digest).find_map(with_steps)?;
-    let truncated = state.metrics.get("completions/clipped_ratio").map_or(&[][..], |series| series.values());
+    let truncated = state
+        .metrics
+        .get("completions/clipped_ratio")
+        .map_or(&[][..], |series| series.values());
     let truncated = truncated.iter().sum::<f64>() / truncated.len().max(1) as f64;
     if run.file().config.max_completion_tokens < limit && truncated > MAX_TRUNCATED {
         return None;
     }
-    CompletionLengths::from_run(run.id(), state.metrics.get("completions/mean_length")?.values(), limit)
+    CompletionLengths::from_run(
+        run.id(),
+        state.metrics.get("completions/mean_length")?.values(),
+        limit,
+    )
 }
 
 /// The median seconds per step of the latest finished run of the task from the same model, with steps of as many and as
@@ -41,19 +48,42 @@ pub fn recorded_pace(
     is_there: impl Fn(&RunDirectory, &str) -> bool,
 ) -> Option<f64> {
     let shape = |config: &TrainConfig| {
-        let completions = (config.prompt_groups_per_step, config.completions_per_prompt, config.max_completion_tokens);
-        (completions, config.lora_rank, config.weight_sync_interval, config.kl_beta > 0.0, config.ranks)
+        let completions = (
+            config.prompt_groups_per_step,
+            config.completions_per_prompt,
+            config.max_completion_tokens,
+        );
+        (
+            completions,
+            config.lora_rank,
+            config.weight_sync_interval,
+            config.kl_beta > 0.0,
+            config.ranks,
+        )
     };
     let pace = |run: RunDirectory| {
         let state = RunState::read(run.path()).ok()?;
-        let is_finished = state.end.as_ref().is_some_and(|end| end.status == Status::Finished.name());
-        let is_alike = state.run.as_ref().is_some_and(|begun| is_there(&run, &begun.device));
-        let mut seconds = state.metrics.get("seconds").filter(|_| is_finished && is_alike)?.values().to_vec();
+        let is_finished = state
+            .end
+            .as_ref()
+            .is_some_and(|end| end.status == Status::Finished.name());
+        let is_alike = state
+            .run
+            .as_ref()
+            .is_some_and(|begun| is_there(&run, &begun.device));
+        let mut seconds = state
+            .metrics
+            .get("seconds")
+            .filter(|_| is_finished && is_alike)?
+            .values()
+            .to_vec();
         seconds.sort_by(f64::total_cmp);
         seconds.get(seconds.len() / 2).copied()
     };
     let alike = |run: &RunDirectory| shape(&run.file().config) == shape(config);
-    latest_first(run_folders, task, model_digest).filter(alike).find_map(pace)
+    latest_first(run_folders, task, model_digest)
+        .filter(alike)
+        .find_map(pace)
 }
 
 /// The training runs of a task from a model.
@@ -66,5 +96,10 @@ fn latest_first<'a>(
         let file = run.file();
         file.job == "train" && file.task == task && file.model_digest == model_digest
     };
-    run_folders.list().into_iter().rev().filter_map(|(_, run)| run.ok()).filter(of_job)
+    run_folders
+        .list()
+        .into_iter()
+        .rev()
+        .filter_map(|(_, run)| run.ok())
+        .filter(of_job)
 }

@@ -53,9 +53,15 @@ static FILES: &[(&str, &[u8])] = recording![
 /// Named for the contents, so that another version of the program unpacks its own. Outside of every runs folder: it is
 /// not one of the user's runs.
 static FOLDER: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    let cache = directories::ProjectDirs::from("", "", "grpo-tui")?.cache_dir().join("recordings");
+    let cache = directories::ProjectDirs::from("", "", "grpo-tui")?
+        .cache_dir()
+        .join("recordings");
     let digests: String = FILES.iter().map(|(_, bytes)| sha256(bytes)).collect();
-    Some(cache.join(&sha256(digests.as_bytes())[..8]).join("recorded-run"))
+    Some(
+        cache
+            .join(&sha256(digests.as_bytes())[..8])
+            .join("recorded-run"),
+    )
 });
 
 /// Unpacks the recorded run, unless it is there, and returns its folder.
@@ -68,7 +74,13 @@ pub fn unpack_recording() -> Result<PathBuf, DatasetError> {
         source: std::io::ErrorKind::NotFound.into(),
         remedy: "set HOME to a folder",
     })?;
-    match write_files(&folder, &FILES.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect::<Vec<_>>()) {
+    match write_files(
+        &folder,
+        &FILES
+            .iter()
+            .map(|(name, bytes)| ((*name).to_owned(), *bytes))
+            .collect::<Vec<_>>(),
+    ) {
         Err(error) if !folder.join("run.toml").is_file() => Err(error),
         _ => Ok(folder),
     }
@@ -85,11 +97,15 @@ mod tests {
 
     #[test]
     fn every_file_of_the_recording_is_embedded() {
-        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sample-data/finished-run")];
+        let mut folders =
+            vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sample-data/finished-run")];
         let root = folders[0].clone();
         let mut found = Vec::new();
         while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            for entry in std::fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+            {
                 match entry.is_dir() {
                     true => folders.push(entry),
                     false => found.push(entry.strip_prefix(&root).unwrap().display().to_string()),
@@ -99,6 +115,12 @@ mod tests {
         // Files that readers leave are not part of it.
         found.retain(|name| !["events.index", "lock"].contains(&name.as_str()));
         found.sort();
-        assert_eq!(found, FILES.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(
+            found,
+            FILES
+                .iter()
+                .map(|(name, _)| (*name).to_owned())
+                .collect::<Vec<_>>()
+        );
     }
 }

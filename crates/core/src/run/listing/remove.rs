@@ -36,16 +36,27 @@ impl Removal {
     /// and [`RunError::Loose`] if it is not private to this user.
     pub fn prepare(directory: RunDirectory, run_folders: &RunFolders) -> Result<Self, RunError> {
         let path = directory.path();
-        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+        if path
+            .symlink_metadata()
+            .is_ok_and(|metadata| metadata.is_symlink())
+        {
             let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-            return Err(RunError::Linked { path: path.to_owned(), target });
+            return Err(RunError::Linked {
+                path: path.to_owned(),
+                target,
+            });
         }
         directory.check_private()?;
         check_no_job(path)?;
         let lock = RunLock::acquire(path)?;
         let bytes = disk_use(path).total_bytes;
         let started_from_it = started_from(&directory, run_folders);
-        Ok(Self { directory, lock, bytes, started_from_it })
+        Ok(Self {
+            directory,
+            lock,
+            bytes,
+            started_from_it,
+        })
     }
 
     pub fn id(&self) -> &str {
@@ -61,18 +72,30 @@ impl Removal {
         // Hidden first, so that an interrupted removal leaves nothing that looks like a run.
         let hidden: PathBuf = path.with_file_name(format!(".{}.removed", self.directory.id()));
         std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
-        std::fs::remove_dir_all(&hidden).map_err(RunError::io("remove all of (delete that folder)", &hidden))?;
+        std::fs::remove_dir_all(&hidden)
+            .map_err(RunError::io("remove all of (delete that folder)", &hidden))?;
         drop(self.lock);
         path.parent().into_iter().for_each(remove_left);
-        Ok(RemovedRun { id: self.directory.id().to_owned(), bytes: self.bytes })
+        Ok(RemovedRun {
+            id: self.directory.id().to_owned(),
+            bytes: self.bytes,
+        })
     }
 }
 
 fn started_from(directory: &RunDirectory, run_folders: &RunFolders) -> Vec<String> {
-    let runs = run_folders.list().into_iter().filter_map(|(_, run)| run.ok()).filter(|run| run.id() != directory.id());
+    let runs = run_folders
+        .list()
+        .into_iter()
+        .filter_map(|(_, run)| run.ok())
+        .filter(|run| run.id() != directory.id());
     let names = |base: &str| {
         let run = RunReference::parse(base).run;
-        run == directory.id() || directory.is_named(&run) || std::path::Path::new(&run) == directory.path()
+        run == directory.id()
+            || directory.is_named(&run)
+            || std::path::Path::new(&run) == directory.path()
     };
-    runs.filter(|run| names(&run.file().config.base_model)).map(|run| run.id().to_owned()).collect()
+    runs.filter(|run| names(&run.file().config.base_model))
+        .map(|run| run.id().to_owned())
+        .collect()
 }

@@ -34,15 +34,28 @@ pub struct RowChanges {
 pub fn task_changes(task: &Task, run: &RunDirectory) -> Vec<FileChange> {
     let then = &run.file().task_files;
     let texts: BTreeMap<String, Vec<u8>> = task.files().unwrap_or_default().into_iter().collect();
-    let now: BTreeMap<&String, String> = texts.iter().map(|(name, bytes)| (name, sha256(bytes))).collect();
+    let now: BTreeMap<&String, String> = texts
+        .iter()
+        .map(|(name, bytes)| (name, sha256(bytes)))
+        .collect();
     // How a judge was checked does not define the task.
-    let names: BTreeSet<&String> = texts.keys().chain(then.keys()).filter(|name| *name != CHECK_FILE).collect();
-    let is_set = |name: &str| PromptSet::ALL.into_iter().any(|set| task.set_file(set) == Some(name));
+    let names: BTreeSet<&String> = texts
+        .keys()
+        .chain(then.keys())
+        .filter(|name| *name != CHECK_FILE)
+        .collect();
+    let is_set = |name: &str| {
+        PromptSet::ALL
+            .into_iter()
+            .any(|set| task.set_file(set) == Some(name))
+    };
     let rows = |name: &String| {
         let before = files::read(&files::inside(&run.task_path(), name).ok()?).ok()?;
         RowChanges::between(&before, texts.get(name)?)
     };
-    let differs = names.into_iter().filter(|name| now.get(name) != then.get(*name));
+    let differs = names
+        .into_iter()
+        .filter(|name| now.get(name) != then.get(*name));
     let change = |name: &String| FileChange {
         name: name.clone(),
         before: then.get(name).cloned(),
@@ -56,19 +69,34 @@ impl RowChanges {
     /// Compares two JSONL texts; `None` if a line of either is not a row.
     fn between(before: &[u8], after: &[u8]) -> Option<Self> {
         let (before, after) = (contents(before)?, contents(after)?);
-        let changed = |(key, content): &(&String, &u64)| before.get(*key).is_some_and(|other| other != *content);
+        let changed = |(key, content): &(&String, &u64)| {
+            before.get(*key).is_some_and(|other| other != *content)
+        };
         Some(Self {
-            added: after.keys().filter(|key| !before.contains_key(*key)).count(),
-            removed: before.keys().filter(|key| !after.contains_key(*key)).count(),
+            added: after
+                .keys()
+                .filter(|key| !before.contains_key(*key))
+                .count(),
+            removed: before
+                .keys()
+                .filter(|key| !after.contains_key(*key))
+                .count(),
             changed: after.iter().filter(changed).count(),
         })
     }
 
     /// `3 added, 1 changed`; empty where rows only moved.
     pub fn summary(self) -> String {
-        let counts = [(self.added, "added"), (self.removed, "removed"), (self.changed, "changed")];
+        let counts = [
+            (self.added, "added"),
+            (self.removed, "removed"),
+            (self.changed, "changed"),
+        ];
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
-        counts.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+        counts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
@@ -101,17 +129,37 @@ mod tests {
     #[test]
     fn rows_are_compared_by_id_or_else_by_content() {
         let line = |id: &str, text: &str| {
-            let id = if id.is_empty() { String::new() } else { format!("\"id\":\"{id}\",") };
+            let id = if id.is_empty() {
+                String::new()
+            } else {
+                format!("\"id\":\"{id}\",")
+            };
             format!("{{{id}\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}\n")
         };
         let check = |before: &[(&str, &str)], after: &[(&str, &str)], expected: &str| {
-            let text = |rows: &[(&str, &str)]| rows.iter().map(|(id, text)| line(id, text)).collect::<String>();
+            let text = |rows: &[(&str, &str)]| {
+                rows.iter()
+                    .map(|(id, text)| line(id, text))
+                    .collect::<String>()
+            };
             let found = RowChanges::between(text(before).as_bytes(), text(after).as_bytes());
-            assert_eq!(found.map(RowChanges::summary).as_deref(), Some(expected), "{before:?} {after:?}");
+            assert_eq!(
+                found.map(RowChanges::summary).as_deref(),
+                Some(expected),
+                "{before:?} {after:?}"
+            );
         };
         check(&[("a", "1"), ("b", "2")], &[("b", "2"), ("a", "1")], "");
-        check(&[("a", "1"), ("b", "2")], &[("b", "3"), ("c", "1")], "1 added, 1 removed, 1 changed");
-        check(&[("", "1"), ("", "2")], &[("", "2"), ("", "2"), ("", "3")], "2 added, 1 removed");
+        check(
+            &[("a", "1"), ("b", "2")],
+            &[("b", "3"), ("c", "1")],
+            "1 added, 1 removed, 1 changed",
+        );
+        check(
+            &[("", "1"), ("", "2")],
+            &[("", "2"), ("", "2"), ("", "3")],
+            "2 added, 1 removed",
+        );
         assert_eq!(RowChanges::between(b"no row\n", b""), None);
     }
 }

@@ -16,11 +16,17 @@ pub(super) const RESERVE: &str = "reserve";
 pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
     for folder in ["", "evals", "checkpoints"] {
         let folder = lock.run().join(folder);
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let (path, name) = (entry.path(), entry.file_name());
             if is_left_over(&path, &name.to_string_lossy()) {
-                let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                let removed = if path.is_dir() {
+                    std::fs::remove_dir_all(&path)
+                } else {
+                    std::fs::remove_file(&path)
+                };
                 removed.map_err(RunError::io("remove", &path))?;
             }
         }
@@ -33,7 +39,8 @@ pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
 fn is_left_over(path: &Path, name: &str) -> bool {
     let unfinished_file = (name.ends_with(".tmp") || name == RESERVE) && !path.is_dir();
     let unfinished_folder = name.starts_with(".step-") && name.ends_with(".partial");
-    let half_removed = checkpoint_step(name).is_some() && path.is_dir() && !path.join(CHECKPOINT_MARK).exists();
+    let half_removed =
+        checkpoint_step(name).is_some() && path.is_dir() && !path.join(CHECKPOINT_MARK).exists();
     unfinished_file || unfinished_folder || half_removed
 }
 
@@ -67,6 +74,9 @@ mod tests {
         clear(&RunLock::acquire(folder.path()).unwrap()).unwrap();
         assert!(whole.iter().all(|name| place(name).exists()));
         assert!(left_over.iter().all(|name| !place(name).exists()));
-        assert!(!place("checkpoints/.step-000004.partial").exists() && !place("checkpoints/step-000002").exists());
+        assert!(
+            !place("checkpoints/.step-000004.partial").exists()
+                && !place("checkpoints/step-000002").exists()
+        );
     }
 }

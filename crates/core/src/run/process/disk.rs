@@ -37,7 +37,9 @@ pub struct DiskForecast {
 impl DiskForecast {
     /// Whether the rest of the run fits; true if unknown.
     pub fn fits(&self) -> bool {
-        self.needed_bytes.zip(self.free_bytes).is_none_or(|(needed, free)| needed <= free)
+        self.needed_bytes
+            .zip(self.free_bytes)
+            .is_none_or(|(needed, free)| needed <= free)
     }
 }
 
@@ -58,43 +60,74 @@ pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> Disk
     let (now, free_bytes) = (disk_use(run), free_disk_bytes(run));
     let total_steps = state.run.as_ref().map_or(0, |run| run.total_steps);
     if state.last_step == 0 || total_steps == 0 {
-        return DiskForecast { now, at_end_bytes: None, needed_bytes: None, free_bytes };
+        return DiskForecast {
+            now,
+            at_end_bytes: None,
+            needed_bytes: None,
+            free_bytes,
+        };
     }
     let rest = total_steps.saturating_sub(state.last_step);
     if rest == 0 {
-        return DiskForecast { now, at_end_bytes: Some(now.total_bytes), needed_bytes: Some(0), free_bytes };
+        return DiskForecast {
+            now,
+            at_end_bytes: Some(now.total_bytes),
+            needed_bytes: Some(0),
+            free_bytes,
+        };
     }
     let retention = Retention::for_config(config, total_steps);
     let (packed_step, plain_step) = rollout_steps(run, state.last_step);
     let rollouts_at_end = packed_step * retention.rollout_steps_at_end as f64;
     let (checkpoints, checkpoint) = checkpoints(run);
     let more_checkpoints = |wanted: u64| wanted.saturating_sub(checkpoints) as f64 * checkpoint;
-    let more =
-        per_step(now.events_bytes, state.last_step) * rest as f64 + evals_to_come(run, state, config, total_steps);
+    let more = per_step(now.events_bytes, state.last_step) * rest as f64
+        + evals_to_come(run, state, config, total_steps);
     let rollouts = rollouts_at_end - now.rollouts_bytes as f64;
-    let at_end = now.total_bytes as f64 + more + rollouts + more_checkpoints(retention.checkpoints_at_end);
+    let at_end =
+        now.total_bytes as f64 + more + rollouts + more_checkpoints(retention.checkpoints_at_end);
     // While the last file is still plain.
     let rollouts_at_once = (rollouts + plain_step * retention.plain_rollout_steps as f64).max(0.0);
     let needed = more + rollouts_at_once + more_checkpoints(retention.checkpoints_at_once);
-    DiskForecast { now, at_end_bytes: Some(at_end.max(0.0) as u64), needed_bytes: Some(needed as u64), free_bytes }
+    DiskForecast {
+        now,
+        at_end_bytes: Some(at_end.max(0.0) as u64),
+        needed_bytes: Some(needed as u64),
+        free_bytes,
+    }
 }
 
 /// Bytes of a step's rollouts, compressed and plain.
 fn rollout_steps(run: &Path, last_step: u64) -> (f64, f64) {
     let segments = rollout_segments(run).unwrap_or_default();
-    let packed: Vec<_> = segments.iter().filter(|segment| segment.compressed).collect();
-    let plain = segments.iter().rfind(|segment| !segment.compressed).map(|segment| {
-        let first = segment.last_step - STEPS_PER_FILE;
-        per_step(segment.bytes, last_step.min(segment.last_step).saturating_sub(first))
-    });
+    let packed: Vec<_> = segments
+        .iter()
+        .filter(|segment| segment.compressed)
+        .collect();
+    let plain = segments
+        .iter()
+        .rfind(|segment| !segment.compressed)
+        .map(|segment| {
+            let first = segment.last_step - STEPS_PER_FILE;
+            per_step(
+                segment.bytes,
+                last_step.min(segment.last_step).saturating_sub(first),
+            )
+        });
     let packed = match packed.len() as u64 {
         0 => None,
-        count => Some(per_step(packed.iter().map(|segment| segment.bytes).sum(), count * STEPS_PER_FILE)),
+        count => Some(per_step(
+            packed.iter().map(|segment| segment.bytes).sum(),
+            count * STEPS_PER_FILE,
+        )),
     };
     match (packed, plain) {
         (Some(packed), Some(plain)) => (packed, plain),
         (Some(packed), None) => (packed, packed / COMPRESSED_SHARE),
-        (None, plain) => (COMPRESSED_SHARE * plain.unwrap_or(0.0), plain.unwrap_or(0.0)),
+        (None, plain) => (
+            COMPRESSED_SHARE * plain.unwrap_or(0.0),
+            plain.unwrap_or(0.0),
+        ),
     }
 }
 
@@ -107,7 +140,10 @@ fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps
             .filter(|eval| split_task_set(&eval.set).0 == set)
             .map(|eval| bytes_below(&run.join(&eval.file)))
             .collect();
-        per_step(evals.iter().sum(), (evals.len() / state.task_names().len()) as u64)
+        per_step(
+            evals.iter().sum(),
+            (evals.len() / state.task_names().len()) as u64,
+        )
     };
     let to_come = Retention::for_config(config, total_steps)
         .evals
@@ -121,7 +157,10 @@ fn checkpoints(run: &Path) -> (u64, f64) {
     let latest = steps.iter().rfind(|step| **step > 0).or(steps.last());
     let size = latest.map_or(0, |step| {
         let folder = checkpoint_path(run, *step);
-        base_parameter_count(&folder).map_or_else(|| bytes_below(&folder), |numbers| numbers * BYTES_PER_TRAINED_NUMBER)
+        base_parameter_count(&folder).map_or_else(
+            || bytes_below(&folder),
+            |numbers| numbers * BYTES_PER_TRAINED_NUMBER,
+        )
     });
     (steps.len() as u64, size as f64)
 }
@@ -132,7 +171,9 @@ fn per_step(bytes: u64, steps: u64) -> f64 {
 
 /// Links count as themselves.
 fn bytes_below(path: &Path) -> u64 {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return 0 };
+    let Ok(metadata) = std::fs::symlink_metadata(path) else {
+        return 0;
+    };
     if !metadata.is_dir() {
         return metadata.len();
     }

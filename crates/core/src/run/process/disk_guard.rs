@@ -39,8 +39,11 @@ pub enum WaitOutcome {
 impl DiskGuard {
     /// Also creates the reserve.
     pub fn new(worker: &Worker) -> Self {
-        let guard =
-            Self { run: worker.lock().run().to_owned(), controls: worker.controls().clone(), state: worker.state() };
+        let guard = Self {
+            run: worker.lock().run().to_owned(),
+            controls: worker.controls().clone(),
+            state: worker.state(),
+        };
         guard.reserve_space();
         guard
     }
@@ -53,17 +56,27 @@ impl DiskGuard {
     /// Pauses the run for `what`, as in "the checkpoint of step 4", until `needed_bytes` are free, a `resume` arrives,
     /// or the run should stop. `retry`: a write has failed, so free bytes alone prove nothing. `on_wait` is called once
     /// the reserve is released, so that it can write.
-    pub fn wait_for_space(&self, what: &str, needed_bytes: u64, retry: bool, on_wait: impl FnOnce()) -> WaitOutcome {
+    pub fn wait_for_space(
+        &self,
+        what: &str,
+        needed_bytes: u64,
+        retry: bool,
+        on_wait: impl FnOnce(),
+    ) -> WaitOutcome {
         let (before, at_first, since) = (self.state.now(), self.free_bytes(), Instant::now());
         let _ = std::fs::remove_file(reserve(&self.run));
         self.controls.block();
         // If this cannot be written, the answer to `status` still has it.
-        let _ = self.state.turn(Status::Paused, Some(cause(&self.run, what, needed_bytes, at_first)));
+        let _ = self.state.turn(
+            Status::Paused,
+            Some(cause(&self.run, what, needed_bytes, at_first)),
+        );
         on_wait();
         let fits = |free: Option<u64>| match free {
             // Includes the reserve, which was released for this.
             Some(free) => {
-                free >= needed_bytes.saturating_add(RESERVE_BYTES as u64) && (!retry || Some(free) > at_first)
+                free >= needed_bytes.saturating_add(RESERVE_BYTES as u64)
+                    && (!retry || Some(free) > at_first)
             }
             None => false,
         };

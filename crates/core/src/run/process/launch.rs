@@ -55,7 +55,13 @@ impl DeviceChoice {
             Self::Any => Vec::new(),
             Self::Cpu => vec!["--cpu".to_owned()],
             Self::Gpus(gpus) => {
-                vec!["--gpu".to_owned(), gpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")]
+                vec![
+                    "--gpu".to_owned(),
+                    gpus.iter()
+                        .map(usize::to_string)
+                        .collect::<Vec<_>>()
+                        .join(","),
+                ]
             }
         }
     }
@@ -119,32 +125,64 @@ pub(super) fn launch_in(
     arguments: &[OsString],
     how: &Launch,
 ) -> Result<LaunchedWorker, RunError> {
-    let failed = |message: String| RunError::Launch { path: folder.to_owned(), message };
+    let failed = |message: String| RunError::Launch {
+        path: folder.to_owned(),
+        message,
+    };
     let log_path = folder.join(log);
     let log = open_log(&log_path)?;
-    let log_start = log.metadata().map_err(RunError::io("read", &log_path))?.len();
-    let (receiver, sender) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(format!("no pipe: {error}")))?;
+    let log_start = log
+        .metadata()
+        .map_err(RunError::io("read", &log_path))?
+        .len();
+    let (receiver, sender) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(format!("no pipe: {error}")))?;
     let log_again = log.try_clone().map_err(RunError::io("open", &log_path))?;
-    let mut command = command(folder, arguments, how.program.as_deref(), sender.as_raw_fd());
-    command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(log_again));
-    let mut child = command.spawn().map_err(|error| failed(format!("the program could not be started: {error}")))?;
+    let mut command = command(
+        folder,
+        arguments,
+        how.program.as_deref(),
+        sender.as_raw_fd(),
+    );
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log))
+        .stderr(Stdio::from(log_again));
+    let mut child = command
+        .spawn()
+        .map_err(|error| failed(format!("the program could not be started: {error}")))?;
     drop((sender, command));
     let word = first_word(receiver, how.patience);
     let pid = child.id();
     let outcome = match word.as_deref() {
-        None => Ok(LaunchedWorker { pid, ready: false, log: log_path }),
-        Some("ready") => Ok(LaunchedWorker { pid, ready: true, log: log_path }),
+        None => Ok(LaunchedWorker {
+            pid,
+            ready: false,
+            log: log_path,
+        }),
+        Some("ready") => Ok(LaunchedWorker {
+            pid,
+            ready: true,
+            log: log_path,
+        }),
         Some(word) => match word.strip_prefix("error: ") {
             Some(reason) => Err(failed(reason.to_owned())),
             None => {
                 // It has closed its pipe, so it has died or is about to.
-                let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-                Err(failed(format!("it exited before it was ready ({status}){}", end_of_log(&log_path, log_start))))
+                let status = child
+                    .wait()
+                    .map_or_else(|error| error.to_string(), |status| status.to_string());
+                Err(failed(format!(
+                    "it exited before it was ready ({status}){}",
+                    end_of_log(&log_path, log_start)
+                )))
             }
         },
     };
     // Reaps the worker, so that it does not become a zombie of a launcher that stays.
-    let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
+    let _ = std::thread::Builder::new()
+        .name("reaper".to_owned())
+        .spawn(move || child.wait());
     outcome
 }
 
@@ -159,11 +197,19 @@ fn open_log(path: &Path) -> Result<File, RunError> {
         .map_err(RunError::io("open", path))
 }
 
-fn command(folder: &Path, arguments: &[OsString], program: Option<&Path>, sender: RawFd) -> Command {
+fn command(
+    folder: &Path,
+    arguments: &[OsString],
+    program: Option<&Path>,
+    sender: RawFd,
+) -> Command {
     // The running program, even if its file was replaced.
     let mut command = Command::new(program.unwrap_or(Path::new("/proc/self/exe")));
     command.arg0("grpo-tui").args(arguments);
-    command.current_dir(folder).envs(given_threads()).env(READY, sender.to_string());
+    command
+        .current_dir(folder)
+        .envs(given_threads())
+        .env(READY, sender.to_string());
     // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that
     // another thread may hold. `sender` is open in the child, which has a copy of every descriptor of this process.
     unsafe {
@@ -192,13 +238,22 @@ fn first_word(receiver: OwnedFd, patience: Duration) -> Option<String> {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
         };
-        if !matches!(poll(&mut [PollFd::new(&receiver, PollFlags::IN)], Some(&timeout)), Ok(1..)) {
+        if !matches!(
+            poll(&mut [PollFd::new(&receiver, PollFlags::IN)], Some(&timeout)),
+            Ok(1..)
+        ) {
             continue;
         }
         let length = receiver.read(&mut chunk).unwrap_or(0);
         bytes.extend_from_slice(&chunk[..length]);
         if length == 0 || bytes.contains(&b'\n') || bytes.len() > MAX_REPORT_BYTES {
-            return Some(String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned());
+            return Some(
+                String::from_utf8_lossy(&bytes)
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            );
         }
     }
 }
@@ -211,7 +266,11 @@ fn end_of_log(path: &Path, start: u64) -> String {
 }
 
 /// The last line that was written since `start`, of the last 4 kB, among those that count.
-pub(in crate::run) fn last_line_where(path: &Path, start: u64, counts: impl Fn(&str) -> bool) -> Option<String> {
+pub(in crate::run) fn last_line_where(
+    path: &Path,
+    start: u64,
+    counts: impl Fn(&str) -> bool,
+) -> Option<String> {
     let mut text = Vec::new();
     let read = crate::files::open(path).and_then(|mut file| {
         let length = file.metadata()?.len();
@@ -219,7 +278,9 @@ pub(in crate::run) fn last_line_where(path: &Path, start: u64, counts: impl Fn(&
         file.read_to_end(&mut text)
     });
     let text = String::from_utf8_lossy(&text);
-    let last = text.lines().rfind(|line| !line.trim().is_empty() && counts(line));
+    let last = text
+        .lines()
+        .rfind(|line| !line.trim().is_empty() && counts(line));
     last.filter(|_| read.is_ok()).map(str::to_owned)
 }
 
@@ -232,8 +293,13 @@ pub struct ReadyPipe {
 impl ReadyPipe {
     /// The pipe of the launcher, if there is one. To be called once, before any other file is opened.
     pub fn from_environment() -> Self {
-        let number = std::env::var(READY).ok().and_then(|text| text.parse::<RawFd>().ok()).filter(|number| *number > 2);
-        Self { pipe: number.and_then(adopt) }
+        let number = std::env::var(READY)
+            .ok()
+            .and_then(|text| text.parse::<RawFd>().ok())
+            .filter(|number| *number > 2);
+        Self {
+            pipe: number.and_then(adopt),
+        }
     }
 
     pub fn ready(self) {
@@ -241,7 +307,10 @@ impl ReadyPipe {
     }
 
     pub fn failed(self, reason: &str) {
-        self.say(&format!("error: {}", reason.split_whitespace().collect::<Vec<_>>().join(" ")));
+        self.say(&format!(
+            "error: {}",
+            reason.split_whitespace().collect::<Vec<_>>().join(" ")
+        ));
     }
 
     fn say(mut self, word: &str) {
@@ -254,7 +323,9 @@ impl ReadyPipe {
 
 /// The descriptor with that number if it is a pipe: a variable left over from another process may name anything.
 fn adopt(number: RawFd) -> Option<File> {
-    let kind = std::fs::metadata(format!("/proc/self/fd/{number}")).ok()?.file_type();
+    let kind = std::fs::metadata(format!("/proc/self/fd/{number}"))
+        .ok()?
+        .file_type();
     if !kind.is_fifo() {
         return None;
     }

@@ -40,17 +40,25 @@ impl Liveness {
             return Self::Gone(copy.standing());
         }
         let state = State::read(run);
-        if let Some(standing) = state.as_ref().and_then(|state| remote_heartbeat(run, state)) {
+        if let Some(standing) = state
+            .as_ref()
+            .and_then(|state| remote_heartbeat(run, state))
+        {
             return Self::Perhaps(standing);
         }
         if let Some(job) = SlurmJob::read(run).filter(|job| job.phase() == JobPhase::Pending) {
             return Self::Gone(format!("waits for {}", job.waits()));
         }
-        let Some(state) = state else { return Self::Gone("has no worker yet".to_owned()) };
+        let Some(state) = state else {
+            return Self::Gone("has no worker yet".to_owned());
+        };
         let standing = match (state.status.is_ended(), &state.cause) {
             (true, Some(cause)) => format!("is {}: {cause}", state.status.name()),
             (true, None) => format!("is {}", state.status.name()),
-            (false, _) => format!("has lost its worker (process {} on {})", state.pid, state.host),
+            (false, _) => format!(
+                "has lost its worker (process {} on {})",
+                state.pid, state.host
+            ),
         };
         Self::Gone(standing)
     }
@@ -63,7 +71,8 @@ impl Liveness {
 /// A recent heartbeat from another host on a network file system, where a free lock proves nothing; as text.
 pub(super) fn remote_heartbeat(run: &Path, state: &State) -> Option<String> {
     let age = Duration::from_millis(now_ms().saturating_sub(state.updated_ms));
-    let afar = !state.status.is_ended() && state.status != Status::Created && state.host != host_name();
+    let afar =
+        !state.status.is_ended() && state.status != Status::Created && state.host != host_name();
     let kind = FileSystem::for_path(run);
     (afar && kind.is_network() && age < SILENCE).then(|| {
         format!(
@@ -81,19 +90,30 @@ pub(super) fn remote_heartbeat(run: &Path, state: &State) -> Option<String> {
 /// # Errors
 /// [`RunError::NoWorker`] if the worker has exited or runs elsewhere, [`RunError::Io`].
 pub fn signal_worker(run: &Path, signal: Signal) -> Result<(), RunError> {
-    let gone = |standing: String| RunError::NoWorker { path: run.to_owned(), standing };
+    let gone = |standing: String| RunError::NoWorker {
+        path: run.to_owned(),
+        standing,
+    };
     let state = State::read(run).ok_or_else(|| gone("has no worker yet".to_owned()))?;
     if state.host != host_name() {
-        return Err(gone(format!("runs on {}, and signals reach only this host", state.host)));
+        return Err(gone(format!(
+            "runs on {}, and signals reach only this host",
+            state.host
+        )));
     }
     let vanished = || gone(format!("has no worker: process {} is gone", state.pid));
     let failed = |error: rustix::io::Errno| match error {
         rustix::io::Errno::SRCH => vanished(),
         error => RunError::io("signal the worker of", run)(error.into()),
     };
-    let pid = i32::try_from(state.pid).ok().and_then(Pid::from_raw).ok_or_else(vanished)?;
+    let pid = i32::try_from(state.pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(vanished)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
-    let same = state.boot_id == boot_id() && start_ticks(state.pid) == Some(state.start_ticks) && RunLock::is_held(run);
+    let same = state.boot_id == boot_id()
+        && start_ticks(state.pid) == Some(state.start_ticks)
+        && RunLock::is_held(run);
     if !same {
         return Err(vanished());
     }

@@ -21,7 +21,11 @@ impl State {
         // The lock comes first: a worker that exits in between has already written its end event.
         let locked = RunLock::is_held(run);
         let Some(mut state) = Self::read(run) else {
-            return if locked { None } else { slurm_state(run, from_log(run), false) };
+            return if locked {
+                None
+            } else {
+                slurm_state(run, from_log(run), false)
+            };
         };
         let mut died = false;
         if let Some(copy) = Pulled::for_run(run).filter(|_| !state.status.is_ended()) {
@@ -40,7 +44,11 @@ impl State {
             died = state.status == Status::Interrupted;
             state.eval = None;
         }
-        if locked || !state.status.is_ended() { Some(state) } else { slurm_state(run, Some(state), died) }
+        if locked || !state.status.is_ended() {
+            Some(state)
+        } else {
+            slurm_state(run, Some(state), died)
+        }
     }
 }
 
@@ -63,13 +71,17 @@ fn from_log(run: &Path) -> Option<State> {
             (Status::Interrupted, step, cause.to_owned())
         }
     };
-    Some(State { cause: Some(cause), ..State::without_worker(status, step) })
+    Some(State {
+        cause: Some(cause),
+        ..State::without_worker(status, step)
+    })
 }
 
 /// Whether another host may be writing the log, so that a free lock proves nothing.
 fn is_written_from_afar(run: &Path) -> bool {
     let written = std::fs::metadata(run.join("events.jsonl")).and_then(|log| log.modified());
-    FileSystem::for_path(run).is_network() && written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < SILENCE))
+    FileSystem::for_path(run).is_network()
+        && written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < SILENCE))
 }
 
 /// The last event of the latest worker that matters.
@@ -110,5 +122,9 @@ fn last_word(run: &Path) -> LastEvent {
             _ => {}
         }
     }
-    if worked || tail.len() as u64 == TAIL_BYTES { LastEvent::Other(reached) } else { LastEvent::Nothing }
+    if worked || tail.len() as u64 == TAIL_BYTES {
+        LastEvent::Other(reached)
+    } else {
+        LastEvent::Nothing
+    }
 }

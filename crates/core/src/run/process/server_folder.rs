@@ -31,8 +31,10 @@ impl ServerFolder {
     /// The folder of a model's server, in the user's cache. Other files of the same name, other hosts and other versions of
     /// this program have another one.
     pub fn of_model(model: &str, digest: &str) -> Self {
-        let cache = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.cache_dir().to_owned());
-        let cache = cache.unwrap_or_else(|| std::env::temp_dir().join(format!("grpo-tui-{}", user_id())));
+        let cache = directories::ProjectDirs::from("", "", "grpo-tui")
+            .map(|folders| folders.cache_dir().to_owned());
+        let cache =
+            cache.unwrap_or_else(|| std::env::temp_dir().join(format!("grpo-tui-{}", user_id())));
         let key = [model, digest, &host_name(), env!("CARGO_PKG_VERSION")].join("\n");
         Self(cache.join("servers").join(&sha256(key.as_bytes())[..12]))
     }
@@ -87,7 +89,12 @@ impl ServerFolder {
             ensure_folder(parent)?;
         }
         private_folder(&self.0)?;
-        let mut arguments: Vec<OsString> = vec!["serve".into(), model.into(), "--socket".into(), (&self.0).into()];
+        let mut arguments: Vec<OsString> = vec![
+            "serve".into(),
+            model.into(),
+            "--socket".into(),
+            (&self.0).into(),
+        ];
         arguments.extend(compute.arguments().into_iter().map(OsString::from));
         match launch_in(&self.0, LOG, &arguments, &Launch::default()) {
             Err(RunError::Launch { .. }) if self.is_in_use() => Ok(()),
@@ -102,8 +109,13 @@ impl ServerFolder {
 
     /// The socket by a path that is short: the system takes at most 108 bytes. Valid while the folder is open.
     fn short_socket(&self) -> io::Result<(File, PathBuf)> {
-        let flags = (OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
-        let folder = OpenOptions::new().read(true).custom_flags(flags).open(&self.0)?;
+        let flags = (OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+            .bits()
+            .cast_signed();
+        let folder = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(&self.0)?;
         let socket = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
         Ok((folder, socket.into()))
     }

@@ -51,7 +51,13 @@ impl Worker {
         // The loop starts after this step.
         controls.compute_until(list_checkpoints(run.path())?.last().copied().unwrap_or(0));
         let listener = RequestListener::start(&lock, state.clone(), controls.clone())?;
-        Ok(Self { listener, controls, state, lock, slurm_job })
+        Ok(Self {
+            listener,
+            controls,
+            state,
+            lock,
+            slurm_job,
+        })
     }
 
     pub fn lock(&self) -> &RunLock {
@@ -153,10 +159,15 @@ impl Worker {
     pub fn exit_finished(&self) -> Result<(), RunError> {
         // The state may lag: the worker may have been killed after its end event.
         let end = RunState::read(self.lock.run())?.end;
-        let (step, cause) =
-            end.map_or_else(|| (self.state.now().step, "all steps done".to_owned()), |end| (end.step, end.cause));
-        let recorded = EventWriter::open(&self.lock).and_then(|mut events| self.record_requests(&mut events, step));
-        self.state.clone().status(Status::Finished, step, Some(cause))?;
+        let (step, cause) = end.map_or_else(
+            || (self.state.now().step, "all steps done".to_owned()),
+            |end| (end.step, end.cause),
+        );
+        let recorded = EventWriter::open(&self.lock)
+            .and_then(|mut events| self.record_requests(&mut events, step));
+        self.state
+            .clone()
+            .status(Status::Finished, step, Some(cause))?;
         recorded
     }
 
@@ -171,7 +182,12 @@ impl Worker {
     fn record_end(&self, status: Status, cause: &str, step: u64) -> Result<(), RunError> {
         let mut events = EventWriter::open(&self.lock)?;
         self.record_requests(&mut events, step)?;
-        events.append(End { status: status.name().to_owned(), cause: cause.to_owned(), step, seconds: 0.0 })?;
+        events.append(End {
+            status: status.name().to_owned(),
+            cause: cause.to_owned(),
+            step,
+            seconds: 0.0,
+        })?;
         Ok(())
     }
 }

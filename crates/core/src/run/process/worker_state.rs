@@ -111,7 +111,9 @@ impl State {
 
     /// The eval that the worker is sampling.
     pub fn eval_under_way(&self) -> Option<&EvalProgress> {
-        self.eval.as_deref().filter(|_| matches!(self.status, Status::Running | Status::Stopping))
+        self.eval
+            .as_deref()
+            .filter(|_| matches!(self.status, Status::Running | Status::Stopping))
     }
 
     /// The file as it is, possibly stale; see [`Self::observe`].
@@ -151,8 +153,14 @@ impl StateWriter {
             host: host_name(),
             ..State::without_worker(Status::Starting, step)
         };
-        let writer =
-            Self { shared: Arc::new(Mutex::new(StateFile { path, identity: lock.identity(), state, written: None })) };
+        let writer = Self {
+            shared: Arc::new(Mutex::new(StateFile {
+                path,
+                identity: lock.identity(),
+                state,
+                written: None,
+            })),
+        };
         writer.shared().write()?;
         Ok(writer)
     }
@@ -161,7 +169,12 @@ impl StateWriter {
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
-    pub fn status(&mut self, status: Status, step: u64, cause: Option<String>) -> Result<(), RunError> {
+    pub fn status(
+        &mut self,
+        status: Status,
+        step: u64,
+        cause: Option<String>,
+    ) -> Result<(), RunError> {
         let mut shared = self.shared();
         (shared.state.status, shared.state.step, shared.state.cause) = (status, step, cause);
         shared.write()
@@ -181,7 +194,8 @@ impl StateWriter {
     /// [`RunError::Io`] naming the file.
     pub fn wait(&self, waiting: &Waiting) -> Result<bool, RunError> {
         let holder = waiting.holder.as_ref().and_then(|holder| holder.process);
-        self.shared().turn(Status::Waiting, Some(waiting.described()), holder)
+        self.shared()
+            .turn(Status::Waiting, Some(waiting.described()), holder)
     }
 
     /// Sets the last complete step.
@@ -202,7 +216,11 @@ impl StateWriter {
         let mut shared = self.shared();
         let is_turn = shared.state.eval.is_some() != progress.is_some();
         shared.state.eval = progress.map(Box::new);
-        shared.write_after(if is_turn { Duration::ZERO } else { Duration::from_secs(1) })
+        shared.write_after(if is_turn {
+            Duration::ZERO
+        } else {
+            Duration::from_secs(1)
+        })
     }
 
     /// Writes the heartbeat if nothing was written for `interval` and the run has not ended.
@@ -211,7 +229,11 @@ impl StateWriter {
     /// [`RunError::Io`] naming the file.
     pub fn beat(&self, interval: Duration) -> Result<(), RunError> {
         let mut shared = self.shared();
-        if shared.state.status.is_ended() { Ok(()) } else { shared.write_after(interval) }
+        if shared.state.status.is_ended() {
+            Ok(())
+        } else {
+            shared.write_after(interval)
+        }
     }
 
     /// Records the end of a worker that has lost its folder, at the folder's new path.
@@ -221,7 +243,8 @@ impl StateWriter {
             return;
         }
         if let Some(folder) = shared.identity.moved_to() {
-            (shared.state.status, shared.state.cause) = (Status::Interrupted, Some(cause.to_owned()));
+            (shared.state.status, shared.state.cause) =
+                (Status::Interrupted, Some(cause.to_owned()));
             shared.path = folder.join("state.json");
             shared.identity.release_to(folder);
             // If it cannot be written, `worker.log` has it.
@@ -240,7 +263,12 @@ impl StateWriter {
 }
 
 impl StateFile {
-    fn turn(&mut self, status: Status, cause: Option<String>, holder: Option<u32>) -> Result<bool, RunError> {
+    fn turn(
+        &mut self,
+        status: Status,
+        cause: Option<String>,
+        holder: Option<u32>,
+    ) -> Result<bool, RunError> {
         let state = &mut self.state;
         if state.status.is_ended() {
             return Ok(false);
@@ -273,14 +301,21 @@ impl StateFile {
 
 /// Empty if the kernel does not say.
 pub(super) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
 }
 
 /// A process's start in clock ticks since boot: field 22 of `/proc/PID/stat`. The command's name before it may contain
 /// spaces and parentheses.
 pub(super) fn start_ticks(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    text.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

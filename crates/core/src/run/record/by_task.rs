@@ -18,17 +18,28 @@ pub struct StepEvals<'a> {
 impl StepEvals<'_> {
     /// The mean of the tasks' rates, each of the same weight.
     pub fn valid(&self) -> f64 {
-        self.evals.iter().map(|eval| eval.summary.valid).sum::<f64>() / self.evals.len() as f64
+        self.evals
+            .iter()
+            .map(|eval| eval.summary.valid)
+            .sum::<f64>()
+            / self.evals.len() as f64
     }
 
     /// The rate of the task with the lowest.
     pub fn lowest_valid(&self) -> f64 {
-        self.evals.iter().map(|eval| eval.summary.valid).fold(f64::INFINITY, f64::min)
+        self.evals
+            .iter()
+            .map(|eval| eval.summary.valid)
+            .fold(f64::INFINITY, f64::min)
     }
 
     /// The mean of those with expected answers; `None` if no task has any.
     pub fn exact(&self) -> Option<f64> {
-        let known: Vec<f64> = self.evals.iter().filter_map(|eval| eval.summary.exact).collect();
+        let known: Vec<f64> = self
+            .evals
+            .iter()
+            .filter_map(|eval| eval.summary.exact)
+            .collect();
         (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
     }
 }
@@ -37,7 +48,10 @@ impl RunState {
     /// The names of the tasks, sorted; of one task the empty name.
     pub fn task_names(&self) -> Vec<&str> {
         let of_evals = self.evals.keys().map(|(_, set, _)| split_task_set(set).1);
-        let of_metrics = self.metrics.range(TASK_METRIC.to_owned()..).map_while(|(name, _)| split_task_metric(name));
+        let of_metrics = self
+            .metrics
+            .range(TASK_METRIC.to_owned()..)
+            .map_while(|(name, _)| split_task_metric(name));
         let names: BTreeSet<&str> = of_evals.chain(of_metrics.map(|(task, _)| task)).collect();
         let named: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
         if named.is_empty() { vec![""] } else { named }
@@ -48,7 +62,15 @@ impl RunState {
         let own = |((step, set, target), eval): (&(u64, String, String), &Eval)| {
             let (kind, of_task) = split_task_set(set);
             let key = (*step, kind.to_owned(), target.clone());
-            (of_task == task).then(|| (key, Eval { set: kind.to_owned(), ..eval.clone() }))
+            (of_task == task).then(|| {
+                (
+                    key,
+                    Eval {
+                        set: kind.to_owned(),
+                        ..eval.clone()
+                    },
+                )
+            })
         };
         Self {
             run: self.run.clone(),
@@ -63,12 +85,20 @@ impl RunState {
 
     /// The same with the task's metrics, and the time of steps.
     pub fn of_task(&self, task: &str) -> Self {
-        let own = self.metrics.iter().filter_map(|(name, series)| match split_task_metric(name) {
-            Some((of_task, metric)) if of_task == task => Some((metric.to_owned(), series.clone())),
-            None if name == "seconds" => Some((name.clone(), series.clone())),
-            _ => None,
-        });
-        Self { metrics: own.collect(), ..self.evals_of_task(task) }
+        let own = self
+            .metrics
+            .iter()
+            .filter_map(|(name, series)| match split_task_metric(name) {
+                Some((of_task, metric)) if of_task == task => {
+                    Some((metric.to_owned(), series.clone()))
+                }
+                None if name == "seconds" => Some((name.clone(), series.clone())),
+                _ => None,
+            });
+        Self {
+            metrics: own.collect(),
+            ..self.evals_of_task(task)
+        }
     }
 
     /// The step of `candidates` with the highest rate on the eval set (of several tasks the highest mean of their rates),
@@ -84,35 +114,57 @@ impl RunState {
                 BestBy::Exact => (exact, valid),
             }
         };
-        let evals: Vec<StepEvals<'_>> =
-            self.step_evals().into_iter().filter(|evals| candidates.contains(&evals.step)).collect();
-        let is_test = |eval: &Eval| split_task_set(&eval.set).0 == "test" && eval.target == "trained";
-        let is_tested = |step: u64| self.evals.values().any(|eval| eval.step == step && is_test(eval));
+        let evals: Vec<StepEvals<'_>> = self
+            .step_evals()
+            .into_iter()
+            .filter(|evals| candidates.contains(&evals.step))
+            .collect();
+        let is_test =
+            |eval: &Eval| split_task_set(&eval.set).0 == "test" && eval.target == "trained";
+        let is_tested = |step: u64| {
+            self.evals
+                .values()
+                .any(|eval| eval.step == step && is_test(eval))
+        };
         let best = |evals: &mut dyn Iterator<Item = &StepEvals<'_>>| {
             evals
                 .fold(None, |best: Option<&StepEvals<'_>>, eval| match best {
                     Some(best) if rates(best) > rates(eval) => Some(best),
-                    Some(tested) if rates(tested) == rates(eval) && is_tested(tested.step) => Some(tested),
+                    Some(tested) if rates(tested) == rates(eval) && is_tested(tested.step) => {
+                        Some(tested)
+                    }
                     Some(base) if base.step == 0 && rates(base) == rates(eval) => Some(base),
                     _ => Some(eval),
                 })
                 .map(|eval| eval.step)
         };
-        let loses = |eval: &&Eval| eval.against_base.as_ref().is_some_and(|comparison| comparison.loses_exact());
+        let loses = |eval: &&Eval| {
+            eval.against_base
+                .as_ref()
+                .is_some_and(|comparison| comparison.loses_exact())
+        };
         let holds = |evals: &&StepEvals<'_>| !evals.evals.iter().any(loses);
-        let held = (by == BestBy::ValidIfExactHolds).then(|| best(&mut evals.iter().filter(holds))).flatten();
+        let held = (by == BestBy::ValidIfExactHolds)
+            .then(|| best(&mut evals.iter().filter(holds)))
+            .flatten();
         // Where exact match holds at none, not even a kept base, the rates alone decide.
         held.or_else(|| best(&mut evals.iter()))
     }
 
     /// What no task of several has by itself: the other metrics, guard prompts and collapses.
     pub fn of_no_task(&self) -> Self {
-        let of_tasks: BTreeSet<&str> =
-            self.metrics.keys().filter_map(|name| split_task_metric(name)).map(|(_, metric)| metric).collect();
+        let of_tasks: BTreeSet<&str> = self
+            .metrics
+            .keys()
+            .filter_map(|name| split_task_metric(name))
+            .map(|(_, metric)| metric)
+            .collect();
         let is_other = |name: &str| split_task_metric(name).is_none() && !of_tasks.contains(name);
         let metrics = self.metrics.iter().filter(|(name, _)| is_other(name));
         Self {
-            metrics: metrics.map(|(name, series)| (name.clone(), series.clone())).collect(),
+            metrics: metrics
+                .map(|(name, series)| (name.clone(), series.clone()))
+                .collect(),
             guards: self.guards.clone(),
             collapses: self.collapses.clone(),
             ..Self::default()
@@ -132,7 +184,9 @@ impl RunState {
         }
         let tasks = found.values().map(Vec::len).max().unwrap_or(0);
         let whole = found.into_iter().filter(|(_, evals)| evals.len() == tasks);
-        whole.map(|(step, evals)| StepEvals { step, evals }).collect()
+        whole
+            .map(|(step, evals)| StepEvals { step, evals })
+            .collect()
     }
 }
 
@@ -145,10 +199,26 @@ mod tests {
     fn history(evals: &[(u64, &str, f64, Option<f64>)]) -> RunState {
         let mut history = RunState::default();
         for (seq, &(step, set, valid, exact)) in (1..).zip(evals) {
-            let summary = EvalSummary { n: 10, valid, exact, ..EvalSummary::default() };
+            let summary = EvalSummary {
+                n: 10,
+                valid,
+                exact,
+                ..EvalSummary::default()
+            };
             let target = if step == 0 { "base" } else { "trained" }.to_owned();
-            let body = Eval { step, set: set.to_owned(), target, summary, ..Eval::default() }.into();
-            history.fold(Event { seq, time_ms: 0, body });
+            let body = Eval {
+                step,
+                set: set.to_owned(),
+                target,
+                summary,
+                ..Eval::default()
+            }
+            .into();
+            history.fold(Event {
+                seq,
+                time_ms: 0,
+                body,
+            });
         }
         history
     }
@@ -156,24 +226,56 @@ mod tests {
     #[test]
     fn the_best_checkpoint_has_the_highest_mean_of_the_tasks_rates() {
         let check = |evals: &[(u64, &str, f64, Option<f64>)], expected: Option<u64>| {
-            assert_eq!(history(evals).best_step_by(&[0, 5, 10], BestBy::Valid), expected, "{evals:?}");
+            assert_eq!(
+                history(evals).best_step_by(&[0, 5, 10], BestBy::Valid),
+                expected,
+                "{evals:?}"
+            );
         };
         let start = [(0, "eval:a", 0.5, None), (0, "eval:b", 0.5, None)];
-        let with = |more: &[(u64, &'static str, f64, Option<f64>)]| [start.as_slice(), more].concat();
-        check(&with(&[(5, "eval:a", 1.0, None), (5, "eval:b", 0.1, None)]), Some(5));
-        check(&with(&[(5, "eval:a", 1.0, None), (5, "eval:b", 0.0, None)]), Some(0));
+        let with =
+            |more: &[(u64, &'static str, f64, Option<f64>)]| [start.as_slice(), more].concat();
+        check(
+            &with(&[(5, "eval:a", 1.0, None), (5, "eval:b", 0.1, None)]),
+            Some(5),
+        );
+        check(
+            &with(&[(5, "eval:a", 1.0, None), (5, "eval:b", 0.0, None)]),
+            Some(0),
+        );
         // A worker that died between two evals has left a step that cannot be judged.
-        check(&with(&[(5, "eval:a", 0.9, None), (5, "eval:b", 0.9, None), (10, "eval:b", 1.0, None)]), Some(5));
-        check(&[(0, "eval", 0.5, None), (5, "eval", 0.6, None), (10, "eval", 0.4, None)], Some(5));
+        check(
+            &with(&[
+                (5, "eval:a", 0.9, None),
+                (5, "eval:b", 0.9, None),
+                (10, "eval:b", 1.0, None),
+            ]),
+            Some(5),
+        );
+        check(
+            &[
+                (0, "eval", 0.5, None),
+                (5, "eval", 0.6, None),
+                (10, "eval", 0.4, None),
+            ],
+            Some(5),
+        );
     }
 
     #[test]
     fn a_task_has_its_own_names() {
-        let history = history(&[(0, "test:b", 0.5, Some(0.25)), (0, "eval:a", 0.5, None), (5, "test:b", 0.75, None)]);
+        let history = history(&[
+            (0, "test:b", 0.5, Some(0.25)),
+            (0, "eval:a", 0.5, None),
+            (5, "test:b", 0.75, None),
+        ]);
         assert_eq!(history.task_names(), ["a", "b"]);
         let own = history.evals_of_task("b");
-        let sets: Vec<(u64, &str, f64)> =
-            own.evals.iter().map(|((step, set, _), eval)| (*step, set.as_str(), eval.summary.valid)).collect();
+        let sets: Vec<(u64, &str, f64)> = own
+            .evals
+            .iter()
+            .map(|((step, set, _), eval)| (*step, set.as_str(), eval.summary.valid))
+            .collect();
         assert_eq!(sets, [(0, "test", 0.5), (5, "test", 0.75)]);
         assert_eq!(RunState::default().task_names(), [""]);
     }

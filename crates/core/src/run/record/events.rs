@@ -262,7 +262,9 @@ impl Guard {
     pub fn change(&self, base: &Self) -> Option<Interval> {
         let pairs = self.log_probs.iter().zip(&base.log_probs);
         let changes: Vec<f64> = pairs.map(|(now, before)| now - before).collect();
-        (self.log_probs.len() == base.log_probs.len()).then(|| student_mean(&changes)).flatten()
+        (self.log_probs.len() == base.log_probs.len())
+            .then(|| student_mean(&changes))
+            .flatten()
     }
 }
 
@@ -426,7 +428,13 @@ impl Event {
     /// Only for maps with keys that JSON cannot hold, which no kind has.
     pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
         let nonfinite = self.body.nonfinite();
-        let head = Head { v: EVENT_VERSION, seq: self.seq, t: self.time_ms, kind: self.body.kind(), nonfinite };
+        let head = Head {
+            v: EVENT_VERSION,
+            seq: self.seq,
+            t: self.time_ms,
+            kind: self.body.kind(),
+            nonfinite,
+        };
         let mut line = self.body.write(&head)?;
         line.push(b'\n');
         Ok(line)
@@ -443,7 +451,11 @@ impl Event {
             return Err(BadLine::Newer(head.v));
         }
         let body = EventBody::parse(&head.kind, line).map_err(malformed)?;
-        Ok(Self { seq: head.seq, time_ms: head.t, body })
+        Ok(Self {
+            seq: head.seq,
+            time_ms: head.t,
+            body,
+        })
     }
 }
 
@@ -473,23 +485,41 @@ impl EventBody {
                 .collect::<Vec<_>>()
         };
         match self {
-            Self::Step(step) => {
-                step.metrics.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect()
-            }
-            Self::Group(group) => [listed("rewards", &group.rewards), listed("advantages", &group.advantages)].concat(),
-            Self::Alert(alert) => {
-                alert.value.filter(|value| !value.is_finite()).map(|_| "value".to_owned()).into_iter().collect()
-            }
+            Self::Step(step) => step
+                .metrics
+                .iter()
+                .filter(|(_, value)| !value.is_finite())
+                .map(|(name, _)| name.clone())
+                .collect(),
+            Self::Group(group) => [
+                listed("rewards", &group.rewards),
+                listed("advantages", &group.advantages),
+            ]
+            .concat(),
+            Self::Alert(alert) => alert
+                .value
+                .filter(|value| !value.is_finite())
+                .map(|_| "value".to_owned())
+                .into_iter()
+                .collect(),
             _ => Vec::new(),
         }
     }
 }
 
 fn null_is_nan_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
-    Ok(Vec::<Option<f64>>::deserialize(deserializer)?.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+    Ok(Vec::<Option<f64>>::deserialize(deserializer)?
+        .into_iter()
+        .map(|value| value.unwrap_or(f64::NAN))
+        .collect())
 }
 
-fn null_is_nan_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+fn null_is_nan_map<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, f64>, D::Error> {
     let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
-    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+    Ok(values
+        .into_iter()
+        .map(|(name, value)| (name, value.unwrap_or(f64::NAN)))
+        .collect())
 }

@@ -41,7 +41,13 @@ impl Follower {
     /// Follows from the position of `reader`.
     pub fn new(run: &Path, reader: EventReader) -> Self {
         // The folder is watched, since the file may be replaced.
-        Self { run: run.to_owned(), reader, watch: FolderWatch::new(run, |_| true), last_look: None, was_gone: false }
+        Self {
+            run: run.to_owned(),
+            reader,
+            watch: FolderWatch::new(run, |_| true),
+            last_look: None,
+            was_gone: false,
+        }
     }
 
     /// Waits at most `patience` for new events; the batch is empty if there are none.
@@ -75,7 +81,11 @@ impl Follower {
 
     /// Waits at most `left` for a change, then gathers what is written at once.
     fn wait(&mut self, left: Duration) {
-        let longest = if self.watch.is_announced() { HEARTBEAT } else { POLL };
+        let longest = if self.watch.is_announced() {
+            HEARTBEAT
+        } else {
+            POLL
+        };
         if self.watch.wait(left.min(longest)) {
             let since = self.last_look.map_or(GATHER, |look| look.elapsed());
             std::thread::sleep(GATHER.saturating_sub(since).min(left));

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::events::{
-    Alert, Checkpoint, Collapse, Control, Device, End, Eval, Event, EventBody, Group, Guard, Memory, Note, Phase,
-    RankStep, Run,
+    Alert, Checkpoint, Collapse, Control, Device, End, Eval, Event, EventBody, Group, Guard,
+    Memory, Note, Phase, RankStep, Run,
 };
 use super::series::Series;
 use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
@@ -91,9 +91,15 @@ impl SolveRate {
     /// `None` if it is not known, or if no completion has a reward.
     fn from_group(group: &Group) -> Option<Self> {
         let answers = group.rewards.iter().zip(&group.stop_reasons);
-        let scored = answers.filter(|(reward, stop)| reward.is_finite() && *stop != "guided").count();
+        let scored = answers
+            .filter(|(reward, stop)| reward.is_finite() && *stop != "guided")
+            .count();
         let solved = group.solved.filter(|_| scored > 0)?;
-        Some(Self { step: group.step, solved, scored })
+        Some(Self {
+            step: group.step,
+            solved,
+            scored,
+        })
     }
 
     /// From 0 to 1.
@@ -105,9 +111,17 @@ impl SolveRate {
 impl RunState {
     /// The unresolved alerts, the latest of each rule: errors, then warnings, then information.
     pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
-        let severity =
-            |alert: &&Alert| ["error", "warning"].iter().position(|level| *level == alert.level).unwrap_or(2);
-        let mut standing: Vec<&Alert> = self.alerts.values().filter(|alert| !alert.cleared).collect();
+        let severity = |alert: &&Alert| {
+            ["error", "warning"]
+                .iter()
+                .position(|level| *level == alert.level)
+                .unwrap_or(2)
+        };
+        let mut standing: Vec<&Alert> = self
+            .alerts
+            .values()
+            .filter(|alert| !alert.cleared)
+            .collect();
         standing.sort_by_key(severity);
         standing.into_iter()
     }
@@ -125,7 +139,12 @@ impl RunState {
             EventBody::Run(run) => {
                 self.resumed += usize::from(self.run.is_some());
                 // A resumed run applies every `set` again, so the last one decides.
-                let total_steps = self.controls.iter().rev().find_map(goal).unwrap_or(run.total_steps);
+                let total_steps = self
+                    .controls
+                    .iter()
+                    .rev()
+                    .find_map(goal)
+                    .unwrap_or(run.total_steps);
                 self.run = Some(Run { total_steps, ..run });
                 self.end = None;
             }
@@ -141,10 +160,12 @@ impl RunState {
             }
             EventBody::Group(group) => self.group(group),
             EventBody::Eval(eval) => {
-                self.evals.insert((eval.step, eval.set.clone(), eval.target.clone()), eval);
+                self.evals
+                    .insert((eval.step, eval.set.clone(), eval.target.clone()), eval);
             }
             EventBody::Guard(guard) => {
-                self.series("guard/log_prob").set(guard.step, guard.log_prob());
+                self.series("guard/log_prob")
+                    .set(guard.step, guard.log_prob());
                 if let Some(exact) = guard.exact {
                     self.series("guard/exact").set(guard.step, exact);
                 }
@@ -182,10 +203,9 @@ impl RunState {
 
     /// The latest eval of `target` on `set`. At step 0 only `base` counts, whatever the target was called.
     pub fn latest_eval(&self, set: &str, target: &str) -> Option<&Eval> {
-        self.evals
-            .values()
-            .rev()
-            .find(|eval| eval.set == set && eval.target == target && (eval.step > 0 || target != "trained"))
+        self.evals.values().rev().find(|eval| {
+            eval.set == set && eval.target == target && (eval.step > 0 || target != "trained")
+        })
     }
 
     /// The eval of the base on `set`.
@@ -196,10 +216,14 @@ impl RunState {
     /// The eval on `set` that represents the trained model: after the end, of the best checkpoint (`best`, by
     /// [`Self::best_step_by`]; step 0 is the base's eval), until then the latest.
     pub fn result(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
-        let of_best = best.filter(|_| self.end.is_some()).and_then(|step| match step {
-            0 => self.base(set),
-            _ => self.evals.get(&(step, set.to_owned(), "trained".to_owned())),
-        });
+        let of_best = best
+            .filter(|_| self.end.is_some())
+            .and_then(|step| match step {
+                0 => self.base(set),
+                _ => self
+                    .evals
+                    .get(&(step, set.to_owned(), "trained".to_owned())),
+            });
         of_best.or_else(|| self.latest_eval(set, "trained"))
     }
 
@@ -208,7 +232,10 @@ impl RunState {
     pub fn compared(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
         let result = self.result(set, best).filter(|result| result.step > 0);
         let on_eval_set = task_set("eval", split_task_set(set).1);
-        result.or_else(|| self.latest_eval(&on_eval_set, "trained").filter(|latest| latest.set == set))
+        result.or_else(|| {
+            self.latest_eval(&on_eval_set, "trained")
+                .filter(|latest| latest.set == set)
+        })
     }
 
     /// The value of a metric at a step: `None` if it was not measured there, 0 for an absent metric of [`SPARSE`] where
@@ -224,23 +251,37 @@ impl RunState {
 
     /// Planned steps, as the last `set` request left them; `None` if unknown.
     pub fn planned_steps(&self) -> Option<u64> {
-        let set = self.controls.iter().rev().filter(|control| control.verb == "set");
-        let mut changed = set.filter_map(|control| control.arguments.get("max_steps").and_then(Value::as_u64));
-        changed.next().or_else(|| self.run.as_ref().map(|run| run.total_steps)).filter(|steps| *steps > 0)
+        let set = self
+            .controls
+            .iter()
+            .rev()
+            .filter(|control| control.verb == "set");
+        let mut changed =
+            set.filter_map(|control| control.arguments.get("max_steps").and_then(Value::as_u64));
+        changed
+            .next()
+            .or_else(|| self.run.as_ref().map(|run| run.total_steps))
+            .filter(|steps| *steps > 0)
     }
 
     /// Mean seconds of the latest steps, without evals; `None` before the first one.
     pub fn seconds_per_step(&self) -> Option<f64> {
         let first = (self.last_step + 1).saturating_sub(PACE_STEPS);
         let latest = self.metrics.get("seconds")?.between(first, self.last_step);
-        let seconds: Vec<f64> = latest.map(|(_, value)| value).filter(|value| value.is_finite()).collect();
+        let seconds: Vec<f64> = latest
+            .map(|(_, value)| value)
+            .filter(|value| value.is_finite())
+            .collect();
         (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
     }
 
     /// Estimated seconds to the last step at the pace of the latest ones, without evals; `None` if unknown, or if no
     /// step is left.
     pub fn seconds_left(&self) -> Option<f64> {
-        let left = self.planned_steps()?.checked_sub(self.last_step).filter(|left| *left > 0)?;
+        let left = self
+            .planned_steps()?
+            .checked_sub(self.last_step)
+            .filter(|left| *left > 0)?;
         Some(self.seconds_per_step()? * left as f64)
     }
 
@@ -256,7 +297,10 @@ impl RunState {
             self.solve_rates.insert(group.prompt_name(), rate);
         }
         // A redone step writes its groups to the same lines.
-        self.groups.entry(group.step).or_default().insert(group.line, group);
+        self.groups
+            .entry(group.step)
+            .or_default()
+            .insert(group.line, group);
         while self.groups.len() > GROUP_STEPS_KEPT {
             self.groups.pop_first();
         }
@@ -274,7 +318,11 @@ impl RunState {
         self.checkpoints.retain(|found, _| *found <= step);
         self.collapses.retain(|collapse| collapse.step <= step);
         self.alerts_in_order.retain(|alert| alert.step <= step);
-        self.alerts = self.alerts_in_order.iter().map(|alert| (alert.rule.clone(), alert.clone())).collect();
+        self.alerts = self
+            .alerts_in_order
+            .iter()
+            .map(|alert| (alert.rule.clone(), alert.clone()))
+            .collect();
         if step < self.last_step {
             (self.last_step, self.ranks) = (step, Vec::new());
         }
@@ -291,18 +339,29 @@ mod listed_evals {
 
     type Evals = BTreeMap<(u64, String, String), Eval>;
 
-    pub(super) fn serialize<S: Serializer>(evals: &Evals, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        evals: &Evals,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(evals.values())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Evals, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Evals, D::Error> {
         let evals = Vec::<Eval>::deserialize(deserializer)?;
-        Ok(evals.into_iter().map(|eval| ((eval.step, eval.set.clone(), eval.target.clone()), eval)).collect())
+        Ok(evals
+            .into_iter()
+            .map(|eval| ((eval.step, eval.set.clone(), eval.target.clone()), eval))
+            .collect())
     }
 }
 
 /// The last step that a `set` requests; `None` if it does not change that, or leaves it to the epochs.
 fn goal(control: &Control) -> Option<u64> {
-    let steps = control.arguments.get("max_steps").filter(|_| control.verb == "set")?;
+    let steps = control
+        .arguments
+        .get("max_steps")
+        .filter(|_| control.verb == "set")?;
     steps.as_u64().filter(|steps| *steps > 0)
 }

@@ -41,14 +41,21 @@ struct Header<S> {
 /// Loads the newest index that fits the log.
 pub(super) fn load(run: &Path) -> Option<(RunState, Position)> {
     let log = files::open(&run.join("events.jsonl")).ok()?;
-    places(run).into_iter().filter_map(|path| read(&path, &log)).max_by_key(|(_, position)| position.offset)
+    places(run)
+        .into_iter()
+        .filter_map(|path| read(&path, &log))
+        .max_by_key(|(_, position)| position.offset)
 }
 
 /// Writes the index beside the log, or into the user's cache if the run is another user's or not writable. Errors are
 /// ignored: an index only saves time.
 pub(super) fn store(run: &Path, state: &RunState, position: Position) {
-    let Ok(log) = files::open(&run.join("events.jsonl")) else { return };
-    let Some(fingerprint) = fingerprint(&log, position.offset) else { return };
+    let Ok(log) = files::open(&run.join("events.jsonl")) else {
+        return;
+    };
+    let Some(fingerprint) = fingerprint(&log, position.offset) else {
+        return;
+    };
     for path in places(run) {
         if writable(run, &path) && write(&path, state, position, &fingerprint).is_ok() {
             return;
@@ -61,43 +68,82 @@ fn places(run: &Path) -> Vec<PathBuf> {
     let cache = directories::ProjectDirs::from("", "", "grpo-tui").zip(run.canonicalize().ok());
     let cached = cache.map(|(folders, run)| {
         let name = sha256(run.as_os_str().as_encoded_bytes());
-        folders.cache_dir().join("indexes").join(format!("{}.index", &name[..32]))
+        folders
+            .cache_dir()
+            .join("indexes")
+            .join(format!("{}.index", &name[..32]))
     });
     std::iter::once(beside).chain(cached).collect()
 }
 
 /// Nothing is written into another user's run.
 fn writable(run: &Path, path: &Path) -> bool {
-    let own = || std::fs::metadata(run).is_ok_and(|folder| folder.uid() == rustix::process::geteuid().as_raw());
-    path.parent().is_some_and(|parent| if parent == run { own() } else { ensure_folder(parent).is_ok() })
+    let own = || {
+        std::fs::metadata(run)
+            .is_ok_and(|folder| folder.uid() == rustix::process::geteuid().as_raw())
+    };
+    path.parent().is_some_and(|parent| {
+        if parent == run {
+            own()
+        } else {
+            ensure_folder(parent).is_ok()
+        }
+    })
 }
 
-fn write(path: &Path, state: &RunState, position: Position, fingerprint: &str) -> std::io::Result<()> {
+fn write(
+    path: &Path,
+    state: &RunState,
+    position: Position,
+    fingerprint: &str,
+) -> std::io::Result<()> {
     remove_stale_temporaries(path);
     // Not synced: the checksum reveals an incomplete index.
-    files::replace_file_with(path, Access::Private, Sync::Never, |file| fill(file, state, position, fingerprint))
+    files::replace_file_with(path, Access::Private, Sync::Never, |file| {
+        fill(file, state, position, fingerprint)
+    })
 }
 
 /// Removes temporary files of viewers that died. A live viewer on another host may lose its index that way.
 fn remove_stale_temporaries(path: &Path) {
-    let start = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
-    let Some(entries) = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else { return };
+    let start = format!(
+        "{}.",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    );
+    let Some(entries) = path
+        .parent()
+        .and_then(|folder| std::fs::read_dir(folder).ok())
+    else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let writer = name.strip_prefix(&*start).and_then(|rest| rest.strip_suffix(".tmp")?.split('.').next());
+        let writer = name
+            .strip_prefix(&*start)
+            .and_then(|rest| rest.strip_suffix(".tmp")?.split('.').next());
         if writer.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
 }
 
-fn fill(file: &mut File, state: &RunState, position: Position, fingerprint: &str) -> std::io::Result<()> {
+fn fill(
+    file: &mut File,
+    state: &RunState,
+    position: Position,
+    fingerprint: &str,
+) -> std::io::Result<()> {
     let columns = state.metrics.iter().map(|(name, series)| {
         let (stretches, values) = series.parts();
         (name.clone(), stretches.to_vec(), values.len())
     });
-    let header = Header { position, fingerprint: fingerprint.to_owned(), state, columns: columns.collect() };
+    let header = Header {
+        position,
+        fingerprint: fingerprint.to_owned(),
+        state,
+        columns: columns.collect(),
+    };
     let header = serde_json::to_vec(&header)?;
     let mut file = BufWriter::new(file);
     file.write_all(HEAD)?;
@@ -119,8 +165,14 @@ fn fill(file: &mut File, state: &RunState, position: Position, fingerprint: &str
 
 /// `None` if it is missing, of another version, damaged, or of another log.
 fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
-    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK)
+        .bits()
+        .cast_signed();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .ok()?;
     let (own, log_metadata) = (file.metadata().ok()?, log.metadata().ok()?);
     if !own.is_file() {
         return None;
@@ -147,7 +199,11 @@ fn read(path: &Path, log: &File) -> Option<(RunState, Position)> {
     if position.offset > most || fingerprint(log, position.offset)? != header.fingerprint {
         return None;
     }
-    let values: u64 = header.columns.iter().map(|(_, _, count)| *count as u64).fold(0, u64::saturating_add);
+    let values: u64 = header
+        .columns
+        .iter()
+        .map(|(_, _, count)| *count as u64)
+        .fold(0, u64::saturating_add);
     if values > most {
         return None;
     }
@@ -167,7 +223,13 @@ fn columns(frame: &mut impl Read, columns: Vec<Column>) -> Option<BTreeMap<Strin
         while left > 0 {
             let part = left.min(buffer.len());
             frame.read_exact(&mut buffer[..part]).ok()?;
-            values.extend(buffer[..part].as_chunks::<8>().0.iter().map(|value| f64::from_le_bytes(*value)));
+            values.extend(
+                buffer[..part]
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|value| f64::from_le_bytes(*value)),
+            );
             left -= part;
         }
         metrics.insert(name, Series::from_parts(stretches, values)?);

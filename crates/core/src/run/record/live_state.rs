@@ -29,7 +29,12 @@ impl LiveState {
             Some((state, position)) => (state, EventReader::at(&log, position)),
             None => (RunState::default(), EventReader::new(&log)),
         };
-        let mut live = Self { run: run.to_owned(), state, indexed_bytes: reader.position().offset, reader };
+        let mut live = Self {
+            run: run.to_owned(),
+            state,
+            indexed_bytes: reader.position().offset,
+            reader,
+        };
         live.now()?;
         Ok(live)
     }
@@ -41,7 +46,9 @@ impl LiveState {
     pub fn now(&mut self) -> Result<&RunState, RunError> {
         self.state.follow(&mut self.reader)?;
         let position = self.reader.position();
-        if position.offset.saturating_sub(self.indexed_bytes) >= index::WORTH_BYTES && !self.reader.is_inside_a_line() {
+        if position.offset.saturating_sub(self.indexed_bytes) >= index::WORTH_BYTES
+            && !self.reader.is_inside_a_line()
+        {
             index::store(&self.run, &self.state, position);
             self.indexed_bytes = position.offset;
         }

@@ -19,8 +19,8 @@ pub use history::{GROUP_STEPS_KEPT, HELD_OUT_SETS, RunState, SPARSE, SolveRate};
 pub use live_state::LiveState;
 pub use reader::{Batch, EventReader, LogItem, Position, SkippedLine};
 pub use rollouts::{
-    GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, is_truncated, read_step,
-    rollout_file, rollout_segments, rollouts_to_delete,
+    GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment,
+    is_truncated, read_step, rollout_file, rollout_segments, rollouts_to_delete,
 };
 pub use series::Series;
 pub use writer::EventWriter;

@@ -48,7 +48,11 @@ pub struct Batch {
 
 impl Batch {
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.skipped.is_empty() && self.gaps == 0 && !self.restarted && !self.gone
+        self.events.is_empty()
+            && self.skipped.is_empty()
+            && self.gaps == 0
+            && !self.restarted
+            && !self.gone
     }
 }
 
@@ -68,7 +72,12 @@ impl EventReader {
 
     /// Starts at a position that an earlier reader reached.
     pub(super) fn at(path: &Path, position: Position) -> Self {
-        Self { path: path.to_owned(), position, inode: None, overlong: false }
+        Self {
+            path: path.to_owned(),
+            position,
+            inode: None,
+            overlong: false,
+        }
     }
 
     pub fn position(&self) -> Position {
@@ -116,11 +125,13 @@ impl EventReader {
         if metadata.len() == self.position.offset {
             return Ok(());
         }
-        file.seek(SeekFrom::Start(self.position.offset)).map_err(RunError::io("read", &path))?;
+        file.seek(SeekFrom::Start(self.position.offset))
+            .map_err(RunError::io("read", &path))?;
         let mut pending = Vec::new();
         loop {
-            let count =
-                Read::take(&mut file, CHUNK_BYTES).read_to_end(&mut pending).map_err(RunError::io("read", &path))?;
+            let count = Read::take(&mut file, CHUNK_BYTES)
+                .read_to_end(&mut pending)
+                .map_err(RunError::io("read", &path))?;
             let done = self.lines(&pending, count, &mut take)?;
             pending.drain(..done);
             if pending.len() > MAX_LINE_BYTES {
@@ -135,13 +146,21 @@ impl EventReader {
     }
 
     /// Takes the whole lines of `pending`, whose last `fresh` bytes are new; returns their size.
-    fn lines(&mut self, pending: &[u8], fresh: usize, take: &mut impl FnMut(LogItem)) -> Result<usize, RunError> {
+    fn lines(
+        &mut self,
+        pending: &[u8],
+        fresh: usize,
+        take: &mut impl FnMut(LogItem),
+    ) -> Result<usize, RunError> {
         let (mut done, mut search) = (0, pending.len() - fresh);
         while let Some(length) = pending[search..].iter().position(|byte| *byte == b'\n') {
             let end = search + length;
             if std::mem::take(&mut self.overlong) {
                 let reason = format!("a line of more than {} MiB", MAX_LINE_BYTES >> 20);
-                take(LogItem::SkippedLine(SkippedLine { line: self.position.line + 1, reason }));
+                take(LogItem::SkippedLine(SkippedLine {
+                    line: self.position.line + 1,
+                    reason,
+                }));
             } else {
                 self.line(&pending[done..end], take)?;
             }
@@ -158,13 +177,17 @@ impl EventReader {
 
     fn line(&mut self, line: &[u8], take: &mut impl FnMut(LogItem)) -> Result<(), RunError> {
         let parsed = match std::str::from_utf8(line) {
-            Ok(text) if text.trim().is_empty() => Err(BadLine::Malformed("an empty line".to_owned())),
+            Ok(text) if text.trim().is_empty() => {
+                Err(BadLine::Malformed("an empty line".to_owned()))
+            }
             Ok(text) => Event::from_line(text),
             Err(error) => Err(BadLine::Malformed(error.to_string())),
         };
         match parsed {
             Ok(event) => {
-                let missing = event.seq.saturating_sub(self.position.last_seq.saturating_add(1));
+                let missing = event
+                    .seq
+                    .saturating_sub(self.position.last_seq.saturating_add(1));
                 if missing > 0 {
                     take(LogItem::Missing(missing));
                 }
@@ -172,11 +195,16 @@ impl EventReader {
                 take(LogItem::Event(Box::new(event)));
             }
             Err(BadLine::Newer(found)) => {
-                return Err(RunError::Newer { path: self.path.clone(), found, known: EVENT_VERSION });
+                return Err(RunError::Newer {
+                    path: self.path.clone(),
+                    found,
+                    known: EVENT_VERSION,
+                });
             }
-            Err(BadLine::Malformed(reason)) => {
-                take(LogItem::SkippedLine(SkippedLine { line: self.position.line + 1, reason }))
-            }
+            Err(BadLine::Malformed(reason)) => take(LogItem::SkippedLine(SkippedLine {
+                line: self.position.line + 1,
+                reason,
+            })),
         }
         Ok(())
     }
@@ -202,16 +230,46 @@ mod tests {
     #[test]
     fn the_largest_numbers_do_not_overflow() {
         let folder = tempfile::tempdir().unwrap();
-        let note = || EventBody::from(Note { text: "a".to_owned() });
-        let recovered = || EventBody::from(Recovered { dropped_bytes: u64::MAX, ..Recovered::default() });
-        let events = [(u64::MAX, note()), (u64::MAX, note()), (7, recovered()), (8, recovered())];
+        let note = || {
+            EventBody::from(Note {
+                text: "a".to_owned(),
+            })
+        };
+        let recovered = || {
+            EventBody::from(Recovered {
+                dropped_bytes: u64::MAX,
+                ..Recovered::default()
+            })
+        };
+        let events = [
+            (u64::MAX, note()),
+            (u64::MAX, note()),
+            (7, recovered()),
+            (8, recovered()),
+        ];
         let lines: Vec<u8> = events
             .into_iter()
-            .flat_map(|(seq, body)| Event { seq, time_ms: u64::MAX, body }.to_line().unwrap())
+            .flat_map(|(seq, body)| {
+                Event {
+                    seq,
+                    time_ms: u64::MAX,
+                    body,
+                }
+                .to_line()
+                .unwrap()
+            })
             .collect();
         std::fs::write(folder.path().join("events.jsonl"), lines).unwrap();
         let state = RunState::read(folder.path()).unwrap();
-        assert_eq!((state.notes.len(), state.skipped, state.gaps, state.dropped_bytes), (2, 0, u64::MAX - 1, u64::MAX));
+        assert_eq!(
+            (
+                state.notes.len(),
+                state.skipped,
+                state.gaps,
+                state.dropped_bytes
+            ),
+            (2, 0, u64::MAX - 1, u64::MAX)
+        );
     }
 
     /// A line that is too long is one skipped line, even if it arrives in pieces.
@@ -221,7 +279,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
         let mut file = std::fs::File::create(&path).unwrap();
-        let note = |seq| Event { seq, time_ms: 1, body: Note { text: "a".to_owned() }.into() }.to_line().unwrap();
+        let note = |seq| {
+            Event {
+                seq,
+                time_ms: 1,
+                body: Note {
+                    text: "a".to_owned(),
+                }
+                .into(),
+            }
+            .to_line()
+            .unwrap()
+        };
         let mut reader = EventReader::new(&path);
         file.write_all(&note(1)).unwrap();
         file.write_all(&vec![b'x'; MAX_LINE_BYTES + 5]).unwrap();
@@ -231,10 +300,22 @@ mod tests {
         file.write_all(b"z\n").unwrap();
         file.write_all(&note(2)).unwrap();
         let found = reader.read().unwrap();
-        assert_eq!((found.events.len(), found.skipped.len(), found.skipped[0].line, found.gaps), (1, 1, 2, 0));
+        assert_eq!(
+            (
+                found.events.len(),
+                found.skipped.len(),
+                found.skipped[0].line,
+                found.gaps
+            ),
+            (1, 1, 2, 0)
+        );
         assert_eq!(
             reader.position(),
-            Position { offset: std::fs::metadata(&path).unwrap().len(), line: 3, last_seq: 2 }
+            Position {
+                offset: std::fs::metadata(&path).unwrap().len(),
+                line: 3,
+                last_seq: 2
+            }
         );
         assert_eq!(EventReader::new(&path).read().unwrap().skipped.len(), 1);
     }

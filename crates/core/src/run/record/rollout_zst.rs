@@ -29,7 +29,10 @@ pub(in crate::run) fn compressed_path(plain: &Path) -> PathBuf {
 }
 
 /// Compresses a complete file. The plain file stays until the compressed one is durable, and counts while both exist.
-pub(super) fn compress(plain: &Path, step_of: impl Fn(&[u8]) -> Option<u64>) -> Result<(), RunError> {
+pub(super) fn compress(
+    plain: &Path,
+    step_of: impl Fn(&[u8]) -> Option<u64>,
+) -> Result<(), RunError> {
     let target = compressed_path(plain);
     replace(&target, |file| write_frames(plain, file, step_of))?;
     failpoint("rollouts.both", "compress");
@@ -50,7 +53,10 @@ pub(super) fn expand(plain: &Path, step: u64) -> Result<(), RunError> {
                 }
             }
             // Without a table the whole file is decompressed; the caller truncates it.
-            None => drop(std::io::copy(&mut zstd::stream::read::Decoder::new(files::open(&source)?)?, &mut target)?),
+            None => drop(std::io::copy(
+                &mut zstd::stream::read::Decoder::new(files::open(&source)?)?,
+                &mut target,
+            )?),
         }
         target.flush()
     })?;
@@ -66,12 +72,18 @@ pub(super) fn open_step(path: &Path, step: u64) -> std::io::Result<Box<dyn BufRe
             Some(frame) => Ok(Box::new(BufReader::new(open_frame(path, &frame)?))),
             None => Ok(Box::new(std::io::empty())),
         },
-        None => Ok(Box::new(BufReader::new(zstd::stream::read::Decoder::new(files::open(path)?)?))),
+        None => Ok(Box::new(BufReader::new(zstd::stream::read::Decoder::new(
+            files::open(path)?,
+        )?))),
     }
 }
 
-fn replace(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<(), RunError> {
-    files::replace_file_with(path, Access::Private, Sync::Disk, fill).map_err(RunError::io("write", path))
+fn replace(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<(), RunError> {
+    files::replace_file_with(path, Access::Private, Sync::Disk, fill)
+        .map_err(RunError::io("write", path))
 }
 
 #[derive(Debug)]
@@ -81,7 +93,11 @@ pub(in crate::run) struct Frame {
     pub(in crate::run) length: u64,
 }
 
-fn write_frames(plain: &Path, file: &mut File, step_of: impl Fn(&[u8]) -> Option<u64>) -> std::io::Result<()> {
+fn write_frames(
+    plain: &Path,
+    file: &mut File,
+    step_of: impl Fn(&[u8]) -> Option<u64>,
+) -> std::io::Result<()> {
     let mut source = BufReader::with_capacity(1 << 18, files::open(plain)?);
     let mut file = BufWriter::new(file);
     let mut frames: Vec<Frame> = Vec::new();
@@ -96,7 +112,9 @@ fn write_frames(plain: &Path, file: &mut File, step_of: impl Fn(&[u8]) -> Option
             && let Some(frame) = frames.last_mut()
         {
             let packed = pack(&bytes)?;
-            torn_write("rollouts.half", "", &packed, |half| drop(file.write_all(half).and_then(|()| file.flush())));
+            torn_write("rollouts.half", "", &packed, |half| {
+                drop(file.write_all(half).and_then(|()| file.flush()))
+            });
             file.write_all(&packed)?;
             (frame.offset, frame.length) = (offset, packed.len() as u64);
             offset += frame.length;
@@ -106,7 +124,11 @@ fn write_frames(plain: &Path, file: &mut File, step_of: impl Fn(&[u8]) -> Option
             break;
         }
         if let Some(step) = step.filter(|_| new) {
-            frames.push(Frame { step, offset: 0, length: 0 });
+            frames.push(Frame {
+                step,
+                offset: 0,
+                length: 0,
+            });
         }
         bytes.extend_from_slice(&line);
     }
@@ -122,11 +144,19 @@ fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 fn table(frames: &[Frame]) -> Vec<u8> {
-    let mut content: Vec<u8> =
-        frames.iter().flat_map(|frame| [frame.step, frame.offset, frame.length]).flat_map(u64::to_le_bytes).collect();
+    let mut content: Vec<u8> = frames
+        .iter()
+        .flat_map(|frame| [frame.step, frame.offset, frame.length])
+        .flat_map(u64::to_le_bytes)
+        .collect();
     content.extend((frames.len() as u32).to_le_bytes());
     content.extend(TAG);
-    [&SKIPPABLE.to_le_bytes()[..], &(content.len() as u32).to_le_bytes()[..], &content].concat()
+    [
+        &SKIPPABLE.to_le_bytes()[..],
+        &(content.len() as u32).to_le_bytes()[..],
+        &content,
+    ]
+    .concat()
 }
 
 /// `None` without a valid table.
@@ -138,22 +168,41 @@ pub(in crate::run) fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>>
         return Ok(None);
     }
     let count = u64::from(u32::from_le_bytes([end[0], end[1], end[2], end[3]]));
-    let Some(start) = length.checked_sub(16 + 24 * count) else { return Ok(None) };
+    let Some(start) = length.checked_sub(16 + 24 * count) else {
+        return Ok(None);
+    };
     let mut bytes = vec![0u8; (length - start) as usize];
     file.read_exact_at(&mut bytes, start)?;
-    let head: Vec<u8> = [SKIPPABLE.to_le_bytes(), ((24 * count + 8) as u32).to_le_bytes()].concat();
+    let head: Vec<u8> = [
+        SKIPPABLE.to_le_bytes(),
+        ((24 * count + 8) as u32).to_le_bytes(),
+    ]
+    .concat();
     if bytes[..8] != head {
         return Ok(None);
     }
-    let numbers: Vec<u64> =
-        bytes[8..bytes.len() - 8].as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let numbers: Vec<u64> = bytes[8..bytes.len() - 8]
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|bytes| u64::from_le_bytes(*bytes))
+        .collect();
     let frames: Vec<Frame> = numbers
         .as_chunks::<3>()
         .0
         .iter()
-        .map(|[step, offset, length]| Frame { step: *step, offset: *offset, length: *length })
+        .map(|[step, offset, length]| Frame {
+            step: *step,
+            offset: *offset,
+            length: *length,
+        })
         .collect();
-    let fits = frames.iter().all(|frame| frame.offset.checked_add(frame.length).is_some_and(|end| end <= start));
+    let fits = frames.iter().all(|frame| {
+        frame
+            .offset
+            .checked_add(frame.length)
+            .is_some_and(|end| end <= start)
+    });
     Ok(fits.then_some(frames))
 }
 

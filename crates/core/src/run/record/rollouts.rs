@@ -67,7 +67,11 @@ pub struct RolloutCompletion {
 impl RolloutCompletion {
     /// The tokens of all that was sampled, in order: of completions that call tools, and of the answer.
     pub fn sampled(&self) -> impl Iterator<Item = &[u32]> {
-        let steps = self.chain.iter().flat_map(|chain| &chain.steps).map(|step| step.token_ids.as_slice());
+        let steps = self
+            .chain
+            .iter()
+            .flat_map(|chain| &chain.steps)
+            .map(|step| step.token_ids.as_slice());
         steps.chain([self.token_ids.as_slice()])
     }
 
@@ -128,8 +132,13 @@ impl RolloutWriter {
         ensure_one_folder(&folder)?;
         for entry in entries(&folder)? {
             let path = entry.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let later = segment_of(&name).is_some_and(|(segment, _)| segment > last_step_of_file(step));
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let later =
+                segment_of(&name).is_some_and(|(segment, _)| segment > last_step_of_file(step));
             if later || name.ends_with(".tmp") {
                 std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
             }
@@ -144,9 +153,16 @@ impl RolloutWriter {
             let file = open_append(&path)?;
             seal(&file, &path)?;
             let keep = length_through(&path, step)?;
-            file.set_len(keep).and_then(|()| file.sync_all()).map_err(RunError::io("shorten", &path))?;
+            file.set_len(keep)
+                .and_then(|()| file.sync_all())
+                .map_err(RunError::io("shorten", &path))?;
         }
-        let writer = Self { run: lock.run().to_owned(), open: None, last_step: step, keep_steps: 0 };
+        let writer = Self {
+            run: lock.run().to_owned(),
+            open: None,
+            last_step: step,
+            keep_steps: 0,
+        };
         writer.compress_complete(step)?;
         Ok(writer)
     }
@@ -171,8 +187,9 @@ impl RolloutWriter {
 
     /// Compresses the files whose last step is at most `step`. On a full disk the plain file stays.
     fn compress_complete(&self, step: u64) -> Result<(), RunError> {
-        for segment in
-            rollout_segments(&self.run)?.into_iter().filter(|segment| !segment.compressed && segment.last_step <= step)
+        for segment in rollout_segments(&self.run)?
+            .into_iter()
+            .filter(|segment| !segment.compressed && segment.last_step <= step)
         {
             let path = self.run.join(rollout_file(segment.last_step));
             match compress(&path, step_of) {
@@ -184,8 +201,16 @@ impl RolloutWriter {
     }
 
     fn keep(&self) -> Result<(), RunError> {
-        let segments: Vec<u64> = rollout_segments(&self.run)?.into_iter().map(|segment| segment.last_step).collect();
-        for segment in rollouts_to_delete(&segments, self.last_step, self.keep_steps, &list_checkpoints(&self.run)?) {
+        let segments: Vec<u64> = rollout_segments(&self.run)?
+            .into_iter()
+            .map(|segment| segment.last_step)
+            .collect();
+        for segment in rollouts_to_delete(
+            &segments,
+            self.last_step,
+            self.keep_steps,
+            &list_checkpoints(&self.run)?,
+        ) {
             let plain = self.run.join(rollout_file(segment));
             for path in [compressed_path(&plain), plain] {
                 remove_if_there(&path)?;
@@ -202,28 +227,43 @@ impl RolloutWriter {
         let name = rollout_file(group.step);
         let path = self.run.join(&name);
         if group.step < self.last_step {
-            let message = format!("a group of step {} cannot follow step {}", group.step, self.last_step);
+            let message = format!(
+                "a group of step {} cannot follow step {}",
+                group.step, self.last_step
+            );
             return Err(RunError::malformed(&path, message));
         }
-        let mut line = serde_json::to_vec(group).map_err(|error| RunError::malformed(&path, error))?;
+        let mut line =
+            serde_json::to_vec(group).map_err(|error| RunError::malformed(&path, error))?;
         line.push(b'\n');
         let open = match self.open.take() {
             Some(open) if open.name == name => self.open.insert(open),
             previous => {
                 if let Some(previous) = previous {
-                    previous.file.sync_data().map_err(RunError::io("sync", &previous.path))?;
+                    previous
+                        .file
+                        .sync_data()
+                        .map_err(RunError::io("sync", &previous.path))?;
                     self.compress_complete(group.step - 1)?;
                     self.keep()?;
                 }
                 let file = open_append(&path)?;
                 let lines = count_lines(&path)?;
-                self.open.insert(SegmentFile { name, path, file, lines })
+                self.open.insert(SegmentFile {
+                    name,
+                    path,
+                    file,
+                    lines,
+                })
             }
         };
         append_line(&open.file, &open.path, &line, "rollout")?;
         open.lines += 1;
         self.last_step = group.step;
-        Ok(GroupLocation { file: open.name.clone(), line: open.lines })
+        Ok(GroupLocation {
+            file: open.name.clone(),
+            line: open.lines,
+        })
     }
 
     /// Makes everything written so far durable.
@@ -232,7 +272,10 @@ impl RolloutWriter {
     /// [`RunError::Io`] naming the file.
     pub fn sync(&mut self) -> Result<(), RunError> {
         match &self.open {
-            Some(open) => open.file.sync_data().map_err(RunError::io("sync", &open.path)),
+            Some(open) => open
+                .file
+                .sync_data()
+                .map_err(RunError::io("sync", &open.path)),
             None => Ok(()),
         }
     }
@@ -249,7 +292,8 @@ pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
     // Meanwhile a worker may replace the plain file by the compressed one.
     for path in [&plain, &packed, &plain] {
         let opened = match path == &plain {
-            true => files::open(path).map(|file| Box::new(BufReader::with_capacity(1 << 18, file)) as Box<dyn BufRead>),
+            true => files::open(path)
+                .map(|file| Box::new(BufReader::with_capacity(1 << 18, file)) as Box<dyn BufRead>),
             false => open_step(path, step),
         };
         match opened {
@@ -295,7 +339,11 @@ pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
         if let Some((last_step, compressed)) = segment_of(&entry.file_name().to_string_lossy())
             && let Ok(metadata) = entry.metadata()
         {
-            segments.push(Segment { last_step, compressed, bytes: metadata.len() });
+            segments.push(Segment {
+                last_step,
+                compressed,
+                bytes: metadata.len(),
+            });
         }
     }
     segments.sort_unstable_by_key(|segment| (segment.last_step, segment.compressed));
@@ -310,20 +358,36 @@ fn segment_of(name: &str) -> Option<(u64, bool)> {
         None => (name.strip_suffix(".jsonl")?, false),
     };
     let numeric = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    numeric.then(|| digits.parse().ok()).flatten().map(|last_step| (last_step, compressed))
+    numeric
+        .then(|| digits.parse().ok())
+        .flatten()
+        .map(|last_step| (last_step, compressed))
 }
 
 /// Returns the files to delete, by their last steps: all of `segments` except those with the last `keep_steps` steps (0
 /// keeps all) and those with a step that led to, or followed, one of `checkpoints`.
-pub fn rollouts_to_delete(segments: &[u64], last_step: u64, keep_steps: u64, checkpoints: &[u64]) -> Vec<u64> {
+pub fn rollouts_to_delete(
+    segments: &[u64],
+    last_step: u64,
+    keep_steps: u64,
+    checkpoints: &[u64],
+) -> Vec<u64> {
     if keep_steps == 0 {
         return Vec::new();
     }
     let oldest = last_step_of_file((last_step + 1).saturating_sub(keep_steps));
     let around = |segment: u64| {
-        checkpoints.iter().any(|step| [*step, step + 1].into_iter().any(|step| last_step_of_file(step) == segment))
+        checkpoints.iter().any(|step| {
+            [*step, step + 1]
+                .into_iter()
+                .any(|step| last_step_of_file(step) == segment)
+        })
     };
-    segments.iter().copied().filter(|segment| *segment < oldest && !around(*segment)).collect()
+    segments
+        .iter()
+        .copied()
+        .filter(|segment| *segment < oldest && !around(*segment))
+        .collect()
 }
 
 /// The size of the leading lines whose step is at most `step`.
@@ -357,7 +421,9 @@ fn for_each_line(
     let mut line = Vec::new();
     for index in 0.. {
         line.clear();
-        reader.read_until(b'\n', &mut line).map_err(RunError::io("read", path))?;
+        reader
+            .read_until(b'\n', &mut line)
+            .map_err(RunError::io("read", path))?;
         match line.split_last() {
             Some((b'\n', content)) if take(index, content)? => {}
             _ => break,
@@ -372,10 +438,17 @@ pub(in crate::run) fn step_of(line: &[u8]) -> Option<u64> {
         step: u64,
     }
     // The layout that this program writes; anything else is parsed in full.
-    let digits = line
-        .strip_prefix(b"{\"step\":")
-        .map(|rest| rest.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default());
-    let quick =
-        digits.filter(|digits| !digits.is_empty()).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    quick.or_else(|| serde_json::from_slice::<Head>(line).ok().map(|head| head.step))
+    let digits = line.strip_prefix(b"{\"step\":").map(|rest| {
+        rest.split(|byte| !byte.is_ascii_digit())
+            .next()
+            .unwrap_or_default()
+    });
+    let quick = digits
+        .filter(|digits| !digits.is_empty())
+        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    quick.or_else(|| {
+        serde_json::from_slice::<Head>(line)
+            .ok()
+            .map(|head| head.step)
+    })
 }

@@ -10,10 +10,13 @@ pub struct Series {
 
 impl Series {
     pub fn steps(&self) -> impl Iterator<Item = u64> + '_ {
-        self.stretches.iter().enumerate().flat_map(|(index, (first, start))| {
-            let length = (self.end_of(index) - start) as u64;
-            *first..*first + length
-        })
+        self.stretches
+            .iter()
+            .enumerate()
+            .flat_map(|(index, (first, start))| {
+                let length = (self.end_of(index) - start) as u64;
+                *first..*first + length
+            })
     }
 
     /// NaN for numbers that were not finite.
@@ -28,15 +31,22 @@ impl Series {
     /// Step and value from step `first` to `last`, inclusive; earlier steps are skipped without iterating.
     pub fn between(&self, first: u64, last: u64) -> impl Iterator<Item = (u64, f64)> + '_ {
         let start = self.place(first).unwrap_or_else(|place| place);
-        let stretch = self.stretches.partition_point(|(_, begin)| *begin <= start).saturating_sub(1);
+        let stretch = self
+            .stretches
+            .partition_point(|(_, begin)| *begin <= start)
+            .saturating_sub(1);
         let stretches = self.stretches.iter().enumerate().skip(stretch);
         stretches
             .flat_map(move |(index, (step, begin))| {
                 let from = (*begin).max(start);
-                let values = self.values[from..self.end_of(index).max(from)].iter().copied();
+                let values = self.values[from..self.end_of(index).max(from)]
+                    .iter()
+                    .copied();
                 // Computed from 0, since a step may be `u64::MAX`.
                 let first = *step + (from - begin) as u64;
-                values.enumerate().map(move |(offset, value)| (first + offset as u64, value))
+                values
+                    .enumerate()
+                    .map(move |(offset, value)| (first + offset as u64, value))
             })
             .take_while(move |(step, _)| *step <= last)
     }
@@ -70,7 +80,9 @@ impl Series {
     }
 
     pub(super) fn forget_after(&mut self, step: u64) {
-        let keep = self.place(step).map_or_else(|place| place, |place| place + 1);
+        let keep = self
+            .place(step)
+            .map_or_else(|place| place, |place| place + 1);
         self.values.truncate(keep);
         self.stretches.retain(|(_, start)| *start < keep);
     }
@@ -82,20 +94,27 @@ impl Series {
 
     /// The inverse of [`Self::parts`]; `None` if inconsistent.
     pub(super) fn from_parts(stretches: Vec<(u64, usize)>, values: Vec<f64>) -> Option<Self> {
-        let starts_right = stretches.first().map_or(values.is_empty(), |(_, start)| *start == 0);
+        let starts_right = stretches
+            .first()
+            .map_or(values.is_empty(), |(_, start)| *start == 0);
         let ascending = stretches.windows(2).all(|pair| {
             let ((first, start), (next, end)) = (pair[0], pair[1]);
-            end > start && first.checked_add((end - start) as u64).is_some_and(|after| after < next)
+            end > start
+                && first
+                    .checked_add((end - start) as u64)
+                    .is_some_and(|after| after < next)
         });
-        let inside = stretches
-            .last()
-            .is_none_or(|(first, start)| *start < values.len() && first.checked_add(values.len() as u64).is_some());
+        let inside = stretches.last().is_none_or(|(first, start)| {
+            *start < values.len() && first.checked_add(values.len() as u64).is_some()
+        });
         (starts_right && ascending && inside).then_some(Self { stretches, values })
     }
 
     fn push(&mut self, step: u64, value: f64) {
-        let touches =
-            self.stretches.last().is_some_and(|(first, start)| first + (self.values.len() - start) as u64 == step);
+        let touches = self
+            .stretches
+            .last()
+            .is_some_and(|(first, start)| first + (self.values.len() - start) as u64 == step);
         if !touches {
             self.stretches.push((step, self.values.len()));
         }
@@ -103,13 +122,17 @@ impl Series {
     }
 
     fn end_of(&self, stretch: usize) -> usize {
-        self.stretches.get(stretch + 1).map_or(self.values.len(), |(_, start)| *start)
+        self.stretches
+            .get(stretch + 1)
+            .map_or(self.values.len(), |(_, start)| *start)
     }
 
     /// The index of the value of `step`, or where it would be inserted.
     fn place(&self, step: u64) -> Result<usize, usize> {
         let after = self.stretches.partition_point(|(first, _)| *first <= step);
-        let Some(index) = after.checked_sub(1) else { return Err(0) };
+        let Some(index) = after.checked_sub(1) else {
+            return Err(0);
+        };
         let ((first, start), end) = (self.stretches[index], self.end_of(index));
         match usize::try_from(step - first) {
             Ok(beyond) if beyond < end - start => Ok(start + beyond),
@@ -139,7 +162,9 @@ mod tests {
     fn as_a_map_would() {
         let mut state = 7u64;
         let mut random = move |most: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % most
         };
         for round in 0..200 {
@@ -156,18 +181,36 @@ mod tests {
             }
             assert_eq!(
                 series.points().collect::<Vec<_>>(),
-                map.iter().map(|(step, value)| (*step, *value)).collect::<Vec<_>>()
+                map.iter()
+                    .map(|(step, value)| (*step, *value))
+                    .collect::<Vec<_>>()
             );
             assert!((0..41).all(|step| series.at(step) == map.get(&step).copied()));
             let (from, to) = (random(45), random(45));
-            let inside =
-                map.iter().filter(|(step, _)| (from..=to).contains(*step)).map(|(step, value)| (*step, *value));
-            assert_eq!(series.between(from, to).collect::<Vec<_>>(), inside.collect::<Vec<_>>(), "{from} to {to}");
-            let ends = map.first_key_value().zip(map.last_key_value()).map(|((first, _), (last, _))| (*first, *last));
+            let inside = map
+                .iter()
+                .filter(|(step, _)| (from..=to).contains(*step))
+                .map(|(step, value)| (*step, *value));
+            assert_eq!(
+                series.between(from, to).collect::<Vec<_>>(),
+                inside.collect::<Vec<_>>(),
+                "{from} to {to}"
+            );
+            let ends = map
+                .first_key_value()
+                .zip(map.last_key_value())
+                .map(|((first, _), (last, _))| (*first, *last));
             assert_eq!(series.extent(), ends);
-            assert_eq!(series, map.into_iter().collect(), "one shape for one content");
+            assert_eq!(
+                series,
+                map.into_iter().collect(),
+                "one shape for one content"
+            );
             let (stretches, values) = series.parts();
-            assert_eq!(Series::from_parts(stretches.to_vec(), values.to_vec()).unwrap(), series);
+            assert_eq!(
+                Series::from_parts(stretches.to_vec(), values.to_vec()).unwrap(),
+                series
+            );
         }
     }
 

@@ -43,12 +43,24 @@ impl EventWriter {
         let file = open_append(&path)?;
         let (dropped_bytes, length) = seal(&file, &path)?;
         let next_seq = last_seq(&file, length).map_err(RunError::io("read", &path))? + 1;
-        let syncer =
-            file.try_clone().and_then(|file| Syncer::start(file, interval)).map_err(RunError::io("open", &path))?;
-        let mut writer = Self { file, path, next_seq, syncer };
+        let syncer = file
+            .try_clone()
+            .and_then(|file| Syncer::start(file, interval))
+            .map_err(RunError::io("open", &path))?;
+        let mut writer = Self {
+            file,
+            path,
+            next_seq,
+            syncer,
+        };
         if dropped_bytes > 0 {
-            let text = format!("the last line of events.jsonl was torn: {dropped_bytes} bytes dropped");
-            writer.append(Recovered { dropped_bytes, resumed_from: None, text })?;
+            let text =
+                format!("the last line of events.jsonl was torn: {dropped_bytes} bytes dropped");
+            writer.append(Recovered {
+                dropped_bytes,
+                resumed_from: None,
+                text,
+            })?;
         }
         Ok(writer)
     }
@@ -60,12 +72,26 @@ impl EventWriter {
     /// [`RunError::Io`] naming the file: a full or read-only disk, or an earlier event that could not be synced. The
     /// log still ends in whole lines.
     pub fn append(&mut self, body: impl Into<EventBody>) -> Result<u64, RunError> {
-        if self.file.metadata().map_err(RunError::io("read", &self.path))?.nlink() == 0 {
+        if self
+            .file
+            .metadata()
+            .map_err(RunError::io("read", &self.path))?
+            .nlink()
+            == 0
+        {
             return Err(lost_log(&self.path));
         }
-        let event = Event { seq: self.next_seq, time_ms: now_ms(), body: body.into() };
-        let line = event.to_line().map_err(|error| RunError::malformed(&self.path, error))?;
-        self.syncer.check().map_err(RunError::io("sync", &self.path))?;
+        let event = Event {
+            seq: self.next_seq,
+            time_ms: now_ms(),
+            body: body.into(),
+        };
+        let line = event
+            .to_line()
+            .map_err(|error| RunError::malformed(&self.path, error))?;
+        self.syncer
+            .check()
+            .map_err(RunError::io("sync", &self.path))?;
         append_line(&self.file, &self.path, &line, &line_name(&event.body))?;
         self.next_seq += 1;
         if event.body.must_be_durable() {
@@ -82,9 +108,13 @@ impl EventWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn sync(&mut self) -> Result<(), RunError> {
-        self.syncer.check().map_err(RunError::io("sync", &self.path))?;
+        self.syncer
+            .check()
+            .map_err(RunError::io("sync", &self.path))?;
         if self.syncer.owed.swap(false, Ordering::SeqCst) {
-            self.file.sync_data().map_err(RunError::io("sync", &self.path))?;
+            self.file
+                .sync_data()
+                .map_err(RunError::io("sync", &self.path))?;
         }
         Ok(())
     }
@@ -126,31 +156,38 @@ impl Syncer {
         let (wake, woken) = channel();
         let (owed, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let shared = (Arc::clone(&owed), Arc::clone(&failed));
-        let thread = std::thread::Builder::new().name("event-sync".to_owned()).spawn(move || {
-            let (owed, failed) = shared;
-            let mut syncs = 0;
-            while let Ok(()) = woken.recv() {
-                let until = Instant::now() + interval;
-                loop {
-                    match woken.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                        Ok(()) => {}
-                        Err(RecvTimeoutError::Timeout) => break,
-                        // The writer is dropped, which syncs.
-                        Err(RecvTimeoutError::Disconnected) => return syncs,
+        let thread = std::thread::Builder::new()
+            .name("event-sync".to_owned())
+            .spawn(move || {
+                let (owed, failed) = shared;
+                let mut syncs = 0;
+                while let Ok(()) = woken.recv() {
+                    let until = Instant::now() + interval;
+                    loop {
+                        match woken.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                            Ok(()) => {}
+                            Err(RecvTimeoutError::Timeout) => break,
+                            // The writer is dropped, which syncs.
+                            Err(RecvTimeoutError::Disconnected) => return syncs,
+                        }
+                    }
+                    if owed.swap(false, Ordering::SeqCst) {
+                        syncs += 1;
+                        if let Err(error) = file.sync_data()
+                            && let Ok(mut failed) = failed.lock()
+                        {
+                            *failed = Some(error);
+                        }
                     }
                 }
-                if owed.swap(false, Ordering::SeqCst) {
-                    syncs += 1;
-                    if let Err(error) = file.sync_data()
-                        && let Ok(mut failed) = failed.lock()
-                    {
-                        *failed = Some(error);
-                    }
-                }
-            }
-            syncs
-        })?;
-        Ok(Self { owed, failed, wake: Some(wake), thread: Some(thread) })
+                syncs
+            })?;
+        Ok(Self {
+            owed,
+            failed,
+            wake: Some(wake),
+            thread: Some(thread),
+        })
     }
 
     /// Requests a sync; wakes the thread once per sync.
@@ -165,13 +202,20 @@ impl Syncer {
 
     /// Returns the error of an earlier sync.
     fn check(&self) -> std::io::Result<()> {
-        self.failed.lock().ok().and_then(|mut failed| failed.take()).map_or(Ok(()), Err)
+        self.failed
+            .lock()
+            .ok()
+            .and_then(|mut failed| failed.take())
+            .map_or(Ok(()), Err)
     }
 
     /// Ends the thread and returns the number of its syncs.
     fn stop(&mut self) -> u64 {
         self.wake = None;
-        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or(0)
+        self.thread
+            .take()
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or(0)
     }
 }
 
@@ -195,9 +239,17 @@ fn last_seq(file: &File, length: u64) -> std::io::Result<u64> {
         chunk.append(&mut tail);
         tail = chunk;
         // The first piece may be the end of a longer line, except at the file's start.
-        let whole =
-            if start == 0 { 0 } else { tail.iter().position(|byte| *byte == b'\n').map_or(tail.len(), |at| at + 1) };
-        let found = tail[whole..].split(|byte| *byte == b'\n').rev().find_map(seq_of);
+        let whole = if start == 0 {
+            0
+        } else {
+            tail.iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(tail.len(), |at| at + 1)
+        };
+        let found = tail[whole..]
+            .split(|byte| *byte == b'\n')
+            .rev()
+            .find_map(seq_of);
         if let Some(seq) = found {
             return Ok(seq);
         }
@@ -211,7 +263,9 @@ fn seq_of(line: &[u8]) -> Option<u64> {
     struct Head {
         seq: u64,
     }
-    serde_json::from_slice::<Head>(line).ok().map(|head| head.seq)
+    serde_json::from_slice::<Head>(line)
+        .ok()
+        .map(|head| head.seq)
 }
 
 #[cfg(test)]
@@ -225,9 +279,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lock = RunLock::acquire(folder.path()).unwrap();
         let mut writer = EventWriter::syncing_every(&lock, Duration::from_millis(5)).unwrap();
-        writer.append(Phase { step: 1, phase: "rollout".to_owned() }).unwrap();
+        writer
+            .append(Phase {
+                step: 1,
+                phase: "rollout".to_owned(),
+            })
+            .unwrap();
         let start = Instant::now();
-        while writer.syncer.owed.load(Ordering::SeqCst) && start.elapsed() < Duration::from_secs(60) {
+        while writer.syncer.owed.load(Ordering::SeqCst) && start.elapsed() < Duration::from_secs(60)
+        {
             std::thread::yield_now();
         }
         assert_eq!(writer.syncer.stop(), 1);
@@ -239,11 +299,18 @@ mod tests {
         let lock = RunLock::acquire(folder.path()).unwrap();
         let mut writer = EventWriter::syncing_every(&lock, Duration::from_secs(3600)).unwrap();
         for number in 0..100 {
-            writer.append(Note { text: number.to_string() }).unwrap();
+            writer
+                .append(Note {
+                    text: number.to_string(),
+                })
+                .unwrap();
         }
         writer.sync().unwrap();
         assert_eq!(
-            (writer.syncer.stop(), writer.syncer.owed.load(Ordering::SeqCst)),
+            (
+                writer.syncer.stop(),
+                writer.syncer.owed.load(Ordering::SeqCst)
+            ),
             (0, false),
             "ends at once, with nothing owed"
         );

@@ -68,10 +68,18 @@ impl Query {
     /// # Errors
     /// [`RunError::Query`] with the column and what was expected there.
     pub fn parse(text: &str) -> Result<Self, RunError> {
-        let mut reading = Reading { text, at: 0, depth: 0 };
+        let mut reading = Reading {
+            text,
+            at: 0,
+            depth: 0,
+        };
         let query = reading.either()?;
         reading.blanks();
-        if reading.at < text.len() { Err(reading.expected("`and`, `or` or the end")) } else { Ok(query) }
+        if reading.at < text.len() {
+            Err(reading.expected("`and`, `or` or the end"))
+        } else {
+            Ok(query)
+        }
     }
 
     /// `field` returns the value of a field of the run.
@@ -81,16 +89,20 @@ impl Query {
             Self::Or(any) => any.iter().any(|query| query.matches(field)),
             Self::Not(query) => !query.matches(field),
             Self::Has(name) => field(name).is_some(),
-            Self::Test { field: name, comparison, value } => {
-                field(name).is_some_and(|found| holds(&found, *comparison, value))
-            }
+            Self::Test {
+                field: name,
+                comparison,
+                value,
+            } => field(name).is_some_and(|found| holds(&found, *comparison, value)),
         }
     }
 
     /// The names of its fields.
     pub fn fields(&self) -> Vec<&str> {
         match self {
-            Self::And(queries) | Self::Or(queries) => queries.iter().flat_map(Self::fields).collect(),
+            Self::And(queries) | Self::Or(queries) => {
+                queries.iter().flat_map(Self::fields).collect()
+            }
             Self::Not(query) => query.fields(),
             Self::Has(name) | Self::Test { field: name, .. } => vec![name],
         }
@@ -125,7 +137,11 @@ fn holds(found: &Field, comparison: Comparison, value: &str) -> bool {
 /// `0.9`, `1e-5` or `90%`.
 fn number(text: &str) -> Option<f64> {
     match text.strip_suffix('%') {
-        Some(percent) => percent.trim().parse::<f64>().ok().map(|percent| percent / 100.0),
+        Some(percent) => percent
+            .trim()
+            .parse::<f64>()
+            .ok()
+            .map(|percent| percent / 100.0),
         None => text.parse().ok(),
     }
 }
@@ -142,7 +158,11 @@ impl Reading<'_> {
         while self.word("or") {
             any.push(self.both()?);
         }
-        Ok(if any.len() == 1 { any.remove(0) } else { Query::Or(any) })
+        Ok(if any.len() == 1 {
+            any.remove(0)
+        } else {
+            Query::Or(any)
+        })
     }
 
     fn both(&mut self) -> Result<Query, RunError> {
@@ -150,7 +170,11 @@ impl Reading<'_> {
         while self.word("and") {
             all.push(self.one()?);
         }
-        Ok(if all.len() == 1 { all.remove(0) } else { Query::And(all) })
+        Ok(if all.len() == 1 {
+            all.remove(0)
+        } else {
+            Query::And(all)
+        })
     }
 
     fn one(&mut self) -> Result<Query, RunError> {
@@ -176,9 +200,12 @@ impl Reading<'_> {
     fn test(&mut self) -> Result<Query, RunError> {
         let field = self.run_of(|letter| letter.is_alphanumeric() || "_./-".contains(letter));
         if field.is_empty() {
-            return Err(self.expected("a field such as `valid`, `task`, `status`, `config.KEY` or a metric"));
+            return Err(self
+                .expected("a field such as `valid`, `task`, `status`, `config.KEY` or a metric"));
         }
-        let Some(comparison) = SIGNS.iter().find_map(|(sign, comparison)| self.sign(sign).then_some(*comparison))
+        let Some(comparison) = SIGNS
+            .iter()
+            .find_map(|(sign, comparison)| self.sign(sign).then_some(*comparison))
         else {
             return Err(self.expected("one of >= <= != > < = :"));
         };
@@ -186,19 +213,29 @@ impl Reading<'_> {
         Ok(if field == "has" && comparison == Comparison::Like {
             Query::Has(value)
         } else {
-            Query::Test { field, comparison, value }
+            Query::Test {
+                field,
+                comparison,
+                value,
+            }
         })
     }
 
     fn value(&mut self) -> Result<String, RunError> {
         if self.sign("\"") {
             let rest = &self.text[self.at..];
-            let Some(length) = rest.find('"') else { return Err(self.expected("a closing `\"`")) };
+            let Some(length) = rest.find('"') else {
+                return Err(self.expected("a closing `\"`"));
+            };
             self.at += length + 1;
             return Ok(rest[..length].to_owned());
         }
         let value = self.run_of(|letter| !letter.is_whitespace() && !"()\"".contains(letter));
-        if value.is_empty() { Err(self.expected("a value")) } else { Ok(value) }
+        if value.is_empty() {
+            Err(self.expected("a value"))
+        } else {
+            Ok(value)
+        }
     }
 
     fn blanks(&mut self) {
@@ -233,7 +270,11 @@ impl Reading<'_> {
     }
 
     fn expected(&self, expected: &'static str) -> RunError {
-        RunError::Query { query: self.text.to_owned(), column: self.text[..self.at].chars().count() + 1, expected }
+        RunError::Query {
+            query: self.text.to_owned(),
+            column: self.text[..self.at].chars().count() + 1,
+            expected,
+        }
     }
 }
 
@@ -257,8 +298,13 @@ mod tests {
 
     #[test]
     fn conditions() {
-        let check =
-            |text: &str, expected: bool| assert_eq!(Query::parse(text).unwrap().matches(&field), expected, "{text}");
+        let check = |text: &str, expected: bool| {
+            assert_eq!(
+                Query::parse(text).unwrap().matches(&field),
+                expected,
+                "{text}"
+            )
+        };
         check("valid>0.9 and task:invoice", true);
         check("valid > 90% AND task:INV", true);
         check("valid>=0.92", true);
@@ -288,7 +334,10 @@ mod tests {
         check("", "column 1: expected a field");
         check("valid", "column 6: expected one of >=");
         check("valid>", "column 7: expected a value");
-        check("valid>1 task:x", "column 9: expected `and`, `or` or the end");
+        check(
+            "valid>1 task:x",
+            "column 9: expected `and`, `or` or the end",
+        );
         check("(valid>1", "column 9: expected `)`");
         check("task:\"x", "column 7: expected a closing");
         check("tä:ä und", "column 6: expected `and`");
@@ -297,6 +346,11 @@ mod tests {
 
     #[test]
     fn fields_are_told() {
-        assert_eq!(Query::parse("valid>1 and (has:kl or not task:x)").unwrap().fields(), ["valid", "kl", "task"]);
+        assert_eq!(
+            Query::parse("valid>1 and (has:kl or not task:x)")
+                .unwrap()
+                .fields(),
+            ["valid", "kl", "task"]
+        );
     }
 }

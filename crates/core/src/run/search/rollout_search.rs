@@ -72,7 +72,10 @@ impl SearchHit {
     /// By run, step, prompt and sample.
     pub fn order(a: &Self, b: &Self) -> std::cmp::Ordering {
         let key = |hit: &Self| (hit.run, hit.step);
-        key(a).cmp(&key(b)).then_with(|| a.prompt_id.cmp(&b.prompt_id)).then(a.sample.cmp(&b.sample))
+        key(a)
+            .cmp(&key(b))
+            .then_with(|| a.prompt_id.cmp(&b.prompt_id))
+            .then(a.sample.cmp(&b.sample))
     }
 }
 
@@ -85,11 +88,18 @@ impl TextSearch {
         }
         let folded = !text.chars().any(char::is_uppercase);
         let json = serde_json::Value::from(text).to_string();
-        let too_long = |_: regex::Error| format!("a text of {} bytes is too long to search for", text.len());
-        let literal =
-            |text: &str| regex::bytes::RegexBuilder::new(&regex::escape(text)).case_insensitive(folded).build();
+        let too_long =
+            |_: regex::Error| format!("a text of {} bytes is too long to search for", text.len());
+        let literal = |text: &str| {
+            regex::bytes::RegexBuilder::new(&regex::escape(text))
+                .case_insensitive(folded)
+                .build()
+        };
         Ok(Self {
-            text: regex::RegexBuilder::new(&regex::escape(text)).case_insensitive(folded).build().map_err(too_long)?,
+            text: regex::RegexBuilder::new(&regex::escape(text))
+                .case_insensitive(folded)
+                .build()
+                .map_err(too_long)?,
             raw: literal(&json[1..json.len() - 1]).map_err(too_long)?,
             completion: BytesRegex::new(r#"\{"text":""#).map_err(too_long)?,
         })
@@ -112,8 +122,18 @@ impl TextSearch {
 fn is_inside_escape(json: &[u8], at: usize) -> bool {
     (1..=at.min(5)).any(|back| {
         let start = at - back;
-        let escaped = json[..start].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
-        let length = if json.get(start + 1) == Some(&b'u') { 6 } else { 2 };
+        let escaped = json[..start]
+            .iter()
+            .rev()
+            .take_while(|byte| **byte == b'\\')
+            .count()
+            % 2
+            == 1;
+        let length = if json.get(start + 1) == Some(&b'u') {
+            6
+        } else {
+            2
+        };
         json[start] == b'\\' && !escaped && back < length
     })
 }
@@ -143,7 +163,10 @@ pub fn search_rollouts(
     let pieces = pieces(runs)?;
     let all: u64 = pieces.iter().map(|piece| piece.length).sum();
     let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let done = Mutex::new(SearchProgress { hits: vec![None; pieces.len()], ..SearchProgress::default() });
+    let done = Mutex::new(SearchProgress {
+        hits: vec![None; pieces.len()],
+        ..SearchProgress::default()
+    });
     // The pieces before this one have the first `most` matches.
     let enough = AtomicUsize::new(usize::MAX);
     let work = || {
@@ -152,7 +175,11 @@ pub fn search_rollouts(
             && let Some(piece) = pieces.get(index)
         {
             let mut batch = SearchBatch::default();
-            let most_here = if index < enough.load(Ordering::Relaxed) { most } else { 0 };
+            let most_here = if index < enough.load(Ordering::Relaxed) {
+                most
+            } else {
+                0
+            };
             if let Err(error) = piece.search(search, most_here, &mut batch) {
                 batch.problem = Some(format!("{}: {error}", piece.path.display()));
             }
@@ -169,7 +196,9 @@ pub fn search_rollouts(
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(pieces.len());
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(pieces.len());
     std::thread::scope(|scope| {
         (1..threads).for_each(|_| _ = scope.spawn(work));
         work();
@@ -213,7 +242,11 @@ fn pieces(runs: &[PathBuf]) -> Result<Vec<Piece>, RunError> {
     for (run, folder) in runs.iter().enumerate() {
         for segment in rollout_segments(folder)? {
             let plain = folder.join(rollout_file(segment.last_step));
-            let path = if segment.compressed { compressed_path(&plain) } else { plain };
+            let path = if segment.compressed {
+                compressed_path(&plain)
+            } else {
+                plain
+            };
             let whole = |path: &Path| Piece {
                 run,
                 path: path.to_owned(),
@@ -221,14 +254,21 @@ fn pieces(runs: &[PathBuf]) -> Result<Vec<Piece>, RunError> {
                 length: segment.bytes,
                 compressed: segment.compressed,
             };
-            let Some(frames) = segment.compressed.then(|| frames(&path).ok().flatten()).flatten() else {
+            let Some(frames) = segment
+                .compressed
+                .then(|| frames(&path).ok().flatten())
+                .flatten()
+            else {
                 pieces.push(whole(&path));
                 continue;
             };
             let mut open: Option<Piece> = None;
             for frame in frames {
                 match &mut open {
-                    Some(piece) if piece.length < PIECE_BYTES && piece.offset + piece.length == frame.offset => {
+                    Some(piece)
+                        if piece.length < PIECE_BYTES
+                            && piece.offset + piece.length == frame.offset =>
+                    {
                         piece.length += frame.length;
                     }
                     _ => pieces.extend(open.replace(Piece {
@@ -246,7 +286,12 @@ fn pieces(runs: &[PathBuf]) -> Result<Vec<Piece>, RunError> {
 
 impl Piece {
     /// Matches after the first `most` and those of the same step are only counted.
-    fn search(&self, search: &TextSearch, most: usize, batch: &mut SearchBatch) -> std::io::Result<()> {
+    fn search(
+        &self,
+        search: &TextSearch,
+        most: usize,
+        batch: &mut SearchBatch,
+    ) -> std::io::Result<()> {
         let opened = files::open(&self.path);
         // Meanwhile a worker may have replaced the plain file by the compressed one.
         let (file, compressed) = match opened {
@@ -258,7 +303,11 @@ impl Piece {
         let part = Part {
             file: &file,
             offset: self.offset,
-            left: if compressed == self.compressed { self.length } else { u64::MAX },
+            left: if compressed == self.compressed {
+                self.length
+            } else {
+                u64::MAX
+            },
         };
         match compressed {
             // A decoder continues to the next frame.
@@ -288,7 +337,11 @@ impl Piece {
             if count > 0 && filled < block.len() {
                 continue;
             }
-            let Some(end) = block[..filled].iter().rposition(|byte| *byte == b'\n').map(|end| end + 1) else {
+            let Some(end) = block[..filled]
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map(|end| end + 1)
+            else {
                 if count == 0 {
                     return Ok(());
                 }
@@ -314,12 +367,22 @@ impl Piece {
                 continue;
             }
             batch.matches += 1;
-            let last_step = batch.hits.last().map(|hit| hit.step).filter(|_| batch.hits.len() >= most);
+            let last_step = batch
+                .hits
+                .last()
+                .map(|hit| hit.step)
+                .filter(|_| batch.hits.len() >= most);
             if most == 0 || at < taken {
                 continue;
             }
-            let begin = block[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            taken = block[at..].iter().position(|byte| *byte == b'\n').map_or(block.len(), |length| at + length);
+            let begin = block[..at]
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |end| end + 1);
+            taken = block[at..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(block.len(), |length| at + length);
             let line = &block[begin..taken];
             // A line that cannot be parsed is damaged; the screens that show its step say so.
             if last_step.is_none_or(|step| step_of(line) == Some(step))
@@ -340,7 +403,9 @@ struct Part<'a> {
 
 impl Read for Part<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let most = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let count = self.file.read_at(&mut buffer[..most], self.offset)?;
         self.offset += count as u64;
         self.left -= count as u64;
@@ -368,26 +433,39 @@ struct Completion {
 impl Group {
     fn hits(self, run: usize, search: &TextSearch) -> impl Iterator<Item = SearchHit> {
         let (step, prompt_id) = (self.step, self.prompt_id);
-        self.completions.into_iter().enumerate().filter_map(move |(sample, completion)| {
-            let Completion { text, reward, score } = completion;
-            let errors = score["errors"].as_array().into_iter().flatten();
-            let errors = errors.filter_map(|error| {
-                let place = error["instance_path"].as_str().filter(|place| !place.is_empty());
-                let message = error["message"].as_str()?;
-                Some(place.map_or_else(|| message.to_owned(), |place| format!("{place}: {message}")))
-            });
-            Some(SearchHit {
-                run,
-                step,
-                prompt_id: prompt_id.clone(),
-                sample,
-                at: search.text.find(&text)?.range(),
-                reward,
-                tier: score["tier"].as_str().unwrap_or_default().to_owned(),
-                exact: score["exact"].as_bool(),
-                errors: errors.collect(),
-                text,
+        self.completions
+            .into_iter()
+            .enumerate()
+            .filter_map(move |(sample, completion)| {
+                let Completion {
+                    text,
+                    reward,
+                    score,
+                } = completion;
+                let errors = score["errors"].as_array().into_iter().flatten();
+                let errors =
+                    errors.filter_map(|error| {
+                        let place = error["instance_path"]
+                            .as_str()
+                            .filter(|place| !place.is_empty());
+                        let message = error["message"].as_str()?;
+                        Some(place.map_or_else(
+                            || message.to_owned(),
+                            |place| format!("{place}: {message}"),
+                        ))
+                    });
+                Some(SearchHit {
+                    run,
+                    step,
+                    prompt_id: prompt_id.clone(),
+                    sample,
+                    at: search.text.find(&text)?.range(),
+                    reward,
+                    tier: score["tier"].as_str().unwrap_or_default().to_owned(),
+                    exact: score["exact"].as_bool(),
+                    errors: errors.collect(),
+                    text,
+                })
             })
-        })
     }
 }

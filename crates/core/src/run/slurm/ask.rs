@@ -17,14 +17,20 @@ use crate::run::process::liveness::Liveness;
 ///
 /// # Errors
 /// Why Slurm does not answer.
-pub fn ask_slurm(runs: impl IntoIterator<Item = PathBuf>, recently: Duration) -> Result<(), RunError> {
+pub fn ask_slurm(
+    runs: impl IntoIterator<Item = PathBuf>,
+    recently: Duration,
+) -> Result<(), RunError> {
     let recently_ms = u64::try_from(recently.as_millis()).unwrap_or(u64::MAX);
     let asked: Vec<(PathBuf, SlurmJob)> = runs
         .into_iter()
         .filter_map(|run| SlurmJob::read(&run).map(|job| (run, job)))
         .filter(|(run, job)| {
             let is_recent = now_ms().saturating_sub(job.asked_ms) < recently_ms;
-            job.phase() != JobPhase::Over && job.job.is_some() && !is_recent && !Liveness::for_run(run).may_live()
+            job.phase() != JobPhase::Over
+                && job.job.is_some()
+                && !is_recent
+                && !Liveness::for_run(run).may_live()
         })
         .collect();
     if asked.is_empty() {
@@ -32,7 +38,9 @@ pub fn ask_slurm(runs: impl IntoIterator<Item = PathBuf>, recently: Duration) ->
     }
     let lines = job_lines(asked.iter().filter_map(|(_, job)| job.job))?;
     for (run, mut job) in asked {
-        job.update(lines.iter().find(|line| Some(line.job) == job.job), || last_line(&run.join("worker.log")));
+        job.update(lines.iter().find(|line| Some(line.job) == job.job), || {
+            last_line(&run.join("worker.log"))
+        });
         // The runs of others are read only.
         let _ = job.write(&run);
     }
@@ -42,15 +50,24 @@ pub fn ask_slurm(runs: impl IntoIterator<Item = PathBuf>, recently: Duration) ->
 /// Asks `squeue` about these jobs.
 fn job_lines(jobs: impl Iterator<Item = u64>) -> Result<Vec<JobLine>, RunError> {
     // Each twice: of a single one that it does not know, squeue says so as an error.
-    let ids: Vec<String> = jobs.flat_map(|job| [job.to_string(), job.to_string()]).collect();
+    let ids: Vec<String> = jobs
+        .flat_map(|job| [job.to_string(), job.to_string()])
+        .collect();
     let mut command = Command::new("squeue");
-    command.args(["--noheader", "--states=all", "--format=%i|%T|%r|%N|%S"]).arg(format!("--jobs={}", ids.join(",")));
-    Ok(call("squeue", &mut command)?.lines().filter_map(job_line).collect())
+    command
+        .args(["--noheader", "--states=all", "--format=%i|%T|%r|%N|%S"])
+        .arg(format!("--jobs={}", ids.join(",")));
+    Ok(call("squeue", &mut command)?
+        .lines()
+        .filter_map(job_line)
+        .collect())
 }
 
 fn job_line(line: &str) -> Option<JobLine> {
     let fields: Vec<&str> = line.trim().split('|').collect();
-    let [job, state, reason, node_list, start] = fields[..] else { return None };
+    let [job, state, reason, node_list, start] = fields[..] else {
+        return None;
+    };
     let text = |field: &str| field.trim().to_owned();
     Some(JobLine {
         job: job.parse().ok()?,
@@ -64,13 +81,23 @@ fn job_line(line: &str) -> Option<JobLine> {
 /// Parses a local time as Slurm prints it; `None` for `N/A`.
 fn local_ms(text: &str) -> Option<u64> {
     let time: jiff::civil::DateTime = text.trim().parse().ok()?;
-    u64::try_from(time.to_zoned(jiff::tz::TimeZone::system()).ok()?.timestamp().as_millisecond()).ok()
+    u64::try_from(
+        time.to_zoned(jiff::tz::TimeZone::system())
+            .ok()?
+            .timestamp()
+            .as_millisecond(),
+    )
+    .ok()
 }
 
 /// The last line of an output that says more than an exit code, without blanks; empty if there is none.
 fn last_line(path: &Path) -> String {
-    let is_exit_code = |line: &str| line.starts_with("srun: ") && line.contains("xited with exit code");
-    last_line_where(path, 0, |line| !is_exit_code(line.trim())).unwrap_or_default().trim().to_owned()
+    let is_exit_code =
+        |line: &str| line.starts_with("srun: ") && line.contains("xited with exit code");
+    last_line_where(path, 0, |line| !is_exit_code(line.trim()))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// The job of a run without a worker, where Slurm still has it. It is asked now.
@@ -91,7 +118,10 @@ pub(in crate::run) fn live_job(run: &Path) -> Result<Option<SlurmJob>, RunError>
 /// [`RunError::InUse`] naming the job, or why Slurm does not answer.
 pub(in crate::run) fn check_no_job(run: &Path) -> Result<(), RunError> {
     match live_job(run)? {
-        Some(job) => Err(RunError::InUse { path: run.to_owned(), holder: job.name() }),
+        Some(job) => Err(RunError::InUse {
+            path: run.to_owned(),
+            holder: job.name(),
+        }),
         None => Ok(()),
     }
 }
@@ -102,7 +132,9 @@ pub(in crate::run) fn check_no_job(run: &Path) -> Result<(), RunError> {
 /// # Errors
 /// As [`check_no_job`].
 pub(in crate::run) fn enter_job(run: &Path) -> Result<Option<u64>, RunError> {
-    let Some(mut job) = SlurmJob::read(run) else { return Ok(None) };
+    let Some(mut job) = SlurmJob::read(run) else {
+        return Ok(None);
+    };
     let variable = |name: &str| std::env::var(name).ok();
     match variable("SLURM_JOB_ID").and_then(|id| id.parse().ok()) {
         Some(id) if job.job.is_none_or(|own| own == id) => {
@@ -119,9 +151,14 @@ pub(in crate::run) fn enter_job(run: &Path) -> Result<Option<u64>, RunError> {
 /// # Errors
 /// `scancel`'s message.
 pub(in crate::run) fn cancel_job(run: &Path) -> Result<Option<String>, RunError> {
-    let Some((job, id)) = live_job(run)?.and_then(|job| job.job.map(|id| (job, id))) else { return Ok(None) };
+    let Some((job, id)) = live_job(run)?.and_then(|job| job.job.map(|id| (job, id))) else {
+        return Ok(None);
+    };
     call("scancel", Command::new("scancel").arg(id.to_string()))?;
-    let mut cancelled = SlurmJob { stopped: !Liveness::for_run(run).may_live(), ..job };
+    let mut cancelled = SlurmJob {
+        stopped: !Liveness::for_run(run).may_live(),
+        ..job
+    };
     // Slurm may take its time to say so itself.
     (cancelled.state, cancelled.asked_ms) = ("CANCELLED".to_owned(), now_ms());
     cancelled.write(run)?;
@@ -137,12 +174,20 @@ mod tests {
     fn lines_of_squeue() {
         let line = job_line("17|PENDING|Resources||N/A").unwrap();
         assert_eq!(
-            (line.job, line.state.as_str(), line.reason.as_str(), line.start_ms),
+            (
+                line.job,
+                line.state.as_str(),
+                line.reason.as_str(),
+                line.start_ms
+            ),
             (17, "PENDING", "Resources", None)
         );
         let line = job_line("8|RUNNING|None|n[1-2,7]|2026-11-22T20:26:37").unwrap();
         let minute = crate::format::date_time(line.start_ms.unwrap());
-        assert_eq!((line.node_list.as_str(), minute.as_str()), ("n[1-2,7]", "2026-11-22 20:26:37"));
+        assert_eq!(
+            (line.node_list.as_str(), minute.as_str()),
+            ("n[1-2,7]", "2026-11-22 20:26:37")
+        );
         for wrong in ["", "slurm_load_jobs error", "17_[1-4]|PENDING|None||N/A"] {
             assert_eq!(job_line(wrong), None);
         }
@@ -153,8 +198,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("worker.log");
         assert_eq!(last_line(&path), "");
-        std::fs::write(&path, "one\n two: not found \nsrun: error: n1: tasks 0-1: Exited with exit code 2\n\n")
-            .unwrap();
+        std::fs::write(
+            &path,
+            "one\n two: not found \nsrun: error: n1: tasks 0-1: Exited with exit code 2\n\n",
+        )
+        .unwrap();
         assert_eq!(last_line(&path), "two: not found");
     }
 }

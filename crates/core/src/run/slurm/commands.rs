@@ -15,28 +15,56 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// [`RunError::NoSlurm`] where it is not installed, [`RunError::Slurm`] with what it says.
-pub(super) fn call(program: &'static str, command: &mut Command) -> std::result::Result<String, RunError> {
+pub(super) fn call(
+    program: &'static str,
+    command: &mut Command,
+) -> std::result::Result<String, RunError> {
     // Times as they are read here.
-    let (status, [stdout, stderr]) = match output_within(command.env("SLURM_TIME_FORMAT", "standard"), COMMAND_TIMEOUT)
-    {
+    let (status, [stdout, stderr]) = match output_within(
+        command.env("SLURM_TIME_FORMAT", "standard"),
+        COMMAND_TIMEOUT,
+    ) {
         Ok(printed) => printed,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(RunError::NoSlurm { program }),
-        Err(error) => return Err(RunError::Slurm { program, message: error.to_string() }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(RunError::NoSlurm { program });
+        }
+        Err(error) => {
+            return Err(RunError::Slurm {
+                program,
+                message: error.to_string(),
+            });
+        }
     };
     if status.success() {
         return Ok(stdout);
     }
-    let own = |line: &str| line.trim().trim_start_matches(&format!("{program}: ")).to_owned();
-    let mut lines: Vec<String> = stderr.lines().map(own).filter(|line| !line.is_empty()).collect();
+    let own = |line: &str| {
+        line.trim()
+            .trim_start_matches(&format!("{program}: "))
+            .to_owned()
+    };
+    let mut lines: Vec<String> = stderr
+        .lines()
+        .map(own)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines.dedup();
-    let message = if lines.is_empty() { "it failed without a message".to_owned() } else { lines.join("; ") };
+    let message = if lines.is_empty() {
+        "it failed without a message".to_owned()
+    } else {
+        lines.join("; ")
+    };
     Err(RunError::Slurm { program, message })
 }
 
 /// Runs a command to its end, and returns its output and errors; after `longest` it is killed.
 fn output_within(command: &mut Command, longest: Duration) -> Result<(ExitStatus, [String; 2])> {
     let begun = Instant::now();
-    command.envs(given_threads()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .envs(given_threads())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     // Beside the wait: a full pipe would keep the program from its end.
     let readers = [reader(child.stdout.take()), reader(child.stderr.take())];
@@ -47,11 +75,17 @@ fn output_within(command: &mut Command, longest: Duration) -> Result<(ExitStatus
             None => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(Error::new(ErrorKind::TimedOut, format!("no answer within {} s", longest.as_secs())));
+                return Err(Error::new(
+                    ErrorKind::TimedOut,
+                    format!("no answer within {} s", longest.as_secs()),
+                ));
             }
         }
     };
-    Ok((status, readers.map(|reader| reader.join().unwrap_or_default())))
+    Ok((
+        status,
+        readers.map(|reader| reader.join().unwrap_or_default()),
+    ))
 }
 
 fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {

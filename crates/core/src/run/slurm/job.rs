@@ -80,34 +80,37 @@ impl SlurmJob {
     /// `None` for a run that never was submitted to Slurm, or whose file cannot be read.
     pub fn read(run: &Path) -> Option<Self> {
         let bytes = crate::files::read(&run.join(SLURM_FILE)).ok()?;
-        serde_json::from_slice::<Self>(&bytes).ok().filter(|job| job.version <= FORMAT_VERSION)
+        serde_json::from_slice::<Self>(&bytes)
+            .ok()
+            .filter(|job| job.version <= FORMAT_VERSION)
     }
 
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub(super) fn write(&self, run: &Path) -> Result<(), RunError> {
         let path = run.join(SLURM_FILE);
-        let text = serde_json::to_vec_pretty(self).map_err(|error| RunError::io("write", &path)(error.into()))?;
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| RunError::io("write", &path)(error.into()))?;
         replace_file(&path, &text)
     }
 
     pub fn phase(&self) -> JobPhase {
-        let was_lost = self.job.is_none() && now_ms().saturating_sub(self.submitted_ms) > SUBMISSION_MS;
+        let was_lost =
+            self.job.is_none() && now_ms().saturating_sub(self.submitted_ms) > SUBMISSION_MS;
         match self.state.as_str() {
             _ if was_lost => JobPhase::Over,
-            "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "SPECIAL_EXIT" => {
-                JobPhase::Pending
-            }
-            "RUNNING" | "COMPLETING" | "SUSPENDED" | "STOPPED" | "SIGNALING" | "RESIZING" | "STAGE_OUT" => {
-                JobPhase::Running
-            }
+            "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD"
+            | "SPECIAL_EXIT" => JobPhase::Pending,
+            "RUNNING" | "COMPLETING" | "SUSPENDED" | "STOPPED" | "SIGNALING" | "RESIZING"
+            | "STAGE_OUT" => JobPhase::Running,
             _ => JobPhase::Over,
         }
     }
 
     /// `Slurm job 17`.
     pub fn name(&self) -> String {
-        self.job.map_or_else(|| "Slurm job".to_owned(), |job| format!("Slurm job {job}"))
+        self.job
+            .map_or_else(|| "Slurm job".to_owned(), |job| format!("Slurm job {job}"))
     }
 
     /// What Slurm says of it now: `None` if it no longer knows it. `last_line`: of its output.
@@ -118,8 +121,11 @@ impl SlurmJob {
             Some(line) => {
                 (self.state, self.reason) = (line.state.clone(), line.reason.clone());
                 let is_pending = self.phase() == JobPhase::Pending;
-                (self.start_ms, self.expected_start_ms) =
-                    if is_pending { (self.start_ms, line.start_ms) } else { (line.start_ms.or(self.start_ms), None) };
+                (self.start_ms, self.expected_start_ms) = if is_pending {
+                    (self.start_ms, line.start_ms)
+                } else {
+                    (line.start_ms.or(self.start_ms), None)
+                };
                 if !is_pending {
                     self.node_list.clone_from(&line.node_list);
                 }
@@ -142,7 +148,10 @@ impl SlurmJob {
     /// last word.
     pub(in crate::run) fn observed(&self, worker: Option<State>, died: bool) -> Option<State> {
         let last_ms = worker.as_ref().map_or(0, |state| state.updated_ms);
-        if worker.as_ref().is_some_and(|state| state.status == Status::Finished) {
+        if worker
+            .as_ref()
+            .is_some_and(|state| state.status == Status::Finished)
+        {
             return worker;
         }
         let has_run_since = |start: Option<u64>| start.unwrap_or(self.submitted_ms) <= last_ms;
@@ -150,16 +159,32 @@ impl SlurmJob {
             JobPhase::Pending if self.asked_ms > last_ms => (Status::Waiting, self.waits()),
             JobPhase::Running if !has_run_since(self.start_ms) => (
                 Status::Starting,
-                format!("{} runs on {}; its worker has not started yet", self.name(), self.node_list),
+                format!(
+                    "{} runs on {}; its worker has not started yet",
+                    self.name(),
+                    self.node_list
+                ),
             ),
             JobPhase::Over if died => {
                 let state = worker?;
-                let cause = format!("{}; {} is {}", state.cause.unwrap_or_default(), self.name(), self.state);
-                return Some(State { cause: Some(cause), ..state });
+                let cause = format!(
+                    "{}; {} is {}",
+                    state.cause.unwrap_or_default(),
+                    self.name(),
+                    self.state
+                );
+                return Some(State {
+                    cause: Some(cause),
+                    ..state
+                });
             }
             JobPhase::Over if self.stopped || !has_run_since(self.start_ms) => {
                 let was_cancelled = self.stopped || self.state == "CANCELLED";
-                let status = if worker.is_none() && !was_cancelled { Status::Failed } else { Status::Interrupted };
+                let status = if worker.is_none() && !was_cancelled {
+                    Status::Failed
+                } else {
+                    Status::Interrupted
+                };
                 (status, self.ended())
             }
             _ => return worker,
@@ -169,19 +194,37 @@ impl SlurmJob {
             updated_ms: self.asked_ms,
             ..State::without_worker(status, 0)
         });
-        Some(State { status, cause: Some(cause), ..worker })
+        Some(State {
+            status,
+            cause: Some(cause),
+            ..worker
+        })
     }
 
     /// `Slurm job 17 in partition gpu, 2 nodes x 4 GPUs, on n[1-2]`.
     pub fn described(&self) -> String {
-        let on = if self.node_list.is_empty() { String::new() } else { format!(", on {}", self.node_list) };
-        format!("{} in partition {}, {}{on}", self.name(), self.request.partition, self.request.described())
+        let on = if self.node_list.is_empty() {
+            String::new()
+        } else {
+            format!(", on {}", self.node_list)
+        };
+        format!(
+            "{} in partition {}, {}{on}",
+            self.name(),
+            self.request.partition,
+            self.request.described()
+        )
     }
 
     /// Says why it is pending.
     pub fn waits(&self) -> String {
         let (request, reason) = (&self.request, &self.reason);
-        let mut text = format!("{} in partition {}, {}", self.name(), request.partition, request.described());
+        let mut text = format!(
+            "{} in partition {}, {}",
+            self.name(),
+            request.partition,
+            request.described()
+        );
         if !["", "None"].contains(&reason.as_str()) {
             text.push_str(&format!(": {reason}"));
             if let Some(meaning) = meaning(reason) {
@@ -233,7 +276,9 @@ fn meaning(reason: &str) -> Option<&'static str> {
         "JobHeldUser" => "held by its user: scontrol release",
         "JobHeldAdmin" => "held by an administrator",
         "PartitionDown" | "PartitionInactive" => "the partition takes no jobs now",
-        "PartitionNodeLimit" | "PartitionConfig" => "the partition never has so many nodes: stop the run",
+        "PartitionNodeLimit" | "PartitionConfig" => {
+            "the partition never has so many nodes: stop the run"
+        }
         "PartitionTimeLimit" => "the partition's time limit is shorter: stop the run",
         "BadConstraints" => "no node fits: stop the run",
         _ => return None,
@@ -241,7 +286,11 @@ fn meaning(reason: &str) -> Option<&'static str> {
 }
 
 fn clock_or_date(time_ms: u64) -> String {
-    if time_ms.abs_diff(now_ms()) < 12 * 3_600_000 { clock(time_ms) } else { crate::format::date_time(time_ms) }
+    if time_ms.abs_diff(now_ms()) < 12 * 3_600_000 {
+        clock(time_ms)
+    } else {
+        crate::format::date_time(time_ms)
+    }
 }
 
 /// A line of `squeue`.
@@ -262,7 +311,13 @@ mod tests {
 
     /// A job submitted at 1000 of which Slurm said this at 5000.
     fn job(state: &str, reason: &str, start_ms: Option<u64>) -> SlurmJob {
-        let request = JobRequest { partition: "gpu".to_owned(), nodes: 2, gpus_per_node: 4, ranks: 8, time: None };
+        let request = JobRequest {
+            partition: "gpu".to_owned(),
+            nodes: 2,
+            gpus_per_node: 4,
+            ranks: 8,
+            time: None,
+        };
         SlurmJob {
             job: Some(17),
             submitted_ms: 1000,
@@ -305,38 +360,107 @@ mod tests {
         let waits = "Slurm job 17 in partition gpu, 2 nodes x 4 GPUs: Resources (not enough nodes are free); as of ";
         check(pending(), None, (Status::Waiting, waits));
         // Queued again, after the worker has stopped; and what was said before it started.
-        check(pending(), worker(Status::Interrupted, 4000), (Status::Waiting, waits));
-        check(pending(), worker(Status::Interrupted, 6000), (Status::Interrupted, own));
-        check(job("RUNNING", "None", Some(4000)), None, (Status::Starting, "runs on n[1-2]; its worker has not"));
-        check(job("RUNNING", "", Some(4000)), worker(Status::Interrupted, 3000), (Status::Starting, "runs on"));
-        check(job("COMPLETING", "", Some(4000)), worker(Status::Failed, 4500), (Status::Failed, own));
-        check(job("COMPLETED", "", Some(2000)), worker(Status::Finished, 4500), (Status::Finished, own));
-        check(pending(), worker(Status::Finished, 4500), (Status::Finished, own));
+        check(
+            pending(),
+            worker(Status::Interrupted, 4000),
+            (Status::Waiting, waits),
+        );
+        check(
+            pending(),
+            worker(Status::Interrupted, 6000),
+            (Status::Interrupted, own),
+        );
+        check(
+            job("RUNNING", "None", Some(4000)),
+            None,
+            (Status::Starting, "runs on n[1-2]; its worker has not"),
+        );
+        check(
+            job("RUNNING", "", Some(4000)),
+            worker(Status::Interrupted, 3000),
+            (Status::Starting, "runs on"),
+        );
+        check(
+            job("COMPLETING", "", Some(4000)),
+            worker(Status::Failed, 4500),
+            (Status::Failed, own),
+        );
+        check(
+            job("COMPLETED", "", Some(2000)),
+            worker(Status::Finished, 4500),
+            (Status::Finished, own),
+        );
+        check(
+            pending(),
+            worker(Status::Finished, 4500),
+            (Status::Finished, own),
+        );
         check(
             job("FAILED", "NonZeroExitCode", Some(4000)),
             None,
             (Status::Failed, "(FAILED, NonZeroExitCode); worker"),
         );
-        check(job("FAILED", "JobLaunchFailure", Some(4000)), None, (Status::Failed, "does it see this folder?"));
-        check(job("CANCELLED", "", Some(4000)), None, (Status::Interrupted, "was cancelled before its worker"));
-        let stopped = SlurmJob { stopped: true, ..job("CANCELLED", "", Some(4000)) };
-        check(stopped.clone(), None, (Status::Interrupted, "stopped while it waited for Slurm"));
-        check(stopped, worker(Status::Interrupted, 4500), (Status::Interrupted, "stopped while it waited for Slurm"));
+        check(
+            job("FAILED", "JobLaunchFailure", Some(4000)),
+            None,
+            (Status::Failed, "does it see this folder?"),
+        );
+        check(
+            job("CANCELLED", "", Some(4000)),
+            None,
+            (Status::Interrupted, "was cancelled before its worker"),
+        );
+        let stopped = SlurmJob {
+            stopped: true,
+            ..job("CANCELLED", "", Some(4000))
+        };
+        check(
+            stopped.clone(),
+            None,
+            (Status::Interrupted, "stopped while it waited for Slurm"),
+        );
+        check(
+            stopped,
+            worker(Status::Interrupted, 4500),
+            (Status::Interrupted, "stopped while it waited for Slurm"),
+        );
         check(
             job("CANCELLED", "", Some(4000)),
             worker(Status::Interrupted, 3000),
             (Status::Interrupted, "was cancelled"),
         );
-        check(job("UNKNOWN", "", None), None, (Status::Failed, "no longer known to Slurm"));
-        check(job("UNKNOWN", "", None), worker(Status::Interrupted, 4500), (Status::Interrupted, own));
-        check(SlurmJob { job: None, ..pending() }, None, (Status::Failed, "was not submitted"));
+        check(
+            job("UNKNOWN", "", None),
+            None,
+            (Status::Failed, "no longer known to Slurm"),
+        );
+        check(
+            job("UNKNOWN", "", None),
+            worker(Status::Interrupted, 4500),
+            (Status::Interrupted, own),
+        );
+        check(
+            SlurmJob {
+                job: None,
+                ..pending()
+            },
+            None,
+            (Status::Failed, "was not submitted"),
+        );
     }
 
     #[test]
     fn a_worker_that_died_with_its_job_says_how_the_job_ended() {
-        let died = job("OUT_OF_MEMORY", "", Some(2000)).observed(worker(Status::Interrupted, 4000), true).unwrap();
-        assert_eq!(died.cause.unwrap(), "its own words; Slurm job 17 is OUT_OF_MEMORY");
-        let queued = job("PENDING", "BeginTime", Some(2000)).observed(worker(Status::Interrupted, 4000), true).unwrap();
+        let died = job("OUT_OF_MEMORY", "", Some(2000))
+            .observed(worker(Status::Interrupted, 4000), true)
+            .unwrap();
+        assert_eq!(
+            died.cause.unwrap(),
+            "its own words; Slurm job 17 is OUT_OF_MEMORY"
+        );
+        let queued = job("PENDING", "BeginTime", Some(2000))
+            .observed(worker(Status::Interrupted, 4000), true)
+            .unwrap();
         assert_eq!(queued.status, Status::Waiting);
     }
 
@@ -351,11 +475,20 @@ mod tests {
         };
         let mut job = job("RUNNING", "", Some(2000));
         job.update(Some(&line("PENDING", Some(9000))), || unreachable!());
-        assert_eq!((job.start_ms, job.expected_start_ms, job.node_list.as_str()), (Some(2000), Some(9000), "n[1-2]"));
+        assert_eq!(
+            (job.start_ms, job.expected_start_ms, job.node_list.as_str()),
+            (Some(2000), Some(9000), "n[1-2]")
+        );
         job.update(Some(&line("RUNNING", Some(8000))), || unreachable!());
-        assert_eq!((job.start_ms, job.expected_start_ms, job.node_list.as_str()), (Some(8000), None, "n3"));
+        assert_eq!(
+            (job.start_ms, job.expected_start_ms, job.node_list.as_str()),
+            (Some(8000), None, "n3")
+        );
         job.update(None, || "killed".to_owned());
-        assert_eq!((job.phase(), job.last_line.as_str(), job.start_ms), (JobPhase::Over, "killed", Some(8000)));
+        assert_eq!(
+            (job.phase(), job.last_line.as_str(), job.start_ms),
+            (JobPhase::Over, "killed", Some(8000))
+        );
         let read: SlurmJob = serde_json::from_slice(&serde_json::to_vec(&job).unwrap()).unwrap();
         assert_eq!(read, job);
     }

@@ -26,7 +26,10 @@ pub struct Partition {
 /// # Errors
 /// [`RunError::NoSlurm`], [`RunError::Slurm`].
 pub fn partitions() -> Result<Vec<Partition>, RunError> {
-    let text = call("sinfo", Command::new("sinfo").args(["--all", "--noheader", "--format=%R|%a|%F|%G|%c|%l"]))?;
+    let text = call(
+        "sinfo",
+        Command::new("sinfo").args(["--all", "--noheader", "--format=%R|%a|%F|%G|%c|%l"]),
+    )?;
     Ok(parse(&text))
 }
 
@@ -35,26 +38,38 @@ fn parse(text: &str) -> Vec<Partition> {
     let mut found: Vec<Partition> = Vec::new();
     for line in text.lines() {
         let fields: Vec<&str> = line.split('|').map(str::trim).collect();
-        let [name, available, nodes, gres, cpus, time_limit] = fields[..] else { continue };
+        let [name, available, nodes, gres, cpus, time_limit] = fields[..] else {
+            continue;
+        };
         // Allocated, idle, other, all.
-        let nodes: Vec<usize> = nodes.split('/').filter_map(|count| count.parse().ok()).collect();
-        let [_, idle, _, all] = nodes[..] else { continue };
-        let index = found.iter().position(|other| other.name == name).unwrap_or_else(|| {
-            let time_limit = time_limit.to_owned();
-            found.push(Partition {
-                name: name.to_owned(),
-                is_up: available == "up",
-                time_limit,
-                ..Partition::default()
+        let nodes: Vec<usize> = nodes
+            .split('/')
+            .filter_map(|count| count.parse().ok())
+            .collect();
+        let [_, idle, _, all] = nodes[..] else {
+            continue;
+        };
+        let index = found
+            .iter()
+            .position(|other| other.name == name)
+            .unwrap_or_else(|| {
+                let time_limit = time_limit.to_owned();
+                found.push(Partition {
+                    name: name.to_owned(),
+                    is_up: available == "up",
+                    time_limit,
+                    ..Partition::default()
+                });
+                found.len() - 1
             });
-            found.len() - 1
-        });
         let partition = &mut found[index];
         partition.nodes += all;
         partition.idle_nodes += idle;
         partition.gpus_per_node = partition.gpus_per_node.max(gpus(gres));
         // `64+` where nodes differ.
-        partition.cpus_per_node = partition.cpus_per_node.max(cpus.trim_end_matches('+').parse().unwrap_or(0));
+        partition.cpus_per_node = partition
+            .cpus_per_node
+            .max(cpus.trim_end_matches('+').parse().unwrap_or(0));
     }
     found
 }
@@ -62,8 +77,18 @@ fn parse(text: &str) -> Vec<Partition> {
 /// Counts the GPUs in `gpu:h100:8(S:0-1),nvme:1`; 0 for `(null)`.
 fn gpus(gres: &str) -> usize {
     let without_sockets = |item: &str| item.split('(').next().unwrap_or_default().to_owned();
-    let items = gres.split(',').map(without_sockets).filter(|item| item == "gpu" || item.starts_with("gpu:"));
-    items.map(|item| item.rsplit(':').next().and_then(|count| count.parse().ok()).unwrap_or(1)).sum()
+    let items = gres
+        .split(',')
+        .map(without_sockets)
+        .filter(|item| item == "gpu" || item.starts_with("gpu:"));
+    items
+        .map(|item| {
+            item.rsplit(':')
+                .next()
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(1)
+        })
+        .sum()
 }
 
 impl Partition {
@@ -72,20 +97,43 @@ impl Partition {
     /// # Errors
     /// Which option asks for more than there is, and what to ask for.
     pub fn check(found: &[Self], request: &JobRequest) -> Result<(), String> {
-        let names = || found.iter().map(|partition| partition.name.as_str()).collect::<Vec<_>>().join(", ");
-        let Some(own) = found.iter().find(|partition| partition.name == request.partition) else {
-            return Err(format!("--slurm: there is no partition `{}`: use one of {}", request.partition, names()));
+        let names = || {
+            found
+                .iter()
+                .map(|partition| partition.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         };
-        let has =
-            |what: String, option: &str| Err(format!("{option}: partition {} has {what}: ask for fewer", own.name));
+        let Some(own) = found
+            .iter()
+            .find(|partition| partition.name == request.partition)
+        else {
+            return Err(format!(
+                "--slurm: there is no partition `{}`: use one of {}",
+                request.partition,
+                names()
+            ));
+        };
+        let has = |what: String, option: &str| {
+            Err(format!(
+                "{option}: partition {} has {what}: ask for fewer",
+                own.name
+            ))
+        };
         match request {
-            JobRequest { nodes, .. } if *nodes > own.nodes => has(counted(own.nodes, "node"), "--nodes"),
-            JobRequest { gpus_per_node: 1.., .. } if own.gpus_per_node == 0 => {
-                Err(format!("partition {} has no GPUs: name another with --slurm, or add --cpu", own.name))
+            JobRequest { nodes, .. } if *nodes > own.nodes => {
+                has(counted(own.nodes, "node"), "--nodes")
             }
-            JobRequest { gpus_per_node, .. } if *gpus_per_node > own.gpus_per_node => {
-                has(format!("{} on a node", counted(own.gpus_per_node, "GPU")), "--gpus-per-node")
-            }
+            JobRequest {
+                gpus_per_node: 1.., ..
+            } if own.gpus_per_node == 0 => Err(format!(
+                "partition {} has no GPUs: name another with --slurm, or add --cpu",
+                own.name
+            )),
+            JobRequest { gpus_per_node, .. } if *gpus_per_node > own.gpus_per_node => has(
+                format!("{} on a node", counted(own.gpus_per_node, "GPU")),
+                "--gpus-per-node",
+            ),
             _ => Ok(()),
         }
     }
@@ -97,7 +145,11 @@ impl Partition {
             0 => format!("{} each, no GPUs", counted(self.cpus_per_node, "CPU")),
             gpus => format!("{} each", counted(gpus, "GPU")),
         };
-        format!("{} of {} free, {each}{state}", self.idle_nodes, counted(self.nodes, "node"))
+        format!(
+            "{} of {} free, {each}{state}",
+            self.idle_nodes,
+            counted(self.nodes, "node")
+        )
     }
 }
 
@@ -113,11 +165,16 @@ mod tests {
     #[test]
     fn lines_of_sinfo() {
         let found = parse(SINFO);
-        let described: Vec<String> =
-            found.iter().map(|partition| format!("{}: {}", partition.name, partition.described())).collect();
+        let described: Vec<String> = found
+            .iter()
+            .map(|partition| format!("{}: {}", partition.name, partition.described()))
+            .collect();
         assert_eq!(
             described,
-            ["gpu: 3 of 5 nodes free, 8 GPUs each", "cpu: 3 of 3 nodes free, 32 CPUs each, no GPUs, not up"]
+            [
+                "gpu: 3 of 5 nodes free, 8 GPUs each",
+                "cpu: 3 of 3 nodes free, 32 CPUs each, no GPUs, not up"
+            ]
         );
         let check = |gres: &str, expected| assert_eq!(gpus(gres), expected, "{gres}");
         check("(null)", 0);
@@ -137,13 +194,28 @@ mod tests {
             time: None,
         };
         let check = |request: JobRequest, expected: Option<&str>| {
-            assert_eq!(Partition::check(&parse(SINFO), &request).err().as_deref(), expected);
+            assert_eq!(
+                Partition::check(&parse(SINFO), &request).err().as_deref(),
+                expected
+            );
         };
         check(request("gpu", 5, 8), None);
         check(request("cpu", 3, 0), None);
-        check(request("nope", 1, 1), Some("--slurm: there is no partition `nope`: use one of gpu, cpu"));
-        check(request("gpu", 6, 1), Some("--nodes: partition gpu has 5 nodes: ask for fewer"));
-        check(request("gpu", 1, 9), Some("--gpus-per-node: partition gpu has 8 GPUs on a node: ask for fewer"));
-        check(request("cpu", 1, 1), Some("partition cpu has no GPUs: name another with --slurm, or add --cpu"));
+        check(
+            request("nope", 1, 1),
+            Some("--slurm: there is no partition `nope`: use one of gpu, cpu"),
+        );
+        check(
+            request("gpu", 6, 1),
+            Some("--nodes: partition gpu has 5 nodes: ask for fewer"),
+        );
+        check(
+            request("gpu", 1, 9),
+            Some("--gpus-per-node: partition gpu has 8 GPUs on a node: ask for fewer"),
+        );
+        check(
+            request("cpu", 1, 1),
+            Some("partition cpu has no GPUs: name another with --slurm, or add --cpu"),
+        );
     }
 }

@@ -31,10 +31,18 @@ impl JobRequest {
     /// # Errors
     /// The option, what is wrong with it, and what to write.
     pub fn check(&self) -> Result<(), String> {
-        let Self { partition, nodes, gpus_per_node, ranks, time } = self;
+        let Self {
+            partition,
+            nodes,
+            gpus_per_node,
+            ranks,
+            time,
+        } = self;
         let is_name = |letter: char| letter.is_ascii_alphanumeric() || "-_.@+:".contains(letter);
         if partition.is_empty() || partition.starts_with('-') || !partition.chars().all(is_name) {
-            return Err(format!("--slurm: `{partition}` is not a partition name; `sinfo` lists them"));
+            return Err(format!(
+                "--slurm: `{partition}` is not a partition name; `sinfo` lists them"
+            ));
         }
         if *nodes == 0 || *ranks == 0 || !ranks.is_multiple_of(*nodes) {
             return Err(format!(
@@ -45,12 +53,15 @@ impl JobRequest {
         }
         if *gpus_per_node > 0 && gpus_per_node * nodes != *ranks {
             let gpus = counted(gpus_per_node * nodes, "GPU");
-            return Err(format!("{} on {gpus}: each rank needs its own GPU", counted(*ranks, "rank")));
+            return Err(format!(
+                "{} on {gpus}: each rank needs its own GPU",
+                counted(*ranks, "rank")
+            ));
         }
         match time {
-            Some(time) if seconds(time).is_none_or(|seconds| seconds == 0) => {
-                Err(format!("--time: `{time}` is not a valid Slurm time: write 90 (minutes), 12:00:00 or 2-12:00:00"))
-            }
+            Some(time) if seconds(time).is_none_or(|seconds| seconds == 0) => Err(format!(
+                "--time: `{time}` is not a valid Slurm time: write 90 (minutes), 12:00:00 or 2-12:00:00"
+            )),
             _ => Ok(()),
         }
     }
@@ -66,7 +77,13 @@ impl JobRequest {
 
     /// The job script. It names nothing of the run: it is started in the run's folder. `program`: as a shell takes it.
     pub fn script(&self, program: &str) -> String {
-        let Self { partition, nodes, gpus_per_node, ranks, time } = self;
+        let Self {
+            partition,
+            nodes,
+            gpus_per_node,
+            ranks,
+            time,
+        } = self;
         let mut options = vec![
             format!("partition={partition}"),
             format!("nodes={nodes}"),
@@ -78,7 +95,10 @@ impl JobRequest {
         let lead = limit.map_or(LEAD_SECONDS, |limit| LEAD_SECONDS.min(limit / 4).max(1));
         options.extend(["output=worker.log", "open-mode=append", "requeue"].map(str::to_owned));
         options.push(format!("signal=TERM@{lead}"));
-        let options: String = options.iter().map(|option| format!("#SBATCH --{option}\n")).collect();
+        let options: String = options
+            .iter()
+            .map(|option| format!("#SBATCH --{option}\n"))
+            .collect();
         let device = if *gpus_per_node > 0 { "" } else { " --cpu" };
         format!(
             r#"#!/bin/sh
@@ -102,16 +122,25 @@ fn seconds(time: &str) -> Option<u64> {
     let numbers = |text: &str| -> Option<Vec<u64>> {
         text.split(':')
             .map(|part| {
-                let is_number = !part.is_empty() && part.len() < 6 && part.bytes().all(|byte| byte.is_ascii_digit());
+                let is_number = !part.is_empty()
+                    && part.len() < 6
+                    && part.bytes().all(|byte| byte.is_ascii_digit());
                 is_number.then(|| part.parse().ok()).flatten()
             })
             .collect()
     };
     if let Some((days, rest)) = time.split_once('-') {
-        let (days, rest) = (numbers(days).filter(|days| days.len() == 1)?[0], numbers(rest)?);
+        let (days, rest) = (
+            numbers(days).filter(|days| days.len() == 1)?[0],
+            numbers(rest)?,
+        );
         let units = [3600, 60, 1];
-        let rest =
-            (rest.len() <= 3).then(|| rest.iter().zip(units).map(|(number, unit)| number * unit).sum::<u64>())?;
+        let rest = (rest.len() <= 3).then(|| {
+            rest.iter()
+                .zip(units)
+                .map(|(number, unit)| number * unit)
+                .sum::<u64>()
+        })?;
         return Some(days * 86_400 + rest);
     }
     match numbers(time)?.as_slice() {
@@ -128,7 +157,13 @@ mod tests {
     use super::*;
 
     fn request(nodes: usize, gpus_per_node: usize, ranks: usize, time: Option<&str>) -> JobRequest {
-        JobRequest { partition: "gpu".to_owned(), nodes, gpus_per_node, ranks, time: time.map(str::to_owned) }
+        JobRequest {
+            partition: "gpu".to_owned(),
+            nodes,
+            gpus_per_node,
+            ranks,
+            time: time.map(str::to_owned),
+        }
     }
 
     #[test]
@@ -157,26 +192,45 @@ mod tests {
         exit "$code"
         "#);
         let on_cpus = request(1, 0, 2, Some("10")).script("grpo-tui");
-        assert!(on_cpus.contains("--ranks 2 --cpu\n") && on_cpus.contains("--ntasks-per-node=2\n"), "{on_cpus}");
-        assert!(on_cpus.contains("--signal=TERM@150\n") && !on_cpus.contains("gpus"), "{on_cpus}");
+        assert!(
+            on_cpus.contains("--ranks 2 --cpu\n") && on_cpus.contains("--ntasks-per-node=2\n"),
+            "{on_cpus}"
+        );
+        assert!(
+            on_cpus.contains("--signal=TERM@150\n") && !on_cpus.contains("gpus"),
+            "{on_cpus}"
+        );
     }
 
     #[test]
     fn what_slurm_would_misread_is_refused() {
         let check = |request: JobRequest, expected: Option<&str>| match expected {
             None => assert_eq!(request.check(), Ok(()), "{request:?}"),
-            Some(part) => assert!(request.check().unwrap_err().contains(part), "{:?}", request.check()),
+            Some(part) => assert!(
+                request.check().unwrap_err().contains(part),
+                "{:?}",
+                request.check()
+            ),
         };
         check(request(2, 4, 8, None), None);
         check(request(1, 0, 1, Some("2-12")), None);
-        check(request(3, 0, 4, None), Some("4 ranks on 3 nodes: each node takes the same number"));
+        check(
+            request(3, 0, 4, None),
+            Some("4 ranks on 3 nodes: each node takes the same number"),
+        );
         check(request(0, 1, 1, None), Some("1 rank on 0 nodes"));
         check(request(2, 4, 4, None), Some("4 ranks on 8 GPUs"));
-        check(request(1, 1, 1, Some("soon")), Some("--time: `soon` is not a valid Slurm time"));
+        check(
+            request(1, 1, 1, Some("soon")),
+            Some("--time: `soon` is not a valid Slurm time"),
+        );
         check(request(1, 1, 1, Some("0")), Some("--time: `0`"));
         for partition in ["", "a b", "a\n#SBATCH --uid=0", "$(id)", "-p", "a,b"] {
             check(
-                JobRequest { partition: partition.to_owned(), ..request(1, 1, 1, None) },
+                JobRequest {
+                    partition: partition.to_owned(),
+                    ..request(1, 1, 1, None)
+                },
                 Some("is not a partition name"),
             );
         }
@@ -184,7 +238,8 @@ mod tests {
 
     #[test]
     fn times_are_read_as_slurm_does() {
-        let check = |time: &str, expected: Option<u64>| assert_eq!(seconds(time), expected, "{time}");
+        let check =
+            |time: &str, expected: Option<u64>| assert_eq!(seconds(time), expected, "{time}");
         check("90", Some(5400));
         check("10:30", Some(630));
         check("1:00:00", Some(3600));

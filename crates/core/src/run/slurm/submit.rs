@@ -32,7 +32,11 @@ const OVERRIDING: [&str; 11] = [
 /// # Errors
 /// [`RunError::InUse`] if a worker or a job has the run, [`RunError::Foreign`] and [`RunError::Loose`] if others could
 /// tamper with it, [`RunError::NoSlurm`] and [`RunError::Slurm`] with the reason of `sbatch`. The run is then as it was.
-pub fn submit(run: &RunDirectory, request: JobRequest, program: &str) -> Result<SlurmJob, RunError> {
+pub fn submit(
+    run: &RunDirectory,
+    request: JobRequest,
+    program: &str,
+) -> Result<SlurmJob, RunError> {
     run.check_private()?;
     check_no_job(run.path())?;
     // Until the job is submitted: no worker begins meanwhile.
@@ -48,7 +52,9 @@ pub fn submit(run: &RunDirectory, request: JobRequest, program: &str) -> Result<
     match sbatch(run, &script) {
         Ok(id) => {
             let mut job = SlurmJob::read(run.path()).ok_or_else(|| {
-                RunError::io("read", &facts)(std::io::Error::other("it was removed or replaced meanwhile"))
+                RunError::io("read", &facts)(std::io::Error::other(
+                    "it was removed or replaced meanwhile",
+                ))
             })?;
             // Otherwise its worker was faster.
             if job.job.is_none() {
@@ -60,7 +66,9 @@ pub fn submit(run: &RunDirectory, request: JobRequest, program: &str) -> Result<
         Err(error) => {
             match before {
                 Some(bytes) => replace_file(&facts, &bytes)?,
-                None => [&facts, &script].into_iter().for_each(|path| drop(std::fs::remove_file(path))),
+                None => [&facts, &script]
+                    .into_iter()
+                    .for_each(|path| drop(std::fs::remove_file(path))),
             }
             Err(error)
         }
@@ -70,7 +78,9 @@ pub fn submit(run: &RunDirectory, request: JobRequest, program: &str) -> Result<
 /// The new job's id.
 fn sbatch(run: &RunDirectory, script: &Path) -> Result<u64, RunError> {
     let mut command = Command::new("sbatch");
-    command.arg("--parsable").arg(format!("--job-name={}", run.id()));
+    command
+        .arg("--parsable")
+        .arg(format!("--job-name={}", run.id()));
     // As two arguments: the path need not be UTF-8.
     command.arg("--chdir").arg(run.path()).arg(script);
     for variable in OVERRIDING {

@@ -74,7 +74,8 @@ pub struct MixedTask {
 impl RunFile {
     /// Whether it trains on the task of this name, alone or among others.
     pub fn is_of_task(&self, task: &str) -> bool {
-        self.task == task || (!self.mix.is_empty() && self.mix.iter().any(|mixed| mixed.name == slug(task)))
+        self.task == task
+            || (!self.mix.is_empty() && self.mix.iter().any(|mixed| mixed.name == slug(task)))
     }
 }
 
@@ -122,7 +123,11 @@ impl RunDirectory {
         ensure_folder(runs)?;
         remove_left(runs);
         let now = local_now();
-        let task_files = new.task_files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect();
+        let task_files = new
+            .task_files
+            .iter()
+            .map(|(name, bytes)| (name.clone(), sha256(bytes)))
+            .collect();
         let mut file = RunFile {
             version: FORMAT_VERSION,
             id: String::new(),
@@ -144,13 +149,20 @@ impl RunDirectory {
             mix: new.mix,
         };
         loop {
-            file.id = format!("{}-{}-{}", now.strftime("%Y%m%d-%H%M%S"), slug(&file.task), random_suffix()?);
+            file.id = format!(
+                "{}-{}-{}",
+                now.strftime("%Y%m%d-%H%M%S"),
+                slug(&file.task),
+                random_suffix()?
+            );
             let path = runs.join(&file.id);
             if path.exists() {
                 continue;
             }
             let fail = |path: &Path, source| RunError::io("create", path)(source);
-            files::create_folder_with(&path, Access::Private, fail, |building| fill(building, &file, &new.task_files))?;
+            files::create_folder_with(&path, Access::Private, fail, |building| {
+                fill(building, &file, &new.task_files)
+            })?;
             return Ok(Self {
                 path: std::path::absolute(&path).unwrap_or(path),
                 file,
@@ -168,8 +180,15 @@ impl RunDirectory {
         let file_path = path.join("run.toml");
         let text = match crate::files::read_text(&file_path) {
             Ok(text) => text,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                return Err(RunError::NotARun { path: path.to_owned() });
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(RunError::NotARun {
+                    path: path.to_owned(),
+                });
             }
             Err(error) => return Err(RunError::io("read", &file_path)(error)),
         };
@@ -179,10 +198,16 @@ impl RunDirectory {
             message: error.message().to_owned(),
         };
         let mut table: toml::Table = text.parse().map_err(|error| malformed(&error))?;
-        let version =
-            table.get("version").and_then(toml::Value::as_integer).and_then(|version| u64::try_from(version).ok());
+        let version = table
+            .get("version")
+            .and_then(toml::Value::as_integer)
+            .and_then(|version| u64::try_from(version).ok());
         if let Some(found) = version.filter(|version| *version > FORMAT_VERSION) {
-            return Err(RunError::Newer { path: file_path, found, known: FORMAT_VERSION });
+            return Err(RunError::Newer {
+                path: file_path,
+                found,
+                known: FORMAT_VERSION,
+            });
         }
         let has_all_keys = !add_new_keys(&mut table);
         let file: RunFile = match has_all_keys {
@@ -206,8 +231,12 @@ impl RunDirectory {
     /// # Errors
     /// [`RunError::Edited`] naming a file that is not, [`RunError::Io`].
     pub fn check_unedited(&self) -> Result<(), RunError> {
-        if self.has_all_keys && config_digest(&self.file.config, &self.file.mix) != self.file.config_digest {
-            return Err(RunError::Edited { path: self.path.join("run.toml") });
+        if self.has_all_keys
+            && config_digest(&self.file.config, &self.file.mix) != self.file.config_digest
+        {
+            return Err(RunError::Edited {
+                path: self.path.join("run.toml"),
+            });
         }
         for (name, digest) in &self.file.task_files {
             let path = self.task_path().join(name);
@@ -227,14 +256,25 @@ impl RunDirectory {
         let metadata = std::fs::metadata(&self.path).map_err(RunError::io("read", &self.path))?;
         let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
         if owner != user {
-            return Err(RunError::Foreign { path: self.path.clone(), owner, user });
+            return Err(RunError::Foreign {
+                path: self.path.clone(),
+                owner,
+                user,
+            });
         }
         let mode = metadata.mode() & 0o7777;
         if mode & 0o022 != 0 {
-            return Err(RunError::Loose { path: self.path.clone(), mode });
+            return Err(RunError::Loose {
+                path: self.path.clone(),
+                mode,
+            });
         }
         // A folder that nobody else can enter protects its contents.
-        if mode & 0o011 == 0 { Ok(()) } else { check_below(&self.path, user) }
+        if mode & 0o011 == 0 {
+            Ok(())
+        } else {
+            check_below(&self.path, user)
+        }
     }
 
     /// Absolute.
@@ -268,7 +308,11 @@ impl RunDirectory {
     /// The frozen task of this name, or the first: empty in a run of one.
     pub fn task_like(&self, task: &str) -> &str {
         let (names, like) = (self.task_names(), slug(task));
-        names.iter().copied().find(|name| *name == like).unwrap_or(names[0])
+        names
+            .iter()
+            .copied()
+            .find(|name| *name == like)
+            .unwrap_or(names[0])
     }
 
     /// The folder of the task by which prompts of others are rendered: of several the first.
@@ -278,7 +322,12 @@ impl RunDirectory {
 
     /// The names of the frozen tasks; of one task, the empty name.
     pub fn task_names(&self) -> Vec<&str> {
-        let names: Vec<&str> = self.file.mix.iter().map(|task| task.name.as_str()).collect();
+        let names: Vec<&str> = self
+            .file
+            .mix
+            .iter()
+            .map(|task| task.name.as_str())
+            .collect();
         if names.is_empty() { vec![""] } else { names }
     }
 
@@ -294,15 +343,26 @@ impl RunDirectory {
 /// The frozen task of a run or an eval; `task`: one of several by its name, else empty.
 pub fn task_folder(folder: &Path, task: &str) -> PathBuf {
     let tasks = folder.join("task");
-    if task.is_empty() { tasks } else { tasks.join(task) }
+    if task.is_empty() {
+        tasks
+    } else {
+        tasks.join(task)
+    }
 }
 
 /// A mix decides what is computed as the configuration does.
 fn config_digest(config: &TrainConfig, mix: &[MixedTask]) -> String {
-    let task = |task: &MixedTask| format!("{} {} {}\n", task.name, task.weight, task.max_completion_tokens);
+    let task = |task: &MixedTask| {
+        format!(
+            "{} {} {}\n",
+            task.name, task.weight, task.max_completion_tokens
+        )
+    };
     match mix {
         [] => config.digest(),
-        tasks => sha256((config.digest() + "\n" + &tasks.iter().map(task).collect::<String>()).as_bytes()),
+        tasks => sha256(
+            (config.digest() + "\n" + &tasks.iter().map(task).collect::<String>()).as_bytes(),
+        ),
     }
 }
 
@@ -311,11 +371,15 @@ fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     for entry in std::fs::read_dir(folder).map_err(RunError::io("read", folder))? {
         let path = entry.map_err(RunError::io("read", folder))?.path();
         // A file that has vanished cannot be changed any more.
-        let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
+        let Ok(found) = std::fs::symlink_metadata(&path) else {
+            continue;
+        };
         let (owner, mode) = (found.uid(), found.mode() & 0o7777);
         match () {
             () if found.is_symlink() => {}
-            () if ![user, 0].contains(&owner) => return Err(RunError::Foreign { path, owner, user }),
+            () if ![user, 0].contains(&owner) => {
+                return Err(RunError::Foreign { path, owner, user });
+            }
             () if mode & 0o022 != 0 => return Err(RunError::Loose { path, mode }),
             () if found.is_dir() => check_below(&path, user)?,
             () => {}
@@ -326,10 +390,20 @@ fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
 
 /// Adds keys that an earlier release did not know, with their defaults; returns whether there were any.
 fn add_new_keys(table: &mut toml::Table) -> bool {
-    let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else { return false };
-    let missing: Vec<_> = KEYS.iter().filter(|key| !config.contains_key(key.name)).collect();
+    let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else {
+        return false;
+    };
+    let missing: Vec<_> = KEYS
+        .iter()
+        .filter(|key| !config.contains_key(key.name))
+        .collect();
     for key in &missing {
-        if let Some(value) = key.kind.parse(key.default).ok().and_then(|value| toml::Value::try_from(value).ok()) {
+        if let Some(value) = key
+            .kind
+            .parse(key.default)
+            .ok()
+            .and_then(|value| toml::Value::try_from(value).ok())
+        {
             config.insert(key.name.to_owned(), value);
         }
     }
@@ -342,8 +416,10 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
     }
     let task = folder.join("task");
     for (name, bytes) in task_files {
-        let inside =
-            !name.is_empty() && Path::new(name).components().all(|component| matches!(component, Component::Normal(_)));
+        let inside = !name.is_empty()
+            && Path::new(name)
+                .components()
+                .all(|component| matches!(component, Component::Normal(_)));
         if !inside {
             let message = format!(
                 "task file `{name}` is outside the task's folder and cannot be copied into the run: move it inside"
@@ -364,7 +440,10 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
 }
 
 pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
@@ -401,14 +480,22 @@ pub fn slug(name: &str) -> String {
     }
     slug.truncate(32);
     let slug = slug.trim_end_matches('-');
-    if slug.is_empty() { "run".to_owned() } else { slug.to_owned() }
+    if slug.is_empty() {
+        "run".to_owned()
+    } else {
+        slug.to_owned()
+    }
 }
 
 /// Distinguishes runs of the same second.
 fn random_suffix() -> Result<String, RunError> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let bytes = files::random_bytes::<6>().map_err(RunError::io("read", Path::new("/dev/urandom")))?;
-    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect())
+    let bytes =
+        files::random_bytes::<6>().map_err(RunError::io("read", Path::new("/dev/urandom")))?;
+    Ok(bytes
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(byte % 32)]))
+        .collect())
 }
 
 #[cfg(test)]

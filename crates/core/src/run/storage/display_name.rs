@@ -22,11 +22,14 @@ pub fn name_path(run: &Path) -> PathBuf {
 /// [`RunError`] naming the file.
 pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
     let path = name_path(run);
-    let Some(bytes) = read_if_there(&path, MAX_BYTES)? else { return Ok(None) };
+    let Some(bytes) = read_if_there(&path, MAX_BYTES)? else {
+        return Ok(None);
+    };
     let name = serde_json::from_slice(&bytes)
         .map_err(|error| format!("{error}; it should be a name such as \"baseline\", in quotes"))
         .and_then(|name: String| check_name(&name).map_or(Ok(name), Err));
-    name.map(Some).map_err(|wrong| RunError::malformed(&path, wrong))
+    name.map(Some)
+        .map_err(|wrong| RunError::malformed(&path, wrong))
 }
 
 /// Gives a run a display name; an empty one restores that of `run.toml`.
@@ -41,7 +44,10 @@ pub fn rename_run(run: &Path, name: &str) -> Result<(), RunError> {
     if let Some(message) = check_name(name) {
         return Err(RunError::malformed(&path, message));
     }
-    replace_file(&path, format!("{}\n", serde_json::Value::from(name)).as_bytes())
+    replace_file(
+        &path,
+        format!("{}\n", serde_json::Value::from(name)).as_bytes(),
+    )
 }
 
 /// What is wrong with a name, if anything.
@@ -50,7 +56,9 @@ pub fn check_name(name: &str) -> Option<String> {
     match () {
         () if name.trim().is_empty() => Some("the name is empty".to_owned()),
         () if name.chars().any(is_control) => Some("the name has control characters".to_owned()),
-        () if length > MAX_NAME_CHARS => Some(format!("the name has {length} characters (limit {MAX_NAME_CHARS})")),
+        () if length > MAX_NAME_CHARS => Some(format!(
+            "the name has {length} characters (limit {MAX_NAME_CHARS})"
+        )),
         () => None,
     }
 }
@@ -70,11 +78,20 @@ mod tests {
         for wrong in ["a\u{1b}[1mb", &"x".repeat(81)] {
             assert!(rename_run(run.path(), wrong).is_err(), "{wrong:?}");
         }
-        assert_eq!(name().unwrap(), "baseline, \"seed\" 3", "a wrong name changes nothing");
+        assert_eq!(
+            name().unwrap(),
+            "baseline, \"seed\" 3",
+            "a wrong name changes nothing"
+        );
         rename_run(run.path(), "").unwrap();
         rename_run(run.path(), " ").unwrap();
         assert_eq!(name(), None);
-        for wrong in ["3", "\"\"", "\"a\\u001bb\"", &format!("\"{}\"", "x".repeat(5000))] {
+        for wrong in [
+            "3",
+            "\"\"",
+            "\"a\\u001bb\"",
+            &format!("\"{}\"", "x".repeat(5000)),
+        ] {
             std::fs::write(name_path(run.path()), wrong).unwrap();
             let error = read_display_name(run.path()).unwrap_err().to_string();
             assert!(error.contains("name.json"), "{wrong:?}: {error}");

@@ -36,13 +36,17 @@ pub(in crate::run) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunE
 
 /// Replaces a private file by a JSON document, indented, with a line end.
 pub(in crate::run) fn replace_json(path: &Path, document: &impl Serialize) -> Result<(), RunError> {
-    let mut text = serde_json::to_vec_pretty(document).map_err(|error| RunError::malformed(path, error))?;
+    let mut text =
+        serde_json::to_vec_pretty(document).map_err(|error| RunError::malformed(path, error))?;
     text.push(b'\n');
     replace_file(path, &text)
 }
 
 /// The bytes of a file of at most so many; `None` if there is none.
-pub(in crate::run) fn read_if_there(path: &Path, most_bytes: u64) -> Result<Option<Vec<u8>>, RunError> {
+pub(in crate::run) fn read_if_there(
+    path: &Path,
+    most_bytes: u64,
+) -> Result<Option<Vec<u8>>, RunError> {
     match files::read_at_most(path, most_bytes) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         outcome => outcome.map(Some).map_err(RunError::io("read", path)),
@@ -52,7 +56,9 @@ pub(in crate::run) fn read_if_there(path: &Path, most_bytes: u64) -> Result<Opti
 /// Removes a file; there may be none.
 pub(in crate::run) fn remove_if_there(path: &Path) -> Result<(), RunError> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(RunError::io("remove", path)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(RunError::io("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -61,7 +67,9 @@ pub(in crate::run) fn remove_if_there(path: &Path) -> Result<(), RunError> {
 pub(crate) fn entries(folder: &Path) -> Result<Vec<DirEntry>, RunError> {
     match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries.and_then(Iterator::collect).map_err(RunError::io("read", folder)),
+        entries => entries
+            .and_then(Iterator::collect)
+            .map_err(RunError::io("read", folder)),
     }
 }
 
@@ -70,7 +78,13 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<DirEntry>, RunError> {
 /// # Errors
 /// [`RunError::Exists`] if something is there and `force` is not given.
 pub fn check_export(path: &Path, force: bool) -> Result<(), RunError> {
-    if !force && path.symlink_metadata().is_ok() { Err(RunError::Exists { path: path.to_owned() }) } else { Ok(()) }
+    if !force && path.symlink_metadata().is_ok() {
+        Err(RunError::Exists {
+            path: path.to_owned(),
+        })
+    } else {
+        Ok(())
+    }
 }
 
 /// Writes a file for the user, atomically.
@@ -84,9 +98,14 @@ pub fn write_export(path: &Path, bytes: &[u8], force: bool) -> Result<(), RunErr
 
 /// The first free path of NAME.EXT, NAME-2.EXT, NAME-3.EXT, ….
 pub fn free_path(path: &Path) -> PathBuf {
-    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let part =
+        |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
     let (stem, extension) = (part(path.file_stem()), part(path.extension()));
-    let end = if extension.is_empty() { extension } else { format!(".{extension}") };
+    let end = if extension.is_empty() {
+        extension
+    } else {
+        format!(".{extension}")
+    };
     let numbered = (2..).map(|number: u64| path.with_file_name(format!("{stem}-{number}{end}")));
     std::iter::once(path.to_owned())
         .chain(numbered)
@@ -98,7 +117,11 @@ pub fn free_path(path: &Path) -> PathBuf {
 /// of one that was being deleted.
 pub(in crate::run) fn remove_left(runs: &Path) {
     files::remove_left_folders(runs, |name| {
-        name.strip_prefix('.').is_some_and(|name| [".partial", ".removed"].iter().any(|end| name.ends_with(end)))
+        name.strip_prefix('.').is_some_and(|name| {
+            [".partial", ".removed"]
+                .iter()
+                .any(|end| name.ends_with(end))
+        })
     });
 }
 
@@ -109,14 +132,27 @@ pub(in crate::run) fn sync_folder(path: &Path) -> Result<(), RunError> {
 
 /// Opens a private file for appending and reading, creating it if it is missing.
 pub(in crate::run) fn open_append(path: &Path) -> Result<File, RunError> {
-    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(RunError::io("open", path))
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(RunError::io("open", path))
 }
 
 /// Appends a line with a single `write`. If only a part fits on the disk, it is truncated, so that the file still ends
 /// in whole lines. `kind` names the line for tests.
-pub(in crate::run) fn append_line(file: &File, path: &Path, line: &[u8], kind: &str) -> Result<(), RunError> {
+pub(in crate::run) fn append_line(
+    file: &File,
+    path: &Path,
+    line: &[u8],
+    kind: &str,
+) -> Result<(), RunError> {
     failpoint("line.before", kind);
-    torn_write("line.half", kind, line, |half| drop((&mut &*file).write(half)));
+    torn_write("line.half", kind, line, |half| {
+        drop((&mut &*file).write(half))
+    });
     let length = file.metadata().map_err(RunError::io("read", path))?.len();
     let mut rest = line;
     let failure = loop {
@@ -145,7 +181,8 @@ pub(in crate::run) fn seal(file: &File, path: &Path) -> Result<(u64, u64), RunEr
     while end > 0 {
         let start = end.saturating_sub(buffer.len() as u64);
         let chunk = &mut buffer[..(end - start) as usize];
-        file.read_exact_at(chunk, start).map_err(RunError::io("read", path))?;
+        file.read_exact_at(chunk, start)
+            .map_err(RunError::io("read", path))?;
         if let Some(newline) = chunk.iter().rposition(|byte| *byte == b'\n') {
             end = start + newline as u64 + 1;
             break;
@@ -153,7 +190,9 @@ pub(in crate::run) fn seal(file: &File, path: &Path) -> Result<(u64, u64), RunEr
         end = start;
     }
     if end < length {
-        file.set_len(end).and_then(|()| file.sync_all()).map_err(RunError::io("seal", path))?;
+        file.set_len(end)
+            .and_then(|()| file.sync_all())
+            .map_err(RunError::io("seal", path))?;
     }
     Ok((length - end, end))
 }
@@ -169,7 +208,10 @@ mod tests {
         let file = |name: &str| folder.path().join(name);
         assert_eq!(free_path(&file("a.html")), file("a.html"));
         write_export(&file("a.html"), b"one", false).unwrap();
-        assert!(matches!(write_export(&file("a.html"), b"two", false), Err(RunError::Exists { .. })));
+        assert!(matches!(
+            write_export(&file("a.html"), b"two", false),
+            Err(RunError::Exists { .. })
+        ));
         assert_eq!(std::fs::read(file("a.html")).unwrap(), b"one");
         write_export(&file("a.html"), b"three", true).unwrap();
         assert_eq!(std::fs::read(file("a.html")).unwrap(), b"three");

@@ -49,7 +49,11 @@ impl FileSystem {
     /// Unknown if the path cannot be examined.
     pub fn for_path(path: &Path) -> Self {
         // Only the low half of the kernel's word is meaningful.
-        Self(rustix::fs::statfs(path).ok().map(|found| found.f_type as u32))
+        Self(
+            rustix::fs::statfs(path)
+                .ok()
+                .map(|found| found.f_type as u32),
+        )
     }
 
     /// The name, or the number in hex.
@@ -81,15 +85,26 @@ pub(in crate::run) struct FolderWatch {
 
 impl FolderWatch {
     /// Watches the paths for which `concerns` is true.
-    pub(in crate::run) fn new(folder: &Path, concerns: impl Fn(&Path) -> bool + Send + 'static) -> Self {
+    pub(in crate::run) fn new(
+        folder: &Path,
+        concerns: impl Fn(&Path) -> bool + Send + 'static,
+    ) -> Self {
         let (sender, receiver) = sync_channel(1);
-        let mut watch = Self { watcher: None, sender, receiver };
+        let mut watch = Self {
+            watcher: None,
+            sender,
+            receiver,
+        };
         watch.renew(folder, concerns);
         watch
     }
 
     /// Renews the watch, as a watch on a removed folder sees nothing of a new one.
-    pub(in crate::run) fn renew(&mut self, folder: &Path, concerns: impl Fn(&Path) -> bool + Send + 'static) {
+    pub(in crate::run) fn renew(
+        &mut self,
+        folder: &Path,
+        concerns: impl Fn(&Path) -> bool + Send + 'static,
+    ) {
         self.watcher = None;
         if FileSystem::for_path(folder).is_network() {
             return;
@@ -99,7 +114,8 @@ impl FolderWatch {
             // Reads are events too; reacting to them would loop forever.
             let changed = event.map_or(true, |event| {
                 event.need_rescan()
-                    || (!matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(|path| concerns(path)))
+                    || (!matches!(event.kind, EventKind::Access(_))
+                        && event.paths.iter().any(|path| concerns(path)))
             });
             if changed {
                 // Fails if a wake-up is already queued.
@@ -107,7 +123,11 @@ impl FolderWatch {
             }
         };
         self.watcher = notify::recommended_watcher(on_event)
-            .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher))
+            .and_then(|mut watcher| {
+                watcher
+                    .watch(folder, RecursiveMode::NonRecursive)
+                    .map(|()| watcher)
+            })
             .ok();
     }
 
@@ -135,9 +155,16 @@ pub fn user_name(id: u32) -> String {
             let name = fields.next()?.to_owned();
             Some((fields.nth(1)?.parse().ok()?, name))
         };
-        String::from_utf8_lossy(&users).lines().rev().filter_map(user).collect()
+        String::from_utf8_lossy(&users)
+            .lines()
+            .rev()
+            .filter_map(user)
+            .collect()
     });
-    USERS.get(&id).cloned().unwrap_or_else(|| format!("user {id}"))
+    USERS
+        .get(&id)
+        .cloned()
+        .unwrap_or_else(|| format!("user {id}"))
 }
 
 /// The effective user id.
@@ -155,15 +182,24 @@ pub(in crate::run) fn private_folder(path: &Path) -> Result<bool, RunError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             match DirBuilder::new().mode(0o700).create(path) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                outcome => created = outcome.map(|()| true).map_err(RunError::io("create", path))?,
+                outcome => {
+                    created = outcome
+                        .map(|()| true)
+                        .map_err(RunError::io("create", path))?
+                }
             }
             open()
         }
         opened => opened,
     };
-    let unsafe_because = |why: String| RunError::Unsafe { path: path.to_owned(), why };
+    let unsafe_because = |why: String| RunError::Unsafe {
+        path: path.to_owned(),
+        why,
+    };
     let folder = opened.map_err(|error| match error.raw_os_error() {
-        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => unsafe_because("is a symlink".to_owned()),
+        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => {
+            unsafe_because("is a symlink".to_owned())
+        }
         Some(code) if code == rustix::io::Errno::NOTDIR.raw_os_error() => {
             unsafe_because("is a symlink or not a folder".to_owned())
         }
@@ -171,11 +207,17 @@ pub(in crate::run) fn private_folder(path: &Path) -> Result<bool, RunError> {
     })?;
     let found = folder.metadata().map_err(RunError::io("read", path))?;
     if found.uid() != user_id() {
-        return Err(unsafe_because(format!("belongs to {}, not to {}", user_name(found.uid()), user_name(user_id()))));
+        return Err(unsafe_because(format!(
+            "belongs to {}, not to {}",
+            user_name(found.uid()),
+            user_name(user_id())
+        )));
     }
     match found.mode() & 0o777 {
         0o700 => Ok(created),
-        mode => Err(unsafe_because(format!("has mode {mode:04o} instead of 0700"))),
+        mode => Err(unsafe_because(format!(
+            "has mode {mode:04o} instead of 0700"
+        ))),
     }
 }
 
@@ -185,9 +227,24 @@ mod tests {
 
     #[test]
     fn kinds() {
-        assert_eq!((FileSystem(Some(0x6969)).name(), FileSystem(Some(0x6969)).is_network()), ("nfs".to_owned(), true));
-        assert_eq!((FileSystem(Some(0x12)).name(), FileSystem(Some(0x12)).is_network()), ("0x12".to_owned(), false));
-        assert_eq!(FileSystem::for_path(Path::new("/proc/none/such")), FileSystem(None));
+        assert_eq!(
+            (
+                FileSystem(Some(0x6969)).name(),
+                FileSystem(Some(0x6969)).is_network()
+            ),
+            ("nfs".to_owned(), true)
+        );
+        assert_eq!(
+            (
+                FileSystem(Some(0x12)).name(),
+                FileSystem(Some(0x12)).is_network()
+            ),
+            ("0x12".to_owned(), false)
+        );
+        assert_eq!(
+            FileSystem::for_path(Path::new("/proc/none/such")),
+            FileSystem(None)
+        );
         assert!(!FileSystem::for_path(Path::new("/proc")).is_network());
     }
 }

@@ -38,9 +38,15 @@ impl FolderIdentity {
     pub(in crate::run) fn check(&self) -> Result<(), RunError> {
         let path = self.run.join("lock");
         let is_ours = match std::fs::symlink_metadata(&path) {
-            Ok(found) => self.lock.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino())),
+            Ok(found) => self
+                .lock
+                .metadata()
+                .is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino())),
             // A file system that does not answer proves nothing.
-            Err(error) => !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory),
+            Err(error) => !matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ),
         };
         if is_ours {
             return Ok(());
@@ -53,7 +59,10 @@ impl FolderIdentity {
             None if self.run.is_dir() => "its lock file was removed or replaced".to_owned(),
             None => "its folder was removed".to_owned(),
         };
-        Err(RunError::Lost { path: self.run.clone(), why })
+        Err(RunError::Lost {
+            path: self.run.clone(),
+            why,
+        })
     }
 
     pub(in crate::run) fn release_to(&mut self, folder: PathBuf) {
@@ -63,7 +72,9 @@ impl FolderIdentity {
     /// The folder's new path, if it was moved.
     pub(in crate::run) fn moved_to(&self) -> Option<PathBuf> {
         let path = std::fs::read_link(format!("/proc/self/fd/{}", self.lock.as_raw_fd())).ok()?;
-        let folder = path.parent().filter(|folder| *folder != self.run && path.exists())?;
+        let folder = path
+            .parent()
+            .filter(|folder| *folder != self.run && path.exists())?;
         Some(folder.to_owned())
     }
 }
@@ -75,13 +86,24 @@ impl RunLock {
     /// [`RunError::InUse`] with the process that holds it, [`RunError::NoWorker`] of a copy of another host's.
     pub fn acquire(run: &Path) -> Result<Self, RunError> {
         if let Some(copy) = Pulled::for_run(run) {
-            return Err(RunError::NoWorker { path: run.to_owned(), standing: copy.standing() });
+            return Err(RunError::NoWorker {
+                path: run.to_owned(),
+                standing: copy.standing(),
+            });
         }
         let path = run.join("lock");
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
         let mut file = open.map_err(RunError::io("open", &path))?;
         if !file.metadata().is_ok_and(|found| found.is_file()) {
-            return Err(RunError::io("open", &path)(std::io::Error::other("not a regular file")));
+            return Err(RunError::io("open", &path)(std::io::Error::other(
+                "not a regular file",
+            )));
         }
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
@@ -91,7 +113,10 @@ impl RunLock {
                     std::thread::sleep(Duration::from_millis(10))
                 }
                 Err(TryLockError::WouldBlock) => {
-                    return Err(RunError::InUse { path: run.to_owned(), holder: holder(&mut file) });
+                    return Err(RunError::InUse {
+                        path: run.to_owned(),
+                        holder: holder(&mut file),
+                    });
                 }
                 Err(TryLockError::Error(error)) => return Err(RunError::io("lock", &path)(error)),
             }
@@ -100,11 +125,21 @@ impl RunLock {
         file.set_len(0)
             .and_then(|()| {
                 file.write_all(
-                    format!("process {} on {}, since {started}\n", std::process::id(), host_name()).as_bytes(),
+                    format!(
+                        "process {} on {}, since {started}\n",
+                        std::process::id(),
+                        host_name()
+                    )
+                    .as_bytes(),
                 )
             })
             .map_err(RunError::io("write", &path))?;
-        Ok(Self { identity: FolderIdentity { run: run.to_owned(), lock: Arc::new(file) } })
+        Ok(Self {
+            identity: FolderIdentity {
+                run: run.to_owned(),
+                lock: Arc::new(file),
+            },
+        })
     }
 
     /// Whether some process holds the lock. A missing or unreadable lock file is not held.

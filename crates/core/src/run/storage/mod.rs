@@ -8,7 +8,8 @@ pub(super) mod lock;
 pub(super) mod pulled;
 
 pub use directory::{
-    FORMAT_VERSION, MixedTask, NewRun, RunDirectory, RunFile, host_name, sha256, sha256_file, slug, task_folder,
+    FORMAT_VERSION, MixedTask, NewRun, RunDirectory, RunFile, host_name, sha256, sha256_file, slug,
+    task_folder,
 };
 pub use display_name::{check_name, name_path, read_display_name, rename_run};
 pub(crate) use durable::entries;

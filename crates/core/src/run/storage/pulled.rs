@@ -38,13 +38,22 @@ impl Pulled {
     /// [`RunError::Io`] naming the file.
     pub fn mark(runs: &Path, from: &str) -> Result<Self, RunError> {
         let time = local_now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
-        let mark = Self { from: from.to_owned(), time };
-        replace_file(&runs.join(MARK), format!("{}\n", serde_json::json!(mark)).as_bytes())?;
+        let mark = Self {
+            from: from.to_owned(),
+            time,
+        };
+        replace_file(
+            &runs.join(MARK),
+            format!("{}\n", serde_json::json!(mark)).as_bytes(),
+        )?;
         Ok(mark)
     }
 
     /// Describes a run of the folder, as the rest of a sentence.
     pub fn standing(&self) -> String {
-        format!("is a copy from {}, pulled at {}: it is read-only here; control the run there", self.from, self.time)
+        format!(
+            "is a copy from {}, pulled at {}: it is read-only here; control the run there",
+            self.from, self.time
+        )
     }
 }

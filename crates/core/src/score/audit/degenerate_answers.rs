@@ -30,7 +30,13 @@ const BYTES_PER_VALUE: usize = 64;
 
 /// A value for the schema by that habit. It need not be valid: that is what the audit asks.
 pub(in crate::score) fn answer(schema: &Value, habit: FillStyle) -> Value {
-    fill(schema, schema, habit, 0, &Cell::new(MAX_VALUES + 3 * count_values(schema)))
+    fill(
+        schema,
+        schema,
+        habit,
+        0,
+        &Cell::new(MAX_VALUES + 3 * count_values(schema)),
+    )
 }
 
 /// Whether there may be one more value.
@@ -44,16 +50,24 @@ fn take_bytes(left: &Cell<usize>, bytes: usize) {
 }
 
 fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cell<usize>) -> Value {
-    let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH && spend(left)) else { return Value::Null };
+    let Some(keywords) = schema
+        .as_object()
+        .filter(|_| depth < MAX_DEPTH && spend(left))
+    else {
+        return Value::Null;
+    };
     let next = |inner: &Value| fill(root, inner, habit, depth + 1, left);
     let reference = keywords.get("$ref").and_then(Value::as_str);
     if let Some(target) = reference.and_then(|reference| referenced_part(root, reference)) {
         return next(target);
     }
     if habit == FillStyle::Least
-        && let Some(value) = keywords
-            .get("const")
-            .or_else(|| keywords.get("enum").and_then(Value::as_array).and_then(|values| values.first()))
+        && let Some(value) = keywords.get("const").or_else(|| {
+            keywords
+                .get("enum")
+                .and_then(Value::as_array)
+                .and_then(|values| values.first())
+        })
     {
         left.set(left.get().saturating_sub(count_values(value) - 1));
         take_bytes(left, value.to_string().len());
@@ -62,12 +76,20 @@ fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cel
     let types = keywords.get("type");
     if types.is_none()
         && !keywords.contains_key("properties")
-        && let Some(part) =
-            ["anyOf", "oneOf", "allOf"].iter().find_map(|keyword| keywords.get(*keyword)?.as_array()?.first())
+        && let Some(part) = ["anyOf", "oneOf", "allOf"]
+            .iter()
+            .find_map(|keyword| keywords.get(*keyword)?.as_array()?.first())
     {
         return next(part);
     }
-    match types.and_then(|types| types.as_str().or_else(|| types.as_array()?.first()?.as_str())).unwrap_or("object") {
+    match types
+        .and_then(|types| {
+            types
+                .as_str()
+                .or_else(|| types.as_array()?.first()?.as_str())
+        })
+        .unwrap_or("object")
+    {
         "object" => object(keywords, habit, left, next),
         _ if habit == FillStyle::Nulls => Value::Null,
         "string" => {
@@ -96,13 +118,30 @@ fn object(
     left: &Cell<usize>,
     next: impl Fn(&Value) -> Value,
 ) -> Value {
-    let required: HashSet<&str> =
-        keywords.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: HashSet<&str> = keywords
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let mut members = Map::new();
-    for (key, schema) in keywords.get("properties").and_then(Value::as_object).into_iter().flatten() {
+    for (key, schema) in keywords
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         if (habit != FillStyle::Least || required.contains(key.as_str())) && spend(left) {
             take_bytes(left, key.len());
-            members.insert(key.clone(), if habit == FillStyle::Nulls { Value::Null } else { next(schema) });
+            members.insert(
+                key.clone(),
+                if habit == FillStyle::Nulls {
+                    Value::Null
+                } else {
+                    next(schema)
+                },
+            );
         }
     }
     for key in keywords
@@ -120,13 +159,24 @@ fn object(
 }
 
 fn at_least(keywords: &Map<String, Value>, keyword: &str, habit: FillStyle) -> usize {
-    let least = keywords.get(keyword).and_then(Value::as_u64).filter(|_| habit == FillStyle::Least).unwrap_or(0);
+    let least = keywords
+        .get(keyword)
+        .and_then(Value::as_u64)
+        .filter(|_| habit == FillStyle::Least)
+        .unwrap_or(0);
     usize::try_from(least.min(MAX_REPEATED)).unwrap_or(0)
 }
 
 fn least_number(keywords: &Map<String, Value>, habit: FillStyle) -> Value {
-    let bound = |keyword: &str| keywords.get(keyword).filter(|value| value.is_number() && habit == FillStyle::Least);
-    match (bound("minimum"), bound("exclusiveMinimum").and_then(Value::as_f64)) {
+    let bound = |keyword: &str| {
+        keywords
+            .get(keyword)
+            .filter(|value| value.is_number() && habit == FillStyle::Least)
+    };
+    match (
+        bound("minimum"),
+        bound("exclusiveMinimum").and_then(Value::as_f64),
+    ) {
         (Some(minimum), None) if minimum.as_f64() > Some(0.0) => minimum.clone(),
         (_, Some(minimum)) if minimum >= 0.0 => json!(minimum + 1.0),
         _ => json!(0),
@@ -142,7 +192,10 @@ mod tests {
     #[track_caller]
     fn check(schema: &Value) -> Value {
         let made = answer(schema, FillStyle::Least);
-        let (budget, own) = (MAX_VALUES + 3 * count_values(schema), schema.to_string().len());
+        let (budget, own) = (
+            MAX_VALUES + 3 * count_values(schema),
+            schema.to_string().len(),
+        );
         let (values, bytes) = (count_values(&made), made.to_string().len());
         assert!(values <= budget, "{values} values of {budget}");
         assert!(bytes <= own + 2 * BYTES_PER_VALUE * budget, "{bytes} bytes");
@@ -151,28 +204,54 @@ mod tests {
 
     #[test]
     fn repetitions_stay_within_the_budget() {
-        let list = |least: u64, items: Value| json!({"type": "array", "minItems": least, "items": items});
+        let list =
+            |least: u64, items: Value| json!({"type": "array", "minItems": least, "items": items});
         // Items that cost nothing: missing, `true`, deeper than is followed.
-        check(&list(1_000, list(18, json!({"type": "array", "minItems": 1000}))));
+        check(&list(
+            1_000,
+            list(18, json!({"type": "array", "minItems": 1000})),
+        ));
         check(&list(1_000, list(1_000, json!(true))));
         check(&(0..20).fold(json!({}), |inner, _| list(1_000, inner)));
-        check(&json!({"$defs": {"a": list(1_000, json!({"$ref": "#/$defs/a"}))}, "$ref": "#/$defs/a"}));
+        check(
+            &json!({"$defs": {"a": list(1_000, json!({"$ref": "#/$defs/a"}))}, "$ref": "#/$defs/a"}),
+        );
         // Items that cost more memory than values.
         check(&list(1_000, list(1_000, json!({"const": vec![0; 1_000]}))));
-        check(&list(1_000, list(1_000, json!({"enum": ["x".repeat(100_000)]}))));
-        check(&list(1_000, list(1_000, json!({"type": "string", "minLength": 1000}))));
+        check(&list(
+            1_000,
+            list(1_000, json!({"enum": ["x".repeat(100_000)]})),
+        ));
+        check(&list(
+            1_000,
+            list(1_000, json!({"type": "string", "minLength": 1000})),
+        ));
         let (key, empty) = ("k".repeat(100_000), json!({}));
         check(&list(1_000, list(1_000, json!({"required": [key]}))));
-        check(&list(1_000, list(1_000, json!({"required": [key], "properties": {key.as_str(): empty}}))));
+        check(&list(
+            1_000,
+            list(
+                1_000,
+                json!({"required": [key], "properties": {key.as_str(): empty}}),
+            ),
+        ));
     }
 
     #[test]
     fn a_minimum_within_the_budget_is_met() {
-        assert_eq!(check(&json!({"type": "array", "minItems": 1000})), json!(vec![Value::Null; 1_000]));
-        assert_eq!(check(&json!({"type": "array", "minItems": 3, "items": {"const": [1, 2]}})), json!(vec![[1, 2]; 3]));
+        assert_eq!(
+            check(&json!({"type": "array", "minItems": 1000})),
+            json!(vec![Value::Null; 1_000])
+        );
+        assert_eq!(
+            check(&json!({"type": "array", "minItems": 3, "items": {"const": [1, 2]}})),
+            json!(vec![[1, 2]; 3])
+        );
         let name = json!({"type": "string", "minLength": 200});
-        let list =
-            json!({"type": "array", "minItems": 1000, "items": {"required": ["name"], "properties": {"name": name}}});
-        assert_eq!(check(&list), json!(vec![json!({"name": "x".repeat(200)}); 1_000]));
+        let list = json!({"type": "array", "minItems": 1000, "items": {"required": ["name"], "properties": {"name": name}}});
+        assert_eq!(
+            check(&list),
+            json!(vec![json!({"name": "x".repeat(200)}); 1_000])
+        );
     }
 }

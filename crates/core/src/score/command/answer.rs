@@ -68,12 +68,17 @@ impl Default for Classes {
 
 impl Classes {
     pub(in crate::score) fn of(by: &'static str) -> Self {
-        Self { by, named: Mutex::default() }
+        Self {
+            by,
+            named: Mutex::default(),
+        }
     }
 
     /// The class of a name; `other` for one too many, and for what is not a name.
     fn class_of(&self, name: &str) -> FailureClass {
-        let Some(class) = FailureClass::from_key(name) else { return FailureClass::Other };
+        let Some(class) = FailureClass::from_key(name) else {
+            return FailureClass::Other;
+        };
         let mut seen = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         match class {
             // Only the program itself knows that it was wrong.
@@ -91,7 +96,8 @@ impl Classes {
 /// The verdict of a line without an `id`: of a program that judges one conversation.
 pub(in crate::score) fn line_verdict(line: &str, classes: &Classes) -> Verdict {
     let with_id = |mut line: Value| {
-        line.as_object_mut().map(|line| line.insert("id".to_owned(), 0.into()));
+        line.as_object_mut()
+            .map(|line| line.insert("id".to_owned(), 0.into()));
         serde_json::from_value::<Answer>(line)
     };
     match serde_json::from_str(line).and_then(with_id) {
@@ -102,7 +108,10 @@ pub(in crate::score) fn line_verdict(line: &str, classes: &Classes) -> Verdict {
 
 fn malformed(by: &str, error: &serde_json::Error, line: &[u8]) -> String {
     let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
-    format!("the {by} wrote a malformed answer ({error}): {:?}", shorten(&line))
+    format!(
+        "the {by} wrote a malformed answer ({error}): {:?}",
+        shorten(&line)
+    )
 }
 
 impl Answer {
@@ -120,12 +129,16 @@ impl Answer {
         }
         let tier = match (self.tier, self.score) {
             (_, Some(score)) if !(0.0..=1.0).contains(&score) => {
-                return failed(&format!("the {by} answered the score {score}: it must be between 0 and 1"));
+                return failed(&format!(
+                    "the {by} answered the score {score}: it must be between 0 and 1"
+                ));
             }
             (Some(tier), _) => tier,
             (None, Some(score)) if score >= 1.0 => Tier::Valid,
             (None, Some(_)) => Tier::Invalid,
-            (None, None) => return failed(&format!("the {by} answered neither `score` nor `tier`")),
+            (None, None) => {
+                return failed(&format!("the {by} answered neither `score` nor `tier`"));
+            }
         };
         let mut metrics = Vec::new();
         for (name, value) in self.metrics.into_iter().take(MAX_METRICS) {
@@ -143,13 +156,23 @@ impl Answer {
         }
         let named = self.failure.map(|name| classes.class_of(&name));
         let failure = match tier {
-            Tier::Valid => named.or((self.exact == Some(false)).then_some(FailureClass::WrongValue)),
+            Tier::Valid => {
+                named.or((self.exact == Some(false)).then_some(FailureClass::WrongValue))
+            }
             _ => Some(named.unwrap_or(FailureClass::Other)),
         };
-        let reasons: Vec<Reason> = self.reasons.into_iter().take(MAX_REASONS).map(reason).collect();
+        let reasons: Vec<Reason> = self
+            .reasons
+            .into_iter()
+            .take(MAX_REASONS)
+            .map(reason)
+            .collect();
         // A valid answer has warnings, no errors.
         let (errors, warnings) = match tier {
-            Tier::Valid => (Vec::new(), reasons.into_iter().map(|reason| reason.message).collect()),
+            Tier::Valid => (
+                Vec::new(),
+                reasons.into_iter().map(|reason| reason.message).collect(),
+            ),
             _ => (reasons, Vec::new()),
         };
         Verdict {
@@ -170,10 +193,16 @@ pub(super) fn agreed(earlier: Option<&Verdict>, now: Verdict) -> Verdict {
     match earlier {
         Some(earlier) if !now.is_error() && told(earlier) != told(&now) => {
             let named = |verdict: &Verdict| {
-                let score = verdict.reward.map_or_else(String::new, |score| format!(" ({score})"));
+                let score = verdict
+                    .reward
+                    .map_or_else(String::new, |score| format!(" ({score})"));
                 format!("{}{score}", verdict.tier.name())
             };
-            failed(&format!("the scorer is nondeterministic: {} before, {} now", named(earlier), named(&now)))
+            failed(&format!(
+                "the scorer is nondeterministic: {} before, {} now",
+                named(earlier),
+                named(&now)
+            ))
         }
         _ => now,
     }
@@ -182,9 +211,20 @@ pub(super) fn agreed(earlier: Option<&Verdict>, now: Verdict) -> Verdict {
 fn reason(reason: AnswerReason) -> Reason {
     let (message, line, column, path) = match reason {
         AnswerReason::Text(message) => (message, 1, 1, String::new()),
-        AnswerReason::Placed { message, line, column, path } => (message, line.max(1), column.max(1), path),
+        AnswerReason::Placed {
+            message,
+            line,
+            column,
+            path,
+        } => (message, line.max(1), column.max(1), path),
     };
-    Reason { message: shorten(&message), instance_path: shorten(&path), schema_path: String::new(), line, column }
+    Reason {
+        message: shorten(&message),
+        instance_path: shorten(&path),
+        schema_path: String::new(),
+        line,
+        column,
+    }
 }
 
 pub(super) fn shorten(text: &str) -> String {

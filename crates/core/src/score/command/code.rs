@@ -40,31 +40,60 @@ pub(super) fn check(
     let answer = &question.completion;
     let (start, source) = answer_source(answer);
     let unparsable = |class, message: &str, offset| {
-        let verdict = Verdict::because(Tier::Unparsable, class, message.to_owned(), (answer, offset));
-        Ok(Verdict { exact: question.expected.map(|_| false), ..verdict })
+        let verdict = Verdict::because(
+            Tier::Unparsable,
+            class,
+            message.to_owned(),
+            (answer, offset),
+        );
+        Ok(Verdict {
+            exact: question.expected.map(|_| false),
+            ..verdict
+        })
     };
     if source.trim().is_empty() {
         return unparsable(FailureClass::Other, "the answer is empty", start);
     }
     let unsuppressed = UnsuppressedSource::from_source(source);
-    let checked = checked(rules, code, files, (&unsuppressed.source, &question.row), written, keep_going)?;
+    let checked = checked(
+        rules,
+        code,
+        files,
+        (&unsuppressed.source, &question.row),
+        written,
+        keep_going,
+    )?;
     if start > 0 && !code.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
-        return Ok(Verdict { tolerant: checked.0 == Tier::Valid, ..found });
+        return Ok(Verdict {
+            tolerant: checked.0 == Tier::Valid,
+            ..found
+        });
     }
     let (tier, class, mut reasons) = checked;
     let mut places = Places::new(answer);
     let first = places.locate(start);
     let warning = |(offset, text): &(usize, &str)| {
         let Place { line, column } = places.locate(start + offset);
-        format!("line {line} column {column}: {:?} suppresses findings: the checker does not see it", shorten(text))
+        format!(
+            "line {line} column {column}: {:?} suppresses findings: the checker does not see it",
+            shorten(text)
+        )
     };
     let warnings = unsuppressed.found.iter().map(warning).collect();
     reasons.iter_mut().for_each(|reason| reason.move_to(first));
-    let exact = question.expected.map(|expected| tier == Tier::Valid && lines(source).eq(lines(expected)));
+    let exact = question
+        .expected
+        .map(|expected| tier == Tier::Valid && lines(source).eq(lines(expected)));
     let class = class.or((exact == Some(false)).then_some(FailureClass::WrongValue));
     let credit = (tier == Tier::Invalid).then(|| 1.0 / (1 + reasons.len().max(1)) as f64);
-    Ok(Verdict { exact, credit, errors: reasons, warnings, ..Verdict::new(tier, class) })
+    Ok(Verdict {
+        exact,
+        credit,
+        errors: reasons,
+        warnings,
+        ..Verdict::new(tier, class)
+    })
 }
 
 type Checked = (Tier, Option<FailureClass>, Vec<Reason>);
@@ -81,28 +110,70 @@ fn checked(
     let work = files.copies()?;
     let file = work.path().join(&code.file);
     std::fs::write(&file, source).map_err(|error| format!("{}: {error}", file.display()))?;
-    let commands = [(code.parse.as_slice(), Tier::Unparsable), (rules.command.as_slice(), Tier::Invalid)];
-    for (command, refused) in commands.into_iter().filter(|(command, _)| !command.is_empty()) {
-        let takes_file = command.iter().any(|argument| argument.contains(FILE_ARGUMENT));
-        let [program, arguments @ ..] = command else { continue };
-        let arguments = arguments.iter().map(|argument| argument.replace(FILE_ARGUMENT, &code.file)).collect();
+    let commands = [
+        (code.parse.as_slice(), Tier::Unparsable),
+        (rules.command.as_slice(), Tier::Invalid),
+    ];
+    for (command, refused) in commands
+        .into_iter()
+        .filter(|(command, _)| !command.is_empty())
+    {
+        let takes_file = command
+            .iter()
+            .any(|argument| argument.contains(FILE_ARGUMENT));
+        let [program, arguments @ ..] = command else {
+            continue;
+        };
+        let arguments = arguments
+            .iter()
+            .map(|argument| argument.replace(FILE_ARGUMENT, &code.file))
+            .collect();
         let variables = [("ROW", row)];
         let (program, folder) = (files.path_of(program, work.path()), work.path());
-        let program = Program { program, arguments, folder, variables: &variables, joins_output: true };
-        let Run { exit_code, output, ended, hidden_file } =
-            run(rules, files, &program, if takes_file { "" } else { source }, written, keep_going)?;
+        let program = Program {
+            program,
+            arguments,
+            folder,
+            variables: &variables,
+            joins_output: true,
+        };
+        let Run {
+            exit_code,
+            output,
+            ended,
+            hidden_file,
+        } = run(
+            rules,
+            files,
+            &program,
+            if takes_file { "" } else { source },
+            written,
+            keep_going,
+        )?;
         if exit_code == Some(0) {
             continue;
         }
         let found = findings(&output, if takes_file { &code.file } else { "-" });
         if found.is_empty() && (exit_code != Some(1) || hidden_file.is_some()) {
-            let why = last_line(&output).map_or_else(String::new, |line| format!(": {}", shorten(line)));
+            let why =
+                last_line(&output).map_or_else(String::new, |line| format!(": {}", shorten(line)));
             let remedy = hidden_file.map_or_else(String::new, |remedy| format!("; {remedy}"));
             return Err(format!("the checker {ended}{why}{remedy}"));
         }
         let class = class_of(&found, refused);
-        let listed = found.into_iter().map(|finding| Reason::at(finding.message, finding.place)).collect::<Vec<_>>();
-        return Ok((refused, Some(class), if listed.is_empty() { line_reasons(&output) } else { listed }));
+        let listed = found
+            .into_iter()
+            .map(|finding| Reason::at(finding.message, finding.place))
+            .collect::<Vec<_>>();
+        return Ok((
+            refused,
+            Some(class),
+            if listed.is_empty() {
+                line_reasons(&output)
+            } else {
+                listed
+            },
+        ));
     }
     Ok((Tier::Valid, None, Vec::new()))
 }
@@ -110,7 +181,11 @@ fn checked(
 /// The rule that is broken first; of what does not parse without one, `syntax`.
 fn class_of(found: &[Finding], refused: Tier) -> FailureClass {
     let rule = found.iter().find_map(|finding| finding.rule.as_deref());
-    let none = if refused == Tier::Unparsable { FailureClass::Syntax } else { FailureClass::Other };
+    let none = if refused == Tier::Unparsable {
+        FailureClass::Syntax
+    } else {
+        FailureClass::Other
+    };
     match rule.and_then(FailureClass::from_key) {
         // Only the program itself knows that it was wrong.
         Some(class) if !class.is_unscored() => class,
@@ -123,32 +198,59 @@ fn class_of(found: &[Finding], refused: Tier) -> FailureClass {
 /// before ` --> FILE:3:5` (rustc).
 pub(super) fn findings(output: &str, file: &str) -> Vec<Finding> {
     static PLACE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r#"^(?:"?, line |: line |: ?|\()(\d+)(?:[:,](\d+))?(?:\)?: ?|\)|, in |\s*$)(.*)$"#).ok()
+        Regex::new(
+            r#"^(?:"?, line |: line |: ?|\()(\d+)(?:[:,](\d+))?(?:\)?: ?|\)|, in |\s*$)(.*)$"#,
+        )
+        .ok()
     });
-    let Some(pattern) = PLACE.as_ref() else { return Vec::new() };
+    let Some(pattern) = PLACE.as_ref() else {
+        return Vec::new();
+    };
     let all: Vec<&str> = output.lines().collect();
     let mut found: Vec<Finding> = Vec::new();
     for (number, line) in all.iter().enumerate() {
-        let Some((captures, end)) = after_name(line, file).and_then(|(rest, end)| Some((pattern.captures(rest)?, end)))
+        let Some((captures, end)) =
+            after_name(line, file).and_then(|(rest, end)| Some((pattern.captures(rest)?, end)))
         else {
             continue;
         };
-        let at = |index: usize| captures.get(index).and_then(|digits| digits.as_str().parse().ok()).unwrap_or(1).max(1);
+        let at = |index: usize| {
+            captures
+                .get(index)
+                .and_then(|digits| digits.as_str().parse().ok())
+                .unwrap_or(1)
+                .max(1)
+        };
         let own = captures.get(3).map_or("", |rest| rest.as_str().trim());
         let is_arrow = line[..end].trim_start().starts_with("-->");
         let message = match own {
-            "" if is_arrow => all[..number].iter().rev().find(|line| !line.trim().is_empty()),
-            "" => all[number + 1..].iter().find(|line| line.starts_with(|first: char| !first.is_whitespace())),
+            "" if is_arrow => all[..number]
+                .iter()
+                .rev()
+                .find(|line| !line.trim().is_empty()),
+            "" => all[number + 1..]
+                .iter()
+                .find(|line| line.starts_with(|first: char| !first.is_whitespace())),
             _ => None,
         };
         let message = shorten(message.map_or(own, |line| line.trim()));
         // Notes of gcc and rustc are left out; a note of shellcheck breaks a rule.
         let rule = rule_of(&message);
-        let is_remark = rule.is_none() && ["note:", "help:"].iter().any(|word| message.starts_with(word));
+        let is_remark = rule.is_none()
+            && ["note:", "help:"]
+                .iter()
+                .any(|word| message.starts_with(word));
         if message.is_empty() || is_remark {
             continue;
         }
-        let finding = Finding { place: Place { line: at(1), column: at(2) }, rule, message };
+        let finding = Finding {
+            place: Place {
+                line: at(1),
+                column: at(2),
+            },
+            rule,
+            message,
+        };
         if !found.contains(&finding) {
             found.push(finding);
         }
@@ -162,10 +264,17 @@ pub(super) fn findings(output: &str, file: &str) -> Vec<Finding> {
 /// The text behind the file's name in a line, and where it begins. Without a file, standard input has several
 /// names.
 fn after_name<'l>(line: &'l str, file: &str) -> Option<(&'l str, usize)> {
-    let names: &[&str] = if file == "-" { &["<stdin>", "<unknown>", "stdin", "-", "bash", "sh"] } else { &[file] };
+    let names: &[&str] = if file == "-" {
+        &["<stdin>", "<unknown>", "stdin", "-", "bash", "sh"]
+    } else {
+        &[file]
+    };
     names.iter().find_map(|name| {
         let start = line.find(name)?;
-        let is_whole = line[..start].chars().next_back().is_none_or(|before| !is_of_word(before));
+        let is_whole = line[..start]
+            .chars()
+            .next_back()
+            .is_none_or(|before| !is_of_word(before));
         let end = start + name.len();
         is_whole.then(|| (&line[end..], end))
     })
@@ -181,7 +290,12 @@ fn rule_of(message: &str) -> Option<String> {
         Regex::new(r"\b([A-Z]{1,6}[0-9]{2,5})\b|\[(?:-W(?:error=)?)?([A-Za-z][\w-]+)\]$|^(\w+(?:Error|Warning)):").ok()
     });
     let found = RULE.as_ref()?.captures(message)?;
-    found.iter().skip(1).flatten().next().map(|rule| rule.as_str().to_owned())
+    found
+        .iter()
+        .skip(1)
+        .flatten()
+        .next()
+        .map(|rule| rule.as_str().to_owned())
 }
 
 /// The code of an answer, and where it begins: behind the line that opens the first Markdown fence, else at 0.
@@ -193,10 +307,17 @@ pub(super) fn answer_source(answer: &str) -> (usize, &str) {
 fn fenced(text: &str) -> Option<(usize, &str)> {
     const FENCE: &str = "```";
     let opens = |at: usize| at == 0 || text[..at].ends_with('\n');
-    let open = text.match_indices(FENCE).map(|(at, _)| at).find(|at| opens(*at))?;
+    let open = text
+        .match_indices(FENCE)
+        .map(|(at, _)| at)
+        .find(|at| opens(*at))?;
     let start = open + text[open..].find('\n')? + 1;
     let rest = &text[start..];
-    let end = rest.match_indices(FENCE).map(|(at, _)| at).find(|at| opens(start + at)).unwrap_or(rest.len());
+    let end = rest
+        .match_indices(FENCE)
+        .map(|(at, _)| at)
+        .find(|at| opens(start + at))
+        .unwrap_or(rest.len());
     Some((start, &rest[..end]))
 }
 
@@ -214,10 +335,26 @@ mod tests {
     fn findings_are_read_from_what_checkers_write() {
         let check = |output: &str, expected: &[&str]| {
             let shown = |finding: &Finding| {
-                let Finding { place, rule, message } = finding;
-                format!("{}:{} {} {message}", place.line, place.column, rule.as_deref().unwrap_or("-"))
+                let Finding {
+                    place,
+                    rule,
+                    message,
+                } = finding;
+                format!(
+                    "{}:{} {} {message}",
+                    place.line,
+                    place.column,
+                    rule.as_deref().unwrap_or("-")
+                )
             };
-            assert_eq!(findings(output, "a.py").iter().map(shown).collect::<Vec<_>>(), expected, "{output}");
+            assert_eq!(
+                findings(output, "a.py")
+                    .iter()
+                    .map(shown)
+                    .collect::<Vec<_>>(),
+                expected,
+                "{output}"
+            );
         };
         check("", &[]);
         check("all is well with a.py", &[]);
@@ -240,19 +377,34 @@ mod tests {
         // shellcheck -f gcc
         check(
             "a.py:2:6: note: Double quote [SC2086]\na.py:2:6: warning: x [SC2034]",
-            &["2:6 SC2086 note: Double quote [SC2086]", "2:6 SC2034 warning: x [SC2034]"],
+            &[
+                "2:6 SC2086 note: Double quote [SC2086]",
+                "2:6 SC2034 warning: x [SC2034]",
+            ],
         );
         // bash, dash
-        check("a.py: line 3: syntax error near `fi'", &["3:1 - syntax error near `fi'"]);
-        check("a.py: 3: Syntax error: \"fi\" unexpected", &["3:1 - Syntax error: \"fi\" unexpected"]);
+        check(
+            "a.py: line 3: syntax error near `fi'",
+            &["3:1 - syntax error near `fi'"],
+        );
+        check(
+            "a.py: 3: Syntax error: \"fi\" unexpected",
+            &["3:1 - Syntax error: \"fi\" unexpected"],
+        );
         // Python
         check(
             "  File \"/tmp/x/a.py\", line 2\n    def f(:\n          ^\nSyntaxError: invalid syntax\n",
             &["2:1 SyntaxError SyntaxError: invalid syntax"],
         );
         // tsc, rustc
-        check("a.py(3,5): error TS2322: no", &["3:5 TS2322 error TS2322: no"]);
-        check("error[E0425]: cannot find `x`\n --> a.py:2:5\n", &["2:5 E0425 error[E0425]: cannot find `x`"]);
+        check(
+            "a.py(3,5): error TS2322: no",
+            &["3:5 TS2322 error TS2322: no"],
+        );
+        check(
+            "error[E0425]: cannot find `x`\n --> a.py:2:5\n",
+            &["2:5 E0425 error[E0425]: cannot find `x`"],
+        );
     }
 
     #[test]

@@ -7,12 +7,15 @@ use serde_json::{Value, json};
 
 use super::program_tests::lazy_answers::lazy_programs;
 use super::{
-    CodeRules, CommandMode, CommandRules, CommandScorer, FILE_ARGUMENT, Language, TestRules, suppressed_answer,
+    CodeRules, CommandMode, CommandRules, CommandScorer, FILE_ARGUMENT, Language, TestRules,
+    suppressed_answer,
 };
 use crate::dataset::PromptRow;
 use crate::sandbox::{ProgramKeys, program_files};
 use crate::score::ScoreError;
-use crate::score::audit::{answer_text, most_common_expected, other_expected, plain_answers, prompt_itself};
+use crate::score::audit::{
+    answer_text, most_common_expected, other_expected, plain_answers, prompt_itself,
+};
 use crate::score::definition::{Definition, GRADED, Judge, KeyInfo, Kind, LazyAnswer};
 use crate::task::{Home, Read, Section, TaskFiles};
 
@@ -22,7 +25,11 @@ pub(crate) static KIND: Kind = Kind {
     score_keys: &[
         COMMAND,
         FILES,
-        KeyInfo::new("mode", "lines", "lines: JSON lines; exit_code: a process for each completion"),
+        KeyInfo::new(
+            "mode",
+            "lines",
+            "lines: JSON lines; exit_code: a process for each completion",
+        ),
         PROCESSES,
         SECONDS,
         MEMORY,
@@ -40,7 +47,11 @@ pub(crate) static CODE: Kind = Kind {
     score_keys: &[
         COMMAND,
         KeyInfo::new("file", "", "the name of the file with the answer"),
-        KeyInfo::new("parse", "none", "refuses what does not parse, before `command`"),
+        KeyInfo::new(
+            "parse",
+            "none",
+            "refuses what does not parse, before `command`",
+        ),
         FENCE,
         GRADED,
         FILES,
@@ -60,8 +71,16 @@ pub(crate) static TESTS: Kind = Kind {
     keys: &[],
     score_keys: &[
         KeyInfo::new("language", "", "python, bash, node, c, rust; or `run`"),
-        KeyInfo::new("run", "none", "program and arguments that run an answer of another language, `{file}`"),
-        KeyInfo::new("file", "answer", "with `run`: the name of the file with the answer"),
+        KeyInfo::new(
+            "run",
+            "none",
+            "program and arguments that run an answer of another language, `{file}`",
+        ),
+        KeyInfo::new(
+            "file",
+            "answer",
+            "with `run`: the name of the file with the answer",
+        ),
         FENCE,
         GRADED,
         FILES,
@@ -77,22 +96,41 @@ pub(crate) static TESTS: Kind = Kind {
 };
 
 const FENCE: KeyInfo = KeyInfo::new("fence", "true", "code may be in a Markdown fence");
-const STRONG: KeyInfo =
-    KeyInfo::new("isolation", "strong", "the least isolation that it runs in: strong, limited, none");
-const COMMAND: KeyInfo = KeyInfo::new("command", "", "program and arguments; runs once it is trusted");
+const STRONG: KeyInfo = KeyInfo::new(
+    "isolation",
+    "strong",
+    "the least isolation that it runs in: strong, limited, none",
+);
+const COMMAND: KeyInfo = KeyInfo::new(
+    "command",
+    "",
+    "program and arguments; runs once it is trusted",
+);
 const FILES: KeyInfo = KeyInfo::new("files", "none", "other files that belong to the program");
-const PROCESSES: KeyInfo = KeyInfo::new("processes", "one per core, at most 8", "processes at once");
+const PROCESSES: KeyInfo =
+    KeyInfo::new("processes", "one per core, at most 8", "processes at once");
 const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "for an answer");
-const MEMORY: KeyInfo = KeyInfo::new("memory_mib", "2048", "address space of a process; 0: no limit");
+const MEMORY: KeyInfo = KeyInfo::new(
+    "memory_mib",
+    "2048",
+    "address space of a process; 0: no limit",
+);
 const OUTPUT: KeyInfo = KeyInfo::new("output_kib", "1024", "of an answer");
 const ISOLATION: KeyInfo = KeyInfo::new(
     "isolation",
     "the strongest that the machine gives",
     "the least isolation that it runs in: strong, limited, none",
 );
-const READ: KeyInfo = KeyInfo::new("read", "none", "files and folders outside the task that it may read");
-const ERRORS: KeyInfo =
-    KeyInfo::new("max_scorer_errors", "0.1", "share of completions that the program may fail to score");
+const READ: KeyInfo = KeyInfo::new(
+    "read",
+    "none",
+    "files and folders outside the task that it may read",
+);
+const ERRORS: KeyInfo = KeyInfo::new(
+    "max_scorer_errors",
+    "0.1",
+    "share of completions that the program may fail to score",
+);
 
 impl CommandRules {
     /// Reads the keys of the kind `command`.
@@ -102,7 +140,11 @@ impl CommandRules {
             (Some("exit_code"), _) => CommandMode::ExitCode,
             (Some(other), place) => {
                 let offset = place.map_or(0, |(_, offset)| offset);
-                return Err(score.error("mode", offset, format!("takes lines, exit_code, not {other:?}")));
+                return Err(score.error(
+                    "mode",
+                    offset,
+                    format!("takes lines, exit_code, not {other:?}"),
+                ));
             }
         };
         Self::read_as(mode, "command = [\"python3\", \"scorer.py\"]", score, home)
@@ -113,26 +155,52 @@ impl CommandRules {
         let example = "file = \"answer.py\"";
         let file = file_name(score)?.ok_or_else(|| home.missing("score.file", example))?;
         let takes_fence = score.boolean("fence")?.unwrap_or(true);
-        let code = CodeRules { file, parse: score.quoted_strings("parse")?, takes_fence };
-        Self::read_as(CommandMode::Code(code), "command = [\"ruff\", \"check\", \"{file}\"]", score, home)
+        let code = CodeRules {
+            file,
+            parse: score.quoted_strings("parse")?,
+            takes_fence,
+        };
+        Self::read_as(
+            CommandMode::Code(code),
+            "command = [\"ruff\", \"check\", \"{file}\"]",
+            score,
+            home,
+        )
     }
 
     /// Reads the keys of the kind `tests`.
     fn read_tests(score: &Section<'_>, home: &Home) -> Read<Self> {
         let takes_fence = score.boolean("fence")?.unwrap_or(true);
         let unknown = |name: &str, offset| {
-            let message = format!("takes {}, not {name:?}; `run` starts any other program", Language::names());
+            let message = format!(
+                "takes {}, not {name:?}; `run` starts any other program",
+                Language::names()
+            );
             score.error("language", offset, message)
         };
-        let (named, run) = (score.string("language")?.zip(score.get("language")), score.get("run"));
+        let (named, run) = (
+            score.string("language")?.zip(score.get("language")),
+            score.get("run"),
+        );
         let (tests, command) = match (named, run) {
             (Some((name, (_, offset))), None) => {
                 let language = Language::named(&name).ok_or_else(|| unknown(&name, offset))?;
                 if let Some((_, offset)) = score.get("file") {
-                    return Err(score.error("file", offset, "is for `run`: a language has its own"));
+                    return Err(score.error(
+                        "file",
+                        offset,
+                        "is for `run`: a language has its own",
+                    ));
                 }
                 let file = language.file.to_owned();
-                (TestRules { language: Some(language), file, takes_fence }, language.command())
+                (
+                    TestRules {
+                        language: Some(language),
+                        file,
+                        takes_fence,
+                    },
+                    language.command(),
+                )
             }
             (None, Some((_, offset))) => {
                 let command = score.quoted_strings("run")?;
@@ -142,30 +210,70 @@ impl CommandRules {
                     return Err(score.error("run", offset, message));
                 }
                 let file = file_name(score)?.unwrap_or_else(|| "answer".to_owned());
-                (TestRules { language: None, file, takes_fence }, command)
+                (
+                    TestRules {
+                        language: None,
+                        file,
+                        takes_fence,
+                    },
+                    command,
+                )
             }
             (Some(_), Some((_, offset))) => {
-                return Err(score.error("run", offset, "is for programs of no `language`: remove one"));
+                return Err(score.error(
+                    "run",
+                    offset,
+                    "is for programs of no `language`: remove one",
+                ));
             }
             (None, None) => return Err(home.missing("score.language", "language = \"python\"")),
         };
         Self::with_command(CommandMode::Tests(tests), command, score, home)
     }
 
-    fn read_as(mode: CommandMode, example: &'static str, score: &Section<'_>, home: &Home) -> Read<Self> {
-        let (_, offset) = score.get("command").ok_or_else(|| home.missing("score.command", example))?;
+    fn read_as(
+        mode: CommandMode,
+        example: &'static str,
+        score: &Section<'_>,
+        home: &Home,
+    ) -> Read<Self> {
+        let (_, offset) = score
+            .get("command")
+            .ok_or_else(|| home.missing("score.command", example))?;
         let command = score.quoted_strings("command")?;
         if command.first().is_none_or(String::is_empty) {
-            return Err(score.error("command", offset, format!("is empty; write for example `{example}`")));
+            return Err(score.error(
+                "command",
+                offset,
+                format!("is empty; write for example `{example}`"),
+            ));
         }
         Self::with_command(mode, command, score, home)
     }
 
-    fn with_command(mode: CommandMode, command: Vec<String>, score: &Section<'_>, home: &Home) -> Read<Self> {
-        let parse = if let CommandMode::Code(code) = &mode { code.parse.as_slice() } else { &[] };
+    fn with_command(
+        mode: CommandMode,
+        command: Vec<String>,
+        score: &Section<'_>,
+        home: &Home,
+    ) -> Read<Self> {
+        let parse = if let CommandMode::Code(code) = &mode {
+            code.parse.as_slice()
+        } else {
+            &[]
+        };
         let files = program_files(command.iter().chain(parse), score, home)?;
-        let seconds = if let CommandMode::Tests(_) = mode { 5.0 } else { 10.0 };
-        let ProgramKeys { seconds, memory_mib, isolation, read } = ProgramKeys::read(score, seconds)?;
+        let seconds = if let CommandMode::Tests(_) = mode {
+            5.0
+        } else {
+            10.0
+        };
+        let ProgramKeys {
+            seconds,
+            memory_mib,
+            isolation,
+            read,
+        } = ProgramKeys::read(score, seconds)?;
         let mut rules = Self {
             command,
             files,
@@ -196,7 +304,11 @@ impl Definition for CommandRules {
     }
 
     fn expected_schema(&self) -> Cow<'_, Value> {
-        Cow::Owned(if self.takes_code() { json!({"type": "string"}) } else { Value::Bool(true) })
+        Cow::Owned(if self.takes_code() {
+            json!({"type": "string"})
+        } else {
+            Value::Bool(true)
+        })
     }
 
     fn summary(&self, _task: &TaskFiles) -> String {
@@ -204,10 +316,15 @@ impl Definition for CommandRules {
         match &self.mode {
             CommandMode::Lines | CommandMode::ExitCode => format!("what `{command}` scores"),
             CommandMode::Code(_) => format!("code that passes `{command}`"),
-            CommandMode::Tests(TestRules { language: Some(language), .. }) => {
+            CommandMode::Tests(TestRules {
+                language: Some(language),
+                ..
+            }) => {
                 format!("{} that passes the row's tests", language.name)
             }
-            CommandMode::Tests(_) => format!("a program for `{command}` that passes the row's tests"),
+            CommandMode::Tests(_) => {
+                format!("a program for `{command}` that passes the row's tests")
+            }
         }
     }
 
@@ -221,14 +338,24 @@ impl Definition for CommandRules {
         // Only the program knows which completion gives an `expected`; its text may.
         let copied = most_common_expected(rows).map(|_| {
             let advice = "the program takes another row's answer: let it compare with the row";
-            let other = move |row: &PromptRow| other_expected(row, rows).map(answer_text).unwrap_or_default();
+            let other = move |row: &PromptRow| {
+                other_expected(row, rows)
+                    .map(answer_text)
+                    .unwrap_or_default()
+            };
             LazyAnswer::by_row("the expected answer of another row", advice, other)
         });
-        plain_answers(task).into_iter().chain(prompt_itself(rows)).chain(copied).collect()
+        plain_answers(task)
+            .into_iter()
+            .chain(prompt_itself(rows))
+            .chain(copied)
+            .collect()
     }
 
     fn digest(&self, task: &TaskFiles) -> String {
-        task.read_files(&self.files).map(|files| self.program_digest(&files)).unwrap_or_default()
+        task.read_files(&self.files)
+            .map(|files| self.program_digest(&files))
+            .unwrap_or_default()
     }
 
     fn other_files(&self) -> Vec<&str> {
@@ -255,15 +382,20 @@ fn lazy_code(file: &str) -> Vec<LazyAnswer<'static>> {
         ("a colon", ":"),
         ("a constant", "1"),
     ];
-    let obeyed =
-        "the checker obeys the answer's comments: let it ignore them (ruff: --ignore-noqa, eslint: --no-inline-config)";
-    let suppressed = suppressed_answer(file).map(|text| LazyAnswer::same("a suppressed finding", text, obeyed));
-    lazy.map(|(name, text)| LazyAnswer::same(name, text, narrow)).into_iter().chain(suppressed).collect()
+    let obeyed = "the checker obeys the answer's comments: let it ignore them (ruff: --ignore-noqa, eslint: --no-inline-config)";
+    let suppressed =
+        suppressed_answer(file).map(|text| LazyAnswer::same("a suppressed finding", text, obeyed));
+    lazy.map(|(name, text)| LazyAnswer::same(name, text, narrow))
+        .into_iter()
+        .chain(suppressed)
+        .collect()
 }
 
 /// The name of the file with the answer.
 fn file_name(score: &Section<'_>) -> Read<Option<String>> {
-    let Some((file, (_, offset))) = score.string("file")?.zip(score.get("file")) else { return Ok(None) };
+    let Some((file, (_, offset))) = score.string("file")?.zip(score.get("file")) else {
+        return Ok(None);
+    };
     if file.is_empty() || file.starts_with(['-', '.']) || !file.bytes().all(is_of_name) {
         let message = format!("is the name of a file such as answer.py, not {file:?}");
         return Err(score.error("file", offset, message));

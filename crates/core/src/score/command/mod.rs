@@ -73,9 +73,15 @@ impl CommandScorer {
             }
         };
         let files = trust::check(task, rules)?;
-        let not_isolated = || ScoreError::NotIsolated { task: task.name.clone(), text: rules.isolation_text() };
+        let not_isolated = || ScoreError::NotIsolated {
+            task: task.name.clone(),
+            text: rules.isolation_text(),
+        };
         let level = rules.level(machine().level).ok_or_else(not_isolated)?;
-        Ok(Self::trusted(rules, ProgramFiles::new(folder, files, rules.sandbox(folder, level))))
+        Ok(Self::trusted(
+            rules,
+            ProgramFiles::new(folder, files, rules.sandbox(folder, level)),
+        ))
     }
 
     fn trusted(rules: &CommandRules, files: ProgramFiles) -> Self {
@@ -94,24 +100,38 @@ impl CommandScorer {
         answers: &[(&str, Option<&PromptRow>)],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let questions: Vec<Question<'_>> = answers.iter().map(|(answer, row)| Question::new(answer, *row)).collect();
+        let questions: Vec<Question<'_>> = answers
+            .iter()
+            .map(|(answer, row)| Question::new(answer, *row))
+            .collect();
         let keys: Vec<Key> = questions.iter().map(Question::key).collect();
         let mut found: Vec<Option<Verdict>> = {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.iter().map(|key| known.get(key).filter(|_| !self.is_doubted(key)).cloned()).collect()
+            keys.iter()
+                .map(|key| known.get(key).filter(|_| !self.is_doubted(key)).cloned())
+                .collect()
         };
         // The same answer to the same prompt is asked once.
         let mut asked: HashMap<Key, usize> = HashMap::new();
-        for (place, key) in keys.iter().enumerate().filter(|(place, _)| found[*place].is_none()) {
+        for (place, key) in keys
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| found[*place].is_none())
+        {
             asked.entry(*key).or_insert(place);
         }
         let mut places: Vec<usize> = asked.values().copied().collect();
         places.sort_unstable();
         let texts: Vec<&Question<'_>> = places.iter().map(|place| &questions[*place]).collect();
         let replies = match &self.rules.mode {
-            CommandMode::Lines => self.pool.ask_all(&self.rules, &self.files, &texts, keep_going)?,
+            CommandMode::Lines => {
+                self.pool
+                    .ask_all(&self.rules, &self.files, &texts, keep_going)?
+            }
             CommandMode::ExitCode | CommandMode::Code(_) | CommandMode::Tests(_) => {
-                let judge = |question: &Question<'_>| self.judge_alone(question, &mut Output::default(), keep_going);
+                let judge = |question: &Question<'_>| {
+                    self.judge_alone(question, &mut Output::default(), keep_going)
+                };
                 single_run::run_all(self.rules.width(), &judge, &texts, keep_going)?
             }
         };
@@ -134,7 +154,12 @@ impl CommandScorer {
         let of_twin = |place: usize| found[*asked.get(&keys[place])?].clone();
         Some(
             (0..found.len())
-                .map(|place| found[place].clone().or_else(|| of_twin(place)).unwrap_or_else(unanswered))
+                .map(|place| {
+                    found[place]
+                        .clone()
+                        .or_else(|| of_twin(place))
+                        .unwrap_or_else(unanswered)
+                })
                 .collect(),
         )
     }
@@ -142,12 +167,18 @@ impl CommandScorer {
 
 impl CommandScorer {
     /// The verdict of processes of its own; what they wrote is added to `output`.
-    fn judge_alone(&self, question: &Question<'_>, output: &mut Output, keep_going: &dyn Fn() -> bool) -> Verdict {
+    fn judge_alone(
+        &self,
+        question: &Question<'_>,
+        output: &mut Output,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Verdict {
         let Some(tests) = self.rules.tests() else {
             return single_run::judge(&self.rules, &self.files, question, output, keep_going);
         };
         let with = (&self.rules, &self.files, tests);
-        program_tests::check(with, &self.servers, question, keep_going).unwrap_or_else(|why| failed(&why))
+        program_tests::check(with, &self.servers, question, keep_going)
+            .unwrap_or_else(|why| failed(&why))
     }
 
     /// Whether a question is asked again although its answer is known: one in 64 tells of a program that answers at
@@ -158,9 +189,17 @@ impl CommandScorer {
 }
 
 impl Judge for CommandScorer {
-    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
-        alone.and_then(|verdicts| verdicts.into_iter().next()).unwrap_or_else(unanswered)
+        alone
+            .and_then(|verdicts| verdicts.into_iter().next())
+            .unwrap_or_else(unanswered)
     }
 
     fn asks_together(&self) -> bool {
@@ -174,18 +213,42 @@ impl Judge for CommandScorer {
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let leak = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
-            think_leak(completion, *from, thoughts, row.and_then(|row| row.expected.as_ref()))
+            think_leak(
+                completion,
+                *from,
+                thoughts,
+                row.and_then(|row| row.expected.as_ref()),
+            )
         };
         let leaks: Vec<Option<Verdict>> = completions.iter().map(leak).collect();
-        let asked = completions.iter().zip(&leaks).filter(|(_, leak)| leak.is_none());
-        let starts: Vec<_> = asked.clone().map(|((text, from, _), _)| Places::new(text).locate(*from)).collect();
-        let asked: Vec<_> = asked.map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row)).collect();
+        let asked = completions
+            .iter()
+            .zip(&leaks)
+            .filter(|(_, leak)| leak.is_none());
+        let starts: Vec<_> = asked
+            .clone()
+            .map(|((text, from, _), _)| Places::new(text).locate(*from))
+            .collect();
+        let asked: Vec<_> = asked
+            .map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row))
+            .collect();
         let verdicts = self.judge_all(&asked, keep_going)?;
-        let mut verdicts = verdicts.into_iter().zip(starts).map(|(mut verdict, start)| {
-            verdict.errors.iter_mut().for_each(|reason| reason.move_to(start));
-            verdict
-        });
-        Some(leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect())
+        let mut verdicts = verdicts
+            .into_iter()
+            .zip(starts)
+            .map(|(mut verdict, start)| {
+                verdict
+                    .errors
+                    .iter_mut()
+                    .for_each(|reason| reason.move_to(start));
+                verdict
+            });
+        Some(
+            leaks
+                .into_iter()
+                .map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered))
+                .collect(),
+        )
     }
 
     fn row_problem(&self, row: &PromptRow) -> Option<String> {
@@ -193,11 +256,23 @@ impl Judge for CommandScorer {
     }
 
     /// Code is its own completion; of other programs only they know.
-    fn completion_of(&self, expected: &serde_json::Value, _row: Option<&PromptRow>) -> Option<String> {
-        expected.as_str().filter(|_| self.rules.takes_code()).map(str::to_owned)
+    fn completion_of(
+        &self,
+        expected: &serde_json::Value,
+        _row: Option<&PromptRow>,
+    ) -> Option<String> {
+        expected
+            .as_str()
+            .filter(|_| self.rules.takes_code())
+            .map(str::to_owned)
     }
 
-    fn try_out(&self, answer: &str, row: Option<&PromptRow>, score: &dyn Fn(Verdict) -> Score) -> Option<Trial> {
+    fn try_out(
+        &self,
+        answer: &str,
+        row: Option<&PromptRow>,
+        score: &dyn Fn(Verdict) -> Score,
+    ) -> Option<Trial> {
         Some(self.ask_anew(answer, row, score))
     }
 }
@@ -242,22 +317,38 @@ mod tests {
             read: Vec::new(),
         };
         change(&mut rules);
-        let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
-        let files = ProgramFiles::new(folder.path(), files, rules.sandbox(folder.path(), machine().level));
+        let files = files
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()))
+            .collect();
+        let files = ProgramFiles::new(
+            folder.path(),
+            files,
+            rules.sandbox(folder.path(), machine().level),
+        );
         let scorer = CommandScorer::trusted(&rules, files);
         (folder, scorer)
     }
 
     /// Python's answer to each line, with `completion` and `question` at hand.
-    fn python(body: &str, change: impl FnOnce(&mut CommandRules)) -> (tempfile::TempDir, CommandScorer) {
+    fn python(
+        body: &str,
+        change: impl FnOnce(&mut CommandRules),
+    ) -> (tempfile::TempDir, CommandScorer) {
         let head = "import json, os, sys, time\nfor line in sys.stdin:\n    question = json.loads(line)\n    completion = question['completion']\n    answer = lambda **parts: print(json.dumps({'id': question['id'], **parts}), flush=True)\n";
         let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
-        scorer(&["python3", "scorer.py"], &[("scorer.py", &(head.to_owned() + &body))], change)
+        scorer(
+            &["python3", "scorer.py"],
+            &[("scorer.py", &(head.to_owned() + &body))],
+            change,
+        )
     }
 
     fn has_python() -> bool {
-        let found =
-            std::process::Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+        let found = std::process::Command::new("python3")
+            .arg("--version")
+            .output()
+            .is_ok_and(|output| output.status.success());
         if !found {
             eprintln!("SKIPPED: python3 is not installed");
         }
@@ -268,12 +359,23 @@ mod tests {
     fn judged(scorer: &CommandScorer, completions: &[&str]) -> Vec<String> {
         let answers: Vec<_> = completions.iter().map(|text| (*text, None)).collect();
         let shown = |verdict: &Verdict| {
-            let class = verdict.failure.map_or_else(String::new, |class| format!(" {}", class.key()));
-            let why = verdict.errors.first().map(|reason| &reason.message).or(verdict.warnings.first());
+            let class = verdict
+                .failure
+                .map_or_else(String::new, |class| format!(" {}", class.key()));
+            let why = verdict
+                .errors
+                .first()
+                .map(|reason| &reason.message)
+                .or(verdict.warnings.first());
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
             format!("{}{class}{why}", verdict.tier.name())
         };
-        scorer.judge_all(&answers, &|| true).unwrap().iter().map(shown).collect()
+        scorer
+            .judge_all(&answers, &|| true)
+            .unwrap()
+            .iter()
+            .map(shown)
+            .collect()
     }
 
     #[test]
@@ -286,16 +388,31 @@ mod tests {
             assert_eq!(judged(&scorer, &["x"]), [expected], "{parts}");
         };
         check("tier='valid'", "valid");
-        check("tier='unparsable', failure='no_sum', reasons=['not a sum']", "unparsable no_sum: not a sum");
-        check("tier='invalid', reasons=[{'message': 'E501', 'line': 3, 'column': 80}]", "invalid other: E501");
+        check(
+            "tier='unparsable', failure='no_sum', reasons=['not a sum']",
+            "unparsable no_sum: not a sum",
+        );
+        check(
+            "tier='invalid', reasons=[{'message': 'E501', 'line': 3, 'column': 80}]",
+            "invalid other: E501",
+        );
         check("score=1", "valid");
         check("score=0.25, failure='wrong_type'", "invalid wrong_type");
         check("tier='valid', exact=False", "valid wrong_value");
         check("tier='invalid', failure='a b'", "invalid other");
         check("tier='invalid', failure='scorer_error'", "invalid other");
-        check("score=1.5", "unparsable scorer_error: the scorer answered the score 1.5: it must be between 0 and 1");
-        check("failure='x'", "unparsable scorer_error: the scorer answered neither `score` nor `tier`");
-        check("error='no compiler'", "unparsable scorer_error: the scorer says: no compiler");
+        check(
+            "score=1.5",
+            "unparsable scorer_error: the scorer answered the score 1.5: it must be between 0 and 1",
+        );
+        check(
+            "failure='x'",
+            "unparsable scorer_error: the scorer answered neither `score` nor `tier`",
+        );
+        check(
+            "error='no compiler'",
+            "unparsable scorer_error: the scorer says: no compiler",
+        );
         check(
             "score=1, metrics={'a/b': 1}",
             "unparsable scorer_error: the scorer answered the metric \"a/b\" = 1: it takes a name of letters, digits, `_` and `-`, and a number",
@@ -308,26 +425,47 @@ mod tests {
             return;
         }
         let check = |body: &str, expected: &str| {
-            let (_folder, scorer) =
-                python(&format!("if completion == 'bad':\n    {body}\nanswer(tier='valid')"), |rules| {
-                    rules.seconds = if body == "time.sleep(60)" { 0.5 } else { 60.0 }
-                });
+            let (_folder, scorer) = python(
+                &format!("if completion == 'bad':\n    {body}\nanswer(tier='valid')"),
+                |rules| rules.seconds = if body == "time.sleep(60)" { 0.5 } else { 60.0 },
+            );
             let found = judged(&scorer, &["a", "bad", "b", "c"]);
             assert_eq!(found[0], "valid", "{body}");
             assert!(found[1].contains(expected), "{body}: {found:?}");
             assert_eq!(found[2..], ["valid", "valid"], "{body}");
         };
-        check("sys.exit(3)", "scorer_error: the scorer ended with exit code 3");
-        check("raise ValueError('why')", "the scorer ended with exit code 1: ValueError: why");
+        check(
+            "sys.exit(3)",
+            "scorer_error: the scorer ended with exit code 3",
+        );
+        check(
+            "raise ValueError('why')",
+            "the scorer ended with exit code 1: ValueError: why",
+        );
         check("time.sleep(60)", "the scorer gave no answer within 0.5 s");
-        check("print('hello', flush=True); continue", "the scorer wrote a malformed answer");
-        check("question['id'] = 77", "the scorer answered id 77, which is not pending");
-        check("print('x' * 100_000, flush=True); time.sleep(60)", "the scorer wrote a line of more than 64 KiB");
-        check("os.kill(os.getpid(), 9)", "the scorer was ended by signal 9");
+        check(
+            "print('hello', flush=True); continue",
+            "the scorer wrote a malformed answer",
+        );
+        check(
+            "question['id'] = 77",
+            "the scorer answered id 77, which is not pending",
+        );
+        check(
+            "print('x' * 100_000, flush=True); time.sleep(60)",
+            "the scorer wrote a line of more than 64 KiB",
+        );
+        check(
+            "os.kill(os.getpid(), 9)",
+            "the scorer was ended by signal 9",
+        );
         check("x = bytearray(4 << 30)", "MemoryError");
         let (_folder, always) = python("sys.exit(1)", |_| {});
         let found = judged(&always, &["a", "b", "c", "d", "e"]);
-        assert!(found[4].ends_with("exit code 1 (3 failures without an answer in between)"), "{found:?}");
+        assert!(
+            found[4].ends_with("exit code 1 (3 failures without an answer in between)"),
+            "{found:?}"
+        );
         let (_folder, absent) = scorer(&["no-such-program"], &[], |_| {});
         assert!(judged(&absent, &["a"])[0].contains("cannot start \"no-such-program\""));
     }
@@ -337,7 +475,10 @@ mod tests {
         if !has_python() {
             return;
         }
-        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "cargo sets it for tests");
+        assert!(
+            std::env::var_os("CARGO_MANIFEST_DIR").is_some(),
+            "cargo sets it for tests"
+        );
         let seen = "answer(tier='valid', reasons=[f\"{'CARGO_MANIFEST_DIR' in os.environ} {os.listdir(os.environ['HOME'])}\"])";
         let (_folder, scorer) = python(seen, |_| {});
         assert_eq!(judged(&scorer, &["a"]), ["valid: False []"]);
@@ -350,24 +491,39 @@ mod tests {
         }
         let place = tempfile::NamedTempFile::new().unwrap();
         let lock = std::fs::File::open(place.path()).unwrap();
-        let hold = format!("import fcntl\nheld = open({:?})\nfcntl.flock(held, fcntl.LOCK_SH)\n", place.path());
+        let hold = format!(
+            "import fcntl\nheld = open({:?})\nfcntl.flock(held, fcntl.LOCK_SH)\n",
+            place.path()
+        );
         // A daemon: a session of its own, and no parent.
         let daemon = "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n    os._exit(0)\nos.wait()\n";
         let check = |end: &str, expected: &str| {
             // The first answer may take a minute more.
-            let body = format!("{hold}{daemon}if completion == 'b':\n    {end}\nanswer(tier='valid')");
-            let (_folder, scorer) =
-                python(&body, |rules| (rules.seconds, rules.read) = (3.0, vec![place.path().to_owned()]));
+            let body =
+                format!("{hold}{daemon}if completion == 'b':\n    {end}\nanswer(tier='valid')");
+            let (_folder, scorer) = python(&body, |rules| {
+                (rules.seconds, rules.read) = (3.0, vec![place.path().to_owned()])
+            });
             assert_eq!(judged(&scorer, &["a", "b"]), ["valid", expected]);
             let in_use = lock.try_lock().is_err();
             drop(scorer);
-            lock.try_lock().unwrap_or_else(|error| panic!("{end}: a process is left: {error}"));
+            lock.try_lock()
+                .unwrap_or_else(|error| panic!("{end}: a process is left: {error}"));
             lock.unlock().unwrap();
             in_use
         };
-        assert!(check("pass", "valid"), "the daemon runs as long as the program");
-        check("sys.exit(3)", "unparsable scorer_error: the scorer ended with exit code 3");
-        check("time.sleep(600)", "unparsable scorer_error: the scorer gave no answer within 3 s");
+        assert!(
+            check("pass", "valid"),
+            "the daemon runs as long as the program"
+        );
+        check(
+            "sys.exit(3)",
+            "unparsable scorer_error: the scorer ended with exit code 3",
+        );
+        check(
+            "time.sleep(600)",
+            "unparsable scorer_error: the scorer gave no answer within 3 s",
+        );
     }
 
     #[test]
@@ -380,24 +536,46 @@ mod tests {
         let texts: Vec<String> = (0..2_000).map(|number| "x".repeat(number % 500)).collect();
         let answers: Vec<_> = texts.iter().map(|text| (text.as_str(), None)).collect();
         let counted = |verdicts: &[Verdict]| {
-            verdicts.iter().map(|verdict| *verdict.metrics.get("length").unwrap()).collect::<Vec<_>>()
+            verdicts
+                .iter()
+                .map(|verdict| *verdict.metrics.get("length").unwrap())
+                .collect::<Vec<_>>()
         };
         let first = scorer.judge_all(&answers, &|| true).unwrap();
-        assert_eq!(counted(&first), texts.iter().map(|text| text.len() as f64).collect::<Vec<_>>());
-        let most = first.iter().map(|verdict| *verdict.metrics.get("count").unwrap()).fold(0.0, f64::max);
+        assert_eq!(
+            counted(&first),
+            texts
+                .iter()
+                .map(|text| text.len() as f64)
+                .collect::<Vec<_>>()
+        );
+        let most = first
+            .iter()
+            .map(|verdict| *verdict.metrics.get("count").unwrap())
+            .fold(0.0, f64::max);
         assert!(most <= 500.0, "{most}");
         let again = scorer.judge_all(&answers, &|| true).unwrap();
-        assert_eq!(again.last().unwrap().metrics, first.last().unwrap().metrics, "remembered");
+        assert_eq!(
+            again.last().unwrap().metrics,
+            first.last().unwrap().metrics,
+            "remembered"
+        );
         assert!(scorer.judge_all(&[("new", None)], &|| false).is_none());
     }
 
     #[test]
     fn a_program_is_ended_once_nobody_waits_for_its_answer() {
         for mode in [CommandMode::Lines, CommandMode::ExitCode] {
-            let (_folder, scorer) = scorer(&["sleep", "60"], &[], |rules| (rules.mode, rules.seconds) = (mode, 60.0));
+            let (_folder, scorer) = scorer(&["sleep", "60"], &[], |rules| {
+                (rules.mode, rules.seconds) = (mode, 60.0)
+            });
             let asked = std::sync::atomic::AtomicUsize::new(0);
             let keep_going = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 4;
-            assert!(scorer.judge_all(&[("a", None), ("b", None)], &keep_going).is_none());
+            assert!(
+                scorer
+                    .judge_all(&[("a", None), ("b", None)], &keep_going)
+                    .is_none()
+            );
             assert!(asked.into_inner() < 50, "it is not waited for");
         }
     }
@@ -415,8 +593,9 @@ mod tests {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         assert!(judged(&scorer, &texts).iter().all(|found| found == "valid"));
         let again = judged(&scorer, &texts);
-        let doubted =
-            again.iter().filter(|found| found.ends_with("the scorer is nondeterministic: valid before, invalid now"));
+        let doubted = again.iter().filter(|found| {
+            found.ends_with("the scorer is nondeterministic: valid before, invalid now")
+        });
         assert!((1..50).contains(&doubted.count()), "{again:?}");
     }
 
@@ -456,15 +635,34 @@ mod tests {
                     parse: vec!["sh".to_owned(), "-n".to_owned(), "{file}".to_owned()],
                     takes_fence: true,
                 };
-                (rules.mode, rules.files) =
-                    (CommandMode::Code(code), vec!["lint.sh".to_owned(), "rules.txt".to_owned()]);
+                (rules.mode, rules.files) = (
+                    CommandMode::Code(code),
+                    vec!["lint.sh".to_owned(), "rules.txt".to_owned()],
+                );
             },
         );
-        let found =
-            judged(&scorer, &["echo a\n", "x\n  eval b", "if true; then\n", " \n", "Here:\n```sh\neval c\n```"]);
+        let found = judged(
+            &scorer,
+            &[
+                "echo a\n",
+                "x\n  eval b",
+                "if true; then\n",
+                " \n",
+                "Here:\n```sh\neval c\n```",
+            ],
+        );
         assert_eq!(found[..2], ["valid", "invalid L100: L100 a rule"]);
-        assert!(found[2].starts_with("unparsable syntax: ") && found[2].contains("yntax error"), "{found:?}");
-        assert_eq!(found[3..], ["unparsable other: the answer is empty", "invalid L100: L100 a rule"]);
+        assert!(
+            found[2].starts_with("unparsable syntax: ") && found[2].contains("yntax error"),
+            "{found:?}"
+        );
+        assert_eq!(
+            found[3..],
+            [
+                "unparsable other: the answer is empty",
+                "invalid L100: L100 a rule"
+            ]
+        );
         let place = |text: &str, expected: Option<&str>| {
             let row = expected.map(|text| PromptRow {
                 id: "1".to_owned(),
@@ -474,14 +672,33 @@ mod tests {
                 fields: serde_json::Map::new(),
                 line: 1,
             });
-            let verdict = scorer.judge_all(&[(text, row.as_ref())], &|| true).unwrap().remove(0);
-            (verdict.errors.first().map(|reason| (reason.line, reason.column)), verdict.exact, verdict.failure)
+            let verdict = scorer
+                .judge_all(&[(text, row.as_ref())], &|| true)
+                .unwrap()
+                .remove(0);
+            (
+                verdict
+                    .errors
+                    .first()
+                    .map(|reason| (reason.line, reason.column)),
+                verdict.exact,
+                verdict.failure,
+            )
         };
         let rule = FailureClass::from_key("L100");
         assert_eq!(place("x\n  eval b", None), (Some((2, 2)), None, rule));
-        assert_eq!(place("Here:\n```sh\neval c\n```", Some("x")), (Some((3, 2)), Some(false), rule));
-        assert_eq!(place("echo a \n\n", Some("echo a")), (None, Some(true), None));
-        assert_eq!(place("echo a", Some("echo b")), (None, Some(false), Some(FailureClass::WrongValue)));
+        assert_eq!(
+            place("Here:\n```sh\neval c\n```", Some("x")),
+            (Some((3, 2)), Some(false), rule)
+        );
+        assert_eq!(
+            place("echo a \n\n", Some("echo a")),
+            (None, Some(true), None)
+        );
+        assert_eq!(
+            place("echo a", Some("echo b")),
+            (None, Some(false), Some(FailureClass::WrongValue))
+        );
     }
 
     #[test]

@@ -61,7 +61,12 @@ struct BrokenProcess {
 
 impl Pool {
     pub(super) fn new(width: usize) -> Self {
-        Self { width, processes: Mutex::default(), given_back: Condvar::new(), classes: Classes::default() }
+        Self {
+            width,
+            processes: Mutex::default(),
+            given_back: Condvar::new(),
+            classes: Classes::default(),
+        }
     }
 
     /// The verdicts, in order; `None` once `keep_going` returns false.
@@ -79,14 +84,21 @@ impl Pool {
             failures: AtomicUsize::new(0),
             keep_going,
         };
-        let helpers = questions.len().div_ceil(MIN_QUESTIONS).min(self.width).saturating_sub(1);
+        let helpers = questions
+            .len()
+            .div_ceil(MIN_QUESTIONS)
+            .min(self.width)
+            .saturating_sub(1);
         std::thread::scope(|scope| {
             for _ in 0..helpers {
                 scope.spawn(|| self.serve(rules, files, &work));
             }
             self.serve(rules, files, &work);
         });
-        let verdicts = work.verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let verdicts = work
+            .verdicts
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         verdicts.into_iter().collect()
     }
 
@@ -94,7 +106,10 @@ impl Pool {
     fn serve(&self, rules: &CommandRules, files: &ProgramFiles, work: &Work<'_>) {
         while (work.keep_going)() && !lock(&work.waiting).is_empty() {
             let broken = match self.acquire(rules, files) {
-                Err(why) => BrokenProcess { why, held: Vec::new() },
+                Err(why) => BrokenProcess {
+                    why,
+                    held: Vec::new(),
+                },
                 Ok(mut process) => match process.ask(rules, &self.classes, work) {
                     Ok(()) => {
                         self.give_back(Some(process));
@@ -118,13 +133,21 @@ impl Pool {
             if processes.all < self.width {
                 break;
             }
-            processes = self.given_back.wait(processes).unwrap_or_else(PoisonError::into_inner);
+            processes = self
+                .given_back
+                .wait(processes)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         processes.all += 1;
         drop(processes);
         let copies = files.copies()?;
         let process = Process::start(&files.sandbox, &files.program(&rules.command, &copies, &[]))?;
-        Ok(LineProcess { process, next_id: 1, has_answered: false, _copies: copies })
+        Ok(LineProcess {
+            process,
+            next_id: 1,
+            has_answered: false,
+            _copies: copies,
+        })
     }
 
     /// `None`: one that has ended.
@@ -141,7 +164,11 @@ impl Pool {
 
 impl Work<'_> {
     fn next(&self) -> Option<usize> {
-        if (self.keep_going)() { lock(&self.waiting).pop() } else { None }
+        if (self.keep_going)() {
+            lock(&self.waiting).pop()
+        } else {
+            None
+        }
     }
 
     fn answer(&self, place: usize, verdict: Verdict) {
@@ -171,17 +198,27 @@ impl Work<'_> {
 
 impl LineProcess {
     /// Asks until no question waits and all are answered.
-    fn ask(&mut self, rules: &CommandRules, classes: &Classes, work: &Work<'_>) -> Result<(), BrokenProcess> {
+    fn ask(
+        &mut self,
+        rules: &CommandRules,
+        classes: &Classes,
+        work: &Work<'_>,
+    ) -> Result<(), BrokenProcess> {
         let mut held: BTreeMap<u64, usize> = BTreeMap::new();
         let limit = Duration::from_secs_f64(rules.seconds);
-        let start = if self.has_answered { Duration::ZERO } else { START_TIMEOUT };
+        let start = if self.has_answered {
+            Duration::ZERO
+        } else {
+            START_TIMEOUT
+        };
         let mut until = Instant::now() + start + limit;
         loop {
             while held.len() < LINES_UNDER_WAY && self.process.unsent() < BYTES_UNDER_WAY {
                 let Some(place) = work.next() else { break };
                 let id = self.next_id;
                 self.next_id += 1;
-                self.process.send(format!("{{\"id\":{id},{}}}\n", work.questions[place].json).as_bytes());
+                self.process
+                    .send(format!("{{\"id\":{id},{}}}\n", work.questions[place].json).as_bytes());
                 held.insert(id, place);
             }
             if held.is_empty() {
@@ -203,24 +240,41 @@ impl LineProcess {
                 (Err(why), _) => why,
                 _ if long => too_long(rules),
                 (Ok(()), Ok(WaitOutcome::Some)) => continue,
-                (Ok(()), Ok(WaitOutcome::Late)) => format!("the scorer gave no answer within {} s", rules.seconds),
-                (Ok(()), Ok(WaitOutcome::Ended)) => format!("the scorer {}", self.process.last_words_with_remedy()),
+                (Ok(()), Ok(WaitOutcome::Late)) => {
+                    format!("the scorer gave no answer within {} s", rules.seconds)
+                }
+                (Ok(()), Ok(WaitOutcome::Ended)) => {
+                    format!("the scorer {}", self.process.last_words_with_remedy())
+                }
                 (Ok(()), Err(error)) => format!("the scorer's pipes: {error}"),
             };
-            return Err(BrokenProcess { why, held: held.into_values().collect() });
+            return Err(BrokenProcess {
+                why,
+                held: held.into_values().collect(),
+            });
         }
     }
 }
 
 pub(super) fn too_long(rules: &CommandRules) -> String {
-    format!("the scorer wrote a line of more than {} KiB", rules.output_kib)
+    format!(
+        "the scorer wrote a line of more than {} KiB",
+        rules.output_kib
+    )
 }
 
 /// Takes one line of output.
-fn read_answer(line: &[u8], held: &mut BTreeMap<u64, usize>, classes: &Classes, work: &Work<'_>) -> Result<(), String> {
+fn read_answer(
+    line: &[u8],
+    held: &mut BTreeMap<u64, usize>,
+    classes: &Classes,
+    work: &Work<'_>,
+) -> Result<(), String> {
     let answer = Answer::read(line)?;
     let id = answer.id;
-    let place = held.remove(&id).ok_or_else(|| format!("the scorer answered id {id}, which is not pending"))?;
+    let place = held
+        .remove(&id)
+        .ok_or_else(|| format!("the scorer answered id {id}, which is not pending"))?;
     work.answer(place, answer.verdict(classes));
     Ok(())
 }

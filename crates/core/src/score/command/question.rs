@@ -20,7 +20,9 @@ pub(super) struct Question<'r> {
 
 impl<'r> Question<'r> {
     pub(super) fn new(answer: &str, row: Option<&'r PromptRow>) -> Self {
-        let expected = row.and_then(|row| row.expected.as_ref()).and_then(serde_json::Value::as_str);
+        let expected = row
+            .and_then(|row| row.expected.as_ref())
+            .and_then(serde_json::Value::as_str);
         let row_json = match row {
             None => "null".to_owned(),
             Some(row) if row.fields.is_empty() => {

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::program_tests::language::Language;
-use crate::sandbox::{Level, ProgramDigest, Sandbox, isolation_text, machine, path_of, visible_paths};
+use crate::sandbox::{
+    Level, ProgramDigest, Sandbox, isolation_text, machine, path_of, visible_paths,
+};
 
 /// In `command` and `parse`: the name of the file with the answer.
 pub const FILE_ARGUMENT: &str = "{file}";
@@ -68,12 +70,20 @@ pub struct CodeRules {
 impl CommandRules {
     /// Where a linter or compiler checks code: how.
     pub fn code(&self) -> Option<&CodeRules> {
-        if let CommandMode::Code(code) = &self.mode { Some(code) } else { None }
+        if let CommandMode::Code(code) = &self.mode {
+            Some(code)
+        } else {
+            None
+        }
     }
 
     /// Where tests decide about programs: how.
     pub fn tests(&self) -> Option<&TestRules> {
-        if let CommandMode::Tests(tests) = &self.mode { Some(tests) } else { None }
+        if let CommandMode::Tests(tests) = &self.mode {
+            Some(tests)
+        } else {
+            None
+        }
     }
 
     /// Whether answers are code.
@@ -83,8 +93,16 @@ impl CommandRules {
 
     /// Processes at once.
     pub fn width(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PROCESSES);
-        if self.processes == 0 { cores() } else { self.processes }
+        let cores = || {
+            std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(MAX_PROCESSES)
+        };
+        if self.processes == 0 {
+            cores()
+        } else {
+            self.processes
+        }
     }
 
     /// Strong for code, which a model wrote; where a program scores, only it knows whether it runs what it is given.
@@ -94,8 +112,14 @@ impl CommandRules {
 
     /// That it starts: for code the parser, if there is one, then the checker.
     pub fn commands(&self) -> impl Iterator<Item = &[String]> {
-        let parse = if let CommandMode::Code(code) = &self.mode { code.parse.as_slice() } else { &[] };
-        [parse, &self.command].into_iter().filter(|command| !command.is_empty())
+        let parse = if let CommandMode::Code(code) = &self.mode {
+            code.parse.as_slice()
+        } else {
+            &[]
+        };
+        [parse, &self.command]
+            .into_iter()
+            .filter(|command| !command.is_empty())
     }
 
     /// The level at which it runs on this machine; `None`: the task asks for more.
@@ -110,8 +134,18 @@ impl CommandRules {
 
     /// What it is held to at a level. `folder`: the task's.
     pub(super) fn sandbox(&self, folder: &Path, level: Level) -> Sandbox {
-        let visible = if level == Level::None { Vec::new() } else { self.visible_paths(folder) };
-        Sandbox { level, visible, memory_mib: self.memory_mib, has_port: false, block: "[score]" }
+        let visible = if level == Level::None {
+            Vec::new()
+        } else {
+            self.visible_paths(folder)
+        };
+        Sandbox {
+            level,
+            visible,
+            memory_mib: self.memory_mib,
+            has_port: false,
+            block: "[score]",
+        }
     }
 
     /// Whether it runs with less isolation than is wanted of programs that may run what a model wrote, and its task does
@@ -123,8 +157,11 @@ impl CommandRules {
     /// What it may read besides the system's programs and its own files. `folder`: the task's.
     pub fn visible_paths(&self, folder: &Path) -> Vec<PathBuf> {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-        let programs: Vec<PathBuf> =
-            self.commands().filter_map(<[_]>::first).map(|name| path_of(name, &folder)).collect();
+        let programs: Vec<PathBuf> = self
+            .commands()
+            .filter_map(<[_]>::first)
+            .map(|name| path_of(name, &folder))
+            .collect();
         let toolchain = self.tests().and_then(|tests| tests.language?.toolchain());
         let read: Vec<PathBuf> = self.read.iter().cloned().chain(toolchain).collect();
         visible_paths(programs.iter().map(PathBuf::as_path), &read)
@@ -142,13 +179,26 @@ impl CommandRules {
         match &self.mode {
             CommandMode::Lines => list(vec![b"lines"]),
             CommandMode::ExitCode => list(vec![b"exit_code"]),
-            CommandMode::Code(CodeRules { file, parse, takes_fence }) => {
+            CommandMode::Code(CodeRules {
+                file,
+                parse,
+                takes_fence,
+            }) => {
                 list(vec![b"code", &[u8::from(*takes_fence)], file.as_bytes()]);
                 list(parse.iter().map(String::as_bytes).collect());
             }
-            CommandMode::Tests(TestRules { language, file, takes_fence }) => {
+            CommandMode::Tests(TestRules {
+                language,
+                file,
+                takes_fence,
+            }) => {
                 let language = language.map_or("", |language| language.name);
-                list(vec![b"tests", &[u8::from(*takes_fence)], language.as_bytes(), file.as_bytes()]);
+                list(vec![
+                    b"tests",
+                    &[u8::from(*takes_fence)],
+                    language.as_bytes(),
+                    file.as_bytes(),
+                ]);
             }
         }
         for (name, bytes) in files {
@@ -156,8 +206,16 @@ impl CommandRules {
         }
         // What was trusted before there was a choice stays trusted.
         if self.isolation != self.default_isolation() || !self.read.is_empty() {
-            list(vec![b"isolation", self.isolation.map_or("", Level::name).as_bytes()]);
-            list(self.read.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect());
+            list(vec![
+                b"isolation",
+                self.isolation.map_or("", Level::name).as_bytes(),
+            ]);
+            list(
+                self.read
+                    .iter()
+                    .map(|path| path.as_os_str().as_encoded_bytes())
+                    .collect(),
+            );
         }
         digest.hex()
     }
@@ -170,7 +228,12 @@ mod tests {
 
     #[test]
     fn two_programs_never_have_one_digest() {
-        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let texts = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|text| (*text).to_owned())
+                .collect::<Vec<_>>()
+        };
         let rules = |command: &[&str], mode: CommandMode| CommandRules {
             command: texts(command),
             files: Vec::new(),
@@ -183,10 +246,17 @@ mod tests {
             read: Vec::new(),
         };
         let code = |parse: &[&str]| {
-            CommandMode::Code(CodeRules { file: "a".to_owned(), parse: texts(parse), takes_fence: false })
+            CommandMode::Code(CodeRules {
+                file: "a".to_owned(),
+                parse: texts(parse),
+                takes_fence: false,
+            })
         };
         let files = |files: &[(&str, &str)]| {
-            files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect::<Vec<_>>()
+            files
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()))
+                .collect::<Vec<_>>()
         };
         let digests = [
             rules(&["sh"], code(&["python3"])).program_digest(&files(&[("-c", "exit()")])),

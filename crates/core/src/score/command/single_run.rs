@@ -22,7 +22,9 @@ pub(super) fn run_all(
     let serve = || {
         while keep_going() {
             let place = next.fetch_add(1, Ordering::Relaxed);
-            let Some(question) = questions.get(place) else { return };
+            let Some(question) = questions.get(place) else {
+                return;
+            };
             let verdict = judge(question);
             verdicts.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(verdict);
         }
@@ -33,7 +35,11 @@ pub(super) fn run_all(
         }
         serve();
     });
-    verdicts.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+    verdicts
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .into_iter()
+        .collect()
 }
 
 /// The verdict of a process of its own; what it wrote is added to `output`.
@@ -61,16 +67,39 @@ fn by_exit_code(
     let variables = [("ROW", question.row.as_str())];
     let copies = files.copies()?;
     let program = files.program(&rules.command, &copies, &variables);
-    let Run { exit_code, output, ended, hidden_file } =
-        run(rules, files, &program, &question.completion, written, keep_going)?;
+    let Run {
+        exit_code,
+        output,
+        ended,
+        hidden_file,
+    } = run(
+        rules,
+        files,
+        &program,
+        &question.completion,
+        written,
+        keep_going,
+    )?;
     let (tier, failure) = match exit_code {
         Some(0) => (Tier::Valid, None),
         // Interpreters end with 1 when a file is not there.
-        _ if hidden_file.is_some() => return Err(format!("the scorer {ended}; {}", hidden_file.unwrap_or_default())),
+        _ if hidden_file.is_some() => {
+            return Err(format!(
+                "the scorer {ended}; {}",
+                hidden_file.unwrap_or_default()
+            ));
+        }
         Some(1) => (Tier::Invalid, Some(FailureClass::Other)),
         Some(2) => (Tier::Unparsable, Some(FailureClass::Other)),
         _ => return Err(format!("the scorer {ended}")),
     };
-    let errors = if tier == Tier::Valid { Vec::new() } else { line_reasons(&output) };
-    Ok(Verdict { errors, ..Verdict::new(tier, failure) })
+    let errors = if tier == Tier::Valid {
+        Vec::new()
+    } else {
+        line_reasons(&output)
+    };
+    Ok(Verdict {
+        errors,
+        ..Verdict::new(tier, failure)
+    })
 }

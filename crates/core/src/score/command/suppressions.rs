@@ -46,7 +46,10 @@ impl<'s> UnsuppressedSource<'s> {
         static PATTERNS: LazyLock<Option<[Regex; 2]>> =
             LazyLock::new(|| Some([Regex::new(WORDS).ok()?, Regex::new(STATEMENTS).ok()?]));
         let Some([words, statements]) = PATTERNS.as_ref() else {
-            return Self { source: Cow::Borrowed(source), found: Vec::new() };
+            return Self {
+                source: Cow::Borrowed(source),
+                found: Vec::new(),
+            };
         };
         let all = words.find_iter(source).chain(statements.find_iter(source));
         let mut found: Vec<_> = all.map(|one| (one.start(), one.as_str().trim())).collect();
@@ -55,12 +58,20 @@ impl<'s> UnsuppressedSource<'s> {
         // As long as before, and still a comment.
         let word = |captures: &Captures<'_>| {
             let whole = captures.get(0).map_or("", |whole| whole.as_str());
-            let name = captures.iter().skip(1).flatten().next().map_or("", |name| name.as_str());
+            let name = captures
+                .iter()
+                .skip(1)
+                .flatten()
+                .next()
+                .map_or("", |name| name.as_str());
             whole.replacen(name, &"x".repeat(name.len()), 1)
         };
         let blank = |captures: &Captures<'_>| {
             let whole = captures.get(0).map_or("", |whole| whole.as_str());
-            whole.chars().map(|letter| if letter == '\n' { letter } else { ' ' }).collect::<String>()
+            whole
+                .chars()
+                .map(|letter| if letter == '\n' { letter } else { ' ' })
+                .collect::<String>()
         };
         let commented = words.replace_all(source, word);
         let source = match statements.replace_all(&commented, blank) {
@@ -95,9 +106,15 @@ mod tests {
     #[test]
     fn checkers_do_not_see_suppressions_and_places_stay() {
         for (source, expected) in [
-            ("# shellcheck disable=all\nrm $x", "# xxxxxxxxxx disable=all\nrm $x"),
+            (
+                "# shellcheck disable=all\nrm $x",
+                "# xxxxxxxxxx disable=all\nrm $x",
+            ),
             ("shellcheck a.sh # all", "shellcheck a.sh # all"),
-            ("import os  # noqa: F401\n#ruff:NOQA", "import os  # xxxx: F401\n#ruff:xxxx"),
+            (
+                "import os  # noqa: F401\n#ruff:NOQA",
+                "import os  # xxxx: F401\n#ruff:xxxx",
+            ),
             ("x = 1  # é # NoQA", "x = 1  # é # xxxx"),
             (
                 "x: int = f()  # type: ignore[x]\ny = []  # type: list",
@@ -109,20 +126,40 @@ mod tests {
                 "// xxxxxxxxxxx and xxxxxxxxxxxxxx\n/* xxxxxx no-undef: 0 */",
             ),
             ("int x; // NOLINT", "int x; // xxxxxx"),
-            ("  #pragma GCC diagnostic ignored \"-Wall\"\nint x;", "                                        \nint x;"),
-            ("#pragma once\n# 1 \"x.h\" 3\n", "#pragma once\n           \n"),
-            ("#![allow(\n  warnings)]\nfn f() {}", "         \n            \nfn f() {}"),
+            (
+                "  #pragma GCC diagnostic ignored \"-Wall\"\nint x;",
+                "                                        \nint x;",
+            ),
+            (
+                "#pragma once\n# 1 \"x.h\" 3\n",
+                "#pragma once\n           \n",
+            ),
+            (
+                "#![allow(\n  warnings)]\nfn f() {}",
+                "         \n            \nfn f() {}",
+            ),
             (
                 "#[cfg_attr(all(), allow(unused))] #[derive(Clone)]",
                 "                                  #[derive(Clone)]",
             ),
-            ("@SuppressWarnings(\"all\") class A {}", "                         class A {}"),
+            (
+                "@SuppressWarnings(\"all\") class A {}",
+                "                         class A {}",
+            ),
             ("f x = x -- a comment", "f x = x -- a comment"),
         ] {
             let unsuppressed = UnsuppressedSource::from_source(source);
             assert_eq!(unsuppressed.source, expected);
-            assert_eq!(unsuppressed.found.is_empty(), source == expected, "{source}");
-            assert_eq!(unsuppressed.source.chars().count(), source.chars().count(), "{source}");
+            assert_eq!(
+                unsuppressed.found.is_empty(),
+                source == expected,
+                "{source}"
+            );
+            assert_eq!(
+                unsuppressed.source.chars().count(),
+                source.chars().count(),
+                "{source}"
+            );
         }
     }
 }

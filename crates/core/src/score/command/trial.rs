@@ -15,19 +15,28 @@ use crate::score::{Score, Trial};
 
 impl CommandScorer {
     /// Asks a process of its own, which must start, and remembers nothing. `score`: of its verdict.
-    pub(super) fn ask_anew(&self, answer: &str, row: Option<&PromptRow>, score: &dyn Fn(Verdict) -> Score) -> Trial {
+    pub(super) fn ask_anew(
+        &self,
+        answer: &str,
+        row: Option<&PromptRow>,
+        score: &dyn Fn(Verdict) -> Score,
+    ) -> Trial {
         let question = Question::new(answer, row);
         let start = Instant::now();
         let mut written = Output::default();
         let (asked, verdict) = match &self.rules.mode {
             CommandMode::Lines => {
                 let line = format!("{{\"id\":1,{}}}\n", question.json);
-                let verdict = ask(&self.rules, &self.files, &line, &mut written).unwrap_or_else(|why| failed(&why));
+                let verdict = ask(&self.rules, &self.files, &line, &mut written)
+                    .unwrap_or_else(|why| failed(&why));
                 (line, verdict)
             }
             CommandMode::ExitCode => {
                 let asked = format!("ROW={}\n{}", question.row, question.completion);
-                (asked, judge(&self.rules, &self.files, &question, &mut written, &|| true))
+                (
+                    asked,
+                    judge(&self.rules, &self.files, &question, &mut written, &|| true),
+                )
             }
             CommandMode::Tests(tests) => {
                 let asked = format!("{} with\n{}", tests.file, question.completion);
@@ -35,17 +44,35 @@ impl CommandScorer {
             }
             CommandMode::Code(code) => {
                 let asked = format!("{} with\n{}", code.file, question.completion);
-                (asked, judge(&self.rules, &self.files, &question, &mut written, &|| true))
+                (
+                    asked,
+                    judge(&self.rules, &self.files, &question, &mut written, &|| true),
+                )
             }
         };
         let seconds = start.elapsed().as_secs_f64();
-        let Output { standard: output, complaint } = written;
-        Trial { part: None, asked, output, complaint, seconds, score: score(verdict) }
+        let Output {
+            standard: output,
+            complaint,
+        } = written;
+        Trial {
+            part: None,
+            asked,
+            output,
+            complaint,
+            seconds,
+            score: score(verdict),
+        }
     }
 }
 
 /// Asks one line, and reads until the program ends, so that nothing that it writes is missed.
-fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Output) -> Result<Verdict, String> {
+fn ask(
+    rules: &CommandRules,
+    files: &ProgramFiles,
+    line: &str,
+    written: &mut Output,
+) -> Result<Verdict, String> {
     let copies = files.copies()?;
     let mut process = Process::start(&files.sandbox, &files.program(&rules.command, &copies, &[]))?;
     process.send(line.as_bytes());
@@ -56,7 +83,9 @@ fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Out
         let moved = process.transfer(until, &|| true);
         let took = process.lines(|line| {
             let room = MAX_SHOWN_BYTES.saturating_sub(written.standard.len());
-            written.standard.push_str(&String::from_utf8_lossy(&line[..line.len().min(room)]));
+            written
+                .standard
+                .push_str(&String::from_utf8_lossy(&line[..line.len().min(room)]));
             written.standard.push('\n');
             answer.get_or_insert_with(|| Answer::read(line));
             Ok::<_, String>(())
@@ -67,12 +96,21 @@ fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Out
         }
         match (took, moved) {
             (Err(why), _) => break Err(why),
-            (_, Ok(WaitOutcome::Some)) if process.unread().len() > rules.output_bytes() => break Err(too_long(rules)),
+            (_, Ok(WaitOutcome::Some)) if process.unread().len() > rules.output_bytes() => {
+                break Err(too_long(rules));
+            }
             (_, Ok(WaitOutcome::Some)) => {}
             (_, Ok(WaitOutcome::Late)) if answer.is_some() => break Ok(()),
-            (_, Ok(WaitOutcome::Late)) => break Err(format!("the scorer gave no answer within {} s", rules.seconds)),
+            (_, Ok(WaitOutcome::Late)) => {
+                break Err(format!(
+                    "the scorer gave no answer within {} s",
+                    rules.seconds
+                ));
+            }
             (_, Ok(WaitOutcome::Ended)) if answer.is_some() => break Ok(()),
-            (_, Ok(WaitOutcome::Ended)) => break Err(format!("the scorer {}", process.last_words_with_remedy())),
+            (_, Ok(WaitOutcome::Ended)) => {
+                break Err(format!("the scorer {}", process.last_words_with_remedy()));
+            }
             (_, Err(error)) => break Err(format!("the scorer's pipes: {error}")),
         }
     };
@@ -81,6 +119,8 @@ fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Out
     let answer = answer.unwrap_or_else(|| Err("the scorer gave no answer".to_owned()))?;
     match answer.id {
         1 => Ok(answer.verdict(&Classes::default())),
-        id => Err(format!("the scorer answered id {id}, but the request had id 1")),
+        id => Err(format!(
+            "the scorer answered id {id}, but the request had id 1"
+        )),
     }
 }

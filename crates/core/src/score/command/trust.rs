@@ -45,7 +45,10 @@ pub enum TrustError {
     #[error("no folder for what is trusted: set HOME or XDG_STATE_HOME")]
     NoFolder,
     #[error("{path}: {source}; nothing is trusted", path = path.display())]
-    Write { path: PathBuf, source: std::io::Error },
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 impl Trust {
@@ -68,7 +71,10 @@ impl Trust {
     pub fn for_teacher(task: &Task, definition: &str) -> Self {
         let key = format!("teacher\n{}\n{definition}", task.name);
         let digest = crate::format::hex(&<sha2::Sha256 as sha2::Digest>::digest(key.as_bytes()));
-        Self { is_teacher: true, ..Self::for_judge(task, digest, definition.to_owned()) }
+        Self {
+            is_teacher: true,
+            ..Self::for_judge(task, digest, definition.to_owned())
+        }
     }
 
     #[cfg(feature = "download")]
@@ -90,16 +96,34 @@ impl Trust {
     fn programs(task: &Task) -> Result<Vec<Self>, TrustError> {
         let programs = task.scorers().filter_map(|task| {
             let rules = task.command()?;
-            Some(task.read_files(&rules.files).map(|files| Self::for_scorer(task, rules, &files)))
+            Some(
+                task.read_files(&rules.files)
+                    .map(|files| Self::for_scorer(task, rules, &files)),
+            )
         });
         let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
-        let tools = task.toolset().map(Toolset::programs).transpose()?.unwrap_or_default();
-        let agent = task.agent().map(Agent::programs).transpose()?.unwrap_or_default();
-        programs.extend(tools.into_iter().chain(agent).map(|tool| Self::for_tool(task, tool)));
+        let tools = task
+            .toolset()
+            .map(Toolset::programs)
+            .transpose()?
+            .unwrap_or_default();
+        let agent = task
+            .agent()
+            .map(Agent::programs)
+            .transpose()?
+            .unwrap_or_default();
+        programs.extend(
+            tools
+                .into_iter()
+                .chain(agent)
+                .map(|tool| Self::for_tool(task, tool)),
+        );
         if programs.iter().any(|program| !program.is_trusted) {
             let mut trusted = task.folder().map(trusted_of).unwrap_or_default();
             trusted.retain(|digest| programs.iter().all(|program| program.digest != *digest));
-            programs.iter_mut().for_each(|program| program.has_changed = !program.is_trusted && !trusted.is_empty());
+            programs.iter_mut().for_each(|program| {
+                program.has_changed = !program.is_trusted && !trusted.is_empty()
+            });
         }
         Ok(programs)
     }
@@ -152,7 +176,9 @@ impl Trust {
 
     /// Whether it is the program that holds the conversations.
     pub(in crate::score) fn is_agent(&self) -> bool {
-        self.tool.as_ref().is_some_and(|program| program.word == "agent")
+        self.tool
+            .as_ref()
+            .is_some_and(|program| program.word == "agent")
     }
 
     /// The commands as one would type them.
@@ -164,11 +190,17 @@ impl Trust {
     pub fn set(&self, is_trusted: bool) -> Result<(), TrustError> {
         let folder = trust_folder().ok_or(TrustError::NoFolder)?;
         let path = folder.join(&self.digest);
-        let failed = |source| TrustError::Write { path: path.clone(), source };
+        let failed = |source| TrustError::Write {
+            path: path.clone(),
+            source,
+        };
         if is_trusted {
             files::ensure_folder(&folder, Access::Private).map_err(failed)?;
             let of = self.folder.as_deref().map(record).unwrap_or_default();
-            let what = self.server.clone().unwrap_or_else(|| format!("{:?}", self.commands));
+            let what = self
+                .server
+                .clone()
+                .unwrap_or_else(|| format!("{:?}", self.commands));
             let text = format!("{what}\n{}\n{of}\n", self.files.join("\n"));
             return files::replace_file(&path, text.as_bytes(), Access::Private).map_err(failed);
         }
@@ -194,36 +226,72 @@ fn trusted_of(of: &Path) -> Vec<String> {
     let notes = trust_folder().and_then(|folder| std::fs::read_dir(folder).ok());
     let is_of = |path: &Path| {
         let text = files::read_at_most(path, MAX_NOTE_BYTES).ok();
-        text.is_some_and(|text| String::from_utf8_lossy(&text).lines().last() == Some(last.as_str()))
+        text.is_some_and(|text| {
+            String::from_utf8_lossy(&text).lines().last() == Some(last.as_str())
+        })
     };
-    let notes = notes.into_iter().flatten().flatten().take(MAX_NOTES).filter(|note| is_of(&note.path()));
-    notes.map(|note| note.file_name().to_string_lossy().into_owned()).collect()
+    let notes = notes
+        .into_iter()
+        .flatten()
+        .flatten()
+        .take(MAX_NOTES)
+        .filter(|note| is_of(&note.path()));
+    notes
+        .map(|note| note.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// The files of a scorer's program, as they were when they were found to be trusted.
 ///
 /// # Errors
 /// Refuses a program that may not run, or is not there.
-pub(super) fn check(task: &TaskFiles, rules: &CommandRules) -> Result<Vec<(String, Vec<u8>)>, ScoreError> {
+pub(super) fn check(
+    task: &TaskFiles,
+    rules: &CommandRules,
+) -> Result<Vec<(String, Vec<u8>)>, ScoreError> {
     let files = task.read_files(&rules.files)?;
     match Trust::for_scorer(task, rules, &files) {
         trust if !trust.is_trusted => Err(ScoreError::Untrusted {
             task: task.name.clone(),
-            commands: trust.command_lines().map(|line| format!("`{line}`")).collect::<Vec<_>>().join(" and "),
-            place: task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string()),
-            missing: trust.missing.map_or_else(String::new, |missing| format!("; {missing}")),
+            commands: trust
+                .command_lines()
+                .map(|line| format!("`{line}`"))
+                .collect::<Vec<_>>()
+                .join(" and "),
+            place: task
+                .folder()
+                .map_or_else(|| task.name.clone(), |folder| folder.display().to_string()),
+            missing: trust
+                .missing
+                .map_or_else(String::new, |missing| format!("; {missing}")),
         }),
-        Trust { missing: Some(missing), .. } => Err(ScoreError::NotInstalled { task: task.name.clone(), missing }),
+        Trust {
+            missing: Some(missing),
+            ..
+        } => Err(ScoreError::NotInstalled {
+            task: task.name.clone(),
+            missing,
+        }),
         _ => Ok(files),
     }
 }
 
 /// Refuses a judge that the user has not allowed to ask; `digest` and `server`: of its rules.
 #[cfg(feature = "download")]
-pub(in crate::score) fn check_judge_trust(task: &TaskFiles, digest: &str, server: String) -> Result<(), ScoreError> {
+pub(in crate::score) fn check_judge_trust(
+    task: &TaskFiles,
+    digest: &str,
+    server: String,
+) -> Result<(), ScoreError> {
     if is_noted(digest) {
         return Ok(());
     }
-    let place = task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
-    Err(ScoreError::UntrustedJudge { task: task.name.clone(), server, place })
+    let place = task
+        .folder()
+        .map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
+    Err(ScoreError::UntrustedJudge {
+        task: task.name.clone(),
+        server,
+        place,
+    })
 }

@@ -30,23 +30,44 @@ const FORMS: &str = r"(?x)
 pub(super) fn dates(text: &str) -> Vec<WrittenDate> {
     static DATE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(FORMS).ok());
     let found = DATE.iter().flat_map(|date| date.find_iter(text));
-    let date = |found: regex::Match<'_>| WrittenDate { span: found.range(), days: days(found.as_str()) };
-    found.map(date).filter(|date| !date.days.is_empty()).collect()
+    let date = |found: regex::Match<'_>| WrittenDate {
+        span: found.range(),
+        days: days(found.as_str()),
+    };
+    found
+        .map(date)
+        .filter(|date| !date.days.is_empty())
+        .collect()
 }
 
 /// The days that a text as a whole may be; none where it is not a date.
 pub(super) fn whole_date(text: &str) -> Vec<Day> {
     let text = text.trim();
-    dates(text).into_iter().find(|date| date.span == (0..text.len())).map(|date| date.days).unwrap_or_default()
+    dates(text)
+        .into_iter()
+        .find(|date| date.span == (0..text.len()))
+        .map(|date| date.days)
+        .unwrap_or_default()
 }
 
 fn days(text: &str) -> Vec<Day> {
-    let parts = text.split(|letter: char| !letter.is_alphanumeric()).filter(|part| !part.is_empty() && *part != "of");
+    let parts = text
+        .split(|letter: char| !letter.is_alphanumeric())
+        .filter(|part| !part.is_empty() && *part != "of");
     let parts: Vec<&str> = parts.collect();
-    let [first, second, third] = parts.as_slice() else { return Vec::new() };
+    let [first, second, third] = parts.as_slice() else {
+        return Vec::new();
+    };
     let number = |part: &str| {
-        let digits = part.strip_suffix("st").or(part.strip_suffix("nd")).or(part.strip_suffix("rd"));
-        digits.or(part.strip_suffix("th")).unwrap_or(part).parse::<u32>().ok()
+        let digits = part
+            .strip_suffix("st")
+            .or(part.strip_suffix("nd"))
+            .or(part.strip_suffix("rd"));
+        digits
+            .or(part.strip_suffix("th"))
+            .unwrap_or(part)
+            .parse::<u32>()
+            .ok()
     };
     let is_year = first.len() == 4 && first.bytes().all(|digit| digit.is_ascii_digit());
     let orders = match (month_named(first), month_named(second)) {
@@ -55,14 +76,18 @@ fn days(text: &str) -> Vec<Day> {
         (_, Some(month)) => vec![(number(third), Some(month), number(first))],
         _ if is_year => vec![(number(first), number(second), number(third))],
         _ => {
-            vec![(number(third), number(second), number(first)), (number(third), number(first), number(second))]
+            vec![
+                (number(third), number(second), number(first)),
+                (number(third), number(first), number(second)),
+            ]
         }
     };
     let day = |(year, month, day): (Option<u32>, Option<u32>, Option<u32>)| {
         let (year, month, day) = (year?, month?, day?);
         // Two digits are of this century.
         let year = if year < 100 { year + 2000 } else { year };
-        let is_day = (1000..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+        let is_day =
+            (1000..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
         is_day.then_some((year, month, day))
     };
     let mut days: Vec<Day> = orders.into_iter().filter_map(day).collect();

@@ -41,9 +41,10 @@ impl Fields {
             (_, Some(Grammar::ToolCalls(rules))) => {
                 return Some(rules.tools.as_ref().map(Self::of_tools).unwrap_or_default());
             }
-            (_, Some(Grammar::HttpMessage(rules))) => {
-                message_schemas(rules, false).into_iter().map(|message| (None, message.schema)).collect()
-            }
+            (_, Some(Grammar::HttpMessage(rules))) => message_schemas(rules, false)
+                .into_iter()
+                .map(|message| (None, message.schema))
+                .collect(),
             _ => return None,
         };
         Some(Self { schemas })
@@ -53,9 +54,14 @@ impl Fields {
     pub(super) fn of_tools(tools: &Value) -> Self {
         let functions = functions(tools).unwrap_or_default().into_iter();
         let named = |function: crate::task::Function<'_>| {
-            (Some(function.name.to_owned()), function.parameters.cloned().unwrap_or_default())
+            (
+                Some(function.name.to_owned()),
+                function.parameters.cloned().unwrap_or_default(),
+            )
         };
-        Self { schemas: functions.map(named).collect() }
+        Self {
+            schemas: functions.map(named).collect(),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -81,7 +87,13 @@ impl Fields {
     pub(super) fn names(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for (name, schema) in &self.schemas {
-            collect(schema, schema, name.as_deref().unwrap_or_default(), 0, &mut names);
+            collect(
+                schema,
+                schema,
+                name.as_deref().unwrap_or_default(),
+                0,
+                &mut names,
+            );
         }
         names
     }
@@ -97,7 +109,10 @@ impl Fields {
             };
             let mut schemas = alternatives(root, root, 0);
             for key in path {
-                schemas = schemas.into_iter().flat_map(|schema| members(root, schema, key)).collect();
+                schemas = schemas
+                    .into_iter()
+                    .flat_map(|schema| members(root, schema, key))
+                    .collect();
             }
             found.extend(schemas.into_iter().map(|schema| (root, schema)));
         }
@@ -115,10 +130,20 @@ impl FieldForm {
             return self.listed.extend(values.iter().cloned());
         }
         let types = own("type");
-        let named = types.map(|types| types.as_array().map_or(std::slice::from_ref(types), Vec::as_slice));
-        let names = named.unwrap_or_default().iter().filter_map(Value::as_str).filter(|name| *name != "null");
+        let named = types.map(|types| {
+            types
+                .as_array()
+                .map_or(std::slice::from_ref(types), Vec::as_slice)
+        });
+        let names = named
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|name| *name != "null");
         let names: Vec<&str> = names.collect();
-        let is_combined = ["$ref", "anyOf", "oneOf", "allOf"].iter().any(|key| own(key).is_some());
+        let is_combined = ["$ref", "anyOf", "oneOf", "allOf"]
+            .iter()
+            .any(|key| own(key).is_some());
         for name in &names {
             match *name {
                 "boolean" => self.is_boolean = true,
@@ -138,7 +163,10 @@ impl FieldForm {
 
     fn add_text(&mut self, schema: &Value) {
         let format = schema.get("format").and_then(Value::as_str);
-        let pattern = schema.get("pattern").and_then(Value::as_str).and_then(|text| regex::Regex::new(text).ok());
+        let pattern = schema
+            .get("pattern")
+            .and_then(Value::as_str)
+            .and_then(|text| regex::Regex::new(text).ok());
         match (format, pattern) {
             (Some("date" | "date-time"), _) => self.is_date = true,
             (_, Some(pattern)) => self.patterns.push(pattern),
@@ -149,11 +177,18 @@ impl FieldForm {
     /// An object or a list holds what is in it.
     fn add_inner(&mut self, root: &Value, schema: &Value, depth: usize) {
         let properties = schema.get("properties").and_then(Value::as_object);
-        let items = [schema.get("items"), schema.get("additionalProperties")].into_iter().flatten();
-        for inner in
-            properties.into_iter().flat_map(|members| members.values()).chain(items).filter(|it| it.is_object())
+        let items = [schema.get("items"), schema.get("additionalProperties")]
+            .into_iter()
+            .flatten();
+        for inner in properties
+            .into_iter()
+            .flat_map(|members| members.values())
+            .chain(items)
+            .filter(|it| it.is_object())
         {
-            alternatives(root, inner, depth).into_iter().for_each(|inner| self.add(root, inner, depth + 1));
+            alternatives(root, inner, depth)
+                .into_iter()
+                .for_each(|inner| self.add(root, inner, depth + 1));
         }
     }
 }
@@ -162,15 +197,27 @@ impl FieldForm {
 fn alternatives<'s>(root: &'s Value, schema: &'s Value, depth: usize) -> Vec<&'s Value> {
     let mut found = vec![schema];
     if depth < MAX_DEPTH {
-        let target = schema.get("$ref").and_then(Value::as_str).and_then(|address| referenced_part(root, address));
-        let combined = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
-        let branches = ["then", "else"].into_iter().filter_map(|key| schema.get(key));
+        let target = schema
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|address| referenced_part(root, address));
+        let combined = ["allOf", "anyOf", "oneOf"]
+            .into_iter()
+            .filter_map(|key| schema.get(key)?.as_array())
+            .flatten();
+        let branches = ["then", "else"]
+            .into_iter()
+            .filter_map(|key| schema.get(key));
         for other in target.into_iter().chain(combined).chain(branches) {
             found.extend(alternatives(root, other, depth + 1));
         }
         // The items of a list share its path.
         let items = schema.get("items").filter(|items| items.is_object());
-        let prefix = schema.get("prefixItems").and_then(Value::as_array).into_iter().flatten();
+        let prefix = schema
+            .get("prefixItems")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         for item in items.into_iter().chain(prefix) {
             found.extend(alternatives(root, item, depth + 1));
         }
@@ -179,15 +226,29 @@ fn alternatives<'s>(root: &'s Value, schema: &'s Value, depth: usize) -> Vec<&'s
 }
 
 fn members<'s>(root: &'s Value, schema: &'s Value, key: &str) -> Vec<&'s Value> {
-    let own = schema.get("properties").and_then(|properties| properties.get(key));
-    let other = schema.get("additionalProperties").filter(|other| own.is_none() && other.is_object());
-    own.or(other).map_or_else(Vec::new, |member| alternatives(root, member, 0))
+    let own = schema
+        .get("properties")
+        .and_then(|properties| properties.get(key));
+    let other = schema
+        .get("additionalProperties")
+        .filter(|other| own.is_none() && other.is_object());
+    own.or(other)
+        .map_or_else(Vec::new, |member| alternatives(root, member, 0))
 }
 
 fn collect(root: &Value, schema: &Value, name: &str, depth: usize, names: &mut BTreeSet<String>) {
     for schema in alternatives(root, schema, 0) {
-        for (key, inner) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-            let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+        for (key, inner) in schema
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            let name = if name.is_empty() {
+                key.clone()
+            } else {
+                format!("{name}.{key}")
+            };
             if names.len() < MAX_NAMES && names.insert(name.clone()) && depth < MAX_DEPTH {
                 collect(root, inner, &name, depth + 1, names);
             }

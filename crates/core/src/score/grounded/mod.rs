@@ -57,29 +57,61 @@ impl Grounded {
     /// `None` for kinds whose answers are not read as JSON.
     pub(super) fn new(task: &Task) -> Option<Self> {
         let fields = Fields::new(task)?;
-        let except = task.score.grounded_except.iter().map(|path| path.split('.').map(str::to_owned).collect());
-        Some(Self { fields, except: except.collect() })
+        let except = task
+            .score
+            .grounded_except
+            .iter()
+            .map(|path| path.split('.').map(str::to_owned).collect());
+        Some(Self {
+            fields,
+            except: except.collect(),
+        })
     }
 
     /// A path of `except` that no schema has, and the names that it may have meant.
     pub(super) fn unknown_path(&self) -> Option<(String, String)> {
-        let unknown = self.except.iter().find(|path| !self.fields.is_empty() && !self.fields.has(path))?.join(".");
+        let unknown = self
+            .except
+            .iter()
+            .find(|path| !self.fields.is_empty() && !self.fields.has(path))?
+            .join(".");
         let names = self.fields.names();
         let near = crate::format::did_you_mean(&unknown, names.iter().map(String::as_str));
-        let known = || format!("; fields: {}", names.iter().take(12).cloned().collect::<Vec<_>>().join(", "));
+        let known = || {
+            format!(
+                "; fields: {}",
+                names
+                    .iter()
+                    .take(12)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        };
         let hint = if near.is_empty() { known() } else { near };
         Some((unknown, hint))
     }
 
     /// Looks for each value in the prompt. `values`: of a completion, in order.
-    pub(super) fn ground(&self, completion: &str, values: &[StatedValue], row: &PromptRow) -> Grounding {
+    pub(super) fn ground(
+        &self,
+        completion: &str,
+        values: &[StatedValue],
+        row: &PromptRow,
+    ) -> Grounding {
         let own = row.tools().map(Fields::of_tools);
         let fields = own.as_ref().unwrap_or(&self.fields);
-        let mut search = Search { prompt: PromptIndex::new(row), stated: HashMap::new(), taken: Vec::new() };
+        let mut search = Search {
+            prompt: PromptIndex::new(row),
+            stated: HashMap::new(),
+            taken: Vec::new(),
+        };
         let mut forms: HashMap<&[String], Option<FieldForm>> = HashMap::new();
         let mut findings: Vec<Option<Finding>> = Vec::with_capacity(values.len());
         for value in values {
-            let form = forms.entry(&value.path).or_insert_with(|| fields.form(&value.path));
+            let form = forms
+                .entry(&value.path)
+                .or_insert_with(|| fields.form(&value.path));
             let is_excepted = self.except.iter().any(|path| value.path.starts_with(path));
             findings.push(match &value.leaf {
                 _ if is_excepted => Some(Finding::NotCounted),
@@ -90,16 +122,30 @@ impl Grounded {
         }
         // Whether there was something to state depends on what the other values state.
         let left = Left::new(&search);
-        let nothings: HashMap<&[String], Finding> =
-            forms.iter().map(|(path, form)| (*path, search.nothing(form.as_ref(), &left))).collect();
-        let nothing = |value: &StatedValue| nothings.get(value.path.as_slice()).cloned().unwrap_or(Finding::NotCounted);
+        let nothings: HashMap<&[String], Finding> = forms
+            .iter()
+            .map(|(path, form)| (*path, search.nothing(form.as_ref(), &left)))
+            .collect();
+        let nothing = |value: &StatedValue| {
+            nothings
+                .get(value.path.as_slice())
+                .cloned()
+                .unwrap_or(Finding::NotCounted)
+        };
         let findings = findings.into_iter().zip(values);
-        let findings: Vec<Finding> = findings.map(|(found, value)| found.unwrap_or_else(|| nothing(value))).collect();
+        let findings: Vec<Finding> = findings
+            .map(|(found, value)| found.unwrap_or_else(|| nothing(value)))
+            .collect();
         summed(completion, values, &findings, &search.prompt)
     }
 }
 
-fn summed(completion: &str, values: &[StatedValue], findings: &[Finding], prompt: &PromptIndex<'_>) -> Grounding {
+fn summed(
+    completion: &str,
+    values: &[StatedValue],
+    findings: &[Finding],
+    prompt: &PromptIndex<'_>,
+) -> Grounding {
     let mut places = Places::new(completion);
     let (mut found, mut stated, mut counted) = (Grounding::default(), 0_u32, 0_u32);
     for (value, finding) in values.iter().zip(findings) {
@@ -110,20 +156,31 @@ fn summed(completion: &str, values: &[StatedValue], findings: &[Finding], prompt
                 stated += 1;
                 if let Some(place) = place.as_ref().filter(|_| found.values.len() < MAX_LISTED) {
                     let prompt = prompt_place(prompt, place);
-                    found.values.push(GroundedValue { instance_path: value.pointer.clone(), line, column, prompt });
+                    found.values.push(GroundedValue {
+                        instance_path: value.pointer.clone(),
+                        line,
+                        column,
+                        prompt,
+                    });
                 }
             }
-            Finding::NotStated(why) if found.missing.len() < MAX_LISTED => found.missing.push(Reason {
-                message: (*why).to_owned(),
-                instance_path: value.pointer.clone(),
-                schema_path: String::new(),
-                line,
-                column,
-            }),
+            Finding::NotStated(why) if found.missing.len() < MAX_LISTED => {
+                found.missing.push(Reason {
+                    message: (*why).to_owned(),
+                    instance_path: value.pointer.clone(),
+                    schema_path: String::new(),
+                    line,
+                    column,
+                })
+            }
             _ => {}
         }
     }
-    found.share = if counted == 0 { 0.0 } else { f64::from(stated) / f64::from(counted) };
+    found.share = if counted == 0 {
+        0.0
+    } else {
+        f64::from(stated) / f64::from(counted)
+    };
     found
 }
 
@@ -135,7 +192,10 @@ struct Left {
 
 impl Left {
     fn new(Search { prompt, taken, .. }: &Search<'_>) -> Self {
-        Self { has_number: prompt.has_other_number(taken), has_date: prompt.has_other_date(taken) }
+        Self {
+            has_number: prompt.has_other_number(taken),
+            has_date: prompt.has_other_date(taken),
+        }
     }
 }
 
@@ -189,7 +249,9 @@ impl Search<'_> {
             return (text.to_lowercase(), places);
         }
         let of_days = |days: Vec<Day>| -> Vec<Place> {
-            days.into_iter().flat_map(|day| self.prompt.places_of_day(day)).collect()
+            days.into_iter()
+                .flat_map(|day| self.prompt.places_of_day(day))
+                .collect()
         };
         let places = of_days(whole_date(text));
         if !places.is_empty() {
@@ -197,33 +259,49 @@ impl Search<'_> {
         }
         // A date with a time: both are in the prompt.
         let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, ""));
-        let clock = time.get(..5).filter(|clock| clock.as_bytes().get(2) == Some(&b':'));
+        let clock = time
+            .get(..5)
+            .filter(|clock| clock.as_bytes().get(2) == Some(&b':'));
         let is_told = |clock: &str| {
             let short = clock.trim_start_matches('0');
-            [clock, short].iter().any(|clock| !self.prompt.places_of_text(clock).is_empty())
+            [clock, short]
+                .iter()
+                .any(|clock| !self.prompt.places_of_text(clock).is_empty())
         };
         if clock.is_some_and(is_told) {
             return (text.to_owned(), of_days(whole_date(date)));
         }
         let readings = whole_number(text).unwrap_or_default();
-        let numbers = readings.iter().map(|reading| (reading, self.prompt.places_of_number(reading)));
+        let numbers = readings
+            .iter()
+            .map(|reading| (reading, self.prompt.places_of_number(reading)));
         let found = numbers.into_iter().find(|(_, places)| !places.is_empty());
-        found.map_or_else(|| (text.to_owned(), Vec::new()), |(reading, places)| (reading.clone(), places))
+        found.map_or_else(
+            || (text.to_owned(), Vec::new()),
+            |(reading, places)| (reading.clone(), places),
+        )
     }
 
     /// Whether the prompt states a value of a schema.
     fn states(&self, value: &serde_json::Value) -> bool {
         match value {
             serde_json::Value::String(text) => !self.places_of_text(text).1.is_empty(),
-            serde_json::Value::Number(number) => whole_number(&number.to_string())
-                .is_some_and(|readings| readings.iter().any(|it| !self.prompt.places_of_number(it).is_empty())),
+            serde_json::Value::Number(number) => {
+                whole_number(&number.to_string()).is_some_and(|readings| {
+                    readings
+                        .iter()
+                        .any(|it| !self.prompt.places_of_number(it).is_empty())
+                })
+            }
             _ => false,
         }
     }
 
     /// Nothing is right where the prompt has nothing that the field could hold and that no other value states.
     fn nothing(&self, form: Option<&FieldForm>, left: &Left) -> Finding {
-        let Some(form) = form else { return Finding::NotStated("nothing, and the prompt has text that it could be") };
+        let Some(form) = form else {
+            return Finding::NotStated("nothing, and the prompt has text that it could be");
+        };
         let why = if form.is_text && self.prompt.has_words() {
             "nothing, and the prompt has text that it could be"
         } else if form.is_number && left.has_number {
@@ -232,7 +310,11 @@ impl Search<'_> {
             "nothing, and the prompt has a date that no other value states"
         } else if form.listed.iter().any(|value| self.states(value)) {
             "nothing, and the prompt has one of the values that it may have"
-        } else if form.patterns.iter().any(|pattern| self.prompt.has_match(pattern)) {
+        } else if form
+            .patterns
+            .iter()
+            .any(|pattern| self.prompt.has_match(pattern))
+        {
             "nothing, and the prompt has a word of its pattern"
         } else if form.is_boolean {
             return Finding::NotCounted;
@@ -247,12 +329,19 @@ impl Search<'_> {
 fn prompt_place(prompt: &PromptIndex<'_>, place: &Place) -> PromptPlace {
     let text = prompt.text(place);
     let (line, column) = crate::format::line_column(text, place.span.start);
-    let start_of_line = text[..place.span.start].rfind('\n').map_or(0, |end| end + 1);
+    let start_of_line = text[..place.span.start]
+        .rfind('\n')
+        .map_or(0, |end| end + 1);
     let before = &text[start_of_line..place.span.start];
     let skipped = before.chars().count().saturating_sub(CONTEXT);
     let shown: String = before.chars().skip(skipped).collect();
     // Whole words, where there are spaces.
-    let first_word = |shown: &str| shown.find(char::is_whitespace).filter(|_| skipped > 0).unwrap_or(0);
+    let first_word = |shown: &str| {
+        shown
+            .find(char::is_whitespace)
+            .filter(|_| skipped > 0)
+            .unwrap_or(0)
+    };
     let shown = shown[first_word(&shown)..].trim_start();
     let value = text[place.span.clone()].replace('\n', " ");
     let rest = text[place.span.end..].lines().next().unwrap_or_default();
@@ -261,5 +350,12 @@ fn prompt_place(prompt: &PromptIndex<'_>, place: &Place) -> PromptPlace {
         after.truncate(after.rfind(char::is_whitespace).unwrap_or(after.len()));
     }
     let (start, length) = (shown.chars().count(), value.chars().count());
-    PromptPlace { message: place.message, line, column, excerpt: format!("{shown}{value}{after}"), start, length }
+    PromptPlace {
+        message: place.message,
+        line,
+        column,
+        excerpt: format!("{shown}{value}{after}"),
+        start,
+        length,
+    }
 }

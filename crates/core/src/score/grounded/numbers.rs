@@ -16,8 +16,10 @@ pub(super) struct WrittenNumber {
     pub(super) is_word: bool,
 }
 
-const WORDS: [&str; 13] =
-    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"];
+const WORDS: [&str; 13] = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve",
+];
 
 /// Words after a number, and the power of ten that they multiply it with.
 const POWERS: [(&str, i32); 8] = [
@@ -38,19 +40,28 @@ const MAX_GROUPS: usize = 8;
 
 /// All numbers, in order of their beginning. Of `58 463,87` there are three: the whole and its parts.
 pub(super) fn numbers(text: &str) -> Vec<WrittenNumber> {
-    static RUN: LazyLock<Option<Regex>> =
-        LazyLock::new(|| Regex::new(r"[0-9]+(?:[.,'’_][0-9]+)*(?:[eE][+-]?[0-9]+\b)?|\b[A-Za-z]{3,6}\b").ok());
+    static RUN: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(r"[0-9]+(?:[.,'’_][0-9]+)*(?:[eE][+-]?[0-9]+\b)?|\b[A-Za-z]{3,6}\b").ok()
+    });
     let mut found = Vec::new();
     let mut runs: Vec<Range<usize>> = Vec::new();
     for run in RUN.iter().flat_map(|run| run.find_iter(text)) {
         let span = run.range();
-        if let Some(value) = WORDS.iter().position(|word| run.as_str().eq_ignore_ascii_case(word)) {
-            found.extend(canonical(&value.to_string(), 0).map(|reading| WrittenNumber {
-                span,
-                readings: vec![reading],
-                is_word: true,
-            }));
-        } else if run.as_str().starts_with(|first: char| first.is_ascii_digit()) {
+        if let Some(value) = WORDS
+            .iter()
+            .position(|word| run.as_str().eq_ignore_ascii_case(word))
+        {
+            found.extend(
+                canonical(&value.to_string(), 0).map(|reading| WrittenNumber {
+                    span,
+                    readings: vec![reading],
+                    is_word: true,
+                }),
+            );
+        } else if run
+            .as_str()
+            .starts_with(|first: char| first.is_ascii_digit())
+        {
             runs.push(span);
         }
     }
@@ -60,15 +71,23 @@ pub(super) fn numbers(text: &str) -> Vec<WrittenNumber> {
         let mut end = run.end;
         for next in runs[index + 1..].iter().take(MAX_GROUPS) {
             let (before, after) = (&text[run.start..end], &text[next.clone()]);
-            let is_space = matches!(&text[end..next.start], " " | "\u{a0}" | "\u{202f}" | "\u{2009}");
+            let is_space = matches!(
+                &text[end..next.start],
+                " " | "\u{a0}" | "\u{202f}" | "\u{2009}"
+            );
             let leading = after.bytes().take_while(u8::is_ascii_digit).count();
-            let is_group = before.chars().all(|letter| letter.is_ascii_digit() || letter.is_whitespace());
+            let is_group = before
+                .chars()
+                .all(|letter| letter.is_ascii_digit() || letter.is_whitespace());
             let first = before.bytes().take_while(u8::is_ascii_digit).count();
             if !is_space || leading != 3 || !is_group || first > 3 {
                 break;
             }
             end = next.end;
-            let joined: String = text[run.start..end].chars().filter(|letter| !letter.is_whitespace()).collect();
+            let joined: String = text[run.start..end]
+                .chars()
+                .filter(|letter| !letter.is_whitespace())
+                .collect();
             add(text, run.start..end, &joined, &mut found);
         }
     }
@@ -80,8 +99,13 @@ pub(super) fn numbers(text: &str) -> Vec<WrittenNumber> {
 pub(super) fn whole_number(text: &str) -> Option<Vec<String>> {
     let text = text.trim();
     let is_around = |rest: &str| !rest.chars().any(char::is_alphanumeric);
-    let whole = |number: &WrittenNumber| is_around(&text[..number.span.start]) && is_around(&text[number.span.end..]);
-    numbers(text).into_iter().find(whole).map(|number| number.readings)
+    let whole = |number: &WrittenNumber| {
+        is_around(&text[..number.span.start]) && is_around(&text[number.span.end..])
+    };
+    numbers(text)
+        .into_iter()
+        .find(whole)
+        .map(|number| number.readings)
 }
 
 /// Adds a run of digits and separators; a run that is no number may be a list of them.
@@ -95,32 +119,59 @@ fn add(text: &str, span: Range<usize>, run: &str, found: &mut Vec<WrittenNumber>
         }
         return;
     }
-    let before =
-        text[..span.start].trim_end_matches(|letter: char| !letter.is_alphanumeric() && !"-−–(".contains(letter));
-    let negative = before.strip_suffix(['-', '−', '–']).is_some_and(|rest| !rest.ends_with(char::is_alphanumeric))
+    let before = text[..span.start]
+        .trim_end_matches(|letter: char| !letter.is_alphanumeric() && !"-−–(".contains(letter));
+    let negative = before
+        .strip_suffix(['-', '−', '–'])
+        .is_some_and(|rest| !rest.ends_with(char::is_alphanumeric))
         || (before.ends_with('(') && text[span.end..].trim_start().starts_with(')'));
     let after = text[span.end..].trim_start_matches([' ', '\u{a0}', '\u{202f}']);
-    let after: String = after.chars().take(MAX_POWER_CHARS).map(|letter| letter.to_ascii_lowercase()).collect();
+    let after: String = after
+        .chars()
+        .take(MAX_POWER_CHARS)
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect();
     let power = POWERS.iter().find(|(word, _)| {
-        after.strip_prefix(word).is_some_and(|rest| *word == "%" || !rest.starts_with(char::is_alphanumeric))
+        after
+            .strip_prefix(word)
+            .is_some_and(|rest| *word == "%" || !rest.starts_with(char::is_alphanumeric))
     });
-    let mut readings: Vec<String> = plain.iter().filter_map(|number| canonical(number, 0)).collect();
-    readings.extend(power.iter().flat_map(|(_, power)| plain.iter().filter_map(|number| canonical(number, *power))));
+    let mut readings: Vec<String> = plain
+        .iter()
+        .filter_map(|number| canonical(number, 0))
+        .collect();
+    readings.extend(
+        power
+            .iter()
+            .flat_map(|(_, power)| plain.iter().filter_map(|number| canonical(number, *power))),
+    );
     if negative {
-        let below: Vec<String> = readings.iter().map(|reading| reading.replacen('#', "#-", 1)).collect();
+        let below: Vec<String> = readings
+            .iter()
+            .map(|reading| reading.replacen('#', "#-", 1))
+            .collect();
         readings.extend(below);
     }
     readings.dedup();
     if !readings.is_empty() {
-        found.push(WrittenNumber { span, readings, is_word: false });
+        found.push(WrittenNumber {
+            span,
+            readings,
+            is_word: false,
+        });
     }
 }
 
 /// What digits with separators may mean, as JSON writes it.
 fn readings(run: &str) -> Vec<String> {
-    let separators: Vec<char> = run.chars().filter(|letter| ".,'’_".contains(*letter)).collect();
+    let separators: Vec<char> = run
+        .chars()
+        .filter(|letter| ".,'’_".contains(*letter))
+        .collect();
     let pieces: Vec<&str> = run.split(['.', ',', '\'', '’', '_']).collect();
-    let (Some(last), Some(first)) = (separators.last(), separators.first()) else { return vec![run.to_owned()] };
+    let (Some(last), Some(first)) = (separators.last(), separators.first()) else {
+        return vec![run.to_owned()];
+    };
     let is_point = |letter: &char| matches!(letter, '.' | ',');
     let mut found = Vec::new();
     let decimal = separators.iter().filter(|letter| *letter == last).count() == 1 && is_point(last);
@@ -136,7 +187,10 @@ fn readings(run: &str) -> Vec<String> {
 
 /// Whether pieces are groups of three digits, or of two before the last as in India.
 fn are_thousands(pieces: &[&str], separators: &[char]) -> bool {
-    let Some(([first, middle @ ..], last)) = pieces.split_last().map(|(last, rest)| (rest, last)) else { return false };
+    let Some(([first, middle @ ..], last)) = pieces.split_last().map(|(last, rest)| (rest, last))
+    else {
+        return false;
+    };
     let is_one_kind = separators.windows(2).all(|pair| pair[0] == pair[1]);
     let are = |length: usize| middle.iter().all(|piece| piece.len() == length);
     let leads = (1..=3).contains(&first.len()) && !first.starts_with('0');
@@ -152,7 +206,9 @@ fn canonical(number: &str, power: i32) -> Option<String> {
         rest => rest.to_owned(),
     };
     let text = format!("{mantissa}e{exponent}");
-    let Kind::Number(number) = parse(&text, 0).ok()?.root.kind else { return None };
+    let Kind::Number(number) = parse(&text, 0).ok()?.root.kind else {
+        return None;
+    };
     let mut canonical = String::new();
     number.write_canonical(&mut canonical);
     Some(canonical)
@@ -185,7 +241,11 @@ mod tests {
             ("−3", &["-3"], &[]),
             ("3-5", &["3", "5"], &["-5"]),
             ("19 %", &["19", "0.19"], &["1.9"]),
-            ("7.5 percent, 3 per cent", &["0.075", "0.03", "7.5"], &["0.3"]),
+            (
+                "7.5 percent, 3 per cent",
+                &["0.075", "0.03", "7.5"],
+                &["0.3"],
+            ),
             ("2 percents", &["2"], &["0.02"]),
             ("1.5 million", &["1500000", "1.5"], &[]),
             ("20k", &["20000"], &[]),
@@ -200,9 +260,14 @@ mod tests {
             ("5 300", &["5", "300", "5300"], &[]),
             ("1234 567", &["1234", "567"], &["1234567"]),
         ] {
-            let found: Vec<String> = numbers(text).into_iter().flat_map(|number| number.readings).collect();
+            let found: Vec<String> = numbers(text)
+                .into_iter()
+                .flat_map(|number| number.readings)
+                .collect();
             let is_stated = |number: &&str| {
-                let Kind::Number(number) = parse(number, 0).unwrap().root.kind else { unreachable!() };
+                let Kind::Number(number) = parse(number, 0).unwrap().root.kind else {
+                    unreachable!()
+                };
                 let mut canonical = String::new();
                 number.write_canonical(&mut canonical);
                 found.contains(&canonical)
@@ -210,6 +275,10 @@ mod tests {
             assert!(stated.iter().all(&is_stated), "{text}: {found:?}");
             assert!(!not_stated.iter().any(is_stated), "{text}: {found:?}");
         }
-        assert!(whole_number("1,249.50").is_some() && whole_number("$ 5").is_some() && whole_number("5 kg").is_none());
+        assert!(
+            whole_number("1,249.50").is_some()
+                && whole_number("$ 5").is_some()
+                && whole_number("5 kg").is_none()
+        );
     }
 }

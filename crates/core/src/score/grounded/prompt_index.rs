@@ -34,20 +34,35 @@ pub(super) struct PromptIndex<'r> {
 impl<'r> PromptIndex<'r> {
     pub(super) fn new(row: &'r PromptRow) -> Self {
         let mut found = Self::default();
-        for (message, turn) in row.messages.iter().enumerate().filter(|(_, turn)| SOURCES.contains(&&*turn.role)) {
+        for (message, turn) in row
+            .messages
+            .iter()
+            .enumerate()
+            .filter(|(_, turn)| SOURCES.contains(&&*turn.role))
+        {
             let text = turn.content.as_str();
             found.texts.push((message, text));
             for (span, word) in words(text) {
-                found.by_word.entry(word.clone()).or_default().push(found.words.len());
+                found
+                    .by_word
+                    .entry(word.clone())
+                    .or_default()
+                    .push(found.words.len());
                 found.words.push((Place { message, span }, word));
             }
             for number in numbers(text) {
                 for reading in &number.readings {
-                    found.by_number.entry(reading.clone()).or_default().push(found.numbers.len());
+                    found
+                        .by_number
+                        .entry(reading.clone())
+                        .or_default()
+                        .push(found.numbers.len());
                 }
                 found.numbers.push((message, number));
             }
-            found.dates.extend(dates(text).into_iter().map(|date| (message, date)));
+            found
+                .dates
+                .extend(dates(text).into_iter().map(|date| (message, date)));
         }
         found
     }
@@ -55,31 +70,60 @@ impl<'r> PromptIndex<'r> {
     /// Places of a text: its words one after the other, whatever is between and however they are capitalised.
     pub(super) fn places_of_text(&self, text: &str) -> Vec<Place> {
         let sought: Vec<String> = words(text).map(|(_, word)| word).collect();
-        let Some(starts) = sought.first().and_then(|first| self.by_word.get(first)) else { return Vec::new() };
+        let Some(starts) = sought.first().and_then(|first| self.by_word.get(first)) else {
+            return Vec::new();
+        };
         let place = |start: &usize| {
             let found = self.words.get(*start..start + sought.len())?;
             let (first, last) = (&found.first()?.0, &found.last()?.0);
-            let is_same = found.iter().zip(&sought).all(|((_, word), sought)| word == sought);
+            let is_same = found
+                .iter()
+                .zip(&sought)
+                .all(|((_, word), sought)| word == sought);
             let span = first.span.start..last.span.end;
-            (is_same && first.message == last.message).then_some(Place { message: first.message, span })
+            (is_same && first.message == last.message).then_some(Place {
+                message: first.message,
+                span,
+            })
         };
         starts.iter().filter_map(place).collect()
     }
 
     pub(super) fn places_of_number(&self, canonical: &str) -> Vec<Place> {
-        let found = self.by_number.get(canonical).into_iter().flatten().filter_map(|index| self.numbers.get(*index));
-        found.map(|(message, number)| Place { message: *message, span: number.span.clone() }).collect()
+        let found = self
+            .by_number
+            .get(canonical)
+            .into_iter()
+            .flatten()
+            .filter_map(|index| self.numbers.get(*index));
+        found
+            .map(|(message, number)| Place {
+                message: *message,
+                span: number.span.clone(),
+            })
+            .collect()
     }
 
     pub(super) fn places_of_day(&self, day: Day) -> Vec<Place> {
-        let found = self.dates.iter().filter(|(_, date)| date.days.contains(&day));
-        found.map(|(message, date)| Place { message: *message, span: date.span.clone() }).collect()
+        let found = self
+            .dates
+            .iter()
+            .filter(|(_, date)| date.days.contains(&day));
+        found
+            .map(|(message, date)| Place {
+                message: *message,
+                span: date.span.clone(),
+            })
+            .collect()
     }
 
     /// Whether there is a number in digits outside of dates that none of the places overlap.
     pub(super) fn has_other_number(&self, taken: &[Place]) -> bool {
         let is_free = |(message, number): &(usize, WrittenNumber)| {
-            let in_date = self.dates.iter().any(|(other, date)| other == message && overlap(&date.span, &number.span));
+            let in_date = self
+                .dates
+                .iter()
+                .any(|(other, date)| other == message && overlap(&date.span, &number.span));
             !number.is_word && !in_date && !is_taken(taken, *message, &number.span)
         };
         self.numbers.iter().any(is_free)
@@ -87,7 +131,9 @@ impl<'r> PromptIndex<'r> {
 
     /// The same of dates.
     pub(super) fn has_other_date(&self, taken: &[Place]) -> bool {
-        self.dates.iter().any(|(message, date)| !is_taken(taken, *message, &date.span))
+        self.dates
+            .iter()
+            .any(|(message, date)| !is_taken(taken, *message, &date.span))
     }
 
     pub(super) fn has_words(&self) -> bool {
@@ -97,13 +143,20 @@ impl<'r> PromptIndex<'r> {
     /// Whether a word between white space, without punctuation around it, matches a pattern.
     pub(super) fn has_match(&self, pattern: &regex::Regex) -> bool {
         let is_match = |word: &str| {
-            pattern.is_match(word) || pattern.is_match(word.trim_matches(|letter: char| !letter.is_alphanumeric()))
+            pattern.is_match(word)
+                || pattern.is_match(word.trim_matches(|letter: char| !letter.is_alphanumeric()))
         };
-        self.texts.iter().flat_map(|(_, text)| text.split_whitespace()).any(is_match)
+        self.texts
+            .iter()
+            .flat_map(|(_, text)| text.split_whitespace())
+            .any(is_match)
     }
 
     pub(super) fn text(&self, place: &Place) -> &'r str {
-        self.texts.iter().find(|(message, _)| *message == place.message).map_or("", |(_, text)| text)
+        self.texts
+            .iter()
+            .find(|(message, _)| *message == place.message)
+            .map_or("", |(_, text)| text)
     }
 }
 
@@ -112,7 +165,9 @@ fn overlap(left: &Range<usize>, right: &Range<usize>) -> bool {
 }
 
 fn is_taken(taken: &[Place], message: usize, span: &Range<usize>) -> bool {
-    taken.iter().any(|place| place.message == message && overlap(&place.span, span))
+    taken
+        .iter()
+        .any(|place| place.message == message && overlap(&place.span, span))
 }
 
 /// Words in small letters with their places.
@@ -122,7 +177,8 @@ fn words(text: &str) -> impl Iterator<Item = (Range<usize>, String)> {
         let (start, first) = letters.find(|(_, letter)| letter.is_alphanumeric())?;
         let mut end = start + first.len_utf8();
         while first < UNSPACED
-            && let Some((at, letter)) = letters.next_if(|(_, next)| next.is_alphanumeric() && *next < UNSPACED)
+            && let Some((at, letter)) =
+                letters.next_if(|(_, next)| next.is_alphanumeric() && *next < UNSPACED)
         {
             end = at + letter.len_utf8();
         }

@@ -65,31 +65,74 @@ pub(super) fn route<'m>(
         class: FailureClass::WrongOperation,
     };
     if path.value.len() > MAX_PATH_BYTES {
-        return Err(of(format!("the path is longer than {MAX_PATH_BYTES} bytes"), path, path.at));
+        return Err(of(
+            format!("the path is longer than {MAX_PATH_BYTES} bytes"),
+            path,
+            path.at,
+        ));
     }
     let (address, _) = split_path(path.value);
-    let starts = api.servers.starts(address).map_err(|message| of(message, path, path.at))?;
-    let has_method = |operation: &&usize| api.operations[**operation].method.eq_ignore_ascii_case(method.value.trim());
+    let starts = api
+        .servers
+        .starts(address)
+        .map_err(|message| of(message, path, path.at))?;
+    let has_method = |operation: &&usize| {
+        api.operations[**operation]
+            .method
+            .eq_ignore_ascii_case(method.value.trim())
+    };
     let mut other_methods = None;
     for start in &starts {
         for (template, operations) in &api.paths {
-            let Some(bound) = template.matches(&address[*start..]) else { continue };
+            let Some(bound) = template.matches(&address[*start..]) else {
+                continue;
+            };
             match operations.iter().find(has_method) {
-                Some(operation) => return Ok(Route { operation: *operation, bound, start: *start }),
+                Some(operation) => {
+                    return Ok(Route {
+                        operation: *operation,
+                        bound,
+                        start: *start,
+                    });
+                }
                 None => other_methods = other_methods.or(Some((template, operations))),
             }
         }
     }
     if let Some((template, operations)) = other_methods {
-        let has: Vec<&str> = operations.iter().map(|operation| api.operations[*operation].method.as_str()).collect();
-        let message = format!("no {} {}; it has {}", shorten(method.value), template.text, has.join(", "));
+        let has: Vec<&str> = operations
+            .iter()
+            .map(|operation| api.operations[*operation].method.as_str())
+            .collect();
+        let message = format!(
+            "no {} {}; it has {}",
+            shorten(method.value),
+            template.text,
+            has.join(", ")
+        );
         return Err(of(message, method, method.at));
     }
-    let start = starts.iter().rev().copied().find(|start| *start < address.len()).unwrap_or(0);
+    let start = starts
+        .iter()
+        .rev()
+        .copied()
+        .find(|start| *start < address.len())
+        .unwrap_or(0);
     let written = shorten(&address[start..]);
-    let near = did_you_mean(&written, api.paths.iter().map(|(template, _)| template.text.as_str()));
-    let at = Address { completion, written: path }.byte(start);
-    Err(of(format!("no path {written} in the document{near}"), path, at))
+    let near = did_you_mean(
+        &written,
+        api.paths.iter().map(|(template, _)| template.text.as_str()),
+    );
+    let at = Address {
+        completion,
+        written: path,
+    }
+    .byte(start);
+    Err(of(
+        format!("no path {written} in the document{near}"),
+        path,
+        at,
+    ))
 }
 
 impl Address<'_, '_> {
@@ -108,8 +151,15 @@ pub(super) fn check_request(
 ) -> Checked<Vec<Violation>> {
     let operation = &api.operations[routed.operation];
     let parts = operation.parts.as_ref().map_err(Clone::clone)?;
-    let mut checker = Checker { api, operation, completion, found: extra_key(message) };
-    let Start::Request { path, .. } = &message.start else { return Ok(checker.found) };
+    let mut checker = Checker {
+        api,
+        operation,
+        completion,
+        found: extra_key(message),
+    };
+    let Start::Request { path, .. } = &message.start else {
+        return Ok(checker.found);
+    };
     checker.path(parts, *path, routed)?;
     checker.query(parts, *path, message)?;
     let media = checker.headers(&parts.headers, message, true)?;
@@ -129,16 +179,34 @@ pub(super) fn check_response(
 ) -> Checked<Vec<Violation>> {
     let operation = &api.operations[operation];
     let parts = operation.parts.as_ref().map_err(Clone::clone)?;
-    let mut checker = Checker { api, operation, completion, found: extra_key(message) };
-    let Start::Response { status } = &message.start else { return Ok(checker.found) };
+    let mut checker = Checker {
+        api,
+        operation,
+        completion,
+        found: extra_key(message),
+    };
+    let Start::Response { status } = &message.start else {
+        return Ok(checker.found);
+    };
     let code = status.value;
     let class = format!("{}XX", code / 100);
-    let defined =
-        [code.to_string().as_str(), class.as_str(), "default"].iter().find_map(|key| parts.responses.get(*key));
+    let defined = [code.to_string().as_str(), class.as_str(), "default"]
+        .iter()
+        .find_map(|key| parts.responses.get(*key));
     let Some(response) = defined.filter(|_| (100..600).contains(&code)) else {
         let all: Vec<&str> = parts.responses.keys().map(String::as_str).collect();
-        let message = format!("{} defines no status {code}; it has {}", operation.name, all.join(", "));
-        checker.add(message, format!("/{}", status.key), "/responses", status.at, FailureClass::WrongStatus);
+        let message = format!(
+            "{} defines no status {code}; it has {}",
+            operation.name,
+            all.join(", ")
+        );
+        checker.add(
+            message,
+            format!("/{}", status.key),
+            "/responses",
+            status.at,
+            FailureClass::WrongStatus,
+        );
         return Ok(checker.found);
     };
     let media = checker.headers(&response.headers, message, false)?;
@@ -173,26 +241,58 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn add(&mut self, message: String, place: String, schema: &str, offset: usize, class: FailureClass) {
+    fn add(
+        &mut self,
+        message: String,
+        place: String,
+        schema: &str,
+        offset: usize,
+        class: FailureClass,
+    ) {
         let schema_path = format!("{}{schema}", self.operation.pointer);
-        self.found.push(Violation { message, instance_path: place, schema_path, offset, class });
+        self.found.push(Violation {
+            message,
+            instance_path: place,
+            schema_path,
+            offset,
+            class,
+        });
     }
 
     fn path(&mut self, parts: &Parts, path: Part<'_, &str>, routed: &Route<'_>) -> Checked<()> {
         let mut places = StringPlaces::new(self.completion, path.at);
         for parameter in &parts.path {
-            let Some((name, text, at)) = routed.bound.iter().find(|(name, ..)| *name == parameter.name) else {
+            let Some((name, text, at)) = routed
+                .bound
+                .iter()
+                .find(|(name, ..)| *name == parameter.name)
+            else {
                 continue;
             };
             let (at, place) = (places.locate(routed.start + at), format!("/{}", path.key));
-            if text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) == Some(*name)
+            if text
+                .strip_prefix('{')
+                .and_then(|text| text.strip_suffix('}'))
+                == Some(*name)
                 || text.strip_prefix(':') == Some(*name)
             {
                 let message = format!("path parameter {name} is not filled in: {text}");
-                self.add(message, place, "/parameters", at, FailureClass::MissingParameter);
+                self.add(
+                    message,
+                    place,
+                    "/parameters",
+                    at,
+                    FailureClass::MissingParameter,
+                );
                 continue;
             }
-            let given = ParameterValue::from_text(text, &parameter.shape, Style::Comma, parameter.explode, decode_path);
+            let given = ParameterValue::from_text(
+                text,
+                &parameter.shape,
+                Style::Comma,
+                parameter.explode,
+                decode_path,
+            );
             self.value(parameter, &given, (at, place), "path parameter")?;
         }
         Ok(())
@@ -201,9 +301,11 @@ impl Checker<'_> {
     fn query(&mut self, parts: &Parts, path: Part<'_, &str>, message: &Message<'_>) -> Checked<()> {
         let mut query = query(self.completion, message);
         // Before those whose fields stand in the query by themselves.
-        let spreads =
-            |parameter: &&Parameter| matches!(parameter.shape, Shape::Fields(_)) && parameter.style == Style::Comma;
-        let (last, first): (Vec<&Parameter>, Vec<&Parameter>) = parts.query.iter().partition(spreads);
+        let spreads = |parameter: &&Parameter| {
+            matches!(parameter.shape, Shape::Fields(_)) && parameter.style == Style::Comma
+        };
+        let (last, first): (Vec<&Parameter>, Vec<&Parameter>) =
+            parts.query.iter().partition(spreads);
         for parameter in first.into_iter().chain(last) {
             let name = &parameter.name;
             match take_parameter(parameter, &mut query) {
@@ -211,22 +313,47 @@ impl Checker<'_> {
                     let at = message.query.as_ref().map_or(path.at, |query| query.at);
                     let place = message.query.as_ref().map_or(path.key, |query| query.key);
                     let message = format!("missing query parameter {name:?}");
-                    self.add(message, format!("/{place}"), "/parameters", at, FailureClass::MissingParameter);
+                    self.add(
+                        message,
+                        format!("/{place}"),
+                        "/parameters",
+                        at,
+                        FailureClass::MissingParameter,
+                    );
                 }
                 None => {}
                 Some((Err(times), at, place)) => {
                     let message = format!("query parameter {name:?} is given {times} times");
-                    self.add(message, place, "/parameters", at, FailureClass::ExtraParameter);
+                    self.add(
+                        message,
+                        place,
+                        "/parameters",
+                        at,
+                        FailureClass::ExtraParameter,
+                    );
                 }
-                Some((Ok(given), at, place)) => self.value(parameter, &given, (at, place), "query parameter")?,
+                Some((Ok(given), at, place)) => {
+                    self.value(parameter, &given, (at, place), "query parameter")?
+                }
             }
         }
         for (name, entries) in &query {
-            let Some(entry) = entries.first().filter(|_| !self.api.keys.contains(name)) else { continue };
+            let Some(entry) = entries.first().filter(|_| !self.api.keys.contains(name)) else {
+                continue;
+            };
             let short = shorten(name);
-            let near = did_you_mean(&short, parts.query.iter().map(|parameter| parameter.name.as_str()));
+            let near = did_you_mean(
+                &short,
+                parts.query.iter().map(|parameter| parameter.name.as_str()),
+            );
             let message = format!("query parameter not allowed: {short:?}{near}");
-            self.add(message, entry.place.clone(), "/parameters", entry.at, FailureClass::ExtraParameter);
+            self.add(
+                message,
+                entry.place.clone(),
+                "/parameters",
+                entry.at,
+                FailureClass::ExtraParameter,
+            );
         }
         Ok(())
     }
@@ -240,10 +367,19 @@ impl Checker<'_> {
     ) -> Checked<Option<&'m str>> {
         let mut media = None;
         let mut seen: Vec<&str> = Vec::new();
-        for member in message.headers.iter().flat_map(|headers| headers.value.members()) {
-            let key = message.headers.as_ref().map_or("headers", |headers| headers.key);
+        for member in message
+            .headers
+            .iter()
+            .flat_map(|headers| headers.value.members())
+        {
+            let key = message
+                .headers
+                .as_ref()
+                .map_or("headers", |headers| headers.key);
             let place = format!("/{key}/{}", escaped(&member.key));
-            let parameter = wanted.iter().find(|parameter| parameter.name.eq_ignore_ascii_case(&member.key));
+            let parameter = wanted
+                .iter()
+                .find(|parameter| parameter.name.eq_ignore_ascii_case(&member.key));
             let name = member.key.to_ascii_lowercase();
             match (parameter, &member.value.kind) {
                 (Some(parameter), json::Kind::String(text)) => {
@@ -265,19 +401,38 @@ impl Checker<'_> {
                 (None, json::Kind::String(text)) if name == "content-type" => media = Some(&**text),
                 (None, _) if is_request && !is_usual(self.api, &name) => {
                     let short = shorten(&member.key);
-                    let near = did_you_mean(&short, wanted.iter().map(|parameter| parameter.name.as_str()));
+                    let near = did_you_mean(
+                        &short,
+                        wanted.iter().map(|parameter| parameter.name.as_str()),
+                    );
                     let message = format!("header not allowed: {short:?}{near}");
-                    self.add(message, place, "/parameters", member.key_start, FailureClass::ExtraParameter);
+                    self.add(
+                        message,
+                        place,
+                        "/parameters",
+                        member.key_start,
+                        FailureClass::ExtraParameter,
+                    );
                 }
                 (None, _) => {}
             }
         }
-        for parameter in
-            wanted.iter().filter(|parameter| parameter.required && !seen.contains(&parameter.name.as_str()))
+        for parameter in wanted
+            .iter()
+            .filter(|parameter| parameter.required && !seen.contains(&parameter.name.as_str()))
         {
-            let at = message.headers.as_ref().map_or_else(|| start(message), |headers| headers.at);
+            let at = message
+                .headers
+                .as_ref()
+                .map_or_else(|| start(message), |headers| headers.at);
             let text = format!("missing header {:?}", parameter.name);
-            self.add(text, String::new(), "/parameters", at, FailureClass::MissingParameter);
+            self.add(
+                text,
+                String::new(),
+                "/parameters",
+                at,
+                FailureClass::MissingParameter,
+            );
         }
         Ok(media)
     }
@@ -296,17 +451,21 @@ impl Checker<'_> {
             let root = match json::parse(&text, 0) {
                 Ok(document) => document.root,
                 Err(error) => {
-                    let message = format!("{what} {:?} is not JSON: {}", parameter.name, error.reason);
+                    let message =
+                        format!("{what} {:?} is not JSON: {}", parameter.name, error.reason);
                     self.add(message, place, "/parameters", at, FailureClass::Syntax);
                     return Ok(());
                 }
             };
-            let verdict = schema.schema.is_valid(&root, &mut schema.schema.budget(text.len()));
+            let verdict = schema
+                .schema
+                .is_valid(&root, &mut schema.schema.budget(text.len()));
             if verdict == Ok(true) || (parameter.may_be_empty && text == "\"\"") {
                 return Ok(());
             }
             // Where a value reads as a string and as a number, the reading whose type fits.
-            let is_typed = |all: &Vec<Violation>| all.iter().all(|one| one.class != FailureClass::WrongType);
+            let is_typed =
+                |all: &Vec<Violation>| all.iter().all(|one| one.class != FailureClass::WrongType);
             if !found.as_ref().is_some_and(is_typed) {
                 let violations = schema.schema.violations(&text, &root, verdict);
                 found = Some(violations.unwrap_or_else(|exhausted| vec![exhausted]));
@@ -327,14 +486,34 @@ impl Checker<'_> {
     fn body(&mut self, body: &Body, message: &Message<'_>, media: Option<&str>) -> Checked<()> {
         let content = body.content(media);
         let Some(content) = content else {
-            let all: Vec<&str> = body.contents.iter().map(|content| content.media.as_str()).collect();
-            let text = format!("no body of type {}; there are {}", shorten(media.unwrap_or_default()), all.join(", "));
-            let at = message.headers.as_ref().map_or_else(|| start(message), |headers| headers.at);
-            self.add(text, "/headers".to_owned(), "/requestBody", at, FailureClass::Other);
+            let all: Vec<&str> = body
+                .contents
+                .iter()
+                .map(|content| content.media.as_str())
+                .collect();
+            let text = format!(
+                "no body of type {}; there are {}",
+                shorten(media.unwrap_or_default()),
+                all.join(", ")
+            );
+            let at = message
+                .headers
+                .as_ref()
+                .map_or_else(|| start(message), |headers| headers.at);
+            self.add(
+                text,
+                "/headers".to_owned(),
+                "/requestBody",
+                at,
+                FailureClass::Other,
+            );
             return Ok(());
         };
         let schema = content.schema.as_ref().filter(|_| content.is_described());
-        let is_null = message.body.as_ref().is_none_or(|body| body.value.kind == json::Kind::Null);
+        let is_null = message
+            .body
+            .as_ref()
+            .is_none_or(|body| body.value.kind == json::Kind::Null);
         match (&message.body, schema) {
             (Some(given), Some(schema)) => {
                 let violations = self.against(schema, given)?;
@@ -358,10 +537,16 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn against(&self, schema: &LazySchema, given: &Part<'_, &Value<'_>>) -> Checked<Vec<Violation>> {
+    fn against(
+        &self,
+        schema: &LazySchema,
+        given: &Part<'_, &Value<'_>>,
+    ) -> Checked<Vec<Violation>> {
         let compiled = schema.compiled(&self.api.schemas)?;
         let value = given.value;
-        let verdict = compiled.schema.is_valid(value, &mut compiled.schema.budget(value.end - value.start));
+        let verdict = compiled
+            .schema
+            .is_valid(value, &mut compiled.schema.budget(value.end - value.start));
         if verdict == Ok(true) {
             return Ok(Vec::new());
         }
@@ -372,13 +557,27 @@ impl Checker<'_> {
             schema_path: compiled.place(&schema.pointer, &violation.schema_path),
             ..violation
         };
-        Ok(found.unwrap_or_else(|exhausted| vec![exhausted]).into_iter().map(placed).collect())
+        Ok(found
+            .unwrap_or_else(|exhausted| vec![exhausted])
+            .into_iter()
+            .map(placed)
+            .collect())
     }
 
     fn no_body(&mut self, message: &Message<'_>) {
-        if let Some(body) = message.body.as_ref().filter(|body| body.value.kind != json::Kind::Null) {
+        if let Some(body) = message
+            .body
+            .as_ref()
+            .filter(|body| body.value.kind != json::Kind::Null)
+        {
             let text = format!("{} has no body here", self.operation.name);
-            self.add(text, format!("/{}", body.key), "", body.at, FailureClass::ExtraKey);
+            self.add(
+                text,
+                format!("/{}", body.key),
+                "",
+                body.at,
+                FailureClass::ExtraKey,
+            );
         }
     }
 }
@@ -397,7 +596,11 @@ fn readings(parameter: &Parameter, given: &ParameterValue<'_>) -> Vec<String> {
         given if parameter.is_json => vec![given.json(Reading::Scalars)],
         given => {
             let (strings, scalars) = (given.json(Reading::Strings), given.json(Reading::Scalars));
-            if strings == scalars { vec![strings] } else { vec![strings, scalars] }
+            if strings == scalars {
+                vec![strings]
+            } else {
+                vec![strings, scalars]
+            }
         }
     }
 }

@@ -10,7 +10,8 @@ use super::{HttpRequest, message_schemas};
 use crate::dataset::PromptRow;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ASSERT_FORMATS, Definition, FoundDefinition, GROUNDED, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, text_digest,
+    ASSERT_FORMATS, Definition, FoundDefinition, GROUNDED, Judge, KeyInfo, Kind, LazyAnswer,
+    NORMALISE, text_digest,
 };
 use crate::score::grammar::{Grammar, HttpRules, MessagePart};
 use crate::score::json_schema::describe;
@@ -24,7 +25,11 @@ pub(crate) static KIND: Kind = Kind {
     score_keys: &[
         KeyInfo::new("openapi", "", "the OpenAPI document"),
         KeyInfo::new("operation", "any", "the operation that completions are of"),
-        KeyInfo::new("part", "request", "what completions are: request or response"),
+        KeyInfo::new(
+            "part",
+            "request",
+            "what completions are: request or response",
+        ),
         ASSERT_FORMATS,
         NORMALISE,
         GROUNDED,
@@ -34,23 +39,37 @@ pub(crate) static KIND: Kind = Kind {
 
 fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
     let example = "openapi = \"openapi.json\"";
-    let (file, text) = home.file_of(score, "openapi")?.ok_or_else(|| home.missing("score.openapi", example))?;
+    let (file, text) = home
+        .file_of(score, "openapi")?
+        .ok_or_else(|| home.missing("score.openapi", example))?;
     let document = parse_document(home, &file, &text)?;
     let part = match (score.string("part")?.as_deref(), score.get("part")) {
         (None | Some("request"), _) => MessagePart::Request,
         (Some("response"), _) => MessagePart::Response,
         (Some(other), place) => {
             let offset = place.map_or(0, |(_, offset)| offset);
-            return Err(score.error("part", offset, format!("takes request, response, not {other:?}")));
+            return Err(score.error(
+                "part",
+                offset,
+                format!("takes request, response, not {other:?}"),
+            ));
         }
     };
     let operation = score.string("operation")?;
-    if let (Some(name), Ok(operations), Some((_, offset))) = (&operation, operations(&document), score.get("operation"))
+    if let (Some(name), Ok(operations), Some((_, offset))) =
+        (&operation, operations(&document), score.get("operation"))
     {
         find_operation(&operations, name)
             .map_err(|message| score.error("operation", offset, format!("{message} ({file})")))?;
     }
-    Ok((Arc::new(HttpRules { document, operation, part }), Some((file, text))))
+    Ok((
+        Arc::new(HttpRules {
+            document,
+            operation,
+            part,
+        }),
+        Some((file, text)),
+    ))
 }
 
 /// Reads a document's text, which is JSON.
@@ -91,35 +110,51 @@ impl Definition for HttpRules {
     }
 
     fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
-        Some(outline_entry::placed(&task.definition_text, operation_entries(self, task.score.assert_formats)))
+        Some(outline_entry::placed(
+            &task.definition_text,
+            operation_entries(self, task.score.assert_formats),
+        ))
     }
 
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
-        let narrow = "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";
+        let narrow =
+            "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";
         let (name, short) = match self.part {
             MessagePart::Request => ("the root", json!({"method": "GET", "path": "/"})),
             MessagePart::Response => ("a status alone", json!({"status": 200})),
         };
-        let mut answers =
-            vec![LazyAnswer::same("a word", "x", narrow), LazyAnswer::same(name, short.to_string(), narrow)];
+        let mut answers = vec![
+            LazyAnswer::same("a word", "x", narrow),
+            LazyAnswer::same(name, short.to_string(), narrow),
+        ];
         if let Some(first) = message_schemas(self, task.score.assert_formats).first() {
             let mut least = answer(&first.schema, FillStyle::Least);
             if let Some(path) = least.get("path").and_then(Value::as_str) {
                 // Each variable of the path is 1.
-                let pieces = path.split('{').enumerate().map(|(index, piece)| match (index, piece.split_once('}')) {
-                    (1.., Some((_, rest))) => format!("1{rest}"),
-                    _ => piece.to_owned(),
+                let pieces = path.split('{').enumerate().map(|(index, piece)| {
+                    match (index, piece.split_once('}')) {
+                        (1.., Some((_, rest))) => format!("1{rest}"),
+                        _ => piece.to_owned(),
+                    }
                 });
                 least["path"] = Value::String(pieces.collect());
             }
-            answers.push(LazyAnswer::same("the least that an operation takes", least.to_string(), narrow));
+            answers.push(LazyAnswer::same(
+                "the least that an operation takes",
+                least.to_string(),
+                narrow,
+            ));
         }
         answers
     }
 
     fn digest(&self, task: &TaskFiles) -> String {
         let operation = self.operation.as_deref().unwrap_or_default();
-        text_digest(&format!("http_request\n{}\n{operation}\n{}", self.part.name(), task.definition_text))
+        text_digest(&format!(
+            "http_request\n{}\n{operation}\n{}",
+            self.part.name(),
+            task.definition_text
+        ))
     }
 
     fn file_name(&self) -> &'static str {
@@ -127,7 +162,10 @@ impl Definition for HttpRules {
     }
 
     fn with_text(&self, home: &Home, file: &str, text: &str) -> Read<Option<Arc<dyn Definition>>> {
-        Ok(Some(Arc::new(Self { document: parse_document(home, file, text)?, ..self.clone() })))
+        Ok(Some(Arc::new(Self {
+            document: parse_document(home, file, text)?,
+            ..self.clone()
+        })))
     }
 
     fn grammar(&self) -> Option<Grammar<'_>> {
@@ -142,7 +180,13 @@ fn operation_entries(rules: &HttpRules, formats_count: bool) -> Vec<Accepted> {
             Some((route, id)) => (route.to_owned(), id.trim_end_matches(')').to_owned()),
             None => (operation.name.clone(), format!("a {}", rules.part.name())),
         };
-        lines.push(Accepted { depth: 0, name, required: None, text, pointer: operation.pointer.clone() });
+        lines.push(Accepted {
+            depth: 0,
+            name,
+            required: None,
+            text,
+            pointer: operation.pointer.clone(),
+        });
         for (variable, schema) in &operation.path {
             let at = format!("/path/{}", escaped(variable));
             let of_variable = describe(schema, formats_count).into_iter().take(1);
@@ -155,9 +199,17 @@ fn operation_entries(rules: &HttpRules, formats_count: bool) -> Vec<Accepted> {
             }));
         }
         // The name of the operation says method and path.
-        let is_said = |line: &Accepted| ["/properties/method", "/properties/path"].contains(&line.pointer.as_str());
-        let fields = describe(&operation.schema, formats_count).into_iter().skip(1).filter(|line| !is_said(line));
-        lines.extend(fields.map(|line| Accepted { pointer: operation.place(&line.pointer), ..line }));
+        let is_said = |line: &Accepted| {
+            ["/properties/method", "/properties/path"].contains(&line.pointer.as_str())
+        };
+        let fields = describe(&operation.schema, formats_count)
+            .into_iter()
+            .skip(1)
+            .filter(|line| !is_said(line));
+        lines.extend(fields.map(|line| Accepted {
+            pointer: operation.place(&line.pointer),
+            ..line
+        }));
     }
     lines
 }

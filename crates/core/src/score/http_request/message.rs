@@ -38,8 +38,13 @@ pub(super) struct Message<'d> {
 
 #[derive(Debug)]
 pub(super) enum Start<'d> {
-    Request { method: Part<'d, &'d str>, path: Part<'d, &'d str> },
-    Response { status: Part<'d, u16> },
+    Request {
+        method: Part<'d, &'d str>,
+        path: Part<'d, &'d str>,
+    },
+    Response {
+        status: Part<'d, u16>,
+    },
 }
 
 type Read<T> = Result<T, Unreadable>;
@@ -47,26 +52,37 @@ type Read<T> = Result<T, Unreadable>;
 /// Reads a message of that part.
 pub(super) fn read<'d>(part: MessagePart, root: &'d Value<'_>) -> Read<Message<'d>> {
     let form = Form(part);
-    let object = root.as_object().ok_or_else(|| form.wrong_type(&format!("a {}", part.name()), "an object", root))?;
+    let object = root
+        .as_object()
+        .ok_or_else(|| form.wrong_type(&format!("a {}", part.name()), "an object", root))?;
     let known = match part {
         MessagePart::Request => REQUEST,
         MessagePart::Response => RESPONSE,
     };
     let start = match part {
-        MessagePart::Request => {
-            Start::Request { method: form.text(root, object, METHOD)?, path: form.text(root, object, PATH)? }
-        }
-        MessagePart::Response => Start::Response { status: form.status(root, object)? },
+        MessagePart::Request => Start::Request {
+            method: form.text(root, object, METHOD)?,
+            path: form.text(root, object, PATH)?,
+        },
+        MessagePart::Response => Start::Response {
+            status: form.status(root, object)?,
+        },
     };
     // Unknown members, and the second of two names for one part.
     let is_extra = |member: &&'d Member<'_>| {
         let names = known.iter().find(|names| names.contains(&&*member.key));
-        names.is_none_or(|names| find(object, names).is_some_and(|first| !std::ptr::eq(first, *member)))
+        names.is_none_or(|names| {
+            find(object, names).is_some_and(|first| !std::ptr::eq(first, *member))
+        })
     };
     let extra = object.members().iter().find(is_extra);
     Ok(Message {
         start,
-        query: if part == MessagePart::Request { form.object(object, QUERY)? } else { None },
+        query: if part == MessagePart::Request {
+            form.object(object, QUERY)?
+        } else {
+            None
+        },
         headers: form.object(object, HEADERS)?,
         body: find(object, BODY).map(|member| part_of(member, &member.value)),
         extra_key: extra.map(|member| (&*member.key, member.key_start)),
@@ -78,7 +94,11 @@ fn find<'d>(object: &'d Object<'_>, names: &[&str]) -> Option<&'d Member<'d>> {
 }
 
 fn part_of<'d, T>(member: &'d Member<'_>, value: T) -> Part<'d, T> {
-    Part { key: &member.key, at: member.value.start, value }
+    Part {
+        key: &member.key,
+        at: member.value.start,
+        value,
+    }
 }
 
 /// Describes the form of a message.
@@ -94,15 +114,30 @@ impl Form {
         }
     }
 
-    fn required<'d>(&self, root: &Value<'_>, object: &'d Object<'_>, names: &[&str]) -> Read<&'d Member<'d>> {
+    fn required<'d>(
+        &self,
+        root: &Value<'_>,
+        object: &'d Object<'_>,
+        names: &[&str],
+    ) -> Read<&'d Member<'d>> {
         find(object, names).ok_or_else(|| {
             let name = names.first().copied().unwrap_or_default();
             let message = format!("a {} without `{name}`; {}", self.0.name(), self.example());
-            Unreadable { message, offset: root.start, class: FailureClass::MissingKey, is_wrapped: false }
+            Unreadable {
+                message,
+                offset: root.start,
+                class: FailureClass::MissingKey,
+                is_wrapped: false,
+            }
         })
     }
 
-    fn text<'d>(&self, root: &Value<'_>, object: &'d Object<'_>, names: &[&str]) -> Read<Part<'d, &'d str>> {
+    fn text<'d>(
+        &self,
+        root: &Value<'_>,
+        object: &'d Object<'_>,
+        names: &[&str],
+    ) -> Read<Part<'d, &'d str>> {
         let member = self.required(root, object, names)?;
         match &member.value.kind {
             Kind::String(text) => Ok(part_of(member, text)),
@@ -113,18 +148,30 @@ impl Form {
     fn status<'d>(&self, root: &Value<'_>, object: &'d Object<'_>) -> Read<Part<'d, u16>> {
         let member = self.required(root, object, STATUS)?;
         let number = match &member.value.kind {
-            Kind::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
+            Kind::Number(number) => number
+                .as_u64()
+                .and_then(|number| u16::try_from(number).ok()),
             _ => None,
         };
         match number {
             Some(status) => Ok(part_of(member, status)),
-            None => Err(self.wrong_type(&format!("`{}`", member.key), "a status code, such as 200", &member.value)),
+            None => Err(self.wrong_type(
+                &format!("`{}`", member.key),
+                "a status code, such as 200",
+                &member.value,
+            )),
         }
     }
 
     /// `null` is none.
-    fn object<'d>(&self, object: &'d Object<'_>, names: &[&str]) -> Read<Option<Part<'d, &'d Object<'d>>>> {
-        let Some(member) = find(object, names) else { return Ok(None) };
+    fn object<'d>(
+        &self,
+        object: &'d Object<'_>,
+        names: &[&str],
+    ) -> Read<Option<Part<'d, &'d Object<'d>>>> {
+        let Some(member) = find(object, names) else {
+            return Ok(None);
+        };
         match &member.value.kind {
             Kind::Object(inner) => Ok(Some(part_of(member, inner))),
             Kind::Null => Ok(None),
@@ -133,7 +180,16 @@ impl Form {
     }
 
     fn wrong_type(&self, what: &str, expected: &str, found: &Value<'_>) -> Unreadable {
-        let message = format!("{what} is {expected}, not {}; {}", found.type_name(), self.example());
-        Unreadable { message, offset: found.start, class: FailureClass::WrongType, is_wrapped: false }
+        let message = format!(
+            "{what} is {expected}, not {}; {}",
+            found.type_name(),
+            self.example()
+        );
+        Unreadable {
+            message,
+            offset: found.start,
+            class: FailureClass::WrongType,
+            is_wrapped: false,
+        }
     }
 }

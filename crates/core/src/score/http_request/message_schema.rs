@@ -32,10 +32,16 @@ impl MessageSchema {
     /// The JSON pointer into the document of one into the schema.
     pub fn place(&self, pointer: &str) -> String {
         let inside = |(from, to): &(String, String)| {
-            let rest = pointer.strip_prefix(from.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+            let rest = pointer
+                .strip_prefix(from.as_str())
+                .filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
             Some((from.len(), format!("{to}{rest}"), rest.is_empty()))
         };
-        let nearest = self.places.iter().filter_map(inside).max_by_key(|(length, ..)| *length);
+        let nearest = self
+            .places
+            .iter()
+            .filter_map(inside)
+            .max_by_key(|(length, ..)| *length);
         nearest.map_or_else(
             || self.pointer.clone(),
             // The whole parameter, not its schema alone.
@@ -57,8 +63,14 @@ struct Draft<'a> {
 
 /// The operations that a task uses, each with the schema of its messages; nothing where the document is at fault.
 pub fn message_schemas(rules: &HttpRules, assert_formats: bool) -> Vec<MessageSchema> {
-    let written = Written { label: "", text: "", pointer: "" };
-    let Ok(api) = Api::new(written, rules, assert_formats) else { return Vec::new() };
+    let written = Written {
+        label: "",
+        text: "",
+        pointer: "",
+    };
+    let Ok(api) = Api::new(written, rules, assert_formats) else {
+        return Vec::new();
+    };
     let named = rules.operation.as_deref().and_then(|name| api.named(name));
     let used = (0..api.operations.len()).filter(|index| named.is_none_or(|named| named == *index));
     used.take(MAX_OPERATIONS)
@@ -86,7 +98,12 @@ pub fn message_schemas(rules: &HttpRules, assert_formats: bool) -> Vec<MessageSc
 }
 
 impl Draft<'_> {
-    fn request(&mut self, method: &str, path: &str, parts: &Parts) -> (Map<String, Value>, Vec<&'static str>) {
+    fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        parts: &Parts,
+    ) -> (Map<String, Value>, Vec<&'static str>) {
         let mut properties = Map::from_iter([
             ("method".to_owned(), json!({"const": method})),
             ("path".to_owned(), json!({"const": path})),
@@ -94,7 +111,8 @@ impl Draft<'_> {
             ("headers".to_owned(), self.named("headers", &parts.headers)),
         ]);
         let mut required = vec!["method", "path"];
-        let has_required = |parameters: &[Parameter]| parameters.iter().any(|parameter| parameter.required);
+        let has_required =
+            |parameters: &[Parameter]| parameters.iter().any(|parameter| parameter.required);
         required.extend(has_required(&parts.query).then_some("query"));
         required.extend(has_required(&parts.headers).then_some("headers"));
         if let Some(body) = &parts.body {
@@ -105,15 +123,24 @@ impl Draft<'_> {
     }
 
     fn response(&mut self, parts: &Parts) -> (Map<String, Value>, Vec<&'static str>) {
-        let codes = parts.responses.keys().filter_map(|key| key.replace("XX", "00").parse::<u16>().ok());
+        let codes = parts
+            .responses
+            .keys()
+            .filter_map(|key| key.replace("XX", "00").parse::<u16>().ok());
         let codes: Vec<u16> = codes.collect();
         let mut properties = Map::from_iter([("status".to_owned(), json!({"enum": codes}))]);
         if codes.is_empty() {
-            properties.insert("status".to_owned(), json!({"type": "integer", "minimum": 100, "maximum": 599}));
+            properties.insert(
+                "status".to_owned(),
+                json!({"type": "integer", "minimum": 100, "maximum": 599}),
+            );
         }
         let mut required = vec!["status"];
         if let Some(response) = parts.responses.values().next() {
-            properties.insert("headers".to_owned(), self.named("headers", &response.headers));
+            properties.insert(
+                "headers".to_owned(),
+                self.named("headers", &response.headers),
+            );
             if response.body.required {
                 properties.insert("body".to_owned(), self.body(&response.body));
                 required.push("body");
@@ -135,24 +162,42 @@ impl Draft<'_> {
             (parameter.name.clone(), self.schema(&at, &parameter.schema))
         });
         let properties: Map<String, Value> = schemas.collect();
-        let required: Vec<&str> =
-            parameters.iter().filter(|parameter| parameter.required).map(|parameter| parameter.name.as_str()).collect();
+        let required: Vec<&str> = parameters
+            .iter()
+            .filter(|parameter| parameter.required)
+            .map(|parameter| parameter.name.as_str())
+            .collect();
         json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
     }
 
     fn body(&mut self, body: &Body) -> Value {
-        let schema = body.content(None).and_then(|content: &Content| content.schema.as_ref());
-        schema.map_or(Value::Bool(true), |schema| self.schema("/properties/body", schema))
+        let schema = body
+            .content(None)
+            .and_then(|content: &Content| content.schema.as_ref());
+        schema.map_or(Value::Bool(true), |schema| {
+            self.schema("/properties/body", schema)
+        })
     }
 
     /// A schema of the document, which is to stand at a JSON pointer.
     fn schema(&mut self, at: &str, schema: &LazySchema) -> Value {
         self.places.push((at.to_owned(), schema.pointer.clone()));
-        let Ok(BundledSchema { value: mut whole, definitions }) = self.schemas.whole(&schema.pointer) else {
+        let Ok(BundledSchema {
+            value: mut whole,
+            definitions,
+        }) = self.schemas.whole(&schema.pointer)
+        else {
             return Value::Bool(true);
         };
-        self.places.extend(definitions.into_iter().map(|(name, pointer)| (format!("/$defs/{name}"), pointer)));
-        if let Some(Value::Object(definitions)) = whole.as_object_mut().and_then(|members| members.remove("$defs")) {
+        self.places.extend(
+            definitions
+                .into_iter()
+                .map(|(name, pointer)| (format!("/$defs/{name}"), pointer)),
+        );
+        if let Some(Value::Object(definitions)) = whole
+            .as_object_mut()
+            .and_then(|members| members.remove("$defs"))
+        {
             self.definitions.extend(definitions);
         }
         whole

@@ -53,7 +53,13 @@ impl Judge for HttpRequest {
         json::parse(completion, from).is_ok()
     }
 
-    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
         if let Some(verdict) = unreadable_expected((completion, from), expected) {
             return verdict;
@@ -63,20 +69,36 @@ impl Judge for HttpRequest {
             Ok(operation) => operation,
             Err(message) => return failed(message),
         };
-        let expected_text = expected.map(serde_json::Value::to_string).unwrap_or_default();
-        let expected_document = expected.map(|_| json::parse(&expected_text, 0)).and_then(Result::ok);
-        let expected_message = match expected_document.as_ref().map(|document| read(self.part, &document.root)) {
+        let expected_text = expected
+            .map(serde_json::Value::to_string)
+            .unwrap_or_default();
+        let expected_document = expected
+            .map(|_| json::parse(&expected_text, 0))
+            .and_then(Result::ok);
+        let expected_message = match expected_document
+            .as_ref()
+            .map(|document| read(self.part, &document.root))
+        {
             Some(Err(why)) => {
-                return failed(format!("the row's `expected` is not a {}: {}", self.part.name(), why.message));
+                return failed(format!(
+                    "the row's `expected` is not a {}: {}",
+                    self.part.name(),
+                    why.message
+                ));
             }
             message => message.and_then(Result::ok),
         };
         let parsed = json::parse(completion, from);
-        let document = parsed.as_ref().map_err(|error| Unreadable::json(completion, error));
-        let message = document.and_then(|document| Ok((document, read(self.part, &document.root)?)));
+        let document = parsed
+            .as_ref()
+            .map_err(|error| Unreadable::json(completion, error));
+        let message =
+            document.and_then(|document| Ok((document, read(self.part, &document.root)?)));
         let found = match &message {
             Ok((document, message)) => {
-                let expected = expected_message.as_ref().map(|message| (message, expected_text.as_str(), expected));
+                let expected = expected_message
+                    .as_ref()
+                    .map(|message| (message, expected_text.as_str(), expected));
                 self.judge_message(completion, document, message, expected, operation)
             }
             Err(why) => Ok(Verdict {
@@ -88,24 +110,52 @@ impl Judge for HttpRequest {
     }
 
     /// The query and the body; what is in the path and in headers is not counted.
-    fn stated_values(&self, completion: &str, from: usize, _row: Option<&PromptRow>) -> Vec<StatedValue> {
+    fn stated_values(
+        &self,
+        completion: &str,
+        from: usize,
+        _row: Option<&PromptRow>,
+    ) -> Vec<StatedValue> {
         let mut found = Vec::new();
-        let Ok(document) = json::parse(completion, from) else { return found };
-        let Ok(message) = read(self.part, &document.root) else { return found };
-        let members =
-            message.query.iter().flat_map(|query| query.value.members().iter().map(|member| (query.key, member)));
+        let Ok(document) = json::parse(completion, from) else {
+            return found;
+        };
+        let Ok(message) = read(self.part, &document.root) else {
+            return found;
+        };
+        let members = message.query.iter().flat_map(|query| {
+            query
+                .value
+                .members()
+                .iter()
+                .map(|member| (query.key, member))
+        });
         for (key, member) in members {
             let path = ["query".to_owned(), member.key.to_string()];
             let pointer = format!("/{key}/{}", escaped(&member.key));
-            state(&member.value, (&path, &pointer), &mut |offset| offset, &mut found);
+            state(
+                &member.value,
+                (&path, &pointer),
+                &mut |offset| offset,
+                &mut found,
+            );
         }
         if let Some(body) = message.body {
-            state(body.value, (&["body".to_owned()], &format!("/{}", body.key)), &mut |offset| offset, &mut found);
+            state(
+                body.value,
+                (&["body".to_owned()], &format!("/{}", body.key)),
+                &mut |offset| offset,
+                &mut found,
+            );
         }
         found
     }
 
-    fn completion_of(&self, expected: &serde_json::Value, _row: Option<&PromptRow>) -> Option<String> {
+    fn completion_of(
+        &self,
+        expected: &serde_json::Value,
+        _row: Option<&PromptRow>,
+    ) -> Option<String> {
         Some(expected::target(expected).to_string())
     }
 }
@@ -115,7 +165,11 @@ impl HttpRequest {
     fn new(task: &TaskFiles, own: &HttpRules) -> Result<Self, ScoreError> {
         let rules = &task.score;
         let label = task.label(&task.definition_file);
-        let written = Written { label: &label, text: &task.definition_text, pointer: "" };
+        let written = Written {
+            label: &label,
+            text: &task.definition_text,
+            pointer: "",
+        };
         let api = Api::new(written, own, rules.assert_formats)?;
         Ok(Self {
             operation: own.operation.as_deref().and_then(|name| api.named(name)),
@@ -127,16 +181,23 @@ impl HttpRequest {
 
     /// The row's operation, else the task's.
     fn operation_of(&self, row: Option<&PromptRow>) -> Result<Option<usize>, String> {
-        let own = row.and_then(|row| row.fields.get(OPERATION)).filter(|own| !own.is_null());
+        let own = row
+            .and_then(|row| row.fields.get(OPERATION))
+            .filter(|own| !own.is_null());
         let operation = match own {
             None => self.operation,
             Some(own) => {
                 let known = own.as_str().and_then(|name| self.api.named(name));
-                Some(known.ok_or_else(|| format!("`operation` of the row, {own}, is not in the document"))?)
+                Some(known.ok_or_else(|| {
+                    format!("`operation` of the row, {own}, is not in the document")
+                })?)
             }
         };
         if operation.is_none() && self.part == MessagePart::Response {
-            return Err("no operation: name one, `[score] operation`, or give the row an `operation`".to_owned());
+            return Err(
+                "no operation: name one, `[score] operation`, or give the row an `operation`"
+                    .to_owned(),
+            );
         }
         Ok(operation)
     }
@@ -153,26 +214,60 @@ impl HttpRequest {
         let mut faults = self.faults(completion, message, &routed, operation)?;
         let compared = expected.map(|(wanted, text, value)| {
             let wanted_route = self.route(text, wanted);
-            let side = Side { text: completion, message, routed: routed.as_ref().ok().and_then(Option::as_ref) };
+            let side = Side {
+                text: completion,
+                message,
+                routed: routed.as_ref().ok().and_then(Option::as_ref),
+            };
             let routed = wanted_route.as_ref().ok().and_then(Option::as_ref);
             let body = wanted.body.as_ref().and_then(|body| value?.get(body.key));
-            compare_messages(&self.api, side, Side { text, message: wanted, routed }, body, &self.normalise)
+            compare_messages(
+                &self.api,
+                side,
+                Side {
+                    text,
+                    message: wanted,
+                    routed,
+                },
+                body,
+                &self.normalise,
+            )
         });
         let valid = faults.is_empty();
-        let (fields, differences) = compared.map(|Comparison { fields, differences }| (fields, differences)).unzip();
-        let same = differences.as_ref().map(|differences| differences.is_empty());
+        let (fields, differences) = compared
+            .map(
+                |Comparison {
+                     fields,
+                     differences,
+                 }| (fields, differences),
+            )
+            .unzip();
+        let same = differences
+            .as_ref()
+            .map(|differences| differences.is_empty());
         if valid {
             faults = differences.unwrap_or_default();
         }
         faults.sort_by_key(|fault| fault.offset);
-        let mut verdict = Verdict::new(if valid { Tier::Valid } else { Tier::Invalid }, class_of(&faults));
+        let mut verdict = Verdict::new(
+            if valid { Tier::Valid } else { Tier::Invalid },
+            class_of(&faults),
+        );
         verdict.warnings = duplicate_keys(completion, std::slice::from_ref(document));
         verdict.errors = reasons(completion, faults, &mut verdict.warnings);
-        Ok(Verdict { exact: same.map(|same| same && valid), fields, ..verdict })
+        Ok(Verdict {
+            exact: same.map(|same| same && valid),
+            fields,
+            ..verdict
+        })
     }
 
     /// Where a request leads; `None` for a response.
-    fn route<'m>(&'m self, text: &str, message: &'m Message<'_>) -> Result<Option<Route<'m>>, Violation> {
+    fn route<'m>(
+        &'m self,
+        text: &str,
+        message: &'m Message<'_>,
+    ) -> Result<Option<Route<'m>>, Violation> {
         match &message.start {
             Start::Request { method, path } => route(&self.api, text, *method, *path).map(Some),
             Start::Response { .. } => Ok(None),
@@ -189,18 +284,33 @@ impl HttpRequest {
     ) -> Checked<Vec<Violation>> {
         let routed = match (routed, wanted) {
             (Ok(Some(routed)), _) => routed,
-            (Ok(None), Some(operation)) => return check_response(&self.api, text, message, operation),
+            (Ok(None), Some(operation)) => {
+                return check_response(&self.api, text, message, operation);
+            }
             (Ok(None), None) => return Ok(Vec::new()),
             (Err(fault), _) => return Ok(vec![fault.clone()]),
         };
-        match (&message.start, wanted.filter(|wanted| *wanted != routed.operation)) {
+        match (
+            &message.start,
+            wanted.filter(|wanted| *wanted != routed.operation),
+        ) {
             (Start::Request { path, .. }, Some(wanted)) => {
                 let name = |operation: usize| self.api.operations[operation].name.as_str();
-                let message = format!("expected {}, found {}", name(wanted), name(routed.operation));
+                let message = format!(
+                    "expected {}, found {}",
+                    name(wanted),
+                    name(routed.operation)
+                );
                 let place = format!("/{}", path.key);
                 let class = FailureClass::WrongOperation;
                 let schema_path = self.api.operations[wanted].pointer.clone();
-                Ok(vec![Violation { message, instance_path: place, schema_path, offset: path.at, class }])
+                Ok(vec![Violation {
+                    message,
+                    instance_path: place,
+                    schema_path,
+                    offset: path.at,
+                    class,
+                }])
             }
             _ => check_request(&self.api, text, message, routed),
         }
@@ -215,13 +325,18 @@ impl HttpRequest {
     ) -> Verdict {
         let mut left = MAX_EMBEDDED_MESSAGES;
         let mut accept = |value: &Value<'_>| {
-            let Ok(message) = read(self.part, value) else { return false };
+            let Ok(message) = read(self.part, value) else {
+                return false;
+            };
             left = left.saturating_sub(1);
             let routed = self.route(completion, &message);
-            self.faults(completion, &message, &routed, operation).is_ok_and(|faults| faults.is_empty() && left > 0)
+            self.faults(completion, &message, &routed, operation)
+                .is_ok_and(|faults| faults.is_empty() && left > 0)
         };
         Verdict::unparsable(completion, from, thoughts, why, |open| {
-            inner_values(completion, from, |value| value.start < open && accept(value))
+            inner_values(completion, from, |value| {
+                value.start < open && accept(value)
+            })
         })
     }
 }

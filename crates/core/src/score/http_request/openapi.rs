@@ -7,7 +7,9 @@ use serde_json::Value;
 use crate::task::{decode_path, escaped};
 
 /// Methods that a path may have, as OpenAPI writes them.
-const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+const METHODS: [&str; 8] = [
+    "get", "put", "post", "delete", "options", "head", "patch", "trace",
+];
 
 /// References that lead to references.
 const MAX_HOPS: usize = 32;
@@ -41,8 +43,9 @@ impl Operation<'_> {
     }
 
     fn is_named(&self, name: &str) -> bool {
-        let is_route =
-            |(method, path): (&str, &str)| method.eq_ignore_ascii_case(&self.method) && path.trim_start() == self.path;
+        let is_route = |(method, path): (&str, &str)| {
+            method.eq_ignore_ascii_case(&self.method) && path.trim_start() == self.path
+        };
         self.id == Some(name) || name.split_once(' ').is_some_and(is_route)
     }
 }
@@ -58,7 +61,10 @@ pub struct OpenApiError {
 
 impl OpenApiError {
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), message: message.into() }
+        Self {
+            pointer: pointer.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -68,31 +74,51 @@ impl OpenApiError {
 /// Errors of the document as a whole, its paths, or the names of its operations.
 pub fn operations(document: &Value) -> Result<Vec<Operation<'_>>, OpenApiError> {
     check_version(document)?;
-    let paths = document.get("paths").ok_or_else(|| OpenApiError::new("", "the document has no `paths`"))?;
+    let paths = document
+        .get("paths")
+        .ok_or_else(|| OpenApiError::new("", "the document has no `paths`"))?;
     let paths = object(paths, "/paths", "`paths`")?;
     let (mut found, mut ids) = (Vec::new(), HashMap::new());
     for (path, item) in paths.iter().filter(|(path, _)| !path.starts_with("x-")) {
         let pointer = format!("/paths/{}", escaped(path));
         if !path.starts_with('/') {
-            return Err(OpenApiError::new(pointer, format!("a path begins with `/`, not {path:?}")));
+            return Err(OpenApiError::new(
+                pointer,
+                format!("a path begins with `/`, not {path:?}"),
+            ));
         }
         let (item_pointer, item) = resolved(document, pointer, item)?;
         let members = object(item, &item_pointer, "a path")?;
-        for (method, value) in members.iter().filter(|(key, _)| METHODS.contains(&key.as_str())) {
+        for (method, value) in members
+            .iter()
+            .filter(|(key, _)| METHODS.contains(&key.as_str()))
+        {
             let pointer = format!("{item_pointer}/{method}");
             object(value, &pointer, "an operation")?;
             let id = value.get("operationId").and_then(Value::as_str);
             let method = method.to_ascii_uppercase();
             if let Some(other) = id.and_then(|id| ids.insert(id, format!("{method} {path}"))) {
-                let message = format!("names {other} too: give each operation its own `operationId`");
+                let message =
+                    format!("names {other} too: give each operation its own `operationId`");
                 return Err(OpenApiError::new(format!("{pointer}/operationId"), message));
             }
             let item_pointer = item_pointer.clone();
-            found.push(Operation { method, path, id, value, pointer, item, item_pointer });
+            found.push(Operation {
+                method,
+                path,
+                id,
+                value,
+                pointer,
+                item,
+                item_pointer,
+            });
         }
     }
     match found.is_empty() {
-        true => Err(OpenApiError::new("/paths", "no operation: give a path a method, such as \"get\"")),
+        true => Err(OpenApiError::new(
+            "/paths",
+            "no operation: give a path a method, such as \"get\"",
+        )),
         false => Ok(found),
     }
 }
@@ -101,29 +127,50 @@ pub fn operations(document: &Value) -> Result<Vec<Operation<'_>>, OpenApiError> 
 ///
 /// # Errors
 /// A sentence with the name that may have been meant.
-pub(super) fn find_operation<'o, 'a>(operations: &'o [Operation<'a>], name: &str) -> Result<&'o Operation<'a>, String> {
-    operations.iter().find(|operation| operation.is_named(name)).ok_or_else(|| {
-        let names: Vec<String> = operations
-            .iter()
-            .flat_map(|operation| [Some(operation.route()), operation.id.map(str::to_owned)])
-            .flatten()
-            .collect();
-        let near = crate::format::did_you_mean(name, names.iter().map(String::as_str));
-        let some: Vec<String> = operations.iter().take(5).map(Operation::name).collect();
-        let more = if operations.len() > some.len() { ", …" } else { "" };
-        let advice = if near.is_empty() { format!("; there are {}{more}", some.join(", ")) } else { near };
-        format!("names no operation of the document: {name:?}{advice}")
-    })
+pub(super) fn find_operation<'o, 'a>(
+    operations: &'o [Operation<'a>],
+    name: &str,
+) -> Result<&'o Operation<'a>, String> {
+    operations
+        .iter()
+        .find(|operation| operation.is_named(name))
+        .ok_or_else(|| {
+            let names: Vec<String> = operations
+                .iter()
+                .flat_map(|operation| [Some(operation.route()), operation.id.map(str::to_owned)])
+                .flatten()
+                .collect();
+            let near = crate::format::did_you_mean(name, names.iter().map(String::as_str));
+            let some: Vec<String> = operations.iter().take(5).map(Operation::name).collect();
+            let more = if operations.len() > some.len() {
+                ", …"
+            } else {
+                ""
+            };
+            let advice = if near.is_empty() {
+                format!("; there are {}{more}", some.join(", "))
+            } else {
+                near
+            };
+            format!("names no operation of the document: {name:?}{advice}")
+        })
 }
 
 fn check_version(document: &Value) -> Result<(), OpenApiError> {
     if !document.is_object() {
-        return Err(OpenApiError::new("", "an OpenAPI document is an object: {\"openapi\": \"3.1.0\", \"paths\": …}"));
+        return Err(OpenApiError::new(
+            "",
+            "an OpenAPI document is an object: {\"openapi\": \"3.1.0\", \"paths\": …}",
+        ));
     }
     match (document.get("openapi"), document.get("swagger")) {
-        (Some(Value::String(version)), _) if version.starts_with("3.0") || version.starts_with("3.1") => {}
+        (Some(Value::String(version)), _)
+            if version.starts_with("3.0") || version.starts_with("3.1") => {}
         (Some(version), _) => {
-            return Err(OpenApiError::new("/openapi", format!("OpenAPI 3.0 and 3.1 are read, not {version}")));
+            return Err(OpenApiError::new(
+                "/openapi",
+                format!("OpenAPI 3.0 and 3.1 are read, not {version}"),
+            ));
         }
         (None, Some(version)) => {
             let message = format!(
@@ -138,7 +185,10 @@ fn check_version(document: &Value) -> Result<(), OpenApiError> {
     }
     match document.get("jsonSchemaDialect").and_then(Value::as_str) {
         Some(dialect) if !dialect.contains("spec.openapis.org") && !dialect.contains("2020-12") => {
-            Err(OpenApiError::new("/jsonSchemaDialect", "schemas are read as JSON Schema 2020-12: leave this key out"))
+            Err(OpenApiError::new(
+                "/jsonSchemaDialect",
+                "schemas are read as JSON Schema 2020-12: leave this key out",
+            ))
         }
         _ => Ok(()),
     }
@@ -154,7 +204,9 @@ pub(super) fn resolved<'a>(
     mut value: &'a Value,
 ) -> Result<(String, &'a Value), OpenApiError> {
     for _ in 0..MAX_HOPS {
-        let Some(reference) = value.get("$ref").and_then(Value::as_str) else { return Ok((pointer, value)) };
+        let Some(reference) = value.get("$ref").and_then(Value::as_str) else {
+            return Ok((pointer, value));
+        };
         (pointer, value) = target(document, &format!("{pointer}/$ref"), reference)?;
     }
     Err(OpenApiError::new(pointer, "references form a cycle"))
@@ -167,7 +219,10 @@ pub(super) fn target<'a>(
     reference: &str,
 ) -> Result<(String, &'a Value), OpenApiError> {
     let error = |message: String| OpenApiError::new(pointer, message);
-    let Some(inside) = reference.strip_prefix('#').filter(|inside| inside.starts_with('/')) else {
+    let Some(inside) = reference
+        .strip_prefix('#')
+        .filter(|inside| inside.starts_with('/'))
+    else {
         return Err(error(format!(
             "`$ref` to {reference} leaves the document: only references such as #/components/schemas/NAME are followed; put what it names into this file (for example with `npx @redocly/cli bundle`)"
         )));
@@ -177,10 +232,15 @@ pub(super) fn target<'a>(
         Some(value) => Ok((inside, value)),
         None => {
             let (parent, name) = inside.rsplit_once('/').unwrap_or_default();
-            let names =
-                document.pointer(parent).and_then(Value::as_object).into_iter().flat_map(|members| members.keys());
+            let names = document
+                .pointer(parent)
+                .and_then(Value::as_object)
+                .into_iter()
+                .flat_map(|members| members.keys());
             let near = crate::format::did_you_mean(name, names.map(String::as_str));
-            Err(error(format!("`$ref` target not found: {reference} is not in the document{near}")))
+            Err(error(format!(
+                "`$ref` target not found: {reference} is not in the document{near}"
+            )))
         }
     }
 }
@@ -191,5 +251,7 @@ pub(super) fn object<'a>(
     pointer: &str,
     what: &str,
 ) -> Result<&'a serde_json::Map<String, Value>, OpenApiError> {
-    value.as_object().ok_or_else(|| OpenApiError::new(pointer, format!("{what} is an object")))
+    value
+        .as_object()
+        .ok_or_else(|| OpenApiError::new(pointer, format!("{what} is an object")))
 }

@@ -78,7 +78,12 @@ impl<'m> ParameterValue<'m> {
                         (Cow::Owned(decode(part(0))), decoded(part(1)))
                     }
                 };
-                Self::Fields(parts.chunks(if explode { 1 } else { 2 }).map(pair).collect())
+                Self::Fields(
+                    parts
+                        .chunks(if explode { 1 } else { 2 })
+                        .map(pair)
+                        .collect(),
+                )
             }
         }
     }
@@ -127,7 +132,11 @@ impl<'m> ParameterValue<'m> {
 
     /// Whether both are written alike in a request: numbers by their value, fields in any order. `equal` compares
     /// scalars.
-    pub(super) fn equals(&self, other: &ParameterValue<'_>, equal: &dyn Fn(&str, &str) -> bool) -> bool {
+    pub(super) fn equals(
+        &self,
+        other: &ParameterValue<'_>,
+        equal: &dyn Fn(&str, &str) -> bool,
+    ) -> bool {
         match (self, other) {
             (Self::Null, ParameterValue::Null) => true,
             (
@@ -136,12 +145,17 @@ impl<'m> ParameterValue<'m> {
             ) => equal(found, expected),
             (Self::List(found), ParameterValue::List(expected)) => {
                 found.len() == expected.len()
-                    && found.iter().zip(expected).all(|(found, expected)| found.equals(expected, equal))
+                    && found
+                        .iter()
+                        .zip(expected)
+                        .all(|(found, expected)| found.equals(expected, equal))
             }
             (Self::Fields(found), ParameterValue::Fields(expected)) => {
                 found.len() == expected.len()
                     && expected.iter().all(|(name, expected)| {
-                        found.iter().any(|(other, found)| other == name && found.equals(expected, equal))
+                        found
+                            .iter()
+                            .any(|(other, found)| other == name && found.equals(expected, equal))
                     })
             }
             _ => false,
@@ -153,15 +167,24 @@ fn fields<'m>(object: &'m Object<'_>) -> Vec<(Cow<'m, str>, ParameterValue<'m>)>
     object
         .members()
         .iter()
-        .map(|member| (Cow::Borrowed(&*member.key), ParameterValue::from_json(&member.value)))
+        .map(|member| {
+            (
+                Cow::Borrowed(&*member.key),
+                ParameterValue::from_json(&member.value),
+            )
+        })
         .collect()
 }
 
 fn is_scalar(text: &str) -> bool {
     let begins = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b't' | b'f' | b'n');
     text.as_bytes().first().is_some_and(begins)
-        && parse(text, 0)
-            .is_ok_and(|document| matches!(document.root.kind, Kind::Number(_) | Kind::Bool(_) | Kind::Null))
+        && parse(text, 0).is_ok_and(|document| {
+            matches!(
+                document.root.kind,
+                Kind::Number(_) | Kind::Bool(_) | Kind::Null
+            )
+        })
 }
 
 fn quote(text: &str, out: &mut String) {
@@ -173,7 +196,10 @@ fn split<'t>(text: &'t str, delimiters: &[&str]) -> Vec<&'t str> {
     let (mut parts, mut start, mut at) = (Vec::new(), 0, 0);
     while at < text.len() {
         let rest = &text.as_bytes()[at..];
-        match delimiters.iter().find(|delimiter| rest.starts_with(delimiter.as_bytes())) {
+        match delimiters
+            .iter()
+            .find(|delimiter| rest.starts_with(delimiter.as_bytes()))
+        {
             Some(delimiter) => {
                 parts.push(&text[start..at]);
                 at += delimiter.len();
@@ -213,20 +239,53 @@ mod tests {
             ("5", &Shape::Scalar, Style::Comma, true, "5"),
             ("a%20b", &Shape::Scalar, Style::Comma, true, "\"a b\""),
             ("1,2", &Shape::Scalar, Style::Comma, true, "\"1,2\""),
-            ("1,x%2Cy,true", &Shape::List, Style::Comma, false, "[1,\"x,y\",true]"),
+            (
+                "1,x%2Cy,true",
+                &Shape::List,
+                Style::Comma,
+                false,
+                "[1,\"x,y\",true]",
+            ),
             ("1|2%7C3", &Shape::List, Style::Pipe, false, "[1,2,3]"),
             ("1%202 3", &Shape::List, Style::Space, false, "[1,2,3]"),
-            ("r,100,g,2%30", &named, Style::Comma, false, "{\"r\":100,\"g\":20}"),
-            ("r=100,g=20", &named, Style::Comma, true, "{\"r\":100,\"g\":20}"),
-            ("r,100,g", &named, Style::Comma, false, "{\"r\":100,\"g\":\"\"}"),
+            (
+                "r,100,g,2%30",
+                &named,
+                Style::Comma,
+                false,
+                "{\"r\":100,\"g\":20}",
+            ),
+            (
+                "r=100,g=20",
+                &named,
+                Style::Comma,
+                true,
+                "{\"r\":100,\"g\":20}",
+            ),
+            (
+                "r,100,g",
+                &named,
+                Style::Comma,
+                false,
+                "{\"r\":100,\"g\":\"\"}",
+            ),
             ("", &Shape::List, Style::Comma, false, "[\"\"]"),
         ] {
             let given = ParameterValue::from_text(text, shape, style, explode, decode_path);
             assert_eq!(given.json(Reading::Scalars), expected, "{text} {style:?}");
         }
-        let given = ParameterValue::from_text("1,007,-0.5,nul", &Shape::List, Style::Comma, false, decode_path);
+        let given = ParameterValue::from_text(
+            "1,007,-0.5,nul",
+            &Shape::List,
+            Style::Comma,
+            false,
+            decode_path,
+        );
         assert_eq!(given.json(Reading::Scalars), "[1,\"007\",-0.5,\"nul\"]");
-        assert_eq!(given.json(Reading::Strings), "[\"1\",\"007\",\"-0.5\",\"nul\"]");
+        assert_eq!(
+            given.json(Reading::Strings),
+            "[\"1\",\"007\",\"-0.5\",\"nul\"]"
+        );
         assert_eq!(decode_query("a+b%2Bc"), "a b+c");
         let pairs: Vec<_> = query_pairs("a=1&&b&c=x=y").collect();
         assert_eq!(pairs, [("a", "1", 0), ("b", "", 5), ("c", "x=y", 7)]);

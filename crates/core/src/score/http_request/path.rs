@@ -22,20 +22,29 @@ pub(super) type Bound<'p> = (&'p str, &'p str, usize);
 
 impl Template {
     pub(super) fn new(path: &str) -> Self {
-        Self { text: path.to_owned(), segments: path.split('/').map(pieces).collect() }
+        Self {
+            text: path.to_owned(),
+            segments: path.split('/').map(pieces).collect(),
+        }
     }
 
     /// The names of its variables.
     pub(super) fn variables(&self) -> impl Iterator<Item = &str> {
-        self.segments.iter().flatten().filter_map(|piece| match piece {
-            Piece::Variable(name) => Some(name.as_str()),
-            Piece::Literal(_) => None,
-        })
+        self.segments
+            .iter()
+            .flatten()
+            .filter_map(|piece| match piece {
+                Piece::Variable(name) => Some(name.as_str()),
+                Piece::Literal(_) => None,
+            })
     }
 
     /// In the order of these, the first template that matches is the most concrete one.
     pub(super) fn rank(&self) -> Vec<bool> {
-        self.segments.iter().map(|segment| !matches!(segment.as_slice(), [] | [Piece::Literal(_)])).collect()
+        self.segments
+            .iter()
+            .map(|segment| !matches!(segment.as_slice(), [] | [Piece::Literal(_)]))
+            .collect()
     }
 
     /// The variables of a concrete path.
@@ -44,7 +53,8 @@ impl Template {
         for pieces in &self.segments {
             let segment = segments.next()?;
             match pieces.as_slice() {
-                [Piece::Literal(literal)] if literal == segment || *literal == decode_path(segment) => {}
+                [Piece::Literal(literal)]
+                    if literal == segment || *literal == decode_path(segment) => {}
                 pieces => {
                     let end = bind(pieces, segment, &mut |name, start, end| {
                         found.push((name, &segment[start..end], at + start));
@@ -61,7 +71,11 @@ impl Template {
 }
 
 /// Reads pieces from the start of a text without `/` in variables; returns where they end.
-fn bind<'p>(pieces: &'p [Piece], text: &str, found: &mut dyn FnMut(&'p str, usize, usize)) -> Option<usize> {
+fn bind<'p>(
+    pieces: &'p [Piece],
+    text: &str,
+    found: &mut dyn FnMut(&'p str, usize, usize),
+) -> Option<usize> {
     let mut at = 0;
     for (index, piece) in pieces.iter().enumerate() {
         match piece {
@@ -147,20 +161,34 @@ impl Servers {
             let end = from + bind(pieces, &url[from..], &mut |_, _, _| {})?;
             (url[end..].is_empty() || url[end..].starts_with('/')).then_some(end)
         };
-        let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '?', '#'])) else {
+        let Some((scheme, rest)) = url
+            .split_once("://")
+            .filter(|(scheme, _)| !scheme.contains(['/', '?', '#']))
+        else {
             let prefixed = self.prefixes.iter().filter_map(|prefix| after(prefix, 0));
             return Ok(std::iter::once(0).chain(prefixed).collect());
         };
         if self.absolute.is_empty() {
             let host = scheme.len() + 3 + rest.find('/').unwrap_or(rest.len());
-            let prefixed = self.prefixes.iter().filter_map(|prefix| after(prefix, host));
+            let prefixed = self
+                .prefixes
+                .iter()
+                .filter_map(|prefix| after(prefix, host));
             return Ok(std::iter::once(host).chain(prefixed).collect());
         }
-        let found: Vec<usize> = self.absolute.iter().filter_map(|server| after(server, 0)).collect();
+        let found: Vec<usize> = self
+            .absolute
+            .iter()
+            .filter_map(|server| after(server, 0))
+            .collect();
         match found.is_empty() {
             true => {
                 let known: Vec<&str> = self.named.iter().take(5).map(String::as_str).collect();
-                Err(format!("no server of the document: {}; there are {}", shorten(url), known.join(", ")))
+                Err(format!(
+                    "no server of the document: {}; there are {}",
+                    shorten(url),
+                    known.join(", ")
+                ))
             }
             false => Ok(found),
         }
@@ -180,8 +208,16 @@ mod tests {
             ("/invoices/{id}", "/invoices/42", Some("id=42@10")),
             ("/invoices/{id}", "/invoices/", None),
             ("/invoices/{id}", "/invoices/4/2", None),
-            ("/invoices/{id}/lines/{line}", "/invoices/é/lines/7", Some("id=é@10 line=7@19")),
-            ("/{from}-{to}.json", "/a-b-c.json", Some("from=a@1 to=b-c@3")),
+            (
+                "/invoices/{id}/lines/{line}",
+                "/invoices/é/lines/7",
+                Some("id=é@10 line=7@19"),
+            ),
+            (
+                "/{from}-{to}.json",
+                "/a-b-c.json",
+                Some("from=a@1 to=b-c@3"),
+            ),
             ("/{from}-{to}.json", "/-.json", None),
             ("/a b", "/a%20b", Some("")),
             ("/", "/", Some("")),
@@ -189,14 +225,20 @@ mod tests {
         ] {
             let template = Template::new(template);
             let found = template.matches(path).map(|found| {
-                let shown: Vec<String> = found.iter().map(|(name, text, at)| format!("{name}={text}@{at}")).collect();
+                let shown: Vec<String> = found
+                    .iter()
+                    .map(|(name, text, at)| format!("{name}={text}@{at}"))
+                    .collect();
                 shown.join(" ")
             });
             assert_eq!(found.as_deref(), expected, "{} {path}", template.text);
         }
         let mut order = ["/{a}/{b}", "/{a}/x", "/me/{b}", "/me/x"].map(Template::new);
         order.sort_by_key(Template::rank);
-        assert_eq!(order.map(|template| template.text), ["/me/x", "/me/{b}", "/{a}/x", "/{a}/{b}"]);
+        assert_eq!(
+            order.map(|template| template.text),
+            ["/me/x", "/me/{b}", "/{a}/x", "/{a}/{b}"]
+        );
     }
 
     #[test]
@@ -204,19 +246,44 @@ mod tests {
         let starts = |servers: &[&str], url: &str| {
             let mut all = Servers::default();
             servers.iter().for_each(|server| all.add(server));
-            all.starts(url)
-                .map(|starts| starts.iter().map(|start| url[*start..].to_owned()).collect::<Vec<_>>().join(" "))
+            all.starts(url).map(|starts| {
+                starts
+                    .iter()
+                    .map(|start| url[*start..].to_owned())
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
         };
-        let api = ["https://api.example.com/v1/", "https://{region}.example.com/{base}"];
+        let api = [
+            "https://api.example.com/v1/",
+            "https://{region}.example.com/{base}",
+        ];
         assert_eq!(starts(&api[..1], "/a").unwrap(), "/a");
-        assert_eq!(starts(&api, "/a").unwrap(), "/a ", "the second server's path may be this");
+        assert_eq!(
+            starts(&api, "/a").unwrap(),
+            "/a ",
+            "the second server's path may be this"
+        );
         assert_eq!(starts(&api, "/v1/a").unwrap(), "/v1/a /a /a");
-        assert_eq!(starts(&api, "https://api.example.com/v1/a").unwrap(), "/a /a");
+        assert_eq!(
+            starts(&api, "https://api.example.com/v1/a").unwrap(),
+            "/a /a"
+        );
         assert_eq!(starts(&api, "https://eu.example.com/v2/a").unwrap(), "/a");
         assert_eq!(starts(&api[..1], "https://api.example.com/v1").unwrap(), "");
-        assert!(starts(&api[..1], "https://api.example.com/v11/a").unwrap_err().contains("no server of the document"));
-        assert_eq!(starts(&["/v1"], "https://any.org/v1/a").unwrap(), "/v1/a /a");
+        assert!(
+            starts(&api[..1], "https://api.example.com/v11/a")
+                .unwrap_err()
+                .contains("no server of the document")
+        );
+        assert_eq!(
+            starts(&["/v1"], "https://any.org/v1/a").unwrap(),
+            "/v1/a /a"
+        );
         assert_eq!(starts(&[], "https://any.org").unwrap(), "");
-        assert_eq!(starts(&[], "/redirect?to=https://any.org/").unwrap(), "/redirect?to=https://any.org/");
+        assert_eq!(
+            starts(&[], "/redirect?to=https://any.org/").unwrap(),
+            "/redirect?to=https://any.org/"
+        );
     }
 }

@@ -59,15 +59,26 @@ pub(super) fn query<'m>(completion: &str, message: &Message<'m>) -> Query<'m> {
         let mut places = StringPlaces::new(completion, path.at);
         for (name, value, at) in query_pairs(text) {
             let at = places.locate(address.len() + 1 + at);
-            let entry = Entry { written: EntryValue::Text(value), at, place: format!("/{}", path.key) };
+            let entry = Entry {
+                written: EntryValue::Text(value),
+                at,
+                place: format!("/{}", path.key),
+            };
             entries.entry(decode_query(name)).or_default().push(entry);
         }
     }
     if let Some(query) = &message.query {
         for member in query.value.members() {
             let place = format!("/{}/{}", query.key, escaped(&member.key));
-            let entry = Entry { written: EntryValue::Json(&member.value), at: member.value.start, place };
-            entries.entry(member.key.to_string()).or_default().push(entry);
+            let entry = Entry {
+                written: EntryValue::Json(&member.value),
+                at: member.value.start,
+                place,
+            };
+            entries
+                .entry(member.key.to_string())
+                .or_default()
+                .push(entry);
         }
     }
     entries
@@ -82,13 +93,21 @@ pub(super) fn take_parameter<'m>(
         EntryValue::Json(value) => match (&value.kind, &parameter.shape) {
             // A list in one string.
             (json::Kind::String(text), Shape::List) if !parameter.explode => {
-                ParameterValue::from_text(text, &parameter.shape, parameter.style, false, str::to_owned)
+                ParameterValue::from_text(
+                    text,
+                    &parameter.shape,
+                    parameter.style,
+                    false,
+                    str::to_owned,
+                )
             }
             _ => ParameterValue::from_json(value),
         },
         EntryValue::Text(text) => match (&parameter.shape, parameter.explode) {
             (Shape::List, true) => ParameterValue::Text(decode_query(text).into()),
-            (shape, explode) => ParameterValue::from_text(text, shape, parameter.style, explode, decode_query),
+            (shape, explode) => {
+                ParameterValue::from_text(text, shape, parameter.style, explode, decode_query)
+            }
         },
     };
     let own = query.remove(&parameter.name);
@@ -109,9 +128,16 @@ pub(super) fn take_parameter<'m>(
             let mut fields = Vec::new();
             let mut place = first.clone();
             let deep = parameter.style == Style::DeepObject;
-            let spread = if !deep && parameter.explode { names.as_slice() } else { &[] };
+            let spread = if !deep && parameter.explode {
+                names.as_slice()
+            } else {
+                &[]
+            };
             let inside = |name: &str| {
-                let field = name.strip_prefix(parameter.name.as_str())?.strip_prefix('[')?.strip_suffix(']')?;
+                let field = name
+                    .strip_prefix(parameter.name.as_str())?
+                    .strip_prefix('[')?
+                    .strip_suffix(']')?;
                 deep.then(|| field.to_owned())
             };
             let named: Vec<(String, String)> = query
@@ -131,7 +157,9 @@ pub(super) fn take_parameter<'m>(
             }
             let place = place?;
             let found = match given.pop() {
-                Some(ParameterValue::Fields(own)) => ParameterValue::Fields(own.into_iter().chain(fields).collect()),
+                Some(ParameterValue::Fields(own)) => {
+                    ParameterValue::Fields(own.into_iter().chain(fields).collect())
+                }
                 Some(other) => other,
                 None => ParameterValue::Fields(fields),
             };

@@ -57,12 +57,23 @@ enum References<'r> {
 
 impl Schemas {
     pub(super) fn new(document: Value, part: MessagePart, assert_formats: bool) -> Self {
-        let is_30 = document["openapi"].as_str().is_some_and(|version| version.starts_with("3.0"));
-        Self { document, is_30, part, assert_formats }
+        let is_30 = document["openapi"]
+            .as_str()
+            .is_some_and(|version| version.starts_with("3.0"));
+        Self {
+            document,
+            is_30,
+            part,
+            assert_formats,
+        }
     }
 
     /// Checks the schemas at these JSON pointers and all that they refer to, each once.
-    pub(super) fn check(&self, written: Written<'_>, mut pointers: Vec<String>) -> Result<(), ScoreError> {
+    pub(super) fn check(
+        &self,
+        written: Written<'_>,
+        mut pointers: Vec<String>,
+    ) -> Result<(), ScoreError> {
         let mut seen: HashSet<String> = pointers.iter().cloned().collect();
         while let Some(pointer) = pointers.pop() {
             let mut found = Vec::new();
@@ -70,7 +81,14 @@ impl Schemas {
             let alone = self
                 .translated(&pointer, schema, &mut References::List(&mut found))
                 .map_err(|error| written.error(&error.pointer, error.message))?;
-            Schema::compile_part(Written { pointer: &pointer, ..written }, alone, self.assert_formats)?;
+            Schema::compile_part(
+                Written {
+                    pointer: &pointer,
+                    ..written
+                },
+                alone,
+                self.assert_formats,
+            )?;
             pointers.extend(found.into_iter().filter(|found| seen.insert(found.clone())));
         }
         Ok(())
@@ -80,12 +98,20 @@ impl Schemas {
     pub(super) fn whole(&self, pointer: &str) -> Result<BundledSchema, OpenApiError> {
         let schema = self.document.pointer(pointer).unwrap_or(&Value::Bool(true));
         let mut definitions = BTreeMap::new();
-        let mut value = self.translated(pointer, schema, &mut References::Define(&mut definitions))?;
+        let mut value =
+            self.translated(pointer, schema, &mut References::Define(&mut definitions))?;
         let mut translated = Map::new();
-        while let Some((name, pointer)) = definitions.iter().find(|(name, _)| !translated.contains_key(*name)) {
+        while let Some((name, pointer)) = definitions
+            .iter()
+            .find(|(name, _)| !translated.contains_key(*name))
+        {
             let (name, pointer) = (name.clone(), pointer.clone());
-            let schema = self.document.pointer(&pointer).unwrap_or(&Value::Bool(true));
-            let schema = self.translated(&pointer, schema, &mut References::Define(&mut definitions))?;
+            let schema = self
+                .document
+                .pointer(&pointer)
+                .unwrap_or(&Value::Bool(true));
+            let schema =
+                self.translated(&pointer, schema, &mut References::Define(&mut definitions))?;
             translated.insert(name, schema);
         }
         if let (Value::Object(members), false) = (&mut value, translated.is_empty()) {
@@ -104,7 +130,12 @@ impl Schemas {
         let members = match schema {
             Value::Object(members) => members,
             Value::Bool(_) => return Ok(schema.clone()),
-            other => return Err(OpenApiError::new(pointer, format!("a schema is an object, not {other}"))),
+            other => {
+                return Err(OpenApiError::new(
+                    pointer,
+                    format!("a schema is an object, not {other}"),
+                ));
+            }
         };
         let mut out = Map::new();
         if let Some(named) = self.reference(pointer, members)? {
@@ -121,32 +152,49 @@ impl Schemas {
         }
         for (key, inner) in members {
             // A keyword without effect could give the schema another address than its place in the document.
-            let Some(keyword) = Keyword::named(key).filter(|keyword| keyword.constrains(Draft::D2020)) else {
+            let Some(keyword) =
+                Keyword::named(key).filter(|keyword| keyword.constrains(Draft::D2020))
+            else {
                 continue;
             };
             if keyword.holds == KeywordValue::Reference {
                 continue;
             }
             let pointer = format!("{pointer}/{key}");
-            let mut schema = |pointer: String, inner: &Value| self.translated(&pointer, inner, references);
+            let mut schema =
+                |pointer: String, inner: &Value| self.translated(&pointer, inner, references);
             let translated = match (keyword.holds, inner) {
                 (KeywordValue::NamedSchemas | KeywordValue::Dependencies, Value::Object(named)) => {
                     let mut all = Map::new();
                     for (name, inner) in named {
                         let pointer = format!("{pointer}/{}", escaped(name));
-                        let is_list = inner.is_array() && keyword.holds == KeywordValue::Dependencies;
-                        let value = if is_list { inner.clone() } else { schema(pointer, inner)? };
+                        let is_list =
+                            inner.is_array() && keyword.holds == KeywordValue::Dependencies;
+                        let value = if is_list {
+                            inner.clone()
+                        } else {
+                            schema(pointer, inner)?
+                        };
                         all.insert(name.clone(), value);
                     }
                     Value::Object(all)
                 }
                 (KeywordValue::Schemas | KeywordValue::SchemaOrList, Value::Array(items)) => {
-                    let item = |(index, inner): (usize, &Value)| schema(format!("{pointer}/{index}"), inner);
-                    Value::Array(items.iter().enumerate().map(item).collect::<Result<_, _>>()?)
+                    let item = |(index, inner): (usize, &Value)| {
+                        schema(format!("{pointer}/{index}"), inner)
+                    };
+                    Value::Array(
+                        items
+                            .iter()
+                            .enumerate()
+                            .map(item)
+                            .collect::<Result<_, _>>()?,
+                    )
                 }
-                (KeywordValue::Schema | KeywordValue::SchemaOrList, Value::Object(_) | Value::Bool(_)) => {
-                    schema(pointer, inner)?
-                }
+                (
+                    KeywordValue::Schema | KeywordValue::SchemaOrList,
+                    Value::Object(_) | Value::Bool(_),
+                ) => schema(pointer, inner)?,
                 // The meta-schema says what is wrong with it.
                 _ => inner.clone(),
             };
@@ -162,14 +210,23 @@ impl Schemas {
     }
 
     /// Where a schema's reference leads.
-    fn reference(&self, pointer: &str, members: &Map<String, Value>) -> Result<Option<String>, OpenApiError> {
-        let Some((key, reference)) = ["$ref", "$dynamicRef"].iter().find_map(|key| Some((key, members.get(*key)?)))
+    fn reference(
+        &self,
+        pointer: &str,
+        members: &Map<String, Value>,
+    ) -> Result<Option<String>, OpenApiError> {
+        let Some((key, reference)) = ["$ref", "$dynamicRef"]
+            .iter()
+            .find_map(|key| Some((key, members.get(*key)?)))
         else {
             return Ok(None);
         };
         let pointer = format!("{pointer}/{key}");
         let Some(reference) = reference.as_str() else {
-            return Err(OpenApiError::new(pointer, format!("a reference is a text, not {reference}")));
+            return Err(OpenApiError::new(
+                pointer,
+                format!("a reference is a text, not {reference}"),
+            ));
         };
         target(&self.document, &pointer, reference).map(|(target, _)| Some(target))
     }
@@ -182,7 +239,9 @@ impl Schemas {
             return;
         }
         if let Some(Value::Object(properties)) = out.get_mut("properties") {
-            let forbidden = properties.iter_mut().filter(|(name, _)| foreign.contains(name.as_str()));
+            let forbidden = properties
+                .iter_mut()
+                .filter(|(name, _)| foreign.contains(name.as_str()));
             forbidden.for_each(|(_, schema)| *schema = Value::Bool(false));
         }
         if let Some(Value::Array(required)) = out.get_mut("required") {
@@ -190,20 +249,44 @@ impl Schemas {
         }
     }
 
-    fn foreign_properties<'a>(&'a self, members: &'a Map<String, Value>, found: &mut HashSet<&'a str>, depth: usize) {
+    fn foreign_properties<'a>(
+        &'a self,
+        members: &'a Map<String, Value>,
+        found: &mut HashSet<&'a str>,
+        depth: usize,
+    ) {
         let key = match self.part {
             MessagePart::Request => "readOnly",
             MessagePart::Response => "writeOnly",
         };
         let is_foreign = |schema: &Value| {
-            let named = resolved(&self.document, String::new(), schema).map(|(_, schema)| schema).unwrap_or(schema);
-            [schema, named].iter().any(|schema| schema[key] == Value::Bool(true))
+            let named = resolved(&self.document, String::new(), schema)
+                .map(|(_, schema)| schema)
+                .unwrap_or(schema);
+            [schema, named]
+                .iter()
+                .any(|schema| schema[key] == Value::Bool(true))
         };
-        let properties = members.get("properties").and_then(Value::as_object).into_iter().flatten();
-        found.extend(properties.filter(|(_, schema)| is_foreign(schema)).map(|(name, _)| name.as_str()));
+        let properties = members
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten();
+        found.extend(
+            properties
+                .filter(|(_, schema)| is_foreign(schema))
+                .map(|(name, _)| name.as_str()),
+        );
         if depth < 8 {
-            for schema in members.get("allOf").and_then(Value::as_array).into_iter().flatten() {
-                if let Ok((_, Value::Object(members))) = resolved(&self.document, String::new(), schema) {
+            for schema in members
+                .get("allOf")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                if let Ok((_, Value::Object(members))) =
+                    resolved(&self.document, String::new(), schema)
+                {
                     self.foreign_properties(members, found, depth + 1);
                 }
             }
@@ -217,19 +300,32 @@ fn define(definitions: &mut BTreeMap<String, String>, pointer: String) -> String
         return name.clone();
     }
     let last = pointer.rsplit('/').next().unwrap_or_default();
-    let plain: String = last.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect();
-    let name = if definitions.contains_key(&plain) { format!("{plain}-{}", definitions.len()) } else { plain };
+    let plain: String = last
+        .chars()
+        .filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
+        .collect();
+    let name = if definitions.contains_key(&plain) {
+        format!("{plain}-{}", definitions.len())
+    } else {
+        plain
+    };
     definitions.insert(name.clone(), pointer);
     name
 }
 
 /// Translates OpenAPI 3.0 into JSON Schema 2020-12 where they differ.
 fn of_30(members: &Map<String, Value>, out: &mut Map<String, Value>, is_checked: bool) {
-    for (limit, exclusive) in [("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")] {
+    for (limit, exclusive) in [
+        ("minimum", "exclusiveMinimum"),
+        ("maximum", "exclusiveMaximum"),
+    ] {
         if let Some(is_exclusive) = members.get(exclusive).and_then(Value::as_bool) {
             out.remove(exclusive);
             if let Some(bound) = out.remove(limit) {
-                out.insert(if is_exclusive { exclusive } else { limit }.to_owned(), bound);
+                out.insert(
+                    if is_exclusive { exclusive } else { limit }.to_owned(),
+                    bound,
+                );
             }
         }
     }
@@ -244,7 +340,11 @@ fn of_30(members: &Map<String, Value>, out: &mut Map<String, Value>, is_checked:
     if let Some(name) = out.get("type").filter(|name| name.is_string()).cloned() {
         out.insert("type".to_owned(), json!([name, "null"]));
     }
-    if COMBINING.iter().chain(&["not", "const"]).any(|key| out.contains_key(*key)) {
+    if COMBINING
+        .iter()
+        .chain(&["not", "const"])
+        .any(|key| out.contains_key(*key))
+    {
         let rest = std::mem::take(out);
         out.insert("if".to_owned(), json!({"type": "null"}));
         out.insert("else".to_owned(), Value::Object(rest));
@@ -253,21 +353,35 @@ fn of_30(members: &Map<String, Value>, out: &mut Map<String, Value>, is_checked:
 
 impl LazySchema {
     pub(super) fn at(pointer: String) -> Self {
-        Self { pointer, compiled: OnceLock::new() }
+        Self {
+            pointer,
+            compiled: OnceLock::new(),
+        }
     }
 
     /// # Errors
     /// A sentence; the document was checked, so there should be none.
     pub(super) fn compiled(&self, schemas: &Schemas) -> Result<&CompiledSchema, &str> {
         let compile = || {
-            let whole =
-                schemas.whole(&self.pointer).map_err(|error| format!("{}: {}", error.pointer, error.message))?;
-            let written = Written { label: "", text: "", pointer: &self.pointer };
+            let whole = schemas
+                .whole(&self.pointer)
+                .map_err(|error| format!("{}: {}", error.pointer, error.message))?;
+            let written = Written {
+                label: "",
+                text: "",
+                pointer: &self.pointer,
+            };
             let schema = Schema::compile_part(written, whole.value, schemas.assert_formats)
                 .map_err(|error| format!("the schema{error}"))?;
-            Ok(CompiledSchema { schema, definitions: whole.definitions })
+            Ok(CompiledSchema {
+                schema,
+                definitions: whole.definitions,
+            })
         };
-        self.compiled.get_or_init(compile).as_ref().map_err(String::as_str)
+        self.compiled
+            .get_or_init(compile)
+            .as_ref()
+            .map_err(String::as_str)
     }
 }
 
@@ -310,9 +424,18 @@ fn shape_within(document: &Value, schema: &Value, depth: usize) -> Option<Shape>
     if is_of("array") || schema.get("items").is_some() {
         return Some(Shape::List);
     }
-    let branches = || COMBINING.iter().filter_map(|key| schema.get(*key)?.as_array()).flatten();
+    let branches = || {
+        COMBINING
+            .iter()
+            .filter_map(|key| schema.get(*key)?.as_array())
+            .flatten()
+    };
     if is_of("object") || schema.get("properties").is_some() {
-        let names = schema.get("properties").and_then(Value::as_object).into_iter().flat_map(|names| names.keys());
+        let names = schema
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(|names| names.keys());
         return Some(Shape::Fields(names.cloned().collect()));
     }
     if depth == 0 || schema.get("type").is_some() {

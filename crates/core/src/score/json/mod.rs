@@ -73,8 +73,10 @@ impl<'t> Object<'t> {
             return self.members.iter().find(|member| member.key == key);
         }
         let at = |position: &u32| self.members.get(*position as usize);
-        let found =
-            self.by_key.binary_search_by(|position| at(position).map_or("", |member| &member.key).cmp(key)).ok()?;
+        let found = self
+            .by_key
+            .binary_search_by(|position| at(position).map_or("", |member| &member.key).cmp(key))
+            .ok()?;
         self.by_key.get(found).and_then(at)
     }
 }
@@ -87,7 +89,9 @@ impl Value<'_> {
             value = match &value.kind {
                 Kind::Array(items) => items.get(token.parse::<usize>().ok()?)?,
                 Kind::Object(object) if token.contains('~') => {
-                    &object.get(&token.replace("~1", "/").replace("~0", "~"))?.value
+                    &object
+                        .get(&token.replace("~1", "/").replace("~0", "~"))?
+                        .value
                 }
                 Kind::Object(object) => &object.get(token)?.value,
                 _ => return None,

@@ -37,7 +37,11 @@ impl<'t> Number<'t> {
     pub fn as_f64(&self) -> Option<f64> {
         let value: f64 = self.text.parse().ok()?;
         if value == 0.0 && !self.significant_digits().0.is_empty() {
-            return Some(if self.text.starts_with('-') { -f64::from_bits(1) } else { f64::from_bits(1) });
+            return Some(if self.text.starts_with('-') {
+                -f64::from_bits(1)
+            } else {
+                f64::from_bits(1)
+            });
         }
         value.is_finite().then_some(value)
     }
@@ -50,13 +54,17 @@ impl<'t> Number<'t> {
 
     /// Neither a fraction nor an exponent is written (what draft 4 calls an integer).
     pub fn is_written_as_integer(&self) -> bool {
-        !self.text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
+        !self
+            .text
+            .bytes()
+            .any(|byte| matches!(byte, b'.' | b'e' | b'E'))
     }
 
     /// Exact equality of values, however written.
     pub fn equals(&self, other: &Number<'_>) -> bool {
         let (left, right) = (self.significant_digits(), other.significant_digits());
-        left == right && (left.0.is_empty() || self.text.starts_with('-') == other.text.starts_with('-'))
+        left == right
+            && (left.0.is_empty() || self.text.starts_with('-') == other.text.starts_with('-'))
     }
 
     /// Exact equality with a number of a schema or of an expected answer (which serde_json may have rounded to a
@@ -64,14 +72,20 @@ impl<'t> Number<'t> {
     pub fn equals_serde(&self, other: &serde_json::Number) -> bool {
         match (self.as_i64(), other.as_i64()) {
             (Some(left), Some(right)) => left == right,
-            _ => self.equals(&Number { text: &other.to_string() }),
+            _ => self.equals(&Number {
+                text: &other.to_string(),
+            }),
         }
     }
 
     /// Appends a text that equal numbers share.
     pub fn write_canonical(&self, text: &mut String) {
         let (digits, exponent) = self.significant_digits();
-        let sign = if self.text.starts_with('-') && !digits.is_empty() { "-" } else { "" };
+        let sign = if self.text.starts_with('-') && !digits.is_empty() {
+            "-"
+        } else {
+            ""
+        };
         text.push_str(&format!("#{sign}{digits}e{exponent}"));
     }
 
@@ -83,7 +97,10 @@ impl<'t> Number<'t> {
         }
         let sign = if self.text.starts_with('-') { "-" } else { "" };
         let digits = if digits.is_empty() { "0" } else { &digits };
-        Cow::Owned(format!("{sign}{digits}{}", "0".repeat(usize::try_from(exponent).unwrap_or(0))))
+        Cow::Owned(format!(
+            "{sign}{digits}{}",
+            "0".repeat(usize::try_from(exponent).unwrap_or(0))
+        ))
     }
 
     /// The value is `digits * 10^exponent`, the digits without zeros at either end (empty for zero, then with exponent
@@ -92,8 +109,11 @@ impl<'t> Number<'t> {
         let unsigned = self.text.strip_prefix('-').unwrap_or(self.text);
         let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let digits: Cow<'t, str> =
-            if fraction.is_empty() { Cow::Borrowed(whole) } else { Cow::Owned(format!("{whole}{fraction}")) };
+        let digits: Cow<'t, str> = if fraction.is_empty() {
+            Cow::Borrowed(whole)
+        } else {
+            Cow::Owned(format!("{whole}{fraction}"))
+        };
         let zeros = digits.len() - digits.trim_end_matches('0').len();
         let significant = match digits {
             Cow::Borrowed(digits) => Cow::Borrowed(digits.trim_matches('0')),
@@ -102,8 +122,13 @@ impl<'t> Number<'t> {
         if significant.is_empty() {
             return (significant, 0);
         }
-        let exponent =
-            exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') { i64::MIN / 2 } else { i64::MAX / 2 });
+        let exponent = exponent
+            .parse::<i64>()
+            .unwrap_or(if exponent.starts_with('-') {
+                i64::MIN / 2
+            } else {
+                i64::MAX / 2
+            });
         let shift = i64::try_from(zeros).unwrap_or(0) - i64::try_from(fraction.len()).unwrap_or(0);
         (significant, exponent.saturating_add(shift))
     }
@@ -132,7 +157,10 @@ mod tests {
             ("1e99999999999999999999", true, false),
         ] {
             assert_eq!(
-                (Number::new(text).is_integer(), Number::new(text).is_written_as_integer()),
+                (
+                    Number::new(text).is_integer(),
+                    Number::new(text).is_written_as_integer()
+                ),
                 (whole, written),
                 "{text}"
             );
@@ -152,7 +180,11 @@ mod tests {
             ("9007199254740993", "9007199254740993.0", true),
             ("0.1", "0.10000000000000001", false),
         ] {
-            assert_eq!(Number::new(left).equals(&Number::new(right)), equal, "{left} {right}");
+            assert_eq!(
+                Number::new(left).equals(&Number::new(right)),
+                equal,
+                "{left} {right}"
+            );
         }
     }
 
@@ -170,8 +202,16 @@ mod tests {
                 assert_eq!(Number::new(text).plain(), plain);
             }
         }
-        assert!(Number::new("1e-400").as_f64().is_some_and(|value| value > 0.0));
-        assert!(Number::new("-1e-400").as_f64().is_some_and(|value| value < 0.0));
+        assert!(
+            Number::new("1e-400")
+                .as_f64()
+                .is_some_and(|value| value > 0.0)
+        );
+        assert!(
+            Number::new("-1e-400")
+                .as_f64()
+                .is_some_and(|value| value < 0.0)
+        );
         assert_eq!(Number::new("1e400").plain().len(), 401);
     }
 }

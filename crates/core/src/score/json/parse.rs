@@ -24,12 +24,21 @@ pub struct DuplicateKey<'t> {
 /// Parses the text from a byte offset to its end as one JSON value with white space around; offsets stay those of the
 /// whole text.
 pub fn parse(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
-    let mut parser = Parser { text, bytes: text.as_bytes(), at: from, depth: 0, duplicates: Vec::new() };
+    let mut parser = Parser {
+        text,
+        bytes: text.as_bytes(),
+        at: from,
+        depth: 0,
+        duplicates: Vec::new(),
+    };
     parser.skip_white_space();
     let root = parser.document_start()?;
     parser.skip_white_space();
     match parser.peek() {
-        None => Ok(Document { root, duplicates: parser.duplicates }),
+        None => Ok(Document {
+            root,
+            duplicates: parser.duplicates,
+        }),
         Some(_) if parser.rest().starts_with("//") || parser.rest().starts_with("/*") => {
             Err(parser.error(Syntax::Comment))
         }
@@ -39,8 +48,17 @@ pub fn parse(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
 
 /// Parses the value that begins at a byte offset, whatever follows it.
 pub fn parse_prefix(text: &str, from: usize) -> Result<Document<'_>, SyntaxError> {
-    let mut parser = Parser { text, bytes: text.as_bytes(), at: from, depth: 0, duplicates: Vec::new() };
-    Ok(Document { root: parser.value()?, duplicates: parser.duplicates })
+    let mut parser = Parser {
+        text,
+        bytes: text.as_bytes(),
+        at: from,
+        depth: 0,
+        duplicates: Vec::new(),
+    };
+    Ok(Document {
+        root: parser.value()?,
+        duplicates: parser.duplicates,
+    })
 }
 
 struct Parser<'t> {
@@ -64,11 +82,17 @@ impl<'t> Parser<'t> {
     }
 
     fn error(&self, reason: Syntax) -> SyntaxError {
-        SyntaxError { reason, offset: self.at }
+        SyntaxError {
+            reason,
+            offset: self.at,
+        }
     }
 
     fn truncated(&self) -> SyntaxError {
-        SyntaxError { reason: Syntax::Truncated, offset: self.bytes.len() }
+        SyntaxError {
+            reason: Syntax::Truncated,
+            offset: self.bytes.len(),
+        }
     }
 
     #[inline]
@@ -116,7 +140,11 @@ impl<'t> Parser<'t> {
             None => return Err(self.truncated()),
             Some(byte) => return Err(self.error(self.unexpected(byte))),
         };
-        Ok(Value { start, end: self.at, kind })
+        Ok(Value {
+            start,
+            end: self.at,
+            kind,
+        })
     }
 
     /// Names what is where a value should.
@@ -143,7 +171,11 @@ impl<'t> Parser<'t> {
             self.at += word.len();
             return Ok(kind);
         }
-        Err(if word.starts_with(rest) { self.truncated() } else { self.error(Syntax::BareWord) })
+        Err(if word.starts_with(rest) {
+            self.truncated()
+        } else {
+            self.error(Syntax::BareWord)
+        })
     }
 
     fn number(&mut self) -> Parsed<Number<'t>> {
@@ -151,14 +183,20 @@ impl<'t> Parser<'t> {
         if self.peek() == Some(b'-') {
             self.at += 1;
             if self.rest().starts_with("Infinity") {
-                return Err(SyntaxError { reason: Syntax::Infinity, offset: start });
+                return Err(SyntaxError {
+                    reason: Syntax::Infinity,
+                    offset: start,
+                });
             }
         }
         let zero = self.peek() == Some(b'0');
         let whole = self.at;
         self.digits()?;
         if zero && self.at > whole + 1 {
-            return Err(SyntaxError { reason: Syntax::LeadingZero, offset: whole });
+            return Err(SyntaxError {
+                reason: Syntax::LeadingZero,
+                offset: whole,
+            });
         }
         if self.peek() == Some(b'.') {
             self.at += 1;
@@ -184,7 +222,11 @@ impl<'t> Parser<'t> {
         if self.at > start {
             return Ok(());
         }
-        Err(if self.peek().is_none() { self.truncated() } else { self.error(Syntax::IncompleteNumber) })
+        Err(if self.peek().is_none() {
+            self.truncated()
+        } else {
+            self.error(Syntax::IncompleteNumber)
+        })
     }
 
     fn string(&mut self) -> Parsed<Cow<'t, str>> {
@@ -218,7 +260,10 @@ impl<'t> Parser<'t> {
     #[inline]
     fn plain_characters(&mut self) -> usize {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let plain = rest.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20).unwrap_or(rest.len());
+        let plain = rest
+            .iter()
+            .position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20)
+            .unwrap_or(rest.len());
         self.at += plain;
         self.at
     }
@@ -227,7 +272,9 @@ impl<'t> Parser<'t> {
     fn escape(&mut self) -> Parsed<char> {
         let start = self.at;
         self.at += 1;
-        let Some(byte) = self.peek() else { return Err(self.truncated()) };
+        let Some(byte) = self.peek() else {
+            return Err(self.truncated());
+        };
         self.at += 1;
         Ok(match byte {
             b'"' | b'\\' | b'/' => char::from(byte),
@@ -237,12 +284,20 @@ impl<'t> Parser<'t> {
             b'r' => '\r',
             b't' => '\t',
             b'u' => return self.unicode_escape(start),
-            _ => return Err(SyntaxError { reason: Syntax::BadEscape, offset: start }),
+            _ => {
+                return Err(SyntaxError {
+                    reason: Syntax::BadEscape,
+                    offset: start,
+                });
+            }
         })
     }
 
     fn unicode_escape(&mut self, start: usize) -> Parsed<char> {
-        let lone = SyntaxError { reason: Syntax::LoneSurrogate, offset: start };
+        let lone = SyntaxError {
+            reason: Syntax::LoneSurrogate,
+            offset: start,
+        };
         let first = self.four_hex_digits(start)?;
         if !(0xD800..0xDC00).contains(&first) {
             return char::from_u32(first).ok_or(lone);
@@ -262,9 +317,14 @@ impl<'t> Parser<'t> {
     fn four_hex_digits(&mut self, start: usize) -> Parsed<u32> {
         let mut code = 0;
         for _ in 0..4 {
-            let Some(byte) = self.peek() else { return Err(self.truncated()) };
+            let Some(byte) = self.peek() else {
+                return Err(self.truncated());
+            };
             let Some(digit) = char::from(byte).to_digit(16) else {
-                return Err(SyntaxError { reason: Syntax::BadUnicodeEscape, offset: start });
+                return Err(SyntaxError {
+                    reason: Syntax::BadUnicodeEscape,
+                    offset: start,
+                });
             };
             code = code * 16 + digit;
             self.at += 1;
@@ -301,7 +361,10 @@ impl<'t> Parser<'t> {
         self.at += 1;
         self.skip_white_space();
         match self.peek() {
-            Some(b']' | b'}') => Err(SyntaxError { reason: Syntax::TrailingComma, offset: comma }),
+            Some(b']' | b'}') => Err(SyntaxError {
+                reason: Syntax::TrailingComma,
+                offset: comma,
+            }),
             _ => Ok(true),
         }
     }
@@ -339,7 +402,10 @@ impl<'t> Parser<'t> {
             };
             match earlier {
                 Some(earlier) => {
-                    self.duplicates.push(DuplicateKey { key: member.key.clone(), offset: member.key_start });
+                    self.duplicates.push(DuplicateKey {
+                        key: member.key.clone(),
+                        offset: member.key_start,
+                    });
                     *earlier = member;
                 }
                 None => members.push(member),
@@ -348,7 +414,10 @@ impl<'t> Parser<'t> {
                 return Ok(if members.len() > SMALL_OBJECT {
                     self.index(members)
                 } else {
-                    Object { members, by_key: Vec::new() }
+                    Object {
+                        members,
+                        by_key: Vec::new(),
+                    }
                 });
             }
         }
@@ -361,7 +430,9 @@ impl<'t> Parser<'t> {
             None => return Err(self.truncated()),
             Some(b'\'') => return Err(self.error(Syntax::SingleQuote)),
             Some(b'/' | b'#') => return Err(self.error(Syntax::Comment)),
-            Some(b',' | b':' | b']') => return Err(self.error(self.unexpected(self.peek().unwrap_or(b',')))),
+            Some(b',' | b':' | b']') => {
+                return Err(self.error(self.unexpected(self.peek().unwrap_or(b','))));
+            }
             Some(_) => return Err(self.error(Syntax::KeyWithoutQuotes)),
         };
         self.skip_white_space();
@@ -371,20 +442,32 @@ impl<'t> Parser<'t> {
             Some(_) => return Err(self.error(Syntax::MissingColon)),
         }
         self.skip_white_space();
-        Ok(Member { key, key_start, value: self.value()? })
+        Ok(Member {
+            key,
+            key_start,
+            value: self.value()?,
+        })
     }
 
     /// A large object: equal keys are found by sorting, and the order is kept for later searches.
     #[cold]
     fn index(&mut self, mut members: Vec<Member<'t>>) -> Object<'t> {
         let mut order: Vec<usize> = (0..members.len()).collect();
-        order.sort_by(|&left, &right| members[left].key.cmp(&members[right].key).then(left.cmp(&right)));
+        order.sort_by(|&left, &right| {
+            members[left]
+                .key
+                .cmp(&members[right].key)
+                .then(left.cmp(&right))
+        });
         let mut replaced = vec![false; members.len()];
         for pair in order.windows(2) {
             if members[pair[0]].key == members[pair[1]].key {
                 replaced[pair[0]] = true;
                 let later = &members[pair[1]];
-                self.duplicates.push(DuplicateKey { key: later.key.clone(), offset: later.key_start });
+                self.duplicates.push(DuplicateKey {
+                    key: later.key.clone(),
+                    offset: later.key_start,
+                });
             }
         }
         if replaced.contains(&true) {
@@ -396,7 +479,10 @@ impl<'t> Parser<'t> {
             order = (0..members.len()).collect();
             order.sort_by(|&left, &right| members[left].key.cmp(&members[right].key));
         }
-        let by_key = order.into_iter().map(|position| u32::try_from(position).unwrap_or(u32::MAX)).collect();
+        let by_key = order
+            .into_iter()
+            .map(|position| u32::try_from(position).unwrap_or(u32::MAX))
+            .collect();
         Object { members, by_key }
     }
 }

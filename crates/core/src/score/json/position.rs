@@ -20,7 +20,11 @@ pub struct Places<'t> {
 impl<'t> Places<'t> {
     /// Places in this text.
     pub fn new(text: &'t str) -> Self {
-        Self { text, offset: 0, place: Place { line: 1, column: 1 } }
+        Self {
+            text,
+            offset: 0,
+            place: Place { line: 1, column: 1 },
+        }
     }
 
     /// The place of a byte offset. Ask in rising order: each step costs only the text between.
@@ -29,9 +33,17 @@ impl<'t> Places<'t> {
         if offset < self.offset {
             *self = Self::new(self.text);
         }
-        for &byte in self.text.as_bytes().get(self.offset..offset).unwrap_or_default() {
+        for &byte in self
+            .text
+            .as_bytes()
+            .get(self.offset..offset)
+            .unwrap_or_default()
+        {
             if byte == b'\n' {
-                self.place = Place { line: self.place.line + 1, column: 1 };
+                self.place = Place {
+                    line: self.place.line + 1,
+                    column: 1,
+                };
             } else if byte & 0xC0 != 0x80 {
                 self.place.column += 1;
             }
@@ -49,10 +61,22 @@ mod tests {
     fn counts_scalars_and_lines() {
         let text = "aé🦀\nb\r\nc";
         let mut places = Places::new(text);
-        for (offset, line, column) in
-            [(0, 1, 1), (1, 1, 2), (3, 1, 3), (7, 1, 4), (8, 2, 1), (11, 3, 1), (12, 3, 2), (99, 3, 2), (1, 1, 2)]
-        {
-            assert_eq!(places.locate(offset), Place { line, column }, "offset {offset}");
+        for (offset, line, column) in [
+            (0, 1, 1),
+            (1, 1, 2),
+            (3, 1, 3),
+            (7, 1, 4),
+            (8, 2, 1),
+            (11, 3, 1),
+            (12, 3, 2),
+            (99, 3, 2),
+            (1, 1, 2),
+        ] {
+            assert_eq!(
+                places.locate(offset),
+                Place { line, column },
+                "offset {offset}"
+            );
         }
     }
 }

@@ -94,13 +94,18 @@ impl fmt::Display for Syntax {
             Self::PlusSign => "a number must not begin with a plus sign",
             Self::IncompleteNumber => "the number is incomplete: a digit is missing",
             Self::ControlCharacter(byte) => {
-                return write!(formatter, "control character U+{byte:04X} in a string must be escaped");
+                return write!(
+                    formatter,
+                    "control character U+{byte:04X} in a string must be escaped"
+                );
             }
             Self::BadEscape => "JSON has no such escape in strings",
             Self::BadUnicodeEscape => "\\u needs four hexadecimal digits",
             Self::LoneSurrogate => "unpaired surrogate",
             Self::TooDeep => return write!(formatter, "nested deeper than {MAX_DEPTH} levels"),
-            Self::Unexpected(character) => return write!(formatter, "unexpected character {character:?}"),
+            Self::Unexpected(character) => {
+                return write!(formatter, "unexpected character {character:?}");
+            }
         };
         formatter.write_str(sentence)
     }

@@ -4,7 +4,9 @@ use super::super::{Kind, Syntax};
 use super::*;
 
 fn check(text: &str, expected: Option<(Syntax, usize)>) {
-    let found = parse(text, 0).err().map(|error| (error.reason, error.offset));
+    let found = parse(text, 0)
+        .err()
+        .map(|error| (error.reason, error.offset));
     assert_eq!(found, expected, "{text:?}");
 }
 
@@ -143,14 +145,22 @@ fn what_is_not() {
 #[test]
 fn depth_is_bounded() {
     check(&format!("{}{}", "[".repeat(512), "]".repeat(512)), None);
-    check(&format!("{}{}", "[".repeat(513), "]".repeat(513)), Some((Syntax::TooDeep, 512)));
+    check(
+        &format!("{}{}", "[".repeat(513), "]".repeat(513)),
+        Some((Syntax::TooDeep, 512)),
+    );
     check(&"[".repeat(1_000_000), Some((Syntax::TooDeep, 512)));
-    check(&"{\"a\":".repeat(1_000_000), Some((Syntax::TooDeep, 512 * 5)));
+    check(
+        &"{\"a\":".repeat(1_000_000),
+        Some((Syntax::TooDeep, 512 * 5)),
+    );
 }
 
 #[test]
 fn the_last_of_equal_keys_stands() {
-    let many: String = (0..40).map(|index| format!("\"k{index}\":{index},")).collect();
+    let many: String = (0..40)
+        .map(|index| format!("\"k{index}\":{index},"))
+        .collect();
     for (text, key, value, duplicates) in [
         (r#"{"a":1,"a":2}"#.to_owned(), "a", "2", 1),
         (r#"{"a":1,"\u0061":2,"a":3}"#.to_owned(), "a", "3", 2),
@@ -161,8 +171,19 @@ fn the_last_of_equal_keys_stands() {
         let document = parse(&text, 0).unwrap();
         let object = document.root.as_object().unwrap();
         let found = &object.get(key).unwrap().value;
-        assert_eq!((&text[found.start..found.end], document.duplicates.len()), (value, duplicates), "{text}");
-        assert_eq!(object.members().iter().filter(|member| member.key == key).count(), 1);
+        assert_eq!(
+            (&text[found.start..found.end], document.duplicates.len()),
+            (value, duplicates),
+            "{text}"
+        );
+        assert_eq!(
+            object
+                .members()
+                .iter()
+                .filter(|member| member.key == key)
+                .count(),
+            1
+        );
         assert!(object.get("absent").is_none());
     }
 }
@@ -182,15 +203,27 @@ fn pointers_lead_to_places() {
         ("/a/x", None),
         ("/a/0/b", None),
     ] {
-        assert_eq!(document.root.pointer(pointer).map(|value| value.start), expected, "{pointer}");
+        assert_eq!(
+            document.root.pointer(pointer).map(|value| value.start),
+            expected,
+            "{pointer}"
+        );
     }
-    assert!(matches!(document.root.pointer("/a/1/~0").unwrap().kind, Kind::Null));
+    assert!(matches!(
+        document.root.pointer("/a/1/~0").unwrap().kind,
+        Kind::Null
+    ));
 }
 
 #[test]
 fn offsets_are_those_of_the_whole_text() {
     let text = "<think>é</think> [1, 2x]";
-    assert_eq!(parse(text, text.find("</think>").unwrap() + 8).unwrap_err().offset, text.find('x').unwrap());
+    assert_eq!(
+        parse(text, text.find("</think>").unwrap() + 8)
+            .unwrap_err()
+            .offset,
+        text.find('x').unwrap()
+    );
 }
 
 proptest::proptest! {

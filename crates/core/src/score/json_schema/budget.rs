@@ -37,7 +37,11 @@ pub(in crate::score) enum BudgetExceeded {
 }
 
 impl Budget {
-    const UNLIMITED: Self = Self { steps: u64::MAX, bytes: u64::MAX, error_bytes: 0 };
+    const UNLIMITED: Self = Self {
+        steps: u64::MAX,
+        bytes: u64::MAX,
+        error_bytes: 0,
+    };
 }
 
 thread_local! {
@@ -47,7 +51,10 @@ thread_local! {
 
 /// Returns the result of `work`, unless it spends more than the budget. The rest stays in the budget; an exhausted
 /// one ends the next validation at once.
-pub(super) fn bounded<R>(budget: &mut Budget, work: impl FnOnce() -> R) -> Result<R, BudgetExceeded> {
+pub(super) fn bounded<R>(
+    budget: &mut Budget,
+    work: impl FnOnce() -> R,
+) -> Result<R, BudgetExceeded> {
     let before = LEFT.replace(*budget);
     REASON.set(None);
     let result = catch_panic(work).ok();
@@ -106,15 +113,31 @@ mod tests {
 
     #[test]
     fn an_exhausted_budget_ends_the_work_and_the_next_work() {
-        let mut budget = Budget { steps: 10, bytes: 30, error_bytes: 10 };
+        let mut budget = Budget {
+            steps: 10,
+            bytes: 30,
+            error_bytes: 10,
+        };
         assert_eq!(bounded(&mut budget, || (0..9).for_each(|_| step())), Ok(()));
         assert_eq!(budget.steps, 1);
-        assert_eq!(bounded(&mut budget, || steps(2)), Err(BudgetExceeded::Steps));
+        assert_eq!(
+            bounded(&mut budget, || steps(2)),
+            Err(BudgetExceeded::Steps)
+        );
         assert_eq!(bounded(&mut budget, step), Err(BudgetExceeded::Steps));
-        assert_eq!(bounded(&mut budget, || (0..3).for_each(|_| error())), Ok(()));
+        assert_eq!(
+            bounded(&mut budget, || (0..3).for_each(|_| error())),
+            Ok(())
+        );
         assert_eq!(bounded(&mut budget, error), Err(BudgetExceeded::Bytes));
-        assert_eq!(bounded(&mut budget, || [0][std::hint::black_box(7)]), Err(BudgetExceeded::Panic));
+        assert_eq!(
+            bounded(&mut budget, || [0][std::hint::black_box(7)]),
+            Err(BudgetExceeded::Panic)
+        );
         step();
-        assert!(LEFT.get().steps > u64::MAX / 2, "outside of a validation nothing is bounded");
+        assert!(
+            LEFT.get().steps > u64::MAX / 2,
+            "outside of a validation nothing is bounded"
+        );
     }
 }

@@ -10,8 +10,8 @@ use super::{SchemaJudge, describe};
 use crate::dataset::PromptRow;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, GROUNDED, Judge, Kind, LazyAnswer, NORMALISE, REFERENCES,
-    SCHEMA, text_digest,
+    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, GROUNDED, Judge, Kind, LazyAnswer,
+    NORMALISE, REFERENCES, SCHEMA, text_digest,
 };
 use crate::score::grammar::{Grammar, SchemaFiles};
 use crate::score::{OutlineEntry, ScoreError, outline_entry};
@@ -36,20 +36,37 @@ impl SchemaFiles {
         score: &Section<'_>,
         home: &Home,
     ) -> Read<(Self, (String, String))> {
-        let (file, text) =
-            home.file_of(top, "schema")?.ok_or_else(|| home.missing("schema", "schema = \"schema.json\""))?;
+        let (file, text) = home
+            .file_of(top, "schema")?
+            .ok_or_else(|| home.missing("schema", "schema = \"schema.json\""))?;
         let mut named = BTreeMap::new();
         if let Some(references) = score.free_section("references")? {
             for (address, _) in references.keys() {
-                named.insert(address.to_owned(), references.string(address)?.unwrap_or_default());
+                named.insert(
+                    address.to_owned(),
+                    references.string(address)?.unwrap_or_default(),
+                );
             }
         }
-        Ok((Self::follow(home, &file, home.parse_json(&file, &text)?, named)?, (file, text)))
+        Ok((
+            Self::follow(home, &file, home.parse_json(&file, &text)?, named)?,
+            (file, text),
+        ))
     }
 
     /// The same with another text of the schema's file.
-    pub(in crate::score) fn with_schema_text(&self, home: &Home, file: &str, text: &str) -> Read<Self> {
-        Self::follow(home, file, home.parse_json(file, text)?, self.references.clone())
+    pub(in crate::score) fn with_schema_text(
+        &self,
+        home: &Home,
+        file: &str,
+        text: &str,
+    ) -> Read<Self> {
+        Self::follow(
+            home,
+            file,
+            home.parse_json(file, text)?,
+            self.references.clone(),
+        )
     }
 
     /// Values of a model that does not read its prompt, each with its name and what to do if it earns much.
@@ -68,15 +85,28 @@ impl SchemaFiles {
             ("zero", json!(0), typed),
             ("every value null", filled(FillStyle::Nulls), typed_null),
             ("empty strings and zeros", filled(FillStyle::Empty), narrow),
-            ("the minimum that the schema requires", filled(FillStyle::Least), narrow),
+            (
+                "the minimum that the schema requires",
+                filled(FillStyle::Least),
+                narrow,
+            ),
             ("the schema itself", self.schema.clone(), closed),
         ]
     }
 
     /// The schema with the files that it, or the `named` files, refer to.
-    fn follow(home: &Home, file: &str, schema: Value, named: BTreeMap<String, String>) -> Read<Self> {
+    fn follow(
+        home: &Home,
+        file: &str,
+        schema: Value,
+        named: BTreeMap<String, String>,
+    ) -> Read<Self> {
         let (references, inherited_drafts) = follow_references(home, file, &schema, named)?;
-        Ok(Self { schema, references, inherited_drafts })
+        Ok(Self {
+            schema,
+            references,
+            inherited_drafts,
+        })
     }
 }
 
@@ -98,11 +128,20 @@ impl Definition for SchemaFiles {
     }
 
     fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
-        Some(outline_entry::placed(&task.definition_text, describe(&self.schema, task.score.assert_formats)))
+        Some(outline_entry::placed(
+            &task.definition_text,
+            describe(&self.schema, task.score.assert_formats),
+        ))
     }
 
-    fn lazy_answers<'a>(&self, _task: &'a TaskFiles, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
-        let written = |(name, value, advice): (_, Value, _)| LazyAnswer::same(name, value.to_string(), advice);
+    fn lazy_answers<'a>(
+        &self,
+        _task: &'a TaskFiles,
+        _rows: &'a [PromptRow],
+    ) -> Vec<LazyAnswer<'a>> {
+        let written = |(name, value, advice): (_, Value, _)| {
+            LazyAnswer::same(name, value.to_string(), advice)
+        };
         self.lazy_values().map(written).into()
     }
 
@@ -124,7 +163,10 @@ impl Definition for SchemaFiles {
 
     fn answer_names(&self, _task: &TaskFiles) -> Vec<String> {
         let fields = self.schema.get("properties").and_then(Value::as_object);
-        fields.into_iter().flat_map(|fields| fields.keys().cloned()).collect()
+        fields
+            .into_iter()
+            .flat_map(|fields| fields.keys().cloned())
+            .collect()
     }
 
     fn schema(&self) -> Option<&Value> {

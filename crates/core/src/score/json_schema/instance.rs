@@ -27,8 +27,16 @@ impl Json for Completion {
         key.to_owned()
     }
 
-    fn with_string_node<T>(_buffer: &mut (), string: &str, f: impl FnOnce(Self::Node<'_>) -> T) -> T {
-        f(&Value { start: 0, end: 0, kind: Kind::String(Cow::Borrowed(string)) })
+    fn with_string_node<T>(
+        _buffer: &mut (),
+        string: &str,
+        f: impl FnOnce(Self::Node<'_>) -> T,
+    ) -> T {
+        f(&Value {
+            start: 0,
+            end: 0,
+            kind: Kind::String(Cow::Borrowed(string)),
+        })
     }
 }
 
@@ -124,7 +132,9 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
     }
 
     fn identity(&self) -> Option<NodeIdentity> {
-        Some(NodeIdentity::new(std::ptr::from_ref::<Value<'a>>(self) as usize))
+        Some(NodeIdentity::new(
+            std::ptr::from_ref::<Value<'a>>(self) as usize
+        ))
     }
 }
 
@@ -237,14 +247,19 @@ pub(super) fn equals(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
         (Kind::String(left), Theirs::String(right)) => left == right,
         (Kind::Number(left), Theirs::Number(right)) => left.equals_serde(right),
         (Kind::Array(left), Theirs::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equals(left, right))
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .zip(right)
+                    .all(|(left, right)| equals(left, right))
         }
         (Kind::Object(left), Theirs::Object(right)) => {
             left.members().len() == right.len()
-                && left
-                    .members()
-                    .iter()
-                    .all(|member| right.get(&*member.key).is_some_and(|value| equals(&member.value, value)))
+                && left.members().iter().all(|member| {
+                    right
+                        .get(&*member.key)
+                        .is_some_and(|value| equals(&member.value, value))
+                })
         }
         _ => false,
     }
@@ -288,8 +303,18 @@ fn write_string(string: &str, text: &mut String) {
 
 fn serde_number(number: &Number<'_>) -> serde_json::Number {
     let float = || {
-        let value = number.as_f64().unwrap_or(if number.text().starts_with('-') { f64::MIN } else { f64::MAX });
+        let value = number
+            .as_f64()
+            .unwrap_or(if number.text().starts_with('-') {
+                f64::MIN
+            } else {
+                f64::MAX
+            });
         serde_json::Number::from_f64(value).unwrap_or_else(|| 0.into())
     };
-    number.as_u64().map(Into::into).or_else(|| number.as_i64().map(Into::into)).unwrap_or_else(float)
+    number
+        .as_u64()
+        .map(Into::into)
+        .or_else(|| number.as_i64().map(Into::into))
+        .unwrap_or_else(float)
 }

@@ -17,7 +17,9 @@ pub(super) use pattern::shorten;
 pub(super) use schema::{Schema, Violation, count_values};
 pub(super) use schema_faults::Written;
 pub(crate) use schema_faults::meta_problems;
-pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES};
+pub use schema_keywords::{
+    DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES,
+};
 pub use schema_rewrite::encode_references;
 pub(super) use schema_text::describe;
 
@@ -80,7 +82,9 @@ impl SchemaJudge {
         expected: Option<&serde_json::Value>,
     ) -> Verdict {
         let (completion, root) = (text.completion, &document.root);
-        let verdict = self.schema.is_valid(root, &mut self.schema.budget(root.end - root.start));
+        let verdict = self
+            .schema
+            .is_valid(root, &mut self.schema.budget(root.end - root.start));
         let valid = verdict == Ok(true);
         let (fields, same) = match expected {
             Some(expected) => {
@@ -93,25 +97,50 @@ impl SchemaJudge {
         let wrong = (exact == Some(false)).then_some(FailureClass::WrongValue);
         let warnings = duplicate_keys(completion, std::slice::from_ref(document));
         if valid {
-            return Verdict { exact, fields, warnings, ..Verdict::new(Tier::Valid, wrong) };
+            return Verdict {
+                exact,
+                fields,
+                warnings,
+                ..Verdict::new(Tier::Valid, wrong)
+            };
         }
-        let mut found = Verdict { exact, fields, warnings, ..Verdict::new(Tier::Invalid, None) };
+        let mut found = Verdict {
+            exact,
+            fields,
+            warnings,
+            ..Verdict::new(Tier::Invalid, None)
+        };
         let violations = self.schema.violations(text.json(), root, verdict);
         // Without a full list nobody knows which constraints are met.
-        let share = |graded: &Constraints| violations.as_ref().map_or(0.0, |list| graded.share_met(root, list));
+        let share = |graded: &Constraints| {
+            violations
+                .as_ref()
+                .map_or(0.0, |list| graded.share_met(root, list))
+        };
         found.credit = self.graded.as_ref().map(share);
         let mut violations = violations.unwrap_or_else(|exhausted| vec![exhausted]);
-        violations.iter_mut().for_each(|violation| violation.offset = text.locate(violation.offset));
+        violations
+            .iter_mut()
+            .for_each(|violation| violation.offset = text.locate(violation.offset));
         violations.sort_by_key(|violation| violation.offset);
         // A missing key explains more than what is beside it; otherwise the first fault in the text does.
         let mut classes = violations.iter().map(|violation| violation.class);
-        let class = classes.clone().find(|class| *class == FailureClass::MissingKey).or_else(|| classes.next());
+        let class = classes
+            .clone()
+            .find(|class| *class == FailureClass::MissingKey)
+            .or_else(|| classes.next());
         found.failure = Some(class.unwrap_or(FailureClass::Other));
         found.errors = reasons(completion, violations, &mut found.warnings);
         found
     }
 
-    fn judge_unparsable(&self, completion: &str, from: usize, thoughts: ThinkRules, error: &SyntaxError) -> Verdict {
+    fn judge_unparsable(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        error: &SyntaxError,
+    ) -> Verdict {
         let mut budget = self.budget(completion);
         let why = Unreadable::json(completion, error);
         Verdict::unparsable(completion, from, thoughts, why, |open| {
@@ -127,13 +156,21 @@ impl Judge for SchemaJudge {
         json::parse(completion, from).is_ok()
     }
 
-    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
         if let Some(verdict) = unreadable_expected((completion, from), expected) {
             return verdict;
         }
         match json::parse(completion, from) {
-            Ok(document) => self.judge_value(&AnswerText::in_place(completion), &document, expected),
+            Ok(document) => {
+                self.judge_value(&AnswerText::in_place(completion), &document, expected)
+            }
             Err(error) => Verdict {
                 exact: expected.is_some().then_some(false),
                 ..self.judge_unparsable(completion, from, thoughts, &error)
@@ -141,7 +178,12 @@ impl Judge for SchemaJudge {
         }
     }
 
-    fn stated_values(&self, completion: &str, from: usize, _row: Option<&PromptRow>) -> Vec<StatedValue> {
+    fn stated_values(
+        &self,
+        completion: &str,
+        from: usize,
+        _row: Option<&PromptRow>,
+    ) -> Vec<StatedValue> {
         let mut found = Vec::new();
         if let Ok(document) = json::parse(completion, from) {
             state(&document.root, (&[], ""), &mut |offset| offset, &mut found);
@@ -149,7 +191,11 @@ impl Judge for SchemaJudge {
         found
     }
 
-    fn completion_of(&self, expected: &serde_json::Value, _row: Option<&PromptRow>) -> Option<String> {
+    fn completion_of(
+        &self,
+        expected: &serde_json::Value,
+        _row: Option<&PromptRow>,
+    ) -> Option<String> {
         Some(expected::target(expected).to_string())
     }
 
@@ -161,7 +207,9 @@ impl Judge for SchemaJudge {
 /// Warnings for keys that stand twice in one object of a document.
 pub(super) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Vec<String> {
     let duplicates = documents.iter().flat_map(|document| &document.duplicates);
-    let mut offsets: Vec<_> = duplicates.map(|duplicate| (duplicate.offset, &duplicate.key)).collect();
+    let mut offsets: Vec<_> = duplicates
+        .map(|duplicate| (duplicate.offset, &duplicate.key))
+        .collect();
     if offsets.is_empty() {
         return Vec::new();
     }
@@ -170,7 +218,10 @@ pub(super) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Ve
     let sentence = |(offset, key): &(usize, &std::borrow::Cow<'_, str>)| {
         let place = places.locate(*offset);
         let key: String = key.chars().take(80).collect();
-        format!("duplicate key {key:?} at line {} column {}: the last one counts", place.line, place.column)
+        format!(
+            "duplicate key {key:?} at line {} column {}: the last one counts",
+            place.line, place.column
+        )
     };
     let mut warnings: Vec<String> = offsets.iter().take(MAX_WARNINGS).map(sentence).collect();
     if offsets.len() > MAX_WARNINGS {
@@ -180,9 +231,16 @@ pub(super) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Ve
 }
 
 /// Violations as reasons with places; very many are cut off, with a warning.
-pub(super) fn reasons(completion: &str, violations: Vec<Violation>, warnings: &mut Vec<String>) -> Vec<Reason> {
+pub(super) fn reasons(
+    completion: &str,
+    violations: Vec<Violation>,
+    warnings: &mut Vec<String>,
+) -> Vec<Reason> {
     if violations.len() > MAX_REASONS {
-        warnings.push(format!("{} violations in total; the first {MAX_REASONS} are listed", violations.len()));
+        warnings.push(format!(
+            "{} violations in total; the first {MAX_REASONS} are listed",
+            violations.len()
+        ));
     }
     let mut places = Places::new(completion);
     let reason = |violation: Violation| {
@@ -195,5 +253,9 @@ pub(super) fn reasons(completion: &str, violations: Vec<Violation>, warnings: &m
             column: place.column,
         }
     };
-    violations.into_iter().take(MAX_REASONS).map(reason).collect()
+    violations
+        .into_iter()
+        .take(MAX_REASONS)
+        .map(reason)
+        .collect()
 }

@@ -28,27 +28,38 @@ pub(super) fn backtracks(pattern: &str) -> bool {
         return false;
     }
     // For completions, as all validators: another kind of instance would have this crate compile every keyword twice.
-    let options = jsonschema::options_for::<Completion>().with_pattern_options(PatternOptions::regex());
+    let options =
+        jsonschema::options_for::<Completion>().with_pattern_options(PatternOptions::regex());
     options.build(&json!({ "pattern": pattern })).is_err()
 }
 
 /// Whether nothing in a pattern can ask the engine to backtrack: most patterns, told without compiling them.
 fn is_plain(pattern: &str) -> bool {
     let mut characters = pattern.chars();
-    let mut escapes =
-        std::iter::from_fn(|| characters.find(|character| *character == '\\').and_then(|_| characters.next()));
-    !pattern.contains("(?") && escapes.all(|escaped| "dDsSwWnrtfv".contains(escaped) || escaped.is_ascii_punctuation())
+    let mut escapes = std::iter::from_fn(|| {
+        characters
+            .find(|character| *character == '\\')
+            .and_then(|_| characters.next())
+    });
+    !pattern.contains("(?")
+        && escapes.all(|escaped| "dDsSwWnrtfv".contains(escaped) || escaped.is_ascii_punctuation())
 }
 
 /// Whether `test` holds for a pattern of strings, or of keys, in a schema.
-pub(super) fn any_pattern(schema: &SchemaValue, of_keys: bool, test: &impl Fn(&str) -> bool) -> bool {
+pub(super) fn any_pattern(
+    schema: &SchemaValue,
+    of_keys: bool,
+    test: &impl Fn(&str) -> bool,
+) -> bool {
     match schema {
         SchemaValue::Array(items) => items.iter().any(|item| any_pattern(item, of_keys, test)),
         SchemaValue::Object(members) => members.iter().any(|(key, inner)| {
             let own = match inner {
                 SchemaValue::String(pattern) => !of_keys && key == "pattern" && test(pattern),
                 SchemaValue::Object(patterns) => {
-                    of_keys && key == "patternProperties" && patterns.keys().any(|pattern| test(pattern))
+                    of_keys
+                        && key == "patternProperties"
+                        && patterns.keys().any(|pattern| test(pattern))
                 }
                 _ => false,
             };
@@ -63,7 +74,11 @@ pub(super) fn long_key<'v>(value: &'v Value<'_>) -> Option<(&'v str, usize)> {
     match &value.kind {
         Kind::Array(items) => items.iter().find_map(long_key),
         Kind::Object(object) => object.members().iter().find_map(|member| {
-            if member.key.len() > SHORT { Some((&*member.key, member.key_start)) } else { long_key(&member.value) }
+            if member.key.len() > SHORT {
+                Some((&*member.key, member.key_start))
+            } else {
+                long_key(&member.value)
+            }
         }),
         _ => None,
     }
@@ -80,11 +95,18 @@ impl BoundedPattern {
                 .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(limit))
                 .build(&schema)
         });
-        Ok(Self { pattern: text.to_owned(), by_length: by_length.collect::<Result<_, _>>()? })
+        Ok(Self {
+            pattern: text.to_owned(),
+            by_length: by_length.collect::<Result<_, _>>()?,
+        })
     }
 
     fn validator(&self, value: &Value<'_>) -> Option<&Validator<Completion>> {
-        let length = if let Kind::String(text) = &value.kind { text.len() } else { 0 };
+        let length = if let Kind::String(text) = &value.kind {
+            text.len()
+        } else {
+            0
+        };
         let mut longest = SHORT;
         let mut class = 0;
         while length > longest && class + 1 < self.by_length.len() {
@@ -97,12 +119,27 @@ impl BoundedPattern {
 
 impl<'i> Keyword<'i, Completion> for BoundedPattern {
     fn validate(&self, value: &'i Value<'i>) -> Result<(), ValidationError<'i>> {
-        let Some(validator) = self.validator(value) else { return Ok(()) };
+        let Some(validator) = self.validator(value) else {
+            return Ok(());
+        };
         match validator.validate(value) {
-            Err(error) if !matches!(error.kind(), jsonschema::error::ValidationErrorKind::Pattern { .. }) => {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    jsonschema::error::ValidationErrorKind::Pattern { .. }
+                ) =>
+            {
                 // Whether it matches is unknown, so no verdict may rest on it.
-                let found = if let Kind::String(text) = &value.kind { shorten(text) } else { String::new() };
-                end(BudgetExceeded::Pattern { pattern: self.pattern.clone(), found, offset: value.start })
+                let found = if let Kind::String(text) = &value.kind {
+                    shorten(text)
+                } else {
+                    String::new()
+                };
+                end(BudgetExceeded::Pattern {
+                    pattern: self.pattern.clone(),
+                    found,
+                    offset: value.start,
+                })
             }
             found => found.map_err(ValidationError::to_owned),
         }
@@ -115,8 +152,17 @@ impl<'i> Keyword<'i, Completion> for BoundedPattern {
 
 /// At most 80 characters of it, in one line.
 pub(in crate::score) fn shorten(text: &str) -> String {
-    let mut short: String =
-        text.chars().take(80).map(|character| if character.is_control() { ' ' } else { character }).collect();
+    let mut short: String = text
+        .chars()
+        .take(80)
+        .map(|character| {
+            if character.is_control() {
+                ' '
+            } else {
+                character
+            }
+        })
+        .collect();
     if short.len() < text.len() {
         short.push('…');
     }
@@ -129,10 +175,26 @@ mod tests {
 
     #[test]
     fn patterns_that_backtrack_are_told_from_those_that_do_not() {
-        for pattern in ["", "^[a-z]+$", "a\\d\\.\\w*", "(?:a|b)+", "\\p{L}+", "\\u0041", "^\\S+@\\S+$", "a{2,3}"] {
+        for pattern in [
+            "",
+            "^[a-z]+$",
+            "a\\d\\.\\w*",
+            "(?:a|b)+",
+            "\\p{L}+",
+            "\\u0041",
+            "^\\S+@\\S+$",
+            "a{2,3}",
+        ] {
             assert!(!backtracks(pattern), "{pattern}");
         }
-        for pattern in ["(?=a)", "(?!a)", "(?<=a)b", "(?<!a)b", "(a)\\1", "(?<n>a)\\k<n>"] {
+        for pattern in [
+            "(?=a)",
+            "(?!a)",
+            "(?<=a)b",
+            "(?<!a)b",
+            "(a)\\1",
+            "(?<n>a)\\k<n>",
+        ] {
             assert!(backtracks(pattern), "{pattern}");
         }
     }

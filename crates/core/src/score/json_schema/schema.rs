@@ -66,7 +66,11 @@ impl Schema {
     /// Compiles a task's schema; nothing is fetched from the network.
     pub(super) fn compile(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let label = task.label(&task.definition_file);
-        let written = Written { label: &label, text: &task.definition_text, pointer: "" };
+        let written = Written {
+            label: &label,
+            text: &task.definition_text,
+            pointer: "",
+        };
         check_against_meta_schema(written, &files.schema)?;
         let mut others = HashMap::new();
         let mut faults = HashMap::new();
@@ -74,23 +78,42 @@ impl Schema {
             let label = task.label(file);
             let bytes = task.read(file)?;
             let text = std::str::from_utf8(&bytes).unwrap_or_default();
-            let mut schema: serde_json::Value = serde_json::from_str(text)
-                .map_err(|error| ScoreError::Reference { label: label.clone(), message: error.to_string() })?;
+            let mut schema: serde_json::Value =
+                serde_json::from_str(text).map_err(|error| ScoreError::Reference {
+                    label: label.clone(),
+                    message: error.to_string(),
+                })?;
             // A file that names no draft is read by the draft of the file that refers to it.
-            if let (Some(members), Some(draft)) = (schema.as_object_mut(), files.inherited_drafts.get(address)) {
-                members.entry("$schema").or_insert_with(|| draft.clone().into());
+            if let (Some(members), Some(draft)) =
+                (schema.as_object_mut(), files.inherited_drafts.get(address))
+            {
+                members
+                    .entry("$schema")
+                    .or_insert_with(|| draft.clone().into());
             }
             let address = if address.contains(':') {
                 encode_reference(address)
             } else {
                 format!("{HOME}{}", address.trim_start_matches("./"))
             };
-            if let Err(fault) = check_against_meta_schema(Written { label: &label, text, pointer: "" }, &schema) {
+            if let Err(fault) = check_against_meta_schema(
+                Written {
+                    label: &label,
+                    text,
+                    pointer: "",
+                },
+                &schema,
+            ) {
                 faults.insert(address.clone(), fault);
             }
             others.insert(address, schema);
         }
-        let documents = Documents::new(&task.definition_file, files.schema.clone(), others, task.score.assert_formats);
+        let documents = Documents::new(
+            &task.definition_file,
+            files.schema.clone(),
+            others,
+            task.score.assert_formats,
+        );
         let (built, used) = documents.build_for_verdict();
         // A file under `[score.references]` that nothing refers to may hold anything.
         if let Some(fault) = used.iter().find_map(|address| faults.remove(address)) {
@@ -108,33 +131,54 @@ impl Schema {
     ) -> Result<Self, ScoreError> {
         check_against_meta_schema(written, &schema)?;
         let documents = Documents::new("part.json", schema, HashMap::new(), assert_formats);
-        let validator = documents.build_for_verdict().0.map_err(|error| build_error(written, &error))?;
+        let validator = documents
+            .build_for_verdict()
+            .0
+            .map_err(|error| build_error(written, &error))?;
         Ok(Self::with_documents(validator, documents))
     }
 
     fn with_documents(validator: Validator<Completion>, documents: Documents) -> Self {
         let size = documents.all().map(count_values).sum::<usize>() as u64;
-        Self { validator, explainer: OnceLock::new(), documents, size }
+        Self {
+            validator,
+            explainer: OnceLock::new(),
+            documents,
+            size,
+        }
     }
 
     /// Names under `format` that the validator does not know in their draft, and so does not check.
     pub(super) fn unknown_formats(&self) -> BTreeSet<String> {
         let mut unknown = BTreeSet::new();
         let draft = Draft::default().detect(&self.documents.root);
-        self.documents.all().for_each(|schema| unknown_formats(schema, draft, &mut unknown));
+        self.documents
+            .all()
+            .for_each(|schema| unknown_formats(schema, draft, &mut unknown));
         unknown
     }
 
     /// The budget for validating this many bytes; several values may share it.
     pub(in crate::score) fn budget(&self, bytes: usize) -> Budget {
         let pairs = (bytes as u64).saturating_mul(self.size);
-        let steps = pairs.saturating_mul(STEPS_PER_PAIR).saturating_add(MIN_STEPS).min(MAX_STEPS);
-        Budget { steps, bytes: 0, error_bytes: 0 }
+        let steps = pairs
+            .saturating_mul(STEPS_PER_PAIR)
+            .saturating_add(MIN_STEPS)
+            .min(MAX_STEPS);
+        Budget {
+            steps,
+            bytes: 0,
+            error_bytes: 0,
+        }
     }
 
     /// Whether the schema accepts a value.
     #[inline]
-    pub(in crate::score) fn is_valid(&self, value: &Value<'_>, budget: &mut Budget) -> Result<bool, BudgetExceeded> {
+    pub(in crate::score) fn is_valid(
+        &self,
+        value: &Value<'_>,
+        budget: &mut Budget,
+    ) -> Result<bool, BudgetExceeded> {
         if self.documents.keys_backtrack
             && let Some((key, offset)) = long_key(value)
         {
@@ -175,25 +219,47 @@ impl Schema {
         }
     }
 
-    fn explain(&self, text: &str, root: &Value<'_>, budget: &mut Budget) -> Result<Vec<Violation>, BudgetExceeded> {
+    fn explain(
+        &self,
+        text: &str,
+        root: &Value<'_>,
+        budget: &mut Budget,
+    ) -> Result<Vec<Violation>, BudgetExceeded> {
         let explainer = self.explainer.get_or_init(|| {
             let as_written = self.documents.all().any(schema_rewrite::refers_into_branch);
-            if as_written { None } else { self.documents.build(schema_rewrite::for_explanation).0.ok() }
+            if as_written {
+                None
+            } else {
+                self.documents.build(schema_rewrite::for_explanation).0.ok()
+            }
         });
         let mut list: Vec<Violation> = Vec::new();
         // The first one finds nothing only where one file mixes drafts.
         for validator in explainer.iter().chain([&self.validator]) {
-            bounded(budget, || list.extend(validator.iter_errors(root).map(|error| violation(text, root, &error))))?;
+            bounded(budget, || {
+                list.extend(
+                    validator
+                        .iter_errors(root)
+                        .map(|error| violation(text, root, &error)),
+                )
+            })?;
             if !list.is_empty() {
                 break;
             }
         }
         list.sort_by_key(|violation| violation.offset);
-        if list.is_empty() { Err(BudgetExceeded::Panic) } else { Ok(list) }
+        if list.is_empty() {
+            Err(BudgetExceeded::Panic)
+        } else {
+            Ok(list)
+        }
     }
 }
 
-type BuildResult = (Result<Validator<Completion>, ValidationError<'static>>, Vec<String>);
+type BuildResult = (
+    Result<Validator<Completion>, ValidationError<'static>>,
+    Vec<String>,
+);
 
 impl Documents {
     fn new(
@@ -204,10 +270,19 @@ impl Documents {
     ) -> Self {
         let base = format!("{HOME}{}", encode_path(file));
         let some_backtrack = |of_keys| {
-            std::iter::once(&root).chain(others.values()).any(|schema| any_pattern(schema, of_keys, &backtracks))
+            std::iter::once(&root)
+                .chain(others.values())
+                .any(|schema| any_pattern(schema, of_keys, &backtracks))
         };
         let (strings_backtrack, keys_backtrack) = (some_backtrack(false), some_backtrack(true));
-        Self { root, base, others, assert_formats, strings_backtrack, keys_backtrack }
+        Self {
+            root,
+            base,
+            others,
+            assert_formats,
+            strings_backtrack,
+            keys_backtrack,
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = &serde_json::Value> {
@@ -221,16 +296,24 @@ impl Documents {
     /// A validator of the documents in some form, and the addresses of those that were referred to.
     fn build(&self, form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value) -> BuildResult {
         let draft = Draft::default().detect(&self.root);
-        let files =
-            self.others.iter().map(|(address, schema)| (address.clone(), form(schema, draft.detect(schema)))).collect();
+        let files = self
+            .others
+            .iter()
+            .map(|(address, schema)| (address.clone(), form(schema, draft.detect(schema))))
+            .collect();
         let used = Arc::new(Mutex::new(Vec::new()));
         let mut options = jsonschema::options_for::<Completion>()
             .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_LIMIT))
             .should_validate_formats(self.assert_formats)
             .with_base_uri(self.base.clone())
-            .with_retriever(LocalFiles { files, used: Arc::clone(&used) });
+            .with_retriever(LocalFiles {
+                files,
+                used: Arc::clone(&used),
+            });
         if self.strings_backtrack {
-            options = options.with_keyword("pattern", |_, pattern, _| Ok(Box::new(BoundedPattern::compile(pattern)?)));
+            options = options.with_keyword("pattern", |_, pattern, _| {
+                Ok(Box::new(BoundedPattern::compile(pattern)?))
+            });
         }
         let built = options.build(&form(&self.root, draft));
         let used = std::mem::take(&mut *used.lock().unwrap_or_else(PoisonError::into_inner));
@@ -245,21 +328,36 @@ struct LocalFiles {
 }
 
 impl Retrieve for LocalFiles {
-    fn retrieve(&self, uri: &Uri<String>) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(uri.as_str().to_owned());
-        self.files.get(uri.as_str()).cloned().ok_or_else(|| format!("{uri} is not a file of the task").into())
+    fn retrieve(
+        &self,
+        uri: &Uri<String>,
+    ) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
+        self.used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(uri.as_str().to_owned());
+        self.files
+            .get(uri.as_str())
+            .cloned()
+            .ok_or_else(|| format!("{uri} is not a file of the task").into())
     }
 }
 
 fn unknown_formats(schema: &serde_json::Value, draft: Draft, unknown: &mut BTreeSet<String>) {
     match schema {
-        serde_json::Value::Array(items) => items.iter().for_each(|item| unknown_formats(item, draft, unknown)),
+        serde_json::Value::Array(items) => items
+            .iter()
+            .for_each(|item| unknown_formats(item, draft, unknown)),
         serde_json::Value::Object(members) => {
             let draft = draft.detect(schema);
-            for (key, inner) in members.iter().filter(|(key, _)| !schema_rewrite::DATA.contains(&key.as_str())) {
+            for (key, inner) in members
+                .iter()
+                .filter(|(key, _)| !schema_rewrite::DATA.contains(&key.as_str()))
+            {
                 match inner {
                     serde_json::Value::String(name)
-                        if key == "format" && !jsonschema::options().is_known_format(draft, name) =>
+                        if key == "format"
+                            && !jsonschema::options().is_known_format(draft, name) =>
                     {
                         unknown.insert(name.clone());
                     }
@@ -290,7 +388,11 @@ fn longest_path(value: &Value<'_>) -> usize {
             .map(|member| 1 + 2 * member.key.len() + longest_path(&member.value))
             .max()
             .unwrap_or(0),
-        json::Kind::Array(items) => items.iter().map(longest_path).max().map_or(0, |longest| longest + 8),
+        json::Kind::Array(items) => items
+            .iter()
+            .map(longest_path)
+            .max()
+            .map_or(0, |longest| longest + 8),
         _ => 0,
     }
 }
@@ -298,7 +400,12 @@ fn longest_path(value: &Value<'_>) -> usize {
 fn violation(text: &str, root: &Value<'_>, error: &ValidationError<'_>) -> Violation {
     let instance_path = error.instance_path().as_str().to_owned();
     let value = root.pointer(&instance_path).unwrap_or(root);
-    let key_at = |key: &String| value.as_object().and_then(|object| object.get(key)).map(|member| member.key_start);
+    let key_at = |key: &String| {
+        value
+            .as_object()
+            .and_then(|object| object.get(key))
+            .map(|member| member.key_start)
+    };
     let offset = match error.kind() {
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             unexpected.iter().filter_map(key_at).min()
@@ -306,7 +413,11 @@ fn violation(text: &str, root: &Value<'_>, error: &ValidationError<'_>) -> Viola
         _ => None,
     };
     Violation {
-        message: sentence(error, text.get(value.start..value.end).unwrap_or(""), value.type_name()),
+        message: sentence(
+            error,
+            text.get(value.start..value.end).unwrap_or(""),
+            value.type_name(),
+        ),
         schema_path: error.schema_path().as_str().to_owned(),
         offset: offset.unwrap_or(value.start),
         class: class_of(error.kind()),
@@ -316,7 +427,11 @@ fn violation(text: &str, root: &Value<'_>, error: &ValidationError<'_>) -> Viola
 
 /// The one reason of a validation that was ended; `prefix` says what is known all the same.
 fn exhausted_violation(root: &Value<'_>, exhausted: &BudgetExceeded, prefix: &str) -> Violation {
-    let invalid = if prefix.is_empty() { ", so it counts as not valid" } else { "" };
+    let invalid = if prefix.is_empty() {
+        ", so it counts as not valid"
+    } else {
+        ""
+    };
     let message = match exhausted {
         BudgetExceeded::Steps => {
             format!(
@@ -330,12 +445,23 @@ fn exhausted_violation(root: &Value<'_>, exhausted: &BudgetExceeded, prefix: &st
             )
         }
         BudgetExceeded::Panic => {
-            format!("{prefix}validating it takes too many steps{invalid}; simplify the schema's patterns")
+            format!(
+                "{prefix}validating it takes too many steps{invalid}; simplify the schema's patterns"
+            )
         }
     };
-    let offset =
-        if let BudgetExceeded::Pattern { offset, .. } = exhausted { root.start.max(*offset) } else { root.start };
-    Violation { message, instance_path: String::new(), schema_path: String::new(), offset, class: FailureClass::Other }
+    let offset = if let BudgetExceeded::Pattern { offset, .. } = exhausted {
+        root.start.max(*offset)
+    } else {
+        root.start
+    };
+    Violation {
+        message,
+        instance_path: String::new(),
+        schema_path: String::new(),
+        offset,
+        class: FailureClass::Other,
+    }
 }
 
 fn class_of(kind: &Kind) -> FailureClass {
@@ -343,9 +469,9 @@ fn class_of(kind: &Kind) -> FailureClass {
         Kind::Required { .. } => FailureClass::MissingKey,
         Kind::Type { .. } => FailureClass::WrongType,
         Kind::Enum { .. } | Kind::Constant { .. } => FailureClass::Enum,
-        Kind::AdditionalProperties { .. } | Kind::UnevaluatedProperties { .. } | Kind::FalseSchema => {
-            FailureClass::ExtraKey
-        }
+        Kind::AdditionalProperties { .. }
+        | Kind::UnevaluatedProperties { .. }
+        | Kind::FalseSchema => FailureClass::ExtraKey,
         _ => FailureClass::Other,
     }
 }
@@ -353,37 +479,77 @@ fn class_of(kind: &Kind) -> FailureClass {
 /// The reason in words, quoting what the completion says.
 fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> String {
     let found = shorten(written);
-    let what = if type_name == "null" { found.clone() } else { format!("{type_name} {found}") };
+    let what = if type_name == "null" {
+        found.clone()
+    } else {
+        format!("{type_name} {found}")
+    };
     match error.kind() {
         Kind::Required { property } => format!("missing key {property}"),
-        Kind::Type { kind: TypeKind::Single(expected) } => format!("expected {expected}, found {what}"),
-        Kind::Type { kind: TypeKind::Multiple(expected) } => {
+        Kind::Type {
+            kind: TypeKind::Single(expected),
+        } => format!("expected {expected}, found {what}"),
+        Kind::Type {
+            kind: TypeKind::Multiple(expected),
+        } => {
             format!(
                 "expected {}, found {what}",
-                expected.iter().map(|kind| kind.to_string()).collect::<Vec<_>>().join(" or ")
+                expected
+                    .iter()
+                    .map(|kind| kind.to_string())
+                    .collect::<Vec<_>>()
+                    .join(" or ")
             )
         }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-            let keys: Vec<String> = unexpected.iter().take(10).map(|key| format!("{:?}", shorten(key))).collect();
-            let more =
-                if unexpected.len() > 10 { format!(" and {} more", unexpected.len() - 10) } else { String::new() };
-            format!("{} not allowed: {}{more}", if unexpected.len() == 1 { "key" } else { "keys" }, keys.join(", "))
+            let keys: Vec<String> = unexpected
+                .iter()
+                .take(10)
+                .map(|key| format!("{:?}", shorten(key)))
+                .collect();
+            let more = if unexpected.len() > 10 {
+                format!(" and {} more", unexpected.len() - 10)
+            } else {
+                String::new()
+            };
+            format!(
+                "{} not allowed: {}{more}",
+                if unexpected.len() == 1 { "key" } else { "keys" },
+                keys.join(", ")
+            )
         }
         Kind::FalseSchema => {
             let path = error.instance_path().as_str();
-            format!("{:?} is not allowed here", shorten(path.rsplit('/').next().unwrap_or_default()))
+            format!(
+                "{:?} is not allowed here",
+                shorten(path.rsplit('/').next().unwrap_or_default())
+            )
         }
-        Kind::Enum { options } => format!("expected one of {}, found {found}", shorten(&options.to_string())),
+        Kind::Enum { options } => format!(
+            "expected one of {}, found {found}",
+            shorten(&options.to_string())
+        ),
         Kind::Constant { expected_value } => {
-            format!("expected {}, found {found}", shorten(&expected_value.to_string()))
+            format!(
+                "expected {}, found {found}",
+                shorten(&expected_value.to_string())
+            )
         }
         Kind::Format { format } => format!("{found} is not a {format}"),
         Kind::Pattern { pattern } => format!("{found} does not match the pattern {pattern}"),
         Kind::BacktrackLimitExceeded { .. } | Kind::RegexEngineFailure { .. } => {
-            format!("matching {found} against the schema's pattern took too many steps, so it counts as no match")
+            format!(
+                "matching {found} against the schema's pattern took too many steps, so it counts as no match"
+            )
         }
-        Kind::PropertyNames { error } => format!("a key of {found} is not allowed: {}", error.masked_with("the key")),
-        Kind::Not { schema } => format!("{} is not allowed for {found}", shorten(&schema_rewrite::as_written(schema))),
+        Kind::PropertyNames { error } => format!(
+            "a key of {found} is not allowed: {}",
+            error.masked_with("the key")
+        ),
+        Kind::Not { schema } => format!(
+            "{} is not allowed for {found}",
+            shorten(&schema_rewrite::as_written(schema))
+        ),
         Kind::AdditionalItems { limit } => format!("more than {limit} items in {found}"),
         _ => error.masked_with(found).to_string(),
     }

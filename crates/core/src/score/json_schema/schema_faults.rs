@@ -32,16 +32,28 @@ impl Written<'_> {
 
     fn error_in_file(self, pointer: String, message: String) -> ScoreError {
         let document = json::parse(self.text, 0).ok();
-        let offset =
-            document.and_then(|document| document.root.pointer(&pointer).map(|value| value.start)).unwrap_or(0);
+        let offset = document
+            .and_then(|document| document.root.pointer(&pointer).map(|value| value.start))
+            .unwrap_or(0);
         let place = Places::new(self.text).locate(offset);
-        ScoreError::Schema { label: self.label.to_owned(), line: place.line, column: place.column, pointer, message }
+        ScoreError::Schema {
+            label: self.label.to_owned(),
+            line: place.line,
+            column: place.column,
+            pointer,
+            message,
+        }
     }
 }
 
-pub(super) fn check_against_meta_schema(written: Written<'_>, schema: &serde_json::Value) -> Result<(), ScoreError> {
+pub(super) fn check_against_meta_schema(
+    written: Written<'_>,
+    schema: &serde_json::Value,
+) -> Result<(), ScoreError> {
     // The deepest place says most: above it stand the `anyOf`s that failed because of it.
-    let worst = meta_problems(schema).into_iter().max_by_key(|(pointer, _)| pointer.matches('/').count());
+    let worst = meta_problems(schema)
+        .into_iter()
+        .max_by_key(|(pointer, _)| pointer.matches('/').count());
     match worst {
         Some((pointer, message)) => Err(written.error(&pointer, message)),
         None => Ok(()),
@@ -52,10 +64,16 @@ pub(super) fn check_against_meta_schema(written: Written<'_>, schema: &serde_jso
 /// branch.
 pub(crate) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
     if !schema.is_object() && !schema.is_boolean() {
-        return vec![(String::new(), "a schema is an object (or true or false)".to_owned())];
+        return vec![(
+            String::new(),
+            "a schema is an object (or true or false)".to_owned(),
+        )];
     }
     let Ok(meta) = jsonschema::meta::validator_for(schema) else {
-        let draft = schema.get("$schema").map(ToString::to_string).unwrap_or_default();
+        let draft = schema
+            .get("$schema")
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let message = format!(
             "unknown draft {draft}; known are draft 4, 6, 7, 2019-09 and 2020-12, for example \"https://json-schema.org/draft/2020-12/schema\""
         );
@@ -64,7 +82,12 @@ pub(crate) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)>
     let found: Vec<(String, String)> = meta
         .iter_errors(schema)
         .take(MAX_FAULTS)
-        .map(|error| (error.instance_path().as_str().to_owned(), meta_sentence(&error)))
+        .map(|error| {
+            (
+                error.instance_path().as_str().to_owned(),
+                meta_sentence(&error),
+            )
+        })
         .collect();
     let mut deepest: Vec<(String, String)> = Vec::new();
     for (pointer, message) in &found {
@@ -84,7 +107,9 @@ fn meta_sentence(error: &ValidationError<'_>) -> String {
     let found: String = error.instance().to_string().chars().take(80).collect();
     match error.kind() {
         Kind::AnyOf { .. } if error.instance_path().as_str().ends_with("/type") => {
-            format!("{found} is not a type; the types are array, boolean, integer, null, number, object and string")
+            format!(
+                "{found} is not a type; the types are array, boolean, integer, null, number, object and string"
+            )
         }
         _ => error.masked_with(found).to_string(),
     }
@@ -93,9 +118,15 @@ fn meta_sentence(error: &ValidationError<'_>) -> String {
 /// Why a schema that its meta-schema accepts still cannot be used.
 pub(super) fn build_error(written: Written<'_>, error: &ValidationError<'_>) -> ScoreError {
     let Kind::Referencing(cause) = error.kind() else {
-        let (found, is_pattern) =
-            (error.instance(), matches!(error.kind(), Kind::Format { format } if format == "regex"));
-        let message = if is_pattern { format!("{found} is not a valid regular expression") } else { error.to_string() };
+        let (found, is_pattern) = (
+            error.instance(),
+            matches!(error.kind(), Kind::Format { format } if format == "regex"),
+        );
+        let message = if is_pattern {
+            format!("{found} is not a valid regular expression")
+        } else {
+            error.to_string()
+        };
         return written.error(error.instance_path().as_str(), message);
     };
     let document = json::parse(written.text, 0).ok();
@@ -121,23 +152,36 @@ pub(super) fn build_error(written: Written<'_>, error: &ValidationError<'_>) -> 
             };
             // As written it may be relative to an `$id`; its last part is the same.
             let whole = named(shown);
-            let pointer = if whole.is_empty() { named(shown.rsplit('/').next().unwrap_or(shown)) } else { whole };
+            let pointer = if whole.is_empty() {
+                named(shown.rsplit('/').next().unwrap_or(shown))
+            } else {
+                whole
+            };
             written.error_in_file(pointer, advice)
         }
         jsonschema::ReferencingError::PointerToNowhere { pointer } => {
             let pointer = decode_path(pointer);
-            written.error_in_file(named(&pointer), format!("`$ref` target not found: {pointer} is not in the schema"))
+            written.error_in_file(
+                named(&pointer),
+                format!("`$ref` target not found: {pointer} is not in the schema"),
+            )
         }
-        jsonschema::ReferencingError::NoSuchAnchor { anchor } => written
-            .error_in_file(named(anchor), format!("`$ref` target not found: anchor {anchor:?} is not in the schema")),
+        jsonschema::ReferencingError::NoSuchAnchor { anchor } => written.error_in_file(
+            named(anchor),
+            format!("`$ref` target not found: anchor {anchor:?} is not in the schema"),
+        ),
         jsonschema::ReferencingError::InvalidPercentEncoding { pointer, .. }
-        | jsonschema::ReferencingError::InvalidArrayIndex { pointer, .. } => {
-            written.error_in_file(named(pointer), format!("`$ref` target not found: {pointer} is not in the schema"))
-        }
+        | jsonschema::ReferencingError::InvalidArrayIndex { pointer, .. } => written.error_in_file(
+            named(pointer),
+            format!("`$ref` target not found: {pointer} is not in the schema"),
+        ),
         jsonschema::ReferencingError::InvalidUri(_) => {
-            let is_wrong = |_: &str, address: &str| jsonschema::uri::from_str(&encode_reference(address)).is_err();
+            let is_wrong = |_: &str, address: &str| {
+                jsonschema::uri::from_str(&encode_reference(address)).is_err()
+            };
             let document = document.as_ref();
-            let found = document.and_then(|document| find_address(&document.root, String::new(), &is_wrong));
+            let found = document
+                .and_then(|document| find_address(&document.root, String::new(), &is_wrong));
             written.error_in_file(
                 found.unwrap_or_default(),
                 "not an address: write #/$defs/NAME, #ANCHOR, a file's name or a URI".to_owned(),
@@ -148,16 +192,25 @@ pub(super) fn build_error(written: Written<'_>, error: &ValidationError<'_>) -> 
 }
 
 /// Pointer to the first reference or address that is wanted, by its key and text.
-fn find_address(value: &Value<'_>, pointer: String, is_wanted: &dyn Fn(&str, &str) -> bool) -> Option<String> {
+fn find_address(
+    value: &Value<'_>,
+    pointer: String,
+    is_wanted: &dyn Fn(&str, &str) -> bool,
+) -> Option<String> {
     match &value.kind {
         json::Kind::Array(items) => items
             .iter()
             .enumerate()
             .find_map(|(index, item)| find_address(item, format!("{pointer}/{index}"), is_wanted)),
         json::Kind::Object(object) => object.members().iter().find_map(|member| {
-            let inner = format!("{pointer}/{}", member.key.replace('~', "~0").replace('/', "~1"));
+            let inner = format!(
+                "{pointer}/{}",
+                member.key.replace('~', "~0").replace('/', "~1")
+            );
             match &member.value.kind {
-                json::Kind::String(target) if ADDRESSES.contains(&&*member.key) && is_wanted(&member.key, target) => {
+                json::Kind::String(target)
+                    if ADDRESSES.contains(&&*member.key) && is_wanted(&member.key, target) =>
+                {
                     Some(inner)
                 }
                 _ => find_address(&member.value, inner, is_wanted),

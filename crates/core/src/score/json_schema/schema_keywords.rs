@@ -69,7 +69,10 @@ impl Draft {
             ("2019-09", Self::D2019),
             ("2020-12", Self::D2020),
         ];
-        known.into_iter().find(|(part, _)| address.contains(part)).map(|(_, draft)| draft)
+        known
+            .into_iter()
+            .find(|(part, _)| address.contains(part))
+            .map(|(_, draft)| draft)
     }
 }
 
@@ -140,7 +143,10 @@ pub const DRAFT_ADDRESSES: [&str; 5] = [
 pub const TYPES: [(&str, &str); 7] = [
     ("string", "text"),
     ("number", "any number, 1e3 and -0.5 as well"),
-    ("integer", "a number without a fraction; 1.0 counts since draft 6"),
+    (
+        "integer",
+        "a number without a fraction; 1.0 counts since draft 6",
+    ),
     ("boolean", "true or false"),
     ("object", "keys with values, in braces"),
     ("array", "a list, in brackets"),
@@ -150,7 +156,11 @@ pub const TYPES: [(&str, &str); 7] = [
 /// The formats of the standard, the first draft with them, and what they accept.
 pub const FORMATS: [(&str, Draft, &str); 19] = [
     ("date", Draft::D7, "RFC 3339 date: 2026-03-01"),
-    ("date-time", Draft::D4, "RFC 3339 date and time: 2026-03-01T12:00:00Z"),
+    (
+        "date-time",
+        Draft::D4,
+        "RFC 3339 date and time: 2026-03-01T12:00:00Z",
+    ),
     ("time", Draft::D7, "RFC 3339 time with offset: 12:00:00Z"),
     ("duration", Draft::D2019, "ISO 8601 duration: P3DT12H"),
     ("email", Draft::D4, "email address"),
@@ -161,19 +171,31 @@ pub const FORMATS: [(&str, Draft, &str); 19] = [
     ("ipv6", Draft::D4, "IPv6 address: 2001:db8::1"),
     ("uri", Draft::D4, "absolute URI, with a scheme"),
     ("uri-reference", Draft::D6, "URI, absolute or relative"),
-    ("uri-template", Draft::D6, "RFC 6570 URI template: /user/{id}"),
+    (
+        "uri-template",
+        Draft::D6,
+        "RFC 6570 URI template: /user/{id}",
+    ),
     ("iri", Draft::D7, "absolute URI in any script"),
-    ("iri-reference", Draft::D7, "URI in any script, absolute or relative"),
+    (
+        "iri-reference",
+        Draft::D7,
+        "URI in any script, absolute or relative",
+    ),
     ("uuid", Draft::D2019, "UUID, 8-4-4-4-12 hexadecimal digits"),
     ("json-pointer", Draft::D6, "JSON pointer: /items/0"),
-    ("relative-json-pointer", Draft::D7, "relative JSON pointer: 1/name"),
+    (
+        "relative-json-pointer",
+        Draft::D7,
+        "relative JSON pointer: 1/name",
+    ),
     ("regex", Draft::D7, "regular expression (ECMA 262)"),
 ];
 
 use Draft::{D4, D6, D7, D2019, D2020};
 use KeywordValue::{
-    Boolean, Dependencies, DraftAddress, Format, NamedSchemas, Number, PropertyNames, Reference, Schema, SchemaOrList,
-    Schemas, Text, Types, Value, Values,
+    Boolean, Dependencies, DraftAddress, Format, NamedSchemas, Number, PropertyNames, Reference,
+    Schema, SchemaOrList, Schemas, Text, Types, Value, Values,
 };
 
 const fn keyword(
@@ -183,7 +205,14 @@ const fn keyword(
     holds: KeywordValue,
     meaning: &'static str,
 ) -> Keyword {
-    Keyword { name, since, until, of, holds, meaning }
+    Keyword {
+        name,
+        since,
+        until,
+        of,
+        holds,
+        meaning,
+    }
 }
 
 const STRINGS: &str = "strings";
@@ -341,19 +370,32 @@ mod tests {
         for address in DRAFT_ADDRESSES {
             let draft = Draft::from_address(address).unwrap();
             for keyword in KEYWORDS.iter().filter(|keyword| keyword.name != "$schema") {
-                let Some(value) = wrong(keyword.holds) else { continue };
+                let Some(value) = wrong(keyword.holds) else {
+                    continue;
+                };
                 let mut schema = json!({"$schema": address});
                 schema[keyword.name] = value;
                 let is_known = !meta_problems(&schema).is_empty();
                 // Later meta-schemas still describe them, as deprecated; that of draft 4 knows no `$ref`, which it uses.
                 let is_apart = keyword.name == "$ref" && draft == Draft::D4;
                 if is_apart
-                    || ["definitions", "dependencies", "$recursiveRef", "$recursiveAnchor"].contains(&keyword.name)
+                    || [
+                        "definitions",
+                        "dependencies",
+                        "$recursiveRef",
+                        "$recursiveAnchor",
+                    ]
+                    .contains(&keyword.name)
                         && draft > keyword.until
                 {
                     continue;
                 }
-                assert_eq!(is_known, (keyword.since..=keyword.until).contains(&draft), "{} in {draft}", keyword.name);
+                assert_eq!(
+                    is_known,
+                    (keyword.since..=keyword.until).contains(&draft),
+                    "{} in {draft}",
+                    keyword.name
+                );
             }
         }
     }
@@ -365,8 +407,12 @@ mod tests {
             let known = Keyword::named(keyword).unwrap();
             for address in DRAFT_ADDRESSES {
                 let schema = json!({"$schema": address, keyword: value});
-                let accepts = jsonschema::options().build(&schema).unwrap().is_valid(&rejected);
-                let has_it = (known.since..=known.until).contains(&Draft::from_address(address).unwrap());
+                let accepts = jsonschema::options()
+                    .build(&schema)
+                    .unwrap()
+                    .is_valid(&rejected);
+                let has_it =
+                    (known.since..=known.until).contains(&Draft::from_address(address).unwrap());
                 assert_eq!(accepts, !has_it, "{keyword} in {address}");
             }
         };
@@ -374,7 +420,11 @@ mod tests {
         check("contains", json!({"const": 1, "type": "string"}), json!([]));
         check("propertyNames", json!({"maxLength": 1}), json!({"ab": 1}));
         check("dependentRequired", json!({"a": ["b"]}), json!({"a": 1}));
-        check("dependentSchemas", json!({"a": {"required": ["b"]}}), json!({"a": 1}));
+        check(
+            "dependentSchemas",
+            json!({"a": {"required": ["b"]}}),
+            json!({"a": 1}),
+        );
         check("unevaluatedProperties", json!(false), json!({"a": 1}));
         check("unevaluatedItems", json!(false), json!([1]));
         check("prefixItems", json!([{"type": "string"}]), json!([1]));
@@ -383,13 +433,31 @@ mod tests {
     #[test]
     fn each_keyword_is_there_once_and_explained() {
         for (index, keyword) in KEYWORDS.iter().enumerate() {
-            assert!(KEYWORDS[..index].iter().all(|other| other.name != keyword.name), "{}", keyword.name);
+            assert!(
+                KEYWORDS[..index]
+                    .iter()
+                    .all(|other| other.name != keyword.name),
+                "{}",
+                keyword.name
+            );
             let meaning = keyword.meaning;
-            assert!(meaning.ends_with('.') && !meaning.contains("  ") && meaning.len() < 220, "{meaning}");
+            assert!(
+                meaning.ends_with('.') && !meaning.contains("  ") && meaning.len() < 220,
+                "{meaning}"
+            );
         }
-        assert_eq!(Keyword::named("prefixItems").unwrap().drafts(), "since 2020-12");
+        assert_eq!(
+            Keyword::named("prefixItems").unwrap().drafts(),
+            "since 2020-12"
+        );
         assert_eq!(Keyword::named("if").unwrap().drafts(), "since draft 7");
-        assert_eq!(Keyword::named("definitions").unwrap().drafts(), "until draft 7");
-        assert_eq!(Keyword::named("$recursiveRef").unwrap().drafts(), "2019-09 only");
+        assert_eq!(
+            Keyword::named("definitions").unwrap().drafts(),
+            "until draft 7"
+        );
+        assert_eq!(
+            Keyword::named("$recursiveRef").unwrap().drafts(),
+            "2019-09 only"
+        );
     }
 }

@@ -17,11 +17,26 @@ pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dep
 pub(super) const ADDRESSES: [&str; 4] = ["$ref", "$dynamicRef", "$id", "id"];
 
 /// Members of these are schemas, whatever their keys.
-const NAMED: [&str; 6] =
-    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
+const NAMED: [&str; 6] = [
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+    "dependencies",
+];
 
 /// Keywords whose schemas judge the same value again.
-const SAME_VALUE: [&str; 8] = ["allOf", "anyOf", "oneOf", "not", "if", "then", "dependentSchemas", "dependencies"];
+const SAME_VALUE: [&str; 8] = [
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "dependentSchemas",
+    "dependencies",
+];
 
 /// A keyword that always holds, and looks at the value first: so each visit of a schema that combines others is a step
 /// of the budget.
@@ -39,7 +54,10 @@ pub(super) fn for_verdict(schema: &Value) -> Value {
 pub(super) fn for_explanation(schema: &Value, draft: Draft) -> Value {
     let mut schema = schema.clone();
     encode_references(&mut schema);
-    rewrite(&mut schema, Some(!matches!(draft, Draft::Draft4 | Draft::Draft6)));
+    rewrite(
+        &mut schema,
+        Some(!matches!(draft, Draft::Draft4 | Draft::Draft6)),
+    );
     schema
 }
 
@@ -48,8 +66,12 @@ pub fn encode_references(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(encode_references),
         Value::Object(members) => members.iter_mut().for_each(|(key, inner)| match inner {
-            Value::String(address) if ADDRESSES.contains(&key.as_str()) => *address = encode_reference(address),
-            Value::Object(named) if NAMED.contains(&key.as_str()) => named.values_mut().for_each(encode_references),
+            Value::String(address) if ADDRESSES.contains(&key.as_str()) => {
+                *address = encode_reference(address)
+            }
+            Value::Object(named) if NAMED.contains(&key.as_str()) => {
+                named.values_mut().for_each(encode_references)
+            }
             _ if DATA.contains(&key.as_str()) => {}
             inner => encode_references(inner),
         }),
@@ -64,9 +86,9 @@ pub(super) fn refers_into_branch(schema: &Value) -> bool {
         Value::Array(items) => items.iter().any(refers_into_branch),
         Value::Object(members) => members.iter().any(|(key, inner)| match inner {
             Value::String(target) if key == "$ref" => {
-                let anchor = target
-                    .split_once('#')
-                    .is_some_and(|(_, fragment)| !fragment.is_empty() && !fragment.starts_with('/'));
+                let anchor = target.split_once('#').is_some_and(|(_, fragment)| {
+                    !fragment.is_empty() && !fragment.starts_with('/')
+                });
                 anchor || target.contains("/anyOf/") || target.contains("/oneOf/")
             }
             Value::String(_) => false,
@@ -91,9 +113,9 @@ fn rewrite(schema: &mut Value, explain: Option<bool>) {
     for (key, inner) in members.iter_mut() {
         match (key.as_str(), inner) {
             (key, _) if DATA.contains(&key) => {}
-            (key, Value::Object(named)) if NAMED.contains(&key) => {
-                named.values_mut().for_each(|schema| rewrite(schema, explain))
-            }
+            (key, Value::Object(named)) if NAMED.contains(&key) => named
+                .values_mut()
+                .for_each(|schema| rewrite(schema, explain)),
             // Its branches are never explained, and its reason quotes the schema.
             ("not", inner) => rewrite(inner, None),
             ("anyOf" | "oneOf", Value::Array(branches)) => branches.iter_mut().for_each(|branch| {
@@ -118,8 +140,11 @@ fn count_visits(members: &mut Map<String, Value>) {
 /// `unevaluatedProperties` need.
 fn ask_only(branch: &mut Value, has_if: bool) {
     let whole = branch.take();
-    *branch =
-        if has_if { json!({STEP: 0, "if": whole, "else": false}) } else { json!({STEP: 0, "not": {"not": whole}}) };
+    *branch = if has_if {
+        json!({STEP: 0, "if": whole, "else": false})
+    } else {
+        json!({STEP: 0, "not": {"not": whole}})
+    };
 }
 
 #[cfg(test)]
@@ -154,7 +179,13 @@ mod tests {
             branches(conditional(constant.clone()), conditional(json!(true)))
         );
         let denied = |branch: Value| json!({STEP: 0, "not": {"not": branch}});
-        assert_eq!(for_explanation(&schema, Draft::Draft6), branches(denied(constant), denied(json!(true))));
-        assert_eq!(as_written(&verdict["properties"]["not"]), r#"{"not":{"oneOf":[{}]}}"#);
+        assert_eq!(
+            for_explanation(&schema, Draft::Draft6),
+            branches(denied(constant), denied(json!(true)))
+        );
+        assert_eq!(
+            as_written(&verdict["properties"]["not"]),
+            r#"{"not":{"oneOf":[{}]}}"#
+        );
     }
 }

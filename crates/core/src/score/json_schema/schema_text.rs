@@ -55,12 +55,32 @@ fn may_constrain(key: &str) -> bool {
 
 /// The description of a schema. `formats_count`: whether `format` is checked (`assert_formats`).
 pub(in crate::score) fn describe(schema: &Value, formats_count: bool) -> Vec<Accepted> {
-    let mut words = Words { root: schema, formats_count, lines: Vec::new(), open: Vec::new() };
-    words.value(schema, "", Line { depth: 0, name: "the answer".to_owned(), required: None, pointer: String::new() });
+    let mut words = Words {
+        root: schema,
+        formats_count,
+        lines: Vec::new(),
+        open: Vec::new(),
+    };
+    words.value(
+        schema,
+        "",
+        Line {
+            depth: 0,
+            name: "the answer".to_owned(),
+            required: None,
+            pointer: String::new(),
+        },
+    );
     if words.is_full() {
         words.lines.truncate(MAX_LINES);
         let (name, text) = ("…".to_owned(), "more lines omitted".to_owned());
-        words.lines.push(Accepted { depth: 0, name, required: None, text, pointer: String::new() });
+        words.lines.push(Accepted {
+            depth: 0,
+            name,
+            required: None,
+            text,
+            pointer: String::new(),
+        });
     }
     words.lines
 }
@@ -82,8 +102,23 @@ struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    fn push(&mut self, Line { depth, name, required, pointer }: Line, text: impl Into<String>) {
-        self.lines.push(Accepted { depth, name, required, text: text.into(), pointer });
+    fn push(
+        &mut self,
+        Line {
+            depth,
+            name,
+            required,
+            pointer,
+        }: Line,
+        text: impl Into<String>,
+    ) {
+        self.lines.push(Accepted {
+            depth,
+            name,
+            required,
+            text: text.into(),
+            pointer,
+        });
     }
 
     fn is_full(&self) -> bool {
@@ -108,18 +143,31 @@ impl<'a> Words<'a> {
         if depth < MAX_DEPTH {
             self.inside(keywords, at, depth + 1);
         } else if keywords.contains_key("properties") || keywords.contains_key("items") {
-            let line = Line { depth: depth + 1, name: "…".to_owned(), required: None, pointer: at.to_owned() };
+            let line = Line {
+                depth: depth + 1,
+                name: "…".to_owned(),
+                required: None,
+                pointer: at.to_owned(),
+            };
             self.push(line, "nested deeper than is shown");
         }
     }
 
     fn reference(&mut self, keywords: &'a Map<String, Value>, address: &'a str, line: Line) {
-        let rest =
-            Line { depth: line.depth + 1, name: "and".to_owned(), required: None, pointer: line.pointer.clone() };
+        let rest = Line {
+            depth: line.depth + 1,
+            name: "and".to_owned(),
+            required: None,
+            pointer: line.pointer.clone(),
+        };
         let pointer = address.strip_prefix('#').map(decode_path);
-        let target = pointer.as_ref().and_then(|pointer| Some((pointer, self.root.pointer(pointer)?)));
+        let target = pointer
+            .as_ref()
+            .and_then(|pointer| Some((pointer, self.root.pointer(pointer)?)));
         match target {
-            Some(_) if self.open.contains(&address) => self.push(line, format!("recursive, see {address}")),
+            Some(_) if self.open.contains(&address) => {
+                self.push(line, format!("recursive, see {address}"))
+            }
             Some((pointer, target)) if line.depth < MAX_DEPTH => {
                 self.open.push(address);
                 self.value(target, pointer, line);
@@ -127,7 +175,10 @@ impl<'a> Words<'a> {
             }
             _ => self.push(line, format!("see {address}")),
         }
-        if keywords.keys().any(|key| key != "$ref" && may_constrain(key)) {
+        if keywords
+            .keys()
+            .any(|key| key != "$ref" && may_constrain(key))
+        {
             let others: Map<String, Value> = keywords
                 .iter()
                 .filter(|(key, _)| *key != "$ref")
@@ -142,39 +193,102 @@ impl<'a> Words<'a> {
         let required: HashSet<&str> = strings(keywords.get("required")).collect();
         let properties = keywords.get("properties").and_then(Value::as_object);
         for (key, schema) in properties.into_iter().flatten() {
-            let (at, required) = (format!("{at}/properties/{}", escaped(key)), Some(required.contains(key.as_str())));
-            self.value(schema, &at, Line { depth, name: key.clone(), required, pointer: at.clone() });
+            let (at, required) = (
+                format!("{at}/properties/{}", escaped(key)),
+                Some(required.contains(key.as_str())),
+            );
+            self.value(
+                schema,
+                &at,
+                Line {
+                    depth,
+                    name: key.clone(),
+                    required,
+                    pointer: at.clone(),
+                },
+            );
         }
         for (index, key) in strings(keywords.get("required")).enumerate() {
             if !properties.is_some_and(|known| known.contains_key(key)) {
                 let pointer = format!("{at}/required/{index}");
-                let line = Line { depth, name: key.to_owned(), required: Some(true), pointer };
+                let line = Line {
+                    depth,
+                    name: key.to_owned(),
+                    required: Some(true),
+                    pointer,
+                };
                 self.push(line, "anything: `properties` does not describe it");
             }
         }
         let mut value = |schema: &'a Value, place: String, name: String| {
             let at = format!("{at}/{place}");
-            self.value(schema, &at, Line { depth, name, required: None, pointer: at.clone() });
+            self.value(
+                schema,
+                &at,
+                Line {
+                    depth,
+                    name,
+                    required: None,
+                    pointer: at.clone(),
+                },
+            );
         };
-        for (pattern, schema) in keywords.get("patternProperties").and_then(Value::as_object).into_iter().flatten() {
+        for (pattern, schema) in keywords
+            .get("patternProperties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
             let place = format!("patternProperties/{}", escaped(pattern));
             value(schema, place, format!("fields named like /{pattern}/"));
         }
         if let Some(schema @ Value::Object(_)) = keywords.get("additionalProperties") {
-            value(schema, "additionalProperties".to_owned(), "any other field".to_owned());
+            value(
+                schema,
+                "additionalProperties".to_owned(),
+                "any other field".to_owned(),
+            );
         }
         if let Some(schema @ Value::Object(_)) = keywords.get("propertyNames") {
-            value(schema, "propertyNames".to_owned(), "each field's name".to_owned());
+            value(
+                schema,
+                "propertyNames".to_owned(),
+                "each field's name".to_owned(),
+            );
         }
-        for (index, schema) in keywords.get("prefixItems").and_then(Value::as_array).into_iter().flatten().enumerate() {
-            value(schema, format!("prefixItems/{index}"), format!("item {}", index + 1));
+        for (index, schema) in keywords
+            .get("prefixItems")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            value(
+                schema,
+                format!("prefixItems/{index}"),
+                format!("item {}", index + 1),
+            );
         }
         if let Some(schema @ Value::Object(_)) = keywords.get("items") {
-            let name = if keywords.contains_key("prefixItems") { "each further item" } else { "each item" };
+            let name = if keywords.contains_key("prefixItems") {
+                "each further item"
+            } else {
+                "each item"
+            };
             value(schema, "items".to_owned(), name.to_owned());
         }
-        for (keyword, name) in [("anyOf", "either"), ("oneOf", "exactly one"), ("allOf", "and also")] {
-            for (index, schema) in keywords.get(keyword).and_then(Value::as_array).into_iter().flatten().enumerate() {
+        for (keyword, name) in [
+            ("anyOf", "either"),
+            ("oneOf", "exactly one"),
+            ("allOf", "and also"),
+        ] {
+            for (index, schema) in keywords
+                .get(keyword)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .enumerate()
+            {
                 value(schema, format!("{keyword}/{index}"), name.to_owned());
             }
         }
@@ -184,14 +298,21 @@ impl<'a> Words<'a> {
     }
 
     fn sentence(&self, keywords: &Map<String, Value>) -> String {
-        let mut text = match (keywords.get("const"), keywords.get("enum").and_then(Value::as_array)) {
+        let mut text = match (
+            keywords.get("const"),
+            keywords.get("enum").and_then(Value::as_array),
+        ) {
             (Some(value), _) => format!("exactly {value}"),
             (None, Some(values)) => one_of(values),
             (None, None) => self.types(keywords),
         };
         // Words that are no keywords say nothing at all; the diagnosis of the text names those that were meant to.
         let is_unspoken = |key: &&String| may_constrain(key) && !SPOKEN.contains(&key.as_str());
-        let unspoken: Vec<String> = keywords.keys().filter(is_unspoken).map(|key| format!("`{key}`")).collect();
+        let unspoken: Vec<String> = keywords
+            .keys()
+            .filter(is_unspoken)
+            .map(|key| format!("`{key}`"))
+            .collect();
         if !unspoken.is_empty() {
             text.push_str(&format!("; also {} (not described)", unspoken.join(", ")));
         }
@@ -205,14 +326,20 @@ impl<'a> Words<'a> {
             _ => Vec::new(),
         };
         if !names.is_empty() {
-            return names.iter().map(|name| self.kind(name, keywords)).collect::<Vec<_>>().join(" or ");
+            return names
+                .iter()
+                .map(|name| self.kind(name, keywords))
+                .collect::<Vec<_>>()
+                .join(" or ");
         }
         // Without a type the keywords bind only values of their own kind; everything else is accepted.
         let bound = ["object", "array", "string", "number"]
             .into_iter()
             .filter(|name| self.kind(name, keywords) != self.kind(name, &Map::new()));
         let bound: Vec<String> = bound.map(|name| self.kind(name, keywords)).collect();
-        let parts = ["anyOf", "oneOf", "allOf"].into_iter().any(|keyword| keywords.contains_key(keyword));
+        let parts = ["anyOf", "oneOf", "allOf"]
+            .into_iter()
+            .any(|keyword| keywords.contains_key(keyword));
         match (bound.is_empty(), parts) {
             (true, true) => "as follows".to_owned(),
             (true, false) => "anything".to_owned(),
@@ -237,9 +364,16 @@ impl<'a> Words<'a> {
             "string" => {
                 parts.extend(amount(keywords, "minLength", "maxLength", "character"));
                 parts.extend(
-                    keywords.get("pattern").and_then(Value::as_str).map(|pattern| format!("that matches /{pattern}/")),
+                    keywords
+                        .get("pattern")
+                        .and_then(Value::as_str)
+                        .map(|pattern| format!("that matches /{pattern}/")),
                 );
-                let checked = if self.formats_count { "" } else { " (not checked: assert_formats is off)" };
+                let checked = if self.formats_count {
+                    ""
+                } else {
+                    " (not checked: assert_formats is off)"
+                };
                 parts.extend(
                     keywords
                         .get("format")
@@ -254,10 +388,15 @@ impl<'a> Words<'a> {
                     ("maximum", "at most"),
                     ("exclusiveMaximum", "below"),
                 ];
-                let terms =
-                    bounds.iter().filter_map(|(key, word)| keywords.get(*key).map(|bound| format!("{word} {bound}")));
+                let terms = bounds.iter().filter_map(|(key, word)| {
+                    keywords.get(*key).map(|bound| format!("{word} {bound}"))
+                });
                 parts.push(terms.collect::<Vec<_>>().join(" and "));
-                parts.extend(keywords.get("multipleOf").map(|step| format!("in steps of {step}")));
+                parts.extend(
+                    keywords
+                        .get("multipleOf")
+                        .map(|step| format!("in steps of {step}")),
+                );
             }
             "array" => {
                 parts.extend(amount(keywords, "minItems", "maxItems", "item"));
@@ -277,43 +416,73 @@ impl<'a> Words<'a> {
 }
 
 fn object(keywords: &Map<String, Value>) -> Vec<String> {
-    let fields = keywords.get("properties").and_then(Value::as_object).map_or(0, Map::len);
+    let fields = keywords
+        .get("properties")
+        .and_then(Value::as_object)
+        .map_or(0, Map::len);
     let closed = keywords.get("additionalProperties") == Some(&Value::Bool(false));
     let named = match (fields, closed) {
-        (0, true) if keywords.contains_key("patternProperties") => "with the fields below and no others".to_owned(),
+        (0, true) if keywords.contains_key("patternProperties") => {
+            "with the fields below and no others".to_owned()
+        }
         (0, true) => "without any field".to_owned(),
         (0, false) => String::new(),
         (_, true) => format!("with {} and no others", count(fields as u64, "field")),
         (_, false) => format!("with {}; others are allowed", count(fields as u64, "field")),
     };
-    [Some(named), amount(keywords, "minProperties", "maxProperties", "field in all")].into_iter().flatten().collect()
+    [
+        Some(named),
+        amount(keywords, "minProperties", "maxProperties", "field in all"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// `of 1 to 5 items`.
 fn amount(keywords: &Map<String, Value>, least: &str, most: &str, what: &str) -> Option<String> {
     let bound = |key: &str| keywords.get(key).and_then(Value::as_u64);
-    Some(match (bound(least).filter(|least| *least > 0), bound(most)) {
-        (None, None) => return None,
-        (Some(least), None) => format!("of at least {}", count(least, what)),
-        (None, Some(most)) => format!("of at most {}", count(most, what)),
-        (Some(least), Some(most)) if least == most => format!("of exactly {}", count(most, what)),
-        (Some(least), Some(most)) => format!("of {least} to {}", count(most, what)),
-    })
+    Some(
+        match (bound(least).filter(|least| *least > 0), bound(most)) {
+            (None, None) => return None,
+            (Some(least), None) => format!("of at least {}", count(least, what)),
+            (None, Some(most)) => format!("of at most {}", count(most, what)),
+            (Some(least), Some(most)) if least == most => {
+                format!("of exactly {}", count(most, what))
+            }
+            (Some(least), Some(most)) => format!("of {least} to {}", count(most, what)),
+        },
+    )
 }
 
 fn count(number: u64, what: &str) -> String {
-    let (first, rest) = what.split_once(' ').map_or((what, String::new()), |(first, rest)| (first, format!(" {rest}")));
-    format!("{number} {first}{}{rest}", if number == 1 { "" } else { "s" })
+    let (first, rest) = what
+        .split_once(' ')
+        .map_or((what, String::new()), |(first, rest)| {
+            (first, format!(" {rest}"))
+        });
+    format!(
+        "{number} {first}{}{rest}",
+        if number == 1 { "" } else { "s" }
+    )
 }
 
 fn one_of(values: &[Value]) -> String {
     let shown: Vec<String> = values.iter().take(12).map(Value::to_string).collect();
-    let more = if values.len() > 12 { format!(" and {} more", values.len() - 12) } else { String::new() };
+    let more = if values.len() > 12 {
+        format!(" and {} more", values.len() - 12)
+    } else {
+        String::new()
+    };
     format!("one of {}{more}", shown.join(", "))
 }
 
 fn strings(value: Option<&Value>) -> impl Iterator<Item = &str> {
-    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    value
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }
 
 #[cfg(test)]
@@ -331,7 +500,12 @@ mod tests {
                     Some(false) => " (optional)",
                     None => "",
                 };
-                format!("{}{}{must}: {}", "  ".repeat(line.depth), line.name, line.text)
+                format!(
+                    "{}{}{must}: {}",
+                    "  ".repeat(line.depth),
+                    line.name,
+                    line.text
+                )
             })
             .collect();
         assert_eq!(lines, expected, "{schema}");
@@ -343,9 +517,18 @@ mod tests {
         one(json!(true), "anything");
         one(json!(false), "nothing: no value is accepted here");
         one(json!({"type": "string"}), "text");
-        one(json!({"type": "string", "minLength": 1}), "text of at least 1 character");
-        one(json!({"type": "string", "maxLength": 3, "minLength": 3}), "text of exactly 3 characters");
-        one(json!({"type": "string", "pattern": "^a"}), "text that matches /^a/");
+        one(
+            json!({"type": "string", "minLength": 1}),
+            "text of at least 1 character",
+        );
+        one(
+            json!({"type": "string", "maxLength": 3, "minLength": 3}),
+            "text of exactly 3 characters",
+        );
+        one(
+            json!({"type": "string", "pattern": "^a"}),
+            "text that matches /^a/",
+        );
         one(
             json!({"type": "string", "format": "date"}),
             "text in the form `date` (not checked: assert_formats is off)",
@@ -354,18 +537,33 @@ mod tests {
             json!({"type": ["integer", "null"], "minimum": 0, "exclusiveMaximum": 9}),
             "a whole number at least 0 and below 9 or null",
         );
-        one(json!({"type": "number", "multipleOf": 0.01}), "a number in steps of 0.01");
+        one(
+            json!({"type": "number", "multipleOf": 0.01}),
+            "a number in steps of 0.01",
+        );
         one(json!({"enum": ["a", 1, null]}), "one of \"a\", 1, null");
         one(json!({"const": "x"}), "exactly \"x\"");
-        one(json!({"minLength": 2}), "anything (no `type`); if text of at least 2 characters");
+        one(
+            json!({"minLength": 2}),
+            "anything (no `type`); if text of at least 2 characters",
+        );
         one(
             json!({"type": "array", "minItems": 1, "maxItems": 5, "uniqueItems": true}),
             "a list of 1 to 5 items no two alike",
         );
-        one(json!({"type": "object", "additionalProperties": false}), "an object without any field");
-        one(json!({"type": "object", "minProperties": 1}), "an object of at least 1 field in all");
+        one(
+            json!({"type": "object", "additionalProperties": false}),
+            "an object without any field",
+        );
+        one(
+            json!({"type": "object", "minProperties": 1}),
+            "an object of at least 1 field in all",
+        );
         one(json!({"type": "string", "x-note": 1}), "text");
-        one(json!({"type": "string", "contentEncoding": "base64"}), "text; also `contentEncoding` (not described)");
+        one(
+            json!({"type": "string", "contentEncoding": "base64"}),
+            "text; also `contentEncoding` (not described)",
+        );
     }
 
     #[test]
@@ -396,10 +594,14 @@ mod tests {
     #[test]
     fn definitions_that_name_each_other_end_at_the_bound() {
         let names: Vec<String> = (0..30).map(|number| format!("d{number}")).collect();
-        let all: Map<String, Value> =
-            names.iter().map(|name| (name.clone(), json!({"$ref": format!("#/$defs/{name}")}))).collect();
-        let definitions: Map<String, Value> =
-            names.iter().map(|name| (name.clone(), json!({"properties": all}))).collect();
+        let all: Map<String, Value> = names
+            .iter()
+            .map(|name| (name.clone(), json!({"$ref": format!("#/$defs/{name}")})))
+            .collect();
+        let definitions: Map<String, Value> = names
+            .iter()
+            .map(|name| (name.clone(), json!({"properties": all})))
+            .collect();
         let lines = describe(&json!({"$ref": "#/$defs/d0", "$defs": definitions}), true);
         assert_eq!(lines.len(), MAX_LINES + 1);
         assert_eq!(lines.last().unwrap().text, "more lines omitted");

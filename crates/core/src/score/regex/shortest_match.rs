@@ -34,16 +34,26 @@ fn add(part: &Hir, text: &mut String) -> bool {
         }
         HirKind::Capture(capture) => add(&capture.sub, text),
         HirKind::Concat(parts) => parts.iter().all(|part| add(part, text)),
-        HirKind::Alternation(parts) => {
-            parts.iter().min_by_key(|part| part.properties().minimum_len()).is_none_or(|part| add(part, text))
-        }
+        HirKind::Alternation(parts) => parts
+            .iter()
+            .min_by_key(|part| part.properties().minimum_len())
+            .is_none_or(|part| add(part, text)),
     }
 }
 
 fn letter(class: &Class) -> Option<char> {
-    let Class::Unicode(class) = class else { return None };
-    let holds = |letter: &char| class.iter().any(|range| (range.start()..=range.end()).contains(letter));
-    USUAL.into_iter().find(holds).or_else(|| class.iter().next().map(|range| range.start()))
+    let Class::Unicode(class) = class else {
+        return None;
+    };
+    let holds = |letter: &char| {
+        class
+            .iter()
+            .any(|range| (range.start()..=range.end()).contains(letter))
+    };
+    USUAL
+        .into_iter()
+        .find(holds)
+        .or_else(|| class.iter().next().map(|range| range.start()))
 }
 
 #[cfg(test)]
@@ -64,7 +74,9 @@ mod tests {
         ] {
             let found = shortest_match(pattern);
             assert_eq!(found.as_deref(), expected, "{pattern}");
-            assert!(found.is_none_or(|text| regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(&text))));
+            assert!(found.is_none_or(|text| {
+                regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(&text))
+            }));
         }
     }
 }

@@ -68,12 +68,27 @@ impl Asker {
     pub(super) fn new(rules: RubricRules, system: Option<String>) -> Result<Self, ApiError> {
         let remote = |endpoint: &Endpoint| {
             let client = Arc::new(Client::new(endpoint)?);
-            Ok::<_, ApiError>(Connection { client, identity: endpoint.base_url.clone(), server: None })
+            Ok::<_, ApiError>(Connection {
+                client,
+                identity: endpoint.base_url.clone(),
+                server: None,
+            })
         };
-        let connection = rules.local.is_none().then(|| remote(&rules.endpoint)).transpose()?;
+        let connection = rules
+            .local
+            .is_none()
+            .then(|| remote(&rules.endpoint))
+            .transpose()?;
         let cache = Cache::new(&rules.rubric_digest());
         let (usage, next) = (Mutex::default(), Mutex::default());
-        Ok(Self { rules, system, connection: Mutex::new(connection), cache, usage, next })
+        Ok(Self {
+            rules,
+            system,
+            connection: Mutex::new(connection),
+            cache,
+            usage,
+            next,
+        })
     }
 
     /// The digest of a judge that is a model of this machine, which is loaded first unless it is.
@@ -87,26 +102,46 @@ impl Asker {
 
     /// The server; that of a model of this machine is started unless it runs.
     fn connection(&self) -> Result<Connection, String> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connection = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let has_ended = |server: &Arc<OwnServer>| server.has_ended();
-        if let Some(open) = connection.as_ref().filter(|open| !open.server.as_ref().is_some_and(has_ended)) {
+        if let Some(open) = connection
+            .as_ref()
+            .filter(|open| !open.server.as_ref().is_some_and(has_ended))
+        {
             return Ok(open.clone());
         }
-        let Some(model) = &self.rules.local else { return Err("the judge has no server".to_owned()) };
+        let Some(model) = &self.rules.local else {
+            return Err("the judge has no server".to_owned());
+        };
         let earlier = connection.take().map(|ended| ended.identity);
         let opened = self.open(model)?;
         if earlier.is_some_and(|earlier| earlier != opened.identity) {
-            return Err(format!("the judge {} is another model than before: start again", model.name));
+            return Err(format!(
+                "the judge {} is another model than before: start again",
+                model.name
+            ));
         }
         Ok(connection.insert(opened).clone())
     }
 
     fn open(&self, model: &LocalModel) -> Result<Connection, String> {
         let server = OwnServer::of(model)?;
-        let Endpoint { model: name, concurrency, timeout, .. } = &self.rules.endpoint;
+        let Endpoint {
+            model: name,
+            concurrency,
+            timeout,
+            ..
+        } = &self.rules.endpoint;
         let endpoint = Endpoint::at_socket(&server.socket(), name, (*concurrency, *timeout));
         let client = Arc::new(Client::new(&endpoint).map_err(|error| error.to_string())?);
-        Ok(Connection { client, identity: format!("model {}", server.digest), server: Some(server) })
+        Ok(Connection {
+            client,
+            identity: format!("model {}", server.digest),
+            server: Some(server),
+        })
     }
 
     pub fn usage(&self) -> Usage {
@@ -121,14 +156,23 @@ impl Asker {
         is_cached: bool,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Graded>> {
-        let bodies: Vec<String> =
-            questions.iter().map(|question| question.body(&self.rules, self.system.as_deref())).collect();
+        let bodies: Vec<String> = questions
+            .iter()
+            .map(|question| question.body(&self.rules, self.system.as_deref()))
+            .collect();
         let identity = match self.connection() {
             Ok(connection) => connection.identity,
             Err(problem) => return Some(vec![Err(problem); questions.len()]),
         };
-        let keys: Vec<String> = bodies.iter().map(|body| digest(&format!("{identity}\n{body}"))).collect();
-        let read = if is_cached { self.cache.refresh() } else { Ok(()) };
+        let keys: Vec<String> = bodies
+            .iter()
+            .map(|body| digest(&format!("{identity}\n{body}")))
+            .collect();
+        let read = if is_cached {
+            self.cache.refresh()
+        } else {
+            Ok(())
+        };
         if let Err(problem) = read {
             return Some(vec![Err(problem); questions.len()]);
         }
@@ -136,7 +180,11 @@ impl Asker {
         let mut open: Vec<usize> = Vec::new();
         let mut first_of = std::collections::HashMap::new();
         for (place, key) in keys.iter().enumerate() {
-            match if is_cached { self.cache.find(key) } else { Ok(None) } {
+            match if is_cached {
+                self.cache.find(key)
+            } else {
+                Ok(None)
+            } {
                 Ok(Some(grades)) => found[place] = Some(Ok(grades)),
                 Ok(None) if is_cached && first_of.contains_key(key) => {}
                 Ok(None) => {
@@ -147,13 +195,14 @@ impl Asker {
             }
         }
         let ask = |place: usize| {
-            self.ask(place, &questions[place], &bodies[place], keep_going).map(|outcome| {
-                let grades = outcome?;
-                if is_cached {
-                    self.cache.insert(&keys[place], &grades)?;
-                }
-                Ok(grades)
-            })
+            self.ask(place, &questions[place], &bodies[place], keep_going)
+                .map(|outcome| {
+                    let grades = outcome?;
+                    if is_cached {
+                        self.cache.insert(&keys[place], &grades)?;
+                    }
+                    Ok(grades)
+                })
         };
         for (place, graded) in self.ask_many(&open, ask, keep_going)? {
             found[place] = Some(graded);
@@ -162,7 +211,9 @@ impl Asker {
         let graded = |place: usize| found[place].clone().or_else(|| of_twin(place));
         Some(
             (0..found.len())
-                .map(|place| graded(place).unwrap_or_else(|| Err("the judge was not asked".to_owned())))
+                .map(|place| {
+                    graded(place).unwrap_or_else(|| Err("the judge was not asked".to_owned()))
+                })
                 .collect(),
         )
     }
@@ -184,7 +235,10 @@ impl Asker {
                     while let Some(place) = open.get(next.fetch_add(1, Ordering::Relaxed))
                         && keep_going()
                     {
-                        let end = given_up.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        let end = given_up
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .clone();
                         let graded = match end.map_or_else(|| ask(*place), |why| Ok(Err(why))) {
                             Ok(graded) => {
                                 failures.store(0, Ordering::Relaxed);
@@ -193,17 +247,25 @@ impl Asker {
                             Err(Refusal { reason, of_all }) => {
                                 let failed = failures.fetch_add(1, Ordering::Relaxed) + 1;
                                 if of_all || failed >= concurrency.max(MAX_CONSECUTIVE_FAILURES) {
-                                    *given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+                                    *given_up.lock().unwrap_or_else(PoisonError::into_inner) =
+                                        Some(reason.clone());
                                 }
                                 Err(reason)
                             }
                         };
-                        outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((*place, graded));
+                        outcomes
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push((*place, graded));
                     }
                 });
             }
         });
-        keep_going().then(|| outcomes.into_inner().unwrap_or_else(PoisonError::into_inner))
+        keep_going().then(|| {
+            outcomes
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+        })
     }
 
     /// One request. The outer error is of the server, the inner one of its answer.
@@ -215,25 +277,39 @@ impl Asker {
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Result<Graded, Refusal> {
         if !self.rules.allow_secrets
-            && let Some(secret) = scan(&question.content(&self.rules, self.system.as_deref())).into_iter().next()
+            && let Some(secret) = scan(&question.content(&self.rules, self.system.as_deref()))
+                .into_iter()
+                .next()
         {
             return Ok(Err(format!(
                 "prompt or answer holds what looks like a secret ({}, {}); nothing was sent: remove it, or set allow_secrets = true",
                 secret.rule, secret.masked
             )));
         }
-        if let Some(most) = self.rules.max_cost.filter(|most| self.usage().cost >= *most) {
-            let reason = format!("the judge has cost {:.4}, max_cost = {most} is reached: raise it", self.usage().cost);
-            return Err(Refusal { reason, of_all: true });
+        if let Some(most) = self
+            .rules
+            .max_cost
+            .filter(|most| self.usage().cost >= *most)
+        {
+            let reason = format!(
+                "the judge has cost {:.4}, max_cost = {most} is reached: raise it",
+                self.usage().cost
+            );
+            return Err(Refusal {
+                reason,
+                of_all: true,
+            });
         }
         if !self.wait_for_slot(keep_going) {
             return Ok(Err("the judge was not asked".to_owned()));
         }
-        let pause = |wait| wait_until(Instant::now() + wait, keep_going) && self.wait_for_slot(keep_going);
+        let pause =
+            |wait| wait_until(Instant::now() + wait, keep_going) && self.wait_for_slot(keep_going);
         let answer = self.answer(place, body, pause)?;
         if self.count(&answer).is_none() && self.rules.max_cost.is_some() {
             return Ok(Err(
-                "the judge's server counts no tokens (`usage`): max_cost cannot be kept, remove it".to_owned()
+                "the judge's server counts no tokens (`usage`): max_cost cannot be kept, remove it"
+                    .to_owned(),
             ));
         }
         if answer.truncated {
@@ -246,20 +322,38 @@ impl Asker {
     }
 
     /// The server's answer. A server of a model of this machine that has ended is started again, once a question.
-    fn answer(&self, place: usize, body: &str, pause: impl Fn(Duration) -> bool) -> Result<Answer, Refusal> {
+    fn answer(
+        &self,
+        place: usize,
+        body: &str,
+        pause: impl Fn(Duration) -> bool,
+    ) -> Result<Answer, Refusal> {
         let model = &self.rules.endpoint.model;
-        let refused = |reason: &str, of_all| Refusal { reason: format!("the judge `{model}` {reason}"), of_all };
+        let refused = |reason: &str, of_all| Refusal {
+            reason: format!("the judge `{model}` {reason}"),
+            of_all,
+        };
         for is_last in [false, true] {
             let Connection { client, server, .. } =
-                self.connection().map_err(|reason| Refusal { reason, of_all: true })?;
+                self.connection().map_err(|reason| Refusal {
+                    reason,
+                    of_all: true,
+                })?;
             let failed = match client.ask(place, body, &pause) {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
             let ended = server.filter(|server| server.has_ended());
             match ended {
-                None => return Err(refused(&format!("gave no answer: {}", failed.reason), failed.of_all)),
-                Some(server) if is_last => return Err(refused(&format!("has ended{}", server.last_words()), true)),
+                None => {
+                    return Err(refused(
+                        &format!("gave no answer: {}", failed.reason),
+                        failed.of_all,
+                    ));
+                }
+                Some(server) if is_last => {
+                    return Err(refused(&format!("has ended{}", server.last_words()), true));
+                }
                 Some(_) => {}
             }
         }
@@ -268,7 +362,11 @@ impl Asker {
 
     /// The cost of an answer, which is added to the usage.
     fn count(&self, answer: &Answer) -> Option<f64> {
-        let cost = self.rules.endpoint.prices.cost(answer.prompt_tokens, answer.tokens);
+        let cost = self
+            .rules
+            .endpoint
+            .prices
+            .cost(answer.prompt_tokens, answer.tokens);
         let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         usage.requests += 1;
         usage.prompt_tokens += answer.prompt_tokens.unwrap_or(0);
@@ -280,7 +378,9 @@ impl Asker {
 
     /// Waits until `requests_per_minute` allows another request.
     fn wait_for_slot(&self, keep_going: &(dyn Fn() -> bool + Sync)) -> bool {
-        let Some(rate) = self.rules.requests_per_minute else { return keep_going() };
+        let Some(rate) = self.rules.requests_per_minute else {
+            return keep_going();
+        };
         let begin = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let begin = next.unwrap_or_else(Instant::now).max(Instant::now());

@@ -43,8 +43,16 @@ impl Cache {
     /// Nothing is opened before the first question.
     pub(super) fn new(rubric_digest: &str) -> Self {
         let folders = directories::ProjectDirs::from("", "", "grpo-tui");
-        let path = folders.map(|folders| folders.cache_dir().join("judge").join(format!("{rubric_digest}.jsonl")));
-        Self { path, open: Mutex::new(None) }
+        let path = folders.map(|folders| {
+            folders
+                .cache_dir()
+                .join("judge")
+                .join(format!("{rubric_digest}.jsonl"))
+        });
+        Self {
+            path,
+            open: Mutex::new(None),
+        }
     }
 
     pub(super) fn find(&self, question: &str) -> Result<Option<Vec<Vec<Grade>>>, String> {
@@ -53,11 +61,17 @@ impl Cache {
 
     /// Remembers grades; they count once they are written.
     pub(super) fn insert(&self, question: &str, grades: &[Vec<Grade>]) -> Result<(), String> {
-        let line = Line { question: question.to_owned(), grades: grades.to_vec() };
+        let line = Line {
+            question: question.to_owned(),
+            grades: grades.to_vec(),
+        };
         let text = serde_json::to_string(&line).map_err(|error| error.to_string())?;
         self.with(|opened| {
             // In one write, so that lines of several processes do not mix.
-            opened.file.write_all(format!("{text}\n").as_bytes()).map_err(|error| self.problem(&error))?;
+            opened
+                .file
+                .write_all(format!("{text}\n").as_bytes())
+                .map_err(|error| self.problem(&error))?;
             opened.known.insert(line.question, line.grades);
             Ok(())
         })
@@ -75,7 +89,10 @@ impl Cache {
     }
 
     fn open_file(&self) -> Result<Opened, String> {
-        let path = self.path.as_deref().ok_or("no folder for the judge's cache: set HOME or XDG_CACHE_HOME")?;
+        let path = self
+            .path
+            .as_deref()
+            .ok_or("no folder for the judge's cache: set HOME or XDG_CACHE_HOME")?;
         let failed = |error: std::io::Error| self.problem(&error);
         if let Some(folder) = path.parent() {
             files::ensure_folder(folder, Access::Private).map_err(failed)?;
@@ -83,8 +100,17 @@ impl Cache {
         if std::fs::metadata(path).is_ok_and(|found| found.len() > MAX_FILE_BYTES) {
             std::fs::remove_file(path).map_err(failed)?;
         }
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
-        let mut opened = Opened { known: HashMap::new(), file, read_bytes: 0 };
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        let mut opened = Opened {
+            known: HashMap::new(),
+            file,
+            read_bytes: 0,
+        };
         self.read_new(&mut opened)?;
         let is_torn = opened.file.metadata().map_err(failed)?.len() > opened.read_bytes;
         if is_torn {
@@ -107,10 +133,16 @@ impl Cache {
             return Ok(());
         }
         let mut file = files::open(path).map_err(failed)?;
-        file.seek(SeekFrom::Start(opened.read_bytes)).map_err(failed)?;
+        file.seek(SeekFrom::Start(opened.read_bytes))
+            .map_err(failed)?;
         let mut bytes = Vec::new();
-        file.take(length - opened.read_bytes).read_to_end(&mut bytes).map_err(failed)?;
-        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        file.take(length - opened.read_bytes)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        let end = bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
         for line in bytes[..end].split(|byte| *byte == b'\n') {
             if let Ok(Line { question, grades }) = serde_json::from_slice(line) {
                 opened.known.insert(question, grades);
@@ -121,7 +153,10 @@ impl Cache {
     }
 
     fn problem(&self, error: &std::io::Error) -> String {
-        let path = self.path.as_deref().map_or_else(String::new, |path| path.display().to_string());
+        let path = self
+            .path
+            .as_deref()
+            .map_or_else(String::new, |path| path.display().to_string());
         format!("{path}: {error}: the judge's grades could not be kept")
     }
 }

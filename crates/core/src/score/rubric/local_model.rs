@@ -8,7 +8,14 @@ use serde_json::{Map, Value};
 use crate::task::{Home, Read, Section};
 
 /// Keys of `[score.judge]`.
-pub(super) const JUDGE_KEYS: [&str; 6] = ["model", "run", "device", "concurrency", "timeout_seconds", "extra_body"];
+pub(super) const JUDGE_KEYS: [&str; 6] = [
+    "model",
+    "run",
+    "device",
+    "concurrency",
+    "timeout_seconds",
+    "extra_body",
+];
 const RUN_FILE: &str = "run.toml";
 
 /// A model that the program serves for itself, to judge.
@@ -72,7 +79,8 @@ impl JudgeTable {
         let name = match (named("model")?, named("run")?) {
             (Some(model), None) => resolved(model, &folder),
             (None, Some(run)) if run.ends_with("@last") => {
-                let message = "names a checkpoint that changes: write RUN@best, or RUN@STEP for one step";
+                let message =
+                    "names a checkpoint that changes: write RUN@best, or RUN@STEP for one step";
                 return Err(section.error("run", place("run"), message));
             }
             (None, Some(run)) if run.contains('@') => resolved(run, &folder),
@@ -93,7 +101,12 @@ impl JudgeTable {
             })?,
         };
         Ok(Self {
-            model: LocalModel { name, device, folder, run },
+            model: LocalModel {
+                name,
+                device,
+                folder,
+                run,
+            },
             concurrency: section.whole("concurrency", 16, 1..=512)? as usize,
             timeout: Duration::from_secs_f64(section.seconds("timeout_seconds", 600.0)?),
             extra_body: section.json_object("extra_body")?,
@@ -105,14 +118,25 @@ impl JudgeTable {
 fn surroundings(task: Option<&Path>) -> (PathBuf, Option<PathBuf>) {
     let task = task.and_then(|folder| std::path::absolute(folder).ok());
     let above = || task.iter().flat_map(|folder| folder.ancestors());
-    let workspace = above().find(|folder| folder.join("tasks").is_dir()).map(Path::to_owned);
-    let run = above().find(|folder| folder.join(RUN_FILE).is_file()).map(Path::to_owned);
-    (workspace.or_else(|| std::env::current_dir().ok()).unwrap_or_default(), run)
+    let workspace = above()
+        .find(|folder| folder.join("tasks").is_dir())
+        .map(Path::to_owned);
+    let run = above()
+        .find(|folder| folder.join(RUN_FILE).is_file())
+        .map(Path::to_owned);
+    (
+        workspace
+            .or_else(|| std::env::current_dir().ok())
+            .unwrap_or_default(),
+        run,
+    )
 }
 
 /// A relative path of the workspace as an absolute one, whatever the current folder is then.
 fn resolved(name: String, workspace: &Path) -> String {
-    let (path, at) = name.split_once('@').map_or((name.as_str(), ""), |(path, _)| (path, &name[path.len()..]));
+    let (path, at) = name
+        .split_once('@')
+        .map_or((name.as_str(), ""), |(path, _)| (path, &name[path.len()..]));
     let inside = workspace.join(path);
     match inside.exists() {
         true => format!("{}{at}", inside.display()),
@@ -133,19 +157,35 @@ mod tests {
             std::fs::create_dir_all(root.join(inner)).unwrap();
         }
         std::fs::write(root.join("runs/one").join(RUN_FILE), "").unwrap();
-        assert_eq!(surroundings(Some(&root.join("tasks/reply"))), (root.clone(), None));
-        assert_eq!(surroundings(Some(&root.join("runs/one/task"))), (root.clone(), Some(root.join("runs/one"))));
+        assert_eq!(
+            surroundings(Some(&root.join("tasks/reply"))),
+            (root.clone(), None)
+        );
+        assert_eq!(
+            surroundings(Some(&root.join("runs/one/task"))),
+            (root.clone(), Some(root.join("runs/one")))
+        );
         let place = root.join("models/judge").display().to_string();
         assert_eq!(resolved("models/judge".to_owned(), &root), place);
-        assert_eq!(resolved("models/judge@best".to_owned(), &root), place + "@best");
+        assert_eq!(
+            resolved("models/judge@best".to_owned(), &root),
+            place + "@best"
+        );
         assert_eq!(resolved("Qwen/Qwen3-4B".to_owned(), &root), "Qwen/Qwen3-4B");
     }
 
     #[test]
     fn a_device_is_the_cpu_or_a_gpu_by_its_number() {
         let read = ModelDevice::from_text;
-        assert_eq!((read("cpu"), read("gpu:1")), (Some(ModelDevice::Cpu), Some(ModelDevice::Gpu(1))));
-        assert!(["gpu", "gpu:", "gpu:-1", "cuda:0", "CPU", ""].into_iter().all(|text| read(text).is_none()));
+        assert_eq!(
+            (read("cpu"), read("gpu:1")),
+            (Some(ModelDevice::Cpu), Some(ModelDevice::Gpu(1)))
+        );
+        assert!(
+            ["gpu", "gpu:", "gpu:-1", "cuda:0", "CPU", ""]
+                .into_iter()
+                .all(|text| read(text).is_none())
+        );
         assert_eq!(ModelDevice::Gpu(1).arguments(), ["--gpu", "1"]);
     }
 }

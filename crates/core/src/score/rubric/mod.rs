@@ -22,7 +22,9 @@ use serde_json::Value;
 
 use super::audit::{plain_answers, prompt_itself};
 use super::command::check_judge_trust;
-use super::definition::{Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, text_digest};
+use super::definition::{
+    Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, text_digest,
+};
 use super::judge::judge_text;
 use super::result::CriterionGrade;
 use super::unwrap_answer::ThinkRules;
@@ -35,16 +37,52 @@ pub(crate) static KIND: Kind = Kind {
     name: "judge",
     keys: &[],
     score_keys: &[
-        KeyInfo::new("endpoint", "", "the server: keys as in endpoints.toml; asked once it is trusted"),
-        KeyInfo::new("judge", "", "in place of a server: `model` of this machine, or `run`; `device`: cpu, gpu:0 .."),
-        KeyInfo::new("criterion", "", "[[score.criterion]]: name, text, weight, scale (yes_no or 0_to_4)"),
-        KeyInfo::new("compare", "none", "group: the answers of a group are judged side by side"),
-        KeyInfo::new("sees_expected", "false", "the judge is shown the row's `expected`"),
-        KeyInfo::new("pass_at", "1", "the share of all points from which on an answer is valid"),
-        KeyInfo::new("max_cost", "none", "in the currency of the prices; then no more is asked"),
+        KeyInfo::new(
+            "endpoint",
+            "",
+            "the server: keys as in endpoints.toml; asked once it is trusted",
+        ),
+        KeyInfo::new(
+            "judge",
+            "",
+            "in place of a server: `model` of this machine, or `run`; `device`: cpu, gpu:0 ..",
+        ),
+        KeyInfo::new(
+            "criterion",
+            "",
+            "[[score.criterion]]: name, text, weight, scale (yes_no or 0_to_4)",
+        ),
+        KeyInfo::new(
+            "compare",
+            "none",
+            "group: the answers of a group are judged side by side",
+        ),
+        KeyInfo::new(
+            "sees_expected",
+            "false",
+            "the judge is shown the row's `expected`",
+        ),
+        KeyInfo::new(
+            "pass_at",
+            "1",
+            "the share of all points from which on an answer is valid",
+        ),
+        KeyInfo::new(
+            "max_cost",
+            "none",
+            "in the currency of the prices; then no more is asked",
+        ),
         KeyInfo::new("requests_per_minute", "none", "at most"),
-        KeyInfo::new("allow_secrets", "false", "send text that looks like a secret"),
-        KeyInfo::new("max_scorer_errors", "0.1", "share of completions that the judge may fail to score"),
+        KeyInfo::new(
+            "allow_secrets",
+            "false",
+            "send text that looks like a secret",
+        ),
+        KeyInfo::new(
+            "max_scorer_errors",
+            "0.1",
+            "share of completions that the judge may fail to score",
+        ),
     ],
     read,
 };
@@ -69,9 +107,16 @@ impl RubricRules {
         let mut rules = self.clone();
         let label = task.label(TASK_FILE);
         let with_key =
-            rules.endpoint.read_environment(&label, self.key_variable.as_deref(), |name| std::env::var_os(name));
+            rules
+                .endpoint
+                .read_environment(&label, self.key_variable.as_deref(), |name| {
+                    std::env::var_os(name)
+                });
         let asker = with_key.and_then(|()| Asker::new(rules, task.system.clone()));
-        asker.map_err(|error| ScoreError::NoJudge { task: task.name.clone(), problem: error.to_string() })
+        asker.map_err(|error| ScoreError::NoJudge {
+            task: task.name.clone(),
+            problem: error.to_string(),
+        })
     }
 }
 
@@ -89,19 +134,40 @@ impl Definition for RubricRules {
     }
 
     fn summary(&self, _task: &TaskFiles) -> String {
-        let names: Vec<&str> = self.criteria.iter().map(|criterion| criterion.name.as_str()).collect();
-        format!("what the judge {} grades by {}", self.endpoint.model, names.join(", "))
+        let names: Vec<&str> = self
+            .criteria
+            .iter()
+            .map(|criterion| criterion.name.as_str())
+            .collect();
+        format!(
+            "what the judge {} grades by {}",
+            self.endpoint.model,
+            names.join(", ")
+        )
     }
 
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
-        let obeyed = "the judge obeys the answer: choose another judge, and see `grpo-tui task judge-check`";
+        let obeyed =
+            "the judge obeys the answer: choose another judge, and see `grpo-tui task judge-check`";
         let instruction = LazyAnswer::same("an instruction to the judge", INSTRUCTION, obeyed);
-        plain_answers(task).into_iter().chain(prompt_itself(rows)).chain([instruction]).collect()
+        plain_answers(task)
+            .into_iter()
+            .chain(prompt_itself(rows))
+            .chain([instruction])
+            .collect()
     }
 
     fn digest(&self, _task: &TaskFiles) -> String {
-        let weights: Vec<f64> = self.criteria.iter().map(|criterion| criterion.weight).collect();
-        text_digest(&format!("judge\n{}\n{weights:?} {}", self.rubric_digest(), self.pass_at))
+        let weights: Vec<f64> = self
+            .criteria
+            .iter()
+            .map(|criterion| criterion.weight)
+            .collect();
+        text_digest(&format!(
+            "judge\n{}\n{weights:?} {}",
+            self.rubric_digest(),
+            self.pass_at
+        ))
     }
 
     fn rubric(&self) -> Option<&RubricRules> {
@@ -113,10 +179,19 @@ impl Definition for RubricRules {
 struct RubricJudge(Asker);
 
 impl Judge for RubricJudge {
-    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
-        let unanswered = || Verdict::failed("the judge was not asked".to_owned(), (completion, from));
-        alone.and_then(|verdicts| verdicts.into_iter().next()).unwrap_or_else(unanswered)
+        let unanswered =
+            || Verdict::failed("the judge was not asked".to_owned(), (completion, from));
+        alone
+            .and_then(|verdicts| verdicts.into_iter().next())
+            .unwrap_or_else(unanswered)
     }
 
     fn load(&self) -> Result<Option<String>, String> {
@@ -141,13 +216,17 @@ impl Judge for RubricJudge {
         thoughts: ThinkRules,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let answers: Vec<&str> =
-            completions.iter().map(|(text, from, _)| text.get(*from..).unwrap_or_default().trim()).collect();
+        let answers: Vec<&str> = completions
+            .iter()
+            .map(|(text, from, _)| text.get(*from..).unwrap_or_default().trim())
+            .collect();
         // What is no answer is not sent.
         let refused: Vec<Option<Verdict>> = completions
             .iter()
             .map(|(text, from, _)| {
-                let verdict = judge_text(text, *from, thoughts, None, |_, _| Verdict::new(Tier::Valid, None));
+                let verdict = judge_text(text, *from, thoughts, None, |_, _| {
+                    Verdict::new(Tier::Valid, None)
+                });
                 (verdict.tier != Tier::Valid).then_some(verdict)
             })
             .collect();
@@ -155,34 +234,54 @@ impl Judge for RubricJudge {
         let mut group_of: HashMap<&str, usize> = HashMap::new();
         // Of each completion the question, and the answer in it.
         let mut places: Vec<Option<(usize, &str)>> = vec![None; answers.len()];
-        for (index, (_, _, row)) in completions.iter().enumerate().filter(|(index, _)| refused[*index].is_none()) {
+        for (index, (_, _, row)) in completions
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| refused[*index].is_none())
+        {
             let new = groups.len();
             let group = match row.filter(|_| self.compares_group()) {
                 Some(row) => *group_of.entry(row.id.as_str()).or_insert(new),
                 None => new,
             };
             if group == new {
-                groups.push(Question { row: *row, answers: Vec::new(), is_reversed: false });
+                groups.push(Question {
+                    row: *row,
+                    answers: Vec::new(),
+                    is_reversed: false,
+                });
             }
             groups[group].answers.push(answers[index]);
             places[index] = Some((group, answers[index]));
         }
         // Equal answers earn the same, and the order in which they were sampled says nothing.
         for group in &mut groups {
-            group.answers.sort_by_cached_key(|answer| rules::digest(answer));
+            group
+                .answers
+                .sort_by_cached_key(|answer| rules::digest(answer));
             group.answers.dedup();
         }
         let graded = self.0.grade_all(&groups, true, keep_going)?;
         let verdict = |(index, refused): (usize, Option<Verdict>)| {
             let (text, from, _) = completions[index];
             let Some((group, answer)) = places[index] else {
-                return refused.unwrap_or_else(|| Verdict::failed("the judge was not asked".to_owned(), (text, from)));
+                return refused.unwrap_or_else(|| {
+                    Verdict::failed("the judge was not asked".to_owned(), (text, from))
+                });
             };
-            let offset = from + text.get(from..).map_or(0, |rest| rest.len() - rest.trim_start().len());
-            let at = groups[group].answers.iter().position(|other| *other == answer);
+            let offset = from
+                + text
+                    .get(from..)
+                    .map_or(0, |rest| rest.len() - rest.trim_start().len());
+            let at = groups[group]
+                .answers
+                .iter()
+                .position(|other| *other == answer);
             match (&graded[group], at) {
                 (Ok(grades), Some(at)) => self.verdict(&grades[at], (text, offset)),
-                (Ok(_), None) => Verdict::failed("the judge was not asked".to_owned(), (text, offset)),
+                (Ok(_), None) => {
+                    Verdict::failed("the judge was not asked".to_owned(), (text, offset))
+                }
                 (Err(why), _) => Verdict::failed(why.clone(), (text, offset)),
             }
         };
@@ -201,22 +300,39 @@ impl RubricJudge {
         let share = rules.share(grades.iter().map(|grade| grade.points));
         let graded = rules.criteria.iter().zip(grades);
         let missing = |(criterion, grade): &(&Criterion, &Grade)| {
-            criterion.weight * (1.0 - f64::from(grade.points) / f64::from(criterion.scale.max_points()))
+            criterion.weight
+                * (1.0 - f64::from(grade.points) / f64::from(criterion.scale.max_points()))
         };
         // Sums of shares round.
-        let tier = if share >= rules.pass_at - 1e-9 { Tier::Valid } else { Tier::Invalid };
+        let tier = if share >= rules.pass_at - 1e-9 {
+            Tier::Valid
+        } else {
+            Tier::Invalid
+        };
         let mut verdict = Verdict::new(tier, None);
         if tier == Tier::Invalid {
-            let worst =
-                graded.clone().reduce(|worst, next| if missing(&next) > missing(&worst) { next } else { worst });
+            let worst = graded.clone().reduce(|worst, next| {
+                if missing(&next) > missing(&worst) {
+                    next
+                } else {
+                    worst
+                }
+            });
             let class = worst.and_then(|(criterion, _)| FailureClass::from_key(&criterion.name));
             verdict.failure = Some(class.unwrap_or(FailureClass::Other));
         }
         let start = super::json::Places::new(place.0).locate(place.1);
-        let short = graded.clone().filter(|(criterion, grade)| grade.points < criterion.scale.max_points());
-        verdict.errors = short.map(|(criterion, grade)| Reason::at(sentence(criterion, grade), start)).collect();
+        let short = graded
+            .clone()
+            .filter(|(criterion, grade)| grade.points < criterion.scale.max_points());
+        verdict.errors = short
+            .map(|(criterion, grade)| Reason::at(sentence(criterion, grade), start))
+            .collect();
         let value = |(criterion, grade): (&Criterion, &Grade)| {
-            (criterion.name.clone(), f64::from(grade.points) / f64::from(criterion.scale.max_points()))
+            (
+                criterion.name.clone(),
+                f64::from(grade.points) / f64::from(criterion.scale.max_points()),
+            )
         };
         verdict.metrics = OrderedMap(graded.clone().map(value).collect());
         verdict.criteria = graded
@@ -227,7 +343,10 @@ impl RubricJudge {
                 reason: grade.reason.clone(),
             })
             .collect();
-        Verdict { reward: Some(share), ..verdict }
+        Verdict {
+            reward: Some(share),
+            ..verdict
+        }
     }
 }
 
@@ -236,6 +355,10 @@ fn sentence(criterion: &Criterion, Grade { points, reason }: &Grade) -> String {
         Scale::YesNo => "no".to_owned(),
         Scale::ZeroToFour => format!("{points} of 4"),
     };
-    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let reason = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
     format!("{} {mark}{reason}", criterion.name)
 }

@@ -66,7 +66,13 @@ impl OwnServer {
     pub(super) fn of(model: &LocalModel) -> Result<Arc<Self>, String> {
         type Known = Mutex<HashMap<LocalModel, Arc<Mutex<Weak<OwnServer>>>>>;
         static KNOWN: LazyLock<Known> = LazyLock::new(Known::default);
-        let known = Arc::clone(KNOWN.lock().unwrap_or_else(PoisonError::into_inner).entry(model.clone()).or_default());
+        let known = Arc::clone(
+            KNOWN
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(model.clone())
+                .or_default(),
+        );
         // One is loaded once, also where several ask for it.
         let mut server = known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = server.upgrade().filter(|running| !running.has_ended()) {
@@ -101,18 +107,36 @@ impl OwnServer {
     }
 
     fn find_or_start(model: &LocalModel) -> Result<Self, String> {
-        let cache = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.cache_dir().to_owned());
-        let servers =
-            cache.ok_or("no folder for the judge's server: set HOME or XDG_CACHE_HOME")?.join("judge-servers");
+        let cache = directories::ProjectDirs::from("", "", "grpo-tui")
+            .map(|folders| folders.cache_dir().to_owned());
+        let servers = cache
+            .ok_or("no folder for the judge's server: set HOME or XDG_CACHE_HOME")?
+            .join("judge-servers");
         let process = std::process::id();
         remove_left(&servers);
         let host = files::read_text(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
-        let of = model.run.as_ref().map_or_else(|| process.to_string(), |run| run.display().to_string());
-        let key = format!("{model:?}\n{of}\n{}\n{}", host.trim(), env!("CARGO_PKG_VERSION"));
-        let owner = if model.run.is_some() { "run".to_owned() } else { process.to_string() };
+        let of = model
+            .run
+            .as_ref()
+            .map_or_else(|| process.to_string(), |run| run.display().to_string());
+        let key = format!(
+            "{model:?}\n{of}\n{}\n{}",
+            host.trim(),
+            env!("CARGO_PKG_VERSION")
+        );
+        let owner = if model.run.is_some() {
+            "run".to_owned()
+        } else {
+            process.to_string()
+        };
         let folder = servers.join(format!("{owner}-{}", &digest(&key)[..12]));
-        let failed =
-            |error: std::io::Error| format!("{}: {error}: the judge {} is not loaded", folder.display(), model.name);
+        let failed = |error: std::io::Error| {
+            format!(
+                "{}: {error}: the judge {} is not loaded",
+                folder.display(),
+                model.name
+            )
+        };
         files::ensure_folder(&folder, Access::Private).map_err(failed)?;
         loop {
             if let Some(lock) = owner_lock(&folder).map_err(failed)? {
@@ -120,49 +144,91 @@ impl OwnServer {
             }
             // Another process of the run has it, or is loading it.
             let ready = files::read_at_most(&folder.join(READY), MAX_LOG_BYTES).ok();
-            if let Some(ReadyModel { digest }) = ready.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-                return Ok(Self { folder, digest, own: None });
+            if let Some(ReadyModel { digest }) =
+                ready.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            {
+                return Ok(Self {
+                    folder,
+                    digest,
+                    own: None,
+                });
             }
             std::thread::sleep(LOOK);
         }
     }
 
     fn start(model: &LocalModel, folder: &Path, lock: File) -> Result<Self, String> {
-        let failed = |error: std::io::Error| format!("the judge {} could not be loaded: {error}", model.name);
+        let failed = |error: std::io::Error| {
+            format!("the judge {} could not be loaded: {error}", model.name)
+        };
         let ready = folder.join(READY);
         match std::fs::remove_file(&ready) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
             _ => {}
         }
         let log_path = folder.join(LOG);
-        let log = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&log_path);
+        let log = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&log_path);
         let log = log.map_err(failed)?;
         if let Some(report) = REPORT.get() {
-            report(&format!("loading the judge {} on {} (log: {})", model.name, model.device, log_path.display()));
+            report(&format!(
+                "loading the judge {} on {} (log: {})",
+                model.name,
+                model.device,
+                log_path.display()
+            ));
         }
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("grpo-tui").args(["serve", &model.name, "--owned", "--socket"]).arg(folder);
-        command.args(model.device.arguments()).envs(given_threads()).current_dir(&model.folder);
+        command
+            .arg0("grpo-tui")
+            .args(["serve", &model.name, "--owned", "--socket"])
+            .arg(folder);
+        command
+            .args(model.device.arguments())
+            .envs(given_threads())
+            .current_dir(&model.folder);
         if let Some(runs) = model.run.as_deref().and_then(Path::parent) {
             command.arg("--runs").arg(runs);
         }
         // Its standard input is open as long as this process lives. An interrupt of the terminal is not for it: answers
         // that are asked for are still scored.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::from(log)).process_group(0);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(log))
+            .process_group(0);
         let mut child = command.spawn().map_err(failed)?;
         let mut line = String::new();
-        let said = child.stdout.take().map(|output| BufReader::new(output).read_line(&mut line));
+        let said = child
+            .stdout
+            .take()
+            .map(|output| BufReader::new(output).read_line(&mut line));
         match serde_json::from_str(&line) {
             Ok(ready_model @ ReadyModel { .. }) => {
                 let bytes = serde_json::to_vec(&ready_model).unwrap_or_default();
-                let own = Some(Mutex::new(OwnProcess { child, lock: Some(lock) }));
-                let server = Self { folder: folder.to_owned(), digest: ready_model.digest, own };
+                let own = Some(Mutex::new(OwnProcess {
+                    child,
+                    lock: Some(lock),
+                }));
+                let server = Self {
+                    folder: folder.to_owned(),
+                    digest: ready_model.digest,
+                    own,
+                };
                 files::replace_file(&ready, &bytes, Access::Private).map_err(failed)?;
                 Ok(server)
             }
             Err(_) => {
                 _ = child.kill();
-                let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                let status = child
+                    .wait()
+                    .map_or_else(|error| error.to_string(), |status| status.to_string());
                 let why = match said {
                     Some(Err(error)) => error.to_string(),
                     _ => status,
@@ -194,7 +260,12 @@ impl Drop for OwnServer {
 /// The lock of the process that owns a folder's server; `None` where another one has it. It is freed when that process
 /// ends.
 fn owner_lock(folder: &Path) -> std::io::Result<Option<File>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(folder.join(OWNER))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join(OWNER))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -206,7 +277,9 @@ fn owner_lock(folder: &Path) -> std::io::Result<Option<File>> {
 fn remove_left(servers: &Path) {
     for entry in std::fs::read_dir(servers).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let process = name.split_once('-').and_then(|(process, _)| process.parse::<u32>().ok());
+        let process = name
+            .split_once('-')
+            .and_then(|(process, _)| process.parse::<u32>().ok());
         if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
             _ = std::fs::remove_dir_all(entry.path());
         }
@@ -217,7 +290,11 @@ fn last_words(folder: &Path) -> String {
     let path = folder.join(LOG);
     let text = files::read_at_most(&path, MAX_LOG_BYTES).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let last = text.lines().rev().find(|line| !line.trim().is_empty()).map(|line| visible(line).into_owned());
+    let last = text
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .map(|line| visible(line).into_owned());
     let last = last.map_or_else(String::new, |last| format!(": {last}"));
     format!("{last}; its log is {}", path.display())
 }

@@ -68,7 +68,11 @@ impl Scale {
     }
 
     pub fn name(self) -> &'static str {
-        if self == Self::YesNo { "yes_no" } else { "0_to_4" }
+        if self == Self::YesNo {
+            "yes_no"
+        } else {
+            "0_to_4"
+        }
     }
 }
 
@@ -78,17 +82,18 @@ impl RubricRules {
         let (endpoint, key_variable, local) = read_model(score, home)?;
         let criteria = read_criteria(score, home)?;
         let positive = |key: &'static str, most: f64| match (score.number(key)?, score.get(key)) {
-            (Some(value), Some((_, offset))) if value <= 0.0 || value > most => {
-                Err(score.error(key, offset, format!("must be above 0 and at most {most}, not {value}")))
-            }
+            (Some(value), Some((_, offset))) if value <= 0.0 || value > most => Err(score.error(
+                key,
+                offset,
+                format!("must be above 0 and at most {most}, not {value}"),
+            )),
             (value, _) => Ok(value),
         };
         let max_cost = positive("max_cost", 1e9)?;
         if let Some((_, offset)) = score.get("max_cost")
             && (endpoint.prices.input.is_none() || endpoint.prices.output.is_none())
         {
-            let message =
-                "needs the prices: add `price_per_million_input` and `price_per_million_output` to the endpoint";
+            let message = "needs the prices: add `price_per_million_input` and `price_per_million_output` to the endpoint";
             return Err(score.error("max_cost", offset, message));
         }
         let compares_group = match (score.string("compare")?.as_deref(), score.get("compare")) {
@@ -96,7 +101,11 @@ impl RubricRules {
             (Some("group"), _) => true,
             (Some(other), place) => {
                 let offset = place.map_or(0, |(_, offset)| offset);
-                return Err(score.error("compare", offset, format!("takes \"none\" or \"group\", not {other:?}")));
+                return Err(score.error(
+                    "compare",
+                    offset,
+                    format!("takes \"none\" or \"group\", not {other:?}"),
+                ));
             }
         };
         Ok(Self {
@@ -116,37 +125,56 @@ impl RubricRules {
     /// The share of all points, by weight, in [0, 1].
     pub fn share(&self, points: impl Iterator<Item = u8>) -> f64 {
         let total: f64 = self.criteria.iter().map(|criterion| criterion.weight).sum();
-        let earned =
-            self.criteria.iter().zip(points).map(|(criterion, points)| {
-                criterion.weight * f64::from(points) / f64::from(criterion.scale.max_points())
-            });
+        let earned = self.criteria.iter().zip(points).map(|(criterion, points)| {
+            criterion.weight * f64::from(points) / f64::from(criterion.scale.max_points())
+        });
         earned.sum::<f64>() / total
     }
 
     /// The server in words, for who trusts it.
     pub(crate) fn server(&self) -> String {
-        let Endpoint { base_url, model, .. } = &self.endpoint;
-        let key = self.key_variable.as_ref().map_or_else(String::new, |name| format!(", with the key in {name}"));
+        let Endpoint {
+            base_url, model, ..
+        } = &self.endpoint;
+        let key = self
+            .key_variable
+            .as_ref()
+            .map_or_else(String::new, |name| format!(", with the key in {name}"));
         format!("{model} at {base_url}{key}")
     }
 
     /// SHA-256 in hex of where prompts and key go for a task of this name.
     pub(crate) fn server_digest(&self, task: &str) -> String {
-        let Endpoint { base_url, model, .. } = &self.endpoint;
+        let Endpoint {
+            base_url, model, ..
+        } = &self.endpoint;
         digest(&json!(["judge", task, base_url, model, self.key_variable]).to_string())
     }
 
     /// SHA-256 in hex of all that decides a judge's answer to the same prompt and completion: server, model by name,
     /// criteria.
     pub fn rubric_digest(&self) -> String {
-        let Endpoint { base_url, model, extra_body, .. } = &self.endpoint;
+        let Endpoint {
+            base_url,
+            model,
+            extra_body,
+            ..
+        } = &self.endpoint;
         let criteria: Vec<_> = self
             .criteria
             .iter()
             .map(|criterion| json!([criterion.name, criterion.text, criterion.scale.name()]))
             .collect();
         let asked = [INSTRUCTIONS, SIDE_BY_SIDE];
-        let all = json!([base_url, model, extra_body, criteria, self.compares_group, self.sees_expected, asked]);
+        let all = json!([
+            base_url,
+            model,
+            extra_body,
+            criteria,
+            self.compares_group,
+            self.sees_expected,
+            asked
+        ]);
         digest(&all.to_string())
     }
 }
@@ -156,24 +184,43 @@ pub(super) fn digest(text: &str) -> String {
 }
 
 /// `[score.endpoint]` with its key variable, or `[score.judge]`.
-fn read_model(score: &Section<'_>, home: &Home) -> Read<(Endpoint, Option<String>, Option<LocalModel>)> {
-    let known: Vec<&str> = ENDPOINT_KEYS.into_iter().filter(|key| !NOT_OF_JUDGES.contains(key)).collect();
+fn read_model(
+    score: &Section<'_>,
+    home: &Home,
+) -> Read<(Endpoint, Option<String>, Option<LocalModel>)> {
+    let known: Vec<&str> = ENDPOINT_KEYS
+        .into_iter()
+        .filter(|key| !NOT_OF_JUDGES.contains(key))
+        .collect();
     let place = |key: &str| score.get(key).map_or(0, |(_, offset)| offset);
-    match (score.section("endpoint", &known)?, score.section("judge", &JUDGE_KEYS)?) {
+    match (
+        score.section("endpoint", &known)?,
+        score.section("judge", &JUDGE_KEYS)?,
+    ) {
         (Some(section), None) => {
             let (endpoint, key_variable) = Endpoint::read("endpoint", &section, place("endpoint"))?;
             Ok((endpoint, key_variable, None))
         }
         (None, Some(section)) => {
-            let JudgeTable { model, concurrency, timeout, extra_body } =
-                JudgeTable::read(&section, place("judge"), home)?;
+            let JudgeTable {
+                model,
+                concurrency,
+                timeout,
+                extra_body,
+            } = JudgeTable::read(&section, place("judge"), home)?;
             let endpoint = Endpoint::at_socket(Path::new(""), &model.name, (concurrency, timeout));
-            let endpoint = Endpoint { base_url: LOCAL.to_owned(), extra_body, ..endpoint };
+            let endpoint = Endpoint {
+                base_url: LOCAL.to_owned(),
+                extra_body,
+                ..endpoint
+            };
             Ok((endpoint, None, Some(model)))
         }
-        (Some(_), Some(_)) => {
-            Err(score.error("judge", place("judge"), "is a model of this machine, and `endpoint` a server: remove one"))
-        }
+        (Some(_), Some(_)) => Err(score.error(
+            "judge",
+            place("judge"),
+            "is a model of this machine, and `endpoint` a server: remove one",
+        )),
         (None, None) => {
             let example = "endpoint = { base_url = \"http://127.0.0.1:8000/v1\", model = \"judge\" }`, or `judge = { model = \"Qwen/Qwen3-4B\" }";
             Err(home.missing("score.endpoint", example))
@@ -184,7 +231,8 @@ fn read_model(score: &Section<'_>, home: &Home) -> Read<(Endpoint, Option<String
 fn read_criteria(score: &Section<'_>, home: &Home) -> Read<Vec<Criterion>> {
     let blocks = score.sections("criterion", &["name", "text", "weight", "scale"])?;
     if blocks.is_empty() {
-        let example = "[[score.criterion]] with name = \"polite\" and text = \"The answer is polite.\"";
+        let example =
+            "[[score.criterion]] with name = \"polite\" and text = \"The answer is polite.\"";
         return Err(home.missing("score.criterion", example));
     }
     let mut criteria: Vec<Criterion> = Vec::with_capacity(blocks.len());
@@ -193,19 +241,32 @@ fn read_criteria(score: &Section<'_>, home: &Home) -> Read<Vec<Criterion>> {
         let name = block.string("name")?.unwrap_or_default();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_plain) {
-            let message = format!("takes 1 to {MAX_NAME_LEN} letters, digits, `_` and `-`, not {name:?}");
+            let message =
+                format!("takes 1 to {MAX_NAME_LEN} letters, digits, `_` and `-`, not {name:?}");
             return Err(block.error("name", place("name"), message));
         }
         if criteria.iter().any(|earlier| earlier.name == name) {
-            return Err(block.error("name", place("name"), format!("{name:?} occurs twice: rename one criterion")));
+            return Err(block.error(
+                "name",
+                place("name"),
+                format!("{name:?} occurs twice: rename one criterion"),
+            ));
         }
         let text = block.string("text")?.filter(|text| !text.trim().is_empty());
         let text = text.ok_or_else(|| {
-            block.error("text", place("text"), "is missing; write for example `text = \"The answer is polite.\"`")
+            block.error(
+                "text",
+                place("text"),
+                "is missing; write for example `text = \"The answer is polite.\"`",
+            )
         })?;
         let weight = block.number("weight")?.unwrap_or(1.0);
         if !(0.0..=1e6).contains(&weight) {
-            return Err(block.error("weight", place("weight"), format!("must be between 0 and 1000000, not {weight}")));
+            return Err(block.error(
+                "weight",
+                place("weight"),
+                format!("must be between 0 and 1000000, not {weight}"),
+            ));
         }
         let scale = match block.string("scale")?.as_deref() {
             None | Some("yes_no") => Scale::YesNo,
@@ -215,12 +276,19 @@ fn read_criteria(score: &Section<'_>, home: &Home) -> Read<Vec<Criterion>> {
                 return Err(block.error("scale", place("scale"), message));
             }
         };
-        criteria.push(Criterion { name, text, weight, scale });
+        criteria.push(Criterion {
+            name,
+            text,
+            weight,
+            scale,
+        });
     }
     let offset = score.get("criterion").map_or(0, |(_, offset)| offset);
     if criteria.len() > MAX_CRITERIA {
-        let message =
-            format!("has {} blocks, at most {MAX_CRITERIA} are allowed: a judge loses track of more", criteria.len());
+        let message = format!(
+            "has {} blocks, at most {MAX_CRITERIA} are allowed: a judge loses track of more",
+            criteria.len()
+        );
         return Err(score.error("criterion", offset, message));
     }
     if criteria.iter().all(|criterion| criterion.weight == 0.0) {

@@ -25,15 +25,31 @@ pub(super) fn compare(found: &Table, expected: &Table, in_order: bool) -> Compar
     let mut differences = Vec::new();
     if !same_columns {
         let wanted = crate::format::counted(expected.columns.len(), "column");
-        differences.push(format!("{wanted} expected ({}), found {}", expected.columns.join(", "), found.columns.len()));
+        differences.push(format!(
+            "{wanted} expected ({}), found {}",
+            expected.columns.join(", "),
+            found.columns.len()
+        ));
     }
     // Integers are exact among themselves; beside a real they are as exact as that.
     let is_real = |column: usize| {
-        let mut cells = found.rows.iter().chain(&expected.rows).filter_map(|row| row.get(column));
+        let mut cells = found
+            .rows
+            .iter()
+            .chain(&expected.rows)
+            .filter_map(|row| row.get(column));
         cells.any(|cell| matches!(cell, Cell::Real(_)))
     };
-    let real: Vec<bool> = (0..found.columns.len().max(expected.columns.len())).map(is_real).collect();
-    let keys = |table: &Table| table.rows.iter().map(|row| key(row, &real)).collect::<Vec<String>>();
+    let real: Vec<bool> = (0..found.columns.len().max(expected.columns.len()))
+        .map(is_real)
+        .collect();
+    let keys = |table: &Table| {
+        table
+            .rows
+            .iter()
+            .map(|row| key(row, &real))
+            .collect::<Vec<String>>()
+    };
     let (found_keys, expected_keys) = (keys(found), keys(expected));
     let missing = left_over(&expected_keys, &found_keys);
     let extra = left_over(&found_keys, &expected_keys);
@@ -41,27 +57,46 @@ pub(super) fn compare(found: &Table, expected: &Table, in_order: bool) -> Compar
     if same_columns {
         for (what, table, rows) in [("missing", expected, &missing), ("extra", found, &extra)] {
             if !rows.is_empty() {
-                let shown: Vec<String> = rows.iter().take(SHOWN).map(|row| shown(&table.rows[*row])).collect();
+                let shown: Vec<String> = rows
+                    .iter()
+                    .take(SHOWN)
+                    .map(|row| shown(&table.rows[*row]))
+                    .collect();
                 let more = if rows.len() > SHOWN { ", …" } else { "" };
                 let count = crate::format::counted(rows.len(), "row");
-                differences.push(format!("{count} {what} of {}: {}{more}", table.rows.len(), shown.join(", ")));
+                differences.push(format!(
+                    "{count} {what} of {}: {}{more}",
+                    table.rows.len(),
+                    shown.join(", ")
+                ));
             }
         }
     }
     let same_rows = missing.is_empty() && extra.is_empty();
-    let moved = found_keys.iter().zip(&expected_keys).position(|(found, expected)| found != expected);
+    let moved = found_keys
+        .iter()
+        .zip(&expected_keys)
+        .position(|(found, expected)| found != expected);
     if let Some(row) = moved.filter(|_| in_order && same_rows) {
         let (wanted, found) = (shown(&expected.rows[row]), shown(&found.rows[row]));
-        differences.push(format!("wrong order: row {} is expected to be {wanted}, found {found}", row + 1));
+        differences.push(format!(
+            "wrong order: row {} is expected to be {wanted}, found {found}",
+            row + 1
+        ));
     }
     let order = in_order.then_some(same_rows && moved.is_none());
-    Comparison { fields: fields(same_columns, same_rows, order), differences }
+    Comparison {
+        fields: fields(same_columns, same_rows, order),
+        differences,
+    }
 }
 
 /// The parts of a result that are compared; `order` only where it counts.
 pub(super) fn fields(columns: bool, rows: bool, order: Option<bool>) -> OrderedMap<bool> {
     let named = |(name, same): (&str, bool)| (name.to_owned(), same);
-    let all = [("columns", columns), ("rows", rows)].into_iter().chain(order.map(|same| ("order", same)));
+    let all = [("columns", columns), ("rows", rows)]
+        .into_iter()
+        .chain(order.map(|same| ("order", same)));
     OrderedMap(all.map(named).collect())
 }
 
@@ -88,7 +123,9 @@ fn key(row: &[Cell], real: &[bool]) -> String {
     for (cell, is_real) in row.iter().zip(real) {
         match cell {
             Cell::Null => key.push('z'),
-            Cell::Integer(number) if *is_real => key.push_str(&format!("#{}", rounded(*number as f64))),
+            Cell::Integer(number) if *is_real => {
+                key.push_str(&format!("#{}", rounded(*number as f64)))
+            }
             Cell::Integer(number) => key.push_str(&format!("#{number}")),
             Cell::Real(number) => key.push_str(&format!("#{}", rounded(*number))),
             Cell::Text(text) => key.push_str(&format!("t{}:{text}", text.len())),
@@ -133,27 +170,61 @@ mod tests {
     #[test]
     fn results_are_the_same_rows() {
         let table = |rows: &[&[Cell]]| Table {
-            columns: (0..rows.first().map_or(1, |row| row.len())).map(|column| format!("c{column}")).collect(),
+            columns: (0..rows.first().map_or(1, |row| row.len()))
+                .map(|column| format!("c{column}"))
+                .collect(),
             rows: rows.iter().map(|row| row.to_vec()).collect(),
         };
         let (one, two) = ([Cell::Integer(1)], [Cell::Integer(2)]);
         let text = |text: &str| Cell::Text(text.to_owned());
-        let check = |found: &[&[Cell]], expected: &[&[Cell]], in_order: bool, fields: &str, differences: &[&str]| {
+        let check = |found: &[&[Cell]],
+                     expected: &[&[Cell]],
+                     in_order: bool,
+                     fields: &str,
+                     differences: &[&str]| {
             let compared = compare(&table(found), &table(expected), in_order);
-            let shown: Vec<String> =
-                compared.fields.iter().map(|(name, same)| format!("{}{name}", if *same { "" } else { "!" })).collect();
+            let shown: Vec<String> = compared
+                .fields
+                .iter()
+                .map(|(name, same)| format!("{}{name}", if *same { "" } else { "!" }))
+                .collect();
             assert_eq!(
                 (shown.join(" ").as_str(), compared.differences.as_slice()),
-                (fields, differences.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>().as_slice())
+                (
+                    fields,
+                    differences
+                        .iter()
+                        .map(|one| (*one).to_owned())
+                        .collect::<Vec<_>>()
+                        .as_slice()
+                )
             );
         };
         let (a, b): (&[Cell], &[Cell]) = (&one, &two);
         check(&[a, b], &[b, a], false, "columns rows", &[]);
-        check(&[a, b], &[b, a], true, "columns rows !order", &["wrong order: row 1 is expected to be (2), found (1)"]);
+        check(
+            &[a, b],
+            &[b, a],
+            true,
+            "columns rows !order",
+            &["wrong order: row 1 is expected to be (2), found (1)"],
+        );
         check(&[a, b], &[a, b], true, "columns rows order", &[]);
         check(&[], &[], false, "columns rows", &[]);
-        check(&[a, a], &[a], false, "columns !rows", &["1 row extra of 2: (1)"]);
-        check(&[a], &[a, b, b, b, b], false, "columns !rows", &["4 rows missing of 5: (2), (2), (2), …"]);
+        check(
+            &[a, a],
+            &[a],
+            false,
+            "columns !rows",
+            &["1 row extra of 2: (1)"],
+        );
+        check(
+            &[a],
+            &[a, b, b, b, b],
+            false,
+            "columns !rows",
+            &["4 rows missing of 5: (2), (2), (2), …"],
+        );
         check(
             &[&[Cell::Integer(1), Cell::Integer(2)]],
             &[a],
@@ -162,18 +233,48 @@ mod tests {
             &["1 column expected (c0), found 2"],
         );
         check(&[&[Cell::Real(1.0)]], &[a], false, "columns rows", &[]);
-        let (lowest, large) = (Cell::Integer(i64::MIN), Cell::Integer(1_000_000_000_000_000_001));
-        check(&[&[Cell::Real(-9_223_372_036_854_775_808.0)]], &[&[lowest]], false, "columns rows", &[]);
-        check(&[&[Cell::Real(1e18)], b], &[b, std::slice::from_ref(&large)], false, "columns rows", &[]);
+        let (lowest, large) = (
+            Cell::Integer(i64::MIN),
+            Cell::Integer(1_000_000_000_000_000_001),
+        );
+        check(
+            &[&[Cell::Real(-9_223_372_036_854_775_808.0)]],
+            &[&[lowest]],
+            false,
+            "columns rows",
+            &[],
+        );
+        check(
+            &[&[Cell::Real(1e18)], b],
+            &[b, std::slice::from_ref(&large)],
+            false,
+            "columns rows",
+            &[],
+        );
         check(
             &[&[Cell::Integer(1_000_000_000_000_000_000)]],
             &[&[large]],
             false,
             "columns !rows",
-            &["1 row missing of 1: (1000000000000000001)", "1 row extra of 1: (1000000000000000000)"],
+            &[
+                "1 row missing of 1: (1000000000000000001)",
+                "1 row extra of 1: (1000000000000000000)",
+            ],
         );
-        check(&[&[Cell::Real(0.1 + 0.2)]], &[&[Cell::Real(0.3)]], false, "columns rows", &[]);
-        check(&[&[text("1")]], &[a], false, "columns !rows", &["1 row missing of 1: (1)", "1 row extra of 1: ('1')"]);
+        check(
+            &[&[Cell::Real(0.1 + 0.2)]],
+            &[&[Cell::Real(0.3)]],
+            false,
+            "columns rows",
+            &[],
+        );
+        check(
+            &[&[text("1")]],
+            &[a],
+            false,
+            "columns !rows",
+            &["1 row missing of 1: (1)", "1 row extra of 1: ('1')"],
+        );
         check(
             &[&[Cell::Null]],
             &[&[text("")]],
@@ -186,7 +287,10 @@ mod tests {
             &[&[text("a"), text(",b")]],
             false,
             "columns !rows",
-            &["1 row missing of 1: ('a', ',b')", "1 row extra of 1: ('a,', 'b')"],
+            &[
+                "1 row missing of 1: ('a', ',b')",
+                "1 row extra of 1: ('a,', 'b')",
+            ],
         );
     }
 }

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::{Sql, first_table, outline};
 use crate::dataset::PromptRow;
 use crate::score::audit::BY_EXPECTED;
-use crate::score::definition::{Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, SCHEMA, text_digest};
+use crate::score::definition::{
+    Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, SCHEMA, text_digest,
+};
 use crate::score::{OutlineEntry, ScoreError};
 use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 
@@ -50,7 +52,13 @@ pub(super) struct SqlRules {
 fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
     let dialect = read_dialect(score)?;
     let found = home.file_of(top, "schema")?;
-    Ok((Arc::new(SqlRules { has_schema: found.is_some(), dialect }), found))
+    Ok((
+        Arc::new(SqlRules {
+            has_schema: found.is_some(),
+            dialect,
+        }),
+        found,
+    ))
 }
 
 fn read_dialect(score: &Section<'_>) -> Read<String> {
@@ -61,7 +69,11 @@ fn read_dialect(score: &Section<'_>) -> Read<String> {
         return Ok(name);
     }
     let near = crate::format::did_you_mean(&name, DIALECTS);
-    Err(score.error("dialect", offset, format!("takes {}, not {name:?}{near}", DIALECTS.join(", "))))
+    Err(score.error(
+        "dialect",
+        offset,
+        format!("takes {}, not {name:?}{near}", DIALECTS.join(", ")),
+    ))
 }
 
 impl SqlRules {
@@ -85,8 +97,15 @@ impl Definition for SqlRules {
     }
 
     fn summary(&self, _task: &TaskFiles) -> String {
-        let whose = if self.has_schema { "these tables" } else { "those of the row's `schema`" };
-        format!("a query ({}) on {whose}, with the result of `expected`", self.dialect)
+        let whose = if self.has_schema {
+            "these tables"
+        } else {
+            "those of the row's `schema`"
+        };
+        format!(
+            "a query ({}) on {whose}, with the result of `expected`",
+            self.dialect
+        )
     }
 
     fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
@@ -94,8 +113,14 @@ impl Definition for SqlRules {
     }
 
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
-        let lazy = [("an empty answer", ""), ("a constant", "SELECT 1"), ("a word", "x")];
-        let mut answers: Vec<_> = lazy.map(|(name, text)| LazyAnswer::same(name, text, BY_EXPECTED)).into();
+        let lazy = [
+            ("an empty answer", ""),
+            ("a constant", "SELECT 1"),
+            ("a word", "x"),
+        ];
+        let mut answers: Vec<_> = lazy
+            .map(|(name, text)| LazyAnswer::same(name, text, BY_EXPECTED))
+            .into();
         let schema = self.schema(task);
         let all = move |row: Option<&PromptRow>| {
             let table = first_table(schema, row)?;
@@ -104,7 +129,9 @@ impl Definition for SqlRules {
         let name = "all of the first table";
         match (rows.first(), all(rows.first())) {
             (Some(_), Some(_)) => {
-                answers.push(LazyAnswer::by_row(name, BY_EXPECTED, move |row| all(Some(row)).unwrap_or_default()));
+                answers.push(LazyAnswer::by_row(name, BY_EXPECTED, move |row| {
+                    all(Some(row)).unwrap_or_default()
+                }));
             }
             (None, Some(query)) => answers.push(LazyAnswer::same(name, query, BY_EXPECTED)),
             (_, None) => {}
@@ -113,7 +140,11 @@ impl Definition for SqlRules {
     }
 
     fn digest(&self, task: &TaskFiles) -> String {
-        text_digest(&format!("sql\n{}\n{}", self.dialect, self.schema(task).unwrap_or_default()))
+        text_digest(&format!(
+            "sql\n{}\n{}",
+            self.dialect,
+            self.schema(task).unwrap_or_default()
+        ))
     }
 
     fn file_name(&self) -> &'static str {
@@ -121,6 +152,10 @@ impl Definition for SqlRules {
     }
 
     fn answer_names(&self, task: &TaskFiles) -> Vec<String> {
-        task.definition_text.lines().filter(|line| line.starts_with("CREATE TABLE")).map(str::to_owned).collect()
+        task.definition_text
+            .lines()
+            .filter(|line| line.starts_with("CREATE TABLE"))
+            .map(str::to_owned)
+            .collect()
     }
 }

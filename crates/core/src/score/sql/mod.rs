@@ -37,7 +37,11 @@ const MAX_SHOWN_ROWS: usize = 20;
 fn query_result(table: &Table) -> QueryResult {
     let row = |cells: &Vec<crate::sqlite::Cell>| cells.iter().map(cell_text).collect();
     let rows = table.rows.iter().take(MAX_SHOWN_ROWS).map(row).collect();
-    QueryResult { columns: table.columns.clone(), rows, count: table.rows.len() }
+    QueryResult {
+        columns: table.columns.clone(),
+        rows,
+        count: table.rows.len(),
+    }
 }
 
 #[derive(Debug)]
@@ -74,39 +78,66 @@ impl Sql {
         {
             let (line, column, message) = Database::fault_place(schema, failure);
             let label = task.label(&task.definition_file);
-            return Err(ScoreError::Statement { label, line, column, message });
+            return Err(ScoreError::Statement {
+                label,
+                line,
+                column,
+                message,
+            });
         }
-        Ok(Self { schema: schema.map(str::to_owned), dialect: rules.dialect.clone() })
+        Ok(Self {
+            schema: schema.map(str::to_owned),
+            dialect: rules.dialect.clone(),
+        })
     }
 
     /// Judges the answer, which is at a byte offset of the completion without white space around it.
-    fn judge_answer(&self, (completion, offset): (&str, usize), answer: &str, row: Option<&PromptRow>) -> Verdict {
+    fn judge_answer(
+        &self,
+        (completion, offset): (&str, usize),
+        answer: &str,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, offset));
         let Some(schema) = self.schema_of(row) else {
-            return failed("no schema: name a file, `schema` of task.toml, or give the row a `schema`".to_owned());
+            return failed(
+                "no schema: name a file, `schema` of task.toml, or give the row a `schema`"
+                    .to_owned(),
+            );
         };
         let name = text_of(row, "dialect").unwrap_or(&self.dialect);
-        let Some(dialect) = dialect(name) else { return failed(format!("`dialect` {name:?} of the row is unknown")) };
+        let Some(dialect) = dialect(name) else {
+            return failed(format!("`dialect` {name:?} of the row is unknown"));
+        };
         let expected = match row.and_then(|row| row.expected.as_ref()) {
             None => None,
             Some(serde_json::Value::String(query)) => match parse(&*dialect, query) {
                 Ok(parsed) => Some(ExpectedQuery { query, parsed }),
-                Err(error) => return failed(format!("the row's `expected` does not parse: {}", error.message)),
+                Err(error) => {
+                    return failed(format!(
+                        "the row's `expected` does not parse: {}",
+                        error.message
+                    ));
+                }
             },
             Some(_) => return failed("the row's `expected` is not a query in quotes".to_owned()),
         };
         let verdict = with_database(schema, |open| {
             let place = (completion, offset);
-            open.judge(place, answer, &*dialect, expected.as_ref()).unwrap_or_else(|error| {
-                let is_valid = |text: &str| {
-                    let inside = open.judge(place, text, &*dialect, None);
-                    inside.is_ok_and(|verdict| verdict.tier == Tier::Valid)
-                };
-                let is_valid_inside = fenced(answer).is_some_and(is_valid);
-                not_parsed(place, answer, error, is_valid_inside)
-            })
+            open.judge(place, answer, &*dialect, expected.as_ref())
+                .unwrap_or_else(|error| {
+                    let is_valid = |text: &str| {
+                        let inside = open.judge(place, text, &*dialect, None);
+                        inside.is_ok_and(|verdict| verdict.tier == Tier::Valid)
+                    };
+                    let is_valid_inside = fenced(answer).is_some_and(is_valid);
+                    not_parsed(place, answer, error, is_valid_inside)
+                })
         });
-        Verdict { exact: expected.map(|_| verdict.exact == Some(true)), ..verdict }
+        Verdict {
+            exact: expected.map(|_| verdict.exact == Some(true)),
+            ..verdict
+        }
     }
 
     fn schema_of<'a>(&'a self, row: Option<&'a PromptRow>) -> Option<&'a str> {
@@ -115,14 +146,24 @@ impl Sql {
 }
 
 impl Judge for Sql {
-    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
         judge_text(completion, from, thoughts, expected, |offset, answer| {
             self.judge_answer((completion, offset), answer, row)
         })
     }
 
-    fn completion_of(&self, expected: &serde_json::Value, _row: Option<&PromptRow>) -> Option<String> {
+    fn completion_of(
+        &self,
+        expected: &serde_json::Value,
+        _row: Option<&PromptRow>,
+    ) -> Option<String> {
         expected.as_str().map(str::to_owned)
     }
 
@@ -144,7 +185,11 @@ fn text_of<'r>(row: Option<&'r PromptRow>, name: &str) -> Option<&'r str> {
 
 impl OpenDatabase {
     fn new(schema: &str) -> Self {
-        Self { schema: schema.to_owned(), database: Database::new(schema), results: HashMap::new() }
+        Self {
+            schema: schema.to_owned(),
+            database: Database::new(schema),
+            results: HashMap::new(),
+        }
     }
 
     /// Judges a query that is at a byte of the completion. Of the dialect `sqlite` SQLite's parser decides what is
@@ -172,33 +217,55 @@ impl OpenDatabase {
         };
         let found = match parsed.is_query {
             true => database.query(text),
-            false => Err(database.refusal(text).filter(Failure::is_syntax).unwrap_or_else(Failure::no_query)),
+            false => Err(database
+                .refusal(text)
+                .filter(Failure::is_syntax)
+                .unwrap_or_else(Failure::no_query)),
         };
         let found = match (found, refused) {
             (Err(failure), refused) if is_sqlite && failure.is_syntax() => {
                 let at = failure.offset.unwrap_or(text.len());
                 // The grammar says more, unless it stumbles over what SQLite takes.
                 let same = refused.filter(|why| why.offset(text) == at);
-                return Err(same.unwrap_or_else(|| QueryError::by_sqlite(failure.message, text, failure.offset)));
+                return Err(same.unwrap_or_else(|| {
+                    QueryError::by_sqlite(failure.message, text, failure.offset)
+                }));
             }
-            (found, Some(why)) if !is_sqlite => return Ok(not_understood(place, text, &why, found.err())),
+            (found, Some(why)) if !is_sqlite => {
+                return Ok(not_understood(place, text, &why, found.err()));
+            }
             (found, _) => found,
         };
-        let mut result =
-            |expected: &ExpectedQuery<'_>| self.result(expected).map(|table| (table, expected.parsed.is_ordered));
+        let mut result = |expected: &ExpectedQuery<'_>| {
+            self.result(expected)
+                .map(|table| (table, expected.parsed.is_ordered))
+        };
         let wanted = match expected.map(&mut result).transpose() {
             Ok(wanted) => wanted,
             Err(failure) if failure.is_syntax() => {
-                return Ok(no_score("the row's `expected` does not parse", &failure, place));
+                return Ok(no_score(
+                    "the row's `expected` does not parse",
+                    &failure,
+                    place,
+                ));
             }
-            Err(failure) => return Ok(no_score("the row's `expected` does not run", &failure, place)),
+            Err(failure) => {
+                return Ok(no_score(
+                    "the row's `expected` does not run",
+                    &failure,
+                    place,
+                ));
+            }
         };
         Ok(match found {
             Ok(table) => compared(place, &table, wanted),
             Err(failure) => {
                 let in_order = wanted.map(|(_, in_order)| in_order.then_some(false));
                 let fields = in_order.map(|order| compare::fields(false, false, order));
-                Verdict { fields, ..invalid(place, text, failure) }
+                Verdict {
+                    fields,
+                    ..invalid(place, text, failure)
+                }
             }
         })
     }
@@ -210,25 +277,44 @@ impl OpenDatabase {
         }
         let database = self.database.as_ref().map_err(Clone::clone)?;
         let result = database.query(expected.query).map(Arc::new);
-        if result.as_ref().map_or(true, |table| table.rows.len() <= MAX_CACHED_ROWS) {
+        if result
+            .as_ref()
+            .map_or(true, |table| table.rows.len() <= MAX_CACHED_ROWS)
+        {
             if self.results.len() == MAX_RESULTS {
                 self.results.clear();
             }
-            self.results.insert(expected.query.to_owned(), result.clone());
+            self.results
+                .insert(expected.query.to_owned(), result.clone());
         }
         result
     }
 }
 
 /// The verdict on a query that has a result; `wanted`: the expected one, and whether its order counts.
-fn compared((completion, offset): (&str, usize), found: &Table, wanted: Option<(Arc<Table>, bool)>) -> Verdict {
-    let Some((wanted, in_order)) = wanted else { return Verdict::new(Tier::Valid, None) };
+fn compared(
+    (completion, offset): (&str, usize),
+    found: &Table,
+    wanted: Option<(Arc<Table>, bool)>,
+) -> Verdict {
+    let Some((wanted, in_order)) = wanted else {
+        return Verdict::new(Tier::Valid, None);
+    };
     let compared = compare(found, &wanted, in_order);
     let start = Places::new(completion).locate(offset);
-    let errors: Vec<_> = compared.differences.into_iter().map(|why| Reason::at(why, start)).collect();
+    let errors: Vec<_> = compared
+        .differences
+        .into_iter()
+        .map(|why| Reason::at(why, start))
+        .collect();
     let failure = (!errors.is_empty()).then_some(FailureClass::WrongResult);
     let (exact, fields) = (Some(errors.is_empty()), Some(compared.fields));
-    Verdict { exact, fields, errors, ..Verdict::new(Tier::Valid, failure) }
+    Verdict {
+        exact,
+        fields,
+        errors,
+        ..Verdict::new(Tier::Valid, failure)
+    }
 }
 
 /// The verdict on a query that does not run.
@@ -238,8 +324,16 @@ fn invalid((completion, offset): (&str, usize), text: &str, failure: Failure) ->
         FailureKind::UnknownColumn => FailureClass::UnknownColumn,
         FailureKind::Syntax | FailureKind::Denied | FailureKind::Other => FailureClass::Other,
     };
-    let at = failure.offset.or_else(|| named_place(text, &failure.message)).unwrap_or(0);
-    Verdict::because(Tier::Invalid, class, failure.message, (completion, offset + at))
+    let at = failure
+        .offset
+        .or_else(|| named_place(text, &failure.message))
+        .unwrap_or(0);
+    Verdict::because(
+        Tier::Invalid,
+        class,
+        failure.message,
+        (completion, offset + at),
+    )
 }
 
 /// The verdict on a query that the dialect may have and the parser's grammar does not: as any other, it is invalid where
@@ -254,12 +348,16 @@ fn not_understood(
     let message = &why.message;
     match failure {
         Some(failure) => {
-            let message = format!("not understood: {message}; nor does it run in SQLite: {}", failure.message);
+            let message = format!(
+                "not understood: {message}; nor does it run in SQLite: {}",
+                failure.message
+            );
             Verdict::because(Tier::Invalid, FailureClass::NotUnderstood, message, place)
         }
         None => {
-            let message =
-                format!("not understood: {message}; it runs in SQLite, so whether the dialect has it is unknown");
+            let message = format!(
+                "not understood: {message}; it runs in SQLite, so whether the dialect has it is unknown"
+            );
             Verdict::failed(message, place)
         }
     }
@@ -294,7 +392,12 @@ fn with_database<R>(schema: &str, work: impl FnOnce(&mut OpenDatabase) -> R) -> 
 }
 
 /// The verdict on a text that is not a query; `is_valid_inside`: what a Markdown fence in it holds is a valid one.
-fn not_parsed((completion, offset): (&str, usize), answer: &str, error: QueryError, is_valid_inside: bool) -> Verdict {
+fn not_parsed(
+    (completion, offset): (&str, usize),
+    answer: &str,
+    error: QueryError,
+    is_valid_inside: bool,
+) -> Verdict {
     let class = match &error {
         _ if answer.starts_with("```") || is_valid_inside => FailureClass::Fence,
         error if error.is_truncated => FailureClass::Truncated,
@@ -304,7 +407,10 @@ fn not_parsed((completion, offset): (&str, usize), answer: &str, error: QueryErr
     };
     let place = (completion, offset + error.offset(answer));
     let verdict = Verdict::because(Tier::Unparsable, class, error.message, place);
-    Verdict { tolerant: is_valid_inside, ..verdict }
+    Verdict {
+        tolerant: is_valid_inside,
+        ..verdict
+    }
 }
 
 /// The content of the first Markdown fence.

@@ -19,13 +19,17 @@ const MAX_ROW_CHARS: usize = 200;
 
 /// Nothing where the statements do not run.
 pub(in crate::score) fn outline(schema: &str) -> Vec<OutlineEntry> {
-    let Ok(mut database) = Database::new(schema) else { return Vec::new() };
+    let Ok(mut database) = Database::new(schema) else {
+        return Vec::new();
+    };
     let places = places(schema);
     let mut entries = Vec::new();
     for table in database.tables(MAX_TABLES).unwrap_or_default() {
         let quoted = format!("\"{}\"", table.name.replace('"', "\"\""));
         let kind = if table.is_view { "view" } else { "table" };
-        let count = database.query(&format!("SELECT count(*) FROM {quoted}")).map(|found| found.rows);
+        let count = database
+            .query(&format!("SELECT count(*) FROM {quoted}"))
+            .map(|found| found.rows);
         let rows = match count.as_deref() {
             Ok([row]) => match row.as_slice() {
                 [Cell::Integer(count)] => counted(usize::try_from(*count).unwrap_or(0), "row"),
@@ -42,43 +46,81 @@ pub(in crate::score) fn outline(schema: &str) -> Vec<OutlineEntry> {
             ..OutlineEntry::default()
         });
         let TableColumns { columns, .. } = &table;
-        entries.extend(columns.iter().map(|column| OutlineEntry {
-            depth: 1,
-            name: column.name.clone(),
-            text: column.about.clone(),
-            place: places.get(&key(&column.name)).or(places.get(&key(""))).copied(),
-            ..OutlineEntry::default()
+        entries.extend(columns.iter().map(|column| {
+            OutlineEntry {
+                depth: 1,
+                name: column.name.clone(),
+                text: column.about.clone(),
+                place: places
+                    .get(&key(&column.name))
+                    .or(places.get(&key("")))
+                    .copied(),
+                ..OutlineEntry::default()
+            }
         }));
     }
     entries
 }
 
 fn first_rows(database: &Database, quoted: &str) -> Vec<String> {
-    let Ok(found) = database.query(&format!("SELECT * FROM {quoted} LIMIT {FIRST_ROWS}")) else { return Vec::new() };
+    let Ok(found) = database.query(&format!("SELECT * FROM {quoted} LIMIT {FIRST_ROWS}")) else {
+        return Vec::new();
+    };
     let line = |cells: Vec<String>| shortened(&cells.join(" | "), MAX_ROW_CHARS);
-    let rows = found.rows.iter().map(|row| line(row.iter().map(cell_text).collect()));
-    std::iter::once(line(found.columns.clone())).chain(rows).filter(|_| !found.rows.is_empty()).collect()
+    let rows = found
+        .rows
+        .iter()
+        .map(|row| line(row.iter().map(cell_text).collect()));
+    std::iter::once(line(found.columns.clone()))
+        .chain(rows)
+        .filter(|_| !found.rows.is_empty())
+        .collect()
 }
 
 /// Line and column, both from 1, of each table (with an empty column) and of each of its columns, in small letters.
 fn places(schema: &str) -> HashMap<(String, String), (usize, usize)> {
     let mut found = HashMap::new();
-    let tokens = Tokenizer::new(&SQLiteDialect {}, schema).tokenize_with_location().unwrap_or_default();
-    let meant: Vec<_> = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+    let tokens = Tokenizer::new(&SQLiteDialect {}, schema)
+        .tokenize_with_location()
+        .unwrap_or_default();
+    let meant: Vec<_> = tokens
+        .iter()
+        .filter(|token| !matches!(token.token, Token::Whitespace(_)))
+        .collect();
     let word = |index: usize| match meant.get(index).map(|token| &token.token) {
-        Some(Token::Word(Word { value, .. }) | Token::DoubleQuotedString(value)) => Some(value.to_ascii_lowercase()),
+        Some(Token::Word(Word { value, .. }) | Token::DoubleQuotedString(value)) => {
+            Some(value.to_ascii_lowercase())
+        }
         _ => None,
     };
     let is = |index: usize, name: &str| word(index).is_some_and(|word| word == name);
-    let place =
-        |index: usize| meant.get(index).map(|token| (token.span.start.line as usize, token.span.start.column as usize));
+    let place = |index: usize| {
+        meant.get(index).map(|token| {
+            (
+                token.span.start.line as usize,
+                token.span.start.column as usize,
+            )
+        })
+    };
     for start in (0..meant.len()).filter(|start| is(*start, "create")) {
-        let Some(kind) = (start + 1..start + 4).find(|at| is(*at, "table") || is(*at, "view")) else { continue };
-        let mut at = if is(kind + 1, "if") { kind + 4 } else { kind + 1 };
-        if matches!(meant.get(at + 1).map(|token| &token.token), Some(Token::Period)) {
+        let Some(kind) = (start + 1..start + 4).find(|at| is(*at, "table") || is(*at, "view"))
+        else {
+            continue;
+        };
+        let mut at = if is(kind + 1, "if") {
+            kind + 4
+        } else {
+            kind + 1
+        };
+        if matches!(
+            meant.get(at + 1).map(|token| &token.token),
+            Some(Token::Period)
+        ) {
             at += 2;
         }
-        let (Some(table), Some(here)) = (word(at), place(at)) else { continue };
+        let (Some(table), Some(here)) = (word(at), place(at)) else {
+            continue;
+        };
         found.entry((table.clone(), String::new())).or_insert(here);
         // A column is the first word after the bracket that opens the list, and after each comma in it.
         let mut depth = 0_usize;
@@ -109,9 +151,17 @@ mod tests {
         let shown = |entry: &OutlineEntry| {
             let (line, column) = entry.place.unwrap_or_default();
             let blanks = " ".repeat(entry.depth);
-            format!("{blanks}{}: {} @{line}:{column} {}", entry.name, entry.text, entry.details.join(" / "))
+            format!(
+                "{blanks}{}: {} @{line}:{column} {}",
+                entry.name,
+                entry.text,
+                entry.details.join(" / ")
+            )
         };
-        let lines: Vec<String> = outline(schema).iter().map(|entry| shown(entry).trim_end().to_owned()).collect();
+        let lines: Vec<String> = outline(schema)
+            .iter()
+            .map(|entry| shown(entry).trim_end().to_owned())
+            .collect();
         assert_eq!(
             lines,
             [

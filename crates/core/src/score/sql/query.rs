@@ -12,8 +12,15 @@ const MAX_TOKENS: usize = 4_000;
 const MAX_BYTES: usize = 64 << 10;
 
 /// Words that a query begins with in some dialect.
-const QUERY_STARTS: [Keyword; 7] =
-    [Keyword::SELECT, Keyword::WITH, Keyword::VALUES, Keyword::FROM, Keyword::TABLE, Keyword::PIVOT, Keyword::UNPIVOT];
+const QUERY_STARTS: [Keyword; 7] = [
+    Keyword::SELECT,
+    Keyword::WITH,
+    Keyword::VALUES,
+    Keyword::FROM,
+    Keyword::TABLE,
+    Keyword::PIVOT,
+    Keyword::UNPIVOT,
+];
 
 /// Why a text is not a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,20 +38,38 @@ pub(super) struct QueryError {
 
 impl QueryError {
     fn at(message: String, line: usize, column: usize) -> Self {
-        Self { message, line, column, is_truncated: false, is_certain: true }
+        Self {
+            message,
+            line,
+            column,
+            is_truncated: false,
+            is_certain: true,
+        }
     }
 
     /// A refusal by SQLite at a byte of the text, or at its end.
     pub(super) fn by_sqlite(message: String, text: &str, offset: Option<usize>) -> Self {
         let (line, column) = crate::format::line_column(text, offset.unwrap_or(text.len()));
-        Self { is_truncated: offset.is_none(), ..Self::at(message, line, column) }
+        Self {
+            is_truncated: offset.is_none(),
+            ..Self::at(message, line, column)
+        }
     }
 
     /// Its byte in the text.
     pub(super) fn offset(&self, text: &str) -> usize {
-        let lines = text.split_inclusive('\n').take(self.line.saturating_sub(1)).map(str::len).sum::<usize>();
+        let lines = text
+            .split_inclusive('\n')
+            .take(self.line.saturating_sub(1))
+            .map(str::len)
+            .sum::<usize>();
         let rest = text.get(lines..).unwrap_or_default();
-        lines + rest.chars().take(self.column.saturating_sub(1)).map(char::len_utf8).sum::<usize>()
+        lines
+            + rest
+                .chars()
+                .take(self.column.saturating_sub(1))
+                .map(char::len_utf8)
+                .sum::<usize>()
     }
 }
 
@@ -69,22 +94,39 @@ pub(super) fn dialect(name: &str) -> Option<Box<dyn Dialect>> {
 /// No statement, several, or one beyond the limits.
 pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, QueryError> {
     if text.len() > MAX_BYTES {
-        return Err(QueryError::at(format!("the query is longer than {} KiB", MAX_BYTES >> 10), 1, 1));
+        return Err(QueryError::at(
+            format!("the query is longer than {} KiB", MAX_BYTES >> 10),
+            1,
+            1,
+        ));
     }
     let mut tokens = Vec::new();
     let scanned = Tokenizer::new(dialect, text).tokenize_with_location_into_buf(&mut tokens);
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
     if let Some(token) = tokens.get(MAX_TOKENS) {
-        let (line, column) = (token.span.start.line as usize, token.span.start.column as usize);
-        return Err(QueryError::at(format!("the query has more than {MAX_TOKENS} tokens"), line, column));
+        let (line, column) = (
+            token.span.start.line as usize,
+            token.span.start.column as usize,
+        );
+        return Err(QueryError::at(
+            format!("the query has more than {MAX_TOKENS} tokens"),
+            line,
+            column,
+        ));
     }
     let outline = Outline::from_tokens(&tokens);
     if let Err(error) = scanned {
         let is_truncated = error.message.starts_with("Unterminated");
         let (line, column) = (error.location.line as usize, error.location.column as usize);
-        return Ok(outline.refused(QueryError { is_truncated, ..QueryError::at(error.message, line, column) }));
+        return Ok(outline.refused(QueryError {
+            is_truncated,
+            ..QueryError::at(error.message, line, column)
+        }));
     }
-    let mut statements = match Parser::new(dialect).with_tokens_with_locations(tokens.clone()).parse_statements() {
+    let mut statements = match Parser::new(dialect)
+        .with_tokens_with_locations(tokens.clone())
+        .parse_statements()
+    {
         Ok(statements) => statements,
         Err(error) => {
             let refusal = refusal(error, &tokens, &outline);
@@ -92,16 +134,27 @@ pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, QueryEr
         }
     };
     if statements.len() > 1 {
-        return Err(QueryError::at(format!("{} statements; write one query", statements.len()), 1, 1));
+        return Err(QueryError::at(
+            format!("{} statements; write one query", statements.len()),
+            1,
+            1,
+        ));
     }
     let Some(statement) = statements.pop() else {
         return Err(QueryError::at("no query in the text".to_owned(), 1, 1));
     };
     let (is_query, is_ordered) = match &statement {
-        Statement::Query(query) => (reads(&query.body) && query.locks.is_empty(), query.order_by.is_some()),
+        Statement::Query(query) => (
+            reads(&query.body) && query.locks.is_empty(),
+            query.order_by.is_some(),
+        ),
         _ => (false, false),
     };
-    Ok(Parsed { is_query, is_ordered, refused: None })
+    Ok(Parsed {
+        is_query,
+        is_ordered,
+        refused: None,
+    })
 }
 
 /// Properties of a statement, by its tokens alone.
@@ -125,16 +178,25 @@ impl Outline {
                 _ => 0,
             };
             is_balanced &= depth >= 0;
-            let is_order = keyword(Some(token)) == Keyword::ORDER && keyword(tokens.get(index + 1)) == Keyword::BY;
+            let is_order = keyword(Some(token)) == Keyword::ORDER
+                && keyword(tokens.get(index + 1)) == Keyword::BY;
             is_ordered |= is_order && depth == 0;
         }
         let first = tokens.iter().find(|token| token.token != Token::LParen);
         let is_query = QUERY_STARTS.contains(&keyword(first));
-        Self { is_query, is_ordered, is_balanced: is_balanced && depth == 0 }
+        Self {
+            is_query,
+            is_ordered,
+            is_balanced: is_balanced && depth == 0,
+        }
     }
 
     fn refused(self, why: QueryError) -> Parsed {
-        Parsed { is_query: self.is_query, is_ordered: self.is_ordered, refused: Some(why) }
+        Parsed {
+            is_query: self.is_query,
+            is_ordered: self.is_ordered,
+            refused: Some(why),
+        }
     }
 }
 
@@ -143,30 +205,57 @@ fn refusal(error: ParserError, tokens: &[TokenWithSpan], outline: &Outline) -> Q
         ParserError::RecursionLimitExceeded => "the query is nested too deep".to_owned(),
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
     };
-    let start = |token: &TokenWithSpan| (token.span.start.line as usize, token.span.start.column as usize);
-    let end = tokens.last().map_or((1, 1), |last| (last.span.end.line as usize, last.span.end.column as usize));
+    let start = |token: &TokenWithSpan| {
+        (
+            token.span.start.line as usize,
+            token.span.start.column as usize,
+        )
+    };
+    let end = tokens.last().map_or((1, 1), |last| {
+        (last.span.end.line as usize, last.span.end.column as usize)
+    });
     let (message, place) = split_place(&message);
     let is_truncated = message.contains("found: EOF");
     let (line, column) = place.unwrap_or(end);
-    let is_stray = |token: &TokenWithSpan| matches!(token.token, Token::Char(_)) && start(token) == (line, column);
+    let is_stray = |token: &TokenWithSpan| {
+        matches!(token.token, Token::Char(_)) && start(token) == (line, column)
+    };
     let is_certain = is_truncated
         || !outline.is_balanced
         || (!outline.is_query && (line, column) == (1, 1))
         || tokens.iter().any(is_stray);
-    let message = message.replace("EOF", "the end").chars().take(300).collect();
-    QueryError { message, line, column, is_truncated, is_certain }
+    let message = message
+        .replace("EOF", "the end")
+        .chars()
+        .take(300)
+        .collect();
+    QueryError {
+        message,
+        line,
+        column,
+        is_truncated,
+        is_certain,
+    }
 }
 
 /// `INSERT`, `UPDATE` and the like may stand after `WITH`.
 fn reads(body: &SetExpr) -> bool {
-    !matches!(body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_))
+    !matches!(
+        body,
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_)
+    )
 }
 
 /// `message at Line: 1, Column: 5` as message and place.
 fn split_place(message: &str) -> (String, Option<(usize, usize)>) {
     let found = message.rsplit_once(" at Line: ").and_then(|(text, place)| {
         let (line, column) = place.split_once(", Column: ")?;
-        Some((text.to_owned(), (line.parse().ok()?, column.trim().parse().ok()?)))
+        Some((
+            text.to_owned(),
+            (line.parse().ok()?, column.trim().parse().ok()?),
+        ))
     });
-    found.map_or((message.to_owned(), None), |(text, place)| (text, Some(place)))
+    found.map_or((message.to_owned(), None), |(text, place)| {
+        (text, Some(place))
+    })
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::super::definition::{
-    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, GROUNDED, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE,
-    REFERENCES, SCHEMA, text_digest,
+    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, GROUNDED, Judge, KeyInfo, Kind,
+    LazyAnswer, NORMALISE, REFERENCES, SCHEMA, text_digest,
 };
 use super::super::grammar::SchemaFiles;
 use super::super::json_schema::SchemaJudge;
@@ -21,8 +21,16 @@ pub(crate) static KIND: Kind = Kind {
     name: "structured",
     keys: &[SCHEMA],
     score_keys: &[
-        KeyInfo::new("format", "that of each row", "the notation of answers: yaml, xml or json"),
-        KeyInfo::new("root", "any; `answer` where one is written", "the name of the root element, in XML"),
+        KeyInfo::new(
+            "format",
+            "that of each row",
+            "the notation of answers: yaml, xml or json",
+        ),
+        KeyInfo::new(
+            "root",
+            "any; `answer` where one is written",
+            "the name of the root element, in XML",
+        ),
         GRADED,
         ASSERT_FORMATS,
         NORMALISE,
@@ -48,7 +56,10 @@ pub(super) struct StructuredRules {
 fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
     let (files, found) = SchemaFiles::read(top, score, home)?;
     let offset = |key| score.get(key).map_or(0, |(_, offset)| offset);
-    let named = score.string("format")?.map(|name| Notation::named(&name)).transpose();
+    let named = score
+        .string("format")?
+        .map(|name| Notation::named(&name))
+        .transpose();
     let notation = named.map_err(|problem| score.error("format", offset("format"), problem))?;
     let root = score.string("root")?;
     if let Some(root) = &root {
@@ -56,14 +67,23 @@ fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefini
             Some(Notation::Json | Notation::Yaml) => {
                 "names the root element of XML: remove it, or write `format = \"xml\"`"
             }
-            _ if !xml::is_name(root) => "must be a name of XML: letters, digits, `_`, `-`, `.`, a letter or `_` first",
+            _ if !xml::is_name(root) => {
+                "must be a name of XML: letters, digits, `_`, `-`, `.`, a letter or `_` first"
+            }
             _ => "",
         };
         if !problem.is_empty() {
             return Err(score.error("root", offset("root"), problem));
         }
     }
-    Ok((Arc::new(StructuredRules { files: Arc::new(files), notation, root }), Some(found)))
+    Ok((
+        Arc::new(StructuredRules {
+            files: Arc::new(files),
+            notation,
+            root,
+        }),
+        Some(found),
+    ))
 }
 
 impl StructuredRules {
@@ -81,7 +101,10 @@ impl StructuredRules {
     }
 
     fn notation_name(&self) -> String {
-        self.notation.map_or_else(|| "the format of the row".to_owned(), |notation| notation.name().to_uppercase())
+        self.notation.map_or_else(
+            || "the format of the row".to_owned(),
+            |notation| notation.name().to_uppercase(),
+        )
     }
 
     pub(super) fn root_name(&self) -> &str {
@@ -95,7 +118,10 @@ impl Definition for StructuredRules {
     }
 
     fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
-        Ok(Box::new(Structured { values: SchemaJudge::new(task, &self.files)?, rules: self.clone() }))
+        Ok(Box::new(Structured {
+            values: SchemaJudge::new(task, &self.files)?,
+            rules: self.clone(),
+        }))
     }
 
     fn expected_schema(&self) -> Cow<'_, Value> {
@@ -103,35 +129,58 @@ impl Definition for StructuredRules {
     }
 
     fn summary(&self, _task: &TaskFiles) -> String {
-        format!("one value that the schema accepts, in {}", self.notation_name())
+        format!(
+            "one value that the schema accepts, in {}",
+            self.notation_name()
+        )
     }
 
     fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
         let mut entries = self.files.outline(task)?;
-        entries.iter_mut().take(1).for_each(|whole| whole.text.push_str(&format!(", in {}", self.notation_name())));
+        entries.iter_mut().take(1).for_each(|whole| {
+            whole
+                .text
+                .push_str(&format!(", in {}", self.notation_name()))
+        });
         Some(entries)
     }
 
     fn lazy_answers<'a>(&self, _task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
-        let own = self.notation.filter(|_| !rows.iter().any(|row| row.fields.contains_key("format")));
+        let own = self
+            .notation
+            .filter(|_| !rows.iter().any(|row| row.fields.contains_key("format")));
         let written = |(name, value, advice): (_, Value, _)| match own {
             // What the notation cannot say, no model can answer.
-            Some(notation) => Some(LazyAnswer::same(name, notation.write(&value, self.root_name())?, advice)),
+            Some(notation) => Some(LazyAnswer::same(
+                name,
+                notation.write(&value, self.root_name())?,
+                advice,
+            )),
             None => {
                 let rules = self.clone();
                 let text = move |row: &PromptRow| {
                     let notation = rules.notation_of(Some(row)).ok();
-                    notation.and_then(|notation| notation.write(&value, rules.root_name())).unwrap_or_default()
+                    notation
+                        .and_then(|notation| notation.write(&value, rules.root_name()))
+                        .unwrap_or_default()
                 };
                 Some(LazyAnswer::by_row(name, advice, text))
             }
         };
-        self.files.lazy_values().into_iter().filter_map(written).collect()
+        self.files
+            .lazy_values()
+            .into_iter()
+            .filter_map(written)
+            .collect()
     }
 
     fn digest(&self, task: &TaskFiles) -> String {
         let notation = self.notation.map_or("", Notation::name);
-        text_digest(&format!("{notation}\n{}\n{}", self.root.as_deref().unwrap_or_default(), task.definition_text))
+        text_digest(&format!(
+            "{notation}\n{}\n{}",
+            self.root.as_deref().unwrap_or_default(),
+            task.definition_text
+        ))
     }
 
     fn file_name(&self) -> &'static str {
@@ -144,7 +193,10 @@ impl Definition for StructuredRules {
 
     fn with_text(&self, home: &Home, file: &str, text: &str) -> Read<Option<Arc<dyn Definition>>> {
         let files = Arc::new(self.files.with_schema_text(home, file, text)?);
-        Ok(Some(Arc::new(Self { files, ..self.clone() })))
+        Ok(Some(Arc::new(Self {
+            files,
+            ..self.clone()
+        })))
     }
 
     fn answer_names(&self, task: &TaskFiles) -> Vec<String> {

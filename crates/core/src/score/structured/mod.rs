@@ -27,7 +27,12 @@ use notation::Notation;
 type Read<T> = Result<T, Unreadable>;
 
 fn unreadable(message: impl Into<String>, offset: usize, class: FailureClass) -> Unreadable {
-    Unreadable { message: message.into(), offset, class, is_wrapped: true }
+    Unreadable {
+        message: message.into(),
+        offset,
+        class,
+        is_wrapped: true,
+    }
 }
 
 #[derive(Debug)]
@@ -38,16 +43,32 @@ struct Structured {
 
 impl Structured {
     fn read<'t>(&self, notation: Notation, text: &'t str, from: usize) -> Read<AnswerText<'t>> {
-        notation.read(text, from, &self.rules.files.schema, self.rules.root.as_deref())
+        notation.read(
+            text,
+            from,
+            &self.rules.files.schema,
+            self.rules.root.as_deref(),
+        )
     }
 
     /// Looks for a valid answer in a fence or between prose. `open`: where an open think block hides what follows.
-    fn wrapping(&self, completion: &str, from: usize, open: usize, notation: Notation) -> Option<Wrapping> {
+    fn wrapping(
+        &self,
+        completion: &str,
+        from: usize,
+        open: usize,
+        notation: Notation,
+    ) -> Option<Wrapping> {
         let mut budget = self.values.budget(completion);
         let mut is_answer = |text: &str, start: usize| {
-            let read = if start < open { self.read(notation, text, start).ok() } else { None };
+            let read = if start < open {
+                self.read(notation, text, start).ok()
+            } else {
+                None
+            };
             read.is_some_and(|answer| {
-                json::parse(answer.json(), 0).is_ok_and(|document| self.values.accepts(&document.root, &mut budget))
+                json::parse(answer.json(), 0)
+                    .is_ok_and(|document| self.values.accepts(&document.root, &mut budget))
             })
         };
         if is_fenced(completion, from, &mut is_answer) {
@@ -67,7 +88,13 @@ impl Judge for Structured {
         }
     }
 
-    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let notation = match self.rules.notation_of(row) {
             Ok(Notation::Json) => return self.values.judge(completion, from, thoughts, row),
             Ok(notation) => notation,
@@ -92,27 +119,45 @@ impl Judge for Structured {
             Ok(document) => self.values.judge_value(&answer, &document, expected),
             Err(error) => {
                 let why = Unreadable::json(answer.json(), &error);
-                unparsable(Unreadable { offset: answer.locate(why.offset), ..why })
+                unparsable(Unreadable {
+                    offset: answer.locate(why.offset),
+                    ..why
+                })
             }
         }
     }
 
-    fn stated_values(&self, completion: &str, from: usize, row: Option<&PromptRow>) -> Vec<StatedValue> {
+    fn stated_values(
+        &self,
+        completion: &str,
+        from: usize,
+        row: Option<&PromptRow>,
+    ) -> Vec<StatedValue> {
         let mut found = Vec::new();
         let answer = match self.rules.notation_of(row) {
             Ok(Notation::Json) => return self.values.stated_values(completion, from, row),
             Ok(notation) => self.read(notation, completion, from).ok(),
             Err(_) => None,
         };
-        let document = answer.as_ref().and_then(|answer| Some((answer, json::parse(answer.json(), 0).ok()?)));
+        let document = answer
+            .as_ref()
+            .and_then(|answer| Some((answer, json::parse(answer.json(), 0).ok()?)));
         if let Some((answer, document)) = document {
-            state(&document.root, (&[], ""), &mut |offset| answer.locate(offset), &mut found);
+            state(
+                &document.root,
+                (&[], ""),
+                &mut |offset| answer.locate(offset),
+                &mut found,
+            );
         }
         found
     }
 
     fn completion_of(&self, expected: &Value, row: Option<&PromptRow>) -> Option<String> {
-        self.rules.notation_of(row).ok()?.write(&expected::target(expected), self.rules.root_name())
+        self.rules
+            .notation_of(row)
+            .ok()?
+            .write(&expected::target(expected), self.rules.root_name())
     }
 
     fn unknown_formats(&self) -> BTreeSet<String> {

@@ -27,10 +27,16 @@ impl Notation {
     /// The notation of a name, or what the name must be.
     pub(super) fn named(name: &str) -> Result<Self, String> {
         let names = || Self::ALL.iter().map(|notation| notation.name());
-        Self::ALL.into_iter().find(|notation| notation.name() == name).ok_or_else(|| {
-            let advice = crate::format::did_you_mean(name, names());
-            format!("must be one of {}, not {name:?}{advice}", names().collect::<Vec<_>>().join(", "))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|notation| notation.name() == name)
+            .ok_or_else(|| {
+                let advice = crate::format::did_you_mean(name, names());
+                format!(
+                    "must be one of {}, not {name:?}{advice}",
+                    names().collect::<Vec<_>>().join(", ")
+                )
+            })
     }
 
     /// The JSON of the answer that is a text from a byte offset to its end, where the schema decides which scalars are

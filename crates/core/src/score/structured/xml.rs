@@ -18,27 +18,54 @@ const ITEM: &str = "item";
 const TEXT: &str = "#text";
 
 /// The JSON of the document that is a text from a byte offset to its end, white space around it aside.
-pub(super) fn read(text: &str, from: usize, schema: &Value, root_name: Option<&str>) -> Read<Transcript> {
+pub(super) fn read(
+    text: &str,
+    from: usize,
+    schema: &Value,
+    root_name: Option<&str>,
+) -> Read<Transcript> {
     let rest = text.get(from..).unwrap_or_default();
     let start = text.len() - rest.trim_start().len();
     let source = rest.trim();
     match source {
-        "" => return Err(unreadable(Syntax::Empty.to_string(), text.len(), FailureClass::Other)),
+        "" => {
+            return Err(unreadable(
+                Syntax::Empty.to_string(),
+                text.len(),
+                FailureClass::Other,
+            ));
+        }
         _ if source.starts_with("```") => {
-            return Err(unreadable("Markdown fence before the XML element", start, FailureClass::Fence));
+            return Err(unreadable(
+                "Markdown fence before the XML element",
+                start,
+                FailureClass::Fence,
+            ));
         }
         _ if !source.starts_with('<') => {
-            let what = if source.contains('<') { "text before the XML element" } else { "no XML element in the text" };
+            let what = if source.contains('<') {
+                "text before the XML element"
+            } else {
+                "no XML element in the text"
+            };
             return Err(unreadable(what, start, FailureClass::Prose));
         }
         _ => {}
     }
     let document = Document::parse(source).map_err(|error| not_xml(text, start, source, &error))?;
-    let mut reader = Reader { source, start, json: Transcript::default() };
+    let mut reader = Reader {
+        source,
+        start,
+        json: Transcript::default(),
+    };
     let root = document.root_element();
     if let Some(name) = root_name.filter(|name| *name != reader.name(root)) {
         let message = format!("the root element is `{}`, not `{name}`", reader.name(root));
-        return Err(unreadable(message, reader.place(root), FailureClass::Syntax));
+        return Err(unreadable(
+            message,
+            reader.place(root),
+            FailureClass::Syntax,
+        ));
     }
     reader.element(root, &SchemaParts::new(schema, schema), 0)?;
     Ok(reader.json)
@@ -46,8 +73,15 @@ pub(super) fn read(text: &str, from: usize, schema: &Value, root_name: Option<&s
 
 fn not_xml(text: &str, start: usize, source: &str, error: &Error) -> Unreadable {
     let place = error.pos();
-    let line = source.split_inclusive('\n').take(place.row as usize - 1).map(str::len).sum::<usize>();
-    let column = source[line..].char_indices().nth(place.col as usize - 1).map(|(bytes, _)| bytes);
+    let line = source
+        .split_inclusive('\n')
+        .take(place.row as usize - 1)
+        .map(str::len)
+        .sum::<usize>();
+    let column = source[line..]
+        .char_indices()
+        .nth(place.col as usize - 1)
+        .map(|(bytes, _)| bytes);
     let at = start + line + column.unwrap_or(source.len() - line);
     let message = error.to_string().replace(&format!(" at {place}"), "");
     match error {
@@ -56,9 +90,15 @@ fn not_xml(text: &str, start: usize, source: &str, error: &Error) -> Unreadable 
         }
         Error::DtdDetected => {
             let at = start + source.find("<!DOCTYPE").unwrap_or(0);
-            unreadable("a DTD is not read: write the element alone", at, FailureClass::Syntax)
+            unreadable(
+                "a DTD is not read: write the element alone",
+                at,
+                FailureClass::Syntax,
+            )
         }
-        Error::UnknownToken(_) => unreadable("text after the XML element", at, class_of_text(text, at)),
+        Error::UnknownToken(_) => {
+            unreadable("text after the XML element", at, class_of_text(text, at))
+        }
         _ => unreadable(message, at, FailureClass::Syntax),
     }
 }
@@ -78,13 +118,20 @@ impl<'t> Reader<'t> {
     /// The name as written, with its prefix.
     fn name(&self, element: Node<'_, '_>) -> &'t str {
         let written = &self.source[element.range().start + 1..];
-        written.split(|letter: char| letter.is_whitespace() || "/>".contains(letter)).next().unwrap_or_default()
+        written
+            .split(|letter: char| letter.is_whitespace() || "/>".contains(letter))
+            .next()
+            .unwrap_or_default()
     }
 
     fn element(&mut self, node: Node<'_, '_>, schema: &SchemaParts<'_>, depth: usize) -> Read<()> {
         let at = self.place(node);
         if depth >= MAX_DEPTH {
-            return Err(unreadable(Syntax::TooDeep.to_string(), at, FailureClass::Syntax));
+            return Err(unreadable(
+                Syntax::TooDeep.to_string(),
+                at,
+                FailureClass::Syntax,
+            ));
         }
         let elements: Vec<Node<'_, '_>> = node.children().filter(Node::is_element).collect();
         let has_attributes = node.attributes().len() > 0;
@@ -101,7 +148,13 @@ impl<'t> Reader<'t> {
         self.object(node, &elements, schema, depth)
     }
 
-    fn list(&mut self, items: &[Node<'_, '_>], at: usize, schema: &SchemaParts<'_>, depth: usize) -> Read<()> {
+    fn list(
+        &mut self,
+        items: &[Node<'_, '_>],
+        at: usize,
+        schema: &SchemaParts<'_>,
+        depth: usize,
+    ) -> Read<()> {
         self.json.literal("[", at);
         for (number, item) in items.iter().enumerate() {
             self.comma(number, self.place(*item));
@@ -169,19 +222,30 @@ impl<'t> Reader<'t> {
             let written = &self.source[part.range()];
             (!written.trim().is_empty()).then(|| part.range().end - written.trim_start().len())
         };
-        (text, parts().find_map(visible).map_or(self.place(node), |at| self.start + at))
+        (
+            text,
+            parts()
+                .find_map(visible)
+                .map_or(self.place(node), |at| self.start + at),
+        )
     }
 
     /// A text as the types say: null, a boolean or a number, else a string.
     fn scalar(&mut self, text: &str, at: usize, types: Types) {
         let trimmed = text.trim();
-        let is_empty = if types.string { text.is_empty() } else { trimmed.is_empty() };
+        let is_empty = if types.string {
+            text.is_empty()
+        } else {
+            trimmed.is_empty()
+        };
         match trimmed {
             _ if is_empty && types.null => self.json.literal("null", at),
             _ if is_empty && types.string => self.json.literal("\"\"", at),
             _ if is_empty && types.array => self.json.literal("[]", at),
             _ if is_empty && types.object => self.json.literal("{}", at),
-            _ if !trimmed.starts_with(['"', '[', '{']) && types.is_json(trimmed) => self.json.literal(trimmed, at),
+            _ if !trimmed.starts_with(['"', '[', '{']) && types.is_json(trimmed) => {
+                self.json.literal(trimmed, at)
+            }
             _ => self.json.string(text, at),
         }
     }
@@ -230,9 +294,14 @@ fn element(name: &str, value: &Value, indent: usize, text: &mut String) -> Optio
                 text.push_str(&format!(" {attribute}=\"{}\"", content(value)?));
             }
             let mut inner = Vec::new();
-            for (key, value) in members.iter().filter(|(key, _)| !is_attribute(key) && *key != TEXT) {
+            for (key, value) in members
+                .iter()
+                .filter(|(key, _)| !is_attribute(key) && *key != TEXT)
+            {
                 match value {
-                    Value::Array(items) => inner.extend(items.iter().map(|item| (key.as_str(), item))),
+                    Value::Array(items) => {
+                        inner.extend(items.iter().map(|item| (key.as_str(), item)))
+                    }
                     value => inner.push((key.as_str(), value)),
                 }
             }
@@ -255,7 +324,13 @@ fn children(
     if let Some(own_text) = own_text {
         text.push_str(&content(own_text)?);
     }
-    let line = |indent: usize| if own_text.is_some() { String::new() } else { format!("\n{}", "  ".repeat(indent)) };
+    let line = |indent: usize| {
+        if own_text.is_some() {
+            String::new()
+        } else {
+            format!("\n{}", "  ".repeat(indent))
+        }
+    };
     for (name, value) in inner {
         text.push_str(&line(indent + 1));
         element(name, value, indent + 1, text)?;

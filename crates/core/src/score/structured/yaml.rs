@@ -16,17 +16,30 @@ use super::{Read, unreadable};
 /// is prose.
 pub(super) fn read(text: &str, from: usize, schema: &Value) -> Read<Transcript> {
     let rest = text.get(from..).unwrap_or_default();
-    let mut reader = Reader { text, offsets: Offsets { rest, from, chars: 0, bytes: 0 }, ..Reader::default() };
+    let mut reader = Reader {
+        text,
+        offsets: Offsets {
+            rest,
+            from,
+            chars: 0,
+            bytes: 0,
+        },
+        ..Reader::default()
+    };
     let mut parser = Parser::new_from_str(rest);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| {
             let at = reader.offsets.byte_at(error.marker().index());
             let start = text.len() - rest.trim_start().len();
             match class_of_text(text, start) {
-                FailureClass::Fence => {
-                    unreadable("Markdown fence before the YAML document", start, FailureClass::Fence)
+                FailureClass::Fence => unreadable(
+                    "Markdown fence before the YAML document",
+                    start,
+                    FailureClass::Fence,
+                ),
+                _ if ends_early(&text[at..]) => {
+                    unreadable(error.info(), at, FailureClass::Truncated)
                 }
-                _ if ends_early(&text[at..]) => unreadable(error.info(), at, FailureClass::Truncated),
                 _ => unreadable(error.info(), at, FailureClass::Syntax),
             }
         })?;
@@ -34,9 +47,17 @@ pub(super) fn read(text: &str, from: usize, schema: &Value) -> Read<Transcript> 
         reader.take(event, at)?;
     }
     match reader.root {
-        None => Err(unreadable(Syntax::Empty.to_string(), text.len(), FailureClass::Other)),
+        None => Err(unreadable(
+            Syntax::Empty.to_string(),
+            text.len(),
+            FailureClass::Other,
+        )),
         Some(at) if reader.is_plain_text && !SchemaParts::new(schema, schema).types().string => {
-            Err(unreadable("no YAML mapping or sequence in the text", at, class_of_text(text, at)))
+            Err(unreadable(
+                "no YAML mapping or sequence in the text",
+                at,
+                class_of_text(text, at),
+            ))
         }
         Some(_) => Ok(reader.json),
     }
@@ -69,7 +90,10 @@ impl Offsets<'_> {
             (self.chars, self.bytes) = (0, 0);
         }
         let between = self.rest.get(self.bytes..).unwrap_or_default();
-        let more = between.char_indices().nth(chars - self.chars).map_or(between.len(), |(bytes, _)| bytes);
+        let more = between
+            .char_indices()
+            .nth(chars - self.chars)
+            .map_or(between.len(), |(bytes, _)| bytes);
         (self.chars, self.bytes) = (chars, self.bytes + more);
         self.from + self.bytes
     }
@@ -106,20 +130,37 @@ impl Reader<'_> {
             Event::Alias(_) => syntax("an alias is not read: write the value out".to_owned()),
             Event::Scalar(_, _, _, Some(tag))
             | Event::SequenceStart(_, Some(tag))
-            | Event::MappingStart(_, Some(tag)) => {
-                syntax(format!("the tag {tag} is not read: write the value without it"))
-            }
-            Event::Scalar(_, _, 1.., _) | Event::SequenceStart(1.., _) | Event::MappingStart(1.., _) => {
+            | Event::MappingStart(_, Some(tag)) => syntax(format!(
+                "the tag {tag} is not read: write the value without it"
+            )),
+            Event::Scalar(_, _, 1.., _)
+            | Event::SequenceStart(1.., _)
+            | Event::MappingStart(1.., _) => {
                 syntax("an anchor is not read: write the value without it".to_owned())
             }
-            Event::DocumentStart(_) if self.root.is_some() => {
-                Err(unreadable("a second YAML document after the first", at, class_of_text(self.text, at)))
+            Event::DocumentStart(_) if self.root.is_some() => Err(unreadable(
+                "a second YAML document after the first",
+                at,
+                class_of_text(self.text, at),
+            )),
+            Event::Scalar(content, style, ..) => {
+                self.scalar(&content, style == ScalarStyle::Plain, at)
             }
-            Event::Scalar(content, style, ..) => self.scalar(&content, style == ScalarStyle::Plain, at),
             Event::SequenceStart(..) => self.begin("[", Open::Sequence { is_empty: true }, at),
-            Event::MappingStart(..) => self.begin("{", Open::Mapping { keys: HashMap::new(), takes_key: true }, at),
+            Event::MappingStart(..) => self.begin(
+                "{",
+                Open::Mapping {
+                    keys: HashMap::new(),
+                    takes_key: true,
+                },
+                at,
+            ),
             Event::SequenceEnd | Event::MappingEnd => {
-                let end = if matches!(self.open.pop(), Some(Open::Sequence { .. })) { "]" } else { "}" };
+                let end = if matches!(self.open.pop(), Some(Open::Sequence { .. })) {
+                    "]"
+                } else {
+                    "}"
+                };
                 self.json.literal(end, at);
                 Ok(())
             }
@@ -128,11 +169,22 @@ impl Reader<'_> {
     }
 
     fn begin(&mut self, start: &str, open: Open, at: usize) -> Read<()> {
-        if let Some(Open::Mapping { takes_key: true, .. }) = self.open.last() {
-            return Err(unreadable("a key must be a scalar", at, FailureClass::Syntax));
+        if let Some(Open::Mapping {
+            takes_key: true, ..
+        }) = self.open.last()
+        {
+            return Err(unreadable(
+                "a key must be a scalar",
+                at,
+                FailureClass::Syntax,
+            ));
         }
         if self.open.len() == MAX_DEPTH {
-            return Err(unreadable(Syntax::TooDeep.to_string(), at, FailureClass::Syntax));
+            return Err(unreadable(
+                Syntax::TooDeep.to_string(),
+                at,
+                FailureClass::Syntax,
+            ));
         }
         self.before_value(at);
         self.json.literal(start, at);
@@ -141,7 +193,9 @@ impl Reader<'_> {
     }
 
     fn scalar(&mut self, content: &str, is_plain: bool, at: usize) -> Read<()> {
-        if let Some(Open::Mapping { keys, takes_key }) = self.open.last_mut().filter(|open| open.takes_key()) {
+        if let Some(Open::Mapping { keys, takes_key }) =
+            self.open.last_mut().filter(|open| open.takes_key())
+        {
             if let Some(earlier) = keys.insert(content.to_owned(), at) {
                 return Err(duplicate(self.text, content, earlier, at));
             }
@@ -152,14 +206,22 @@ impl Reader<'_> {
             self.json.literal(": ", at);
             return Ok(());
         }
-        let value = if is_plain { core_value(content) } else { Scalar::Text };
+        let value = if is_plain {
+            core_value(content)
+        } else {
+            Scalar::Text
+        };
         self.is_plain_text = self.open.is_empty() && is_plain && matches!(value, Scalar::Text);
         self.before_value(at);
         match value {
             Scalar::Json(json) => self.json.literal(&json, at),
             Scalar::Text => self.json.string(content, at),
             Scalar::NotJson(what) => {
-                return Err(unreadable(format!("{what} has no value in JSON"), at, FailureClass::Syntax));
+                return Err(unreadable(
+                    format!("{what} has no value in JSON"),
+                    at,
+                    FailureClass::Syntax,
+                ));
             }
         }
         Ok(())
@@ -181,14 +243,23 @@ impl Reader<'_> {
 
 impl Open {
     fn takes_key(&self) -> bool {
-        matches!(self, Self::Mapping { takes_key: true, .. })
+        matches!(
+            self,
+            Self::Mapping {
+                takes_key: true,
+                ..
+            }
+        )
     }
 }
 
 fn duplicate(text: &str, key: &str, earlier: usize, at: usize) -> Unreadable {
     let key: String = key.chars().take(80).collect();
     let place = Places::new(text).locate(earlier);
-    let message = format!("duplicate key {key:?}: it is also at line {} column {}", place.line, place.column);
+    let message = format!(
+        "duplicate key {key:?}: it is also at line {} column {}",
+        place.line, place.column
+    );
     unreadable(message, at, FailureClass::Syntax)
 }
 
@@ -219,7 +290,9 @@ fn core_value(text: &str) -> Scalar {
     }
     if digits.len() == text.len() {
         for (prefix, radix) in [("0x", 16), ("0o", 8)] {
-            let Some(digits) = text.strip_prefix(prefix) else { continue };
+            let Some(digits) = text.strip_prefix(prefix) else {
+                continue;
+            };
             if !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix)) {
                 let value = u128::from_str_radix(digits, radix);
                 return value.map_or(Scalar::NotJson("a number of more than 128 bits"), |value| {
@@ -228,21 +301,31 @@ fn core_value(text: &str) -> Scalar {
             }
         }
     }
-    decimal(digits).map_or(Scalar::Text, |number| Scalar::Json(format!("{sign}{number}")))
+    decimal(digits).map_or(Scalar::Text, |number| {
+        Scalar::Json(format!("{sign}{number}"))
+    })
 }
 
 /// A number without sign in JSON's grammar: YAML's may begin with zeros, and with or end in its point.
 fn decimal(text: &str) -> Option<String> {
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let (mantissa, exponent) = text.find(['e', 'E']).map_or((text, ""), |at| text.split_at(at));
+    let (mantissa, exponent) = text
+        .find(['e', 'E'])
+        .map_or((text, ""), |at| text.split_at(at));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let power = exponent.get(1..).map(|power| power.strip_prefix(['+', '-']).unwrap_or(power));
+    let power = exponent
+        .get(1..)
+        .map(|power| power.strip_prefix(['+', '-']).unwrap_or(power));
     let is_number = is_digits(whole)
         && is_digits(fraction)
         && !(whole.is_empty() && fraction.is_empty())
         && power.is_none_or(|power| !power.is_empty() && is_digits(power));
     let significant = whole.trim_start_matches('0');
-    let whole = if significant.is_empty() { "0" } else { significant };
+    let whole = if significant.is_empty() {
+        "0"
+    } else {
+        significant
+    };
     let point = if fraction.is_empty() { "" } else { "." };
     is_number.then(|| format!("{whole}{point}{fraction}{exponent}"))
 }
@@ -256,7 +339,13 @@ pub(super) fn write(value: &Value) -> String {
 
 /// Appends a value whose lines after the first are indented.
 fn block(value: &Value, indent: usize, text: &mut String) {
-    let line = |number: usize| if number == 0 { String::new() } else { format!("\n{}", " ".repeat(indent)) };
+    let line = |number: usize| {
+        if number == 0 {
+            String::new()
+        } else {
+            format!("\n{}", " ".repeat(indent))
+        }
+    };
     match value {
         Value::Array(items) if !items.is_empty() => {
             for (number, item) in items.iter().enumerate() {
@@ -293,7 +382,12 @@ fn scalar(content: &str) -> String {
         return content.to_owned();
     }
     let quoted = Value::from(content).to_string();
-    let is_printable = |letter: char| !matches!(letter, '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let is_printable = |letter: char| {
+        !matches!(
+            letter,
+            '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        )
+    };
     let escaped = |letter: char| match is_printable(letter) {
         true => letter.to_string(),
         false => format!("\\u{:04x}", u32::from(letter)),

@@ -20,7 +20,10 @@ pub enum AskedCalls {
 
 /// Reads the calls of an answer, without its reasoning. `tools`: in OpenAI's schema.
 pub fn asked_calls(format: &CallFormat, tools: &Value, answer: &str) -> AskedCalls {
-    let (syntax, mut reader) = (syntax_of(format), CallReader::new(format, tools, false, false));
+    let (syntax, mut reader) = (
+        syntax_of(format),
+        CallReader::new(format, tools, false, false),
+    );
     let mut parts = reader.push(answer);
     parts.extend(reader.finish());
     let mut calls: Vec<(String, String)> = Vec::new();
@@ -32,7 +35,9 @@ pub fn asked_calls(format: &CallFormat, tools: &Value, answer: &str) -> AskedCal
                     arguments.push_str(&text);
                 }
             }
-            AnswerPart::Text(text) if syntax.next_opening(&text).is_some() => return AskedCalls::Unreadable,
+            AnswerPart::Text(text) if syntax.next_opening(&text).is_some() => {
+                return AskedCalls::Unreadable;
+            }
             AnswerPart::Text(_) => {}
         }
     }
@@ -61,9 +66,16 @@ pub(in crate::score) fn calls_of_message(tools: &Value, text: &str) -> AskedCall
             Value::Object(arguments) => arguments.clone(),
             _ => return None,
         };
-        Some(ToolCall { name: call["function"]["name"].as_str()?.to_owned(), arguments })
+        Some(ToolCall {
+            name: call["function"]["name"].as_str()?.to_owned(),
+            arguments,
+        })
     };
-    calls.iter().map(read).collect::<Option<Vec<_>>>().map_or(AskedCalls::Unreadable, AskedCalls::Calls)
+    calls
+        .iter()
+        .map(read)
+        .collect::<Option<Vec<_>>>()
+        .map_or(AskedCalls::Unreadable, AskedCalls::Calls)
 }
 
 #[cfg(test)]

@@ -29,14 +29,20 @@ impl CallReader {
     pub fn new(format: &CallFormat, tools: &Value, is_constrained: bool, has_value: bool) -> Self {
         let syntax = syntax_of(format);
         // Where calls are bound to blocks, other JSON is text.
-        let takes_json = !is_constrained || matches!(syntax.layout(), Some(CallLayout::List { .. }));
+        let takes_json =
+            !is_constrained || matches!(syntax.layout(), Some(CallLayout::List { .. }));
         // A list may also be a value of the format.
         let is_enforced = is_constrained && !(takes_json && has_value);
         Self(match syntax.is_in_place() {
             true => Reader::Json(JsonReader::new(takes_json, is_enforced)),
             false => {
-                let types = functions(tools).map(|functions| ArgumentTypes::new(&functions)).unwrap_or_default();
-                Reader::Blocks(BlockReader { is_enforced, ..BlockReader::new(syntax, types) })
+                let types = functions(tools)
+                    .map(|functions| ArgumentTypes::new(&functions))
+                    .unwrap_or_default();
+                Reader::Blocks(BlockReader {
+                    is_enforced,
+                    ..BlockReader::new(syntax, types)
+                })
             }
         })
     }
@@ -83,7 +89,16 @@ struct BlockReader {
 impl BlockReader {
     fn new(syntax: Syntax, types: ArgumentTypes) -> Self {
         let (held, given) = (String::new(), None);
-        Self { syntax, types, is_enforced: false, held, in_block: false, has_spoken: false, has_called: false, given }
+        Self {
+            syntax,
+            types,
+            is_enforced: false,
+            held,
+            in_block: false,
+            has_spoken: false,
+            has_called: false,
+            given,
+        }
     }
 
     fn push(&mut self, text: &str) -> Vec<AnswerPart> {
@@ -93,7 +108,11 @@ impl BlockReader {
         if self.in_block && !text.contains(['>', '}', ']', ',', '"']) {
             return said;
         }
-        while if self.in_block { self.block(&mut said) } else { self.text(&mut said) } {}
+        while if self.in_block {
+            self.block(&mut said)
+        } else {
+            self.text(&mut said)
+        } {}
         said
     }
 
@@ -103,7 +122,11 @@ impl BlockReader {
             self.block(&mut said);
         }
         let rest = std::mem::take(&mut self.held);
-        let text = if self.has_called { rest.trim_end() } else { &rest };
+        let text = if self.has_called {
+            rest.trim_end()
+        } else {
+            &rest
+        };
         let is_text = !text.is_empty() && self.given.is_none();
         said.extend(is_text.then(|| AnswerPart::Text(text.to_owned())));
         said
@@ -113,7 +136,9 @@ impl BlockReader {
     fn text(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         if self.has_called || !self.has_spoken {
             let rest = self.held.trim_start();
-            let separated = rest.strip_prefix(self.syntax.separator()).filter(|_| self.has_called);
+            let separated = rest
+                .strip_prefix(self.syntax.separator())
+                .filter(|_| self.has_called);
             let rest = separated.unwrap_or(rest).trim_start();
             if rest.is_empty() {
                 return false;
@@ -123,18 +148,26 @@ impl BlockReader {
                 self.in_block = true;
                 return true;
             }
-            if self.syntax.all_openings().any(|opening| opening.starts_with(rest)) {
+            if self
+                .syntax
+                .all_openings()
+                .any(|opening| opening.starts_with(rest))
+            {
                 return false;
             }
         }
         let found = self.syntax.next_opening(&self.held);
         let openings = self.syntax.openings().iter();
         let end = found.unwrap_or_else(|| {
-            openings.map(|opening| unfinished(&self.held, opening)).min().unwrap_or(self.held.len())
+            openings
+                .map(|opening| unfinished(&self.held, opening))
+                .min()
+                .unwrap_or(self.held.len())
         });
         // White space before a call is no text.
         let text = self.held[..end].trim_end().to_owned();
-        self.held.drain(..if found.is_some() { end } else { text.len() });
+        self.held
+            .drain(..if found.is_some() { end } else { text.len() });
         self.in_block = found.is_some();
         if !text.is_empty() {
             (self.has_spoken, self.has_called) = (true, false);
@@ -146,7 +179,10 @@ impl BlockReader {
     /// As [`Self::text`], of a call.
     fn block(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         let mut transcript = CallList::default();
-        match self.syntax.read_block(&self.held, 0, &self.types, &mut transcript) {
+        match self
+            .syntax
+            .read_block(&self.held, 0, &self.types, &mut transcript)
+        {
             Ok(end) => {
                 let parts = match self.given.take() {
                     Some(given) => transcript.arguments().map(|text| rest(text, given)),
@@ -169,7 +205,10 @@ impl BlockReader {
                 false
             }
             Err(_) => {
-                let opening = self.syntax.all_openings().find(|opening| self.held.starts_with(opening));
+                let opening = self
+                    .syntax
+                    .all_openings()
+                    .find(|opening| self.held.starts_with(opening));
                 let text: String = self.held.drain(..opening.map_or(0, str::len)).collect();
                 (self.in_block, self.has_spoken, self.has_called) = (false, true, false);
                 said.push(AnswerPart::Text(text));
@@ -182,7 +221,9 @@ impl BlockReader {
 /// What follows the first bytes of the arguments.
 fn rest(arguments: &str, given: usize) -> Vec<AnswerPart> {
     let rest = arguments.get(given..).filter(|rest| !rest.is_empty());
-    rest.map(|rest| AnswerPart::Arguments(rest.to_owned())).into_iter().collect()
+    rest.map(|rest| AnswerPart::Arguments(rest.to_owned()))
+        .into_iter()
+        .collect()
 }
 
 /// The calls of a block; none where it is reasoning. `None` where they are not calls.
@@ -192,8 +233,17 @@ fn parts(calls: CallList) -> Option<Vec<AnswerPart>> {
     let answer = Answer::read(json, 0).ok()?;
     let part = |call: &Call<'_>| {
         let value = call.arguments.value();
-        let arguments = call.arguments.text(json).get(value.start..value.end)?.to_owned();
-        call.extra_key.is_none().then(|| [AnswerPart::Name(call.name.to_owned()), AnswerPart::Arguments(arguments)])
+        let arguments = call
+            .arguments
+            .text(json)
+            .get(value.start..value.end)?
+            .to_owned();
+        call.extra_key.is_none().then(|| {
+            [
+                AnswerPart::Name(call.name.to_owned()),
+                AnswerPart::Arguments(arguments),
+            ]
+        })
     };
     let parts: Option<Vec<_>> = answer.calls(json).ok()?.iter().map(part).collect();
     Some(parts?.into_iter().flatten().collect())
@@ -208,12 +258,18 @@ mod tests {
 
     /// Text as it is, and calls as `NAME(arguments)`.
     fn read(format: &str, is_enforced: bool, text: &str, step: usize) -> String {
-        let tools =
-            json!([{"name": "f", "parameters": {"properties": {"a": {"type": "string"}, "n": {"type": "integer"}}}}]);
-        let mut reader = CallReader::new(CallFormat::named(format).unwrap(), &tools, is_enforced, false);
+        let tools = json!([{"name": "f", "parameters": {"properties": {"a": {"type": "string"}, "n": {"type": "integer"}}}}]);
+        let mut reader = CallReader::new(
+            CallFormat::named(format).unwrap(),
+            &tools,
+            is_enforced,
+            false,
+        );
         let letters: Vec<char> = text.chars().collect();
-        let mut parts: Vec<AnswerPart> =
-            letters.chunks(step).flat_map(|part| reader.push(&part.iter().collect::<String>())).collect();
+        let mut parts: Vec<AnswerPart> = letters
+            .chunks(step)
+            .flat_map(|part| reader.push(&part.iter().collect::<String>()))
+            .collect();
         let is_within = reader.is_within_call();
         parts.extend(reader.finish());
         let mut shown = String::new();
@@ -224,7 +280,11 @@ mod tests {
                 AnswerPart::Arguments(text) => shown.push_str(&text),
             }
         }
-        if is_within { format!("{shown}…") } else { shown }
+        if is_within {
+            format!("{shown}…")
+        } else {
+            shown
+        }
     }
 
     #[test]
@@ -266,11 +326,22 @@ mod tests {
                 "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n<parameter=n>\n1",
                 r#"|f:{"a": "x"…"#,
             ),
-            ("functiongemma", "<start_function_call>call:f{a:<escape>x<escape>,n:1", r#"|f:{"a": "x", "n": …"#),
-            ("mistral-args", r#"[TOOL_CALLS]f[ARGS]{"a": "x", "n"#, r#"|f:{"a": "x", "n…"#),
+            (
+                "functiongemma",
+                "<start_function_call>call:f{a:<escape>x<escape>,n:1",
+                r#"|f:{"a": "x", "n": …"#,
+            ),
+            (
+                "mistral-args",
+                r#"[TOOL_CALLS]f[ARGS]{"a": "x", "n"#,
+                r#"|f:{"a": "x", "n…"#,
+            ),
         ] {
             assert_eq!(read(format, true, text, 1), expected, "{format}");
-            assert!(read(format, false, text, 1).starts_with(&text[..10]), "{format}");
+            assert!(
+                read(format, false, text, 1).starts_with(&text[..10]),
+                "{format}"
+            );
         }
     }
 }

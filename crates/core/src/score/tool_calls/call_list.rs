@@ -40,7 +40,9 @@ impl CallList {
     /// What is written of the last call from its arguments on, where its name is known before.
     pub(super) fn arguments(&self) -> Option<&str> {
         let json = self.json();
-        self.last.as_ref().and_then(|(_, range)| json.get(range.start..range.end.min(json.len())))
+        self.last
+            .as_ref()
+            .and_then(|(_, range)| json.get(range.start..range.end.min(json.len())))
     }
 
     /// Begins a call that is copied whole.

@@ -50,16 +50,26 @@ impl<'t> Answer<'t> {
         let are_blocks = text[start..].starts_with(OPEN);
         let documents = match are_blocks {
             true => blocks(text, start),
-            false => json::parse(text, from).map(|document| vec![document]).map_err(|error| not_json(text, &error)),
+            false => json::parse(text, from)
+                .map(|document| vec![document])
+                .map_err(|error| not_json(text, &error)),
         };
         let named = |why: Unreadable| match foreign_form(&text[start..]) {
             Some(form) => {
                 let message = format!("{form}, a format that this task does not read; {FORM}");
-                Unreadable { message, class: FailureClass::Syntax, is_wrapped: true, ..why }
+                Unreadable {
+                    message,
+                    class: FailureClass::Syntax,
+                    is_wrapped: true,
+                    ..why
+                }
             }
             None => why,
         };
-        Ok(Self { documents: documents.map_err(named)?, are_blocks })
+        Ok(Self {
+            documents: documents.map_err(named)?,
+            are_blocks,
+        })
     }
 
     /// Reads the blocks of a text, whatever is between them; `None` where there is none, or one is broken.
@@ -70,7 +80,10 @@ impl<'t> Answer<'t> {
             documents.push(document);
             at = end;
         }
-        (!documents.is_empty()).then_some(Self { documents, are_blocks: true })
+        (!documents.is_empty()).then_some(Self {
+            documents,
+            are_blocks: true,
+        })
     }
 
     /// Whether each call is in a block.
@@ -81,8 +94,26 @@ impl<'t> Answer<'t> {
     /// Whether it is an answer in every format: no call, `[]`, or OpenAI's message.
     pub(super) fn is_neutral(&self) -> bool {
         match self.documents.as_slice() {
-            [Document { root: Value { kind: Kind::Array(items), .. }, .. }] => items.is_empty() && !self.are_blocks,
-            [Document { root: Value { kind: Kind::Object(object), .. }, .. }] => object.get("tool_calls").is_some(),
+            [
+                Document {
+                    root:
+                        Value {
+                            kind: Kind::Array(items),
+                            ..
+                        },
+                    ..
+                },
+            ] => items.is_empty() && !self.are_blocks,
+            [
+                Document {
+                    root:
+                        Value {
+                            kind: Kind::Object(object),
+                            ..
+                        },
+                    ..
+                },
+            ] => object.get("tool_calls").is_some(),
             _ => false,
         }
     }
@@ -95,7 +126,10 @@ impl<'t> Answer<'t> {
     pub(super) fn calls(&self, completion: &str) -> Read<Vec<Call<'_>>> {
         match self.documents.as_slice() {
             [document] if !self.are_blocks => calls_of(completion, &document.root),
-            blocks => blocks.iter().map(|block| call(completion, &block.root)).collect(),
+            blocks => blocks
+                .iter()
+                .map(|block| call(completion, &block.root))
+                .collect(),
         }
     }
 }
@@ -120,7 +154,9 @@ impl Arguments<'_> {
     pub(super) fn places<'t>(&self, completion: &'t str) -> ArgumentPlaces<'t> {
         match self {
             Self::Written(_) => ArgumentPlaces(None),
-            Self::Quoted { quote, .. } => ArgumentPlaces(Some(StringPlaces::new(completion, *quote))),
+            Self::Quoted { quote, .. } => {
+                ArgumentPlaces(Some(StringPlaces::new(completion, *quote)))
+            }
         }
     }
 }
@@ -131,7 +167,9 @@ pub(super) struct ArgumentPlaces<'t>(Option<StringPlaces<'t>>);
 impl ArgumentPlaces<'_> {
     /// As [`StringPlaces::locate`].
     pub(super) fn locate(&mut self, offset: usize) -> usize {
-        self.0.as_mut().map_or(offset, |places| places.locate(offset))
+        self.0
+            .as_mut()
+            .map_or(offset, |places| places.locate(offset))
     }
 }
 
@@ -141,8 +179,13 @@ pub(super) fn calls_of<'d>(completion: &str, root: &'d Value<'_>) -> Read<Vec<Ca
     match &root.kind {
         Kind::Array(items) => list(items),
         Kind::Object(object) => {
-            let Some(calls) = object.get("tool_calls") else { return Ok(vec![call(completion, root)?]) };
-            if let Some(said) = object.get("content").filter(|content| !is_blank(&content.value)) {
+            let Some(calls) = object.get("tool_calls") else {
+                return Ok(vec![call(completion, root)?]);
+            };
+            if let Some(said) = object
+                .get("content")
+                .filter(|content| !is_blank(&content.value))
+            {
                 let message = "text beside the calls, in `content`".to_owned();
                 return Err(unreadable(message, said.value.start, FailureClass::Prose));
             }
@@ -157,48 +200,90 @@ pub(super) fn calls_of<'d>(completion: &str, root: &'d Value<'_>) -> Read<Vec<Ca
 
 /// `{"name", "arguments"}`, alone or as the `function` of OpenAI's form.
 fn call<'d>(completion: &str, value: &'d Value<'_>) -> Read<Call<'d>> {
-    let outer = value.as_object().ok_or_else(|| wrong_type("a call", "an object", value))?;
+    let outer = value
+        .as_object()
+        .ok_or_else(|| wrong_type("a call", "an object", value))?;
     let (inner, start) = match outer.get("function").map(|function| &function.value) {
-        Some(function) => {
-            (function.as_object().ok_or_else(|| wrong_type("`function`", "an object", function))?, function.start)
-        }
+        Some(function) => (
+            function
+                .as_object()
+                .ok_or_else(|| wrong_type("`function`", "an object", function))?,
+            function.start,
+        ),
         None => (outer, value.start),
     };
     let is_openai = !std::ptr::eq(inner, outer);
     let member = |key: &str| {
-        let missing = || unreadable(format!("a call without `{key}`; {FORM}"), start, FailureClass::MissingKey);
-        inner.get(key).map(|member| &member.value).ok_or_else(missing)
+        let missing = || {
+            unreadable(
+                format!("a call without `{key}`; {FORM}"),
+                start,
+                FailureClass::MissingKey,
+            )
+        };
+        inner
+            .get(key)
+            .map(|member| &member.value)
+            .ok_or_else(missing)
     };
     let (name, arguments) = (member("name")?, member("arguments")?);
-    let Kind::String(text) = &name.kind else { return Err(wrong_type("`name`", "a string", name)) };
+    let Kind::String(text) = &name.kind else {
+        return Err(wrong_type("`name`", "a string", name));
+    };
     let arguments = match &arguments.kind {
         Kind::Object(_) => Arguments::Written(arguments),
         Kind::String(text) if is_openai => quoted(completion, arguments.start, text)?,
         Kind::String(_) => {
-            let message = format!("`arguments` is JSON in a string, as only OpenAI's `function` has it; {FORM}");
-            return Err(unreadable(message, arguments.start, FailureClass::WrongType));
+            let message = format!(
+                "`arguments` is JSON in a string, as only OpenAI's `function` has it; {FORM}"
+            );
+            return Err(unreadable(
+                message,
+                arguments.start,
+                FailureClass::WrongType,
+            ));
         }
         _ => return Err(wrong_type("`arguments`", "an object", arguments)),
     };
     let unknown = |object: &'d Object<'_>, known: &[&str]| {
-        let member = object.members().iter().find(|member| !known.contains(&&*member.key))?;
+        let member = object
+            .members()
+            .iter()
+            .find(|member| !known.contains(&&*member.key))?;
         Some((&*member.key, member.key_start))
     };
     let extra_key = match is_openai {
-        true => unknown(outer, &["function", "id", "type", "index"]).or(unknown(inner, &["name", "arguments"])),
+        true => unknown(outer, &["function", "id", "type", "index"])
+            .or(unknown(inner, &["name", "arguments"])),
         false => unknown(outer, &["name", "arguments", "id", "type"]),
     };
-    Ok(Call { name: text, name_at: name.start, arguments, extra_key })
+    Ok(Call {
+        name: text,
+        name_at: name.start,
+        arguments,
+        extra_key,
+    })
 }
 
 fn quoted<'d>(completion: &str, quote: usize, text: &'d str) -> Read<Arguments<'d>> {
     let document = json::parse(text, 0).map_err(|error| {
         let offset = StringPlaces::new(completion, quote).locate(error.offset);
-        unreadable(format!("`arguments`: {}", error.reason), offset, FailureClass::Syntax)
+        unreadable(
+            format!("`arguments`: {}", error.reason),
+            offset,
+            FailureClass::Syntax,
+        )
     })?;
     match document.root.kind {
-        Kind::Object(_) => Ok(Arguments::Quoted { document, text, quote }),
-        _ => Err(Unreadable { offset: quote, ..wrong_type("`arguments`", "an object", &document.root) }),
+        Kind::Object(_) => Ok(Arguments::Quoted {
+            document,
+            text,
+            quote,
+        }),
+        _ => Err(Unreadable {
+            offset: quote,
+            ..wrong_type("`arguments`", "an object", &document.root)
+        }),
     }
 }
 
@@ -222,7 +307,11 @@ fn blocks(text: &str, start: usize) -> Read<Vec<Document<'_>>> {
             return Ok(documents);
         }
         if !rest.starts_with(OPEN) {
-            let place = if rest.contains(OPEN) { "between" } else { "after" };
+            let place = if rest.contains(OPEN) {
+                "between"
+            } else {
+                "after"
+            };
             let class = class_of_text(text, at);
             return Err(Unreadable {
                 is_wrapped: true,
@@ -242,8 +331,16 @@ fn block(text: &str, start: usize) -> Read<(Document<'_>, usize)> {
         return Ok((document, end + CLOSE.len()));
     }
     match CLOSE.starts_with(rest) {
-        true => Err(unreadable(format!("the text ends inside a {OPEN} block"), text.len(), FailureClass::Truncated)),
-        false => Err(unreadable(format!("{CLOSE} is missing after the call"), end, FailureClass::Syntax)),
+        true => Err(unreadable(
+            format!("the text ends inside a {OPEN} block"),
+            text.len(),
+            FailureClass::Truncated,
+        )),
+        false => Err(unreadable(
+            format!("{CLOSE} is missing after the call"),
+            end,
+            FailureClass::Syntax,
+        )),
     }
 }
 
@@ -252,19 +349,30 @@ fn not_json(text: &str, error: &SyntaxError) -> Unreadable {
     let message = match error.reason {
         Syntax::NoValue => "no call in the text",
         Syntax::Fence => "Markdown fence before the calls",
-        Syntax::TextBefore if text[error.offset..].contains(OPEN) => "text before the <tool_call> blocks",
+        Syntax::TextBefore if text[error.offset..].contains(OPEN) => {
+            "text before the <tool_call> blocks"
+        }
         Syntax::TextBefore => "text before the calls",
         Syntax::TextAfter => "text after the calls",
         _ => return unreadable,
     };
-    Unreadable { message: message.to_owned(), ..unreadable }
+    Unreadable {
+        message: message.to_owned(),
+        ..unreadable
+    }
 }
 
 /// The form of calls that an answer begins with, where it is another than those that are read.
 pub(super) fn foreign_form(answer: &str) -> Option<&'static str> {
     const FORMS: [(&str, &str); 7] = [
-        ("<function=", "`<function=NAME>` of Llama 3.1 and Qwen3-Coder"),
-        ("<｜tool▁calls▁begin｜>", "`<｜tool▁calls▁begin｜>` of DeepSeek"),
+        (
+            "<function=",
+            "`<function=NAME>` of Llama 3.1 and Qwen3-Coder",
+        ),
+        (
+            "<｜tool▁calls▁begin｜>",
+            "`<｜tool▁calls▁begin｜>` of DeepSeek",
+        ),
         ("<|tool_call|>", "`<|tool_call|>` of Granite and Phi"),
         ("<tool_calls>", "`<tool_calls>`"),
         ("<function_calls>", "`<function_calls>`"),
@@ -277,8 +385,11 @@ pub(super) fn foreign_form(answer: &str) -> Option<&'static str> {
     }
     // `f(a=1)`, alone or in a list.
     let first = inner.strip_prefix('[').unwrap_or(inner).trim_start();
-    let name = first.split(|letter: char| !letter.is_alphanumeric() && !matches!(letter, '_' | '.')).next();
-    let name = name.filter(|name| name.starts_with(|letter: char| letter.is_alphabetic() || letter == '_'))?;
+    let name = first
+        .split(|letter: char| !letter.is_alphanumeric() && !matches!(letter, '_' | '.'))
+        .next();
+    let name = name
+        .filter(|name| name.starts_with(|letter: char| letter.is_alphabetic() || letter == '_'))?;
     let is_python = first[name.len()..].starts_with('(') && inner.trim_end().ends_with([')', ']']);
     is_python.then_some("a call in Python's syntax")
 }
@@ -299,7 +410,12 @@ mod tests {
             format!("{}:{}", place.line, place.column)
         };
         let wrong = |error: Unreadable| {
-            format!("{:?} {}{}", error.class, place(error.offset), if error.is_wrapped { " wrapped" } else { "" })
+            format!(
+                "{:?} {}{}",
+                error.class,
+                place(error.offset),
+                if error.is_wrapped { " wrapped" } else { "" }
+            )
         };
         let answer = match Answer::read(text, 0) {
             Ok(answer) => answer,
@@ -307,9 +423,21 @@ mod tests {
         };
         let shown = |call: &Call<'_>| {
             let arguments = call.arguments.value().as_object().unwrap();
-            let keys: Vec<&str> = arguments.members().iter().map(|member| &*member.key).collect();
-            let extra = call.extra_key.map(|(key, at)| format!("+{key}@{}", place(at))).unwrap_or_default();
-            format!("{}@{}({}){extra}", call.name, place(call.name_at), keys.join(","))
+            let keys: Vec<&str> = arguments
+                .members()
+                .iter()
+                .map(|member| &*member.key)
+                .collect();
+            let extra = call
+                .extra_key
+                .map(|(key, at)| format!("+{key}@{}", place(at)))
+                .unwrap_or_default();
+            format!(
+                "{}@{}({}){extra}",
+                call.name,
+                place(call.name_at),
+                keys.join(",")
+            )
         };
         match answer.calls(text) {
             Ok(calls) => calls.iter().map(shown).collect::<Vec<_>>().join(" "),
@@ -321,12 +449,18 @@ mod tests {
     fn calls_are_read_in_every_form_with_their_places() {
         for (text, expected) in [
             // Hermes and Qwen.
-            ("<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>", "f@2:10(a)"),
+            (
+                "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>",
+                "f@2:10(a)",
+            ),
             (
                 " <tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\n<tool_call>{\"name\":\"g\",\"arguments\":{}}</tool_call>\n",
                 "f@1:21() g@2:20()",
             ),
-            ("<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"</tool_call>\"}}</tool_call>", "f@1:20(a)"),
+            (
+                "<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":\"</tool_call>\"}}</tool_call>",
+                "f@1:20(a)",
+            ),
             // Alone.
             ("{\"name\":\"f\",\"arguments\":{}}", "f@1:9()"),
             (
@@ -339,30 +473,60 @@ mod tests {
                 r#"{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]}"#,
                 "f@1:97(a)",
             ),
-            (r#"[{"type":"function","function":{"name":"f","arguments":{"a":1}}}]"#, "f@1:40(a)"),
+            (
+                r#"[{"type":"function","function":{"name":"f","arguments":{"a":1}}}]"#,
+                "f@1:40(a)",
+            ),
             (r#"{"tool_calls":[]}"#, ""),
             // A key that calls do not have.
             (r#"{"name":"f","arguments":{},"why":1}"#, "f@1:9()+why@1:28"),
-            (r#"{"function":{"name":"f","arguments":"{}","x":1}}"#, "f@1:21()+x@1:42"),
+            (
+                r#"{"function":{"name":"f","arguments":"{}","x":1}}"#,
+                "f@1:21()+x@1:42",
+            ),
             // Not calls.
             ("", "Other 1:1"),
             ("No.", "Prose 1:1"),
-            ("I call {\"name\":\"f\",\"arguments\":{}}", "Prose 1:1 wrapped"),
-            ("I call\n<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>", "Prose 1:1 wrapped"),
+            (
+                "I call {\"name\":\"f\",\"arguments\":{}}",
+                "Prose 1:1 wrapped",
+            ),
+            (
+                "I call\n<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",
+                "Prose 1:1 wrapped",
+            ),
             ("```json\n[]\n```", "Fence 1:1 wrapped"),
             ("[]\n```", "Fence 2:1 wrapped"),
-            ("<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\nDone.", "Prose 2:1 wrapped"),
+            (
+                "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>\nDone.",
+                "Prose 2:1 wrapped",
+            ),
             (
                 "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call> and <tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",
                 "Prose 1:52 wrapped",
             ),
-            ("<tool_call>{\"name\":\"f\",\"arguments\":{}}", "Truncated 1:39"),
-            ("<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool", "Truncated 1:45"),
+            (
+                "<tool_call>{\"name\":\"f\",\"arguments\":{}}",
+                "Truncated 1:39",
+            ),
+            (
+                "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool",
+                "Truncated 1:45",
+            ),
             ("<tool_call>{\"name\":\"f\",\"argu", "Truncated 1:29"),
-            ("<tool_call>{\"name\":\"f\",\"arguments\":{}} x</tool_call>", "Syntax 1:40"),
-            ("<tool_call>{\"name\":\"f\",\"arguments\":{},}</tool_call>", "Syntax 1:38"),
+            (
+                "<tool_call>{\"name\":\"f\",\"arguments\":{}} x</tool_call>",
+                "Syntax 1:40",
+            ),
+            (
+                "<tool_call>{\"name\":\"f\",\"arguments\":{},}</tool_call>",
+                "Syntax 1:38",
+            ),
             ("<tool_call></tool_call>", "Syntax 1:12"),
-            ("<tool_call>[{\"name\":\"f\",\"arguments\":{}}]</tool_call>", "WrongType 1:12"),
+            (
+                "<tool_call>[{\"name\":\"f\",\"arguments\":{}}]</tool_call>",
+                "WrongType 1:12",
+            ),
             ("7", "WrongType 1:1"),
             ("[7]", "WrongType 1:2"),
             ("{}", "MissingKey 1:1"),
@@ -370,8 +534,14 @@ mod tests {
             (r#"{"name":7,"arguments":{}}"#, "WrongType 1:9"),
             (r#"{"name":"f","arguments":[]}"#, "WrongType 1:25"),
             (r#"{"name":"f","arguments":"{}"}"#, "WrongType 1:25"),
-            (r#"{"function":{"name":"f","arguments":"{\"a\":\\u0031,}"}}"#, "Syntax 1:45"),
-            (r#"{"function":{"name":"f","arguments":"[1]"}}"#, "WrongType 1:37"),
+            (
+                r#"{"function":{"name":"f","arguments":"{\"a\":\\u0031,}"}}"#,
+                "Syntax 1:45",
+            ),
+            (
+                r#"{"function":{"name":"f","arguments":"[1]"}}"#,
+                "WrongType 1:37",
+            ),
             (r#"{"function":7}"#, "WrongType 1:13"),
             (r#"{"tool_calls":{}}"#, "WrongType 1:15"),
             (r#"{"content":"Wait.","tool_calls":[]}"#, "Prose 1:12"),
@@ -387,30 +557,55 @@ mod tests {
                 "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
                 "`<function=NAME>`",
             ),
-            ("<function=f>{\"a\": 1}</function>", "`<function=NAME>` of Llama 3.1 and Qwen3-Coder"),
-            ("[f(a=\"x\"), g()]", "a call in Python's syntax, a format that this task does not read; a call is {"),
+            (
+                "<function=f>{\"a\": 1}</function>",
+                "`<function=NAME>` of Llama 3.1 and Qwen3-Coder",
+            ),
+            (
+                "[f(a=\"x\"), g()]",
+                "a call in Python's syntax, a format that this task does not read; a call is {",
+            ),
             ("weather.get(city='Bergen')", "a call in Python's syntax"),
             (
                 r#"<tool_call>{"name":"f","arguments":"{}"}</tool_call>"#,
                 "`arguments` is JSON in a string, as only OpenAI's `function` has it",
             ),
-            (r#"I call <tool_call>{"name":"f","arguments":{}}</tool_call>"#, "text before the <tool_call> blocks"),
-            (r#"I call {"name":"f","arguments":{}}"#, "text before the calls"),
+            (
+                r#"I call <tool_call>{"name":"f","arguments":{}}</tool_call>"#,
+                "text before the <tool_call> blocks",
+            ),
+            (
+                r#"I call {"name":"f","arguments":{}}"#,
+                "text before the calls",
+            ),
         ] {
-            let why = Answer::read(text, 0).and_then(|answer| answer.calls(text).map(|_| ())).unwrap_err();
+            let why = Answer::read(text, 0)
+                .and_then(|answer| answer.calls(text).map(|_| ()))
+                .unwrap_err();
             assert!(why.message.starts_with(form), "{text}: {}", why.message);
         }
-        for text in ["[]", "{\"a\"", "(No call.)", "Rain (heavy)", "f is no tool."] {
+        for text in [
+            "[]",
+            "{\"a\"",
+            "(No call.)",
+            "Rain (heavy)",
+            "f is no tool.",
+        ] {
             assert_eq!(foreign_form(text), None, "{text}");
         }
     }
 
     #[test]
     fn blocks_are_found_among_text() {
-        let count = |text: &str| Answer::blocks_within(text, 0).map(|answer| answer.documents.len());
+        let count =
+            |text: &str| Answer::blocks_within(text, 0).map(|answer| answer.documents.len());
         let block = "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>";
         assert_eq!(count(&format!("I call {block} and\n{block}.")), Some(2));
         assert_eq!(count("I call f."), None);
-        assert_eq!(count(&format!("{block}<tool_call>{{")), None, "one is broken");
+        assert_eq!(
+            count(&format!("{block}<tool_call>{{")),
+            None,
+            "one is broken"
+        );
     }
 }

@@ -23,7 +23,10 @@ static SYNTAXES: [Syntax; 9] = [
 ];
 
 pub(super) fn syntax_of(format: &CallFormat) -> Syntax {
-    SYNTAXES.into_iter().find(|syntax| syntax.name() == format.name).unwrap_or(&hermes::HERMES)
+    SYNTAXES
+        .into_iter()
+        .find(|syntax| syntax.name() == format.name)
+        .unwrap_or(&hermes::HERMES)
 }
 
 /// How calls of a format are put together; `None` where they cannot be enforced.
@@ -32,29 +35,57 @@ pub fn call_layout(format: &CallFormat) -> Option<CallLayout> {
 }
 
 /// The name of the other format whose calls are the whole answer.
-pub(super) fn foreign_calls(own: Syntax, text: &str, from: usize, types: &ArgumentTypes) -> Option<&'static str> {
+pub(super) fn foreign_calls(
+    own: Syntax,
+    text: &str,
+    from: usize,
+    types: &ArgumentTypes,
+) -> Option<&'static str> {
     let reads = |other: &Syntax| {
-        let Ok(list) = other.transcribe(text, from, types).map(CallList::into_list) else { return false };
+        let Ok(list) = other.transcribe(text, from, types).map(CallList::into_list) else {
+            return false;
+        };
         Answer::read(list.json(), 0).is_ok_and(|answer| answer.has_calls(list.json()))
     };
-    let others = SYNTAXES.into_iter().filter(|other| !other.is_in_place() && other.name() != own.name());
+    let others = SYNTAXES
+        .into_iter()
+        .filter(|other| !other.is_in_place() && other.name() != own.name());
     let found = others.into_iter().find(reads).map(|other| other.name());
-    let in_place = || Answer::read(text, from).ok().filter(|answer| !own.is_in_place() && answer.has_calls(text));
+    let in_place = || {
+        Answer::read(text, from)
+            .ok()
+            .filter(|answer| !own.is_in_place() && answer.has_calls(text))
+    };
     found.or_else(|| {
-        in_place().map(|answer| if answer.are_blocks() { hermes::HERMES.name() } else { hermes::JSON.name() })
+        in_place().map(|answer| {
+            if answer.are_blocks() {
+                hermes::HERMES.name()
+            } else {
+                hermes::JSON.name()
+            }
+        })
     })
 }
 
 /// The name of the other format that the answer begins in.
 pub(super) fn foreign_opening(own: Syntax, answer: &str) -> Option<&'static str> {
-    let begins = |other: &Syntax| other.openings().iter().any(|opening| answer.starts_with(opening));
-    let others = SYNTAXES.into_iter().filter(|other| !own.opens(answer) && other.name() != own.name());
+    let begins = |other: &Syntax| {
+        other
+            .openings()
+            .iter()
+            .any(|opening| answer.starts_with(opening))
+    };
+    let others = SYNTAXES
+        .into_iter()
+        .filter(|other| !own.opens(answer) && other.name() != own.name());
     others.into_iter().find(begins).map(|other| other.name())
 }
 
 /// Whether a text contains the beginning of a call in any format.
 pub(super) fn has_opening(text: &str) -> bool {
-    SYNTAXES.into_iter().any(|syntax| syntax.next_opening(text).is_some())
+    SYNTAXES
+        .into_iter()
+        .any(|syntax| syntax.next_opening(text).is_some())
 }
 
 /// What a completion that calls functions says before its first call, in whatever format that is; all of it in `harmony`,
@@ -63,23 +94,43 @@ pub fn text_before_calls(completion: &str) -> &str {
     if completion.trim_start().starts_with(['{', '[']) {
         return "";
     }
-    let others = SYNTAXES.into_iter().filter(|other| other.name() != "harmony");
-    let first = others.filter_map(|other| other.next_opening(completion)).min();
-    completion.get(..first.unwrap_or(completion.len())).unwrap_or(completion).trim_end()
+    let others = SYNTAXES
+        .into_iter()
+        .filter(|other| other.name() != "harmony");
+    let first = others
+        .filter_map(|other| other.next_opening(completion))
+        .min();
+    completion
+        .get(..first.unwrap_or(completion.len()))
+        .unwrap_or(completion)
+        .trim_end()
 }
 
 /// Whether the arguments of a call are one JSON object.
 pub fn has_json_arguments(format: &CallFormat) -> bool {
-    let arguments = |layout| if let CallLayout::Named { arguments, .. } = layout { Some(arguments) } else { None };
-    call_layout(format).and_then(arguments).is_none_or(|arguments| arguments == ArgumentLayout::Json)
+    let arguments = |layout| {
+        if let CallLayout::Named { arguments, .. } = layout {
+            Some(arguments)
+        } else {
+            None
+        }
+    };
+    call_layout(format)
+        .and_then(arguments)
+        .is_none_or(|arguments| arguments == ArgumentLayout::Json)
 }
 
 /// Whether an answer that cannot be read as calls declines to make one: text that begins like no call and holds none.
 pub(super) fn is_decline(completion: &str, from: usize) -> bool {
-    let answer = completion.get(after_white_space(completion, from)..).unwrap_or_default();
-    let is_call = |value: &Value<'_>| calls_of(completion, value).is_ok_and(|calls| !calls.is_empty());
+    let answer = completion
+        .get(after_white_space(completion, from)..)
+        .unwrap_or_default();
+    let is_call =
+        |value: &Value<'_>| calls_of(completion, value).is_ok_and(|calls| !calls.is_empty());
     !answer.is_empty()
-        && !["{", "[", "```"].iter().any(|start| answer.starts_with(start))
+        && !["{", "[", "```"]
+            .iter()
+            .any(|start| answer.starts_with(start))
         && !has_opening(answer)
         && foreign_form(answer).is_none()
         && think_opening(answer, &THINK_MARKS).is_none()

@@ -26,7 +26,9 @@ use super::grammar::ToolRules;
 use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
 use super::stated_value::{StatedValue, state};
 use super::transcript::AnswerText;
-use super::unwrap_answer::{ThinkRules, Unreadable, Wrapping, class_of_text, inner_values, think_opening};
+use super::unwrap_answer::{
+    ThinkRules, Unreadable, Wrapping, class_of_text, inner_values, think_opening,
+};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
@@ -75,7 +77,13 @@ impl Judge for ToolCalls {
         text.is_ok_and(|text| text.is_transcribed() || Answer::read(completion, start).is_ok())
     }
 
-    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+    fn judge(
+        &self,
+        completion: &str,
+        from: usize,
+        thoughts: ThinkRules,
+        row: Option<&PromptRow>,
+    ) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, from));
         let tools = match self.tools_of(row) {
             Ok(tools) => tools,
@@ -83,7 +91,10 @@ impl Judge for ToolCalls {
         };
         let expected = match row.and_then(|row| row.expected.as_ref()) {
             Some(expected) => match expected_calls(expected) {
-                Some(calls) => match calls.iter().find_map(|call| members_problem(call.arguments)) {
+                Some(calls) => match calls
+                    .iter()
+                    .find_map(|call| members_problem(call.arguments))
+                {
                     Some(problem) => return failed(format!("the row's `expected`: {problem}")),
                     None => Some(calls),
                 },
@@ -104,11 +115,17 @@ impl Judge for ToolCalls {
         };
         let whole = AnswerText::in_place(completion);
         let text = text.as_ref().unwrap_or(&whole);
-        let calls = answer.as_ref().map_err(Clone::clone).and_then(|answer| answer.calls(text.json()));
+        let calls = answer
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|answer| answer.calls(text.json()));
         let mut verdict = match calls {
             Ok(calls) => self.judge_calls(text, &tools, &calls, expected.as_deref(), &mut budget),
             // Where no call is expected, saying so makes none.
-            Err(_) if expected.as_ref().is_some_and(Vec::is_empty) && self.is_decline(completion, from) => {
+            Err(_)
+                if expected.as_ref().is_some_and(Vec::is_empty)
+                    && self.is_decline(completion, from) =>
+            {
                 self.judge_calls(&whole, &tools, &[], expected.as_deref(), &mut budget)
             }
             Err(why) => Verdict {
@@ -117,28 +134,58 @@ impl Judge for ToolCalls {
             },
         };
         if let Ok(answer) = &mut answer {
-            let duplicates = answer.documents.iter_mut().flat_map(|document| &mut document.duplicates);
+            let duplicates = answer
+                .documents
+                .iter_mut()
+                .flat_map(|document| &mut document.duplicates);
             duplicates.for_each(|duplicate| duplicate.offset = text.locate(duplicate.offset));
-            verdict.warnings.extend(duplicate_keys(completion, &answer.documents));
+            verdict
+                .warnings
+                .extend(duplicate_keys(completion, &answer.documents));
         }
         verdict
     }
 
-    fn stated_values(&self, completion: &str, from: usize, row: Option<&PromptRow>) -> Vec<StatedValue> {
+    fn stated_values(
+        &self,
+        completion: &str,
+        from: usize,
+        row: Option<&PromptRow>,
+    ) -> Vec<StatedValue> {
         let mut found = Vec::new();
-        let Ok(tools) = self.tools_of(row) else { return found };
-        let start = self.first_call(completion, from);
-        let Ok(text) = self.call_text(completion, start, tools.types()) else { return found };
-        let Ok(answer) = Answer::read(text.json(), if text.is_transcribed() { 0 } else { start }) else {
+        let Ok(tools) = self.tools_of(row) else {
             return found;
         };
-        for (index, call) in answer.calls(text.json()).unwrap_or_default().iter().enumerate() {
+        let start = self.first_call(completion, from);
+        let Ok(text) = self.call_text(completion, start, tools.types()) else {
+            return found;
+        };
+        let Ok(answer) = Answer::read(text.json(), if text.is_transcribed() { 0 } else { start })
+        else {
+            return found;
+        };
+        for (index, call) in answer
+            .calls(text.json())
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+        {
             let mut places = call.arguments.places(text.json());
             let (path, pointer) = ([call.name.to_owned()], format!("/{index}/arguments"));
             let mut locate = |offset: usize| text.locate(places.locate(offset));
             // A function without arguments states nothing.
-            if call.arguments.value().as_object().is_some_and(|arguments| !arguments.members().is_empty()) {
-                state(call.arguments.value(), (&path, &pointer), &mut locate, &mut found);
+            if call
+                .arguments
+                .value()
+                .as_object()
+                .is_some_and(|arguments| !arguments.members().is_empty())
+            {
+                state(
+                    call.arguments.value(),
+                    (&path, &pointer),
+                    &mut locate,
+                    &mut found,
+                );
             }
         }
         found
@@ -150,7 +197,10 @@ impl Judge for ToolCalls {
         let target = Self::target(expected);
         match expected_calls(&target).filter(|calls| !calls.is_empty()) {
             Some(calls) => {
-                let arguments: Vec<Value> = calls.iter().map(|call| call.arguments.clone().into()).collect();
+                let arguments: Vec<Value> = calls
+                    .iter()
+                    .map(|call| call.arguments.clone().into())
+                    .collect();
                 let named: Vec<_> = calls.iter().map(|call| call.name).zip(&arguments).collect();
                 self.syntax.write(&named)
             }
@@ -163,7 +213,9 @@ impl ToolCalls {
     fn new(task: &TaskFiles, own: &ToolRules) -> Result<Self, ScoreError> {
         let rules = &task.score;
         let label = task.label(&task.definition_file);
-        let compile = |tools| Tools::compile(&label, &task.definition_text, tools, rules.assert_formats).map(Arc::new);
+        let compile = |tools| {
+            Tools::compile(&label, &task.definition_text, tools, rules.assert_formats).map(Arc::new)
+        };
         Ok(Self {
             tools: own.tools.as_ref().map(compile).transpose()?,
             own: OwnTools::new(rules.assert_formats),
@@ -195,7 +247,9 @@ impl ToolCalls {
         match (row.and_then(PromptRow::tools), &self.tools) {
             (Some(own), _) => self.own.compiled(own),
             (None, Some(tools)) => Ok(Arc::clone(tools)),
-            (None, None) => Err("no tools: name a file, `[score] tools`, or give the row `tools`".to_owned()),
+            (None, None) => {
+                Err("no tools: name a file, `[score] tools`, or give the row `tools`".to_owned())
+            }
         }
     }
 
@@ -203,12 +257,20 @@ impl ToolCalls {
     fn first_call(&self, completion: &str, from: usize) -> usize {
         let rest = completion.get(from..).unwrap_or_default();
         let is_free = |at: &usize| think_opening(&rest[..*at], &THINK_MARKS).is_none();
-        let found = self.syntax.next_opening(rest).filter(|at| self.takes_prose && is_free(at));
+        let found = self
+            .syntax
+            .next_opening(rest)
+            .filter(|at| self.takes_prose && is_free(at));
         from + found.unwrap_or(0)
     }
 
     /// Reads calls in the task's format; no call and OpenAI's message are answers in any.
-    fn call_text<'t>(&self, completion: &'t str, from: usize, types: &ArgumentTypes) -> Read<AnswerText<'t>> {
+    fn call_text<'t>(
+        &self,
+        completion: &'t str,
+        from: usize,
+        types: &ArgumentTypes,
+    ) -> Read<AnswerText<'t>> {
         if self.syntax.is_in_place() {
             return Ok(AnswerText::in_place(completion));
         }
@@ -235,25 +297,44 @@ impl ToolCalls {
         budget: &mut Budget,
     ) -> Verdict {
         let json = text.json();
-        let compared = expected.map(|expected| compare_calls(json, calls, expected, self.in_order, &self.normalise));
-        let (fields, differences) = compared.map(|compared| (compared.fields, compared.differences)).unzip();
+        let compared = expected
+            .map(|expected| compare_calls(json, calls, expected, self.in_order, &self.normalise));
+        let (fields, differences) = compared
+            .map(|compared| (compared.fields, compared.differences))
+            .unzip();
         let mut warnings = Vec::new();
         let mut faults = if are_valid(tools, calls, budget) {
             // An empty list can be right only where no call is expected, or the task allows it.
-            if calls.is_empty() && expected.is_none() && !self.allows_none { vec![no_call(json)] } else { Vec::new() }
+            if calls.is_empty() && expected.is_none() && !self.allows_none {
+                vec![no_call(json)]
+            } else {
+                Vec::new()
+            }
         } else {
             explain(json, tools, calls, &mut warnings)
         };
-        let differs = differences.as_ref().is_some_and(|differences| !differences.is_empty());
+        let differs = differences
+            .as_ref()
+            .is_some_and(|differences| !differences.is_empty());
         let valid = faults.is_empty() && !(calls.is_empty() && differs);
         if faults.is_empty() {
             faults = differences.unwrap_or_default();
         }
-        faults.iter_mut().for_each(|fault| fault.offset = text.locate(fault.offset));
+        faults
+            .iter_mut()
+            .for_each(|fault| fault.offset = text.locate(fault.offset));
         faults.sort_by_key(|fault| fault.offset);
-        let mut verdict = Verdict::new(if valid { Tier::Valid } else { Tier::Invalid }, class_of(&faults));
+        let mut verdict = Verdict::new(
+            if valid { Tier::Valid } else { Tier::Invalid },
+            class_of(&faults),
+        );
         verdict.errors = reasons(text.completion, faults, &mut warnings);
-        Verdict { exact: expected.map(|_| valid && !differs), fields, warnings, ..verdict }
+        Verdict {
+            exact: expected.map(|_| valid && !differs),
+            fields,
+            warnings,
+            ..verdict
+        }
     }
 
     fn judge_unreadable(
@@ -267,16 +348,30 @@ impl ToolCalls {
         let completion = text.completion;
         let start = after_white_space(completion, from);
         let foreign = |other: &str| {
-            format!("the call is written in the format `{other}`; this task reads `{}`", self.syntax.name())
+            format!(
+                "the call is written in the format `{other}`; this task reads `{}`",
+                self.syntax.name()
+            )
         };
         if let Some(other) = foreign_calls(self.syntax, completion, from, tools.types()) {
-            return Verdict::because(Tier::Invalid, FailureClass::CallFormat, foreign(other), (completion, start));
+            return Verdict::because(
+                Tier::Invalid,
+                FailureClass::CallFormat,
+                foreign(other),
+                (completion, start),
+            );
         }
         let why = match foreign_opening(self.syntax, &completion[start..]) {
-            Some(other) => {
-                Unreadable { message: foreign(other), offset: start, class: FailureClass::CallFormat, ..why }
-            }
-            None => Unreadable { offset: text.locate(why.offset), ..why },
+            Some(other) => Unreadable {
+                message: foreign(other),
+                offset: start,
+                class: FailureClass::CallFormat,
+                ..why
+            },
+            None => Unreadable {
+                offset: text.locate(why.offset),
+                ..why
+            },
         };
         let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
         let verdict = Verdict::unparsable(completion, from, thoughts, why, |open| {
@@ -289,13 +384,22 @@ impl ToolCalls {
             Some(FailureClass::ThinkLeak) => {
                 from + think_opening(answer, thoughts.marks).unwrap_or(0)..completion.len()
             }
-            Some(FailureClass::Prose | FailureClass::Other) if self.syntax.next_opening(answer).is_none() => 0..from,
+            Some(FailureClass::Prose | FailureClass::Other)
+                if self.syntax.next_opening(answer).is_none() =>
+            {
+                0..from
+            }
             _ => return verdict,
         };
         match self.call_within(&completion[..thought.end], thought.start, tools.types()) {
             Some(at) => {
                 let message = "the call is inside the think block, where none is read".to_owned();
-                Verdict::because(Tier::Unparsable, FailureClass::ThinkCall, message, (completion, at))
+                Verdict::because(
+                    Tier::Unparsable,
+                    FailureClass::ThinkCall,
+                    message,
+                    (completion, at),
+                )
             }
             None => verdict,
         }
@@ -308,7 +412,10 @@ impl ToolCalls {
             first = calls.first().map(|call| call.name_at);
             first.is_some()
         })?;
-        self.syntax.next_opening(&text[from..]).map(|at| from + at).or(first)
+        self.syntax
+            .next_opening(&text[from..])
+            .map(|at| from + at)
+            .or(first)
     }
 
     /// Whether an answer is a fence or prose around calls that are accepted. `open`: where an open think block hides what
@@ -329,7 +436,11 @@ impl ToolCalls {
             let calls = answer.calls(text.json()).ok()?;
             let hidden = calls.iter().any(|call| text.locate(call.name_at) >= open);
             let is_fenced = class_of_text(completion, start) == FailureClass::Fence;
-            let wrapping = if is_fenced { Wrapping::Fence } else { Wrapping::Prose };
+            let wrapping = if is_fenced {
+                Wrapping::Fence
+            } else {
+                Wrapping::Prose
+            };
             return (!hidden && accept(&calls)).then_some(wrapping);
         }
         if let Some(answer) = Answer::blocks_within(completion, from) {
@@ -346,13 +457,22 @@ impl ToolCalls {
 /// Whether the tools take every call.
 fn are_valid(tools: &Tools, calls: &[Call<'_>], budget: &mut Budget) -> bool {
     calls.iter().all(|call| {
-        let function = tools.function(call.name).filter(|_| call.extra_key.is_none());
-        function.is_some_and(|function| function.schema.is_valid(call.arguments.value(), budget) == Ok(true))
+        let function = tools
+            .function(call.name)
+            .filter(|_| call.extra_key.is_none());
+        function.is_some_and(|function| {
+            function.schema.is_valid(call.arguments.value(), budget) == Ok(true)
+        })
     })
 }
 
 /// Why the tools do not take the calls.
-fn explain(completion: &str, tools: &Tools, calls: &[Call<'_>], warnings: &mut Vec<String>) -> Vec<Violation> {
+fn explain(
+    completion: &str,
+    tools: &Tools,
+    calls: &[Call<'_>],
+    warnings: &mut Vec<String>,
+) -> Vec<Violation> {
     let mut faults = Vec::new();
     let mut explained = 0;
     for (number, call) in calls.iter().enumerate() {
@@ -360,7 +480,9 @@ fn explain(completion: &str, tools: &Tools, calls: &[Call<'_>], warnings: &mut V
         explained += usize::from(!found.is_empty());
         faults.extend(found);
         if explained == MAX_EXPLAINED_CALLS && number + 1 < calls.len() {
-            warnings.push(format!("only the first {MAX_EXPLAINED_CALLS} calls that are not valid are listed"));
+            warnings.push(format!(
+                "only the first {MAX_EXPLAINED_CALLS} calls that are not valid are listed"
+            ));
             break;
         }
     }
@@ -382,24 +504,36 @@ fn explain_call(completion: &str, tools: &Tools, call: &Call<'_>, number: usize)
     }
     let Some(function) = tools.function(call.name) else {
         let message = format!("unknown function {name}{}", tools.advice(call.name));
-        return vec![of(message, "/name", call.name_at, FailureClass::UnknownFunction)];
+        return vec![of(
+            message,
+            "/name",
+            call.name_at,
+            FailureClass::UnknownFunction,
+        )];
     };
     let arguments = call.arguments.value();
-    let verdict = function.schema.is_valid(arguments, &mut function.schema.budget(arguments.end - arguments.start));
+    let verdict = function.schema.is_valid(
+        arguments,
+        &mut function.schema.budget(arguments.end - arguments.start),
+    );
     if verdict == Ok(true) {
         return Vec::new();
     }
-    let found = function.schema.violations(call.arguments.text(completion), arguments, verdict);
+    let found = function
+        .schema
+        .violations(call.arguments.text(completion), arguments, verdict);
     let mut places = call.arguments.places(completion);
     let mut in_call = |violation: Violation| {
         // Keys of the object itself are arguments.
         let (class, message) = match (violation.class, violation.instance_path.as_str()) {
-            (FailureClass::MissingKey, "") => {
-                (FailureClass::MissingArgument, violation.message.replacen("key", "argument", 1))
-            }
-            (FailureClass::ExtraKey, "") => {
-                (FailureClass::ExtraArgument, violation.message.replacen("key", "argument", 1))
-            }
+            (FailureClass::MissingKey, "") => (
+                FailureClass::MissingArgument,
+                violation.message.replacen("key", "argument", 1),
+            ),
+            (FailureClass::ExtraKey, "") => (
+                FailureClass::ExtraArgument,
+                violation.message.replacen("key", "argument", 1),
+            ),
             (class, _) => (class, violation.message),
         };
         Violation {
@@ -410,7 +544,11 @@ fn explain_call(completion: &str, tools: &Tools, call: &Call<'_>, number: usize)
             class,
         }
     };
-    found.unwrap_or_else(|exhausted| vec![exhausted]).into_iter().map(&mut in_call).collect()
+    found
+        .unwrap_or_else(|exhausted| vec![exhausted])
+        .into_iter()
+        .map(&mut in_call)
+        .collect()
 }
 
 fn no_call(completion: &str) -> Violation {

@@ -27,7 +27,10 @@ struct CacheEntry {
 
 impl OwnTools {
     pub(super) fn new(assert_formats: bool) -> Self {
-        Self { assert_formats, kept: Mutex::default() }
+        Self {
+            assert_formats,
+            kept: Mutex::default(),
+        }
     }
 
     /// # Errors
@@ -38,10 +41,14 @@ impl OwnTools {
             return known.clone();
         }
         // Not under the lock: other threads go on.
-        let compiled = Tools::compile("", "", tools, self.assert_formats).map(Arc::new).map_err(|error| match error {
-            ScoreError::Schema { pointer, message, .. } => format!("`tools`{pointer} of the row: {message}"),
-            other => format!("`tools` of the row: {other}"),
-        });
+        let compiled = Tools::compile("", "", tools, self.assert_formats)
+            .map(Arc::new)
+            .map_err(|error| match error {
+                ScoreError::Schema {
+                    pointer, message, ..
+                } => format!("`tools`{pointer} of the row: {message}"),
+                other => format!("`tools` of the row: {other}"),
+            });
         let mut kept = lock();
         let functions = compiled.as_ref().map_or(1, |tools| tools.len().max(1));
         if kept.functions + functions > MAX_FUNCTIONS {
@@ -72,7 +79,8 @@ mod tests {
         }
         assert!(!Arc::ptr_eq(&first, &own.compiled(&tools(0)).unwrap()));
         assert_eq!(
-            own.compiled(&json!([{"name": "f", "parameters": {"type": "text"}}])).unwrap_err(),
+            own.compiled(&json!([{"name": "f", "parameters": {"type": "text"}}]))
+                .unwrap_err(),
             "`tools`/0/parameters/type of the row: \"text\" is not a type; the types are array, boolean, integer, null, number, object and string"
         );
     }

@@ -50,7 +50,10 @@ impl CallHead {
         rest = rest.trim_start();
         match name {
             _ if rest.is_empty() => Self::Partial,
-            Some(name) if rest.starts_with('{') => Self::Whole { name, arguments: text.len() - rest.len() },
+            Some(name) if rest.starts_with('{') => Self::Whole {
+                name,
+                arguments: text.len() - rest.len(),
+            },
             _ => Self::Other,
         }
     }
@@ -71,7 +74,10 @@ fn string_end(text: &str) -> Option<usize> {
 impl Scan {
     /// Reads an object that begins at `start`.
     pub(super) fn from(start: usize) -> Self {
-        Self { start, ..Self::default() }
+        Self {
+            start,
+            ..Self::default()
+        }
     }
 
     /// Goes on with the same object where the text that was scanned is taken away.
@@ -128,9 +134,17 @@ mod tests {
     fn the_head_of_a_call_is_read_as_it_comes() {
         let text = "{\n \"name\": \"f\\\"é\" , \"arguments\":\n{";
         for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
-            assert_eq!(CallHead::read(&text[..end]), CallHead::Partial, "{}", &text[..end]);
+            assert_eq!(
+                CallHead::read(&text[..end]),
+                CallHead::Partial,
+                "{}",
+                &text[..end]
+            );
         }
-        let whole = CallHead::Whole { name: "f\"é".to_owned(), arguments: text.len() - 1 };
+        let whole = CallHead::Whole {
+            name: "f\"é".to_owned(),
+            arguments: text.len() - 1,
+        };
         assert_eq!(CallHead::read(&format!("{text}\"a\": 1")), whole);
         for text in [
             "[",

@@ -7,8 +7,18 @@ use super::partial_json::{CallHead, Scan, first_from, first_key};
 use crate::text::unfinished;
 
 /// First keys of calls and of messages with calls: JSON that begins with another key is text.
-const KEYS: [&str; 10] =
-    ["name", "arguments", "function", "id", "type", "index", "tool_calls", "role", "content", "refusal"];
+const KEYS: [&str; 10] = [
+    "name",
+    "arguments",
+    "function",
+    "id",
+    "type",
+    "index",
+    "tool_calls",
+    "role",
+    "content",
+    "refusal",
+];
 
 /// A part of a completion: text, or a piece of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +112,11 @@ impl JsonReader {
         if matches!(self.place, Place::Closing { .. }) {
             return Vec::new();
         }
-        let text = if self.has_called { rest.trim_end() } else { &rest };
+        let text = if self.has_called {
+            rest.trim_end()
+        } else {
+            &rest
+        };
         let said = (!text.is_empty()).then(|| AnswerPart::Text(text.to_owned()));
         said.into_iter().collect()
     }
@@ -146,7 +160,11 @@ impl JsonReader {
             }
             ReadState::Text => {
                 // A block that is not a call may contain one.
-                let end = if self.place == Place::Block { OPEN.len() } else { 0 };
+                let end = if self.place == Place::Block {
+                    OPEN.len()
+                } else {
+                    0
+                };
                 let text = self.cut(end);
                 said.extend((!text.is_empty()).then_some(AnswerPart::Text(text)));
                 self.place = Place::Text;
@@ -192,7 +210,9 @@ impl JsonReader {
     fn closing(&mut self, in_list: bool) -> Option<bool> {
         let rest = self.held.trim_start();
         let close = if in_list { "" } else { CLOSE };
-        let after = rest.strip_prefix('}').map(|rest| if in_list { rest } else { rest.trim_start() });
+        let after = rest
+            .strip_prefix('}')
+            .map(|rest| if in_list { rest } else { rest.trim_start() });
         match after {
             Some(after) if after.starts_with(close) => {
                 self.cut(self.held.len() - after.len() + close.len());
@@ -227,11 +247,15 @@ impl JsonReader {
     }
 
     fn block(&mut self) -> ReadState {
-        let Some(start) = first_from(&self.held, OPEN.len()) else { return ReadState::Open };
+        let Some(start) = first_from(&self.held, OPEN.len()) else {
+            return ReadState::Open;
+        };
         if !self.held[start..].starts_with('{') {
             return ReadState::Text;
         }
-        let Some(end) = self.scan.end_of(&self.held, start) else { return ReadState::Open };
+        let Some(end) = self.scan.end_of(&self.held, start) else {
+            return ReadState::Open;
+        };
         let after = self.held[end..].trim_start();
         match after.starts_with(CLOSE) {
             true => self.calls(self.held.len() - after.len() + CLOSE.len()),
@@ -241,7 +265,10 @@ impl JsonReader {
     }
 
     fn json(&mut self) -> ReadState {
-        let start = self.scan.start.max(first_from(&self.held, 0).unwrap_or_default());
+        let start = self
+            .scan
+            .start
+            .max(first_from(&self.held, 0).unwrap_or_default());
         let end = self.scan.end_of(&self.held, start);
         match (end, first_key(&self.held[start..])) {
             (_, Some(key)) if !KEYS.contains(&key) => ReadState::Text,
@@ -252,10 +279,14 @@ impl JsonReader {
 
     /// Up to the next object of a list, or past its end; `None` there.
     fn list(&mut self) -> Option<ReadState> {
-        let Some(start) = first_from(&self.held, 0) else { return Some(ReadState::Open) };
+        let Some(start) = first_from(&self.held, 0) else {
+            return Some(ReadState::Open);
+        };
         let before = if self.has_called { ',' } else { '[' };
         if self.held[start..].starts_with(before) {
-            let Some(item) = first_from(&self.held, start + 1) else { return Some(ReadState::Open) };
+            let Some(item) = first_from(&self.held, start + 1) else {
+                return Some(ReadState::Open);
+            };
             if self.held[item..].starts_with('{') {
                 self.place = Place::Json { in_list: true };
                 self.scan = Scan::from(item);
@@ -277,12 +308,23 @@ impl JsonReader {
             let calls = calls_of(text, &document.root).ok()?;
             let said = |call: &Call<'_>| {
                 let value = call.arguments.value();
-                let arguments = call.arguments.text(text).get(value.start..value.end)?.to_owned();
-                call.extra_key
-                    .is_none()
-                    .then(|| [AnswerPart::Name(call.name.to_owned()), AnswerPart::Arguments(arguments)])
+                let arguments = call
+                    .arguments
+                    .text(text)
+                    .get(value.start..value.end)?
+                    .to_owned();
+                call.extra_key.is_none().then(|| {
+                    [
+                        AnswerPart::Name(call.name.to_owned()),
+                        AnswerPart::Arguments(arguments),
+                    ]
+                })
             };
-            let said = calls.iter().map(said).collect::<Option<Vec<_>>>().filter(|calls| !calls.is_empty());
+            let said = calls
+                .iter()
+                .map(said)
+                .collect::<Option<Vec<_>>>()
+                .filter(|calls| !calls.is_empty());
             said.map(|calls| calls.into_iter().flatten().collect())
         };
         read().map_or(ReadState::Text, |calls| ReadState::Calls(calls, end))

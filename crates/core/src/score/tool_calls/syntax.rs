@@ -17,7 +17,12 @@ pub(super) type Read<T> = Result<T, Unreadable>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallLayout {
     /// `open`, a JSON object with the keys `name` and `arguments`, `close`.
-    Object { open: &'static str, arguments: &'static str, close: &'static str, separator: &'static str },
+    Object {
+        open: &'static str,
+        arguments: &'static str,
+        close: &'static str,
+        separator: &'static str,
+    },
     /// `open`, and a JSON list of all calls.
     List { open: &'static str },
     /// `open`, `before`, the name, `after`, the arguments, `close`.
@@ -36,7 +41,11 @@ pub enum ArgumentLayout {
     /// A JSON object.
     Json,
     /// Each value between `open`, its key, `after` and `close`: a string as it is, all else as JSON.
-    Tags { open: &'static str, after: &'static str, close: &'static str },
+    Tags {
+        open: &'static str,
+        after: &'static str,
+        close: &'static str,
+    },
     /// `{key:value,…}`, a string between two `quote`.
     Braces { quote: &'static str },
 }
@@ -62,7 +71,13 @@ pub(super) trait CallSyntax: Debug + Sync {
 
     /// Reads the calls that begin at a byte offset up to the next opening, and returns where they end. An error is of the
     /// class `Truncated` only where more text may complete them.
-    fn read_block(&self, text: &str, at: usize, types: &ArgumentTypes, calls: &mut CallList) -> Read<usize>;
+    fn read_block(
+        &self,
+        text: &str,
+        at: usize,
+        types: &ArgumentTypes,
+        calls: &mut CallList,
+    ) -> Read<usize>;
 
     /// What may stand between calls besides white space.
     fn separator(&self) -> &'static str {
@@ -94,7 +109,12 @@ impl dyn CallSyntax {
     }
 
     /// The calls of an answer that is nothing else, from a byte offset to the end of the text.
-    pub(super) fn transcribe(&self, text: &str, from: usize, types: &ArgumentTypes) -> Read<CallList> {
+    pub(super) fn transcribe(
+        &self,
+        text: &str,
+        from: usize,
+        types: &ArgumentTypes,
+    ) -> Read<CallList> {
         let mut calls = CallList::default();
         let mut at = after_white_space(text, from);
         let start = at;
@@ -105,7 +125,11 @@ impl dyn CallSyntax {
             }
             at = after_white_space(text, self.read_block(text, at, types, &mut calls)?);
             if text.len() == at {
-                return if calls.json().is_empty() { Err(self.not_calls(text, start, false)) } else { Ok(calls) };
+                return if calls.json().is_empty() {
+                    Err(self.not_calls(text, start, false))
+                } else {
+                    Ok(calls)
+                };
             }
             if !self.separator().is_empty() && text[at..].starts_with(self.separator()) {
                 at = after_white_space(text, at + self.separator().len());
@@ -114,7 +138,12 @@ impl dyn CallSyntax {
     }
 
     /// The calls of a text, whatever is between them; `None` where there is none, or one is broken.
-    pub(super) fn transcribe_within(&self, text: &str, from: usize, types: &ArgumentTypes) -> Option<CallList> {
+    pub(super) fn transcribe_within(
+        &self,
+        text: &str,
+        from: usize,
+        types: &ArgumentTypes,
+    ) -> Option<CallList> {
         let (mut calls, mut at) = (CallList::default(), from);
         while let Some(found) = self.next_opening(text.get(at..)?) {
             at = self.read_block(text, at + found, types, &mut calls).ok()?;
@@ -124,7 +153,10 @@ impl dyn CallSyntax {
 
     /// Where the first call may begin in a text.
     pub(super) fn next_opening(&self, text: &str) -> Option<usize> {
-        self.openings().iter().filter_map(|opening| text.find(opening)).min()
+        self.openings()
+            .iter()
+            .filter_map(|opening| text.find(opening))
+            .min()
     }
 
     fn not_calls(&self, text: &str, at: usize, has_called: bool) -> Unreadable {
@@ -137,20 +169,38 @@ impl dyn CallSyntax {
             (true, _) => ("the completion is empty", FailureClass::Other),
             (false, true) if more => ("text between the calls", class_of_text(text, at)),
             (false, true) => ("text after the calls", class_of_text(text, at)),
-            (false, false) if rest.starts_with("```") => ("Markdown fence before the calls", FailureClass::Fence),
+            (false, false) if rest.starts_with("```") => {
+                ("Markdown fence before the calls", FailureClass::Fence)
+            }
             (false, false) if more => ("text before the calls", FailureClass::Prose),
             (false, false) => ("no call in the text", FailureClass::Prose),
         };
-        Unreadable { is_wrapped: !rest.is_empty(), ..unreadable(message, at, class) }
+        Unreadable {
+            is_wrapped: !rest.is_empty(),
+            ..unreadable(message, at, class)
+        }
     }
 }
 
-pub(super) fn unreadable(message: impl Into<String>, offset: usize, class: FailureClass) -> Unreadable {
-    Unreadable { message: message.into(), offset, class, is_wrapped: false }
+pub(super) fn unreadable(
+    message: impl Into<String>,
+    offset: usize,
+    class: FailureClass,
+) -> Unreadable {
+    Unreadable {
+        message: message.into(),
+        offset,
+        class,
+        is_wrapped: false,
+    }
 }
 
 pub(super) fn truncated(text: &str) -> Unreadable {
-    unreadable("the text ends inside a call", text.len(), FailureClass::Truncated)
+    unreadable(
+        "the text ends inside a call",
+        text.len(),
+        FailureClass::Truncated,
+    )
 }
 
 pub(super) fn after_white_space(text: &str, from: usize) -> usize {
@@ -164,14 +214,22 @@ pub(super) fn expect(text: &str, at: usize, expected: &str) -> Read<usize> {
     match rest.starts_with(expected) {
         true => Ok(at + expected.len()),
         false if expected.starts_with(rest) => Err(truncated(text)),
-        false => Err(unreadable(format!("`{expected}` is missing"), at, FailureClass::Syntax)),
+        false => Err(unreadable(
+            format!("`{expected}` is missing"),
+            at,
+            FailureClass::Syntax,
+        )),
     }
 }
 
 /// The byte offset of the first of some texts.
 pub(super) fn find_any(text: &str, at: usize, ends: &[&str]) -> Read<usize> {
     let rest = text.get(at..).unwrap_or_default();
-    ends.iter().filter_map(|end| rest.find(end)).min().map(|found| at + found).ok_or_else(|| truncated(text))
+    ends.iter()
+        .filter_map(|end| rest.find(end))
+        .min()
+        .map(|found| at + found)
+        .ok_or_else(|| truncated(text))
 }
 
 /// Copies the JSON object at a byte offset, as far as it is there, and returns where it ends.

@@ -25,30 +25,65 @@ pub(super) struct Function {
 }
 
 /// Keywords under which a function's arguments may be named in places other than `properties`.
-const COMBINING: [&str; 9] =
-    ["$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "then", "else"];
+const COMBINING: [&str; 9] = [
+    "$ref",
+    "$dynamicRef",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "if",
+    "dependentSchemas",
+    "then",
+    "else",
+];
 
 impl Tools {
     /// Compiles a list of tools. `label` and `text`: the file that it is the whole of, for errors.
-    pub(super) fn compile(label: &str, text: &str, tools: &Value, assert_formats: bool) -> Result<Self, ScoreError> {
-        let written = Written { label, text, pointer: "" };
-        let listed = functions(tools).map_err(|error| written.error(&error.pointer, error.message))?;
+    pub(super) fn compile(
+        label: &str,
+        text: &str,
+        tools: &Value,
+        assert_formats: bool,
+    ) -> Result<Self, ScoreError> {
+        let written = Written {
+            label,
+            text,
+            pointer: "",
+        };
+        let listed =
+            functions(tools).map_err(|error| written.error(&error.pointer, error.message))?;
         let compile = |function: &crate::task::Function<'_>| {
             let pointer = format!("{}/parameters", function.pointer());
             let schema = closed_parameters(function.parameters.unwrap_or(&json!({})));
             Ok(Function {
                 name: function.name.to_owned(),
-                schema: Schema::compile_part(Written { pointer: &pointer, ..written }, schema, assert_formats)?,
+                schema: Schema::compile_part(
+                    Written {
+                        pointer: &pointer,
+                        ..written
+                    },
+                    schema,
+                    assert_formats,
+                )?,
                 pointer,
             })
         };
-        let mut functions: Vec<Function> = listed.iter().map(compile).collect::<Result<_, ScoreError>>()?;
+        let mut functions: Vec<Function> = listed
+            .iter()
+            .map(compile)
+            .collect::<Result<_, ScoreError>>()?;
         functions.sort_by(|left, right| left.name.cmp(&right.name));
-        Ok(Self { functions, types: ArgumentTypes::new(&listed) })
+        Ok(Self {
+            functions,
+            types: ArgumentTypes::new(&listed),
+        })
     }
 
     pub(super) fn function(&self, name: &str) -> Option<&Function> {
-        let found = self.functions.binary_search_by(|function| function.name.as_str().cmp(name)).ok()?;
+        let found = self
+            .functions
+            .binary_search_by(|function| function.name.as_str().cmp(name))
+            .ok()?;
         self.functions.get(found)
     }
 
@@ -62,8 +97,13 @@ impl Tools {
 
     /// The budget of all calls of a completion together.
     pub(super) fn budget(&self, bytes: usize) -> Budget {
-        let of_each = self.functions.iter().map(|function| function.schema.budget(bytes));
-        of_each.max_by_key(|budget| budget.steps).unwrap_or_default()
+        let of_each = self
+            .functions
+            .iter()
+            .map(|function| function.schema.budget(bytes));
+        of_each
+            .max_by_key(|budget| budget.steps)
+            .unwrap_or_default()
     }
 
     /// The names in words, the one that may have been meant if there is one.
@@ -84,10 +124,17 @@ impl Tools {
 /// The schema of an object that has no key but those it names, unless it says itself what others may be.
 pub fn closed_parameters(parameters: &Value) -> Value {
     let mut schema = parameters.clone();
-    let Some(keywords) = schema.as_object_mut() else { return schema };
+    let Some(keywords) = schema.as_object_mut() else {
+        return schema;
+    };
     let says = |key: &str| parameters.get(key).is_some();
-    if !says("additionalProperties") && !says("unevaluatedProperties") && !says("patternProperties") {
-        let key = if COMBINING.into_iter().any(says) { "unevaluatedProperties" } else { "additionalProperties" };
+    if !says("additionalProperties") && !says("unevaluatedProperties") && !says("patternProperties")
+    {
+        let key = if COMBINING.into_iter().any(says) {
+            "unevaluatedProperties"
+        } else {
+            "additionalProperties"
+        };
         keywords.insert(key.to_owned(), Value::Bool(false));
         // Without any, the validator says only that nothing is allowed, and not which key is one too many.
         keywords.entry("properties").or_insert_with(|| json!({}));
@@ -103,8 +150,14 @@ mod tests {
     fn other_keys_than_the_named_are_refused_unless_the_schema_speaks_of_them() {
         for (parameters, added) in [
             (json!({}), Some("additionalProperties")),
-            (json!({"type": "object", "properties": {"a": {}}}), Some("additionalProperties")),
-            (json!({"anyOf": [{"required": ["a"]}], "properties": {"a": {}}}), Some("unevaluatedProperties")),
+            (
+                json!({"type": "object", "properties": {"a": {}}}),
+                Some("additionalProperties"),
+            ),
+            (
+                json!({"anyOf": [{"required": ["a"]}], "properties": {"a": {}}}),
+                Some("unevaluatedProperties"),
+            ),
             (json!({"additionalProperties": true}), None),
             (json!({"additionalProperties": {"type": "string"}}), None),
             (json!({"patternProperties": {"^x-": {}}}), None),
@@ -123,10 +176,18 @@ mod tests {
     fn malformed_tools_are_named_with_their_place() {
         let check = |text: &str, expected: &str| {
             let tools = serde_json::from_str(text).unwrap();
-            let error = Tools::compile("tools.json", text, &tools, false).unwrap_err().to_string();
-            assert!(error.starts_with(expected), "{error:?} instead of {expected:?}");
+            let error = Tools::compile("tools.json", text, &tools, false)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.starts_with(expected),
+                "{error:?} instead of {expected:?}"
+            );
         };
-        check("{}", "tools.json line 1 column 1 (the whole schema): tools are a list, not {}");
+        check(
+            "{}",
+            "tools.json line 1 column 1 (the whole schema): tools are a list, not {}",
+        );
         check(
             "[\n  {\"name\": \"f\"},\n  {\"name\": \"f\"}\n]",
             "tools.json line 3 column 12 (/1/name): \"f\" occurs twice: give each function its own name",

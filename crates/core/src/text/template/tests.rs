@@ -6,19 +6,28 @@ use super::*;
 
 fn render(source: &str, messages: &Json) -> Result<String, String> {
     let tokens = vec![("eos_token".to_owned(), "</s>".to_owned())];
-    let template = ChatTemplate::new(source, tokens, "t.jinja").map_err(|error| error.to_string())?;
-    template.render_json(messages, &Json::Null, Some(Thinking::Off)).map_err(|error| error.to_string())
+    let template =
+        ChatTemplate::new(source, tokens, "t.jinja").map_err(|error| error.to_string())?;
+    template
+        .render_json(messages, &Json::Null, Some(Thinking::Off))
+        .map_err(|error| error.to_string())
 }
 
 #[test]
 fn variables_of_a_task_reach_the_template() {
-    let source =
-        "{{ reasoning_effort | default('medium') }} {{ preserve_thinking | default(false) }} {{ stops | default([]) }}";
+    let source = "{{ reasoning_effort | default('medium') }} {{ preserve_thinking | default(false) }} {{ stops | default([]) }}";
     let template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap();
     let render = |kwargs: Json| {
-        let Json::Object(kwargs) = kwargs else { panic!("{kwargs}") };
-        let options = TemplateOptions { thinking: Thinking::On, kwargs };
-        template.render(&[Message::new("user", "hi")], None, &options).map_err(|error| error.to_string())
+        let Json::Object(kwargs) = kwargs else {
+            panic!("{kwargs}")
+        };
+        let options = TemplateOptions {
+            thinking: Thinking::On,
+            kwargs,
+        };
+        template
+            .render(&[Message::new("user", "hi")], None, &options)
+            .map_err(|error| error.to_string())
     };
     assert_eq!(render(json!({})).unwrap(), "medium False []");
     let kwargs = json!({"reasoning_effort": "low", "preserve_thinking": true, "stops": ["a", 1]});
@@ -30,19 +39,39 @@ fn variables_of_a_task_reach_the_template() {
 #[test]
 fn templates_render_as_in_python() {
     let hello = json!([{"role": "user", "content": " hi "}]);
-    let check = |source: &str, expected: &str| assert_eq!(render(source, &hello).unwrap(), expected, "{source}");
-    check("{{ messages[0].role }}{{ eos_token }}{{ bos_token }}", "user</s>");
+    let check = |source: &str, expected: &str| {
+        assert_eq!(render(source, &hello).unwrap(), expected, "{source}")
+    };
+    check(
+        "{{ messages[0].role }}{{ eos_token }}{{ bos_token }}",
+        "user</s>",
+    );
     check("{% if true %}\n  a\n  {% endif %}\nb", "  a\nb");
-    check("{{ messages[0]['content'].strip() }}|{{ messages[0].content | trim }}", "hi|hi");
-    check("{{ 'a</think>b'.split('</think>')[-1] }}{{ '\n\nx'.lstrip('\\n') }}", "bx");
+    check(
+        "{{ messages[0]['content'].strip() }}|{{ messages[0].content | trim }}",
+        "hi|hi",
+    );
+    check(
+        "{{ 'a</think>b'.split('</think>')[-1] }}{{ '\n\nx'.lstrip('\\n') }}",
+        "bx",
+    );
     check(
         "{{ none }} {{ true }} {{ enable_thinking }} {{ tools is none }} {{ documents is none }}",
         "None True False True True",
     );
-    check("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "1");
-    check("{% for c in ['a', 'b', 'c'] %}{% if loop.last %}{% continue %}{% endif %}{{ c }}{% endfor %}", "ab");
+    check(
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+        "1",
+    );
+    check(
+        "{% for c in ['a', 'b', 'c'] %}{% if loop.last %}{% continue %}{% endif %}{{ c }}{% endfor %}",
+        "ab",
+    );
     check("{{ [1, 2, 3][::-1] | join(',') }}", "3,2,1");
-    check("{{ messages[0] | tojson }}", r#"{"role": "user", "content": " hi "}"#);
+    check(
+        "{{ messages[0] | tojson }}",
+        r#"{"role": "user", "content": " hi "}"#,
+    );
     check("{{ missing }}{{ missing is defined }}", "False");
     check("{%- generation -%} x {%- endgeneration %}", "x");
     check("a\n", "a");
@@ -50,7 +79,10 @@ fn templates_render_as_in_python() {
     let thought = json!([{"role": "assistant", "content": null, "reasoning": "r"}]);
     let fields = "{{ messages[0].content is defined }} {{ messages[0].thinking }} {{ messages[0].reasoning_content }}";
     assert_eq!(render(fields, &thought).unwrap(), "False r r");
-    check("{{ '<' }}{{ 6 is divisibleby 3 }}{{ 7 is divisibleby(3) }}", "<TrueFalse");
+    check(
+        "{{ '<' }}{{ 6 is divisibleby 3 }}{{ 7 is divisibleby(3) }}",
+        "<TrueFalse",
+    );
 }
 
 #[test]
@@ -58,9 +90,16 @@ fn a_thousand_turns_are_within_the_bounds() {
     let turns: Vec<Json> = (0..1_000)
         .map(|turn| json!({"role": if turn % 2 == 0 { "user" } else { "assistant" }, "content": "x"}))
         .collect();
-    let golden: Json = serde_json::from_str(include_str!("../../../../../tests/parity/chat_templates.json")).unwrap();
-    let template =
-        golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == "reasoning, one question").unwrap();
+    let golden: Json = serde_json::from_str(include_str!(
+        "../../../../../tests/parity/chat_templates.json"
+    ))
+    .unwrap();
+    let template = golden["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|case| case["name"] == "reasoning, one question")
+        .unwrap();
     let prompt = render(template["template"].as_str().unwrap(), &json!(turns)).unwrap();
     assert_eq!(prompt.matches("<|im_start|>").count(), 1_001);
     let formats = "{{ 'a\nb' | indent(2) }}{{ '%5.2f' | format(1) }}{{ '{:>4}'.format(1) }}{{ [1, 2, 3] | batch(2) | list | length }}";
@@ -85,25 +124,67 @@ fn a_refusal_names_the_template_and_the_line() {
     check("{{ messages | nonsense }}", &["nonsense"]);
     check("{{ messages | pprint }}", &["pprint"]);
     check("{{ debug() }}", &["debug"]);
-    check("\n{% if 'a'.encode() %}{% endif %}", &["no method named encode", "line 2"]);
+    check(
+        "\n{% if 'a'.encode() %}{% endif %}",
+        &["no method named encode", "line 2"],
+    );
     check("{{ 3 is divisibleby 0 }}", &["cannot divide 3 by 0"]);
     check("{{ strftime_now('%') }}", &["strftime_now"]);
     // Nothing that a template asks for may hang or fill the memory.
     let million = "{% for a in range(1000) %}{% for b in range(1000) %}";
-    check(&format!("{million}{{% endfor %}}{{% endfor %}}"), &["more than 100000 steps", "loops for too long"]);
-    check("{% set x = 'a' * 99999 %}{% for a in range(1000) %}{{ x }}{% endfor %}", &["longer than 16 MiB"]);
-    check("{{ [1] | tojson(indent=1000000000000000000) }}", &["`indent`", "1000000000000000000"]);
-    check("{{ (['a' * 99999] * 1000) | tojson }}", &["tojson", "16 MiB"]);
-    check("{{ 'a' | indent(999999999999) }}", &["indent: 999999999999 is too many"]);
-    check("{{ 'a' | indent(width=999999999999) }}", &["indent: 999999999999 is too many"]);
-    check("{{ '%999999999999d' | format(1) }}", &["format: 999999999999 is too wide"]);
-    check("{{ '%*d' | format(99999, 1) }}", &["format: 99999 is too many"]);
-    check("{{ '{:999999999999}'.format(1) }}", &["format: 999999999999 is too wide"]);
-    check("{{ [1] | batch(999999999999, 0) | list }}", &["batch: 999999999999 is too many"]);
-    check("{{ [1] | slice(999999999999) | list }}", &["slice: 999999999999 is too many"]);
+    check(
+        &format!("{million}{{% endfor %}}{{% endfor %}}"),
+        &["more than 100000 steps", "loops for too long"],
+    );
+    check(
+        "{% set x = 'a' * 99999 %}{% for a in range(1000) %}{{ x }}{% endfor %}",
+        &["longer than 16 MiB"],
+    );
+    check(
+        "{{ [1] | tojson(indent=1000000000000000000) }}",
+        &["`indent`", "1000000000000000000"],
+    );
+    check(
+        "{{ (['a' * 99999] * 1000) | tojson }}",
+        &["tojson", "16 MiB"],
+    );
+    check(
+        "{{ 'a' | indent(999999999999) }}",
+        &["indent: 999999999999 is too many"],
+    );
+    check(
+        "{{ 'a' | indent(width=999999999999) }}",
+        &["indent: 999999999999 is too many"],
+    );
+    check(
+        "{{ '%999999999999d' | format(1) }}",
+        &["format: 999999999999 is too wide"],
+    );
+    check(
+        "{{ '%*d' | format(99999, 1) }}",
+        &["format: 99999 is too many"],
+    );
+    check(
+        "{{ '{:999999999999}'.format(1) }}",
+        &["format: 999999999999 is too wide"],
+    );
+    check(
+        "{{ [1] | batch(999999999999, 0) | list }}",
+        &["batch: 999999999999 is too many"],
+    );
+    check(
+        "{{ [1] | slice(999999999999) | list }}",
+        &["slice: 999999999999 is too many"],
+    );
     let nest = "{% set ns = namespace(x=[]) %}{% for a in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}";
-    check(&format!("{nest}{{{{ ns.x | tojson }}}}"), &["set: a value nested deeper than 200", "line 1"]);
-    check("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}", &["a namespace cannot be an attribute's value"]);
+    check(
+        &format!("{nest}{{{{ ns.x | tojson }}}}"),
+        &["set: a value nested deeper than 200", "line 1"],
+    );
+    check(
+        "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}",
+        &["a namespace cannot be an attribute's value"],
+    );
     check(
         "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns == ns.x }}",
         &["a namespace cannot be an attribute's value"],
@@ -111,33 +192,80 @@ fn a_refusal_names_the_template_and_the_line() {
     let double = "{% set ns = namespace(x='ab') %}{% for a in range(1000) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
     check(double, &["set: a value of more than 16 MiB"]);
     check(
-        &double.replace("ns.x ~ ns.x %}", "[ns.x, ns.x] %}").replace("1000", "100"),
+        &double
+            .replace("ns.x ~ ns.x %}", "[ns.x, ns.x] %}")
+            .replace("1000", "100"),
         &["set: the values of one prompt have more than 5000000 items"],
     );
-    check(&double.replace("= ns.x ~ ns.x %}", "%}{{ ns.x }}{{ ns.x }}{% endset %}"), &["more than 64 MiB are printed"]);
+    check(
+        &double.replace("= ns.x ~ ns.x %}", "%}{{ ns.x }}{{ ns.x }}{% endset %}"),
+        &["more than 64 MiB are printed"],
+    );
     // Nor what it makes without a name for it: by filters, methods, bindings and operators.
     let long = "{% set x = 'a' * 99999 %}";
-    check(&format!("{long}{{{{ ([x] * 99999) | join }}}}"), &["join: a value of more than 16 MiB"]);
-    check(&format!("{long}{{{{ range(99999) | join(x) }}}}"), &["join: a text of more than 16 MiB"]);
-    check(&format!("{long}{{{{ x.join(range(99999)) }}}}"), &["join: a text of more than 16 MiB"]);
-    check(&format!("{long}{{{{ x | replace('a', x) }}}}"), &["replace: a text of more than 16 MiB"]);
-    check(&format!("{long}{{{{ x.replace('', x) }}}}"), &["replace: a text of more than 16 MiB"]);
+    check(
+        &format!("{long}{{{{ ([x] * 99999) | join }}}}"),
+        &["join: a value of more than 16 MiB"],
+    );
+    check(
+        &format!("{long}{{{{ range(99999) | join(x) }}}}"),
+        &["join: a text of more than 16 MiB"],
+    );
+    check(
+        &format!("{long}{{{{ x.join(range(99999)) }}}}"),
+        &["join: a text of more than 16 MiB"],
+    );
+    check(
+        &format!("{long}{{{{ x | replace('a', x) }}}}"),
+        &["replace: a text of more than 16 MiB"],
+    );
+    check(
+        &format!("{long}{{{{ x.replace('', x) }}}}"),
+        &["replace: a text of more than 16 MiB"],
+    );
     check(
         &format!("{{{{ 'a'{} }}}}", "|replace('a', 'aaaaaaaaaa')".repeat(40)),
         &["replace: a text of more than 16 MiB"],
     );
-    check(&format!("{long}{{{{ ([x] * 99999) | string }}}}"), &["string: a value of more than 16 MiB"]);
-    check("{{ ([1] * 99999999) | list | length }}", &["list: the values of one prompt have more than 5000000 items"]);
-    check("{{ ([1] * 99999999)[::2] | length }}", &["slice: the values of one prompt have more than 5000000 items"]);
-    check("{{ ('a\n' * 99999) | indent(9999) }}", &["indent: a text of more than 16 MiB"]);
-    check(&format!("{long}{{% set y %}}{{{{ [x] * 99999 }}}}{{% endset %}}"), &["print: a value of more than 16 MiB"]);
+    check(
+        &format!("{long}{{{{ ([x] * 99999) | string }}}}"),
+        &["string: a value of more than 16 MiB"],
+    );
+    check(
+        "{{ ([1] * 99999999) | list | length }}",
+        &["list: the values of one prompt have more than 5000000 items"],
+    );
+    check(
+        "{{ ([1] * 99999999)[::2] | length }}",
+        &["slice: the values of one prompt have more than 5000000 items"],
+    );
+    check(
+        "{{ ('a\n' * 99999) | indent(9999) }}",
+        &["indent: a text of more than 16 MiB"],
+    );
+    check(
+        &format!("{long}{{% set y %}}{{{{ [x] * 99999 }}}}{{% endset %}}"),
+        &["print: a value of more than 16 MiB"],
+    );
     check(
         "{% set ns = namespace(x=[1]) %}{% for a in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | list | length }}",
         &["set: the values of one prompt have more than 5000000 items"],
     );
-    let nested = |open: &str, close: &str| format!("{long}{}{{{{ x | length }}}}{}", open.repeat(30), close.repeat(30));
-    check(&nested("{% for x in [x ~ x] %}", "{% endfor %}"), &["set: a value of more than 16 MiB"]);
-    check(&nested("{% with x = x ~ x %}", "{% endwith %}"), &["set: a value of more than 16 MiB"]);
+    let nested = |open: &str, close: &str| {
+        format!(
+            "{long}{}{{{{ x | length }}}}{}",
+            open.repeat(30),
+            close.repeat(30)
+        )
+    };
+    check(
+        &nested("{% for x in [x ~ x] %}", "{% endfor %}"),
+        &["set: a value of more than 16 MiB"],
+    );
+    check(
+        &nested("{% with x = x ~ x %}", "{% endwith %}"),
+        &["set: a value of more than 16 MiB"],
+    );
     check(
         &format!("{long}{{% macro f(x) %}}{{{{ f(x ~ x) }}}}{{% endmacro %}}{{{{ f(x) }}}}"),
         &["set: a value of more than 16 MiB"],
@@ -146,10 +274,21 @@ fn a_refusal_names_the_template_and_the_line() {
         &format!("{long}{{% for y in [x] recursive %}}{{{{ loop([y ~ y]) }}}}{{% endfor %}}"),
         &["set: a value of more than 16 MiB"],
     );
-    check(&format!("{long}{{{{ x{} }}}}", " ~ x".repeat(65)), &["more than 64 `+` and `~`"]);
-    check(&format!("{long}{{{{ '' ~ ([x] * 99999) }}}}"), &["`*` of what may be a list"]);
-    let sets: String = (0..5_000).map(|number| format!("{{% set x{number} = y ~ '' %}}")).collect();
-    check(&format!("{{% set y = 'a' * 16000000 %}}{sets}"), &["more than 1024 MiB of text"]);
+    check(
+        &format!("{long}{{{{ x{} }}}}", " ~ x".repeat(65)),
+        &["more than 64 `+` and `~`"],
+    );
+    check(
+        &format!("{long}{{{{ '' ~ ([x] * 99999) }}}}"),
+        &["`*` of what may be a list"],
+    );
+    let sets: String = (0..5_000)
+        .map(|number| format!("{{% set x{number} = y ~ '' %}}"))
+        .collect();
+    check(
+        &format!("{{% set y = 'a' * 16000000 %}}{sets}"),
+        &["more than 1024 MiB of text"],
+    );
 }
 
 /// Operators, branches and unassigned values that make the engine descend. An error or a prompt, and the program
@@ -172,31 +311,52 @@ fn deep_templates_stay_on_the_stack() {
         " is string",
         " in 1",
     ] {
-        deep(format!("{{{{ 1{} }}}}", operator.repeat(8_000 / operator.trim().len())));
+        deep(format!(
+            "{{{{ 1{} }}}}",
+            operator.repeat(8_000 / operator.trim().len())
+        ));
     }
-    deep(format!("{{% if a %}}{}{{% endif %}}", "{% elif b %}".repeat(20_000)));
+    deep(format!(
+        "{{% if a %}}{}{{% endif %}}",
+        "{% elif b %}".repeat(20_000)
+    ));
     deep(format!("{{{{ {}1 }}}}", "not ".repeat(2_000)));
-    deep(format!("{{{{ {}1{} }}}}", "[".repeat(4_000), "]".repeat(4_000)));
+    deep(format!(
+        "{{{{ {}1{} }}}}",
+        "[".repeat(4_000),
+        "]".repeat(4_000)
+    ));
     let nested = format!("{}x{}", "[".repeat(100), "]".repeat(100));
     deep(format!(
         "{{% set x = 1 %}}{}{{{{ x }}}}{{{{ x | tojson }}}}{{{{ x == x }}}}",
         format!("{{% with x = {nested} %}}").repeat(140)
     ));
-    let macros = format!("{{% macro f(x) %}}{{{{ x }}}}{{{{ f({nested}) }}}}{{% endmacro %}}{{{{ f(1) }}}}");
+    let macros =
+        format!("{{% macro f(x) %}}{{{{ x }}}}{{{{ f({nested}) }}}}{{% endmacro %}}{{{{ f(1) }}}}");
     deep(macros.clone());
-    deep(macros.replace("{{ x }}", "").replace("{{ f(1) }}", "{{ f(1) == f(2) }}"));
+    deep(
+        macros
+            .replace("{{ x }}", "")
+            .replace("{{ f(1) }}", "{{ f(1) == f(2) }}"),
+    );
     let batched = "|batch(1)|list".repeat(550);
     deep(format!("{{% set x = [1]{batched} %}}"));
-    deep(format!("{{{{ [1]{batched} }}}}{{{{ [1]{batched} == [1]{batched} }}}}"));
+    deep(format!(
+        "{{{{ [1]{batched} }}}}{{{{ [1]{batched} == [1]{batched} }}}}"
+    ));
 }
 
 #[test]
 fn today_is_written_in_the_given_format() {
     let year = render("{{ strftime_now('%Y') }}", &json!([])).unwrap();
     assert!(year.len() == 4 && year.parse::<u32>().is_ok(), "{year}");
-    let day = jiff::civil::datetime(2025, 8, 6, 9, 5, 3, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
+    let day = jiff::civil::datetime(2025, 8, 6, 9, 5, 3, 0)
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .unwrap();
     let source = "{{ strftime_now('%d %b %Y') }} {{ strftime_now('%c') }}";
-    let template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap().at_time(day);
+    let template = ChatTemplate::new(source, Vec::new(), "t.jinja")
+        .unwrap()
+        .at_time(day);
     let prompt = template.render_json(&json!([]), &Json::Null, None).unwrap();
     assert_eq!(prompt, "06 Aug 2025 Wed Aug  6 09:05:03 2025");
 }
@@ -208,13 +368,22 @@ fn the_template_is_the_text_or_the_one_named_default() {
     assert_eq!(chosen(&json!({"chat_template": "a"})), Ok(Some("a")));
     let named = json!({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]});
     assert_eq!(chosen(&named), Ok(Some("d")));
-    assert!(chosen(&json!({"chat_template": [{"name": "rag", "template": "r"}]})).unwrap_err().contains("it has rag"));
-    assert!(chosen(&json!({"chat_template": 1})).unwrap_err().contains("= 1"));
+    assert!(
+        chosen(&json!({"chat_template": [{"name": "rag", "template": "r"}]}))
+            .unwrap_err()
+            .contains("it has rag")
+    );
+    assert!(
+        chosen(&json!({"chat_template": 1}))
+            .unwrap_err()
+            .contains("= 1")
+    );
 }
 
 #[test]
 fn special_tokens_are_plain_or_objects() {
     let config = json!({"bos_token": null, "eos_token": {"content": "<e>", "special": true}, "pad_token": "<p>", "add_bos_token": false});
-    let expected = [("eos_token", "<e>"), ("pad_token", "<p>")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let expected = [("eos_token", "<e>"), ("pad_token", "<p>")]
+        .map(|(name, text)| (name.to_owned(), text.to_owned()));
     assert_eq!(special_tokens(&config), expected);
 }

@@ -17,11 +17,24 @@ const QUOTED: &str = "{% if tools %}{% endif %}{% for m in messages %}<|im_start
 {% if m.role == 'tool' %}{{ m.content | tojson }}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}";
 
 fn tokenizer(template: &str) -> Tokenizer {
-    let texts = ["What is the status of order 7?", "{\"rows\": [[7, \"paid\"]]}", "<tool_response> </tool_response>"];
-    let files = train_tokenizer(texts.map(str::to_owned).into_iter().cycle().take(60), 330, CHAT_TEMPLATE).unwrap();
+    let texts = [
+        "What is the status of order 7?",
+        "{\"rows\": [[7, \"paid\"]]}",
+        "<tool_response> </tool_response>",
+    ];
+    let files = train_tokenizer(
+        texts.map(str::to_owned).into_iter().cycle().take(60),
+        330,
+        CHAT_TEMPLATE,
+    )
+    .unwrap();
     let mut config: Json = serde_json::from_str(&files.tokenizer_config_json).unwrap();
     config["chat_template"] = json!(template);
-    Tokenizer::from_files(&TokenizerFiles { tokenizer_config_json: config.to_string(), ..files }).unwrap()
+    Tokenizer::from_files(&TokenizerFiles {
+        tokenizer_config_json: config.to_string(),
+        ..files
+    })
+    .unwrap()
 }
 
 fn tools() -> Json {
@@ -35,14 +48,20 @@ fn pushed(
     results: &[&str],
 ) -> Result<(Transcript, Vec<u32>, Vec<u32>), TextError> {
     let (tools, options) = (tools(), TemplateOptions::from(Thinking::Off));
-    let input = TemplateInput { tools: Some(&tools), options: &options };
+    let input = TemplateInput {
+        tools: Some(&tools),
+        options: &options,
+    };
     let messages = vec![Message::new("user", "What is the status of order 7?")];
     let rendered = tokenizer.prompt(&messages, input.tools, &options)?;
     let prompt = tokenizer.encode(&rendered)?;
     let mut transcript = Transcript::new(messages, rendered, prompt.clone());
     let sampled = tokenizer.encode(&format!("{answer}<|im_end|>"))?;
     let functions = vec!["f"; results.len()];
-    let results: Vec<Message> = results.iter().map(|text| Message::new("tool", *text)).collect();
+    let results: Vec<Message> = results
+        .iter()
+        .map(|text| Message::new("tool", *text))
+        .collect();
     transcript.push(tokenizer, input, (&sampled, &functions), &results)?;
     Ok((transcript, prompt, sampled))
 }
@@ -51,27 +70,62 @@ fn pushed(
 fn an_answer_is_followed_by_new_text_alone() {
     let chat = "<|im_start|>assistant\n";
     for (template, results, expected) in [
-        (QWEN, &["7"][..], "\n<|im_start|>user\n<tool_response>\n7\n</tool_response><|im_end|>\n"),
+        (
+            QWEN,
+            &["7"][..],
+            "\n<|im_start|>user\n<tool_response>\n7\n</tool_response><|im_end|>\n",
+        ),
         (
             QWEN,
             &["7", "a\nb"],
             "\n<|im_start|>user\n<tool_response>\n7\n</tool_response>\n<tool_response>\na\nb\n</tool_response><|im_end|>\n",
         ),
-        (QWEN, &[""], "\n<|im_start|>user\n<tool_response>\n\n</tool_response><|im_end|>\n"),
-        (QUOTED, &["a \"b\"\né"], "\n<|im_start|>tool\n\"a \\\"b\\\"\\né\"<|im_end|>\n"),
-        (crate::text::TOOL_CHAT_TEMPLATE, &["7"], "\n<|im_start|>tool\n7<|im_end|>\n"),
+        (
+            QWEN,
+            &[""],
+            "\n<|im_start|>user\n<tool_response>\n\n</tool_response><|im_end|>\n",
+        ),
+        (
+            QUOTED,
+            &["a \"b\"\né"],
+            "\n<|im_start|>tool\n\"a \\\"b\\\"\\né\"<|im_end|>\n",
+        ),
+        (
+            crate::text::TOOL_CHAT_TEMPLATE,
+            &["7"],
+            "\n<|im_start|>tool\n7<|im_end|>\n",
+        ),
         // Results are text for a template without a place for tools.
-        (CHAT_TEMPLATE, &["7"], "\n<|im_start|>user\n<tool_response>\n7\n</tool_response><|im_end|>\n"),
+        (
+            CHAT_TEMPLATE,
+            &["7"],
+            "\n<|im_start|>user\n<tool_response>\n7\n</tool_response><|im_end|>\n",
+        ),
     ] {
         let tokenizer = tokenizer(template);
         // White space that no template would write.
-        let (transcript, prompt, sampled) = pushed(&tokenizer, "  <tool_call>{ }</tool_call> ", results).unwrap();
+        let (transcript, prompt, sampled) =
+            pushed(&tokenizer, "  <tool_call>{ }</tool_call> ", results).unwrap();
         let new = &transcript.token_ids()[prompt.len() + sampled.len()..];
-        assert!(transcript.token_ids().starts_with(&[prompt, sampled].concat()));
-        let thought = if template.contains("enable_thinking") { "<think>\n\n</think>\n\n" } else { "" };
-        assert_eq!(tokenizer.decode(new, false).unwrap(), format!("{expected}{chat}{thought}"), "{template}");
+        assert!(
+            transcript
+                .token_ids()
+                .starts_with(&[prompt, sampled].concat())
+        );
+        let thought = if template.contains("enable_thinking") {
+            "<think>\n\n</think>\n\n"
+        } else {
+            ""
+        };
+        assert_eq!(
+            tokenizer.decode(new, false).unwrap(),
+            format!("{expected}{chat}{thought}"),
+            "{template}"
+        );
         // As a server that encodes the whole prompt would have it.
-        let whole = tokenizer.encode(&format!("<|im_end|>{expected}{chat}{thought}")).unwrap();
+        let whole = tokenizer
+            .encode(&format!("<|im_end|>{expected}{chat}{thought}"))
+            .unwrap();
         assert_eq!(new, &whole[1..], "{template}");
     }
 }
@@ -91,17 +145,33 @@ fn text_of_tools_becomes_no_control_token() {
         let (transcript, prompt, sampled) = pushed(&tokenizer, "x", &[text, text]).unwrap();
         let new = &transcript.token_ids()[prompt.len() + sampled.len()..];
         assert_eq!(count(new), 1, "{text}");
-        let shown = format!("<tool_response>\n{text}\n</tool_response>\n<tool_response>\n{text}\n</tool_response>");
-        assert!(tokenizer.decode(new, false).unwrap().contains(&shown), "{text}");
+        let shown = format!(
+            "<tool_response>\n{text}\n</tool_response>\n<tool_response>\n{text}\n</tool_response>"
+        );
+        assert!(
+            tokenizer.decode(new, false).unwrap().contains(&shown),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn templates_that_cannot_go_on_are_refused() {
     let check = |template: &str, thoughts: bool, expected: &str| {
-        let (tokenizer, tools, options) = (tokenizer(template), tools(), TemplateOptions::from(Thinking::On));
-        let input = TemplateInput { tools: Some(&tools), options: &options };
-        let messages = [Message::new("user", "one"), Message::new("assistant", "two"), Message::new("user", "three")];
+        let (tokenizer, tools, options) = (
+            tokenizer(template),
+            tools(),
+            TemplateOptions::from(Thinking::On),
+        );
+        let input = TemplateInput {
+            tools: Some(&tools),
+            options: &options,
+        };
+        let messages = [
+            Message::new("user", "one"),
+            Message::new("assistant", "two"),
+            Message::new("user", "three"),
+        ];
         let found = check_continuation(&tokenizer, input, &messages, thoughts);
         let found = found.map_or_else(|error| error.to_string(), |()| "taken".to_owned());
         assert!(found.contains(expected), "{template}: {found}");
@@ -111,7 +181,9 @@ fn templates_that_cannot_go_on_are_refused() {
     check(QWEN, true, "taken");
     check(QUOTED, true, "taken");
     check(CHAT_TEMPLATE, true, "taken");
-    let last = format!("{{% if tools %}}{{% endif %}}{{% for m in messages[-2:] %}}{turn}{{% endfor %}}{end}");
+    let last = format!(
+        "{{% if tools %}}{{% endif %}}{{% for m in messages[-2:] %}}{turn}{{% endfor %}}{end}"
+    );
     check(
         &last,
         false,
@@ -128,15 +200,26 @@ fn templates_that_cannot_go_on_are_refused() {
     check(&silent, false, "changes the text of a tool's result");
     let upper = format!(
         "{{% if tools %}}{{% endif %}}{{% for m in messages %}}{}{{% endfor %}}{end}",
-        turn.replace("{{ m.content }}", "{{ m.content if m.role != 'tool' else m.content | replace('rows', 'r') }}")
+        turn.replace(
+            "{{ m.content }}",
+            "{{ m.content if m.role != 'tool' else m.content | replace('rows', 'r') }}"
+        )
     );
     check(&upper, false, "changes the text of a tool's result");
     let open = "{% if tools %}{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\n{% endfor %}<|im_start|>assistant\n";
-    check(open, false, "ends an answer without one of the model's stop tokens");
+    check(
+        open,
+        false,
+        "ends an answer without one of the model's stop tokens",
+    );
     let forgets = format!(
         "{{% if tools %}}{{% endif %}}{{% for m in messages %}}{}{{% endfor %}}{end}",
         turn.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
     );
     check(&forgets, false, "taken");
-    check(&forgets, true, "drops the reasoning of answers that call tools");
+    check(
+        &forgets,
+        true,
+        "drops the reasoning of answers that call tools",
+    );
 }

@@ -6,10 +6,14 @@ use super::*;
 fn what_the_compiler_lacks_is_said_in_other_keywords() {
     let object = |rest: Value| {
         let mut schema = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}, "additionalProperties": false});
-        schema.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        schema
+            .as_object_mut()
+            .unwrap()
+            .extend(rest.as_object().unwrap().clone());
         schema
     };
-    let is_kind = |kind: &str| json!({"properties": {"kind": {"const": kind}}, "required": ["kind"]});
+    let is_kind =
+        |kind: &str| json!({"properties": {"kind": {"const": kind}}, "required": ["kind"]});
     let closed = |mut schema: Value| {
         schema["additionalProperties"] = json!(false);
         schema
@@ -24,16 +28,28 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
         // `oneOf`: branches apart by a type, a constant, a required property, also behind references.
         (
             json!({"oneOf": [{"$ref": "#/$defs/p"}, {"$ref": "#/$defs/q"}], "$defs": {"p": closed(is_kind("p")), "q": closed(is_kind("q"))}, "type": "object"}),
-            &[("{\"kind\": \"p\"}", true), ("{\"kind\": \"r\"}", false), ("{}", false)],
+            &[
+                ("{\"kind\": \"p\"}", true),
+                ("{\"kind\": \"r\"}", false),
+                ("{}", false),
+            ],
         ),
         (
             json!({"oneOf": [{"$ref": "#/$defs/s"}, {"type": "array", "items": {"$ref": "#/$defs/s"}}], "$defs": {"s": {"type": "string"}}}),
             &[("\"x\"", true), ("[\"x\"]", true), ("1", false)],
         ),
-        (tagged(json!([is_kind("p"), is_kind("q")])), &[("{\"kind\": \"p\"}", true), ("{}", false)]),
+        (
+            tagged(json!([is_kind("p"), is_kind("q")])),
+            &[("{\"kind\": \"p\"}", true), ("{}", false)],
+        ),
         (
             tagged(json!([{"required": ["kind"]}, {"required": ["n"]}])),
-            &[("{\"kind\": \"p\"}", true), ("{\"n\": 1}", true), ("{\"kind\": \"p\", \"n\": 1}", false), ("{}", false)],
+            &[
+                ("{\"kind\": \"p\"}", true),
+                ("{\"n\": 1}", true),
+                ("{\"kind\": \"p\", \"n\": 1}", false),
+                ("{}", false),
+            ],
         ),
         (
             json!({"oneOf": [{"type": "integer", "minimum": 1}, {"type": "integer", "maximum": 0}, {"type": "null"}]}),
@@ -55,37 +71,77 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
             json!({"type": "object", "oneOf": [
             {"properties": {"a": {"type": "null"}}, "additionalProperties": false},
             {"properties": {"b": {"type": "null"}}, "additionalProperties": false}]}),
-            &[("{\"a\": null}", true), ("{\"b\": null}", true), ("{}", false)],
+            &[
+                ("{\"a\": null}", true),
+                ("{\"b\": null}", true),
+                ("{}", false),
+            ],
         ),
         // `dependencies`, of both forms and by all their names.
         (
             draft_7(object(json!({"dependencies": {"a": ["b"]}}))),
-            &[("{}", true), ("{\"b\": \"x\"}", true), ("{\"a\": 1}", false), ("{\"a\": 1, \"b\": \"y\"}", true)],
+            &[
+                ("{}", true),
+                ("{\"b\": \"x\"}", true),
+                ("{\"a\": 1}", false),
+                ("{\"a\": 1, \"b\": \"y\"}", true),
+            ],
         ),
         (
-            draft_7(object(json!({"dependencies": {"a": {"properties": {"b": {"const": "x"}}, "required": ["b"]}}}))),
-            &[("{\"b\": \"y\"}", true), ("{\"a\": 1, \"b\": \"y\"}", false), ("{\"a\": 1, \"b\": \"x\"}", true)],
+            draft_7(object(
+                json!({"dependencies": {"a": {"properties": {"b": {"const": "x"}}, "required": ["b"]}}}),
+            )),
+            &[
+                ("{\"b\": \"y\"}", true),
+                ("{\"a\": 1, \"b\": \"y\"}", false),
+                ("{\"a\": 1, \"b\": \"x\"}", true),
+            ],
         ),
         (
             object(json!({"dependentRequired": {"a": ["b"], "b": ["a"]}})),
-            &[("{}", true), ("{\"a\": 1}", false), ("{\"a\": 1, \"b\": \"x\"}", true)],
+            &[
+                ("{}", true),
+                ("{\"a\": 1}", false),
+                ("{\"a\": 1, \"b\": \"x\"}", true),
+            ],
         ),
-        (object(json!({"dependentSchemas": {"b": false}})), &[("{\"a\": 1}", true), ("{\"b\": \"x\"}", false)]),
+        (
+            object(json!({"dependentSchemas": {"b": false}})),
+            &[("{\"a\": 1}", true), ("{\"b\": \"x\"}", false)],
+        ),
         // `not`.
-        (object(json!({"not": {"required": ["a"]}})), &[("{\"b\": \"x\"}", true), ("{\"a\": 1}", false)]),
+        (
+            object(json!({"not": {"required": ["a"]}})),
+            &[("{\"b\": \"x\"}", true), ("{\"a\": 1}", false)],
+        ),
         (
             object(json!({"not": {"required": ["a", "b"]}})),
-            &[("{\"b\": \"x\"}", true), ("{\"a\": 1}", true), ("{\"a\": 1, \"b\": \"x\"}", false)],
+            &[
+                ("{\"b\": \"x\"}", true),
+                ("{\"a\": 1}", true),
+                ("{\"a\": 1, \"b\": \"x\"}", false),
+            ],
         ),
         (
             object(
                 json!({"not": {"anyOf": [{"required": ["a"]}, {"properties": {"b": {"const": "y"}}, "required": ["b"]}]}}),
             ),
-            &[("{}", true), ("{\"b\": \"x\"}", true), ("{\"b\": \"y\"}", false), ("{\"a\": 1}", false)],
+            &[
+                ("{}", true),
+                ("{\"b\": \"x\"}", true),
+                ("{\"b\": \"y\"}", false),
+                ("{\"a\": 1}", false),
+            ],
         ),
         (
             json!({"type": "string", "not": {"enum": ["", "ab", "a-]^"]}}),
-            &[("\"a\"", true), ("\"abc\"", true), ("\"ab\"", false), ("\"\"", false), ("\"a-]^\"", false)],
+            &[
+                ("\"a\"", true),
+                ("\"abc\"", true),
+                ("\"ab\"", false),
+                ("\"\"", false),
+                ("\"a-]^\"", false),
+            ],
         ),
         (
             json!({"type": ["string", "null"], "maxLength": 4, "not": {"type": "null"}}),
@@ -93,11 +149,27 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
         ),
         (
             json!({"type": "number", "not": {"enum": [0, 1.5]}, "minimum": -1, "maximum": 3}),
-            &[("0", false), ("0.0", false), ("-0", false), ("1.5", false), ("1.50", false), ("2", true)],
+            &[
+                ("0", false),
+                ("0.0", false),
+                ("-0", false),
+                ("1.5", false),
+                ("1.50", false),
+                ("2", true),
+            ],
         ),
-        (json!({"type": "integer", "not": {"const": 3}}), &[("3", false), ("4", true)]),
-        (json!({"type": "integer", "not": {"minimum": 3, "maximum": 5}}), &[("4", false), ("6", true), ("-2", true)]),
-        (json!({"not": {"not": {"type": "boolean"}}}), &[("true", true), ("1", false)]),
+        (
+            json!({"type": "integer", "not": {"const": 3}}),
+            &[("3", false), ("4", true)],
+        ),
+        (
+            json!({"type": "integer", "not": {"minimum": 3, "maximum": 5}}),
+            &[("4", false), ("6", true), ("-2", true)],
+        ),
+        (
+            json!({"not": {"not": {"type": "boolean"}}}),
+            &[("true", true), ("1", false)],
+        ),
         (
             json!({"type": "array", "items": {"type": "boolean"}, "not": {"maxItems": 1}}),
             &[("[true]", false), ("[true, false]", true)],
@@ -121,20 +193,38 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
         ),
         (
             object(json!({"if": {"required": ["a"]}, "else": {"required": ["b"]}})),
-            &[("{}", false), ("{\"a\": 1}", true), ("{\"b\": \"x\"}", true)],
+            &[
+                ("{}", false),
+                ("{\"a\": 1}", true),
+                ("{\"b\": \"x\"}", true),
+            ],
         ),
         (
             json!({"type": ["integer", "string"], "maxLength": 3, "if": {"type": "integer"}, "then": {"minimum": 0}, "else": {"not": {"const": "no"}}}),
-            &[("4", true), ("-1", false), ("\"no\"", false), ("\"yes\"", true)],
+            &[
+                ("4", true),
+                ("-1", false),
+                ("\"no\"", false),
+                ("\"yes\"", true),
+            ],
         ),
         // `uniqueItems`.
         (
             json!({"type": "array", "uniqueItems": true, "items": {"enum": ["a", "b", "c"]}, "minItems": 1}),
-            &[("[\"b\", \"a\"]", true), ("[\"c\"]", true), ("[]", false), ("[\"a\", \"a\"]", false)],
+            &[
+                ("[\"b\", \"a\"]", true),
+                ("[\"c\"]", true),
+                ("[]", false),
+                ("[\"a\", \"a\"]", false),
+            ],
         ),
         (
             json!({"type": "array", "uniqueItems": true, "items": {"$ref": "#/$defs/e"}, "maxItems": 2, "$defs": {"e": {"anyOf": [{"const": 1}, {"type": "null"}, {"type": "boolean"}]}}}),
-            &[("[1, null]", true), ("[true, false]", true), ("[1, 1]", false)],
+            &[
+                ("[1, null]", true),
+                ("[true, false]", true),
+                ("[1, 1]", false),
+            ],
         ),
         (
             json!({"type": "array", "uniqueItems": true, "maxItems": 1, "items": {"type": "string", "maxLength": 3}}),
@@ -148,16 +238,33 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
     let (mut ended, shared) = (0, tokenizer());
     let vocabulary = Vocabulary::new(&shared).unwrap();
     for (schema, cases) in table {
-        let compiled = Constraint::compile(&vocabulary, &Answer::schema("schema", &schema), Reasoning::Off);
+        let compiled = Constraint::compile(
+            &vocabulary,
+            &Answer::schema("schema", &schema),
+            Reasoning::Off,
+        );
         let constraint = compiled.unwrap_or_else(|error| panic!("{schema}: {error}"));
         let validator = jsonschema::validator_for(&schema).unwrap();
         for (text, expected) in cases {
-            assert_eq!(validator.is_valid(&serde_json::from_str(text).unwrap()), *expected, "{schema} {text}");
-            assert_eq!(takes(&constraint, &shared, text) == "+", *expected, "{schema} {text}");
+            assert_eq!(
+                validator.is_valid(&serde_json::from_str(text).unwrap()),
+                *expected,
+                "{schema} {text}"
+            );
+            assert_eq!(
+                takes(&constraint, &shared, text) == "+",
+                *expected,
+                "{schema} {text}"
+            );
         }
         for seed in 0..40 {
-            let Some(text) = sampled(&constraint, &shared, seed) else { continue };
-            assert!(validator.is_valid(&serde_json::from_str(&text).unwrap()), "{schema}: {text}");
+            let Some(text) = sampled(&constraint, &shared, seed) else {
+                continue;
+            };
+            assert!(
+                validator.is_valid(&serde_json::from_str(&text).unwrap()),
+                "{schema}: {text}"
+            );
             ended += 1;
         }
     }
@@ -169,8 +276,14 @@ fn what_cannot_be_enforced_is_named_with_its_place() {
     let check = |schema: serde_json::Value, assert_formats: bool, expected: &[&str]| {
         let mut file = SchemaFile::alone("schema.json", &schema);
         file.text = serde_json::to_string_pretty(&schema).unwrap().into();
-        let answer = Answer::Json { files: vec![file], assert_formats };
-        let error = compile(&answer, Reasoning::Off).map(|_| schema.clone()).unwrap_err().to_string();
+        let answer = Answer::Json {
+            files: vec![file],
+            assert_formats,
+        };
+        let error = compile(&answer, Reasoning::Off)
+            .map(|_| schema.clone())
+            .unwrap_err()
+            .to_string();
         for part in expected {
             assert!(error.contains(part), "{schema}: {error:?} lacks {part:?}");
         }
@@ -185,26 +298,64 @@ fn what_cannot_be_enforced_is_named_with_its_place() {
         check(
             within(inner),
             false,
-            &["schema.json line 5 column", &format!("/properties/a/{keyword}): `{keyword}` cannot be enforced")],
+            &[
+                "schema.json line 5 column",
+                &format!("/properties/a/{keyword}): `{keyword}` cannot be enforced"),
+            ],
         );
     }
     check(
         within(json!({"uniqueItems": true})),
         false,
-        &["/properties/a/uniqueItems", "`uniqueItems` cannot be enforced"],
+        &[
+            "/properties/a/uniqueItems",
+            "`uniqueItems` cannot be enforced",
+        ],
     );
-    check(within(json!({"minProperties": 2})), false, &["/properties/a/minProperties"]);
-    check(within(json!({"const": 9_007_199_254_740_993_u64})), false, &["/properties/a/const", "2^53"]);
-    check(within(json!({"const": "a\u{1}"})), false, &["/properties/a/const", "control character"]);
-    check(within(json!({"pattern": "a\\x01"})), false, &["/properties/a/pattern", "control characters"]);
-    check(within(json!({"pattern": "(?=a)b"})), false, &["/properties/a/pattern", "look-around"]);
-    check(within(json!({"pattern": "\\bb"})), false, &["/properties/a/pattern", "`pattern` cannot be enforced"]);
+    check(
+        within(json!({"minProperties": 2})),
+        false,
+        &["/properties/a/minProperties"],
+    );
+    check(
+        within(json!({"const": 9_007_199_254_740_993_u64})),
+        false,
+        &["/properties/a/const", "2^53"],
+    );
+    check(
+        within(json!({"const": "a\u{1}"})),
+        false,
+        &["/properties/a/const", "control character"],
+    );
+    check(
+        within(json!({"pattern": "a\\x01"})),
+        false,
+        &["/properties/a/pattern", "control characters"],
+    );
+    check(
+        within(json!({"pattern": "(?=a)b"})),
+        false,
+        &["/properties/a/pattern", "look-around"],
+    );
+    check(
+        within(json!({"pattern": "\\bb"})),
+        false,
+        &["/properties/a/pattern", "`pattern` cannot be enforced"],
+    );
     check(
         within(json!({"oneOf": [{"type": "number"}, {"type": "integer"}]})),
         false,
         &["/properties/a/oneOf", "`oneOf` cannot be enforced"],
     );
-    check(within(json!({"format": "email"})), true, &["/properties/a/format", "\"email\"", "assert_formats = false"]);
+    check(
+        within(json!({"format": "email"})),
+        true,
+        &[
+            "/properties/a/format",
+            "\"email\"",
+            "assert_formats = false",
+        ],
+    );
     check(
         json!({"$ref": "#/$defs/x", "$defs": {"x": within(json!({"contains": {}}))}}),
         false,
@@ -223,9 +374,12 @@ fn what_cannot_be_enforced_is_named_with_its_place() {
     check(json!(false), false, &["no value is valid"]);
     let definitions = |schema: Value, own: Value| json!({"properties": {"a": {"allOf": [schema]}}, "$defs": {"x": within(own), "y": {"anyOf": [{"$ref": "#/$defs/z"}]}, "z": {"$ref": "#/$defs/y"}}});
     let node = json!({"$ref": "#/$defs/x", "required": ["a"]});
-    let (refers, large) =
-        (json!({"$ref": "#/$defs/x"}), json!({"patternProperties": {"[a-z]{1,255}": {"type": "null"}}}));
-    let shared = json!({"oneOf": [{"type": "string", "pattern": "a"}, {"type": "string", "pattern": "b"}]});
+    let (refers, large) = (
+        json!({"$ref": "#/$defs/x"}),
+        json!({"patternProperties": {"[a-z]{1,255}": {"type": "null"}}}),
+    );
+    let shared =
+        json!({"oneOf": [{"type": "string", "pattern": "a"}, {"type": "string", "pattern": "b"}]});
     for (schema, expected) in [
         // Behind a reference, by the names that the author knows.
         (
@@ -244,23 +398,47 @@ fn what_cannot_be_enforced_is_named_with_its_place() {
             definitions(refers, node),
             "(/$defs/x/properties/a/$ref): `$ref` cannot be enforced while decoding: what it leads to contains it again",
         ),
-        (within(json!({"enum": ["a", "x</think>y"]})), "(/properties/a/enum): \"x</think>y\" cannot be enforced"),
+        (
+            within(json!({"enum": ["a", "x</think>y"]})),
+            "(/properties/a/enum): \"x</think>y\" cannot be enforced",
+        ),
         (
             within(json!({"properties": {"</think>": {}}})),
             "(/properties/a/properties/<~1think>): \"</think>\" cannot be enforced",
         ),
-        (within(json!({"pattern": "^a</think>"})), "(/properties/a/pattern): the pattern"),
+        (
+            within(json!({"pattern": "^a</think>"})),
+            "(/properties/a/pattern): the pattern",
+        ),
         (
             within(json!({"items": {"type": "string"}, "uniqueItems": true})),
             "(/properties/a/uniqueItems): `uniqueItems` cannot be enforced",
         ),
-        (within(json!({"if": {"required": ["b"]}, "else": {"uniqueItems": true}})), "(/properties/a/else/uniqueItems)"),
-        (json!({"$ref": "#/$defs/none"}), "(/$ref): `$ref` target not found: #/$defs/none"),
+        (
+            within(json!({"if": {"required": ["b"]}, "else": {"uniqueItems": true}})),
+            "(/properties/a/else/uniqueItems)",
+        ),
+        (
+            json!({"$ref": "#/$defs/none"}),
+            "(/$ref): `$ref` target not found: #/$defs/none",
+        ),
     ] {
-        let error =
-            compile(&Answer::schema("s", &schema), Reasoning::Off).map(|_| schema.clone()).unwrap_err().to_string();
-        assert!(error.contains(expected), "{schema}: {error:?} lacks {expected:?}");
-        for leaked in ["coerce", "processing", "json-schema", "lexer", "circular", "Unsatisfiable"] {
+        let error = compile(&Answer::schema("s", &schema), Reasoning::Off)
+            .map(|_| schema.clone())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(expected),
+            "{schema}: {error:?} lacks {expected:?}"
+        );
+        for leaked in [
+            "coerce",
+            "processing",
+            "json-schema",
+            "lexer",
+            "circular",
+            "Unsatisfiable",
+        ] {
             assert!(!error.contains(leaked), "{error}");
         }
     }
@@ -273,9 +451,19 @@ fn references_lead_where_the_scorer_has_them() {
         ..SchemaFile::alone(address, &schema)
     };
     for (files, taken, other) in [
-        (vec![file("s.json", json!({"$ref": "#/definitions/A<B>", "definitions": {"A<B>": {"const": 1}}}))], "1", "2"),
         (
-            vec![file("s.json", json!({"$ref": "#/definitions/A%3CB%3E", "definitions": {"A<B>": {"const": 1}}}))],
+            vec![file(
+                "s.json",
+                json!({"$ref": "#/definitions/A<B>", "definitions": {"A<B>": {"const": 1}}}),
+            )],
+            "1",
+            "2",
+        ),
+        (
+            vec![file(
+                "s.json",
+                json!({"$ref": "#/definitions/A%3CB%3E", "definitions": {"A<B>": {"const": 1}}}),
+            )],
             "1",
             "2",
         ),
@@ -293,18 +481,27 @@ fn references_lead_where_the_scorer_has_them() {
         ),
         (
             vec![
-                file("s.json", json!({"$ref": "#/$defs/foo", "$defs": {"foo": {"$id": "n/", "$ref": "bar.json"}}})),
+                file(
+                    "s.json",
+                    json!({"$ref": "#/$defs/foo", "$defs": {"foo": {"$id": "n/", "$ref": "bar.json"}}}),
+                ),
                 file("n/bar.json", json!({"const": 1})),
             ],
             "1",
             "2",
         ),
     ] {
-        let answer = Answer::Json { files: files.clone(), assert_formats: false };
+        let answer = Answer::Json {
+            files: files.clone(),
+            assert_formats: false,
+        };
         let (constraint, tokenizer) =
             compile(&answer, Reasoning::Off).unwrap_or_else(|error| panic!("{files:?}: {error}"));
         assert_eq!(
-            (takes(&constraint, &tokenizer, taken).as_str(), takes(&constraint, &tokenizer, other).as_str()),
+            (
+                takes(&constraint, &tokenizer, taken).as_str(),
+                takes(&constraint, &tokenizer, other).as_str()
+            ),
             ("+", "")
         );
     }

@@ -36,18 +36,33 @@ impl Files {
         let (mut bytes, mut entries) = (Vec::new(), HashMap::new());
         for file in source.weight_files()? {
             let number = bytes.len();
-            entries.extend(source.tensors(&file)?.into_iter().map(|entry| (entry.name.clone(), (number, entry))));
+            entries.extend(
+                source
+                    .tensors(&file)?
+                    .into_iter()
+                    .map(|entry| (entry.name.clone(), (number, entry))),
+            );
             bytes.push((source.label(&file), map(source, &file)?));
         }
         // A file may hold more than the model takes, such as a head that is the embedding. A run's checkpoint has no
         // configuration and nothing more.
-        let tensors: Option<HashSet<String>> =
-            source.config().ok().map(|config| tensor_names(&config).into_iter().map(|(name, _)| name).collect());
+        let tensors: Option<HashSet<String>> = source.config().ok().map(|config| {
+            tensor_names(&config)
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect()
+        });
         // Parts of a tensor that has all experts belong to it.
         let taken = |name: &String| {
-            tensors.as_ref().is_none_or(|tensors| tensors.contains(name) || name.contains(".mlp.experts."))
+            tensors
+                .as_ref()
+                .is_none_or(|tensors| tensors.contains(name) || name.contains(".mlp.experts."))
         };
-        let total = entries.iter().filter(|(name, _)| taken(name)).map(|(_, (_, entry))| entry.size_bytes).sum();
+        let total = entries
+            .iter()
+            .filter(|(name, _)| taken(name))
+            .map(|(_, (_, entry))| entry.size_bytes)
+            .sum();
         Ok(Self {
             bytes,
             quantization: source.quantization()?,
@@ -61,10 +76,14 @@ impl Files {
     pub(super) fn dtype(&self, name: &str) -> Option<DType> {
         match self.entries.get(name) {
             Some((_, entry)) => dtype(&entry.element_type),
-            None => self.experts(name).ok().flatten().and_then(|entries| match entries {
-                ExpertEntries::Mxfp4 { .. } => Some(DType::BF16),
-                ExpertEntries::Separate { parts, .. } => dtype(&parts[0].element_type),
-            }),
+            None => self
+                .experts(name)
+                .ok()
+                .flatten()
+                .and_then(|entries| match entries {
+                    ExpertEntries::Mxfp4 { .. } => Some(DType::BF16),
+                    ExpertEntries::Separate { parts, .. } => dtype(&parts[0].element_type),
+                }),
         }
     }
 
@@ -78,14 +97,20 @@ impl Files {
     }
 
     /// The caller has seen that there is such a tensor.
-    pub(super) fn get(&self, name: &str, target: DType, device: &Device) -> Result<Tensor, ModelError> {
+    pub(super) fn get(
+        &self,
+        name: &str,
+        target: DType,
+        device: &Device,
+    ) -> Result<Tensor, ModelError> {
         if let Some(entries) = self.experts(name)? {
             return self.put_together(name, &entries, target, device);
         }
         let (label, entry, bytes) = self.find(name)?;
         let tensor = if entry.element_type == FP8 {
             let numbers = self.dequantized(label, entry, bytes)?;
-            self.uploader.tensor(&numbers, DType::BF16, &dims(&entry.shape), device)?
+            self.uploader
+                .tensor(&numbers, DType::BF16, &dims(&entry.shape), device)?
         } else {
             self.stored(name, device)?
         };
@@ -94,13 +119,31 @@ impl Files {
     }
 
     /// The numbers of a matrix in fp8, little-endian bf16. `label`: its file.
-    fn dequantized(&self, label: &str, matrix: &TensorEntry, codes: &[u8]) -> Result<Vec<u8>, ModelError> {
+    fn dequantized(
+        &self,
+        label: &str,
+        matrix: &TensorEntry,
+        codes: &[u8],
+    ) -> Result<Vec<u8>, ModelError> {
         let wrong = |problem: String| damaged(label, &problem);
         let find = |name: &str| self.entries.get(name).map(|(_, entry)| entry);
-        let (scales, block) = matrix.fp8_scales(self.quantization.and_then(Quantization::fp8), find).map_err(wrong)?;
-        let scales = self.stored(&scales.name, &Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        let codes = Fp8Codes { codes, inputs: matrix.shape[1] as usize, scales: &scales, block };
-        codes.dequantize().map_err(|problem| wrong(format!("`{}`: {problem}", matrix.name)))
+        let (scales, block) = matrix
+            .fp8_scales(self.quantization.and_then(Quantization::fp8), find)
+            .map_err(wrong)?;
+        let scales = self
+            .stored(&scales.name, &Device::Cpu)?
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1()?;
+        let codes = Fp8Codes {
+            codes,
+            inputs: matrix.shape[1] as usize,
+            scales: &scales,
+            block,
+        };
+        codes
+            .dequantize()
+            .map_err(|problem| wrong(format!("`{}`: {problem}", matrix.name)))
     }
 
     /// The parts of a tensor of all experts that is not one in the checkpoint.
@@ -108,9 +151,14 @@ impl Files {
         if self.entries.contains_key(name) {
             return Ok(None);
         }
-        let found = ExpertEntries::find(name, self.quantization, |name| self.entries.get(name).map(|(_, entry)| entry));
+        let found = ExpertEntries::find(name, self.quantization, |name| {
+            self.entries.get(name).map(|(_, entry)| entry)
+        });
         found.map_err(|problem| {
-            let file = self.entries.get(&format!("{name}_blocks")).map_or(0, |(file, _)| *file);
+            let file = self
+                .entries
+                .get(&format!("{name}_blocks"))
+                .map_or(0, |(file, _)| *file);
             damaged(&self.bytes[file].0, &problem)
         })
     }
@@ -125,16 +173,27 @@ impl Files {
         let shape = dims(&entries.shape());
         match entries {
             ExpertEntries::Mxfp4 { blocks, scales } => {
-                let ((label, _, codes), (_, _, exponents)) = (self.find(&blocks.name)?, self.find(&scales.name)?);
-                let codes =
-                    Mxfp4Codes { blocks: codes, scales: exponents, outputs: shape[2], blocks_a_row: shape[1] / 32 };
+                let ((label, _, codes), (_, _, exponents)) =
+                    (self.find(&blocks.name)?, self.find(&scales.name)?);
+                let codes = Mxfp4Codes {
+                    blocks: codes,
+                    scales: exponents,
+                    outputs: shape[2],
+                    blocks_a_row: shape[1] / 32,
+                };
                 let numbers = codes.dequantize();
-                let numbers = numbers.map_err(|problem| damaged(label, &format!("`{name}_scales`: {problem}")))?;
+                let numbers = numbers
+                    .map_err(|problem| damaged(label, &format!("`{name}_scales`: {problem}")))?;
                 self.counter.add(blocks.size_bytes + scales.size_bytes);
-                Ok(self.uploader.tensor(&numbers, DType::BF16, &shape, device)?.to_dtype(target)?)
+                Ok(self
+                    .uploader
+                    .tensor(&numbers, DType::BF16, &shape, device)?
+                    .to_dtype(target)?)
             }
             ExpertEntries::Separate { parts, .. } => {
-                let parts = parts.iter().map(|part| self.get(&part.name, target, device));
+                let parts = parts
+                    .iter()
+                    .map(|part| self.get(&part.name, target, device));
                 Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?.reshape(shape)?)
             }
         }
@@ -148,13 +207,16 @@ impl Files {
                 entry.element_type
             ))
         })?;
-        Ok(self.uploader.tensor(bytes, stored, &dims(&entry.shape), device)?)
+        Ok(self
+            .uploader
+            .tensor(bytes, stored, &dims(&entry.shape), device)?)
     }
 
     /// The name of a tensor's file, its entry and its bytes.
     fn find(&self, name: &str) -> Result<(&str, &TensorEntry, &[u8]), ModelError> {
         let found = self.entries.get(name).and_then(|(file, entry)| {
-            let range = entry.offset_bytes as usize..(entry.offset_bytes + entry.size_bytes) as usize;
+            let range =
+                entry.offset_bytes as usize..(entry.offset_bytes + entry.size_bytes) as usize;
             let (label, bytes) = &self.bytes[*file];
             Some((label.as_str(), entry, bytes.slice().get(range)?))
         });
@@ -175,7 +237,12 @@ fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {
     if let Some(bytes) = source.embedded_bytes(file) {
         return Ok(Bytes::Embedded(bytes));
     }
-    let refused = |error| ModelError::Hub(HubError::Read { path: source.label(file), source: error });
+    let refused = |error| {
+        ModelError::Hub(HubError::Read {
+            path: source.label(file),
+            source: error,
+        })
+    };
     let opened = source.open_file(file)?;
     // SAFETY: the bytes are only ever copied out as numbers, for which every bit pattern is valid. A file that someone
     // shortens while it is mapped ends the process with SIGBUS; that is documented at `Weights::open`.
@@ -187,7 +254,9 @@ fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {
 
 /// What is wrong with a quantized tensor, with its file and what to do.
 fn damaged(label: &str, problem: &str) -> ModelError {
-    ModelError::Weights(format!("{label}: {problem}; fetch the checkpoint again, or take it in bf16"))
+    ModelError::Weights(format!(
+        "{label}: {problem}; fetch the checkpoint again, or take it in bf16"
+    ))
 }
 
 fn dims(shape: &[u64]) -> Vec<usize> {

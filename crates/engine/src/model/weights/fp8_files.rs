@@ -29,18 +29,36 @@ impl Fp8Codes<'_> {
                 "scale {scale:?} at [{row}, {column}], supported are numbers above 0 and below 6.6e35"
             ));
         }
-        if let Some(at) = self.codes.par_iter().position_first(|code| code & 0x7f == 0x7f) {
-            return Err(format!("NaN (code {:#04x}) at [{}, {}]", self.codes[at], at / inputs, at % inputs));
+        if let Some(at) = self
+            .codes
+            .par_iter()
+            .position_first(|code| code & 0x7f == 0x7f)
+        {
+            return Err(format!(
+                "NaN (code {:#04x}) at [{}, {}]",
+                self.codes[at],
+                at / inputs,
+                at % inputs
+            ));
         }
-        let numbers: Vec<f32> = (0..=u8::MAX).map(|code| F8E4M3::from_bits(code).to_f32()).collect();
+        let numbers: Vec<f32> = (0..=u8::MAX)
+            .map(|code| F8E4M3::from_bits(code).to_f32())
+            .collect();
         let mut bytes = vec![0; 2 * self.codes.len()];
-        let rows = bytes.par_chunks_exact_mut(2 * inputs).zip(self.codes.par_chunks_exact(inputs)).enumerate();
+        let rows = bytes
+            .par_chunks_exact_mut(2 * inputs)
+            .zip(self.codes.par_chunks_exact(inputs))
+            .enumerate();
         rows.for_each(|(row, (bytes, codes))| {
             let scales = &self.scales[row / self.block[0] * columns..][..columns];
-            let blocks = bytes.chunks_mut(2 * self.block[1]).zip(codes.chunks(self.block[1]));
+            let blocks = bytes
+                .chunks_mut(2 * self.block[1])
+                .zip(codes.chunks(self.block[1]));
             for ((bytes, codes), scale) in blocks.zip(scales) {
                 for (bytes, code) in bytes.chunks_exact_mut(2).zip(codes) {
-                    bytes.copy_from_slice(&bf16::from_f32(numbers[usize::from(*code)] * scale).to_le_bytes());
+                    bytes.copy_from_slice(
+                        &bf16::from_f32(numbers[usize::from(*code)] * scale).to_le_bytes(),
+                    );
                 }
             }
         });
@@ -92,10 +110,19 @@ mod tests {
     }
 
     /// `scales`, each repeated over its block of a matrix of this shape.
-    fn spread(scales: &Tensor, block: [usize; 2], (outputs, inputs): (usize, usize)) -> Result<Tensor> {
+    fn spread(
+        scales: &Tensor,
+        block: [usize; 2],
+        (outputs, inputs): (usize, usize),
+    ) -> Result<Tensor> {
         let (rows, columns) = scales.dims2()?;
-        let spread = scales.reshape((rows, 1, columns, 1))?.broadcast_as((rows, block[0], columns, block[1]))?;
-        spread.reshape((rows * block[0], columns * block[1]))?.narrow(0, 0, outputs)?.narrow(1, 0, inputs)
+        let spread = scales
+            .reshape((rows, 1, columns, 1))?
+            .broadcast_as((rows, block[0], columns, block[1]))?;
+        spread
+            .reshape((rows * block[0], columns * block[1]))?
+            .narrow(0, 0, outputs)?
+            .narrow(1, 0, inputs)
     }
 
     /// Codes, scales [rows, columns] in f32, and the dequantized matrix in bf16, computed by candle.
@@ -103,8 +130,9 @@ mod tests {
         let (outputs, inputs) = weight.dims2()?;
         let grid = (outputs.div_ceil(block[0]), inputs.div_ceil(block[1]));
         // Not powers of two, and different ones.
-        let scales =
-            Tensor::arange(0f32, (grid.0 * grid.1) as f32, &Device::Cpu)?.affine(7e-5, 1.1e-3)?.reshape(grid)?;
+        let scales = Tensor::arange(0f32, (grid.0 * grid.1) as f32, &Device::Cpu)?
+            .affine(7e-5, 1.1e-3)?
+            .reshape(grid)?;
         let spread = spread(&scales, block, (outputs, inputs))?;
         let codes = (weight / &spread)?.to_dtype(DType::F8E4M3)?;
         let matrix = (codes.to_dtype(DType::F32)? * spread)?.to_dtype(DType::BF16)?;
@@ -112,29 +140,51 @@ mod tests {
     }
 
     fn numbers(tensor: &Tensor) -> Vec<f32> {
-        tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+        tensor
+            .flatten_all()
+            .unwrap()
+            .to_dtype(DType::F32)
+            .unwrap()
+            .to_vec1()
+            .unwrap()
     }
 
     fn random(outputs: usize, inputs: usize) -> Tensor {
-        let value = |i: usize| ((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * if i.is_multiple_of(5) { 1e-4 } else { 0.3 };
+        let value = |i: usize| {
+            ((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * if i.is_multiple_of(5) { 1e-4 } else { 0.3 }
+        };
         let numbers: Vec<f32> = (0..outputs * inputs).map(value).collect();
         Tensor::from_vec(numbers, (outputs, inputs), &Device::Cpu).unwrap()
     }
 
     #[test]
     fn every_form_of_scales_is_read() {
-        let check = |quantization: Value, suffix: &str, block: [usize; 2], shape: &[usize], dtype: DType| {
+        let check = |quantization: Value,
+                     suffix: &str,
+                     block: [usize; 2],
+                     shape: &[usize],
+                     dtype: DType| {
             let work = tempfile::tempdir().unwrap();
             let [codes, scales, _] = quantize(&random(300, 136), block).unwrap();
             let scales = scales.to_dtype(dtype).unwrap();
             let spread = spread(&scales.to_dtype(DType::F32).unwrap(), block, (300, 136)).unwrap();
-            let expected = (codes.to_dtype(DType::F32).unwrap() * spread).unwrap().to_dtype(DType::BF16).unwrap();
-            let tensors = [(UP.to_owned(), codes), (format!("{UP}{suffix}"), scales.reshape(shape).unwrap())];
+            let expected = (codes.to_dtype(DType::F32).unwrap() * spread)
+                .unwrap()
+                .to_dtype(DType::BF16)
+                .unwrap();
+            let tensors = [
+                (UP.to_owned(), codes),
+                (format!("{UP}{suffix}"), scales.reshape(shape).unwrap()),
+            ];
             let weights = Weights::open(&write(work.path(), &quantization, &tensors)).unwrap();
             assert_eq!(weights.dtype(UP), Some(DType::BF16));
             for dtype in [DType::F32, DType::BF16] {
                 let found = weights.get(UP, &[300, 136], dtype, &Device::Cpu).unwrap();
-                assert_eq!((found.dtype(), numbers(&found)), (dtype, numbers(&expected)), "{quantization}");
+                assert_eq!(
+                    (found.dtype(), numbers(&found)),
+                    (dtype, numbers(&expected)),
+                    "{quantization}"
+                );
             }
         };
         let (whole, output, block) = ([300, 136], [1, 136], [128, 128]);
@@ -148,13 +198,37 @@ mod tests {
             DType::F32,
         );
         for shape in [&[][..], &[1], &[1, 1]] {
-            check(json!({"quant_method": "fp8", "weight_block_size": null}), "_scale_inv", whole, shape, DType::F32);
-            check(json!({"quant_method": "fp8", "activation_scheme": "static"}), "_scale", whole, shape, DType::F32);
+            check(
+                json!({"quant_method": "fp8", "weight_block_size": null}),
+                "_scale_inv",
+                whole,
+                shape,
+                DType::F32,
+            );
+            check(
+                json!({"quant_method": "fp8", "activation_scheme": "static"}),
+                "_scale",
+                whole,
+                shape,
+                DType::F32,
+            );
             check(compressed("tensor"), "_scale", whole, shape, DType::BF16);
         }
-        check(compressed("channel"), "_scale", output, &[300, 1], DType::F32);
+        check(
+            compressed("channel"),
+            "_scale",
+            output,
+            &[300, 1],
+            DType::F32,
+        );
         check(compressed("block"), "_scale", block, &[3, 2], DType::F32);
-        check(json!({"quant_method": "fbgemm_fp8"}), "_scale", output, &[300, 1], DType::F32);
+        check(
+            json!({"quant_method": "fbgemm_fp8"}),
+            "_scale",
+            output,
+            &[300, 1],
+            DType::F32,
+        );
     }
 
     #[test]
@@ -165,9 +239,18 @@ mod tests {
             let mut tensors = vec![(UP.to_owned(), codes), (format!("{UP}_scale_inv"), scales)];
             change(&mut tensors);
             let weights = Weights::open(&write(work.path(), &quantization, &tensors)).unwrap();
-            let message = weights.get(UP, tensors[0].1.dims(), DType::F32, &Device::Cpu).unwrap_err().to_string();
-            let expected = format!("{}: `{UP}{expected}", work.path().join("model.safetensors").display());
-            assert!(message.starts_with(&expected), "{message:?} instead of {expected:?}");
+            let message = weights
+                .get(UP, tensors[0].1.dims(), DType::F32, &Device::Cpu)
+                .unwrap_err()
+                .to_string();
+            let expected = format!(
+                "{}: `{UP}{expected}",
+                work.path().join("model.safetensors").display()
+            );
+            assert!(
+                message.starts_with(&expected),
+                "{message:?} instead of {expected:?}"
+            );
         };
         let no_scales = |tensors: &mut Vec<Named>| tensors.truncate(1);
         check(
@@ -177,20 +260,37 @@ mod tests {
                 "` is stored as F8_E4M3, and there is no `{UP}_scale_inv` or `{UP}_scale`; fetch the checkpoint again, or take it in bf16"
             ),
         );
-        check(json!(null), &no_scales, "` is stored as F8_E4M3, and config.json has no `quantization_config`; fetch");
+        check(
+            json!(null),
+            &no_scales,
+            "` is stored as F8_E4M3, and config.json has no `quantization_config`; fetch",
+        );
         let shape = "_scale_inv` has shape [3, 2], and a scale per";
         check(
             compressed("channel"),
             &|_| (),
             &format!("{shape} output of `{UP}`, [300, 136], requires [300, 1]; fetch"),
         );
-        check(compressed("tensor"), &|_| (), &format!("{shape} matrix of `{UP}`, [300, 136], requires [1, 1]; fetch"));
+        check(
+            compressed("tensor"),
+            &|_| (),
+            &format!("{shape} matrix of `{UP}`, [300, 136], requires [1, 1]; fetch"),
+        );
         let other = json!({"quant_method": "fp8", "weight_block_size": [64, 128]});
-        check(other, &|_| (), &format!("{shape} block of 64 x 128 of `{UP}`, [300, 136], requires [5, 2]; fetch"));
-        for (bad, shown) in
-            [(0.0, "0.0"), (-1.0, "-1.0"), (f32::NAN, "NaN"), (f32::INFINITY, "inf"), (2f32.powi(119), "6.64614e35")]
-        {
-            let scales = Tensor::new(&[[1.0, 1.0], [1.0, bad], [1.0_f32, 1.0]], &Device::Cpu).unwrap();
+        check(
+            other,
+            &|_| (),
+            &format!("{shape} block of 64 x 128 of `{UP}`, [300, 136], requires [5, 2]; fetch"),
+        );
+        for (bad, shown) in [
+            (0.0, "0.0"),
+            (-1.0, "-1.0"),
+            (f32::NAN, "NaN"),
+            (f32::INFINITY, "inf"),
+            (2f32.powi(119), "6.64614e35"),
+        ] {
+            let scales =
+                Tensor::new(&[[1.0, 1.0], [1.0, bad], [1.0_f32, 1.0]], &Device::Cpu).unwrap();
             check(
                 block_form(),
                 &|tensors| tensors[1].1 = scales.clone(),
@@ -198,12 +298,23 @@ mod tests {
             );
         }
         let nan = |tensors: &mut Vec<Named>| {
-            let codes: Vec<u8> = (0..300 * 136).map(|at| if at == 2 * 136 + 5 { 0xff } else { 1 }).collect();
-            tensors[0].1 = Tensor::from_raw_buffer(&codes, DType::F8E4M3, &[300, 136], &Device::Cpu).unwrap();
+            let codes: Vec<u8> = (0..300 * 136)
+                .map(|at| if at == 2 * 136 + 5 { 0xff } else { 1 })
+                .collect();
+            tensors[0].1 =
+                Tensor::from_raw_buffer(&codes, DType::F8E4M3, &[300, 136], &Device::Cpu).unwrap();
         };
-        check(block_form(), &nan, "`: NaN (code 0xff) at [2, 5]; fetch the checkpoint again, or take it in bf16");
+        check(
+            block_form(),
+            &nan,
+            "`: NaN (code 0xff) at [2, 5]; fetch the checkpoint again, or take it in bf16",
+        );
         let flat = |tensors: &mut Vec<Named>| tensors[0].1 = tensors[0].1.flatten_all().unwrap();
-        check(block_form(), &flat, "` is stored as F8_E4M3 with shape [40800], supported are matrices");
+        check(
+            block_form(),
+            &flat,
+            "` is stored as F8_E4M3 with shape [40800], supported are matrices",
+        );
         let integer = |tensors: &mut Vec<Named>| {
             tensors[1].1 = Tensor::ones((3, 2), DType::U8, &Device::Cpu).unwrap();
         };
@@ -214,14 +325,22 @@ mod tests {
     #[test]
     fn e5m2_is_refused() {
         let work = tempfile::tempdir().unwrap();
-        let header = format!(r#"{{"{UP}":{{"dtype":"F8_E5M2","shape":[2,2],"data_offsets":[0,4]}}}}"#);
-        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
+        let header =
+            format!(r#"{{"{UP}":{{"dtype":"F8_E5M2","shape":[2,2],"data_offsets":[0,4]}}}}"#);
+        let bytes = [
+            &(header.len() as u64).to_le_bytes()[..],
+            header.as_bytes(),
+            &[0; 4],
+        ]
+        .concat();
         std::fs::write(work.path().join("config.json"), config(&block_form())).unwrap();
         std::fs::write(work.path().join("model.safetensors"), bytes).unwrap();
         let weights = Weights::open(&ModelSource::at("m", work.path())).unwrap();
-        let message = weights.get(UP, &[2, 2], DType::F32, &Device::Cpu).unwrap_err().to_string();
-        let expected =
-            "is stored as F8_E5M2; take the checkpoint in BF16, F16 or F32, or matrices in F8_E4M3 with scales";
+        let message = weights
+            .get(UP, &[2, 2], DType::F32, &Device::Cpu)
+            .unwrap_err()
+            .to_string();
+        let expected = "is stored as F8_E5M2; take the checkpoint in BF16, F16 or F32, or matrices in F8_E4M3 with scales";
         assert!(message.contains(expected), "{message}");
     }
 
@@ -242,12 +361,22 @@ mod tests {
             }
         }
         let open = |source: &ModelSource| Weights::open(source).unwrap();
-        let (coded, plain) =
-            (open(&write(work.path(), &block_form(), &coded)), open(&write(twin.path(), &json!(null), &plain)));
+        let (coded, plain) = (
+            open(&write(work.path(), &block_form(), &coded)),
+            open(&write(twin.path(), &json!(null), &plain)),
+        );
         for precision in [BasePrecision::Bf16, BasePrecision::Fp8] {
             let forward = |weights: &Weights| {
                 let weights = weights.clone().in_precision(precision);
-                let model = Decoder::new(&config, &weights, Trainable::Frozen, 0, DType::F32, &Device::Cpu).unwrap();
+                let model = Decoder::new(
+                    &config,
+                    &weights,
+                    Trainable::Frozen,
+                    0,
+                    DType::F32,
+                    &Device::Cpu,
+                )
+                .unwrap();
                 let mut batch = PackedBatch::default();
                 batch.push_prompt(&[3, 17, 39, 5]);
                 numbers(&model.forward(&batch, Adapters::On).unwrap())
@@ -255,7 +384,13 @@ mod tests {
             assert_eq!(forward(&coded), forward(&plain));
         }
         for (name, shape) in tensor_names(&config) {
-            let get = |weights: &Weights| numbers(&weights.get(&name, &shape, DType::F32, &Device::Cpu).unwrap());
+            let get = |weights: &Weights| {
+                numbers(
+                    &weights
+                        .get(&name, &shape, DType::F32, &Device::Cpu)
+                        .unwrap(),
+                )
+            };
             assert_eq!(get(&coded), get(&plain), "{name}");
         }
     }

@@ -33,15 +33,27 @@ pub(super) struct Counter {
 
 impl Counter {
     pub(super) fn new(model: &str, total_bytes: u64) -> Self {
-        Self { model: model.to_owned(), total_bytes, done_bytes: AtomicU64::new(0) }
+        Self {
+            model: model.to_owned(),
+            total_bytes,
+            done_bytes: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn add(&self, bytes: u64) {
         let before = self.done_bytes.load(Ordering::Relaxed);
-        let done_bytes = if before >= self.total_bytes { bytes } else { before + bytes };
+        let done_bytes = if before >= self.total_bytes {
+            bytes
+        } else {
+            before + bytes
+        };
         self.done_bytes.store(done_bytes, Ordering::Relaxed);
         if let Some(watcher) = WATCHER.get() {
-            watcher(LoadProgress { model: &self.model, done_bytes, total_bytes: self.total_bytes });
+            watcher(LoadProgress {
+                model: &self.model,
+                done_bytes,
+                total_bytes: self.total_bytes,
+            });
         }
     }
 }

@@ -27,27 +27,38 @@ impl Mxfp4Codes<'_> {
     /// # Errors
     /// A scale that is too large: its value and place.
     pub(super) fn dequantize(&self) -> Result<Vec<u8>, String> {
-        if let Some(at) = self.scales.par_iter().position_first(|&scale| scale > MAX_SCALE) {
-            return Err(format!("scale {} at number {at}, supported are 0 to {MAX_SCALE}", self.scales[at]));
+        if let Some(at) = self
+            .scales
+            .par_iter()
+            .position_first(|&scale| scale > MAX_SCALE)
+        {
+            return Err(format!(
+                "scale {} at number {at}, supported are 0 to {MAX_SCALE}",
+                self.scales[at]
+            ));
         }
         let (outputs, blocks) = (self.outputs, self.blocks_a_row);
         let mut bytes = vec![0; self.scales.len() * BLOCK * 2];
         // The numbers of an expert's block of inputs stand together.
-        bytes.par_chunks_exact_mut(2 * BLOCK * outputs).enumerate().for_each(|(index, bytes)| {
-            let (expert, block) = (index / blocks, index % blocks);
-            for output in 0..outputs {
-                let at = (expert * outputs + output) * blocks + block;
-                let power = (f64::from(self.scales[at]) - 127.0).exp2() as f32;
-                let numbers: [[u8; 2]; 16] =
-                    std::array::from_fn(|code| bf16::from_f32(sign(code) * MAGNITUDES[code & 7] * power).to_le_bytes());
-                for (pair, codes) in self.blocks[at * 16..][..16].iter().enumerate() {
-                    for (half, code) in [codes & 15, codes >> 4].into_iter().enumerate() {
-                        let to = 2 * ((2 * pair + half) * outputs + output);
-                        bytes[to..to + 2].copy_from_slice(&numbers[usize::from(code)]);
+        bytes
+            .par_chunks_exact_mut(2 * BLOCK * outputs)
+            .enumerate()
+            .for_each(|(index, bytes)| {
+                let (expert, block) = (index / blocks, index % blocks);
+                for output in 0..outputs {
+                    let at = (expert * outputs + output) * blocks + block;
+                    let power = (f64::from(self.scales[at]) - 127.0).exp2() as f32;
+                    let numbers: [[u8; 2]; 16] = std::array::from_fn(|code| {
+                        bf16::from_f32(sign(code) * MAGNITUDES[code & 7] * power).to_le_bytes()
+                    });
+                    for (pair, codes) in self.blocks[at * 16..][..16].iter().enumerate() {
+                        for (half, code) in [codes & 15, codes >> 4].into_iter().enumerate() {
+                            let to = 2 * ((2 * pair + half) * outputs + output);
+                            bytes[to..to + 2].copy_from_slice(&numbers[usize::from(code)]);
+                        }
                     }
                 }
-            }
-        });
+            });
         Ok(bytes)
     }
 }
@@ -71,7 +82,10 @@ mod tests {
 
     /// What transformers made of it is beside it as `expected`.
     fn golden() -> HashMap<String, Tensor> {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/parity/mxfp4.safetensors");
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/parity/mxfp4.safetensors"
+        );
         load(file, &Device::Cpu).unwrap()
     }
 
@@ -89,7 +103,9 @@ mod tests {
         let weights = open(work.path(), &golden());
         assert_eq!(weights.dtype(DOWN), Some(DType::BF16));
         let bits = |name: &str| -> Vec<u16> {
-            let tensor = weights.get(name, &[2, 96, 43], DType::BF16, &Device::Cpu).unwrap();
+            let tensor = weights
+                .get(name, &[2, 96, 43], DType::BF16, &Device::Cpu)
+                .unwrap();
             let numbers: Vec<half::bf16> = tensor.flatten_all().unwrap().to_vec1().unwrap();
             numbers.into_iter().map(half::bf16::to_bits).collect()
         };
@@ -102,8 +118,16 @@ mod tests {
         let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
         let above = Tensor::full(253_u8, (2, 43, 3), &Device::Cpu).unwrap();
         for (name, changed, expected) in [
-            (&scales, None, format!("`{blocks}` has no `{scales}`; fetch")),
-            (&scales, Some(above), format!("`{scales}`: scale 253 at number 0, supported are 0 to 252; fetch")),
+            (
+                &scales,
+                None,
+                format!("`{blocks}` has no `{scales}`; fetch"),
+            ),
+            (
+                &scales,
+                Some(above),
+                format!("`{scales}`: scale 253 at number 0, supported are 0 to 252; fetch"),
+            ),
             (
                 &scales,
                 Some(zeros(&[2, 43, 4], DType::U8)),
@@ -116,15 +140,28 @@ mod tests {
                 Some(zeros(&[2, 43, 3], DType::F32)),
                 format!("`{scales}` is stored as F32, MXFP4 requires U8; fetch"),
             ),
-            (&blocks, Some(zeros(&[2, 43, 3, 8], DType::U8)), format!("`{blocks}` has shape [2, 43, 3, 8] and")),
+            (
+                &blocks,
+                Some(zeros(&[2, 43, 3, 8], DType::U8)),
+                format!("`{blocks}` has shape [2, 43, 3, 8] and"),
+            ),
         ] {
             let (work, mut tensors) = (tempfile::tempdir().unwrap(), golden());
             tensors.remove(name);
             tensors.extend(changed.map(|tensor| (name.clone(), tensor)));
             let weights = open(work.path(), &tensors);
-            let message = weights.get(DOWN, &[2, 96, 43], DType::BF16, &Device::Cpu).unwrap_err().to_string();
-            let expected = format!("{}: {expected}", work.path().join("model.safetensors").display());
-            assert!(message.starts_with(&expected), "{message:?} instead of {expected:?}");
+            let message = weights
+                .get(DOWN, &[2, 96, 43], DType::BF16, &Device::Cpu)
+                .unwrap_err()
+                .to_string();
+            let expected = format!(
+                "{}: {expected}",
+                work.path().join("model.safetensors").display()
+            );
+            assert!(
+                message.starts_with(&expected),
+                "{message:?} instead of {expected:?}"
+            );
         }
     }
 }

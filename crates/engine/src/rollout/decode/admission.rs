@@ -7,7 +7,9 @@ use candle_core::{Result, bail};
 
 use super::super::thinking::RowThinking;
 use super::super::{Completion, StopReason};
-use super::{ActiveRequest, AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row};
+use super::{
+    ActiveRequest, AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row,
+};
 use crate::kernels::row_adapters::NO_ADAPTER;
 
 impl DecodeBatch<'_> {
@@ -17,27 +19,58 @@ impl DecodeBatch<'_> {
             return Ok(());
         }
         self.free_not_followed();
-        let waiting = self.parked.len() + self.waiting.iter().map(|(_, samples)| samples.len()).sum::<usize>();
-        match self.source.arrivals(self.limits.rows.saturating_sub(self.rows.len() + waiting), self.is_idle()) {
+        let waiting = self.parked.len()
+            + self
+                .waiting
+                .iter()
+                .map(|(_, samples)| samples.len())
+                .sum::<usize>();
+        match self.source.arrivals(
+            self.limits.rows.saturating_sub(self.rows.len() + waiting),
+            self.is_idle(),
+        ) {
             Arrivals::Closed => self.is_closed = true,
-            Arrivals::Requests(queued) => queued.into_iter().try_for_each(|queued| self.accept(queued))?,
+            Arrivals::Requests(queued) => queued
+                .into_iter()
+                .try_for_each(|queued| self.accept(queued))?,
         }
         Ok(())
     }
 
     fn accept(&mut self, queued: QueuedRequest) -> Result<()> {
-        let QueuedRequest { id, request, sampling, adapter, conversation } = queued;
+        let QueuedRequest {
+            id,
+            request,
+            sampling,
+            adapter,
+            conversation,
+        } = queued;
         let limit = self.model.config().max_position_embeddings;
         let (prompt, new) = (request.prompt.len(), sampling.max_completion_tokens);
         if prompt == 0 || prompt + new > limit {
-            bail!("a prompt of {prompt} tokens and {new} new ones do not fit the model's {limit} positions")
+            bail!(
+                "a prompt of {prompt} tokens and {new} new ones do not fit the model's {limit} positions"
+            )
         }
         if prompt > self.capacity.prompt_rows || new > self.capacity.kv_slots {
-            bail!("a prompt of {prompt} tokens and {new} new ones do not fit the KV cache: {:?}", self.capacity)
+            bail!(
+                "a prompt of {prompt} tokens and {new} new ones do not fit the KV cache: {:?}",
+                self.capacity
+            )
         }
-        self.waiting.push_back((id, (0..request.samples as u32).collect()));
+        self.waiting
+            .push_back((id, (0..request.samples as u32).collect()));
         let (unfinished, adapter) = (request.samples, adapter.unwrap_or(NO_ADAPTER));
-        self.requests.insert(id, ActiveRequest { request, sampling, adapter, conversation, unfinished });
+        self.requests.insert(
+            id,
+            ActiveRequest {
+                request,
+                sampling,
+                adapter,
+                conversation,
+                unfinished,
+            },
+        );
         Ok(())
     }
 
@@ -50,14 +83,19 @@ impl DecodeBatch<'_> {
         }
         self.go_on()?;
         // A prefill reads all weights once more: it waits for several rows.
-        if !self.rows.is_empty() && self.limits.rows - self.rows.len() < self.limits.rows.div_ceil(8) {
+        if !self.rows.is_empty()
+            && self.limits.rows - self.rows.len() < self.limits.rows.div_ceil(8)
+        {
             return Ok(());
         }
         loop {
             let taken = self.next_requests();
             if !taken.is_empty() {
                 self.prefill(taken)?;
-            } else if self.waiting.is_empty() || self.rows.len() >= self.limits.rows || !self.free_kept() {
+            } else if self.waiting.is_empty()
+                || self.rows.len() >= self.limits.rows
+                || !self.free_kept()
+            {
                 return Ok(());
             }
         }
@@ -67,17 +105,29 @@ impl DecodeBatch<'_> {
     fn next_requests(&mut self) -> Vec<AdmittedRequest> {
         let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
         while let Some((request, samples)) = self.waiting.front_mut() {
-            let ActiveRequest { request: asked, sampling, conversation, .. } = &self.requests[request];
+            let ActiveRequest {
+                request: asked,
+                sampling,
+                conversation,
+                ..
+            } = &self.requests[request];
             let later = conversation.map_or(0, |conversation| conversation.later_tokens);
             let (length, most) = (asked.prompt.len(), sampling.max_completion_tokens + later);
             let initial_slots = self.capacity.initial_slots.min(most);
             // Those that are decoded can double theirs at least once.
-            let kept = if initial_slots < most { initial_slots } else { 0 };
+            let kept = if initial_slots < most {
+                initial_slots
+            } else {
+                0
+            };
             let is_first = count == 0;
             let fits = (taken.is_empty() || prompt_rows + length <= self.limits.prefill_rows)
-                && (is_first || self.free_slots.count() >= initial_slots * samples.len() + kept * count)
+                && (is_first
+                    || self.free_slots.count() >= initial_slots * samples.len() + kept * count)
                 && (is_first || count + samples.len() <= self.limits.rows);
-            let Some(start) = fits.then(|| self.free_rows.allocate(length)).flatten() else { break };
+            let Some(start) = fits.then(|| self.free_rows.allocate(length)).flatten() else {
+                break;
+            };
             let mut kv_slots = Vec::new();
             while count + kv_slots.len() < self.limits.rows
                 && kv_slots.len() < samples.len()
@@ -86,13 +136,19 @@ impl DecodeBatch<'_> {
                 kv_slots.push((first, initial_slots));
             }
             if kv_slots.len() < samples.len() && !is_first {
-                kv_slots.iter().for_each(|(first, count)| self.free_slots.give_back(*first, *count));
+                kv_slots
+                    .iter()
+                    .for_each(|(first, count)| self.free_slots.give_back(*first, *count));
                 self.free_rows.give_back(start, length);
                 break;
             }
             (prompt_rows, count) = (prompt_rows + length, count + kv_slots.len());
             let samples_taken = samples.drain(..kv_slots.len()).zip(kv_slots).collect();
-            taken.push(AdmittedRequest { request: *request, prompt: (start, length), samples: samples_taken });
+            taken.push(AdmittedRequest {
+                request: *request,
+                prompt: (start, length),
+                samples: samples_taken,
+            });
             if samples.is_empty() {
                 self.waiting.pop_front();
             }
@@ -104,7 +160,9 @@ impl DecodeBatch<'_> {
     pub(super) fn states_of(&mut self, taken: &[AdmittedRequest]) -> Result<Vec<Vec<usize>>> {
         self.free_states_for(taken.iter().map(|admitted| admitted.samples.len()).sum());
         let mut free_state = |_: &_| self.free_states.allocate(1);
-        let states = taken.iter().map(|admitted| admitted.samples.iter().map(&mut free_state).collect());
+        let states = taken
+            .iter()
+            .map(|admitted| admitted.samples.iter().map(&mut free_state).collect());
         match states.collect() {
             Some(states) => Ok(states),
             None => bail!("more completions than states"),
@@ -118,8 +176,16 @@ impl DecodeBatch<'_> {
         (prompt, kv_slots, state): (usize, (usize, usize), usize),
         experts: Option<ExpertRecord>,
     ) -> Row {
-        let ActiveRequest { request: asked, sampling, .. } = &self.requests[&request];
-        let limit = asked.lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
+        let ActiveRequest {
+            request: asked,
+            sampling,
+            ..
+        } = &self.requests[&request];
+        let limit = asked
+            .lengths
+            .get(sample as usize)
+            .copied()
+            .unwrap_or(usize::MAX);
         Row {
             request,
             sample,
@@ -131,12 +197,18 @@ impl DecodeBatch<'_> {
             unread: Vec::new(),
             limit: limit.min(sampling.max_completion_tokens),
             passes: 0,
-            completion: Completion { experts, ..Completion::new(Vec::new(), Vec::new(), StopReason::Length) },
+            completion: Completion {
+                experts,
+                ..Completion::new(Vec::new(), Vec::new(), StopReason::Length)
+            },
             is_dropped: false,
             ngrams: None,
             draft: Draft::default(),
             pending: None,
-            constrained: asked.constraint.as_ref().map(|constraint| self.lanes.row(constraint)),
+            constrained: asked
+                .constraint
+                .as_ref()
+                .map(|constraint| self.lanes.row(constraint)),
             thinking: RowThinking::new(sampling.thinking.as_deref()),
         }
     }
@@ -171,9 +243,15 @@ impl DecodeBatch<'_> {
     fn park(&mut self, mut row: Row) -> Result<()> {
         // The newest token is in no cache yet.
         let slots = (row.kv_slots.0, row.cached());
-        let parked = self.parked.iter().map(|(_, saved)| saved.bytes()).sum::<usize>();
+        let parked = self
+            .parked
+            .iter()
+            .map(|(_, saved)| saved.bytes())
+            .sum::<usize>();
         let fits = parked + self.caches.row_bytes(slots) <= self.limits.parked_bytes;
-        let saved = fits.then(|| self.caches.save_row(slots, row.state)).transpose()?;
+        let saved = fits
+            .then(|| self.caches.save_row(slots, row.state))
+            .transpose()?;
         self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
         self.free_states.give_back(row.state, 1);
         if let Some(saved) = saved {
@@ -184,9 +262,15 @@ impl DecodeBatch<'_> {
         // Counted is what completions consist of.
         self.counts.rows -= row.passes;
         self.counts.accepted -= row.completion.token_ids.len().saturating_sub(1) - row.passes;
-        match self.waiting.front_mut().filter(|(request, _)| *request == row.request) {
+        match self
+            .waiting
+            .front_mut()
+            .filter(|(request, _)| *request == row.request)
+        {
             Some((_, samples)) => samples.push_front(row.sample),
-            None => self.waiting.push_front((row.request, VecDeque::from([row.sample]))),
+            None => self
+                .waiting
+                .push_front((row.request, VecDeque::from([row.sample]))),
         }
         self.forget_prompts();
         Ok(())
@@ -194,9 +278,21 @@ impl DecodeBatch<'_> {
 
     /// Lets parked rows go on, the oldest first, as far as there are slots with room for the next token.
     fn unpark(&mut self) -> Result<()> {
-        while let Some((row, _)) = self.parked.last().filter(|_| self.rows.len() < self.limits.rows) {
-            let (most, held, needed) = (row.most_cached(&self.requests), row.kv_slots.1, row.cached() + 1);
-            let count = if needed > held { needed.max(2 * held).min(most) } else { held };
+        while let Some((row, _)) = self
+            .parked
+            .last()
+            .filter(|_| self.rows.len() < self.limits.rows)
+        {
+            let (most, held, needed) = (
+                row.most_cached(&self.requests),
+                row.kv_slots.1,
+                row.cached() + 1,
+            );
+            let count = if needed > held {
+                needed.max(2 * held).min(most)
+            } else {
+                held
+            };
             let Some(first) = self.free_slots.allocate(count) else {
                 match self.free_kept() {
                     true => continue,
@@ -204,14 +300,19 @@ impl DecodeBatch<'_> {
                 }
             };
             self.free_states_for(1);
-            let (Some((mut row, saved)), Some(state)) = (self.parked.pop(), self.free_states.allocate(1)) else {
+            let (Some((mut row, saved)), Some(state)) =
+                (self.parked.pop(), self.free_states.allocate(1))
+            else {
                 bail!("more completions than states")
             };
             // The tokens of a pass are read in the order of its rows.
             self.read(0)?;
-            self.caches.restore_row(&saved, (first, row.cached()), state)?;
+            self.caches
+                .restore_row(&saved, (first, row.cached()), state)?;
             (row.kv_slots, row.state) = ((first, count), state);
-            let place = self.rows.partition_point(|other| (other.prompt, other.sample) < (row.prompt, row.sample));
+            let place = self
+                .rows
+                .partition_point(|other| (other.prompt, other.sample) < (row.prompt, row.sample));
             self.rows.insert(place, row);
         }
         Ok(())
@@ -219,9 +320,18 @@ impl DecodeBatch<'_> {
 
     /// Those without rows.
     pub(super) fn forget_prompts(&mut self) {
-        let rows = self.rows.iter().chain(self.parked.iter().map(|(row, _)| row)).map(|row| row.prompt);
-        let used: BTreeSet<usize> = rows.chain(self.kept.iter().map(|kept| kept.prompt)).collect();
-        for (_, prompt) in self.prompts.extract_if(.., |prompt, _| !used.contains(prompt)) {
+        let rows = self
+            .rows
+            .iter()
+            .chain(self.parked.iter().map(|(row, _)| row))
+            .map(|row| row.prompt);
+        let used: BTreeSet<usize> = rows
+            .chain(self.kept.iter().map(|kept| kept.prompt))
+            .collect();
+        for (_, prompt) in self
+            .prompts
+            .extract_if(.., |prompt, _| !used.contains(prompt))
+        {
             self.free_rows.give_back(prompt.place.0, prompt.place.1);
         }
     }

@@ -16,18 +16,40 @@ impl DecodeBatch<'_> {
         for row in self.rows.iter_mut().filter(|row| row.unread.is_empty()) {
             // The last token of a completion is sampled and not fed.
             let most = row.limit - row.completion.token_ids.len() - 1;
-            let most = if row.needs_newest(&self.requests) { 0 } else { most };
-            let most = most.min(row.thinking.free_tokens(row.completion.token_ids.len()).saturating_sub(1));
+            let most = if row.needs_newest(&self.requests) {
+                0
+            } else {
+                most
+            };
+            let most = most.min(
+                row.thinking
+                    .free_tokens(row.completion.token_ids.len())
+                    .saturating_sub(1),
+            );
             let most = most.min(self.requests[&row.request].sampling.draft_tokens);
-            let ngrams = row.ngrams.as_ref().unwrap_or(&self.prompts[&row.prompt].ngrams);
+            let ngrams = row
+                .ngrams
+                .as_ref()
+                .unwrap_or(&self.prompts[&row.prompt].ngrams);
             let sources = (&self.memory.history, ngrams);
-            row.draft = self.drafter.draft(sources, &row.completion.token_ids, most, least);
+            row.draft = self
+                .drafter
+                .draft(sources, &row.completion.token_ids, most, least);
         }
-        let mut gains: Vec<f64> = self.rows.iter().flat_map(|row| &row.draft.probabilities).copied().collect();
+        let mut gains: Vec<f64> = self
+            .rows
+            .iter()
+            .flat_map(|row| &row.draft.probabilities)
+            .copied()
+            .collect();
         gains.sort_by(|a, b| b.total_cmp(a));
         gains.truncate(self.limits.drafted_rows.saturating_sub(rows));
         let rate = |tokens: f64, count: usize| {
-            let padded = if count == 0 { self.limits.padded } else { self.limits.padded_drafted };
+            let padded = if count == 0 {
+                self.limits.padded
+            } else {
+                self.limits.padded_drafted
+            };
             tokens / (balanced + padded(rows + count)) as f64
         };
         let (mut tokens, mut best) = (rows as f64, (rate(rows as f64, 0), 0));
@@ -39,10 +61,17 @@ impl DecodeBatch<'_> {
             }
         }
         let mut left = best.1;
-        let least = left.checked_sub(1).map_or(f64::INFINITY, |last| gains[last]);
+        let least = left
+            .checked_sub(1)
+            .map_or(f64::INFINITY, |last| gains[last]);
         for row in self.rows.iter_mut().filter(|row| row.unread.is_empty()) {
-            let kept =
-                row.draft.probabilities.iter().take_while(|probability| **probability >= least).count().min(left);
+            let kept = row
+                .draft
+                .probabilities
+                .iter()
+                .take_while(|probability| **probability >= least)
+                .count()
+                .min(left);
             row.draft.truncate(kept);
             left -= kept;
         }

@@ -27,7 +27,10 @@ impl KeptRow {
 impl DecodeBatch<'_> {
     /// Gives back what a completion that has ended has in the cache, or keeps it for its conversation.
     pub(super) fn keep_or_free(&mut self, row: &Row) {
-        if !self.source.may_go_on(row.request, row.sample, &row.completion) {
+        if !self
+            .source
+            .may_go_on(row.request, row.sample, &row.completion)
+        {
             self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
             self.free_states.give_back(row.state, 1);
             return;
@@ -78,13 +81,21 @@ impl DecodeBatch<'_> {
 
     /// Lets requests go on from the kept completions that they follow.
     pub(super) fn go_on(&mut self) -> Result<()> {
-        if self.waiting.iter().all(|(request, _)| self.kept_before(*request).is_none()) {
+        if self
+            .waiting
+            .iter()
+            .all(|(request, _)| self.kept_before(*request).is_none())
+        {
             return Ok(());
         }
         // The tokens of a pass are read in the order of its rows.
         self.read(0)?;
         let mut index = 0;
-        while let Some(&(request, _)) = self.waiting.get(index).filter(|_| self.rows.len() < self.limits.rows) {
+        while let Some(&(request, _)) = self
+            .waiting
+            .get(index)
+            .filter(|_| self.rows.len() < self.limits.rows)
+        {
             let Some(kept) = self.kept_before(request).and_then(|id| self.take_kept(id)) else {
                 index += 1;
                 continue;
@@ -103,18 +114,28 @@ impl DecodeBatch<'_> {
     /// What is kept of the completion that a request follows.
     fn kept_before(&self, request: u64) -> Option<(u64, u32)> {
         let after = self.requests[&request].conversation?.after?;
-        self.kept.iter().any(|kept| kept.id == after).then_some(after)
+        self.kept
+            .iter()
+            .any(|kept| kept.id == after)
+            .then_some(after)
     }
 
     fn follow(&mut self, request: u64, kept: KeptRow) {
         let read = kept.read();
         let experts = kept.experts.map(|record| record.followed());
-        let mut row = self.new_row((request, 0), (kept.prompt, kept.kv_slots, kept.state), experts);
+        let mut row = self.new_row(
+            (request, 0),
+            (kept.prompt, kept.kv_slots, kept.state),
+            experts,
+        );
         let asked = &self.requests[&request];
         row.before = read - self.prompts[&kept.prompt].place.1;
         row.unread = asked.request.prompt[read..].to_vec();
-        row.ngrams = (asked.sampling.draft_tokens > 0).then(|| Ngrams::from_text(&asked.request.prompt));
-        let place = self.rows.partition_point(|other| (other.prompt, other.sample) < (row.prompt, row.sample));
+        row.ngrams =
+            (asked.sampling.draft_tokens > 0).then(|| Ngrams::from_text(&asked.request.prompt));
+        let place = self
+            .rows
+            .partition_point(|other| (other.prompt, other.sample) < (row.prompt, row.sample));
         self.rows.insert(place, row);
     }
 

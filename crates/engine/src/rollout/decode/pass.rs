@@ -31,16 +31,33 @@ pub(super) fn sample_after(
         FedToken::Known(token) => token,
         FedToken::Sampled(index) => last[index].token_id,
     };
-    let column = |of: &dyn Fn(&Feed) -> u32| Tensor::from_iter(feeds.iter().map(of), model.device());
+    let column =
+        |of: &dyn Fn(&Feed) -> u32| Tensor::from_iter(feeds.iter().map(of), model.device());
     let (tokens, positions) = (column(&token)?, column(&|feed| feed.position() as u32)?);
     let rows = DecodeRows::Listed(feeds.iter().map(|feed| feed.row).collect());
-    let own = (slot > 0).then(|| column(&|feed| feed.adapter)).transpose()?;
+    let own = (slot > 0)
+        .then(|| column(&|feed| feed.adapter))
+        .transpose()?;
     let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
-    let record = recorded.map(|experts| experts.room(feeds.len(), model.device())).transpose()?;
-    let logits = model.decode(&tokens, &positions, &rows, (caches.layers(), record.as_ref()), adapters)?;
+    let record = recorded
+        .map(|experts| experts.room(feeds.len(), model.device()))
+        .transpose()?;
+    let logits = model.decode(
+        &tokens,
+        &positions,
+        &rows,
+        (caches.layers(), record.as_ref()),
+        adapters,
+    )?;
     let params: Vec<SampleParams> = feeds.iter().map(|feed| feed.params).collect();
     let masks = masks.map(|masks| masks());
     let tokens = sample(&logits, &params, masks.as_deref())?;
-    let experts = record.zip(recorded).map(|(record, experts)| PassExperts::read(&record, experts)).transpose()?;
-    Ok((SampledPass { tokens, experts }, sample_shaped(&logits, shaped, masks.as_deref())?))
+    let experts = record
+        .zip(recorded)
+        .map(|(record, experts)| PassExperts::read(&record, experts))
+        .transpose()?;
+    Ok((
+        SampledPass { tokens, experts },
+        sample_shaped(&logits, shaped, masks.as_deref())?,
+    ))
 }

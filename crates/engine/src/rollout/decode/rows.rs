@@ -27,7 +27,11 @@ impl Row {
 
     /// The most tokens that it may have in the cache.
     pub(super) fn most_cached(&self, requests: &BTreeMap<u64, ActiveRequest>) -> usize {
-        let ActiveRequest { sampling, conversation, .. } = &requests[&self.request];
+        let ActiveRequest {
+            sampling,
+            conversation,
+            ..
+        } = &requests[&self.request];
         let later = conversation.map_or(0, |conversation| conversation.later_tokens);
         self.before + self.unread.len() + sampling.max_completion_tokens + later
     }
@@ -41,9 +45,20 @@ impl Row {
     pub(super) fn fed_row(&self, prefix: (usize, usize), ahead: usize) -> DecodeRow {
         // What is known does not go back.
         let is_known = !self.unread.is_empty();
-        let state = |ahead: usize| if ahead == 0 || is_known { self.state } else { self.drafted_states[ahead - 1] };
+        let state = |ahead: usize| {
+            if ahead == 0 || is_known {
+                self.state
+            } else {
+                self.drafted_states[ahead - 1]
+            }
+        };
         let states = (state(ahead.saturating_sub(1)), state(ahead));
-        DecodeRow { first: self.kv_slots.0, prefix, length: self.cached() + 1 + ahead, states }
+        DecodeRow {
+            first: self.kv_slots.0,
+            prefix,
+            length: self.cached() + 1 + ahead,
+            states,
+        }
     }
 
     /// A state for each drafted token: where one is not what is sampled, the completion goes on from the one before. A
@@ -52,7 +67,8 @@ impl Row {
         if !self.unread.is_empty() {
             return;
         }
-        self.drafted_states.extend((0..self.draft.tokens.len()).map_while(|_| free.allocate(1)));
+        self.drafted_states
+            .extend((0..self.draft.tokens.len()).map_while(|_| free.allocate(1)));
         self.draft.truncate(self.drafted_states.len());
     }
 
@@ -61,20 +77,31 @@ impl Row {
         if held > 0 {
             std::mem::swap(&mut self.state, &mut self.drafted_states[held - 1]);
         }
-        self.drafted_states.drain(..).for_each(|state| free.give_back(state, 1));
+        self.drafted_states
+            .drain(..)
+            .for_each(|state| free.give_back(state, 1));
     }
 
     /// For each token that the next pass feeds of it: what its mask comes from.
-    pub(super) fn fed(&mut self, requests: &BTreeMap<u64, ActiveRequest>) -> Vec<Option<RowMask<'_>>> {
+    pub(super) fn fed(
+        &mut self,
+        requests: &BTreeMap<u64, ActiveRequest>,
+    ) -> Vec<Option<RowMask<'_>>> {
         if self.length() >= self.limit {
             return Vec::new();
         }
         let mut fed: Vec<_> = (0..=self.draft.tokens.len()).map(|_| None).collect();
-        let forced = self.thinking.forced(requests[&self.request].sampling.thinking.as_deref());
+        let forced = self
+            .thinking
+            .forced(requests[&self.request].sampling.thinking.as_deref());
         // What follows an unread token is sampled if it is the last.
         let sampled = self.unread.len().saturating_sub(1);
-        let Some(first) = fed.get_mut(sampled) else { return fed };
-        *first = forced.map(RowMask::Token).or(self.constrained.as_mut().map(RowMask::Grammar));
+        let Some(first) = fed.get_mut(sampled) else {
+            return fed;
+        };
+        *first = forced
+            .map(RowMask::Token)
+            .or(self.constrained.as_mut().map(RowMask::Grammar));
         fed
     }
 
@@ -85,8 +112,14 @@ impl Row {
             || self.thinking.free_tokens(self.length()) == 0
     }
 
-    pub(super) fn notify_alternatives(&self, shaped: Option<ShapedToken>, source: &mut dyn RequestSource) {
-        if let Some(ShapedToken { alternatives, .. }) = shaped.filter(|shaped| !shaped.alternatives.is_empty()) {
+    pub(super) fn notify_alternatives(
+        &self,
+        shaped: Option<ShapedToken>,
+        source: &mut dyn RequestSource,
+    ) {
+        if let Some(ShapedToken { alternatives, .. }) =
+            shaped.filter(|shaped| !shaped.alternatives.is_empty())
+        {
             source.on_alternatives(self.request, self.sample, alternatives);
         }
     }
@@ -97,15 +130,22 @@ impl Row {
         requests: &BTreeMap<u64, ActiveRequest>,
         source: &mut dyn RequestSource,
     ) {
-        let ActiveRequest { request, sampling, .. } = &requests[&self.request];
+        let ActiveRequest {
+            request, sampling, ..
+        } = &requests[&self.request];
         let (limit, completion) = (sampling.thinking.as_deref(), &mut self.completion);
         let (length, forced) = (completion.token_ids.len(), self.thinking.forced(limit));
         if forced.is_some() {
-            completion.forced = if completion.forced.is_empty() { length } else { completion.forced.start }..length + 1;
+            completion.forced = if completion.forced.is_empty() {
+                length
+            } else {
+                completion.forced.start
+            }..length + 1;
         }
         completion.token_ids.push(token.token_id);
         completion.log_probs.push(token.log_prob);
-        self.thinking.advance(limit, &request.prompt, &completion.token_ids);
+        self.thinking
+            .advance(limit, &request.prompt, &completion.token_ids);
         if let Some(constrained) = &mut self.constrained {
             constrained.push(token.token_id);
         }
@@ -131,7 +171,11 @@ impl Row {
     /// Whether the newest token ends the row; notes why.
     pub(super) fn has_ended(&mut self, requests: &BTreeMap<u64, ActiveRequest>) -> bool {
         let stop_ids = &requests[&self.request].sampling.stop_ids;
-        let stopped = self.completion.token_ids.last().is_some_and(|id| stop_ids.contains(id));
+        let stopped = self
+            .completion
+            .token_ids
+            .last()
+            .is_some_and(|id| stop_ids.contains(id));
         if stopped {
             self.completion.stop = StopReason::Stop;
         }
@@ -139,10 +183,17 @@ impl Row {
         if is_over && !stopped {
             self.completion.stop = StopReason::Thinking;
         }
-        let is_stuck = self.constrained.as_ref().is_some_and(|constrained| constrained.failure.is_some());
+        let is_stuck = self
+            .constrained
+            .as_ref()
+            .is_some_and(|constrained| constrained.failure.is_some());
         if is_stuck && !stopped {
             self.completion.stop = StopReason::Constraint;
         }
-        stopped || is_over || is_stuck || self.is_dropped || self.completion.token_ids.len() >= self.limit
+        stopped
+            || is_over
+            || is_stuck
+            || self.is_dropped
+            || self.completion.token_ids.len() >= self.limit
     }
 }

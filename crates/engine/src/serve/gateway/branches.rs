@@ -66,7 +66,12 @@ pub(super) fn prompt_of(
     prompt: &Prompt,
     client: &Weak<()>,
 ) -> Result<AskedPrompt, ApiError> {
-    let Prompt::Chat { messages, tools, template } = prompt else {
+    let Prompt::Chat {
+        messages,
+        tools,
+        template,
+    } = prompt
+    else {
         return text_prompt(shared, earlier, prompt, client);
     };
     let options = template_options(shared, template);
@@ -83,7 +88,10 @@ pub(super) fn prompt_of(
     let (follows, shared_messages, transcript) = match spliced {
         Some((number, continued, transcript)) => (Some(number), continued, transcript),
         None => {
-            let (ids, text) = prompts_with_text(shared, prompt, client)?.into_iter().next().unwrap_or_default();
+            let (ids, text) = prompts_with_text(shared, prompt, client)?
+                .into_iter()
+                .next()
+                .unwrap_or_default();
             (None, 0, Transcript::new(messages.clone(), text, ids))
         }
     };
@@ -107,13 +115,23 @@ fn text_prompt(
     prompt: &Prompt,
     client: &Weak<()>,
 ) -> Result<AskedPrompt, ApiError> {
-    let (token_ids, text) = prompts_with_text(shared, prompt, client)?.into_iter().next().unwrap_or_default();
+    let (token_ids, text) = prompts_with_text(shared, prompt, client)?
+        .into_iter()
+        .next()
+        .unwrap_or_default();
     let begins = |asked: &Asked| {
         let sampled = asked.answer.as_ref()?.completion.token_ids.as_slice();
-        token_ids.strip_prefix(asked.prompt.token_ids.as_slice())?.strip_prefix(sampled)
+        token_ids
+            .strip_prefix(asked.prompt.token_ids.as_slice())?
+            .strip_prefix(sampled)
     };
-    let found = earlier.iter().enumerate().filter(|(_, asked)| begins(asked).is_some());
-    let follows = found.max_by_key(|(_, asked)| length_after(asked)).map(|(number, _)| number);
+    let found = earlier
+        .iter()
+        .enumerate()
+        .filter(|(_, asked)| begins(asked).is_some());
+    let follows = found
+        .max_by_key(|(_, asked)| length_after(asked))
+        .map(|(number, _)| number);
     let shared_ids = follows.map_or(0, |number| length_after(&earlier[number]));
     let (messages, key) = (Vec::new(), String::new());
     Ok(AskedPrompt {
@@ -131,7 +149,11 @@ fn text_prompt(
 
 /// Tokens of a prompt with its completion.
 fn length_after(asked: &Asked) -> usize {
-    asked.prompt.token_ids.len() + asked.answer.as_ref().map_or(0, |answer| answer.completion.token_ids.len())
+    asked.prompt.token_ids.len()
+        + asked
+            .answer
+            .as_ref()
+            .map_or(0, |answer| answer.completion.token_ids.len())
 }
 
 /// The request that these messages continue the furthest, and how many of them it and its answer are.
@@ -141,11 +163,17 @@ fn continued(earlier: &[Asked], messages: &[Message], key: &str) -> Option<(usiz
         let is_continued = asked.prompt.key == key
             && !own.is_empty()
             && messages.len() > own.len()
-            && own.iter().zip(messages).all(|(own, other)| is_same(own, other))
+            && own
+                .iter()
+                .zip(messages)
+                .all(|(own, other)| is_same(own, other))
             && is_same(&answer.message, &messages[own.len()]);
         is_continued.then_some(own.len() + 1)
     };
-    let lengths = earlier.iter().enumerate().filter_map(|(number, asked)| Some((length(asked)?, number)));
+    let lengths = earlier
+        .iter()
+        .enumerate()
+        .filter_map(|(number, asked)| Some((length(asked)?, number)));
     lengths.max().map(|(length, number)| (number, length))
 }
 
@@ -176,19 +204,37 @@ fn splice(
         return Err("it has no messages".to_owned());
     };
     let mut sampled = answer.completion.token_ids.clone();
-    if !sampled.last().is_some_and(|id| tokenizer.stop_ids().contains(id)) {
+    if !sampled
+        .last()
+        .is_some_and(|id| tokenizer.stop_ids().contains(id))
+    {
         // A limit or a text of `stop` ended it: the model reads the end of its turn without having sampled it.
-        sampled.push(tokenizer.turn_end_id().ok_or("the model has no token that ends a turn")?);
+        sampled.push(
+            tokenizer
+                .turn_end_id()
+                .ok_or("the model has no token that ends a turn")?,
+        );
     }
     let functions: Vec<&str> = calls(&answer.message).map(|(name, _)| name).collect();
     let mut transcript = transcript.clone();
-    let pushed = transcript.push(tokenizer, TemplateInput { tools, options }, (&sampled, &functions), new);
-    pushed.map(|()| transcript).map_err(|error| error.to_string())
+    let pushed = transcript.push(
+        tokenizer,
+        TemplateInput { tools, options },
+        (&sampled, &functions),
+        new,
+    );
+    pushed
+        .map(|()| transcript)
+        .map_err(|error| error.to_string())
 }
 
 impl Asked {
     pub(super) fn new(prompt: AskedPrompt, reader: Collected) -> Self {
-        Self { prompt, reader: Some(reader), answer: None }
+        Self {
+            prompt,
+            reader: Some(reader),
+            answer: None,
+        }
     }
 }
 

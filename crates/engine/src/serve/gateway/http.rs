@@ -63,7 +63,9 @@ async fn answered(hub: &Hub, request: Request, api: Api) -> Response {
         let mut response = refusal(&error);
         if !is_whole {
             // Unread bytes of the body would be taken for the next request.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     })
@@ -82,11 +84,20 @@ async fn models(State(hub): State<Arc<Hub>>, request: Request) -> Response {
 }
 
 fn seat_of(hub: &Hub, headers: &HeaderMap) -> Result<Arc<Seat>, ApiError> {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let key = given.and_then(|value| value.split_once(' ')).map(|(_, key)| key.trim());
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let key = given
+        .and_then(|value| value.split_once(' '))
+        .map(|(_, key)| key.trim());
     let refused = || {
         let message = "the API key names no conversation: send the value of OPENAI_API_KEY";
-        ApiError::new(401, "authentication_error", Some("invalid_api_key"), message)
+        ApiError::new(
+            401,
+            "authentication_error",
+            Some("invalid_api_key"),
+            message,
+        )
     };
     key.and_then(|key| hub.seat(key)).ok_or_else(refused)
 }

@@ -13,11 +13,18 @@ pub(super) struct Hub(Mutex<HashMap<[u8; 32], Arc<Seat>>>);
 
 impl Hub {
     pub(super) fn insert(&self, key: &str, seat: Arc<Seat>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(hash(key), seat);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(hash(key), seat);
     }
 
     pub(super) fn seat(&self, key: &str) -> Option<Arc<Seat>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&hash(key)).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&hash(key))
+            .cloned()
     }
 }
 

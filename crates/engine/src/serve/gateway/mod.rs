@@ -97,7 +97,11 @@ impl Gateway {
             .build()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let gateway = Self { runtime: Some(runtime), hub: Arc::default(), address };
+        let gateway = Self {
+            runtime: Some(runtime),
+            hub: Arc::default(),
+            address,
+        };
         // It listens as long as the runtime lives.
         std::mem::forget(gateway.listen(listener)?);
         Ok(gateway)
@@ -112,7 +116,9 @@ impl Gateway {
     /// # Errors
     /// A socket that cannot be waited for.
     pub fn listen(&self, listener: TcpListener) -> std::io::Result<Listening> {
-        let Some(runtime) = &self.runtime else { return Err(std::io::ErrorKind::NotConnected.into()) };
+        let Some(runtime) = &self.runtime else {
+            return Err(std::io::ErrorKind::NotConnected.into());
+        };
         listener.set_nonblocking(true)?;
         let _inside = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -126,7 +132,9 @@ impl Gateway {
                 };
                 _ = socket.set_nodelay(true);
                 let mut protocol = hyper::server::conn::http1::Builder::new();
-                protocol.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+                protocol
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIME);
                 let service = TowerToHyperService::new(router.clone());
                 tokio::spawn(protocol.serve_connection(TokioIo::new(socket), service));
             }
@@ -145,7 +153,11 @@ impl Gateway {
         on_request: impl Fn(SeatRequest) + Send + Sync + 'static,
     ) -> std::io::Result<(String, Arc<Seat>)> {
         let key = format!("sk-{}", hex(&crate::files::random_bytes::<16>()?));
-        let seat = Arc::new(Seat::new(Arc::clone(&model.0), max_requests, Box::new(on_request)));
+        let seat = Arc::new(Seat::new(
+            Arc::clone(&model.0),
+            max_requests,
+            Box::new(on_request),
+        ));
         self.hub.insert(&key, Arc::clone(&seat));
         Ok((key, seat))
     }

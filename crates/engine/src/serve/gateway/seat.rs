@@ -87,7 +87,12 @@ pub struct SeatRecord {
 
 impl Seat {
     pub(super) fn new(shared: Arc<Shared>, max_requests: usize, on_request: OnRequest) -> Self {
-        Self { shared, max_requests, on_request, state: Mutex::default() }
+        Self {
+            shared,
+            max_requests,
+            on_request,
+            state: Mutex::default(),
+        }
     }
 
     pub(super) fn model_names(&self) -> impl Iterator<Item = &str> {
@@ -96,7 +101,12 @@ impl Seat {
 
     /// Tokens of a prompt and its completion.
     pub(super) fn max_model_len(&self) -> usize {
-        let Shared { longest_prompt, max_completion_tokens, positions, .. } = *self.shared;
+        let Shared {
+            longest_prompt,
+            max_completion_tokens,
+            positions,
+            ..
+        } = *self.shared;
         positions.min(longest_prompt.saturating_add(max_completion_tokens))
     }
 
@@ -107,7 +117,10 @@ impl Seat {
     /// What its program does.
     pub fn phase(&self) -> AgentPhase {
         let state = self.state();
-        match (state.asked.is_empty() && state.refused.is_empty(), state.pending.is_empty()) {
+        match (
+            state.asked.is_empty() && state.refused.is_empty(),
+            state.pending.is_empty(),
+        ) {
             (true, _) => AgentPhase::Starting,
             (false, false) => AgentPhase::Waiting,
             (false, true) => AgentPhase::Working,
@@ -120,15 +133,24 @@ impl Seat {
     }
 
     /// Answers a body.
-    pub(super) async fn answer(self: Arc<Self>, api: Api, body: axum::body::Bytes) -> Result<Response, ApiError> {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        api: Api,
+        body: axum::body::Bytes,
+    ) -> Result<Response, ApiError> {
         let reading = tokio::task::spawn_blocking(move || self.prepare(api, &body));
-        let prepared = reading.await.map_err(|_| server_error("the request could not be prepared"))??;
+        let prepared = reading
+            .await
+            .map_err(|_| server_error("the request could not be prepared"))??;
         respond(prepared).await
     }
 
     pub(super) fn count_refusal(&self, error: &ApiError) {
         let mut state = self.state();
-        *state.refused.entry(error.code.unwrap_or(error.kind).to_owned()).or_default() += 1;
+        *state
+            .refused
+            .entry(error.code.unwrap_or(error.kind).to_owned())
+            .or_default() += 1;
         state.last_refusal = Some(error.clone());
     }
 
@@ -145,32 +167,62 @@ impl Seat {
             return Err(server_error("the conversation has ended"));
         }
         if state.asked.len() >= self.max_requests {
-            let message = format!("the conversation has had its {} requests ([agent] max_requests)", self.max_requests);
-            return Err(ApiError { code: Some("max_requests"), ..ApiError::invalid("", message) });
+            let message = format!(
+                "the conversation has had its {} requests ([agent] max_requests)",
+                self.max_requests
+            );
+            return Err(ApiError {
+                code: Some("max_requests"),
+                ..ApiError::invalid("", message)
+            });
         }
-        let prompt = prompt_of(&self.shared, &state.asked, &asked.prompt, &Arc::downgrade(&client))?;
+        let prompt = prompt_of(
+            &self.shared,
+            &state.asked,
+            &asked.prompt,
+            &Arc::downgrade(&client),
+        )?;
         let prepare = |api, asked| {
-            prepare_asked(&self.shared, api, asked, (None, arrived), |_| Ok(vec![prompt.token_ids.clone()]))
+            prepare_asked(&self.shared, api, asked, (None, arrived), |_| {
+                Ok(vec![prompt.token_ids.clone()])
+            })
         };
         let whole = match api {
             Api::Completions | Api::Generate => Api::Completions,
             Api::Chat | Api::Responses => Api::Chat,
         };
-        let reader = prepare(whole, GenerationRequest { stream: false, ..asked.clone() })?.collected;
+        let reader = prepare(
+            whole,
+            GenerationRequest {
+                stream: false,
+                ..asked.clone()
+            },
+        )?
+        .collected;
         let stops = Arc::new(asked.stop.clone());
         let mut prepared = prepare(api, asked)?;
         if prepared.wanted.is_some() {
             return Err(constrained());
         }
-        let (job, _) = prepared.jobs.pop().ok_or_else(|| server_error("the request has no prompt"))?;
+        let (job, _) = prepared
+            .jobs
+            .pop()
+            .ok_or_else(|| server_error("the request has no prompt"))?;
         let number = state.asked.len() as u32;
-        let (prompt_ids, max_tokens) = (prompt.token_ids.clone(), job.sampling.max_completion_tokens);
+        let (prompt_ids, max_tokens) =
+            (prompt.token_ids.clone(), job.sampling.max_completion_tokens);
         let follows = prompt.follows.map(|number| number as u32);
         state.asked.push(Asked::new(prompt, reader));
-        let text = (!stops.is_empty()).then(|| TextStream::new(Arc::clone(&self.shared.tokenizer), stops));
+        let text =
+            (!stops.is_empty()).then(|| TextStream::new(Arc::clone(&self.shared.tokenizer), stops));
         state.pending.insert(number, Pending { job, text });
         state.has_ignored |= has_ignored;
-        (self.on_request)(SeatRequest { number, follows, prompt: prompt_ids, max_tokens });
+        (self.on_request)(SeatRequest {
+            number,
+            follows,
+            prompt: prompt_ids,
+            max_tokens,
+        });
         Ok(prepared)
     }
 
@@ -178,15 +230,23 @@ impl Seat {
     pub fn on_token(&self, number: u32, completion: &Completion) -> bool {
         let mut state = self.state();
         let is_closed = state.is_closed;
-        let Some(Pending { job, text }) = state.pending.get_mut(&number).filter(|_| !is_closed) else { return false };
-        let Some(event) = newest_token(completion).filter(|_| job.by_token) else { return !job.events.is_closed() };
+        let Some(Pending { job, text }) = state.pending.get_mut(&number).filter(|_| !is_closed)
+        else {
+            return false;
+        };
+        let Some(event) = newest_token(completion).filter(|_| job.by_token) else {
+            return !job.events.is_closed();
+        };
         if let (Some(text), Some(id)) = (text, completion.token_ids.last()) {
             // The client learns of the last token once its answer is known here: its next request may continue it.
             if text.push(*id).is_err() || text.is_stopped() {
                 return false;
             }
         }
-        !matches!(job.events.try_send(event), Err(TrySendError::Full(_) | TrySendError::Closed(_)))
+        !matches!(
+            job.events.try_send(event),
+            Err(TrySendError::Full(_) | TrySendError::Closed(_))
+        )
     }
 
     /// Takes the completion of a request, and answers its client.
@@ -196,9 +256,16 @@ impl Seat {
     pub fn on_end(&self, number: u32, completion: &Completion) -> Result<(), ApiError> {
         let mut state = self.state();
         let is_closed = state.is_closed;
-        let pending = state.pending.remove(&number).filter(|pending| !is_closed && !pending.job.events.is_closed());
-        let Some(Pending { job, text }) = pending else { return Ok(()) };
-        let Some(asked) = state.asked.get_mut(number as usize) else { return Ok(()) };
+        let pending = state
+            .pending
+            .remove(&number)
+            .filter(|pending| !is_closed && !pending.job.events.is_closed());
+        let Some(Pending { job, text }) = pending else {
+            return Ok(());
+        };
+        let Some(asked) = state.asked.get_mut(number as usize) else {
+            return Ok(());
+        };
         if let Some(reader) = asked.reader.take() {
             asked.answer = Some(read(reader, completion, job.by_token)?);
         }
@@ -206,9 +273,15 @@ impl Seat {
             newest_token(completion).map(|event| job.events.try_send(event));
         }
         // Its other tokens were told already.
-        let told =
-            if job.by_token { Completion::new(Vec::new(), Vec::new(), completion.stop) } else { completion.clone() };
-        _ = job.events.try_send(Event::Ended { index: 0, completion: told });
+        let told = if job.by_token {
+            Completion::new(Vec::new(), Vec::new(), completion.stop)
+        } else {
+            completion.clone()
+        };
+        _ = job.events.try_send(Event::Ended {
+            index: 0,
+            completion: told,
+        });
         Ok(())
     }
 
@@ -226,14 +299,22 @@ impl Seat {
             answered += usize::from(asked.answer.is_some());
         }
         let answer = |asked: Asked| {
-            let Answered { completion, message } = asked.answer?;
+            let Answered {
+                completion,
+                message,
+            } = asked.answer?;
             let record = AgentRequest {
                 follows: asked.prompt.follows.map(|number| places[number]),
                 split: asked.prompt.split.clone(),
                 messages: asked.prompt.new_messages(),
                 prompt_ids: asked.prompt.token_ids[asked.prompt.shared_ids..].to_vec(),
             };
-            Some(SeatAnswer { prompt: asked.prompt.token_ids, completion, message, record })
+            Some(SeatAnswer {
+                prompt: asked.prompt.token_ids,
+                completion,
+                message,
+                record,
+            })
         };
         SeatRecord {
             answers: asked.into_iter().filter_map(answer).collect(),
@@ -246,27 +327,42 @@ impl Seat {
 
 impl fmt::Debug for Seat {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Seat").field("state", &self.state).finish_non_exhaustive()
+        formatter
+            .debug_struct("Seat")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
 /// The event of the newest token.
 fn newest_token(completion: &Completion) -> Option<Event> {
     let (&token_id, &log_prob) = (completion.token_ids.last()?, completion.log_probs.last()?);
-    Some(Event::Token { index: 0, token_id, log_prob, alternatives: Vec::new() })
+    Some(Event::Token {
+        index: 0,
+        token_id,
+        log_prob,
+        alternatives: Vec::new(),
+    })
 }
 
 /// A request as the policy samples it, and whether a parameter of it has no effect.
 fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest, bool), ApiError> {
-    let refuse = |field: &str, why: &str| Err(ApiError::invalid(field, format!("`{field}`: {why}")));
+    let refuse =
+        |field: &str, why: &str| Err(ApiError::invalid(field, format!("`{field}`: {why}")));
     if asked.samples > 1 || asked.prompt.count() > 1 {
-        return refuse("n", "a conversation with a policy has one completion a request");
+        return refuse(
+            "n",
+            "a conversation with a policy has one completion a request",
+        );
     }
     if asked.prompt_log_probs {
         return refuse("prompt_logprobs", "not available while a policy is sampled");
     }
     if asked.top_log_probs > 0 {
-        return refuse("top_logprobs", "not available: `logprobs` has those of the sampled tokens");
+        return refuse(
+            "top_logprobs",
+            "not available: `logprobs` has those of the sampled tokens",
+        );
     }
     if asked.thinking_budget.is_some() {
         return refuse("thinking_token_budget", "the run has its own");
@@ -284,7 +380,12 @@ fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest
         ..asked.clone()
     };
     let is_free = |asked: &GenerationRequest| {
-        (asked.temperature, asked.top_p, asked.presence_penalty, asked.frequency_penalty) == (1.0, 1.0, 0.0, 0.0)
+        (
+            asked.temperature,
+            asked.top_p,
+            asked.presence_penalty,
+            asked.frequency_penalty,
+        ) == (1.0, 1.0, 0.0, 0.0)
     };
     let has_ignored = !is_free(&asked) || asked.seed.is_some();
     Ok((policy, has_ignored))
@@ -293,16 +394,33 @@ fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest
 fn constrained() -> ApiError {
     let message = "`response_format`, strict tools, `tool_choice` and `parallel_tool_calls`: a policy is sampled without constraints, \
                    since its log-probs would be others";
-    ApiError { code: Some("unsupported_parameter"), ..ApiError::invalid("response_format", message) }
+    ApiError {
+        code: Some("unsupported_parameter"),
+        ..ApiError::invalid("response_format", message)
+    }
 }
 
 /// What a client reads of a completion, which ends with the token that completes a text of `stop`.
-fn read(mut reader: Collected, completion: &Completion, by_token: bool) -> Result<Answered, ApiError> {
+fn read(
+    mut reader: Collected,
+    completion: &Completion,
+    by_token: bool,
+) -> Result<Answered, ApiError> {
     let mut completion = completion.clone();
     if by_token {
-        let tokens: Vec<_> = completion.token_ids.iter().copied().zip(completion.log_probs.iter().copied()).collect();
+        let tokens: Vec<_> = completion
+            .token_ids
+            .iter()
+            .copied()
+            .zip(completion.log_probs.iter().copied())
+            .collect();
         for (index, (token_id, log_prob)) in tokens.into_iter().enumerate() {
-            reader.apply(Event::Token { index: 0, token_id, log_prob, alternatives: Vec::new() })?;
+            reader.apply(Event::Token {
+                index: 0,
+                token_id,
+                log_prob,
+                alternatives: Vec::new(),
+            })?;
             if reader.is_complete() {
                 completion.token_ids.truncate(index + 1);
                 completion.log_probs.truncate(index + 1);
@@ -311,14 +429,23 @@ fn read(mut reader: Collected, completion: &Completion, by_token: bool) -> Resul
             }
         }
         let ended = Completion::new(Vec::new(), Vec::new(), completion.stop);
-        reader.apply(Event::Ended { index: 0, completion: ended })?;
+        reader.apply(Event::Ended {
+            index: 0,
+            completion: ended,
+        })?;
     } else {
-        reader.apply(Event::Ended { index: 0, completion: completion.clone() })?;
+        reader.apply(Event::Ended {
+            index: 0,
+            completion: completion.clone(),
+        })?;
     }
     let choice = reader.whole()["choices"][0].take();
     let message = match &choice["message"] {
         Json::Null => Message::new("assistant", choice["text"].as_str().unwrap_or_default()),
         message => chat_message("message", message)?,
     };
-    Ok(Answered { completion, message })
+    Ok(Answered {
+        completion,
+        message,
+    })
 }

@@ -4,7 +4,11 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 use super::*;
 
-const SIZE: QueueSize = QueueSize { rows: 32, completion_tokens: 9 * 32, prompt_tokens: 100 };
+const SIZE: QueueSize = QueueSize {
+    rows: 32,
+    completion_tokens: 9 * 32,
+    prompt_tokens: 100,
+};
 
 fn unread(_: &ReadPrompt) -> Result<Vec<f32>, String> {
     Ok(vec![-0.5])
@@ -12,7 +16,10 @@ fn unread(_: &ReadPrompt) -> Result<Vec<f32>, String> {
 
 fn job(samples: usize, by_token: bool, room: usize) -> (DecodeRequest, Receiver<Event>) {
     let (events, receiver) = channel(room);
-    let sampling = Sampling { draft_tokens: 0, ..Sampling::plain(1.0, 9, 1) };
+    let sampling = Sampling {
+        draft_tokens: 0,
+        ..Sampling::plain(1.0, 9, 1)
+    };
     let job = DecodeRequest {
         body: Arc::default(),
         request: Request::new(vec![1, 2], 0, 0, samples),
@@ -50,17 +57,39 @@ fn a_client_that_does_not_read_or_is_gone_loses_its_rows() {
     assert_eq!(queue.push(vec![slow, gone, stopped], Vec::new()), Ok(()));
     assert_eq!(taken(&mut worker, 32, true), [0, 1, 2]);
     assert!(worker.on_token(0, 0, &completion(1)) && worker.on_token(0, 0, &completion(2)));
-    assert!(!worker.on_token(0, 0, &completion(3)), "two tokens wait already");
+    assert!(
+        !worker.on_token(0, 0, &completion(3)),
+        "two tokens wait already"
+    );
     assert!(worker.on_token(1, 0, &completion(1)));
     drop(receiver);
-    assert!(!worker.on_token(1, 0, &completion(2)), "nobody waits for it");
+    assert!(
+        !worker.on_token(1, 0, &completion(2)),
+        "nobody waits for it"
+    );
     assert!(worker.on_token(2, 0, &completion(1)));
     flag[0].store(true, Ordering::Relaxed);
-    assert!(!worker.on_token(2, 0, &completion(2)), "its stop text has come");
+    assert!(
+        !worker.on_token(2, 0, &completion(2)),
+        "its stop text has come"
+    );
     (0..3).for_each(|id| worker.on_end(id, 0, completion(3)));
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    assert_eq!((count(&queue.metrics.lost_clients), count(&queue.metrics.rows)), (2, 0));
-    assert!(matches!(unread.try_recv(), Ok(Event::Token { index: 5, token_id: 7, .. })));
+    assert_eq!(
+        (
+            count(&queue.metrics.lost_clients),
+            count(&queue.metrics.rows)
+        ),
+        (2, 0)
+    );
+    assert!(matches!(
+        unread.try_recv(),
+        Ok(Event::Token {
+            index: 5,
+            token_id: 7,
+            ..
+        })
+    ));
 }
 
 #[test]
@@ -103,15 +132,33 @@ fn a_body_of_many_completions_leaves_rows_to_others() {
     assert_eq!(queue.push(vec![third], Vec::new()), Ok(()));
     assert_eq!(taken(&mut worker, 8, false), [2]);
     let rows = |id: u64, worker: &Worker<'_>| worker.running[&id].unfinished;
-    assert_eq!((rows(0, &worker), rows(1, &worker), rows(2, &worker)), (16, 8, 1));
+    assert_eq!(
+        (rows(0, &worker), rows(1, &worker), rows(2, &worker)),
+        (16, 8, 1)
+    );
     // The rest of a body has the numbers after those that were taken.
     (0..8).for_each(|sample| worker.on_end(1, sample, completion(1)));
     assert_eq!(taken(&mut worker, 15, false), [3, 4]);
     let rest = &worker.running[&3].job;
-    assert_eq!((rest.request.first_sample, rest.request.samples, rest.first_index), (8, 4, 13));
+    assert_eq!(
+        (
+            rest.request.first_sample,
+            rest.request.samples,
+            rest.first_index
+        ),
+        (8, 4, 13)
+    );
     worker.on_end(3, 3, completion(1));
-    let index = |event| if let Event::Ended { index, .. } = event { index } else { 0 };
-    let told: Vec<usize> = std::iter::from_fn(|| told.try_recv().ok()).map(index).collect();
+    let index = |event| {
+        if let Event::Ended { index, .. } = event {
+            index
+        } else {
+            0
+        }
+    };
+    let told: Vec<usize> = std::iter::from_fn(|| told.try_recv().ok())
+        .map(index)
+        .collect();
     assert_eq!(told, [5, 6, 7, 8, 9, 10, 11, 12, 16]);
     // Long completions leave tokens of the cache.
     let (mut long, _long) = job(16, false, 99);
@@ -133,7 +180,11 @@ fn the_queue_is_bounded_and_ends_when_it_is_closed() {
     assert_eq!(queue.push(vec![third], Vec::new()), Err(QueueError::Full));
     drop(other);
     let (third, _kept) = job(1, false, 2);
-    assert_eq!(queue.push(vec![third], Vec::new()), Ok(()), "a client that is gone made room");
+    assert_eq!(
+        queue.push(vec![third], Vec::new()),
+        Ok(()),
+        "a client that is gone made room"
+    );
     assert!(taken(&mut worker, 0, false).is_empty());
     queue.close();
     let (late, _kept) = job(1, false, 2);
@@ -157,13 +208,32 @@ fn a_prompt_is_read_between_two_passes_and_before_the_end() {
     let queue = Queue::new(9);
     let mut worker = Worker::new(&queue, SIZE, &unread);
     let (events, mut told) = channel(4);
-    let prompt = |index| ReadPrompt { index, token_ids: vec![1, 2], adapter: None, events: events.clone() };
+    let prompt = |index| ReadPrompt {
+        index,
+        token_ids: vec![1, 2],
+        adapter: None,
+        events: events.clone(),
+    };
     let (first, _kept) = job(1, false, 2);
     assert_eq!(queue.push(vec![first], vec![prompt(0), prompt(1)]), Ok(()));
     queue.close();
     assert_eq!(taken(&mut worker, 32, true), [0]);
-    assert!(taken(&mut worker, 31, false).is_empty(), "the second prompt is read first");
+    assert!(
+        taken(&mut worker, 31, false).is_empty(),
+        "the second prompt is read first"
+    );
     assert_eq!(taken(&mut worker, 31, false), [u64::MAX]);
-    let index = |event| if let Event::PromptLogProbs { prompt, .. } = event { prompt } else { usize::MAX };
-    assert_eq!(std::iter::from_fn(|| told.try_recv().ok()).map(index).collect::<Vec<_>>(), [0, 1]);
+    let index = |event| {
+        if let Event::PromptLogProbs { prompt, .. } = event {
+            prompt
+        } else {
+            usize::MAX
+        }
+    };
+    assert_eq!(
+        std::iter::from_fn(|| told.try_recv().ok())
+            .map(index)
+            .collect::<Vec<_>>(),
+        [0, 1]
+    );
 }

@@ -15,12 +15,19 @@ const COLLAPSED_ENTROPY: f64 = 0.25;
 const RECOVERED_GROUPS: f64 = 0.5;
 
 /// Whether a step is one of a collapsed policy. `is_active`: it had collapsed before.
-pub(super) fn has_collapsed(metrics: &BTreeMap<String, f64>, first_entropy: Option<f64>, is_active: bool) -> bool {
+pub(super) fn has_collapsed(
+    metrics: &BTreeMap<String, f64>,
+    first_entropy: Option<f64>,
+    is_active: bool,
+) -> bool {
     let share = |name: &str| metrics.get(name).copied().unwrap_or(0.0);
     let worst = share("groups/frac_all_worst") - share("groups/frac_guided");
-    let is_equal = metrics.get("groups/frac_distinct").is_some_and(|share| *share <= COLLAPSED_ANSWERS);
+    let is_equal = metrics
+        .get("groups/frac_distinct")
+        .is_some_and(|share| *share <= COLLAPSED_ANSWERS);
     let entropy = first_entropy.zip(metrics.get("completions/entropy"));
-    let is_narrow = is_equal || entropy.is_some_and(|(first, now)| *now <= COLLAPSED_ENTROPY * first);
+    let is_narrow =
+        is_equal || entropy.is_some_and(|(first, now)| *now <= COLLAPSED_ENTROPY * first);
     worst >= COLLAPSED_GROUPS && is_narrow || is_active && worst > RECOVERED_GROUPS
 }
 
@@ -33,12 +40,20 @@ pub(super) fn description(
 ) -> String {
     let answers = frequent_answer.map_or_else(
         || "nearly equal answers".to_owned(),
-        |answer| format!("the most frequent answer is `{}`", shortened(&answer.replace(char::is_control, " "), 60)),
+        |answer| {
+            format!(
+                "the most frequent answer is `{}`",
+                shortened(&answer.replace(char::is_control, " "), 60)
+            )
+        },
     );
     let entropy = first_entropy.zip(metrics.get("completions/entropy"));
-    let entropy =
-        entropy.map_or_else(String::new, |(first, now)| format!(", entropy {first:.2} -> {now:.2} nats/token"));
-    let reward = metrics.get("reward").map_or_else(String::new, |reward| format!(", mean reward {reward:.2}"));
+    let entropy = entropy.map_or_else(String::new, |(first, now)| {
+        format!(", entropy {first:.2} -> {now:.2} nats/token")
+    });
+    let reward = metrics
+        .get("reward")
+        .map_or_else(String::new, |reward| format!(", mean reward {reward:.2}"));
     format!("{answers}{reward}{entropy}")
 }
 
@@ -57,10 +72,20 @@ mod tests {
             (0.6, 0.0, true, true),
             (0.6, 0.6, true, false),
         ] {
-            let shares =
-                [("groups/frac_all_worst", worst), ("groups/frac_guided", guided), ("completions/entropy", 0.5)];
-            let metrics = shares.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            assert_eq!(has_collapsed(&metrics, Some(2.0), is_active), expected, "{worst} {guided} {is_active}");
+            let shares = [
+                ("groups/frac_all_worst", worst),
+                ("groups/frac_guided", guided),
+                ("completions/entropy", 0.5),
+            ];
+            let metrics = shares
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect();
+            assert_eq!(
+                has_collapsed(&metrics, Some(2.0), is_active),
+                expected,
+                "{worst} {guided} {is_active}"
+            );
         }
     }
 }

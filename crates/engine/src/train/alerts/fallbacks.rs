@@ -9,7 +9,11 @@ pub(in crate::train) struct Fallbacks(Vec<GpuFallback>);
 
 impl Fallbacks {
     /// The alerts of those that are new.
-    pub(in crate::train) fn alerts(&mut self, step: u64, found: impl IntoIterator<Item = GpuFallback>) -> Vec<Alert> {
+    pub(in crate::train) fn alerts(
+        &mut self,
+        step: u64,
+        found: impl IntoIterator<Item = GpuFallback>,
+    ) -> Vec<Alert> {
         let mut alerts = Vec::new();
         for gpu_fallback in found {
             if !self.0.contains(&gpu_fallback) {
@@ -43,7 +47,14 @@ fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
         ),
     };
     let (rule, level) = (rule.to_owned(), "warning".to_owned());
-    Alert { rule, level, step, sentence, suggestion, ..Alert::default() }
+    Alert {
+        rule,
+        level,
+        step,
+        sentence,
+        suggestion,
+        ..Alert::default()
+    }
 }
 
 #[cfg(test)]
@@ -52,14 +63,25 @@ mod tests {
 
     #[test]
     fn what_hinders_rollouts_is_told_once() {
-        let (smaller, unrecorded) =
-            (GpuFallback::Smaller { parts: 4 }, GpuFallback::Unrecorded { cause: "no memory".to_owned() });
+        let (smaller, unrecorded) = (
+            GpuFallback::Smaller { parts: 4 },
+            GpuFallback::Unrecorded {
+                cause: "no memory".to_owned(),
+            },
+        );
         let mut fallbacks = Fallbacks::default();
         assert_eq!(fallbacks.alerts(1, Vec::new()), []);
         let alerts = fallbacks.alerts(2, vec![smaller.clone(), smaller.clone()]);
-        assert!(alerts.len() == 1 && alerts[0].step == 2 && alerts[0].sentence.contains("1/4 of the cache"));
+        assert!(
+            alerts.len() == 1
+                && alerts[0].step == 2
+                && alerts[0].sentence.contains("1/4 of the cache")
+        );
         let alerts = fallbacks.alerts(3, vec![smaller, unrecorded]);
-        assert!(alerts.len() == 1 && alerts[0].rule == "graph_not_recorded", "{alerts:?}");
+        assert!(
+            alerts.len() == 1 && alerts[0].rule == "graph_not_recorded",
+            "{alerts:?}"
+        );
         assert!(alerts[0].sentence.contains("(no memory)"), "{alerts:?}");
     }
 }

@@ -4,7 +4,13 @@ use super::*;
 use crate::config::Layers;
 
 fn config(set: &[&str]) -> TrainConfig {
-    Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }.resolve().unwrap().config
+    Layers {
+        set: set.iter().map(|text| (*text).to_owned()).collect(),
+        ..Layers::default()
+    }
+    .resolve()
+    .unwrap()
+    .config
 }
 
 /// The alerts of every step: (step, rule, level, cleared).
@@ -12,9 +18,15 @@ fn run(set: &[&str], steps: &[&[(&str, f64)]]) -> Vec<(u64, String, String, bool
     let (mut alerts, config) = (Alerts::default(), config(set));
     let mut found = Vec::new();
     for (step, metrics) in (1..).zip(steps) {
-        let metrics = metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let metrics = metrics
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect();
         for alert in alerts.observe(step, &metrics, &config) {
-            assert!(alert.cleared || (alert.sentence.ends_with('.') && alert.suggestion.ends_with('.')), "{alert:?}");
+            assert!(
+                alert.cleared || (alert.sentence.ends_with('.') && alert.suggestion.ends_with('.')),
+                "{alert:?}"
+            );
             found.push((step, alert.rule, alert.level, alert.cleared));
         }
     }
@@ -22,12 +34,20 @@ fn run(set: &[&str], steps: &[&[(&str, f64)]]) -> Vec<(u64, String, String, bool
 }
 
 fn step_event(step: u64, metrics: Metrics) -> crate::run::EventBody {
-    crate::run::events::Step { step, seconds: 1.0, metrics, ..Default::default() }.into()
+    crate::run::events::Step {
+        step,
+        seconds: 1.0,
+        metrics,
+        ..Default::default()
+    }
+    .into()
 }
 
 fn expect(found: &[(u64, String, String, bool)], expected: &[(u64, &str, &str, bool)]) {
-    let found: Vec<_> =
-        found.iter().map(|(step, rule, level, cleared)| (*step, rule.as_str(), level.as_str(), *cleared)).collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|(step, rule, level, cleared)| (*step, rule.as_str(), level.as_str(), *cleared))
+        .collect();
     assert_eq!(found, expected);
 }
 
@@ -38,38 +58,75 @@ fn each_rule_rises_once_and_clears() {
     expect(&run(&[], &[best; 2]), &[]);
     expect(
         &run(&[], &[best, best, best, best, mixed]),
-        &[(3, "all_best", "info", false), (5, "all_best", "info", true)],
+        &[
+            (3, "all_best", "info", false),
+            (5, "all_best", "info", true),
+        ],
     );
     let worst: &[(&str, f64)] = &[("groups/frac_all_worst", 1.0)];
-    expect(&run(&[], &[worst; 5]), &[(3, "all_worst", "warning", false)]);
-    let guided: &[(&str, f64)] = &[("groups/frac_all_worst", 1.0), ("groups/frac_guided", 0.125)];
+    expect(
+        &run(&[], &[worst; 5]),
+        &[(3, "all_worst", "warning", false)],
+    );
+    let guided: &[(&str, f64)] = &[
+        ("groups/frac_all_worst", 1.0),
+        ("groups/frac_guided", 0.125),
+    ];
     expect(&run(&[], &[guided; 5]), &[]);
     let truncated: &[(&str, f64)] = &[("completions/clipped_ratio", 0.06)];
     expect(
         &run(&[], &[truncated, &[]]),
-        &[(1, "clipped_completions", "warning", false), (2, "clipped_completions", "warning", true)],
+        &[
+            (1, "clipped_completions", "warning", false),
+            (2, "clipped_completions", "warning", true),
+        ],
     );
     expect(&run(&[], &[&[("completions/clipped_ratio", 0.05)]]), &[]);
     let leak: &[(&str, f64)] = &[("failures/think_leak", 0.2)];
-    expect(&run(&[], &[leak, leak]), &[(1, "think_leak", "warning", false)]);
+    expect(
+        &run(&[], &[leak, leak]),
+        &[(1, "think_leak", "warning", false)],
+    );
     let broken: &[(&str, f64)] = &[("grad_norm", f64::NAN), ("loss", f64::NAN)];
-    expect(&run(&[], &[broken, broken, &[]]), &[(1, "not_finite", "error", false), (3, "not_finite", "error", true)]);
+    expect(
+        &run(&[], &[broken, broken, &[]]),
+        &[
+            (1, "not_finite", "error", false),
+            (3, "not_finite", "error", true),
+        ],
+    );
 }
 
 #[test]
 fn only_a_gradient_that_is_not_finite_changes_nothing() {
     let sentence = |metrics: &[(&str, f64)]| {
-        let metrics = metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        Alerts::default().observe(1, &metrics, &config(&[])).remove(0).sentence
+        let metrics = metrics
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect();
+        Alerts::default()
+            .observe(1, &metrics, &config(&[]))
+            .remove(0)
+            .sentence
     };
-    assert_eq!(sentence(&[("grad_norm", f64::NAN)]), "grad_norm is not finite: the step changed nothing.");
-    assert_eq!(sentence(&[("grad_norm", 1.0), ("reward", f64::NAN)]), "reward is not finite.");
+    assert_eq!(
+        sentence(&[("grad_norm", f64::NAN)]),
+        "grad_norm is not finite: the step changed nothing."
+    );
+    assert_eq!(
+        sentence(&[("grad_norm", 1.0), ("reward", f64::NAN)]),
+        "reward is not finite."
+    );
 }
 
 #[test]
 fn a_resumed_run_goes_on_with_what_stood() {
-    let truncated =
-        |share: f64| Metrics::from([("completions/clipped_ratio".to_owned(), share), ("grad_norm".to_owned(), 1.0)]);
+    let truncated = |share: f64| {
+        Metrics::from([
+            ("completions/clipped_ratio".to_owned(), share),
+            ("grad_norm".to_owned(), 1.0),
+        ])
+    };
     let steps = [
         truncated(0.0),
         truncated(0.3),
@@ -83,20 +140,36 @@ fn a_resumed_run_goes_on_with_what_stood() {
     ];
     let config = config(&[]);
     let raised = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {
-        (from..steps.len()).flat_map(|at| alerts.observe(at as u64 + 1, &steps[at], &config)).collect()
+        (from..steps.len())
+            .flat_map(|at| alerts.observe(at as u64 + 1, &steps[at], &config))
+            .collect()
     };
     let whole = raised(&mut Alerts::default(), 0);
     let expected: &[(u64, bool)] = &[(2, false), (8, true), (9, false)];
-    assert_eq!(whole.iter().map(|alert| (alert.step, alert.cleared)).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        whole
+            .iter()
+            .map(|alert| (alert.step, alert.cleared))
+            .collect::<Vec<_>>(),
+        expected
+    );
     for stopped in 0..steps.len() {
         let mut state = RunState::default();
         // Steps after the checkpoint are in the log too; they will be redone.
         for (step, metrics) in (1..).zip(&steps) {
             let body = step_event(step, metrics.clone());
-            state.fold(crate::run::Event { seq: step, time_ms: 0, body });
+            state.fold(crate::run::Event {
+                seq: step,
+                time_ms: 0,
+                body,
+            });
         }
         let mut alerts = Alerts::resumed(&state, stopped as u64, &config);
-        let rest: Vec<Alert> = whole.iter().filter(|alert| alert.step > stopped as u64).cloned().collect();
+        let rest: Vec<Alert> = whole
+            .iter()
+            .filter(|alert| alert.step > stopped as u64)
+            .cloned()
+            .collect();
         assert_eq!(raised(&mut alerts, stopped), rest, "after step {stopped}");
     }
 }
@@ -109,7 +182,10 @@ fn zero_variance_groups_matter_with_a_kl_and_by_grade() {
     expect(&run(&["kl_beta=0.01"], &[equal; 4]), &[]);
     let steps = [[equal; 6].as_slice(), &[all; 5]].concat();
     let rule = "dead_groups_with_kl";
-    expect(&run(&["kl_beta=0.01"], &steps), &[(5, rule, "info", false), (9, rule, "warning", false)]);
+    expect(
+        &run(&["kl_beta=0.01"], &steps),
+        &[(5, rule, "info", false), (9, rule, "warning", false)],
+    );
 }
 
 #[test]
@@ -120,17 +196,41 @@ fn a_rank_that_keeps_the_others_waiting_is_named() {
     expect(&run(&[], &[slow; 4]), &[]);
     expect(
         &run(&[], &[slow, slow, slow, slow, slow, slow, little]),
-        &[(5, "slow_rank", "warning", false), (7, "slow_rank", "warning", true)],
+        &[
+            (5, "slow_rank", "warning", false),
+            (7, "slow_rank", "warning", true),
+        ],
     );
     expect(&run(&[], &[slow, slow, other, slow, slow, slow, slow]), &[]);
     let imbalanced: &[(&str, f64)] = &[("ranks/imbalance", 2.0)];
     let even: &[(&str, f64)] = &[("ranks/imbalance", 1.0)];
     expect(
-        &run(&[], &[imbalanced, imbalanced, imbalanced, imbalanced, imbalanced, even, even, even]),
-        &[(5, "rank_imbalance", "warning", false), (8, "rank_imbalance", "warning", true)],
+        &run(
+            &[],
+            &[
+                imbalanced, imbalanced, imbalanced, imbalanced, imbalanced, even, even, even,
+            ],
+        ),
+        &[
+            (5, "rank_imbalance", "warning", false),
+            (8, "rank_imbalance", "warning", true),
+        ],
     );
     // A step without tokens says nothing.
-    expect(&run(&[], &[imbalanced, imbalanced, imbalanced, imbalanced, &[], imbalanced]), &[]);
+    expect(
+        &run(
+            &[],
+            &[
+                imbalanced,
+                imbalanced,
+                imbalanced,
+                imbalanced,
+                &[],
+                imbalanced,
+            ],
+        ),
+        &[],
+    );
 }
 
 /// Training completions tell of drift where no eval does; prompts differ from window to window, so a loss within
@@ -139,7 +239,10 @@ fn a_rank_that_keeps_the_others_waiting_is_named() {
 fn training_completions_show_drift_without_evals() {
     let early: &[(&str, f64)] = &[("tiers/valid", 0.6), ("exact", 0.5)];
     let later: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.1)];
-    expect(&run(&[], &[[early; 5], [later; 5]].concat()), &[(9, "value_drift", "warning", false)]);
+    expect(
+        &run(&[], &[[early; 5], [later; 5]].concat()),
+        &[(9, "value_drift", "warning", false)],
+    );
     let less: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.4)];
     expect(&run(&[], &[[early; 5], [less; 5]].concat()), &[]);
     let both: &[(&str, f64)] = &[("tiers/valid", 0.9), ("exact", 0.6)];
@@ -149,33 +252,63 @@ fn training_completions_show_drift_without_evals() {
 }
 
 fn eval(step: u64, valid: f64, exact: f64) -> Eval {
-    let summary =
-        crate::run::EvalSummary { n: 100, valid, exact: Some(exact), with_expected: 100, ..Default::default() };
+    let summary = crate::run::EvalSummary {
+        n: 100,
+        valid,
+        exact: Some(exact),
+        with_expected: 100,
+        ..Default::default()
+    };
     let target = if step == 0 { "base" } else { "trained" }.to_owned();
-    Eval { step, set: "eval".to_owned(), target, summary, ..Eval::default() }
+    Eval {
+        step,
+        set: "eval".to_owned(),
+        target,
+        summary,
+        ..Eval::default()
+    }
 }
 
 /// Alerts of a run with an eval after each step; `(valid, exact)` of the base and of each eval.
 fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
-    let (config, mut state, mut alerts) = (config(&["eval_every=1"]), RunState::default(), Alerts::default());
+    let (config, mut state, mut alerts) = (
+        config(&["eval_every=1"]),
+        RunState::default(),
+        Alerts::default(),
+    );
     let mut found = Vec::new();
     for (step, &(valid, exact)) in (0..).zip(evals) {
         let mut now = Vec::new();
         if step > 0 {
             let metrics = Metrics::from([
                 ("exact".to_owned(), exact),
-                ("groups/frac_all_best".to_owned(), f64::from(u8::from(valid >= 1.0))),
+                (
+                    "groups/frac_all_best".to_owned(),
+                    f64::from(u8::from(valid >= 1.0)),
+                ),
             ]);
             now.extend(alerts.observe(step, &metrics, &config));
             let body = step_event(step, metrics);
-            state.fold(crate::run::Event { seq: 2 * step, time_ms: 0, body });
+            state.fold(crate::run::Event {
+                seq: 2 * step,
+                time_ms: 0,
+                body,
+            });
         }
         let eval = eval(step, valid, exact);
         now.extend(alerts.observe_eval(&eval, &config));
-        state.fold(crate::run::Event { seq: 2 * step + 1, time_ms: 0, body: eval.into() });
-        found.extend(
-            now.into_iter().map(|alert| (alert.step, format!("{}: {}", alert.rule, alert.sentence), alert.cleared)),
-        );
+        state.fold(crate::run::Event {
+            seq: 2 * step + 1,
+            time_ms: 0,
+            body: eval.into(),
+        });
+        found.extend(now.into_iter().map(|alert| {
+            (
+                alert.step,
+                format!("{}: {}", alert.rule, alert.sentence),
+                alert.cleared,
+            )
+        }));
         let resumed = Alerts::resumed(&state, step, &config);
         assert_eq!(resumed.standing, alerts.standing, "after step {step}");
         let reported = |alerts: &Alerts| alerts.evals.reported.map(|level| level.exact);
@@ -189,23 +322,58 @@ fn drift_stands_until_exact_match_is_back() {
     // (evals, steps at which value_drift rises and clears).
     let check = |evals: &[(f64, f64)], expected: &[(u64, bool)]| {
         let found = evaluated(evals);
-        let drift: Vec<_> = found.iter().filter(|(_, text, _)| text.starts_with("value_drift")).collect();
-        assert_eq!(drift.iter().map(|(step, _, cleared)| (*step, *cleared)).collect::<Vec<_>>(), expected, "{found:?}");
+        let drift: Vec<_> = found
+            .iter()
+            .filter(|(_, text, _)| text.starts_with("value_drift"))
+            .collect();
+        assert_eq!(
+            drift
+                .iter()
+                .map(|(step, _, cleared)| (*step, *cleared))
+                .collect::<Vec<_>>(),
+            expected,
+            "{found:?}"
+        );
     };
     // Against the best so far, not the last window: it neither passes at a plateau nor at the bottom, nor when
     // validity falls too.
     check(
-        &[(0.92, 0.90), (0.95, 0.71), (0.99, 0.51), (1.0, 0.07), (1.0, 0.03), (1.0, 0.03), (0.4, 0.03)],
+        &[
+            (0.92, 0.90),
+            (0.95, 0.71),
+            (0.99, 0.51),
+            (1.0, 0.07),
+            (1.0, 0.03),
+            (1.0, 0.03),
+            (0.4, 0.03),
+        ],
         // Reported again for each further ten points.
         &[(1, false), (2, false), (3, false)],
     );
-    check(&[(0.6, 0.5), (0.8, 0.7), (0.9, 0.4), (0.9, 0.68)], &[(2, false), (3, true)]);
+    check(
+        &[(0.6, 0.5), (0.8, 0.7), (0.9, 0.4), (0.9, 0.68)],
+        &[(2, false), (3, true)],
+    );
     // No longer significantly lower is not recovered.
-    check(&[(0.6, 0.6), (0.9, 0.4), (0.9, 0.52), (0.9, 0.56), (0.9, 0.59)], &[(1, false), (4, true)]);
+    check(
+        &[
+            (0.6, 0.6),
+            (0.9, 0.4),
+            (0.9, 0.52),
+            (0.9, 0.56),
+            (0.9, 0.59),
+        ],
+        &[(1, false), (4, true)],
+    );
     // After a recovery it may drift again.
-    check(&[(0.6, 0.6), (0.9, 0.4), (0.9, 0.6), (0.9, 0.4)], &[(1, false), (2, true), (3, false)]);
+    check(
+        &[(0.6, 0.6), (0.9, 0.4), (0.9, 0.6), (0.9, 0.4)],
+        &[(1, false), (2, true), (3, false)],
+    );
     // Slowly, a little each time.
-    let slow: Vec<(f64, f64)> = (0..20).map(|step| (0.95, 0.9 - 0.01 * f64::from(step))).collect();
+    let slow: Vec<(f64, f64)> = (0..20)
+        .map(|step| (0.95, 0.9 - 0.01 * f64::from(step)))
+        .collect();
     check(&slow, &[(6, false), (16, false)]);
     // Within the interval of 100 prompts.
     check(&[(0.92, 0.90), (0.95, 0.86), (0.95, 0.85)], &[]);
@@ -217,7 +385,10 @@ fn drift_stands_until_exact_match_is_back() {
 #[test]
 fn nothing_is_left_to_learn_only_where_values_are_right() {
     let rules = |evals: &[(f64, f64)]| {
-        evaluated(evals).into_iter().filter(|(_, text, _)| text.starts_with("all_best")).collect::<Vec<_>>()
+        evaluated(evals)
+            .into_iter()
+            .filter(|(_, text, _)| text.starts_with("all_best"))
+            .collect::<Vec<_>>()
     };
     let wrong = rules(&[(0.9, 0.9), (1.0, 0.1), (1.0, 0.03), (1.0, 0.03)]);
     assert!(
@@ -225,7 +396,10 @@ fn nothing_is_left_to_learn_only_where_values_are_right() {
         "{wrong:?}"
     );
     let right = rules(&[(0.9, 0.9), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]);
-    assert!(matches!(&right[..], [(3, text, false)] if text.contains("nothing left to learn")), "{right:?}");
+    assert!(
+        matches!(&right[..], [(3, text, false)] if text.contains("nothing left to learn")),
+        "{right:?}"
+    );
 }
 
 #[test]
@@ -234,7 +408,10 @@ fn sampling_that_an_agent_asks_for_in_vain_is_named() {
     let none: &[(&str, f64)] = &[("agent/frac_ignored", 0.0)];
     expect(
         &run(&[], &[other, other, none]),
-        &[(1, "agent_sampling", "info", false), (3, "agent_sampling", "info", true)],
+        &[
+            (1, "agent_sampling", "info", false),
+            (3, "agent_sampling", "info", true),
+        ],
     );
     expect(&run(&[], &[none, &[]]), &[]);
 }

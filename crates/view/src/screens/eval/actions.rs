@@ -4,8 +4,8 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::{
-    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chat, chooser, comment, draw, eval_job, export, failures,
-    is_rescored_by_another, layout, read, rescore,
+    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chat, chooser, comment, draw,
+    eval_job, export, failures, is_rescored_by_another, layout, read, rescore,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
@@ -109,67 +109,203 @@ const CHOOSING: Scope = Scope::Pane(Screen::Eval, CHOOSER);
 const CHATTING: Scope = Scope::Pane(Screen::Eval, CHAT);
 
 const ACTIONS: &[Action] = &[
-    Action::new("eval.chooser.open", "Open", "open", &["enter", "right", "l"], CHOOSING, chooser::enter),
-    Action::new("eval.chooser.pick", "Toggle selection", "select", &["space"], CHOOSING, chooser::pick),
-    Action::new("eval.chooser.compare", "Compare selected", "compare", &["c"], CHOOSING, chooser::compare)
-        .unless(chooser::no_compare),
-    Action::new("eval.chooser.back", "Back", "back", &["esc", "left", "h"], CHOOSING, chooser::back),
-    Action::new("eval.chat.send", "Ask", "ask", &["ctrl-o", "alt-enter"], CHATTING, chat::send),
-    Action::new("eval.chat.edit", "Edit prompt", "edit", &["enter", "i"], CHATTING, chat::edit).asking(),
-    Action::new("eval.chat.leave", "Back", "back", &["esc"], CHATTING, chat::leave),
-    Action::new("eval.read", "Show answers", "read", &["enter"], Scope::Pane(Screen::Eval, PROMPTS), |eval, _| {
-        eval.pane = ANSWERS;
-        eval.top = Cursor::default();
-        Vec::new()
-    })
+    Action::new(
+        "eval.chooser.open",
+        "Open",
+        "open",
+        &["enter", "right", "l"],
+        CHOOSING,
+        chooser::enter,
+    ),
+    Action::new(
+        "eval.chooser.pick",
+        "Toggle selection",
+        "select",
+        &["space"],
+        CHOOSING,
+        chooser::pick,
+    ),
+    Action::new(
+        "eval.chooser.compare",
+        "Compare selected",
+        "compare",
+        &["c"],
+        CHOOSING,
+        chooser::compare,
+    )
+    .unless(chooser::no_compare),
+    Action::new(
+        "eval.chooser.back",
+        "Back",
+        "back",
+        &["esc", "left", "h"],
+        CHOOSING,
+        chooser::back,
+    ),
+    Action::new(
+        "eval.chat.send",
+        "Ask",
+        "ask",
+        &["ctrl-o", "alt-enter"],
+        CHATTING,
+        chat::send,
+    ),
+    Action::new(
+        "eval.chat.edit",
+        "Edit prompt",
+        "edit",
+        &["enter", "i"],
+        CHATTING,
+        chat::edit,
+    )
+    .asking(),
+    Action::new(
+        "eval.chat.leave",
+        "Back",
+        "back",
+        &["esc"],
+        CHATTING,
+        chat::leave,
+    ),
+    Action::new(
+        "eval.read",
+        "Show answers",
+        "read",
+        &["enter"],
+        Scope::Pane(Screen::Eval, PROMPTS),
+        |eval, _| {
+            eval.pane = ANSWERS;
+            eval.top = Cursor::default();
+            Vec::new()
+        },
+    )
     .unless(nothing),
     Action::new("eval.leave", "Back", "", &["esc"], HERE, leave),
-    Action::new("eval.prompt.next", "Next prompt", "", &["l", "right"], HERE, |eval, _| go(eval, 1)).unless(nothing),
-    Action::new("eval.prompt.previous", "Previous prompt", "", &["h", "left"], HERE, |eval, _| go(eval, -1))
-        .unless(nothing),
-    Action::new("eval.fixed", "Show improvements", "improvements", &["f"], HERE, |eval, _| {
-        only(eval, Some(Outcome::Fixed))
-    })
-    .unless(no_pair),
-    Action::new("eval.broken", "Show regressions", "regressions", &["b"], HERE, |eval, _| {
-        only(eval, Some(Outcome::Broken))
-    })
-    .unless(no_pair),
-    Action::new("eval.neither", "Show neither valid", "", &["n"], HERE, |eval, _| only(eval, Some(Outcome::Neither)))
-        .unless(nothing),
-    Action::new("eval.both", "Show both valid", "", &["v"], HERE, |eval, _| only(eval, Some(Outcome::Both)))
-        .unless(nothing),
-    Action::new("eval.all", "Show all prompts", "all", &["a"], HERE, |eval, _| {
-        (eval.filter, eval.group) = Default::default();
-        only(eval, None)
-    })
+    Action::new(
+        "eval.prompt.next",
+        "Next prompt",
+        "",
+        &["l", "right"],
+        HERE,
+        |eval, _| go(eval, 1),
+    )
     .unless(nothing),
-    Action::new("eval.failures", "Show what failures have in common", "failures", &["c"], HERE, |eval, shared| {
-        failures::open(eval, shared, true)
-    })
+    Action::new(
+        "eval.prompt.previous",
+        "Previous prompt",
+        "",
+        &["h", "left"],
+        HERE,
+        |eval, _| go(eval, -1),
+    )
+    .unless(nothing),
+    Action::new(
+        "eval.fixed",
+        "Show improvements",
+        "improvements",
+        &["f"],
+        HERE,
+        |eval, _| only(eval, Some(Outcome::Fixed)),
+    )
+    .unless(no_pair),
+    Action::new(
+        "eval.broken",
+        "Show regressions",
+        "regressions",
+        &["b"],
+        HERE,
+        |eval, _| only(eval, Some(Outcome::Broken)),
+    )
+    .unless(no_pair),
+    Action::new(
+        "eval.neither",
+        "Show neither valid",
+        "",
+        &["n"],
+        HERE,
+        |eval, _| only(eval, Some(Outcome::Neither)),
+    )
+    .unless(nothing),
+    Action::new(
+        "eval.both",
+        "Show both valid",
+        "",
+        &["v"],
+        HERE,
+        |eval, _| only(eval, Some(Outcome::Both)),
+    )
+    .unless(nothing),
+    Action::new(
+        "eval.all",
+        "Show all prompts",
+        "all",
+        &["a"],
+        HERE,
+        |eval, _| {
+            (eval.filter, eval.group) = Default::default();
+            only(eval, None)
+        },
+    )
+    .unless(nothing),
+    Action::new(
+        "eval.failures",
+        "Show what failures have in common",
+        "failures",
+        &["c"],
+        HERE,
+        |eval, shared| failures::open(eval, shared, true),
+    )
     .also(&["failure groups", "common failures", "slices", "segments"])
     .unless(|eval, shared| nothing(eval, shared).or_else(|| failures::none(eval, true))),
-    Action::new("eval.failures_first", "Show failures of first eval", "", &["C"], HERE, |eval, shared| {
-        failures::open(eval, shared, false)
-    })
+    Action::new(
+        "eval.failures_first",
+        "Show failures of first eval",
+        "",
+        &["C"],
+        HERE,
+        |eval, shared| failures::open(eval, shared, false),
+    )
     .unless(|eval, shared| nothing(eval, shared).or_else(|| failures::none(eval, false))),
-    Action::new("eval.filter", "Filter prompts", "filter", &["/"], HERE, |eval, _| {
-        eval.filter.is_typing = true;
-        eval.pane = PROMPTS;
-        Vec::new()
-    })
+    Action::new(
+        "eval.filter",
+        "Filter prompts",
+        "filter",
+        &["/"],
+        HERE,
+        |eval, _| {
+            eval.filter.is_typing = true;
+            eval.pane = PROMPTS;
+            Vec::new()
+        },
+    )
     .also(&["find", "search"])
     .asking()
     .unless(nothing),
-    Action::new("eval.sort", "Cycle sort order", "sort", &["s"], HERE, |eval, shared| {
-        eval.sort = eval.sort.next();
-        eval.arrange();
-        let name = eval.sort.name(eval.versus().is_some_and(|versus| versus.pairs.is_empty()));
-        shared.say(format!("prompts: {name}"));
-        Vec::new()
-    })
+    Action::new(
+        "eval.sort",
+        "Cycle sort order",
+        "sort",
+        &["s"],
+        HERE,
+        |eval, shared| {
+            eval.sort = eval.sort.next();
+            eval.arrange();
+            let name = eval
+                .sort
+                .name(eval.versus().is_some_and(|versus| versus.pairs.is_empty()));
+            shared.say(format!("prompts: {name}"));
+            Vec::new()
+        },
+    )
     .unless(nothing),
-    Action::new("eval.choose", "Choose evals", "choose", &["o"], HERE, chooser::open),
+    Action::new(
+        "eval.choose",
+        "Choose evals",
+        "choose",
+        &["o"],
+        HERE,
+        chooser::open,
+    ),
     Action::new("eval.pair", "Next pair", "pair", &["p"], HERE, |eval, _| {
         let pairs = eval.versus().map_or(1, |versus| versus.pairs.len());
         eval.pair = (eval.pair + 1) % pairs.max(1);
@@ -178,81 +314,195 @@ const ACTIONS: &[Action] = &[
     })
     .unless(|eval, shared| {
         let several = eval.versus().is_some_and(|versus| versus.pairs.len() > 1);
-        let text = || format!("only two evals are compared: choose three with {}", shared.key_of("eval.choose"));
+        let text = || {
+            format!(
+                "only two evals are compared: choose three with {}",
+                shared.key_of("eval.choose")
+            )
+        };
         nothing(eval, shared).or_else(|| (!several).then(text))
     }),
-    Action::new("eval.task", "Next task", "task", &["T"], HERE, super::next_task).unless(|_, shared| {
+    Action::new(
+        "eval.task",
+        "Next task",
+        "task",
+        &["T"],
+        HERE,
+        super::next_task,
+    )
+    .unless(|_, shared| {
         let run = shared.current_run().and_then(|run| run.directory.as_ref());
         let several = run.is_some_and(|run| run.task_names().len() > 1);
         (!several).then(|| "the open run has one task".to_owned())
     }),
-    Action::new("eval.comment", "Comment on prompt", "comment", &["m"], HERE, comment::ask)
-        .also(&["comment", "remark", "rate"])
-        .asking()
-        .unless(|eval, shared| {
-            let is_recording = eval.versus().is_some_and(|versus| is_recording(versus.comments_folder()));
-            nothing(eval, shared)
-                .or_else(|| eval.shown.is_empty().then(|| "no prompt selected".to_owned()))
-                .or_else(|| is_recording.then(|| shared.no_change_of_recording()))
-        }),
-    Action::new("eval.sides", "Toggle side by side", "layout", &["d"], HERE, |eval, shared| {
-        let now = match &eval.chat {
-            Some(_) => eval.side_by_side.unwrap_or(usize::from(shared.size.0) >= answers::SIDES + 2),
-            None => answers::is_side_by_side(eval, shared),
-        };
-        eval.side_by_side = Some(!now);
-        Vec::new()
-    })
-    .unless(|eval, shared| if eval.chat.is_some() { None } else { no_pair(eval, shared) }),
-    Action::new("eval.copy", "Copy last answer", "copy", &["y"], HERE, |eval, _| copy(eval, true))
-        .also(&["yank", "clipboard"])
-        .unless(nothing),
-    Action::new("eval.copy_first", "Copy first answer", "", &["Y"], HERE, |eval, _| copy(eval, false)).unless(nothing),
-    Action::new("eval.export", "Export comparison", "", &["w"], HERE, export::ask)
-        .also(&["export", "report", "export html", "export markdown", "export csv"])
-        .asking()
-        .unless(nothing),
-    Action::new("eval.start", "Run eval", "eval", &["E"], HERE, eval_job::ask)
-        .also(&["run eval"])
-        .asking()
-        .unless(eval_job::no_start),
-    Action::new("eval.baseline", "Run baseline eval", "", &["B"], HERE, eval_job::ask_baseline)
-        .also(&["baseline", "eval base model", "zero-shot"])
-        .asking()
-        .unless(eval_job::no_baseline),
-    Action::new("eval.rescore", "Re-score with editor schema", "", &["r"], HERE, rescore)
-        .also(&["score again", "recorded scores"])
-        .unless(no_rescoring),
-    Action::new("eval.chat", "Try own prompt", "try", &["t"], HERE, chat::open)
-        .also(&["chat", "playground", "ask base and trained"])
-        .asking(),
+    Action::new(
+        "eval.comment",
+        "Comment on prompt",
+        "comment",
+        &["m"],
+        HERE,
+        comment::ask,
+    )
+    .also(&["comment", "remark", "rate"])
+    .asking()
+    .unless(|eval, shared| {
+        let is_recording = eval
+            .versus()
+            .is_some_and(|versus| is_recording(versus.comments_folder()));
+        nothing(eval, shared)
+            .or_else(|| {
+                eval.shown
+                    .is_empty()
+                    .then(|| "no prompt selected".to_owned())
+            })
+            .or_else(|| is_recording.then(|| shared.no_change_of_recording()))
+    }),
+    Action::new(
+        "eval.sides",
+        "Toggle side by side",
+        "layout",
+        &["d"],
+        HERE,
+        |eval, shared| {
+            let now = match &eval.chat {
+                Some(_) => eval
+                    .side_by_side
+                    .unwrap_or(usize::from(shared.size.0) >= answers::SIDES + 2),
+                None => answers::is_side_by_side(eval, shared),
+            };
+            eval.side_by_side = Some(!now);
+            Vec::new()
+        },
+    )
+    .unless(|eval, shared| {
+        if eval.chat.is_some() {
+            None
+        } else {
+            no_pair(eval, shared)
+        }
+    }),
+    Action::new(
+        "eval.copy",
+        "Copy last answer",
+        "copy",
+        &["y"],
+        HERE,
+        |eval, _| copy(eval, true),
+    )
+    .also(&["yank", "clipboard"])
+    .unless(nothing),
+    Action::new(
+        "eval.copy_first",
+        "Copy first answer",
+        "",
+        &["Y"],
+        HERE,
+        |eval, _| copy(eval, false),
+    )
+    .unless(nothing),
+    Action::new(
+        "eval.export",
+        "Export comparison",
+        "",
+        &["w"],
+        HERE,
+        export::ask,
+    )
+    .also(&[
+        "export",
+        "report",
+        "export html",
+        "export markdown",
+        "export csv",
+    ])
+    .asking()
+    .unless(nothing),
+    Action::new(
+        "eval.start",
+        "Run eval",
+        "eval",
+        &["E"],
+        HERE,
+        eval_job::ask,
+    )
+    .also(&["run eval"])
+    .asking()
+    .unless(eval_job::no_start),
+    Action::new(
+        "eval.baseline",
+        "Run baseline eval",
+        "",
+        &["B"],
+        HERE,
+        eval_job::ask_baseline,
+    )
+    .also(&["baseline", "eval base model", "zero-shot"])
+    .asking()
+    .unless(eval_job::no_baseline),
+    Action::new(
+        "eval.rescore",
+        "Re-score with editor schema",
+        "",
+        &["r"],
+        HERE,
+        rescore,
+    )
+    .also(&["score again", "recorded scores"])
+    .unless(no_rescoring),
+    Action::new(
+        "eval.chat",
+        "Try own prompt",
+        "try",
+        &["t"],
+        HERE,
+        chat::open,
+    )
+    .also(&["chat", "playground", "ask base and trained"])
+    .asking(),
     whole_action("eval.results", Screen::Eval),
     Action::new("eval.again", "Reload", "", &["R"], HERE, read),
-    Action::new("eval.prompts", "Compare system prompts", "compare", &["A"], HERE, eval_job::ask_variants)
-        .asking()
-        .unless(eval_job::no_baseline),
+    Action::new(
+        "eval.prompts",
+        "Compare system prompts",
+        "compare",
+        &["A"],
+        HERE,
+        eval_job::ask_variants,
+    )
+    .asking()
+    .unless(eval_job::no_baseline),
 ];
 
 /// Why the evals cannot be re-scored.
 fn no_rescoring(eval: &Eval, shared: &Shared) -> Option<String> {
     let no_schema = || {
-        let text = || format!("no schema has compiled yet: see Schema ({})", shared.key_of("screen.schema"));
+        let text = || {
+            format!(
+                "no schema has compiled yet: see Schema ({})",
+                shared.key_of("screen.schema")
+            )
+        };
         shared.scorer().is_none().then(text)
     };
-    nothing(eval, shared).filter(|_| !eval.is_of_other_schemas && eval.rescored.is_none()).or_else(no_schema)
+    nothing(eval, shared)
+        .filter(|_| !eval.is_of_other_schemas && eval.rescored.is_none())
+        .or_else(no_schema)
 }
 
 /// Why there is no comparison for an action.
 fn nothing(eval: &Eval, shared: &Shared) -> Option<String> {
     match &eval.loaded {
-        _ if eval.chat.is_some() || eval.chooser.is_some() => {
-            Some(format!("{} goes back to the comparison", shared.key_of("eval.leave")))
-        }
+        _ if eval.chat.is_some() || eval.chooser.is_some() => Some(format!(
+            "{} goes back to the comparison",
+            shared.key_of("eval.leave")
+        )),
         Some(Ok(_)) => None,
         Some(Err(error)) => Some(error.clone()),
         None => {
             let (runs, choose) = (shared.key_of("screen.runs"), shared.key_of("eval.choose"));
-            Some(format!("nothing to compare: open a run on Runs ({runs}), or choose evals with {choose}"))
+            Some(format!(
+                "nothing to compare: open a run on Runs ({runs}), or choose evals with {choose}"
+            ))
         }
     }
 }
@@ -260,7 +510,12 @@ fn nothing(eval: &Eval, shared: &Shared) -> Option<String> {
 /// Why two answers cannot be compared.
 fn no_pair(eval: &Eval, shared: &Shared) -> Option<String> {
     let alone = eval.versus().is_some_and(|versus| versus.pairs.is_empty());
-    let text = || format!("one eval is shown: choose two or three with {}", shared.key_of("eval.choose"));
+    let text = || {
+        format!(
+            "one eval is shown: choose two or three with {}",
+            shared.key_of("eval.choose")
+        )
+    };
     nothing(eval, shared).or_else(|| alone.then(text))
 }
 
@@ -313,15 +568,27 @@ fn on_show(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::Shown => on_show(eval, shared),
-        Change::Schema if shared.screen == Screen::Eval && is_rescored_by_another(eval, shared) => read(eval, shared),
+        Change::Schema if shared.screen == Screen::Eval && is_rescored_by_another(eval, shared) => {
+            read(eval, shared)
+        }
         Change::CurrentRun => {
             eval.chosen.clear();
             (eval.rescored, eval.loaded, eval.run, eval.group) = Default::default();
-            if shared.screen == Screen::Eval { read(eval, shared) } else { Vec::new() }
+            if shared.screen == Screen::Eval {
+                read(eval, shared)
+            } else {
+                Vec::new()
+            }
         }
         Change::RunNews if eval.chosen.is_empty() && eval.run == shared.current => {
-            let evals = shared.current_run().map_or(0, |run| run.history.evals.len());
-            if evals != eval.evals_seen && eval.run.is_some() { read(eval, shared) } else { Vec::new() }
+            let evals = shared
+                .current_run()
+                .map_or(0, |run| run.history.evals.len());
+            if evals != eval.evals_seen && eval.run.is_some() {
+                read(eval, shared)
+            } else {
+                Vec::new()
+            }
         }
         Change::Second => eval_job::look(eval, shared),
         Change::Runs { .. } if shared.screen == Screen::Eval => open_newest(eval, shared),
@@ -331,9 +598,17 @@ fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Comma
 
 /// Where nothing is open, opens the newest run of the open task that was compared with its base.
 fn open_newest(eval: &Eval, shared: &Shared) -> Vec<Command> {
-    let is_empty = eval.chosen.is_empty() && eval.chooser.is_none() && eval.chat.is_none() && eval.started.is_none();
-    let newest = shared.compared_run().filter(|_| is_empty && shared.current.is_none());
-    newest.map(|row| Command::ShowRun(row.directory.path().to_owned())).into_iter().collect()
+    let is_empty = eval.chosen.is_empty()
+        && eval.chooser.is_none()
+        && eval.chat.is_none()
+        && eval.started.is_none();
+    let newest = shared
+        .compared_run()
+        .filter(|_| is_empty && shared.current.is_none());
+    newest
+        .map(|row| Command::ShowRun(row.directory.path().to_owned()))
+        .into_iter()
+        .collect()
 }
 
 /// Moves to another prompt of the list.

@@ -26,33 +26,76 @@ pub(super) const SIDES: usize = 76;
 
 /// Whether the answers are side by side.
 pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
-    eval.side_by_side.unwrap_or(layout::answer_columns(eval, shared) >= SIDES)
+    eval.side_by_side
+        .unwrap_or(layout::answer_columns(eval, shared) >= SIDES)
 }
 
-pub(super) fn content<'a>(eval: &Eval, shared: &Shared, versus: &Versus, inside: Rect) -> Content<'a> {
+pub(super) fn content<'a>(
+    eval: &Eval,
+    shared: &Shared,
+    versus: &Versus,
+    inside: Rect,
+) -> Content<'a> {
     let prompt = eval.prompt(versus);
     let name = |outcome: Outcome| {
-        if versus.pairs.is_empty() { outcome.name_alone() } else { outcome.name().trim_end_matches('s') }
+        if versus.pairs.is_empty() {
+            outcome.name_alone()
+        } else {
+            outcome.name().trim_end_matches('s')
+        }
     };
     let title = prompt.map_or_else(
         || "answers".to_owned(),
-        |prompt| format!("{} {}", prompt.prompt_id, eval.outcome(versus, prompt).map_or("", name)),
+        |prompt| {
+            format!(
+                "{} {}",
+                prompt.prompt_id,
+                eval.outcome(versus, prompt).map_or("", name)
+            )
+        },
     );
-    let lines = prompt.map_or_else(Vec::new, |prompt| lines(eval, shared, versus, prompt, inside));
-    Content { empty: vec![Line::from("no prompt selected")], ..Content::titled(title).text(inside, lines, eval.top) }
+    let lines = prompt.map_or_else(Vec::new, |prompt| {
+        lines(eval, shared, versus, prompt, inside)
+    });
+    Content {
+        empty: vec![Line::from("no prompt selected")],
+        ..Content::titled(title).text(inside, lines, eval.top)
+    }
 }
 
-fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt, inside: Rect) -> Vec<Line<'static>> {
+fn lines(
+    eval: &Eval,
+    shared: &Shared,
+    versus: &Versus,
+    prompt: &ComparedPrompt,
+    inside: Rect,
+) -> Vec<Line<'static>> {
     let (theme, width) = (&shared.theme, usize::from(inside.width));
-    let side = |eval: usize| Some((versus.evals.get(eval)?.name.as_str(), versus.record(prompt, eval)?));
+    let side = |eval: usize| {
+        Some((
+            versus.evals.get(eval)?.name.as_str(),
+            versus.record(prompt, eval)?,
+        ))
+    };
     let sides: Vec<(&str, &EvalRecord)> = eval.sides(versus).into_iter().filter_map(side).collect();
     let comment = Some(versus.comment(&prompt.prompt_id)).filter(|comment| !comment.is_empty());
-    let comment = comment.map_or_else(Vec::new, |comment| wrapped(&format!("comment: {comment}"), width));
-    let mut lines: Vec<_> = comment.into_iter().map(|line| Line::styled(line, theme.style(Role::Marked))).collect();
-    let row = eval.sides(versus).first().and_then(|first| versus.evals.get(*first)?.rows.get(&prompt.prompt_id));
+    let comment = comment.map_or_else(Vec::new, |comment| {
+        wrapped(&format!("comment: {comment}"), width)
+    });
+    let mut lines: Vec<_> = comment
+        .into_iter()
+        .map(|line| Line::styled(line, theme.style(Role::Marked)))
+        .collect();
+    let row = eval
+        .sides(versus)
+        .first()
+        .and_then(|first| versus.evals.get(*first)?.rows.get(&prompt.prompt_id));
     // The turn that decided the first conversation.
-    let said = sides.first().map_or(&[][..], |(_, record)| &record.turns[..record.deciding_turn()]);
-    let turn = row.and_then(|row| row.after(&said.iter().map(|turn| &turn.completion).collect::<Vec<_>>()));
+    let said = sides.first().map_or(&[][..], |(_, record)| {
+        &record.turns[..record.deciding_turn()]
+    });
+    let turn = row
+        .and_then(|row| row.after(&said.iter().map(|turn| &turn.completion).collect::<Vec<_>>()));
     let mut messages = turn.as_ref().map_or(&[][..], |row| row.messages.as_slice());
     if let Some((question, before)) = messages.split_last() {
         let mut rows = text_of(question, width);
@@ -63,9 +106,15 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
         } else {
             rows.retain(|row| !row.trim().is_empty());
             rows.truncate(most);
-            rows.push(format!("{} the whole prompt is below", theme.glyph("…", "...")));
+            rows.push(format!(
+                "{} the whole prompt is below",
+                theme.glyph("…", "...")
+            ));
         }
-        lines.extend(rows.into_iter().map(|row| Line::styled(row, theme.style(Role::Special))));
+        lines.extend(
+            rows.into_iter()
+                .map(|row| Line::styled(row, theme.style(Role::Special))),
+        );
         lines.push(Line::default());
     }
     lines.extend(judged(theme, &sides, width));
@@ -79,7 +128,10 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
     lines.extend(stated(theme, &sides));
     for message in messages {
         lines.push(Line::default());
-        lines.push(Line::styled(message.role.clone(), theme.style(Role::Special)));
+        lines.push(Line::styled(
+            message.role.clone(),
+            theme.style(Role::Special),
+        ));
         lines.extend(text_of(message, width).into_iter().map(Line::from));
     }
     lines
@@ -87,20 +139,36 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
 
 /// The text and the calls of a message.
 fn text_of(message: &Message, width: usize) -> Vec<String> {
-    let calls = message.tool_calls().iter().map(ToString::to_string).collect::<Vec<_>>();
-    let texts = message.content.lines().chain(calls.iter().map(String::as_str));
-    texts.flat_map(|line| wrapped(line, width)).map(|line| line.replace(char::is_control, "·")).collect()
+    let calls = message
+        .tool_calls()
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>();
+    let texts = message
+        .content
+        .lines()
+        .chain(calls.iter().map(String::as_str));
+    texts
+        .flat_map(|line| wrapped(line, width))
+        .map(|line| line.replace(char::is_control, "·"))
+        .collect()
 }
 
 /// The score of each answer with its reasons; the base's first.
-pub(super) fn judged(theme: &Theme, sides: &[(&str, &EvalRecord)], width: usize) -> Vec<Line<'static>> {
+pub(super) fn judged(
+    theme: &Theme,
+    sides: &[(&str, &EvalRecord)],
+    width: usize,
+) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for ((name, record), role) in sides.iter().zip([Role::Base, Role::Trained]) {
         lines.push(scored(theme, name, record, role));
         lines.extend(reward_parts(theme, record, width));
         for reason in reasons(record) {
             let wrapped = wrapped(&reason, width.saturating_sub(2)).into_iter();
-            lines.extend(wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))));
+            lines.extend(
+                wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))),
+            );
         }
     }
     lines
@@ -108,21 +176,32 @@ pub(super) fn judged(theme: &Theme, sides: &[(&str, &EvalRecord)], width: usize)
 
 /// The parts of the reward of a conversation with tools or an agent.
 fn reward_parts(theme: &Theme, record: &EvalRecord, width: usize) -> Vec<Line<'static>> {
-    let own = record.score["parts"].as_object().filter(|_| record.chains().next().is_some());
-    let own = own.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_f64().unwrap_or(f64::NAN)));
+    let own = record.score["parts"]
+        .as_object()
+        .filter(|_| record.chains().next().is_some());
+    let own = own
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.as_str(), value.as_f64().unwrap_or(f64::NAN)));
     let lines = parts(theme, own, width.saturating_sub(2)).into_iter();
-    lines.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Faint))).collect()
+    lines
+        .map(|line| Line::styled(format!("  {line}"), theme.style(Role::Faint)))
+        .collect()
 }
 
 /// Where the prompt states the values of each answer.
 pub(super) fn stated(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for (name, record) in sides {
-        let values = Vec::<GroundedValue>::deserialize(&record.score["grounded"]).unwrap_or_default();
+        let values =
+            Vec::<GroundedValue>::deserialize(&record.score["grounded"]).unwrap_or_default();
         if !values.is_empty() {
             lines.extend([
                 Line::default(),
-                Line::styled(format!("{name}: stated by the prompt"), theme.style(Role::Special)),
+                Line::styled(
+                    format!("{name}: stated by the prompt"),
+                    theme.style(Role::Special),
+                ),
             ]);
             lines.extend(grounded::lines(theme, &values));
         }
@@ -131,13 +210,22 @@ pub(super) fn stated(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'
 }
 
 /// Two answers compared, or one alone.
-pub(super) fn texts(theme: &Theme, sides: &[(&str, &EvalRecord)], side: bool, width: usize) -> Vec<Line<'static>> {
+pub(super) fn texts(
+    theme: &Theme,
+    sides: &[(&str, &EvalRecord)],
+    side: bool,
+    width: usize,
+) -> Vec<Line<'static>> {
     if let [first, second] = sides {
         return compared(theme, [*first, *second], side, width);
     }
-    let lines = sides.iter().flat_map(|(_, record)| record.completion.lines());
+    let lines = sides
+        .iter()
+        .flat_map(|(_, record)| record.completion.lines());
     let lines = lines.flat_map(|line| wrapped(line, width));
-    lines.map(|line| Line::from(line.replace(char::is_control, "·"))).collect()
+    lines
+        .map(|line| Line::from(line.replace(char::is_control, "·")))
+        .collect()
 }
 
 /// The two answers side by side or as one text, with their differences.
@@ -150,14 +238,22 @@ fn compared(
     let rows = difference(&before.completion, &after.completion);
     let mut lines = Vec::new();
     if before.completion == after.completion {
-        lines.push(Line::styled("both answers are identical", theme.style(Role::Faint)));
+        lines.push(Line::styled(
+            "both answers are identical",
+            theme.style(Role::Faint),
+        ));
     }
     if side {
         lines.push(headings(theme, first, second, width));
         lines.extend(side_by_side(theme, &rows, width));
     } else {
-        let heading = |mark: &str, name: &str, role| Span::styled(format!("{mark} {name}  "), theme.style(role));
-        lines.push(Line::from(vec![heading("-", first, Role::Removed), heading("+", second, Role::Added)]));
+        let heading = |mark: &str, name: &str, role| {
+            Span::styled(format!("{mark} {name}  "), theme.style(role))
+        };
+        lines.push(Line::from(vec![
+            heading("-", first, Role::Removed),
+            heading("+", second, Role::Added),
+        ]));
         lines.extend(unified(theme, &rows, width));
     }
     lines
@@ -175,15 +271,27 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
         1 => String::new(),
         count => format!(", turn {} of {count}", record.deciding_turn() + 1),
     };
-    let unwrapped = if record.tolerant && !record.is_valid() { ", valid after unwrapping" } else { "" };
+    let unwrapped = if record.tolerant && !record.is_valid() {
+        ", valid after unwrapping"
+    } else {
+        ""
+    };
     Line::from(vec![
         Span::styled(format!("{name}: "), theme.style(role)),
         Span::styled(
-            format!("{} {} {:.2}", theme.tier_glyph(&record.tier), record.tier, record.reward),
+            format!(
+                "{} {} {:.2}",
+                theme.tier_glyph(&record.tier),
+                record.tier,
+                record.reward
+            ),
             theme.style(Theme::tier_role(&record.tier)),
         ),
         Span::styled(
-            format!(", {} tokens{values}{cut}{unwrapped}{turn}", or_na(record.tokens, |tokens| tokens.to_string())),
+            format!(
+                ", {} tokens{values}{cut}{unwrapped}{turn}",
+                or_na(record.tokens, |tokens| tokens.to_string())
+            ),
             theme.style(Role::Faint),
         ),
     ])
@@ -191,13 +299,21 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
 
 /// Why an answer is not valid: `/amount: "12" is not of type "number" (line 1 column 61)`.
 fn reasons(record: &EvalRecord) -> Vec<String> {
-    let errors = record.score["errors"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+    let errors = record.score["errors"]
+        .as_array()
+        .map_or(&[] as &[Value], Vec::as_slice);
     let reason = |error: &Value| {
         let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
         let path = text("instance_path");
-        let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        let path = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}: ")
+        };
         let place = error["line"].as_u64().zip(error["column"].as_u64());
-        let place = place.map_or_else(String::new, |(line, column)| format!(" (line {line} column {column})"));
+        let place = place.map_or_else(String::new, |(line, column)| {
+            format!(" (line {line} column {column})")
+        });
         format!("{path}{}{place}", text("message"))
     };
     errors.iter().map(reason).collect()
@@ -210,29 +326,49 @@ fn expected(
     sides: &[(&str, &EvalRecord)],
     width: usize,
 ) -> Vec<Line<'static>> {
-    let Some(expected) = expected else { return Vec::new() };
+    let Some(expected) = expected else {
+        return Vec::new();
+    };
     let mark = |record: &EvalRecord, field: &str| match record.score["fields"][field].as_bool() {
         Some(true) => (theme.glyph("✓", "v"), Role::Good),
         Some(false) => (theme.glyph("✗", "x"), Role::Bad),
         None => (" ", Role::Faint),
     };
-    let names = sides.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    let mut lines = vec![Line::default(), Line::styled(format!("expected ({names})"), theme.style(Role::Special))];
+    let names = sides
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let mut lines = vec![
+        Line::default(),
+        Line::styled(format!("expected ({names})"), theme.style(Role::Special)),
+    ];
     match expected.as_object() {
         Some(fields) => {
             for (field, value) in fields {
                 let marks = sides.iter().map(|(_, record)| mark(record, field));
-                let mut marks: Vec<_> = marks.map(|(glyph, role)| Span::styled(glyph, theme.style(role))).collect();
+                let mut marks: Vec<_> = marks
+                    .map(|(glyph, role)| Span::styled(glyph, theme.style(role)))
+                    .collect();
                 marks.push(Span::raw(" "));
-                for (index, text) in
-                    wrapped(&format!("{field}: {value}"), width.saturating_sub(4)).into_iter().enumerate()
+                for (index, text) in wrapped(&format!("{field}: {value}"), width.saturating_sub(4))
+                    .into_iter()
+                    .enumerate()
                 {
-                    let before = if index == 0 { marks.clone() } else { vec![Span::raw(" ".repeat(marks.len()))] };
+                    let before = if index == 0 {
+                        marks.clone()
+                    } else {
+                        vec![Span::raw(" ".repeat(marks.len()))]
+                    };
                     lines.push(Line::from([before, vec![Span::raw(text)]].concat()));
                 }
             }
         }
-        None => lines.extend(wrapped(&expected.to_string(), width).into_iter().map(Line::from)),
+        None => lines.extend(
+            wrapped(&expected.to_string(), width)
+                .into_iter()
+                .map(Line::from),
+        ),
     }
     lines
 }

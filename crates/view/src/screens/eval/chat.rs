@@ -26,17 +26,28 @@ type Side = (String, Vec<String>);
 /// The models that would answer, or why none can.
 fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
     if run_task_argument(shared).is_none() {
-        return Err(shared.no_task().unwrap_or_else(|| "the run's task cannot be read".to_owned()));
+        return Err(shared
+            .no_task()
+            .unwrap_or_else(|| "the run's task cannot be read".to_owned()));
     }
     let words = |model: &str, more: &[&str]| -> Vec<String> {
-        ["--model", model].iter().chain(more).map(|word| (*word).to_owned()).collect()
+        ["--model", model]
+            .iter()
+            .chain(more)
+            .map(|word| (*word).to_owned())
+            .collect()
     };
     let run = shared.current_run().and_then(|run| run.directory.as_ref());
-    let base = run.map_or(&shared.new_run.base_model, |run| &run.file().config.base_model);
+    let base = run.map_or(&shared.new_run.base_model, |run| {
+        &run.file().config.base_model
+    });
     let name = format!("base {base}");
     Ok(match trained_argument(shared) {
         Ok((what, model)) => {
-            vec![(name, words(&model, &["--base"])), (format!("trained ({what})"), words(&model, &[]))]
+            vec![
+                (name, words(&model, &["--base"])),
+                (format!("trained ({what})"), words(&model, &[])),
+            ]
         }
         Err(_) => vec![(name, words(base, &[]))],
     })
@@ -45,22 +56,32 @@ fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
 /// Opens the pane with the last prompt.
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let editor = Editor::new("", false);
-    eval.chat =
-        Some(Chat { editor, is_typing: true, answers: Vec::new(), job: None, error: None, top: Cursor::default() });
+    eval.chat = Some(Chat {
+        editor,
+        is_typing: true,
+        answers: Vec::new(),
+        job: None,
+        error: None,
+        top: Cursor::default(),
+    });
     let file = shared.options.data.join(FILE);
     let read = move || {
         let row: Value = serde_json::from_slice(&crate::files::read(&file).ok()?).ok()?;
         row["messages"][0]["content"].as_str().map(str::to_owned)
     };
-    vec![Work::once("eval.chat.last", read, |eval: &mut Eval, _, last: Option<String>| {
-        if let (Some(chat), Some(last)) = (&mut eval.chat, last)
-            && chat.editor.text().is_empty()
-        {
-            chat.editor = Editor::new(&last, false);
-            chat.editor.select_all();
-        }
-        Vec::new()
-    })]
+    vec![Work::once(
+        "eval.chat.last",
+        read,
+        |eval: &mut Eval, _, last: Option<String>| {
+            if let (Some(chat), Some(last)) = (&mut eval.chat, last)
+                && chat.editor.text().is_empty()
+            {
+                chat.editor = Editor::new(&last, false);
+                chat.editor.select_all();
+            }
+            Vec::new()
+        },
+    )]
 }
 
 /// The prompt's row, in the data folder: it is in no command line, and there in the next session.
@@ -77,7 +98,9 @@ fn keep(folder: &Path, prompt: &str) -> Result<(), String> {
 
 /// Asks the models one after the other; a server keeps each loaded for the next prompt.
 pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let (Some(chat), Some((task, _))) = (&mut eval.chat, run_task_argument(shared)) else { return Vec::new() };
+    let (Some(chat), Some((task, _))) = (&mut eval.chat, run_task_argument(shared)) else {
+        return Vec::new();
+    };
     let prompt = chat.editor.text();
     let sides = match sides(shared) {
         _ if prompt.trim().is_empty() => Err("the prompt is empty".to_owned()),
@@ -92,7 +115,8 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     };
     cancel(chat);
     let cancel = CancelToken::default();
-    (chat.answers, chat.error, chat.top, chat.is_typing) = (Vec::new(), None, Cursor::default(), false);
+    (chat.answers, chat.error, chat.top, chat.is_typing) =
+        (Vec::new(), None, Cursor::default(), false);
     chat.job = Some((cancel.clone(), "starting".to_owned()));
     let folder = shared.options.data.clone();
     let file = folder.join(FILE).display().to_string();
@@ -101,8 +125,26 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         let mut arguments: Vec<String> = ["sample", &task].map(str::to_owned).into();
         arguments.extend(model);
         arguments.extend(["--on".to_owned(), file.clone()]);
-        arguments.extend(["--n", "1", "--temperature", "0", "--json", "--worker", "--runs"].map(str::to_owned));
-        arguments.push(shared.options.run_folders.for_new_runs().display().to_string());
+        arguments.extend(
+            [
+                "--n",
+                "1",
+                "--temperature",
+                "0",
+                "--json",
+                "--worker",
+                "--runs",
+            ]
+            .map(str::to_owned),
+        );
+        arguments.push(
+            shared
+                .options
+                .run_folders
+                .for_new_runs()
+                .display()
+                .to_string(),
+        );
         arguments.extend(shared.new_run.device.clone());
         let call = Call::with_arguments(&shared.options, arguments);
         shared.log_command(&call.command_line());
@@ -132,7 +174,9 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 }
 
 fn on_output(eval: &mut Eval, line: OutputLine, name: &str) -> Vec<Command> {
-    let Some(chat) = &mut eval.chat else { return Vec::new() };
+    let Some(chat) = &mut eval.chat else {
+        return Vec::new();
+    };
     match line {
         OutputLine::Progress(line) => {
             if let Some((_, progress)) = &mut chat.job {
@@ -151,7 +195,8 @@ fn on_output(eval: &mut Eval, line: OutputLine, name: &str) -> Vec<Command> {
 /// A line of `sample --json`.
 fn record(value: Value) -> Option<EvalRecord> {
     let text = |name: &str| value[name].as_str().map(str::to_owned);
-    let chain: Option<Box<ToolChain>> = serde_json::from_value(value["chain"].clone()).unwrap_or_default();
+    let chain: Option<Box<ToolChain>> =
+        serde_json::from_value(value["chain"].clone()).unwrap_or_default();
     let before = chain.as_ref().map_or(0, |chain| chain.tokens());
     Some(EvalRecord {
         prompt_id: text("prompt_id")?,
@@ -195,7 +240,9 @@ pub(super) fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         chat.is_typing = false;
         return Vec::new();
     }
-    let Some(mut chat) = eval.chat.take() else { return Vec::new() };
+    let Some(mut chat) = eval.chat.take() else {
+        return Vec::new();
+    };
     cancel(&mut chat);
     let (folder, prompt) = (shared.options.data.clone(), chat.editor.text());
     if prompt.trim().is_empty() {
@@ -223,9 +270,16 @@ pub(super) fn edit(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
 /// The prompt and the answers with their numbers: the one that has the keys is the first.
 pub(super) fn places(chat: &Chat, area: Rect) -> [Place; 2] {
     let rows = (chat.editor.lines().len() + 3).clamp(5, usize::from(area.height / 2).max(5)) as u16;
-    let [prompt, below] = Layout::vertical([Constraint::Length(rows), Constraint::Fill(1)]).areas(area);
-    let place = |part, area| Place { part, ..Place::new(CHAT, area) };
-    [place(usize::from(!chat.is_typing), prompt), place(usize::from(chat.is_typing), below)]
+    let [prompt, below] =
+        Layout::vertical([Constraint::Length(rows), Constraint::Fill(1)]).areas(area);
+    let place = |part, area| Place {
+        part,
+        ..Place::new(CHAT, area)
+    };
+    [
+        place(usize::from(!chat.is_typing), prompt),
+        place(usize::from(chat.is_typing), below),
+    ]
 }
 
 pub(super) fn content<'a>(
@@ -238,8 +292,17 @@ pub(super) fn content<'a>(
     if (place.part == 0) == typing {
         let title = format!("your prompt: {} asks", shared.key_of("eval.chat.send"));
         let (editor, wraps) = (&chat.editor, shared.wraps(&chat.editor));
-        let edited = Edited { editor, typing, focused: typing, faults: Cow::default(), wraps };
-        return Content { body: Body::Editor(edited), ..Content::titled(title) };
+        let edited = Edited {
+            editor,
+            typing,
+            focused: typing,
+            faults: Cow::default(),
+            wraps,
+        };
+        return Content {
+            body: Body::Editor(edited),
+            ..Content::titled(title)
+        };
     }
     let lines = lines(chat, shared, side_by_side, place.inside().width.into());
     Content::titled(answers_title(shared)).text(place.inside(), lines, chat.top)
@@ -256,9 +319,18 @@ fn answers_title(shared: &Shared) -> String {
 }
 
 /// The lines below the prompt.
-fn lines(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, width: usize) -> Vec<Line<'static>> {
+fn lines(
+    chat: &Chat,
+    shared: &Shared,
+    side_by_side: Option<bool>,
+    width: usize,
+) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let sides: Vec<(&str, &EvalRecord)> = chat.answers.iter().map(|(name, record)| (name.as_str(), record)).collect();
+    let sides: Vec<(&str, &EvalRecord)> = chat
+        .answers
+        .iter()
+        .map(|(name, record)| (name.as_str(), record))
+        .collect();
     let mut lines = answers::judged(theme, &sides, width);
     let state = match (&chat.job, &chat.error) {
         (Some((_, progress)), _) => Some((progress.clone(), Role::Accent)),
@@ -274,7 +346,11 @@ fn lines(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, width: usize)
     };
     if let Some((text, role)) = state {
         let wrapped = crate::widgets::text_width::wrapped(&text, width);
-        lines.extend(wrapped.into_iter().map(|line| Line::styled(line, theme.style(role))));
+        lines.extend(
+            wrapped
+                .into_iter()
+                .map(|line| Line::styled(line, theme.style(role))),
+        );
     }
     if !sides.is_empty() {
         lines.push(Line::default());

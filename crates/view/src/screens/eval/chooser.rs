@@ -16,16 +16,31 @@ use crate::widgets::text_width::fitted;
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let runs = shared.runs.listing.entries().iter().rev().map(|entry| {
         let row = entry.row.as_ref().ok();
-        let name = row.map_or_else(String::new, |row| format!("  {} {}", row.directory.name(), row.status.name()));
+        let name = row.map_or_else(String::new, |row| {
+            format!("  {} {}", row.directory.name(), row.status.name())
+        });
         (entry.path.clone(), format!("run   {}{name}", entry.id()))
     });
     let mut folders: Vec<(PathBuf, String)> = runs.collect();
     // The current run may be outside of the run folders.
-    if let Some(current) = shared.current_run().filter(|run| folders.iter().all(|(path, _)| path != run.path())) {
-        folders.insert(0, (current.path().to_owned(), format!("run   {}", current.id())));
+    if let Some(current) = shared
+        .current_run()
+        .filter(|run| folders.iter().all(|(path, _)| path != run.path()))
+    {
+        folders.insert(
+            0,
+            (current.path().to_owned(), format!("run   {}", current.id())),
+        );
     }
-    let at = folders.iter().position(|(path, _)| Some(path) == shared.current.as_ref()).unwrap_or(0);
-    eval.chooser = Some(Chooser { folders, folder: Cursor { index: at }, ..Chooser::default() });
+    let at = folders
+        .iter()
+        .position(|(path, _)| Some(path) == shared.current.as_ref())
+        .unwrap_or(0);
+    eval.chooser = Some(Chooser {
+        folders,
+        folder: Cursor { index: at },
+        ..Chooser::default()
+    });
     let own = super::eval_job::evals_folder(&shared.options.data);
     vec![Work::once(
         "eval.chooser",
@@ -46,7 +61,11 @@ fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
         .map(|entry| entry.path())
         .filter(|path| path.join(crate::run::RESULT_FILE).is_file())
         .map(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             (path, format!("eval  {name}"))
         })
         .collect();
@@ -56,11 +75,17 @@ fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
 
 /// Opens the run under the cursor, or selects the eval.
 pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(chooser) = &mut eval.chooser else { return Vec::new() };
+    let Some(chooser) = &mut eval.chooser else {
+        return Vec::new();
+    };
     if chooser.evals.is_some() {
         return pick(eval, shared);
     }
-    let Some((folder, _)) = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at)) else {
+    let Some((folder, _)) = chooser
+        .folder
+        .at(chooser.folders.len())
+        .and_then(|at| chooser.folders.get(at))
+    else {
         return Vec::new();
     };
     let folder = folder.clone();
@@ -79,11 +104,15 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 
 /// Toggles the selection of the eval under the cursor.
 pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(chooser) = &mut eval.chooser else { return Vec::new() };
+    let Some(chooser) = &mut eval.chooser else {
+        return Vec::new();
+    };
     let Some(Ok(evals)) = &chooser.evals else {
         return enter(eval, shared);
     };
-    let Some(eval) = chooser.eval.at(evals.len()).and_then(|at| evals.get(at)) else { return Vec::new() };
+    let Some(eval) = chooser.eval.at(evals.len()).and_then(|at| evals.get(at)) else {
+        return Vec::new();
+    };
     match chooser.picked.iter().position(|picked| picked == eval) {
         Some(place) => drop(chooser.picked.remove(place)),
         None if chooser.picked.len() < 3 => chooser.picked.push(eval.clone()),
@@ -97,12 +126,23 @@ pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 
 /// Why the selected evals cannot be shown yet.
 pub(super) fn no_compare(eval: &Eval, shared: &Shared) -> Option<String> {
-    let none = eval.chooser.as_ref().is_none_or(|chooser| chooser.picked.is_empty());
-    none.then(|| format!("select one to three evals first ({})", shared.key_of("eval.chooser.pick")))
+    let none = eval
+        .chooser
+        .as_ref()
+        .is_none_or(|chooser| chooser.picked.is_empty());
+    none.then(|| {
+        format!(
+            "select one to three evals first ({})",
+            shared.key_of("eval.chooser.pick")
+        )
+    })
 }
 
 pub(super) fn compare(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let picked = eval.chooser.take().map_or_else(Vec::new, |chooser| chooser.picked);
+    let picked = eval
+        .chooser
+        .take()
+        .map_or_else(Vec::new, |chooser| chooser.picked);
     super::show(eval, shared, picked)
 }
 
@@ -117,12 +157,18 @@ pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
 
 /// The cursor of the visible list.
 pub(super) fn cursor(chooser: &mut Chooser) -> &mut Cursor {
-    if chooser.evals.is_some() { &mut chooser.eval } else { &mut chooser.folder }
+    if chooser.evals.is_some() {
+        &mut chooser.eval
+    } else {
+        &mut chooser.folder
+    }
 }
 
 impl Chooser {
     pub(super) fn length(&self) -> usize {
-        self.evals.as_ref().map_or(self.folders.len(), |evals| evals.as_ref().map_or(0, Vec::len))
+        self.evals.as_ref().map_or(self.folders.len(), |evals| {
+            evals.as_ref().map_or(0, Vec::len)
+        })
     }
 }
 
@@ -132,12 +178,18 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
     let title = match &chooser.evals {
         None => "Choose evals: select a run".to_owned(),
         Some(_) => {
-            let at = chooser.folder.at(chooser.folders.len()).and_then(|at| chooser.folders.get(at));
+            let at = chooser
+                .folder
+                .at(chooser.folders.len())
+                .and_then(|at| chooser.folders.get(at));
             format!("Evals of {}", at.map_or("", |(_, label)| label.trim()))
         }
     };
-    let picked: Vec<String> =
-        chooser.picked.iter().map(|eval| format!("{} on {}", eval.name(true), eval.set)).collect();
+    let picked: Vec<String> = chooser
+        .picked
+        .iter()
+        .map(|eval| format!("{} on {}", eval.name(true), eval.set))
+        .collect();
     let picked = if picked.is_empty() {
         let [open, select, compare] =
             ["open", "pick", "compare"].map(|id| shared.key_of(&format!("eval.chooser.{id}")));
@@ -148,7 +200,11 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
         format!("Selected: {}", picked.join(", "))
     };
     let row = move |text: &str, is_picked: bool| {
-        let mark = if is_picked { theme.glyph("◆", "+") } else { " " };
+        let mark = if is_picked {
+            theme.glyph("◆", "+")
+        } else {
+            " "
+        };
         Line::from(vec![
             Span::styled(format!("{mark} "), theme.style(Role::Accent)),
             Span::raw(fitted(text, width.saturating_sub(3))),
@@ -157,22 +213,41 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
     let line = move |place: usize| match &chooser.evals {
         None => {
             let (path, label) = &chooser.folders[place];
-            row(label, chooser.picked.iter().any(|eval| eval.folder == *path))
+            row(
+                label,
+                chooser.picked.iter().any(|eval| eval.folder == *path),
+            )
         }
         Some(Ok(evals)) => {
             let eval = &evals[place];
-            row(&format!("{:<8} {}", eval.set, eval.name(false)), chooser.picked.contains(eval))
+            row(
+                &format!("{:<8} {}", eval.set, eval.name(false)),
+                chooser.picked.contains(eval),
+            )
         }
         Some(Err(_)) => Line::default(),
     };
     let (nothing, role) = match &chooser.evals {
-        None => (format!("No runs yet: press {} to start one.", shared.key_of("screen.launch")), Role::Faint),
+        None => (
+            format!(
+                "No runs yet: press {} to start one.",
+                shared.key_of("screen.launch")
+            ),
+            Role::Faint,
+        ),
         Some(Err(error)) => (error.clone(), Role::Bad),
         Some(Ok(_)) => ("No evals yet.".to_owned(), Role::Faint),
     };
-    let cursor = if chooser.evals.is_some() { chooser.eval } else { chooser.folder };
+    let cursor = if chooser.evals.is_some() {
+        chooser.eval
+    } else {
+        chooser.folder
+    };
     Content {
-        head: vec![Line::styled(fitted(&picked, width), theme.style(Role::Marked)), Line::default()],
+        head: vec![
+            Line::styled(fitted(&picked, width), theme.style(Role::Marked)),
+            Line::default(),
+        ],
         empty: vec![Line::styled(nothing, theme.style(role))],
         ..Content::titled(title).list(List::new(chooser.length(), cursor, line))
     }

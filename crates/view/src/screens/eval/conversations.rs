@@ -16,26 +16,64 @@ use crate::widgets::conversation::Conversation;
 use crate::widgets::text_width::{padded, wrapped};
 
 /// The conversation that led to the answer that decides a record.
-pub(super) fn conversation<'a>(shared: &'a Shared, record: &'a EvalRecord, width: usize) -> Option<Conversation<'a>> {
+pub(super) fn conversation<'a>(
+    shared: &'a Shared,
+    record: &'a EvalRecord,
+    width: usize,
+) -> Option<Conversation<'a>> {
     let turn = record.turns.get(record.deciding_turn());
-    let chain = record.chain.as_deref().or(turn.and_then(|turn| turn.chain.as_deref()))?;
-    let (call_seconds, tokens) =
-        turn.map_or((&record.call_seconds, record.tokens), |turn| (&turn.call_seconds, turn.tokens));
+    let chain = record
+        .chain
+        .as_deref()
+        .or(turn.and_then(|turn| turn.chain.as_deref()))?;
+    let (call_seconds, tokens) = turn.map_or((&record.call_seconds, record.tokens), |turn| {
+        (&turn.call_seconds, turn.tokens)
+    });
     let (is_whole, whole_key) = (shared.whole_results, shared.key_of("eval.results"));
-    Some(Conversation { chain, call_seconds, tokens, is_whole, whole_key, width })
+    Some(Conversation {
+        chain,
+        call_seconds,
+        tokens,
+        is_whole,
+        whole_key,
+        width,
+    })
 }
 
 /// The conversations of one or two answers, up to the answers.
-pub(super) fn lines(shared: &Shared, sides: &[(&str, &EvalRecord)], side: bool, width: usize) -> Vec<Line<'static>> {
+pub(super) fn lines(
+    shared: &Shared,
+    sides: &[(&str, &EvalRecord)],
+    side: bool,
+    width: usize,
+) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let columns = if side && sides.len() == 2 { width.saturating_sub(3) / 2 } else { width };
-    let of_side = |(name, record): &(&str, &EvalRecord), role| {
-        let Some(talk) = conversation(shared, record, columns) else { return Vec::new() };
-        let name = Line::styled(padded(name, columns, false), theme.style(role));
-        [vec![name], talk.summary(theme), talk.turns(theme), talk.rest(theme)].concat()
+    let columns = if side && sides.len() == 2 {
+        width.saturating_sub(3) / 2
+    } else {
+        width
     };
-    let mut found = sides.iter().zip([Role::Base, Role::Trained]).map(|(side, role)| of_side(side, role));
-    let (first, second) = (found.next().unwrap_or_default(), found.next().unwrap_or_default());
+    let of_side = |(name, record): &(&str, &EvalRecord), role| {
+        let Some(talk) = conversation(shared, record, columns) else {
+            return Vec::new();
+        };
+        let name = Line::styled(padded(name, columns, false), theme.style(role));
+        [
+            vec![name],
+            talk.summary(theme),
+            talk.turns(theme),
+            talk.rest(theme),
+        ]
+        .concat()
+    };
+    let mut found = sides
+        .iter()
+        .zip([Role::Base, Role::Trained])
+        .map(|(side, role)| of_side(side, role));
+    let (first, second) = (
+        found.next().unwrap_or_default(),
+        found.next().unwrap_or_default(),
+    );
     if first.is_empty() && second.is_empty() {
         return Vec::new();
     }
@@ -47,12 +85,20 @@ pub(super) fn lines(shared: &Shared, sides: &[(&str, &EvalRecord)], side: bool, 
     lines
 }
 
-fn beside(theme: &Theme, left: &[Line<'static>], right: &[Line<'static>], columns: usize) -> Vec<Line<'static>> {
+fn beside(
+    theme: &Theme,
+    left: &[Line<'static>],
+    right: &[Line<'static>],
+    columns: usize,
+) -> Vec<Line<'static>> {
     let line = |at: usize| {
         let mut spans = left.get(at).map_or_else(Vec::new, |line| spans_of(line));
         let used: usize = spans.iter().map(Span::width).sum();
         spans.push(Span::raw(" ".repeat(columns.saturating_sub(used))));
-        spans.push(Span::styled(theme.glyph(" │ ", " | "), theme.style(Role::Faint)));
+        spans.push(Span::styled(
+            theme.glyph(" │ ", " | "),
+            theme.style(Role::Faint),
+        ));
         spans.extend(right.get(at).map_or_else(Vec::new, |line| spans_of(line)));
         Line::from(spans)
     };
@@ -61,7 +107,10 @@ fn beside(theme: &Theme, left: &[Line<'static>], right: &[Line<'static>], column
 
 /// Its spans with the style of the line.
 fn spans_of(line: &Line<'static>) -> Vec<Span<'static>> {
-    line.spans.iter().map(|span| Span::styled(span.content.clone(), line.style.patch(span.style))).collect()
+    line.spans
+        .iter()
+        .map(|span| Span::styled(span.content.clone(), line.style.patch(span.style)))
+        .collect()
 }
 
 /// Columns of the labels, as in the rates.
@@ -79,19 +128,28 @@ pub(super) fn overview(
     width: usize,
 ) -> Vec<Line<'static>> {
     let tools: Vec<Option<&ToolSummary>> = evals.iter().map(|eval| eval.tools.as_deref()).collect();
-    if tools.iter().all(|tools| tools.is_none_or(|tools| tools.calls.is_empty())) {
+    if tools
+        .iter()
+        .all(|tools| tools.is_none_or(|tools| tools.calls.is_empty()))
+    {
         return Vec::new();
     }
     let theme = &shared.theme;
-    let table =
-        CallTable { theme, second, columns: (width.saturating_sub(LABEL) / evals.len()).saturating_sub(1).min(CELL) };
+    let table = CallTable {
+        theme,
+        second,
+        columns: (width.saturating_sub(LABEL) / evals.len())
+            .saturating_sub(1)
+            .min(CELL),
+    };
     let mut lines = vec![
         Line::default(),
         table.row(
             "conversations",
             tools.iter().map(|tools| {
                 or_na(*tools, |tools| {
-                    let conversations: usize = tools.calls.iter().map(|one| one.conversations).sum();
+                    let conversations: usize =
+                        tools.calls.iter().map(|one| one.conversations).sum();
                     format!("{conversations}, {:.1} calls each", tools.mean_calls)
                 })
             }),
@@ -110,7 +168,10 @@ pub(super) fn overview(
             let share = tools.ends.get(end).copied().unwrap_or(0.0);
             ((share * tools.turns as f64).round() as usize, tools.turns)
         };
-        lines.push(table.bars(&format!("end {end}"), tools.iter().map(|tools| tools.map(share))));
+        lines.push(table.bars(
+            &format!("end {end}"),
+            tools.iter().map(|tools| tools.map(share)),
+        ));
     }
     lines.extend(table.valid_calls(&tools, width));
     lines
@@ -118,7 +179,11 @@ pub(super) fn overview(
 
 /// Each number of calls, or ranges of them where there are many; with their labels.
 fn call_ranges(tools: &[Option<&ToolSummary>]) -> Vec<(String, std::ops::RangeInclusive<usize>)> {
-    let counts = tools.iter().flatten().flat_map(|tools| &tools.calls).map(|one| one.calls);
+    let counts = tools
+        .iter()
+        .flatten()
+        .flat_map(|tools| &tools.calls)
+        .map(|one| one.calls);
     let most = counts.max().unwrap_or(0);
     let width = most / MAX_BARS + 1;
     let label = |from: usize, to: usize| match (from == to, from) {
@@ -129,7 +194,11 @@ fn call_ranges(tools: &[Option<&ToolSummary>]) -> Vec<(String, std::ops::RangeIn
     // None and one are never put together with others.
     let ends = (0..=most).filter(|calls| *calls < 2 || (calls - 2) % width == 0);
     ends.map(|from| {
-        let to = if from < 2 { from } else { (from + width - 1).min(most) };
+        let to = if from < 2 {
+            from
+        } else {
+            (from + width - 1).min(most)
+        };
         (label(from, to), from..=to)
     })
     .collect()
@@ -156,44 +225,79 @@ struct CallTable<'a> {
 
 impl CallTable<'_> {
     fn row(&self, label: &str, cells: impl Iterator<Item = String>) -> Line<'static> {
-        let role = |place: usize| if Some(place) == self.second { Role::Trained } else { Role::Base };
+        let role = |place: usize| {
+            if Some(place) == self.second {
+                Role::Trained
+            } else {
+                Role::Base
+            }
+        };
         let cell = |(place, cell): (usize, String)| {
-            Span::styled(format!(" {}", padded(&cell, self.columns, true)), self.theme.style(role(place)))
+            Span::styled(
+                format!(" {}", padded(&cell, self.columns, true)),
+                self.theme.style(role(place)),
+            )
         };
         let label = Span::styled(padded(label, LABEL, false), self.theme.style(Role::Faint));
-        std::iter::once(label).chain(cells.enumerate().map(cell)).collect()
+        std::iter::once(label)
+            .chain(cells.enumerate().map(cell))
+            .collect()
     }
 
     /// Parts of wholes: `▕███   ▏ 12  40%`.
-    fn bars(&self, label: &str, parts: impl Iterator<Item = Option<(usize, usize)>>) -> Line<'static> {
+    fn bars(
+        &self,
+        label: &str,
+        parts: impl Iterator<Item = Option<(usize, usize)>>,
+    ) -> Line<'static> {
         let cell = |(part, whole): (usize, usize)| {
             let share = part as f64 / whole.max(1) as f64;
             let text = format!(" {part:>4} {:>5}", percent_short(share));
-            format!("{}{text}", gauge(self.theme, share, self.columns.saturating_sub(text.len())))
+            format!(
+                "{}{text}",
+                gauge(self.theme, share, self.columns.saturating_sub(text.len()))
+            )
         };
         self.row(label, parts.map(|part| or_na(part, cell)))
     }
 
     /// The share p of the calls that is valid; of conversations with k calls and more those whose first k are, beside p^k.
     fn valid_calls(&self, tools: &[Option<&ToolSummary>], width: usize) -> Vec<Line<'static>> {
-        let calls: Vec<Option<&ValidCalls>> =
-            tools.iter().map(|tools| tools.and_then(|tools| tools.valid_calls.as_ref())).collect();
+        let calls: Vec<Option<&ValidCalls>> = tools
+            .iter()
+            .map(|tools| tools.and_then(|tools| tools.valid_calls.as_ref()))
+            .collect();
         if calls.iter().all(Option::is_none) {
             return Vec::new();
         }
         let fitting = |texts: [String; 2]| {
             let [long, short] = texts;
-            if long.chars().count() <= self.columns { long } else { short }
+            if long.chars().count() <= self.columns {
+                long
+            } else {
+                short
+            }
         };
         let all = |calls: &ValidCalls| {
             fitting([
-                format!("{}, n {}", percent_interval(calls.valid, calls.interval), calls.n),
+                format!(
+                    "{}, n {}",
+                    percent_interval(calls.valid, calls.interval),
+                    calls.n
+                ),
                 format!("{} of {}", percent(calls.valid), calls.n),
             ])
         };
-        let mut lines = vec![self.row("calls valid: p", calls.iter().map(|calls| or_na(*calls, all)))];
-        let mut lengths: Vec<usize> =
-            calls.iter().flatten().flat_map(|calls| &calls.chains).map(|chain| chain.k).collect();
+        let mut lines = vec![self.row(
+            "calls valid: p",
+            calls.iter().map(|calls| or_na(*calls, all)),
+        )];
+        let mut lengths: Vec<usize> = calls
+            .iter()
+            .flatten()
+            .flat_map(|calls| &calls.chains)
+            .map(|chain| chain.k)
+            .collect();
         lengths.sort_unstable();
         lengths.dedup();
         for k in lengths.into_iter().filter(|k| *k > 1) {
@@ -201,15 +305,31 @@ impl CallTable<'_> {
                 let chain = calls.chains.iter().find(|chain| chain.k == k)?;
                 let independent = calls.independent(k).0;
                 Some(fitting([
-                    format!("{} of {}, p^{k} {}", percent(chain.valid), chain.n, percent(independent)),
-                    format!("{} of {}, {}", percent_short(chain.valid), chain.n, percent_short(independent)),
+                    format!(
+                        "{} of {}, p^{k} {}",
+                        percent(chain.valid),
+                        chain.n,
+                        percent(independent)
+                    ),
+                    format!(
+                        "{} of {}, {}",
+                        percent_short(chain.valid),
+                        chain.n,
+                        percent_short(independent)
+                    ),
                 ]))
             };
-            let cells = calls.iter().map(|calls| or_na(calls.and_then(cell), |cell| cell));
+            let cells = calls
+                .iter()
+                .map(|calls| or_na(calls.and_then(cell), |cell| cell));
             lines.push(self.row(&format!("first {k} calls valid"), cells));
         }
         let note = "A call is valid if it can be read, names a function, and its arguments fit. First k: of conversations with k calls or more; p^k: if calls were independent.";
-        lines.extend(wrapped(note, width).into_iter().map(|line| Line::styled(line, self.theme.style(Role::Faint))));
+        lines.extend(
+            wrapped(note, width)
+                .into_iter()
+                .map(|line| Line::styled(line, self.theme.style(Role::Faint))),
+        );
         lines
     }
 }
@@ -217,5 +337,9 @@ impl CallTable<'_> {
 /// Whether a word of the filter is of the conversation: why it ended, or a function that it calls.
 pub(super) fn has_word(record: &EvalRecord, word: &str) -> bool {
     let ended = record.chains().any(|chain| chain.end.name() == word);
-    ended || record.chains().flat_map(ToolChain::calls).any(|call| call.name.to_lowercase().contains(word))
+    ended
+        || record
+            .chains()
+            .flat_map(ToolChain::calls)
+            .any(|call| call.name.to_lowercase().contains(word))
 }

@@ -17,7 +17,9 @@ pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, place: &Place) -> 
     if let Some(chooser) = &eval.chooser {
         return chooser::content(shared, chooser, inside.width.into());
     }
-    let Some(versus) = eval.versus() else { return nothing(eval, shared, inside) };
+    let Some(versus) = eval.versus() else {
+        return nothing(eval, shared, inside);
+    };
     match place.id {
         SUMMARY => summary::content(eval, shared, versus, inside),
         ANSWERS => answers::content(eval, shared, versus, inside),
@@ -29,7 +31,13 @@ pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, place: &Place) -> 
 fn nothing<'a>(eval: &Eval, shared: &Shared, inside: Rect) -> Content<'a> {
     let theme = &shared.theme;
     let line = |id: &str, text: String| {
-        Line::from(vec![Span::styled(format!(" {:<2}  ", shared.key_of(id)), theme.style(Role::Key)), Span::raw(text)])
+        Line::from(vec![
+            Span::styled(
+                format!(" {:<2}  ", shared.key_of(id)),
+                theme.style(Role::Key),
+            ),
+            Span::raw(text),
+        ])
     };
     let key = |id: &str, text: &str| line(id, text.to_owned());
     let mut lines = vec![Line::default()];
@@ -38,19 +46,35 @@ fn nothing<'a>(eval: &Eval, shared: &Shared, inside: Rect) -> Content<'a> {
             lines.push(Line::styled(format!(" {error}"), theme.style(Role::Bad)));
             lines.push(Line::default());
             if let (true, Some(task)) = (eval.is_of_other_schemas, &shared.draft.task) {
-                let text = format!("re-score both sides with one schema: that of {} in the editor", task.name);
+                let text = format!(
+                    "re-score both sides with one schema: that of {} in the editor",
+                    task.name
+                );
                 lines.push(line("eval.rescore", text));
             }
-            lines.extend([key("eval.choose", "choose other evals"), key("eval.again", "reload")]);
+            lines.extend([
+                key("eval.choose", "choose other evals"),
+                key("eval.again", "reload"),
+            ]);
         }
-        (None, Some(text)) => lines.push(Line::styled(format!(" {text}"), theme.style(Role::Accent))),
-        _ if shared.is_busy("eval") => lines.push(Line::styled(" loading ...", theme.style(Role::Faint))),
+        (None, Some(text)) => {
+            lines.push(Line::styled(format!(" {text}"), theme.style(Role::Accent)))
+        }
+        _ if shared.is_busy("eval") => {
+            lines.push(Line::styled(" loading ...", theme.style(Role::Faint)))
+        }
         _ => lines.extend([
             Line::styled(" nothing to compare yet", theme.style(Role::Title)),
             Line::default(),
-            key("screen.runs", "list runs; open one to compare base and trained"),
+            key(
+                "screen.runs",
+                "list runs; open one to compare base and trained",
+            ),
             key("eval.choose", "choose one to three evals of any runs"),
-            key("eval.baseline", "run an eval of a base model; no run is needed"),
+            key(
+                "eval.baseline",
+                "run an eval of a base model; no run is needed",
+            ),
             key("eval.chat", "try a prompt of your own"),
         ]),
     }

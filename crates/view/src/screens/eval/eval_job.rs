@@ -14,7 +14,9 @@ use crate::format::{counted, short_id};
 use crate::message::{Command, Work};
 use crate::popup::{Ask, Confirm, Popup};
 use crate::report::list_evals;
-use crate::run::{RESULT_FILE, RunDirectory, RunLock, RunState, Verb, list_checkpoints, task_folder};
+use crate::run::{
+    RESULT_FILE, RunDirectory, RunLock, RunState, Verb, list_checkpoints, task_folder,
+};
 use crate::run_control;
 use crate::score::given_threads;
 use crate::screens::Screen;
@@ -36,7 +38,10 @@ pub(super) fn evals_folder(data: &Path) -> PathBuf {
 /// Why none can be started.
 pub(super) fn no_start(eval: &Eval, shared: &Shared) -> Option<String> {
     match shared.current_run() {
-        Some(run) if eval.started.is_none() => run.directory.is_none().then(|| format!("cannot read {}", run.id())),
+        Some(run) if eval.started.is_none() => run
+            .directory
+            .is_none()
+            .then(|| format!("cannot read {}", run.id())),
         // Without a run, a baseline is evaluated.
         _ => no_baseline(eval, shared),
     }
@@ -52,61 +57,107 @@ pub(super) fn no_baseline(eval: &Eval, shared: &Shared) -> Option<String> {
 
 /// The last line of the eval in progress.
 pub(super) fn progress(eval: &Eval) -> Option<String> {
-    eval.started.as_ref().map(|started| format!("eval running: {}", started.progress))
+    eval.started
+        .as_ref()
+        .map(|started| format!("eval running: {}", started.progress))
 }
 
 /// Asks the worker of an active run; else asks for the prompt set. Without a run, asks for a baseline.
 pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(run) = shared.current_run() else { return ask_baseline(eval, shared) };
+    let Some(run) = shared.current_run() else {
+        return ask_baseline(eval, shared);
+    };
     let status = run.status();
     if !status.is_ended() && status != crate::run::Status::Created {
         return ask_worker(shared);
     }
-    let question =
-        Ask::new("Run eval", "Prompt set: test, eval, train, or a file", "test", |_: &mut Eval, shared, on| {
+    let question = Ask::new(
+        "Run eval",
+        "Prompt set: test, eval, train, or a file",
+        "test",
+        |_: &mut Eval, shared, on| {
             confirm(shared, on.trim().to_owned());
             Vec::new()
-        });
-    shared.popup =
-        Some(Popup::Ask(question.checked(|on| on.trim().is_empty().then(|| "enter a set or a file".to_owned()))));
+        },
+    );
+    shared.popup = Some(Popup::Ask(question.checked(|on| {
+        on.trim()
+            .is_empty()
+            .then(|| "enter a set or a file".to_owned())
+    })));
     Vec::new()
 }
 
 /// Asks for a model and a prompt set of the open task; no run is needed.
 pub(super) fn ask_baseline(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(open) = &shared.task else { return Vec::new() };
-    let set = [PromptSet::Test, PromptSet::Eval].into_iter().find(|set| open.rows.contains_key(set));
-    let proposed = format!("{} {}", shared.new_run.base_model, set.unwrap_or(PromptSet::Train).name());
+    let Some(open) = &shared.task else {
+        return Vec::new();
+    };
+    let set = [PromptSet::Test, PromptSet::Eval]
+        .into_iter()
+        .find(|set| open.rows.contains_key(set));
+    let proposed = format!(
+        "{} {}",
+        shared.new_run.base_model,
+        set.unwrap_or(PromptSet::Train).name()
+    );
     let label = "Model (folder, Hugging Face name, tiny, RUN@best), then the set (test, eval, train, or a file):";
-    let question = Ask::new("Run baseline eval", label, &proposed, |_: &mut Eval, shared, text| {
-        if let Some((model, on)) = model_and_set(&text) {
-            confirm_baseline(shared, model.to_owned(), on.to_owned());
-        }
-        Vec::new()
-    });
-    let wrong = |text: &str| model_and_set(text).is_none().then(|| "write `MODEL SET`, such as `tiny test`".to_owned());
+    let question = Ask::new(
+        "Run baseline eval",
+        label,
+        &proposed,
+        |_: &mut Eval, shared, text| {
+            if let Some((model, on)) = model_and_set(&text) {
+                confirm_baseline(shared, model.to_owned(), on.to_owned());
+            }
+            Vec::new()
+        },
+    );
+    let wrong = |text: &str| {
+        model_and_set(text)
+            .is_none()
+            .then(|| "write `MODEL SET`, such as `tiny test`".to_owned())
+    };
     shared.popup = Some(Popup::Ask(question.checked(wrong)));
     Vec::new()
 }
 
 fn model_and_set(text: &str) -> Option<(&str, &str)> {
-    text.trim().rsplit_once(' ').map(|(model, on)| (model.trim(), on)).filter(|(model, _)| !model.is_empty())
+    text.trim()
+        .rsplit_once(' ')
+        .map(|(model, on)| (model.trim(), on))
+        .filter(|(model, _)| !model.is_empty())
 }
 
 /// Asks for a model and for the prompts that it answers beside the task's own.
 pub(super) fn ask_variants(_: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(open) = &shared.task else { return Vec::new() };
-    let set = [PromptSet::Eval, PromptSet::Test].into_iter().find(|set| open.rows.contains_key(set));
-    let proposed = format!("{} {} few:3", shared.new_run.base_model, set.unwrap_or(PromptSet::Train).name());
+    let Some(open) = &shared.task else {
+        return Vec::new();
+    };
+    let set = [PromptSet::Eval, PromptSet::Test]
+        .into_iter()
+        .find(|set| open.rows.contains_key(set));
+    let proposed = format!(
+        "{} {} few:3",
+        shared.new_run.base_model,
+        set.unwrap_or(PromptSet::Train).name()
+    );
     let label = "Model, set, then one or two variants of the task's prompt: a file with a system prompt, few:N (train rows as examples), or FILE,few:N";
-    let question = Ask::new("Compare system prompts", label, &proposed, |_: &mut Eval, shared, text| {
-        if let Some((model, on, variants)) = prompt_variants(&text) {
-            confirm_targets(shared, model, on.to_owned(), &variants);
-        }
-        Vec::new()
-    });
+    let question = Ask::new(
+        "Compare system prompts",
+        label,
+        &proposed,
+        |_: &mut Eval, shared, text| {
+            if let Some((model, on, variants)) = prompt_variants(&text) {
+                confirm_targets(shared, model, on.to_owned(), &variants);
+            }
+            Vec::new()
+        },
+    );
     let wrong = |text: &str| {
-        prompt_variants(text).is_none().then(|| "write `MODEL SET VARIANT`, such as `tiny eval few:3`".to_owned())
+        prompt_variants(text)
+            .is_none()
+            .then(|| "write `MODEL SET VARIANT`, such as `tiny eval few:3`".to_owned())
     };
     shared.popup = Some(Popup::Ask(question.checked(wrong)));
     Vec::new()
@@ -119,14 +170,18 @@ fn prompt_variants(text: &str) -> Option<(&str, &str, Vec<Vec<String>>)> {
     let variants: Vec<Vec<String>> = words
         .zip(["B", "C", "D"])
         .map(|(variant, name)| {
-            let flags = variant.split(',').map(|part| match part.strip_prefix("few:") {
-                Some(count) => ["--few-shot".to_owned(), format!("{name}={count}")],
-                None => ["--system".to_owned(), format!("{name}={part}")],
-            });
+            let flags = variant
+                .split(',')
+                .map(|part| match part.strip_prefix("few:") {
+                    Some(count) => ["--few-shot".to_owned(), format!("{name}={count}")],
+                    None => ["--system".to_owned(), format!("{name}={part}")],
+                });
             flags.flatten().collect()
         })
         .collect();
-    (1..=2).contains(&variants.len()).then_some((model, on, variants))
+    (1..=2)
+        .contains(&variants.len())
+        .then_some((model, on, variants))
 }
 
 /// Says what is evaluated, and asks for confirmation.
@@ -136,19 +191,34 @@ fn confirm_baseline(shared: &mut Shared, model: String, on: String) {
 
 /// The same of the base, and of the base with other prompts.
 fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec<String>]) {
-    let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else { return };
-    let rows = PromptSet::from_name(&on).and_then(|set| open.rows.get(&set)?.as_ref().ok().map(Vec::len));
-    let prompts = rows.map_or_else(|| format!("the prompts of {on}"), |rows| format!("{rows} {on} prompts"));
+    let (Some(open), Some(task)) = (&shared.task, task_argument(shared)) else {
+        return;
+    };
+    let rows =
+        PromptSet::from_name(&on).and_then(|set| open.rows.get(&set)?.as_ref().ok().map(Vec::len));
+    let prompts = rows.map_or_else(
+        || format!("the prompts of {on}"),
+        |rows| format!("{rows} {on} prompts"),
+    );
     let with = match variants.len() {
         0 => String::new(),
         count => format!(" with the task's prompt and {}", counted(count, "variant")),
     };
     // The task's own prompt first, as A.
-    let names = if variants.is_empty() { &["base"][..] } else { &["A", "B", "C"][..=variants.len()] };
-    let targets = names.iter().flat_map(|name| ["--model".to_owned(), format!("{name}={model}")]);
+    let names = if variants.is_empty() {
+        &["base"][..]
+    } else {
+        &["A", "B", "C"][..=variants.len()]
+    };
+    let targets = names
+        .iter()
+        .flat_map(|name| ["--model".to_owned(), format!("{name}={model}")]);
     let targets: Vec<String> = targets.chain(variants.iter().flatten().cloned()).collect();
     let unsaved = match shared.draft.is_changed() {
-        true => format!(" Unsaved edits of the {} are not used.", shared.draft.name()),
+        true => format!(
+            " Unsaved edits of the {} are not used.",
+            shared.draft.name()
+        ),
         false => String::new(),
     };
     let text = format!(
@@ -156,52 +226,94 @@ fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec
         open.task.name,
         evals_folder(&shared.options.data).display()
     );
-    shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| {
-        let name = shared.task.as_ref().map_or_else(String::new, |open| open.task.name.clone());
-        let runs = shared.options.run_folders.for_new_runs().display().to_string();
-        let mut arguments = vec![task];
-        arguments.extend(targets);
-        arguments.extend(["--on".to_owned(), on, "--runs".to_owned(), runs]);
-        arguments.extend(shared.new_run.device.clone());
-        let mut commands = begin(shared, &name, move || Ok(arguments));
-        commands.push(Command::GoTo(Screen::Eval));
-        commands
-    })));
+    shared.popup = Some(Popup::Confirm(Confirm::new(
+        "Run eval?",
+        text,
+        "run eval",
+        move |_: &mut Eval, shared| {
+            let name = shared
+                .task
+                .as_ref()
+                .map_or_else(String::new, |open| open.task.name.clone());
+            let runs = shared
+                .options
+                .run_folders
+                .for_new_runs()
+                .display()
+                .to_string();
+            let mut arguments = vec![task];
+            arguments.extend(targets);
+            arguments.extend(["--on".to_owned(), on, "--runs".to_owned(), runs]);
+            arguments.extend(shared.new_run.device.clone());
+            let mut commands = begin(shared, &name, move || Ok(arguments));
+            commands.push(Command::GoTo(Screen::Eval));
+            commands
+        },
+    )));
 }
 
 fn ask_worker(shared: &mut Shared) -> Vec<Command> {
-    let Some(path) = shared.current.clone() else { return Vec::new() };
-    let text = "The run is active: its worker runs the eval after the current step, and training waits.";
+    let Some(path) = shared.current.clone() else {
+        return Vec::new();
+    };
+    let text =
+        "The run is active: its worker runs the eval after the current step, and training waits.";
     let yes = move |_: &mut (), _: &mut Shared| vec![run_control::request(&path, Verb::Eval)];
-    shared.popup = Some(Popup::Confirm(Confirm::new("Run eval now?", text, "run eval", yes)));
+    shared.popup = Some(Popup::Confirm(Confirm::new(
+        "Run eval now?",
+        text,
+        "run eval",
+        yes,
+    )));
     Vec::new()
 }
 
 /// Shows the estimated cost, as far as it was measured, and asks for confirmation.
 fn confirm(shared: &mut Shared, on: String) {
-    let Some(run) = shared.current_run() else { return };
-    let Some(directory) = run.directory.clone() else { return };
-    let evals: Vec<_> = run.history.evals.values().filter(|eval| eval.set == current_set_name(&on)).collect();
+    let Some(run) = shared.current_run() else {
+        return;
+    };
+    let Some(directory) = run.directory.clone() else {
+        return;
+    };
+    let evals: Vec<_> = run
+        .history
+        .evals
+        .values()
+        .filter(|eval| eval.set == current_set_name(&on))
+        .collect();
     let cost = match evals.last() {
         Some(eval) => {
             let slowest = evals.iter().map(|eval| eval.seconds).fold(0.0, f64::max);
-            let device = run.history.run.as_ref().map_or("its device", |run| run.device.as_str());
+            let device = run
+                .history
+                .run
+                .as_ref()
+                .map_or("its device", |run| run.device.as_str());
             format!(
                 "{} prompts of {}, two models. The run's own evals took up to {slowest:.1} s each on {device}, plus loading both models.",
                 eval.summary.n,
                 directory.file().task
             )
         }
-        None => format!("Duration unknown: the run has no eval on {on} of {}.", directory.file().task),
+        None => format!(
+            "Duration unknown: the run has no eval on {on} of {}.",
+            directory.file().task
+        ),
     };
     let text = format!(
         "{cost}\nContinues after you quit; the run is not changed. Results: {}.",
         evals_folder(&shared.options.data).display()
     );
-    shared.popup = Some(Popup::Confirm(Confirm::new("Run eval?", text, "run eval", move |_: &mut Eval, shared| {
-        let name = short_id(directory.id()).to_owned();
-        begin(shared, &name, move || base_and_best(&directory, on))
-    })));
+    shared.popup = Some(Popup::Confirm(Confirm::new(
+        "Run eval?",
+        text,
+        "run eval",
+        move |_: &mut Eval, shared| {
+            let name = short_id(directory.id()).to_owned();
+            begin(shared, &name, move || base_and_best(&directory, on))
+        },
+    )));
 }
 
 /// The arguments for base and best checkpoint of a run.
@@ -212,15 +324,24 @@ fn base_and_best(directory: &RunDirectory, on: String) -> Result<Vec<String>, St
         return Err(format!("{} has no checkpoint", directory.id()));
     }
     if history.best_step_by(&checkpoints, directory.file().config.keep_best_by) == Some(0) {
-        return Err(format!("the best checkpoint of {} is step 0 (the base): nothing to compare", directory.id()));
+        return Err(format!(
+            "the best checkpoint of {} is step 0 (the base): nothing to compare",
+            directory.id()
+        ));
     }
     let (on, task) = split_task_set(&on);
-    let task = if task.is_empty() { directory.task_names()[0] } else { task };
+    let task = if task.is_empty() {
+        directory.task_names()[0]
+    } else {
+        task
+    };
     let task = task_folder(directory.path(), task).display().to_string();
     let base = format!("base={}", directory.file().config.base_model);
     let best = format!("trained={}@best", directory.path().display());
     let words = ["--model", &base, "--model", &best, "--on", on];
-    Ok(std::iter::once(task).chain(words.map(str::to_owned)).collect())
+    Ok(std::iter::once(task)
+        .chain(words.map(str::to_owned))
+        .collect())
 }
 
 /// Runs `eval` with these arguments into a new folder.
@@ -229,23 +350,43 @@ fn begin(
     name: &str,
     arguments: impl FnOnce() -> Result<Vec<String>, String> + Send + 'static,
 ) -> Vec<Command> {
-    let time = i64::try_from(shared.now_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let time = i64::try_from(shared.now_ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let time = time.map_or_else(
         || shared.now_ms.to_string(),
-        |time| time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y%m%d-%H%M%S").to_string(),
+        |time| {
+            time.to_zoned(jiff::tz::TimeZone::UTC)
+                .strftime("%Y%m%d-%H%M%S")
+                .to_string()
+        },
     );
     let folder = evals_folder(&shared.options.data).join(format!("{time}-{name}"));
     let (program, here) = (shared.options.program.clone(), shared.options.here.clone());
     vec![Work::once(
         "eval.start",
         move || {
-            let out = ["--json".to_owned(), "--out".to_owned(), folder.display().to_string()];
-            let line: CommandLine = std::iter::once("eval".to_owned()).chain(arguments()?).chain(out).collect();
+            let out = [
+                "--json".to_owned(),
+                "--out".to_owned(),
+                folder.display().to_string(),
+            ];
+            let line: CommandLine = std::iter::once("eval".to_owned())
+                .chain(arguments()?)
+                .chain(out)
+                .collect();
             let mut process = Process::new(program);
             process.arg0("grpo-tui").envs(given_threads());
             process.args(&line.arguments).current_dir(here);
             let ended = detached(process, &folder)?;
-            Ok::<_, String>((EvalJob { folder, ended, progress: "loading".to_owned() }, line))
+            Ok::<_, String>((
+                EvalJob {
+                    folder,
+                    ended,
+                    progress: "loading".to_owned(),
+                },
+                line,
+            ))
         },
         |eval: &mut Eval, shared, started| {
             match started {
@@ -263,12 +404,26 @@ fn begin(
 
 /// Starts a process that survives the terminal, with its output in the folder. The flag is set when it exits.
 fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, String> {
-    let failed = |error: std::io::Error| format!("cannot start the eval in {}: {error}", folder.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let failed =
+        |error: std::io::Error| format!("cannot start the eval in {}: {error}", folder.display());
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(failed)?;
     let file = |name: &str| {
-        OpenOptions::new().create_new(true).write(true).mode(0o600).open(folder.join(name)).map_err(failed)
+        OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(folder.join(name))
+            .map_err(failed)
     };
-    process.stdin(Stdio::null()).stdout(file("out.json")?).stderr(file("log")?).process_group(0);
+    process
+        .stdin(Stdio::null())
+        .stdout(file("out.json")?)
+        .stderr(file("log")?)
+        .process_group(0);
     let mut child = process.spawn().map_err(failed)?;
     let ended = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&ended);
@@ -277,7 +432,10 @@ fn detached(mut process: Process, folder: &Path) -> Result<Arc<AtomicBool>, Stri
         let _ = child.wait();
         seen.store(true, Ordering::Release);
     };
-    std::thread::Builder::new().name("reaper".to_owned()).spawn(waiting).map_err(failed)?;
+    std::thread::Builder::new()
+        .name("reaper".to_owned())
+        .spawn(waiting)
+        .map_err(failed)?;
     Ok(ended)
 }
 
@@ -293,12 +451,18 @@ pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
             folders.sort();
-            folders.into_iter().rev().find(|folder| RunLock::is_held(folder))
+            folders
+                .into_iter()
+                .rev()
+                .find(|folder| RunLock::is_held(folder))
         },
         |eval: &mut Eval, _, found| {
             if let (Some(folder), None) = (found, &eval.started) {
-                eval.started =
-                    Some(EvalJob { folder, ended: Arc::new(AtomicBool::new(true)), progress: "loading".to_owned() });
+                eval.started = Some(EvalJob {
+                    folder,
+                    ended: Arc::new(AtomicBool::new(true)),
+                    progress: "loading".to_owned(),
+                });
             }
             Vec::new()
         },
@@ -307,7 +471,9 @@ pub(super) fn find(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 
 /// Checks the eval in progress, once a second.
 pub(super) fn look(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(EvalJob { folder, ended, .. }) = &eval.started else { return Vec::new() };
+    let Some(EvalJob { folder, ended, .. }) = &eval.started else {
+        return Vec::new();
+    };
     if shared.is_busy("eval.look") {
         return Vec::new();
     }
@@ -355,12 +521,22 @@ fn status(folder: &Path, ended: &AtomicBool) -> EvalStatus {
     }
     let log = crate::files::read(&folder.join("log")).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
-    let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+    let last = log
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
     match (is_running, last.strip_prefix("error:")) {
-        (true, _) => EvalStatus::Running(if last.is_empty() { "loading".to_owned() } else { last }),
+        (true, _) => EvalStatus::Running(if last.is_empty() {
+            "loading".to_owned()
+        } else {
+            last
+        }),
         (false, Some(why)) => EvalStatus::Failed(why.trim().to_owned()),
-        (false, None) => {
-            EvalStatus::Failed(format!("no result; last line of {}: {last}", folder.join("log").display()))
-        }
+        (false, None) => EvalStatus::Failed(format!(
+            "no result; last line of {}: {last}",
+            folder.join("log").display()
+        )),
     }
 }

@@ -13,18 +13,31 @@ use crate::shared::Shared;
 type Make = fn(&Versus) -> Result<Page, ReportError>;
 
 pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(versus) = eval.versus().cloned() else { return Vec::new() };
+    let Some(versus) = eval.versus().cloned() else {
+        return Vec::new();
+    };
     let here = shared.options.here.clone();
-    let proposed = here.join(format!("{}-comparison.html", versus.evals[0].task)).display().to_string();
+    let proposed = here
+        .join(format!("{}-comparison.html", versus.evals[0].task))
+        .display()
+        .to_string();
     let label = "File, with the ending .html, .md or .csv:";
     let question = Ask::new("Export", label, &proposed, move |_: &mut (), _, file| {
         let file = typed_path(&file, &here);
-        let Some(make) = by_ending(&file) else { return Vec::new() };
+        let Some(make) = by_ending(&file) else {
+            return Vec::new();
+        };
         let versus = Arc::clone(&versus);
-        vec![Work::once("eval.export", move || written(&file, make(&versus)), report)]
+        vec![Work::once(
+            "eval.export",
+            move || written(&file, make(&versus)),
+            report,
+        )]
     });
     let wrong = |file: &str| {
-        by_ending(Path::new(file.trim())).is_none().then(|| "the ending is none of .html, .md, .csv".to_owned())
+        by_ending(Path::new(file.trim()))
+            .is_none()
+            .then(|| "the ending is none of .html, .md, .csv".to_owned())
     };
     shared.popup = Some(Popup::Ask(question.checked(wrong)));
     Vec::new()

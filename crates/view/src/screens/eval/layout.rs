@@ -7,8 +7,17 @@ use crate::pane::content::Place;
 use crate::shared::Shared;
 
 pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Vec<Place> {
-    let pane = if eval.chooser.is_some() { CHOOSER } else { eval.pane };
-    if eval.chooser.is_some() || eval.versus().is_none() || shared.zoomed || area.width < 50 || area.height < 16 {
+    let pane = if eval.chooser.is_some() {
+        CHOOSER
+    } else {
+        eval.pane
+    };
+    if eval.chooser.is_some()
+        || eval.versus().is_none()
+        || shared.zoomed
+        || area.width < 50
+        || area.height < 16
+    {
         return vec![Place::new(pane, area)];
     }
     // Sizes with the frame; smaller ones have no space for the matrix beside the rates.
@@ -17,8 +26,13 @@ pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Vec<Place> {
         // The short summary is incomplete: focused, it takes the whole screen.
         return vec![Place::new(pane, area)];
     }
-    let of_summary = if full { summary::FULL_ROWS.min(area.height / 2) } else { summary::SHORT_ROWS };
-    let [top, rest] = Layout::vertical([Constraint::Length(of_summary), Constraint::Fill(1)]).areas(area);
+    let of_summary = if full {
+        summary::FULL_ROWS.min(area.height / 2)
+    } else {
+        summary::SHORT_ROWS
+    };
+    let [top, rest] =
+        Layout::vertical([Constraint::Length(of_summary), Constraint::Fill(1)]).areas(area);
     if area.width < 72 {
         return vec![Place::new(SUMMARY, top), Place::new(pane, rest)];
     }
@@ -29,12 +43,20 @@ pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Vec<Place> {
     } else {
         28
     };
-    let [list, answers] = Layout::horizontal([Constraint::Length(list), Constraint::Fill(1)]).areas(rest);
-    vec![Place::new(SUMMARY, top), Place::new(PROMPTS, list), Place::new(ANSWERS, answers)]
+    let [list, answers] =
+        Layout::horizontal([Constraint::Length(list), Constraint::Fill(1)]).areas(rest);
+    vec![
+        Place::new(SUMMARY, top),
+        Place::new(PROMPTS, list),
+        Place::new(ANSWERS, answers),
+    ]
 }
 
 /// The width of the answers inside their frame.
 pub(super) fn answer_columns(eval: &Eval, shared: &Shared) -> usize {
     let places = places(eval, shared, shared.body());
-    places.iter().find(|place| place.id == ANSWERS).map_or(0, |place| place.inside().width.into())
+    places
+        .iter()
+        .find(|place| place.id == ANSWERS)
+        .map_or(0, |place| place.inside().width.into())
 }

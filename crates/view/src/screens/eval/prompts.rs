@@ -10,15 +10,27 @@ use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::text_width::{fitted, padded};
 
-pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, versus: &'a Versus, width: usize) -> Content<'a> {
+pub(super) fn content<'a>(
+    eval: &'a Eval,
+    shared: &'a Shared,
+    versus: &'a Versus,
+    width: usize,
+) -> Content<'a> {
     let theme = &shared.theme;
     let is_alone = versus.pairs.is_empty();
-    let name = if is_alone { Outcome::name_alone } else { Outcome::name };
+    let name = if is_alone {
+        Outcome::name_alone
+    } else {
+        Outcome::name
+    };
     let count = format!("{} of {}", eval.shown.len(), versus.prompts.len());
     let only = eval.only.map(name);
     let title = match &eval.group {
         Some((side, group)) => {
-            let what = only.map_or_else(|| format!("failures of {}", versus.evals[*side].name), str::to_owned);
+            let what = only.map_or_else(
+                || format!("failures of {}", versus.evals[*side].name),
+                str::to_owned,
+            );
             format!("{count}: {}, {what}", group.label())
         }
         None => format!("{} {count}", only.unwrap_or("prompts")),
@@ -27,17 +39,30 @@ pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, versus: &'a Versus
         versus
             .prompts
             .get(eval.shown[place])
-            .map_or_else(Line::default, |prompt| row(eval, shared, versus, prompt, width))
+            .map_or_else(Line::default, |prompt| {
+                row(eval, shared, versus, prompt, width)
+            })
     };
     let nothing = format!(" no prompts match; {} shows all", shared.key_of("eval.all"));
     Content {
-        head: eval.filter.is_shown().then(|| eval.filter.line(theme, width)).into_iter().collect(),
+        head: eval
+            .filter
+            .is_shown()
+            .then(|| eval.filter.line(theme, width))
+            .into_iter()
+            .collect(),
         empty: vec![Line::styled(nothing, theme.style(Role::Faint))],
         ..Content::titled(title).list(List::new(eval.shown.len(), eval.cursor, line))
     }
 }
 
-fn row(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt, width: usize) -> Line<'static> {
+fn row(
+    eval: &Eval,
+    shared: &Shared,
+    versus: &Versus,
+    prompt: &ComparedPrompt,
+    width: usize,
+) -> Line<'static> {
     let theme = &shared.theme;
     let (mark, role) = mark(eval.outcome(versus, prompt));
     let id = if prompt.sample == 0 {
@@ -52,7 +77,10 @@ fn row(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt, w
     for (place, _) in versus.evals.iter().enumerate() {
         let record = versus.record(prompt, place);
         let tier = record.map_or("", |record| record.tier.as_str());
-        spans.push(Span::styled(format!(" {}", theme.tier_glyph(tier)), theme.style(Theme::tier_role(tier))));
+        spans.push(Span::styled(
+            format!(" {}", theme.tier_glyph(tier)),
+            theme.style(Theme::tier_role(tier)),
+        ));
         let exact = match record.and_then(|record| record.exact) {
             Some(true) => "=",
             Some(false) => theme.glyph("≠", "x"),
@@ -61,14 +89,19 @@ fn row(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt, w
         spans.push(Span::styled(exact, theme.style(Role::Faint)));
     }
     let used: usize = spans.iter().map(Span::width).sum();
-    let tags = versus.record(prompt, 0).map_or_else(String::new, |record| record.tags.join(" "));
+    let tags = versus
+        .record(prompt, 0)
+        .map_or_else(String::new, |record| record.tags.join(" "));
     let comment = versus.comment(&prompt.prompt_id);
     let (text, role) = if comment.is_empty() {
         (tags, Role::Faint)
     } else {
         (format!("{} {comment}", theme.glyph("✎", "#")), Role::Marked)
     };
-    spans.push(Span::styled(format!(" {}", fitted(&text, width.saturating_sub(used + 2))), theme.style(role)));
+    spans.push(Span::styled(
+        format!(" {}", fitted(&text, width.saturating_sub(used + 2))),
+        theme.style(role),
+    ));
     Line::from(spans)
 }
 

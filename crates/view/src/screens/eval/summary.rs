@@ -11,7 +11,8 @@ use super::{conversations, failures};
 use crate::format::{or_na, percent, percent_interval};
 use crate::pane::content::{Body, Content, Link, Text};
 use crate::report::{
-    MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, cost_rows, points, rate_rows, tag_rows,
+    MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, cost_rows, points,
+    rate_rows, tag_rows,
 };
 use crate::run::EvalSummary;
 use crate::shared::Shared;
@@ -29,23 +30,62 @@ const BESIDE: u16 = 40;
 const LABEL: usize = 22;
 const CELL: usize = 21;
 
-pub(super) fn content<'a>(eval: &Eval, shared: &Shared, versus: &Versus, inside: Rect) -> Content<'a> {
-    let text = SummaryText { eval, shared, versus, pair: eval.pair(versus), width: inside.width as usize };
+pub(super) fn content<'a>(
+    eval: &Eval,
+    shared: &Shared,
+    versus: &Versus,
+    inside: Rect,
+) -> Content<'a> {
+    let text = SummaryText {
+        eval,
+        shared,
+        versus,
+        pair: eval.pair(versus),
+        width: inside.width as usize,
+    };
     // The limit includes the frame.
     let is_short = inside.height + 2 <= SHORT_ROWS;
-    let columns = if is_short { vec![(inside, text.short())] } else { text.columns(inside) };
-    let link = |column, line, (cells, outcome)| Link { column, line, cells, action: action_of(outcome) };
+    let columns = if is_short {
+        vec![(inside, text.short())]
+    } else {
+        text.columns(inside)
+    };
+    let link = |column, line, (cells, outcome)| Link {
+        column,
+        line,
+        cells,
+        action: action_of(outcome),
+    };
     let links = columns.iter().enumerate().flat_map(|(column, (_, lines))| {
         let lines = lines.iter().enumerate();
-        lines.flat_map(move |(line, (_, cells))| cells.iter().cloned().map(move |cell| link(column, line, cell)))
+        lines.flat_map(move |(line, (_, cells))| {
+            cells
+                .iter()
+                .cloned()
+                .map(move |cell| link(column, line, cell))
+        })
     });
     let links = links.collect();
-    let columns = columns.into_iter().map(|(area, lines)| (area, lines.into_iter().map(|(line, _)| line).collect()));
-    let top = if is_short { Cursor::default() } else { eval.summary_top };
+    let columns = columns
+        .into_iter()
+        .map(|(area, lines)| (area, lines.into_iter().map(|(line, _)| line).collect()));
+    let top = if is_short {
+        Cursor::default()
+    } else {
+        eval.summary_top
+    };
     Content {
-        body: Body::Text(Text { columns: columns.collect(), top }),
+        body: Body::Text(Text {
+            columns: columns.collect(),
+            top,
+        }),
         links,
-        ..Content::titled(title(eval, &shared.theme, versus, usize::from(inside.width) + 2))
+        ..Content::titled(title(
+            eval,
+            &shared.theme,
+            versus,
+            usize::from(inside.width) + 2,
+        ))
     }
 }
 
@@ -70,12 +110,17 @@ fn title(eval: &Eval, theme: &Theme, versus: &Versus, width: usize) -> String {
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     let (set, task) = (&versus.evals[0].id.set, &versus.evals[0].task);
     let (gap, arrow) = (theme.glyph(" · ", ", "), theme.glyph(" → ", " -> "));
-    let started = super::eval_job::progress(eval).map_or_else(String::new, |text| format!("{gap}{text}"));
+    let started =
+        super::eval_job::progress(eval).map_or_else(String::new, |text| format!("{gap}{text}"));
     let run = versus.evals[0].id.short_folder();
     let (names, prompts, schema) = (names.join(arrow), versus.prompts.len(), versus.schema());
     let text = match versus.is_rescored {
-        true => format!("{names}{gap}{schema}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}"),
-        false => format!("{names}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}{gap}{schema}"),
+        true => {
+            format!("{names}{gap}{schema}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}")
+        }
+        false => {
+            format!("{names}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}{gap}{schema}")
+        }
     };
     fitted(&text, width.saturating_sub(6))
 }
@@ -93,13 +138,22 @@ impl SummaryText<'_> {
     /// The outcomes that have a cell.
     fn outcomes(&self) -> &'static [Outcome] {
         match self.pair {
-            Some(_) => &[Outcome::Fixed, Outcome::Broken, Outcome::Both, Outcome::Neither],
+            Some(_) => &[
+                Outcome::Fixed,
+                Outcome::Broken,
+                Outcome::Both,
+                Outcome::Neither,
+            ],
             None => &[Outcome::Both, Outcome::Neither],
         }
     }
 
     fn name(&self, outcome: Outcome) -> &'static str {
-        if self.pair.is_some() { outcome.name() } else { outcome.name_alone() }
+        if self.pair.is_some() {
+            outcome.name()
+        } else {
+            outcome.name_alone()
+        }
     }
 
     /// The number of prompts with an outcome; of a single eval, of answers.
@@ -116,25 +170,57 @@ impl SummaryText<'_> {
         let summary = &self.versus.evals[0].summary;
         let count = |rate: f64| (rate * summary.n as f64).round() as usize;
         let (valid, parsed) = (count(summary.valid), count(summary.parse));
-        [summary.n - parsed.min(summary.n), parsed.saturating_sub(valid), valid]
+        [
+            summary.n - parsed.min(summary.n),
+            parsed.saturating_sub(valid),
+            valid,
+        ]
     }
 
     /// All lines, side by side or stacked as the width allows.
     fn columns(&self, inside: Rect) -> Vec<(Rect, Vec<Linked>)> {
         let empty = || plain(vec![Line::default()]);
-        let below = |text: &Self| plain([text.rates(), text.verdict(), text.costs(), text.conversations()].concat());
+        let below = |text: &Self| {
+            plain(
+                [
+                    text.rates(),
+                    text.verdict(),
+                    text.costs(),
+                    text.conversations(),
+                ]
+                .concat(),
+            )
+        };
         if inside.width < 100 {
-            let rest = [self.matrix(), empty(), plain(self.tiers()), empty(), plain(self.tags())];
+            let rest = [
+                self.matrix(),
+                empty(),
+                plain(self.tiers()),
+                empty(),
+                plain(self.tags()),
+            ];
             return vec![(inside, [below(self), empty(), rest.concat()].concat())];
         }
         // The matrix is as wide as its numbers.
-        let matrix = self.matrix().iter().map(|(line, _)| line.width()).max().unwrap_or(0) as u16;
+        let matrix = self
+            .matrix()
+            .iter()
+            .map(|(line, _)| line.width())
+            .max()
+            .unwrap_or(0) as u16;
         let [left, right] =
-            Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))]).areas(inside);
-        let beside = SummaryText { width: left.width as usize, ..*self };
+            Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))])
+                .areas(inside);
+        let beside = SummaryText {
+            width: left.width as usize,
+            ..*self
+        };
         vec![
             (left, [below(&beside), plain(beside.tags())].concat()),
-            (right, [self.matrix(), empty(), plain(self.tiers())].concat()),
+            (
+                right,
+                [self.matrix(), empty(), plain(self.tiers())].concat(),
+            ),
         ]
     }
 
@@ -142,18 +228,33 @@ impl SummaryText<'_> {
     fn rates(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let wide = self.is_wide();
-        let names: Vec<String> = self.versus.evals.iter().map(|eval| eval.name.clone()).collect();
+        let names: Vec<String> = self
+            .versus
+            .evals
+            .iter()
+            .map(|eval| eval.name.clone())
+            .collect();
         let mut heading = self.row("", &names);
         if wide {
-            heading.push(Span::styled("   difference, paired", theme.style(Role::Faint)));
+            heading.push(Span::styled(
+                "   difference, paired",
+                theme.style(Role::Faint),
+            ));
         }
         let mut lines = vec![Line::from(heading)];
         // How conversations ended is a histogram of its own.
-        let is_shown = |(label, _): &(String, Vec<String>)| label != "ended" && label != "calls per conversation";
+        let is_shown = |(label, _): &(String, Vec<String>)| {
+            label != "ended" && label != "calls per conversation"
+        };
         for (label, cells) in rate_rows(&self.summaries()).into_iter().filter(is_shown) {
             let mut spans = self.row(&label, &cells);
-            if let (true, Some((difference, verdict))) = (wide, self.pair.and_then(|pair| pair.difference(&label))) {
-                spans.push(Span::styled(format!("   {}", points(&difference)), theme.style(role_of(verdict))));
+            if let (true, Some((difference, verdict))) =
+                (wide, self.pair.and_then(|pair| pair.difference(&label)))
+            {
+                spans.push(Span::styled(
+                    format!("   {}", points(&difference)),
+                    theme.style(role_of(verdict)),
+                ));
             }
             lines.push(Line::from(spans));
         }
@@ -170,14 +271,32 @@ impl SummaryText<'_> {
         let room = (self.width.saturating_sub(LABEL) / cells.len().max(1)).saturating_sub(1);
         let cell_width = CELL.min(room);
         let shown = |cell: &str| {
-            if cell_width < CELL { cell.split(" [").next().unwrap_or_default().to_owned() } else { cell.to_owned() }
+            if cell_width < CELL {
+                cell.split(" [").next().unwrap_or_default().to_owned()
+            } else {
+                cell.to_owned()
+            }
         };
         let second = self.pair.map(|pair| pair.second);
-        let role = |place: usize| if Some(place) == second { Role::Trained } else { Role::Base };
+        let role = |place: usize| {
+            if Some(place) == second {
+                Role::Trained
+            } else {
+                Role::Base
+            }
+        };
         let cells = cells.iter().enumerate().map(|(place, cell)| {
-            Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))
+            Span::styled(
+                format!(" {}", padded(&shown(cell), cell_width, true)),
+                theme.style(role(place)),
+            )
         });
-        std::iter::once(Span::styled(padded(label, LABEL, false), theme.style(Role::Faint))).chain(cells).collect()
+        std::iter::once(Span::styled(
+            padded(label, LABEL, false),
+            theme.style(Role::Faint),
+        ))
+        .chain(cells)
+        .collect()
     }
 
     fn conversations(&self) -> Vec<Line<'static>> {
@@ -188,7 +307,9 @@ impl SummaryText<'_> {
     /// Errors of endpoints, costs and speed, below the verdict: they prove nothing.
     fn costs(&self) -> Vec<Line<'static>> {
         let rows = cost_rows(&self.summaries());
-        rows.iter().map(|(label, cells)| Line::from(self.row(label, cells))).collect()
+        rows.iter()
+            .map(|(label, cells)| Line::from(self.row(label, cells)))
+            .collect()
     }
 
     /// Whether the table has a column for the difference.
@@ -199,17 +320,28 @@ impl SummaryText<'_> {
     /// The verdict on both metrics, the numbers of prompts that would show more, and where failures gather.
     fn verdict(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let needed =
-            self.pair.into_iter().flat_map(PairedComparison::metrics).filter_map(MetricComparison::needed_prompts);
+        let needed = self
+            .pair
+            .into_iter()
+            .flat_map(PairedComparison::metrics)
+            .filter_map(MetricComparison::needed_prompts);
         let sides = self.eval.sides(self.versus).into_iter().rev();
-        let failures = sides.filter_map(|side| failures::sentence(self.eval, side, &self.versus.evals[side].name));
+        let failures = sides
+            .filter_map(|side| failures::sentence(self.eval, side, &self.versus.evals[side].name));
         let texts = std::iter::once(self.sentence())
             .chain(needed.map(|text| (text, Role::Faint)))
-            .chain(self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning)))
+            .chain(
+                self.versus
+                    .warnings
+                    .iter()
+                    .map(|warning| (warning.clone(), Role::Warning)),
+            )
             .chain(failures.map(|text| (text, Role::Text)));
         texts
             .flat_map(|(text, role)| {
-                wrapped(&text, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
+                wrapped(&text, self.width)
+                    .into_iter()
+                    .map(move |line| Line::styled(line, theme.style(role)))
             })
             .collect()
     }
@@ -219,17 +351,26 @@ impl SummaryText<'_> {
         let Some(pair) = self.pair else {
             let summary = &self.versus.evals[0].summary;
             let rate = |name: &str| percent_interval(summary.metric(name), summary.interval(name));
-            let exact = summary.exact.map_or_else(|| "n/a".to_owned(), |_| rate("exact"));
+            let exact = summary
+                .exact
+                .map_or_else(|| "n/a".to_owned(), |_| rate("exact"));
             let choose = self.shared.key_of("eval.choose");
             return (
-                format!("valid {}, exact {exact}, 95% CI; not compared: {choose} chooses evals", rate("valid")),
+                format!(
+                    "valid {}, exact {exact}, 95% CI; not compared: {choose} chooses evals",
+                    rate("valid")
+                ),
                 Role::Text,
             );
         };
         let names = [pair.first, pair.second].map(|eval| self.versus.evals[eval].name.as_str());
         let arrow = self.shared.theme.glyph("→", "->");
         let several = self.versus.pairs.len() > 1;
-        let which = if several { format!("{} {arrow} {}: ", names[0], names[1]) } else { String::new() };
+        let which = if several {
+            format!("{} {arrow} {}: ", names[0], names[1])
+        } else {
+            String::new()
+        };
         (format!("{which}{}", pair.sentence()), pair.level().into())
     }
 
@@ -237,7 +378,12 @@ impl SummaryText<'_> {
     fn matrix(&self) -> Vec<Linked> {
         let theme = &self.shared.theme;
         let width = |outcome| self.cell_text(outcome).width() + self.key(outcome).width();
-        let wide = Outcome::ALL.into_iter().map(width).max().unwrap_or(0).max(12);
+        let wide = Outcome::ALL
+            .into_iter()
+            .map(width)
+            .max()
+            .unwrap_or(0)
+            .max(12);
         let label = (BESIDE as usize).saturating_sub(2 * wide).max(13);
         let row = |text: &str, cells: [Outcome; 2]| {
             let start = Span::styled(padded(text, label, false), theme.style(Role::Faint));
@@ -246,7 +392,8 @@ impl SummaryText<'_> {
         if self.pair.is_none() {
             return vec![row("answers", [Outcome::Both, Outcome::Neither])];
         }
-        let after = [("valid after", wide), ("not after", wide)].map(|(text, wide)| padded(text, wide, true));
+        let after = [("valid after", wide), ("not after", wide)]
+            .map(|(text, wide)| padded(text, wide, true));
         let head = format!("{}{}", padded("", label, false), after.concat());
         vec![
             (Line::styled(head, theme.style(Role::Faint)), Vec::new()),
@@ -256,7 +403,13 @@ impl SummaryText<'_> {
     }
 
     /// Cells after a beginning, each with what follows it.
-    fn cells(&self, start: Span<'static>, outcomes: &[Outcome], width: usize, gap: &'static str) -> Linked {
+    fn cells(
+        &self,
+        start: Span<'static>,
+        outcomes: &[Outcome],
+        width: usize,
+        gap: &'static str,
+    ) -> Linked {
         let (mut line, mut cells) = (Line::from(start), Vec::new());
         for outcome in outcomes {
             let from = line.width();
@@ -269,7 +422,11 @@ impl SummaryText<'_> {
 
     /// The text of a cell: `▸fixed 40`.
     fn cell_text(&self, outcome: Outcome) -> String {
-        let mark = if self.eval.only == Some(outcome) { self.shared.theme.glyph("▸", ">") } else { " " };
+        let mark = if self.eval.only == Some(outcome) {
+            self.shared.theme.glyph("▸", ">")
+        } else {
+            " "
+        };
         format!("{mark}{} {}", self.name(outcome), self.count(outcome))
     }
 
@@ -282,44 +439,73 @@ impl SummaryText<'_> {
             Outcome::Both | Outcome::Neither => Role::Text,
         };
         let chosen = self.eval.only == Some(outcome);
-        let style = if chosen { theme.style(role).patch(theme.style(Role::Selected)) } else { theme.style(role) };
+        let style = if chosen {
+            theme.style(role).patch(theme.style(Role::Selected))
+        } else {
+            theme.style(role)
+        };
         let text = self.cell_text(outcome);
         let key = self.key(outcome);
         let width = width.saturating_sub(key.width()).max(text.width());
-        vec![Span::styled(padded(&text, width, true), style), Span::styled(key, theme.style(Role::Key))]
+        vec![
+            Span::styled(padded(&text, width, true), style),
+            Span::styled(key, theme.style(Role::Key)),
+        ]
     }
 
     fn key(&self, outcome: Outcome) -> String {
-        (self.shared.find_action)(action_of(outcome))
-            .map_or_else(String::new, |action| format!(" {}", self.shared.keymap.shown(action)))
+        (self.shared.find_action)(action_of(outcome)).map_or_else(String::new, |action| {
+            format!(" {}", self.shared.keymap.shown(action))
+        })
     }
 
     /// The number of answers that moved from one tier to another; for a single eval, the number in each.
     fn tiers(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let heading = TIERS.map(|tier| {
-            padded(&format!("{} {tier}", theme.tier_glyph(tier)), if tier == "unparsable" { 13 } else { 11 }, true)
+            padded(
+                &format!("{} {tier}", theme.tier_glyph(tier)),
+                if tier == "unparsable" { 13 } else { 11 },
+                true,
+            )
         });
-        let mut lines =
-            vec![Line::styled(format!("{}{}", padded("to", 4, false), heading.concat()), theme.style(Role::Faint))];
+        let mut lines = vec![Line::styled(
+            format!("{}{}", padded("to", 4, false), heading.concat()),
+            theme.style(Role::Faint),
+        )];
         let rows = match self.pair {
             Some(pair) => TIERS.into_iter().zip(pair.tiers).collect(),
             None => vec![("", self.tiers_alone())],
         };
         for (tier, counts) in rows {
-            let glyph = if tier.is_empty() { String::new() } else { format!("{} ", theme.tier_glyph(tier)) };
+            let glyph = if tier.is_empty() {
+                String::new()
+            } else {
+                format!("{} ", theme.tier_glyph(tier))
+            };
             let cells: Vec<Span<'static>> = counts
                 .iter()
                 .zip(TIERS)
                 .map(|(count, to)| {
-                    let role = if *count == 0 { Role::Faint } else { Theme::tier_role(to) };
+                    let role = if *count == 0 {
+                        Role::Faint
+                    } else {
+                        Theme::tier_role(to)
+                    };
                     Span::styled(
-                        padded(&count.to_string(), if to == "unparsable" { 13 } else { 11 }, true),
+                        padded(
+                            &count.to_string(),
+                            if to == "unparsable" { 13 } else { 11 },
+                            true,
+                        ),
                         theme.style(role),
                     )
                 })
                 .collect();
-            let from = Span::styled(padded(&glyph, 4, false), theme.style(Theme::tier_role(tier)));
+            let from = Span::styled(
+                padded(&glyph, 4, false),
+                theme.style(Theme::tier_role(tier)),
+            );
             lines.push(Line::from([vec![from], cells].concat()));
         }
         lines
@@ -328,12 +514,19 @@ impl SummaryText<'_> {
     /// The rates of each tag.
     fn tags(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
-        let sides = self.eval.sides(self.versus).into_iter().map(|place| &self.versus.evals[place].summary);
+        let sides = self
+            .eval
+            .sides(self.versus)
+            .into_iter()
+            .map(|place| &self.versus.evals[place].summary);
         let arrow = theme.glyph("→", "->");
         let mut texts: Vec<String> = Vec::new();
         for row in tag_rows(&sides.collect::<Vec<_>>()) {
             // Many tags fit without their intervals, which the exports have.
-            let rates = row.cells.iter().map(|cell| cell.split(" [").next().unwrap_or_default());
+            let rates = row
+                .cells
+                .iter()
+                .map(|cell| cell.split(" [").next().unwrap_or_default());
             let rates = rates.collect::<Vec<_>>().join(arrow);
             match texts.last_mut().filter(|_| row.metric == "exact") {
                 Some(text) => text.push_str(&format!(", exact {rates}")),
@@ -354,22 +547,39 @@ impl SummaryText<'_> {
                 line.push_str(&text);
             }
         }
-        lines.into_iter().map(|line| Line::styled(line, theme.style(Role::Text))).collect()
+        lines
+            .into_iter()
+            .map(|line| Line::styled(line, theme.style(Role::Text)))
+            .collect()
     }
 
     /// The five most important lines.
     fn short(&self) -> Vec<Linked> {
         let theme = &self.shared.theme;
         let arrow = theme.glyph("→", "->");
-        let sides: Vec<_> =
-            self.eval.sides(self.versus).into_iter().map(|place| &self.versus.evals[place].summary).collect();
+        let sides: Vec<_> = self
+            .eval
+            .sides(self.versus)
+            .into_iter()
+            .map(|place| &self.versus.evals[place].summary)
+            .collect();
         let cells = |of: &dyn Fn(&EvalSummary) -> String| {
-            sides.iter().map(|summary| of(summary)).collect::<Vec<_>>().join(&format!(" {arrow} "))
+            sides
+                .iter()
+                .map(|summary| of(summary))
+                .collect::<Vec<_>>()
+                .join(&format!(" {arrow} "))
         };
-        let valid = sides.iter().zip([Role::Base, Role::Trained]).enumerate().flat_map(|(place, (summary, role))| {
-            let arrow = (place > 0).then(|| Span::raw(format!(" {arrow} ")));
-            arrow.into_iter().chain([Span::styled(percent(summary.valid), theme.style(role))])
-        });
+        let valid = sides
+            .iter()
+            .zip([Role::Base, Role::Trained])
+            .enumerate()
+            .flat_map(|(place, (summary, role))| {
+                let arrow = (place > 0).then(|| Span::raw(format!(" {arrow} ")));
+                arrow
+                    .into_iter()
+                    .chain([Span::styled(percent(summary.valid), theme.style(role))])
+            });
         let label = |text: &'static str| Span::styled(text, theme.style(Role::Faint));
         let mut rates: Line<'static> = std::iter::once(label("valid ")).chain(valid).collect();
         let others = [
@@ -377,7 +587,10 @@ impl SummaryText<'_> {
             (
                 "  tokens ",
                 cells(&|summary| {
-                    or_na(Some(summary.mean_tokens).filter(|mean| mean.is_finite()), |mean| format!("{mean:.0}"))
+                    or_na(
+                        Some(summary.mean_tokens).filter(|mean| mean.is_finite()),
+                        |mean| format!("{mean:.0}"),
+                    )
                 }),
             ),
             ("  parse ", cells(&|summary| percent(summary.parse))),
@@ -390,10 +603,18 @@ impl SummaryText<'_> {
         }
         let cells = self.cells(Span::raw(""), self.outcomes(), 13, " ");
         let (sentence, role) = self.sentence();
-        let warnings = self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning));
-        let verdict = std::iter::once((sentence, role)).chain(warnings).flat_map(|(text, role)| {
-            wrapped(&text, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
-        });
+        let warnings = self
+            .versus
+            .warnings
+            .iter()
+            .map(|warning| (warning.clone(), Role::Warning));
+        let verdict = std::iter::once((sentence, role))
+            .chain(warnings)
+            .flat_map(|(text, role)| {
+                wrapped(&text, self.width)
+                    .into_iter()
+                    .map(move |line| Line::styled(line, theme.style(role)))
+            });
         [plain(vec![rates]), vec![cells], plain(verdict.collect())].concat()
     }
 }

@@ -5,9 +5,9 @@ use ratatui::layout::Rect;
 
 use super::form::{self, Row};
 use super::{
-    FORECAST, FORM, Launch, chooser, device_choice, draw, judge, load_context, next_device, own_partition, publish,
-    read_train, refresh, rows, selected, set, start_gate, start_run, stepped, toggle_all_sections, toggle_section,
-    value,
+    FORECAST, FORM, Launch, chooser, device_choice, draw, judge, load_context, next_device,
+    own_partition, publish, read_train, refresh, rows, selected, set, start_gate, start_run,
+    stepped, toggle_all_sections, toggle_section, value,
 };
 use crate::action::Scope;
 use crate::config::{Kind, Preset};
@@ -75,7 +75,9 @@ impl screen::Screen for Launch {
         if is_click && self.edit.is_some() {
             return Some(Vec::new());
         }
-        let Spot::Item(row) = hit.spot else { return None };
+        let Spot::Item(row) = hit.spot else {
+            return None;
+        };
         let is_section = matches!(rows(self).get(row), Some(Row::Section(_)));
         (is_click && is_section).then(|| {
             (self.in_forecast, self.cursor) = (false, Cursor { index: row });
@@ -111,108 +113,238 @@ const HERE: Scope = Scope::Screen(Screen::Launch);
 const IN_FORM: Scope = Scope::Pane(Screen::Launch, FORM);
 
 const ACTIONS: &[Action] = &[
-    Action::new("launch.open", "Activate row", "open", &["enter"], IN_FORM, open).unless(nothing_here),
-    Action::new("launch.start", "Start run", "start", &["L", "alt-enter"], HERE, start_gate::start)
-        .also(&["new run", "train", "launch"])
-        .unless(start_run::blocked),
-    Action::new("launch.next_value", "Next value", "", &["right", "l", "space"], IN_FORM, |launch, shared| {
-        cycle(launch, shared, 1)
-    })
+    Action::new(
+        "launch.open",
+        "Activate row",
+        "open",
+        &["enter"],
+        IN_FORM,
+        open,
+    )
+    .unless(nothing_here),
+    Action::new(
+        "launch.start",
+        "Start run",
+        "start",
+        &["L", "alt-enter"],
+        HERE,
+        start_gate::start,
+    )
+    .also(&["new run", "train", "launch"])
+    .unless(start_run::blocked),
+    Action::new(
+        "launch.next_value",
+        "Next value",
+        "",
+        &["right", "l", "space"],
+        IN_FORM,
+        |launch, shared| cycle(launch, shared, 1),
+    )
     .unless(no_choice),
-    Action::new("launch.previous_value", "Previous value", "", &["left", "h"], IN_FORM, |launch, shared| {
-        cycle(launch, shared, -1)
-    })
+    Action::new(
+        "launch.previous_value",
+        "Previous value",
+        "",
+        &["left", "h"],
+        IN_FORM,
+        |launch, shared| cycle(launch, shared, -1),
+    )
     .unless(no_choice),
-    Action::new("launch.reset", "Reset to default", "reset", &["backspace", "delete"], IN_FORM, |launch, shared| {
-        match selected(launch) {
-            Some(Row::Key(key)) => _ = launch.form.changed.remove(key.name),
-            Some(Row::Preset) => launch.form.preset = None,
-            Some(Row::Device) => (launch.form.compute, launch.form.cluster) = (DeviceChoice::Any, None),
-            Some(Row::TimeLimit) => launch.form.cluster.iter_mut().for_each(|cluster| cluster.time.clear()),
-            Some(Row::Name) => launch.form.name.clear(),
-            Some(Row::Others) => {
-                launch.form.others.clear();
-                return read_train(launch, shared);
+    Action::new(
+        "launch.reset",
+        "Reset to default",
+        "reset",
+        &["backspace", "delete"],
+        IN_FORM,
+        |launch, shared| {
+            match selected(launch) {
+                Some(Row::Key(key)) => _ = launch.form.changed.remove(key.name),
+                Some(Row::Preset) => launch.form.preset = None,
+                Some(Row::Device) => {
+                    (launch.form.compute, launch.form.cluster) = (DeviceChoice::Any, None)
+                }
+                Some(Row::TimeLimit) => launch
+                    .form
+                    .cluster
+                    .iter_mut()
+                    .for_each(|cluster| cluster.time.clear()),
+                Some(Row::Name) => launch.form.name.clear(),
+                Some(Row::Others) => {
+                    launch.form.others.clear();
+                    return read_train(launch, shared);
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        refresh(launch, shared)
-    })
+            refresh(launch, shared)
+        },
+    )
     .also(&["default", "reset"])
     .unless(nothing_set_here),
-    Action::new("launch.reset_all", "Reset form", "", &["U"], HERE, |launch, shared| {
-        launch.form = form::Form::default();
-        let commands = refresh(launch, shared);
-        commands.into_iter().chain(read_train(launch, shared)).collect()
-    }),
-    Action::new("launch.forecast", "Forecast run", "forecast", &["f"], HERE, |launch, shared| {
-        start_run::forecast(launch, shared, false)
-    })
+    Action::new(
+        "launch.reset_all",
+        "Reset form",
+        "",
+        &["U"],
+        HERE,
+        |launch, shared| {
+            launch.form = form::Form::default();
+            let commands = refresh(launch, shared);
+            commands
+                .into_iter()
+                .chain(read_train(launch, shared))
+                .collect()
+        },
+    ),
+    Action::new(
+        "launch.forecast",
+        "Forecast run",
+        "forecast",
+        &["f"],
+        HERE,
+        |launch, shared| start_run::forecast(launch, shared, false),
+    )
     .also(&["plan", "estimate"])
     .unless(start_run::blocked),
-    Action::new("launch.can_it_learn", "Check learnability", "learnability", &["t"], HERE, |launch, shared| {
-        start_run::forecast(launch, shared, true)
-    })
+    Action::new(
+        "launch.can_it_learn",
+        "Check learnability",
+        "learnability",
+        &["t"],
+        HERE,
+        |launch, shared| start_run::forecast(launch, shared, true),
+    )
     .also(&["sample"])
     .unless(start_run::no_samples),
-    Action::new("launch.cancel", "Cancel forecast", "cancel", &["x"], HERE, |launch, _| {
-        start_run::cancel(launch);
-        Vec::new()
-    })
-    .unless(|launch, _| launch.forecast_job.is_none().then(|| "no forecast is running".to_owned())),
-    Action::new("launch.models", "Choose model", "models", &["m"], HERE, |launch, shared| {
-        chooser::models(launch, shared);
-        Vec::new()
-    })
+    Action::new(
+        "launch.cancel",
+        "Cancel forecast",
+        "cancel",
+        &["x"],
+        HERE,
+        |launch, _| {
+            start_run::cancel(launch);
+            Vec::new()
+        },
+    )
+    .unless(|launch, _| {
+        launch
+            .forecast_job
+            .is_none()
+            .then(|| "no forecast is running".to_owned())
+    }),
+    Action::new(
+        "launch.models",
+        "Choose model",
+        "models",
+        &["m"],
+        HERE,
+        |launch, shared| {
+            chooser::models(launch, shared);
+            Vec::new()
+        },
+    )
     .asking(),
-    Action::new("launch.tasks", "Choose task", "", &["T"], HERE, |launch, shared| {
-        chooser::tasks(launch, shared);
-        Vec::new()
-    })
+    Action::new(
+        "launch.tasks",
+        "Choose task",
+        "",
+        &["T"],
+        HERE,
+        |launch, shared| {
+            chooser::tasks(launch, shared);
+            Vec::new()
+        },
+    )
     .also(&["open task", "switch task"])
     .asking(),
-    Action::new("launch.preset", "Next preset", "preset", &["p"], HERE, |launch, shared| {
-        let cursor = launch.cursor;
-        launch.filter = Filter::default();
-        // The preset's row, wherever the cursor was.
-        launch.cursor = Cursor { index: 1 };
-        let commands = cycle(launch, shared, 1);
-        launch.cursor = cursor;
-        commands
-    }),
-    Action::new("launch.filter", "Find setting", "find", &["/"], HERE, |launch, _| {
-        launch.in_forecast = false;
-        launch.filter.is_typing = true;
-        Vec::new()
-    })
+    Action::new(
+        "launch.preset",
+        "Next preset",
+        "preset",
+        &["p"],
+        HERE,
+        |launch, shared| {
+            let cursor = launch.cursor;
+            launch.filter = Filter::default();
+            // The preset's row, wherever the cursor was.
+            launch.cursor = Cursor { index: 1 };
+            let commands = cycle(launch, shared, 1);
+            launch.cursor = cursor;
+            commands
+        },
+    ),
+    Action::new(
+        "launch.filter",
+        "Find setting",
+        "find",
+        &["/"],
+        HERE,
+        |launch, _| {
+            launch.in_forecast = false;
+            launch.filter.is_typing = true;
+            Vec::new()
+        },
+    )
     .also(&["find", "search", "filter"])
     .asking(),
-    Action::new("launch.section", "Toggle advanced settings", "advanced", &["a"], IN_FORM, |launch, _| {
-        toggle_section(launch);
-        Vec::new()
-    })
+    Action::new(
+        "launch.section",
+        "Toggle advanced settings",
+        "advanced",
+        &["a"],
+        IN_FORM,
+        |launch, _| {
+            toggle_section(launch);
+            Vec::new()
+        },
+    )
     .also(&["fold", "unfold", "expand", "collapse", "advanced"])
     .unless(no_section),
-    Action::new("launch.sections", "Toggle all advanced settings", "", &["A"], IN_FORM, |launch, _| {
-        toggle_all_sections(launch);
-        Vec::new()
-    })
+    Action::new(
+        "launch.sections",
+        "Toggle all advanced settings",
+        "",
+        &["A"],
+        IN_FORM,
+        |launch, _| {
+            toggle_all_sections(launch);
+            Vec::new()
+        },
+    )
     .also(&["expand all", "collapse all"])
     .unless(no_sections),
-    Action::new("launch.only_different", "Toggle changed only", "changed", &["o"], HERE, |launch, _| {
-        launch.only_different = !launch.only_different;
-        launch.cursor = Cursor::default();
-        Vec::new()
-    }),
-    Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |launch, shared| {
-        // In a text field escape belongs to the field.
-        if launch.edit.is_some() {
-            return edit_key(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
-        }
-        launch.only_different &= launch.filter.is_typing;
-        launch.filter = Filter::default();
-        Vec::new()
-    })
+    Action::new(
+        "launch.only_different",
+        "Toggle changed only",
+        "changed",
+        &["o"],
+        HERE,
+        |launch, _| {
+            launch.only_different = !launch.only_different;
+            launch.cursor = Cursor::default();
+            Vec::new()
+        },
+    ),
+    Action::new(
+        "launch.clear_filter",
+        "Show all settings",
+        "",
+        &["esc"],
+        IN_FORM,
+        |launch, shared| {
+            // In a text field escape belongs to the field.
+            if launch.edit.is_some() {
+                return edit_key(
+                    launch,
+                    shared,
+                    KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE),
+                );
+            }
+            launch.only_different &= launch.filter.is_typing;
+            launch.filter = Filter::default();
+            Vec::new()
+        },
+    )
     .unless(|launch, _| {
         let shows_all = launch.filter.text().is_empty() && !launch.only_different;
         (shows_all && !launch.is_typing()).then(|| "no filter is active".to_owned())
@@ -221,7 +353,10 @@ const ACTIONS: &[Action] = &[
 
 fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
     match selected(launch) {
-        None => Some(format!("no setting shown: {} clears the filter", shared.key_of("launch.clear_filter"))),
+        None => Some(format!(
+            "no setting shown: {} clears the filter",
+            shared.key_of("launch.clear_filter")
+        )),
         Some(Row::Start) => start_run::blocked(launch, shared),
         Some(_) => None,
     }
@@ -243,7 +378,8 @@ fn no_sections(launch: &Launch, _: &Shared) -> Option<String> {
 
 fn no_section(launch: &Launch, shared: &Shared) -> Option<String> {
     let is_in_section = matches!(selected(launch), Some(Row::Section(_) | Row::Key(_)));
-    no_sections(launch, shared).or_else(|| (!is_in_section).then(|| "select a setting first".to_owned()))
+    no_sections(launch, shared)
+        .or_else(|| (!is_in_section).then(|| "select a setting first".to_owned()))
 }
 
 fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
@@ -252,7 +388,10 @@ fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
         Some(Row::Key(key)) => form.changed.contains_key(key.name),
         Some(Row::Preset) => form.preset.is_some(),
         Some(Row::Device) => form.compute != DeviceChoice::Any || form.cluster.is_some(),
-        Some(Row::TimeLimit) => form.cluster.as_ref().is_some_and(|cluster| !cluster.time.is_empty()),
+        Some(Row::TimeLimit) => form
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| !cluster.time.is_empty()),
         Some(Row::Name) => !form.name.is_empty(),
         Some(Row::Others) => !form.others.is_empty(),
         _ => false,
@@ -261,9 +400,16 @@ fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
 }
 
 fn on_show(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    let commands =
-        [vec![look_at_devices(shared), ask_for_partitions()], read_train(launch, shared), load_context(shared)];
-    commands.into_iter().flatten().chain(start_gate::read(launch, shared)).collect()
+    let commands = [
+        vec![look_at_devices(shared), ask_for_partitions()],
+        read_train(launch, shared),
+        load_context(shared),
+    ];
+    commands
+        .into_iter()
+        .flatten()
+        .chain(start_gate::read(launch, shared))
+        .collect()
 }
 
 fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -282,8 +428,14 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
             commands
         }
         Change::Files(_) => {
-            launch.forecast.iter_mut().for_each(|forecast| forecast.is_old = true);
-            launch.signal.iter_mut().for_each(|signal| signal.is_old = true);
+            launch
+                .forecast
+                .iter_mut()
+                .for_each(|forecast| forecast.is_old = true);
+            launch
+                .signal
+                .iter_mut()
+                .for_each(|signal| signal.is_old = true);
             judge(launch, shared);
             start_gate::invalidate(launch, shared)
         }
@@ -293,7 +445,8 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
                 && !shared.is_busy("launch.devices") =>
         {
             let mut commands = vec![look_at_devices(shared)];
-            let is_time = (shared.now_ms / 1000).is_multiple_of(ASK_SECONDS) && !shared.is_busy("launch.partitions");
+            let is_time = (shared.now_ms / 1000).is_multiple_of(ASK_SECONDS)
+                && !shared.is_busy("launch.partitions");
             commands.extend(is_time.then(ask_for_partitions));
             commands
         }
@@ -328,7 +481,9 @@ fn ask_for_partitions() -> Command {
 }
 
 fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    let (Some(mut field), Some(row)) = (launch.edit.take(), selected(launch)) else { return Vec::new() };
+    let (Some(mut field), Some(row)) = (launch.edit.take(), selected(launch)) else {
+        return Vec::new();
+    };
     match (event.code, row) {
         (KeyCode::Esc, _) => return Vec::new(),
         (KeyCode::Enter, Row::Name) => {
@@ -364,9 +519,15 @@ fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     match selected(launch) {
         None => {}
         Some(Row::Start) => return start_or_say(launch, shared),
-        Some(Row::Preset | Row::Device | Row::Nodes | Row::PerNode) => return cycle(launch, shared, 1),
+        Some(Row::Preset | Row::Device | Row::Nodes | Row::PerNode) => {
+            return cycle(launch, shared, 1);
+        }
         Some(Row::TimeLimit) => {
-            let time = launch.form.cluster.as_ref().map_or("", |cluster| &cluster.time);
+            let time = launch
+                .form
+                .cluster
+                .as_ref()
+                .map_or("", |cluster| &cluster.time);
             launch.edit = Some(Field::selected(time));
         }
         Some(Row::Task) => chooser::tasks(launch, shared),
@@ -396,7 +557,9 @@ fn start_or_say(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
 fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
     match selected(launch) {
         Some(Row::Preset) => {
-            let all: Vec<Option<Preset>> = std::iter::once(None).chain(Preset::ALL.iter().copied().map(Some)).collect();
+            let all: Vec<Option<Preset>> = std::iter::once(None)
+                .chain(Preset::ALL.iter().copied().map(Some))
+                .collect();
             launch.form.preset = stepped(&all, &launch.form.preset, by);
             refresh(launch, shared)
         }

@@ -66,7 +66,10 @@ impl Cluster {
     /// The reason if Slurm would not start the run.
     pub fn problem(&self, partitions: &Partitions) -> Option<String> {
         let fits = |found: &Vec<Partition>| Partition::check(found, &self.request());
-        self.request().check().and_then(|()| partitions.as_ref().map_or(Ok(()), fits)).err()
+        self.request()
+            .check()
+            .and_then(|()| partitions.as_ref().map_or(Ok(()), fits))
+            .err()
     }
 
     /// The next number of nodes; `by` is 1 or -1.
@@ -95,27 +98,55 @@ mod tests {
 
     #[test]
     fn a_form_asks_for_what_the_partition_has() {
-        let gpus = Partition { name: "gpu".to_owned(), nodes: 2, gpus_per_node: 4, ..Partition::default() };
+        let gpus = Partition {
+            name: "gpu".to_owned(),
+            nodes: 2,
+            gpus_per_node: 4,
+            ..Partition::default()
+        };
         let mut cluster = Cluster::from_partition(&gpus);
         cluster.step_nodes(Some(&gpus), 1);
         cluster.step_per_node(Some(&gpus), -1);
         cluster.time = "2:00:00".to_owned();
-        let expected = ["--slurm", "gpu", "--nodes=2", "--gpus-per-node=4", "--time=2:00:00"];
+        let expected = [
+            "--slurm",
+            "gpu",
+            "--nodes=2",
+            "--gpus-per-node=4",
+            "--time=2:00:00",
+        ];
         assert_eq!(cluster.arguments(), expected);
         assert_eq!(
-            (cluster.described().as_str(), cluster.problem(&Ok(vec![gpus.clone()]))),
+            (
+                cluster.described().as_str(),
+                cluster.problem(&Ok(vec![gpus.clone()]))
+            ),
             ("gpu: 2 nodes x 4 GPUs", None)
         );
         cluster.step_nodes(Some(&gpus), 1);
         assert_eq!(cluster.nodes, 1);
-        let problem = Cluster { time: "soon".to_owned(), ..cluster }.problem(&Err(String::new()));
+        let problem = Cluster {
+            time: "soon".to_owned(),
+            ..cluster
+        }
+        .problem(&Err(String::new()));
         assert!(problem.is_some_and(|problem| problem.contains("not a valid Slurm time")));
-        let cpus = Partition { name: "cpu".to_owned(), nodes: 1, cpus_per_node: 2, ..Partition::default() };
+        let cpus = Partition {
+            name: "cpu".to_owned(),
+            nodes: 1,
+            cpus_per_node: 2,
+            ..Partition::default()
+        };
         let mut cluster = Cluster::from_partition(&cpus);
         cluster.step_per_node(Some(&cpus), 1);
-        assert_eq!(cluster.arguments(), ["--slurm", "cpu", "--nodes=1", "--ranks=2", "--cpu"]);
+        assert_eq!(
+            cluster.arguments(),
+            ["--slurm", "cpu", "--nodes=1", "--ranks=2", "--cpu"]
+        );
         assert!(
-            cluster.problem(&Ok(Vec::new())).is_some_and(|problem| problem.contains("there is no partition `cpu`"))
+            cluster
+                .problem(&Ok(Vec::new()))
+                .is_some_and(|problem| problem.contains("there is no partition `cpu`"))
         );
     }
 }

@@ -6,7 +6,9 @@ use super::form::{Values, values_of};
 use crate::format::count;
 use crate::hub::{ModelPlace, ModelSource, find_model, local_models};
 use crate::plan::{ModelShape, parameters};
-use crate::run::{FileChange, RunDirectory, RunFolders, RunReference, list_checkpoints, task_changes};
+use crate::run::{
+    FileChange, RunDirectory, RunFolders, RunReference, list_checkpoints, task_changes,
+};
 use crate::score::Task;
 
 /// Everything that is read in the background.
@@ -59,7 +61,11 @@ const MAX_CHAIN_LEN: usize = 32;
 pub fn origin(base_model: String, places: &RunFolders) -> Origin {
     let model = original_model(&base_model, places);
     let source = model.as_deref().and_then(|name| find_model(name).ok());
-    Origin { of: base_model, model, parameters: source.and_then(|source| parameters(&source)) }
+    Origin {
+        of: base_model,
+        model,
+        parameters: source.and_then(|source| parameters(&source)),
+    }
 }
 
 /// `None` if a name on the way is unknown.
@@ -73,7 +79,13 @@ fn original_model(base_model: &str, places: &RunFolders) -> Option<String> {
         } else if find_model(&name).is_ok() {
             return Some(name);
         } else {
-            name = places.find(&RunReference::parse(&name).run).ok()?.file().config.base_model.clone();
+            name = places
+                .find(&RunReference::parse(&name).run)
+                .ok()?
+                .file()
+                .config
+                .base_model
+                .clone();
         }
     }
     None
@@ -81,7 +93,10 @@ fn original_model(base_model: &str, places: &RunFolders) -> Option<String> {
 
 /// Models trained here come first, latest first: the most likely base of the next run.
 pub(super) fn models(task: &Task, here: &Path, places: &RunFolders) -> Vec<Start> {
-    let workspace = here.ancestors().find(|folder| folder.join("tasks").is_dir()).map(|folder| vec![folder.to_owned()]);
+    let workspace = here
+        .ancestors()
+        .find(|folder| folder.join("tasks").is_dir())
+        .map(|folder| vec![folder.to_owned()]);
     // Without a workspace only the folder `models` in the working directory is searched, not everything below a home.
     let folders = workspace.unwrap_or_else(|| vec![here.join("models")]);
     let found = local_models(&folders).into_iter().map(|model| {
@@ -94,11 +109,20 @@ pub(super) fn models(task: &Task, here: &Path, places: &RunFolders) -> Vec<Start
             .strip_prefix(here)
             .map_or_else(|_| model.name.clone(), |path| path.display().to_string());
         let (what, usable) = described(&model.source);
-        Start { name: model.name, shown: short, about: format!("{place}, {what}"), usable }
+        Start {
+            name: model.name,
+            shown: short,
+            about: format!("{place}, {what}"),
+            usable,
+        }
     });
     let mut starts: Vec<Start> = found.collect();
     starts.sort_by_key(|start| !start.usable);
-    let results = places.list().into_iter().rev().filter_map(|(path, run)| result(&path, &run.ok()?, task));
+    let results = places
+        .list()
+        .into_iter()
+        .rev()
+        .filter_map(|(path, run)| result(&path, &run.ok()?, task));
     starts.extend(results);
     starts
 }
@@ -106,8 +130,16 @@ pub(super) fn models(task: &Task, here: &Path, places: &RunFolders) -> Vec<Start
 fn result(path: &Path, run: &RunDirectory, task: &Task) -> Option<Start> {
     let last = *list_checkpoints(path).ok()?.last()?;
     let file = run.file();
-    let of_task = if file.task == task.name { String::new() } else { format!(" on {}", file.task) };
-    let named = if run.name().is_empty() { String::new() } else { format!("{}, ", run.name()) };
+    let of_task = if file.task == task.name {
+        String::new()
+    } else {
+        format!(" on {}", file.task)
+    };
+    let named = if run.name().is_empty() {
+        String::new()
+    } else {
+        format!("{}, ", run.name())
+    };
     Some(Start {
         name: format!("{}@best", path.display()),
         shown: format!("{}@best", run.id()),
@@ -125,7 +157,10 @@ pub fn short_name(name: &str) -> String {
     if !name.starts_with(['/', '.']) {
         return name.to_owned();
     }
-    Path::new(name).file_name().map_or_else(|| name.to_owned(), |last| last.to_string_lossy().into_owned())
+    Path::new(name).file_name().map_or_else(
+        || name.to_owned(),
+        |last| last.to_string_lossy().into_owned(),
+    )
 }
 
 fn described(source: &ModelSource) -> (String, bool) {
@@ -133,16 +168,31 @@ fn described(source: &ModelSource) -> (String, bool) {
         Ok(config) => {
             let family = config.architecture.title();
             let weights = count(ModelShape::from_config(&config).parameters);
-            (format!("{family}, {} layers, {weights} weights", config.num_hidden_layers), true)
+            (
+                format!(
+                    "{family}, {} layers, {weights} weights",
+                    config.num_hidden_layers
+                ),
+                true,
+            )
         }
         Err(error) => (format!("unusable: {error}"), false),
     }
 }
 
 pub(super) fn last_run(task: &Task, places: &RunFolders) -> Option<LastRun> {
-    let trains =
-        |run: &RunDirectory| run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft");
-    let runs = places.list().into_iter().rev().filter_map(|(_, run)| run.ok());
+    let trains = |run: &RunDirectory| {
+        run.file().task == task.name && matches!(run.file().job.as_str(), "train" | "sft")
+    };
+    let runs = places
+        .list()
+        .into_iter()
+        .rev()
+        .filter_map(|(_, run)| run.ok());
     let run = runs.into_iter().find(trains)?;
-    Some(LastRun { id: run.id().to_owned(), values: values_of(&run.file().config), files: task_changes(task, &run) })
+    Some(LastRun {
+        id: run.id().to_owned(),
+        values: values_of(&run.file().config),
+        files: task_changes(task, &run),
+    })
 }

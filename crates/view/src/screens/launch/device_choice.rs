@@ -26,7 +26,10 @@ impl Choice {
         match (&self.holder, self.waiting) {
             (None, 0) => "free".to_owned(),
             (None, waiting) => format!("{waiting} queued; a new run is number {}", waiting + 1),
-            (Some(holder), waiting) => format!("in use by {holder}; a new run is number {} in the queue", waiting + 1),
+            (Some(holder), waiting) => format!(
+                "in use by {holder}; a new run is number {} in the queue",
+                waiting + 1
+            ),
         }
     }
 }
@@ -34,10 +37,21 @@ impl Choice {
 pub(super) fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
     // Without a folder of locks no device can be in use; a launch reports what is wrong with it.
     let folder = folder.or_else(|| slots_folder().ok()).unwrap_or_default();
-    let mut found = vec![choice(&folder, DeviceChoice::Cpu, &Device::Cpu, "CPU".to_owned(), cores())];
+    let mut found = vec![choice(
+        &folder,
+        DeviceChoice::Cpu,
+        &Device::Cpu,
+        "CPU".to_owned(),
+        cores(),
+    )];
     for ordinal in 0.. {
-        let Some(gpu) = Gpu::by_ordinal(ordinal) else { break };
-        let device = Device::Gpu { ordinal, uuid: gpu.uuid.clone() };
+        let Some(gpu) = Gpu::by_ordinal(ordinal) else {
+            break;
+        };
+        let device = Device::Gpu {
+            ordinal,
+            uuid: gpu.uuid.clone(),
+        };
         found.push(choice(
             &folder,
             DeviceChoice::Gpus(vec![ordinal]),
@@ -49,22 +63,42 @@ pub(super) fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
     found
 }
 
-fn choice(folder: &Path, compute: DeviceChoice, device: &Device, title: String, condition: String) -> Choice {
-    Choice { compute, title, condition, holder: holder(folder, device), waiting: queue_length(folder, device) }
+fn choice(
+    folder: &Path,
+    compute: DeviceChoice,
+    device: &Device,
+    title: String,
+    condition: String,
+) -> Choice {
+    Choice {
+        compute,
+        title,
+        condition,
+        holder: holder(folder, device),
+        waiting: queue_length(folder, device),
+    }
 }
 
 fn cores() -> String {
-    std::thread::available_parallelism().map_or_else(|_| String::new(), |cores| format!("{cores} threads"))
+    std::thread::available_parallelism()
+        .map_or_else(|_| String::new(), |cores| format!("{cores} threads"))
 }
 
 fn condition(gpu: &Gpu) -> String {
     let now = gpu.condition();
     let memory = now.memory_used_bytes.zip(now.memory_total_bytes);
     let memory = memory.map(|(used, total)| format!("{} of {} in use", bytes(used), bytes(total)));
-    let busy = now.utilisation.map(|share| format!("{} utilization", percent_short(share)));
+    let busy = now
+        .utilisation
+        .map(|share| format!("{} utilization", percent_short(share)));
     let strangers = gpu.others().len();
     let strangers = (strangers > 0).then(|| format!("{strangers} other processes"));
-    memory.into_iter().chain(busy).chain(strangers).collect::<Vec<_>>().join(", ")
+    memory
+        .into_iter()
+        .chain(busy)
+        .chain(strangers)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -78,13 +112,21 @@ mod tests {
                 compute: DeviceChoice::Cpu,
                 title: String::new(),
                 condition: String::new(),
-                holder: process.map(|_| Holder { process, user: "root".to_owned(), since: "14:03:59".to_owned() }),
+                holder: process.map(|_| Holder {
+                    process,
+                    user: "root".to_owned(),
+                    since: "14:03:59".to_owned(),
+                }),
                 waiting,
             };
             assert_eq!(choice.queue(), expected);
         };
         check(None, 0, "free");
-        check(Some(7), 2, "in use by process 7 (root) since 14:03:59; a new run is number 3 in the queue");
+        check(
+            Some(7),
+            2,
+            "in use by process 7 (root) since 14:03:59; a new run is number 3 in the queue",
+        );
         check(None, 1, "1 queued; a new run is number 2");
     }
 }

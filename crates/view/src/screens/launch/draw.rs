@@ -8,8 +8,8 @@ use unicode_width::UnicodeWidthStr;
 use super::cluster::Cluster;
 use super::form::{self, Row, Section};
 use super::{
-    FORECAST, FORM, Launch, chosen_device, clip_start, complaint, forecast_view, hidden, key_help, rows, selected,
-    source, start_run, value,
+    FORECAST, FORM, Launch, chosen_device, clip_start, complaint, forecast_view, hidden, key_help,
+    rows, selected, source, start_run, value,
 };
 use crate::config::{Key, Kind, MIN_STEPS, Preset, Source};
 use crate::format::counted;
@@ -33,17 +33,32 @@ pub(super) fn places(launch: &Launch, shared: &Shared, area: Rect) -> Vec<Place>
         return vec![Place::new(focused, area)];
     }
     if area.width >= SIDE_BY_SIDE {
-        let left = if area.width >= 110 { area.width * 11 / 20 } else { 48.min(area.width * 3 / 5) };
-        let [form, right] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
-        let about_rows = if area.height >= 30 { 13 } else { (area.height / 2).max(3) };
-        let [about, forecast] = Layout::vertical([Constraint::Length(about_rows), Constraint::Fill(1)]).areas(right);
-        return vec![Place::new(FORM, form), Place::new(ABOUT, about), Place::new(FORECAST, forecast)];
+        let left = if area.width >= 110 {
+            area.width * 11 / 20
+        } else {
+            48.min(area.width * 3 / 5)
+        };
+        let [form, right] =
+            Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
+        let about_rows = if area.height >= 30 {
+            13
+        } else {
+            (area.height / 2).max(3)
+        };
+        let [about, forecast] =
+            Layout::vertical([Constraint::Length(about_rows), Constraint::Fill(1)]).areas(right);
+        return vec![
+            Place::new(FORM, form),
+            Place::new(ABOUT, about),
+            Place::new(FORECAST, forecast),
+        ];
     }
     if focused == FORECAST {
         return vec![Place::new(FORECAST, area)];
     }
     let about_rows = if area.height >= 16 { 7 } else { 0 };
-    let [form, about] = Layout::vertical([Constraint::Fill(1), Constraint::Length(about_rows)]).areas(area);
+    let [form, about] =
+        Layout::vertical([Constraint::Fill(1), Constraint::Length(about_rows)]).areas(area);
     vec![Place::new(FORM, form), Place::new(ABOUT, about)]
 }
 
@@ -83,8 +98,16 @@ fn form_content<'a>(launch: &'a Launch, shared: &'a Shared, columns: usize) -> C
         FormLine::Heading(_) => None,
     };
     Content {
-        head: launch.filter.is_shown().then(|| launch.filter.line(&shared.theme, columns)).into_iter().collect(),
-        ..Content::titled(title).list(List { mark: 2, ..list.with_headings(items, item) })
+        head: launch
+            .filter
+            .is_shown()
+            .then(|| launch.filter.line(&shared.theme, columns))
+            .into_iter()
+            .collect(),
+        ..Content::titled(title).list(List {
+            mark: 2,
+            ..list.with_headings(items, item)
+        })
     }
 }
 
@@ -112,14 +135,30 @@ fn lines(launch: &Launch) -> Vec<FormLine> {
 }
 
 fn rows_of(drawn: &[FormLine]) -> usize {
-    drawn.iter().filter(|drawn| matches!(drawn, FormLine::Row(..))).count()
+    drawn
+        .iter()
+        .filter(|drawn| matches!(drawn, FormLine::Row(..)))
+        .count()
 }
 
-fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: usize) -> Line<'static> {
+fn row_line(
+    launch: &Launch,
+    shared: &Shared,
+    row: Row,
+    is_here: bool,
+    columns: usize,
+) -> Line<'static> {
     match row {
         Row::Start => start_line(launch, shared, columns),
         Row::Key(key) => key_line(launch, shared, key, is_here, columns),
-        Row::Preset => plain_line(shared, row, is_here, columns, launch.form.preset.map_or("none", Preset::name), true),
+        Row::Preset => plain_line(
+            shared,
+            row,
+            is_here,
+            columns,
+            launch.form.preset.map_or("none", Preset::name),
+            true,
+        ),
         Row::Task => {
             let name = match (&shared.task, &shared.task_error) {
                 (Some(open), _) => open.task.name.clone(),
@@ -128,22 +167,39 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
             };
             plain_line(shared, row, is_here, columns, &name, false)
         }
-        Row::Nodes => {
-            plain_line(shared, row, is_here, columns, &cluster_text(launch, |cluster| cluster.nodes.to_string()), true)
-        }
+        Row::Nodes => plain_line(
+            shared,
+            row,
+            is_here,
+            columns,
+            &cluster_text(launch, |cluster| cluster.nodes.to_string()),
+            true,
+        ),
         Row::PerNode => {
-            let each =
-                cluster_text(launch, |cluster| counted(cluster.per_node, if cluster.on_cpus { "rank" } else { "GPU" }));
+            let each = cluster_text(launch, |cluster| {
+                counted(
+                    cluster.per_node,
+                    if cluster.on_cpus { "rank" } else { "GPU" },
+                )
+            });
             plain_line(shared, row, is_here, columns, &each, true)
         }
         Row::Name | Row::TimeLimit | Row::Others => {
             if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
-                let mut line = field.line(&shared.theme, columns.saturating_sub(NAME_COLUMNS + 2), true);
-                line.spans.insert(0, Span::raw(format!("{:<NAME_COLUMNS$}", row.title())));
+                let mut line = field.line(
+                    &shared.theme,
+                    columns.saturating_sub(NAME_COLUMNS + 2),
+                    true,
+                );
+                line.spans
+                    .insert(0, Span::raw(format!("{:<NAME_COLUMNS$}", row.title())));
                 line
             } else {
                 let (text, empty) = match row {
-                    Row::TimeLimit => (cluster_text(launch, |cluster| cluster.time.clone()), "the partition's"),
+                    Row::TimeLimit => (
+                        cluster_text(launch, |cluster| cluster.time.clone()),
+                        "the partition's",
+                    ),
                     Row::Others => (launch.form.others.clone(), "none"),
                     _ => (launch.form.name.clone(), "none"),
                 };
@@ -180,16 +236,30 @@ fn start_line(launch: &Launch, shared: &Shared, columns: usize) -> Line<'static>
     ])
 }
 
-fn plain_line(shared: &Shared, row: Row, is_here: bool, columns: usize, value: &str, cycles: bool) -> Line<'static> {
+fn plain_line(
+    shared: &Shared,
+    row: Row,
+    is_here: bool,
+    columns: usize,
+    value: &str,
+    cycles: bool,
+) -> Line<'static> {
     let theme = &shared.theme;
     let room = columns.saturating_sub(NAME_COLUMNS + 6);
     let value = clip_start(value, room);
     let value = if cycles && is_here {
-        format!("{} {value} {}", theme.glyph("‹", "<"), theme.glyph("›", ">"))
+        format!(
+            "{} {value} {}",
+            theme.glyph("‹", "<"),
+            theme.glyph("›", ">")
+        )
     } else {
         value
     };
-    Line::from(vec![Span::raw(format!("{:<NAME_COLUMNS$}", row.title())), Span::raw(value)])
+    Line::from(vec![
+        Span::raw(format!("{:<NAME_COLUMNS$}", row.title())),
+        Span::raw(value),
+    ])
 }
 
 /// A section's title, how many keys it hides, and how many of them are changed.
@@ -197,16 +267,33 @@ fn section_line(launch: &Launch, shared: &Shared, section: &'static Section) -> 
     let theme = &shared.theme;
     let (advanced, changed) = hidden(launch, section);
     let is_open = launch.unfolded.contains(section.title);
-    let fold = if is_open { theme.glyph("▾", "-") } else { theme.glyph("▸", "+") };
-    let changed = if changed == 0 { String::new() } else { format!(", {changed} changed") };
+    let fold = if is_open {
+        theme.glyph("▾", "-")
+    } else {
+        theme.glyph("▸", "+")
+    };
+    let changed = if changed == 0 {
+        String::new()
+    } else {
+        format!(", {changed} changed")
+    };
     Line::from(vec![
-        Span::styled(format!("{:<NAME_COLUMNS$}", section.title), theme.style(Role::Title)),
+        Span::styled(
+            format!("{:<NAME_COLUMNS$}", section.title),
+            theme.style(Role::Title),
+        ),
         Span::styled(format!("{fold} {advanced} more"), theme.style(Role::Faint)),
         Span::styled(changed, theme.style(Role::Marked)),
     ])
 }
 
-fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, columns: usize) -> Line<'static> {
+fn key_line(
+    launch: &Launch,
+    shared: &Shared,
+    key: &'static Key,
+    is_here: bool,
+    columns: usize,
+) -> Line<'static> {
     let theme = &shared.theme;
     let source = source(launch, key);
     let room = columns.saturating_sub(NAME_COLUMNS + SOURCE_COLUMNS + 2);
@@ -214,8 +301,15 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
     if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
         let wrong = complaint(launch, key, field.text()).is_some();
         spans.extend(field.line(theme, room.saturating_sub(2), true).spans);
-        let mark = if wrong { theme.glyph(" ✗ invalid", " ! invalid") } else { theme.glyph(" ✓", " ok") };
-        spans.push(Span::styled(mark, theme.style(if wrong { Role::Bad } else { Role::Good })));
+        let mark = if wrong {
+            theme.glyph(" ✗ invalid", " ! invalid")
+        } else {
+            theme.glyph(" ✓", " ok")
+        };
+        spans.push(Span::styled(
+            mark,
+            theme.style(if wrong { Role::Bad } else { Role::Good }),
+        ));
         return Line::from(spans);
     }
     let value = value(launch, key);
@@ -229,11 +323,27 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
         _ => (value, key.unit),
     };
     let cycles = is_here && matches!(key.kind, Kind::Choice(_) | Kind::Flag);
-    let shown = if value.is_empty() { "empty".to_owned() } else { super::context::short_name(&value) };
-    let shown = if cycles { format!("{} {shown} {}", theme.glyph("‹", "<"), theme.glyph("›", ">")) } else { shown };
+    let shown = if value.is_empty() {
+        "empty".to_owned()
+    } else {
+        super::context::short_name(&value)
+    };
+    let shown = if cycles {
+        format!(
+            "{} {shown} {}",
+            theme.glyph("‹", "<"),
+            theme.glyph("›", ">")
+        )
+    } else {
+        shown
+    };
     let shown = clip_start(&shown, room);
     let unit_room = room.saturating_sub(shown.width() + 1);
-    let unit = if unit.width() <= unit_room && !value.is_empty() { format!(" {unit}") } else { String::new() };
+    let unit = if unit.width() <= unit_room && !value.is_empty() {
+        format!(" {unit}")
+    } else {
+        String::new()
+    };
     let blanks = room.saturating_sub(shown.width() + unit.width());
     let value_role = match source {
         Source::Set => Role::Marked,
@@ -243,11 +353,22 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
     spans.push(Span::styled(shown, theme.style(value_role)));
     spans.push(Span::styled(unit, theme.style(Role::Faint)));
     spans.push(Span::raw(" ".repeat(blanks)));
-    let differs = key_help::last_value(launch, key).is_some_and(|last| last != super::value(launch, key));
+    let differs =
+        key_help::last_value(launch, key).is_some_and(|last| last != super::value(launch, key));
     let word = form::source_word(&source);
-    spans.push(Span::styled(word, theme.style(if source == Source::Set { Role::Marked } else { Role::Faint })));
+    spans.push(Span::styled(
+        word,
+        theme.style(if source == Source::Set {
+            Role::Marked
+        } else {
+            Role::Faint
+        }),
+    ));
     if differs && word.width() < SOURCE_COLUMNS {
-        spans.push(Span::styled(theme.glyph("≠", "!"), theme.style(Role::Warning)));
+        spans.push(Span::styled(
+            theme.glyph("≠", "!"),
+            theme.style(Role::Warning),
+        ));
     }
     Line::from(spans)
 }

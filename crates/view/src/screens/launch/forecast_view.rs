@@ -16,16 +16,30 @@ use crate::style_role::Role;
 
 /// All lines, for a width of columns.
 pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
-    let text = Text { launch, shared, columns };
+    let text = Text {
+        launch,
+        shared,
+        columns,
+    };
     let (mut lines, mut details) = (Vec::new(), Vec::new());
     if let Some(failure) = &launch.failure {
-        lines.extend([text.marked(failure, Role::Bad, ("✗ ", "! ")), Line::default()]);
+        lines.extend([
+            text.marked(failure, Role::Bad, ("✗ ", "! ")),
+            Line::default(),
+        ]);
     }
     text.preflight(&mut lines);
     if let Some(job) = &launch.forecast_job {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
-        let what = if job.samples { "measuring and sampling" } else { "measuring" };
-        let state = format!("{what}, {seconds} s; {} cancels", shared.key_of("launch.cancel"));
+        let what = if job.samples {
+            "measuring and sampling"
+        } else {
+            "measuring"
+        };
+        let state = format!(
+            "{what}, {seconds} s; {} cancels",
+            shared.key_of("launch.cancel")
+        );
         lines.push(text.marked(&state, Role::Accent, ("◌ ", ". ")));
         if !job.progress.is_empty() {
             lines.push(text.faint(&job.progress));
@@ -80,7 +94,10 @@ impl Text<'_> {
     fn preflight(&self, lines: &mut Vec<Line<'static>>) {
         let (found, shared) = (&self.launch.preflight, self.shared);
         if shared.task_error.is_some() {
-            lines.extend([self.faint("preflight not checked: the task cannot be read"), Line::default()]);
+            lines.extend([
+                self.faint("preflight not checked: the task cannot be read"),
+                Line::default(),
+            ]);
             return;
         }
         let passed = titles(found.passed());
@@ -88,7 +105,11 @@ impl Text<'_> {
             lines.push(self.title(&format!("preflight: {}", found.summary())));
         }
         for finding in &found.findings {
-            let role = if finding.severity == Severity::Error { Role::Bad } else { Role::Warning };
+            let role = if finding.severity == Severity::Error {
+                Role::Bad
+            } else {
+                Role::Warning
+            };
             lines.push(self.marked(&finding.message, role, mark_of(finding.severity)));
         }
         lines.extend(found.notes.iter().map(|note| self.faint(note)));
@@ -98,9 +119,17 @@ impl Text<'_> {
             lines.push(self.marked("preflight: all checks passed", Role::Good, ("✓ ", "+ ")));
         } else {
             if !passed.is_empty() {
-                lines.push(self.marked(&format!("preflight passed: {passed}"), Role::Good, ("✓ ", "+ ")));
+                lines.push(self.marked(
+                    &format!("preflight passed: {passed}"),
+                    Role::Good,
+                    ("✓ ", "+ "),
+                ));
             }
-            let keys = format!("{} or {}", shared.key_of("launch.forecast"), shared.key_of("launch.can_it_learn"));
+            let keys = format!(
+                "{} or {}",
+                shared.key_of("launch.forecast"),
+                shared.key_of("launch.can_it_learn")
+            );
             let open = titles(found.not_checked.iter().copied());
             if !open.is_empty() {
                 lines.push(self.faint(&format!("{open} not checked: press {keys}")));
@@ -109,7 +138,12 @@ impl Text<'_> {
         lines.push(Line::default());
     }
 
-    fn forecast(&self, forecast: &Forecast, lines: &mut Vec<Line<'static>>, details: &mut Vec<Line<'static>>) {
+    fn forecast(
+        &self,
+        forecast: &Forecast,
+        lines: &mut Vec<Line<'static>>,
+        details: &mut Vec<Line<'static>>,
+    ) {
         if let Some(why) = &forecast.why {
             lines.push(self.marked(why, Role::Bad, ("✗ ", "! ")));
         } else {
@@ -122,30 +156,60 @@ impl Text<'_> {
             )));
         }
         if let Some(time) = &forecast.time {
-            lines.push(Line::from(format!("time    {}; {} per step", time.total(), time.per_step())));
+            lines.push(Line::from(format!(
+                "time    {}; {} per step",
+                time.total(),
+                time.per_step()
+            )));
             self.time(time, forecast.completion_lengths.as_ref(), details);
         } else if forecast.why.is_none() {
-            lines.push(Line::from(unmeasured_time(forecast.recorded_seconds_per_step, forecast.steps)));
+            lines.push(Line::from(unmeasured_time(
+                forecast.recorded_seconds_per_step,
+                forecast.steps,
+            )));
         }
         self.memory(&forecast.memory, lines, details);
         if let Some(disk) = &forecast.disk {
             // Without measured lengths, completions are counted at the limit.
             let is_upper_bound = forecast.time.is_none_or(|time| time.is_upper_bound);
-            self.disk(disk, if is_upper_bound { "at most " } else { "" }, lines, details);
+            self.disk(
+                disk,
+                if is_upper_bound { "at most " } else { "" },
+                lines,
+                details,
+            );
         }
     }
 
-    fn memory(&self, memory: &Memory, lines: &mut Vec<Line<'static>>, details: &mut Vec<Line<'static>>) {
+    fn memory(
+        &self,
+        memory: &Memory,
+        lines: &mut Vec<Line<'static>>,
+        details: &mut Vec<Line<'static>>,
+    ) {
         let whole = memory.machine_bytes.unwrap_or(memory.peak_bytes).max(1);
-        let fits = memory.machine_bytes.is_none_or(|machine| memory.peak_bytes <= machine);
+        let fits = memory
+            .machine_bytes
+            .is_none_or(|machine| memory.peak_bytes <= machine);
         let of = memory.machine_bytes.map_or_else(String::new, |machine| {
-            format!(" of {} ({})", bytes(machine), percent_short(memory.peak_bytes as f64 / machine as f64))
+            format!(
+                " of {} ({})",
+                bytes(machine),
+                percent_short(memory.peak_bytes as f64 / machine as f64)
+            )
         });
-        let verdict = if fits { String::new() } else { ", too big".to_owned() };
+        let verdict = if fits {
+            String::new()
+        } else {
+            ", too big".to_owned()
+        };
         let role = if fits { Role::Good } else { Role::Bad };
         lines.push(Line::from(vec![
             Span::raw("memory  "),
-            Span::styled(self.bar(memory.peak_bytes as f64 / whole as f64, 6), self.shared.theme.style(role)),
+            Span::styled(
+                self.bar(memory.peak_bytes as f64 / whole as f64, 6),
+                self.shared.theme.style(role),
+            ),
             Span::raw(format!(" {}{of}", bytes(memory.peak_bytes))),
             Span::styled(verdict, self.shared.theme.style(Role::Bad)),
         ]));
@@ -161,7 +225,11 @@ impl Text<'_> {
                 Span::styled(bar, self.shared.theme.style(Role::SeriesOne)),
                 Span::raw(format!(" {}", part.name)),
                 Span::styled(
-                    if when.is_empty() { String::new() } else { format!(", {when}") },
+                    if when.is_empty() {
+                        String::new()
+                    } else {
+                        format!(", {when}")
+                    },
                     self.shared.theme.style(Role::Faint),
                 ),
             ]));
@@ -174,7 +242,12 @@ impl Text<'_> {
         }
     }
 
-    fn time(&self, time: &Time, lengths: Option<&CompletionLengths>, lines: &mut Vec<Line<'static>>) {
+    fn time(
+        &self,
+        time: &Time,
+        lengths: Option<&CompletionLengths>,
+        lines: &mut Vec<Line<'static>>,
+    ) {
         lines.push(self.title("time, if all groups are mixed"));
         lines.push(self.faint(&time.basis()));
         if let Some(lengths) = lengths {
@@ -192,17 +265,31 @@ impl Text<'_> {
         ] {
             lines.push(Line::from(vec![
                 Span::raw(format!("{:>9} ", duration(seconds))),
-                Span::styled(self.bar(seconds / step, 6), self.shared.theme.style(Role::SeriesTwo)),
+                Span::styled(
+                    self.bar(seconds / step, 6),
+                    self.shared.theme.style(Role::SeriesTwo),
+                ),
                 Span::raw(format!(" {name}, {}", percent_short(seconds / step))),
             ]));
         }
-        let evals =
-            format!("{:>9} {} evals, and the test set before and after", duration(time.eval_seconds), time.evals);
+        let evals = format!(
+            "{:>9} {} evals, and the test set before and after",
+            duration(time.eval_seconds),
+            time.evals
+        );
         lines.push(self.faint(&evals));
     }
 
-    fn disk(&self, disk: &Disk, bound: &str, lines: &mut Vec<Line<'static>>, details: &mut Vec<Line<'static>>) {
-        let free = disk.free_bytes.map_or_else(String::new, |free| format!("; {} are free", bytes(free)));
+    fn disk(
+        &self,
+        disk: &Disk,
+        bound: &str,
+        lines: &mut Vec<Line<'static>>,
+        details: &mut Vec<Line<'static>>,
+    ) {
+        let free = disk
+            .free_bytes
+            .map_or_else(String::new, |free| format!("; {} are free", bytes(free)));
         let short = disk.free_bytes.is_some_and(|free| free < disk.total_bytes);
         let role = if short { Role::Bad } else { Role::Text };
         let short = if short { ": does not fit" } else { "" };
@@ -218,13 +305,22 @@ impl Text<'_> {
         )));
     }
 
-    fn signal(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>, details: &mut Vec<Line<'static>>) {
+    fn signal(
+        &self,
+        signal: &SignalReport,
+        lines: &mut Vec<Line<'static>>,
+        details: &mut Vec<Line<'static>>,
+    ) {
         let (role, marks) = match signal.advice.verdict {
             Verdict::CanLearn => (Role::Good, ("✓ ", "+ ")),
             Verdict::NothingToLearn => (Role::Warning, ("▲ ", "! ")),
             Verdict::CannotLearn => (Role::Bad, ("✗ ", "! ")),
         };
-        let text = format!("learnability: {}: {}", signal.advice.verdict.label(), signal.advice.why);
+        let text = format!(
+            "learnability: {}: {}",
+            signal.advice.verdict.label(),
+            signal.advice.why
+        );
         lines.push(self.marked(&text, role, marks));
         let lines = details;
         lines.push(self.title("learnability"));
@@ -238,17 +334,25 @@ impl Text<'_> {
             percent_short(signal.all_min),
             percent_short(signal.all_equal)
         )));
-        for (tier, share) in
-            [("valid", signal.tiers.valid), ("invalid", signal.tiers.invalid), ("unparsable", signal.tiers.unparsable)]
-        {
+        for (tier, share) in [
+            ("valid", signal.tiers.valid),
+            ("invalid", signal.tiers.invalid),
+            ("unparsable", signal.tiers.unparsable),
+        ] {
             let theme = &self.shared.theme;
             lines.push(Line::from(vec![
-                Span::styled(self.bar(share, 10), theme.style(crate::theme::Theme::tier_role(tier))),
+                Span::styled(
+                    self.bar(share, 10),
+                    theme.style(crate::theme::Theme::tier_role(tier)),
+                ),
                 Span::raw(format!(" {:>5} {tier}", percent_short(share))),
             ]));
         }
-        let failures: Vec<String> =
-            signal.failures.iter().map(|(class, share)| format!("{class} {}", percent_short(*share))).collect();
+        let failures: Vec<String> = signal
+            .failures
+            .iter()
+            .map(|(class, share)| format!("{class} {}", percent_short(*share)))
+            .collect();
         if !failures.is_empty() {
             lines.push(self.faint(&format!(
                 "failures: {}; {} truncated",
@@ -256,7 +360,13 @@ impl Text<'_> {
                 percent_short(signal.truncated)
             )));
         }
-        lines.extend(signal.advice.changes.iter().map(|change| Line::from(format!("- {change}"))));
+        lines.extend(
+            signal
+                .advice
+                .changes
+                .iter()
+                .map(|change| Line::from(format!("- {change}"))),
+        );
     }
 
     fn differences(&self, lines: &mut Vec<Line<'static>>) {
@@ -271,18 +381,36 @@ impl Text<'_> {
         };
         lines.push(self.title(&format!("diff to last run, {}", last.id)));
         let keys = KEYS.iter().filter_map(|key| {
-            let (now, then) = (value(self.launch, key), last_value(self.launch, key).unwrap_or_default());
-            let shown =
-                |text: &str| if text.is_empty() { "empty".to_owned() } else { super::context::short_name(text) };
+            let (now, then) = (
+                value(self.launch, key),
+                last_value(self.launch, key).unwrap_or_default(),
+            );
+            let shown = |text: &str| {
+                if text.is_empty() {
+                    "empty".to_owned()
+                } else {
+                    super::context::short_name(text)
+                }
+            };
             (now != then).then(|| (key.name.to_owned(), shown(&then), shown(&now)))
         });
         let digest = |digest: &Option<String>| {
-            digest.as_ref().map_or_else(|| "none".to_owned(), |digest| digest.chars().take(8).collect())
+            digest.as_ref().map_or_else(
+                || "none".to_owned(),
+                |digest| digest.chars().take(8).collect(),
+            )
         };
         let files = last.files.iter().map(|file| {
-            let rows = file.rows.map(RowChanges::summary).filter(|rows| !rows.is_empty());
+            let rows = file
+                .rows
+                .map(RowChanges::summary)
+                .filter(|rows| !rows.is_empty());
             let rows = rows.map_or_else(String::new, |rows| format!(" (rows: {rows})"));
-            (file.name.clone(), digest(&file.before), digest(&file.after) + &rows)
+            (
+                file.name.clone(),
+                digest(&file.before),
+                digest(&file.after) + &rows,
+            )
         });
         let differences: Vec<_> = files.chain(keys).collect();
         if differences.is_empty() {
@@ -292,13 +420,19 @@ impl Text<'_> {
             lines.push(Line::from(vec![
                 Span::raw(format!("{name} ")),
                 Span::styled(then, self.shared.theme.style(Role::Removed)),
-                Span::styled(format!(" {} ", self.shared.theme.glyph("→", "->")), self.shared.theme.style(Role::Faint)),
+                Span::styled(
+                    format!(" {} ", self.shared.theme.glyph("→", "->")),
+                    self.shared.theme.style(Role::Faint),
+                ),
                 Span::styled(now, self.shared.theme.style(Role::Added)),
             ]));
         }
         if self.shared.draft.is_changed() {
             lines.push(self.marked(
-                &format!("the {} in the editor is not saved: the run uses the saved file", self.shared.draft.name()),
+                &format!(
+                    "the {} in the editor is not saved: the run uses the saved file",
+                    self.shared.draft.name()
+                ),
                 Role::Warning,
                 ("▲ ", "! "),
             ));
@@ -317,11 +451,22 @@ impl Text<'_> {
         let (full, rest) = if theme.ascii {
             ((filled.round() as usize).min(columns), "")
         } else {
-            let eighths = if share > 0.0 { ((filled * 8.0).round() as usize).max(1) } else { 0 };
-            ((eighths / 8).min(columns), EIGHTHS.get(eighths % 8).copied().unwrap_or_default())
+            let eighths = if share > 0.0 {
+                ((filled * 8.0).round() as usize).max(1)
+            } else {
+                0
+            };
+            (
+                (eighths / 8).min(columns),
+                EIGHTHS.get(eighths % 8).copied().unwrap_or_default(),
+            )
         };
         let blanks = columns.saturating_sub(full + usize::from(!rest.is_empty()));
-        format!("{}{rest}{}", theme.glyph("█", "#").repeat(full), theme.glyph(" ", ".").repeat(blanks))
+        format!(
+            "{}{rest}{}",
+            theme.glyph("█", "#").repeat(full),
+            theme.glyph(" ", ".").repeat(blanks)
+        )
     }
 
     fn title(&self, text: &str) -> Line<'static> {
@@ -333,17 +478,26 @@ impl Text<'_> {
     }
 
     fn marked(&self, text: &str, role: Role, marks: (&'static str, &'static str)) -> Line<'static> {
-        Line::styled(format!("{}{text}", self.shared.theme.glyph(marks.0, marks.1)), self.shared.theme.style(role))
+        Line::styled(
+            format!("{}{text}", self.shared.theme.glyph(marks.0, marks.1)),
+            self.shared.theme.style(role),
+        )
     }
 
     fn stale(&self, id: &str) -> Line<'static> {
-        let text = format!("stale: settings changed; {} updates", self.shared.key_of(id));
+        let text = format!(
+            "stale: settings changed; {} updates",
+            self.shared.key_of(id)
+        );
         self.marked(&text, Role::Warning, ("▲ ", "! "))
     }
 
     fn keyed(&self, id: &str, text: &str) -> Line<'static> {
         Line::from(vec![
-            Span::styled(format!("{}  ", self.shared.key_of(id)), self.shared.theme.style(Role::Key)),
+            Span::styled(
+                format!("{}  ", self.shared.key_of(id)),
+                self.shared.theme.style(Role::Key),
+            ),
             Span::raw(text.to_owned()),
         ])
     }

@@ -61,7 +61,12 @@ pub static SECTIONS: [Section; 6] = [
     Section {
         title: "rollouts",
         first: "completions_per_prompt",
-        basic: &["completions_per_prompt", "prompt_groups_per_step", "max_completion_tokens", "temperature"],
+        basic: &[
+            "completions_per_prompt",
+            "prompt_groups_per_step",
+            "max_completion_tokens",
+            "temperature",
+        ],
     },
     Section {
         title: "policy update",
@@ -73,20 +78,34 @@ pub static SECTIONS: [Section; 6] = [
         first: "eval_every",
         basic: &["eval_every", "checkpoint_every", "keep_best_by"],
     },
-    Section { title: "hardware", first: "tokens_per_micro_batch", basic: &[] },
-    Section { title: "data", first: "max_invalid_expected", basic: &[] },
+    Section {
+        title: "hardware",
+        first: "tokens_per_micro_batch",
+        basic: &[],
+    },
+    Section {
+        title: "data",
+        first: "max_invalid_expected",
+        basic: &[],
+    },
 ];
 
 impl Section {
     /// The section of a key.
     pub fn for_key(key: &Key) -> &'static Self {
         let place = |name: &str| KEYS.iter().position(|key| key.name == name);
-        SECTIONS.iter().rev().find(|section| place(section.first) <= place(key.name)).unwrap_or(&SECTIONS[0])
+        SECTIONS
+            .iter()
+            .rev()
+            .find(|section| place(section.first) <= place(key.name))
+            .unwrap_or(&SECTIONS[0])
     }
 
     pub fn keys(&'static self) -> impl Iterator<Item = &'static Key> {
         let from_first = KEYS.iter().skip_while(move |key| key.name != self.first);
-        from_first.take_while(move |key| key.name == self.first || SECTIONS.iter().all(|other| other.first != key.name))
+        from_first.take_while(move |key| {
+            key.name == self.first || SECTIONS.iter().all(|other| other.first != key.name)
+        })
     }
 
     pub fn is_basic(&self, key: &Key) -> bool {
@@ -97,7 +116,9 @@ impl Section {
 impl Form {
     /// The values set here, as for `--set`, in the table's order.
     pub fn assignments(&self) -> Vec<String> {
-        KEYS.iter().filter_map(|key| Some(format!("{}={}", key.name, self.changed.get(key.name)?))).collect()
+        KEYS.iter()
+            .filter_map(|key| Some(format!("{}={}", key.name, self.changed.get(key.name)?)))
+            .collect()
     }
 
     /// The equivalent arguments of `grpo-tui train TASK`.
@@ -110,14 +131,20 @@ impl Form {
         for assignment in self.assignments() {
             arguments.extend(["--set".to_owned(), assignment]);
         }
-        arguments.extend(self.cluster.as_ref().map_or_else(|| self.device_arguments(), Cluster::arguments));
+        arguments.extend(
+            self.cluster
+                .as_ref()
+                .map_or_else(|| self.device_arguments(), Cluster::arguments),
+        );
         arguments
     }
 
     /// Further tasks, and the weights of all.
     pub fn other_tasks(&self) -> (Vec<String>, Option<String>) {
         let mut tasks: Vec<String> = self.others.split_whitespace().map(str::to_owned).collect();
-        let is_mix = |text: &mut String| text.contains(':') && text.chars().all(|it| it == ':' || it.is_ascii_digit());
+        let is_mix = |text: &mut String| {
+            text.contains(':') && text.chars().all(|it| it == ':' || it.is_ascii_digit())
+        };
         let mix = tasks.pop_if(is_mix);
         (tasks, mix)
     }
@@ -153,16 +180,20 @@ impl Row {
 }
 
 pub fn values_of(config: &TrainConfig) -> Values {
-    config.values().into_iter().map(|(name, value)| (name, written(&value))).collect()
+    config
+        .values()
+        .into_iter()
+        .map(|(name, value)| (name, written(&value)))
+        .collect()
 }
 
 /// A JSON value as the key table writes it.
 fn written(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Number(number) if number.is_f64() => {
-            number.as_f64().map_or_else(String::new, |number| Value::Number(number).to_string())
-        }
+        serde_json::Value::Number(number) if number.is_f64() => number
+            .as_f64()
+            .map_or_else(String::new, |number| Value::Number(number).to_string()),
         other => other.to_string(),
     }
 }
@@ -187,14 +218,28 @@ mod tests {
     #[test]
     fn every_section_begins_with_a_key_and_every_key_is_in_one() {
         for section in &SECTIONS {
-            assert!(Key::find(section.first).is_some(), "{} begins with {}, no key", section.title, section.first);
+            assert!(
+                Key::find(section.first).is_some(),
+                "{} begins with {}, no key",
+                section.title,
+                section.first
+            );
             for name in section.basic {
-                assert!(section.keys().any(|key| key.name == *name), "{name} is not in {}", section.title);
+                assert!(
+                    section.keys().any(|key| key.name == *name),
+                    "{name} is not in {}",
+                    section.title
+                );
             }
         }
         assert_eq!(SECTIONS.iter().flat_map(Section::keys).count(), KEYS.len());
-        let check =
-            |name: &str, title: &str| assert_eq!(Section::for_key(Key::find(name).unwrap()).title, title, "{name}");
+        let check = |name: &str, title: &str| {
+            assert_eq!(
+                Section::for_key(Key::find(name).unwrap()).title,
+                title,
+                "{name}"
+            )
+        };
         check("seed", "model and length");
         check("temperature", "rollouts");
         check("weight_decay", "policy update");
@@ -232,6 +277,12 @@ mod tests {
                 "1",
             ],
         );
-        check(Form { compute: DeviceChoice::Cpu, ..Form::default() }, &["--cpu"]);
+        check(
+            Form {
+                compute: DeviceChoice::Cpu,
+                ..Form::default()
+            },
+            &["--cpu"],
+        );
     }
 }

@@ -18,41 +18,76 @@ const MAX_FINDING_CHARS: usize = 150;
 /// Marks what was read as old after a change of the task or a file, and restarts a read in progress.
 pub(super) fn invalidate(launch: &mut Launch, shared: &Shared) -> Vec<Command> {
     launch.data.iter_mut().for_each(|data| data.is_old = true);
-    if shared.is_busy("launch.data") { read_now(shared) } else { Vec::new() }
+    if shared.is_busy("launch.data") {
+        read_now(shared)
+    } else {
+        Vec::new()
+    }
 }
 
 /// Reads the prompt sets, unless that is known or in progress.
 pub(super) fn read(launch: &Launch, shared: &Shared) -> Vec<Command> {
     let is_known = launch.data.as_ref().is_some_and(|data| !data.is_old);
-    if is_known || shared.is_busy("launch.data") { Vec::new() } else { read_now(shared) }
+    if is_known || shared.is_busy("launch.data") {
+        Vec::new()
+    } else {
+        read_now(shared)
+    }
 }
 
 fn read_now(shared: &Shared) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     let read = move || {
         // Loads the task as the run will: the schema may have been saved since the task was opened.
-        let task = open.task.folder().map_or_else(|| Ok(open.task.clone()), Task::load);
+        let task = open
+            .task
+            .folder()
+            .map_or_else(|| Ok(open.task.clone()), Task::load);
         let task = task.map_err(|error| error.to_string())?;
         // The form shows the folder, so that messages need not repeat it.
-        let folder = task.folder().map_or_else(String::new, |folder| format!("{}/", folder.display()));
-        let short = |text: String| if folder.is_empty() { text } else { text.replace(&folder, "") };
+        let folder = task
+            .folder()
+            .map_or_else(String::new, |folder| format!("{}/", folder.display()));
+        let short = |text: String| {
+            if folder.is_empty() {
+                text
+            } else {
+                text.replace(&folder, "")
+            }
+        };
         let mut found = read_data(&task).map_err(|error| short(error.to_string()))?;
-        found.iter_mut().for_each(|problem| problem.message = short(std::mem::take(&mut problem.message)));
+        found
+            .iter_mut()
+            .for_each(|problem| problem.message = short(std::mem::take(&mut problem.message)));
         Ok(found)
     };
-    vec![Work::once("launch.data", read, |launch: &mut Launch, shared, found| {
-        launch.data = Some(DataChecks { found, is_old: false });
-        judge(launch, shared);
-        match launch.start_after_checks.take() {
-            // A user who has turned to something else is not interrupted.
-            Some(keys) if keys == shared.keys && shared.screen == Screen::Launch => ask(launch, shared),
-            Some(_) => {
-                shared.say(format!("preflight finished: {} starts", shared.key_of("launch.start")));
-                Vec::new()
+    vec![Work::once(
+        "launch.data",
+        read,
+        |launch: &mut Launch, shared, found| {
+            launch.data = Some(DataChecks {
+                found,
+                is_old: false,
+            });
+            judge(launch, shared);
+            match launch.start_after_checks.take() {
+                // A user who has turned to something else is not interrupted.
+                Some(keys) if keys == shared.keys && shared.screen == Screen::Launch => {
+                    ask(launch, shared)
+                }
+                Some(_) => {
+                    shared.say(format!(
+                        "preflight finished: {} starts",
+                        shared.key_of("launch.start")
+                    ));
+                    Vec::new()
+                }
+                None => Vec::new(),
             }
-            None => Vec::new(),
-        }
-    })]
+        },
+    )]
 }
 
 /// Starts the run; asks first if the schema is not saved, since the run uses the file.
@@ -65,8 +100,12 @@ pub(super) fn start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let text = format!(
         "The {name} in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first ({save} on Schema, {schema}), or start with the saved file."
     );
-    shared.popup =
-        Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", check_and_start)));
+    shared.popup = Some(Popup::Confirm(Confirm::new(
+        "Schema not saved",
+        text,
+        "start with saved file",
+        check_and_start,
+    )));
     Vec::new()
 }
 
@@ -93,15 +132,27 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
             let mark = mark_of(finding.severity);
             let mark = shared.theme.glyph(mark.0, mark.1);
             let text: String = finding.message.chars().take(MAX_FINDING_CHARS).collect();
-            let more = if text.len() < finding.message.len() { shared.theme.glyph("…", "...") } else { "" };
+            let more = if text.len() < finding.message.len() {
+                shared.theme.glyph("…", "...")
+            } else {
+                ""
+            };
             format!("{mark}{}: {text}{more}", finding.check.title())
         })
         .collect();
-    if let Some(more) = found.findings.len().checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {
+    if let Some(more) = found
+        .findings
+        .len()
+        .checked_sub(MAX_FINDINGS)
+        .filter(|more| *more > 0)
+    {
         lines.push(format!("and {more} more, listed under preflight"));
     }
     if !found.not_checked.is_empty() {
-        lines.push(format!("Not checked: {}.", titles(found.not_checked.iter().copied())));
+        lines.push(format!(
+            "Not checked: {}.",
+            titles(found.not_checked.iter().copied())
+        ));
     }
     let verb = match found.count(Severity::Error) {
         0 => "start anyway",
@@ -114,6 +165,11 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         launch.accepted = asked;
         check_and_start(launch, shared)
     };
-    shared.popup = Some(Popup::Confirm(Confirm::new(title, lines.join("\n"), verb, accept)));
+    shared.popup = Some(Popup::Confirm(Confirm::new(
+        title,
+        lines.join("\n"),
+        verb,
+        accept,
+    )));
     Vec::new()
 }

@@ -24,7 +24,15 @@ fn arguments(launch: &Launch, shared: &Shared, task: String, with_runs: bool) ->
     let mut arguments = vec!["train".to_owned(), task];
     arguments.extend(launch.form.arguments());
     if with_runs {
-        arguments.extend(["--runs".to_owned(), shared.options.run_folders.for_new_runs().display().to_string()]);
+        arguments.extend([
+            "--runs".to_owned(),
+            shared
+                .options
+                .run_folders
+                .for_new_runs()
+                .display()
+                .to_string(),
+        ]);
     }
     arguments
 }
@@ -40,16 +48,23 @@ fn launching(launch: &Launch) -> impl Iterator<Item = String> {
 
 /// The equivalent command line in the shell that started the view: same task, same run folder.
 pub fn command_line(launch: &Launch, shared: &Shared) -> String {
-    let Some(open) = &shared.task else { return String::new() };
+    let Some(open) = &shared.task else {
+        return String::new();
+    };
     let options = &shared.options;
     let there = if options.shell == options.here {
         String::new()
     } else {
         format!("cd {} && ", quoted(&options.here.display().to_string()))
     };
-    let words = arguments(launch, shared, open.argument.clone(), shared.options.run_folders.is_given())
-        .into_iter()
-        .chain(launching(launch));
+    let words = arguments(
+        launch,
+        shared,
+        open.argument.clone(),
+        shared.options.run_folders.is_given(),
+    )
+    .into_iter()
+    .chain(launching(launch));
     let words: Vec<String> = words.map(|word| quoted(&word)).collect();
     format!("{there}grpo-tui {}", words.join(" "))
 }
@@ -57,7 +72,10 @@ pub fn command_line(launch: &Launch, shared: &Shared) -> String {
 /// Why nothing can be started now.
 pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     // A run reads what is on disk.
-    let unread = shared.task_error.as_ref().map(|failure| failure.error.clone());
+    let unread = shared
+        .task_error
+        .as_ref()
+        .map(|failure| failure.error.clone());
     if let Some(why) = unread.or_else(|| shared.no_task()) {
         return Some(why);
     }
@@ -66,7 +84,12 @@ pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
     }
     let unknown = Ok(Vec::new());
     let partitions = launch.partitions.as_ref().unwrap_or(&unknown);
-    if let Some(problem) = launch.form.cluster.as_ref().and_then(|cluster| cluster.problem(partitions)) {
+    if let Some(problem) = launch
+        .form
+        .cluster
+        .as_ref()
+        .and_then(|cluster| cluster.problem(partitions))
+    {
         return Some(problem);
     }
     let is_starting = shared.is_busy("launch.start") || waits_for_checks(launch, shared);
@@ -76,7 +99,8 @@ pub(super) fn blocked(launch: &Launch, shared: &Shared) -> Option<String> {
 /// Why no groups can be sampled now.
 pub(super) fn no_samples(launch: &Launch, shared: &Shared) -> Option<String> {
     let elsewhere = launch.form.cluster.as_ref();
-    let elsewhere = elsewhere.map(|_| "samples are drawn on this machine: choose one of its devices".to_owned());
+    let elsewhere = elsewhere
+        .map(|_| "samples are drawn on this machine: choose one of its devices".to_owned());
     elsewhere.or_else(|| blocked(launch, shared))
 }
 
@@ -87,7 +111,9 @@ pub(super) fn waits_for_checks(launch: &Launch, shared: &Shared) -> bool {
 
 /// Starts the run with what the checks have found.
 pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    let Some(mut arguments) = train_arguments(launch, shared) else { return Vec::new() };
+    let Some(mut arguments) = train_arguments(launch, shared) else {
+        return Vec::new();
+    };
     arguments.extend(launching(launch));
     if launch.preflight.count(Severity::Error) > 0 {
         arguments.push("--ignore-preflight-errors".to_owned());
@@ -135,15 +161,31 @@ fn started(outcome: Result<Exit, String>, document: &str) -> Result<StartedRun, 
     if !ended.success {
         return Err(ended.reason());
     }
-    let value: serde_json::Value =
-        serde_json::from_str(document).map_err(|error| format!("cannot parse the launcher's answer: {error}"))?;
-    let path = value["path"].as_str().map(PathBuf::from).ok_or("the launcher returned no run id")?;
-    let id = RunDirectory::open(&path).map_err(|error| error.to_string())?.id().to_owned();
+    let value: serde_json::Value = serde_json::from_str(document)
+        .map_err(|error| format!("cannot parse the launcher's answer: {error}"))?;
+    let path = value["path"]
+        .as_str()
+        .map(PathBuf::from)
+        .ok_or("the launcher returned no run id")?;
+    let id = RunDirectory::open(&path)
+        .map_err(|error| error.to_string())?
+        .id()
+        .to_owned();
     if let Some(job) = value["job"].as_u64() {
-        return Ok(StartedRun { path, text: format!("{id} is submitted as Slurm job {job}") });
+        return Ok(StartedRun {
+            path,
+            text: format!("{id} is submitted as Slurm job {job}"),
+        });
     }
-    let ready = if value["ready"].as_bool() == Some(true) { "" } else { "; not ready yet" };
-    Ok(StartedRun { path, text: format!("{id} started in the background{ready}") })
+    let ready = if value["ready"].as_bool() == Some(true) {
+        ""
+    } else {
+        "; not ready yet"
+    };
+    Ok(StartedRun {
+        path,
+        text: format!("{id} started in the background{ready}"),
+    })
 }
 
 fn begun(launch: &mut Launch, shared: &mut Shared, run: StartedRun) -> Vec<Command> {
@@ -154,45 +196,73 @@ fn begun(launch: &mut Launch, shared: &mut Shared, run: StartedRun) -> Vec<Comma
         shared.say(run.text);
         commands.push(Command::GoTo(Screen::Live));
     } else {
-        shared.say(format!("{}; {} shows it", run.text, shared.key_of("screen.live")));
+        shared.say(format!(
+            "{}; {} shows it",
+            run.text,
+            shared.key_of("screen.live")
+        ));
     }
     commands
 }
 
 /// A short description of the run that would start.
 pub(super) fn in_words(launch: &Launch, shared: &Shared) -> String {
-    let Some(resolved) = &launch.resolved else { return String::new() };
+    let Some(resolved) = &launch.resolved else {
+        return String::new();
+    };
     let config = &resolved.config;
-    let rows = shared
-        .task
-        .as_ref()
-        .and_then(|open| open.rows.get(&crate::task::PromptSet::Train)?.as_ref().ok().map(Vec::len));
+    let rows = shared.task.as_ref().and_then(|open| {
+        open.rows
+            .get(&crate::task::PromptSet::Train)?
+            .as_ref()
+            .ok()
+            .map(Vec::len)
+    });
     let steps = rows.map_or_else(String::new, |rows| match config.total_steps(rows) {
         1 => "1 step of ".to_owned(),
         steps => format!("{steps} steps of "),
     });
     let device = match &launch.form.compute {
-        _ if launch.form.cluster.is_some() => {
-            launch.form.cluster.iter().map(|cluster| format!(", {}", cluster.described())).collect()
-        }
+        _ if launch.form.cluster.is_some() => launch
+            .form
+            .cluster
+            .iter()
+            .map(|cluster| format!(", {}", cluster.described()))
+            .collect(),
         DeviceChoice::Any => String::new(),
         DeviceChoice::Cpu => ", CPU".to_owned(),
-        DeviceChoice::Gpus(ordinals) => ordinals.iter().map(|ordinal| format!(", GPU {ordinal}")).collect(),
+        DeviceChoice::Gpus(ordinals) => ordinals
+            .iter()
+            .map(|ordinal| format!(", GPU {ordinal}"))
+            .collect(),
     };
     let model_name = short_name(&config.base_model);
     let found = launch.preflight.summary();
-    let found = if found.is_empty() { found } else { format!("; {found}") };
-    format!("{steps}{} x {}, {model_name}{device}{found}", config.prompt_groups_per_step, config.completions_per_prompt)
+    let found = if found.is_empty() {
+        found
+    } else {
+        format!("; {found}")
+    };
+    format!(
+        "{steps}{} x {}, {model_name}{device}{found}",
+        config.prompt_groups_per_step, config.completions_per_prompt
+    )
 }
 
 /// Requests the forecast of the current form; `samples`: sample groups of the base too.
 pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) -> Vec<Command> {
     cancel(launch);
-    let Some(call) = call(launch, shared, samples) else { return Vec::new() };
+    let Some(call) = call(launch, shared, samples) else {
+        return Vec::new();
+    };
     let cancel = CancelToken::default();
     launch.failure = None;
-    launch.forecast_job =
-        Some(ForecastJob { cancel: cancel.clone(), progress: String::new(), since_ms: shared.now_ms, samples });
+    launch.forecast_job = Some(ForecastJob {
+        cancel: cancel.clone(),
+        progress: String::new(),
+        since_ms: shared.now_ms,
+        samples,
+    });
     let (of, line) = (launch.form.clone(), call.command_line());
     let forecast = Work::stream("launch.forecast", move |sender| {
         let mut document = String::new();
@@ -246,12 +316,24 @@ fn finish_start(
         // A run that does not fit has a forecast although the program fails.
         (Ok(Some(_)), Ok(mut forecast)) => {
             if let Some(signal) = forecast.signal.take() {
-                launch.signal = Some(ForecastResult { of: of.clone(), value: signal, is_old: false });
+                launch.signal = Some(ForecastResult {
+                    of: of.clone(),
+                    value: signal,
+                    is_old: false,
+                });
             }
-            launch.forecast = Some(ForecastResult { of, value: forecast, is_old: false });
+            launch.forecast = Some(ForecastResult {
+                of,
+                value: forecast,
+                is_old: false,
+            });
         }
         (Ok(Some(ended)), Err(error)) => {
-            let reason = if ended.success { format!("cannot parse the forecast: {error}") } else { ended.reason() };
+            let reason = if ended.success {
+                format!("cannot parse the forecast: {error}")
+            } else {
+                ended.reason()
+            };
             launch.failure = Some(failed(reason));
         }
     }

@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 
 use super::navigation::look;
 use super::state::{ChangesReading, LogView};
-use super::{CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL};
-use super::{changes, chart_chooser, charts, completion, draw, log, navigation, overlay, result, rollouts};
+use super::{
+    CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT,
+    RESULT, SIGNAL,
+};
+use super::{
+    changes, chart_chooser, charts, completion, draw, log, navigation, overlay, result, rollouts,
+};
 use crossterm::event::MouseEvent;
 use ratatui::layout::Rect;
 
@@ -31,7 +36,9 @@ impl Described for Live {
         title: "Live",
         help: "A run in progress or its result: curves, the groups of a step with their completions, what changed since an earlier step, alerts, and \
                controls.",
-        panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG, RESULT],
+        panes: &[
+            CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG, RESULT,
+        ],
     };
     const TABLE: &'static [Action] = ACTIONS;
 }
@@ -80,7 +87,12 @@ impl screen::Screen for Live {
         Vec::new()
     }
 
-    fn pointed(&mut self, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+    fn pointed(
+        &mut self,
+        shared: &mut Shared,
+        hit: &Hit,
+        event: MouseEvent,
+    ) -> Option<Vec<Command>> {
         navigation::pointed(self, shared, hit, event)
     }
 
@@ -133,35 +145,82 @@ const fn quiet(
 }
 
 const ACTIONS: &[Action] = &[
-    quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |live, shared| {
-        navigation::sideways(live, shared, -1)
-    }),
-    quiet("live.chart.right", "Pan right", &["l", "right"], within(CHART), |live, shared| {
-        navigation::sideways(live, shared, 1)
-    }),
-    quiet("live.chart.left_far", "Pan left 10 steps", &["H"], within(CHART), |live, shared| {
-        navigation::sideways(live, shared, -10)
-    }),
-    quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |live, shared| {
-        navigation::sideways(live, shared, 10)
-    }),
-    action("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |live, shared| {
-        navigation::zoom(live, shared, true)
-    }),
-    quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |live, shared| {
-        navigation::zoom(live, shared, false)
-    }),
-    quiet("live.chart.whole", "Show all steps", &["0"], within(CHART), |live, _| {
-        live.view.whole();
-        Vec::new()
-    }),
-    action("live.chart.next", "Next chart", "curves", &["j", "down"], within(CHART), |live, shared| {
-        turn_large(live, shared, 1)
-    }),
-    quiet("live.chart.previous", "Previous chart", &["k", "up"], within(CHART), |live, shared| {
-        turn_large(live, shared, -1)
-    }),
-    action("live.overlay.toggle", "Toggle overlay", "overlay", &["space", "enter"], within(OVERLAY), overlay::toggle),
+    quiet(
+        "live.chart.left",
+        "Pan left",
+        &["h", "left"],
+        within(CHART),
+        |live, shared| navigation::sideways(live, shared, -1),
+    ),
+    quiet(
+        "live.chart.right",
+        "Pan right",
+        &["l", "right"],
+        within(CHART),
+        |live, shared| navigation::sideways(live, shared, 1),
+    ),
+    quiet(
+        "live.chart.left_far",
+        "Pan left 10 steps",
+        &["H"],
+        within(CHART),
+        |live, shared| navigation::sideways(live, shared, -10),
+    ),
+    quiet(
+        "live.chart.right_far",
+        "Pan right 10 steps",
+        &["L"],
+        within(CHART),
+        |live, shared| navigation::sideways(live, shared, 10),
+    ),
+    action(
+        "live.chart.in",
+        "Zoom in",
+        "zoom in",
+        &["+", "i"],
+        within(CHART),
+        |live, shared| navigation::zoom(live, shared, true),
+    ),
+    quiet(
+        "live.chart.out",
+        "Zoom out",
+        &["-", "o"],
+        within(CHART),
+        |live, shared| navigation::zoom(live, shared, false),
+    ),
+    quiet(
+        "live.chart.whole",
+        "Show all steps",
+        &["0"],
+        within(CHART),
+        |live, _| {
+            live.view.whole();
+            Vec::new()
+        },
+    ),
+    action(
+        "live.chart.next",
+        "Next chart",
+        "curves",
+        &["j", "down"],
+        within(CHART),
+        |live, shared| turn_large(live, shared, 1),
+    ),
+    quiet(
+        "live.chart.previous",
+        "Previous chart",
+        &["k", "up"],
+        within(CHART),
+        |live, shared| turn_large(live, shared, -1),
+    ),
+    action(
+        "live.overlay.toggle",
+        "Toggle overlay",
+        "overlay",
+        &["space", "enter"],
+        within(OVERLAY),
+        overlay::toggle,
+    ),
     action(
         "live.charts.toggle",
         "Toggle small chart",
@@ -178,28 +237,78 @@ const ACTIONS: &[Action] = &[
         within(CHOOSER),
         chart_chooser::reset,
     )
-    .unless(|_, shared| shared.options.live_charts.is_empty().then(|| "these are the default charts".to_owned())),
-    quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |live, shared| {
-        navigation::by_members(live, shared, 1)
+    .unless(|_, shared| {
+        shared
+            .options
+            .live_charts
+            .is_empty()
+            .then(|| "these are the default charts".to_owned())
     }),
-    quiet("live.member.previous", "Previous completion", &["h", "left"], within(GROUPS), |live, shared| {
-        navigation::by_members(live, shared, -1)
-    }),
-    action("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |live, _| focus(live, COMPLETION)),
-    quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |live, shared| {
-        navigation::by_members(live, shared, 1)
-    }),
-    quiet("live.text.previous", "Previous completion", &["h", "left"], within(COMPLETION), |live, shared| {
-        navigation::by_members(live, shared, -1)
-    }),
-    action("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |live, _| focus(live, PROMPT)),
-    quiet("live.prompt.completion", "Show completion", &["enter"], within(PROMPT), |live, _| focus(live, COMPLETION)),
-    quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |live, shared| {
-        navigation::by_groups(live, shared, 1)
-    }),
-    quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |live, shared| {
-        navigation::by_groups(live, shared, -1)
-    }),
+    quiet(
+        "live.member.next",
+        "Next completion",
+        &["l", "right"],
+        within(GROUPS),
+        |live, shared| navigation::by_members(live, shared, 1),
+    ),
+    quiet(
+        "live.member.previous",
+        "Previous completion",
+        &["h", "left"],
+        within(GROUPS),
+        |live, shared| navigation::by_members(live, shared, -1),
+    ),
+    action(
+        "live.group.open",
+        "Show completion",
+        "open",
+        &["enter"],
+        within(GROUPS),
+        |live, _| focus(live, COMPLETION),
+    ),
+    quiet(
+        "live.text.next",
+        "Next completion",
+        &["l", "right"],
+        within(COMPLETION),
+        |live, shared| navigation::by_members(live, shared, 1),
+    ),
+    quiet(
+        "live.text.previous",
+        "Previous completion",
+        &["h", "left"],
+        within(COMPLETION),
+        |live, shared| navigation::by_members(live, shared, -1),
+    ),
+    action(
+        "live.text.prompt",
+        "Show prompt",
+        "prompt",
+        &["enter"],
+        within(COMPLETION),
+        |live, _| focus(live, PROMPT),
+    ),
+    quiet(
+        "live.prompt.completion",
+        "Show completion",
+        &["enter"],
+        within(PROMPT),
+        |live, _| focus(live, COMPLETION),
+    ),
+    quiet(
+        "live.prompt.next",
+        "Next group",
+        &["j", "down"],
+        within(PROMPT),
+        |live, shared| navigation::by_groups(live, shared, 1),
+    ),
+    quiet(
+        "live.prompt.previous",
+        "Previous group",
+        &["k", "up"],
+        within(PROMPT),
+        |live, shared| navigation::by_groups(live, shared, -1),
+    ),
     action(
         "live.small.next",
         "Next small charts",
@@ -215,31 +324,93 @@ const ACTIONS: &[Action] = &[
         within(METRICS),
         |live, shared| turn_small(live, shared, -1),
     ),
-    action("live.small.enlarge", "Enlarge chart", "enlarge", &["enter"], within(METRICS), |live, shared| {
-        charts::enlarge(live, shared);
-        focus(live, CHART)
-    }),
-    action("live.changes.open", "Show change", "open", &["enter"], within(CHANGES), changes::open),
-    quiet("live.result.open", "Compare answers", &["enter"], within(RESULT), result::open_comparison)
-        .unless(result::no_comparison),
-    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |live, shared| scroll_log(live, shared, 1)),
-    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |live, shared| scroll_log(live, shared, -1)),
-    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |live, shared| scroll_log(live, shared, 10)),
-    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |live, shared| scroll_log(live, shared, -10)),
-    quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |live, shared| {
-        scroll_log(live, shared, isize::MAX)
-    }),
-    action("live.log.level", "Cycle log level", "level", &["l"], within(LOG), |live, shared| {
-        live.log.least = live.log.least.next();
-        live.log.back = 0;
-        shared.say(format!("log: {}", live.log.least.name()));
-        Vec::new()
-    })
+    action(
+        "live.small.enlarge",
+        "Enlarge chart",
+        "enlarge",
+        &["enter"],
+        within(METRICS),
+        |live, shared| {
+            charts::enlarge(live, shared);
+            focus(live, CHART)
+        },
+    ),
+    action(
+        "live.changes.open",
+        "Show change",
+        "open",
+        &["enter"],
+        within(CHANGES),
+        changes::open,
+    ),
+    quiet(
+        "live.result.open",
+        "Compare answers",
+        &["enter"],
+        within(RESULT),
+        result::open_comparison,
+    )
+    .unless(result::no_comparison),
+    quiet(
+        "live.log.down",
+        "Scroll down",
+        &["j", "down"],
+        within(LOG),
+        |live, shared| scroll_log(live, shared, 1),
+    ),
+    quiet(
+        "live.log.up",
+        "Scroll up",
+        &["k", "up"],
+        within(LOG),
+        |live, shared| scroll_log(live, shared, -1),
+    ),
+    quiet(
+        "live.log.page_down",
+        "Page down",
+        &["pagedown"],
+        within(LOG),
+        |live, shared| scroll_log(live, shared, 10),
+    ),
+    quiet(
+        "live.log.page_up",
+        "Page up",
+        &["pageup"],
+        within(LOG),
+        |live, shared| scroll_log(live, shared, -10),
+    ),
+    quiet(
+        "live.log.latest",
+        "Go to latest event",
+        &["G"],
+        within(LOG),
+        |live, shared| scroll_log(live, shared, isize::MAX),
+    ),
+    action(
+        "live.log.level",
+        "Cycle log level",
+        "level",
+        &["l"],
+        within(LOG),
+        |live, shared| {
+            live.log.least = live.log.least.next();
+            live.log.back = 0;
+            shared.say(format!("log: {}", live.log.least.name()));
+            Vec::new()
+        },
+    )
     .also(&["severity", "level"]),
-    action("live.log.filter", "Filter log", "filter", &["/"], within(LOG), |live, _| {
-        live.log.filter.open();
-        Vec::new()
-    })
+    action(
+        "live.log.filter",
+        "Filter log",
+        "filter",
+        &["/"],
+        within(LOG),
+        |live, _| {
+            live.log.filter.open();
+            Vec::new()
+        },
+    )
     .also(&["grep", "search"])
     .asking(),
     Action::new("live.back", "Back", "", &["esc"], HERE, back).hinting(|live, _| match live.pane {
@@ -247,56 +418,150 @@ const ACTIONS: &[Action] = &[
         COMPLETION => Some("groups"),
         _ => None,
     }),
-    action("live.compare", "Compare answers", "compare", &["V"], HERE, result::open_comparison)
-        .also(&["comparison", "versus", "diff", "result"])
-        .unless(result::no_comparison),
-    action("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| {
-        navigation::by_steps(live, shared, -1)
-    }),
-    quiet("live.step.next", "Next step", &["]"], HERE, |live, shared| navigation::by_steps(live, shared, 1)),
-    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |live, shared| navigation::by_steps(live, shared, -10)),
-    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |live, shared| navigation::by_steps(live, shared, 10)),
-    quiet("live.step.first", "First step", &["home"], HERE, |live, shared| navigation::to_step(live, shared, Some(1))),
-    quiet("live.step.latest", "Follow latest step", &["end"], HERE, |live, shared| {
-        navigation::to_step(live, shared, None)
-    })
+    action(
+        "live.compare",
+        "Compare answers",
+        "compare",
+        &["V"],
+        HERE,
+        result::open_comparison,
+    )
+    .also(&["comparison", "versus", "diff", "result"])
+    .unless(result::no_comparison),
+    action(
+        "live.step.previous",
+        "Previous step",
+        "step",
+        &["["],
+        HERE,
+        |live, shared| navigation::by_steps(live, shared, -1),
+    ),
+    quiet(
+        "live.step.next",
+        "Next step",
+        &["]"],
+        HERE,
+        |live, shared| navigation::by_steps(live, shared, 1),
+    ),
+    quiet(
+        "live.step.back_far",
+        "Back 10 steps",
+        &["{"],
+        HERE,
+        |live, shared| navigation::by_steps(live, shared, -10),
+    ),
+    quiet(
+        "live.step.on_far",
+        "Forward 10 steps",
+        &["}"],
+        HERE,
+        |live, shared| navigation::by_steps(live, shared, 10),
+    ),
+    quiet(
+        "live.step.first",
+        "First step",
+        &["home"],
+        HERE,
+        |live, shared| navigation::to_step(live, shared, Some(1)),
+    ),
+    quiet(
+        "live.step.latest",
+        "Follow latest step",
+        &["end"],
+        HERE,
+        |live, shared| navigation::to_step(live, shared, None),
+    )
     .also(&["follow", "tail", "latest"]),
-    action("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |live, shared| {
-        live.view.cursor = !live.view.cursor;
-        if live.view.cursor { focus(live, CHART) } else { navigation::to_step(live, shared, None) }
-    })
+    action(
+        "live.cursor",
+        "Toggle cursor",
+        "cursor",
+        &["c"],
+        HERE,
+        |live, shared| {
+            live.view.cursor = !live.view.cursor;
+            if live.view.cursor {
+                focus(live, CHART)
+            } else {
+                navigation::to_step(live, shared, None)
+            }
+        },
+    )
     .also(&["crosshair", "inspect"]),
-    action("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |live, shared| {
-        let text = live.view.smooth_more();
-        shared.say(text);
-        Vec::new()
-    })
+    action(
+        "live.smooth",
+        "Cycle smoothing",
+        "smooth",
+        &["s"],
+        HERE,
+        |live, shared| {
+            let text = live.view.smooth_more();
+            shared.say(text);
+            Vec::new()
+        },
+    )
     .also(&["smooth", "smoothing", "ema"]),
-    quiet("live.log_axis", "Toggle log scale", &["w"], HERE, |live, _| {
-        live.view.log = !live.view.log;
-        Vec::new()
-    })
+    quiet(
+        "live.log_axis",
+        "Toggle log scale",
+        &["w"],
+        HERE,
+        |live, _| {
+            live.view.log = !live.view.log;
+            Vec::new()
+        },
+    )
     .also(&["log scale", "y axis", "logarithmic"]),
-    quiet("live.metrics.filter", "Filter metrics", &["/"], HERE, |live, _| {
-        if live.pane != CHOOSER {
-            live.go_to_pane(METRICS);
-        }
-        live.metrics.open();
-        Vec::new()
-    })
+    quiet(
+        "live.metrics.filter",
+        "Filter metrics",
+        &["/"],
+        HERE,
+        |live, _| {
+            if live.pane != CHOOSER {
+                live.go_to_pane(METRICS);
+            }
+            live.metrics.open();
+            Vec::new()
+        },
+    )
     .also(&["find", "search", "grep", "regex"])
     .asking(),
-    quiet("live.metrics.choose", "Choose small charts", &["m"], HERE, chart_chooser::open).also(&[
-        "metrics",
-        "columns",
-        "pin",
-        "multiples",
-    ]),
-    quiet("live.changes.since", "Compare with this step", &["b"], HERE, changes::mark_step)
-        .also(&["baseline", "since"]),
-    quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).also(&["hold still"]),
-    quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]),
-    quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
+    quiet(
+        "live.metrics.choose",
+        "Choose small charts",
+        &["m"],
+        HERE,
+        chart_chooser::open,
+    )
+    .also(&["metrics", "columns", "pin", "multiples"]),
+    quiet(
+        "live.changes.since",
+        "Compare with this step",
+        &["b"],
+        HERE,
+        changes::mark_step,
+    )
+    .also(&["baseline", "since"]),
+    quiet(
+        "live.freeze",
+        "Toggle freeze",
+        &["f"],
+        HERE,
+        navigation::freeze,
+    )
+    .also(&["hold still"]),
+    quiet(
+        "live.overlay",
+        "Choose overlay runs",
+        &["v"],
+        HERE,
+        overlay::open,
+    )
+    .also(&["overlay"]),
+    quiet("live.copy", "Copy completion", &["y"], HERE, copy)
+        .also(&["yank", "clipboard"])
+        .unless(no_text),
     whole_action("live.results", Screen::Live),
     run_control::pause(),
     run_control::resume(),
@@ -308,18 +573,84 @@ const ACTIONS: &[Action] = &[
     quiet("live.set", "Set parameters", &["="], HERE, set)
         .also(&["learning rate", "lr", "temperature", "max_steps"])
         .asking()
-        .unless(|screen, shared| run_control::no_worker(screen, shared, &Verb::Set { changes: BTreeMap::new() })),
-    quiet("live.pane.chart", "Go to chart", &["alt-1"], HERE, |live, _| focus(live, CHART)),
-    quiet("live.pane.groups", "Go to groups", &["alt-2"], HERE, |live, _| focus(live, GROUPS)),
-    quiet("live.pane.completion", "Go to completion", &["alt-3"], HERE, |live, _| focus(live, COMPLETION)),
-    quiet("live.pane.prompt", "Go to prompt", &["alt-4"], HERE, |live, _| focus(live, PROMPT)),
-    quiet("live.pane.signal", "Go to tiers and failures", &["alt-5"], HERE, |live, _| focus(live, SIGNAL)),
-    quiet("live.pane.changes", "Go to changes", &["alt-6"], HERE, |live, _| focus(live, CHANGES)),
-    quiet("live.pane.metrics", "Go to metrics", &["alt-7"], HERE, |live, _| focus(live, METRICS)).also(&["charts"]),
-    quiet("live.pane.device", "Go to time and device", &["alt-8"], HERE, |live, _| focus(live, DEVICE))
-        .also(&["gpu", "system", "phases"]),
-    quiet("live.pane.log", "Go to log", &["alt-9"], HERE, |live, _| focus(live, LOG)).also(&["log", "logs", "alerts"]),
-    quiet("live.pane.result", "Go to result", &["alt-0"], HERE, |live, _| focus(live, RESULT)),
+        .unless(|screen, shared| {
+            run_control::no_worker(
+                screen,
+                shared,
+                &Verb::Set {
+                    changes: BTreeMap::new(),
+                },
+            )
+        }),
+    quiet(
+        "live.pane.chart",
+        "Go to chart",
+        &["alt-1"],
+        HERE,
+        |live, _| focus(live, CHART),
+    ),
+    quiet(
+        "live.pane.groups",
+        "Go to groups",
+        &["alt-2"],
+        HERE,
+        |live, _| focus(live, GROUPS),
+    ),
+    quiet(
+        "live.pane.completion",
+        "Go to completion",
+        &["alt-3"],
+        HERE,
+        |live, _| focus(live, COMPLETION),
+    ),
+    quiet(
+        "live.pane.prompt",
+        "Go to prompt",
+        &["alt-4"],
+        HERE,
+        |live, _| focus(live, PROMPT),
+    ),
+    quiet(
+        "live.pane.signal",
+        "Go to tiers and failures",
+        &["alt-5"],
+        HERE,
+        |live, _| focus(live, SIGNAL),
+    ),
+    quiet(
+        "live.pane.changes",
+        "Go to changes",
+        &["alt-6"],
+        HERE,
+        |live, _| focus(live, CHANGES),
+    ),
+    quiet(
+        "live.pane.metrics",
+        "Go to metrics",
+        &["alt-7"],
+        HERE,
+        |live, _| focus(live, METRICS),
+    )
+    .also(&["charts"]),
+    quiet(
+        "live.pane.device",
+        "Go to time and device",
+        &["alt-8"],
+        HERE,
+        |live, _| focus(live, DEVICE),
+    )
+    .also(&["gpu", "system", "phases"]),
+    quiet("live.pane.log", "Go to log", &["alt-9"], HERE, |live, _| {
+        focus(live, LOG)
+    })
+    .also(&["log", "logs", "alerts"]),
+    quiet(
+        "live.pane.result",
+        "Go to result",
+        &["alt-0"],
+        HERE,
+        |live, _| focus(live, RESULT),
+    ),
 ];
 
 /// Leaves the innermost: a filter, a list over the chart, the prompt, the pane.
@@ -366,8 +697,11 @@ pub(super) fn no_run(_: &Live, shared: &Shared) -> Option<String> {
 }
 
 fn no_text(live: &Live, shared: &Shared) -> Option<String> {
-    no_run(live, shared)
-        .or_else(|| completion::selected(live, shared).is_none().then(|| "no completion selected".to_owned()))
+    no_run(live, shared).or_else(|| {
+        completion::selected(live, shared)
+            .is_none()
+            .then(|| "no completion selected".to_owned())
+    })
 }
 
 impl Controls for Live {
@@ -385,14 +719,33 @@ impl Controls for Live {
     fn target(&self, shared: &Shared) -> Result<Target, String> {
         let run = shared.current_run().ok_or_else(|| shared.no_open_run())?;
         let (path, id, status) = (run.path().to_owned(), run.id(), run.status());
-        let name = run.directory.as_ref().map_or_else(String::new, |directory| directory.name().to_owned());
-        if run.is_gone { Err(format!("{id} no longer exists")) } else { Ok(Target { path, id, name, status }) }
+        let name = run
+            .directory
+            .as_ref()
+            .map_or_else(String::new, |directory| directory.name().to_owned());
+        if run.is_gone {
+            Err(format!("{id} no longer exists"))
+        } else {
+            Ok(Target {
+                path,
+                id,
+                name,
+                status,
+            })
+        }
     }
 }
 
 fn copy(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some((_, completion, _)) = completion::selected(live, shared) else { return Vec::new() };
-    let text = completion.chain.as_ref().map(chain_text).unwrap_or_default() + &completion.text;
+    let Some((_, completion, _)) = completion::selected(live, shared) else {
+        return Vec::new();
+    };
+    let text = completion
+        .chain
+        .as_ref()
+        .map(chain_text)
+        .unwrap_or_default()
+        + &completion.text;
     shared.say("completion copied");
     vec![Command::Copy(text)]
 }
@@ -404,16 +757,26 @@ fn assignments(text: &str) -> Result<Verb, String> {
 
 /// The parameters are those of this run, even if another one is open when the question is answered.
 fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Ok(Target { path, .. }) = live.target(shared) else { return Vec::new() };
-    let now = shared
-        .current_run()
-        .and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
+    let Ok(Target { path, .. }) = live.target(shared) else {
+        return Vec::new();
+    };
+    let now = shared.current_run().and_then(|run| {
+        run.history
+            .metrics
+            .get("learning_rate")
+            .and_then(crate::run::Series::last)
+    });
     let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
     let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
     let ask = move |_: &mut (), _: &mut Shared, text: String| {
-        assignments(&text).into_iter().map(|verb| run_control::request(&path, verb)).collect()
+        assignments(&text)
+            .into_iter()
+            .map(|verb| run_control::request(&path, verb))
+            .collect()
     };
-    shared.popup = Some(Popup::Ask(Ask::new("Set", label, &text, ask).checked(|text| assignments(text).err())));
+    shared.popup = Some(Popup::Ask(
+        Ask::new("Set", label, &text, ask).checked(|text| assignments(text).err()),
+    ));
     Vec::new()
 }
 
@@ -423,10 +786,21 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
         Change::Shown => look(live, shared),
         Change::CurrentRun => {
             let step = shared.step_to_show.take();
-            let (metrics, log) = (std::mem::take(&mut live.metrics), std::mem::take(&mut live.log));
-            *live = Live { pane: live.pane, view: live.view.for_other_run(), metrics, step, ..Live::default() };
+            let (metrics, log) = (
+                std::mem::take(&mut live.metrics),
+                std::mem::take(&mut live.log),
+            );
+            *live = Live {
+                pane: live.pane,
+                view: live.view.for_other_run(),
+                metrics,
+                step,
+                ..Live::default()
+            };
             live.log = LogView { back: 0, ..log };
-            let Some(run) = shared.current.clone() else { return Vec::new() };
+            let Some(run) = shared.current.clone() else {
+                return Vec::new();
+            };
             let path = run.clone();
             let mut commands = vec![Work::once(
                 "live.log",
@@ -446,12 +820,19 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
             let resumed = shared.current_run().map_or(0, |run| run.history.resumed);
             if live.resumed != resumed {
                 // Its steps may have been redone.
-                (live.resumed, live.rollouts, live.failures) = (resumed, Default::default(), Default::default());
+                (live.resumed, live.rollouts, live.failures) =
+                    (resumed, Default::default(), Default::default());
                 live.changes = ChangesReading::default();
             }
-            if shared.screen == Screen::Live { look(live, shared) } else { Vec::new() }
+            if shared.screen == Screen::Live {
+                look(live, shared)
+            } else {
+                Vec::new()
+            }
         }
-        Change::Second if shared.screen == Screen::Live && rollouts::has_failed(live, shared) => look(live, shared),
+        Change::Second if shared.screen == Screen::Live && rollouts::has_failed(live, shared) => {
+            look(live, shared)
+        }
         _ => Vec::new(),
     }
 }

@@ -39,35 +39,46 @@ fn pair(live: &Live, run: &FollowedRun) -> Option<EvalPair> {
         });
         let steps: BTreeMap<u64, &Eval> = evals.map(|((step, ..), eval)| (*step, eval)).collect();
         let (last, later) = steps.last_key_value()?;
-        let (_, earlier) =
-            steps.range(..*last).rfind(|(step, _)| live.changes.since.is_none_or(|since| **step <= since))?;
+        let (_, earlier) = steps
+            .range(..*last)
+            .rfind(|(step, _)| live.changes.since.is_none_or(|since| **step <= since))?;
         let key = |eval: &Eval| (eval.step, eval.set.clone(), eval.target.clone());
         Some((key(earlier), key(later), run.history.resumed))
     };
     // Of several tasks the first that has two.
     let tasks = run.history.task_names();
-    let sets = ["eval", "test"].iter().flat_map(|set| tasks.iter().map(|task| task_set(set, task)));
+    let sets = ["eval", "test"]
+        .iter()
+        .flat_map(|set| tasks.iter().map(|task| task_set(set, task)));
     sets.collect::<Vec<_>>().iter().find_map(of_set)
 }
 
 /// Reads the evals to compare, unless they are those that were read.
 pub(super) fn load(live: &mut Live, shared: &Shared) -> Vec<Command> {
-    let Some(run) = shared.current_run().filter(|run| run.loaded) else { return Vec::new() };
+    let Some(run) = shared.current_run().filter(|run| run.loaded) else {
+        return Vec::new();
+    };
     let found = pair(live, run);
     let is_known = found.is_none()
         || found.as_ref() == live.changes.evals.as_ref().map(|(of, _)| of)
         || (found == live.changes.reading && shared.is_busy("live.changes"));
-    let Some(pair) = found.filter(|_| !is_known) else { return Vec::new() };
+    let Some(pair) = found.filter(|_| !is_known) else {
+        return Vec::new();
+    };
     live.changes.reading = Some(pair.clone());
     let of = run.path().to_owned();
     let (path, read) = (of.clone(), pair.clone());
     let read = move |_: &_| changes(&path, &read);
-    vec![Work::latest("live.changes", read, move |live: &mut Live, shared, changes| {
-        if shared.current.as_ref() == Some(&of) {
-            live.changes.evals = Some((pair, changes));
-        }
-        Vec::new()
-    })]
+    vec![Work::latest(
+        "live.changes",
+        read,
+        move |live: &mut Live, shared, changes| {
+            if shared.current.as_ref() == Some(&of) {
+                live.changes.evals = Some((pair, changes));
+            }
+            Vec::new()
+        },
+    )]
 }
 
 fn changes(run: &Path, (earlier, later, _): &EvalPair) -> Result<Vec<Change>, String> {
@@ -80,11 +91,19 @@ fn changes(run: &Path, (earlier, later, _): &EvalPair) -> Result<Vec<Change>, St
 /// The completions whose standing differs, matched by prompt and sample; those that got worse first.
 fn between(before: &[EvalRecord], after: &[EvalRecord]) -> Vec<Change> {
     let key = |record: &EvalRecord| (record.prompt_id.clone(), record.sample);
-    let before: BTreeMap<_, _> = before.iter().map(|record| (key(record), Standing::from_record(record))).collect();
+    let before: BTreeMap<_, _> = before
+        .iter()
+        .map(|record| (key(record), Standing::from_record(record)))
+        .collect();
     let change = |record: &EvalRecord| {
         let (prompt_id, sample) = key(record);
         let (before, now) = (*before.get(&key(record))?, Standing::from_record(record));
-        (before != now).then_some(Change { prompt_id, sample, before, now })
+        (before != now).then_some(Change {
+            prompt_id,
+            sample,
+            before,
+            now,
+        })
     };
     let mut found: Vec<Change> = after.iter().filter_map(change).collect();
     found.sort_by_key(|change| change.now > change.before);
@@ -94,23 +113,45 @@ fn between(before: &[EvalRecord], after: &[EvalRecord]) -> Vec<Change> {
 /// The groups of the selected step whose prompts an earlier step sampled, as far as groups are in memory.
 fn groups(live: &Live, shared: &Shared, run: &FollowedRun) -> Vec<GroupChange> {
     let at = live.at(run);
-    let before = live.changes.since.map_or(at, |since| at.min(since.saturating_add(1)));
+    let before = live
+        .changes
+        .since
+        .map_or(at, |since| at.min(since.saturating_add(1)));
     let earlier = |row: &Row| {
-        run.history.groups.range(..before).rev().find_map(|(step, groups)| {
-            let group = groups.values().find(|group| group.prompt_name() == row.prompt_id)?;
-            Some((*step, passing(&group.tiers)))
-        })
+        run.history
+            .groups
+            .range(..before)
+            .rev()
+            .find_map(|(step, groups)| {
+                let group = groups
+                    .values()
+                    .find(|group| group.prompt_name() == row.prompt_id)?;
+                Some((*step, passing(&group.tiers)))
+            })
     };
     let change = |(index, row): (usize, &Row)| {
         let (step, before) = earlier(row)?;
-        Some(GroupChange { index, prompt_id: row.prompt_id.clone(), step, before, now: passing(&row.tiers) })
+        Some(GroupChange {
+            index,
+            prompt_id: row.prompt_id.clone(),
+            step,
+            before,
+            now: passing(&row.tiers),
+        })
     };
-    group_rows::rows_of_step(live, shared, at).iter().enumerate().filter_map(change).collect()
+    group_rows::rows_of_step(live, shared, at)
+        .iter()
+        .enumerate()
+        .filter_map(change)
+        .collect()
 }
 
 /// Valid completions, and all.
 fn passing(tiers: &[String]) -> (usize, usize) {
-    (tiers.iter().filter(|tier| *tier == "valid").count(), tiers.len())
+    (
+        tiers.iter().filter(|tier| *tier == "valid").count(),
+        tiers.len(),
+    )
 }
 
 fn eval_changes(live: &Live) -> &[Change] {
@@ -133,24 +174,51 @@ pub(super) fn mark_step(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
 
 /// Shows what is under the cursor: both evals on the eval screen, or the prompt over the steps.
 pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some(run) = shared.current_run() else { return Vec::new() };
+    let Some(run) = shared.current_run() else {
+        return Vec::new();
+    };
     let (evals, groups) = (eval_changes(live).len(), groups(live, shared, run));
-    let Some(at) = live.changes.cursor.at(evals + groups.len()) else { return Vec::new() };
+    let Some(at) = live.changes.cursor.at(evals + groups.len()) else {
+        return Vec::new();
+    };
     if let Some(group) = at.checked_sub(evals).and_then(|at| groups.get(at)) {
         live.group.index = group.index;
         live.pane = PROMPT;
         return Vec::new();
     }
-    let Some(((earlier, later, _), _)) = &live.changes.evals else { return Vec::new() };
-    let ids = [earlier, later].map(|key| run.history.evals.get(key).map(|eval| result::id(run, eval)));
-    vec![Command::GoTo(Screen::Eval), Command::Compare(ids.into_iter().flatten().collect())]
+    let Some(((earlier, later, _), _)) = &live.changes.evals else {
+        return Vec::new();
+    };
+    let ids =
+        [earlier, later].map(|key| run.history.evals.get(key).map(|eval| result::id(run, eval)));
+    vec![
+        Command::GoTo(Screen::Eval),
+        Command::Compare(ids.into_iter().flatten().collect()),
+    ]
 }
 
-pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Content<'a> {
-    let title = live.changes.since.map_or_else(|| "changes".to_owned(), |step| format!("changes since step {step}"));
+pub(super) fn content<'a>(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    columns: usize,
+) -> Content<'a> {
+    let title = live.changes.since.map_or_else(
+        || "changes".to_owned(),
+        |step| format!("changes since step {step}"),
+    );
     let lines = rows(live, shared, run, columns);
-    let entries = Entries { lines, cursor: live.changes.cursor, is_marked: live.pane == CHANGES, wraps: false };
-    Content { body: Body::Entries(entries), opens: true, ..framed(shared, CHANGES, title) }
+    let entries = Entries {
+        lines,
+        cursor: live.changes.cursor,
+        is_marked: live.pane == CHANGES,
+        wraps: false,
+    };
+    Content {
+        body: Body::Entries(entries),
+        opens: true,
+        ..framed(shared, CHANGES, title)
+    }
 }
 
 /// A line, with its number if the cursor stops there.
@@ -160,19 +228,31 @@ fn rows(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
     let (evals, groups, step) = (eval_changes(live), groups(live, shared, run), live.at(run));
     let style = shared.theme.style(Role::Title);
     let heading = |text: &str| -> Vec<NumberedLine> {
-        wrapped(text, columns).into_iter().map(|text| (None, Line::styled(text, style))).collect()
+        wrapped(text, columns)
+            .into_iter()
+            .map(|text| (None, Line::styled(text, style)))
+            .collect()
     };
     let mut rows = heading(&eval_heading(live, run));
-    rows.extend(evals.iter().enumerate().map(|(number, change)| (Some(number), eval_line(shared, change))));
+    rows.extend(
+        evals
+            .iter()
+            .enumerate()
+            .map(|(number, change)| (Some(number), eval_line(shared, change))),
+    );
     let first = run.history.groups.keys().next().copied().unwrap_or(step);
     rows.extend(heading(&match groups.len() {
         0 if first >= step => format!("step {step}: no earlier groups in memory"),
-        0 if first > 1 => format!("step {step}: none of its prompts sampled before (known from step {first})"),
+        0 if first > 1 => {
+            format!("step {step}: none of its prompts sampled before (known from step {first})")
+        }
         0 => format!("step {step}: none of its prompts sampled before"),
         _ => format!("step {step}: valid completions since the prompt's earlier step"),
     }));
     let numbered = groups.iter().enumerate();
-    rows.extend(numbered.map(|(at, group)| (Some(evals.len() + at), group_line(shared, group, step))));
+    rows.extend(
+        numbered.map(|(at, group)| (Some(evals.len() + at), group_line(shared, group, step))),
+    );
     rows
 }
 
@@ -184,10 +264,17 @@ fn eval_heading(live: &Live, run: &FollowedRun) -> String {
         (None, Some(_)) => "loading ...".to_owned(),
         (Some((_, Err(error))), _) => format!("cannot compare evals: {error}"),
         (Some(((earlier, later, _), Ok(changes))), _) => {
-            let count = |is: fn(&Change) -> bool| changes.iter().filter(|change| is(change)).count();
+            let count =
+                |is: fn(&Change) -> bool| changes.iter().filter(|change| is(change)).count();
             let valid = |standing| standing >= Standing::Valid;
-            let passes = changes.iter().filter(|change| valid(change.now) && !valid(change.before)).count();
-            let fails = changes.iter().filter(|change| valid(change.before) && !valid(change.now)).count();
+            let passes = changes
+                .iter()
+                .filter(|change| valid(change.now) && !valid(change.before))
+                .count();
+            let fails = changes
+                .iter()
+                .filter(|change| valid(change.before) && !valid(change.now))
+                .count();
             let exact = count(|change| change.now == Standing::Exact);
             let lost = count(|change| change.before == Standing::Exact);
             format!(
@@ -200,12 +287,21 @@ fn eval_heading(live: &Live, run: &FollowedRun) -> String {
 
 fn eval_line(shared: &Shared, change: &Change) -> Line<'static> {
     let theme = &shared.theme;
-    let Change { prompt_id, sample, before, now } = change;
+    let Change {
+        prompt_id,
+        sample,
+        before,
+        now,
+    } = change;
     let (sign, role) = match now > before {
         true => (theme.glyph("▲", "+"), Role::Good),
         false => (theme.glyph("▼", "-"), Role::Bad),
     };
-    let sample = if *sample > 0 { format!(" sample {}", sample + 1) } else { String::new() };
+    let sample = if *sample > 0 {
+        format!(" sample {}", sample + 1)
+    } else {
+        String::new()
+    };
     let words = match (*before >= Standing::Valid, *now >= Standing::Valid) {
         (false, true) => "  newly passes",
         (true, false) => "  newly fails",
@@ -215,13 +311,27 @@ fn eval_line(shared: &Shared, change: &Change) -> Line<'static> {
     Line::from(vec![
         Span::styled(format!("{sign} "), theme.style(role)),
         Span::raw(format!("{}{sample}  ", one_line(prompt_id))),
-        Span::styled(format!("{} {} {}{words}", before.name(), theme.glyph("→", "->"), now.name()), theme.style(role)),
+        Span::styled(
+            format!(
+                "{} {} {}{words}",
+                before.name(),
+                theme.glyph("→", "->"),
+                now.name()
+            ),
+            theme.style(role),
+        ),
     ])
 }
 
 fn group_line(shared: &Shared, change: &GroupChange, step: u64) -> Line<'static> {
     let theme = &shared.theme;
-    let GroupChange { prompt_id, step: earlier, before, now, .. } = change;
+    let GroupChange {
+        prompt_id,
+        step: earlier,
+        before,
+        now,
+        ..
+    } = change;
     let share = |(valid, all): (usize, usize)| valid as f64 / all.max(1) as f64;
     let (sign, role) = match share(*now).total_cmp(&share(*before)) {
         std::cmp::Ordering::Greater => (theme.glyph("▲", "+"), Role::Good),
@@ -236,8 +346,17 @@ fn group_line(shared: &Shared, change: &GroupChange, step: u64) -> Line<'static>
     let arrow = theme.glyph("→", "->");
     Line::from(vec![
         Span::styled(format!("{sign} "), theme.style(role)),
-        Span::raw(format!("{}  step {earlier} {arrow} {step}  ", one_line(prompt_id))),
-        Span::styled(format!("{}/{} {arrow} {}/{}{words}", before.0, before.1, now.0, now.1), theme.style(role)),
+        Span::raw(format!(
+            "{}  step {earlier} {arrow} {step}  ",
+            one_line(prompt_id)
+        )),
+        Span::styled(
+            format!(
+                "{}/{} {arrow} {}/{}{words}",
+                before.0, before.1, now.0, now.1
+            ),
+            theme.style(role),
+        ),
     ])
 }
 
@@ -267,13 +386,18 @@ mod tests {
             record("c", 0, "unparsable", None),
             record("d", 0, "valid", None),
         ];
-        let found: Vec<_> =
-            between(&before, &after).into_iter().map(|change| (change.prompt_id, change.before, change.now)).collect();
+        let found: Vec<_> = between(&before, &after)
+            .into_iter()
+            .map(|change| (change.prompt_id, change.before, change.now))
+            .collect();
         let expected = [
             ("b", Standing::Exact, Standing::Valid),
             ("c", Standing::Valid, Standing::Unparsable),
             ("a", Standing::Invalid, Standing::Exact),
         ];
-        assert_eq!(found, expected.map(|(prompt, before, now)| (prompt.to_owned(), before, now)));
+        assert_eq!(
+            found,
+            expected.map(|(prompt, before, now)| (prompt.to_owned(), before, now))
+        );
     }
 }

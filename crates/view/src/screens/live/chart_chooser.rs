@@ -39,12 +39,18 @@ pub(super) fn reset(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
 
 /// The place of a chart among the chosen ones.
 fn place(subject: Subject<'_>, shared: &Shared) -> Option<usize> {
-    shared.options.live_charts.iter().position(|name| subject.is_called(name))
+    shared
+        .options
+        .live_charts
+        .iter()
+        .position(|name| subject.is_called(name))
 }
 
 fn save(live: &mut Live, shared: &Shared) -> Vec<Command> {
     live.view.small = 0;
-    let Some(file) = shared.options.appearance.config_file() else { return Vec::new() };
+    let Some(file) = shared.options.appearance.config_file() else {
+        return Vec::new();
+    };
     let chosen = shared.options.live_charts.clone();
     vec![Work::latest(
         "live.charts",
@@ -59,14 +65,22 @@ fn save(live: &mut Live, shared: &Shared) -> Vec<Command> {
 }
 
 /// The list in place of the chart.
-pub(super) fn content<'a>(live: &Live, shared: &'a Shared, run: &FollowedRun, columns: usize) -> Content<'a> {
+pub(super) fn content<'a>(
+    live: &Live,
+    shared: &'a Shared,
+    run: &FollowedRun,
+    columns: usize,
+) -> Content<'a> {
     let title = match shared.options.live_charts.len() {
         0 => "small charts: the default ones".to_owned(),
         count => format!("small charts: {count} chosen"),
     };
     let charts = charts::matching(live, run);
     let note = format!("{} of {}", charts.len(), charts::all(run).len());
-    let head = live.metrics.is_shown().then(|| live.metrics.line(&shared.theme, columns, &note));
+    let head = live
+        .metrics
+        .is_shown()
+        .then(|| live.metrics.line(&shared.theme, columns, &note));
     let value = |subject: &Subject<'_>| {
         let name = subject.metrics().next().map_or("", |(_, name)| name);
         or_na(run.history.metric_at(name, live.at(run)), amount)
@@ -79,5 +93,8 @@ pub(super) fn content<'a>(live: &Live, shared: &'a Shared, run: &FollowedRun, co
     let rows: Vec<CheckRow> = charts.iter().map(row).collect();
     let nothing = "no metrics match the filter";
     let content = check_list::content(&shared.theme, title, live.chooser_cursor, rows, nothing);
-    Content { head: head.into_iter().collect(), ..content }
+    Content {
+        head: head.into_iter().collect(),
+        ..content
+    }
 }

@@ -30,28 +30,63 @@ const fn subject(
     share: bool,
     note: &'static str,
 ) -> Subject<'static> {
-    Subject { title, metrics: Metrics::Several(metrics), share, note }
+    Subject {
+        title,
+        metrics: Metrics::Several(metrics),
+        share,
+        note,
+    }
 }
 
 /// The charts of the program; the first is the default of the large chart, the others of the small ones.
 const SUBJECTS: [Subject<'static>; 11] = [
-    subject("reward, valid and exact", &[("reward", "reward"), ("valid", "tiers/valid"), ("exact", "exact")], true, ""),
+    subject(
+        "reward, valid and exact",
+        &[
+            ("reward", "reward"),
+            ("valid", "tiers/valid"),
+            ("exact", "exact"),
+        ],
+        true,
+        "",
+    ),
     subject(
         "informative groups",
-        &[("mixed", "groups/frac_mixed"), ("zero variance", "frac_reward_zero_std")],
+        &[
+            ("mixed", "groups/frac_mixed"),
+            ("zero variance", "frac_reward_zero_std"),
+        ],
         true,
         "zero-variance groups give no gradient",
     ),
-    subject("entropy", &[("entropy", "entropy")], false, "near 0: no exploration"),
+    subject(
+        "entropy",
+        &[("entropy", "entropy")],
+        false,
+        "near 0: no exploration",
+    ),
     subject(
         "completion length",
-        &[("mean", "completions/mean_length"), ("longest", "completions/max_length")],
+        &[
+            ("mean", "completions/mean_length"),
+            ("longest", "completions/max_length"),
+        ],
         false,
         "tokens",
     ),
-    subject("gradient norm", &[("grad norm", "grad_norm")], false, "before clipping"),
+    subject(
+        "gradient norm",
+        &[("grad norm", "grad_norm")],
+        false,
+        "before clipping",
+    ),
     subject("KL to reference", &[("kl", "kl")], false, "nats/token"),
-    subject("loss", &[("loss", "loss")], false, "near 0 is normal on-policy"),
+    subject(
+        "loss",
+        &[("loss", "loss")],
+        false,
+        "near 0 is normal on-policy",
+    ),
     subject(
         "sampler/trainer logprob difference",
         &[("mean", "sampling/sampling_logp_difference/mean")],
@@ -64,7 +99,12 @@ const SUBJECTS: [Subject<'static>; 11] = [
         true,
         "share at max_completion_tokens",
     ),
-    subject("learning rate", &[("learning rate", "learning_rate")], false, ""),
+    subject(
+        "learning rate",
+        &[("learning rate", "learning_rate")],
+        false,
+        "",
+    ),
     subject("step time", &[("s/step", "step_time")], false, ""),
 ];
 
@@ -73,7 +113,10 @@ impl<'a> Subject<'a> {
     pub(super) fn metrics(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let (several, one) = match self.metrics {
             Metrics::Several(metrics) => (metrics, None),
-            Metrics::One(name) => (Default::default(), Some((name.rsplit('/').next().unwrap_or(name), name))),
+            Metrics::One(name) => (
+                Default::default(),
+                Some((name.rsplit('/').next().unwrap_or(name), name)),
+            ),
         };
         several.iter().copied().chain(one)
     }
@@ -91,17 +134,34 @@ impl<'a> Subject<'a> {
 
 /// All charts of a run.
 pub(super) fn all(run: &FollowedRun) -> Vec<Subject<'_>> {
-    let known = |name: &str| SUBJECTS.iter().any(|subject| subject.metrics().any(|(_, metric)| metric == name));
+    let known = |name: &str| {
+        SUBJECTS
+            .iter()
+            .any(|subject| subject.metrics().any(|(_, metric)| metric == name))
+    };
     // The log's `seconds` is the step time of the program's chart.
-    let others = run.history.metrics.keys().map(String::as_str).filter(|name| *name != "seconds" && !known(name));
-    let own = |title| Subject { title, metrics: Metrics::One(title), share: false, note: "" };
+    let others = run
+        .history
+        .metrics
+        .keys()
+        .map(String::as_str)
+        .filter(|name| *name != "seconds" && !known(name));
+    let own = |title| Subject {
+        title,
+        metrics: Metrics::One(title),
+        share: false,
+        note: "",
+    };
     SUBJECTS.into_iter().chain(others.map(own)).collect()
 }
 
 /// The charts that match the filter, in the chooser.
 pub(super) fn matching<'a>(live: &Live, run: &'a FollowedRun) -> Vec<Subject<'a>> {
     let matches = |subject: &Subject<'_>| {
-        live.metrics.matches(subject.title) || subject.metrics().any(|(_, name)| live.metrics.matches(name))
+        live.metrics.matches(subject.title)
+            || subject
+                .metrics()
+                .any(|(_, name)| live.metrics.matches(name))
     };
     all(run).into_iter().filter(matches).collect()
 }
@@ -113,27 +173,41 @@ pub(super) fn small<'a>(live: &Live, shared: &Shared, run: &'a FollowedRun) -> V
     }
     let chosen = &shared.options.live_charts;
     if chosen.is_empty() {
-        let is_empty =
-            |subject: &Subject<'_>| !subject.metrics().any(|(_, name)| run.history.metrics.contains_key(name));
+        let is_empty = |subject: &Subject<'_>| {
+            !subject
+                .metrics()
+                .any(|(_, name)| run.history.metrics.contains_key(name))
+        };
         let mut subjects = SUBJECTS[1..].to_vec();
         subjects.sort_by_key(is_empty);
         return subjects;
     }
     let all = all(run);
-    chosen.iter().filter_map(|name| all.iter().copied().find(|subject| subject.is_called(name))).collect()
+    chosen
+        .iter()
+        .filter_map(|name| all.iter().copied().find(|subject| subject.is_called(name)))
+        .collect()
 }
 
 /// The large chart.
 pub(super) fn large<'a>(live: &Live, run: &'a FollowedRun) -> Subject<'a> {
     let title = live.view.large.as_deref().unwrap_or_default();
-    all(run).into_iter().find(|subject| subject.title == title).unwrap_or(SUBJECTS[0])
+    all(run)
+        .into_iter()
+        .find(|subject| subject.title == title)
+        .unwrap_or(SUBJECTS[0])
 }
 
 /// Makes the next chart large: the first one, then the small ones.
 pub(super) fn turn_large(live: &mut Live, shared: &Shared, by: isize) {
-    let Some(run) = shared.current_run() else { return };
+    let Some(run) = shared.current_run() else {
+        return;
+    };
     let first = SUBJECTS[0].title;
-    let others = small(live, shared, run).into_iter().map(|subject| subject.title).filter(|title| *title != first);
+    let others = small(live, shared, run)
+        .into_iter()
+        .map(|subject| subject.title)
+        .filter(|title| *title != first);
     let titles: Vec<&str> = std::iter::once(first).chain(others).collect();
     let now = large(live, run).title;
     let at = titles.iter().position(|title| *title == now).unwrap_or(0);
@@ -143,7 +217,9 @@ pub(super) fn turn_large(live: &mut Live, shared: &Shared, by: isize) {
 
 /// Begins the small charts with the next one.
 pub(super) fn turn_small(live: &mut Live, shared: &Shared, by: isize) {
-    let count = shared.current_run().map_or(0, |run| small(live, shared, run).len());
+    let count = shared
+        .current_run()
+        .map_or(0, |run| small(live, shared, run).len());
     if count > 0 {
         live.view.small = (live.view.small as isize + by).rem_euclid(count as isize) as usize;
     }
@@ -151,8 +227,12 @@ pub(super) fn turn_small(live: &mut Live, shared: &Shared, by: isize) {
 
 /// Makes the first small chart large.
 pub(super) fn enlarge(live: &mut Live, shared: &Shared) {
-    let Some(run) = shared.current_run() else { return };
+    let Some(run) = shared.current_run() else {
+        return;
+    };
     let small = small(live, shared, run);
-    let title = small.get(live.view.small % small.len().max(1)).map(|subject| subject.title.to_owned());
+    let title = small
+        .get(live.view.small % small.len().max(1))
+        .map(|subject| subject.title.to_owned());
     live.view.large = title.or(live.view.large.take());
 }

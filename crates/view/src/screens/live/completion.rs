@@ -22,7 +22,10 @@ use crate::widgets::text_width::one_line;
 
 /// The selected group and completion, with the number of the completion; `None` while the texts are read, or if there
 /// are none.
-pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a SampledGroup, &'a Completion, usize)> {
+pub(super) fn selected<'a>(
+    live: &'a Live,
+    shared: &Shared,
+) -> Option<(&'a SampledGroup, &'a Completion, usize)> {
     let run = shared.current_run()?;
     let groups = live.rollouts.at_step(live.at(run))?.as_ref().ok()?;
     let group = groups.get(live.group.at(groups.len())?)?;
@@ -30,18 +33,30 @@ pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a Sampl
     Some((group, group.completions.get(member)?, member))
 }
 
-pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
+pub(super) fn content<'a>(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    inside: Rect,
+) -> Content<'a> {
     let theme = &shared.theme;
     let step = live.at(run);
     let found = selected(live, shared);
     let title = match found {
         Some((group, _, member)) => {
-            format!("{} {} of {}", one_line(&group.prompt_id), member + 1, group.completions.len())
+            format!(
+                "{} {} of {}",
+                one_line(&group.prompt_id),
+                member + 1,
+                group.completions.len()
+            )
         }
         None => "completion".to_owned(),
     };
     let lines = match found {
-        Some((_, completion, member)) => lines(live, shared, run, (completion, member), inside.width.into()),
+        Some((_, completion, member)) => {
+            lines(live, shared, run, (completion, member), inside.width.into())
+        }
         None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
     };
     framed(shared, COMPLETION, title).text(inside, lines, live.completion_top)
@@ -64,22 +79,39 @@ fn lines(
     width: usize,
 ) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
+    let kind = run
+        .directory
+        .as_ref()
+        .map_or(Advantage::Standardized, |run| run.file().config.advantage);
     let rows = group_rows::rows_of_step(live, shared, live.at(run));
     let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
     let mut lines = vec![head(theme, completion)];
     if let Some((row, reward)) = row.and_then(|row| Some((row, *row.rewards.get(member)?))) {
         let advantage = row.advantages.get(member).copied().unwrap_or(0.0);
-        let text = format!("advantage {}", explain(&row.rewards, reward, advantage, kind));
+        let text = format!(
+            "advantage {}",
+            explain(&row.rewards, reward, advantage, kind)
+        );
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
     let score = completion.score.as_ref();
-    let errors = score.map(|score| score.errors.as_slice()).unwrap_or_default();
-    let faults: Vec<Fault> = errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
+    let errors = score
+        .map(|score| score.errors.as_slice())
+        .unwrap_or_default();
+    let faults: Vec<Fault> = errors
+        .iter()
+        .map(|reason| Fault {
+            line: reason.line,
+            column: reason.column,
+        })
+        .collect();
     let answer = json::lines(theme, &completion.text, &faults);
     let talk = completion.chain.as_ref().map(|chain| Conversation {
         chain,
-        call_seconds: row.and_then(|row| row.call_seconds.get(member)).map(Vec::as_slice).unwrap_or_default(),
+        call_seconds: row
+            .and_then(|row| row.call_seconds.get(member))
+            .map(Vec::as_slice)
+            .unwrap_or_default(),
         tokens: Some(completion.tokens),
         is_whole: shared.whole_results,
         whole_key: shared.key_of("live.results"),
@@ -92,7 +124,15 @@ fn lines(
             let own = score.into_iter().flat_map(|score| score.parts.iter());
             lines.extend(parts(theme, own.map(|(name, value)| (name, *value)), width));
             lines.extend(reasons);
-            lines.extend([talk.summary(theme), talk.turns(theme), answer, talk.rest(theme)].concat());
+            lines.extend(
+                [
+                    talk.summary(theme),
+                    talk.turns(theme),
+                    answer,
+                    talk.rest(theme),
+                ]
+                .concat(),
+            );
             lines.extend(grounded(theme, score));
         }
         None => lines.extend([answer, grounded(theme, score), reasons].concat()),
@@ -101,7 +141,12 @@ fn lines(
 }
 
 fn grounded(theme: &Theme, score: Option<&Score>) -> Vec<Line<'static>> {
-    grounded::lines(theme, score.map(|score| score.grounded.as_slice()).unwrap_or_default())
+    grounded::lines(
+        theme,
+        score
+            .map(|score| score.grounded.as_slice())
+            .unwrap_or_default(),
+    )
 }
 
 /// Violations, warnings, and values that differ from the expected ones.
@@ -114,23 +159,43 @@ fn reasons(theme: &Theme, score: &Score) -> Vec<Line<'static>> {
             format!("{}: ", one_line(&reason.instance_path))
         };
         let message = one_line(&reason.message);
-        let text =
-            format!("{} line {}, column {}: {place}{message}", theme.glyph("✗", "x"), reason.line, reason.column);
+        let text = format!(
+            "{} line {}, column {}: {place}{message}",
+            theme.glyph("✗", "x"),
+            reason.line,
+            reason.column
+        );
         lines.push(Line::styled(text, theme.style(Role::Bad)));
     }
-    lines.extend(score.warnings.iter().map(|warning| Line::styled(one_line(warning), theme.style(Role::Warning))));
+    lines.extend(
+        score
+            .warnings
+            .iter()
+            .map(|warning| Line::styled(one_line(warning), theme.style(Role::Warning))),
+    );
     let fields = score.fields.iter().flat_map(|fields| fields.iter());
-    let wrong: Vec<String> = fields.filter(|(_, equal)| !**equal).map(|(name, _)| one_line(name)).collect();
+    let wrong: Vec<String> = fields
+        .filter(|(_, equal)| !**equal)
+        .map(|(name, _)| one_line(name))
+        .collect();
     if !wrong.is_empty() {
-        lines.push(Line::styled(format!("mismatch: {}", wrong.join(", ")), theme.style(Role::Warning)));
+        lines.push(Line::styled(
+            format!("mismatch: {}", wrong.join(", ")),
+            theme.style(Role::Warning),
+        ));
     }
     lines
 }
 
 /// Tier, reward, tokens and stop reason, in one line.
 fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
-    let tier = completion.score.as_ref().map_or("not scored", crate::score::Score::outcome);
-    let reward = completion.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
+    let tier = completion
+        .score
+        .as_ref()
+        .map_or("not scored", crate::score::Score::outcome);
+    let reward = completion
+        .reward
+        .map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
     let cut = is_truncated(&completion.stop_reason);
     let stopped = match completion.stop_reason.as_str() {
         "length" => "truncated".to_owned(),
@@ -142,9 +207,15 @@ fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
         _ => "",
     };
     Line::from(vec![
-        Span::styled(format!("{} {tier}", theme.tier_glyph(tier)), theme.style(Theme::tier_role(tier))),
+        Span::styled(
+            format!("{} {tier}", theme.tier_glyph(tier)),
+            theme.style(Theme::tier_role(tier)),
+        ),
         Span::raw(format!("  reward {reward}  {} tokens  ", completion.tokens)),
-        Span::styled(stopped, theme.style(if cut { Role::Warning } else { Role::Text })),
+        Span::styled(
+            stopped,
+            theme.style(if cut { Role::Warning } else { Role::Text }),
+        ),
         Span::styled(exact, theme.style(Role::Good)),
     ])
 }

@@ -28,11 +28,18 @@ const PHASES: [(&str, &str, &str, &str, Role); 3] = [
 /// The rest of a step's time.
 const OTHER: (&str, &str, Role) = ("·", ".", Role::Faint);
 
-pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
+pub(super) fn content<'a>(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    inside: Rect,
+) -> Content<'a> {
     let step = Step::at_current(live, run);
     let columns = usize::from(inside.width);
     let ranks = &run.history.ranks;
-    let seconds = step.as_ref().map_or_else(String::new, |step| format!(": {}", duration(step.seconds)));
+    let seconds = step
+        .as_ref()
+        .map_or_else(String::new, |step| format!(": {}", duration(step.seconds)));
     let title = match run.history.last_step {
         _ if ranks.is_empty() => format!("time and device{seconds}"),
         last if last == live.at(run) => format!("time and ranks{seconds}"),
@@ -42,17 +49,37 @@ pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, insid
     let legend = legend(&shared.theme, signs, columns);
     let device = match ranks.is_empty() {
         true => device(shared, run, columns),
-        false => rank_rows(shared, ranks, columns, (inside.height as usize).saturating_sub(1)),
+        false => rank_rows(
+            shared,
+            ranks,
+            columns,
+            (inside.height as usize).saturating_sub(1),
+        ),
     };
     let mut lines = match step {
         Some(step) => vec![step.bar(&shared.theme, columns)],
-        None => vec![Line::styled("no step times yet", shared.theme.style(Role::Faint))],
+        None => vec![Line::styled(
+            "no step times yet",
+            shared.theme.style(Role::Faint),
+        )],
     };
     // Over steps, where the device leaves room.
-    let needed: usize = device.iter().map(|line| line.width().div_ceil(columns.max(1))).sum();
-    lines.extend(over_steps(live, shared, run, columns, (inside.height as usize).saturating_sub(1 + needed)));
+    let needed: usize = device
+        .iter()
+        .map(|line| line.width().div_ceil(columns.max(1)))
+        .sum();
+    lines.extend(over_steps(
+        live,
+        shared,
+        run,
+        columns,
+        (inside.height as usize).saturating_sub(1 + needed),
+    ));
     lines.extend(device);
-    Content { legend, ..framed(shared, DEVICE, title).text(inside, lines, live.device_top) }
+    Content {
+        legend,
+        ..framed(shared, DEVICE, title).text(inside, lines, live.device_top)
+    }
 }
 
 /// The time of one step by phase.
@@ -65,11 +92,18 @@ struct Step {
 impl Step {
     /// The selected step; `None` if its time is unknown.
     fn at_current(live: &Live, run: &FollowedRun) -> Option<Self> {
-        let value = |name: &str| run.history.metric_at(name, live.at(run)).filter(|value| value.is_finite());
+        let value = |name: &str| {
+            run.history
+                .metric_at(name, live.at(run))
+                .filter(|value| value.is_finite())
+        };
         let parts = PHASES.map(|(metric, ..)| value(metric));
         let known: f64 = parts.iter().flatten().sum();
         let seconds = value("step_time").or_else(|| value("seconds"))?.max(known);
-        (seconds > 0.0).then(|| Self { seconds, shares: parts.map(|part| part.map(|part| part / seconds)) })
+        (seconds > 0.0).then(|| Self {
+            seconds,
+            shares: parts.map(|part| part.map(|part| part / seconds)),
+        })
     }
 
     fn other(&self) -> f64 {
@@ -90,7 +124,9 @@ impl Step {
         };
         let phases = PHASES.iter().zip(self.shares);
         let mut spans: Vec<Span<'static>> = phases
-            .map(|((.., rich, plain, role), share)| part(share.unwrap_or(0.0), theme.glyph(rich, plain), *role))
+            .map(|((.., rich, plain, role), share)| {
+                part(share.unwrap_or(0.0), theme.glyph(rich, plain), *role)
+            })
             .collect();
         spans.push(part(1.0, theme.glyph(OTHER.0, OTHER.1), OTHER.2));
         Line::from(spans)
@@ -99,19 +135,35 @@ impl Step {
     /// The phases, longest first.
     fn legend(&self, theme: &Theme) -> Vec<(&'static str, Role, String)> {
         let phases = PHASES.iter().zip(self.shares);
-        let phases = phases
-            .filter_map(|((_, name, rich, plain, role), share)| Some((share?, theme.glyph(rich, plain), *role, *name)));
-        let other = (self.other(), theme.glyph(OTHER.0, OTHER.1), OTHER.2, "other");
-        let mut all: Vec<_> = phases.chain((self.other() >= 0.005).then_some(other)).collect();
+        let phases = phases.filter_map(|((_, name, rich, plain, role), share)| {
+            Some((share?, theme.glyph(rich, plain), *role, *name))
+        });
+        let other = (
+            self.other(),
+            theme.glyph(OTHER.0, OTHER.1),
+            OTHER.2,
+            "other",
+        );
+        let mut all: Vec<_> = phases
+            .chain((self.other() >= 0.005).then_some(other))
+            .collect();
         all.sort_by(|a, b| b.0.total_cmp(&a.0));
         all.into_iter()
-            .map(|(share, sign, role, name)| (sign, role, format!("{name} {}", percent_short(share))))
+            .map(|(share, sign, role, name)| {
+                (sign, role, format!("{name} {}", percent_short(share)))
+            })
             .collect()
     }
 }
 
 /// Seconds of each phase over the visible steps as stacked bars: the longest step fills the height.
-fn over_steps(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+fn over_steps(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    columns: usize,
+    rows: usize,
+) -> Vec<Line<'static>> {
     let (first, last) = live.view.steps(live.last(run));
     let (first, most) = (first.max(1), columns as u64);
     // One column a step: of a long run the latest.
@@ -131,15 +183,25 @@ fn over_steps(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, r
         .iter()
         .map(|(metric, ..)| {
             let series = run.history.metrics.get(*metric)?;
-            Some(series.between(first, last).map(|(step, seconds)| (step, seconds / longest)).collect())
+            Some(
+                series
+                    .between(first, last)
+                    .map(|(step, seconds)| (step, seconds / longest))
+                    .collect(),
+            )
         })
         .collect();
-    let band = |((.., rich, plain, role), series): (&(_, _, &'static str, &'static str, Role), _)| Band {
-        series,
-        sign: theme.glyph(rich, plain),
-        role: *role,
-    };
-    let bands: Vec<Band<'_>> = PHASES.iter().zip(shares.iter().map(Option::as_ref)).map(band).collect();
+    let band =
+        |((.., rich, plain, role), series): (&(_, _, &'static str, &'static str, Role), _)| Band {
+            series,
+            sign: theme.glyph(rich, plain),
+            role: *role,
+        };
+    let bands: Vec<Band<'_>> = PHASES
+        .iter()
+        .zip(shares.iter().map(Option::as_ref))
+        .map(band)
+        .collect();
     let text = format!("steps {first} to {last}, at most {}", duration(longest));
     let mut lines = vec![Line::styled(text, theme.style(Role::Faint))];
     lines.extend(stack(theme, &bands, (first, last), columns, rows - 1));
@@ -147,16 +209,33 @@ fn over_steps(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, r
 }
 
 /// Each rank's part of the last step; ranks that do not fit are counted.
-fn rank_rows(shared: &Shared, ranks: &[RankStep], columns: usize, rows: usize) -> Vec<Line<'static>> {
+fn rank_rows(
+    shared: &Shared,
+    ranks: &[RankStep],
+    columns: usize,
+    rows: usize,
+) -> Vec<Line<'static>> {
     let faint = shared.theme.style(Role::Faint);
     let mut table = rank_lines(ranks, columns).into_iter();
-    let mut lines: Vec<Line<'static>> = table.next().map(|titles| Line::styled(titles, faint)).into_iter().collect();
-    let most = if ranks.len() < rows { ranks.len() } else { rows.saturating_sub(2) };
+    let mut lines: Vec<Line<'static>> = table
+        .next()
+        .map(|titles| Line::styled(titles, faint))
+        .into_iter()
+        .collect();
+    let most = if ranks.len() < rows {
+        ranks.len()
+    } else {
+        rows.saturating_sub(2)
+    };
     lines.extend(table.by_ref().take(most).map(Line::raw));
     match table.count() {
         0 => {}
         more => lines.push(Line::styled(
-            format!("and {}: {} zooms", counted(more, "more rank"), shared.key_of("pane.zoom")),
+            format!(
+                "and {}: {} zooms",
+                counted(more, "more rank"),
+                shared.key_of("pane.zoom")
+            ),
             faint,
         )),
     }
@@ -167,7 +246,12 @@ fn rank_rows(shared: &Shared, ranks: &[RankStep], columns: usize, rows: usize) -
 fn device(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let Some(now) = &run.history.device else {
-        let name = run.history.run.as_ref().map(|run| one_line(&run.device)).filter(|name| !name.is_empty());
+        let name = run
+            .history
+            .run
+            .as_ref()
+            .map(|run| one_line(&run.device))
+            .filter(|name| !name.is_empty());
         let text = match name {
             Some(name) if name.starts_with("cpu") => {
                 format!("{name}: memory, power and temperature are measured on GPUs only")
@@ -179,7 +263,11 @@ fn device(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'stati
     };
     let wide = columns.saturating_sub(31).clamp(6, 24);
     let history = |of: fn(&Device) -> Option<f64>| {
-        let values: Vec<f64> = run.conditions.iter().map(|(_, device)| of(device).unwrap_or(f64::NAN)).collect();
+        let values: Vec<f64> = run
+            .conditions
+            .iter()
+            .map(|(_, device)| of(device).unwrap_or(f64::NAN))
+            .collect();
         sparkline(theme, &values, columns.saturating_sub(wide + 18), None)
     };
     let mut lines = Vec::new();
@@ -191,12 +279,24 @@ fn device(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'stati
             history(|device| device.utilisation)
         )));
     }
-    if let (Some(used), Some(all)) = (now.memory_used_bytes, now.memory_total_bytes.filter(|all| *all > 0)) {
+    if let (Some(used), Some(all)) = (
+        now.memory_used_bytes,
+        now.memory_total_bytes.filter(|all| *all > 0),
+    ) {
         let share = used as f64 / all as f64;
-        lines.push(Line::raw(format!("memory {} {} of {}", gauge(theme, share, wide), bytes(used), bytes(all))));
+        lines.push(Line::raw(format!(
+            "memory {} {} of {}",
+            gauge(theme, share, wide),
+            bytes(used),
+            bytes(all)
+        )));
     }
-    let power = now.power_watts.map(|watts| format!("{watts:.0} W {}", history(|device| device.power_watts)));
-    let heat = now.temperature_celsius.map(|celsius| format!("{celsius:.0} {}", theme.glyph("°C", "C")));
+    let power = now
+        .power_watts
+        .map(|watts| format!("{watts:.0} W {}", history(|device| device.power_watts)));
+    let heat = now
+        .temperature_celsius
+        .map(|celsius| format!("{celsius:.0} {}", theme.glyph("°C", "C")));
     let rest: Vec<String> = heat.into_iter().chain(power).collect();
     if !rest.is_empty() {
         lines.push(Line::raw(rest.join("  ")));

@@ -2,10 +2,13 @@
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::{CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL};
 use super::{
-    changes, chart_chooser, completion, curves, device, distributions, groups, header, log, overlay, prompt, result,
-    text_summary,
+    CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT,
+    RESULT, SIGNAL,
+};
+use super::{
+    changes, chart_chooser, completion, curves, device, distributions, groups, header, log,
+    overlay, prompt, result, text_summary,
 };
 use crate::followed_run::FollowedRun;
 use crate::pane::content::{Content, Place};
@@ -21,9 +24,15 @@ const REWARD: &str = "reward";
 const ALERT: &str = "alert";
 
 pub(super) fn places(live: &Live, shared: &Shared, area: Rect) -> Vec<Place> {
-    let Ok(run) = run(shared) else { return vec![Place::new(live.pane, area)] };
+    let Ok(run) = run(shared) else {
+        return vec![Place::new(live.pane, area)];
+    };
     let layout = Places::new(live, shared, run, area);
-    let bare = [(TOP, layout.top), (NUMBERS, layout.numbers), (REWARD, layout.reward)];
+    let bare = [
+        (TOP, layout.top),
+        (NUMBERS, layout.numbers),
+        (REWARD, layout.reward),
+    ];
     let mut places: Vec<Place> = bare.map(|(id, area)| Place::bare(id, area)).to_vec();
     for (area, slot) in layout.slots {
         match shown_in(live, &slot) {
@@ -45,7 +54,11 @@ pub(super) fn content<'a>(live: &'a Live, shared: &'a Shared, place: &Place) -> 
     };
     match place.id {
         TOP => Content::default().fixed(header::lines(shared, run, columns)),
-        NUMBERS => Content::default().text(inside, text_summary::lines(live, shared, run, columns), Cursor::default()),
+        NUMBERS => Content::default().text(
+            inside,
+            text_summary::lines(live, shared, run, columns),
+            Cursor::default(),
+        ),
         REWARD => Content::default().fixed(vec![curves::one_line(live, shared, run, columns)]),
         ALERT => Content::default().fixed(log::alerts(shared, run, columns)),
         CHART => curves::large(live, shared, run, inside),
@@ -65,17 +78,23 @@ pub(super) fn content<'a>(live: &'a Live, shared: &'a Shared, place: &Place) -> 
 
 /// The run that is shown, or what is said in its place.
 fn run(shared: &Shared) -> Result<&FollowedRun, (Role, String)> {
-    let keys =
-        || format!("{}  list runs\n{}  start a run", shared.key_of("screen.runs"), shared.key_of("screen.launch"));
+    let keys = || {
+        format!(
+            "{}  list runs\n{}  start a run",
+            shared.key_of("screen.runs"),
+            shared.key_of("screen.launch")
+        )
+    };
     let Some(run) = shared.current_run() else {
         return Err((Role::Text, format!("No run is open.\n\n{}", keys())));
     };
     // A folder without `run.toml` and without a first event is not a run.
     let is_no_run = run.directory.is_none() && run.history.run.is_none();
     match &run.error {
-        Some(error) if !run.loaded || is_no_run => {
-            Err((Role::Bad, format!("cannot read {}\n\n{error}\n\n{}", run.id(), keys())))
-        }
+        Some(error) if !run.loaded || is_no_run => Err((
+            Role::Bad,
+            format!("cannot read {}\n\n{error}\n\n{}", run.id(), keys()),
+        )),
         None if !run.loaded || is_no_run => Err((Role::Faint, format!("loading {} ...", run.id()))),
         _ => not_begun(shared, run).map_or(Ok(run), |text| Err((Role::Text, text))),
     }
@@ -83,14 +102,27 @@ fn run(shared: &Shared) -> Result<&FollowedRun, (Role, String)> {
 
 /// What a run waits for that has not computed anything; `None` for any other.
 fn not_begun(shared: &Shared, run: &FollowedRun) -> Option<String> {
-    let state = run.state.as_ref().filter(|state| matches!(state.status, Status::Waiting | Status::Starting))?;
+    let state = run
+        .state
+        .as_ref()
+        .filter(|state| matches!(state.status, Status::Waiting | Status::Starting))?;
     let cause = state.cause.as_ref().filter(|_| run.history.run.is_none())?;
-    Some(format!("{} is {}\n\n{}\n\n{}  stop it", run.id(), state.status.name(), cause, shared.key_of("live.stop")))
+    Some(format!(
+        "{} is {}\n\n{}\n\n{}  stop it",
+        run.id(),
+        state.status.name(),
+        cause,
+        shared.key_of("live.stop")
+    ))
 }
 
 /// The focused pane of a slot, else its first.
 fn shown_in(live: &Live, slot: &[&'static str]) -> &'static str {
-    slot.iter().find(|pane| **pane == live.pane).or(slot.first()).copied().unwrap_or(GROUPS)
+    slot.iter()
+        .find(|pane| **pane == live.pane)
+        .or(slot.first())
+        .copied()
+        .unwrap_or(GROUPS)
 }
 
 /// Rows for the groups of the step: one each, the frame, a heading and a sentence.
@@ -108,7 +140,11 @@ fn events_rows(shared: &Shared, run: &FollowedRun, most: u16, columns: u16) -> u
         return most;
     }
     let alerts = log::alerts(shared, run, columns.saturating_sub(2).into());
-    most.max(6 + u16::try_from(alerts.len()).unwrap_or(u16::MAX).min(MAX_ALERT_ROWS))
+    most.max(
+        6 + u16::try_from(alerts.len())
+            .unwrap_or(u16::MAX)
+            .min(MAX_ALERT_ROWS),
+    )
 }
 
 /// Rows for the charts beside the ranks.
@@ -118,14 +154,27 @@ const MAX_ALERT_ROWS: u16 = 4;
 
 /// The log; of an ended run the result comes first.
 fn events_slot(run: &FollowedRun) -> Vec<&'static str> {
-    if run.status().is_ended() { vec![RESULT, LOG] } else { vec![LOG, RESULT] }
+    if run.status().is_ended() {
+        vec![RESULT, LOG]
+    } else {
+        vec![LOG, RESULT]
+    }
 }
 
 /// Everything below the groups, and `others`: the completion first, but the result of an ended run until its groups are
 /// looked at.
 fn shared_slot(live: &Live, run: &FollowedRun, others: &[&'static str]) -> Vec<&'static str> {
-    let first = if run.status().is_ended() && !live.is_browsing { [RESULT, COMPLETION] } else { [COMPLETION, RESULT] };
-    [&first, others, &[PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG]].concat()
+    let first = if run.status().is_ended() && !live.is_browsing {
+        [RESULT, COMPLETION]
+    } else {
+        [COMPLETION, RESULT]
+    };
+    [
+        &first,
+        others,
+        &[PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG],
+    ]
+    .concat()
 }
 
 /// The areas of all parts; parts that do not fit have none.
@@ -145,14 +194,22 @@ struct Places {
 impl Places {
     fn new(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
         if shared.zoomed {
-            let [top, rest] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
-            return Self { top, slots: vec![(rest, vec![live.pane])], ..Self::default() };
+            let [top, rest] =
+                Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+            return Self {
+                top,
+                slots: vec![(rest, vec![live.pane])],
+                ..Self::default()
+            };
         }
         if shared.theme.linear {
             return Self::linear(run, area);
         }
         match (area.width, area.height) {
-            (0..60, _) => Self { numbers: area, ..Self::default() },
+            (0..60, _) => Self {
+                numbers: area,
+                ..Self::default()
+            },
             (60..80, _) | (_, 0..16) => Self::one_column(live, shared, run, area),
             (80..100, _) | (_, 16..25) => Self::two_columns(live, run, area),
             (_, 25..32) | (100..120, _) => Self::medium(shared, run, area),
@@ -162,10 +219,24 @@ impl Places {
 
     /// The numbers, one pane at a time, and the log.
     fn linear(run: &FollowedRun, area: Rect) -> Self {
-        let rows = [Constraint::Length(1), Constraint::Length(20), Constraint::Fill(2), Constraint::Fill(1)];
+        let rows = [
+            Constraint::Length(1),
+            Constraint::Length(20),
+            Constraint::Fill(2),
+            Constraint::Fill(1),
+        ];
         let [top, numbers, pane, events] = Layout::vertical(rows).areas(area);
-        let others = [&OVER_CHART[..], &[GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE]].concat();
-        Self { top, numbers, slots: vec![(pane, others), (events, events_slot(run))], ..Self::default() }
+        let others = [
+            &OVER_CHART[..],
+            &[GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE],
+        ]
+        .concat();
+        Self {
+            top,
+            numbers,
+            slots: vec![(pane, others), (events, events_slot(run))],
+            ..Self::default()
+        }
     }
 
     fn full(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
@@ -185,26 +256,53 @@ impl Places {
             Constraint::Length(events),
         ];
         let [top, first, second, third, last] = Layout::vertical(rows).areas(area);
-        let [chart, board] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(first);
+        let [chart, board] =
+            Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(first);
         let mut slots = vec![(chart, OVER_CHART.to_vec()), (board, vec![GROUPS])];
         if area.width >= 150 {
-            let thirds = [Constraint::Fill(4), Constraint::Fill(3), Constraint::Fill(3)];
+            let thirds = [
+                Constraint::Fill(4),
+                Constraint::Fill(3),
+                Constraint::Fill(3),
+            ];
             let [text, across, spread] = Layout::horizontal(thirds).areas(second);
-            slots.extend([(text, vec![COMPLETION]), (across, vec![PROMPT, CHANGES]), (spread, vec![SIGNAL])]);
+            slots.extend([
+                (text, vec![COMPLETION]),
+                (across, vec![PROMPT, CHANGES]),
+                (spread, vec![SIGNAL]),
+            ]);
         } else {
-            let [text, spread] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(second);
-            slots.extend([(text, vec![COMPLETION]), (spread, vec![SIGNAL, PROMPT, CHANGES])]);
+            let [text, spread] =
+                Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(second);
+            slots.extend([
+                (text, vec![COMPLETION]),
+                (spread, vec![SIGNAL, PROMPT, CHANGES]),
+            ]);
         }
         let wide = if ranks > 0 { 1 } else { 2 };
-        let [small, condition] = Layout::horizontal([Constraint::Fill(wide), Constraint::Fill(1)]).areas(third);
-        slots.extend([(small, vec![METRICS]), (condition, vec![DEVICE]), (last, events_slot(run))]);
-        Self { top, slots, ..Self::default() }
+        let [small, condition] =
+            Layout::horizontal([Constraint::Fill(wide), Constraint::Fill(1)]).areas(third);
+        slots.extend([
+            (small, vec![METRICS]),
+            (condition, vec![DEVICE]),
+            (last, events_slot(run)),
+        ]);
+        Self {
+            top,
+            slots,
+            ..Self::default()
+        }
     }
 
     fn medium(shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
         let events = events_rows(shared, run, 5, area.width);
         let upper = (area.height - 1 - events) / 2;
-        let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(events)];
+        let rows = [
+            Constraint::Length(2),
+            Constraint::Length(upper),
+            Constraint::Fill(1),
+            Constraint::Length(events),
+        ];
         let [top, first, second, last] = Layout::vertical(rows).areas(area);
         let halves = || Layout::horizontal([Constraint::Fill(11), Constraint::Fill(9)]);
         let ([chart, board], [text, spread]) = (halves().areas(first), halves().areas(second));
@@ -215,29 +313,55 @@ impl Places {
             (spread, vec![SIGNAL, PROMPT, CHANGES, METRICS, DEVICE]),
             (last, events_slot(run)),
         ];
-        Self { top, slots, ..Self::default() }
+        Self {
+            top,
+            slots,
+            ..Self::default()
+        }
     }
 
     fn two_columns(live: &Live, run: &FollowedRun, area: Rect) -> Self {
         let upper = area.height.saturating_sub(2) / 2;
         let below = u16::from(run.history.standing_alerts().next().is_some());
-        let rows = [Constraint::Length(2), Constraint::Length(upper), Constraint::Fill(1), Constraint::Length(below)];
+        let rows = [
+            Constraint::Length(2),
+            Constraint::Length(upper),
+            Constraint::Fill(1),
+            Constraint::Length(below),
+        ];
         let [top, first, second, alert] = Layout::vertical(rows).areas(area);
-        let [chart, board] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(first);
+        let [chart, board] =
+            Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(first);
         let rest = shared_slot(live, run, &[]);
         Self {
             top,
             alert,
-            slots: vec![(chart, OVER_CHART.to_vec()), (board, vec![GROUPS]), (second, rest)],
+            slots: vec![
+                (chart, OVER_CHART.to_vec()),
+                (board, vec![GROUPS]),
+                (second, rest),
+            ],
             ..Self::default()
         }
     }
 
     fn one_column(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
-        let board = rows_of_groups(live, shared, run).min(area.height.saturating_sub(3) / 2).max(3);
-        let rows = [Constraint::Length(2), Constraint::Length(1), Constraint::Length(board), Constraint::Fill(1)];
+        let board = rows_of_groups(live, shared, run)
+            .min(area.height.saturating_sub(3) / 2)
+            .max(3);
+        let rows = [
+            Constraint::Length(2),
+            Constraint::Length(1),
+            Constraint::Length(board),
+            Constraint::Fill(1),
+        ];
         let [top, reward, groups, rest] = Layout::vertical(rows).areas(area);
         let others = shared_slot(live, run, &OVER_CHART);
-        Self { top, reward, slots: vec![(groups, vec![GROUPS]), (rest, others)], ..Self::default() }
+        Self {
+            top,
+            reward,
+            slots: vec![(groups, vec![GROUPS]), (rest, others)],
+            ..Self::default()
+        }
     }
 }

@@ -15,7 +15,12 @@ use crate::shared::Shared;
 const STEPS_COUNTED: u64 = 60;
 
 /// The shares of each kind that occurs at the last `count` steps up to `last`, oldest first; NaN if a step is unknown.
-pub(super) fn shares(live: &Live, run: &FollowedRun, last: u64, count: u64) -> Vec<(&'static str, Vec<f64>)> {
+pub(super) fn shares(
+    live: &Live,
+    run: &FollowedRun,
+    last: u64,
+    count: u64,
+) -> Vec<(&'static str, Vec<f64>)> {
     let first = (last + 1).saturating_sub(count).max(1);
     let logged = is_logged(run);
     let shares_of = |class: FailureClass| {
@@ -27,17 +32,33 @@ pub(super) fn shares(live: &Live, run: &FollowedRun, last: u64, count: u64) -> V
             let counted = live.failures.counted.get(&step)?;
             Some(counted.get(&class).copied().unwrap_or(0.0))
         };
-        (class.name(), (first..=last).map(|step| share(step).unwrap_or(f64::NAN)).collect())
+        (
+            class.name(),
+            (first..=last)
+                .map(|step| share(step).unwrap_or(f64::NAN))
+                .collect(),
+        )
     };
     let classes: BTreeSet<FailureClass> = match logged {
-        true => logged_names(run).filter_map(FailureClass::from_key).collect(),
-        false => live.failures.counted.values().flat_map(BTreeMap::keys).copied().collect(),
+        true => logged_names(run)
+            .filter_map(FailureClass::from_key)
+            .collect(),
+        false => live
+            .failures
+            .counted
+            .values()
+            .flat_map(BTreeMap::keys)
+            .copied()
+            .collect(),
     };
     classes.into_iter().map(shares_of).collect()
 }
 
 fn logged_names(run: &FollowedRun) -> impl Iterator<Item = &str> {
-    run.history.metrics.range(SPARSE.to_owned()..).map_while(|(name, _)| name.strip_prefix(SPARSE))
+    run.history
+        .metrics
+        .range(SPARSE.to_owned()..)
+        .map_while(|(name, _)| name.strip_prefix(SPARSE))
 }
 
 /// Whether the log has the kinds of failure.
@@ -47,22 +68,32 @@ fn is_logged(run: &FollowedRun) -> bool {
 
 /// Counts from rollouts what the log lacks, if any completion failed.
 pub(super) fn load(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some(run) = shared.current_run() else { return Vec::new() };
+    let Some(run) = shared.current_run() else {
+        return Vec::new();
+    };
     let last = run.history.last_step;
     if !run.loaded || live.failures.requested == last || is_logged(run) {
         return Vec::new();
     }
-    let failed =
-        run.history.metrics.get("tiers/valid").is_some_and(|series| series.values().iter().any(|share| *share < 1.0));
+    let failed = run
+        .history
+        .metrics
+        .get("tiers/valid")
+        .is_some_and(|series| series.values().iter().any(|share| *share < 1.0));
     if !failed {
         return Vec::new();
     }
     let path = run.path().to_owned();
     let known = &live.failures.counted;
     let steps = (last + 1).saturating_sub(STEPS_COUNTED).max(1)..=last;
-    let missing: Vec<u64> = steps.rev().filter(|step| !known.contains_key(step)).collect();
+    let missing: Vec<u64> = steps
+        .rev()
+        .filter(|step| !known.contains_key(step))
+        .collect();
     live.failures.requested = last;
-    vec![Work::stream("live.failures", move |sender| count(&path, &missing, sender))]
+    vec![Work::stream("live.failures", move |sender| {
+        count(&path, &missing, sender)
+    })]
 }
 
 fn count(run: &Path, steps: &[u64], sender: &Sender) {
@@ -70,10 +101,17 @@ fn count(run: &Path, steps: &[u64], sender: &Sender) {
         return;
     }
     for &step in steps {
-        let Ok(groups) = read_step(run, step) else { continue };
+        let Ok(groups) = read_step(run, step) else {
+            continue;
+        };
         let all = groups.into_iter().flat_map(|group| group.completions);
-        let found: Vec<Option<FailureClass>> =
-            all.map(|one| serde_json::from_value::<Score>(one.score).ok().and_then(|score| score.failure)).collect();
+        let found: Vec<Option<FailureClass>> = all
+            .map(|one| {
+                serde_json::from_value::<Score>(one.score)
+                    .ok()
+                    .and_then(|score| score.failure)
+            })
+            .collect();
         let mut shares: BTreeMap<FailureClass, f64> = BTreeMap::new();
         for class in found.iter().flatten() {
             *shares.entry(*class).or_default() += 1.0 / found.len() as f64;

@@ -10,8 +10,13 @@ use crate::theme::Theme;
 /// A pane with the key that focuses it.
 pub(super) fn framed<'a>(shared: &Shared, pane: &str, title: impl Into<String>) -> Content<'a> {
     let action = (shared.find_action)(&format!("live.pane.{pane}"));
-    let key = action.map(|action| shared.keymap.shown(action)).unwrap_or_default();
-    Content { key, ..Content::titled(title) }
+    let key = action
+        .map(|action| shared.keymap.shown(action))
+        .unwrap_or_default();
+    Content {
+        key,
+        ..Content::titled(title)
+    }
 }
 
 /// Signs with their meanings for the lower edge of a pane; what does not fit is left out.

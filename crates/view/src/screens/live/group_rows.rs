@@ -45,13 +45,19 @@ impl Row {
             GroupSignal::AllMin => "all min".to_owned(),
             GroupSignal::AllEqual => "all equal".to_owned(),
         };
-        Some(if self.replaced { format!("replaced, {why}") } else { why })
+        Some(if self.replaced {
+            format!("replaced, {why}")
+        } else {
+            why
+        })
     }
 }
 
 /// The groups of a step in the order of the rollout file; empty if not known (yet).
 pub(super) fn rows_of_step(live: &Live, shared: &Shared, step: u64) -> Vec<Row> {
-    let Some(run) = shared.current_run() else { return Vec::new() };
+    let Some(run) = shared.current_run() else {
+        return Vec::new();
+    };
     if let Some(groups) = run.history.groups.get(&step) {
         return groups.values().map(from_event).collect();
     }
@@ -70,24 +76,47 @@ pub(super) fn from_event(group: &Group) -> Row {
         call_seconds: group.call_seconds.clone(),
         signal: group.signal,
         replaced: group.replaced,
-        guided: group.stop_reasons.last().is_some_and(|reason| reason == GUIDED),
+        guided: group
+            .stop_reasons
+            .last()
+            .is_some_and(|reason| reason == GUIDED),
     }
 }
 
 fn from_rollout(group: &SampledGroup) -> Row {
     let completions = || group.completions.iter();
-    let tier = |score: &Option<Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
-    let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
-    let tiers: Vec<String> = completions().map(|completion| tier(&completion.score)).collect();
+    let tier = |score: &Option<Score>| {
+        score
+            .as_ref()
+            .map_or("unparsable", |score| score.tier.name())
+            .to_owned()
+    };
+    let rewards: Vec<f64> = completions()
+        .map(|completion| completion.reward.unwrap_or(f64::NAN))
+        .collect();
+    let tiers: Vec<String> = completions()
+        .map(|completion| tier(&completion.score))
+        .collect();
     // Completions that were sampled freely.
-    let guided = completions().next_back().is_some_and(|one| one.stop_reason == GUIDED);
+    let guided = completions()
+        .next_back()
+        .is_some_and(|one| one.stop_reason == GUIDED);
     let sampled = || completions().take(rewards.len() - usize::from(guided));
-    let every = |is: fn(&Score) -> bool| sampled().all(|completion| completion.score.as_ref().is_some_and(is));
-    let signal =
-        group_signal(&rewards[..rewards.len() - usize::from(guided)], every(Score::is_max), every(Score::is_min));
+    let every = |is: fn(&Score) -> bool| {
+        sampled().all(|completion| completion.score.as_ref().is_some_and(is))
+    };
+    let signal = group_signal(
+        &rewards[..rewards.len() - usize::from(guided)],
+        every(Score::is_max),
+        every(Score::is_min),
+    );
     // With `per_part`, parts may differ where their sums do not.
     let has_gradient = sampled().any(|one| one.advantage != 0.0);
-    let signal = if has_gradient { GroupSignal::Mixed } else { signal };
+    let signal = if has_gradient {
+        GroupSignal::Mixed
+    } else {
+        signal
+    };
     Row {
         prompt_id: group.prompt_id.clone(),
         rewards,

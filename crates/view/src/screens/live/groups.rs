@@ -19,7 +19,12 @@ use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::text_width::{one_line, wrapped};
 
-pub(super) fn content<'a>(live: &'a Live, shared: &'a Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
+pub(super) fn content<'a>(
+    live: &'a Live,
+    shared: &'a Shared,
+    run: &FollowedRun,
+    inside: Rect,
+) -> Content<'a> {
     let theme = &shared.theme;
     let step = live.at(run);
     let rows = group_rows::rows_of_step(live, shared, step);
@@ -29,41 +34,82 @@ pub(super) fn content<'a>(live: &'a Live, shared: &'a Shared, run: &FollowedRun,
         (_, None) => format!("groups of step {step}, latest"),
     };
     let (columns, height) = (inside.width as usize, inside.height as usize);
-    let mut content =
-        Content { legend: key(theme, columns), opens: true, foot_follows: true, ..framed(shared, GROUPS, title) };
+    let mut content = Content {
+        legend: key(theme, columns),
+        opens: true,
+        foot_follows: true,
+        ..framed(shared, GROUPS, title)
+    };
     if rows.is_empty() {
-        content.empty = vec![Line::styled(nothing(live, run, step), theme.style(Role::Faint))];
+        content.empty = vec![Line::styled(
+            nothing(live, run, step),
+            theme.style(Role::Faint),
+        )];
         return content;
     }
     let plan = Plan::for_rows(&rows, columns);
     let (head, footer) = head_and_footer(&rows, columns, height);
     if head > 0 {
-        content.head = vec![plan.head(theme, live.member.at(rows.first().map_or(0, |row| row.tiers.len())))];
+        content.head = vec![
+            plan.head(
+                theme,
+                live.member
+                    .at(rows.first().map_or(0, |row| row.tiers.len())),
+            ),
+        ];
     }
     let all_equal = rows.iter().all(|row| row.zero_variance_reason().is_some());
-    let role = if all_equal { Role::Warning } else { Role::Faint };
-    content.foot = footer.into_iter().map(|text| Line::styled(text, theme.style(role))).collect();
+    let role = if all_equal {
+        Role::Warning
+    } else {
+        Role::Faint
+    };
+    content.foot = footer
+        .into_iter()
+        .map(|text| Line::styled(text, theme.style(role)))
+        .collect();
     let at = live.group.at(rows.len());
     let length = rows.len();
-    let line = move |index: usize| plan.row(theme, &rows[index], at == Some(index), live.member.index);
-    content.list(List { mark: 2, ..List::new(length, live.group, line) })
+    let line =
+        move |index: usize| plan.row(theme, &rows[index], at == Some(index), live.member.index);
+    content.list(List {
+        mark: 2,
+        ..List::new(length, live.group, line)
+    })
 }
 
 /// Lines of the heading, and the sentence below.
 fn head_and_footer(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
     let learned = rows.iter().filter(|row| !row.replaced);
-    let equal = learned.clone().filter(|row| row.zero_variance_reason().is_some()).count();
-    let (guided, all) = (learned.clone().filter(|row| row.guided).count(), learned.count());
-    let replaced =
-        if all < rows.len() { format!(" {} replaced (dynamic sampling).", rows.len() - all) } else { String::new() };
+    let equal = learned
+        .clone()
+        .filter(|row| row.zero_variance_reason().is_some())
+        .count();
+    let (guided, all) = (
+        learned.clone().filter(|row| row.guided).count(),
+        learned.count(),
+    );
+    let replaced = if all < rows.len() {
+        format!(" {} replaced (dynamic sampling).", rows.len() - all)
+    } else {
+        String::new()
+    };
     let text = zero_variance_text(equal, guided, all) + &replaced;
-    let footer = if height >= 4 { wrapped(&text, columns) } else { Vec::new() };
+    let footer = if height >= 4 {
+        wrapped(&text, columns)
+    } else {
+        Vec::new()
+    };
     (usize::from(height >= 3), footer)
 }
 
 /// Why there are no groups.
 fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
-    let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
+    let phase = run
+        .history
+        .phase
+        .as_ref()
+        .map_or("", |phase| phase.phase.as_str());
     match (step, live.rollouts.at_step(step)) {
         (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
         (0, _) => match eval_under_way(run) {
@@ -87,15 +133,25 @@ fn zero_variance_text(equal: usize, guided: usize, all: usize) -> String {
         0 if guided == 0 => format!("All {all} groups are mixed."),
         0 => String::new(),
         _ if equal == all => format!("All {all} groups have zero variance: no gradient."),
-        1 => format!("1 of {all} groups has zero variance ({}).", percent_short(1.0 / all as f64)),
-        _ => format!("{equal} of {all} groups have zero variance ({}).", percent_short(equal as f64 / all as f64)),
+        1 => format!(
+            "1 of {all} groups has zero variance ({}).",
+            percent_short(1.0 / all as f64)
+        ),
+        _ => format!(
+            "{equal} of {all} groups have zero variance ({}).",
+            percent_short(equal as f64 / all as f64)
+        ),
     };
     let guided = match guided {
         0 => String::new(),
         1 => format!("1 of {all} is guided (+)."),
         _ => format!("{guided} of {all} are guided (+)."),
     };
-    [text, guided].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+    [text, guided]
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Widths of the parts of a line.
@@ -112,12 +168,22 @@ struct Plan {
 impl Plan {
     fn for_rows(rows: &[Row], columns: usize) -> Self {
         let members = rows.iter().map(|row| row.tiers.len()).max().unwrap_or(0);
-        let longest = rows.iter().map(|row| row.prompt_id.width()).max().unwrap_or(0);
+        let longest = rows
+            .iter()
+            .map(|row| row.prompt_id.width())
+            .max()
+            .unwrap_or(0);
         let prompt = longest.clamp(6, (columns / 4).max(6));
         let numbers = columns >= prompt + members.min(16) + 16;
         let room = columns.saturating_sub(prompt + 3 + if numbers { 12 } else { 0 });
         let each = if members * 2 <= room { 2 } else { 1 };
-        Self { prompt, each, members: members.min(room / each), numbers, columns }
+        Self {
+            prompt,
+            each,
+            members: members.min(room / each),
+            numbers,
+            columns,
+        }
     }
 
     fn head(&self, theme: &Theme, member: Option<usize>) -> Line<'static> {
@@ -132,10 +198,14 @@ impl Plan {
             );
         }
         let numbers = if self.numbers { "  mean   std" } else { "" };
-        let mut line =
-            Line::styled(format!("  {:<prompt$} ", "prompt", prompt = self.prompt), theme.style(Role::Faint));
-        line.spans.push(Span::styled(marks, theme.style(Role::Accent)));
-        line.spans.push(Span::styled(numbers, theme.style(Role::Faint)));
+        let mut line = Line::styled(
+            format!("  {:<prompt$} ", "prompt", prompt = self.prompt),
+            theme.style(Role::Faint),
+        );
+        line.spans
+            .push(Span::styled(marks, theme.style(Role::Accent)));
+        line.spans
+            .push(Span::styled(numbers, theme.style(Role::Faint)));
         line
     }
 
@@ -143,7 +213,13 @@ impl Plan {
         let prompt = short_name(&one_line(&row.prompt_id), self.prompt);
         let mut spans = vec![Span::raw(format!("{prompt:<width$} ", width = self.prompt))];
         let chosen = member.min(row.tiers.len().saturating_sub(1));
-        spans.extend(tiers(theme, &row.tiers, self.each, self.members, selected.then_some(chosen)));
+        spans.extend(tiers(
+            theme,
+            &row.tiers,
+            self.each,
+            self.members,
+            selected.then_some(chosen),
+        ));
         let short = self.members.saturating_sub(row.tiers.len()) * self.each;
         spans.push(Span::raw(" ".repeat(short)));
         if self.numbers {
@@ -153,8 +229,12 @@ impl Plan {
         let mut line = Line::from(spans);
         let room = self.columns.saturating_sub(line.width() + 2);
         if row.guided {
-            let text = [" + guided", " +"].into_iter().find(|text| text.width() <= room).unwrap_or_default();
-            line.spans.push(Span::styled(text, theme.style(Role::Accent)));
+            let text = [" + guided", " +"]
+                .into_iter()
+                .find(|text| text.width() <= room)
+                .unwrap_or_default();
+            line.spans
+                .push(Span::styled(text, theme.style(Role::Accent)));
         }
         if let Some(why) = row.zero_variance_reason() {
             let sign = theme.glyph("∅", "0");
@@ -164,8 +244,12 @@ impl Plan {
                 format!(" {sign} {why}"),
                 format!(" {sign}"),
             ];
-            let text = text.into_iter().find(|text| text.width() <= room).unwrap_or_default();
-            line.spans.push(Span::styled(text, theme.style(Role::Warning)));
+            let text = text
+                .into_iter()
+                .find(|text| text.width() <= room)
+                .unwrap_or_default();
+            line.spans
+                .push(Span::styled(text, theme.style(Role::Warning)));
         }
         line
     }
@@ -184,7 +268,9 @@ pub(super) fn tiers(
     for (index, tier) in tiers.iter().take(most).enumerate() {
         let mut style = theme.style(Theme::tier_role(tier));
         if chosen == Some(index) {
-            style = style.add_modifier(ratatui::style::Modifier::UNDERLINED | ratatui::style::Modifier::BOLD);
+            style = style.add_modifier(
+                ratatui::style::Modifier::UNDERLINED | ratatui::style::Modifier::BOLD,
+            );
         }
         spans.push(Span::styled(theme.tier_glyph(tier), style));
         spans.push(Span::raw(blank));
@@ -194,18 +280,37 @@ pub(super) fn tiers(
 
 /// The marks of the tiers, and of groups without a gradient.
 fn key(theme: &Theme, columns: usize) -> Line<'static> {
-    let tier = |tier: &'static str| (theme.tier_glyph(tier), Theme::tier_role(tier), tier.to_owned());
-    let zero_variance = (theme.glyph("∅", "0"), Role::Warning, "zero variance".to_owned());
-    let entries = ["valid", "invalid", "unparsable"].map(tier).into_iter().chain([zero_variance]);
+    let tier = |tier: &'static str| {
+        (
+            theme.tier_glyph(tier),
+            Theme::tier_role(tier),
+            tier.to_owned(),
+        )
+    };
+    let zero_variance = (
+        theme.glyph("∅", "0"),
+        Role::Warning,
+        "zero variance".to_owned(),
+    );
+    let entries = ["valid", "invalid", "unparsable"]
+        .map(tier)
+        .into_iter()
+        .chain([zero_variance]);
     legend(theme, entries, columns)
 }
 
 /// A prompt's name in so many columns; of one of several tasks the id stays whole, as far as it fits.
 fn short_name(name: &str, columns: usize) -> String {
     let fits = |id: &str| id.chars().count() + 2 <= columns;
-    match name.split_once(':').filter(|(_, id)| name.chars().count() > columns && fits(id)) {
+    match name
+        .split_once(':')
+        .filter(|(_, id)| name.chars().count() > columns && fits(id))
+    {
         Some((task, id)) => {
-            let task: String = task.chars().take(columns - 1 - id.chars().count()).collect();
+            let task: String = task
+                .chars()
+                .take(columns - 1 - id.chars().count())
+                .collect();
             format!("{task}:{id}")
         }
         None => name.chars().take(columns).collect(),
@@ -235,13 +340,27 @@ mod tests {
             assert_eq!(head_and_footer(&rows, 80, 9).1.join(" "), expected);
         };
         check(&[&mixed, &mixed], "All 2 groups are mixed.");
-        check(&[&equal, &guided, &mixed], "1 of 3 groups has zero variance (33%). 1 of 3 is guided (+).");
+        check(
+            &[&equal, &guided, &mixed],
+            "1 of 3 groups has zero variance (33%). 1 of 3 is guided (+).",
+        );
         check(&[&guided, &guided], "2 of 2 are guided (+).");
-        check(&[&equal, &equal], "All 2 groups have zero variance: no gradient.");
+        check(
+            &[&equal, &equal],
+            "All 2 groups have zero variance: no gradient.",
+        );
         let theme = Theme::default();
         let plan = Plan::for_rows(&[equal.clone(), guided.clone()], 60);
         let line = |row: &Row| plan.row(&theme, row, false, 0).to_string();
-        assert!(line(&guided).ends_with(" + guided") && !line(&guided).contains('∅'), "{}", line(&guided));
-        assert!(line(&equal).contains("∅ all invalid: zero variance"), "{}", line(&equal));
+        assert!(
+            line(&guided).ends_with(" + guided") && !line(&guided).contains('∅'),
+            "{}",
+            line(&guided)
+        );
+        assert!(
+            line(&equal).contains("∅ all invalid: zero variance"),
+            "{}",
+            line(&equal)
+        );
     }
 }

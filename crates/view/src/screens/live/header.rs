@@ -18,7 +18,10 @@ const SILENT_MS: u64 = 60_000;
 
 /// The lines, at most `columns` wide.
 pub(super) fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
-    vec![fitted(state(shared, run, columns), columns), fitted(progress(shared, run, columns), columns)]
+    vec![
+        fitted(state(shared, run, columns), columns),
+        fitted(progress(shared, run, columns), columns),
+    ]
 }
 
 /// The run: status, read error, cause, open alerts, name, task, model and device. The most important parts come first;
@@ -28,49 +31,93 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     let status = run.status();
     let cause = run.state.as_ref().and_then(|state| state.cause.clone());
     let (sign, role) = theme.status_mark(status, cause.as_deref(), &run.outcome);
-    let mut spans = vec![Span::styled(format!(" {sign} {}", status.name()), theme.style(role))];
+    let mut spans = vec![Span::styled(
+        format!(" {sign} {}", status.name()),
+        theme.style(role),
+    )];
     if let Some(error) = run.error.as_ref().filter(|_| run.loaded) {
         let room = columns.saturating_sub(spans.iter().map(|span| span.content.width()).sum());
-        spans.push(Span::styled(cut(&format!("  {error}"), room), theme.style(Role::Bad)));
+        spans.push(Span::styled(
+            cut(&format!("  {error}"), room),
+            theme.style(Role::Bad),
+        ));
     }
     if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
-        spans.push(Span::styled(format!(": {}", one_line(&cause)), theme.style(role)));
+        spans.push(Span::styled(
+            format!(": {}", one_line(&cause)),
+            theme.style(role),
+        ));
     } else if let Some(eval) = eval_under_way(run) {
         let pace = eval_pace(eval);
-        let text = if pace.is_empty() { String::new() } else { format!(", {pace}") };
-        spans.push(Span::styled(format!(": {}", one_line(&eval_count(eval))), theme.style(Role::Text)));
+        let text = if pace.is_empty() {
+            String::new()
+        } else {
+            format!(", {pace}")
+        };
+        spans.push(Span::styled(
+            format!(": {}", one_line(&eval_count(eval))),
+            theme.style(Role::Text),
+        ));
         spans.push(Span::styled(text, theme.style(Role::Faint)));
-    } else if let Some(phase) = run.history.phase.as_ref().filter(|_| !status.is_ended() && status != Status::Paused) {
-        spans.push(Span::styled(format!(": {}", one_line(&phase.phase)), theme.style(Role::Faint)));
+    } else if let Some(phase) = run
+        .history
+        .phase
+        .as_ref()
+        .filter(|_| !status.is_ended() && status != Status::Paused)
+    {
+        spans.push(Span::styled(
+            format!(": {}", one_line(&phase.phase)),
+            theme.style(Role::Faint),
+        ));
     }
     if is_recording(run.path()) {
         spans.push(Span::styled("  recording", theme.style(Role::Marked)));
     }
     if let Some(silent) = silent_seconds(shared, run) {
         spans.push(Span::styled(
-            format!("  {} no update for {}", theme.glyph("▲", "!"), duration(silent)),
+            format!(
+                "  {} no update for {}",
+                theme.glyph("▲", "!"),
+                duration(silent)
+            ),
             theme.style(Role::Warning),
         ));
     }
     let mut alerts = run.history.standing_alerts();
     if let Some(worst) = alerts.next() {
         let (mark, role) = theme.alert_mark(worst);
-        spans.push(Span::styled(format!("  {mark}{}", counted(1 + alerts.count(), "alert")), theme.style(role)));
+        spans.push(Span::styled(
+            format!("  {mark}{}", counted(1 + alerts.count(), "alert")),
+            theme.style(role),
+        ));
     }
     if run.outcome.is_known() {
-        spans.push(Span::styled(format!("  {}", run.outcome.label()), theme.style(run.outcome.level().into())));
+        spans.push(Span::styled(
+            format!("  {}", run.outcome.label()),
+            theme.style(run.outcome.level().into()),
+        ));
     }
     if let Some(directory) = &run.directory {
         let file = directory.file();
-        let name = if directory.name().is_empty() { short_id(&file.id) } else { directory.name() };
-        spans.push(Span::styled(format!("  {}", one_line(name)), theme.style(Role::Title)));
+        let name = if directory.name().is_empty() {
+            short_id(&file.id)
+        } else {
+            directory.name()
+        };
+        spans.push(Span::styled(
+            format!("  {}", one_line(name)),
+            theme.style(Role::Title),
+        ));
         spans.push(Span::styled(
             format!("  {} on {}", file.task, one_line(&file.config.base_model)),
             theme.style(Role::Text),
         ));
     }
     if let Some(begun) = &run.history.run {
-        spans.push(Span::styled(format!("  {}", one_line(&begun.device)), theme.style(Role::Faint)));
+        spans.push(Span::styled(
+            format!("  {}", one_line(&begun.device)),
+            theme.style(Role::Faint),
+        ));
     }
     spans
 }
@@ -83,32 +130,74 @@ pub(super) fn eval_under_way(run: &FollowedRun) -> Option<&EvalProgress> {
 /// Progress, remaining time, and speed.
 fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static>> {
     let theme = &shared.theme;
-    let (done, total) = (run.history.last_step, run.history.planned_steps().unwrap_or(0));
-    let share = if total > 0 { done as f64 / total as f64 } else { 0.0 };
+    let (done, total) = (
+        run.history.last_step,
+        run.history.planned_steps().unwrap_or(0),
+    );
+    let share = if total > 0 {
+        done as f64 / total as f64
+    } else {
+        0.0
+    };
     let mut spans = vec![
         Span::raw(format!(" step {done}")),
-        Span::raw(if total > 0 { format!(" of {total} ") } else { " ".to_owned() }),
+        Span::raw(if total > 0 {
+            format!(" of {total} ")
+        } else {
+            " ".to_owned()
+        }),
     ];
     let so_far = eval_under_way(run).map(eval_rates).unwrap_or_default();
-    let known = if so_far.is_empty() { rates(run).into_iter().collect() } else { so_far };
-    let role = if run.outcome.level() == Level::Warning { Role::Warning } else { Role::Text };
-    let rates: Vec<_> = known.iter().map(|text| Span::styled(format!("  {text}"), theme.style(role))).collect();
+    let known = if so_far.is_empty() {
+        rates(run).into_iter().collect()
+    } else {
+        so_far
+    };
+    let role = if run.outcome.level() == Level::Warning {
+        Role::Warning
+    } else {
+        Role::Text
+    };
+    let rates: Vec<_> = known
+        .iter()
+        .map(|text| Span::styled(format!("  {text}"), theme.style(role)))
+        .collect();
     if total > 0 {
         let share_text = Span::raw(format!(" {}", percent_short(share)));
         // The rates matter more than a long bar.
-        let beside: usize = spans.iter().chain(&rates).chain([&share_text]).map(Span::width).sum();
-        let bar = gauge(theme, share, (columns / 5).clamp(6, 30).min(columns.saturating_sub(beside).max(6)));
+        let beside: usize = spans
+            .iter()
+            .chain(&rates)
+            .chain([&share_text])
+            .map(Span::width)
+            .sum();
+        let bar = gauge(
+            theme,
+            share,
+            (columns / 5)
+                .clamp(6, 30)
+                .min(columns.saturating_sub(beside).max(6)),
+        );
         spans.extend([Span::styled(bar, theme.style(Role::Accent)), share_text]);
     }
     spans.extend(rates);
-    spans.extend(guard(run).map(|(text, role)| Span::styled(format!("  {text}"), theme.style(role))));
+    spans.extend(
+        guard(run).map(|(text, role)| Span::styled(format!("  {text}"), theme.style(role))),
+    );
     if let Some(seconds) = run.history.seconds_per_step() {
-        if let Some(left) = run.history.seconds_left().filter(|_| !run.status().is_ended()) {
+        if let Some(left) = run
+            .history
+            .seconds_left()
+            .filter(|_| !run.status().is_ended())
+        {
             spans.push(Span::raw(format!("  ETA {}", duration(left))));
         }
         spans.push(Span::raw(format!("  {}/step", duration(seconds))));
     }
-    for (name, word) in [("tokens_per_second/rollout", "tok/s sampled"), ("tokens_per_second/train", "trained")] {
+    for (name, word) in [
+        ("tokens_per_second/rollout", "tok/s sampled"),
+        ("tokens_per_second/train", "trained"),
+    ] {
         if let Some(value) = run.history.metric_at(name, done) {
             spans.push(Span::raw(format!("  {} {word}", amount(value.round()))));
         }
@@ -117,12 +206,18 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         (run.status(), run.history.first_ms, run.history.last_ms)
     {
         spans.push(Span::styled(
-            format!("  took {}", duration(last.saturating_sub(first) as f64 / 1000.0)),
+            format!(
+                "  took {}",
+                duration(last.saturating_sub(first) as f64 / 1000.0)
+            ),
             theme.style(Role::Faint),
         ));
     }
     if run.history.resumed > 0 {
-        spans.push(Span::styled(format!("  resumed {}x", run.history.resumed), theme.style(Role::Faint)));
+        spans.push(Span::styled(
+            format!("  resumed {}x", run.history.resumed),
+            theme.style(Role::Faint),
+        ));
     }
     spans
 }
@@ -137,18 +232,38 @@ fn rates(run: &FollowedRun) -> Option<String> {
             task => history.metric_at(&task_metric(task, name), step),
         };
         let (valid, exact, of) = match history.latest_eval(&task_set("eval", task), "trained") {
-            Some(eval) => (eval.summary.valid, eval.summary.exact, format!("eval {}", eval.step)),
-            None => (metric("tiers/valid")?, metric("exact"), format!("train {step}")),
+            Some(eval) => (
+                eval.summary.valid,
+                eval.summary.exact,
+                format!("eval {}", eval.step),
+            ),
+            None => (
+                metric("tiers/valid")?,
+                metric("exact"),
+                format!("train {step}"),
+            ),
         };
         let (valid, exact) = (percent_short(valid), or_na(exact, percent_short));
         let text = match *task {
             "" => format!("valid {valid} exact {exact}"),
-            task => format!("{task} {}/{}", valid.trim_end_matches('%'), exact.trim_end_matches('%')),
+            task => format!(
+                "{task} {}/{}",
+                valid.trim_end_matches('%'),
+                exact.trim_end_matches('%')
+            ),
         };
         Some((text, of))
     };
-    let (rates, of): (Vec<String>, Vec<String>) = history.task_names().iter().filter_map(of_task).unzip();
-    let (of, several) = (of.last()?, if rates.len() > 1 { "valid/exact % " } else { "" });
+    let (rates, of): (Vec<String>, Vec<String>) =
+        history.task_names().iter().filter_map(of_task).unzip();
+    let (of, several) = (
+        of.last()?,
+        if rates.len() > 1 {
+            "valid/exact % "
+        } else {
+            ""
+        },
+    );
     Some(format!("{several}{} ({of})", rates.join(" ")))
 }
 
@@ -156,24 +271,38 @@ fn rates(run: &FollowedRun) -> Option<String> {
 pub(super) fn guard(run: &FollowedRun) -> Option<(String, Role)> {
     let (_, base) = run.history.guards.first_key_value()?;
     let (step, now) = run.history.guards.last_key_value()?;
-    let exact = now.exact.map_or_else(String::new, |exact| format!(" exact {}", percent_short(exact)));
+    let exact = now.exact.map_or_else(String::new, |exact| {
+        format!(" exact {}", percent_short(exact))
+    });
     Some(match now.change(base).filter(|_| *step > base.step) {
         Some(change) => {
             let text = format!("guard {:+.3} nats/token{exact} ({step})", change.estimate);
-            let is_open = run.history.standing_alerts().any(|alert| alert.rule == "forgetting");
+            let is_open = run
+                .history
+                .standing_alerts()
+                .any(|alert| alert.rule == "forgetting");
             (text, if is_open { Role::Warning } else { Role::Text })
         }
-        None => (format!("guard {:.3} nats/token{exact}", now.log_prob()), Role::Text),
+        None => (
+            format!("guard {:.3} nats/token{exact}", now.log_prob()),
+            Role::Text,
+        ),
     })
 }
 
 /// Seconds since the last event of a worker that should compute; `None` if that is within limits.
 fn silent_seconds(shared: &Shared, run: &FollowedRun) -> Option<f64> {
     let status = run.status();
-    if !matches!(status, Status::Running | Status::Starting | Status::Stopping) {
+    if !matches!(
+        status,
+        Status::Running | Status::Starting | Status::Stopping
+    ) {
         return None;
     }
-    let last = run.history.last_ms.max(run.state.as_ref().map(|state| state.updated_ms))?;
+    let last = run
+        .history
+        .last_ms
+        .max(run.state.as_ref().map(|state| state.updated_ms))?;
     let silent = shared.now_ms.saturating_sub(last);
     let step_ms = run.history.seconds_per_step().unwrap_or(0.0) * 5000.0;
     (silent >= SILENT_MS && silent as f64 > step_ms).then_some(silent as f64 / 1000.0)

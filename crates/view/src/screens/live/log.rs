@@ -15,7 +15,10 @@ use crate::style_role::Role;
 use crate::widgets::text_width::{one_line, wrapped};
 
 /// The events that are shown, latest first.
-fn shown<'a>(live: &'a Live, run: &'a FollowedRun) -> impl Iterator<Item = (&'a Event, Level, String)> {
+fn shown<'a>(
+    live: &'a Live,
+    run: &'a FollowedRun,
+) -> impl Iterator<Item = (&'a Event, Level, String)> {
     let LogView { least, filter, .. } = &live.log;
     run.log.iter().rev().filter_map(|event| {
         let (level, text) = event_text(&event.body, 0)?;
@@ -25,12 +28,23 @@ fn shown<'a>(live: &'a Live, run: &'a FollowedRun) -> impl Iterator<Item = (&'a 
 
 /// Scrolls; up is back in time.
 pub(super) fn scroll(live: &mut Live, shared: &Shared, by: isize) {
-    let most = shared.current_run().map_or(0, |run| shown(live, run).count().saturating_sub(1));
+    let most = shared
+        .current_run()
+        .map_or(0, |run| shown(live, run).count().saturating_sub(1));
     live.log.back = live.log.back.saturating_add_signed(-by).min(most);
 }
 
-pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
-    let LogView { back, least, filter } = &live.log;
+pub(super) fn content<'a>(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    inside: Rect,
+) -> Content<'a> {
+    let LogView {
+        back,
+        least,
+        filter,
+    } = &live.log;
     let mut title = "alerts and log".to_owned();
     if *least != MinLevel::All {
         title += &format!(": {}", least.name());
@@ -41,7 +55,11 @@ pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, insid
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let mut lines = Vec::new();
     if filter.is_shown() {
-        lines.push(filter.line(&shared.theme, columns, &format!("{} of {}", shown(live, run).count(), run.log.len())));
+        lines.push(filter.line(
+            &shared.theme,
+            columns,
+            &format!("{} of {}", shown(live, run).count(), run.log.len()),
+        ));
     }
     let before = lines.len();
     lines.extend(alerts(shared, run, columns));
@@ -59,8 +77,16 @@ pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
         let (mark, role) = theme.alert_mark(alert);
         let (name, sentence) = (alert_name(&alert.rule), one_line(&alert.sentence));
         let text = format!("{mark}{name} (step {}): {sentence}", alert.step);
-        lines.extend(wrapped(&text, columns).into_iter().map(|text| Line::styled(text, theme.style(role))));
-        let what = format!("  {} {}", theme.glyph("→", "->"), one_line(&alert.suggestion));
+        lines.extend(
+            wrapped(&text, columns)
+                .into_iter()
+                .map(|text| Line::styled(text, theme.style(role))),
+        );
+        let what = format!(
+            "  {} {}",
+            theme.glyph("→", "->"),
+            one_line(&alert.suggestion)
+        );
         if !alert.suggestion.is_empty() {
             lines.extend(
                 wrapped(&what, columns)
@@ -73,7 +99,13 @@ pub(super) fn alerts(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<
 }
 
 /// The latest events that fit into so many lines, oldest first.
-fn events(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+fn events(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    columns: usize,
+    rows: usize,
+) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let mut blocks: Vec<Vec<Line<'static>>> = Vec::new();
     let mut used = 0;
@@ -85,7 +117,11 @@ fn events(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows:
         }
         let clock = crate::format::clock(event.time_ms);
         let line = |(index, text): (usize, String)| {
-            let time = if index == 0 { clock.clone() } else { " ".repeat(clock.len()) };
+            let time = if index == 0 {
+                clock.clone()
+            } else {
+                " ".repeat(clock.len())
+            };
             Line::from(vec![
                 Span::styled(format!("{time}  "), theme.style(Role::Faint)),
                 Span::styled(text, theme.style(Role::from(level))),
@@ -97,7 +133,11 @@ fn events(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows:
         }
     }
     if blocks.is_empty() {
-        let text = if run.log.is_empty() { "no events yet" } else { "no events match" };
+        let text = if run.log.is_empty() {
+            "no events yet"
+        } else {
+            "no events match"
+        };
         blocks.push(vec![Line::styled(text, theme.style(Role::Faint))]);
     }
     let mut lines: Vec<Line<'static>> = blocks.into_iter().rev().flatten().collect();

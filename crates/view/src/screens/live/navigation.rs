@@ -13,9 +13,14 @@ const WHEEL: isize = 3;
 
 /// Moves by steps; past the latest the view follows the run again.
 pub(super) fn by_steps(live: &mut Live, shared: &mut Shared, by: i64) -> Vec<Command> {
-    let Some(run) = shared.current_run() else { return Vec::new() };
+    let Some(run) = shared.current_run() else {
+        return Vec::new();
+    };
     let last = live.last(run);
-    let at = live.at(run).saturating_add_signed(by).clamp(1.min(last), last);
+    let at = live
+        .at(run)
+        .saturating_add_signed(by)
+        .clamp(1.min(last), last);
     to_step(live, shared, (at < last).then_some(at))
 }
 
@@ -39,14 +44,20 @@ pub(super) fn by_groups(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<
 /// Moves by completions of the group.
 pub(super) fn by_members(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
     let groups = groups(live, shared);
-    let row = live.group.at(groups.len()).and_then(|index| groups.get(index));
+    let row = live
+        .group
+        .at(groups.len())
+        .and_then(|index| groups.get(index));
     live.member.go(by, row.map_or(0, |row| row.tiers.len()));
     (live.completion_top, live.is_browsing) = (Cursor::default(), true);
     Vec::new()
 }
 
 fn groups(live: &Live, shared: &Shared) -> Vec<group_rows::Row> {
-    shared.current_run().map(|run| group_rows::rows_of_step(live, shared, live.at(run))).unwrap_or_default()
+    shared
+        .current_run()
+        .map(|run| group_rows::rows_of_step(live, shared, live.at(run)))
+        .unwrap_or_default()
 }
 
 /// Moves the cursor of the chart, else the zoomed range, left or right.
@@ -90,7 +101,12 @@ fn to_click(live: &mut Live, shared: &mut Shared, step: Option<u64>) -> Vec<Comm
 }
 
 /// In the focused chart a click selects a step; the wheel zooms the chart, and moves through the log.
-pub(super) fn pointed(live: &mut Live, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+pub(super) fn pointed(
+    live: &mut Live,
+    shared: &mut Shared,
+    hit: &Hit,
+    event: MouseEvent,
+) -> Option<Vec<Command>> {
     let by = match event.kind {
         MouseEventKind::ScrollDown => WHEEL,
         MouseEventKind::ScrollUp => -WHEEL,
@@ -113,7 +129,9 @@ pub(super) fn pointed(live: &mut Live, shared: &mut Shared, hit: &Hit, event: Mo
 
 /// Requests missing data: the texts of the selected step.
 pub(super) fn look(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some(run) = shared.current_run() else { return Vec::new() };
+    let Some(run) = shared.current_run() else {
+        return Vec::new();
+    };
     let step = live.at(run);
     let mut commands = rollouts::load(live, shared, step);
     commands.extend(failures::load(live, shared));

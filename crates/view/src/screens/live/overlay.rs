@@ -13,8 +13,16 @@ use crate::widgets::text_width::one_line;
 /// Runs that can be overlaid, newest first: the readable ones of the list except the current one.
 fn others(shared: &Shared) -> Vec<(&PathBuf, &RunRow)> {
     let current = shared.current.as_ref();
-    let entries = shared.runs.listing.entries().iter().rev().filter(|entry| Some(&entry.path) != current);
-    entries.filter_map(|entry| Some((&entry.path, entry.row.as_deref().ok()?))).collect()
+    let entries = shared
+        .runs
+        .listing
+        .entries()
+        .iter()
+        .rev()
+        .filter(|entry| Some(&entry.path) != current);
+    entries
+        .filter_map(|entry| Some((&entry.path, entry.row.as_deref().ok()?)))
+        .collect()
 }
 
 /// Opens or closes the list.
@@ -30,8 +38,11 @@ pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
 /// Toggles the overlay of the run under the cursor.
 pub(super) fn toggle(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let others = others(shared);
-    let Some(run) =
-        live.overlay_cursor.at(others.len()).and_then(|index| others.get(index)).map(|(run, _)| (*run).clone())
+    let Some(run) = live
+        .overlay_cursor
+        .at(others.len())
+        .and_then(|index| others.get(index))
+        .map(|(run, _)| (*run).clone())
     else {
         return Vec::new();
     };
@@ -55,7 +66,16 @@ pub(super) fn content<'a>(live: &Live, shared: &'a Shared) -> Content<'a> {
     let rows: Vec<CheckRow> = others.iter().map(row).collect();
     let nothing = match shared.is_busy("runs") {
         true => "loading ...".to_owned(),
-        false => format!("no other runs; {} starts one", shared.key_of("screen.launch")),
+        false => format!(
+            "no other runs; {} starts one",
+            shared.key_of("screen.launch")
+        ),
     };
-    check_list::content(&shared.theme, "overlay runs".to_owned(), live.overlay_cursor, rows, &nothing)
+    check_list::content(
+        &shared.theme,
+        "overlay runs".to_owned(),
+        live.overlay_cursor,
+        rows,
+        &nothing,
+    )
 }

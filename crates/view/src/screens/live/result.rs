@@ -34,11 +34,21 @@ fn compared(run: &FollowedRun) -> Option<ComparedEvals<'_>> {
 fn all_compared(run: &FollowedRun) -> Vec<ComparedEvals<'_>> {
     let mut found = Vec::new();
     for (task, outcome) in run.outcome.by_task() {
-        let Some(judged) = outcome.compared() else { continue };
+        let Some(judged) = outcome.compared() else {
+            continue;
+        };
         let set = task_set(&judged.set, task);
-        let eval = |step, target: &str| run.history.evals.get(&(step, set.clone(), target.to_owned()));
+        let eval = |step, target: &str| {
+            run.history
+                .evals
+                .get(&(step, set.clone(), target.to_owned()))
+        };
         if let (Some(base), Some(trained)) = (eval(0, "base"), eval(judged.step, "trained")) {
-            found.push(ComparedEvals { base, trained, judged });
+            found.push(ComparedEvals {
+                base,
+                trained,
+                judged,
+            });
         }
     }
     found
@@ -46,35 +56,62 @@ fn all_compared(run: &FollowedRun) -> Vec<ComparedEvals<'_>> {
 
 /// Why there is nothing to compare.
 pub(super) fn no_comparison(_: &Live, shared: &Shared) -> Option<String> {
-    let Some(run) = shared.current_run() else { return Some(shared.no_open_run()) };
-    compared(run).is_none().then(|| format!("nothing to compare: {NOT_COMPARED}"))
+    let Some(run) = shared.current_run() else {
+        return Some(shared.no_open_run());
+    };
+    compared(run)
+        .is_none()
+        .then(|| format!("nothing to compare: {NOT_COMPARED}"))
 }
 
 const NOT_COMPARED: &str = "no set has an eval of both base and trained";
 
 /// Shows both evals on the eval screen.
 pub(super) fn open_comparison(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some((run, ComparedEvals { base, trained, .. })) =
-        shared.current_run().and_then(|run| Some((run, compared(run)?)))
+    let Some((run, ComparedEvals { base, trained, .. })) = shared
+        .current_run()
+        .and_then(|run| Some((run, compared(run)?)))
     else {
         return Vec::new();
     };
-    vec![Command::GoTo(Screen::Eval), Command::Compare([base, trained].map(|eval| id(run, eval)).to_vec())]
+    vec![
+        Command::GoTo(Screen::Eval),
+        Command::Compare([base, trained].map(|eval| id(run, eval)).to_vec()),
+    ]
 }
 
 /// An eval of a run as the eval screen names it.
 pub(super) fn id(run: &FollowedRun, eval: &Eval) -> EvalId {
-    let Eval { step, set, target, .. } = eval.clone();
-    EvalId { folder: run.path().to_owned(), step, set, target }
+    let Eval {
+        step, set, target, ..
+    } = eval.clone();
+    EvalId {
+        folder: run.path().to_owned(),
+        step,
+        set,
+        target,
+    }
 }
 
-pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
+pub(super) fn content<'a>(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    inside: Rect,
+) -> Content<'a> {
     let has_ended = run.status().is_ended();
-    let title = if has_ended { format!("result: {}", run.status().name()) } else { "result so far".to_owned() };
+    let title = if has_ended {
+        format!("result: {}", run.status().name())
+    } else {
+        "result so far".to_owned()
+    };
     let columns = inside.width as usize;
     let mut lines = lines(shared, run, columns);
     lines.extend(log::alerts(shared, run, columns));
-    Content { opens: true, ..framed(shared, RESULT, title).text(inside, lines, live.result_top) }
+    Content {
+        opens: true,
+        ..framed(shared, RESULT, title).text(inside, lines, live.result_top)
+    }
 }
 
 fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
@@ -85,9 +122,20 @@ fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static
         return vec![Line::styled(text, theme.style(Role::Warning))];
     };
     let mut lines = vec![heading(shared, run, first)];
-    lines.extend(all.iter().flat_map(|compared| table(shared, compared, columns)));
-    let fallen = run.outcome.fallen().map(|text| wrapped(&text, columns)).unwrap_or_default();
-    lines.extend(fallen.into_iter().map(|text| Line::styled(text, theme.style(Role::Warning))));
+    lines.extend(
+        all.iter()
+            .flat_map(|compared| table(shared, compared, columns)),
+    );
+    let fallen = run
+        .outcome
+        .fallen()
+        .map(|text| wrapped(&text, columns))
+        .unwrap_or_default();
+    lines.extend(
+        fallen
+            .into_iter()
+            .map(|text| Line::styled(text, theme.style(Role::Warning))),
+    );
     lines
 }
 
@@ -95,37 +143,68 @@ fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static
 /// below them, or is left out: the difference first.
 fn table(shared: &Shared, compared: &ComparedEvals<'_>, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let ComparedEvals { base, trained, judged } = compared;
+    let ComparedEvals {
+        base,
+        trained,
+        judged,
+    } = compared;
     let cell = |eval: &EvalSummary, metric: &str| match metric {
         "exact" if eval.exact.is_none() => "not measured".to_owned(),
         _ => percent_interval(eval.metric(metric), eval.interval(metric)),
     };
     let row = |name: &str, first: &str, second: &str| {
         let mut line = Line::raw(padded(name, 7, false));
-        line.spans.push(Span::styled(padded(first, 21, false), theme.style(Role::Base)));
-        line.spans.push(Span::styled(padded(second, 21, false), theme.style(Role::Trained)));
+        line.spans.push(Span::styled(
+            padded(first, 21, false),
+            theme.style(Role::Base),
+        ));
+        line.spans.push(Span::styled(
+            padded(second, 21, false),
+            theme.style(Role::Trained),
+        ));
         line
     };
     let set = format!("{} set, n = {}", trained.set, trained.summary.n);
     let mut head = row("", "base", &format!("step {}", trained.step));
-    head.spans.push(Span::styled(padded(&set, columns.saturating_sub(49), false), theme.style(Role::Faint)));
+    head.spans.push(Span::styled(
+        padded(&set, columns.saturating_sub(49), false),
+        theme.style(Role::Faint),
+    ));
     let mut lines = vec![head];
     // With several completions per prompt the recorded comparison is of the first ones: then the rates stand alone.
-    let is_of_all = trained.against_base.as_deref().is_some_and(|found| found.valid.pairs() == trained.summary.n);
+    let is_of_all = trained
+        .against_base
+        .as_deref()
+        .is_some_and(|found| found.valid.pairs() == trained.summary.n);
     for (metric, judged) in [("valid", Some(judged.valid)), ("exact", judged.exact)] {
-        let mut line = row(metric, &cell(&base.summary, metric), &cell(&trained.summary, metric));
+        let mut line = row(
+            metric,
+            &cell(&base.summary, metric),
+            &cell(&trained.summary, metric),
+        );
         let Some(judged) = judged else {
-            line.spans.push(Span::styled("no expected answers", theme.style(Role::Faint)));
+            line.spans.push(Span::styled(
+                "no expected answers",
+                theme.style(Role::Faint),
+            ));
             lines.push(line);
             continue;
         };
         let style = theme.style(role(judged.verdict));
         let words = judged.to_string();
-        let words = words.trim_start_matches(metric).trim_start_matches([':', ' ']).to_owned();
-        let difference = if is_of_all { format!("{}  ", points(&judged.difference)) } else { String::new() };
+        let words = words
+            .trim_start_matches(metric)
+            .trim_start_matches([':', ' '])
+            .to_owned();
+        let difference = if is_of_all {
+            format!("{}  ", points(&judged.difference))
+        } else {
+            String::new()
+        };
         let room = columns.saturating_sub(line.width());
         if difference.len() + words.len() <= room {
-            line.spans.extend([Span::raw(difference), Span::styled(words, style)]);
+            line.spans
+                .extend([Span::raw(difference), Span::styled(words, style)]);
         } else if words.len() <= room {
             line.spans.push(Span::styled(words, style));
         } else {
@@ -140,24 +219,44 @@ fn table(shared: &Shared, compared: &ComparedEvals<'_>, columns: usize) -> Vec<L
 /// The best checkpoint, and the key of the comparison.
 fn heading(shared: &Shared, run: &FollowedRun, compared: &ComparedEvals<'_>) -> Line<'static> {
     let theme = &shared.theme;
-    let by = run.directory.as_ref().map_or("", |run| run.file().config.keep_best_by.name());
+    let by = run
+        .directory
+        .as_ref()
+        .map_or("", |run| run.file().config.keep_best_by.name());
     let best = match run.best {
         Some(0) => {
-            vec![Span::styled("best checkpoint: step 0, the base: no later one is better", theme.style(Role::Warning))]
+            vec![Span::styled(
+                "best checkpoint: step 0, the base: no later one is better",
+                theme.style(Role::Warning),
+            )]
         }
-        Some(step) if step == compared.trained.step => vec![Span::raw(format!("best checkpoint: step {step}"))],
+        Some(step) if step == compared.trained.step => {
+            vec![Span::raw(format!("best checkpoint: step {step}"))]
+        }
         Some(step) => vec![
             Span::raw(format!("best checkpoint: step {step}")),
             Span::styled(
-                format!(", not the one of this eval (step {})", compared.trained.step),
+                format!(
+                    ", not the one of this eval (step {})",
+                    compared.trained.step
+                ),
                 theme.style(Role::Faint),
             ),
         ],
-        None => vec![Span::styled("no checkpoint has an eval", theme.style(Role::Warning))],
+        None => vec![Span::styled(
+            "no checkpoint has an eval",
+            theme.style(Role::Warning),
+        )],
     };
     let mut line = Line::from(best);
-    line.spans.push(Span::styled(format!(" (keep_best_by = {by})  "), theme.style(Role::Faint)));
-    line.spans.push(Span::styled(shared.key_of("live.compare"), theme.style(Role::Key)));
+    line.spans.push(Span::styled(
+        format!(" (keep_best_by = {by})  "),
+        theme.style(Role::Faint),
+    ));
+    line.spans.push(Span::styled(
+        shared.key_of("live.compare"),
+        theme.style(Role::Key),
+    ));
     line.spans.push(Span::raw(" compare answers"));
     line
 }

@@ -9,7 +9,9 @@ use crate::task::task_prompt;
 /// Reads a step, unless it was read or is being read. One that could not be read is retried: the cause may have been
 /// fixed.
 pub(super) fn load(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Command> {
-    let Some(run) = shared.current_run() else { return Vec::new() };
+    let Some(run) = shared.current_run() else {
+        return Vec::new();
+    };
     let rollouts = &live.rollouts;
     let reading = rollouts.reading == Some(step) && shared.is_busy("live.rollouts");
     if step == 0 || !run.loaded || reading || matches!(rollouts.at_step(step), Some(Ok(_))) {
@@ -22,19 +24,25 @@ pub(super) fn load(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Comma
             .map(|groups| groups.into_iter().map(sampled).collect())
             .map_err(|error| error.to_string())
     };
-    let work = Work::latest("live.rollouts", read, move |live: &mut Live, shared, groups| {
-        if shared.current.as_ref() == Some(&of) {
-            live.rollouts.reading = None;
-            live.rollouts.keep(step, groups);
-        }
-        Vec::new()
-    });
+    let work = Work::latest(
+        "live.rollouts",
+        read,
+        move |live: &mut Live, shared, groups| {
+            if shared.current.as_ref() == Some(&of) {
+                live.rollouts.reading = None;
+                live.rollouts.keep(step, groups);
+            }
+            Vec::new()
+        },
+    );
     vec![work]
 }
 
 /// Whether the selected step could not be read.
 pub(super) fn has_failed(live: &Live, shared: &Shared) -> bool {
-    let found = shared.current_run().and_then(|run| live.rollouts.at_step(live.at(run)));
+    let found = shared
+        .current_run()
+        .and_then(|run| live.rollouts.at_step(live.at(run)));
     matches!(found, Some(Err(_)))
 }
 

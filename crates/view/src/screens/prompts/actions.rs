@@ -5,8 +5,8 @@ use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Column, Entry, first_words};
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task, hand_actions,
-    preview, row_editor, row_templates, rows, save, table, token_count,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task,
+    hand_actions, preview, row_editor, row_templates, rows, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts;
@@ -40,149 +40,394 @@ const IN_FORM: Scope = Scope::Pane(Screen::Prompts, FORM);
 const BY_HAND: Scope = Scope::Pane(Screen::Prompts, HAND);
 
 const ACTIONS: &[Action] = &[
-    Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save_text).unless(undecided),
-    Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |prompts, shared| {
-        row_editor::with(prompts, shared, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
-    }),
-    Action::new("prompts.redo", "Redo", "", &["ctrl-r"], IN_EDITOR, |prompts, shared| {
-        row_editor::with(prompts, shared, |editor| if editor.redo() { Effect::Edited } else { Effect::None })
-    }),
-    Action::new("prompts.format", "Format JSON", "", &["alt-f"], IN_EDITOR, |prompts, shared| {
-        row_editor::with(prompts, shared, |editor| match crate::score::json::format(&editor.text()) {
-            Ok(text) if editor.is_json() => {
-                editor.replace(&text);
-                Effect::Edited
-            }
-            _ => Effect::None,
-        })
-    })
+    Action::new(
+        "prompts.save",
+        "Save",
+        "save",
+        &["ctrl-o"],
+        IN_EDITOR,
+        save_text,
+    )
+    .unless(undecided),
+    Action::new(
+        "prompts.undo",
+        "Undo",
+        "undo",
+        &["ctrl-u"],
+        IN_EDITOR,
+        |prompts, shared| {
+            row_editor::with(prompts, shared, |editor| {
+                if editor.undo() {
+                    Effect::Edited
+                } else {
+                    Effect::None
+                }
+            })
+        },
+    ),
+    Action::new(
+        "prompts.redo",
+        "Redo",
+        "",
+        &["ctrl-r"],
+        IN_EDITOR,
+        |prompts, shared| {
+            row_editor::with(prompts, shared, |editor| {
+                if editor.redo() {
+                    Effect::Edited
+                } else {
+                    Effect::None
+                }
+            })
+        },
+    ),
+    Action::new(
+        "prompts.format",
+        "Format JSON",
+        "",
+        &["alt-f"],
+        IN_EDITOR,
+        |prompts, shared| {
+            row_editor::with(prompts, shared, |editor| {
+                match crate::score::json::format(&editor.text()) {
+                    Ok(text) if editor.is_json() => {
+                        editor.replace(&text);
+                        Effect::Edited
+                    }
+                    _ => Effect::None,
+                }
+            })
+        },
+    )
     .also(&["format", "indent", "prettify"]),
-    Action::new("prompts.submit", "Submit form", "submit", &["ctrl-o"], IN_FORM, form::submit)
-        .also(&["create", "import", "save"]),
-    Action::new("prompts.hand.call", "Call tool", "call", &["ctrl-o"], BY_HAND, hand_actions::call)
-        .unless(hand_actions::no_send),
-    Action::new("prompts.hand.answer", "Answer", "answer", &["alt-enter"], BY_HAND, hand_actions::answer)
-        .unless(hand_actions::no_send),
-    Action::new("prompts.hand.edit", "Write call or answer", "write", &["enter", "i"], BY_HAND, hand_actions::edit)
-        .asking()
-        .unless(hand_actions::no_send),
-    Action::new("prompts.hand.again", "Start over", "start over", &["r"], BY_HAND, hand_actions::again).asking(),
-    Action::new("prompts.hand.leave", "Back", "back", &["esc"], BY_HAND, hand_actions::leave),
-    Action::new("prompts.mark", "Toggle mark", "mark", &["space"], IN_ROWS, mark).also(&["select"]).unless(no_row),
-    Action::new("prompts.open", "Preview prompt", "", &["enter"], IN_ROWS, |prompts, _| {
-        prompts.pane = Some(CHAT);
-        Vec::new()
-    })
+    Action::new(
+        "prompts.submit",
+        "Submit form",
+        "submit",
+        &["ctrl-o"],
+        IN_FORM,
+        form::submit,
+    )
+    .also(&["create", "import", "save"]),
+    Action::new(
+        "prompts.hand.call",
+        "Call tool",
+        "call",
+        &["ctrl-o"],
+        BY_HAND,
+        hand_actions::call,
+    )
+    .unless(hand_actions::no_send),
+    Action::new(
+        "prompts.hand.answer",
+        "Answer",
+        "answer",
+        &["alt-enter"],
+        BY_HAND,
+        hand_actions::answer,
+    )
+    .unless(hand_actions::no_send),
+    Action::new(
+        "prompts.hand.edit",
+        "Write call or answer",
+        "write",
+        &["enter", "i"],
+        BY_HAND,
+        hand_actions::edit,
+    )
+    .asking()
+    .unless(hand_actions::no_send),
+    Action::new(
+        "prompts.hand.again",
+        "Start over",
+        "start over",
+        &["r"],
+        BY_HAND,
+        hand_actions::again,
+    )
+    .asking(),
+    Action::new(
+        "prompts.hand.leave",
+        "Back",
+        "back",
+        &["esc"],
+        BY_HAND,
+        hand_actions::leave,
+    ),
+    Action::new(
+        "prompts.mark",
+        "Toggle mark",
+        "mark",
+        &["space"],
+        IN_ROWS,
+        mark,
+    )
+    .also(&["select"])
     .unless(no_row),
-    Action::new("prompts.finding", "Show rows of finding", "rows", &["enter"], IN_HEALTH, show_rows_of_finding)
-        .also(&["filter", "go to finding"])
-        .unless(no_finding),
+    Action::new(
+        "prompts.open",
+        "Preview prompt",
+        "",
+        &["enter"],
+        IN_ROWS,
+        |prompts, _| {
+            prompts.pane = Some(CHAT);
+            Vec::new()
+        },
+    )
+    .unless(no_row),
+    Action::new(
+        "prompts.finding",
+        "Show rows of finding",
+        "rows",
+        &["enter"],
+        IN_HEALTH,
+        show_rows_of_finding,
+    )
+    .also(&["filter", "go to finding"])
+    .unless(no_finding),
     choice::take_action(),
     choice::keep_action(),
     choice::discard_action(),
     choice::difference_action(),
-    Action::new("prompts.leave", "Close editor", "leave", &["esc"], HERE, leave).unless(nothing_open),
-    Action::new("prompts.filter", "Filter rows", "filter", &["/"], HERE, |prompts, _| {
-        prompts.pane = Some(ROWS);
-        prompts.filter.is_typing = true;
-        Vec::new()
-    })
+    Action::new(
+        "prompts.leave",
+        "Close editor",
+        "leave",
+        &["esc"],
+        HERE,
+        leave,
+    )
+    .unless(nothing_open),
+    Action::new(
+        "prompts.filter",
+        "Filter rows",
+        "filter",
+        &["/"],
+        HERE,
+        |prompts, _| {
+            prompts.pane = Some(ROWS);
+            prompts.filter.is_typing = true;
+            Vec::new()
+        },
+    )
     .also(&["find", "search"])
     .asking()
     .unless(by_hand),
-    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |prompts, shared| {
-        write(prompts, shared, EditTarget::Messages)
-    })
+    Action::new(
+        "prompts.messages",
+        "Edit messages",
+        "edit",
+        &["i"],
+        HERE,
+        |prompts, shared| write(prompts, shared, EditTarget::Messages),
+    )
     .asking()
     .unless(no_row),
-    Action::new("prompts.expected", "Edit expected answer", "expected", &["x"], HERE, |prompts, shared| {
-        write(prompts, shared, EditTarget::Expected)
-    })
+    Action::new(
+        "prompts.expected",
+        "Edit expected answer",
+        "expected",
+        &["x"],
+        HERE,
+        |prompts, shared| write(prompts, shared, EditTarget::Expected),
+    )
     .asking()
     .unless(no_row),
-    Action::new("prompts.system", "Edit system prompt", "system", &["p"], HERE, |prompts, shared| {
-        row_editor::begin(prompts, shared, EditTarget::System)
-    })
+    Action::new(
+        "prompts.system",
+        "Edit system prompt",
+        "system",
+        &["p"],
+        HERE,
+        |prompts, shared| row_editor::begin(prompts, shared, EditTarget::System),
+    )
     .asking()
     .unless(no_task),
-    Action::new("prompts.compare", "Compare system prompts", "", &["A"], HERE, |_, _| {
-        vec![Command::Perform("eval.prompts")]
-    })
+    Action::new(
+        "prompts.compare",
+        "Compare system prompts",
+        "",
+        &["A"],
+        HERE,
+        |_, _| vec![Command::Perform("eval.prompts")],
+    )
     .also(&["a/b test", "prompt variants", "few-shot"])
     .asking()
     .unless(no_task),
-    Action::new("prompts.sort", "Sort by next column", "sort", &["s"], HERE, |prompts, shared| {
-        prompts.sort = (prompts.sort.0.next(), false);
-        arrange(prompts, shared)
-    })
+    Action::new(
+        "prompts.sort",
+        "Sort by next column",
+        "sort",
+        &["s"],
+        HERE,
+        |prompts, shared| {
+            prompts.sort = (prompts.sort.0.next(), false);
+            arrange(prompts, shared)
+        },
+    )
     .unless(by_hand),
-    Action::new("prompts.sort.backwards", "Reverse sort", "", &["S"], HERE, |prompts, shared| {
-        prompts.sort.1 = !prompts.sort.1;
-        arrange(prompts, shared)
-    }),
-    Action::new("prompts.add", "Add row", "add", &["a"], HERE, add).also(&["new", "insert"]).asking().unless(no_task),
-    Action::new("prompts.template", "Edit rows by template", "template", &["T"], HERE, |prompts, shared| {
-        row_editor::begin(prompts, shared, EditTarget::Template)
-    })
+    Action::new(
+        "prompts.sort.backwards",
+        "Reverse sort",
+        "",
+        &["S"],
+        HERE,
+        |prompts, shared| {
+            prompts.sort.1 = !prompts.sort.1;
+            arrange(prompts, shared)
+        },
+    ),
+    Action::new("prompts.add", "Add row", "add", &["a"], HERE, add)
+        .also(&["new", "insert"])
+        .asking()
+        .unless(no_task),
+    Action::new(
+        "prompts.template",
+        "Edit rows by template",
+        "template",
+        &["T"],
+        HERE,
+        |prompts, shared| row_editor::begin(prompts, shared, EditTarget::Template),
+    )
     .also(&["bulk edit", "replace", "edit all"])
     .asking()
     .unless(no_row),
-    Action::new("prompts.undo_rows", "Undo change of rows", "undo", &["u"], HERE, save::undo)
-        .also(&["undo", "revert"])
-        .unless(nothing_to_undo),
-    Action::new("prompts.import", "Import rows", "import", &["I"], HERE, |prompts, shared| {
-        form_import::open(prompts, shared)
-    })
+    Action::new(
+        "prompts.undo_rows",
+        "Undo change of rows",
+        "undo",
+        &["u"],
+        HERE,
+        save::undo,
+    )
+    .also(&["undo", "revert"])
+    .unless(nothing_to_undo),
+    Action::new(
+        "prompts.import",
+        "Import rows",
+        "import",
+        &["I"],
+        HERE,
+        |prompts, shared| form_import::open(prompts, shared),
+    )
     .also(&["csv", "jsonl", "load", "import"])
     .asking()
     .unless(no_task),
-    Action::new("prompts.new_task", "New task", "new task", &["N"], HERE, |prompts, shared| {
-        form_new_task::open(prompts, shared)
-    })
+    Action::new(
+        "prompts.new_task",
+        "New task",
+        "new task",
+        &["N"],
+        HERE,
+        |prompts, shared| form_new_task::open(prompts, shared),
+    )
     .also(&["create task", "task new", "init"])
     .asking()
     .unless(by_hand),
-    Action::new("prompts.duplicate", "Duplicate row", "", &["c"], HERE, |prompts, shared| match prompts.selected() {
-        Some(entry) => save::duplicate(prompts, shared, entry),
-        None => Vec::new(),
-    })
+    Action::new(
+        "prompts.duplicate",
+        "Duplicate row",
+        "",
+        &["c"],
+        HERE,
+        |prompts, shared| match prompts.selected() {
+            Some(entry) => save::duplicate(prompts, shared, entry),
+            None => Vec::new(),
+        },
+    )
     .also(&["clone"])
     .unless(no_row),
-    Action::new("prompts.delete", "Delete row", "", &["D", "delete"], HERE, delete)
-        .also(&["delete", "remove", "rm"])
-        .unless(no_row),
-    Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside)
-        .also(&["editor", "vim"])
-        .unless(no_file),
-    Action::new("prompts.copy", "Copy prompt", "", &["y"], HERE, |prompts, shared| {
-        let prompt = prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
-        shared.say("prompt copied");
-        vec![Command::Copy(prompt)]
-    })
+    Action::new(
+        "prompts.delete",
+        "Delete row",
+        "",
+        &["D", "delete"],
+        HERE,
+        delete,
+    )
+    .also(&["delete", "remove", "rm"])
+    .unless(no_row),
+    Action::new(
+        "prompts.outside",
+        "Open in $EDITOR",
+        "$EDITOR",
+        &["e"],
+        HERE,
+        outside,
+    )
+    .also(&["editor", "vim"])
+    .unless(no_file),
+    Action::new(
+        "prompts.copy",
+        "Copy prompt",
+        "",
+        &["y"],
+        HERE,
+        |prompts, shared| {
+            let prompt = prompts
+                .chat
+                .as_ref()
+                .map(|chat| chat.prompt.clone())
+                .unwrap_or_default();
+            shared.say("prompt copied");
+            vec![Command::Copy(prompt)]
+        },
+    )
     .also(&["yank", "clipboard"])
     .unless(no_row),
-    Action::new("prompts.hand", "Answer by hand", "by hand", &["b"], HERE, hand_actions::open)
-        .also(&["try", "playground", "call tools", "person"])
-        .asking()
-        .unless(hand_actions::no_hand),
+    Action::new(
+        "prompts.hand",
+        "Answer by hand",
+        "by hand",
+        &["b"],
+        HERE,
+        hand_actions::open,
+    )
+    .also(&["try", "playground", "call tools", "person"])
+    .asking()
+    .unless(hand_actions::no_hand),
     whole_action("prompts.results", Screen::Prompts),
-    Action::new("prompts.model", "Choose tokenizer", "", &["m"], HERE, choose_model)
-        .also(&["tokenizer"])
-        .asking()
-        .unless(no_task),
-    Action::new("prompts.health", "Show health report", "", &["H"], HERE, |prompts, _| {
-        prompts.pane = Some(HEALTH);
-        Vec::new()
-    }),
+    Action::new(
+        "prompts.model",
+        "Choose tokenizer",
+        "",
+        &["m"],
+        HERE,
+        choose_model,
+    )
+    .also(&["tokenizer"])
+    .asking()
+    .unless(no_task),
+    Action::new(
+        "prompts.health",
+        "Show health report",
+        "",
+        &["H"],
+        HERE,
+        |prompts, _| {
+            prompts.pane = Some(HEALTH);
+            Vec::new()
+        },
+    ),
 ];
 
 fn nothing_to_undo(prompts: &Prompts, shared: &Shared) -> Option<String> {
-    prompts.undo.is_empty().then(|| "no change of rows to undo".to_owned()).or_else(|| by_hand(prompts, shared))
+    prompts
+        .undo
+        .is_empty()
+        .then(|| "no change of rows to undo".to_owned())
+        .or_else(|| by_hand(prompts, shared))
 }
 
 /// Why the rows are out of sight.
 fn by_hand(prompts: &Prompts, shared: &Shared) -> Option<String> {
-    let text = || format!("{} leaves the conversation first", shared.key_of("prompts.hand.leave"));
+    let text = || {
+        format!(
+            "{} leaves the conversation first",
+            shared.key_of("prompts.hand.leave")
+        )
+    };
     prompts.hand.is_some().then(text)
 }
 
@@ -192,25 +437,40 @@ fn no_task(prompts: &Prompts, shared: &Shared) -> Option<String> {
 
 /// Why no file can be opened: not that of a task that cannot be read.
 fn no_file(_: &Prompts, shared: &Shared) -> Option<String> {
-    let is_known = shared.task_error.as_ref().is_some_and(|failure| failure.place.is_some());
+    let is_known = shared
+        .task_error
+        .as_ref()
+        .is_some_and(|failure| failure.place.is_some());
     shared.no_task().filter(|_| !is_known)
 }
 
 fn no_row(prompts: &Prompts, shared: &Shared) -> Option<String> {
-    prompts.selected().is_none().then(|| "no row selected".to_owned()).or_else(|| by_hand(prompts, shared))
+    prompts
+        .selected()
+        .is_none()
+        .then(|| "no row selected".to_owned())
+        .or_else(|| by_hand(prompts, shared))
 }
 
 fn no_finding(prompts: &Prompts, _: &Shared) -> Option<String> {
-    prompts.groups.is_empty().then(|| "no finding selected".to_owned())
+    prompts
+        .groups
+        .is_empty()
+        .then(|| "no finding selected".to_owned())
 }
 
 fn nothing_open(prompts: &Prompts, _: &Shared) -> Option<String> {
     let open = prompts.editing.is_some() || prompts.form.is_some() || prompts.filter.is_shown();
-    (!open && prompts.marked.is_empty() && prompts.pane() == ROWS).then(|| "nothing to close".to_owned())
+    (!open && prompts.marked.is_empty() && prompts.pane() == ROWS)
+        .then(|| "nothing to close".to_owned())
 }
 
 fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    match prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template) {
+    match prompts
+        .editing
+        .as_ref()
+        .is_some_and(|editing| editing.what == EditTarget::Template)
+    {
         true => row_templates::save(prompts, shared),
         false => save::save(prompts, shared),
     }
@@ -219,7 +479,11 @@ fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 /// Marks the row, or unmarks it, and goes to the next one.
 fn mark(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let length = prompts.shown.len();
-    if let Some(index) = prompts.cursor.at(length).and_then(|place| prompts.shown.get(place)).copied()
+    if let Some(index) = prompts
+        .cursor
+        .at(length)
+        .and_then(|place| prompts.shown.get(place))
+        .copied()
         && !prompts.marked.remove(&index)
     {
         prompts.marked.insert(index);
@@ -250,7 +514,11 @@ fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     arrange(prompts, shared)
 }
 
-fn write(prompts: &mut Prompts, shared: &mut Shared, what: fn(Entry) -> EditTarget) -> Vec<Command> {
+fn write(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    what: fn(Entry) -> EditTarget,
+) -> Vec<Command> {
     match prompts.selected().map(what) {
         Some(what) => row_editor::begin(prompts, shared, what),
         None => Vec::new(),
@@ -261,7 +529,10 @@ fn add(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let place = prompts.selected_place(shared);
     let first = || {
         let open = shared.task.as_ref()?;
-        PromptSet::ALL.into_iter().find(|set| open.task.set_file(*set).is_some()).map(|set| (set, 0))
+        PromptSet::ALL
+            .into_iter()
+            .find(|set| open.task.set_file(*set).is_some())
+            .map(|set| (set, 0))
     };
     match place.or_else(first) {
         Some((set, line)) => row_editor::begin(prompts, shared, EditTarget::New(set, line)),
@@ -275,8 +546,16 @@ fn add(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 }
 
 fn delete(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let (Some(entry), Some(row)) = (prompts.selected(), prompts.selected_row(shared)) else { return Vec::new() };
-    let text = format!("{} in line {} of the {} set: {}", row.id, row.line, entry.set.name(), first_words(row));
+    let (Some(entry), Some(row)) = (prompts.selected(), prompts.selected_row(shared)) else {
+        return Vec::new();
+    };
+    let text = format!(
+        "{} in line {} of the {} set: {}",
+        row.id,
+        row.line,
+        entry.set.name(),
+        first_words(row)
+    );
     let ask = Confirm::new("Delete row?", text, "delete", {
         let (set, row) = (entry.set, row.clone());
         move |prompts: &mut Prompts, shared: &mut Shared| save::delete(prompts, shared, set, row)
@@ -287,19 +566,32 @@ fn delete(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 
 /// Where the task cannot be read; else the finding in the health pane; else the row; else the first unreadable set.
 fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    if let Some((path, line)) = shared.task_error.as_ref().and_then(|failure| failure.place.clone()) {
+    if let Some((path, line)) = shared
+        .task_error
+        .as_ref()
+        .and_then(|failure| failure.place.clone())
+    {
         return vec![Command::Edit { path, line }];
     }
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     let finding = match prompts.pane() {
         HEALTH => table::finding_place(prompts),
         _ => None,
     };
-    let place = finding.or_else(|| prompts.selected_place(shared)).or_else(|| {
-        let (set, error) = open.rows.iter().find_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))?;
-        Some((set, error.line().unwrap_or(1)))
-    });
-    let Some((file, line)) = place.and_then(|(set, line)| Some((open.task.set_file(set)?.to_owned(), line))) else {
+    let place = finding
+        .or_else(|| prompts.selected_place(shared))
+        .or_else(|| {
+            let (set, error) = open
+                .rows
+                .iter()
+                .find_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))?;
+            Some((set, error.line().unwrap_or(1)))
+        });
+    let Some((file, line)) =
+        place.and_then(|(set, line)| Some((open.task.set_file(set)?.to_owned(), line)))
+    else {
         return save::outside(prompts, shared, crate::task::TASK_FILE.to_owned(), 1);
     };
     save::outside(prompts, shared, file, line)
@@ -307,14 +599,21 @@ fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 
 /// Filters the table by the finding; what is not among the rows is opened in the editor.
 fn show_rows_of_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(group) = prompts.finding.at(prompts.groups.len()).and_then(|place| prompts.groups.get(place)) else {
+    let Some(group) = prompts
+        .finding
+        .at(prompts.groups.len())
+        .and_then(|place| prompts.groups.get(place))
+    else {
         return Vec::new();
     };
     if group.rows.is_empty() {
         let (key, title) = (shared.key_of("prompts.outside"), group.title.clone());
-        let place =
-            group.place.map_or_else(String::new, |(set, line)| format!(" in line {line} of the {} set", set.name()));
-        shared.complain(format!("{title}{place} is not a row: open the file with {key}"));
+        let place = group.place.map_or_else(String::new, |(set, line)| {
+            format!(" in line {line} of the {} set", set.name())
+        });
+        shared.complain(format!(
+            "{title}{place} is not a row: open the file with {key}"
+        ));
         return Vec::new();
     }
     prompts.filter = Filter::with(&format!("is:{}", group.slug));
@@ -326,13 +625,18 @@ fn show_rows_of_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Comma
 fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let now = prompts.model.clone().unwrap_or_default();
     let label = "Folder, Hugging Face name, or `tiny`; empty: the task's base model";
-    let ask = Ask::new("Tokenizer of which model?", label, &now, |prompts: &mut Prompts, shared, name| {
-        let name = name.trim();
-        prompts.model = (!name.is_empty()).then(|| name.to_owned());
-        prompts.counter = None;
-        prompts.tokens.fill(UNCOUNTED);
-        token_count::count(prompts, shared)
-    });
+    let ask = Ask::new(
+        "Tokenizer of which model?",
+        label,
+        &now,
+        |prompts: &mut Prompts, shared, name| {
+            let name = name.trim();
+            prompts.model = (!name.is_empty()).then(|| name.to_owned());
+            prompts.counter = None;
+            prompts.tokens.fill(UNCOUNTED);
+            token_count::count(prompts, shared)
+        },
+    );
     shared.popup = Some(Popup::Ask(ask));
     Vec::new()
 }
@@ -348,7 +652,11 @@ fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     }
 }
 
-pub(super) fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
+pub(super) fn on_change(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    change: &Change,
+) -> Vec<Command> {
     match change {
         Change::Shown => on_show(prompts, shared),
         Change::Task => {
@@ -365,8 +673,11 @@ pub(super) fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Cha
         }
         Change::Copied(copy) => drafts::move_to_copy(prompts, shared, copy),
         Change::Files(paths) if paths.iter().any(|path| is_of_task(shared, path)) => {
-            let folder =
-                shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            let folder = shared
+                .task
+                .as_ref()
+                .and_then(|open| open.task.folder())
+                .map(|folder| folder.display().to_string());
             prompts.select_next = prompts.selected_place(shared);
             shared::open_task(shared, folder)
         }
@@ -376,7 +687,9 @@ pub(super) fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Cha
             Vec::new()
         }
         Change::Expected => rows::findings_changed(prompts, shared),
-        Change::CurrentRun | Change::RunNews if prompts.sort.0 == Column::SolveRate => arrange(prompts, shared),
+        Change::CurrentRun | Change::RunNews if prompts.sort.0 == Column::SolveRate => {
+            arrange(prompts, shared)
+        }
         Change::Second => drafts::store(prompts, shared),
         _ => Vec::new(),
     }
@@ -384,8 +697,14 @@ pub(super) fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Cha
 
 /// After another task was opened, the text being written stays in its draft.
 fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(open) = &shared.task else { return Vec::new() };
-    if prompts.editing.as_ref().is_none_or(|editing| editing.file.is_of(&open.task)) {
+    let Some(open) = &shared.task else {
+        return Vec::new();
+    };
+    if prompts
+        .editing
+        .as_ref()
+        .is_none_or(|editing| editing.file.is_of(&open.task))
+    {
         return Vec::new();
     }
     let commands = drafts::park(prompts, shared);
@@ -395,5 +714,8 @@ fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 
 /// Whether a file is one of the open task.
 fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
-    shared.task.as_ref().is_some_and(|open| open.stamps.iter().any(|(file, _)| file == path))
+    shared
+        .task
+        .as_ref()
+        .is_some_and(|open| open.stamps.iter().any(|(file, _)| file == path))
 }

@@ -49,13 +49,20 @@ impl ByHand {
 
 /// The conversation, and below it what is written: the one that has the keys is the first.
 pub(super) fn places(hand: &ByHand, area: Rect) -> Vec<Place> {
-    let place = |part, area| Place { part, ..Place::new(HAND, area) };
+    let place = |part, area| Place {
+        part,
+        ..Place::new(HAND, area)
+    };
     if hand.has_ended() {
         return vec![place(0, area)];
     }
     let rows = (hand.editor.lines().len() + 3).clamp(5, usize::from(area.height / 2).max(5)) as u16;
-    let [above, below] = Layout::vertical([Constraint::Fill(1), Constraint::Length(rows)]).areas(area);
-    vec![place(usize::from(hand.is_typing), above), place(usize::from(!hand.is_typing), below)]
+    let [above, below] =
+        Layout::vertical([Constraint::Fill(1), Constraint::Length(rows)]).areas(area);
+    vec![
+        place(usize::from(hand.is_typing), above),
+        place(usize::from(!hand.is_typing), below),
+    ]
 }
 
 pub(super) fn content<'a>(hand: &'a ByHand, shared: &'a Shared, place: &Place) -> Content<'a> {
@@ -67,20 +74,40 @@ pub(super) fn content<'a>(hand: &'a ByHand, shared: &'a Shared, place: &Place) -
                 let seconds = shared.now_ms.saturating_sub(*since) / 1000;
                 format!("{what}, {seconds} s; {} cancels", key("prompts.hand.leave"))
             }
-            None => format!("your turn: {} calls, {} answers", key("prompts.hand.call"), key("prompts.hand.answer")),
+            None => format!(
+                "your turn: {} calls, {} answers",
+                key("prompts.hand.call"),
+                key("prompts.hand.answer")
+            ),
         };
         let typing = hand.is_typing && hand.waiting.is_none();
         let (editor, wraps) = (&hand.editor, shared.wraps(&hand.editor));
-        let edited = Edited { editor, typing, focused: typing, faults: Cow::default(), wraps };
-        return Content { body: Body::Editor(edited), ..Content::titled(title) };
+        let edited = Edited {
+            editor,
+            typing,
+            focused: typing,
+            faults: Cow::default(),
+            wraps,
+        };
+        return Content {
+            body: Body::Editor(edited),
+            ..Content::titled(title)
+        };
     }
     let lines = lines(hand, shared, place.inside().width.into());
-    let end = if hand.has_ended() { format!(", {} starts over", key("prompts.hand.again")) } else { String::new() };
+    let end = if hand.has_ended() {
+        format!(", {} starts over", key("prompts.hand.again"))
+    } else {
+        String::new()
+    };
     let turn = match hand.row.turn_count() {
         1 => String::new(),
         count => format!(", turn {} of {count}", hand.turns.len().max(1)),
     };
-    let title = format!("{} by hand: you are the model{turn}{end}", visible(&hand.row.id));
+    let title = format!(
+        "{} by hand: you are the model{turn}{end}",
+        visible(&hand.row.id)
+    );
     Content::titled(title).text(place.inside(), lines, hand.top)
 }
 
@@ -90,10 +117,15 @@ fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     for (index, written) in hand.turns.iter().enumerate() {
         lines.extend((index > 0).then(Line::default));
         for message in &written.messages {
-            lines.push(Line::styled(visible(&message.role).into_owned(), theme.style(Role::Special)));
+            lines.push(Line::styled(
+                visible(&message.role).into_owned(),
+                theme.style(Role::Special),
+            ));
             lines.extend(json::lines(theme, &message.content, &[]));
             let calls = message.tool_calls().iter();
-            lines.extend(calls.flat_map(|call| styled(theme, &call.to_string(), Role::Faint, width)));
+            lines.extend(
+                calls.flat_map(|call| styled(theme, &call.to_string(), Role::Faint, width)),
+            );
         }
         if index == 0 {
             lines.extend(tools(theme, &hand.definitions, width));
@@ -101,7 +133,11 @@ fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
         lines.push(Line::default());
         lines.extend(turn(written, shared, width));
     }
-    lines.extend(hand.error.iter().flat_map(|why| styled(theme, why, Role::Bad, width)));
+    lines.extend(
+        hand.error
+            .iter()
+            .flat_map(|why| styled(theme, why, Role::Bad, width)),
+    );
     lines
 }
 
@@ -126,14 +162,27 @@ fn turn(written: &HandChain, shared: &Shared, width: usize) -> Vec<Line<'static>
             lines.push(Line::default());
             lines.extend(talk.summary(theme));
             lines.extend(scored(theme, score, width));
-            lines.extend(score.errors.iter().flat_map(|reason| styled(&reason.message, Role::Bad)));
-            lines.extend(score.warnings.iter().flat_map(|warning| styled(warning, Role::Warning)));
+            lines.extend(
+                score
+                    .errors
+                    .iter()
+                    .flat_map(|reason| styled(&reason.message, Role::Bad)),
+            );
+            lines.extend(
+                score
+                    .warnings
+                    .iter()
+                    .flat_map(|warning| styled(warning, Role::Warning)),
+            );
             let expected = written.expected.as_ref();
-            lines.extend(expected.into_iter().flat_map(|value| styled(&format!("expected {value}"), Role::Faint)));
+            lines.extend(
+                expected
+                    .into_iter()
+                    .flat_map(|value| styled(&format!("expected {value}"), Role::Faint)),
+            );
         }
         None => {
-            let form =
-                "A call is a name and its arguments as JSON, several calls one after the other; an answer is any text.";
+            let form = "A call is a name and its arguments as JSON, several calls one after the other; an answer is any text.";
             lines.extend(styled(form, Role::Faint));
         }
     }
@@ -142,7 +191,9 @@ fn turn(written: &HandChain, shared: &Shared, width: usize) -> Vec<Line<'static>
 
 fn styled(theme: &Theme, text: &str, role: Role, width: usize) -> Vec<Line<'static>> {
     let lines = wrapped(&visible(text), width).into_iter();
-    lines.map(|line| Line::styled(line, theme.style(role))).collect()
+    lines
+        .map(|line| Line::styled(line, theme.style(role)))
+        .collect()
 }
 
 /// `query(sql: string): Runs a query.`
@@ -153,23 +204,35 @@ fn tools(theme: &Theme, definitions: &Value, width: usize) -> Vec<Line<'static>>
         lines.push(Line::styled("tools", theme.style(Role::Special)));
     }
     for function in functions {
-        let properties = function.parameters.and_then(|parameters| parameters["properties"].as_object());
-        let required = function.parameters.and_then(|parameters| parameters["required"].as_array());
+        let properties = function
+            .parameters
+            .and_then(|parameters| parameters["properties"].as_object());
+        let required = function
+            .parameters
+            .and_then(|parameters| parameters["required"].as_array());
         let shown = |(name, schema): (&String, &Value)| {
-            let is_required = required.is_some_and(|required| required.contains(&Value::from(name.as_str())));
+            let is_required =
+                required.is_some_and(|required| required.contains(&Value::from(name.as_str())));
             let mark = if is_required { "" } else { "?" };
             match (schema["enum"].as_array(), schema["type"].as_str()) {
-                (Some(values), _) => format!("{name}{mark}: one of {}", Value::from(values.clone())),
+                (Some(values), _) => {
+                    format!("{name}{mark}: one of {}", Value::from(values.clone()))
+                }
                 (None, Some(kind)) => format!("{name}{mark}: {kind}"),
                 (None, None) => format!("{name}{mark}"),
             }
         };
         let arguments: Vec<String> = properties.into_iter().flatten().map(shown).collect();
         let about = definitions.pointer(&format!("{}/description", function.pointer()));
-        let about = about.and_then(Value::as_str).map_or_else(String::new, |text| format!(": {text}"));
+        let about = about
+            .and_then(Value::as_str)
+            .map_or_else(String::new, |text| format!(": {text}"));
         let text = format!("{}({}){about}", function.name, arguments.join(", "));
         let mut rows = wrapped(&visible(&text), width).into_iter();
-        lines.extend(rows.next().map(|row| Line::styled(row, theme.style(Role::Accent))));
+        lines.extend(
+            rows.next()
+                .map(|row| Line::styled(row, theme.style(Role::Accent))),
+        );
         lines.extend(rows.map(|row| Line::styled(row, theme.style(Role::Faint))));
     }
     lines
@@ -179,9 +242,16 @@ fn tools(theme: &Theme, definitions: &Value, width: usize) -> Vec<Line<'static>>
 fn scored(theme: &Theme, score: &Score, width: usize) -> Vec<Line<'static>> {
     let (tier, role) = (score.outcome(), Theme::tier_role(score.outcome()));
     let mut lines = vec![Line::from(vec![
-        Span::styled(format!("{} {tier}", theme.tier_glyph(tier)), theme.style(role)),
+        Span::styled(
+            format!("{} {tier}", theme.tier_glyph(tier)),
+            theme.style(role),
+        ),
         Span::raw(format!("  reward {}", score.reward_text())),
     ])];
-    lines.extend(parts(theme, score.parts.iter().map(|(name, value)| (name, *value)), width));
+    lines.extend(parts(
+        theme,
+        score.parts.iter().map(|(name, value)| (name, *value)),
+        width,
+    ));
     lines
 }

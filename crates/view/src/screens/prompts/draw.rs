@@ -20,7 +20,11 @@ pub(super) fn content<'a>(prompts: &'a Prompts, shared: &'a Shared, place: &Plac
         return form::content(form, shared, place);
     }
     if let Some(why) = shared.no_task() {
-        let role = if shared.task_error.is_some() { Role::Bad } else { Role::Faint };
+        let role = if shared.task_error.is_some() {
+            Role::Bad
+        } else {
+            Role::Faint
+        };
         return Content::saying(&shared.theme, "prompts", (role, &why), inside);
     }
     match place.id {
@@ -45,14 +49,33 @@ fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content
     let sort = match prompts.sort {
         (Column::File, false) => String::new(),
         (column, backwards) => {
-            format!(" by {} {}", column.name(), if backwards { theme.glyph("↓", "v") } else { theme.glyph("↑", "^") })
+            format!(
+                " by {} {}",
+                column.name(),
+                if backwards {
+                    theme.glyph("↓", "v")
+                } else {
+                    theme.glyph("↑", "^")
+                }
+            )
         }
     };
-    let busy = if shared.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
+    let busy = if shared.is_busy("prompts.rows") {
+        theme.glyph(" …", " ...")
+    } else {
+        ""
+    };
     let key = |id| shared.key_of(id);
     let nothing = match prompts.entries.is_empty() {
-        true => format!("no prompt rows: {} adds one, {} opens the file", key("prompts.add"), key("prompts.outside")),
-        false => format!("no rows match the filter; {} clears it", key("prompts.leave")),
+        true => format!(
+            "no prompt rows: {} adds one, {} opens the file",
+            key("prompts.add"),
+            key("prompts.outside")
+        ),
+        false => format!(
+            "no rows match the filter; {} clears it",
+            key("prompts.leave")
+        ),
     };
     Content {
         head: table::heading(prompts, shared, columns),
@@ -67,24 +90,41 @@ fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content
 }
 
 fn chat<'a>(prompts: &Prompts, shared: &Shared, inside: Rect) -> Content<'a> {
-    let id = prompts.selected_row(shared).map_or_else(String::new, |row| format!("{} ", row.id));
-    let is_template = prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template);
+    let id = prompts
+        .selected_row(shared)
+        .map_or_else(String::new, |row| format!("{} ", row.id));
+    let is_template = prompts
+        .editing
+        .as_ref()
+        .is_some_and(|editing| editing.what == EditTarget::Template);
     let (title, lines) = match is_template {
-        true => ("row before and after".to_owned(), table::template_lines(prompts, shared)),
-        false => (format!("{id}prompt preview"), table::chat_lines(prompts, shared)),
+        true => (
+            "row before and after".to_owned(),
+            table::template_lines(prompts, shared),
+        ),
+        false => (
+            format!("{id}prompt preview"),
+            table::chat_lines(prompts, shared),
+        ),
     };
     Content::titled(title).text(inside, lines, prompts.chat_top)
 }
 
 fn health<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
     let line = |place: usize| table::group_line(&shared.theme, &prompts.groups[place]);
-    let list = List::new(prompts.groups.len(), prompts.finding, line).marked(prompts.pane() == HEALTH);
-    Content { head: table::health_head(prompts, shared), ..Content::titled("dataset health").list(list) }
+    let list =
+        List::new(prompts.groups.len(), prompts.finding, line).marked(prompts.pane() == HEALTH);
+    Content {
+        head: table::health_head(prompts, shared),
+        ..Content::titled("dataset health").list(list)
+    }
 }
 
 fn editor<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
     let theme = &shared.theme;
-    let Some(editing) = &prompts.editing else { return Content::default() };
+    let Some(editing) = &prompts.editing else {
+        return Content::default();
+    };
     let (text, role) = match &editing.validity {
         Validity::Invalid(text) => (format!(" {} {text} ", theme.glyph("✗", "x")), Role::Bad),
         Validity::Warning(text) => (format!(" {} {text} ", theme.glyph("▲", "!")), Role::Warning),
@@ -97,7 +137,13 @@ fn editor<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
         _ => String::new(),
     };
     let (editor, wraps) = (&editing.editor, shared.wraps(&editing.editor));
-    let edited = Edited { editor, typing: true, focused: true, faults: Cow::default(), wraps };
+    let edited = Edited {
+        editor,
+        typing: true,
+        focused: true,
+        faults: Cow::default(),
+        wraps,
+    };
     Content {
         legend: Line::from(Span::styled(text, theme.style(role))),
         body: Body::Editor(edited),

@@ -60,23 +60,42 @@ pub enum Validity {
 impl Editing {
     pub(super) fn target(&self) -> DraftTarget {
         let origin = |set: PromptSet| {
-            let row = || self.row.as_ref().map(|row| (row.id.clone(), row.fields.clone()));
+            let row = || {
+                self.row
+                    .as_ref()
+                    .map(|row| (row.id.clone(), row.fields.clone()))
+            };
             let (id, fields) = row().unwrap_or_default();
-            self.gone.clone().unwrap_or_else(|| Origin { set: set.name().to_owned(), id, fields })
+            self.gone.clone().unwrap_or_else(|| Origin {
+                set: set.name().to_owned(),
+                id,
+                fields,
+            })
         };
         match self.what {
             EditTarget::Messages(entry) => DraftTarget::Messages(origin(entry.set)),
             EditTarget::Expected(entry) => DraftTarget::Expected(origin(entry.set)),
             EditTarget::New(set, _) if self.gone.is_some() => DraftTarget::Messages(origin(set)),
-            EditTarget::New(set, after) => DraftTarget::New { set: set.name().to_owned(), after },
+            EditTarget::New(set, after) => DraftTarget::New {
+                set: set.name().to_owned(),
+                after,
+            },
             EditTarget::NewExpected(set, _) => DraftTarget::Expected(origin(set)),
-            EditTarget::System => DraftTarget::System { was: self.start.clone() },
+            EditTarget::System => DraftTarget::System {
+                was: self.start.clone(),
+            },
             EditTarget::Template => DraftTarget::Template,
         }
     }
 
     pub(super) fn follow(&mut self, found: FoundText) {
-        let FoundText { what, row, gone, start, .. } = found;
+        let FoundText {
+            what,
+            row,
+            gone,
+            start,
+            ..
+        } = found;
         (self.what, self.row, self.gone, self.start, self.theirs) = (what, row, gone, start, None);
     }
 
@@ -168,21 +187,34 @@ impl DraftTarget {
 pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<FoundText, String> {
     let here = |what: EditTarget, note: Option<String>| {
         let (row, start) = current_value(open, what);
-        FoundText { what, row, gone: None, start, note }
+        FoundText {
+            what,
+            row,
+            gone: None,
+            start,
+            note,
+        }
     };
     let (origin, what): (&Origin, fn(Entry) -> EditTarget) = match of {
         DraftTarget::Messages(origin) => (origin, EditTarget::Messages),
         DraftTarget::Expected(origin) => (origin, EditTarget::Expected),
         DraftTarget::System { was } => {
             let changed = open.task.system.as_deref().unwrap_or_default() != was;
-            return Ok(here(EditTarget::System, changed.then(|| "the system prompt has changed since".to_owned())));
+            return Ok(here(
+                EditTarget::System,
+                changed.then(|| "the system prompt has changed since".to_owned()),
+            ));
         }
         DraftTarget::Template => return Ok(here(EditTarget::Template, None)),
         DraftTarget::New { set, after } => {
             let (set, file) = set_of(open, set)?;
-            let last = open.rows.get(&set).and_then(|rows| rows.as_ref().ok()?.last()).map_or(*after, |row| row.line);
-            let note =
-                (last < *after).then(|| format!("{file} is shorter now: the row is appended after its last line"));
+            let last = open
+                .rows
+                .get(&set)
+                .and_then(|rows| rows.as_ref().ok()?.last())
+                .map_or(*after, |row| row.line);
+            let note = (last < *after)
+                .then(|| format!("{file} is shorter now: the row is appended after its last line"));
             return Ok(here(EditTarget::New(set, last.min(*after)), note));
         }
     };
@@ -193,9 +225,18 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<FoundText, Strin
         None => &Vec::new(),
     };
     if let Some(index) = place_of(rows, origin) {
-        let changed = rows.get(index).is_none_or(|row| row.fields != origin.fields);
-        let note = changed.then(|| format!("{} has changed since: compare before saving", origin.id));
-        return Ok(here(what(Entry { set, index: index as u32 }), note));
+        let changed = rows
+            .get(index)
+            .is_none_or(|row| row.fields != origin.fields);
+        let note =
+            changed.then(|| format!("{} has changed since: compare before saving", origin.id));
+        return Ok(here(
+            what(Entry {
+                set,
+                index: index as u32,
+            }),
+            note,
+        ));
     }
     let last = rows.last().map_or(0, |row| row.line);
     let what = if matches!(of, DraftTarget::Messages(_)) {
@@ -203,8 +244,17 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<FoundText, Strin
     } else {
         EditTarget::NewExpected(set, last)
     };
-    let note = format!("{} was deleted from {file}: saving appends it as a new row", origin.id);
-    Ok(FoundText { what, row: None, gone: Some(origin.clone()), start: String::new(), note: Some(note) })
+    let note = format!(
+        "{} was deleted from {file}: saving appends it as a new row",
+        origin.id
+    );
+    Ok(FoundText {
+        what,
+        row: None,
+        gone: Some(origin.clone()),
+        start: String::new(),
+        note: Some(note),
+    })
 }
 
 fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), String> {
@@ -216,21 +266,37 @@ fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), St
 /// content.
 fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
     let same = |row: &PromptRow| row.fields == origin.fields;
-    let place = rows.iter().position(|row| row.id == origin.id && same(row)).or_else(|| rows.iter().position(same));
-    place.or_else(|| rows.iter().position(|row| row.id == origin.id && row.fields.contains_key("id")))
+    let place = rows
+        .iter()
+        .position(|row| row.id == origin.id && same(row))
+        .or_else(|| rows.iter().position(same));
+    place.or_else(|| {
+        rows.iter()
+            .position(|row| row.id == origin.id && row.fields.contains_key("id"))
+    })
 }
 
 /// The row to write, and its current text.
 pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<PromptRow>, String) {
     let row = match what {
         EditTarget::Messages(entry) | EditTarget::Expected(entry) => row(open, entry).cloned(),
-        EditTarget::New(..) | EditTarget::NewExpected(..) | EditTarget::System | EditTarget::Template => None,
+        EditTarget::New(..)
+        | EditTarget::NewExpected(..)
+        | EditTarget::System
+        | EditTarget::Template => None,
     };
     let text = match what {
-        EditTarget::Messages(_) => row.as_ref().map_or_else(String::new, |row| messages_text::write(&row.messages)),
+        EditTarget::Messages(_) => row
+            .as_ref()
+            .map_or_else(String::new, |row| messages_text::write(&row.messages)),
         EditTarget::Expected(_) => {
-            let expected = row.as_ref().and_then(|row| row.expected.as_ref()).map(ToString::to_string);
-            expected.map_or_else(String::new, |expected| json::format(&expected).unwrap_or(expected))
+            let expected = row
+                .as_ref()
+                .and_then(|row| row.expected.as_ref())
+                .map(ToString::to_string);
+            expected.map_or_else(String::new, |expected| {
+                json::format(&expected).unwrap_or(expected)
+            })
         }
         EditTarget::New(..) => "=== user\n".to_owned(),
         EditTarget::NewExpected(..) => String::new(),
@@ -260,14 +326,25 @@ mod tests {
     #[test]
     fn a_row_is_found_again() {
         let rows = |text: &str| crate::dataset::load_from("train.jsonl", text.as_bytes()).unwrap();
-        let line =
-            |id: &str, text: &str| format!("{{{id}\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}\n");
-        let (named, nameless) =
-            (|id: &str, text: &str| line(&format!("\"id\":\"{id}\","), text), |text: &str| line("", text));
+        let line = |id: &str, text: &str| {
+            format!("{{{id}\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}\n")
+        };
+        let (named, nameless) = (
+            |id: &str, text: &str| line(&format!("\"id\":\"{id}\","), text),
+            |text: &str| line("", text),
+        );
         let check = |before: &str, index: usize, after: &str, expected: Option<usize>| {
             let row = &rows(before)[index];
-            let origin = Origin { set: "train".to_owned(), id: row.id.clone(), fields: row.fields.clone() };
-            assert_eq!(place_of(&rows(after), &origin), expected, "{before} {index} {after}");
+            let origin = Origin {
+                set: "train".to_owned(),
+                id: row.id.clone(),
+                fields: row.fields.clone(),
+            };
+            assert_eq!(
+                place_of(&rows(after), &origin),
+                expected,
+                "{before} {index} {after}"
+            );
         };
         let both = named("a", "1") + &named("b", "2");
         check(&both, 1, &both, Some(1));
@@ -278,6 +355,11 @@ mod tests {
         check(&both, 0, &(nameless("0") + &both), Some(1));
         check(&both, 1, &(nameless("1") + &nameless("3")), None);
         // Among identical rows, the one in its own line.
-        check(&(nameless("1") + &nameless("1")), 1, &(nameless("1") + &nameless("1")), Some(1));
+        check(
+            &(nameless("1") + &nameless("1")),
+            1,
+            &(nameless("1") + &nameless("1")),
+            Some(1),
+        );
     }
 }

@@ -22,16 +22,32 @@ pub(super) fn groups(prompts: &Prompts, draft: &SchemaDraft, open: &OpenTask) ->
         .into_iter()
         .map(|(class, rows)| {
             let reasons = draft.expected.as_ref().map(|expected| &expected.reasons);
-            let example = reasons.and_then(|reasons| reasons.get(&class)).cloned().unwrap_or_default();
-            let place = rows.first().and_then(|index| place_of(prompts, open, *index));
+            let example = reasons
+                .and_then(|reasons| reasons.get(&class))
+                .cloned()
+                .unwrap_or_default();
+            let place = rows
+                .first()
+                .and_then(|index| place_of(prompts, open, *index));
             let title = format!("expected answer: {}", class.name());
-            Group { slug: slug(class.name()), title, level: Level::Error, count: rows.len(), rows, example, place }
+            Group {
+                slug: slug(class.name()),
+                title,
+                level: Level::Error,
+                count: rows.len(),
+                rows,
+                example,
+                place,
+            }
         })
         .collect();
     if let Some(Ok(health)) = &prompts.health {
         for group in &health.groups {
-            let mut rows: Vec<u32> =
-                group.rows.iter().filter_map(|(set, line)| entry_at(prompts, open, *set, *line)).collect();
+            let mut rows: Vec<u32> = group
+                .rows
+                .iter()
+                .filter_map(|(set, line)| entry_at(prompts, open, *set, *line))
+                .collect();
             rows.sort_unstable();
             rows.dedup();
             groups.push(Group {
@@ -62,7 +78,9 @@ fn place_of(prompts: &Prompts, open: &OpenTask, index: u32) -> Option<(PromptSet
 /// The entry of a line; `None` if that is not a row.
 fn entry_at(prompts: &Prompts, open: &OpenTask, set: PromptSet, line: u32) -> Option<u32> {
     let rows = open.rows.get(&set)?.as_ref().ok()?;
-    let index = rows.binary_search_by_key(&(line as usize), |row| row.line).ok()?;
+    let index = rows
+        .binary_search_by_key(&(line as usize), |row| row.line)
+        .ok()?;
     let first = prompts.entries.partition_point(|entry| entry.set < set);
     Some((first + index) as u32)
 }

@@ -17,7 +17,10 @@ const LABEL_COLUMNS: usize = 10;
 
 /// After a field's text changed.
 pub(super) fn typed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
-    prompts.form.iter_mut().for_each(|form| form.is_tried = true);
+    prompts
+        .form
+        .iter_mut()
+        .for_each(|form| form.is_tried = true);
     changed(prompts, shared)
 }
 
@@ -32,7 +35,9 @@ pub(super) fn changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
 
 /// Imports the rows, or creates the task.
 pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(form) = &mut prompts.form else { return Vec::new() };
+    let Some(form) = &mut prompts.form else {
+        return Vec::new();
+    };
     form.is_tried = true;
     if let Some(problem) = form.problem.clone() {
         shared.complain(problem);
@@ -49,19 +54,38 @@ pub(super) fn places(form: &Form, area: Rect) -> Vec<Place> {
     let rows = form.fields.len() as u16 + 5;
     let [fields, preview] = match area.width >= 100 {
         true => Layout::horizontal([Constraint::Percentage(50), Constraint::Fill(1)]).areas(area),
-        false => Layout::vertical([Constraint::Length(rows.min(area.height)), Constraint::Fill(1)]).areas(area),
+        false => Layout::vertical([
+            Constraint::Length(rows.min(area.height)),
+            Constraint::Fill(1),
+        ])
+        .areas(area),
     };
-    let preview = Place { part: 1, ..Place::new(FORM, preview) };
-    [Place::new(FORM, fields), preview].into_iter().filter(|place| place.part == 0 || place.area.height > 2).collect()
+    let preview = Place {
+        part: 1,
+        ..Place::new(FORM, preview)
+    };
+    [Place::new(FORM, fields), preview]
+        .into_iter()
+        .filter(|place| place.part == 0 || place.area.height > 2)
+        .collect()
 }
 
 pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Content<'a> {
     let theme = &shared.theme;
     if place.part > 0 {
-        let lines = form.preview.iter().map(|(role, text)| Line::styled(text.clone(), theme.style(*role)));
+        let lines = form
+            .preview
+            .iter()
+            .map(|(role, text)| Line::styled(text.clone(), theme.style(*role)));
         return Content::titled("preview").text(place.inside(), lines.collect(), Cursor::default());
     }
-    let submit = || format!("{} {}", shared.key_of("prompts.submit"), submit_in_words(form));
+    let submit = || {
+        format!(
+            "{} {}",
+            shared.key_of("prompts.submit"),
+            submit_in_words(form)
+        )
+    };
     let (mark, role, text) = match &form.problem {
         Some(problem) if form.is_tried => (theme.glyph("✗ ", "x "), Role::Bad, problem.clone()),
         Some(_) => ("", Role::Faint, submit()),
@@ -71,7 +95,14 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
     let field = |(index, field): (usize, &FormField)| {
         let here = index == form.cursor.index;
         let mut spans = vec![
-            Span::styled(if here { theme.glyph("▸ ", "> ") } else { "  " }, theme.style(Role::Accent)),
+            Span::styled(
+                if here {
+                    theme.glyph("▸ ", "> ")
+                } else {
+                    "  "
+                },
+                theme.style(Role::Accent),
+            ),
             Span::styled(
                 format!("{:<LABEL_COLUMNS$} ", field.label),
                 theme.style(if here { Role::Title } else { Role::Text }),
@@ -83,12 +114,31 @@ pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Conten
         }
         (Some(index), Line::from(spans))
     };
-    let help = form.fields.get(form.cursor.index).map_or("", |field| field.help);
-    let below =
-        [Line::styled(format!("{mark}{text}"), theme.style(role)), Line::styled(help, theme.style(Role::Faint))];
-    let lines = form.fields.iter().enumerate().map(field).chain(below.map(|line| (None, line))).collect();
-    let entries = Entries { lines, cursor: form.cursor, is_marked: false, wraps: true };
-    Content { body: Body::Entries(entries), ..Content::titled(form.title()) }
+    let help = form
+        .fields
+        .get(form.cursor.index)
+        .map_or("", |field| field.help);
+    let below = [
+        Line::styled(format!("{mark}{text}"), theme.style(role)),
+        Line::styled(help, theme.style(Role::Faint)),
+    ];
+    let lines = form
+        .fields
+        .iter()
+        .enumerate()
+        .map(field)
+        .chain(below.map(|line| (None, line)))
+        .collect();
+    let entries = Entries {
+        lines,
+        cursor: form.cursor,
+        is_marked: false,
+        wraps: true,
+    };
+    Content {
+        body: Body::Entries(entries),
+        ..Content::titled(form.title())
+    }
 }
 
 fn submit_in_words(form: &Form) -> &'static str {

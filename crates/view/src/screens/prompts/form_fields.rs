@@ -46,7 +46,14 @@ impl Form {
             guess: String::new(),
         };
         let fields = fields.iter().map(field).collect();
-        Self { kind, fields, cursor: Cursor::default(), preview: Vec::new(), problem: None, is_tried: false }
+        Self {
+            kind,
+            fields,
+            cursor: Cursor::default(),
+            preview: Vec::new(),
+            problem: None,
+            is_tried: false,
+        }
     }
 
     /// The field under the cursor.
@@ -67,7 +74,10 @@ impl Form {
 
     /// The trimmed text of a field.
     pub(super) fn text(&self, label: &str) -> &str {
-        self.fields.iter().find(|field| field.label == label).map_or("", |field| field.field.text().trim())
+        self.fields
+            .iter()
+            .find(|field| field.label == label)
+            .map_or("", |field| field.field.text().trim())
     }
 
     pub(super) fn guess(&mut self, label: &str, guess: &str) {

@@ -8,7 +8,8 @@ use super::form_fields::{Form, FormKind};
 use super::{Prompts, save};
 use crate::command_log::CommandLine;
 use crate::dataset::import::{
-    Format, ImportedRows, MappingText, SetRows, columns, import, not_valid_rows, parse_split, read_records, split,
+    Format, ImportedRows, MappingText, SetRows, columns, import, not_valid_rows, parse_split,
+    read_records, split,
 };
 use crate::message::{Command, Work};
 use crate::score::json;
@@ -18,9 +19,15 @@ use crate::task::PromptSet;
 
 /// The fields of a mapping, as both forms have them.
 pub(super) const MAPPING: [(&str, &str); 5] = [
-    ("prompt", "Column of prompts or conversations, or a template: Read this: {{ text }}"),
+    (
+        "prompt",
+        "Column of prompts or conversations, or a template: Read this: {{ text }}",
+    ),
     ("system", "Column of system messages; may be empty"),
-    ("expected", "Column of JSON; or columns that become fields: vendor, total = amount; or last-turn"),
+    (
+        "expected",
+        "Column of JSON; or columns that become fields: vendor, total = amount; or last-turn",
+    ),
     ("id", "Column of ids; empty: file and line"),
     ("tags", "Columns of tags, separated by commas"),
 ];
@@ -33,7 +40,10 @@ const MAX_LISTED: usize = 5;
 pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let mut fields = vec![
         ("file", ".csv, .json, .jsonl or .parquet"),
-        ("set", "train, eval or test; or percentages of all three: 80/10/10"),
+        (
+            "set",
+            "train, eval or test; or percentages of all three: 80/10/10",
+        ),
     ];
     fields.extend(MAPPING);
     let mut form = Form::new(FormKind::Import, &fields);
@@ -58,13 +68,23 @@ pub(super) fn mapping_of(form: &Form) -> MappingText {
 pub(super) fn options(form: &Form, here: &Path) -> Vec<String> {
     let option = |label: &str, text: &str| match label {
         "name" | "file" => Vec::new(),
-        label if MAPPING.iter().any(|(part, _)| *part == label) => vec!["--map".to_owned(), format!("{label}={text}")],
+        label if MAPPING.iter().any(|(part, _)| *part == label) => {
+            vec!["--map".to_owned(), format!("{label}={text}")]
+        }
         "set" if text.contains('/') => vec!["--split".to_owned(), text.to_owned()],
-        "data" | "schema" | "examples" => vec![format!("--{label}"), path_of(text, here).display().to_string()],
+        "data" | "schema" | "examples" => vec![
+            format!("--{label}"),
+            path_of(text, here).display().to_string(),
+        ],
         label => vec![format!("--{label}"), text.to_owned()],
     };
-    let filled = form.fields.iter().map(|field| (field.label, form.text(field.label)));
-    let options = filled.filter(|(_, text)| !text.is_empty()).flat_map(|(label, text)| option(label, text));
+    let filled = form
+        .fields
+        .iter()
+        .map(|field| (field.label, form.text(field.label)));
+    let options = filled
+        .filter(|(_, text)| !text.is_empty())
+        .flat_map(|(label, text)| option(label, text));
     options.chain(["--skip-invalid".to_owned()]).collect()
 }
 
@@ -95,7 +115,11 @@ pub(super) fn files_here(here: &Path) -> String {
     names.sort();
     names.truncate(12);
     match names.is_empty() {
-        true => format!("no file in {} ends with .{}", here.display(), Format::NAMES.join(", .")),
+        true => format!(
+            "no file in {} ends with .{}",
+            here.display(),
+            Format::NAMES.join(", .")
+        ),
         false => format!("files here: {}", names.join(", ")),
     }
 }
@@ -111,16 +135,28 @@ pub(super) fn problem_lines(problems: &[(usize, String)]) -> Vec<(Role, String)>
     if problems.is_empty() {
         return Vec::new();
     }
-    let left_out = if problems.len() == 1 { "is left out" } else { "are left out" };
+    let left_out = if problems.len() == 1 {
+        "is left out"
+    } else {
+        "are left out"
+    };
     let head = format!("{} and {left_out}:", not_valid_rows(problems.len()));
-    let lines =
-        problems.iter().take(MAX_LISTED).map(|(line, problem)| (Role::Bad, format!("  line {line}: {problem}")));
+    let lines = problems
+        .iter()
+        .take(MAX_LISTED)
+        .map(|(line, problem)| (Role::Bad, format!("  line {line}: {problem}")));
     std::iter::once((Role::Bad, head)).chain(lines).collect()
 }
 
 pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
-    let (Some(form), Some(open)) = (&prompts.form, shared.task.clone()) else { return Vec::new() };
-    let (file, set, mapping) = (form.text("file").to_owned(), form.text("set").to_owned(), mapping_of(form));
+    let (Some(form), Some(open)) = (&prompts.form, shared.task.clone()) else {
+        return Vec::new();
+    };
+    let (file, set, mapping) = (
+        form.text("file").to_owned(),
+        form.text("set").to_owned(),
+        mapping_of(form),
+    );
     let here = shared.options.shell.clone();
     vec![Work::latest(
         "prompts.form",
@@ -136,20 +172,40 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             let read = read_records(&path, PREVIEW_RECORDS);
             let mut lines = Vec::new();
             if let Ok(records) = &read {
-                lines.push((Role::Faint, format!("columns: {}", columns(records).join(", "))));
+                lines.push((
+                    Role::Faint,
+                    format!("columns: {}", columns(records).join(", ")),
+                ));
             }
-            let found = read.and_then(|_| import(&path, &mapping, Some(&open.task.expected_schema()), PREVIEW_RECORDS));
+            let found = read.and_then(|_| {
+                import(
+                    &path,
+                    &mapping,
+                    Some(&open.task.expected_schema()),
+                    PREVIEW_RECORDS,
+                )
+            });
             let set = shares_of(&set).err();
             match found {
                 Err(error) => (mapping, lines, Some(error.to_string())),
-                Ok(ImportedRows { mapping, rows, problems }) => {
+                Ok(ImportedRows {
+                    mapping,
+                    rows,
+                    problems,
+                }) => {
                     lines.extend(problem_lines(&problems));
-                    let none = rows.is_empty().then(|| "no records match the mapping".to_owned());
+                    let none = rows
+                        .is_empty()
+                        .then(|| "no records match the mapping".to_owned());
                     if let Some(row) = rows.first() {
                         let read = rows.len() + problems.len();
                         let title = format!(
                             "first row ({read} records read{})",
-                            if read == PREVIEW_RECORDS { " so far" } else { "" }
+                            if read == PREVIEW_RECORDS {
+                                " so far"
+                            } else {
+                                ""
+                            }
                         );
                         lines.extend(row_lines(title, row));
                     }
@@ -158,7 +214,11 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             }
         },
         |prompts: &mut Prompts, _, (mapping, lines, problem)| {
-            if let Some(form) = prompts.form.as_mut().filter(|form| form.kind == FormKind::Import) {
+            if let Some(form) = prompts
+                .form
+                .as_mut()
+                .filter(|form| form.kind == FormKind::Import)
+            {
                 show_guesses(form, &mapping);
                 (form.preview, form.problem) = (lines, problem);
             }
@@ -174,14 +234,21 @@ fn shares_of(text: &str) -> Result<(Option<PromptSet>, [usize; 3]), String> {
         text if text.contains('/') => Ok((None, parse_split(text)?)),
         text => match PromptSet::from_name(text) {
             Some(set) => Ok((Some(set), [0; 3])),
-            None => Err(format!("set: no set `{text}`; write train, eval, test or percentages such as 80/10/10")),
+            None => Err(format!(
+                "set: no set `{text}`; write train, eval, test or percentages such as 80/10/10"
+            )),
         },
     }
 }
 
 pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let (Some(form), Some(open)) = (&prompts.form, shared.task.clone()) else { return Vec::new() };
-    let (path, mapping) = (path_of(form.text("file"), &shared.options.shell), mapping_of(form));
+    let (Some(form), Some(open)) = (&prompts.form, shared.task.clone()) else {
+        return Vec::new();
+    };
+    let (path, mapping) = (
+        path_of(form.text("file"), &shared.options.shell),
+        mapping_of(form),
+    );
     let (set, shares) = match shares_of(form.text("set")) {
         Ok(shares) => shares,
         Err(problem) => {
@@ -194,12 +261,20 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     words.extend(options(form, &shared.options.shell));
     let line: CommandLine = words.into_iter().collect();
     let rows = move || -> Result<Vec<SetRows>, String> {
-        let imported = import(&path, &mapping, Some(&open.task.expected_schema()), usize::MAX)
-            .map_err(|error| error.to_string())?;
+        let imported = import(
+            &path,
+            &mapping,
+            Some(&open.task.expected_schema()),
+            usize::MAX,
+        )
+        .map_err(|error| error.to_string())?;
         Ok(match set {
             Some(set) => vec![(set, imported.rows)],
             None => split(imported.rows, shares).into_iter().collect(),
         })
     };
-    save::import_rows(prompts, shared, rows).into_iter().map(|command| command.like(line.clone())).collect()
+    save::import_rows(prompts, shared, rows)
+        .into_iter()
+        .map(|command| command.like(line.clone()))
+        .collect()
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::Prompts;
 use super::form_fields::{Form, FormKind};
-use super::form_import::{MAPPING, files_here, mapping_of, options, path_of, problem_lines, row_lines, show_guesses};
+use super::form_import::{
+    MAPPING, files_here, mapping_of, options, path_of, problem_lines, row_lines, show_guesses,
+};
 use crate::command_log::CommandLine;
 use crate::dataset::DatasetError;
 use crate::dataset::import::{MappingText, parse_split};
@@ -44,15 +46,24 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
 /// The values of the fields, or what is wrong with them; and the folder of the task.
 fn sources_of(form: &Form, shared: &Shared) -> Result<(Sources, PathBuf), String> {
     let here = &shared.options.shell;
-    let file = |label: &str| Some(form.text(label)).filter(|text| !text.is_empty()).map(|text| path_of(text, here));
+    let file = |label: &str| {
+        Some(form.text(label))
+            .filter(|text| !text.is_empty())
+            .map(|text| path_of(text, here))
+    };
     let name = form.text("name").to_owned();
     if name.is_empty() {
         return Err("name the task".to_owned());
     }
     let template = Some(form.text("template").to_owned()).filter(|text| !text.is_empty());
-    if let Some(template) = template.as_ref().filter(|name| !template_names().any(|known| known == *name)) {
+    if let Some(template) = template
+        .as_ref()
+        .filter(|name| !template_names().any(|known| known == *name))
+    {
         let known = template_names().collect::<Vec<_>>().join(", ");
-        return Err(format!("no template `{template}`; the templates are {known}"));
+        return Err(format!(
+            "no template `{template}`; the templates are {known}"
+        ));
     }
     let split = match form.text("split") {
         "" => Sources::default().split,
@@ -77,21 +88,26 @@ fn sources_of(form: &Form, shared: &Shared) -> Result<(Sources, PathBuf), String
 }
 
 pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
-    let Some(form) = &mut prompts.form else { return Vec::new() };
+    let Some(form) = &mut prompts.form else {
+        return Vec::new();
+    };
     let here = shared.options.shell.clone();
     let sources = sources_of(form, shared);
     vec![Work::latest(
         "prompts.form",
         move |_| match sources.and_then(|(sources, folder)| match NewTask::prepare(&sources) {
             Ok(new) => Ok((new, folder)),
-            Err(DatasetError::NoExpected { free, .. }) => {
-                Err(format!("fill in expected: {free}; or name a schema or examples"))
-            }
+            Err(DatasetError::NoExpected { free, .. }) => Err(format!(
+                "fill in expected: {free}; or name a schema or examples"
+            )),
             Err(error) => Err(error.to_string()),
         }) {
             Err(problem) => {
                 let templates = template_names().collect::<Vec<_>>().join(", ");
-                let lines = vec![(Role::Faint, files_here(&here)), (Role::Faint, format!("templates: {templates}"))];
+                let lines = vec![
+                    (Role::Faint, files_here(&here)),
+                    (Role::Faint, format!("templates: {templates}")),
+                ];
                 (None::<MappingText>, lines, Some(problem))
             }
             Ok((new, folder)) => {
@@ -100,7 +116,11 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             }
         },
         |prompts: &mut Prompts, _, (mapping, lines, problem)| {
-            if let Some(form) = prompts.form.as_mut().filter(|form| form.kind == FormKind::NewTask) {
+            if let Some(form) = prompts
+                .form
+                .as_mut()
+                .filter(|form| form.kind == FormKind::NewTask)
+            {
                 show_guesses(form, &mapping.unwrap_or_default());
                 (form.preview, form.problem) = (lines, problem);
             }
@@ -111,7 +131,12 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
 
 fn preview_lines(new: &NewTask, folder: &str) -> Vec<(Role, String)> {
     let mut lines = vec![(Role::Faint, format!("folder: {folder}"))];
-    let rows = new.rows.iter().map(|(set, rows)| format!("{} {rows}", set.name())).collect::<Vec<_>>().join(", ");
+    let rows = new
+        .rows
+        .iter()
+        .map(|(set, rows)| format!("{} {rows}", set.name()))
+        .collect::<Vec<_>>()
+        .join(", ");
     lines.push((Role::Text, format!("rows: {rows}")));
     lines.extend(problem_lines(&new.problems));
     lines.extend(new.notes.iter().map(|note| (Role::Warning, note.clone())));
@@ -119,7 +144,9 @@ fn preview_lines(new: &NewTask, folder: &str) -> Vec<(Role, String)> {
     lines.push((Role::Title, file.to_owned()));
     let text = json::format(definition).unwrap_or_else(|_| definition.to_owned());
     lines.extend(text.lines().map(|line| (Role::Text, line.to_owned())));
-    let first = new.file("train.jsonl").and_then(|text| serde_json::from_str(text.lines().next()?).ok());
+    let first = new
+        .file("train.jsonl")
+        .and_then(|text| serde_json::from_str(text.lines().next()?).ok());
     if let Some(serde_json::Value::Object(row)) = first {
         lines.extend(row_lines("first row of train.jsonl".to_owned(), &row));
     }
@@ -128,7 +155,9 @@ fn preview_lines(new: &NewTask, folder: &str) -> Vec<(Role, String)> {
 
 /// Writes the task and opens it on the schema screen.
 pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(form) = &prompts.form else { return Vec::new() };
+    let Some(form) = &prompts.form else {
+        return Vec::new();
+    };
     let (sources, folder) = match sources_of(form, shared) {
         Ok(sources) => sources,
         Err(problem) => {
@@ -137,36 +166,47 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
         }
     };
     let words = ["task", "new", &sources.name].map(str::to_owned);
-    let line: CommandLine = words.into_iter().chain(options(form, &shared.options.shell)).collect();
+    let line: CommandLine = words
+        .into_iter()
+        .chain(options(form, &shared.options.shell))
+        .collect();
     let work = move || -> Result<(PathBuf, Option<String>), String> {
         // A task whose schema does not compile is no task.
         let checked = |folder: &Path| {
             let task = Task::load(folder)?;
             match Scorer::new(&task) {
                 // Its command runs when it is trusted.
-                Err(error) if !error.is_of_command() => Err::<_, Box<dyn std::error::Error>>(error.into()),
+                Err(error) if !error.is_of_command() => {
+                    Err::<_, Box<dyn std::error::Error>>(error.into())
+                }
                 _ => Ok(task),
             }
         };
         let new = NewTask::prepare(&sources).map_err(|error| error.to_string())?;
-        let task = new.write(&folder, checked).map_err(|error| error.to_string())?;
+        let task = new
+            .write(&folder, checked)
+            .map_err(|error| error.to_string())?;
         Ok((folder, task.embedded_model_note(&task.base_model())))
     };
-    let create = Work::once("task.new", work, |prompts: &mut Prompts, shared, outcome| match outcome {
-        Ok((folder, note)) => {
-            prompts.form = None;
-            shared.say(format!("task created: {}", folder.display()));
-            if let Some(note) = note {
-                shared.say(note);
+    let create = Work::once(
+        "task.new",
+        work,
+        |prompts: &mut Prompts, shared, outcome| match outcome {
+            Ok((folder, note)) => {
+                prompts.form = None;
+                shared.say(format!("task created: {}", folder.display()));
+                if let Some(note) = note {
+                    shared.say(note);
+                }
+                let mut commands = shared::open_task(shared, Some(folder.display().to_string()));
+                commands.push(Command::GoTo(Screen::Schema));
+                commands
             }
-            let mut commands = shared::open_task(shared, Some(folder.display().to_string()));
-            commands.push(Command::GoTo(Screen::Schema));
-            commands
-        }
-        Err(error) => {
-            shared.complain(error);
-            Vec::new()
-        }
-    });
+            Err(error) => {
+                shared.complain(error);
+                Vec::new()
+            }
+        },
+    );
     vec![create.like(line)]
 }

@@ -6,7 +6,9 @@ use ratatui::layout::Rect;
 use super::actions::on_change;
 use super::by_hand::{self, HAND};
 use super::rows::arrange;
-use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, draw, form, layout, preview, row_editor, table};
+use super::{
+    CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, draw, form, layout, preview, row_editor, table,
+};
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};
 use crate::screen::Screen;
@@ -66,11 +68,17 @@ impl Screen for Prompts {
     }
 
     fn moved(&mut self, shared: &mut Shared, pane: &str) -> Vec<Command> {
-        if pane == ROWS { preview::show(self, shared) } else { Vec::new() }
+        if pane == ROWS {
+            preview::show(self, shared)
+        } else {
+            Vec::new()
+        }
     }
 
     fn sort_by(&mut self, shared: &mut Shared, place: &Place, title: usize) -> Vec<Command> {
-        let Some(column) = table::column(shared, place.inside().width.into(), title) else { return Vec::new() };
+        let Some(column) = table::column(shared, place.inside().width.into(), title) else {
+            return Vec::new();
+        };
         self.sort = (column, self.sort == (column, false));
         arrange(self, shared)
     }
@@ -90,21 +98,35 @@ impl Screen for Prompts {
     }
 
     fn typed(&mut self, shared: &mut Shared) -> Vec<Command> {
-        if self.form.is_some() { form::typed(self, shared) } else { arrange(self, shared) }
+        if self.form.is_some() {
+            form::typed(self, shared)
+        } else {
+            arrange(self, shared)
+        }
     }
 
     fn editor(&mut self, shared: &Shared) -> Option<&mut Editor> {
         if self.pane() == HAND {
-            let hand = self.hand.as_mut().filter(|hand| hand.is_typing && !shared.is_busy("prompts.hand"))?;
+            let hand = self
+                .hand
+                .as_mut()
+                .filter(|hand| hand.is_typing && !shared.is_busy("prompts.hand"))?;
             return Some(&mut hand.editor);
         }
         // Text typed while saving would be lost when the editor closes.
-        let editing = self.editing.as_mut().filter(|_| !shared.is_busy("task.rows") && self.form.is_none())?;
+        let editing = self
+            .editing
+            .as_mut()
+            .filter(|_| !shared.is_busy("task.rows") && self.form.is_none())?;
         Some(&mut editing.editor)
     }
 
     fn edited(&mut self, shared: &mut Shared, effect: Effect) -> Vec<Command> {
-        if self.pane() == HAND { Vec::new() } else { row_editor::changed(self, shared, effect) }
+        if self.pane() == HAND {
+            Vec::new()
+        } else {
+            row_editor::changed(self, shared, effect)
+        }
     }
 
     fn on_key(&mut self, _: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {

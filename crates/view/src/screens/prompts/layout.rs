@@ -18,21 +18,30 @@ pub(super) fn places(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<Plac
         return vec![Place::new(focused, body)];
     }
     let (question, body) = choice::places(prompts, shared, body);
-    let panes = areas(prompts, shared, body).into_iter().map(|(id, area)| Place::new(id, area));
+    let panes = areas(prompts, shared, body)
+        .into_iter()
+        .map(|(id, area)| Place::new(id, area));
     question.into_iter().chain(panes).collect()
 }
 
 /// The panes below the question.
 fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
     let focused = prompts.pane();
-    let is_template = prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template);
+    let is_template = prompts
+        .editing
+        .as_ref()
+        .is_some_and(|editing| editing.what == EditTarget::Template);
     if is_template && body.height >= 12 {
         let side = match body.width < 100 || shared.zoomed {
             true => vec![],
-            false => vec![Layout::horizontal([Constraint::Percentage(52), Constraint::Fill(1)]).areas::<2>(body)],
+            false => vec![
+                Layout::horizontal([Constraint::Percentage(52), Constraint::Fill(1)])
+                    .areas::<2>(body),
+            ],
         };
         let right = side.first().map_or(body, |[_, right]| *right);
-        let [editor, chat] = Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(right);
+        let [editor, chat] =
+            Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(right);
         let rows = side.into_iter().map(|[rows, _]| (ROWS, rows));
         return rows.chain([(EDITOR, editor), (CHAT, chat)]).collect();
     }
@@ -44,17 +53,23 @@ fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, R
             return vec![(focused, body)];
         }
         let other = if focused == ROWS { CHAT } else { focused };
-        let [rows, below] = Layout::vertical([Constraint::Percentage(50), Constraint::Fill(1)]).areas(body);
+        let [rows, below] =
+            Layout::vertical([Constraint::Percentage(50), Constraint::Fill(1)]).areas(body);
         return vec![(ROWS, rows), (other, below)];
     }
-    let [rows, side] = Layout::horizontal([Constraint::Percentage(52), Constraint::Fill(1)]).areas(body);
+    let [rows, side] =
+        Layout::horizontal([Constraint::Percentage(52), Constraint::Fill(1)]).areas(body);
     if focused == EDITOR {
         return vec![(ROWS, rows), (EDITOR, side)];
     }
     let health = if side.height < 24 { 5 } else { 10 };
     let [chat, health] = match focused {
         HEALTH => Layout::vertical([Constraint::Percentage(30), Constraint::Fill(1)]).areas(side),
-        _ => Layout::vertical([Constraint::Fill(1), Constraint::Length(health.min(side.height / 2))]).areas(side),
+        _ => Layout::vertical([
+            Constraint::Fill(1),
+            Constraint::Length(health.min(side.height / 2)),
+        ])
+        .areas(side),
     };
     vec![(ROWS, rows), (CHAT, chat), (HEALTH, health)]
 }

@@ -34,23 +34,41 @@ pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
     let mut messages: Vec<Message> = Vec::new();
     for (index, line) in text.split('\n').enumerate() {
         if let Some(role) = line.strip_prefix(MARK.trim_end()) {
-            let (role, fields) = role.trim().split_once(char::is_whitespace).unwrap_or((role.trim(), "{}"));
+            let (role, fields) = role
+                .trim()
+                .split_once(char::is_whitespace)
+                .unwrap_or((role.trim(), "{}"));
             if !ROLES.contains(&role) {
-                return Err(format!("line {}: unknown role {role:?}; use {} after ===", index + 1, ROLES.join(", ")));
+                return Err(format!(
+                    "line {}: unknown role {role:?}; use {} after ===",
+                    index + 1,
+                    ROLES.join(", ")
+                ));
             }
             let other = serde_json::from_str::<Map<String, Value>>(fields).map_err(|error| {
-                format!("line {}: expected nothing or a JSON object after the role: {error}", index + 1)
+                format!(
+                    "line {}: expected nothing or a JSON object after the role: {error}",
+                    index + 1
+                )
             })?;
-            messages.push(Message { other, ..Message::new(role, "") });
+            messages.push(Message {
+                other,
+                ..Message::new(role, "")
+            });
             continue;
         }
         let Some(turn) = messages.last_mut() else {
             if line.trim().is_empty() {
                 continue;
             }
-            return Err(format!("line {}: messages start with a line such as `=== user`", index + 1));
+            return Err(format!(
+                "line {}: messages start with a line such as `=== user`",
+                index + 1
+            ));
         };
-        let own = if line.starts_with('\\') && line.trim_start_matches('\\').starts_with(MARK.trim_end()) {
+        let own = if line.starts_with('\\')
+            && line.trim_start_matches('\\').starts_with(MARK.trim_end())
+        {
             &line[1..]
         } else {
             line
@@ -61,7 +79,10 @@ pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
     for turn in &mut messages {
         turn.content.pop();
     }
-    match messages.iter().any(|turn| turn.role == "user" && !turn.content.trim().is_empty()) {
+    match messages
+        .iter()
+        .any(|turn| turn.role == "user" && !turn.content.trim().is_empty())
+    {
         true => Ok(messages),
         false => Err("no user message: add `=== user` and the prompt below it".to_owned()),
     }
@@ -74,7 +95,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let check = |turns: &[(&str, &str)], text: &str| {
-            let turns: Vec<Message> = turns.iter().map(|(role, content)| Message::new(*role, *content)).collect();
+            let turns: Vec<Message> = turns
+                .iter()
+                .map(|(role, content)| Message::new(*role, *content))
+                .collect();
             assert_eq!(write(&turns), text);
             assert_eq!(read(text).unwrap(), turns);
         };
@@ -83,7 +107,10 @@ mod tests {
             &[("system", ""), ("user", "a\n\nb\n"), ("assistant", "c")],
             "=== system\n\n=== user\na\n\nb\n\n=== assistant\nc",
         );
-        check(&[("user", "=== user\n\\=== x")], "=== user\n\\=== user\n\\\\=== x");
+        check(
+            &[("user", "=== user\n\\=== x")],
+            "=== user\n\\=== user\n\\\\=== x",
+        );
         let text = "=== user\nu\n=== assistant {\"tool_calls\":[{\"name\":\"f\",\"arguments\":{}}]}\n\n=== tool\n1";
         let turns = read(text).unwrap();
         assert_eq!(turns[1].tool_calls().len(), 1);
@@ -92,11 +119,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_has_its_line() {
-        let check = |text: &str, part: &str| assert!(read(text).unwrap_err().contains(part), "{text:?}");
+        let check =
+            |text: &str, part: &str| assert!(read(text).unwrap_err().contains(part), "{text:?}");
         check("hello", "line 1");
         check("=== user\nx\n=== boss\ny", "line 3: unknown role \"boss\"");
         check("=== system\nx", "no user message");
-        check("=== user\nx\n=== assistant {\"a\"", "line 3: expected nothing or");
+        check(
+            "=== user\nx\n=== assistant {\"a\"",
+            "line 3: expected nothing or",
+        );
         check("", "no user message");
     }
 }

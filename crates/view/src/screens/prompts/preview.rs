@@ -24,24 +24,31 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     if prompts.chat.as_ref().is_none_or(|chat| chat.entry != entry) {
         prompts.chat_top = Default::default();
     }
-    let (Some(open), Some(counter)) = (shared.task.clone(), prompts.counter.clone()) else { return Vec::new() };
+    let (Some(open), Some(counter)) = (shared.task.clone(), prompts.counter.clone()) else {
+        return Vec::new();
+    };
     let scorer = shared.scorer();
     vec![Work::latest(
         "prompts.chat",
         move |_| {
             // With several turns the last one, after the expected answers.
             let turns = row(&open, entry)?.all_turns(|expected, row| {
-                scorer.as_ref().and_then(|scorer| scorer.expected_completion(expected, Some(row)))
+                scorer
+                    .as_ref()
+                    .and_then(|scorer| scorer.expected_completion(expected, Some(row)))
             });
             let row = turns.last()?;
-            let expected = row
-                .expected
-                .as_ref()
-                .map(|expected| json::format(&expected.to_string()).unwrap_or_else(|_| expected.to_string()));
+            let expected = row.expected.as_ref().map(|expected| {
+                json::format(&expected.to_string()).unwrap_or_else(|_| expected.to_string())
+            });
             let rendered = counter.and_then(|counter| {
                 let turns = turns_of(&open.task, &row.messages);
-                let prompt = prompt_text(&open.task, &counter.tokenizer, row).map_err(|error| error.to_string())?;
-                let special = counter.tokenizer.special_places(&prompt).map_err(|error| error.to_string())?;
+                let prompt = prompt_text(&open.task, &counter.tokenizer, row)
+                    .map_err(|error| error.to_string())?;
+                let special = counter
+                    .tokenizer
+                    .special_places(&prompt)
+                    .map_err(|error| error.to_string())?;
                 let tokens = token_use(&counter, &prompt, &turns, row)?;
                 Ok((lines(&prompt, &special), tokens, prompt))
             });
@@ -49,13 +56,26 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 Ok((lines, tokens, prompt)) => (Ok(lines), Some(tokens), prompt),
                 Err(error) => (Err(error), None, String::new()),
             };
-            let score = scorer.zip(row.expected.as_ref()).and_then(|(scorer, expected)| {
-                Some(scorer.score(&scorer.expected_completion(expected, Some(row))?, Some(row)))
-            });
+            let score = scorer
+                .zip(row.expected.as_ref())
+                .and_then(|(scorer, expected)| {
+                    Some(scorer.score(&scorer.expected_completion(expected, Some(row))?, Some(row)))
+                });
             let rejected = score.as_ref().filter(|score| score.tier != Tier::Valid);
             let reason = rejected.and_then(|score| score.errors.first());
-            let invalid = reason.map(|error| format!("{} {}", error.instance_path, error.message).trim().to_owned());
-            Some(Chat { entry, lines, tokens, invalid, expected, prompt })
+            let invalid = reason.map(|error| {
+                format!("{} {}", error.instance_path, error.message)
+                    .trim()
+                    .to_owned()
+            });
+            Some(Chat {
+                entry,
+                lines,
+                tokens,
+                invalid,
+                expected,
+                prompt,
+            })
         },
         |prompts: &mut Prompts, _, chat| {
             prompts.chat = chat;
@@ -65,14 +85,35 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
 }
 
 /// The text of each part is counted alone; what is left of the whole prompt is the template's.
-fn token_use(counter: &Counter, prompt: &str, turns: &[Message], row: &PromptRow) -> Result<TokenUse, String> {
-    let count = |text: &str| counter.tokenizer.encode(text).map(|ids| ids.len()).map_err(|error| error.to_string());
-    let mut tokens = TokenUse { prompt: count(prompt)?, ..TokenUse::default() };
+fn token_use(
+    counter: &Counter,
+    prompt: &str,
+    turns: &[Message],
+    row: &PromptRow,
+) -> Result<TokenUse, String> {
+    let count = |text: &str| {
+        counter
+            .tokenizer
+            .encode(text)
+            .map(|ids| ids.len())
+            .map_err(|error| error.to_string())
+    };
+    let mut tokens = TokenUse {
+        prompt: count(prompt)?,
+        ..TokenUse::default()
+    };
     for turn in turns {
-        let part = if turn.role == "system" { &mut tokens.system } else { &mut tokens.turns };
+        let part = if turn.role == "system" {
+            &mut tokens.system
+        } else {
+            &mut tokens.turns
+        };
         *part += count(&turn.content)?;
     }
-    let target = row.expected.as_ref().map(|expected| expected_target(expected).to_string());
+    let target = row
+        .expected
+        .as_ref()
+        .map(|expected| expected_target(expected).to_string());
     tokens.expected = target.map(|target| count(&target)).transpose()?;
     Ok(tokens)
 }
@@ -86,8 +127,16 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
                 lines.push(Vec::new());
             }
             if let Some(line) = lines.last_mut().filter(|_| !part.is_empty()) {
-                let shown: String = part.chars().take(MAX_LINE_CHARS).map(visible_letter).collect();
-                let cut = if part.chars().nth(MAX_LINE_CHARS).is_some() { "… (truncated on screen)" } else { "" };
+                let shown: String = part
+                    .chars()
+                    .take(MAX_LINE_CHARS)
+                    .map(visible_letter)
+                    .collect();
+                let cut = if part.chars().nth(MAX_LINE_CHARS).is_some() {
+                    "… (truncated on screen)"
+                } else {
+                    ""
+                };
                 line.push((shown + cut, is_special));
             }
         }
@@ -115,8 +164,11 @@ mod tests {
     fn a_prompt_is_cut_at_lines_and_special_tokens() {
         let text = "<s>user\nHi\n</s>";
         let piece = |text: &str, special| (text.to_owned(), special);
-        let expected =
-            vec![vec![piece("<s>", true), piece("user", false)], vec![piece("Hi", false)], vec![piece("</s>", true)]];
+        let expected = vec![
+            vec![piece("<s>", true), piece("user", false)],
+            vec![piece("Hi", false)],
+            vec![piece("</s>", true)],
+        ];
         assert_eq!(lines(text, &[0..3, 11..15]), expected);
         assert_eq!(lines("", &[]), vec![Vec::new()]);
         assert_eq!(lines(&"\n".repeat(6000), &[]).len(), MAX_LINES + 1);

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::editing::{
-    DraftTarget, EditTarget, Editing, FoundText, Validity, current_value, expected_of, find, turns_of,
+    DraftTarget, EditTarget, Editing, FoundText, Validity, current_value, expected_of, find,
+    turns_of,
 };
 use super::{Prompts, preview, row_templates};
 use crate::dataset::RowTemplate;
@@ -17,8 +18,14 @@ use crate::shared::Shared;
 use crate::widgets::editor::{Editor, Effect};
 
 pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget) -> Vec<Command> {
-    let Some(task) = shared.task.clone() else { return Vec::new() };
-    if let Some(editing) = prompts.editing.as_ref().filter(|editing| editing.is_changed()) {
+    let Some(task) = shared.task.clone() else {
+        return Vec::new();
+    };
+    if let Some(editing) = prompts
+        .editing
+        .as_ref()
+        .filter(|editing| editing.is_changed())
+    {
         let title = editing.title();
         shared.complain(format!("{title} is unsaved: save or discard it first"));
         return Vec::new();
@@ -28,20 +35,58 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
     let (row, start) = current_value(&task, what);
     let text = start.clone();
     let cursor = (usize::from(matches!(what, EditTarget::New(..))), 0);
-    open(prompts, shared, FoundText { what, row, gone: None, start, note: None }, &text, cursor);
+    open(
+        prompts,
+        shared,
+        FoundText {
+            what,
+            row,
+            gone: None,
+            start,
+            note: None,
+        },
+        &text,
+        cursor,
+    );
     commands.extend(row_templates::preview(prompts, shared));
     commands
 }
 
 /// Opens the editor on a text.
-pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared, found: FoundText, text: &str, cursor: (usize, usize)) {
-    let Some(task) = shared.task.clone() else { return };
-    let FoundText { what, row, gone, start, .. } = found;
-    let mut editor = Editor::new(text, matches!(what, EditTarget::Expected(_) | EditTarget::NewExpected(..)));
+pub(super) fn open(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    found: FoundText,
+    text: &str,
+    cursor: (usize, usize),
+) {
+    let Some(task) = shared.task.clone() else {
+        return;
+    };
+    let FoundText {
+        what,
+        row,
+        gone,
+        start,
+        ..
+    } = found;
+    let mut editor = Editor::new(
+        text,
+        matches!(what, EditTarget::Expected(_) | EditTarget::NewExpected(..)),
+    );
     editor.go_to(cursor.0, cursor.1);
     let file = drafts::begin::<Prompts>(shared, &task.task);
     let validity = Validity::Valid(String::new());
-    prompts.editing = Some(Editing { what, editor, validity, row, gone, file, start, theirs: None });
+    prompts.editing = Some(Editing {
+        what,
+        editor,
+        validity,
+        row,
+        gone,
+        file,
+        start,
+        theirs: None,
+    });
     prompts.filter.is_typing = false;
     check(prompts, shared);
     after(prompts, shared, Effect::Moved);
@@ -50,9 +95,15 @@ pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared, found: FoundText,
 /// After the task was read again: editing continues at the new position of the row. If the text itself changed on disk,
 /// the user decides.
 pub(super) fn follow_task(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let (Some(open), Some(editing)) = (&shared.task, &mut prompts.editing) else { return Vec::new() };
-    let Ok(found) = find(open, &editing.target()) else { return Vec::new() };
-    if found.gone == editing.gone && (found.start == editing.start || found.start == editing.editor.text()) {
+    let (Some(open), Some(editing)) = (&shared.task, &mut prompts.editing) else {
+        return Vec::new();
+    };
+    let Ok(found) = find(open, &editing.target()) else {
+        return Vec::new();
+    };
+    if found.gone == editing.gone
+        && (found.start == editing.start || found.start == editing.editor.text())
+    {
         editing.follow(found);
         return Vec::new();
     }
@@ -66,17 +117,33 @@ pub(super) fn follow_task(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Com
 }
 
 /// Resolves a conflict with the text on disk; the own text stays in the editor's history.
-pub(super) fn resolve_conflict(prompts: &mut Prompts, shared: &mut Shared, load: bool) -> Vec<Command> {
-    let Some(editing) = &mut prompts.editing else { return Vec::new() };
-    let Some(found) = editing.theirs.take() else { return Vec::new() };
+pub(super) fn resolve_conflict(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    load: bool,
+) -> Vec<Command> {
+    let Some(editing) = &mut prompts.editing else {
+        return Vec::new();
+    };
+    let Some(found) = editing.theirs.take() else {
+        return Vec::new();
+    };
     let text = found.start.clone();
     // For a deleted row the note says what saving does.
-    let message = found.note.clone().filter(|_| found.gone.is_some()).unwrap_or_else(|| drafts::KEPT.to_owned());
+    let message = found
+        .note
+        .clone()
+        .filter(|_| found.gone.is_some())
+        .unwrap_or_else(|| drafts::KEPT.to_owned());
     editing.follow(found);
     if load {
         editing.editor.replace(&text);
     }
-    shared.say(if load { drafts::LOADED.to_owned() } else { message });
+    shared.say(if load {
+        drafts::LOADED.to_owned()
+    } else {
+        message
+    });
     after(prompts, shared, Effect::Edited);
     drafts::store(prompts, shared)
 }
@@ -84,29 +151,41 @@ pub(super) fn resolve_conflict(prompts: &mut Prompts, shared: &mut Shared, load:
 /// Checks whether the text can be saved.
 pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
     let scorer = shared.scorer();
-    let Some(editing) = &mut prompts.editing else { return };
+    let Some(editing) = &mut prompts.editing else {
+        return;
+    };
     editing.validity = match editing.what {
         EditTarget::Messages(_) | EditTarget::New(..) => match turns_of(editing) {
-            Ok(turns) => Validity::Valid(format!("{} turn{}", turns.len(), if turns.len() == 1 { "" } else { "s" })),
+            Ok(turns) => Validity::Valid(format!(
+                "{} turn{}",
+                turns.len(),
+                if turns.len() == 1 { "" } else { "s" }
+            )),
             Err(error) => Validity::Invalid(error),
         },
-        EditTarget::Expected(_) | EditTarget::NewExpected(..) => match (expected_of(editing), scorer) {
-            (Err(error), _) => Validity::Invalid(error),
-            (Ok(serde_json::Value::Null), _) => Validity::Warning("empty: no expected answer".to_owned()),
-            (Ok(value), Some(scorer)) => {
-                let score = scorer.expected_completion(&value, None).map(|answer| scorer.score(&answer, None));
-                match score.as_ref().and_then(|score| score.errors.first()) {
-                    // The path of the whole answer is empty.
-                    Some(error) => {
-                        let what = format!("{} {}", error.instance_path, error.message);
-                        Validity::Warning(format!("rejected: {}", what.trim()))
-                    }
-                    None if score.is_none() => Validity::Valid("JSON".to_owned()),
-                    None => Validity::Valid("valid (as edited on Schema)".to_owned()),
+        EditTarget::Expected(_) | EditTarget::NewExpected(..) => {
+            match (expected_of(editing), scorer) {
+                (Err(error), _) => Validity::Invalid(error),
+                (Ok(serde_json::Value::Null), _) => {
+                    Validity::Warning("empty: no expected answer".to_owned())
                 }
+                (Ok(value), Some(scorer)) => {
+                    let score = scorer
+                        .expected_completion(&value, None)
+                        .map(|answer| scorer.score(&answer, None));
+                    match score.as_ref().and_then(|score| score.errors.first()) {
+                        // The path of the whole answer is empty.
+                        Some(error) => {
+                            let what = format!("{} {}", error.instance_path, error.message);
+                            Validity::Warning(format!("rejected: {}", what.trim()))
+                        }
+                        None if score.is_none() => Validity::Valid("JSON".to_owned()),
+                        None => Validity::Valid("valid (as edited on Schema)".to_owned()),
+                    }
+                }
+                (Ok(_), None) => Validity::Valid("JSON".to_owned()),
             }
-            (Ok(_), None) => Validity::Valid("JSON".to_owned()),
-        },
+        }
         EditTarget::Template => match RowTemplate::parse(&editing.editor.text()) {
             Ok(_) => Validity::Valid("applying it to the rows ...".to_owned()),
             Err(problem) => Validity::Invalid(problem),
@@ -144,7 +223,9 @@ pub(super) fn with(
     if shared.is_busy("task.rows") {
         return Vec::new();
     }
-    let Some(editing) = &mut prompts.editing else { return Vec::new() };
+    let Some(editing) = &mut prompts.editing else {
+        return Vec::new();
+    };
     let effect = act(&mut editing.editor);
     after(prompts, shared, effect)
 }
@@ -153,7 +234,12 @@ pub(super) fn with(
 pub(super) fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     match &prompts.editing {
         Some(editing) if editing.is_changed() => {
-            let ask = Confirm::new("Discard changes?", format!("Unsaved: {}.", editing.title()), "discard", close);
+            let ask = Confirm::new(
+                "Discard changes?",
+                format!("Unsaved: {}.", editing.title()),
+                "discard",
+                close,
+            );
             shared.popup = Some(Popup::Confirm(ask));
             Vec::new()
         }
@@ -163,13 +249,21 @@ pub(super) fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> 
 
 /// Closes the editor: the text is discarded or unchanged.
 fn close(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    prompts.editing.take().map_or_else(Vec::new, |editing| drafts::remove(shared, editing.file))
+    prompts
+        .editing
+        .take()
+        .map_or_else(Vec::new, |editing| drafts::remove(shared, editing.file))
 }
 
 impl Drafted for Prompts {
     const SCREEN: Screen = Screen::Prompts;
     const STEM: &'static str = "prompts";
-    const ACTIONS: [&'static str; 4] = ["prompts.take", "prompts.own", "prompts.discard", "prompts.difference"];
+    const ACTIONS: [&'static str; 4] = [
+        "prompts.take",
+        "prompts.own",
+        "prompts.discard",
+        "prompts.difference",
+    ];
     const WORK: &'static str = "prompts.drafts";
 
     fn draft_file<'a>(&'a mut self, _: &'a mut Shared) -> Option<&'a mut DraftFile> {
@@ -177,17 +271,30 @@ impl Drafted for Prompts {
     }
 
     fn texts(&self, _: &Shared) -> Option<(String, String)> {
-        self.editing.as_ref().map(|editing| (editing.start.clone(), editing.editor.text()))
+        self.editing
+            .as_ref()
+            .map(|editing| (editing.start.clone(), editing.editor.text()))
     }
 
     fn title(&self) -> String {
-        self.editing.as_ref().map_or("text", |editing| editing.title()).to_owned()
+        self.editing
+            .as_ref()
+            .map_or("text", |editing| editing.title())
+            .to_owned()
     }
 
     fn write(&self, shared: &Shared, text: String) -> String {
-        let Some(editing) = &self.editing else { return text };
+        let Some(editing) = &self.editing else {
+            return text;
+        };
         let (of, cursor) = (serde_json::json!(editing.target()), editing.editor.cursor());
-        let record = Record { task: editing.file.task.clone(), of, cursor, time_ms: shared.now_ms, text };
+        let record = Record {
+            task: editing.file.task.clone(),
+            of,
+            cursor,
+            time_ms: shared.now_ms,
+            text,
+        };
         format!("{:#}\n", serde_json::json!(record))
     }
 
@@ -205,15 +312,22 @@ impl Drafted for Prompts {
 
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String> {
         let (target, found) = target_of(shared, record)?;
-        Ok(Location { title: target.title(), current: found.start, note: found.note })
+        Ok(Location {
+            title: target.title(),
+            current: found.start,
+            note: found.note,
+        })
     }
 
     fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String> {
         let (_, found) = target_of(shared, record)?;
         let entry = found.what.entry();
         open(self, shared, found, &record.text, record.cursor);
-        let is_row = |index: &u32| entry.is_some() && self.entries.get(*index as usize).copied() == entry;
-        let Some(place) = self.shown.iter().position(is_row) else { return Ok(Vec::new()) };
+        let is_row =
+            |index: &u32| entry.is_some() && self.entries.get(*index as usize).copied() == entry;
+        let Some(place) = self.shown.iter().position(is_row) else {
+            return Ok(Vec::new());
+        };
         self.cursor.index = place;
         Ok(preview::show(self, shared))
     }
@@ -228,8 +342,12 @@ impl Drafted for Prompts {
 }
 
 fn target_of(shared: &Shared, record: &Record) -> Result<(DraftTarget, FoundText), String> {
-    let open = shared.task.as_ref().ok_or_else(|| shared.no_task().unwrap_or_default())?;
-    let target: DraftTarget = serde_json::from_value(record.of.clone()).map_err(|error| error.to_string())?;
+    let open = shared
+        .task
+        .as_ref()
+        .ok_or_else(|| shared.no_task().unwrap_or_default())?;
+    let target: DraftTarget =
+        serde_json::from_value(record.of.clone()).map_err(|error| error.to_string())?;
     let found = find(open, &target)?;
     Ok((target, found))
 }

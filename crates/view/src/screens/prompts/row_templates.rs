@@ -32,25 +32,39 @@ pub(super) fn targets_in_words(prompts: &Prompts) -> String {
 
 /// Applies the template to all its rows in the background, and shows what it would change.
 pub(super) fn preview(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
-    let Some(editing) = prompts.editing.as_ref().filter(|editing| editing.what == EditTarget::Template) else {
+    let Some(editing) = prompts
+        .editing
+        .as_ref()
+        .filter(|editing| editing.what == EditTarget::Template)
+    else {
         return Vec::new();
     };
-    let (Some(open), Ok(template)) = (shared.task.clone(), RowTemplate::parse(&editing.editor.text())) else {
+    let (Some(open), Ok(template)) = (
+        shared.task.clone(),
+        RowTemplate::parse(&editing.editor.text()),
+    ) else {
         return Vec::new();
     };
     let (entries, here) = (targets(prompts), prompts.selected());
     vec![Work::latest(
         "prompts.template",
         move |sender| {
-            let mut preview = TemplatePreview { rows: entries.len(), ..TemplatePreview::default() };
+            let mut preview = TemplatePreview {
+                rows: entries.len(),
+                ..TemplatePreview::default()
+            };
             for entry in &entries {
-                let Some(row) = row(&open, *entry) else { continue };
+                let Some(row) = row(&open, *entry) else {
+                    continue;
+                };
                 match template.apply(row, &open.task.expected_schema()) {
                     Ok(changed) if changed.is_empty() => {}
                     Ok(_) => preview.changed += 1,
                     Err(problem) => {
                         preview.failed += 1;
-                        preview.failure.get_or_insert_with(|| (row.id.clone(), problem));
+                        preview
+                            .failure
+                            .get_or_insert_with(|| (row.id.clone(), problem));
                     }
                 }
                 if !sender.is_wanted() {
@@ -58,7 +72,9 @@ pub(super) fn preview(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
                 }
             }
             // The row under the cursor if it is one of them, else the first.
-            let example = here.filter(|entry| entries.contains(entry)).or(entries.first().copied());
+            let example = here
+                .filter(|entry| entries.contains(entry))
+                .or(entries.first().copied());
             if let Some(row) = example.and_then(|entry| row(&open, entry)) {
                 preview.difference = difference_of(&template, row, &open);
             }
@@ -71,7 +87,10 @@ pub(super) fn preview(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
                         "{} of {} rows fail, first {id}: {problem}",
                         preview.failed, preview.rows
                     )),
-                    None => Validity::Valid(format!("changes {} of {} rows", preview.changed, preview.rows)),
+                    None => Validity::Valid(format!(
+                        "changes {} of {} rows",
+                        preview.changed, preview.rows
+                    )),
                 };
             }
             prompts.template = Some(preview);
@@ -81,7 +100,9 @@ pub(super) fn preview(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
 }
 
 fn difference_of(template: &RowTemplate, row: &PromptRow, open: &OpenTask) -> Vec<Row> {
-    let Ok(changed) = template.apply(row, &open.task.expected_schema()) else { return Vec::new() };
+    let Ok(changed) = template.apply(row, &open.task.expected_schema()) else {
+        return Vec::new();
+    };
     let (mut before, mut after) = (Map::new(), Map::new());
     for key in ["messages", "expected", "tags"] {
         let old = row.fields.get(key).cloned();
@@ -89,13 +110,21 @@ fn difference_of(template: &RowTemplate, row: &PromptRow, open: &OpenTask) -> Ve
         before.extend(old.map(|old| (key.to_owned(), old)));
         after.extend(new.map(|new| (key.to_owned(), new)));
     }
-    difference(&Value::Object(before).to_string(), &Value::Object(after).to_string())
+    difference(
+        &Value::Object(before).to_string(),
+        &Value::Object(after).to_string(),
+    )
 }
 
 /// Asks, then writes the rows that change.
 pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(editing) = &prompts.editing else { return Vec::new() };
-    let (text, preview) = (editing.editor.text(), prompts.template.clone().unwrap_or_default());
+    let Some(editing) = &prompts.editing else {
+        return Vec::new();
+    };
+    let (text, preview) = (
+        editing.editor.text(),
+        prompts.template.clone().unwrap_or_default(),
+    );
     if let Validity::Invalid(why) = &editing.validity {
         let why = format!("not saved: {why}");
         shared.complain(why);
@@ -112,9 +141,14 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         shared.key_of("prompts.undo_rows")
     );
     let entries = targets(prompts);
-    let ask = Confirm::new("Change rows?", sentence, "change", move |prompts: &mut Prompts, shared: &mut Shared| {
-        save::edit_rows(prompts, shared, &text, entries)
-    });
+    let ask = Confirm::new(
+        "Change rows?",
+        sentence,
+        "change",
+        move |prompts: &mut Prompts, shared: &mut Shared| {
+            save::edit_rows(prompts, shared, &text, entries)
+        },
+    );
     shared.popup = Some(Popup::Confirm(ask));
     Vec::new()
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use memchr::memmem::Finder;
 use rayon::prelude::*;
 
-use super::table_row::{COLUMNS_OF_FILTER, Column, Entry, SEARCHED_LETTERS, first_words, flat, row, solve_rate};
+use super::table_row::{
+    COLUMNS_OF_FILTER, Column, Entry, SEARCHED_LETTERS, first_words, flat, row, solve_rate,
+};
 use super::{Group, Prompts, ROWS, UNCOUNTED, findings, preview};
 use crate::dataset::PromptRow;
 use crate::fuzzy;
@@ -19,22 +21,27 @@ use crate::task::PromptSet;
 /// The searched text of every entry, lower-case: id and prompt.
 pub(super) fn searched_texts(open: &OpenTask, entries: &[Entry]) -> Vec<String> {
     let text = |entry: &Entry| {
-        row(open, *entry)
-            .map_or_else(String::new, |row| format!("{} {}", row.id, flat(row, SEARCHED_LETTERS)).to_lowercase())
+        row(open, *entry).map_or_else(String::new, |row| {
+            format!("{} {}", row.id, flat(row, SEARCHED_LETTERS)).to_lowercase()
+        })
     };
     on_every_core(|| entries.par_iter().with_min_len(1_000).map(text).collect())
 }
 
 /// After the task was read: all its rows, with the cursor on the same row.
 pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
-    let Some(open) = &shared.task else { return Vec::new() };
+    let Some(open) = &shared.task else {
+        return Vec::new();
+    };
     let mut entries = Vec::new();
     for (set, rows) in &open.rows {
         let count = rows.as_ref().map_or(0, Vec::len);
         entries.extend((0..count as u32).map(|index| Entry { set: *set, index }));
     }
     let place = prompts.select_next.take().and_then(|(set, line)| {
-        entries.iter().position(|entry| entry.set == set && row(open, *entry).is_some_and(|row| row.line >= line))
+        entries.iter().position(|entry| {
+            entry.set == set && row(open, *entry).is_some_and(|row| row.line >= line)
+        })
     });
     prompts.shown = (0..entries.len() as u32).collect();
     prompts.tokens = vec![UNCOUNTED; entries.len()];
@@ -54,10 +61,19 @@ pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command>
 }
 
 /// Moves the cursor to a row of a file, without a filter that may hide it.
-pub(super) fn show_line(prompts: &mut Prompts, shared: &mut Shared, (set, line): (PromptSet, usize)) -> Vec<Command> {
-    let Some(open) = &shared.task else { return Vec::new() };
-    let is_it = |entry: &Entry| entry.set == set && row(open, *entry).is_some_and(|row| row.line == line);
-    let Some(place) = prompts.entries.iter().position(is_it) else { return Vec::new() };
+pub(super) fn show_line(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    (set, line): (PromptSet, usize),
+) -> Vec<Command> {
+    let Some(open) = &shared.task else {
+        return Vec::new();
+    };
+    let is_it =
+        |entry: &Entry| entry.set == set && row(open, *entry).is_some_and(|row| row.line == line);
+    let Some(place) = prompts.entries.iter().position(is_it) else {
+        return Vec::new();
+    };
     prompts.pane = Some(ROWS);
     prompts.filter = Default::default();
     arrange_to(prompts, shared, Some(place as u32))
@@ -69,14 +85,25 @@ fn is_plain(prompts: &Prompts) -> bool {
 
 /// Filters and sorts again; the cursor stays on its row if that is still visible.
 pub(super) fn arrange(prompts: &Prompts, shared: &Shared) -> Vec<Command> {
-    let selected = prompts.cursor.at(prompts.shown.len()).and_then(|place| prompts.shown.get(place)).copied();
+    let selected = prompts
+        .cursor
+        .at(prompts.shown.len())
+        .and_then(|place| prompts.shown.get(place))
+        .copied();
     arrange_to(prompts, shared, selected)
 }
 
 fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     let filter = prompts.filter.text().to_owned();
-    let groups = prompts.groups.iter().filter(|group| filter.contains(&group.slug)).cloned().collect();
+    let groups = prompts
+        .groups
+        .iter()
+        .filter(|group| filter.contains(&group.slug))
+        .cloned()
+        .collect();
     let query = Query {
         open,
         entries: prompts.entries.clone(),
@@ -87,7 +114,11 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<
         filter,
         sort: prompts.sort,
         solve_rates: match prompts.sort.0 {
-            Column::SolveRate => prompts.entries.iter().map(|entry| solve_rate(shared, *entry)).collect(),
+            Column::SolveRate => prompts
+                .entries
+                .iter()
+                .map(|entry| solve_rate(shared, *entry))
+                .collect(),
             _ => Vec::new(),
         },
     };
@@ -99,7 +130,8 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<
             if prompts.entries.len() != count {
                 return Vec::new();
             }
-            let place = selected.and_then(|selected| shown.iter().position(|index| *index == selected));
+            let place =
+                selected.and_then(|selected| shown.iter().position(|index| *index == selected));
             prompts.shown = shown;
             prompts.cursor.index = place.unwrap_or(0);
             preview::show(prompts, shared)
@@ -109,7 +141,9 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<
 
 /// After the findings of rows have changed: their groups, and the table if it depends on them.
 pub(super) fn findings_changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
-    let Some(open) = &shared.task else { return Vec::new() };
+    let Some(open) = &shared.task else {
+        return Vec::new();
+    };
     prompts.groups = findings::groups(prompts, &shared.draft, open);
     let depends = prompts.sort.0 == Column::Expected
         || prompts
@@ -117,12 +151,21 @@ pub(super) fn findings_changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Co
             .text()
             .split_whitespace()
             .any(|word| word.starts_with("is:") || word.starts_with("expected:"));
-    if depends { arrange(prompts, shared) } else { Vec::new() }
+    if depends {
+        arrange(prompts, shared)
+    } else {
+        Vec::new()
+    }
 }
 
 /// The rows that pass a test, in order.
 fn filter_rows(rows: &[u32], sender: &Sender, test: impl Fn(u32) -> bool + Sync) -> Vec<u32> {
-    let passing = |some: &[u32]| some.iter().copied().filter(|index| test(*index)).collect::<Vec<u32>>();
+    let passing = |some: &[u32]| {
+        some.iter()
+            .copied()
+            .filter(|index| test(*index))
+            .collect::<Vec<u32>>()
+    };
     let wanted = rows.par_chunks(2_000).filter(|_| sender.is_wanted());
     on_every_core(|| wanted.flat_map_iter(passing).collect())
 }
@@ -157,17 +200,28 @@ impl Query {
     /// Whether a row matches `KEY:VALUE`; `None` if no column has that name.
     fn matches(&self, key: &str, value: &str, index: u32) -> Option<bool> {
         let of_row = |test: &dyn Fn(&PromptRow) -> bool| Some(self.at(index).is_some_and(test));
-        let state = || self.expected.get(index as usize).copied().unwrap_or_default();
+        let state = || {
+            self.expected
+                .get(index as usize)
+                .copied()
+                .unwrap_or_default()
+        };
         match key {
-            "set" => Some(self.entries.get(index as usize).is_some_and(|entry| entry.set.name().starts_with(value))),
+            "set" => Some(
+                self.entries
+                    .get(index as usize)
+                    .is_some_and(|entry| entry.set.name().starts_with(value)),
+            ),
             "tag" => of_row(&|row| row.tags.iter().any(|tag| begins_with(tag, value))),
             "id" => of_row(&|row| row.id.to_lowercase().contains(value)),
             "expected" if value.starts_with('v') => Some(state() == Expected::Valid),
             "expected" if value.starts_with('i') => Some(matches!(state(), Expected::Invalid(_))),
             "expected" => of_row(&|row| row.expected.is_some() != value.starts_with('n')),
-            "is" => {
-                Some(self.groups.iter().any(|group| group.slug == value && group.rows.binary_search(&index).is_ok()))
-            }
+            "is" => Some(
+                self.groups
+                    .iter()
+                    .any(|group| group.slug == value && group.rows.binary_search(&index).is_ok()),
+            ),
             _ => None,
         }
     }
@@ -179,19 +233,30 @@ impl Query {
         let lower = self.filter.to_lowercase();
         let mut words = Vec::new();
         for word in lower.split_whitespace() {
-            match word.split_once(':').filter(|(key, _)| COLUMNS_OF_FILTER.contains(key)) {
+            match word
+                .split_once(':')
+                .filter(|(key, _)| COLUMNS_OF_FILTER.contains(key))
+            {
                 Some((key, value)) => {
-                    shown = filter_rows(&shown, sender, |index| self.matches(key, value, index) == Some(true))
+                    shown = filter_rows(&shown, sender, |index| {
+                        self.matches(key, value, index) == Some(true)
+                    })
                 }
                 None => words.push(word),
             }
         }
         let (column, backwards) = self.sort;
         if !words.is_empty() {
-            let texts = self.searched.get_or_init(|| searched_texts(&self.open, &self.entries));
+            let texts = self
+                .searched
+                .get_or_init(|| searched_texts(&self.open, &self.entries));
             let finders: Vec<Finder> = words.iter().map(Finder::new).collect();
             let text = |index: u32| texts.get(index as usize).map_or("", String::as_str);
-            let holds = |index| finders.iter().all(|word| word.find(text(index).as_bytes()).is_some());
+            let holds = |index| {
+                finders
+                    .iter()
+                    .all(|word| word.find(text(index).as_bytes()).is_some())
+            };
             let mut found = filter_rows(&shown, sender, holds);
             if found.is_empty() && sender.is_wanted() {
                 found = fuzzy::rank(&words.join(" "), &shown, |index| text(*index).to_owned());
@@ -205,14 +270,22 @@ impl Query {
         }
         match column {
             Column::File => {}
-            Column::Id => shown.sort_by_cached_key(|index| self.at(*index).map(|row| row.id.clone())),
-            Column::Tokens => shown.sort_by_key(|index| self.tokens.get(*index as usize).copied()),
-            Column::Expected => shown.sort_by_key(|index| self.expected.get(*index as usize).copied()),
-            // The bits of numbers that are not negative are in their order.
-            Column::SolveRate => {
-                shown.sort_by_key(|index| self.solve_rates.get(*index as usize)?.map(|found| found.rate().to_bits()))
+            Column::Id => {
+                shown.sort_by_cached_key(|index| self.at(*index).map(|row| row.id.clone()))
             }
-            Column::Tags => shown.sort_by_cached_key(|index| self.at(*index).map(|row| row.tags.clone())),
+            Column::Tokens => shown.sort_by_key(|index| self.tokens.get(*index as usize).copied()),
+            Column::Expected => {
+                shown.sort_by_key(|index| self.expected.get(*index as usize).copied())
+            }
+            // The bits of numbers that are not negative are in their order.
+            Column::SolveRate => shown.sort_by_key(|index| {
+                self.solve_rates
+                    .get(*index as usize)?
+                    .map(|found| found.rate().to_bits())
+            }),
+            Column::Tags => {
+                shown.sort_by_cached_key(|index| self.at(*index).map(|row| row.tags.clone()))
+            }
             Column::Words => shown.sort_by_cached_key(|index| self.at(*index).map(first_words)),
         }
         if backwards {

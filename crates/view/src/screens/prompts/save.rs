@@ -11,7 +11,9 @@ use super::{FileChange, Prompts};
 use crate::dataset::import::{SetRows, with_rows};
 use crate::dataset::{PromptRow, RowTemplate};
 use crate::drafts;
-use crate::jsonl_edit::{Change, RowEdit, change_line, change_rows, line_of, set_member, set_system};
+use crate::jsonl_edit::{
+    Change, RowEdit, change_line, change_rows, line_of, set_member, set_system,
+};
 use crate::message::{Command, Work};
 use crate::shared::{self, OpenTask, Shared};
 use crate::task::{PromptSet, TASK_FILE};
@@ -19,7 +21,10 @@ use crate::task_files::{self, Home};
 
 /// An edit of the files, run on its own thread: reads texts by file name (empty if there is no file yet), returns the
 /// files and their new texts.
-type Rewrite = Box<dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result<Vec<(String, String)>, String> + Send>;
+type Rewrite = Box<
+    dyn FnOnce(&dyn Fn(&str) -> Result<String, String>) -> Result<Vec<(String, String)>, String>
+        + Send,
+>;
 
 /// Bytes of earlier texts that are kept for undo.
 const MAX_UNDO_BYTES: usize = 256 << 20;
@@ -31,8 +36,12 @@ type Rewriting = Result<(Rewrite, Option<(PromptSet, usize)>), String>;
 
 /// Saves the text under edit.
 pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
-    let Some(editing) = &prompts.editing else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
+    let Some(editing) = &prompts.editing else {
+        return Vec::new();
+    };
     if let Validity::Invalid(why) = &editing.validity {
         let why = format!("not saved: {why}");
         shared.complain(why);
@@ -48,11 +57,17 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             let turns = turns_json(editing)?;
             member(open, entry, editing, "messages", turns)
         }
-        EditTarget::Expected(entry) => member(open, entry, editing, "expected", expected_of(editing)?),
+        EditTarget::Expected(entry) => {
+            member(open, entry, editing, "expected", expected_of(editing)?)
+        }
         EditTarget::System => {
             let system = editing.editor.text();
-            let rewrite: Rewrite =
-                Box::new(move |read| Ok(vec![(TASK_FILE.to_owned(), set_system(&read(TASK_FILE)?, &system)?)]));
+            let rewrite: Rewrite = Box::new(move |read| {
+                Ok(vec![(
+                    TASK_FILE.to_owned(),
+                    set_system(&read(TASK_FILE)?, &system)?,
+                )])
+            });
             Ok((rewrite, None))
         }
         EditTarget::New(set, after) => {
@@ -60,7 +75,10 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             if editing.gone.is_some() {
                 return again(open, set, after, editing, "messages", turns);
             }
-            let id = open.rows.get(&set).and_then(|rows| fresh_id(rows.as_ref().ok()?, after));
+            let id = open
+                .rows
+                .get(&set)
+                .and_then(|rows| fresh_id(rows.as_ref().ok()?, after));
             let new = match id {
                 Some(id) => json!({"id": id, "messages": turns}),
                 None => json!({"messages": turns}),
@@ -68,15 +86,30 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             insert(open, set, after, None, move |_| Ok(new.to_string()))
         }
         EditTarget::Template => Err("a template is being applied to rows".to_owned()),
-        EditTarget::NewExpected(set, after) => again(open, set, after, editing, "expected", expected_of(editing)?),
+        EditTarget::NewExpected(set, after) => {
+            again(open, set, after, editing, "expected", expected_of(editing)?)
+        }
     }
 }
 
 /// Restores a row that is gone from its file, with a new value of one member.
-fn again(open: &Arc<OpenTask>, set: PromptSet, after: usize, editing: &Editing, key: &str, value: Value) -> Rewriting {
-    let mut fields = editing.gone.as_ref().map(|gone| gone.fields.clone()).unwrap_or_default();
+fn again(
+    open: &Arc<OpenTask>,
+    set: PromptSet,
+    after: usize,
+    editing: &Editing,
+    key: &str,
+    value: Value,
+) -> Rewriting {
+    let mut fields = editing
+        .gone
+        .as_ref()
+        .map(|gone| gone.fields.clone())
+        .unwrap_or_default();
     fields.insert(key.to_owned(), value);
-    insert(open, set, after, None, move |_| Ok(Value::Object(fields).to_string()))
+    insert(open, set, after, None, move |_| {
+        Ok(Value::Object(fields).to_string())
+    })
 }
 
 fn turns_json(editing: &Editing) -> Result<Value, String> {
@@ -84,8 +117,18 @@ fn turns_json(editing: &Editing) -> Result<Value, String> {
 }
 
 /// Replaces one member of the row, wherever the row is now.
-fn member(open: &Arc<OpenTask>, entry: Entry, editing: &Editing, key: &'static str, value: Value) -> Rewriting {
-    let file = open.task.set_file(entry.set).ok_or("the task has no such set")?.to_owned();
+fn member(
+    open: &Arc<OpenTask>,
+    entry: Entry,
+    editing: &Editing,
+    key: &'static str,
+    value: Value,
+) -> Rewriting {
+    let file = open
+        .task
+        .set_file(entry.set)
+        .ok_or("the task has no such set")?
+        .to_owned();
     let row = editing.row.clone().ok_or("the row no longer exists")?;
     let line = row.line;
     let rewrite: Rewrite = Box::new(move |read| {
@@ -106,12 +149,21 @@ fn insert(
     row: Option<PromptRow>,
     make: impl FnOnce(&str) -> Result<String, String> + Send + 'static,
 ) -> Rewriting {
-    let file = open.task.set_file(set).ok_or_else(|| format!("task.toml has no {} prompts", set.name()))?.to_owned();
+    let file = open
+        .task
+        .set_file(set)
+        .ok_or_else(|| format!("task.toml has no {} prompts", set.name()))?
+        .to_owned();
     let rewrite: Rewrite = Box::new(move |read| {
         let text = read(&file)?;
         let new = make(line_of(&text, after).unwrap_or(""))?;
-        let new = change_line(&text, after, row.as_ref().map(|row| &row.fields), &Change::After(new))
-            .map_err(|error| format!("{file}: {error}"))?;
+        let new = change_line(
+            &text,
+            after,
+            row.as_ref().map(|row| &row.fields),
+            &Change::After(new),
+        )
+        .map_err(|error| format!("{file}: {error}"))?;
         Ok(vec![(file, new)])
     });
     Ok((rewrite, Some((set, after + 1))))
@@ -119,10 +171,17 @@ fn insert(
 
 /// Duplicates a row after itself, with a new id if rows have ids.
 pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
-    let row = row(&open, entry).cloned().ok_or_else(|| "the row no longer exists".to_owned());
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
+    let row = row(&open, entry)
+        .cloned()
+        .ok_or_else(|| "the row no longer exists".to_owned());
     let made = row.and_then(|row| {
-        let id = open.rows.get(&entry.set).and_then(|rows| fresh_id(rows.as_ref().ok()?, row.line));
+        let id = open
+            .rows
+            .get(&entry.set)
+            .and_then(|rows| fresh_id(rows.as_ref().ok()?, row.line));
         insert(&open, entry.set, row.line, Some(row), move |old| match id {
             Some(id) => set_member(old, "id", &Value::from(id)),
             None => Ok(old.to_owned()),
@@ -132,16 +191,29 @@ pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry
 }
 
 /// Deletes the row if it is still in its line.
-pub(super) fn delete(prompts: &mut Prompts, shared: &mut Shared, set: PromptSet, row: PromptRow) -> Vec<Command> {
+pub(super) fn delete(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    set: PromptSet,
+    row: PromptRow,
+) -> Vec<Command> {
     let open = shared.task.clone();
-    let Some(file) = open.and_then(|open| open.task.set_file(set).map(str::to_owned)) else { return Vec::new() };
+    let Some(file) = open.and_then(|open| open.task.set_file(set).map(str::to_owned)) else {
+        return Vec::new();
+    };
     let line = row.line;
     let rewrite: Rewrite = Box::new(move |read| {
         let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete)
             .map_err(|error| format!("{file}: {error}"))?;
         Ok(vec![(file, new)])
     });
-    write(prompts, shared, Ok((rewrite, Some((set, line)))), "deleted", None)
+    write(
+        prompts,
+        shared,
+        Ok((rewrite, Some((set, line)))),
+        "deleted",
+        None,
+    )
 }
 
 /// Applies a template to rows; rows that it does not change keep every byte.
@@ -151,7 +223,9 @@ pub(super) fn edit_rows(
     template: &str,
     entries: Vec<Entry>,
 ) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     let template = match RowTemplate::parse(template) {
         Ok(template) => template,
         Err(problem) => {
@@ -163,22 +237,34 @@ pub(super) fn edit_rows(
         let mut files = Vec::new();
         for set in PromptSet::ALL {
             let mut edits = Vec::new();
-            for row in entries.iter().filter(|entry| entry.set == set).filter_map(|entry| row(&open, *entry)) {
+            for row in entries
+                .iter()
+                .filter(|entry| entry.set == set)
+                .filter_map(|entry| row(&open, *entry))
+            {
                 let members = template
                     .apply(row, &open.task.expected_schema())
                     .map_err(|problem| format!("{}: {problem}", row.id))?;
                 if !members.is_empty() {
-                    edits.push(RowEdit { line: row.line, row: row.fields.clone(), members });
+                    edits.push(RowEdit {
+                        line: row.line,
+                        row: row.fields.clone(),
+                        members,
+                    });
                 }
             }
             if let Some(file) = open.task.set_file(set).filter(|_| !edits.is_empty()) {
-                let text = change_rows(&read(file)?, &edits).map_err(|error| format!("{file}: {error}"))?;
+                let text = change_rows(&read(file)?, &edits)
+                    .map_err(|error| format!("{file}: {error}"))?;
                 files.push((file.to_owned(), text));
             }
         }
         Ok(files)
     });
-    let closes = prompts.editing.as_ref().map(|editing| editing.file.path.clone());
+    let closes = prompts
+        .editing
+        .as_ref()
+        .map(|editing| editing.file.path.clone());
     write(prompts, shared, Ok((rewrite, None)), "rows changed", closes)
 }
 
@@ -188,7 +274,9 @@ pub(super) fn import_rows(
     shared: &mut Shared,
     rows: impl FnOnce() -> Result<Vec<SetRows>, String> + Send + 'static,
 ) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     let rewrite: Rewrite = Box::new(move |read| {
         let mut files = Vec::new();
         for (set, rows) in rows()?.into_iter().filter(|(_, rows)| !rows.is_empty()) {
@@ -204,45 +292,75 @@ pub(super) fn import_rows(
 
 /// Restores the files as they were before the last change of rows, if they still hold what that wrote.
 pub(super) fn undo(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(last) = prompts.undo.last().map(|file| file.change) else { return Vec::new() };
-    let files: Vec<FileChange> = prompts.undo.iter().filter(|file| file.change == last).cloned().collect();
-    let names: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
+    let Some(last) = prompts.undo.last().map(|file| file.change) else {
+        return Vec::new();
+    };
+    let files: Vec<FileChange> = prompts
+        .undo
+        .iter()
+        .filter(|file| file.change == last)
+        .cloned()
+        .collect();
+    let names: Vec<String> = files
+        .iter()
+        .map(|file| file.path.display().to_string())
+        .collect();
     prompts.select_next = prompts.selected_place(shared);
     let work = move || -> Result<(), String> {
         for file in &files {
-            let now =
-                crate::files::read_text(&file.path).map_err(|error| format!("{}: {error}", file.path.display()))?;
+            let now = crate::files::read_text(&file.path)
+                .map_err(|error| format!("{}: {error}", file.path.display()))?;
             if now != file.after {
-                return Err(format!("{} was changed since: not undone", file.path.display()));
+                return Err(format!(
+                    "{} was changed since: not undone",
+                    file.path.display()
+                ));
             }
         }
-        files.iter().try_for_each(|file| task_files::write(&file.path, file.before.as_bytes()))
+        files
+            .iter()
+            .try_for_each(|file| task_files::write(&file.path, file.before.as_bytes()))
     };
     let names = names.join(", ");
-    vec![Work::once("task.rows", work, move |prompts: &mut Prompts, shared, outcome| {
-        match outcome {
-            Ok(()) => {
-                prompts.undo.retain(|file| file.change != last);
-                shared.say(format!("change undone: {names}"));
+    vec![Work::once(
+        "task.rows",
+        work,
+        move |prompts: &mut Prompts, shared, outcome| {
+            match outcome {
+                Ok(()) => {
+                    prompts.undo.retain(|file| file.change != last);
+                    shared.say(format!("change undone: {names}"));
+                }
+                Err(error) => shared.complain(error),
             }
-            Err(error) => shared.complain(error),
-        }
-        let folder =
-            shared.task.as_ref().and_then(|open| open.task.folder().map(|folder| folder.display().to_string()));
-        shared::open_task(shared, folder)
-    })]
+            let folder = shared.task.as_ref().and_then(|open| {
+                open.task
+                    .folder()
+                    .map(|folder| folder.display().to_string())
+            });
+            shared::open_task(shared, folder)
+        },
+    )]
 }
 
 /// Returns an unused id that continues the number at the end of the ids. `None` if the row before has no id of its own.
 /// of its own.
 fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
-    let like =
-        rows.iter().rev().find(|row| row.line <= after).or(rows.first()).filter(|row| row.fields.contains_key("id"))?;
-    let stem = like.id.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    let like = rows
+        .iter()
+        .rev()
+        .find(|row| row.line <= after)
+        .or(rows.first())
+        .filter(|row| row.fields.contains_key("id"))?;
+    let stem = like
+        .id
+        .trim_end_matches(|letter: char| letter.is_ascii_digit());
     let digits = like.id.len() - stem.len();
     // A row may bring an id of any number of digits.
     let width = digits.min(MAX_DIGITS);
-    let numbers = rows.iter().filter_map(|row| row.id.strip_prefix(stem)?.parse::<u64>().ok());
+    let numbers = rows
+        .iter()
+        .filter_map(|row| row.id.strip_prefix(stem)?.parse::<u64>().ok());
     let next = numbers.max().unwrap_or(0) + 1;
     let dash = if width == 0 { "-" } else { "" };
     Some(format!("{stem}{dash}{next:0width$}"))
@@ -256,7 +374,9 @@ fn write(
     done: &'static str,
     closes: Option<PathBuf>,
 ) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     let (rewrite, select) = match made {
         Ok(made) => made,
         Err(error) => {
@@ -275,54 +395,99 @@ fn write(
                 return Ok(String::new());
             }
             let bytes = home.task.read(file).map_err(|error| error.to_string())?;
-            String::from_utf8(bytes.into_owned()).map_err(|_| format!("{}: not UTF-8 text", home.task.label(file)))
+            String::from_utf8(bytes.into_owned())
+                .map_err(|_| format!("{}: not UTF-8 text", home.task.label(file)))
         };
         let mut changes = Vec::new();
         for (file, after) in rewrite(&read)? {
             let path = home.task.path(&file).map_err(|error| error.to_string())?;
-            changes.push(FileChange { before: read(&file)?, path, after, change });
+            changes.push(FileChange {
+                before: read(&file)?,
+                path,
+                after,
+                change,
+            });
         }
-        changes.iter().try_for_each(|file| task_files::write(&file.path, file.after.as_bytes()))?;
+        changes
+            .iter()
+            .try_for_each(|file| task_files::write(&file.path, file.after.as_bytes()))?;
         Ok((home, changes))
     };
-    vec![Work::once("task.rows", work, move |prompts: &mut Prompts, shared, outcome| match outcome {
-        Ok((home, changes)) => {
-            let names: Vec<String> = changes.iter().map(|file| file.path.display().to_string()).collect();
-            prompts.undo.extend(changes.into_iter().filter(|file| !file.path.ends_with(TASK_FILE)));
-            let bytes =
-                |undo: &[FileChange]| undo.iter().map(|file| file.before.len() + file.after.len()).sum::<usize>();
-            while bytes(&prompts.undo) > MAX_UNDO_BYTES && !prompts.undo.is_empty() {
-                prompts.undo.remove(0);
+    vec![Work::once(
+        "task.rows",
+        work,
+        move |prompts: &mut Prompts, shared, outcome| match outcome {
+            Ok((home, changes)) => {
+                let names: Vec<String> = changes
+                    .iter()
+                    .map(|file| file.path.display().to_string())
+                    .collect();
+                prompts.undo.extend(
+                    changes
+                        .into_iter()
+                        .filter(|file| !file.path.ends_with(TASK_FILE)),
+                );
+                let bytes = |undo: &[FileChange]| {
+                    undo.iter()
+                        .map(|file| file.before.len() + file.after.len())
+                        .sum::<usize>()
+                };
+                while bytes(&prompts.undo) > MAX_UNDO_BYTES && !prompts.undo.is_empty() {
+                    prompts.undo.remove(0);
+                }
+                prompts.form = None;
+                let is_saved = prompts
+                    .editing
+                    .as_ref()
+                    .is_some_and(|editing| closes.as_ref() == Some(&editing.file.path));
+                let mut commands = Vec::new();
+                if let Some(editing) = prompts.editing.take_if(|_| is_saved) {
+                    commands.extend(drafts::remove(shared, editing.file));
+                }
+                prompts.select_next = select;
+                commands.extend(shared::switch_to_copy(shared, &home));
+                if !home.is_copy {
+                    shared.say(format!("{done}: {}", names.join(", ")));
+                }
+                commands.extend(shared::open_task(
+                    shared,
+                    Some(home.folder.display().to_string()),
+                ));
+                commands
             }
-            prompts.form = None;
-            let is_saved = prompts.editing.as_ref().is_some_and(|editing| closes.as_ref() == Some(&editing.file.path));
-            let mut commands = Vec::new();
-            if let Some(editing) = prompts.editing.take_if(|_| is_saved) {
-                commands.extend(drafts::remove(shared, editing.file));
+            Err(error) => {
+                shared.complain(error);
+                let folder = shared
+                    .task
+                    .as_ref()
+                    .and_then(|open| open.task.folder())
+                    .map(|folder| folder.display().to_string());
+                prompts.select_next = select;
+                if folder.is_some() {
+                    shared::open_task(shared, folder)
+                } else {
+                    Vec::new()
+                }
             }
-            prompts.select_next = select;
-            commands.extend(shared::switch_to_copy(shared, &home));
-            if !home.is_copy {
-                shared.say(format!("{done}: {}", names.join(", ")));
-            }
-            commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
-            commands
-        }
-        Err(error) => {
-            shared.complain(error);
-            let folder =
-                shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
-            prompts.select_next = select;
-            if folder.is_some() { shared::open_task(shared, folder) } else { Vec::new() }
-        }
-    })]
+        },
+    )]
 }
 
 /// Opens a file of the task in the external editor.
-pub(super) fn outside(prompts: &mut Prompts, shared: &mut Shared, file: String, line: usize) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+pub(super) fn outside(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    file: String,
+    line: usize,
+) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     if let Some(folder) = open.task.folder() {
-        return vec![Command::Edit { path: folder.join(file), line }];
+        return vec![Command::Edit {
+            path: folder.join(file),
+            line,
+        }];
     }
     let data = shared.options.data.clone();
     prompts.select_next = prompts.selected_place(shared);
@@ -332,8 +497,14 @@ pub(super) fn outside(prompts: &mut Prompts, shared: &mut Shared, file: String, 
         move |_: &mut (), shared: &mut Shared, home| match home {
             Ok(home) => {
                 let mut commands = shared::switch_to_copy(shared, &home);
-                commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
-                commands.push(Command::Edit { path: home.folder.join(file), line });
+                commands.extend(shared::open_task(
+                    shared,
+                    Some(home.folder.display().to_string()),
+                ));
+                commands.push(Command::Edit {
+                    path: home.folder.join(file),
+                    line,
+                });
                 commands
             }
             Err(error) => {

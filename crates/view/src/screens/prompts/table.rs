@@ -4,7 +4,9 @@
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::table_row::{Column, SEARCHED_LETTERS, first_words, flat, has_solve_rates, plain_words, row, solve_rate};
+use super::table_row::{
+    Column, SEARCHED_LETTERS, first_words, flat, has_solve_rates, plain_words, row, solve_rate,
+};
 use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
 use crate::dataset::health::Level;
 use crate::dataset::{DatasetError, PromptRow};
@@ -27,7 +29,11 @@ fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &DatasetError)>
 
 /// Widths of the columns set, id, tokens, expected, solve rate, tags; the rest is for the text. 0: hidden.
 fn widths(shared: &Shared, columns: usize) -> [usize; 6] {
-    let rate = if has_solve_rates(shared) { "solved".len() } else { 0 };
+    let rate = if has_solve_rates(shared) {
+        "solved".len()
+    } else {
+        0
+    };
     match columns {
         0..=39 => [2, 0, 0, 0, 0, 0],
         40..=56 => [5, 10, 5, 0, rate, 0],
@@ -70,16 +76,30 @@ pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, 
     let used: usize = titles.iter().map(|(_, _, width)| width + 1).sum();
     let last = titles.len().saturating_sub(1);
     let title = |(at, (_, name, width)): (usize, (Column, &'static str, usize))| {
-        let (name, width) = if at == 0 { (format!(" {name}"), width + 1) } else { (name.to_owned(), width) };
+        let (name, width) = if at == 0 {
+            (format!(" {name}"), width + 1)
+        } else {
+            (name.to_owned(), width)
+        };
         // The words have the rest.
-        let width = if at == last { width + columns.saturating_sub(used + 1) } else { width };
-        (Line::styled(name, shared.theme.style(Role::Title)), u16::try_from(width).unwrap_or(u16::MAX))
+        let width = if at == last {
+            width + columns.saturating_sub(used + 1)
+        } else {
+            width
+        };
+        (
+            Line::styled(name, shared.theme.style(Role::Title)),
+            u16::try_from(width).unwrap_or(u16::MAX),
+        )
     };
     titles.into_iter().enumerate().map(title).collect()
 }
 
 /// The visible columns for a width, with their titles and widths.
-fn titles(shared: &Shared, columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)> + use<> {
+fn titles(
+    shared: &Shared,
+    columns: usize,
+) -> impl Iterator<Item = (Column, &'static str, usize)> + use<> {
     let [set, id, tokens, expected, rate, tags] = widths(shared, columns);
     let all = [
         (Column::File, "set", set),
@@ -95,15 +115,24 @@ fn titles(shared: &Shared, columns: usize) -> impl Iterator<Item = (Column, &'st
 
 /// The column with a title, by its number.
 pub(super) fn column(shared: &Shared, columns: usize, title: usize) -> Option<Column> {
-    titles(shared, columns).nth(title).map(|(column, ..)| column)
+    titles(shared, columns)
+        .nth(title)
+        .map(|(column, ..)| column)
 }
 
 /// The cells of a visible row.
-pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: usize) -> Vec<(Line<'static>, u16)> {
+pub(super) fn cells(
+    prompts: &Prompts,
+    shared: &Shared,
+    columns: usize,
+    place: usize,
+) -> Vec<(Line<'static>, u16)> {
     let theme = &shared.theme;
     let index = prompts.shown[place] as usize;
     let entry = prompts.entries.get(index);
-    let Some((entry, row)) = entry.and_then(|entry| Some((entry, row(shared.task.as_ref()?, *entry)?))) else {
+    let Some((entry, row)) =
+        entry.and_then(|entry| Some((entry, row(shared.task.as_ref()?, *entry)?)))
+    else {
         return Vec::new();
     };
     let counted = match prompts.tokens.get(index).copied().unwrap_or(UNCOUNTED) {
@@ -111,14 +140,26 @@ pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: u
         UNCOUNTABLE => "?".to_owned(),
         counted => counted.to_string(),
     };
-    let (sign, role) = match shared.draft.expected_rows().get(index).copied().unwrap_or_default() {
+    let (sign, role) = match shared
+        .draft
+        .expected_rows()
+        .get(index)
+        .copied()
+        .unwrap_or_default()
+    {
         Expected::Unchecked if row.expected.is_some() => (theme.glyph("…", "."), Role::Faint),
         Expected::Valid => (theme.glyph("✓", "y"), Role::Good),
         Expected::Invalid(_) => (theme.glyph("✗", "x"), Role::Bad),
         _ => (theme.glyph("·", "-"), Role::Faint),
     };
-    let mark = if prompts.marked.contains(&(index as u32)) { theme.glyph("●", "*") } else { " " };
-    let widths = titles_of(shared, columns).into_iter().map(|(_, width)| usize::from(width));
+    let mark = if prompts.marked.contains(&(index as u32)) {
+        theme.glyph("●", "*")
+    } else {
+        " "
+    };
+    let widths = titles_of(shared, columns)
+        .into_iter()
+        .map(|(_, width)| usize::from(width));
     let cell = |((column, ..), width): ((Column, &str, usize), usize)| {
         let text = |text: &str, role: Role| Line::styled(fitted(text, width), theme.style(role));
         let mut line = match column {
@@ -135,7 +176,8 @@ pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: u
             Column::Words => Line::from(words(prompts, shared, row, width)),
         };
         if column == Column::File {
-            line.spans.insert(0, Span::styled(mark, theme.style(Role::Marked)));
+            line.spans
+                .insert(0, Span::styled(mark, theme.style(Role::Marked)));
         }
         (line, 1)
     };
@@ -143,38 +185,77 @@ pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: u
 }
 
 /// The beginning of the user's prompt, or the part that matches the filter.
-fn words(prompts: &Prompts, shared: &Shared, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
+fn words(
+    prompts: &Prompts,
+    shared: &Shared,
+    row: &PromptRow,
+    columns: usize,
+) -> Vec<Span<'static>> {
     let theme = &shared.theme;
     let plain = || vec![Span::raw(padded(&first_words(row), columns, false))];
     // A longer word is in no row: each row that is drawn would read it again.
-    let word = plain_words(prompts.filter.text()).next().filter(|word| word.len() <= 4 * SEARCHED_LETTERS);
-    let Some(word) = word.map(str::to_lowercase) else { return plain() };
+    let word = plain_words(prompts.filter.text())
+        .next()
+        .filter(|word| word.len() <= 4 * SEARCHED_LETTERS);
+    let Some(word) = word.map(str::to_lowercase) else {
+        return plain();
+    };
     let text: Vec<char> = flat(row, SEARCHED_LETTERS).chars().collect();
-    let lower: Vec<char> = text.iter().map(|letter| letter.to_lowercase().next().unwrap_or(*letter)).collect();
+    let lower: Vec<char> = text
+        .iter()
+        .map(|letter| letter.to_lowercase().next().unwrap_or(*letter))
+        .collect();
     let word: Vec<char> = word.chars().collect();
-    let Some(place) = lower.windows(word.len().max(1)).position(|window| window == word) else { return plain() };
+    let Some(place) = lower
+        .windows(word.len().max(1))
+        .position(|window| window == word)
+    else {
+        return plain();
+    };
     // If the match would be cut off, the words before it are left out.
-    let start = if place + word.len() < columns { 0 } else { place.saturating_sub(columns / 3) };
-    let part =
-        |from: usize, to: usize| text.get(from..to.min(text.len())).unwrap_or_default().iter().collect::<String>();
+    let start = if place + word.len() < columns {
+        0
+    } else {
+        place.saturating_sub(columns / 3)
+    };
+    let part = |from: usize, to: usize| {
+        text.get(from..to.min(text.len()))
+            .unwrap_or_default()
+            .iter()
+            .collect::<String>()
+    };
     let before = format!("{}{}", if start > 0 { "…" } else { "" }, part(start, place));
     let found = part(place, place + word.len());
-    let rest =
-        padded(&part(place + word.len(), text.len()), columns.saturating_sub(before.width() + found.width()), false);
-    vec![Span::raw(before), Span::styled(found, theme.style(Role::Match)), Span::raw(rest)]
+    let rest = padded(
+        &part(place + word.len(), text.len()),
+        columns.saturating_sub(before.width() + found.width()),
+        false,
+    );
+    vec![
+        Span::raw(before),
+        Span::styled(found, theme.style(Role::Match)),
+        Span::raw(rest),
+    ]
 }
 
 /// The selected row as the model sees it, and the expected answer.
 pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
-    let Some(row) = prompts.selected_row(shared) else { return vec![faint("no row is selected")] };
-    let Some(chat) = &prompts.chat else { return vec![faint("loading tokenizer ...")] };
+    let Some(row) = prompts.selected_row(shared) else {
+        return vec![faint("no row is selected")];
+    };
+    let Some(chat) = &prompts.chat else {
+        return vec![faint("loading tokenizer ...")];
+    };
     let mut lines = Vec::new();
     if let Some(Ok(counter)) = &prompts.counter
         && let Some(note) = &counter.note
     {
-        lines.push(Line::styled(format!("{} {note}", theme.glyph("▲", "!")), theme.style(Role::Warning)));
+        lines.push(Line::styled(
+            format!("{} {note}", theme.glyph("▲", "!")),
+            theme.style(Role::Warning),
+        ));
     }
     lines.extend(problem_lines(prompts, shared, chat));
     lines.extend(token_lines(prompts, theme, chat));
@@ -182,20 +263,28 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
     match &chat.lines {
         Ok(pieces) => lines.extend(pieces.iter().map(|pieces| {
             let span = |(text, special): &(String, bool)| {
-                Span::styled(text.clone(), theme.style(if *special { Role::Special } else { Role::Text }))
+                Span::styled(
+                    text.clone(),
+                    theme.style(if *special { Role::Special } else { Role::Text }),
+                )
             };
             Line::from(pieces.iter().map(span).collect::<Vec<_>>())
         })),
         Err(error) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
     }
-    lines.push(faint(theme.glyph("▸ answer starts here", "> answer starts here")));
+    lines.push(faint(
+        theme.glyph("▸ answer starts here", "> answer starts here"),
+    ));
     lines.push(Line::default());
     match &chat.expected {
         Some(expected) => {
             lines.push(Line::styled("expected", theme.style(Role::Title)));
             lines.extend(json::lines(theme, expected.trim_end(), &[]));
         }
-        None => lines.push(faint(&format!("no expected answer: {} adds one", shared.key_of("prompts.expected")))),
+        None => lines.push(faint(&format!(
+            "no expected answer: {} adds one",
+            shared.key_of("prompts.expected")
+        ))),
     }
     let other: Vec<&str> = row
         .fields
@@ -204,7 +293,10 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
         .filter(|key| !["id", "messages", "expected", "tags"].contains(key))
         .collect();
     if !other.is_empty() {
-        lines.push(faint(&format!("other fields (passed to the scorer): {}", other.join(", "))));
+        lines.push(faint(&format!(
+            "other fields (passed to the scorer): {}",
+            other.join(", ")
+        )));
     }
     lines
 }
@@ -216,14 +308,24 @@ fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'s
         let (mark, role) = sign_of(theme, level);
         Line::styled(format!("{mark} {text}"), theme.style(role))
     };
-    let invalid = chat.invalid.iter().map(|why| line(Level::Error, format!("expected answer is invalid: {why}")));
-    let place = prompts.cursor.at(prompts.shown.len()).and_then(|place| prompts.shown.get(place)).copied();
+    let invalid = chat
+        .invalid
+        .iter()
+        .map(|why| line(Level::Error, format!("expected answer is invalid: {why}")));
+    let place = prompts
+        .cursor
+        .at(prompts.shown.len())
+        .and_then(|place| prompts.shown.get(place))
+        .copied();
     let health = match &prompts.health {
         Some(Ok(health)) => Some(health),
         _ => None,
     };
     let (file, number) = match prompts.selected_place(shared).zip(shared.task.as_ref()) {
-        Some(((set, number), open)) => (open.task.set_file(set).map(|file| open.task.label(file)), Some(number)),
+        Some(((set, number), open)) => (
+            open.task.set_file(set).map(|file| open.task.label(file)),
+            Some(number),
+        ),
         None => (None, None),
     };
     let of_row = |group: &&Group| {
@@ -234,36 +336,61 @@ fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'s
         // Only the first findings of a kind have a message.
         let found = health.and_then(|health| {
             health.findings.iter().find(|finding| {
-                finding.kind.title() == group.title && finding.line == number && Some(&finding.file) == file.as_ref()
+                finding.kind.title() == group.title
+                    && finding.line == number
+                    && Some(&finding.file) == file.as_ref()
             })
         });
-        line(group.level, found.map_or_else(|| group.title.clone(), |finding| finding.message.clone()))
+        line(
+            group.level,
+            found.map_or_else(|| group.title.clone(), |finding| finding.message.clone()),
+        )
     });
     invalid.chain(others).collect()
 }
 
 /// Where the tokens of the prompt go, and the room that they leave.
 fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'static>> {
-    let (Some(tokens), Some(Ok(counter))) = (chat.tokens, &prompts.counter) else { return Vec::new() };
+    let (Some(tokens), Some(Ok(counter))) = (chat.tokens, &prompts.counter) else {
+        return Vec::new();
+    };
     let template = tokens.prompt.saturating_sub(tokens.system + tokens.turns);
     let room = counter.max_seq_len.saturating_sub(tokens.prompt);
     let completion = room.min(counter.max_completion_tokens);
     let mut spans = vec![
-        Span::styled(format!("{} tokens", tokens.prompt), theme.style(Role::Title)),
         Span::styled(
-            format!(" ({}): system {}, prompt {}, template {template}", counter.name, tokens.system, tokens.turns),
+            format!("{} tokens", tokens.prompt),
+            theme.style(Role::Title),
+        ),
+        Span::styled(
+            format!(
+                " ({}): system {}, prompt {}, template {template}",
+                counter.name, tokens.system, tokens.turns
+            ),
             theme.style(Role::Faint),
         ),
     ];
     let mut lines = vec![Line::from(std::mem::take(&mut spans))];
-    let limit = format!("room for {room} of {}, completions at most {completion}", counter.max_seq_len);
-    spans.push(Span::styled(limit, theme.style(if room == 0 { Role::Bad } else { Role::Faint })));
+    let limit = format!(
+        "room for {room} of {}, completions at most {completion}",
+        counter.max_seq_len
+    );
+    spans.push(Span::styled(
+        limit,
+        theme.style(if room == 0 { Role::Bad } else { Role::Faint }),
+    ));
     if let Some(expected) = tokens.expected {
         // One more for the end of the turn.
         let fits = expected < completion;
-        let text =
-            if fits { "; expected answer ".to_owned() } else { "; too little for the expected answer: ".to_owned() };
-        spans.push(Span::styled(format!("{text}{expected}"), theme.style(if fits { Role::Faint } else { Role::Bad })));
+        let text = if fits {
+            "; expected answer ".to_owned()
+        } else {
+            "; too little for the expected answer: ".to_owned()
+        };
+        spans.push(Span::styled(
+            format!("{text}{expected}"),
+            theme.style(if fits { Role::Faint } else { Role::Bad }),
+        ));
     }
     lines.push(Line::from(spans));
     lines
@@ -271,10 +398,21 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
 
 /// What the open run knows of the selected training row.
 fn solve_rate_line(prompts: &Prompts, shared: &Shared) -> Option<Line<'static>> {
-    let entry = prompts.selected().filter(|entry| entry.set == PromptSet::Train)?;
+    let entry = prompts
+        .selected()
+        .filter(|entry| entry.set == PromptSet::Train)?;
     let text = match solve_rate(shared, entry) {
-        Some(found @ SolveRate { step, solved, scored }) => {
-            format!("solve rate {}: {solved} of {scored} completions of step {step}", percent_short(found.rate()))
+        Some(
+            found @ SolveRate {
+                step,
+                solved,
+                scored,
+            },
+        ) => {
+            format!(
+                "solve rate {}: {solved} of {scored} completions of step {step}",
+                percent_short(found.rate())
+            )
         }
         None if has_solve_rates(shared) => "solve rate n/a: not sampled yet".to_owned(),
         None => return None,
@@ -287,11 +425,14 @@ pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'st
     let theme = &shared.theme;
     let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
     let help = "sections: === user, === system, === expected, === expected.FIELD, === tags; values: user, system, expected, id, tags and the row's own fields";
-    let Some(preview) = &prompts.template else { return vec![faint(help)] };
+    let Some(preview) = &prompts.template else {
+        return vec![faint(help)];
+    };
     let mut lines = Vec::new();
     for row in &preview.difference {
-        let line =
-            |sign: &str, text: &str, role: Role| Line::styled(format!("{sign} {}", visible(text)), theme.style(role));
+        let line = |sign: &str, text: &str, role: Role| {
+            Line::styled(format!("{sign} {}", visible(text)), theme.style(role))
+        };
         match (row.kind, &row.before, &row.after) {
             (Kind::Same, Some(text), _) => lines.push(line(" ", text, Role::Text)),
             (_, before, after) => {
@@ -306,7 +447,10 @@ pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'st
 
 /// Set and line of the finding under the cursor.
 pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {
-    prompts.groups.get(prompts.finding.at(prompts.groups.len())?)?.place
+    prompts
+        .groups
+        .get(prompts.finding.at(prompts.groups.len())?)?
+        .place
 }
 
 /// The head of the health report: what each set contains.
@@ -315,14 +459,19 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
     let set = |set: &crate::dataset::health::SetHealth| {
         let tokens = set
             .prompt_tokens
-            .map_or_else(String::new, |(least, mean, most)| format!("  {least} to {most} tokens, mean {mean:.0}"));
+            .map_or_else(String::new, |(least, mean, most)| {
+                format!("  {least} to {most} tokens, mean {mean:.0}")
+            });
         Line::from(vec![
             Span::styled(format!("{:<6}", set.set), theme.style(Role::Title)),
             Span::raw(format!("{} rows{tokens}", set.rows)),
         ])
     };
     let mut lines: Vec<Line<'static>> = match &prompts.health {
-        None => vec![Line::styled("checking the sets ...", theme.style(Role::Faint))],
+        None => vec![Line::styled(
+            "checking the sets ...",
+            theme.style(Role::Faint),
+        )],
         Some(Err(error)) => vec![Line::styled(error.clone(), theme.style(Role::Bad))],
         Some(Ok(health)) => health.sets.iter().map(set).collect(),
     };
@@ -335,16 +484,30 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
             Some(why) => format!("expected answers not checked: {why}"),
             None => "checking expected answers ...".to_owned(),
         },
-        true if absent == all => "no expected answers: rows are scored for validity only".to_owned(),
+        true if absent == all => {
+            "no expected answers: rows are scored for validity only".to_owned()
+        }
         true => {
             format!("expected answers: {valid} of {} valid", all - absent)
-                + &if absent > 0 { format!(", {absent} rows without") } else { String::new() }
+                + &if absent > 0 {
+                    format!(", {absent} rows without")
+                } else {
+                    String::new()
+                }
         }
     };
     let is_bad = checked == all && valid + absent < all;
-    lines.push(Line::styled(sentence, theme.style(if is_bad { Role::Bad } else { Role::Text })));
+    lines.push(Line::styled(
+        sentence,
+        theme.style(if is_bad { Role::Bad } else { Role::Text }),
+    ));
     let count = |level: Level| {
-        prompts.groups.iter().filter(|group| group.level == level).map(|group| group.count).sum::<usize>()
+        prompts
+            .groups
+            .iter()
+            .filter(|group| group.level == level)
+            .map(|group| group.count)
+            .sum::<usize>()
     };
     let (errors, warnings): (usize, usize) = (count(Level::Error), count(Level::Warning));
     let role = match (errors, warnings) {
@@ -355,7 +518,10 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
     let sentence = match errors + warnings {
         0 if checked < all || !matches!(prompts.health, Some(Ok(_))) => return lines,
         0 => "no findings: no duplicates, no leaks, no secrets".to_owned(),
-        _ => format!("{errors} errors, {warnings} warnings; {} shows the rows", shared.key_of("prompts.finding")),
+        _ => format!(
+            "{errors} errors, {warnings} warnings; {} shows the rows",
+            shared.key_of("prompts.finding")
+        ),
     };
     lines.push(Line::styled(sentence, theme.style(role)));
     lines
@@ -371,11 +537,21 @@ fn sign_of(theme: &Theme, level: Level) -> (&'static str, Role) {
 /// `✗ expected answer: enum: 478 rows  /status "done" is not one of ...`
 pub(super) fn group_line(theme: &Theme, group: &Group) -> Line<'static> {
     let (mark, role) = sign_of(theme, group.level);
-    let rows = if group.rows.is_empty() { "finding" } else { "row" };
+    let rows = if group.rows.is_empty() {
+        "finding"
+    } else {
+        "row"
+    };
     let plural = if group.count == 1 { "" } else { "s" };
     Line::from(vec![
         Span::styled(format!("{mark} "), theme.style(role)),
-        Span::styled(format!("{}: {} {rows}{plural}", group.title, group.count), theme.style(Role::Text)),
-        Span::styled(format!("  {}", visible(&group.example)), theme.style(Role::Faint)),
+        Span::styled(
+            format!("{}: {} {rows}{plural}", group.title, group.count),
+            theme.style(Role::Text),
+        ),
+        Span::styled(
+            format!("  {}", visible(&group.example)),
+            theme.style(Role::Faint),
+        ),
     ])
 }

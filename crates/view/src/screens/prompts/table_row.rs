@@ -39,8 +39,15 @@ pub enum Column {
 
 impl Column {
     /// All, in the order of the sort key.
-    pub const ALL: [Self; 7] =
-        [Self::File, Self::Id, Self::Tokens, Self::Expected, Self::SolveRate, Self::Tags, Self::Words];
+    pub const ALL: [Self; 7] = [
+        Self::File,
+        Self::Id,
+        Self::Tokens,
+        Self::Expected,
+        Self::SolveRate,
+        Self::Tags,
+        Self::Words,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -55,20 +62,32 @@ impl Column {
     }
 
     pub fn next(self) -> Self {
-        let place = Self::ALL.iter().position(|column| *column == self).unwrap_or(0);
+        let place = Self::ALL
+            .iter()
+            .position(|column| *column == self)
+            .unwrap_or(0);
         Self::ALL[(place + 1) % Self::ALL.len()]
     }
 }
 
 pub(super) fn row(open: &OpenTask, entry: Entry) -> Option<&PromptRow> {
-    open.rows.get(&entry.set)?.as_ref().ok()?.get(entry.index as usize)
+    open.rows
+        .get(&entry.set)?
+        .as_ref()
+        .ok()?
+        .get(entry.index as usize)
 }
 
 /// The open run, if it trains on the open task and knows the solve rate of a prompt.
 fn run_with_rates(shared: &Shared) -> Option<(&FollowedRun, &RunDirectory)> {
-    let run = shared.current_run().filter(|run| !run.history.solve_rates.is_empty())?;
+    let run = shared
+        .current_run()
+        .filter(|run| !run.history.solve_rates.is_empty())?;
     let directory = run.directory.as_ref()?;
-    directory.file().is_of_task(&shared.task.as_ref()?.task.name).then_some((run, directory))
+    directory
+        .file()
+        .is_of_task(&shared.task.as_ref()?.task.name)
+        .then_some((run, directory))
 }
 
 pub(super) fn has_solve_rates(shared: &Shared) -> bool {
@@ -90,9 +109,18 @@ pub(super) fn first_words(row: &PromptRow) -> String {
 
 /// The user's prompt on one line, truncated to a number of characters.
 pub(super) fn flat(row: &PromptRow, most: usize) -> String {
-    let turn = row.messages.iter().rev().find(|turn| turn.role == "user").or(row.messages.first());
+    let turn = row
+        .messages
+        .iter()
+        .rev()
+        .find(|turn| turn.role == "user")
+        .or(row.messages.first());
     let mut line = String::new();
-    for letter in turn.map_or("", |turn| turn.content.as_str()).chars().take(most) {
+    for letter in turn
+        .map_or("", |turn| turn.content.as_str())
+        .chars()
+        .take(most)
+    {
         match letter.is_whitespace() || letter.is_control() {
             true if line.is_empty() || line.ends_with(' ') => {}
             true => line.push(' '),
@@ -108,6 +136,9 @@ pub(super) const COLUMNS_OF_FILTER: [&str; 5] = ["set", "tag", "id", "expected",
 
 /// The words of a filter that name no column.
 pub(super) fn plain_words(filter: &str) -> impl Iterator<Item = &str> {
-    let is_plain = |word: &&str| word.split_once(':').is_none_or(|(key, _)| !COLUMNS_OF_FILTER.contains(&key));
+    let is_plain = |word: &&str| {
+        word.split_once(':')
+            .is_none_or(|(key, _)| !COLUMNS_OF_FILTER.contains(&key))
+    };
     filter.split_whitespace().filter(is_plain)
 }

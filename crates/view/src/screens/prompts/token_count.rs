@@ -18,7 +18,9 @@ const CHUNK: usize = 500;
 
 /// Builds the searched texts, loads the tokenizer, counts every row, checks the sets; each is shown as soon as it is there.
 pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     let entries = prompts.entries.clone();
     let searched = Arc::clone(&prompts.searched);
     let named = prompts.model.clone();
@@ -42,8 +44,11 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             let tokens: Vec<u32> = chunk
                 .iter()
                 .map(|entry| {
-                    let counted = row(&open, *entry).and_then(|row| prompt_tokens(&open.task, tokenizer, row).ok());
-                    counted.map_or(UNCOUNTABLE, |tokens| u32::try_from(tokens).unwrap_or(UNCOUNTABLE - 1))
+                    let counted = row(&open, *entry)
+                        .and_then(|row| prompt_tokens(&open.task, tokenizer, row).ok());
+                    counted.map_or(UNCOUNTABLE, |tokens| {
+                        u32::try_from(tokens).unwrap_or(UNCOUNTABLE - 1)
+                    })
                 })
                 .collect();
             let more = sender.send(move |prompts: &mut Prompts, _| {
@@ -57,11 +62,13 @@ pub(super) fn count(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 return;
             }
         }
-        sender.send(
-            |prompts: &mut Prompts, shared| {
-                if prompts.sort.0 == Column::Tokens { arrange(prompts, shared) } else { Vec::new() }
-            },
-        );
+        sender.send(|prompts: &mut Prompts, shared| {
+            if prompts.sort.0 == Column::Tokens {
+                arrange(prompts, shared)
+            } else {
+                Vec::new()
+            }
+        });
         let longest = config.map_or(usize::MAX, |config| config.max_seq_len);
         // Expected answers are checked by the schema in the editor.
         let health = check_prompts(&open.task, None::<&Scorer>, tokenizer.as_deref(), longest)
@@ -79,7 +86,10 @@ fn config(task: &Task, model: Option<&str>) -> Result<TrainConfig, String> {
     let own = train_table(task)?;
     let layers = Layers {
         task: Some(own),
-        set: model.iter().map(|model| format!("base_model={model}")).collect(),
+        set: model
+            .iter()
+            .map(|model| format!("base_model={model}"))
+            .collect(),
         ..Layers::default()
     };
     Ok(layers.resolve().map_err(|error| error.to_string())?.config)
@@ -88,18 +98,28 @@ fn config(task: &Task, model: Option<&str>) -> Result<TrainConfig, String> {
 fn counter(config: &TrainConfig) -> Result<Counter, String> {
     let load = |name: &str| {
         let source = find_model(name).map_err(|error| error.to_string())?;
-        Tokenizer::load(&source).map(Arc::new).map_err(|error| error.to_string())
+        Tokenizer::load(&source)
+            .map(Arc::new)
+            .map_err(|error| error.to_string())
     };
     let (name, max_seq_len) = (config.base_model.clone(), config.max_seq_len);
     let max_completion_tokens = config.max_completion_tokens;
     match load(&name) {
-        Ok(tokenizer) => Ok(Counter { tokenizer, name, note: None, max_seq_len, max_completion_tokens }),
+        Ok(tokenizer) => Ok(Counter {
+            tokenizer,
+            name,
+            note: None,
+            max_seq_len,
+            max_completion_tokens,
+        }),
         Err(error) => {
             let tokenizer = load("tiny").map_err(|_| error.clone())?;
             Ok(Counter {
                 tokenizer,
                 name: "tiny".to_owned(),
-                note: Some(format!("{name} is not available locally: counting with `tiny`: {error}")),
+                note: Some(format!(
+                    "{name} is not available locally: counting with `tiny`: {error}"
+                )),
                 max_seq_len,
                 max_completion_tokens,
             })

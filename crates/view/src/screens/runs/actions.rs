@@ -4,8 +4,9 @@ use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::{
-    COLUMNS, DETAIL, LIST, MATCH, MATCHES, PIPELINE, Row, Runs, column_chooser, detail, draw, export, list_actions,
-    matches, measure, no_readable, no_run, none_chosen, pipeline, removal, under_cursor,
+    COLUMNS, DETAIL, LIST, MATCH, MATCHES, PIPELINE, Row, Runs, column_chooser, detail, draw,
+    export, list_actions, matches, measure, no_readable, no_run, none_chosen, pipeline, removal,
+    under_cursor,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
@@ -75,7 +76,11 @@ impl screen::Screen for Runs {
 
     fn moved(&mut self, shared: &mut Shared, pane: &str) -> Vec<Command> {
         self.opened = None;
-        if pane == LIST { under_cursor(self, shared) } else { Vec::new() }
+        if pane == LIST {
+            under_cursor(self, shared)
+        } else {
+            Vec::new()
+        }
     }
 
     fn sort_by(&mut self, shared: &mut Shared, place: &Place, title: usize) -> Vec<Command> {
@@ -85,7 +90,12 @@ impl screen::Screen for Runs {
         Vec::new()
     }
 
-    fn pointed(&mut self, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+    fn pointed(
+        &mut self,
+        shared: &mut Shared,
+        hit: &Hit,
+        event: MouseEvent,
+    ) -> Option<Vec<Command>> {
         pointed(self, shared, hit, event)
     }
 
@@ -110,26 +120,69 @@ impl screen::Screen for Runs {
 const HERE: Scope = Scope::Screen(Screen::Runs);
 
 const ACTIONS: &[Action] = &[
-    Action::new("runs.pipeline.open", "Open stage", "open", &["enter"], STAGES, pipeline::open),
-    Action::new("runs.open", "Open run", "open", &["enter"], HERE, list_actions::open)
-        .also(&["attach", "show", "view", "describe"])
-        .unless(|runs, shared| {
-            over_list(runs).or_else(|| no_readable(runs, shared).filter(|_| runs.group().is_none()))
-        }),
-    Action::new("runs.start", "Start run", "start run", &["L"], HERE, |_, _| vec![Command::Perform("launch.start")])
-        .also(&["new run", "train"])
-        .unless(|_, shared| shared.no_task()),
-    Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |runs, _| {
-        runs.filter.is_typing = true;
-        runs.pane = LIST;
-        Vec::new()
-    })
+    Action::new(
+        "runs.pipeline.open",
+        "Open stage",
+        "open",
+        &["enter"],
+        STAGES,
+        pipeline::open,
+    ),
+    Action::new(
+        "runs.open",
+        "Open run",
+        "open",
+        &["enter"],
+        HERE,
+        list_actions::open,
+    )
+    .also(&["attach", "show", "view", "describe"])
+    .unless(|runs, shared| {
+        over_list(runs).or_else(|| no_readable(runs, shared).filter(|_| runs.group().is_none()))
+    }),
+    Action::new(
+        "runs.start",
+        "Start run",
+        "start run",
+        &["L"],
+        HERE,
+        |_, _| vec![Command::Perform("launch.start")],
+    )
+    .also(&["new run", "train"])
+    .unless(|_, shared| shared.no_task()),
+    Action::new(
+        "runs.filter",
+        "Filter runs",
+        "filter",
+        &["/"],
+        HERE,
+        |runs, _| {
+            runs.filter.is_typing = true;
+            runs.pane = LIST;
+            Vec::new()
+        },
+    )
     .also(&["find", "search"])
     .asking()
     .unless(|runs, shared| {
-        over_list(runs).or_else(|| shared.runs.listing.entries().is_empty().then(|| "no runs in the list".to_owned()))
+        over_list(runs).or_else(|| {
+            shared
+                .runs
+                .listing
+                .entries()
+                .is_empty()
+                .then(|| "no runs in the list".to_owned())
+        })
     }),
-    Action::new("runs.leave_filter", "Clear filter", "", &["esc"], HERE, leave_filter).unless(|runs, shared| {
+    Action::new(
+        "runs.leave_filter",
+        "Clear filter",
+        "",
+        &["esc"],
+        HERE,
+        leave_filter,
+    )
+    .unless(|runs, shared| {
         let nothing = runs.group_by.is_none()
             && !runs.filter.is_shown()
             && runs.marked.is_empty()
@@ -137,31 +190,78 @@ const ACTIONS: &[Action] = &[
             && (runs.pane == LIST || shared.runs.listing.entries().is_empty());
         nothing.then(|| "no filter, marks or groups to clear".to_owned())
     }),
-    Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, list_actions::mark)
-        .also(&["select"])
-        .unless(|runs, shared| no_run(runs, shared).filter(|_| runs.group().is_none())),
-    Action::new("runs.mark_all", "Mark all runs", "", &["A"], HERE, list_actions::mark_all)
-        .also(&["select all", "unmark all"])
-        .unless(|runs, _| (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())),
-    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, list_actions::compare)
-        .also(&["diff"])
-        .unless(|runs, shared| {
-            let several = runs.chosen(shared).len() > 1;
-            (!several).then(|| format!("mark two or more runs first ({})", shared.key_of("runs.mark")))
-        }),
-    Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, list_actions::versus)
-        .also(&["answers"])
-        .unless(|runs, shared| {
-            no_readable(runs, shared)
-                .or_else(|| (runs.chosen(shared).len() > 3).then(|| "mark at most three runs".to_owned()))
-        }),
-    Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, list_actions::overlay).unless(
-        |runs, shared| {
-            no_readable(runs, shared).or_else(|| {
-                runs.marked.is_empty().then(|| format!("mark at least one run first ({})", shared.key_of("runs.mark")))
+    Action::new(
+        "runs.mark",
+        "Toggle mark",
+        "mark",
+        &["space"],
+        HERE,
+        list_actions::mark,
+    )
+    .also(&["select"])
+    .unless(|runs, shared| no_run(runs, shared).filter(|_| runs.group().is_none())),
+    Action::new(
+        "runs.mark_all",
+        "Mark all runs",
+        "",
+        &["A"],
+        HERE,
+        list_actions::mark_all,
+    )
+    .also(&["select all", "unmark all"])
+    .unless(|runs, _| {
+        (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())
+    }),
+    Action::new(
+        "runs.compare",
+        "Compare marked runs",
+        "compare",
+        &["c"],
+        HERE,
+        list_actions::compare,
+    )
+    .also(&["diff"])
+    .unless(|runs, shared| {
+        let several = runs.chosen(shared).len() > 1;
+        (!several).then(|| {
+            format!(
+                "mark two or more runs first ({})",
+                shared.key_of("runs.mark")
+            )
+        })
+    }),
+    Action::new(
+        "runs.versus",
+        "Compare answers",
+        "answers",
+        &["v"],
+        HERE,
+        list_actions::versus,
+    )
+    .also(&["answers"])
+    .unless(|runs, shared| {
+        no_readable(runs, shared).or_else(|| {
+            (runs.chosen(shared).len() > 3).then(|| "mark at most three runs".to_owned())
+        })
+    }),
+    Action::new(
+        "runs.overlay",
+        "Overlay marked runs",
+        "overlay",
+        &["o"],
+        HERE,
+        list_actions::overlay,
+    )
+    .unless(|runs, shared| {
+        no_readable(runs, shared).or_else(|| {
+            runs.marked.is_empty().then(|| {
+                format!(
+                    "mark at least one run first ({})",
+                    shared.key_of("runs.mark")
+                )
             })
-        },
-    ),
+        })
+    }),
     run_control::pause(),
     run_control::resume(),
     run_control::checkpoint(),
@@ -173,108 +273,291 @@ const ACTIONS: &[Action] = &[
         .also(&["tag", "label"])
         .asking()
         .unless(none_chosen),
-    Action::new("runs.rename", "Rename run", "", &["n"], HERE, list_actions::rename)
-        .also(&["rename", "name", "title"])
-        .asking()
-        .unless(no_readable),
-    Action::new("runs.search", "Search completions", "search", &["f"], HERE, matches::ask)
-        .also(&["search completions", "grep", "find text", "search rollouts"])
-        .asking()
-        .unless(none_chosen),
-    Action::new("runs.group", "Group runs", "group", &["b"], HERE, list_actions::group_by)
-        .also(&["group by", "seeds", "mean", "aggregate"])
-        .asking()
-        .unless(|runs, shared| {
-            let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
-            none.then(|| "no runs in the list".to_owned())
-        }),
-    Action::new("runs.sweeps", "Toggle sweeps", "", &["B"], HERE, list_actions::toggle_sweeps)
-        .also(&["sweep", "study", "group by tags", "grid"])
-        .unless(|runs, shared| {
-            let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
-            none.then(|| "no runs in the list".to_owned())
-        }),
-    Action::new("runs.columns", "Choose columns", "columns", &["m", "|"], HERE, column_chooser::open)
-        .also(&["columns", "fields", "wide"])
-        .unless(|runs, _| (runs.pane == MATCHES).then(|| "close the matches first".to_owned())),
-    Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |runs, shared| {
-        list_actions::sort_by_column(runs, shared, 1)
+    Action::new(
+        "runs.rename",
+        "Rename run",
+        "",
+        &["n"],
+        HERE,
+        list_actions::rename,
+    )
+    .also(&["rename", "name", "title"])
+    .asking()
+    .unless(no_readable),
+    Action::new(
+        "runs.search",
+        "Search completions",
+        "search",
+        &["f"],
+        HERE,
+        matches::ask,
+    )
+    .also(&["search completions", "grep", "find text", "search rollouts"])
+    .asking()
+    .unless(none_chosen),
+    Action::new(
+        "runs.group",
+        "Group runs",
+        "group",
+        &["b"],
+        HERE,
+        list_actions::group_by,
+    )
+    .also(&["group by", "seeds", "mean", "aggregate"])
+    .asking()
+    .unless(|runs, shared| {
+        let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
+        none.then(|| "no runs in the list".to_owned())
     }),
-    Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |runs, shared| {
-        list_actions::sort_by_column(runs, shared, -1)
+    Action::new(
+        "runs.sweeps",
+        "Toggle sweeps",
+        "",
+        &["B"],
+        HERE,
+        list_actions::toggle_sweeps,
+    )
+    .also(&["sweep", "study", "group by tags", "grid"])
+    .unless(|runs, shared| {
+        let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
+        none.then(|| "no runs in the list".to_owned())
     }),
-    Action::new("runs.sort_turn", "Reverse sort", "", &["R"], HERE, |runs, shared| {
-        runs.sort.descending = !runs.sort.descending;
-        runs.arrange(shared);
-        Vec::new()
-    })
+    Action::new(
+        "runs.columns",
+        "Choose columns",
+        "columns",
+        &["m", "|"],
+        HERE,
+        column_chooser::open,
+    )
+    .also(&["columns", "fields", "wide"])
+    .unless(|runs, _| (runs.pane == MATCHES).then(|| "close the matches first".to_owned())),
+    Action::new(
+        "runs.sort_next",
+        "Sort by next column",
+        "",
+        &[">"],
+        HERE,
+        |runs, shared| list_actions::sort_by_column(runs, shared, 1),
+    ),
+    Action::new(
+        "runs.sort_previous",
+        "Sort by previous column",
+        "",
+        &["<"],
+        HERE,
+        |runs, shared| list_actions::sort_by_column(runs, shared, -1),
+    ),
+    Action::new(
+        "runs.sort_turn",
+        "Reverse sort",
+        "",
+        &["R"],
+        HERE,
+        |runs, shared| {
+            runs.sort.descending = !runs.sort.descending;
+            runs.arrange(shared);
+            Vec::new()
+        },
+    )
     .also(&["descending", "ascending"]),
-    Action::new("runs.sort_by", "Sort by field", "sort", &["s"], HERE, list_actions::sort_by)
-        .also(&["sort", "order"])
-        .asking(),
-    Action::new("runs.smoothed", "Toggle smoothed sort", "", &["S"], HERE, |runs, shared| {
-        runs.sort.smoothed = !runs.sort.smoothed;
-        runs.arrange(shared);
-        let how = if runs.sort.smoothed { "moving average (about 10 steps)" } else { "last value" };
-        shared.say(format!("metrics sorted by {how}"));
-        Vec::new()
-    }),
+    Action::new(
+        "runs.sort_by",
+        "Sort by field",
+        "sort",
+        &["s"],
+        HERE,
+        list_actions::sort_by,
+    )
+    .also(&["sort", "order"])
+    .asking(),
+    Action::new(
+        "runs.smoothed",
+        "Toggle smoothed sort",
+        "",
+        &["S"],
+        HERE,
+        |runs, shared| {
+            runs.sort.smoothed = !runs.sort.smoothed;
+            runs.arrange(shared);
+            let how = if runs.sort.smoothed {
+                "moving average (about 10 steps)"
+            } else {
+                "last value"
+            };
+            shared.say(format!("metrics sorted by {how}"));
+            Vec::new()
+        },
+    ),
     Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html)
         .also(&["export", "report"])
         .asking()
         .unless(none_chosen),
-    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv).also(&["export"]).asking().unless(none_chosen),
-    Action::new("runs.tensorboard", "Export TensorBoard", "", &["alt-w"], HERE, export::event_files)
-        .also(&["export", "tfevents"])
+    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv)
+        .also(&["export"])
         .asking()
         .unless(none_chosen),
+    Action::new(
+        "runs.tensorboard",
+        "Export TensorBoard",
+        "",
+        &["alt-w"],
+        HERE,
+        export::event_files,
+    )
+    .also(&["export", "tfevents"])
+    .asking()
+    .unless(none_chosen),
     Action::new("runs.table", "Export list", "", &["T"], HERE, export::list)
         .also(&["export table", "export list"])
         .asking()
-        .unless(|runs, _| (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())),
-    Action::new("runs.promote", "Export checkpoint", "", &["P"], HERE, export::promote)
-        .also(&["promote", "export checkpoint", "export adapter"])
-        .asking()
-        .unless(|runs, shared| {
-            let none =
-                || runs.row(shared).filter(|row| row.checkpoints.is_empty()).map(|_| "no checkpoint yet".to_owned());
-            no_readable(runs, shared).or_else(none)
+        .unless(|runs, _| {
+            (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())
         }),
-    Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, removal::remove)
-        .also(&["delete", "remove", "rm"])
-        .unless(removal::no_removal),
-    Action::new("runs.copy", "Copy run id", "", &["y"], HERE, |runs, shared| {
-        let id = runs.entry(shared).map(crate::report::Entry::id);
-        id.into_iter().map(Command::Copy).collect()
-    })
+    Action::new(
+        "runs.promote",
+        "Export checkpoint",
+        "",
+        &["P"],
+        HERE,
+        export::promote,
+    )
+    .also(&["promote", "export checkpoint", "export adapter"])
+    .asking()
+    .unless(|runs, shared| {
+        let none = || {
+            runs.row(shared)
+                .filter(|row| row.checkpoints.is_empty())
+                .map(|_| "no checkpoint yet".to_owned())
+        };
+        no_readable(runs, shared).or_else(none)
+    }),
+    Action::new(
+        "runs.remove",
+        "Delete run",
+        "",
+        &["d", "delete"],
+        HERE,
+        removal::remove,
+    )
+    .also(&["delete", "remove", "rm"])
+    .unless(removal::no_removal),
+    Action::new(
+        "runs.copy",
+        "Copy run id",
+        "",
+        &["y"],
+        HERE,
+        |runs, shared| {
+            let id = runs.entry(shared).map(crate::report::Entry::id);
+            id.into_iter().map(Command::Copy).collect()
+        },
+    )
     .also(&["yank", "clipboard"])
     .unless(no_run),
-    Action::new("runs.demonstration", "Open recorded run", "", &["D"], HERE, list_actions::open_recording).also(&[
-        "demo",
-        "example",
-        "sample run",
-        "tour",
-    ]),
-    Action::new("runs.columns.toggle", "Toggle column", "show", &["space", "enter"], CHOOSER, column_chooser::toggle),
-    Action::new("runs.columns.left", "Move column left", "left", &["K", "shift-up"], CHOOSER, |runs, shared| {
-        column_chooser::shift(runs, shared, false)
-    }),
-    Action::new("runs.columns.right", "Move column right", "right", &["J", "shift-down"], CHOOSER, |runs, shared| {
-        column_chooser::shift(runs, shared, true)
-    }),
-    Action::new("runs.columns.filter", "Find column", "find", &["/"], CHOOSER, |runs, _| {
-        runs.chooser.filter.is_typing = true;
-        Vec::new()
-    })
+    Action::new(
+        "runs.demonstration",
+        "Open recorded run",
+        "",
+        &["D"],
+        HERE,
+        list_actions::open_recording,
+    )
+    .also(&["demo", "example", "sample run", "tour"]),
+    Action::new(
+        "runs.columns.toggle",
+        "Toggle column",
+        "show",
+        &["space", "enter"],
+        CHOOSER,
+        column_chooser::toggle,
+    ),
+    Action::new(
+        "runs.columns.left",
+        "Move column left",
+        "left",
+        &["K", "shift-up"],
+        CHOOSER,
+        |runs, shared| column_chooser::shift(runs, shared, false),
+    ),
+    Action::new(
+        "runs.columns.right",
+        "Move column right",
+        "right",
+        &["J", "shift-down"],
+        CHOOSER,
+        |runs, shared| column_chooser::shift(runs, shared, true),
+    ),
+    Action::new(
+        "runs.columns.filter",
+        "Find column",
+        "find",
+        &["/"],
+        CHOOSER,
+        |runs, _| {
+            runs.chooser.filter.is_typing = true;
+            Vec::new()
+        },
+    )
     .asking(),
-    Action::new("runs.columns.reset", "Reset columns", "", &["backspace", "delete"], CHOOSER, column_chooser::reset)
-        .unless(|_, shared| shared.options.runs_columns.is_none().then(|| "these are the usual columns".to_owned())),
-    Action::new("runs.columns.close", "Close columns", "close", &["esc"], CHOOSER, column_chooser::leave),
-    Action::new("runs.match.open", "Open step of match", "open", &["enter"], FOUND, matches::open)
-        .unless(matches::none),
-    Action::new("runs.match.copy", "Copy completion", "copy", &["y"], FOUND, matches::copy).unless(matches::none),
-    Action::new("runs.match.again", "Search again", "search", &["f", "/"], FOUND, matches::again).asking(),
-    Action::new("runs.match.close", "Close matches", "close", &["esc"], FOUND, matches::close),
+    Action::new(
+        "runs.columns.reset",
+        "Reset columns",
+        "",
+        &["backspace", "delete"],
+        CHOOSER,
+        column_chooser::reset,
+    )
+    .unless(|_, shared| {
+        shared
+            .options
+            .runs_columns
+            .is_none()
+            .then(|| "these are the usual columns".to_owned())
+    }),
+    Action::new(
+        "runs.columns.close",
+        "Close columns",
+        "close",
+        &["esc"],
+        CHOOSER,
+        column_chooser::leave,
+    ),
+    Action::new(
+        "runs.match.open",
+        "Open step of match",
+        "open",
+        &["enter"],
+        FOUND,
+        matches::open,
+    )
+    .unless(matches::none),
+    Action::new(
+        "runs.match.copy",
+        "Copy completion",
+        "copy",
+        &["y"],
+        FOUND,
+        matches::copy,
+    )
+    .unless(matches::none),
+    Action::new(
+        "runs.match.again",
+        "Search again",
+        "search",
+        &["f", "/"],
+        FOUND,
+        matches::again,
+    )
+    .asking(),
+    Action::new(
+        "runs.match.close",
+        "Close matches",
+        "close",
+        &["esc"],
+        FOUND,
+        matches::close,
+    ),
 ];
 
 const STAGES: Scope = Scope::Pane(Screen::Runs, PIPELINE);
@@ -298,7 +581,12 @@ impl Controls for Runs {
         let run = self.row(shared).ok_or_else(why)?;
         let directory = &run.directory;
         let (id, name) = (directory.id().to_owned(), directory.name().to_owned());
-        Ok(Target { path: directory.path().to_owned(), id, name, status: run.status })
+        Ok(Target {
+            path: directory.path().to_owned(),
+            id,
+            name,
+            status: run.status,
+        })
     }
 }
 
@@ -334,7 +622,10 @@ fn over_list(runs: &Runs) -> Option<String> {
 fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::Shown => shared.look_for_runs(),
-        Change::Second if is_looked_at(shared) && shared.now_ms.saturating_sub(shared.runs.looked_ms) >= LOOK_MS => {
+        Change::Second
+            if is_looked_at(shared)
+                && shared.now_ms.saturating_sub(shared.runs.looked_ms) >= LOOK_MS =>
+        {
             shared.look_for_runs()
         }
         Change::Runs { first, news } => {
@@ -353,7 +644,11 @@ fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Comma
         Change::CurrentRun => {
             runs.opened.clone_from(&shared.current);
             runs.arrange(shared);
-            if runs.opened.is_none() { under_cursor(runs, shared) } else { Vec::new() }
+            if runs.opened.is_none() {
+                under_cursor(runs, shared)
+            } else {
+                Vec::new()
+            }
         }
         _ => Vec::new(),
     }
@@ -367,18 +662,35 @@ fn is_looked_at(shared: &Shared) -> bool {
 /// If no run is open yet, opens the newest active one; at the start, before any key, goes to its screen.
 fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
     let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| row.is_active());
-    let newest = shared.runs.listing.entries().iter().rev().find(is_live).map(|entry| (entry.path.clone(), entry.id()));
-    let Some((path, id)) = newest.filter(|_| shared.current.is_none()) else { return Vec::new() };
+    let newest = shared
+        .runs
+        .listing
+        .entries()
+        .iter()
+        .rev()
+        .find(is_live)
+        .map(|entry| (entry.path.clone(), entry.id()));
+    let Some((path, id)) = newest.filter(|_| shared.current.is_none()) else {
+        return Vec::new();
+    };
     let mut commands = vec![Command::ShowRun(path)];
     if is_start && shared.keys == 0 && shared.screen == Screen::Runs {
-        shared.say(format!("{id} is active: {} lists all runs", shared.key_of("screen.runs")));
+        shared.say(format!(
+            "{id} is active: {} lists all runs",
+            shared.key_of("screen.runs")
+        ));
         commands.push(Command::GoTo(Screen::Live));
     }
     commands
 }
 
 /// A click on a title sorts. On the marks, or with ctrl, a click on a row marks too, and with shift everything up to it.
-fn pointed(runs: &mut Runs, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+fn pointed(
+    runs: &mut Runs,
+    shared: &mut Shared,
+    hit: &Hit,
+    event: MouseEvent,
+) -> Option<Vec<Command>> {
     if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
         return None;
     }
@@ -392,12 +704,16 @@ fn pointed(runs: &mut Runs, shared: &mut Shared, hit: &Hit, event: MouseEvent) -
             runs.cursor.index = row;
             if event.modifiers.contains(KeyModifiers::SHIFT) {
                 let run = |place| match runs.shown.get(place)? {
-                    Row::Run(index) => Some(shared.runs.listing.entries().get(*index)?.path.clone()),
+                    Row::Run(index) => {
+                        Some(shared.runs.listing.entries().get(*index)?.path.clone())
+                    }
                     Row::Group(_) => None,
                 };
                 let between: Vec<_> = before.filter_map(run).collect();
                 runs.marked.extend(between);
-            } else if event.modifiers.contains(KeyModifiers::CONTROL) || event.column <= hit.place.area.x + 2 {
+            } else if event.modifiers.contains(KeyModifiers::CONTROL)
+                || event.column <= hit.place.area.x + 2
+            {
                 list_actions::toggle_marks(runs, runs.under_marks(shared));
             }
             None

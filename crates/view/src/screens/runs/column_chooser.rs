@@ -40,16 +40,29 @@ pub(super) fn leave(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 }
 
 fn chosen(shared: &Shared) -> Vec<String> {
-    shared.options.runs_columns.clone().unwrap_or_else(columns::usual)
+    shared
+        .options
+        .runs_columns
+        .clone()
+        .unwrap_or_else(columns::usual)
 }
 
 /// The chosen columns in their order, then all others that the filter lets through.
 fn listed(runs: &Runs, shared: &Shared) -> Vec<(bool, String)> {
     let (chosen, filter) = (chosen(shared), runs.chooser.filter.text().to_lowercase());
     let offered = columns::offered(rows_of(&shared.runs.listing));
-    let others = offered.into_iter().filter(|field| !chosen.contains(field)).map(|field| (false, field));
-    let all: Vec<(bool, String)> = chosen.iter().map(|field| (true, field.clone())).chain(others).collect();
-    all.into_iter().filter(|(_, field)| field.to_lowercase().contains(&filter)).collect()
+    let others = offered
+        .into_iter()
+        .filter(|field| !chosen.contains(field))
+        .map(|field| (false, field));
+    let all: Vec<(bool, String)> = chosen
+        .iter()
+        .map(|field| (true, field.clone()))
+        .chain(others)
+        .collect();
+    all.into_iter()
+        .filter(|(_, field)| field.to_lowercase().contains(&filter))
+        .collect()
 }
 
 fn under(runs: &Runs, shared: &Shared) -> Option<(bool, String)> {
@@ -59,7 +72,9 @@ fn under(runs: &Runs, shared: &Shared) -> Option<(bool, String)> {
 
 /// Shows or hides the column under the cursor, which stays on its row.
 pub(super) fn toggle(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let Some((is_chosen, field)) = under(runs, shared) else { return Vec::new() };
+    let Some((is_chosen, field)) = under(runs, shared) else {
+        return Vec::new();
+    };
     let mut columns = chosen(shared);
     if is_chosen {
         columns.retain(|other| *other != field);
@@ -77,9 +92,13 @@ pub(super) fn toggle(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 /// Moves the column under the cursor to the left or to the right.
 pub(super) fn shift(runs: &mut Runs, shared: &mut Shared, right: bool) -> Vec<Command> {
-    let Some((true, field)) = under(runs, shared) else { return Vec::new() };
+    let Some((true, field)) = under(runs, shared) else {
+        return Vec::new();
+    };
     let mut columns = chosen(shared);
-    let Some(at) = columns.iter().position(|other| *other == field) else { return Vec::new() };
+    let Some(at) = columns.iter().position(|other| *other == field) else {
+        return Vec::new();
+    };
     let to = if right { at + 1 } else { at.wrapping_sub(1) };
     if to >= columns.len() {
         return Vec::new();
@@ -96,15 +115,25 @@ pub(super) fn reset(_: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 }
 
 fn go_to(runs: &mut Runs, shared: &Shared, field: &str) {
-    let place = listed(runs, shared).iter().position(|(_, other)| other == field);
+    let place = listed(runs, shared)
+        .iter()
+        .position(|(_, other)| other == field);
     runs.chooser.cursor.index = place.unwrap_or(runs.chooser.cursor.index);
 }
 
 /// Applies the columns and writes them into the configuration file.
 fn set(shared: &mut Shared, columns: Option<Vec<String>>) -> Vec<Command> {
     shared.options.runs_columns.clone_from(&columns);
-    let Some(file) = shared.options.appearance.config_file() else { return Vec::new() };
-    let write = move || settings::save_list(&file, "runs_columns", columns.as_deref().unwrap_or_default());
+    let Some(file) = shared.options.appearance.config_file() else {
+        return Vec::new();
+    };
+    let write = move || {
+        settings::save_list(
+            &file,
+            "runs_columns",
+            columns.as_deref().unwrap_or_default(),
+        )
+    };
     vec![Work::latest(
         "runs.columns",
         move |_| write(),
@@ -132,7 +161,11 @@ pub(super) fn content<'a>(runs: &Runs, shared: &'a Shared, width: usize) -> Cont
         key("runs.columns.reset"),
         Span::raw(" reset"),
     ]);
-    let filter = runs.chooser.filter.is_shown().then(|| runs.chooser.filter.line(theme, width));
+    let filter = runs
+        .chooser
+        .filter
+        .is_shown()
+        .then(|| runs.chooser.filter.line(theme, width));
     let row = runs.row(shared);
     let value = |field: &str| Some(crate::report::field_text(field, &row?.field(field, false)?));
     let column = |(is_chosen, field): &(bool, String)| CheckRow {
@@ -143,6 +176,12 @@ pub(super) fn content<'a>(runs: &Runs, shared: &'a Shared, width: usize) -> Cont
     let all: Vec<CheckRow> = listed(runs, shared).iter().map(column).collect();
     Content {
         head: filter.into_iter().chain([keys]).collect(),
-        ..check_list::content(theme, "Columns".to_owned(), runs.chooser.cursor, all, "no field or metric matches")
+        ..check_list::content(
+            theme,
+            "Columns".to_owned(),
+            runs.chooser.cursor,
+            all,
+            "no field or metric matches",
+        )
     }
 }

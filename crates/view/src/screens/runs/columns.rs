@@ -57,7 +57,9 @@ pub(super) fn sorted_by(row: &RunRow, field: &str, smoothed: bool) -> Option<Fie
         "valid" | TREND => row.valid().map(Field::Number),
         "exact" => row.exact().map(Field::Number),
         "created" => Some(Field::Number(row.directory.file().created_ms as f64)),
-        "of" | "checkpoint" => row.measured_on().map(|(_, step)| Field::Number(step as f64)),
+        "of" | "checkpoint" => row
+            .measured_on()
+            .map(|(_, step)| Field::Number(step as f64)),
         _ => row.field(field, smoothed),
     }
 }
@@ -69,14 +71,25 @@ pub(super) fn usual() -> Vec<String> {
 /// All that can be a column, apart from the configuration's keys: fields, then metrics of these runs.
 pub(super) fn offered<'a>(rows: impl Iterator<Item = &'a RunRow>) -> Vec<String> {
     let metrics: BTreeSet<&String> = rows.flat_map(|run| run.metrics.keys()).collect();
-    let fields = FIELDS.into_iter().filter(|field| !["id", "base_model", "setup"].contains(field));
-    let keys = crate::config::KEYS.iter().map(|key| format!("config.{}", key.name));
-    let smoothed = metrics.contains(&"reward".to_owned()).then(|| format!("{SMOOTHED}reward"));
+    let fields = FIELDS
+        .into_iter()
+        .filter(|field| !["id", "base_model", "setup"].contains(field));
+    let keys = crate::config::KEYS
+        .iter()
+        .map(|key| format!("config.{}", key.name));
+    let smoothed = metrics
+        .contains(&"reward".to_owned())
+        .then(|| format!("{SMOOTHED}reward"));
     fields
         .chain([TREND])
         .map(str::to_owned)
         .chain(smoothed)
-        .chain(metrics.into_iter().filter(|name| !FIELDS.contains(&name.as_str())).cloned())
+        .chain(
+            metrics
+                .into_iter()
+                .filter(|name| !FIELDS.contains(&name.as_str()))
+                .cloned(),
+        )
         .chain(keys)
         .collect()
 }
@@ -87,35 +100,62 @@ pub(super) fn usual_of<'a>(rows: impl Iterator<Item = &'a RunRow> + Clone) -> Ve
         Some(Field::Text(text)) => !text.is_empty(),
         value => value.is_some(),
     };
-    let is_shown = |field: &String| !IF_ANY.contains(&field.as_str()) || rows.clone().any(|row| has(row, field));
+    let is_shown = |field: &String| {
+        !IF_ANY.contains(&field.as_str()) || rows.clone().any(|row| has(row, field))
+    };
     usual().into_iter().filter(is_shown).collect()
 }
 
 /// The columns of `fields` that fit, in their order. Those beyond the usual ones are dropped late; `sort`: a field
 /// without a column of its own gets one.
 pub(super) fn columns(width: usize, fields: &[String], sort: &str, grouped: bool) -> Vec<Column> {
-    let rank = |field: &str| USUAL.iter().find(|(_, usual)| *usual == field).map_or(1, |(rank, _)| *rank);
-    let mut all: Vec<(u8, Column)> = fields.iter().map(|field| (rank(field), column(field))).collect();
+    let rank = |field: &str| {
+        USUAL
+            .iter()
+            .find(|(_, usual)| *usual == field)
+            .map_or(1, |(rank, _)| *rank)
+    };
+    let mut all: Vec<(u8, Column)> = fields
+        .iter()
+        .map(|field| (rank(field), column(field)))
+        .collect();
     if !all.iter().any(|(_, column)| column.field == sort) && sort != "created" {
-        let after_text = all.iter().rposition(|(_, column)| column.right).map_or(all.len(), |place| place + 1);
+        let after_text = all
+            .iter()
+            .rposition(|(_, column)| column.right)
+            .map_or(all.len(), |place| place + 1);
         all.insert(after_text, (0, column(sort)));
     }
     if grouped {
         all.retain(|(_, column)| ![TREND, "of", "created"].contains(&column.field.as_str()));
-        let means = all.iter_mut().filter(|(_, column)| column.right && column.field != "step");
+        let means = all
+            .iter_mut()
+            .filter(|(_, column)| column.right && column.field != "step");
         means.for_each(|(_, column)| column.width = column.width.max(14));
     }
-    let total = |all: &[(u8, Column)]| all.iter().map(|(_, column)| column.width + 1).sum::<usize>();
+    let total = |all: &[(u8, Column)]| {
+        all.iter()
+            .map(|(_, column)| column.width + 1)
+            .sum::<usize>()
+    };
     while total(&all) > width && all.len() > 1 {
-        let worst = all.iter().enumerate().max_by_key(|(_, (rank, _))| *rank).map_or(0, |(index, _)| index);
+        let worst = all
+            .iter()
+            .enumerate()
+            .max_by_key(|(_, (rank, _))| *rank)
+            .map_or(0, |(index, _)| index);
         all.remove(worst);
     }
     // Remaining width goes to the texts: to what a group is of, first.
     let mut left = width.saturating_sub(total(&all));
     let of_group = grouped.then_some(("run", 60));
-    for (field, most) in
-        of_group.into_iter().chain([("name", 28), ("alerts", 16), ("model", 20), ("tags", 20), ("task", 12)])
-    {
+    for (field, most) in of_group.into_iter().chain([
+        ("name", 28),
+        ("alerts", 16),
+        ("model", 20),
+        ("tags", 20),
+        ("task", 12),
+    ]) {
         if let Some((_, column)) = all.iter_mut().find(|(_, column)| column.field == field) {
             let more = left.min(most);
             column.width += more;
@@ -150,11 +190,20 @@ fn column(field: &str) -> Column {
         "seconds" => ("time", 8, true),
         "seconds_left" => ("left", 7, true),
         _ => {
-            let title = field.trim_start_matches(SMOOTHED).rsplit(['/', '.']).next().unwrap_or(field);
+            let title = field
+                .trim_start_matches(SMOOTHED)
+                .rsplit(['/', '.'])
+                .next()
+                .unwrap_or(field);
             (title, title.chars().count().clamp(9, 14), true)
         }
     };
-    Column { title: title.to_owned(), field: field.to_owned(), width, right }
+    Column {
+        title: title.to_owned(),
+        field: field.to_owned(),
+        width,
+        right,
+    }
 }
 
 /// A cell of a run: its text and role.
@@ -167,14 +216,20 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
     };
     match column.field.as_str() {
         "status" => {
-            let (glyph, role) = look.theme.status_mark(row.status, row.cause.as_deref(), &row.outcome);
+            let (glyph, role) =
+                look.theme
+                    .status_mark(row.status, row.cause.as_deref(), &row.outcome);
             (format!("{glyph} {}", row.status.name()), role)
         }
         "run" => (short_id(row.directory.id()).to_owned(), Role::Accent),
         "model" | "base_model" => text(model_name(&row.directory.file().config.base_model)),
         "step" => {
             let last = row.last_step;
-            (row.total_steps.map_or_else(|| last.to_string(), |total| format!("{last}/{total}")), Role::Text)
+            (
+                row.total_steps
+                    .map_or_else(|| last.to_string(), |total| format!("{last}/{total}")),
+                Role::Text,
+            )
         }
         "reward" => number(row.metric("reward", false)),
         "ema:reward" => number(row.metric("reward", true)),
@@ -186,25 +241,67 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         },
         "exact" => match row.exact() {
             Some(exact) => {
-                let trained = if row.latest_valid().is_some() { Role::Text } else { Role::Faint };
-                (percent(exact), if row.outcome.loses("exact") { Role::Warning } else { trained })
+                let trained = if row.latest_valid().is_some() {
+                    Role::Text
+                } else {
+                    Role::Faint
+                };
+                (
+                    percent(exact),
+                    if row.outcome.loses("exact") {
+                        Role::Warning
+                    } else {
+                        trained
+                    },
+                )
             }
             None => unknown(),
         },
-        "outcome" => (row.outcome.label().trim_end_matches(" base").replace(" and ", "+"), row.outcome.level().into()),
+        "outcome" => (
+            row.outcome
+                .label()
+                .trim_end_matches(" base")
+                .replace(" and ", "+"),
+            row.outcome.level().into(),
+        ),
         "of" => match row.measured_on() {
             // The base's rates, where no checkpoint is better.
-            Some((set, 0)) if set != "train" => (format!("base{}", look.theme.glyph("★", "*")), Role::Faint),
+            Some((set, 0)) if set != "train" => {
+                (format!("base{}", look.theme.glyph("★", "*")), Role::Faint)
+            }
             Some((set, step)) => {
-                let best = if row.best == Some(step) && set != "train" { look.theme.glyph("★", "*") } else { "" };
+                let best = if row.best == Some(step) && set != "train" {
+                    look.theme.glyph("★", "*")
+                } else {
+                    ""
+                };
                 (format!("{set}@{step}{best}"), Role::Faint)
             }
             None => unknown(),
         },
-        TREND => (sparkline(look.theme, &spread(&row.valid_rates, 10), 10, Some((0.0, 1.0))), Role::SeriesOne),
-        "created" => (age(look.now_ms, row.directory.file().created_ms), Role::Faint),
+        TREND => (
+            sparkline(
+                look.theme,
+                &spread(&row.valid_rates, 10),
+                10,
+                Some((0.0, 1.0)),
+            ),
+            Role::SeriesOne,
+        ),
+        "created" => (
+            age(look.now_ms, row.directory.file().created_ms),
+            Role::Faint,
+        ),
         "alerts" => match row.alerts.first().map(|worst| look.theme.alert_mark(worst)) {
-            Some((mark, role)) => (format!("{}{} {}", mark.trim_end(), row.alerts.len(), row.alert_names()), role),
+            Some((mark, role)) => (
+                format!(
+                    "{}{} {}",
+                    mark.trim_end(),
+                    row.alerts.len(),
+                    row.alert_names()
+                ),
+                role,
+            ),
             None => text(""),
         },
         "tags" => (row.tags.join(" "), Role::Marked),
@@ -222,14 +319,20 @@ pub(super) fn group_cell(column: &Column, look: &Look<'_>, group: &RunGroup<'_>)
     match column.field.as_str() {
         // Means of these say nothing.
         "step" | "total_steps" | "checkpoint" | "best" => String::new(),
-        field => group.mean(field, look.smoothed).map_or_else(String::new, |found| {
-            let sign = look.theme.glyph("±", "+-");
-            let std = found
-                .std
-                .map_or_else(String::new, |std| format!(" {sign}{}", number_text(field, std).trim_end_matches('%')));
-            let n = if found.n == group.runs.len() { String::new() } else { format!(" n{}", found.n) };
-            format!("{}{std}{n}", number_text(field, found.mean))
-        }),
+        field => group
+            .mean(field, look.smoothed)
+            .map_or_else(String::new, |found| {
+                let sign = look.theme.glyph("±", "+-");
+                let std = found.std.map_or_else(String::new, |std| {
+                    format!(" {sign}{}", number_text(field, std).trim_end_matches('%'))
+                });
+                let n = if found.n == group.runs.len() {
+                    String::new()
+                } else {
+                    format!(" n{}", found.n)
+                };
+                format!("{}{std}{n}", number_text(field, found.mean))
+            }),
     }
 }
 
@@ -239,7 +342,11 @@ fn unknown() -> (String, Role) {
 
 /// The last part of a path or of an OWNER/NAME.
 fn model_name(model: &str) -> &str {
-    model.trim_end_matches('/').rsplit('/').next().unwrap_or(model)
+    model
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or(model)
 }
 
 #[cfg(test)]
@@ -248,14 +355,22 @@ mod tests {
 
     #[test]
     fn columns_fit_at_every_width() {
-        let chosen: Vec<String> = ["run", "config.seed", "kl", "name"].map(str::to_owned).to_vec();
+        let chosen: Vec<String> = ["run", "config.seed", "kl", "name"]
+            .map(str::to_owned)
+            .to_vec();
         for width in 0..220 {
             for sort in ["created", "completions/mean_length", "config.learning_rate"] {
                 for fields in [usual().as_slice(), chosen.as_slice()] {
                     let columns = columns(width, fields, sort, false);
                     let total: usize = columns.iter().map(|column| column.width + 1).sum();
-                    assert!(total <= width || columns.len() == 1, "{width} {sort}: {total}");
-                    assert!(width < 30 || ["status", "run"].contains(&columns[0].field.as_str()), "{width}");
+                    assert!(
+                        total <= width || columns.len() == 1,
+                        "{width} {sort}: {total}"
+                    );
+                    assert!(
+                        width < 30 || ["status", "run"].contains(&columns[0].field.as_str()),
+                        "{width}"
+                    );
                 }
             }
         }

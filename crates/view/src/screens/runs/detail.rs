@@ -28,9 +28,15 @@ pub(super) fn content<'a>(runs: &Runs, shared: &Shared, inside: Rect) -> Content
         (None, Some(group)) => group.label.clone(),
         (None, None) => "Details".to_owned(),
     };
-    let columns = columns(runs, shared, inside).into_iter().map(|(lines, area)| (area, lines)).collect();
+    let columns = columns(runs, shared, inside)
+        .into_iter()
+        .map(|(lines, area)| (area, lines))
+        .collect();
     Content {
-        body: Body::Text(Text { columns, top: runs.detail_top }),
+        body: Body::Text(Text {
+            columns,
+            top: runs.detail_top,
+        }),
         empty: vec![Line::from("no run selected")],
         ..Content::titled(title)
     }
@@ -38,26 +44,56 @@ pub(super) fn content<'a>(runs: &Runs, shared: &Shared, inside: Rect) -> Content
 
 fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
     if let Some(group) = runs.group() {
-        let own =
-            runs.sweep.as_ref().filter(|(tag, _)| runs.group_by.as_deref() == Some("tags") && *tag == group.value);
+        let own = runs
+            .sweep
+            .as_ref()
+            .filter(|(tag, _)| runs.group_by.as_deref() == Some("tags") && *tag == group.value);
         if let Some((_, table)) = own {
-            return vec![(sweep_detail::lines(table, &shared.theme, inside.width as usize), inside)];
+            return vec![(
+                sweep_detail::lines(table, &shared.theme, inside.width as usize),
+                inside,
+            )];
         }
-        return vec![(group_detail::lines(group, shared, runs.sort.smoothed, inside.width as usize), inside)];
+        return vec![(
+            group_detail::lines(group, shared, runs.sort.smoothed, inside.width as usize),
+            inside,
+        )];
     }
-    let Some(entry) = runs.entry(shared) else { return Vec::new() };
+    let Some(entry) = runs.entry(shared) else {
+        return Vec::new();
+    };
     match &entry.row {
         Err(error) => vec![(unreadable(shared, entry, error), inside)],
         Ok(row) if inside.width >= TWO_COLUMNS => {
-            let [left, _, right] =
-                Layout::horizontal([Constraint::Percentage(50), Constraint::Length(2), Constraint::Fill(1)])
-                    .areas(inside);
-            let (of_left, of_right) = (Facts::new(runs, shared, left.width), Facts::new(runs, shared, right.width));
-            vec![([of_left.state(row), of_left.configuration(row)].concat(), left), (of_right.results(row), right)]
+            let [left, _, right] = Layout::horizontal([
+                Constraint::Percentage(50),
+                Constraint::Length(2),
+                Constraint::Fill(1),
+            ])
+            .areas(inside);
+            let (of_left, of_right) = (
+                Facts::new(runs, shared, left.width),
+                Facts::new(runs, shared, right.width),
+            );
+            vec![
+                (
+                    [of_left.state(row), of_left.configuration(row)].concat(),
+                    left,
+                ),
+                (of_right.results(row), right),
+            ]
         }
         Ok(row) => {
             let facts = Facts::new(runs, shared, inside.width);
-            vec![([facts.state(row), facts.results(row), facts.configuration(row)].concat(), inside)]
+            vec![(
+                [
+                    facts.state(row),
+                    facts.results(row),
+                    facts.configuration(row),
+                ]
+                .concat(),
+                inside,
+            )]
         }
     }
 }
@@ -82,7 +118,12 @@ struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     fn new(runs: &'a Runs, shared: &'a Shared, width: u16) -> Self {
-        Self { runs, shared, theme: &shared.theme, width: width as usize }
+        Self {
+            runs,
+            shared,
+            theme: &shared.theme,
+            width: width as usize,
+        }
     }
 
     fn fact(&self, name: &str, value: impl AsRef<str>) -> Vec<Line<'static>> {
@@ -101,36 +142,91 @@ impl<'a> Facts<'a> {
     }
 
     fn state(&self, row: &RunRow) -> Vec<Line<'static>> {
-        let (glyph, role) = self.theme.status_mark(row.status, row.cause.as_deref(), &row.outcome);
+        let (glyph, role) = self
+            .theme
+            .status_mark(row.status, row.cause.as_deref(), &row.outcome);
         let eval = row.eval.as_ref().map(eval_progress_text);
-        let cause = row.cause.clone().or(eval).map_or_else(String::new, |text| format!(": {text}"));
+        let cause = row
+            .cause
+            .clone()
+            .or(eval)
+            .map_or_else(String::new, |text| format!(": {text}"));
         let key = self.shared.key_of("runs.resume");
         let holder = row.holder(rows_of(&self.shared.runs.listing));
-        let holder = holder.map_or_else(String::new, |run| format!(" (run {})", short_id(run.directory.id())));
+        let holder = holder.map_or_else(String::new, |run| {
+            format!(" (run {})", short_id(run.directory.id()))
+        });
         let next = match row.status {
             Status::Waiting => holder,
             Status::Interrupted | Status::Paused => format!("; resume with {key}"),
             Status::Created => format!("; no worker yet, start with {key}"),
             _ => String::new(),
         };
-        self.styled_fact("state", &format!("{glyph} {}{cause}{next}", row.status.name()), role)
+        self.styled_fact(
+            "state",
+            &format!("{glyph} {}{cause}{next}", row.status.name()),
+            role,
+        )
     }
 
     /// The configuration, and the folder.
     fn configuration(&self, row: &RunRow) -> Vec<Line<'static>> {
         let file = row.directory.file();
-        let planned = row.total_steps.map_or_else(String::new, |total| format!(" of {total}"));
-        let left = row.seconds_left().map_or_else(String::new, |left| format!(", {} left", duration(left)));
-        let name = if row.directory.name().is_empty() { String::new() } else { format!("{}: ", row.directory.name()) };
-        let changed: Vec<String> =
-            row.changed_keys().into_iter().map(|[key, value, _]| format!("{key}={value}")).collect();
-        let changed = if changed.is_empty() { "all keys at their defaults".to_owned() } else { changed.join(" ") };
-        let steps: Vec<String> = row.checkpoints.iter().map(|step| mark_best(self.theme, *step, row.best)).collect();
-        let steps = if steps.is_empty() { "none yet".to_owned() } else { format!("steps {}", steps.join(" ")) };
+        let planned = row
+            .total_steps
+            .map_or_else(String::new, |total| format!(" of {total}"));
+        let left = row
+            .seconds_left()
+            .map_or_else(String::new, |left| format!(", {} left", duration(left)));
+        let name = if row.directory.name().is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", row.directory.name())
+        };
+        let changed: Vec<String> = row
+            .changed_keys()
+            .into_iter()
+            .map(|[key, value, _]| format!("{key}={value}"))
+            .collect();
+        let changed = if changed.is_empty() {
+            "all keys at their defaults".to_owned()
+        } else {
+            changed.join(" ")
+        };
+        let steps: Vec<String> = row
+            .checkpoints
+            .iter()
+            .map(|step| mark_best(self.theme, *step, row.best))
+            .collect();
+        let steps = if steps.is_empty() {
+            "none yet".to_owned()
+        } else {
+            format!("steps {}", steps.join(" "))
+        };
         let mut lines = [
-            self.fact("steps", format!("{}{planned}, {} compute time{left}", row.last_step, duration(row.seconds))),
-            self.fact("task", format!("{name}{} ({}) on {}", file.task, file.job, file.config.base_model)),
-            self.fact("launched", format!("{} ago on {}", age(self.shared.now_ms, file.created_ms), file.host)),
+            self.fact(
+                "steps",
+                format!(
+                    "{}{planned}, {} compute time{left}",
+                    row.last_step,
+                    duration(row.seconds)
+                ),
+            ),
+            self.fact(
+                "task",
+                format!(
+                    "{name}{} ({}) on {}",
+                    file.task, file.job, file.config.base_model
+                ),
+            ),
+            self.fact(
+                "launched",
+                format!(
+                    "{} ago on {}",
+                    age(self.shared.now_ms, file.created_ms),
+                    file.host
+                ),
+            ),
             self.fact("configured", changed),
             self.fact("checkpoints", steps),
         ]
@@ -141,7 +237,12 @@ impl<'a> Facts<'a> {
         if !row.tags.is_empty() {
             lines.extend(self.styled_fact("tags", &row.tags.join(" "), Role::Marked));
         }
-        if let Some((_, disk)) = self.runs.disk.as_ref().filter(|(path, _)| path == row.directory.path()) {
+        if let Some((_, disk)) = self
+            .runs
+            .disk
+            .as_ref()
+            .filter(|(path, _)| path == row.directory.path())
+        {
             let parts = [
                 ("checkpoints", disk.checkpoints_bytes),
                 ("rollouts", disk.rollouts_bytes),
@@ -152,26 +253,45 @@ impl<'a> Facts<'a> {
                 .filter(|(_, size)| *size > 0)
                 .map(|(name, size)| format!("{name} {}", bytes(*size)))
                 .collect();
-            let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+            let parts = if parts.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", parts.join(", "))
+            };
             lines.extend(self.fact("disk", format!("{}{parts}", bytes(disk.total_bytes))));
         }
-        lines.extend(self.fact("folder", end_of_path(row.directory.path(), self.width.saturating_sub(NAME + 1))));
-        lines.extend(row.warnings.iter().flat_map(|warning| self.styled_fact("warning", warning, Role::Warning)));
+        lines.extend(self.fact(
+            "folder",
+            end_of_path(row.directory.path(), self.width.saturating_sub(NAME + 1)),
+        ));
+        lines.extend(
+            row.warnings
+                .iter()
+                .flat_map(|warning| self.styled_fact("warning", warning, Role::Warning)),
+        );
         lines
     }
 
     /// The results: test-set evals, reward curve, alerts, notes.
     fn results(&self, row: &RunRow) -> Vec<Line<'static>> {
         let theme = self.theme;
-        let mut lines: Vec<Line<'static>> =
-            row.held_out.iter().flat_map(|held_out| eval_lines(theme, held_out, self.width)).collect();
+        let mut lines: Vec<Line<'static>> = row
+            .held_out
+            .iter()
+            .flat_map(|held_out| eval_lines(theme, held_out, self.width))
+            .collect();
         match row.held_out.is_empty() {
             true => lines.extend(self.fact("evals", "none yet")),
-            false => lines.extend(self.styled_fact("outcome", &row.outcome.sentence(), row.outcome.level().into())),
+            false => lines.extend(self.styled_fact(
+                "outcome",
+                &row.outcome.sentence(),
+                row.outcome.level().into(),
+            )),
         }
         if let Some(reward) = row.metric("reward", false) {
-            let smoothed =
-                row.metric("reward", true).map_or_else(String::new, |smoothed| format!(", mean {smoothed:.3}"));
+            let smoothed = row
+                .metric("reward", true)
+                .map_or_else(String::new, |smoothed| format!(", mean {smoothed:.3}"));
             let curve = sparkline(theme, &spread(&row.rewards, 24), 24, None);
             lines.push(Line::from(vec![
                 Span::styled(format!("{:<NAME$} ", "reward"), theme.style(Role::Faint)),
@@ -189,17 +309,30 @@ impl<'a> Facts<'a> {
 }
 
 fn mark_best(theme: &Theme, step: u64, best: Option<u64>) -> String {
-    if best == Some(step) { format!("{step}{}", theme.glyph("★", "(best)")) } else { step.to_string() }
+    if best == Some(step) {
+        format!("{step}{}", theme.glyph("★", "(best)"))
+    } else {
+        step.to_string()
+    }
 }
 
 /// `test valid  60.0% [50.2, 69.1]  →  99.0% [94.6, 99.8]  n 100, step 30`, and the same for exact answers.
 fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'static>> {
-    let is_base = held_out.trained.as_ref().is_some_and(|(step, _)| *step == 0);
+    let is_base = held_out
+        .trained
+        .as_ref()
+        .is_some_and(|(step, _)| *step == 0);
     // The base is not compared with itself.
-    let (base, trained) = (held_out.base.as_ref(), held_out.trained.as_ref().filter(|_| !is_base));
+    let (base, trained) = (
+        held_out.base.as_ref(),
+        held_out.trained.as_ref().filter(|_| !is_base),
+    );
     let line = |name: &str, base: Option<String>, trained: Option<String>, more: String| {
         let arrow = theme.glyph("→", "->");
-        let mut spans = vec![Span::styled(format!("{name:<NAME$} "), theme.style(Role::Faint))];
+        let mut spans = vec![Span::styled(
+            format!("{name:<NAME$} "),
+            theme.style(Role::Faint),
+        )];
         spans.push(Span::styled(
             format!("{:<20}", base.unwrap_or_else(|| "not measured".to_owned())),
             theme.style(Role::Base),
@@ -210,19 +343,39 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
         }
         let line = Line::from(spans);
         let fits = line.width() + more.width() <= width;
-        if fits { Line::from([line.spans, vec![Span::styled(more, theme.style(Role::Faint))]].concat()) } else { line }
+        if fits {
+            Line::from(
+                [
+                    line.spans,
+                    vec![Span::styled(more, theme.style(Role::Faint))],
+                ]
+                .concat(),
+            )
+        } else {
+            line
+        }
     };
     let valid = |summary: &EvalSummary| percent_interval(summary.valid, summary.valid_interval);
-    let n = trained.map(|(_, summary)| summary).or(base).map_or(0, |summary| summary.n);
+    let n = trained
+        .map(|(_, summary)| summary)
+        .or(base)
+        .map_or(0, |summary| summary.n);
     let of = match trained {
         Some((step, _)) => format!("  n {n}, step {step}"),
         None if is_base => format!("  n {n}, the base: no later checkpoint was better"),
         None => format!("  n {n}"),
     };
-    let mut lines =
-        vec![line(&format!("{} valid", held_out.set), base.map(valid), trained.map(|(_, summary)| valid(summary)), of)];
+    let mut lines = vec![line(
+        &format!("{} valid", held_out.set),
+        base.map(valid),
+        trained.map(|(_, summary)| valid(summary)),
+        of,
+    )];
     let exact = |summary: &EvalSummary| summary.exact.map(percent);
-    let (base, trained) = (base.and_then(exact), trained.and_then(|(_, summary)| exact(summary)));
+    let (base, trained) = (
+        base.and_then(exact),
+        trained.and_then(|(_, summary)| exact(summary)),
+    );
     if base.is_some() || trained.is_some() {
         lines.push(line(
             &format!("{:>w$}", "exact", w = (held_out.set.len() + 6).min(NAME)),
@@ -242,7 +395,9 @@ fn end_of_path(path: &Path, width: usize) -> String {
     }
     let parts: Vec<&str> = whole.split('/').collect();
     let fits = |first: &usize| parts[*first..].join("/").chars().count() + 2 <= width;
-    let first = (1..parts.len()).find(fits).unwrap_or(parts.len().saturating_sub(1));
+    let first = (1..parts.len())
+        .find(fits)
+        .unwrap_or(parts.len().saturating_sub(1));
     format!("…/{}", parts[first..].join("/"))
 }
 
@@ -252,7 +407,9 @@ mod tests {
 
     #[test]
     fn paths_keep_their_end() {
-        let check = |path: &str, width, expected: &str| assert_eq!(end_of_path(Path::new(path), width), expected);
+        let check = |path: &str, width, expected: &str| {
+            assert_eq!(end_of_path(Path::new(path), width), expected)
+        };
         check("/home/me/runs/x", 20, "/home/me/runs/x");
         check("/home/me/runs/x", 10, "…/runs/x");
         check("/home/me/runs/long-name", 3, "…/long-name");

@@ -16,7 +16,8 @@ use crate::widgets::text_width::fitted;
 /// columns. A longer list hides the pipeline, unless that has the focus.
 pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
     if runs.pane == MATCHES {
-        let [list, text] = Layout::vertical([Constraint::Percentage(50), Constraint::Fill(1)]).areas(area);
+        let [list, text] =
+            Layout::vertical([Constraint::Percentage(50), Constraint::Fill(1)]).areas(area);
         return vec![Place::new(MATCHES, list), Place::new(MATCH, text)];
     }
     let entries = shared.runs.listing.entries().len();
@@ -28,12 +29,30 @@ pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
     }
     let list_height = u16::try_from(entries + 4).unwrap_or(u16::MAX).max(7);
     let room = area.height.saturating_sub(pipeline::ROWS + DETAIL_ROWS);
-    let high = if runs.pane == PIPELINE || list_height <= room { pipeline::ROWS } else { 0 };
+    let high = if runs.pane == PIPELINE || list_height <= room {
+        pipeline::ROWS
+    } else {
+        0
+    };
     let most = (area.height - high) * 11 / 20;
-    let rows = [Constraint::Length(high), Constraint::Length(list_height.min(most.max(7))), Constraint::Fill(1)];
+    let rows = [
+        Constraint::Length(high),
+        Constraint::Length(list_height.min(most.max(7))),
+        Constraint::Fill(1),
+    ];
     let [stages, list, detail] = Layout::vertical(rows).areas(area);
-    let detail = Place::new(if runs.pane == COLUMNS { COLUMNS } else { DETAIL }, detail);
-    [Place::new(PIPELINE, stages), Place::new(LIST, list), detail].into_iter().skip(usize::from(high == 0)).collect()
+    let detail = Place::new(
+        if runs.pane == COLUMNS {
+            COLUMNS
+        } else {
+            DETAIL
+        },
+        detail,
+    );
+    [Place::new(PIPELINE, stages), Place::new(LIST, list), detail]
+        .into_iter()
+        .skip(usize::from(high == 0))
+        .collect()
 }
 
 /// Rows for the details if the pipeline is above a list.
@@ -42,21 +61,43 @@ const DETAIL_ROWS: u16 = 8;
 fn columns_of(runs: &Runs, shared: &Shared, width: u16) -> Vec<Column> {
     let usual = || columns::usual_of(super::rows_of(&shared.runs.listing));
     let fields = shared.options.runs_columns.clone().unwrap_or_else(usual);
-    columns::columns((width as usize).saturating_sub(2), &fields, &runs.sort.field, runs.group_by.is_some())
+    columns::columns(
+        (width as usize).saturating_sub(2),
+        &fields,
+        &runs.sort.field,
+        runs.group_by.is_some(),
+    )
 }
 
 /// The field of the column with a title, by its number.
-pub(super) fn field_of(runs: &Runs, shared: &Shared, place: &Place, title: usize) -> Option<String> {
-    columns_of(runs, shared, place.inside().width).into_iter().nth(title).map(|column| column.field)
+pub(super) fn field_of(
+    runs: &Runs,
+    shared: &Shared,
+    place: &Place,
+    title: usize,
+) -> Option<String> {
+    columns_of(runs, shared, place.inside().width)
+        .into_iter()
+        .nth(title)
+        .map(|column| column.field)
 }
 
 pub(super) fn list<'a>(runs: &'a Runs, shared: &'a Shared, place: &Place) -> Content<'a> {
     let width = place.inside().width;
     let columns = columns_of(runs, shared, width);
     let first = columns.first().map_or(0, |column| column.width as u16 + 1);
-    let widths = columns.iter().enumerate().map(|(at, column)| if at == 0 { first } else { column.width as u16 });
-    let titles = titles(runs, shared, &columns).into_iter().zip(widths).collect();
-    let nothing = format!("  no runs match filter; {} clears it", shared.key_of("runs.leave_filter"));
+    let widths = columns
+        .iter()
+        .enumerate()
+        .map(|(at, column)| if at == 0 { first } else { column.width as u16 });
+    let titles = titles(runs, shared, &columns)
+        .into_iter()
+        .zip(widths)
+        .collect();
+    let nothing = format!(
+        "  no runs match filter; {} clears it",
+        shared.key_of("runs.leave_filter")
+    );
     let cells = move |place: usize| match runs.shown[place] {
         Row::Group(index) => group_row(runs, shared, &runs.groups[index], &columns),
         Row::Run(index) => match shared.runs.listing.entries().get(index) {
@@ -65,7 +106,12 @@ pub(super) fn list<'a>(runs: &'a Runs, shared: &'a Shared, place: &Place) -> Con
         },
     };
     Content {
-        head: runs.filter.is_shown().then(|| filter_line(runs, shared, width.into())).into_iter().collect(),
+        head: runs
+            .filter
+            .is_shown()
+            .then(|| filter_line(runs, shared, width.into()))
+            .into_iter()
+            .collect(),
         body: Body::Table(Table {
             list: List::new(runs.shown.len(), runs.cursor, |_| Line::default()),
             columns: titles,
@@ -78,35 +124,67 @@ pub(super) fn list<'a>(runs: &'a Runs, shared: &'a Shared, place: &Place) -> Con
 
 fn title(runs: &Runs, shared: &Shared, width: usize) -> String {
     let (shown, all) = (runs.filtered, shared.runs.listing.entries().len());
-    let count = if shown == all { format!("Runs {all}") } else { format!("Runs {shown} of {all}") };
-    let marked = if runs.marked.is_empty() { String::new() } else { format!(", {} marked", runs.marked.len()) };
+    let count = if shown == all {
+        format!("Runs {all}")
+    } else {
+        format!("Runs {shown} of {all}")
+    };
+    let marked = if runs.marked.is_empty() {
+        String::new()
+    } else {
+        format!(", {} marked", runs.marked.len())
+    };
     let reading = if shared.runs.listed { "" } else { ", loading" };
     let sort = match (runs.sort.field.as_str(), runs.sort.descending) {
         ("created", true) => "newest first".to_owned(),
         ("created", false) => "oldest first".to_owned(),
         (field, descending) => {
             let smoothed = if runs.sort.smoothed { " smoothed" } else { "" };
-            format!("by {field}{smoothed}, {} first", if descending { "highest" } else { "lowest" })
+            format!(
+                "by {field}{smoothed}, {} first",
+                if descending { "highest" } else { "lowest" }
+            )
         }
     };
     let sign = shared.theme.glyph("±", "+-");
     let groups = runs.group_by.as_ref().map_or_else(String::new, |by| {
-        format!(" in {} by {by}, mean {sign}std over runs", crate::format::counted(runs.groups.len(), "group"))
+        format!(
+            " in {} by {by}, mean {sign}std over runs",
+            crate::format::counted(runs.groups.len(), "group")
+        )
     });
-    let full = format!("{count}{groups}{marked}{reading}{}{sort}", shared.theme.glyph(" · ", ", "));
-    let by = runs.group_by.as_ref().map_or_else(String::new, |by| format!(" by {by}: mean {sign}std"));
-    if full.width() + 6 > width { format!("{count}{by}{marked}") } else { full }
+    let full = format!(
+        "{count}{groups}{marked}{reading}{}{sort}",
+        shared.theme.glyph(" · ", ", ")
+    );
+    let by = runs
+        .group_by
+        .as_ref()
+        .map_or_else(String::new, |by| format!(" by {by}: mean {sign}std"));
+    if full.width() + 6 > width {
+        format!("{count}{by}{marked}")
+    } else {
+        full
+    }
 }
 
 fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {
     let theme = &shared.theme;
     let wrong = runs.filter_error.as_deref().unwrap_or_default();
-    let mut line = runs.filter.line(theme, if wrong.is_empty() { width } else { width / 2 });
+    let mut line = runs
+        .filter
+        .line(theme, if wrong.is_empty() { width } else { width / 2 });
     if !wrong.is_empty() {
         let room = width.saturating_sub(line.width() + 2);
-        line.spans.push(Span::styled(format!("  {}", fitted(wrong, room)), theme.style(Role::Bad)));
+        line.spans.push(Span::styled(
+            format!("  {}", fitted(wrong, room)),
+            theme.style(Role::Bad),
+        ));
     } else if runs.filter.text().is_empty() {
-        line.spans.push(Span::styled(" filter: tiny valid>0.9 and tags:best", theme.style(Role::Faint)));
+        line.spans.push(Span::styled(
+            " filter: tiny valid>0.9 and tags:best",
+            theme.style(Role::Faint),
+        ));
     }
     line
 }
@@ -114,22 +192,37 @@ fn filter_line(runs: &Runs, shared: &Shared, width: usize) -> Line<'static> {
 fn titles(runs: &Runs, shared: &Shared, columns: &[Column]) -> Vec<Line<'static>> {
     let (sort, theme) = (&runs.sort, &shared.theme);
     // A letter stands apart.
-    let arrow = if sort.descending { theme.glyph("▾", " v") } else { theme.glyph("▴", " ^") };
+    let arrow = if sort.descending {
+        theme.glyph("▾", " v")
+    } else {
+        theme.glyph("▴", " ^")
+    };
     let title = |(at, column): (usize, &Column)| {
         let is_sort = column.field == sort.field;
         let text = match is_sort {
-            true => format!("{}{arrow}", fitted(&column.title, column.width.saturating_sub(arrow.width()))),
+            true => format!(
+                "{}{arrow}",
+                fitted(&column.title, column.width.saturating_sub(arrow.width()))
+            ),
             false => column.title.clone(),
         };
         let mark = if at == 0 { " " } else { "" };
         let role = if is_sort { Role::Title } else { Role::Faint };
-        aligned(Line::styled(format!("{mark}{text}"), theme.style(role)), column)
+        aligned(
+            Line::styled(format!("{mark}{text}"), theme.style(role)),
+            column,
+        )
     };
     columns.iter().enumerate().map(title).collect()
 }
 
 /// The cells of a run, the first with its mark; of one that cannot be read, why.
-fn row(runs: &Runs, shared: &Shared, entry: &Entry, columns: &[Column]) -> Vec<(Line<'static>, u16)> {
+fn row(
+    runs: &Runs,
+    shared: &Shared,
+    entry: &Entry,
+    columns: &[Column],
+) -> Vec<(Line<'static>, u16)> {
     let theme = &shared.theme;
     let mark = mark(shared, runs.marked.contains(&entry.path));
     match &entry.row {
@@ -137,7 +230,13 @@ fn row(runs: &Runs, shared: &Shared, entry: &Entry, columns: &[Column]) -> Vec<(
             let look = look_of(runs, shared);
             let cell = |column: &Column| {
                 let (text, role) = columns::cell(column, &look, run);
-                (aligned(Line::styled(fitted(&text, column.width), theme.style(role)), column), 1)
+                (
+                    aligned(
+                        Line::styled(fitted(&text, column.width), theme.style(role)),
+                        column,
+                    ),
+                    1,
+                )
             };
             let mut cells: Vec<(Line<'static>, u16)> = columns.iter().map(cell).collect();
             if let Some((first, _)) = cells.first_mut() {
@@ -147,9 +246,16 @@ fn row(runs: &Runs, shared: &Shared, entry: &Entry, columns: &[Column]) -> Vec<(
         }
         Err(error) => {
             let error = error.replace(&format!("{}/", entry.path.display()), "");
-            let text =
-                format!("{} unreadable  {} {error}", theme.glyph("✗", "x"), crate::format::short_id(&entry.id()));
-            let room = columns.iter().map(|column| column.width + 1).sum::<usize>().saturating_sub(1);
+            let text = format!(
+                "{} unreadable  {} {error}",
+                theme.glyph("✗", "x"),
+                crate::format::short_id(&entry.id())
+            );
+            let room = columns
+                .iter()
+                .map(|column| column.width + 1)
+                .sum::<usize>()
+                .saturating_sub(1);
             let why = Span::styled(fitted(&text, room), theme.style(Role::Bad));
             vec![(Line::from(vec![mark, why]), columns.len() as u16)]
         }
@@ -157,34 +263,73 @@ fn row(runs: &Runs, shared: &Shared, entry: &Entry, columns: &[Column]) -> Vec<(
 }
 
 fn mark(shared: &Shared, is_marked: bool) -> Span<'static> {
-    let mark = if is_marked { shared.theme.glyph("◆", "+") } else { " " };
+    let mark = if is_marked {
+        shared.theme.glyph("◆", "+")
+    } else {
+        " "
+    };
     Span::styled(mark, shared.theme.style(Role::Marked))
 }
 
 fn look_of<'a>(runs: &Runs, shared: &'a Shared) -> Look<'a> {
-    Look { theme: &shared.theme, now_ms: shared.now_ms, smoothed: runs.sort.smoothed }
+    Look {
+        theme: &shared.theme,
+        now_ms: shared.now_ms,
+        smoothed: runs.sort.smoothed,
+    }
 }
 
 /// The value and the size of the group in place of the columns up to the first number, then means.
-fn group_row(runs: &Runs, shared: &Shared, group: &Group, columns: &[Column]) -> Vec<(Line<'static>, u16)> {
+fn group_row(
+    runs: &Runs,
+    shared: &Shared,
+    group: &Group,
+    columns: &[Column],
+) -> Vec<(Line<'static>, u16)> {
     let theme = &shared.theme;
-    let mark = mark(shared, group.paths(shared).all(|path| runs.marked.contains(path)));
+    let mark = mark(
+        shared,
+        group.paths(shared).all(|path| runs.marked.contains(path)),
+    );
     let is_open = runs.expanded.contains(&group.value);
-    let fold = if is_open { theme.glyph("▾", "-") } else { theme.glyph("▸", "+") };
-    let texts = columns.iter().take_while(|column| !column.right).count().max(1);
-    let room = columns[..texts.min(columns.len())].iter().map(|column| column.width + 1).sum::<usize>();
+    let fold = if is_open {
+        theme.glyph("▾", "-")
+    } else {
+        theme.glyph("▸", "+")
+    };
+    let texts = columns
+        .iter()
+        .take_while(|column| !column.right)
+        .count()
+        .max(1);
+    let room = columns[..texts.min(columns.len())]
+        .iter()
+        .map(|column| column.width + 1)
+        .sum::<usize>();
     let size = format!(", n={}", group.entries.len());
     let value = format!("{fold} {}", group.label);
-    let head = format!("{}{size}", fitted(&value, room.saturating_sub(size.width() + 1)));
+    let head = format!(
+        "{}{size}",
+        fitted(&value, room.saturating_sub(size.width() + 1))
+    );
     let head = Line::from(vec![mark, Span::styled(head, theme.style(Role::Title))]);
     let (look, means) = (look_of(runs, shared), group.runs(shared));
     let cell = |column: &Column| {
         let text = fitted(&columns::group_cell(column, &look, &means), column.width);
-        (aligned(Line::styled(text, theme.style(Role::Text)), column), 1)
+        (
+            aligned(Line::styled(text, theme.style(Role::Text)), column),
+            1,
+        )
     };
-    std::iter::once((head, texts as u16)).chain(columns.iter().skip(texts).map(cell)).collect()
+    std::iter::once((head, texts as u16))
+        .chain(columns.iter().skip(texts).map(cell))
+        .collect()
 }
 
 fn aligned(line: Line<'static>, column: &Column) -> Line<'static> {
-    if column.right { line.right_aligned() } else { line }
+    if column.right {
+        line.right_aligned()
+    } else {
+        line
+    }
 }

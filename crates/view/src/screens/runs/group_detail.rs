@@ -14,7 +14,12 @@ const FIELDS: [&str; 5] = ["base_valid", "valid", "base_exact", "exact", "step"]
 /// Columns of a name.
 const NAME: usize = 34;
 
-pub(super) fn lines(group: &Group, shared: &Shared, smoothed: bool, width: usize) -> Vec<Line<'static>> {
+pub(super) fn lines(
+    group: &Group,
+    shared: &Shared,
+    smoothed: bool,
+    width: usize,
+) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let runs = group.runs(shared);
     let name_width = NAME.min(width / 3);
@@ -35,15 +40,36 @@ pub(super) fn lines(group: &Group, shared: &Shared, smoothed: bool, width: usize
     let mut lines = vec![
         Line::from(format!("{}: {}", counted(count, "run"), ids.join(", "))),
         differing(&runs, shared),
-        row("over runs; std: sample, n - 1", ["mean", "std", "min", "max", "n"].map(str::to_owned), Role::Title),
+        row(
+            "over runs; std: sample, n - 1",
+            ["mean", "std", "min", "max", "n"].map(str::to_owned),
+            Role::Title,
+        ),
     ];
-    let metrics: std::collections::BTreeSet<&str> =
-        runs.runs.iter().flat_map(|run| run.metrics.keys().map(String::as_str)).collect();
-    for name in FIELDS.into_iter().chain(metrics.into_iter().filter(|name| !FIELDS.contains(name))) {
-        if let Some(MeanStd { n, mean, std, least, most }) = runs.mean(name, smoothed) {
+    let metrics: std::collections::BTreeSet<&str> = runs
+        .runs
+        .iter()
+        .flat_map(|run| run.metrics.keys().map(String::as_str))
+        .collect();
+    for name in FIELDS
+        .into_iter()
+        .chain(metrics.into_iter().filter(|name| !FIELDS.contains(name)))
+    {
+        if let Some(MeanStd {
+            n,
+            mean,
+            std,
+            least,
+            most,
+        }) = runs.mean(name, smoothed)
+        {
             let std = std.map_or_else(|| "n/a".to_owned(), |std| number_text(name, std));
             let text = |number| number_text(name, number);
-            lines.push(row(name, [text(mean), std, text(least), text(most), n.to_string()], Role::Text));
+            lines.push(row(
+                name,
+                [text(mean), std, text(least), text(most), n.to_string()],
+                Role::Text,
+            ));
         }
     }
     lines
@@ -53,9 +79,19 @@ pub(super) fn lines(group: &Group, shared: &Shared, smoothed: bool, width: usize
 fn differing(runs: &RunGroup<'_>, shared: &Shared) -> Line<'static> {
     let theme = &shared.theme;
     let found = runs.different_keys();
-    let role = if found.iter().any(|(key, _)| key != "seed") { Role::Warning } else { Role::Text };
-    let keys: Vec<String> = found.into_iter().map(|(key, values)| format!("{key} ({values} values)")).collect();
-    let text =
-        if keys.is_empty() { "equal configurations".to_owned() } else { format!("differ in {}", keys.join(", ")) };
+    let role = if found.iter().any(|(key, _)| key != "seed") {
+        Role::Warning
+    } else {
+        Role::Text
+    };
+    let keys: Vec<String> = found
+        .into_iter()
+        .map(|(key, values)| format!("{key} ({values} values)"))
+        .collect();
+    let text = if keys.is_empty() {
+        "equal configurations".to_owned()
+    } else {
+        format!("differ in {}", keys.join(", "))
+    };
     Line::styled(text, theme.style(role))
 }

@@ -7,7 +7,10 @@ use crate::command_log::CommandLine;
 use crate::format::short_id;
 use crate::message::{Command, Work};
 use crate::popup::{Ask, Page, Popup};
-use crate::report::{Report, RunComparison, base_and_trained, held_out_sets, result_on, unknown_field, wrong_grouping};
+use crate::report::{
+    Report, RunComparison, base_and_trained, held_out_sets, result_on, unknown_field,
+    wrong_grouping,
+};
 use crate::run::{RunDirectory, check_name, rename_run, unpack_recording};
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
@@ -21,7 +24,9 @@ pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         runs.arrange(shared);
         return Vec::new();
     }
-    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
+    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else {
+        return Vec::new();
+    };
     shared.overlay.clear();
     vec![Command::ShowRun(path), Command::GoTo(Screen::Live)]
 }
@@ -31,7 +36,9 @@ pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 pub(super) fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let chosen = runs.chosen(shared);
     let under = runs.entry(shared).map(|entry| entry.path.clone());
-    let path = under.filter(|path| chosen.len() < 2 || chosen.contains(path)).or_else(|| chosen.last().cloned());
+    let path = under
+        .filter(|path| chosen.len() < 2 || chosen.contains(path))
+        .or_else(|| chosen.last().cloned());
     let Some(path) = path else { return Vec::new() };
     let others: Vec<_> = chosen.into_iter().filter(|other| *other != path).collect();
     shared.overlay.clone_from(&others);
@@ -67,7 +74,9 @@ pub(super) fn mark_all(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         Row::Run(index) => vec![*index],
         Row::Group(index) => runs.groups[*index].entries.clone(),
     });
-    let all = seen.filter_map(|index| Some(entries.get(index)?.path.clone())).collect();
+    let all = seen
+        .filter_map(|index| Some(entries.get(index)?.path.clone()))
+        .collect();
     toggle_marks(runs, all);
     Vec::new()
 }
@@ -77,17 +86,26 @@ pub(super) fn group_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let listing = shared.runs.listing.clone();
     let label = "task, tags, config.KEY, ..., or setup (runs that differ in their seed only); empty: no groups";
     let now = runs.group_by.clone().unwrap_or_else(|| "setup".to_owned());
-    let question = Ask::new("Group runs by", label, &now, |runs: &mut Runs, shared, by| {
-        let by = by.trim();
-        runs.group_by = (!by.is_empty()).then(|| by.to_owned());
-        runs.expanded.clear();
-        runs.cursor.index = 0;
-        runs.arrange(shared);
-        under_cursor(runs, shared)
-    });
+    let question = Ask::new(
+        "Group runs by",
+        label,
+        &now,
+        |runs: &mut Runs, shared, by| {
+            let by = by.trim();
+            runs.group_by = (!by.is_empty()).then(|| by.to_owned());
+            runs.expanded.clear();
+            runs.cursor.index = 0;
+            runs.arrange(shared);
+            under_cursor(runs, shared)
+        },
+    );
     let wrong = move |by: &str| {
         let by = by.trim();
-        if by.is_empty() { None } else { wrong_grouping(by, rows_of(&listing)) }
+        if by.is_empty() {
+            None
+        } else {
+            wrong_grouping(by, rows_of(&listing))
+        }
     };
     shared.popup = Some(Popup::Ask(question.checked(wrong)));
     Vec::new()
@@ -105,8 +123,13 @@ pub(super) fn toggle_sweeps(runs: &mut Runs, shared: &mut Shared) -> Vec<Command
 
 /// Changes the display name of the run under the cursor.
 pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let Some(directory) = runs.row(shared).map(|row| row.directory.clone()) else { return Vec::new() };
-    let label = format!("Name of {}; empty: the one it was created with", short_id(directory.id()));
+    let Some(directory) = runs.row(shared).map(|row| row.directory.clone()) else {
+        return Vec::new();
+    };
+    let label = format!(
+        "Name of {}; empty: the one it was created with",
+        short_id(directory.id())
+    );
     let now = directory.name().to_owned();
     let question = Ask::new("Rename run", label, &now, move |_: &mut (), _, name| {
         let line = CommandLine::for_runs("rename", &[directory.path().to_owned()], &[&name]);
@@ -115,8 +138,13 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                 .check_private()
                 .and_then(|()| rename_run(directory.path(), &name))
                 .map_err(|error| error.to_string())?;
-            let renamed = RunDirectory::open(directory.path()).map_err(|error| error.to_string())?;
-            let name = if renamed.name().is_empty() { "without a name" } else { renamed.name() };
+            let renamed =
+                RunDirectory::open(directory.path()).map_err(|error| error.to_string())?;
+            let name = if renamed.name().is_empty() {
+                "without a name"
+            } else {
+                renamed.name()
+            };
             Ok(format!("{} is now {name}", short_id(renamed.id())))
         };
         let renaming = Work::once("runs.rename", rename, |_: &mut (), shared, outcome| {
@@ -125,7 +153,13 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         });
         vec![renaming.like(line)]
     });
-    let wrong = |name: &str| if name.trim().is_empty() { None } else { check_name(name.trim()) };
+    let wrong = |name: &str| {
+        if name.trim().is_empty() {
+            None
+        } else {
+            check_name(name.trim())
+        }
+    };
     shared.popup = Some(Popup::Ask(question.checked(wrong)));
     Vec::new()
 }
@@ -142,7 +176,10 @@ pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) ->
     if fields.is_empty() {
         return Vec::new();
     }
-    let now = fields.iter().position(|field| *field == sort.field).unwrap_or(0);
+    let now = fields
+        .iter()
+        .position(|field| *field == sort.field)
+        .unwrap_or(0);
     let next = (now as isize + by).rem_euclid(fields.len() as isize) as usize;
     sort.descending = is_descending_by_default(&fields[next]);
     sort.field.clone_from(&fields[next]);
@@ -151,13 +188,20 @@ pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) ->
 }
 
 fn is_descending_by_default(field: &str) -> bool {
-    !["status", "run", "task", "model", "tags", "name", "alerts", "outcome"].contains(&field)
+    ![
+        "status", "run", "task", "model", "tags", "name", "alerts", "outcome",
+    ]
+    .contains(&field)
 }
 
 /// Sorts by the column whose title was clicked; a second click reverses the order.
 pub(super) fn sort_by_title(runs: &mut Runs, shared: &mut Shared, field: &str) {
     let sort = &mut runs.sort;
-    sort.descending = if sort.field == field { !sort.descending } else { is_descending_by_default(field) };
+    sort.descending = if sort.field == field {
+        !sort.descending
+    } else {
+        is_descending_by_default(field)
+    };
     field.clone_into(&mut sort.field);
     runs.arrange(shared);
 }
@@ -172,7 +216,10 @@ pub(super) fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         runs.arrange(shared);
         Vec::new()
     });
-    shared.popup = Some(Popup::Ask(question.checked(move |name| unknown_field(name.trim(), rows_of(&listing), false))));
+    shared.popup =
+        Some(Popup::Ask(question.checked(move |name| {
+            unknown_field(name.trim(), rows_of(&listing), false)
+        })));
     Vec::new()
 }
 
@@ -190,7 +237,10 @@ pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
             let evals = match &runs[..] {
                 [run] => base_and_trained(run),
                 // Several runs show only their results.
-                runs => runs.iter().map(|run| result_on(run, &held_out_sets(run))).collect(),
+                runs => runs
+                    .iter()
+                    .map(|run| result_on(run, &held_out_sets(run)))
+                    .collect(),
             };
             evals.map_err(|error| error.to_string())
         },
@@ -211,8 +261,10 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let work = Work::once(
         "runs.compare",
         move || -> Result<String, crate::run::RunError> {
-            let reports =
-                paths.iter().map(|path| Report::read(RunDirectory::open(path)?)).collect::<Result<Vec<_>, _>>()?;
+            let reports = paths
+                .iter()
+                .map(|path| Report::read(RunDirectory::open(path)?))
+                .collect::<Result<Vec<_>, _>>()?;
             Ok(RunComparison::for_reports(&reports).page())
         },
         |_: &mut Runs, shared, page| {
@@ -222,7 +274,10 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                     shared.complain(format!("comparison ready: press {key} again to show it"));
                 }
                 Ok(page) => {
-                    let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
+                    let lines = page
+                        .lines()
+                        .map(|line| ratatui::text::Line::from(line.to_owned()))
+                        .collect();
                     shared.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
                 }
                 Err(error) => shared.complain(error.to_string()),
@@ -235,11 +290,15 @@ pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 /// Opens the recorded run that comes with the program.
 pub(super) fn open_recording(_: &mut Runs, _: &mut Shared) -> Vec<Command> {
-    vec![Work::once("runs.recording", unpack_recording, |_: &mut Runs, shared, unpacked| match unpacked {
-        Ok(run) => vec![Command::ShowRun(run), Command::GoTo(Screen::Live)],
-        Err(error) => {
-            shared.complain(error.to_string());
-            Vec::new()
-        }
-    })]
+    vec![Work::once(
+        "runs.recording",
+        unpack_recording,
+        |_: &mut Runs, shared, unpacked| match unpacked {
+            Ok(run) => vec![Command::ShowRun(run), Command::GoTo(Screen::Live)],
+            Err(error) => {
+                shared.complain(error.to_string());
+                Vec::new()
+            }
+        },
+    )]
 }

@@ -49,14 +49,26 @@ fn question(runs: &Runs, paths: Vec<PathBuf>) -> Ask {
         several => format!("Text in the completions of {} runs:", several.len()),
     };
     let begin = move |runs: &mut Runs, _: &mut Shared, text| begin(runs, text, paths);
-    Ask::new("Search completions", label, &runs.matches.text, begin).checked(|text| TextSearch::new(text).err())
+    Ask::new("Search completions", label, &runs.matches.text, begin)
+        .checked(|text| TextSearch::new(text).err())
 }
 
 fn begin(runs: &mut Runs, text: String, paths: Vec<PathBuf>) -> Vec<Command> {
-    let Ok(search) = TextSearch::new(&text) else { return Vec::new() };
-    let line = std::iter::once(text.clone()).chain(paths.iter().map(|run| run.display().to_string()));
-    let line: CommandLine = ["runs", "search"].map(str::to_owned).into_iter().chain(line).collect();
-    runs.matches = Matches { text, runs: paths.clone(), ..Matches::default() };
+    let Ok(search) = TextSearch::new(&text) else {
+        return Vec::new();
+    };
+    let line =
+        std::iter::once(text.clone()).chain(paths.iter().map(|run| run.display().to_string()));
+    let line: CommandLine = ["runs", "search"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(line)
+        .collect();
+    runs.matches = Matches {
+        text,
+        runs: paths.clone(),
+        ..Matches::default()
+    };
     runs.pane = MATCHES;
     vec![Work::stream(KEY, move |sender| find(sender, &paths, &search)).like(line)]
 }
@@ -75,12 +87,19 @@ fn find(sender: &Sender, paths: &[PathBuf], search: &TextSearch) {
         if news.sent.is_some_and(|sent| sent.elapsed() < INTERVAL) {
             return sender.is_wanted();
         }
-        let now = std::mem::replace(&mut *news, News { sent: Some(Instant::now()), ..News::default() });
+        let now = std::mem::replace(
+            &mut *news,
+            News {
+                sent: Some(Instant::now()),
+                ..News::default()
+            },
+        );
         sender.send(move |runs: &mut Runs, _| runs.matches.apply(now))
     });
     let mut last = std::mem::take(&mut *crate::message::locked(&news));
     last.progress = 1.0;
-    last.problems.extend(outcome.err().map(|error| error.to_string()));
+    last.problems
+        .extend(outcome.err().map(|error| error.to_string()));
     sender.send(move |runs: &mut Runs, _| runs.matches.apply(last));
 }
 
@@ -95,45 +114,84 @@ pub(super) fn close(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 /// Opens the run of the match at its step.
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let Some(hit) = runs.matches.under() else { return Vec::new() };
-    let Some(run) = runs.matches.runs.get(hit.run).cloned() else { return Vec::new() };
+    let Some(hit) = runs.matches.under() else {
+        return Vec::new();
+    };
+    let Some(run) = runs.matches.runs.get(hit.run).cloned() else {
+        return Vec::new();
+    };
     shared.overlay.clear();
     shared.step_to_show = Some(hit.step);
     vec![Command::ShowRun(run), Command::GoTo(Screen::Live)]
 }
 
 pub(super) fn copy(runs: &mut Runs, _: &mut Shared) -> Vec<Command> {
-    runs.matches.under().map(|hit| Command::Copy(hit.text.clone())).into_iter().collect()
+    runs.matches
+        .under()
+        .map(|hit| Command::Copy(hit.text.clone()))
+        .into_iter()
+        .collect()
 }
 
 pub(super) fn none(runs: &Runs, _: &Shared) -> Option<String> {
-    runs.matches.under().is_none().then(|| "no match selected".to_owned())
+    runs.matches
+        .under()
+        .is_none()
+        .then(|| "no match selected".to_owned())
 }
 
 pub(super) fn list<'a>(runs: &'a Runs, shared: &'a Shared, inside: Rect) -> Content<'a> {
     let (theme, matches) = (&shared.theme, &runs.matches);
     let nothing = match (matches.progress < 1.0, matches.completions) {
         (true, _) => "searching ...".to_owned(),
-        (false, 0) => "no rollouts: these runs have no steps yet, or keep_rollouts has deleted their files".to_owned(),
+        (false, 0) => {
+            "no rollouts: these runs have no steps yet, or keep_rollouts has deleted their files"
+                .to_owned()
+        }
         (false, _) => format!("no match; {} searches again", shared.key_of("runs.search")),
     };
-    let line = move |index: usize| row(matches, &matches.hits[index], theme, usize::from(inside.width));
+    let line = move |index: usize| {
+        row(
+            matches,
+            &matches.hits[index],
+            theme,
+            usize::from(inside.width),
+        )
+    };
     Content {
-        empty: vec![Line::styled(format!("  {nothing}"), theme.style(Role::Faint))],
-        ..Content::titled(matches.title(theme)).list(List::new(matches.hits.len(), matches.cursor, line))
+        empty: vec![Line::styled(
+            format!("  {nothing}"),
+            theme.style(Role::Faint),
+        )],
+        ..Content::titled(matches.title(theme)).list(List::new(
+            matches.hits.len(),
+            matches.cursor,
+            line,
+        ))
     }
 }
 
 /// The text of the match under the cursor.
 pub(super) fn text<'a>(runs: &Runs, shared: &Shared, inside: Rect) -> Content<'a> {
     let (theme, matches) = (&shared.theme, &runs.matches);
-    let problem = matches.problems.first().map(|problem| format!("not searched: {problem}"));
-    let title = matches.under().map_or_else(|| "Completion".to_owned(), |hit| about(matches, hit));
-    let mut lines: Vec<Line<'static>> =
-        problem.into_iter().map(|problem| Line::styled(problem, theme.style(Role::Warning))).collect();
+    let problem = matches
+        .problems
+        .first()
+        .map(|problem| format!("not searched: {problem}"));
+    let title = matches
+        .under()
+        .map_or_else(|| "Completion".to_owned(), |hit| about(matches, hit));
+    let mut lines: Vec<Line<'static>> = problem
+        .into_iter()
+        .map(|problem| Line::styled(problem, theme.style(Role::Warning)))
+        .collect();
     if let Some(hit) = matches.under() {
         lines.extend(marked_text(theme, hit, inside));
-        lines.extend(hit.errors.iter().map(|error| Line::styled(one_line(error), theme.style(Role::Fault))));
+        lines.extend(
+            hit.errors
+                .iter()
+                .map(|error| Line::styled(one_line(error), theme.style(Role::Fault))),
+        );
     }
     Content::titled(title).text(inside, lines, Cursor::default())
 }
@@ -143,31 +201,67 @@ fn name(run: &std::path::Path) -> String {
 }
 
 fn about(matches: &Matches, hit: &SearchHit) -> String {
-    let run = matches.runs.get(hit.run).map_or_else(String::new, |run| name(run));
-    let reward = hit.reward.map_or_else(|| "n/a".to_owned(), |reward| format!("{reward:.3}"));
+    let run = matches
+        .runs
+        .get(hit.run)
+        .map_or_else(String::new, |run| name(run));
+    let reward = hit
+        .reward
+        .map_or_else(|| "n/a".to_owned(), |reward| format!("{reward:.3}"));
     let exact = match hit.exact {
         Some(true) => ", exact",
         Some(false) => ", not exact",
         None => "",
     };
-    let tier = if hit.tier.is_empty() { "n/a" } else { &hit.tier };
-    format!("{run} step {} {} #{}: {tier}{exact}, reward {reward}", hit.step, one_line(&hit.prompt_id), hit.sample + 1)
+    let tier = if hit.tier.is_empty() {
+        "n/a"
+    } else {
+        &hit.tier
+    };
+    format!(
+        "{run} step {} {} #{}: {tier}{exact}, reward {reward}",
+        hit.step,
+        one_line(&hit.prompt_id),
+        hit.sample + 1
+    )
 }
 
 /// `▸ 6sx3dn   12 train-004    #3 █ …"vendor": "Nordhaven"…`, the match underlined.
 fn row(matches: &Matches, hit: &SearchHit, theme: &Theme, width: usize) -> Line<'static> {
-    let run = matches.runs.get(hit.run).map_or_else(String::new, |run| name(run));
-    let head = format!(" {run} {:>6} {} #{:<3}", hit.step, padded(&hit.prompt_id, 12, false), hit.sample + 1);
-    let tier = Span::styled(format!("{} ", theme.tier_glyph(&hit.tier)), theme.style(Theme::tier_role(&hit.tier)));
+    let run = matches
+        .runs
+        .get(hit.run)
+        .map_or_else(String::new, |run| name(run));
+    let head = format!(
+        " {run} {:>6} {} #{:<3}",
+        hit.step,
+        padded(&hit.prompt_id, 12, false),
+        hit.sample + 1
+    );
+    let tier = Span::styled(
+        format!("{} ", theme.tier_glyph(&hit.tier)),
+        theme.style(Theme::tier_role(&hit.tier)),
+    );
     let room = width.saturating_sub(head.chars().count() + 3);
     // A third of the room goes to what precedes the match.
     let before: Vec<char> = hit.text[..hit.at.start].chars().collect();
     let first = before.len().saturating_sub(room / 3);
     let cut = if first > 0 { "…" } else { "" };
-    let before = format!("{cut}{}", one_line(&before[first..].iter().collect::<String>()));
+    let before = format!(
+        "{cut}{}",
+        one_line(&before[first..].iter().collect::<String>())
+    );
     let found = one_line(&hit.text[hit.at.clone()]);
     let left = room.saturating_sub(before.chars().count() + found.chars().count());
-    let after = fitted(&one_line(&hit.text[hit.at.end..].chars().take(room + 1).collect::<String>()), left);
+    let after = fitted(
+        &one_line(
+            &hit.text[hit.at.end..]
+                .chars()
+                .take(room + 1)
+                .collect::<String>(),
+        ),
+        left,
+    );
     Line::from(vec![
         Span::styled(head, theme.style(Role::Text)),
         tier,
@@ -182,11 +276,16 @@ fn marked_text(theme: &Theme, hit: &SearchHit, area: Rect) -> Vec<Line<'static>>
     let rows = area.height as usize;
     let lines_before = hit.text[..hit.at.start].matches('\n').count();
     let (first, mut at, mut lines) = (lines_before.saturating_sub(rows / 2), 0, Vec::new());
-    for line in hit.text.split('\n').map(|line| line.len() + 1).scan(0, |begin, length| {
-        let line = (*begin, *begin + length - 1);
-        *begin += length;
-        Some(line)
-    }) {
+    for line in hit
+        .text
+        .split('\n')
+        .map(|line| line.len() + 1)
+        .scan(0, |begin, length| {
+            let line = (*begin, *begin + length - 1);
+            *begin += length;
+            Some(line)
+        })
+    {
         at += 1;
         if at <= first || lines.len() >= rows {
             continue;

@@ -36,28 +36,55 @@ pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
             row.status.name(),
             shared.key_of("runs.stop")
         )),
-        Err(error) => Some(format!("cannot read the run {} ({error}): delete its folder by hand", entry.id())),
+        Err(error) => Some(format!(
+            "cannot read the run {} ({error}): delete its folder by hand",
+            entry.id()
+        )),
     };
-    let entries = shared.runs.listing.entries().iter().filter(|entry| chosen.contains(&entry.path));
-    if chosen.is_empty() { no_run(runs, shared) } else { entries.filter_map(wrong).next() }
+    let entries = shared
+        .runs
+        .listing
+        .entries()
+        .iter()
+        .filter(|entry| chosen.contains(&entry.path));
+    if chosen.is_empty() {
+        no_run(runs, shared)
+    } else {
+        entries.filter_map(wrong).next()
+    }
 }
 
 /// Shows what would be lost, and deletes the runs after confirmation.
 pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let (chosen, run_folders, keys) = (runs.chosen(shared), shared.options.run_folders.clone(), shared.keys);
-    let measure = move || chosen.iter().map(|run| prepare(run, &run_folders)).collect::<Result<Vec<_>, _>>();
-    vec![Work::once("runs.remove", measure, move |_: &mut Runs, shared, found| {
-        match found {
-            // A `y` typed for something else must not be the answer.
-            Ok(_) if shared.keys != keys => {
-                let key = shared.key_of("runs.remove");
-                shared.complain(format!("delete cancelled: other keys were pressed; press {key} again"))
+    let (chosen, run_folders, keys) = (
+        runs.chosen(shared),
+        shared.options.run_folders.clone(),
+        shared.keys,
+    );
+    let measure = move || {
+        chosen
+            .iter()
+            .map(|run| prepare(run, &run_folders))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    vec![Work::once(
+        "runs.remove",
+        measure,
+        move |_: &mut Runs, shared, found| {
+            match found {
+                // A `y` typed for something else must not be the answer.
+                Ok(_) if shared.keys != keys => {
+                    let key = shared.key_of("runs.remove");
+                    shared.complain(format!(
+                        "delete cancelled: other keys were pressed; press {key} again"
+                    ))
+                }
+                Ok(prepared) => confirm(shared, prepared),
+                Err(error) => shared.complain(error),
             }
-            Ok(prepared) => confirm(shared, prepared),
-            Err(error) => shared.complain(error),
-        }
-        Vec::new()
-    })]
+            Vec::new()
+        },
+    )]
 }
 
 /// The lock is released here, since the question may stay open for long, and taken again for the deletion.
@@ -79,12 +106,25 @@ fn prepare(run: &Path, run_folders: &RunFolders) -> Result<RemovableRun, String>
 fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
     let size = bytes(prepared.iter().map(|run| run.bytes).sum());
     let rows = shared.runs.listing.entries();
-    let row = |run: &RemovableRun| rows.iter().find(|entry| entry.path == run.path)?.row.as_deref().ok();
+    let row = |run: &RemovableRun| {
+        rows.iter()
+            .find(|entry| entry.path == run.path)?
+            .row
+            .as_deref()
+            .ok()
+    };
     let mut text = match prepared.as_slice() {
         [run] => {
             let about = row(run).map_or_else(String::new, about);
-            let name = if run.name.is_empty() { String::new() } else { format!(" ({})", run.name) };
-            format!("{}{name}:\n{about}{size} total.\nThis cannot be undone.", run.id)
+            let name = if run.name.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", run.name)
+            };
+            format!(
+                "{}{name}:\n{about}{size} total.\nThis cannot be undone.",
+                run.id
+            )
         }
         several => {
             let named = |run: &RemovableRun| match run.name.as_str() {
@@ -93,46 +133,75 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
             };
             let names: Vec<String> = several.iter().take(MAX_NAMES).map(named).collect();
             let more = several.len().saturating_sub(MAX_NAMES);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let checkpoints: usize = several.iter().filter_map(row).map(|row| row.checkpoints.len()).sum();
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            let checkpoints: usize = several
+                .iter()
+                .filter_map(row)
+                .map(|row| row.checkpoints.len())
+                .sum();
             let names = names.join(", ");
-            format!("{names}{more}: {checkpoints} checkpoints, {size} total.\nThis cannot be undone.")
+            format!(
+                "{names}{more}: {checkpoints} checkpoints, {size} total.\nThis cannot be undone."
+            )
         }
     };
     let going = |user: &&String| !prepared.iter().any(|run| run.id == **user);
-    let users: Vec<&str> = prepared.iter().flat_map(|run| &run.users).filter(going).map(String::as_str).collect();
+    let users: Vec<&str> = prepared
+        .iter()
+        .flat_map(|run| &run.users)
+        .filter(going)
+        .map(String::as_str)
+        .collect();
     if !users.is_empty() {
-        text.push_str(&format!("\nUsed as base by: {} (cannot be resumed without it)", users.join(", ")));
+        text.push_str(&format!(
+            "\nUsed as base by: {} (cannot be resumed without it)",
+            users.join(", ")
+        ));
     }
     let title = match prepared.len() {
         1 => "Delete run?".to_owned(),
         count => format!("Delete {count} runs?"),
     };
     let paths: Vec<PathBuf> = prepared.into_iter().map(|run| run.path).collect();
-    shared.popup = Some(Popup::Confirm(Confirm::new(title, text, "delete", move |_: &mut Runs, shared| {
-        let run_folders = shared.options.run_folders.clone();
-        let line = CommandLine::for_runs("remove", &paths, &["--yes"]);
-        let delete = Work::once(
-            "runs.remove",
-            move || carry_out(&paths, &run_folders),
-            |runs: &mut Runs, shared, (done, error)| {
-                runs.marked.retain(|path| path.exists());
-                match error {
-                    Some(error) if done.is_empty() => shared.complain(error),
-                    Some(error) => shared.complain(format!("{done}; {error}")),
-                    None => shared.say(done),
-                }
-                shared.look_for_runs()
-            },
-        );
-        vec![delete.like(line)]
-    })));
+    shared.popup = Some(Popup::Confirm(Confirm::new(
+        title,
+        text,
+        "delete",
+        move |_: &mut Runs, shared| {
+            let run_folders = shared.options.run_folders.clone();
+            let line = CommandLine::for_runs("remove", &paths, &["--yes"]);
+            let delete = Work::once(
+                "runs.remove",
+                move || carry_out(&paths, &run_folders),
+                |runs: &mut Runs, shared, (done, error)| {
+                    runs.marked.retain(|path| path.exists());
+                    match error {
+                        Some(error) if done.is_empty() => shared.complain(error),
+                        Some(error) => shared.complain(format!("{done}; {error}")),
+                        None => shared.say(done),
+                    }
+                    shared.look_for_runs()
+                },
+            );
+            vec![delete.like(line)]
+        },
+    )));
 }
 
 /// `40 steps, 99.0% valid, 3 checkpoints, `
 fn about(row: &RunRow) -> String {
-    let rate = row.valid().map_or_else(String::new, |valid| format!(", {} valid", percent(valid)));
-    format!("{} steps{rate}, {} checkpoints, ", row.last_step, row.checkpoints.len())
+    let rate = row
+        .valid()
+        .map_or_else(String::new, |valid| format!(", {} valid", percent(valid)));
+    format!(
+        "{} steps{rate}, {} checkpoints, ",
+        row.last_step,
+        row.checkpoints.len()
+    )
 }
 
 /// Deletes one after the other; says what was deleted, and why the rest was not.
@@ -140,7 +209,9 @@ fn carry_out(runs: &[PathBuf], run_folders: &RunFolders) -> (String, Option<Stri
     let (mut ids, mut size) = (Vec::new(), 0);
     let mut error = None;
     for run in runs {
-        match RunDirectory::open(run).and_then(|directory| Removal::prepare(directory, run_folders)?.carry_out()) {
+        match RunDirectory::open(run)
+            .and_then(|directory| Removal::prepare(directory, run_folders)?.carry_out())
+        {
             Ok(removed) => {
                 size += removed.bytes;
                 ids.push(removed.id);

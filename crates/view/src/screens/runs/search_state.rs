@@ -38,7 +38,9 @@ pub(super) struct News {
 impl Matches {
     pub(super) fn apply(&mut self, news: News) -> Vec<Command> {
         // The cursor stays on its match.
-        let under = self.under().map(|hit| (hit.run, hit.step, hit.prompt_id.clone(), hit.sample));
+        let under = self
+            .under()
+            .map(|hit| (hit.run, hit.step, hit.prompt_id.clone(), hit.sample));
         self.found += news.found;
         self.completions += news.completions;
         self.progress = news.progress;
@@ -46,8 +48,14 @@ impl Matches {
         if !news.hits.is_empty() {
             self.hits.extend(news.hits);
             self.hits.sort_by(SearchHit::order);
-            let same = |hit: &SearchHit| Some((hit.run, hit.step, hit.prompt_id.clone(), hit.sample)) == under;
-            let place = self.hits.iter().position(same).filter(|_| self.cursor.index > 0);
+            let same = |hit: &SearchHit| {
+                Some((hit.run, hit.step, hit.prompt_id.clone(), hit.sample)) == under
+            };
+            let place = self
+                .hits
+                .iter()
+                .position(same)
+                .filter(|_| self.cursor.index > 0);
             self.cursor.index = place.unwrap_or(self.cursor.index);
         }
         Vec::new()
@@ -59,11 +67,25 @@ impl Matches {
 
     pub(super) fn title(&self, theme: &Theme) -> String {
         let (found, of) = (count(self.found), count(self.completions));
-        let runs = if self.runs.len() == 1 { String::new() } else { format!(" of {} runs", self.runs.len()) };
-        let shown = if self.found > self.hits.len() { format!(", {} shown", self.hits.len()) } else { String::new() };
-        let state =
-            if self.progress < 1.0 { format!(", {:.0}% searched", 100.0 * self.progress) } else { String::new() };
+        let runs = if self.runs.len() == 1 {
+            String::new()
+        } else {
+            format!(" of {} runs", self.runs.len())
+        };
+        let shown = if self.found > self.hits.len() {
+            format!(", {} shown", self.hits.len())
+        } else {
+            String::new()
+        };
+        let state = if self.progress < 1.0 {
+            format!(", {:.0}% searched", 100.0 * self.progress)
+        } else {
+            String::new()
+        };
         let separator = theme.glyph("·", "-");
-        format!("\"{}\" {separator} {found} matches in {of} completions{runs}{shown}{state}", fitted(&self.text, 30))
+        format!(
+            "\"{}\" {separator} {found} matches in {of} completions{runs}{shown}{state}",
+            fitted(&self.text, 30)
+        )
     }
 }

@@ -19,12 +19,26 @@ pub(super) fn lines(table: &SweepTable, theme: &Theme, width: usize) -> Vec<Line
     for row in &mut rows {
         let letters = row[0].chars().count();
         if letters > most {
-            row[0] = format!("…{}", row[0].chars().skip(letters - most + 1).collect::<String>());
+            row[0] = format!(
+                "…{}",
+                row[0].chars().skip(letters - most + 1).collect::<String>()
+            );
         }
     }
-    let align: String = table.titles().iter().map(|title| if title == "n" { 'r' } else { 'l' }).collect();
-    let head = if table.is_active { format!("{}; active", table.head()) } else { table.head() };
-    let mut lines: Vec<Line<'static>> = wrapped(&visible(&head), width).into_iter().map(Line::from).collect();
+    let align: String = table
+        .titles()
+        .iter()
+        .map(|title| if title == "n" { 'r' } else { 'l' })
+        .collect();
+    let head = if table.is_active {
+        format!("{}; active", table.head())
+    } else {
+        table.head()
+    };
+    let mut lines: Vec<Line<'static>> = wrapped(&visible(&head), width)
+        .into_iter()
+        .map(Line::from)
+        .collect();
     for (index, row) in text_table(&rows, &align).lines().enumerate() {
         let role = match index.checked_sub(1) {
             None => Role::Title,

@@ -55,12 +55,18 @@ struct Site {
 impl Completion {
     /// The completion at the editor's cursor, `None` without one. Only `asked` for, it opens outside of strings.
     pub(super) fn at_cursor(editor: &Editor, structure: &Structure, asked: bool) -> Option<Self> {
-        let site = in_string(editor, structure).or_else(|| in_gap(editor, structure).filter(|_| asked))?;
+        let site =
+            in_string(editor, structure).or_else(|| in_gap(editor, structure).filter(|_| asked))?;
         let items = items(editor, structure, &site)?;
         let typed = site.typed.to_lowercase();
-        let mut found: Vec<&Item> = items.iter().filter(|item| item.label.to_lowercase().starts_with(&typed)).collect();
+        let mut found: Vec<&Item> = items
+            .iter()
+            .filter(|item| item.label.to_lowercase().starts_with(&typed))
+            .collect();
         if found.is_empty() {
-            found = fuzzy::rank(&site.typed, &items.iter().collect::<Vec<_>>(), |item| item.label.clone());
+            found = fuzzy::rank(&site.typed, &items.iter().collect::<Vec<_>>(), |item| {
+                item.label.clone()
+            });
         }
         found.sort_by_key(|item| !item.label.starts_with(&site.typed));
         let is_closed = site.to.1 > editor.cursor().1;
@@ -87,7 +93,13 @@ impl Completion {
 
     /// Inserts the selected entry.
     pub(super) fn accept(self, editor: &mut Editor) {
-        let Some(item) = self.cursor.at(self.items.len()).and_then(|at| self.items.get(at)) else { return };
+        let Some(item) = self
+            .cursor
+            .at(self.items.len())
+            .and_then(|at| self.items.get(at))
+        else {
+            return;
+        };
         editor.replace_part(self.from, self.to, &item.insert);
         let (row, column) = editor.cursor();
         editor.go_to(row, column.saturating_sub(item.back));
@@ -96,42 +108,84 @@ impl Completion {
     /// The area of the list: below the cursor's position on the screen, or above if there is more space.
     pub(super) fn area(&self, area: Rect, (column, row): (u16, u16)) -> Option<Rect> {
         let (labels, widest) = self.widths();
-        let columns = (labels + 2 + widest).min(MAX_COLUMNS).min((area.width as usize).saturating_sub(2));
-        let (below, above) = (area.bottom().saturating_sub(row + 1), row.saturating_sub(area.y));
+        let columns = (labels + 2 + widest)
+            .min(MAX_COLUMNS)
+            .min((area.width as usize).saturating_sub(2));
+        let (below, above) = (
+            area.bottom().saturating_sub(row + 1),
+            row.saturating_sub(area.y),
+        );
         let room = below.max(above).saturating_sub(2) as usize;
         let rows = self.items.len().min(MAX_ROWS).min(room);
         if rows == 0 || columns < 4 {
             return None;
         }
         let (width, height) = (columns as u16 + 2, rows as u16 + 2);
-        let y = if below >= height || below >= above { row + 1 } else { row.saturating_sub(height) };
+        let y = if below >= height || below >= above {
+            row + 1
+        } else {
+            row.saturating_sub(height)
+        };
         let x = column.min(area.right().saturating_sub(width)).max(area.x);
-        Some(Rect { x, y, width, height }.intersection(area))
+        Some(
+            Rect {
+                x,
+                y,
+                width,
+                height,
+            }
+            .intersection(area),
+        )
     }
 
     /// Columns of the longest label, and of the longest detail.
     fn widths(&self) -> (usize, usize) {
-        let labels = self.items.iter().map(|item| item.label.width()).max().unwrap_or(0);
-        (labels, self.items.iter().map(|item| item.detail.width()).max().unwrap_or(0))
+        let labels = self
+            .items
+            .iter()
+            .map(|item| item.label.width())
+            .max()
+            .unwrap_or(0);
+        (
+            labels,
+            self.items
+                .iter()
+                .map(|item| item.detail.width())
+                .max()
+                .unwrap_or(0),
+        )
     }
 
     pub(super) fn content<'a>(&'a self, theme: &'a Theme) -> Content<'a> {
-        let count = format!("{}/{}", self.cursor.at(self.items.len()).map_or(0, |at| at + 1), self.items.len());
+        let count = format!(
+            "{}/{}",
+            self.cursor.at(self.items.len()).map_or(0, |at| at + 1),
+            self.items.len()
+        );
         let (labels, _) = self.widths();
         let line = move |at: usize| {
             let item = &self.items[at];
             let gap = " ".repeat((labels + 2).saturating_sub(item.label.width()));
             Line::from(vec![
                 Span::raw(format!("{}{gap}", visible(&item.label))),
-                Span::styled(visible(&item.detail).into_owned(), theme.style(Style::Faint)),
+                Span::styled(
+                    visible(&item.detail).into_owned(),
+                    theme.style(Style::Faint),
+                ),
             ])
         };
-        Content::titled(count).list(List { mark: 0, ..List::new(self.items.len(), self.cursor, line) })
+        Content::titled(count).list(List {
+            mark: 0,
+            ..List::new(self.items.len(), self.cursor, line)
+        })
     }
 }
 
 fn letters(editor: &Editor, row: usize) -> Vec<char> {
-    editor.lines().get(row).map_or_else(Vec::new, |line| line.chars().collect())
+    editor
+        .lines()
+        .get(row)
+        .map_or_else(Vec::new, |line| line.chars().collect())
 }
 
 /// The string in which the cursor is.
@@ -140,28 +194,69 @@ fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
     let line = letters(editor, cursor.0);
     let holds = |start: Place, end: Place| {
         let is_closed = end.1 > start.1 + 1 && line.get(end.1 - 1) == Some(&'"');
-        start.0 == cursor.0 && start < cursor && if is_closed { cursor < end } else { cursor <= end }
+        start.0 == cursor.0
+            && start < cursor
+            && if is_closed {
+                cursor < end
+            } else {
+                cursor <= end
+            }
     };
-    let (node, is_key, start) = structure.nodes.iter().enumerate().rev().find_map(|(index, node)| {
-        let key = node.key.as_ref().filter(|key| holds(key.start, key.end)).map(|key| (index, true, key.start));
-        let is_text = matches!(node.kind, Kind::Text(_)) && holds(node.start, node.end);
-        key.or_else(|| is_text.then_some((index, false, node.start)))
-    })?;
+    let (node, is_key, start) =
+        structure
+            .nodes
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(index, node)| {
+                let key = node
+                    .key
+                    .as_ref()
+                    .filter(|key| holds(key.start, key.end))
+                    .map(|key| (index, true, key.start));
+                let is_text = matches!(node.kind, Kind::Text(_)) && holds(node.start, node.end);
+                key.or_else(|| is_text.then_some((index, false, node.start)))
+            })?;
     let typed = line.get(start.1 + 1..cursor.1)?.iter().collect();
     // An open string extends to the end of its line: only letters of a name are replaced.
-    let rest = line.get(cursor.1..)?.iter().take_while(|letter| letter.is_alphanumeric() || "$_-".contains(**letter));
+    let rest = line
+        .get(cursor.1..)?
+        .iter()
+        .take_while(|letter| letter.is_alphanumeric() || "$_-".contains(**letter));
     let end = cursor.1 + rest.count();
-    let to = if line.get(end) == Some(&'"') { end + 1 } else { end };
-    Some(Site { node, is_key, is_new: false, from: start, to: (cursor.0, to), typed })
+    let to = if line.get(end) == Some(&'"') {
+        end + 1
+    } else {
+        end
+    };
+    Some(Site {
+        node,
+        is_key,
+        is_new: false,
+        from: start,
+        to: (cursor.0, to),
+        typed,
+    })
 }
 
 /// A gap in which a key or a value is missing.
 fn in_gap(editor: &Editor, structure: &Structure) -> Option<Site> {
     let cursor = editor.cursor();
-    let gap =
-        |node, is_key, is_new| Some(Site { node, is_key, is_new, from: cursor, to: cursor, typed: String::new() });
+    let gap = |node, is_key, is_new| {
+        Some(Site {
+            node,
+            is_key,
+            is_new,
+            from: cursor,
+            to: cursor,
+            typed: String::new(),
+        })
+    };
     let inside = |start: Place, end: Place| start < cursor && cursor < end;
-    let before = letters(editor, cursor.0).into_iter().take(cursor.1).rfind(|letter| !letter.is_whitespace());
+    let before = letters(editor, cursor.0)
+        .into_iter()
+        .take(cursor.1)
+        .rfind(|letter| !letter.is_whitespace());
     let is_free = before.is_none_or(|letter| "{[,".contains(letter));
     let missing = structure.nodes.iter().enumerate().rev().find(|(_, node)| {
         let key = node.key.as_ref().filter(|_| node.kind == Kind::Missing);
@@ -173,7 +268,10 @@ fn in_gap(editor: &Editor, structure: &Structure) -> Option<Site> {
     if !is_free {
         return None;
     }
-    let container = structure.nodes.iter().rposition(|node| inside(node.start, node.end))?;
+    let container = structure
+        .nodes
+        .iter()
+        .rposition(|node| inside(node.start, node.end))?;
     match structure.node(container)?.kind {
         Kind::Object => gap(container, true, true),
         Kind::Array => gap(container, false, true),
@@ -184,7 +282,9 @@ fn in_gap(editor: &Editor, structure: &Structure) -> Option<Site> {
 fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item>> {
     let node = structure.node(site.node)?;
     if !site.is_key {
-        let Role::Value(keyword) = structure.role(site.node)? else { return None };
+        let Role::Value(keyword) = structure.role(site.node)? else {
+            return None;
+        };
         return Some(values(structure, keyword, site));
     }
     let object = if site.is_new { site.node } else { node.parent? };
@@ -198,27 +298,55 @@ fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item
         let quoted = serde_json::Value::from(label).to_string();
         let (insert, back) = match has_colon {
             true => (quoted, 0),
-            false => (format!("{quoted}: {}{comma}", value.0), value.1 + comma.len()),
+            false => (
+                format!("{quoted}: {}{comma}", value.0),
+                value.1 + comma.len(),
+            ),
         };
-        Item { label: label.to_owned(), insert, back, detail }
+        Item {
+            label: label.to_owned(),
+            insert,
+            back,
+            detail,
+        }
     };
     match structure.role(object)? {
         Role::Schema => {
             let draft = draft_of(structure);
-            let known = KEYWORDS.iter().filter(|keyword| (keyword.since..=keyword.until).contains(&draft));
+            let known = KEYWORDS
+                .iter()
+                .filter(|keyword| (keyword.since..=keyword.until).contains(&draft));
             let open = known.filter(|keyword| !present.contains(&keyword.name));
-            Some(open.map(|keyword| item(keyword.name, skeleton(keyword), keyword.meaning.to_owned())).collect())
+            Some(
+                open.map(|keyword| {
+                    item(keyword.name, skeleton(keyword), keyword.meaning.to_owned())
+                })
+                .collect(),
+            )
         }
         Role::Named(keyword) => {
             let schema = structure.node(object)?.parent?;
             let (of, detail) = match keyword.name {
                 "properties" => ("required", "required, not described yet"),
-                "dependencies" | "dependentRequired" | "dependentSchemas" => ("properties", "property"),
+                "dependencies" | "dependentRequired" | "dependentSchemas" => {
+                    ("properties", "property")
+                }
                 _ => return None,
             };
-            let value = if keyword.name == "dependentRequired" { ("[]", 1) } else { ("{}", 1) };
-            let names = structure.names(schema, of).into_iter().filter(|name| !present.contains(name));
-            Some(names.map(|name| item(name, value, detail.to_owned())).collect())
+            let value = if keyword.name == "dependentRequired" {
+                ("[]", 1)
+            } else {
+                ("{}", 1)
+            };
+            let names = structure
+                .names(schema, of)
+                .into_iter()
+                .filter(|name| !present.contains(name));
+            Some(
+                names
+                    .map(|name| item(name, value, detail.to_owned()))
+                    .collect(),
+            )
         }
         _ => None,
     }
@@ -227,12 +355,17 @@ fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item
 /// The empty value of a keyword, and the number of letters by which the cursor moves back into it.
 fn skeleton(keyword: &Keyword) -> (&'static str, usize) {
     match keyword.holds {
-        _ if matches!(keyword.name, "additionalProperties" | "unevaluatedProperties" | "unevaluatedItems") => {
+        _ if matches!(
+            keyword.name,
+            "additionalProperties" | "unevaluatedProperties" | "unevaluatedItems"
+        ) =>
+        {
             ("false", 0)
         }
-        KeywordValue::Schema | KeywordValue::SchemaOrList | KeywordValue::NamedSchemas | KeywordValue::Dependencies => {
-            ("{}", 1)
-        }
+        KeywordValue::Schema
+        | KeywordValue::SchemaOrList
+        | KeywordValue::NamedSchemas
+        | KeywordValue::Dependencies => ("{}", 1),
         KeywordValue::Schemas | KeywordValue::PropertyNames | KeywordValue::Values => ("[]", 1),
         KeywordValue::Types
         | KeywordValue::Format
@@ -247,7 +380,8 @@ fn skeleton(keyword: &Keyword) -> (&'static str, usize) {
 /// Whether a colon follows a position; else the comma that a member before the next one needs.
 fn after(editor: &Editor, (row, column): Place) -> (bool, &'static str) {
     let rows = editor.lines().iter().skip(row).enumerate();
-    let mut rest = rows.flat_map(|(index, line)| line.chars().skip(if index == 0 { column } else { 0 }));
+    let mut rest =
+        rows.flat_map(|(index, line)| line.chars().skip(if index == 0 { column } else { 0 }));
     match rest.find(|letter| !letter.is_whitespace()) {
         Some(':') => (true, ""),
         Some('"') => (false, ","),
@@ -262,33 +396,59 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
         back: 0,
         detail,
     };
-    let word = |label: &str| Item { label: label.to_owned(), insert: label.to_owned(), back: 0, detail: String::new() };
+    let word = |label: &str| Item {
+        label: label.to_owned(),
+        insert: label.to_owned(),
+        back: 0,
+        detail: String::new(),
+    };
     match keyword.holds {
-        KeywordValue::Types => TYPES.iter().map(|(name, meaning)| text(name, (*meaning).to_owned())).collect(),
+        KeywordValue::Types => TYPES
+            .iter()
+            .map(|(name, meaning)| text(name, (*meaning).to_owned()))
+            .collect(),
         KeywordValue::Format => {
             let draft = draft_of(structure);
             let known = FORMATS.iter().filter(|(_, since, _)| *since <= draft);
-            known.map(|(name, _, meaning)| text(name, (*meaning).to_owned())).collect()
+            known
+                .map(|(name, _, meaning)| text(name, (*meaning).to_owned()))
+                .collect()
         }
         KeywordValue::DraftAddress => {
-            let name =
-                |address: &&str| Draft::from_address(address).map_or_else(String::new, |draft| draft.to_string());
-            DRAFT_ADDRESSES.iter().map(|address| text(address, name(address))).collect()
+            let name = |address: &&str| {
+                Draft::from_address(address).map_or_else(String::new, |draft| draft.to_string())
+            };
+            DRAFT_ADDRESSES
+                .iter()
+                .map(|address| text(address, name(address)))
+                .collect()
         }
-        KeywordValue::Reference => {
-            references(structure).map(|(address, at)| text(&address, summary(structure, at))).collect()
-        }
+        KeywordValue::Reference => references(structure)
+            .map(|(address, at)| text(&address, summary(structure, at)))
+            .collect(),
         KeywordValue::PropertyNames | KeywordValue::Dependencies => {
-            let list =
-                if site.is_new { Some(site.node) } else { structure.node(site.node).and_then(|node| node.parent) };
+            let list = if site.is_new {
+                Some(site.node)
+            } else {
+                structure.node(site.node).and_then(|node| node.parent)
+            };
             let Some(list) = list else { return Vec::new() };
-            let Some(schema) = structure.schema_around(list) else { return Vec::new() };
+            let Some(schema) = structure.schema_around(list) else {
+                return Vec::new();
+            };
             let listed = |name: &str| {
-                let of_list = structure.children(list).filter(|(index, _)| site.is_new || *index != site.node);
-                of_list.into_iter().any(|(_, node)| node.kind == Kind::Text(name.to_owned()))
+                let of_list = structure
+                    .children(list)
+                    .filter(|(index, _)| site.is_new || *index != site.node);
+                of_list
+                    .into_iter()
+                    .any(|(_, node)| node.kind == Kind::Text(name.to_owned()))
             };
             let properties = structure.member(schema, "properties");
-            let names = structure.names(schema, "properties").into_iter().filter(|name| !listed(name));
+            let names = structure
+                .names(schema, "properties")
+                .into_iter()
+                .filter(|name| !listed(name));
             let about = |name: &str| {
                 let at = properties.and_then(|properties| structure.member(properties, name));
                 at.map_or_else(String::new, |at| summary(structure, at))
@@ -307,9 +467,13 @@ fn references(structure: &Structure) -> impl Iterator<Item = (String, usize)> {
         let parent = structure.parent_role(*index);
         matches!(parent, Some(Role::Named(keyword)) if ["$defs", "definitions"].contains(&keyword.name))
     };
-    let definitions = all.clone().filter(is_definition).map(|index| (structure.pointer(index), index));
+    let definitions = all
+        .clone()
+        .filter(is_definition)
+        .map(|index| (structure.pointer(index), index));
     let anchors = all.filter(|index| structure.is_schema(*index));
-    let anchors = anchors.filter_map(|index| Some((format!("#{}", structure.text(index, "$anchor")?), index)));
+    let anchors = anchors
+        .filter_map(|index| Some((format!("#{}", structure.text(index, "$anchor")?), index)));
     definitions.chain(anchors).chain([("#".to_owned(), 0)])
 }
 
@@ -330,7 +494,9 @@ mod tests {
     fn labels(text: &str) -> Vec<String> {
         let (editor, structure) = stage(text);
         let found = Completion::at_cursor(&editor, &structure, true);
-        found.map_or_else(Vec::new, |found| found.items.iter().map(|item| item.label.clone()).collect())
+        found.map_or_else(Vec::new, |found| {
+            found.items.iter().map(|item| item.label.clone()).collect()
+        })
     }
 
     #[test]
@@ -343,16 +509,28 @@ mod tests {
         check("{\"type\": \"str|\n}", &["string"]);
         check("{\"type\": [\"nul|\"]}", &["null"]);
         check("{\"properties\": {\"type|\"}}", &[]);
-        check("{\"properties\": {\"a\": {\"minI|\"}}}", &["minItems", "minimum"]);
+        check(
+            "{\"properties\": {\"a\": {\"minI|\"}}}",
+            &["minItems", "minimum"],
+        );
         check("{\"format\": \"date|\"}", &["date", "date-time"]);
-        check("{\"required\": [\"a\", \"|\"], \"properties\": {\"a\": {}, \"b\": {}, \"c\": {}}}", &["b", "c"]);
+        check(
+            "{\"required\": [\"a\", \"|\"], \"properties\": {\"a\": {}, \"b\": {}, \"c\": {}}}",
+            &["b", "c"],
+        );
         check("{\"required\": [|], \"properties\": {\"a\": {}}}", &["a"]);
         check("{\"properties\": {\"|\n}, \"required\": [\"a\"]}", &["a"]);
         check("{\"uniqueItems\": |}", &["true", "false"]);
-        check("{\"$ref\": \"|\", \"$defs\": {\"a b\": {\"$anchor\": \"x\"}}}", &["#/$defs/a b", "#x", "#"]);
+        check(
+            "{\"$ref\": \"|\", \"$defs\": {\"a b\": {\"$anchor\": \"x\"}}}",
+            &["#/$defs/a b", "#x", "#"],
+        );
         check("{\"enum\": [\"t|\"]}", &[]);
         check("{\"description\": \"type|\"}", &[]);
-        check("{\"$schema\": \"http://json-schema.org/draft-07/schema#\", \"dep|\"}", &["dependencies"]);
+        check(
+            "{\"$schema\": \"http://json-schema.org/draft-07/schema#\", \"dep|\"}",
+            &["dependencies"],
+        );
         assert!(labels("{|}").contains(&"properties".to_owned()));
         assert!(!labels("{\"properties\": {}, |}").contains(&"properties".to_owned()));
     }
@@ -362,10 +540,15 @@ mod tests {
         let check = |text: &str, expected: &str| {
             let (mut editor, structure) = stage(text);
             let before = editor.text();
-            Completion::at_cursor(&editor, &structure, true).unwrap().accept(&mut editor);
+            Completion::at_cursor(&editor, &structure, true)
+                .unwrap()
+                .accept(&mut editor);
             let (row, column) = editor.cursor();
             let mut lines: Vec<String> = editor.lines().to_vec();
-            let at = lines[row].char_indices().nth(column).map_or(lines[row].len(), |(at, _)| at);
+            let at = lines[row]
+                .char_indices()
+                .nth(column)
+                .map_or(lines[row].len(), |(at, _)| at);
             lines[row].insert(at, '|');
             assert_eq!(lines.join("\n"), expected, "{text}");
             assert!(editor.undo());
@@ -374,9 +557,15 @@ mod tests {
         check("{\"typ|}", "{\"type\": \"|\"}");
         check("{\"typ|\"}", "{\"type\": \"|\"}");
         check("{\"typ|\": 1}", "{\"type\"|: 1}");
-        check("{\n\"prop|\n\"type\": \"object\"}", "{\n\"properties\": {|},\n\"type\": \"object\"}");
+        check(
+            "{\n\"prop|\n\"type\": \"object\"}",
+            "{\n\"properties\": {|},\n\"type\": \"object\"}",
+        );
         check("{\"uniq|}", "{\"uniqueItems\": true|}");
-        check("{\n\"uniq|\n\"type\": 1}", "{\n\"uniqueItems\": true|,\n\"type\": 1}");
+        check(
+            "{\n\"uniq|\n\"type\": 1}",
+            "{\n\"uniqueItems\": true|,\n\"type\": 1}",
+        );
         check("{\"type\": \"int|}", "{\"type\": \"integer\"|}");
         check("{\"type\": |}", "{\"type\": \"string\"|}");
     }

@@ -6,7 +6,8 @@ use ratatui::text::{Line, Span};
 
 use super::completion::Completion;
 use super::{
-    COMPLETIONS, EDITOR, OUTLINE, PANES, PROGRAM, Schema, keyword_help, layout, outline_pane, program_pane, side_panes,
+    COMPLETIONS, EDITOR, OUTLINE, PANES, PROGRAM, Schema, keyword_help, layout, outline_pane,
+    program_pane, side_panes,
 };
 use crate::drafts::choice;
 use crate::format::counted;
@@ -20,14 +21,21 @@ use crate::widgets::text_width::fitted;
 
 pub(super) fn content<'a>(schema: &'a Schema, shared: &'a Shared, place: &Place) -> Content<'a> {
     if let Some(why) = layout::no_text(shared) {
-        let role = if shared.task_error.is_some() { Role::Bad } else { Role::Faint };
+        let role = if shared.task_error.is_some() {
+            Role::Bad
+        } else {
+            Role::Faint
+        };
         return Content::saying(&shared.theme, "schema", (role, &why), place.inside());
     }
     match place.id {
         choice::QUESTION => choice::content(schema, shared),
-        COMPLETIONS => {
-            schema.completion.as_ref().map_or_else(Content::default, |list: &Completion| list.content(&shared.theme))
-        }
+        COMPLETIONS => schema
+            .completion
+            .as_ref()
+            .map_or_else(Content::default, |list: &Completion| {
+                list.content(&shared.theme)
+            }),
         EDITOR => editor(schema, shared, usize::from(place.inside().width)),
         _ => side(schema, shared, place),
     }
@@ -37,47 +45,92 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
     let theme = &shared.theme;
     let draft = &shared.draft;
     let focused = schema.pane == EDITOR;
-    let name = draft.base.as_ref().map_or("", |base| base.definition_file.as_str());
+    let name = draft
+        .base
+        .as_ref()
+        .map_or("", |base| base.definition_file.as_str());
     let unsaved = if draft.is_changed() { " (unsaved)" } else { "" };
     let leave = || format!("  editing, {} leaves", shared.key_of("schema.leave"));
-    let typing = if schema.typing { leave() } else { String::new() };
+    let typing = if schema.typing {
+        leave()
+    } else {
+        String::new()
+    };
     let (row, column) = schema.editor.cursor();
     let here = fault_at(&draft.faults, (row, column));
     let errors = draft.faults.iter().filter(|fault| fault.is_error).count();
     let warnings = draft.faults.len() - errors;
     let status = match here {
         Some(fault) => {
-            let mark = if fault.is_error { theme.glyph("✗", "x") } else { theme.glyph("▲", "!") };
+            let mark = if fault.is_error {
+                theme.glyph("✗", "x")
+            } else {
+                theme.glyph("▲", "!")
+            };
             Span::styled(
                 format!(" {mark} {} ", fault.message),
-                theme.style(if fault.is_error { Role::Bad } else { Role::Warning }),
+                theme.style(if fault.is_error {
+                    Role::Bad
+                } else {
+                    Role::Warning
+                }),
             )
         }
         None if errors > 0 => {
-            let line = draft.faults.iter().find(|fault| fault.is_error).map_or(0, |fault| fault.line);
+            let line = draft
+                .faults
+                .iter()
+                .find(|fault| fault.is_error)
+                .map_or(0, |fault| fault.line);
             Span::styled(
-                format!(" {} {} in line {line} ", theme.glyph("✗", "x"), counted(errors, "error")),
+                format!(
+                    " {} {} in line {line} ",
+                    theme.glyph("✗", "x"),
+                    counted(errors, "error")
+                ),
                 theme.style(Role::Bad),
             )
         }
         None if warnings > 0 => Span::styled(
-            format!(" {} {} ", theme.glyph("▲", "!"), counted(warnings, "warning")),
+            format!(
+                " {} {} ",
+                theme.glyph("▲", "!"),
+                counted(warnings, "warning")
+            ),
             theme.style(Role::Warning),
         ),
         None => compiles(schema, theme),
     };
-    let bottom =
-        Line::from(vec![Span::styled(format!(" {}:{} ", row + 1, column + 1), theme.style(Role::Faint)), status]);
+    let bottom = Line::from(vec![
+        Span::styled(
+            format!(" {}:{} ", row + 1, column + 1),
+            theme.style(Role::Faint),
+        ),
+        status,
+    ]);
     // The rest of the lower edge explains what is under the cursor, if most of that fits.
     let room = columns.saturating_sub(bottom.width() + 1);
-    let about = keyword_help::brief(&schema.structure, (row, column)).filter(|_| focused && here.is_none());
+    let about =
+        keyword_help::brief(&schema.structure, (row, column)).filter(|_| focused && here.is_none());
     let about = about.filter(|_| room >= MIN_HELP_COLUMNS);
-    let about = about.map(|about| format!(" {} ", fitted(&visible(&about), room.saturating_sub(2))));
-    let (faults, wraps) = (Cow::Borrowed(draft.faults.as_slice()), shared.wraps(&schema.editor));
+    let about =
+        about.map(|about| format!(" {} ", fitted(&visible(&about), room.saturating_sub(2))));
+    let (faults, wraps) = (
+        Cow::Borrowed(draft.faults.as_slice()),
+        shared.wraps(&schema.editor),
+    );
     Content {
         legend: bottom,
-        about: about.map(|about| Line::styled(about, theme.style(Role::Faint))).unwrap_or_default(),
-        body: Body::Editor(Edited { editor: &schema.editor, typing: schema.typing, focused, faults, wraps }),
+        about: about
+            .map(|about| Line::styled(about, theme.style(Role::Faint)))
+            .unwrap_or_default(),
+        body: Body::Editor(Edited {
+            editor: &schema.editor,
+            typing: schema.typing,
+            focused,
+            faults,
+            wraps,
+        }),
         opens: true,
         ..Content::titled(format!("{name}{unsaved}{typing}"))
     }
@@ -86,10 +139,16 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
 /// The note that the schema compiles, with the number of expected answers that it rejects.
 fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
     match schema.rejections.as_ref().map_or(0, |found| found.rejected) {
-        0 => Span::styled(format!(" {} compiles ", theme.glyph("✓", "ok:")), theme.style(Role::Good)),
+        0 => Span::styled(
+            format!(" {} compiles ", theme.glyph("✓", "ok:")),
+            theme.style(Role::Good),
+        ),
         rejected => {
             let what = counted(rejected, "answer");
-            Span::styled(format!(" {} rejects {what} ", theme.glyph("▲", "!")), theme.style(Role::Warning))
+            Span::styled(
+                format!(" {} rejects {what} ", theme.glyph("▲", "!")),
+                theme.style(Role::Warning),
+            )
         }
     }
 }
@@ -106,8 +165,15 @@ fn side<'a>(schema: &Schema, shared: &Shared, place: &Place) -> Content<'a> {
         _ if name == PROGRAM || program_pane::untrusted(shared).is_some() => false,
         _ => shared.draft.stale.is_some() && shared.draft.scorer.is_some(),
     };
-    let title = if stale { format!("STALE {name}") } else { name.to_owned() };
-    let content = Content { edge: stale.then_some(Role::Warning), ..Content::titled(title) };
+    let title = if stale {
+        format!("STALE {name}")
+    } else {
+        name.to_owned()
+    };
+    let content = Content {
+        edge: stale.then_some(Role::Warning),
+        ..Content::titled(title)
+    };
     if name == OUTLINE {
         return outline_pane::content(content, schema, shared);
     }

@@ -75,27 +75,51 @@ pub(super) struct Baseline {
 
 /// All turns of rows with an expected answer that some completion gives, and their sets.
 pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<CheckedTurn<'a>> {
-    let completion = |value: &serde_json::Value, row: &PromptRow| scorer.expected_completion(value, Some(row));
+    let completion =
+        |value: &serde_json::Value, row: &PromptRow| scorer.expected_completion(value, Some(row));
     let turns = |row: &'a PromptRow| -> Vec<Cow<'a, PromptRow>> {
         match row.turn_count() {
             1 => vec![Cow::Borrowed(row)],
-            _ => row.all_turns(completion).into_iter().map(Cow::Owned).collect(),
+            _ => row
+                .all_turns(completion)
+                .into_iter()
+                .map(Cow::Owned)
+                .collect(),
         }
     };
-    let sets = open.rows.iter().filter_map(|(set, rows)| Some((*set, rows.as_ref().ok()?)));
-    let rows = sets.flat_map(|(set, rows)| rows.iter().map(move |row| (set, row))).enumerate();
-    let turns =
-        rows.flat_map(|(number, (set, row))| turns(row).into_iter().map(move |row| CheckedTurn { set, number, row }));
+    let sets = open
+        .rows
+        .iter()
+        .filter_map(|(set, rows)| Some((*set, rows.as_ref().ok()?)));
+    let rows = sets
+        .flat_map(|(set, rows)| rows.iter().map(move |row| (set, row)))
+        .enumerate();
+    let turns = rows.flat_map(|(number, (set, row))| {
+        turns(row)
+            .into_iter()
+            .map(move |row| CheckedTurn { set, number, row })
+    });
     turns
-        .filter(|turn| turn.row.expected.as_ref().is_some_and(|value| completion(value, &turn.row).is_some()))
+        .filter(|turn| {
+            turn.row
+                .expected
+                .as_ref()
+                .is_some_and(|value| completion(value, &turn.row).is_some())
+        })
         .collect()
 }
 
 /// All rows before these turns are checked.
 pub(super) fn unchecked(open: &OpenTask, turns: &[CheckedTurn<'_>]) -> ExpectedAnswers {
     let mut rows = vec![Expected::Absent; open.rows.values().flatten().map(Vec::len).sum()];
-    turns.iter().for_each(|turn| rows[turn.number] = Expected::Unchecked);
-    ExpectedAnswers { total: turns.len(), rows, ..ExpectedAnswers::default() }
+    turns
+        .iter()
+        .for_each(|turn| rows[turn.number] = Expected::Unchecked);
+    ExpectedAnswers {
+        total: turns.len(),
+        rows,
+        ..ExpectedAnswers::default()
+    }
 }
 
 fn key(turn: &CheckedTurn<'_>) -> TurnKey {
@@ -105,17 +129,30 @@ fn key(turn: &CheckedTurn<'_>) -> TurnKey {
 /// The expected answers as completions.
 fn texts(scorer: &Scorer, rows: &[CheckedTurn<'_>]) -> Vec<String> {
     let text = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?, Some(row));
-    rows.iter().map(|turn| text(&turn.row).unwrap_or_default()).collect()
+    rows.iter()
+        .map(|turn| text(&turn.row).unwrap_or_default())
+        .collect()
 }
 
 /// The rows that a schema rejects; `None` if superseded.
-pub(super) fn rejected_rows(scorer: &Scorer, rows: &[CheckedTurn<'_>], sender: &Sender) -> Option<HashSet<TurnKey>> {
+pub(super) fn rejected_rows(
+    scorer: &Scorer,
+    rows: &[CheckedTurn<'_>],
+    sender: &Sender,
+) -> Option<HashSet<TurnKey>> {
     let mut rejected = HashSet::new();
     for batch in rows.chunks(BATCH) {
         let texts = texts(scorer, batch);
-        let answers: Vec<_> = texts.iter().zip(batch).map(|(text, turn)| (text.as_str(), Some(&*turn.row))).collect();
+        let answers: Vec<_> = texts
+            .iter()
+            .zip(batch)
+            .map(|(text, turn)| (text.as_str(), Some(&*turn.row)))
+            .collect();
         let scores = scorer.tiers_while(&answers, || sender.is_wanted())?;
-        let failed = batch.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid);
+        let failed = batch
+            .iter()
+            .zip(&scores)
+            .filter(|(_, score)| score.tier != Tier::Valid);
         rejected.extend(failed.map(|(asked, _)| key(asked)));
     }
     Some(rejected)
@@ -131,19 +168,34 @@ pub(super) fn check_rows(
     sender: &Sender,
     show: impl Fn(Rejections, ExpectedAnswers) -> bool,
 ) {
-    let was_rejected = |asked: &CheckedTurn<'_>| baseline.is_some_and(|known| known.rejected.contains(&key(asked)));
+    let was_rejected = |asked: &CheckedTurn<'_>| {
+        baseline.is_some_and(|known| known.rejected.contains(&key(asked)))
+    };
     let new = baseline.map(|_| 0);
-    let mut found = Rejections { total: rows.len(), new, ..Rejections::default() };
+    let mut found = Rejections {
+        total: rows.len(),
+        new,
+        ..Rejections::default()
+    };
     // Without rows the result is known at once.
-    let batches = rows.chunks(BATCH).chain(rows.is_empty().then_some([].as_slice()));
+    let batches = rows
+        .chunks(BATCH)
+        .chain(rows.is_empty().then_some([].as_slice()));
     for batch in batches {
         // For the saved schema only the reason is unknown, not which rows it rejects.
-        let asked = batch.iter().filter(|row| !is_saved || baseline.is_none() || was_rejected(row));
+        let asked = batch
+            .iter()
+            .filter(|row| !is_saved || baseline.is_none() || was_rejected(row));
         let asked: Vec<CheckedTurn<'_>> = asked.cloned().collect();
         let texts = texts(scorer, &asked);
-        let completions: Vec<_> =
-            texts.iter().zip(&asked).map(|(text, turn)| (text.as_str(), Some(&*turn.row))).collect();
-        let Some(scores) = scorer.tiers_while(&completions, || sender.is_wanted()) else { return };
+        let completions: Vec<_> = texts
+            .iter()
+            .zip(&asked)
+            .map(|(text, turn)| (text.as_str(), Some(&*turn.row)))
+            .collect();
+        let Some(scores) = scorer.tiers_while(&completions, || sender.is_wanted()) else {
+            return;
+        };
         for ((text, asked), score) in texts.iter().zip(&asked).zip(&scores) {
             let (was_rejected, CheckedTurn { set, number, row }) = (was_rejected(asked), asked);
             if score.tier == Tier::Valid {
@@ -154,11 +206,21 @@ pub(super) fn check_rows(
             if let Some(new) = found.new.as_mut().filter(|_| !was_rejected) {
                 *new += 1;
             }
-            let (reason, schema_path) = score.errors.first().map_or_else(Default::default, |error| {
-                (format!("{} {}", error.instance_path, error.message), error.schema_path.clone())
-            });
-            let (reason, class) = (reason.trim().to_owned(), score.failure.unwrap_or(FailureClass::Other));
-            answers.reasons.entry(class).or_insert_with(|| reason.clone());
+            let (reason, schema_path) =
+                score.errors.first().map_or_else(Default::default, |error| {
+                    (
+                        format!("{} {}", error.instance_path, error.message),
+                        error.schema_path.clone(),
+                    )
+                });
+            let (reason, class) = (
+                reason.trim().to_owned(),
+                score.failure.unwrap_or(FailureClass::Other),
+            );
+            answers
+                .reasons
+                .entry(class)
+                .or_insert_with(|| reason.clone());
             if !matches!(answers.rows[*number], Expected::Invalid(_)) {
                 answers.rows[*number] = Expected::Invalid(class);
             }

@@ -21,21 +21,33 @@ use crate::widgets::editor::Editor;
 
 /// Opens a task's definition, or `task.toml` where that was chosen or is unsaved.
 pub(super) fn open(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let Some(open) = shared.task.clone() else {
+        return Vec::new();
+    };
     let draft = &mut shared.draft;
     draft.edits_toml |= draft.is_toml() && draft.is_changed();
     draft.edits_toml &= draft.file.is_of(&open.task);
-    let base = if draft.edits_toml { &open.toml } else { &open.task };
+    let base = if draft.edits_toml {
+        &open.toml
+    } else {
+        &open.task
+    };
     begin(schema, shared, base)
 }
 
 /// Opens the `task.toml` of a task that cannot be read, unless the text under edit is unsaved or itself at fault.
 pub(super) fn open_unreadable(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let Some((place, toml)) = shared.task_error.clone().and_then(|failure| Some((failure.place, failure.toml?))) else {
+    let Some((place, toml)) = shared
+        .task_error
+        .clone()
+        .and_then(|failure| Some((failure.place, failure.toml?)))
+    else {
         return Vec::new();
     };
     let draft = &shared.draft;
-    let is_at_fault = place.as_ref().is_some_and(|(file, _)| draft.path().as_ref() == Some(file));
+    let is_at_fault = place
+        .as_ref()
+        .is_some_and(|(file, _)| draft.path().as_ref() == Some(file));
     if draft.file.is_of(&toml) && !draft.is_toml() && (draft.is_changed() || is_at_fault) {
         return read_file(shared).into_iter().collect();
     }
@@ -61,7 +73,11 @@ pub(super) fn toggle_toml(schema: &mut Schema, shared: &mut Shared) -> Vec<Comma
 fn begin(schema: &mut Schema, shared: &mut Shared, task: &Task) -> Vec<Command> {
     let draft = &shared.draft;
     let again = draft.file.is_of(task);
-    let is_same = again && draft.base.as_ref().is_some_and(|base| base.definition_file == task.definition_file);
+    let is_same = again
+        && draft
+            .base
+            .as_ref()
+            .is_some_and(|base| base.definition_file == task.definition_file);
     let mut commands = Vec::new();
     if is_same && draft.is_changed() {
         if draft.saved != task.definition_text && draft.text != task.definition_text {
@@ -69,7 +85,11 @@ fn begin(schema: &mut Schema, shared: &mut Shared, task: &Task) -> Vec<Command> 
         }
     } else {
         if !is_same {
-            commands = if again { drafts::store(schema, shared) } else { drafts::park(schema, shared) };
+            commands = if again {
+                drafts::store(schema, shared)
+            } else {
+                drafts::park(schema, shared)
+            };
             shared.draft.file = drafts::begin::<Schema>(shared, task);
             (shared.draft.outline, shared.draft.faults) = (Vec::new(), Vec::new());
             // Undo does not lead into another file.
@@ -100,7 +120,9 @@ fn compile(draft: &SchemaDraft) -> Command {
         "schema",
         move |_| task.map(|task| diagnose(&task, &text)),
         |_: &mut (), shared: &mut Shared, found| {
-            let Some(found) = found else { return Vec::new() };
+            let Some(found) = found else {
+                return Vec::new();
+            };
             let draft = &mut shared.draft;
             draft.faults = found.faults;
             draft.needs_command = found.needs_command;
@@ -163,9 +185,16 @@ fn read_file(shared: &Shared) -> Option<Command> {
     let (path, base) = (shared.draft.path()?, shared.draft.base.clone()?);
     Some(Work::once(
         "draft.disk",
-        move || Some((path, String::from_utf8(base.read(&base.definition_file).ok()?.into_owned()).ok()?)),
+        move || {
+            Some((
+                path,
+                String::from_utf8(base.read(&base.definition_file).ok()?.into_owned()).ok()?,
+            ))
+        },
         |schema: &mut Schema, shared, read| match read {
-            Some((path, text)) if shared.draft.path().as_ref() == Some(&path) && !shared.is_busy("task.save") => {
+            Some((path, text))
+                if shared.draft.path().as_ref() == Some(&path) && !shared.is_busy("task.save") =>
+            {
                 on_disk(schema, shared, text)
             }
             _ => Vec::new(),
@@ -183,7 +212,10 @@ fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comman
         draft.saved = text;
         return vec![compile_saved(draft)];
     }
-    let name = draft.base.as_ref().map_or_else(String::new, |task| task.definition_file.clone());
+    let name = draft
+        .base
+        .as_ref()
+        .map_or_else(String::new, |task| task.definition_file.clone());
     if draft.is_changed() {
         draft.theirs = Some(text);
         let key = shared.key_of("screen.schema");
@@ -211,7 +243,9 @@ pub(super) fn files_written(shared: &mut Shared, paths: &[PathBuf]) -> Vec<Comma
     let path = draft.file.path.clone();
     let read = Work::once(
         "draft.edited",
-        move || std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display())),
+        move || {
+            std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        },
         |schema: &mut Schema, shared, text| match text {
             Ok(text) if text == shared.draft.text => Vec::new(),
             Ok(text) => {
@@ -232,8 +266,13 @@ pub(super) fn files_written(shared: &mut Shared, paths: &[PathBuf]) -> Vec<Comma
 /// file at fault.
 pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
     let draft = &mut shared.draft;
-    let place = shared.task_error.as_ref().and_then(|failure| failure.place.clone());
-    if let Some((path, line)) = place.filter(|(path, _)| !draft.is_changed() && draft.path().as_ref() != Some(path)) {
+    let place = shared
+        .task_error
+        .as_ref()
+        .and_then(|failure| failure.place.clone());
+    if let Some((path, line)) =
+        place.filter(|(path, _)| !draft.is_changed() && draft.path().as_ref() != Some(path))
+    {
         return vec![Command::Edit { path, line }];
     }
     if let Some(path) = draft.path().filter(|_| !draft.is_changed()) {
@@ -241,20 +280,28 @@ pub(super) fn edit_outside(shared: &mut Shared, line: usize) -> Vec<Command> {
     }
     let (path, text) = (draft.file.path.clone(), draft.text.clone());
     draft.file.stored = Some(text.clone());
-    vec![drafts::write_then(shared, "draft.outside", vec![(path.clone(), Some(text))], move || {
-        vec![Command::Edit { path, line }]
-    })]
+    vec![drafts::write_then(
+        shared,
+        "draft.outside",
+        vec![(path.clone(), Some(text))],
+        move || vec![Command::Edit { path, line }],
+    )]
 }
 
 /// Saves the text into the task's file; an embedded task is copied into the data directory first.
 pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
-    let Some(base) = draft.base.clone() else { return Vec::new() };
+    let Some(base) = draft.base.clone() else {
+        return Vec::new();
+    };
     let (text, saved) = (draft.text.clone(), draft.saved.clone());
     let data = shared.options.data.clone();
     let written = text.clone();
     // A task that cannot be read is written as what is known of it.
-    let task = shared.task.as_ref().map_or_else(|| base.clone(), |open| open.task.clone());
+    let task = shared
+        .task
+        .as_ref()
+        .map_or_else(|| base.clone(), |open| open.task.clone());
     let file = base.definition_file.clone();
     let name = file.clone();
     let work = Work::once(
@@ -270,10 +317,15 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
                     shared.say(format!("saved {}", home.task.label(&name)));
                 }
                 commands.extend(drafts::store(schema, shared));
-                commands.push(Command::Changed(Change::Files(vec![home.folder.join(&name)])));
+                commands.push(Command::Changed(Change::Files(vec![
+                    home.folder.join(&name),
+                ])));
                 // An open task is read again by the change.
                 if home.is_copy || shared.task.is_none() {
-                    commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
+                    commands.extend(shared::open_task(
+                        shared,
+                        Some(home.folder.display().to_string()),
+                    ));
                 }
                 commands
             }
@@ -297,8 +349,14 @@ pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> V
 /// Shows the command and the judge that the text names, and asks whether they may run and be asked.
 pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
-    let task = draft.base.as_ref().map(|task| task.with_definition_text(&draft.text));
-    let all = match task.map(|task| task.map_err(TrustError::from).and_then(|task| Trust::for_task(&task))) {
+    let task = draft
+        .base
+        .as_ref()
+        .map(|task| task.with_definition_text(&draft.text));
+    let all = match task.map(|task| {
+        task.map_err(TrustError::from)
+            .and_then(|task| Trust::for_task(&task))
+    }) {
         Some(Ok(all)) => all,
         Some(Err(error)) => {
             shared.complain(error.to_string());
@@ -311,26 +369,43 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         return Vec::new();
     }
     let is_program = |trust: &Trust| trust.server.is_none();
-    let subject = all.iter().find(|trust| is_program(trust)).or(all.first()).map_or("command", Trust::subject);
+    let subject = all
+        .iter()
+        .find(|trust| is_program(trust))
+        .or(all.first())
+        .map_or("command", Trust::subject);
     let lines = all.iter().flat_map(|trust| {
         let files = (!trust.files.is_empty()).then(|| format!("files: {}", trust.files.join(", ")));
-        let judge = trust
-            .server
-            .as_ref()
-            .map(|server| format!("judge: {server}\nIt gets the prompts, the model's answers, and the key."));
-        trust.command_lines().chain(files).chain(trust.missing.clone()).chain(judge)
+        let judge = trust.server.as_ref().map(|server| {
+            format!("judge: {server}\nIt gets the prompts, the model's answers, and the key.")
+        });
+        trust
+            .command_lines()
+            .chain(files)
+            .chain(trust.missing.clone())
+            .chain(judge)
     });
-    let lines: Vec<String> = lines.map(|line| visible_lines(&line).into_owned()).collect();
-    let rights = if all.iter().any(is_program) { "\n\nIt runs with your rights." } else { "" };
+    let lines: Vec<String> = lines
+        .map(|line| visible_lines(&line).into_owned())
+        .collect();
+    let rights = if all.iter().any(is_program) {
+        "\n\nIt runs with your rights."
+    } else {
+        ""
+    };
     let text = format!("{}{rights}", lines.join("\n"));
-    let confirm =
-        Confirm::new(format!("Trust this {subject}?"), text, "trust", move |_: &mut Schema, shared: &mut Shared| {
+    let confirm = Confirm::new(
+        format!("Trust this {subject}?"),
+        text,
+        "trust",
+        move |_: &mut Schema, shared: &mut Shared| {
             match all.iter().try_for_each(|trust| trust.set(true)) {
                 Ok(()) => shared.say(format!("{subject} trusted")),
                 Err(error) => shared.complain(error.to_string()),
             }
             vec![compile(&shared.draft), compile_saved(&shared.draft)]
-        });
+        },
+    );
     shared.popup = Some(Popup::Confirm(confirm));
     Vec::new()
 }
@@ -360,8 +435,16 @@ pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
 
 /// The values of a schema's text; none of another definition, so that no keyword is offered or explained there.
 pub(super) fn structure(schema: &Schema, shared: &Shared) -> Structure {
-    let is_schema = shared.draft.base.as_ref().is_none_or(|task| task.schema().is_some());
-    if is_schema { Structure::parse(schema.editor.lines()) } else { Structure::default() }
+    let is_schema = shared
+        .draft
+        .base
+        .as_ref()
+        .is_none_or(|task| task.schema().is_some());
+    if is_schema {
+        Structure::parse(schema.editor.lines())
+    } else {
+        Structure::default()
+    }
 }
 
 /// Scrolls the window to the cursor.
@@ -372,14 +455,26 @@ pub(super) fn follow(schema: &mut Schema, shared: &mut Shared) {
 
 /// The text of the open task that a draft belongs to.
 fn base_of<'a>(shared: &'a Shared, record: &Record) -> Result<&'a Task, String> {
-    let open = shared.task.as_ref().ok_or_else(|| shared.no_task().unwrap_or_default())?;
-    Ok(if record.of == "toml" { &open.toml } else { &open.task })
+    let open = shared
+        .task
+        .as_ref()
+        .ok_or_else(|| shared.no_task().unwrap_or_default())?;
+    Ok(if record.of == "toml" {
+        &open.toml
+    } else {
+        &open.task
+    })
 }
 
 impl Drafted for Schema {
     const SCREEN: Screen = Screen::Schema;
     const STEM: &'static str = "schema";
-    const ACTIONS: [&'static str; 4] = ["schema.take", "schema.own", "schema.discard", "schema.difference"];
+    const ACTIONS: [&'static str; 4] = [
+        "schema.take",
+        "schema.own",
+        "schema.discard",
+        "schema.difference",
+    ];
     const WORK: &'static str = "schema.drafts";
 
     fn draft_file<'a>(&'a mut self, shared: &'a mut Shared) -> Option<&'a mut DraftFile> {
@@ -391,11 +486,20 @@ impl Drafted for Schema {
     }
 
     fn title(&self) -> String {
-        if self.editor.is_json() { "schema" } else { TASK_FILE }.to_owned()
+        if self.editor.is_json() {
+            "schema"
+        } else {
+            TASK_FILE
+        }
+        .to_owned()
     }
 
     fn extension(task: &Task) -> &'static str {
-        if task.definition_file == TASK_FILE { "toml" } else { "json" }
+        if task.definition_file == TASK_FILE {
+            "toml"
+        } else {
+            "json"
+        }
     }
 
     // The bare text, which an external editor can open.
@@ -404,8 +508,17 @@ impl Drafted for Schema {
     }
 
     fn read(path: &Path, text: String, time_ms: u64) -> Result<Record, String> {
-        let of = serde_json::json!(path.extension().map(|extension| extension.to_string_lossy()));
-        Ok(Record { task: String::new(), of, cursor: (0, 0), time_ms, text })
+        let of = serde_json::json!(
+            path.extension()
+                .map(|extension| extension.to_string_lossy())
+        );
+        Ok(Record {
+            task: String::new(),
+            of,
+            cursor: (0, 0),
+            time_ms,
+            text,
+        })
     }
 
     fn is_free(&self) -> bool {
@@ -418,16 +531,35 @@ impl Drafted for Schema {
 
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String> {
         let base = base_of(shared, record)?;
-        let is_shown = shared.draft.base.as_ref().is_some_and(|shown| shown.definition_file == base.definition_file);
-        let current = if is_shown { &shared.draft.text } else { &base.definition_text };
-        Ok(Location { title: base.definition_name().to_owned(), current: current.clone(), note: None })
+        let is_shown = shared
+            .draft
+            .base
+            .as_ref()
+            .is_some_and(|shown| shown.definition_file == base.definition_file);
+        let current = if is_shown {
+            &shared.draft.text
+        } else {
+            &base.definition_text
+        };
+        Ok(Location {
+            title: base.definition_name().to_owned(),
+            current: current.clone(),
+            note: None,
+        })
     }
 
     fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String> {
         let base = base_of(shared, record)?.clone();
-        let shown = shared.draft.base.as_ref().map(|shown| &shown.definition_file);
+        let shown = shared
+            .draft
+            .base
+            .as_ref()
+            .map(|shown| &shown.definition_file);
         if shown != Some(&base.definition_file) && shared.draft.is_changed() {
-            return Err(format!("{} is unsaved: save or revert it first", shared.draft.name()));
+            return Err(format!(
+                "{} is unsaved: save or revert it first",
+                shared.draft.name()
+            ));
         }
         shared.draft.edits_toml = base.definition_file == TASK_FILE;
         let mut commands = begin(self, shared, &base);
@@ -442,7 +574,9 @@ impl Drafted for Schema {
 
     fn resolve_conflict(&mut self, shared: &mut Shared, load: bool) -> Vec<Command> {
         let draft = &mut shared.draft;
-        let Some(theirs) = draft.theirs.take() else { return Vec::new() };
+        let Some(theirs) = draft.theirs.take() else {
+            return Vec::new();
+        };
         draft.saved.clone_from(&theirs);
         let mut commands = vec![compile_saved(draft)];
         if load {

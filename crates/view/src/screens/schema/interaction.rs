@@ -44,18 +44,30 @@ impl Screen for Schema {
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
         match pane {
             OUTLINE => Some(&mut self.outline),
-            COMPLETIONS => self.completion.as_mut().map(|completion| &mut completion.cursor),
-            _ => self.tops.get_mut(PANES.iter().position(|other| *other == pane)?),
+            COMPLETIONS => self
+                .completion
+                .as_mut()
+                .map(|completion| &mut completion.cursor),
+            _ => self
+                .tops
+                .get_mut(PANES.iter().position(|other| *other == pane)?),
         }
     }
 
     /// A click on a completion takes it; anywhere else it closes the list.
-    fn pointed(&mut self, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+    fn pointed(
+        &mut self,
+        shared: &mut Shared,
+        hit: &Hit,
+        event: MouseEvent,
+    ) -> Option<Vec<Command>> {
         if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
             return None;
         }
         let mut completion = self.completion.take()?;
-        let Spot::Item(item) = hit.spot else { return None };
+        let Spot::Item(item) = hit.spot else {
+            return None;
+        };
         (hit.place.id == COMPLETIONS).then(|| {
             completion.cursor.index = item;
             accept(self, shared, completion)
@@ -70,16 +82,25 @@ impl Screen for Schema {
     fn edited(&mut self, shared: &mut Shared, effect: Effect) -> Vec<Command> {
         let commands = changed(self, shared, effect);
         let is_open = self.typing && effect == Effect::Edited;
-        self.completion = is_open.then(|| Completion::at_cursor(&self.editor, &self.structure, false)).flatten();
+        self.completion = is_open
+            .then(|| Completion::at_cursor(&self.editor, &self.structure, false))
+            .flatten();
         commands
     }
 
     fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
-        if self.is_typing() { type_key(self, shared, event) } else { Some(read_key(self, shared, event)) }
+        if self.is_typing() {
+            type_key(self, shared, event)
+        } else {
+            Some(read_key(self, shared, event))
+        }
     }
 
     fn on_paste(&mut self, shared: &mut Shared, _: &str) -> Vec<Command> {
-        shared.complain(format!("press {} to edit, then paste", shared.key_of("schema.type")));
+        shared.complain(format!(
+            "press {} to edit, then paste",
+            shared.key_of("schema.type")
+        ));
         Vec::new()
     }
 
@@ -95,7 +116,8 @@ fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Option
         schema.completion = Some(completion);
         return Some(Vec::new());
     }
-    let is_taken = matches!(event.code, KeyCode::Tab | KeyCode::Enter) && event.modifiers.is_empty();
+    let is_taken =
+        matches!(event.code, KeyCode::Tab | KeyCode::Enter) && event.modifiers.is_empty();
     is_taken.then(|| accept(schema, shared, completion))
 }
 
@@ -116,5 +138,9 @@ fn read_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Co
         KeyCode::PageUp,
         KeyCode::PageDown,
     ];
-    if moves.contains(&event.code) { interaction::edit(schema, shared, event) } else { Vec::new() }
+    if moves.contains(&event.code) {
+        interaction::edit(schema, shared, event)
+    } else {
+        Vec::new()
+    }
 }

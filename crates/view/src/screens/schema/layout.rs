@@ -13,7 +13,9 @@ const SCORE_ROWS: u16 = 9;
 
 /// The reason if there is no text. A task that cannot be read may still show its `task.toml`.
 pub(super) fn no_text(shared: &Shared) -> Option<String> {
-    shared.no_task().filter(|_| shared.draft.base.is_none() || shared.task_error.is_none())
+    shared
+        .no_task()
+        .filter(|_| shared.draft.base.is_none() || shared.task_error.is_none())
 }
 
 pub(super) fn places(schema: &Schema, shared: &Shared, body: Rect) -> Vec<Place> {
@@ -21,14 +23,30 @@ pub(super) fn places(schema: &Schema, shared: &Shared, body: Rect) -> Vec<Place>
         return vec![Place::new(schema.pane, body)];
     }
     let (question, rest) = choice::places(schema, shared, body);
-    let panes = areas(schema, shared, rest).into_iter().map(|(id, area)| Place::new(id, area));
+    let panes = areas(schema, shared, rest)
+        .into_iter()
+        .map(|(id, area)| Place::new(id, area));
     let mut places: Vec<Place> = question.into_iter().chain(panes).collect();
-    let editor = places.iter().find(|place| place.id == EDITOR).map(Place::inside);
-    let over = schema.completion.as_ref().zip(editor).and_then(|(completion, editor)| {
-        let at = schema.editor.screen_position(schema.editor.cursor(), editor, shared.wraps(&schema.editor))?;
-        completion.area(body, at)
-    });
-    places.extend(over.map(|area| Place { is_over: true, ..Place::new(COMPLETIONS, area) }));
+    let editor = places
+        .iter()
+        .find(|place| place.id == EDITOR)
+        .map(Place::inside);
+    let over = schema
+        .completion
+        .as_ref()
+        .zip(editor)
+        .and_then(|(completion, editor)| {
+            let at = schema.editor.screen_position(
+                schema.editor.cursor(),
+                editor,
+                shared.wraps(&schema.editor),
+            )?;
+            completion.area(body, at)
+        });
+    places.extend(over.map(|area| Place {
+        is_over: true,
+        ..Place::new(COMPLETIONS, area)
+    }));
     places
 }
 
@@ -40,21 +58,38 @@ fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rec
     }
     let beside = if focused == EDITOR { SCORES } else { focused };
     if rest.width < 72 {
-        let below = if rest.height < 14 { 0 } else { (rest.height / 3).min(SCORE_ROWS) };
+        let below = if rest.height < 14 {
+            0
+        } else {
+            (rest.height / 3).min(SCORE_ROWS)
+        };
         if below == 0 {
             return vec![(focused, rest)];
         }
-        let [editor, other] = Layout::vertical([Constraint::Fill(1), Constraint::Length(below)]).areas(rest);
+        let [editor, other] =
+            Layout::vertical([Constraint::Fill(1), Constraint::Length(below)]).areas(rest);
         return vec![(EDITOR, editor), (beside, other)];
     }
     // A program's output needs more rows than the outline of its keys.
-    let about = if program_pane::needs_trust(shared) && focused != OUTLINE { PROGRAM } else { OUTLINE };
+    let about = if program_pane::needs_trust(shared) && focused != OUTLINE {
+        PROGRAM
+    } else {
+        OUTLINE
+    };
     let share = if rest.width < 110 { 54 } else { 50 };
-    let [editor, side] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
+    let [editor, side] =
+        Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
     if side.height < 18 {
-        let upper = if focused == DEGENERATE { DEGENERATE } else { about };
-        let [accepts, scores] =
-            Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS.min(side.height / 2))]).areas(side);
+        let upper = if focused == DEGENERATE {
+            DEGENERATE
+        } else {
+            about
+        };
+        let [accepts, scores] = Layout::vertical([
+            Constraint::Fill(1),
+            Constraint::Length(SCORE_ROWS.min(side.height / 2)),
+        ])
+        .areas(side);
         return vec![(EDITOR, editor), (upper, accepts), (SCORES, scores)];
     }
     // In a small terminal the focused pane gets most of the space.
@@ -65,17 +100,31 @@ fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rec
         SCORES if is_low => (SCORE_ROWS + 3, [1, 1]),
         _ if is_low => (SCORE_ROWS, [1, 1]),
         DEGENERATE => (SCORE_ROWS + 3, [1, 1]),
-        _ => (SCORE_ROWS + 3, if about == PROGRAM { [2, 1] } else { [1, 1] }),
+        _ => (
+            SCORE_ROWS + 3,
+            if about == PROGRAM { [2, 1] } else { [1, 1] },
+        ),
     };
-    let [accepts, scores, degenerate] =
-        Layout::vertical([Constraint::Fill(weights[0]), Constraint::Length(scores), Constraint::Fill(weights[1])])
-            .areas(side);
-    vec![(EDITOR, editor), (about, accepts), (SCORES, scores), (DEGENERATE, degenerate)]
+    let [accepts, scores, degenerate] = Layout::vertical([
+        Constraint::Fill(weights[0]),
+        Constraint::Length(scores),
+        Constraint::Fill(weights[1]),
+    ])
+    .areas(side);
+    vec![
+        (EDITOR, editor),
+        (about, accepts),
+        (SCORES, scores),
+        (DEGENERATE, degenerate),
+    ]
 }
 
 /// The editor's window.
 pub(super) fn window(schema: &Schema, shared: &Shared) -> Window {
     let places = places(schema, shared, shared.body());
-    let area = places.iter().find(|place| place.id == EDITOR).map_or(Rect::default(), Place::inside);
+    let area = places
+        .iter()
+        .find(|place| place.id == EDITOR)
+        .map_or(Rect::default(), Place::inside);
     schema.editor.window_in(area, shared.wraps(&schema.editor))
 }

@@ -37,7 +37,10 @@ pub(super) fn back(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 }
 
 pub(super) fn no_jumps(schema: &Schema, _: &Shared) -> Option<String> {
-    schema.jumps.is_empty().then(|| "no earlier position".to_owned())
+    schema
+        .jumps
+        .is_empty()
+        .then(|| "no earlier position".to_owned())
 }
 
 pub(super) fn find(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
@@ -46,15 +49,21 @@ pub(super) fn find(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         .selected()
         .filter(|text| !text.contains('\n'))
         .unwrap_or_else(|| schema.editor.query().to_owned());
-    let [next, previous] = ["next", "previous"].map(|id| shared.key_of(&format!("schema.find.{id}")));
+    let [next, previous] =
+        ["next", "previous"].map(|id| shared.key_of(&format!("schema.find.{id}")));
     let ask = Ask::new(
         "Find",
-        format!("Find text (case-sensitive if it has capitals); {next} and {previous} jump between matches:"),
+        format!(
+            "Find text (case-sensitive if it has capitals); {next} and {previous} jump between matches:"
+        ),
         &before,
         |schema: &mut Schema, shared, query| {
             match schema.editor.find(&query) {
                 0 => {}
-                count => shared.say(format!("{query:?}: {count} {}", if count == 1 { "match" } else { "matches" })),
+                count => shared.say(format!(
+                    "{query:?}: {count} {}",
+                    if count == 1 { "match" } else { "matches" }
+                )),
             }
             follow(schema, shared);
             Vec::new()
@@ -76,11 +85,16 @@ pub(super) fn find_next(schema: &mut Schema, shared: &mut Shared, forward: bool)
 }
 
 pub(super) fn go_to_line(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let ask = Ask::new("Go to line", "Line:", "", |schema: &mut Schema, shared, line| {
-        let line: usize = line.trim().parse().unwrap_or(1);
-        jump(schema, shared, (line.saturating_sub(1), 0));
-        Vec::new()
-    });
+    let ask = Ask::new(
+        "Go to line",
+        "Line:",
+        "",
+        |schema: &mut Schema, shared, line| {
+            let line: usize = line.trim().parse().unwrap_or(1);
+            jump(schema, shared, (line.saturating_sub(1), 0));
+            Vec::new()
+        },
+    );
     let ask = ask.checked(|text| match text.trim().parse::<usize>() {
         Ok(number) if number > 0 => None,
         _ => Some("must be a whole number from 1".to_owned()),
@@ -97,8 +111,15 @@ pub(super) fn next_fault(schema: &mut Schema, shared: &mut Shared, forward: bool
     let cursor = schema.editor.cursor();
     let places: Vec<Place> = shared.draft.faults.iter().map(place_of).collect();
     let found = match forward {
-        true => places.iter().find(|place| **place > cursor).or(places.first()),
-        false => places.iter().rev().find(|place| **place < cursor).or(places.last()),
+        true => places
+            .iter()
+            .find(|place| **place > cursor)
+            .or(places.first()),
+        false => places
+            .iter()
+            .rev()
+            .find(|place| **place < cursor)
+            .or(places.last()),
     };
     if let Some(place) = found {
         jump(schema, shared, *place);
@@ -136,14 +157,22 @@ fn pick_place(
     places: Vec<Place>,
 ) -> Vec<Command> {
     let cursor = schema.editor.cursor();
-    let selected = places.iter().rposition(|place| *place <= cursor).unwrap_or(0);
-    let pick = Pick::new(title, entries, selected, move |schema: &mut Schema, shared, index| {
-        schema.pane = EDITOR;
-        if let Some(place) = places.get(index) {
-            jump(schema, shared, *place);
-        }
-        Vec::new()
-    });
+    let selected = places
+        .iter()
+        .rposition(|place| *place <= cursor)
+        .unwrap_or(0);
+    let pick = Pick::new(
+        title,
+        entries,
+        selected,
+        move |schema: &mut Schema, shared, index| {
+            schema.pane = EDITOR;
+            if let Some(place) = places.get(index) {
+                jump(schema, shared, *place);
+            }
+            Vec::new()
+        },
+    );
     shared.popup = Some(Popup::Pick(pick));
     Vec::new()
 }
@@ -157,9 +186,16 @@ pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> 
     }
     let (mut entries, mut places) = (Vec::new(), Vec::new());
     for (index, node) in structure.nodes.iter().enumerate() {
-        let (Some(Role::Named(keyword)), Some(key)) = (structure.parent_role(index), &node.key) else { continue };
+        let (Some(Role::Named(keyword)), Some(key)) = (structure.parent_role(index), &node.key)
+        else {
+            continue;
+        };
         let is_named = |at: &usize| matches!(structure.parent_role(*at), Some(Role::Named(_)));
-        let kind = if keyword.name == "properties" { String::new() } else { format!(" ({})", keyword.name) };
+        let kind = if keyword.name == "properties" {
+            String::new()
+        } else {
+            format!(" ({})", keyword.name)
+        };
         entries.push(PickEntry {
             label: key.text.clone(),
             beside: format!("{}{kind}", summary(structure, index)),
@@ -180,7 +216,12 @@ pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> 
 /// Moves the text cursor to where the selected entry of the outline is defined.
 pub(super) fn go_to_entry(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let entries = &shared.draft.outline;
-    match schema.outline.at(entries.len()).and_then(|index| entries.get(index)).map(|entry| entry.place) {
+    match schema
+        .outline
+        .at(entries.len())
+        .and_then(|index| entries.get(index))
+        .map(|entry| entry.place)
+    {
         Some(Some((line, column))) => {
             schema.pane = EDITOR;
             jump(schema, shared, (line - 1, column - 1));
@@ -244,18 +285,27 @@ fn subject(structure: &Structure, place: Place) -> Option<Subject> {
     if let Some(at) = at.filter(on_key) {
         let uses = structure.uses(at);
         let parent = structure.parent_role(at);
-        let is_definition = matches!(parent, Some(Role::Named(keyword)) if keyword.name != "properties");
+        let is_definition =
+            matches!(parent, Some(Role::Named(keyword)) if keyword.name != "properties");
         if is_definition || !uses.is_empty() {
             return Some(Subject::Definition(at, uses));
         }
     }
-    let in_row = |at: &usize| structure.node(*at).is_some_and(|node| node.start.0 == place.0);
-    (0..structure.nodes.len()).find(|at| structure.is_reference(*at) && in_row(at)).map(Subject::Reference)
+    let in_row = |at: &usize| {
+        structure
+            .node(*at)
+            .is_some_and(|node| node.start.0 == place.0)
+    };
+    (0..structure.nodes.len())
+        .find(|at| structure.is_reference(*at) && in_row(at))
+        .map(Subject::Reference)
 }
 
 /// The start of a value: of its key, if it has one.
 fn start_of(structure: &Structure, index: usize) -> Place {
-    structure.node(index).map_or((0, 0), |node| node.key.as_ref().map_or(node.start, |key| key.start))
+    structure.node(index).map_or((0, 0), |node| {
+        node.key.as_ref().map_or(node.start, |key| key.start)
+    })
 }
 
 pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
@@ -269,39 +319,65 @@ pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Comm
 pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> {
     // Rejections by an older text do not apply to this one.
     if shared.draft.stale.is_some() {
-        return Some(format!("expected answers are not checked: {}", shared.draft.stale_title(shared.draft.name())));
+        return Some(format!(
+            "expected answers are not checked: {}",
+            shared.draft.stale_title(shared.draft.name())
+        ));
     }
     match &schema.rejections {
         None => Some("expected answers are not checked yet".to_owned()),
-        Some(found) if found.total == 0 => Some("the prompt sets have no expected answers to check".to_owned()),
-        Some(found) if found.rejected == 0 && found.is_done() => {
-            Some(format!("nothing to list: {} accepts all {} expected answers", shared.draft.name(), found.total))
+        Some(found) if found.total == 0 => {
+            Some("the prompt sets have no expected answers to check".to_owned())
         }
-        Some(found) if found.rejected == 0 => Some("no rejected answer so far: still checking".to_owned()),
+        Some(found) if found.rejected == 0 && found.is_done() => Some(format!(
+            "nothing to list: {} accepts all {} expected answers",
+            shared.draft.name(),
+            found.total
+        )),
+        Some(found) if found.rejected == 0 => {
+            Some("no rejected answer so far: still checking".to_owned())
+        }
         Some(_) => None,
     }
 }
 
 /// The rows whose expected answer is rejected, those of this edit first; the chosen one is shown on Prompts.
 pub(super) fn list_rejections(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    let Some(found) = &schema.rejections else { return Vec::new() };
+    let Some(found) = &schema.rejections else {
+        return Vec::new();
+    };
     let mut rows: Vec<_> = found.rows.iter().collect();
     rows.sort_by_key(|row| !row.is_new);
     let entry = |row: &&super::expected::RejectedRow| PickEntry {
         label: format!("{} line {}  {}", row.set.name(), row.line, row.id),
         beside: row.reason.clone(),
         detail: format!("{}, by #{}  {}", row.reason, row.schema_path, row.answer),
-        role: Some(if row.is_new { Style::Bad } else { Style::Warning }),
+        role: Some(if row.is_new {
+            Style::Bad
+        } else {
+            Style::Warning
+        }),
         ..PickEntry::default()
     };
     let entries: Vec<PickEntry> = rows.iter().map(entry).collect();
     let targets: Vec<_> = rows.iter().map(|row| (row.set, row.line)).collect();
-    let first =
-        if found.rows.len() < found.rejected { format!(", the first {}", found.rows.len()) } else { String::new() };
-    let title = format!("Rejected expected answers: {} of {}{first}", found.rejected, found.checked);
+    let first = if found.rows.len() < found.rejected {
+        format!(", the first {}", found.rows.len())
+    } else {
+        String::new()
+    };
+    let title = format!(
+        "Rejected expected answers: {} of {}{first}",
+        found.rejected, found.checked
+    );
     let pick = Pick::new(title, entries, 0, move |_: &mut Schema, _, index| {
-        let Some((set, line)) = targets.get(index).copied() else { return Vec::new() };
-        vec![Command::GoTo(Screen::Prompts), Command::Changed(Change::PromptRow(set, line))]
+        let Some((set, line)) = targets.get(index).copied() else {
+            return Vec::new();
+        };
+        vec![
+            Command::GoTo(Screen::Prompts),
+            Command::Changed(Change::PromptRow(set, line)),
+        ]
     });
     shared.popup = Some(Popup::Pick(pick));
     Vec::new()

@@ -14,7 +14,10 @@ use crate::style_role::Role;
 fn rows(schema: &Schema, shared: &Shared) -> Vec<(usize, Line<'static>)> {
     let theme = &shared.theme;
     let entries = &shared.draft.outline;
-    let selected = schema.outline.at(entries.len()).filter(|_| schema.pane == OUTLINE);
+    let selected = schema
+        .outline
+        .at(entries.len())
+        .filter(|_| schema.pane == OUTLINE);
     let mut rows = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         let (mark, role, word) = match entry.required {
@@ -26,7 +29,10 @@ fn rows(schema: &Schema, shared: &Shared) -> Vec<(usize, Line<'static>)> {
         let line = Line::from(vec![
             Span::raw(blanks.clone()),
             Span::styled(mark, theme.style(role)),
-            Span::styled(format!("{}: ", visible(&entry.name)), theme.style(Role::JsonKey)),
+            Span::styled(
+                format!("{}: ", visible(&entry.name)),
+                theme.style(Role::JsonKey),
+            ),
             Span::styled(word, theme.style(Role::Faint)),
             Span::raw(visible(&entry.text).into_owned()),
         ]);
@@ -34,19 +40,40 @@ fn rows(schema: &Schema, shared: &Shared) -> Vec<(usize, Line<'static>)> {
         if selected != Some(index) {
             continue;
         }
-        let detail = |text: &String| Line::styled(format!("{blanks}    {}", visible(text)), theme.style(Role::Faint));
+        let detail = |text: &String| {
+            Line::styled(
+                format!("{blanks}    {}", visible(text)),
+                theme.style(Role::Faint),
+            )
+        };
         rows.extend(entry.details.iter().map(|text| (index, detail(text))));
     }
     rows
 }
 
 pub(super) fn content<'a>(content: Content<'a>, schema: &Schema, shared: &Shared) -> Content<'a> {
-    let lines = rows(schema, shared).into_iter().map(|(entry, line)| (Some(entry), line)).collect();
+    let lines = rows(schema, shared)
+        .into_iter()
+        .map(|(entry, line)| (Some(entry), line))
+        .collect();
     let is_marked = schema.pane == OUTLINE;
-    let entries = Entries { lines, cursor: schema.outline, is_marked, wraps: true };
-    let text = if shared.draft.stale.is_some() { "does not compile: see the editor" } else { "reading ..." };
+    let entries = Entries {
+        lines,
+        cursor: schema.outline,
+        is_marked,
+        wraps: true,
+    };
+    let text = if shared.draft.stale.is_some() {
+        "does not compile: see the editor"
+    } else {
+        "reading ..."
+    };
     let empty = vec![Line::styled(text, shared.theme.style(Role::Faint))];
-    Content { body: Body::Entries(entries), empty, ..content }
+    Content {
+        body: Body::Entries(entries),
+        empty,
+        ..content
+    }
 }
 
 /// The entries that have a place, to choose from.
@@ -62,5 +89,11 @@ pub(super) fn choices(shared: &Shared) -> (Vec<PickEntry>, Vec<(usize, usize)>) 
         };
         (choice, (line - 1, column - 1))
     };
-    shared.draft.outline.iter().filter_map(|entry| Some((entry, entry.place?))).map(entry).unzip()
+    shared
+        .draft
+        .outline
+        .iter()
+        .filter_map(|entry| Some((entry, entry.place?)))
+        .map(entry)
+        .unzip()
 }

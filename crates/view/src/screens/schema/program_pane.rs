@@ -29,10 +29,21 @@ fn task(shared: &Shared) -> Option<&Task> {
 
 /// Why nothing can be scored, if a program is not trusted.
 pub(super) fn untrusted(shared: &Shared) -> Option<String> {
-    let first = shared.draft.programs.iter().find(|program| !program.is_trusted && program.tool.is_none())?;
-    let what = if first.has_changed { "has changed since it was trusted" } else { "is not trusted" };
+    let first = shared
+        .draft
+        .programs
+        .iter()
+        .find(|program| !program.is_trusted && program.tool.is_none())?;
+    let what = if first.has_changed {
+        "has changed since it was trusted"
+    } else {
+        "is not trusted"
+    };
     let what = format!("the {} {what}", first.subject());
-    Some(format!("not scored, because {what}: {} shows it and asks", shared.key_of("schema.trust")))
+    Some(format!(
+        "not scored, because {what}: {} shows it and asks",
+        shared.key_of("schema.trust")
+    ))
 }
 
 /// Puts the selected sample to the programs, in the background.
@@ -41,14 +52,23 @@ pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
         return None;
     }
     let (open, scorer) = (shared.task.clone()?, shared.draft.scorer.clone()?);
-    let (index, version) = (schema.sample.at(open.samples.as_ref().map_or(0, Vec::len))?, shared.draft.version);
+    let (index, version) = (
+        schema
+            .sample
+            .at(open.samples.as_ref().map_or(0, Vec::len))?,
+        shared.draft.version,
+    );
     Some(Work::latest(
         "schema.program",
         move |_| {
             let sample = open.samples.as_ref().ok()?.get(index)?;
             let row = sample.prompt_id.as_deref().and_then(|id| open.row(id));
             let trials = scorer.try_programs(&sample.text, row);
-            Some(TrialOutput { index, version, trials })
+            Some(TrialOutput {
+                index,
+                version,
+                trials,
+            })
         },
         |schema: &mut Schema, _, tried| {
             schema.tried = tried;
@@ -60,14 +80,20 @@ pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
 pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
-    let programs = task(shared).into_iter().flat_map(Task::scorers).filter_map(Task::command);
+    let programs = task(shared)
+        .into_iter()
+        .flat_map(Task::scorers)
+        .filter_map(Task::command);
     let mut lines = Vec::new();
     for (index, rules) in programs.enumerate() {
         let trust = shared.draft.programs.get(index);
         lines.push(Line::raw(visible(&commands(rules)).into_owned()));
         lines.extend(trust.map(|trust| trust_line(trust, shared)));
         let missing = trust.and_then(|trust| trust.missing.as_deref());
-        lines.extend(missing.map(|missing| Line::styled(visible(missing).into_owned(), theme.style(Role::Bad))));
+        lines
+            .extend(missing.map(|missing| {
+                Line::styled(visible(missing).into_owned(), theme.style(Role::Bad))
+            }));
         lines.push(faint(limits(rules)));
         // The first answer starts a process: in the background, with the first trial.
         if schema.tried.is_some() {
@@ -87,25 +113,41 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         return lines;
     }
     let tried = schema.tried.as_ref();
-    let Some(Ok(samples)) = shared.task.as_ref().map(|open| &open.samples) else { return lines };
+    let Some(Ok(samples)) = shared.task.as_ref().map(|open| &open.samples) else {
+        return lines;
+    };
     let Some(index) = schema.sample.at(samples.len()) else {
         lines.push(faint("no sample completion to test".to_owned()));
         return lines;
     };
     let sample = &samples[index];
-    let [previous, next] = ["schema.sample.previous", "schema.sample.next"].map(|id| shared.key_of(id));
+    let [previous, next] =
+        ["schema.sample.previous", "schema.sample.next"].map(|id| shared.key_of(id));
     lines.push(Line::styled(
-        format!("sample {} of {}, line {} ({previous} {next})", index + 1, samples.len(), sample.line),
+        format!(
+            "sample {} of {}, line {} ({previous} {next})",
+            index + 1,
+            samples.len(),
+            sample.line
+        ),
         theme.style(Role::Title),
     ));
-    lines.push(Line::raw(visible(&shortened(&sample.text, MAX_SHOWN_CHARS)).into_owned()));
+    lines.push(Line::raw(
+        visible(&shortened(&sample.text, MAX_SHOWN_CHARS)).into_owned(),
+    ));
     if untrusted(shared).is_some() {
         lines.push(faint("not asked".to_owned()));
         return lines;
     }
-    let is_now = |tried: &&TrialOutput| tried.index == index && tried.version == shared.draft.version;
+    let is_now =
+        |tried: &&TrialOutput| tried.index == index && tried.version == shared.draft.version;
     match tried.filter(is_now) {
-        Some(tried) => lines.extend(tried.trials.iter().flat_map(|trial| trial_lines(trial, theme))),
+        Some(tried) => lines.extend(
+            tried
+                .trials
+                .iter()
+                .flat_map(|trial| trial_lines(trial, theme)),
+        ),
         None if shared.draft.stale.is_some() => lines.push(faint("not asked".to_owned())),
         None => lines.push(faint("asking ...".to_owned())),
     }
@@ -113,7 +155,11 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
 }
 
 fn commands(rules: &CommandRules) -> String {
-    rules.commands().map(|command| command.join(" ")).collect::<Vec<_>>().join("; ")
+    rules
+        .commands()
+        .map(|command| command.join(" "))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn trust_line(trust: &Trust, shared: &Shared) -> Line<'static> {
@@ -126,20 +172,42 @@ fn trust_line(trust: &Trust, shared: &Shared) -> Line<'static> {
             format!("changed since it was trusted: {key} trusts it as it is now"),
             Role::Warning,
         ),
-        (false, false) => (theme.glyph("✗", "x"), format!("not trusted: {key} trusts it"), Role::Bad),
+        (false, false) => (
+            theme.glyph("✗", "x"),
+            format!("not trusted: {key} trusts it"),
+            Role::Bad,
+        ),
     };
     Line::styled(format!("{mark} {text}"), theme.style(role))
 }
 
 fn limits(rules: &CommandRules) -> String {
-    let memory = if rules.memory_mib == 0 { "no memory limit".to_owned() } else { format!("{} MiB", rules.memory_mib) };
-    let CommandRules { seconds, output_kib, .. } = rules;
-    format!("limits: {seconds} s, {memory}, {output_kib} KiB of output, {} at once", rules.width())
+    let memory = if rules.memory_mib == 0 {
+        "no memory limit".to_owned()
+    } else {
+        format!("{} MiB", rules.memory_mib)
+    };
+    let CommandRules {
+        seconds,
+        output_kib,
+        ..
+    } = rules;
+    format!(
+        "limits: {seconds} s, {memory}, {output_kib} KiB of output, {} at once",
+        rules.width()
+    )
 }
 
 fn isolation(rules: &CommandRules, theme: &Theme) -> Line<'static> {
-    let role = if rules.lacks_isolation() { Role::Warning } else { Role::Faint };
-    Line::styled(format!("isolation {}", rules.isolation_text()), theme.style(role))
+    let role = if rules.lacks_isolation() {
+        Role::Warning
+    } else {
+        Role::Faint
+    };
+    Line::styled(
+        format!("isolation {}", rules.isolation_text()),
+        theme.style(role),
+    )
 }
 
 fn trial_lines(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
@@ -156,22 +224,56 @@ fn trial_lines(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
             .collect::<Vec<_>>()
     };
     let score = &trial.score;
-    let part = trial.part.as_ref().map_or_else(String::new, |part| format!("{}: ", visible(part)));
+    let part = trial
+        .part
+        .as_ref()
+        .map_or_else(String::new, |part| format!("{}: ", visible(part)));
     let mut result = format!("{part}{}, value {}", score.outcome(), score.reward_text());
     result.extend(score.failure.map(|failure| format!(", {}", failure.key())));
-    result.extend(score.exact.map(|exact| if exact { ", exact" } else { ", not exact" }));
-    let style = theme.style(if score.is_error() { Role::Bad } else { Theme::tier_role(score.tier.name()) });
-    let mut lines = vec![Line::from(vec![Span::styled(result, style), faint(format!("  {:.2} s", trial.seconds))])];
-    let reasons = score.errors.iter().map(|reason| format!("{}:{} {}", reason.line, reason.column, reason.message));
-    let reasons: Vec<String> = reasons.chain(score.warnings.iter().cloned()).take(MAX_REASONS).collect();
+    result.extend(
+        score
+            .exact
+            .map(|exact| if exact { ", exact" } else { ", not exact" }),
+    );
+    let style = theme.style(if score.is_error() {
+        Role::Bad
+    } else {
+        Theme::tier_role(score.tier.name())
+    });
+    let mut lines = vec![Line::from(vec![
+        Span::styled(result, style),
+        faint(format!("  {:.2} s", trial.seconds)),
+    ])];
+    let reasons = score
+        .errors
+        .iter()
+        .map(|reason| format!("{}:{} {}", reason.line, reason.column, reason.message));
+    let reasons: Vec<String> = reasons
+        .chain(score.warnings.iter().cloned())
+        .take(MAX_REASONS)
+        .collect();
     lines.extend(block("reasons", &reasons.join("\n")));
-    let metrics: Vec<String> = score.metrics.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    let metrics: Vec<String> = score
+        .metrics
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
     lines.extend(block("metrics", &metrics.join(", ")));
-    lines.extend(block("asked", &shortened(trial.asked.trim_end(), MAX_SHOWN_CHARS)));
-    let output = if trial.output.trim().is_empty() { "nothing" } else { trial.output.as_str() };
+    lines.extend(block(
+        "asked",
+        &shortened(trial.asked.trim_end(), MAX_SHOWN_CHARS),
+    ));
+    let output = if trial.output.trim().is_empty() {
+        "nothing"
+    } else {
+        trial.output.as_str()
+    };
     lines.extend(block("answered", &shortened(output, MAX_SHOWN_CHARS)));
     let complaint: Vec<&str> = trial.complaint.lines().collect();
     let last = &complaint[complaint.len().saturating_sub(LAST_LINES)..];
-    lines.extend(block("stderr", &shortened(&last.join("\n"), MAX_SHOWN_CHARS)));
+    lines.extend(block(
+        "stderr",
+        &shortened(&last.join("\n"), MAX_SHOWN_CHARS),
+    ));
     lines
 }

@@ -16,16 +16,31 @@ use crate::task::PromptSet;
 /// Scores the samples in the background.
 pub(super) fn compute(shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
-    let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
+    let (open, scorer) = (
+        Arc::clone(shared.task.as_ref()?),
+        Arc::clone(draft.scorer.as_ref()?),
+    );
     let saved = draft.saved_scorer.clone();
     Some(Work::stream("schema.effects", move |sender| {
         let Some(_turn) = sender.turn() else { return };
-        let Some(effects) = effects(&open, &scorer, saved.as_deref(), sender) else { return };
+        let Some(effects) = effects(&open, &scorer, saved.as_deref(), sender) else {
+            return;
+        };
         sender.send(move |schema: &mut Schema, shared| {
             let (total, valid) = (effects.total(), effects.now[Tier::Valid as usize]);
             let exact = Some(effects.exact).filter(|(_, of)| *of > 0);
-            let scores = LastScores { of: "task samples", total, valid, exact };
-            shared.last_scores = Some(shared.last_scores.filter(|last| last.of != scores.of).unwrap_or(scores));
+            let scores = LastScores {
+                of: "task samples",
+                total,
+                valid,
+                exact,
+            };
+            shared.last_scores = Some(
+                shared
+                    .last_scores
+                    .filter(|last| last.of != scores.of)
+                    .unwrap_or(scores),
+            );
             schema.effects = Some(effects);
             Vec::new()
         });
@@ -35,14 +50,20 @@ pub(super) fn compute(shared: &Shared) -> Option<Command> {
 /// Scores degenerate answers in the background; a judge is asked for them only by `grpo-tui task audit`.
 pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
-    let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
+    let (open, scorer) = (
+        Arc::clone(shared.task.as_ref()?),
+        Arc::clone(draft.scorer.as_ref()?),
+    );
     if scorer.asks_judge() {
         return None;
     }
     let (task, version) = (Arc::clone(draft.task.as_ref()?), draft.version);
     Some(Work::stream("schema.degenerate", move |sender| {
         let Some(_turn) = sender.turn() else { return };
-        let rows = open.rows.get(&PromptSet::Train).and_then(|rows| rows.as_ref().ok());
+        let rows = open
+            .rows
+            .get(&PromptSet::Train)
+            .and_then(|rows| rows.as_ref().ok());
         let findings = audit(&task, &scorer, rows.map_or(&[], Vec::as_slice));
         sender.send(move |schema: &mut Schema, shared| {
             // The schema may have changed while another screen was shown.
@@ -57,47 +78,86 @@ pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
 /// Checks the expected answers of all rows in the background.
 pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
-    let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
+    let (open, scorer) = (
+        Arc::clone(shared.task.as_ref()?),
+        Arc::clone(draft.scorer.as_ref()?),
+    );
     let saved = draft.saved_scorer.clone();
-    let known = schema.baseline.clone().filter(|baseline| baseline.saved == draft.saved);
-    let (saved_text, is_saved) = (draft.saved.clone(), !draft.is_changed() && draft.stale.is_none());
+    let known = schema
+        .baseline
+        .clone()
+        .filter(|baseline| baseline.saved == draft.saved);
+    let (saved_text, is_saved) = (
+        draft.saved.clone(),
+        !draft.is_changed() && draft.stale.is_none(),
+    );
     Some(Work::stream("schema.expected", move |sender| {
         let Some(_turn) = sender.turn() else { return };
         let rows = expected::answered(&open, &scorer);
         let baseline = match (known, saved) {
             (Some(known), _) => Some(known),
             (None, Some(saved)) => {
-                let Some(rejected) = expected::rejected_rows(&saved, &rows, sender) else { return };
-                Some(Baseline { saved: saved_text, rejected: Arc::new(rejected) })
+                let Some(rejected) = expected::rejected_rows(&saved, &rows, sender) else {
+                    return;
+                };
+                Some(Baseline {
+                    saved: saved_text,
+                    rejected: Arc::new(rejected),
+                })
             }
             (None, None) => None,
         };
         let answers = expected::unchecked(&open, &rows);
-        expected::check_rows(&scorer, (&rows, answers), baseline.as_ref(), is_saved, sender, |found, answers| {
-            let (baseline, open) = (baseline.clone(), Arc::clone(&open));
-            sender.send(move |schema: &mut Schema, shared| {
-                if shared.task.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &open)) {
-                    return Vec::new();
-                }
-                let is_done = found.is_done();
-                shared.draft.expected = Some(answers);
-                (schema.rejections, schema.baseline) = (Some(found), baseline);
-                is_done.then_some(Command::Changed(Change::Expected)).into_iter().collect()
-            })
-        });
+        expected::check_rows(
+            &scorer,
+            (&rows, answers),
+            baseline.as_ref(),
+            is_saved,
+            sender,
+            |found, answers| {
+                let (baseline, open) = (baseline.clone(), Arc::clone(&open));
+                sender.send(move |schema: &mut Schema, shared| {
+                    if shared
+                        .task
+                        .as_ref()
+                        .is_none_or(|now| !Arc::ptr_eq(now, &open))
+                    {
+                        return Vec::new();
+                    }
+                    let is_done = found.is_done();
+                    shared.draft.expected = Some(answers);
+                    (schema.rejections, schema.baseline) = (Some(found), baseline);
+                    is_done
+                        .then_some(Command::Changed(Change::Expected))
+                        .into_iter()
+                        .collect()
+                })
+            },
+        );
     }))
 }
 
 /// `None` if superseded.
-fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Sender) -> Option<ScorePreview> {
-    let mut effects = ScorePreview { saved: saved.map(|_| [0; 3]), ..ScorePreview::default() };
+fn effects(
+    open: &OpenTask,
+    scorer: &Scorer,
+    saved: Option<&Scorer>,
+    sender: &Sender,
+) -> Option<ScorePreview> {
+    let mut effects = ScorePreview {
+        saved: saved.map(|_| [0; 3]),
+        ..ScorePreview::default()
+    };
     let samples = open.samples.as_deref().unwrap_or_default();
     let mut rows: HashMap<&str, &PromptRow> = HashMap::new();
     for row in open.rows.values().flatten().flatten() {
         rows.entry(&row.id).or_insert(row);
     }
     let row = |id: &Option<String>| rows.get(id.as_deref()?).copied();
-    let texts: Vec<_> = samples.iter().map(|sample| (sample.text.as_str(), row(&sample.prompt_id))).collect();
+    let texts: Vec<_> = samples
+        .iter()
+        .map(|sample| (sample.text.as_str(), row(&sample.prompt_id)))
+        .collect();
     let score = |scorer: &Scorer| scorer.score_while(&texts, || sender.is_wanted());
     let scores = score(scorer)?;
     let before = match saved {
@@ -114,8 +174,10 @@ fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Se
         if let Some(is_exact) = score.exact {
             effects.exact = (effects.exact.0 + usize::from(is_exact), effects.exact.1 + 1);
         }
-        if let (Some(before), Some(counts)) = (before.as_ref().and_then(|before| before.get(place)), &mut effects.saved)
-        {
+        if let (Some(before), Some(counts)) = (
+            before.as_ref().and_then(|before| before.get(place)),
+            &mut effects.saved,
+        ) {
             counts[before.tier as usize] += 1;
             if before.tier != score.tier {
                 effects.moved.push((sample.line, before.tier, score.tier));

@@ -26,7 +26,9 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     if let Some(why) = no_scores(shared) {
         return vec![why];
     }
-    let Some(open) = &shared.task else { return vec![faint(shared.no_task().unwrap_or_default())] };
+    let Some(open) = &shared.task else {
+        return vec![faint(shared.no_task().unwrap_or_default())];
+    };
     let task = shared.draft.task.as_deref().unwrap_or(&open.task);
     let mut lines = rejections(schema, shared);
     match (&open.samples, &schema.effects) {
@@ -39,29 +41,60 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         }
         (Ok(_), None) => lines.push(faint("scoring samples ...".to_owned())),
         (Ok(_), Some(effects)) => {
-            lines.extend(Tier::ALL.into_iter().rev().map(|tier| tier_line(theme, task, effects, tier)));
-            let change = effects.saved_reward.map(|saved| effects.reward - saved).filter(|change| change.abs() > 5e-4);
-            let change = change.map_or_else(String::new, |change| format!("  {change:+.3} vs saved"));
+            lines.extend(
+                Tier::ALL
+                    .into_iter()
+                    .rev()
+                    .map(|tier| tier_line(theme, task, effects, tier)),
+            );
+            let change = effects
+                .saved_reward
+                .map(|saved| effects.reward - saved)
+                .filter(|change| change.abs() > 5e-4);
+            let change =
+                change.map_or_else(String::new, |change| format!("  {change:+.3} vs saved"));
             if effects.total() > 0 {
-                let mean = format!("mean reward {:.3} of {} samples{change}", effects.reward, effects.total());
+                let mean = format!(
+                    "mean reward {:.3} of {} samples{change}",
+                    effects.reward,
+                    effects.total()
+                );
                 lines.push(Line::raw(mean));
             }
             if effects.errors > 0 {
                 let failed = format!("{} samples not scored: the scorer failed", effects.errors);
                 lines.push(Line::styled(failed, theme.style(Role::Warning)));
             }
-            lines.extend(moved(theme, effects).map(|text| Line::styled(text, theme.style(Role::Marked))));
+            lines.extend(
+                moved(theme, effects).map(|text| Line::styled(text, theme.style(Role::Marked))),
+            );
         }
     }
-    lines.extend(rules(task, schema.effects.as_ref().map_or(0, |effects| effects.tolerant)).into_iter().map(faint));
+    lines.extend(
+        rules(
+            task,
+            schema
+                .effects
+                .as_ref()
+                .map_or(0, |effects| effects.tolerant),
+        )
+        .into_iter()
+        .map(faint),
+    );
     lines
 }
 
 /// Why nothing is scored.
 fn no_scores(shared: &Shared) -> Option<Line<'static>> {
     let theme = &shared.theme;
-    let untrusted = program_pane::untrusted(shared).map(|why| Line::styled(why, theme.style(Role::Warning)));
-    let unscored = || Some(Line::styled(format!("not scored: {}", shared.draft.unscored()?), theme.style(Role::Faint)));
+    let untrusted =
+        program_pane::untrusted(shared).map(|why| Line::styled(why, theme.style(Role::Warning)));
+    let unscored = || {
+        Some(Line::styled(
+            format!("not scored: {}", shared.draft.unscored()?),
+            theme.style(Role::Faint),
+        ))
+    };
     untrusted.or_else(unscored)
 }
 
@@ -69,10 +102,15 @@ fn no_scores(shared: &Shared) -> Option<Line<'static>> {
 fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: String| vec![Line::styled(text, theme.style(Role::Faint))];
-    let Some(found) = &schema.rejections else { return faint("checking expected answers ...".to_owned()) };
+    let Some(found) = &schema.rejections else {
+        return faint("checking expected answers ...".to_owned());
+    };
     let (total, so_far) = match found.is_done() {
         true => (grouped(found.total), String::new()),
-        false => (grouped(found.checked), format!(" checked so far, of {}", grouped(found.total))),
+        false => (
+            grouped(found.checked),
+            format!(" checked so far, of {}", grouped(found.total)),
+        ),
     };
     let mended = match found.mended {
         0 => String::new(),
@@ -84,12 +122,14 @@ fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     if found.rejected == 0 {
         let mark = theme.glyph("✓", "ok:");
         return vec![match found.is_done() {
-            true => {
-                Line::styled(format!("{mark} accepts all {total} expected answers{mended}"), theme.style(Role::Good))
-            }
-            false => {
-                Line::styled(format!("accepts the {total} expected answers{so_far}{mended}"), theme.style(Role::Faint))
-            }
+            true => Line::styled(
+                format!("{mark} accepts all {total} expected answers{mended}"),
+                theme.style(Role::Good),
+            ),
+            false => Line::styled(
+                format!("accepts the {total} expected answers{so_far}{mended}"),
+                theme.style(Role::Faint),
+            ),
         }];
     }
     let new = match found.new {
@@ -106,7 +146,10 @@ fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let text = format!("{mark} rejects {rejected} of {total} expected answers{new}{so_far}");
     let mut lines = vec![Line::styled(text, theme.style(role))];
     let key = shared.key_of("schema.rejected");
-    lines.push(Line::styled(format!("{}; {key} lists them", places(found)), theme.style(Role::Faint)));
+    lines.push(Line::styled(
+        format!("{}; {key} lists them", places(found)),
+        theme.style(Role::Faint),
+    ));
     lines
 }
 
@@ -114,15 +157,26 @@ fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
 fn places(found: &Rejections) -> String {
     const SHOWN: usize = 5;
     let new = found.rows.iter().filter(|row| row.is_new);
-    let shown: Vec<_> = new.chain(found.rows.iter().filter(|row| !row.is_new)).take(SHOWN).collect();
+    let shown: Vec<_> = new
+        .chain(found.rows.iter().filter(|row| !row.is_new))
+        .take(SHOWN)
+        .collect();
     let of_set = |set: PromptSet| {
-        let lines: Vec<String> = shown.iter().filter(|row| row.set == set).map(|row| row.line.to_string()).collect();
+        let lines: Vec<String> = shown
+            .iter()
+            .filter(|row| row.set == set)
+            .map(|row| row.line.to_string())
+            .collect();
         let word = if lines.len() == 1 { "line" } else { "lines" };
         (!lines.is_empty()).then(|| format!("{} {word} {}", set.name(), lines.join(", ")))
     };
     let sets: Vec<String> = PromptSet::ALL.into_iter().filter_map(of_set).collect();
     let more = found.rejected - shown.len();
-    let more = if more > 0 { format!(" and {} more", grouped(more)) } else { String::new() };
+    let more = if more > 0 {
+        format!(" and {} more", grouped(more))
+    } else {
+        String::new()
+    };
     format!("{}{more}", sets.join("; "))
 }
 
@@ -132,7 +186,9 @@ fn grouped(number: usize) -> String {
 
 /// The samples whose tier changed: `valid → invalid: lines 1, 2`.
 fn moved(theme: &Theme, effects: &ScorePreview) -> Option<String> {
-    let pairs = Tier::ALL.into_iter().flat_map(|from| Tier::ALL.into_iter().map(move |to| (from, to)));
+    let pairs = Tier::ALL
+        .into_iter()
+        .flat_map(|from| Tier::ALL.into_iter().map(move |to| (from, to)));
     let group = |(from, to): (Tier, Tier)| {
         let lines: Vec<String> = effects
             .moved
@@ -140,11 +196,21 @@ fn moved(theme: &Theme, effects: &ScorePreview) -> Option<String> {
             .filter(|(_, before, now)| (*before, *now) == (from, to))
             .map(|(line, ..)| line.to_string())
             .collect();
-        let more = if lines.len() > 8 { format!(" and {} more", lines.len() - 8) } else { String::new() };
+        let more = if lines.len() > 8 {
+            format!(" and {} more", lines.len() - 8)
+        } else {
+            String::new()
+        };
         let shown = lines.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
         let word = if lines.len() == 1 { "line" } else { "lines" };
-        (!lines.is_empty())
-            .then(|| format!("{} {} {}: {word} {shown}{more}", from.name(), theme.glyph("→", "->"), to.name()))
+        (!lines.is_empty()).then(|| {
+            format!(
+                "{} {} {}: {word} {shown}{more}",
+                from.name(),
+                theme.glyph("→", "->"),
+                to.name()
+            )
+        })
     };
     let groups: Vec<String> = pairs.filter_map(group).collect();
     (!groups.is_empty()).then(|| groups.join("; "))
@@ -159,12 +225,25 @@ fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> 
     };
     let now = effects.now[tier as usize];
     let share = now as f64 / effects.total().max(1) as f64;
-    let bar = theme.glyph("▆", "=").repeat(if theme.linear { 0 } else { (share * 16.0).round() as usize });
+    let bar = theme.glyph("▆", "=").repeat(if theme.linear {
+        0
+    } else {
+        (share * 16.0).round() as usize
+    });
     let style = theme.style(Theme::tier_role(tier.name()));
-    let change = effects.saved.map_or(0, |saved| now as i64 - saved[tier as usize] as i64);
-    let change = if change == 0 { String::new() } else { format!(" {change:+}") };
+    let change = effects
+        .saved
+        .map_or(0, |saved| now as i64 - saved[tier as usize] as i64);
+    let change = if change == 0 {
+        String::new()
+    } else {
+        format!(" {change:+}")
+    };
     Line::from(vec![
-        Span::styled(format!("{} {:<10} ", theme.tier_glyph(tier.name()), tier.name()), style),
+        Span::styled(
+            format!("{} {:<10} ", theme.tier_glyph(tier.name()), tier.name()),
+            style,
+        ),
         Span::styled(format!("{value:>4.2} "), theme.style(Role::Faint)),
         Span::raw(format!("{now:>4}")),
         Span::styled(format!("{change:<5}"), theme.style(Role::Marked)),
@@ -176,7 +255,9 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
     let is_json = task.schema().is_some();
     let mut rules = vec![match task.score.strip_thinking {
         true => "think blocks are stripped before scoring".to_owned(),
-        false if is_json => "think blocks are not stripped: answers with one are unparsable".to_owned(),
+        false if is_json => {
+            "think blocks are not stripped: answers with one are unparsable".to_owned()
+        }
         false => "think blocks are not stripped".to_owned(),
     }];
     let more = match tolerant {
@@ -185,8 +266,14 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
         several => format!("; {several} samples are valid after unwrapping"),
     };
     if is_json {
-        let answer = if task.grammar().is_some() { "JSON" } else { "answer" };
-        rules.push(format!("text or a fence around the {answer} makes it unparsable{more}"));
+        let answer = if task.grammar().is_some() {
+            "JSON"
+        } else {
+            "answer"
+        };
+        rules.push(format!(
+            "text or a fence around the {answer} makes it unparsable{more}"
+        ));
     }
     if task.score.graded {
         rules.push("graded: partial credit for invalid answers".to_owned());
@@ -201,8 +288,16 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
         rules.push("`format` is checked".to_owned());
     }
     if !task.score.normalise.is_empty() {
-        let fields: Vec<String> = task.score.normalise.iter().map(|(field, how)| format!("{field} ({how})")).collect();
-        rules.push(format!("normalized before comparing: {}", fields.join(", ")));
+        let fields: Vec<String> = task
+            .score
+            .normalise
+            .iter()
+            .map(|(field, how)| format!("{field} ({how})"))
+            .collect();
+        rules.push(format!(
+            "normalized before comparing: {}",
+            fields.join(", ")
+        ));
     }
     rules
 }
@@ -212,12 +307,20 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     if let Some(why) = no_scores(shared) {
         return vec![why];
     }
-    if shared.draft.scorer.as_ref().is_some_and(|scorer| scorer.asks_judge()) {
+    if shared
+        .draft
+        .scorer
+        .as_ref()
+        .is_some_and(|scorer| scorer.asks_judge())
+    {
         let text = "not scored here, since a judge costs: grpo-tui task audit";
         return vec![Line::styled(text, theme.style(Role::Faint))];
     }
     let Some(findings) = &schema.degenerate else {
-        return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))];
+        return vec![Line::styled(
+            "scoring degenerate answers ...",
+            theme.style(Role::Faint),
+        )];
     };
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();
@@ -226,20 +329,39 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
             let text = "nothing to try: this kind of scorer has no degenerate answers";
             lines.push(Line::styled(text, theme.style(Role::Faint)));
         }
-        0 => lines.push(Line::styled("no degenerate answer scores as high as a correct one", theme.style(Role::Good))),
+        0 => lines.push(Line::styled(
+            "no degenerate answer scores as high as a correct one",
+            theme.style(Role::Good),
+        )),
         count => {
             let mark = theme.glyph("▲", "!");
-            let text = format!("{mark} {count} of {} degenerate answers pass", findings.len());
+            let text = format!(
+                "{mark} {count} of {} degenerate answers pass",
+                findings.len()
+            );
             lines.push(Line::styled(text, theme.style(Role::Warning)));
-            lines.extend(weak.iter().map(|finding| Line::raw(finding.sentence.clone())));
+            lines.extend(
+                weak.iter()
+                    .map(|finding| Line::raw(finding.sentence.clone())),
+            );
         }
     }
     lines.extend(findings.iter().map(|finding| {
         let style = theme.style(Theme::tier_role(finding.tier.name()));
         Line::from(vec![
-            Span::styled(format!("{} {:>5.2}  ", theme.tier_glyph(finding.tier.name()), finding.reward), style),
+            Span::styled(
+                format!(
+                    "{} {:>5.2}  ",
+                    theme.tier_glyph(finding.tier.name()),
+                    finding.reward
+                ),
+                style,
+            ),
             Span::raw(finding.name.clone()),
-            Span::styled(format!("  {}", finding.completion.replace('\n', " ")), theme.style(Role::Faint)),
+            Span::styled(
+                format!("  {}", finding.completion.replace('\n', " ")),
+                theme.style(Role::Faint),
+            ),
         ])
     }));
     lines

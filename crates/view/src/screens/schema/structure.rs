@@ -22,7 +22,10 @@ impl Role {
     /// The role of a value directly inside one of this role.
     fn inner(self, node: &Node) -> Self {
         let is_list = node.kind == Kind::Array;
-        match (self, node.key.as_ref().and_then(|key| Keyword::named(&key.text))) {
+        match (
+            self,
+            node.key.as_ref().and_then(|key| Keyword::named(&key.text)),
+        ) {
             (Self::Schema, Some(keyword)) => match keyword.holds {
                 KeywordValue::Schema => Self::Schema,
                 KeywordValue::SchemaOrList if !is_list => Self::Schema,
@@ -31,7 +34,9 @@ impl Role {
                 _ => Self::Value(keyword),
             },
             (Self::Schema, None) => Self::Unknown,
-            (Self::Named(keyword), _) if is_list || keyword.name == "dependentRequired" => Self::Value(keyword),
+            (Self::Named(keyword), _) if is_list || keyword.name == "dependentRequired" => {
+                Self::Value(keyword)
+            }
             (Self::Named(_) | Self::Schemas, _) => Self::Schema,
             (role, _) => role,
         }
@@ -60,7 +65,8 @@ impl Structure {
     /// The innermost value at a position, its key included.
     pub(super) fn at(&self, place: Place) -> Option<usize> {
         self.nodes.iter().rposition(|node| {
-            (node.start..node.end).contains(&place) || node.key.as_ref().is_some_and(|key| key.contains(place))
+            (node.start..node.end).contains(&place)
+                || node.key.as_ref().is_some_and(|key| key.contains(place))
         })
     }
 
@@ -87,13 +93,20 @@ impl Structure {
 
     pub(super) fn children(&self, of: usize) -> impl Iterator<Item = (usize, &Node)> {
         let end = self.node(of).map_or((0, 0), |node| node.end);
-        let inside = self.nodes.iter().enumerate().skip(of + 1).take_while(move |(_, node)| node.start <= end);
+        let inside = self
+            .nodes
+            .iter()
+            .enumerate()
+            .skip(of + 1)
+            .take_while(move |(_, node)| node.start <= end);
         inside.filter(move |(_, node)| node.parent == Some(of))
     }
 
     /// The member of an object with that key; of duplicates the last, which counts.
     pub(super) fn member(&self, of: usize, name: &str) -> Option<usize> {
-        let found = self.children(of).filter(|(_, node)| node.key.as_ref().is_some_and(|key| key.text == name));
+        let found = self
+            .children(of)
+            .filter(|(_, node)| node.key.as_ref().is_some_and(|key| key.text == name));
         found.map(|(index, _)| index).last()
     }
 
@@ -112,7 +125,9 @@ impl Structure {
 
     /// The names under a schema's `properties`, or the items of its `required`.
     pub(super) fn names(&self, schema: usize, keyword: &str) -> Vec<&str> {
-        let Some(list) = self.member(schema, keyword) else { return Vec::new() };
+        let Some(list) = self.member(schema, keyword) else {
+            return Vec::new();
+        };
         self.children(list)
             .filter_map(|(_, node)| match (&node.key, &node.kind) {
                 (Some(key), _) => Some(key.text.as_str()),
@@ -132,27 +147,44 @@ impl Structure {
     /// # Errors
     /// The reason if the text does not contain it.
     pub(super) fn target(&self, reference: usize) -> Result<usize, String> {
-        let Some(Node { kind: Kind::Text(address), .. }) = self.node(reference) else {
+        let Some(Node {
+            kind: Kind::Text(address),
+            ..
+        }) = self.node(reference)
+        else {
             return Err("no address here".to_owned());
         };
         // An inner `$id` begins a document of its own.
         let id_of = |schema: usize| self.text(schema, "$id").filter(|id| !id.starts_with('#'));
-        let base = self.around(reference).find(|index| id_of(*index).is_some()).unwrap_or(0);
+        let base = self
+            .around(reference)
+            .find(|index| id_of(*index).is_some())
+            .unwrap_or(0);
         let (file, fragment) = address.split_once('#').unwrap_or((address, ""));
         let is_schema = |index: &usize| self.is_schema(*index);
-        let document = match file.is_empty() || id_of(base).is_some_and(|id| id.trim_end_matches('#') == file) {
+        let document = match file.is_empty()
+            || id_of(base).is_some_and(|id| id.trim_end_matches('#') == file)
+        {
             true => Some(base),
-            false => (0..self.nodes.len()).filter(is_schema).find(|index| id_of(*index) == Some(file)),
+            false => (0..self.nodes.len())
+                .filter(is_schema)
+                .find(|index| id_of(*index) == Some(file)),
         };
         let document = document.ok_or_else(|| format!("{file} is another file"))?;
         let found = if fragment.is_empty() {
             Some(document)
         } else if let Some(pointer) = decode_path(fragment).strip_prefix('/') {
-            pointer.split('/').try_fold(document, |at, step| self.step(at, step))
+            pointer
+                .split('/')
+                .try_fold(document, |at, step| self.step(at, step))
         } else {
             let named = |index: &usize| {
-                ["$anchor", "$dynamicAnchor"].iter().any(|key| self.text(*index, key) == Some(fragment))
-                    || ["$id", "id"].iter().any(|key| self.text(*index, key).is_some_and(|id| id == address))
+                ["$anchor", "$dynamicAnchor"]
+                    .iter()
+                    .any(|key| self.text(*index, key) == Some(fragment))
+                    || ["$id", "id"]
+                        .iter()
+                        .any(|key| self.text(*index, key).is_some_and(|id| id == address))
             };
             (0..self.nodes.len()).filter(is_schema).find(named)
         };
@@ -163,14 +195,19 @@ impl Structure {
     fn step(&self, at: usize, step: &str) -> Option<usize> {
         let step = step.replace("~1", "/").replace("~0", "~");
         match self.node(at)?.kind {
-            Kind::Array => self.children(at).nth(step.parse().ok()?).map(|(index, _)| index),
+            Kind::Array => self
+                .children(at)
+                .nth(step.parse().ok()?)
+                .map(|(index, _)| index),
             _ => self.member(at, &step),
         }
     }
 
     /// The references to a value.
     pub(super) fn uses(&self, of: usize) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|index| self.is_reference(*index) && self.target(*index) == Ok(of)).collect()
+        (0..self.nodes.len())
+            .filter(|index| self.is_reference(*index) && self.target(*index) == Ok(of))
+            .collect()
     }
 
     /// The JSON pointer of a value, as references write it.
@@ -181,13 +218,19 @@ impl Structure {
             match (&node.key, node.parent) {
                 (Some(key), _) => steps.push(key.text.replace('~', "~0").replace('/', "~1")),
                 (None, Some(parent)) => {
-                    let place = self.children(parent).position(|(child, _)| child == at).unwrap_or(0);
+                    let place = self
+                        .children(parent)
+                        .position(|(child, _)| child == at)
+                        .unwrap_or(0);
                     steps.push(place.to_string());
                 }
                 (None, None) => {}
             }
         }
-        steps.iter().rev().fold("#".to_owned(), |pointer, step| format!("{pointer}/{step}"))
+        steps
+            .iter()
+            .rev()
+            .fold("#".to_owned(), |pointer, step| format!("{pointer}/{step}"))
     }
 }
 
@@ -213,7 +256,10 @@ mod tests {
             (found.pointer(index), role)
         };
         let found: Vec<(String, String)> = (0..found.nodes.len()).map(of).collect();
-        let expected: Vec<(String, String)> = expected.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect();
+        let expected: Vec<(String, String)> = expected
+            .iter()
+            .map(|(a, b)| ((*a).into(), (*b).into()))
+            .collect();
         assert_eq!(found, expected, "{text}");
     }
 
@@ -261,7 +307,11 @@ mod tests {
 
     #[test]
     fn a_text_that_is_being_typed_is_read_as_far_as_it_goes() {
-        let of_type = [("#", "schema"), ("#/type", "value of type"), ("#/items", "schema")];
+        let of_type = [
+            ("#", "schema"),
+            ("#/type", "value of type"),
+            ("#/items", "schema"),
+        ];
         check("{\n\"type\n\"items\": {}}", &of_type);
         check("{\n\"type\":\n\"items\": {}}", &of_type);
         check("{\"type\": \"str\n\"items\": {", &of_type);
@@ -289,10 +339,16 @@ mod tests {
           ]
         }"##;
         let found = structure(text);
-        let all: Vec<usize> = (0..found.nodes.len()).filter(|index| found.is_reference(*index)).collect();
+        let all: Vec<usize> = (0..found.nodes.len())
+            .filter(|index| found.is_reference(*index))
+            .collect();
         let targets: Vec<String> = all
             .iter()
-            .map(|index| found.target(*index).map_or_else(|error| error, |target| found.pointer(target)))
+            .map(|index| {
+                found
+                    .target(*index)
+                    .map_or_else(|error| error, |target| found.pointer(target))
+            })
             .collect();
         assert_eq!(
             targets,
@@ -309,7 +365,9 @@ mod tests {
                 "no address here",
             ]
         );
-        let named = found.member(found.member(0, "$defs").unwrap(), "a/b").unwrap();
+        let named = found
+            .member(found.member(0, "$defs").unwrap(), "a/b")
+            .unwrap();
         assert_eq!(found.uses(named).len(), 3);
     }
 }

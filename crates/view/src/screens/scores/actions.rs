@@ -7,8 +7,8 @@ use ratatui::layout::Rect;
 
 use super::items::Written;
 use super::{
-    COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, labelling, next_class, sampling,
-    selected, source,
+    COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, labelling,
+    next_class, sampling, selected, source,
 };
 use crate::action::Scope;
 use crate::dataset::PromptRow;
@@ -38,7 +38,11 @@ impl Described for Scores {
 
 impl screen::Screen for Scores {
     fn pane(&self) -> &'static str {
-        if self.labelling.is_some() { LABELS } else { self.pane.unwrap_or(LIST) }
+        if self.labelling.is_some() {
+            LABELS
+        } else {
+            self.pane.unwrap_or(LIST)
+        }
     }
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
@@ -91,7 +95,11 @@ impl screen::Screen for Scores {
     }
 
     fn edited(&mut self, shared: &mut Shared, effect: Effect) -> Vec<Command> {
-        if effect == Effect::Edited { written(self, shared) } else { Vec::new() }
+        if effect == Effect::Edited {
+            written(self, shared)
+        } else {
+            Vec::new()
+        }
     }
 
     fn on_paste(&mut self, shared: &mut Shared, text: &str) -> Vec<Command> {
@@ -107,179 +115,441 @@ const HERE: Scope = Scope::Screen(Screen::Scores);
 const LABELLING: Scope = Scope::Pane(Screen::Scores, LABELS);
 
 const ACTIONS: &[Action] = &[
-    Action::new("scores.open", "Show completion", "", &["enter"], Scope::Pane(Screen::Scores, LIST), |scores, _| {
-        scores.pane = Some(COMPLETION);
-        Vec::new()
-    }),
-    Action::new("scores.grade", "Grade answers", "", &["L"], HERE, labelling::start)
-        .also(&["judge", "judge-check"])
-        .unless(labelling::blocked),
-    Action::new("scores.grades.yes", "Grade yes", "yes", &["y"], LABELLING, |scores, _| labelling::label(scores, 1))
-        .unless(|scores, _| labelling::unfit(scores, true)),
-    Action::new("scores.grades.no", "Grade no", "no", &["n"], LABELLING, |scores, _| labelling::label(scores, 0))
-        .unless(|scores, _| labelling::unfit(scores, true)),
-    Action::new("scores.grades.0", "Grade 0 points", "points", &["0"], LABELLING, |scores, _| {
-        labelling::label(scores, 0)
-    })
-    .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.grades.1", "Grade 1 point", "", &["1"], LABELLING, |scores, _| labelling::label(scores, 1))
-        .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.grades.2", "Grade 2 points", "", &["2"], LABELLING, |scores, _| labelling::label(scores, 2))
-        .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.grades.3", "Grade 3 points", "", &["3"], LABELLING, |scores, _| labelling::label(scores, 3))
-        .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.grades.4", "Grade 4 points", "", &["4"], LABELLING, |scores, _| labelling::label(scores, 4))
-        .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.grades.skip", "Skip answer", "skip", &["s"], LABELLING, |scores, _| labelling::skip(scores))
-        .unless(labelling::nothing_left),
-    Action::new("scores.grades.undo", "Undo grade", "undo", &["u", "backspace"], LABELLING, |scores, _| {
-        labelling::undo(scores)
-    })
-    .unless(labelling::nothing_done),
-    Action::new("scores.grades.end", "Close grading", "close", &["esc"], LABELLING, |scores, shared| {
-        labelling::end(scores, shared)
-    }),
-    Action::new("scores.source", "Next source", "source", &["s"], HERE, |scores, shared| {
-        let next = next_source(scores, shared);
-        source::turn_to(scores, shared, next)
-    }),
-    Action::new("scores.samples", "Show task samples", "", &[], HERE, |scores, shared| {
-        source::turn_to(scores, shared, Source::Samples)
-    }),
-    Action::new("scores.later_step", "Next step", "step", &["]"], HERE, |scores, shared| {
-        source::step(scores, shared, 1)
-    })
-    .unless(no_run),
-    Action::new("scores.earlier_step", "Previous step", "", &["["], HERE, |scores, shared| {
-        source::step(scores, shared, -1)
-    })
-    .unless(no_run),
-    Action::new("scores.ten_later", "Forward 10 steps", "", &["}"], HERE, |scores, shared| {
-        source::step(scores, shared, 10)
-    })
-    .unless(no_run),
-    Action::new("scores.ten_earlier", "Back 10 steps", "", &["{"], HERE, |scores, shared| {
-        source::step(scores, shared, -10)
-    })
-    .unless(no_run),
-    Action::new("scores.follow", "Toggle follow run", "follow", &["F"], HERE, source::toggle_follow)
-        .also(&["newest step", "follow step"])
-        .unless(no_run),
-    Action::new("scores.next_changed", "Next changed step", "", &["n"], HERE, source::next_changed).unless(
-        |scores, shared| {
-            let impacts = scores.whole.as_ref().map_or(&scores.impacts, |whole| &whole.impacts);
-            let none = impacts.iter().all(|one| one.rewards + one.tiers == 0);
-            no_run(scores, shared).or_else(|| none.then(|| "no stored step is known to change".to_owned()))
+    Action::new(
+        "scores.open",
+        "Show completion",
+        "",
+        &["enter"],
+        Scope::Pane(Screen::Scores, LIST),
+        |scores, _| {
+            scores.pane = Some(COMPLETION);
+            Vec::new()
         },
     ),
-    Action::new("scores.edit", "Edit completion", "edit", &["i"], HERE, |scores, shared| write(scores, shared, false))
-        .asking(),
-    Action::new("scores.write", "Write completion", "write", &["a"], HERE, |scores, shared| {
-        write(scores, shared, true)
-    })
+    Action::new(
+        "scores.grade",
+        "Grade answers",
+        "",
+        &["L"],
+        HERE,
+        labelling::start,
+    )
+    .also(&["judge", "judge-check"])
+    .unless(labelling::blocked),
+    Action::new(
+        "scores.grades.yes",
+        "Grade yes",
+        "yes",
+        &["y"],
+        LABELLING,
+        |scores, _| labelling::label(scores, 1),
+    )
+    .unless(|scores, _| labelling::unfit(scores, true)),
+    Action::new(
+        "scores.grades.no",
+        "Grade no",
+        "no",
+        &["n"],
+        LABELLING,
+        |scores, _| labelling::label(scores, 0),
+    )
+    .unless(|scores, _| labelling::unfit(scores, true)),
+    Action::new(
+        "scores.grades.0",
+        "Grade 0 points",
+        "points",
+        &["0"],
+        LABELLING,
+        |scores, _| labelling::label(scores, 0),
+    )
+    .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new(
+        "scores.grades.1",
+        "Grade 1 point",
+        "",
+        &["1"],
+        LABELLING,
+        |scores, _| labelling::label(scores, 1),
+    )
+    .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new(
+        "scores.grades.2",
+        "Grade 2 points",
+        "",
+        &["2"],
+        LABELLING,
+        |scores, _| labelling::label(scores, 2),
+    )
+    .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new(
+        "scores.grades.3",
+        "Grade 3 points",
+        "",
+        &["3"],
+        LABELLING,
+        |scores, _| labelling::label(scores, 3),
+    )
+    .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new(
+        "scores.grades.4",
+        "Grade 4 points",
+        "",
+        &["4"],
+        LABELLING,
+        |scores, _| labelling::label(scores, 4),
+    )
+    .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new(
+        "scores.grades.skip",
+        "Skip answer",
+        "skip",
+        &["s"],
+        LABELLING,
+        |scores, _| labelling::skip(scores),
+    )
+    .unless(labelling::nothing_left),
+    Action::new(
+        "scores.grades.undo",
+        "Undo grade",
+        "undo",
+        &["u", "backspace"],
+        LABELLING,
+        |scores, _| labelling::undo(scores),
+    )
+    .unless(labelling::nothing_done),
+    Action::new(
+        "scores.grades.end",
+        "Close grading",
+        "close",
+        &["esc"],
+        LABELLING,
+        |scores, shared| labelling::end(scores, shared),
+    ),
+    Action::new(
+        "scores.source",
+        "Next source",
+        "source",
+        &["s"],
+        HERE,
+        |scores, shared| {
+            let next = next_source(scores, shared);
+            source::turn_to(scores, shared, next)
+        },
+    ),
+    Action::new(
+        "scores.samples",
+        "Show task samples",
+        "",
+        &[],
+        HERE,
+        |scores, shared| source::turn_to(scores, shared, Source::Samples),
+    ),
+    Action::new(
+        "scores.later_step",
+        "Next step",
+        "step",
+        &["]"],
+        HERE,
+        |scores, shared| source::step(scores, shared, 1),
+    )
+    .unless(no_run),
+    Action::new(
+        "scores.earlier_step",
+        "Previous step",
+        "",
+        &["["],
+        HERE,
+        |scores, shared| source::step(scores, shared, -1),
+    )
+    .unless(no_run),
+    Action::new(
+        "scores.ten_later",
+        "Forward 10 steps",
+        "",
+        &["}"],
+        HERE,
+        |scores, shared| source::step(scores, shared, 10),
+    )
+    .unless(no_run),
+    Action::new(
+        "scores.ten_earlier",
+        "Back 10 steps",
+        "",
+        &["{"],
+        HERE,
+        |scores, shared| source::step(scores, shared, -10),
+    )
+    .unless(no_run),
+    Action::new(
+        "scores.follow",
+        "Toggle follow run",
+        "follow",
+        &["F"],
+        HERE,
+        source::toggle_follow,
+    )
+    .also(&["newest step", "follow step"])
+    .unless(no_run),
+    Action::new(
+        "scores.next_changed",
+        "Next changed step",
+        "",
+        &["n"],
+        HERE,
+        source::next_changed,
+    )
+    .unless(|scores, shared| {
+        let impacts = scores
+            .whole
+            .as_ref()
+            .map_or(&scores.impacts, |whole| &whole.impacts);
+        let none = impacts.iter().all(|one| one.rewards + one.tiers == 0);
+        no_run(scores, shared)
+            .or_else(|| none.then(|| "no stored step is known to change".to_owned()))
+    }),
+    Action::new(
+        "scores.edit",
+        "Edit completion",
+        "edit",
+        &["i"],
+        HERE,
+        |scores, shared| write(scores, shared, false),
+    )
+    .asking(),
+    Action::new(
+        "scores.write",
+        "Write completion",
+        "write",
+        &["a"],
+        HERE,
+        |scores, shared| write(scores, shared, true),
+    )
     .also(&["new"])
     .asking(),
-    Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, remove).unless(|scores, _| {
-        (scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())
-    }),
-    Action::new("scores.prompt", "Choose prompt", "prompt", &["p"], HERE, choose_prompt)
-        .also(&["prompt_id", "expected answer"])
-        .unless(no_choice),
-    Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, sampling::sample)
-        .also(&["sample"])
-        .unless(|scores, shared| sampling::plan(scores, shared).err()),
-    Action::new("scores.target", "Toggle base/trained", "base/trained", &["b"], HERE, |scores, shared| {
-        scores.from_base = !scores.from_base;
-        let text = match sampling::plan(scores, shared) {
-            Ok(plan) => format!("{} samples from {}", shared.key_of("scores.draw"), plan.name),
-            Err(why) => why,
-        };
-        shared.say(text);
-        Vec::new()
-    }),
-    Action::new("scores.cancel", "Cancel", "cancel", &["x"], HERE, |scores, _| {
-        sampling::cancel(scores);
-        if let Some(whole) = &scores.whole {
-            whole.cancel.cancel();
-        }
-        Vec::new()
-    })
+    Action::new(
+        "scores.remove",
+        "Delete written completion",
+        "",
+        &["delete"],
+        HERE,
+        remove,
+    )
     .unless(|scores, _| {
-        let is_busy = scores.sampling.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
+        (scores.source != Source::Written)
+            .then(|| "only written completions can be deleted".to_owned())
+    }),
+    Action::new(
+        "scores.prompt",
+        "Choose prompt",
+        "prompt",
+        &["p"],
+        HERE,
+        choose_prompt,
+    )
+    .also(&["prompt_id", "expected answer"])
+    .unless(no_choice),
+    Action::new(
+        "scores.draw",
+        "Sample completions",
+        "sample",
+        &["r"],
+        HERE,
+        sampling::sample,
+    )
+    .also(&["sample"])
+    .unless(|scores, shared| sampling::plan(scores, shared).err()),
+    Action::new(
+        "scores.target",
+        "Toggle base/trained",
+        "base/trained",
+        &["b"],
+        HERE,
+        |scores, shared| {
+            scores.from_base = !scores.from_base;
+            let text = match sampling::plan(scores, shared) {
+                Ok(plan) => format!(
+                    "{} samples from {}",
+                    shared.key_of("scores.draw"),
+                    plan.name
+                ),
+                Err(why) => why,
+            };
+            shared.say(text);
+            Vec::new()
+        },
+    ),
+    Action::new(
+        "scores.cancel",
+        "Cancel",
+        "cancel",
+        &["x"],
+        HERE,
+        |scores, _| {
+            sampling::cancel(scores);
+            if let Some(whole) = &scores.whole {
+                whole.cancel.cancel();
+            }
+            Vec::new()
+        },
+    )
+    .unless(|scores, _| {
+        let is_busy =
+            scores.sampling.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
         (!is_busy).then(|| "nothing to cancel".to_owned())
     }),
-    Action::new("scores.rescore_run", "Re-score run", "re-score run", &["R"], HERE, source::rescore_run)
-        .unless(|scores, shared| no_run(scores, shared).or_else(|| source::no_rescoring(shared))),
-    Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |scores, _| {
-        scores.only = scores.only.next();
-        to_the_top(scores)
-    }),
-    Action::new("scores.changed", "Show changed rows", "changed", &["m"], HERE, |scores, _| {
-        scores.only = if scores.only == TierFilter::Moved { TierFilter::All } else { TierFilter::Moved };
-        to_the_top(scores)
-    })
+    Action::new(
+        "scores.rescore_run",
+        "Re-score run",
+        "re-score run",
+        &["R"],
+        HERE,
+        source::rescore_run,
+    )
+    .unless(|scores, shared| no_run(scores, shared).or_else(|| source::no_rescoring(shared))),
+    Action::new(
+        "scores.only",
+        "Cycle tier filter",
+        "tier",
+        &["f"],
+        HERE,
+        |scores, _| {
+            scores.only = scores.only.next();
+            to_the_top(scores)
+        },
+    ),
+    Action::new(
+        "scores.changed",
+        "Show changed rows",
+        "changed",
+        &["m"],
+        HERE,
+        |scores, _| {
+            scores.only = if scores.only == TierFilter::Moved {
+                TierFilter::All
+            } else {
+                TierFilter::Moved
+            };
+            to_the_top(scores)
+        },
+    )
     .also(&["changed by edit", "changed by schema", "moved"])
     .unless(|scores, _| {
         let none = scores.only != TierFilter::Moved && scores.moved.iter().all(Option::is_none);
         none.then(|| "no row changed its tier".to_owned())
     }),
-    Action::new("scores.class", "Cycle failure filter", "failure", &["c"], HERE, |scores, _| {
-        scores.class = next_class(scores);
-        to_the_top(scores)
-    }),
-    Action::new("scores.filter", "Find completion", "find", &["/"], HERE, |scores, _| {
-        scores.labelling = None;
-        scores.filter.is_typing = true;
-        scores.pane = Some(LIST);
-        Vec::new()
-    })
+    Action::new(
+        "scores.class",
+        "Cycle failure filter",
+        "failure",
+        &["c"],
+        HERE,
+        |scores, _| {
+            scores.class = next_class(scores);
+            to_the_top(scores)
+        },
+    ),
+    Action::new(
+        "scores.filter",
+        "Find completion",
+        "find",
+        &["/"],
+        HERE,
+        |scores, _| {
+            scores.labelling = None;
+            scores.filter.is_typing = true;
+            scores.pane = Some(LIST);
+            Vec::new()
+        },
+    )
     .also(&["find", "search", "filter"])
     .asking(),
-    Action::new("scores.order", "Cycle sort order", "order", &["o"], HERE, |scores, _| {
-        scores.order = scores.order.next();
-        to_the_top(scores)
-    })
+    Action::new(
+        "scores.order",
+        "Cycle sort order",
+        "order",
+        &["o"],
+        HERE,
+        |scores, _| {
+            scores.order = scores.order.next();
+            to_the_top(scores)
+        },
+    )
     .also(&["sort"]),
-    Action::new("scores.groups", "Toggle grouping", "groups", &["v"], HERE, |scores, _| {
-        scores.is_flat = !scores.is_flat;
-        to_the_top(scores)
-    })
+    Action::new(
+        "scores.groups",
+        "Toggle grouping",
+        "groups",
+        &["v"],
+        HERE,
+        |scores, _| {
+            scores.is_flat = !scores.is_flat;
+            to_the_top(scores)
+        },
+    )
     .also(&["group"]),
-    Action::new("scores.copy", "Copy completion", "", &["y"], HERE, |scores, _| {
-        let place = selected(scores);
-        let item = place.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
-        item.map(|item| vec![Command::Copy(item.whole())]).unwrap_or_default()
-    })
+    Action::new(
+        "scores.copy",
+        "Copy completion",
+        "",
+        &["y"],
+        HERE,
+        |scores, _| {
+            let place = selected(scores);
+            let item = place.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
+            item.map(|item| vec![Command::Copy(item.whole())])
+                .unwrap_or_default()
+        },
+    )
     .also(&["yank", "clipboard"]),
     whole_action("scores.results", Screen::Scores),
-    Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |scores, shared| {
-        // Leaves the innermost: the editor, the filter's text, the pane, all filters.
-        if scores.editor.take().is_some() {
-            return drop_empty(scores, shared);
-        }
-        if !scores.filter.is_typing {
-            if scores.pane() != LIST {
-                scores.pane = Some(LIST);
-                return Vec::new();
+    Action::new(
+        "scores.back",
+        "Clear filters",
+        "",
+        &["esc"],
+        HERE,
+        |scores, shared| {
+            // Leaves the innermost: the editor, the filter's text, the pane, all filters.
+            if scores.editor.take().is_some() {
+                return drop_empty(scores, shared);
             }
-            (scores.only, scores.class) = Default::default();
-        }
-        scores.filter = Filter::default();
-        arrange(scores);
-        Vec::new()
-    }),
+            if !scores.filter.is_typing {
+                if scores.pane() != LIST {
+                    scores.pane = Some(LIST);
+                    return Vec::new();
+                }
+                (scores.only, scores.class) = Default::default();
+            }
+            scores.filter = Filter::default();
+            arrange(scores);
+            Vec::new()
+        },
+    ),
 ];
 
 fn next_source(scores: &Scores, shared: &Shared) -> Source {
-    let all = [Source::Samples, Source::Written, Source::Step, Source::Sampled];
+    let all = [
+        Source::Samples,
+        Source::Written,
+        Source::Step,
+        Source::Sampled,
+    ];
     let has = |source: &&Source| match source {
         Source::Samples => true,
         Source::Written => !scores.written.is_empty(),
         Source::Step => shared.current.is_some(),
         Source::Sampled => !scores.sampled.is_empty(),
     };
-    let now = all.iter().position(|source| *source == scores.source).unwrap_or(0);
-    all.iter().cycle().skip(now + 1).find(has).copied().unwrap_or_default()
+    let now = all
+        .iter()
+        .position(|source| *source == scores.source)
+        .unwrap_or(0);
+    all.iter()
+        .cycle()
+        .skip(now + 1)
+        .find(has)
+        .copied()
+        .unwrap_or_default()
 }
 
 fn no_run(_: &Scores, shared: &Shared) -> Option<String> {
@@ -301,8 +571,14 @@ fn on_show(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     if scores.is_old && !scores.items.all.is_empty() {
         return source::rescore(scores, shared);
     }
-    let must_load = scores.scored.is_none() || source::is_behind(scores, shared) || source::is_unread(scores, shared);
-    if must_load { source::load(scores, shared) } else { Vec::new() }
+    let must_load = scores.scored.is_none()
+        || source::is_behind(scores, shared)
+        || source::is_unread(scores, shared);
+    if must_load {
+        source::load(scores, shared)
+    } else {
+        Vec::new()
+    }
 }
 
 fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -311,7 +587,11 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Shown => on_show(scores, shared),
         Change::Schema => {
             scores.is_old = true;
-            if is_here { source::rescore(scores, shared) } else { Vec::new() }
+            if is_here {
+                source::rescore(scores, shared)
+            } else {
+                Vec::new()
+            }
         }
         Change::Task => {
             scores.labelling = None;
@@ -319,7 +599,11 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
             scores.moved.clear();
             sampling::forget_sampled(scores, shared);
             arrange(scores);
-            if is_here { source::load(scores, shared) } else { Vec::new() }
+            if is_here {
+                source::load(scores, shared)
+            } else {
+                Vec::new()
+            }
         }
         Change::CurrentRun => {
             source::forget_run(scores);
@@ -344,25 +628,42 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
 
 fn no_choice(scores: &Scores, shared: &Shared) -> Option<String> {
     let is_written = scores.source == Source::Written && selected(scores).is_some();
-    let why = || "only a completion that was written or pasted here can be given a prompt".to_owned();
+    let why =
+        || "only a completion that was written or pasted here can be given a prompt".to_owned();
     shared.no_task().or_else(|| (!is_written).then(why))
 }
 
 /// Lists the task's prompts; the completion under the cursor is scored as an answer to the chosen one.
 fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
-    let (Some(place), Some(open)) = (selected(scores), shared.task.clone()) else { return Vec::new() };
+    let (Some(place), Some(open)) = (selected(scores), shared.task.clone()) else {
+        return Vec::new();
+    };
     let rows: Vec<_> = open.rows.values().flatten().flatten().collect();
     if rows.is_empty() {
-        shared.complain(format!("the task has no prompts: see Prompts ({})", shared.key_of("screen.prompts")));
+        shared.complain(format!(
+            "the task has no prompts: see Prompts ({})",
+            shared.key_of("screen.prompts")
+        ));
         return Vec::new();
     }
     let entry = |row: &&PromptRow| {
-        let last = row.messages.last().map_or("", |message| message.content.as_str());
+        let last = row
+            .messages
+            .last()
+            .map_or("", |message| message.content.as_str());
         let prompt = one_line(&last[..last.floor_char_boundary(PROMPT_BYTES)]);
-        PickEntry { label: row.id.clone(), beside: prompt.clone(), detail: prompt, ..PickEntry::default() }
+        PickEntry {
+            label: row.id.clone(),
+            beside: prompt.clone(),
+            detail: prompt,
+            ..PickEntry::default()
+        }
     };
     let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-    let now = scores.written.get(place).and_then(|written| written.prompt_id.as_ref());
+    let now = scores
+        .written
+        .get(place)
+        .and_then(|written| written.prompt_id.as_ref());
     let at = ids.iter().position(|id| Some(id) == now).unwrap_or(0);
     let pick = Pick::new(
         "Prompt that it answers",
@@ -386,11 +687,24 @@ const PROMPT_BYTES: usize = 200;
 fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command> {
     let here = selected(scores);
     let item = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
-    let prompt_id = item.and_then(|item| item.row.as_ref()).map(|row| row.id.clone());
-    let text = item.filter(|_| !is_new).map(|item| item.text.clone()).unwrap_or_default();
+    let prompt_id = item
+        .and_then(|item| item.row.as_ref())
+        .map(|row| row.id.clone());
+    let text = item
+        .filter(|_| !is_new)
+        .map(|item| item.text.clone())
+        .unwrap_or_default();
     match here.filter(|_| scores.source == Source::Written && !is_new) {
         Some(place) => scores.editing = place,
-        None => add(scores, Written { text: text.clone(), prompt_id, from: "custom".to_owned(), ..Written::default() }),
+        None => add(
+            scores,
+            Written {
+                text: text.clone(),
+                prompt_id,
+                from: "custom".to_owned(),
+                ..Written::default()
+            },
+        ),
     }
     scores.labelling = None;
     scores.editor = Some(Editor::new(&text, false));
@@ -400,12 +714,19 @@ fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command>
 
 /// After writing: a completion without text is none; without any other, the source before is shown again.
 fn drop_empty(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
-    let is_empty = scores.written.get(scores.editing).is_some_and(|written| written.text.trim().is_empty());
+    let is_empty = scores
+        .written
+        .get(scores.editing)
+        .is_some_and(|written| written.text.trim().is_empty());
     if !is_empty {
         return Vec::new();
     }
     scores.written.remove(scores.editing);
-    let source = if scores.written.is_empty() { scores.source_before } else { Source::Written };
+    let source = if scores.written.is_empty() {
+        scores.source_before
+    } else {
+        Source::Written
+    };
     source::turn_to(scores, shared, source)
 }
 
@@ -421,13 +742,17 @@ fn add(scores: &mut Scores, written: Written) {
     // Groups are in the order of their first completion, so in groups it may be elsewhere; ungrouped it is the last.
     scores.is_flat = true;
     scores.source = Source::Written;
-    scores.cursor = Cursor { index: scores.editing };
+    scores.cursor = Cursor {
+        index: scores.editing,
+    };
     arrange(scores);
 }
 
 /// Scores the editor's text.
 fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
-    let Some(text) = scores.editor.as_ref().map(Editor::text) else { return Vec::new() };
+    let Some(text) = scores.editor.as_ref().map(Editor::text) else {
+        return Vec::new();
+    };
     let editing = scores.editing;
     if let Some(written) = scores.written.get_mut(editing) {
         written.text = text;
@@ -449,7 +774,12 @@ fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> 
     }
     add(
         scores,
-        Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned(), ..Written::default() },
+        Written {
+            text,
+            prompt_id: row.map(|row| row.id.clone()),
+            from: "pasted".to_owned(),
+            ..Written::default()
+        },
     );
     source::turn_to(scores, shared, Source::Written)
 }

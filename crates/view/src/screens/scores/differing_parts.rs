@@ -28,7 +28,9 @@ pub(super) fn differing_parts(texts: &[&str]) -> Vec<DifferingPart> {
     // In alphabetical order, the most similar texts are neighbours.
     let mut common = 0;
     for (number, place) in distinct.iter().enumerate() {
-        let with_next = distinct.get(number + 1).map_or(0, |next| common_bytes(texts[*place], texts[*next]));
+        let with_next = distinct
+            .get(number + 1)
+            .map_or(0, |next| common_bytes(texts[*place], texts[*next]));
         parts[*place].start = start_before(texts[*place], common.max(with_next));
         common = with_next;
     }
@@ -51,7 +53,9 @@ fn start_before(text: &str, differs_at: usize) -> usize {
     }
     let differs_at = text.floor_char_boundary(differs_at);
     let from = text.ceil_char_boundary(differs_at.saturating_sub(CONTEXT_BYTES));
-    let word = text[from..differs_at].char_indices().find(|(_, letter)| letter.is_whitespace() || *letter == ',');
+    let word = text[from..differs_at]
+        .char_indices()
+        .find(|(_, letter)| letter.is_whitespace() || *letter == ',');
     word.map_or(from, |(place, letter)| {
         let rest = &text[from + place + letter.len_utf8()..differs_at];
         differs_at - rest.trim_start().len()
@@ -77,16 +81,33 @@ mod tests {
             assert_eq!(shown, expected);
         };
         check(&[], &[]);
-        check(&["only one, however long it is"], &["only one, however long it is"]);
+        check(
+            &["only one, however long it is"],
+            &["only one, however long it is"],
+        );
         check(&["short a", "short b"], &["short a", "short b"]);
-        let (a, b, c) = ("{\"vendor\": \"Acme\", \"amount\": 12}", "{\"vendor\": \"Acme\", \"amount\": 19}", "prose");
-        check(&[a, c, b, a], &["\"amount\": 12}", "prose", "\"amount\": 19}", "= 0"]);
+        let (a, b, c) = (
+            "{\"vendor\": \"Acme\", \"amount\": 12}",
+            "{\"vendor\": \"Acme\", \"amount\": 19}",
+            "prose",
+        );
+        check(
+            &[a, c, b, a],
+            &["\"amount\": 12}", "prose", "\"amount\": 19}", "= 0"],
+        );
         // The first of two groups that are alike within themselves differs late, not where the groups do.
         check(
-            &["read the receipt from Oslo", "read the receipt from Rome", "say hello"],
+            &[
+                "read the receipt from Oslo",
+                "read the receipt from Rome",
+                "say hello",
+            ],
             &["receipt from Oslo", "receipt from Rome", "say hello"],
         );
         // A text that another one continues, and letters of several bytes.
-        check(&["ääääääääääää", "äääääääääääään"], &["äääääää", "ääääääään"]);
+        check(
+            &["ääääääääääää", "äääääääääääään"],
+            &["äääääää", "ääääääään"],
+        );
     }
 }

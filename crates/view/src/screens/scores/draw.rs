@@ -8,7 +8,9 @@ use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
 use super::scoring::ScoredItems;
-use super::{COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, labelling, score_details, source, summary};
+use super::{
+    COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, labelling, score_details, source, summary,
+};
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
 use crate::format::{counted, short_id};
@@ -32,15 +34,40 @@ pub(super) fn places(scores: &Scores, shared: &Shared, area: Rect) -> Vec<Place>
         return vec![Place::new(focus, area)];
     }
     if area.width >= SIDE_BY_SIDE {
-        let left = if area.width >= 110 { area.width * 9 / 20 } else { area.width / 2 };
-        let [left, completion] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
-        let usual = if area.height >= 40 { 18 } else { area.height * 2 / 5 };
+        let left = if area.width >= 110 {
+            area.width * 9 / 20
+        } else {
+            area.width / 2
+        };
+        let [left, completion] =
+            Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
+        let usual = if area.height >= 40 {
+            18
+        } else {
+            area.height * 2 / 5
+        };
         let summary_rows = usual.max(summary::rows_of_changes(scores).min(area.height * 2 / 3));
-        let [list, summary] = Layout::vertical([Constraint::Fill(1), Constraint::Length(summary_rows)]).areas(left);
-        return vec![Place::new(LIST, list), Place::new(COMPLETION, completion), Place::new(SUMMARY, summary)];
+        let [list, summary] =
+            Layout::vertical([Constraint::Fill(1), Constraint::Length(summary_rows)]).areas(left);
+        return vec![
+            Place::new(LIST, list),
+            Place::new(COMPLETION, completion),
+            Place::new(SUMMARY, summary),
+        ];
     }
-    let [top, below] = Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(area);
-    vec![Place::new(LIST, top), Place::new(if focus == SUMMARY { SUMMARY } else { COMPLETION }, below)]
+    let [top, below] =
+        Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(area);
+    vec![
+        Place::new(LIST, top),
+        Place::new(
+            if focus == SUMMARY {
+                SUMMARY
+            } else {
+                COMPLETION
+            },
+            below,
+        ),
+    ]
 }
 
 pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, place: &Place) -> Content<'a> {
@@ -59,7 +86,9 @@ pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, place: &Place)
 /// Describes the schema that the scores are of; with the names of both tasks where run and open task differ.
 fn summary_title(scores: &Scores, shared: &Shared) -> String {
     let draft = &shared.draft;
-    let run = shared.run_of_other_task().map(|run| (short_id(run.id()), run.file().task.as_str()));
+    let run = shared
+        .run_of_other_task()
+        .map(|run| (short_id(run.id()), run.file().task.as_str()));
     let both = match (run, &shared.task) {
         (Some((id, task)), Some(open)) if source::is_own(scores, shared) => {
             return format!("{task} (run {id}), not {}", open.task.name);
@@ -80,7 +109,9 @@ fn title(scores: &Scores, shared: &Shared) -> String {
         Source::Samples => "samples".to_owned(),
         Source::Written => "custom".to_owned(),
         Source::Sampled => "sampled".to_owned(),
-        Source::Step if source::is_following(scores, shared) => format!("following step {}", scores.loaded_step),
+        Source::Step if source::is_following(scores, shared) => {
+            format!("following step {}", scores.loaded_step)
+        }
         Source::Step => {
             let last = shared.current_run().map_or(0, |run| run.history.last_step);
             format!("step {} of {last}", scores.loaded_step)
@@ -88,18 +119,33 @@ fn title(scores: &Scores, shared: &Shared) -> String {
     };
     let all = scores.items.all.len();
     let shown = shown_length(scores);
-    let count = if shown == all { format!("{all}") } else { format!("{shown} of {all}") };
+    let count = if shown == all {
+        format!("{all}")
+    } else {
+        format!("{shown} of {all}")
+    };
     let class = scores.class.map_or("", |class| class.name());
-    let filters = [scores.only.name(), class, scores.order.name()].into_iter().filter(|name| !name.is_empty());
-    std::iter::once(format!("{source}: {count}")).chain(filters.map(str::to_owned)).collect::<Vec<_>>().join(", ")
+    let filters = [scores.only.name(), class, scores.order.name()]
+        .into_iter()
+        .filter(|name| !name.is_empty());
+    std::iter::once(format!("{source}: {count}"))
+        .chain(filters.map(str::to_owned))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn list<'a>(scores: &'a Scores, shared: &'a Shared, columns: usize) -> Content<'a> {
     let theme = &shared.theme;
-    let scored = scores.scored.as_ref().filter(|scored| !scored.scores.is_empty());
+    let scored = scores
+        .scored
+        .as_ref()
+        .filter(|scored| !scored.scores.is_empty());
     let empty = match scored {
         Some(_) => {
-            let text = format!("No completions match; {} clears the filters.", shared.key_of("scores.back"));
+            let text = format!(
+                "No completions match; {} clears the filters.",
+                shared.key_of("scores.back")
+            );
             vec![Line::styled(text, theme.style(Role::Faint))]
         }
         None => nothing(scores, shared),
@@ -118,23 +164,48 @@ fn list<'a>(scores: &'a Scores, shared: &'a Shared, columns: usize) -> Content<'
         Shown::Group(_) => None,
     };
     let rows = if scored.is_some() { shown.len() } else { 0 };
-    let list = List { mark: 0, ..List::new(rows, scores.cursor, line).with_headings(items, item) };
-    Content { head: above(scores, shared, columns), empty, ..Content::titled(title(scores, shared)).list(list) }
+    let list = List {
+        mark: 0,
+        ..List::new(rows, scores.cursor, line).with_headings(items, item)
+    };
+    Content {
+        head: above(scores, shared, columns),
+        empty,
+        ..Content::titled(title(scores, shared)).list(list)
+    }
 }
 
 /// Lines above the list: a warning about run and task, the filter, and sampling in progress.
 fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let mark = theme.glyph("▲ ", "! ");
-    let warning = scores.mismatch.as_ref().filter(|_| scores.source == Source::Step);
+    let warning = scores
+        .mismatch
+        .as_ref()
+        .filter(|_| scores.source == Source::Step);
     let warning = warning.map_or_else(Vec::new, |text| wrapped(&format!("{mark}{text}"), columns));
-    let mut lines: Vec<_> = warning.into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))).collect();
-    lines.extend(scores.filter.is_shown().then(|| scores.filter.line(theme, columns)));
+    let mut lines: Vec<_> = warning
+        .into_iter()
+        .map(|line| Line::styled(line, theme.style(Role::Warning)))
+        .collect();
+    lines.extend(
+        scores
+            .filter
+            .is_shown()
+            .then(|| scores.filter.line(theme, columns)),
+    );
     if let Some(job) = &scores.sampling {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
-        let progress = if job.progress.is_empty() { String::new() } else { format!("; {}", job.progress) };
+        let progress = if job.progress.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", job.progress)
+        };
         let cancel = shared.key_of("scores.cancel");
-        let text = format!("sampling {}, {seconds} s; {cancel} cancels{progress}", job.what);
+        let text = format!(
+            "sampling {}, {seconds} s; {cancel} cancels{progress}",
+            job.what
+        );
         lines.push(Line::styled(text, theme.style(Role::Accent)));
     }
     lines
@@ -143,7 +214,12 @@ fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>>
 /// The text of an empty list.
 fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let bad = |text: &str| Line::styled(format!("{}{text}", theme.glyph("✗ ", "! ")), theme.style(Role::Bad));
+    let bad = |text: &str| {
+        Line::styled(
+            format!("{}{text}", theme.glyph("✗ ", "! ")),
+            theme.style(Role::Bad),
+        )
+    };
     let plain = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
     let unread = shared.task_error.as_ref().map(|failure| &failure.error);
     if let Some(error) = scores.error.as_ref().or(unread) {
@@ -151,10 +227,16 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     }
     let draft = &shared.draft;
     if let Some(why) = draft.unscored().filter(|_| !source::is_own(scores, shared)) {
-        let then =
-            if draft.needs_command { format!(", {} trusts", shared.key_of("schema.trust")) } else { String::new() };
+        let then = if draft.needs_command {
+            format!(", {} trusts", shared.key_of("schema.trust"))
+        } else {
+            String::new()
+        };
         let hint = format!("{} opens the editor{then}", shared.key_of("screen.schema"));
-        return vec![bad(&format!("{}: {why}", draft.stale_title(draft.name()))), plain(&hint)];
+        return vec![
+            bad(&format!("{}: {why}", draft.stale_title(draft.name()))),
+            plain(&hint),
+        ];
     }
     if shared.task.is_none() || shared.is_busy("scores.items") || shared.is_busy("score") {
         return vec![plain("loading and scoring ...")];
@@ -162,7 +244,9 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     let (write, sample) = (shared.key_of("scores.write"), shared.key_of("scores.draw"));
     let hint = match scores.source {
         Source::Samples => {
-            format!("No sample completions. Paste one, write one with {write}, or sample with {sample}.")
+            format!(
+                "No sample completions. Paste one, write one with {write}, or sample with {sample}."
+            )
         }
         Source::Written => format!("No custom completions. Paste one, or write one with {write}."),
         Source::Sampled => format!("Nothing sampled yet: {sample} samples."),
@@ -177,18 +261,33 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
 fn group_line(theme: &Theme, scored: &ScoredItems, number: usize, columns: usize) -> Line<'static> {
     let mut line = group_signal(theme, scored, number);
     let room = columns.saturating_sub(line.width() + 2);
-    let prompt = scored.items.prompts.get(number).filter(|(_, prompt)| room >= 8 && !prompt.is_empty());
+    let prompt = scored
+        .items
+        .prompts
+        .get(number)
+        .filter(|(_, prompt)| room >= 8 && !prompt.is_empty());
     if let Some((is_elided, prompt)) = prompt {
         let prompt = end_in_one_line(*is_elided, prompt, room);
-        line.spans.push(Span::styled(format!("  {prompt}"), theme.style(Role::Faint)));
+        line.spans.push(Span::styled(
+            format!("  {prompt}"),
+            theme.style(Role::Faint),
+        ));
     }
     line
 }
 
 fn group_signal(theme: &Theme, scored: &ScoredItems, number: usize) -> Line<'static> {
     let name = scored.items.groups.get(number).map_or("", String::as_str);
-    let name = if name.is_empty() { "without prompt_id, as one group" } else { name };
-    let Some(group) = scored.groups.get(number).filter(|group| group.members.len() > 1) else {
+    let name = if name.is_empty() {
+        "without prompt_id, as one group"
+    } else {
+        name
+    };
+    let Some(group) = scored
+        .groups
+        .get(number)
+        .filter(|group| group.members.len() > 1)
+    else {
         return Line::styled(name.to_owned(), theme.style(Role::Title));
     };
     let (what, role) = match group.state {
@@ -200,7 +299,10 @@ fn group_signal(theme: &Theme, scored: &ScoredItems, number: usize) -> Line<'sta
     Line::from(vec![
         Span::styled(format!("{name}  "), theme.style(Role::Title)),
         Span::styled(what, theme.style(role)),
-        Span::styled(format!("  mean {:.3} std {:.3}", group.mean, group.deviation), theme.style(Role::Faint)),
+        Span::styled(
+            format!("  mean {:.3} std {:.3}", group.mean, group.deviation),
+            theme.style(Role::Faint),
+        ),
     ])
 }
 
@@ -223,7 +325,10 @@ fn row(
         Some(_) => theme.glyph("↓", "v"),
         None => " ",
     };
-    let in_group = scored.groups.get(item.group).is_some_and(|group| group.members.len() > 1);
+    let in_group = scored
+        .groups
+        .get(item.group)
+        .is_some_and(|group| group.members.len() > 1);
     let advantage = scored.advantages.get(place).copied().unwrap_or(0.0);
     // A narrow list has the advantage in the details only.
     let advantage = match columns {
@@ -235,12 +340,22 @@ fn row(
     let outcome = score.failure.map_or(name, crate::score::FailureClass::name);
     let right = format!("{:>6}", score.reward_text());
     let used = 1 + 1 + 2 + OUTCOME + 1 + right.len() + advantage.len();
-    let what =
-        padded(&label(scores, theme, scored, place, columns.saturating_sub(used)), columns.saturating_sub(used), false);
+    let what = padded(
+        &label(scores, theme, scored, place, columns.saturating_sub(used)),
+        columns.saturating_sub(used),
+        false,
+    );
     Line::from(vec![
-        Span::raw(if is_here { theme.glyph("▸", ">") } else { " " }),
+        Span::raw(if is_here {
+            theme.glyph("▸", ">")
+        } else {
+            " "
+        }),
         Span::raw(format!("{what} ")),
-        Span::styled(format!("{} {outcome:<OUTCOME$}", theme.tier_glyph(name)), theme.style(role)),
+        Span::styled(
+            format!("{} {outcome:<OUTCOME$}", theme.tier_glyph(name)),
+            theme.style(role),
+        ),
         Span::styled(moved, theme.style(Role::Accent)),
         Span::raw(right),
         Span::styled(advantage, theme.style(Role::Faint)),
@@ -252,16 +367,42 @@ const OUTCOME: usize = 11;
 
 /// The distinguishing text of a completion: ungrouped its prompt, then the part in which it differs from the others of
 /// the prompt.
-fn label(scores: &Scores, theme: &Theme, scored: &ScoredItems, place: usize, columns: usize) -> String {
-    let Some(item) = scored.items.all.get(place) else { return String::new() };
+fn label(
+    scores: &Scores,
+    theme: &Theme,
+    scored: &ScoredItems,
+    place: usize,
+    columns: usize,
+) -> String {
+    let Some(item) = scored.items.all.get(place) else {
+        return String::new();
+    };
     let part = scored.items.parts.get(place).copied().unwrap_or_default();
-    let name = scored.items.groups.get(item.group).filter(|name| scores.is_flat && !name.is_empty());
-    let name = name.map_or_else(String::new, |name| format!("{} ", end_of(name, columns / 2)));
-    let members = scored.groups.get(item.group).map_or(&[][..], |group| group.members.as_slice());
+    let name = scored
+        .items
+        .groups
+        .get(item.group)
+        .filter(|name| scores.is_flat && !name.is_empty());
+    let name = name.map_or_else(String::new, |name| {
+        format!("{} ", end_of(name, columns / 2))
+    });
+    let members = scored
+        .groups
+        .get(item.group)
+        .map_or(&[][..], |group| group.members.as_slice());
     let number = members.binary_search(&place).map_or(0, |number| number + 1);
-    let number = if members.len() > 1 { format!("{number} ") } else { String::new() };
-    let calls = item.conversation.as_ref().map(|chain| chain.calls().count());
-    let calls = calls.map_or_else(String::new, |calls| format!("({}) ", counted(calls, "call")));
+    let number = if members.len() > 1 {
+        format!("{number} ")
+    } else {
+        String::new()
+    };
+    let calls = item
+        .conversation
+        .as_ref()
+        .map(|chain| chain.calls().count());
+    let calls = calls.map_or_else(String::new, |calls| {
+        format!("({}) ", counted(calls, "call"))
+    });
     let room = columns.saturating_sub(name.width() + number.len() + calls.len());
     let text = match part.same_as {
         Some(first) => format!("{} {}", theme.glyph("≡", "="), first + 1),
@@ -283,7 +424,10 @@ fn end_of(name: &str, columns: usize) -> String {
 /// A text in one line, after the sign that its beginning is elided.
 fn end_in_one_line(is_elided: bool, text: &str, columns: usize) -> String {
     let sign = if is_elided { "…" } else { "" };
-    format!("{sign}{}", one_line(text, columns.saturating_sub(sign.width())))
+    format!(
+        "{sign}{}",
+        one_line(text, columns.saturating_sub(sign.width()))
+    )
 }
 
 /// The beginning of a text in one line, with runs of whitespace collapsed.
@@ -292,7 +436,10 @@ fn one_line(text: &str, columns: usize) -> String {
     let mut width = 0;
     let mut blank = false;
     for piece in text.graphemes(true) {
-        if piece.chars().all(|letter| letter.is_whitespace() || letter.is_control()) {
+        if piece
+            .chars()
+            .all(|letter| letter.is_whitespace() || letter.is_control())
+        {
             blank = true;
             continue;
         }
@@ -315,33 +462,81 @@ fn completion<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) -> Conte
     }
     match selected(scores).and_then(|place| Some((scores.scored.as_ref()?, place))) {
         Some((scored, place)) => {
-            let title = scored.items.all.get(place).map_or("", |item| item.from.as_str());
+            let title = scored
+                .items
+                .all
+                .get(place)
+                .map_or("", |item| item.from.as_str());
             let lines = score_details::lines(scores, shared, scored, place, inside.width.into());
             Content::titled(title).text(inside, lines, scores.tops[0])
         }
         None => Content {
-            empty: vec![Line::styled("no completion selected", theme.style(Role::Faint))],
+            empty: vec![Line::styled(
+                "no completion selected",
+                theme.style(Role::Faint),
+            )],
             ..Content::titled(COMPLETION)
         },
     }
 }
 
 /// While it is written: tier and reward, the text, the reasons.
-fn editing<'a>(scores: &'a Scores, shared: &'a Shared, editor: &'a Editor, inside: Rect) -> Content<'a> {
-    let scored = scores.scored.as_ref().filter(|_| scores.source == Source::Written);
+fn editing<'a>(
+    scores: &'a Scores,
+    shared: &'a Shared,
+    editor: &'a Editor,
+    inside: Rect,
+) -> Content<'a> {
+    let scored = scores
+        .scored
+        .as_ref()
+        .filter(|_| scores.source == Source::Written);
     let score = scored.and_then(|scored| scored.scores.get(scores.editing));
-    let rows = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
-    let why = score.map(|score| score_details::verdict(scores, shared, score)).unwrap_or_default();
-    let mut foot: Vec<_> = why.into_iter().flat_map(|line| wrapped_line(line, inside.width.into())).collect();
+    let rows = if inside.height >= 12 {
+        inside.height / 3
+    } else {
+        inside.height.min(2)
+    };
+    let why = score
+        .map(|score| score_details::verdict(scores, shared, score))
+        .unwrap_or_default();
+    let mut foot: Vec<_> = why
+        .into_iter()
+        .flat_map(|line| wrapped_line(line, inside.width.into()))
+        .collect();
     foot.resize(rows.into(), Line::default());
-    let head = score.map(|score| Line::from(score_details::tier_and_reward(&shared.theme, score))).unwrap_or_default();
-    let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
+    let head = score
+        .map(|score| Line::from(score_details::tier_and_reward(&shared.theme, score)))
+        .unwrap_or_default();
+    let faults: Vec<Fault> = score
+        .map(|score| score.errors.iter().map(fault).collect())
+        .unwrap_or_default();
     let (focused, wraps) = (scores.pane() == COMPLETION, shared.wraps(editor));
-    let edited = Edited { editor, typing: true, focused, faults: Cow::Owned(faults), wraps };
-    let title = format!("editing: scored as you type; {} leaves", shared.key_of("scores.back"));
-    Content { head: vec![head], foot, body: Body::Editor(edited), ..Content::titled(title) }
+    let edited = Edited {
+        editor,
+        typing: true,
+        focused,
+        faults: Cow::Owned(faults),
+        wraps,
+    };
+    let title = format!(
+        "editing: scored as you type; {} leaves",
+        shared.key_of("scores.back")
+    );
+    Content {
+        head: vec![head],
+        foot,
+        body: Body::Editor(edited),
+        ..Content::titled(title)
+    }
 }
 
 fn fault(reason: &crate::score::Reason) -> Fault {
-    Fault { line: reason.line, column: reason.column, length: 1, message: reason.message.clone(), is_error: true }
+    Fault {
+        line: reason.line,
+        column: reason.column,
+        length: 1,
+        message: reason.message.clone(),
+        is_error: true,
+    }
 }

@@ -89,8 +89,13 @@ pub fn rows_of(open: &OpenTask) -> Rows {
 /// The task rows frozen in a run, without sets that cannot be read.
 pub fn rows_of_run(task: &Path) -> Rows {
     let mut found = Rows::new();
-    let Ok(task) = Task::load(task) else { return found };
-    let rows = PromptSet::ALL.into_iter().filter_map(|set| dataset::load(&task, set).ok()).flatten();
+    let Ok(task) = Task::load(task) else {
+        return found;
+    };
+    let rows = PromptSet::ALL
+        .into_iter()
+        .filter_map(|set| dataset::load(&task, set).ok())
+        .flatten();
     for row in rows.flat_map(|row| every_turn(&row)) {
         found.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
     }
@@ -110,7 +115,11 @@ impl Item {
 
     /// All that was said, for copying.
     pub fn whole(&self) -> String {
-        self.conversation.as_deref().map(chain_text).unwrap_or_default() + &self.text
+        self.conversation
+            .as_deref()
+            .map(chain_text)
+            .unwrap_or_default()
+            + &self.text
     }
 }
 
@@ -118,32 +127,58 @@ impl Items {
     /// Adds the parts that distinguish completions and prompts.
     pub fn with_parts(mut self) -> Self {
         let mut members = vec![Vec::new(); self.groups.len()];
-        self.all.iter().enumerate().for_each(|(place, item)| members[item.group].push(place));
+        self.all
+            .iter()
+            .enumerate()
+            .for_each(|(place, item)| members[item.group].push(place));
         self.parts = vec![DifferingPart::default(); self.all.len()];
         for group in &members {
-            let texts: Vec<&str> = group.iter().map(|place| self.all[*place].text.as_str()).collect();
+            let texts: Vec<&str> = group
+                .iter()
+                .map(|place| self.all[*place].text.as_str())
+                .collect();
             for (place, part) in group.iter().zip(differing_parts(&texts)) {
                 // The same answer after other calls is another completion.
                 let talk = |place: usize| self.all[place].conversation.as_ref();
-                let is_other = part.same_as.is_some_and(|first| talk(group[first]) != talk(*place));
-                self.parts[*place] = if is_other { DifferingPart::default() } else { part };
+                let is_other = part
+                    .same_as
+                    .is_some_and(|first| talk(group[first]) != talk(*place));
+                self.parts[*place] = if is_other {
+                    DifferingPart::default()
+                } else {
+                    part
+                };
             }
         }
         let prompt = |group: &Vec<usize>| {
-            let row = group.first().and_then(|place| self.all[*place].row.as_ref());
-            row.and_then(|row| row.messages.last()).map_or("", |message| message.content.as_str())
+            let row = group
+                .first()
+                .and_then(|place| self.all[*place].row.as_ref());
+            row.and_then(|row| row.messages.last())
+                .map_or("", |message| message.content.as_str())
         };
         let prompts: Vec<&str> = members.iter().map(prompt).collect();
         let shown = |(text, part): (&&str, DifferingPart)| {
             let rest = &text[part.start..];
-            (part.start > 0, rest[..rest.floor_char_boundary(PROMPT_BYTES)].to_owned())
+            (
+                part.start > 0,
+                rest[..rest.floor_char_boundary(PROMPT_BYTES)].to_owned(),
+            )
         };
-        self.prompts = prompts.iter().zip(differing_parts(&prompts)).map(shown).collect();
+        self.prompts = prompts
+            .iter()
+            .zip(differing_parts(&prompts))
+            .map(shown)
+            .collect();
         self
     }
 
     /// The task's samples, grouped by prompt.
-    pub fn samples(open: &OpenTask, rows: &Rows, advantage: Option<Advantage>) -> Result<Self, String> {
+    pub fn samples(
+        open: &OpenTask,
+        rows: &Rows,
+        advantage: Option<Advantage>,
+    ) -> Result<Self, String> {
         let samples = open.samples.as_ref().map_err(Clone::clone)?;
         let written = samples.iter().map(|sample| Written {
             text: sample.text.clone(),
@@ -155,15 +190,30 @@ impl Items {
     }
 
     /// Texts, grouped by the prompt that they answer.
-    pub fn written(texts: impl IntoIterator<Item = Written>, rows: &Rows, advantage: Option<Advantage>) -> Self {
-        let mut items = Self { advantage, ..Self::default() };
+    pub fn written(
+        texts: impl IntoIterator<Item = Written>,
+        rows: &Rows,
+        advantage: Option<Advantage>,
+    ) -> Self {
+        let mut items = Self {
+            advantage,
+            ..Self::default()
+        };
         for written in texts {
             let id = written.prompt_id.unwrap_or_default();
-            let name = if written.is_apart { format!("{id} {}", written.from) } else { id.clone() };
-            let group = items.groups.iter().position(|group| *group == name).unwrap_or_else(|| {
-                items.groups.push(name.clone());
-                items.groups.len() - 1
-            });
+            let name = if written.is_apart {
+                format!("{id} {}", written.from)
+            } else {
+                id.clone()
+            };
+            let group = items
+                .groups
+                .iter()
+                .position(|group| *group == name)
+                .unwrap_or_else(|| {
+                    items.groups.push(name.clone());
+                    items.groups.len() - 1
+                });
             items.all.push(Item {
                 text: written.text,
                 row: rows.get(&id).cloned(),
@@ -180,14 +230,23 @@ impl Items {
     ///
     /// # Errors
     /// The file and line that cannot be read.
-    pub fn step(run: &Path, task: &str, step: u64, rows: &Rows, advantage: Advantage) -> Result<Self, String> {
+    pub fn step(
+        run: &Path,
+        task: &str,
+        step: u64,
+        rows: &Rows,
+        advantage: Advantage,
+    ) -> Result<Self, String> {
         let mut groups = read_step(run, step).map_err(|error| error.to_string())?;
         groups.retain(|group| group.task == task);
         Ok(Self::groups(groups, rows, advantage))
     }
 
     fn groups(groups: Vec<RolloutGroup>, rows: &Rows, advantage: Advantage) -> Self {
-        let mut items = Self { advantage: Some(advantage), ..Self::default() };
+        let mut items = Self {
+            advantage: Some(advantage),
+            ..Self::default()
+        };
         for (number, group) in groups.into_iter().enumerate() {
             let row = rows.get(&group.prompt_id).cloned();
             for (sample, completion) in group.completions.into_iter().enumerate() {

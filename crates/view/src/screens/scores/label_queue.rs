@@ -29,15 +29,26 @@ pub(super) struct LabelQueue {
 /// The answers among `items` that lack a label, beside those of the task's file.
 pub(super) fn begin(task: &Task, items: Arc<Items>) -> Result<LabelQueue, String> {
     let criteria = criteria_of(task);
-    let path = task.folder().map(|folder| folder.join(LABELS_FILE)).ok_or("the task has no folder")?;
+    let path = task
+        .folder()
+        .map(|folder| folder.join(LABELS_FILE))
+        .ok_or("the task has no folder")?;
     let file = path.display().to_string();
     let labels = match files::read(&path) {
         Ok(bytes) => read_labels(&file, &bytes, &criteria).map_err(|error| error.to_string())?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(format!("{file}: {error}")),
     };
-    let mut queue =
-        LabelQueue { path, criteria, items, open: Vec::new(), at: 0, criterion: 0, labels, done: Vec::new() };
+    let mut queue = LabelQueue {
+        path,
+        criteria,
+        items,
+        open: Vec::new(),
+        at: 0,
+        criterion: 0,
+        labels,
+        done: Vec::new(),
+    };
     let mut seen = HashSet::new();
     let is_open = |place: &usize| {
         let item = &queue.items.all[*place];
@@ -55,18 +66,25 @@ impl LabelQueue {
     pub(super) fn label_of(&self, place: usize) -> Option<usize> {
         let item = self.items.all.get(place)?;
         let id = item.row.as_ref().map(|row| row.id.as_str())?;
-        self.labels.iter().position(|label| label.prompt_id == id && label.completion == item.text)
+        self.labels
+            .iter()
+            .position(|label| label.prompt_id == id && label.completion == item.text)
     }
 
     /// The first criterion by which an answer has no label.
     pub(super) fn missing(&self, place: usize) -> Option<usize> {
         let given = self.label_of(place).map(|at| &self.labels[at].labels);
-        self.criteria.iter().position(|criterion| given.is_none_or(|given| !given.contains_key(&criterion.name)))
+        self.criteria
+            .iter()
+            .position(|criterion| given.is_none_or(|given| !given.contains_key(&criterion.name)))
     }
 
     /// The criterion with which the answer that is asked for begins.
     pub(super) fn first_missing(&self) -> usize {
-        self.open.get(self.at).and_then(|place| self.missing(*place)).unwrap_or(0)
+        self.open
+            .get(self.at)
+            .and_then(|place| self.missing(*place))
+            .unwrap_or(0)
     }
 
     /// The answer and the criterion that are asked for; `None` once all have labels.
@@ -75,7 +93,10 @@ impl LabelQueue {
     }
 
     pub(super) fn next(&mut self) {
-        let next = self.open.get(self.at).and_then(|place| self.missing(*place));
+        let next = self
+            .open
+            .get(self.at)
+            .and_then(|place| self.missing(*place));
         match next.filter(|criterion| *criterion > self.criterion) {
             Some(criterion) => self.criterion = criterion,
             None => {
@@ -86,9 +107,18 @@ impl LabelQueue {
     }
 
     pub(super) fn set(&mut self, place: usize, criterion: usize, points: Option<u8>) {
-        let (Some(item), Some(criterion)) = (self.items.all.get(place), self.criteria.get(criterion)) else { return };
+        let (Some(item), Some(criterion)) =
+            (self.items.all.get(place), self.criteria.get(criterion))
+        else {
+            return;
+        };
         let Some(row) = &item.row else { return };
-        let new = Label { prompt_id: row.id.clone(), completion: item.text.clone(), labels: BTreeMap::new(), line: 0 };
+        let new = Label {
+            prompt_id: row.id.clone(),
+            completion: item.text.clone(),
+            labels: BTreeMap::new(),
+            line: 0,
+        };
         let at = self.label_of(place).unwrap_or(self.labels.len());
         if at == self.labels.len() {
             self.labels.push(new);

@@ -31,52 +31,94 @@ pub(super) struct Plan {
 
 /// The sampling that would start now, or why it cannot.
 pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
-    let no_prompts = || format!("the task has no prompts to sample: see Prompts ({})", shared.key_of("screen.prompts"));
+    let no_prompts = || {
+        format!(
+            "the task has no prompts to sample: see Prompts ({})",
+            shared.key_of("screen.prompts")
+        )
+    };
     // The base answers the open task's completions where these are shown; a run answers its own task's prompts.
-    let is_open_task = scores.from_base && [Source::Samples, Source::Written].contains(&scores.source);
+    let is_open_task =
+        scores.from_base && [Source::Samples, Source::Written].contains(&scores.source);
     let (row, task, directory) = match shared.run_of_other_task().filter(|_| !is_open_task) {
         Some(run) => {
             let task = source::own_task(scores, run)?;
             let argument = shared.own_task_folder(run).display().to_string();
-            (row(scores, &task.open), (argument, run.file().task.clone()), Some(run))
+            (
+                row(scores, &task.open),
+                (argument, run.file().task.clone()),
+                Some(run),
+            )
         }
         None => {
             let open = shared.task.as_ref().ok_or("no task is open")?;
             let argument = task_argument(shared).unwrap_or_default();
             let run = shared.current_run().and_then(|run| run.directory.as_ref());
             let of_this_task = run.filter(|run| run.file().task == open.task.name);
-            (row(scores, open), (argument, open.task.name.clone()), of_this_task)
+            (
+                row(scores, open),
+                (argument, open.task.name.clone()),
+                of_this_task,
+            )
         }
     };
     let row = row.ok_or_else(no_prompts)?;
     let (name, of) = target(scores, shared, directory)?;
-    Ok(Plan { task, model: of, name, prompt_id: row.id.clone() })
+    Ok(Plan {
+        task,
+        model: of,
+        name,
+        prompt_id: row.id.clone(),
+    })
 }
 
 /// `directory`: the run whose base is meant; none means that of a new run.
-fn target(scores: &Scores, shared: &Shared, directory: Option<&RunDirectory>) -> Result<(String, String), String> {
+fn target(
+    scores: &Scores,
+    shared: &Shared,
+    directory: Option<&RunDirectory>,
+) -> Result<(String, String), String> {
     let run = shared.current_run();
     if scores.from_base {
-        let base =
-            directory.map_or_else(|| shared.new_run.base_model.clone(), |run| run.file().config.base_model.clone());
+        let base = directory.map_or_else(
+            || shared.new_run.base_model.clone(),
+            |run| run.file().config.base_model.clone(),
+        );
         return Ok(("base".to_owned(), base));
     }
-    let base = |why| format!("{why}; {} samples from the base", shared.key_of("scores.target"));
+    let base = |why| {
+        format!(
+            "{why}; {} samples from the base",
+            shared.key_of("scores.target")
+        )
+    };
     let (what, model) = trained_argument(shared).map_err(base)?;
     let named = |run: &FollowedRun| match run.directory.as_ref().map_or("", RunDirectory::name) {
         "" => short_id(&run.id()).to_owned(),
         name => name.to_owned(),
     };
-    Ok((format!("trained {} ({what})", run.map_or_else(String::new, named)), model))
+    Ok((
+        format!("trained {} ({what})", run.map_or_else(String::new, named)),
+        model,
+    ))
 }
 
 /// The prompt of the completion under the cursor, if it is in this task; else the first of the sets not trained on.
 fn row<'a>(scores: &Scores, open: &'a OpenTask) -> Option<&'a PromptRow> {
     let scored = scores.scored.as_ref();
-    let here = selected(scores).and_then(|place| scored?.items.all.get(place)?.row.as_ref().map(|row| row.id.clone()));
+    let here = selected(scores).and_then(|place| {
+        scored?
+            .items
+            .all
+            .get(place)?
+            .row
+            .as_ref()
+            .map(|row| row.id.clone())
+    });
     let first = || {
         let sets = [PromptSet::Eval, PromptSet::Test, PromptSet::Train];
-        sets.into_iter().find_map(|set| open.rows.get(&set)?.as_ref().ok()?.first())
+        sets.into_iter()
+            .find_map(|set| open.rows.get(&set)?.as_ref().ok()?.first())
     };
     here.and_then(|id| open.row(&id)).or_else(first)
 }
@@ -112,7 +154,12 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     arguments.extend([
         "--runs".to_owned(),
-        shared.options.run_folders.for_new_runs().display().to_string(),
+        shared
+            .options
+            .run_folders
+            .for_new_runs()
+            .display()
+            .to_string(),
         "--json".to_owned(),
     ]);
     // A server keeps the model loaded for the next time, and yields its device to any run.
@@ -121,10 +168,17 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let call = Call::with_arguments(&shared.options, arguments);
     let line = call.command_line();
     let cancel = CancelToken::default();
-    let what = format!("{COMPLETIONS} completions of {} ({task_name}) from {}", plan.prompt_id, plan.name);
+    let what = format!(
+        "{COMPLETIONS} completions of {} ({task_name}) from {}",
+        plan.prompt_id, plan.name
+    );
     (scores.sampling_error, scores.fresh) = (None, true);
-    scores.sampling =
-        Some(SamplingJob { cancel: cancel.clone(), what, progress: String::new(), since_ms: shared.now_ms });
+    scores.sampling = Some(SamplingJob {
+        cancel: cancel.clone(),
+        what,
+        progress: String::new(),
+        since_ms: shared.now_ms,
+    });
     let from = format!("{}, sampling {}", plan.name, seed + 1);
     let sample = Work::stream("scores.draw", move |sender| {
         let outcome = call.run(&cancel, &mut |line| {
@@ -144,7 +198,10 @@ pub(super) fn cancel(scores: &mut Scores) {
 
 /// Another run or another task is open: drops completions sampled for a third task.
 pub(super) fn forget_sampled(scores: &mut Scores, shared: &Shared) {
-    let run = shared.current_run().and_then(|run| run.directory.as_ref()).map(|run| &run.file().task);
+    let run = shared
+        .current_run()
+        .and_then(|run| run.directory.as_ref())
+        .map(|run| &run.file().task);
     let open = shared.task.as_ref().map(|open| &open.task.name);
     if ![run, open].contains(&Some(&scores.sampled_task)) {
         cancel(scores);
@@ -152,7 +209,12 @@ pub(super) fn forget_sampled(scores: &mut Scores, shared: &Shared) {
     }
 }
 
-fn on_output(scores: &mut Scores, shared: &mut Shared, line: OutputLine, from: &str) -> Vec<Command> {
+fn on_output(
+    scores: &mut Scores,
+    shared: &mut Shared,
+    line: OutputLine,
+    from: &str,
+) -> Vec<Command> {
     match line {
         OutputLine::Progress(line) => {
             if let Some(job) = &mut scores.sampling {
@@ -161,20 +223,33 @@ fn on_output(scores: &mut Scores, shared: &mut Shared, line: OutputLine, from: &
             Vec::new()
         }
         OutputLine::Result(line) => {
-            let Ok(value) = serde_json::from_str::<serde_json::Value>(&line) else { return Vec::new() };
-            let Some(text) = value["completion"].as_str() else { return Vec::new() };
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(&line) else {
+                return Vec::new();
+            };
+            let Some(text) = value["completion"].as_str() else {
+                return Vec::new();
+            };
             let prompt_id = value["prompt_id"].as_str().map(str::to_owned);
-            let chain: Option<ToolChain> = serde_json::from_value(value["chain"].clone()).unwrap_or_default();
+            let chain: Option<ToolChain> =
+                serde_json::from_value(value["chain"].clone()).unwrap_or_default();
             let conversation = chain.map(|chain| Arc::new(chain.without_ids()));
             let (text, from) = (text.to_owned(), from.to_owned());
-            scores.sampled.push(Written { text, prompt_id, from, is_apart: true, conversation });
+            scores.sampled.push(Written {
+                text,
+                prompt_id,
+                from,
+                is_apart: true,
+                conversation,
+            });
             // Somebody who is writing a completion stays there.
             if (scores.source != Source::Sampled || scores.fresh) && scores.editor.is_none() {
                 // Clears all filters and moves the cursor to the first of them.
                 (scores.only, scores.class, scores.order, scores.fresh) = Default::default();
                 arrange(scores);
                 let commands = source::turn_to(scores, shared, Source::Sampled);
-                scores.cursor = Cursor { index: scores.sampled.len() - 1 };
+                scores.cursor = Cursor {
+                    index: scores.sampled.len() - 1,
+                };
                 return commands;
             }
             source::load(scores, shared)
@@ -182,7 +257,11 @@ fn on_output(scores: &mut Scores, shared: &mut Shared, line: OutputLine, from: &
     }
 }
 
-fn ended(scores: &mut Scores, shared: &mut Shared, outcome: Result<Option<Exit>, String>) -> Vec<Command> {
+fn ended(
+    scores: &mut Scores,
+    shared: &mut Shared,
+    outcome: Result<Option<Exit>, String>,
+) -> Vec<Command> {
     scores.sampling = None;
     let failure = match outcome {
         Ok(Some(ended)) if !ended.success => ended.reason(),

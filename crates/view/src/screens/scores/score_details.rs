@@ -25,8 +25,14 @@ pub(super) fn lines(
     place: usize,
     width: usize,
 ) -> Vec<Line<'static>> {
-    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
-    let text = Text { scores, shared, theme: &shared.theme };
+    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else {
+        return Vec::new();
+    };
+    let text = Text {
+        scores,
+        shared,
+        theme: &shared.theme,
+    };
     let mut lines = text.head(scored, place, score);
     lines.extend(text.criteria(score));
     lines.extend(verdict(scores, shared, score));
@@ -45,9 +51,18 @@ pub(super) fn lines(
         whole_key: shared.key_of("scores.results"),
         width,
     });
-    lines.extend(talk.iter().flat_map(|talk| [talk.summary(text.theme), talk.turns(text.theme)].concat()));
-    let faults: Vec<Fault> =
-        score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
+    lines.extend(
+        talk.iter()
+            .flat_map(|talk| [talk.summary(text.theme), talk.turns(text.theme)].concat()),
+    );
+    let faults: Vec<Fault> = score
+        .errors
+        .iter()
+        .map(|reason| Fault {
+            line: reason.line,
+            column: reason.column,
+        })
+        .collect();
     lines.extend(json::lines(text.theme, &item.text, &faults));
     lines.extend(talk.iter().flat_map(|talk| talk.rest(text.theme)));
     lines.extend(grounded::lines(text.theme, &score.grounded));
@@ -60,16 +75,25 @@ pub(super) fn lines(
 
 /// Why a completion scores as it does: reasons and warnings.
 pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Line<'static>> {
-    let text = Text { scores, shared, theme: &shared.theme };
+    let text = Text {
+        scores,
+        shared,
+        theme: &shared.theme,
+    };
     // What a judge says is listed by criterion.
-    let of_text = score.errors.iter().filter(|reason| score.criteria.is_empty() || !is_of_criterion(score, reason));
+    let of_text = score
+        .errors
+        .iter()
+        .filter(|reason| score.criteria.is_empty() || !is_of_criterion(score, reason));
     let mut lines: Vec<Line<'static>> = of_text.flat_map(|reason| text.reason(reason)).collect();
     if score.tolerant && score.tier != crate::score::Tier::Valid {
         lines.push(text.faint("valid after unwrapping"));
     }
     let mark = text.theme.glyph("▲ ", "! ");
     lines.extend(
-        score.warnings.iter().map(|warning| Line::styled(format!("{mark}{warning}"), text.theme.style(Role::Warning))),
+        score.warnings.iter().map(|warning| {
+            Line::styled(format!("{mark}{warning}"), text.theme.style(Role::Warning))
+        }),
     );
     lines
 }
@@ -77,14 +101,20 @@ pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Li
 fn is_of_criterion(score: &Score, reason: &Reason) -> bool {
     // The message of a part begins with its name, as its criteria do.
     let message = reason.message.replacen(": ", "-", 1);
-    score.criteria.iter().any(|grade| reason.message.starts_with(&grade.name) || message.starts_with(&grade.name))
+    score
+        .criteria
+        .iter()
+        .any(|grade| reason.message.starts_with(&grade.name) || message.starts_with(&grade.name))
 }
 
 /// Tier and reward in one line, as glyph, word and number.
 pub(super) fn tier_and_reward(theme: &Theme, score: &Score) -> Vec<Span<'static>> {
     let (name, role) = (score.outcome(), Theme::tier_role(score.outcome()));
     vec![
-        Span::styled(format!("{} {name}", theme.tier_glyph(name)), theme.style(role)),
+        Span::styled(
+            format!("{} {name}", theme.tier_glyph(name)),
+            theme.style(role),
+        ),
         Span::raw(format!("  reward {}", score.reward_text())),
     ]
 }
@@ -99,26 +129,59 @@ impl Text<'_> {
     fn head(&self, scored: &ScoredItems, place: usize, score: &Score) -> Vec<Line<'static>> {
         let mut first = tier_and_reward(self.theme, score);
         if let Some(class) = score.failure {
-            first.push(Span::styled(format!("  {}", class.name()), self.theme.style(Role::Warning)));
+            first.push(Span::styled(
+                format!("  {}", class.name()),
+                self.theme.style(Role::Warning),
+            ));
         }
         let mut lines = vec![Line::from(first)];
-        let is_stored = scored.items.all.get(place).is_some_and(|item| item.stored.is_some());
-        if let Some(before) = self.scores.moved.get(place).copied().flatten().filter(|_| !is_stored) {
-            let sentence = format!("{} {} before the last edit", self.theme.glyph("↔ was", "<> was"), before.name());
+        let is_stored = scored
+            .items
+            .all
+            .get(place)
+            .is_some_and(|item| item.stored.is_some());
+        if let Some(before) = self
+            .scores
+            .moved
+            .get(place)
+            .copied()
+            .flatten()
+            .filter(|_| !is_stored)
+        {
+            let sentence = format!(
+                "{} {} before the last edit",
+                self.theme.glyph("↔ was", "<> was"),
+                before.name()
+            );
             lines.push(Line::styled(sentence, self.theme.style(Role::Accent)));
         }
         if !score.parts.is_empty() {
-            let parts: Vec<String> = score.parts.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
-            lines.push(self.faint(&format!("parts, before their weights: {}", parts.join(", "))));
+            let parts: Vec<String> = score
+                .parts
+                .iter()
+                .map(|(name, value)| format!("{name} {value:.3}"))
+                .collect();
+            lines.push(self.faint(&format!(
+                "parts, before their weights: {}",
+                parts.join(", ")
+            )));
         }
         lines.extend(self.no_prompt(scored, place));
         self.advantage(scored, place, score, &mut lines);
         let item = scored.items.all.get(place);
         if let Some(stored) = item.and_then(|item| item.stored) {
-            let reward = stored.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.3}"));
+            let reward = stored
+                .reward
+                .map_or_else(|| "none".to_owned(), |reward| format!("{reward:.3}"));
             let tier = stored.tier.map_or("", crate::score::Tier::name);
-            let cut = if stored.is_truncated { ", truncated" } else { "" };
-            let differs = stored.reward.is_some_and(|reward| (reward - score.reward).abs() > 1e-9);
+            let cut = if stored.is_truncated {
+                ", truncated"
+            } else {
+                ""
+            };
+            let differs = stored
+                .reward
+                .is_some_and(|reward| (reward - score.reward).abs() > 1e-9);
             let role = if differs { Role::Accent } else { Role::Faint };
             let text = format!(
                 "in the run: {tier} {reward}, advantage {:+.3}; {} tokens{cut}",
@@ -131,21 +194,43 @@ impl Text<'_> {
 
     /// A note that values are unknown for a completion written here that answers no prompt.
     fn no_prompt(&self, scored: &ScoredItems, place: usize) -> Option<Line<'static>> {
-        let has_row = scored.items.all.get(place).is_none_or(|item| item.row.is_some());
+        let has_row = scored
+            .items
+            .all
+            .get(place)
+            .is_none_or(|item| item.row.is_some());
         let is_written = self.scores.source == Source::Written && !has_row;
         let key = self.shared.key_of("scores.prompt");
         is_written.then(|| {
-            self.faint(&format!("no prompt, so nothing is compared with an expected answer: {key} chooses one"))
+            self.faint(&format!(
+                "no prompt, so nothing is compared with an expected answer: {key} chooses one"
+            ))
         })
     }
 
-    fn advantage(&self, scored: &ScoredItems, place: usize, score: &Score, lines: &mut Vec<Line<'static>>) {
-        let group = scored.items.all.get(place).and_then(|item| scored.groups.get(item.group));
-        let Some(group) = group.filter(|group| group.members.len() > 1) else { return };
+    fn advantage(
+        &self,
+        scored: &ScoredItems,
+        place: usize,
+        score: &Score,
+        lines: &mut Vec<Line<'static>>,
+    ) {
+        let group = scored
+            .items
+            .all
+            .get(place)
+            .and_then(|item| scored.groups.get(item.group));
+        let Some(group) = group.filter(|group| group.members.len() > 1) else {
+            return;
+        };
         let kind = scored.items.advantage.unwrap_or(Advantage::Standardized);
         let found = scored.advantages.get(place).copied().unwrap_or(0.0);
-        let rewards: Vec<f64> =
-            group.members.iter().filter_map(|member| scored.scores.get(*member)).map(|score| score.reward).collect();
+        let rewards: Vec<f64> = group
+            .members
+            .iter()
+            .filter_map(|member| scored.scores.get(*member))
+            .map(|score| score.reward)
+            .collect();
         lines.push(Line::from(vec![
             Span::styled("advantage ", self.theme.style(Role::Faint)),
             Span::raw(explain(&rewards, score.reward, found, kind)),
@@ -153,19 +238,35 @@ impl Text<'_> {
         let other = match kind {
             // Today's sum beside it.
             Advantage::PerPart => {
-                let place = group.members.iter().position(|member| *member == place).unwrap_or(0);
+                let place = group
+                    .members
+                    .iter()
+                    .position(|member| *member == place)
+                    .unwrap_or(0);
                 let sum = group_advantages(&rewards, Advantage::Standardized);
-                sum.get(place).map(|sum| format!("standardized, of the summed reward: {sum:+.3}"))
+                sum.get(place)
+                    .map(|sum| format!("standardized, of the summed reward: {sum:+.3}"))
             }
-            _ => scored.per_part.get(place).map(|other| format!("per_part, all groups as one step: {other:+.3}")),
+            _ => scored
+                .per_part
+                .get(place)
+                .map(|other| format!("per_part, all groups as one step: {other:+.3}")),
         };
         lines.extend(other.map(|other| self.faint(&other)));
     }
 
     fn reason(&self, reason: &Reason) -> Vec<Line<'static>> {
-        let place = format!("{} line {} column {} ", self.theme.glyph("✗", "x"), reason.line, reason.column);
-        let pointer =
-            if reason.instance_path.is_empty() { String::new() } else { format!("{} ", reason.instance_path) };
+        let place = format!(
+            "{} line {} column {} ",
+            self.theme.glyph("✗", "x"),
+            reason.line,
+            reason.column
+        );
+        let pointer = if reason.instance_path.is_empty() {
+            String::new()
+        } else {
+            format!("{} ", reason.instance_path)
+        };
         let mut lines = vec![Line::from(vec![
             Span::styled(place, self.theme.style(Role::Bad)),
             Span::styled(pointer, self.theme.style(Role::JsonKey)),
@@ -179,9 +280,19 @@ impl Text<'_> {
 
     /// A judge's points by criterion, with its reasons.
     fn criteria(&self, score: &Score) -> Vec<Line<'static>> {
-        let width = score.criteria.iter().map(|grade| grade.name.len()).max().unwrap_or(0);
+        let width = score
+            .criteria
+            .iter()
+            .map(|grade| grade.name.len())
+            .max()
+            .unwrap_or(0);
         let line = |grade: &CriterionGrade| {
-            let CriterionGrade { name, points, max_points, reason } = grade;
+            let CriterionGrade {
+                name,
+                points,
+                max_points,
+                reason,
+            } = grade;
             let (mark, role) = match *points {
                 points if points == *max_points => (self.theme.glyph("✓", "+"), Role::Good),
                 0 => (self.theme.glyph("✗", "x"), Role::Bad),
@@ -193,7 +304,10 @@ impl Text<'_> {
                 _ => format!("{points}/{max_points}"),
             };
             Line::from(vec![
-                Span::styled(format!("{mark} {name:<width$} {points:<3} "), self.theme.style(role)),
+                Span::styled(
+                    format!("{mark} {name:<width$} {points:<3} "),
+                    self.theme.style(role),
+                ),
                 Span::raw(visible(reason).into_owned()),
             ])
         };
@@ -201,41 +315,78 @@ impl Text<'_> {
     }
 
     fn fields(&self, score: &Score) -> Vec<Line<'static>> {
-        let Some(fields) = &score.fields else { return Vec::new() };
-        let mut spans = vec![Span::styled("matches expected: ", self.theme.style(Role::Faint))];
+        let Some(fields) = &score.fields else {
+            return Vec::new();
+        };
+        let mut spans = vec![Span::styled(
+            "matches expected: ",
+            self.theme.style(Role::Faint),
+        )];
         for (name, equal) in fields.iter() {
             let (mark, role) = if *equal {
                 (self.theme.glyph("✓", "+"), Role::Good)
             } else {
                 (self.theme.glyph("✗", "x"), Role::Bad)
             };
-            spans.push(Span::styled(format!("{mark} {name}  "), self.theme.style(role)));
+            spans.push(Span::styled(
+                format!("{mark} {name}  "),
+                self.theme.style(role),
+            ));
         }
-        let exact = score.exact.map_or("", |exact| if exact { "exact: yes" } else { "exact: no" });
+        let exact = score
+            .exact
+            .map_or("", |exact| if exact { "exact: yes" } else { "exact: no" });
         spans.push(Span::raw(exact));
         vec![Line::from(spans)]
     }
 
     /// Two results side by side; each row of one that the other has not is marked.
     fn results(&self, [found, expected]: &[QueryResult; 2]) -> Vec<Line<'static>> {
-        let title = |name: &str, result: &QueryResult| format!("{name}: {}", counted(result.count, "row"));
+        let title =
+            |name: &str, result: &QueryResult| format!("{name}: {}", counted(result.count, "row"));
         let shown = |cells: &Vec<String>| cells.join(", ");
         let column = |name: &str, result: &QueryResult, other: &QueryResult| {
-            let mut lines = vec![(title(name, result), Role::Faint), (shown(&result.columns), Role::JsonKey)];
-            let role = |row: &Vec<String>| if other.rows.contains(row) { Role::Text } else { Role::Bad };
+            let mut lines = vec![
+                (title(name, result), Role::Faint),
+                (shown(&result.columns), Role::JsonKey),
+            ];
+            let role = |row: &Vec<String>| {
+                if other.rows.contains(row) {
+                    Role::Text
+                } else {
+                    Role::Bad
+                }
+            };
             lines.extend(result.rows.iter().map(|row| (shown(row), role(row))));
             let more = result.count - result.rows.len();
             lines.extend((more > 0).then(|| (format!("… {more} more"), Role::Faint)));
             lines
         };
-        let (left, right) = (column("result", found, expected), column("expected", expected, found));
-        let width = left.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).clamp(12, 28);
+        let (left, right) = (
+            column("result", found, expected),
+            column("expected", expected, found),
+        );
+        let width = left
+            .iter()
+            .map(|(line, _)| line.chars().count())
+            .max()
+            .unwrap_or(0)
+            .clamp(12, 28);
         let line = |place: usize| {
-            let (text, role) = left.get(place).cloned().unwrap_or((String::new(), Role::Text));
-            let (other, other_role) = right.get(place).cloned().unwrap_or((String::new(), Role::Text));
+            let (text, role) = left
+                .get(place)
+                .cloned()
+                .unwrap_or((String::new(), Role::Text));
+            let (other, other_role) = right
+                .get(place)
+                .cloned()
+                .unwrap_or((String::new(), Role::Text));
             Line::from(vec![
                 Span::styled(padded(&text, width, false), self.theme.style(role)),
-                Span::styled(self.theme.glyph(" │ ", " | "), self.theme.style(Role::Faint)),
+                Span::styled(
+                    self.theme.glyph(" │ ", " | "),
+                    self.theme.style(Role::Faint),
+                ),
                 Span::styled(other, self.theme.style(other_role)),
             ])
         };

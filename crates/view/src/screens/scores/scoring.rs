@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::items::{Item, Items};
 use crate::advantage::{
-    Advantage, GroupSignal, group_advantages, group_signal, mean_and_deviation, parts_differ, step_advantages,
+    Advantage, GroupSignal, group_advantages, group_signal, mean_and_deviation, parts_differ,
+    step_advantages,
 };
 use crate::dataset::PromptRow;
 use crate::score::{FailureClass, PartWeights, QueryResult, Score, Scorer, Tier, on_every_core};
@@ -87,8 +88,17 @@ pub struct Impact {
 /// Scores all items, on every core; `None` once `is_wanted` returns false.
 pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<ScoredItems> {
     let rows: Vec<Option<PromptRow>> = items.all.iter().map(Item::scored_row).collect();
-    let rows = items.all.iter().zip(&rows).map(|(item, row)| row.as_ref().or(item.row.as_deref()));
-    let texts: Vec<_> = items.all.iter().map(|item| item.text.as_str()).zip(rows).collect();
+    let rows = items
+        .all
+        .iter()
+        .zip(&rows)
+        .map(|(item, row)| row.as_ref().or(item.row.as_deref()));
+    let texts: Vec<_> = items
+        .all
+        .iter()
+        .map(|item| item.text.as_str())
+        .zip(rows)
+        .collect();
     let mut scores = scorer.score_while(&texts, is_wanted)?;
     for (score, item) in scores.iter_mut().zip(&items.all) {
         if let Some(stored) = item.stored {
@@ -105,15 +115,28 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
     let mut advantages = vec![0.0; scores.len()];
     let weights = scorer.part_weights();
     for group in &mut groups {
-        let rewards: Vec<f64> =
-            group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
+        let rewards: Vec<f64> = group
+            .members
+            .iter()
+            .filter_map(|place| scores.get(*place))
+            .map(|score| score.reward)
+            .collect();
         (group.mean, group.deviation) = mean_and_deviation(&rewards);
         let members = || group.members.iter().filter_map(|place| scores.get(*place));
-        group.state = group_signal(&rewards, members().all(Score::is_max), members().all(Score::is_min));
-        if advantage == Advantage::PerPart && parts_differ(&members().collect::<Vec<_>>(), &weights) {
+        group.state = group_signal(
+            &rewards,
+            members().all(Score::is_max),
+            members().all(Score::is_min),
+        );
+        if advantage == Advantage::PerPart && parts_differ(&members().collect::<Vec<_>>(), &weights)
+        {
             group.state = GroupSignal::Mixed;
         }
-        for (place, found) in group.members.iter().zip(group_advantages(&rewards, advantage)) {
+        for (place, found) in group
+            .members
+            .iter()
+            .zip(group_advantages(&rewards, advantage))
+        {
             if let Some(advantage) = advantages.get_mut(*place) {
                 *advantage = found;
             }
@@ -139,10 +162,20 @@ fn per_part(scores: &[Score], groups: &[Group], weights: &PartWeights) -> Vec<f6
     if weights.0.len() < 2 {
         return Vec::new();
     }
-    let members = |group: &Group| group.members.iter().filter_map(|place| scores.get(*place)).collect();
+    let members = |group: &Group| {
+        group
+            .members
+            .iter()
+            .filter_map(|place| scores.get(*place))
+            .collect()
+    };
     let found = step_advantages(&groups.iter().map(members).collect::<Vec<_>>(), weights);
     let mut advantages = vec![0.0; scores.len()];
-    for (place, advantage) in groups.iter().flat_map(|group| &group.members).zip(found.concat()) {
+    for (place, advantage) in groups
+        .iter()
+        .flat_map(|group| &group.members)
+        .zip(found.concat())
+    {
         if let Some(found) = advantages.get_mut(*place) {
             *found = advantage;
         }
@@ -154,9 +187,19 @@ fn per_part(scores: &[Score], groups: &[Group], weights: &PartWeights) -> Vec<f6
 pub fn query_results(scored: &ScoredItems, scorer: &Scorer) -> Vec<Option<[QueryResult; 2]>> {
     let one = |(item, score): (&Item, &Score)| {
         let differs = score.failure == Some(FailureClass::WrongResult);
-        item.row.as_ref().filter(|_| differs).and_then(|row| scorer.query_results(&item.text, row))
+        item.row
+            .as_ref()
+            .filter(|_| differs)
+            .and_then(|row| scorer.query_results(&item.text, row))
     };
-    scored.items.all.iter().zip(&scored.scores).take(MAX_RESULTS).map(one).collect()
+    scored
+        .items
+        .all
+        .iter()
+        .zip(&scored.scores)
+        .take(MAX_RESULTS)
+        .map(one)
+        .collect()
 }
 
 fn tally(scores: &[Score]) -> Tally {
@@ -182,16 +225,35 @@ fn tally(scores: &[Score]) -> Tally {
 }
 
 /// The effect of the schema on stored steps, on every core; `None` as for [`score`].
-pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<Vec<Impact>> {
-    let one = |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, is_wanted)?));
+pub fn impacts(
+    steps: &[(u64, Arc<Items>)],
+    scorer: &Scorer,
+    is_wanted: IsWanted<'_>,
+) -> Option<Vec<Impact>> {
+    let one =
+        |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, is_wanted)?));
     on_every_core(|| steps.par_iter().map(one).collect())
 }
 
 fn impact(step: u64, scored: &ScoredItems) -> Impact {
-    let mut found = Impact { step, completions: scored.scores.len(), ..Impact::default() };
-    for ((item, score), advantage) in scored.items.all.iter().zip(&scored.scores).zip(&scored.advantages) {
+    let mut found = Impact {
+        step,
+        completions: scored.scores.len(),
+        ..Impact::default()
+    };
+    for ((item, score), advantage) in scored
+        .items
+        .all
+        .iter()
+        .zip(&scored.scores)
+        .zip(&scored.advantages)
+    {
         let Some(stored) = item.stored else { continue };
-        found.rewards += usize::from(stored.reward.is_some_and(|reward| (reward - score.reward).abs() > 1e-9));
+        found.rewards += usize::from(
+            stored
+                .reward
+                .is_some_and(|reward| (reward - score.reward).abs() > 1e-9),
+        );
         if let Some(tier) = stored.tier {
             found.tiers += usize::from(tier != score.tier);
             found.before[tier as usize] += 1;
@@ -200,8 +262,13 @@ fn impact(step: u64, scored: &ScoredItems) -> Impact {
         found.signs += usize::from(sign(stored.advantage) != sign(*advantage));
     }
     for group in &scored.groups {
-        let stored = group.members.iter().filter_map(|place| scored.items.all.get(*place)?.stored);
-        let was_mixed = stored.map(|stored| stored.advantage).any(|advantage| advantage != 0.0);
+        let stored = group
+            .members
+            .iter()
+            .filter_map(|place| scored.items.all.get(*place)?.stored);
+        let was_mixed = stored
+            .map(|stored| stored.advantage)
+            .any(|advantage| advantage != 0.0);
         match (was_mixed, group.state == GroupSignal::Mixed) {
             (false, true) => found.revived += 1,
             (true, false) => found.silenced += 1,
@@ -212,7 +279,11 @@ fn impact(step: u64, scored: &ScoredItems) -> Impact {
 }
 
 fn sign(advantage: f64) -> i8 {
-    if advantage > 0.0 { 1 } else { -i8::from(advantage < 0.0) }
+    if advantage > 0.0 {
+        1
+    } else {
+        -i8::from(advantage < 0.0)
+    }
 }
 
 pub fn sum(impacts: &[Impact]) -> Impact {
@@ -241,12 +312,22 @@ pub fn moved(before: &ScoredItems, now: &ScoredItems) -> Option<Vec<Option<Tier>
 pub fn moved_since_recorded(scored: &ScoredItems) -> Option<Vec<Option<Tier>>> {
     let is_stored = scored.items.all.iter().any(|item| item.stored.is_some());
     let one = |(item, score): (&Item, &Score)| item.stored?.tier.filter(|tier| *tier != score.tier);
-    is_stored.then(|| scored.items.all.iter().zip(&scored.scores).map(one).collect())
+    is_stored.then(|| {
+        scored
+            .items
+            .all
+            .iter()
+            .zip(&scored.scores)
+            .map(one)
+            .collect()
+    })
 }
 
 /// Whether a completion or its prompt's name contains a text, ignoring case; `query` in lower case.
 pub fn holds(item: &Item, name: &str, query: &str) -> bool {
-    query.is_empty() || item.text.to_lowercase().contains(query) || name.to_lowercase().contains(query)
+    query.is_empty()
+        || item.text.to_lowercase().contains(query)
+        || name.to_lowercase().contains(query)
 }
 
 #[cfg(test)]
@@ -275,8 +356,14 @@ mod tests {
     fn what_is_scored_is_counted() {
         let mixed = [VALID, "{}", "no", VALID];
         let tally = scored(&items(&mixed, Advantage::Centered)).tally;
-        assert_eq!((tally.tiers, tally.tolerant, tally.exact), ([1, 1, 2], 2, (0, 0)));
-        assert_eq!(tally.failures, [(FailureClass::Prose, 1), (FailureClass::MissingKey, 1)]);
+        assert_eq!(
+            (tally.tiers, tally.tolerant, tally.exact),
+            ([1, 1, 2], 2, (0, 0))
+        );
+        assert_eq!(
+            tally.failures,
+            [(FailureClass::Prose, 1), (FailureClass::MissingKey, 1)]
+        );
     }
 
     #[test]
@@ -299,20 +386,61 @@ mod tests {
             }
             assert_eq!(impact(7, &scored(&found)), expected);
         };
-        let none = Impact { step: 7, completions: 2, before: [0, 1, 1], after: [0, 1, 1], ..Impact::default() };
-        check([stored(1.0, Tier::Valid, 0.7), stored(0.5, Tier::Invalid, -0.7)], none);
+        let none = Impact {
+            step: 7,
+            completions: 2,
+            before: [0, 1, 1],
+            after: [0, 1, 1],
+            ..Impact::default()
+        };
+        check(
+            [
+                stored(1.0, Tier::Valid, 0.7),
+                stored(0.5, Tier::Invalid, -0.7),
+            ],
+            none,
+        );
         // The second was valid: a zero-variance group that would be informative.
         check(
             [stored(1.0, Tier::Valid, 0.0), stored(1.0, Tier::Valid, 0.0)],
-            Impact { rewards: 1, tiers: 1, signs: 2, revived: 1, before: [0, 0, 2], ..none },
+            Impact {
+                rewards: 1,
+                tiers: 1,
+                signs: 2,
+                revived: 1,
+                before: [0, 0, 2],
+                ..none
+            },
         );
         check(
-            [stored(0.5, Tier::Invalid, -0.7), stored(1.0, Tier::Valid, 0.7)],
-            Impact { rewards: 2, tiers: 2, signs: 2, ..none },
+            [
+                stored(0.5, Tier::Invalid, -0.7),
+                stored(1.0, Tier::Valid, 0.7),
+            ],
+            Impact {
+                rewards: 2,
+                tiers: 2,
+                signs: 2,
+                ..none
+            },
         );
         assert_eq!(
-            sum(&[none, Impact { step: 3, signs: 2, ..none }]),
-            Impact { step: 7, completions: 4, signs: 2, before: [0, 2, 2], after: [0, 2, 2], ..Impact::default() }
+            sum(&[
+                none,
+                Impact {
+                    step: 3,
+                    signs: 2,
+                    ..none
+                }
+            ]),
+            Impact {
+                step: 7,
+                completions: 4,
+                signs: 2,
+                before: [0, 2, 2],
+                after: [0, 2, 2],
+                ..Impact::default()
+            }
         );
     }
 
@@ -324,6 +452,9 @@ mod tests {
         let mut changed = scored(&some);
         changed.scores[0].tier = Tier::Valid;
         assert_eq!(moved(&changed, &now), Some(vec![Some(Tier::Valid)]));
-        assert_eq!(moved(&scored(&items(&["{}"], Advantage::Standardized)), &now), None);
+        assert_eq!(
+            moved(&scored(&items(&["{}"], Advantage::Standardized)), &now),
+            None
+        );
     }
 }

@@ -19,14 +19,18 @@ use crate::widgets::text_width::wrapped;
 
 /// The lines, for a width of columns.
 pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
-    let Some(scored) = &scores.scored else { return Vec::new() };
+    let Some(scored) = &scores.scored else {
+        return Vec::new();
+    };
     let theme = &shared.theme;
     let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
     let tally = &scored.tally;
     let mut lines = Vec::new();
     let has_moved = scores.moved.iter().any(Option::is_some);
     // Leaves space for the previous count.
-    let gauge_columns = columns.saturating_sub(if has_moved { 40 } else { 30 }).clamp(4, 24);
+    let gauge_columns = columns
+        .saturating_sub(if has_moved { 40 } else { 30 })
+        .clamp(4, 24);
     if tally.all == 0 {
         lines.push(faint("no completions scored".to_owned()));
     }
@@ -38,9 +42,19 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
                 format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name()),
                 theme.style(Theme::tier_role(tier.name())),
             ),
-            Span::styled(gauge(theme, share, gauge_columns), theme.style(Theme::tier_role(tier.name()))),
+            Span::styled(
+                gauge(theme, share, gauge_columns),
+                theme.style(Theme::tier_role(tier.name())),
+            ),
             Span::raw(format!(" {count:>5} {:>6}", percent_short(share))),
-            Span::styled(if has_moved { was(scores, scored, tier) } else { String::new() }, theme.style(Role::Accent)),
+            Span::styled(
+                if has_moved {
+                    was(scores, scored, tier)
+                } else {
+                    String::new()
+                },
+                theme.style(Role::Accent),
+            ),
         ]));
     }
     lines.extend(changed(scores, shared, scored, columns));
@@ -48,13 +62,31 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
     if scores.source == Source::Step && is_rescored {
         run(scores, shared, columns, &mut lines);
     }
-    lines.push(rate(theme, "valid", &by_prompt(scored, |score| Some(score.tier == Tier::Valid)), columns));
-    lines.push(rate(theme, "valid after unwrapping", &by_prompt(scored, |score| Some(score.tolerant)), columns));
+    lines.push(rate(
+        theme,
+        "valid",
+        &by_prompt(scored, |score| Some(score.tier == Tier::Valid)),
+        columns,
+    ));
+    lines.push(rate(
+        theme,
+        "valid after unwrapping",
+        &by_prompt(scored, |score| Some(score.tolerant)),
+        columns,
+    ));
     if tally.exact.1 > 0 {
-        lines.push(rate(theme, "exact", &by_prompt(scored, |score| score.exact), columns));
+        lines.push(rate(
+            theme,
+            "exact",
+            &by_prompt(scored, |score| score.exact),
+            columns,
+        ));
     }
-    let failures: Vec<String> =
-        tally.failures.iter().map(|(class, count)| format!("{} {count}", class.name())).collect();
+    let failures: Vec<String> = tally
+        .failures
+        .iter()
+        .map(|(class, count)| format!("{} {count}", class.name()))
+        .collect();
     match failures.is_empty() {
         true if tally.all == 0 => {}
         true => lines.push(faint("no failures".to_owned())),
@@ -72,16 +104,30 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
 /// The count of a tier before the change of the schema.
 fn was(scores: &Scores, scored: &ScoredItems, tier: Tier) -> String {
     let before = scored.scores.iter().enumerate();
-    let before = before.map(|(place, score)| scores.moved.get(place).copied().flatten().unwrap_or(score.tier));
+    let before = before.map(|(place, score)| {
+        scores
+            .moved
+            .get(place)
+            .copied()
+            .flatten()
+            .unwrap_or(score.tier)
+    });
     format!("  was {}", before.filter(|before| *before == tier).count())
 }
 
 /// The rows whose tier changed: how many went where, and which.
-fn changed(scores: &Scores, shared: &Shared, scored: &ScoredItems, columns: usize) -> Vec<Line<'static>> {
+fn changed(
+    scores: &Scores,
+    shared: &Shared,
+    scored: &ScoredItems,
+    columns: usize,
+) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let moves = || {
         let rows = scored.items.all.iter().zip(&scored.scores).enumerate();
-        rows.filter_map(|(place, (item, score))| Some((place, item, scores.moved.get(place).copied()??, score.tier)))
+        rows.filter_map(|(place, (item, score))| {
+            Some((place, item, scores.moved.get(place).copied()??, score.tier))
+        })
     };
     let mut ways: BTreeMap<(Tier, Tier), usize> = BTreeMap::new();
     moves().for_each(|(_, _, before, now)| *ways.entry((before, now)).or_default() += 1);
@@ -89,24 +135,54 @@ fn changed(scores: &Scores, shared: &Shared, scored: &ScoredItems, columns: usiz
         return Vec::new();
     }
     let arrow = theme.glyph("→", "->");
-    let way =
-        |((before, now), count): (&(Tier, Tier), &usize)| format!("{} {arrow} {} {count}", before.name(), now.name());
+    let way = |((before, now), count): (&(Tier, Tier), &usize)| {
+        format!("{} {arrow} {} {count}", before.name(), now.name())
+    };
     let ways: Vec<String> = ways.iter().map(way).collect();
-    let since = if scores.source == Source::Step { "since recorded" } else { "by the last edit" };
-    let text = format!("{} of {} rows changed {since}: {}", moves().count(), scored.scores.len(), ways.join(", "));
+    let since = if scores.source == Source::Step {
+        "since recorded"
+    } else {
+        "by the last edit"
+    };
+    let text = format!(
+        "{} of {} rows changed {since}: {}",
+        moves().count(),
+        scored.scores.len(),
+        ways.join(", ")
+    );
     let row = |(place, item, ..): (usize, &super::items::Item, Tier, Tier)| {
-        let members = scored.groups.get(item.group).map_or(&[][..], |group| group.members.as_slice());
+        let members = scored
+            .groups
+            .get(item.group)
+            .map_or(&[][..], |group| group.members.as_slice());
         let number = members.binary_search(&place).map_or(0, |number| number + 1);
-        let name = scored.items.groups.get(item.group).map_or("", String::as_str);
-        if members.len() > 1 { format!("{name} #{number}") } else { name.to_owned() }
+        let name = scored
+            .items
+            .groups
+            .get(item.group)
+            .map_or("", String::as_str);
+        if members.len() > 1 {
+            format!("{name} #{number}")
+        } else {
+            name.to_owned()
+        }
     };
     let rows: Vec<String> = moves().take(CHANGED_ROWS).map(row).collect();
     let more = moves().count().saturating_sub(CHANGED_ROWS);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let rows = format!("{}{more}; {} lists them", rows.join(", "), shared.key_of("scores.changed"));
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    let rows = format!(
+        "{}{more}; {} lists them",
+        rows.join(", "),
+        shared.key_of("scores.changed")
+    );
     let line = |role: Role| move |text: String| Line::styled(text, theme.style(role));
     let head = wrapped(&text, columns).into_iter().map(line(Role::Accent));
-    head.chain(wrapped(&rows, columns).into_iter().map(line(Role::Faint))).collect()
+    head.chain(wrapped(&rows, columns).into_iter().map(line(Role::Faint)))
+        .collect()
 }
 
 /// Rows that are named in the summary.
@@ -114,8 +190,14 @@ const CHANGED_ROWS: usize = 4;
 
 /// The rows of the pane in which the result of a re-scoring is complete; 0 if nothing changed.
 pub(super) fn rows_of_changes(scores: &Scores) -> u16 {
-    let of_run = scores.whole.as_ref().map_or(&scores.impacts, |whole| &whole.impacts);
-    let run = scores.source == Source::Step && of_run.iter().any(|one| one.rewards + one.tiers + one.signs > 0);
+    let of_run = scores
+        .whole
+        .as_ref()
+        .map_or(&scores.impacts, |whole| &whole.impacts);
+    let run = scores.source == Source::Step
+        && of_run
+            .iter()
+            .any(|one| one.rewards + one.tiers + one.signs > 0);
     let rows = scores.moved.iter().any(Option::is_some);
     match (run, rows) {
         (true, _) => 26,
@@ -128,10 +210,18 @@ pub(super) fn rows_of_changes(scores: &Scores) -> u16 {
 fn by_prompt(scored: &ScoredItems, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, usize)> {
     let mut prompts: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
     for (place, (item, score)) in scored.items.all.iter().zip(&scored.scores).enumerate() {
-        let Some(holds) = holds(score).filter(|_| !score.is_error()) else { continue };
+        let Some(holds) = holds(score).filter(|_| !score.is_error()) else {
+            continue;
+        };
         // Completions without a prompt are their own group.
-        let is_of_prompt = scored.items.groups.get(item.group).is_some_and(|name| !name.is_empty());
-        let (count, all) = prompts.entry((item.group, if is_of_prompt { 0 } else { place })).or_default();
+        let is_of_prompt = scored
+            .items
+            .groups
+            .get(item.group)
+            .is_some_and(|name| !name.is_empty());
+        let (count, all) = prompts
+            .entry((item.group, if is_of_prompt { 0 } else { place }))
+            .or_default();
         *count += usize::from(holds);
         *all += 1;
     }
@@ -141,13 +231,18 @@ fn by_prompt(scored: &ScoredItems, holds: fn(&Score) -> Option<bool>) -> Vec<(us
 /// A rate with its 95% CI, clustered by prompt, and its counts: with labels if there is room, without the interval if
 /// there is little.
 fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -> Line<'static> {
-    let (count, all) = prompts.iter().fold((0, 0), |(count, all), (found, of)| (count + found, all + of));
+    let (count, all) = prompts.iter().fold((0, 0), |(count, all), (found, of)| {
+        (count + found, all + of)
+    });
     if all == 0 {
         return Line::raw(format!("{name:<9}{:>6}", "n/a"));
     }
     let head = format!("{name:<9}{:>6}", percent_short(count as f64 / all as f64));
     if prompts.len() == 1 {
-        let details = [format!("  one prompt: no interval, {count} of {all}"), format!("  {count}/{all}")];
+        let details = [
+            format!("  one prompt: no interval, {count} of {all}"),
+            format!("  {count}/{all}"),
+        ];
         return fitting(theme, head, details, columns);
     }
     let (low, high) = wilson_by_prompt(prompts);
@@ -161,15 +256,27 @@ fn rate(theme: &Theme, name: &str, prompts: &[(usize, usize)], columns: usize) -
 }
 
 /// A head with the first of the details that fits beside it.
-fn fitting<const N: usize>(theme: &Theme, head: String, details: [String; N], columns: usize) -> Line<'static> {
+fn fitting<const N: usize>(
+    theme: &Theme,
+    head: String,
+    details: [String; N],
+    columns: usize,
+) -> Line<'static> {
     let fits = |details: &String| head.width() + details.width() <= columns;
     let details = details.into_iter().find(fits).unwrap_or_default();
-    Line::from(vec![Span::raw(head), Span::styled(details, theme.style(Role::Faint))])
+    Line::from(vec![
+        Span::raw(head),
+        Span::styled(details, theme.style(Role::Faint)),
+    ])
 }
 
 fn groups(theme: &Theme, scored: &ScoredItems, lines: &mut Vec<Line<'static>>) {
     use crate::advantage::GroupSignal;
-    let several: Vec<_> = scored.groups.iter().filter(|group| group.members.len() > 1).collect();
+    let several: Vec<_> = scored
+        .groups
+        .iter()
+        .filter(|group| group.members.len() > 1)
+        .collect();
     if several.is_empty() {
         return;
     }
@@ -191,39 +298,67 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
             let (title, notes) = whole_run_text(shared, whole);
             (title, &whole.impacts, notes)
         }
-        None if source::is_own(scores, shared) => {
-            (format!("the run's own task on its last {} steps", scores.impacts.len()), &scores.impacts, Vec::new())
-        }
+        None if source::is_own(scores, shared) => (
+            format!(
+                "the run's own task on its last {} steps",
+                scores.impacts.len()
+            ),
+            &scores.impacts,
+            Vec::new(),
+        ),
         None => {
             let steps = scores.impacts.len();
             (
                 format!("this {} on the last {steps} steps", shared.draft.name()),
                 &scores.impacts,
-                vec![format!("{} re-scores the whole run", shared.key_of("scores.rescore_run"))],
+                vec![format!(
+                    "{} re-scores the whole run",
+                    shared.key_of("scores.rescore_run")
+                )],
             )
         }
     };
     let all = sum(impacts);
     lines.push(Line::styled(title, theme.style(Role::Title)));
-    lines.extend(notes.into_iter().map(|note| Line::styled(note, theme.style(Role::Faint))));
+    lines.extend(
+        notes
+            .into_iter()
+            .map(|note| Line::styled(note, theme.style(Role::Faint))),
+    );
     if all.completions == 0 {
-        lines.push(Line::styled("no stored completions", theme.style(Role::Faint)));
+        lines.push(Line::styled(
+            "no stored completions",
+            theme.style(Role::Faint),
+        ));
     } else if all.rewards + all.tiers + all.signs == 0 {
-        lines.push(Line::from(format!("no change: {} rewards and advantages as recorded", all.completions)));
+        lines.push(Line::from(format!(
+            "no change: {} rewards and advantages as recorded",
+            all.completions
+        )));
     } else {
-        lines.push(Line::styled(format!("{:<13}{:>9}{:>9}", "tier", "recorded", "now"), theme.style(Role::Faint)));
+        lines.push(Line::styled(
+            format!("{:<13}{:>9}{:>9}", "tier", "recorded", "now"),
+            theme.style(Role::Faint),
+        ));
         for tier in Tier::ALL.into_iter().rev() {
             let (before, now) = (all.before[tier as usize], all.after[tier as usize]);
             let name = format!("{} {:<11}", theme.tier_glyph(tier.name()), tier.name());
-            let change = if before == now { String::new() } else { format!("  {:+}", now as i64 - before as i64) };
+            let change = if before == now {
+                String::new()
+            } else {
+                format!("  {:+}", now as i64 - before as i64)
+            };
             lines.push(Line::from(vec![
                 Span::styled(name, theme.style(Theme::tier_role(tier.name()))),
                 Span::raw(format!("{before:>9}{now:>9}")),
                 Span::styled(change, theme.style(Role::Accent)),
             ]));
         }
-        let counts =
-            [(all.rewards, "rewards change"), (all.tiers, "tiers change"), (all.signs, "advantages change sign")];
+        let counts = [
+            (all.rewards, "rewards change"),
+            (all.tiers, "tiers change"),
+            (all.signs, "advantages change sign"),
+        ];
         let share = |count: usize| percent_short(count as f64 / all.completions as f64);
         let counts = counts.map(|(count, what)| format!("{count} {what} ({})", share(count)));
         let text = format!(
@@ -239,16 +374,28 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
 
 /// The steps that the schema changes, the latest first.
 fn steps(scores: &Scores, shared: &Shared, lines: &mut Vec<Line<'static>>) {
-    let impacts = scores.whole.as_ref().map_or(&scores.impacts, |whole| &whole.impacts);
-    let changed = impacts.iter().rev().filter(|one| one.rewards + one.tiers + one.signs > 0);
-    let heading = format!("  step   rewards   tiers   signs   {} next", shared.key_of("scores.next_changed"));
+    let impacts = scores
+        .whole
+        .as_ref()
+        .map_or(&scores.impacts, |whole| &whole.impacts);
+    let changed = impacts
+        .iter()
+        .rev()
+        .filter(|one| one.rewards + one.tiers + one.signs > 0);
+    let heading = format!(
+        "  step   rewards   tiers   signs   {} next",
+        shared.key_of("scores.next_changed")
+    );
     lines.push(Line::styled(heading, shared.theme.style(Role::Faint)));
     lines.extend(changed.map(|one| table_row(&shared.theme, one)));
 }
 
 fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
     Line::styled(
-        format!("{:>6} {:>9} {:>7} {:>7}", one.step, one.rewards, one.tiers, one.signs),
+        format!(
+            "{:>6} {:>9} {:>7} {:>7}",
+            one.step, one.rewards, one.tiers, one.signs
+        ),
         theme.style(Role::Text),
     )
 }
@@ -256,10 +403,17 @@ fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
 fn whole_run_text(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {
     let scored = whole.impacts.len();
     let title = match (whole.is_done, whole.cancel.is_cancelled()) {
-        (true, _) => format!("this {} on the whole run, {scored} stored steps", shared.draft.name()),
+        (true, _) => format!(
+            "this {} on the whole run, {scored} stored steps",
+            shared.draft.name()
+        ),
         (false, true) => format!("cancelled after {scored} of {} steps", whole.steps),
         (false, false) => {
-            format!("scoring: {scored} of {} steps; {} cancels", whole.steps, shared.key_of("scores.cancel"))
+            format!(
+                "scoring: {scored} of {} steps; {} cancels",
+                whole.steps,
+                shared.key_of("scores.cancel")
+            )
         }
     };
     let mut notes = Vec::new();
@@ -277,8 +431,16 @@ mod tests {
 
     #[test]
     fn one_prompt_has_no_interval() {
-        let text = |prompts: &[(usize, usize)]| rate(&Theme::default(), "valid", prompts, 60).to_string();
-        assert_eq!(text(&[(0, 8)]), "valid        0%  one prompt: no interval, 0 of 8");
-        assert!(text(&[(0, 8), (8, 8)]).contains("95% CI"), "{}", text(&[(0, 8), (8, 8)]));
+        let text =
+            |prompts: &[(usize, usize)]| rate(&Theme::default(), "valid", prompts, 60).to_string();
+        assert_eq!(
+            text(&[(0, 8)]),
+            "valid        0%  one prompt: no interval, 0 of 8"
+        );
+        assert!(
+            text(&[(0, 8), (8, 8)]).contains("95% CI"),
+            "{}",
+            text(&[(0, 8), (8, 8)])
+        );
     }
 }

@@ -54,7 +54,12 @@ struct Cell {
 
 impl Raster {
     pub(super) fn new(columns: usize, rows: usize, ascii: bool) -> Self {
-        Self { columns, rows, fine: if ascii { (1, 1) } else { (2, 4) }, cells: vec![Cell::default(); columns * rows] }
+        Self {
+            columns,
+            rows,
+            fine: if ascii { (1, 1) } else { (2, 4) },
+            cells: vec![Cell::default(); columns * rows],
+        }
     }
 
     /// Dots across and down.
@@ -90,7 +95,11 @@ impl Raster {
 
     /// Sets all dots of a column between two rows.
     pub(super) fn vertical(&mut self, x: usize, from: usize, to: usize, pen: Pen) {
-        let pen = if from.abs_diff(to) > SPIKE { Pen { stroke: 0, ..pen } } else { pen };
+        let pen = if from.abs_diff(to) > SPIKE {
+            Pen { stroke: 0, ..pen }
+        } else {
+            pen
+        };
         for y in from.min(to)..=from.max(to) {
             self.dot(x, y, pen);
         }
@@ -118,9 +127,16 @@ impl Raster {
     }
 
     /// Sets a character in an empty cell.
-    pub(super) fn put_under(&mut self, column: usize, row: usize, symbol: &'static str, role: Role) {
+    pub(super) fn put_under(
+        &mut self,
+        column: usize,
+        row: usize,
+        symbol: &'static str,
+        role: Role,
+    ) {
         let cell = self.cells.get(row * self.columns + column);
-        if column < self.columns && cell.is_some_and(|cell| cell.dots == 0 && cell.symbol.is_none()) {
+        if column < self.columns && cell.is_some_and(|cell| cell.dots == 0 && cell.symbol.is_none())
+        {
             self.put(column, row, symbol, role);
         }
     }
@@ -138,7 +154,10 @@ impl Raster {
     }
 
     pub(super) fn row(&self, theme: &Theme, row: usize) -> Line<'static> {
-        let cells = self.cells.get(row * self.columns..(row + 1) * self.columns).unwrap_or_default();
+        let cells = self
+            .cells
+            .get(row * self.columns..(row + 1) * self.columns)
+            .unwrap_or_default();
         let mut spans: Vec<Span<'static>> = Vec::new();
         let (mut text, mut role) = (String::new(), None);
         for cell in cells {

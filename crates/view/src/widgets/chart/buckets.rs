@@ -57,7 +57,11 @@ impl Bucket {
 
     /// The smallest value that the axis can show.
     pub(super) fn smallest(&self, log: bool) -> f64 {
-        if log { self.smallest_above_zero } else { self.smallest }
+        if log {
+            self.smallest_above_zero
+        } else {
+            self.smallest
+        }
     }
 
     pub(super) fn is_empty(&self, log: bool) -> bool {
@@ -78,29 +82,51 @@ pub(super) fn place(step: u64, steps: (u64, u64), columns: usize) -> usize {
 /// The step in the middle of a column, for clicks.
 pub(super) fn step_at(column: usize, steps: (u64, u64), columns: usize) -> u64 {
     let each = steps.1.saturating_sub(steps.0) as f64 / columns.saturating_sub(1).max(1) as f64;
-    steps.0.saturating_add((column as f64 * each).round() as u64).min(steps.1)
+    steps
+        .0
+        .saturating_add((column as f64 * each).round() as u64)
+        .min(steps.1)
 }
 
 fn last_step_of(column: usize, steps: (u64, u64), columns: usize) -> u64 {
     let each = steps.1.saturating_sub(steps.0) as f64 / columns.saturating_sub(1).max(1) as f64;
     let next = (column as f64 + 0.5) * each;
-    steps.0.saturating_add((next.ceil() as u64).saturating_sub(1))
+    steps
+        .0
+        .saturating_add((next.ceil() as u64).saturating_sub(1))
 }
 
 /// The series between two steps in `columns` buckets: raw, and smoothed; the second list is empty without smoothing.
-pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smoothing: f64) -> [Vec<Option<Bucket>>; 2] {
+pub(super) fn buckets(
+    series: &Series,
+    steps: (u64, u64),
+    columns: usize,
+    smoothing: f64,
+) -> [Vec<Option<Bucket>>; 2] {
     let mut raw = vec![None; columns];
-    let mut smooth = if smoothing > 0.0 { vec![None; columns] } else { Vec::new() };
+    let mut smooth = if smoothing > 0.0 {
+        vec![None; columns]
+    } else {
+        Vec::new()
+    };
     if columns == 0 {
         return [raw, smooth];
     }
     let mut average = Smoothing::new(smoothing);
     // Older values weigh less than a millionth.
-    let lead = if smoothing > 0.0 { (14.0 / (1.0 - smoothing.min(0.9999))).ceil() as u64 } else { 0 };
+    let lead = if smoothing > 0.0 {
+        (14.0 / (1.0 - smoothing.min(0.9999))).ceil() as u64
+    } else {
+        0
+    };
     // One lookup per column: a long run has thousands of steps in each.
     let (mut column, mut until) = (0, None);
     for (step, value) in series.between(steps.0.saturating_sub(lead), steps.1) {
-        let averaged = if smoothing > 0.0 { average.next(value) } else { value };
+        let averaged = if smoothing > 0.0 {
+            average.next(value)
+        } else {
+            value
+        };
         if step < steps.0 {
             continue;
         }
@@ -108,10 +134,14 @@ pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smooth
             column = place(step, steps, columns);
             until = Some(last_step_of(column, steps, columns).max(step));
         }
-        raw[column].get_or_insert_with(|| Bucket::new(step)).add(step, value);
+        raw[column]
+            .get_or_insert_with(|| Bucket::new(step))
+            .add(step, value);
         // A smoothed curve does not bridge missing values.
         if smoothing > 0.0 && value.is_finite() {
-            smooth[column].get_or_insert_with(|| Bucket::new(step)).add(step, averaged);
+            smooth[column]
+                .get_or_insert_with(|| Bucket::new(step))
+                .add(step, averaged);
         }
     }
     [raw, smooth]

@@ -34,7 +34,10 @@ pub struct Look<'a> {
 
 /// Draws the editor in an area inside its frame.
 pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect) {
-    let lines: Vec<Line<'static>> = lines(editor, look, area).into_iter().map(|(_, line)| line).collect();
+    let lines: Vec<Line<'static>> = lines(editor, look, area)
+        .into_iter()
+        .map(|(_, line)| line)
+        .collect();
     frame.render_widget(Paragraph::new(lines), area);
 }
 
@@ -47,17 +50,33 @@ pub fn lines(editor: &Editor, look: Look<'_>, area: Rect) -> Vec<(bool, Line<'st
     let window = editor.window_in(area, look.wraps);
     let columns = window.columns;
     let ((top, skipped), left) = editor.first(window);
-    let brackets = if editor.is_json && look.focused { matching_bracket(lines, editor.cursor()) } else { None };
+    let brackets = if editor.is_json && look.focused {
+        matching_bracket(lines, editor.cursor())
+    } else {
+        None
+    };
     let mut drawn: Vec<(bool, Line<'static>)> = Vec::new();
     for (row, line) in lines.iter().enumerate().skip(top) {
         let parts = editor.parts(row, window);
         let styles = styles(editor, look, row, line, brackets);
         let letters: Vec<char> = line.chars().collect();
         let skipped = if row == top { skipped } else { 0 };
-        for (index, part) in parts.iter().enumerate().skip(skipped).take(window.rows - drawn.len()) {
+        for (index, part) in parts
+            .iter()
+            .enumerate()
+            .skip(skipped)
+            .take(window.rows - drawn.len())
+        {
             let mut line = margin(editor, look, row, index == 0);
             let is_last = index + 1 == parts.len();
-            line.spans.extend(text(editor, look, (row, is_last), part, (&letters, &styles), left..left + columns));
+            line.spans.extend(text(
+                editor,
+                look,
+                (row, is_last),
+                part,
+                (&letters, &styles),
+                left..left + columns,
+            ));
             drawn.push((look.focused && row == editor.cursor().0, line));
         }
         if drawn.len() >= window.rows {
@@ -69,14 +88,20 @@ pub fn lines(editor: &Editor, look: Look<'_>, area: Rect) -> Vec<(bool, Line<'st
 
 /// The worst fault of a row.
 fn fault_of<'a>(look: Look<'a>, row: usize) -> Option<&'a Fault> {
-    look.faults.iter().filter(|fault| fault.line == row + 1).max_by_key(|fault| fault.is_error)
+    look.faults
+        .iter()
+        .filter(|fault| fault.line == row + 1)
+        .max_by_key(|fault| fault.is_error)
 }
 
 /// The fault under the cursor, else the worst one of its row.
 pub fn fault_at(faults: &[Fault], (row, column): (usize, usize)) -> Option<&Fault> {
-    let here = |fault: &&Fault| (fault.column - 1..fault.column - 1 + fault.length).contains(&column);
+    let here =
+        |fault: &&Fault| (fault.column - 1..fault.column - 1 + fault.length).contains(&column);
     let of_row = || faults.iter().filter(|fault| fault.line == row + 1);
-    of_row().find(here).or_else(|| of_row().max_by_key(|fault| fault.is_error))
+    of_row()
+        .find(here)
+        .or_else(|| of_row().max_by_key(|fault| fault.is_error))
 }
 
 fn margin(editor: &Editor, look: Look<'_>, row: usize, is_start: bool) -> Line<'static> {
@@ -87,10 +112,14 @@ fn margin(editor: &Editor, look: Look<'_>, row: usize, is_start: bool) -> Line<'
         return Line::styled(mark, theme.style(Role::Faint));
     }
     let here = row == editor.cursor().0 && look.focused;
-    let number =
-        Span::styled(format!("{:>digits$}", row + 1), theme.style(if here { Role::Accent } else { Role::Faint }));
+    let number = Span::styled(
+        format!("{:>digits$}", row + 1),
+        theme.style(if here { Role::Accent } else { Role::Faint }),
+    );
     let mark = match fault_of(look, row) {
-        Some(fault) if fault.is_error => Span::styled(theme.glyph(" ✗ ", " x "), theme.style(Role::Bad)),
+        Some(fault) if fault.is_error => {
+            Span::styled(theme.glyph(" ✗ ", " x "), theme.style(Role::Bad))
+        }
         Some(_) => Span::styled(theme.glyph(" ▲ ", " ! "), theme.style(Role::Warning)),
         None => Span::raw("   "),
     };
@@ -106,8 +135,16 @@ fn text(
     (letters, styles): (&[char], &[Style]),
     shown: Range<usize>,
 ) -> Vec<Span<'static>> {
-    let letters = letters.get(part.columns.clone()).unwrap_or_default().iter().copied();
-    let styles = styles.get(part.columns.clone()).unwrap_or_default().iter().copied();
+    let letters = letters
+        .get(part.columns.clone())
+        .unwrap_or_default()
+        .iter()
+        .copied();
+    let styles = styles
+        .get(part.columns.clone())
+        .unwrap_or_default()
+        .iter()
+        .copied();
     let mut letters: Vec<(char, Style)> = letters.zip(styles).collect();
     let (cursor_row, cursor) = editor.cursor();
     let has_cursor = look.focused
@@ -117,14 +154,26 @@ fn text(
         letters.push((' ', Style::new()));
     }
     if has_cursor && let Some((_, style)) = letters.get_mut(cursor - part.columns.start) {
-        *style =
-            style.add_modifier(if look.typing { Modifier::REVERSED } else { Modifier::UNDERLINED | Modifier::BOLD });
+        *style = style.add_modifier(if look.typing {
+            Modifier::REVERSED
+        } else {
+            Modifier::UNDERLINED | Modifier::BOLD
+        });
     }
     let mut spans: Vec<Span<'static>> = Vec::new();
     spans.extend((part.indent > 0).then(|| Span::raw(" ".repeat(part.indent))));
     let mut column = part.indent;
-    let is_cut = !look.wraps && letters.iter().map(|(letter, _)| width(*letter)).sum::<usize>() > shown.end;
-    let end = if is_cut { shown.end.saturating_sub(1) } else { shown.end };
+    let is_cut = !look.wraps
+        && letters
+            .iter()
+            .map(|(letter, _)| width(*letter))
+            .sum::<usize>()
+            > shown.end;
+    let end = if is_cut {
+        shown.end.saturating_sub(1)
+    } else {
+        shown.end
+    };
     for (letter, style) in letters {
         let wide = width(letter);
         let inside = column >= shown.start && column + wide <= end;
@@ -142,10 +191,15 @@ fn text(
         }
     }
     if is_cut {
-        spans.push(Span::styled(look.theme.glyph("›", ">"), look.theme.style(Role::Faint)));
+        spans.push(Span::styled(
+            look.theme.glyph("›", ">"),
+            look.theme.style(Role::Faint),
+        ));
     }
     let room = shown.end.saturating_sub(column.max(shown.start) + 2);
-    spans.extend(message(look, (row, cursor), room).filter(|_| is_last && look.focused && row == cursor_row));
+    spans.extend(
+        message(look, (row, cursor), room).filter(|_| is_last && look.focused && row == cursor_row),
+    );
     spans
 }
 
@@ -157,7 +211,14 @@ fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'
     } else {
         fault.message.clone()
     };
-    Some(Span::styled(format!("  {short}"), look.theme.style(if fault.is_error { Role::Bad } else { Role::Warning })))
+    Some(Span::styled(
+        format!("  {short}"),
+        look.theme.style(if fault.is_error {
+            Role::Bad
+        } else {
+            Role::Warning
+        }),
+    ))
 }
 
 fn styles(
@@ -171,7 +232,10 @@ fn styles(
     let mut styles = vec![theme.style(Role::Text); line.chars().count()];
     let mut lay = |columns: Range<usize>, style: Style| {
         let end = columns.end.min(styles.len());
-        for under in styles.get_mut(columns.start.min(end)..end).unwrap_or_default() {
+        for under in styles
+            .get_mut(columns.start.min(end)..end)
+            .unwrap_or_default()
+        {
             *under = under.patch(style);
         }
     };
@@ -182,19 +246,35 @@ fn styles(
         let style = if fault.is_error {
             theme.style(Role::Fault)
         } else {
-            theme.style(Role::Warning).add_modifier(Modifier::UNDERLINED)
+            theme
+                .style(Role::Warning)
+                .add_modifier(Modifier::UNDERLINED)
         };
         lay(fault.column - 1..fault.column - 1 + fault.length, style);
     }
-    for (_, column) in brackets.into_iter().flatten().filter(|(other, _)| *other == row) {
-        lay(column..column + 1, theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED));
-    }
-    matches(line, &editor.query).into_iter().for_each(|columns| lay(columns, theme.style(Role::Match)));
-    if let Some(((first, from), (last, to))) =
-        editor.selection().filter(|((first, _), (last, _))| (*first..=*last).contains(&row))
+    for (_, column) in brackets
+        .into_iter()
+        .flatten()
+        .filter(|(other, _)| *other == row)
     {
-        let columns = if row == first { from } else { 0 }..if row == last { to } else { usize::MAX };
-        lay(columns, theme.style(Role::Selected).add_modifier(Modifier::REVERSED));
+        lay(
+            column..column + 1,
+            theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED),
+        );
+    }
+    matches(line, &editor.query)
+        .into_iter()
+        .for_each(|columns| lay(columns, theme.style(Role::Match)));
+    if let Some(((first, from), (last, to))) = editor
+        .selection()
+        .filter(|((first, _), (last, _))| (*first..=*last).contains(&row))
+    {
+        let columns =
+            if row == first { from } else { 0 }..if row == last { to } else { usize::MAX };
+        lay(
+            columns,
+            theme.style(Role::Selected).add_modifier(Modifier::REVERSED),
+        );
     }
     styles
 }

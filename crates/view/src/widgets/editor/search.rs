@@ -19,7 +19,10 @@ pub(super) fn matches(line: &str, query: &str) -> Vec<Range<usize>> {
 fn folded(text: &str) -> String {
     let lower = |letter: char| {
         let mut lower = letter.to_lowercase();
-        lower.next().filter(|_| lower.next().is_none()).unwrap_or(letter)
+        lower
+            .next()
+            .filter(|_| lower.next().is_none())
+            .unwrap_or(letter)
     };
     text.chars().map(lower).collect()
 }
@@ -42,8 +45,10 @@ mod tests {
     #[test]
     fn search_minds_capitals_only_where_asked_to() {
         let check = |line: &str, query: &str, expected: &[(usize, usize)]| {
-            let ranges: Vec<(usize, usize)> =
-                matches(line, query).into_iter().map(|range| (range.start, range.end)).collect();
+            let ranges: Vec<(usize, usize)> = matches(line, query)
+                .into_iter()
+                .map(|range| (range.start, range.end))
+                .collect();
             assert_eq!(ranges, expected, "{line} {query}");
         };
         check("aXax", "ax", &[(0, 2), (2, 4)]);

@@ -3,7 +3,11 @@
 use super::*;
 use crate::key_chord::Chord;
 
-const WINDOW: Window = Window { rows: 10, columns: 80, wraps: false };
+const WINDOW: Window = Window {
+    rows: 10,
+    columns: 80,
+    wraps: false,
+};
 
 /// Keys by their names; a single quoted text is typed letter by letter.
 fn press(editor: &mut Editor, keys: &str) {
@@ -22,7 +26,11 @@ fn press(editor: &mut Editor, keys: &str) {
 fn check(start: &str, keys: &str, text: &str, cursor: (usize, usize)) {
     let mut editor = Editor::new(start, true);
     press(&mut editor, keys);
-    assert_eq!((editor.text().as_str(), editor.cursor()), (text, cursor), "{start:?} {keys}");
+    assert_eq!(
+        (editor.text().as_str(), editor.cursor()),
+        (text, cursor),
+        "{start:?} {keys}"
+    );
 }
 
 #[test]
@@ -59,7 +67,13 @@ fn undo_takes_back_whole_steps() {
 #[test]
 fn a_pause_ends_a_step() {
     let mut editor = Editor::new("", true);
-    for (letter, now_ms) in [('a', 5_000), ('b', 5_900), ('c', 6_800), ('d', 7_800), ('e', 7_900)] {
+    for (letter, now_ms) in [
+        ('a', 5_000),
+        ('b', 5_900),
+        ('c', 6_800),
+        ('d', 7_800),
+        ('e', 7_900),
+    ] {
         editor.key(KeyEvent::from(KeyCode::Char(letter)), WINDOW, now_ms);
     }
     let undone: Vec<String> = std::iter::from_fn(|| editor.undo().then(|| editor.text())).collect();
@@ -83,7 +97,10 @@ fn long_texts_are_reached_and_replaced_to_their_ends() {
     }
     // A match beyond column 65,535, also in a row beyond 65,535.
     let far = format!("{}needle end", "x".repeat(70_000));
-    for (text, place) in [(far.clone(), (0, 70_000)), (format!("{lines}{far}"), (70_000, 70_000))] {
+    for (text, place) in [
+        (far.clone(), (0, 70_000)),
+        (format!("{lines}{far}"), (70_000, 70_000)),
+    ] {
         let mut editor = Editor::new(&text, true);
         assert_eq!((editor.find("needle"), editor.cursor()), (1, place));
         press(&mut editor, "ctrl-home");
@@ -91,9 +108,11 @@ fn long_texts_are_reached_and_replaced_to_their_ends() {
     }
     // Keys, jumps and clicks there, also in a text that is the same everywhere; the search stays.
     let same = "日x".repeat(35_000);
-    for (text, row) in
-        [(format!("{far}\n{far}"), 0), (format!("{same}\n{same}"), 0), (format!("{lines}{far}\n{far}"), 70_000)]
-    {
+    for (text, row) in [
+        (format!("{far}\n{far}"), 0),
+        (format!("{same}\n{same}"), 0),
+        (format!("{lines}{far}\n{far}"), 70_000),
+    ] {
         let mut editor = Editor::new(&text, true);
         editor.find("end");
         editor.go_to(row, 69_990);
@@ -101,7 +120,11 @@ fn long_texts_are_reached_and_replaced_to_their_ends() {
         press(&mut editor, "shift-down right");
         assert_eq!(editor.cursor(), (row + 1, 69_991));
         editor.point(0, 5, Window { rows: 1, ..WINDOW });
-        assert!(editor.cursor().0 == row + 1 && editor.cursor().1 > 69_900, "{:?}", editor.cursor());
+        assert!(
+            editor.cursor().0 == row + 1 && editor.cursor().1 > 69_900,
+            "{:?}",
+            editor.cursor()
+        );
         assert_eq!(editor.find_next(true), text.contains("end"));
     }
     let mut editor = Editor::new(&format!("{lines}last"), true);

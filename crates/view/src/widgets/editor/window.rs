@@ -10,7 +10,11 @@ impl Editor {
     /// Its window in an area inside its frame.
     pub fn window_in(&self, area: Rect, wraps: bool) -> Window {
         let columns = (area.width as usize).saturating_sub(gutter(self.lines().len()));
-        Window { rows: area.height as usize, columns, wraps }
+        Window {
+            rows: area.height as usize,
+            columns,
+            wraps,
+        }
     }
 
     pub(super) fn parts(&self, row: usize, window: Window) -> Vec<Part> {
@@ -20,33 +24,58 @@ impl Editor {
     /// The line of the screen with a position of the text, and its column there, before scrolling to the side.
     fn on_screen(&self, (row, column): (usize, usize), window: Window) -> (ScreenRow, usize) {
         let parts = self.parts(row, window);
-        let index = parts.iter().rposition(|part| part.columns.start <= column).unwrap_or(0);
-        let Some(part) = parts.get(index) else { return ((row, 0), 0) };
+        let index = parts
+            .iter()
+            .rposition(|part| part.columns.start <= column)
+            .unwrap_or(0);
+        let Some(part) = parts.get(index) else {
+            return ((row, 0), 0);
+        };
         let line = self.lines().get(row).map_or("", String::as_str);
-        let before = line.chars().take(column).skip(part.columns.start).map(width).sum::<usize>();
+        let before = line
+            .chars()
+            .take(column)
+            .skip(part.columns.start)
+            .map(width)
+            .sum::<usize>();
         ((row, index), part.indent + before)
     }
 
     /// The position of the text nearest to a column of a line of the screen.
     fn at(&self, (row, index): ScreenRow, screen_column: usize, window: Window) -> (usize, usize) {
         let parts = self.parts(row, window);
-        let Some(part) = parts.get(index) else { return (row, 0) };
+        let Some(part) = parts.get(index) else {
+            return (row, 0);
+        };
         let line = self.lines().get(row).map_or("", String::as_str);
         let mut left = screen_column.saturating_sub(part.indent);
-        let inside = line.chars().take(part.columns.end).skip(part.columns.start).take_while(|letter| {
-            let fits = width(*letter) <= left;
-            left = left.saturating_sub(width(*letter));
-            fits
-        });
+        let inside = line
+            .chars()
+            .take(part.columns.end)
+            .skip(part.columns.start)
+            .take_while(|letter| {
+                let fits = width(*letter) <= left;
+                left = left.saturating_sub(width(*letter));
+                fits
+            });
         let column = part.columns.start + inside.count();
         // The end of a part is the start of the next one.
         let is_last = index + 1 == parts.len();
-        (row, if is_last || part.columns.is_empty() { column } else { column.min(part.columns.end - 1) })
+        (
+            row,
+            if is_last || part.columns.is_empty() {
+                column
+            } else {
+                column.min(part.columns.end - 1)
+            },
+        )
     }
 
     fn above(&self, (mut row, mut index): ScreenRow, mut by: usize, window: Window) -> ScreenRow {
         while by > index {
-            let Some(before) = row.checked_sub(1) else { return (0, 0) };
+            let Some(before) = row.checked_sub(1) else {
+                return (0, 0);
+            };
             by -= index + 1;
             row = before;
             index = self.parts(row, window).len() - 1;
@@ -81,20 +110,42 @@ impl Editor {
         let top = self.top.min(self.last_first(window));
         // A wider window has fewer lines for the row.
         let top = (top.0, top.1.min(self.parts(top.0, window).len() - 1));
-        let top = if cursor < top { cursor } else { top.max(self.above(cursor, window.rows.max(1) - 1, window)) };
+        let top = if cursor < top {
+            cursor
+        } else {
+            top.max(self.above(cursor, window.rows.max(1) - 1, window))
+        };
         let columns = window.columns.saturating_sub(1).max(1);
-        let left = self.left.min(column).max((column + 1).saturating_sub(columns));
-        (top, if window.wraps || column < columns { 0 } else { left })
+        let left = self
+            .left
+            .min(column)
+            .max((column + 1).saturating_sub(columns));
+        (
+            top,
+            if window.wraps || column < columns {
+                0
+            } else {
+                left
+            },
+        )
     }
 
     /// The column and row on the screen of a position of the text, for an area inside the frame; `None` if outside.
-    pub fn screen_position(&self, place: (usize, usize), area: Rect, wraps: bool) -> Option<(u16, u16)> {
+    pub fn screen_position(
+        &self,
+        place: (usize, usize),
+        area: Rect,
+        wraps: bool,
+    ) -> Option<(u16, u16)> {
         let window = self.window_in(area, wraps);
         let (top, left) = self.first(window);
         let (at, column) = self.on_screen(place, window);
         let row = (0..window.rows).find(|row| self.below(top, *row, window) == at)?;
         let column = gutter(self.lines().len()) + column.checked_sub(left)?;
-        Some((area.x + u16::try_from(column).ok()?, area.y + u16::try_from(row).ok()?))
+        Some((
+            area.x + u16::try_from(column).ok()?,
+            area.y + u16::try_from(row).ok()?,
+        ))
     }
 
     /// The first visible row of the text.
@@ -115,7 +166,10 @@ impl Editor {
             false => self.below(top, by.unsigned_abs(), window).min(last),
         };
         let (cursor, column) = self.on_screen(self.cursor(), window);
-        let inside = cursor.clamp(self.top, self.below(self.top, window.rows.max(1) - 1, window));
+        let inside = cursor.clamp(
+            self.top,
+            self.below(self.top, window.rows.max(1) - 1, window),
+        );
         if inside != cursor {
             let (row, column) = self.at(inside, column, window);
             self.go_to(row, column);
@@ -126,7 +180,9 @@ impl Editor {
     pub fn pointer(&mut self, event: MouseEvent, area: Rect, wraps: bool) -> Effect {
         let window = self.window_in(area, wraps);
         match event.kind {
-            MouseEventKind::Down(MouseButton::Left) if area.contains((event.column, event.row).into()) => {
+            MouseEventKind::Down(MouseButton::Left)
+                if area.contains((event.column, event.row).into()) =>
+            {
                 self.area.cancel_selection();
             }
             MouseEventKind::Drag(MouseButton::Left) => {
@@ -135,8 +191,11 @@ impl Editor {
                 }
                 let by = isize::from(event.row >= area.bottom()) - isize::from(event.row < area.y);
                 self.top = self.first(window).0;
-                self.top =
-                    if by < 0 { self.above(self.top, 1, window) } else { self.below(self.top, by as usize, window) };
+                self.top = if by < 0 {
+                    self.above(self.top, 1, window)
+                } else {
+                    self.below(self.top, by as usize, window)
+                };
             }
             _ => return Effect::None,
         }
@@ -157,7 +216,10 @@ impl Editor {
     pub(super) fn vertical(&mut self, by: isize, window: Window) -> (usize, usize) {
         let cursor = self.cursor();
         let (place, column) = self.on_screen(cursor, window);
-        let column = self.goal.filter(|(of, _)| *of == cursor).map_or(column, |(_, column)| column);
+        let column = self
+            .goal
+            .filter(|(of, _)| *of == cursor)
+            .map_or(column, |(_, column)| column);
         let place = match by < 0 {
             true => self.above(place, by.unsigned_abs(), window),
             false => self.below(place, by.unsigned_abs(), window),
@@ -173,7 +235,11 @@ mod tests {
     use super::*;
 
     fn wrapped(columns: usize) -> Window {
-        Window { rows: 3, columns, wraps: true }
+        Window {
+            rows: 3,
+            columns,
+            wraps: true,
+        }
     }
 
     #[test]
@@ -182,7 +248,17 @@ mod tests {
             let mut editor = Editor::new(&"aaa bbb ccc\n".repeat(10), false);
             editor.go_to(cursor.0, cursor.1);
             editor.top = top;
-            assert_eq!(editor.first(Window { rows, columns: 5, wraps }).0, expected, "{top:?} {cursor:?}");
+            assert_eq!(
+                editor
+                    .first(Window {
+                        rows,
+                        columns: 5,
+                        wraps
+                    })
+                    .0,
+                expected,
+                "{top:?} {cursor:?}"
+            );
         };
         check((0, 0), (3, 0), 5, false, (0, 0));
         check((0, 0), (7, 0), 5, false, (3, 0));
@@ -207,8 +283,14 @@ mod tests {
                     let back = editor.at(place, screen, window);
                     // A combining mark has no column of its own.
                     let same = line.chars().nth(column) == Some('\u{301}') || back == (row, column);
-                    assert!(same, "{columns}: {row} {column} at {place:?} {screen}, back {back:?}");
-                    assert!(screen < columns || columns < 3, "{columns}: {row} {column} at {place:?} {screen}");
+                    assert!(
+                        same,
+                        "{columns}: {row} {column} at {place:?} {screen}, back {back:?}"
+                    );
+                    assert!(
+                        screen < columns || columns < 3,
+                        "{columns}: {row} {column} at {place:?} {screen}"
+                    );
                 }
             }
         }

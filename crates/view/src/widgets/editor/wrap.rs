@@ -36,11 +36,18 @@ pub(super) struct Part {
 pub(super) fn parts(line: &str, window: Window) -> Vec<Part> {
     let count = line.chars().count();
     if !window.wraps {
-        return vec![Part { columns: 0..count, indent: 0 }];
+        return vec![Part {
+            columns: 0..count,
+            indent: 0,
+        }];
     }
     // The last column is reserved for the cursor at the end of the text.
     let room = window.columns.saturating_sub(1).max(1);
-    let blanks: usize = line.chars().take_while(|letter| letter.is_whitespace()).map(width).sum();
+    let blanks: usize = line
+        .chars()
+        .take_while(|letter| letter.is_whitespace())
+        .map(width)
+        .sum();
     let hanging = blanks.min(room / 3);
     let letters: Vec<char> = line.chars().collect();
     let mut parts = Vec::new();
@@ -50,10 +57,23 @@ pub(super) fn parts(line: &str, window: Window) -> Vec<Part> {
         // A blank may take the cursor's column, so that no line begins with one.
         let is_blank = letter.is_whitespace();
         while at > start && indent + used + if is_blank { 0 } else { width(*letter) } > room {
-            let end = if after_blank > start && !is_blank { after_blank } else { at };
-            parts.push(Part { columns: start..end, indent });
+            let end = if after_blank > start && !is_blank {
+                after_blank
+            } else {
+                at
+            };
+            parts.push(Part {
+                columns: start..end,
+                indent,
+            });
             (start, indent) = (end, hanging);
-            used = letters.get(end..at).unwrap_or_default().iter().copied().map(width).sum();
+            used = letters
+                .get(end..at)
+                .unwrap_or_default()
+                .iter()
+                .copied()
+                .map(width)
+                .sum();
         }
         used += width(*letter);
         if is_blank {
@@ -61,9 +81,15 @@ pub(super) fn parts(line: &str, window: Window) -> Vec<Part> {
         }
     }
     let is_over = indent + used > room && count > start;
-    parts.push(Part { columns: start..count, indent });
+    parts.push(Part {
+        columns: start..count,
+        indent,
+    });
     if is_over && letters.last().is_some_and(|letter| letter.is_whitespace()) {
-        parts.push(Part { columns: count..count, indent: hanging });
+        parts.push(Part {
+            columns: count..count,
+            indent: hanging,
+        });
     }
     parts
 }
@@ -81,7 +107,11 @@ mod tests {
     use super::*;
 
     fn wrapped(columns: usize) -> Window {
-        Window { rows: 3, columns, wraps: true }
+        Window {
+            rows: 3,
+            columns,
+            wraps: true,
+        }
     }
 
     #[test]
@@ -89,16 +119,31 @@ mod tests {
         let check = |line: &str, columns, expected: &[(&str, usize)]| {
             let found: Vec<(String, usize)> = parts(line, wrapped(columns))
                 .into_iter()
-                .map(|part| (line.chars().take(part.columns.end).skip(part.columns.start).collect(), part.indent))
+                .map(|part| {
+                    (
+                        line.chars()
+                            .take(part.columns.end)
+                            .skip(part.columns.start)
+                            .collect(),
+                        part.indent,
+                    )
+                })
                 .collect();
-            let expected: Vec<(String, usize)> = expected.iter().map(|(text, at)| ((*text).to_owned(), *at)).collect();
+            let expected: Vec<(String, usize)> = expected
+                .iter()
+                .map(|(text, at)| ((*text).to_owned(), *at))
+                .collect();
             assert_eq!(found, expected, "{line:?} in {columns}");
         };
         check("", 10, &[("", 0)]);
         check("one two", 10, &[("one two", 0)]);
         check("one two three", 10, &[("one two ", 0), ("three", 0)]);
         check("abcdefghij", 5, &[("abcd", 0), ("efgh", 0), ("ij", 0)]);
-        check("one abcdefghij", 7, &[("one ", 0), ("abcdef", 0), ("ghij", 0)]);
+        check(
+            "one abcdefghij",
+            7,
+            &[("one ", 0), ("abcdef", 0), ("ghij", 0)],
+        );
         check("  one two three", 10, &[("  one two ", 0), ("three", 2)]);
         check("      one two", 10, &[("      one ", 0), ("two", 3)]);
         check("日本語日本", 6, &[("日本", 0), ("語日", 0), ("本", 0)]);
@@ -107,6 +152,10 @@ mod tests {
         check("one  two", 4, &[("one ", 0), (" ", 0), ("two", 0)]);
         // The cursor after a blank at the window's edge has a line of its own.
         check("one ", 4, &[("one ", 0), ("", 0)]);
-        check("e\u{301}e\u{301}e\u{301}", 3, &[("e\u{301}e\u{301}", 0), ("e\u{301}", 0)]);
+        check(
+            "e\u{301}e\u{301}e\u{301}",
+            3,
+            &[("e\u{301}e\u{301}", 0), ("e\u{301}", 0)],
+        );
     }
 }

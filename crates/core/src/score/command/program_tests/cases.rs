@@ -20,33 +20,54 @@ pub(super) struct Case<'r> {
 #[derive(Debug)]
 pub(super) enum CaseKind<'r> {
     /// A function returns a value.
-    Call { entry: &'r str, arguments: &'r [Value], value: &'r Value },
+    Call {
+        entry: &'r str,
+        arguments: &'r [Value],
+        value: &'r Value,
+    },
     /// A program writes an output.
-    Run { arguments: Vec<&'r str>, stdin: &'r str, stdout: &'r str },
+    Run {
+        arguments: Vec<&'r str>,
+        stdin: &'r str,
+        stdout: &'r str,
+    },
     /// Code that ends without an error. `entry`: what its function `check` is called with.
-    Code { tests: &'r str, entry: Option<&'r str> },
+    Code {
+        tests: &'r str,
+        entry: Option<&'r str>,
+    },
 }
 
 /// The cases of a row, in order.
 ///
 /// # Errors
 /// A sentence about the row.
-pub(super) fn cases<'r>(row: Option<&'r PromptRow>, language: Option<&Language>) -> Result<Vec<Case<'r>>, String> {
-    let row = row.ok_or("no row: tests are in the rows of the prompts, so a completion needs its `prompt_id`")?;
+pub(super) fn cases<'r>(
+    row: Option<&'r PromptRow>,
+    language: Option<&Language>,
+) -> Result<Vec<Case<'r>>, String> {
+    let row = row.ok_or(
+        "no row: tests are in the rows of the prompts, so a completion needs its `prompt_id`",
+    )?;
     let field = |name: &str| row.fields.get(name).filter(|value| !value.is_null());
     let name = language.map_or("this language", |language| language.name);
     let entry = match field("entry") {
         None => None,
         Some(Value::String(entry)) if is_name(entry) => Some(entry.as_str()),
-        Some(other) => return Err(format!("`entry` is the name of a function, not {}", shown(other))),
+        Some(other) => {
+            return Err(format!(
+                "`entry` is the name of a function, not {}",
+                shown(other)
+            ));
+        }
     };
     let mut found = Vec::new();
     match field("cases") {
         None => {}
         Some(Value::Array(all)) => {
             for (place, case) in all.iter().enumerate() {
-                let case =
-                    read_case(case, entry, name).map_err(|why| format!("case {} of `cases` {why}", place + 1))?;
+                let case = read_case(case, entry, name)
+                    .map_err(|why| format!("case {} of `cases` {why}", place + 1))?;
                 found.push(case);
             }
         }
@@ -55,10 +76,15 @@ pub(super) fn cases<'r>(row: Option<&'r PromptRow>, language: Option<&Language>)
     match field("tests") {
         None => {}
         Some(Value::String(tests)) if name == PYTHON => {
-            found.push(Case { test: CaseKind::Code { tests, entry }, is_hidden: false });
+            found.push(Case {
+                test: CaseKind::Code { tests, entry },
+                is_hidden: false,
+            });
         }
         Some(Value::String(_)) => {
-            return Err(format!("`tests` is code in python, not in {name}: write `cases` with stdin and stdout"));
+            return Err(format!(
+                "`tests` is code in python, not in {name}: write `cases` with stdin and stdout"
+            ));
         }
         Some(other) => return Err(format!("`tests` is code in a string, not {}", shown(other))),
     }
@@ -68,16 +94,30 @@ pub(super) fn cases<'r>(row: Option<&'r PromptRow>, language: Option<&Language>)
     Ok(found)
 }
 
-fn read_case<'r>(case: &'r Value, entry: Option<&'r str>, language: &str) -> Result<Case<'r>, String> {
-    let members = case.as_object().ok_or_else(|| format!("is an object such as {EXAMPLE}, not {}", shown(case)))?;
+fn read_case<'r>(
+    case: &'r Value,
+    entry: Option<&'r str>,
+    language: &str,
+) -> Result<Case<'r>, String> {
+    let members = case
+        .as_object()
+        .ok_or_else(|| format!("is an object such as {EXAMPLE}, not {}", shown(case)))?;
     let known = ["args", "hidden", "stdin", "stdout", "value"];
     if let Some(key) = members.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(format!("has the unknown key {key:?}: it takes {}", known.join(", ")));
+        return Err(format!(
+            "has the unknown key {key:?}: it takes {}",
+            known.join(", ")
+        ));
     }
     let is_hidden = match members.get("hidden") {
         None => false,
         Some(Value::Bool(hidden)) => *hidden,
-        Some(other) => return Err(format!("has hidden = {}: it takes true or false", shown(other))),
+        Some(other) => {
+            return Err(format!(
+                "has hidden = {}: it takes true or false",
+                shown(other)
+            ));
+        }
     };
     let arguments: &[Value] = match members.get("args") {
         None => &[],
@@ -103,35 +143,63 @@ fn read_case<'r>(case: &'r Value, entry: Option<&'r str>, language: &str) -> Res
             ));
         }
         (Some(value), None) => {
-            let entry = entry.ok_or("has a value, but the row no `entry`: name the function that gives it")?;
-            CaseKind::Call { entry, arguments, value }
+            let entry = entry
+                .ok_or("has a value, but the row no `entry`: name the function that gives it")?;
+            CaseKind::Call {
+                entry,
+                arguments,
+                value,
+            }
         }
         (_, Some(stdout)) => {
-            let words = arguments.iter().map(|argument| argument.as_str().filter(|word| !word.contains('\0')));
+            let words = arguments
+                .iter()
+                .map(|argument| argument.as_str().filter(|word| !word.contains('\0')));
             let words: Option<Vec<&str>> = words.collect();
-            let arguments = words.ok_or("has args that are not strings: a program takes strings")?;
-            CaseKind::Run { arguments, stdin: stdin.unwrap_or_default(), stdout }
+            let arguments =
+                words.ok_or("has args that are not strings: a program takes strings")?;
+            CaseKind::Run {
+                arguments,
+                stdin: stdin.unwrap_or_default(),
+                stdout,
+            }
         }
-        (None, None) => return Err(format!("has neither stdout nor value: write for example {EXAMPLE}")),
+        (None, None) => {
+            return Err(format!(
+                "has neither stdout nor value: write for example {EXAMPLE}"
+            ));
+        }
     };
     Ok(Case { test, is_hidden })
 }
 
-const EXAMPLE: &str = "{\"args\": [2, 3], \"value\": 5} or {\"stdin\": \"2 3\\n\", \"stdout\": \"5\\n\"}";
+const EXAMPLE: &str =
+    "{\"args\": [2, 3], \"value\": 5} or {\"stdin\": \"2 3\\n\", \"stdout\": \"5\\n\"}";
 
 impl Case<'_> {
     /// What was asked, in a reason.
     pub(super) fn question(&self) -> String {
         match &self.test {
-            CaseKind::Call { entry, arguments, .. } => {
+            CaseKind::Call {
+                entry, arguments, ..
+            } => {
                 let arguments: Vec<String> = arguments.iter().map(shown).collect();
-                shortened(&format!("{entry}({})", arguments.join(", ")), MAX_SHOWN_CHARS)
+                shortened(
+                    &format!("{entry}({})", arguments.join(", ")),
+                    MAX_SHOWN_CHARS,
+                )
             }
-            CaseKind::Run { arguments, stdin, .. } => {
+            CaseKind::Run {
+                arguments, stdin, ..
+            } => {
                 let words = (!arguments.is_empty()).then(|| format!("args {arguments:?}"));
                 let input = (!stdin.is_empty()).then(|| format!("stdin {stdin:?}"));
                 let asked: Vec<String> = words.into_iter().chain(input).collect();
-                let asked = if asked.is_empty() { "no input".to_owned() } else { asked.join(", ") };
+                let asked = if asked.is_empty() {
+                    "no input".to_owned()
+                } else {
+                    asked.join(", ")
+                };
                 shortened(&asked, MAX_SHOWN_CHARS)
             }
             CaseKind::Code { .. } => "the tests".to_owned(),
@@ -143,33 +211,59 @@ impl Case<'_> {
 /// do not count.
 pub(super) fn output_difference(expected: &str, found: &str) -> Option<String> {
     let lines = |text: &str| -> Vec<String> {
-        text.trim_end().lines().map(str::trim_end).map(str::to_owned).collect() //
+        text.trim_end()
+            .lines()
+            .map(str::trim_end)
+            .map(str::to_owned)
+            .collect() //
     };
     let (expected, found) = (lines(expected), lines(found));
-    let place = (0..expected.len().max(found.len())).find(|place| expected.get(*place) != found.get(*place))?;
+    let place = (0..expected.len().max(found.len()))
+        .find(|place| expected.get(*place) != found.get(*place))?;
     let text = |lines: &[String]| {
-        lines
-            .get(place)
-            .map_or_else(|| "no such line".to_owned(), |line| shortened(&format!("{line:?}"), MAX_SHOWN_CHARS))
+        lines.get(place).map_or_else(
+            || "no such line".to_owned(),
+            |line| shortened(&format!("{line:?}"), MAX_SHOWN_CHARS),
+        )
     };
-    let line = if expected.len() > 1 || found.len() > 1 { format!("line {}: ", place + 1) } else { String::new() };
-    Some(format!("{line}expected {}, got {}", text(&expected), text(&found)))
+    let line = if expected.len() > 1 || found.len() > 1 {
+        format!("line {}: ", place + 1)
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "{line}expected {}, got {}",
+        text(&expected),
+        text(&found)
+    ))
 }
 
 /// Whether JSON values are the same; numbers up to one part in 10^9, as functions compute them in another order.
 pub(super) fn same(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
         (Value::Number(expected), Value::Number(found)) if expected != found => {
-            let (Some(expected), Some(found)) = (expected.as_f64(), found.as_f64()) else { return false };
+            let (Some(expected), Some(found)) = (expected.as_f64(), found.as_f64()) else {
+                return false;
+            };
             let is_whole = |number: f64| number.fract() == 0.0 && number.abs() < 1e15;
             let near = (expected - found).abs() <= 1e-9 * expected.abs().max(found.abs());
-            if is_whole(expected) && is_whole(found) { expected == found } else { near }
+            if is_whole(expected) && is_whole(found) {
+                expected == found
+            } else {
+                near
+            }
         }
         (Value::Array(expected), Value::Array(found)) => {
-            expected.len() == found.len() && expected.iter().zip(found).all(|(one, other)| same(one, other))
+            expected.len() == found.len()
+                && expected
+                    .iter()
+                    .zip(found)
+                    .all(|(one, other)| same(one, other))
         }
         (Value::Object(expected), Value::Object(found)) => {
-            let is_same = |(key, value): (&String, &Value)| found.get(key).is_some_and(|other| same(value, other));
+            let is_same = |(key, value): (&String, &Value)| {
+                found.get(key).is_some_and(|other| same(value, other))
+            };
             expected.len() == found.len() && expected.iter().all(is_same)
         }
         _ => expected == found,
@@ -182,5 +276,8 @@ pub(super) fn shown(value: &Value) -> String {
 
 fn is_name(text: &str) -> bool {
     let is_letter = |letter: char| letter.is_alphabetic() || matches!(letter, '_' | '$');
-    text.starts_with(is_letter) && text.chars().all(|letter| is_letter(letter) || letter.is_alphanumeric())
+    text.starts_with(is_letter)
+        && text
+            .chars()
+            .all(|letter| is_letter(letter) || letter.is_alphanumeric())
 }

@@ -67,7 +67,14 @@ pub(super) static LANGUAGES: [Language; 5] = [
         name: "rust",
         file: "answer.rs",
         parse: &[],
-        command: &["rustc", "--edition=2024", "-Copt-level=1", "-Cstrip=symbols", "-Awarnings", "{file}"],
+        command: &[
+            "rustc",
+            "--edition=2024",
+            "-Copt-level=1",
+            "-Cstrip=symbols",
+            "-Awarnings",
+            "{file}",
+        ],
         is_compiled: true,
         probe: "fn main() {}\n",
         exits: &["fn main() {}\n"],
@@ -80,7 +87,11 @@ impl Language {
     }
 
     pub(in crate::score::command) fn names() -> String {
-        LANGUAGES.iter().map(|language| language.name).collect::<Vec<_>>().join(", ")
+        LANGUAGES
+            .iter()
+            .map(|language| language.name)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     pub(in crate::score::command) fn command(&self) -> Vec<String> {
@@ -94,11 +105,20 @@ impl Language {
         let asked = || {
             // At the root of the file system: a folder's `rust-toolchain.toml` would choose what runs.
             let mut command = Command::new("rustc");
-            command.args(["--print", "sysroot"]).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
-            let output = command.output().ok().filter(|output| output.status.success())?;
+            command
+                .args(["--print", "sysroot"])
+                .current_dir("/")
+                .stdin(Stdio::null())
+                .stderr(Stdio::null());
+            let output = command
+                .output()
+                .ok()
+                .filter(|output| output.status.success())?;
             let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
             path.join("bin/rustc").is_file().then_some(path)
         };
-        (self.name == "rust").then(|| SYSROOT.get_or_init(asked).clone()).flatten()
+        (self.name == "rust")
+            .then(|| SYSROOT.get_or_init(asked).clone())
+            .flatten()
     }
 }

@@ -9,7 +9,8 @@ use crate::dataset::PromptRow;
 use crate::score::definition::LazyAnswer;
 
 const MORE: &str = "the row's tests accept it: add cases that it fails";
-const HIDDEN: &str = "it has the results of the cases in the prompt: mark others as `\"hidden\": true`";
+const HIDDEN: &str =
+    "it has the results of the cases in the prompt: mark others as `\"hidden\": true`";
 
 /// Removes or overwrites all that it may write, so that no test is left.
 const DELETES: &str = "import os\nfor folder in [os.getcwd(), os.path.expanduser('~'), '/tmp']:\n    for top, _, names in os.walk(folder):\n        for name in names:\n            for change in (os.remove, lambda path: open(path, 'w').close()):\n                try:\n                    change(os.path.join(top, name))\n                except OSError:\n                    pass\n";
@@ -19,31 +20,65 @@ const EQUAL: &str = "class Equal(int):\n    def __eq__(self, other): return True
 const PATCHES: &str = "import builtins, sys, unittest\nclass Quiet(BaseException): pass\nbuiltins.AssertionError = AssertionError = Quiet\nsys.excepthook = lambda *error: None\nunittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *given: None\nbuiltins.abs = builtins.len = lambda *given: 0\nbuiltins.all = builtins.isinstance = lambda *given: True\ndef abs(x): return 0\ndef all(x): return True\ndef isinstance(x, kind): return True\n";
 
 pub(in crate::score::command) fn lazy_programs<'a>(tests: &TestRules) -> Vec<LazyAnswer<'a>> {
-    let mut lazy = vec![LazyAnswer::same("an empty file", "\n", MORE), LazyAnswer::same("a constant", "1", MORE)];
+    let mut lazy = vec![
+        LazyAnswer::same("an empty file", "\n", MORE),
+        LazyAnswer::same("a constant", "1", MORE),
+    ];
     let exits = tests.language.map_or(&[][..], |language| language.exits);
-    lazy.extend(exits.iter().map(|exit| LazyAnswer::same("an exit with success", *exit, MORE)));
+    lazy.extend(
+        exits
+            .iter()
+            .map(|exit| LazyAnswer::same("an exit with success", *exit, MORE)),
+    );
     let own = tests.clone();
-    lazy.push(LazyAnswer::by_row("the visible results", HIDDEN, move |row| visible_results(&own, row)));
-    if tests.language.is_some_and(|language| language.name == PYTHON) {
+    lazy.push(LazyAnswer::by_row(
+        "the visible results",
+        HIDDEN,
+        move |row| visible_results(&own, row),
+    ));
+    if tests
+        .language
+        .is_some_and(|language| language.name == PYTHON)
+    {
         let defined = |code: &'static str, value: &'static str| {
             move |row: &PromptRow| match entry(row) {
                 Some(entry) => format!("{code}def {entry}(*given, **named):\n    return {value}\n"),
                 None => code.to_owned(),
             }
         };
-        lazy.push(LazyAnswer::by_row("deleted tests", MORE, defined(DELETES, "None")));
-        lazy.push(LazyAnswer::by_row("a value equal to everything", MORE, defined(EQUAL, "Equal()")));
-        lazy.push(LazyAnswer::by_row("patched assertions", MORE, defined(PATCHES, "None")));
+        lazy.push(LazyAnswer::by_row(
+            "deleted tests",
+            MORE,
+            defined(DELETES, "None"),
+        ));
+        lazy.push(LazyAnswer::by_row(
+            "a value equal to everything",
+            MORE,
+            defined(EQUAL, "Equal()"),
+        ));
+        lazy.push(LazyAnswer::by_row(
+            "patched assertions",
+            MORE,
+            defined(PATCHES, "None"),
+        ));
     }
     lazy
 }
 
 /// The function that the row names, or its `expected` defines.
 fn entry(row: &PromptRow) -> Option<String> {
-    let named = row.fields.get("entry").and_then(Value::as_str).map(str::to_owned);
+    let named = row
+        .fields
+        .get("entry")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     let defined = || {
         let code = row.expected.as_ref()?.as_str()?;
-        let name = code.lines().find_map(|line| line.strip_prefix("def "))?.split('(').next()?;
+        let name = code
+            .lines()
+            .find_map(|line| line.strip_prefix("def "))?
+            .split('(')
+            .next()?;
         Some(name.trim().to_owned())
     };
     named.or_else(defined)
@@ -56,7 +91,9 @@ fn visible_results(tests: &TestRules, row: &PromptRow) -> String {
     let mut table = serde_json::Map::new();
     for case in visible() {
         match &case.test {
-            CaseKind::Call { arguments, value, .. } => {
+            CaseKind::Call {
+                arguments, value, ..
+            } => {
                 table.insert(Value::from(*arguments).to_string(), (*value).clone());
             }
             CaseKind::Run { stdin, stdout, .. } => {
@@ -65,21 +102,35 @@ fn visible_results(tests: &TestRules, row: &PromptRow) -> String {
             CaseKind::Code { .. } => {}
         }
     }
-    let first = table.values().next().and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (text, name) = (Value::from(first).to_string(), tests.language.map_or("", |language| language.name));
+    let first = table
+        .values()
+        .next()
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let (text, name) = (
+        Value::from(first).to_string(),
+        tests.language.map_or("", |language| language.name),
+    );
     let table = Value::String(Value::Object(table).to_string()).to_string();
     match (name, entry(row)) {
         (PYTHON, Some(entry)) => {
             let key = "json.dumps(given, separators=(',', ':'))";
-            format!("import json\ntable = json.loads({table})\ndef {entry}(*given):\n    return table.get({key})\n")
+            format!(
+                "import json\ntable = json.loads({table})\ndef {entry}(*given):\n    return table.get({key})\n"
+            )
         }
-        (PYTHON, None) => format!("import json, sys\nprint(json.loads({table}).get(sys.stdin.read()), end='')\n"),
+        (PYTHON, None) => {
+            format!("import json, sys\nprint(json.loads({table}).get(sys.stdin.read()), end='')\n")
+        }
         ("node", Some(entry)) => format!(
             "const table = {table};\nfunction {entry}(...given) {{ return JSON.parse(table)[JSON.stringify(given)]; }}\n"
         ),
         ("node", None) => format!("console.log({text});\n"),
         ("bash", _) => format!("printf '%b' {text}\n"),
-        ("c", _) => format!("#include <stdio.h>\nint main(void) {{ fputs({text}, stdout); return 0; }}\n"),
+        ("c", _) => {
+            format!("#include <stdio.h>\nint main(void) {{ fputs({text}, stdout); return 0; }}\n")
+        }
         ("rust", _) => format!("fn main() {{ print!(\"{{}}\", {text}); }}\n"),
         _ => text,
     }

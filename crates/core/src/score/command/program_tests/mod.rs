@@ -53,7 +53,12 @@ pub(super) fn check(
     let answer = &question.completion;
     let (start, source) = answer_source(answer);
     let unparsable = |class, message: &str, offset| {
-        Ok(Verdict::because(Tier::Unparsable, class, message.to_owned(), (answer, offset)))
+        Ok(Verdict::because(
+            Tier::Unparsable,
+            class,
+            message.to_owned(),
+            (answer, offset),
+        ))
     };
     if source.trim().is_empty() {
         return unparsable(FailureClass::Other, "the answer is empty", start);
@@ -62,7 +67,10 @@ pub(super) fn check(
     let verdict = verdict(&cases, outcomes, Places::new(answer).locate(start));
     if start > 0 && !tests.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
-        return Ok(Verdict { tolerant: verdict.tier == Tier::Valid, ..found });
+        return Ok(Verdict {
+            tolerant: verdict.tier == Tier::Valid,
+            ..found
+        });
     }
     Ok(verdict)
 }
@@ -87,9 +95,16 @@ fn outcomes(
         };
         // It has ended what would have replied.
         if replies.len() < cases.len() && !replies.last().is_some_and(Reply::is_last) {
-            replies.push(Reply { ended: Some(0), ..Reply::default() });
+            replies.push(Reply {
+                ended: Some(0),
+                ..Reply::default()
+            });
         }
-        return cases.iter().zip(replies).map(|(case, reply)| failure(rules, case, reply)).collect();
+        return cases
+            .iter()
+            .zip(replies)
+            .map(|(case, reply)| failure(rules, case, reply))
+            .collect();
     }
     let prepared = match Prepared::new((rules, files, tests), source, keep_going)? {
         Ok(prepared) => prepared,
@@ -121,12 +136,28 @@ fn own(name: &str) -> FailureClass {
 }
 
 fn failed(class: &str, message: String, line: usize) -> Failure {
-    let place = Place { line: line.max(1), column: 1 };
-    Failure { tier: Tier::Invalid, class: own(class), message: shorten(&message), place }
+    let place = Place {
+        line: line.max(1),
+        column: 1,
+    };
+    Failure {
+        tier: Tier::Invalid,
+        class: own(class),
+        message: shorten(&message),
+        place,
+    }
 }
 
 fn late(rules: &CommandRules, case: &Case<'_>) -> Failure {
-    failed(TIMEOUT, format!("{}: it takes more than {} s", case.question(), rules.seconds), 1)
+    failed(
+        TIMEOUT,
+        format!(
+            "{}: it takes more than {} s",
+            case.question(),
+            rules.seconds
+        ),
+        1,
+    )
 }
 
 /// Why the reply to a case is not right.
@@ -135,12 +166,21 @@ fn late(rules: &CommandRules, case: &Case<'_>) -> Failure {
 /// A sentence: the case itself is wrong.
 fn failure(rules: &CommandRules, case: &Case<'_>, reply: Reply) -> Result<Option<Failure>, String> {
     if let Some(syntax) = reply.syntax {
-        let place = Place { line: reply.line.max(1), column: reply.column.max(1) };
+        let place = Place {
+            line: reply.line.max(1),
+            column: reply.column.max(1),
+        };
         let message = shorten(&syntax);
-        return Ok(Some(Failure { tier: Tier::Unparsable, class: FailureClass::Syntax, message, place }));
+        return Ok(Some(Failure {
+            tier: Tier::Unparsable,
+            class: FailureClass::Syntax,
+            message,
+            place,
+        }));
     }
     let asked = case.question();
-    let failed = |class, what: String| Ok(Some(failed(class, format!("{asked}: {what}"), reply.line)));
+    let failed =
+        |class, what: String| Ok(Some(failed(class, format!("{asked}: {what}"), reply.line)));
     if reply.late {
         return Ok(Some(late(rules, case)));
     }
@@ -148,9 +188,16 @@ fn failure(rules: &CommandRules, case: &Case<'_>, reply: Reply) -> Result<Option
         return failed(PROCESSES, "it starts too many processes".to_owned());
     }
     if reply.long {
-        return failed(LONG, format!("it writes more than {} KiB", rules.output_kib));
+        return failed(
+            LONG,
+            format!("it writes more than {} KiB", rules.output_kib),
+        );
     }
-    let complaint = reply.stderr.lines().rev().find(|line| !line.trim().is_empty());
+    let complaint = reply
+        .stderr
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty());
     let complaint = complaint.map_or_else(String::new, |line| format!(": {}", line.trim()));
     if let Some(code) = reply.ended {
         return failed(ENDED, format!("{}{complaint}", end(code, "it returned")));
@@ -161,14 +208,19 @@ fn failure(rules: &CommandRules, case: &Case<'_>, reply: Reply) -> Result<Option
     match &case.test {
         CaseKind::Call { value, .. } => match &reply.value {
             Some(found) if same(value, found) => Ok(None),
-            Some(found) => failed(WRONG, format!("expected {}, got {}", shown(value), shown(found))),
+            Some(found) => failed(
+                WRONG,
+                format!("expected {}, got {}", shown(value), shown(found)),
+            ),
             None => Err("a case had no reply".to_owned()),
         },
         CaseKind::Run { stdout, .. } => {
             let found = reply.stdout.unwrap_or_default();
             match (output_difference(stdout, &found), reply.code) {
                 (None, Some(0)) => Ok(None),
-                (_, Some(code)) if code != 0 => failed(EXCEPTION, format!("{}{complaint}", end(code, "its end"))),
+                (_, Some(code)) if code != 0 => {
+                    failed(EXCEPTION, format!("{}{complaint}", end(code, "its end")))
+                }
                 (Some(difference), _) => failed(WRONG, difference),
                 (None, _) => Err("a case had no reply".to_owned()),
             }
@@ -177,9 +229,14 @@ fn failure(rules: &CommandRules, case: &Case<'_>, reply: Reply) -> Result<Option
         CaseKind::Code { .. } => match (reply.broken, reply.failed) {
             (Some(broken), _) => Err(format!("the row's `tests` are wrong: {}", shorten(&broken))),
             (None, why) => {
-                let last = reply.last.map_or_else(String::new, |last| format!("; {last}"));
-                let place =
-                    if reply.line > 0 { format!("line {}: {:?}: ", reply.line, reply.source) } else { String::new() };
+                let last = reply
+                    .last
+                    .map_or_else(String::new, |last| format!("; {last}"));
+                let place = if reply.line > 0 {
+                    format!("line {}: {:?}: ", reply.line, reply.source)
+                } else {
+                    String::new()
+                };
                 let message = format!("the tests: {place}{}{last}", why.unwrap_or_default());
                 Ok(Some(self::failed(WRONG, message, 1)))
             }
@@ -202,19 +259,43 @@ fn verdict(cases: &[Case<'_>], outcomes: Vec<Option<Failure>>, start: Place) -> 
         return Verdict::new(Tier::Valid, None);
     }
     let hidden = cases.iter().filter(|case| case.is_hidden).count();
-    let passing = outcomes.iter().zip(cases).filter(|(failure, case)| failure.is_none() && case.is_hidden).count();
-    let mut failing = outcomes.into_iter().zip(cases).filter_map(|(failure, case)| Some((failure?, case.is_hidden)));
-    let visible = failing.find(|(failure, is_hidden)| !is_hidden || failure.tier == Tier::Unparsable);
+    let passing = outcomes
+        .iter()
+        .zip(cases)
+        .filter(|(failure, case)| failure.is_none() && case.is_hidden)
+        .count();
+    let mut failing = outcomes
+        .into_iter()
+        .zip(cases)
+        .filter_map(|(failure, case)| Some((failure?, case.is_hidden)));
+    let visible =
+        failing.find(|(failure, is_hidden)| !is_hidden || failure.tier == Tier::Unparsable);
     let (tier, class, mut reasons) = match visible {
-        Some((Failure { tier, class, message, place }, _)) => (tier, class, vec![Reason::at(message, place)]),
+        Some((
+            Failure {
+                tier,
+                class,
+                message,
+                place,
+            },
+            _,
+        )) => (tier, class, vec![Reason::at(message, place)]),
         None => (Tier::Invalid, own(HIDDEN), Vec::new()),
     };
     if tier == Tier::Invalid {
-        let of_hidden = if hidden > 0 { format!(", {passing} of {hidden} hidden") } else { String::new() };
+        let of_hidden = if hidden > 0 {
+            format!(", {passing} of {hidden} hidden")
+        } else {
+            String::new()
+        };
         let count = format!("{passed} of {} cases pass{of_hidden}", cases.len());
         reasons.push(Reason::at(count, Place { line: 1, column: 1 }));
     }
     reasons.iter_mut().for_each(|reason| reason.move_to(start));
     let credit = (tier == Tier::Invalid).then(|| passed as f64 / cases.len() as f64);
-    Verdict { credit, errors: reasons, ..Verdict::new(tier, Some(class)) }
+    Verdict {
+        credit,
+        errors: reasons,
+        ..Verdict::new(tier, Some(class))
+    }
 }

@@ -87,15 +87,33 @@ impl Server {
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Self, String> {
         let is_warm = files.sandbox.level == Level::Strong;
-        let own = ["-I", "-X", "utf8", "-c", script, if is_warm { "warm" } else { "once" }];
-        let command: Vec<String> = rules.command.iter().cloned().chain(own.map(str::to_owned)).collect();
+        let own = [
+            "-I",
+            "-X",
+            "utf8",
+            "-c",
+            script,
+            if is_warm { "warm" } else { "once" },
+        ];
+        let command: Vec<String> = rules
+            .command
+            .iter()
+            .cloned()
+            .chain(own.map(str::to_owned))
+            .collect();
         let mut program = LineProgram::start(files, &command)?;
         let interpreter = &command[0];
         match program.line(Instant::now() + START_TIMEOUT, usize::MAX, keep_going) {
             Ok(line) if line == b"ready" => Ok(Self(program)),
-            Ok(line) => Err(format!("{interpreter} says {:?}", String::from_utf8_lossy(&line[..line.len().min(200)]))),
+            Ok(line) => Err(format!(
+                "{interpreter} says {:?}",
+                String::from_utf8_lossy(&line[..line.len().min(200)])
+            )),
             Err(Lost::Ended(why)) => Err(format!("{interpreter} {why}")),
-            Err(_) => Err(format!("{interpreter} does not start within {} s", START_TIMEOUT.as_secs())),
+            Err(_) => Err(format!(
+                "{interpreter} does not start within {} s",
+                START_TIMEOUT.as_secs()
+            )),
         }
     }
 
@@ -113,9 +131,15 @@ impl Server {
         let mut data = source.as_bytes().to_vec();
         for case in cases {
             let (kind, asked) = match &case.test {
-                CaseKind::Call { entry, arguments, .. } => ("call", json!({"entry": entry, "args": arguments})),
-                CaseKind::Run { arguments, stdin, .. } => ("run", json!({"args": arguments, "stdin": stdin})),
-                CaseKind::Code { tests, entry } => ("test", json!({"tests": tests, "entry": entry})),
+                CaseKind::Call {
+                    entry, arguments, ..
+                } => ("call", json!({"entry": entry, "args": arguments})),
+                CaseKind::Run {
+                    arguments, stdin, ..
+                } => ("run", json!({"args": arguments, "stdin": stdin})),
+                CaseKind::Code { tests, entry } => {
+                    ("test", json!({"tests": tests, "entry": entry}))
+                }
             };
             let asked = asked.to_string();
             head += &format!(" {kind}:{}", asked.len());
@@ -157,14 +181,17 @@ mod tests {
     const FORGES: &str = "import os\nfor process in os.listdir('/proc'):\n    if process.isdecimal() and process != str(os.getpid()):\n        try:\n            with open(f'/proc/{process}/fd/1', 'wb', 0) as end: end.write(b'{\"value\": 4}\\nclean\\n')\n        except OSError: pass\ndef f(x): return 5\n";
     const READS: &str = "import os\ndef f(x):\n    for process in os.listdir('/proc'):\n        try:\n            if process.isdecimal() and process != str(os.getpid()): return len(open(f'/proc/{process}/mem', 'rb').name) and 4\n        except OSError: pass\n";
     const LEAVES_PROCESS: &str = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(60)\n    os._exit(0)\nos.wait()\ndef f(x): return 0\n";
-    const FINDS_PROCESS: &str =
-        "import os\ndef f(x): return 4 * (sum(name.isdecimal() for name in os.listdir('/proc')) > 4)\n";
+    const FINDS_PROCESS: &str = "import os\ndef f(x): return 4 * (sum(name.isdecimal() for name in os.listdir('/proc')) > 4)\n";
     const LEAVES_FILE: &str = "open('/tmp/home/left', 'w').write('4')\ndef f(x): return 0\n";
     const FINDS_FILE: &str = "import os\ndef f(x): return 4 * os.path.exists('/tmp/home/left')\n";
 
     fn rules() -> CommandRules {
         let language = Language::named("python").unwrap();
-        let tests = TestRules { language: Some(language), file: language.file.to_owned(), takes_fence: true };
+        let tests = TestRules {
+            language: Some(language),
+            file: language.file.to_owned(),
+            takes_fence: true,
+        };
         CommandRules {
             command: language.command(),
             files: Vec::new(),
@@ -181,14 +208,28 @@ mod tests {
     /// Whether answers, one after another, bring the last one the value 4, by a server with this script.
     fn succeeds(script: &str, answers: &[&str]) -> bool {
         let (rules, arguments, value) = (rules(), [Value::from(2)], Value::from(4));
-        let files = ProgramFiles::new(Path::new("/"), Vec::new(), rules.sandbox(Path::new("/"), Level::Strong));
-        let test = CaseKind::Call { entry: "f", arguments: &arguments, value: &value };
-        let cases = [Case { test, is_hidden: false }];
+        let files = ProgramFiles::new(
+            Path::new("/"),
+            Vec::new(),
+            rules.sandbox(Path::new("/"), Level::Strong),
+        );
+        let test = CaseKind::Call {
+            entry: "f",
+            arguments: &arguments,
+            value: &value,
+        };
+        let cases = [Case {
+            test,
+            is_hidden: false,
+        }];
         let start = || Server::start_script(script, &rules, &files, &|| true).unwrap();
         let (mut server, mut found) = (start(), None);
         for answer in answers {
             let replied = server.ask(&rules, answer, &cases, &|| true);
-            found = replied.as_ref().ok().and_then(|(replies, _)| replies.first()?.value.clone());
+            found = replied
+                .as_ref()
+                .ok()
+                .and_then(|(replies, _)| replies.first()?.value.clone());
             if !matches!(replied, Ok((_, true))) {
                 server = start();
             }
@@ -202,7 +243,10 @@ mod tests {
             eprintln!("SKIPPED: this machine gives {}", machine().level.name());
             return;
         }
-        let dumpable = ("prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0", "prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0");
+        let dumpable = (
+            "prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0",
+            "prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0",
+        );
         for (what, answers, (protected, open)) in [
             ("forges its reply", &[FORGES][..], dumpable),
             ("reads other processes", &[READS], dumpable),
@@ -211,12 +255,22 @@ mod tests {
                 &[LEAVES_PROCESS, FINDS_PROCESS],
                 ("os.kill(-1, signal.SIGKILL)", "raise ProcessLookupError"),
             ),
-            ("leaves a file", &[LEAVES_FILE, FINDS_FILE], ("IS_WARM and marks() == before", "True")),
+            (
+                "leaves a file",
+                &[LEAVES_FILE, FINDS_FILE],
+                ("IS_WARM and marks() == before", "True"),
+            ),
         ] {
             assert!(SCRIPT.contains(protected), "{protected}");
-            assert!(succeeds(&SCRIPT.replace(protected, open), answers), "{what}: it does not succeed unprotected");
+            assert!(
+                succeeds(&SCRIPT.replace(protected, open), answers),
+                "{what}: it does not succeed unprotected"
+            );
             assert!(!succeeds(SCRIPT, answers), "{what}: it succeeds");
         }
-        assert!(succeeds(SCRIPT, &[LEAVES_FILE, LEAVES_PROCESS, "def f(x): return x * x"]));
+        assert!(succeeds(
+            SCRIPT,
+            &[LEAVES_FILE, LEAVES_PROCESS, "def f(x): return x * x"]
+        ));
     }
 }

@@ -35,7 +35,10 @@ impl ServerPool {
         }
         Ok(replied.map(|(replies, is_clean)| {
             if is_clean {
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).push(server);
+                self.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(server);
             }
             replies
         }))

@@ -57,9 +57,16 @@ impl<'a> Prepared<'a> {
         source: &str,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Result<Self, Reply>, String> {
-        let prepared = Self { rules, files, tests, folder: files.copies()? };
+        let prepared = Self {
+            rules,
+            files,
+            tests,
+            folder: files.copies()?,
+        };
         prepared.write(&tests.file, source.as_bytes())?;
-        let Some(language) = tests.language else { return Ok(Ok(prepared)) };
+        let Some(language) = tests.language else {
+            return Ok(Ok(prepared));
+        };
         match prepared.refusal(language, keep_going)? {
             None => Ok(Ok(prepared)),
             Some((reply, true)) => Ok(Err(reply)),
@@ -85,46 +92,80 @@ impl<'a> Prepared<'a> {
     }
 
     /// Why the answer does not parse or compile, and whether that has a place in it.
-    fn refusal(&self, language: &Language, keep_going: &dyn Fn() -> bool) -> Result<Option<(Reply, bool)>, String> {
+    fn refusal(
+        &self,
+        language: &Language,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Option<(Reply, bool)>, String> {
         let (command, most): (Vec<&str>, _) = match language.is_compiled {
-            true => (self.rules.command.iter().map(String::as_str).collect(), MAX_BINARY_BYTES),
+            true => (
+                self.rules.command.iter().map(String::as_str).collect(),
+                MAX_BINARY_BYTES,
+            ),
             false if language.parse.is_empty() => return Ok(None),
             false => (language.parse.to_vec(), self.rules.output_bytes()),
         };
-        let compiler = language.toolchain().map(|folder| folder.join("bin/rustc").display().to_string());
-        let words = command.iter().map(|word| word.replace(FILE_ARGUMENT, &self.tests.file));
+        let compiler = language
+            .toolchain()
+            .map(|folder| folder.join("bin/rustc").display().to_string());
+        let words = command
+            .iter()
+            .map(|word| word.replace(FILE_ARGUMENT, &self.tests.file));
         let mut words: Vec<String> = words.collect();
         if let (Some(first), Some(compiler)) = (words.first_mut(), compiler) {
             *first = compiler;
         }
         if language.is_compiled {
             // What it writes is gone with its sandbox; messages come first, so that they cannot be in the program.
-            let script =
-                "\"$@\" -o \"$HOME/made\" > \"$HOME/said\" 2>&1 || { cat \"$HOME/said\"; exit 1; }; cat \"$HOME/made\"";
-            words = ["sh", "-c", script, "sh"].map(str::to_owned).into_iter().chain(words).collect();
+            let script = "\"$@\" -o \"$HOME/made\" > \"$HOME/said\" 2>&1 || { cat \"$HOME/said\"; exit 1; }; cat \"$HOME/made\"";
+            words = ["sh", "-c", script, "sh"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(words)
+                .collect();
         }
-        let done = self.run(&words, "", COMPILE_SECONDS.max(self.rules.seconds), most, keep_going)?;
+        let done = self.run(
+            &words,
+            "",
+            COMPILE_SECONDS.max(self.rules.seconds),
+            most,
+            keep_going,
+        )?;
         if done.code == Some(0) && !done.is_long {
             if language.is_compiled {
                 self.write(BINARY, &done.stdout)?;
                 let path = self.folder.path().join(BINARY);
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-                std::fs::set_permissions(&path, mode).map_err(|error| format!("{}: {error}", path.display()))?;
+                std::fs::set_permissions(&path, mode)
+                    .map_err(|error| format!("{}: {error}", path.display()))?;
             }
             return Ok(None);
         }
         let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), done.stderr);
         let found = findings(&said, &self.tests.file).into_iter().next();
-        let refused = |syntax: String, line, column| Reply { syntax: Some(syntax), line, column, ..Reply::default() };
+        let refused = |syntax: String, line, column| Reply {
+            syntax: Some(syntax),
+            line,
+            column,
+            ..Reply::default()
+        };
         if let Some(finding) = found.filter(|_| !done.is_late && !done.is_long) {
             // Interpreters show the line first.
-            let error = said.lines().find(|line| !language.is_compiled && line.contains("Error: "));
+            let error = said
+                .lines()
+                .find(|line| !language.is_compiled && line.contains("Error: "));
             let message = error.map_or(finding.message, str::to_owned);
-            return Ok(Some((refused(message, finding.place.line, finding.place.column), true)));
+            return Ok(Some((
+                refused(message, finding.place.line, finding.place.column),
+                true,
+            )));
         }
         let why = match (done.is_late, done.is_long, last_line(&said)) {
             (true, ..) => format!("it takes more than {COMPILE_SECONDS} s to compile"),
-            (_, true, _) => format!("it makes a program or messages of more than {} MiB", most >> 20),
+            (_, true, _) => format!(
+                "it makes a program or messages of more than {} MiB",
+                most >> 20
+            ),
             (.., Some(line)) => line.to_owned(),
             (.., None) => done.ended,
         };
@@ -133,35 +174,74 @@ impl<'a> Prepared<'a> {
 
     /// # Errors
     /// A sentence: it cannot be started.
-    pub(super) fn ask(&self, case: &CaseKind<'_>, keep_going: &dyn Fn() -> bool) -> Result<Reply, String> {
+    pub(super) fn ask(
+        &self,
+        case: &CaseKind<'_>,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Reply, String> {
         let command = match self.tests.language {
             Some(language) if language.is_compiled => vec![format!("./{BINARY}")],
-            _ => self.rules.command.iter().map(|word| word.replace(FILE_ARGUMENT, &self.tests.file)).collect(),
+            _ => self
+                .rules
+                .command
+                .iter()
+                .map(|word| word.replace(FILE_ARGUMENT, &self.tests.file))
+                .collect(),
         };
         let (words, input): (Vec<String>, String) = match case {
-            CaseKind::Run { arguments, stdin, .. } => {
+            CaseKind::Run {
+                arguments, stdin, ..
+            } => {
                 let arguments = arguments.iter().map(|argument| (*argument).to_owned());
-                (command.into_iter().chain(arguments).collect(), (*stdin).to_owned())
+                (
+                    command.into_iter().chain(arguments).collect(),
+                    (*stdin).to_owned(),
+                )
             }
-            CaseKind::Call { entry, arguments, .. } => {
+            CaseKind::Call {
+                entry, arguments, ..
+            } => {
                 let words = ["node", "-e", NODE_CALL, &self.tests.file, entry].map(str::to_owned);
-                (words.to_vec(), serde_json::to_string(arguments).unwrap_or_default())
+                (
+                    words.to_vec(),
+                    serde_json::to_string(arguments).unwrap_or_default(),
+                )
             }
             CaseKind::Code { .. } => return Err("tests in code are for python".to_owned()),
         };
-        let done = self.run(&words, &input, self.rules.seconds, self.rules.output_bytes(), keep_going)?;
+        let done = self.run(
+            &words,
+            &input,
+            self.rules.seconds,
+            self.rules.output_bytes(),
+            keep_going,
+        )?;
         let stdout = String::from_utf8_lossy(&done.stdout).into_owned();
-        let reply = Reply { late: done.is_late, long: done.is_long, stderr: done.stderr, ..Reply::default() };
+        let reply = Reply {
+            late: done.is_late,
+            long: done.is_long,
+            stderr: done.stderr,
+            ..Reply::default()
+        };
         if matches!(case, CaseKind::Run { .. }) {
             // By a signal, or for a limit.
             let is_killed = done.code.is_none() && !done.is_late && !done.is_long;
             let raised = is_killed.then(|| format!("it {}", done.ended));
-            return Ok(Reply { stdout: Some(stdout), code: done.code, raised, ..reply });
+            return Ok(Reply {
+                stdout: Some(stdout),
+                code: done.code,
+                raised,
+                ..reply
+            });
         }
         let value = last_line(&stdout).and_then(|line| serde_json::from_str(line).ok());
         let last = || last_line(&reply.stderr).map_or(done.ended, str::to_owned);
         let raised = value.is_none().then(last);
-        Ok(Reply { value, raised, ..reply })
+        Ok(Reply {
+            value,
+            raised,
+            ..reply
+        })
     }
 
     fn run(
@@ -172,10 +252,15 @@ impl<'a> Prepared<'a> {
         most: usize,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Finished, String> {
-        let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        let (program, arguments) = words
+            .split_first()
+            .map_or(("", &[][..]), |(first, rest)| (first, rest));
         let is_made = program.strip_prefix("./") == Some(BINARY);
-        let path =
-            if is_made { self.folder.path().join(BINARY) } else { self.files.path_of(program, self.folder.path()) };
+        let path = if is_made {
+            self.folder.path().join(BINARY)
+        } else {
+            self.files.path_of(program, self.folder.path())
+        };
         let program = Program {
             program: path,
             arguments: arguments.to_vec(),
@@ -201,9 +286,23 @@ impl<'a> Prepared<'a> {
         let stderr = process.complaint();
         let stdout = process.unread()[..process.unread().len().min(most)].to_vec();
         if is_late || is_long {
-            return Ok(Finished { stdout, stderr, code: None, ended: String::new(), is_late, is_long });
+            return Ok(Finished {
+                stdout,
+                stderr,
+                code: None,
+                ended: String::new(),
+                is_late,
+                is_long,
+            });
         }
         let (code, ended) = (process.exit_code(), process.last_words());
-        Ok(Finished { stdout, stderr, code, ended, is_late, is_long })
+        Ok(Finished {
+            stdout,
+            stderr,
+            code,
+            ended,
+            is_late,
+            is_long,
+        })
     }
 }

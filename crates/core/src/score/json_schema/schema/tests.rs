@@ -17,8 +17,13 @@ const DRAFTS: [&str; 4] = [
 
 fn compile(mut schema: Json, draft: &str) -> Schema {
     schema["$schema"] = draft.into();
-    let task = Task::embedded("invoice").unwrap().with_definition_text(&schema.to_string()).unwrap();
-    let Some(Grammar::JsonSchema(files)) = task.grammar() else { panic!("{}", task.kind()) };
+    let task = Task::embedded("invoice")
+        .unwrap()
+        .with_definition_text(&schema.to_string())
+        .unwrap();
+    let Some(Grammar::JsonSchema(files)) = task.grammar() else {
+        panic!("{}", task.kind())
+    };
     Schema::compile(&task, files).unwrap()
 }
 
@@ -32,13 +37,21 @@ fn check(schema: &Schema, text: &str, valid: bool) -> Vec<Violation> {
     let before = budget.steps;
     let verdict = schema.is_valid(root, &mut budget);
     assert_eq!(verdict, Ok(valid), "{} bytes", text.len());
-    assert!(before - budget.steps <= most, "{} steps to decide, of {most}", before - budget.steps);
+    assert!(
+        before - budget.steps <= most,
+        "{} steps to decide, of {most}",
+        before - budget.steps
+    );
     if valid {
         return Vec::new();
     }
     let mut budget = schema.error_budget(root);
     let found = schema.explain(text, root, &mut budget).unwrap();
-    assert!(before - budget.steps <= most, "{} steps to explain, of {most}", before - budget.steps);
+    assert!(
+        before - budget.steps <= most,
+        "{} steps to explain, of {most}",
+        before - budget.steps
+    );
     let bytes = ERRORS_BYTES - budget.bytes;
     assert!(bytes <= 64 * most, "{bytes} bytes of errors, of {most}");
     assert!(!found.is_empty());
@@ -62,27 +75,43 @@ fn expressions(combine: &str, operators: usize, definitions: &str) -> Json {
 }
 
 fn expression(depth: usize, operators: usize, leaf: &str) -> String {
-    let open: String = (0..depth).map(|level| format!(r#"{{"op":"op{}","args":["#, level % operators)).collect();
+    let open: String = (0..depth)
+        .map(|level| format!(r#"{{"op":"op{}","args":["#, level % operators))
+        .collect();
     format!("{open}{leaf}{}", "]}".repeat(depth))
 }
 
 fn arrays(combine: &str, branches: usize) -> Json {
-    let branch = |number: usize| json!({"type": "array", "items": {"$ref": "#"}, "maxItems": 9 - number});
+    let branch =
+        |number: usize| json!({"type": "array", "items": {"$ref": "#"}, "maxItems": 9 - number});
     json!({combine: (0..branches).map(branch).collect::<Vec<_>>()})
 }
 
 #[test]
 fn recursive_alternatives_cost_what_their_size_is() {
     for draft in DRAFTS {
-        let definitions = if draft.contains("draft-0") { "definitions" } else { "$defs" };
+        let definitions = if draft.contains("draft-0") {
+            "definitions"
+        } else {
+            "$defs"
+        };
         for combine in ["oneOf", "anyOf"] {
             let schema = compile(expressions(combine, 2, definitions), draft);
             for depth in [1, 14, 16, 18, 20, 50, 100, 200] {
                 check(&schema, &expression(depth, 2, r#"{"n":1}"#), true);
-                for leaf in [r#"{"n":"1"}"#, "1", r#"{"n":1,"m":1}"#, r#"{"op":"op7","args":[]}"#] {
+                for leaf in [
+                    r#"{"n":"1"}"#,
+                    "1",
+                    r#"{"n":1,"m":1}"#,
+                    r#"{"op":"op7","args":[]}"#,
+                ] {
                     let found = check(&schema, &expression(depth, 2, leaf), false);
                     assert_eq!((found.len(), found[0].instance_path.as_str()), (1, ""));
-                    assert_eq!(found[0].schema_path, format!("/{definitions}/e/{combine}"), "{draft}");
+                    assert_eq!(
+                        found[0].schema_path,
+                        format!("/{definitions}/e/{combine}"),
+                        "{draft}"
+                    );
                     assert!(found[0].message.ends_with(&format!(
                         "is not valid under any of the schemas listed in the '{combine}' keyword"
                     )));
@@ -91,12 +120,24 @@ fn recursive_alternatives_cost_what_their_size_is() {
         }
         let schema = compile(arrays("anyOf", 3), draft);
         for depth in [1, 20, 100, 500] {
-            check(&schema, &format!("{}{}", "[".repeat(depth), "]".repeat(depth)), true);
-            check(&schema, &format!("{}1{}", "[".repeat(depth), "]".repeat(depth)), false);
+            check(
+                &schema,
+                &format!("{}{}", "[".repeat(depth), "]".repeat(depth)),
+                true,
+            );
+            check(
+                &schema,
+                &format!("{}1{}", "[".repeat(depth), "]".repeat(depth)),
+                false,
+            );
         }
         let schema = compile(arrays("oneOf", 2), draft);
         for depth in [20, 100, 500] {
-            check(&schema, &format!("{}{}", "[".repeat(depth), "]".repeat(depth)), false);
+            check(
+                &schema,
+                &format!("{}{}", "[".repeat(depth), "]".repeat(depth)),
+                false,
+            );
         }
     }
 }
@@ -127,9 +168,16 @@ proptest! {
 /// `d0` is two times `d1`, which is two times `d2`, and so on.
 fn doubled(combine: &str, levels: usize, last: Json) -> Json {
     let next = |number: usize| json!({"$ref": format!("#/$defs/d{}", number + 1)});
-    let level =
-        |number: usize| if number == levels { last.clone() } else { json!({combine: [next(number), next(number)]}) };
-    let definitions: serde_json::Map<_, _> = (0..=levels).map(|number| (format!("d{number}"), level(number))).collect();
+    let level = |number: usize| {
+        if number == levels {
+            last.clone()
+        } else {
+            json!({combine: [next(number), next(number)]})
+        }
+    };
+    let definitions: serde_json::Map<_, _> = (0..=levels)
+        .map(|number| (format!("d{number}"), level(number)))
+        .collect();
     json!({"$ref": "#/$defs/d0", "$defs": definitions})
 }
 
@@ -140,23 +188,41 @@ fn what_costs_more_is_ended_and_says_so() {
         let document = json::parse(text, 0).unwrap();
         let verdict = schema.is_valid(&document.root, &mut schema.budget(text.len()));
         assert_ne!(verdict, Ok(true), "{text}");
-        let message = schema.violations(text, &document.root, verdict).unwrap_err().message;
+        let message = schema
+            .violations(text, &document.root, verdict)
+            .unwrap_err()
+            .message;
         assert!(message.contains(reason), "{message}");
     };
-    for last in [json!({"type": "string"}), json!(true), json!(false), json!({}), json!({"minimum": 2})] {
+    for last in [
+        json!({"type": "string"}),
+        json!(true),
+        json!(false),
+        json!({}),
+        json!({"minimum": 2}),
+    ] {
         // 2 kB that ask for 2^60 checks of one number: all are made where all hold, or where none does.
-        let (combine, levels) = if last == json!(false) || last["type"] == "string" || last["minimum"] == 2 {
-            ("anyOf", 60)
-        } else {
-            ("allOf", 60)
-        };
+        let (combine, levels) =
+            if last == json!(false) || last["type"] == "string" || last["minimum"] == 2 {
+                ("anyOf", 60)
+            } else {
+                ("allOf", 60)
+            };
         ended(doubled(combine, levels, last), "1", "too many steps");
     }
     // Decided at once; the reasons are without end.
     let twice = json!({"properties": {"a": {"$ref": "#"}, "b": {"type": "string"}}});
     let deep = format!("{}1{}", r#"{"b":1,"a":"#.repeat(60), "}".repeat(60));
-    ended(json!({"allOf": [twice, twice]}), &deep, "the schema does not accept this value; ");
-    ended(json!({"items": {"type": "string"}}), &format!("[{}1]", "1,".repeat(200_000)), "too many violations to list");
+    ended(
+        json!({"allOf": [twice, twice]}),
+        &deep,
+        "the schema does not accept this value; ",
+    );
+    ended(
+        json!({"items": {"type": "string"}}),
+        &format!("[{}1]", "1,".repeat(200_000)),
+        "too many violations to list",
+    );
 }
 
 #[test]
@@ -179,15 +245,32 @@ fn the_form_for_explanations_says_the_same() {
             json!({"properties": {"x": {"anyOf": [{"properties": {"z": {"type": "string"}}}]}, "y": {"$ref": "#/properties/x/anyOf/0/properties/z"}}}),
             r#"{"x":{"z":1},"y":2}"#,
         ),
-        (json!({"not": {"anyOf": [{"type": "number"}, {"const": {"minProperties": 0}}]}}), "1"),
-        (json!({"oneOf": [{"type": "number"}, {"type": "integer"}, {"not": {}}]}), "1"),
-        (json!({"if": {"anyOf": [{"type": "number"}]}, "then": {"oneOf": [{"maximum": 0}]}, "else": false}), "1"),
-        (json!({"items": [{"oneOf": [true, true]}], "contains": {"anyOf": [false]}}), "[1]"),
+        (
+            json!({"not": {"anyOf": [{"type": "number"}, {"const": {"minProperties": 0}}]}}),
+            "1",
+        ),
+        (
+            json!({"oneOf": [{"type": "number"}, {"type": "integer"}, {"not": {}}]}),
+            "1",
+        ),
+        (
+            json!({"if": {"anyOf": [{"type": "number"}]}, "then": {"oneOf": [{"maximum": 0}]}, "else": false}),
+            "1",
+        ),
+        (
+            json!({"items": [{"oneOf": [true, true]}], "contains": {"anyOf": [false]}}),
+            "[1]",
+        ),
     ] {
         for draft in DRAFTS {
             let modern = draft.contains("draft/");
-            if (schema.to_string().contains("$anchor") || schema.to_string().contains("unevaluated")) && !modern
-                || (["2020", "draft-04"].iter().any(|unlike| draft.contains(unlike)) && schema["items"].is_array())
+            if (schema.to_string().contains("$anchor")
+                || schema.to_string().contains("unevaluated"))
+                && !modern
+                || (["2020", "draft-04"]
+                    .iter()
+                    .any(|unlike| draft.contains(unlike))
+                    && schema["items"].is_array())
             {
                 continue;
             }
@@ -202,8 +285,10 @@ fn the_form_for_explanations_says_the_same() {
                     .map(|error| format!("{:?}", violation(text, &document.root, &error)))
                     .collect()
             };
-            let explained: Vec<String> =
-                check(&schema, text, false).iter().map(|violation| format!("{violation:?}")).collect();
+            let explained: Vec<String> = check(&schema, text, false)
+                .iter()
+                .map(|violation| format!("{violation:?}"))
+                .collect();
             let mut plain = messages(&schema.validator);
             plain.sort();
             let mut explained = explained;

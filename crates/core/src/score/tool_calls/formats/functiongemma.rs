@@ -10,7 +10,8 @@ use super::super::super::json::{self, MAX_DEPTH};
 use super::super::argument_types::ArgumentTypes;
 use super::super::call_list::CallList;
 use super::super::syntax::{
-    ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, expect, find_any, truncated, unreadable,
+    ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, expect, find_any, truncated,
+    unreadable,
 };
 
 #[derive(Debug)]
@@ -27,8 +28,12 @@ pub(in super::super) static FUNCTIONGEMMA: Gemma = Gemma {
     close: "<end_function_call>",
     quote: "<escape>",
 };
-pub(in super::super) static GEMMA4: Gemma =
-    Gemma { name: "gemma4", openings: &["<|tool_call>"], close: "<tool_call|>", quote: "<|\"|>" };
+pub(in super::super) static GEMMA4: Gemma = Gemma {
+    name: "gemma4",
+    openings: &["<|tool_call>"],
+    close: "<tool_call|>",
+    quote: "<|\"|>",
+};
 
 impl CallSyntax for Gemma {
     fn name(&self) -> &'static str {
@@ -39,8 +44,18 @@ impl CallSyntax for Gemma {
         self.openings
     }
 
-    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut CallList) -> Read<usize> {
-        let start = expect(text, after_white_space(text, at + self.openings[0].len()), "call:")?;
+    fn read_block(
+        &self,
+        text: &str,
+        at: usize,
+        _types: &ArgumentTypes,
+        calls: &mut CallList,
+    ) -> Read<usize> {
+        let start = expect(
+            text,
+            after_white_space(text, at + self.openings[0].len()),
+            "call:",
+        )?;
         let end = find_any(text, start, &["{"])?;
         calls.begin_named(text, start..start + text[start..end].trim_end().len());
         let end = self.value(text, end, calls, 0)?;
@@ -49,8 +64,17 @@ impl CallSyntax for Gemma {
     }
 
     fn layout(&self) -> Option<CallLayout> {
-        let (open, arguments) = (self.openings[0], ArgumentLayout::Braces { quote: self.quote });
-        Some(CallLayout::Named { open, before: "call:", after: "", arguments, close: self.close })
+        let (open, arguments) = (
+            self.openings[0],
+            ArgumentLayout::Braces { quote: self.quote },
+        );
+        Some(CallLayout::Named {
+            open,
+            before: "call:",
+            after: "",
+            arguments,
+            close: self.close,
+        })
     }
 
     fn write(&self, calls: &[(&str, &Value)]) -> Option<String> {
@@ -69,7 +93,11 @@ impl Gemma {
     fn value(&self, text: &str, at: usize, calls: &mut CallList, depth: usize) -> Read<usize> {
         let rest = &text[at..];
         if depth > MAX_DEPTH {
-            return Err(unreadable("values are nested too deeply", at, FailureClass::Syntax));
+            return Err(unreadable(
+                "values are nested too deeply",
+                at,
+                FailureClass::Syntax,
+            ));
         }
         if rest.starts_with(self.quote) {
             return self.string(text, at, calls);
@@ -80,7 +108,10 @@ impl Gemma {
         if rest.starts_with(['{', '[']) {
             return self.members(text, at, calls, depth);
         }
-        let end = at + rest.find([',', '}', ']', '\n', ' ']).ok_or_else(|| truncated(text))?;
+        let end = at
+            + rest
+                .find([',', '}', ']', '\n', ' '])
+                .ok_or_else(|| truncated(text))?;
         match json::parse(&text[at..end], 0) {
             Ok(_) => calls.copy(text, at..end),
             Err(_) => {
@@ -100,7 +131,11 @@ impl Gemma {
 
     /// Reads an object or a list.
     fn members(&self, text: &str, at: usize, calls: &mut CallList, depth: usize) -> Read<usize> {
-        let (is_object, close) = if text[at..].starts_with('{') { (true, "}") } else { (false, "]") };
+        let (is_object, close) = if text[at..].starts_with('{') {
+            (true, "}")
+        } else {
+            (false, "]")
+        };
         calls.literal(&text[at..=at], at);
         let mut at = after_white_space(text, at + 1);
         let mut is_first = true;
@@ -129,7 +164,10 @@ impl Gemma {
             end
         };
         calls.literal(": ", end);
-        Ok(after_white_space(text, expect(text, after_white_space(text, end), ":")?))
+        Ok(after_white_space(
+            text,
+            expect(text, after_white_space(text, end), ":")?,
+        ))
     }
 
     fn write_value(&self, value: &Value, text: &mut String) {

@@ -31,23 +31,46 @@ impl CallSyntax for Hermes {
         true
     }
 
-    fn read_block(&self, _text: &str, at: usize, _types: &ArgumentTypes, _calls: &mut CallList) -> Read<usize> {
+    fn read_block(
+        &self,
+        _text: &str,
+        at: usize,
+        _types: &ArgumentTypes,
+        _calls: &mut CallList,
+    ) -> Read<usize> {
         Ok(at)
     }
 
     fn layout(&self) -> Option<CallLayout> {
         Some(match self.in_blocks {
-            true => CallLayout::Object { open: OPEN, arguments: "arguments", close: CLOSE, separator: "" },
+            true => CallLayout::Object {
+                open: OPEN,
+                arguments: "arguments",
+                close: CLOSE,
+                separator: "",
+            },
             false => CallLayout::List { open: "" },
         })
     }
 
     fn write(&self, calls: &[(&str, &Value)]) -> Option<String> {
-        let call = |(name, arguments): &(&str, &Value)| json!({"name": name, "arguments": arguments});
+        let call =
+            |(name, arguments): &(&str, &Value)| json!({"name": name, "arguments": arguments});
         match self.in_blocks {
             true => {
-                let block = |listed| Some(format!("<tool_call>\n{}\n</tool_call>", json_line(&call(listed)).ok()?));
-                Some(calls.iter().map(block).collect::<Option<Vec<_>>>()?.join("\n"))
+                let block = |listed| {
+                    Some(format!(
+                        "<tool_call>\n{}\n</tool_call>",
+                        json_line(&call(listed)).ok()?
+                    ))
+                };
+                Some(
+                    calls
+                        .iter()
+                        .map(block)
+                        .collect::<Option<Vec<_>>>()?
+                        .join("\n"),
+                )
             }
             false => json_line(&calls.iter().map(call).collect()).ok(),
         }

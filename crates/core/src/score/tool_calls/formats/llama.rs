@@ -34,32 +34,64 @@ impl CallSyntax for Llama {
         ";"
     }
 
-    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut CallList) -> Read<usize> {
-        let start = if text[at..].starts_with(TAG) { after_white_space(text, at + TAG.len()) } else { at };
+    fn read_block(
+        &self,
+        text: &str,
+        at: usize,
+        _types: &ArgumentTypes,
+        calls: &mut CallList,
+    ) -> Read<usize> {
+        let start = if text[at..].starts_with(TAG) {
+            after_white_space(text, at + TAG.len())
+        } else {
+            at
+        };
         let call = json_at(text, start)?.root;
         let fault = |message: &str, class| unreadable(format!("{message}; {FORM}"), start, class);
-        let members = call.as_object().ok_or_else(|| fault("a call is an object", FailureClass::WrongType))?;
+        let members = call
+            .as_object()
+            .ok_or_else(|| fault("a call is an object", FailureClass::WrongType))?;
         if members.get("name").is_none() {
             return Err(fault("a call without `name`", FailureClass::MissingKey));
         }
-        let Some(key) = members.get("parameters").or_else(|| members.get("arguments")) else {
-            return Err(fault("a call without `parameters`", FailureClass::MissingKey));
+        let Some(key) = members
+            .get("parameters")
+            .or_else(|| members.get("arguments"))
+        else {
+            return Err(fault(
+                "a call without `parameters`",
+                FailureClass::MissingKey,
+            ));
         };
         calls.begin_call(start);
         calls.copy(text, start..key.key_start);
         calls.literal("\"arguments\"", key.key_start);
-        let after_key =
-            text[key.key_start..key.value.start].rfind(':').map_or(key.value.start, |colon| key.key_start + colon);
+        let after_key = text[key.key_start..key.value.start]
+            .rfind(':')
+            .map_or(key.value.start, |colon| key.key_start + colon);
         calls.copy(text, after_key..call.end);
         Ok(call.end)
     }
 
     fn layout(&self) -> Option<CallLayout> {
-        Some(CallLayout::Object { open: "", arguments: "parameters", close: "", separator: "; " })
+        Some(CallLayout::Object {
+            open: "",
+            arguments: "parameters",
+            close: "",
+            separator: "; ",
+        })
     }
 
     fn write(&self, calls: &[(&str, &Value)]) -> Option<String> {
-        let call = |(name, arguments): &(&str, &Value)| json_line(&json!({"name": name, "parameters": arguments})).ok();
-        Some(calls.iter().map(call).collect::<Option<Vec<_>>>()?.join("; "))
+        let call = |(name, arguments): &(&str, &Value)| {
+            json_line(&json!({"name": name, "parameters": arguments})).ok()
+        };
+        Some(
+            calls
+                .iter()
+                .map(call)
+                .collect::<Option<Vec<_>>>()?
+                .join("; "),
+        )
     }
 }

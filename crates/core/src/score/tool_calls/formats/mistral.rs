@@ -7,7 +7,8 @@ use super::super::super::json::Kind;
 use super::super::argument_types::ArgumentTypes;
 use super::super::call_list::CallList;
 use super::super::syntax::{
-    ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, copy_object, expect, find_any, json_at,
+    ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, copy_object, expect, find_any,
+    json_at,
 };
 use crate::text::json_line;
 
@@ -26,19 +27,32 @@ pub(in super::super) static MISTRAL_ARGS: Mistral = Mistral { has_names: true };
 
 impl CallSyntax for Mistral {
     fn name(&self) -> &'static str {
-        if self.has_names { "mistral-args" } else { "mistral" }
+        if self.has_names {
+            "mistral-args"
+        } else {
+            "mistral"
+        }
     }
 
     fn openings(&self) -> &'static [&'static str] {
         &[OPEN]
     }
 
-    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut CallList) -> Read<usize> {
+    fn read_block(
+        &self,
+        text: &str,
+        at: usize,
+        _types: &ArgumentTypes,
+        calls: &mut CallList,
+    ) -> Read<usize> {
         let start = after_white_space(text, at + OPEN.len());
         if text[start..].is_empty() || text[start..].starts_with(['[', '{']) {
             let list = json_at(text, start)?.root;
-            let items =
-                if let Kind::Array(items) = &list.kind { items.as_slice() } else { std::slice::from_ref(&list) };
+            let items = if let Kind::Array(items) = &list.kind {
+                items.as_slice()
+            } else {
+                std::slice::from_ref(&list)
+            };
             for item in items {
                 calls.begin_call(item.start);
                 calls.copy(text, item.start..item.end);
@@ -66,7 +80,13 @@ impl CallSyntax for Mistral {
     fn layout(&self) -> Option<CallLayout> {
         let arguments = ArgumentLayout::Json;
         Some(match self.has_names {
-            true => CallLayout::Named { open: OPEN, before: "", after: ARGUMENTS, arguments, close: "" },
+            true => CallLayout::Named {
+                open: OPEN,
+                before: "",
+                after: ARGUMENTS,
+                arguments,
+                close: "",
+            },
             false => CallLayout::List { open: OPEN },
         })
     }
@@ -74,11 +94,17 @@ impl CallSyntax for Mistral {
     fn write(&self, calls: &[(&str, &Value)]) -> Option<String> {
         if self.has_names {
             let call = |(name, arguments): &(&str, &Value)| {
-                Some(format!("{OPEN}{name}{ARGUMENTS}{}", json_line(arguments).ok()?))
+                Some(format!(
+                    "{OPEN}{name}{ARGUMENTS}{}",
+                    json_line(arguments).ok()?
+                ))
             };
             return calls.iter().map(call).collect();
         }
-        let list = calls.iter().map(|(name, arguments)| json!({"name": name, "arguments": arguments})).collect();
+        let list = calls
+            .iter()
+            .map(|(name, arguments)| json!({"name": name, "arguments": arguments}))
+            .collect();
         Some(format!("{OPEN}{}", json_line(&list).ok()?))
     }
 }

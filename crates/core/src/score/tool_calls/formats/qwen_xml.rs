@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::super::argument_types::ArgumentTypes;
 use super::super::call_list::CallList;
 use super::super::calls::{CLOSE, OPEN};
-use super::super::syntax::{ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, expect, find_any};
+use super::super::syntax::{
+    ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, expect, find_any,
+};
 use crate::text::json_line;
 
 const FUNCTION: &str = "<function=";
@@ -28,7 +30,13 @@ impl CallSyntax for QwenXml {
         &[OPEN]
     }
 
-    fn read_block(&self, text: &str, at: usize, types: &ArgumentTypes, calls: &mut CallList) -> Read<usize> {
+    fn read_block(
+        &self,
+        text: &str,
+        at: usize,
+        types: &ArgumentTypes,
+        calls: &mut CallList,
+    ) -> Read<usize> {
         let start = expect(text, after_white_space(text, at + OPEN.len()), FUNCTION)?;
         let end = find_any(text, start, &[">"])?;
         let name = &text[start..end];
@@ -42,7 +50,11 @@ impl CallSyntax for QwenXml {
             // The line breaks beside the tags are not part of the value.
             let from = key_end + 1;
             let is_line = text[from..].starts_with('\n');
-            let end_tag = if is_line { "\n</parameter>" } else { "</parameter>" };
+            let end_tag = if is_line {
+                "\n</parameter>"
+            } else {
+                "</parameter>"
+            };
             let to = find_any(text, from, &[end_tag])?;
             let value = (from + usize::from(is_line)).min(to)..to;
             calls.literal(if is_first { "" } else { ", " }, at);
@@ -66,9 +78,19 @@ impl CallSyntax for QwenXml {
     }
 
     fn layout(&self) -> Option<CallLayout> {
-        let arguments = ArgumentLayout::Tags { open: PARAMETER, after: ">\n", close: "\n</parameter>\n" };
+        let arguments = ArgumentLayout::Tags {
+            open: PARAMETER,
+            after: ">\n",
+            close: "\n</parameter>\n",
+        };
         let close = "</function>\n</tool_call>";
-        Some(CallLayout::Named { open: OPEN, before: "\n<function=", after: ">\n", arguments, close })
+        Some(CallLayout::Named {
+            open: OPEN,
+            before: "\n<function=",
+            after: ">\n",
+            arguments,
+            close,
+        })
     }
 
     fn write(&self, calls: &[(&str, &Value)]) -> Option<String> {
@@ -76,7 +98,9 @@ impl CallSyntax for QwenXml {
         for (name, arguments) in calls {
             let mut block = format!("{OPEN}\n{FUNCTION}{name}>\n");
             for (key, value) in arguments.as_object()? {
-                let text = value.as_str().map_or_else(|| json_line(value).ok(), |text| Some(text.to_owned()))?;
+                let text = value
+                    .as_str()
+                    .map_or_else(|| json_line(value).ok(), |text| Some(text.to_owned()))?;
                 _ = write!(block, "{PARAMETER}{key}>\n{text}\n</parameter>\n");
             }
             blocks.push(format!("{block}</function>\n{CLOSE}"));

@@ -35,25 +35,39 @@ fn calls_are_taken_out_of_a_completion_however_it_comes() {
         (format!("{block}\n{block}\n"), format!("{call}{call}")),
         (format!("\n\n{block}"), call.to_owned()),
         (format!("a < b <tool {block}"), format!("a < b <tool{call}")),
-        (format!("<tool_call>no {block}"), format!("<tool_call>no{call}")),
-        (format!("<tool_call>{{}}</tool_call>{block}"), format!("<tool_call>{{}}</tool_call>{call}")),
+        (
+            format!("<tool_call>no {block}"),
+            format!("<tool_call>no{call}"),
+        ),
+        (
+            format!("<tool_call>{{}}</tool_call>{block}"),
+            format!("<tool_call>{{}}</tool_call>{call}"),
+        ),
         (
             r#"[{"name":"f","arguments":{}} , {"name":"g","arguments":{"a":[{}]}}]"#.to_owned(),
             r#"«f {}»«g {"a":[{}]}»"#.to_owned(),
         ),
-        (r#" {"name":"f","arguments":{}}"#.to_owned(), "«f {}»".to_owned()),
+        (
+            r#" {"name":"f","arguments":{}}"#.to_owned(),
+            "«f {}»".to_owned(),
+        ),
         (
             r#"{"tool_calls":[{"function":{"name":"f","arguments":"{\"a\":1}"}}]}"#.to_owned(),
             r#"«f {"a":1}»"#.to_owned(),
         ),
-        (r#"[{"name":"f","arguments":{}}, 7]"#.to_owned(), "«f {}», 7]".to_owned()),
+        (
+            r#"[{"name":"f","arguments":{}}, 7]"#.to_owned(),
+            "«f {}», 7]".to_owned(),
+        ),
         (format!("[1] {block}"), format!("[1]{call}")),
     ] {
         assert_eq!(read(&text, true), expected, "{text}");
         let mut reader = JsonReader::new(true, false);
         let mut letters = [0; 4];
-        let mut said: Vec<AnswerPart> =
-            text.chars().flat_map(|letter| reader.push(letter.encode_utf8(&mut letters))).collect();
+        let mut said: Vec<AnswerPart> = text
+            .chars()
+            .flat_map(|letter| reader.push(letter.encode_utf8(&mut letters)))
+            .collect();
         said.extend(reader.finish());
         assert_eq!(shown(&said), expected, "{text}, letter by letter");
     }
@@ -79,7 +93,10 @@ fn calls_are_taken_out_of_a_completion_however_it_comes() {
     ] {
         assert_eq!(read(text, true), text, "text is given out as it is");
     }
-    assert_eq!(read("{\"name\":\"f\",\"arguments\":{}}", false), "{\"name\":\"f\",\"arguments\":{}}");
+    assert_eq!(
+        read("{\"name\":\"f\",\"arguments\":{}}", false),
+        "{\"name\":\"f\",\"arguments\":{}}"
+    );
 }
 
 #[test]
@@ -87,7 +104,11 @@ fn text_and_calls_are_given_out_as_soon_as_they_can_be() {
     let check = |parts: &[(&str, &str)]| {
         let mut reader = JsonReader::new(true, false);
         for (text, expected) in parts {
-            assert_eq!(shown(&reader.push(text)), *expected, "{text:?} in {parts:?}");
+            assert_eq!(
+                shown(&reader.push(text)),
+                *expected,
+                "{text:?} in {parts:?}"
+            );
         }
     };
     check(&[
@@ -115,7 +136,11 @@ fn calls_that_are_enforced_are_given_out_piece_by_piece() {
     let check = |takes_json: bool, parts: &[(&str, &str)]| {
         let mut reader = JsonReader::new(takes_json, true);
         for (text, expected) in parts {
-            assert_eq!(shown(&reader.push(text)), *expected, "{text:?} in {parts:?}");
+            assert_eq!(
+                shown(&reader.push(text)),
+                *expected,
+                "{text:?} in {parts:?}"
+            );
         }
         reader
     };
@@ -144,24 +169,52 @@ fn calls_that_are_enforced_are_given_out_piece_by_piece() {
         ],
     );
     assert!(!reader.is_within_call() && reader.finish().is_empty());
-    let mut reader = check(false, &[("<tool_call>{\"name\":\"f\",\"arguments\":{}}</", "«f {}»")]);
-    assert!(!reader.is_within_call() && reader.finish().is_empty(), "its arguments are complete");
+    let mut reader = check(
+        false,
+        &[("<tool_call>{\"name\":\"f\",\"arguments\":{}}</", "«f {}»")],
+    );
+    assert!(
+        !reader.is_within_call() && reader.finish().is_empty(),
+        "its arguments are complete"
+    );
     let mut reader = check(false, &[("<tool_call>{\"name\":\"f", "")]);
-    assert_eq!(shown(&reader.finish()), "<tool_call>{\"name\":\"f", "no function is known");
+    assert_eq!(
+        shown(&reader.finish()),
+        "<tool_call>{\"name\":\"f",
+        "no function is known"
+    );
 }
 
 /// JSON of arguments, white space and awkward texts included.
 fn arguments() -> impl Strategy<Value = String> {
-    let text = prop::sample::select(vec!["a", "}", "{\"", "</tool_call>", "<tool_call>{", "é🦀", "\\", "\n", "]"]);
+    let text = prop::sample::select(vec![
+        "a",
+        "}",
+        "{\"",
+        "</tool_call>",
+        "<tool_call>{",
+        "é🦀",
+        "\\",
+        "\n",
+        "]",
+    ]);
     let value = prop_oneof![
         text.prop_map(serde_json::Value::from),
         Just(serde_json::json!([{"x": {}}, "]}"])),
         Just(serde_json::json!({"y": [1.5, null]})),
     ];
-    (prop::collection::btree_map("[a-c}\"]{0,2}", value, 0..4), any::<bool>()).prop_map(|(members, is_pretty)| {
-        let write = if is_pretty { serde_json::to_string_pretty } else { serde_json::to_string };
-        write(&members).unwrap_or_default()
-    })
+    (
+        prop::collection::btree_map("[a-c}\"]{0,2}", value, 0..4),
+        any::<bool>(),
+    )
+        .prop_map(|(members, is_pretty)| {
+            let write = if is_pretty {
+                serde_json::to_string_pretty
+            } else {
+                serde_json::to_string
+            };
+            write(&members).unwrap_or_default()
+        })
 }
 
 proptest! {

@@ -22,16 +22,28 @@ impl Talks {
             .map(|request| (u64::from(request.prompt_number) * 100, (request.prompt, 0)))
             .collect();
         let asked = first.keys().map(|id| (*id, None)).collect();
-        Self { active: first, asked, ended: BTreeMap::new(), sampling, keeps, not_followed: Vec::new() }
+        Self {
+            active: first,
+            asked,
+            ended: BTreeMap::new(),
+            sampling,
+            keeps,
+            not_followed: Vec::new(),
+        }
     }
 
     /// What is read between two completions.
     fn reply(id: u64) -> Vec<u32> {
-        (0..1 + id % 23).map(|index| ((index * 5 + id) % 61) as u32).collect()
+        (0..1 + id % 23)
+            .map(|index| ((index * 5 + id) % 61) as u32)
+            .collect()
     }
 
     fn conversation(&self, tokens: usize, after: Option<(u64, u32)>) -> Option<InConversation> {
-        self.keeps.then_some(InConversation { after, later_tokens: 110 - tokens })
+        self.keeps.then_some(InConversation {
+            after,
+            later_tokens: 110 - tokens,
+        })
     }
 }
 
@@ -44,12 +56,21 @@ impl RequestSource for Talks {
             *passes = if is_idle { 0 } else { passes.saturating_sub(1) };
         }
         let active = &self.active;
-        let due: Vec<_> = self.asked.extract_if(.., |(id, _)| active[id].1 == 0).collect();
+        let due: Vec<_> = self
+            .asked
+            .extract_if(.., |(id, _)| active[id].1 == 0)
+            .collect();
         let queued = |(id, after): (u64, Option<(u64, u32)>)| {
             let prompt = self.active[&id].0.clone();
             let conversation = self.conversation(prompt.len(), after);
             let request = Request::new(prompt, id as u32, 4, if after.is_none() { 2 } else { 1 });
-            QueuedRequest { id, request, sampling: self.sampling.clone(), adapter: None, conversation }
+            QueuedRequest {
+                id,
+                request,
+                sampling: self.sampling.clone(),
+                adapter: None,
+                conversation,
+            }
         };
         Arrivals::Requests(due.into_iter().map(queued).collect())
     }
@@ -68,7 +89,12 @@ impl RequestSource for Talks {
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
         let next = id + 10 + u64::from(sample);
-        let prompt = [self.active[&id].0.as_slice(), &completion.token_ids, &Self::reply(next)].concat();
+        let prompt = [
+            self.active[&id].0.as_slice(),
+            &completion.token_ids,
+            &Self::reply(next),
+        ]
+        .concat();
         // The last of a conversation, and where nothing follows though it might have.
         match id % 100 < (TURNS - 1) * 10 && !next.is_multiple_of(7) && prompt.len() < 70 {
             true => {
@@ -87,11 +113,23 @@ impl RequestSource for Talks {
 
 #[test]
 fn conversations_that_go_on_in_the_cache_draw_what_prefilled_ones_draw() {
-    for model in [hybrid(), of_family("Qwen3_5MoeForCausalLM"), model(), sharing(), sparse(), windowed()] {
+    for model in [
+        hybrid(),
+        of_family("Qwen3_5MoeForCausalLM"),
+        model(),
+        sharing(),
+        sparse(),
+        windowed(),
+    ] {
         let (memory, threads) = (RolloutMemory::default(), ThreadPool::new(1).unwrap());
         let decoded = |keeps: bool, draft_tokens: usize, limits: DecodeLimits| {
             let stop_ids = vec![3, 20, 37, 50];
-            let sampling = Sampling { stop_ids, draft_tokens, records_experts: true, ..Sampling::plain(1.0, 15, 11) };
+            let sampling = Sampling {
+                stop_ids,
+                draft_tokens,
+                records_experts: true,
+                ..Sampling::plain(1.0, 15, 11)
+            };
             let sizes: Vec<RequestSize> = requests()
                 .iter()
                 .map(|request| RequestSize {
@@ -103,38 +141,89 @@ fn conversations_that_go_on_in_the_cache_draw_what_prefilled_ones_draw() {
                 .collect();
             let capacity = Capacity::for_list(&sizes, &sampling, limits, 0);
             let mut source = Talks::new(keeps, sampling);
-            let decoded = decode_from(&model, Adapters::On, &mut source, &memory, (limits, capacity), &threads);
+            let decoded = decode_from(
+                &model,
+                Adapters::On,
+                &mut source,
+                &memory,
+                (limits, capacity),
+                &threads,
+            );
             (source.ended, decoded.unwrap().0)
         };
         let (expected, prefilled) = decoded(false, 0, ROOM);
         assert!(expected.len() > 35, "{}", expected.len());
         let first: usize = requests().iter().map(|request| request.prompt.len()).sum();
-        let ahead = DecodeLimits { runs_ahead: true, ..ROOM };
+        let ahead = DecodeLimits {
+            runs_ahead: true,
+            ..ROOM
+        };
         for (draft_tokens, limits) in [
             (0, ROOM),
             (8, ROOM),
             (8, ahead),
-            (0, DecodeLimits { drafted_rows: 22, ..ahead }),
+            (
+                0,
+                DecodeLimits {
+                    drafted_rows: 22,
+                    ..ahead
+                },
+            ),
             (0, DecodeLimits { rows: 5, ..ahead }),
-            (8, DecodeLimits { kv_slots: 300, ..ahead }),
-            (0, DecodeLimits { kv_slots: 130, parked_bytes: 0, ..ROOM }),
+            (
+                8,
+                DecodeLimits {
+                    kv_slots: 300,
+                    ..ahead
+                },
+            ),
+            (
+                0,
+                DecodeLimits {
+                    kv_slots: 130,
+                    parked_bytes: 0,
+                    ..ROOM
+                },
+            ),
         ] {
             let (found, counts) = decoded(true, draft_tokens, limits);
-            assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{limits:?}");
+            assert_eq!(
+                found.keys().collect::<Vec<_>>(),
+                expected.keys().collect::<Vec<_>>(),
+                "{limits:?}"
+            );
             for (id, found) in &found {
                 let expected = &expected[id];
-                assert_eq!((&found.token_ids, found.stop), (&expected.token_ids, expected.stop), "{id:?} {limits:?}");
+                assert_eq!(
+                    (&found.token_ids, found.stop),
+                    (&expected.token_ids, expected.stop),
+                    "{id:?} {limits:?}"
+                );
                 assert_eq!(found.experts, expected.experts, "{id:?} {limits:?}");
-                let differences = found.log_probs.iter().zip(&expected.log_probs).map(|(a, b)| (a - b).abs());
+                let differences = found
+                    .log_probs
+                    .iter()
+                    .zip(&expected.log_probs)
+                    .map(|(a, b)| (a - b).abs());
                 let largest = differences.fold(0.0, f32::max);
-                assert!(largest < 1e-3, "{largest} {id:?} {limits:?} {:?}", model.config().architecture);
+                assert!(
+                    largest < 1e-3,
+                    "{largest} {id:?} {limits:?} {:?}",
+                    model.config().architecture
+                );
             }
             // With room nothing but first prompts is prefilled.
             let is_roomy = limits.kv_slots == usize::MAX && limits.rows == usize::MAX;
-            assert!(!is_roomy || counts.prefilled == first, "{counts:?}, prompts of {first} tokens");
+            assert!(
+                !is_roomy || counts.prefilled == first,
+                "{counts:?}, prompts of {first} tokens"
+            );
             // With little, completions that find no room are given up and begin again.
             let is_short = limits.rows < 36 || limits.parked_bytes == 0;
-            assert!(is_short || counts.prefilled < prefilled.prefilled, "{counts:?} {prefilled:?} {limits:?}");
+            assert!(
+                is_short || counts.prefilled < prefilled.prefilled,
+                "{counts:?} {prefilled:?} {limits:?}"
+            );
         }
     }
 }
