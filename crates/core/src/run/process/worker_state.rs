@@ -214,9 +214,13 @@ impl StateWriter {
     /// [`RunError::Io`] naming the file.
     pub fn eval(&self, progress: Option<EvalProgress>) -> Result<(), RunError> {
         let mut shared = self.shared();
-        let is_turn = shared.state.eval.is_some() != progress.is_some();
+        let begins_or_ends = shared.state.eval.is_some() != progress.is_some();
+        // A worker that dies soon after still shows the scores of the answers that an earlier one left.
+        let has_counted_kept = progress
+            .as_ref()
+            .is_some_and(|eval| eval.kept > 0 && eval.answers == eval.kept);
         shared.state.eval = progress.map(Box::new);
-        shared.write_after(if is_turn {
+        shared.write_after(if begins_or_ends || has_counted_kept {
             Duration::ZERO
         } else {
             Duration::from_secs(1)
