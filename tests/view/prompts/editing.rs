@@ -1,6 +1,6 @@
 //! Tests: rows and the system text are edited, and nothing else in their files changes.
 
-use super::{in_folder, lines, selected_id, stage};
+use super::{in_folder, lines, selected_id};
 
 #[test]
 fn a_row_is_edited_and_all_other_lines_stay() {

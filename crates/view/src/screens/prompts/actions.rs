@@ -6,7 +6,7 @@ use super::rows::arrange;
 use super::table_row::{Entry, first_words};
 use super::{
     CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task,
-    hand_actions, preview, row_editor, row_templates, rows, save, table, token_count,
+    hand_actions, preview, row_editor, row_templates, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts::choice::{self, undecided};
@@ -14,7 +14,7 @@ use crate::message::Command;
 use crate::popup::{Ask, Confirm, Popup};
 use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
-use crate::shared::{self, Shared};
+use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::tool_results::whole_action;
 use crate::widgets::editor::Effect;

@@ -13,7 +13,7 @@ use super::{
 use crate::drafts;
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};
-use crate::screen::{self, Screen as _};
+use crate::screen;
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
 use crate::widgets::editor::{Editor, Effect};
