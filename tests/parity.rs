@@ -7,9 +7,7 @@ mod decoder;
 mod gguf_import;
 mod llama_cpp;
 mod model_commands;
-#[cfg(feature = "serve")]
 mod one_prompt;
-#[cfg(feature = "serve")]
 mod smollm2;
 mod tekken;
 

@@ -43,7 +43,6 @@ pub(crate) fn started_by(mut command: Command, folder: &Path, arguments: &[&str]
 }
 
 /// A server on this machine that answers each connection on a thread of its own; returns its host and port.
-#[cfg(feature = "download")]
 pub(crate) fn serve<S: Send + Sync + 'static>(
     state: std::sync::Arc<S>,
     answer: impl Fn(std::net::TcpStream, &S) + Copy + Send + 'static,

@@ -19,7 +19,6 @@ pub(super) use definition::{CODE, KIND, TESTS};
 pub use program_tests::language::Language;
 pub use rules::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, TestRules};
 use suppressions::suppressed_answer;
-#[cfg(feature = "download")]
 pub(super) use trust::check_judge_trust;
 pub use trust::{Trust, TrustError};
 
