@@ -128,17 +128,6 @@ pub(crate) fn requests(
     taken
 }
 
-pub(crate) fn has_python() -> bool {
-    let found = Command::new("python3")
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !found {
-        eprintln!("SKIPPED: python3 is not installed");
-    }
-    found
-}
-
 /// The program of others that a variable names, for a test that is ignored without it.
 pub(crate) fn peer(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {

@@ -592,6 +592,7 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn every_template_is_a_good_task() {
     let folder = tempfile::tempdir().unwrap();
     let judge = crate::judge::server::Server::start();
