@@ -6,11 +6,10 @@ pub use grpo_tui_core::{
     advantage, config, dataset, environment, files, format, help, hub, judge_check, openai, plan,
     report, run, sandbox, score, secrets, statistics, study, task, text,
 };
-#[cfg(feature = "download")]
 pub use grpo_tui_core::{api_client, endpoint};
 
 // The engine: crates/engine.
-#[cfg(feature = "serve")]
+#[cfg(feature = "engine")]
 pub use grpo_tui_engine::serve;
 #[cfg(feature = "engine")]
 pub use grpo_tui_engine::{

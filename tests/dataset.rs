@@ -5,7 +5,6 @@ mod build;
 mod generator;
 mod health;
 mod import;
-#[cfg(feature = "parquet")]
 mod parquet;
 mod rows;
 

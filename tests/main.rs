@@ -16,7 +16,6 @@ mod constrained;
 #[cfg(feature = "engine")]
 mod data_problems;
 mod dataset;
-#[cfg(feature = "download")]
 mod endpoints;
 #[cfg(feature = "engine")]
 mod failpoints;
@@ -30,11 +29,9 @@ mod losses;
 mod parity;
 #[cfg(feature = "engine")]
 mod planning;
-#[cfg(feature = "download")]
 mod judge;
 mod program;
 mod properties;
-#[cfg(feature = "download")]
 mod pull;
 #[cfg(feature = "engine")]
 mod ranks;
@@ -42,7 +39,7 @@ mod ranks;
 mod rollout;
 mod run_directory;
 mod scoring;
-#[cfg(feature = "serve")]
+#[cfg(feature = "engine")]
 mod serve;
 #[cfg(feature = "view")]
 mod shell_completion;
@@ -56,7 +53,7 @@ mod sweeps;
 mod training;
 #[cfg(feature = "engine")]
 mod untrusted_files;
-#[cfg(all(feature = "download", feature = "engine", feature = "view"))]
+#[cfg(all(feature = "engine", feature = "view"))]
 mod untrusted_text;
 #[cfg(feature = "view")]
 mod view;

@@ -8,9 +8,7 @@ mod export;
 mod gguf_import;
 mod llama_cpp;
 mod model_commands;
-#[cfg(feature = "serve")]
 mod one_prompt;
-#[cfg(feature = "serve")]
 mod smollm2;
 mod tekken;
 

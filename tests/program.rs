@@ -43,7 +43,6 @@ pub(crate) fn started_by(mut command: Command, folder: &Path, arguments: &[&str]
 }
 
 /// A server on this machine that answers each connection on a thread of its own; returns its host and port.
-#[cfg(feature = "download")]
 pub(crate) fn serve<S: Send + Sync + 'static>(
     state: std::sync::Arc<S>,
     answer: impl Fn(std::net::TcpStream, &S) + Copy + Send + 'static,
@@ -127,17 +126,6 @@ pub(crate) fn requests(
         !taken.is_empty() || controls.stop_requested().is_some()
     });
     taken
-}
-
-pub(crate) fn has_python() -> bool {
-    let found = Command::new("python3")
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !found {
-        eprintln!("SKIPPED: python3 is not installed");
-    }
-    found
 }
 
 /// The program of others that a variable names, for a test that is ignored without it.

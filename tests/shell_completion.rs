@@ -264,6 +264,7 @@ fn check_shell(shell: &str, setup: &str) {
 }
 
 #[test]
+#[cfg_attr(not(has_bash), ignore = "needs bash")]
 fn bash_completes() {
     check_shell(
         "bash --norc --noprofile -i",

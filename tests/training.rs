@@ -1,11 +1,9 @@
 //! Training: it learns, it resumes bit for bit, what must not move does not, and neither questions nor a full disk
 //! change what it comes to.
 
-#[cfg(feature = "serve")]
 mod agents;
 mod conversations;
 mod distillation;
-#[cfg(feature = "serve")]
 mod endpoint_teacher;
 mod full_disk;
 mod guard;
@@ -17,5 +15,4 @@ mod resume;
 pub(crate) mod small_task;
 mod stopped_evals;
 mod tools;
-#[cfg(feature = "serve")]
 mod verifiers;

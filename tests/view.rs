@@ -12,7 +12,6 @@ mod global_actions;
 mod harness;
 #[cfg(feature = "engine")]
 mod journey;
-#[cfg(feature = "download")]
 mod labelling;
 mod launch;
 mod launch_of_several;

@@ -8,7 +8,6 @@ use clap::Subcommand;
 use super::device::DeviceArguments;
 use super::{Failure, Outcome, print_json, train};
 use crate::bench::{GpuBench, Measurement, ToolCalls, measure_cpu, measure_gpu};
-#[cfg(feature = "download")]
 use crate::bench::{ServerLoad, measure_server};
 use crate::config::BasePrecision;
 use crate::format::percent_short;
@@ -45,11 +44,9 @@ enum Command {
     /// Measure GPU peaks, then prefill, decode and full steps at a model's shape with random weights
     Gpu(Box<GpuArguments>),
     /// Measure a running OpenAI-compatible server, such as `serve` or vLLM: tokens/s, time to first token, latency
-    #[cfg(feature = "download")]
     Serve(Box<ServeArguments>),
 }
 
-#[cfg(feature = "download")]
 #[derive(Debug, clap::Args)]
 struct ServeArguments {
     /// Server URL
@@ -205,7 +202,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             json,
         } => (shape, threads, no_run, json),
         Command::Gpu(arguments) => return run_gpu(&arguments),
-        #[cfg(feature = "download")]
         Command::Serve(arguments) => return run_serve(*arguments),
     };
     let threads = ThreadPool::new(threads)?;
@@ -295,7 +291,6 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-#[cfg(feature = "download")]
 fn run_serve(arguments: ServeArguments) -> Outcome {
     let ServeArguments {
         url,

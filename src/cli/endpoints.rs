@@ -7,12 +7,8 @@ use crate::config::ThinkingBudget;
 use crate::run::EvalFolder;
 use crate::score::Task;
 
-#[cfg(feature = "download")]
 pub(super) use asking::EndpointTarget;
-#[cfg(feature = "download")]
 pub(super) use teaching::TeacherEndpoint;
-#[cfg(not(feature = "download"))]
-pub(super) use unavailable::{EndpointTarget, TeacherEndpoint};
 
 /// The settings that all targets of an eval share.
 #[derive(Clone, Copy)]
@@ -26,10 +22,6 @@ pub(super) struct TargetInput<'a> {
     pub(super) thinking: Option<ThinkingBudget>,
     pub(super) temperature: f64,
     /// Ids of prompts that may be sent whatever they hold.
-    #[cfg_attr(
-        not(feature = "download"),
-        expect(dead_code, reason = "nothing is sent")
-    )]
     pub(super) allowed_secrets: &'a [String],
     pub(super) folder: Option<&'a EvalFolder>,
 }
@@ -45,7 +37,6 @@ impl<'a> TargetInput<'a> {
     }
 }
 
-#[cfg(feature = "download")]
 mod asking {
     use std::collections::HashMap;
     use std::path::{Path, PathBuf};
@@ -296,7 +287,6 @@ mod asking {
 }
 
 /// The endpoint that teaches a run.
-#[cfg(feature = "download")]
 mod teaching {
     use super::asking::definitions;
     use crate::api_client::FrozenEndpoint;
@@ -339,68 +329,6 @@ mod teaching {
                 self.0.text(),
                 self.0.name()
             )))
-        }
-    }
-}
-
-/// A build without an HTTP client.
-#[cfg(not(feature = "download"))]
-mod unavailable {
-    use std::path::Path;
-
-    use serde_json::Value;
-
-    use super::TargetInput;
-    use crate::cli::Failure;
-    use crate::run::EvalRecord;
-    use crate::score::Scorer;
-
-    #[derive(Debug)]
-    pub(in crate::cli) enum EndpointTarget {}
-
-    #[derive(Debug)]
-    pub(in crate::cli) enum TeacherEndpoint {}
-
-    impl TeacherEndpoint {
-        pub(in crate::cli) fn find(name: &str) -> Result<Self, Failure> {
-            let message = format!(
-                "teacher = endpoint:{name}: built without the feature `download`: no HTTP client"
-            );
-            Err(Failure::failed(message))
-        }
-
-        pub(in crate::cli) fn recorded(&self) -> String {
-            match *self {}
-        }
-
-        pub(in crate::cli) fn check_trust(&self, _: &crate::score::Task) -> Result<(), Failure> {
-            match *self {}
-        }
-    }
-
-    impl EndpointTarget {
-        pub(in crate::cli) fn find(name: &str, _: Option<&Path>) -> Result<Self, Failure> {
-            let message = format!(
-                "--model endpoint:{name}: built without the feature `download`: no HTTP client"
-            );
-            Err(Failure::failed(message))
-        }
-
-        pub(in crate::cli) fn check(&self, _: &TargetInput<'_>) -> Result<(), Failure> {
-            match *self {}
-        }
-
-        pub(in crate::cli) fn records(
-            &self,
-            _: &str,
-            _: &TargetInput<'_>,
-            _: &Scorer,
-        ) -> Result<Vec<EvalRecord>, Failure> {
-            match *self {}
-        }
-
-        pub(in crate::cli) fn document(&self) -> Value {
-            match *self {}
         }
     }
 }

@@ -41,7 +41,7 @@ mod runs;
 #[cfg(feature = "engine")]
 mod sample;
 mod score;
-#[cfg(feature = "serve")]
+#[cfg(feature = "engine")]
 mod serve;
 mod slurm;
 mod status_line;
@@ -98,7 +98,7 @@ enum Command {
     #[cfg(feature = "engine")]
     Sample(sample::Arguments),
     /// Serve a model or a run over an OpenAI-compatible API
-    #[cfg(feature = "serve")]
+    #[cfg(feature = "engine")]
     Serve(serve::Arguments),
     /// Create or check a task, or check its reward for degenerate answers
     Task(task::Arguments),
@@ -266,7 +266,6 @@ fn run_arguments() -> Outcome {
 fn subcommand(command: Command) -> Outcome {
     #[cfg(feature = "engine")]
     progress_bar::show_loading();
-    #[cfg(feature = "download")]
     crate::score::report_loading(output::eprint_line);
     match command {
         Command::Init(arguments) => init::run(arguments),
@@ -281,7 +280,7 @@ fn subcommand(command: Command) -> Outcome {
         Command::Score(arguments) => score::run(arguments),
         #[cfg(feature = "engine")]
         Command::Sample(arguments) => sample::run(arguments),
-        #[cfg(feature = "serve")]
+        #[cfg(feature = "engine")]
         Command::Serve(arguments) => serve::run(arguments),
         Command::Task(arguments) => task::run(arguments),
         Command::Dataset(arguments) => dataset::run(arguments),

@@ -7,7 +7,6 @@ mod import; // llama.cpp's file as a folder
 mod inspect; // what a model is, without computing
 mod log_probs; // what a model thinks of given tokens
 mod memory_estimates; // memory by what is done with a model
-#[cfg(feature = "download")]
 mod pull; // from the Hugging Face Hub into the cache
 
 use std::io::IsTerminal;
@@ -43,7 +42,6 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Download a model from the Hugging Face Hub into the cache (HF_HOME, HF_TOKEN, HF_ENDPOINT)
-    #[cfg(feature = "download")]
     Pull(pull::Arguments),
     /// Show a model: architecture, parameters, tensors, memory
     Inspect(inspect::Arguments),
@@ -137,7 +135,6 @@ struct ModelArguments {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
-        #[cfg(feature = "download")]
         Command::Pull(arguments) => pull::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         #[cfg(feature = "parity")]

@@ -2,7 +2,6 @@
 
 mod check;
 mod import;
-#[cfg(feature = "download")]
 mod judge_check;
 mod new;
 mod trust;
@@ -35,7 +34,6 @@ enum Command {
     /// Score degenerate answers, to find rewards that a model could earn without doing the work
     Audit(Choice),
     /// Compare a task's judge (`kind = "judge"`) with human labels: agreement, kappa, repeatability, biases, cost
-    #[cfg(feature = "download")]
     JudgeCheck(judge_check::Arguments),
     /// Allow the command of a task to run (`[score] kind = "command"`), until the command or its files change, and its
     /// judge to be asked (`kind = "judge"`), until the server changes
@@ -57,7 +55,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Import(arguments) => import::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(choice) => run_audit(&choice),
-        #[cfg(feature = "download")]
         Command::JudgeCheck(arguments) => judge_check::run(&arguments),
         Command::Trust(arguments) => trust::run(&arguments),
     }

@@ -27,7 +27,8 @@ fn task(folder: &Path, script: &str, completions: usize, keys: &str) {
 pub(crate) fn score(folder: &Path, has_namespaces: bool) -> Command {
     let mut command = Command::new("env");
     command.arg("--default-signal");
-    if !has_namespaces {
+    // Elsewhere it gives none anyway.
+    if cfg!(can_isolate) && !has_namespaces {
         let none_inside = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
         command.args([
             "unshare",
@@ -43,33 +44,6 @@ pub(crate) fn score(folder: &Path, has_namespaces: bool) -> Command {
     started_by(command, folder, &["score", ".", "--json"])
 }
 
-/// Which of the two can be tried here.
-pub(crate) fn kinds(folder: &Path) -> Vec<bool> {
-    let doctor = crate::program::json(&call(folder, &["doctor", "--json"]));
-    if doctor["isolation"]["level"] != "strong" {
-        eprintln!(
-            "SKIPPED: isolation strong, because {}",
-            doctor["isolation"]["reason"]
-        );
-        return vec![false];
-    }
-    let refuses = Command::new("unshare")
-        .args([
-            "--user",
-            "--map-root-user",
-            "sh",
-            "-c",
-            "echo 0 > /proc/sys/user/max_user_namespaces",
-        ])
-        .status()
-        .is_ok_and(|status| status.success());
-    if refuses {
-        vec![true, false]
-    } else {
-        vec![true]
-    }
-}
-
 /// Folders of programs that still run, or were killed.
 fn scratch(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder.join("home/cache/grpo-tui/scratch"))
@@ -83,7 +57,21 @@ fn scratch(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn nothing_that_a_checker_started_outlives_the_program_however_it_ends() {
+#[cfg_attr(not(can_isolate), ignore = "needs user namespaces")]
+fn nothing_in_a_namespace_outlives_the_program_however_it_ends() {
+    nothing_outlives_the_program(true);
+}
+
+#[test]
+#[cfg_attr(
+    not(can_limit),
+    ignore = "needs Landlock, and namespaces that can be refused"
+)]
+fn nothing_outlives_the_program_without_namespaces_however_it_ends() {
+    nothing_outlives_the_program(false);
+}
+
+fn nothing_outlives_the_program(has_namespaces: bool) {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let lock = here.canonicalize().unwrap().join("lock");
@@ -95,32 +83,29 @@ fn nothing_that_a_checker_started_outlives_the_program_however_it_ends() {
     );
     task(here, &script, 3, &format!("read = [{lock:?}]\n"));
     let lock = File::open(&lock).unwrap();
-    for has_namespaces in kinds(here) {
-        for signal in ["KILL", "TERM", "INT", "HUP"] {
-            let mut scoring = score(here, has_namespaces);
-            let mut scoring = scoring
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            until("the checker holds the lock", || {
-                lock.try_lock().is_err() || lock.unlock().is_err()
-            });
-            assert!(
-                Command::new("kill")
-                    .arg(format!("-{signal}"))
-                    .arg(scoring.id().to_string())
-                    .status()
-                    .unwrap()
-                    .success()
-            );
-            scoring.wait().unwrap();
-            until(
-                &format!("all ends after {signal}, namespaces {has_namespaces}"),
-                || lock.try_lock().is_ok(),
-            );
-            lock.unlock().unwrap();
-        }
+    for signal in ["KILL", "TERM", "INT", "HUP"] {
+        let mut scoring = score(here, has_namespaces);
+        let mut scoring = scoring
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("the checker holds the lock", || {
+            lock.try_lock().is_err() || lock.unlock().is_err()
+        });
+        assert!(
+            Command::new("kill")
+                .arg(format!("-{signal}"))
+                .arg(scoring.id().to_string())
+                .status()
+                .unwrap()
+                .success()
+        );
+        scoring.wait().unwrap();
+        until(&format!("all ends after {signal}"), || {
+            lock.try_lock().is_ok()
+        });
+        lock.unlock().unwrap();
     }
     // What they have left goes with the next program that scores.
     assert!(!scratch(here).is_empty());

@@ -3,13 +3,11 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::program::{call, has_python, json_lines, program, stderr, stdout};
+use crate::program::{call, json_lines, program, stderr, stdout};
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_program_runs_when_it_is_trusted_as_it_is() {
-    if !has_python() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     assert!(
@@ -109,10 +107,8 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
 
 #[cfg(feature = "engine")]
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_run_trains_by_a_program_and_stops_when_that_fails_too_often() {
-    if !has_python() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     stdout(&call(here, &["init", ".", "--template", "python-scorer"]));

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use grpo_tui::sandbox::machine;
 use serde_json::{Value, json};
 
-use crate::program::{call, has_python, json as document, json_lines, stderr, stdout};
+use crate::program::{call, json as document, json_lines, stderr, stdout};
 
 const SQUARE: &str = r#"{"entry": "f", "cases": [{"args": [2], "value": 4}, {"args": [[3]], "value": [9]}, {"args": [-12345], "value": 152399025, "hidden": true}]}"#;
 const SUM: &str = r#"{"cases": [{"stdin": "2 3\n", "stdout": "5\n"}, {"stdin": "1 1\n", "stdout": "2\n", "hidden": true}]}"#;
@@ -87,10 +87,8 @@ fn check(keys: &str, row: &str, table: &[(&str, &str, &str)]) {
 const PYTHON: &str = "language = \"python\"\nseconds = 2\nmemory_mib = 600\n";
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
-    if !has_python() {
-        return;
-    }
     check(
         PYTHON,
         SQUARE,
@@ -219,10 +217,8 @@ fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
 
 /// Each is the answer's fault, and costs neither the run nor the next answer.
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn answers_that_take_too_much_are_invalid() {
-    if !has_python() {
-        return;
-    }
     let all = [
         ("while True: pass", "timeout"),
         (
@@ -273,10 +269,8 @@ fn answers_that_take_too_much_are_invalid() {
 
 /// In one process with their tests they pass; the audit tries each on every row, and none earns a right answer's reward.
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn answers_that_cheat_fail() {
-    if !has_python() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     task(folder.path(), PYTHON, &[SQUARE, CODE], &[]);
     let found = document(&call(folder.path(), &["task", "audit", ".", "--json"]));
@@ -348,10 +342,8 @@ fn answers_that_cheat_fail() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn hidden_cases_are_not_shown() {
-    if !has_python() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let answers = [
         "def f(x): return {2: 4}.get(x, [9])",
@@ -373,167 +365,161 @@ fn hidden_cases_are_not_shown() {
     }
 }
 
-#[test]
-fn languages_parse_or_compile_and_run() {
-    let echo = |input: &str, output: &str| {
-        json!({"cases": [{"stdin": input, "stdout": output}]}).to_string()
-    };
-    let double = echo("21\n", "42\n");
-    let is_there = |program: &str| {
-        let found = Command::new(program)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        let found = found.is_ok_and(|status| status.success());
-        if !found {
-            eprintln!("SKIPPED: {program} is not installed");
-        }
-        found
-    };
-    let loops = |code| {
-        (
-            code,
-            "invalid timeout 0.50",
-            "1:1 stdin \"21\\n\": it takes more than 2 s",
-        )
-    };
-    if is_there("bash") {
-        check(
-            "language = \"bash\"\nseconds = 2\n",
-            &double,
-            &[
-                ("read x; echo $((x * 2))", "valid 1.00", ""),
-                (
-                    "read x; echo $x",
-                    "invalid wrong_value 0.50",
-                    "1:1 stdin \"21\\n\": expected \"42\", got \"21\"",
-                ),
-                (
-                    "echo 42; exit 3",
-                    "invalid exception 0.50",
-                    "1:1 stdin \"21\\n\": it ended with exit code 3",
-                ),
-                (
-                    "if true; then",
-                    "unparsable syntax 0.00",
-                    "2:1 syntax error",
-                ),
-                (
-                    "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done",
-                    "invalid too_much_output 0.50",
-                    "",
-                ),
-                loops("while :; do :; done"),
-            ],
-        );
-        let keys = "run = [\"bash\", \"-e\", \"{file}\"]\nfile = \"a.sh\"\n";
-        check(
-            keys,
-            &double,
-            &[
-                ("read x; echo $((x * 2))", "valid 1.00", ""),
-                ("false", "invalid exception 0.50", ""),
-            ],
-        );
-    }
-    if is_there("node") {
-        let node = "language = \"node\"\nseconds = 2\nmemory_mib = 0\n";
-        check(
-            node,
-            SQUARE,
-            &[
-                (
-                    "const f = x => Array.isArray(x) ? x.map(f) : x * x;",
-                    "valid 1.00",
-                    "",
-                ),
-                (
-                    "console.log('[9]'); function f(x) { return 3; }",
-                    "invalid wrong_value 0.50",
-                    "1:1 f(2): expected 4, got 3",
-                ),
-                (
-                    "function f(x) { throw new Error('no'); }",
-                    "invalid exception 0.50",
-                    "1:1 f(2): Error: no",
-                ),
-                (
-                    "function f(x { }",
-                    "unparsable syntax 0.00",
-                    "1:1 SyntaxError",
-                ),
-                (
-                    "process.exit(0);",
-                    "invalid exception 0.50",
-                    "1:1 f(2): ended with exit code 0",
-                ),
-            ],
-        );
-        check(
-            node,
-            &double,
-            &[(
-                "console.log(2 * require('fs').readFileSync(0))",
-                "valid 1.00",
-                "",
-            )],
-        );
-    }
-    if is_there("cc") {
-        check(
-            "language = \"c\"\nseconds = 2\n",
-            &double,
-            &[
-                (
-                    "#include <stdio.h>\nint main(void) { int x; scanf(\"%d\", &x); printf(\"%d\\n\", 2 * x); }",
-                    "valid 1.00",
-                    "",
-                ),
-                (
-                    "int main(void) { return 0 }",
-                    "unparsable syntax 0.00",
-                    "1:2",
-                ),
-                (
-                    "int f(void) { return 0; }",
-                    "unparsable syntax 0.00",
-                    "1:1 ",
-                ),
-                (
-                    "int main(void) { return *(volatile int *) 0; }",
-                    "invalid exception 0.50",
-                    "1:1 stdin \"21\\n\": it was ended by signal 11",
-                ),
-                loops("int main(void) { for (volatile int x;; x++); }"),
-            ],
-        );
-    }
-    if is_there("rustc") {
-        check(
-            "language = \"rust\"\nseconds = 2\n",
-            &double,
-            &[
-                (
-                    "fn main() { let mut s = String::new(); std::io::stdin().read_line(&mut s).unwrap(); println!(\"{}\", 2 * s.trim().parse::<i32>().unwrap()); }",
-                    "valid 1.00",
-                    "",
-                ),
-                (
-                    "fn main() { let x: u8 = \"\"; }",
-                    "unparsable syntax 0.00",
-                    "1:25 error[E0308]: mismatched types",
-                ),
-            ],
-        );
-    }
+const DOUBLES: &str = r#"{"cases": [{"stdin": "21\n", "stdout": "42\n"}]}"#;
+
+/// An answer that never ends.
+fn loops(code: &str) -> (&str, &'static str, &'static str) {
+    (
+        code,
+        "invalid timeout 0.50",
+        "1:1 stdin \"21\\n\": it takes more than 2 s",
+    )
 }
 
 #[test]
+#[cfg_attr(not(has_bash), ignore = "bash is not in PATH")]
+fn bash_is_parsed_and_run() {
+    check(
+        "language = \"bash\"\nseconds = 2\n",
+        DOUBLES,
+        &[
+            ("read x; echo $((x * 2))", "valid 1.00", ""),
+            (
+                "read x; echo $x",
+                "invalid wrong_value 0.50",
+                "1:1 stdin \"21\\n\": expected \"42\", got \"21\"",
+            ),
+            (
+                "echo 42; exit 3",
+                "invalid exception 0.50",
+                "1:1 stdin \"21\\n\": it ended with exit code 3",
+            ),
+            (
+                "if true; then",
+                "unparsable syntax 0.00",
+                "2:1 syntax error",
+            ),
+            (
+                "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done",
+                "invalid too_much_output 0.50",
+                "",
+            ),
+            loops("while :; do :; done"),
+        ],
+    );
+    let keys = "run = [\"bash\", \"-e\", \"{file}\"]\nfile = \"a.sh\"\n";
+    check(
+        keys,
+        DOUBLES,
+        &[
+            ("read x; echo $((x * 2))", "valid 1.00", ""),
+            ("false", "invalid exception 0.50", ""),
+        ],
+    );
+}
+
+#[test]
+#[cfg_attr(not(has_node), ignore = "node is not in PATH")]
+fn node_is_parsed_and_run() {
+    let node = "language = \"node\"\nseconds = 2\nmemory_mib = 0\n";
+    check(
+        node,
+        SQUARE,
+        &[
+            (
+                "const f = x => Array.isArray(x) ? x.map(f) : x * x;",
+                "valid 1.00",
+                "",
+            ),
+            (
+                "console.log('[9]'); function f(x) { return 3; }",
+                "invalid wrong_value 0.50",
+                "1:1 f(2): expected 4, got 3",
+            ),
+            (
+                "function f(x) { throw new Error('no'); }",
+                "invalid exception 0.50",
+                "1:1 f(2): Error: no",
+            ),
+            (
+                "function f(x { }",
+                "unparsable syntax 0.00",
+                "1:1 SyntaxError",
+            ),
+            (
+                "process.exit(0);",
+                "invalid exception 0.50",
+                "1:1 f(2): ended with exit code 0",
+            ),
+        ],
+    );
+    check(
+        node,
+        DOUBLES,
+        &[(
+            "console.log(2 * require('fs').readFileSync(0))",
+            "valid 1.00",
+            "",
+        )],
+    );
+}
+
+#[test]
+#[cfg_attr(not(has_cc), ignore = "cc is not in PATH")]
+fn c_is_compiled_and_run() {
+    check(
+        "language = \"c\"\nseconds = 2\n",
+        DOUBLES,
+        &[
+            (
+                "#include <stdio.h>\nint main(void) { int x; scanf(\"%d\", &x); printf(\"%d\\n\", 2 * x); }",
+                "valid 1.00",
+                "",
+            ),
+            (
+                "int main(void) { return 0 }",
+                "unparsable syntax 0.00",
+                "1:2",
+            ),
+            (
+                "int f(void) { return 0; }",
+                "unparsable syntax 0.00",
+                "1:1 ",
+            ),
+            (
+                "int main(void) { return *(volatile int *) 0; }",
+                "invalid exception 0.50",
+                "1:1 stdin \"21\\n\": it was ended by signal 11",
+            ),
+            loops("int main(void) { for (volatile int x;; x++); }"),
+        ],
+    );
+}
+
+#[test]
+#[cfg_attr(not(has_rustc), ignore = "rustc is not in PATH")]
+fn rust_is_compiled_and_run() {
+    check(
+        "language = \"rust\"\nseconds = 2\n",
+        DOUBLES,
+        &[
+            (
+                "fn main() { let mut s = String::new(); std::io::stdin().read_line(&mut s).unwrap(); println!(\"{}\", 2 * s.trim().parse::<i32>().unwrap()); }",
+                "valid 1.00",
+                "",
+            ),
+            (
+                "fn main() { let x: u8 = \"\"; }",
+                "unparsable syntax 0.00",
+                "1:25 error[E0308]: mismatched types",
+            ),
+        ],
+    );
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn wrong_rows_and_keys_are_named() {
-    if !has_python() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     for (row, expected) in [
         (

@@ -6,14 +6,13 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Output, Stdio};
 
-use grpo_tui::sandbox::{Level, machine};
+use grpo_tui::sandbox::Level;
 use grpo_tui::score::Task;
 
-use super::command_processes::{kinds, score};
-use crate::program::{call, has_python, json_lines, stderr, stdout};
+use super::command_processes::score;
+use crate::program::{call, json_lines, stderr, stdout};
 
 /// Ends with 0 where the attack has succeeded, with 1 and the reason where it was refused.
 const HEAD: &str = r#"
@@ -231,101 +230,120 @@ fn successes(folder: &Path, level: Level, has_namespaces: bool) -> (Vec<&'static
     (found.map(|(name, _)| name).collect(), said)
 }
 
-#[test]
-fn attacks_succeed_without_isolation_and_are_refused_with_it() {
-    if !has_python() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let here = folder.path().canonicalize().unwrap();
+/// A folder with what the attacks look for.
+fn attacked() -> (tempfile::TempDir, [UnixListener; 2]) {
+    let folder = tempfile::tempdir_in(std::env::temp_dir().canonicalize().unwrap()).unwrap();
+    let here = folder.path();
     fs::create_dir_all(here.join("home/.ssh")).unwrap();
     fs::write(here.join("home/.ssh/id_ed25519"), "secret").unwrap();
     fs::write(here.join("long"), "text").unwrap();
-    let _path = UnixListener::bind(here.join("socket")).unwrap();
     let name = SocketAddr::from_abstract_name(here.as_os_str().as_encoded_bytes()).unwrap();
-    let _abstract = UnixListener::bind_addr(&name).unwrap();
-    let (found, said) = successes(&here, Level::None, true);
-    assert_eq!(
-        found,
-        ATTACKS.map(|(name, ..)| name),
-        "without isolation\n{said}"
+    let sockets = [
+        UnixListener::bind(here.join("socket")).unwrap(),
+        UnixListener::bind_addr(&name).unwrap(),
+    ];
+    (folder, sockets)
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn attacks_succeed_without_isolation() {
+    let (folder, _sockets) = attacked();
+    let (found, said) = successes(folder.path(), Level::None, true);
+    assert_eq!(found, ATTACKS.map(|(name, ..)| name), "{said}");
+}
+
+#[test]
+#[cfg_attr(
+    not(all(has_python, can_isolate)),
+    ignore = "needs python3 in PATH and user namespaces"
+)]
+fn attacks_are_refused_in_namespaces() {
+    attacks_are_refused(Level::Strong);
+}
+
+#[test]
+#[cfg_attr(
+    not(all(has_python, can_limit)),
+    ignore = "needs python3 in PATH, Landlock, and namespaces that can be refused"
+)]
+fn attacks_are_refused_without_namespaces() {
+    attacks_are_refused(Level::Limited);
+}
+
+fn attacks_are_refused(level: Level) {
+    let (folder, _sockets) = attacked();
+    let here = folder.path();
+    let (found, said) = successes(here, level, level == Level::Strong);
+    let refused = |name: &str| {
+        ATTACKS
+            .iter()
+            .any(|(other, _, lowest)| *other == name && *lowest <= level)
+    };
+    let wrong: Vec<&str> = found.into_iter().filter(|name| refused(name)).collect();
+    assert!(
+        wrong.is_empty(),
+        "{} lets through {wrong:?}\n{said}",
+        level.name()
     );
-    fs::remove_file(here.join("outside")).unwrap();
-    for has_namespaces in kinds(&here) {
-        let level = if has_namespaces {
-            Level::Strong
-        } else {
-            Level::Limited
-        };
-        fs::write(here.join("long"), "text").unwrap();
-        let start = Instant::now();
-        let (found, said) = successes(&here, level, has_namespaces);
-        let refused = |name: &str| {
-            ATTACKS
-                .iter()
-                .any(|(other, _, lowest)| *other == name && *lowest <= level)
-        };
-        let wrong: Vec<&str> = found.into_iter().filter(|name| refused(name)).collect();
-        assert!(
-            wrong.is_empty(),
-            "{} lets through {wrong:?}\n{said}",
-            level.name()
-        );
-        assert!(!here.join("outside").exists() && fs::read(here.join("long")).unwrap() == b"text");
-        assert!(start.elapsed() < Duration::from_secs(120), "{said}");
+    assert!(!here.join("outside").exists() && fs::read(here.join("long")).unwrap() == b"text");
+}
+
+#[test]
+#[cfg_attr(not(can_isolate), ignore = "needs user namespaces")]
+fn a_task_may_ask_for_all_that_namespaces_give() {
+    let folder = tempfile::tempdir().unwrap();
+    for isolation in ["", "none", "limited", "strong"] {
+        let output = scored_at(folder.path(), isolation, true);
+        assert_eq!(json_lines(&output)[0]["tier"], "valid", "{isolation}");
     }
 }
 
 #[test]
+#[cfg_attr(
+    not(can_limit),
+    ignore = "needs Landlock, and namespaces that can be refused"
+)]
 fn a_task_that_asks_for_more_than_the_machine_gives_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let here = folder.path();
-    let check = |isolation: &str, has_namespaces: bool, expected: Result<(), &str>| {
-        task(
-            here,
-            &["sh", "check.sh"],
-            isolation,
-            ("check.sh", "exit 0\n"),
-            &["x"],
-        );
-        trust(here);
-        let output = score(here, has_namespaces).output().unwrap();
-        match expected {
-            Ok(()) => assert_eq!(json_lines(&output)[0]["tier"], "valid", "{isolation}"),
-            Err(part) => {
-                assert_eq!(output.status.code(), Some(1), "{isolation}");
-                assert!(stderr(&output).contains(part), "{}", stderr(&output));
-            }
-        }
-    };
-    for has_namespaces in kinds(here) {
-        check("", has_namespaces, Ok(()));
-        check("isolation = \"none\"\n", has_namespaces, Ok(()));
-        check("isolation = \"limited\"\n", has_namespaces, Ok(()));
-        let refused = "isolation strong is asked for, this machine gives limited: user namespaces are refused (";
-        check(
-            "isolation = \"strong\"\n",
-            has_namespaces,
-            if has_namespaces { Ok(()) } else { Err(refused) },
-        );
-        let remedy = "or accept less with `isolation = \"limited\"` in [score]";
-        check(
-            "isolation = \"strong\"\n",
-            has_namespaces,
-            if has_namespaces { Ok(()) } else { Err(remedy) },
-        );
+    for isolation in ["", "none", "limited"] {
+        let output = scored_at(folder.path(), isolation, false);
+        assert_eq!(json_lines(&output)[0]["tier"], "valid", "{isolation}");
+    }
+    let output = scored_at(folder.path(), "strong", false);
+    assert_eq!(output.status.code(), Some(1));
+    for part in [
+        "isolation strong is asked for, this machine gives limited: user namespaces are refused (",
+        "or accept less with `isolation = \"limited\"` in [score]",
+    ] {
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
 }
 
+/// Scores by a program that accepts everything; an empty `isolation` asks for none in particular.
+fn scored_at(folder: &Path, isolation: &str, has_namespaces: bool) -> Output {
+    let keys = if isolation.is_empty() {
+        String::new()
+    } else {
+        format!("isolation = {isolation:?}\n")
+    };
+    task(
+        folder,
+        &["sh", "check.sh"],
+        &keys,
+        ("check.sh", "exit 0\n"),
+        &["x"],
+    );
+    trust(folder);
+    score(folder, has_namespaces).output().unwrap()
+}
+
 #[test]
+#[cfg_attr(
+    not(any(can_isolate, can_limit)),
+    ignore = "needs user namespaces or Landlock"
+)]
 fn a_file_that_the_sandbox_hides_is_named_with_its_remedy() {
-    if machine().level == Level::None {
-        eprintln!(
-            "SKIPPED: this machine gives no isolation: {:?}",
-            machine().reason
-        );
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let (task_folder, other) = (
         folder.path().join("task"),
@@ -369,14 +387,11 @@ fn a_file_that_the_sandbox_hides_is_named_with_its_remedy() {
 
 /// In the sandbox, /dev/shm is a link.
 #[test]
+#[cfg_attr(
+    not(any(can_isolate, can_limit)),
+    ignore = "needs user namespaces or Landlock"
+)]
 fn files_in_shared_memory_are_read_where_they_are() {
-    if machine().level == Level::None {
-        eprintln!(
-            "SKIPPED: this machine gives no isolation: {:?}",
-            machine().reason
-        );
-        return;
-    }
     let (folder, shared) = (
         tempfile::tempdir().unwrap(),
         tempfile::tempdir_in("/dev/shm").unwrap(),

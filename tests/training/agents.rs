@@ -9,7 +9,7 @@ use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
 use super::small_task::{create_of, fingerprint, finish_with_stops, work, write};
-use crate::program::{call, copy_tree, has_python, json_lines, sample_data, stderr};
+use crate::program::{call, copy_tree, json_lines, sample_data, stderr};
 use crate::ranks::{arguments_for, run_in, sampled, words};
 
 /// The small task with this agent, trusted.
@@ -267,10 +267,8 @@ if verdict is not None: print(json.dumps(verdict))
 "#;
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn each_end_of_an_agent_has_its_reason() {
-    if !has_python() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let task = task(here, "python3", TABLE, "kind = \"agent\"");
@@ -463,10 +461,8 @@ fn each_end_of_an_agent_has_its_reason() {
 
 /// Each rank holds the conversations of its own groups, with a server of its own.
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn agents_converse_with_any_number_of_ranks() {
-    if !has_python() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let [alone, two] = [1, 2].map(|ranks: usize| {
         let home = folder.path().join(ranks.to_string());
@@ -557,10 +553,8 @@ print(json.dumps({"score": 1, "reasons": [answer]}))
 "#;
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn conversations_share_a_service_that_ends_with_the_task() {
-    if !has_python() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let task = task(here, "python3", SHARING, "kind = \"agent\"");

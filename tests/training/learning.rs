@@ -87,14 +87,12 @@ fn the_sample_task_of_scripts_is_learned() {
 }
 
 #[test]
+#[cfg_attr(
+    not(all(has_python, can_isolate)),
+    ignore = "needs python3 in PATH and user namespaces"
+)]
 fn the_sample_task_of_functions_is_learned() {
-    if crate::program::has_python()
-        && grpo_tui::sandbox::machine().level == grpo_tui::sandbox::Level::Strong
-    {
-        is_learned_by_program("py-functions");
-    } else {
-        eprintln!("SKIPPED: it needs Python and isolation strong");
-    }
+    is_learned_by_program("py-functions");
 }
 
 fn is_learned_by_program(name: &str) {

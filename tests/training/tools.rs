@@ -8,7 +8,7 @@ use grpo_tui::score::{Task, Trust};
 use grpo_tui::train::Ended;
 
 use super::small_task::{create_of, fingerprint, work};
-use crate::program::{call, has_python, stdout};
+use crate::program::{call, stdout};
 
 const TOML: &str = "name = \"office\"\nsystem = \"Answer with function calls.\"\nthinking = false\n\
     [prompts]\ntrain = \"train.jsonl\"\n[[tool]]\nrun = [\"python3\", \"office.py\"]\nisolation = \"none\"\n\
@@ -69,10 +69,8 @@ fn rollouts(run: &RunDirectory) -> Vec<RolloutGroup> {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn neither_stopping_nor_replaying_changes_anything() {
-    if !has_python() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let task = task(folder.path());
     let whole = create_of(&task, &folder.path().join("whole"), &SET);

@@ -5,7 +5,6 @@ pub mod format; // numbers as text for people: percentages, bytes, times, counts
 pub mod files; // opening what others may have written: regular files only, bounded, inside their folder; atomic writes
 pub mod config; // the table of keys: type, range, default, meaning, presets
 pub mod secrets; // a deterministic scan of what would leave the machine
-#[cfg(feature = "download")]
 pub mod http; // one server: origin, agent, failures as sentences
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
 pub mod task; // a task's folder: files, prompt sets, and what task.toml says whatever judges answers
@@ -24,7 +23,6 @@ pub mod plan; // a model's shape and a configuration -> memory, time, disk; lear
 pub mod run; // the run directory: the only interface between a worker and its viewers
 pub mod report; // a run as one HTML file, CSV or JSON lines
 pub mod openai; // OpenAI's HTTP API: bodies -> requests, answers -> JSON
-#[cfg(feature = "download")]
 pub mod endpoint; // prompts -> answers of an OpenAI-compatible server
 pub mod study; // sweeps and studies: settings -> runs -> one table
 

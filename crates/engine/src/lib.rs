@@ -1,12 +1,10 @@
 //! The engine of grpo-tui. The modules, in the order in which data flows; a module uses only modules above it.
 
-#[cfg(feature = "serve")]
 use grpo_tui_core::openai;
 use grpo_tui_core::{
     advantage, config, dataset, environment, files, format, hub, plan, report, run, score,
     statistics, task, text,
 };
-#[cfg(feature = "download")]
 use grpo_tui_core::{api_client, http, secrets};
 
 pub use grpo_tui_kernels as kernels; // fused operations with their backward, one per file: a crate, see its Cargo.toml
@@ -15,7 +13,6 @@ pub mod ranks; // processes that compute one run together
 pub mod constraint; // what a task takes as an answer -> the tokens that may come next
 pub mod rollout; // prompts -> groups of completions
 pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
-#[cfg(feature = "serve")]
 pub mod serve; // OpenAI-compatible server: of a model, and of the conversations that agents hold
 pub mod policy; // a model that converses: prompts -> conversations with scores
 pub mod checkpoint; // atomic save and exact resume

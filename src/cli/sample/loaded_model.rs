@@ -194,11 +194,6 @@ impl Client<'_> {
     }
 
     fn server(&self) -> Result<Server, Failure> {
-        if cfg!(not(feature = "serve")) {
-            return Err(Failure::usage(
-                "--worker: built without the feature `serve`: sample without --worker",
-            ));
-        }
         let target = Target::find(self.model, self.task, self.run_folders, None)?;
         let own = common_limit(std::slice::from_ref(&target));
         let limit = self

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::super::{Failure, Outcome};
-#[cfg(all(feature = "download", feature = "engine"))]
+#[cfg(feature = "engine")]
 use crate::cli::endpoints::TeacherEndpoint;
-#[cfg(all(feature = "download", feature = "engine"))]
+#[cfg(feature = "engine")]
 use crate::config::{Assignments, Layers};
 use crate::score::{Task, Trust};
 use crate::secrets::visible;
-#[cfg(all(feature = "download", feature = "engine"))]
+#[cfg(feature = "engine")]
 use crate::task::TASK_FILE;
 
 #[derive(Debug, clap::Args)]
@@ -131,7 +131,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// The endpoint that `[train]` names to teach.
-#[cfg(all(feature = "download", feature = "engine"))]
+#[cfg(feature = "engine")]
 fn teacher(task: &Task) -> Result<Option<Trust>, Failure> {
     let toml = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let train = Assignments::from_task(&task.label(TASK_FILE), &toml)?;
@@ -151,7 +151,7 @@ fn teacher(task: &Task) -> Result<Option<Trust>, Failure> {
     Ok(named.map(|teacher| teacher.trust(task)))
 }
 
-#[cfg(not(all(feature = "download", feature = "engine")))]
+#[cfg(not(feature = "engine"))]
 fn teacher(_: &Task) -> Result<Option<Trust>, Failure> {
     Ok(None)
 }

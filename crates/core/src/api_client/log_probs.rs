@@ -1,7 +1,6 @@
 //! The log-probs of an answer, where the server gives them.
 
 use serde::{Deserialize, Serialize};
-#[cfg(feature = "download")]
 use serde_json::Value;
 
 /// Log-probs of an endpoint's answers, under its own distribution.
@@ -32,14 +31,11 @@ impl LogProbs {
     }
 }
 
-#[cfg(feature = "download")]
 /// A log-prob so far above 0 is rounding.
 const TOLERANCE: f64 = 1e-3;
-#[cfg(feature = "download")]
 /// OpenAI's value for a token too unlikely for a log-prob.
 const UNLIKELY: f64 = -9999.0;
 
-#[cfg(feature = "download")]
 /// Reads either form of a choice: `logprobs.content[].logprob` of chats, `logprobs.token_logprobs` of completions. They
 /// are unknown as a whole if that of one token is.
 pub(super) fn log_probs_of(choice: &Value) -> LogProbs {
@@ -63,7 +59,6 @@ pub(super) fn log_probs_of(choice: &Value) -> LogProbs {
     }
 }
 
-#[cfg(feature = "download")]
 fn log_prob(value: &Value) -> Option<f64> {
     value
         .as_f64()
@@ -71,7 +66,7 @@ fn log_prob(value: &Value) -> Option<f64> {
         .map(|value| value.min(0.0))
 }
 
-#[cfg(all(test, feature = "download"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -1,31 +1,22 @@
 //! An OpenAI-compatible server: its definition with key and prices, and one request with retries, usage and latency.
 
-#[cfg(feature = "download")]
 mod client; // one question: retries, and what an answer is
-#[cfg(feature = "download")]
 mod definition; // a table of a TOML file
-#[cfg(feature = "download")]
 mod frozen; // a definition as a run records it
 mod log_probs; // where the server gives them
-#[cfg(feature = "download")]
 mod teacher; // log-probs of given tokens
 
 use serde_json::Value;
 
 pub use log_probs::LogProbs;
 
-#[cfg(feature = "download")]
 pub use client::{Answer, Client, UnansweredQuestion};
-#[cfg(feature = "download")]
 pub use frozen::FrozenEndpoint;
-#[cfg(feature = "download")]
 pub use teacher::{TeacherClient, Tokenized};
 
-#[cfg(feature = "download")]
 pub use definition::{Api, ENDPOINT_KEYS, Endpoint, Prices, ResponseFormat};
 
 /// Why a server cannot be asked.
-#[cfg(feature = "download")]
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// A fault of the file that defines it.

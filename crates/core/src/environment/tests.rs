@@ -104,6 +104,7 @@ fn python_about(body: &str, keys: &str, row: &PromptRow) -> (tempfile::TempDir, 
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_program_answers_one_conversation_and_keeps_its_state() {
     let (_folder, mut first) = python(
         "n += x or 0\nanswer(result=n if 'name' in question else question['state'])",
@@ -143,6 +144,7 @@ fn a_program_answers_one_conversation_and_keeps_its_state() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_program_begins_with_a_field_of_its_row() {
     // The first line has no answer; nor has a second one of its kind.
     let body = "if 'row' in question:\n    n += question['row']['start']\n    continue\nanswer(result=n + (x or 0))";
@@ -212,6 +214,7 @@ fn the_prompt_of_a_row_lists_the_functions_that_it_names() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn what_a_program_does_is_told_from_what_the_model_does() {
     for (body, keys, expected) in [
         ("answer(result='text')", "", "answered: text"),
@@ -318,6 +321,7 @@ fn what_a_program_does_is_told_from_what_the_model_does() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn calls_of_one_answer_run_at_once_where_the_tool_says_so() {
     // A program that answers only once it has read both.
     let body = "held = globals().setdefault('held', []); held.append(question)\nif len(held) == 2:\n    for one in reversed(held): answer(id=one['id'], result=one['arguments']['x'])";
@@ -349,6 +353,7 @@ fn calls_of_one_answer_run_at_once_where_the_tool_says_so() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_program_does_not_outlive_its_conversation() {
     let lock = tempfile::NamedTempFile::new().unwrap();
     let held = crate::files::open(lock.path()).unwrap();
@@ -546,6 +551,7 @@ fn replies_are_read_as_they_were_recorded() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn each_function_is_called_twice_by_a_call_of_the_task() {
     let of_row = |fields: Value, expected: Value| PromptRow {
         expected: Some(expected),

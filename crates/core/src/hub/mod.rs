@@ -5,7 +5,6 @@ mod config;
 mod digest;
 mod embedded;
 mod local;
-#[cfg(feature = "download")]
 mod pull;
 mod shapes;
 mod source;
@@ -22,7 +21,6 @@ pub use config::{
     Quantization, RopeScaling, Scope, SharedLayers, SlidingWindow,
 };
 pub use local::{LocalModel, ModelPlace, local_models};
-#[cfg(feature = "download")]
 pub use pull::{PullError, PullProgress, PullSettings, pull};
 pub use shapes::{named_shape, shape_names};
 pub use source::ModelSource;

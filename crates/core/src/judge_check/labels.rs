@@ -27,13 +27,8 @@ pub struct JudgedCriterion {
     pub max_points: u8,
 }
 
-/// The criteria of all judges of a task; none in a build that cannot ask one.
-#[cfg_attr(
-    not(feature = "download"),
-    expect(unused_variables, reason = "no judges")
-)]
+/// The criteria of all judges of a task.
 pub fn criteria_of(task: &Task) -> Vec<JudgedCriterion> {
-    #[cfg(feature = "download")]
     let found = task.judges().flat_map(|(part, _, rules)| {
         rules.criteria.iter().map(move |criterion| JudgedCriterion {
             name: criterion_name(part, &criterion.name),
@@ -41,12 +36,9 @@ pub fn criteria_of(task: &Task) -> Vec<JudgedCriterion> {
             max_points: criterion.scale.max_points(),
         })
     });
-    #[cfg(not(feature = "download"))]
-    let found = std::iter::empty();
     found.collect()
 }
 
-#[cfg(feature = "download")]
 pub(super) fn criterion_name(part: Option<&str>, name: &str) -> String {
     part.map_or_else(|| name.to_owned(), |part| format!("{part}-{name}"))
 }

@@ -1,7 +1,6 @@
 //! How far a judge can be trusted: its grades against human labels, against itself, and against answers that instruct it.
 
 mod labels;
-#[cfg(feature = "download")]
 mod measure;
 mod saved;
 
@@ -9,9 +8,7 @@ pub use labels::{
     JudgedCriterion, LABELS_FILE, Label, LabelError, MAX_LABELS, MIN_LABELS, criteria_of,
     read_labels, write_labels,
 };
-#[cfg(feature = "download")]
 pub use measure::{CheckError, CheckSize, check_judges};
-#[cfg(feature = "download")]
 pub use saved::warnings;
 pub use saved::{
     CHECK_FILE, CriterionCheck, JudgeCheck, MIN_KAPPA, Shift, check_table, checks_in,

@@ -181,26 +181,21 @@ pub fn check_table(checks: &[JudgeCheck]) -> Vec<Vec<String>> {
 /// # Errors
 /// Those of [`crate::task::TaskFiles::read_files`].
 pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
-    #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
     let mut files = task.files()?;
-    #[cfg(feature = "download")]
-    {
-        let mut checks = saved_checks(task);
-        checks.retain(|check| {
-            task.judges()
-                .any(|(_, _, rules)| rules.rubric_digest() == check.rubric_digest)
-        });
-        let bytes = serde_json::to_vec_pretty(&checks)
-            .ok()
-            .filter(|_| !checks.is_empty());
-        files.extend(bytes.map(|bytes| (CHECK_FILE.to_owned(), bytes)));
-    }
+    let mut checks = saved_checks(task);
+    checks.retain(|check| {
+        task.judges()
+            .any(|(_, _, rules)| rules.rubric_digest() == check.rubric_digest)
+    });
+    let bytes = serde_json::to_vec_pretty(&checks)
+        .ok()
+        .filter(|_| !checks.is_empty());
+    files.extend(bytes.map(|bytes| (CHECK_FILE.to_owned(), bytes)));
     Ok(files)
 }
 
 /// What to know before training with the task's judges: they were not checked, or are weak. `loaded`: the digests of those
 /// that are models of this machine, by part ([`crate::score::Scorer::load_judges`]).
-#[cfg(feature = "download")]
 pub fn warnings(task: &Task, loaded: &[(String, String)]) -> Vec<String> {
     let checks = saved_checks(task);
     let warning = |(part, _, rules): (Option<&str>, &Task, &crate::score::RubricRules)| {

@@ -123,14 +123,12 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     let scorer = Scorer::new(task)?;
     let mut problems = data_problems(task, &scorer, &load_sets(task)?);
     problems.extend(similar_prompts(task)?);
-    #[cfg(feature = "download")]
     let loaded = scorer
         .load_judges()
         .map_err(|problem| ScoreError::NoJudge {
             task: task.name.clone(),
             problem,
         })?;
-    #[cfg(feature = "download")]
     problems.extend(
         crate::judge_check::warnings(task, &loaded)
             .into_iter()

@@ -13,7 +13,6 @@ use super::command::rules::CommandRules;
 use super::grammar::Grammar;
 use super::outline_entry::OutlineEntry;
 use super::result::{QueryResult, Score, Trial};
-#[cfg(feature = "download")]
 use super::rubric::RubricRules;
 use super::stated_value::StatedValue;
 use super::unwrap_answer::ThinkRules;
@@ -184,7 +183,6 @@ pub(crate) trait Definition: Debug + Send + Sync {
     }
 
     /// The rubric of a judge, where one scores.
-    #[cfg(feature = "download")]
     fn rubric(&self) -> Option<&RubricRules> {
         None
     }

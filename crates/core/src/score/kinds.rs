@@ -19,7 +19,6 @@ pub(crate) const KINDS: &[&Kind] = &[
     &http_request::KIND,
     &state::KIND,
     &agent::KIND,
-    #[cfg(feature = "download")]
     &super::rubric::KIND,
 ];
 

@@ -25,7 +25,6 @@ mod outline_entry;
 mod prompts;
 mod regex;
 mod result;
-#[cfg(feature = "download")]
 mod rubric;
 mod schema_types;
 mod score_keys;
@@ -73,7 +72,6 @@ pub use result::{
     CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier,
     Trial, mean_reward,
 };
-#[cfg(feature = "download")]
 pub use rubric::{
     Asker, Criterion, Grade, Graded, INSTRUCTION, LocalModel, ModelDevice, Question, ReadyModel,
     RubricRules, Scale, Usage, report_loading,

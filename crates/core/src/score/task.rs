@@ -11,7 +11,6 @@ use super::command::rules::CommandRules;
 use super::definition::Definition;
 use super::grammar::Grammar;
 use super::length::LengthRule;
-#[cfg(feature = "download")]
 use super::rubric::RubricRules;
 use super::unwrap_answer::{ThinkRules, answer_start};
 use crate::environment::{Agent, StateQuery, Toolset};
@@ -154,7 +153,6 @@ impl Task {
 
     /// Whether scoring or tools run programs, or scoring asks judges, which the user must have allowed.
     pub fn needs_trust(&self) -> bool {
-        #[cfg(feature = "download")]
         if self.judges().any(|(_, _, rules)| rules.local.is_none()) {
             return true;
         }
@@ -164,7 +162,6 @@ impl Task {
     }
 
     /// The judges that score the task or a part of its reward: the part's name, and the task as that judge sees it.
-    #[cfg(feature = "download")]
     pub fn judges(&self) -> impl Iterator<Item = (Option<&str>, &Self, &RubricRules)> {
         let parts = self
             .rewards

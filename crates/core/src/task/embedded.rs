@@ -86,7 +86,6 @@ static TEMPLATES: &[EmbeddedTask] = &[
         name: "python-scorer",
         files: template!("templates/python-scorer", "scorer.py"),
     },
-    #[cfg(feature = "download")]
     EmbeddedTask {
         name: "support-judge",
         files: files!("templates/support-judge": "task.toml", "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl"),

@@ -3,13 +3,11 @@
 mod conversations; // rollouts of conversations with a slow tool
 mod cpu;
 mod gpu;
-#[cfg(feature = "download")]
 mod server;
 mod timing; // peaks, medians
 
 pub use cpu::measure_cpu;
 pub use gpu::{GpuBench, ToolCalls, measure_gpu};
-#[cfg(feature = "download")]
 pub use server::{LoadError, ServerLoad, measure_server};
 
 use serde::Serialize;

@@ -1,16 +1,8 @@
 //! A policy: a model with all that it needs to answer prompts. Training, evals, samples and the learnability check
 //! converse with it in the same way.
 
-#[cfg(feature = "serve")]
 mod agent_loop; // their programs, run to their ends
-#[cfg(not(feature = "serve"))]
-#[path = "no_agent_loop.rs"]
-mod agent_loop;
-#[cfg(feature = "serve")]
 mod agents; // programs that hold conversations
-#[cfg(not(feature = "serve"))]
-#[path = "no_agents.rs"]
-mod agents;
 mod attend; // answers scored while others are decoded, and what follows them
 mod conversation; // answers with their scores
 mod converse; // prompts answered turn by turn

@@ -17,10 +17,6 @@ pub(super) trait Sampler: Sync {
 
     fn threads(&self) -> &ThreadPool;
 
-    #[cfg_attr(
-        not(feature = "serve"),
-        expect(dead_code, reason = "only agents ask a server")
-    )]
     fn config(&self) -> &ModelConfig;
 
     /// The requests that are decoded together, in order.

@@ -137,6 +137,7 @@ fn converse(
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn conversations_are_the_same_however_long_their_tools_take() {
     let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
     let answers = |delay: &str| {
@@ -208,6 +209,7 @@ fn conversations_are_the_same_however_long_their_tools_take() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn every_end_has_its_reason() {
     let policy = policy();
     for (limits, delay, end, has_called, is_error) in [
@@ -300,6 +302,7 @@ fn every_end_has_its_reason() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn requests_of_an_agent_go_on_in_the_cache() {
     let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
     let toml = "name = \"clerk\"\nthinking = false\n[prompts]\ntrain = \"train.jsonl\"\n[agent]\nrun = [\"python3\", \"clerk.py\"]\n\
@@ -358,6 +361,7 @@ fn requests_of_an_agent_go_on_in_the_cache() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn replayed_conversations_are_those_that_were_recorded() {
     let (policy, folder, limits) = (policy(), tempfile::tempdir().unwrap(), "max_turns = 4");
     let live = converse(

@@ -5,7 +5,6 @@ mod rank; // all ranks before the loop: loading, and what another rank does
 mod run_task; // the tasks of a run, with their scorers and limits
 mod setup; // a run before its weights are read
 mod judge_models; // judges of this machine: the same for a run's whole life
-#[cfg_attr(not(feature = "download"), path = "no_endpoint_teacher.rs")]
 mod endpoint_teacher; // log-probs of a server
 mod teacher; // log-probs of the student's completions, to distil
 mod trainer; // a run in training

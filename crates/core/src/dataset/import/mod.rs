@@ -2,7 +2,6 @@
 
 pub(super) mod cells;
 mod mapping;
-#[cfg_attr(not(feature = "parquet"), path = "no_parquet.rs")]
 mod parquet;
 mod records;
 mod survey;

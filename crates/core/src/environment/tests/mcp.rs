@@ -36,6 +36,7 @@ fn server(from: &str, to: &str, keys: &str) -> (tempfile::TempDir, Toolset) {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_server_lists_its_functions_and_answers() {
     let (_folder, tools) = server("", "", "");
     let function = json!({"name": "f", "description": "adds", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}});
@@ -57,6 +58,7 @@ fn a_server_lists_its_functions_and_answers() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn results_are_texts_whatever_they_are() {
     for (result, expected) in [
         ("text('a')", "answered: a"),
@@ -140,6 +142,7 @@ fn results_are_texts_whatever_they_are() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_server_that_is_not_one_is_named() {
     let initialized =
         "send(id=id, result={\"protocolVersion\": version, \"capabilities\": {\"tools\": {}}})";
@@ -213,6 +216,7 @@ fn a_server_that_is_not_one_is_named() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_server_without_state_serves_one_conversation_after_another() {
     // Process ids are those of the sandbox.
     let own = "return text(call.__dict__.setdefault('name', os.urandom(8).hex())) if x == 1 else os._exit(3)";
@@ -238,6 +242,7 @@ fn a_server_without_state_serves_one_conversation_after_another() {
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_server_keeps_to_the_list_that_the_model_was_shown() {
     let changed =
         "failed: the tool \"mcp\" has changed its list of tools since the task was made ready";

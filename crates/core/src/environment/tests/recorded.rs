@@ -36,6 +36,7 @@ fn conversation(tools: &Toolset, row: &PromptRow, calls: &[Value]) -> (Vec<Strin
 }
 
 #[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn recorded_calls_are_answered_without_the_program() {
     let (folder, _) = python(PROGRAM, "");
     let live = toolset(folder.path(), RUN).unwrap();

@@ -54,9 +54,7 @@ pub enum TrustError {
 impl Trust {
     /// The programs that the task's scorers and tools would run, and the judges that they would ask.
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
-        #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
         let mut all = Self::programs(task)?;
-        #[cfg(feature = "download")]
         for (_, judged, rules) in task.judges().filter(|(_, _, rules)| rules.local.is_none()) {
             let trust = Self::for_judge(judged, rules.server_digest(&task.name), rules.server());
             if !all.contains(&trust) {
@@ -67,7 +65,6 @@ impl Trust {
     }
 
     /// The endpoint that `[train]` of a task names to teach, by its whole definition.
-    #[cfg(feature = "download")]
     pub fn for_teacher(task: &Task, definition: &str) -> Self {
         let key = format!("teacher\n{}\n{definition}", task.name);
         let digest = crate::format::hex(&<sha2::Sha256 as sha2::Digest>::digest(key.as_bytes()));
@@ -77,7 +74,6 @@ impl Trust {
         }
     }
 
-    #[cfg(feature = "download")]
     fn for_judge(task: &TaskFiles, digest: String, server: String) -> Self {
         Self {
             commands: Vec::new(),
@@ -277,7 +273,6 @@ pub(super) fn check(
 }
 
 /// Refuses a judge that the user has not allowed to ask; `digest` and `server`: of its rules.
-#[cfg(feature = "download")]
 pub(in crate::score) fn check_judge_trust(
     task: &TaskFiles,
     digest: &str,
