@@ -1,12 +1,13 @@
 //! Tests: where results go, in what shape, and with which exit code.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::finished;
 use crate::program::{
-    call, copy_tree, json, json_lines, program, sample_data, small_task, stderr, stdout,
+    SHORT, call, copy_tree, json, json_lines, program, sample_data, small_task, stderr, stdout,
 };
 
 /// The table is the result: it goes where `>` takes it; what is done with it next is said beside it.
@@ -187,4 +188,93 @@ fn sample_prints_what_has_ended() {
     assert_eq!(printed, whole[..printed.len()]);
     assert!(!cut.status.success() && printed.len() < 4, "{printed:?}");
     assert!(!printed.is_empty(), "nothing was printed before the end");
+}
+
+/// The small task with some of its sets left out of task.toml.
+fn task_without(folder: &Path, sets: &[&str]) {
+    let path = small_task(folder).join("task.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let named = |line: &str| {
+        sets.iter()
+            .any(|set| line.starts_with(&format!("{set} ")) || line.starts_with(&format!("{set}=")))
+    };
+    let others: Vec<&str> = text.lines().filter(|line| !named(line)).collect();
+    fs::write(&path, others.join("\n")).unwrap();
+}
+
+#[test]
+fn training_without_held_out_sets_says_what_it_cannot_show() {
+    for (missing, set, n, note) in [
+        (
+            &["eval", "test"][..],
+            "eval",
+            0,
+            "no held-out prompts: nothing was measured",
+        ),
+        (
+            &["test"],
+            "eval",
+            4,
+            "note: no test set: these prompts also chose the checkpoint",
+        ),
+        (
+            &["eval"],
+            "test",
+            8,
+            "note: no eval set to choose a checkpoint: this is the last one",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        task_without(folder.path(), missing);
+        let train = |more: &[&str]| {
+            call(
+                folder.path(),
+                &[
+                    &["train", "task", "--runs", "runs", "--json"],
+                    &SHORT[..],
+                    more,
+                ]
+                .concat(),
+            )
+        };
+        let output = train(&[]);
+        let report = json(&output);
+        assert_eq!(
+            (&report["set"], &report["trained"]["n"], &report["steps"]),
+            (&set.into(), &n.into(), &2.into()),
+            "{missing:?}"
+        );
+        assert!(
+            stderr(&output).contains(note),
+            "{missing:?}: {}",
+            stderr(&output)
+        );
+        let id = report["run"].as_str().unwrap();
+        let again = stdout(&call(
+            folder.path(),
+            &["train", "--resume", id, "--runs", "runs"],
+        ));
+        assert_eq!(
+            (again.contains("set, n = "), again.contains(note)),
+            (n > 0, true),
+            "{missing:?}: {again}"
+        );
+        if missing.contains(&"eval") {
+            assert!(
+                ["eval", "test"].contains(&set) && report["best_step"] == 2,
+                "{report}"
+            );
+            for (goal, shown) in [
+                ("stop_when=valid>=0.9", "stop_when = valid>=0.9"),
+                ("patience=2", "patience = 2"),
+            ] {
+                let refused = train(&["--set", goal]);
+                assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+                let expected = format!(
+                    "error: {shown} needs an eval set, and task/task.toml has none: add `eval = \"FILE.jsonl\"` under [prompts]\n"
+                );
+                assert_eq!(stderr(&refused), expected);
+            }
+        }
+    }
 }
