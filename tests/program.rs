@@ -179,6 +179,13 @@ pub(crate) fn has_python() -> bool {
     found
 }
 
+/// The program of others that a variable names, for a test that is ignored without it.
+pub(crate) fn peer(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: eval \"$(scripts/peers NAME)\" says where it is")
+    })
+}
+
 /// A `PATH` with the checkers of code in the folder that `CHECKERS` names, before those of the machine.
 pub(crate) fn checkers() -> String {
     [

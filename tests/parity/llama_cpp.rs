@@ -53,7 +53,7 @@ print(json.dumps(answers))
 "#;
 
 pub(super) fn llama_cpp(job: &Value) -> Value {
-    let mut command = Command::new(option_env!("LLAMA_CPP_PYTHON").unwrap_or_default());
+    let mut command = Command::new(crate::program::peer("LLAMA_CPP_PYTHON"));
     json(
         &command
             .args(["-c", SCRIPT, &job.to_string()])
@@ -140,10 +140,7 @@ pub(super) fn with_tokenizer(golden: &Golden, folder: &Path) {
 
 /// Queries and keys with biases, norms, shared heads; rows that change places for Llama; stretched rotary positions.
 #[test]
-#[cfg_attr(
-    not(has_llama_cpp),
-    ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)"
-)]
+#[ignore = "nightly, with llama.cpp: scripts/nightly"]
 fn llama_cpp_computes_the_log_probs_of_every_architecture() {
     let work = tempfile::tempdir().unwrap();
     let prompt = [5, 30, 17, 9, 60, 2];
@@ -185,10 +182,7 @@ fn llama_cpp_computes_the_log_probs_of_every_architecture() {
 
 /// Tokenizer, special tokens, chat template and stop token.
 #[test]
-#[cfg_attr(
-    not(has_llama_cpp),
-    ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)"
-)]
+#[ignore = "nightly, with llama.cpp: scripts/nightly"]
 fn llama_cpp_answers_a_chat_as_sample_does() {
     let work = tempfile::tempdir().unwrap();
     let file = work.path().join("tiny.gguf");

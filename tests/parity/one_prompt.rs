@@ -241,10 +241,7 @@ fn training_evals_samples_and_clients_see_the_prompts_of_transformers() {
 }
 
 #[test]
-#[cfg_attr(
-    not(has_llama_cpp),
-    ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)"
-)]
+#[ignore = "nightly, with llama.cpp: scripts/nightly"]
 fn llama_cpp_makes_the_same_prompts_of_an_exported_model() {
     for case in cases() {
         let work = tempfile::tempdir().unwrap();

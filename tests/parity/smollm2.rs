@@ -16,18 +16,15 @@ use crate::serve::{CHAT, Server};
 /// The file in f32, as a folder.
 fn imported(work: &Path) -> PathBuf {
     let folder = work.join("smollm2");
-    let file = option_env!("SMOLLM2").unwrap_or_default();
-    let output = model(&["import", file, "--out", text(&folder), "--f32"]);
+    let file = crate::program::peer("SMOLLM2");
+    let output = model(&["import", &file, "--out", text(&folder), "--f32"]);
     assert!(output.status.success(), "{}", stderr(&output));
     folder
 }
 
 #[test]
-#[cfg_attr(
-    not(has_smollm2),
-    ignore = "SMOLLM2 is no GGUF file of SmolLM2 (.ci/run)"
-)]
-fn token_ids_and_log_probs_are_those_of_transformers() {
+#[ignore = "with SmolLM2's weights: .ci/run"]
+fn token_ids_and_log_probs_are_those_of_transformers_with_smollm2() {
     let work = tempfile::tempdir().unwrap();
     let folder = imported(work.path());
     let tokenizer = Tokenizer::load(&find_model(text(&folder)).unwrap()).unwrap();
@@ -91,10 +88,7 @@ const PROMPTS: [&str; 20] = [
 const NEAR_TIE: f64 = 1e-3;
 
 #[test]
-#[cfg_attr(
-    not(all(has_smollm2, has_llama_cpp)),
-    ignore = "SMOLLM2 is no GGUF file of SmolLM2, or LLAMA_CPP_PYTHON no Python with llama.cpp (.ci/run)"
-)]
+#[ignore = "nightly, with llama.cpp and SmolLM2's weights: scripts/nightly"]
 fn greedy_answers_are_those_of_llama_cpp() {
     const TOKENS: usize = 16;
     let work = tempfile::tempdir().unwrap();

@@ -51,10 +51,7 @@ fn tekken_comes_back_from_gguf() {
 }
 
 #[test]
-#[cfg_attr(
-    not(has_llama_cpp),
-    ignore = "LLAMA_CPP_PYTHON is no Python with llama.cpp (.ci/run)"
-)]
+#[ignore = "nightly, with llama.cpp: scripts/nightly"]
 fn llama_cpp_cuts_an_exported_tekken_as_transformers_does() {
     let (golden, work) = (golden(), tempfile::tempdir().unwrap());
     let file = exported(&golden, work.path());

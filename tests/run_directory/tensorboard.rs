@@ -23,7 +23,7 @@ print(json.dumps({tag: [[e.wall_time, e.step, e.value if e.value == e.value else
 
 /// What TensorBoard reads from the folder of a run; NaN as -1.
 fn read(folder: &Path) -> Scalars {
-    let python = option_env!("TENSORBOARD_PYTHON").unwrap_or("python3");
+    let python = crate::program::peer("TENSORBOARD_PYTHON");
     let output = std::process::Command::new(python)
         .args(["-c", READ])
         .arg(folder)
@@ -38,11 +38,8 @@ fn read(folder: &Path) -> Scalars {
 }
 
 #[test]
-#[cfg_attr(
-    not(has_tensorboard),
-    ignore = "needs TensorBoard's reader: TENSORBOARD_PYTHON, as .ci/run sets it"
-)]
-fn tensorboard_reads_steps_and_evals() {
+#[ignore = "with TensorBoard's reader: .ci/run"]
+fn steps_and_evals_with_tensorboard_s_reader() {
     let folder = memory_folder();
     let recorded = sample_data("finished-run");
     let logs = folder.path().join("logs");
@@ -150,11 +147,8 @@ fn tensorboard_reads_steps_and_evals() {
 }
 
 #[test]
-#[cfg_attr(
-    not(has_tensorboard),
-    ignore = "needs TensorBoard's reader: TENSORBOARD_PYTHON, as .ci/run sets it"
-)]
-fn a_value_that_is_not_finite_stays_one() {
+#[ignore = "with TensorBoard's reader: .ci/run"]
+fn a_value_that_is_not_finite_stays_one_with_tensorboard_s_reader() {
     let folder = memory_folder();
     let root = folder.path().join("runs");
     let run = made(&root, &Made::default());

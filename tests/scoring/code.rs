@@ -175,11 +175,8 @@ fn the_embedded_task_runs_nothing_untrusted_and_says_what_is_not_installed() {
 
 /// Each script is right; each habit of the model breaks a rule of the checker, or does not parse.
 #[test]
-#[cfg_attr(
-    not(has_shellcheck),
-    ignore = "needs shellcheck: CHECKERS, as .ci/run sets it, or PATH"
-)]
-fn sample_scripts_are_right_until_a_habit_spoils_them() {
+#[ignore = "with ruff and shellcheck: .ci/run"]
+fn sample_scripts_are_right_until_a_habit_spoils_them_with_checkers() {
     let folder = tempfile::tempdir().unwrap();
     let task = folder.path().join("shell-lint");
     crate::program::sample_task_named("shell-lint", &task, crate::program::ALL);

@@ -96,13 +96,10 @@ print(json.dumps(found))
 "#;
 
 #[test]
-#[cfg_attr(
-    not(has_openai),
-    ignore = "OPENAI_PYTHON is no Python with OpenAI's client (.ci/run)"
-)]
-fn openais_own_client_is_served() {
+#[ignore = "with OpenAI's client: .ci/run"]
+fn a_client_with_openai_s_own_code_is_served() {
     let server = Server::start(&["tiny"]);
-    let mut command = Command::new(option_env!("OPENAI_PYTHON").unwrap_or_default());
+    let mut command = Command::new(crate::program::peer("OPENAI_PYTHON"));
     let output = command
         .args(["-c", SCRIPT, &format!("http://{}/v1", server.address)])
         .output()

@@ -87,13 +87,10 @@ fn agent(completion: &RolloutCompletion) -> Value {
 }
 
 #[test]
-#[cfg_attr(
-    not(has_openai),
-    ignore = "OPENAI_PYTHON is no Python with OpenAI's client (.ci/run)"
-)]
-fn an_agent_with_openais_client_is_trained_token_for_token() {
+#[ignore = "with OpenAI's client: .ci/run"]
+fn an_agent_with_openai_s_client_is_trained_token_for_token() {
     let folder = tempfile::tempdir().unwrap();
-    let python = option_env!("OPENAI_PYTHON").unwrap_or_default();
+    let python = &crate::program::peer("OPENAI_PYTHON");
     let task = task(folder.path(), python, OPENAI_AGENT, "kind = \"agent\"");
     let whole = create_of(&task, &folder.path().join("whole"), &SET);
     assert!(matches!(

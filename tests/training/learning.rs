@@ -81,10 +81,7 @@ fn the_sample_tasks_of_calls_and_queries_are_learned() {
 
 /// By the program, as its checker is in the folder that `CHECKERS` names.
 #[test]
-#[cfg_attr(
-    not(has_shellcheck),
-    ignore = "needs shellcheck: CHECKERS, as .ci/run sets it, or PATH"
-)]
+#[ignore = "nightly, with shellcheck: scripts/nightly"]
 fn the_sample_task_of_scripts_is_learned() {
     is_learned_by_program("shell-lint");
 }

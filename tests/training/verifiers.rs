@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::LazyLock;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -62,7 +63,8 @@ print(json.dumps({"said": said, "is_over": game.state.done, "reward": float((gam
 "#;
 
 fn python() -> &'static str {
-    option_env!("VERIFIERS_PYTHON").unwrap_or_default()
+    static PYTHON: LazyLock<String> = LazyLock::new(|| crate::program::peer("VERIFIERS_PYTHON"));
+    &PYTHON
 }
 
 /// A Python with a home in `folder`, and this as its standard input.
@@ -105,10 +107,7 @@ fn rows(path: &Path) -> Vec<Value> {
 }
 
 #[test]
-#[cfg_attr(
-    not(has_verifiers),
-    ignore = "VERIFIERS_PYTHON is no Python with verifiers and TextArena (.ci/run)"
-)]
+#[ignore = "nightly, with verifiers: scripts/nightly"]
 fn a_taskset_is_trained_with_its_rewards_by_one_service() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
@@ -189,10 +188,7 @@ fn a_taskset_is_trained_with_its_rewards_by_one_service() {
 }
 
 #[test]
-#[cfg_attr(
-    not(has_verifiers),
-    ignore = "VERIFIERS_PYTHON is no Python with verifiers and TextArena (.ci/run)"
-)]
+#[ignore = "nightly, with verifiers: scripts/nightly"]
 fn a_game_of_many_turns_is_one_conversation_with_its_reward() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
@@ -261,10 +257,7 @@ fn a_game_of_many_turns_is_one_conversation_with_its_reward() {
 }
 
 #[test]
-#[cfg_attr(
-    not(has_verifiers),
-    ignore = "VERIFIERS_PYTHON is no Python with verifiers and TextArena (.ci/run)"
-)]
+#[ignore = "nightly, with verifiers: scripts/nightly"]
 fn what_fails_in_an_environment_ends_its_conversation_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
