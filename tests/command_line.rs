@@ -549,7 +549,7 @@ fn sample_shows_what_a_model_writes() {
     ]);
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), stdout(&of_set)).unwrap();
-    let scores = json_lines(&call_in_process(
+    let scores = json_lines(&call(
         folder,
         &[
             "score",

@@ -298,13 +298,13 @@ fn completions_have_lines_that_end_and_may_begin_with_a_mark() {
     let folder = tempfile::tempdir().unwrap();
     let task = small_task(folder.path());
     let text = fs::read(task.join("completions.jsonl")).unwrap();
-    let plain = call_in_process(folder.path(), &["score", "task", "--json"]);
+    let plain = call(folder.path(), &["score", "task", "--json"]);
     fs::write(
         task.join("completions.jsonl"),
         ["\u{feff}".as_bytes(), &text].concat(),
     )
     .unwrap();
-    let marked = call_in_process(folder.path(), &["score", "task", "--json"]);
+    let marked = call(folder.path(), &["score", "task", "--json"]);
     assert!(
         marked.status.success() && marked.stdout == plain.stdout,
         "{}",

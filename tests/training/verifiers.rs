@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::sync::LazyLock;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 use grpo_tui::run::{RunState, read_step};
 use serde_json::{Value, json};
