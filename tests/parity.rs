@@ -4,6 +4,7 @@ mod adapters;
 #[cfg(feature = "parity")]
 mod candle_transformers;
 mod decoder;
+mod export;
 mod gguf_import;
 mod llama_cpp;
 mod model_commands;

@@ -39,8 +39,6 @@ pub(crate) fn call_anywhere(arguments: &[&str]) -> Output {
 /// what a command says: one that trains, reads its input, starts the program again or reads a relative path on the threads
 /// that score is a process.
 pub(crate) fn call_in_process(folder: &Path, arguments: &[&str]) -> Output {
-    if std::env::var_os("H2_PROCESS").is_some() {
-        return call(folder, arguments);
     // These threads stay, and would keep the folder of the thread that starts them.
     on_every_core(|| ());
     let work = || {
@@ -266,12 +264,3 @@ pub(crate) const SHORT: [&str; 8] = [
     "--set",
     "prompt_groups_per_step=4",
 ];
-fn measure(kind: &str) {
-    let file = fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-    writeln!(
-        file.unwrap(),
-        "{kind} {}",
-        std::thread::current().name().unwrap_or("")
-    )

@@ -3,11 +3,13 @@
 
 mod attention;
 mod experts;
+mod families;
 mod fp8;
 mod hybrid;
 mod model;
 mod nccl;
 mod operations;
+mod optimizer;
 mod sampling;
 
 use candle_core::{DType, Device, Tensor};
@@ -57,6 +59,12 @@ fn rounded(tensor: &Tensor, dtype: DType) -> Tensor {
         .unwrap()
         .to_dtype(DType::F32)
         .unwrap()
+}
+
+/// A random tensor on the CPU as the GPU reads it, and on the GPU.
+fn pair(stream: u32, shape: &[usize], dtype: DType) -> (Tensor, Tensor) {
+    let tensor = random(stream, shape);
+    (rounded(&tensor, dtype), on_gpu(&tensor, dtype))
 }
 
 /// How far results in `dtype` may be from f32's, relative to the norm of the expected tensor.

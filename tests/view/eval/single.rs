@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use grpo_tui::run::{comments_path, read_comments};
+use grpo_tui::view::Screen;
 
 use super::*;
 

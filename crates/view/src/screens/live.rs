@@ -15,6 +15,7 @@ mod frame;
 mod group_rows;
 mod groups;
 mod header;
+mod interaction;
 mod log;
 mod navigation;
 mod overlay;

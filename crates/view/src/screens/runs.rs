@@ -7,6 +7,7 @@ mod detail;
 mod draw;
 mod export;
 mod group_detail;
+mod interaction;
 mod list_actions;
 mod matches;
 mod pipeline;

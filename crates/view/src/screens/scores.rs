@@ -4,6 +4,7 @@
 pub mod actions;
 mod differing_parts;
 mod draw;
+mod interaction;
 pub mod items;
 mod label_queue;
 mod labelling;

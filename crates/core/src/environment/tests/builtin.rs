@@ -372,3 +372,171 @@ fn functions_of_a_task_run_their_statements() {
         "{error}"
     );
 }
+
+#[test]
+fn a_database_is_the_conversations_own() {
+    let folder = folder(&[("shop.sql", SHOP)]);
+    let tools = toolset(
+        folder.path(),
+        "[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\nname = \"shop\"\n",
+    )
+    .unwrap();
+    let sql = |environment: &mut Environment, function: &str, sql: &str| {
+        reply(environment, function, json!({"sql": sql}))
+    };
+    let (mut one, mut other) = (
+        tools.open(&row(json!({}))).unwrap(),
+        tools.open(&row(json!({}))).unwrap(),
+    );
+    for (function, text, expected) in [
+        (
+            "shop_query",
+            "SELECT name, stock FROM item ORDER BY id",
+            r#"answered: {"columns":["name","stock"],"rows":[["nut",5],["bolt",0]]}"#,
+        ),
+        (
+            "shop_query",
+            "SELECT NULL, 1.5, x'00ff'",
+            r#"answered: {"columns":["NULL","1.5","x'00ff'"],"rows":[[null,1.5,"x'00ff'"]]}"#,
+        ),
+        (
+            "shop_execute",
+            "UPDATE item SET stock = stock - 1 WHERE id = 1",
+            r#"answered: {"changed":1}"#,
+        ),
+        (
+            "shop_execute",
+            "INSERT INTO item (name) VALUES ('cog') RETURNING id",
+            r#"answered: {"changed":1,"columns":["id"],"rows":[[3]]}"#,
+        ),
+        // What fails half-way is undone.
+        (
+            "shop_execute",
+            "INSERT INTO item (name) VALUES ('new'), ('nut')",
+            "answered: error: UNIQUE constraint failed: item.name",
+        ),
+        (
+            "shop_query",
+            "SELECT count(*) AS n FROM item",
+            r#"answered: {"columns":["n"],"rows":[[3]]}"#,
+        ),
+        (
+            "shop_query",
+            "DELETE FROM item",
+            "answered: error: not allowed; this function takes queries",
+        ),
+        (
+            "shop_execute",
+            "DROP TABLE item",
+            "answered: error: not allowed; this function takes INSERT, UPDATE, DELETE and queries",
+        ),
+        (
+            "shop_execute",
+            "ATTACH '/tmp/x' AS x",
+            "answered: error: not allowed; this function takes INSERT, UPDATE, DELETE and queries",
+        ),
+        (
+            "shop_execute",
+            "PRAGMA journal_mode = OFF",
+            "answered: error: not allowed; this function takes INSERT, UPDATE, DELETE and queries",
+        ),
+        (
+            "shop_execute",
+            "BEGIN",
+            "answered: error: not allowed; this function takes INSERT, UPDATE, DELETE and queries",
+        ),
+        (
+            "shop_query",
+            "SELECT random()",
+            "answered: error: not authorized to use function: random",
+        ),
+        (
+            "shop_query",
+            "SELECT 1; SELECT 2",
+            "answered: error: several statements; write one query",
+        ),
+        (
+            "shop_query",
+            "SELEC 1",
+            "answered: error: near \"SELEC\": syntax error",
+        ),
+        (
+            "shop_query",
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n",
+            "answered: error: the query takes too many steps",
+        ),
+        (
+            "shop_execute",
+            "INSERT INTO item (name) WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT printf('%060000d', x) FROM n",
+            "answered: error: ",
+        ),
+    ] {
+        let found = sql(&mut one, function, text);
+        assert!(
+            if expected.ends_with(": ") {
+                found.starts_with(expected)
+            } else {
+                found == expected
+            },
+            "{text}: {found}"
+        );
+    }
+    assert_eq!(
+        sql(&mut other, "shop_query", "SELECT sum(stock) AS n FROM item"),
+        r#"answered: {"columns":["n"],"rows":[[5]]}"#
+    );
+    let query = |text: &str| StateQuery {
+        tool: None,
+        question: StateQuestion::Sql(text.to_owned()),
+    };
+    let state = one.state(&query("SELECT name, stock FROM item")).unwrap();
+    assert_eq!(
+        state,
+        json!({"columns": ["name", "stock"], "rows": [["nut", 4], ["bolt", 0], ["cog", null]]})
+    );
+    let error = one
+        .state(&query("DELETE FROM item"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("the final state: the tool \"shop\": not authorized"),
+        "{error}"
+    );
+    // A row may add its own.
+    let mut own = tools
+        .open(&row(
+            json!({"database": "INSERT INTO item VALUES (3, 'cog', 7)"}),
+        ))
+        .unwrap();
+    let found = sql(&mut own, "shop_query", "SELECT sum(stock) AS n FROM item");
+    assert_eq!(found, r#"answered: {"columns":["n"],"rows":[[12]]}"#);
+    let mut alone = toolset(
+        folder.path(),
+        "[[tool]]\nbuiltin = \"sqlite\"\nfield = \"own\"\n",
+    )
+    .map(|tools| {
+        tools
+            .open(&row(
+                json!({"own": "CREATE TABLE t (a); INSERT INTO t VALUES (7)"}),
+            ))
+            .unwrap()
+    });
+    let found = sql(alone.as_mut().unwrap(), "query", "SELECT a FROM t");
+    assert_eq!(found, r#"answered: {"columns":["a"],"rows":[[7]]}"#);
+    for (field, expected) in [
+        (
+            json!("INSERT INTO item VALUES (4, 'pin', 1);\nINSERT INTO u VALUES (1)"),
+            "row r1: the tool \"shop\": `database` line 2 column 1: no such table: u",
+        ),
+        (
+            json!(7),
+            "row r1: the tool \"shop\": `database` is not a text",
+        ),
+    ] {
+        let error = tools
+            .open(&row(json!({"database": field})))
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}

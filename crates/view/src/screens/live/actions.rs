@@ -2,22 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::navigation::look;
-use super::state::{ChangesReading, LogView};
 use super::{
     CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT,
     RESULT, SIGNAL,
 };
-use super::{
-    changes, chart_chooser, charts, completion, draw, log, navigation, overlay, result, rollouts,
-};
-use crossterm::event::MouseEvent;
-use ratatui::layout::Rect;
+use super::{changes, chart_chooser, charts, completion, log, navigation, overlay, result};
 
 use crate::action::Scope;
-use crate::followed_run::latest_events;
-use crate::message::{Change, Command, Work};
-use crate::pane::content::{Content, Hit, Place};
+use crate::message::Command;
 use crate::popup::{Ask, Popup};
 use crate::report::chain_text;
 use crate::run::Verb;
@@ -26,8 +18,6 @@ use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::tool_results::whole_action;
-use crate::widgets::filter::TextField;
-use crate::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Live>;
 
@@ -41,77 +31,6 @@ impl Described for Live {
         ],
     };
     const TABLE: &'static [Action] = ACTIONS;
-}
-
-impl screen::Screen for Live {
-    fn pane(&self) -> &'static str {
-        self.pane
-    }
-
-    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
-        if Self::ABOUT.panes.contains(&pane) {
-            self.go_to_pane(pane);
-        }
-    }
-
-    fn is_typing(&self) -> bool {
-        self.metrics.is_typing() || self.log.filter.is_typing()
-    }
-
-    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
-        draw::places(self, shared, area)
-    }
-
-    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
-        draw::content(self, shared, place)
-    }
-
-    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
-        match pane {
-            OVERLAY => Some(&mut self.overlay_cursor),
-            CHOOSER => Some(&mut self.chooser_cursor),
-            GROUPS => Some(&mut self.group),
-            COMPLETION => Some(&mut self.completion_top),
-            PROMPT => Some(&mut self.prompt_top),
-            DEVICE => Some(&mut self.device_top),
-            RESULT => Some(&mut self.result_top),
-            CHANGES => Some(&mut self.changes.cursor),
-            _ => None,
-        }
-    }
-
-    fn moved(&mut self, _: &mut Shared, pane: &str) -> Vec<Command> {
-        if pane == GROUPS {
-            (self.completion_top, self.is_browsing) = (Cursor::default(), true);
-        }
-        Vec::new()
-    }
-
-    fn pointed(
-        &mut self,
-        shared: &mut Shared,
-        hit: &Hit,
-        event: MouseEvent,
-    ) -> Option<Vec<Command>> {
-        navigation::pointed(self, shared, hit, event)
-    }
-
-    fn field(&mut self) -> Option<&mut dyn TextField> {
-        self.metrics.typed().or(self.log.filter.typed())
-    }
-
-    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
-        if self.metrics.is_typing() {
-            (self.view.small, self.chooser_cursor) = (0, Cursor::default());
-        } else {
-            self.log.back = 0;
-        }
-        Vec::new()
-    }
-
-    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
-        on_change(self, shared, change)
-    }
 }
 
 const HERE: Scope = Scope::Screen(Screen::Live);
@@ -704,38 +623,6 @@ fn no_text(live: &Live, shared: &Shared) -> Option<String> {
     })
 }
 
-impl Controls for Live {
-    const SCREEN: Screen = Screen::Live;
-    const ACTIONS: [(&'static str, &'static str); 7] = [
-        ("live.pause", "pause"),
-        ("live.resume", ""),
-        ("live.checkpoint", ""),
-        ("live.eval", ""),
-        ("live.stop", ""),
-        ("live.stop_now", ""),
-        ("live.annotate", "note"),
-    ];
-
-    fn target(&self, shared: &Shared) -> Result<Target, String> {
-        let run = shared.current_run().ok_or_else(|| shared.no_open_run())?;
-        let (path, id, status) = (run.path().to_owned(), run.id(), run.status());
-        let name = run
-            .directory
-            .as_ref()
-            .map_or_else(String::new, |directory| directory.name().to_owned());
-        if run.is_gone {
-            Err(format!("{id} no longer exists"))
-        } else {
-            Ok(Target {
-                path,
-                id,
-                name,
-                status,
-            })
-        }
-    }
-}
-
 fn copy(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let Some((_, completion, _)) = completion::selected(live, shared) else {
         return Vec::new();
@@ -778,61 +665,4 @@ fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
         Ask::new("Set", label, &text, ask).checked(|text| assignments(text).err()),
     ));
     Vec::new()
-}
-
-fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command> {
-    match change {
-        Change::Shown if shared.current.is_none() => shared.look_for_runs(),
-        Change::Shown => look(live, shared),
-        Change::CurrentRun => {
-            let step = shared.step_to_show.take();
-            let (metrics, log) = (
-                std::mem::take(&mut live.metrics),
-                std::mem::take(&mut live.log),
-            );
-            *live = Live {
-                pane: live.pane,
-                view: live.view.for_other_run(),
-                metrics,
-                step,
-                ..Live::default()
-            };
-            live.log = LogView { back: 0, ..log };
-            let Some(run) = shared.current.clone() else {
-                return Vec::new();
-            };
-            let path = run.clone();
-            let mut commands = vec![Work::once(
-                "live.log",
-                move || latest_events(&path),
-                move |_: &mut Live, shared, events| {
-                    // A run without a log has no older events.
-                    if let (Ok(events), Some(watched)) = (events, shared.followed.get_mut(&run)) {
-                        watched.push_events(events);
-                    }
-                    Vec::new()
-                },
-            )];
-            commands.extend(look(live, shared));
-            commands
-        }
-        Change::RunNews => {
-            let resumed = shared.current_run().map_or(0, |run| run.history.resumed);
-            if live.resumed != resumed {
-                // Its steps may have been redone.
-                (live.resumed, live.rollouts, live.failures) =
-                    (resumed, Default::default(), Default::default());
-                live.changes = ChangesReading::default();
-            }
-            if shared.screen == Screen::Live {
-                look(live, shared)
-            } else {
-                Vec::new()
-            }
-        }
-        Change::Second if shared.screen == Screen::Live && rollouts::has_failed(live, shared) => {
-            look(live, shared)
-        }
-        _ => Vec::new(),
-    }
 }

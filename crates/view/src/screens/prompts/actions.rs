@@ -3,19 +3,18 @@
 use super::by_hand::HAND;
 use super::editing::EditTarget;
 use super::rows::arrange;
-use super::table_row::{Column, Entry, first_words};
+use super::table_row::{Entry, first_words};
 use super::{
     CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task,
-    hand_actions, preview, row_editor, row_templates, rows, save, table, token_count,
+    hand_actions, preview, row_editor, row_templates, save, table, token_count,
 };
 use crate::action::Scope;
-use crate::drafts;
 use crate::drafts::choice::{self, undecided};
-use crate::message::{Change, Command};
+use crate::message::Command;
 use crate::popup::{Ask, Confirm, Popup};
 use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
-use crate::shared::{self, Shared};
+use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::tool_results::whole_action;
 use crate::widgets::editor::Effect;
@@ -639,83 +638,4 @@ fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     );
     shared.popup = Some(Popup::Ask(ask));
     Vec::new()
-}
-
-/// Counts the tokens of the rows once the screen is visible.
-fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    if shared.task.is_none() {
-        return Vec::new();
-    }
-    match std::mem::replace(&mut prompts.is_counted, true) {
-        true => Vec::new(),
-        false => token_count::count(prompts, shared),
-    }
-}
-
-pub(super) fn on_change(
-    prompts: &mut Prompts,
-    shared: &mut Shared,
-    change: &Change,
-) -> Vec<Command> {
-    match change {
-        Change::Shown => on_show(prompts, shared),
-        Change::Task => {
-            let mut commands = park_draft(prompts, shared);
-            commands.extend(rows::read_again(prompts, shared));
-            commands.extend(row_editor::follow_task(prompts, shared));
-            commands.extend(drafts::look::<Prompts>(shared));
-            prompts.is_counted = false;
-            if shared.screen == Screen::Prompts {
-                commands.extend(on_show(prompts, shared));
-                commands.extend(preview::show(prompts, shared));
-            }
-            commands
-        }
-        Change::Copied(copy) => drafts::move_to_copy(prompts, shared, copy),
-        Change::Files(paths) if paths.iter().any(|path| is_of_task(shared, path)) => {
-            let folder = shared
-                .task
-                .as_ref()
-                .and_then(|open| open.task.folder())
-                .map(|folder| folder.display().to_string());
-            prompts.select_next = prompts.selected_place(shared);
-            shared::open_task(shared, folder)
-        }
-        Change::PromptRow(set, line) => rows::show_line(prompts, shared, (*set, *line)),
-        Change::Schema => {
-            row_editor::check(prompts, shared);
-            Vec::new()
-        }
-        Change::Expected => rows::findings_changed(prompts, shared),
-        Change::CurrentRun | Change::RunNews if prompts.sort.0 == Column::SolveRate => {
-            arrange(prompts, shared)
-        }
-        Change::Second => drafts::store(prompts, shared),
-        _ => Vec::new(),
-    }
-}
-
-/// After another task was opened, the text being written stays in its draft.
-fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
-    let Some(open) = &shared.task else {
-        return Vec::new();
-    };
-    if prompts
-        .editing
-        .as_ref()
-        .is_none_or(|editing| editing.file.is_of(&open.task))
-    {
-        return Vec::new();
-    }
-    let commands = drafts::park(prompts, shared);
-    prompts.editing = None;
-    commands
-}
-
-/// Whether a file is one of the open task.
-fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
-    shared
-        .task
-        .as_ref()
-        .is_some_and(|open| open.stamps.iter().any(|(file, _)| file == path))
 }

@@ -3,21 +3,24 @@
 use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
-use super::actions::on_change;
 use super::by_hand::{self, HAND};
 use super::rows::arrange;
+use super::table_row::Column;
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, draw, form, layout, preview, row_editor, table,
+    CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, draw, form, layout, preview, row_editor, rows,
+    table, token_count,
 };
+use crate::drafts;
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};
-use crate::screen::Screen;
-use crate::shared::Shared;
+use crate::screen;
+use crate::screens::Screen;
+use crate::shared::{self, Shared};
 use crate::widgets::editor::{Editor, Effect};
 use crate::widgets::filter::TextField;
 use crate::widgets::list_cursor::Cursor;
 
-impl Screen for Prompts {
+impl screen::Screen for Prompts {
     fn pane(&self) -> &'static str {
         match (&self.form, &self.editing, &self.hand) {
             (Some(_), ..) => FORM,
@@ -136,4 +139,79 @@ impl Screen for Prompts {
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
         on_change(self, shared, change)
     }
+}
+
+/// Counts the tokens of the rows once the screen is visible.
+fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    if shared.task.is_none() {
+        return Vec::new();
+    }
+    match std::mem::replace(&mut prompts.is_counted, true) {
+        true => Vec::new(),
+        false => token_count::count(prompts, shared),
+    }
+}
+
+fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Shown => on_show(prompts, shared),
+        Change::Task => {
+            let mut commands = park_draft(prompts, shared);
+            commands.extend(rows::read_again(prompts, shared));
+            commands.extend(row_editor::follow_task(prompts, shared));
+            commands.extend(drafts::look::<Prompts>(shared));
+            prompts.is_counted = false;
+            if shared.screen == Screen::Prompts {
+                commands.extend(on_show(prompts, shared));
+                commands.extend(preview::show(prompts, shared));
+            }
+            commands
+        }
+        Change::Copied(copy) => drafts::move_to_copy(prompts, shared, copy),
+        Change::Files(paths) if paths.iter().any(|path| is_of_task(shared, path)) => {
+            let folder = shared
+                .task
+                .as_ref()
+                .and_then(|open| open.task.folder())
+                .map(|folder| folder.display().to_string());
+            prompts.select_next = prompts.selected_place(shared);
+            shared::open_task(shared, folder)
+        }
+        Change::PromptRow(set, line) => rows::show_line(prompts, shared, (*set, *line)),
+        Change::Schema => {
+            row_editor::check(prompts, shared);
+            Vec::new()
+        }
+        Change::Expected => rows::findings_changed(prompts, shared),
+        Change::CurrentRun | Change::RunNews if prompts.sort.0 == Column::SolveRate => {
+            arrange(prompts, shared)
+        }
+        Change::Second => drafts::store(prompts, shared),
+        _ => Vec::new(),
+    }
+}
+
+/// After another task was opened, the text being written stays in its draft.
+fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = &shared.task else {
+        return Vec::new();
+    };
+    if prompts
+        .editing
+        .as_ref()
+        .is_none_or(|editing| editing.file.is_of(&open.task))
+    {
+        return Vec::new();
+    }
+    let commands = drafts::park(prompts, shared);
+    prompts.editing = None;
+    commands
+}
+
+/// Whether a file is one of the open task.
+fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
+    shared
+        .task
+        .as_ref()
+        .is_some_and(|open| open.stamps.iter().any(|(file, _)| file == path))
 }

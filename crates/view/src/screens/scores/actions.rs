@@ -1,26 +1,20 @@
 //! The actions of the scores screen.
 
-use std::sync::Arc;
-
-use crossterm::event::{MouseEvent, MouseEventKind};
-use ratatui::layout::Rect;
-
 use super::items::Written;
 use super::{
-    COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, labelling,
-    next_class, sampling, selected, source,
+    COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, TierFilter, arrange, labelling, next_class,
+    sampling, selected, source,
 };
 use crate::action::Scope;
 use crate::dataset::PromptRow;
-use crate::message::{Change, Command};
-use crate::pane::content::{Content, Hit, Place};
+use crate::message::Command;
 use crate::popup::{Pick, PickEntry, Popup};
 use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::tool_results::whole_action;
-use crate::widgets::editor::{Editor, Effect};
-use crate::widgets::filter::{Filter, TextField};
+use crate::widgets::editor::Editor;
+use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::one_line;
 
@@ -34,81 +28,6 @@ impl Described for Scores {
         panes: &[LIST, COMPLETION, SUMMARY, LABELS],
     };
     const TABLE: &'static [Action] = ACTIONS;
-}
-
-impl screen::Screen for Scores {
-    fn pane(&self) -> &'static str {
-        if self.labelling.is_some() {
-            LABELS
-        } else {
-            self.pane.unwrap_or(LIST)
-        }
-    }
-
-    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
-        self.pane = Some(pane);
-    }
-
-    fn is_typing(&self) -> bool {
-        self.editor.is_some() || self.filter.is_typing
-    }
-
-    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
-        draw::places(self, shared, area)
-    }
-
-    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
-        draw::content(self, shared, place)
-    }
-
-    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
-        match pane {
-            LIST => Some(&mut self.cursor),
-            LABELS => Some(&mut self.label_top),
-            _ => self.tops.get_mut(usize::from(pane == SUMMARY)),
-        }
-    }
-
-    fn moved(&mut self, _: &mut Shared, pane: &str) -> Vec<Command> {
-        if pane == LIST {
-            self.tops[0] = Cursor::default();
-        }
-        Vec::new()
-    }
-
-    // What is written is finished first.
-    fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
-        let is_elsewhere = self.editor.is_some() && !hit.is_editor;
-        (is_elsewhere && matches!(event.kind, MouseEventKind::Down(_))).then(Vec::new)
-    }
-
-    fn field(&mut self) -> Option<&mut dyn TextField> {
-        self.filter.typed()
-    }
-
-    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
-        to_the_top(self)
-    }
-
-    fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
-        self.editor.as_mut()
-    }
-
-    fn edited(&mut self, shared: &mut Shared, effect: Effect) -> Vec<Command> {
-        if effect == Effect::Edited {
-            written(self, shared)
-        } else {
-            Vec::new()
-        }
-    }
-
-    fn on_paste(&mut self, shared: &mut Shared, text: &str) -> Vec<Command> {
-        pasted(self, shared, text)
-    }
-
-    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
-        on_change(self, shared, change)
-    }
 }
 
 const HERE: Scope = Scope::Screen(Screen::Scores);
@@ -560,70 +479,11 @@ fn no_run(_: &Scores, shared: &Shared) -> Option<String> {
 }
 
 /// After a change of filter or order.
-fn to_the_top(scores: &mut Scores) -> Vec<Command> {
+pub(super) fn to_the_top(scores: &mut Scores) -> Vec<Command> {
     arrange(scores);
     scores.cursor = Cursor::default();
     scores.tops[0] = Cursor::default();
     Vec::new()
-}
-
-fn on_show(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
-    if scores.is_old && !scores.items.all.is_empty() {
-        return source::rescore(scores, shared);
-    }
-    let must_load = scores.scored.is_none()
-        || source::is_behind(scores, shared)
-        || source::is_unread(scores, shared);
-    if must_load {
-        source::load(scores, shared)
-    } else {
-        Vec::new()
-    }
-}
-
-fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Command> {
-    let is_here = shared.screen == Screen::Scores;
-    match change {
-        Change::Shown => on_show(scores, shared),
-        Change::Schema => {
-            scores.is_old = true;
-            if is_here {
-                source::rescore(scores, shared)
-            } else {
-                Vec::new()
-            }
-        }
-        Change::Task => {
-            scores.labelling = None;
-            (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
-            scores.moved.clear();
-            sampling::forget_sampled(scores, shared);
-            arrange(scores);
-            if is_here {
-                source::load(scores, shared)
-            } else {
-                Vec::new()
-            }
-        }
-        Change::CurrentRun => {
-            source::forget_run(scores);
-            sampling::forget_sampled(scores, shared);
-            if is_here && (scores.source == Source::Step || source::is_unread(scores, shared)) {
-                source::load(scores, shared)
-            } else {
-                Vec::new()
-            }
-        }
-        Change::RunNews
-            if is_here
-                && scores.source == Source::Step
-                && (scores.scored.is_none() || source::is_behind(scores, shared))
-                && !shared.is_busy("scores.items") =>
-        {
-            source::load(scores, shared)
-        }
-        _ => Vec::new(),
-    }
 }
 
 fn no_choice(scores: &Scores, shared: &Shared) -> Option<String> {
@@ -749,7 +609,7 @@ fn add(scores: &mut Scores, written: Written) {
 }
 
 /// Scores the editor's text.
-fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+pub(super) fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(text) = scores.editor.as_ref().map(Editor::text) else {
         return Vec::new();
     };
@@ -761,7 +621,7 @@ fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// Pasted text becomes a completion.
-fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
+pub(super) fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
     let here = selected(scores);
     let row = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place)?.row.clone());
     // Terminals end pasted lines with carriage returns.

@@ -1,0 +1,207 @@
+//! The runs screen as the rest of the view sees it.
+
+use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
+
+use super::{
+    COLUMNS, DETAIL, LIST, MATCH, MATCHES, PIPELINE, Row, Runs, column_chooser, detail, draw,
+    list_actions, matches, measure, pipeline, under_cursor,
+};
+use crate::message::{Change, Command};
+use crate::pane::content::{Content, Hit, Place, Spot};
+use crate::report::Entry;
+use crate::screen;
+use crate::screens::Screen;
+use crate::shared::Shared;
+use crate::widgets::filter::TextField;
+use crate::widgets::list_cursor::Cursor;
+
+/// How often the runs are listed while the screen is in front, milliseconds.
+const LOOK_MS: u64 = 2_000;
+
+impl screen::Screen for Runs {
+    fn pane(&self) -> &'static str {
+        self.pane
+    }
+
+    fn focus(&mut self, shared: &mut Shared, pane: &'static str) {
+        (self.chooser.filter.is_typing, self.filter.is_typing) = (false, false);
+        self.go_to_pane(shared, pane);
+    }
+
+    fn is_typing(&self) -> bool {
+        self.filter.is_typing || self.chooser.filter.is_typing
+    }
+
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        draw::places(self, shared, area)
+    }
+
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        let inside = place.inside();
+        match place.id {
+            PIPELINE => pipeline::content(self, shared, inside.width),
+            LIST => draw::list(self, shared, place),
+            COLUMNS => column_chooser::content(self, shared, inside.width.into()),
+            MATCHES => matches::list(self, shared, inside),
+            MATCH => matches::text(self, shared, inside),
+            _ => detail::content(self, shared, inside),
+        }
+    }
+
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            PIPELINE => Some(&mut self.stage),
+            LIST => Some(&mut self.cursor),
+            DETAIL => Some(&mut self.detail_top),
+            COLUMNS => Some(&mut self.chooser.cursor),
+            MATCHES => Some(&mut self.matches.cursor),
+            _ => None,
+        }
+    }
+
+    fn moved(&mut self, shared: &mut Shared, pane: &str) -> Vec<Command> {
+        self.opened = None;
+        if pane == LIST {
+            under_cursor(self, shared)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn sort_by(&mut self, shared: &mut Shared, place: &Place, title: usize) -> Vec<Command> {
+        if let Some(field) = draw::field_of(self, shared, place, title) {
+            list_actions::sort_by_title(self, shared, &field);
+        }
+        Vec::new()
+    }
+
+    fn pointed(
+        &mut self,
+        shared: &mut Shared,
+        hit: &Hit,
+        event: MouseEvent,
+    ) -> Option<Vec<Command>> {
+        pointed(self, shared, hit, event)
+    }
+
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        self.chooser.filter.typed().or(self.filter.typed())
+    }
+
+    fn typed(&mut self, shared: &mut Shared) -> Vec<Command> {
+        if self.pane == COLUMNS {
+            self.chooser.cursor = Cursor::default();
+            return Vec::new();
+        }
+        self.arrange(shared);
+        under_cursor(self, shared)
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
+
+fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Shown => shared.look_for_runs(),
+        Change::Second
+            if is_looked_at(shared)
+                && shared.now_ms.saturating_sub(shared.runs.looked_ms) >= LOOK_MS =>
+        {
+            shared.look_for_runs()
+        }
+        Change::Runs { first, news } => {
+            runs.arrange(shared);
+            runs.go_to_pane(shared, runs.pane);
+            if !shared.runs.listed {
+                return Vec::new();
+            }
+            let mut commands = under_cursor(runs, shared);
+            if *news && commands.is_empty() {
+                commands = measure(runs, shared);
+            }
+            commands.extend(show_live(shared, *first));
+            commands
+        }
+        Change::CurrentRun => {
+            runs.opened.clone_from(&shared.current);
+            runs.arrange(shared);
+            if runs.opened.is_none() {
+                under_cursor(runs, shared)
+            } else {
+                Vec::new()
+            }
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether the list is visible, or the live screen waits for a run.
+fn is_looked_at(shared: &Shared) -> bool {
+    shared.screen == Screen::Runs || (shared.screen == Screen::Live && shared.current.is_none())
+}
+
+/// If no run is open yet, opens the newest active one; at the start, before any key, goes to its screen.
+fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
+    let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| row.is_active());
+    let newest = shared
+        .runs
+        .listing
+        .entries()
+        .iter()
+        .rev()
+        .find(is_live)
+        .map(|entry| (entry.path.clone(), entry.id()));
+    let Some((path, id)) = newest.filter(|_| shared.current.is_none()) else {
+        return Vec::new();
+    };
+    let mut commands = vec![Command::ShowRun(path)];
+    if is_start && shared.keys == 0 && shared.screen == Screen::Runs {
+        shared.say(format!(
+            "{id} is active: {} lists all runs",
+            shared.key_of("screen.runs")
+        ));
+        commands.push(Command::GoTo(Screen::Live));
+    }
+    commands
+}
+
+/// A click on a title sorts. On the marks, or with ctrl, a click on a row marks too, and with shift everything up to it.
+fn pointed(
+    runs: &mut Runs,
+    shared: &mut Shared,
+    hit: &Hit,
+    event: MouseEvent,
+) -> Option<Vec<Command>> {
+    if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
+        return None;
+    }
+    match (hit.place.id, hit.spot) {
+        (COLUMNS, Spot::Item(row)) => {
+            runs.chooser.cursor.index = row;
+            Some(column_chooser::toggle(runs, shared))
+        }
+        (LIST, Spot::Item(row)) => {
+            let before = runs.cursor.index.min(row)..=runs.cursor.index.max(row);
+            runs.cursor.index = row;
+            if event.modifiers.contains(KeyModifiers::SHIFT) {
+                let run = |place| match runs.shown.get(place)? {
+                    Row::Run(index) => {
+                        Some(shared.runs.listing.entries().get(*index)?.path.clone())
+                    }
+                    Row::Group(_) => None,
+                };
+                let between: Vec<_> = before.filter_map(run).collect();
+                runs.marked.extend(between);
+            } else if event.modifiers.contains(KeyModifiers::CONTROL)
+                || event.column <= hit.place.area.x + 2
+            {
+                list_actions::toggle_marks(runs, runs.under_marks(shared));
+            }
+            None
+        }
+        _ => None,
+    }
+}

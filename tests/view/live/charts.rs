@@ -1,0 +1,149 @@
+//! Tests: the chart is zoomed and overlaid, the small charts are chosen.
+
+use super::super::harness::{Stage, finished_run};
+use super::{finished, show};
+
+#[test]
+fn zoom_pan_and_the_whole_again() {
+    let mut stage = finished(120, 36);
+    let axis = |stage: &Stage| {
+        stage
+            .screen()
+            .lines()
+            .nth(12)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    stage.keys("c h h h h h h h h h h h h h h h h h h h h");
+    let whole = axis(&stage);
+    stage.keys("+");
+    let near = axis(&stage);
+    assert_ne!(whole, near);
+    assert!(near.contains("20") && !near.contains(" 0 "), "{near}");
+    stage.keys("+ +");
+    assert!(axis(&stage).contains("18"), "{}", axis(&stage));
+    // The cursor takes the stretch along.
+    stage.keys("H");
+    assert!(axis(&stage).contains("10"), "{}", axis(&stage));
+    stage.keys("- - - -");
+    assert_eq!(axis(&stage), whole);
+    stage.keys("+ 0");
+    assert_eq!(axis(&stage), whole);
+}
+
+#[test]
+fn other_runs_lie_over_the_chart() {
+    let mut stage = finished(120, 36);
+    stage.keys("v");
+    assert!(stage.shows("no other runs"), "{}", stage.screen());
+    stage.keys("esc");
+    let written = super::super::synthetic_run::Written::begin(stage.folder.path());
+    let other = written.path();
+    drop(written);
+    // Nobody has opened it: it is found, and followed once it is chosen.
+    stage.keys("v");
+    assert!(
+        stage.shows("overlay runs") && stage.shows("[ ]"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("space");
+    assert!(stage.shows("[x]"), "{}", stage.screen());
+    assert_eq!(stage.model.shared.overlay, std::slice::from_ref(&other));
+    assert!(stage.model.shared.followed.contains_key(&other));
+    stage.keys("esc");
+    assert!(
+        stage.shows("▸ reward, valid and exact") && stage.shows("╍ valid"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("e eval  C eval+checkpoint  n note"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("v space esc");
+    assert!(
+        stage.model.shared.overlay.is_empty() && stage.shows("╍ valid"),
+        "{}",
+        stage.screen()
+    );
+}
+
+#[test]
+fn small_charts_are_filtered_chosen_and_kept() {
+    let mut stage = Stage::with(120, 36, |options| {
+        options.appearance.folder = Some(options.here.join("settings"))
+    });
+    show(&mut stage, finished_run());
+    assert!(
+        stage.shows("informative groups 1/10") && stage.shows("alt-7"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("/").types("^time/(rollout|update)$");
+    assert!(
+        stage.shows("time/rollout 1/2") && stage.shows("time/update 2/2"),
+        "{}",
+        stage.screen()
+    );
+    assert!(
+        stage.shows("2 charts"),
+        "as many as the titles count:\n{}",
+        stage.screen()
+    );
+    stage.types("(");
+    assert!(
+        stage.shows("no metrics match") && stage.shows("matched literally"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("backspace enter enter");
+    assert!(
+        stage.shows("▸ time/rollout"),
+        "the first of them is enlarged:\n{}",
+        stage.screen()
+    );
+    stage.keys("m");
+    assert!(
+        stage.shows("small charts: the default ones") && stage.shows("[ ] time/rollout"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("down space");
+    assert!(stage.shows("[1] time/update"), "{}", stage.screen());
+    stage.keys("esc /").types("gradient");
+    stage.keys("enter space esc esc");
+    assert!(
+        stage.shows("time/update 1/2") && stage.shows("gradient norm 2/2"),
+        "{}",
+        stage.screen()
+    );
+    let file = stage.folder.path().join("settings/config.toml");
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        "live_charts = [\"time/update\", \"gradient norm\"]\n"
+    );
+    let found =
+        grpo_tui::view::appearance::Appearance::load(&stage.model.shared.options.appearance);
+    assert_eq!(
+        (found.live_charts, found.notes),
+        (stage.model.shared.options.live_charts.clone(), Vec::new())
+    );
+    stage.keys("m backspace esc");
+    assert!(
+        stage.shows("informative groups 1/10")
+            && std::fs::read_to_string(&file).unwrap().is_empty(),
+        "{}",
+        stage.screen()
+    );
+    // A file that cannot be changed is left alone, and the choice is for this session.
+    std::fs::write(&file, "mouse = \n").unwrap();
+    stage.keys("m space");
+    assert!(
+        stage.shows("kept for this session only"),
+        "{}",
+        stage.screen()
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mouse = \n");
+}

@@ -1,0 +1,210 @@
+//! Tests: rows and the system text are edited, and nothing else in their files changes.
+
+use super::{in_folder, lines, selected_id};
+
+#[test]
+fn a_row_is_edited_and_all_other_lines_stay() {
+    // A field that nobody knows, odd blanks and a number as only a person would write it.
+    let odd = "{ \"id\":\"odd\",  \"weight\": 1.50, \"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}] , \"expected\":{\"vendor\":\"A\",\"date\":\"2020-01-01\",\"amount\":1.0,\"currency\":\"EUR\"} }";
+    let (mut stage, folder) = in_folder(|folder| {
+        let text = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
+        std::fs::write(folder.join("train.jsonl"), format!("{odd}\n{text}")).unwrap();
+    });
+    let before = lines(&folder, "train.jsonl");
+    stage.keys("i ctrl-end").types(" there").keys("enter");
+    stage
+        .types("\n=== assistant\nYes?\n=== user\nGo")
+        .keys("ctrl-o");
+    let after = lines(&folder, "train.jsonl");
+    assert_eq!(after[0], odd.replace("[{\"role\":\"user\",\"content\":\"Hi\"}]", "[{\"role\":\"user\",\"content\":\"Hi there\\n\"},{\"role\":\"assistant\",\"content\":\"Yes?\"},{\"role\":\"user\",\"content\":\"Go\"}]"));
+    assert_eq!(after[1..], before[1..]);
+    assert!(
+        stage.model.prompts.editing.is_none()
+            && stage
+                .model
+                .prompts
+                .chat
+                .as_ref()
+                .unwrap()
+                .prompt
+                .contains("Yes?")
+    );
+    // Expected: what the schema refuses is said and may be saved, what is no JSON may not.
+    stage.keys("x");
+    let before = lines(&folder, "train.jsonl");
+    stage.keys("ctrl-end backspace backspace").keys("ctrl-o");
+    assert!(stage.model.prompts.editing.is_some(), "not saved");
+    assert_eq!(lines(&folder, "train.jsonl"), before);
+    stage.keys("ctrl-u");
+    stage.types(" ").keys("esc y x ctrl-home");
+    for _ in 0..8 {
+        stage.keys("down");
+    }
+    stage
+        .keys("ctrl-home")
+        .types("[")
+        .keys("ctrl-end")
+        .types("]");
+    assert!(
+        stage.shows("rejected: expected object"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("ctrl-o");
+    assert!(lines(&folder, "train.jsonl")[0].contains("\"expected\":[{\"vendor\""));
+    assert!(lines(&folder, "train.jsonl")[0].contains("\"weight\": 1.50, "));
+}
+
+#[test]
+fn rows_are_added_duplicated_and_deleted() {
+    let (mut stage, folder) = in_folder(|_| {});
+    let before = lines(&folder, "train.jsonl");
+    stage.keys("j c");
+    let after = lines(&folder, "train.jsonl");
+    assert_eq!(after.len(), 201);
+    assert_eq!(after[2], before[1].replace("train-002", "train-201"));
+    assert_eq!(selected_id(&stage), "train-201");
+    assert!(
+        stage
+            .model
+            .prompts
+            .health
+            .as_ref()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .findings
+            .iter()
+            .any(|finding| finding.message.contains("same prompt"))
+    );
+    stage.keys("D n");
+    assert_eq!(lines(&folder, "train.jsonl").len(), 201, "only after a yes");
+    stage.keys("D y");
+    assert_eq!(lines(&folder, "train.jsonl"), before);
+    stage.keys("a");
+    stage.types("What is due?").keys("ctrl-o");
+    let after = lines(&folder, "train.jsonl");
+    assert_eq!(
+        after[3],
+        "{\"id\":\"train-201\",\"messages\":[{\"role\":\"user\",\"content\":\"What is due?\"}]}"
+    );
+    assert_eq!(selected_id(&stage), "train-201");
+}
+
+#[test]
+fn a_row_that_was_changed_elsewhere_is_not_overwritten() {
+    let (mut stage, folder) = in_folder(|_| {});
+    stage.keys("i ctrl-end").types("!");
+    let text = std::fs::read_to_string(folder.join("train.jsonl")).unwrap();
+    let moved: String = text.split_inclusive('\n').skip(1).collect();
+    std::fs::write(folder.join("train.jsonl"), &moved).unwrap();
+    stage.keys("ctrl-o");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("train.jsonl")).unwrap(),
+        moved
+    );
+    let message = &stage.model.shared.notices.all().last().unwrap().text;
+    assert!(
+        message.contains("changed on disk: reloaded, nothing written"),
+        "{message}"
+    );
+    assert!(
+        stage.model.prompts.editing.is_some(),
+        "what was written is still here"
+    );
+    stage.keys("ctrl-o");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("train.jsonl")).unwrap(),
+        moved,
+        "nor does a second try write into the row that is there now"
+    );
+}
+
+#[test]
+fn the_system_text_is_written_and_comments_stay() {
+    let (mut stage, folder) = in_folder(|_| {});
+    let before = std::fs::read_to_string(folder.join("task.toml")).unwrap();
+    stage.keys("p ctrl-end").types(" No prose.").keys("ctrl-o");
+    let after = std::fs::read_to_string(folder.join("task.toml")).unwrap();
+    assert_eq!(
+        after,
+        before.replace("Answer with JSON only.", "Answer with JSON only. No prose.")
+    );
+    assert!(
+        stage
+            .model
+            .prompts
+            .chat
+            .as_ref()
+            .unwrap()
+            .prompt
+            .contains("No prose.")
+    );
+}
+
+#[test]
+fn several_rows_are_edited_by_a_template_and_undone() {
+    let (mut stage, folder) = in_folder(|_| {});
+    let before = ["train.jsonl", "eval.jsonl"].map(|file| lines(&folder, file));
+    stage.keys("/").types("set:eval").keys("enter T");
+    assert!(
+        stage.shows("template for rows: 50 filtered rows") && stage.shows("changes 0 of 50 rows"),
+        "{}",
+        stage.screen()
+    );
+    stage
+        .keys("ctrl-end enter")
+        .types("Be exact.\n=== expected.currency\n{{ expected.currency | lower }}");
+    assert!(
+        stage.shows("changes 50 of 50 rows") && stage.shows("+"),
+        "{}",
+        stage.screen()
+    );
+    insta::assert_snapshot!("prompts_template_120x36", stage.screen());
+    stage.keys("ctrl-o n");
+    assert_eq!(lines(&folder, "eval.jsonl"), before[1], "only after a yes");
+    stage.keys("ctrl-o y");
+    let after = lines(&folder, "eval.jsonl");
+    let row: serde_json::Value = serde_json::from_str(&after[0]).unwrap();
+    let old: serde_json::Value = serde_json::from_str(&before[1][0]).unwrap();
+    assert!(
+        row["messages"][0]["content"]
+            .as_str()
+            .unwrap()
+            .ends_with("\nBe exact."),
+        "{row}"
+    );
+    assert_eq!(
+        row["expected"]["currency"],
+        old["expected"]["currency"].as_str().unwrap().to_lowercase()
+    );
+    assert_eq!(
+        (&row["id"], &row["expected"]["amount"]),
+        (&old["id"], &old["expected"]["amount"])
+    );
+    assert_eq!(lines(&folder, "train.jsonl"), before[0]);
+    stage.keys("u");
+    assert_eq!(lines(&folder, "eval.jsonl"), before[1]);
+    // Only the marked rows; a template that fails is not saved.
+    stage
+        .keys("esc g space space T ctrl-end")
+        .types(" x")
+        .keys("ctrl-o y");
+    let after = lines(&folder, "train.jsonl");
+    let changed = after
+        .iter()
+        .zip(&before[0])
+        .filter(|(after, before)| after != before)
+        .count();
+    assert_eq!((changed, after.len()), (2, before[0].len()));
+    stage
+        .keys("u T ctrl-end")
+        .types("{{ nothing }}")
+        .keys("ctrl-o");
+    let message = &stage.model.shared.notices.all().last().unwrap().text;
+    assert!(
+        message.starts_with("not saved: ") && message.contains("rows fail, first train-001"),
+        "{message}"
+    );
+    assert_eq!(lines(&folder, "train.jsonl"), before[0]);
+}
