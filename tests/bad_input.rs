@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::program::{
-    PROGRAM, SHORT, call, copy_tree, names, sample_data, small_task, started_by, stderr,
+    PROGRAM, SHORT, call, call_in_process, copy_tree, names, sample_data, small_task, started_by,
+    stderr,
 };
 use crate::small_disk::SmallDisk;
 
@@ -84,7 +85,7 @@ fn assert_said(output: &Output, code: i32, parts: &[&str]) {
 /// The command fails, says so, and leaves the folder as it was.
 fn check(folder: &Path, arguments: &[&str], code: i32, parts: &[&str]) {
     let before = snapshot(folder);
-    assert_said(&call(folder, arguments), code, parts);
+    assert_said(&call_in_process(folder, arguments), code, parts);
     assert!(
         snapshot(folder) == before,
         "{arguments:?} left something else than it found"

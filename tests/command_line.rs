@@ -14,7 +14,8 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::program::{
-    SHORT, call, call_anywhere, json, json_lines, program, small_task, stderr, stdout,
+    SHORT, call, call_anywhere_in_process, call_in_process, json, json_lines, program, small_task,
+    stderr, stdout,
 };
 
 /// The keys of E, in order.
@@ -61,7 +62,7 @@ fn options_of_the_workbench_are_refused_before_a_command() {
         &["model", "export", "--model", "tiny", "--out", "out"],
     ] {
         for option in [&["--runs", "elsewhere"][..], &["--ascii"]] {
-            let refused = call_anywhere(&[option, command].concat());
+            let refused = call_anywhere_in_process(&[option, command].concat());
             assert_eq!(refused.status.code(), Some(2), "{option:?} {command:?}");
             assert!(
                 stderr(&refused).contains("before a command"),
@@ -76,11 +77,11 @@ fn options_of_the_workbench_are_refused_before_a_command() {
         ["runs", "--runs", "elsewhere", "list"],
     ] {
         assert!(
-            stdout(&call_anywhere(&list)).contains("no runs in elsewhere"),
+            stdout(&call_anywhere_in_process(&list)).contains("no runs in elsewhere"),
             "{list:?}"
         );
     }
-    let exported = call_anywhere(&[
+    let exported = call_anywhere_in_process(&[
         "model",
         "export",
         "--runs",
@@ -120,7 +121,7 @@ pub(crate) fn finished() -> &'static (PathBuf, Value) {
             ],
             &SHORT[..],
         ];
-        let output = call(&folder, &arguments.concat());
+        let output = call_in_process(&folder, &arguments.concat());
         let report = json(&output);
         (folder, report)
     })
@@ -136,7 +137,7 @@ fn an_unknown_subcommand_is_named_with_the_one_that_is_meant() {
         (&["nothing-alike"], "neither a subcommand"),
         (&["x"], "neither a subcommand"),
     ] {
-        let output = call_anywhere(arguments);
+        let output = call_anywhere_in_process(arguments);
         let message = stderr(&output);
         assert_eq!(
             (output.status.code(), output.stdout.is_empty()),
@@ -460,7 +461,7 @@ fn usage_errors_are_2() {
         (&["train"], "<TASK>"),
         (&["nonesuch"], "nonesuch"),
     ] {
-        let output = call(folder, arguments);
+        let output = call_in_process(folder, arguments);
         assert_eq!(
             output.status.code(),
             Some(2),
@@ -579,14 +580,17 @@ fn sample_shows_what_a_model_writes() {
 #[test]
 fn runs_are_listed_and_shown() {
     let (folder, report) = finished();
-    let list = stdout(&call(folder, &["runs", "--runs", "runs", "list", "--json"]));
+    let list = stdout(&call_in_process(
+        folder,
+        &["runs", "--runs", "runs", "list", "--json"],
+    ));
     let row: Value = serde_json::from_str(list.trim()).unwrap();
     let run = report["path"].as_str().unwrap();
     assert_eq!(
         (&row["path"], &row["name"], &row["status"], &row["step"]),
         (&run.into(), &"short".into(), &"finished".into(), &2.into())
     );
-    let shown = json(&call(
+    let shown = json(&call_in_process(
         folder,
         &["runs", "--runs", "runs", "show", "short", "--json"],
     ));
@@ -594,9 +598,12 @@ fn runs_are_listed_and_shown() {
         (&shown["best"], &shown["valid"]),
         (&report["best_step"], &report["trained"]["valid"])
     );
-    let text = stdout(&call(folder, &["runs", "--runs", "runs", "show", "short"]));
+    let text = stdout(&call_in_process(
+        folder,
+        &["runs", "--runs", "runs", "show", "short"],
+    ));
     assert!(text.contains("finished, step 2 of 2"), "{text}");
-    let none = call(folder, &["runs", "--runs", "runs", "show", "nonesuch"]);
+    let none = call_in_process(folder, &["runs", "--runs", "runs", "show", "nonesuch"]);
     assert_eq!(
         (
             none.status.code(),
@@ -648,7 +655,7 @@ fn ctrl_c_finishes_the_step_and_says_how_to_go_on() {
         "{last}"
     );
     let run = Path::new(last.rsplit(' ').next().unwrap());
-    let shown = json(&call(
+    let shown = json(&call_in_process(
         folder.path(),
         &["runs", "show", run.to_str().unwrap(), "--json"],
     ));

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use crate::program::{SHORT, call, small_task, stderr};
+use crate::program::{SHORT, call, call_in_process, small_task, stderr};
 
 fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -44,7 +44,7 @@ fn prompts_of_two_sets_and_wrong_answers_are_said_before_and_after_a_training() 
     spoil(&task, "train.jsonl", 3);
     let overlap = "task/eval-large.jsonl: 4 of 4 prompts are also in task/eval.jsonl, first line 1 (there line 1): data leak; keep each prompt in one set";
     let refused = "task/train.jsonl: 3 of 12 expected answers are invalid: wrong type 3; first on line 1: /amount expected number";
-    let checked = call(folder.path(), &["task", "check", "task"]);
+    let checked = call_in_process(folder.path(), &["task", "check", "task"]);
     assert_eq!(checked.status.code(), Some(1));
     assert!(
         stdout(&checked).contains(overlap) && stdout(&checked).contains(refused),
@@ -103,7 +103,7 @@ fn sets_that_training_can_do_without_are_no_problem() {
             lines.map(|line| format!("{line}\n")).collect::<String>(),
         )
         .unwrap();
-        call(folder.path(), &["task", "check", "task"])
+        call_in_process(folder.path(), &["task", "check", "task"])
     };
     let output = without(&["test"]);
     assert!(
@@ -163,7 +163,7 @@ fn a_schema_that_refuses_every_answer_is_not_asked_about_all_of_them() {
             .collect::<String>(),
     )
     .unwrap();
-    let checked = stdout(&call(here, &["task", "check", "."]));
+    let checked = stdout(&call_in_process(here, &["task", "check", "."]));
     assert!(
         checked.contains("expected answers looked at, of 5000, are invalid: other 64"),
         "{checked}"

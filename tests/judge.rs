@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::program::{call, program, stderr, stdout};
+use crate::program::{call, call_in_process, program, stderr, stdout};
 use server::{Reply, Server, grades};
 
 const KEY: &str = "sk-test-0123456789abcdefghij";
@@ -458,7 +458,7 @@ fn a_task_with_a_wrong_judge_is_named_with_its_place() {
                 "name = \"reply\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"judge\"\n{score}"
             ),
         );
-        let output = call(folder.path(), &["task", "check", "reply"]);
+        let output = call_in_process(folder.path(), &["task", "check", "reply"]);
         assert!(
             stderr(&output).contains(expected),
             "{score}\n{} lacks {expected:?}",

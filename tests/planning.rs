@@ -225,7 +225,7 @@ fn the_last_run_tells_how_long_completions_are() {
 #[test]
 fn a_plan_that_cannot_be_made_says_why() {
     let check = |arguments: &[&str], code, expected: &str| {
-        let output = grpo_tui(arguments);
+        let output = crate::program::call_anywhere_in_process(arguments);
         let messages = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.code() == Some(code) && messages.contains(expected),

@@ -1,12 +1,16 @@
 //! The program as a user starts it, with a home of its own: every test that starts it does so here, and none reads the
 //! home of whoever runs the tests.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use grpo_tui::sandbox::launch_if_asked;
+use grpo_tui::score::on_every_core;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::Value;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_grpo-tui");
@@ -29,6 +33,42 @@ pub(crate) fn call(folder: &Path, arguments: &[&str]) -> Output {
 /// `call` in a folder that is gone afterwards.
 pub(crate) fn call_anywhere(arguments: &[&str]) -> Output {
     call(tempfile::tempdir().unwrap().path(), arguments)
+}
+
+/// The same on a thread of this process, which has a current folder of its own and the home of the test binary. It is for
+/// what a command says: one that trains, reads its input, starts the program again or reads a relative path on the threads
+/// that score is a process.
+pub(crate) fn call_in_process(folder: &Path, arguments: &[&str]) -> Output {
+    // These threads stay, and would keep the folder of the thread that starts them.
+    on_every_core(|| ());
+    let work = || {
+        // SAFETY: no descriptor is closed; only the current folder is no longer shared.
+        if unsafe { unshare_unsafe(UnshareFlags::FS) }.is_err() {
+            // Some containers refuse it.
+            return call(folder, arguments);
+        }
+        std::env::set_current_dir(folder).unwrap();
+        let words = std::iter::once(&"grpo-tui").chain(arguments);
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let code = grpo_tui::cli::run(words.map(OsString::from), &mut stdout, &mut stderr).unwrap();
+        let code = (0..=u8::MAX).find(|number| ExitCode::from(*number) == code);
+        Output {
+            status: ExitStatus::from_raw(i32::from(code.unwrap()) << 8),
+            stdout,
+            stderr,
+        }
+    };
+    std::thread::scope(|scope| {
+        // With the stack of a process.
+        let thread = std::thread::Builder::new().stack_size(8 << 20);
+        let ended = thread.spawn_scoped(scope, work).unwrap().join();
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// `call_in_process` in a folder that is gone afterwards.
+pub(crate) fn call_anywhere_in_process(arguments: &[&str]) -> Output {
+    call_in_process(tempfile::tempdir().unwrap().path(), arguments)
 }
 
 /// A command that ends in the program, with the folders of `program`.

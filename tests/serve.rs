@@ -491,10 +491,16 @@ fn bench_measures_streams_and_whole_answers() {
 
 #[test]
 fn only_who_has_the_key_is_served_beyond_this_machine() {
-    let output = super::program::call_anywhere(&["serve", "tiny", "--listen", "0.0.0.0:0"]);
+    let output =
+        super::program::call_anywhere_in_process(&["serve", "tiny", "--listen", "0.0.0.0:0"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(super::program::stderr(&output).contains("--api-key-env"));
-    let output = super::program::call_anywhere(&["serve", "tiny", "--api-key-env", "NO_SUCH_KEY"]);
+    let output = super::program::call_anywhere_in_process(&[
+        "serve",
+        "tiny",
+        "--api-key-env",
+        "NO_SUCH_KEY",
+    ]);
     assert!(super::program::stderr(&output).contains("--api-key-env NO_SUCH_KEY"));
     let server = Server::start_with(&["tiny", "--api-key-env", "SERVE_KEY"], |_| {
         &[("SERVE_KEY", "sk-testing-1")]

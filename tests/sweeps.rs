@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::program::{
-    call, copy_tree, json, json_lines, program, small_task, stderr, stdout, until,
+    call, call_in_process, copy_tree, json, json_lines, program, small_task, stderr, stdout, until,
 };
 
 /// Small steps, evaluated after each.
@@ -397,7 +397,7 @@ fn wrong_requests_start_nothing() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
     let check = |arguments: &[&str], expected: &[&str]| {
-        let output = call(folder.path(), &[arguments, &["--runs", "runs"]].concat());
+        let output = call_in_process(folder.path(), &[arguments, &["--runs", "runs"]].concat());
         let text = stderr(&output);
         assert!(!output.status.success(), "{arguments:?}");
         assert!(
@@ -546,7 +546,7 @@ fn wrong_requests_start_nothing() {
         ],
         &["one value per key"],
     );
-    let planned = stdout(&call(
+    let planned = stdout(&call_in_process(
         folder.path(),
         &[
             "sweep",
@@ -685,7 +685,7 @@ fn settings_are_compared_on_all_tasks_of_a_mix() {
         2,
         "{measured:#}"
     );
-    let refused = call(
+    let refused = call_in_process(
         folder.path(),
         &[
             "sweep", "task", "--mix", "2:1", "--set", "seed=0,1", "--runs", "runs",

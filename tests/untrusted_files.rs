@@ -9,7 +9,9 @@ use std::process::Output;
 
 use crate::bad_input::Damage::{Fifo, LinkTo, Replaced};
 use crate::bad_input::damage;
-use crate::program::{SHORT, call, copy_tree, program, sample_data, small_task, stderr};
+use crate::program::{
+    SHORT, call, call_in_process, copy_tree, program, sample_data, small_task, stderr,
+};
 
 /// Everything that was said, which names `parts` and not what the file outside holds.
 fn refused(output: &Output, parts: &[&str]) {
@@ -95,7 +97,7 @@ fn a_task_cannot_lead_out_of_its_folder() {
             &["dataset", "check", "task"],
             &train,
         ] {
-            refused(&call(folder.path(), arguments), parts);
+            refused(&call_in_process(folder.path(), arguments), parts);
         }
         assert_eq!(
             fs::read_to_string(&outside).unwrap(),
@@ -119,7 +121,7 @@ fn a_set_is_built_inside_and_never_over_another_file() {
         .unwrap();
         let before = fs::read(task.join(file)).unwrap();
         refused(
-            &call(folder.path(), &["dataset", "build", "task"]),
+            &call_in_process(folder.path(), &["dataset", "build", "task"]),
             &["is named twice", "its own file"],
         );
         assert_eq!(fs::read(task.join(file)).unwrap(), before);
@@ -131,11 +133,11 @@ fn a_set_is_built_inside_and_never_over_another_file() {
     fs::write(folder.path().join("secret"), "root-only").unwrap();
     symlink("../secret", out.join("train.jsonl")).unwrap();
     refused(
-        &call(folder.path(), &["dataset", "build", "task", "--out", "out"]),
+        &call_in_process(folder.path(), &["dataset", "build", "task", "--out", "out"]),
         &["\"train.jsonl\"", "is a link to "],
     );
     refused(
-        &call(
+        &call_in_process(
             folder.path(),
             &["dataset", "build", "task", "--out", "out", "--check"],
         ),
@@ -146,7 +148,7 @@ fn a_set_is_built_inside_and_never_over_another_file() {
         "root-only"
     );
     fs::remove_file(out.join("train.jsonl")).unwrap();
-    let built = call(folder.path(), &["dataset", "build", "task", "--out", "out"]);
+    let built = call_in_process(folder.path(), &["dataset", "build", "task", "--out", "out"]);
     assert!(
         built.status.success() && out.join("train.jsonl").is_file(),
         "{}",
@@ -161,7 +163,7 @@ fn links_inside_a_task_are_followed() {
     fs::create_dir(task.join("sets")).unwrap();
     fs::rename(task.join("train.jsonl"), task.join("sets/one.jsonl")).unwrap();
     symlink("sets/one.jsonl", task.join("train.jsonl")).unwrap();
-    let output = call(folder.path(), &["task", "check", "task"]);
+    let output = call_in_process(folder.path(), &["task", "check", "task"]);
     assert!(
         output.status.success(),
         "{}",
@@ -177,7 +179,7 @@ fn a_fifo_of_a_task_or_a_model_is_no_file() {
         let _ = fs::remove_dir_all(folder.path().join("task"));
         damage(&small_task(folder.path()).join(file), &Fifo);
         refused(
-            &call(folder.path(), &["task", "check", "task"]),
+            &call_in_process(folder.path(), &["task", "check", "task"]),
             &[file, what, "put a regular file there"],
         );
     }
@@ -192,7 +194,7 @@ fn a_fifo_of_a_task_or_a_model_is_no_file() {
     ] {
         copy_tree(&sample_data("models/tiny"), &model);
         damage(&model.join(file), &Fifo);
-        let output = call(
+        let output = call_in_process(
             folder.path(),
             &["eval", "task", "--model", "base=model", "--on", "eval"],
         );
@@ -267,7 +269,7 @@ fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
     ] {
         let original = fs::read(damaged.join(file)).ok();
         damage(&damaged.join(file), &Fifo);
-        let listed = call(folder.path(), &["runs", "list", "--runs", "runs"]);
+        let listed = call_in_process(folder.path(), &["runs", "list", "--runs", "runs"]);
         let messages = String::from_utf8_lossy(&listed.stdout).into_owned();
         assert!(
             listed.status.success() && messages.contains(id),
@@ -275,12 +277,12 @@ fn a_fifo_in_one_run_keeps_no_other_from_being_listed() {
             stderr(&listed)
         );
         for verb in ["show", "export", "attach"] {
-            call(
+            call_in_process(
                 folder.path(),
                 &["runs", verb, "runs/damaged", "--runs", "runs"],
             );
         }
-        call(
+        call_in_process(
             folder.path(),
             &["train", "--runs", "runs", "--resume", "runs/damaged"],
         );

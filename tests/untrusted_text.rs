@@ -9,7 +9,7 @@ use std::process::Output;
 use grpo_tui::secrets::is_control;
 use serde_json::{Value, json};
 
-use crate::program::{call, copy_tree, sample_data, small_task, stderr};
+use crate::program::{call, call_in_process, copy_tree, sample_data, small_task, stderr};
 
 /// Clears a screen, rings, colours by C1, goes back to the beginning of the line, turns the reading direction, and
 /// forges a line.
@@ -147,6 +147,9 @@ struct Calls<'a> {
 impl Calls<'_> {
     fn call(&mut self, arguments: &[&str]) -> [String; 2] {
         self.called.insert(arguments[0].to_owned());
+        // A worker has its process to itself.
+        let is_worker = arguments[0] == "worker";
+        let call = if is_worker { call } else { call_in_process };
         let output = call(self.here, arguments);
         assert_ne!(
             output.status.code(),
@@ -503,7 +506,9 @@ fn an_export_is_written_by_its_bare_name_and_never_over_another_file() {
         ),
     ] {
         let _ = fs::remove_file(here.join("o.html"));
-        let with = |more: &[&str]| call(here, &[arguments, &["--html", "o.html"], more].concat());
+        let with = |more: &[&str]| {
+            call_in_process(here, &[arguments, &["--html", "o.html"], more].concat())
+        };
         let written = with(&[]);
         assert!(
             written.status.success(),
@@ -560,7 +565,7 @@ fn what_a_run_holds_is_text_in_its_page() {
         ["runs", "export", folder.to_str().unwrap()],
         ["runs", "versus", folder.to_str().unwrap()],
     ] {
-        let output = call(
+        let output = call_in_process(
             here,
             &[&arguments[..], &["--html", "o.html", "--force"]].concat(),
         );

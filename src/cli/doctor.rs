@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use super::output::is_captured;
 use super::{Outcome, print, print_indented};
 use crate::plan::free_disk_bytes;
 use crate::run::{Device, FileSystem, Gpu, RunFolders, holder, slots_folder};
@@ -263,7 +264,7 @@ fn terminal() -> Terminal {
         .unwrap_or_default()
         .to_lowercase();
     Terminal {
-        output_is_terminal: std::io::stdout().is_terminal(),
+        output_is_terminal: !is_captured() && std::io::stdout().is_terminal(),
         term: variable("TERM"),
         color_term: variable("COLORTERM"),
         utf8: locale.contains("utf-8") || locale.contains("utf8"),

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::Failure;
-use super::output::eprint_line;
+use super::output::{eprint_line, is_captured};
 use super::status_line::StatusLine;
 use crate::report::eval_progress_text;
 use crate::run::EvalProgress;
@@ -41,6 +41,9 @@ impl EvalStatus {
             Self(Arc::new(Mutex::new(shown))),
             Arc::new(AtomicBool::new(false)),
         );
+        if is_captured() {
+            return Ok(status);
+        }
         for signal in [SIGINT, SIGTERM] {
             // A second one need not wait for the message.
             flag::register_conditional_shutdown(signal, 130, Arc::clone(&stopped))?;

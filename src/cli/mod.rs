@@ -60,6 +60,8 @@ mod variants;
 mod workbench;
 mod worker;
 
+use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -226,12 +228,30 @@ pub fn main() -> ExitCode {
     let _ = std::fs::write("/proc/self/comm", "grpo-tui");
     // Ignored, so that a write beyond `ulimit -f` fails with an error instead of ending the process.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
+    exit_code(std::env::args_os().collect())
+}
+
+/// Runs a command, of which the first argument is the program's name, on this thread: it prints to `out` and `error`, and
+/// terminals and signals of this process are not its own. For tests: tables of errors need no processes.
+pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: &mut (dyn Write + Send),
+    error: &mut (dyn Write + Send),
+) -> std::io::Result<ExitCode> {
+    let arguments = arguments.into_iter().collect();
+    let (code, [printed, said]) = output::capture(|| exit_code(arguments));
+    out.write_all(&printed)?;
+    error.write_all(&said)?;
+    Ok(code)
+}
+
+fn exit_code(arguments: Vec<OsString>) -> ExitCode {
     #[cfg(feature = "view")]
-    let misspelled = workbench::misspelled_subcommand();
+    let misspelled = workbench::misspelled_subcommand(arguments.get(1));
     #[cfg(not(feature = "view"))]
     let misspelled = None;
     misspelled
-        .map_or_else(run_arguments, Err)
+        .map_or_else(|| run_arguments(arguments), Err)
         .and_then(output::exit_code)
         .unwrap_or_else(|failure| {
             output::eprint_error(&failure.message);
@@ -239,8 +259,11 @@ pub fn main() -> ExitCode {
         })
 }
 
-fn run_arguments() -> Outcome {
-    let arguments = Arguments::parse();
+fn run_arguments(arguments: Vec<OsString>) -> Outcome {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return Ok(output::print_parsed(&error)),
+    };
     match arguments.command {
         #[cfg(feature = "view")]
         // `runs` takes it there, too.
@@ -264,9 +287,12 @@ fn run_arguments() -> Outcome {
 }
 
 fn subcommand(command: Command) -> Outcome {
-    #[cfg(feature = "engine")]
-    progress_bar::show_loading();
-    crate::score::report_loading(output::eprint_line);
+    // Both are for the whole process.
+    if !output::is_captured() {
+        #[cfg(feature = "engine")]
+        progress_bar::show_loading();
+        crate::score::report_loading(output::eprint_line);
+    }
     match command {
         Command::Init(arguments) => init::run(arguments),
         #[cfg(feature = "engine")]

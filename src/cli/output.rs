@@ -5,10 +5,12 @@
 //! other output.
 
 use std::backtrace::BacktraceStatus;
+use std::cell::RefCell;
 use std::fmt::Display;
-use std::io::{BufWriter, ErrorKind, StdoutLock, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Failure, Outcome};
 use crate::secrets::{redact, visible, visible_json, visible_lines};
@@ -27,6 +29,88 @@ macro_rules! eprintln {
 
 static LOST: AtomicBool = AtomicBool::new(false);
 
+thread_local! {
+    /// Where this thread prints instead of standard output and standard error.
+    static CAPTURED: RefCell<Option<[Buffer; 2]>> = const { RefCell::new(None) };
+}
+
+/// What was printed. Clones share it.
+#[derive(Clone, Debug, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Buffer {
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Does `work`, and returns what it printed on standard output and standard error.
+pub(super) fn capture<T>(work: impl FnOnce() -> T) -> (T, [Vec<u8>; 2]) {
+    let buffers = [Buffer::default(), Buffer::default()];
+    CAPTURED.set(Some(buffers.clone()));
+    let result = work();
+    CAPTURED.set(None);
+    (
+        result,
+        buffers.map(|buffer| std::mem::take(&mut *buffer.bytes())),
+    )
+}
+
+/// Whether what this thread prints is captured: the terminal and the signals of this process are then not the command's.
+pub(super) fn is_captured() -> bool {
+    CAPTURED.with_borrow(Option::is_some)
+}
+
+/// Work for another thread, which prints where this one does.
+#[cfg(feature = "engine")]
+pub(super) fn printing_here<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let captured = CAPTURED.with_borrow(Clone::clone);
+    move || {
+        CAPTURED.set(captured);
+        work()
+    }
+}
+
+fn standard_output() -> Box<dyn Write> {
+    CAPTURED.with_borrow(|captured| match captured {
+        Some([out, _]) => Box::new(out.clone()) as Box<dyn Write>,
+        None => Box::new(std::io::stdout().lock()),
+    })
+}
+
+fn standard_error() -> Box<dyn Write> {
+    CAPTURED.with_borrow(|captured| match captured {
+        Some([_, error]) => Box::new(error.clone()) as Box<dyn Write>,
+        None => Box::new(std::io::stderr().lock()),
+    })
+}
+
+/// Prints the help that was asked for, or what is wrong with the arguments; in colour on a terminal.
+pub(super) fn print_parsed(error: &clap::Error) -> ExitCode {
+    // A closed pipe is not an error.
+    let _ = if is_captured() {
+        let mut to = if error.use_stderr() {
+            standard_error()
+        } else {
+            standard_output()
+        };
+        write!(to, "{}", error.render())
+    } else {
+        error.print()
+    };
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 /// Prints text for people; a closed pipe is not an error.
 pub(super) fn print(text: &str) -> Outcome {
     print_exact(&visible_lines(text))
@@ -44,7 +128,7 @@ pub(super) fn print_indented(document: &serde_json::Value) -> Outcome {
 
 /// Prints the program's own output unchanged: HTML, shell scripts.
 pub(super) fn print_exact(text: &str) -> Outcome {
-    let mut out = std::io::stdout().lock();
+    let mut out = standard_output();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_or_else(
@@ -74,7 +158,7 @@ pub(super) fn line(text: &str) {
 
 /// The exit code of the process: 1 if lines of a successful command were lost.
 pub(super) fn exit_code(code: ExitCode) -> Outcome {
-    if LOST.load(Ordering::Relaxed) && code == ExitCode::SUCCESS {
+    if LOST.swap(false, Ordering::Relaxed) && code == ExitCode::SUCCESS {
         Err(Failure::failed("cannot write to standard output"))
     } else {
         Ok(code)
@@ -111,7 +195,7 @@ pub(super) fn redraw_line(line: &str) {
 }
 
 fn write_error(text: &str) {
-    let mut error = std::io::stderr().lock();
+    let mut error = standard_error();
     let _ = error
         .write_all(text.as_bytes())
         .and_then(|()| error.flush());
@@ -150,7 +234,7 @@ impl From<Failure> for Stopped {
 
 /// Standard output for commands that write incrementally.
 pub(super) struct Stream {
-    to: BufWriter<StdoutLock<'static>>,
+    to: BufWriter<Box<dyn Write>>,
     json: bool,
     /// Lines of the picture that is below the text.
     drawn: usize,
@@ -159,7 +243,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(json: bool) -> Self {
         Self {
-            to: BufWriter::new(std::io::stdout().lock()),
+            to: BufWriter::new(standard_output()),
             json,
             drawn: 0,
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::output::eprint_line;
+use super::output::{eprint_line, printing_here};
 use super::status_line::StatusLine;
 use crate::format::duration;
 use crate::report::{eval_count, eval_pace, eval_progress_text, event_text};
@@ -43,7 +43,7 @@ impl Progress {
         );
         let (state, controls) = (worker.state(), worker.controls().clone());
         let (shared, ends) = (Arc::clone(&lines), Arc::clone(&is_over));
-        let watch = move || watch(&state, &controls, &shared, &ends);
+        let watch = printing_here(move || watch(&state, &controls, &shared, &ends));
         // Without a thread there are the events.
         let watcher = std::thread::Builder::new()
             .name("progress".to_owned())

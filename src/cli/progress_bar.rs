@@ -4,7 +4,7 @@ use crate::format::{bytes, duration, percent_short};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use super::output::{eprint_line, redraw_line};
+use super::output::{eprint_line, is_captured, redraw_line};
 
 /// Shorter work shows nothing.
 const SHOW_DELAY: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(super) struct Bar {
 
 impl Bar {
     pub(super) fn new(verb: &'static str, name: &str, skipped_bytes: u64) -> Self {
-        let on_terminal = std::io::stderr().is_terminal();
+        let on_terminal = !is_captured() && std::io::stderr().is_terminal();
         Self {
             verb,
             name: name.to_owned(),

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use super::output::{eprint_line, redraw_line};
+use super::output::{eprint_line, is_captured, redraw_line};
 
 /// How often a terminal's line may change, and how often it is printed elsewhere.
 const REDRAWN_EVERY: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ impl StatusLine {
     pub(super) fn new() -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
-            on_terminal: std::io::stderr().is_terminal() && !is_dumb,
+            on_terminal: !is_captured() && std::io::stderr().is_terminal() && !is_dumb,
             shown: None,
             drawn: String::new(),
         }

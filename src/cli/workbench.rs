@@ -1,11 +1,13 @@
 //! `grpo-tui [WORKSPACE]`: the workbench in the terminal.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 
+use super::output::is_captured;
 use super::{Failure, Outcome, print};
 use crate::format::slip_of;
 use crate::run::RunFolders;
@@ -74,7 +76,8 @@ impl Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let options = options(arguments)?;
-    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let has_terminal =
+        !is_captured() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if !(has_terminal || arguments.linear) {
         return Err(Failure::usage(
             "the workbench needs a terminal: use --linear, or see --help for other commands",
@@ -115,9 +118,8 @@ fn farewell(ending: &ViewExit) {
 }
 
 /// Reports a first word that is not a folder but almost a subcommand.
-pub(super) fn misspelled_subcommand() -> Option<Failure> {
-    let first = std::env::args_os().nth(1)?;
-    let word = first
+pub(super) fn misspelled_subcommand(first: Option<&OsString>) -> Option<Failure> {
+    let word = first?
         .to_str()
         .filter(|word| !word.starts_with('-') && !std::path::Path::new(word).exists())?;
     let command = super::Arguments::command();

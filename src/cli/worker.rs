@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use super::output::eprint_line;
+use super::output::{eprint_line, is_captured};
 use super::{Failure, Outcome, print, print_indented};
 use crate::run::{
     Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch, slots_folder,
@@ -221,6 +221,9 @@ pub(super) struct SignalFlags {
 pub(super) fn install_signal_handlers() -> Result<SignalFlags, Failure> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let flags = SignalFlags::default();
+    if is_captured() {
+        return Ok(flags);
+    }
     let is_in_slurm = std::env::var_os("SLURM_JOB_ID").is_some();
     for signal in [SIGINT, SIGTERM] {
         let repeats_count = signal == SIGINT || !is_in_slurm;

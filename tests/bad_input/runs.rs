@@ -7,7 +7,7 @@ use grpo_tui::run::RunLock;
 
 use super::{Truncated, assert_said, check, damage, snapshot};
 use crate::command_line::finished;
-use crate::program::{call, copy_tree, small_task, stderr};
+use crate::program::{call, call_in_process, copy_tree, small_task, stderr};
 
 /// A copy of the finished run in `folder/runs`, without its last word where `open`, so that a resume has something to
 /// do.
@@ -147,7 +147,7 @@ fn a_finished_run_is_shown_again_and_left_alone() {
     let (_, report) = finished();
     copied_run(folder.path(), false);
     let before = snapshot(folder.path());
-    let output = call(
+    let output = call_in_process(
         folder.path(),
         &["train", "--runs", "runs", "--resume", "short", "--json"],
     );

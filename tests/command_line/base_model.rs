@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{finished, target};
-use crate::program::{SHORT, call, json, sample_data, small_task, stderr, stdout};
+use crate::program::{SHORT, call, call_in_process, json, sample_data, small_task, stderr, stdout};
 
 /// What a run's `run.toml` says of a key, and where it came from.
 fn configured(run: &Path, key: &str) -> (String, String) {
@@ -55,7 +55,7 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
         "{}/checkpoints/step-{step:06}",
         first["path"].as_str().unwrap()
     );
-    stdout(&call(
+    stdout(&call_in_process(
         here,
         &[
             "model",
@@ -153,7 +153,7 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
             &["sample", "task", "--model", "adapter"],
             &["train", "task", "--model", "adapter"],
         ] {
-            let output = call(here, arguments);
+            let output = call_in_process(here, arguments);
             assert_eq!(
                 output.status.code(),
                 Some(1),

@@ -7,7 +7,9 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use super::{finished, target};
-use crate::program::{SHORT, call, json, program, sample_task, small_task, stderr, until};
+use crate::program::{
+    SHORT, call, call_in_process, json, program, sample_task, small_task, stderr, until,
+};
 
 #[test]
 fn eval_samples_and_sets() {
@@ -154,7 +156,7 @@ fn a_limit_is_an_eval_of_the_first_prompts() {
     };
     assert_eq!(ids(read("some")), ids(read("all"))[..3]);
     // Evals of other prompts are not compared.
-    let refused = call(folder.path(), &["runs", "versus", "some", "all"]);
+    let refused = call_in_process(folder.path(), &["runs", "versus", "some", "all"]);
     assert!(
         !refused.status.success() && stderr(&refused).contains("prompts"),
         "{}",
@@ -392,7 +394,7 @@ fn a_threshold_on_exact_counts_the_rows_with_an_answer() {
 fn two_pages_are_two_files() {
     let folder = tempfile::tempdir().unwrap();
     let check = |more: &[&str], expected: &str| {
-        let output = call(
+        let output = call_in_process(
             folder.path(),
             &[&["eval", "invoice", "--model", "base=tiny"], more].concat(),
         );
@@ -469,7 +471,7 @@ fn prompts_of_a_target_are_varied_and_named() {
         answers("A")
     );
     // The reader of the folder says so, too.
-    let shown = call(folder.path(), &["runs", "versus", "out"]);
+    let shown = call_in_process(folder.path(), &["runs", "versus", "out"]);
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
     let expected = format!(
         "note: prompts of C: 2 examples of the train set ({}, ",

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::finished;
 use crate::program::{
-    SHORT, call, copy_tree, json, json_lines, program, sample_data, small_task, stderr, stdout,
+    SHORT, call, call_in_process, copy_tree, json, json_lines, program, sample_data, small_task,
+    stderr, stdout,
 };
 
 /// The table is the result: it goes where `>` takes it; what is done with it next is said beside it.
@@ -15,7 +16,7 @@ use crate::program::{
 fn the_result_of_a_training_is_on_stdout() {
     let (folder, report) = finished();
     let id = report["run"].as_str().unwrap();
-    let output = call(folder, &["train", "--resume", id, "--runs", "runs"]);
+    let output = call_in_process(folder, &["train", "--resume", id, "--runs", "runs"]);
     let (text, said) = (stdout(&output), stderr(&output));
     let path = report["path"].as_str().unwrap();
     for expected in ["valid", "exact", "2 steps in ", path] {
@@ -29,7 +30,7 @@ fn the_result_of_a_training_is_on_stdout() {
         ["serve", "export"].iter().all(|next| said.contains(next)) == (report["best_step"] != 0),
         "{said}"
     );
-    let output = call(
+    let output = call_in_process(
         folder,
         &["train", "--resume", id, "--runs", "runs", "--json"],
     );
@@ -41,8 +42,12 @@ fn the_result_of_a_training_is_on_stdout() {
 fn list_and_show_have_one_shape() {
     let (folder, report) = finished();
     let id = report["run"].as_str().unwrap();
-    let listed = json_lines(&call(folder, &["runs", "--runs", "runs", "list", "--json"])).remove(0);
-    let shown = json(&call(
+    let listed = json_lines(&call_in_process(
+        folder,
+        &["runs", "--runs", "runs", "list", "--json"],
+    ))
+    .remove(0);
+    let shown = json(&call_in_process(
         folder,
         &["runs", "--runs", "runs", "show", id, "--json"],
     ));
@@ -66,7 +71,7 @@ fn list_and_show_have_one_shape() {
     log += &format!("{event}\n");
     fs::write(run.join("events.jsonl"), log).unwrap();
     let command = |arguments: &[&str]| {
-        call(
+        call_in_process(
             folder,
             &[&["runs", "--runs", runs.to_str().unwrap()], arguments].concat(),
         )
@@ -250,7 +255,7 @@ fn training_without_held_out_sets_says_what_it_cannot_show() {
             stderr(&output)
         );
         let id = report["run"].as_str().unwrap();
-        let again = stdout(&call(
+        let again = stdout(&call_in_process(
             folder.path(),
             &["train", "--resume", id, "--runs", "runs"],
         ));

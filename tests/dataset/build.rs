@@ -3,7 +3,7 @@
 use grpo_tui::dataset::{self, Builder};
 use grpo_tui::task::PromptSet;
 
-use crate::program::call_anywhere;
+use crate::program::call_anywhere_in_process as call_anywhere;
 
 fn command(arguments: &[&str]) -> (i32, String) {
     let output = call_anywhere(arguments);

@@ -6,7 +6,7 @@ use grpo_tui::dataset::health::{Checks, FindingKind, Health, Level, check};
 
 #[cfg(feature = "engine")]
 use crate::program::{ALL, sample_task};
-use crate::program::{call, call_anywhere};
+use crate::program::{call_anywhere_in_process as call_anywhere, call_in_process as call};
 
 fn row(text: &str) -> String {
     format!(

@@ -8,7 +8,7 @@ use grpo_tui::score::Task;
 use grpo_tui::task::{PromptSet, template_names};
 use serde_json::{Value, json};
 
-use crate::program::{call, json as document, stderr, stdout};
+use crate::program::{call, call_in_process, json as document, stderr, stdout};
 
 pub(super) fn mapping(assignments: &[&str]) -> MappingText {
     let mut text = MappingText::default();
@@ -132,7 +132,7 @@ fn files_of_more_than_an_import_takes_are_refused_before_they_fill_the_memory() 
         "--json",
     ];
     assert_eq!(
-        document(&call(folder.path(), &limited))["first_row"]["expected"],
+        document(&call_in_process(folder.path(), &limited))["first_row"]["expected"],
         1
     );
 }
@@ -322,7 +322,7 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
         "expected=category, priority",
     ];
     let new = |extra: &[&str]| {
-        call(
+        call_in_process(
             folder.path(),
             &[&["task", "new", "tickets"], &data[..], extra].concat(),
         )
@@ -351,7 +351,7 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
             .unwrap()
             .contains("category (bug, billing, question), priority (integer)")
     );
-    let check = document(&call(
+    let check = document(&call_in_process(
         folder.path(),
         &["task", "check", "tickets", "--json"],
     ));
@@ -363,7 +363,7 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
     assert_eq!(new(&[]).status.code(), Some(1));
     std::fs::write(at("more.csv"), tickets(3).replace("Ticket", "Letter")).unwrap();
     let import = |extra: &[&str]| {
-        call(
+        call_in_process(
             folder.path(),
             &[
                 &[
@@ -425,7 +425,7 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
     );
     assert_eq!(rows(PromptSet::Eval).len(), 7);
     assert!(
-        stderr(&call(
+        stderr(&call_in_process(
             folder.path(),
             &[
                 "dataset",
@@ -446,7 +446,7 @@ fn a_task_that_cannot_be_made_leaves_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let check = |name: &str, text: &str, extra: &[&str], expected: &str| {
         std::fs::write(folder.path().join(name), text).unwrap();
-        let failed = call(folder.path(), &[&["task", "new", "t1"], extra].concat());
+        let failed = call_in_process(folder.path(), &[&["task", "new", "t1"], extra].concat());
         assert!(
             failed.status.code() != Some(0) && stderr(&failed).contains(expected),
             "{expected}: {}",
@@ -521,7 +521,7 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
         "{\"day\":\"2026-11-21\",\"n\":1}\n{\"day\":\"2026-11-22\"}\n",
     )
     .unwrap();
-    let made = call(
+    let made = call_in_process(
         folder.path(),
         &["task", "new", "days", "--examples", "answers.jsonl"],
     );
@@ -546,7 +546,7 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
         "{\n  \"type\": \"object\", \"properties\": { \"a\": { \"type\": \"string\" } }\n}\n";
     std::fs::write(at("s.json"), schema).unwrap();
     assert!(
-        call(
+        call_in_process(
             folder.path(),
             &["task", "new", "plain", "--schema", "s.json"]
         )
@@ -559,12 +559,12 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
     );
     // A task without a title of its own is named once.
     assert!(
-        call(folder.path(), &["task", "check", "plain"])
+        call_in_process(folder.path(), &["task", "check", "plain"])
             .stdout
             .starts_with(b"plain\n")
     );
     std::fs::write(at("s.json"), "{\"type\": \"strin\"}").unwrap();
-    let bad = call(
+    let bad = call_in_process(
         folder.path(),
         &["task", "new", "wrong", "--schema", "s.json"],
     );
@@ -579,11 +579,11 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
         stderr(&bad)
     );
     assert!(
-        stderr(&call(folder.path(), &["task", "new", "none"]))
+        stderr(&call_in_process(folder.path(), &["task", "new", "none"]))
             .contains("needs a schema, examples of answers, data or a template")
     );
     assert!(
-        stderr(&call(
+        stderr(&call_in_process(
             folder.path(),
             &["task", "new", "../x", "--schema", "s.json"]
         ))
@@ -598,6 +598,9 @@ fn every_template_is_a_good_task() {
     let judge = crate::judge::server::Server::start();
     for template in template_names() {
         let name = format!("my-{template}");
+        // What is trusted is written into the home.
+        let is_program = ["agent", "python-scorer", "support-judge"].contains(&template);
+        let call = if is_program { call } else { call_in_process };
         let made = document(&call(
             folder.path(),
             &["task", "new", &name, "--template", template, "--json"],
@@ -617,7 +620,7 @@ fn every_template_is_a_good_task() {
             )
             .unwrap();
         }
-        if ["agent", "python-scorer", "support-judge"].contains(&template) {
+        if is_program {
             assert!(
                 call(folder.path(), &["task", "trust", &name, "--yes"])
                     .status
@@ -642,7 +645,7 @@ fn every_template_is_a_good_task() {
         assert!(Path::new(&folder.path().join("tasks").join(&name)).is_dir());
     }
     assert!(
-        call(folder.path(), &["init", "w", "--template", "classify"])
+        call_in_process(folder.path(), &["init", "w", "--template", "classify"])
             .status
             .success()
     );
@@ -684,7 +687,7 @@ fn an_import_that_is_killed_leaves_all_sets_as_they_were() {
         assert!(!killed.status.success(), "{file}: {}", stdout(&killed));
         assert!(texts() == before, "killed when {file} was written");
     }
-    assert!(call(here, &arguments).status.success());
+    assert!(call_in_process(here, &arguments).status.success());
     assert!(
         texts()
             .iter()

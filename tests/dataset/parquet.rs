@@ -6,7 +6,7 @@ use grpo_tui::dataset::import::{ImportedRows, import};
 use serde_json::{Value, json};
 
 use super::import::mapping;
-use crate::program::{call, json_lines, stderr};
+use crate::program::{call_in_process as call, json_lines, stderr};
 
 /// Written by pyarrow 26: lists of structs, a struct with a list, a row group a row, zstd.
 const CHATS: &[u8] = include_bytes!("chats.parquet");

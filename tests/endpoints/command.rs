@@ -6,7 +6,7 @@ use grpo_tui::run::EvalRecord;
 use serde_json::{Value, json};
 
 use super::{KEY, RIGHT, Reply, Server, conversation, good, prompt};
-use crate::program::{call, program, stderr, stdout, until};
+use crate::program::{call_in_process, program, stderr, stdout, until};
 
 /// A folder with three prompts and an `endpoints.toml`, and the arguments of an eval there.
 fn workspace(folder: &Path, server: &Server) -> Vec<&'static str> {
@@ -72,7 +72,10 @@ fn an_eval_has_cost_and_latency_and_nowhere_the_key() {
     ]) {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let versus = stdout(&call(folder.path(), &["runs", "versus", "out", "--json"]));
+    let versus = stdout(&call_in_process(
+        folder.path(),
+        &["runs", "versus", "out", "--json"],
+    ));
     let document: Value = serde_json::from_str(&versus).unwrap();
     let speed = &document["passes"]
         .as_array()
@@ -309,7 +312,7 @@ fn a_finished_eval_is_topped_up_with_what_an_endpoint_did_not_answer() {
 fn an_endpoint_is_only_asked_where_it_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let check = |arguments: &[&str], code: i32, expected: &str| {
-        let output = call(folder.path(), arguments);
+        let output = call_in_process(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
         assert!(
             stderr(&output).contains(expected),

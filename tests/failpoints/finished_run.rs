@@ -9,7 +9,7 @@ use grpo_tui::run::{
     RunDirectory, RunState, State, Status, list_checkpoints, read_evals, read_step,
 };
 
-use crate::program::{call, names, sample_data, stdout};
+use crate::program::{call_in_process as call, names, sample_data, stdout};
 
 fn recorded() -> PathBuf {
     sample_data("finished-run")

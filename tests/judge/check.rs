@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::server::{Reply, Server};
 use super::{trust, workspace};
-use crate::program::{call, json, names, stderr, stdout};
+use crate::program::{call, call_in_process, json, names, stderr, stdout};
 
 /// Twenty answers of which the judge calls ten polite; people agree on so many of either ten.
 fn label(folder: &Path, agreed: usize) {
@@ -125,7 +125,7 @@ fn labels_that_say_nothing_are_refused() {
     check(
         "the judge graded none of the 20 labelled answers: the judge `m` gave no answer: the server answered 404",
     );
-    let sql = call(here, &["task", "judge-check", "invoice"]);
+    let sql = call_in_process(here, &["task", "judge-check", "invoice"]);
     assert!(
         stderr(&sql)
             .contains("invoice: no judge scores it (json_schema): there is nothing to check"),

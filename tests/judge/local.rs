@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::write_task;
 use crate::program::{
-    call, call_anywhere, lines, program, sample_task_named, stderr, stdout, until,
+    call, call_anywhere_in_process, lines, program, sample_task_named, stderr, stdout, until,
 };
 
 const CRITERION: &str = "[[score.criterion]]\nname = \"polite\"\ntext = \"It says please.\"\n";
@@ -283,7 +283,11 @@ fn a_wrong_judge_table_is_named_with_its_place() {
     let check = |judge: &str, expected: &str| {
         let folder = tempfile::tempdir().unwrap();
         let place = task(folder.path(), judge);
-        let text = stderr(&call_anywhere(&["task", "check", place.to_str().unwrap()]));
+        let text = stderr(&call_anywhere_in_process(&[
+            "task",
+            "check",
+            place.to_str().unwrap(),
+        ]));
         assert!(
             text.contains(expected),
             "{judge}\n{text} lacks {expected:?}"

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::decoder::{Golden, TOLERANCE, checkpoints};
 use super::golden_folder;
-use crate::program::call_anywhere;
+use crate::program::call_anywhere_in_process as call_anywhere;
 
 pub(super) fn model(arguments: &[&str]) -> Output {
     call_anywhere(&[&["model"], arguments].concat())

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::program::{call_anywhere, ended};
+use crate::program::{call_anywhere_in_process as call_anywhere, ended};
 
 fn copied(folder: &Path) -> PathBuf {
     let run = folder.join("run");

@@ -6,7 +6,7 @@ use grpo_tui::run::events::{End, Eval, Run};
 use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, StateWriter, Status};
 
 use super::{create, memory_folder, new_run, step};
-use crate::program::{call_anywhere, ended, lines};
+use crate::program::{call_anywhere_in_process as call_anywhere, ended, lines};
 
 /// What `grpo-tui runs` prints, with its exit code.
 pub(super) fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, String) {

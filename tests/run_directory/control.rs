@@ -15,7 +15,7 @@ use grpo_tui::run::{
 use serde_json::{Value, json};
 
 use super::{create, created, memory_folder};
-use crate::program::{call, ended, names, requests, until};
+use crate::program::{call, call_in_process, ended, names, requests, until};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -506,9 +506,12 @@ fn what_was_set_is_read_back_from_the_log() {
     );
 }
 
-/// What the program prints, with its exit code; it finds device slots in `folder` only.
+/// What the program prints, with its exit code.
 fn program(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    ended(call(folder, &[arguments, &["--runs", "runs"]].concat()))
+    ended(call_in_process(
+        folder,
+        &[arguments, &["--runs", "runs"]].concat(),
+    ))
 }
 
 #[test]
@@ -637,7 +640,7 @@ fn the_runs_command_asks() {
 #[test]
 fn the_doctor_says_what_a_run_can_rely_on() {
     let folder = memory_folder();
-    let (code, text, error) = program(folder.path(), &["doctor", "--json"]);
+    let (code, text, error) = ended(call(folder.path(), &["doctor", "--json", "--runs", "runs"]));
     assert_eq!((code, error.as_str()), (0, ""));
     let document: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
@@ -663,7 +666,7 @@ fn the_doctor_says_what_a_run_can_rely_on() {
             & 0o7777,
         0o1777
     );
-    let (_, page, _) = program(folder.path(), &["doctor"]);
+    let (_, page, _) = ended(call(folder.path(), &["doctor", "--runs", "runs"]));
     assert!(
         page.contains("detached runs ")
             && page.contains("engine    ")

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{loaded, row_with};
-use crate::program::{call, json as document, stderr, stdout};
+use crate::program::{call_in_process as call, json as document, stderr, stdout};
 
 const CALLS: &str =
     "name = \"sample\"\n[score]\nkind = \"tool_calls\"\norder = false\nnormalise = \"bfcl\"\n";

@@ -124,7 +124,7 @@ fn check_side_by_side(base: &str) {
         return;
     }
     let refused = |arguments: &[&str]| {
-        super::super::program::stderr(&super::super::program::call_anywhere(arguments))
+        super::super::program::stderr(&super::super::program::call_anywhere_in_process(arguments))
     };
     assert!(refused(&["serve", "tiny-sql", "--adapter", &first]).contains("another base"));
     assert!(refused(&["serve", "tiny", "--adapter", "x=tiny-sql"]).contains("is no adapter"));

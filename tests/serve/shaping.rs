@@ -174,8 +174,12 @@ fn pages_of_a_named_origin_may_ask() {
     );
     assert_eq!(server.ask("GET", "/v1/models", other, b"").0, 403);
     for wrong in ["*", "https://chat.example/", "chat.example"] {
-        let output =
-            super::super::program::call_anywhere(&["serve", "tiny", "--cors-origin", wrong]);
+        let output = super::super::program::call_anywhere_in_process(&[
+            "serve",
+            "tiny",
+            "--cors-origin",
+            wrong,
+        ]);
         assert!(
             super::super::program::stderr(&output).contains("write scheme, host and port"),
             "{wrong}"

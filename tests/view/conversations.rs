@@ -16,7 +16,7 @@ use grpo_tui::view::{Command, Screen};
 use serde_json::{Value, json};
 
 use super::harness::Stage;
-use crate::program::call_anywhere;
+use crate::program::call_anywhere_in_process as call_anywhere;
 
 const TOML: &str = "name = \"shop\"\nsystem = \"Use the tools.\"\n[prompts]\ntrain = \"train.jsonl\"\ntest = \"test.jsonl\"\n\
                     [[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\n[tools]\nmax_calls = 20\n[score]\nkind = \"text\"\n";

@@ -16,7 +16,7 @@ use grpo_tui::view::style_role::Role;
 use super::harness::{Stage, finished_run};
 use super::runs::{change, copy_run};
 use super::styles::check_roles;
-use crate::program::{call_anywhere, until};
+use crate::program::{call_anywhere_in_process as call_anywhere, until};
 
 const ID: &str = "20261120-143041-invoice-6sx3dn";
 

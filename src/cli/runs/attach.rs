@@ -45,8 +45,13 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let run = run_folders.find(&arguments.run)?;
     let left = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&left))?;
-    let in_terminal = std::io::stdout().is_terminal() && !arguments.json && !arguments.no_chart;
+    if !output::is_captured() {
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&left))?;
+    }
+    let in_terminal = !output::is_captured()
+        && std::io::stdout().is_terminal()
+        && !arguments.json
+        && !arguments.no_chart;
     let mut below = StatusArea::new(in_terminal);
     match watch(&run, arguments.json, &mut below, &left) {
         Err(stopped) => stopped.outcome(),

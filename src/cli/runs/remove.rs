@@ -91,7 +91,7 @@ fn described(removal: &Removal, seen: Option<&Report>) -> String {
 /// # Errors
 /// Exit code 2 without a terminal.
 fn confirm(question: &str) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
+    if output::is_captured() || !std::io::stdin().is_terminal() {
         return Err(Failure::usage("no terminal to confirm on: add --yes"));
     }
     output::eprint_prompt(question);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Arguments, document};
 use crate::checkpoint::ModelLocation;
-use crate::cli::output::eprint_line;
+use crate::cli::output::{eprint_line, printing_here};
 use crate::cli::rows::{Rows, whole};
 use crate::cli::score::why;
 use crate::cli::targets::{Target, common_limit};
@@ -387,7 +387,7 @@ impl Client<'_> {
 fn with_status_output<T>(state: impl Fn() -> Option<String> + Send, work: impl FnOnce() -> T) -> T {
     let (done, is_done) = channel::<()>();
     std::thread::scope(|scope| {
-        scope.spawn(move || {
+        scope.spawn(printing_here(move || {
             let mut last = None;
             while is_done.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 if let Some(text) = state().filter(|text| last.as_ref() != Some(text)) {
@@ -395,7 +395,7 @@ fn with_status_output<T>(state: impl Fn() -> Option<String> + Send, work: impl F
                     last = Some(text);
                 }
             }
-        });
+        }));
         let outcome = work();
         drop(done);
         outcome
