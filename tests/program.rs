@@ -156,6 +156,25 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Command lines of the processes whose environment names this folder.
+#[cfg(feature = "engine")]
+pub(crate) fn processes_of(folder: &Path) -> Vec<String> {
+    let folder = folder.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let text = |name| {
+                Some(
+                    String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).ok()?)
+                        .into_owned(),
+                )
+            };
+            text("environ")?.contains(folder).then(|| text("cmdline"))?
+        });
+    processes.collect()
+}
+
 /// The requests to a worker, once there is one, or none once it is to stop.
 pub(crate) fn requests(
     controls: &grpo_tui::run::RequestQueue,
@@ -239,6 +258,23 @@ pub(crate) fn small_task(folder: &Path) -> PathBuf {
     sample_task(&task, [12, 4, 8]);
     task
 }
+
+/// The test model (tests/nano): for a run that need not learn.
+#[cfg(feature = "engine")]
+pub(crate) const NANO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nano");
+
+/// A training of it: what sample tasks set for `tiny` alone, with answers and steps of its size.
+#[cfg(feature = "engine")]
+pub(crate) const NANO_RUN: &[&str] = &[
+    concat!("base_model=", env!("CARGO_MANIFEST_DIR"), "/tests/nano"),
+    "lora_rank=0",
+    "learning_rate=1e-3",
+    "learning_rate_schedule=constant",
+    "advantage=standardized",
+    "max_completion_tokens=96",
+    "max_seq_len=512",
+    "tokens_per_micro_batch=1024",
+];
 
 /// What keeps a training short.
 #[cfg(feature = "engine")]

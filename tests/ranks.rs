@@ -1,30 +1,27 @@
 //! Several ranks compute the run that one computes: the same number the same bytes, another number the same run within
-//! rounding. A rank that dies ends the run, which says so and goes on from its checkpoint.
+//! rounding. A rank that dies ends the run, which says so and goes on from its checkpoint. What they compute is the same
+//! whether they are processes or threads of one: most of it is compared with threads.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::process::{Output, Stdio};
 
-use grpo_tui::run::{RunState, checkpoint_path, list_checkpoints, read_evals};
+use grpo_tui::run::{
+    EventBody, RunDirectory, RunState, checkpoint_path, list_checkpoints, read_evals,
+};
+use grpo_tui::train::Ended;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::program::{call, copy_tree, program, sample_data, small_task, stderr, until};
+use crate::program::{
+    NANO, NANO_RUN, call, copy_tree, processes_of, program, small_task, stderr, until,
+};
 use crate::training::guided::{COLLAPSING, write_hopeless};
+use crate::training::small_task::{
+    SMALL, create, create_of, fingerprint, whole_by, work_by, write,
+};
 
-const SMALL: [&str; 5] = [
-    "max_steps=4",
-    "eval_every=2",
-    "completions_per_prompt=4",
-    "prompt_groups_per_step=3",
-    "seed=5",
-];
-
-/// Of a training of the small task, with its runs in `home`.
-fn arguments(home: &Path, ranks: usize, set: &[&str]) -> Vec<String> {
-    arguments_for(&small_task(home), home, ranks, set)
-}
-
+/// Of a training of this task, with its runs in `home`.
 pub(crate) fn arguments_for(task: &Path, home: &Path, ranks: usize, set: &[&str]) -> Vec<String> {
     let (task, runs) = (
         task.display().to_string(),
@@ -40,8 +37,9 @@ pub(crate) fn arguments_for(task: &Path, home: &Path, ranks: usize, set: &[&str]
         &ranks.to_string(),
     ]
     .map(str::to_owned);
-    let set = SMALL
+    let set = NANO_RUN
         .iter()
+        .chain(SMALL)
         .chain(set)
         .flat_map(|value| ["--set".to_owned(), (*value).to_owned()]);
     plain.into_iter().chain(set).collect()
@@ -51,28 +49,11 @@ pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
     arguments.iter().map(String::as_str).collect()
 }
 
-/// The run of the small task that others are compared with, once for each number of ranks.
-fn plain(ranks: usize) -> PathBuf {
-    static RUNS: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
-    let train = || {
-        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("plain-ranks-{ranks}"));
-        _ = std::fs::remove_dir_all(&home);
-        trained(&home, ranks, &[])
-    };
-    RUNS[ranks - 1].get_or_init(train).clone()
-}
-
-/// A run of the small task in a folder of its own, to its end.
-fn trained(folder: &Path, ranks: usize, set: &[&str]) -> PathBuf {
-    let home = folder.join(format!("{ranks}-{}", set.concat().replace('=', "-")));
-    std::fs::create_dir_all(&home).unwrap();
-    let output = call(&home, &words(&arguments(&home, ranks, set)));
-    assert!(
-        output.status.success(),
-        "{ranks} ranks, {set:?}: {}",
-        stderr(&output)
-    );
-    run_in(&home)
+/// Arguments of a training of the small task as one of the ranks that a launcher started.
+fn launched_arguments(home: &Path, set: &[&str]) -> Vec<String> {
+    let mut arguments = arguments_for(&write(home), home, 2, set);
+    arguments.retain(|word| word != "--ranks" && word != "2");
+    arguments
 }
 
 pub(crate) fn run_in(home: &Path) -> PathBuf {
@@ -84,26 +65,17 @@ pub(crate) fn run_in(home: &Path) -> PathBuf {
 }
 
 /// Weights and moments of the last checkpoint.
-fn checkpoint(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let folder = checkpoint_path(run, *list_checkpoints(run).unwrap().last().unwrap());
-    let names = [
-        "model.safetensors",
-        "adapter_model.safetensors",
-        "optimizer.safetensors",
-    ];
-    let bytes = names
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), std::fs::read(folder.join(name)).ok()?)));
-    bytes.collect()
+fn checkpoint(run: &RunDirectory) -> BTreeMap<&'static str, Vec<u8>> {
+    let last = *list_checkpoints(run.path()).unwrap().last().unwrap();
+    let folder = checkpoint_path(run.path(), last);
+    ["model.safetensors", "optimizer.safetensors"]
+        .map(|name| (name, std::fs::read(folder.join(name)).unwrap()))
+        .into()
 }
 
 /// Of two checkpoints: relative differences of weights and of moments, in f64 norms over all numbers.
 #[track_caller]
-fn assert_close(
-    found: &BTreeMap<String, Vec<u8>>,
-    expected: &BTreeMap<String, Vec<u8>>,
-    what: &str,
-) {
+fn assert_close(found: &BTreeMap<&str, Vec<u8>>, expected: &BTreeMap<&str, Vec<u8>>, what: &str) {
     let numbers = |file: &[u8]| -> Vec<f64> {
         let found = safetensors::SafeTensors::deserialize(file).unwrap();
         let mut tensors = found.tensors();
@@ -155,33 +127,28 @@ pub(crate) fn sampled(run: &Path) -> Vec<String> {
     groups.chain(evals).collect()
 }
 
+/// What ranks do otherwise than one: they share groups, gradients, weights, evals, refills and answers.
+const KINDS: [&[&str]; 5] = [
+    &[],
+    &["lora_rank=4", "kl_beta=0.01"],
+    &[
+        "weight_sync_interval=2",
+        "policy_loss=gspo",
+        "dynamic_sampling=true",
+        "prompt_sampling=adaptive",
+        "max_rows=4",
+    ],
+    &["method=sft"],
+    &["method=distill", "teacher=expected"],
+];
+
 #[test]
 fn another_number_of_ranks_trains_the_same_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let kinds: [&[&str]; 5] = [
-        &[],
-        &["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"],
-        &[
-            "weight_sync_interval=2",
-            "policy_loss=gspo",
-            "dynamic_sampling=true",
-            "prompt_sampling=adaptive",
-            "max_rows=4",
-        ],
-        &["method=sft"],
-        &["method=distill", "teacher=expected"],
-    ];
-    for set in kinds {
-        let runs = [1, 2, 3].map(|ranks| {
-            if set.is_empty() {
-                plain(ranks)
-            } else {
-                trained(folder.path(), ranks, set)
-            }
+    for set in KINDS {
+        let [alone, two, three] = [1, 2, 3].map(|ranks| {
+            let run = whole_by(ranks, set);
+            (sampled(run.path()), RunState::read(run.path()).unwrap())
         });
-        let [alone, two, three] = runs
-            .each_ref()
-            .map(|run| (sampled(run), RunState::read(run).unwrap()));
         let norms = |state: &RunState| state.metrics["grad_norm"].values().to_vec();
         for (ranks, (found, state)) in [(2, &two), (3, &three)] {
             assert_eq!(*found, alone.0, "{ranks} ranks, {set:?}");
@@ -209,7 +176,7 @@ fn another_number_of_ranks_trains_the_same_run() {
                 state.ranks
             );
             if ranks > 0 && set.is_empty() {
-                let counted: usize = state.groups[&4]
+                let counted: usize = state.groups[&6]
                     .values()
                     .flat_map(|group| &group.token_counts)
                     .sum();
@@ -227,7 +194,7 @@ fn another_number_of_ranks_trains_the_same_run() {
                     .map(|rank| rank.waited_seconds)
                     .fold(0.0, f64::max);
                 assert!(
-                    waited > 0.0 && waited < state.metrics["step_time"].at(4).unwrap(),
+                    waited > 0.0 && waited < state.metrics["step_time"].at(6).unwrap(),
                     "{:?}",
                     state.ranks
                 );
@@ -244,61 +211,74 @@ fn another_number_of_ranks_trains_the_same_run() {
 
 #[test]
 fn the_same_number_of_ranks_gives_the_same_bytes() {
-    let folder = tempfile::tempdir().unwrap();
     for ranks in [2, 3] {
-        let [one, other] =
-            ["threads=0", "threads=1"].map(|threads| trained(folder.path(), ranks, &[threads]));
         assert!(
-            checkpoint(&one).len() == 2 && checkpoint(&one) == checkpoint(&other),
+            fingerprint(&whole_by(ranks, &["threads=1"])) == fingerprint(&whole_by(ranks, &[])),
             "{ranks} ranks"
         );
+    }
+}
+
+#[test]
+#[ignore = "nightly: processes compute what threads do"]
+fn ranks_that_are_processes_train_the_same_run() {
+    for set in KINDS {
+        for ranks in [1, 2, 3] {
+            let folder = tempfile::tempdir().unwrap();
+            let run = create(folder.path(), set);
+            finish(&run, &["--ranks", &ranks.to_string()]);
+            assert!(
+                fingerprint(&run) == fingerprint(&whole_by(ranks, set)),
+                "{ranks} ranks, {set:?}"
+            );
+        }
     }
 }
 
 /// Every weight is trained: each rank moves its part. In several micro-batches, and with weight decay for some tensors.
 #[test]
 fn weights_and_moments_are_those_of_one_rank() {
-    let folder = tempfile::tempdir().unwrap();
     for method in [
         &["method=sft"][..],
         &["warmup_steps=2"],
         &["kl_beta=0.05", "policy_loss=dapo", "learning_rate=1e-5"],
     ] {
-        let set = [
-            method,
-            &[
-                "lora_rank=0",
-                "weight_decay=0.1",
-                "tokens_per_micro_batch=128",
-            ],
-        ]
-        .concat();
-        let [alone, two, three] =
-            [1, 2, 3].map(|ranks| checkpoint(&trained(folder.path(), ranks, &set)));
+        let set = [method, &["weight_decay=0.1", "tokens_per_micro_batch=128"]].concat();
+        let [alone, two, three] = [1, 2, 3].map(|ranks| checkpoint(&whole_by(ranks, &set)));
         for (ranks, found) in [(2, two), (3, three)] {
             assert_close(&found, &alone, &format!("{ranks} ranks, {method:?}"));
         }
     }
 }
 
+/// Works on a run by so many ranks until rank 0 dies at this event: unwinding says no last word, like a kill.
+fn die_at(run: &RunDirectory, ranks: usize, at: impl Fn(&EventBody) -> bool) {
+    let work = || {
+        work_by(run, ranks, |event| {
+            assert!(!at(event), "killed, as the test wants it");
+            false
+        })
+    };
+    assert!(catch_unwind(AssertUnwindSafe(work)).is_err());
+}
+
 /// A checkpoint is the same whoever wrote it: any number of ranks goes on from it.
 #[test]
 fn a_checkpoint_resumes_with_any_number_of_ranks() {
-    let folder = tempfile::tempdir().unwrap();
-    let expected = trained(folder.path(), 3, &["method=sft", "max_steps=6"]);
-    for ranks in ["1", "2", "3"] {
-        let home = folder.path().join(format!("from-3-to-{ranks}"));
-        std::fs::create_dir_all(&home).unwrap();
-        let arguments = arguments(&home, 3, &["method=sft", "max_steps=6"]);
-        // Rank 0, in the fifth step.
-        let output = with_fault(&home, &words(&arguments), "update.scattered=0:5");
-        assert!(!output.status.success());
-        let run = run_in(&home);
-        assert_eq!(list_checkpoints(&run).unwrap().last(), Some(&4));
-        let resumed = resume(&home, &run, &["--ranks", ranks]);
-        assert!(resumed.status.success(), "{}", stderr(&resumed));
+    let expected = whole_by(3, &["method=sft"]);
+    for ranks in [1, 2, 3] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = create(folder.path(), &["method=sft"]);
+        die_at(
+            &run,
+            3,
+            |event| matches!(event, EventBody::Phase(phase) if phase.phase == "update" && phase.step == 5),
+        );
+        assert_eq!(list_checkpoints(run.path()).unwrap().last(), Some(&4));
+        let ended = work_by(&run, ranks, |_| false).unwrap();
+        assert!(matches!(ended, Ended::Finished(_)), "{ended:?}");
         match ranks {
-            "3" => assert!(checkpoint(&run) == checkpoint(&expected)),
+            3 => assert!(fingerprint(&run) == fingerprint(&expected)),
             _ => assert_close(
                 &checkpoint(&run),
                 &checkpoint(&expected),
@@ -310,62 +290,52 @@ fn a_checkpoint_resumes_with_any_number_of_ranks() {
 
 /// Between the sum of the gradients and the exchange of the weights, and while its numbers are asked for.
 #[test]
-fn a_rank_that_dies_in_an_update_or_a_checkpoint_is_named_and_the_run_resumes() {
-    let folder = tempfile::tempdir().unwrap();
-    let expected = plain(3);
-    for (index, (fault, kept)) in [
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
+fn a_rank_that_dies_ends_the_run_and_a_resumed_one_is_as_uninterrupted() {
+    let expected = fingerprint(&whole_by(3, &[]));
+    for (fault, kept) in [
         ("update.scattered=2:3", Some(2)),
         ("checkpoint.numbers=2:2", Some(0)),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let home = folder.path().join(index.to_string());
-        std::fs::create_dir_all(&home).unwrap();
-        let output = with_fault(&home, &words(&arguments(&home, 3, &[])), fault);
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = create(folder.path(), &["ranks=3"]);
+        let output = with_fault(&run, &[], fault);
         let message = stderr(&output);
         assert!(
-            output.status.code() == Some(1) && message.contains("rank 2 (pid "),
+            output.status.code() == Some(1)
+                && message.contains("rank 2 (pid ")
+                && message.contains("was lost: the connection was closed"),
             "{fault}: {message}"
         );
+        until("the other rank has ended", || {
+            processes_of(folder.path()).is_empty()
+        });
+        let end = RunState::read(run.path()).unwrap().end.unwrap();
         assert!(
-            message.contains("was lost: the connection was closed"),
-            "{fault}: {message}"
+            end.status == "failed" && end.cause.contains("rank 2"),
+            "{end:?}"
         );
-        let run = run_in(&home);
-        assert_eq!(
-            list_checkpoints(&run).unwrap().last().copied(),
-            kept,
-            "{fault}"
-        );
-        let resumed = resume(&home, &run, &[]);
-        assert!(resumed.status.success(), "{fault}: {}", stderr(&resumed));
-        assert!(
-            checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected),
-            "{fault}"
-        );
+        let checkpoints = list_checkpoints(run.path()).unwrap();
+        assert_eq!(checkpoints.last().copied(), kept, "{fault}");
+        finish(&run, &[]);
+        assert!(fingerprint(&run) == expected, "{fault}");
     }
 }
 
 /// Before anything is summed, so that all ranks still have the same weights.
 #[test]
-#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
+#[ignore = "nightly: one rank of two runs out of memory, as a failpoint has it"]
 fn memory_that_runs_out_on_one_rank_shrinks_the_shape_of_all() {
-    let folder = tempfile::tempdir().unwrap();
-    let expected = checkpoint(&plain(2));
+    let expected = checkpoint(&whole_by(2, &[]));
     for rank in [0, 1] {
-        let home = folder.path().join(format!("rank-{rank}"));
-        std::fs::create_dir_all(&home).unwrap();
-        let output = with_fault(
-            &home,
-            &words(&arguments(&home, 2, &[])),
-            &format!("gradient.memory={rank}:2"),
-        );
+        let folder = tempfile::tempdir().unwrap();
+        let run = create(folder.path(), &["ranks=2"]);
+        let output = with_fault(&run, &[], &format!("gradient.memory={rank}:2"));
         assert!(output.status.success(), "rank {rank}: {}", stderr(&output));
-        let run = run_in(&home);
-        let alert = RunState::read(&run).unwrap().alerts["out_of_memory"].clone();
+        let state = RunState::read(run.path()).unwrap();
+        let alert = &state.alerts["out_of_memory"];
         assert!(alert.sentence.contains("recomputed with"), "{alert:?}");
-        assert_eq!(RunState::read(&run).unwrap().last_step, 4);
+        assert_eq!(state.last_step, 6);
         assert_close(
             &checkpoint(&run),
             &expected,
@@ -374,81 +344,37 @@ fn memory_that_runs_out_on_one_rank_shrinks_the_shape_of_all() {
     }
 }
 
-#[test]
-fn a_rank_that_dies_ends_the_run_and_a_resumed_one_is_as_uninterrupted() {
-    let folder = tempfile::tempdir().unwrap();
-    let expected = plain(3);
-    let (worker, ranks) = started(folder.path(), 3, &[], 2);
-    assert_eq!(ranks.len(), 2, "{ranks:?}");
-    let start = Instant::now();
-    kill(ranks[1], rustix::process::Signal::KILL);
-    let output = worker.wait_with_output().unwrap();
-    assert!(
-        start.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        start.elapsed()
-    );
-    let message = stderr(&output);
-    assert!(
-        output.status.code() == Some(1)
-            && message.contains(&format!("rank 2 (pid {} on ", ranks[1].as_raw_nonzero()))
-            && message.contains("was lost: the connection was closed"),
-        "{message}"
-    );
-    until("the other rank has ended", || !is_alive(ranks[0]));
-    let run = run_in(folder.path());
-    let end = RunState::read(&run).unwrap().end.unwrap();
-    assert!(
-        end.status == "failed" && end.cause.contains("rank 2"),
-        "{end:?}"
-    );
-    let resumed = resume(folder.path(), &run, &[]);
-    assert!(resumed.status.success(), "{}", stderr(&resumed));
-    assert!(checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected));
-}
-
 /// A process that is stopped keeps its connection open.
 #[test]
-fn a_rank_that_hangs_ends_the_run_within_20_seconds_and_is_killed() {
+fn a_rank_that_hangs_ends_the_run_and_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let (worker, ranks) = started(folder.path(), 2, &["max_steps=500"], 1);
-    let start = Instant::now();
-    kill(ranks[0], rustix::process::Signal::STOP);
+    let run = create(folder.path(), &["max_steps=5000", "ranks=2"]);
+    let worker = started(&run);
+    let [rank] = children(worker.id())[..] else {
+        panic!("{:?}", children(worker.id()))
+    };
+    kill_process(rank, Signal::STOP).unwrap();
     let output = worker.wait_with_output().unwrap();
-    assert!(
-        start.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        start.elapsed()
-    );
     assert!(
         stderr(&output).contains("was lost: no sign of life for 12 s"),
         "{}",
         stderr(&output)
     );
-    assert!(!is_alive(ranks[0]));
+    assert_eq!(processes_of(folder.path()), Vec::<String>::new());
 }
 
-/// All ranks restore the weights; the worker dies once the collapse is in the log, or in the step after the recovery.
+/// All ranks restore the weights; rank 0 dies once the collapse is in the log, or in the step after the recovery.
 #[test]
-#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn ranks_recover_from_a_collapse_together_and_a_resumed_run_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let collapsing = |name: &str| {
         let home = folder.path().join(name);
-        let task = write_hopeless(&home, true);
-        let arguments = arguments_for(
-            &task,
-            &home,
-            2,
-            &[&COLLAPSING[..], &["checkpoint_every=2"]].concat(),
-        );
-        (home, arguments)
+        let set = [&COLLAPSING[..], &["checkpoint_every=2"]].concat();
+        create_of(&write_hopeless(&home, true), &home, &set)
     };
-    let (home, arguments) = collapsing("whole");
-    let output = call(&home, &words(&arguments));
-    assert!(output.status.success(), "{}", stderr(&output));
-    let expected = run_in(&home);
-    let state = RunState::read(&expected).unwrap();
+    let expected = collapsing("whole");
+    work_by(&expected, 2, |_| false).unwrap();
+    let state = RunState::read(expected.path()).unwrap();
     let [collapse] = state.collapses.as_slice() else {
         panic!("{:?}", state.collapses)
     };
@@ -460,42 +386,33 @@ fn ranks_recover_from_a_collapse_together_and_a_resumed_run_as_well() {
         [5, 6].map(|step| state.metrics["groups/frac_guided"].at(step)),
         [Some(0.0), Some(1.0)]
     );
-    for (fault, kept) in [("line.after=collapse:1", 4), ("line.after=step:6", 5)] {
-        let (home, arguments) = collapsing(fault);
-        assert!(
-            !with_fault(&home, &words(&arguments), fault)
-                .status
-                .success(),
-            "{fault}"
-        );
-        let run = run_in(&home);
-        assert_eq!(
-            list_checkpoints(&run).unwrap().last(),
-            Some(&kept),
-            "{fault}"
-        );
-        let resumed = resume(&home, &run, &[]);
-        assert!(resumed.status.success(), "{fault}: {}", stderr(&resumed));
-        assert!(
-            checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected),
-            "{fault}"
-        );
+    let is_step_6 = |event: &EventBody| matches!(event, EventBody::Step(step) if step.step == 6);
+    let is_collapse = |event: &EventBody| matches!(event, EventBody::Collapse(_));
+    for (name, at, kept) in [
+        ("collapse", &is_collapse as &dyn Fn(&EventBody) -> bool, 4),
+        ("step", &is_step_6, 5),
+    ] {
+        let run = collapsing(name);
+        die_at(&run, 2, at);
+        let checkpoints = list_checkpoints(run.path()).unwrap();
+        assert_eq!(checkpoints.last(), Some(&kept), "{name}");
+        work_by(&run, 2, |_| false).unwrap();
+        assert!(fingerprint(&run) == fingerprint(&expected), "{name}");
     }
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn ranks_end_with_the_worker_and_another_number_goes_on_when_asked() {
     let folder = tempfile::tempdir().unwrap();
-    let expected = plain(2);
-    let (mut worker, ranks) = started(folder.path(), 2, &[], 2);
-    worker.kill().unwrap();
-    worker.wait().unwrap();
-    until("the rank has ended", || !is_alive(ranks[0]));
-    let run = run_in(folder.path());
-    let resumed = resume(folder.path(), &run, &["--ranks", "3"]);
-    assert!(resumed.status.success(), "{}", stderr(&resumed));
-    assert_eq!(sampled(&run), sampled(&expected));
-    let log = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
+    let run = create(folder.path(), &["ranks=2"]);
+    assert!(!with_fault(&run, &[], "line.after=step:2").status.success());
+    until("the rank has ended", || {
+        processes_of(folder.path()).is_empty()
+    });
+    finish(&run, &["--ranks", "3"]);
+    assert_eq!(sampled(run.path()), sampled(whole_by(2, &[]).path()));
+    let log = std::fs::read_to_string(run.events_path()).unwrap();
     assert!(
         log.contains("cpu, 2 ranks of") && log.contains("cpu, 3 ranks of"),
         "{log}"
@@ -503,69 +420,77 @@ fn ranks_end_with_the_worker_and_another_number_goes_on_when_asked() {
 }
 
 #[test]
+#[ignore = "nightly: terminals and launchers signal all ranks, of which the first decides"]
 fn a_signal_stops_after_the_step_with_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut worker, ranks) = started(folder.path(), 2, &["max_steps=50"], 1);
-    kill(
-        rustix::process::Pid::from_child(&worker),
-        rustix::process::Signal::INT,
-    );
+    let run = create(folder.path(), &["max_steps=5000", "ranks=2"]);
+    let mut worker = started(&run);
+    for pid in [children(worker.id()), vec![Pid::from_child(&worker)]].concat() {
+        kill_process(pid, Signal::INT).unwrap();
+    }
     assert_eq!(worker.wait().unwrap().code(), Some(130));
-    until("the rank has ended", || !is_alive(ranks[0]));
-    let state = RunState::read(&run_in(folder.path())).unwrap();
-    assert_eq!(
-        list_checkpoints(&run_in(folder.path())).unwrap().last(),
-        Some(&state.last_step)
+    until("the rank has ended", || {
+        processes_of(folder.path()).is_empty()
+    });
+    let state = RunState::read(run.path()).unwrap();
+    let checkpoints = list_checkpoints(run.path()).unwrap();
+    assert_eq!(checkpoints.last(), Some(&state.last_step));
+}
+
+/// Two processes with the same command line, and variables that differ in their rank, `N`, are one run.
+fn are_one_run(launcher: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path();
+    let arguments = launched_arguments(home, &[]);
+    let start = |rank: &str| {
+        let variables = launcher
+            .split(' ')
+            .map(|variable| variable.split_once('=').unwrap());
+        let variables = variables.map(|(name, value)| (name, value.replace('N', rank)));
+        program(home, &words(&arguments))
+            .envs(variables)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    // Whoever comes first waits.
+    let other = start("1");
+    let output = start("0").wait_with_output().unwrap();
+    let other = other.wait_with_output().unwrap();
+    assert!(
+        output.status.success() && other.status.success(),
+        "{}{}",
+        stderr(&output),
+        stderr(&other)
+    );
+    let left = crate::program::names(&home.join("runs"));
+    assert!(
+        !left.iter().any(|name| name.starts_with(".ranks")),
+        "{left:?}"
+    );
+    let run = RunDirectory::open(&run_in(home)).unwrap();
+    assert!(
+        fingerprint(&run) == fingerprint(&whole_by(2, &[])),
+        "{launcher:?}"
     );
 }
 
-/// As srun, torchrun and mpirun start them: the same command line for all, and variables that differ.
 #[test]
 fn ranks_that_a_launcher_starts_are_one_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let expected = plain(2);
-    let launchers = [
+    are_one_run(
         "RANK=N LOCAL_RANK=N WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500",
+    );
+}
+
+#[test]
+#[ignore = "nightly: their variables are read in tests of their own"]
+fn ranks_that_other_launchers_start_are_one_run() {
+    are_one_run(
         "SLURM_PROCID=N SLURM_LOCALID=N SLURM_NTASKS=2 SLURM_STEP_NODELIST=here SLURM_STEP_TASKS_PER_NODE=2 SLURM_JOB_ID=7 SLURM_STEP_ID=0",
+    );
+    are_one_run(
         "OMPI_COMM_WORLD_RANK=N OMPI_COMM_WORLD_LOCAL_RANK=N OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_SIZE=2",
-    ];
-    for (index, launcher) in launchers.into_iter().enumerate() {
-        let home = folder.path().join(format!("launcher-{index}"));
-        std::fs::create_dir_all(&home).unwrap();
-        let mut arguments = arguments(&home, 2, &[]);
-        arguments.retain(|word| word != "--ranks" && word != "2");
-        let start = |rank: &str| {
-            let variables = launcher
-                .split(' ')
-                .map(|variable| variable.split_once('=').unwrap());
-            let variables = variables.map(|(name, value)| (name, value.replace('N', rank)));
-            program(&home, &words(&arguments))
-                .envs(variables)
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap()
-        };
-        // Whoever comes first waits.
-        let other = start("1");
-        let output = start("0").wait_with_output().unwrap();
-        let other = other.wait_with_output().unwrap();
-        assert!(
-            output.status.success() && other.status.success(),
-            "{}{}",
-            stderr(&output),
-            stderr(&other)
-        );
-        let run = run_in(&home);
-        assert!(
-            checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected),
-            "{launcher:?}"
-        );
-        let left = crate::program::names(&home.join("runs"));
-        assert!(
-            !left.iter().any(|name| name.starts_with(".ranks")),
-            "{left:?}"
-        );
-    }
+    );
 }
 
 #[test]
@@ -580,7 +505,7 @@ fn a_launcher_that_does_not_start_all_is_named() {
         ];
         let home = folder.path().join(name);
         std::fs::create_dir_all(&home).unwrap();
-        let arguments = arguments(&home, 2, &[]);
+        let arguments = arguments_for(&write(&home), &home, 2, &[]);
         let arguments: Vec<&str> = arguments
             .iter()
             .map(String::as_str)
@@ -588,6 +513,7 @@ fn a_launcher_that_does_not_start_all_is_named() {
             .collect();
         let output = program(&home, &arguments)
             .envs(variables)
+            .env("GRPO_TUI_FAULT_RENDEZVOUS", "1")
             .stderr(Stdio::piped())
             .output()
             .unwrap();
@@ -613,18 +539,19 @@ fn a_launcher_that_does_not_start_all_is_named() {
         "--ranks: the launcher has started 3",
     );
     check(alone("c", "4", "2", &[]), 1, "mpirun: rank 4 of 2");
-    // Each waits for the other elsewhere.
+    // Each waits for the other elsewhere; a release build reads no variable that shortens it.
+    let seconds = if cfg!(debug_assertions) { 1 } else { 60 };
     std::thread::scope(|scope| {
         let first = scope.spawn(|| alone("d", "0", "2", &[]));
         check(
             alone("e", "1", "2", &[]),
             1,
-            "rank 0 was not found within 60 s",
+            &format!("rank 0 was not found within {seconds} s"),
         );
         check(
             first.join().unwrap(),
             1,
-            "rank 1 did not start: no connection within 60 s",
+            &format!("rank 1 did not start: no connection within {seconds} s"),
         );
     });
 }
@@ -638,14 +565,13 @@ fn a_rank_with_another_model_is_refused_and_leaves_no_run() {
         let model = cache(name).join("hub/models--org--small");
         std::fs::create_dir_all(model.join("refs")).unwrap();
         std::fs::write(model.join("refs/main"), "x").unwrap();
-        copy_tree(&sample_data("models/tiny"), &model.join("snapshots/x"));
+        copy_tree(Path::new(NANO), &model.join("snapshots/x"));
     }
     let weights = cache("there").join("hub/models--org--small/snapshots/x/model.safetensors");
     let mut bytes = std::fs::read(&weights).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&weights, bytes).unwrap();
-    let mut arguments = arguments(home.path(), 2, &["base_model=org/small"]);
-    arguments.retain(|word| word != "--ranks" && word != "2");
+    let arguments = launched_arguments(home.path(), &["base_model=org/small"]);
     let start = |rank: &str, cache: PathBuf| {
         let variables = [
             ("OMPI_COMM_WORLD_RANK", rank),
@@ -702,82 +628,43 @@ fn more_gpus_than_there_are_are_refused_before_a_run_is_created() {
     assert!(!folder.path().join("runs").exists());
 }
 
-/// A worker whose process, or that of the rank that is named, dies at this place.
-fn with_fault(home: &Path, arguments: &[&str], fault: &str) -> Output {
-    program(home, arguments)
-        .env("GRPO_TUI_FAULT", fault)
-        .stderr(Stdio::piped())
-        .output()
-        .unwrap()
+/// The program at work on a run of this folder.
+fn resuming(run: &RunDirectory, more: &[&str]) -> std::process::Command {
+    let mut command = program(
+        run.path().parent().unwrap().parent().unwrap(),
+        &["train", "--cpu", "--resume"],
+    );
+    command.arg(run.path()).args(more).stderr(Stdio::piped());
+    command
 }
 
-fn resume(folder: &Path, run: &Path, more: &[&str]) -> Output {
-    call(
-        folder,
-        &[
-            &["train", "--resume", &run.display().to_string(), "--cpu"],
-            more,
-        ]
-        .concat(),
-    )
+/// Works on a run to its end, by as many processes as it is configured for or as `more` says.
+#[track_caller]
+fn finish(run: &RunDirectory, more: &[&str]) {
+    let output = resuming(run, more).output().unwrap();
+    assert!(output.status.success(), "{more:?}: {}", stderr(&output));
 }
 
-/// A training with so many ranks, and the others of these, once it has finished a step.
-fn started(
-    folder: &Path,
-    ranks: usize,
-    set: &[&str],
-    step: u64,
-) -> (Child, Vec<rustix::process::Pid>) {
-    let arguments = arguments(folder, ranks, set);
-    let mut worker = program(folder, &words(&arguments))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let ranks = after_step(&mut worker, folder, step);
-    (worker, ranks)
+/// The same; its process, or that of the rank that is named, dies at this place.
+fn with_fault(run: &RunDirectory, more: &[&str], fault: &str) -> Output {
+    let mut command = resuming(run, more);
+    command.env("GRPO_TUI_FAULT", fault).output().unwrap()
 }
 
-/// The other ranks of a worker that has finished a step.
-fn after_step(worker: &mut Child, folder: &Path, step: u64) -> Vec<rustix::process::Pid> {
-    until("the step", || {
+/// A worker with its ranks, once it has finished a step.
+fn started(run: &RunDirectory) -> std::process::Child {
+    let mut worker = resuming(run, &[]).spawn().unwrap();
+    until("a step", || {
         assert!(worker.try_wait().unwrap().is_none(), "the worker has ended");
-        let runs = folder.join("runs");
-        runs.is_dir()
-            && std::fs::read_dir(runs).unwrap().any(|run| {
-                RunState::read(&run.unwrap().path()).is_ok_and(|state| state.last_step >= step)
-            })
+        RunState::read(run.path()).is_ok_and(|state| state.last_step >= 1)
     });
-    let mut ranks: Vec<i32> = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
-        .filter(|pid: &i32| stat(*pid).is_some_and(|fields| fields[1] == worker.id().to_string()))
-        .collect();
-    // In the order in which they were started.
-    ranks.sort_unstable();
-    ranks
-        .into_iter()
-        .map(|pid| rustix::process::Pid::from_raw(pid).unwrap())
-        .collect()
+    worker
 }
 
-/// State, parent and so on of a process; `None` once it is gone.
-fn stat(pid: i32) -> Option<Vec<String>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(
-        text.rsplit_once(')')?
-            .1
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect(),
-    )
-}
-
-fn kill(pid: rustix::process::Pid, signal: rustix::process::Signal) {
-    rustix::process::kill_process(pid, signal).unwrap();
-}
-
-fn is_alive(pid: rustix::process::Pid) -> bool {
-    // A zombie has ended.
-    stat(pid.as_raw_nonzero().get()).is_some_and(|fields| fields[0] != "Z")
+/// The other ranks of a worker.
+fn children(worker: u32) -> Vec<Pid> {
+    let listed = format!("/proc/{worker}/task/{worker}/children");
+    let listed = std::fs::read_to_string(listed).unwrap();
+    let pids = listed.split_whitespace().map(|pid| pid.parse().unwrap());
+    pids.map(|pid| Pid::from_raw(pid).unwrap()).collect()
 }

@@ -2,23 +2,37 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
-use std::time::Duration;
 
+use grpo_tui::run::{RunDirectory, RunState, State, Status};
 use serde_json::Value;
 
 use crate::program::{
-    call, call_in_process, copy_tree, json, json_lines, program, small_task, stderr, stdout, until,
+    NANO, NANO_RUN, call, call_in_process, copy_tree, json, json_lines, program, small_task,
+    stderr, stdout, until,
 };
 
-/// Small steps, evaluated after each.
+/// Small steps of the test model, evaluated after each.
 const FIXED: &str = "--cpu --json --set max_rows=8 --set completions_per_prompt=2 --set prompt_groups_per_step=2 --set eval_every=1";
 
 fn started(command: &str) -> Vec<&str> {
+    // A key that the command varies has no other value.
+    let is_free = |pair: &&&str| !command.contains(&pair[..=pair.find('=').unwrap()]);
+    let nano = NANO_RUN.iter().filter(is_free);
     command
         .split_whitespace()
         .chain(FIXED.split_whitespace())
+        .chain(nano.flat_map(|pair| ["--set", pair]))
+        .collect()
+}
+
+/// The folders of the runs that there are.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder.join("runs")).into_iter().flatten();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.join("run.toml").exists())
         .collect()
 }
 
@@ -159,18 +173,26 @@ fn a_killed_sweep_loses_nothing() {
             .unwrap()
     };
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
-    // After so many milliseconds: while a run is made, starts, computes, ends.
-    for (index, after) in [30, 400, 1500, 2600, 900].into_iter().enumerate() {
+    let steps = || -> u64 {
+        let states = folders(folder.path());
+        let states = states.iter().filter_map(|run| RunState::read(run).ok());
+        states.map(|state| state.last_step).sum()
+    };
+    let moments: [(&str, &dyn Fn() -> bool); 5] = [
+        ("the sweep is there", &|| {
+            folder
+                .path()
+                .join("runs/.sweeps/killed/sweep.json")
+                .exists()
+        }),
+        ("a run is there", &|| !folders(folder.path()).is_empty()),
+        ("a run computes", &|| steps() > 0),
+        ("a run has ended", &|| steps() > 1),
+        ("the third run computes", &|| steps() > 4),
+    ];
+    for (index, (moment, is_reached)) in moments.into_iter().enumerate() {
         let mut sweep = spawn(if index == 0 { &first } else { &resume });
-        if index == 0 {
-            until("the sweep is there", || {
-                folder
-                    .path()
-                    .join("runs/.sweeps/killed/sweep.json")
-                    .exists()
-            });
-        }
-        std::thread::park_timeout(Duration::from_millis(after));
+        until(moment, is_reached);
         sweep.kill().unwrap();
         sweep.wait().unwrap();
         for (name, (id, _, _)) in runs(folder.path()) {
@@ -276,9 +298,13 @@ fn an_interrupted_sweep_is_resumed_and_limits_hold() {
         .spawn()
         .unwrap();
     until("the second run computes", || {
-        runs(folder.path())
-            .get("some-002")
-            .is_some_and(|run| run.1 == "running")
+        folders(folder.path()).iter().any(|path| {
+            let is_second = RunDirectory::open(path).is_ok_and(|run| run.file().name == "some-002");
+            is_second
+                && State::observe(path).is_some_and(|state| {
+                    [Status::Running, Status::Finished].contains(&state.status)
+                })
+        })
     });
     std::process::Command::new("kill")
         .args(["-INT", &sweep.id().to_string()])
@@ -299,10 +325,10 @@ fn an_interrupted_sweep_is_resumed_and_limits_hold() {
 fn a_run_that_fails_is_named_and_not_tried_again_unasked() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let command = started(
-        "sweep task --runs runs --name fails --set base_model=tiny,org/missing --set max_steps=1",
+    let command = format!(
+        "sweep task --runs runs --name fails --set base_model={NANO},org/missing --set max_steps=1"
     );
-    let output = call(folder.path(), &command);
+    let output = call(folder.path(), &started(&command));
     assert_eq!(output.status.code(), Some(1));
     assert!(
         stderr(&output).contains("fails-002 base_model=org/missing seed=0: failed: "),
@@ -321,7 +347,9 @@ fn a_run_that_fails_is_named_and_not_tried_again_unasked() {
         "{text}"
     );
     assert!(
-        text.contains("best by the eval set, of those that finished every seed: base_model=tiny"),
+        text.contains(&format!(
+            "best by the eval set, of those that finished every seed: base_model={NANO}"
+        )),
         "{text}"
     );
     // A sweep whose first run cannot be made is none.
@@ -396,8 +424,12 @@ fn a_config_file_is_the_base_of_all_runs_and_is_kept_for_a_resume() {
 fn wrong_requests_start_nothing() {
     let folder = tempfile::tempdir().unwrap();
     small_task(folder.path());
-    let check = |arguments: &[&str], expected: &[&str]| {
-        let output = call_in_process(folder.path(), &[arguments, &["--runs", "runs"]].concat());
+    let check = |arguments: &str, expected: &[&str]| {
+        let arguments: Vec<&str> = arguments.split_whitespace().collect();
+        let output = call_in_process(
+            folder.path(),
+            &[&arguments[..], &["--runs", "runs"]].concat(),
+        );
         let text = stderr(&output);
         assert!(!output.status.success(), "{arguments:?}");
         assert!(
@@ -406,82 +438,56 @@ fn wrong_requests_start_nothing() {
         );
         assert!(!folder.path().join("runs").exists(), "{arguments:?}");
     };
-    let sweep = |more: &[&'static str]| [&["sweep", "task"], more].concat();
     check(
-        &sweep(&["--set", "learning_rat=1,2"]),
+        "sweep task --set learning_rat=1,2",
         &["--set learning_rat=1,2", "did you mean `learning_rate`?"],
     );
     check(
-        &sweep(&["--set", "learning_rate=1e-5,20"]),
+        "sweep task --set learning_rate=1e-5,20",
         &["`20`", "a number from 0 to 10"],
     );
     check(
-        &sweep(&["--set", "seed=3..1"]),
+        "sweep task --set seed=3..1",
         &["the range is empty", "write 1..3"],
     );
     check(
-        &sweep(&["--set", "seed=0..100"]),
+        "sweep task --set seed=0..100",
         &["101 runs are more than 100", "--max-runs"],
     );
-    check(&sweep(&["--set", "max_steps=3"]), &["nothing varies"]);
-    check(&sweep(&[]), &["nothing varies"]);
+    check("sweep task --set max_steps=3", &["nothing varies"]);
+    check("sweep task", &["nothing varies"]);
     check(
-        &sweep(&["--set", "completions_per_prompt=1,4"]),
+        "sweep task --set completions_per_prompt=1,4",
         &[
             "completions_per_prompt=1",
             "a group of one has zero variance",
         ],
     );
     check(
-        &sweep(&["--set", "seed=0,1", "--name", "a/b"]),
+        "sweep task --set seed=0,1 --name a/b",
         &["`a/b` is not a valid sweep name"],
     );
     check(
-        &sweep(&[
-            "--set",
-            "learning_rate=1e-5,1e-4",
-            "--set",
-            "max_steps=0",
-            "--halving",
-        ]),
+        "sweep task --set learning_rate=1e-5,1e-4 --set max_steps=0 --halving",
         &["--set max_steps=N"],
     );
     check(
-        &sweep(&[
-            "--set",
-            "learning_rate=1e-5,1e-4",
-            "--set",
-            "max_steps=4",
-            "--halving",
-            "--first-rung",
-            "4",
-        ]),
+        "sweep task --set learning_rate=1e-5,1e-4 --set max_steps=4 --halving --first-rung 4",
         &["step 4) must be before the last step"],
     );
     check(
-        &sweep(&[
-            "--set",
-            "seed=0,1",
-            "--set",
-            "max_steps=4",
-            "--halving",
-            "--first-rung",
-            "1",
-        ]),
+        "sweep task --set seed=0,1 --set max_steps=4 --halving --first-rung 1",
         &["several settings besides the seed"],
     );
+    check("sweep task --set seed=0,1 --max-hours 0", &["--max-hours"]);
     check(
-        &sweep(&["--set", "seed=0,1", "--max-hours", "0"]),
-        &["--max-hours"],
-    );
-    check(
-        &sweep(&["--set", "seed=0,1", "--metric", "loss"]),
+        "sweep task --set seed=0,1 --metric loss",
         &["valid, exact, tolerant, parse, reward"],
     );
     let file = |text: &str| fs::write(folder.path().join("base.toml"), text).unwrap();
-    let with_file = sweep(&["--config", "base.toml", "--set", "seed=0,1"]);
+    let with_file = "sweep task --config base.toml --set seed=0,1";
     check(
-        &with_file,
+        with_file,
         &[
             "--config base.toml: ",
             "name a TOML file of configuration keys",
@@ -489,79 +495,51 @@ fn wrong_requests_start_nothing() {
     );
     file("max_steps = 2\nlearning_rat = 1e-5\n");
     check(
-        &with_file,
+        with_file,
         &["base.toml line 2: unknown key `learning_rat`; did you mean `learning_rate`?"],
     );
     file("max_steps = 2\nlearning_rate = 20\n");
     check(
-        &with_file,
+        with_file,
         &["base.toml line 2: `learning_rate` is integer `20`; it must be a number from 0 to 10"],
     );
     check(
-        &["study", "group-size", "task", "--config", "base.toml"],
+        "study group-size task --config base.toml",
         &["base.toml line 2: `learning_rate`"],
     );
     file("max_steps = \n");
-    check(&with_file, &["base.toml line 1: "]);
+    check(with_file, &["base.toml line 1: "]);
     for (command, option) in [
-        ("sweep", &["--config", "base.toml"][..]),
-        ("sweep", &["--set", "seed=0,1"]),
-        ("sweep", &["--preset", "quick"]),
-        ("sweep", &["--random-seed", "1"]),
-        ("sweep", &["--plan"]),
-        ("study", &["--seeds", "2"]),
+        ("sweep", "--config base.toml"),
+        ("sweep", "--set seed=0,1"),
+        ("sweep", "--preset quick"),
+        ("sweep", "--random-seed 1"),
+        ("sweep", "--plan"),
+        ("study", "--seeds 2"),
     ] {
-        for of_existing in [&["--resume", "x"][..], &["--show", "x"], &["--list"]] {
+        for of_existing in ["--resume x", "--show x", "--list"] {
             check(
-                &[&[command], of_existing, option].concat(),
+                &format!("{command} {of_existing} {option}"),
                 &["cannot be used with"],
             );
         }
     }
     check(
-        &["sweep", "--resume", "nothing"],
+        "sweep --resume nothing",
         &["no sweep `nothing`", "start one with"],
     );
+    check("study group-size task --set seed=1", &["--seeds N"]);
     check(
-        &["study", "group-size", "task", "--set", "seed=1"],
-        &["--seeds N"],
-    );
-    check(
-        &[
-            "study",
-            "sync-interval",
-            "task",
-            "--set",
-            "weight_sync_interval=2",
-        ],
+        "study sync-interval task --set weight_sync_interval=2",
         &["sets this key itself"],
     );
     check(
-        &[
-            "study",
-            "group-size",
-            "task",
-            "--set",
-            "learning_rate=1e-5,1e-4",
-        ],
+        "study group-size task --set learning_rate=1e-5,1e-4",
         &["one value per key"],
     );
-    let planned = stdout(&call_in_process(
-        folder.path(),
-        &[
-            "sweep",
-            "task",
-            "--runs",
-            "runs",
-            "--plan",
-            "--set",
-            "learning_rate=1e-6,1e-5,1e-4",
-            "--set",
-            "seed=0..1",
-            "--random",
-            "2",
-        ],
-    ));
+    let plan = "sweep task --runs runs --plan --set learning_rate=1e-6,1e-5,1e-4 --set seed=0..1 --random 2";
+    let plan: Vec<&str> = plan.split_whitespace().collect();
+    let planned = stdout(&call_in_process(folder.path(), &plan));
     assert!(
         planned.contains("invoice-sweep-004")
             && planned.contains("2 of 3 settings, sampled with seed 0"),
@@ -578,7 +556,7 @@ fn wrong_requests_start_nothing() {
     )
     .unwrap();
     check(
-        &sweep(&["--set", "seed=0,1"]),
+        "sweep task --set seed=0,1",
         &["settings are compared on the eval set", "task.toml"],
     );
 }

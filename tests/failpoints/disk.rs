@@ -11,8 +11,8 @@ use crate::small_disk::SmallDisk;
 #[cfg_attr(not(can_mount), ignore = "needs root, to mount a small file system")]
 fn a_disk_that_fills_pauses_the_run_and_costs_it_nothing() {
     let stage = Stage::new();
-    // Three checkpoints of 13 MB do not fit.
-    let disk = SmallDisk::mount(&stage.folder.path().join("disk"), "size=36m,mode=0700");
+    // Three checkpoints of 0.5 MB do not fit, with 1 MB that is to stay free.
+    let disk = SmallDisk::mount(&stage.folder.path().join("disk"), "size=2700k,mode=0700");
     let (_, expected) = stage.expected(&[]);
     let run = stage.create("disk/run", &[]);
     let mut worker = stage.worker(&run).spawn().unwrap();

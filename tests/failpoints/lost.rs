@@ -69,7 +69,7 @@ fn all_of(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 /// Takes the folder away by `take`; what the worker then said, and where its folder is now.
 fn lose(how: Holding, take: impl Fn(&Path, &Path)) -> (Stage, PathBuf, PathBuf, String) {
     let stage = Stage::new();
-    let run = stage.create("run", &["max_completion_tokens=8"]);
+    let run = stage.create("run", &["max_completion_tokens=8", "max_steps=5000"]);
     let elsewhere = stage.folder.path().join("elsewhere");
     let (mut child, taken) = holding(&stage, &run, how);
     let before = log(&run).len();

@@ -15,14 +15,31 @@ impl Chance {
     }
 }
 
+fn at(places: &[&str]) -> Vec<Death> {
+    let deaths = places.iter().map(|place| Death::At((*place).to_owned()));
+    deaths.collect()
+}
+
+/// Two runs that together die in every phase, inside a write and between two.
+pub(super) fn some() -> Vec<Vec<Death>> {
+    vec![
+        at(&[
+            "replace.half=state.json:1",
+            "line.after=phase-rollout:2+5",
+            "line.half=group:5",
+            "checkpoint.half=model:2",
+        ]),
+        at(&[
+            "line.after=phase-update:3+4",
+            "checkpoint.unmarked:1",
+            "line.half=eval:1",
+            "line.before=end:1",
+        ]),
+    ]
+}
+
 /// Four runs that together die once in every phase and every kind of write.
-pub(super) fn short() -> Vec<Vec<Death>> {
-    let at = |places: &[&str]| {
-        places
-            .iter()
-            .map(|place| Death::At((*place).to_owned()))
-            .collect::<Vec<_>>()
-    };
+pub(super) fn everywhere() -> Vec<Vec<Death>> {
     vec![
         // Before the first step, then in a rollout and in an update.
         at(&[

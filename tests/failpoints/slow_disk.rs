@@ -105,7 +105,7 @@ fn a_worker_that_dies_while_a_checkpoint_is_written_leaves_none() {
 #[test]
 fn a_stop_waits_for_its_checkpoint() {
     let stage = Stage::new();
-    let run = stage.create("stopped", &[]);
+    let run = stage.create("stopped", &["max_steps=5000"]);
     let mut worker = slow(&stage, &run).spawn().unwrap();
     until("the first step", || {
         assert!(worker.try_wait().unwrap().is_none(), "{}", log(&run));

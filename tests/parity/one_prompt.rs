@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::golden_folder;
 use super::llama_cpp::{export, llama_cpp};
 use super::model_commands::text;
-use crate::program::{call_anywhere, copy_tree, json_lines, sample_data};
+use crate::program::{NANO, call_anywhere, copy_tree, json_lines};
 use crate::serve::{CHAT, Server, TEXT};
 use crate::training::small_task::{create_of, work, write};
 
@@ -41,10 +41,10 @@ fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    /// The embedded model with this template, as a folder.
+    /// The test model with this template, as a folder.
     fn model(&self, work: &Path) -> PathBuf {
         let folder = work.join("model");
-        copy_tree(&sample_data("models/tiny"), &folder);
+        copy_tree(Path::new(NANO), &folder);
         let path = folder.join("tokenizer_config.json");
         let mut config: Value =
             serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();

@@ -9,7 +9,7 @@ use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
 use super::small_task::{create_of, fingerprint, finish_with_stops, work, write};
-use crate::program::{call, copy_tree, json_lines, sample_data, stderr};
+use crate::program::{NANO, call, copy_tree, json_lines, processes_of, sample_data, stderr};
 use crate::ranks::{arguments_for, run_in, sampled, words};
 
 /// The small task with this agent, trusted.
@@ -104,7 +104,7 @@ fn an_agent_with_openai_s_client_is_trained_token_for_token() {
         "{difference:?}"
     );
     let tokenizer = grpo_tui::checkpoint::StartModel::find(
-        "tiny",
+        NANO,
         &grpo_tui::run::RunFolders::discover(whole.path().parent(), whole.path()),
     )
     .unwrap()
@@ -472,7 +472,13 @@ fn agents_converse_with_any_number_of_ranks() {
         assert!(trusted.status.success(), "{}", stderr(&trusted));
         let output = call(
             &home,
-            &words(&arguments_for(&task, &home, ranks, &["max_steps=2"])),
+            &words(&arguments_for(
+                &task,
+                &home,
+                ranks,
+                // Where rewards are equal there is a gradient all the same.
+                &["max_steps=2", "entropy_coef=0.1"],
+            )),
         );
         assert!(
             output.status.success(),
@@ -495,24 +501,6 @@ fn agents_converse_with_any_number_of_ranks() {
             .all(|(a, b)| *b > 0.0 && (a - b).abs() <= 1e-4 * b),
         "{two:?}"
     );
-}
-
-/// Command lines of the processes whose environment names this folder.
-pub(super) fn processes_of(folder: &Path) -> Vec<String> {
-    let folder = folder.to_str().unwrap();
-    let processes = std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| {
-            let text = |name| {
-                Some(
-                    String::from_utf8_lossy(&std::fs::read(entry.path().join(name)).ok()?)
-                        .into_owned(),
-                )
-            };
-            text("environ")?.contains(folder).then(|| text("cmdline"))?
-        });
-    processes.collect()
 }
 
 /// Numbers those that connect; `stop` ends it.

@@ -11,12 +11,18 @@ use grpo_tui::run::{
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
-use super::small_task::{create_of, fingerprint, finish_with_stops, work, write};
+use super::small_task::{
+    SMALL, create_of, create_with, fingerprint, finish_with_stops, work, write,
+};
 
 /// The small task with three turns in each row, each another row's first.
 fn task(folder: &Path, score: &str) -> PathBuf {
     let task = write(folder);
-    for set in ["train.jsonl", "eval.jsonl", "eval-large.jsonl"] {
+    for (set, count) in [
+        ("train.jsonl", 12),
+        ("eval.jsonl", 3),
+        ("eval-large.jsonl", 4),
+    ] {
         let path = task.join(set);
         let text = std::fs::read_to_string(&path).unwrap();
         let rows: Vec<Value> = text
@@ -32,7 +38,11 @@ fn task(folder: &Path, score: &str) -> PathBuf {
         };
         std::fs::write(
             &path,
-            rows.iter().enumerate().map(with_turns).collect::<String>(),
+            rows.iter()
+                .enumerate()
+                .take(count)
+                .map(with_turns)
+                .collect::<String>(),
         )
         .unwrap();
     }
@@ -95,81 +105,81 @@ fn conversations(groups: &[&RolloutGroup]) -> Vec<Vec<RolloutCompletion>> {
 fn a_conversation_goes_on_after_the_models_own_answers() {
     for goes_on in [false, true] {
         let folder = tempfile::tempdir().unwrap();
-        let run = run(
+        // The test model answers no second turn.
+        let task = task(
             folder.path(),
             &format!("continue_after_failure = {goes_on}"),
-            &[],
         );
+        let set = [SMALL, &SET, &["max_steps=1"]].concat();
+        let run = create_with(&task, folder.path(), &set);
         assert!(matches!(work(&run, |_| false).unwrap(), Ended::Finished(_)));
         let (mut ended, mut complete, mut other_answers) = (0, 0, 0);
-        for step in [1, 2] {
-            let groups = read_step(run.path(), step).unwrap();
-            let mut rows: BTreeMap<&str, Vec<&RolloutGroup>> = BTreeMap::new();
-            for group in &groups {
-                rows.entry(group.prompt_id.split('/').next().unwrap())
-                    .or_default()
-                    .push(group);
-            }
-            assert_eq!(rows.len(), 3);
-            for (id, turns) in rows {
-                let names: Vec<String> = (1..=turns.len())
-                    .map(|turn| {
-                        if turn == 1 {
-                            id.to_owned()
-                        } else {
-                            format!("{id}/{turn}")
-                        }
-                    })
-                    .collect();
-                assert!(
-                    turns.iter().map(|turn| &turn.prompt_id).eq(&names),
-                    "{names:?}"
-                );
-                for turn in &turns {
-                    let rewards: Vec<f64> = turn
-                        .completions
-                        .iter()
-                        .map(|completion| completion.reward.unwrap())
-                        .collect();
-                    let found: Vec<f64> = turn
-                        .completions
-                        .iter()
-                        .map(|completion| completion.advantage)
-                        .collect();
-                    assert_eq!(found, group_advantages(&rewards, Advantage::Standardized));
-                }
-                // The same prompt is not answered by the same random numbers.
-                let second = turns.get(1).map_or(&[][..], |turn| &turn.completions);
-                for (at, one) in second.iter().enumerate() {
-                    let same = |other: &&RolloutCompletion| {
-                        other.prompt == one.prompt && other.text != one.text
-                    };
-                    other_answers += second[at + 1..].iter().filter(same).count();
-                }
-                for said in conversations(&turns) {
-                    let values = said.iter().map(|answer| match tier(answer) {
-                        "valid" => 1.0,
-                        "invalid" => 0.5,
-                        _ => 0.0,
-                    });
-                    let worst = values.clone().fold(f64::INFINITY, f64::min);
-                    for (answer, value) in said.iter().zip(values) {
-                        assert_eq!(answer.score["parts"]["chain"], json!(worst));
-                        let fields = answer.score["parts"]["fields"].as_f64().unwrap_or(0.0);
-                        assert_eq!(answer.reward, Some(value + fields + 0.25 * worst));
+        let groups = read_step(run.path(), 1).unwrap();
+        let mut rows: BTreeMap<&str, Vec<&RolloutGroup>> = BTreeMap::new();
+        for group in &groups {
+            rows.entry(group.prompt_id.split('/').next().unwrap())
+                .or_default()
+                .push(group);
+        }
+        assert_eq!(rows.len(), 3);
+        for (id, turns) in rows {
+            let names: Vec<String> = (1..=turns.len())
+                .map(|turn| {
+                    if turn == 1 {
+                        id.to_owned()
+                    } else {
+                        format!("{id}/{turn}")
                     }
-                    let first_failure = said.iter().position(|answer| tier(answer) != "valid");
-                    assert_eq!(
-                        said.len(),
-                        if goes_on {
-                            3
-                        } else {
-                            first_failure.map_or(3, |at| at + 1)
-                        }
-                    );
-                    ended += usize::from(said.len() < 3);
-                    complete += usize::from(said.len() == 3);
+                })
+                .collect();
+            assert!(
+                turns.iter().map(|turn| &turn.prompt_id).eq(&names),
+                "{names:?}"
+            );
+            for turn in &turns {
+                let rewards: Vec<f64> = turn
+                    .completions
+                    .iter()
+                    .map(|completion| completion.reward.unwrap())
+                    .collect();
+                let found: Vec<f64> = turn
+                    .completions
+                    .iter()
+                    .map(|completion| completion.advantage)
+                    .collect();
+                assert_eq!(found, group_advantages(&rewards, Advantage::Standardized));
+            }
+            // The same prompt is not answered by the same random numbers.
+            let second = turns.get(1).map_or(&[][..], |turn| &turn.completions);
+            for (at, one) in second.iter().enumerate() {
+                let same = |other: &&RolloutCompletion| {
+                    other.prompt == one.prompt && other.text != one.text
+                };
+                other_answers += second[at + 1..].iter().filter(same).count();
+            }
+            for said in conversations(&turns) {
+                let values = said.iter().map(|answer| match tier(answer) {
+                    "valid" => 1.0,
+                    "invalid" => 0.5,
+                    _ => 0.0,
+                });
+                let worst = values.clone().fold(f64::INFINITY, f64::min);
+                for (answer, value) in said.iter().zip(values) {
+                    assert_eq!(answer.score["parts"]["chain"], json!(worst));
+                    let fields = answer.score["parts"]["fields"].as_f64().unwrap_or(0.0);
+                    assert_eq!(answer.reward, Some(value + fields + 0.25 * worst));
                 }
+                let first_failure = said.iter().position(|answer| tier(answer) != "valid");
+                assert_eq!(
+                    said.len(),
+                    if goes_on {
+                        3
+                    } else {
+                        first_failure.map_or(3, |at| at + 1)
+                    }
+                );
+                ended += usize::from(said.len() < 3);
+                complete += usize::from(said.len() == 3);
             }
         }
         assert!(
@@ -188,7 +198,7 @@ fn evals_count_conversations(run: &RunDirectory) {
         .find(|eval| eval.set == "test" && eval.target == "base")
         .unwrap();
     let records = read_evals(&run.path().join(&eval.file)).unwrap();
-    assert_eq!((records.len(), eval.summary.n), (8, 8));
+    assert_eq!((records.len(), eval.summary.n), (4, 4));
     let mut answers = 0;
     for record in &records {
         assert_eq!(record.turns.len() + record.unanswered, 3);

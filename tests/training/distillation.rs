@@ -5,7 +5,7 @@ use grpo_tui::train::Ended;
 
 use super::guided::write_hopeless;
 use super::small_task::{create, create_of, work};
-use crate::program::{call, sample_data, stderr, stdout};
+use crate::program::{NANO, call, sample_data, stderr, stdout};
 
 const DISTILL: [&str; 3] = ["method=distill", "lora_rank=4", "learning_rate=5e-3"];
 
@@ -47,9 +47,10 @@ fn the_reverse_kl_is_of_the_teacher() {
     };
     let reverse_kl = |state: &RunState| state.metrics["distill/reverse_kl"].values().to_vec();
     let still = ["learning_rate=0", "weight_sync_interval=3"];
+    let itself = format!("teacher={NANO}");
     let (_, state) = trained(
         "itself",
-        &[&DISTILL[..], &["teacher=tiny"], &still].concat(),
+        &[&DISTILL[..], &[itself.as_str()], &still].concat(),
     );
     assert_eq!(reverse_kl(&state), [0.0; 6]);
     let (teacher, _) = trained(
@@ -61,7 +62,7 @@ fn the_reverse_kl_is_of_the_teacher() {
             "learning_rate=5e-3",
         ],
     );
-    let teacher = format!("teacher={}", teacher.display());
+    let teacher = format!("teacher={}@4", teacher.display());
     // Without its adapter the teacher would be the student itself.
     let (_, state) = trained(
         "adapter",
@@ -98,13 +99,13 @@ fn what_cannot_teach_is_refused() {
         error.starts_with("teacher = expected: no training row of ") && error.contains(expected),
         "{error}"
     );
-    // The embedded model with two tokens exchanged.
+    // The test model with two tokens exchanged.
     let pretrain = [
         "model",
         "pretrain",
         "invoice",
         "--from",
-        "tiny",
+        NANO,
         "--examples",
         "2",
         "--updates",
@@ -129,15 +130,9 @@ fn what_cannot_teach_is_refused() {
     vocabulary.insert(one.clone(), 41.into());
     vocabulary.insert(other.clone(), 40.into());
     std::fs::write(file, tokenizer.to_string()).unwrap();
-    let train = [
-        "train",
-        "invoice",
-        "--cpu",
-        "--method",
-        "distill",
-        "--set",
-        "teacher=./other",
-    ];
+    let train = "train invoice --cpu --method distill --set teacher=./other --set base_model=";
+    let train = format!("{train}{NANO}");
+    let train: Vec<&str> = train.split(' ').collect();
     let refused = call(folder.path(), &train);
     let expected = format!("token 40 is `{other}`, in the model to train `{one}`");
     assert!(

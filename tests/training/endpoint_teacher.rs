@@ -5,9 +5,8 @@ use std::process::Stdio;
 use grpo_tui::run::{EventBody, RunDirectory, RunState};
 use grpo_tui::train::Ended;
 
-use super::small_task::fingerprint;
-use super::small_task::{SMALL, create, work, write};
-use crate::program::{call, program, stderr, stdout};
+use super::small_task::{SMALL, create, fingerprint, whole, work, write};
+use crate::program::{NANO, NANO_RUN, call, program, stderr, stdout};
 use crate::serve::Server;
 
 const DISTILL: [&str; 4] = [
@@ -35,18 +34,18 @@ fn trained(run: &RunDirectory) -> Vec<f64> {
 #[test]
 fn its_log_probs_are_those_of_the_same_teacher_beside_the_student() {
     let folder = tempfile::tempdir().unwrap();
-    for (model, still) in [("tiny", "learning_rate=0"), ("tiny-sql", "learning_rate=0")] {
+    for (name, model) in [("itself", NANO), ("other", "tiny-sql")] {
         let server = Server::start(&[model]);
         let all = |name: &str, teacher: &str| {
             let run = create(
                 &folder.path().join(name),
-                &[&DISTILL[..], &[teacher, still, "max_steps=2"]].concat(),
+                &[&DISTILL[..], &[teacher, "learning_rate=0", "max_steps=2"]].concat(),
             );
             trained(&run)
         };
         let (far, near) = (
-            all(&format!("far-{model}"), &teacher(&server, model)),
-            all(model, &format!("teacher={model}")),
+            all(&format!("far-{name}"), &teacher(&server, model)),
+            all(name, &format!("teacher={model}")),
         );
         let difference = far
             .iter()
@@ -59,7 +58,7 @@ fn its_log_probs_are_those_of_the_same_teacher_beside_the_student() {
         );
         assert_eq!(
             near.iter().all(|value| *value == 0.0),
-            model == "tiny",
+            model == NANO,
             "{near:?}"
         );
     }
@@ -71,8 +70,6 @@ fn stopping_changes_nothing_and_a_server_that_is_gone_ends_the_run() {
     let server = Server::start(&["tiny-sql"]);
     let teacher = teacher(&server, "tiny-sql");
     let set = [&DISTILL[..], &[&teacher, "max_steps=4"]].concat();
-    let whole = create(&folder.path().join("whole"), &set);
-    trained(&whole);
     let stopped = create(&folder.path().join("stopped"), &set);
     let ended = work(
         &stopped,
@@ -82,7 +79,7 @@ fn stopping_changes_nothing_and_a_server_that_is_gone_ends_the_run() {
     assert!(matches!(ended, Ended::Interrupted { .. }), "{ended:?}");
     trained(&stopped);
     assert!(
-        fingerprint(&stopped) == fingerprint(&whole),
+        fingerprint(&stopped) == fingerprint(&whole(&set)),
         "the resumed run differs"
     );
 
@@ -139,28 +136,18 @@ fn a_run_records_the_definition_without_the_key_and_a_task_s_own_teacher_needs_t
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
     let task = write(&folder.join("tasks"));
-    let server = Server::start(&["tiny"]);
+    let server = Server::start(&[NANO]);
     let endpoints = format!(
-        "[large]\nbase_url = \"{}\"\nmodel = \"tiny\"\napi_key_env = \"TEACHER_KEY\"\n",
+        "[large]\nbase_url = \"{}\"\nmodel = \"{NANO}\"\napi_key_env = \"TEACHER_KEY\"\n",
         server.base_url()
     );
     std::fs::write(folder.join("endpoints.toml"), endpoints).unwrap();
     let train = |more: &[&str]| {
-        let mut command = program(
-            folder,
-            &[
-                "train",
-                "small",
-                "--cpu",
-                "--method",
-                "distill",
-                "--set",
-                "lora_rank=4",
-            ],
-        );
-        let sets = SMALL
+        let mut command = program(folder, &["train", "small", "--cpu", "--method", "distill"]);
+        let sets = NANO_RUN
             .iter()
-            .chain(&["max_steps=1", "eval_every=0"])
+            .chain(SMALL)
+            .chain(&["lora_rank=4", "max_steps=1", "eval_every=0"])
             .flat_map(|key| ["--set", key]);
         command
             .args(sets)

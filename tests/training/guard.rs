@@ -10,7 +10,7 @@ use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
 use super::small_task::{create_of, work, write};
-use crate::program::{call, json as document, stderr};
+use crate::program::{NANO, call, json as document, stderr};
 
 const TEXT: &str = "{\"vendor\": \"Nordlys AS\", \"date\": \"2024-03-01\"}";
 
@@ -72,14 +72,14 @@ fn what_a_model_forgets_is_measured_and_raises_an_alert() {
     assert_eq!((found[0].log_probs.len(), found[0].answers), (7, 6));
 
     // By another command, one text at a time.
-    let ids = Tokenizer::load(&find_model("tiny").unwrap())
+    let ids = Tokenizer::load(&find_model(NANO).unwrap())
         .unwrap()
         .encode(TEXT)
         .unwrap();
     let ids = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let printed = document(&call(
         folder.path(),
-        &["model", "log-probs", "tiny", "--token-ids", &ids, "--json"],
+        &["model", "log-probs", NANO, "--token-ids", &ids, "--json"],
     ));
     let printed: Vec<f64> = printed["log_probs"]
         .as_array()

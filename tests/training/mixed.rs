@@ -11,7 +11,7 @@ use grpo_tui::score::Task;
 use grpo_tui::train::Ended;
 
 use super::small_task::{SMALL, fingerprint, finish_with_stops, work};
-use crate::program::{call, json, sample_task, stderr, stdout};
+use crate::program::{NANO_RUN, call, json, sample_task, stderr, stdout};
 
 /// The reward of a valid receipt, which no invoice has.
 const RECEIPT: f64 = 10.0;
@@ -20,26 +20,34 @@ const RECEIPT: f64 = 10.0;
 fn write_tasks(folder: &Path) -> [String; 2] {
     let [invoice, receipts] = ["invoice", "receipts"].map(|name| folder.join(name));
     sample_task(&invoice, [12, 4, 6]);
+    let path = invoice.join("task.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let limited = "[train]\nmax_completion_tokens = 64\n";
+    std::fs::write(&path, text.replace("[train]\n", limited)).unwrap();
     sample_task(&receipts, [5, 3, 4]);
     let toml = "name = \"receipts\"\nschema = \"schema.json\"\nsystem = \"Write JSON.\"\nthinking = false\n\
         [prompts]\ntrain = \"train.jsonl\"\neval = \"eval.jsonl\"\ntest = \"eval-large.jsonl\"\n\
         [score]\nkind = \"json_schema\"\ntiers = { unparsable = 0.0, invalid = 0.0, valid = 10.0 }\n\
-        [train.model.tiny]\nmax_completion_tokens = 44\n";
+        [train]\nmax_completion_tokens = 44\n";
     std::fs::write(receipts.join("task.toml"), toml).unwrap();
     [invoice, receipts].map(|path| path.display().to_string())
 }
 
-/// The arguments of a run of both tasks with `SMALL`.
+/// The settings of a run, but for the limits of its tasks.
+fn settings<'a>(set: &[&'a str]) -> Vec<&'a str> {
+    let all = NANO_RUN.iter().chain(SMALL).chain(set).copied();
+    all.filter(|pair| !pair.starts_with("max_completion_tokens="))
+        .collect()
+}
+
+/// The arguments of a run of both tasks.
 fn arguments(folder: &Path, set: &[&str]) -> Vec<String> {
     let mut arguments = vec!["train".to_owned()];
     arguments.extend(write_tasks(folder));
     arguments.extend(["--mix", "2:1", "--runs", "runs", "--cpu", "--json"].map(str::to_owned));
-    arguments.extend(
-        SMALL
-            .iter()
-            .chain(set)
-            .flat_map(|value| ["--set".to_owned(), (*value).to_owned()]),
-    );
+    for pair in settings(set) {
+        arguments.extend(["--set", pair].map(str::to_owned));
+    }
     arguments
 }
 
@@ -94,7 +102,7 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
             }
         };
         assert!(group.rewards.iter().all(is_of_scale), "{group:?}");
-        let limit = if is_receipt { 44 } else { 96 };
+        let limit = if is_receipt { 44 } else { 64 };
         let at_limit = group.token_counts.iter().zip(&group.stop_reasons);
         assert!(
             group.token_counts.iter().all(|count| *count <= limit),
@@ -152,7 +160,7 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
     let show = stdout(&call(folder, &["runs", "show", &run.display().to_string()]));
     for expected in [
         "invoice+receipts",
-        "67% of the prompts, at most 96 tokens",
+        "67% of the prompts, at most 64 tokens",
         "33% of the prompts, at most 44 tokens",
         "test:receipts",
         "outcome      invoice: ",
@@ -232,11 +240,7 @@ fn created(folder: &Path, set: &[&str]) -> RunDirectory {
             train: Assignments::from_task("task.toml", &text).unwrap(),
         }
     };
-    let set = SMALL
-        .iter()
-        .chain(set)
-        .map(|text| (*text).to_owned())
-        .collect();
+    let set = settings(set).into_iter().map(str::to_owned).collect();
     let tables: Vec<TaskTable> = tasks.iter().map(table).collect();
     let joined = Layers {
         set,
@@ -244,7 +248,7 @@ fn created(folder: &Path, set: &[&str]) -> RunDirectory {
     }
     .resolve_tasks(&tables)
     .unwrap();
-    assert_eq!(joined.max_completion_tokens, [96, 44]);
+    assert_eq!(joined.max_completion_tokens, [64, 44]);
     let mixed = |(index, task): (usize, &Task)| MixedTask {
         name: task.name.clone(),
         origin: paths[index].clone(),

@@ -14,7 +14,7 @@ use grpo_tui::run::{
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
-use super::small_task::{create, fingerprint, work, work_asked};
+use super::small_task::{create, fingerprint, whole, work, work_asked};
 use crate::program::until;
 
 const LONG: Duration = Duration::from_secs(300);
@@ -122,13 +122,11 @@ fn an_eval_that_was_asked_for_answers_with_both_rates() {
 fn samples_of_a_live_run_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let set = ["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"];
-    let whole = create(&folder.path().join("whole"), &set);
-    work(&whole, never).unwrap();
-    let run = create(&folder.path().join("asked"), &set);
+    let run = create(folder.path(), &set);
     let question = json!({"row": "eval-001", "n": 3, "temperature": 1, "seed": 5});
     let answers = answers_to(&run, &question);
     assert!(
-        fingerprint(&run) == fingerprint(&whole),
+        fingerprint(&run) == fingerprint(&whole(&set)),
         "a question has changed the run"
     );
     assert_eq!(answers.len(), 2);
@@ -401,16 +399,8 @@ fn an_end_that_was_moved_nearer_or_at_the_last_moment() {
 fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     // With a KL every group is forwarded, so there is an update to be stopped.
-    let set = [
-        "lora_rank=4",
-        "learning_rate=1e-3",
-        "kl_beta=0.01",
-        "max_steps=3",
-        "eval_every=2",
-    ];
-    let whole = create(&folder.path().join("whole"), &set);
-    work(&whole, never).unwrap();
-    for (phase, at) in [("rollout", 2), ("update", 2), ("eval", 0), ("eval", 2)] {
+    let set = ["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"];
+    for (phase, at) in [("rollout", 2), ("update", 2), ("eval", 0), ("eval", 3)] {
         let run = create(&folder.path().join(format!("{phase}-{at}")), &set);
         let (mut is_asked, mut later) = (false, Vec::new());
         let ended = work_asked(&run, |event, _| {
@@ -449,7 +439,10 @@ fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint()
             ["stop"]
         );
         assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
-        assert!(fingerprint(&run) == fingerprint(&whole), "{phase} {at}");
+        assert!(
+            fingerprint(&run) == fingerprint(&whole(&set)),
+            "{phase} {at}"
+        );
     }
 }
 

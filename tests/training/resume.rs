@@ -8,22 +8,20 @@ use grpo_tui::run::{
 };
 use grpo_tui::train::Ended;
 
-use super::small_task::{create, fingerprint, finish_with_stops, weights, work};
-use crate::program::{call, program, stdout};
+use super::small_task::{create, fingerprint, finish_with_stops, weights, whole, work};
+use crate::program::{NANO, call, program, stdout};
 
 fn never(_: &EventBody) -> bool {
     false
 }
 
-/// Runs once through, then once with a stop after each of these steps, and compares.
+/// Runs with a stop after each of these steps, and compares with a run that was not stopped.
 fn stopped_after(set: &[&str], stops: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
-    let whole = create(&folder.path().join("whole"), set);
-    assert!(matches!(work(&whole, never).unwrap(), Ended::Finished(_)));
-    let run = create(&folder.path().join("stopped"), set);
+    let run = create(folder.path(), set);
     finish_with_stops(&run, stops);
     assert!(
-        fingerprint(&run) == fingerprint(&whole),
+        fingerprint(&run) == fingerprint(&whole(set)),
         "{set:?}: stopped after steps {stops:?}, the resumed run differs"
     );
 }
@@ -52,6 +50,9 @@ fn stopping_changes_nothing_off_policy_and_with_refills() {
         &[2, 3],
     );
 }
+
+/// For a model that does not stop by itself.
+const SHORT_ANSWERS: &str = "max_completion_tokens=16";
 
 /// Four rows: from the second pass on, some are passed over.
 const ADAPTIVE: [&str; 4] = [
@@ -173,7 +174,7 @@ fn stopping_changes_nothing_with_the_gated_delta_rule() {
     let base = format!("base_model={}", folder.path().join("hybrid").display());
     for method in [["method=sft", "lora_rank=4"], ["method=sft", "lora_rank=0"]] {
         stopped_after(
-            &[&[base.as_str(), "learning_rate=1e-3"], &method[..]].concat(),
+            &[&[base.as_str(), SHORT_ANSWERS], &method[..]].concat(),
             &[1, 4],
         );
     }
@@ -206,11 +207,7 @@ fn stopping_changes_nothing_with_replayed_experts() {
     // No answer is valid: the bonus is what moves the weights.
     let bonus = ["entropy_coef=0.1", "kl_beta=0.1", "learning_rate=1e-2"];
     let set = [
-        &[
-            base.as_str(),
-            "max_completion_tokens=32",
-            "weight_sync_interval=2",
-        ][..],
+        &[base.as_str(), SHORT_ANSWERS, "weight_sync_interval=2"][..],
         &bonus,
     ]
     .concat();
@@ -240,8 +237,7 @@ fn stopping_changes_nothing_with_replayed_experts() {
 #[test]
 fn the_start_of_full_training_has_no_weights_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let set = ["lora_rank=0"];
-    let run = create(&folder.path().join("full"), &set);
+    let run = create(&folder.path().join("full"), &[]);
     let at_start = |event: &EventBody| matches!(event, EventBody::Checkpoint(checkpoint) if checkpoint.step == 0);
     assert_eq!(
         work(&run, at_start).unwrap(),
@@ -263,20 +259,18 @@ fn the_start_of_full_training_has_no_weights_of_its_own() {
         state.checkpoints
     );
     // The model that it names is the base.
-    assert!(weights(&run, &format!("{}@0", run.path().display())) == weights(&run, "tiny"));
+    assert!(weights(&run, &format!("{}@0", run.path().display())) == weights(&run, NANO));
     let refused = promote(&run, 0, "", &folder.path().join("out"))
         .unwrap_err()
         .to_string();
     assert!(
-        refused.contains("is the base model itself") && refused.contains("use `tiny`"),
+        refused.contains("is the base model itself") && refused.contains(&format!("use `{NANO}`")),
         "{refused}"
     );
     assert!(!folder.path().join("out").exists());
-    let whole = create(&folder.path().join("whole"), &set);
-    assert!(matches!(work(&whole, never).unwrap(), Ended::Finished(_)));
     assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
     assert!(
-        fingerprint(&run) == fingerprint(&whole),
+        fingerprint(&run) == fingerprint(&whole(&[])),
         "resumed from the start, the run differs"
     );
     // Adapters do not begin as the base has them, and are small.
@@ -366,9 +360,7 @@ fn alerts_go_on_over_a_stop() {
             .map(|event| format!("{} {} {}", event["rule"], event["step"], event["cleared"]))
             .collect::<Vec<_>>()
     };
-    let whole = create(&folder.path().join("whole"), &set);
-    work(&whole, never).unwrap();
-    let expected = alerts_of(&whole);
+    let expected = alerts_of(&whole(&set));
     assert!(
         expected
             .iter()
@@ -390,9 +382,7 @@ fn alerts_go_on_over_a_stop() {
 fn a_killed_run_ends_as_if_nothing_had_happened() {
     let folder = tempfile::tempdir().unwrap();
     let set = ["max_steps=4"];
-    let whole = create(&folder.path().join("whole"), &set);
-    work(&whole, never).unwrap();
-    let expected = fingerprint(&whole);
+    let expected = fingerprint(&whole(&set));
     let run = create(&folder.path().join("killed"), &set);
     for kill_at in [
         "eval on test (base)",

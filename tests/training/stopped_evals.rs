@@ -5,19 +5,17 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use grpo_tui::run::{EvalProgress, EventBody, RunDirectory, State, answers_path};
-use grpo_tui::train::Ended;
+use grpo_tui::run::{EvalProgress, EventBody, EventReader, RunDirectory, State, answers_path};
+use grpo_tui::train::{Ended, finished_report};
 
-use super::small_task::{create, create_of, fingerprint, work};
-use crate::program::{program, sample_task, until};
-
-/// On one thread 32 prompts are decoded at a time, then the next 32.
-const ONE_THREAD: [&str; 2] = ["threads=1", "learning_rate=5e-4"];
+use super::small_task::{create, create_of, fingerprint, whole, work};
+use crate::program::{NANO_RUN, program, sample_task, until};
 
 fn with_test_prompts(folder: &Path, count: usize) -> RunDirectory {
     let task = folder.join("small");
     sample_task(&task, [12, 6, count]);
-    create_of(&task, folder, &ONE_THREAD)
+    // On one thread 32 prompts are decoded at a time, then the next 32.
+    create_of(&task, folder, &["threads=1"])
 }
 
 /// What the worker said of its eval when it died at the `visit`th answer.
@@ -97,17 +95,15 @@ fn a_base_eval_that_cannot_be_read_ends_the_run() {
 #[test]
 fn a_stop_ends_a_run_after_its_eval() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = create(&folder.path().join("whole"), &["learning_rate=5e-4"]);
-    let (mut evals, mut best) = (0, 0);
+    let whole = whole(&[]);
     let is_eval =
         |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "eval");
-    let ended = work(&whole, |event| {
-        evals += usize::from(is_eval(event));
-        false
-    });
-    if let Ended::Finished(report) = ended.unwrap() {
-        best = report.best_step;
-    }
+    let events = EventReader::new(&whole.events_path())
+        .read()
+        .unwrap()
+        .events;
+    let evals = events.iter().filter(|event| is_eval(&event.body)).count();
+    let best = finished_report(&whole).unwrap().unwrap().best_step;
     // The base on both sets, two on the eval set, the best checkpoint on the test set.
     assert!(
         (evals, best > 0) == (5, true),
@@ -128,10 +124,7 @@ fn a_stop_ends_a_run_after_its_eval() {
         (5, None, None),
     ];
     for (stopped_in, expected, step) in cases {
-        let run = create(
-            &folder.path().join(format!("eval-{stopped_in}")),
-            &["learning_rate=5e-4"],
-        );
+        let run = create(&folder.path().join(format!("eval-{stopped_in}")), &[]);
         let mut seen = 0;
         let ended = work(&run, |event| {
             seen += usize::from(is_eval(event));
@@ -166,6 +159,7 @@ fn the_first_signal_in_an_eval_says_at_once_what_it_waits_for() {
     let folder = tempfile::tempdir().unwrap();
     sample_task(&folder.path().join("task"), [12, 6, 70]);
     let mut child = program(folder.path(), &["train", "task", "--runs", "runs", "--cpu"])
+        .args(NANO_RUN.iter().flat_map(|key| ["--set", key]))
         .env("GRPO_TUI_FAULT_DELAY", "line.after:30")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

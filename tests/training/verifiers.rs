@@ -10,8 +10,7 @@ use std::sync::LazyLock;
 use grpo_tui::run::{RunState, read_step};
 use serde_json::{Value, json};
 
-use super::agents::processes_of;
-use crate::program::{call, json_lines, stderr, stdout};
+use crate::program::{call, json_lines, processes_of, stderr, stdout};
 use crate::ranks::{arguments_for, run_in, words};
 
 /// A taskset whose rewards depend on what is answered, and on the row what goes wrong.

@@ -14,6 +14,9 @@ const DELAY: &str = "GRPO_TUI_FAULT_DELAY";
 /// `N:MS`: from the Nth reading on, the wall clock goes wrong by so many milliseconds, which may be negative.
 const CLOCK: &str = "GRPO_TUI_FAULT_CLOCK";
 
+/// `SECONDS`: how long the ranks of a launcher wait for each other.
+const RENDEZVOUS: &str = "GRPO_TUI_FAULT_RENDEZVOUS";
+
 /// A requested failpoint, and how often it was reached.
 #[derive(Debug)]
 struct ArmedFailpoint {
@@ -71,6 +74,14 @@ pub fn test_clock(milliseconds: u64) -> u64 {
         }
         _ => milliseconds,
     }
+}
+
+/// How long ranks wait for each other: `usual`, or as a test wants it.
+pub fn rendezvous_timeout(usual: Duration) -> Duration {
+    let seconds = std::env::var(RENDEZVOUS).ok();
+    seconds
+        .and_then(|text| text.parse().ok())
+        .map_or(usual, Duration::from_secs)
 }
 
 /// Both sides of a variable's colon.

@@ -46,7 +46,11 @@ impl Placement {
         Self::from_env(|name| std::env::var(name).ok())
     }
 
-    fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
+    /// The same of the variables that `get` knows: ranks that are threads of one process have no environment each.
+    ///
+    /// # Errors
+    /// As [`Placement::found`].
+    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
         let number = |name| parsed(name, get(name));
         let has = |name: &str| get(name).is_some();
         let job = |names: &[&str]| job_name(names.iter().copied().filter_map(&get));
@@ -156,7 +160,7 @@ impl Placement {
                 &listener,
                 self.size,
                 &rendezvous.secret,
-                RENDEZVOUS_TIMEOUT,
+                files::rendezvous_timeout(RENDEZVOUS_TIMEOUT),
                 &remedy,
                 || Ok(()),
             )?,
@@ -169,7 +173,8 @@ impl Placement {
     /// # Errors
     /// [`RankError::Start`] if rank 0 cannot be found within 60 s, or does not answer within 30 s.
     pub fn follow(&self, runs: &Path, gpu: &str) -> Result<Ranks, RankError> {
-        self.follow_within(runs, gpu, RENDEZVOUS_TIMEOUT, ANSWER_TIMEOUT)
+        let to_meet = files::rendezvous_timeout(RENDEZVOUS_TIMEOUT);
+        self.follow_within(runs, gpu, to_meet, ANSWER_TIMEOUT)
     }
 
     fn follow_within(
