@@ -9,6 +9,8 @@
     unreachable_pub
 )]
 
+#[path = "../tests/view/harness.rs"]
+mod harness;
 #[path = "../tests/view/live_run.rs"]
 mod live_run;
 #[path = "../tests/run_directory/long_log.rs"]
@@ -21,18 +23,24 @@ mod session;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossterm::event::KeyEvent;
 use grpo_tui::config::Advantage;
 use grpo_tui::run::Series;
 use grpo_tui::score::{Scorer, Task};
+use grpo_tui::view::key_chord::Chord;
 use grpo_tui::view::screens::scores::{items, scoring};
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::theme::Theme;
 use grpo_tui::view::widgets::chart::{Chart, Curve};
+use grpo_tui::view::{Command, Message, app, update};
+use harness::Stage;
 use live_run::LiveRun;
 use session::{Session, Start};
 
 const STARTS: usize = 12;
 const KEYS: usize = 200;
+/// The longest that the view may keep somebody waiting who types.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 fn main() {
     // `cargo bench` passes --bench; `cargo test --all-targets` should not wait for figures.
@@ -41,6 +49,7 @@ fn main() {
     }
     println!("{:<58} {:>12} {:>12}", "figure", "median", "p99");
     charts();
+    long_pastes();
     scoring_again();
     starts();
     keys_during_a_run();
@@ -102,6 +111,44 @@ fn charts() {
         };
         row(figure, (0..20).map(|_| sample()).collect(), "ms");
     }
+}
+
+/// A long text pasted into each text field and editor, and the keys that follow, each with its picture.
+fn long_pastes() {
+    let texts = ["long ", "x", "日本", "{\"a\": [1, 2]}\n"]
+        .map(|text| text.repeat(200_000 / text.chars().count()));
+    let fields = app::actions().filter(|action| action.asks || action.id == "palette");
+    let mut samples = Vec::new();
+    for (action, text) in fields.zip(texts.iter().cycle()) {
+        let mut stage = Stage::with(120, 36, |options| {
+            options.program = "/bin/false".into();
+            let runs = options.here.join("runs");
+            std::fs::create_dir(&runs).unwrap();
+            let run = runs.join("20261120-143041-invoice-6sx3dn");
+            std::os::unix::fs::symlink(harness::finished_run(), run).unwrap();
+        });
+        stage.act(|_| vec![Command::ShowRun(harness::finished_run())]);
+        stage.send(Message::Perform(action));
+        if !stage.model.takes_text() {
+            continue;
+        }
+        let keys = "left a backspace up down home end ctrl-w pageup".split(' ');
+        let key = |name| {
+            let chord = Chord::parse(name).unwrap();
+            Message::Key(KeyEvent::new(chord.code, chord.modifiers))
+        };
+        for message in std::iter::once(Message::Paste(text.clone())).chain(keys.map(key)) {
+            let what = format!("{message:.60?}");
+            let begin = Instant::now();
+            // What it leaves to other threads is not waited for.
+            _ = update::update(&mut stage.model, stage.now_ms, message);
+            _ = stage.buffer();
+            let pause = begin.elapsed();
+            assert!(pause < MAX_PAUSE, "{}: {what} takes {pause:?}", action.id);
+            samples.push(milliseconds(pause));
+        }
+    }
+    row("a paste of 200,000 letters, a key after it", samples, "ms");
 }
 
 /// Every stored completion of a run against the text of the schema, as after a keystroke in it.

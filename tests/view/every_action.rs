@@ -1,6 +1,8 @@
 //! Every action of the table: where it says it works, its key means it, and performing it does something that the user
-//! sees: another picture, a message that something is done, or a command. A complaint is nothing done.
+//! sees once its commands are carried out: another picture, a message that something is done, or a command to the
+//! terminal. A complaint is nothing done.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crossterm::event::KeyEvent;
@@ -13,45 +15,162 @@ use ratatui::buffer::Cell;
 
 use super::harness::{Stage, finished_run};
 use super::launch::forecasting;
-use super::runs::copy_run;
+use super::runs::link_run;
 
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
-/// Ways to a place where an action has something to do: the focus is on its pane already.
-const PREPARATIONS: [&str; 33] = [
-    "",
-    "j",
-    "k",
-    "G",
-    "l",
-    "home",
-    "space",
-    "down down",
-    "c",
-    "v",
-    "o",
-    "p j",
-    "+ + h",
-    "/ x enter",
-    "enter x",
-    "l i s t _ f i l e s",
-    "o enter !",
-    "o enter ! ctrl-u",
-    "o enter ! esc",
-    "o / y enter",
-    "x !",
-    "x ! ctrl-u",
-    "x enter",
-    "I",
-    "esc f v enter",
-    "o g enter space j space esc G enter j space c",
-    "home b end j",
-    "t",
-    "t x ctrl-o",
-    "m",
-    "m space",
-    "y",
-    "o enter alt-a { \" $ r e f \" : \" # \" } left left",
+/// Keys that lead to where actions can be performed, with the focus on their pane already; what comes of them there; and
+/// their ids.
+const TABLE: &[(&str, Outcome, &str)] = &[
+    (
+        "",
+        Outcome::Done,
+        "runs.pipeline.open runs.open runs.filter runs.mark runs.mark_all runs.compare runs.versus \
+         runs.overlay runs.resume runs.stop runs.stop_now runs.annotate runs.tag runs.rename runs.search \
+         runs.group runs.sweeps runs.columns runs.sort_next runs.sort_previous runs.sort_turn runs.sort_by \
+         runs.smoothed runs.html runs.csv runs.tensorboard runs.table runs.promote runs.remove runs.copy \
+         runs.demonstration runs.columns.toggle runs.columns.right runs.columns.filter runs.columns.close \
+         runs.match.again runs.match.close schema.type schema.find schema.line schema.faults schema.outline \
+         schema.format schema.select schema.right schema.line.end schema.last schema.outline.go \
+         schema.sample.next schema.rejected schema.save schema.copy schema.outside schema.revert schema.trust \
+         schema.take schema.own schema.discard schema.difference schema.toml prompts.hand.answer \
+         prompts.hand.leave prompts.mark prompts.open prompts.own prompts.discard prompts.difference \
+         prompts.filter prompts.messages prompts.expected prompts.system prompts.compare prompts.sort \
+         prompts.sort.backwards prompts.add prompts.template prompts.import prompts.new_task \
+         prompts.duplicate prompts.delete prompts.outside prompts.copy prompts.hand prompts.results \
+         prompts.model prompts.health scores.open scores.grade scores.grades.yes scores.grades.no \
+         scores.grades.0 scores.grades.1 scores.grades.2 scores.grades.3 scores.grades.4 scores.grades.skip \
+         scores.grades.end scores.source scores.later_step scores.earlier_step scores.ten_later \
+         scores.ten_earlier scores.follow scores.next_changed scores.edit scores.write scores.prompt \
+         scores.draw scores.target scores.cancel scores.rescore_run scores.only scores.changed scores.class \
+         scores.filter scores.order scores.groups scores.copy scores.results launch.forecast \
+         launch.can_it_learn launch.cancel launch.models launch.tasks launch.preset launch.filter \
+         launch.sections launch.only_different live.chart.in live.chart.next live.chart.previous \
+         live.member.next live.group.open live.text.next live.text.prompt live.prompt.completion \
+         live.prompt.next live.small.next live.small.previous live.small.enlarge live.result.open live.log.up \
+         live.log.page_up live.log.level live.log.filter live.compare live.step.previous live.step.back_far \
+         live.step.first live.cursor live.smooth live.log_axis live.metrics.filter live.metrics.choose \
+         live.changes.since live.freeze live.overlay live.copy live.results live.resume live.stop \
+         live.stop_now live.annotate live.set live.pane.chart live.pane.completion live.pane.prompt \
+         live.pane.signal live.pane.changes live.pane.metrics live.pane.device live.pane.log live.pane.result \
+         eval.read eval.prompt.next eval.fixed eval.broken eval.neither eval.both eval.failures \
+         eval.failures_first eval.filter eval.sort eval.choose eval.comment eval.sides eval.copy \
+         eval.copy_first eval.export eval.start eval.baseline eval.rescore eval.chat eval.results \
+         eval.prompts move.down move.page_down move.last help palette screen.runs screen.schema \
+         screen.prompts screen.scores screen.launch screen.eval pane.next pane.previous pane.zoom editor.wrap \
+         notices commands theme settings redraw suspend quit",
+    ),
+    (
+        "j",
+        Outcome::Done,
+        "runs.columns.left schema.complete schema.left schema.line.start schema.first launch.open \
+         launch.next_value launch.previous_value live.prompt.previous eval.prompt.previous move.up \
+         move.page_up move.first",
+    ),
+    (
+        "k",
+        Outcome::Done,
+        "live.log.down live.log.page_down live.log.latest",
+    ),
+    ("G", Outcome::Done, "schema.back launch.section"),
+    (
+        "l",
+        Outcome::Done,
+        "schema.sample.previous live.member.previous live.text.previous",
+    ),
+    (
+        "home",
+        Outcome::Done,
+        "live.step.next live.step.on_far live.step.latest",
+    ),
+    (
+        "space",
+        Outcome::Done,
+        "runs.leave_filter runs.columns.reset prompts.leave",
+    ),
+    (
+        "c",
+        Outcome::Done,
+        "prompts.finding prompts.undo_rows scores.back live.chart.left live.chart.left_far live.pane.groups",
+    ),
+    (
+        "v",
+        Outcome::Done,
+        "live.overlay.toggle live.back eval.leave eval.all",
+    ),
+    (
+        "o",
+        Outcome::Done,
+        "launch.clear_filter eval.chooser.open eval.chooser.pick eval.chooser.compare eval.chooser.back",
+    ),
+    (
+        "p j",
+        Outcome::Done,
+        "prompts.save prompts.undo launch.reset launch.reset_all",
+    ),
+    (
+        "+ + h",
+        Outcome::Done,
+        "live.chart.right live.chart.right_far live.chart.out live.chart.whole",
+    ),
+    (
+        "l i s t _ f i l e s",
+        Outcome::Done,
+        "prompts.hand.call scores.samples",
+    ),
+    (
+        "o enter !",
+        Outcome::Done,
+        "schema.leave schema.undo schema.fault.next",
+    ),
+    ("o enter ! ctrl-u", Outcome::Done, "schema.redo"),
+    (
+        "o enter ! esc",
+        Outcome::Done,
+        "schema.fault.previous prompts.hand.edit prompts.hand.again",
+    ),
+    (
+        "o / y enter",
+        Outcome::Done,
+        "schema.find.next schema.find.previous schema.help",
+    ),
+    ("x ! ctrl-u", Outcome::Done, "prompts.redo"),
+    ("x enter", Outcome::Done, "prompts.format"),
+    (
+        "esc f v enter",
+        Outcome::Done,
+        "runs.match.open runs.match.copy",
+    ),
+    (
+        "o g enter space j space esc G enter j space c",
+        Outcome::Done,
+        "eval.pair eval.task",
+    ),
+    ("home b end j", Outcome::Done, "live.changes.open"),
+    ("t", Outcome::Done, "eval.chat.leave"),
+    ("t x ctrl-o", Outcome::Done, "eval.chat.edit"),
+    ("m", Outcome::Done, "live.charts.toggle"),
+    ("m space", Outcome::Done, "live.charts.reset"),
+    ("y", Outcome::Done, "scores.grades.undo"),
+    (
+        "o enter alt-a { \" $ r e f \" : \" # \" } left left",
+        Outcome::Done,
+        "schema.definition",
+    ),
+    ("a x esc", Outcome::Done, "scores.remove"),
+    ("1", Outcome::Done, "screen.live"),
+    ("t x", Outcome::Done, "eval.chat.send"),
+    // They complain on this stage, of what it has not: a worker that takes requests, a text to submit or to restore, a run
+    // that can start. Each has tests of its own.
+    (
+        "",
+        Outcome::Refused,
+        "runs.start runs.pause runs.checkpoint runs.eval prompts.take launch.start live.pause live.checkpoint \
+         live.eval",
+    ),
+    ("I", Outcome::Refused, "prompts.submit"),
+    // The files that it reads again are as they were; another test changes them.
+    ("", Outcome::Nothing, "eval.again"),
 ];
 
 /// A judge that is not asked, with a criterion of either scale.
@@ -62,21 +181,6 @@ const TOOL: &str = "kind = \"regex\"\npattern = \".\"\n[[tool]]\nbuiltin = \"fil
 
 /// Actions that end what goes on, and the key that begins it.
 const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
-
-/// Actions that complain on this stage, of what it has not: a worker that takes requests, a text to submit or to
-/// restore, a run that can start. Each has tests of its own.
-const REFUSED: [&str; 10] = [
-    "launch.start",
-    "prompts.submit",
-    "prompts.take",
-    "live.pause",
-    "live.checkpoint",
-    "live.eval",
-    "runs.start",
-    "runs.pause",
-    "runs.checkpoint",
-    "runs.eval",
-];
 
 /// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample
 /// run, and a program that answers forecasts. `part`: one of the task's reward, which a program or a judge scores.
@@ -95,19 +199,19 @@ fn stage(part: &str) -> Stage {
             .unwrap();
         }
         write_drafts(&options.data.join("drafts"), &task);
-        copy_run(
+        link_run(
             &options.here.join("runs"),
             "20261119-090000-invoice-aaaaaa",
             "another",
             "failed",
         );
-        copy_run(
+        link_run(
             &options.here.join("runs"),
             "20261118-090000-invoice-bbbbbb",
             "a third",
             "finished",
         );
-        copy_run(
+        link_run(
             &options.here.join("runs"),
             RUN,
             "small adapters",
@@ -142,9 +246,17 @@ fn write_drafts(folder: &Path, task: &Path) {
     .unwrap();
 }
 
-/// Whether the action does anything after a preparation; false also where the preparation leads away from it. What
-/// keeps it from being done is not asked: what an action does then is its own.
-fn works(action: &ActionInfo, preparation: &str) -> bool {
+/// What came of an action.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Done,
+    Refused,
+    Nothing,
+}
+
+/// Performs an action after the keys that lead to it, as far as they do. What keeps it from being done is not asked: what
+/// an action does then is its own.
+fn outcome(action: &ActionInfo, way: &str) -> Result<Outcome, String> {
     let is_labelling = action.scope == Scope::Pane(Screen::Scores, "labels");
     let mut stage = match action.scope {
         Scope::Pane(Screen::Schema, "program") => {
@@ -171,7 +283,7 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     if action.scope == Scope::Pane(Screen::Prompts, "by hand") {
         stage.keys("b");
     }
-    stage.keys(preparation);
+    stage.keys(way);
     for (_, key) in BEGUN.iter().filter(|(id, _)| *id == action.id) {
         let chord = Chord::parse(key).unwrap();
         // Its work is not carried out: it goes on.
@@ -187,36 +299,38 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
             .action_of(Chord::parse(key).unwrap())
             .is_some_and(|found| found.id == action.id)
     };
-    if !stage.model.is_here(action) || !(action.keys.is_empty() || action.keys.iter().any(is_meant))
-    {
-        return false;
+    if !stage.model.is_here(action) {
+        return Err("the focus is elsewhere".to_owned());
     }
-    let (before, told) = (picture(&stage), stage.model.shared.notices.total());
+    if !(action.keys.is_empty() || action.keys.iter().any(is_meant)) {
+        return Err(format!("none of its keys {:?} means it", action.keys));
+    }
+    let (before, told, asked) = (
+        picture(&stage),
+        stage.model.shared.notices.total(),
+        stage.commands.len(),
+    );
     let typed_before = stage.model.takes_text();
     let commands = stage.model.perform(action);
-    let asks = !commands.is_empty();
     stage.act(|_| commands);
-    let notices: Vec<Level> = stage
-        .model
-        .shared
-        .notices
-        .since(told)
-        .iter()
-        .map(|notice| notice.level)
-        .collect();
-    let is_refused = notices.contains(&Level::Complaint);
-    let works = !is_refused && (asks || !notices.is_empty() || picture(&stage) != before);
     // Whatever begins a text says so: where it is refused, the keys that follow are no commands.
     let types =
         stage.model.screen().is_typing() || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
     let may_type =
         action.asks || action.id == "launch.open" || action.id.ends_with(".take") || typed_before;
-    assert!(
-        !types || may_type,
-        "{} begins a text and is not marked so",
-        action.id
-    );
-    works
+    if types && !may_type {
+        return Err("it begins a text and is not marked so".to_owned());
+    }
+    let notices = stage.model.shared.notices.since(told);
+    let is_refused = notices
+        .iter()
+        .any(|notice| notice.level == Level::Complaint);
+    let is_done = !notices.is_empty() || stage.commands.len() > asked || picture(&stage) != before;
+    Ok(match (is_refused, is_done) {
+        (true, _) => Outcome::Refused,
+        (false, true) => Outcome::Done,
+        (false, false) => Outcome::Nothing,
+    })
 }
 
 /// All that is drawn except the bottom line, where messages come and go.
@@ -226,22 +340,35 @@ fn picture(stage: &Stage) -> Vec<Cell> {
     buffer.content[..rows * usize::from(buffer.area.width)].to_vec()
 }
 
+/// Performs the actions of a screen; `None`: those that work on every screen.
 fn check(place: Option<Screen>) {
     let here = |action: &&ActionInfo| match action.scope {
         Scope::Global | Scope::Movement => place.is_none(),
         Scope::Screen(screen) | Scope::Pane(screen, _) => place == Some(screen),
     };
-    let actions: Vec<&ActionInfo> = app::actions().filter(here).collect();
-    assert!(!actions.is_empty());
-    let is_dead = |action: &&&ActionInfo| {
-        !REFUSED.contains(&action.id) && !PREPARATIONS.iter().any(|way| works(action, way))
+    let wrong = |action: &ActionInfo| {
+        let is_its_row = |(_, _, ids): &&(_, _, &str)| ids.split(' ').any(|id| id == action.id);
+        let Some((way, expected, _)) = TABLE.iter().find(is_its_row) else {
+            return Some("not in TABLE: add it to the keys that lead to where it works".to_owned());
+        };
+        let found = outcome(action, way);
+        (found.as_ref() != Ok(expected))
+            .then(|| format!("after the keys `{way}`: {found:?}, not {expected:?}"))
     };
-    let dead: Vec<&str> = actions
-        .iter()
-        .filter(is_dead)
-        .map(|action| action.id)
+    let wrong: Vec<String> = app::actions()
+        .filter(here)
+        .filter_map(|action| Some(format!("{}: {}", action.id, wrong(action)?)))
         .collect();
-    assert!(dead.is_empty(), "nothing comes of {dead:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_table_has_no_other_action_and_none_twice() {
+    let mut seen = HashSet::new();
+    for id in TABLE.iter().flat_map(|(_, _, ids)| ids.split(' ')) {
+        assert!(app::action(id).is_some(), "{id} is no action: remove it");
+        assert!(seen.insert(id), "{id} is in two rows: remove one");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Whole ways through the program in a terminal of its own, with the real engine, each told as what a user does and
-//! then must see.
+//! then must see. The newcomer's run trains; the others open the recorded run, and what they start trains at night.
 
 mod drifting_run;
 mod linear;

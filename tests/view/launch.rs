@@ -13,14 +13,6 @@ use grpo_tui::view::screens::launch;
 
 use super::harness::{Stage, finished_run};
 
-/// What `train invoice --plan --json` and `--plan --sample --json` printed, recorded with the release build on two
-/// cores.
-const PLAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/view/recorded/plan.json");
-const PLAN_SAMPLE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/view/recorded/plan-sample.json"
-);
-
 /// A program that writes down its arguments and does what the script says.
 pub(super) fn answering(options: &mut Options, script: &str) {
     let text = format!(
@@ -30,13 +22,10 @@ pub(super) fn answering(options: &mut Options, script: &str) {
     options.program = super::harness::script(&options.here.join("program"), &text);
 }
 
+/// A program that writes down its arguments and answers what `train invoice --plan --json` and `--plan --sample --json`
+/// printed, recorded with the release build on two cores.
 pub(super) fn forecasting(options: &mut Options) {
-    answering(
-        options,
-        &format!(
-            "echo 'loading tiny and measuring it on this machine ...' >&2\ncase \"$*\" in *--sample*) cat '{PLAN_SAMPLE}';; *) cat '{PLAN}';; esac"
-        ),
-    );
+    options.program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/view/recorded/program");
 }
 
 fn stage(columns: u16, rows: u16) -> Stage {

@@ -8,7 +8,7 @@ use grpo_tui::view::{Screen, keymap_check};
 
 use super::harness::{Stage, finished_run};
 use super::launch::forecasting;
-use super::runs::copy_run;
+use super::runs::link_run;
 
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
@@ -18,7 +18,7 @@ fn several_runs(folder: &std::path::Path) {
         "20261119-090000-invoice-aaaaaa",
         "20261118-090000-invoice-bbbbbb",
     ] {
-        copy_run(&folder.join("runs"), id, "", "finished");
+        link_run(&folder.join("runs"), id, "", "finished");
     }
 }
 
@@ -89,7 +89,7 @@ fn every_text_is_scrolled_to_its_last_row_and_no_further() {
     for (columns, rows) in [(120, 36), (80, 24), (60, 20)] {
         let mut stage = Stage::with(columns, rows, |options| {
             forecasting(options);
-            copy_run(&options.here.join("runs"), RUN, "", "finished");
+            link_run(&options.here.join("runs"), RUN, "", "finished");
             std::os::unix::fs::symlink(
                 finished_run().parent().unwrap(),
                 options.here.join("sample-data"),

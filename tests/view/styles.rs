@@ -13,22 +13,26 @@ use super::harness::Stage;
 use super::launch::forecasting;
 use super::live::stable;
 use super::live_run::LiveRun;
-use super::runs::copy_run;
+use super::runs::link_run;
 
 const SIZES: [(u16, u16); 2] = [(120, 36), (80, 24)];
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
 /// The text of the screen, the same under each theme. Every colour is one of the theme's roles, and without colour the
-/// cursor is still seen.
-fn text(stage: impl Fn(Theme) -> Stage) -> String {
-    let stages = [
-        Theme::embedded("dark"),
-        Theme::embedded("light"),
+/// cursor is still seen. `open`: the keys that open the popup in front, whose lines are made once; pressed again under
+/// each theme.
+fn text(stage: &mut Stage, open: &str) -> String {
+    let themes = [
         Theme::monochrome(),
-    ]
-    .map(stage);
-    let [dark, light, plain] = stages.each_ref().map(Stage::buffer);
-    let [text, on_light, without_colour] = stages.each_ref().map(stable);
+        Theme::embedded("light"),
+        Theme::embedded("dark"),
+    ];
+    let [(plain, without_colour), (light, on_light), (dark, text)] = themes.map(|theme| {
+        stage.model.shared.theme = theme;
+        stage.model.shared.popup = None;
+        stage.keys(open);
+        (stage.buffer(), stable(stage))
+    });
     assert!(
         text == on_light,
         "the text depends on the background:\n{text}\n{on_light}"
@@ -98,31 +102,28 @@ pub(super) fn check_roles(stage: &Stage, expected: &[(&str, Role)]) {
     }
 }
 
-fn stage(columns: u16, rows: u16, theme: Theme) -> Stage {
+fn stage(columns: u16, rows: u16) -> Stage {
     Stage::with(columns, rows, |options| {
         forecasting(options);
-        copy_run(
+        link_run(
             &options.here.join("runs"),
             RUN,
             "small adapters",
             "finished",
         );
-        options.theme = theme;
     })
 }
 
-/// A screen at both sizes, after some keys; one file a size.
-fn snapshots(screen: &str, keys: &str, roles: &[(&str, Role)]) {
+/// A screen at both sizes, after some keys; one file a size. `open`: the keys that then open a popup.
+fn snapshots(screen: &str, keys: &str, open: &str, roles: &[(&str, Role)]) {
     for (columns, rows) in SIZES {
-        let shown = |theme| {
-            let mut stage = stage(columns, rows, theme);
-            let run = stage.folder.path().join("runs").join(RUN);
-            stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run)]);
-            stage.keys(keys);
-            stage
-        };
-        insta::assert_snapshot!(format!("{screen}_{columns}x{rows}"), text(shown));
-        check_roles(&shown(Theme::embedded("dark")), roles);
+        let mut stage = stage(columns, rows);
+        let run = stage.folder.path().join("runs").join(RUN);
+        stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run)]);
+        stage.keys(keys);
+        insta::assert_snapshot!(format!("{screen}_{columns}x{rows}"), text(&mut stage, open));
+        // The last theme is the dark one.
+        check_roles(&stage, roles);
     }
 }
 
@@ -131,6 +132,7 @@ fn runs() {
     snapshots(
         "runs",
         "f1 space",
+        "",
         &[
             ("✓ finished", Role::Good),
             ("6sx3dn small", Role::Accent),
@@ -145,6 +147,7 @@ fn schema() {
     snapshots(
         "schema",
         "f2",
+        "",
         &[
             ("\"type\"", Role::JsonKey),
             ("\"object\"", Role::JsonString),
@@ -157,6 +160,7 @@ fn prompts() {
     snapshots(
         "prompts",
         "f3 j",
+        "",
         &[
             ("98 ✓", Role::JsonNumber),
             ("✓   Turn", Role::Good),
@@ -167,7 +171,7 @@ fn prompts() {
 
 #[test]
 fn scores() {
-    snapshots("scores", "f4 ] j", &[("valid", Role::Valid)]);
+    snapshots("scores", "f4 ] j", "", &[("valid", Role::Valid)]);
 }
 
 #[test]
@@ -175,6 +179,7 @@ fn launch() {
     snapshots(
         "launch",
         "f5 j f",
+        "",
         &[("model and length", Role::Title), ("┃", Role::Border)],
     );
 }
@@ -184,6 +189,7 @@ fn live() {
     snapshots(
         "live",
         "f6 home c",
+        "",
         &[
             ("✓ finished", Role::Good),
             ("█ valid  ▄", Role::Valid),
@@ -199,6 +205,7 @@ fn eval() {
     snapshots(
         "eval",
         "f7 j",
+        "",
         &[
             ("60.0%", Role::Base),
             ("99.0%", Role::Trained),
@@ -212,10 +219,11 @@ fn eval() {
 
 #[test]
 fn the_help_and_the_palette() {
-    snapshots("help", "f6 ?", &[("Previous step", Role::Text)]);
+    snapshots("help", "f6", "?", &[("Previous step", Role::Text)]);
     snapshots(
         "palette",
-        "f6 ctrl-p s",
+        "f6",
+        "ctrl-p s",
         &[
             ("▸ Live: Show completion", Role::Accent),
             (" (unavailable)", Role::Faint),
@@ -226,15 +234,13 @@ fn the_help_and_the_palette() {
 #[test]
 fn a_run_that_goes_on() {
     for (columns, rows) in SIZES {
-        let screen = text(|theme| {
-            let mut stage = stage(columns, rows, theme);
-            let run = LiveRun::begin(&stage.folder.path().join("runs"), 20);
-            stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run.path.clone())]);
-            stage.now_ms = 1_795_185_060_000;
-            stage.keys("f6");
-            stage.send(Message::Tick);
-            stage
-        });
+        let mut stage = stage(columns, rows);
+        let run = LiveRun::begin(&stage.folder.path().join("runs"), 20);
+        stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run.path.clone())]);
+        stage.now_ms = 1_795_185_060_000;
+        stage.keys("f6");
+        stage.send(Message::Tick);
+        let screen = text(&mut stage, "");
         insta::assert_snapshot!(format!("live_going_{columns}x{rows}"), screen);
     }
 }
