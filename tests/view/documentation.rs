@@ -69,16 +69,30 @@ fn part(name: &str) -> String {
                 .iter()
                 .map(|role| format!("`{}`", role.name()))
                 .collect();
+            let roles = wrapped(&format!("Roles: {}.", roles.join(", ")));
             let _ = write!(
                 text,
-                "\nThemes of the program: {}.\n\nRoles: {}.\n",
-                names.join(", "),
-                roles.join(", ")
+                "\nThemes of the program: {}.\n\n{roles}\n",
+                names.join(", ")
             );
         }
         other => panic!("no part is called {other}"),
     }
     text
+}
+
+/// Prose as pages have it: at most 100 columns.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().unwrap();
+        if !line.is_empty() && line.len() + word.len() >= 100 {
+            lines.push(word.to_owned());
+        } else {
+            *line += &format!("{}{word}", if line.is_empty() { "" } else { " " });
+        }
+    }
+    lines.join("\n")
 }
 
 /// `UPDATE_DOCS=1 cargo test --test main the_pages_of_the_view` writes them.

@@ -4,6 +4,7 @@
 mod start;
 
 use std::fmt::Write;
+use std::path::Path;
 
 use crossterm::event::MouseEventKind;
 use grpo_tui::config::Source;

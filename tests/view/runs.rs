@@ -566,44 +566,6 @@ fn what_cannot_be_done_says_why() {
     }
 }
 
-/// A note needs no worker: it goes into the log of a run that has ended.
-#[test]
-fn a_run_that_has_ended_takes_a_note() {
-    let mut stage = stage_with(120, 36, several);
-    stage.keys("a").types("quit; delete").keys("enter");
-    assert!(stage.shows("6sx3dn: noted"), "{}", stage.screen());
-    let run = stage
-        .folder
-        .path()
-        .join("runs/20261120-143041-invoice-6sx3dn");
-    let state = grpo_tui::run::RunState::read(&run).unwrap();
-    assert_eq!(state.notes.last().unwrap().1.text, "quit; delete");
-    assert_eq!(state.end.unwrap().status, "finished");
-    stage.tick_after(2_000);
-    assert!(
-        stage.shows("quit; delete") && stage.shows("✓ finished"),
-        "{}",
-        stage.screen()
-    );
-    // Where it cannot be written, the error repeats what was typed.
-    std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o777)).unwrap();
-    stage.keys("a").types("once more").keys("enter");
-    let message = stage
-        .model
-        .shared
-        .notices
-        .all()
-        .last()
-        .unwrap()
-        .text
-        .clone();
-    assert!(
-        message.contains("is writable by other users")
-            && message.contains("note not saved: once more"),
-        "{message}"
-    );
-}
-
 #[test]
 fn a_stop_that_was_asked_for_is_no_warning() {
     let stage = stage_with(120, 36, |folder| {
