@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
 use candle_core::quantized::{QStorage, QTensor};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Error, Tensor};
 
 use super::CheckpointError;
 use super::export::write_folder;
@@ -117,6 +117,11 @@ impl<'a> Gguf<'a> {
         let content =
             content.map_err(|_| refused("damaged header; download the file again".to_owned()))?;
         let content = content.map_err(|error| {
+            // With RUST_BACKTRACE candle adds where it noticed, some thirty lines.
+            let error = match error {
+                Error::WithBacktrace { inner, .. } => *inner,
+                error => error,
+            };
             refused(format!(
                 "{error}; the file is damaged or cut short, or it has a type other than F32, F16, BF16, Q4_0 to Q8_1 and Q2_K to Q8_K"
             ))

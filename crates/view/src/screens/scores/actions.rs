@@ -142,7 +142,7 @@ const ACTIONS: &[Action] = &[
         "close",
         &["esc"],
         LABELLING,
-        |scores, shared| labelling::end(scores, shared),
+        labelling::end,
     ),
     Action::new(
         "scores.source",
