@@ -8,8 +8,8 @@ use grpo_tui::score::{Task, Trust};
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
-use super::small_task::{create_of, fingerprint, finish_with_stops, work, write};
-use crate::program::{NANO, call, copy_tree, json_lines, processes_of, sample_data, stderr};
+use super::small_task::{SMALL, create_with, fingerprint, finish_with_stops, work, write};
+use crate::program::{call, copy_tree, json_lines, processes_of, sample_data, stderr};
 use crate::ranks::{arguments_for, run_in, sampled, words};
 
 /// The small task with this agent, trusted.
@@ -92,7 +92,9 @@ fn an_agent_with_openai_s_client_is_trained_token_for_token() {
     let folder = tempfile::tempdir().unwrap();
     let python = &crate::program::peer("OPENAI_PYTHON");
     let task = task(folder.path(), python, OPENAI_AGENT, "kind = \"agent\"");
-    let whole = create_of(&task, &folder.path().join("whole"), &SET);
+    // By `tiny`, whose answers end and differ in their rewards.
+    let set = [SMALL, &SET].concat();
+    let whole = create_with(&task, &folder.path().join("whole"), &set);
     assert!(matches!(
         work(&whole, |_| false).unwrap(),
         Ended::Finished(_)
@@ -104,7 +106,7 @@ fn an_agent_with_openai_s_client_is_trained_token_for_token() {
         "{difference:?}"
     );
     let tokenizer = grpo_tui::checkpoint::StartModel::find(
-        NANO,
+        "tiny",
         &grpo_tui::run::RunFolders::discover(whole.path().parent(), whole.path()),
     )
     .unwrap()
@@ -160,7 +162,7 @@ fn an_agent_with_openai_s_client_is_trained_token_for_token() {
     assert_eq!(completions, 12);
     // A run that is stopped, and one that is killed while agents run.
     let expected = fingerprint(&whole);
-    let stopped = create_of(&task, &folder.path().join("stopped"), &SET);
+    let stopped = create_with(&task, &folder.path().join("stopped"), &set);
     finish_with_stops(&stopped, &[1]);
     assert!(fingerprint(&stopped) == expected, "the resumed run differs");
 }
