@@ -1,48 +1,78 @@
 //! Fuzzy search: ranks texts by a query and finds the matched characters.
 
+use nucleo_matcher::pattern::{AtomKind, CaseMatching, Normalization, Pattern};
+use nucleo_matcher::{Config, Matcher, Utf32Str};
+use unicode_segmentation::UnicodeSegmentation;
+
+/// The longest query: what is searched is a line, and the time of a match grows with both lengths.
+pub const MAX_QUERY_BYTES: usize = 400;
+
 /// The items whose text contains the characters of each word of `query` in order; best first, ties in the given order.
 pub fn rank<T: Copy>(query: &str, items: &[T], text: impl Fn(&T) -> String) -> Vec<T> {
     if query.is_empty() {
         return items.to_vec();
     }
-    let texts: Vec<String> = items.iter().map(text).collect();
-    let mut matched = matches_of(query, &texts.iter().map(String::as_str).collect::<Vec<_>>());
-    matched.sort_by(|a, b| b.score.cmp(&a.score).then(a.index.cmp(&b.index)));
-    matched
+    let mut search = Search::new(query);
+    let mut matched: Vec<(u32, T)> = items
         .iter()
-        .filter_map(|one| items.get(one.index as usize).copied())
-        .collect()
+        .filter_map(|item| Some((search.score(&text(item))?, *item)))
+        .collect();
+    matched.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+    matched.into_iter().map(|(_, item)| item).collect()
 }
 
 pub fn matches(query: &str, text: &str) -> bool {
-    query.is_empty() || !matches_of(query, &[text]).is_empty()
+    query.is_empty() || Search::new(query).score(text).is_some()
 }
 
 /// The byte offsets in `text` of the characters that match `query`, in order; empty without a match.
 pub fn letters(query: &str, text: &str) -> Vec<usize> {
-    if query.is_empty() {
+    let mut letters = Vec::new();
+    let mut search = Search::new(query);
+    if search.indices(text, &mut letters).is_none() {
         return Vec::new();
     }
-    let mut bytes: Vec<usize> = matches_of(query, &[text])
-        .iter()
-        .flat_map(|one| &one.indices)
-        .map(|index| *index as usize)
-        .collect();
-    bytes.sort_unstable();
-    bytes.dedup();
-    bytes.retain(|byte| text.is_char_boundary(*byte) && *byte < text.len());
-    bytes
+    letters.sort_unstable();
+    letters.dedup();
+    // The matcher counts graphemes.
+    let starts: Vec<usize> = text.grapheme_indices(true).map(|(byte, _)| byte).collect();
+    letters
+        .into_iter()
+        .filter_map(|letter| starts.get(letter as usize).copied())
+        .collect()
 }
 
-/// The longest query: what is searched is a line, and the time of a match grows with both lengths.
-pub const MAX_QUERY_BYTES: usize = 400;
+struct Search {
+    pattern: Pattern,
+    matcher: Matcher,
+    characters: Vec<char>,
+    is_too_long: bool,
+}
 
-/// The only call of the matcher, which is compiled anew for each type of text and result.
-fn matches_of(query: &str, texts: &[&str]) -> Vec<frizbee::MatchIndices> {
-    if query.len() > MAX_QUERY_BYTES {
-        return Vec::new();
+impl Search {
+    fn new(query: &str) -> Self {
+        Self {
+            pattern: Pattern::new(
+                query,
+                CaseMatching::Ignore,
+                Normalization::Smart,
+                AtomKind::Fuzzy,
+            ),
+            matcher: Matcher::new(Config::DEFAULT),
+            characters: Vec::new(),
+            is_too_long: query.len() > MAX_QUERY_BYTES,
+        }
     }
-    frizbee::Matcher::from_query(query, &frizbee::Config::default()).match_list_indices(texts)
+
+    fn score(&mut self, text: &str) -> Option<u32> {
+        let text = Utf32Str::new(text, &mut self.characters);
+        (!self.is_too_long).then(|| self.pattern.score(text, &mut self.matcher))?
+    }
+
+    fn indices(&mut self, text: &str, found: &mut Vec<u32>) -> Option<u32> {
+        let text = Utf32Str::new(text, &mut self.characters);
+        (!self.is_too_long).then(|| self.pattern.indices(text, &mut self.matcher, found))?
+    }
 }
 
 #[cfg(test)]
