@@ -296,6 +296,31 @@ fn what_the_compiler_lacks_is_said_in_other_keywords() {
 }
 
 #[test]
+fn strings_have_the_format_that_their_schema_names() {
+    let shared = tokenizer();
+    let vocabulary = Vocabulary::new(&shared).unwrap();
+    for (format, ..) in crate::score::FORMATS
+        .iter()
+        .filter(|(name, ..)| *name != "regex")
+    {
+        let schema = json!({"type": "string", "format": format});
+        let constraint =
+            Constraint::compile(&vocabulary, &Answer::schema("s", &schema), Reasoning::Off)
+                .unwrap_or_else(|error| panic!("{format}: {error}"));
+        let validator = jsonschema::options()
+            .should_validate_formats(true)
+            .build(&schema)
+            .unwrap();
+        for text in (0..20).filter_map(|seed| sampled(&constraint, &shared, seed)) {
+            let value = serde_json::from_str(&text).unwrap();
+            assert!(validator.is_valid(&value), "{format}: {text}");
+        }
+    }
+    let named = json!({"format": "email", "enum": ["root@localhost"]});
+    assert!(compile(&Answer::schema("s", &named), Reasoning::Off).is_ok());
+}
+
+#[test]
 fn what_cannot_be_enforced_is_named_with_its_place() {
     let check = |schema: serde_json::Value, assert_formats: bool, expected: &[&str]| {
         let mut file = SchemaFile::alone("schema.json", &schema);
