@@ -245,7 +245,7 @@ fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
             (
                 "import math\n\n1 / 0",
                 "invalid exception 0.50",
-                "1:1 the tests: ZeroDivisionError",
+                "3:1 the tests: ZeroDivisionError",
             ),
         ],
     );
