@@ -2,7 +2,7 @@
 
 use super::super::json::{self, Kind, Syntax, Value};
 use super::super::unwrap_answer::inner_values;
-use super::calls::OPEN;
+use super::syntax::OPEN;
 use super::tools::Tools;
 
 /// What the names of marks have in common, in lower case and without separators: of all, and of those between `<|` and

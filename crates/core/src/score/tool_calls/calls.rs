@@ -5,10 +5,9 @@ use super::super::json::{self, Document, Kind, Object, Syntax, SyntaxError, Valu
 use super::super::string_places::StringPlaces;
 use super::super::unwrap_answer::{Unreadable, class_of_text};
 use super::attempts::foreign_form;
+pub(super) use super::syntax::{CLOSE, OPEN};
 use super::syntax::{Read, after_white_space, unreadable};
 
-pub(super) const OPEN: &str = "<tool_call>";
-pub(super) const CLOSE: &str = "</tool_call>";
 const FORM: &str = "a call is {\"name\": …, \"arguments\": {…}}";
 
 /// The JSON of a completion.

@@ -14,6 +14,10 @@ use crate::text::THINK_MARKS;
 
 pub(super) type Read<T> = Result<T, Unreadable>;
 
+/// Around a call of Hermes, and of Qwen.
+pub(super) const OPEN: &str = "<tool_call>";
+pub(super) const CLOSE: &str = "</tool_call>";
+
 /// The texts around the parts of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallLayout {
