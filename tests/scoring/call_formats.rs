@@ -60,6 +60,27 @@ const READ: &[(&str, &str, &str)] = &[
         "<tool_call>\n<function=get_current_weather>\n<parameter=city>\n</parameter>\n</function>\n</tool_call>",
         r#"{"name": "get_current_weather", "arguments": {"city": ""}}"#,
     ),
+    // A line break beside a tag is not part of the value, each by itself, nor is the indent of a closing tag.
+    (
+        "qwen-xml",
+        "<tool_call>\n<function=get_current_weather>\n<parameter=city>\nDallas</parameter>\n<parameter=state>TX\n</parameter>\n</function>\n</tool_call>",
+        DALLAS,
+    ),
+    (
+        "qwen-xml",
+        "<tool_call>\n  <function=get_current_weather>\n    <parameter=city>\nDallas\n    </parameter>\n    <parameter=state>TX</parameter>\n  </function>\n</tool_call>",
+        DALLAS,
+    ),
+    (
+        "qwen-xml",
+        "<tool_call>\r\n<function=get_current_weather>\r\n<parameter=city>\r\nDallas\r\n</parameter>\r\n<parameter=state>\r\nTX</parameter>\r\n</function>\r\n</tool_call>",
+        DALLAS,
+    ),
+    (
+        "qwen-xml",
+        "<tool_call>\n<function=get_current_weather>\n<parameter=city>\n\n  Dallas \n\n</parameter>\n<parameter=state>\n  \n</parameter>\n</function>\n</tool_call>",
+        r#"{"name": "get_current_weather", "arguments": {"city": "\n  Dallas \n", "state": "  "}}"#,
+    ),
     // vLLM, test_llama3_json_tool_parser.py.
     (
         "llama",
@@ -363,11 +384,83 @@ fn where_no_call_is_expected_text_declines_in_every_format() {
             ("valid", Some(true)),
             "{format}"
         );
-        let score = scorer(format).score("I call [TOOL_CALLS]clock[ARGS]{", Some(&row));
-        assert_eq!(score.exact, Some(false), "{format}");
+        // A call in any other form is not valid.
+        for call in [
+            "I call [TOOL_CALLS]clock[ARGS]{",
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.clock:0<|tool_call_argument_begin|>{}",
+            "<minimax:tool_call>\n<invoke name=\"clock\">\n</invoke>\n</minimax:tool_call>",
+            "Thought: x\nAction: clock\nAction Input: {}",
+            "Let me see.\nclock()",
+        ] {
+            let score = scorer(format).score(call, Some(&row));
+            assert_eq!(
+                (score.exact, shown(&score).starts_with("valid")),
+                (Some(false), false),
+                "{format} {call}"
+            );
+        }
     }
+    let score = scorer("hermes").score("Let me see.\nclock()", Some(&row));
+    assert_eq!(
+        shown(&score),
+        "unparsable [syntax]; 2:1 a call in Python's syntax, where no call is expected"
+    );
     let said = "<|channel|>analysis<|message|>No tool.<|end|><|start|>assistant<|channel|>final<|message|>No tool fits.<|return|>";
     assert_eq!(scorer("harmony").score(said, Some(&row)).exact, Some(true));
+    let called = "<|channel|>commentary to=functions.clock<|message|>{}<|call|><|start|>assistant<|channel|>final<|message|>It is noon.";
+    for format in ["harmony", "hermes"] {
+        let score = scorer(format).score(called, Some(&row));
+        assert_eq!(score.exact, Some(false), "{format}");
+    }
+}
+
+#[test]
+fn a_preamble_of_harmony_is_prose_and_its_receivers_are_named() {
+    let score = |prose: &str, completion: &str| {
+        let toml = format!(
+            "name = \"sample\"\n[score]\nkind = \"tool_calls\"\ntools = \"tools.json\"\ncall_format = \"harmony\"\nprose = \"{prose}\"\n"
+        );
+        let scorer = loaded(&[("task.toml", &toml), ("tools.json", TOOLS)])
+            .unwrap()
+            .2;
+        shown(&scorer.score(completion, None))
+    };
+    let call = "<|start|>assistant<|channel|>commentary to=functions.clock <|constrain|>json<|message|>{}<|call|>";
+    let preamble = "<|channel|>commentary<|message|>I look at the clock.<|end|>";
+    let analysis = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant";
+    for (prose, completion, expected) in [
+        ("allow", format!("{preamble}{call}"), "valid"),
+        ("allow", format!("{analysis}{preamble}{call}"), "valid"),
+        (
+            "allow",
+            format!(
+                "{preamble}<|start|>assistant{analysis}<|channel|>final<|message|>So.<|end|>{call}"
+            ),
+            "valid",
+        ),
+        (
+            "allow",
+            format!("{preamble}{call}{preamble}"),
+            "unparsable [prose]; 1:158 a message to the user, no call",
+        ),
+        (
+            "refuse",
+            format!("{preamble}{call}"),
+            "unparsable [prose]; 1:1 a message to the user, no call",
+        ),
+        (
+            "allow",
+            "<|channel|>commentary to=clock <|constrain|>json<|message|>{}<|call|>".to_owned(),
+            "unparsable [syntax]; 1:26 the message is to `clock`; a call is to `functions.NAME`",
+        ),
+        (
+            "refuse",
+            "<|start|>assistant to=browser.search<|channel|>commentary<|message|>{}".to_owned(),
+            "unparsable [syntax]; 1:23 the message is to `browser.search`; a call is to `functions.NAME`",
+        ),
+    ] {
+        assert_eq!(score(prose, &completion), expected, "{prose} {completion}");
+    }
 }
 
 #[test]

@@ -183,8 +183,23 @@ fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
             ),
             (
                 "def g(x): return x",
-                "invalid wrong_value 0.50",
+                "invalid exception 0.50",
                 "1:1 the tests: line 8: \"check(f)\": NameError",
+            ),
+            (
+                "def f(x): return x * x",
+                "invalid exception 0.50",
+                "1:1 the tests: line 5: \"assert f([3]) == [9]\": TypeError: can't multiply sequence by non-int of type 'list'; f([3]) raised TypeError",
+            ),
+            (
+                "def f(x): assert x == 2; return 4",
+                "invalid exception 0.50",
+                "1:1 the tests: line 5: \"assert f([3]) == [9]\": AssertionError; f([3]) raised AssertionError",
+            ),
+            (
+                "import os\ndef f(x): os._exit(0)",
+                "invalid ended 0.50",
+                "1:1 the tests: line 2: \"assert candidate(2) == 4\": it ended; f(2) did not return",
             ),
             (
                 "def f(x) return",
@@ -195,6 +210,42 @@ fn functions_programs_and_tests_in_python_have_verdicts_and_reasons() {
                 "1 / 0",
                 "invalid exception 0.50",
                 "1:1 the tests: ZeroDivisionError",
+            ),
+        ],
+    );
+    // Behind the row's code: a program, or the rest of its function.
+    let before =
+        "import math\n\ndef g(x):\n    return x\n\ndef f(x):\n    \"\"\"The square.\"\"\"\n";
+    let mut row: Value = serde_json::from_str(CODE).unwrap();
+    row["before"] = json!(before);
+    check(
+        PYTHON,
+        &row.to_string(),
+        &[
+            (
+                "    return x * g(x) if x == 2 else [math.prod(x) ** 2]",
+                "valid 1.00",
+                "",
+            ),
+            (
+                "```python\nreturn 4 if x == 2 else [9]\n```",
+                "valid 1.00",
+                "",
+            ),
+            (
+                "def f(x):\n    return g(4) if x == 2 else [9]",
+                "valid 1.00",
+                "",
+            ),
+            (
+                "    return x +",
+                "unparsable syntax 0.00",
+                "1:15 invalid syntax",
+            ),
+            (
+                "import math\n\n1 / 0",
+                "invalid exception 0.50",
+                "3:1 the tests: ZeroDivisionError",
             ),
         ],
     );

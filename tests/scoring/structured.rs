@@ -196,6 +196,11 @@ fn xml_is_mapped_to_json_by_the_schema() {
             json!({"name": "<&A", "public": true, "ports": []}),
         ),
         (service("<name><![CDATA[<b>]]></name><note>null</note>"), json!({"name": "<b>", "note": null, "ports": []})),
+        (service("<name>&#x10FFFF;<![CDATA[&#xD800;]]></name>"), json!({"name": "\u{10FFFF}&#xD800;", "ports": []})),
+        (
+            "<?xml version=\"1.1\" encoding='utf-8' standalone='no' ?><service><name>a</name></service>".to_owned(),
+            json!({"name": "a", "ports": []}),
+        ),
         (service("<name>a<!-- b -->c</name><ratio>1.50</ratio>"), json!({"name": "ac", "ratio": 1.5, "ports": []})),
         (
             service("<name>a</name><env key=\"K\">v</env><env key='L'>2</env>"),
@@ -262,6 +267,34 @@ fn what_is_not_xml_is_refused_with_its_place() {
         (
             "<service>&nbsp;</service>",
             "unparsable [syntax]; 1:10 unknown entity reference 'nbsp'",
+        ),
+        (
+            "<service><name>a&#xD800;</name></service>",
+            "unparsable [syntax]; 1:17 the reference `&#xD800;` is to no character",
+        ),
+        (
+            "<service id='&#1114112;'><!-- &#xD800; --></service>",
+            "unparsable [syntax]; 1:14 the reference `&#1114112;` is to no character",
+        ),
+        (
+            "<?xml version='2.0'?><service/>",
+            "unparsable [syntax]; 1:1 the declaration has version=\"2.0\": write \"1.0\"",
+        ),
+        (
+            "<?xml\nversion='1.'?><service/>",
+            "unparsable [syntax]; 1:1 the declaration has version=\"1.\": write \"1.0\"",
+        ),
+        (
+            "<?xml version='1.0' encoding='é'?><service/>",
+            "unparsable [syntax]; 1:1 the declaration has encoding=\"é\": write \"UTF-8\"",
+        ),
+        (
+            "<?xml version='1.0' standalone='maybe'?><service/>",
+            "unparsable [syntax]; 1:1 the declaration has standalone=\"maybe\"",
+        ),
+        (
+            "<service/><?XML version='1.0'?>",
+            "unparsable [syntax]; 1:11 a declaration that does not begin the document",
         ),
         (
             "<!DOCTYPE a [<!ENTITY b 'c'>]><service>&b;</service>",

@@ -217,9 +217,28 @@ fn normal(text: &str, rule: Normalisation) -> Cow<'_, str> {
         normal = Cow::Owned(normal.split_whitespace().collect::<Vec<_>>().join(" "));
     }
     if rule.casefold {
-        normal = Cow::Owned(normal.to_lowercase());
+        normal = Cow::Owned(case_folded(&normal));
     }
     normal
+}
+
+/// Unicode's full case folding, as Python's `str.casefold`. It is that of the capital letters, but for dotless i, which
+/// has one without its distinction, and Cherokee, which folds to capitals.
+fn case_folded(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            'ı' => folded.push(letter),
+            '\u{13a0}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => {
+                folded.extend(letter.to_uppercase());
+            }
+            _ => {
+                let capitals = letter.to_lowercase().flat_map(char::to_uppercase);
+                folded.extend(capitals.flat_map(char::to_lowercase));
+            }
+        }
+    }
+    folded
 }
 
 /// A number in JSON's own grammar, white space around it aside.
@@ -322,6 +341,14 @@ mod tests {
             ("", "0.30000000000000004", "0.3", false),
             ("", "\"a\"", "\"A\"", false),
             ("casefold", "\"ÄB\"", "\"äb\"", true),
+            ("casefold", "\"Hauptstraße\"", "\"HAUPTSTRASSE\"", true),
+            ("casefold", "\"STRAẞE\"", "\"strasse\"", true),
+            ("casefold", "\"ΟΔΟΣ οδος\"", "\"οδοσ οδοσ\"", true),
+            ("casefold", "\"ﬁx ŉ ῼ\"", "\"FIX ʼN ωι\"", true),
+            ("casefold", "\"µ ſ K\"", "\"μ s k\"", true),
+            ("casefold", "\"İ\"", "\"i\u{307}\"", true),
+            ("casefold", "\"ı\"", "\"i\"", false),
+            ("casefold", "\"é\"", "\"e\u{301}\"", false),
             ("", "\"a \"", "\"a\"", false),
             ("trim", "\" a\"", "\"a\"", true),
             ("trim", "\"a  b\"", "\"a b\"", false),
@@ -341,6 +368,26 @@ mod tests {
             ("", "null", "false", false),
         ] {
             check(rule, found, expected, same);
+        }
+    }
+
+    /// Letters that fold otherwise than in small letters, with what Python's `str.casefold` makes of them.
+    #[test]
+    fn case_folding_is_that_of_unicode() {
+        for (letters, folded) in [
+            (
+                "ßſŉǰΐΰςϐϑϕϖϰϱϵև",
+                "sssʼnj\u{30c}ι\u{308}\u{301}υ\u{308}\u{301}σβθφπκρεեւ",
+            ),
+            ("Ꭰꭰᏸ", "ᎠᎠᏰ"),
+            (
+                "ᲀẖẚẛẞὐᾀᾈᾳᾶᾷιιῼ",
+                "вh\u{331}aʾṡssυ\u{313}ἀιἀιαια\u{342}α\u{342}ιιιωι",
+            ),
+            ("ﬀﬃﬅﬓ", "ffffistմն"),
+            ("ǅΣĲ𐐀ı", "ǆσĳ𐐨ı"),
+        ] {
+            assert_eq!(case_folded(letters), folded);
         }
     }
 

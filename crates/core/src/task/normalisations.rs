@@ -5,7 +5,7 @@ use toml::de::DeValue;
 use super::error::Read;
 use super::toml_section::Section;
 
-/// Names that `normalise` takes: `casefold` ignores case, `trim` white space at the ends, `whitespace` also its amount
+/// Names that `normalise` takes: `casefold` is Unicode's full case folding, `trim` white space at the ends, `whitespace` also its amount
 /// inside, `date` compares calendar dates however written, `number` reads numbers written as strings, `bfcl` ignores case,
 /// spaces and `,./-_*^` and takes `'` for `"`, as the Berkeley Function Calling Leaderboard does.
 pub const NORMALISATIONS: [&str; 6] = ["casefold", "trim", "whitespace", "date", "number", "bfcl"];

@@ -60,11 +60,11 @@ impl Answer {
         }
     }
 
-    /// A value that a schema accepts which refers to no file. `label`: what it is called in errors.
+    /// A value that a schema accepts which refers to no file, also by its formats. `label`: what it is called in errors.
     pub fn schema(label: &str, schema: &Value) -> Self {
         Self::Json {
             files: vec![SchemaFile::alone(label, schema)],
-            assert_formats: false,
+            assert_formats: true,
         }
     }
 

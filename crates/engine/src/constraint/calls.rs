@@ -239,6 +239,22 @@ impl Arguments<'_> {
         name
     }
 
+    /// A text with what ends it, which it does not contain: a tag ends it also within a line.
+    fn text(&mut self, length: &str, close: &str) -> String {
+        let (suffix, tag) = (format!("[suffix={}]", literal(close)), close.trim());
+        let body = format!("/(?s:.{length})/");
+        if tag == close {
+            return self.rule(&suffix, &body);
+        }
+        let name = format!("T{}", self.rules.len());
+        let has_tag = format!(
+            "/(?s:.*){}(?s:.*)/",
+            regex_syntax::escape(tag).replace('/', "\\/")
+        );
+        self.rules.push(format!("{name}: {body} & ~{has_tag}"));
+        self.rule(&suffix, &name)
+    }
+
     fn json(&mut self, schema: Value) -> String {
         let name = format!("v{}", self.schemas.len());
         self.schemas.push((name.clone(), schema));
@@ -312,11 +328,14 @@ impl Arguments<'_> {
         for way in ways {
             found.push(match way {
                 Written::Text(length) => {
-                    let text = self.rule(
-                        &format!("[suffix={}]", literal(close)),
-                        &format!("/(?s:.{length})/"),
-                    );
+                    let text = self.text(&length, close);
                     format!("{} {text}", literal(open))
+                }
+                Written::Constant(text) if text.contains(close.trim()) => {
+                    return Err((
+                        pointer.to_owned(),
+                        format!("a constant that contains {}", close.trim()),
+                    ));
                 }
                 Written::Constant(text) => literal(&format!("{open}{text}{close}")),
                 Written::Json(schema) => format!("{} {after}", self.json(schema)),

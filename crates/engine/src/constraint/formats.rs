@@ -30,9 +30,49 @@ pub(super) fn pattern_of_format(name: &str) -> Option<&'static str> {
     })
 }
 
+macro_rules! host {
+    ($more:literal) => {
+        concat!(
+            r"[A-Za-z][A-Za-z0-9]{0,19}(-[A-Za-z0-9]{1,20})?",
+            r"(\.[A-Za-z][A-Za-z0-9]{0,19}(-[A-Za-z0-9]{1,20})?)",
+            $more
+        )
+    };
+}
+
+const URI: &str = concat!(
+    r"^(https?|ftp)://",
+    host!("{0,4}"),
+    r"(:[1-9][0-9]{0,3})?(/[A-Za-z0-9._~-]{0,60}){0,8}(\?[A-Za-z0-9._~=&-]{0,120})?(#[A-Za-z0-9._~-]{0,60})?$"
+);
+
+/// A pattern of the usual strings of a format, none of which the validator refuses; `None` where there is none.
+pub(super) fn pattern_within_format(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "duration" => {
+            r"^P([0-9]{1,4}W|([0-9]{1,4}Y([0-9]{1,4}M([0-9]{1,4}D)?)?|[0-9]{1,4}M([0-9]{1,4}D)?|[0-9]{1,4}D)(T([0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?|[0-9]{1,4}M([0-9]{1,4}S)?|[0-9]{1,4}S))?|T([0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?|[0-9]{1,4}M([0-9]{1,4}S)?|[0-9]{1,4}S))$"
+        }
+        "email" | "idn-email" => concat!(
+            r"^[A-Za-z0-9_+-]{1,30}(\.[A-Za-z0-9_+-]{1,30})?@",
+            host!("{1,3}"),
+            "$"
+        ),
+        "hostname" | "idn-hostname" => concat!("^", host!("{0,4}"), "$"),
+        "ipv6" => {
+            r"^(([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|([0-9a-f]{1,4}:){1,7}:|([0-9a-f]{1,4}:){1,6}:[0-9a-f]{1,4}|([0-9a-f]{1,4}:){1,5}(:[0-9a-f]{1,4}){1,2}|([0-9a-f]{1,4}:){1,4}(:[0-9a-f]{1,4}){1,3}|([0-9a-f]{1,4}:){1,3}(:[0-9a-f]{1,4}){1,4}|([0-9a-f]{1,4}:){1,2}(:[0-9a-f]{1,4}){1,5}|[0-9a-f]{1,4}:(:[0-9a-f]{1,4}){1,6}|:((:[0-9a-f]{1,4}){1,7}|:))$"
+        }
+        "uri" | "uri-reference" | "uri-template" | "iri" | "iri-reference" => URI,
+        "json-pointer" => r"^(/([A-Za-z0-9 ._-]|~[01]){0,60}){0,16}$",
+        "relative-json-pointer" => {
+            r"^(0|[1-9][0-9]{0,2})(#|(/([A-Za-z0-9 ._-]|~[01]){0,60}){0,16})$"
+        }
+        _ => return None,
+    })
+}
+
 /// Whether a pattern is that of a format.
 pub(super) fn is_of_format(pattern: &str) -> bool {
-    ["date", "time", "date-time", "ipv4", "uuid"]
-        .into_iter()
-        .any(|name| pattern_of_format(name) == Some(pattern))
+    crate::score::FORMATS.iter().any(|(name, ..)| {
+        pattern_of_format(name).or_else(|| pattern_within_format(name)) == Some(pattern)
+    })
 }

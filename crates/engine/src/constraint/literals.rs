@@ -6,7 +6,7 @@ use jsonschema_regex::to_rust_regex;
 use regex_syntax::hir::{Hir, HirKind};
 use serde_json::{Map, Value};
 
-use super::formats::pattern_of_format;
+use super::formats::{pattern_of_format, pattern_within_format};
 use super::overlap::list;
 use crate::text::{THINK_MARKS, ThinkMarks};
 
@@ -38,14 +38,22 @@ pub(super) fn written_pattern(pattern: &str) -> Result<String, String> {
     Ok(written.into_owned())
 }
 
-/// The pattern of a format that the validator checks; nothing for one that it does not know.
-pub(super) fn checked_format(name: &str) -> Result<Option<&'static str>, String> {
+/// The pattern of a format that the validator checks; nothing for one that it does not know, and for constants where the
+/// pattern says less than the format.
+pub(super) fn checked_format(
+    name: &str,
+    is_constant: bool,
+) -> Result<Option<&'static str>, String> {
     if !crate::score::FORMATS.iter().any(|known| known.0 == name) {
         return Ok(None);
     }
-    pattern_of_format(name).map(Some).ok_or_else(|| {
-        format!("format {name:?} cannot be enforced while decoding: write a `pattern`, or set assert_formats = false")
-    })
+    match (pattern_of_format(name), pattern_within_format(name)) {
+        (Some(pattern), _) => Ok(Some(pattern)),
+        (None, Some(pattern)) => Ok(Some(pattern).filter(|_| !is_constant)),
+        (None, None) => Err(format!(
+            "format {name:?} cannot be enforced while decoding: remove it or write a `pattern`; in a task, set assert_formats = false"
+        )),
+    }
 }
 
 /// A key that may stand twice counts once, so properties without names cannot be counted while they are written.

@@ -3,6 +3,7 @@
 mod answer; // what a task, or a row's tools, take as an answer
 mod bounds; // bounds of numbers that the compiler takes for wider than they are
 mod calls; // calls of functions in the format of a model family
+mod finite_patterns; // patterns of a few keys as properties
 mod formats; // formats of strings as patterns
 mod grammar; // answers and think blocks as grammars
 mod literals; // names, values and patterns that answers can have

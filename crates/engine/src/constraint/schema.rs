@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::ConstraintError;
 use super::bounds::narrow_bounds;
+use super::finite_patterns::name_keys;
 use super::literals::{
     EXACT, check_data, check_least, check_name, check_optional, checked_format, unenforced,
     written_pattern,
@@ -323,7 +324,10 @@ impl<'r> Walk<'_, 'r> {
                     );
                 }
                 "format" if self.assert_formats => {
-                    let pattern = checked_format(inner.as_str().unwrap_or_default());
+                    let is_constant = ["const", "enum"]
+                        .iter()
+                        .any(|key| members.contains_key(*key));
+                    let pattern = checked_format(inner.as_str().unwrap_or_default(), is_constant);
                     let pattern = pattern.map_err(|message| self.refuse(&at, message))?;
                     others.extend(pattern.map(|pattern| json!({"pattern": pattern})));
                 }
@@ -454,6 +458,7 @@ impl<'r> Walk<'_, 'r> {
                 branches.append(&mut others);
             }
         }
+        name_keys(&mut plain);
         // The compiler reads keywords in order, and those that combine must find the others before them.
         plain.extend(combining);
         let schema = Value::Object(plain);

@@ -358,7 +358,7 @@ fn any_schema() -> impl proptest::strategy::Strategy<Value = Value> {
         prop::sample::select(vec!["^[a-c]+$", "x|y", "^\\d{2}", "\\s", "[^a]$", "^.$", "\\w\\W"]).prop_map(|pattern| json!({"type": "string", "pattern": pattern, "maxLength": 6})),
         Just(json!({"enum": [1, 2.5, "a\"b", null, [1, {"k": true}], -0.1, 1e3]})),
         Just(json!({"const": {"a": [], "b": "\n\"é"}})),
-        prop::sample::select(vec!["date", "time", "date-time", "ipv4", "uuid"]).prop_map(|format| json!({"type": "string", "format": format})),
+        prop::sample::select(vec!["date", "time", "date-time", "ipv4", "uuid", "duration", "email", "hostname", "ipv6", "uri", "uri-template", "iri-reference", "json-pointer", "relative-json-pointer"]).prop_map(|format| json!({"type": "string", "format": format})),
         Just(json!({"type": ["boolean", "null"]})),
     ];
     leaf.prop_recursive(3, 12, 3, |inner| {
@@ -377,6 +377,7 @@ fn any_schema() -> impl proptest::strategy::Strategy<Value = Value> {
                 "type": "object", "properties": {"a": a, "b/~": b}, "required": if open { vec!["a"] } else { vec![] },
                 "additionalProperties": if open { json!({"type": "null"}) } else { json!(false) }, "minProperties": least, "maxProperties": 3,
             })),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| json!({"type": "object", "patternProperties": {"^(a|b)$": a}, "properties": {"a": b}, "required": ["a"], "additionalProperties": false})),
             (inner.clone(), inner).prop_map(|(a, b)| json!({"type": "object", "patternProperties": {"^x": a}, "properties": {"xy": b}, "additionalProperties": false, "maxProperties": 2})),
         ]
     })

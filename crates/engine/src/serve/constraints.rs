@@ -76,7 +76,7 @@ impl ConstraintSpec {
         let Some(tools) = &self.tools else {
             return Ok(of_format.unwrap_or_else(Answer::object));
         };
-        let mut answer = Answer::calls((TOOLS, ""), &tools.list, format, false)?;
+        let mut answer = Answer::calls((TOOLS, ""), &tools.list, format, true)?;
         if let Answer::Calls {
             functions,
             instead,

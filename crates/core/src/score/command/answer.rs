@@ -122,8 +122,9 @@ impl Answer {
     }
 
     /// The verdict; a failure of the scorer where the answer is none.
-    pub(super) fn verdict(self, classes: &Classes) -> Verdict {
+    pub(super) fn verdict(mut self, classes: &Classes) -> Verdict {
         let by = classes.by;
+        self.score = self.score.map(rounded);
         if let Some(error) = self.error {
             return failed(&format!("the {by} says: {}", shorten(&error)));
         }
@@ -184,6 +185,16 @@ impl Answer {
             metrics: OrderedMap(metrics),
             ..Verdict::new(tier, failure)
         }
+    }
+}
+
+/// A score that arithmetic has carried out of [0, 1], as a sum of weights may be, at its end.
+fn rounded(score: f64) -> f64 {
+    const MOST_ERROR: f64 = 1e-9;
+    let nearest = score.clamp(0.0, 1.0);
+    match (score - nearest).abs() <= MOST_ERROR {
+        true => nearest,
+        false => score,
     }
 }
 

@@ -385,6 +385,8 @@ mod tests {
         );
         check("score=1", "valid");
         check("score=0.25, failure='wrong_type'", "invalid wrong_type");
+        check("score=1.0000000000000002", "valid");
+        check("score=-1e-10", "invalid other");
         check("tier='valid', exact=False", "valid wrong_value");
         check("tier='invalid', failure='a b'", "invalid other");
         check("tier='invalid', failure='scorer_error'", "invalid other");

@@ -53,6 +53,9 @@ pub(super) fn read(
         _ => {}
     }
     let document = Document::parse(source).map_err(|error| not_xml(text, start, source, &error))?;
+    if let Some((at, message)) = overlooked_fault(source) {
+        return Err(unreadable(message, start + at, FailureClass::Syntax));
+    }
     let mut reader = Reader {
         source,
         start,
@@ -101,6 +104,91 @@ fn not_xml(text: &str, start: usize, source: &str, error: &Error) -> Unreadable 
         }
         _ => unreadable(message, at, FailureClass::Syntax),
     }
+}
+
+/// What the parser takes in a document though XML 1.0 refuses it, and where: references to what is no character, the
+/// values of a declaration, and one that is not at the beginning.
+fn overlooked_fault(source: &str) -> Option<(usize, String)> {
+    const SKIPPED: [(&str, &str); 3] = [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")];
+    let mut at = 0;
+    while let Some(found) = source[at..].find(['<', '&']) {
+        let here = at + found;
+        let rest = &source[here..];
+        at = here + 1;
+        if let Some((open, close)) = SKIPPED.iter().find(|(open, _)| rest.starts_with(open)) {
+            let end = rest.find(close).unwrap_or(rest.len());
+            at = here + (end + close.len()).min(rest.len());
+            let instruction = &rest[open.len().min(end)..end];
+            let target = instruction
+                .split([' ', '\t', '\r', '\n'])
+                .next()
+                .unwrap_or_default();
+            if *open == "<?" && target.eq_ignore_ascii_case("xml") {
+                let fault = match here == 0 && target == "xml" {
+                    true => declaration_fault(&instruction[target.len()..]),
+                    false => Some("a declaration that does not begin the document".to_owned()),
+                };
+                if let Some(fault) = fault {
+                    return Some((here, fault));
+                }
+            }
+        } else if let Some(number) = rest.strip_prefix("&#") {
+            let digits = number.split(';').next().unwrap_or_default();
+            let code = match digits.strip_prefix('x') {
+                Some(hex) => u32::from_str_radix(hex, 16),
+                None => digits.parse(),
+            };
+            if code.ok().and_then(char::from_u32).is_none() {
+                return Some((
+                    here,
+                    format!("the reference `&#{digits};` is to no character"),
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// What is wrong with the version, encoding and `standalone` of a declaration.
+fn declaration_fault(mut rest: &str) -> Option<String> {
+    type Allows = fn(&str) -> bool;
+    let parts: [(&str, &str, Allows); 3] = [
+        ("version", "1.0", |value| {
+            let minor = value.strip_prefix("1.").unwrap_or_default();
+            !minor.is_empty() && minor.bytes().all(|digit| digit.is_ascii_digit())
+        }),
+        ("encoding", "UTF-8", |value| {
+            let is_part = |letter: u8| letter.is_ascii_alphanumeric() || b"._-".contains(&letter);
+            value.starts_with(|letter: char| letter.is_ascii_alphabetic())
+                && value.bytes().all(is_part)
+        }),
+        ("standalone", "yes\" or \"no", |value| {
+            matches!(value, "yes" | "no")
+        }),
+    ];
+    for (name, allowed, allows) in parts {
+        let Some(written) = rest.trim_start().strip_prefix(name) else {
+            if name == "version" {
+                return Some("the declaration has no version: write version=\"1.0\"".to_owned());
+            }
+            continue;
+        };
+        let value = written.trim_start().strip_prefix('=').map(str::trim_start);
+        let quote = value
+            .and_then(|value| value.chars().next())
+            .filter(|quote| "\"'".contains(*quote));
+        let (value, after) = value
+            .zip(quote)
+            .and_then(|(value, quote)| value[1..].split_once(quote))?;
+        if !allows(value) {
+            return Some(format!(
+                "the declaration has {name}=\"{value}\": write \"{allowed}\""
+            ));
+        }
+        rest = after;
+    }
+    (!rest.trim().is_empty())
+        .then(|| "the declaration has more than version, encoding and standalone".to_owned())
 }
 
 struct Reader<'t> {

@@ -4,10 +4,10 @@ use super::super::FailureClass;
 use super::super::json::{self, Document, Kind, Object, Syntax, SyntaxError, Value};
 use super::super::string_places::StringPlaces;
 use super::super::unwrap_answer::{Unreadable, class_of_text};
+use super::attempts::foreign_form;
+pub(super) use super::syntax::{CLOSE, OPEN};
 use super::syntax::{Read, after_white_space, unreadable};
 
-pub(super) const OPEN: &str = "<tool_call>";
-pub(super) const CLOSE: &str = "</tool_call>";
 const FORM: &str = "a call is {\"name\": …, \"arguments\": {…}}";
 
 /// The JSON of a completion.
@@ -360,38 +360,6 @@ fn not_json(text: &str, error: &SyntaxError) -> Unreadable {
         message: message.to_owned(),
         ..unreadable
     }
-}
-
-/// The form of calls that an answer begins with, where it is another than those that are read.
-pub(super) fn foreign_form(answer: &str) -> Option<&'static str> {
-    const FORMS: [(&str, &str); 7] = [
-        (
-            "<function=",
-            "`<function=NAME>` of Llama 3.1 and Qwen3-Coder",
-        ),
-        (
-            "<｜tool▁calls▁begin｜>",
-            "`<｜tool▁calls▁begin｜>` of DeepSeek",
-        ),
-        ("<|tool_call|>", "`<|tool_call|>` of Granite and Phi"),
-        ("<tool_calls>", "`<tool_calls>`"),
-        ("<function_calls>", "`<function_calls>`"),
-        ("<invoke ", "`<invoke>`"),
-        ("functools[", "`functools[...]` of Phi"),
-    ];
-    let inner = answer.strip_prefix(OPEN).unwrap_or(answer).trim_start();
-    if let Some((_, name)) = FORMS.iter().find(|(start, _)| inner.starts_with(start)) {
-        return Some(name);
-    }
-    // `f(a=1)`, alone or in a list.
-    let first = inner.strip_prefix('[').unwrap_or(inner).trim_start();
-    let name = first
-        .split(|letter: char| !letter.is_alphanumeric() && !matches!(letter, '_' | '.'))
-        .next();
-    let name = name
-        .filter(|name| name.starts_with(|letter: char| letter.is_alphabetic() || letter == '_'))?;
-    let is_python = first[name.len()..].starts_with('(') && inner.trim_end().ends_with([')', ']']);
-    is_python.then_some("a call in Python's syntax")
 }
 
 fn wrong_type(what: &str, expected: &str, found: &Value<'_>) -> Unreadable {

@@ -1,12 +1,13 @@
 //! All formats of calls: the one of a name, and which of them a text is in.
 
-use super::super::json::Value;
-use super::super::unwrap_answer::{inner_values, think_opening};
+use super::super::unwrap_answer::think_opening;
 use super::argument_types::ArgumentTypes;
+use super::attempts::attempt;
 use super::call_list::CallList;
-use super::calls::{Answer, calls_of, foreign_form};
+use super::calls::Answer;
 use super::formats::{functiongemma, harmony, hermes, llama, mistral, qwen_xml};
 use super::syntax::{ArgumentLayout, CallLayout, CallSyntax, Syntax, after_white_space};
+use super::tools::Tools;
 use crate::text::{CallFormat, THINK_MARKS};
 
 /// One for each of [`crate::text::CALL_FORMATS`].
@@ -81,13 +82,6 @@ pub(super) fn foreign_opening(own: Syntax, answer: &str) -> Option<&'static str>
     others.into_iter().find(begins).map(|other| other.name())
 }
 
-/// Whether a text contains the beginning of a call in any format.
-pub(super) fn has_opening(text: &str) -> bool {
-    SYNTAXES
-        .into_iter()
-        .any(|syntax| syntax.next_opening(text).is_some())
-}
-
 /// What a completion that calls functions says before its first call, in whatever format that is; all of it in `harmony`,
 /// whose marks are around all text.
 pub fn text_before_calls(completion: &str) -> &str {
@@ -120,19 +114,17 @@ pub fn has_json_arguments(format: &CallFormat) -> bool {
         .is_none_or(|arguments| arguments == ArgumentLayout::Json)
 }
 
-/// Whether an answer that cannot be read as calls declines to make one: text that begins like no call and holds none.
-pub(super) fn is_decline(completion: &str, from: usize) -> bool {
+/// Whether an answer that cannot be read as calls declines to make one: text that begins like no call and attempts none.
+pub(super) fn is_decline(completion: &str, from: usize, tools: &Tools) -> bool {
     let answer = completion
         .get(after_white_space(completion, from)..)
         .unwrap_or_default();
-    let is_call =
-        |value: &Value<'_>| calls_of(completion, value).is_ok_and(|calls| !calls.is_empty());
     !answer.is_empty()
         && !["{", "[", "```"]
             .iter()
             .any(|start| answer.starts_with(start))
-        && !has_opening(answer)
-        && foreign_form(answer).is_none()
+        && !harmony::has_messages(answer)
+        && !harmony::has_call(completion)
         && think_opening(answer, &THINK_MARKS).is_none()
-        && inner_values(completion, from, is_call).is_none()
+        && attempt(completion, from, tools).is_none()
 }

@@ -3,6 +3,7 @@
 
 mod argument_types;
 mod asked_calls;
+mod attempts;
 mod block_reader;
 mod call_list;
 mod calls;
@@ -34,10 +35,10 @@ use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::dataset::expected::{members_problem, target_members};
 use crate::task::TaskFiles;
-use crate::text::THINK_MARKS;
 use argument_types::ArgumentTypes;
 pub(in crate::score) use asked_calls::calls_of_message;
 pub use asked_calls::{AskedCalls, asked_calls};
+use attempts::attempt;
 pub use block_reader::CallReader;
 use calls::{Answer, Call, calls_of};
 use compare::{ExpectedCall, compare_calls, expected_calls};
@@ -124,14 +125,22 @@ impl Judge for ToolCalls {
             // Where no call is expected, saying so makes none.
             Err(_)
                 if expected.as_ref().is_some_and(Vec::is_empty)
-                    && self.is_decline(completion, from) =>
+                    && self.is_decline(completion, from, &tools) =>
             {
                 self.judge_calls(&whole, &tools, &[], expected.as_deref(), &mut budget)
             }
-            Err(why) => Verdict {
-                exact: expected.is_some().then_some(false),
-                ..self.judge_unreadable(text, (from, thoughts), &tools, why, &mut budget)
-            },
+            Err(why) => {
+                let why = match &expected {
+                    Some(calls) if calls.is_empty() => {
+                        self.attempted(completion, from, &tools, why)
+                    }
+                    _ => why,
+                };
+                Verdict {
+                    exact: expected.is_some().then_some(false),
+                    ..self.judge_unreadable(text, (from, thoughts), &tools, why, &mut budget)
+                }
+            }
         };
         if let Ok(answer) = &mut answer {
             let duplicates = answer
@@ -256,11 +265,10 @@ impl ToolCalls {
     /// Where the calls of an answer begin: after prose, where that is allowed.
     fn first_call(&self, completion: &str, from: usize) -> usize {
         let rest = completion.get(from..).unwrap_or_default();
-        let is_free = |at: &usize| think_opening(&rest[..*at], &THINK_MARKS).is_none();
         let found = self
-            .syntax
-            .next_opening(rest)
-            .filter(|at| self.takes_prose && is_free(at));
+            .takes_prose
+            .then(|| self.syntax.first_call(rest))
+            .flatten();
         from + found.unwrap_or(0)
     }
 
@@ -283,9 +291,31 @@ impl ToolCalls {
         }
     }
 
-    fn is_decline(&self, completion: &str, from: usize) -> bool {
+    fn is_decline(&self, completion: &str, from: usize, tools: &Tools) -> bool {
         let spoken = self.syntax.spoken(completion, from);
-        is_decline(&completion[..spoken.end], spoken.start)
+        is_decline(&completion[..spoken.end], spoken.start, tools)
+    }
+
+    /// Why an answer that should call nothing is none, where it attempts a call in another form than the task's.
+    fn attempted(
+        &self,
+        completion: &str,
+        from: usize,
+        tools: &Tools,
+        why: Unreadable,
+    ) -> Unreadable {
+        if self.syntax.next_opening(&completion[from..]).is_some() {
+            return why;
+        }
+        match attempt(completion, from, tools) {
+            Some(attempt) => Unreadable {
+                message: format!("{}, where no call is expected", attempt.form),
+                offset: attempt.at,
+                class: FailureClass::Syntax,
+                is_wrapped: why.is_wrapped,
+            },
+            None => why,
+        }
     }
 
     fn judge_calls(

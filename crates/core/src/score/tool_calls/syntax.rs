@@ -7,11 +7,16 @@ use serde_json::Value;
 
 use super::super::FailureClass;
 use super::super::json::{self, Document, SyntaxError};
-use super::super::unwrap_answer::{Unreadable, class_of_text};
+use super::super::unwrap_answer::{Unreadable, class_of_text, think_opening};
 use super::argument_types::ArgumentTypes;
 use super::call_list::CallList;
+use crate::text::THINK_MARKS;
 
 pub(super) type Read<T> = Result<T, Unreadable>;
+
+/// Around a call of Hermes, and of Qwen.
+pub(super) const OPEN: &str = "<tool_call>";
+pub(super) const CLOSE: &str = "</tool_call>";
 
 /// The texts around the parts of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +94,19 @@ pub(super) trait CallSyntax: Debug + Sync {
 
     /// An answer of these calls, each with the object of its arguments.
     fn write(&self, calls: &[(&str, &Value)]) -> Option<String>;
+
+    /// Where the calls of an answer begin that has text before them; in formats whose marks are around all text,
+    /// behind the messages that are text.
+    fn first_call(&self, text: &str) -> Option<usize> {
+        let found = self
+            .openings()
+            .iter()
+            .filter_map(|opening| text.find(opening))
+            .min()?;
+        think_opening(&text[..found], &THINK_MARKS)
+            .is_none()
+            .then_some(found)
+    }
 
     /// Where the text to the user is, in an answer without calls that begins at a byte offset.
     fn spoken(&self, text: &str, from: usize) -> Range<usize> {

@@ -56,6 +56,11 @@ fn calls_are_taken_as_the_model_writes_them() {
                     "<tool_call>\n<function=pay>\n</f",
                     "<tool_call>\n<function=pay>\n<",
                 ),
+                // A tag within a line would end the value.
+                (
+                    "<tool_call>\n<function=pay>\n<parameter=to>\nA</parameter>",
+                    "<tool_call>\n<function=pay>\n<parameter=to>\nA</parameter",
+                ),
                 (
                     &*format!("{xml}<parameter=x"),
                     &*format!("{xml}<parameter="),

@@ -94,6 +94,21 @@ pub(super) fn cases<'r>(
     Ok(found)
 }
 
+/// A row's code that stands before the answer.
+///
+/// # Errors
+/// A sentence about the row.
+pub(super) fn code_before(row: &PromptRow) -> Result<&str, String> {
+    match row.fields.get("before") {
+        None | Some(Value::Null) => Ok(""),
+        Some(Value::String(code)) => Ok(code),
+        Some(other) => Err(format!(
+            "`before` is code in a string, not {}",
+            shown(other)
+        )),
+    }
+}
+
 fn read_case<'r>(
     case: &'r Value,
     entry: Option<&'r str>,

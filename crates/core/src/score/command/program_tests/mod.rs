@@ -1,5 +1,6 @@
 //! Answers that are programs, and tests that decide about them: what an answer should give never reaches its processes.
 
+mod before;
 mod cases;
 pub(super) mod lazy_answers;
 pub(super) mod language;
@@ -17,7 +18,8 @@ use crate::sandbox::{Lost, ProgramFiles};
 use crate::score::json::{Place, Places};
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Reason, Tier};
-use cases::{Case, CaseKind, cases, output_difference, same, shown};
+use before::joined;
+use cases::{Case, CaseKind, cases, code_before, output_difference, same, shown};
 use language::{Language, PYTHON};
 use server::Reply;
 use whole_programs::Prepared;
@@ -33,7 +35,8 @@ struct Failure {
 
 /// What a row needs and has not; `None` where it is as it should be.
 pub(super) fn row_problem(tests: &TestRules, row: &PromptRow) -> Option<String> {
-    cases(Some(row), tests.language).err()
+    let cases = cases(Some(row), tests.language).err();
+    cases.or_else(|| code_before(row).err())
 }
 
 /// Whether the language has a warm interpreter.
@@ -63,7 +66,19 @@ pub(super) fn check(
     if source.trim().is_empty() {
         return unparsable(FailureClass::Other, "the answer is empty", start);
     }
-    let outcomes = outcomes((rules, files, tests), servers, source, &cases, keep_going)?;
+    let row = question.prompt_row;
+    let entry = row.and_then(|row| row.fields.get("entry")?.as_str());
+    let program = joined(
+        row.map(code_before).transpose()?.unwrap_or_default(),
+        source,
+        is_warm(tests.language),
+        entry,
+    );
+    let source = &program.source;
+    let mut outcomes = outcomes((rules, files, tests), servers, source, &cases, keep_going)?;
+    for failure in outcomes.iter_mut().flatten() {
+        failure.place = program.place(failure.place);
+    }
     let verdict = verdict(&cases, outcomes, Places::new(answer).locate(start));
     if start > 0 && !tests.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
@@ -238,7 +253,12 @@ fn failure(rules: &CommandRules, case: &Case<'_>, reply: Reply) -> Result<Option
                     String::new()
                 };
                 let message = format!("the tests: {place}{}{last}", why.unwrap_or_default());
-                Ok(Some(self::failed(WRONG, message, 1)))
+                let class = match reply.kind.as_deref() {
+                    Some("exception") => EXCEPTION,
+                    Some("ended") => ENDED,
+                    _ => WRONG,
+                };
+                Ok(Some(self::failed(class, message, 1)))
             }
         },
     }

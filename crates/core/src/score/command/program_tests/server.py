@@ -369,12 +369,20 @@ class Remote:
         return decode(reply["value"], self._link, None)
 
     def __getattr__(self, name):
-        return self._ask(name, what="get")
+        value = self._ask(name, what="get")
+        if isinstance(value, Remote):
+            value._kind = f"{self._kind}.{name}"
+        return value
 
     def __call__(self, *arguments, **keywords):
-        value = self._ask("", *arguments, what="call", **keywords)
         shown = [repr(argument) for argument in arguments] + [f"{name}={keywords[name]!r}" for name in keywords]
-        self._link.last = f"{self._kind}({', '.join(shown)}) returned {value!r}"[:500]
+        called = f"{self._kind}({', '.join(shown)})"[:400]
+        try:
+            value = self._ask("", *arguments, what="call", **keywords)
+        except BaseException as error:
+            self._link.last = f"{called} " + ("did not return" if isinstance(error, Gone) else f"raised {type(error).__name__}")
+            raise
+        self._link.last = f"{called} returned {value!r}"[:500]
         return value
 
     def __eq__(self, other):
@@ -441,7 +449,9 @@ def run_tests(data, connection, verdict, most):
             reply = {key: said[key] for key in ANSWERED if key in said}
     except BaseException as error:
         text = str(error)
-        reply = {"failed": f"{type(error).__name__}: {text}" if not isinstance(error, Gone) else text, "line": 0}
+        is_gone = isinstance(error, Gone)
+        said = text if is_gone else f"{type(error).__name__}: {text}"
+        reply = {"failed": said, "kind": "ended" if is_gone else "exception", "line": 0}
     say(verdict, reply)
 
 
@@ -476,7 +486,8 @@ def passed(code, entry, link, names):
             return {"broken": f"line {line}: {error}"}
         source = code.splitlines()[line - 1].strip() if 0 < line <= len(code.splitlines()) else ""
         text = f"{error}" if isinstance(error, Gone) else "".join(traceback.format_exception_only(type(error), error)).strip()
-        return {"failed": text, "line": line, "source": source, "last": link.last}
+        kind = "ended" if isinstance(error, Gone) else "wrong" if isinstance(error, AssertionError) and not asked else "exception"
+        return {"failed": text, "kind": kind, "line": line, "source": source, "last": link.last}
     return {"passed": True}
 
 

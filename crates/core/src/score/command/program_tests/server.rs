@@ -41,6 +41,8 @@ pub(super) struct Reply {
     pub(super) passed: bool,
     /// Tests failed.
     pub(super) failed: Option<String>,
+    /// `exception`: by another one than a failed assertion; `ended`: the answer's process is gone.
+    pub(super) kind: Option<String>,
     /// The tests are wrong: why.
     pub(super) broken: Option<String>,
     /// Of the answer, or of the tests that failed.
@@ -51,7 +53,7 @@ pub(super) struct Reply {
     /// That line of the tests.
     #[serde(default)]
     pub(super) source: String,
-    /// The last call of a function of the answer's, with its value.
+    /// The last call of a function of the answer's, with what became of it.
     pub(super) last: Option<String>,
     #[serde(default)]
     pub(super) stderr: String,

@@ -1,6 +1,6 @@
 //! gpt-oss's messages (OpenAI's harmony): a call is one to `functions.NAME`, in the header of the channel or of the role:
 //! `<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>{…}<|call|>`. Messages of the channel `analysis`
-//! are reasoning, and those without a receiver are text.
+//! are reasoning, and those without a receiver are text, such as a preamble in `commentary`.
 
 use std::ops::Range;
 
@@ -17,7 +17,8 @@ use crate::text::json_line;
 const START: &str = "<|start|>";
 const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";
-const RECEIVER: &str = "to=functions.";
+const RECEIVER: &str = "to=";
+const FUNCTIONS: &str = "functions.";
 const ENDS: [&str; 3] = ["<|call|>", "<|end|>", "<|return|>"];
 
 #[derive(Debug)]
@@ -35,7 +36,15 @@ impl CallSyntax for Harmony {
     }
 
     fn first_openings(&self) -> &'static [&'static str] {
-        &[RECEIVER]
+        &["to=functions."]
+    }
+
+    fn first_call(&self, text: &str) -> Option<usize> {
+        let (header, _) = messages(text).find(|(header, _)| receiver(text, header).is_some())?;
+        let found = text[header.clone()]
+            .find(START)
+            .or_else(|| text[header.clone()].find(CHANNEL));
+        Some(header.start + found?)
     }
 
     fn read_block(
@@ -48,10 +57,7 @@ impl CallSyntax for Harmony {
         let content = find_any(text, at, &[MESSAGE])?;
         let header = &text[at..content];
         let start = content + MESSAGE.len();
-        let Some(name) = header
-            .find(RECEIVER)
-            .map(|found| at + found + RECEIVER.len())
-        else {
+        let Some(name) = receiver(text, &(at..content)) else {
             // Reasoning; other messages are no calls.
             return match header.contains("analysis") {
                 true => find_any(text, start, &ENDS).map(|end| after_end(text, end)),
@@ -62,11 +68,15 @@ impl CallSyntax for Harmony {
                 )),
             };
         };
-        let name_end = name
-            + text[name..content]
-                .find([' ', '<'])
-                .unwrap_or(content - name);
-        calls.begin_named(text, name..name_end);
+        if !text[name.clone()].starts_with(FUNCTIONS) {
+            let to = &text[name.clone()];
+            return Err(unreadable(
+                format!("the message is to `{to}`; a call is to `{FUNCTIONS}NAME`"),
+                name.start,
+                FailureClass::Syntax,
+            ));
+        }
+        calls.begin_named(text, name.start + FUNCTIONS.len()..name.end);
         let end = copy_object(text, after_white_space(text, start), calls)?;
         calls.end_call(end);
         // A stop token is not part of the text.
@@ -90,7 +100,7 @@ impl CallSyntax for Harmony {
         let call = |(name, arguments): &(&str, &Value)| {
             let arguments = json_line(arguments).ok()?;
             Some(format!(
-                "{CHANNEL}commentary {RECEIVER}{name} <|constrain|>json{MESSAGE}{arguments}<|call|>"
+                "{CHANNEL}commentary {RECEIVER}{FUNCTIONS}{name} <|constrain|>json{MESSAGE}{arguments}<|call|>"
             ))
         };
         Some(
@@ -102,17 +112,46 @@ impl CallSyntax for Harmony {
         )
     }
 
-    /// The message of the channel `final`.
+    /// The last message to the user.
     fn spoken(&self, text: &str, from: usize) -> Range<usize> {
-        let said = text[from..]
-            .rfind("<|channel|>final")
-            .map(|found| from + found);
-        let Some(start) = said.and_then(|said| find_any(text, said, &[MESSAGE]).ok()) else {
-            return from..text.len();
-        };
-        let start = start + MESSAGE.len();
-        start..find_any(text, start, &ENDS).unwrap_or(text.len())
+        let rest = &text[from..];
+        let said = messages(rest)
+            .filter(|(header, _)| !rest[header.clone()].contains("analysis"))
+            .last();
+        said.map_or(from..text.len(), |(_, content)| {
+            from + content.start..from + content.end
+        })
     }
+}
+
+/// Whether a text has messages.
+pub(in super::super) fn has_messages(text: &str) -> bool {
+    text.contains(START) || text.contains(CHANNEL)
+}
+
+/// Whether one of the messages of a text has a receiver.
+pub(in super::super) fn has_call(text: &str) -> bool {
+    messages(text)
+        .any(|(header, _)| has_messages(&text[header.clone()]) && receiver(text, &header).is_some())
+}
+
+/// The headers of messages, each with its content.
+fn messages(text: &str) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let content = find_any(text, at, &[MESSAGE]).ok()?;
+        let (header, start) = (at..content, content + MESSAGE.len());
+        let end = find_any(text, start, &ENDS).unwrap_or(text.len());
+        at = after_end(text, end);
+        Some((header, start..end))
+    })
+}
+
+/// The receiver that a header names, without the tokens behind it.
+fn receiver(text: &str, header: &Range<usize>) -> Option<Range<usize>> {
+    let start = header.start + text[header.clone()].find(RECEIVER)? + RECEIVER.len();
+    let end = text[start..header.end].find([' ', '<']);
+    Some(start..end.map_or(header.end, |end| start + end))
 }
 
 fn after_end(text: &str, at: usize) -> usize {

@@ -2,6 +2,7 @@
 //! Qwen3-Coder and Qwen3.5 write a call. The tool's schema says whether a value is a string or JSON.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use serde_json::Value;
 
@@ -15,6 +16,7 @@ use crate::text::json_line;
 
 const FUNCTION: &str = "<function=";
 const PARAMETER: &str = "<parameter=";
+const END: &str = "</parameter>";
 
 #[derive(Debug)]
 pub(in super::super) struct QwenXml;
@@ -47,16 +49,8 @@ impl CallSyntax for QwenXml {
         while text[at..].starts_with(PARAMETER) {
             let key = at + PARAMETER.len();
             let key_end = find_any(text, key, &[">"])?;
-            // The line breaks beside the tags are not part of the value.
-            let from = key_end + 1;
-            let is_line = text[from..].starts_with('\n');
-            let end_tag = if is_line {
-                "\n</parameter>"
-            } else {
-                "</parameter>"
-            };
-            let to = find_any(text, from, &[end_tag])?;
-            let value = (from + usize::from(is_line)).min(to)..to;
+            let end = find_any(text, key_end + 1, &[END])?;
+            let value = value_within(text, key_end + 1..end);
             calls.literal(if is_first { "" } else { ", " }, at);
             calls.string(&text[key..key_end], at);
             calls.literal(": ", at);
@@ -69,7 +63,7 @@ impl CallSyntax for QwenXml {
                 false => calls.string(&text[value.clone()], value.start),
             }
             is_first = false;
-            at = after_white_space(text, to + end_tag.len());
+            at = after_white_space(text, end + END.len());
         }
         let end = expect(text, at, "</function>")?;
         calls.literal("}", at);
@@ -100,11 +94,29 @@ impl CallSyntax for QwenXml {
             for (key, value) in arguments.as_object()? {
                 let text = value
                     .as_str()
-                    .map_or_else(|| json_line(value).ok(), |text| Some(text.to_owned()))?;
-                _ = write!(block, "{PARAMETER}{key}>\n{text}\n</parameter>\n");
+                    .map_or_else(|| json_line(value).ok(), |text| Some(text.to_owned()))
+                    .filter(|text| !text.contains(END))?;
+                _ = write!(block, "{PARAMETER}{key}>\n{text}\n{END}\n");
             }
             blocks.push(format!("{block}</function>\n{CLOSE}"));
         }
         Some(blocks.join("\n"))
     }
+}
+
+/// The value between two tags: without one line break on each side, and without the indent of the closing tag.
+fn value_within(text: &str, between: Range<usize>) -> Range<usize> {
+    let written = &text[between.clone()];
+    let (break_before, is_crlf) = match written.as_bytes() {
+        [b'\n', ..] => (1, false),
+        [b'\r', b'\n', ..] => (2, true),
+        _ => (0, true),
+    };
+    let unindented = written.trim_end_matches([' ', '\t']);
+    let to = match unindented.strip_suffix('\n') {
+        Some(line) if is_crlf => line.strip_suffix('\r').unwrap_or(line).len(),
+        Some(line) => line.len(),
+        None => written.len(),
+    };
+    between.start + break_before.min(to)..between.start + to
 }

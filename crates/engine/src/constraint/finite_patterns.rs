@@ -1,0 +1,174 @@
+//! `patternProperties` whose patterns match a few keys: they say the same as `properties`. The compiler takes a key twice
+//! otherwise, or none where all that a pattern matches have their own place.
+
+use std::collections::BTreeSet;
+
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
+use serde_json::{Map, Value, json};
+
+use super::overlap::list;
+
+/// Keys of one pattern that become properties, and those of a pattern that are listed already.
+const MAX_KEYS: usize = 64;
+const MAX_LISTED_KEYS: usize = 1_000;
+
+/// Moves patterns of a few keys to `properties`. Where keys are counted, only those whose keys are all listed: the
+/// compiler counts no keys that need not stand.
+pub(super) fn name_keys(members: &mut Map<String, Value>) {
+    let Some(Value::Object(patterns)) = members.remove("patternProperties") else {
+        return;
+    };
+    let is_counted = ["minProperties", "maxProperties"]
+        .iter()
+        .any(|keyword| members.contains_key(*keyword));
+    let properties = members.get("properties").and_then(Value::as_object);
+    let listed: BTreeSet<String> = properties
+        .into_iter()
+        .flat_map(Map::keys)
+        .map(String::as_str)
+        .chain(list(members, "required").iter().filter_map(Value::as_str))
+        .map(str::to_owned)
+        .collect();
+    let (mut named, mut rest) = (Vec::new(), Map::new());
+    for (pattern, schema) in patterns {
+        let keys = keys_of(&pattern)
+            .filter(|keys| keys.is_subset(&listed) || (!is_counted && keys.len() <= MAX_KEYS));
+        match keys {
+            Some(keys) => named.extend(keys.into_iter().map(|key| (key, schema.clone()))),
+            None => drop(rest.insert(pattern, schema)),
+        }
+    }
+    if !rest.is_empty() {
+        members.insert("patternProperties".to_owned(), rest.into());
+    }
+    if named.is_empty() {
+        return;
+    }
+    if let Value::Object(properties) = members.entry("properties").or_insert_with(|| json!({})) {
+        for (key, schema) in named {
+            let own = properties.get(&key).cloned();
+            let both = own.map_or_else(|| schema.clone(), |own| json!({"allOf": [own, schema]}));
+            properties.insert(key, both);
+        }
+    }
+}
+
+/// The texts that a pattern is found in, where they are few.
+fn keys_of(pattern: &str) -> Option<BTreeSet<String>> {
+    let words = words(&regex_syntax::parse(pattern).ok()?)?;
+    let is_whole = |word: &Word| word.begins && word.ends;
+    let is_finite = words.iter().all(is_whole);
+    is_finite.then(|| words.into_iter().map(|word| word.text).collect())
+}
+
+/// A text that a part of a pattern matches.
+#[derive(Clone, Debug, Default)]
+struct Word {
+    text: String,
+    /// Whether it must be at the beginning of the key, and at its end.
+    begins: bool,
+    ends: bool,
+}
+
+/// All that a part of a pattern matches; `None` where they are many, or it looks at what is around.
+fn words(hir: &Hir) -> Option<Vec<Word>> {
+    let text = |text: String| Word {
+        text,
+        ..Word::default()
+    };
+    let found = match hir.kind() {
+        HirKind::Empty => vec![Word::default()],
+        HirKind::Literal(literal) => vec![text(String::from_utf8(literal.0.to_vec()).ok()?)],
+        HirKind::Class(Class::Unicode(class)) => {
+            let count: usize = class.iter().map(|range| range.len()).sum();
+            let letters = class.iter().flat_map(|range| range.start()..=range.end());
+            (count <= MAX_LISTED_KEYS)
+                .then(|| letters.map(|letter| text(letter.into())).collect())?
+        }
+        HirKind::Class(Class::Bytes(_)) => return None,
+        HirKind::Look(Look::Start) => vec![Word {
+            begins: true,
+            ..Word::default()
+        }],
+        HirKind::Look(Look::End) => vec![Word {
+            ends: true,
+            ..Word::default()
+        }],
+        HirKind::Look(_) => return None,
+        HirKind::Capture(group) => words(&group.sub)?,
+        HirKind::Alternation(parts) => {
+            let parts: Option<Vec<Vec<Word>>> = parts.iter().map(words).collect();
+            parts?.concat()
+        }
+        HirKind::Concat(parts) => {
+            let first = Some(vec![Word::default()]);
+            parts
+                .iter()
+                .fold(first, |before, part| joined(&before?, &words(part)?))?
+        }
+        HirKind::Repetition(repeated) => {
+            let part = words(&repeated.sub)?;
+            let most = usize::try_from(repeated.max?)
+                .ok()
+                .filter(|most| *most <= MAX_KEYS)?;
+            let (mut power, mut found) = (vec![Word::default()], Vec::new());
+            for count in 0..=most {
+                if count >= repeated.min as usize {
+                    found.extend(power.clone());
+                }
+                power = joined(&power, &part)?;
+            }
+            found
+        }
+    };
+    (found.len() <= MAX_LISTED_KEYS).then_some(found)
+}
+
+/// Each text behind each other, but those that something must follow or precede.
+fn joined(before: &[Word], after: &[Word]) -> Option<Vec<Word>> {
+    if before.len().saturating_mul(after.len()) > MAX_LISTED_KEYS {
+        return None;
+    }
+    let mut found = Vec::new();
+    for first in before {
+        for second in after {
+            if (first.ends && !second.text.is_empty()) || (second.begins && !first.text.is_empty())
+            {
+                continue;
+            }
+            found.push(Word {
+                text: format!("{}{}", first.text, second.text),
+                begins: first.begins || second.begins,
+                ends: first.ends || second.ends,
+            });
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_a_few_keys_are_told() {
+        for (pattern, keys) in [
+            ("^score$", Some("score")),
+            ("^(a|b)$", Some("a b")),
+            ("^a$|^b$", Some("a b")),
+            ("^(?:a|b)?c{1,2}$", Some("ac acc bc bcc c cc")),
+            ("^x_[0-2]$", Some("x_0 x_1 x_2")),
+            ("a^b", Some("")),
+            ("score", None),
+            ("^score", None),
+            ("score$", None),
+            ("^a$|b", None),
+            ("^a+$", None),
+            ("^[^a]$", None),
+            ("", None),
+        ] {
+            let found = keys_of(pattern).map(|keys| keys.into_iter().collect::<Vec<_>>().join(" "));
+            assert_eq!(found.as_deref(), keys, "{pattern}");
+        }
+    }
+}
