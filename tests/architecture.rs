@@ -38,7 +38,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     // close_range for launched programs, clone for sandboxes, _exit where a loop or a lost terminal will not let go,
     // dlopen of NVIDIA's libraries.
-    ("libc", &["files", "sandbox", "run", "view", "kernels"]),
+    (
+        "libc",
+        &["files", "sandbox", "sqlite", "run", "view", "kernels"],
+    ),
     ("landlock", &["sandbox"]),
     ("seccompiler", &["sandbox"]),
     ("axum", &["serve"]),

@@ -20,6 +20,7 @@ mod reasons;
 mod rewards;
 mod sandbox;
 mod sql;
+mod sql_settings;
 mod structured;
 mod tasks;
 mod tool_calls;

@@ -349,6 +349,170 @@ fn the_task_or_the_row_asks_for_one_operation() {
     );
 }
 
+/// What is read-only is not sent and never required in a request, wherever the schema says so.
+#[test]
+fn read_only_properties_of_combined_schemas_are_left_out() {
+    let schemas = r##""Base":{"type":"object","required":["id","name"],"properties":{"name":{"type":"string"}}},
+        "Element":{"type":"object","properties":{"id":{"type":"string","readOnly":true},"name":{"type":"string"}}},
+        "Id":{"type":"string"},"RoId":{"type":"string","readOnly":true},
+        "Wrapped":{"allOf":[{"$ref":"#/components/schemas/Base"},{"$ref":"#/components/schemas/Element"}]}"##;
+    let reference = |name: &str| format!(r##"{{"$ref":"#/components/schemas/{name}"}}"##);
+    let object = |id: &str| {
+        format!(
+            r#"{{"type":"object","required":["id","name"],"properties":{{"name":{{"type":"string"}},"id":{id}}}}}"#
+        )
+    };
+    for (version, schema, without, with) in [
+        (
+            "3.0.3",
+            format!(
+                r#"{{"allOf":[{},{{"required":["id","name"]}}]}}"#,
+                reference("Element")
+            ),
+            "valid",
+            "invalid",
+        ),
+        ("3.0.3", reference("Wrapped"), "valid", "invalid"),
+        (
+            "3.1.0",
+            format!(
+                r#"{{"allOf":[{{"allOf":[{}]}},{}]}}"#,
+                reference("Base"),
+                reference("Element")
+            ),
+            "valid",
+            "invalid",
+        ),
+        (
+            "3.0.3",
+            format!(
+                r#"{{"allOf":[{}],"properties":{{"id":{{"readOnly":true}}}}}}"#,
+                reference("Base")
+            ),
+            "valid",
+            "invalid",
+        ),
+        (
+            "3.1.0",
+            r##"{"$ref":"#/components/schemas/Element","required":["id"]}"##.to_owned(),
+            "valid",
+            "invalid",
+        ),
+        (
+            "3.0.3",
+            object(&format!(
+                r#"{{"allOf":[{},{{"readOnly":true}}]}}"#,
+                reference("Id")
+            )),
+            "valid",
+            "invalid",
+        ),
+        (
+            "3.0.3",
+            object(&format!(r#"{{"allOf":[{}]}}"#, reference("RoId"))),
+            "valid",
+            "invalid",
+        ),
+        ("3.0.3", object(&reference("RoId")), "valid", "invalid"),
+        // Beside a reference, OpenAPI 3.0 ignores keywords, and 3.1 does not.
+        (
+            "3.0.3",
+            object(r##"{"$ref":"#/components/schemas/Id","readOnly":true}"##),
+            "invalid",
+            "valid",
+        ),
+        (
+            "3.1.0",
+            object(r##"{"$ref":"#/components/schemas/Id","readOnly":true}"##),
+            "valid",
+            "invalid",
+        ),
+        // The base alone has no read-only property.
+        ("3.0.3", reference("Base"), "invalid", "valid"),
+        (
+            "3.0.3",
+            format!(
+                r#"{{"oneOf":[{{"required":["id"]}},{{"required":["name"]}}],"allOf":[{}]}}"#,
+                reference("Element")
+            ),
+            "valid",
+            "invalid",
+        ),
+    ] {
+        let api = format!(
+            r#"{{"openapi":"{version}","paths":{{"/a":{{"post":{{"requestBody":{{"required":true,"content":{{"application/json":{{"schema":{schema}}}}}}}}}}}}},"components":{{"schemas":{{{schemas}}}}}}}"#
+        );
+        let scorer = scorer(&api, "").unwrap();
+        let tier = |body: &str| {
+            let score = scorer.score(
+                &format!(r#"{{"method":"POST","path":"/a","body":{body}}}"#),
+                None,
+            );
+            score.tier.name()
+        };
+        assert_eq!(
+            (tier(r#"{"name":"a"}"#), tier(r#"{"name":"a","id":"1"}"#)),
+            (without, with),
+            "{version} {schema}"
+        );
+    }
+}
+
+#[test]
+fn parameters_with_content_are_json() {
+    let parameter = |place: &str, schema: &str| {
+        format!(
+            r#"{{"name":"j","in":"{place}","required":true,"content":{{"application/json":{{"schema":{schema}}}}}}}"#
+        )
+    };
+    let object = r#"{"type":"object","required":["a"],"properties":{"a":{"type":"integer"}},"additionalProperties":false}"#;
+    let list = r#"{"type":"array","items":{"type":"integer"}}"#;
+    let paths: Vec<String> = [
+        ("/o", "query", object),
+        ("/h", "header", object),
+        ("/p/{j}", "path", object),
+        ("/l", "query", list),
+        ("/s", "query", r#"{"type":"string"}"#),
+    ]
+    .iter()
+    .map(|(path, place, schema)| {
+        format!(
+            r#""{path}":{{"get":{{"parameters":[{}]}}}}"#,
+            parameter(place, schema)
+        )
+    })
+    .collect();
+    let api = format!(r#"{{"openapi":"3.0.3","paths":{{{}}}}}"#, paths.join(","));
+    let scorer = scorer(&api, "").unwrap();
+    for (request, expected) in [
+        (r#""path":"/o?j=%7B%22a%22%3A1%7D""#, "valid"),
+        (r#""path":"/o?j=%7B%22a%22%3A%221%22%7D""#, "invalid"),
+        (r#""path":"/o?j=a,1""#, "invalid"),
+        (r#""path":"/o","query":{"j":{"a":1}}"#, "valid"),
+        (r#""path":"/o","query":{"j":{"a":"1"}}"#, "invalid"),
+        (r#""path":"/o","query":{"j":"{\"a\":1}"}"#, "valid"),
+        (r#""path":"/h","headers":{"j":"{\"a\":1}"}"#, "valid"),
+        (r#""path":"/h","headers":{"j":"a=1"}"#, "invalid"),
+        (r#""path":"/p/%7B%22a%22%3A1%7D""#, "valid"),
+        (r#""path":"/p/a,1""#, "invalid"),
+        (r#""path":"/l?j=%5B1,2%5D""#, "valid"),
+        (r#""path":"/l?j=1&j=2""#, "invalid"),
+        (r#""path":"/l","query":{"j":"[1,2]"}"#, "valid"),
+        (r#""path":"/l","query":{"j":[1,2]}"#, "valid"),
+        (r#""path":"/s?j=%221%22""#, "valid"),
+        (r#""path":"/s?j=1""#, "invalid"),
+    ] {
+        let score = scorer.score(&format!(r#"{{"method":"GET",{request}}}"#), None);
+        assert_eq!(score.tier.name(), expected, "{request}: {}", shown(&score));
+    }
+    let expected = row_of(r#","expected":{"method":"GET","path":"/o","query":{"j":{"a":1}}}"#);
+    let score = scorer.score(
+        r#"{"method":"GET","path":"/o?j=%7B%22a%22%3A%201%7D"}"#,
+        Some(&expected),
+    );
+    assert_eq!(score.exact, Some(true), "{}", shown(&score));
+}
+
 #[test]
 fn schemas_of_3_1_are_json_schema() {
     let api = r##"{"openapi":"3.1.0","paths":{"/a":{"post":{"requestBody":{"content":{"application/json":{"schema":

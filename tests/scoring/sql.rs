@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::{loaded, row_with, shown};
 
-const SCHEMA: &str = "CREATE TABLE city (id INTEGER PRIMARY KEY, name TEXT, people INTEGER, land TEXT);\n\
+pub(super) const SCHEMA: &str = "CREATE TABLE city (id INTEGER PRIMARY KEY, name TEXT, people INTEGER, land TEXT);\n\
                       INSERT INTO city VALUES (1, 'Oslo', 700, 'NO'), (2, 'Bergen', 290, 'NO'), (3, 'Turku', 200, 'FI');\n\
                       CREATE VIEW big AS SELECT * FROM city WHERE people > 250;\n";
 
-fn scorer(schema: Option<&str>, lines: &str) -> Result<Scorer, String> {
+pub(super) fn scorer(schema: Option<&str>, lines: &str) -> Result<Scorer, String> {
     let named = if schema.is_some() {
         "schema = \"schema.sql\"\n"
     } else {
@@ -475,6 +475,16 @@ fn malformed_definitions_are_named() {
         "",
         "dialect = \"sqlit\"\n",
         "task.toml line 5 column 11: `score.dialect` takes ",
+    );
+    check(
+        "",
+        "now = \"yesterday\"\n",
+        "task.toml line 5 column 7: `score.now` takes a date and time in UTC",
+    );
+    check(
+        "",
+        "rows = \"bag\"\n",
+        "task.toml line 5 column 8: `score.rows` takes \"each\" or \"set\", not \"bag\"",
     );
 }
 

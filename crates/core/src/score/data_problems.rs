@@ -1,8 +1,11 @@
 //! Problems of the prompt sets: expected answers that the scorer rejects, prompts that are in two sets, and
 //! duplicates.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use rayon::prelude::*;
+
+use super::batch::on_every_core;
 use super::{FailureClass, Scorer, Task, Tier};
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
@@ -68,58 +71,68 @@ pub fn data_problems(
     scorer: &Scorer,
     sets: &[(PromptSet, Vec<PromptRow>)],
 ) -> Vec<DataProblem> {
-    let unusable = sets
-        .iter()
-        .filter_map(|(set, rows)| unusable_rows(task, scorer, *set, rows));
-    let refused = sets
-        .iter()
-        .filter_map(|(set, rows)| refused_answers(task, scorer, *set, rows));
+    let (mut unusable, mut refused) = (Vec::new(), Vec::new());
+    for (set, rows) in sets {
+        let later = later_turns(scorer, rows);
+        let rows: Vec<&PromptRow> = rows.iter().chain(&later).collect();
+        let problems = row_problems(scorer, &rows);
+        let lines = problems.iter().map(|(line, _)| *line).collect();
+        unusable.extend(unusable_rows(task, *set, rows.len(), &problems));
+        refused.extend(refused_answers(task, scorer, *set, &rows, &lines));
+    }
+    unusable.append(&mut refused);
+    unusable.append(&mut repeated_prompts(task, sets));
     unusable
-        .chain(refused)
-        .chain(repeated_prompts(task, sets))
+}
+
+/// Each later turn of a conversation as a row.
+fn later_turns(scorer: &Scorer, rows: &[PromptRow]) -> Vec<PromptRow> {
+    let turns = |row: &PromptRow| {
+        row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)))
+    };
+    rows.iter()
+        .filter(|row| row.turn_count() > 1)
+        .flat_map(|row| turns(row).into_iter().skip(1))
         .collect()
+}
+
+/// The lines of rows that the scorer cannot judge any answer to, each with the reason.
+fn row_problems(scorer: &Scorer, rows: &[&PromptRow]) -> Vec<(usize, String)> {
+    let problem = |row: &&PromptRow| Some((row.line, scorer.row_problem(row)?));
+    on_every_core(|| rows.par_iter().filter_map(problem).collect())
 }
 
 fn unusable_rows(
     task: &Task,
-    scorer: &Scorer,
     set: PromptSet,
-    rows: &[PromptRow],
+    count: usize,
+    problems: &[(usize, String)],
 ) -> Option<DataProblem> {
-    let problem = |row: &PromptRow| Some((row.line, scorer.row_problem(row)?));
-    let unusable: Vec<_> = rows.iter().filter_map(problem).collect();
-    let (line, why) = unusable.first()?;
+    let (line, why) = problems.first()?;
     Some(DataProblem {
         kind: DataProblemKind::InvalidExpected,
         message: format!(
-            "{}: answers to {} of {} rows cannot be scored, first on line {line}: {why}; correct the rows",
+            "{}: answers to {} of {count} rows cannot be scored, first on line {line}: {why}; correct the rows",
             label(task, set),
-            unusable.len(),
-            rows.len()
+            problems.len(),
         ),
         set,
-        refused_share: unusable.len() as f64 / rows.len() as f64,
+        refused_share: problems.len() as f64 / count as f64,
     })
 }
 
+/// `unusable`: lines of rows that no answer can be judged for.
 fn refused_answers(
     task: &Task,
     scorer: &Scorer,
     set: PromptSet,
-    rows: &[PromptRow],
+    rows: &[&PromptRow],
+    unusable: &HashSet<usize>,
 ) -> Option<DataProblem> {
-    let turns = |row: &PromptRow| {
-        row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)))
-    };
-    let later: Vec<PromptRow> = rows
-        .iter()
-        .filter(|row| row.turn_count() > 1)
-        .flat_map(|row| turns(row).into_iter().skip(1))
-        .collect();
     let answered: Vec<&PromptRow> = rows
         .iter()
-        .chain(&later)
-        .filter(|row| row.expected.is_some())
+        .copied()
+        .filter(|row| row.expected.is_some() && !unusable.contains(&row.line))
         .collect();
     let asked = answered
         .iter()

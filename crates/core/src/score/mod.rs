@@ -58,7 +58,8 @@ pub use hand_conversation::{HandChain, HandConversation};
 pub use http_request::{MessageSchema, Operation, message_schemas, operations};
 pub(crate) use json_schema::meta_problems;
 pub use json_schema::{
-    DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references,
+    DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, WordEdge,
+    encode_references, engine_pattern,
 };
 pub use length::{LengthAim, LengthRule, LengthUnit};
 pub use outline::outline;

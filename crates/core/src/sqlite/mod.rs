@@ -1,6 +1,9 @@
 //! A database in memory, with bounds on the steps, rows and memory of statements. Queries read it; a copy of its image
 //! may be changed, too.
 
+mod clock;
+mod math;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,24 +14,47 @@ use rusqlite::{Connection, Error, ErrorCode, MAIN_DB, Statement, ffi};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-/// Steps of SQLite's machine that one query may take; a scan takes a few a row.
-const MAX_STEPS: u64 = 5_000_000;
-/// Where each step takes long; far above what that many steps take.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) use clock::Clock;
+use clock::ClockVfs;
+
 /// The schema and its data may take more.
 const MAX_SETUP_STEPS: u64 = 500_000_000;
 /// Steps between two looks at the count.
 const STEPS_PER_LOOK: i32 = 1_000;
-/// Rows of a result, and bytes of all its values together.
-const MAX_ROWS: usize = 10_000;
-const MAX_RESULT_BYTES: usize = 16 << 20;
-/// Bytes of one text or blob.
-const MAX_VALUE_BYTES: i32 = 64 << 10;
 /// Bytes that all databases of the process may take together, those of other threads among them.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
 
 /// Pages, of 4 KiB, that a database may grow to.
 const MAX_PAGES: u64 = 16_384;
+
+/// The time that statements read, and bounds on a query.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) now: Clock,
+    /// Steps of SQLite's machine; a scan takes a few a row.
+    pub(crate) max_steps: u64,
+    /// Where each step takes long; far above what that many steps take.
+    pub(crate) seconds: f64,
+    /// Rows of a result.
+    pub(crate) max_rows: usize,
+    /// All values of a result together.
+    pub(crate) result_kib: usize,
+    /// One text or blob.
+    pub(crate) value_kib: i32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            now: Clock::default(),
+            max_steps: 5_000_000,
+            seconds: 5.0,
+            max_rows: 10_000,
+            result_kib: 16 << 10,
+            value_kib: 64,
+        }
+    }
+}
 
 /// A value in a result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -134,11 +160,15 @@ struct Budget {
 }
 
 impl Budget {
-    fn steps(steps: u64) -> Self {
+    fn new(steps: u64, seconds: f64) -> Self {
         Self {
             looks: steps / STEPS_PER_LOOK as u64,
-            until: Instant::now() + TIME_LIMIT,
+            until: Instant::now() + Duration::from_secs_f64(seconds),
         }
+    }
+
+    fn of_setup() -> Self {
+        Self::new(MAX_SETUP_STEPS, Settings::default().seconds)
     }
 
     fn is_spent(&mut self) -> bool {
@@ -151,6 +181,9 @@ impl Budget {
 pub(crate) struct Database {
     connection: Connection,
     left: Arc<Mutex<Budget>>,
+    settings: Settings,
+    /// After the connection, which is dropped first.
+    _clock: ClockVfs,
 }
 
 impl Database {
@@ -230,7 +263,7 @@ impl Database {
 
     /// Runs further statements of a schema and its data.
     pub(crate) fn extend(&mut self, statements: &str) -> Result<(), Failure> {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::steps(MAX_SETUP_STEPS);
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::of_setup();
         let run = |connection: &mut Connection| -> rusqlite::Result<()> {
             connection.authorizer(Some(in_schema))?;
             connection.execute_batch(statements)?;
@@ -244,10 +277,20 @@ impl Database {
     /// # Errors
     /// SQLite's sentence.
     pub(crate) fn new(schema: &str) -> Result<Self, Failure> {
-        let connection = Connection::open_in_memory().map_err(|error| failure(&error))?;
+        Self::with_settings(schema, &Settings::default())
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Errors
+    /// SQLite's sentence.
+    pub(crate) fn with_settings(schema: &str, settings: &Settings) -> Result<Self, Failure> {
+        let (connection, clock) = clock::open(settings.now).map_err(|error| failure(&error))?;
         let mut database = Self {
             connection,
-            left: Arc::new(Mutex::new(Budget::steps(MAX_SETUP_STEPS))),
+            left: Arc::new(Mutex::new(Budget::of_setup())),
+            settings: settings.clone(),
+            _clock: clock,
         };
         database.prepare(schema).map_err(|error| failure(&error))?;
         Ok(database)
@@ -311,10 +354,11 @@ impl Database {
                 .unwrap_or_else(PoisonError::into_inner)
                 .is_spent()
         };
+        math::register(connection)?;
         connection.progress_handler(STEPS_PER_LOOK, Some(is_spent))?;
         connection.authorizer(Some(in_schema))?;
         connection.execute_batch(schema)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, self.settings.value_kib << 10)?;
         connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)?;
         connection.set_limit(Limit::SQLITE_LIMIT_COLUMN, 200)?;
         connection.set_limit(Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100)?;
@@ -384,7 +428,18 @@ impl Database {
     }
 
     fn rows(&self, text: &str, arguments: &Map<String, Value>) -> Result<Table, Failure> {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::steps(MAX_STEPS);
+        let failure = |error: &Error| {
+            let found = failure(error);
+            match error.sqlite_error_code() {
+                Some(ErrorCode::TooBig) => Failure {
+                    message: format!("a value is longer than {} KiB", self.settings.value_kib),
+                    ..found
+                },
+                _ => found,
+            }
+        };
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
+            Budget::new(self.settings.max_steps, self.settings.seconds);
         let mut statement = self
             .connection
             .prepare(text)
@@ -420,11 +475,9 @@ impl Database {
                 };
                 cells.push(cell);
             }
-            if table.rows.len() == MAX_ROWS || bytes > MAX_RESULT_BYTES {
-                let message = format!(
-                    "the result has more than {MAX_ROWS} rows or {} MiB",
-                    MAX_RESULT_BYTES >> 20
-                );
+            let (most, kib) = (self.settings.max_rows, self.settings.result_kib);
+            if table.rows.len() == most || bytes > kib << 10 {
+                let message = format!("the result has more than {most} rows or {kib} KiB");
                 return Err(Failure {
                     message,
                     offset: None,
@@ -488,15 +541,12 @@ fn in_change(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-/// Functions whose result is another at each call, and those that reach out of the database.
+/// Functions whose result is another at each call, and those that reach out of the database. The clock stands still.
 fn is_refused(function: &str) -> bool {
     [
         "random",
         "randomblob",
         "load_extension",
-        "current_date",
-        "current_time",
-        "current_timestamp",
         "readfile",
         "writefile",
         "edit",
@@ -513,9 +563,6 @@ fn failure(error: &Error) -> Failure {
             let message = match (cause.code, cause.extended_code) {
                 (ErrorCode::OperationInterrupted, _) => "the query takes too many steps".to_owned(),
                 (ErrorCode::OutOfMemory, _) => "the query takes too much memory".to_owned(),
-                (ErrorCode::TooBig, _) => {
-                    format!("a value is longer than {} KiB", MAX_VALUE_BYTES >> 10)
-                }
                 (ErrorCode::AuthorizationForStatementDenied, _) => message
                     .clone()
                     .unwrap_or_else(|| "not allowed in a query".to_owned()),

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::formats::{pattern_of_format, pattern_within_format};
 use super::overlap::list;
+use crate::score::{WordEdge, engine_pattern};
 use crate::text::{THINK_MARKS, ThinkMarks};
 
 /// Properties in a row that need not stand: each may be the next key, and the parser's work for a token grows with the
@@ -29,7 +30,9 @@ pub(super) fn written_pattern(pattern: &str) -> Result<String, String> {
             "the pattern {pattern:?} cannot be enforced while decoding: rewrite it without {advice}"
         )
     };
-    let written = to_rust_regex(pattern).map_err(|()| refuse("look-around and back-references"))?;
+    let dialect = engine_pattern(pattern, WordEdge::Flag);
+    let written =
+        to_rust_regex(&dialect).map_err(|()| refuse("look-around and back-references"))?;
     if regex_syntax::parse(&written).is_ok_and(|hir| has_unwritten_text(&hir)) {
         return Err(refuse(
             "control characters and ends of think blocks, such as `</think>`",

@@ -593,7 +593,7 @@ fn start(message: &Message<'_>) -> usize {
 fn readings(parameter: &Parameter, given: &ParameterValue<'_>) -> Vec<String> {
     match given {
         ParameterValue::Text(text) if parameter.is_json => vec![text.to_string()],
-        given if parameter.is_json => vec![given.json(Reading::Scalars)],
+        given if parameter.is_json => vec![given.json(Reading::Json)],
         given => {
             let (strings, scalars) = (given.json(Reading::Strings), given.json(Reading::Scalars));
             if strings == scalars {

@@ -319,6 +319,12 @@ fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>
     let mut values = BTreeMap::new();
     for parameter in parts.into_iter().flat_map(|parts| &parts.query) {
         if let Some((value, at, place)) = take_parameter(parameter, &mut left) {
+            let value = match value {
+                Ok(ParameterValue::Text(text)) if parameter.is_json => {
+                    Ok(ParameterValue::from_json_text(&text))
+                }
+                value => value,
+            };
             // A value given twice differs from one given once.
             values.insert(
                 parameter.name.clone(),

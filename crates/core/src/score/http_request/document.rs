@@ -380,6 +380,7 @@ impl Parameter {
         (style, explode): (Style, bool),
     ) -> Read<Self> {
         let is_true = |key: &str| value.get(key) == Some(&Value::Bool(true));
+        let has_content = value.get("schema").is_none();
         let (pointer, is_json) = match (
             value.get("schema"),
             value.get("content").and_then(Value::as_object),
@@ -411,8 +412,10 @@ impl Parameter {
             explode,
             is_json,
             may_be_empty: is_true("allowEmptyValue"),
+            // Its text is read as a whole where `content` says how.
             shape: document
                 .pointer(&pointer)
+                .filter(|_| !has_content)
                 .map_or(Shape::Scalar, |schema| shape(document, schema)),
             schema: LazySchema::at(pointer),
         })

@@ -35,6 +35,8 @@ pub(super) enum Reading {
     Strings,
     /// Texts written like numbers, `true`, `false` or `null` are read as such.
     Scalars,
+    /// As JSON has them: texts are texts, whatever they look like.
+    Json,
 }
 
 impl<'m> ParameterValue<'m> {
@@ -46,6 +48,32 @@ impl<'m> ParameterValue<'m> {
             Kind::String(text) => Self::Text(Cow::Borrowed(text)),
             Kind::Array(items) => Self::List(items.iter().map(Self::from_json).collect()),
             Kind::Object(object) => Self::Fields(fields(object)),
+        }
+    }
+
+    /// The value of a text that is JSON, or the text.
+    pub(super) fn from_json_text(text: &str) -> ParameterValue<'static> {
+        parse(text, 0).map_or_else(
+            |_| ParameterValue::Text(Cow::Owned(text.to_owned())),
+            |document| ParameterValue::from_json(&document.root).into_owned(),
+        )
+    }
+
+    fn into_owned(self) -> ParameterValue<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Text(text) => ParameterValue::Text(owned(text)),
+            Self::Literal(text) => ParameterValue::Literal(owned(text)),
+            Self::Null => ParameterValue::Null,
+            Self::List(items) => {
+                ParameterValue::List(items.into_iter().map(ParameterValue::into_owned).collect())
+            }
+            Self::Fields(fields) => {
+                let pair = |(name, value): (Cow<'_, str>, ParameterValue<'_>)| {
+                    (owned(name), value.into_owned())
+                };
+                ParameterValue::Fields(fields.into_iter().map(pair).collect())
+            }
         }
     }
 
@@ -98,6 +126,7 @@ impl<'m> ParameterValue<'m> {
     fn write(&self, reading: Reading, out: &mut String) {
         match self {
             Self::Null => out.push_str("null"),
+            Self::Literal(text) if reading == Reading::Json => out.push_str(text),
             Self::Text(text) | Self::Literal(text) => {
                 if reading == Reading::Scalars && is_scalar(text) {
                     out.push_str(text.trim());

@@ -1,7 +1,7 @@
 //! Schemas of an OpenAPI document as JSON Schema for the validator: the dialect of 3.0 translated, references within the
 //! document gathered.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
@@ -14,6 +14,9 @@ use crate::task::escaped;
 
 /// Keywords whose schemas judge the same value.
 const COMBINING: [&str; 3] = ["allOf", "anyOf", "oneOf"];
+
+/// Keywords whose schemas an object must, or may, meet as a whole.
+const SAME_VALUE: [&str; 5] = ["allOf", "anyOf", "oneOf", "then", "else"];
 
 /// Compiles the schemas of a document.
 #[derive(Debug)]
@@ -52,8 +55,14 @@ enum References<'r> {
     /// Leaves them out, and lists what they lead to.
     List(&'r mut Vec<String>),
     /// Names definitions for them.
-    Define(&'r mut BTreeMap<String, String>),
+    Define(&'r mut Definitions),
 }
+
+/// Names of properties that are not in this part of the exchange.
+type Foreign = BTreeSet<String>;
+
+/// Name in `$defs` -> JSON pointer into the document, and the properties that are foreign where it is used.
+type Definitions = BTreeMap<String, (String, Foreign)>;
 
 impl Schemas {
     pub(super) fn new(document: Value, part: MessagePart, assert_formats: bool) -> Self {
@@ -79,7 +88,12 @@ impl Schemas {
             let mut found = Vec::new();
             let schema = self.document.pointer(&pointer).unwrap_or(&Value::Null);
             let alone = self
-                .translated(&pointer, schema, &mut References::List(&mut found))
+                .translated(
+                    &pointer,
+                    schema,
+                    &Foreign::new(),
+                    &mut References::List(&mut found),
+                )
                 .map_err(|error| written.error(&error.pointer, error.message))?;
             Schema::compile_part(
                 Written {
@@ -97,34 +111,41 @@ impl Schemas {
     /// The schema at a JSON pointer with all that it refers to.
     pub(super) fn whole(&self, pointer: &str) -> Result<BundledSchema, OpenApiError> {
         let schema = self.document.pointer(pointer).unwrap_or(&Value::Bool(true));
-        let mut definitions = BTreeMap::new();
-        let mut value =
-            self.translated(pointer, schema, &mut References::Define(&mut definitions))?;
+        let mut definitions = Definitions::new();
+        let references = &mut References::Define(&mut definitions);
+        let mut value = self.translated(pointer, schema, &Foreign::new(), references)?;
         let mut translated = Map::new();
-        while let Some((name, pointer)) = definitions
+        while let Some((name, (pointer, foreign))) = definitions
             .iter()
             .find(|(name, _)| !translated.contains_key(*name))
         {
-            let (name, pointer) = (name.clone(), pointer.clone());
+            let (name, pointer, foreign) = (name.clone(), pointer.clone(), foreign.clone());
             let schema = self
                 .document
                 .pointer(&pointer)
                 .unwrap_or(&Value::Bool(true));
-            let schema =
-                self.translated(&pointer, schema, &mut References::Define(&mut definitions))?;
+            let references = &mut References::Define(&mut definitions);
+            let schema = self.translated(&pointer, schema, &foreign, references)?;
             translated.insert(name, schema);
         }
         if let (Value::Object(members), false) = (&mut value, translated.is_empty()) {
             members.insert("$defs".to_owned(), Value::Object(translated));
         }
-        Ok(BundledSchema { value, definitions })
+        let pointers = definitions
+            .into_iter()
+            .map(|(name, (pointer, _))| (name, pointer));
+        Ok(BundledSchema {
+            value,
+            definitions: pointers.collect(),
+        })
     }
 
-    /// One schema; `pointer` is its place in the document.
+    /// One schema; `pointer` is its place in the document, `around` what is foreign by schemas that judge the same value.
     fn translated(
         &self,
         pointer: &str,
         schema: &Value,
+        around: &Foreign,
         references: &mut References<'_>,
     ) -> Result<Value, OpenApiError> {
         let members = match schema {
@@ -138,11 +159,20 @@ impl Schemas {
             }
         };
         let mut out = Map::new();
+        let mut foreign = self.foreign_properties(schema);
+        foreign.extend(around.iter().cloned());
         if let Some(named) = self.reference(pointer, members)? {
             match references {
                 References::List(found) => found.push(named),
                 References::Define(definitions) => {
-                    let name = define(definitions, named);
+                    let target = self.document.pointer(&named).unwrap_or(&Value::Null);
+                    let own = self.foreign_properties(target);
+                    let mut required = BTreeSet::new();
+                    self.required_names(target, &mut required, &mut HashSet::new());
+                    let is_dropped =
+                        |name: &&String| !own.contains(*name) && required.contains(name.as_str());
+                    let dropped = foreign.iter().filter(is_dropped).cloned().collect();
+                    let name = define(definitions, named, dropped);
                     out.insert("$ref".to_owned(), Value::String(format!("#/$defs/{name}")));
                 }
             }
@@ -161,8 +191,13 @@ impl Schemas {
                 continue;
             }
             let pointer = format!("{pointer}/{key}");
-            let mut schema =
-                |pointer: String, inner: &Value| self.translated(&pointer, inner, references);
+            let mut schema = |pointer: String, inner: &Value| {
+                let judges_same =
+                    SAME_VALUE.contains(&key.as_str()) && !asks_only_for(inner, &foreign);
+                let none = Foreign::new();
+                let around = if judges_same { &foreign } else { &none };
+                self.translated(&pointer, inner, around, references)
+            };
             let translated = match (keyword.holds, inner) {
                 (KeywordValue::NamedSchemas | KeywordValue::Dependencies, Value::Object(named)) => {
                     let mut all = Map::new();
@@ -200,7 +235,7 @@ impl Schemas {
             };
             out.insert(key.clone(), translated);
         }
-        self.leave_out_foreign(members, &mut out);
+        leave_out(&foreign, &mut out);
         if self.is_30 {
             // Definitions alone are checked as they are written, so that faults have their places.
             let is_checked = matches!(references, References::List(_));
@@ -231,76 +266,155 @@ impl Schemas {
         target(&self.document, &pointer, reference).map(|(target, _)| Some(target))
     }
 
-    /// Forbids properties that belong to the other part: `readOnly` in a request, `writeOnly` in a response.
-    fn leave_out_foreign(&self, members: &Map<String, Value>, out: &mut Map<String, Value>) {
-        let mut foreign = HashSet::new();
-        self.foreign_properties(members, &mut foreign, 0);
-        if foreign.is_empty() {
+    /// The properties of a schema, and of all that it combines, that belong to the other part: `readOnly` in a request,
+    /// `writeOnly` in a response.
+    fn foreign_properties(&self, schema: &Value) -> Foreign {
+        let mut found = Foreign::new();
+        self.collect_foreign(schema, &mut found, &mut HashSet::new());
+        found
+    }
+
+    fn collect_foreign<'a>(
+        &'a self,
+        schema: &'a Value,
+        found: &mut Foreign,
+        seen: &mut HashSet<*const Value>,
+    ) {
+        if !seen.insert(schema) {
             return;
         }
-        if let Some(Value::Object(properties)) = out.get_mut("properties") {
-            let forbidden = properties
-                .iter_mut()
-                .filter(|(name, _)| foreign.contains(name.as_str()));
-            forbidden.for_each(|(_, schema)| *schema = Value::Bool(false));
+        let (members, target) = self.written(schema);
+        if let Some(target) = target {
+            self.collect_foreign(target, found, seen);
         }
-        if let Some(Value::Array(required)) = out.get_mut("required") {
-            required.retain(|name| name.as_str().is_none_or(|name| !foreign.contains(name)));
+        let Some(members) = members else { return };
+        let properties = members.get("properties").and_then(Value::as_object);
+        for (name, schema) in properties.into_iter().flatten() {
+            if self.is_foreign(schema, &mut HashSet::new()) {
+                found.insert(name.clone());
+            }
+        }
+        for branch in list(members, "allOf") {
+            self.collect_foreign(branch, found, seen);
+        }
+        // Whichever of these holds, it is foreign.
+        for key in ["anyOf", "oneOf"] {
+            let of_branch = |branch| {
+                let mut found = Foreign::new();
+                self.collect_foreign(branch, &mut found, &mut seen.clone());
+                found
+            };
+            let of_all = list(members, key)
+                .iter()
+                .map(of_branch)
+                .reduce(|all, one| &all & &one);
+            found.extend(of_all.into_iter().flatten());
         }
     }
 
-    fn foreign_properties<'a>(
-        &'a self,
-        members: &'a Map<String, Value>,
-        found: &mut HashSet<&'a str>,
-        depth: usize,
-    ) {
+    /// Whether a property belongs to the other part.
+    fn is_foreign<'a>(&'a self, schema: &'a Value, seen: &mut HashSet<*const Value>) -> bool {
         let key = match self.part {
             MessagePart::Request => "readOnly",
             MessagePart::Response => "writeOnly",
         };
-        let is_foreign = |schema: &Value| {
-            let named = resolved(&self.document, String::new(), schema)
-                .map(|(_, schema)| schema)
-                .unwrap_or(schema);
-            [schema, named]
-                .iter()
-                .any(|schema| schema[key] == Value::Bool(true))
+        if !seen.insert(schema) {
+            return false;
+        }
+        let (members, target) = self.written(schema);
+        let says_so = |members: &'a Map<String, Value>, seen: &mut HashSet<*const Value>| {
+            members.get(key) == Some(&Value::Bool(true))
+                || list(members, "allOf")
+                    .iter()
+                    .any(|branch| self.is_foreign(branch, seen))
         };
-        let properties = members
-            .get("properties")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten();
-        found.extend(
-            properties
-                .filter(|(_, schema)| is_foreign(schema))
-                .map(|(name, _)| name.as_str()),
-        );
-        if depth < 8 {
-            for schema in members
-                .get("allOf")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                if let Ok((_, Value::Object(members))) =
-                    resolved(&self.document, String::new(), schema)
-                {
-                    self.foreign_properties(members, found, depth + 1);
+        members.is_some_and(|members| says_so(members, seen))
+            || target.is_some_and(|target| self.is_foreign(target, seen))
+    }
+
+    /// The names that a schema, and all that it combines, requires.
+    fn required_names<'a>(
+        &'a self,
+        schema: &'a Value,
+        found: &mut BTreeSet<&'a str>,
+        seen: &mut HashSet<*const Value>,
+    ) {
+        if !seen.insert(schema) {
+            return;
+        }
+        let (members, target) = self.written(schema);
+        if let Some(target) = target {
+            self.required_names(target, found, seen);
+        }
+        let Some(members) = members else { return };
+        found.extend(list(members, "required").iter().filter_map(Value::as_str));
+        for key in SAME_VALUE {
+            match members.get(key) {
+                Some(Value::Array(branches)) => {
+                    for branch in branches {
+                        self.required_names(branch, found, seen);
+                    }
                 }
+                Some(branch) => self.required_names(branch, found, seen),
+                None => {}
             }
         }
     }
+
+    /// The keywords of a schema that count, and what its reference leads to: OpenAPI 3.0 ignores what is beside one.
+    fn written<'a>(
+        &'a self,
+        schema: &'a Value,
+    ) -> (Option<&'a Map<String, Value>>, Option<&'a Value>) {
+        let members = schema.as_object();
+        let reference = schema.get("$ref").and_then(Value::as_str);
+        let target = reference.and_then(|reference| target(&self.document, "", reference).ok());
+        (
+            members.filter(|_| !(self.is_30 && reference.is_some())),
+            target.map(|(_, target)| target),
+        )
+    }
 }
 
-/// The name of a definition: the last part of its pointer, with a number where another has that name.
-fn define(definitions: &mut BTreeMap<String, String>, pointer: String) -> String {
-    if let Some((name, _)) = definitions.iter().find(|(_, known)| **known == pointer) {
+fn list<'a>(members: &'a Map<String, Value>, key: &str) -> &'a [Value] {
+    let list = members.get(key).and_then(Value::as_array);
+    list.map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Whether a branch says no more than that foreign properties are there: it does not hold, rather than always.
+fn asks_only_for(branch: &Value, foreign: &Foreign) -> bool {
+    let is_foreign = |name: &Value| name.as_str().is_some_and(|name| foreign.contains(name));
+    branch.as_object().is_some_and(|members| {
+        let required = list(members, "required");
+        members.len() == 1 && !required.is_empty() && required.iter().all(is_foreign)
+    })
+}
+
+/// Forbids foreign properties, and requires none.
+fn leave_out(foreign: &Foreign, out: &mut Map<String, Value>) {
+    if let Some(Value::Object(properties)) = out.get_mut("properties") {
+        let forbidden = properties
+            .iter_mut()
+            .filter(|(name, _)| foreign.contains(name.as_str()));
+        forbidden.for_each(|(_, schema)| *schema = Value::Bool(false));
+    }
+    if let Some(Value::Array(required)) = out.get_mut("required") {
+        required.retain(|name| name.as_str().is_none_or(|name| !foreign.contains(name)));
+    }
+}
+
+/// The name of a definition: the last part of its pointer and what is foreign, with a number where another has that
+/// name.
+fn define(definitions: &mut Definitions, pointer: String, foreign: Foreign) -> String {
+    let wanted = (pointer, foreign);
+    if let Some((name, _)) = definitions.iter().find(|(_, known)| **known == wanted) {
         return name.clone();
     }
-    let last = pointer.rsplit('/').next().unwrap_or_default();
-    let plain: String = last
+    let last = wanted.0.rsplit('/').next().unwrap_or_default();
+    let without = wanted.1.iter().map(|name| format!("_without_{name}"));
+    let plain: String = std::iter::once(last.to_owned())
+        .chain(without)
+        .collect::<String>()
         .chars()
         .filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
         .collect();
@@ -309,7 +423,7 @@ fn define(definitions: &mut BTreeMap<String, String>, pointer: String) -> String
     } else {
         plain
     };
-    definitions.insert(name.clone(), pointer);
+    definitions.insert(name.clone(), wanted);
     name
 }
 

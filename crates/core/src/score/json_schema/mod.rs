@@ -2,6 +2,7 @@
 
 mod budget;
 mod definition;
+mod ecma;
 mod instance;
 mod partial_credit;
 mod pattern;
@@ -13,6 +14,7 @@ mod schema_text;
 
 pub(super) use budget::Budget;
 pub(super) use definition::KIND;
+pub use ecma::{WordEdge, engine_pattern};
 pub(super) use pattern::shorten;
 pub(super) use schema::{Schema, Violation, count_values};
 pub(super) use schema_faults::Written;

@@ -1,10 +1,13 @@
 //! Patterns with look-around or back-references: the longer the string, the fewer steps they may take, so that their
 //! product is bounded.
 
+use std::borrow::Cow;
+
 use jsonschema::{Keyword, PatternOptions, ValidationError, Validator};
 use serde_json::{Value as SchemaValue, json};
 
 use super::budget::{BudgetExceeded, end};
+use super::ecma::{WordEdge, engine_pattern};
 use super::instance::Completion;
 use crate::score::json::{Kind, Value};
 
@@ -24,6 +27,7 @@ pub(super) struct BoundedPattern {
 
 /// Whether matching takes more than one pass over the string.
 pub(super) fn backtracks(pattern: &str) -> bool {
+    let pattern = &*engine_pattern(pattern, WordEdge::Flag);
     if is_plain(pattern) {
         return false;
     }
@@ -42,7 +46,27 @@ fn is_plain(pattern: &str) -> bool {
             .and_then(|_| characters.next())
     });
     !pattern.contains("(?")
-        && escapes.all(|escaped| "dDsSwWnrtfv".contains(escaped) || escaped.is_ascii_punctuation())
+        && escapes
+            .all(|escaped| "dDsSwWnrtfvux".contains(escaped) || escaped.is_ascii_punctuation())
+}
+
+/// A pattern of strings as its engine reads it, and whether that backtracks.
+pub(super) fn of_string(pattern: &str) -> (Cow<'_, str>, bool) {
+    let backtracks = backtracks(pattern);
+    let edge = if backtracks {
+        WordEdge::LookAround
+    } else {
+        WordEdge::Flag
+    };
+    (engine_pattern(pattern, edge), backtracks)
+}
+
+/// A pattern of keys as its engine reads it, which is the one that can backtrack.
+pub(super) fn of_keys(pattern: &str) -> Cow<'_, str> {
+    match backtracks(pattern) || engine_pattern(pattern, WordEdge::Flag).contains("(?-u:") {
+        true => engine_pattern(pattern, WordEdge::LookAround),
+        false => engine_pattern(pattern, WordEdge::Flag),
+    }
 }
 
 /// Whether `test` holds for a pattern of strings, or of keys, in a schema.
@@ -86,18 +110,30 @@ pub(super) fn long_key<'v>(value: &'v Value<'_>) -> Option<(&'v str, usize)> {
 
 impl BoundedPattern {
     pub(super) fn compile(pattern: &SchemaValue) -> Result<Self, ValidationError<'static>> {
-        let schema = json!({ "pattern": pattern });
         let text = pattern.as_str().unwrap_or_default();
-        let classes: u32 = if backtracks(text) { 4 } else { 1 };
-        let by_length = (0..classes).map(|class| {
-            let limit = BACKTRACK_LIMIT / 10_usize.pow(class);
-            jsonschema::options_for::<Completion>()
-                .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(limit))
-                .build(&schema)
-        });
+        let (written, backtracks) = of_string(text);
+        let classes: u32 = if backtracks { 4 } else { 1 };
+        let build = |pattern: &SchemaValue| {
+            let of_class = |class| {
+                let limit = BACKTRACK_LIMIT / 10_usize.pow(class);
+                let options = jsonschema::options_for::<Completion>();
+                let options = match backtracks {
+                    true => options
+                        .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(limit)),
+                    false => options.with_pattern_options(PatternOptions::regex()),
+                };
+                options.build(&json!({ "pattern": pattern }))
+            };
+            (0..classes).map(of_class).collect::<Result<_, _>>()
+        };
+        let by_length = match pattern.is_string() {
+            // The error is on what the schema has.
+            true => build(&written.into()).or_else(|_| build(pattern)),
+            false => build(pattern),
+        };
         Ok(Self {
             pattern: text.to_owned(),
-            by_length: by_length.collect::<Result<_, _>>()?,
+            by_length: by_length?,
         })
     }
 

@@ -1,5 +1,6 @@
 //! The schema, checked against its meta-schema and compiled; a value's violations with their places.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -8,13 +9,15 @@ use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validato
 
 use super::budget::{Budget, BudgetExceeded, bounded};
 use super::instance::Completion;
-use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key, shorten};
+use super::pattern::{
+    self, BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key, shorten,
+};
 use super::schema_faults::{HOME, Written, build_error, check_against_meta_schema};
 use super::schema_rewrite;
 use crate::score::grammar::SchemaFiles;
 use crate::score::json::{self, Value};
 use crate::score::{FailureClass, ScoreError};
-use crate::task::{TaskFiles, encode_path, encode_reference};
+use crate::task::{TaskFiles, encode_path, encode_reference, escaped};
 
 /// Steps for each byte of the completion and each value of the schema.
 const STEPS_PER_PAIR: u64 = 4;
@@ -47,6 +50,10 @@ struct Documents {
     assert_formats: bool,
     /// Whether the engine backtracks for some `pattern`.
     strings_backtrack: bool,
+    /// Whether some `pattern` is written for its engine.
+    strings_differ: bool,
+    /// Patterns as their engines read them -> as the schema has them, where they differ.
+    written: HashMap<String, String>,
     /// Whether it does for some key of `patternProperties`.
     keys_backtrack: bool,
 }
@@ -240,7 +247,7 @@ impl Schema {
                 list.extend(
                     validator
                         .iter_errors(root)
-                        .map(|error| violation(text, root, &error)),
+                        .map(|error| self.as_written(violation(text, root, &error))),
                 )
             })?;
             if !list.is_empty() {
@@ -253,6 +260,22 @@ impl Schema {
         } else {
             Ok(list)
         }
+    }
+}
+
+impl Schema {
+    /// With the patterns that the schema has, in place of those that the engines read.
+    fn as_written(&self, mut violation: Violation) -> Violation {
+        for (engine, pattern) in &self.documents.written {
+            if violation.message.contains(engine.as_str()) {
+                violation.message = violation.message.replace(engine, pattern);
+            }
+            let (engine, pattern) = (escaped(engine), escaped(pattern));
+            if violation.schema_path.contains(&engine) {
+                violation.schema_path = violation.schema_path.replace(&engine, &pattern);
+            }
+        }
+        violation
     }
 }
 
@@ -274,13 +297,46 @@ impl Documents {
                 .chain(others.values())
                 .any(|schema| any_pattern(schema, of_keys, &backtracks))
         };
-        let (strings_backtrack, keys_backtrack) = (some_backtrack(false), some_backtrack(true));
+        let strings_backtrack = some_backtrack(false);
+        let mut written = HashMap::new();
+        let mut collect = |of_keys: bool| {
+            let found = RefCell::new(Vec::new());
+            let add = |pattern: &str| {
+                let engine = match of_keys {
+                    true => pattern::of_keys(pattern),
+                    false => pattern::of_string(pattern).0,
+                };
+                if engine != pattern {
+                    found
+                        .borrow_mut()
+                        .push((engine.into_owned(), pattern.to_owned()));
+                }
+                false
+            };
+            for schema in std::iter::once(&root).chain(others.values()) {
+                any_pattern(schema, of_keys, &add);
+            }
+            let found = found.into_inner();
+            let differ = !found.is_empty();
+            written.extend(found);
+            differ
+        };
+        let strings_differ = collect(false);
+        collect(true);
+        // The edge of a word takes look-around there.
+        let looks_around =
+            |pattern: &str| backtracks(pattern) || pattern::of_keys(pattern).contains("(?<");
+        let keys_backtrack = std::iter::once(&root)
+            .chain(others.values())
+            .any(|schema| any_pattern(schema, true, &looks_around));
         Self {
             root,
             base,
             others,
             assert_formats,
             strings_backtrack,
+            strings_differ,
+            written,
             keys_backtrack,
         }
     }
@@ -296,6 +352,11 @@ impl Documents {
     /// A validator of the documents in some form, and the addresses of those that were referred to.
     fn build(&self, form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value) -> BuildResult {
         let draft = Draft::default().detect(&self.root);
+        let form = |schema: &serde_json::Value, draft| {
+            let mut schema = form(schema, draft);
+            write_keys(&mut schema);
+            schema
+        };
         let files = self
             .others
             .iter()
@@ -310,7 +371,7 @@ impl Documents {
                 files,
                 used: Arc::clone(&used),
             });
-        if self.strings_backtrack {
+        if self.strings_backtrack || self.strings_differ {
             options = options.with_keyword("pattern", |_, pattern, _| {
                 Ok(Box::new(BoundedPattern::compile(pattern)?))
             });
@@ -318,6 +379,32 @@ impl Documents {
         let built = options.build(&form(&self.root, draft));
         let used = std::mem::take(&mut *used.lock().unwrap_or_else(PoisonError::into_inner));
         (built, used)
+    }
+}
+
+/// Writes the keys of `patternProperties` as their engine reads them.
+fn write_keys(schema: &mut serde_json::Value) {
+    match schema {
+        serde_json::Value::Array(items) => items.iter_mut().for_each(write_keys),
+        serde_json::Value::Object(members) => {
+            for (key, inner) in members {
+                if schema_rewrite::DATA.contains(&key.as_str()) {
+                    continue;
+                }
+                if let (true, Some(patterns)) = (key == "patternProperties", inner.as_object_mut())
+                    && patterns
+                        .keys()
+                        .any(|key| pattern::of_keys(key) != key.as_str())
+                {
+                    let written = std::mem::take(patterns).into_iter();
+                    *patterns = written
+                        .map(|(key, inner)| (pattern::of_keys(&key).into_owned(), inner))
+                        .collect();
+                }
+                write_keys(inner);
+            }
+        }
+        _ => {}
     }
 }
 

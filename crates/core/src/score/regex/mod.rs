@@ -18,6 +18,7 @@ use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, OrderedMap, ScoreError, Tier, outline_entry};
 use crate::dataset::PromptRow;
+use crate::dataset::expected::{self, Expectation};
 use crate::format::shortened;
 use crate::task::{ALL_FIELDS, Home, Read, Section, TaskFiles};
 
@@ -125,17 +126,94 @@ impl Judge for Regex {
     ) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
         judge_text(completion, from, thoughts, expected, |offset, answer| {
-            self.judge_answer((completion, offset), answer, expected)
+            let place = (completion, offset);
+            let Some(expected) = expected else {
+                return self.judge_answer(place, answer, None);
+            };
+            if let Err(why) = self.check_expected(expected) {
+                return Verdict::failed(why, place);
+            }
+            let all = alternatives(expected)
+                .into_iter()
+                .map(|one| self.judge_answer(place, answer, Some(one)));
+            let nearness = |verdict: &Verdict| {
+                let fields = verdict.fields.iter().flat_map(|fields| fields.iter());
+                (verdict.exact, fields.filter(|(_, same)| **same).count())
+            };
+            let nearest = all.reduce(|best, next| {
+                if nearness(&next) > nearness(&best) {
+                    next
+                } else {
+                    best
+                }
+            });
+            nearest.unwrap_or_else(|| self.judge_answer(place, answer, None))
         })
+    }
+
+    fn row_problem(&self, row: &PromptRow) -> Option<String> {
+        self.check_expected(row.expected.as_ref()?).err()
     }
 
     /// The text that a pattern is to match, it matches alone.
     fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
-        expected.as_str().map(str::to_owned)
+        expected::target(expected).as_str().map(str::to_owned)
+    }
+}
+
+/// What an `expected` says to be right, each alone.
+fn alternatives(expected: &Value) -> Vec<&Value> {
+    match Expectation::from_value(expected) {
+        Expectation::Any(all) => all.iter().flat_map(alternatives).collect(),
+        _ => vec![expected],
     }
 }
 
 impl Regex {
+    /// # Errors
+    /// No answer can be equal to it: it names a group that the pattern does not have, or has lists.
+    fn check_expected(&self, expected: &Value) -> Result<(), String> {
+        let refuse = |why: String| Err(format!("the row's `expected`: {why}"));
+        if let Some(problem) = expected::problem(expected) {
+            return refuse(problem);
+        }
+        let is_text = |value: &Value| {
+            let all = alternatives(value);
+            !all.iter().any(|one| one.is_array() || one.is_object())
+        };
+        for one in alternatives(expected) {
+            let Expectation::Plain(Value::Object(members)) = Expectation::from_value(one) else {
+                if !is_text(one) {
+                    let shown = shortened(&one.to_string(), 60);
+                    return refuse(format!(
+                        "takes a text, or an object with the pattern's groups, not {shown}"
+                    ));
+                }
+                continue;
+            };
+            for (name, value) in members {
+                let mut groups = self.pattern.capture_names().flatten();
+                if !groups.any(|group| group == name) {
+                    let groups: Vec<&str> = self.pattern.capture_names().flatten().collect();
+                    let advice = match groups.as_slice() {
+                        [] => "the pattern has none: write (?P<NAME>..)".to_owned(),
+                        groups => format!("the pattern has {}", groups.join(", ")),
+                    };
+                    return refuse(format!("no group {name:?}; {advice}"));
+                }
+                let value = match Expectation::from_value(value) {
+                    Expectation::Optional(value) => value,
+                    _ => value,
+                };
+                if !is_text(value) {
+                    let shown = shortened(&value.to_string(), 60);
+                    return refuse(format!("the group {name:?} is a text, not {shown}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// `answer` begins at byte `offset` of the completion and is not empty.
     fn judge_answer(
         &self,
@@ -158,8 +236,8 @@ impl Regex {
         let Some(expected) = expected else {
             return Verdict::new(Tier::Valid, None);
         };
-        let (fields, exact) = match expected.as_object() {
-            Some(members) => {
+        let (fields, exact) = match Expectation::from_value(expected) {
+            Expectation::Plain(Value::Object(members)) => {
                 let is_equal = |name: &String, expected: &Value| {
                     let rule = self.normalise.for_field(name);
                     found
@@ -173,7 +251,7 @@ impl Regex {
                 let all = fields.iter().all(|(_, equal)| *equal);
                 (Some(OrderedMap(fields)), all)
             }
-            None => (
+            _ => (
                 None,
                 equal_text(&found[0], expected, self.normalise.for_field(ALL_FIELDS)),
             ),

@@ -1,14 +1,34 @@
 //! The result of a query against that of the expected one: as many columns, the same rows, in order where that counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::super::OrderedMap;
+use super::columns::same_columns;
 use crate::sqlite::{Cell, Table};
 
 /// Rows that a sentence shows.
 const SHOWN: usize = 3;
 /// Characters of a row that a sentence shows.
 const SHOWN_LETTERS: usize = 80;
+
+/// What of two results counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct CompareRules {
+    /// Equal rows count once.
+    pub(super) rows_are_set: bool,
+    /// Further columns, and another order of columns, do not count.
+    pub(super) takes_superset: bool,
+    /// `ORDER BY` of the expected query does not count.
+    pub(super) ignores_order: bool,
+}
+
+/// The result of an expected query.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) table: Table,
+    /// Where order counts, a number for each row: equal for rows that may be in any order.
+    pub(super) ranks: Option<Vec<usize>>,
+}
 
 /// The result of a comparison.
 #[derive(Debug, PartialEq)]
@@ -19,76 +39,150 @@ pub(super) struct Comparison {
     pub(super) differences: Vec<String>,
 }
 
-/// `in_order`: rows must be in the order of the expected ones. Names of columns do not count.
-pub(super) fn compare(found: &Table, expected: &Table, in_order: bool) -> Comparison {
-    let same_columns = found.columns.len() == expected.columns.len();
-    let mut differences = Vec::new();
-    if !same_columns {
-        let wanted = crate::format::counted(expected.columns.len(), "column");
-        differences.push(format!(
-            "{wanted} expected ({}), found {}",
-            expected.columns.join(", "),
-            found.columns.len()
-        ));
+/// Names of columns do not count.
+pub(super) fn compare(found: &Table, wanted: &Wanted, rules: CompareRules) -> Comparison {
+    let expected = &wanted.table;
+    let ranks = wanted.ranks.as_ref().filter(|_| !rules.ignores_order);
+    let is_enough = match rules.takes_superset {
+        true => found.columns.len() >= expected.columns.len(),
+        false => found.columns.len() == expected.columns.len(),
+    };
+    if !is_enough {
+        // With other columns no row is equal, which needs no second sentence.
+        let same_rows = found.rows.is_empty() && expected.rows.is_empty();
+        let count = crate::format::counted(expected.columns.len(), "column");
+        return Comparison {
+            fields: fields(false, same_rows, ranks.map(|_| same_rows)),
+            differences: vec![format!(
+                "{count} expected ({}), found {}",
+                expected.columns.join(", "),
+                found.columns.len()
+            )],
+        };
     }
+    let columns = match rules.takes_superset {
+        true => same_columns(found, expected, rules.rows_are_set),
+        false => None,
+    };
+    let columns = columns.unwrap_or_else(|| likely_columns(found, expected, rules));
     // Integers are exact among themselves; beside a real they are as exact as that.
-    let is_real = |column: usize| {
-        let mut cells = found
-            .rows
-            .iter()
-            .chain(&expected.rows)
-            .filter_map(|row| row.get(column));
+    let has_real = |table: &Table, column: usize| {
+        let mut cells = table.rows.iter().filter_map(|row| row.get(column));
         cells.any(|cell| matches!(cell, Cell::Real(_)))
     };
-    let real: Vec<bool> = (0..found.columns.len().max(expected.columns.len()))
-        .map(is_real)
+    let real: Vec<bool> = columns
+        .iter()
+        .enumerate()
+        .map(|(number, column)| has_real(expected, number) || has_real(found, *column))
         .collect();
-    let keys = |table: &Table| {
-        table
-            .rows
-            .iter()
-            .map(|row| key(row, &real))
-            .collect::<Vec<String>>()
-    };
-    let (found_keys, expected_keys) = (keys(found), keys(expected));
-    let missing = left_over(&expected_keys, &found_keys);
-    let extra = left_over(&found_keys, &expected_keys);
-    // With other columns no row is equal, which needs no second sentence.
-    if same_columns {
-        for (what, table, rows) in [("missing", expected, &missing), ("extra", found, &extra)] {
-            if !rows.is_empty() {
-                let shown: Vec<String> = rows
-                    .iter()
-                    .take(SHOWN)
-                    .map(|row| shown(&table.rows[*row]))
-                    .collect();
-                let more = if rows.len() > SHOWN { ", …" } else { "" };
-                let count = crate::format::counted(rows.len(), "row");
-                differences.push(format!(
-                    "{count} {what} of {}: {}{more}",
-                    table.rows.len(),
-                    shown.join(", ")
-                ));
-            }
+    let found_keys = found
+        .rows
+        .iter()
+        .map(|row| key(columns.iter().filter_map(|column| row.get(*column)), &real));
+    let found_rows = Rows::new(found, found_keys.collect(), rules);
+    let expected_keys = expected.rows.iter().map(|row| key(row.iter(), &real));
+    let expected_rows = Rows::new(expected, expected_keys.collect(), rules);
+    let mut differences = Vec::new();
+    let missing = left_over(&expected_rows.keys, &found_rows.keys);
+    let extra = left_over(&found_rows.keys, &expected_rows.keys);
+    for (what, rows, left) in [
+        ("missing", &expected_rows, &missing),
+        ("extra", &found_rows, &extra),
+    ] {
+        if !left.is_empty() {
+            let shown: Vec<String> = left
+                .iter()
+                .take(SHOWN)
+                .map(|row| rows.shown(*row))
+                .collect();
+            let more = if left.len() > SHOWN { ", …" } else { "" };
+            let count = crate::format::counted(left.len(), "row");
+            differences.push(format!(
+                "{count} {what} of {}: {}{more}",
+                rows.keys.len(),
+                shown.join(", ")
+            ));
         }
     }
     let same_rows = missing.is_empty() && extra.is_empty();
-    let moved = found_keys
-        .iter()
-        .zip(&expected_keys)
-        .position(|(found, expected)| found != expected);
-    if let Some(row) = moved.filter(|_| in_order && same_rows) {
-        let (wanted, found) = (shown(&expected.rows[row]), shown(&found.rows[row]));
-        differences.push(format!(
-            "wrong order: row {} is expected to be {wanted}, found {found}",
-            row + 1
-        ));
-    }
-    let order = in_order.then_some(same_rows && moved.is_none());
+    let moved = ranks
+        .filter(|_| same_rows)
+        .and_then(|ranks| moved(&found_rows, &expected_rows, ranks));
+    let order = ranks.map(|_| same_rows && moved.is_none());
+    differences.extend(moved);
     Comparison {
-        fields: fields(same_columns, same_rows, order),
+        fields: fields(true, same_rows, order),
         differences,
     }
+}
+
+/// The rows of a result that are compared: all, or of equal ones the first.
+struct Rows<'t> {
+    table: &'t Table,
+    /// Of each, its number in the table.
+    numbers: Vec<usize>,
+    keys: Vec<String>,
+}
+
+impl<'t> Rows<'t> {
+    fn new(table: &'t Table, keys: Vec<String>, rules: CompareRules) -> Self {
+        let mut seen = HashSet::new();
+        let (numbers, keys) = keys
+            .into_iter()
+            .enumerate()
+            .filter(|(_, key)| !rules.rows_are_set || seen.insert(key.clone()))
+            .unzip();
+        Self {
+            table,
+            numbers,
+            keys,
+        }
+    }
+
+    fn shown(&self, row: usize) -> String {
+        let cells = self
+            .numbers
+            .get(row)
+            .and_then(|row| self.table.rows.get(*row));
+        shown(cells.map(Vec::as_slice).unwrap_or_default())
+    }
+}
+
+/// A sentence on the first row that is not among those of its rank.
+fn moved(found: &Rows<'_>, expected: &Rows<'_>, ranks: &[usize]) -> Option<String> {
+    let rank = |row: usize| expected.numbers.get(row).and_then(|row| ranks.get(*row));
+    let mut start = 0;
+    while start < expected.keys.len() {
+        let end = (start..expected.keys.len())
+            .find(|row| rank(*row) != rank(start))
+            .unwrap_or(expected.keys.len());
+        let (ours, theirs) = (&found.keys[start..end], &expected.keys[start..end]);
+        if let (Some(extra), Some(missing)) = (
+            left_over(ours, theirs).first(),
+            left_over(theirs, ours).first(),
+        ) {
+            return Some(format!(
+                "wrong order: row {} is expected to be {}, found {}",
+                start + extra + 1,
+                expected.shown(start + missing),
+                found.shown(start + extra)
+            ));
+        }
+        start = end;
+    }
+    None
+}
+
+/// The columns that a result means, where its rows are others: by their names, else by their places.
+fn likely_columns(found: &Table, expected: &Table, rules: CompareRules) -> Vec<usize> {
+    let named = |name: &String| found.columns.iter().position(|found| found == name);
+    expected
+        .columns
+        .iter()
+        .map(named)
+        .collect::<Option<Vec<_>>>()
+        .filter(|_| rules.takes_superset)
+        .unwrap_or_else(|| (0..expected.columns.len()).collect())
 }
 
 /// The parts of a result that are compared; `order` only where it counts.
@@ -116,24 +210,25 @@ fn left_over(rows: &[String], others: &[String]) -> Vec<usize> {
     left
 }
 
-/// A text that equal rows share. Numbers are equal by value to twelve digits: sums and means depend on the order in
-/// which they are computed. `real`: by column, whether it has reals.
-fn key(row: &[Cell], real: &[bool]) -> String {
-    let mut key = String::new();
-    for (cell, is_real) in row.iter().zip(real) {
-        match cell {
-            Cell::Null => key.push('z'),
-            Cell::Integer(number) if *is_real => {
-                key.push_str(&format!("#{}", rounded(*number as f64)))
-            }
-            Cell::Integer(number) => key.push_str(&format!("#{number}")),
-            Cell::Real(number) => key.push_str(&format!("#{}", rounded(*number))),
-            Cell::Text(text) => key.push_str(&format!("t{}:{text}", text.len())),
-            Cell::Blob(bytes) => key.push_str(&format!("b{}", crate::format::hex(bytes))),
-        }
-        key.push(',');
+/// A text that equal rows share. `real`: by column, whether it has reals.
+fn key<'c>(row: impl Iterator<Item = &'c Cell>, real: &[bool]) -> String {
+    let keys = row
+        .zip(real)
+        .map(|(cell, is_real)| cell_key(cell, *is_real));
+    keys.flat_map(|key| [key, ",".to_owned()]).collect()
+}
+
+/// A text that equal values share. Numbers are equal by value to twelve digits: sums and means depend on the order in
+/// which they are computed. `is_real`: whether its column has reals.
+pub(super) fn cell_key(cell: &Cell, is_real: bool) -> String {
+    match cell {
+        Cell::Null => "z".to_owned(),
+        Cell::Integer(number) if is_real => format!("#{}", rounded(*number as f64)),
+        Cell::Integer(number) => format!("#{number}"),
+        Cell::Real(number) => format!("#{}", rounded(*number)),
+        Cell::Text(text) => format!("t{}:{text}", text.len()),
+        Cell::Blob(bytes) => format!("b{}", crate::format::hex(bytes)),
     }
-    key
 }
 
 fn rounded(number: f64) -> String {
@@ -182,7 +277,11 @@ mod tests {
                      in_order: bool,
                      fields: &str,
                      differences: &[&str]| {
-            let compared = compare(&table(found), &table(expected), in_order);
+            let wanted = Wanted {
+                table: table(expected),
+                ranks: in_order.then(|| (0..expected.len()).collect()),
+            };
+            let compared = compare(&table(found), &wanted, CompareRules::default());
             let shown: Vec<String> = compared
                 .fields
                 .iter()

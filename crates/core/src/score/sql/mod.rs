@@ -1,6 +1,7 @@
 //! Judges SQL: parsed in its dialect, run in SQLite against a schema with data, its result compared with that of the
 //! expected query.
 
+mod columns;
 mod compare;
 mod definition;
 mod outline;
@@ -17,13 +18,14 @@ use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, QueryResult, Reason, ScoreError, Tier};
 use crate::dataset::PromptRow;
-use crate::sqlite::{Database, Failure, FailureKind, Table};
+use crate::dataset::expected::{self, Expectation};
+use crate::sqlite::{Cell, Clock, Database, Failure, FailureKind, Settings, Table};
 use crate::task::TaskFiles;
-use compare::{cell_text, compare};
+use compare::{CompareRules, Wanted, cell_text, compare};
 pub(super) use definition::KIND;
-use definition::SqlRules;
+use definition::{SqlRules, TIME_FORM};
 use outline::outline;
-use query::{Parsed, QueryError, dialect, parse};
+use query::{Parsed, QueryError, dialect, parse, ranked};
 use sqlparser::dialect::{Dialect, SQLiteDialect};
 
 /// Databases that a thread keeps open, those used last.
@@ -35,7 +37,7 @@ const MAX_CACHED_ROWS: usize = 100;
 const MAX_SHOWN_ROWS: usize = 20;
 
 fn query_result(table: &Table) -> QueryResult {
-    let row = |cells: &Vec<crate::sqlite::Cell>| cells.iter().map(cell_text).collect();
+    let row = |cells: &Vec<Cell>| cells.iter().map(cell_text).collect();
     let rows = table.rows.iter().take(MAX_SHOWN_ROWS).map(row).collect();
     QueryResult {
         columns: table.columns.clone(),
@@ -49,13 +51,17 @@ struct Sql {
     /// The task's statements; `None` where each row has its own.
     schema: Option<String>,
     dialect: String,
+    settings: Settings,
+    compare: CompareRules,
 }
 
 /// A thread's database, with cached results of expected queries.
 struct OpenDatabase {
     schema: String,
+    settings: Settings,
     database: Result<Database, Failure>,
-    results: HashMap<String, Result<Arc<Table>, Failure>>,
+    /// By whether a query is ordered, and its text.
+    results: HashMap<(bool, String), Result<Arc<Wanted>, Failure>>,
 }
 
 thread_local! {
@@ -63,10 +69,19 @@ thread_local! {
     static OPEN: RefCell<Vec<OpenDatabase>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The row's expected query.
+/// A row's expected query.
 struct ExpectedQuery<'r> {
     query: &'r str,
     parsed: Parsed,
+}
+
+/// What an answer to a row is judged by.
+struct Question<'r> {
+    schema: &'r str,
+    settings: Settings,
+    dialect: Box<dyn Dialect>,
+    /// Several where each is right; none where the row has no `expected`.
+    expected: Vec<ExpectedQuery<'r>>,
 }
 
 impl Sql {
@@ -74,7 +89,7 @@ impl Sql {
     fn new(task: &TaskFiles, rules: &SqlRules) -> Result<Self, ScoreError> {
         let schema = rules.schema(task);
         if let Some(schema) = schema
-            && let Err(failure) = Database::new(schema)
+            && let Err(failure) = Database::with_settings(schema, &rules.settings)
         {
             let (line, column, message) = Database::fault_place(schema, failure);
             let label = task.label(&task.definition_file);
@@ -88,6 +103,39 @@ impl Sql {
         Ok(Self {
             schema: schema.map(str::to_owned),
             dialect: rules.dialect.clone(),
+            settings: rules.settings.clone(),
+            compare: rules.compare,
+        })
+    }
+
+    /// # Errors
+    /// Why no answer to the row can be judged.
+    fn question<'r>(&'r self, row: Option<&'r PromptRow>) -> Result<Question<'r>, String> {
+        let schema = self
+            .schema_of(row)
+            .ok_or("no schema: name a file, `schema` of task.toml, or give the row a `schema`")?;
+        let name = text_of(row, "dialect").unwrap_or(&self.dialect);
+        let dialect =
+            dialect(name).ok_or_else(|| format!("`dialect` {name:?} of the row is unknown"))?;
+        let mut queries = Vec::new();
+        if let Some(expected) = row.and_then(|row| row.expected.as_ref()) {
+            if let Some(problem) = expected::problem(expected) {
+                return Err(format!("the row's `expected`: {problem}"));
+            }
+            alternatives(expected, &mut queries)?;
+        }
+        let parsed = queries
+            .into_iter()
+            .map(|query| match parse(&*dialect, query) {
+                Ok(parsed) => Ok(ExpectedQuery { query, parsed }),
+                Err(error) => Err(does_not_parse(&error.message)),
+            });
+        let expected = parsed.collect::<Result<_, _>>()?;
+        Ok(Question {
+            schema,
+            settings: self.settings_of(row)?,
+            dialect,
+            expected,
         })
     }
 
@@ -99,41 +147,24 @@ impl Sql {
         row: Option<&PromptRow>,
     ) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, offset));
-        let Some(schema) = self.schema_of(row) else {
-            return failed(
-                "no schema: name a file, `schema` of task.toml, or give the row a `schema`"
-                    .to_owned(),
-            );
+        let question = match self.question(row) {
+            Ok(question) => question,
+            Err(why) => return failed(why),
         };
-        let name = text_of(row, "dialect").unwrap_or(&self.dialect);
-        let Some(dialect) = dialect(name) else {
-            return failed(format!("`dialect` {name:?} of the row is unknown"));
-        };
-        let expected = match row.and_then(|row| row.expected.as_ref()) {
-            None => None,
-            Some(serde_json::Value::String(query)) => match parse(&*dialect, query) {
-                Ok(parsed) => Some(ExpectedQuery { query, parsed }),
-                Err(error) => {
-                    return failed(format!(
-                        "the row's `expected` does not parse: {}",
-                        error.message
-                    ));
-                }
-            },
-            Some(_) => return failed("the row's `expected` is not a query in quotes".to_owned()),
-        };
-        let verdict = with_database(schema, |open| {
-            let place = (completion, offset);
-            open.judge(place, answer, &*dialect, expected.as_ref())
+        let place = (completion, offset);
+        let verdict = with_database(question.schema, &question.settings, |open| {
+            let dialect = &*question.dialect;
+            open.judge(place, answer, dialect, &question.expected, self.compare)
                 .unwrap_or_else(|error| {
                     let is_valid = |text: &str| {
-                        let inside = open.judge(place, text, &*dialect, None);
+                        let inside = open.judge(place, text, dialect, &[], self.compare);
                         inside.is_ok_and(|verdict| verdict.tier == Tier::Valid)
                     };
                     let is_valid_inside = fenced(answer).is_some_and(is_valid);
                     not_parsed(place, answer, error, is_valid_inside)
                 })
         });
+        let expected = row.and_then(|row| row.expected.as_ref());
         Verdict {
             exact: expected.map(|_| verdict.exact == Some(true)),
             ..verdict
@@ -142,6 +173,18 @@ impl Sql {
 
     fn schema_of<'a>(&'a self, row: Option<&'a PromptRow>) -> Option<&'a str> {
         text_of(row, "schema").or(self.schema.as_deref())
+    }
+
+    /// # Errors
+    /// The row's `now` is not a time.
+    fn settings_of(&self, row: Option<&PromptRow>) -> Result<Settings, String> {
+        let mut settings = self.settings.clone();
+        if let Some(now) = row.and_then(|row| row.fields.get("now")) {
+            let read = now.as_str().and_then(Clock::parse);
+            settings.now =
+                read.ok_or_else(|| format!("`now` of the row takes {TIME_FORM}, not {now}"))?;
+        }
+        Ok(settings)
     }
 }
 
@@ -164,18 +207,72 @@ impl Judge for Sql {
         expected: &serde_json::Value,
         _row: Option<&PromptRow>,
     ) -> Option<String> {
-        expected.as_str().map(str::to_owned)
+        expected::target(expected).as_str().map(str::to_owned)
+    }
+
+    fn row_problem(&self, row: &PromptRow) -> Option<String> {
+        let question = match self.question(Some(row)) {
+            Ok(question) => question,
+            Err(why) => return Some(why),
+        };
+        with_database(question.schema, &question.settings, |open| {
+            if let Err(failure) = &open.database {
+                return Some(schema_does_not_run(failure));
+            }
+            question.expected.iter().find_map(|expected| {
+                let failure = open.wanted(expected, &*question.dialect).err()?;
+                Some(expected_does_not_run(&failure))
+            })
+        })
     }
 
     /// The results of an answer and of the expected query; `None` unless both run.
     fn results(&self, answer: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
-        let expected = row.expected.as_ref()?.as_str()?;
-        with_database(self.schema_of(Some(row))?, |open| {
+        let expected = self.completion_of(row.expected.as_ref()?, Some(row))?;
+        let settings = self.settings_of(Some(row)).ok()?;
+        with_database(self.schema_of(Some(row))?, &settings, |open| {
             let database = open.database.as_ref().ok()?;
             let result = |query: &str| database.query(query).ok().as_ref().map(query_result);
-            Some([result(answer)?, result(expected)?])
+            Some([result(answer)?, result(&expected)?])
         })
     }
+}
+
+/// The queries of an `expected`.
+///
+/// # Errors
+/// One of them is not a text.
+fn alternatives<'r>(
+    expected: &'r serde_json::Value,
+    queries: &mut Vec<&'r str>,
+) -> Result<(), String> {
+    match Expectation::from_value(expected) {
+        Expectation::Any(all) => all.iter().try_for_each(|one| alternatives(one, queries)),
+        Expectation::Plain(serde_json::Value::String(query)) => {
+            queries.push(query);
+            Ok(())
+        }
+        _ => Err(format!(
+            "the row's `expected` is not a query in quotes: {}",
+            crate::format::shortened(&expected.to_string(), 60)
+        )),
+    }
+}
+
+fn does_not_parse(message: &str) -> String {
+    format!("the row's `expected` does not parse: {message}")
+}
+
+fn expected_does_not_run(failure: &Failure) -> String {
+    let message = &failure.message;
+    match failure.is_syntax() {
+        true => does_not_parse(message),
+        false => format!("the row's `expected` does not run: {message}"),
+    }
+}
+
+fn schema_does_not_run(failure: &Failure) -> String {
+    format!("the schema does not run: {}", failure.message)
 }
 
 /// A field of a row, where that is a text.
@@ -184,10 +281,11 @@ fn text_of<'r>(row: Option<&'r PromptRow>, name: &str) -> Option<&'r str> {
 }
 
 impl OpenDatabase {
-    fn new(schema: &str) -> Self {
+    fn new(schema: &str, settings: &Settings) -> Self {
         Self {
             schema: schema.to_owned(),
-            database: Database::new(schema),
+            settings: settings.clone(),
+            database: Database::with_settings(schema, settings),
             results: HashMap::new(),
         }
     }
@@ -203,7 +301,8 @@ impl OpenDatabase {
         place: (&str, usize),
         text: &str,
         dialect: &dyn Dialect,
-        expected: Option<&ExpectedQuery<'_>>,
+        expected: &[ExpectedQuery<'_>],
+        rules: CompareRules,
     ) -> Result<Verdict, QueryError> {
         let parsed = parse(dialect, text)?;
         let is_sqlite = dialect.is::<SQLiteDialect>();
@@ -213,7 +312,7 @@ impl OpenDatabase {
         };
         let database = match &self.database {
             Ok(database) => database,
-            Err(failure) => return Ok(no_score("the schema does not run", failure, place)),
+            Err(failure) => return Ok(Verdict::failed(schema_does_not_run(failure), place)),
         };
         let found = match parsed.is_query {
             true => database.query(text),
@@ -236,34 +335,23 @@ impl OpenDatabase {
             }
             (found, _) => found,
         };
-        let mut result = |expected: &ExpectedQuery<'_>| {
-            self.result(expected)
-                .map(|table| (table, expected.parsed.is_ordered))
-        };
-        let wanted = match expected.map(&mut result).transpose() {
+        let wanted = expected
+            .iter()
+            .map(|expected| self.wanted(expected, dialect))
+            .collect::<Result<Vec<_>, _>>();
+        let wanted = match wanted {
             Ok(wanted) => wanted,
-            Err(failure) if failure.is_syntax() => {
-                return Ok(no_score(
-                    "the row's `expected` does not parse",
-                    &failure,
-                    place,
-                ));
-            }
-            Err(failure) => {
-                return Ok(no_score(
-                    "the row's `expected` does not run",
-                    &failure,
-                    place,
-                ));
-            }
+            Err(failure) => return Ok(Verdict::failed(expected_does_not_run(&failure), place)),
         };
         Ok(match found {
-            Ok(table) => compared(place, &table, wanted),
+            Ok(table) => compared(place, &table, &wanted, rules),
             Err(failure) => {
-                let in_order = wanted.map(|(_, in_order)| in_order.then_some(false));
-                let fields = in_order.map(|order| compare::fields(false, false, order));
+                let of_none = |wanted: &Arc<Wanted>| {
+                    let counts = wanted.ranks.is_some() && !rules.ignores_order;
+                    compare::fields(false, false, counts.then_some(false))
+                };
                 Verdict {
-                    fields,
+                    fields: wanted.first().map(of_none),
                     ..invalid(place, text, failure)
                 }
             }
@@ -271,36 +359,79 @@ impl OpenDatabase {
     }
 
     /// The result of an expected query.
-    fn result(&mut self, expected: &ExpectedQuery<'_>) -> Result<Arc<Table>, Failure> {
-        if let Some(known) = self.results.get(expected.query) {
+    fn wanted(
+        &mut self,
+        expected: &ExpectedQuery<'_>,
+        dialect: &dyn Dialect,
+    ) -> Result<Arc<Wanted>, Failure> {
+        let key = (expected.parsed.is_ordered, expected.query.to_owned());
+        if let Some(known) = self.results.get(&key) {
             return known.clone();
         }
         let database = self.database.as_ref().map_err(Clone::clone)?;
-        let result = database.query(expected.query).map(Arc::new);
+        let result = database.query(expected.query).map(|table| {
+            let ranks = expected
+                .parsed
+                .is_ordered
+                .then(|| ranks(database, dialect, expected.query, &table));
+            Arc::new(Wanted { table, ranks })
+        });
         if result
             .as_ref()
-            .map_or(true, |table| table.rows.len() <= MAX_CACHED_ROWS)
+            .map_or(true, |wanted| wanted.table.rows.len() <= MAX_CACHED_ROWS)
         {
             if self.results.len() == MAX_RESULTS {
                 self.results.clear();
             }
-            self.results
-                .insert(expected.query.to_owned(), result.clone());
+            self.results.insert(key, result.clone());
         }
         result
     }
 }
 
-/// The verdict on a query that has a result; `wanted`: the expected one, and whether its order counts.
+/// A number for each row of an ordered query, equal for rows that its `ORDER BY` leaves in any order; where they cannot
+/// be told, none is.
+fn ranks(database: &Database, dialect: &dyn Dialect, query: &str, table: &Table) -> Vec<usize> {
+    let rank = |row: &[Cell], found: &[Cell]| match found.split_last()? {
+        (Cell::Integer(rank), cells) if cells == row => usize::try_from(*rank).ok(),
+        _ => None,
+    };
+    let of_all = |text: &String| {
+        let found = database.query(text).ok()?;
+        let pairs = table.rows.iter().zip(&found.rows);
+        let ranks: Vec<usize> = pairs
+            .map(|(row, found)| rank(row, found))
+            .collect::<Option<_>>()?;
+        (found.rows.len() == table.rows.len() && ranks.is_sorted()).then_some(ranks)
+    };
+    ranked(dialect, query, &table.columns)
+        .iter()
+        .find_map(of_all)
+        .unwrap_or_else(|| (0..table.rows.len()).collect())
+}
+
+/// The verdict on a query that has a result: by the expected one that it is nearest to.
 fn compared(
     (completion, offset): (&str, usize),
     found: &Table,
-    wanted: Option<(Arc<Table>, bool)>,
+    wanted: &[Arc<Wanted>],
+    rules: CompareRules,
 ) -> Verdict {
-    let Some((wanted, in_order)) = wanted else {
+    let all = wanted.iter().map(|wanted| compare(found, wanted, rules));
+    let nearness = |compared: &compare::Comparison| {
+        let same = compared.fields.iter().filter(|(_, same)| **same).count();
+        (compared.differences.is_empty(), same)
+    };
+    let nearest = all.reduce(|best, next| {
+        if nearness(&next) > nearness(&best) {
+            next
+        } else {
+            best
+        }
+    });
+    let Some(compared) = nearest else {
         return Verdict::new(Tier::Valid, None);
     };
-    let compared = compare(found, &wanted, in_order);
     let start = Places::new(completion).locate(offset);
     let errors: Vec<_> = compared
         .differences
@@ -363,28 +494,29 @@ fn not_understood(
     }
 }
 
-fn no_score(what: &str, failure: &Failure, place: (&str, usize)) -> Verdict {
-    Verdict::failed(format!("{what}: {}", failure.message), place)
-}
-
 /// The first table of the database that a row's queries run on: the row's own, else that of the task's `schema`.
 fn first_table(schema: Option<&str>, row: Option<&PromptRow>) -> Option<String> {
     let schema = text_of(row, "schema").or(schema)?;
-    with_database(schema, |open| {
+    with_database(schema, &Settings::default(), |open| {
         let tables = open.database.as_mut().ok()?.tables(1).ok()?;
         tables.into_iter().next().map(|table| table.name)
     })
 }
 
 /// Runs work on this thread's database of a schema.
-fn with_database<R>(schema: &str, work: impl FnOnce(&mut OpenDatabase) -> R) -> R {
+fn with_database<R>(
+    schema: &str,
+    settings: &Settings,
+    work: impl FnOnce(&mut OpenDatabase) -> R,
+) -> R {
     OPEN.with_borrow_mut(|all| {
-        match all.iter().position(|open| open.schema == schema) {
+        let is_same = |open: &OpenDatabase| open.schema == schema && open.settings == *settings;
+        match all.iter().position(is_same) {
             Some(0) => {}
             Some(place) => all[..=place].rotate_right(1),
             None => {
                 all.truncate(MAX_DATABASES - 1);
-                all.insert(0, OpenDatabase::new(schema));
+                all.insert(0, OpenDatabase::new(schema, settings));
             }
         }
         work(&mut all[0])

@@ -1,6 +1,8 @@
 //! A query as text: parsed in its dialect, one statement that only reads.
 
-use sqlparser::ast::{SetExpr, Statement};
+use sqlparser::ast::{
+    Expr, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, Value,
+};
 use sqlparser::dialect::{Dialect, dialect_from_str};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -155,6 +157,128 @@ pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, QueryEr
         is_ordered,
         refused: None,
     })
+}
+
+/// Queries that may give the rows of an ordered query and, in a last column, the rank of each: rows are of one rank where
+/// all that they are ordered by is equal. Which of them does is seen by running it. `columns`: of the query's result.
+pub(super) fn ranked(dialect: &dyn Dialect, text: &str, columns: &[String]) -> Vec<String> {
+    let statement = Parser::parse_sql(dialect, text)
+        .ok()
+        .and_then(|mut all| all.pop());
+    let Some(Statement::Query(query)) = statement else {
+        return Vec::new();
+    };
+    let Some(OrderByKind::Expressions(terms)) = query.order_by.as_ref().map(|order| &order.kind)
+    else {
+        return Vec::new();
+    };
+    let mut texts = Vec::new();
+    if let SetExpr::Select(select) = &*query.body
+        && select.distinct.is_none()
+        && let Some(rank) = rank(terms, |term| selected(select, term))
+    {
+        let mut select = select.clone();
+        select
+            .projection
+            .push(SelectItem::UnnamedExpr(Expr::Identifier(
+                rank.as_str().into(),
+            )));
+        let query = Query {
+            body: Box::new(SetExpr::Select(select)),
+            ..(*query).clone()
+        };
+        texts.push(query.to_string());
+    }
+    // Of rows that are distinct, or of several queries, what orders them are columns of the result.
+    let named = |number: usize| {
+        let name = columns.get(number)?;
+        Some(Expr::Identifier(sqlparser::ast::Ident::with_quote(
+            '"', name,
+        )))
+    };
+    let column = |term: &Expr| match ordinal(term) {
+        Some(number) => named(number),
+        None => Some(term.clone()),
+    };
+    if let Some(rank) = rank(terms, column) {
+        let rows = Query {
+            with: None,
+            order_by: None,
+            limit_clause: None,
+            ..(*query).clone()
+        };
+        let with = query.with.as_ref().map(|with| format!("{with} "));
+        let limit = query.limit_clause.as_ref().map(ToString::to_string);
+        texts.push(format!(
+            "{}SELECT *, {rank} FROM ({rows}) {}{}",
+            with.unwrap_or_default(),
+            query
+                .order_by
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            limit.unwrap_or_default()
+        ));
+    }
+    texts
+}
+
+/// The rank of a row, as SQL; `meant`: what a term of `ORDER BY` stands for.
+fn rank(terms: &[OrderByExpr], meant: impl Fn(&Expr) -> Option<Expr>) -> Option<String> {
+    let term = |term: &OrderByExpr| {
+        let expr = meant(&term.expr)?;
+        Some(
+            OrderByExpr {
+                expr,
+                ..term.clone()
+            }
+            .to_string(),
+        )
+    };
+    let terms = terms.iter().map(term).collect::<Option<Vec<_>>>()?;
+    Some(format!("dense_rank() OVER (ORDER BY {})", terms.join(", ")))
+}
+
+/// What a term of `ORDER BY` names: a column of the result by its number or its alias, else itself.
+fn selected(select: &Select, term: &Expr) -> Option<Expr> {
+    if let Some(number) = ordinal(term) {
+        let is_expression = |item: &SelectItem| {
+            matches!(
+                item,
+                SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+            )
+        };
+        let items = select.projection.get(..=number)?;
+        return match items.last()? {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }
+                if items.iter().all(is_expression) =>
+            {
+                Some(expr.clone())
+            }
+            _ => None,
+        };
+    }
+    let aliased = |item: &SelectItem| match (item, term) {
+        (SelectItem::ExprWithAlias { expr, alias }, Expr::Identifier(name))
+            if alias.value.eq_ignore_ascii_case(&name.value) =>
+        {
+            Some(expr.clone())
+        }
+        _ => None,
+    };
+    let named = select.projection.iter().find_map(aliased);
+    Some(named.unwrap_or_else(|| term.clone()))
+}
+
+/// The column of the result that a whole number stands for, from 0.
+fn ordinal(term: &Expr) -> Option<usize> {
+    let Expr::Value(value) = term else {
+        return None;
+    };
+    match &value.value {
+        Value::Number(number, _) => number.parse::<usize>().ok()?.checked_sub(1),
+        _ => None,
+    }
 }
 
 /// Properties of a statement, by its tokens alone.

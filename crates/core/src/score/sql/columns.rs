@@ -1,0 +1,133 @@
+//! Which columns of a result are those of the expected one, where it may have more and in another order.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::compare::cell_key;
+use crate::sqlite::{Cell, Table};
+
+/// Columns that are tried. A result whose columns are alike in each but not together could ask for all orders of them.
+const MAX_TRIES: usize = 2_000;
+
+/// The cells of a column as hashes, which are equal for equal cells.
+struct Column {
+    has_real: bool,
+    /// As integers are compared among themselves, and beside reals.
+    exact: Vec<u64>,
+    rounded: Vec<u64>,
+}
+
+impl Column {
+    fn new(table: &Table, column: usize) -> Self {
+        let cells = || table.rows.iter().filter_map(move |row| row.get(column));
+        let hashes = |is_real: bool| {
+            let hash = |cell: &Cell| {
+                let mut hasher = DefaultHasher::new();
+                cell_key(cell, is_real).hash(&mut hasher);
+                hasher.finish()
+            };
+            cells().map(hash).collect()
+        };
+        Self {
+            has_real: cells().any(|cell| matches!(cell, Cell::Real(_))),
+            exact: hashes(false),
+            rounded: hashes(true),
+        }
+    }
+
+    fn hashes(&self, is_real: bool) -> &[u64] {
+        if is_real { &self.rounded } else { &self.exact }
+    }
+}
+
+/// The rows so far, by the columns that are chosen: of each result a hash a row.
+type Rows = [Vec<u64>; 2];
+
+struct Search<'t> {
+    found: (&'t Table, Vec<Column>),
+    expected: (&'t Table, Vec<Column>),
+    rows_are_set: bool,
+    tries: usize,
+}
+
+/// The column of `found` for each one of `expected`, so that their rows are the same; `None` where there are none, or
+/// too many to try.
+pub(super) fn same_columns(
+    found: &Table,
+    expected: &Table,
+    rows_are_set: bool,
+) -> Option<Vec<usize>> {
+    let columns = |table: &Table| -> Vec<Column> {
+        (0..table.columns.len())
+            .map(|column| Column::new(table, column))
+            .collect()
+    };
+    let mut search = Search {
+        found: (found, columns(found)),
+        expected: (expected, columns(expected)),
+        rows_are_set,
+        tries: 0,
+    };
+    let mut chosen = Vec::new();
+    let start = [vec![0; found.rows.len()], vec![0; expected.rows.len()]];
+    search.choose(&mut chosen, &start).then_some(chosen)
+}
+
+impl Search<'_> {
+    /// Chooses the next column and those after it.
+    fn choose(&mut self, chosen: &mut Vec<usize>, rows: &Rows) -> bool {
+        let next = chosen.len();
+        if next == self.expected.1.len() {
+            return true;
+        }
+        // One of the same name is the likeliest, then one at the same place.
+        let name = self.expected.0.columns.get(next);
+        let mut candidates: Vec<usize> = (0..self.found.1.len())
+            .filter(|column| !chosen.contains(column))
+            .collect();
+        candidates.sort_by_key(|column| {
+            let same_name = self.found.0.columns.get(*column) == name;
+            (!same_name, *column != next, *column)
+        });
+        for column in candidates {
+            self.tries += 1;
+            if self.tries > MAX_TRIES {
+                return false;
+            }
+            let (found, expected) = (&self.found.1[column], &self.expected.1[next]);
+            let is_real = found.has_real || expected.has_real;
+            let with = [
+                joined(&rows[0], found.hashes(is_real)),
+                joined(&rows[1], expected.hashes(is_real)),
+            ];
+            if sum(&with[0], self.rows_are_set) != sum(&with[1], self.rows_are_set) {
+                continue;
+            }
+            chosen.push(column);
+            if self.choose(chosen, &with) {
+                return true;
+            }
+            chosen.pop();
+        }
+        false
+    }
+}
+
+fn joined(rows: &[u64], cells: &[u64]) -> Vec<u64> {
+    let join = |(row, cell): (&u64, &u64)| {
+        let mut hasher = DefaultHasher::new();
+        (row, cell).hash(&mut hasher);
+        hasher.finish()
+    };
+    rows.iter().zip(cells).map(join).collect()
+}
+
+/// Equal for the same rows in any order.
+fn sum(rows: &[u64], rows_are_set: bool) -> u64 {
+    let add = |sum: u64, row: &u64| sum.wrapping_add(*row);
+    if rows_are_set {
+        rows.iter().collect::<HashSet<_>>().into_iter().fold(0, add)
+    } else {
+        rows.iter().fold(0, add)
+    }
+}
