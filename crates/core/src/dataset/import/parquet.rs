@@ -15,7 +15,6 @@ use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
 use serde_json::{Value, json};
 
-use super::records::MAX_RECORDS;
 use crate::dataset::row::NumberedLine;
 use crate::exact_json;
 use crate::format::{grouped, shortened};
@@ -23,6 +22,8 @@ use crate::text::catch_panic::{catch_panic, panic_message};
 
 /// Values of a column in one row at most: some bytes can stand for any number of them.
 const MAX_ROW_VALUES: i64 = 1 << 24;
+/// Rows whose 96-bit times are kept: no import reads more.
+const MAX_TIMES: usize = 1_000_000;
 const NANOSECONDS_IN_DAY: i128 = 86_400_000_000_000;
 
 /// The rows with their numbers (from 1); an error is the last item. Lists and structs become lists and objects, binary
@@ -102,7 +103,7 @@ fn int96_columns(reader: &impl FileReader) -> Result<Int96Columns, ParquetError>
             else {
                 continue;
             };
-            while times.len() <= MAX_RECORDS {
+            while times.len() <= MAX_TIMES {
                 let (mut levels, mut found) = (Vec::new(), Vec::new());
                 let (rows, ..) = values.read_records(1024, Some(&mut levels), None, &mut found)?;
                 if rows == 0 {

@@ -60,7 +60,7 @@ pub struct Record {
 type Records = Box<dyn Iterator<Item = Result<Record, (usize, String)>>>;
 
 /// Records of an import at most.
-pub(super) const MAX_RECORDS: usize = 1_000_000;
+const MAX_RECORDS: usize = 1_000_000;
 /// Approximate memory of the records: a file of some KiB can hold any number of bytes.
 const MAX_RECORD_BYTES: usize = 1 << 30;
 /// One record of CSV at most.
