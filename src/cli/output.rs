@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Failure, Outcome};
+use crate::exact_json::unmark;
 use crate::secrets::{redact, visible, visible_json, visible_lines};
 
 /// Prints lines on standard output.
@@ -118,7 +119,7 @@ pub(super) fn print(text: &str) -> Outcome {
 
 /// Prints a JSON document on one line.
 pub(super) fn print_json(document: impl Display) -> Outcome {
-    print_exact(&visible_json(&format!("{document}\n")))
+    print_exact(&visible_json(&unmark(format!("{document}\n"))))
 }
 
 /// Prints a JSON document on lines of its own.

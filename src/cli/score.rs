@@ -1,11 +1,11 @@
 //! `grpo-tui score`: scores completions, one line each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
 use super::output::{Stopped, Stream};
 use super::{Failure, Outcome};
@@ -13,10 +13,10 @@ use crate::dataset::import::{Format, parquet_lines};
 use crate::dataset::{self, NumberedLine, PromptRow};
 use crate::format::percent;
 use crate::score::{
-    CompletionLine, FailureClass, LineWork, Score, Scorer, Task, Tier, score_stream,
+    CompletionLine, CompletionRows, FailureClass, LineWork, NoRow, Score, Scorer, Task, Tier,
+    score_stream,
 };
 use crate::secrets::visible;
-use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -39,19 +39,17 @@ type Lines = Box<dyn Iterator<Item = NumberedLine>>;
 struct Item {
     completion: String,
     prompt_id: Option<String>,
-    row: Option<Row>,
+    row: Option<Arc<PromptRow>>,
     line: usize,
+    /// Why no row was found.
+    unknown: Option<String>,
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
     let (label, lines) = open(&task, arguments.completions.as_deref())?;
-    let rows = Rows {
-        task: &task,
-        by_id: OnceLock::new(),
-        by_prompt: Mutex::new(HashMap::new()),
-    };
+    let rows = CompletionRows::new(&task);
     let mut output = Stream::new(arguments.json);
     let mut summary = Summary::default();
     let is_json = arguments.json;
@@ -66,20 +64,20 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             (&item.completion, item.row.as_deref())
         },
         write: |item: Item, mut score: Score| {
-            if let (Some(id), None) = (&item.prompt_id, &item.row) {
-                score.warnings.push(format!(
-                    "unknown prompt_id {id:?}: no expected answer to compare with"
-                ));
+            if let Some(why) = &item.unknown {
+                score
+                    .warnings
+                    .push(format!("{why}: no expected answer to compare with"));
             }
             let line = if is_json {
                 serde_json::to_string(&score)
             } else {
                 Ok(table_line(&item, &score))
             };
-            (score, line)
+            (item, score, line)
         },
     };
-    let done = score_stream(&scorer, lines, &work, |(score, line)| {
+    let done = score_stream(&scorer, lines, &work, |(item, score, line)| {
         if summary.is_empty() && !is_json {
             writeln!(
                 output,
@@ -87,7 +85,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
                 "line", "prompt", "tier", "reward", "exact"
             )?;
         }
-        summary.add(&score);
+        match item.unknown {
+            Some(why) => summary.add_unknown(item.line, why),
+            None => summary.add(&score),
+        }
         Ok(output.write_all((line.map_err(io::Error::from)? + "\n").as_bytes())?)
     });
     let written = done.and_then(|()| {
@@ -107,6 +108,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Err(stopped) => stopped.outcome(),
         Ok(()) if summary.is_empty() => Err(Failure::failed(format!(
             "{label}: no completions; write one JSON object per line, {{\"completion\":\"…\"}}"
+        ))),
+        Ok(()) if let Some((line, why)) = &summary.first_unknown => Err(Failure::failed(format!(
+            "{label} line {line}: {}; {} of no row of {}; correct them, or leave out `prompt_id` and `prompt` to score without an expected answer",
+            visible(why),
+            match summary.unknown {
+                1 => "1 completion is".to_owned(),
+                count => format!("{count} completions are"),
+            },
+            visible(&task.name),
         ))),
         Ok(()) if summary.count == 0 => {
             let completions = crate::format::counted(summary.errors, "completion");
@@ -148,87 +158,32 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
     }
 }
 
-fn read_item(label: &str, line: usize, text: &[u8], rows: &Rows<'_>) -> Result<Item, Failure> {
+fn read_item(
+    label: &str,
+    line: usize,
+    text: &[u8],
+    rows: &CompletionRows<'_>,
+) -> Result<Item, Failure> {
+    let failed = |problem| Failure::failed(format!("{label} line {line}: {problem}"));
+    let read = CompletionLine::read(text).map_err(failed)?;
+    let (row, unknown) = match rows.find(&read) {
+        Ok(row) => (row, None),
+        Err(NoRow::Unknown(why)) => (None, Some(why)),
+        Err(NoRow::Undecided(problem)) => return Err(failed(problem)),
+    };
     let CompletionLine {
         completion,
         prompt_id,
-        prompt,
-    } = CompletionLine::read(text)
-        .map_err(|problem| Failure::failed(format!("{label} line {line}: {problem}")))?;
-    let row = match (&prompt_id, prompt) {
-        (Some(id), _) => rows.find(id)?,
-        (None, Some(prompt)) => rows.asked_by(prompt)?,
-        (None, None) => None,
-    };
+        ..
+    } = read;
     let prompt_id = prompt_id.or_else(|| row.as_ref().map(|row| row.id.clone()));
     Ok(Item {
         completion,
         prompt_id,
         row,
         line,
+        unknown,
     })
-}
-
-type Row = Arc<PromptRow>;
-
-/// Rows of all sets, read on first use.
-struct Rows<'t> {
-    task: &'t Task,
-    /// Or why they cannot be read.
-    by_id: OnceLock<Result<HashMap<String, Row>, String>>,
-    /// Rows by the prompt's text, for completions of other programs.
-    by_prompt: Mutex<HashMap<String, Option<Row>>>,
-}
-
-impl Rows<'_> {
-    /// The row whose last message is in a prompt; of several the one with the longest, and none where two are alike.
-    fn asked_by(&self, prompt: String) -> Result<Option<Row>, Failure> {
-        let known = || {
-            self.by_prompt
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        if let Some(known) = known().get(&prompt) {
-            return Ok(known.clone());
-        }
-        let asks = |row: &&Row| {
-            row.messages
-                .last()
-                .is_some_and(|turn| !turn.content.is_empty() && prompt.contains(&turn.content))
-        };
-        let length = |row: &Row| row.messages.last().map_or(0, |turn| turn.content.len());
-        let mut found: Vec<_> = self.by_id()?.values().filter(asks).cloned().collect();
-        found.sort_by_key(|row| std::cmp::Reverse(length(row)));
-        let is_one = found.len() == 1 || (found.len() > 1 && length(&found[0]) > length(&found[1]));
-        let row = is_one.then(|| found.swap_remove(0));
-        known().insert(prompt, row.clone());
-        Ok(row)
-    }
-
-    fn find(&self, id: &str) -> Result<Option<Row>, Failure> {
-        Ok(self.by_id()?.get(id).cloned())
-    }
-
-    fn by_id(&self) -> Result<&HashMap<String, Row>, Failure> {
-        let read = || {
-            let mut by_id = HashMap::new();
-            for set in PromptSet::ALL
-                .into_iter()
-                .filter(|set| self.task.set_file(*set).is_some())
-            {
-                let rows = dataset::load(self.task, set).map_err(|error| error.to_string())?;
-                // Completions of later turns name them, `ID/2`.
-                for row in rows.into_iter().flat_map(|row| row.all_turns(|_, _| None)) {
-                    by_id.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
-                }
-            }
-            Ok(by_id)
-        };
-        self.by_id
-            .get_or_init(read)
-            .as_ref()
-            .map_err(|why: &String| Failure::failed(why.as_str()))
-    }
 }
 
 fn table_line(item: &Item, score: &Score) -> String {
@@ -307,12 +262,21 @@ struct Summary {
     errors: usize,
     /// Why the first of them was not scored.
     first_error: Option<String>,
+    /// Those of no row: in no other number.
+    unknown: usize,
+    /// Line and reason of the first of them.
+    first_unknown: Option<(usize, String)>,
     failures: BTreeMap<FailureClass, usize>,
 }
 
 impl Summary {
     fn is_empty(&self) -> bool {
-        self.count + self.errors == 0
+        self.count + self.errors + self.unknown == 0
+    }
+
+    fn add_unknown(&mut self, line: usize, why: String) {
+        self.unknown += 1;
+        self.first_unknown.get_or_insert((line, why));
     }
 
     fn add(&mut self, score: &Score) {

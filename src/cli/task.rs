@@ -4,6 +4,7 @@ mod check;
 mod import;
 mod judge_check;
 mod new;
+mod render;
 mod trust;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Check(check::Arguments),
     /// Score degenerate answers, to find rewards that a model could earn without doing the work
     Audit(Choice),
+    /// Print the prompt of a row as a model reads it: the chat template applied
+    Render(render::Arguments),
     /// Compare a task's judge (`kind = "judge"`) with human labels: agreement, kappa, repeatability, biases, cost
     JudgeCheck(judge_check::Arguments),
     /// Allow the command of a task to run (`[score] kind = "command"`), until the command or its files change, and its
@@ -55,6 +58,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Import(arguments) => import::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(choice) => run_audit(&choice),
+        Command::Render(arguments) => render::run(&arguments),
         Command::JudgeCheck(arguments) => judge_check::run(&arguments),
         Command::Trust(arguments) => trust::run(&arguments),
     }

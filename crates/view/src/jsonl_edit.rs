@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use crate::exact_json;
 use crate::score::json::{self, Kind};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +44,7 @@ pub fn change_line(
             lines.len()
         )
     })?;
-    let same = |row: &Map<String, Value>| {
-        serde_json::from_str::<Map<String, Value>>(without_mark(there, index))
-            .is_ok_and(|now| now == *row)
-    };
+    let same = |row: &Map<String, Value>| is_same(without_mark(there, index), row);
     if row.is_some_and(|row| !same(row)) {
         return Err(format!(
             "line {line} changed on disk: reloaded, nothing written"
@@ -102,7 +100,7 @@ pub fn change_rows(text: &str, edits: &[RowEdit]) -> Result<String, String> {
         };
         let line = whole.trim_end_matches(['\r', '\n']);
         let object = without_mark(line, index);
-        if !serde_json::from_str::<Map<String, Value>>(object).is_ok_and(|now| now == edit.row) {
+        if !is_same(object, &edit.row) {
             return Err(format!(
                 "line {} changed on disk: reloaded, nothing written",
                 edit.line
@@ -139,6 +137,11 @@ pub fn line_of(text: &str, line: usize) -> Option<&str> {
         .map(|line| without_mark(line.trim_end_matches('\r'), index))
 }
 
+/// Whether a line is still the row that was read.
+fn is_same(line: &str, row: &Map<String, Value>) -> bool {
+    exact_json::parse(line).is_ok_and(|now| now.as_object() == Some(row))
+}
+
 /// Returns a JSON object's text with one member's value replaced, or the member added at the end. All other bytes stay.
 ///
 /// # Errors
@@ -149,7 +152,11 @@ pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, Stri
         return Err("the line is not a JSON object".to_owned());
     };
     let (start, end, new) = match members.get(key) {
-        Some(member) => (member.value.start, member.value.end, value.to_string()),
+        Some(member) => (
+            member.value.start,
+            member.value.end,
+            exact_json::write(value),
+        ),
         None => {
             let comma = if members.members().is_empty() {
                 ""
@@ -157,7 +164,11 @@ pub fn set_member(object: &str, key: &str, value: &Value) -> Result<String, Stri
                 ","
             };
             let close = document.root.end - 1;
-            (close, close, format!("{comma}{}:{value}", Value::from(key)))
+            (
+                close,
+                close,
+                format!("{comma}{}:{}", Value::from(key), exact_json::write(value)),
+            )
         }
     };
     Ok(format!("{}{new}{}", &object[..start], &object[end..]))

@@ -407,13 +407,16 @@ impl OpenTask {
         }
     }
 
-    /// The row with an id, in whichever set has it.
+    /// The row with an id, in whichever set has it, or with `set:id`.
     pub fn row(&self, id: &str) -> Option<&PromptRow> {
-        self.rows
-            .values()
-            .flatten()
-            .flatten()
-            .find(|row| row.id == id)
+        let named = |row: &&PromptRow| row.id == id;
+        let of_set = || {
+            let (set, id) = id.split_once(':')?;
+            let rows = self.rows.get(&PromptSet::from_name(set)?)?;
+            rows.iter().flatten().find(|row| row.id == id)
+        };
+        let mut all = self.rows.values().flatten().flatten();
+        all.find(named).or_else(of_set)
     }
 }
 
@@ -453,8 +456,13 @@ fn samples(task: &Task) -> Result<Vec<SampleCompletion>, String> {
         let CompletionLine {
             completion,
             prompt_id,
+            set,
             ..
         } = CompletionLine::read(&line).map_err(|problem| format!("{}: {problem}", place()))?;
+        let prompt_id = match (prompt_id, set) {
+            (Some(id), Some(set)) => Some(format!("{}:{id}", set.name())),
+            (id, _) => id,
+        };
         samples.push(SampleCompletion {
             text: completion,
             prompt_id,

@@ -12,7 +12,9 @@ use crate::dataset::{self, DatasetError, PromptRow};
 use crate::environment::{FunctionCheck, FunctionFinding, Toolset, check_tools};
 use crate::format::{counted, duration, shortened};
 use crate::hub::find_model;
-use crate::score::{CompletionLine, Scorer, Task, data_problems, similar_prompts};
+use crate::score::{
+    CompletionLine, CompletionRows, NoRow, Scorer, Task, data_problems, similar_prompts,
+};
 use crate::secrets::visible;
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
@@ -93,6 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             .into_iter()
             .map(|problem| problem.message),
     );
+    found.problems.extend(scorer_fault(&scorer, &loaded));
     // A set that cannot be opened is a problem already.
     found.warnings.extend(
         similar_prompts(&task)
@@ -142,6 +145,20 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         1 => Err(Failure::failed("the task has a problem")),
         count => Err(Failure::failed(format!("the task has {count} problems"))),
     }
+}
+
+/// Why the task's program cannot score: it is tried on an empty answer to the first row, before a run finds out.
+fn scorer_fault(scorer: &Scorer, loaded: &[(PromptSet, Vec<PromptRow>)]) -> Option<String> {
+    if !scorer.runs_programs() || scorer.asks_judge() {
+        return None;
+    }
+    let row = loaded.iter().find_map(|(_, rows)| rows.first())?;
+    let score = scorer.score("", Some(row));
+    let why = score.errors.first().filter(|_| score.is_error())?;
+    Some(format!(
+        "the scorer fails on an empty answer to `{}`: {}",
+        row.id, why.message
+    ))
 }
 
 /// The rows of each set that the task names, without its malformed lines.
@@ -245,9 +262,13 @@ fn check_completions(task: &Task, found: &mut TaskFindings) {
         Ok(reader) => reader,
         Err(error) => return found.problems.push(error.to_string()),
     };
+    let rows = CompletionRows::new(task);
     let malformed = dataset::read_lines(lines).filter_map(|line| {
         let read = line.and_then(|(number, text)| {
-            CompletionLine::read(&text).map_err(|problem| (number, problem))
+            let line = CompletionLine::read(&text).map_err(|problem| (number, problem))?;
+            rows.find(&line).map_err(|no_row| match no_row {
+                NoRow::Unknown(problem) | NoRow::Undecided(problem) => (number, problem),
+            })
         });
         read.err()
             .map(|(number, problem)| format!("{label} line {number}: {problem}"))

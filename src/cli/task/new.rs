@@ -9,8 +9,13 @@ use super::super::dataset::{MappingArguments, print_problems};
 use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{columns, parse_split, read_records};
 use crate::dataset::new_task::{MAX_RECORDS, NewTask, ROW_FORMAT, Sources, folder_of};
+use crate::exact_json::write;
+use crate::format::shortened;
 use crate::score::{ScoreError, Scorer, Task, data_problems, load_sets};
 use crate::secrets::{visible, visible_lines};
+
+/// Values of a column that `--dry-run` shows.
+const SAMPLE_VALUES: usize = 3;
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
@@ -72,6 +77,14 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Some(folder) => folder.clone(),
         None => folder_of(&arguments.name, &std::env::current_dir()?),
     };
+    // Also where the sources do not make a task: they show what to map.
+    if let Some(data) = arguments
+        .data
+        .as_ref()
+        .filter(|_| arguments.dry_run && !arguments.json)
+    {
+        print_columns(data)?;
+    }
     let new = NewTask::prepare(&sources)?;
     if let Some(data) = &arguments.data {
         print_problems(
@@ -184,6 +197,25 @@ fn print_content(new: &NewTask) {
         .for_each(|note| println!("  {}", visible(note)));
 }
 
+/// Each column with its first values.
+fn print_columns(data: &Path) -> Result<(), Failure> {
+    let records = read_records(data, MAX_RECORDS)?;
+    let columns = columns(&records);
+    println!("  columns     {}", visible(&columns.join(", ")));
+    for column in &columns {
+        let cells = records
+            .iter()
+            .filter_map(|record| record.fields.get(column));
+        let values: Vec<String> = cells
+            .filter(|value| !value.is_null())
+            .take(SAMPLE_VALUES)
+            .map(|value| shortened(&write(value), 40))
+            .collect();
+        println!("    {:<16}{}", visible(column), visible(&values.join(", ")));
+    }
+    Ok(())
+}
+
 fn dry_run(arguments: &Arguments, new: &NewTask) -> Outcome {
     let first = new
         .file("train.jsonl")
@@ -199,9 +231,6 @@ fn dry_run(arguments: &Arguments, new: &NewTask) -> Outcome {
             |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
         let document = json!({"columns": columns, "mapping": new.mapping.arguments(), "notes": new.notes, "problems": new.problems, "schema": parse(definition), "first_row": parse(first)});
         return print_json(document);
-    }
-    if !columns.is_empty() {
-        println!("  columns     {}", visible(&columns.join(", ")));
     }
     print_content(new);
     println!("{file}:\n{}", visible_lines(definition.trim_end()));

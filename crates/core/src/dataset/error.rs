@@ -42,11 +42,13 @@ pub enum DatasetError {
     },
     /// Data without expected answers, from which a schema could be inferred.
     #[error(
-        "{label}: no expected answers to infer a schema from; columns: {columns}; use --map \"expected={free}\", or name a \
+        "{label}: no expected answers to infer a schema from; the prompt is {prompt}; columns: {columns}; use --map \"expected={free}\", or name a \
          schema or examples"
     )]
     NoExpected {
         label: String,
+        /// Its column or template.
+        prompt: String,
         columns: String,
         /// Columns that are no part of a row yet, as fields of the answer.
         free: String,

@@ -3,6 +3,9 @@
 
 use serde_json::{Map, Value};
 
+use crate::exact_json::{self, marked_number};
+use crate::json_number::Number;
+
 const ANY: &str = "$any";
 const OPTIONAL: &str = "$optional";
 const VALUE: &str = "$value";
@@ -14,12 +17,17 @@ pub(crate) enum Expectation<'e> {
     Any(&'e [Value]),
     /// A field that may be missing.
     Optional(&'e Value),
+    /// A number that `Value` would round.
+    Number(Number<'e>),
     /// This value, which is none of the forms itself; its items and members may be.
     Plain(&'e Value),
 }
 
 impl<'e> Expectation<'e> {
     pub(crate) fn from_value(expected: &'e Value) -> Self {
+        if let Some(number) = marked_number(expected) {
+            return Self::Number(number);
+        }
         match only_member(expected) {
             Some((ANY, Value::Array(values))) => Self::Any(values),
             Some((OPTIONAL, value)) => Self::Optional(value),
@@ -37,7 +45,8 @@ impl<'e> Expectation<'e> {
                 .collect::<Vec<_>>()
                 .join(" or "),
             Self::Optional(value) => format!("{} or none", Self::describe(value)),
-            Self::Plain(value) => value.to_string(),
+            Self::Number(number) => number.text().to_owned(),
+            Self::Plain(value) => exact_json::write(value),
         }
     }
 }
@@ -75,6 +84,7 @@ fn answer(expected: &Value, nth: usize, with_optional: bool) -> Value {
             .or(values.last())
             .map_or(Value::Null, |value| answer(value, nth, with_optional)),
         Expectation::Optional(value) => answer(value, nth, with_optional),
+        Expectation::Number(_) => expected.clone(),
         Expectation::Plain(Value::Array(items)) => items
             .iter()
             .map(|item| answer(item, nth, with_optional))
@@ -109,7 +119,7 @@ fn most_alternatives(expected: &Value) -> usize {
         Expectation::Optional(value) => most_alternatives(value),
         Expectation::Plain(Value::Array(items)) => most(&mut items.iter()),
         Expectation::Plain(Value::Object(members)) => most(&mut members.values()),
-        Expectation::Plain(_) => 1,
+        Expectation::Number(_) | Expectation::Plain(_) => 1,
     }
 }
 
@@ -130,7 +140,7 @@ pub(crate) fn problem(expected: &Value) -> Option<String> {
             key.map(|key| stray(key, members))
                 .or_else(|| members_problem(members))
         }
-        Expectation::Plain(_) => None,
+        Expectation::Number(_) | Expectation::Plain(_) => None,
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use crate::exact_json::marked_number;
+
 /// More different values than this are no enum.
 const MAX_ENUM_VALUES: usize = 12;
 /// Longer texts are no values of an enum.
@@ -83,6 +85,10 @@ impl Shape {
             return;
         }
         match value {
+            _ if let Some(number) = marked_number(value) => match number.is_written_as_integer() {
+                true => self.integers += 1,
+                false => self.numbers += 1,
+            },
             Value::Null => self.nulls += 1,
             Value::Bool(_) => self.booleans += 1,
             Value::Number(number) if number.is_i64() || number.is_u64() => self.integers += 1,

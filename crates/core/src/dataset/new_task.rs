@@ -171,6 +171,10 @@ impl NewTask {
             return Err(match columns {
                 Some((columns, free)) => DatasetError::NoExpected {
                     label,
+                    prompt: match self.mapping.prompt.contains("{{") {
+                        true => self.mapping.prompt.clone(),
+                        false => format!("column `{}`", self.mapping.prompt),
+                    },
                     columns,
                     free,
                 },

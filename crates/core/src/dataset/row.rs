@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::DatasetError;
 use super::messages::{check_turns, clip, json_fault, messages, show};
 use super::random::{mix, text_hash};
+use crate::exact_json;
 use crate::task::{PromptSet, TaskError, TaskFiles};
 use crate::text::Message;
 
@@ -267,7 +268,7 @@ pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, 
             )
         })?
         .trim_end_matches(['\r', '\n']);
-    let value: Value = serde_json::from_str(text).map_err(|error| not_json(&error, text))?;
+    let value = exact_json::parse(text).map_err(|error| not_json(&error, text))?;
     let Value::Object(fields) = value else {
         return Err(format!(
             "expected an object, found {}; write {{\"messages\": […]}}",
@@ -280,6 +281,7 @@ pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, 
         None | Some(Value::Null) => format!("{stem}-{line}"),
         Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),
         Some(Value::Number(id)) => id.to_string(),
+        Some(id) if let Some(id) = exact_json::marked_number(id) => id.text().to_owned(),
         Some(other) => {
             return Err(format!(
                 "`id` is {}; write a text that is not empty, or leave it out",

@@ -1,13 +1,12 @@
 //! Edits rows by a template: sections such as `=== user` or `=== expected.currency`, each a template over the row.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value, json};
 
 use super::PromptRow;
 use super::import::cells::typed_value;
-use crate::text::Message;
+use crate::text::{Message, json_value};
 
 /// Begins a section.
 const MARK: &str = "===";
@@ -88,7 +87,7 @@ impl RowTemplate {
     /// # Errors
     /// A template fails on this row, or an expected answer is not JSON.
     pub fn apply(&self, row: &PromptRow, schema: &Value) -> Result<Map<String, Value>, String> {
-        let values = minijinja::Value::from(Serde(values_of(row)));
+        let values = json_value(&Value::Object(values_of(row)));
         let mut messages = row.messages.clone();
         let (mut expected, mut tags) = (row.expected.clone(), row.tags.clone());
         for (part, name) in &self.parts {

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::api_client::message_text;
 use crate::format::{did_you_mean, shortened};
+use crate::task::PromptSet;
 
 /// A completion as one line of a file has it: `{"completion": ..., "prompt_id": ...}` of this program, `output` and
 /// `input` of verl's rollouts, `completion` and `prompt` of TRL's tables, or the result of an OpenAI batch.
@@ -11,11 +12,57 @@ use crate::format::{did_you_mean, shortened};
 pub struct CompletionLine {
     pub completion: String,
     pub prompt_id: Option<String>,
-    /// The prompt as the other program wrote it.
-    pub prompt: Option<String>,
+    /// The set of the prompt, where its id is in several.
+    pub set: Option<PromptSet>,
+    pub prompt: Option<ForeignPrompt>,
+}
+
+/// A prompt as another program wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ForeignPrompt {
+    /// The last message, or the conversation as a chat template renders it.
+    Text(String),
+    /// Role and content of each message.
+    Turns(Vec<(String, String)>),
+}
+
+impl ForeignPrompt {
+    fn read(name: &str, value: &Value) -> Result<Self, String> {
+        let Value::Array(messages) = value else {
+            return text(name, value).map(Self::Text);
+        };
+        let turn = |message: &Value| {
+            let role = message["role"].as_str().unwrap_or_default();
+            let content = message_text(message).ok_or_else(|| wrong(name, "messages", value))?;
+            Ok((role.to_owned(), content))
+        };
+        messages
+            .iter()
+            .map(turn)
+            .collect::<Result<_, _>>()
+            .map(Self::Turns)
+    }
+
+    /// The text, or the last message.
+    pub(super) fn last_text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Turns(turns) => turns.last().map_or("", |(_, content)| content),
+        }
+    }
 }
 
 impl CompletionLine {
+    /// An empty completion of a row.
+    pub fn of_row(prompt_id: &str) -> Self {
+        Self {
+            completion: String::new(),
+            prompt_id: Some(prompt_id.to_owned()),
+            set: None,
+            prompt: None,
+        }
+    }
+
     /// Reads a line.
     ///
     /// # Errors
@@ -38,7 +85,16 @@ impl CompletionLine {
         let named = |name: &str| match fields.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Number(id)) => Ok(Some(id.to_string())),
             Some(other) => Err(wrong(name, "a string", other)),
+        };
+        let set = match fields.get("set") {
+            // Tables of other programs may have a column of this name.
+            Some(set) if !set.is_null() && fields.contains_key("prompt_id") => {
+                let found = set.as_str().and_then(PromptSet::from_name);
+                Some(found.ok_or_else(|| wrong("set", "`train`, `eval` or `test`", set))?)
+            }
+            _ => None,
         };
         if let (Some(completion), Some(prompt)) = (fields.get("output"), fields.get("input"))
             && !fields.contains_key("completion")
@@ -46,7 +102,8 @@ impl CompletionLine {
             return Ok(Self {
                 completion: text("output", completion)?,
                 prompt_id: None,
-                prompt: Some(text("input", prompt)?),
+                set,
+                prompt: Some(ForeignPrompt::read("input", prompt)?),
             });
         }
         let Some(completion) = fields.get("completion") else {
@@ -57,11 +114,13 @@ impl CompletionLine {
         };
         let prompt = fields
             .get("prompt")
-            .map(|prompt| text("prompt", prompt))
+            .filter(|prompt| !prompt.is_null())
+            .map(|prompt| ForeignPrompt::read("prompt", prompt))
             .transpose()?;
         Ok(Self {
             completion: text("completion", completion)?,
             prompt_id: named("prompt_id")?,
+            set,
             prompt,
         })
     }
@@ -98,6 +157,7 @@ fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, Strin
         (Some(completion), Some(prompt_id)) => Ok(CompletionLine {
             completion,
             prompt_id: Some(prompt_id),
+            set: None,
             prompt: None,
         }),
         (Some(_), None) => Err("`custom_id` must be a string: the prompt's id".to_owned()),
@@ -170,11 +230,16 @@ mod tests {
             |line: &str, completion: &str, prompt_id: Option<&str>, prompt: Option<&str>| {
                 let found = CompletionLine::read(line.as_bytes());
                 let [prompt_id, prompt] = [prompt_id, prompt].map(|text| text.map(str::to_owned));
+                let prompt = prompt.map(|text| match line.contains("\"role\": \"user\"") {
+                    true => ForeignPrompt::Turns(vec![("user".to_owned(), text)]),
+                    false => ForeignPrompt::Text(text),
+                });
                 assert_eq!(
                     found,
                     Ok(CompletionLine {
                         completion: completion.to_owned(),
                         prompt_id,
+                        set: None,
                         prompt
                     }),
                     "{line}"
@@ -232,6 +297,10 @@ mod tests {
             "`completion` must be a string, not 7",
         );
         refused(r#"{"completio": "x"}"#, "missing `completion`");
+        refused(
+            r#"{"completion": "x", "prompt_id": "p", "set": "dev"}"#,
+            "`set` must be `train`, `eval` or `test`, not \"dev\"",
+        );
         refused("[]", "not a JSON object");
         refused("{", "column 1: EOF");
     }

@@ -9,6 +9,7 @@ use super::OrderedMap;
 use super::json::{Kind, Number, Object, Value, parse};
 use crate::dataset::bfcl::standard_text;
 use crate::dataset::expected::Expectation;
+use crate::exact_json::marked_number;
 use crate::task::ALL_FIELDS;
 
 /// Differences of a field that are ignored.
@@ -129,7 +130,7 @@ pub(super) fn compare_members(
 /// Whether a plain text is the expected value. A number may be written in any way that JSON has.
 pub(super) fn equal_text(found: &str, expected: &serde_json::Value, rule: Normalisation) -> bool {
     let rule = Normalisation {
-        number: rule.number || expected.is_number(),
+        number: rule.number || expected.is_number() || marked_number(expected).is_some(),
         ..rule
     };
     let value = Value {
@@ -148,6 +149,13 @@ fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisation) -
     match Expectation::from_value(expected) {
         Expectation::Any(values) => values.iter().any(|value| equal(found, value, rule)),
         Expectation::Optional(value) => equal(found, value, rule),
+        Expectation::Number(expected) => match &found.kind {
+            Kind::Number(found) => found.equals(&expected),
+            Kind::String(found) if rule.number => {
+                written_number(found).is_some_and(|found| found.equals(&expected))
+            }
+            _ => false,
+        },
         Expectation::Plain(value) => equal_plain(found, value, rule),
     }
 }

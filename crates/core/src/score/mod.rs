@@ -6,6 +6,7 @@ pub mod audit;
 mod batch;
 mod command;
 mod completion_line;
+mod completion_rows;
 mod data_problems;
 mod definition;
 mod failure_class;
@@ -48,7 +49,8 @@ pub use batch::{
 pub use command::{
     CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Language, TestRules, Trust, TrustError,
 };
-pub use completion_line::CompletionLine;
+pub use completion_line::{CompletionLine, ForeignPrompt};
+pub use completion_rows::{CompletionRows, NoRow};
 pub use data_problems::{
     DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts,
 };

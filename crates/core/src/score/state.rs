@@ -13,6 +13,7 @@ use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::environment::{ScoredChain, StateQuery, StateQuestion};
+use crate::exact_json::marked_number;
 use crate::format::shortened;
 use crate::task::{Home, Read, Section, TaskFiles};
 
@@ -198,6 +199,10 @@ fn is_state(found: &Value, expected: &Value) -> bool {
 /// 1 equals 1.0.
 fn is_equal(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
+        // A database has 64-bit integers and floats.
+        (Value::Number(found), _) if let Some(expected) = marked_number(expected) => {
+            !expected.is_written_as_integer() && found.as_f64() == expected.as_f64()
+        }
         (Value::Number(found), Value::Number(expected)) => {
             found == expected || found.as_f64() == expected.as_f64()
         }

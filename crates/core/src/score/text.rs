@@ -15,6 +15,7 @@ use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier, outline_entry};
 use crate::dataset::PromptRow;
+use crate::exact_json;
 use crate::format::shortened;
 use crate::task::{Home, Read, Section, TaskFiles, read_normalisations};
 
@@ -100,7 +101,7 @@ impl Judge for Text {
                     ..Verdict::new(Tier::Valid, None)
                 };
             }
-            let expected = shortened(&expected.to_string(), 80);
+            let expected = shortened(&exact_json::write(expected), 80);
             let message = format!("expected {expected}, found {:?}", shortened(answer, 80));
             let class = FailureClass::WrongValue;
             Verdict {
@@ -118,7 +119,7 @@ impl Judge for Text {
         Some(
             first
                 .as_str()
-                .map_or_else(|| first.to_string(), str::to_owned),
+                .map_or_else(|| exact_json::write(first), str::to_owned),
         )
     }
 }

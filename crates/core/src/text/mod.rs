@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use call_format::{CALL_FORMATS, CallFormat};
 pub use limits::MAX_PROMPT_BYTES;
+pub(crate) use python_json::value_of as json_value;
 pub use template::ChatTemplate;
 pub use think_marks::{THINK_MARKS, ThinkMarks};
 pub use tokenizer::{Tokenizer, tokenizer_json};

@@ -1,10 +1,15 @@
 //! JSON as Python's `json.dumps` writes it, because chat templates were tested with that: separators, floats, escapes.
 
-use minijinja::value::{Kwargs, ValueKind};
+use std::fmt;
+use std::sync::Arc;
+
+use minijinja::value::{Kwargs, Object, ObjectRepr, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
 use super::MAX_PROMPT_BYTES;
+use crate::exact_json::marked_number;
+use crate::json_number::Number;
 
 /// Deeper values are refused, as Python's own recursion limit refuses them somewhat later.
 const MAX_DEPTH: usize = 200;
@@ -65,7 +70,7 @@ pub(super) fn line(json: &Json) -> Result<String, Error> {
 }
 
 /// The template's value of a JSON document; objects keep the order of their keys.
-pub(super) fn value_of(json: &Json) -> Value {
+pub(crate) fn value_of(json: &Json) -> Value {
     match json {
         Json::Null => Value::from(()),
         Json::Bool(flag) => Value::from(*flag),
@@ -76,10 +81,35 @@ pub(super) fn value_of(json: &Json) -> Value {
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(value_of).collect(),
+        Json::Object(_) if let Some(number) = marked_number(json) => exact_value(number),
         Json::Object(keys) => Value::from_pairs(
             keys.iter()
                 .map(|(key, value)| (key.clone(), value_of(value))),
         ),
+    }
+}
+
+/// A whole number of any size, as Python reads it; a fraction is a float there as well.
+fn exact_value(number: Number<'_>) -> Value {
+    let text = number.text();
+    match (number.is_written_as_integer(), text.parse::<i128>()) {
+        (true, Ok(whole)) => Value::from(whole),
+        (true, Err(_)) => Value::from_object(HugeInteger(text.to_owned())),
+        (false, _) => Value::from(text.parse().unwrap_or(f64::NAN)),
+    }
+}
+
+/// A whole number of more than 128 bits.
+#[derive(Debug)]
+struct HugeInteger(String);
+
+impl Object for HugeInteger {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn render(self: &Arc<Self>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
     }
 }
 
@@ -119,6 +149,9 @@ impl Writer {
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.sequence(value, depth)?,
             ValueKind::Map => self.mapping(value, depth)?,
+            _ if let Some(number) = value.downcast_object_ref::<HugeInteger>() => {
+                self.text.push_str(&number.0);
+            }
             other => return Err(refused(format!("{other} is not JSON serializable"))),
         }
         Ok(())
@@ -240,7 +273,7 @@ mod tests {
     #[test]
     fn values_are_written_as_python_writes_them() {
         let check = |json: &str, arguments: &[(&str, Value)], expected: &str| {
-            let value = value_of(&serde_json::from_str(json).unwrap());
+            let value = value_of(&crate::exact_json::parse(json).unwrap());
             let arguments = Kwargs::from_iter(arguments.iter().cloned());
             assert_eq!(tojson(&value, arguments).unwrap(), expected, "{json}");
         };
@@ -250,6 +283,8 @@ mod tests {
             r#"{"b": 1, "a": [true, false, null, "x"]}"#,
         );
         check("{}", &[], "{}");
+        let whole = "[20240101123456789012, -1234567890123456789012345678901234567890123456789012]";
+        check(whole, &[], whole);
         check("[]", &[("indent", Value::from(2))], "[]");
         check(
             r#"[1,{"a":[]}]"#,

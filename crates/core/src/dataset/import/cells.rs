@@ -5,19 +5,28 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::records::clip;
+use crate::exact_json::{self, marked_number};
 use crate::task::referenced_part;
 
 /// `$ref`, `anyOf` and the like are followed this deep.
 const MAX_DEPTH: usize = 8;
 
 /// The value of a text: JSON where the schema's types allow it, else a string. An empty text is null where null is
-/// allowed, else it is not a value.
+/// allowed, else it is not a value. `is_typed`: the text is a string already, and stays one where a string is allowed.
 ///
 /// # Errors
 /// The text has none of the types.
-pub(super) fn value_of(text: &str, schema: &Value, root: &Value) -> Result<Option<Value>, String> {
+pub(super) fn value_of(
+    text: &str,
+    schema: &Value,
+    root: &Value,
+    is_typed: bool,
+) -> Result<Option<Value>, String> {
     let types = types_of(schema, root, 0);
     let allows = |name: &str| types.is_empty() || types.contains(name);
+    if is_typed && allows("string") {
+        return Ok(Some(Value::from(text)));
+    }
     let trimmed = text.trim();
     if trimmed.is_empty() {
         return Ok(types.contains("null").then_some(Value::Null));
@@ -26,7 +35,7 @@ pub(super) fn value_of(text: &str, schema: &Value, root: &Value) -> Result<Optio
     let text_of_flag = trimmed.to_ascii_lowercase();
     let parsed = match text_of_flag.as_str() {
         "true" | "false" => Some(Value::Bool(text_of_flag == "true")),
-        _ => serde_json::from_str::<Value>(trimmed).ok(),
+        _ => exact_json::parse(trimmed).ok(),
     };
     if let Some(value) = parsed
         .filter(|value| !types.is_empty() && types_of_value(value).iter().any(|name| allows(name)))
@@ -57,7 +66,7 @@ pub(in crate::dataset) fn typed_value(
     path: &[String],
     schema: &Value,
 ) -> Result<Option<Value>, String> {
-    value_of(text, property(schema, path), schema)
+    value_of(text, property(schema, path), schema, false)
 }
 
 /// The schema of a field; one that allows everything for an unknown field.
@@ -101,8 +110,42 @@ fn types_of<'a>(schema: &'a Value, root: &'a Value, depth: usize) -> BTreeSet<&'
         .collect()
 }
 
+/// Why a value with a type of its own does not fit the types of a schema, with its path.
+pub(super) fn type_problem(
+    value: &Value,
+    schema: &Value,
+    root: &Value,
+    path: &str,
+) -> Option<String> {
+    let types = types_of(schema, root, 0);
+    let own = types_of_value(value);
+    if !types.is_empty() && !own.iter().any(|name| types.contains(name)) {
+        let kinds: Vec<String> = types.into_iter().map(with_article).collect();
+        let value = clip(&exact_json::write(value));
+        return Some(format!("`{path}`: {value} is not {}", kinds.join(" or ")));
+    }
+    // The forms of several right answers begin with $.
+    let members = value
+        .as_object()?
+        .iter()
+        .filter(|(key, _)| !key.starts_with('$'));
+    members.into_iter().find_map(|(key, value)| {
+        let is_form = value
+            .as_object()
+            .is_some_and(|members| members.keys().any(|key| key.starts_with('$')));
+        let schema = schema.get("properties")?.get(key).filter(|_| !is_form)?;
+        type_problem(value, schema, root, &format!("{path}.{key}"))
+    })
+}
+
 /// The names of a value's type, the narrowest first.
 fn types_of_value(value: &Value) -> &'static [&'static str] {
+    if let Some(number) = marked_number(value) {
+        return match number.is_integer() {
+            true => &["integer", "number"],
+            false => &["number"],
+        };
+    }
     match value {
         Value::Null => &["null"],
         Value::Bool(_) => &["boolean"],
@@ -142,7 +185,7 @@ impl ColumnType {
         }
         self.has_text = true;
         for (fits, name) in self.fits.iter_mut().zip(TYPES).filter(|(fits, _)| **fits) {
-            *fits = value_of(text, &json!({"type": name}), &Value::Null).is_ok();
+            *fits = value_of(text, &json!({"type": name}), &Value::Null, false).is_ok();
         }
     }
 
@@ -166,7 +209,7 @@ mod tests {
         let check = |text: &str, schema: Value, expected: Result<Option<Value>, &str>| {
             let root = json!({"$defs": {"money": {"type": "number"}}});
             assert_eq!(
-                value_of(text, &schema, &root),
+                value_of(text, &schema, &root, false),
                 expected.map_err(str::to_owned),
                 "{text} {schema}"
             );

@@ -1,13 +1,13 @@
 //! A mapping of columns to the parts of a prompt row, written as texts, so that a command line and a form give the same.
 
 use minijinja::Environment;
-use minijinja::value::Serde;
 use serde_json::{Map, Value, json};
 
-use super::cells::{property, value_of};
+use super::cells::{property, type_problem, value_of};
 use super::records::{Record, clip};
 use super::survey::{Survey, cell};
-use crate::text::Message;
+use crate::exact_json::{self, marked_number};
+use crate::text::{Message, json_value};
 
 /// The parts of a row, and the names by which a column is taken for one.
 const PARTS: [(&str, &[&str]); 5] = [
@@ -117,7 +117,9 @@ impl MappingText {
             .collect();
         let or =
             |text: String, guess: &dyn Fn() -> String| if text.is_empty() { guess() } else { text };
-        let prompt = or(self.prompt, &|| named(0));
+        let prompt = or(self.prompt, &|| {
+            both_columns(survey, &named(0)).unwrap_or_else(|| named(0))
+        });
         let ends_with_answer = || {
             let turns = survey
                 .first
@@ -181,6 +183,9 @@ pub(super) struct Mapping {
     templates: Environment<'static>,
     /// The types of expected fields.
     schema: Value,
+    /// Whether the schema was there before the data.
+    has_schema: bool,
+    is_typed: bool,
     /// In ids of rows without one.
     stem: String,
 }
@@ -232,7 +237,7 @@ impl Mapping {
             format!(
                 "prompt: name a column or write a template such as `Read: {{{{ {} }}}}`; the columns are {}",
                 known.first().map_or("text", String::as_str),
-                clip(&known.join(", "))
+                survey.samples()
             )
         })?;
         let system = source("system", &text.system)?;
@@ -268,6 +273,7 @@ impl Mapping {
             .iter()
             .map(|name| column("tags", name))
             .collect::<Result<_, _>>()?;
+        let has_schema = schema.is_some();
         let schema = match (schema, &expected) {
             (Some(schema), _) => schema.clone(),
             (None, Expected::Fields(fields)) => schema_of_fields(survey, fields),
@@ -281,15 +287,17 @@ impl Mapping {
             tags,
             templates,
             schema,
+            has_schema,
+            is_typed: survey.is_typed,
             stem: stem.to_owned(),
         })
     }
 
-    /// The row of a record: `id`, `messages`, `expected` and `tags`.
+    /// The row of a record: `id`, `messages`, `expected` and `tags`. `place`: of the record, in an id of its own.
     ///
     /// # Errors
     /// A cell does not fit, with the cell.
-    pub(super) fn row(&self, record: &Record) -> Result<Map<String, Value>, String> {
+    pub(super) fn row(&self, record: &Record, place: usize) -> Result<Map<String, Value>, String> {
         let mut messages = Vec::new();
         if let Some(system) = &self.system {
             let content = self.text("system", system, record)?;
@@ -311,11 +319,12 @@ impl Mapping {
             return Err("prompt: the cell is empty".to_owned());
         }
         let id = match &self.id {
-            None => self.own_id(record),
+            None => self.own_id(place),
             Some(name) => match cell(record, name) {
-                None | Some(Value::Null) => self.own_id(record),
+                None | Some(Value::Null) => self.own_id(place),
                 Some(Value::String(id)) if !id.trim().is_empty() => id.clone(),
                 Some(Value::Number(id)) => id.to_string(),
+                Some(id) if let Some(id) = marked_number(id) => id.text().to_owned(),
                 other => return Err(format!("id: column `{name}` has {}", shown(other))),
             },
         };
@@ -336,8 +345,8 @@ impl Mapping {
         Ok(row)
     }
 
-    fn own_id(&self, record: &Record) -> String {
-        format!("{}-{}", self.stem, record.line)
+    fn own_id(&self, place: usize) -> String {
+        format!("{}-{place}", self.stem)
     }
 
     fn text(&self, part: &str, source: &Source, record: &Record) -> Result<String, String> {
@@ -346,7 +355,7 @@ impl Mapping {
                 let render = || {
                     self.templates
                         .get_template(name)?
-                        .render(minijinja::Value::from(Serde(&record.fields)))
+                        .render(json_value(&Value::Object(record.fields.clone())))
                 };
                 render().map_err(|error| format!("{part}: {error:#}"))
             }
@@ -377,7 +386,24 @@ impl Mapping {
             Expected::None => Ok(None),
             Expected::Column(name) => match cell(record, name) {
                 None | Some(Value::Null) => Ok(None),
-                Some(Value::String(text)) => self.answer(text, &format!("column `{name}` has")),
+                Some(Value::String(text)) => {
+                    let answer = self.answer(text, &format!("column `{name}` has"))?;
+                    let is_part = |value: &Value| value.is_object() || value.is_array();
+                    let is_text =
+                        self.is_typed && answer.as_ref().is_some_and(|value| !is_part(value));
+                    match is_text {
+                        true => value_of(text, &self.schema, &self.schema, true),
+                        false => Ok(answer),
+                    }
+                }
+                Some(value @ Value::Object(_)) if self.has_schema => {
+                    match type_problem(value, &self.schema, &self.schema, name) {
+                        Some(problem) => {
+                            Err(format!("expected: {problem}; correct it, or the schema"))
+                        }
+                        None => Ok(Some(value.clone())),
+                    }
+                }
                 Some(value) => Ok(Some(value.clone())),
             },
             Expected::LastTurn => match messages.pop() {
@@ -397,14 +423,9 @@ impl Mapping {
             Expected::Fields(fields) => {
                 let mut answer = Value::Object(Map::new());
                 for (path, name) in fields {
-                    let value = match cell(record, name) {
-                        Some(Value::String(text)) => {
-                            value_of(text, property(&self.schema, path), &self.schema).map_err(
-                                |problem| format!("expected: column `{name}`: {problem}"),
-                            )?
-                        }
-                        other => other.cloned(),
-                    };
+                    let value = self
+                        .field(path, name, cell(record, name))
+                        .map_err(|problem| format!("expected: column {problem}"))?;
                     if let Some(value) = value {
                         insert(&mut answer, path, value)
                             .map_err(|()| format!("expected: `{}` stands twice", path.join(".")))?;
@@ -415,12 +436,53 @@ impl Mapping {
         }
     }
 
+    /// The value of a field by the column's cell; `None` where the field is left out.
+    fn field(
+        &self,
+        path: &[String],
+        name: &str,
+        cell: Option<&Value>,
+    ) -> Result<Option<Value>, String> {
+        let (root, schema) = (&self.schema, property(&self.schema, path));
+        let value = match cell {
+            Some(Value::String(text)) => value_of(text, schema, root, self.is_typed)
+                .map_err(|problem| format!("`{name}`: {problem}"))?,
+            Some(value) if self.has_schema => match type_problem(value, schema, root, name) {
+                None => Some(value.clone()),
+                Some(_) if value.is_null() => None,
+                Some(problem) => return Err(problem),
+            },
+            other => other.cloned(),
+        };
+        let Some((field, parents)) = path.split_last().filter(|_| value.is_none()) else {
+            return Ok(value);
+        };
+        let required = property(root, parents)
+            .get("required")
+            .and_then(Value::as_array);
+        if !self.has_schema || !required.is_some_and(|names| names.iter().any(|name| name == field))
+        {
+            return Ok(None);
+        }
+        // The empty text of a table may be a string.
+        match cell {
+            Some(Value::String(text))
+                if let Ok(text @ Some(_)) = value_of(text, schema, root, true) =>
+            {
+                Ok(text)
+            }
+            _ => Err(format!(
+                "`{name}`: the cell is empty, and the schema requires `{field}`"
+            )),
+        }
+    }
+
     /// An answer as JSON; as a string if the schema wants that.
     fn answer(&self, text: &str, place: &str) -> Result<Option<Value>, String> {
         if text.trim().is_empty() {
             return Ok(None);
         }
-        match serde_json::from_str(text.trim()) {
+        match exact_json::parse(text.trim()) {
             Ok(value) if self.schema.get("type").is_none_or(|kind| kind != "string") => {
                 Ok(Some(value))
             }
@@ -434,6 +496,32 @@ impl Mapping {
             )),
         }
     }
+}
+
+/// A prompt of two columns, of which the first guess is one: the task, and what it is about (Alpaca, Dolly, SQuAD).
+fn both_columns(survey: &Survey, guess: &str) -> Option<String> {
+    const PAIRS: [[&str; 2]; 3] = [
+        ["instruction", "input"],
+        ["instruction", "context"],
+        ["question", "context"],
+    ];
+    let is_text = |column: &str| {
+        let cells = survey
+            .first
+            .iter()
+            .filter_map(|record| cell(record, column));
+        cells.clone().all(|cell| cell.is_string() || cell.is_null())
+    };
+    let found = |name: &str| {
+        let mut columns = survey.columns.iter().map(String::as_str);
+        columns.find(|column| column.eq_ignore_ascii_case(name) && is_text(column))
+    };
+    PAIRS.into_iter().find_map(|[task, about]| {
+        let (task, about) = (found(task)?, found(about)?);
+        [task, about].contains(&guess).then(|| {
+            format!("{{{{ {task} }}}}{{% if {about} is defined and {about} %}}{{{{ \"\\n\\n\" ~ {about} }}}}{{% endif %}}")
+        })
+    })
 }
 
 /// Whether the first texts of a column are JSON; other values are.

@@ -43,7 +43,8 @@ pub fn import(
 ) -> Result<ImportedRows, DatasetError> {
     let label = path.display().to_string();
     // Twice from end to end, because the records of a large file would fill the memory.
-    let survey = Survey::from_records(records::records(path, most)?, schema.is_some())?;
+    let is_typed = Format::from_path(path) != Some(Format::Csv);
+    let survey = Survey::from_records(records::records(path, most)?, schema.is_some(), is_typed)?;
     let stem = path.file_stem().map_or_else(
         || "row".to_owned(),
         |stem| stem.to_string_lossy().into_owned(),
@@ -59,17 +60,27 @@ pub fn import(
         ..ImportedRows::default()
     };
     let mut lines: HashMap<String, usize> = HashMap::new();
-    for record in records::records(path, most)? {
+    for (index, record) in records::records(path, most)?.enumerate() {
         let record = record?;
-        let row = mapping.row(&record).and_then(|row| {
+        let place = if survey.shares_lines {
+            index + 1
+        } else {
+            record.line
+        };
+        let kind = if survey.shares_lines {
+            "record"
+        } else {
+            "line"
+        };
+        let row = mapping.row(&record, place).and_then(|row| {
             let id = row
                 .get("id")
                 .and_then(Value::as_str)
                 .unwrap_or_default()
                 .to_owned();
-            match lines.insert(id.clone(), record.line) {
+            match lines.insert(id.clone(), place) {
                 Some(first) => Err(format!(
-                    "id `{}` is already on line {first}",
+                    "id `{}` is already on {kind} {first}",
                     records::clip(&id)
                 )),
                 None => Ok(row),
@@ -77,6 +88,10 @@ pub fn import(
         });
         match row {
             Ok(row) => imported.rows.push(row),
+            Err(problem) if survey.shares_lines => {
+                let problem = format!("record {place}: {problem}");
+                imported.problems.push((record.line, problem));
+            }
             Err(problem) => imported.problems.push((record.line, problem)),
         }
     }
@@ -193,6 +208,156 @@ pub fn with_rows(
 /// The lines of a JSONL file.
 pub fn lines_of(rows: &[Map<String, Value>]) -> String {
     rows.iter()
-        .map(|row| serde_json::to_string(row).unwrap_or_default() + "\n")
+        .map(|row| crate::exact_json::write(row) + "\n")
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The rows as JSON lines, and the problems.
+    fn imported(
+        name: &str,
+        text: &str,
+        maps: &[&str],
+        schema: Option<&Value>,
+    ) -> (Vec<String>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let mut mapping = MappingText::default();
+        maps.iter().for_each(|map| mapping.set(map).unwrap());
+        let imported = import(&path, &mapping, schema, usize::MAX).unwrap();
+        let problems = imported.problems.into_iter().map(|(_, problem)| problem);
+        let rows = imported.rows.iter().map(crate::exact_json::write);
+        (rows.collect(), problems.collect())
+    }
+
+    fn asks(id: &str, prompt: &str, expected: &str) -> String {
+        let prompt = json!(prompt);
+        format!(
+            "{{\"id\":\"{id}\",\"messages\":[{{\"role\":\"user\",\"content\":{prompt}}}],\"expected\":{expected}}}"
+        )
+    }
+
+    #[test]
+    fn records_of_one_line_are_told_apart() {
+        let list = r#"[{"prompt":"a","expected":{"k":0}}, {"prompt":"b","expected":{"k":1}}, {"prompt":1}]"#;
+        let (rows, problems) = imported("rows.json", list, &[], None);
+        assert_eq!(
+            rows,
+            [
+                asks("rows-1", "a", "{\"k\":0}"),
+                asks("rows-2", "b", "{\"k\":1}")
+            ]
+        );
+        assert!(
+            problems[0].starts_with("record 3: prompt: column `prompt` has `1`"),
+            "{problems:?}"
+        );
+        let returns = "text,x\ra,1\r\"b\rc\",2\rd,3\r";
+        let (rows, _) = imported("r.csv", returns, &["expected=x = x"], None);
+        let expected = [
+            asks("r-2", "a", "{\"x\":1}"),
+            asks("r-3", "b\rc", "{\"x\":2}"),
+            asks("r-5", "d", "{\"x\":3}"),
+        ];
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn cells_keep_their_type() {
+        let check =
+            |name: &str, text: &str, schema: Option<Value>, expected: Result<&str, &str>| {
+                let (rows, problems) =
+                    imported(name, text, &["prompt=p", "expected=v = v"], schema.as_ref());
+                match expected {
+                    Ok(expected) => assert!(
+                        rows[0].ends_with(&format!("\"expected\":{expected}}}")),
+                        "{rows:?} {problems:?}"
+                    ),
+                    Err(problem) => assert_eq!((rows.len(), problems[0].as_str()), (0, problem)),
+                }
+            };
+        let text = |required: &[&str]| {
+            Some(json!({"properties": {"v": {"type": "string"}}, "required": required}))
+        };
+        let whole = Some(json!({"properties": {"v": {"type": "integer"}}}));
+        check(
+            "a.jsonl",
+            r#"{"p":"x","v":"80331"}"#,
+            None,
+            Ok(r#"{"v":"80331"}"#),
+        );
+        check(
+            "a.jsonl",
+            r#"{"p":"x","v":"true"}"#,
+            None,
+            Ok(r#"{"v":"true"}"#),
+        );
+        check("a.csv", "p,v\nx,80331", None, Ok(r#"{"v":80331}"#));
+        check(
+            "a.csv",
+            "p,v\nx,123456789012345678901",
+            None,
+            Ok(r#"{"v":123456789012345678901}"#),
+        );
+        check(
+            "a.csv",
+            "p,v\nx,0.123456789012345671",
+            None,
+            Ok(r#"{"v":0.123456789012345671}"#),
+        );
+        check(
+            "a.json",
+            "[{\"p\":\"x\",\"v\":123456789012345678901}]",
+            None,
+            Ok(r#"{"v":123456789012345678901}"#),
+        );
+        check("a.jsonl", r#"{"p":"x","v":"7"}"#, whole, Ok(r#"{"v":7}"#));
+        check(
+            "a.jsonl",
+            r#"{"p":"x","v":7}"#,
+            text(&[]),
+            Err("expected: column `v`: 7 is not a string"),
+        );
+        check(
+            "a.jsonl",
+            r#"{"p":"x","v":""}"#,
+            text(&["v"]),
+            Ok(r#"{"v":""}"#),
+        );
+        check("a.csv", "p,v\nx,", text(&["v"]), Ok(r#"{"v":""}"#));
+        check("a.csv", "p,v\nx,", text(&[]), Ok("{}"));
+        check(
+            "a.jsonl",
+            r#"{"p":"x","v":null}"#,
+            text(&["v"]),
+            Err("expected: column `v`: the cell is empty, and the schema requires `v`"),
+        );
+    }
+
+    #[test]
+    fn tables_of_other_programs_are_read() {
+        let pandas = ",text,x\n0,a,1\n1,b,2\n";
+        let (rows, problems) = imported("a.csv", pandas, &["expected=x = x"], None);
+        assert_eq!((rows.len(), problems.len()), (2, 0));
+        assert_eq!(rows[1], asks("a-3", "b", "{\"x\":2}"));
+        let (rows, _) = imported("a.csv", "text,x,\na,1,\n", &["expected=x = x"], None);
+        assert_eq!(rows, [asks("a-2", "a", "{\"x\":1}")]);
+        let alpaca = "{\"instruction\":\"Do\",\"input\":\"this\",\"output\":\"done\"}\n{\"instruction\":\"Go\",\"input\":\"\",\"output\":\"gone\"}\n{\"instruction\":\"So\",\"output\":\"soon\"}";
+        let (rows, _) = imported("a.jsonl", alpaca, &[], None);
+        assert_eq!(
+            rows,
+            [
+                asks("a-1", "Do\n\nthis", "{\"output\":\"done\"}"),
+                asks("a-2", "Go", "{\"output\":\"gone\"}"),
+                asks("a-3", "So", "{\"output\":\"soon\"}"),
+            ]
+        );
+    }
 }

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::sync::Arc;
 
 use jiff::civil::{Date, DateTime, Time};
-use jiff::tz::Offset;
-use jiff::{SignedDuration, Span, Timestamp};
-use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit};
+use jiff::{SignedDuration, Span};
+use parquet::basic::{ConvertedType, LogicalType, Repetition, TimeUnit, Type as PhysicalType};
+use parquet::column::reader::ColumnReader;
+use parquet::data_type::Int96;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
@@ -15,15 +16,19 @@ use parquet::schema::types::Type;
 use serde_json::{Value, json};
 
 use crate::dataset::row::NumberedLine;
+use crate::exact_json;
 use crate::format::{grouped, shortened};
 use crate::text::catch_panic::{catch_panic, panic_message};
 
 /// Values of a column in one row at most: some bytes can stand for any number of them.
 const MAX_ROW_VALUES: i64 = 1 << 24;
+/// Rows whose 96-bit times are kept: no import reads more.
+const MAX_TIMES: usize = 1_000_000;
+const NANOSECONDS_IN_DAY: i128 = 86_400_000_000_000;
 
 /// The rows with their numbers (from 1); an error is the last item. Lists and structs become lists and objects, binary
 /// columns the text that they are, times text in ISO 8601 with a zone where the file has one; numbers that are not finite
-/// null.
+/// null, decimals exact.
 ///
 /// # Errors
 /// The file is no Parquet file, or a row of it may be too large for the memory.
@@ -35,10 +40,19 @@ pub fn parquet_lines(file: File) -> Result<impl Iterator<Item = NumberedLine>, S
         .schema_descr()
         .root_schema_ptr();
     check_row_values(&reader)?;
+    let times = guarded(|| int96_columns(&reader))?;
     let mut rows = Some(RowIter::from_file_into(Box::new(reader)));
     Ok((1..).map_while(move |number| {
         let row = guarded(|| rows.as_mut().and_then(Iterator::next).transpose()).transpose()?;
-        let line = row.and_then(|row| Ok(object(&row, schema.get_fields())?.to_string().into()));
+        let line = row.and_then(|row| {
+            let mut row = object(&row, schema.get_fields())?;
+            for (name, column) in &times {
+                if let Some(Some(time)) = column.get(number - 1) {
+                    row[name] = instant(*time, false)?;
+                }
+            }
+            Ok(exact_json::write(&row).into())
+        });
         if line.is_err() {
             rows = None;
         }
@@ -68,6 +82,54 @@ fn check_row_values(reader: &impl FileReader) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Nanoseconds since 1970 of each row in columns of 96-bit timestamps: the reader of rows rounds them to milliseconds.
+fn int96_columns(reader: &impl FileReader) -> Result<Int96Columns, ParquetError> {
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let mut columns = Vec::new();
+    for (index, column) in schema.columns().iter().enumerate() {
+        let path = column.path().parts();
+        if column.physical_type() != PhysicalType::INT96
+            || path.len() > 1
+            || column.max_rep_level() > 0
+        {
+            continue;
+        }
+        let mut times = Vec::new();
+        for group in 0..reader.num_row_groups() {
+            let group = reader.get_row_group(group)?;
+            let ColumnReader::Int96ColumnReader(mut values) = group.get_column_reader(index)?
+            else {
+                continue;
+            };
+            while times.len() <= MAX_TIMES {
+                let (mut levels, mut found) = (Vec::new(), Vec::new());
+                let (rows, ..) = values.read_records(1024, Some(&mut levels), None, &mut found)?;
+                if rows == 0 {
+                    break;
+                }
+                let mut found = found.iter().map(nanoseconds_of);
+                let is_null = |row: usize| {
+                    levels
+                        .get(row)
+                        .is_some_and(|level| *level < column.max_def_level())
+                };
+                times.extend((0..rows).map(|row| if is_null(row) { None } else { found.next() }));
+            }
+        }
+        columns.push((path[0].clone(), times));
+    }
+    Ok(columns)
+}
+
+type Int96Columns = Vec<(String, Vec<Option<i128>>)>;
+
+fn nanoseconds_of(time: &Int96) -> i128 {
+    /// The Julian day of 1970-01-01.
+    const FIRST_DAY: i128 = 2_440_588;
+    let [low, high, day] = [0, 1, 2].map(|part| i128::from(time.data()[part]));
+    (day - FIRST_DAY) * NANOSECONDS_IN_DAY + (high << 32) + low
 }
 
 /// The reader may panic on a damaged file, and repeats the bytes that it cannot read.
@@ -111,17 +173,17 @@ fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
         Field::Short(value) => json!(value),
         Field::Int(value) => json!(value),
         Field::Long(value) => match kind.and_then(nanoseconds) {
-            Some(is_utc) => instant(Timestamp::from_nanosecond(i128::from(*value)), is_utc)?,
+            Some(is_utc) => instant(i128::from(*value), is_utc)?,
             None => json!(value),
         },
         Field::UByte(value) => json!(value),
         Field::UShort(value) => json!(value),
         Field::UInt(value) => json!(value),
         Field::ULong(value) => json!(value),
-        Field::Float16(value) => json!(value.to_f32()),
-        Field::Float(value) => json!(f64::from(*value)),
+        Field::Float16(value) => shortest_float(value.to_f32(), 11),
+        Field::Float(value) => shortest_float(*value, 24),
         Field::Double(value) => json!(value),
-        Field::Decimal(_) => json!(field.to_string()),
+        Field::Decimal(number) => exact_json::number(&decimal(number.data(), number.scale())?),
         Field::Str(text) => json!(text),
         Field::Bytes(bytes) => {
             let text = std::str::from_utf8(bytes.data());
@@ -133,10 +195,10 @@ fn value(field: &Field, kind: Option<&Type>) -> Result<Value, String> {
         Field::TimeMillis(time) => time_of_day(i64::from(*time) * 1000)?,
         Field::TimeMicros(time) => time_of_day(*time)?,
         Field::TimestampMillis(time) => {
-            instant(Timestamp::from_millisecond(*time), kind.is_some_and(is_utc))?
+            instant(i128::from(*time) * 1_000_000, kind.is_some_and(is_utc))?
         }
         Field::TimestampMicros(time) => {
-            instant(Timestamp::from_microsecond(*time), kind.is_some_and(is_utc))?
+            instant(i128::from(*time) * 1000, kind.is_some_and(is_utc))?
         }
         Field::Group(row) => object(row, kind.map_or(&[], fields))?,
         Field::ListInternal(list) => {
@@ -210,24 +272,126 @@ fn nanoseconds(kind: &Type) -> Option<bool> {
 
 const NO_TIME: &str = "a time outside of the calendar; write it as text";
 
-fn instant(time: Result<Timestamp, jiff::Error>, is_utc: bool) -> Result<Value, String> {
-    let time = time.map_err(|_| NO_TIME)?;
-    Ok(json!(if is_utc {
-        time.to_string()
-    } else {
-        Offset::UTC.to_datetime(time).to_string()
-    }))
+/// A time in nanoseconds since 1970, on the calendar alone: a timestamp of a zone ends before the year 9999 does.
+fn instant(nanoseconds: i128, is_utc: bool) -> Result<Value, String> {
+    let days = i32::try_from(nanoseconds.div_euclid(NANOSECONDS_IN_DAY)).map_err(|_| NO_TIME)?;
+    let time = i64::try_from(nanoseconds.rem_euclid(NANOSECONDS_IN_DAY)).map_err(|_| NO_TIME)?;
+    let time = Time::midnight().checked_add(SignedDuration::from_nanos(time));
+    let time = day(days)?.to_datetime(time.map_err(|_| NO_TIME)?);
+    Ok(json!(format!("{time}{}", if is_utc { "Z" } else { "" })))
 }
 
 fn date(days: i32) -> Result<Value, String> {
+    Ok(json!(day(days)?.to_string()))
+}
+
+fn day(days: i32) -> Result<Date, String> {
     let first: Date = DateTime::constant(1970, 1, 1, 0, 0, 0, 0).date();
     let span = Span::new().try_days(days).map_err(|_| NO_TIME)?;
-    Ok(json!(
-        first.checked_add(span).map_err(|_| NO_TIME)?.to_string()
-    ))
+    Ok(first.checked_add(span).map_err(|_| NO_TIME)?)
+}
+
+/// The number with the fewest digits that a float of so many bits is told apart by.
+fn shortest_float(value: f32, bits: i32) -> Value {
+    let exponent = (value.abs().log2().floor() as i32).max(if bits < 24 { -14 } else { -126 });
+    let apart = 2f64.powi(exponent - bits);
+    let text = (0..9).map(|digits| format!("{value:.digits$e}"));
+    let found = text
+        .filter_map(|text| text.parse::<f64>().ok())
+        .find(|near| (near - f64::from(value)).abs() < apart);
+    json!(found.filter(|_| value != 0.0).unwrap_or(f64::from(value)))
+}
+
+/// The digits of a whole number in bytes, the highest first and in two's complement, with a decimal point.
+fn decimal(bytes: &[u8], scale: i32) -> Result<String, String> {
+    const MAX_BYTES: usize = 64;
+    let scale = usize::try_from(scale).unwrap_or_default();
+    if bytes.len() > MAX_BYTES || scale > 4 * MAX_BYTES {
+        return Err("a decimal of more than 64 bytes; write it as text".to_owned());
+    }
+    let is_negative = bytes.first().is_some_and(|first| *first >= 0x80);
+    let mut number = bytes.to_vec();
+    if is_negative {
+        number.iter_mut().for_each(|byte| *byte = !*byte);
+        for byte in number.iter_mut().rev() {
+            let (sum, is_over) = byte.overflowing_add(1);
+            *byte = sum;
+            if !is_over {
+                break;
+            }
+        }
+    }
+    let mut digits = Vec::new();
+    // One digit at least before the point.
+    while digits.len() <= scale || number.iter().any(|byte| *byte > 0) {
+        let divide = |rest: u16, byte: &mut u8| {
+            let value = rest * 256 + u16::from(*byte);
+            *byte = u8::try_from(value / 10).unwrap_or_default();
+            value % 10
+        };
+        let digit = number.iter_mut().fold(0, divide);
+        digits.push(b'0' + u8::try_from(digit).unwrap_or_default());
+    }
+    if scale > 0 {
+        digits.insert(scale, b'.');
+    }
+    if is_negative {
+        digits.push(b'-');
+    }
+    digits.reverse();
+    Ok(String::from_utf8(digits).unwrap_or_default())
 }
 
 fn time_of_day(microseconds: i64) -> Result<Value, String> {
     let time = Time::midnight().checked_add(SignedDuration::from_micros(microseconds));
     Ok(json!(time.map_err(|_| NO_TIME)?.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_keep_their_digits() {
+        for (bytes, scale, expected) in [
+            (&[0x30, 0x39][..], 0, "12345"),
+            (&[0x30, 0x39], 2, "123.45"),
+            (&[0xff], 0, "-1"),
+            (&[0xff], 3, "-0.001"),
+            (&[0x00], 2, "0.00"),
+            (&[], 0, "0"),
+            (
+                &[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+                18,
+                "2361.183241434822606847",
+            ),
+        ] {
+            assert_eq!(decimal(bytes, scale).unwrap(), expected);
+        }
+        assert!(decimal(&[1; 65], 0).is_err());
+        for (value, bits, expected) in [
+            (0.1f32, 24, json!(0.1)),
+            (16_777_216.0, 24, json!(16_777_216.0)),
+            (3.4e38, 24, json!(3.4e38)),
+            (-1e-40, 24, json!(-1e-40)),
+            (0.0, 24, json!(0.0)),
+            (f32::NAN, 24, Value::Null),
+            (0.099_975_586, 11, json!(0.1)),
+            (65_504.0, 11, json!(65_500.0)),
+        ] {
+            assert_eq!(shortest_float(value, bits), expected);
+        }
+        for (nanoseconds, is_utc, expected) in [
+            (
+                253_402_300_799_999_999_000,
+                true,
+                "9999-12-31T23:59:59.999999Z",
+            ),
+            (0, false, "1970-01-01T00:00:00"),
+            (-1_000, false, "1969-12-31T23:59:59.999999"),
+        ] {
+            assert_eq!(instant(nanoseconds, is_utc).unwrap(), json!(expected));
+        }
+    }
 }

@@ -12,6 +12,7 @@ use super::parquet::parquet_lines;
 use crate::dataset::messages::json_fault;
 use crate::dataset::row::{NumberedLine, not_json};
 use crate::dataset::{DatasetError, read_lines};
+use crate::exact_json;
 use crate::files;
 use crate::format::{bytes as bytes_of, counted, grouped};
 
@@ -153,7 +154,7 @@ fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
         remedy: "name a readable file",
     };
     Ok(match format {
-        Format::Json => json(files::read_text(path).map_err(fail)?),
+        Format::Json => json(exact_json::mark(&files::read_text(path).map_err(fail)?).into_owned()),
         Format::Csv => {
             csv(std::io::BufReader::new(files::open(path).map_err(fail)?)).map_err(fail)?
         }
@@ -184,7 +185,7 @@ fn json_lines(lines: impl Iterator<Item = NumberedLine> + 'static) -> Records {
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| (line, "not UTF-8; save the file as UTF-8".to_owned()))?;
         let text = text.trim_end_matches(['\r', '\n']);
-        let value = serde_json::from_str(text).map_err(|error| (line, not_json(&error, text)))?;
+        let value = exact_json::parse(text).map_err(|error| (line, not_json(&error, text)))?;
         record(line, value)
     }))
 }
@@ -303,7 +304,13 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
         let problem = "the file is empty; the first line names the columns".to_owned();
         return Ok(Box::new(std::iter::once(Err((1, problem)))));
     }
-    let delimiter = delimiter_of(&header);
+    let end = header
+        .iter()
+        .position(|byte| matches!(byte, b'\r' | b'\n'))
+        .unwrap_or(header.len());
+    let delimiter = delimiter_of(&header[..end]);
+    // Line ends of old spreadsheets; the reader counts no line of theirs.
+    let ends_with_return = header[end..].starts_with(b"\r") && !header[end..].starts_with(b"\r\n");
     // The reader counts a line when its line feed is read, which it leaves for later after a carriage return.
     let late = usize::from(header.ends_with(b"\r\n"));
     let left = Rc::new(Cell::new(MAX_CSV_RECORD_BYTES));
@@ -332,6 +339,7 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let records = reader
         .into_records()
         .inspect(move |_| left.set(MAX_CSV_RECORD_BYTES));
+    let mut next_line = 2;
     Ok(Box::new(records.take_while(is_row).map(move |cells| {
         let cells = cells.map_err(|error| {
             let line = error
@@ -342,12 +350,18 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
         let line = cells
             .position()
             .map_or(0, |position| position.line() as usize + late);
+        let line = if ends_with_return { next_line } else { line };
+        next_line += 1 + cells
+            .iter()
+            .map(|cell| cell.matches('\r').count())
+            .sum::<usize>();
         if let Some(problem) = bad_cells(&names, &cells) {
             return Err((line, problem));
         }
         let fields = names
             .iter()
             .zip(&cells)
+            .filter(|(name, _)| !name.is_empty())
             .map(|(name, cell)| (name.clone(), Value::from(cell)));
         Ok(Record {
             line,
@@ -393,7 +407,18 @@ fn bad_cells(names: &[String], cells: &csv::StringRecord) -> Option<String> {
         ));
     }
     let advice = match cells.len().cmp(&names.len()) {
-        Ordering::Equal => return None,
+        Ordering::Equal => {
+            // The first is what pandas and R number rows by.
+            let nameless = names.iter().zip(cells).enumerate().skip(1);
+            let (place, (_, cell)) = nameless
+                .into_iter()
+                .find(|(_, (name, cell))| name.is_empty() && !cell.trim().is_empty())?;
+            let cell = clip(cell);
+            return Some(format!(
+                "column {} has no name, and `{cell}` in it; name it in the first line",
+                place + 1
+            ));
+        }
         Ordering::Less => "write a delimiter for each empty cell",
         Ordering::Greater => "quote cells that hold the delimiter",
     };
@@ -422,22 +447,21 @@ fn delimiter_of(header: &[u8]) -> u8 {
 
 fn bad_header(names: &[String]) -> Option<String> {
     let mut known = std::collections::HashSet::new();
-    let twice = names.iter().find(|name| !known.insert(name.as_str()));
-    let empty = names.iter().position(|name| name.is_empty());
+    let mut named = names.iter().filter(|name| !name.is_empty());
+    let twice = named.find(|name| !known.insert(name.as_str()));
     if names.iter().any(|name| name.ends_with('\0')) {
         return Some(
             "a quote in the header is never closed; the first line names the columns".to_owned(),
         );
     }
-    match (empty, twice) {
-        (Some(place), _) => Some(format!(
-            "column {} has no name; the first line names the columns",
-            place + 1
-        )),
-        (None, Some(name)) => Some(format!(
+    match twice {
+        Some(name) => Some(format!(
             "two columns are named `{name}`; give each its own name"
         )),
-        _ => None,
+        None if known.is_empty() => {
+            Some("no column has a name; the first line names the columns".to_owned())
+        }
+        None => None,
     }
 }
 

@@ -7,12 +7,17 @@ use serde_json::Value;
 use super::cells::ColumnType;
 use super::records::Record;
 use crate::dataset::DatasetError;
+use crate::exact_json;
+use crate::format::shortened;
 
 /// Records that are looked at as a whole.
 const FIRST_RECORDS: usize = 20;
 /// Objects in a column are followed this deep, and so many of their fields are known.
 const MAX_DEPTH: usize = 4;
 const MAX_NESTED: usize = 1000;
+/// Columns that a message shows, and characters of a value.
+const MAX_SAMPLES: usize = 12;
+const MAX_SAMPLE_CHARS: usize = 30;
 
 #[derive(Debug, Default)]
 pub(super) struct Survey {
@@ -24,6 +29,10 @@ pub(super) struct Survey {
     nested: BTreeSet<String>,
     /// The types of each column's and nested field's texts; empty where answers have a schema.
     types: BTreeMap<String, ColumnType>,
+    /// Whether cells have types of their own: those of CSV are texts of any.
+    pub(super) is_typed: bool,
+    /// Whether some records are on one line, which then does not tell them apart.
+    pub(super) shares_lines: bool,
 }
 
 impl Survey {
@@ -34,10 +43,17 @@ impl Survey {
     pub(super) fn from_records(
         records: impl Iterator<Item = Result<Record, DatasetError>>,
         has_schema: bool,
+        is_typed: bool,
     ) -> Result<Self, DatasetError> {
-        let mut survey = Self::default();
+        let mut survey = Self {
+            is_typed,
+            ..Self::default()
+        };
+        let mut last_line = 0;
         for record in records {
             let record = record?;
+            survey.shares_lines |= record.line == last_line;
+            last_line = record.line;
             for (name, value) in &record.fields {
                 if !survey.known.contains(name) {
                     survey.known.insert(name.clone());
@@ -54,10 +70,12 @@ impl Survey {
 
     fn add(&mut self, path: &str, value: &Value, has_schema: bool, depth: usize) {
         match value {
-            Value::String(text) if !has_schema => match self.types.get_mut(path) {
-                Some(found) => found.add(text),
-                None => self.types.entry(path.to_owned()).or_default().add(text),
-            },
+            Value::String(text) if !has_schema && !self.is_typed => {
+                match self.types.get_mut(path) {
+                    Some(found) => found.add(text),
+                    None => self.types.entry(path.to_owned()).or_default().add(text),
+                }
+            }
             Value::Object(fields) if depth < MAX_DEPTH => {
                 for (name, value) in fields {
                     let path = format!("{path}.{name}");
@@ -81,6 +99,21 @@ impl Survey {
     /// Names to suggest for a misspelt one.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().chain(&self.nested).map(String::as_str)
+    }
+
+    /// Columns with their first values: `id (7), body ("Where is my parcel?")`.
+    pub(super) fn samples(&self) -> String {
+        let sample = |column: &String| {
+            let mut cells = self.first.iter().filter_map(|record| cell(record, column));
+            let value = cells.find(|value| !value.is_null() && *value != "");
+            let value = value.map_or_else(|| "empty".to_owned(), exact_json::write);
+            format!("{column} ({})", shortened(&value, MAX_SAMPLE_CHARS))
+        };
+        let mut shown: Vec<String> = self.columns.iter().take(MAX_SAMPLES).map(sample).collect();
+        if self.columns.len() > MAX_SAMPLES {
+            shown.push(format!("{} more", self.columns.len() - MAX_SAMPLES));
+        }
+        shown.join(", ")
     }
 
     /// The schema of a column of texts.

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::dataset::PromptRow;
+use crate::exact_json;
 
 pub(super) type Key = [u8; 16];
 
@@ -26,9 +27,9 @@ impl<'r> Question<'r> {
         let row_json = match row {
             None => "null".to_owned(),
             Some(row) if row.fields.is_empty() => {
-                serde_json::json!({"id": row.id, "expected": row.expected}).to_string()
+                exact_json::write(&serde_json::json!({"id": row.id, "expected": row.expected}))
             }
-            Some(row) => serde_json::to_string(&row.fields).unwrap_or_default(),
+            Some(row) => exact_json::write(&row.fields),
         };
         let completion = serde_json::to_string(answer).unwrap_or_default();
         Self {

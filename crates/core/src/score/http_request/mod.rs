@@ -156,7 +156,7 @@ impl Judge for HttpRequest {
         expected: &serde_json::Value,
         _row: Option<&PromptRow>,
     ) -> Option<String> {
-        Some(expected::target(expected).to_string())
+        Some(crate::exact_json::write(&expected::target(expected)))
     }
 }
 

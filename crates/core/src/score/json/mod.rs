@@ -1,13 +1,12 @@
 //! JSON as RFC 8259 and ECMA-404 define it, and nothing more; every value keeps its place in the text.
 
 mod format;
-mod number;
 mod parse;
 mod position;
 mod syntax;
 
+pub use crate::json_number::Number;
 pub use format::format;
-pub use number::Number;
 pub use parse::{Document, DuplicateKey, parse, parse_prefix};
 pub use position::{Place, Places};
 pub use syntax::{MAX_DEPTH, Syntax, SyntaxError};

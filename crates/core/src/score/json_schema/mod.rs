@@ -40,6 +40,7 @@ use super::unwrap_answer::{ThinkRules, Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
 use crate::dataset::{PromptRow, expected};
+use crate::exact_json;
 use crate::task::TaskFiles;
 
 /// More reasons than this are counted, not listed.
@@ -198,7 +199,7 @@ impl Judge for SchemaJudge {
         expected: &serde_json::Value,
         _row: Option<&PromptRow>,
     ) -> Option<String> {
-        Some(expected::target(expected).to_string())
+        Some(exact_json::write(&expected::target(expected)))
     }
 
     fn unknown_formats(&self) -> BTreeSet<String> {

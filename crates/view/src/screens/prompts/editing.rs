@@ -293,7 +293,7 @@ pub(super) fn current_value(open: &OpenTask, what: EditTarget) -> (Option<Prompt
             let expected = row
                 .as_ref()
                 .and_then(|row| row.expected.as_ref())
-                .map(ToString::to_string);
+                .map(crate::exact_json::write);
             expected.map_or_else(String::new, |expected| {
                 json::format(&expected).unwrap_or(expected)
             })
@@ -316,7 +316,7 @@ pub(super) fn expected_of(editing: &Editing) -> Result<serde_json::Value, String
     if text.trim().is_empty() {
         return Ok(serde_json::Value::Null);
     }
-    serde_json::from_str(&text).map_err(|error| format!("not JSON: {error}"))
+    crate::exact_json::parse(&text).map_err(|error| format!("not JSON: {error}"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::table_row::row;
 use super::{Chat, Counter, Prompts, TokenUse};
 use crate::dataset::{PromptRow, expected_target};
+use crate::exact_json;
 use crate::message::{Command, Work};
 use crate::score::{Tier, json, prompt_text, turns_of};
 use crate::secrets::visible_letter;
@@ -39,7 +40,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             });
             let row = turns.last()?;
             let expected = row.expected.as_ref().map(|expected| {
-                json::format(&expected.to_string()).unwrap_or_else(|_| expected.to_string())
+                json::format(&exact_json::write(expected)).unwrap_or_else(|_| expected.to_string())
             });
             let rendered = counter.and_then(|counter| {
                 let turns = turns_of(&open.task, &row.messages);
@@ -113,7 +114,7 @@ fn token_use(
     let target = row
         .expected
         .as_ref()
-        .map(|expected| expected_target(expected).to_string());
+        .map(|expected| exact_json::write(&expected_target(expected)));
     tokens.expected = target.map(|target| count(&target)).transpose()?;
     Ok(tokens)
 }

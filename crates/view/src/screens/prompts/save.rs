@@ -11,6 +11,7 @@ use super::{FileChange, Prompts};
 use crate::dataset::import::{SetRows, with_rows};
 use crate::dataset::{PromptRow, RowTemplate};
 use crate::drafts;
+use crate::exact_json;
 use crate::jsonl_edit::{
     Change, RowEdit, change_line, change_rows, line_of, set_member, set_system,
 };
@@ -83,7 +84,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
                 Some(id) => json!({"id": id, "messages": turns}),
                 None => json!({"messages": turns}),
             };
-            insert(open, set, after, None, move |_| Ok(new.to_string()))
+            insert(open, set, after, None, move |_| Ok(exact_json::write(&new)))
         }
         EditTarget::Template => Err("a template is being applied to rows".to_owned()),
         EditTarget::NewExpected(set, after) => {
@@ -108,7 +109,7 @@ fn again(
         .unwrap_or_default();
     fields.insert(key.to_owned(), value);
     insert(open, set, after, None, move |_| {
-        Ok(Value::Object(fields).to_string())
+        Ok(exact_json::write(&fields))
     })
 }
 

@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::language::{Language, NODE, PYTHON};
 use crate::dataset::PromptRow;
+use crate::exact_json::{self, marked_number};
 use crate::format::shortened;
+use crate::json_number::Number;
 
 /// Characters of a value in a reason.
 const MAX_SHOWN_CHARS: usize = 200;
@@ -253,20 +255,15 @@ pub(super) fn output_difference(expected: &str, found: &str) -> Option<String> {
     ))
 }
 
-/// Whether JSON values are the same; numbers up to one part in 10^9, as functions compute them in another order.
+/// Whether JSON values are the same; fractions up to one part in 10^9, as functions compute them in another order.
 pub(super) fn same(expected: &Value, found: &Value) -> bool {
+    let marked = |value: &Value| marked_number(value).is_some();
+    if (marked(expected) || marked(found)) && (is_number(expected) && is_number(found)) {
+        return same_number(&exact_json::write(expected), &exact_json::write(found));
+    }
     match (expected, found) {
-        (Value::Number(expected), Value::Number(found)) if expected != found => {
-            let (Some(expected), Some(found)) = (expected.as_f64(), found.as_f64()) else {
-                return false;
-            };
-            let is_whole = |number: f64| number.fract() == 0.0 && number.abs() < 1e15;
-            let near = (expected - found).abs() <= 1e-9 * expected.abs().max(found.abs());
-            if is_whole(expected) && is_whole(found) {
-                expected == found
-            } else {
-                near
-            }
+        (Value::Number(one), Value::Number(other)) if one != other => {
+            same_number(&one.to_string(), &other.to_string())
         }
         (Value::Array(expected), Value::Array(found)) => {
             expected.len() == found.len()
@@ -285,8 +282,25 @@ pub(super) fn same(expected: &Value, found: &Value) -> bool {
     }
 }
 
+fn is_number(value: &Value) -> bool {
+    value.is_number() || marked_number(value).is_some()
+}
+
+/// Whether literals are the same number: whole numbers exactly, where a whole number is expected or small.
+fn same_number(expected: &str, found: &str) -> bool {
+    let (expected, found) = (Number::new(expected), Number::new(found));
+    let (Some(near), Some(other)) = (expected.as_f64(), found.as_f64()) else {
+        return expected.equals(&found);
+    };
+    let is_exact = expected.is_written_as_integer() || near.abs() < 1e15 && other.abs() < 1e15;
+    if expected.is_integer() && found.is_integer() && is_exact {
+        return expected.equals(&found);
+    }
+    (near - other).abs() <= 1e-9 * near.abs().max(other.abs())
+}
+
 pub(super) fn shown(value: &Value) -> String {
-    shortened(&value.to_string(), MAX_SHOWN_CHARS)
+    shortened(&exact_json::write(value), MAX_SHOWN_CHARS)
 }
 
 fn is_name(text: &str) -> bool {

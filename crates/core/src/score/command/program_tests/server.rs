@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::CommandRules;
 use super::cases::{Case, CaseKind};
+use crate::exact_json;
 use crate::sandbox::{Level, LineProgram, Lost, ProgramFiles, START_TIMEOUT};
 
 const SCRIPT: &str = include_str!("server.py");
@@ -60,6 +61,11 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    fn read(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?;
+        serde_json::from_str(&exact_json::mark(line)).ok()
+    }
+
     /// Whether the other cases of the answer are left out.
     pub(super) fn is_last(&self) -> bool {
         self.syntax.is_some() || self.late || self.long || self.many
@@ -143,7 +149,7 @@ impl Server {
                     ("test", json!({"tests": tests, "entry": entry}))
                 }
             };
-            let asked = asked.to_string();
+            let asked = exact_json::write(&asked);
             head += &format!(" {kind}:{}", asked.len());
             data.extend_from_slice(asked.as_bytes());
         }
@@ -158,7 +164,7 @@ impl Server {
                 b"clean" => return Ok((replies, true)),
                 b"used" => return Ok((replies, false)),
                 // What only an answer can have made unreadable: half a character, lists in lists without end.
-                line => replies.push(serde_json::from_slice(line).unwrap_or_else(|_| Reply {
+                line => replies.push(Reply::read(line).unwrap_or_else(|| Reply {
                     raised: Some("it gave a value that cannot be read".to_owned()),
                     ..Reply::default()
                 })),

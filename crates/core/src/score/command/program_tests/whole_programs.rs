@@ -234,7 +234,7 @@ impl<'a> Prepared<'a> {
                 ..reply
             });
         }
-        let value = last_line(&stdout).and_then(|line| serde_json::from_str(line).ok());
+        let value = last_line(&stdout).and_then(|line| crate::exact_json::parse(line).ok());
         let last = || last_line(&reply.stderr).map_or(done.ended, str::to_owned);
         let raised = value.is_none().then(last);
         Ok(Reply {

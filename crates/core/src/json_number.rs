@@ -13,7 +13,7 @@ const MAX_WRITTEN_EXPONENT: i64 = 5_000;
 
 impl<'t> Number<'t> {
     /// Wraps a literal; the caller has checked its grammar.
-    pub(super) fn new(text: &'t str) -> Self {
+    pub(crate) fn new(text: &'t str) -> Self {
         Self { text }
     }
 
