@@ -152,7 +152,12 @@ fn fields_of_objects_in_columns_are_mapped_by_their_path() {
     ] {
         let found = of_parquet(VERL, assignments).unwrap();
         assert_eq!(found.mapping.expected, "reward_model.ground_truth");
-        assert_eq!(found.rows[1]["expected"], json!(8), "{:?}", found.problems);
+        assert_eq!(
+            found.rows[1]["expected"],
+            json!("8"),
+            "{:?}",
+            found.problems
+        );
         assert_eq!(
             found.rows[1]["messages"],
             json!([{"role": "user", "content": "4+4?"}])

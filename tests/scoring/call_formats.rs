@@ -441,7 +441,7 @@ fn a_preamble_of_harmony_is_prose_and_its_receivers_are_named() {
         (
             "allow",
             format!("{preamble}{call}{preamble}"),
-            "unparsable [prose]; 1:158 a message to the user, no call",
+            "unparsable [prose]; 1:157 a message to the user, no call",
         ),
         (
             "refuse",

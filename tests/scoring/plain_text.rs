@@ -181,8 +181,8 @@ fn a_pattern_names_the_fields() {
         month,
         "2024-03",
         r#"{"year": 2024, "day": 1}"#,
-        "valid wrong wrong_value",
-        &[true, false],
+        "unparsable scorer_error",
+        &[],
     );
     check(
         month,

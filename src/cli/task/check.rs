@@ -262,18 +262,31 @@ fn check_completions(task: &Task, found: &mut TaskFindings) {
         Ok(reader) => reader,
         Err(error) => return found.problems.push(error.to_string()),
     };
-    let rows = CompletionRows::new(task);
-    let malformed = dataset::read_lines(lines).filter_map(|line| {
+    // Sets that cannot be read are problems of their own.
+    let rows = Some(CompletionRows::new(task)).filter(CompletionRows::are_readable);
+    let (mut malformed, mut unknown) = (Vec::new(), Vec::new());
+    for line in dataset::read_lines(lines) {
         let read = line.and_then(|(number, text)| {
             let line = CompletionLine::read(&text).map_err(|problem| (number, problem))?;
-            rows.find(&line).map_err(|no_row| match no_row {
-                NoRow::Unknown(problem) | NoRow::Undecided(problem) => (number, problem),
-            })
+            match rows.as_ref().map_or(Ok(None), |rows| rows.find(&line)) {
+                Err(NoRow::Undecided(problem)) => return Err((number, problem)),
+                Err(NoRow::Unknown(problem)) => unknown.push((number, problem)),
+                Ok(_) => {}
+            }
+            Ok(())
         });
-        read.err()
-            .map(|(number, problem)| format!("{label} line {number}: {problem}"))
-    });
-    found.add_lines(&label, malformed.collect());
+        malformed.extend(
+            read.err()
+                .map(|(number, problem)| format!("{label} line {number}: {problem}")),
+        );
+    }
+    found.add_lines(&label, malformed);
+    if let Some((number, problem)) = unknown.first() {
+        found.warnings.push(format!(
+            "{label}: {} of no row; first: line {number}: {problem}",
+            counted(unknown.len(), "completion")
+        ));
+    }
 }
 
 /// Prompt sets with the number of their rows, and of those with an expected answer.

@@ -61,6 +61,11 @@ impl<'t> CompletionRows<'t> {
         Ok(Some(found.1))
     }
 
+    /// Whether all sets can be read.
+    pub fn are_readable(&self) -> bool {
+        self.index().is_ok()
+    }
+
     fn index(&self) -> Result<&Index, NoRow> {
         let read = || {
             let mut index = Index::default();

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::compare::cell_key;
 use crate::sqlite::{Cell, Table};
 
 /// Columns that are tried. A result whose columns are alike in each but not together could ask for all orders of them.
@@ -129,5 +128,28 @@ fn sum(rows: &[u64], rows_are_set: bool) -> u64 {
         rows.iter().collect::<HashSet<_>>().into_iter().fold(0, add)
     } else {
         rows.iter().fold(0, add)
+    }
+}
+
+/// A text that equal values share. Numbers are equal by value to twelve digits: sums and means depend on the order in
+/// which they are computed. `is_real`: whether its column has reals.
+pub(super) fn cell_key(cell: &Cell, is_real: bool) -> String {
+    match cell {
+        Cell::Null => "z".to_owned(),
+        Cell::Integer(number) if is_real => format!("#{}", rounded(*number as f64)),
+        Cell::Integer(number) => format!("#{number}"),
+        Cell::Real(number) => format!("#{}", rounded(*number)),
+        Cell::Text(text) => format!("t{}:{text}", text.len()),
+        Cell::Blob(bytes) => format!("b{}", crate::format::hex(bytes)),
+    }
+}
+
+fn rounded(number: f64) -> String {
+    let rounded: f64 = format!("{number:.11e}").parse().unwrap_or(number);
+    // Adding zero makes a negative zero positive.
+    if rounded.fract() == 0.0 && rounded.abs() < 1e15 {
+        format!("{:.0}", rounded + 0.0)
+    } else {
+        format!("{rounded:e}")
     }
 }

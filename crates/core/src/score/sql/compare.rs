@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::OrderedMap;
-use super::columns::same_columns;
+use super::columns::{cell_key, same_columns};
 use crate::sqlite::{Cell, Table};
 
 /// Rows that a sentence shows.
@@ -216,29 +216,6 @@ fn key<'c>(row: impl Iterator<Item = &'c Cell>, real: &[bool]) -> String {
         .zip(real)
         .map(|(cell, is_real)| cell_key(cell, *is_real));
     keys.flat_map(|key| [key, ",".to_owned()]).collect()
-}
-
-/// A text that equal values share. Numbers are equal by value to twelve digits: sums and means depend on the order in
-/// which they are computed. `is_real`: whether its column has reals.
-pub(super) fn cell_key(cell: &Cell, is_real: bool) -> String {
-    match cell {
-        Cell::Null => "z".to_owned(),
-        Cell::Integer(number) if is_real => format!("#{}", rounded(*number as f64)),
-        Cell::Integer(number) => format!("#{number}"),
-        Cell::Real(number) => format!("#{}", rounded(*number)),
-        Cell::Text(text) => format!("t{}:{text}", text.len()),
-        Cell::Blob(bytes) => format!("b{}", crate::format::hex(bytes)),
-    }
-}
-
-fn rounded(number: f64) -> String {
-    let rounded: f64 = format!("{number:.11e}").parse().unwrap_or(number);
-    // Adding zero makes a negative zero positive.
-    if rounded.fract() == 0.0 && rounded.abs() < 1e15 {
-        format!("{:.0}", rounded + 0.0)
-    } else {
-        format!("{rounded:e}")
-    }
 }
 
 /// A value as people read it.
