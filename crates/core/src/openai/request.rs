@@ -517,7 +517,8 @@ impl<'b> Fields<'b> {
         const NAME: &str = "chat_template_kwargs.enable_thinking";
         let mut kwargs = self.object(TEMPLATE_KWARGS)?.cloned().unwrap_or_default();
         let flag = |value: Json| value.as_bool().ok_or_else(|| wrong(NAME, "true or false"));
-        let thinking = kwargs.remove(SWITCH).map(flag).transpose()?;
+        let thinking = kwargs.remove(SWITCH).filter(|value| !value.is_null());
+        let thinking = thinking.map(flag).transpose()?;
         if let Some((name, why)) = kwargs
             .keys()
             .find_map(|name| Some((name, refused_kwarg(name)?)))

@@ -24,14 +24,13 @@ use crate::format::duration;
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::kernels::row_adapters::NO_ADAPTER;
-use crate::model::{AdapterUse, Adapters, Decoder};
+use crate::model::{Adapters, Decoder};
 use crate::rollout::{
     DRAFT_TOKENS, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, decode_queue,
 };
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{TemplateOptions, Tokenizer};
-use crate::update::{MicroBatch, ReadToken, pack, read_tokens};
-use candle_core::Tensor;
+use crate::update::{ReadToken, pack, read_tokens};
 use connections::Listener;
 use constraints::Constraints;
 pub use gateway::{
@@ -311,29 +310,19 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
     fn read(&self, prompt: &ReadPrompt) -> Result<Vec<ReadToken>, String> {
         let (first, rest) = prompt.token_ids.split_at(1);
         let packed = pack([(first, vec![rest])], usize::MAX);
-        let tokens = |all: &MicroBatch| {
-            let own = match self.adapter_slot {
-                0 => None,
-                _ => {
-                    let adapter = prompt.adapter.unwrap_or(NO_ADAPTER);
-                    let rows = all.batch.rows();
-                    Some(Tensor::full(adapter, rows, self.model.device())?)
-                }
-            };
-            let adapters = AdapterUse::for_rows(Adapters::On, own.as_ref(), self.adapter_slot);
-            read_tokens(self.model, all, adapters, prompt.likeliest)
-        };
-        let read = packed.iter().map(tokens);
-        let found = read
-            .collect::<candle_core::Result<Vec<_>>>()
-            .map_err(|error| {
-                let cause = explained(&error.to_string());
-                (self.report)(&format!("reading a prompt failed: {cause}"));
-                if is_out_of_memory(&error) {
-                    _ = self.engine.trim_memory();
-                }
-                "reading the prompt failed; the server's log has the cause".to_owned()
-            })?;
+        let adapter = prompt.adapter.unwrap_or(NO_ADAPTER);
+        let own = (self.adapter_slot > 0).then_some((adapter, self.adapter_slot));
+        let read = packed
+            .iter()
+            .map(|all| read_tokens(self.model, all, own, prompt.likeliest));
+        let found = read.collect::<Result<Vec<_>, _>>().map_err(|error| {
+            let cause = explained(&error.to_string());
+            (self.report)(&format!("reading a prompt failed: {cause}"));
+            if is_out_of_memory(&error) {
+                _ = self.engine.trim_memory();
+            }
+            "reading the prompt failed; the server's log has the cause".to_owned()
+        })?;
         Ok(found.concat())
     }
 

@@ -11,7 +11,7 @@ use crate::kernels::embedding::{gather_rows, scatter_rows};
 use crate::kernels::log_probs::{
     TokenLogProb, TokenWeight, token_log_probs, token_log_probs_backward_as,
 };
-use crate::model::{AdapterUse, Decoder, Gradients, RouterUse};
+use crate::model::{AdapterUse, Adapters, Decoder, Gradients, RouterUse};
 use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
 use crate::rollout::likeliest;
 
@@ -40,13 +40,19 @@ pub struct ReadToken {
 }
 
 /// The tokens of all sequences, in order, each with the `count` likeliest in its place. With a `count` above 0 the host
-/// reads the logits of the whole vocabulary.
-pub fn read_tokens<'a>(
+/// reads the logits of the whole vocabulary. `own`: where several adapters stand side by side, the one that is used and
+/// the numbers of each in the rank, as in [`AdapterUse::own`].
+pub fn read_tokens(
     model: &Decoder,
     micro_batch: &MicroBatch,
-    adapters: impl Into<AdapterUse<'a>>,
+    own: Option<(u32, usize)>,
     count: usize,
 ) -> Result<Vec<ReadToken>> {
+    let rows = micro_batch.batch.rows();
+    let column = |(adapter, _): (u32, usize)| Tensor::full(adapter, rows, model.device());
+    let adapters = own.map(column).transpose()?;
+    let slot = own.map_or(0, |(_, slot)| slot);
+    let adapters = AdapterUse::for_rows(Adapters::On, adapters.as_ref(), slot);
     let normed = model.forward(&micro_batch.batch, adapters)?;
     let mut found = Vec::new();
     for part in HeadPart::all(model, &normed, micro_batch, 1.0) {
