@@ -48,12 +48,12 @@ fn epochs_of_an_upper_layer_take_the_place_of_max_steps_below() {
             "{task}, {set:?}"
         );
     }
-    let seed = Layers {
-        preset: Some(Preset::Seed),
+    let quick = Layers {
+        preset: Some(Preset::Quick),
         task: Some(Assignments::from_task("task.toml", "[train]\nepochs = 2").unwrap()),
         ..Layers::default()
     };
-    assert_eq!(seed.resolve().unwrap().config.max_steps, 10);
+    assert_eq!(quick.resolve().unwrap().config.max_steps, 10);
 }
 
 #[test]
