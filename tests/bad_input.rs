@@ -231,6 +231,23 @@ fn a_task_with_something_wrong_in_it() {
     );
 }
 
+/// `train --name` and `runs rename` have one limit.
+#[test]
+fn a_name_that_is_too_long_or_has_control_characters() {
+    let folder = tempfile::tempdir().unwrap();
+    small_task(folder.path());
+    let long = "x".repeat(81);
+    for (name, problem) in [
+        (
+            long.as_str(),
+            "--name: the name has 81 characters (limit 80)",
+        ),
+        ("a\tb", "--name: the name has control characters"),
+    ] {
+        check(folder.path(), &training(&["--name", name]), 2, &[problem]);
+    }
+}
+
 #[test]
 fn a_prompt_that_is_too_long() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use super::device::{DeviceArguments, devices, wait_for_one};
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::{ModelLocation, SharedBase};
-use crate::config::{ThinkingBudget, TrainConfig};
+use crate::config::{BasePrecision, ThinkingBudget, TrainConfig};
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
 use crate::rollout::{ThinkingLimit, ThreadPool};
@@ -49,8 +49,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_completion_tokens: Option<u32>,
     /// Maximum of waiting requests; more are refused with status 429
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     queue: u32,
+    /// Precision of the frozen matrices, as the configuration key: bf16 or fp8 [default: the run's own, else bf16]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(BasePrecision::NAMES))]
+    base_precision: Option<String>,
     /// CORS origin whose pages may send requests, such as https://chat.example; repeatable
     #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = origin)]
     origins: Vec<String>,
@@ -94,6 +97,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         )));
     }
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let precision = arguments.base_precision.as_deref();
+    let precision = precision.and_then(BasePrecision::from_name);
     let is_socket = arguments.socket.is_some();
     let is_owned = arguments.owned;
     let (place, engine) = match arguments.socket {
@@ -118,7 +123,12 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     };
     // The embedded models were trained on tasks without.
     let is_embedded = embedded_model_names().any(|known| known == name);
-    let name = if is_owned { name } else { own_name(name) };
+    let (name, alias) = match own_name(&name) {
+        Some(own) if !is_owned && adapters.iter().all(|(known, _)| *known != own) => {
+            (own, Some(name))
+        }
+        _ => (name, None),
+    };
     let pool = ThreadPool::for_engine(&engine, arguments.threads)?;
     let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
     let SharedBase {
@@ -127,7 +137,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         adapter_slot,
         own,
         others,
-    } = SharedBase::open(located, (&runs, is_socket), &run_folders, &engine)?;
+    } = SharedBase::open(
+        located,
+        (&runs, is_socket),
+        precision,
+        &run_folders,
+        &engine,
+    )?;
     let others = adapters
         .into_iter()
         .map(|(name, _)| name)
@@ -166,6 +182,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         tokenizer,
         adapter_slot,
         names,
+        alias,
         template,
         reasons,
         thinking_limit,
@@ -294,19 +311,12 @@ fn limits(config: &TrainConfig) -> (usize, Option<ThinkingBudget>) {
     (config.max_completion_tokens, config.thinking_budget())
 }
 
-/// A folder that is named by a way to it, such as `.`, is called by its own name.
-fn own_name(name: String) -> String {
-    let path = Path::new(&name);
-    let folder = path
-        .file_name()
-        .is_none()
-        .then(|| path.canonicalize().ok())
-        .flatten();
-    let own = folder
-        .as_deref()
-        .and_then(Path::file_name)
-        .map(|own| own.to_string_lossy().into_owned());
-    own.unwrap_or(name)
+/// The own name of a folder or file that is named by its path, such as `.`.
+fn own_name(name: &str) -> Option<String> {
+    let path = Path::new(name);
+    let whole = path.canonicalize().ok()?;
+    let own = path.file_name().or(whole.file_name())?.to_str()?;
+    (own != name).then(|| own.to_owned())
 }
 
 /// The key in an environment variable; it is in no message.

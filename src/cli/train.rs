@@ -19,10 +19,9 @@ use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
     Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState,
-    TO_BE_CONTINUED, Worker, list_checkpoints, slots_folder,
+    TO_BE_CONTINUED, Worker, check_name, list_checkpoints, slots_folder,
 };
 use crate::score::{CommandRules, Task};
-use crate::secrets::is_control;
 use crate::study::Sweep;
 use crate::task::{PromptSet, TASK_FILE};
 use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
@@ -296,14 +295,9 @@ pub(super) fn create(
     run_folders: &RunFolders,
     devices: Option<&[Device]>,
 ) -> Result<RunDirectory, Failure> {
-    if arguments
-        .name
-        .as_deref()
-        .is_some_and(|name| name.contains(is_control))
-    {
-        return Err(Failure::usage(
-            "--name: must be one line without control characters",
-        ));
+    let name = arguments.name.as_deref();
+    if let Some(wrong) = name.filter(|name| !name.is_empty()).and_then(check_name) {
+        return Err(Failure::usage(format!("--name: {wrong}")));
     }
     let input = run_input(arguments, tasks, run_folders)?;
     let ResolvedConfig {

@@ -97,7 +97,8 @@ fn check_side_by_side(base: &str) {
         .iter()
         .map(|model| model["id"].as_str().unwrap())
         .collect();
-    assert_eq!(names, [base, "a", "b"]);
+    let own_name = Path::new(base).file_name().and_then(|name| name.to_str());
+    assert_eq!(names, [own_name.unwrap(), "a", "b"]);
     std::thread::scope(|scope| {
         let asked = alone.iter().flat_map(|(name, texts)| {
             (0..4)
@@ -130,6 +131,84 @@ fn check_side_by_side(base: &str) {
     assert!(refused(&["serve", "tiny", "--adapter", "x=tiny-sql"]).contains("is no adapter"));
     assert!(refused(&["serve", "tiny", "--adapter", "tiny=tiny"]).contains("served already"));
     assert!(refused(&["serve", "tiny", "--adapter", "x"]).contains("NAME=RUN"));
+}
+
+/// What a server answers for a model at every address; the log-probs that it tells of a prompt are those with which it
+/// sampled it.
+fn all_routes(server: &Server, model: &str) -> Vec<Json> {
+    let prompt = [5, 60, 70, 80, 90, 100, 110];
+    let ask = |path: &str, changes: Json| {
+        let mut body = json!({"model": model, "temperature": 0, "max_tokens": 16});
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        server.post(path, &body)
+    };
+    let text = |changes: Json| ask(TEXT, changes)["choices"][0].clone();
+    let sampled = text(
+        json!({"prompt": prompt, "logprobs": 0, "return_token_ids": true, "ignore_eos": true}),
+    );
+    let own = sampled["token_ids"].as_array().unwrap();
+    let mut whole: Vec<Json> = prompt.iter().map(|id| json!(id)).collect();
+    whole.extend(own.iter().cloned());
+    let read = text(json!({"prompt": whole, "max_tokens": 1, "prompt_logprobs": 0}));
+    let echoed = text(json!({"prompt": whole, "max_tokens": 0, "echo": true, "logprobs": 1}));
+    let expected = sampled["logprobs"]["token_logprobs"].as_array().unwrap();
+    for (at, (id, expected)) in own.iter().zip(expected).enumerate() {
+        let at = prompt.len() + at;
+        let told = &read["prompt_logprobs"][at][id.to_string()]["logprob"];
+        for told in [told, &echoed["logprobs"]["token_logprobs"][at]] {
+            let difference = told.as_f64().unwrap() - expected.as_f64().unwrap();
+            assert!(
+                difference.abs() < 1e-4,
+                "{model}: {told}, sampled with {expected}"
+            );
+        }
+    }
+    let messages = json!([{"role": "user", "content": "Acme, 12 EUR"}]);
+    let parameters = json!({"temperature": 0, "max_tokens": 16, "ignore_eos": true});
+    let generated = json!({"model": model, "token_ids": prompt, "sampling_params": parameters});
+    let generated = server.post("/inference/v1/generate", &generated);
+    assert_eq!(generated["choices"][0]["token_ids"], sampled["token_ids"]);
+    let kwargs = json!({"enable_thinking": false});
+    let responses = json!({"model": model, "input": messages, "max_output_tokens": 16, "temperature": 0, "chat_template_kwargs": kwargs});
+    let chat = json!({"messages": messages, "chat_template_kwargs": kwargs});
+    let mut tokens = chat.clone();
+    tokens["model"] = model.into();
+    let tokens = server.post("/tokenize", &tokens);
+    let chat = ask(CHAT, chat);
+    assert_eq!(tokens["count"], chat["usage"]["prompt_tokens"]);
+    vec![
+        sampled["token_ids"].clone(),
+        chat["choices"][0]["message"]["content"].clone(),
+        server.post("/v1/responses", &responses)["output"][0]["content"][0]["text"].clone(),
+    ]
+}
+
+#[test]
+fn every_route_uses_the_adapter_of_its_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] =
+        [(4, 1), (16, 2)].map(|(rank, seed)| write_adapter(folder.path(), "tiny", rank, seed));
+    let alone = ["tiny", &a, &b].map(|model| all_routes(&Server::start(&[model]), model));
+    assert!(alone[0][0] != alone[1][0] && alone[1][0] != alone[2][0]);
+    let [first, second] = [format!("a={a}"), format!("b={b}")];
+    let one = Server::start(&["tiny", "--adapter", &first]);
+    let two = Server::start(&["tiny", "--adapter", &first, "--adapter", &second]);
+    for (server, model, expected) in [
+        (&one, "tiny", 0),
+        (&one, "a", 1),
+        (&two, "tiny", 0),
+        (&two, "a", 1),
+        (&two, "b", 2),
+    ] {
+        assert_eq!(all_routes(server, model), alone[expected], "{model}");
+    }
+    // A folder is listed by its own name, and answers to its path, too.
+    let server = Server::start(&[&a]);
+    let models: Json = serde_json::from_str(&server.ask("GET", "/v1/models", "", b"").2).unwrap();
+    assert_eq!(models["data"][0]["id"], "adapter-1");
+    assert_eq!(all_routes(&server, "adapter-1"), alone[1]);
 }
 
 #[test]

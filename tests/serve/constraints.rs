@@ -26,6 +26,64 @@ fn texts(answer: &Json) -> Vec<&str> {
         .collect()
 }
 
+/// vLLM's fields for a schema, and tools of which some may be called.
+#[test]
+fn other_fields_constrain_as_well() {
+    let server = Server::start(&["tiny-tools", "--threads", "1"]);
+    let ask = |changes: Json| {
+        let mut body = chat(json!({"model": "tiny-tools", "n": 4, "seed": 5, "max_tokens": 300}));
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        body
+    };
+    let words = json!({"enum": ["ab", "cd"]});
+    for field in [
+        json!({"guided_json": words}),
+        json!({"structured_outputs": {"json": words.to_string()}}),
+    ] {
+        let answer = server.post(CHAT, &ask(field));
+        let found = texts(&answer);
+        assert!(
+            found.iter().all(|text| ["\"ab\"", "\"cd\""].contains(text)),
+            "{found:?}"
+        );
+    }
+    let unknown = ask(json!({"guided_json": {"$ref": "#/missing"}})).to_string();
+    assert_eq!(
+        server.refused(CHAT, unknown.as_bytes(), 400)["param"],
+        "guided_json"
+    );
+    let early = ask(json!({"guided_json": words, "min_tokens": 5})).to_string();
+    assert_eq!(
+        server.refused(CHAT, early.as_bytes(), 400)["param"],
+        "min_tokens"
+    );
+    let tool = |name: &str| {
+        let parameters = json!({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]});
+        json!({"type": "function", "function": {"name": name, "parameters": parameters}})
+    };
+    let named = |name: &str| json!({"type": "function", "function": {"name": name}});
+    let allowed = json!({"mode": "required", "tools": [named("ring")]});
+    let choice = json!({"type": "allowed_tools", "allowed_tools": allowed});
+    let body = ask(json!({"tools": [tool("dim"), tool("ring")], "tool_choice": choice}));
+    let answer = server.post(CHAT, &body);
+    for choice in answer["choices"].as_array().unwrap() {
+        let calls = choice["message"]["tool_calls"].as_array().unwrap();
+        assert!(
+            calls.iter().all(|call| call["function"]["name"] == "ring"),
+            "{choice}"
+        );
+    }
+    // The model reads of all tools.
+    let mut all = body.clone();
+    all["tool_choice"] = "required".into();
+    assert_eq!(
+        server.post(CHAT, &all)["usage"]["prompt_tokens"],
+        answer["usage"]["prompt_tokens"]
+    );
+}
+
 #[test]
 fn completions_follow_a_schema_beside_free_ones() {
     let server = Server::start(&["tiny", "--threads", "1"]);

@@ -70,6 +70,117 @@ fn a_prompt_s_log_probs_are_those_with_which_it_was_sampled() {
     );
 }
 
+/// As lm-evaluation-harness asks: the log-probs of a prompt's tokens, and whether they are the likeliest.
+#[test]
+fn a_prompt_is_echoed_with_its_log_probs() {
+    let server = Server::start(&["tiny"]);
+    let ask = |changes: Json| {
+        let mut body = json!({"model": "tiny", "prompt": [5, 60, 70, 80], "max_tokens": 1, "temperature": 0, "echo": true});
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        server.post(TEXT, &body)
+    };
+    let told = ask(json!({"logprobs": 2}))["choices"][0]["logprobs"].clone();
+    let list = |name: &str| told[name].as_array().unwrap();
+    let (tokens, log_probs) = (list("tokens"), list("token_logprobs"));
+    assert_eq!((tokens.len(), log_probs.len()), (5, 5));
+    assert!(log_probs[0].is_null() && list("top_logprobs")[0].is_null());
+    assert_eq!(list("text_offset")[1], tokens[0].as_str().unwrap().len());
+    let likeliest = |at: usize| {
+        let top = list("top_logprobs")[at].as_object().unwrap();
+        assert_eq!(top.len(), 2);
+        top.iter()
+            .max_by(|a, b| a.1.as_f64().unwrap().total_cmp(&b.1.as_f64().unwrap()))
+            .map(|(token, value)| (json!(token), value.as_f64().unwrap()))
+            .unwrap()
+    };
+    // The one after the prompt is the likeliest, and no token is likelier than the likeliest.
+    assert_eq!(likeliest(4).0, tokens[4]);
+    assert!((1..5).all(|at| log_probs[at].as_f64().unwrap() < likeliest(at).1 + 1e-4));
+    let prompt = ask(json!({"logprobs": 2, "max_tokens": 0}));
+    assert_eq!(
+        prompt["choices"][0]["logprobs"]["token_logprobs"]
+            .as_array()
+            .unwrap()[..],
+        log_probs[..4]
+    );
+    assert_eq!(prompt["usage"]["completion_tokens"], 0);
+    let text = ask(json!({"prompt": "Acme", "n": 2, "max_tokens": 3}));
+    for choice in text["choices"].as_array().unwrap() {
+        let text = choice["text"].as_str().unwrap();
+        assert!(text.starts_with("Acme") && text.len() > 4, "{choice}");
+        assert!(choice["logprobs"].is_null());
+    }
+}
+
+/// A tokenizer whose post-processor puts a token before each text, as those of Llama and Gemma.
+#[test]
+fn texts_get_the_special_tokens_that_the_tokenizer_adds() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("with-bos");
+    std::fs::create_dir(&model).unwrap();
+    for file in std::fs::read_dir(super::super::program::sample_data("models/tiny")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
+    }
+    let path = model.join("tokenizer.json");
+    let mut tokenizer: Json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let token = "<|endoftext|>";
+    let bos = json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    tokenizer["post_processor"] = json!({"type": "TemplateProcessing", "single": [bos, text], "pair": [bos, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [0], "tokens": [token]}}});
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let server = Server::start(&[model.to_str().unwrap()]);
+    let tokens = |changes: Json| {
+        let mut body = json!({"model": "with-bos"});
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        server.post("/tokenize", &body)
+    };
+    let plain = tokens(json!({"prompt": "Acme", "add_special_tokens": false}));
+    let plain = plain["tokens"].as_array().unwrap().clone();
+    let with_bos = Json::from([&[json!(0)], &plain[..]].concat());
+    for changes in [json!({}), json!({"add_special_tokens": true})] {
+        let mut body = json!({"prompt": "Acme", "return_token_strs": true});
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        let found = tokens(body);
+        assert_eq!(found["tokens"], with_bos);
+        assert_eq!(found["token_strs"][0], token);
+    }
+    // A chat template writes its own.
+    let chat = json!([{"role": "user", "content": "Acme"}]);
+    let count = |changes: Json| {
+        let mut body = json!({"messages": chat});
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        tokens(body)["count"].as_u64().unwrap()
+    };
+    assert_eq!(
+        count(json!({})) + 1,
+        count(json!({"add_special_tokens": true}))
+    );
+    let used = |changes: Json| {
+        let mut body = json!({"model": "with-bos", "prompt": "Acme", "max_tokens": 1});
+        body.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        server.post(TEXT, &body)["usage"]["prompt_tokens"].clone()
+    };
+    assert_eq!(used(json!({})), plain.len() + 1);
+    assert_eq!(used(json!({"add_special_tokens": false})), plain.len());
+    let unknown = json!({"model": "other", "prompt": "Acme"}).to_string();
+    assert_eq!(
+        server.refused("/tokenize", unknown.as_bytes(), 404)["code"],
+        "model_not_found"
+    );
+}
+
 #[test]
 fn token_ids_are_generated_as_texts_are() {
     const GENERATE: &str = "/inference/v1/generate";

@@ -6,18 +6,14 @@ use super::*;
 fn what_cannot_be_served_is_refused_in_openais_shape() {
     let server = Server::start(&["tiny"]);
     let error = |body: Json, status| server.refused(CHAT, body.to_string().as_bytes(), status);
-    assert_eq!(error(chat(json!({"top_k": 5})), 400)["param"], "top_k");
+    assert_eq!(error(chat(json!({"top_k": -5})), 400)["param"], "top_k");
     assert_eq!(
         error(chat(json!({"model": "gpt-4"})), 404)["code"],
         "model_not_found"
     );
-    assert_eq!(
-        error(chat(json!({"max_tokens": 1_000_000})), 400)["param"],
-        "max_tokens"
-    );
     // Few more than fit; and so many that they are not tokenized to know it.
     for (words, found) in [
-        (1_500, " tokens and 24 new ones"),
+        (1_500, " tokens"),
         (700_000, "bytes, more than 1024 tokens can have"),
     ] {
         let long = error(
@@ -255,6 +251,10 @@ fn a_full_queue_refuses_until_there_is_room() {
         (429, Some("rate_limit_error"))
     );
     assert!(headers.contains("retry-after: 1"), "{headers}");
+    assert!(
+        text.contains("as many as this server lets (--queue)"),
+        "{text}"
+    );
     assert_eq!(server.metric("refused_total"), 1.0);
     drop(socket);
     until("there is room", || {
@@ -274,20 +274,17 @@ fn a_thousand_connections_are_all_answered() {
     let asked: Vec<TcpStream> = (0..600)
         .map(|_| server.send("POST", TEXT, "", body.as_bytes()))
         .collect();
-    let (mut done, mut busy) = (0, 0);
+    let mut done = 0;
     for mut socket in asked {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
         match answered(&answer) {
             (200, _, _) => done += 1,
-            (429, _, text) => {
-                error_of(&text);
-                busy += 1;
-            }
             (status, _, text) => panic!("{status} {text}"),
         }
     }
-    assert!(done >= 256 && done + busy == 600, "{done} {busy}");
+    // As many wait: the queue is longer.
+    assert_eq!(done, 600);
     for mut socket in idle {
         write!(
             socket,

@@ -95,6 +95,28 @@ fn top_p_penalties_and_alternatives_are_honoured() {
         .map(|chunk| chunk["choices"][0]["text"].as_str().unwrap())
         .collect();
     assert_eq!(json!(joined), most(&penalized).1);
+    // One token that is left is the likeliest.
+    for one in [json!({"top_k": 1}), json!({"min_p": 1})] {
+        assert_eq!(text(&ask(one), 0), text(&greedy, 0));
+    }
+    let few = ask(json!({"top_k": 3, "top_logprobs": 20}));
+    let few = tokens(&few["choices"][0]).iter();
+    assert!(
+        few.clone()
+            .all(|token| token["top_logprobs"].as_array().unwrap().len() == 3)
+    );
+    let mut repeated = free.clone();
+    repeated["repetition_penalty"] = json!(5);
+    assert!(most(&repeated).0 < most(&free).0);
+    // No stop token comes before its time, and no more tokens than the server has.
+    let least = ask(json!({"min_tokens": 24, "n": 8}));
+    assert_eq!(least["usage"]["completion_tokens"], 8 * 24);
+    let short = Server::start(&["tiny", "--max-completion-tokens", "9"]);
+    let all = short.post(
+        CHAT,
+        &chat(json!({"max_tokens": 1_000_000, "ignore_eos": true})),
+    );
+    assert_eq!(all["usage"]["completion_tokens"], 9);
     // Beside a format: what is drawn is allowed.
     let format = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": {"enum": ["ab", "cd"]}}});
     let answer = ask(json!({"response_format": format, "top_p": 0.9, "top_logprobs": 3}));

@@ -224,6 +224,13 @@ elif mode == "refused":
         dict(key="sk-other"), dict(path="/embeddings"), dict(messages=[{"role": "nobody", "content": ""}])]
     verdict["reasons"] = [refused(**kind) for kind in kinds]
     say(M)
+elif mode == "constrained":
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    strict = {"type": "function", "function": {**tool["function"], "strict": True}}
+    kinds = [dict(response_format={"type": "json_object"}), dict(guided_json={"type": "object"}), dict(tools=[tool], tool_choice="required"),
+        dict(tools=[strict]), dict(tools=[tool], parallel_tool_calls=False)]
+    verdict["reasons"] = [" ".join(refused(**kind).split("`")[1] for kind in kinds)]
+    say(M)
 elif mode == "stream":
     lines = ask(M, stream=True, stream_options={"include_usage": True}).split("\n\n")
     parts = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
@@ -282,7 +289,7 @@ fn each_end_of_an_agent_has_its_reason() {
     )
     .unwrap();
     // Mode, why it ended, requests that were answered, branches, and a part of the first reason.
-    let table: [(&str, &str, usize, usize, &str); 26] = [
+    let table: [(&str, &str, usize, usize, &str); 27] = [
         (
             "never",
             "no_request",
@@ -356,6 +363,13 @@ fn each_end_of_an_agent_has_its_reason() {
             1,
             1,
             "400 None `n`: a conversation with a policy has one completion a request",
+        ),
+        (
+            "constrained",
+            "truncated",
+            1,
+            1,
+            "response_format guided_json tool_choice tools.function.strict parallel_tool_calls",
         ),
         ("stream", "truncated", 2, 1, "{"),
         ("parallel", "truncated", 3, 3, ""),

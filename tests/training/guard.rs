@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use grpo_tui::eval::prepare_guard;
 use grpo_tui::hub::find_model;
+use grpo_tui::policy::Lengths;
 use grpo_tui::run::events::Guard;
 use grpo_tui::run::{EventBody, RunDirectory, RunState};
+use grpo_tui::score::Task;
 use grpo_tui::text::Tokenizer;
 use grpo_tui::train::Ended;
 use serde_json::{Value, json};
@@ -121,6 +124,40 @@ fn what_a_model_forgets_is_measured_and_raises_an_alert() {
         Ended::Finished(_)
     ));
     assert_eq!(guards(&stopped), found);
+}
+
+/// A text is read as the model has read texts: after the token that its tokenizer puts before them.
+#[test]
+fn plain_text_begins_with_the_special_tokens_of_the_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = Task::load(&task(folder.path())).unwrap();
+    let lengths = Lengths {
+        max_seq_len: None,
+        max_completion_tokens: 50,
+        positions: 1000,
+    };
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    for file in std::fs::read_dir(NANO).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
+    }
+    let read = || {
+        let tokenizer = Tokenizer::load(&find_model(model.to_str().unwrap()).unwrap()).unwrap();
+        let prompts = prepare_guard(&task, &tokenizer, lengths).unwrap();
+        let text = prompts.last().unwrap();
+        (text.prompt.clone(), text.reference.clone())
+    };
+    let (first, rest) = read();
+    let path = model.join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let token = "<|endoftext|>";
+    let bos = json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    tokenizer["post_processor"] = json!({"type": "TemplateProcessing", "single": [bos, text], "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {token: {"id": token, "ids": [0], "tokens": [token]}}});
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    assert_eq!(read(), (vec![0], [first, rest].concat()));
 }
 
 #[test]

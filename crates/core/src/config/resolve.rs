@@ -388,6 +388,20 @@ struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
+    /// A layer that sets `epochs` says how long a run is, whatever `max_steps` a file below it has.
+    fn insert(&mut self, key: &'static Key, value: Value, source: Source) {
+        let is_below = |(_, below): &(Value, Source)| {
+            *below != source && matches!(below, Source::Task | Source::File)
+        };
+        if key.name == "epochs"
+            && value.to_string() != "0"
+            && self.values.get("max_steps").is_some_and(is_below)
+        {
+            self.values.remove("max_steps");
+        }
+        self.values.insert(key.name, (value, source));
+    }
+
     fn text(
         &mut self,
         key: &'static Key,
@@ -404,7 +418,7 @@ impl ConfigBuilder {
                 found: format!("`{}`", text.trim()),
                 expected,
             })?;
-        self.values.insert(key.name, (value, source));
+        self.insert(key, value, source);
         Ok(())
     }
 
@@ -423,7 +437,7 @@ impl ConfigBuilder {
                 ),
                 expected,
             })?;
-        self.values.insert(key.name, (value, source));
+        self.insert(key, value, source);
         Ok(())
     }
 

@@ -25,6 +25,37 @@ fn value(layers: &Layers, name: &str) -> (String, Source) {
     (shown, resolved.sources[name].clone())
 }
 
+/// How long a run is, is what the uppermost layer says that names `epochs` or `max_steps`.
+#[test]
+fn epochs_of_an_upper_layer_take_the_place_of_max_steps_below() {
+    for (task, set, steps) in [
+        ("max_steps = 30", &["epochs=1"][..], 0),
+        ("max_steps = 30\nepochs = 2", &["epochs=1"], 0),
+        ("max_steps = 30\nepochs = 2", &[], 30),
+        ("max_steps = 30", &["epochs=0"], 30),
+        ("max_steps = 30", &["epochs=1", "max_steps=5"], 5),
+        ("max_steps = 30", &["max_steps=5", "epochs=1"], 5),
+        ("epochs = 2", &["max_steps=5"], 5),
+    ] {
+        let layers = Layers {
+            task: Some(Assignments::from_task("task.toml", &format!("[train]\n{task}")).unwrap()),
+            set: set.iter().map(|text| (*text).to_owned()).collect(),
+            ..Layers::default()
+        };
+        assert_eq!(
+            layers.resolve().unwrap().config.max_steps,
+            steps,
+            "{task}, {set:?}"
+        );
+    }
+    let quick = Layers {
+        preset: Some(Preset::Quick),
+        task: Some(Assignments::from_task("task.toml", "[train]\nepochs = 2").unwrap()),
+        ..Layers::default()
+    };
+    assert_eq!(quick.resolve().unwrap().config.max_steps, 10);
+}
+
 #[test]
 fn the_table_and_the_struct_have_the_same_keys_in_the_same_order() {
     let config = Layers::default().resolve().unwrap().config;

@@ -309,10 +309,20 @@ fn text_of(answer: Result<Value, String>) -> Result<String, String> {
     let result: CallResult = serde_json::from_value(answer)
         .map_err(|error| format!("answered a call with no result of MCP: {error}"))?;
     let texts: Vec<String> = result.content.iter().map(content_text).collect();
-    let text = match (texts.is_empty(), result.structured_content) {
-        (true, Some(content)) => content.to_string(),
-        _ => texts.join("\n"),
+    let mut text = texts.join("\n");
+    // Most servers have it as a text, too.
+    let is_told = |content: &Value| {
+        texts
+            .iter()
+            .any(|text| serde_json::from_str::<Value>(text).is_ok_and(|told| told == *content))
     };
+    if let Some(content) = result
+        .structured_content
+        .filter(|content| !is_told(content))
+    {
+        text.push_str(if text.is_empty() { "" } else { "\n" });
+        text.push_str(&content.to_string());
+    }
     Ok(if result.is_error {
         format!("error: {text}")
     } else {
@@ -323,19 +333,21 @@ fn text_of(answer: Result<Value, String>) -> Result<String, String> {
 /// What is not a text is named only.
 fn content_text(content: &Map<String, Value>) -> String {
     let text = |key: &str| content.get(key).and_then(Value::as_str);
-    let resource = content
-        .get("resource")
-        .and_then(|resource| resource.get("text")?.as_str());
+    let within = |key: &str| content.get("resource")?.get(key)?.as_str();
+    let resource = within("text");
     match (text("type"), text("text").or(resource)) {
         (_, Some(text)) => text.to_owned(),
         (Some("resource_link"), None) => format!("[{}]", text("uri").unwrap_or("a link")),
         (kind, None) => {
-            let bytes = text("data").map_or(0, |data| data.len() as u64 / 4 * 3);
-            format!(
-                "[{}, {} bytes, not shown]",
+            let data = text("data").or(within("blob")).unwrap_or_default();
+            let characters = data.trim_end_matches('=').len() as u64;
+            let name = [
                 kind.unwrap_or("something"),
-                grouped(bytes)
-            )
+                within("uri").unwrap_or_default(),
+            ]
+            .join(" ");
+            let bytes = grouped(characters * 3 / 4);
+            format!("[{}, {bytes} bytes, not shown]", name.trim_end())
         }
     }
 }

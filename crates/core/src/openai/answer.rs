@@ -39,7 +39,8 @@ impl Finish {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogProb {
     pub token: String,
-    pub log_prob: f32,
+    /// `None` of the first token of a prompt.
+    pub log_prob: Option<f32>,
     /// The likeliest tokens in its place, where they were asked for, with theirs.
     pub alternatives: Vec<(String, f32)>,
 }
@@ -88,7 +89,8 @@ pub(super) fn chat_log_prob(
         let bytes = (!token.contains(char::REPLACEMENT_CHARACTER)).then_some(token.as_bytes());
         json!({"token": token, "logprob": log_prob, "bytes": bytes})
     };
-    let mut whole = told(token, *log_prob);
+    let mut whole = told(token, 0.0);
+    whole["logprob"] = json!(log_prob);
     whole["top_logprobs"] = alternatives
         .iter()
         .map(|(token, log_prob)| told(token, *log_prob))
@@ -273,11 +275,12 @@ impl Answer {
                 };
                 let offsets: Vec<usize> = tokens.iter().map(start).collect();
                 let top = |token: &TokenLogProb| -> Json {
-                    token
-                        .alternatives
-                        .iter()
-                        .map(|(token, log_prob)| (token.clone(), json!(log_prob)))
-                        .collect()
+                    let mut top = serde_json::Map::new();
+                    // Of tokens that are written alike the likeliest is told.
+                    for (text, log_prob) in &token.alternatives {
+                        top.entry(text).or_insert_with(|| json!(log_prob));
+                    }
+                    token.log_prob.map_or(Json::Null, |_| top.into())
                 };
                 let has_top = tokens.iter().any(|token| !token.alternatives.is_empty());
                 let top = has_top.then(|| tokens.iter().map(top).collect::<Vec<_>>());
@@ -313,7 +316,7 @@ mod tests {
         let (chat, text) = (answer(Api::Chat), answer(Api::Completions));
         let tokens = [("é", -0.5), ("\u{fffd}", -1.5)].map(|(token, log_prob)| TokenLogProb {
             token: token.to_owned(),
-            log_prob,
+            log_prob: Some(log_prob),
             alternatives: Vec::new(),
         });
         let call = ToolCall {

@@ -6,13 +6,23 @@ use super::ApiError;
 
 /// Refuses the first field that is not among `names`.
 pub(super) fn known(object: &Map<String, Json>, at: &str, names: &[&str]) -> Result<(), ApiError> {
-    match object.keys().find(|name| !names.contains(&name.as_str())) {
-        Some(name) => {
+    // A null is what an absent field is.
+    let is_unknown =
+        |(name, value): &(&String, &Json)| !value.is_null() && !names.contains(&name.as_str());
+    match object.iter().find(is_unknown) {
+        Some((name, _)) => {
             let name = format!("{at}.{}", shown(name));
             Err(ApiError::invalid(&name, format!("unknown field `{name}`")))
         }
         None => Ok(()),
     }
+}
+
+/// What an object says: a null is what an absent field is.
+pub(super) fn without_nulls(object: &Map<String, Json>) -> Map<String, Json> {
+    let mut object = object.clone();
+    object.retain(|_, value| !value.is_null());
+    object
 }
 
 pub(super) fn wrong(name: &str, expected: &str) -> ApiError {

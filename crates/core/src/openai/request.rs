@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
+mod formats; // formats of completions
 mod generate; // bodies of `/inference/v1/generate`
 mod responses; // bodies of `/v1/responses`
 mod texts; // prompts of `/v1/completions`
+mod tokenize; // bodies of `/tokenize`
+mod tools; // tools, and how they may be called
 
 use super::fields::{known, shown, unsupported, wrong};
 use super::turns::message;
@@ -16,6 +19,7 @@ use super::{Api, ApiError};
 use crate::config::{ThinkingBudget, ThinkingEnd};
 use crate::task::{TEMPLATE_KWARGS, refused_kwarg};
 use crate::text::Message;
+pub use tokenize::TokenizeRequest;
 
 /// Completions of a prompt at most.
 const MAX_SAMPLES: u64 = 128;
@@ -29,6 +33,7 @@ const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 /// A lower temperature divides logits to infinity.
 const MIN_TEMPERATURE: f64 = 0.01;
+const MAX_REPETITION_PENALTY: f64 = 100.0;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationRequest {
@@ -44,6 +49,7 @@ pub struct GenerationRequest {
     pub stop: Vec<String>,
     /// Tokens that end a completion (vLLM's extension).
     pub stop_token_ids: Vec<u32>,
+    /// 0 only with `echo`.
     pub max_tokens: Option<usize>,
     /// Of a think block (vLLM's `thinking_token_budget`, which is always forced).
     pub thinking_budget: Option<ThinkingBudget>,
@@ -52,10 +58,22 @@ pub struct GenerationRequest {
     pub log_probs: bool,
     /// Whether the log-prob of each token of the prompt is told (vLLM's extension).
     pub prompt_log_probs: bool,
+    /// Whether a completion begins with its prompt.
+    pub echo: bool,
+    /// Whether prompts that are texts get the special tokens that the tokenizer adds, such as a BOS.
+    pub add_special_tokens: bool,
     /// The likeliest tokens that are told beside each sampled one.
     pub top_log_probs: usize,
     /// Nucleus sampling: the likeliest tokens whose probabilities add up to this; 1: all.
     pub top_p: f64,
+    /// The so many likeliest tokens; 0: all.
+    pub top_k: usize,
+    /// Tokens whose probability is at least this part of the likeliest's; 0: all.
+    pub min_p: f64,
+    /// Of tokens that prompt or completion have; 1: none.
+    pub repetition_penalty: f64,
+    /// Before a stop token.
+    pub min_tokens: usize,
     pub presence_penalty: f64,
     pub frequency_penalty: f64,
     pub stream: bool,
@@ -66,6 +84,8 @@ pub struct GenerationRequest {
     /// Each choice has its `token_ids`, the stop token among them, and `logprobs` are of all of these (vLLM's extension).
     pub token_ids: bool,
     pub response_format: ResponseFormat,
+    /// The field that it was named in.
+    pub format_field: &'static str,
     /// Fields of `/v1/responses` that its answers repeat.
     pub repeated: Map<String, Json>,
 }
@@ -109,6 +129,8 @@ pub struct Tools {
     pub list: Json,
     /// Names of those whose arguments must be what their schema takes.
     pub strict: Vec<String>,
+    /// Names of those that may be called; none: all.
+    pub allowed: Vec<String>,
     pub choice: ToolChoice,
     /// Whether one completion may make several calls.
     pub parallel: bool,
@@ -142,19 +164,8 @@ impl GenerationRequest {
     /// # Errors
     /// [`ApiError`] with status 400 and the field's name.
     pub fn parse(api: Api, body: &[u8]) -> Result<Self, ApiError> {
-        let body: Json = serde_json::from_slice(body).map_err(|error| {
-            ApiError::invalid("", format!("the body is not valid JSON: {error}"))
-        })?;
-        let Json::Object(body) = body else {
-            return Err(ApiError::invalid("", "the body is not a JSON object"));
-        };
-        // A null is what an absent field is.
-        let fields = Fields(
-            body.iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(name, value)| (name.as_str(), value))
-                .collect(),
-        );
+        let body = object(body)?;
+        let fields = Fields::of(&body);
         match api {
             Api::Chat | Api::Completions => Self::parse_fields(api, &fields),
             Api::Responses => {
@@ -201,6 +212,11 @@ impl GenerationRequest {
             Some(Json::Bool(included)) => *included,
             Some(_) => return Err(wrong("stream_options.include_usage", "true or false")),
         };
+        let (response_format, format_field) = fields.response_format()?;
+        let echo = fields.echo(stream)?;
+        let max_tokens = fields.max_tokens(if echo { 0 } else { 1 })?;
+        let stop = fields.stop()?;
+        let min_tokens = fields.min_tokens(max_tokens, &stop)?;
         Ok(Self {
             model: fields.model()?,
             samples: fields.whole("n", 1, MAX_SAMPLES)?.unwrap_or(1) as usize,
@@ -208,14 +224,22 @@ impl GenerationRequest {
                 .whole("first_sample", 0, u64::from(u32::MAX - MAX_SAMPLES as u32))?
                 .unwrap_or(0) as u32,
             seed: fields.seed()?,
-            stop: fields.stop()?,
+            stop,
             stop_token_ids: Vec::new(),
-            max_tokens: fields.max_tokens()?,
+            max_tokens,
             thinking_budget: fields.thinking_budget()?,
             temperature: fields.temperature()?,
             log_probs: fields.log_probs(api)?,
             prompt_log_probs: fields.prompt_log_probs(stream)?,
+            echo,
+            add_special_tokens: api == Api::Completions
+                && (fields.get("add_special_tokens").is_none()
+                    || fields.flag("add_special_tokens")?),
             top_log_probs: fields.top_log_probs(api)?,
+            top_k: fields.top_k()?,
+            min_p: fields.number("min_p", 0.0, 1.0)?.unwrap_or(0.0),
+            repetition_penalty: fields.repetition_penalty()?,
+            min_tokens,
             top_p: fields.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
             presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
             frequency_penalty: fields
@@ -225,7 +249,8 @@ impl GenerationRequest {
             include_usage,
             ignore_eos: fields.flag("ignore_eos")?,
             token_ids: fields.flag("return_token_ids")?,
-            response_format: fields.response_format()?,
+            response_format,
+            format_field,
             prompt: match api {
                 Api::Completions | Api::Generate => Prompt::Texts(fields.texts()?),
                 Api::Chat | Api::Responses => fields.chat()?,
@@ -239,19 +264,34 @@ impl GenerationRequest {
 const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos return_token_ids thinking_token_budget thinking_end response_format top_p top_k \
     min_p min_tokens presence_penalty frequency_penalty repetition_penalty logit_bias best_of length_penalty \
     skip_special_tokens user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention \
-    priority request_id";
+    priority request_id guided_json guided_regex guided_choice guided_grammar guided_decoding_backend structured_outputs";
 const CHAT_NAMES: &str = "messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls chat_template_kwargs \
     functions function_call modalities reasoning_effort verbosity";
 const RESPONSES_NAMES: &str = "model input instructions tools tool_choice parallel_tool_calls text temperature top_p max_output_tokens \
     stream stream_options reasoning top_logprobs include metadata store service_tier user safety_identifier \
     prompt_cache_key prompt_cache_retention truncation previous_response_id conversation background prompt \
     max_tool_calls chat_template_kwargs";
-const COMPLETION_NAMES: &str = "prompt echo suffix prompt_logprobs first_sample";
+const COMPLETION_NAMES: &str = "prompt echo suffix prompt_logprobs first_sample add_special_tokens";
 
 /// The fields that are not null.
 struct Fields<'b>(BTreeMap<&'b str, &'b Json>);
 
+fn object(body: &[u8]) -> Result<Map<String, Json>, ApiError> {
+    let body: Json = serde_json::from_slice(body)
+        .map_err(|error| ApiError::invalid("", format!("the body is not valid JSON: {error}")))?;
+    match body {
+        Json::Object(body) => Ok(body),
+        _ => Err(ApiError::invalid("", "the body is not a JSON object")),
+    }
+}
+
 impl<'b> Fields<'b> {
+    /// A null is what an absent field is.
+    fn of(body: &'b Map<String, Json>) -> Self {
+        let given = body.iter().filter(|(_, value)| !value.is_null());
+        Self(given.map(|(name, value)| (name.as_str(), value)).collect())
+    }
+
     fn get(&self, name: &str) -> Option<&'b Json> {
         self.0.get(name).copied()
     }
@@ -284,11 +324,11 @@ impl<'b> Fields<'b> {
         let empty = |value: &Json| value.as_object().is_some_and(Map::is_empty);
         for (name, &value) in &self.0 {
             let (is_none, why) = match *name {
-                "top_k" => (number(value, &[-1.0, 0.0]), "not supported: use `top_p`"),
-                "min_p" | "min_tokens" => (number(value, &[0.0]), "not supported"),
-                "repetition_penalty" | "length_penalty" => {
-                    (number(value, &[1.0]), "only 1 is supported")
-                }
+                "length_penalty" => (number(value, &[1.0]), "only 1 is supported"),
+                "guided_regex" | "guided_choice" | "guided_grammar" => (
+                    false,
+                    "not supported: use `response_format` or `guided_json`",
+                ),
                 "logit_bias" => (empty(value), "not supported"),
                 "best_of" => (
                     self.get("n").map_or(number(value, &[1.0]), |n| n == value),
@@ -301,7 +341,6 @@ impl<'b> Fields<'b> {
                 ),
                 "functions" | "function_call" => (false, "use `tools`"),
                 "verbosity" | "suffix" => (false, "not supported"),
-                "echo" => (*value == Json::Bool(false), "not supported"),
                 _ => continue,
             };
             if !is_none {
@@ -385,14 +424,51 @@ impl<'b> Fields<'b> {
         }))
     }
 
-    fn max_tokens(&self) -> Result<Option<usize>, ApiError> {
-        let tokens = |name| self.whole(name, 1, u64::from(u32::MAX));
+    fn max_tokens(&self, least: u64) -> Result<Option<usize>, ApiError> {
+        let tokens = |name| self.whole(name, least, u64::from(u32::MAX));
         let (old, new) = (tokens("max_tokens")?, tokens("max_completion_tokens")?);
         if old.is_some() && new.is_some() && old != new {
             let message = "`max_completion_tokens` and `max_tokens` differ: give one of them";
             return Err(ApiError::invalid("max_completion_tokens", message));
         }
         Ok(new.or(old).map(|tokens| tokens as usize))
+    }
+
+    fn min_tokens(&self, most: Option<usize>, stop: &[String]) -> Result<usize, ApiError> {
+        const NAME: &str = "min_tokens";
+        let least = self.whole(NAME, 0, u64::from(u32::MAX))?.unwrap_or(0) as usize;
+        if most.is_some_and(|most| least > most) {
+            return Err(ApiError::invalid(
+                NAME,
+                "`min_tokens` is more than `max_tokens`",
+            ));
+        }
+        match least > 0 && !stop.is_empty() {
+            true => Err(ApiError::invalid(
+                NAME,
+                "`min_tokens` cannot be combined with `stop`: a text may come before them",
+            )),
+            false => Ok(least),
+        }
+    }
+
+    /// -1, too, is all tokens.
+    fn top_k(&self) -> Result<usize, ApiError> {
+        match self.get("top_k").and_then(Json::as_i64) {
+            Some(-1) => Ok(0),
+            _ => Ok(self.whole("top_k", 0, u64::from(u32::MAX))?.unwrap_or(0) as usize),
+        }
+    }
+
+    fn repetition_penalty(&self) -> Result<f64, ApiError> {
+        const NAME: &str = "repetition_penalty";
+        let penalty = self
+            .number(NAME, 0.0, MAX_REPETITION_PENALTY)?
+            .unwrap_or(1.0);
+        match penalty > 0.0 {
+            true => Ok(penalty),
+            false => Err(wrong(NAME, "above 0: 1 penalizes nothing")),
+        }
     }
 
     fn temperature(&self) -> Result<f64, ApiError> {
@@ -441,7 +517,8 @@ impl<'b> Fields<'b> {
         const NAME: &str = "chat_template_kwargs.enable_thinking";
         let mut kwargs = self.object(TEMPLATE_KWARGS)?.cloned().unwrap_or_default();
         let flag = |value: Json| value.as_bool().ok_or_else(|| wrong(NAME, "true or false"));
-        let thinking = kwargs.remove(SWITCH).map(flag).transpose()?;
+        let thinking = kwargs.remove(SWITCH).filter(|value| !value.is_null());
+        let thinking = thinking.map(flag).transpose()?;
         if let Some((name, why)) = kwargs
             .keys()
             .find_map(|name| Some((name, refused_kwarg(name)?)))
@@ -515,41 +592,6 @@ impl<'b> Fields<'b> {
         }
     }
 
-    fn response_format(&self) -> Result<ResponseFormat, ApiError> {
-        const NAME: &str = "response_format";
-        let Some(format) = self.object(NAME)? else {
-            return Ok(ResponseFormat::Text);
-        };
-        known(format, NAME, &["type", "json_schema"])?;
-        match format.get("type").and_then(Json::as_str) {
-            Some("text") => Ok(ResponseFormat::Text),
-            Some("json_object") => Ok(ResponseFormat::JsonObject),
-            Some("json_schema") => {
-                let Some(Json::Object(named)) = format.get("json_schema") else {
-                    return Err(wrong(
-                        "response_format.json_schema",
-                        "an object with `name` and `schema`",
-                    ));
-                };
-                known(
-                    named,
-                    "response_format.json_schema",
-                    &["name", "schema", "strict", "description"],
-                )?;
-                match named.get("schema") {
-                    Some(schema @ Json::Object(_)) => {
-                        Ok(ResponseFormat::JsonSchema(schema.clone()))
-                    }
-                    _ => Err(wrong("response_format.json_schema.schema", "a JSON Schema")),
-                }
-            }
-            _ => Err(wrong(
-                "response_format.type",
-                "\"text\", \"json_object\" or \"json_schema\"",
-            )),
-        }
-    }
-
     fn chat(&self) -> Result<Prompt, ApiError> {
         let messages = match self.get("messages") {
             None => return Err(ApiError::invalid("messages", "`messages` is missing")),
@@ -572,79 +614,6 @@ impl<'b> Fields<'b> {
             tools,
             template,
         })
-    }
-
-    fn tools_of(
-        &self,
-        tools: Option<&Json>,
-        choice: Option<&Json>,
-    ) -> Result<Option<Tools>, ApiError> {
-        let parallel =
-            self.flag("parallel_tool_calls")? || self.get("parallel_tool_calls").is_none();
-        let expected = || {
-            wrong(
-                "tools",
-                "a list of {\"type\": \"function\", \"function\": {\"name\": …}}",
-            )
-        };
-        let mut list: Vec<Json> = match tools {
-            None => Vec::new(),
-            Some(Json::Array(tools)) if tools.len() <= MAX_PROMPTS => tools.clone(),
-            Some(_) => return Err(expected()),
-        };
-        let (mut names, mut strict) = (Vec::new(), Vec::new());
-        for tool in &mut list {
-            let is_function = tool.get("type").is_some_and(|kind| kind == "function");
-            let function = tool
-                .get_mut("function")
-                .and_then(Json::as_object_mut)
-                .filter(|_| is_function);
-            let function = function.ok_or_else(expected)?;
-            let is_strict = match function.shift_remove("strict") {
-                None | Some(Json::Null) => false,
-                Some(Json::Bool(is_strict)) => is_strict,
-                Some(_) => return Err(wrong("tools.function.strict", "true or false")),
-            };
-            let name = function
-                .get("name")
-                .and_then(Json::as_str)
-                .ok_or_else(expected)?;
-            strict.extend(is_strict.then(|| name.to_owned()));
-            names.push(name.to_owned());
-        }
-        let choice = match choice {
-            None => ToolChoice::Auto,
-            Some(Json::String(choice)) if choice == "auto" => ToolChoice::Auto,
-            Some(Json::String(choice)) if choice == "none" => return Ok(None),
-            Some(Json::String(choice)) if choice == "required" => ToolChoice::Required,
-            Some(choice) => {
-                let is_function = choice.get("type").is_some_and(|kind| kind == "function");
-                let name = choice
-                    .pointer("/function/name")
-                    .and_then(Json::as_str)
-                    .filter(|_| is_function);
-                let expected = "\"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}";
-                ToolChoice::Function(
-                    name.ok_or_else(|| wrong("tool_choice", expected))?
-                        .to_owned(),
-                )
-            }
-        };
-        match &choice {
-            ToolChoice::Required if names.is_empty() => {
-                Err(wrong("tool_choice", "possible without `tools`"))
-            }
-            ToolChoice::Function(name) if !names.contains(name) => Err(ApiError::invalid(
-                "tool_choice",
-                format!("`tool_choice`: no tool is named `{}`", shown(name)),
-            )),
-            _ => Ok((!names.is_empty()).then_some(Tools {
-                list: list.into(),
-                strict,
-                choice,
-                parallel,
-            })),
-        }
     }
 }
 

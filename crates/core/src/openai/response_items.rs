@@ -292,7 +292,7 @@ mod tests {
         );
         let token = TokenLogProb {
             token: "a".to_owned(),
-            log_prob: -0.5,
+            log_prob: Some(-0.5),
             alternatives: Vec::new(),
         };
         let mut events = items.begin();

@@ -3,8 +3,17 @@
 use serde_json::Value as Json;
 
 use super::ApiError;
-use super::fields::{known, unsupported, wrong};
+use super::fields::{known, unsupported, without_nulls, wrong};
 use crate::text::Message;
+
+/// Fields of answers that have no place in a prompt, where they are empty.
+const EMPTY_FIELDS: [&str; 5] = [
+    "audio",
+    "function_call",
+    "images",
+    "reasoning_details",
+    "thinking_blocks",
+];
 
 /// `at`: the place in the body, for messages.
 ///
@@ -14,10 +23,20 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
     let Json::Object(turn) = turn else {
         return Err(wrong(at, "an object"));
     };
+    let mut turn = without_nulls(turn);
+    let is_empty = |value: &Json| {
+        value.as_array().is_some_and(Vec::is_empty)
+            || value
+                .as_object()
+                .is_some_and(|fields| fields.values().all(Json::is_null))
+    };
+    turn.retain(|name, value| !EMPTY_FIELDS.contains(&name.as_str()) || !is_empty(value));
     known(
-        turn,
+        &turn,
         at,
         &[
+            "annotations",
+            "provider_specific_fields",
             "role",
             "content",
             "name",
@@ -97,6 +116,9 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
     Ok(message)
 }
 
+/// Fields of calls in answers and streams that have no place in a prompt.
+const CALL_FIELDS: [&str; 2] = ["index", "provider_specific_fields"];
+
 /// Arguments are JSON in a string; templates write them as the JSON that they are.
 fn tool_call(at: &str, call: &Json) -> Result<Json, ApiError> {
     let expected = || {
@@ -106,10 +128,14 @@ fn tool_call(at: &str, call: &Json) -> Result<Json, ApiError> {
         )
     };
     let mut call = call.clone();
+    if let Json::Object(fields) = &mut call {
+        fields.retain(|name, value| !value.is_null() && !CALL_FIELDS.contains(&name.as_str()));
+    }
     let function = call
         .get_mut("function")
         .and_then(Json::as_object_mut)
         .ok_or_else(expected)?;
+    function.retain(|name, value| !value.is_null() && !CALL_FIELDS.contains(&name.as_str()));
     if !function.get("name").is_some_and(Json::is_string) {
         return Err(expected());
     }

@@ -208,6 +208,29 @@ impl Tokenizer {
             .to_vec())
     }
 
+    /// As [`Tokenizer::encode`], with the special tokens that the tokenizer's post-processor adds, such as a BOS: what other
+    /// programs read where a text has no chat template.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        Ok(self
+            .encoding(text, |inner| inner.encode_fast(text, true))?
+            .get_ids()
+            .to_vec())
+    }
+
+    /// The special tokens that the tokenizer's post-processor puts before a text, such as a BOS.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn special_prefix(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding = self.encoding(text, |inner| inner.encode_fast(text, true))?;
+        let added = encoding.get_special_tokens_mask().iter();
+        let count = added.take_while(|is_added| **is_added == 1).count();
+        Ok(encoding.get_ids()[..count].to_vec())
+    }
+
     /// Token ids of an answer as the model is to write it, with the header of its family's answers and the end of the turn.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::locate::{adapter_base, read_adapter};
 use super::{CheckpointError, ModelLocation, PeftAdapter, StartError};
+use crate::config::BasePrecision;
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
@@ -123,6 +124,15 @@ impl OpenModel {
             label: label.to_owned(),
             ..self
         })
+    }
+
+    /// This model with its matrices rounded as a base in this precision is.
+    #[must_use]
+    pub(super) fn in_precision(self, precision: BasePrecision) -> Self {
+        Self {
+            weights: self.weights.in_precision(precision),
+            ..self
+        }
     }
 
     /// The decoder with several adapters of this model's weights side by side, its own first where it has one; and the

@@ -3,6 +3,7 @@
 
 use super::locate::{adapter_base, read_adapter};
 use super::{ModelLocation, OpenModel, StartError};
+use crate::config::BasePrecision;
 use crate::kernels::device::Engine;
 use crate::model::Decoder;
 use crate::run::RunFolders;
@@ -23,18 +24,22 @@ pub struct SharedBase {
 
 impl SharedBase {
     /// Opens a located model and the adapters `others` (M of each), which must be of the same base. `uses_base`: rows may
-    /// also be of the base alone, without the model's own adapter.
+    /// also be of the base alone, without the model's own adapter. `precision`: of the base; `None`: that of its run.
     ///
     /// # Errors
     /// [`StartError`], also for an M that is no adapter of this base.
     pub fn open(
         located: ModelLocation,
         (others, uses_base): (&[String], bool),
+        precision: Option<BasePrecision>,
         run_folders: &RunFolders,
         engine: &Engine,
     ) -> Result<Self, StartError> {
         let base = base_digest(&located, run_folders)?;
-        let main = OpenModel::from_location(located, run_folders)?;
+        let mut main = OpenModel::from_location(located, run_folders)?;
+        if let Some(precision) = precision {
+            main = main.in_precision(precision);
+        }
         let tokenizer = Tokenizer::load(&main.source)?;
         if others.is_empty() && !(uses_base && main.adapter().is_some()) {
             let model = main.decoder(None, engine)?;

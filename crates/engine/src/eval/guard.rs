@@ -39,9 +39,13 @@ pub fn prepare_guard(
         };
         let mut reference = tokenizer.encode(&row.reference).map_err(failed)?;
         let (prompt, answer) = if row.messages.is_empty() {
-            // The first token has none before it.
-            let rest = reference.split_off(1.min(reference.len()));
-            (std::mem::replace(&mut reference, rest), None)
+            let mut prompt = tokenizer.special_prefix(&row.reference).map_err(failed)?;
+            if prompt.is_empty() {
+                // The first token has none before it.
+                let rest = reference.split_off(1.min(reference.len()));
+                prompt = std::mem::replace(&mut reference, rest);
+            }
+            (prompt, None)
         } else {
             let prompt = tokenizer
                 .prompt_ids(&row.messages, None, &options)

@@ -303,7 +303,12 @@ impl Decoder {
     }
 
     /// A batch's rows after the final norm, [rows, hidden], and nothing kept.
-    pub fn forward(&self, batch: &PackedBatch, adapters: Adapters) -> Result<Tensor> {
+    pub fn forward<'a>(
+        &self,
+        batch: &PackedBatch,
+        adapters: impl Into<AdapterUse<'a>>,
+    ) -> Result<Tensor> {
+        let adapters = adapters.into();
         let batch = self.place(batch)?;
         let ((mut stream, mut side), replayed) =
             (self.start(&batch.token_ids)?, self.replayed(&batch)?);
@@ -311,7 +316,7 @@ impl Decoder {
             let beside = side.of(index, self.sources[index]);
             let context = RowContext {
                 beside,
-                ..rows(&batch, replay(own.as_ref()), adapters.into())
+                ..rows(&batch, replay(own.as_ref()), adapters)
             };
             let (output, _, derived) = layer.forward(stream, context)?;
             if self.sources[index] == Some(index) {

@@ -368,12 +368,16 @@ impl DecodeBatch<'_> {
 
     /// The parameters of a row that is sampled on the host; `index`: in the pass.
     fn shaped_params(&self, row: &Row, index: usize) -> Option<ShapedParams> {
-        let shaping = self.requests[&row.request].request.shaping.as_ref()?;
+        let ActiveRequest {
+            request, sampling, ..
+        } = &self.requests[&row.request];
+        let shaping = request.shaping.as_ref()?;
         Some(ShapedParams::new(
             index,
             shaping,
             self.params(row, 0),
-            &row.completion.token_ids,
+            (&request.prompt, &row.completion.token_ids),
+            &sampling.stop_ids,
         ))
     }
 

@@ -29,6 +29,7 @@ pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
 pub use queue::{Arrivals, InConversation, QueuedRequest, RequestSource};
 pub use shaping::Shaping;
+pub(crate) use shaping::likeliest;
 pub use thinking::ThinkingLimit;
 pub use thread_pool::ThreadPool;
 

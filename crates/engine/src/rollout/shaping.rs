@@ -1,19 +1,28 @@
-//! Sampling with penalties, top-p and the likeliest alternatives, for served requests. Such tokens are
+//! Sampling with penalties, top-k, top-p, min-p and the likeliest alternatives, for served requests, in the order and by the
+//! definitions of transformers. Such tokens are
 //! sampled on the host, from logits that are copied there for each token: serving alone asks for them, never training.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::kernels::sampler::{SampleParams, SampledToken, mask_words};
+use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken, mask_words};
 
-/// Penalties, top-p and alternatives of a served completion.
+/// Penalties, limits and alternatives of a served completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shaping {
+    /// The so many likeliest tokens, with all that are as likely as the last of them; 0: all.
+    pub top_k: usize,
     /// Nucleus sampling: the likeliest tokens whose probabilities add up to this, one at least; 1: all.
     pub top_p: f64,
+    /// After top-k and top-p, tokens whose probability is at least this part of the likeliest's; 0: all.
+    pub min_p: f64,
+    /// The logit of each token of prompt and completion is divided by it, a negative one multiplied; 1: unchanged.
+    pub repetition_penalty: f64,
+    /// Tokens of a completion before a stop token may be sampled.
+    pub min_tokens: usize,
     /// Taken off the logit of each token that the completion has already.
     pub presence_penalty: f64,
     /// Taken off the logit of a token for each time that the completion has it.
@@ -26,7 +35,11 @@ impl Default for Shaping {
     /// The model's own distribution.
     fn default() -> Self {
         Self {
+            top_k: 0,
             top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            min_tokens: 0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             alternatives: 0,
@@ -37,7 +50,12 @@ impl Default for Shaping {
 impl Shaping {
     /// Whether other tokens are sampled.
     fn changes_distribution(&self) -> bool {
-        self.top_p < 1.0 || self.has_penalties()
+        self.top_k > 0
+            || self.top_p < 1.0
+            || self.min_p > 0.0
+            || self.min_tokens > 0
+            || self.repetition_penalty != 1.0
+            || self.has_penalties()
     }
 
     fn has_penalties(&self) -> bool {
@@ -54,6 +72,10 @@ pub(super) struct ShapedParams {
     params: SampleParams,
     /// How often each token occurs in the completion; empty without penalties.
     counts: HashMap<u32, u32>,
+    /// Tokens of prompt and completion; empty without a repetition penalty.
+    repeated: HashSet<u32>,
+    /// Stop tokens that may not be sampled yet.
+    suppressed: Vec<u32>,
 }
 
 impl ShapedParams {
@@ -61,17 +83,28 @@ impl ShapedParams {
         index: usize,
         shaping: &Arc<Shaping>,
         params: SampleParams,
-        token_ids: &[u32],
+        (prompt, token_ids): (&[u32], &[u32]),
+        stop_ids: &[u32],
     ) -> Self {
         let mut counts = HashMap::new();
         for id in token_ids.iter().filter(|_| shaping.has_penalties()) {
             *counts.entry(*id).or_default() += 1;
         }
+        let repeated = match shaping.repetition_penalty {
+            1.0 => HashSet::new(),
+            _ => prompt.iter().chain(token_ids).copied().collect(),
+        };
+        let suppressed = match token_ids.len() < shaping.min_tokens {
+            true => stop_ids.to_vec(),
+            false => Vec::new(),
+        };
         Self {
             index,
             shaping: Arc::clone(shaping),
             params,
             counts,
+            repeated,
+            suppressed,
         }
     }
 }
@@ -107,6 +140,23 @@ pub(super) fn sample_shaped(
     params.iter().map(shaped).collect()
 }
 
+/// Of each row of logits, [rows, vocabulary], the likeliest tokens with their log-probs, the likeliest first.
+pub(crate) fn likeliest(logits: &Tensor, count: usize) -> Result<Vec<Vec<(u32, f32)>>> {
+    let shaping = Arc::new(Shaping {
+        alternatives: count,
+        ..Shaping::default()
+    });
+    let params = SampleParams {
+        uniform: LIKELIEST,
+        temperature: 1.0,
+    };
+    let rows: Vec<ShapedParams> = (0..logits.dims2()?.0)
+        .map(|row| ShapedParams::new(row, &shaping, params, (&[], &[]), &[]))
+        .collect();
+    let found = sample_shaped(logits, &rows, None)?;
+    Ok(found.into_iter().map(|row| row.alternatives).collect())
+}
+
 /// A candidate for the next token.
 #[derive(Clone, Copy)]
 struct Candidate {
@@ -139,9 +189,14 @@ impl ShapedParams {
             mask,
             if is_greedy { 1.0 } else { params.temperature },
         )?;
+        if shaping.top_k > 0 {
+            keep_first(&mut candidates, shaping.top_k);
+        }
         if shaping.top_p < 1.0 {
             keep_likeliest(&mut candidates, shaping.top_p);
         }
+        // The likeliest's weight is 1.
+        candidates.retain(|candidate| candidate.weight >= shaping.min_p);
         let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
         if !total.is_finite() || total <= 0.0 {
             bail!("the model's logits are not finite")
@@ -193,9 +248,18 @@ impl ShapedParams {
         let Shaping {
             presence_penalty,
             frequency_penalty,
+            repetition_penalty,
             ..
         } = *self.shaping;
-        let is_allowed = |id: usize| mask.is_none_or(|mask| mask[id / 32] >> (id % 32) & 1 == 1);
+        let is_allowed = |id: usize| {
+            mask.is_none_or(|mask| mask[id / 32] >> (id % 32) & 1 == 1)
+                && !self.suppressed.contains(&(id as u32))
+        };
+        let repeated = |id: u32, logit: f64| match self.repeated.contains(&id) {
+            true if logit < 0.0 => logit * repetition_penalty,
+            true => logit / repetition_penalty,
+            false => logit,
+        };
         let candidate = |(id, &logit): (usize, &f32)| {
             let count = self
                 .counts
@@ -208,7 +272,7 @@ impl ShapedParams {
             };
             Candidate {
                 id: id as u32,
-                scaled: (f64::from(logit) - penalty) / temperature,
+                scaled: (repeated(id as u32, f64::from(logit)) - penalty) / temperature,
                 weight: 0.0,
             }
         };
@@ -226,6 +290,15 @@ impl ShapedParams {
             .for_each(|candidate| candidate.weight = (candidate.scaled - largest).exp());
         candidates.retain(|candidate| candidate.weight != 0.0);
         Ok(candidates)
+    }
+}
+
+/// Leaves the `count` likeliest and those as likely as the last of them, in the order of their ids.
+fn keep_first(candidates: &mut Vec<Candidate>, count: usize) {
+    if count < candidates.len() {
+        let mut values: Vec<f64> = candidates.iter().map(|one| one.scaled).collect();
+        let (_, &mut least, _) = values.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
+        candidates.retain(|candidate| candidate.scaled >= least);
     }
 }
 
@@ -257,14 +330,6 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::kernels::sampler::LIKELIEST;
-
-    const PLAIN: Shaping = Shaping {
-        top_p: 1.0,
-        presence_penalty: 0.0,
-        frequency_penalty: 0.0,
-        alternatives: 0,
-    };
 
     /// Probabilities 0.1, 0.5, 0.15, 0.25 in the second row.
     fn logits() -> Tensor {
@@ -286,7 +351,8 @@ mod tests {
                 uniform,
                 temperature,
             },
-            before,
+            (&[], before),
+            &[],
         );
         let masks = mask.map(|mask| [u32::MAX, mask]);
         sample_shaped(&logits(), &[params], masks.as_ref().map(|masks| &masks[..]))
@@ -297,9 +363,18 @@ mod tests {
     #[test]
     fn top_p_draws_from_the_likeliest_alone() {
         let check = |top_p: f64, uniform: f64, mask: Option<u32>, id: u32, probability: f64| {
-            let token = sampled(Shaping { top_p, ..PLAIN }, uniform, 1.0, &[], mask)
-                .token
-                .unwrap();
+            let token = sampled(
+                Shaping {
+                    top_p,
+                    ..Shaping::default()
+                },
+                uniform,
+                1.0,
+                &[],
+                mask,
+            )
+            .token
+            .unwrap();
             assert_eq!(token.token_id, id, "{top_p} {uniform}");
             assert!(
                 (f64::from(token.log_prob) - probability.ln()).abs() < 1e-5,
@@ -325,7 +400,7 @@ mod tests {
             presence_penalty: 1.0,
             frequency_penalty: 0.5,
             alternatives: 2,
-            ..PLAIN
+            ..Shaping::default()
         };
         // 0.5 / e^2 is less than 0.25.
         let found = sampled(penalized.clone(), 0.5, 0.0, &[1, 1], None);
@@ -348,7 +423,7 @@ mod tests {
         let told = sampled(
             Shaping {
                 alternatives: 9,
-                ..PLAIN
+                ..Shaping::default()
             },
             0.5,
             0.5,
@@ -374,7 +449,7 @@ mod tests {
                 Shaping {
                     top_p: 0.6,
                     alternatives: 9,
-                    ..PLAIN
+                    ..Shaping::default()
                 },
                 0.5,
                 1.0,
@@ -385,5 +460,82 @@ mod tests {
             .len(),
             2
         );
+    }
+
+    /// What `transformers` leaves of logits, and how likely each token is then.
+    #[test]
+    fn every_processor_leaves_the_distribution_of_transformers() {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            logits: Vec<f32>,
+            temperature: f64,
+            top_k: usize,
+            top_p: f64,
+            min_p: f64,
+            repetition_penalty: f64,
+            min_tokens: usize,
+            prompt: Vec<u32>,
+            completion: Vec<u32>,
+            stop_ids: Vec<u32>,
+            probabilities: Vec<f64>,
+        }
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/parity/logits_processors.json"
+        );
+        let text = std::fs::read_to_string(path).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
+        assert!(cases.len() > 20);
+        for (number, case) in cases.iter().enumerate() {
+            let shaping = Arc::new(Shaping {
+                top_k: case.top_k,
+                top_p: case.top_p,
+                min_p: case.min_p,
+                repetition_penalty: case.repetition_penalty,
+                min_tokens: case.min_tokens,
+                alternatives: case.logits.len(),
+                ..Shaping::default()
+            });
+            let sampled = |uniform: f64| {
+                let params = SampleParams {
+                    uniform,
+                    temperature: case.temperature,
+                };
+                let context = (&case.prompt[..], &case.completion[..]);
+                let params = ShapedParams::new(0, &shaping, params, context, &case.stop_ids);
+                params.sample_from(&case.logits, None).unwrap()
+            };
+            let expected = &case.probabilities;
+            let alternatives = sampled(0.5).alternatives;
+            let possible = expected.iter().filter(|probability| **probability > 0.0);
+            assert_eq!(alternatives.len(), possible.count(), "case {number}");
+            for (id, log_prob) in alternatives {
+                let difference = f64::from(log_prob) - expected[id as usize].ln();
+                assert!(difference.abs() < 1e-5, "case {number}, token {id}");
+            }
+            // The token of the pass itself stays.
+            if !shaping.changes_distribution() {
+                assert_eq!(sampled(0.5).token, None, "case {number}");
+                continue;
+            }
+            // Numbers spread evenly over [0, 1) are sampled as often as the probabilities say.
+            let draws = 2000;
+            let mut counts = vec![0; expected.len()];
+            for draw in 0..draws {
+                let uniform = (f64::from(draw) + 0.5) / f64::from(draws);
+                if let Some(token) = sampled(uniform).token {
+                    counts[token.token_id as usize] += 1;
+                    let own = expected[token.token_id as usize].ln();
+                    assert!((f64::from(token.log_prob) - own).abs() < 1e-5);
+                }
+            }
+            for (id, (count, probability)) in counts.iter().zip(expected).enumerate() {
+                let difference = f64::from(*count) - probability * f64::from(draws);
+                assert!(
+                    difference.abs() <= 1.0,
+                    "case {number}, token {id}: {count}"
+                );
+            }
+        }
     }
 }

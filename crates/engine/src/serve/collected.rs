@@ -21,6 +21,7 @@ use crate::openai::{
 use crate::rollout::{Completion, StopReason};
 use crate::score::{AnswerPart, CallReader};
 use crate::text::TextError;
+use crate::update::ReadToken;
 
 /// Approximate bytes of one piece of a stream.
 const PIECE_BYTES: usize = 64 << 10;
@@ -97,7 +98,7 @@ impl Choice {
         parts.extend(found.into_iter().map(Part::AnswerPart));
     }
 
-    fn end(&mut self, finish: Finish) {
+    pub(super) fn end(&mut self, finish: Finish) {
         // A call that a text of `stop` broke off is none to carry out.
         let calls =
             self.progress.called > 0 && !self.progress.is_within_call && finish == Finish::Stop;
@@ -109,16 +110,31 @@ impl Choice {
 #[derive(Debug)]
 pub(super) struct ReadTokens {
     token_ids: Vec<u32>,
-    /// Of the tokens after the first, once it was read.
-    log_probs: Option<Vec<f32>>,
+    /// Those after the first, once it was read.
+    read: Option<Vec<ReadToken>>,
 }
 
 impl ReadTokens {
     pub(super) fn of(token_ids: &[u32]) -> Self {
         Self {
             token_ids: token_ids.to_vec(),
-            log_probs: None,
+            read: None,
         }
+    }
+
+    /// As a completion that repeats it tells them: the first has no log-prob.
+    fn log_probs(&self, decode: impl Fn(u32) -> String) -> Vec<TokenLogProb> {
+        let read = self.read.iter().flatten().map(Some);
+        let told = |(id, read): (&u32, Option<&ReadToken>)| TokenLogProb {
+            token: decode(*id),
+            log_prob: read.map(|read| read.log_prob),
+            alternatives: read.map_or_else(Vec::new, |read| {
+                let text = |(id, value): &(u32, f32)| (decode(*id), *value);
+                read.likeliest.iter().map(text).collect()
+            }),
+        };
+        let read = std::iter::once(None).chain(read);
+        self.token_ids.iter().zip(read).map(told).collect()
     }
 
     /// In vLLM's form: the first token has none.
@@ -127,9 +143,10 @@ impl ReadTokens {
             .token_ids
             .iter()
             .skip(1)
-            .zip(self.log_probs.iter().flatten());
-        let told = told.map(|(id, log_prob)| {
-            let of_token = json!({"logprob": log_prob, "rank": null, "decoded_token": decode(*id)});
+            .zip(self.read.iter().flatten());
+        let told = told.map(|(id, read)| {
+            let of_token =
+                json!({"logprob": read.log_prob, "rank": null, "decoded_token": decode(*id)});
             Json::Object(std::iter::once((id.to_string(), of_token)).collect())
         });
         std::iter::once(Json::Null).chain(told).collect()
@@ -150,6 +167,10 @@ pub(super) struct Collected {
     pub(super) log_probs: bool,
     /// Whether a choice has its token ids, the stop token among them.
     pub(super) token_ids: bool,
+    /// Whether a choice has the log-probs of its prompt's tokens, as vLLM tells them.
+    pub(super) tells_prompts: bool,
+    /// The texts of prompts that completions repeat; empty where they do not.
+    pub(super) echoed: Vec<String>,
     /// Empty where their log-probs are not told.
     pub(super) prompts: Vec<ReadTokens>,
     /// Completions of each prompt.
@@ -162,17 +183,16 @@ impl Collected {
         self.choices
             .iter()
             .all(|choice| choice.progress.finish.is_some())
-            && self.prompts.iter().all(|prompt| prompt.log_probs.is_some())
+            && self.prompts.iter().all(|prompt| prompt.read.is_some())
     }
 
     /// Takes an event; the completion that it is of, unless that had ended.
     pub(super) fn apply(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
         let failed = |error: TextError| server_error(&error.to_string());
-        if let Event::PromptLogProbs { prompt, log_probs } = event {
-            self.prompts
-                .get_mut(prompt)
-                .into_iter()
-                .for_each(|read| read.log_probs = Some(log_probs.clone()));
+        if let Event::PromptRead { prompt, tokens } = event {
+            if let Some(read) = self.prompts.get_mut(prompt) {
+                read.read = Some(tokens);
+            }
             return Ok(None);
         }
         let (Event::Token { index, .. } | Event::Ended { index, .. }) = event else {
@@ -188,10 +208,12 @@ impl Collected {
         let log_prob = |token_id: u32, log_prob: f32| -> Result<TokenLogProb, TextError> {
             Ok(TokenLogProb {
                 token: self.shared.tokenizer.decode(&[token_id], false)?,
-                log_prob,
+                log_prob: Some(log_prob),
                 alternatives: Vec::new(),
             })
         };
+        // As elsewhere where a client counts them.
+        let tells_stop = self.token_ids || !self.echoed.is_empty();
         match event {
             Event::Token {
                 token_id,
@@ -205,7 +227,7 @@ impl Collected {
                     .token_ids
                     .extend(self.token_ids.then_some(token_id));
                 let is_stop = self.stop_ids.contains(&token_id);
-                if self.log_probs && (self.token_ids || !is_stop) {
+                if self.log_probs && (tells_stop || !is_stop) {
                     let mut told = log_prob(token_id, value).map_err(failed)?;
                     let text =
                         |(id, value)| Ok((self.shared.tokenizer.decode(&[id], false)?, value));
@@ -266,7 +288,7 @@ impl Collected {
                 let mut text = self.shared.tokenizer.decode(own, true).map_err(failed)?;
                 text.push_str(&choice.text.finish().map_err(failed)?);
                 if self.log_probs {
-                    let told = if self.token_ids { &token_ids } else { own };
+                    let told = if tells_stop { &token_ids } else { own };
                     let tokens = told
                         .iter()
                         .zip(log_probs)
@@ -288,7 +310,7 @@ impl Collected {
                     Finish::Length
                 });
             }
-            Event::Failed(_) | Event::PromptLogProbs { .. } => {}
+            Event::Failed(_) | Event::PromptRead { .. } => {}
         }
         self.usage.completion_tokens = self
             .choices
@@ -309,6 +331,8 @@ impl Collected {
             choices,
             log_probs,
             token_ids,
+            tells_prompts,
+            echoed,
             prompts,
             samples,
             shared,
@@ -336,7 +360,15 @@ impl Collected {
                     }
                 }
             }
-            let log_probs = log_probs.then_some(choice.progress.log_probs.as_slice());
+            let prompt = index / samples.max(1);
+            let mut told = choice.progress.log_probs;
+            if let Some(echoed) = echoed.get(prompt) {
+                content.text.insert_str(0, echoed);
+                if let Some(read) = prompts.get(prompt) {
+                    told.splice(0..0, read.log_probs(decode));
+                }
+            }
+            let log_probs = log_probs.then_some(told.as_slice());
             let mut whole = answer.choice(
                 index,
                 &content,
@@ -346,7 +378,7 @@ impl Collected {
             if token_ids {
                 whole["token_ids"] = choice.progress.token_ids.into();
             }
-            if let Some(prompt) = prompts.get(index / samples.max(1)) {
+            if let Some(prompt) = prompts.get(prompt).filter(|_| tells_prompts) {
                 whole["prompt_logprobs"] = prompt.json(decode);
             }
             whole

@@ -19,6 +19,7 @@ const MAX_CACHED_BYTES: usize = 4 << 20;
 /// Constraints that are compiled at once: the others of the threads that may block prepare prompts.
 static COMPILING: Semaphore = Semaphore::const_new(2);
 
+/// The label of a format's schema.
 const FORMAT: &str = "response_format";
 const TOOLS: &str = "tools";
 
@@ -26,6 +27,8 @@ const TOOLS: &str = "tools";
 #[derive(Debug)]
 pub(super) struct ConstraintSpec {
     format: ResponseFormat,
+    /// The field that it was named in.
+    format_field: &'static str,
     tools: Option<Tools>,
     /// Both as JSON, with the keys of schemas in their order.
     key: String,
@@ -51,20 +54,39 @@ pub(super) struct Constraints {
 
 impl ConstraintSpec {
     /// `None` where completions are free.
-    pub(super) fn new(format: &ResponseFormat, tools: Option<&Tools>) -> Option<Arc<Self>> {
+    pub(super) fn new(
+        (format, format_field): (&ResponseFormat, &'static str),
+        tools: Option<&Tools>,
+    ) -> Option<Arc<Self>> {
         let are_bound = |tools: &Tools| {
-            tools.choice != ToolChoice::Auto || !tools.strict.is_empty() || !tools.parallel
+            tools.choice != ToolChoice::Auto
+                || !tools.strict.is_empty()
+                || !tools.allowed.is_empty()
+                || !tools.parallel
         };
         let is_free = *format == ResponseFormat::Text && !tools.is_some_and(are_bound);
         let wanted = || {
-            let key = json!({"format": format, "tools": tools}).to_string();
+            let key = json!([format_field, {"format": format, "tools": tools}]).to_string();
             Arc::new(Self {
                 format: format.clone(),
+                format_field,
                 tools: tools.cloned(),
                 key,
             })
         };
         (!is_free).then(wanted)
+    }
+
+    /// The field that binds completions, the first where several do.
+    pub(super) fn field(&self) -> &'static str {
+        match &self.tools {
+            _ if self.format != ResponseFormat::Text => self.format_field,
+            Some(tools) if tools.choice != ToolChoice::Auto || !tools.allowed.is_empty() => {
+                "tool_choice"
+            }
+            Some(tools) if !tools.strict.is_empty() => "tools.function.strict",
+            _ => "parallel_tool_calls",
+        }
     }
 
     fn answer(&self, format: &'static CallFormat) -> Result<Answer, ConstraintError> {
@@ -85,6 +107,9 @@ impl ConstraintSpec {
         } = &mut answer
         {
             *is_single = !tools.parallel;
+            if !tools.allowed.is_empty() {
+                functions.retain(|(name, _)| tools.allowed.contains(name));
+            }
             match &tools.choice {
                 ToolChoice::Required => {}
                 ToolChoice::Function(name) => {
@@ -120,8 +145,9 @@ impl ConstraintSpec {
                 message,
                 ..
             } => {
-                let (field, place) = match label.as_str() {
-                    FORMAT => (FORMAT, "response_format.json_schema.schema"),
+                let (field, place) = match (label.as_str(), self.format_field) {
+                    (FORMAT, FORMAT) => (FORMAT, "response_format.json_schema.schema"),
+                    (FORMAT, field) => (field, field),
                     _ => (TOOLS, TOOLS),
                 };
                 let at = if pointer.starts_with('/') {
@@ -135,7 +161,10 @@ impl ConstraintSpec {
                 ApiError::invalid(TOOLS, format!("`{TOOLS}`: {message}"))
             }
             other => {
-                let field = if self.tools.is_some() { TOOLS } else { FORMAT };
+                let field = match self.tools {
+                    Some(_) => TOOLS,
+                    None => self.format_field,
+                };
                 ApiError::invalid(field, format!("`{field}`: {other}"))
             }
         }
@@ -288,7 +317,7 @@ mod tests {
     fn properties_in_another_order_are_another_constraint() {
         let key = |text: &str| {
             let schema = serde_json::from_str(text).unwrap_or_default();
-            ConstraintSpec::new(&ResponseFormat::JsonSchema(schema), None)
+            ConstraintSpec::new((&ResponseFormat::JsonSchema(schema), FORMAT), None)
                 .map(|wanted| wanted.key.clone())
         };
         let [one, other] = [

@@ -19,8 +19,8 @@ use super::responses::{answer, busy, unix_seconds, with_type};
 use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::Reasoning;
 use crate::openai::{
-    Answer, Api, ApiError, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat,
-    ResponseItems, TextPrompt, Usage,
+    Answer, Api, ApiError, Finish, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat,
+    ResponseItems, TextPrompt, TokenizeRequest, Usage,
 };
 use crate::rollout::{Request, Sampling, Shaping, ThinkingLimit};
 use crate::score::CallReader;
@@ -85,7 +85,10 @@ pub(super) async fn generate(
         .queue
         .push(jobs, read_prompts)
         .map_err(|refused| match refused {
-            QueueError::Full => busy("the queue is full"),
+            QueueError::Full => busy(&format!(
+                "{} requests wait, as many as this server lets (--queue)",
+                shared.queue.limit
+            )),
             QueueError::Closed => {
                 ApiError::new(503, "server_error", None, "the server is being stopped")
             }
@@ -148,10 +151,10 @@ fn prepare(
 ) -> Result<PreparedRequest, ApiError> {
     check_is_there(client)?;
     let asked = GenerationRequest::parse(api, body)?;
-    let served = shared.names.iter().find(|(name, _)| *name == asked.model);
-    let adapter = served.ok_or_else(|| shared.no_model(&asked.model))?.1;
+    let adapter = shared.adapter_of(&asked.model)?;
+    let add_special = asked.add_special_tokens;
     prepare_asked(shared, api, asked, (adapter, arrived), |asked| {
-        prompts(shared, asked, client)
+        prompts(shared, (asked, add_special), client)
     })
 }
 
@@ -167,11 +170,17 @@ pub(super) fn prepare_asked(
         Prompt::Chat { tools, .. } => tools.as_ref(),
         Prompt::Texts(_) => None,
     };
-    let wanted = ConstraintSpec::new(&asked.response_format, tools);
-    if wanted.is_some() && asked.ignore_eos {
-        let message =
-            "`ignore_eos`: completions with a `response_format` or bound tools end where they must";
-        return Err(ApiError::invalid("ignore_eos", message));
+    let wanted = ConstraintSpec::new((&asked.response_format, asked.format_field), tools);
+    let own_ends = [
+        ("ignore_eos", asked.ignore_eos),
+        ("min_tokens", asked.min_tokens > 0),
+    ];
+    if let (Some(wanted), Some((field, _))) = (&wanted, own_ends.iter().find(|(_, set)| *set)) {
+        let message = format!(
+            "`{field}`: completions that `{}` constrains end where they must",
+            wanted.field()
+        );
+        return Err(ApiError::invalid(field, message));
     }
     let has_value = asked.response_format != ResponseFormat::Text;
     let call_reader = |list| {
@@ -190,11 +199,6 @@ pub(super) fn prepare_asked(
         return Err(ApiError::invalid("n", message));
     }
     let prompts = prompts(&asked.prompt)?;
-    if asked.prompt_log_probs && shared.has_adapters_beside {
-        let message =
-            "`prompt_logprobs`: several adapters are served side by side; serve this one by itself";
-        return Err(ApiError::invalid("prompt_logprobs", message));
-    }
     let is_chat = matches!(api, Api::Chat | Api::Responses);
     let (sender, events) = channel(CLIENT_TOKENS);
     let state = Arc::new(BodyState::default());
@@ -216,7 +220,11 @@ pub(super) fn prepare_asked(
         shared.tokenizer.stop_ids().to_vec()
     };
     let shaping = Shaping {
+        top_k: asked.top_k,
         top_p: asked.top_p,
+        min_p: asked.min_p,
+        repetition_penalty: asked.repetition_penalty,
+        min_tokens: asked.min_tokens,
         presence_penalty: asked.presence_penalty,
         frequency_penalty: asked.frequency_penalty,
         alternatives: asked.top_log_probs,
@@ -232,12 +240,21 @@ pub(super) fn prepare_asked(
     let read_prompt = |(index, token_ids): (usize, &Vec<u32>)| ReadPrompt {
         index,
         token_ids: token_ids.clone(),
+        likeliest: if asked.echo { asked.top_log_probs } else { 0 },
         adapter,
         events: sender.clone(),
     };
-    let read_prompts: Vec<ReadPrompt> = match asked.prompt_log_probs {
+    let is_read = asked.prompt_log_probs || asked.echo && asked.log_probs;
+    let read_prompts: Vec<ReadPrompt> = match is_read {
         true => prompts.iter().enumerate().map(read_prompt).collect(),
         false => Vec::new(),
+    };
+    let echoed = match &asked.prompt {
+        Prompt::Texts(texts) if asked.echo => texts
+            .iter()
+            .map(|text| echoed(shared, text))
+            .collect::<Result<_, _>>()?,
+        Prompt::Texts(_) | Prompt::Chat { .. } => Vec::new(),
     };
     let seed = asked.seed.unwrap_or_else(random_seed);
     let mut jobs = Vec::new();
@@ -263,6 +280,13 @@ pub(super) fn prepare_asked(
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
             }));
+            // Only the prompt is asked for.
+            if asked.max_tokens == Some(0) {
+                choices
+                    .iter_mut()
+                    .for_each(|choice| choice.end(Finish::Length));
+                continue;
+            }
             let request = Request {
                 first_sample: asked.first_sample + first as u32,
                 shaping: shaping.clone(),
@@ -307,6 +331,8 @@ pub(super) fn prepare_asked(
         stop_ids,
         log_probs: asked.log_probs,
         token_ids: asked.token_ids,
+        tells_prompts: asked.prompt_log_probs,
+        echoed,
         prompts: read_prompts
             .iter()
             .map(|prompt| ReadTokens::of(&prompt.token_ids))
@@ -355,9 +381,32 @@ fn check_is_there(client: &Weak<()>) -> Result<(), ApiError> {
     }
 }
 
-fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Vec<u32>>, ApiError> {
+/// A prompt as a completion that repeats it has it.
+fn echoed(shared: &Shared, prompt: &TextPrompt) -> Result<String, ApiError> {
+    match prompt {
+        TextPrompt::Text(text) => Ok(text.clone()),
+        TextPrompt::Tokens(ids) => shared
+            .tokenizer
+            .decode(ids, false)
+            .map_err(|error| server_error(&error.to_string())),
+    }
+}
+
+fn prompts(
+    shared: &Shared,
+    prompt: (&Prompt, bool),
+    client: &Weak<()>,
+) -> Result<Vec<Vec<u32>>, ApiError> {
     prompts_with_text(shared, prompt, client)
         .map(|prompts| prompts.into_iter().map(|(ids, _)| ids).collect())
+}
+
+/// The token ids of what a body of `/tokenize` has.
+pub(super) fn token_ids(shared: &Shared, asked: &TokenizeRequest) -> Result<Vec<u32>, ApiError> {
+    let present = Arc::new(());
+    let prompt = (&asked.prompt, asked.add_special_tokens);
+    let found = prompts(shared, prompt, &Arc::downgrade(&present))?;
+    Ok(found.into_iter().next().unwrap_or_default())
 }
 
 /// What a chat template is rendered with.
@@ -387,10 +436,11 @@ pub(super) fn template_options(shared: &Shared, template: &RequestedTemplate) ->
     options
 }
 
-/// The token ids of prompts, each with its text, which is empty where it was given as ids.
+/// The token ids of prompts, each with its text, which is empty where it was given as ids. `add_special`: whether a text gets
+/// the special tokens that the tokenizer adds.
 pub(super) fn prompts_with_text(
     shared: &Shared,
-    prompt: &Prompt,
+    (prompt, add_special): (&Prompt, bool),
     client: &Weak<()>,
 ) -> Result<Vec<(Vec<u32>, String)>, ApiError> {
     let tokenizer = &shared.tokenizer;
@@ -405,6 +455,7 @@ pub(super) fn prompts_with_text(
                     shared.positions
                 ),
             )),
+            _ if add_special => tokenizer.encode_with_special_tokens(text).map_err(refuse),
             _ => tokenizer.encode(text).map_err(refuse),
         }
     };
@@ -455,26 +506,18 @@ pub(super) fn prompts_with_text(
     }
 }
 
-/// The most new tokens of a prompt's completions.
+/// The most new tokens of a prompt's completions: what a request names, lowered to what the server has.
 fn limit(shared: &Shared, prompt: &[u32], named: Option<usize>) -> Result<usize, ApiError> {
-    let most = shared.max_completion_tokens;
-    if let Some(named) = named.filter(|named| *named > most) {
-        let message = format!(
-            "{named} new tokens are more than the server's {most} (--max-completion-tokens)"
-        );
-        return Err(ApiError::invalid("max_tokens", message));
-    }
-    let room = shared
-        .longest_prompt
-        .min(shared.positions - named.unwrap_or(1));
     if prompt.is_empty() {
         return Err(ApiError::invalid("prompt", "the prompt has no token"));
     }
-    if prompt.len() > room {
-        let new = named.map_or_else(String::new, |named| format!(" and {named} new ones"));
-        return Err(too_long(shared, &format!("{} tokens{new}", prompt.len())));
+    if prompt.len() > shared.longest_prompt.min(shared.positions - 1) {
+        return Err(too_long(shared, &format!("{} tokens", prompt.len())));
     }
-    Ok(named.unwrap_or(most.min(shared.positions - prompt.len())))
+    let most = shared
+        .max_completion_tokens
+        .min(shared.positions - prompt.len());
+    Ok(named.map_or(most, |named| named.min(most)))
 }
 
 /// In OpenAI's words, by which clients recognise it.

@@ -16,10 +16,10 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::activity::Activity;
-use super::generation::generate;
+use super::generation::{generate, token_ids};
 use super::responses::{answer, busy, refusal, with_type};
 use super::{ApiKey, Shared};
-use crate::openai::{Api, ApiError};
+use crate::openai::{Api, ApiError, TokenizeRequest};
 
 /// Bytes of a body: a prompt of a million tokens.
 const BODY_BYTES: usize = 4 << 20;
@@ -221,27 +221,25 @@ async fn tokens(State(shared): State<Arc<Shared>>, request: Request) -> Response
     answered(shared, request, Api::Generate).await
 }
 
-/// The token ids of a text, in vLLM's form.
+/// The token ids of a text or of a chat, in vLLM's form.
 async fn tokenize(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let read = async {
         let (body, _room) = body(request).await?;
-        let body: Json = serde_json::from_slice(&body).map_err(|error| {
-            ApiError::invalid("", format!("the body is not valid JSON: {error}"))
-        })?;
-        let text = body["prompt"]
-            .as_str()
-            .ok_or_else(|| ApiError::invalid("prompt", "`prompt` must be a text"))?;
-        let tokens = shared.tokenizer.encode(text);
-        tokens.map_err(|error| ApiError::invalid("prompt", error.to_string()))
+        let asked = TokenizeRequest::parse(&body)?;
+        if let Some(model) = &asked.model {
+            shared.adapter_of(model)?;
+        }
+        let tokens = token_ids(&shared, &asked)?;
+        let mut whole = json!({"count": tokens.len(), "max_model_len": shared.positions});
+        if asked.token_texts {
+            let text = |id: &u32| shared.tokenizer.token(*id);
+            whole["token_strs"] = tokens.iter().map(text).collect();
+        }
+        whole["tokens"] = tokens.into();
+        Ok(whole)
     };
     match read.await {
-        Ok(tokens) => {
-            let count = tokens.len();
-            answer(
-                200,
-                &json!({"count": count, "max_model_len": shared.positions, "tokens": tokens}),
-            )
-        }
+        Ok(whole) => answer(200, &whole),
         Err(error) => refusal(&error),
     }
 }
@@ -381,9 +379,9 @@ async fn model(
     State(shared): State<Arc<Shared>>,
     axum::extract::Path(name): axum::extract::Path<String>,
 ) -> Response {
-    match shared.names().find(|known| *known == name) {
-        Some(name) => answer(200, &listed(&shared, name)),
-        None => refusal(&shared.no_model(&name)),
+    match shared.adapter_of(&name) {
+        Ok(_) => answer(200, &listed(&shared, &name)),
+        Err(error) => refusal(&error),
     }
 }
 
@@ -407,6 +405,17 @@ impl Shared {
     /// Names of all models that a request can ask for.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The adapter of a model by the name that a request has.
+    pub(super) fn adapter_of(&self, name: &str) -> Result<Option<u32>, ApiError> {
+        let first = self
+            .names
+            .first()
+            .filter(|_| self.alias.as_deref() == Some(name));
+        let named = self.names.iter().find(|(known, _)| known == name);
+        let (_, adapter) = named.or(first).ok_or_else(|| self.no_model(name))?;
+        Ok(*adapter)
     }
 
     pub(super) fn no_model(&self, name: &str) -> ApiError {

@@ -23,13 +23,14 @@ use sha2::{Digest, Sha256};
 use crate::format::duration;
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
+use crate::kernels::row_adapters::NO_ADAPTER;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{
     DRAFT_TOKENS, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, decode_queue,
 };
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{TemplateOptions, Tokenizer};
-use crate::update::{log_probs, pack};
+use crate::update::{ReadToken, pack, read_tokens};
 use connections::Listener;
 use constraints::Constraints;
 pub use gateway::{
@@ -60,6 +61,8 @@ pub struct ServedModel {
     pub adapter_slot: usize,
     /// As clients name them, each with its adapter; the first is what others stand beside.
     pub names: Vec<(String, Option<u32>)>,
+    /// Another name of the first, such as the path of a folder that is listed by its own name.
+    pub alias: Option<String>,
     /// What chat prompts are rendered with, where a request does not say.
     pub template: TemplateOptions,
     /// Whether completions may begin with a think block, where a request does not say.
@@ -153,12 +156,12 @@ struct Shared {
     tokenizer: Arc<Tokenizer>,
     constraints: Arc<Constraints>,
     names: Vec<(String, Option<u32>)>,
+    /// Of the first of them.
+    alias: Option<String>,
     template: TemplateOptions,
     reasons: bool,
     thinking_limit: Option<Arc<ThinkingLimit>>,
     max_completion_tokens: usize,
-    /// Whether several adapters stand side by side.
-    has_adapters_beside: bool,
     /// Token ids are below it.
     vocabulary: usize,
     /// Tokens of a prompt and its completion together.
@@ -228,13 +231,13 @@ pub fn serve(
         tokenizer: served.tokenizer,
         constraints: Arc::default(),
         names: served.names,
+        alias: served.alias,
         template: served.template,
         reasons: served.reasons,
         thinking_limit: served.thinking_limit,
         max_completion_tokens: max_completion_tokens
             .min(size.completion_tokens)
             .min(positions - 1),
-        has_adapters_beside: adapter_slot > 0,
         vocabulary: model.config().vocab_size,
         positions,
         longest_prompt: size.prompt_tokens,
@@ -303,18 +306,15 @@ struct Decoding<'a, R> {
 }
 
 impl<R: Fn(&str) + Sync> Decoding<'_, R> {
-    /// The log-probs of a prompt's tokens after the first, at temperature 1, by the forward pass of training.
-    fn read(&self, prompt: &ReadPrompt) -> Result<Vec<f32>, String> {
-        let adapters = if prompt.adapter.is_some() {
-            Adapters::On
-        } else {
-            Adapters::Off
-        };
+    /// A prompt's tokens after the first, by the forward pass of training, with its adapter as when it is sampled.
+    fn read(&self, prompt: &ReadPrompt) -> Result<Vec<ReadToken>, String> {
         let (first, rest) = prompt.token_ids.split_at(1);
-        let read = pack([(first, vec![rest])], usize::MAX);
-        let read = read
+        let packed = pack([(first, vec![rest])], usize::MAX);
+        let adapter = prompt.adapter.unwrap_or(NO_ADAPTER);
+        let own = (self.adapter_slot > 0).then_some((adapter, self.adapter_slot));
+        let read = packed
             .iter()
-            .map(|all| log_probs(self.model, all, adapters, 1.0));
+            .map(|all| read_tokens(self.model, all, own, prompt.likeliest));
         let found = read.collect::<Result<Vec<_>, _>>().map_err(|error| {
             let cause = explained(&error.to_string());
             (self.report)(&format!("reading a prompt failed: {cause}"));
@@ -323,12 +323,7 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
             }
             "reading the prompt failed; the server's log has the cause".to_owned()
         })?;
-        Ok(found
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|token| token.log_prob)
-            .collect())
+        Ok(found.concat())
     }
 
     /// Decodes until the queue is closed and empty.

@@ -15,6 +15,7 @@ use super::metrics::Metrics;
 use crate::rollout::{
     Arrivals, Completion, QueueSize, QueuedRequest, Request, RequestSource, Sampling, StopReason,
 };
+use crate::update::ReadToken;
 
 /// A body that waits alone and fills the rows again and again leaves one row in so many to the next client.
 const LEFT_ONE_IN: usize = 8;
@@ -74,19 +75,24 @@ pub(super) struct ReadPrompt {
     /// Among those of its body.
     pub(super) index: usize,
     pub(super) token_ids: Vec<u32>,
+    /// Likeliest tokens that are told in each token's place.
+    pub(super) likeliest: usize,
     /// As [`QueuedRequest::adapter`].
     pub(super) adapter: Option<u32>,
     pub(super) events: Sender<Event>,
 }
 
-/// Computes the log-probs of a prompt's tokens after the first.
-pub(super) type PromptReader<'r> = &'r dyn Fn(&ReadPrompt) -> Result<Vec<f32>, String>;
+/// Reads a prompt's tokens after the first.
+pub(super) type PromptReader<'r> = &'r dyn Fn(&ReadPrompt) -> Result<Vec<ReadToken>, String>;
 
 /// A part of a client's answer; `index`: of the completion.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Of a prompt's tokens after the first; `prompt`: its index.
-    PromptLogProbs { prompt: usize, log_probs: Vec<f32> },
+    /// A prompt's tokens after the first; `prompt`: its index.
+    PromptRead {
+        prompt: usize,
+        tokens: Vec<ReadToken>,
+    },
     Token {
         index: usize,
         token_id: u32,
@@ -116,7 +122,7 @@ pub(super) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
     /// Requests that wait at most.
-    limit: usize,
+    pub(super) limit: usize,
     pub(super) metrics: Metrics,
 }
 
@@ -253,9 +259,9 @@ impl<'q> Worker<'q> {
 
     fn read_prompt(&self, prompt: &ReadPrompt) {
         let event = match (self.reader)(prompt) {
-            Ok(log_probs) => Event::PromptLogProbs {
+            Ok(tokens) => Event::PromptRead {
                 prompt: prompt.index,
-                log_probs,
+                tokens,
             },
             Err(why) => Event::Failed(why),
         };

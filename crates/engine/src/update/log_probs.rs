@@ -11,20 +11,64 @@ use crate::kernels::embedding::{gather_rows, scatter_rows};
 use crate::kernels::log_probs::{
     TokenLogProb, TokenWeight, token_log_probs, token_log_probs_backward_as,
 };
-use crate::model::{Adapters, Decoder, Gradients, RouterUse};
+use crate::model::{AdapterUse, Adapters, Decoder, Gradients, RouterUse};
 use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
+use crate::rollout::likeliest;
 
 /// The log-probs of each sequence's tokens, without a gradient.
-pub fn log_probs(
+pub fn log_probs<'a>(
     model: &Decoder,
     micro_batch: &MicroBatch,
-    adapters: Adapters,
+    adapters: impl Into<AdapterUse<'a>>,
     temperature: f64,
 ) -> Result<Vec<Vec<TokenLogProb>>> {
     let normed = model.forward(&micro_batch.batch, adapters)?;
     let mut found = Vec::with_capacity(micro_batch.sequences.len());
     for part in HeadPart::all(model, &normed, micro_batch, temperature) {
         found.extend(part.log_probs()?.0);
+    }
+    Ok(found)
+}
+
+/// A token of a text that a model has read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadToken {
+    /// Nats, at temperature 1.
+    pub log_prob: f32,
+    /// The likeliest tokens in its place, the likeliest first, with their log-probs.
+    pub likeliest: Vec<(u32, f32)>,
+}
+
+/// The tokens of all sequences, in order, each with the `count` likeliest in its place. With a `count` above 0 the host
+/// reads the logits of the whole vocabulary. `own`: where several adapters stand side by side, the one that is used and
+/// the numbers of each in the rank, as in [`AdapterUse::own`].
+pub fn read_tokens(
+    model: &Decoder,
+    micro_batch: &MicroBatch,
+    own: Option<(u32, usize)>,
+    count: usize,
+) -> Result<Vec<ReadToken>> {
+    let rows = micro_batch.batch.rows();
+    let column = |(adapter, _): (u32, usize)| Tensor::full(adapter, rows, model.device());
+    let adapters = own.map(column).transpose()?;
+    let slot = own.map_or(0, |(_, slot)| slot);
+    let adapters = AdapterUse::for_rows(Adapters::On, adapters.as_ref(), slot);
+    let normed = model.forward(&micro_batch.batch, adapters)?;
+    let mut found = Vec::new();
+    for part in HeadPart::all(model, &normed, micro_batch, 1.0) {
+        part.each_chunk(|logits, targets| {
+            let own = token_log_probs(logits, targets, 1.0)?;
+            let rows = match count {
+                0 => vec![Vec::new(); own.len()],
+                _ => likeliest(logits, count)?,
+            };
+            let read = own.iter().zip(rows).map(|(own, likeliest)| ReadToken {
+                log_prob: own.log_prob,
+                likeliest,
+            });
+            found.extend(read);
+            Ok(())
+        })?;
     }
     Ok(found)
 }
@@ -113,15 +157,11 @@ impl<'a> HeadPart<'a> {
     /// By sequence, and the logits if there is one chunk of rows.
     fn log_probs(&self) -> Result<(Vec<Vec<TokenLogProb>>, Option<Tensor>)> {
         let (mut flat, mut kept) = (Vec::with_capacity(self.rows.len()), None);
-        for (rows, targets) in self
-            .rows
-            .chunks(HEAD_ROWS_OF_ONE)
-            .zip(self.targets.chunks(HEAD_ROWS_OF_ONE))
-        {
-            let logits = self.model.logits(&self.select(rows)?)?;
-            flat.extend(token_log_probs(&logits, targets, self.temperature)?);
-            kept = (self.rows.len() <= HEAD_ROWS_OF_ONE).then_some(logits);
-        }
+        self.each_chunk(|logits, targets| {
+            flat.extend(token_log_probs(logits, targets, self.temperature)?);
+            kept = (self.rows.len() <= HEAD_ROWS_OF_ONE).then(|| logits.clone());
+            Ok(())
+        })?;
         let mut flat = flat.into_iter();
         let sequences = &self.micro_batch.sequences[self.sequences.clone()];
         Ok((
@@ -131,6 +171,15 @@ impl<'a> HeadPart<'a> {
                 .collect(),
             kept,
         ))
+    }
+
+    /// Passes on the logits of as many rows as the head takes at once, with their targets.
+    fn each_chunk(&self, mut take: impl FnMut(&Tensor, &[u32]) -> Result<()>) -> Result<()> {
+        let chunks = self.rows.chunks(HEAD_ROWS_OF_ONE);
+        for (rows, targets) in chunks.zip(self.targets.chunks(HEAD_ROWS_OF_ONE)) {
+            take(&self.model.logits(&self.select(rows)?)?, targets)?;
+        }
+        Ok(())
     }
 
     /// Adds the head's gradient where it is trained; returns those of chunks of rows, after the final norm.

@@ -8,7 +8,7 @@ mod optimizer; // AdamW, warm-up, clipping, and what to do with a gradient that 
 mod policy; // the GRPO update
 mod supervised; // the next-token update of SFT and pretraining
 
-pub use log_probs::log_probs;
+pub use log_probs::{ReadToken, log_probs, read_tokens};
 pub use loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, sequence_loss};
 pub use micro_batch::{MicroBatch, Piece, pack};
 pub use optimizer::{Optimizer, OptimizerSettings, StepOutcome};

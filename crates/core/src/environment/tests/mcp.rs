@@ -75,6 +75,18 @@ fn results_are_texts_whatever_they_are() {
             "answered: b\n[x:z]",
         ),
         (
+            "{'content': [{'type': 'resource', 'resource': {'uri': 'x:y', 'blob': 'AAAAAA=='}}]}",
+            "answered: [resource x:y, 4 bytes, not shown]",
+        ),
+        (
+            "{'content': [{'type': 'text', 'text': 'one'}], 'structuredContent': {'n': 1}}",
+            "answered: one\n{\"n\":1}",
+        ),
+        (
+            "{'content': [{'type': 'text', 'text': '{ \\\"n\\\": 1 }'}], 'structuredContent': {'n': 1}}",
+            "answered: { \"n\": 1 }",
+        ),
+        (
             "{'content': [], 'structuredContent': {'n': 1}}",
             "answered: {\"n\":1}",
         ),

@@ -26,6 +26,9 @@ const OF_TEXT: [&str; 4] = [
     "include_stop_str_in_output",
 ];
 
+/// Fields of `/v1/completions` that are no sampling parameters.
+const NO_PARAMETERS: [&str; 3] = ["prompt", "echo", "add_special_tokens"];
+
 impl GenerationRequest {
     pub(super) fn parse_generate(body: &Fields<'_>) -> Result<Self, ApiError> {
         if let Some(name) = body.0.keys().find(|name| !NAMES.contains(name)) {
@@ -45,6 +48,12 @@ impl GenerationRequest {
             .is_some_and(|ids| ids.iter().all(Json::is_u64));
         if !is_tokens {
             return Err(wrong("token_ids", "a list of token ids"));
+        }
+        if let Some(name) = NO_PARAMETERS
+            .iter()
+            .find(|name| parameters.contains_key(**name))
+        {
+            return Err(unsupported(&format!("sampling_params.{name}")));
         }
         let given = |name: &str| parameters.get(name).filter(|value| !value.is_null());
         let log_probs = match given("logprobs").map(Json::as_u64) {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::super::ApiError;
-use super::super::fields::{known, unsupported, wrong};
+use super::super::fields::{known, unsupported, without_nulls, wrong};
 use super::super::turns::message;
 use super::{Fields, GenerationRequest, MAX_MESSAGES, MAX_TOP_LOG_PROBS, Prompt, ResponseFormat};
 use crate::text::Message;
@@ -49,10 +49,16 @@ impl Fields<'_> {
                 .map(|tokens| tokens as usize),
             temperature: self.temperature()?,
             prompt_log_probs: false,
+            echo: false,
+            add_special_tokens: false,
             log_probs: self.includes_log_probs()?,
             top_log_probs: self
                 .whole("top_logprobs", 0, MAX_TOP_LOG_PROBS)?
                 .unwrap_or(0) as usize,
+            top_k: 0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            min_tokens: 0,
             top_p: self.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
@@ -61,6 +67,7 @@ impl Fields<'_> {
             ignore_eos: false,
             token_ids: false,
             response_format: self.text_format()?,
+            format_field: "text.format",
             prompt: self.conversation()?,
             repeated: repeated.collect(),
         })
@@ -207,6 +214,7 @@ impl Turns {
         let Json::Object(fields) = item else {
             return Err(wrong(at, "an object"));
         };
+        let fields = &without_nulls(fields);
         let kind = fields
             .get("type")
             .and_then(Json::as_str)
@@ -371,6 +379,15 @@ fn nested_choice(choice: &Json) -> Json {
     match choice.get("name") {
         Some(name) if choice.get("type").is_some_and(|kind| kind == "function") => {
             json!({"type": "function", "function": {"name": name}})
+        }
+        _ if choice
+            .get("type")
+            .is_some_and(|kind| kind == "allowed_tools") =>
+        {
+            let tools = choice.get("tools").and_then(Json::as_array);
+            let tools: Vec<Json> = tools.into_iter().flatten().map(nested_choice).collect();
+            let allowed = json!({"mode": choice.get("mode"), "tools": tools});
+            json!({"type": "allowed_tools", "allowed_tools": allowed})
         }
         _ => choice.clone(),
     }

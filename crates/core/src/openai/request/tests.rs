@@ -58,7 +58,8 @@ fn bodies_of_token_ids_are_read_or_refused_by_name() {
             json!({"stop_token_ids": [-1]}),
             "sampling_params.stop_token_ids",
         ),
-        (json!({}), json!({"top_k": 40}), "top_k"),
+        (json!({}), json!({"top_k": -2}), "top_k"),
+        (json!({}), json!({"echo": true}), "sampling_params.echo"),
         (json!({}), json!({"frobnicate": 1}), "frobnicate"),
     ] {
         let error = generate(changes, parameters).unwrap_err();
@@ -147,9 +148,169 @@ fn a_body_is_read_with_its_defaults() {
     }
     // Null is absent.
     assert_eq!(
-        chat(json!({"stop": null, "seed": null, "top_p": null, "tools": null, "logit_bias": null}))
+        chat(json!({"stop": null, "seed": null, "top_p": null, "tools": null, "logit_bias": null, "chat_template_kwargs": {"enable_thinking": null}}))
             .unwrap(),
         plain
+    );
+}
+
+#[test]
+fn sampling_parameters_of_other_servers_are_read() {
+    let read = chat(json!({"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.2, "min_tokens": 3}));
+    let read = read.unwrap();
+    assert_eq!(
+        (
+            read.top_k,
+            read.min_p,
+            read.repetition_penalty,
+            read.min_tokens
+        ),
+        (40, 0.1, 1.2, 3)
+    );
+    let none = json!({"top_k": -1, "min_p": 0, "repetition_penalty": 1, "min_tokens": 0});
+    assert_eq!(chat(none).unwrap(), chat(json!({})).unwrap());
+    let schema = json!({"type": "object"});
+    for (body, field) in [
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}),
+            "response_format",
+        ),
+        (json!({"guided_json": schema}), "guided_json"),
+        (json!({"guided_json": schema.to_string()}), "guided_json"),
+        (
+            json!({"structured_outputs": {"json": schema, "regex": null}}),
+            "structured_outputs",
+        ),
+    ] {
+        let read = chat(body).unwrap();
+        assert_eq!(read.format_field, field);
+        assert_eq!(
+            read.response_format,
+            ResponseFormat::JsonSchema(schema.clone())
+        );
+    }
+    let echo = completion(json!({"echo": true, "max_tokens": 0, "add_special_tokens": false}));
+    let echo = echo.unwrap();
+    assert_eq!(
+        (echo.echo, echo.max_tokens, echo.add_special_tokens),
+        (true, Some(0), false)
+    );
+    assert!(completion(json!({})).unwrap().add_special_tokens);
+}
+
+#[test]
+fn bodies_of_tokenize_are_read_or_refused_by_name() {
+    let read = |body: Json| TokenizeRequest::parse(body.to_string().as_bytes());
+    for (body, expected) in [
+        (json!({"prompt": "p"}), true),
+        (json!({"prompt": "p", "add_special_tokens": false}), false),
+        (
+            json!({"messages": [{"role": "user", "content": "u"}]}),
+            false,
+        ),
+    ] {
+        assert_eq!(read(body).unwrap().add_special_tokens, expected);
+    }
+    for (body, name) in [
+        (json!({"prompt": 3}), "prompt"),
+        (json!({}), "prompt"),
+        (
+            json!({"prompt": "p", "messages": [{"role": "user", "content": "u"}]}),
+            "prompt",
+        ),
+        (json!({"prompt": "p", "frobnicate": 1}), "frobnicate"),
+        (
+            json!({"prompt": "p", "add_special_tokens": 1}),
+            "add_special_tokens",
+        ),
+        (json!({"messages": []}), "messages"),
+        (
+            json!({"messages": [{"role": "user", "content": "u"}], "add_generation_prompt": false}),
+            "add_generation_prompt",
+        ),
+    ] {
+        let error = read(body.clone()).unwrap_err();
+        assert_eq!(error.parameter.as_deref(), Some(name), "{body}: {error}");
+    }
+}
+
+/// What clients make of an answer that they send again: nulls are absent fields, others have no place in a prompt.
+#[test]
+fn answers_that_clients_replay_are_the_same_turns() {
+    let read = |turn: Json| {
+        let Prompt::Chat { messages, .. } = chat(json!({"messages": [turn]})).unwrap().prompt
+        else {
+            unreachable!()
+        };
+        messages
+    };
+    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let plain = json!({"role": "assistant", "content": "a", "tool_calls": [call]});
+    let call = json!({"id": "c", "type": "function", "index": 0, "provider_specific_fields": null,
+        "function": {"name": "f", "arguments": "{}", "provider_specific_fields": null}});
+    for added in [
+        json!({"refusal": null, "annotations": null, "audio": null, "function_call": null}),
+        json!({"annotations": [], "images": [], "thinking_blocks": [], "reasoning_content": null}),
+        json!({"provider_specific_fields": {"refusal": null, "x": 1}, "reasoning_items": null}),
+        json!({"name": null, "tool_call_id": null, "reasoning": null, "function_call": {}}),
+    ] {
+        let mut turn = plain.clone();
+        turn["tool_calls"] = json!([call]);
+        turn.as_object_mut()
+            .unwrap()
+            .extend(added.as_object().unwrap().clone());
+        assert_eq!(read(turn), read(plain.clone()), "{added}");
+    }
+    let tools = |function: Json| {
+        let tools = json!([{"type": "function", "function": function, "x": null}]);
+        let Prompt::Chat { tools, .. } = chat(json!({"tools": tools})).unwrap().prompt else {
+            unreachable!()
+        };
+        tools.unwrap().list
+    };
+    let schema = json!({"properties": {"a": {"default": null}}});
+    assert_eq!(
+        tools(json!({"name": "f", "parameters": schema, "description": null, "strict": null})),
+        tools(json!({"name": "f", "parameters": schema}))
+    );
+    for (turn, name) in [
+        (
+            json!({"function_call": {"name": "f"}}),
+            "messages.0.function_call",
+        ),
+        (
+            json!({"thinking_blocks": [1]}),
+            "messages.0.thinking_blocks",
+        ),
+        (json!({"audio": {"id": "a"}}), "messages.0.audio"),
+    ] {
+        let mut whole = plain.clone();
+        whole
+            .as_object_mut()
+            .unwrap()
+            .extend(turn.as_object().unwrap().clone());
+        let error = chat(json!({"messages": [whole]})).unwrap_err();
+        assert_eq!(error.parameter.as_deref(), Some(name), "{error}");
+    }
+    let items = |items: Json| {
+        let body = json!({"model": "m", "input": items}).to_string();
+        GenerationRequest::parse(Api::Responses, body.as_bytes())
+            .unwrap()
+            .prompt
+    };
+    let text = json!([{"type": "output_text", "text": "a"}]);
+    assert_eq!(
+        items(json!([
+            {"type": "reasoning", "id": "r", "summary": [], "content": null, "encrypted_content": null, "status": null},
+            {"type": "message", "role": "assistant", "content": text, "id": "m", "status": null, "phase": null, "x": null},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": null, "status": null},
+            {"type": "function_call_output", "call_id": "c", "output": "o", "id": null, "caller": null},
+        ])),
+        items(json!([
+            {"type": "message", "role": "assistant", "content": text},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "o"},
+        ]))
     );
 }
 
@@ -209,6 +370,21 @@ fn tools_are_read_with_how_they_may_be_called() {
         read(json!({"tool_choice": "required"})).unwrap().choice,
         ToolChoice::Required
     );
+    let allowed = |mode: &str, names: &[&str]| {
+        let tools: Vec<Json> = names
+            .iter()
+            .map(|name| json!({"type": "function", "function": {"name": name}}))
+            .collect();
+        let choice =
+            json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}});
+        let tools = read(json!({"tool_choice": choice})).unwrap();
+        (tools.choice, tools.allowed)
+    };
+    assert_eq!(
+        allowed("required", &["g"]),
+        (ToolChoice::Required, vec!["g".to_owned()])
+    );
+    assert_eq!(allowed("auto", &["g", "f"]), (ToolChoice::Auto, Vec::new()));
     assert_eq!(
         (
             read(json!({"tool_choice": "none"})),
@@ -230,7 +406,33 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     };
     for (body, name) in [
         (json!({"top_p": 1.1}), "top_p"),
-        (json!({"top_k": 40}), "top_k"),
+        (json!({"top_k": -2}), "top_k"),
+        (json!({"top_k": 1.5}), "top_k"),
+        (json!({"min_p": 1.1}), "min_p"),
+        (json!({"repetition_penalty": 0}), "repetition_penalty"),
+        (json!({"repetition_penalty": 101}), "repetition_penalty"),
+        (json!({"min_tokens": -1}), "min_tokens"),
+        (json!({"min_tokens": 6, "max_tokens": 5}), "min_tokens"),
+        (json!({"min_tokens": 6, "stop": "a"}), "min_tokens"),
+        (json!({"guided_json": 5}), "guided_json"),
+        (json!({"guided_regex": "a+"}), "guided_regex"),
+        (
+            json!({"structured_outputs": {"regex": "a+"}}),
+            "structured_outputs.regex",
+        ),
+        (
+            json!({"structured_outputs": {"x": 1}}),
+            "structured_outputs.x",
+        ),
+        (
+            json!({"structured_outputs": {"json": 1}}),
+            "structured_outputs.json",
+        ),
+        (json!({"structured_outputs": {}}), "structured_outputs"),
+        (
+            json!({"guided_json": {}, "response_format": {"type": "json_object"}}),
+            "guided_json",
+        ),
         (json!({"top_logprobs": 5}), "top_logprobs"),
         (
             json!({"top_logprobs": 21, "logprobs": true}),
@@ -330,7 +532,9 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     }
     for (body, name) in [
         (json!({"logprobs": 30}), "logprobs"),
-        (json!({"echo": true}), "echo"),
+        (json!({"echo": true, "stream": true}), "echo"),
+        (json!({"echo": 1}), "echo"),
+        (json!({"max_tokens": 0}), "max_tokens"),
         (json!({"best_of": 2}), "best_of"),
         (json!({"messages": []}), "messages"),
         (json!({"prompt": [[1], "a", {}]}), "prompt"),

@@ -28,6 +28,17 @@ impl Fields<'_> {
         }
     }
 
+    /// A prompt that is told with its log-probs is read before the completion is sampled.
+    pub(super) fn echo(&self, stream: bool) -> Result<bool, ApiError> {
+        match self.flag("echo")? {
+            true if stream => Err(ApiError::invalid(
+                "echo",
+                "`echo` cannot be streamed: leave `stream` out",
+            )),
+            echo => Ok(echo),
+        }
+    }
+
     pub(super) fn texts(&self) -> Result<Vec<TextPrompt>, ApiError> {
         let expected = || {
             wrong(

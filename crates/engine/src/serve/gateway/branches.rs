@@ -63,7 +63,7 @@ impl AskedPrompt {
 pub(super) fn prompt_of(
     shared: &Shared,
     earlier: &[Asked],
-    prompt: &Prompt,
+    (prompt, add_special): (&Prompt, bool),
     client: &Weak<()>,
 ) -> Result<AskedPrompt, ApiError> {
     let Prompt::Chat {
@@ -72,7 +72,7 @@ pub(super) fn prompt_of(
         template,
     } = prompt
     else {
-        return text_prompt(shared, earlier, prompt, client);
+        return text_prompt(shared, earlier, (prompt, add_special), client);
     };
     let options = template_options(shared, template);
     let tools = tools.as_ref().map(|tools| &tools.list);
@@ -88,7 +88,7 @@ pub(super) fn prompt_of(
     let (follows, shared_messages, transcript) = match spliced {
         Some((number, continued, transcript)) => (Some(number), continued, transcript),
         None => {
-            let (ids, text) = prompts_with_text(shared, prompt, client)?
+            let (ids, text) = prompts_with_text(shared, (prompt, add_special), client)?
                 .into_iter()
                 .next()
                 .unwrap_or_default();
@@ -112,10 +112,10 @@ pub(super) fn prompt_of(
 fn text_prompt(
     shared: &Shared,
     earlier: &[Asked],
-    prompt: &Prompt,
+    (prompt, add_special): (&Prompt, bool),
     client: &Weak<()>,
 ) -> Result<AskedPrompt, ApiError> {
-    let (token_ids, text) = prompts_with_text(shared, prompt, client)?
+    let (token_ids, text) = prompts_with_text(shared, (prompt, add_special), client)?
         .into_iter()
         .next()
         .unwrap_or_default();

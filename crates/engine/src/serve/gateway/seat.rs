@@ -179,7 +179,7 @@ impl Seat {
         let prompt = prompt_of(
             &self.shared,
             &state.asked,
-            &asked.prompt,
+            (&asked.prompt, asked.add_special_tokens),
             &Arc::downgrade(&client),
         )?;
         let prepare = |api, asked| {
@@ -201,8 +201,8 @@ impl Seat {
         .collected;
         let stops = Arc::new(asked.stop.clone());
         let mut prepared = prepare(api, asked)?;
-        if prepared.wanted.is_some() {
-            return Err(constrained());
+        if let Some(wanted) = &prepared.wanted {
+            return Err(constrained(wanted.field()));
         }
         let (job, _) = prepared
             .jobs
@@ -355,8 +355,13 @@ fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest
             "a conversation with a policy has one completion a request",
         );
     }
-    if asked.prompt_log_probs {
-        return refuse("prompt_logprobs", "not available while a policy is sampled");
+    for (field, is_set) in [
+        ("prompt_logprobs", asked.prompt_log_probs),
+        ("echo", asked.echo),
+    ] {
+        if is_set {
+            return refuse(field, "not available while a policy is sampled");
+        }
     }
     if asked.top_log_probs > 0 {
         return refuse(
@@ -372,31 +377,34 @@ fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest
     }
     let policy = GenerationRequest {
         temperature: 1.0,
+        top_k: 0,
         top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        min_tokens: 0,
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
         seed: Some(0),
         max_tokens: Some(asked.max_tokens.map_or(most, |tokens| tokens.min(most))),
         ..asked.clone()
     };
-    let is_free = |asked: &GenerationRequest| {
-        (
-            asked.temperature,
-            asked.top_p,
-            asked.presence_penalty,
-            asked.frequency_penalty,
-        ) == (1.0, 1.0, 0.0, 0.0)
+    let as_asked = GenerationRequest {
+        seed: policy.seed,
+        max_tokens: policy.max_tokens,
+        ..asked.clone()
     };
-    let has_ignored = !is_free(&asked) || asked.seed.is_some();
+    let has_ignored = as_asked != policy || asked.seed.is_some();
     Ok((policy, has_ignored))
 }
 
-fn constrained() -> ApiError {
-    let message = "`response_format`, strict tools, `tool_choice` and `parallel_tool_calls`: a policy is sampled without constraints, \
-                   since its log-probs would be others";
+/// `field`: the one that constrains completions.
+fn constrained(field: &str) -> ApiError {
+    let message = format!(
+        "`{field}`: a policy is sampled without constraints, since its log-probs would be others"
+    );
     ApiError {
         code: Some("unsupported_parameter"),
-        ..ApiError::invalid("response_format", message)
+        ..ApiError::invalid(field, message)
     }
 }
 

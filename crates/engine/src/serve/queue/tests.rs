@@ -10,8 +10,11 @@ const SIZE: QueueSize = QueueSize {
     prompt_tokens: 100,
 };
 
-fn unread(_: &ReadPrompt) -> Result<Vec<f32>, String> {
-    Ok(vec![-0.5])
+fn unread(_: &ReadPrompt) -> Result<Vec<ReadToken>, String> {
+    Ok(vec![ReadToken {
+        log_prob: -0.5,
+        likeliest: Vec::new(),
+    }])
 }
 
 fn job(samples: usize, by_token: bool, room: usize) -> (DecodeRequest, Receiver<Event>) {
@@ -211,6 +214,7 @@ fn a_prompt_is_read_between_two_passes_and_before_the_end() {
     let prompt = |index| ReadPrompt {
         index,
         token_ids: vec![1, 2],
+        likeliest: 0,
         adapter: None,
         events: events.clone(),
     };
@@ -224,7 +228,7 @@ fn a_prompt_is_read_between_two_passes_and_before_the_end() {
     );
     assert_eq!(taken(&mut worker, 31, false), [u64::MAX]);
     let index = |event| {
-        if let Event::PromptLogProbs { prompt, .. } = event {
+        if let Event::PromptRead { prompt, .. } = event {
             prompt
         } else {
             usize::MAX
