@@ -173,7 +173,7 @@ fn fields_of_objects_in_columns_are_mapped_by_their_path() {
         &["expected=answer = reward_model.ground_truth, by = extra_info.index"],
     )
     .unwrap();
-    assert_eq!(fields.rows[0]["expected"], json!({"answer": 5, "by": 0}));
+    assert_eq!(fields.rows[0]["expected"], json!({"answer": "5", "by": 0}));
     let wrong = of_parquet(VERL, &["expected=reward_model.groundtruth"]).unwrap_err();
     assert!(
         wrong.contains("no column `reward_model.groundtruth`; did you mean `reward_model"),

@@ -6,6 +6,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Result};
 
 type OfOne = fn(f64) -> f64;
+type OfTwo = fn(f64, f64) -> f64;
 
 const OF_ONE: [(&str, OfOne); 19] = [
     ("acos", f64::acos),
@@ -35,7 +36,7 @@ const ROUNDING: [(&str, OfOne); 4] = [
     ("floor", f64::floor),
     ("trunc", f64::trunc),
 ];
-const OF_TWO: [(&str, fn(f64, f64) -> f64); 4] = [
+const OF_TWO: [(&str, OfTwo); 4] = [
     ("atan2", f64::atan2),
     ("mod", |a, b| a % b),
     ("pow", f64::powf),
