@@ -333,6 +333,38 @@ fn a_task_is_checked() {
 }
 
 #[test]
+fn a_prompt_is_rendered_as_a_model_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let render = |row: &str| {
+        call(
+            folder.path(),
+            &[
+                "task", "render", "invoice", row, "--model", "tiny", "--json",
+            ],
+            "",
+        )
+    };
+    let shown = &json_lines(&render("train-001"))[0];
+    let first = fs::read_to_string(sample_data("invoice/train.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
+    let asked = first["messages"][0]["content"].as_str().unwrap();
+    let prompt = shown["prompt"].as_str().unwrap();
+    assert!(
+        prompt.contains(asked) && prompt.len() > asked.len(),
+        "{prompt}"
+    );
+    assert!(shown["tokens"].as_u64().unwrap() > 0 && shown["row"] == "train-001");
+    assert_eq!(json_lines(&render("train:train-001"))[0], *shown);
+    let output = render("nonesuch");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("no row `nonesuch` in train, eval or test"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn a_check_names_every_problem_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

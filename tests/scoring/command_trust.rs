@@ -75,6 +75,21 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
         "{again}"
     );
     assert!(call(here, &["score", "prime-sum"]).status.success());
+    // A fault of the program's own is found before a run does.
+    let broken = program_text.replace("    parts = [", "    pats = parts\n    parts = [");
+    fs::write(task.join("scorer.py"), broken).unwrap();
+    assert!(
+        call(here, &["task", "trust", "prime-sum", "--yes"])
+            .status
+            .success()
+    );
+    let output = call(here, &["task", "check", "prime-sum"]);
+    let text = stdout(&output);
+    assert!(
+        output.status.code() == Some(1)
+            && text.contains("problem: the scorer fails on an empty answer to `"),
+        "{text}"
+    );
     // What the program fails to score is in no rate.
     let failing = program_text.replace(
         "    parts = [",

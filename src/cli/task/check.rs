@@ -122,7 +122,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             .map_or_else(String::new, |file| task.label(file)),
         malformed,
     );
-    check_completions(&task, &mut found);
     found.problems.extend(
         task.prompts
             .generator
@@ -135,6 +134,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .iter()
         .map(|(set, rows)| (*set, rows.len(), answered(rows)))
         .collect();
+    check_completions(&task, loaded, &mut found);
     if choice.json {
         print_document(&task, &sets, guard.len(), &found)?;
     } else {
@@ -252,8 +252,12 @@ fn check_toolset(
     found.functions = checks;
 }
 
-/// Reads every line of the sample completions.
-fn check_completions(task: &Task, found: &mut TaskFindings) {
+/// Reads every line of the sample completions, and looks for their rows.
+fn check_completions(
+    task: &Task,
+    loaded: Vec<(PromptSet, Vec<PromptRow>)>,
+    found: &mut TaskFindings,
+) {
     let Some(file) = &task.prompts.completions else {
         return;
     };
@@ -262,13 +266,12 @@ fn check_completions(task: &Task, found: &mut TaskFindings) {
         Ok(reader) => reader,
         Err(error) => return found.problems.push(error.to_string()),
     };
-    // Sets that cannot be read are problems of their own.
-    let rows = Some(CompletionRows::new(task)).filter(CompletionRows::are_readable);
+    let rows = CompletionRows::of_sets(task, loaded);
     let (mut malformed, mut unknown) = (Vec::new(), Vec::new());
     for line in dataset::read_lines(lines) {
         let read = line.and_then(|(number, text)| {
             let line = CompletionLine::read(&text).map_err(|problem| (number, problem))?;
-            match rows.as_ref().map_or(Ok(None), |rows| rows.find(&line)) {
+            match rows.find(&line) {
                 Err(NoRow::Undecided(problem)) => return Err((number, problem)),
                 Err(NoRow::Unknown(problem)) => unknown.push((number, problem)),
                 Ok(_) => {}

@@ -59,6 +59,14 @@ fn only_member(value: &Value) -> Option<(&str, &Value)> {
         .map(|(key, value)| (key.as_str(), value))
 }
 
+/// What an `expected` says to be right, each alone; at least one unless it is an empty `$any`.
+pub(crate) fn alternatives(expected: &Value) -> Vec<&Value> {
+    match Expectation::from_value(expected) {
+        Expectation::Any(all) => all.iter().flat_map(alternatives).collect(),
+        _ => vec![expected],
+    }
+}
+
 /// The one answer that an `expected` gives: the first of alternatives, without what may be missing.
 pub fn target(expected: &Value) -> Value {
     answer(expected, 0, false)

@@ -84,16 +84,15 @@ pub(super) fn chat_log_prob(
         alternatives,
     }: &TokenLogProb,
 ) -> Json {
-    let told = |token: &str, log_prob: f32| {
+    let told = |token: &str, log_prob: Option<f32>| {
         // A token may be a part of a character.
         let bytes = (!token.contains(char::REPLACEMENT_CHARACTER)).then_some(token.as_bytes());
         json!({"token": token, "logprob": log_prob, "bytes": bytes})
     };
-    let mut whole = told(token, 0.0);
-    whole["logprob"] = json!(log_prob);
+    let mut whole = told(token, *log_prob);
     whole["top_logprobs"] = alternatives
         .iter()
-        .map(|(token, log_prob)| told(token, *log_prob))
+        .map(|(token, log_prob)| told(token, Some(*log_prob)))
         .collect();
     whole
 }

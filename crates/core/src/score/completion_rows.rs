@@ -48,6 +48,14 @@ impl<'t> CompletionRows<'t> {
         }
     }
 
+    /// Of sets that are read already.
+    pub fn of_sets(task: &'t Task, sets: Vec<(PromptSet, Vec<PromptRow>)>) -> Self {
+        Self {
+            index: OnceLock::from(Ok(Index::new(sets))),
+            ..Self::new(task)
+        }
+    }
+
     /// The row that a completion answers; `None` where the line names none.
     ///
     /// # Errors
@@ -61,27 +69,12 @@ impl<'t> CompletionRows<'t> {
         Ok(Some(found.1))
     }
 
-    /// Whether all sets can be read.
-    pub fn are_readable(&self) -> bool {
-        self.index().is_ok()
-    }
-
     fn index(&self) -> Result<&Index, NoRow> {
-        let read = || {
-            let mut index = Index::default();
-            for (set, rows) in load_sets(self.task).map_err(|error| error.to_string())? {
-                for row in rows.into_iter().flat_map(|row| row.all_turns(|_, _| None)) {
-                    let place = index.rows.len();
-                    index.by_id.entry(row.id.clone()).or_default().push(place);
-                    let last = last_message(&row).to_owned();
-                    index.by_last.entry(last).or_default().push(place);
-                    index.rows.push((set, Arc::new(row)));
-                }
-            }
-            Ok(index)
-        };
         self.index
-            .get_or_init(read)
+            .get_or_init(|| {
+                let sets = load_sets(self.task).map_err(|error| error.to_string())?;
+                Ok(Index::new(sets))
+            })
             .as_ref()
             .map_err(|why: &String| NoRow::Undecided(why.clone()))
     }
@@ -156,6 +149,20 @@ impl<'t> CompletionRows<'t> {
 }
 
 impl Index {
+    fn new(sets: Vec<(PromptSet, Vec<PromptRow>)>) -> Self {
+        let mut index = Self::default();
+        for (set, rows) in sets {
+            for row in rows.into_iter().flat_map(|row| row.all_turns(|_, _| None)) {
+                let place = index.rows.len();
+                index.by_id.entry(row.id.clone()).or_default().push(place);
+                let last = last_message(&row).to_owned();
+                index.by_last.entry(last).or_default().push(place);
+                index.rows.push((set, Arc::new(row)));
+            }
+        }
+        index
+    }
+
     /// Rows with this last message; of these, those with the same messages before it, if there are any.
     fn asked_by_turns(&self, turns: &[(String, String)]) -> Vec<usize> {
         let said = |role: &str, content: &str| role != "system" && !content.trim().is_empty();

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 use serde_json::{Map, Value, json};
 
+use super::literals::written_pattern;
 use super::overlap::list;
 
 /// Keys of one pattern that become properties, and those of a pattern that are listed already.
@@ -55,7 +56,8 @@ pub(super) fn name_keys(members: &mut Map<String, Value>) {
 
 /// The texts that a pattern is found in, where they are few.
 fn keys_of(pattern: &str) -> Option<BTreeSet<String>> {
-    let words = words(&regex_syntax::parse(pattern).ok()?)?;
+    let written = written_pattern(pattern).ok()?;
+    let words = words(&regex_syntax::parse(&written).ok()?)?;
     let is_whole = |word: &Word| word.begins && word.ends;
     let is_finite = words.iter().all(is_whole);
     is_finite.then(|| words.into_iter().map(|word| word.text).collect())
@@ -158,6 +160,7 @@ mod tests {
             ("^a$|^b$", Some("a b")),
             ("^(?:a|b)?c{1,2}$", Some("ac acc bc bcc c cc")),
             ("^x_[0-2]$", Some("x_0 x_1 x_2")),
+            ("^x\\d$", Some("x0 x1 x2 x3 x4 x5 x6 x7 x8 x9")),
             ("a^b", Some("")),
             ("score", None),
             ("^score", None),

@@ -16,10 +16,10 @@ use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
 use crate::rollout::likeliest;
 
 /// The log-probs of each sequence's tokens, without a gradient.
-pub fn log_probs<'a>(
+pub fn log_probs(
     model: &Decoder,
     micro_batch: &MicroBatch,
-    adapters: impl Into<AdapterUse<'a>>,
+    adapters: Adapters,
     temperature: f64,
 ) -> Result<Vec<Vec<TokenLogProb>>> {
     let normed = model.forward(&micro_batch.batch, adapters)?;

@@ -18,7 +18,7 @@ use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, OrderedMap, ScoreError, Tier, outline_entry};
 use crate::dataset::PromptRow;
-use crate::dataset::expected::{self, Expectation};
+use crate::dataset::expected::{self, Expectation, alternatives};
 use crate::format::shortened;
 use crate::task::{ALL_FIELDS, Home, Read, Section, TaskFiles};
 
@@ -133,21 +133,17 @@ impl Judge for Regex {
             if let Err(why) = self.check_expected(expected) {
                 return Verdict::failed(why, place);
             }
+            // The last of the nearest, from behind: the first one.
             let all = alternatives(expected)
                 .into_iter()
+                .rev()
                 .map(|one| self.judge_answer(place, answer, Some(one)));
             let nearness = |verdict: &Verdict| {
                 let fields = verdict.fields.iter().flat_map(|fields| fields.iter());
                 (verdict.exact, fields.filter(|(_, same)| **same).count())
             };
-            let nearest = all.reduce(|best, next| {
-                if nearness(&next) > nearness(&best) {
-                    next
-                } else {
-                    best
-                }
-            });
-            nearest.unwrap_or_else(|| self.judge_answer(place, answer, None))
+            all.max_by_key(nearness)
+                .unwrap_or_else(|| self.judge_answer(place, answer, None))
         })
     }
 
@@ -158,14 +154,6 @@ impl Judge for Regex {
     /// The text that a pattern is to match, it matches alone.
     fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         expected::target(expected).as_str().map(str::to_owned)
-    }
-}
-
-/// What an `expected` says to be right, each alone.
-fn alternatives(expected: &Value) -> Vec<&Value> {
-    match Expectation::from_value(expected) {
-        Expectation::Any(all) => all.iter().flat_map(alternatives).collect(),
-        _ => vec![expected],
     }
 }
 

@@ -18,7 +18,7 @@ use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, QueryResult, Reason, ScoreError, Tier};
 use crate::dataset::PromptRow;
-use crate::dataset::expected::{self, Expectation};
+use crate::dataset::expected::{self, Expectation, alternatives};
 use crate::sqlite::{Cell, Clock, Database, Failure, FailureKind, Settings, Table};
 use crate::task::TaskFiles;
 use compare::{CompareRules, Wanted, cell_text, compare};
@@ -117,20 +117,18 @@ impl Sql {
         let name = text_of(row, "dialect").unwrap_or(&self.dialect);
         let dialect =
             dialect(name).ok_or_else(|| format!("`dialect` {name:?} of the row is unknown"))?;
-        let mut queries = Vec::new();
-        if let Some(expected) = row.and_then(|row| row.expected.as_ref()) {
-            if let Some(problem) = expected::problem(expected) {
-                return Err(format!("the row's `expected`: {problem}"));
-            }
-            alternatives(expected, &mut queries)?;
+        let expected = row.and_then(|row| row.expected.as_ref());
+        if let Some(problem) = expected.and_then(expected::problem) {
+            return Err(format!("the row's `expected`: {problem}"));
         }
-        let parsed = queries
-            .into_iter()
-            .map(|query| match parse(&*dialect, query) {
+        let queries = expected.into_iter().flat_map(alternatives).map(|one| {
+            let query = query_of(one)?;
+            match parse(&*dialect, query) {
                 Ok(parsed) => Ok(ExpectedQuery { query, parsed }),
                 Err(error) => Err(does_not_parse(&error.message)),
-            });
-        let expected = parsed.collect::<Result<_, _>>()?;
+            }
+        });
+        let expected = queries.collect::<Result<_, String>>()?;
         Ok(Question {
             schema,
             settings: self.settings_of(row)?,
@@ -238,20 +236,11 @@ impl Judge for Sql {
     }
 }
 
-/// The queries of an `expected`.
-///
 /// # Errors
-/// One of them is not a text.
-fn alternatives<'r>(
-    expected: &'r serde_json::Value,
-    queries: &mut Vec<&'r str>,
-) -> Result<(), String> {
+/// It is not a text.
+fn query_of(expected: &serde_json::Value) -> Result<&str, String> {
     match Expectation::from_value(expected) {
-        Expectation::Any(all) => all.iter().try_for_each(|one| alternatives(one, queries)),
-        Expectation::Plain(serde_json::Value::String(query)) => {
-            queries.push(query);
-            Ok(())
-        }
+        Expectation::Plain(serde_json::Value::String(query)) => Ok(query),
         _ => Err(format!(
             "the row's `expected` is not a query in quotes: {}",
             crate::format::shortened(&expected.to_string(), 60)
@@ -417,19 +406,14 @@ fn compared(
     wanted: &[Arc<Wanted>],
     rules: CompareRules,
 ) -> Verdict {
-    let all = wanted.iter().map(|wanted| compare(found, wanted, rules));
+    // The last of the nearest, from behind: the first one.
+    let all = wanted.iter().rev();
     let nearness = |compared: &compare::Comparison| {
         let same = compared.fields.iter().filter(|(_, same)| **same).count();
         (compared.differences.is_empty(), same)
     };
-    let nearest = all.reduce(|best, next| {
-        if nearness(&next) > nearness(&best) {
-            next
-        } else {
-            best
-        }
-    });
-    let Some(compared) = nearest else {
+    let compared = all.map(|wanted| compare(found, wanted, rules));
+    let Some(compared) = compared.max_by_key(nearness) else {
         return Verdict::new(Tier::Valid, None);
     };
     let start = Places::new(completion).locate(offset);
