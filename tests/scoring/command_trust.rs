@@ -76,15 +76,14 @@ fn a_program_runs_when_it_is_trusted_as_it_is() {
     );
     assert!(call(here, &["score", "prime-sum"]).status.success());
     // A fault of the program's own is found before a run does.
-    let broken = program_text.replace("    parts = [", "    pats = parts\n    parts = [");
-    fs::write(task.join("scorer.py"), broken).unwrap();
+    fs::write(task.join("scorer.py"), format!("nonesuch\n{program_text}")).unwrap();
     assert!(
         call(here, &["task", "trust", "prime-sum", "--yes"])
             .status
             .success()
     );
     let output = call(here, &["task", "check", "prime-sum"]);
-    let text = stdout(&output);
+    let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.code() == Some(1)
             && text.contains("problem: the scorer fails on an empty answer to `"),
