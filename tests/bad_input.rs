@@ -354,12 +354,17 @@ fn a_model_with_something_wrong_in_it() {
             arguments,
             1,
             &[
-                "`nonesuch` is neither a model",
-                "an embedded model (tiny, tiny-sql, tiny-tools, tiny-shell, tiny-python, tiny-assistant)",
-                "nor a run (no run `nonesuch` in ",
+                "no model or run `nonesuch`\n  models: ",
+                "; embedded: tiny, tiny-sql, tiny-tools, tiny-shell, tiny-python, tiny-assistant\n  runs: none of that name in ",
             ],
         );
     }
+    check(
+        folder.path(),
+        &["eval", "task", "--model", "tiny-sqll"],
+        1,
+        &["no model or run `tiny-sqll`; did you mean `tiny-sql`?\n"],
+    );
 }
 
 #[test]

@@ -173,6 +173,16 @@ METHODS = """\
 
 {% for message in messages %}{{ message.content is defined }} {{ message.reasoning_content }} {{ message.thinking }};{% endfor %}"""
 
+# What Python prints for numbers, texts, lists and mappings, alone, joined and within each other; lines end as on Windows and as on old Macs.
+PRINTING = """\
+{% for m in messages %}{{ m.x }} {{ m.x | string }} {{ m.x ~ '' }} {{ '' ~ m.x }} {{ [m.x] }} {{ {'k': m.x} }} {{ [m.x, 'a'] | join('+') }} {{ [m.x] ~ 1e-7 }}\r
+{{ m.x | tojson }} {{ m.x }}{{ 'n: ' ~ m.x if m.x else 'none: ' ~ [m.x] }} {{ ('a' ~ m.x) | upper }} {{ m['x'] ~ -1 ~ 7 // 2 }}\r
+{{ [m.content] }} {{ m }} {{ [[m.content, (m.role,)]] ~ m.content }} {{ m.x is number ~ 'b' }} {{ 1e-5 ~ 'a' ~ 1e16 }} {{ m | length ~ m.items() | list | length }}\r{% endfor %}
+{{- 'a\r\nb\rc' }}|{{ none ~ nothing ~ true }}|{{ [none, nothing is defined] }}|{{ (1, 2) ~ () ~ (3,) }}|{{ {1: 2, none: 'x', 0.00001: 3} }}
+{% set x = 1.5e-5 ~ '%' %}{{ x }}{% if 'a' ~ 1e16 == 'a1e+16' and not ('b' ~ 1e-9) in 'c' %} equal{% endif %}{{ {'a' ~ 1e-5: 'b' ~ [1e-5]}['a1e-05'] }}\r
+"""
+STRANGE = "\u00a0\u200b\u2028\u00ad\U000e0001\ue000\uff00a\x7f\x85\u0378\u0301e\u0301'\u00e9\ud7ff\U0001f600\t\n\\\x1b"
+
 # SmolLM2's, from its GGUF file (Apache-2.0): a system prompt of its own where there is none.
 SMOLLM2 = """\
 {% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
@@ -280,6 +290,20 @@ CASES = [
     ("gemma, three turns", GEMMA, GEMMA_TOKENS, [USER, {"role": "assistant", "content": " ok "}, USER], None, True),
     ("gemma, refused", GEMMA, GEMMA_TOKENS, [USER, USER], None, None),
     ("methods", METHODS, PLAIN_TOKENS, [SYSTEM, USER, {"role": "assistant", "content": None, "reasoning": "why", "tool_calls": None}, USER], None, None),
+    (
+        "printing",
+        PRINTING,
+        PLAIN_TOKENS,
+        [
+            {"role": "user", "content": STRANGE, "x": 1e-05},
+            {"content": "it's", "role": "user", "x": 1e16},
+            {"role": "user", "content": '"it\'s"', "x": 123456789.0},
+            {"x": -1.5e-300, "role": "user", "content": "\u00a0"},
+            {"role": "user", "content": "", "x": [0.1, {"a": [1e-05, None, True, "\u00a0"]}]},
+        ],
+        None,
+        None,
+    ),
     ("values", VALUES, PLAIN_TOKENS, [SYSTEM, USER, {"role": "user", "content": "second question", "name": "x"}], None, None),
 ]
 

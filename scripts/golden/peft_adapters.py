@@ -20,7 +20,7 @@ import torch
 import transformers
 from decoder_logits import as_stored, gradient
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 # What all experts of a layer have, in one parameter each.
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
@@ -46,7 +46,15 @@ CASES = {
     "peft-fused-experts-shared": ("qwen3_5_moe-tied", {"r": 2, "lora_alpha": 4, "target_modules": "all-linear", "target_parameters": EXPERTS}, 20),
     # Gates and ups without downs: PEFT names the wrapper by its place, so it has the name that downs have elsewhere.
     "peft-gate-up-experts": ("qwen3_moe-sparse-tied", {"r": 3, "lora_alpha": 6, "target_modules": [], "target_parameters": EXPERTS[:1]}, 21),
+    # A base that also sees: the text model is `model.language_model`, and the same names reach the part that sees (torch 2.15, transformers 5.24).
+    "peft-gemma3-vision": ("gemma3-nested-bfloat16", {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"]}, 22),
     "peft-shared-expert": ("qwen3_5_moe-tied", {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}, 17),
+}
+
+
+# What the part that sees has instead of the defaults; its weights are random, and text does not reach them.
+VISION = {
+    "peft-gemma3-vision": {"hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
 }
 
 
@@ -76,7 +84,10 @@ def write_case(out, name, base, keys, seed):
     with open(os.path.join(out, base, "golden.json")) as file:
         sequences = json.load(file)["token_ids"]
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(os.path.join(out, base), dtype=torch.float32, attn_implementation="eager")
+    config = AutoConfig.from_pretrained(os.path.join(out, base))
+    if name in VISION:
+        config.vision_config = type(config.vision_config)(**VISION[name])
+    model = AutoModelForCausalLM.from_pretrained(os.path.join(out, base), config=config, dtype=torch.float32, attn_implementation="eager")
     model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **keys)).eval()
     random_adapter(model, seed)
     logits = []
@@ -121,7 +132,8 @@ def merged_sums(model):
         of_experts = name.rpartition(".")[0] in adapted and name.endswith("_proj")
         if of_experts or name.removesuffix(".weight") in adapted:
             sums |= {name: [own.double().sum().item(), own.double().abs().sum().item()] for name, own in as_stored(model.config.model_type, name, tensor).items()}
-    return dict(sorted(sums.items()))
+    texts = {name.replace("model.language_model.", "model."): own for name, own in sums.items() if "vision" not in name}
+    return dict(sorted(texts.items()))
 
 
 def main():

@@ -144,7 +144,8 @@ def main():
     tokenizer = tokenizer_with(PLAIN_TOKENS)
     templates = []
     for path in sorted(pathlib.Path(sys.argv[1]).glob("*.jinja")):
-        template = path.read_text(encoding="utf-8")
+        # With the line ends that it has.
+        template = path.read_bytes().decode("utf-8")
         templates.append({"file": path.name, "template": template, "cases": list(cases(template, tokenizer))})
     golden = {"special_tokens": PLAIN_TOKENS, "now": NOW.isoformat(), "templates": templates}
     pathlib.Path(sys.argv[2]).write_text(json.dumps(golden, ensure_ascii=False), encoding="utf-8")

@@ -490,10 +490,14 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
             target: name.to_owned(),
         },
         name: name.to_owned(),
-        summary: EvalSummary::from_records(&records),
+        summary: EvalSummary {
+            has_calls: task.has_calls(),
+            ..EvalSummary::from_records(&records)
+        },
         records,
         task: task.name.clone(),
         prompts_digest: sha256(lines(rows).as_bytes()),
+        prompt_rules: Value::Null,
         judge: task.judge_name(),
         schema_digest: task.definition_digest(),
         task_digest: task.digest(),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::{Failure, Outcome};
 use crate::dataset::new_task::write_files;
 use crate::files::{Access, ensure_folder};
-use crate::format::quoted;
+use crate::format::{counted, quoted};
 use crate::score::Task;
 
 #[derive(Debug, clap::Args)]
@@ -45,10 +45,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     ensure_folder(&runs, Access::Umask)
         .map_err(|error| Failure::failed(format!("{}: {error}", runs.display())))?;
     println!(
-        "Created workspace {} with task {} ({} files).",
+        "Created workspace {} with task {} ({}).",
         arguments.folder.display(),
         task.name,
-        task_files.len()
+        counted(task_files.len(), "file")
     );
     println!("  edit it     {}", home.join("task.toml").display());
     if task.needs_trust() {

@@ -98,14 +98,17 @@ fn standard_error() -> Box<dyn Write> {
 
 /// Prints the help that was asked for, or what is wrong with the arguments; in colour on a terminal.
 pub(super) fn print_parsed(error: &clap::Error) -> ExitCode {
+    // It quotes arguments as they came: what would act on the terminal is shown, then without colour.
+    let plain = error.render().to_string();
+    let shown = visible_lines(&plain);
     // A closed pipe is not an error.
-    let _ = if is_captured() {
+    let _ = if is_captured() || shown != plain {
         let mut to = if error.use_stderr() {
             standard_error()
         } else {
             standard_output()
         };
-        write!(to, "{}", error.render())
+        write!(to, "{shown}")
     } else {
         error.print()
     };

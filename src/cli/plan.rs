@@ -101,7 +101,7 @@ pub(super) fn run(
     );
     let facts = Facts {
         data: Some(Ok(&problems)),
-        embedded_model: preflight::embedded_model_note(input, config, run_folders),
+        base_model: Some(Ok(preflight::base_model_note(input, config, run_folders))),
         memory: Some(&memory),
         disk: Some(&disk),
         signals: reports
@@ -256,8 +256,9 @@ impl PartitionPlan {
 fn sampled(candidate: &Candidate, completions_per_prompt: usize) -> Result<Vec<Signal>, Failure> {
     let prompts = candidate.sampled_prompts(SAMPLED_PROMPTS);
     eprintln!(
-        "sampling {} completions of {prompts} training prompts ...",
-        prompts * completions_per_prompt
+        "sampling {} of {} ...",
+        counted(prompts * completions_per_prompt, "completion"),
+        counted(prompts, "training prompt")
     );
     Ok(candidate.sample(SAMPLED_PROMPTS)?)
 }

@@ -7,28 +7,36 @@ use crate::checkpoint::ModelLocation;
 use crate::config::TrainConfig;
 use crate::plan::preflight::{Preflight, PreflightFinding, Severity, titles};
 use crate::run::RunFolders;
+use crate::text::Tokenizer;
 
 /// Starts despite errors.
 pub(super) const IGNORE_ERRORS: &str = "--ignore-preflight-errors";
 
-/// The note on the embedded model, if the run starts from one.
-pub(super) fn embedded_model_note(
+/// The note on the embedded model, if the run starts from one, or that the model has no stop token.
+pub(super) fn base_model_note(
     input: &RunInput,
     config: &TrainConfig,
     run_folders: &RunFolders,
 ) -> Option<String> {
-    let origin = ModelLocation::origin(&config.base_model, run_folders).ok()?;
+    let name = &config.base_model;
+    let origin = ModelLocation::origin(name, run_folders).ok()?;
     let noted = input
         .parts
         .iter()
         .find_map(|part| Some((&part.name, part.task.embedded_model_note(&origin)?)));
-    noted.map(|(name, note)| {
+    let noted = noted.map(|(name, note)| {
         let task = if name.is_empty() {
             String::new()
         } else {
             format!("{name}: ")
         };
         format!("{task}{note} (--model NAME)")
+    });
+    noted.or_else(|| {
+        let source = ModelLocation::find(name, run_folders).ok()?;
+        Tokenizer::load(&source.source(run_folders).ok()?)
+            .ok()?
+            .stop_note(name)
     })
 }
 

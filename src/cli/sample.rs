@@ -17,7 +17,7 @@ use super::{Failure, Outcome, eval, print, print_json, score, task_with_agent};
 use crate::checkpoint::ModelLocation;
 use crate::eval::requests;
 use crate::files::failpoint;
-use crate::format::{amount, duration};
+use crate::format::{amount, counted, duration};
 use crate::policy::{
     Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, Question, SAMPLE_STEP,
     ScoredTask, ToolTurn, Turn, Watcher, prepare_rows,
@@ -349,9 +349,9 @@ fn heading(prompt: &Prompt) -> String {
         .map(|message| message.content.trim_end())
         .unwrap_or_default();
     format!(
-        "--- {} ({} tokens)\n{last}\n\n",
+        "--- {} ({})\n{last}\n\n",
         visible(&prompt.row.id),
-        prompt.token_ids.len()
+        counted(prompt.token_ids.len(), "token")
     )
 }
 
@@ -391,9 +391,10 @@ fn completion_text(sample: usize, scored: &Turn) -> String {
         scored.tools.as_ref().map(tool_text).unwrap_or_default(),
     );
     format!(
-        "[{}] {}  reward {}  {tokens} tokens{truncated}{why}\n{steps}{text}\n\n",
+        "[{}] {}  reward {}  {}{truncated}{why}\n{steps}{text}\n\n",
         sample + 1,
         score.outcome(),
-        score.reward_text()
+        score.reward_text(),
+        counted(tokens, "token")
     )
 }

@@ -11,7 +11,7 @@ use super::output::{Stopped, Stream};
 use super::{Failure, Outcome};
 use crate::dataset::import::{Format, parquet_lines};
 use crate::dataset::{self, NumberedLine, PromptRow};
-use crate::format::percent;
+use crate::format::{counted, percent};
 use crate::score::{
     CompletionLine, CompletionRows, FailureClass, LineWork, NoRow, Score, Scorer, Task, Tier,
     score_stream,
@@ -303,8 +303,8 @@ impl Summary {
         if self.errors > 0 {
             writeln!(
                 output,
-                "\n{} completions not scored: the scorer failed",
-                self.errors
+                "\n{} not scored: the scorer failed",
+                counted(self.errors, "completion")
             )?;
         }
         if self.count == 0 {
@@ -314,8 +314,8 @@ impl Summary {
         let tier = |tier: Tier| share(self.tiers.get(&tier).copied().unwrap_or(0));
         writeln!(
             output,
-            "\n{} completions, mean reward {:.3}",
-            self.count,
+            "\n{}, mean reward {:.3}",
+            counted(self.count, "completion"),
             self.reward / self.count as f64
         )?;
         for name in Tier::ALL.into_iter().rev() {

@@ -4,6 +4,7 @@ use super::sweep::{
     CommonArguments, begin, blank, fill_runs, resolve, resolve_tasks, resume_existing, run_folders,
 };
 use super::{Failure, Outcome};
+use crate::format::did_you_mean;
 use crate::study::{Metric, Space, Study, StudyError};
 
 #[derive(Debug, clap::Args)]
@@ -19,8 +20,8 @@ use crate::study::{Metric, Space, Study, StudyError};
 Runs are those of a sweep: tagged, resumable, one at a time on a device.")]
 pub(super) struct Arguments {
     /// Study: sft-vs-grpo, binary-vs-tiered, group-size, sync-interval, prompt-sampling or distillation
-    #[arg(requires = "task")]
-    study: Option<String>,
+    #[arg(requires = "task", value_parser = study_named)]
+    study: Option<Study>,
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`). Several
     /// are trained together in each run
     #[arg(value_name = "TASK")]
@@ -35,16 +36,17 @@ pub(super) struct Arguments {
     common: CommonArguments,
 }
 
+fn study_named(name: &str) -> Result<Study, String> {
+    Study::from_name(name).ok_or_else(|| {
+        let near = did_you_mean(name, Study::ALL.map(Study::name));
+        let names = Study::ALL.map(Study::name).join(", ");
+        format!("unknown study `{name}`{near}\nstudies: {names}")
+    })
+}
+
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let run_folders = run_folders(&arguments.common)?;
-    let known = |name: &str| {
-        Study::from_name(name).ok_or_else(|| {
-            let names = Study::ALL.map(Study::name).join(", ");
-            Failure::usage(format!("study {name}: unknown study, use {names}"))
-        })
-    };
-    let study = arguments.study.as_deref().map(known).transpose()?;
-    let Some(study) = study else {
+    let Some(study) = arguments.study else {
         return resume_existing(&arguments.common, &run_folders);
     };
     let usage = |error: StudyError| Failure::usage(error.to_string());

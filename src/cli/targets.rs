@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Failure;
 use super::endpoints::EndpointTarget;
+use super::output::eprint_line;
 use super::rows::Rows;
 use crate::checkpoint::{ModelLocation, StartModel};
 use crate::config::{Assignments, Layers, ThinkingBudget, TrainConfig};
@@ -164,7 +165,11 @@ impl Target {
         engine: &Engine,
     ) -> Result<(Decoder, Tokenizer), Failure> {
         let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
-        Ok(StartModel::find(model, run_folders)?.into_sampler(engine)?)
+        let start = StartModel::find(model, run_folders)?;
+        if let Some(note) = start.tokenizer.stop_note(model) {
+            eprint_line(&format!("warning: {note}"));
+        }
+        Ok(start.into_sampler(engine)?)
     }
 }
 

@@ -90,7 +90,7 @@ fn run_audit(choice: &Choice) -> Outcome {
     let prompts = if fewest < all {
         format!("{fewest} to {all} of {all} prompts, fewer for long answers")
     } else {
-        format!("{all} prompts")
+        crate::format::counted(all, "prompt")
     };
     println!(
         "What degenerate answers would earn in {} ({prompts})\n",

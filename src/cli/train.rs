@@ -347,7 +347,7 @@ pub(super) fn create(
     let disk = is_forecast.then(|| checked.disk(&config, run_folders));
     let facts = Facts {
         data: Some(Ok(&data)),
-        embedded_model: preflight::embedded_model_note(&input, &config, run_folders),
+        base_model: Some(Ok(preflight::base_model_note(&input, &config, run_folders))),
         memory: memory.as_ref(),
         disk: disk.as_ref(),
         signals: Vec::new(),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::decoder::{Golden, assert_close, assert_gradients, logits};
 use super::golden_folder;
 
-const CASES: [&str; 12] = [
+const CASES: [&str; 13] = [
     "peft-all-linear",
     "peft-subset",
     "peft-rslora",
@@ -21,6 +21,7 @@ const CASES: [&str; 12] = [
     "peft-experts",
     "peft-gpt_oss",
     "peft-shared-expert",
+    "peft-gemma3-vision",
     "peft-gemma4",
     "peft-fused-experts",
     "peft-fused-experts-gpt_oss",
@@ -214,6 +215,35 @@ fn an_export_has_the_names_and_shapes_of_peft() {
         };
         assert_eq!(parameters(&out), parameters(&folder), "{name}");
     }
+}
+
+/// The text model is part of the base: names are those of its modules there, and what sees gets no adapters.
+#[test]
+fn an_adapter_of_a_model_that_also_sees_has_the_names_of_its_modules() {
+    let work = tempfile::tempdir().unwrap();
+    let name = "peft-gemma3-vision";
+    let (folder, base) = (golden_folder().join(name), base_of(name));
+    let model = adapted(&base, &folder).unwrap();
+    let out = work.path().join("adapter");
+    export_adapter(&out, model.parameters(), base.to_str().unwrap(), 3, 6.0).unwrap();
+    let names = |folder: &Path| {
+        let file = folder.join("adapter_model.safetensors");
+        let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+        let of_text = |name: &String| !name.contains("vision");
+        tensors.into_keys().filter(of_text).collect::<BTreeSet<_>>()
+    };
+    // PEFT's has four of the seven modules.
+    assert!(names(&folder).is_subset(&names(&out)));
+    let prefix = "base_model.model.model.language_model.layers.";
+    assert!(names(&out).iter().all(|name| name.starts_with(prefix)));
+    let text = std::fs::read_to_string(out.join("adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        config["target_modules"],
+        r"(?:.*\.)?language_model\..*\.(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    );
+    let numbers = |model: &Decoder| model.parameters().flat().to_vec1::<f32>().unwrap();
+    assert_eq!(numbers(&adapted(&base, &out).unwrap()), numbers(&model));
 }
 
 /// Writes a copy of an adapter whose tensors and configuration went through `change`.

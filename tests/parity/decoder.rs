@@ -104,6 +104,59 @@ fn log_softmax(logits: &[f32], token: u32) -> f32 {
     token_log_probs(&row, &[token], 1.0).unwrap()[0].log_prob
 }
 
+/// `rope_scaling` beside `rope_parameters`, a head beside the embedding: scripts/golden/model_files.py changes the base alike.
+#[test]
+fn files_that_say_more_than_one_thing_are_read_as_by_transformers() {
+    const NAMES: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
+    let text = std::fs::read_to_string(golden_folder().join("model_files.json")).unwrap();
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    let sequence: Vec<u32> = serde_json::from_value(golden["token_ids"].clone()).unwrap();
+    for case in golden["cases"].as_array().unwrap() {
+        let work = tempfile::tempdir().unwrap();
+        let folder = work.path().join("model");
+        crate::program::copy_tree(
+            &golden_folder().join(golden["base"].as_str().unwrap()),
+            &folder,
+        );
+        let path = folder.join("config.json");
+        let mut config: Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        for (key, value) in case["config"].as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        std::fs::write(path, config.to_string()).unwrap();
+        if let Some(head) = case["head"].as_str() {
+            let path = folder.join("model.safetensors");
+            let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+            let embedding = tensors[NAMES[0]].clone();
+            let own = match head {
+                "flipped" => embedding.flip(&[0]).unwrap().contiguous().unwrap(),
+                _ => embedding,
+            };
+            tensors.insert(NAMES[1].to_owned(), own);
+            tensors.retain(|name, _| head != "alone" || name != NAMES[0]);
+            candle_core::safetensors::save(&tensors, path).unwrap();
+        }
+        let source = find_model(folder.to_str().unwrap()).unwrap();
+        let weights = Weights::open(&source).unwrap();
+        let model = Decoder::new(
+            &source.config().unwrap(),
+            &weights,
+            Trainable::Frozen,
+            0,
+            DType::F32,
+            &Device::Cpu,
+        )
+        .unwrap();
+        let mut batch = PackedBatch::default();
+        batch.push_prompt(&sequence);
+        let ours: Vec<Vec<f32>> = logits(&model, &batch, Adapters::On).to_vec2().unwrap();
+        let expected: Vec<Vec<f32>> = serde_json::from_value(case["logits"].clone()).unwrap();
+        let last = &ours[ours.len() - expected.len()..];
+        assert_close(case["name"].as_str().unwrap(), last, &expected);
+    }
+}
+
 #[test]
 fn logits_equal_those_of_transformers() {
     let checkpoints = checkpoints();

@@ -276,6 +276,48 @@ fn quantized_numbers_and_the_tokenizer_are_those_of_the_file() {
     );
 }
 
+/// `eos_token` is not what ends turns, and there are two templates.
+#[test]
+fn every_stop_token_and_template_survives_an_export() {
+    let work = tempfile::tempdir().unwrap();
+    let [folder, file, out] = ["folder", "model.gguf", "out"].map(|name| work.path().join(name));
+    crate::program::copy_tree(Path::new(crate::program::NANO), &folder);
+    let path = folder.join("tokenizer_config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let default = config["chat_template"].take();
+    config["chat_template"] = serde_json::json!([{"name": "default", "template": default},
+        {"name": "tool_use", "template": format!("{}{{{{ tools }}}}", default.as_str().unwrap())}]);
+    config["eos_token"] = "<|endoftext|>".into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    std::fs::write(
+        folder.join("generation_config.json"),
+        r#"{"eos_token_id":[0,2]}"#,
+    )
+    .unwrap();
+    export(text(&folder), "f32", &file);
+    import(&file, &out).unwrap();
+    let [here, there] =
+        [&folder, &out].map(|folder| Tokenizer::load(&find_model(text(folder)).unwrap()).unwrap());
+    let tools = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
+    let facts = |tokenizer: &Tokenizer| {
+        let template = tokenizer.chat_template().unwrap();
+        let asked = [Message::new("user", "a")];
+        let prompt = tokenizer.prompt_ids(&asked, Some(&tools), &Thinking::On.into());
+        (
+            tokenizer.stop_ids().to_vec(),
+            tokenizer.turn_end_id(),
+            template.special_token("eos_token").map(str::to_owned),
+            prompt.unwrap(),
+        )
+    };
+    assert_eq!(facts(&here), facts(&there));
+    assert_eq!(
+        (here.stop_ids(), here.turn_end_id()),
+        (&[0, 2][..], Some(2))
+    );
+}
+
 #[test]
 fn a_file_is_a_model_wherever_one_is_named() {
     let work = tempfile::tempdir().unwrap();

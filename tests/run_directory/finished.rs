@@ -20,6 +20,8 @@ pub(crate) struct Made<'a> {
     pub(crate) valid: f64,
     pub(crate) status: Status,
     pub(crate) set: &'a [&'a str],
+    /// Empty for those of [`new_run`].
+    pub(crate) task_files: Vec<(String, Vec<u8>)>,
 }
 
 impl Default for Made<'_> {
@@ -30,6 +32,7 @@ impl Default for Made<'_> {
             valid: 0.9,
             status: Status::Finished,
             set: &[],
+            task_files: Vec::new(),
         }
     }
 }
@@ -41,11 +44,17 @@ pub(crate) fn made(root: &Path, made: &Made<'_>) -> RunDirectory {
         ..Default::default()
     };
     let resolved = layers.resolve().unwrap();
+    let of_task = new_run(made.task);
+    let task_files = match made.task_files.is_empty() {
+        true => of_task.task_files.clone(),
+        false => made.task_files.clone(),
+    };
     let new = NewRun {
+        task_files,
         name: made.name.into(),
         config: resolved.config,
         sources: resolved.sources,
-        ..new_run(made.task)
+        ..of_task
     };
     let run = RunDirectory::create(root, new).unwrap();
     let lock = RunLock::acquire(run.path()).unwrap();
@@ -209,6 +218,7 @@ fn write_eval(
             file,
             seconds: 2.0,
             against_base,
+            exact_against_best: None,
         })
         .unwrap();
 }

@@ -98,6 +98,11 @@ fn list_by_condition_and_order() {
         "unknown field `rewrad`; did you mean `reward`?",
     );
     usage(&["list", "--sort", "vaild"], "did you mean `valid`?");
+    usage(&["list", "--where", "valid>>1"], "expected a value");
+    usage(
+        &["list", "--where", "valid=high"],
+        "`valid` is a number, not `high`",
+    );
 }
 
 #[test]
@@ -173,6 +178,80 @@ fn compare_tells_only_what_differs_and_pairs_the_prompts() {
         results < place("\nseed") && results < place("\nkl"),
         "results first: {text}"
     );
+}
+
+/// A task of this name, system text and schema, with the question of its first prompt.
+fn task_files([name, system, schema, question]: [&str; 4]) -> Vec<(String, Vec<u8>)> {
+    let definition = format!(
+        "name = \"{name}\"\nschema = \"schema.json\"\nsystem = \"{system}\"\n[prompts]\ntrain = \"t.jsonl\"\neval = \"t.jsonl\"\ntest = \"t.jsonl\"\n\
+         [score]\nkind = \"json_schema\"\n"
+    );
+    let prompt = |row: usize| if row == 0 { question } else { "same" };
+    let row = |row: usize| {
+        format!(
+            "{{\"id\": \"invoice-{row:03}\", \"messages\": [{{\"role\": \"user\", \"content\": \"{} {row}\"}}]}}\n",
+            prompt(row)
+        )
+    };
+    [
+        ("task.toml", definition),
+        ("schema.json", schema.to_owned()),
+        ("t.jsonl", (0..50).map(row).collect()),
+    ]
+    .map(|(name, text)| (name.to_owned(), text.into_bytes()))
+    .into()
+}
+
+#[test]
+fn only_the_same_prompts_are_compared() {
+    let folder = memory_folder();
+    let root = folder.path().join("runs");
+    let made = |name, valid, files| {
+        made(
+            &root,
+            &Made {
+                name,
+                valid,
+                task_files: task_files(files),
+                ..Made::default()
+            },
+        )
+    };
+    made("first", 0.5, ["inv", "Answer.", "{}", "same"]);
+    let not = "second run vs the first: not compared: ";
+    for (name, other, expected) in [
+        (
+            "rows",
+            ["inv", "Answer.", "{}", "other"],
+            "improvements, 0 regressions in 49 prompts",
+        ),
+        (
+            "tasks",
+            ["easy", "Answer.", "{}", "same"],
+            "the tasks are inv and easy",
+        ),
+        (
+            "system",
+            ["inv", "Reply.", "{}", "same"],
+            "the prompts of inv differ in `system`",
+        ),
+        (
+            "schema",
+            ["inv", "Answer.", "true", "same"],
+            "--rescore TASK",
+        ),
+    ] {
+        made(name, 0.9, other);
+        let (code, text, _) = runs_command(&root, &["compare", "first", name]);
+        assert!(code == 0 && text.contains(expected), "{expected}: {text}");
+        assert_eq!(text.contains("improvements"), name == "rows", "{text}");
+        assert_eq!(text.contains(not), name != "rows", "{text}");
+        let others = "not compared: 2 answers whose prompt is not the same in both runs";
+        assert_eq!(text.contains(others), name == "rows", "{text}");
+        let (_, text, _) = runs_command(&root, &["compare", "first", name, "--json"]);
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["results"].is_null(), name != "rows", "{text}");
+    }
 }
 
 #[test]

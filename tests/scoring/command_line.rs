@@ -239,7 +239,7 @@ fn complaints_name_file_line_and_remedy() {
             &["score", "invoice", "--completions", "-"],
             "{\"completion\":\"x\"",
             1,
-            "error: standard input line 1: column 17: EOF while parsing an object; a line is a JSON object, {\"completion\":\"…\"}\n",
+            "error: standard input line 1: not JSON at column 17: `{\"completion\":\"x\"`; a line is a JSON object, {\"completion\":\"…\"}\n",
         ),
         (
             &["score", "invoice", "--completions", "-"],
@@ -423,7 +423,7 @@ fn a_check_names_every_problem_at_once() {
     assert!(
         warnings
             .iter()
-            .any(|warning| warning.contains("prompts repeated in their set: 1")),
+            .any(|warning| warning.contains("1 prompt repeats another of the set; first: ")),
         "{warnings:#?}"
     );
 }

@@ -94,7 +94,7 @@ fn tools_run_once_trusted_and_task_check_calls_them() {
     }
     // What is wrong with the state that is asked for, with a row, and before a run.
     answer("{'result': 1}");
-    assert!(stdout(&call(here, &["task", "trust", ".", "--yes"])).contains("Trusted."));
+    assert!(stdout(&call(here, &["task", "trust", ".", "--yes"])).contains("Trusted: "));
     write(
         "task.toml",
         &TOML.replace(

@@ -268,3 +268,39 @@ fn stopping_changes_nothing_with_guided_groups_and_a_collapse() {
         }
     }
 }
+
+/// Dynamic sampling replaces every group of a task that is solved: its steps have metrics, and the run ends.
+#[test]
+fn a_solved_task_ends_a_run_with_dynamic_sampling() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = folder.path().join("easy");
+    std::fs::create_dir(&task).unwrap();
+    let rows: String = (0..8)
+        .map(|row| format!("{{\"id\": \"r{row}\", \"messages\": [{{\"role\": \"user\", \"content\": \"say {row}\"}}]}}\n"))
+        .collect();
+    std::fs::write(task.join("train.jsonl"), rows).unwrap();
+    let definition = "name = \"easy\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"regex\"\npattern = \"[\\\\s\\\\S]*\"\n";
+    std::fs::write(task.join("task.toml"), definition).unwrap();
+    let run = create_of(
+        &task,
+        folder.path(),
+        &[
+            "dynamic_sampling=true",
+            "max_steps=12",
+            "max_completion_tokens=4",
+        ],
+    );
+    work(&run, |_| false).unwrap();
+    let state = RunState::read(run.path()).unwrap();
+    let cause = state.end.unwrap().cause;
+    assert!(
+        state.last_step == 10 && cause.contains("nothing is left to learn"),
+        "{cause}"
+    );
+    assert_eq!(state.metrics["reward"].values(), [1.0; 10]);
+    assert!(
+        !state.alerts.contains_key("not_finite"),
+        "{:?}",
+        state.alerts
+    );
+}

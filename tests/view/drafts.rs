@@ -78,7 +78,7 @@ fn last_message(stage: &Stage) -> &str {
 fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     use std::os::unix::fs::PermissionsExt;
     let (mut first, folder) = few_rows();
-    first.keys("j x down end").types(" ");
+    first.keys("j v down end").types(" ");
     assert!(draft_files(&first).is_empty());
     second(&mut first);
     let file = draft_files(&first).remove(0);
@@ -105,7 +105,7 @@ fn what_is_being_written_is_kept_and_offered_to_the_next_session() {
     second(&mut next);
     assert!(!next.shows("unsaved draft") && next.model.prompts.editing.is_none());
     // What is written then has a file of its own.
-    next.keys("j x").types("[");
+    next.keys("j v").types("[");
     second(&mut next);
     assert_eq!(draft_files(&first).len(), 2);
     next.keys("esc y");
@@ -244,7 +244,7 @@ fn a_row_that_changed_moved_or_vanished_meanwhile_is_told() {
         },
     );
     check(
-        "x ctrl-home",
+        "v ctrl-home",
         " ",
         without_first,
         "train-001 was deleted from train.jsonl",
@@ -262,7 +262,7 @@ fn a_row_that_changed_moved_or_vanished_meanwhile_is_told() {
             .collect()
     };
     check(
-        "x ctrl-home",
+        "v ctrl-home",
         " ",
         changed,
         "train-001 has changed since",
@@ -281,7 +281,7 @@ fn a_row_that_changed_moved_or_vanished_meanwhile_is_told() {
 #[test]
 fn several_texts_are_offered_the_newest_first_and_bad_files_are_named() {
     let (mut first, folder) = few_rows();
-    for keys in ["i ctrl-end", "x ctrl-home", "p ctrl-end"] {
+    for keys in ["i ctrl-end", "v ctrl-home", "p ctrl-end"] {
         let mut stage = again(&first);
         first.now_ms += 5000;
         stage.now_ms = first.now_ms;
@@ -356,7 +356,7 @@ fn what_is_kept_goes_with_the_copy_of_the_sample_and_stays_with_its_task() {
     second(&mut first);
     let mut next = again(&first);
     next.now_ms += 5000;
-    next.keys("o x ctrl-home").types(" ");
+    next.keys("o v ctrl-home").types(" ");
     second(&mut next);
     let text = written(&next);
     // Saving the schema makes the copy while a row is being written.

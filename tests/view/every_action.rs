@@ -134,8 +134,8 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         Outcome::Done,
         "schema.find.next schema.find.previous schema.help",
     ),
-    ("x ! ctrl-u", Outcome::Done, "prompts.redo"),
-    ("x enter", Outcome::Done, "prompts.format"),
+    ("v ! ctrl-u", Outcome::Done, "prompts.redo"),
+    ("v enter", Outcome::Done, "prompts.format"),
     (
         "esc f v enter",
         Outcome::Done,
@@ -278,7 +278,7 @@ fn outcome(action: &ActionInfo, way: &str) -> Result<Outcome, String> {
         screen.focus(shared, pane);
     }
     if is_labelling {
-        stage.keys("L");
+        stage.keys("J");
     }
     if action.scope == Scope::Pane(Screen::Prompts, "by hand") {
         stage.keys("b");

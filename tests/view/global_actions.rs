@@ -41,6 +41,40 @@ fn actions_have_one_name_and_readable_keys() {
     }
 }
 
+/// Letters that start, delete, stop and trust: hands remember them from one screen to the next.
+#[test]
+fn letters_with_consequences_mean_the_same_on_every_screen() {
+    for letter in ["L", "D", "T", "x", "R"] {
+        let meanings: std::collections::BTreeSet<&str> = grpo_tui::view::app::actions()
+            .filter(|action| action.keys.contains(&letter))
+            .map(|action| action.title)
+            .collect();
+        assert!(meanings.len() <= 1, "{letter}: {meanings:?}");
+    }
+}
+
+/// Coming back to a screen, its keys are commands again.
+#[test]
+fn typing_ends_where_another_screen_is_shown() {
+    for (typing, key) in [
+        ("f2 enter", "f2"),
+        ("f3 /", "f3"),
+        ("f4 /", "f4"),
+        ("f5 /", "f5"),
+    ] {
+        let mut stage = Stage::new(120, 36);
+        stage.keys(typing);
+        assert!(stage.model.takes_text(), "{typing}");
+        let next = if key == "f4" { "f1" } else { "f4" };
+        let draft = stage.model.shared.draft.text.clone();
+        stage.keys(next).keys(key);
+        assert!(!stage.model.takes_text(), "{typing}");
+        stage.keys("7");
+        assert_eq!(stage.model.screen().about().title, "Eval", "{typing}");
+        assert_eq!(stage.model.shared.draft.text, draft, "{typing}");
+    }
+}
+
 #[test]
 fn nothing_is_drawn_where_there_is_no_room_and_every_size_holds() {
     let mut stage = Stage::new(120, 36);

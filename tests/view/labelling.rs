@@ -50,7 +50,7 @@ fn answers_are_labelled_by_one_key_each_and_saved_at_once() {
     let server = Server::start();
     for (columns, rows) in [(120, 36), (80, 24)] {
         let (mut stage, folder) = stage(&server, columns, rows);
-        stage.keys("L");
+        stage.keys("J");
         for text in [
             "0 labelled, 20 needed; 2 left here",
             "polite:",
@@ -104,7 +104,7 @@ fn answers_are_labelled_by_one_key_each_and_saved_at_once() {
             stage.screen()
         );
         // What has its labels is not asked for again.
-        stage.keys("L");
+        stage.keys("J");
         assert!(
             stage.shows("1 labelled, 20 needed; 1 left here") && stage.shows("question a"),
             "{}",

@@ -287,6 +287,12 @@ fn advanced_settings_are_folded_by_section() {
 fn the_forecast_says_all_before_its_details() {
     let mut stage = stage(120, 36);
     stage.keys("t");
+    let lines = stage.screen();
+    let place = |text: &str| lines.lines().position(|line| line.contains(text));
+    assert!(
+        place("learnability: ") < place("preflight"),
+        "what was asked for comes first:\n{lines}"
+    );
     for text in [
         "time    about 1.1 min",
         "memory  ",
@@ -500,8 +506,21 @@ fn models_and_tasks_are_chosen_from_lists() {
     stage.keys("m").types("org/other").keys("enter");
     assert_eq!(value(&stage, "base_model").0, "org/other");
     assert_eq!(value(&stage, "max_steps").0, "0");
-    stage.keys("T").types("two").keys("enter");
+    stage.keys("m").types("/some/nope").keys("enter");
+    assert!(
+        stage.shows("no model or run `/some/nope`") && stage.shows(" /some/nope "),
+        "{}",
+        stage.screen()
+    );
+    assert!(stage.shows("preflight: 1 error"), "{}", stage.screen());
+    // Scores had another source of the last task: the new one shows its own samples.
+    stage.keys("f4 a").types("{}").keys("esc f5");
+    stage.keys("c").types("two").keys("enter");
     assert_eq!(stage.model.shared.task.as_ref().unwrap().task.name, "two");
+    assert_eq!(
+        stage.model.scores.source,
+        grpo_tui::view::screens::scores::Source::Samples
+    );
 }
 
 #[test]
@@ -590,7 +609,7 @@ fn the_program_itself_answers() {
     // A launch that cannot be is refused in the program's own words, and leaves nothing.
     stage.keys("m").types("no/such-model").keys("enter L");
     assert!(
-        stage.shows("run not started: `no/such-model` is neither a model"),
+        stage.shows("run not started: no model or run `no/such-model`"),
         "{}",
         stage.screen()
     );

@@ -216,7 +216,7 @@ fn keys_go_through_panes_groups_and_completions() {
     check(&mut stage, "end", &["groups of step 40, latest"]);
     check(
         &mut stage,
-        "c H h",
+        "c < h",
         &[
             "▸ reward, valid and exact",
             "step 29 ",

@@ -86,7 +86,7 @@ fn a_run_is_scored_sampled_and_asked_by_its_own_task() {
         );
         assert_eq!(scored(&stage)[2], 31, "{}", stage.screen());
         assert!(stage.model.scores.moved.iter().all(Option::is_none));
-        stage.keys("R");
+        stage.keys("S");
         assert!(
             stage.shows("6sx3dn belongs to task invoice, the editor to t"),
             "{}",

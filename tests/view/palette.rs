@@ -259,7 +259,7 @@ fn a_click_takes_a_row_of_the_palette() {
         "{screen}"
     );
     // So does one in any other list.
-    stage.keys("T");
+    stage.keys("c");
     let row = stage
         .screen()
         .lines()

@@ -70,13 +70,13 @@ fn one_key_starts_a_run_and_one_opens_the_recorded_one() {
     };
     let mut stage = Stage::with(80, 24, |options| options.program = "/bin/false".into());
     assert!(
-        stage.shows("D  open a recorded run") && !started(&stage),
+        stage.shows("O  open a recorded run") && !started(&stage),
         "{}",
         stage.screen()
     );
     stage.keys("L");
     assert!(started(&stage) && stage.model.shared.screen == Screen::Launch);
-    stage.keys("f1 D");
+    stage.keys("f1 O");
     assert!(
         stage.model.shared.screen == Screen::Live && stage.shows("recording"),
         "{}",
@@ -293,4 +293,18 @@ fn a_text_whose_command_is_not_trusted_is_no_broken_one() {
     ] {
         assert!(stage.keys(key).shows(text), "{key}:\n{}", stage.screen());
     }
+    stage.keys("f2 esc T");
+    assert!(
+        stage.shows("isolation ") && !stage.shows("with your rights"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("y");
+    assert!(stage.shows("trusted: 1 command"), "{}", stage.screen());
+    stage.keys("f5");
+    assert!(
+        !stage.shows("not trusted") && !stage.shows("1 error"),
+        "{}",
+        stage.screen()
+    );
 }

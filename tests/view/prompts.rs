@@ -73,7 +73,7 @@ fn pictures() {
         stage.keys("j j");
         stage.keys("/").types("tag:messy oy").keys("enter s s");
         insta::assert_snapshot!(format!("prompts_filtered_{columns}x{rows}"), stage.screen());
-        stage.keys("x end backspace");
+        stage.keys("v end backspace");
         insta::assert_snapshot!(format!("prompts_expected_{columns}x{rows}"), stage.screen());
         stage.keys("esc y H");
         insta::assert_snapshot!(format!("prompts_health_{columns}x{rows}"), stage.screen());
@@ -537,7 +537,7 @@ fn a_task_is_created_on_the_screen() {
 #[test]
 fn every_size_holds_with_every_pane() {
     let mut stage = stage(120, 36);
-    for open in ["", "/", "x", "p", "a", "T", "I", "N"] {
+    for open in ["", "/", "v", "p", "a", "M", "I", "N"] {
         stage.keys(open);
         for columns in [0, 1, 5, 39, 40, 57, 60, 80, 99, 100, 200] {
             for rows in [0, 1, 2, 4, 10, 12, 24, 60] {

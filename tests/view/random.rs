@@ -66,7 +66,7 @@ fn input() -> impl Strategy<Value = Input> {
 }
 
 /// Opens the recorded run where it lies: what follows could remove it from the source.
-const OPENS_THE_SOURCE: &str = "D";
+const OPENS_THE_SOURCE: &str = "O";
 
 fn message(stage: &mut Stage, input: Input) -> Option<Message> {
     Some(match input {

@@ -244,7 +244,7 @@ fn an_unsaved_text_is_kept_and_offered_to_the_next_session() {
     );
     let taken = next.model.shared.draft.file.path.clone();
     assert!(next.model.shared.draft.is_changed() && taken.exists() && !draft_file.exists());
-    next.keys("R y");
+    next.keys("V y");
     assert!(!next.model.shared.draft.is_changed());
     assert!(!taken.exists(), "no unsaved changes any more");
     // Discarding it is asked about, and nothing is lost before the answer.
@@ -576,4 +576,15 @@ fn the_reward_hacking_check_is_visible_at_80x24() {
         "{}",
         stage.screen()
     );
+}
+
+/// The whole formula, its highest value beside the rewards of degenerate answers.
+#[test]
+fn the_reward_is_told_as_a_formula() {
+    let mut stage = Stage::new(160, 60);
+    stage.keys("f2");
+    let screen: String = stage.screen().split_whitespace().collect();
+    let formula = "reward=tier+1xshareofexpectedfields(atmost2.00)";
+    assert!(screen.contains(formula), "{}", stage.screen());
+    assert!(stage.shows(" of 2.00  "), "{}", stage.screen());
 }

@@ -37,6 +37,14 @@ fn tiers(stage: &Stage) -> [usize; 3] {
 }
 
 #[test]
+fn nothing_is_copied_from_an_empty_list() {
+    let mut stage = stage(120, 36);
+    stage.keys("/").types("no such text").keys("enter y");
+    assert!(stage.shows("nothing to copy"), "{}", stage.screen());
+    assert!(stage.commands.is_empty(), "{:?}", stage.commands);
+}
+
+#[test]
 fn samples_are_scored_with_the_schema_as_it_stands() {
     let mut stage = stage(120, 36);
     let before = tiers(&stage);
@@ -329,7 +337,7 @@ fn stored_steps_are_scored_again() {
         latest.rewards > 0 && latest.signs > 0 && latest.completions == 1280,
         "{latest:?}"
     );
-    stage.keys("R");
+    stage.keys("S");
     let whole = stage.model.scores.whole.as_ref().unwrap();
     assert!(whole.is_done && whole.impacts.len() == 40);
     assert_eq!(
@@ -349,7 +357,7 @@ fn stored_steps_are_scored_again() {
     while stage.model.scores.source != Source::Samples {
         stage.keys("s");
     }
-    stage.keys("R");
+    stage.keys("S");
     assert!(
         stage.model.scores.source == Source::Step && stage.shows("on the whole run"),
         "{}",
@@ -455,7 +463,7 @@ fn what_a_rescoring_changes_is_complete_and_found() {
                 1,
             )
         });
-        stage.keys("R tab tab");
+        stage.keys("S tab tab");
         if (columns, rows) == (120, 36) {
             for text in [
                 "was 31",

@@ -68,6 +68,8 @@ pub fn points_interval(difference: f64, [low, high]: [f64; 2]) -> [String; 2] {
 pub fn p_value(p: f64) -> String {
     if p < 1e-4 {
         format!("{p:.1e}")
+    } else if p > 0.99995 {
+        "1".to_owned()
     } else {
         format!("{p:.4}")
     }
@@ -222,6 +224,16 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Longer texts are not misspelt names; the comparison takes time in proportion.
 const MAX_NAME_BYTES: usize = 400;
 
+/// The order of two numbers in a list, ascending or descending; one that is not known comes last either way.
+pub fn unknown_last(a: f64, b: f64, is_descending: bool) -> std::cmp::Ordering {
+    let order = if is_descending {
+        b.total_cmp(&a)
+    } else {
+        a.total_cmp(&b)
+    };
+    a.is_nan().cmp(&b.is_nan()).then(order)
+}
+
 /// The known name most like a misspelt one, where one is like enough.
 pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     if name.len() > MAX_NAME_BYTES {
@@ -299,6 +311,16 @@ mod tests {
     fn check<T: Copy + std::fmt::Debug>(show: impl Fn(T) -> String, cases: &[(T, &str)]) {
         for (value, expected) in cases {
             assert_eq!(show(*value), *expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_sorted_last() {
+        for (is_descending, expected) in [(false, "[1.0, 2.0, NaN]"), (true, "[2.0, 1.0, NaN]")] {
+            for mut numbers in [[f64::NAN, 1.0, 2.0], [2.0, -f64::NAN, 1.0]] {
+                numbers.sort_by(|a, b| unknown_last(*a, *b, is_descending));
+                assert_eq!(format!("{numbers:?}"), expected);
+            }
         }
     }
 

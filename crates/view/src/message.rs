@@ -130,6 +130,8 @@ pub enum Change {
     PromptRow(PromptSet, usize),
     /// Files were written, by this program or another one.
     Files(Vec<PathBuf>),
+    /// A task's programs or judges are trusted now.
+    Trust,
     /// A second has passed.
     Second,
 }

@@ -231,6 +231,9 @@ pub trait Screen: Actions {
         false
     }
 
+    /// Ends typing where that is a mode of a pane, as another screen is shown. What is open stays open.
+    fn stop_typing(&mut self) {}
+
     /// Whether a multi-line editor has the focus: there tab is text.
     fn takes_tab(&self) -> bool {
         false

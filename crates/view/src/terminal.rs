@@ -10,6 +10,7 @@ mod frame;
 mod frame_rate;
 mod guard;
 mod input;
+mod key_parser;
 mod linear;
 mod osc;
 mod panic;

@@ -133,6 +133,9 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
 }
 
 fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
+    if screen != model.shared.screen {
+        model.current().0.stop_typing();
+    }
     model.shared.screen = screen;
     model.shared.zoomed = false;
     let (screen, shared) = model.screen_mut(screen);

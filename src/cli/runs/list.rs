@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::ask_about;
 use super::{Failure, Outcome, print, print_json_lines};
 use crate::report::{
-    MeanStd, Report, RunGroup, RunRow, csv_line, field_text, group_labels, group_runs, number_text,
-    order, text_table, unknown_field, wrong_grouping,
+    MeanStd, Report, RunGroup, RunRow, csv_line, field_text, group_labels, group_runs,
+    mistyped_value, number_text, order, text_table, unknown_field, wrong_grouping,
 };
 use crate::run::{Field, Query, RunFolders, Status};
 use crate::secrets::visible;
@@ -82,7 +82,11 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
             .group_by
             .as_deref()
             .and_then(|by| wrong_grouping(by, seen.iter()));
+        let mistyped = query
+            .as_ref()
+            .and_then(|query| mistyped_value(query, seen.iter()));
         unknown
+            .or(mistyped)
             .or(grouping)
             .map_or(Ok(()), |message| Err(Failure::usage(message)))?;
     }

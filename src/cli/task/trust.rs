@@ -112,7 +112,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
                 "The teacher's server gets the prompts and completions of every training step, and the key."
             );
         }
-        println!("Trust it, as it is now? [y/N]");
+        println!("Trust {}, as they are now? [y/N]", Trust::counts(&all));
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
@@ -123,7 +123,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         }
     }
     all.iter().try_for_each(|trust| trust.set(true))?;
-    println!("Trusted.");
+    println!("Trusted: {}.", Trust::counts(&all));
     all.iter()
         .filter_map(|trust| trust.missing.as_deref())
         .for_each(|missing| println!("note: {}", visible(missing)));

@@ -41,7 +41,7 @@ fn three_evals_of_any_runs_are_chosen() {
     assert_eq!(stage.model.shared.screen, Screen::Eval);
     stage.keys("p p");
     assert!(
-        stage.shows("valid: no difference found"),
+        stage.shows("valid: no difference"),
         "the same eval of two copies: {}",
         stage.screen()
     );

@@ -25,8 +25,8 @@ fn a_comparison_across_a_schema_edit() {
     user.presses("7").sees(["as recorded"]).presses("r");
     user.sees([
         "re-scored by schema",
-        "valid: no difference found",
-        "exact: no difference found",
+        "valid: no difference",
+        "exact: no difference",
         "neither 100",
     ]);
     user.presses("r")

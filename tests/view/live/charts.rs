@@ -23,7 +23,7 @@ fn zoom_pan_and_the_whole_again() {
     stage.keys("+ +");
     assert!(axis(&stage).contains("18"), "{}", axis(&stage));
     // The cursor takes the stretch along.
-    stage.keys("H");
+    stage.keys("<");
     assert!(axis(&stage).contains("10"), "{}", axis(&stage));
     stage.keys("- - - -");
     assert_eq!(axis(&stage), whole);

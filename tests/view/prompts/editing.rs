@@ -30,13 +30,13 @@ fn a_row_is_edited_and_all_other_lines_stay() {
                 .contains("Yes?")
     );
     // Expected: what the schema refuses is said and may be saved, what is no JSON may not.
-    stage.keys("x");
+    stage.keys("v");
     let before = lines(&folder, "train.jsonl");
     stage.keys("ctrl-end backspace backspace").keys("ctrl-o");
     assert!(stage.model.prompts.editing.is_some(), "not saved");
     assert_eq!(lines(&folder, "train.jsonl"), before);
     stage.keys("ctrl-u");
-    stage.types(" ").keys("esc y x ctrl-home");
+    stage.types(" ").keys("esc y v ctrl-home");
     for _ in 0..8 {
         stage.keys("down");
     }
@@ -146,7 +146,7 @@ fn the_system_text_is_written_and_comments_stay() {
 fn several_rows_are_edited_by_a_template_and_undone() {
     let (mut stage, folder) = in_folder(|_| {});
     let before = ["train.jsonl", "eval.jsonl"].map(|file| lines(&folder, file));
-    stage.keys("/").types("set:eval").keys("enter T");
+    stage.keys("/").types("set:eval").keys("enter M");
     assert!(
         stage.shows("template for rows: 50 filtered rows") && stage.shows("changes 0 of 50 rows"),
         "{}",
@@ -187,7 +187,7 @@ fn several_rows_are_edited_by_a_template_and_undone() {
     assert_eq!(lines(&folder, "eval.jsonl"), before[1]);
     // Only the marked rows; a template that fails is not saved.
     stage
-        .keys("esc g space space T ctrl-end")
+        .keys("esc g space space M ctrl-end")
         .types(" x")
         .keys("ctrl-o y");
     let after = lines(&folder, "train.jsonl");
@@ -198,7 +198,7 @@ fn several_rows_are_edited_by_a_template_and_undone() {
         .count();
     assert_eq!((changed, after.len()), (2, before[0].len()));
     stage
-        .keys("u T ctrl-end")
+        .keys("u M ctrl-end")
         .types("{{ nothing }}")
         .keys("ctrl-o");
     let message = &stage.model.shared.notices.all().last().unwrap().text;

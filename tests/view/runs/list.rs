@@ -383,7 +383,7 @@ fn marked_runs_are_exported_and_deleted_together() {
         ]
     );
     assert!(stage.shows("wrote 2 files to "), "{}", stage.screen());
-    stage.keys("T ctrl-u").types("table.csv\n");
+    stage.keys("alt-l ctrl-u").types("table.csv\n");
     let table = std::fs::read_to_string(stage.folder.path().join("table.csv")).unwrap();
     assert_eq!(table.lines().count(), 5, "{table}");
     assert!(

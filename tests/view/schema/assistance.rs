@@ -31,9 +31,9 @@ fn with_text(columns: u16, rows: u16, text: &str) -> Stage {
 fn definitions_and_their_uses_are_gone_to_and_back() {
     let mut stage = with_text(120, 36, NESTED);
     let cursor = |stage: &Stage| stage.model.schema.editor.cursor();
-    stage.keys("j j D");
+    stage.keys("j j J");
     assert_eq!(cursor(&stage), (8, 4), "to the definition");
-    stage.keys("D");
+    stage.keys("J");
     assert!(
         stage.shows("References to money") && stage.shows("#/properties/gross"),
         "{}",

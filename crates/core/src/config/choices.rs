@@ -109,9 +109,9 @@ choices! {
     Schedule {
         /// As it is.
         Constant = "constant",
-        /// In a straight line to `learning_rate_floor` over the optimizer steps of the run.
+        /// In a straight line to `learning_rate_floor` over the steps of the run.
         Linear = "linear",
-        /// Along a cosine to `learning_rate_floor` over the optimizer steps of the run.
+        /// Along a cosine to `learning_rate_floor` over the steps of the run.
         Cosine = "cosine",
     }
 }

@@ -44,6 +44,30 @@ pub struct DerivedDefault {
     pub value: Rule,
 }
 
+/// What other programs call a key.
+const ALIASES: [(&str, &str); 20] = [
+    ("lr", "learning_rate"),
+    ("wd", "weight_decay"),
+    ("bs", "prompt_groups_per_step"),
+    ("batch_size", "prompt_groups_per_step"),
+    ("group_size", "completions_per_prompt"),
+    ("num_generations", "completions_per_prompt"),
+    ("g", "completions_per_prompt"),
+    ("steps", "max_steps"),
+    ("num_train_epochs", "epochs"),
+    ("temp", "temperature"),
+    ("beta", "kl_beta"),
+    ("kl", "kl_beta"),
+    ("kl_coef", "kl_beta"),
+    ("rank", "lora_rank"),
+    ("r", "lora_rank"),
+    ("alpha", "lora_alpha"),
+    ("model", "base_model"),
+    ("max_tokens", "max_completion_tokens"),
+    ("max_completion_length", "max_completion_tokens"),
+    ("max_grad_norm", "grad_clip_norm"),
+];
+
 impl Key {
     pub fn find(name: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.name == name)
@@ -51,6 +75,10 @@ impl Key {
 
     /// The nearest key to a misspelled name, if any is near.
     pub fn nearest(name: &str) -> Option<&'static Self> {
+        let plain = name.to_lowercase().replace('-', "_");
+        if let Some((_, key)) = ALIASES.iter().find(|(alias, _)| *alias == plain) {
+            return Self::find(key);
+        }
         crate::format::nearest(name, KEYS.iter().map(|key| key.name)).and_then(Self::find)
     }
 
@@ -234,7 +262,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(OnCollapse::NAMES),
         "recover",
         "",
-        "What to do when nearly all groups have zero variance below the full reward, with nearly equal answers: `recover` restores the last checkpoint with informative groups, with half the learning rate and guided groups, at most three times.",
+        "What to do when nearly all groups have zero variance below the full reward, with nearly equal answers, or nearly no answer parses or is valid any more: `recover` restores the last checkpoint with informative groups, or the one that earned most, with half the learning rate and guided groups, at most three times.",
     ),
     key(
         "entropy_coef",
@@ -432,6 +460,11 @@ mod tests {
         let check = |name: &str, expected: Option<&str>| {
             assert_eq!(Key::nearest(name).map(|key| key.name), expected, "{name}")
         };
+        for (alias, key) in ALIASES {
+            check(alias, Some(key));
+            assert!(Key::find(alias).is_none(), "{alias}");
+        }
+        check("LR", Some("learning_rate"));
         check("learning_rat", Some("learning_rate"));
         check("lerning-rate", Some("learning_rate"));
         check("lora_rnak", Some("lora_rank"));

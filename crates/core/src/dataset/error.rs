@@ -53,6 +53,9 @@ pub enum DatasetError {
         /// Columns that are no part of a row yet, as fields of the answer.
         free: String,
     },
+    /// A folder that a new task would replace.
+    #[error("{path} exists: choose another name, or --out DIR")]
+    Exists { path: String },
     /// A file that cannot be read or written.
     #[error("{path}: {source}; {remedy}")]
     File {

@@ -77,10 +77,13 @@ fn message(place: usize, turn: &Value) -> Result<Message, String> {
         None | Some(Value::Null) if calls > 0 => String::new(),
         _ => text("content")?,
     };
-    Ok(Message {
-        role,
-        content,
+    let message = Message {
         other,
+        ..Message::new(role, content)
+    };
+    Ok(match turn {
+        Value::Object(turn) => message.written_as(turn),
+        _ => message,
     })
 }
 

@@ -337,7 +337,9 @@ pub fn write_files<B: AsRef<[u8]>>(
         remedy: "choose another folder, or check the free space and the permissions",
     };
     if std::fs::symlink_metadata(folder).is_ok() {
-        return Err(fail(folder, std::io::ErrorKind::AlreadyExists.into()));
+        return Err(DatasetError::Exists {
+            path: folder.display().to_string(),
+        });
     }
     let parent = folder.parent().unwrap_or(folder);
     files::ensure_folder(parent, Access::Umask).map_err(|error| fail(parent, error))?;

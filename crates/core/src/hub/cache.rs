@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// The folders where the Hugging Face libraries keep models, most specific first; `variable` reads the environment.
 pub(super) fn cache_folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
-    if let Some(folder) = set(&variable, "HF_HUB_CACHE") {
+    let given = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"];
+    if let Some(folder) = given.iter().find_map(|name| set(&variable, name)) {
         return vec![folder];
     }
     if let Some(home) = set(&variable, "HF_HOME") {
@@ -23,10 +24,39 @@ pub(super) fn user_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<
         .or_else(|| set(&variable, "HOME").map(|home| home.join(".cache")))
 }
 
+/// The folder that a variable names, with `~` and variables in it expanded as Python's huggingface_hub does.
 fn set(variable: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
-    variable(name)
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from)
+    let value = variable(name).filter(|value| !value.is_empty())?;
+    let Some(text) = value.to_str() else {
+        return Some(value.into());
+    };
+    let home = variable("HOME").and_then(|home| home.into_string().ok());
+    let text = match (text.strip_prefix('~'), home) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            format!("{}{rest}", home.trim_end_matches('/'))
+        }
+        _ => text.to_owned(),
+    };
+    let mut expanded = String::new();
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once('$') {
+        let in_braces = after
+            .strip_prefix('{')
+            .and_then(|inside| inside.split_once('}'));
+        let length = after
+            .find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+            .unwrap_or(after.len());
+        let (name, left) = in_braces.unwrap_or_else(|| after.split_at(length));
+        expanded.push_str(before);
+        match variable(name).and_then(|value| value.into_string().ok()) {
+            Some(value) => expanded.push_str(&value),
+            // A variable that is not set stays as it is written.
+            None => expanded.push_str(&rest[before.len()..rest.len() - left.len()]),
+        }
+        rest = left;
+    }
+    expanded.push_str(rest);
+    Some(PathBuf::from(expanded))
 }
 
 /// The folder of everything that `cache` has of the model `name`; None for what is not a name.
@@ -85,6 +115,30 @@ mod tests {
         );
         check(&[("HOME", "/h"), ("HF_HOME", "/f")], &["/f/hub"]);
         check(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/g")], &["/g"]);
+        let old = ("HUGGINGFACE_HUB_CACHE", "/o");
+        check(&[("HF_HOME", "/f"), old], &["/o"]);
+        check(&[("HF_HUB_CACHE", "/g"), old], &["/g"]);
+        for (home, expected) in [
+            ("~/x", "/h/x/hub"),
+            ("~", "/h/hub"),
+            ("~other/x", "~other/x/hub"),
+            ("$HOME/x", "/h/x/hub"),
+            ("${HOME}x/$V_1", "/hx/v/hub"),
+            ("/a/$UNSET/${UNSET}/$", "/a/$UNSET/${UNSET}/$/hub"),
+        ] {
+            check(
+                &[("HOME", "/h"), ("V_1", "v"), ("HF_HOME", home)],
+                &[expected],
+            );
+        }
+        check(
+            &[("HOME", "/h"), ("HF_HUB_CACHE", "~/c/$HOME")],
+            &["/h/c//h"],
+        );
+        check(
+            &[("HOME", "/h"), ("XDG_CACHE_HOME", "~/c")],
+            &["/h/c/huggingface/hub"],
+        );
         check(
             &[("HOME", "/h"), ("HF_HOME", "")],
             &["/h/.cache/huggingface/hub"],

@@ -6,8 +6,10 @@ mod digest;
 mod embedded;
 mod local;
 mod pull;
+mod python_json;
 mod shapes;
 mod source;
+mod tied;
 mod weights;
 
 use std::path::{Path, PathBuf};

@@ -241,7 +241,10 @@ fn publish(
     for (name, blob) in files {
         let link = snapshot.join(name);
         let hash = blob.file_name().unwrap_or_default();
-        let target = Path::new("..").join("..").join("blobs").join(hash);
+        link.parent().map_or(Ok(()), make_folder)?;
+        // Up from the file's folder to that of the repository.
+        let up: PathBuf = Path::new(name).components().map(|_| "..").collect();
+        let target = up.join("..").join("blobs").join(hash);
         if std::fs::read_link(&link).is_ok_and(|found| found == target) {
             continue;
         }

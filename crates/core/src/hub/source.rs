@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::config::{Quantization, copied_config};
+use super::python_json::plain_json;
 use super::{HubError, ModelConfig};
 use crate::files;
 
@@ -11,7 +12,7 @@ use crate::files;
 const MAX_WEIGHTS_BYTES: u64 = 16 << 30;
 
 /// The files beside the weights that a model's folder may hold.
-const COMPANIONS: [&str; 12] = [
+const COMPANIONS: [&str; 13] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -24,6 +25,22 @@ const COMPANIONS: [&str; 12] = [
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
+    "additional_chat_templates/tool_use.jinja",
+];
+
+/// Those of them that make text of tokens and prompts of messages.
+const TOKENIZER_FILES: [&str; 11] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "tekken.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/tool_use.jinja",
 ];
 
 /// A located model; its files are read on demand.
@@ -32,6 +49,8 @@ pub struct ModelSource {
     /// The name under which it was asked for.
     pub name: String,
     files: Files,
+    /// The folder of an adapter with a tokenizer or a template of its own.
+    tokenizer_folder: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -46,6 +65,7 @@ impl ModelSource {
         Self {
             name: name.to_owned(),
             files: Files::Folder(folder.to_owned()),
+            tokenizer_folder: None,
         }
     }
 
@@ -53,6 +73,7 @@ impl ModelSource {
         Self {
             name: name.to_owned(),
             files: Files::Embedded(files),
+            tokenizer_folder: None,
         }
     }
 
@@ -77,6 +98,9 @@ impl ModelSource {
 
     /// How a file of this model is named in messages.
     pub fn label(&self, file: &str) -> String {
+        if let Some(folder) = self.replaced_in(file) {
+            return folder.join(file).display().to_string();
+        }
         match &self.files {
             Files::Folder(folder) => folder.join(file).display().to_string(),
             Files::Embedded(_) => format!("{} (embedded)/{file}", self.name),
@@ -85,6 +109,9 @@ impl ModelSource {
 
     /// Whether it has a file of this name.
     pub fn exists(&self, file: &str) -> bool {
+        if let Some(folder) = self.replaced_in(file) {
+            return folder.join(file).is_file();
+        }
         match &self.files {
             Files::Folder(folder) => folder.join(file).is_file(),
             Files::Embedded(files) => files.iter().any(|(name, _)| *name == file),
@@ -96,6 +123,11 @@ impl ModelSource {
     /// # Errors
     /// [`HubError::MissingFile`] or [`HubError::Read`].
     pub fn read(&self, file: &str) -> Result<Cow<'_, [u8]>, HubError> {
+        if let Some(folder) = self.replaced_in(file) {
+            return files::read_at_most(&folder.join(file), files::MAX_WHOLE_FILE_BYTES)
+                .map(Cow::Owned)
+                .map_err(|source| self.refused(file, source));
+        }
         match &self.files {
             Files::Folder(folder) => {
                 let most = if file.ends_with(".safetensors") {
@@ -126,33 +158,84 @@ impl ModelSource {
         let companion = |file| {
             let bytes = self.read(file)?.into_owned();
             let text = (file == "config.json")
-                .then(|| copied_config(&String::from_utf8_lossy(&bytes)))
+                .then(|| copied_config(&plain_json(&String::from_utf8_lossy(&bytes))))
                 .flatten();
             Ok((file, text.map_or(bytes, String::into_bytes)))
         };
         there.map(companion).collect()
     }
 
-    /// One file as text.
+    /// One file as text; of JSON what Python reads, too: a byte order mark, `NaN` and `Infinity`.
     ///
     /// # Errors
     /// As [`ModelSource::read`], and [`HubError::Config`] where it is not UTF-8.
     pub fn read_text(&self, file: &str) -> Result<String, HubError> {
-        String::from_utf8(self.read(file)?.into_owned()).map_err(|error| HubError::Config {
-            path: self.label(file),
-            problem: format!(
-                "not UTF-8 text (byte {}); it is damaged or not what its name says",
-                error.utf8_error().valid_up_to()
-            ),
+        let text =
+            String::from_utf8(self.read(file)?.into_owned()).map_err(|error| HubError::Config {
+                path: self.label(file),
+                problem: format!(
+                    "not UTF-8 text (byte {}); it is damaged or not what its name says",
+                    error.utf8_error().valid_up_to()
+                ),
+            })?;
+        Ok(match file.ends_with(".json") {
+            true => plain_json(&text).into_owned(),
+            false => text,
         })
     }
 
-    /// The parsed `config.json`.
+    /// Whether it is an adapter without the weights of a model; some programs write the base's `config.json` beside one.
+    pub fn is_adapter(&self) -> bool {
+        let weights = ["model.safetensors", "model.safetensors.index.json"];
+        self.exists("adapter_config.json") && !weights.iter().any(|file| self.exists(file))
+    }
+
+    /// This model with the tokenizer and chat templates of an adapter's folder, where that has some: what the adapter was
+    /// trained with.
+    #[must_use]
+    pub fn with_tokenizer_of(mut self, adapter: &Self) -> Self {
+        if TOKENIZER_FILES.iter().any(|file| adapter.exists(file)) {
+            self.tokenizer_folder = adapter.folder().map(Path::to_owned);
+        }
+        self
+    }
+
+    /// The folder of an adapter that has this file instead of the model's own. Files that depend on each other come from one
+    /// folder; a template alone goes before the model's.
+    fn replaced_in(&self, file: &str) -> Option<&Path> {
+        let folder = self.tokenizer_folder.as_deref()?;
+        let has = |file: &str| folder.join(file).is_file();
+        let has_tokenizer = has("tokenizer.json") || has("tokenizer_config.json");
+        let is_replaced = match TOKENIZER_FILES.contains(&file) {
+            true if file == "tokenizer.json" => has(file),
+            true if has_tokenizer => true,
+            true => has(file),
+            false => false,
+        };
+        is_replaced.then_some(folder)
+    }
+
+    /// Whether transformers' `AutoModelForCausalLM` loads it as a model that also sees, whose text model is
+    /// `model.language_model`: as Gemma 3, Gemma 4 and Mistral 3 are published. Of Qwen 3.5 it loads the text model alone.
+    pub fn has_nested_text_model(&self) -> bool {
+        let keys = self.read_text("config.json").ok();
+        let keys: Option<serde_json::Value> =
+            keys.and_then(|text| serde_json::from_str(&text).ok());
+        keys.is_some_and(|keys| {
+            let kind = keys["model_type"].as_str().unwrap_or_default();
+            keys.get("text_config").is_some() && !kind.starts_with("qwen3_5")
+        })
+    }
+
+    /// The parsed `config.json`; the embedding is the head only where the weights have no other.
     ///
     /// # Errors
     /// A missing file, a missing key, or an architecture or feature that is not supported.
     pub fn config(&self) -> Result<ModelConfig, HubError> {
-        ModelConfig::parse(&self.read_text("config.json")?, &self.label("config.json"))
+        let mut config =
+            ModelConfig::parse(&self.read_text("config.json")?, &self.label("config.json"))?;
+        config.tie_word_embeddings = config.tie_word_embeddings && !self.has_own_head();
+        Ok(config)
     }
 
     /// How `config.json` says that matrices are quantized; `None` where it is absent or says nothing.
@@ -223,6 +306,63 @@ impl std::fmt::Debug for ModelSource {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_adapter_may_have_a_configuration_a_tokenizer_and_a_template() {
+        let work = tempfile::tempdir().unwrap();
+        let folder = |name: &str, files: &[&str]| {
+            let path = work.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            for file in files {
+                std::fs::write(path.join(file), name).unwrap();
+            }
+            ModelSource::at(name, &path)
+        };
+        let base = folder(
+            "base",
+            &[
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "chat_template.jinja",
+            ],
+        );
+        assert!(!base.is_adapter());
+        // What each file is read from; the base's template is none of the adapter's tokenizer.
+        for (name, files, expected) in [
+            ("plain", &[][..], ["base", "base", "base"]),
+            (
+                "template",
+                &["chat_template.jinja"],
+                ["base", "base", "template"],
+            ),
+            (
+                "whole",
+                &["tokenizer.json", "tokenizer_config.json"],
+                ["whole", "whole", ""],
+            ),
+            ("config", &["tokenizer_config.json"], ["base", "config", ""]),
+        ] {
+            let adapter = folder(
+                name,
+                &[&["adapter_config.json", "config.json"], files].concat(),
+            );
+            assert!(adapter.is_adapter());
+            let source = base.clone().with_tokenizer_of(&adapter);
+            let found = [
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "chat_template.jinja",
+            ]
+            .map(|file| match source.exists(file) {
+                true => source.read_text(file).unwrap(),
+                false => String::new(),
+            });
+            assert_eq!(found, expected, "{name}");
+            assert_eq!(source.read_text("config.json").unwrap(), "base");
+        }
+    }
 
     static FILES: &[(&str, &[u8])] = &[("config.json", b"{}"), ("tokenizer.json", b"\xff")];
 

@@ -113,7 +113,7 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
         }
         Some(_) => return Err(wrong(&format!("{at}.tool_calls"), "a list")),
     }
-    Ok(message)
+    Ok(message.written_as(&turn))
 }
 
 /// Fields of calls in answers and streams that have no place in a prompt.

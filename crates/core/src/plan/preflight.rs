@@ -21,7 +21,7 @@ pub enum Check {
     ExpectedAnswers,
     Leakage,
     Duplicates,
-    /// Whether the embedded model is made for the task.
+    /// Whether it is there; an embedded one, whether it is made for the task.
     BaseModel,
     /// How far the judge of a task that has one agrees with people.
     Judge,
@@ -96,8 +96,9 @@ pub struct Preflight {
 pub struct Facts<'a> {
     /// The problems of the prompt sets, or why they cannot be read.
     pub data: Option<Result<&'a [DataProblem], &'a str>>,
-    /// [`crate::score::Task::embedded_model_note`], if the run starts from an embedded model.
-    pub embedded_model: Option<String>,
+    /// [`crate::score::Task::embedded_model_note`], if the run starts from an embedded model, or
+    /// [`crate::text::Tokenizer::stop_note`]; or why there is no such model.
+    pub base_model: Option<Result<Option<String>, String>>,
     pub memory: Option<&'a Memory>,
     pub disk: Option<&'a Disk>,
     /// By task, whose name is empty for the only one; empty if not sampled.
@@ -223,8 +224,10 @@ impl Preflight {
             };
             add(check, severity, problem.message.clone());
         }
-        if let Some(note) = &facts.embedded_model {
-            add(Check::BaseModel, Severity::Warning, note.clone());
+        match &facts.base_model {
+            Some(Err(problem)) => add(Check::BaseModel, Severity::Error, problem.clone()),
+            Some(Ok(Some(note))) => add(Check::BaseModel, Severity::Warning, note.clone()),
+            Some(Ok(None)) | None => {}
         }
         if let Some((memory, machine)) = facts
             .memory
@@ -283,7 +286,8 @@ impl Preflight {
         let is_checked = |check: &Check| match check {
             Check::PromptSets => facts.data.is_some(),
             Check::ExpectedAnswers | Check::Leakage | Check::Duplicates => read.is_some(),
-            Check::BaseModel | Check::Judge | Check::Isolation => true,
+            Check::BaseModel => facts.base_model.is_some(),
+            Check::Judge | Check::Isolation => true,
             Check::Memory => facts
                 .memory
                 .is_some_and(|memory| memory.machine_bytes.is_some()),
@@ -452,10 +456,18 @@ mod tests {
             "errors stand first"
         );
         let note = Facts {
-            embedded_model: Some("only invoices".to_owned()),
+            base_model: Some(Ok(Some("only invoices".to_owned()))),
             ..Facts::default()
         };
         assert_eq!(found(&note), ["Warning base model: only invoices"]);
+        let missing = Facts {
+            base_model: Some(Err("no model or run `/nope`".to_owned())),
+            ..Facts::default()
+        };
+        assert_eq!(
+            found(&missing),
+            ["Error base model: no model or run `/nope`"]
+        );
         let unchecked = [problem(DataProblemKind::Judge, 0.0)];
         assert_eq!(
             found(&Facts {
@@ -540,7 +552,7 @@ mod tests {
         let none = Preflight::for_run(&config(&[]), &Facts::default());
         assert_eq!(
             titles(none.not_checked.iter().copied()),
-            "prompt sets, expected answers, leakage, duplicates, memory, disk, learnability"
+            "prompt sets, expected answers, leakage, duplicates, base model, memory, disk, learnability"
         );
         let unread = Facts {
             data: Some(Err("no row on line 3")),
@@ -558,7 +570,7 @@ mod tests {
             memory: Some(&memory),
             disk: Some(&disk),
             signals: vec![("", &signal)],
-            embedded_model: None,
+            base_model: Some(Ok(None)),
         };
         let all = Preflight::for_run(&config(&[]), &all);
         assert!(all.not_checked.is_empty());

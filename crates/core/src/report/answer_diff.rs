@@ -522,6 +522,12 @@ fn check_comparable(first: &EvalResult, other: &EvalResult) -> Result<Option<Str
             first.name, other.name, first.judge
         )));
     }
+    if first.prompt_rules != other.prompt_rules {
+        return Ok(Some(format!(
+            "the prompts of {} and {} differ in `system`, `thinking` or `template_kwargs` of task.toml",
+            first.name, other.name
+        )));
+    }
     let differs = first.task_digest != other.task_digest;
     Ok(differs.then(|| {
         format!(

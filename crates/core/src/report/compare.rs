@@ -6,10 +6,12 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::event_text::rates;
-use super::{MetricComparison, Report, RunRow, shown, verdict_lines};
-use crate::format::{amount, or_na};
+use super::{
+    EvalId, EvalResult, MetricComparison, Report, ReportError, RunRow, shown, verdict_lines,
+};
+use crate::format::{amount, counted, or_na};
 use crate::run::events::Eval;
-use crate::run::{Comparison, HELD_OUT_SETS, RunFile, eval_path, read_evals};
+use crate::run::{Comparison, EvalRecord, HELD_OUT_SETS, RunFile, read_evals};
 use crate::secrets::visible;
 use crate::task::task_set;
 
@@ -28,6 +30,8 @@ pub struct RunComparison {
     evals: Vec<(EvalKey, Vec<Option<Eval>>)>,
     /// For each run but the first: its result on each task compared with the first run's, if both were evaluated on a set.
     pub results: Vec<Vec<ResultComparison>>,
+    /// For each run but the first: why its result on a task is not compared.
+    pub not_compared: Vec<Vec<String>>,
 }
 
 /// The results of two runs on the prompts of one set.
@@ -35,6 +39,8 @@ pub struct RunComparison {
 pub struct ResultComparison {
     set: String,
     comparison: Comparison,
+    /// Answers of either run whose prompt is not the same in the other.
+    other_prompts: usize,
     valid: MetricComparison,
     exact: Option<MetricComparison>,
 }
@@ -47,10 +53,10 @@ impl RunComparison {
             * runs
                 .first()
                 .map_or(1, |run| run.directory.task_names().len());
-        let mut results: Vec<_> = others
+        let (mut results, not_compared): (Vec<_>, Vec<_>) = others
             .iter()
             .map(|run| results(&runs[0], run, comparisons))
-            .collect();
+            .unzip();
         MetricComparison::adjust(
             results
                 .iter_mut()
@@ -100,6 +106,7 @@ impl RunComparison {
                 })
                 .collect(),
             results,
+            not_compared,
         }
     }
 
@@ -142,6 +149,7 @@ impl RunComparison {
             "first": rows.first(), "second": rows.get(1), "runs": rows,
             "config": config, "task_files": self.task_files, "metrics": metrics, "evals": evals,
             "results": results.first(), "all_results": results,
+            "not_compared": self.not_compared.first(), "all_not_compared": self.not_compared,
         })
     }
 
@@ -197,18 +205,37 @@ impl RunComparison {
 
     /// The verdicts, and what they do not allow for.
     fn write_results(&self, text: &mut String) {
-        for (row, result) in self.rows.iter().skip(1).zip(&self.results) {
+        let rows = self.rows.iter().skip(1);
+        for ((row, result), reasons) in rows.zip(&self.results).zip(&self.not_compared) {
             let second = if self.rows.len() == 2 {
                 "second run".into()
             } else {
                 visible(row.directory.id())
             };
             for ResultComparison {
-                set, valid, exact, ..
+                set,
+                valid,
+                exact,
+                other_prompts,
+                ..
             } in result
             {
                 let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
                 text.push_str(&verdict_lines(valid, exact.as_ref()));
+                if *other_prompts > 0 {
+                    let _ = writeln!(
+                        text,
+                        "  not compared: {} whose prompt is not the same in both runs",
+                        counted(*other_prompts, "answer")
+                    );
+                }
+            }
+            for reason in reasons {
+                let _ = writeln!(
+                    text,
+                    "\n{second} vs the first: not compared: {}",
+                    visible(reason)
+                );
             }
         }
         let comparisons = self.results.iter().flatten().count();
@@ -220,11 +247,7 @@ impl RunComparison {
         }
         if !self.task_files.is_empty() {
             let files = self.task_files.join(", ");
-            let _ = writeln!(
-                text,
-                "\ntasks differ in {}: rates are not comparable",
-                visible(&files)
-            );
+            let _ = writeln!(text, "\ntask files that differ: {}", visible(&files));
         }
     }
 }
@@ -260,31 +283,122 @@ pub(super) fn changed_files(runs: &[&RunFile]) -> Vec<String> {
     names.into_iter().filter(differs).cloned().collect()
 }
 
-/// Compares the results of two runs on each task, on the first set on which both were evaluated, as one of `comparisons`.
-fn results(first: &Report, second: &Report, comparisons: usize) -> Vec<ResultComparison> {
-    let on = |set: String| {
-        let records = |run: &Report| {
-            let Eval { step, target, .. } = run.history.result(&set, run.best())?;
-            read_evals(&eval_path(run.directory.path(), *step, &set, target)).ok()
+/// Compares the results of two runs on each task, on the first set on which both were evaluated, as one of
+/// `comparisons`; and why what is not compared is not.
+fn results(
+    first: &Report,
+    second: &Report,
+    comparisons: usize,
+) -> (Vec<ResultComparison>, Vec<String>) {
+    let (mut found, mut not_compared) = (Vec::new(), Vec::new());
+    for task in first.directory.task_names() {
+        let sets = HELD_OUT_SETS.into_iter().map(|set| task_set(set, task));
+        let evals = sets.into_iter().find_map(|set| {
+            let id = |run: &Report| {
+                let Eval { step, target, .. } = run.history.result(&set, run.best())?;
+                Some(EvalId {
+                    folder: run.directory.path().to_owned(),
+                    step: *step,
+                    set: set.clone(),
+                    target: target.clone(),
+                })
+            };
+            Some([id(first)?, id(second)?])
+        });
+        // Without evals of both there is nothing to say.
+        let Some([before, after]) = evals else {
+            continue;
         };
-        let (valid, exact) =
-            MetricComparison::both(&records(first)?, &records(second)?, comparisons);
-        (valid.n > 0).then_some(ResultComparison {
-            set,
-            comparison: valid.comparison,
-            valid,
-            exact,
-        })
+        let files = [first, second].map(|run| &run.directory.file().task_files);
+        let compared = if files[0] == files[1] {
+            same_task(&before, &after, comparisons)
+        } else {
+            result(before, after, comparisons)
+        };
+        match compared {
+            Ok(result) => found.push(result),
+            Err(error) => not_compared.push(error.to_string()),
+        }
+    }
+    (found, not_compared)
+}
+
+/// Of tasks whose files are equal.
+fn same_task(
+    before: &EvalId,
+    after: &EvalId,
+    comparisons: usize,
+) -> Result<ResultComparison, ReportError> {
+    let (first, second) = (read_evals(&before.path())?, read_evals(&after.path())?);
+    compared(&before.set, &first, &second, comparisons)
+}
+
+/// # Errors
+/// Where no prompt is in both.
+fn compared(
+    set: &str,
+    first: &[EvalRecord],
+    second: &[EvalRecord],
+    comparisons: usize,
+) -> Result<ResultComparison, ReportError> {
+    let (valid, exact) = MetricComparison::both(first, second, comparisons);
+    if valid.n == 0 {
+        return Err(ReportError::Unlike(format!(
+            "the {set} sets share no prompt"
+        )));
+    }
+    Ok(ResultComparison {
+        set: set.to_owned(),
+        comparison: valid.comparison,
+        other_prompts: 0,
+        valid,
+        exact,
+    })
+}
+
+/// # Errors
+/// Why two evals are not comparable: other tasks, other prompts, or other rules of what is right.
+fn result(
+    before: EvalId,
+    after: EvalId,
+    comparisons: usize,
+) -> Result<ResultComparison, ReportError> {
+    let set = before.set.clone();
+    let [before, after] = [
+        EvalResult::read(before, true)?,
+        EvalResult::read(after, true)?,
+    ];
+    let unlike = |what: String| Err(ReportError::Unlike(what));
+    if before.task != after.task {
+        return unlike(format!("the tasks are {} and {}", before.task, after.task));
+    }
+    if before.prompt_rules != after.prompt_rules {
+        return unlike(format!(
+            "the prompts of {} differ in `system`, `thinking` or `template_kwargs` of task.toml",
+            before.task
+        ));
+    }
+    if before.schema_digest != after.schema_digest {
+        return unlike(format!(
+            "scored with different {}s; to re-score all answers by one task, use runs versus with --rescore TASK",
+            before.judge
+        ));
+    }
+    let is_same = |record: &&EvalRecord| {
+        let row = |eval: &EvalResult| {
+            let row = eval.rows.get(&record.prompt_id)?;
+            Some((row.messages.clone(), row.fields.clone()))
+        };
+        before.prompts_digest == after.prompts_digest
+            || row(&before).is_some_and(|row_before| Some(row_before) == row(&after))
     };
-    let of_task = |task: &str| {
-        HELD_OUT_SETS
-            .into_iter()
-            .find_map(|set| on(task_set(set, task)))
+    let same = |eval: &EvalResult| -> Vec<EvalRecord> {
+        eval.records.iter().filter(is_same).cloned().collect()
     };
-    first
-        .directory
-        .task_names()
-        .into_iter()
-        .filter_map(of_task)
-        .collect()
+    let (first, second) = (same(&before), same(&after));
+    let answers = before.records.len() + after.records.len();
+    Ok(ResultComparison {
+        other_prompts: answers - first.len() - second.len(),
+        ..compared(&set, &first, &second, comparisons)?
+    })
 }

@@ -13,7 +13,8 @@ use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
     EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget,
-    entries, eval_path, list_checkpoints, read_evals, sha256, task_folder,
+    entries, eval_path, list_checkpoints, read_eval_names, read_evals, recorded_file, sha256,
+    task_folder,
 };
 use crate::score::{Score, Scorer, Task};
 use crate::statistics::compound;
@@ -47,6 +48,8 @@ pub struct EvalResult {
     pub task: String,
     /// SHA-256 of the prompts.
     pub prompts_digest: String,
+    /// What else of the task a prompt is made of: `system`, `thinking`, `template_kwargs`.
+    pub prompt_rules: Value,
     /// `schema` or `scorer`.
     pub judge: &'static str,
     /// SHA-256 of the schema, or of what else defines right answers.
@@ -61,7 +64,9 @@ pub struct EvalResult {
 
 impl EvalId {
     pub fn path(&self) -> PathBuf {
-        eval_path(&self.folder, self.step, &self.set, &self.target)
+        recorded_file(&self.folder, &self.set, &self.target)
+            .filter(|_| self.step == 0)
+            .unwrap_or_else(|| eval_path(&self.folder, self.step, &self.set, &self.target))
     }
 
     /// Parses the name of a file in `evals/`: `step-000050-test-trained.jsonl`.
@@ -111,7 +116,19 @@ impl EvalId {
 /// # Errors
 /// [`RunError::Io`] where `evals/` exists and cannot be read.
 pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
-    let id = |entry: DirEntry| EvalId::from_file(folder, &entry.file_name().to_string_lossy());
+    let names = read_eval_names(folder);
+    let id = |entry: DirEntry| {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        match names.get(&format!("evals/{file}")) {
+            Some(name) => Some(EvalId {
+                folder: folder.to_owned(),
+                step: 0,
+                set: current_set_name(&name.set).to_owned(),
+                target: name.target.clone(),
+            }),
+            None => EvalId::from_file(folder, &file),
+        }
+    };
     let mut found: Vec<EvalId> = entries(&folder.join("evals"))?
         .into_iter()
         .filter_map(id)
@@ -269,11 +286,13 @@ impl EvalResult {
             name: id.name(with_folder),
             summary: EvalSummary {
                 speed: stored.speed,
+                has_calls: task.has_calls(),
                 ..EvalSummary::from_records(&records)
             },
             records,
             task: task.name.clone(),
             prompts_digest: sha256(&bytes),
+            prompt_rules: json!([task.system, task.thinking, task.template_kwargs]),
             judge: task.judge_name(),
             schema_digest: task.definition_digest(),
             task_digest: task.digest(),
@@ -334,6 +353,7 @@ impl EvalResult {
         let speed = self.summary.speed.take();
         self.summary = EvalSummary {
             speed,
+            has_calls: task.has_calls(),
             ..EvalSummary::from_records(&self.records)
         };
         self.judge = task.judge_name();

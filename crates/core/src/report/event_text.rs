@@ -108,8 +108,15 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
         EventBody::Collapse(collapse) => Some((
             Level::Warning,
             format!(
-                "step {}: recovered from the collapse: weights of step {}, learning_rate = {}, guided groups",
-                collapse.step, collapse.restored_step, collapse.learning_rate
+                "step {}: recovered, the policy {}: weights of step {}, learning_rate = {}, guided groups",
+                collapse.step,
+                if collapse.rule == "diverged" {
+                    "diverged"
+                } else {
+                    "collapsed"
+                },
+                collapse.restored_step,
+                collapse.learning_rate
             ),
         )),
         EventBody::End(end) => Some((

@@ -367,7 +367,7 @@ fn answer(name: &str, record: &EvalRecord) -> serde_json::Value {
     let reason = record.score["errors"][0]["message"]
         .as_str()
         .unwrap_or_default();
-    let (tier, is_good) = match (record.tier.as_str(), record.exact) {
+    let (tier, is_good) = match (record.outcome(), record.exact) {
         ("valid", Some(true)) => ("valid, exact", true),
         ("valid", Some(false)) => ("valid, not exact", false),
         (tier, _) => (tier, record.is_valid()),

@@ -55,7 +55,8 @@ pub use rank_table::rank_lines;
 pub use run_groups::{MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping};
 pub use run_outcome::{JudgedEval, RunOutcome};
 pub use run_row::{
-    EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, number_text, order, unknown_field,
+    EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, mistyped_value, number_text,
+    order, unknown_field,
 };
 pub use sample_differences::SampleDifference;
 pub use significance::{MetricComparison, MetricVerdict, Verdict, points, verdict_lines};

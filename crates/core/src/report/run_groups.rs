@@ -133,8 +133,18 @@ pub fn wrong_grouping<'a>(
 }
 
 impl RunGroup<'_> {
-    /// Mean and spread of a numeric field; `None` if no run has a number.
+    /// Whether its runs are of one task: rates and rewards of different tasks have no common mean.
+    pub fn is_of_one_task(&self) -> bool {
+        let mut tasks = self.runs.iter().map(|run| &run.directory.file().task);
+        let first = tasks.next();
+        tasks.all(|task| Some(task) == first)
+    }
+
+    /// Mean and spread of a numeric field; `None` if no run has a number, or they are of different tasks.
     pub fn mean(&self, field: &str, smoothed: bool) -> Option<MeanStd> {
+        if !self.is_of_one_task() {
+            return None;
+        }
         let number = |run: &&RunRow| match run.field(field, smoothed) {
             Some(Field::Number(number)) if number.is_finite() => Some(number),
             _ => None,

@@ -8,6 +8,7 @@ use super::significance::{MetricVerdict, Verdict};
 use crate::format::{or_na, percent};
 use crate::run::events::Eval;
 use crate::run::{HELD_OUT_SETS, RunState};
+use crate::task::split_task_set;
 
 /// The verdict on a run, by both *valid* and *exact*: valid answers that are not exact are not a success.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -18,6 +19,8 @@ pub struct RunOutcome {
     pub latest: Option<JudgedEval>,
     /// The best checkpoint is step 0.
     pub base_is_best: bool,
+    /// The standing alert of a policy that is lost: `collapsed` or `diverged`.
+    ruin: Option<&'static str>,
     /// Whether the run has ended.
     ended: bool,
     /// Of each of several tasks, by name; the run's own evals are then none.
@@ -79,9 +82,20 @@ impl JudgedEval {
 impl RunOutcome {
     /// `best`: the best checkpoint.
     pub fn from_history(history: &RunState, best: Option<u64>) -> Self {
+        let rules = ["collapsed", "diverged"].into_iter();
+        let ruin = rules
+            .filter(|rule| {
+                history
+                    .standing_alerts()
+                    .any(|alert| split_task_set(&alert.rule).0 == *rule)
+            })
+            .last();
         let names = history.task_names();
         if names == [""] {
-            return Self::from_task(history, best);
+            return Self {
+                ruin,
+                ..Self::from_task(history, best)
+            };
         }
         let of_task = |name: &&str| {
             (
@@ -93,6 +107,7 @@ impl RunOutcome {
         let base_is_best = tasks.iter().any(|(_, outcome)| outcome.base_is_best);
         Self {
             base_is_best,
+            ruin,
             ended: history.end.is_some(),
             tasks,
             ..Self::default()
@@ -109,6 +124,7 @@ impl RunOutcome {
             base_is_best: latest.is_some() && result.is_some_and(|result| result.step == 0),
             result: result.and_then(|eval| JudgedEval::from_eval(history, eval)),
             latest: latest.and_then(|eval| JudgedEval::from_eval(history, eval)),
+            ruin: None,
             ended: history.end.is_some(),
             tasks: Vec::new(),
         }
@@ -128,6 +144,7 @@ impl RunOutcome {
     /// Whether anything is known.
     pub fn is_known(&self) -> bool {
         self.base_is_best
+            || self.ruin.is_some()
             || self
                 .by_task()
                 .iter()
@@ -201,13 +218,14 @@ impl RunOutcome {
     /// In a few words, for lists.
     pub fn label(&self) -> &'static str {
         use Verdict::{Better, Worse};
-        match self.verdicts() {
-            (Worse, Some(Worse)) => "valid and exact below base",
-            (_, Some(Worse)) => "exact below base",
-            (Worse, _) => "valid below base",
-            (Better, Some(Better)) => "valid and exact above base",
-            (Better, _) => "valid above base",
-            (_, Some(Better)) => "exact above base",
+        match (self.verdicts(), self.ruin) {
+            ((Worse, Some(Worse)), _) => "valid and exact below base",
+            ((_, Some(Worse)), _) => "exact below base",
+            ((Worse, _), _) => "valid below base",
+            (_, Some(ruin)) => ruin,
+            ((Better, Some(Better)), _) => "valid and exact above base",
+            ((Better, _), _) => "valid above base",
+            ((_, Some(Better)), _) => "exact above base",
             _ if self.base_is_best => "base is best",
             _ if !self.is_known() => "not compared",
             _ => "no difference",
@@ -215,12 +233,22 @@ impl RunOutcome {
     }
 
     pub fn level(&self) -> Level {
+        if self.ruin.is_some() {
+            return Level::Warning;
+        }
         let (valid, exact) = self.verdicts();
         MetricVerdict::level(valid, exact)
     }
 
     /// The rates of base and result with both verdicts, and the end of the run if it is below the base.
     pub fn sentence(&self) -> String {
+        match self.ruin {
+            Some(ruin) => format!("{}; the policy {ruin}", self.compared_sentence()),
+            None => self.compared_sentence(),
+        }
+    }
+
+    fn compared_sentence(&self) -> String {
         if !self.tasks.is_empty() {
             let sentences = self
                 .tasks

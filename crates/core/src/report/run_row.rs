@@ -10,7 +10,7 @@ use crate::config::{Source, TrainConfig};
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
 use crate::run::{
-    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, State,
+    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, Query, RunDirectory, RunFile, SlurmJob, State,
     Status, StepEvals, sha256,
 };
 use crate::secrets::redact;
@@ -48,6 +48,24 @@ pub const FIELDS: [&str; 30] = [
     "slurm_job",
     "nodes",
     "setup",
+];
+
+/// Fields that are numbers.
+const NUMBERS: [&str; 14] = [
+    "step",
+    "total_steps",
+    "seconds",
+    "seconds_left",
+    "valid",
+    "exact",
+    "parse",
+    "checkpoint",
+    "base_valid",
+    "base_exact",
+    "best",
+    "notes",
+    "slurm_job",
+    "reward",
 ];
 
 /// Precedes the name of a metric of which the moving average is meant.
@@ -489,6 +507,23 @@ pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::
         _ => Ordering::Equal,
     };
     if descending { found.reverse() } else { found }
+}
+
+/// Why a condition compares a field that is a number with something else, if it does.
+pub fn mistyped_value<'a>(
+    query: &Query,
+    rows: impl Iterator<Item = &'a RunRow> + Clone,
+) -> Option<String> {
+    let is_number = |name: &str| {
+        let fields = rows.clone().filter_map(|run| run.field(name, false));
+        let mut fields = fields.peekable();
+        let is_known = fields.peek().is_some();
+        NUMBERS.contains(&name) || is_known && fields.all(|field| matches!(field, Field::Number(_)))
+    };
+    let (field, value) = query.mistyped(&is_number)?;
+    Some(format!(
+        "`{field}` is a number, not `{value}`: write for example {field}>0.9"
+    ))
 }
 
 /// Why a name is not a field of these runs, if it is not: an unknown name is a typo, not a condition that never holds.

@@ -147,7 +147,7 @@ mod tests {
         }
         assert_eq!(
             found[2].text(),
-            "all 4 valid: +25.0 points [-38.3, +71.7], p = 1.0000"
+            "all 4 valid: +25.0 points [-38.3, +71.7], p = 1"
         );
         // Where each prompt has an outcome alone, it is the same test.
         let many = of(&eval(&[0; 40], 2), &eval(&[2; 40], 2));

@@ -58,7 +58,7 @@ impl MetricVerdict {
     }
 
     /// Both metrics in one sentence, each with its effect size in percentage points: `valid: +40.6 points (95% CI
-    /// [+36.1, +44.8], p = 1.6e-61), exact: no difference found (+0.2 points, ...)`.
+    /// [+36.1, +44.8], p = 1.6e-61), exact: no difference (+0.2 points, ...)`.
     pub fn sentence(valid: Self, exact: Option<Self>) -> String {
         let exact = exact.map_or_else(|| "exact n/a".to_owned(), Self::with_effect);
         format!("{}, {exact}", valid.with_effect())
@@ -72,7 +72,7 @@ impl MetricVerdict {
         } = self.difference;
         let [estimate, interval] = points_interval(estimate, [low, high]);
         let effect = match self.verdict {
-            Verdict::NoDifference => format!("no difference found ({estimate} points, "),
+            Verdict::NoDifference => format!("no difference ({estimate} points, "),
             Verdict::Better | Verdict::Worse => format!("{estimate} points ("),
         };
         format!(
@@ -86,7 +86,7 @@ impl MetricVerdict {
         let words = match self.verdict {
             Verdict::Better => " better",
             Verdict::Worse => " worse",
-            Verdict::NoDifference => ": no difference found",
+            Verdict::NoDifference => ": no difference",
         };
         format!("{}{words}", self.metric)
     }
@@ -373,9 +373,9 @@ mod tests {
                 "{expected}"
             );
         };
-        let few = "valid: no difference found (+1.0 points, 95% CI [-0.0, +2.0], p = 0.0625), exact n/a\n  valid: 5 improvements, 0 regressions in 500 prompts\n  valid: such a difference needs about 790 prompts for 80% power\n";
+        let few = "valid: no difference (+1.0 points, 95% CI [-0.0, +2.0], p = 0.0625), exact n/a\n  valid: 5 improvements, 0 regressions in 500 prompts\n  valid: such a difference needs about 790 prompts for 80% power\n";
         check((5, 0, 500), Verdict::NoDifference, few);
-        let none = "valid: no difference found (+0.0 points, 95% CI [-0.6, +0.6], p = 1.0000), exact n/a\n  valid: 0 improvements, 0 regressions in 500 prompts\n";
+        let none = "valid: no difference (+0.0 points, 95% CI [-0.6, +0.6], p = 1), exact n/a\n  valid: 0 improvements, 0 regressions in 500 prompts\n";
         check((0, 0, 500), Verdict::NoDifference, none);
         let better = "valid: +40.6 points (95% CI [+36.1, +44.8], p = 1.6e-61), exact n/a\n  valid: 203 improvements, 0 regressions in 500 prompts\n";
         check((203, 0, 500), Verdict::Better, better);

@@ -117,9 +117,10 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     let has_errors = evals.iter().any(|summary| summary.scorer_errors > 0);
     let of_answers = of_answers.into_iter().filter(|_| has_turns);
     // Of calls, not of whole conversations, [`call_rows`] tells.
+    let has_calls = evals.iter().any(|summary| summary.has_calls) && !has_tools;
     let rows = rows
         .into_iter()
-        .filter(|(label, _)| !has_tools || !label.starts_with("P("));
+        .filter(|(label, _)| has_calls || !label.starts_with("P("));
     let rows = rows
         .chain(of_answers)
         .chain(of_tools)

@@ -135,7 +135,7 @@ pub fn versus_csv(versus: &Versus) -> String {
                     .map_or_else(String::new, |tokens| tokens.to_string()),
             );
             cells.extend([
-                record.tier.clone(),
+                record.outcome().to_owned(),
                 exact,
                 reward,
                 tokens,

@@ -87,8 +87,13 @@ pub enum RunError {
         /// The expected content.
         expected: &'static str,
     },
-    #[error("no run `{name}` in {searched}; `grpo-tui runs list` lists the runs")]
-    NotFound { name: String, searched: String },
+    #[error("no run `{name}` in {searched}{}", if .near.is_empty() { "; `grpo-tui runs list` lists the runs" } else { near })]
+    NotFound {
+        name: String,
+        searched: String,
+        /// ``; did you mean `x`?``, or empty.
+        near: String,
+    },
     #[error("`{name}` is ambiguous: {candidates}; write more of the id")]
     Ambiguous { name: String, candidates: String },
     #[error("the run {} has no checkpoint `{checkpoint}`; {available}", .path.display())]

@@ -69,11 +69,10 @@ impl CompletionLine {
     /// A sentence without the line's number.
     pub fn read(line: &[u8]) -> Result<Self, String> {
         let value = completion_line(line).map_err(|error| {
-            let whole = error.to_string();
-            let what = whole.split(" at line ").next().unwrap_or(&whole);
             format!(
-                "column {}: {what}; a line is a JSON object, {{\"completion\":\"…\"}}",
-                error.column()
+                "not JSON at column {}: `{}`; a line is a JSON object, {{\"completion\":\"…\"}}",
+                error.column(),
+                shortened(&String::from_utf8_lossy(line), 60)
             )
         })?;
         let Value::Object(fields) = value else {
@@ -302,7 +301,7 @@ mod tests {
             "`set` must be `train`, `eval` or `test`, not \"dev\"",
         );
         refused("[]", "not a JSON object");
-        refused("{", "column 1: EOF");
+        refused("{", "not JSON at column 1");
     }
 
     #[test]

@@ -69,6 +69,11 @@ impl<'t> CompletionRows<'t> {
         Ok(Some(found.1))
     }
 
+    /// Whether all sets can be read.
+    pub fn are_readable(&self) -> bool {
+        self.index().is_ok()
+    }
+
     fn index(&self) -> Result<&Index, NoRow> {
         self.index
             .get_or_init(|| {

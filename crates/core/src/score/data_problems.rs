@@ -214,17 +214,25 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
         let (kind, what, advice) = match group.kind {
             FindingKind::NearLeak => (
                 DataProblemKind::Leak,
-                "prompts nearly the same as one of an earlier set",
+                [
+                    "prompt is",
+                    "prompts are",
+                    "nearly the same as one of an earlier set",
+                ],
                 "keep similar prompts in one set",
             ),
             FindingKind::Duplicate => (
                 DataProblemKind::Duplicates,
-                "prompts repeated in their set",
+                ["prompt repeats", "prompts repeat", "another of the set"],
                 "remove the copies",
             ),
             FindingKind::NearDuplicate => (
                 DataProblemKind::Duplicates,
-                "prompts nearly repeated in their set",
+                [
+                    "prompt nearly repeats",
+                    "prompts nearly repeat",
+                    "another of the set",
+                ],
                 "remove them unless they ask different things",
             ),
             _ => return None,
@@ -235,8 +243,10 @@ pub fn similar_prompts(task: &Task) -> Result<Vec<DataProblem>, DatasetError> {
             .split_once(": ")
             .map_or(group.example.as_str(), |(example, _)| example);
         let message = format!(
-            "{what}: {}, first in {} line {line}: {example}; {advice}",
+            "{} {} {}; first: {} line {line}: {example}; {advice}",
             group.count,
+            what[usize::from(group.count != 1)],
+            what[2],
             label(task, set)
         );
         Some(DataProblem {

@@ -128,6 +128,11 @@ impl Task {
             .filter_map(|task| task.definition.state_query())
     }
 
+    /// Whether answers are calls, of functions or of an HTTP API.
+    pub fn has_calls(&self) -> bool {
+        matches!(self.kind(), "tool_calls" | "http_request")
+    }
+
     /// `[score] kind`.
     pub fn kind(&self) -> &'static str {
         self.definition.kind().name

@@ -70,7 +70,7 @@ impl ArmComparison {
         );
     }
 
-    /// `GRPO vs base: valid better (...), exact: no difference found (...)`.
+    /// `GRPO vs base: valid better (...), exact: no difference (...)`.
     pub fn sentence(&self) -> String {
         let verdict = MetricVerdict::sentence(
             self.valid.judged(),

@@ -7,7 +7,8 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions}
 
 use super::catch_panic::{catch_panic, panic_message};
 use super::python_methods;
-use super::template_source::{CHECK, SLICE};
+use super::python_repr::is_namespace;
+use super::template_source::{CHECK, SLICE, TEXT};
 
 /// The longest prompt text that a template may make; no model reads as much.
 pub const MAX_PROMPT_BYTES: usize = 16 << 20;
@@ -78,6 +79,9 @@ macro_rules! measured {
 pub(super) fn bound(environment: &mut Environment<'_>) {
     environment.set_fuel(Some(MAX_STEPS));
     environment.add_function(CHECK, within_bounds);
+    environment.add_filter(TEXT, |value: &Value| {
+        measure("~", value).map(|_| python_methods::string(value))
+    });
     // The initial values of a namespace are assigned to its attributes.
     environment.add_function("namespace", |defaults: Option<ValueOrKwargs>| {
         let defaults = defaults
@@ -86,7 +90,7 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
         functions::namespace(defaults.map(ValueOrKwargs::from))
     });
     measured!(environment:
-        "join" filters::join, "replace" python_methods::replace, "string" filters::string, "list" filters::list, "sort" filters::sort,
+        "join" python_methods::join, "replace" python_methods::replace, "string" python_methods::string, "list" filters::list, "sort" filters::sort,
         "reverse" filters::reverse, "unique" filters::unique, "map" filters::map, "select" filters::select, "reject" filters::reject,
         "selectattr" filters::selectattr, "rejectattr" filters::rejectattr, "groupby" filters::groupby, "sum" filters::sum,
         "dictsort" filters::dictsort, "escape" filters::escape, "e" filters::escape,
@@ -292,10 +296,6 @@ fn count(name: &str, items: usize, text_bytes: usize) -> Result<(), Error> {
         )));
     }
     Ok(())
-}
-
-fn is_namespace(value: &Value) -> bool {
-    type_of(value).ends_with("Namespace")
 }
 
 fn type_of(value: &Value) -> &'static str {

@@ -1,12 +1,15 @@
 //! From messages to token ids and back: chat template, tokenizer, stop ids.
 
+mod added_tokens;
 mod call_format;
 pub mod catch_panic;
+mod json_files;
 mod limits;
 #[cfg(test)]
 mod published_templates;
 mod python_json;
 mod python_methods;
+mod python_repr;
 mod tekken;
 mod template;
 mod template_messages;
@@ -18,6 +21,7 @@ mod tokenizer_limits;
 mod tools;
 mod train_bpe;
 mod transcript;
+mod turn_end;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +38,7 @@ pub use train_bpe::{
 pub use transcript::{TemplateInput, Transcript, check_continuation};
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool` or `developer`.
     pub role: String,
@@ -43,7 +47,21 @@ pub struct Message {
     /// The turn's other fields, as the template sees them: `tool_calls`, `tool_call_id`, `name`.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
+    /// The fields that the turn was written with, in their order; null ones are left out. Empty: `role`, `content`, then the
+    /// others.
+    #[serde(skip)]
+    pub field_order: Vec<String>,
 }
+
+/// Turns are equal whatever the order of their fields.
+impl PartialEq for Message {
+    fn eq(&self, another: &Self) -> bool {
+        (&self.role, &self.content, &self.other)
+            == (&another.role, &another.content, &another.other)
+    }
+}
+
+impl Eq for Message {}
 
 impl Message {
     /// A turn of text alone.
@@ -52,7 +70,24 @@ impl Message {
             role: role.into(),
             content: content.into(),
             other: serde_json::Map::new(),
+            field_order: Vec::new(),
         }
+    }
+
+    /// Templates see the fields in the order of `written`, and no content where that is null or missing.
+    pub fn written_as(mut self, written: &serde_json::Map<String, serde_json::Value>) -> Self {
+        let fields = written.iter().filter(|(_, value)| !value.is_null());
+        self.field_order = fields.map(|(name, _)| name.clone()).collect();
+        let usual = ["role", "content"].into_iter();
+        if self
+            .field_order
+            .iter()
+            .map(String::as_str)
+            .eq(usual.chain(self.other.keys().map(String::as_str)))
+        {
+            self.field_order.clear();
+        }
+        self
     }
 
     /// The calls that the turn makes, in OpenAI's form or as `{"name", "arguments"}`.
@@ -117,16 +152,19 @@ pub enum TextError {
 /// The task's `system` text, joined to the row's own system turn by a blank line, then the other turns.
 pub fn conversation(system: Option<&str>, messages: &[Message]) -> Vec<Message> {
     let (own, rest) = match messages {
-        [first, rest @ ..] if first.role == "system" => (Some(first.content.as_str()), rest),
+        [first, rest @ ..] if first.role == "system" => (Some(first), rest),
         _ => (None, messages),
     };
-    let parts: Vec<&str> = [system, own]
+    let parts: Vec<&str> = [system, own.map(|turn| turn.content.as_str())]
         .into_iter()
         .flatten()
         .filter(|text| !text.is_empty())
         .collect();
     let text = parts.join("\n\n");
-    let turn = (!text.is_empty() || own.is_some()).then(|| Message::new("system", text));
+    let turn = (!text.is_empty() || own.is_some()).then(|| Message {
+        content: text,
+        ..own.cloned().unwrap_or_else(|| Message::new("system", ""))
+    });
     turn.into_iter().chain(rest.iter().cloned()).collect()
 }
 

@@ -8,6 +8,7 @@ use minijinja::{Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
 use super::MAX_PROMPT_BYTES;
+use super::python_repr::{python_float, python_str};
 use crate::exact_json::marked_number;
 use crate::json_number::Number;
 
@@ -145,7 +146,7 @@ impl Writer {
             ValueKind::Number if value.is_integer() => self.text.push_str(&value.to_string()),
             ValueKind::Number => self
                 .text
-                .push_str(&python_float(f64::try_from(value.clone())?)),
+                .push_str(&json_float(f64::try_from(value.clone())?)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.sequence(value, depth)?,
             ValueKind::Map => self.mapping(value, depth)?,
@@ -182,7 +183,7 @@ impl Writer {
                 ValueKind::String => self.string(key.as_str().unwrap_or_default()),
                 ValueKind::Bool => self.string(if key.is_true() { "true" } else { "false" }),
                 ValueKind::None => self.string("null"),
-                _ => self.string(&key.to_string()),
+                _ => self.string(&python_str(key)),
             }
             self.text.push_str(&self.key);
             self.value(&value.get_item(key)?, depth + 1)?;
@@ -237,31 +238,15 @@ impl Writer {
     }
 }
 
-/// Python's `repr` of a float: the shortest digits, an exponent of two digits below 1e-4 and from 1e16 on.
-pub(super) fn python_float(number: f64) -> String {
+/// A float as `json.dumps` writes it.
+fn json_float(number: f64) -> String {
     if number.is_nan() {
-        return "NaN".to_owned();
-    }
-    if number.is_infinite() {
-        return if number > 0.0 {
-            "Infinity"
-        } else {
-            "-Infinity"
-        }
-        .to_owned();
-    }
-    if number == 0.0 || (1e-4..1e16).contains(&number.abs()) {
-        return format!("{number:?}");
-    }
-    let shortest = format!("{number:e}");
-    match shortest.split_once('e') {
-        Some((digits, exponent)) => {
-            let (sign, size) = exponent
-                .strip_prefix('-')
-                .map_or(('+', exponent), |size| ('-', size));
-            format!("{digits}e{sign}{size:0>2}")
-        }
-        None => shortest,
+        "NaN".to_owned()
+    } else if number.is_infinite() {
+        let sign = if number < 0.0 { "-" } else { "" };
+        format!("{sign}Infinity")
+    } else {
+        python_float(number)
     }
 }
 

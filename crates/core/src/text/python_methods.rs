@@ -3,6 +3,8 @@
 use minijinja::value::{Kwargs, StringInput, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value, filters};
 
+use super::python_repr::python_str;
+
 /// Calls a method of a string, list or mapping.
 pub(super) fn call(
     state: &mut State,
@@ -220,6 +222,30 @@ pub(super) fn default(
     } else {
         value.clone()
     })
+}
+
+/// The filter `string`: `str(value)`.
+pub(super) fn string(value: &Value) -> Value {
+    match value.as_str() {
+        Some(_) => value.clone(),
+        None => Value::from(python_str(value)),
+    }
+}
+
+/// The filter `join`, of what Python prints for the items.
+pub(super) fn join(
+    state: &mut State,
+    value: &Value,
+    joiner: Option<StringInput<'_>>,
+    attribute: Option<&str>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    let is_list = matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
+    if !is_list || attribute.is_some() || named.has("attribute") {
+        return filters::join(state, value, joiner, attribute, named);
+    }
+    let printed: Value = value.try_iter()?.map(|item| string(&item)).collect();
+    filters::join(state, &printed, joiner, None, named)
 }
 
 /// The filter `replace`, with a count.

@@ -6,15 +6,28 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
 use super::limits::{BoundedPrompt, MAX_PROMPT_BYTES, MAX_STEPS, caught};
+use super::python_repr::python_str;
 use super::template_messages::{json_messages, message_value};
 use super::{
-    CallFormat, Message, TemplateOptions, TextError, Thinking, limits, python_json,
+    CallFormat, Message, TemplateOptions, TextError, ThinkMarks, Thinking, limits, python_json,
     template_source, tools,
 };
 use crate::hub::ModelSource;
 use crate::task::TEMPLATE_KWARGS;
 
 const NAME: &str = "chat_template";
+const TEMPLATE_FILE: &str = "chat_template.jinja";
+const USUAL_TOKENS: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
+/// The only other template that transformers takes by itself.
+const TOOL_TEMPLATE_FILE: &str = "additional_chat_templates/tool_use.jinja";
 
 /// A compiled chat template with the special tokens that it may name.
 pub struct ChatTemplate {
@@ -25,6 +38,10 @@ pub struct ChatTemplate {
     has_switch: bool,
     has_soft_switch: bool,
     takes_tools: bool,
+    /// The template of prompts with tools, where the model has another for them.
+    tool_use: Option<Box<ChatTemplate>>,
+    /// Why prompts without tools cannot be rendered: the model has no template for them.
+    needs_tools: Option<String>,
 }
 
 impl ChatTemplate {
@@ -46,12 +63,12 @@ impl ChatTemplate {
         environment.set_syntax(syntax.map_err(|error| problem(path, &error))?);
         limits::bound(&mut environment);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_formatter(|output, state, value| match f64::try_from(value.clone()) {
-            Ok(number) if value.is_number() && !value.is_integer() => {
-                Ok(output.write_str(&python_json::python_float(number))?)
-            }
-            _ => limits::count_printed(value)
-                .and_then(|()| minijinja::escape_formatter(output, state, value)),
+        environment.set_formatter(|output, _, value| {
+            limits::count_printed(value)?;
+            Ok(match value.as_str() {
+                Some(text) => output.write_str(text)?,
+                None => output.write_str(&python_str(value))?,
+            })
         });
         environment.add_filter("tojson", python_json::tojson);
         environment.add_function("raise_exception", raise_exception);
@@ -71,11 +88,13 @@ impl ChatTemplate {
             has_switch: source.contains("enable_thinking"),
             has_soft_switch: source.contains("/no_think") && !source.contains("enable_thinking"),
             takes_tools: source.contains("tools"),
+            tool_use: None,
+            needs_tools: None,
         })
     }
 
-    /// The template of a model: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json` (of several
-    /// named ones, `default`). None where the model has none.
+    /// The template of a model: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`. Of several named
+    /// ones `default`, and `tool_use` for prompts with tools, as transformers chooses. None where the model has none.
     ///
     /// # Errors
     /// Files that cannot be read or parsed, a template that does not compile.
@@ -83,23 +102,61 @@ impl ChatTemplate {
         source: &ModelSource,
         tokenizer_config: &Json,
     ) -> Result<Option<Self>, TextError> {
-        let file = "chat_template.jinja";
-        if source.exists(file) {
-            return Self::new(
-                &source.read_text(file)?,
-                special_tokens(tokenizer_config),
-                &source.label(file),
-            )
-            .map(Some);
-        }
         let path = source.label("tokenizer_config.json");
-        match chosen(tokenizer_config).map_err(|problem| TextError::Template {
+        let refused = |problem| TextError::Template {
             path: path.clone(),
             problem,
-        })? {
-            Some(text) => Self::new(text, special_tokens(tokenizer_config), &path).map(Some),
-            None => Ok(None),
+        };
+        let named = named_templates(tokenizer_config).map_err(refused)?;
+        let of_config = |name: &str| {
+            let (_, text) = named.iter().rev().find(|(known, _)| known == name)?;
+            Some((path.clone(), text.clone()))
+        };
+        let of_file = |file: &str| match source.exists(file) {
+            true => Ok(Some((source.label(file), source.read_text(file)?))),
+            false => Ok::<_, TextError>(None),
+        };
+        // Where there is a file, the configuration's are not read.
+        let default = of_file(TEMPLATE_FILE)?;
+        let tool_use = of_file(TOOL_TEMPLATE_FILE)?;
+        let is_file = default.is_some() || tool_use.is_some();
+        let default = default.or_else(|| of_config("default"));
+        let tool_use = tool_use.or_else(|| of_config("tool_use").filter(|_| !is_file));
+        let compiled = |(path, text): (String, String)| {
+            Self::new(&text, special_tokens(tokenizer_config), &path)
+        };
+        let tool_use = tool_use.map(compiled).transpose()?;
+        match (default, tool_use) {
+            (Some(default), tool_use) => Ok(Some(Self {
+                tool_use: tool_use.map(Box::new),
+                ..compiled(default)?
+            })),
+            (None, None) if named.is_empty() => Ok(None),
+            (None, tool_use) => {
+                let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+                let problem = format!(
+                    "`chat_template` has no template named `default` (it has {}); name the one to use `default`",
+                    names.join(", ")
+                );
+                match tool_use {
+                    Some(template) => Ok(Some(Self {
+                        needs_tools: Some(problem),
+                        ..template
+                    })),
+                    None => Err(refused(problem)),
+                }
+            }
         }
+    }
+
+    /// This template and that of prompts with tools.
+    fn each(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.tool_use.as_deref())
+    }
+
+    /// The template of prompts with tools where there is another, and its text.
+    pub fn tool_use_source(&self) -> Option<&str> {
+        self.tool_use.as_deref().map(Self::source)
     }
 
     /// Its text, as the model has it.
@@ -117,27 +174,35 @@ impl ChatTemplate {
 
     /// Whether reasoning can be switched off in it: it mentions `enable_thinking`.
     pub fn has_thinking_switch(&self) -> bool {
-        self.has_switch
+        self.each().any(|template| template.has_switch)
     }
 
     /// Whether reasoning is switched off by `/no_think` in the system text alone: it reads that, and has no
     /// `enable_thinking`.
     pub fn has_soft_switch(&self) -> bool {
-        self.has_soft_switch
+        !self.has_thinking_switch() && self.each().any(|template| template.has_soft_switch)
     }
 
     /// Whether it has a place for tools: it mentions `tools`.
     pub fn takes_tools(&self) -> bool {
-        self.takes_tools
+        self.each().any(|template| template.takes_tools)
     }
 
     /// The format of its calls, which is Hermes's where tools, calls and results are text.
     pub(super) fn call_format(&self) -> &'static CallFormat {
-        if self.takes_tools {
+        if let Some(tool_use) = &self.tool_use {
+            tool_use.call_format()
+        } else if self.takes_tools {
             CallFormat::for_template(&self.source)
         } else {
             CallFormat::hermes()
         }
+    }
+
+    /// The marks of its think blocks.
+    pub(super) fn think_marks(&self) -> &'static ThinkMarks {
+        let sources: String = self.each().map(Self::source).collect();
+        ThinkMarks::for_template(&sources)
     }
 
     /// The prompt text, ending where the assistant's answer begins. `tools`: a list in OpenAI's schema. A template
@@ -155,16 +220,39 @@ impl ChatTemplate {
             let problem = format!(
                 "the chat template does not read `{name}`: remove it from `{TEMPLATE_KWARGS}`"
             );
-            return Err(TextError::Template {
-                path: self.path.clone(),
-                problem,
-            });
+            return Err(self.refused(problem));
         }
         let kwargs = options
             .kwargs
             .iter()
             .map(|(name, value)| (name.clone(), python_json::value_of(value)));
         let variables = std::iter::once(switch(options.thinking)).chain(kwargs);
+        self.render_messages(messages, tools, variables)
+    }
+
+    /// [`ChatTemplate::render`] of a finished conversation: no answer begins after it.
+    pub(super) fn render_finished(
+        &self,
+        messages: &[Message],
+        tools: Option<&Json>,
+    ) -> Result<String, TextError> {
+        let prompted = ("add_generation_prompt".to_owned(), Value::from(false));
+        self.render_messages(messages, tools, [switch(Thinking::Off), prompted])
+    }
+
+    fn render_messages(
+        &self,
+        messages: &[Message],
+        tools: Option<&Json>,
+        variables: impl IntoIterator<Item = (String, Value)>,
+    ) -> Result<String, TextError> {
+        match (&self.tool_use, &self.needs_tools, tools) {
+            (Some(tool_use), _, Some(_)) => {
+                return tool_use.render_messages(messages, tools, variables);
+            }
+            (_, Some(problem), None) => return Err(self.refused(problem.clone())),
+            _ => {}
+        }
         if !self.takes_tools {
             let turns = tools::as_text(messages, tools)?;
             return self.render_values(
@@ -181,9 +269,17 @@ impl ChatTemplate {
         )
     }
 
+    fn refused(&self, problem: String) -> TextError {
+        TextError::Template {
+            path: self.path.clone(),
+            problem,
+        }
+    }
+
     /// Whether it mentions a variable.
     pub fn reads(&self, variable: &str) -> bool {
-        self.source.contains(variable)
+        self.each()
+            .any(|template| template.source.contains(variable))
     }
 
     /// As [`ChatTemplate::render`] with messages and tools of any shape; without `thinking` the variable is undefined.
@@ -226,10 +322,7 @@ impl ChatTemplate {
             template.render_captured_to(Value::from_pairs(variables), &mut prompt)?;
             Ok(())
         });
-        let refuse = |problem: String| TextError::Template {
-            path: self.path.clone(),
-            problem,
-        };
+        let refuse = |problem: String| self.refused(problem);
         if prompt.full {
             return Err(refuse(format!(
                 "chat template: the prompt becomes longer than {} MiB",
@@ -269,57 +362,46 @@ fn switch(thinking: Thinking) -> (String, Value) {
     )
 }
 
-fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {
+/// The templates of a tokenizer's configuration, by name; a single one is the `default`.
+fn named_templates(tokenizer_config: &Json) -> Result<Vec<(String, String)>, String> {
+    let text = |value: Option<&Json>| value.and_then(Json::as_str).map(str::to_owned);
     match tokenizer_config.get("chat_template") {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::String(text)) => Ok(Some(text)),
-        Some(Json::Array(named)) => {
-            let name = |entry: &Json| {
-                entry
-                    .get("name")
-                    .and_then(Json::as_str)
-                    .unwrap_or("?")
-                    .to_owned()
-            };
-            let default = named
-                .iter()
-                .find(|entry| name(entry) == "default")
-                .and_then(|entry| entry.get("template"))
-                .and_then(Json::as_str);
-            default.map(Some).ok_or_else(|| {
-                let names: Vec<String> = named.iter().map(name).collect();
-                format!(
-                    "`chat_template` has no template named `default` (it has {}); name the one to use `default`",
-                    names.join(", ")
-                )
+        None | Some(Json::Null) => Ok(Vec::new()),
+        Some(Json::String(text)) => Ok(vec![("default".to_owned(), text.clone())]),
+        Some(Json::Array(named)) => named
+            .iter()
+            .map(|entry| {
+                let named = text(entry.get("name")).zip(text(entry.get("template")));
+                named.ok_or_else(|| {
+                    format!(
+                        "`chat_template` has {}, expected a list of {{\"name\", \"template\"}}",
+                        crate::format::shortened(&entry.to_string(), 60)
+                    )
+                })
             })
-        }
+            .collect(),
         Some(other) => Err(format!(
             "`chat_template` = {other}, expected text or a list of named templates"
         )),
     }
 }
 
-/// Every `*_token` of the tokenizer's configuration that has a text, as transformers hands them to the template.
-fn special_tokens(tokenizer_config: &Json) -> Vec<(String, String)> {
-    let token = |name: &str| {
-        Some((
-            name.to_owned(),
-            token_text(tokenizer_config.get(name)?)?.to_owned(),
-        ))
+/// The tokens that a tokenizer's configuration names, as transformers hands them to the template: every `*_token` that has a
+/// text, and those of `extra_special_tokens`.
+pub(super) fn special_tokens(tokenizer_config: &Json) -> Vec<(String, String)> {
+    let named = |fields: &Json, is_token: fn(&str) -> bool| {
+        let fields = fields.as_object().into_iter().flatten();
+        let tokens = fields.filter(|(name, _)| is_token(name));
+        let tokens =
+            tokens.filter_map(|(name, token)| Some((name.clone(), token_text(token)?.to_owned())));
+        tokens.collect::<Vec<_>>()
     };
-    [
-        "bos_token",
-        "eos_token",
-        "unk_token",
-        "sep_token",
-        "pad_token",
-        "cls_token",
-        "mask_token",
-    ]
-    .into_iter()
-    .filter_map(token)
-    .collect()
+    let mut tokens = named(tokenizer_config, |name| name.ends_with("_token"));
+    // New ones get their ids in this order.
+    let place = |name: &str| USUAL_TOKENS.iter().position(|usual| *usual == name);
+    tokens.sort_by_key(|(name, _)| place(name).unwrap_or(USUAL_TOKENS.len()));
+    tokens.extend(named(&tokenizer_config["extra_special_tokens"], |_| true));
+    tokens
 }
 
 /// The text of a special token, which is written plain or as an object with `content`.

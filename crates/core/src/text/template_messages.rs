@@ -6,20 +6,26 @@ use serde_json::Value as Json;
 use super::{Message, python_json};
 
 pub(super) fn message_value(message: &Message) -> Value {
-    let texts = [
-        ("role", message.role.as_str()),
-        ("content", message.content.as_str()),
-    ];
-    let other = message
-        .other
+    let Message {
+        role,
+        content,
+        other,
+        field_order,
+    } = message;
+    let written = |name: &str| field_order.iter().position(|field| field == name);
+    let texts = [("role", role), ("content", content)]
+        .into_iter()
+        .filter(|(name, text)| {
+            field_order.is_empty() || !text.is_empty() || written(name).is_some()
+        })
+        .map(|(name, text)| (name, Value::from(text.as_str())));
+    let other = other
         .iter()
-        .map(|(key, value)| (key.as_str(), python_json::value_of(value)));
-    from_fields(
-        texts
-            .map(|(key, text)| (key, Value::from(text)))
-            .into_iter()
-            .chain(other),
-    )
+        .map(|(name, value)| (name.as_str(), python_json::value_of(value)));
+    let mut fields: Vec<(&str, Value)> = texts.chain(other).collect();
+    // What was added later comes last.
+    fields.sort_by_key(|(name, _)| written(name).unwrap_or(field_order.len()));
+    from_fields(fields.into_iter())
 }
 
 /// A JSON list of messages, as the template sees it.

@@ -7,6 +7,9 @@ pub(super) const CHECK: &str = "__within_bounds";
 /// The method that takes slices with a step; see [`super::python_methods`].
 pub(super) const SLICE: &str = "__slice";
 
+/// The filter that writes a value as `~` joins it in Python; see [`super::python_methods`].
+pub(super) const TEXT: &str = "__text";
+
 /// The longest source. Published templates stay below 40 kB; the engine's own stack grows with the source.
 const MAX_SOURCE_BYTES: usize = 1 << 18;
 /// The most code in one tag, strings not counted: the engine descends once for each operator of an expression.
@@ -16,7 +19,7 @@ const MAX_TAG_BYTES: usize = 1 << 13;
 const MAX_CONCATENATIONS: usize = 64;
 const MAX_MULTIPLICATIONS: usize = 4;
 
-/// The source as the engine gets it; its lines stay where they are.
+/// The source as the engine gets it; its lines stay where they are. All of them end in `\n`, as in Jinja.
 ///
 /// # Errors
 /// Names the part that is too long.
@@ -30,7 +33,7 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
     if source.contains(CHECK) {
         return Err(format!("chat template: uses the reserved name `{CHECK}`"));
     }
-    checked_assignments(source)
+    checked_assignments(&source.replace("\r\n", "\n").replace('\r', "\n"))
 }
 
 /// `{% set NAME = EXPRESSION %}` becomes `{% set NAME = CHECK((EXPRESSION),false) %}`; so do the values of `with` and
@@ -63,7 +66,7 @@ fn checked_assignments(source: &str) -> Result<String, String> {
         let tag = if open == "{#" {
             tag
         } else {
-            &stepped_slices(tag)
+            &printed_operands(&stepped_slices(tag))
         };
         match (open, assignment(tag), word(tag)) {
             // Whether it is an attribute decides whether the value may hold a namespace.
@@ -146,6 +149,88 @@ fn word(tag: &str) -> &str {
     &tag[..tag
         .find(|character: char| !character.is_ascii_alphanumeric() && character != '_')
         .unwrap_or(tag.len())]
+}
+
+/// `A ~ B` becomes `A|TEXT ~ B|TEXT`: the engine joins numbers and lists as Rust prints them. Operands with signs that bind
+/// stronger than `~` stay as they are.
+fn printed_operands(tag: &str) -> String {
+    /// The operand that is read, and where it ends without the space behind it.
+    #[derive(Default)]
+    struct Operand {
+        is_joined: bool,
+        has_sign: bool,
+        start: usize,
+    }
+    const WORDS: [&[u8]; 6] = [b"if", b"else", b"and", b"or", b"in", b"not"];
+    if !tag.contains('~') {
+        return tag.to_owned();
+    }
+    let bytes = tag.as_bytes();
+    let mut ends = Vec::new();
+    let mut open = vec![Operand::default()];
+    let mut close = |operand: &mut Operand, at: usize, is_joined: bool| {
+        let end = tag[..at].trim_end().len();
+        let is_text = tag[..end].ends_with(['"', '\'']);
+        if (operand.is_joined || is_joined) && !operand.has_sign && !is_text && operand.start < end
+        {
+            ends.push(end);
+        }
+        *operand = Operand {
+            is_joined,
+            has_sign: false,
+            start: at + 1,
+        };
+    };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_exponent = |at: usize| {
+        let number = tag[..at].strip_suffix(['e', 'E']).unwrap_or_default();
+        number.ends_with(|digit: char| digit.is_ascii_digit() || digit == '.')
+    };
+    for (at, byte, _) in Code::new(tag) {
+        let Some(operand) = open.last_mut() else {
+            break;
+        };
+        match byte {
+            b'(' | b'[' | b'{' => open.push(Operand {
+                start: at + 1,
+                ..Operand::default()
+            }),
+            b')' | b']' | b'}' => {
+                close(operand, at, false);
+                open.pop();
+            }
+            b'~' => close(operand, at, true),
+            // A mark for white space, or part of a number.
+            b'-' | b'+' if at == 0 || is_exponent(at) => {}
+            b'+' | b',' | b'=' | b'<' | b'>' | b'!' | b':' => close(operand, at, false),
+            b'-' if operand.start < tag[..at].trim_end().len() => close(operand, at, false),
+            b'-' | b'*' | b'/' | b'%' => operand.has_sign = true,
+            _ if is_name(byte) && !(at > 0 && is_name(bytes[at - 1])) => {
+                let length = bytes[at..]
+                    .iter()
+                    .take_while(|byte| is_name(**byte))
+                    .count();
+                let is_attribute = tag[..at].trim_end().ends_with(['.', '|']);
+                let word = &bytes[at..at + length];
+                if WORDS.contains(&word) && !is_attribute {
+                    close(operand, at, false);
+                    operand.start = at + length;
+                }
+                // A test is part of the operand.
+                operand.has_sign |= word == b"is" && !is_attribute;
+            }
+            _ => {}
+        }
+    }
+    if let [operand] = open.as_mut_slice() {
+        close(operand, tag.trim_end_matches(['-', '+']).len(), false);
+    }
+    ends.sort_unstable();
+    let mut text = tag.to_owned();
+    for end in ends.into_iter().rev() {
+        text.insert_str(end, &format!("|{TEXT}"));
+    }
+    text
 }
 
 /// Where `close` ends a tag: outside its strings and brackets.
@@ -403,6 +488,48 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_joined_is_printed_as_python_prints_it() {
+        for (source, expected) in [
+            ("{{ a ~ b }}", "{{ a|T ~ b|T }}"),
+            ("{{- a ~ 'x' ~ b -}}", "{{- a|T ~ 'x' ~ b|T -}}"),
+            (
+                "{{ 'a ~ b' }}{# a ~ b #}a ~ b",
+                "{{ 'a ~ b' }}{# a ~ b #}a ~ b",
+            ),
+            (
+                "{{ f(a ~ b, c)[d ~ 1] ~ e }}",
+                "{{ f(a|T ~ b|T, c)[d|T ~ 1|T]|T ~ e|T }}",
+            ),
+            ("{{ a ~ 1e-7 }}", "{{ a|T ~ 1e-7|T }}"),
+            (
+                "{{ a ~ b if c else d ~ e }}",
+                "{{ a|T ~ b|T if c else d|T ~ e|T }}",
+            ),
+            (
+                "{{ a | upper ~ b.if ~ c }}",
+                "{{ a | upper|T ~ b.if|T ~ c|T }}",
+            ),
+            (
+                "{{ a == b ~ c and d in e ~ f }}",
+                "{{ a == b|T ~ c|T and d in e|T ~ f|T }}",
+            ),
+            ("{{ a + b ~ c - d }}", "{{ a + b|T ~ c|T - d }}"),
+            ("{{ {'k': a ~ b} }}", "{{ {'k': a|T ~ b|T} }}"),
+            // A filter would bind to a part of these.
+            (
+                "{{ '-' * b ~ -c ~ d is string ~ e }}",
+                "{{ '-' * b ~ -c ~ d is string ~ e|T }}",
+            ),
+        ] {
+            assert_eq!(
+                prepare(source).unwrap().replace(TEXT, "T"),
+                expected,
+                "{source}"
+            );
+        }
+    }
+
+    #[test]
     fn assignments_are_checked_and_nothing_else_changes() {
         let check = |source: &str, expected: &str| {
             assert_eq!(
@@ -415,7 +542,7 @@ mod tests {
         check("a{% set x = 1 %}b", "a{% set x =C(( 1 ),false)%}b");
         check(
             "{%- set ns.x = ns.x ~ '%}' -%}",
-            "{%- set ns.x =C(( ns.x ~ '%}' ),true)-%}",
+            "{%- set ns.x =C(( ns.x|__text ~ '%}' ),true)-%}",
         );
         check(
             "{% set a, b = c == d, {'e': '='} %}",

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
+use super::added_tokens::{added_tokens, tokenizer_config};
+use super::json_files::{json, optional_json};
 use super::tekken;
 use super::token_bytes::token_bytes;
 use super::tokenizer_limits::{ExpansionBound, caught};
@@ -17,11 +19,13 @@ use crate::hub::ModelSource;
 /// The tokenizer, chat template and stop ids of one model. Threads can share it.
 #[derive(Debug)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     growth: ExpansionBound,
     template: Template,
-    stop_ids: Vec<u32>,
+    pub(super) stop_ids: Vec<u32>,
     turn_end_id: Option<u32>,
+    /// What ends a turn of calls, where the family's calls are messages of their own.
+    call_end_id: Option<u32>,
     call_format: &'static CallFormat,
     think_marks: &'static ThinkMarks,
     /// Tokens that are text of a call or of a think block, though they may be special.
@@ -30,7 +34,8 @@ pub struct Tokenizer {
     path: String,
 }
 
-const GEMMA_TURN_END: &str = "<end_of_turn>";
+/// `<|endoftext|>` in the files that [`super::train_tokenizer`] writes.
+const END_OF_TEXT_ID: u32 = 0;
 const TEMPLATE_REMEDY: &str =
     "use an instruct model, or add a `chat_template.jinja` beside tokenizer.json";
 
@@ -42,8 +47,9 @@ enum Template {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, or where that is missing `tekken.json`, and where they exist `tokenizer_config.json`,
-    /// `chat_template.jinja` and `generation_config.json`.
+    /// Reads `tokenizer.json`, or where that is missing `tekken.json`, and what else transformers reads for a tokenizer:
+    /// `tokenizer_config.json`, `added_tokens.json`, `special_tokens_map.json` and chat templates. Stop tokens come from
+    /// `generation_config.json`, or where that names none from `config.json`.
     ///
     /// # Errors
     /// Files that are missing or damaged, and ids that the model's embedding has no row for. A missing or broken chat
@@ -55,8 +61,9 @@ impl Tokenizer {
         } else {
             "tokenizer.json"
         });
-        let (inner, growth) = parse(&tokenizer_json(source)?, &path)?;
-        let mut config = optional_json(source, "tokenizer_config.json")?;
+        let mut config = tokenizer_config(source)?;
+        let model = optional_json(source, "config.json")?;
+        let (inner, growth, _) = backend(source, &config, &model, &path)?;
         if is_tekken {
             let mut named: serde_json::Map<String, Json> = tekken::NAMED_TOKENS
                 .iter()
@@ -78,13 +85,17 @@ impl Tokenizer {
             Err(TextError::Template { path, problem }) => Template::Broken { path, problem },
             Err(other) => return Err(other),
         };
-        let model = optional_json(source, "config.json")?;
+        let generation = optional_json(source, "generation_config.json")?;
+        let eos = [&generation, &model, &model["text_config"]]
+            .into_iter()
+            .map(|file| &file["eos_token_id"])
+            .find(|ids| !ids.is_null());
         let tokenizer = Self::assemble(
             inner,
             growth,
             template,
             &config,
-            &[&model, &optional_json(source, "generation_config.json")?],
+            ids_of(eos.unwrap_or(&Json::Null)),
             path,
         );
         tokenizer.check_fits(model.get("vocab_size").and_then(Json::as_u64))?;
@@ -119,7 +130,7 @@ impl Tokenizer {
             growth,
             Template::Ready(Box::new(template)),
             &config,
-            &[],
+            vec![END_OF_TEXT_ID],
             "tokenizer.json".to_owned(),
         ))
     }
@@ -129,61 +140,62 @@ impl Tokenizer {
         growth: ExpansionBound,
         template: Template,
         config: &Json,
-        eos: &[&Json],
+        eos: Vec<u32>,
         path: String,
     ) -> Self {
-        // Gemma's `eos_token` ends a text, its template's turns end otherwise.
-        let ends_turns = matches!(&template, Template::Ready(template) if template.source().contains(GEMMA_TURN_END));
-        let end = || {
-            config
-                .get("eos_token")
-                .and_then(super::template::token_text)
-        };
-        let turn_end = if ends_turns {
-            Some(GEMMA_TURN_END)
-        } else {
-            end()
-        };
-        let turn_end_id = turn_end.and_then(|token| inner.token_to_id(token));
-        let mut stop_ids: BTreeSet<u32> = eos
-            .iter()
-            .flat_map(|file| ids_of(file.get("eos_token_id")))
-            .collect();
-        stop_ids.extend(turn_end_id);
-        stop_ids.extend(end().and_then(|token| inner.token_to_id(token)));
-        for (id, token) in inner.get_added_tokens_decoder() {
-            if token.special && (token.content == "<|im_end|>" || token.content == "<|endoftext|>")
-            {
-                stop_ids.insert(id);
-            }
-        }
+        let end = config
+            .get("eos_token")
+            .and_then(super::template::token_text)
+            .and_then(|token| inner.token_to_id(token));
+        let stop_ids: BTreeSet<u32> = eos.into_iter().chain(end).collect();
         let (call_format, think_marks) = match &template {
-            Template::Ready(template) => (
-                template.call_format(),
-                ThinkMarks::for_template(template.source()),
-            ),
+            Template::Ready(template) => (template.call_format(), template.think_marks()),
             _ => (CallFormat::hermes(), ThinkMarks::tags()),
         };
-        let tokens = call_format.tokens.iter().chain(think_marks.tokens);
-        let text_ids = tokens.filter_map(|token| inner.token_to_id(token));
-        let text_ids = text_ids.filter(|id| !stop_ids.contains(id)).collect();
         let vocab_size = inner
             .get_vocab(true)
             .into_values()
             .max()
             .map_or(0, |highest| highest as usize + 1);
-        let stop_ids = stop_ids.into_iter().collect();
-        Self {
+        let mut tokenizer = Self {
             inner,
             growth,
             template,
-            stop_ids,
-            turn_end_id,
+            stop_ids: stop_ids.into_iter().collect(),
+            turn_end_id: end,
+            call_end_id: None,
             call_format,
             think_marks,
-            text_ids,
+            text_ids: Vec::new(),
             vocab_size,
             path,
+        };
+        tokenizer.read_turn_ends();
+        let tokens = call_format.tokens.iter().chain(think_marks.tokens);
+        let text_ids = tokens.filter_map(|token| tokenizer.inner.token_to_id(token));
+        tokenizer.text_ids = text_ids
+            .filter(|id| !tokenizer.stop_ids.contains(id))
+            .collect();
+        tokenizer
+    }
+
+    /// What the chat template writes after an answer ends turns, and is a stop token.
+    fn read_turn_ends(&mut self) {
+        let Some(template) = self.chat_template() else {
+            return;
+        };
+        let (text_end, call_end) = (
+            self.text_turn_end(template),
+            (!self.think_marks.answer.is_empty())
+                .then(|| self.call_turn_end(template))
+                .flatten(),
+        );
+        self.turn_end_id = text_end.or(self.turn_end_id);
+        self.call_end_id = call_end;
+        if let Some(id) = text_end
+            && let Err(place) = self.stop_ids.binary_search(&id)
+        {
+            self.stop_ids.insert(place, id);
         }
     }
 
@@ -242,13 +254,16 @@ impl Tokenizer {
             ..
         } = *self.think_marks;
         // Calls have headers of their own.
-        let has_header = header.is_empty() || tokens.iter().any(|token| answer.starts_with(token));
-        let mut ids = if has_header {
-            self.encode(answer)?
+        let has_header = tokens.iter().any(|token| answer.starts_with(token));
+        let (mut ids, end) = if header.is_empty() {
+            (self.encode(answer)?, self.turn_end_id)
+        } else if has_header {
+            let end = self.call_end_id.or(self.turn_end_id);
+            (self.encode(answer)?, end)
         } else {
-            self.encode(&format!("{header}{answer}"))?
+            (self.encode(&format!("{header}{answer}"))?, self.turn_end_id)
         };
-        ids.extend(self.turn_end_id);
+        ids.extend(end);
         Ok(ids)
     }
 
@@ -375,14 +390,11 @@ impl Tokenizer {
         text: &str,
     ) -> Result<Vec<std::ops::Range<usize>>, TextError> {
         let encoding = self.encoding(text, |inner| inner.encode(text, false))?;
-        let (added, template) = (
-            self.inner.get_added_tokens_decoder(),
-            self.chat_template().map(ChatTemplate::source),
-        );
+        let (added, template) = (self.inner.get_added_tokens_decoder(), self.chat_template());
         let is_control = |id: &u32| {
             added.get(id).is_some_and(|token| {
                 token.special
-                    || template.is_some_and(|source| source.contains(token.content.trim()))
+                    || template.is_some_and(|template| template.reads(token.content.trim()))
             })
         };
         let places = encoding
@@ -436,7 +448,17 @@ impl Tokenizer {
         &self.stop_ids
     }
 
-    /// The id that the model is taught to end its turn with: the tokenizer's `eos_token`.
+    /// That nothing ends an answer before the limit; `name` is the model's.
+    pub fn stop_note(&self, name: &str) -> Option<String> {
+        self.stop_ids.is_empty().then(|| {
+            format!(
+                "model {name} has no stop token, so every answer runs to max_completion_tokens: write its `eos_token_id` into generation_config.json"
+            )
+        })
+    }
+
+    /// The id that the model is taught to end its turn with: what the chat template writes after an answer, or where there is
+    /// none the tokenizer's `eos_token`.
     pub fn turn_end_id(&self) -> Option<u32> {
         self.turn_end_id
     }
@@ -481,11 +503,53 @@ impl Tokenizer {
     }
 }
 
-/// The content of a model's `tokenizer.json`; where it has `tekken.json` alone, the same vocabulary.
+/// The content of a model's `tokenizer.json` with the tokens that its other files add; where it has `tekken.json` alone, the
+/// same vocabulary.
 ///
 /// # Errors
-/// [`TextError::Tokenizer`] where there is neither, or `tekken.json` is damaged.
+/// [`TextError::Tokenizer`] where there is neither, or one is damaged.
 pub fn tokenizer_json(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> {
+    let (config, model) = (
+        tokenizer_config(source)?,
+        optional_json(source, "config.json")?,
+    );
+    let path = source.label("tokenizer.json");
+    match backend(source, &config, &model, &path)? {
+        (_, _, false) => vocabulary(source),
+        (inner, _, true) => inner
+            .to_string(false)
+            .map(|text| Cow::Owned(text.into_bytes()))
+            .map_err(|error| TextError::Tokenizer {
+                path,
+                problem: error.to_string(),
+            }),
+    }
+}
+
+/// The tokenizer of the vocabulary with the tokens of the other files, and whether these changed it. Tokens for which the
+/// model's embedding has no row are left out.
+fn backend(
+    source: &ModelSource,
+    config: &Json,
+    model: &Json,
+    path: &str,
+) -> Result<(tokenizers::Tokenizer, ExpansionBound, bool), TextError> {
+    let (mut inner, mut growth) = parse(&vocabulary(source)?, path)?;
+    let known: Vec<_> = inner.get_added_tokens_decoder().into_iter().collect();
+    let rows = [model, &model["text_config"]]
+        .into_iter()
+        .find_map(|config| config["vocab_size"].as_u64());
+    let tokens = added_tokens(config, &optional_json(source, "added_tokens.json")?, &known);
+    let is_changed = growth
+        .add_tokens(&mut inner, tokens, rows)
+        .map_err(|problem| TextError::Tokenizer {
+            path: source.label("tokenizer_config.json"),
+            problem,
+        })?;
+    Ok((inner, growth, is_changed))
+}
+
+fn vocabulary(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> {
     if is_tekken(source) {
         let converted = tekken::tokenizer_json(&source.read(tekken::FILE)?);
         return converted
@@ -518,28 +582,12 @@ fn parse(bytes: &[u8], path: &str) -> Result<(tokenizers::Tokenizer, ExpansionBo
     })
 }
 
-fn optional_json(source: &ModelSource, file: &str) -> Result<Json, TextError> {
-    if source.exists(file) {
-        json(&source.read(file)?, &source.label(file))
-    } else {
-        Ok(Json::Null)
-    }
-}
-
-fn json(bytes: &[u8], path: &str) -> Result<Json, TextError> {
-    serde_json::from_slice(bytes).map_err(|error| TextError::Tokenizer {
-        path: path.to_owned(),
-        problem: format!("not valid JSON ({error}); fetch the model again"),
-    })
-}
-
 /// `eos_token_id` is one id, several, or null.
-fn ids_of(value: Option<&Json>) -> Vec<u32> {
+fn ids_of(value: &Json) -> Vec<u32> {
     let id = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
-        Some(Json::Array(several)) => several.iter().filter_map(id).collect(),
-        Some(one) => id(one).into_iter().collect(),
-        None => Vec::new(),
+        Json::Array(several) => several.iter().filter_map(id).collect(),
+        one => id(one).into_iter().collect(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 use serde_json::Value as Json;
-use tokenizers::{ModelWrapper, Tokenizer};
+use tokenizers::{AddedToken, ModelWrapper, Tokenizer};
 
 use super::catch_panic::{catch_panic, panic_message};
 
@@ -65,6 +65,42 @@ impl ExpansionBound {
                 shrinking,
             },
         ))
+    }
+
+    /// Adds tokens to the tokenizer, but no new ids from `rows` on; whether there were any to add.
+    ///
+    /// # Errors
+    /// Tokens that are too long.
+    pub(super) fn add_tokens(
+        &mut self,
+        tokenizer: &mut Tokenizer,
+        tokens: Vec<AddedToken>,
+        rows: Option<u64>,
+    ) -> Result<bool, String> {
+        let added = tokenizer.get_added_tokens_decoder();
+        let highest = added.keys().max().map_or(0, |id| u64::from(*id) + 1);
+        let mut next = highest.max(tokenizer.get_vocab_size(false) as u64);
+        let mut fitting = Vec::new();
+        for token in tokens {
+            let length = token.content.len();
+            within("its normalizers", length, self.encode)?;
+            if length > MAX_TOKEN_BYTES {
+                return Err(format!(
+                    "a token of {length} bytes; at most {MAX_TOKEN_BYTES} are read"
+                ));
+            }
+            if tokenizer.token_to_id(&token.content).is_none() {
+                if rows.is_some_and(|rows| next >= rows) {
+                    continue;
+                }
+                next += 1;
+            }
+            self.longest_token_bytes = self.longest_token_bytes.max(length);
+            fitting.push(token);
+        }
+        let is_changed = !fitting.is_empty();
+        caught(|| tokenizer.add_tokens(fitting))?;
+        Ok(is_changed)
     }
 
     /// The bytes of the longest text that so many tokens can be; `None` where there is no such bound.

@@ -7,10 +7,10 @@ use candle_core::{DType, Device, Tensor};
 use super::CheckpointError;
 use super::new_folder::{self, failed, write_file};
 use super::tensor_file::{ElementSource, StreamedTensor, TensorHeader, write_slots, write_tensors};
-use crate::hub::ModelSource;
+use crate::hub::{ModelSource, find_model};
 use crate::model::{
     Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, is_trained,
-    tensor_names,
+    nested_name, tensor_names,
 };
 use crate::text::TokenizerFiles;
 
@@ -196,7 +196,8 @@ pub(super) fn write_folder(
     new_folder::write_folder(target, fill)
 }
 
-/// Adds `adapter_model.safetensors` and `adapter_config.json` in PEFT's format.
+/// Adds `adapter_model.safetensors` and `adapter_config.json` in PEFT's format. Names are those of the base's modules: where
+/// transformers loads a model that also sees, `model.language_model.layers…`.
 pub(super) fn write_adapter(
     new: &Path,
     slots: &[ParameterSlot],
@@ -213,6 +214,23 @@ pub(super) fn write_adapter(
         .collect();
     let mut seen = std::collections::HashSet::new();
     targets.retain(|target| seen.insert(*target));
+    let is_nested = find_model(base_model).is_ok_and(|base| base.has_nested_text_model());
+    // The parts that see have modules of the same names.
+    let target_modules = match is_nested {
+        true => serde_json::json!(format!(
+            "(?:.*\\.)?language_model\\..*\\.(?:{})",
+            targets.join("|")
+        )),
+        false => serde_json::json!(targets),
+    };
+    let names = slots.iter().map(|slot| ParameterSlot {
+        name: match is_nested {
+            true => nested_name(&slot.name),
+            false => slot.name.clone(),
+        },
+        ..slot.clone()
+    });
+    let named: Vec<ParameterSlot> = names.collect();
     let mut config = serde_json::json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -225,7 +243,7 @@ pub(super) fn write_adapter(
         "inference_mode": true,
         "init_lora_weights": true,
         "use_rslora": false,
-        "target_modules": targets,
+        "target_modules": target_modules,
     });
     // Older versions of PEFT do not know the key.
     if !of_experts.is_empty() {
@@ -236,7 +254,7 @@ pub(super) fn write_adapter(
         "adapter_config.json",
         format!("{config:#}\n").as_bytes(),
     )?;
-    write_slots(new, "adapter_model.safetensors", slots, dtype, numbers)
+    write_slots(new, "adapter_model.safetensors", &named, dtype, numbers)
 }
 
 #[cfg(test)]

@@ -346,7 +346,10 @@ pub(super) const CONTROL: i32 = 3;
 pub(super) const USER_DEFINED: i32 = 4;
 pub(super) const UNUSED: i32 = 5;
 
-/// Tokens, merges, stop token and chat template.
+/// The key of the template of prompts with tools, where a model has two.
+pub(super) const TOOL_TEMPLATE: &str = "tokenizer.chat_template.tool_use";
+
+/// Tokens, merges, stop tokens and chat templates.
 fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, CheckpointError> {
     let label = source.label("tokenizer.json");
     let remedy =
@@ -432,21 +435,24 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
         // As here: what begins a prompt is in the chat template.
         ("add_bos_token", Value::Bool(false)),
     ];
-    let stop = read
-        .turn_end_id()
-        .or_else(|| read.stop_ids().first().copied());
-    let named = [
-        ("bos_token_id", "bos_token"),
-        ("padding_token_id", "pad_token"),
-    ];
     let template = read.chat_template();
-    let named = named.map(|(key, name)| {
-        (
-            key,
-            template.and_then(|template| read.token_id(template.special_token(name)?)),
-        )
-    });
-    let ids = named.into_iter().chain([("eos_token_id", stop)]);
+    let named =
+        |name: &str| template.and_then(|template| read.token_id(template.special_token(name)?));
+    // `eos_token` first: templates may write it. A file names three stop tokens.
+    let mut stops: Vec<u32> = [named("eos_token"), read.turn_end_id()]
+        .into_iter()
+        .flatten()
+        .chain(read.stop_ids().iter().copied())
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    stops.retain(|id| seen.insert(*id));
+    let stop_keys = ["eos_token_id", "eot_token_id", "eom_token_id"];
+    let ids = [
+        ("bos_token_id", named("bos_token")),
+        ("padding_token_id", named("pad_token")),
+    ]
+    .into_iter()
+    .chain(stop_keys.into_iter().zip(stops.into_iter().map(Some)));
     metadata.extend(ids.filter_map(|(key, id)| Some((key, Value::U32(id?)))));
     let mut metadata: Metadata = metadata
         .into_iter()
@@ -458,5 +464,15 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
             Value::String(template.source().to_owned()),
         )
     }));
+    if let Some(text) = template.and_then(|template| template.tool_use_source()) {
+        let name = "tool_use".to_owned();
+        metadata.extend([
+            (
+                "tokenizer.chat_templates".to_owned(),
+                Value::Array(vec![Value::String(name)]),
+            ),
+            (TOOL_TEMPLATE.to_owned(), Value::String(text.to_owned())),
+        ]);
+    }
     Ok(metadata)
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::quantized::gguf_file::Value;
 use serde_json::{Value as Json, json};
 
-use super::gguf::{CONTROL, LLAMA3_WORDS, TEKKEN_WORDS, UNUSED, USER_DEFINED};
+use super::gguf::{CONTROL, LLAMA3_WORDS, TEKKEN_WORDS, TOOL_TEMPLATE, UNUSED, USER_DEFINED};
 use super::gguf_metadata::Metadata;
 use crate::text::QWEN2_WORDS;
 
@@ -61,18 +61,28 @@ pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabul
     let turn_end = id("eot_token_id").or_else(|| special(TURN_END));
     let ends = [turn_end, id("eos_token_id"), id("eom_token_id")];
     let template = metadata.text("tokenizer.chat_template").ok();
+    let tool_use = metadata.text(TOOL_TEMPLATE).ok();
     let assumed = template
         .is_none()
         .then(|| special("<start_of_turn>").and(special(TURN_END)))
         .flatten();
+    // Where a template says how turns end, `eos_token` may be another.
+    let [turn_end, text_end, _] = ends;
+    let eos = match template.or(assumed.map(|_| GEMMA_TURNS)) {
+        Some(_) => text_end.or(turn_end),
+        None => turn_end.or(text_end),
+    };
     let mut stop_ids: Vec<u32> = ends.into_iter().flatten().collect();
     stop_ids.sort_unstable();
     stop_ids.dedup();
     let config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false,
-        "bos_token": text_of(id("bos_token_id")), "eos_token": text_of(ends[0].or(ends[1])),
+        "bos_token": text_of(id("bos_token_id")), "eos_token": text_of(eos),
         "pad_token": text_of(id("padding_token_id")),
-        "chat_template": template.or(assumed.map(|_| GEMMA_TURNS)),
+        "chat_template": template.or(assumed.map(|_| GEMMA_TURNS)).map(|default| match tool_use {
+            None => json!(default),
+            Some(tool_use) => json!([{"name": "default", "template": default}, {"name": "tool_use", "template": tool_use}]),
+        }),
     });
     let generation = json!({"bos_token_id": id("bos_token_id"), "eos_token_id": stop_ids});
     let files = BTreeMap::from([

@@ -192,7 +192,7 @@ impl PeftAdapter {
 
     /// Whether a folder holds an adapter and no model.
     pub fn stands_in(source: &ModelSource) -> bool {
-        source.exists("adapter_config.json") && !source.exists("config.json")
+        source.is_adapter()
     }
 
     /// The setting of a [`crate::model::Decoder`] for this adapter.
@@ -386,7 +386,14 @@ impl PeftAdapter {
         let loaded = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|error| refused(path, format!("{error}; copy the file again")))?;
         let mut tensors = HashMap::with_capacity(loaded.len());
+        // Of a base that also sees, its own parts have no effect on text.
+        let is_nested = loaded.keys().any(|name| is_of_text_model(name));
+        let is_left_out =
+            |name: &str| is_nested && !is_of_text_model(name) && !name.contains("lm_head");
         for (name, tensor) in loaded {
+            if is_left_out(&name) {
+                continue;
+            }
             let ours = our_name(&name)
                 .ok_or_else(|| refused(path, format!("`{name}` is not a LoRA matrix")))?;
             let ours = self.targets.of_experts(ours);
@@ -493,12 +500,19 @@ fn is_a(name: &str) -> bool {
     name.contains(".lora_A.")
 }
 
+/// Whether an adapter's tensor belongs to the text model that is part of another.
+fn is_of_text_model(name: &str) -> bool {
+    name.contains("language_model.")
+}
+
 /// Parses `base_model.model.MODULE.lora_A.weight` in any spelling; `None` if it is neither A nor B of a matrix.
 fn our_name(name: &str) -> Option<String> {
     let mut module = name;
     while let Some(rest) = module.strip_prefix("base_model.model.") {
         module = rest;
     }
+    // `model.language_model.layers…`, or once `language_model.model.layers…`.
+    let module = module.replacen("language_model.", "", 1);
     let (module, which, rest) = ["A", "B"].into_iter().find_map(|which| {
         module
             .split_once(&format!(".lora_{which}."))
@@ -542,6 +556,14 @@ mod tests {
         );
         check(
             "model.layers.3.mlp.up_proj.lora_B.policy.weight",
+            Some(ours),
+        );
+        check(
+            "base_model.model.model.language_model.layers.3.mlp.up_proj.lora_B.weight",
+            Some(ours),
+        );
+        check(
+            "base_model.model.language_model.model.layers.3.mlp.up_proj.lora_B.default.weight",
             Some(ours),
         );
         check(

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{CheckpointError, PeftAdapter, import_into_cache};
 use crate::hub::{HubError, ModelSource, find_model};
 use crate::model::ModelError;
-use crate::run::{RunDirectory, RunError, RunFolders, RunReference};
+use crate::run::{RunDirectory, RunError, RunFolders, RunReference, no_model_or_run};
 use crate::text::TextError;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +35,8 @@ pub enum StartError {
     )]
     NotBeside { name: String, problem: &'static str },
     /// Neither a model nor a run.
-    #[error("`{name}` is neither a model ({model}) nor a run ({run})")]
-    Neither {
-        name: String,
-        model: Box<HubError>,
-        run: Box<RunError>,
-    },
+    #[error("{0}")]
+    Neither(String),
 }
 
 /// Where a model named on the command line (M) is: a run's checkpoint, a folder or the cache.
@@ -74,13 +70,9 @@ impl ModelLocation {
                 step,
             }),
             // A path, or a name with `@`, can only mean a run; a run that exists but is unusable was meant.
-            (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
-                Err(StartError::Neither {
-                    name: name.to_owned(),
-                    model: Box::new(model),
-                    run: Box::new(run),
-                })
-            }
+            (Err(RunError::NotFound { .. }), Some(model)) if !reference.explicit => Err(
+                StartError::Neither(no_model_or_run(name, &model, run_folders)),
+            ),
             (Err(error), _) => Err(error.into()),
         }
     }
@@ -103,7 +95,8 @@ impl ModelLocation {
         match self {
             Self::Model(source) => Ok(source),
             Self::Adapter(folder) => {
-                adapter_base(&folder, &read_adapter(&folder)?, run_folders)?.source(run_folders)
+                let base = adapter_base(&folder, &read_adapter(&folder)?, run_folders)?;
+                Ok(base.source(run_folders)?.with_tokenizer_of(&folder))
             }
             Self::Run { run, .. } => {
                 Self::find(&run.file().config.base_model, run_folders)?.source(run_folders)

@@ -31,6 +31,9 @@ pub(super) fn stream_file(
 ) -> Result<(), CheckpointError> {
     let path = folder.join(name);
     let failed = |source| failed(&path, source);
+    path.parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .map_err(failed)?;
     let mut file = files::create(&path, Access::Private).map_err(failed)?;
     let mut written = 0;
     fill(&mut |bytes| {

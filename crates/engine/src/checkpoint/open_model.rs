@@ -55,8 +55,11 @@ impl OpenModel {
             }
             ModelLocation::Adapter(folder) => {
                 let adapter = read_adapter(&folder)?;
-                Self::from_location(adapter_base(&folder, &adapter, run_folders)?, run_folders)?
-                    .with_adapter(adapter, &folder.name)
+                let base = adapter_base(&folder, &adapter, run_folders)?;
+                let mut opened =
+                    Self::from_location(base, run_folders)?.with_adapter(adapter, &folder.name)?;
+                opened.source = opened.source.with_tokenizer_of(&folder);
+                Ok(opened)
             }
             ModelLocation::Run { run, step } => Self::from_run(&run, step, run_folders),
         }

@@ -14,7 +14,7 @@ use crate::dataset::adaptive_order::AdaptiveOrder;
 use crate::files::{self, Access, failpoint};
 use crate::kernels::pinned_memory::HostBuffer;
 use crate::kernels::upload::Uploader;
-use crate::model::{ParameterSlot, Parameters, Trainable};
+use crate::model::{ParameterSlot, Parameters, Trainable, nested_name};
 
 /// `trainer.json`: with the tensors beside it, everything that the next step depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -327,11 +327,10 @@ fn own_moments(bytes: &[u8], parameters: &Parameters) -> Result<Tensor, Checkpoi
 pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), CheckpointError> {
     let path = weights_path(folder);
     let file = open(&path)?;
+    // Adapters of a base that also sees have other names in the file.
+    let view = |name: &str| file.get(name).or_else(|_| file.get(&nested_name(name)));
     for slot in parameters.slots() {
-        if file
-            .get(&slot.name)
-            .is_ok_and(|view| view.shape() == slot.shape.as_slice())
-        {
+        if view(&slot.name).is_ok_and(|view| view.shape() == slot.shape.as_slice()) {
             continue;
         }
         let problem = format!("no tensor `{}` of shape {:?}", slot.name, slot.shape);
@@ -339,7 +338,7 @@ pub fn load_parameters(folder: &Path, parameters: &Parameters) -> Result<(), Che
     }
     let (uploader, device) = (Uploader::default(), parameters.flat().device());
     Ok(parameters.restore_each(|slot| {
-        let view = file.get(&slot.name)?;
+        let view = view(&slot.name)?;
         uploader.tensor(view.data(), view.dtype().try_into()?, &slot.shape, device)
     })?)
 }

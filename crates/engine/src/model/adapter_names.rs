@@ -82,6 +82,15 @@ fn peft_name(layer: usize, part: &str, which: &str) -> String {
     format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight")
 }
 
+const LAYERS: &str = "base_model.model.model.layers.";
+const NESTED_LAYERS: &str = "base_model.model.model.language_model.layers.";
+
+/// PEFT's name of an adapter's tensor where the base's text model is part of another.
+pub fn nested_name(name: &str) -> String {
+    name.strip_prefix(LAYERS)
+        .map_or_else(|| name.to_owned(), |rest| format!("{NESTED_LAYERS}{rest}"))
+}
+
 /// Every adapter's A and B of a model under PEFT's names, in the order in which they are trained, with their shapes;
 /// `has_experts`: those of experts, too, where the model has some.
 pub fn adapter_names(

@@ -30,7 +30,7 @@ mod side_inputs; // what layers read besides the residual stream
 mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::{AdapterUse, Adapters};
-pub use adapter_names::{adapter_names, fresh_adapters};
+pub use adapter_names::{adapter_names, fresh_adapters, nested_name};
 pub use decoder::{Activations, Decoder};
 pub use expert_adapters::{TARGET_PARAMETERS, beside_each_other, is_of_experts};
 pub use expert_record::ExpertRecord;

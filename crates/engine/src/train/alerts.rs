@@ -1,26 +1,38 @@
 //! Alerts: rules over a run's metrics and evals. Each is raised once and cleared when it is resolved.
 
+mod advice;
 mod collapsed;
+mod diverged;
+mod drift;
 mod fallbacks;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub(super) use self::advice::TaskFacts;
 use self::collapsed::{description, has_collapsed};
+use self::diverged::BestWindows;
+use self::drift::{Drift, Level};
 use self::fallbacks::Fallbacks;
 use crate::config::{ThinkingEnd, TrainConfig};
 use crate::format::percent_short;
 use crate::report::alert_name;
 use crate::run::RunState;
 use crate::run::events::{Alert, Eval, Guard};
-use crate::statistics::{Interval, wilson};
+use crate::statistics::Interval;
 
 /// One step's metrics by name.
 type Metrics = BTreeMap<String, f64>;
 
 /// The moving window of the rules, in steps.
-const WINDOW: usize = 5;
-/// The metrics of a window's [`Level`], and the entropy at the start.
-const WINDOWED: [&str; 3] = ["tiers/valid", "exact", "completions/entropy"];
+pub(super) const WINDOW: usize = 5;
+/// The metrics of a window's [`Level`] and of its rates, and the entropy at the start.
+const WINDOWED: [&str; 5] = [
+    "tiers/valid",
+    "tiers/unparsable",
+    "reward",
+    "exact",
+    "completions/entropy",
+];
 /// Consecutive steps without a mixed group.
 const EQUAL_STEPS: usize = 3;
 /// The share of truncated completions above which the limit decides rewards.
@@ -32,10 +44,6 @@ const NEARLY_ALL_EQUAL: f64 = 0.9;
 const MAX_THINK_LEAKS: f64 = 0.05;
 /// The share of exact answers that counts as all.
 const ALL_EXACT: f64 = 0.995;
-/// Values drift if exact match loses at least this much while valid answers with wrong values gain as much.
-const DRIFT: f64 = 0.02;
-/// A drift is reported again when exact match has lost this much more.
-const WORSE: f64 = 0.1;
 /// The tokens of the rank with the most, over those of an even share, from which on the others wait long.
 const MAX_IMBALANCE: f64 = 1.5;
 /// The time of a rank over that of the others for as many tokens, in each step of a window.
@@ -45,12 +53,14 @@ const SLOW: f64 = 1.25;
 const FORGOTTEN: f64 = 0.05;
 
 const COLLAPSED: &str = "collapsed";
+pub(super) const DIVERGED: &str = "diverged";
 const VALUE_DRIFT: &str = "value_drift";
 
 /// The last steps, the drift of exact match, and the open alerts: a fold over steps and evals, so that a resumed run
 /// agrees.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
+    task: TaskFacts,
     history: VecDeque<Metrics>,
     /// Of the first step, nats/token.
     first_entropy: Option<f64>,
@@ -62,94 +72,14 @@ pub(super) struct Alerts {
     evals: Drift,
     /// On training completions, if no eval measures exact match during the run.
     windows: Drift,
+    /// Of training completions, whose rates a diverged policy has lost.
+    best_windows: BestWindows,
     /// The guard prompts of the base.
     guard: Option<Guard>,
     /// Their latest change, nats/token.
     guard_change: Option<Interval>,
     /// Open alerts: rule -> what raises it again if it changes.
     standing: BTreeMap<&'static str, Grade>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Level {
-    valid: f64,
-    exact: f64,
-    /// Lower confidence bound of the exact rate, compared with later levels.
-    low: f64,
-    /// Upper confidence bound, compared with earlier levels.
-    high: f64,
-}
-
-/// The best level by exact rate, and what followed.
-#[derive(Debug, Default)]
-struct Drift {
-    best: Option<Level>,
-    latest: Option<Level>,
-    /// The largest share of valid answers with wrong values since the best level.
-    most_wrong: f64,
-    /// While values drift: the level that was reported, until exact match has recovered. Neither a plateau, nor a rise that
-    /// is no longer significantly lower, nor a fall in validity resolves the drift.
-    reported: Option<Level>,
-}
-
-impl Level {
-    /// A greedy eval of the same prompts each time: only the later rate is uncertain.
-    fn of_eval(eval: &Eval) -> Option<Self> {
-        let (valid, exact) = (eval.summary.valid, eval.summary.exact?);
-        let rows = eval.summary.rows_of("exact");
-        Some(Self {
-            valid,
-            exact,
-            low: exact,
-            high: wilson((exact * rows as f64).round() as usize, rows).1,
-        })
-    }
-
-    /// A full window of steps, with different prompts each time; a prompt's completions are correlated, so prompts are
-    /// counted.
-    fn of_window(steps: &[Metrics], config: &TrainConfig) -> Option<Self> {
-        if steps.len() < WINDOW || steps.iter().any(|metrics| !metrics.contains_key("exact")) {
-            return None;
-        }
-        let (valid, exact) = (mean(steps, "tiers/valid"), mean(steps, "exact"));
-        let prompts = WINDOW * config.prompt_groups_per_step;
-        let (low, high) = wilson((exact * prompts as f64).round() as usize, prompts);
-        Some(Self {
-            valid,
-            exact,
-            low,
-            high,
-        })
-    }
-
-    /// The share of valid answers with wrong values.
-    fn wrong(&self) -> f64 {
-        self.valid - self.exact
-    }
-}
-
-impl Drift {
-    fn see(&mut self, level: Option<Level>) {
-        let Some(level) = level else { return };
-        if self.best.is_none_or(|best| level.exact > best.exact) {
-            (self.best, self.most_wrong) = (Some(level), level.wrong());
-        }
-        self.most_wrong = self.most_wrong.max(level.wrong());
-        self.latest = Some(level);
-        self.reported = self.best.and_then(|best| match self.reported {
-            _ if level.exact >= best.low - DRIFT => None,
-            Some(reported) if level.exact > reported.exact - WORSE => Some(reported),
-            Some(_) => Some(level),
-            None => self.begins(best, level).then_some(level),
-        });
-    }
-
-    /// Whether exact match is significantly lower, and answers became valid with wrong values on the way.
-    fn begins(&self, best: Level, now: Level) -> bool {
-        now.high < best.low
-            && best.exact - now.exact >= DRIFT
-            && self.most_wrong - best.wrong() >= DRIFT
-    }
 }
 
 /// The level of an alert, and of value drift the reported exact rate.
@@ -162,17 +92,22 @@ struct Finding {
     level: &'static str,
     value: f64,
     sentence: String,
-    suggestion: &'static str,
+    suggestion: String,
 }
 
 impl Finding {
-    fn warning(rule: &'static str, value: f64, sentence: String, suggestion: &'static str) -> Self {
+    fn warning(
+        rule: &'static str,
+        value: f64,
+        sentence: String,
+        suggestion: impl Into<String>,
+    ) -> Self {
         Self {
             rule,
             level: "warning",
             value,
             sentence,
-            suggestion,
+            suggestion: suggestion.into(),
         }
     }
 
@@ -182,10 +117,26 @@ impl Finding {
 }
 
 impl Alerts {
+    pub(super) fn of_task(task: TaskFacts) -> Self {
+        Self {
+            task,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn task(&self) -> &TaskFacts {
+        &self.task
+    }
+
     /// The state after step `last`, from the run's events, so that open alerts are not raised again and can still be
     /// cleared.
-    pub(super) fn resumed(state: &RunState, last: u64, config: &TrainConfig) -> Self {
-        let mut alerts = Self::default();
+    pub(super) fn resumed(
+        task: TaskFacts,
+        state: &RunState,
+        last: u64,
+        config: &TrainConfig,
+    ) -> Self {
+        let mut alerts = Self::of_task(task);
         let recovered = state
             .collapses
             .iter()
@@ -260,9 +211,11 @@ impl Alerts {
         }
     }
 
-    /// Whether the policy has collapsed.
-    pub(super) fn is_collapsed(&self) -> bool {
-        self.standing.contains_key(COLLAPSED)
+    /// How the policy is lost: `collapsed` or `diverged`.
+    pub(super) fn ruin(&self) -> Option<&'static str> {
+        [COLLAPSED, DIVERGED]
+            .into_iter()
+            .find(|rule| self.standing.contains_key(rule))
     }
 
     /// Forgets the steps of a policy that was replaced; returns the alerts that are cleared.
@@ -279,8 +232,13 @@ impl Alerts {
         while self.history.len() > WINDOW {
             self.history.pop_front();
         }
-        self.windows
-            .see(Level::of_window(self.history.make_contiguous(), config));
+        let share = self.task.share;
+        self.best_windows.see(&mut self.history, share, config);
+        self.windows.see(Level::of_window(
+            self.history.make_contiguous(),
+            share,
+            config,
+        ));
     }
 
     fn take_eval(&mut self, eval: &Eval) {
@@ -303,17 +261,19 @@ impl Alerts {
         };
         let drifted = drift.reported.and(drift.latest);
         let findings = [
-            self.collapsed(history).filter(|_| !config.is_distilled()),
-            not_finite(history),
+            self.collapsed(history, config)
+                .filter(|_| !config.is_distilled()),
+            self.diverged(history, config),
+            not_finite(history, config),
             zero_variance_with_kl(history, config),
-            all_max(history, drifted),
-            all_below_max(history).filter(|_| !config.is_distilled()),
+            all_max(history, drifted, &self.task),
+            all_below_max(history, &self.task).filter(|_| !config.is_distilled()),
             clipped(history, config),
-            think_leaks(history),
+            think_leaks(history, config),
             drift
                 .best
                 .zip(drift.reported)
-                .map(|(best, reported)| value_drift(best, reported)),
+                .map(|(best, reported)| value_drift(best, reported, &self.task)),
             imbalanced_ranks(history),
             slow_rank(history),
             ignored_sampling(history),
@@ -322,7 +282,7 @@ impl Alerts {
         findings.into_iter().flatten().collect()
     }
 
-    fn collapsed(&self, history: &[Metrics]) -> Option<Finding> {
+    fn collapsed(&self, history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
         let (is_active, first) = (self.standing.contains_key(COLLAPSED), self.first_entropy);
         let has_collapsed = history.len() == WINDOW
             && history
@@ -333,12 +293,26 @@ impl Alerts {
         let sentence = format!(
             "The policy collapsed: {described}; few groups of the last {WINDOW} steps had a gradient."
         );
-        let suggestion = "Set guided = true or on_collapse = \"recover\"; lower learning_rate; give values a weight ([[reward]] part = \"fields\").";
         Some(Finding::warning(
             COLLAPSED,
             get(now, "reward"),
             sentence,
-            suggestion,
+            self.task.collapsed(config),
+        ))
+    }
+
+    fn diverged(&self, history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
+        let is_active = self.standing.contains_key(DIVERGED);
+        let loss = self
+            .best_windows
+            .loss(history, is_active, self.task.share, config)?;
+        let described = loss.description(history, self.first_entropy);
+        let sentence = format!("The policy diverged: in the last {WINDOW} steps {described}.");
+        Some(Finding::warning(
+            DIVERGED,
+            mean(history, "reward"),
+            sentence,
+            advice::diverged(config),
         ))
     }
 
@@ -378,8 +352,7 @@ impl Alerts {
                 suggestion,
             } = finding;
             if self.standing.insert(rule, grade) != Some(grade) {
-                let (rule, level, suggestion) =
-                    (rule.to_owned(), level.to_owned(), suggestion.to_owned());
+                let (rule, level) = (rule.to_owned(), level.to_owned());
                 alerts.push(Alert {
                     rule,
                     level,
@@ -408,17 +381,18 @@ fn latest(history: &[Metrics], steps: usize) -> &[Metrics] {
     &history[history.len().saturating_sub(steps)..]
 }
 
-fn not_finite(history: &[Metrics]) -> Option<Finding> {
+fn not_finite(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
     let step = history.last()?;
     let (name, value) = step.iter().find(|(_, value)| !value.is_finite())?;
     let (effect, suggestion) = match step.get("grad_norm").is_some_and(|norm| !norm.is_finite()) {
         true => (
             ": the step changed nothing",
-            "If it happens again, lower learning_rate or set grad_clip_norm; three consecutive steps stop the run.",
+            advice::gradient_not_finite(config),
         ),
         false => (
             "",
-            "Read the completions of the step, and why scorers failed (failures/scorer_error).",
+            "Read the completions of the step, and why scorers failed (failures/scorer_error)."
+                .to_owned(),
         ),
     };
     let sentence = format!("{name} is not finite{effect}.");
@@ -440,7 +414,7 @@ fn zero_variance_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Fi
     let sentence = format!(
         "{share} of the groups have zero variance, and kl_beta = {kl_beta} still forwards them: they contribute KL only."
     );
-    let suggestion = "Set kl_beta = 0, or dynamic_sampling = true.";
+    let suggestion = advice::zero_variance(config);
     let level = if value >= NEARLY_ALL_EQUAL {
         "warning"
     } else {
@@ -461,7 +435,7 @@ fn in_a_row(history: &[Metrics], name: &str) -> bool {
 }
 
 /// A maximal reward means that nothing is left to learn only if it includes the values.
-fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
+fn all_max(history: &[Metrics], drifted: Option<Level>, task: &TaskFacts) -> Option<Finding> {
     let exact = latest(history, EQUAL_STEPS)
         .iter()
         .filter_map(|metrics| metrics.get("exact"))
@@ -474,12 +448,12 @@ fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
                 "only {} of completions are exact: the reward no longer separates right values from wrong ones.",
                 percent_short(exact)
             ),
-            "Give values a weight: [[reward]] part = \"fields\".",
+            task.all_max(),
         )
     } else {
         (
             "there is nothing left to learn from these prompts.".to_owned(),
-            "Stop here, or add harder prompts.",
+            "Stop here, or add harder prompts.".to_owned(),
         )
     };
     let sentence =
@@ -494,7 +468,7 @@ fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
     in_a_row(history, "groups/frac_all_best").then_some(finding)
 }
 
-fn all_below_max(history: &[Metrics]) -> Option<Finding> {
+fn all_below_max(history: &[Metrics], task: &TaskFacts) -> Option<Finding> {
     // A guided answer is a gradient.
     let is_guided = latest(history, EQUAL_STEPS)
         .iter()
@@ -502,9 +476,8 @@ fn all_below_max(history: &[Metrics]) -> Option<Finding> {
     let sentence = format!(
         "All groups of the last {EQUAL_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."
     );
-    let suggestion = "Find the cause with `train --plan --sample`; raise completions_per_prompt, set graded = true, or improve the prompt.";
     (!is_guided && in_a_row(history, "groups/frac_all_worst"))
-        .then(|| Finding::warning("all_worst", 1.0, sentence, suggestion))
+        .then(|| Finding::warning("all_worst", 1.0, sentence, task.all_worst()))
 }
 
 fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
@@ -519,19 +492,18 @@ fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
     let sentence = format!(
         "{share} of the completions are truncated at {limit} tokens{thinking} and scored as they are."
     );
-    let suggestion = "Raise max_completion_tokens, or set overlong_masking = true.";
+    let suggestion = advice::truncated(config);
     (truncated > MAX_TRUNCATED)
         .then(|| Finding::warning("clipped_completions", truncated, sentence, suggestion))
 }
 
-fn think_leaks(history: &[Metrics]) -> Option<Finding> {
+fn think_leaks(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
     let leaks = mean(latest(history, WINDOW), "failures/think_leak");
     let share = percent_short(leaks);
     let sentence = format!(
         "{share} of the completions pass unfinished reasoning to the scorer: their reward says nothing about the answer."
     );
-    let suggestion = "Set thinking = false in task.toml, or a limit of thinking (max_thinking_tokens, thinking_end = \"force\"), or raise \
-        max_completion_tokens until the block closes.";
+    let suggestion = advice::think_leaks(config);
     (leaks > MAX_THINK_LEAKS).then(|| Finding::warning("think_leak", leaks, sentence, suggestion))
 }
 
@@ -575,7 +547,7 @@ fn ignored_sampling(history: &[Metrics]) -> Option<Finding> {
         level,
         value,
         sentence,
-        suggestion,
+        suggestion: suggestion.to_owned(),
     })
 }
 
@@ -595,15 +567,13 @@ fn forgetting(change: Interval) -> Option<Finding> {
 }
 
 /// The classic hack of a format reward: answers keep their form and lose their values.
-fn value_drift(best: Level, now: Level) -> Finding {
+fn value_drift(best: Level, now: Level, task: &TaskFacts) -> Finding {
     let [from, to, valid] = [best.exact, now.exact, now.valid].map(percent_short);
     let sentence = format!(
         "Exact match fell from {from} at its best to {to} while {valid} of completions are valid: the model learns the form at the expense of the \
          values."
     );
-    let suggestion = "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate and start from an earlier checkpoint \
-                      (--model RUN@STEP).";
-    Finding::warning(VALUE_DRIFT, now.exact, sentence, suggestion)
+    Finding::warning(VALUE_DRIFT, now.exact, sentence, task.value_drift())
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! A policy that has collapsed is replaced by the last checkpoint whose groups were informative.
+//! A policy that has collapsed is replaced by the last checkpoint whose groups were informative, one that has diverged by
+//! the checkpoint that earned the most.
 
 use super::TrainError;
+use super::alerts::{DIVERGED, WINDOW};
 use super::checkpointing::{SaveReason, collect, save};
 use super::next_action::Next;
 use super::recorder::{Record, Recorder};
@@ -24,12 +26,16 @@ pub(super) fn next(
     recorder: &mut Recorder<'_>,
 ) -> Result<Option<Next>, TrainError> {
     let (step, run, config) = (trainer.state.step, &trainer.run, &trainer.config);
-    if config.on_collapse == OnCollapse::Continue || !recorder.alerts.is_collapsed() {
+    let Some(rule) = recorder
+        .alerts
+        .ruin()
+        .filter(|_| config.on_collapse != OnCollapse::Continue)
+    else {
         return Ok(None);
-    }
+    };
     let stopped = |why: &str| {
         Ok(Some(Next::Finish {
-            cause: format!("stopped early: the policy collapsed ({why})"),
+            cause: format!("stopped early: the policy {rule} ({why})"),
         }))
     };
     if config.on_collapse == OnCollapse::Stop {
@@ -43,9 +49,16 @@ pub(super) fn next(
         .into_iter()
         .filter(|kept| *kept < step)
         .collect();
-    let Some(restored_step) = last_informative(&kept, recorder.history()?, trainer.trainable())
-    else {
-        return stopped("no checkpoint is left whose groups were informative");
+    let (history, trainable) = (recorder.history()?, trainer.trainable());
+    let (restored, needed) = match rule {
+        DIVERGED => (best_earlier(&kept, history, trainable), "before it"),
+        _ => (
+            last_informative(&kept, history, trainable),
+            "whose groups were informative",
+        ),
+    };
+    let Some(restored_step) = restored else {
+        return stopped(&format!("no checkpoint is left {needed}"));
     };
     checkpoint::remove(&checkpoint_path(run.path(), step))?;
     let learning_rate = config.learning_rate / 2.0;
@@ -53,6 +66,7 @@ pub(super) fn next(
         step,
         restored_step,
         learning_rate,
+        rule: rule.to_owned(),
     };
     recorder.event(collapse.clone())?;
     Ok(Some(Next::Recover(collapse)))
@@ -98,4 +112,61 @@ fn last_informative(kept: &[u64], history: &RunState, trainable: Trainable) -> O
     kept.first()
         .filter(|step| **step == 0 && trainable != Trainable::Full)
         .copied()
+}
+
+/// The checkpoint whose next steps earned the most, of equal ones the latest; the start as in [`last_informative`].
+fn best_earlier(kept: &[u64], history: &RunState, trainable: Trainable) -> Option<u64> {
+    let rewards = history.metrics.get("reward")?;
+    let earned = |step: u64| {
+        let next: Vec<f64> = rewards
+            .between(step + 1, step + WINDOW as u64)
+            .map(|(_, reward)| reward)
+            .filter(|reward| reward.is_finite())
+            .collect();
+        (!next.is_empty()).then(|| next.iter().sum::<f64>() / next.len() as f64)
+    };
+    kept.iter()
+        .filter(|step| **step > 0 || trainable != Trainable::Full)
+        .filter_map(|step| Some((earned(*step)?, *step)))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, step)| step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Event;
+    use crate::run::events::Step;
+
+    #[test]
+    fn a_diverged_policy_is_replaced_by_the_checkpoint_that_earned_the_most() {
+        let mut history = RunState::default();
+        for step in 1..=15 {
+            let reward = match step {
+                1..=5 => 0.3,
+                6..=10 => 0.6,
+                _ => 0.0,
+            };
+            history.fold(Event {
+                seq: step,
+                time_ms: 0,
+                body: Step {
+                    step,
+                    metrics: [("reward".to_owned(), reward)].into(),
+                    ..Step::default()
+                }
+                .into(),
+            });
+        }
+        let adapters = Trainable::Lora {
+            rank: 4,
+            alpha: 4.0,
+            has_experts: false,
+        };
+        let best = |kept: &[u64], trainable| best_earlier(kept, &history, trainable);
+        assert_eq!(best(&[0, 5, 10], adapters), Some(5));
+        assert_eq!(best(&[0, 10], adapters), Some(0));
+        assert_eq!(best(&[0, 10], Trainable::Full), Some(10));
+        assert_eq!(best(&[0], Trainable::Full), None);
+    }
 }

@@ -11,8 +11,8 @@ use crate::policy::{
 };
 use crate::run::events::Eval;
 use crate::run::{
-    AgainstBase, AnswerLog, EvalProgress, EvalSummary, answers_path, eval_file, eval_path,
-    read_evals, write_evals,
+    AgainstBase, AnswerLog, Comparison, EvalProgress, EvalRecord, EvalSummary, answers_path,
+    eval_file, eval_path, read_evals, write_evals,
 };
 use crate::task::PromptSet;
 
@@ -201,10 +201,17 @@ fn record_eval(
                 .map(Box::new)
         }
     };
+    let exact_against_best = match which.eval.set {
+        PromptSet::Eval if step > 0 => against_best(trainer, recorder, set, &records)?,
+        _ => None,
+    };
     let (set, target, summary) = (
         set.clone(),
         target.to_owned(),
-        EvalSummary::from_records(&records),
+        EvalSummary {
+            has_calls: trainer.tasks[*task].task().has_calls(),
+            ..EvalSummary::from_records(&records)
+        },
     );
     Ok(Eval {
         step,
@@ -214,7 +221,28 @@ fn record_eval(
         file,
         seconds: 0.0,
         against_base,
+        exact_against_best,
     })
+}
+
+/// Exact match against the first of the set's earlier evals that had the most.
+fn against_best(
+    trainer: &Trainer,
+    recorder: &mut Recorder<'_>,
+    set: &str,
+    records: &[EvalRecord],
+) -> Result<Option<Box<Comparison>>, TrainError> {
+    let earlier = recorder.history()?.evals.values();
+    let of_set = earlier.filter(|eval| eval.set == set);
+    let best = of_set.fold(None, |best: Option<&Eval>, eval| {
+        let is_better = best.is_none_or(|best| eval.summary.exact > best.summary.exact);
+        if is_better { Some(eval) } else { best }
+    });
+    let path = best.map(|best| trainer.run.path().join(&best.file));
+    let Some(path) = path.filter(|path| path.exists()) else {
+        return Ok(None);
+    };
+    Ok(Comparison::between_exact(&read_evals(&path)?, records).map(Box::new))
 }
 
 /// Shows the progress of an eval in `state.json`, and stores its answers where the next worker would ask for the very

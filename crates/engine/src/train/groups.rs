@@ -337,6 +337,11 @@ impl StepRollout {
         in_order(self.all().flat_map(|rollout| &rollout.replaced))
     }
 
+    /// Both: everything that was sampled.
+    pub(super) fn sampled_turns(&self) -> Vec<GroupTurn<'_>> {
+        in_order(self.all().flat_map(Self::sampled_groups))
+    }
+
     /// All groups of this rank, in the order in which they are recorded.
     pub(super) fn sampled_groups(&self) -> impl Iterator<Item = &Group> {
         self.groups.iter().chain(&self.replaced)

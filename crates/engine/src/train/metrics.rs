@@ -41,7 +41,7 @@ impl StepUpdate {
         Self {
             statistics: PolicyStatistics::default(),
             applied: None,
-            learning_rate: trainer.optimizer.learning_rate(trainer.optimizer.updates()),
+            learning_rate: trainer.optimizer.learning_rate(trainer.state.step),
             start: Instant::now(),
             shape: trainer.shape.get(),
             sampling_seconds: 0.0,
@@ -63,21 +63,17 @@ impl StepUpdate {
     }
 }
 
-/// The metrics of a rollout, without those that are undefined for it.
+/// The metrics of a rollout, replaced groups included, since they tell what the policy can do; without those that are undefined for it.
 pub(super) fn rollout_metrics(
     rollout: &StepRollout,
     config: &TrainConfig,
 ) -> BTreeMap<String, f64> {
-    let (mut found, groups) = (MetricMap::default(), rollout.group_turns());
+    let (mut found, groups) = (MetricMap::default(), rollout.sampled_turns());
     rewards(&groups, &mut found);
     completions(&groups, config.max_thinking_tokens > 0, &mut found);
     tools(&groups, &mut found);
-    let replaced = rollout.replaced_turns();
-    found.add("groups/replaced", replaced.len() as f64);
-    let answers = groups
-        .iter()
-        .chain(&replaced)
-        .flat_map(|turn| turn.answers());
+    found.add("groups/replaced", rollout.replaced_turns().len() as f64);
+    let answers = groups.iter().flat_map(|turn| turn.answers());
     let sampled: usize = answers.map(Turn::sampled_tokens).sum();
     let slowest = |seconds: fn(&StepRollout) -> f64| rollout.all().map(seconds).fold(0.0, f64::max);
     let rollout_seconds = slowest(|rank| rank.rollout_seconds);
@@ -123,7 +119,7 @@ pub(super) fn prompt_metrics(
 
 /// The same by task, for a run of several, without those that are the step's alone: `task/NAME/reward`.
 pub(super) fn task_metrics(trainer: &Trainer, rollout: &StepRollout) -> BTreeMap<String, f64> {
-    let (mut found, groups) = (BTreeMap::new(), rollout.group_turns());
+    let (mut found, groups) = (BTreeMap::new(), rollout.sampled_turns());
     let is_mix = trainer.tasks.len() > 1;
     for (index, task) in trainer.tasks.iter().enumerate().filter(|_| is_mix) {
         let is_its = |turn: &GroupTurn<'_>| trainer.prompts.train[turn.group.prompt].task == index;

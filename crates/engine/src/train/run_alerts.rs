@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::alerts::Alerts;
+use super::alerts::{Alerts, TaskFacts};
 use super::groups::{GroupTurn, StepRollout};
 use super::metrics::frequent_answer;
 use super::run_task::RunTask;
@@ -35,30 +35,41 @@ fn task_alerts(task: &str, alerts: Vec<Alert>) -> impl Iterator<Item = Alert> {
 
 impl RunAlerts {
     pub(super) fn new(tasks: &[RunTask]) -> Self {
-        let named = tasks.iter().filter(|task| !task.part.name.is_empty());
-        Self {
-            run: Alerts::default(),
-            tasks: named
-                .map(|task| (task.part.name.clone(), Alerts::default()))
-                .collect(),
+        let whole: usize = tasks.iter().map(|task| task.part.weight).sum();
+        let alerts = |task: &RunTask| {
+            let share = task.part.weight as f64 / whole.max(1) as f64;
+            Alerts::of_task(TaskFacts::new(&task.part.task, share))
+        };
+        match tasks {
+            [only] if only.part.name.is_empty() => Self {
+                run: alerts(only),
+                tasks: Vec::new(),
+            },
+            _ => Self {
+                run: Alerts::default(),
+                tasks: tasks
+                    .iter()
+                    .map(|task| (task.part.name.clone(), alerts(task)))
+                    .collect(),
+            },
         }
     }
 
     /// The state after step `last`; see [`Alerts::resumed`].
     pub(super) fn resume(&mut self, state: &RunState, last: u64, config: &TrainConfig) {
         if self.tasks.is_empty() {
-            self.run = Alerts::resumed(state, last, config);
+            self.run = Alerts::resumed(self.run.task().clone(), state, last, config);
             return;
         }
         for (name, alerts) in &mut self.tasks {
-            *alerts = Alerts::resumed(&state.of_task(name), last, config);
+            *alerts = Alerts::resumed(alerts.task().clone(), &state.of_task(name), last, config);
         }
-        self.run = Alerts::resumed(&state.of_no_task(), last, config);
+        self.run = Alerts::resumed(TaskFacts::default(), &state.of_no_task(), last, config);
     }
 
     /// Learns of a step's answers, for the alert of a collapse.
     pub(super) fn see_answers(&mut self, trainer: &Trainer, rollout: &StepRollout) {
-        let turns = rollout.group_turns();
+        let turns = rollout.sampled_turns();
         self.run.frequent_answer = frequent_answer(&turns);
         for (index, (_, alerts)) in self.tasks.iter_mut().enumerate() {
             let is_its =
@@ -115,9 +126,12 @@ impl RunAlerts {
         self.run.observe_guard(guard, config)
     }
 
-    /// Whether the policy has collapsed, on any task.
-    pub(super) fn is_collapsed(&self) -> bool {
-        self.run.is_collapsed() || self.tasks.iter().any(|(_, alerts)| alerts.is_collapsed())
+    /// How the policy is lost on any task: `collapsed` or `diverged`.
+    pub(super) fn ruin(&self) -> Option<&'static str> {
+        let of_tasks = self.tasks.iter().map(|(_, alerts)| alerts);
+        std::iter::once(&self.run)
+            .chain(of_tasks)
+            .find_map(Alerts::ruin)
     }
 
     /// Forgets the steps of a policy that was replaced; returns the alerts that are cleared.

@@ -248,6 +248,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::RanksDiffer`] on rank 0; [`TrainError::Rank`] of a rank that is gone.
     pub(super) fn apply(&mut self, gradients: &Gradients) -> Result<StepOutcome, TrainError> {
+        self.optimizer.set_steps(self.state.step);
         let parameters = self.policy.model.parameters();
         let applied = if parameters.shard().is_whole() {
             let sum = Gradients::from_flat(self.ranks.all_reduce(gradients.flat())?);

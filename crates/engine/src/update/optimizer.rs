@@ -17,7 +17,7 @@ pub struct OptimizerSettings {
     pub warmup_steps: u64,
     /// How the rate goes on after warm-up.
     pub schedule: Schedule,
-    /// Updates of the whole schedule, warm-up included.
+    /// Steps of the whole schedule, warm-up included; the last one has the floor.
     pub total_steps: u64,
     /// What the rate falls to, as a share of it; from 0 to 1.
     pub floor: f64,
@@ -71,6 +71,8 @@ pub struct Optimizer {
     /// First moments of the numbers that this rank moves, then second: [2 * n], f32.
     moments: Tensor,
     updates: u64,
+    /// The place in the schedule of the rate: steps so far, those without an update included.
+    steps: u64,
 }
 
 impl Optimizer {
@@ -84,6 +86,7 @@ impl Optimizer {
             settings,
             moments: Tensor::zeros(2 * parameters.flat().elem_count(), DType::F32, device)?,
             updates: 0,
+            steps: 0,
         })
     }
 
@@ -93,6 +96,7 @@ impl Optimizer {
             settings,
             moments,
             updates,
+            steps: updates,
         }
     }
 
@@ -103,6 +107,11 @@ impl Optimizer {
 
     pub fn updates(&self) -> u64 {
         self.updates
+    }
+
+    /// The next update is that of the step after `steps` others.
+    pub fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
     }
 
     /// Clips the gradient, then moves the parameters against it.
@@ -127,8 +136,9 @@ impl Optimizer {
         } else {
             1.0
         };
-        let learning_rate = self.learning_rate(self.updates);
+        let learning_rate = self.learning_rate(self.steps);
         self.updates += 1;
+        self.steps += 1;
         let mut step = AdamWStep {
             learning_rate,
             beta1: settings.beta1,
@@ -169,8 +179,8 @@ impl Optimizer {
         self.settings = settings;
     }
 
-    /// The rate of the update that follows `updates` others.
-    pub fn learning_rate(&self, updates: u64) -> f64 {
+    /// The rate of the step that follows `steps` others.
+    pub fn learning_rate(&self, steps: u64) -> f64 {
         let OptimizerSettings {
             learning_rate,
             warmup_steps,
@@ -179,11 +189,11 @@ impl Optimizer {
             floor,
             ..
         } = self.settings;
-        if updates < warmup_steps {
-            return learning_rate * (updates + 1) as f64 / warmup_steps as f64;
+        if steps < warmup_steps {
+            return learning_rate * (steps + 1) as f64 / warmup_steps as f64;
         }
-        let span = total_steps.saturating_sub(warmup_steps).max(1) as f64;
-        let progress = ((updates - warmup_steps) as f64 / span).min(1.0);
+        let span = total_steps.saturating_sub(warmup_steps + 1).max(1) as f64;
+        let progress = ((steps - warmup_steps) as f64 / span).min(1.0);
         let left = match schedule {
             Schedule::Constant => return learning_rate,
             Schedule::Linear => 1.0 - progress,
@@ -225,7 +235,7 @@ mod tests {
 
     #[test]
     fn rates_follow_warm_up_and_schedule() {
-        // (schedule, floor) -> rates of the updates 1, 2, 3, 7, 11 and 12 of 10, the first two of which warm up.
+        // (schedule, floor) -> rates of the steps 1, 2, 3, 7, 11 and 12 of 11, the first two of which warm up.
         let check = |schedule, floor, expected: [f64; 6]| {
             let base = OptimizerSettings {
                 learning_rate: 1.0,
@@ -234,7 +244,7 @@ mod tests {
             };
             let settings = OptimizerSettings {
                 schedule,
-                total_steps: 10,
+                total_steps: 11,
                 floor,
                 ..base
             };
@@ -243,7 +253,7 @@ mod tests {
                 Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap(),
                 0,
             );
-            let rates = [0, 1, 2, 6, 10, 11].map(|updates| optimizer.learning_rate(updates));
+            let rates = [0, 1, 2, 6, 10, 11].map(|steps| optimizer.learning_rate(steps));
             assert!(
                 rates
                     .iter()

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::format::unknown_last;
 use crate::message::{Command, Work};
 use crate::report::{
     ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError,
@@ -53,6 +54,8 @@ pub struct Eval {
     task: Option<String>,
     /// The version of the schema with which the evals are re-scored; `None`: as recorded.
     rescored: Option<u64>,
+    /// Whether the comparison is to be exported once it is read.
+    exports_next: bool,
     /// Test-set evals of the run when it was read.
     evals_seen: usize,
     /// The index of the pair of evals that the difference, the matrix and the answers compare.
@@ -155,6 +158,7 @@ impl Default for Eval {
             is_of_other_schemas: false,
             task: None,
             rescored: None,
+            exports_next: false,
             evals_seen: 0,
             pair: 0,
             only: None,
@@ -256,8 +260,8 @@ impl Eval {
             None => worth(index, 0),
         };
         match self.sort {
-            Sort::Worst => shown.sort_by(|a, b| change(*a).total_cmp(&change(*b))),
-            Sort::Best => shown.sort_by(|a, b| change(*b).total_cmp(&change(*a))),
+            Sort::Worst => shown.sort_by(|a, b| unknown_last(change(*a), change(*b), false)),
+            Sort::Best => shown.sort_by(|a, b| unknown_last(change(*a), change(*b), true)),
             Sort::File => {}
         }
         let place = under.and_then(|under| {
@@ -419,9 +423,12 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             let failures = versus.evals.iter().map(FailureGroups::for_eval).collect();
             Ok((versus, failures))
         },
-        |eval: &mut Eval, _, read| {
+        |eval: &mut Eval, shared, read| {
             eval.set_versus(read);
-            Vec::new()
+            match std::mem::take(&mut eval.exports_next) {
+                true => export::ask(eval, shared),
+                false => Vec::new(),
+            }
         },
     )]
 }

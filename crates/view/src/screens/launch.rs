@@ -154,22 +154,23 @@ fn judge(launch: &mut Launch, shared: &Shared) {
         .signal
         .as_ref()
         .filter(|signal| !signal.is_stale(&launch.form));
-    let origin = launch
+    let of_form = launch
         .origin
         .as_ref()
-        .and_then(|origin| origin.model.as_deref());
-    let note = shared
-        .task
-        .as_ref()
-        .zip(origin)
-        .and_then(|(open, model)| open.task.embedded_model_note(model));
+        .filter(|origin| origin.of == resolved.config.base_model);
+    let base_model = of_form.map(|origin| {
+        let model = origin.model.as_ref().map_err(Clone::clone)?;
+        let open = shared.task.as_ref();
+        let note = open.and_then(|open| open.task.embedded_model_note(model));
+        Ok(note.map(|note| format!("{note} ({})", shared.key_of("launch.models"))))
+    });
     let found = launch
         .data
         .as_ref()
         .map(|data| data.found.as_deref().map_err(String::as_str));
     let facts = Facts {
         data: found,
-        embedded_model: note.map(|note| format!("{note} ({})", shared.key_of("launch.models"))),
+        base_model,
         memory: forecast.map(|forecast| &forecast.value.memory),
         disk: forecast.and_then(|forecast| forecast.value.disk.as_ref()),
         signals: signal
@@ -322,7 +323,7 @@ fn layers(launch: &Launch, form: &Form) -> Layers {
         .as_ref()
         .filter(|origin| origin.of == base_model)
     {
-        (layers.origin, layers.parameters) = (known.model.clone(), known.parameters);
+        (layers.origin, layers.parameters) = (known.model.clone().ok(), known.parameters);
     }
     layers
 }

@@ -116,6 +116,8 @@ pub struct ScorePreview {
     pub exact: (usize, usize),
     /// Valid after unwrapping only: without a fence or prose around them.
     pub tolerant: usize,
+    /// The highest reward of an invalid sample and the lowest of a valid one, where that is less.
+    pub inversion: Option<(f64, f64)>,
     /// Samples that the scorer failed to score: in no other number.
     pub errors: usize,
     /// Samples whose tier differs from the saved schema's: line of the file, old tier, new tier.

@@ -17,6 +17,7 @@ mod summary;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::format::unknown_last;
 use crate::score::{FailureClass, Scorer, Tier};
 use crate::shared::OpenTask;
 use crate::subprocess::CancelToken;
@@ -268,8 +269,8 @@ fn lines(scores: &Scores) -> Vec<Shown> {
     };
     match scores.order {
         Order::Source => {}
-        Order::Worst => places.sort_by(|a, b| reward(a).total_cmp(&reward(b))),
-        Order::Best => places.sort_by(|a, b| reward(b).total_cmp(&reward(a))),
+        Order::Worst => places.sort_by(|a, b| unknown_last(reward(a), reward(b), false)),
+        Order::Best => places.sort_by(|a, b| unknown_last(reward(a), reward(b), true)),
         Order::Longest => places.sort_by_key(|place| std::cmp::Reverse(length(place))),
     }
     // The sort is stable, so groups stay together in the order of their first completion.

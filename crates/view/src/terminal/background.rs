@@ -11,26 +11,18 @@ use crate::terminal_capability::Background;
 /// second, so there is no need to wait for the timeout.
 const QUERY: &[u8] = b"\x1b]11;?\x1b\\\x1b[c";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
-    Background(Background),
-    /// The terminal answered, but not with a colour.
-    Nothing,
-    /// The terminal has not answered yet; a late answer is possible.
-    NotYet,
-}
-
-/// Queries the terminal and waits at most `timeout`. It must be in raw mode, with no other reader.
-pub(super) fn query(timeout: Duration) -> Answer {
+/// Queries the terminal and waits at most `timeout`; returns also the bytes read, which may contain keys. The terminal
+/// must be in raw mode, with no other reader.
+pub(super) fn query(timeout: Duration) -> (Option<Background>, Vec<u8>) {
+    let mut answer = Vec::new();
     if io::stdout()
         .write_all(QUERY)
         .and_then(|()| io::stdout().flush())
         .is_err()
     {
-        return Answer::Nothing;
+        return (None, answer);
     }
     let deadline = Instant::now() + timeout;
-    let mut answer = Vec::new();
     while !is_whole(&answer) {
         let left = deadline.saturating_duration_since(Instant::now());
         let input = io::stdin();
@@ -39,15 +31,15 @@ pub(super) fn query(timeout: Duration) -> Answer {
         if left == Timespec::default()
             || !poll(&mut polled, Some(&left)).is_ok_and(|ready| ready > 0)
         {
-            return background(&answer).map_or(Answer::NotYet, Answer::Background);
+            break;
         }
         let mut bytes = [0; 256];
         match rustix::io::read(&input, &mut bytes) {
             Ok(count) if count > 0 => answer.extend_from_slice(&bytes[..count]),
-            _ => return Answer::Nothing,
+            _ => break,
         }
     }
-    background(&answer).map_or(Answer::Nothing, Answer::Background)
+    (background(&answer), answer)
 }
 
 /// Whether the device attributes (`ESC [ ? … c`) have arrived, which come last.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
-use super::background::{self, Answer};
+use super::background;
 use super::follow::FollowGuard;
 use super::frame::FrameRenderer;
 use super::frame_rate::{self, FrameScheduler};
@@ -183,7 +183,7 @@ fn store_drafts(model: &mut Model) -> Option<String> {
 
 impl View {
     fn start(mut options: Options) -> io::Result<Self> {
-        let late = query_background(&mut options);
+        let read = query_background(&mut options);
         let (sender, receiver) = unbounded_channel();
         let events = || sender.clone();
         let signal = events();
@@ -192,7 +192,7 @@ impl View {
         let input = if guard::has_keys() {
             signals::watch_terminal(move || _ = lost.send(LoopEvent::Lost))?;
             let typed = move |message| typed.send(LoopEvent::Message(message)).is_ok();
-            UserInput::Keyboard(Input::start(late, typed)?)
+            UserInput::Keyboard(Input::start(read, typed)?)
         } else {
             UserInput::Script(Script::start(move |line| {
                 typed.send(LoopEvent::Line(line)).is_ok()
@@ -454,21 +454,21 @@ impl View {
     }
 }
 
-/// Queries the terminal's background if the theme depends on it; true if the answer may still come.
-fn query_background(options: &mut Options) -> bool {
+/// Queries the terminal's background if the theme depends on it; returns the bytes read.
+fn query_background(options: &mut Options) -> Vec<u8> {
     if !Appearance::needs_background_query(&options.appearance) {
-        return false;
+        return Vec::new();
     }
-    let answer = background::query(if options.remote {
+    let (background, read) = background::query(if options.remote {
         QUERY_TIMEOUT_REMOTE
     } else {
         QUERY_TIMEOUT_LOCAL
     });
-    if let Answer::Background(background) = answer {
-        options.appearance.background = Some(background);
+    if background.is_some() {
+        options.appearance.background = background;
         options.theme = Appearance::load(&options.appearance).theme;
     }
-    answer == Answer::NotYet
+    read
 }
 
 fn now_ms() -> u64 {

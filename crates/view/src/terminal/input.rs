@@ -3,20 +3,15 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers, poll as is_there, read};
-use rustix::event::{PollFd, PollFlags, poll};
+use crossterm::event::Event;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::key_parser::KeyParser;
 use crate::message::Message;
 
-/// How long crossterm may wait for input that poll has announced.
-const READ_TIMEOUT: Duration = Duration::from_millis(5);
-
-/// How late a terminal's answer may come; its characters are not keys.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How long the thread may take to release the input; it may be in the middle of a key sequence.
+/// How long the thread may take to release the input.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
@@ -33,41 +28,46 @@ enum Request {
 }
 
 impl Input {
-    /// Reads until `on_message` returns false. `late_answer`: the terminal has not answered a query yet.
+    /// Reads until `on_message` returns false. `before`: bytes that were read already.
     ///
     /// # Errors
     /// The thread or the pipe cannot be created.
     pub(super) fn start(
-        late_answer: bool,
+        before: Vec<u8>,
         on_message: impl Fn(Message) -> bool + Send + 'static,
     ) -> io::Result<Self> {
         let (woken, wake) = rustix::pipe::pipe()?;
         let (requests, receiver) = channel();
         let (release, released) = channel();
-        let mut answer = LateAnswer {
-            until: late_answer.then(|| Instant::now() + ANSWER_TIMEOUT),
-            inside: false,
-        };
         let reading = move || {
+            let mut parser = KeyParser::default();
+            let mut events = parser.push(&before);
             loop {
-                match wait(&woken) {
+                for message in std::mem::take(&mut events).into_iter().filter_map(message) {
+                    if !on_message(message) {
+                        return;
+                    }
+                }
+                events = match wait(&woken, parser.timeout()) {
                     ReadyInput::Woken => {
                         if !wait_for_resume(&woken, &receiver, &release) {
                             return;
                         }
+                        parser = KeyParser::default();
+                        Vec::new()
                     }
                     ReadyInput::Terminal => {
-                        while let Ok(true) = is_there(READ_TIMEOUT) {
-                            let Ok(event) = read() else { return };
-                            if !answer.swallows(&event)
-                                && message(event).is_some_and(|message| !on_message(message))
-                            {
-                                return;
-                            }
+                        let mut bytes = [0; 4096];
+                        match rustix::io::read(io::stdin(), &mut bytes) {
+                            Ok(0) => return,
+                            Ok(count) => parser.push(&bytes[..count]),
+                            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Vec::new(),
+                            Err(_) => return,
                         }
                     }
+                    ReadyInput::Nothing => parser.expire(),
                     ReadyInput::Gone => return,
-                }
+                };
             }
         };
         std::thread::Builder::new()
@@ -97,19 +97,25 @@ impl Input {
 enum ReadyInput {
     Terminal,
     Woken,
+    /// Nothing came within the time.
+    Nothing,
     Gone,
 }
 
-/// Blocks until there is input or a request.
-fn wait(woken: &OwnedFd) -> ReadyInput {
+/// Blocks until there is input or a request, or the time is over.
+fn wait(woken: &OwnedFd, timeout: Option<Duration>) -> ReadyInput {
     let input = io::stdin();
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     loop {
         let mut polled = [
             PollFd::new(woken, PollFlags::IN),
             PollFd::new(&input, PollFlags::IN),
         ];
-        if poll(&mut polled, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
-            return ReadyInput::Gone;
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(0) => return ReadyInput::Nothing,
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return ReadyInput::Gone,
         }
         let [of_pipe, of_terminal] = [polled[0].revents(), polled[1].revents()];
         if of_pipe.intersects(PollFlags::IN) {
@@ -146,63 +152,5 @@ fn message(event: Event) -> Option<Message> {
         Event::Mouse(mouse) => Some(Message::Mouse(mouse)),
         Event::Paste(text) => Some(Message::Paste(text)),
         Event::Resize(..) | Event::FocusGained | Event::FocusLost => None,
-    }
-}
-
-/// A late answer to the background colour query: `ESC ] 11;rgb:… ESC \` would be read as keys.
-#[derive(Debug)]
-struct LateAnswer {
-    until: Option<Instant>,
-    inside: bool,
-}
-
-impl LateAnswer {
-    fn swallows(&mut self, event: &Event) -> bool {
-        if self.until.is_none_or(|until| Instant::now() > until) {
-            return false;
-        }
-        let Event::Key(KeyEvent {
-            code, modifiers, ..
-        }) = event
-        else {
-            return false;
-        };
-        let starts = *code == KeyCode::Char(']') && modifiers.contains(KeyModifiers::ALT);
-        let ends = (*code == KeyCode::Char('\\') && modifiers.contains(KeyModifiers::ALT))
-            || (*code == KeyCode::Char('g') && modifiers.contains(KeyModifiers::CONTROL));
-        let swallows = starts || self.inside;
-        self.inside = swallows && !ends;
-        if swallows && ends {
-            self.until = None;
-        }
-        swallows
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_late_answer_is_no_key() {
-        let mut answer = LateAnswer {
-            until: Some(Instant::now() + ANSWER_TIMEOUT),
-            inside: false,
-        };
-        let mut check = |letter: char, modifiers, swallowed: bool| {
-            assert_eq!(
-                answer.swallows(&Event::Key(KeyEvent::new(KeyCode::Char(letter), modifiers))),
-                swallowed,
-                "{letter}"
-            );
-        };
-        check('q', KeyModifiers::NONE, false);
-        check(']', KeyModifiers::ALT, true);
-        for letter in "11;rgb:1e1e/1e1e/2e2e".chars() {
-            check(letter, KeyModifiers::NONE, true);
-        }
-        check('\\', KeyModifiers::ALT, true);
-        check('q', KeyModifiers::NONE, false);
-        check(']', KeyModifiers::ALT, false);
     }
 }

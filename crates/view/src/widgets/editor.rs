@@ -136,6 +136,10 @@ impl Editor {
         }
         match event.code {
             KeyCode::Char(letter) if !control && !alt => self.type_letter(letter),
+            KeyCode::Char('a') if alt => {
+                self.select_all();
+                Effect::Moved
+            }
             KeyCode::Enter if !control => self.new_line(),
             KeyCode::Tab if !control => {
                 self.edit(Step::Blank, |area| inserted(area, &" ".repeat(INDENT)))

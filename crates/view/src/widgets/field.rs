@@ -68,6 +68,9 @@ impl Field {
                 .for_each(drop),
             KeyCode::Char('k') if control => self.text.truncate(self.cursor),
             KeyCode::Char('w') if control => self.delete(self.word_before()),
+            KeyCode::Char('a') if event.modifiers.contains(KeyModifiers::ALT) => {
+                self.is_selected = !self.text.is_empty();
+            }
             KeyCode::Char('e') if control => self.cursor = self.text.len(),
             KeyCode::Char(letter)
                 if !event
@@ -205,6 +208,8 @@ mod tests {
         check("one two", "home delete", "ne two");
         check("one", "left left ctrl-k", "o");
         check("one", "left ctrl-u", "e");
+        check("one two", "left alt-a x", "x");
+        check("one two", "alt-a backspace", "");
         check("e\u{301}x", "left backspace", "x");
     }
 

@@ -615,9 +615,8 @@ fn turn(value: &Value) -> Option<Message> {
     let content = text(["content", "value"])
         .or_else(|| other.contains_key("tool_calls").then(String::new))?;
     Some(Message {
-        role,
-        content,
         other,
+        ..Message::new(role, content)
     })
 }
 

@@ -143,10 +143,14 @@ fn size_of_value(value: &Value) -> usize {
 fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
     let format = Format::from_path(path).ok_or_else(|| DatasetError::Import {
         label: label.to_owned(),
-        problem: format!(
-            "unknown kind of file; name it .{}",
-            Format::NAMES.join(", .")
-        ),
+        problem: if path.is_dir() {
+            "is a folder; name a file".to_owned()
+        } else {
+            format!(
+                "unknown kind of file; name it .{}",
+                Format::NAMES.join(", .")
+            )
+        },
     })?;
     let fail = |source| DatasetError::File {
         path: label.to_owned(),

@@ -77,23 +77,32 @@ impl Reader<'_> {
             .keys
             .get("rope_parameters")
             .and_then(|parameters| parameters.get(layer_type));
-        let theta = nested
-            .and_then(|parameters| parameters.get("rope_theta"))
-            .or_else(|| self.keys.get(theta_key));
-        let old = self.keys.get("rope_scaling").filter(|_| !is_local);
-        let parameters = nested.or(old).filter(|value| !value.is_null());
-        let scaling = match parameters {
-            None => RopeScaling::Unscaled,
-            Some(value)
+        // Of the layers that see everything `rope_scaling` replaces what both have.
+        let added = self
+            .keys
+            .get("rope_scaling")
+            .and_then(Value::as_object)
+            .filter(|_| !is_local);
+        let mut parameters = nested
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        parameters.extend(added.cloned().unwrap_or_default());
+        let theta = parameters.get("rope_theta").cloned();
+        let theta = theta.as_ref().or_else(|| self.keys.get(theta_key));
+        let theta = self.positive(theta_key, theta, default)?;
+        let scaling = match &Value::Object(parameters) {
+            Value::Object(keys) if keys.is_empty() => RopeScaling::Unscaled,
+            value
                 if value
                     .get("rope_type")
                     .is_some_and(|kind| kind == "proportional") =>
             {
                 self.proportional_scaling(value)?
             }
-            Some(value) => self.scaling_of("rope_parameters", value)?,
+            value => self.scaling_of("rope_parameters", value)?,
         };
-        Ok((self.positive(theta_key, theta, default)?, scaling))
+        Ok((theta, scaling))
     }
 
     /// `layer_types`, or the pattern that older files have instead: every so many layers one sees everything.

@@ -35,6 +35,8 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     keys.entry("vocab_size_per_layer_input")
         .or_insert(vocabulary);
     keys.entry("tie_word_embeddings").or_insert(true.into());
+    // Only older families have it.
+    keys.remove("rope_scaling");
     let activation = keys
         .remove("hidden_activation")
         .unwrap_or_else(|| "gelu_pytorch_tanh".into());

@@ -77,9 +77,8 @@ impl Reader<'_> {
     fn rotated(&self) -> Result<usize, HubError> {
         let key = "partial_rotary_factor";
         let nested = self
-            .keys
-            .get("rope_parameters")
-            .and_then(|parameters| parameters.get(key));
+            .rotary_parameters()
+            .and_then(|(_, parameters)| parameters.get(key));
         let share = self.positive(
             key,
             nested.or_else(|| self.keys.get(key)),

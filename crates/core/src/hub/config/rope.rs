@@ -185,17 +185,21 @@ impl ModelConfig {
 
 impl Reader<'_> {
     pub(super) fn rope_scaling(&self) -> Result<RopeScaling, HubError> {
+        match self.rotary_parameters() {
+            Some((key, parameters)) => self.scaling_of(key, parameters),
+            None => Ok(RopeScaling::Unscaled),
+        }
+    }
+
+    /// The rotary parameters with their key: those of a `rope_scaling` replace all `rope_parameters`, as in transformers 5.
+    pub(super) fn rotary_parameters(&self) -> Option<(&'static str, &Value)> {
         let given = |key: &'static str| {
-            self.keys
-                .get(key)
-                .filter(|value| !value.is_null())
-                .map(|value| (key, value))
+            let value = self.keys.get(key).filter(|value| !value.is_null());
+            value.map(|value| (key, value))
         };
-        let Some((key, parameters)) = given("rope_parameters").or_else(|| given("rope_scaling"))
-        else {
-            return Ok(RopeScaling::Unscaled);
-        };
-        self.scaling_of(key, parameters)
+        given("rope_scaling")
+            .filter(|(_, value)| value.as_object().is_none_or(|keys| !keys.is_empty()))
+            .or_else(|| given("rope_parameters"))
     }
 
     pub(super) fn scaling_of(
@@ -313,9 +317,8 @@ impl Reader<'_> {
 
     pub(super) fn rope_theta(&self) -> Result<f64, HubError> {
         let nested = self
-            .keys
-            .get("rope_parameters")
-            .and_then(|parameters| parameters.get("rope_theta"));
+            .rotary_parameters()
+            .and_then(|(_, parameters)| parameters.get("rope_theta"));
         self.positive(
             "rope_theta",
             nested.or_else(|| self.keys.get("rope_theta")),

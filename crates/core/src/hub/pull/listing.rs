@@ -190,15 +190,22 @@ impl Listing {
     }
 }
 
-/// A file that a model may need: data that cannot run, not in a folder.
+/// The folder of a model's further chat templates, the only one that is read.
+const TEMPLATES: &str = "additional_chat_templates/";
+
+/// A file that a model may need: data that cannot run, not in a folder but that of chat templates.
 fn parse_file(sibling: &Value) -> Option<RemoteFile> {
     let name = sibling.get("rfilename")?.as_str()?;
     let is_wanted = [".safetensors", ".json", ".jinja"]
         .iter()
         .any(|ending| name.ends_with(ending))
         || ["tokenizer.model", "merges.txt"].contains(&name);
-    let is_plain = !name.starts_with('.')
-        && name
+    let plain = match name.strip_prefix(TEMPLATES) {
+        Some(template) if name.ends_with(".jinja") => template,
+        _ => name,
+    };
+    let is_plain = !plain.starts_with('.')
+        && plain
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     if !is_wanted || !is_plain {
@@ -253,6 +260,9 @@ mod tests {
             "onnx/model.json",
             "../x.json",
             ".a.json",
+            "additional_chat_templates/tool_use.jinja",
+            "additional_chat_templates/../x.jinja",
+            "additional_chat_templates/x.json",
         ];
         let siblings: Vec<Value> = names.iter().map(|name| file(name)).chain([lfs]).collect();
         let listing = Listing::parse(
@@ -261,7 +271,15 @@ mod tests {
         )
         .unwrap();
         let first: Vec<&str> = listing.first().map(|file| file.name.as_str()).collect();
-        assert_eq!(first, ["config.json", "chat_template.jinja", "merges.txt"]);
+        assert_eq!(
+            first,
+            [
+                "config.json",
+                "chat_template.jinja",
+                "merges.txt",
+                "additional_chat_templates/tool_use.jinja"
+            ]
+        );
         let rest = listing.rest(None).unwrap();
         assert_eq!(
             (rest.len(), &rest[0].checksum, rest[0].size_bytes),

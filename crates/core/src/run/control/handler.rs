@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::protocol::{Answer, Request};
 use super::queue::{ReplyFn, RequestQueue};
 use super::verb::Verb;
+use crate::format::counted;
 use crate::run::process::worker_state::{StateWriter, Status};
+use crate::run::storage::folder::user_name;
 
 #[derive(Clone, Debug)]
 pub(super) struct RequestHandler {
@@ -50,7 +52,7 @@ impl RequestHandler {
                     // If the disk cannot take the state, the run stops all the same.
                     let _ = self.state.turn(
                         Status::Stopping,
-                        Some(format!("stop requested by user {user_id}")),
+                        Some(format!("stop requested by {}", user_name(user_id))),
                     );
                 }
                 reply(&Answer::accepted(promise));
@@ -109,7 +111,7 @@ fn promise(verb: &Verb, status: Status, computes_until: Option<u64>) -> String {
         Verb::Resume => "not paused".to_owned(),
         Verb::Checkpoint => format!("saves a checkpoint {after}"),
         Verb::Eval => format!("runs an eval {after}"),
-        Verb::Sample(sample) => format!("samples {} completions {after}", sample.n),
+        Verb::Sample(sample) => format!("samples {} {after}", counted(sample.n, "completion")),
         Verb::Stop { now: true } => {
             "stops now; resume continues from the last checkpoint".to_owned()
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::eval_names::{self, recorded_file, word};
 use super::eval_record::EvalRecord;
 use super::speed_summary::SpeedSummary;
 use super::summary::{eval_file, read_evals, write_evals};
@@ -88,9 +89,10 @@ impl EvalFolder {
         set: &str,
         name: &str,
     ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), RunError> {
-        let (set, name) = (word(set), word(name));
-        let records = read_evals(&self.path.join(eval_file(0, &set, &name)))?;
-        Ok((records, StoredTarget::read(&self.path, &name).speed))
+        let older = || self.path.join(eval_file(0, &word(set), &word(name)));
+        let file = recorded_file(&self.path, set, name).unwrap_or_else(older);
+        let records = read_evals(&file)?;
+        Ok((records, StoredTarget::read(&self.path, name).speed))
     }
 
     /// Writes the records of a model.
@@ -98,10 +100,8 @@ impl EvalFolder {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn write(&self, set: &str, name: &str, records: &[EvalRecord]) -> Result<(), RunError> {
-        write_evals(
-            &self.path.join(eval_file(0, &word(set), &word(name))),
-            records,
-        )
+        let (set, name) = eval_names::record(&self.path, set, name)?;
+        write_evals(&self.path.join(eval_file(0, &set, &name)), records)
     }
 
     /// Opens the answers of a model, and returns the lines that an interrupted eval left there.
@@ -109,10 +109,8 @@ impl EvalFolder {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn answers(&self, set: &str, name: &str) -> Result<(AnswerLog, Vec<String>), RunError> {
-        AnswerLog::open(
-            self.path
-                .join(format!("answers-{}-{}.jsonl", word(set), word(name))),
-        )
+        let (set, name) = eval_names::record(&self.path, set, name)?;
+        AnswerLog::open(self.path.join(format!("answers-{set}-{name}.jsonl")))
     }
 
     /// Writes the result, last.
@@ -153,7 +151,7 @@ pub struct StoredTarget {
 }
 
 impl StoredTarget {
-    /// `target`: its name as in the names of files.
+    /// `target`: its name; of an eval of an older program as in the names of files.
     pub fn read(folder: &Path, target: &str) -> Self {
         let text = crate::files::read_text(&folder.join(RESULT_FILE)).unwrap_or_default();
         let document: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -161,7 +159,8 @@ impl StoredTarget {
             let targets = document[key].as_object()?;
             targets
                 .iter()
-                .find(|(name, _)| word(name) == target)
+                .find(|(name, _)| *name == target)
+                .or_else(|| targets.iter().find(|(name, _)| word(name) == target))
                 .map(|(_, value)| value.clone())
         };
         Self {
@@ -219,24 +218,6 @@ impl AnswerLog {
     }
 }
 
-/// Makes a name safe for a file name.
-fn word(name: &str) -> String {
-    let name = Path::new(name).file_stem().map_or_else(
-        || name.to_owned(),
-        |stem| stem.to_string_lossy().into_owned(),
-    );
-    name.chars()
-        .take(60)
-        .map(|letter| {
-            if letter.is_alphanumeric() || "._".contains(letter) {
-                letter
-            } else {
-                '_'
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -276,8 +257,27 @@ mod tests {
                 && path.join("task/sub/schema.json").is_file()
         );
         assert_eq!(
-            folder.read("rows.jsonl", "second-model").unwrap().0,
+            folder.read("my set/rows.jsonl", "second-model").unwrap().0,
             records
+        );
+        // Another model whose file would have the same name.
+        folder
+            .write("my set/rows.jsonl", "second_model", &[])
+            .unwrap();
+        assert_eq!(
+            folder.read("my set/rows.jsonl", "second-model").unwrap().0,
+            records
+        );
+        let names: Vec<String> = eval_names::read_eval_names(&path)
+            .into_values()
+            .map(|name| format!("{} {}", name.set, name.target))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "my set/rows.jsonl second-model",
+                "my set/rows.jsonl second_model"
+            ]
         );
         assert!(
             RunLock::is_held(&path)

@@ -200,6 +200,15 @@ impl EvalRecord {
             .is_some_and(|class| class.is_unscored() || class == FailureClass::EndpointError)
     }
 
+    /// Its tier in words: of an error `not scored`.
+    pub fn outcome(&self) -> &str {
+        if self.is_error() {
+            "not scored"
+        } else {
+            &self.tier
+        }
+    }
+
     pub fn is_endpoint_error(&self) -> bool {
         self.failure() == Some(FailureClass::EndpointError)
     }

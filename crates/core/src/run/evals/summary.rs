@@ -49,6 +49,9 @@ pub struct EvalSummary {
     /// events are moved often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Box<BTreeMap<String, [f64; 2]>>>,
+    /// Whether the answers are calls, of functions or of an HTTP API.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub has_calls: bool,
     /// Only of an endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Box<EndpointSummary>>,
@@ -184,6 +187,7 @@ impl EvalSummary {
             intervals: intervals_by_prompt(&all).map(Box::new),
             answers: AnswerSummary::from_records(&all),
             tools: ToolSummary::from_records(records),
+            has_calls: false,
             endpoint: EndpointSummary::from_records(records).map(Box::new),
             samples: SampleSummary::from_records(&all).map(Box::new),
             speed: None,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::format::did_you_mean;
 use crate::run::checkpoints::list_checkpoints;
 use crate::run::error::RunError;
 use crate::run::record::history::RunState;
@@ -197,6 +198,13 @@ impl RunFolders {
         let not_found = || RunError::NotFound {
             name: name.to_owned(),
             searched: self.described(),
+            near: {
+                let labels = self.labels("");
+                let known = labels
+                    .iter()
+                    .flat_map(|(id, own)| [id.as_str(), own.as_str()]);
+                did_you_mean(name, known.filter(|known| !known.is_empty()))
+            },
         };
         if name.is_empty() {
             return Err(not_found());

@@ -7,6 +7,7 @@ mod recording;
 mod remove;
 mod tags;
 mod task_changes;
+mod unknown_model;
 
 pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint, workspace};
 pub use promote::{PROVENANCE, promote};
@@ -15,3 +16,4 @@ pub use recording::{is_recording, unpack_recording};
 pub use remove::{Removal, RemovedRun};
 pub use tags::{change_tags, check_tag, read_tags, tags_path};
 pub use task_changes::{FileChange, RowChanges, task_changes};
+pub use unknown_model::no_model_or_run;

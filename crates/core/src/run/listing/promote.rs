@@ -62,7 +62,11 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
         files.insert(name, sha256_file(&copy)?.into());
     }
     for (name, bytes) in model_files(run)? {
-        replace_file(&building.join(name), &bytes)?;
+        let path = building.join(name);
+        path.parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .map_err(RunError::io("write", &path))?;
+        replace_file(&path, &bytes)?;
         files.insert(name.to_owned(), sha256(&bytes).into());
     }
     replace_file(&building.join("README.md"), card.as_bytes())?;
@@ -119,7 +123,7 @@ fn origin(name: &str, run_folders: &RunFolders) -> Result<ModelSource, RunError>
         problem,
     };
     match find_model(name) {
-        Ok(source) if source.exists("config.json") => Ok(source),
+        Ok(source) if !source.is_adapter() && source.exists("config.json") => Ok(source),
         Ok(source) if source.exists("adapter_config.json") => {
             let text = source
                 .read("adapter_config.json")
@@ -128,11 +132,8 @@ fn origin(name: &str, run_folders: &RunFolders) -> Result<ModelSource, RunError>
                 serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
             let base = config["base_model_name_or_path"].as_str();
             // An adapter's base is never an adapter.
-            let base = base.filter(|base| {
-                find_model(base).map_or(true, |source| {
-                    source.exists("config.json") || !source.exists("adapter_config.json")
-                })
-            });
+            let base =
+                base.filter(|base| find_model(base).map_or(true, |source| !source.is_adapter()));
             origin(
                 base.ok_or_else(|| {
                     refused("its adapter_config.json names no base model".to_owned())

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::advantage::GroupSignal;
 use crate::run::evals::against_base::AgainstBase;
-use crate::run::evals::summary::EvalSummary;
+use crate::run::evals::summary::{Comparison, EvalSummary};
 use crate::statistics::{Interval, student_mean};
 use crate::task::{current_set_name, task_prompt};
 
@@ -81,7 +81,7 @@ bodies! {
     Note(Note) = "note",
     /// What was repaired or will be redone after an interruption.
     Recovered(Recovered) = "recovered",
-    /// A collapsed policy was replaced by an earlier checkpoint.
+    /// A collapsed or diverged policy was replaced by an earlier checkpoint.
     Collapse(Collapse) = "collapse",
     End(End) = "end",
 }
@@ -220,6 +220,9 @@ pub struct Eval {
     /// Of a trained model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against_base: Option<Box<AgainstBase>>,
+    /// Exact match against the run's earlier eval of the set that had the most; of a trained model on the eval set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_against_best: Option<Box<Comparison>>,
 }
 
 fn set_name<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Error> {
@@ -359,7 +362,7 @@ pub struct Recovered {
     pub text: String,
 }
 
-/// The restart from `restored_step` after the policy collapsed.
+/// The restart from `restored_step` after the policy collapsed or diverged.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Collapse {
@@ -369,6 +372,9 @@ pub struct Collapse {
     pub restored_step: u64,
     /// From the next step on.
     pub learning_rate: f64,
+    /// The alert: `collapsed`, which older programs do not write, or `diverged`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub rule: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -195,7 +195,12 @@ impl RunState {
                     self.forget_after(step);
                 }
             }
-            EventBody::Collapse(collapse) => self.collapses.push(collapse),
+            EventBody::Collapse(collapse) => {
+                // The step's evals are of the weights that were replaced.
+                self.evals
+                    .retain(|(step, _, target), _| *step != collapse.step || target != "trained");
+                self.collapses.push(collapse);
+            }
             EventBody::End(end) => self.end = Some(end),
             EventBody::Unknown(_) => self.unknown += 1,
         }

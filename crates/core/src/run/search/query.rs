@@ -97,6 +97,19 @@ impl Query {
         }
     }
 
+    /// The conditions on a number, by `is_number`, whose value is none: field and value.
+    pub fn mistyped(&self, is_number: &dyn Fn(&str) -> bool) -> Option<(&str, &str)> {
+        match self {
+            Self::And(queries) | Self::Or(queries) => {
+                queries.iter().find_map(|query| query.mistyped(is_number))
+            }
+            Self::Not(query) => query.mistyped(is_number),
+            Self::Has(_) => None,
+            Self::Test { field, value, .. } => (is_number(field) && number(value).is_none())
+                .then_some((field.as_str(), value.as_str())),
+        }
+    }
+
     /// The names of its fields.
     pub fn fields(&self) -> Vec<&str> {
         match self {
@@ -231,7 +244,8 @@ impl Reading<'_> {
             return Ok(rest[..length].to_owned());
         }
         let value = self.run_of(|letter| !letter.is_whitespace() && !"()\"".contains(letter));
-        if value.is_empty() {
+        if value.is_empty() || value.starts_with(['<', '>', '=', '!', ':']) {
+            self.at -= value.len();
             Err(self.expected("a value"))
         } else {
             Ok(value)
@@ -334,6 +348,8 @@ mod tests {
         check("", "column 1: expected a field");
         check("valid", "column 6: expected one of >=");
         check("valid>", "column 7: expected a value");
+        check("valid>>1", "column 7: expected a value");
+        check("valid=>1", "column 7: expected a value");
         check(
             "valid>1 task:x",
             "column 9: expected `and`, `or` or the end",
@@ -342,6 +358,19 @@ mod tests {
         check("task:\"x", "column 7: expected a closing");
         check("tä:ä und", "column 6: expected `and`");
         check(&"(".repeat(100_000), "fewer brackets");
+    }
+
+    #[test]
+    fn a_number_is_compared_with_a_number() {
+        let is_number = |name: &str| name == "valid";
+        for (text, expected) in [
+            ("valid=high", Some(("valid", "high"))),
+            ("task:x or not valid>0,9", Some(("valid", "0,9"))),
+            ("valid>90% and task=high", None),
+        ] {
+            let query = Query::parse(text).unwrap();
+            assert_eq!(query.mistyped(&is_number), expected, "{text}");
+        }
     }
 
     #[test]

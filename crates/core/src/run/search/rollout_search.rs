@@ -45,7 +45,7 @@ pub struct SearchHit {
     /// The bytes of the first match in `text`.
     pub at: std::ops::Range<usize>,
     pub reward: Option<f64>,
-    /// `valid`, `invalid` or `unparsable`; empty if unknown.
+    /// `valid`, `invalid`, `unparsable` or `not scored`; empty if unknown.
     pub tier: String,
     pub exact: Option<bool>,
     /// The scorer's reasons.
@@ -461,7 +461,10 @@ impl Group {
                     sample,
                     at: search.text.find(&text)?.range(),
                     reward,
-                    tier: score["tier"].as_str().unwrap_or_default().to_owned(),
+                    tier: match reward.is_some_and(f64::is_finite) {
+                        true => score["tier"].as_str().unwrap_or_default().to_owned(),
+                        false => "not scored".to_owned(),
+                    },
                     exact: score["exact"].as_bool(),
                     errors: errors.collect(),
                     text,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::CommandRules;
 use crate::environment::{Agent, ToolProgram, Toolset};
 use crate::files::{self, Access};
+use crate::format::counted;
 use crate::sandbox::{installation_problem, is_trusted as is_noted, trust_folder};
 use crate::score::{ScoreError, Task};
 use crate::task::{TaskError, TaskFiles};
@@ -175,6 +176,26 @@ impl Trust {
         self.tool
             .as_ref()
             .is_some_and(|program| program.word == "agent")
+    }
+
+    /// How many of each there are, and their files: `1 command, 2 tools, 3 files`.
+    pub fn counts(all: &[Self]) -> String {
+        let mut subjects: Vec<(&str, usize)> = Vec::new();
+        for subject in all.iter().map(Self::subject) {
+            match subjects.iter_mut().find(|(known, _)| *known == subject) {
+                Some((_, count)) => *count += 1,
+                None => subjects.push((subject, 1)),
+            }
+        }
+        let mut files: Vec<&String> = all.iter().flat_map(|trust| &trust.files).collect();
+        files.sort_unstable();
+        files.dedup();
+        let files = (!files.is_empty()).then_some(("file", files.len()));
+        let counts = subjects.into_iter().chain(files);
+        counts
+            .map(|(what, count)| counted(count, what))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// The commands as one would type them.

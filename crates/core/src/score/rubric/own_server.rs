@@ -290,11 +290,12 @@ fn last_words(folder: &Path) -> String {
     let path = folder.join(LOG);
     let text = files::read_at_most(&path, MAX_LOG_BYTES).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let last = text
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .map(|line| visible(line).into_owned());
-    let last = last.map_or_else(String::new, |last| format!(": {last}"));
-    format!("{last}; its log is {}", path.display())
+    let mut lines = text.lines().rev().filter(|line| !line.trim().is_empty());
+    let last = lines.clone().next();
+    // Of an error of several lines the first says what is wrong.
+    let error = lines.find_map(|line| line.strip_prefix("error: "));
+    let said = error
+        .or(last)
+        .map_or_else(String::new, |said| format!(": {}", visible(said)));
+    format!("{said}; its log is {}", path.display())
 }

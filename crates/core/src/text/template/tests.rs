@@ -362,28 +362,136 @@ fn today_is_written_in_the_given_format() {
 }
 
 #[test]
-fn the_template_is_the_text_or_the_one_named_default() {
-    assert_eq!(chosen(&json!({})), Ok(None));
-    assert_eq!(chosen(&json!({"chat_template": null})), Ok(None));
-    assert_eq!(chosen(&json!({"chat_template": "a"})), Ok(Some("a")));
-    let named = json!({"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]});
-    assert_eq!(chosen(&named), Ok(Some("d")));
-    assert!(
-        chosen(&json!({"chat_template": [{"name": "rag", "template": "r"}]}))
-            .unwrap_err()
-            .contains("it has rag")
+fn a_template_is_chosen_by_its_name_and_by_whether_there_are_tools() {
+    let entry = |name: &str| json!({"name": name, "template": format!("{name} {{{{ (tools or []) | length }}}}")});
+    let named = |names: &[&str]| json!({"chat_template": names.iter().map(|name| entry(name)).collect::<Vec<_>>()});
+    let (file, tool_file) = (
+        ("chat_template.jinja", "file"),
+        (
+            "additional_chat_templates/tool_use.jinja",
+            "tool file {{ tools | length }}",
+        ),
     );
-    assert!(
-        chosen(&json!({"chat_template": 1}))
-            .unwrap_err()
-            .contains("= 1")
-    );
+    // The configuration, files, and what becomes of a prompt without and with one tool.
+    let rag = "it has rag";
+    for (config, files, plain, with_tools) in [
+        (json!({"chat_template": "a"}), &[][..], "a", "a"),
+        (named(&["rag", "default"]), &[], "default 0", "default 1"),
+        (
+            named(&["default", "tool_use"]),
+            &[],
+            "default 0",
+            "tool_use 1",
+        ),
+        (named(&["tool_use"]), &[], "it has tool_use", "tool_use 1"),
+        (named(&["rag"]), &[], rag, rag),
+        (json!({"chat_template": 1}), &[], "= 1", "= 1"),
+        (json!({"chat_template": [1]}), &[], "has 1", "has 1"),
+        (json!({}), &[], "no chat template", "no chat template"),
+        (json!({"chat_template": null}), &[file], "file", "file"),
+        // Files go before all of the configuration.
+        (named(&["default", "tool_use"]), &[file], "file", "file"),
+        (
+            json!({"chat_template": "a"}),
+            &[file, tool_file],
+            "file",
+            "tool file 1",
+        ),
+        (
+            json!({"chat_template": "a"}),
+            &[tool_file],
+            "a",
+            "tool file 1",
+        ),
+    ] {
+        let work = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = work.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let loaded = ChatTemplate::load(&ModelSource::at("m", work.path()), &config);
+        let render = |tools: Option<&Json>| match &loaded {
+            Ok(Some(template)) => template
+                .render(&[Message::new("user", "u")], tools, &Thinking::Off.into())
+                .unwrap_or_else(|error| error.to_string()),
+            Ok(None) => "no chat template".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let shown = format!("{config} {files:?}");
+        let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+        let (found, found_with_tools) = (render(None), render(Some(&tools)));
+        assert!(found.contains(plain), "{shown}: {found}");
+        // Tools as text in the system turn of a template without a place for them.
+        assert!(
+            found_with_tools.contains(with_tools),
+            "{shown}: {found_with_tools}"
+        );
+    }
+}
+
+/// As transformers hands them on: the order of the fields, and no field that is null.
+#[test]
+fn messages_have_the_fields_that_they_were_written_with() {
+    for (written, expected) in [
+        (
+            json!({"role": "user", "content": "u"}),
+            r#"{"role": "user", "content": "u"}"#,
+        ),
+        (
+            json!({"content": "u", "name": "n", "role": "user"}),
+            r#"{"content": "u", "name": "n", "role": "user"}"#,
+        ),
+        (
+            json!({"role": "assistant", "content": null, "tool_calls": []}),
+            r#"{"role": "assistant", "tool_calls": []}"#,
+        ),
+        (
+            json!({"tool_calls": [], "role": "assistant"}),
+            r#"{"tool_calls": [], "role": "assistant"}"#,
+        ),
+        (
+            json!({"role": "assistant", "tool_calls": [], "content": ""}),
+            r#"{"role": "assistant", "tool_calls": [], "content": ""}"#,
+        ),
+    ] {
+        let Json::Object(fields) = &written else {
+            panic!()
+        };
+        let mut message = Message::new(
+            fields["role"].as_str().unwrap(),
+            fields
+                .get("content")
+                .and_then(Json::as_str)
+                .unwrap_or_default(),
+        );
+        message.other = fields.clone();
+        message.other.retain(|name, value| {
+            !["role", "content"].contains(&name.as_str()) && !value.is_null()
+        });
+        let template = ChatTemplate::new(
+            "{{ messages[0] | tojson }}{{ tools }}",
+            Vec::new(),
+            "t.jinja",
+        )
+        .unwrap();
+        let rendered = template
+            .render(&[message.written_as(fields)], None, &Thinking::Off.into())
+            .unwrap();
+        assert_eq!(rendered, format!("{expected}None"), "{written}");
+    }
 }
 
 #[test]
 fn special_tokens_are_plain_or_objects() {
-    let config = json!({"bos_token": null, "eos_token": {"content": "<e>", "special": true}, "pad_token": "<p>", "add_bos_token": false});
-    let expected = [("eos_token", "<e>"), ("pad_token", "<p>")]
-        .map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let config = json!({"bos_token": null, "eos_token": {"content": "<e>", "special": true}, "pad_token": "<p>", "add_bos_token": false,
+        "image_token": "<i>", "extra_special_tokens": {"video_token": "<v>"}});
+    let expected = [
+        ("eos_token", "<e>"),
+        ("pad_token", "<p>"),
+        ("image_token", "<i>"),
+        ("video_token", "<v>"),
+    ]
+    .map(|(name, text)| (name.to_owned(), text.to_owned()));
     assert_eq!(special_tokens(&config), expected);
 }

@@ -58,7 +58,7 @@ fn a_folder_and_its_files_give_the_same_tokenizer() {
         loaded.decode(&ids, false).unwrap(),
         "<|im_start|>user\nAcme<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     );
-    assert_eq!(loaded.stop_ids(), direct.stop_ids());
+    assert_eq!(loaded.turn_end_id(), direct.turn_end_id());
     assert!(loaded.has_thinking_switch());
 }
 
@@ -76,7 +76,7 @@ fn special_tokens_are_found_where_they_stand() {
 }
 
 #[test]
-fn stop_ids_come_from_every_file_that_names_one() {
+fn stop_ids_are_those_of_generation_and_the_end_of_turns() {
     let check = |changes: &[(&str, Option<&str>)], expected: &[u32]| {
         let (_work, source) = folder(changes);
         assert_eq!(
@@ -85,26 +85,196 @@ fn stop_ids_come_from_every_file_that_names_one() {
             "{changes:?}"
         );
     };
-    check(&[], &[0, 2]);
+    check(&[], &[2]);
     check(
         &[("generation_config.json", Some(r#"{"eos_token_id":[7,2]}"#))],
-        &[0, 2, 7],
+        &[2, 7],
     );
+    let config = ("config.json", Some(r#"{"eos_token_id":9}"#));
+    check(&[config], &[2, 9]);
     check(
         &[
-            ("config.json", Some(r#"{"eos_token_id":9}"#)),
+            config,
             ("generation_config.json", Some(r#"{"eos_token_id":null}"#)),
         ],
-        &[0, 2, 9],
+        &[2, 9],
     );
-    check(&[("tokenizer_config.json", None)], &[0, 2]);
+    // What generation says replaces the model's.
+    check(
+        &[
+            config,
+            ("generation_config.json", Some(r#"{"eos_token_id":7}"#)),
+        ],
+        &[2, 7],
+    );
+    check(
+        &[(
+            "config.json",
+            Some(r#"{"text_config":{"eos_token_id":[9]}}"#),
+        )],
+        &[2, 9],
+    );
+    check(&[("tokenizer_config.json", None)], &[]);
     check(
         &[(
             "tokenizer_config.json",
             Some(r#"{"eos_token":{"content":"</think>"}}"#),
         )],
-        &[0, 2, 4],
+        &[4],
     );
+}
+
+/// The end of a turn as the template writes it, whatever `eos_token` is: 0 here.
+#[test]
+fn turns_end_as_the_template_ends_them() {
+    let messages = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}";
+    for (template, generation, turn_end, stop_ids) in [
+        // As Llama 3, Gemma, ChatML on a base model.
+        (
+            format!("{messages}<|im_end|>\n{{% endfor %}}"),
+            "[0]",
+            2,
+            vec![0, 2],
+        ),
+        // A token that is no special one, and one that is.
+        (
+            format!("{messages}</think><|im_end|>{{% endfor %}}"),
+            "0",
+            2,
+            vec![0, 2],
+        ),
+        (
+            format!("{messages}</think>{{% endfor %}}"),
+            "0",
+            4,
+            vec![0, 4],
+        ),
+        // Several: the first.
+        (
+            format!("{messages}<|im_end|>{{% endfor %}}{{{{ eos_token }}}}"),
+            "0",
+            2,
+            vec![0, 2],
+        ),
+        // As gpt-oss: the last answer ends otherwise than those before it.
+        (
+            format!("{messages}{{{{ '<|im_end|>' if loop.last else '<think>' }}}}{{% endfor %}}"),
+            "[0]",
+            2,
+            vec![0, 2],
+        ),
+        // As GLM: the next turn's header.
+        (format!("{messages}{{% endfor %}}"), "[0, 1]", 1, vec![0, 1]),
+        // Nothing: `eos_token`.
+        (format!("{messages}{{% endfor %}}"), "[0]", 0, vec![0]),
+        ("{{ raise_exception('no') }}".to_owned(), "[0]", 0, vec![0]),
+    ] {
+        let generation = format!("{{\"eos_token_id\":{generation}}}");
+        let (_work, source) = folder(&[
+            (
+                "tokenizer_config.json",
+                Some(r#"{"eos_token":"<|endoftext|>"}"#),
+            ),
+            ("chat_template.jinja", Some(&template)),
+            ("generation_config.json", Some(&generation)),
+        ]);
+        let tokenizer = Tokenizer::load(&source).unwrap();
+        assert_eq!(
+            (tokenizer.turn_end_id(), tokenizer.stop_ids().to_vec()),
+            (Some(turn_end), stop_ids),
+            "{template}"
+        );
+        assert_eq!(tokenizer.answer_ids("a").unwrap().last(), Some(&turn_end));
+    }
+}
+
+/// As gpt-oss: a call ends with another token than an answer.
+#[test]
+fn calls_that_are_messages_of_their_own_end_as_the_template_ends_them() {
+    let template = "{% for m in messages %}{% if m.tool_calls %}<|channel|>commentary to=functions.{{ m.tool_calls[0].function.name }}\
+        {{ m.tool_calls[0].function.arguments | tojson }}<|im_start|>{% else %}<|channel|>final{{ m.content }}<|im_end|>{% endif %}\
+        {% endfor %}{# analysis #}{{ tools }}";
+    let files = trained();
+    let mut json: Json = serde_json::from_str(&files.tokenizer_json).unwrap();
+    json["added_tokens"].as_array_mut().unwrap().push(
+        serde_json::json!({"id": 300, "content": "<|channel|>", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}),
+    );
+    let (_work, source) = folder(&[
+        ("tokenizer.json", Some(&json.to_string())),
+        ("chat_template.jinja", Some(template)),
+        (
+            "generation_config.json",
+            Some(r#"{"eos_token_id":[0,1,2]}"#),
+        ),
+    ]);
+    let tokenizer = Tokenizer::load(&source).unwrap();
+    let last = |answer| *tokenizer.answer_ids(answer).unwrap().last().unwrap();
+    assert_eq!(
+        (last("{}"), last("<|channel|>commentary to=functions.f{}")),
+        (2, 1)
+    );
+}
+
+/// tests/parity/added_tokens.json: what transformers makes of folders whose other files name tokens
+/// (scripts/golden/added_tokens.py).
+#[test]
+fn tokens_of_the_other_files_are_those_of_transformers() {
+    let golden = include_str!("../../../../../tests/parity/added_tokens.json");
+    let golden: Json = serde_json::from_str(golden).unwrap();
+    let vocabulary = golden["tokenizer.json"].to_string();
+    for case in golden["cases"].as_array().unwrap() {
+        let files: Vec<(&str, String)> = case["files"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, content)| (name.as_str(), content.to_string()))
+            .collect();
+        let shown = &case["name"];
+        let changes: Vec<_> = files
+            .iter()
+            .map(|(name, text)| (*name, Some(text.as_str())))
+            .chain([
+                ("tokenizer.json", Some(vocabulary.as_str())),
+                ("chat_template.jinja", golden["template"].as_str()),
+            ])
+            .collect();
+        let (_work, source) = folder(&changes);
+        let tokenizer = Tokenizer::load(&source).unwrap();
+        let prompt = tokenizer
+            .render(&hello(), None, &Thinking::On.into())
+            .unwrap();
+        assert_eq!(prompt, case["prompt"], "{shown}");
+        for (text, ids) in golden["texts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(case["token_ids"].as_array().unwrap())
+        {
+            let text = text.as_str().unwrap();
+            let found = tokenizer.encode(text).unwrap();
+            assert_eq!(serde_json::json!(found), *ids, "{shown}: {text}");
+        }
+        // What is exported is the same tokenizer.
+        let exported = tokenizer_json(&source).unwrap();
+        let (inner, _) = parse(&exported, "").unwrap();
+        let text = golden["texts"][0].as_str().unwrap();
+        let ids = inner.encode(text, false).unwrap().get_ids().to_vec();
+        assert_eq!(serde_json::json!(ids), case["token_ids"][0], "{shown}");
+    }
+}
+
+#[test]
+fn tokens_without_a_row_of_the_embedding_are_left_out() {
+    let (_work, source) = folder(&[
+        (
+            "tokenizer_config.json",
+            Some(r#"{"pad_token":"[PAD]","eos_token":"<|im_end|>"}"#),
+        ),
+        ("config.json", Some(r#"{"vocab_size":300}"#)),
+    ]);
+    let tokenizer = Tokenizer::load(&source).unwrap();
+    let rows = u32::try_from(tokenizer.vocab_size()).unwrap();
+    assert!(rows <= 300 && (rows < 300 || tokenizer.token_id("[PAD]").is_none()));
 }
 
 #[test]

@@ -13,6 +13,9 @@ use crate::hub::{ExpertEntries, HubError, ModelSource, Quantization, TensorEntry
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
 
+const HEAD: &str = "lm_head.weight";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
 /// All weight files of a model.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -46,7 +49,21 @@ impl Files {
         }
         // A file may hold more than the model takes, such as a head that is the embedding. A run's checkpoint has no
         // configuration and nothing more.
-        let tensors: Option<HashSet<String>> = source.config().ok().map(|config| {
+        let config = source.config().ok();
+        // Of the two that are one some files store the head.
+        if config
+            .as_ref()
+            .is_some_and(|config| config.tie_word_embeddings)
+            && !entries.contains_key(EMBEDDING)
+            && let Some((number, head)) = entries.get(HEAD).cloned()
+        {
+            let embedding = TensorEntry {
+                name: EMBEDDING.to_owned(),
+                ..head
+            };
+            entries.insert(EMBEDDING.to_owned(), (number, embedding));
+        }
+        let tensors: Option<HashSet<String>> = config.map(|config| {
             tensor_names(&config)
                 .into_iter()
                 .map(|(name, _)| name)

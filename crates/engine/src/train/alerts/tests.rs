@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::config::Layers;
+use crate::run::Comparison;
+use crate::statistics::mcnemar_exact;
 
 fn config(set: &[&str]) -> TrainConfig {
     Layers {
@@ -164,7 +166,7 @@ fn a_resumed_run_goes_on_with_what_stood() {
                 body,
             });
         }
-        let mut alerts = Alerts::resumed(&state, stopped as u64, &config);
+        let mut alerts = Alerts::resumed(TaskFacts::default(), &state, stopped as u64, &config);
         let rest: Vec<Alert> = whole
             .iter()
             .filter(|alert| alert.step > stopped as u64)
@@ -269,6 +271,19 @@ fn eval(step: u64, valid: f64, exact: f64) -> Eval {
     }
 }
 
+/// As few prompts of 100 as possible have changed.
+fn paired(best: f64, exact: f64) -> Box<Comparison> {
+    let change = ((exact - best) * 100.0).round();
+    let (fixed, broken) = (change.max(0.0) as usize, (-change).max(0.0) as usize);
+    Box::new(Comparison {
+        fixed,
+        broken,
+        both: 100 - fixed - broken,
+        mcnemar_p: mcnemar_exact(fixed, broken),
+        ..Comparison::default()
+    })
+}
+
 /// Alerts of a run with an eval after each step; `(valid, exact)` of the base and of each eval.
 fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
     let (config, mut state, mut alerts) = (
@@ -295,7 +310,11 @@ fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
                 body,
             });
         }
-        let eval = eval(step, valid, exact);
+        let first = evals.iter().take(step as usize).map(|(_, exact)| *exact);
+        let eval = Eval {
+            exact_against_best: first.reduce(f64::max).map(|best| paired(best, exact)),
+            ..eval(step, valid, exact)
+        };
         now.extend(alerts.observe_eval(&eval, &config));
         state.fold(crate::run::Event {
             seq: 2 * step + 1,
@@ -309,7 +328,7 @@ fn evaluated(evals: &[(f64, f64)]) -> Vec<(u64, String, bool)> {
                 alert.cleared,
             )
         }));
-        let resumed = Alerts::resumed(&state, step, &config);
+        let resumed = Alerts::resumed(TaskFacts::default(), &state, step, &config);
         assert_eq!(resumed.standing, alerts.standing, "after step {step}");
         let reported = |alerts: &Alerts| alerts.evals.reported.map(|level| level.exact);
         assert_eq!(reported(&resumed), reported(&alerts), "after step {step}");
@@ -414,4 +433,160 @@ fn sampling_that_an_agent_asks_for_in_vain_is_named() {
         ],
     );
     expect(&run(&[], &[none, &[]]), &[]);
+}
+
+/// One prompt of 30 is within the interval of what it is compared with, whether the pairs are known or not.
+#[test]
+fn one_prompt_is_no_drift() {
+    let small = |step, valid, exact, changed: Option<(usize, usize)>| {
+        let eval = eval(step, valid, exact);
+        let paired = |(fixed, broken)| {
+            Box::new(Comparison {
+                fixed,
+                broken,
+                mcnemar_p: mcnemar_exact(fixed, broken),
+                ..Comparison::default()
+            })
+        };
+        Eval {
+            summary: crate::run::EvalSummary {
+                n: 30,
+                with_expected: 30,
+                ..eval.summary
+            },
+            exact_against_best: changed.map(paired),
+            ..eval
+        }
+    };
+    let raised = |exact, changed| {
+        let (config, mut alerts) = (config(&["eval_every=1"]), Alerts::default());
+        alerts.observe_eval(&small(0, 1.0, 1.0, None), &config);
+        let found = alerts.observe_eval(&small(1, 1.0, exact, changed), &config);
+        found.iter().any(|alert| alert.rule == "value_drift")
+    };
+    for (exact, changed, expected) in [
+        (29.0 / 30.0, Some((0, 1)), false),
+        (29.0 / 30.0, None, false),
+        (25.0 / 30.0, Some((0, 5)), false),
+        (24.0 / 30.0, Some((0, 6)), true),
+        (26.0 / 30.0, None, false),
+        (15.0 / 30.0, None, true),
+    ] {
+        assert_eq!(raised(exact, changed), expected, "{exact} {changed:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_loses_nearly_all_of_a_rate_has_diverged() {
+    let good: &[(&str, f64)] = &[
+        ("tiers/unparsable", 0.17),
+        ("tiers/valid", 0.1),
+        ("reward", 0.27),
+    ];
+    let lost: &[(&str, f64)] = &[
+        ("tiers/unparsable", 1.0),
+        ("tiers/valid", 0.0),
+        ("reward", 0.0),
+    ];
+    let little: &[(&str, f64)] = &[
+        ("tiers/unparsable", 0.95),
+        ("tiers/valid", 0.0),
+        ("reward", 0.02),
+    ];
+    let half: &[(&str, f64)] = &[
+        ("tiers/unparsable", 0.6),
+        ("tiers/valid", 0.0),
+        ("reward", 0.2),
+    ];
+    let invalid: &[(&str, f64)] = &[
+        ("tiers/unparsable", 0.17),
+        ("tiers/valid", 0.0),
+        ("reward", 0.2),
+    ];
+    let valid: &[(&str, f64)] = &[
+        ("tiers/unparsable", 0.0),
+        ("tiers/valid", 0.9),
+        ("reward", 0.9),
+    ];
+    let set = ["prompt_groups_per_step=8"];
+    let check = |steps: &[&[(&str, f64)]], expected: &[(u64, bool)]| {
+        let found = run(&set, steps);
+        let of_rule = found.iter().filter(|(_, rule, _, _)| rule == "diverged");
+        let found: Vec<_> = of_rule
+            .map(|(step, _, _, cleared)| (*step, *cleared))
+            .collect();
+        assert_eq!(found, expected, "{steps:?}");
+    };
+    check(&[[good; 5], [lost; 5]].concat(), &[(10, false)]);
+    // After a single step.
+    check(&[&[good][..], &[lost; 5]].concat(), &[(6, false)]);
+    check(&[[valid; 5], [invalid; 5]].concat(), &[(10, false)]);
+    check(
+        &[&[good; 5][..], &[little; 6], &[good; 5]].concat(),
+        &[(10, false), (14, true)],
+    );
+    check(&[[good; 5], [half; 5]].concat(), &[]);
+    // Few valid answers of few prompts prove nothing, nor does a policy without any success yet.
+    check(&[[good; 5], [invalid; 5]].concat(), &[]);
+    check(&[lost; 10], &[]);
+}
+
+/// Nothing is advised that task or configuration already do.
+#[test]
+fn advice_reads_task_and_configuration() {
+    let task = |rewards: &str, score: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let schema = if score.contains("json_schema") {
+            "schema = \"schema.json\"\n"
+        } else {
+            ""
+        };
+        std::fs::write(
+            folder.path().join("task.toml"),
+            format!(
+                "name = \"t\"\n{schema}[prompts]\ntrain = \"train.jsonl\"\n[score]\n{score}\n{rewards}\n"
+            ),
+        )
+        .unwrap();
+        let row = r#"{"id": "a", "prompt": "x", "expected": {"n": 1}}"#;
+        std::fs::write(folder.path().join("train.jsonl"), row).unwrap();
+        std::fs::write(
+            folder.path().join("schema.json"),
+            r#"{"type": "object", "properties": {"n": {"type": "integer"}}}"#,
+        )
+        .unwrap();
+        TaskFacts::new(&crate::score::Task::load(folder.path()).unwrap(), 1.0)
+    };
+    let json = "kind = \"json_schema\"";
+    for (rewards, score, advice) in [
+        (
+            "",
+            json,
+            "Give values a weight: [[reward]] part = \"fields\", or",
+        ),
+        (
+            "",
+            "kind = \"text\"",
+            "Give values a weight: [[reward]] part = \"exact\", or",
+        ),
+        (
+            "[[reward]]\npart = \"fields\"\nweight = 0.5",
+            json,
+            "Raise the weight of [[reward]] \"fields\" (now 0.5), or",
+        ),
+    ] {
+        let found = task(rewards, score).value_drift();
+        assert!(found.starts_with(advice), "{found}");
+    }
+    let graded = task("", &format!("{json}\ngraded = true"));
+    assert!(!graded.all_worst().contains("graded"));
+    let default = config(&[]);
+    assert!(!graded.collapsed(&default).contains("on_collapse"));
+    let continues = config(&["on_collapse=continue", "guided=false"]);
+    assert!(
+        graded
+            .collapsed(&continues)
+            .starts_with("Set guided = true or on_collapse = \"recover\"; ")
+    );
+    assert!(advice::diverged(&continues).contains("--model RUN@STEP"));
 }

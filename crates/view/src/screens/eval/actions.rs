@@ -51,6 +51,13 @@ impl screen::Screen for Eval {
         self.filter.is_typing || self.chat.as_ref().is_some_and(|chat| chat.is_typing)
     }
 
+    fn stop_typing(&mut self) {
+        self.filter.is_typing = false;
+        if let Some(chat) = &mut self.chat {
+            chat.is_typing = false;
+        }
+    }
+
     fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
         match &self.chat {
             Some(chat) => chat::places(chat, area).to_vec(),
@@ -326,7 +333,7 @@ const ACTIONS: &[Action] = &[
         "eval.task",
         "Next task",
         "task",
-        &["T"],
+        &["P"],
         HERE,
         super::next_task,
     )
@@ -416,7 +423,10 @@ const ACTIONS: &[Action] = &[
         "export csv",
     ])
     .asking()
-    .unless(nothing),
+    .unless(|eval, shared| {
+        let is_reading = eval.loaded.is_none() && shared.is_busy("eval");
+        nothing(eval, shared).filter(|_| !is_reading)
+    }),
     Action::new(
         "eval.start",
         "Run eval",
@@ -460,7 +470,7 @@ const ACTIONS: &[Action] = &[
     .also(&["chat", "playground", "ask base and trained"])
     .asking(),
     whole_action("eval.results", Screen::Eval),
-    Action::new("eval.again", "Reload", "", &["R"], HERE, read),
+    Action::new("eval.again", "Reload", "", &["u"], HERE, read),
     Action::new(
         "eval.prompts",
         "Compare system prompts",

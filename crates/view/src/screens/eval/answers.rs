@@ -271,6 +271,11 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
         1 => String::new(),
         count => format!(", turn {} of {count}", record.deciding_turn() + 1),
     };
+    let tier = record.outcome();
+    let reward = match record.reward.is_finite() {
+        true => format!(" {:.2}", record.reward),
+        false => String::new(),
+    };
     let unwrapped = if record.tolerant && !record.is_valid() {
         ", valid after unwrapping"
     } else {
@@ -279,13 +284,8 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
     Line::from(vec![
         Span::styled(format!("{name}: "), theme.style(role)),
         Span::styled(
-            format!(
-                "{} {} {:.2}",
-                theme.tier_glyph(&record.tier),
-                record.tier,
-                record.reward
-            ),
-            theme.style(Theme::tier_role(&record.tier)),
+            format!("{} {}{reward}", theme.tier_glyph(tier), tier),
+            theme.style(Theme::tier_role(tier)),
         ),
         Span::styled(
             format!(

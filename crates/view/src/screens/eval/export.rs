@@ -14,6 +14,8 @@ type Make = fn(&Versus) -> Result<Page, ReportError>;
 
 pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(versus) = eval.versus().cloned() else {
+        eval.exports_next = shared.is_busy("eval");
+        shared.say("the evals are being read: the export follows");
         return Vec::new();
     };
     let here = shared.options.here.clone();

@@ -5,6 +5,7 @@ use ratatui::text::{Line, Span};
 use super::Eval;
 use crate::pane::content::{Content, List};
 use crate::report::{ComparedPrompt, Outcome, Versus};
+use crate::run::EvalRecord;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -76,7 +77,7 @@ fn row(
     ];
     for (place, _) in versus.evals.iter().enumerate() {
         let record = versus.record(prompt, place);
-        let tier = record.map_or("", |record| record.tier.as_str());
+        let tier = record.map_or("", EvalRecord::outcome);
         spans.push(Span::styled(
             format!(" {}", theme.tier_glyph(tier)),
             theme.style(Theme::tier_role(tier)),

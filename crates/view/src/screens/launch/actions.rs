@@ -52,6 +52,10 @@ impl screen::Screen for Launch {
         self.edit.is_some() || self.filter.is_typing
     }
 
+    fn stop_typing(&mut self) {
+        self.filter.is_typing = false;
+    }
+
     fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
         draw::places(self, shared, area)
     }
@@ -219,7 +223,7 @@ const ACTIONS: &[Action] = &[
         "launch.cancel",
         "Cancel forecast",
         "cancel",
-        &["x"],
+        &["C"],
         HERE,
         |launch, _| {
             start_run::cancel(launch);
@@ -248,7 +252,7 @@ const ACTIONS: &[Action] = &[
         "launch.tasks",
         "Choose task",
         "",
-        &["T"],
+        &["c"],
         HERE,
         |launch, shared| {
             chooser::tasks(launch, shared);
@@ -438,6 +442,14 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
                 .for_each(|signal| signal.is_old = true);
             judge(launch, shared);
             start_gate::invalidate(launch, shared)
+        }
+        Change::Trust => {
+            launch.failure = None;
+            let mut commands = start_gate::invalidate(launch, shared);
+            if shared.screen == Screen::Launch {
+                commands.extend(start_gate::read(launch, shared));
+            }
+            commands
         }
         Change::Second
             if shared.screen == Screen::Launch

@@ -7,7 +7,8 @@ use crate::format::count;
 use crate::hub::{ModelPlace, ModelSource, find_model, local_models};
 use crate::plan::{ModelShape, parameters};
 use crate::run::{
-    FileChange, RunDirectory, RunFolders, RunReference, list_checkpoints, task_changes,
+    FileChange, RunDirectory, RunFolders, RunReference, list_checkpoints, no_model_or_run,
+    task_changes,
 };
 use crate::score::Task;
 
@@ -48,8 +49,8 @@ pub struct LastRun {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     pub of: String,
-    /// The original model; `None` if the name is unknown.
-    pub model: Option<String>,
+    /// The original model, or why there is none.
+    pub model: Result<String, String>,
     /// Its parameters.
     pub parameters: Option<u64>,
 }
@@ -60,7 +61,12 @@ const MAX_CHAIN_LEN: usize = 32;
 /// The original model of a base model.
 pub fn origin(base_model: String, places: &RunFolders) -> Origin {
     let model = original_model(&base_model, places);
-    let source = model.as_deref().and_then(|name| find_model(name).ok());
+    let source = model.as_deref().ok().and_then(|name| find_model(name).ok());
+    // What cannot be read, cannot be trained.
+    let model = match source.as_ref().map(ModelSource::config) {
+        Some(Err(error)) => Err(error.to_string()),
+        _ => model,
+    };
     Origin {
         of: base_model,
         model,
@@ -68,27 +74,36 @@ pub fn origin(base_model: String, places: &RunFolders) -> Origin {
     }
 }
 
-/// `None` if a name on the way is unknown.
-fn original_model(base_model: &str, places: &RunFolders) -> Option<String> {
+/// # Errors
+/// Why a name on the way is neither a model nor a run.
+fn original_model(base_model: &str, places: &RunFolders) -> Result<String, String> {
     let mut name = base_model.to_owned();
     for _ in 0..MAX_CHAIN_LEN {
         let adapter = Path::new(&name).join("adapter_config.json");
         if let Ok(text) = crate::files::read_text(&adapter) {
-            let value: serde_json::Value = serde_json::from_str(&text).ok()?;
-            name = value["base_model_name_or_path"].as_str()?.to_owned();
-        } else if find_model(&name).is_ok() {
-            return Some(name);
-        } else {
-            name = places
-                .find(&RunReference::parse(&name).run)
-                .ok()?
-                .file()
-                .config
-                .base_model
-                .clone();
+            let value: serde_json::Value = serde_json::from_str(&text)
+                .map_err(|error| format!("{}: {error}", adapter.display()))?;
+            let base = value["base_model_name_or_path"].as_str();
+            name = base
+                .ok_or_else(|| format!("{} names no base model", adapter.display()))?
+                .to_owned();
+            continue;
         }
+        let model = match find_model(&name) {
+            Ok(_) => return Ok(name),
+            Err(error) => error,
+        };
+        let run = places.find(&RunReference::parse(&name).run);
+        name = run
+            .map_err(|_| no_model_or_run(&name, &model, places))?
+            .file()
+            .config
+            .base_model
+            .clone();
     }
-    None
+    Err(format!(
+        "{base_model}: the runs that it started from are a circle"
+    ))
 }
 
 /// Models trained here come first, latest first: the most likely base of the next run.

@@ -316,17 +316,23 @@ fn key_line(
     let (value, unit) = match (key.name, value.as_str()) {
         ("max_steps", "0") => ("from epochs".to_owned(), ""),
         ("epochs", "0") => match launch.values.get("max_steps").map(String::as_str) {
-            Some("0") => (format!("one, or {MIN_STEPS} steps"), ""),
+            Some("0") => (format!("1 epoch, at least {MIN_STEPS} steps"), ""),
             _ => ("by max_steps".to_owned(), ""),
         },
         (_, "1") => (value, key.unit.strip_suffix('s').unwrap_or(key.unit)),
         _ => (value, key.unit),
     };
     let cycles = is_here && matches!(key.kind, Kind::Choice(_) | Kind::Flag);
-    let shown = if value.is_empty() {
-        "empty".to_owned()
-    } else {
-        super::context::short_name(&value)
+    let is_unknown = key.name == "base_model"
+        && launch
+            .origin
+            .as_ref()
+            .is_some_and(|origin| origin.of == value && origin.model.is_err());
+    let shown = match value.as_str() {
+        "" => "empty".to_owned(),
+        // A path that leads nowhere is shown as it was written.
+        _ if is_unknown => value.clone(),
+        _ => super::context::short_name(&value),
     };
     let shown = if cycles {
         format!(

@@ -5,6 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::forecast::Forecast;
 use super::key_help::last_value;
+use super::start_run::learnability;
 use super::{Launch, value};
 use crate::config::KEYS;
 use crate::format::{bytes, count, duration, percent, percent_short};
@@ -28,7 +29,6 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
             Line::default(),
         ]);
     }
-    text.preflight(&mut lines);
     if let Some(job) = &launch.forecast_job {
         let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
         let what = if job.samples {
@@ -46,6 +46,15 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
         }
         lines.push(Line::default());
     }
+    // Asked for, and the last to come.
+    if let Some(measured) = &launch.signal {
+        if measured.is_stale(&launch.form) {
+            lines.push(text.stale("launch.can_it_learn"));
+        }
+        text.verdict(&measured.value, &mut lines);
+        lines.push(Line::default());
+    }
+    text.preflight(&mut lines);
     match &launch.forecast {
         Some(measured) => {
             if measured.is_stale(&launch.form) {
@@ -61,10 +70,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
         None => {}
     }
     if let Some(measured) = &launch.signal {
-        if measured.is_stale(&launch.form) {
-            lines.push(text.stale("launch.can_it_learn"));
-        }
-        text.signal(&measured.value, &mut lines, &mut details);
+        text.signal(&measured.value, &mut details);
     }
     lines.push(Line::default());
     if !details.is_empty() {
@@ -305,24 +311,16 @@ impl Text<'_> {
         )));
     }
 
-    fn signal(
-        &self,
-        signal: &SignalReport,
-        lines: &mut Vec<Line<'static>>,
-        details: &mut Vec<Line<'static>>,
-    ) {
+    fn verdict(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>) {
         let (role, marks) = match signal.advice.verdict {
             Verdict::CanLearn => (Role::Good, ("✓ ", "+ ")),
             Verdict::NothingToLearn => (Role::Warning, ("▲ ", "! ")),
             Verdict::CannotLearn => (Role::Bad, ("✗ ", "! ")),
         };
-        let text = format!(
-            "learnability: {}: {}",
-            signal.advice.verdict.label(),
-            signal.advice.why
-        );
-        lines.push(self.marked(&text, role, marks));
-        let lines = details;
+        lines.push(self.marked(&learnability(signal), role, marks));
+    }
+
+    fn signal(&self, signal: &SignalReport, lines: &mut Vec<Line<'static>>) {
         lines.push(self.title("learnability"));
         lines.push(Line::from(format!(
             "{} of {} groups mixed ({} to {}), {} all max, {} all min, {} all equal",

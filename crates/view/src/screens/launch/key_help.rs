@@ -271,7 +271,10 @@ fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Ve
     lines.push(Line::from(key.meaning));
     let label = |name: &str, text: String| {
         Line::from(vec![
-            Span::styled(format!("{name:<9}"), shared.theme.style(Role::Faint)),
+            Span::styled(
+                format!("{:<9}", format!("{name}:")),
+                shared.theme.style(Role::Faint),
+            ),
             Span::raw(text),
         ])
     };

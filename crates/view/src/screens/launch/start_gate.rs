@@ -25,9 +25,12 @@ pub(super) fn invalidate(launch: &mut Launch, shared: &Shared) -> Vec<Command> {
     }
 }
 
-/// Reads the prompt sets, unless that is known or in progress.
+/// Reads the prompt sets, unless that is known or in progress; what kept them from being read may be gone.
 pub(super) fn read(launch: &Launch, shared: &Shared) -> Vec<Command> {
-    let is_known = launch.data.as_ref().is_some_and(|data| !data.is_old);
+    let is_known = launch
+        .data
+        .as_ref()
+        .is_some_and(|data| !data.is_old && data.found.is_ok());
     if is_known || shared.is_busy("launch.data") {
         Vec::new()
     } else {

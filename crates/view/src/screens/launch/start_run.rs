@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use super::context::short_name;
 use super::forecast::{Forecast, ForecastJob, ForecastResult};
 use super::form::Form;
-use super::{Launch, judge};
+use super::{Launch, judge, start_gate};
 use crate::format::quoted;
 use crate::message::{Command, Work};
+use crate::plan::SignalReport;
 use crate::plan::preflight::Severity;
 use crate::run::{DeviceChoice, RunDirectory};
 use crate::screens::Screen;
@@ -283,7 +284,25 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
             Vec::new()
         });
     });
-    vec![forecast.like(line)]
+    shared.say(format!(
+        "{}: {} cancels",
+        if samples {
+            "sampling groups of the base"
+        } else {
+            "measuring"
+        },
+        shared.key_of("launch.cancel")
+    ));
+    launch.scroll = Cursor::default();
+    let mut commands = start_gate::read(launch, shared);
+    commands.push(forecast.like(line));
+    commands
+}
+
+/// The verdict of sampled groups.
+pub(super) fn learnability(signal: &SignalReport) -> String {
+    let advice = &signal.advice;
+    format!("learnability: {}: {}", advice.verdict.label(), advice.why)
 }
 
 /// Cancels the forecast in progress.
@@ -316,6 +335,8 @@ fn finish_start(
         // A run that does not fit has a forecast although the program fails.
         (Ok(Some(_)), Ok(mut forecast)) => {
             if let Some(signal) = forecast.signal.take() {
+                shared.say(learnability(&signal));
+                launch.scroll = Cursor::default();
                 launch.signal = Some(ForecastResult {
                     of: of.clone(),
                     value: signal,

@@ -81,14 +81,14 @@ const ACTIONS: &[Action] = &[
     quiet(
         "live.chart.left_far",
         "Pan left 10 steps",
-        &["H"],
+        &["<", "shift-left"],
         within(CHART),
         |live, shared| navigation::sideways(live, shared, -10),
     ),
     quiet(
         "live.chart.right_far",
         "Pan right 10 steps",
-        &["L"],
+        &[">", "shift-right"],
         within(CHART),
         |live, shared| navigation::sideways(live, shared, 10),
     ),
@@ -653,7 +653,10 @@ fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
             .get("learning_rate")
             .and_then(crate::run::Series::last)
     });
-    let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
+    let text = now.map_or_else(String::new, |rate| {
+        // The shortest digits of a float32: a schedule's product has 17.
+        format!("learning_rate={:e}", rate as f32)
+    });
     let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
     let ask = move |_: &mut (), _: &mut Shared, text: String| {
         assignments(&text)

@@ -11,6 +11,8 @@ use super::SampledGroup;
 /// The stop reason of an answer that was not sampled freely.
 const GUIDED: &str = "guided";
 
+const NOT_SCORED: &str = "not scored";
+
 /// One group; the lists are over its completions.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Row {
@@ -71,7 +73,18 @@ pub(super) fn from_event(group: &Group) -> Row {
     Row {
         prompt_id: group.prompt_name(),
         rewards: group.rewards.clone(),
-        tiers: group.tiers.clone(),
+        tiers: group
+            .tiers
+            .iter()
+            .zip(&group.rewards)
+            .map(|(tier, reward)| {
+                if reward.is_finite() {
+                    tier.clone()
+                } else {
+                    NOT_SCORED.to_owned()
+                }
+            })
+            .collect(),
         advantages: group.advantages.clone(),
         call_seconds: group.call_seconds.clone(),
         signal: group.signal,
@@ -85,12 +98,7 @@ pub(super) fn from_event(group: &Group) -> Row {
 
 fn from_rollout(group: &SampledGroup) -> Row {
     let completions = || group.completions.iter();
-    let tier = |score: &Option<Score>| {
-        score
-            .as_ref()
-            .map_or("unparsable", |score| score.tier.name())
-            .to_owned()
-    };
+    let tier = |score: &Option<Score>| score.as_ref().map_or(NOT_SCORED, Score::outcome).to_owned();
     let rewards: Vec<f64> = completions()
         .map(|completion| completion.reward.unwrap_or(f64::NAN))
         .collect();

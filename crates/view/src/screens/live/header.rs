@@ -184,6 +184,17 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
     spans.extend(
         guard(run).map(|(text, role)| Span::styled(format!("  {text}"), theme.style(role))),
     );
+    if let (Status::Finished | Status::Failed | Status::Interrupted, Some(first), Some(last)) =
+        (run.status(), run.history.first_ms, run.history.last_ms)
+    {
+        spans.push(Span::styled(
+            format!(
+                "  took {}",
+                duration(last.saturating_sub(first) as f64 / 1000.0)
+            ),
+            theme.style(Role::Faint),
+        ));
+    }
     if let Some(seconds) = run.history.seconds_per_step() {
         if let Some(left) = run
             .history
@@ -201,17 +212,6 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         if let Some(value) = run.history.metric_at(name, done) {
             spans.push(Span::raw(format!("  {} {word}", amount(value.round()))));
         }
-    }
-    if let (Status::Finished | Status::Failed | Status::Interrupted, Some(first), Some(last)) =
-        (run.status(), run.history.first_ms, run.history.last_ms)
-    {
-        spans.push(Span::styled(
-            format!(
-                "  took {}",
-                duration(last.saturating_sub(first) as f64 / 1000.0)
-            ),
-            theme.style(Role::Faint),
-        ));
     }
     if run.history.resumed > 0 {
         spans.push(Span::styled(

@@ -34,6 +34,11 @@ impl screen::Screen for Live {
         self.metrics.is_typing() || self.log.filter.is_typing()
     }
 
+    fn stop_typing(&mut self) {
+        self.metrics.close();
+        self.log.filter.close();
+    }
+
     fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
         draw::places(self, shared, area)
     }

@@ -227,7 +227,7 @@ const ACTIONS: &[Action] = &[
         "prompts.expected",
         "Edit expected answer",
         "expected",
-        &["x"],
+        &["v"],
         HERE,
         |prompts, shared| write(prompts, shared, EditTarget::Expected),
     )
@@ -285,7 +285,7 @@ const ACTIONS: &[Action] = &[
         "prompts.template",
         "Edit rows by template",
         "template",
-        &["T"],
+        &["M"],
         HERE,
         |prompts, shared| row_editor::begin(prompts, shared, EditTarget::Template),
     )

@@ -39,7 +39,7 @@ pub(super) fn content<'a>(prompts: &'a Prompts, shared: &'a Shared, place: &Plac
 fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content<'a> {
     let theme = &shared.theme;
     let count = match prompts.shown.len() == prompts.entries.len() {
-        true => format!("{} rows", prompts.entries.len()),
+        true => crate::format::counted(prompts.entries.len(), "row"),
         false => format!("{} of {} rows", prompts.shown.len(), prompts.entries.len()),
     };
     let marked = match prompts.marked.len() {

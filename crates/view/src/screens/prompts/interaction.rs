@@ -41,6 +41,13 @@ impl screen::Screen for Prompts {
         self.filter.is_typing || self.editing.is_some() || self.form.is_some() || by_hand
     }
 
+    fn stop_typing(&mut self) {
+        self.filter.is_typing = false;
+        if let Some(hand) = &mut self.hand {
+            hand.is_typing = false;
+        }
+    }
+
     fn takes_tab(&self) -> bool {
         self.editing.is_some() || self.form.is_some()
     }

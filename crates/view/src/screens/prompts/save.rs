@@ -49,7 +49,7 @@ pub(super) fn save(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
         return Vec::new();
     }
     let (made, file) = (rewrite_of(&open, editing), editing.file.path.clone());
-    write(prompts, shared, made, "saved", Some(file))
+    write(prompts, shared, made, Done::Files("saved"), Some(file))
 }
 
 fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
@@ -188,7 +188,7 @@ pub(super) fn duplicate(prompts: &mut Prompts, shared: &mut Shared, entry: Entry
             None => Ok(old.to_owned()),
         })
     });
-    write(prompts, shared, made, "duplicated", None)
+    write(prompts, shared, made, Done::Files("duplicated"), None)
 }
 
 /// Deletes the row if it is still in its line.
@@ -202,7 +202,7 @@ pub(super) fn delete(
     let Some(file) = open.and_then(|open| open.task.set_file(set).map(str::to_owned)) else {
         return Vec::new();
     };
-    let line = row.line;
+    let (line, id) = (row.line, row.id.clone());
     let rewrite: Rewrite = Box::new(move |read| {
         let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete)
             .map_err(|error| format!("{file}: {error}"))?;
@@ -212,7 +212,7 @@ pub(super) fn delete(
         prompts,
         shared,
         Ok((rewrite, Some((set, line)))),
-        "deleted",
+        Done::Row(format!("row {id} deleted from {}", set.name())),
         None,
     )
 }
@@ -266,7 +266,13 @@ pub(super) fn edit_rows(
         .editing
         .as_ref()
         .map(|editing| editing.file.path.clone());
-    write(prompts, shared, Ok((rewrite, None)), "rows changed", closes)
+    write(
+        prompts,
+        shared,
+        Ok((rewrite, None)),
+        Done::Files("rows changed"),
+        closes,
+    )
 }
 
 /// Adds imported rows to their sets.
@@ -288,7 +294,13 @@ pub(super) fn import_rows(
         }
         Ok(files)
     });
-    write(prompts, shared, Ok((rewrite, None)), "imported", None)
+    write(
+        prompts,
+        shared,
+        Ok((rewrite, None)),
+        Done::Files("imported"),
+        None,
+    )
 }
 
 /// Restores the files as they were before the last change of rows, if they still hold what that wrote.
@@ -368,11 +380,18 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
 }
 
 /// Writes the files, and closes the editor if it still edits the text that was saved.
+/// What is said once files are written.
+enum Done {
+    /// What was done to them; their names follow.
+    Files(&'static str),
+    Row(String),
+}
+
 fn write(
     prompts: &mut Prompts,
     shared: &mut Shared,
     made: Rewriting,
-    done: &'static str,
+    done: Done,
     closes: Option<PathBuf>,
 ) -> Vec<Command> {
     let Some(open) = shared.task.clone() else {
@@ -448,7 +467,12 @@ fn write(
                 prompts.select_next = select;
                 commands.extend(shared::switch_to_copy(shared, &home));
                 if !home.is_copy {
-                    shared.say(format!("{done}: {}", names.join(", ")));
+                    shared.say(match done {
+                        Done::Files(what) => format!("{what}: {}", names.join(", ")),
+                        Done::Row(text) => {
+                            format!("{text} ({} undoes)", shared.key_of("prompts.undo_rows"))
+                        }
+                    });
                 }
                 commands.extend(shared::open_task(
                     shared,

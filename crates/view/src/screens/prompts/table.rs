@@ -10,7 +10,7 @@ use super::table_row::{
 use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
 use crate::dataset::health::Level;
 use crate::dataset::{DatasetError, PromptRow};
-use crate::format::percent_short;
+use crate::format::{counted, percent_short};
 use crate::run::SolveRate;
 use crate::schema_draft::Expected;
 use crate::secrets::visible;
@@ -464,7 +464,7 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
             });
         Line::from(vec![
             Span::styled(format!("{:<6}", set.set), theme.style(Role::Title)),
-            Span::raw(format!("{} rows{tokens}", set.rows)),
+            Span::raw(counted(set.rows, "row") + &tokens),
         ])
     };
     let mut lines: Vec<Line<'static>> = match &prompts.health {
@@ -479,18 +479,26 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
     let of = |wanted: Expected| states.iter().filter(|state| **state == wanted).count();
     let (valid, absent) = (of(Expected::Valid), of(Expected::Absent));
     let checked = states.len() - of(Expected::Unchecked);
+    let rows = shared.task.iter().flat_map(|open| open.rows.values());
+    let given = rows
+        .flatten()
+        .flat_map(|rows| rows.iter())
+        .filter(|row| row.expected.is_some())
+        .count();
     let sentence = match checked == all {
         false => match shared.draft.unscored() {
             Some(why) => format!("expected answers not checked: {why}"),
             None => "checking expected answers ...".to_owned(),
         },
+        true if given == 0 => "no expected answers: rows are scored for validity only".to_owned(),
+        // What they are compared with is known once a conversation or a program has ended.
         true if absent == all => {
-            "no expected answers: rows are scored for validity only".to_owned()
+            format!("expected answers: {given}, compared when an answer is scored")
         }
         true => {
             format!("expected answers: {valid} of {} valid", all - absent)
                 + &if absent > 0 {
-                    format!(", {absent} rows without")
+                    format!(", {} without", counted(absent, "row"))
                 } else {
                     String::new()
                 }
@@ -519,7 +527,9 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
         0 if checked < all || !matches!(prompts.health, Some(Ok(_))) => return lines,
         0 => "no findings: no duplicates, no leaks, no secrets".to_owned(),
         _ => format!(
-            "{errors} errors, {warnings} warnings; {} shows the rows",
+            "{}, {}; {} shows the rows",
+            counted(errors, "error"),
+            counted(warnings, "warning"),
             shared.key_of("prompts.finding")
         ),
     };

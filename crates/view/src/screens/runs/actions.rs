@@ -314,12 +314,19 @@ const ACTIONS: &[Action] = &[
     .also(&["export", "tfevents"])
     .asking()
     .unless(none_chosen),
-    Action::new("runs.table", "Export list", "", &["T"], HERE, export::list)
-        .also(&["export table", "export list"])
-        .asking()
-        .unless(|runs, _| {
-            (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())
-        }),
+    Action::new(
+        "runs.table",
+        "Export list",
+        "",
+        &["alt-l"],
+        HERE,
+        export::list,
+    )
+    .also(&["export table", "export list"])
+    .asking()
+    .unless(|runs, _| {
+        (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())
+    }),
     Action::new(
         "runs.promote",
         "Export checkpoint",
@@ -365,7 +372,7 @@ const ACTIONS: &[Action] = &[
         "runs.demonstration",
         "Open recorded run",
         "",
-        &["D"],
+        &["O"],
         HERE,
         list_actions::open_recording,
     )

@@ -176,7 +176,7 @@ fn column(field: &str) -> Column {
         "ema:reward" => ("smooth", 6, true),
         "valid" => ("valid", 7, true),
         "exact" => ("exact", 6, true),
-        "of" => ("of", 8, false),
+        "of" => ("measured on", 11, false),
         TREND => ("trend", 10, false),
         "created" => ("age", 5, true),
         "alerts" => ("alerts", 12, false),

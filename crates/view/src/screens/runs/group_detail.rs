@@ -40,12 +40,19 @@ pub(super) fn lines(
     let mut lines = vec![
         Line::from(format!("{}: {}", counted(count, "run"), ids.join(", "))),
         differing(&runs, shared),
-        row(
-            "over runs; std: sample, n - 1",
-            ["mean", "std", "min", "max", "n"].map(str::to_owned),
-            Role::Title,
-        ),
     ];
+    if !runs.is_of_one_task() {
+        lines.push(Line::styled(
+            "different tasks: no mean over them",
+            theme.style(Role::Faint),
+        ));
+        return lines;
+    }
+    lines.push(row(
+        "over runs; std: sample, n - 1",
+        ["mean", "std", "min", "max", "n"].map(str::to_owned),
+        Role::Title,
+    ));
     let metrics: std::collections::BTreeSet<&str> = runs
         .runs
         .iter()

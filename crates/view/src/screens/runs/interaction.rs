@@ -25,12 +25,16 @@ impl screen::Screen for Runs {
     }
 
     fn focus(&mut self, shared: &mut Shared, pane: &'static str) {
-        (self.chooser.filter.is_typing, self.filter.is_typing) = (false, false);
+        self.stop_typing();
         self.go_to_pane(shared, pane);
     }
 
     fn is_typing(&self) -> bool {
         self.filter.is_typing || self.chooser.filter.is_typing
+    }
+
+    fn stop_typing(&mut self) {
+        (self.chooser.filter.is_typing, self.filter.is_typing) = (false, false);
     }
 
     fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {

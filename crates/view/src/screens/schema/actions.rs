@@ -174,7 +174,7 @@ const ACTIONS: &[Action] = &[
         "schema.definition",
         "Go to definition",
         "",
-        &["D", "alt-g"],
+        &["J", "alt-g"],
         IN_EDITOR,
         navigate::definition,
     )
@@ -351,7 +351,7 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["editor", "vim"])
     .unless(|schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared))),
-    Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, revert)
+    Action::new("schema.revert", "Revert to saved", "", &["V"], HERE, revert)
         .also(&["revert", "reset"])
         .unless(|schema, shared| {
             no_text(schema, shared)

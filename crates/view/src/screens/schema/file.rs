@@ -388,22 +388,35 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let lines: Vec<String> = lines
         .map(|line| visible_lines(&line).into_owned())
         .collect();
-    let rights = if all.iter().any(is_program) {
-        "\n\nIt runs with your rights."
-    } else {
-        ""
-    };
-    let text = format!("{}{rights}", lines.join("\n"));
+    let scorers = draft.base.iter().flat_map(|task| task.scorers());
+    let mut isolation: Vec<String> = scorers
+        .filter_map(|task| Some(task.command()?.isolation_text()))
+        .chain(
+            all.iter()
+                .filter_map(|trust| Some(trust.tool.as_ref()?.isolation_text())),
+        )
+        .collect();
+    isolation.dedup();
+    let isolation: String = isolation
+        .iter()
+        .map(|level| format!("\nisolation {level}"))
+        .collect();
+    let counts = Trust::counts(&all);
+    let text = format!("{}\n{isolation}", lines.join("\n"));
     let confirm = Confirm::new(
         format!("Trust this {subject}?"),
         text,
         "trust",
         move |_: &mut Schema, shared: &mut Shared| {
             match all.iter().try_for_each(|trust| trust.set(true)) {
-                Ok(()) => shared.say(format!("{subject} trusted")),
+                Ok(()) => shared.say(format!("trusted: {counts}")),
                 Err(error) => shared.complain(error.to_string()),
             }
-            vec![compile(&shared.draft), compile_saved(&shared.draft)]
+            vec![
+                compile(&shared.draft),
+                compile_saved(&shared.draft),
+                Command::Changed(Change::Trust),
+            ]
         },
     );
     shared.popup = Some(Popup::Confirm(confirm));

@@ -29,6 +29,10 @@ impl Screen for Schema {
         self.typing && self.pane == EDITOR
     }
 
+    fn stop_typing(&mut self) {
+        (self.typing, self.completion) = (false, None);
+    }
+
     fn takes_tab(&self) -> bool {
         self.is_typing()
     }

@@ -184,6 +184,17 @@ fn effects(
             }
         }
     }
+    let rewards = |tier| {
+        let of_tier = scores.iter().filter(move |score| score.tier == tier);
+        of_tier
+            .filter(|score| !score.is_error())
+            .map(|score| score.reward)
+    };
+    let invalid = rewards(Tier::Invalid).reduce(f64::max);
+    let valid = rewards(Tier::Valid).reduce(f64::min);
+    effects.inversion = invalid
+        .zip(valid)
+        .filter(|(invalid, valid)| invalid > valid);
     effects.reward = mean(&scores);
     effects.saved_reward = before.as_deref().map(mean);
     Some(effects)

@@ -1,5 +1,7 @@
 //! The lines of the side panes.
 
+use std::fmt::Write;
+
 use ratatui::text::{Line, Span};
 
 use super::expected::Rejections;
@@ -60,6 +62,13 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
                     effects.total()
                 );
                 lines.push(Line::raw(mean));
+            }
+            if let Some((invalid, valid)) = effects.inversion {
+                let text = format!(
+                    "{} an invalid answer earns more than a valid one ({invalid:.2} against {valid:.2})",
+                    theme.glyph("▲", "!")
+                );
+                lines.push(Line::styled(text, theme.style(Role::Warning)));
             }
             if effects.errors > 0 {
                 let failed = format!("{} samples not scored: the scorer failed", effects.errors);
@@ -278,12 +287,7 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
     if task.score.graded {
         rules.push("graded: partial credit for invalid answers".to_owned());
     }
-    rules.extend(
-        task.rewards
-            .iter()
-            .filter(|part| part.weight != 0.0)
-            .map(|part| format!("plus {} x {}", part.weight, part.part)),
-    );
+    rules.extend(reward_formula(task));
     if task.score.assert_formats {
         rules.push("`format` is checked".to_owned());
     }
@@ -300,6 +304,27 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
         ));
     }
     rules
+}
+
+/// How the tier's value and the parts make the reward; `None` without parts.
+fn reward_formula(task: &Task) -> Option<String> {
+    let parts = task.rewards.iter().filter(|part| part.weight != 0.0);
+    let mut terms = String::new();
+    for part in parts {
+        let what = match part.part.as_str() {
+            "fields" => "share of expected fields",
+            other => other,
+        };
+        let sign = if part.weight < 0.0 { '-' } else { '+' };
+        _ = write!(terms, " {sign} {} x {what}", part.weight.abs());
+    }
+    (!terms.is_empty()).then(|| format!("reward = tier{terms} (at most {:.2})", most(task)))
+}
+
+/// The reward of a right answer.
+fn most(task: &Task) -> f64 {
+    let weights = task.rewards.iter().map(|part| part.weight.max(0.0));
+    task.score.tiers.valid + weights.sum::<f64>()
 }
 
 fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
@@ -346,14 +371,16 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
             );
         }
     }
+    let most = shared.draft.task.as_deref().map_or(0.0, most);
     lines.extend(findings.iter().map(|finding| {
         let style = theme.style(Theme::tier_role(finding.tier.name()));
         Line::from(vec![
             Span::styled(
                 format!(
-                    "{} {:>5.2}  ",
+                    "{} {:>5.2} of {:.2}  ",
                     theme.tier_glyph(finding.tier.name()),
-                    finding.reward
+                    finding.reward,
+                    most
                 ),
                 style,
             ),

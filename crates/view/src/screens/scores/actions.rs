@@ -49,7 +49,7 @@ const ACTIONS: &[Action] = &[
         "scores.grade",
         "Grade answers",
         "",
-        &["L"],
+        &["J"],
         HERE,
         labelling::start,
     )
@@ -301,7 +301,7 @@ const ACTIONS: &[Action] = &[
         "scores.cancel",
         "Cancel",
         "cancel",
-        &["x"],
+        &["C"],
         HERE,
         |scores, _| {
             sampling::cancel(scores);
@@ -320,7 +320,7 @@ const ACTIONS: &[Action] = &[
         "scores.rescore_run",
         "Re-score run",
         "re-score run",
-        &["R"],
+        &["S"],
         HERE,
         source::rescore_run,
     )
@@ -419,7 +419,12 @@ const ACTIONS: &[Action] = &[
                 .unwrap_or_default()
         },
     )
-    .also(&["yank", "clipboard"]),
+    .also(&["yank", "clipboard"])
+    .unless(|scores, _| {
+        selected(scores)
+            .is_none()
+            .then(|| "nothing to copy: no completion is selected".to_owned())
+    }),
     whole_action("scores.results", Screen::Scores),
     Action::new(
         "scores.back",

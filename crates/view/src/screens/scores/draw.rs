@@ -338,6 +338,7 @@ fn row(
     };
     // The class implies the tier, which the glyph shows.
     let outcome = score.failure.map_or(name, crate::score::FailureClass::name);
+    let outcome = padded(outcome, OUTCOME, false);
     let right = format!("{:>6}", score.reward_text());
     let used = 1 + 1 + 2 + OUTCOME + 1 + right.len() + advantage.len();
     let what = padded(
@@ -353,7 +354,7 @@ fn row(
         }),
         Span::raw(format!("{what} ")),
         Span::styled(
-            format!("{} {outcome:<OUTCOME$}", theme.tier_glyph(name)),
+            format!("{} {outcome}", theme.tier_glyph(name)),
             theme.style(role),
         ),
         Span::styled(moved, theme.style(Role::Accent)),
@@ -362,7 +363,7 @@ fn row(
     ])
 }
 
-/// Columns of the longest class.
+/// Columns of a class; a longer one is cut.
 const OUTCOME: usize = 11;
 
 /// The distinguishing text of a completion: ungrouped its prompt, then the part in which it differs from the others of
@@ -378,11 +379,10 @@ fn label(
         return String::new();
     };
     let part = scored.items.parts.get(place).copied().unwrap_or_default();
-    let name = scored
-        .items
-        .groups
-        .get(item.group)
-        .filter(|name| scores.is_flat && !name.is_empty());
+    // Of sampled ones the group's name also has the model.
+    let group = scored.items.groups.get(item.group).map(String::as_str);
+    let prompt = item.row.as_ref().map(|row| row.id.as_str()).or(group);
+    let name = prompt.filter(|name| scores.is_flat && !name.is_empty());
     let name = name.map_or_else(String::new, |name| {
         format!("{} ", end_of(name, columns / 2))
     });

@@ -33,6 +33,10 @@ impl screen::Screen for Scores {
         self.editor.is_some() || self.filter.is_typing
     }
 
+    fn stop_typing(&mut self) {
+        self.filter.is_typing = false;
+    }
+
     fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
         draw::places(self, shared, area)
     }
@@ -119,6 +123,7 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
         }
         Change::Task => {
             scores.labelling = None;
+            source::follow_task(scores, shared);
             (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
             scores.moved.clear();
             sampling::forget_sampled(scores, shared);

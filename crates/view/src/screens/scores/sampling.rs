@@ -79,7 +79,7 @@ fn target(
     directory: Option<&RunDirectory>,
 ) -> Result<(String, String), String> {
     let run = shared.current_run();
-    if scores.from_base {
+    if scores.from_base || run.is_none() {
         let base = directory.map_or_else(
             || shared.new_run.base_model.clone(),
             |run| run.file().config.base_model.clone(),

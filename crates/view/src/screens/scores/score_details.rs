@@ -247,10 +247,7 @@ impl Text<'_> {
                 sum.get(place)
                     .map(|sum| format!("standardized, of the summed reward: {sum:+.3}"))
             }
-            _ => scored
-                .per_part
-                .get(place)
-                .map(|other| format!("per_part, all groups as one step: {other:+.3}")),
+            _ => None,
         };
         lines.extend(other.map(|other| self.faint(&other)));
     }

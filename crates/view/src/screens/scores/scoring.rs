@@ -24,8 +24,6 @@ pub struct ScoredItems {
     pub scores: Vec<Score>,
     /// Advantages, in the same order.
     pub advantages: Vec<f64>,
-    /// Advantages by `per_part`, as if all groups were one step; empty where the reward has one part only.
-    pub per_part: Vec<f64>,
     /// The groups, by number.
     pub groups: Vec<Group>,
     pub tally: Tally,
@@ -142,12 +140,10 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
             }
         }
     }
-    let per_part = per_part(&scores, &groups, &weights);
-    if advantage == Advantage::PerPart && !per_part.is_empty() {
-        advantages.clone_from(&per_part);
+    if advantage == Advantage::PerPart && weights.0.len() > 1 {
+        advantages = per_part(&scores, &groups, &weights);
     }
     Some(ScoredItems {
-        per_part,
         tally: tally(&scores),
         items: Arc::clone(items),
         scores,
@@ -159,9 +155,6 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
 
 /// [`step_advantages`], in the order of the scores.
 fn per_part(scores: &[Score], groups: &[Group], weights: &PartWeights) -> Vec<f64> {
-    if weights.0.len() < 2 {
-        return Vec::new();
-    }
     let members = |group: &Group| {
         group
             .members

@@ -521,6 +521,21 @@ pub(super) fn no_rescoring(shared: &Shared) -> Option<String> {
     ))
 }
 
+/// Another task is open: shows its samples, unless the current run's completions are shown and it is that run's task.
+pub(super) fn follow_task(scores: &mut Scores, shared: &Shared) {
+    let name = |open: &Arc<OpenTask>| open.task.name.clone();
+    let before = scores.rows.as_ref().map(|(task, _)| name(task));
+    let now = shared.task.as_ref().map(name);
+    let run = shared.current_run().and_then(|run| run.directory.as_ref());
+    let of_run = run.map(|run| run.file().task.clone());
+    let is_kept = scores.source == Source::Step && of_run == now;
+    if before.is_some() && now.is_some() && before != now && !is_kept {
+        scores.source = Source::Samples;
+        scores.cursor = Cursor::default();
+        scores.tops = Default::default();
+    }
+}
+
 /// Another run is current: drops everything of the last one.
 pub(super) fn forget_run(scores: &mut Scores) {
     if let Some(whole) = scores.whole.take() {

@@ -50,6 +50,7 @@ fn keys_edit_the_text() {
     check("abc\ndef", "shift-down x", "xdef", (0, 1));
     check("abc", "shift-right shift-right delete", "c", (0, 0));
     check("abc", "shift-right ctrl-x end ctrl-v", "bca", (0, 3));
+    check("abc\nd", "alt-a x", "x", (0, 1));
 }
 
 #[test]

@@ -51,6 +51,16 @@ fn the_families_differ_in_biases_and_rotary_positions() {
     };
     let spellings = [
         format!(r#"{{"rope_scaling":{{"rope_type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
+        // As a model card says, added to a file of transformers 5: it replaces `rope_parameters`.
+        format!(
+            r#"{{"rope_parameters":{{"rope_type":"default","rope_theta":1e4}},"rope_scaling":{{"rope_type":"llama3",{numbers}}},"rope_theta":5e5}}"#
+        ),
+        format!(
+            r#"{{"rope_parameters":{{"rope_type":"default","rope_theta":1e4}},"rope_scaling":{{"rope_type":"llama3","rope_theta":5e5,{numbers}}}}}"#
+        ),
+        format!(
+            r#"{{"rope_scaling":{{}},"rope_parameters":{{"rope_type":"llama3","rope_theta":5e5,{numbers}}}}}"#
+        ),
         format!(r#"{{"rope_scaling":{{"type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
         format!(r#"{{"rope_parameters":{{"rope_type":"llama3","rope_theta":5e5,{numbers}}}}}"#),
     ];
@@ -159,6 +169,7 @@ fn gemma_3_is_read_in_all_its_spellings() {
     let scaled = [
         r#""rope_scaling":{"rope_type":"linear","factor":8.0},"rope_theta":5e5,"rope_local_base_freq":7e3"#,
         r#""rope_parameters":{"full_attention":{"rope_type":"linear","factor":8.0,"rope_theta":5e5},"sliding_attention":{"rope_type":"default","rope_theta":7e3}}"#,
+        r#""rope_parameters":{"full_attention":{"rope_type":"default","rope_theta":5e5},"sliding_attention":{"rope_type":"default","rope_theta":7e3}},"rope_scaling":{"rope_type":"linear","factor":8.0}"#,
     ];
     for scaling in scaled {
         let config = read(format!(

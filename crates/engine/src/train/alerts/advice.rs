@@ -1,0 +1,162 @@
+//! What an alert may advise: nothing that task or configuration already do.
+
+use crate::config::{OnCollapse, TrainConfig};
+use crate::score::Task;
+
+/// What a task does about values, and its share of a step's prompts.
+#[derive(Clone, Debug)]
+pub(in crate::train) struct TaskFacts {
+    /// Of the prompts of a step, in (0, 1].
+    pub(in crate::train) share: f64,
+    /// Whether answers have fields.
+    has_fields: bool,
+    is_graded: bool,
+    /// Weighted parts of the reward that compare values: name and weight.
+    value_parts: Vec<(String, f64)>,
+}
+
+impl Default for TaskFacts {
+    fn default() -> Self {
+        Self {
+            share: 1.0,
+            has_fields: true,
+            is_graded: false,
+            value_parts: Vec::new(),
+        }
+    }
+}
+
+impl TaskFacts {
+    pub(in crate::train) fn new(task: &Task, share: f64) -> Self {
+        let parts = task.rewards.iter().filter(|part| {
+            let compares = matches!(part.part.as_str(), "fields" | "exact");
+            part.weight > 0.0 && (compares || part.expected.is_some())
+        });
+        Self {
+            share,
+            has_fields: matches!(
+                task.kind(),
+                "json_schema" | "structured" | "tool_calls" | "http_request"
+            ),
+            is_graded: task.score.graded,
+            value_parts: parts.map(|part| (part.part.clone(), part.weight)).collect(),
+        }
+    }
+
+    /// `give values a weight: [[reward]] part = "fields"`, or a larger one.
+    pub(super) fn weigh_values(&self) -> String {
+        match self.value_parts.first() {
+            Some((name, weight)) => {
+                format!("raise the weight of [[reward]] \"{name}\" (now {weight})")
+            }
+            None => {
+                let part = if self.has_fields { "fields" } else { "exact" };
+                format!("give values a weight: [[reward]] part = \"{part}\"")
+            }
+        }
+    }
+
+    /// Where answers are valid and values wrong.
+    pub(super) fn all_max(&self) -> String {
+        sentence(&[self.weigh_values()])
+    }
+
+    pub(super) fn all_worst(&self) -> String {
+        let graded = if self.is_graded {
+            ""
+        } else {
+            "set graded = true, "
+        };
+        format!(
+            "Find the cause with `train --plan --sample`; raise completions_per_prompt, {graded}or improve the prompt."
+        )
+    }
+
+    pub(super) fn value_drift(&self) -> String {
+        sentence(&[
+            self.weigh_values(),
+            "or lower learning_rate and start from an earlier checkpoint (--model RUN@STEP)"
+                .to_owned(),
+        ])
+    }
+
+    pub(super) fn collapsed(&self, config: &TrainConfig) -> String {
+        let mut advice = recovery(config);
+        advice.push(lower_rate());
+        advice.push(self.weigh_values());
+        sentence(&advice)
+    }
+}
+
+pub(super) fn diverged(config: &TrainConfig) -> String {
+    let mut advice = recovery(config);
+    if config.on_collapse != OnCollapse::Recover {
+        advice.push("start from an earlier checkpoint (--model RUN@STEP)".to_owned());
+    }
+    advice.push(lower_rate());
+    sentence(&advice)
+}
+
+fn lower_rate() -> String {
+    "lower learning_rate".to_owned()
+}
+
+fn recovery(config: &TrainConfig) -> Vec<String> {
+    let guided = (!config.guided).then_some("guided = true");
+    let recover =
+        (config.on_collapse != OnCollapse::Recover).then_some("on_collapse = \"recover\"");
+    let keys: Vec<&str> = guided.into_iter().chain(recover).collect();
+    let set = (!keys.is_empty()).then(|| format!("set {}", keys.join(" or ")));
+    set.into_iter().collect()
+}
+
+pub(super) fn truncated(config: &TrainConfig) -> String {
+    let mask = if config.overlong_masking {
+        ""
+    } else {
+        ", or set overlong_masking = true"
+    };
+    format!("Raise max_completion_tokens{mask}.")
+}
+
+pub(super) fn zero_variance(config: &TrainConfig) -> String {
+    let sampling = if config.dynamic_sampling {
+        ""
+    } else {
+        ", or dynamic_sampling = true"
+    };
+    format!("Set kl_beta = 0{sampling}.")
+}
+
+pub(super) fn gradient_not_finite(config: &TrainConfig) -> String {
+    let clip = if config.grad_clip_norm > 0.0 {
+        ""
+    } else {
+        " or set grad_clip_norm"
+    };
+    format!("If it happens again, lower learning_rate{clip}; three consecutive steps stop the run.")
+}
+
+pub(super) fn think_leaks(config: &TrainConfig) -> String {
+    let limit = if config.max_thinking_tokens > 0 {
+        ""
+    } else {
+        "or a limit of thinking (max_thinking_tokens, thinking_end = \"force\"), "
+    };
+    format!(
+        "Set thinking = false in task.toml, {limit}or raise max_completion_tokens until the block closes."
+    )
+}
+
+/// One sentence of several pieces of advice.
+fn sentence(advice: &[String]) -> String {
+    let text = advice.join("; ");
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first
+        .into_iter()
+        .chain(letters)
+        .chain(['.'])
+        .collect::<String>()
+        .replace("; or ", ", or ")
+}

@@ -1,0 +1,112 @@
+//! When a policy has diverged: it lost nearly all of a rate that it had. Unlike one that has collapsed it may write
+//! something else each time, so its entropy may rise.
+
+use std::collections::VecDeque;
+
+use super::drift::window_interval;
+use super::{Metrics, WINDOW, get, mean};
+use crate::config::TrainConfig;
+use crate::format::percent_short;
+
+/// A rate has been lost if at most this share of its best window is left.
+const LOST: f64 = 0.1;
+/// One that had been lost has until this share of it is back.
+const RECOVERED: f64 = 0.5;
+
+/// The rates of a step's completions: those that parse, and those that are valid.
+pub(super) const RATES: [&str; 2] = ["parse", "valid"];
+
+/// The best window of each rate; the first windows are shorter.
+#[derive(Debug, Default)]
+pub(super) struct BestWindows([Option<BestWindow>; 2]);
+
+#[derive(Clone, Copy, Debug)]
+struct BestWindow {
+    rate: f64,
+    /// Lower end of its 95% interval.
+    low: f64,
+    reward: f64,
+}
+
+/// A rate that was lost.
+#[derive(Debug)]
+pub(super) struct Loss {
+    name: &'static str,
+    rates: [f64; 2],
+    /// Mean rewards.
+    rewards: [f64; 2],
+}
+
+fn rate(steps: &[Metrics], name: &str) -> Option<f64> {
+    let is_known = steps
+        .iter()
+        .all(|step| step.contains_key("tiers/unparsable") && step.contains_key("tiers/valid"));
+    let unparsable = mean(steps, "tiers/unparsable");
+    (is_known && !steps.is_empty()).then(|| match name {
+        "parse" => 1.0 - unparsable,
+        _ => mean(steps, "tiers/valid"),
+    })
+}
+
+impl BestWindows {
+    pub(super) fn see(
+        &mut self,
+        history: &mut VecDeque<Metrics>,
+        share: f64,
+        config: &TrainConfig,
+    ) {
+        let steps: &[Metrics] = history.make_contiguous();
+        for (best, name) in self.0.iter_mut().zip(RATES) {
+            let Some(rate) = rate(steps, name) else {
+                continue;
+            };
+            let low = window_interval(rate, steps.len(), share, config).0;
+            if best.is_none_or(|best| low > best.low) {
+                let reward = mean(steps, "reward");
+                *best = Some(BestWindow { rate, low, reward });
+            }
+        }
+    }
+
+    /// What the last steps have lost by more than chance. `is_active`: it had diverged before.
+    pub(super) fn loss(
+        &self,
+        history: &[Metrics],
+        is_active: bool,
+        share: f64,
+        config: &TrainConfig,
+    ) -> Option<Loss> {
+        let left = if is_active { RECOVERED } else { LOST };
+        let lost = |(best, name): (&Option<BestWindow>, &'static str)| {
+            let (best, now) = ((*best)?, rate(history, name)?);
+            let high = window_interval(now, WINDOW, share, config).1;
+            let is_lost = now <= left * best.rate && (is_active || high < best.low);
+            is_lost.then(|| Loss {
+                name,
+                rates: [best.rate, now],
+                rewards: [best.reward, mean(history, "reward")],
+            })
+        };
+        (history.len() == WINDOW)
+            .then(|| self.0.iter().zip(RATES).find_map(lost))
+            .flatten()
+    }
+}
+
+impl Loss {
+    /// `parse fell from 83% to 0%, mean reward 0.27 to 0.00, entropy 0.47 -> 1.50 nats/token`.
+    pub(super) fn description(&self, history: &[Metrics], first_entropy: Option<f64>) -> String {
+        let ([from, to], [reward_before, reward]) = (self.rates.map(percent_short), self.rewards);
+        let last = history.last();
+        let entropy = first_entropy
+            .zip(last.filter(|step| step.contains_key("completions/entropy")))
+            .map_or_else(String::new, |(first, step)| {
+                let now = get(step, "completions/entropy");
+                format!(", entropy {first:.2} -> {now:.2} nats/token")
+            });
+        let name = self.name;
+        format!(
+            "{name} fell from {from} at its best to {to}, mean reward from {reward_before:.2} to {reward:.2}{entropy}"
+        )
+    }
+}
