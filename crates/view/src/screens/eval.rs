@@ -425,10 +425,21 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         },
         |eval: &mut Eval, shared, read| {
             eval.set_versus(read);
-            match std::mem::take(&mut eval.exports_next) {
-                true => export::ask(eval, shared),
-                false => Vec::new(),
+            if std::mem::take(&mut eval.exports_next) {
+                ask_export(eval, shared);
             }
+            Vec::new()
         },
     )]
+}
+
+/// Exports the comparison, once it is read.
+fn ask_export(eval: &mut Eval, shared: &mut Shared) {
+    match eval.versus() {
+        Some(versus) => export::ask(versus, shared),
+        None => {
+            eval.exports_next = shared.is_busy("eval");
+            shared.say("the evals are being read: the export follows");
+        }
+    }
 }

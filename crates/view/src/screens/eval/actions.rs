@@ -4,8 +4,8 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::{
-    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chat, chooser, comment, draw,
-    eval_job, export, failures, is_rescored_by_another, layout, read, rescore,
+    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, ask_export, chat, chooser, comment,
+    draw, eval_job, failures, is_rescored_by_another, layout, read, rescore,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
@@ -413,7 +413,10 @@ const ACTIONS: &[Action] = &[
         "",
         &["w"],
         HERE,
-        export::ask,
+        |eval, shared| {
+            ask_export(eval, shared);
+            Vec::new()
+        },
     )
     .also(&[
         "export",

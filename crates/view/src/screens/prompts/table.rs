@@ -278,12 +278,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
             shared.key_of("prompts.expected")
         ))),
     }
-    let other: Vec<&str> = row
-        .fields
-        .keys()
-        .map(String::as_str)
-        .filter(|key| !["id", "messages", "expected", "tags"].contains(key))
-        .collect();
+    let other: Vec<&str> = row.fields.other().keys().map(String::as_str).collect();
     if !other.is_empty() {
         lines.push(faint(&format!(
             "other fields (passed to the scorer): {}",
