@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use super::{Api, Endpoint, EndpointError, ResponseFormat};
 use crate::dataset::PromptRow;
 use crate::run::sha256;
-use crate::score::{Task, tools_of};
+use crate::score::{Task, tools_of, turns_of};
 use crate::secrets::scan;
-use crate::text::{Message, conversation};
+use crate::text::Message;
 
 /// How completions are sampled.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +149,7 @@ impl<'a> RequestForm<'a> {
                 .skip(row.messages.len())
                 .for_each(with_its_calls);
         }
-        let messages = conversation(task.system.as_deref(), &messages);
+        let messages = turns_of(task, None, &messages)?;
         let mut body = Map::new();
         body.insert("model".to_owned(), json!(endpoint.model));
         match endpoint.api {

@@ -65,22 +65,35 @@ struct Session {
     list_changed: bool,
 }
 
+/// What a server told of itself when the task was made ready.
+#[derive(Debug, Clone)]
+pub(super) struct McpOffer {
+    /// OpenAI's list of functions.
+    pub(super) definitions: Value,
+    /// How its functions are used, as it wrote it, empty without; `None` where the task has a copy of the definitions, and
+    /// nothing was started.
+    pub(super) instructions: Option<String>,
+}
+
 #[derive(Debug)]
 pub(super) struct McpTools {
     session: Session,
     has_begun: bool,
-    /// What it listed when the task was made ready.
-    definitions: Value,
+    offer: McpOffer,
 }
 
-/// Starts a server, asks what it can do, and ends it: OpenAI's list of functions.
+/// Starts a server, asks what it can do, and ends it.
 ///
 /// # Errors
 /// A sentence without a subject.
-pub(super) fn list_tools(program: &TrustedProgram) -> Result<Value, String> {
+pub(super) fn read_offer(program: &TrustedProgram) -> Result<McpOffer, String> {
     let mut session = Session::new(program);
-    session.begin()?;
-    session.list()
+    let instructions = Some(session.begin()?);
+    let definitions = session.list()?;
+    Ok(McpOffer {
+        definitions,
+        instructions,
+    })
 }
 
 impl Session {
@@ -92,7 +105,8 @@ impl Session {
         }
     }
 
-    fn begin(&mut self) -> Result<(), String> {
+    /// Agrees on a version: the server's instructions, empty where it has none.
+    fn begin(&mut self) -> Result<String, String> {
         let newest = VERSIONS[VERSIONS.len() - 1];
         let client = json!({"name": "grpo-tui", "version": env!("CARGO_PKG_VERSION")});
         let asked = json!({"protocolVersion": newest, "capabilities": {}, "clientInfo": client});
@@ -110,8 +124,10 @@ impl Session {
                     .end(format!("speaks MCP version {other:?}; {}", known())));
             }
         }
+        let instructions = answer.get("instructions").and_then(Value::as_str);
         self.server
-            .send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+            .send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))?;
+        Ok(instructions.unwrap_or_default().trim().to_owned())
     }
 
     fn list(&mut self) -> Result<Value, String> {
@@ -221,22 +237,31 @@ impl Session {
 }
 
 impl McpTools {
-    pub(super) fn open(program: &TrustedProgram, definitions: &Value) -> Box<dyn LiveTool> {
+    pub(super) fn open(program: &TrustedProgram, offer: &McpOffer) -> Box<dyn LiveTool> {
         Box::new(Self {
             session: Session::new(program),
             has_begun: false,
-            definitions: definitions.clone(),
+            offer: offer.clone(),
         })
     }
 
     /// Answers of calls that are made at once.
     fn ask(&mut self, calls: &[&ToolCall]) -> Result<Vec<Timed<Result<Value, String>>>, String> {
         if !self.has_begun {
-            self.session.begin()?;
+            let instructions = self.session.begin()?;
+            if self
+                .offer
+                .instructions
+                .as_ref()
+                .is_some_and(|shown| *shown != instructions)
+            {
+                let why = "has other instructions than when the task was made ready: with `definitions` in its [[tool]] none are shown";
+                return Err(self.session.server.end(why.to_owned()));
+            }
             self.has_begun = true;
             self.session.list_changed = true;
         }
-        if self.session.list_changed && self.session.list()? != self.definitions {
+        if self.session.list_changed && self.session.list()? != self.offer.definitions {
             return Err(self
                 .session
                 .server

@@ -8,12 +8,13 @@ use super::arguments::Functions;
 use super::definition::{ToolKind, ToolRules};
 use super::files_tool::FilesTool;
 use super::live_tool::LiveTool;
-use super::mcp::{McpTools, list_tools};
+use super::mcp::{McpOffer, McpTools, read_offer};
 use super::program::RunTool;
 use super::program_process::TrustedProgram;
 use super::program_rules::ProgramRules;
 use super::python_tool::PythonTool;
 use super::recorded::{RecordedReplies, ReplayedTool, read_recorded};
+use super::reply_text::reply_text;
 use super::sqlite_tool::SqliteTool;
 use super::tool_program::trusted;
 use super::warm_tool::IdleTools;
@@ -27,13 +28,14 @@ pub(super) struct ReadyTools {
     pub(super) functions: Functions,
     /// OpenAI's list.
     pub(super) definitions: Value,
+    /// What MCP servers say about the use of their functions, each with its heading; empty where none does.
+    pub(super) instructions: String,
 }
 
 #[derive(Debug)]
 pub(super) enum ReadyTool {
     Run(TrustedProgram),
-    /// With its list of functions.
-    Mcp(TrustedProgram, Value),
+    Mcp(TrustedProgram, McpOffer),
     Python(TrustedProgram),
     Sqlite(SqliteTool),
     Files(FilesTool),
@@ -44,16 +46,18 @@ pub(super) enum ReadyTool {
 }
 
 impl ReadyTools {
-    /// `recorded`: the file whose replies the programs have instead of being started.
+    /// `recorded`: the file whose replies the programs have instead of being started. `most_bytes`: of the instructions of
+    /// a server.
     pub(super) fn new(
         (task, rules): (&str, &[ToolRules]),
         home: &Home,
-        recorded: Option<&str>,
+        (recorded, most_bytes): (Option<&str>, usize),
     ) -> Result<Self, EnvironmentError> {
         let mut ready = Self {
             tools: Vec::new(),
             functions: Functions::default(),
             definitions: Value::Null,
+            instructions: String::new(),
         };
         let mut all = Vec::new();
         for (index, tool) in rules.iter().enumerate() {
@@ -81,11 +85,28 @@ impl ReadyTools {
                         tool: tool.name.clone(),
                         why,
                     };
-                    let listed = match definitions {
-                        Some((_, definitions)) => definitions.clone(),
-                        None => list_tools(&program).map_err(failed)?,
+                    let offer = match definitions {
+                        Some((_, definitions)) => McpOffer {
+                            definitions: definitions.clone(),
+                            instructions: None,
+                        },
+                        None => read_offer(&program).map_err(failed)?,
                     };
-                    (ReadyTool::Mcp(program, listed.clone()), listed)
+                    if let Some(text) = offer.instructions.as_ref().filter(|text| !text.is_empty())
+                    {
+                        let gap = if ready.instructions.is_empty() {
+                            ""
+                        } else {
+                            "\n\n"
+                        };
+                        ready.instructions += &format!(
+                            "{gap}# Instructions of the MCP server `{}`\n\n{}",
+                            tool.name,
+                            reply_text(text, most_bytes)
+                        );
+                    }
+                    let listed = offer.definitions.clone();
+                    (ReadyTool::Mcp(program, offer), listed)
                 }
                 ToolKind::Python {
                     program,
@@ -150,7 +171,7 @@ impl ReadyTool {
     pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
         match self {
             Self::Run(program) => RunTool::open(program, row),
-            Self::Mcp(program, definitions) => Ok(McpTools::open(program, definitions)),
+            Self::Mcp(program, offer) => Ok(McpTools::open(program, offer)),
             Self::Python(program) => Ok(PythonTool::open(program)),
             Self::Sqlite(tool) => tool.open(row),
             Self::Files(tool) => tool.open(row),

@@ -54,6 +54,15 @@ impl Toolset {
         Ok(&self.ready()?.definitions)
     }
 
+    /// What the MCP servers among them say about their use, for the system text; empty where none does. Bounded as results
+    /// are, and like theirs it may have the text of a special token.
+    ///
+    /// # Errors
+    /// As [`Self::definitions`].
+    pub fn instructions(&self) -> Result<&str, EnvironmentError> {
+        Ok(&self.ready()?.instructions)
+    }
+
     /// Those that the prompt of a row lists: all, or those that its `tools` name. The others answer as well if called.
     ///
     /// # Errors
@@ -162,9 +171,11 @@ impl Toolset {
             home,
             rules,
             recorded,
+            limits,
             ..
         } = &*self.0;
-        let ready = ReadyTools::new((task, rules), home, recorded.as_deref())?;
+        let replayed = (recorded.as_deref(), limits.max_result_bytes);
+        let ready = ReadyTools::new((task, rules), home, replayed)?;
         Ok(self.0.ready.get_or_init(|| Arc::new(ready)))
     }
 }

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use crate::dataset;
 use crate::environment::{AgentRecord, AnsweredCall, ToolChain};
 use crate::run::{RolloutCompletion, RolloutGroup, RunDirectory, task_folder};
-use crate::score::{Task, text_before_calls, turns_of};
+use crate::score::{Task, text_before_calls};
 use crate::task::PromptSet;
-use crate::text::{Message, openai_tools};
+use crate::text::{Message, conversation, openai_tools};
 
 /// The training prompts of a run, by task and id.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl TaskPrompts {
             .or_else(|| task.tools().cloned());
         let prompts = rows
             .into_iter()
-            .map(|row| (row.id, turns_of(&task, &row.messages)))
+            .map(|row| (row.id, conversation(task.system.as_deref(), &row.messages)))
             .collect();
         Ok(Self {
             tools: own.map(|tools| openai_tools(&tools)),

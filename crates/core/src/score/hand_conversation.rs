@@ -81,7 +81,11 @@ impl<S: Deref<Target = Scorer>> HandConversation<S> {
         };
         let environment = toolset.open(row)?;
         let definitions = toolset.definitions_of(row)?.into_owned();
-        let written = HandChain::new(turns_of(task, &row.messages), row.expected.clone());
+        let turns = turns_of(task, None, &row.messages).map_err(|error| EnvironmentError::Row {
+            row: row.id.clone(),
+            why: error.to_string(),
+        })?;
+        let written = HandChain::new(turns, row.expected.clone());
         let (task, earlier) = (task.clone(), Vec::new());
         Ok(Self {
             task,

@@ -144,9 +144,33 @@ pub fn template_options(task: &Task) -> TemplateOptions {
     }
 }
 
-/// The turns of a row with the task's system text.
-pub fn turns_of(task: &Task, messages: &[Message]) -> Vec<Message> {
-    conversation(task.system.as_deref(), messages)
+/// The turns of a row with the task's system text, and after that what its MCP servers say about their use. With a
+/// tokenizer no part of theirs is a control token of the model.
+///
+/// # Errors
+/// As [`tools_of`] without a row.
+pub fn turns_of(
+    task: &Task,
+    tokenizer: Option<&Tokenizer>,
+    messages: &[Message],
+) -> Result<Vec<Message>, TextError> {
+    let system = task.system.as_deref();
+    let instructions = match task.toolset() {
+        Some(toolset) => toolset
+            .instructions()
+            .map_err(|error| TextError::Tools(error.to_string()))?,
+        None => "",
+    };
+    if instructions.is_empty() {
+        return Ok(conversation(system, messages));
+    }
+    let plain = match tokenizer {
+        Some(tokenizer) => tokenizer.without_control_tokens(instructions)?,
+        None => instructions.to_owned(),
+    };
+    let own = system.filter(|text| !text.is_empty());
+    let texts: Vec<&str> = own.into_iter().chain([plain.as_str()]).collect();
+    Ok(conversation(Some(&texts.join("\n\n")), messages))
 }
 
 /// The tools that the model may call on a row, as its template takes them; `None` where neither the task nor, for a
@@ -185,7 +209,7 @@ pub fn prompt_text(
 ) -> Result<String, TextError> {
     let tools = tools_of(task, Some(row))?;
     tokenizer.prompt(
-        &turns_of(task, &row.messages),
+        &turns_of(task, Some(tokenizer), &row.messages)?,
         tools.as_ref(),
         &template_options(task),
     )

@@ -405,6 +405,33 @@ impl Tokenizer {
         Ok(places.map(|(_, (start, end))| *start..*end).collect())
     }
 
+    /// A text that is read as text alone: each control token in it has a space after its first character.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::special_places`].
+    pub fn without_control_tokens(&self, text: &str) -> Result<String, TextError> {
+        let mut plain = text.to_owned();
+        loop {
+            let mut breaks = Vec::new();
+            for place in self.control_places(&plain)? {
+                // Some tokens take the spaces around them along.
+                let blanks = plain[place.clone()].len() - plain[place.clone()].trim_start().len();
+                let token = plain[place.clone()].trim();
+                let first = token.chars().next().map_or(0, char::len_utf8);
+                if first < token.len() {
+                    breaks.push(place.start + blanks + first);
+                }
+            }
+            if breaks.is_empty() {
+                return Ok(plain);
+            }
+            breaks
+                .iter()
+                .rev()
+                .for_each(|place| plain.insert(*place, ' '));
+        }
+    }
+
     /// That the chat template, or the tokenizer with it, cannot do what is asked.
     pub(super) fn refused_template(&self, problem: String) -> TextError {
         TextError::Template {

@@ -17,8 +17,9 @@ use crate::environment::{
     ToolReply,
 };
 use crate::rollout::{Completion, Request, StopReason};
-use crate::score::{Task, turns_of};
+use crate::score::Task;
 use crate::serve::{MODEL_NAME, SeatAnswer, SeatRecord, SeatRequest};
+use crate::text::conversation;
 
 impl<'a> Conversing<'a> {
     /// Runs the programs of conversations as they begin, until no more do.
@@ -290,6 +291,9 @@ fn answered_calls(answer: &SeatAnswer, next: &SeatAnswer) -> Vec<AnsweredCall> {
 fn row_line(task: &Task, row: &PromptRow) -> String {
     let mut fields = row.fields.whole();
     fields.insert("id".to_owned(), json!(row.id));
-    fields.insert("messages".to_owned(), json!(turns_of(task, &row.messages)));
+    fields.insert(
+        "messages".to_owned(),
+        json!(conversation(task.system.as_deref(), &row.messages)),
+    );
     Value::Object(fields).to_string()
 }

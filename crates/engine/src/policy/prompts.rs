@@ -172,7 +172,7 @@ pub fn prepare_rows(
             check_continuation(
                 tokenizer,
                 input,
-                &turns_of(task, &prompt.row.messages),
+                &turns_of(task, Some(tokenizer), &prompt.row.messages)?,
                 task.thinking,
             )
         });

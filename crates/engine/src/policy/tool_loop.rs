@@ -16,8 +16,7 @@ use super::{CallStep, KeptAnswers, LaterPrompt, ToolTurn};
 use crate::dataset::PromptRow;
 use crate::environment::{AnsweredCall, ChainEnd};
 use crate::rollout::{Completion, StopReason};
-use crate::score::{AskedCalls, asked_calls, turns_of};
-use crate::text::Transcript;
+use crate::score::{AskedCalls, asked_calls};
 
 /// Conversations whose tools are called at the same time. The threads wait for tools most of the time.
 pub(super) const MAX_TOOL_THREADS: usize = 64;
@@ -179,14 +178,7 @@ impl<'a> Conversing<'a> {
             return Ok(failure.unwrap_or(Next::End(ChainEnd::TimeLimit)));
         }
         let asked = &self.questions[question].prompt;
-        let begin = || {
-            Transcript::new(
-                turns_of(tools.task, &asked.row.messages),
-                asked.text.clone(),
-                prompt.to_vec(),
-            )
-        };
-        let transcript = own.transcript.get_or_insert_with(begin);
+        let transcript = own.begun(tools, self.sampler.tokenizer(), (asked, prompt))?;
         let (tokenizer, answers) = (
             self.sampler.tokenizer(),
             (completion.token_ids.as_slice(), answered.as_slice()),
@@ -221,14 +213,7 @@ impl<'a> Conversing<'a> {
     ) -> Result<Option<NextRequest>> {
         let asked = &self.questions[talk.question].prompt;
         let mut own = talk.tools.take().unwrap_or_default();
-        let begin = || {
-            Transcript::new(
-                turns_of(tools.task, &asked.row.messages),
-                asked.text.clone(),
-                asked.token_ids.clone(),
-            )
-        };
-        let transcript = own.transcript.get_or_insert_with(begin);
+        let transcript = own.begun(tools, self.sampler.tokenizer(), (asked, &asked.token_ids))?;
         let (tokenizer, new) = (
             self.sampler.tokenizer(),
             row.messages.get(new..).unwrap_or_default(),

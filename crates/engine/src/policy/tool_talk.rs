@@ -3,12 +3,12 @@
 use candle_core::{Error, Result};
 use serde_json::Value;
 
-use super::{CallStep, ToolTurn};
+use super::{CallStep, Prompt, ToolTurn};
 use crate::dataset::PromptRow;
 use crate::environment::{
     AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, Toolset,
 };
-use crate::score::{Task, template_options, tools_of};
+use crate::score::{Task, template_options, tools_of, turns_of};
 use crate::text::{CallFormat, Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
 
 /// The tools of a task, and how the model is told of them.
@@ -102,6 +102,27 @@ impl<'a> TaskTools<'a> {
 }
 
 impl ToolTalk {
+    /// The transcript; the first time it begins with the prompt, of these tokens.
+    pub(super) fn begun(
+        &mut self,
+        tools: &TaskTools<'_>,
+        tokenizer: &Tokenizer,
+        (asked, token_ids): (&Prompt, &[u32]),
+    ) -> Result<&mut Transcript> {
+        Ok(match &mut self.transcript {
+            Some(begun) => begun,
+            none => {
+                let turns = turns_of(tools.task, Some(tokenizer), &asked.row.messages)
+                    .map_err(Error::wrap)?;
+                none.insert(Transcript::new(
+                    turns,
+                    asked.text.clone(),
+                    token_ids.to_vec(),
+                ))
+            }
+        })
+    }
+
     /// # Errors
     /// Where the tools cannot be opened.
     fn environment(

@@ -25,7 +25,7 @@ pub fn written_conversation(
     let tools = TaskTools::of_task(task, tokenizer)?;
     let mut own = ToolTalk::default();
     let mut transcript = Transcript::new(
-        turns_of(task, &row.messages),
+        turns_of(task, Some(tokenizer), &row.messages).map_err(Error::wrap)?,
         prompt.text,
         prompt.token_ids.clone(),
     );

@@ -255,6 +255,87 @@ fn a_server_without_state_serves_one_conversation_after_another() {
 
 #[test]
 #[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn instructions_of_a_server_are_for_the_prompt() {
+    let capabilities = "\"capabilities\": {\"tools\": {}}";
+    let with = |text: &str, keys: &str| {
+        server(
+            capabilities,
+            &format!("{capabilities}, \"instructions\": {text}"),
+            keys,
+        )
+    };
+    let heading = "# Instructions of the MCP server `mcp`\n\n";
+    for (text, expected) in [
+        ("'  Call f first.\\n'", format!("{heading}Call f first.")),
+        ("'\\x1b[2Jx'", format!("{heading}␛[2Jx")),
+        ("' '", String::new()),
+        ("None", String::new()),
+    ] {
+        let (_folder, tools) = with(text, "");
+        assert_eq!(tools.instructions().unwrap(), expected, "{text}");
+        let found = reply(
+            &mut tools.open(&row(json!({}))).unwrap(),
+            "f",
+            json!({"x": 1}),
+        );
+        assert_eq!(found, "answered: 1", "{text}");
+    }
+    let (_folder, tools) = with("'x' * 5000", "[tools]\nmax_result_bytes = 64");
+    assert_eq!(
+        tools.instructions().unwrap(),
+        format!(
+            "{heading}{}\n[cut: the first 29 of 5,000 bytes]",
+            "x".repeat(29)
+        )
+    );
+    // The model was shown others.
+    let (_folder, tools) = with("os.urandom(4).hex()", "");
+    assert_eq!(
+        reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})),
+        "failed: the tool \"mcp\" has other instructions than when the task was made ready: with `definitions` in its [[tool]] none are shown"
+    );
+    // Nothing is started to show a copy.
+    let definitions = json!([{"type": "function", "function": {"name": "f", "description": "adds", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}}]);
+    let (folder, _) = with("os.urandom(4).hex()", "");
+    std::fs::write(folder.path().join("tools.json"), definitions.to_string()).unwrap();
+    let tools_toml = "[[tool]]\nmcp = [\"python3\", \"server.py\"]\ndefinitions = \"tools.json\"\n";
+    let tools = toolset(folder.path(), tools_toml).unwrap();
+    assert_eq!(tools.instructions().unwrap(), "");
+    assert_eq!(
+        reply(
+            &mut tools.open(&row(json!({}))).unwrap(),
+            "f",
+            json!({"x": 1})
+        ),
+        "answered: 1"
+    );
+    // Two servers, each under its name.
+    let script = SERVER.replace(
+        capabilities,
+        &format!("{capabilities}, \"instructions\": sys.argv[1]"),
+    );
+    let other = SERVER
+        .replace("\"name\": \"f\"", "\"name\": \"g\"")
+        .replace(
+            capabilities,
+            &format!("{capabilities}, \"instructions\": sys.argv[1]"),
+        );
+    let folder = self::folder(&[("server.py", &script), ("other.py", &other)]);
+    let block = |name: &str, file: &str, text: &str| {
+        format!("[[tool]]\nname = \"{name}\"\nmcp = [\"python3\", \"{file}\", \"{text}\"]\n")
+    };
+    let toml = block("shop", "server.py", "Buy.") + &block("bank", "other.py", "Pay.");
+    assert_eq!(
+        toolset(folder.path(), &toml)
+            .unwrap()
+            .instructions()
+            .unwrap(),
+        "# Instructions of the MCP server `shop`\n\nBuy.\n\n# Instructions of the MCP server `bank`\n\nPay."
+    );
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn a_server_keeps_to_the_list_that_the_model_was_shown() {
     let changed =
         "failed: the tool \"mcp\" has changed its list of tools since the task was made ready";

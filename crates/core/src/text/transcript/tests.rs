@@ -152,6 +152,11 @@ fn text_of_tools_becomes_no_control_token() {
             tokenizer.decode(new, false).unwrap().contains(&shown),
             "{text}"
         );
+        // In a prompt, whose text is encoded as a whole.
+        let plain = tokenizer.without_control_tokens(text).unwrap();
+        let ids = tokenizer.encode(&plain).unwrap();
+        assert_eq!(count(&ids), 0, "{plain}");
+        assert_eq!(plain.replace("< ", "<"), text);
     }
 }
 

@@ -52,7 +52,8 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 json::format(&exact_json::write(expected)).unwrap_or_else(|_| expected.to_string())
             });
             let rendered = counter.and_then(|counter| {
-                let turns = turns_of(&open.task, &row.messages);
+                let turns = turns_of(&open.task, Some(&counter.tokenizer), &row.messages)
+                    .map_err(|error| error.to_string())?;
                 let prompt = prompt_text(&open.task, &counter.tokenizer, row)
                     .map_err(|error| error.to_string())?;
                 let special = counter
