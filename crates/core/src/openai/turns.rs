@@ -30,7 +30,11 @@ pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
                 .as_object()
                 .is_some_and(|fields| fields.values().all(Json::is_null))
     };
-    turn.retain(|name, value| !EMPTY_FIELDS.contains(&name.as_str()) || !is_empty(value));
+    turn.retain(|name, value| match name.as_str() {
+        // lm-evaluation-harness 0.4.9 writes `text` into each turn, items of Responses have `message`.
+        "type" => *value != "text" && *value != "message",
+        name => !EMPTY_FIELDS.contains(&name) || !is_empty(value),
+    });
     known(
         &turn,
         at,

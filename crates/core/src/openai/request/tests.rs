@@ -253,6 +253,8 @@ fn answers_that_clients_replay_are_the_same_turns() {
         json!({"annotations": [], "images": [], "thinking_blocks": [], "reasoning_content": null}),
         json!({"provider_specific_fields": {"refusal": null, "x": 1}, "reasoning_items": null}),
         json!({"name": null, "tool_call_id": null, "reasoning": null, "function_call": {}}),
+        json!({"type": "text"}),
+        json!({"type": "message"}),
     ] {
         let mut turn = plain.clone();
         turn["tool_calls"] = json!([call]);
@@ -283,6 +285,7 @@ fn answers_that_clients_replay_are_the_same_turns() {
             "messages.0.thinking_blocks",
         ),
         (json!({"audio": {"id": "a"}}), "messages.0.audio"),
+        (json!({"type": "image"}), "messages.0.type"),
     ] {
         let mut whole = plain.clone();
         whole
