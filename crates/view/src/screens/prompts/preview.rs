@@ -5,6 +5,7 @@ use super::table_row::row;
 use super::{Chat, Counter, Prompts, TokenUse};
 use crate::dataset::{PromptRow, expected_target};
 use crate::exact_json;
+use crate::format::counted;
 use crate::message::{Command, Work};
 use crate::score::{Tier, json, prompt_text, turns_of};
 use crate::secrets::visible_letter;
@@ -152,7 +153,7 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
     let left = lines.len().saturating_sub(MAX_LINES);
     lines.truncate(MAX_LINES);
     if left > 0 {
-        lines.push(vec![(format!("… {left} more lines"), false)]);
+        lines.push(vec![(format!("… {}", counted(left, "more line")), false)]);
     }
     lines
 }
