@@ -25,6 +25,7 @@ use crate::report::{
     Versus, base_and_trained, base_and_trained_on,
 };
 use crate::run::{EvalRecord, HELD_OUT_SETS};
+use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::subprocess::CancelToken;
 use crate::task::{split_task_set, task_set};
@@ -87,8 +88,8 @@ struct Chooser {
     /// Runs, newest first, then evals outside of runs.
     folders: Vec<(PathBuf, String)>,
     folder: Cursor,
-    /// The evals of the open folder.
-    evals: Option<Result<Vec<EvalId>, String>>,
+    /// The evals of the open folder, with their rates.
+    evals: Option<Result<Vec<(EvalId, String)>, String>>,
     eval: Cursor,
     picked: Vec<EvalId>,
 }
@@ -180,6 +181,20 @@ impl Default for Eval {
 }
 
 impl Eval {
+    /// Whether what will be shown is still being read: the evals, or the runs of which one is opened.
+    fn is_awaited(&self, shared: &Shared) -> bool {
+        let opens = self.is_untouched() && shared.current.is_none() && !shared.runs.listed;
+        shared.is_busy("eval") || opens
+    }
+
+    /// Whether nothing was chosen, and the newest run may be opened.
+    fn is_untouched(&self) -> bool {
+        self.chosen.is_empty()
+            && self.chooser.is_none()
+            && self.chat.is_none()
+            && self.started.is_none()
+    }
+
     fn versus(&self) -> Option<&Arc<Versus>> {
         self.loaded.as_ref()?.as_ref().ok()
     }
@@ -425,7 +440,8 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         },
         |eval: &mut Eval, shared, read| {
             eval.set_versus(read);
-            match std::mem::take(&mut eval.exports_next) {
+            let is_here = shared.screen == Screen::Eval;
+            match std::mem::take(&mut eval.exports_next) && is_here {
                 true => export::ask(eval, shared),
                 false => Vec::new(),
             }

@@ -13,10 +13,13 @@ use crate::shared::Shared;
 type Make = fn(&Versus) -> Result<Page, ReportError>;
 
 pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let Some(versus) = eval.versus().cloned() else {
-        eval.exports_next = shared.is_busy("eval");
-        shared.say("the evals are being read: the export follows");
-        return Vec::new();
+    let versus = match &eval.loaded {
+        Some(Ok(versus)) => Arc::clone(versus),
+        Some(Err(error)) => {
+            shared.complain(error.clone());
+            return Vec::new();
+        }
+        None => return Vec::new(),
     };
     let here = shared.options.here.clone();
     let proposed = here
