@@ -54,7 +54,7 @@ fn row(expected: &str) -> PromptRow {
         messages: Vec::new(),
         expected: Some(expected),
         tags: Vec::new(),
-        fields: serde_json::Map::new(),
+        fields: Default::default(),
         line: 1,
     }
 }

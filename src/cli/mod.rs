@@ -260,9 +260,16 @@ fn exit_code(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn run_arguments(arguments: Vec<OsString>) -> Outcome {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments = match Arguments::try_parse_from(&arguments) {
         Ok(arguments) => arguments,
-        Err(error) => return Ok(output::print_parsed(&error)),
+        Err(error) => {
+            // The error quotes arguments: their control characters are shown, not sent.
+            let shown = arguments
+                .iter()
+                .map(|argument| crate::secrets::visible(&argument.to_string_lossy()).into_owned());
+            let error = Arguments::try_parse_from(shown).err().unwrap_or(error);
+            return Ok(output::print_parsed(&error));
+        }
     };
     match arguments.command {
         #[cfg(feature = "view")]

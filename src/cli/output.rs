@@ -98,17 +98,14 @@ fn standard_error() -> Box<dyn Write> {
 
 /// Prints the help that was asked for, or what is wrong with the arguments; in colour on a terminal.
 pub(super) fn print_parsed(error: &clap::Error) -> ExitCode {
-    // It quotes arguments as they came: what would act on the terminal is shown, then without colour.
-    let plain = error.render().to_string();
-    let shown = visible_lines(&plain);
     // A closed pipe is not an error.
-    let _ = if is_captured() || shown != plain {
+    let _ = if is_captured() {
         let mut to = if error.use_stderr() {
             standard_error()
         } else {
             standard_output()
         };
-        write!(to, "{shown}")
+        write!(to, "{}", error.render())
     } else {
         error.print()
     };

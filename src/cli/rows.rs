@@ -69,7 +69,7 @@ impl Rows {
 
 /// A prompt row as JSON, with its id.
 pub(super) fn whole(row: &PromptRow) -> serde_json::Value {
-    let mut fields = row.fields.clone();
+    let mut fields = row.fields.whole();
     fields.insert("id".to_owned(), row.id.clone().into());
     fields.into()
 }

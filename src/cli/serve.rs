@@ -162,6 +162,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         .map(|(name, _)| name.as_str())
         .collect::<Vec<_>>()
         .join(", ");
+    if let Some(note) = tokenizer.stop_note(&shown) {
+        eprint_line(&format!("warning: {note}"));
+    }
     let may_reason = trained.is_some() || tokenizer.has_thinking_switch();
     let template = trained.unwrap_or_else(|| {
         if is_embedded {

@@ -153,8 +153,8 @@ fn rows_keep_their_ids_lines_and_unknown_fields() {
             .collect::<Vec<_>>(),
         [("train-1", 1), ("7", 3)]
     );
-    assert_eq!(rows[0].fields["sql"], serde_json::json!([1]));
-    assert_eq!(rows[0].fields["messages"][0]["name"], "n");
+    assert_eq!(rows[0].fields.get("sql"), Some(&serde_json::json!([1])));
+    assert_eq!(rows[0].fields.value("messages").unwrap()[0]["name"], "n");
     assert_eq!(
         (rows[0].expected.as_ref(), rows[1].expected.as_ref()),
         (None, Some(&serde_json::json!({"x": 1})))

@@ -25,11 +25,11 @@ fn check(cases: &[Case], lines: &str) {
     for (drafts, schema, valid, invalid) in cases {
         let is_of = |name: &str| *drafts == "*" || drafts.split(' ').any(|draft| draft == name);
         for (name, address) in DRAFTS.iter().filter(|(name, _)| is_of(name)) {
-            let mut schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+            let mut schema = grpo_tui::exact_json::parse(schema).unwrap();
             if let Some(members) = schema.as_object_mut() {
                 members.insert("$schema".into(), (*address).into());
             }
-            let scorer = scorer_with(&schema.to_string(), lines);
+            let scorer = scorer_with(&grpo_tui::exact_json::write(&schema), lines);
             for (instance, expected) in valid
                 .iter()
                 .map(|one| (one, true))
@@ -110,6 +110,19 @@ fn enums_and_constants() {
             ("*", r#"{"enum":[[1,{"a":2}]]}"#, &["[1.0,{\"a\":2}]"], &[]),
             (
                 "*",
+                r#"{"enum":["a",123456789012345678901234567890]}"#,
+                &["123456789012345678901234567890", "\"a\""],
+                &["123456789012345678901234567891", "1e29", "{}"],
+            ),
+            (
+                "6 7 2019 2020",
+                r#"{"properties":{"a":{"const":[0.12345678901234567890]}}}"#,
+                &[r#"{"a":[0.1234567890123456789]}"#],
+                &[r#"{"a":[0.12345678901234568]}"#],
+            ),
+            ("4", r#"{"const":12345678901234567890123}"#, &["1"], &[]),
+            (
+                "*",
                 r#"{"enum":[{"a":1,"b":2}]}"#,
                 &["{\"b\":2,\"a\":1}"],
                 &["{\"a\":1}"],
@@ -141,6 +154,30 @@ fn numbers() {
                 &["18446744073709551616"],
             ),
             ("*", r#"{"minimum":1e300}"#, &["1e400"], &[]),
+            (
+                "*",
+                r#"{"minimum":0.1,"maximum":123456789012345678901234567890}"#,
+                &["0.1", "123456789012345678901234567890"],
+                &["0.09999999999999999999", "123456789012345678901234567891"],
+            ),
+            (
+                "*",
+                r#"{"items":{"multipleOf":0.00000000000000000001}}"#,
+                &["[1, 0.12345678901234567891]"],
+                &["[0.123456789012345678915]"],
+            ),
+            (
+                "*",
+                r#"{"multipleOf":3}"#,
+                &["9007199254740993", "3e400"],
+                &["9007199254740994", "1e400"],
+            ),
+            (
+                "6 7 2019 2020",
+                r#"{"exclusiveMaximum":9007199254740993.5}"#,
+                &["9007199254740993.4"],
+                &["9007199254740993.5", "9007199254740993.6"],
+            ),
             ("4", r#"{"minimum":0,"exclusiveMinimum":true}"#, &[], &["0"]),
             (
                 "4",

@@ -124,8 +124,7 @@ fn a_part_has_a_scorer_of_its_own() {
     let scorer = scorer_with(SCHEMA, lines);
     let own = |name: &str| FailureClass::from_key(name);
     let mut row = row(r#"{"a":"v","b":1}"#);
-    row.fields
-        .insert("wanted".to_owned(), r#"{"a":"v","b":1}"#.into());
+    row.fields.insert("wanted", r#"{"a":"v","b":1}"#.into());
     for (completion, reward, failure) in [
         (r#"{"a":"v","b":1}"#, 2.5, None),
         (r#"{"a":"v","b":1 }"#, 2.25, own("same-wrong_value")),

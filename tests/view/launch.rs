@@ -609,6 +609,12 @@ fn the_program_itself_answers() {
     // A launch that cannot be is refused in the program's own words, and leaves nothing.
     stage.keys("m").types("no/such-model").keys("enter L");
     assert!(
+        stage.shows("base model: no model or run `no/such-model`"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("y");
+    assert!(
         stage.shows("run not started: no model or run `no/such-model`"),
         "{}",
         stage.screen()

@@ -269,6 +269,9 @@ fn a_text_whose_command_is_not_trusted_is_no_broken_one() {
     let mut stage = Stage::with(120, 36, |options| {
         let task = options.here.join("tasks/shell-lint");
         crate::program::sample_task_named("shell-lint", &task, [4, 2, 2]);
+        // What one run of the tests trusts, the next has not trusted.
+        let own = format!("\"--norc\", \"--source-path={}\"", task.display());
+        super::runs::change(&task.join("task.toml"), &[("\"--norc\"", &own)]);
     });
     stage.keys("f2");
     assert!(
@@ -289,7 +292,7 @@ fn a_text_whose_command_is_not_trusted_is_no_broken_one() {
         ("f1", "task.toml: the scorer may not run"),
         ("f3", "expected answers not checked: shell-lint: scores"),
         ("f4", "T trusts"),
-        ("f5", "not trusted on this machine: read it, then"),
+        ("f5", "read it, then type `grpo-tui task"),
     ] {
         assert!(stage.keys(key).shows(text), "{key}:\n{}", stage.screen());
     }
@@ -303,7 +306,7 @@ fn a_text_whose_command_is_not_trusted_is_no_broken_one() {
     assert!(stage.shows("trusted: 1 command"), "{}", stage.screen());
     stage.keys("f5");
     assert!(
-        !stage.shows("not trusted") && !stage.shows("1 error"),
+        !stage.shows("not trusted") && stage.shows("preflight passed: base model"),
         "{}",
         stage.screen()
     );

@@ -189,6 +189,40 @@ fn training_rows_have_the_solve_rate_of_the_open_run() {
     }
 }
 
+/// The page has what `task render` prints of the row and the chosen model.
+#[test]
+fn the_prompt_is_shown_as_the_model_reads_it() {
+    let mut stage = stage(120, 36);
+    let printed = crate::program::call_in_process(
+        stage.folder.path(),
+        &[
+            "task",
+            "render",
+            "invoice",
+            "train:train-001",
+            "--model",
+            "tiny",
+        ],
+    );
+    stage.keys("P");
+    assert!(
+        stage.shows("train-001 as tiny reads it, 98 tokens"),
+        "{}",
+        stage.screen()
+    );
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("<|im_start|>assistant"), "{printed}");
+    for line in printed.lines().filter(|line| !line.is_empty()) {
+        assert!(
+            stage.shows(&format!("│{line} ")),
+            "{line}: {}",
+            stage.screen()
+        );
+    }
+    stage.keys("esc");
+    assert!(stage.model.shared.popup.is_none());
+}
+
 #[test]
 fn the_filter_takes_words_and_fields() {
     let mut stage = stage(120, 36);

@@ -1,6 +1,7 @@
 //! A JSON number as written, of any magnitude and precision.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 /// A number literal, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,57 @@ impl<'t> Number<'t> {
         let (left, right) = (self.significant_digits(), other.significant_digits());
         left == right
             && (left.0.is_empty() || self.text.starts_with('-') == other.text.starts_with('-'))
+    }
+
+    /// Exact order of values.
+    pub fn compare(&self, other: &Number<'_>) -> Ordering {
+        let (left, right) = (self.significant_digits(), other.significant_digits());
+        let sign = |number: &Number<'_>, digits: &str| match digits.is_empty() {
+            true => 0,
+            false if number.text.starts_with('-') => -1,
+            false => 1,
+        };
+        let (sign, other_sign) = (sign(self, &left.0), sign(other, &right.0));
+        // The place of the first digit, then all of them.
+        let first = |digits: &str, exponent: i64| exponent.saturating_add(digits.len() as i64);
+        let size = first(&left.0, left.1)
+            .cmp(&first(&right.0, right.1))
+            .then_with(|| left.0.cmp(&right.0));
+        sign.cmp(&other_sign).then(match sign {
+            -1 => size.reverse(),
+            0 => Ordering::Equal,
+            _ => size,
+        })
+    }
+
+    /// Whether a whole number times the other one gives this one, exactly. The other one is not 0 and has at most 37
+    /// digits.
+    pub fn is_multiple_of(&self, other: &Number<'_>) -> bool {
+        // Zeros that leave no factor of two or five in any divisor.
+        const MAX_ZEROS: i64 = 128;
+        let ((digits, exponent), (divisor, other_exponent)) =
+            (self.significant_digits(), other.significant_digits());
+        let (Ok(divisor), zeros) = (
+            divisor.parse::<u128>(),
+            exponent.saturating_sub(other_exponent),
+        ) else {
+            return false;
+        };
+        // The last digit is not 0, so ten divides the digits never.
+        if digits.is_empty() || zeros < 0 {
+            return digits.is_empty();
+        }
+        let zeros = std::iter::repeat_n(0, zeros.min(MAX_ZEROS) as usize);
+        let digits = digits.bytes().map(|digit| u128::from(digit - b'0'));
+        let remainder = digits.chain(zeros).try_fold(0, |rest: u128, digit| {
+            (rest * 10 + digit).checked_rem(divisor)
+        });
+        remainder == Some(0)
+    }
+
+    /// Digits without the zeros at the ends.
+    pub(crate) fn digit_count(&self) -> usize {
+        self.significant_digits().0.len()
     }
 
     /// Exact equality with a number of a schema or of an expected answer (which serde_json may have rounded to a
@@ -184,6 +236,47 @@ mod tests {
                 Number::new(left).equals(&Number::new(right)),
                 equal,
                 "{left} {right}"
+            );
+        }
+    }
+
+    #[test]
+    fn order_and_multiples_are_of_values() {
+        use Ordering::{Equal, Greater, Less};
+        for (left, right, order) in [
+            ("1", "1.0", Equal),
+            ("-0", "0", Equal),
+            ("9007199254740993", "9007199254740992", Greater),
+            ("0.09999999999999999999", "0.1", Less),
+            ("-0.09999999999999999999", "-0.1", Greater),
+            ("-1", "1e-400", Less),
+            ("1e400", "9e399", Greater),
+            ("12", "123", Less),
+            ("0", "-1e-9", Greater),
+        ] {
+            assert_eq!(
+                Number::new(left).compare(&Number::new(right)),
+                order,
+                "{left} {right}"
+            );
+        }
+        for (number, divisor, is_multiple) in [
+            ("19.99", "0.01", true),
+            ("19.999", "0.01", false),
+            ("0", "7", true),
+            ("-21", "7", true),
+            ("9007199254740993", "2", false),
+            ("1e400", "3", false),
+            ("3e400", "0.3", true),
+            ("1e400", "1024", true),
+            ("0.3", "3", false),
+            ("123456789012345678901234567890", "10", true),
+            ("12", "24", false),
+        ] {
+            assert_eq!(
+                Number::new(number).is_multiple_of(&Number::new(divisor)),
+                is_multiple,
+                "{number} {divisor}"
             );
         }
     }

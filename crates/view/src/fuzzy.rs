@@ -7,7 +7,12 @@ use unicode_segmentation::UnicodeSegmentation;
 /// The longest query: what is searched is a line, and the time of a match grows with both lengths.
 pub const MAX_QUERY_BYTES: usize = 400;
 
-/// The items whose text contains the characters of each word of `query` in order; best first, ties in the given order.
+/// What a character of a query has to add to the score: half of what one does that follows the one before. Characters that
+/// are strewn over a text are no match.
+const MIN_CHARACTER_SCORE: u32 = 12;
+
+/// The items whose text contains the characters of each word of `query` in order, near each other; best first, ties in the
+/// given order.
 pub fn rank<T: Copy>(query: &str, items: &[T], text: impl Fn(&T) -> String) -> Vec<T> {
     if query.is_empty() {
         return items.to_vec();
@@ -47,6 +52,7 @@ struct Search {
     matcher: Matcher,
     characters: Vec<char>,
     is_too_long: bool,
+    min_score: u32,
 }
 
 impl Search {
@@ -61,17 +67,26 @@ impl Search {
             matcher: Matcher::new(Config::DEFAULT),
             characters: Vec::new(),
             is_too_long: query.len() > MAX_QUERY_BYTES,
+            min_score: MIN_CHARACTER_SCORE
+                * query
+                    .chars()
+                    .filter(|letter| !letter.is_whitespace())
+                    .count() as u32,
         }
     }
 
     fn score(&mut self, text: &str) -> Option<u32> {
         let text = Utf32Str::new(text, &mut self.characters);
-        (!self.is_too_long).then(|| self.pattern.score(text, &mut self.matcher))?
+        (!self.is_too_long)
+            .then(|| self.pattern.score(text, &mut self.matcher))?
+            .filter(|score| *score >= self.min_score)
     }
 
     fn indices(&mut self, text: &str, found: &mut Vec<u32>) -> Option<u32> {
         let text = Utf32Str::new(text, &mut self.characters);
-        (!self.is_too_long).then(|| self.pattern.indices(text, &mut self.matcher, found))?
+        (!self.is_too_long)
+            .then(|| self.pattern.indices(text, &mut self.matcher, found))?
+            .filter(|score| *score >= self.min_score)
     }
 }
 
@@ -99,7 +114,9 @@ mod tests {
         check("pau", Some("Pause the run"));
         check("save", Some("Save schema"));
         check("strun", Some("Stop the run"));
+        check("opal", Some("Open the palette"));
         check("zzz", None);
+        check("otrma", None);
         check("", Some("Stop the run"));
     }
 

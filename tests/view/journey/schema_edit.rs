@@ -26,7 +26,7 @@ fn a_comparison_across_a_schema_edit() {
     user.sees([
         "re-scored by schema",
         "valid: no difference",
-        "exact: no difference",
+        "p = 1), exact:",
         "neither 100",
     ]);
     user.presses("r")
@@ -34,7 +34,7 @@ fn a_comparison_across_a_schema_edit() {
         .sees(["as recorded", "valid: +39.0 points (95% CI"]);
     user.presses("2")
         .sees(["(unsaved)"])
-        .presses("R y")
+        .presses("V y")
         .no_longer_sees("(unsaved)");
     user.quits();
 }

@@ -79,8 +79,10 @@ impl Builder {
         &'a self,
         set: &'a BuiltSet,
     ) -> impl Iterator<Item = Result<String, DatasetError>> + 'a {
-        let line = |fields| serde_json::Value::Object(fields).to_string() + "\n";
-        (0..set.rows).map(move |index| Ok(line(self.generator.row(set.stream, index)?.row.fields)))
+        (0..set.rows).map(move |index| {
+            let row = self.generator.row(set.stream, index)?.row;
+            Ok(format!("{}\n", row.fields.text()))
+        })
     }
 
     /// Writes a set's file into a folder, created if missing, atomically; returns its path.

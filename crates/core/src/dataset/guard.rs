@@ -89,7 +89,7 @@ fn row(bytes: &[u8], line: usize) -> Result<GuardRow, String> {
     if row.turn_count() > 1 {
         return Err(format!("`turns`: a guard prompt has one answer; {FORM}"));
     }
-    let reference = text_of(&row.fields, "completion")?;
+    let reference = text_of(row.fields.other(), "completion")?;
     Ok(GuardRow {
         id: row.id,
         messages: row.messages,

@@ -40,11 +40,14 @@ pub(super) fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, Stri
             ));
         }
     };
-    turns
+    let turns = turns
         .iter()
         .enumerate()
-        .map(|(place, turn)| message(place + 1, turn))
-        .collect()
+        .map(|(place, turn)| message(place + 1, turn));
+    let mut turns = turns.collect::<Result<Vec<_>, _>>()?;
+    // Sets are in memory by the hundred thousand.
+    turns.shrink_to_fit();
+    Ok(turns)
 }
 
 fn message(place: usize, turn: &Value) -> Result<Message, String> {
@@ -67,8 +70,14 @@ fn message(place: usize, turn: &Value) -> Result<Message, String> {
             ROLES.join(", ")
         ));
     }
-    let mut other = turn.as_object().cloned().unwrap_or_default();
-    other.retain(|key, value| !matches!(key.as_str(), "role" | "content") && !value.is_null());
+    let fields = turn.as_object().into_iter().flatten();
+    let is_other = |(key, value): &(&String, &Value)| {
+        !matches!(key.as_str(), "role" | "content") && !value.is_null()
+    };
+    let mut other: Map<String, Value> = fields
+        .filter(is_other)
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     let calls = match other.get_mut("tool_calls") {
         Some(calls) => tool_calls(calls).map_err(|problem| format!("turn {place}: {problem}"))?,
         None => 0,

@@ -15,6 +15,7 @@ pub mod new_task;
 pub mod order;
 mod random;
 mod row;
+mod row_fields;
 mod row_template;
 mod turns;
 
@@ -29,4 +30,5 @@ pub(crate) use random::{GOLDEN, mix};
 pub use row::{
     NumberedLine, OnMalformed, PromptRow, load, load_from, load_with, open, read_lines, read_rows,
 };
+pub use row_fields::RowFields;
 pub use row_template::RowTemplate;

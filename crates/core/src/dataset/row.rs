@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::DatasetError;
 use super::messages::{check_turns, clip, json_fault, messages, show};
 use super::random::{mix, text_hash};
+use super::row_fields::RowFields;
 use crate::exact_json;
 use crate::task::{PromptSet, TaskError, TaskFiles};
 use crate::text::Message;
@@ -31,8 +32,8 @@ pub struct PromptRow {
     pub expected: Option<Value>,
     /// Results are broken down by these.
     pub tags: Vec<String>,
-    /// The whole row, unknown fields included.
-    pub fields: Map<String, Value>,
+    /// The row as its line has it.
+    pub fields: RowFields,
     /// From 1.
     pub line: usize,
 }
@@ -123,6 +124,7 @@ fn rows_of(
             label: label.to_owned(),
         })
     } else {
+        rows.shrink_to_fit();
         Ok(rows)
     }
 }
@@ -298,7 +300,7 @@ pub(super) fn parse(bytes: &[u8], line: usize, stem: &str) -> Result<PromptRow, 
         messages,
         expected,
         tags: tags(&fields)?,
-        fields,
+        fields: RowFields::new(text, fields),
         line,
     })
 }

@@ -172,7 +172,7 @@ fn part_of(name: &str) -> Option<Part> {
 
 /// The values of a template: last turn of each role, `expected`, `id`, `tags`, and the row's own fields.
 fn values_of(row: &PromptRow) -> Map<String, Value> {
-    let mut values = row.fields.clone();
+    let mut values = row.fields.other().clone();
     for role in ROLES {
         let turn = row.messages.iter().rev().find(|turn| turn.role == role);
         values.insert(

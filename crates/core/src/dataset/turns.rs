@@ -30,7 +30,7 @@ impl PromptRow {
                     .unwrap_or_default(),
             );
         }
-        let mut fields = self.fields.clone();
+        let mut fields = self.fields.whole();
         fields.retain(|key, _| {
             !matches!(
                 key.as_str(),
@@ -46,7 +46,7 @@ impl PromptRow {
                 .filter(|value| !value.is_null())
                 .cloned(),
             tags: self.tags.clone(),
-            fields,
+            fields: fields.into(),
             line: self.line,
         })
     }
@@ -120,17 +120,17 @@ mod tests {
             ]
         );
         assert_eq!(
-            (third.id.as_str(), third.expected, &third.fields["level"]),
-            ("c/3", None, &json!("b"))
+            (third.id.as_str(), third.expected, third.fields.get("level")),
+            ("c/3", None, Some(&json!("b")))
         );
         let second = row.after(&["A"]).unwrap();
         assert_eq!(
             (
                 second.turn_count(),
-                &second.fields["level"],
+                second.fields.get("level"),
                 second.expected
             ),
-            (1, &json!("a"), Some(json!(2)))
+            (1, Some(&json!("a")), Some(json!(2)))
         );
         assert_eq!(row.after(&["A", "B", "C"]), None);
         let all = row.all_turns(|expected, _| Some(format!("<{expected}>")));

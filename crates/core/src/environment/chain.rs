@@ -231,7 +231,7 @@ impl ToolChain {
             chain["agent"] = json!(agent.without_ids());
         }
         let mut row = row.clone();
-        row.fields.insert(FIELD.to_owned(), chain);
+        row.fields.insert(FIELD, chain);
         row
     }
 }

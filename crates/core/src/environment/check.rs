@@ -120,7 +120,7 @@ fn no_row() -> PromptRow {
         messages: Vec::new(),
         expected: None,
         tags: Vec::new(),
-        fields: Map::new(),
+        fields: Default::default(),
         line: 0,
     }
 }

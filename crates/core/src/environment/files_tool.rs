@@ -118,7 +118,7 @@ impl FilesTool {
             files: Files::clone(&self.files),
         };
         let field = &self.rules.field;
-        match row.fields.get(field) {
+        match &row.fields.value(field) {
             None | Some(Value::Null) => {}
             Some(Value::Object(own)) => {
                 for (path, text) in own {

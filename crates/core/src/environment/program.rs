@@ -45,7 +45,7 @@ impl RunTool {
         row: &PromptRow,
     ) -> Result<Box<dyn LiveTool>, String> {
         let field = program.rules.field.as_ref();
-        let begin = field.map(|field| match row.fields.get(field) {
+        let begin = field.map(|field| match row.fields.value(field) {
             Some(value) => Ok(json!({"row": value})),
             None => Err(format!(
                 "the row has no {field:?}, which `field` of its [[tool]] names"

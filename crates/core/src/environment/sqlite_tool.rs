@@ -230,7 +230,8 @@ impl SqliteTool {
 
     pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
         let field = &self.rules.field;
-        let own = match row.fields.get(field) {
+        let own = row.fields.value(field);
+        let own = match &own {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text),
             Some(_) => return Err(format!("`{field}` is not a text of SQL statements")),

@@ -56,7 +56,7 @@ fn row(fields: Value) -> PromptRow {
         messages: Vec::new(),
         expected: None,
         tags: Vec::new(),
-        fields,
+        fields: fields.into(),
         line: 1,
     }
 }

@@ -80,7 +80,7 @@ fn answers<'a>(
         })?;
         let mut row = row.clone();
         if let Some(field) = expected {
-            row.expected = field.and_then(|field| row.fields.get(field)).cloned();
+            row.expected = field.and_then(|field| row.fields.value(field));
         }
         Ok(Labelled {
             row,

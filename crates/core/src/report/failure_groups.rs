@@ -298,11 +298,7 @@ fn add_row_values(members: &mut Members, eval: &EvalResult) {
 
 /// Values that are no objects or arrays.
 fn values(row: &PromptRow) -> Vec<(GroupKind, String, String)> {
-    const OWN: [&str; 4] = ["id", "messages", "expected", "tags"];
-    let of_row = row
-        .fields
-        .iter()
-        .filter(|(name, _)| !OWN.contains(&name.as_str()));
+    let of_row = row.fields.other().iter();
     let expected = row.expected.as_ref().map(expected_target);
     let expected = expected
         .as_ref()

@@ -176,7 +176,7 @@ mod tests {
             messages: Vec::new(),
             expected: None,
             tags: Vec::new(),
-            fields,
+            fields: fields.into(),
             line: 0,
         };
         let judge = AgentJudge {

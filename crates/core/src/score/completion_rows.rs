@@ -265,7 +265,7 @@ fn last_message(row: &PromptRow) -> &str {
 fn differ(first: &Row, other: &Row) -> bool {
     let (first, other) = (&first.1, &other.1);
     let own = |row: &PromptRow| {
-        let mut fields = row.fields.clone();
+        let mut fields = row.fields.whole();
         fields.retain(|name, _| name != "id");
         fields
     };
@@ -345,7 +345,9 @@ mod tests {
         let line = CompletionLine::read(line.as_bytes()).unwrap();
         let rows = CompletionRows::new(task);
         match rows.find(&line) {
-            Ok(row) => row.map_or("none".to_owned(), |row| row.fields["n"].to_string()),
+            Ok(row) => row.map_or("none".to_owned(), |row| {
+                row.fields.get("n").unwrap().to_string()
+            }),
             Err(NoRow::Unknown(_)) => "unknown".to_owned(),
             Err(NoRow::Undecided(problem)) => problem,
         }

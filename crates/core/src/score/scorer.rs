@@ -105,8 +105,7 @@ impl Part {
             expected: self
                 .expected
                 .as_ref()
-                .and_then(|field| row.fields.get(field))
-                .cloned(),
+                .and_then(|field| row.fields.value(field)),
             tags: Vec::new(),
             fields: row.fields.clone(),
             line: row.line,

@@ -85,7 +85,7 @@ impl Message {
             .map(String::as_str)
             .eq(usual.chain(self.other.keys().map(String::as_str)))
         {
-            self.field_order.clear();
+            self.field_order = Vec::new();
         }
         self
     }

@@ -288,7 +288,7 @@ fn answered_calls(answer: &SeatAnswer, next: &SeatAnswer) -> Vec<AnsweredCall> {
 
 /// The row as its program reads it: a line of JSON, with the messages of the prompt.
 fn row_line(task: &Task, row: &PromptRow) -> String {
-    let mut fields = row.fields.clone();
+    let mut fields = row.fields.whole();
     fields.insert("id".to_owned(), json!(row.id));
     fields.insert("messages".to_owned(), json!(turns_of(task, &row.messages)));
     Value::Object(fields).to_string()

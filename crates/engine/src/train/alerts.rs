@@ -5,6 +5,7 @@ mod collapsed;
 mod diverged;
 mod drift;
 mod fallbacks;
+mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,6 +14,8 @@ use self::collapsed::{description, has_collapsed};
 use self::diverged::BestWindows;
 use self::drift::{Drift, Level};
 use self::fallbacks::Fallbacks;
+pub(super) use self::steps::WINDOW;
+use self::steps::{Metrics, get, mean};
 use crate::config::{ThinkingEnd, TrainConfig};
 use crate::format::percent_short;
 use crate::report::alert_name;
@@ -20,11 +23,6 @@ use crate::run::RunState;
 use crate::run::events::{Alert, Eval, Guard};
 use crate::statistics::Interval;
 
-/// One step's metrics by name.
-type Metrics = BTreeMap<String, f64>;
-
-/// The moving window of the rules, in steps.
-pub(super) const WINDOW: usize = 5;
 /// The metrics of a window's [`Level`] and of its rates, and the entropy at the start.
 const WINDOWED: [&str; 5] = [
     "tiers/valid",
@@ -366,15 +364,6 @@ impl Alerts {
         }
         alerts
     }
-}
-
-fn get(metrics: &Metrics, name: &str) -> f64 {
-    metrics.get(name).copied().unwrap_or(0.0)
-}
-
-/// A missing metric counts as 0.
-fn mean(steps: &[Metrics], name: &str) -> f64 {
-    steps.iter().map(|metrics| get(metrics, name)).sum::<f64>() / steps.len().max(1) as f64
 }
 
 fn latest(history: &[Metrics], steps: usize) -> &[Metrics] {

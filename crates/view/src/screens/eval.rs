@@ -440,11 +440,24 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         },
         |eval: &mut Eval, shared, read| {
             eval.set_versus(read);
-            let is_here = shared.screen == Screen::Eval;
-            match std::mem::take(&mut eval.exports_next) && is_here {
-                true => export::ask(eval, shared),
-                false => Vec::new(),
+            if std::mem::take(&mut eval.exports_next) && shared.screen == Screen::Eval {
+                ask_export(eval, shared);
             }
+            Vec::new()
         },
     )]
+}
+
+/// Exports the comparison, once it is read.
+fn ask_export(eval: &mut Eval, shared: &mut Shared) {
+    if eval.is_awaited(shared) {
+        eval.exports_next = true;
+        shared.say("the evals are being read: the export follows");
+        return;
+    }
+    match &eval.loaded {
+        Some(Ok(versus)) => export::ask(versus, shared),
+        Some(Err(error)) => shared.complain(error.clone()),
+        None => {}
+    }
 }

@@ -162,7 +162,8 @@ fn judge(launch: &mut Launch, shared: &Shared) {
         let model = origin.model.as_ref().map_err(Clone::clone)?;
         let open = shared.task.as_ref();
         let note = open.and_then(|open| open.task.embedded_model_note(model));
-        Ok(note.map(|note| format!("{note} ({})", shared.key_of("launch.models"))))
+        let note = note.map(|note| format!("{note} ({})", shared.key_of("launch.models")));
+        Ok(note.or_else(|| origin.stop_note.clone()))
     });
     let found = launch
         .data

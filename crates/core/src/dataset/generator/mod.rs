@@ -165,8 +165,7 @@ impl Generator {
             (None, Some(_)) => self.json_value("expected", &self.render("expected", &values)?)?,
             (None, None) => self.json_value("answer", &answer)?,
         };
-        let mut row = prompt_row(stream, index, style, content, expected);
-        row.fields.extend(own);
+        let row = prompt_row(stream, index, style, content, expected, own);
         Ok(GeneratedRow {
             row,
             style: style.name(),
@@ -352,22 +351,24 @@ fn prompt_row(
     style: &Style,
     content: String,
     expected: serde_json::Value,
+    own: Map<String, serde_json::Value>,
 ) -> PromptRow {
     let id = format!("{}-{:03}", stream.name(), index + 1);
     let messages = vec![Message::new("user", content)];
     let tags = vec![style.tag.clone(), style.layout.clone()];
-    let fields = Map::from_iter([
+    let mut fields = Map::from_iter([
         ("id".to_owned(), json!(id)),
         ("messages".to_owned(), json!(messages)),
         ("expected".to_owned(), expected.clone()),
         ("tags".to_owned(), json!(tags)),
     ]);
+    fields.extend(own);
     PromptRow {
         id,
         messages,
         expected: Some(expected),
         tags,
-        fields,
+        fields: fields.into(),
         line: index as usize + 1,
     }
 }

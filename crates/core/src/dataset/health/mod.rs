@@ -162,9 +162,10 @@ impl<'a> Pass<'a> {
             );
         }
         self.tokens(row, health);
-        row.fields
-            .iter()
-            .for_each(|(key, value)| self.secrets(key, value, row.line, health));
+        let fields = row.fields.whole();
+        for (key, value) in &fields {
+            self.secrets(key, value, row.line, health);
+        }
     }
 
     fn place(&self, line: usize) -> Place<'_> {

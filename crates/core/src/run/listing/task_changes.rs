@@ -107,9 +107,10 @@ fn contents(text: &[u8]) -> Option<HashMap<String, u64>> {
     for row in read_rows("", text) {
         let row = row.ok()?;
         let mut hasher = DefaultHasher::new();
-        serde_json::to_string(&row.fields).ok()?.hash(&mut hasher);
+        let fields = row.fields.whole();
+        serde_json::to_string(&fields).ok()?.hash(&mut hasher);
         let content = hasher.finish();
-        let has_id = row.fields.get("id").is_some_and(|id| !id.is_null());
+        let has_id = fields.get("id").is_some_and(|id| !id.is_null());
         let key = if has_id {
             format!("id {}", row.id)
         } else {

@@ -29,7 +29,7 @@ impl<'r> Question<'r> {
             Some(row) if row.fields.is_empty() => {
                 exact_json::write(&serde_json::json!({"id": row.id, "expected": row.expected}))
             }
-            Some(row) => exact_json::write(&row.fields),
+            Some(row) => row.fields.text().to_owned(),
         };
         let completion = serde_json::to_string(answer).unwrap_or_default();
         Self {

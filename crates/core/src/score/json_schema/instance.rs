@@ -8,6 +8,7 @@ use jsonschema::JsonType;
 use jsonschema::json::{Array, Json, JsonNumber, Node, NodeIdentity, Object as ObjectNode};
 
 use super::budget::{error, key, step, steps};
+use crate::exact_json::marked_number;
 use crate::score::json::{Kind, Member, Number, Object, Value};
 
 /// Bytes of a string that are read in about the time of one look at a value.
@@ -246,6 +247,9 @@ pub(super) fn equals(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
         (Kind::Bool(left), Theirs::Bool(right)) => left == right,
         (Kind::String(left), Theirs::String(right)) => left == right,
         (Kind::Number(left), Theirs::Number(right)) => left.equals_serde(right),
+        (Kind::Number(left), theirs @ Theirs::Object(_)) => {
+            marked_number(theirs).is_some_and(|right| left.equals(&right))
+        }
         (Kind::Array(left), Theirs::Array(right)) => {
             left.len() == right.len()
                 && left

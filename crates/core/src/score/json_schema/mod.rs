@@ -3,6 +3,7 @@
 mod budget;
 mod definition;
 mod ecma;
+mod exact_numbers;
 mod instance;
 mod partial_credit;
 mod pattern;

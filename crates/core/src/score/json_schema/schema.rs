@@ -8,6 +8,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validator};
 
 use super::budget::{Budget, BudgetExceeded, bounded};
+use super::exact_numbers;
 use super::instance::Completion;
 use super::pattern::{
     self, BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key, shorten,
@@ -87,11 +88,11 @@ impl Schema {
             let label = task.label(file);
             let bytes = task.read(file)?;
             let text = std::str::from_utf8(&bytes).unwrap_or_default();
-            let mut schema: serde_json::Value =
-                serde_json::from_str(text).map_err(|error| ScoreError::Reference {
-                    label: label.clone(),
-                    message: error.to_string(),
-                })?;
+            let unreadable = |error: serde_json::Error| ScoreError::Reference {
+                label: label.clone(),
+                message: error.to_string(),
+            };
+            let mut schema = exact_numbers::parse(text).map_err(unreadable)?;
             // A file that names no draft is read by the draft of the file that refers to it.
             if let (Some(members), Some(draft)) =
                 (schema.as_object_mut(), files.inherited_drafts.get(address))
@@ -119,7 +120,7 @@ impl Schema {
         }
         let documents = Documents::new(
             &task.definition_file,
-            files.schema.clone(),
+            exact_numbers::parse(&task.definition_text).unwrap_or_else(|_| files.schema.clone()),
             others,
             task.score.assert_formats,
         );
@@ -378,6 +379,20 @@ impl Documents {
                 Ok(Box::new(BoundedPattern::compile(pattern)?))
             });
         }
+        for keyword in exact_numbers::BOUNDS {
+            options = options.with_keyword(keyword, move |schema, value, _| {
+                exact_numbers::bound(keyword, schema, value)
+            });
+        }
+        if self.all().any(exact_numbers::has_exact_values) {
+            // Draft 4 does not know `const`.
+            let known = |keyword: &&str| *keyword != "const" || draft != Draft::Draft4;
+            for keyword in exact_numbers::VALUES.into_iter().filter(known) {
+                options = options.with_keyword(keyword, move |_, value, _| {
+                    Ok(exact_numbers::allowed(keyword, value))
+                });
+            }
+        }
         let built = options.build(&form(&self.root, draft));
         let used = std::mem::take(&mut *used.lock().unwrap_or_else(PoisonError::into_inner));
         (built, used)
@@ -558,6 +573,9 @@ fn class_of(kind: &Kind) -> FailureClass {
         Kind::Required { .. } => FailureClass::MissingKey,
         Kind::Type { .. } => FailureClass::WrongType,
         Kind::Enum { .. } | Kind::Constant { .. } => FailureClass::Enum,
+        Kind::Custom { keyword, .. } if exact_numbers::VALUES.contains(&keyword.as_str()) => {
+            FailureClass::Enum
+        }
         Kind::AdditionalProperties { .. }
         | Kind::UnevaluatedProperties { .. }
         | Kind::FalseSchema => FailureClass::ExtraKey,
@@ -632,6 +650,12 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
         Kind::Enum { options } => format!("{found} is not in the enum {}", listed(options)),
         Kind::Constant { expected_value } => {
             format!("{found} is not {}", shorten(&expected_value.to_string()))
+        }
+        Kind::Custom { keyword, message } if exact_numbers::BOUNDS.contains(&keyword.as_str()) => {
+            format!("{found} {message}")
+        }
+        Kind::Custom { keyword, message } if exact_numbers::VALUES.contains(&keyword.as_str()) => {
+            format!("{}, found {found}", shorten(message))
         }
         Kind::Format { format } => format!("{found} is not a {format}"),
         Kind::Pattern { pattern } => format!("{found} does not match the pattern {pattern}"),

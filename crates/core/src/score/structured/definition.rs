@@ -148,7 +148,7 @@ impl Definition for StructuredRules {
     fn lazy_answers<'a>(&self, _task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let own = self
             .notation
-            .filter(|_| !rows.iter().any(|row| row.fields.contains_key("format")));
+            .filter(|_| !rows.iter().any(|row| row.fields.get("format").is_some()));
         let written = |(name, value, advice): (_, Value, _)| match own {
             // What the notation cannot say, no model can answer.
             Some(notation) => Some(LazyAnswer::same(

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::drift::window_interval;
-use super::{Metrics, WINDOW, get, mean};
+use super::steps::{Metrics, WINDOW, get, mean};
 use crate::config::TrainConfig;
 use crate::format::percent_short;
 

@@ -1,6 +1,6 @@
 //! Value drift: exact match falls while answers stay, or become, valid. An alert needs the evidence of a verdict.
 
-use super::{Metrics, WINDOW, mean};
+use super::steps::{Metrics, WINDOW, mean};
 use crate::config::TrainConfig;
 use crate::run::events::Eval;
 use crate::statistics::{Verdict, wilson};

@@ -59,12 +59,7 @@ fn group(shape: Shape<'_>) -> Group {
 }
 
 fn prompts() -> PromptSets {
-    let (id, messages, tags, fields) = (
-        "p".to_owned(),
-        Vec::new(),
-        Vec::new(),
-        serde_json::Map::new(),
-    );
+    let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), Default::default());
     let row = PromptRow {
         id,
         messages,

@@ -4,8 +4,8 @@ use crossterm::event::{MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::{
-    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chat, chooser, comment, draw,
-    eval_job, export, failures, is_rescored_by_another, layout, read, rescore,
+    ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, ask_export, chat, chooser, comment,
+    draw, eval_job, failures, is_rescored_by_another, layout, read, rescore,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
@@ -427,11 +427,7 @@ const ACTIONS: &[Action] = &[
         &["w"],
         HERE,
         |eval, shared| {
-            if !eval.is_awaited(shared) {
-                return export::ask(eval, shared);
-            }
-            eval.exports_next = true;
-            shared.say("the evals are being read: the export follows");
+            ask_export(eval, shared);
             Vec::new()
         },
     )

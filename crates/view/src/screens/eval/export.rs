@@ -3,24 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Eval;
 use crate::export::{report, typed_path, written};
-use crate::message::{Command, Work};
+use crate::message::Work;
 use crate::popup::{Ask, Popup};
 use crate::report::{Page, ReportError, Versus, versus_csv, versus_html, versus_markdown};
 use crate::shared::Shared;
 
 type Make = fn(&Versus) -> Result<Page, ReportError>;
 
-pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
-    let versus = match &eval.loaded {
-        Some(Ok(versus)) => Arc::clone(versus),
-        Some(Err(error)) => {
-            shared.complain(error.clone());
-            return Vec::new();
-        }
-        None => return Vec::new(),
-    };
+pub(super) fn ask(versus: &Arc<Versus>, shared: &mut Shared) {
+    let versus = Arc::clone(versus);
     let here = shared.options.here.clone();
     let proposed = here
         .join(format!("{}-comparison.html", versus.evals[0].task))
@@ -45,7 +37,6 @@ pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
             .then(|| "the ending is none of .html, .md, .csv".to_owned())
     };
     shared.popup = Some(Popup::Ask(question.checked(wrong)));
-    Vec::new()
 }
 
 fn by_ending(file: &Path) -> Option<Make> {

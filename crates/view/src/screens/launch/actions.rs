@@ -205,7 +205,7 @@ const ACTIONS: &[Action] = &[
         "forecast",
         &["f"],
         HERE,
-        |launch, shared| start_run::forecast(launch, shared, false),
+        |launch, shared| forecast(launch, shared, false),
     )
     .also(&["plan", "estimate"])
     .unless(start_run::blocked),
@@ -215,7 +215,7 @@ const ACTIONS: &[Action] = &[
         "learnability",
         &["t"],
         HERE,
-        |launch, shared| start_run::forecast(launch, shared, true),
+        |launch, shared| forecast(launch, shared, true),
     )
     .also(&["sample"])
     .unless(start_run::no_samples),
@@ -467,6 +467,13 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
 }
 
 /// Reads the devices again.
+/// Reads the prompt sets, too: the checks are a part of it.
+fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) -> Vec<Command> {
+    let mut commands = start_gate::read(launch, shared);
+    commands.extend(start_run::forecast(launch, shared, samples));
+    commands
+}
+
 fn look_at_devices(shared: &Shared) -> Command {
     let folder = shared.options.slots.clone();
     Work::once(

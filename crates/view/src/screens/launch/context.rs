@@ -11,6 +11,7 @@ use crate::run::{
     task_changes,
 };
 use crate::score::Task;
+use crate::text::Tokenizer;
 
 /// Everything that is read in the background.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub struct Origin {
     pub model: Result<String, String>,
     /// Its parameters.
     pub parameters: Option<u64>,
+    /// See [`Tokenizer::stop_note`].
+    pub stop_note: Option<String>,
 }
 
 /// The longest chain of runs that is followed.
@@ -67,7 +70,11 @@ pub fn origin(base_model: String, places: &RunFolders) -> Origin {
         Some(Err(error)) => Err(error.to_string()),
         _ => model,
     };
+    let tokenizer = source
+        .as_ref()
+        .and_then(|source| Tokenizer::load(source).ok());
     Origin {
+        stop_note: tokenizer.and_then(|tokenizer| tokenizer.stop_note(&base_model)),
         of: base_model,
         model,
         parameters: source.and_then(|source| parameters(&source)),

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use super::form::Form;
+use crate::plan::preflight::Severity;
 use crate::plan::{CompletionLengths, Disk, Memory, SignalReport, Time};
 use crate::score::DataProblem;
 use crate::subprocess::CancelToken;
@@ -71,5 +72,13 @@ impl<T> ForecastResult<T> {
     /// Whether the form or the task has changed since.
     pub fn is_stale(&self, form: &Form) -> bool {
         self.is_old || !self.of.is_same_job(form)
+    }
+}
+
+/// The mark of a finding, and its ASCII replacement.
+pub(super) fn mark_of(severity: Severity) -> (&'static str, &'static str) {
+    match severity {
+        Severity::Error => ("✗ ", "! "),
+        Severity::Warning => ("▲ ", "! "),
     }
 }

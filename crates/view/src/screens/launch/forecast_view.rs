@@ -3,7 +3,7 @@
 
 use ratatui::text::{Line, Span};
 
-use super::forecast::Forecast;
+use super::forecast::{Forecast, mark_of};
 use super::key_help::last_value;
 use super::start_run::learnability;
 use super::{Launch, value};
@@ -81,14 +81,6 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
     lines
 }
 
-/// The mark of a finding, and its ASCII replacement.
-pub(super) fn mark_of(severity: Severity) -> (&'static str, &'static str) {
-    match severity {
-        Severity::Error => ("✗ ", "! "),
-        Severity::Warning => ("▲ ", "! "),
-    }
-}
-
 struct Text<'a> {
     launch: &'a Launch,
     shared: &'a Shared,
@@ -116,7 +108,11 @@ impl Text<'_> {
             } else {
                 Role::Warning
             };
-            lines.push(self.marked(&finding.message, role, mark_of(finding.severity)));
+            let mut parts = finding.message.lines();
+            let first = parts.next().unwrap_or_default();
+            lines.push(self.marked(first, role, mark_of(finding.severity)));
+            let style = self.shared.theme.style(role);
+            lines.extend(parts.map(|part| Line::styled(format!("  {part}"), style)));
         }
         lines.extend(found.notes.iter().map(|note| self.faint(note)));
         if shared.is_busy("launch.data") {

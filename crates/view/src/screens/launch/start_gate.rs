@@ -1,8 +1,7 @@
 //! The gate before a start: unsaved schemas and findings of the checks are asked about; the prompt sets are read in
 //! the background.
 
-use super::forecast::DataChecks;
-use super::forecast_view::mark_of;
+use super::forecast::{DataChecks, mark_of};
 use super::{Launch, judge, start_run};
 use crate::message::{Command, Work};
 use crate::plan::preflight::{Severity, read_data, titles};

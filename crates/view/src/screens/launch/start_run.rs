@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::context::short_name;
 use super::forecast::{Forecast, ForecastJob, ForecastResult};
 use super::form::Form;
-use super::{Launch, judge, start_gate};
+use super::{Launch, judge};
 use crate::format::quoted;
 use crate::message::{Command, Work};
 use crate::plan::SignalReport;
@@ -294,9 +294,7 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
         shared.key_of("launch.cancel")
     ));
     launch.scroll = Cursor::default();
-    let mut commands = start_gate::read(launch, shared);
-    commands.push(forecast.like(line));
-    commands
+    vec![forecast.like(line)]
 }
 
 /// The verdict of sampled groups.

@@ -44,6 +44,7 @@ pub(super) fn content<'a>(
     let step = live.at(run);
     let found = selected(live, shared);
     let title = match found {
+        Some((group, ..)) if group.completions.len() == 1 => one_line(&group.prompt_id),
         Some((group, _, member)) => {
             format!(
                 "{} {} of {}",

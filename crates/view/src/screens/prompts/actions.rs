@@ -358,6 +358,16 @@ const ACTIONS: &[Action] = &[
     .also(&["editor", "vim"])
     .unless(no_file),
     Action::new(
+        "prompts.rendered",
+        "Show rendered prompt",
+        "rendered",
+        &["P"],
+        HERE,
+        preview::open,
+    )
+    .also(&["render", "chat template", "task render"])
+    .unless(no_row),
+    Action::new(
         "prompts.copy",
         "Copy prompt",
         "",

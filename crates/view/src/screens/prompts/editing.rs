@@ -63,7 +63,7 @@ impl Editing {
             let row = || {
                 self.row
                     .as_ref()
-                    .map(|row| (row.id.clone(), row.fields.clone()))
+                    .map(|row| (row.id.clone(), row.fields.whole()))
             };
             let (id, fields) = row().unwrap_or_default();
             self.gone.clone().unwrap_or_else(|| Origin {
@@ -227,7 +227,7 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<FoundText, Strin
     if let Some(index) = place_of(rows, origin) {
         let changed = rows
             .get(index)
-            .is_none_or(|row| row.fields != origin.fields);
+            .is_none_or(|row| row.fields.whole() != origin.fields);
         let note =
             changed.then(|| format!("{} has changed since: compare before saving", origin.id));
         return Ok(here(
@@ -265,14 +265,14 @@ fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), St
 /// The same row, wherever it is now; else the row with its id. A row without an id of its own is identified by its
 /// content.
 fn place_of(rows: &[PromptRow], origin: &Origin) -> Option<usize> {
-    let same = |row: &PromptRow| row.fields == origin.fields;
+    let same = |row: &PromptRow| row.fields.whole() == origin.fields;
     let place = rows
         .iter()
         .position(|row| row.id == origin.id && same(row))
         .or_else(|| rows.iter().position(same));
     place.or_else(|| {
         rows.iter()
-            .position(|row| row.id == origin.id && row.fields.contains_key("id"))
+            .position(|row| row.id == origin.id && row.fields.value("id").is_some())
     })
 }
 
@@ -338,7 +338,7 @@ mod tests {
             let origin = Origin {
                 set: "train".to_owned(),
                 id: row.id.clone(),
-                fields: row.fields.clone(),
+                fields: row.fields.whole(),
             };
             assert_eq!(
                 place_of(&rows(after), &origin),

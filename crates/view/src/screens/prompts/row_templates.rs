@@ -105,7 +105,7 @@ fn difference_of(template: &RowTemplate, row: &PromptRow, open: &OpenTask) -> Ve
     };
     let (mut before, mut after) = (Map::new(), Map::new());
     for key in ["messages", "expected", "tags"] {
-        let old = row.fields.get(key).cloned();
+        let old = row.fields.value(key);
         let new = changed.get(key).cloned().or(old.clone());
         before.extend(old.map(|old| (key.to_owned(), old)));
         after.extend(new.map(|new| (key.to_owned(), new)));

@@ -136,8 +136,13 @@ fn member(
         let text = read(&file)?;
         let old = line_of(&text, line).ok_or("the row was deleted from its file")?;
         let new = set_member(old, key, &value)?;
-        let new = change_line(&text, line, Some(&row.fields), &Change::Replace(new))
-            .map_err(|error| format!("{file}: {error}"))?;
+        let new = change_line(
+            &text,
+            line,
+            Some(&row.fields.whole()),
+            &Change::Replace(new),
+        )
+        .map_err(|error| format!("{file}: {error}"))?;
         Ok(vec![(file, new)])
     });
     Ok((rewrite, Some((entry.set, line))))
@@ -161,7 +166,7 @@ fn insert(
         let new = change_line(
             &text,
             after,
-            row.as_ref().map(|row| &row.fields),
+            row.map(|row| row.fields.whole()).as_ref(),
             &Change::After(new),
         )
         .map_err(|error| format!("{file}: {error}"))?;
@@ -204,8 +209,13 @@ pub(super) fn delete(
     };
     let (line, id) = (row.line, row.id.clone());
     let rewrite: Rewrite = Box::new(move |read| {
-        let new = change_line(&read(&file)?, line, Some(&row.fields), &Change::Delete)
-            .map_err(|error| format!("{file}: {error}"))?;
+        let new = change_line(
+            &read(&file)?,
+            line,
+            Some(&row.fields.whole()),
+            &Change::Delete,
+        )
+        .map_err(|error| format!("{file}: {error}"))?;
         Ok(vec![(file, new)])
     });
     write(
@@ -249,7 +259,7 @@ pub(super) fn edit_rows(
                 if !members.is_empty() {
                     edits.push(RowEdit {
                         line: row.line,
-                        row: row.fields.clone(),
+                        row: row.fields.whole(),
                         members,
                     });
                 }
@@ -364,7 +374,7 @@ fn fresh_id(rows: &[PromptRow], after: usize) -> Option<String> {
         .rev()
         .find(|row| row.line <= after)
         .or(rows.first())
-        .filter(|row| row.fields.contains_key("id"))?;
+        .filter(|row| row.fields.value("id").is_some())?;
     let stem = like
         .id
         .trim_end_matches(|letter: char| letter.is_ascii_digit());

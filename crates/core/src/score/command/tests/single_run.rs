@@ -72,7 +72,7 @@ fn code_is_checked_as_a_file_and_findings_have_their_place() {
             messages: Vec::new(),
             expected: Some(text.into()),
             tags: Vec::new(),
-            fields: serde_json::Map::new(),
+            fields: Default::default(),
             line: 1,
         });
         let verdict = scorer
