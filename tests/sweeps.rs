@@ -82,7 +82,10 @@ fn halving_trains_the_best_setting_to_the_end_and_no_other() {
     let command = started(
         "sweep task --runs runs --name lr --set learning_rate=1e-6,1e-5,1e-4 --set max_steps=3 --halving --first-rung 1 --svg curves.svg --markdown table.md",
     );
-    let document = json(&call(folder.path(), &command));
+    let output = call(folder.path(), &command);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("finished at step 3: valid "), "{said}");
+    let document = json(&output);
     let settings = document["settings"].as_array().unwrap();
     let (kept, pruned): (Vec<&Value>, Vec<&Value>) = settings
         .iter()
@@ -93,6 +96,7 @@ fn halving_trains_the_best_setting_to_the_end_and_no_other() {
         (&document["best"], &Value::from("finished"))
     );
     assert_eq!(kept[0]["runs"][0]["measured"]["step"], 3);
+    assert_eq!(kept[0]["runs"][0]["measured"]["latest"]["step"], 3);
     // The worse ones have an eval of the rung, a checkpoint to go on from, and no result on the test set.
     for setting in pruned {
         let run = &setting["runs"][0];
@@ -542,7 +546,9 @@ fn wrong_requests_start_nothing() {
     let planned = stdout(&call_in_process(folder.path(), &plan));
     assert!(
         planned.contains("invoice-sweep-004")
-            && planned.contains("2 of 3 settings, sampled with seed 0"),
+            && planned.contains("2 of 3 settings, sampled with seed 0")
+            && planned.contains("one run after another")
+            && !planned.contains("n/a"),
         "{planned}"
     );
     assert!(!folder.path().join("runs").exists());

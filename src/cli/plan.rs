@@ -10,9 +10,9 @@ use crate::config::{ResolvedConfig, TrainConfig};
 use crate::format::{bytes, count, counted, duration, percent, percent_short};
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::plan::{
-    CompletionLengths, Difference, Disk, GpuMemory, Memory, ModelShape, Plan, Signal, SignalReport,
-    SignalSettings, StepShape, differences, disk, free_disk_bytes, gpu_memory, judge, time,
-    trainable_parameters, unmeasured_time,
+    CompletionLengths, DataShape, Difference, Disk, GpuMemory, Memory, ModelShape, Plan, Signal,
+    SignalReport, SignalSettings, StepShape, Time, differences, disk, free_disk_bytes, gpu_memory,
+    judge, time, trainable_parameters, unmeasured_time,
 };
 use crate::run::{JobRequest, RunDirectory, RunFolders, SlurmJob, recorded_lengths, recorded_pace};
 use crate::secrets::visible;
@@ -55,35 +55,18 @@ pub(super) fn run(
         }
         result => result?,
     };
-    let (speed, measured) = candidate.measure()?;
     let signals = if sample {
         sampled(&candidate, config.completions_per_prompt)?
     } else {
         Vec::new()
     };
-    let limit = config.max_completion_tokens;
-    let completion_lengths = recorded_lengths(run_folders, task, &candidate.model_digest, limit)
-        .or_else(|| {
-            let lengths: Vec<_> = signals
-                .iter()
-                .flat_map(|signal| signal.lengths.clone())
-                .collect();
-            (!lengths.is_empty()).then(|| CompletionLengths::from_sample(&lengths, limit))
-        })
-        .unwrap_or(measured);
-    let (model, data) = (
-        candidate.model_config(),
-        completion_lengths.for_data(&candidate.data()),
-    );
-    let steps = config.steps_of_epochs(data.train_rows as u64);
-    let device = &candidate.device;
-    let pace = recorded_pace(
-        run_folders,
-        task,
-        &candidate.model_digest,
-        config,
-        |_, device_of_run| device_of_run == device,
-    );
+    let Forecast {
+        completion_lengths,
+        data,
+        steps,
+        time,
+    } = forecast(&candidate, input, run_folders, &signals)?;
+    let model = candidate.model_config();
     let names = input.parts.iter().map(|part| part.name.as_str());
     let judged = signals
         .iter()
@@ -119,15 +102,7 @@ pub(super) fn run(
         data,
         completion_lengths,
         preflight: Preflight::for_run(config, &facts),
-        time: time(
-            model,
-            config,
-            &data,
-            steps,
-            &speed,
-            candidate.shape().recompute,
-        )
-        .including(pace, steps),
+        time,
         memory,
         disk,
         differences: differences(config, &resolved.sources),
@@ -152,6 +127,64 @@ pub(super) fn run(
         println!("\n{of_task}{}", signal_text(report));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The time of a run, and what it follows from.
+struct Forecast {
+    completion_lengths: CompletionLengths,
+    data: DataShape,
+    steps: u64,
+    time: Time,
+}
+
+/// Measures the candidate on this machine. `signals`: sampled groups, whose completions say how long answers are where no
+/// run does.
+fn forecast(
+    candidate: &Candidate,
+    input: &RunInput,
+    run_folders: &RunFolders,
+    signals: &[Signal],
+) -> Result<Forecast, Failure> {
+    let (config, task) = (&input.resolved.config, &input.name());
+    let (speed, measured) = candidate.measure()?;
+    let limit = config.max_completion_tokens;
+    let completion_lengths = recorded_lengths(run_folders, task, &candidate.model_digest, limit)
+        .or_else(|| {
+            let lengths: Vec<_> = signals
+                .iter()
+                .flat_map(|signal| signal.lengths.clone())
+                .collect();
+            (!lengths.is_empty()).then(|| CompletionLengths::from_sample(&lengths, limit))
+        })
+        .unwrap_or(measured);
+    let model = candidate.model_config();
+    let data = completion_lengths.for_data(&candidate.data());
+    let steps = config.steps_of_epochs(data.train_rows as u64);
+    let pace = recorded_pace(
+        run_folders,
+        task,
+        &candidate.model_digest,
+        config,
+        |_, device_of_run| device_of_run == candidate.device,
+    );
+    let recompute = candidate.shape().recompute;
+    let time = time(model, config, &data, steps, &speed, recompute).including(pace, steps);
+    Ok(Forecast {
+        completion_lengths,
+        data,
+        steps,
+        time,
+    })
+}
+
+/// The time of a run, by its model's speed on this machine.
+pub(super) fn run_time(
+    input: &RunInput,
+    run_folders: &RunFolders,
+    engine: &crate::kernels::device::Engine,
+) -> Result<Time, Failure> {
+    let candidate = Candidate::load(&input.parts, &input.resolved.config, run_folders, engine)?;
+    Ok(forecast(&candidate, input, run_folders, &[])?.time)
 }
 
 /// The plan of a run on a Slurm partition none of whose nodes has been measured.
@@ -309,11 +342,11 @@ fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
             plan.device
         ),
         format!(
-            "{} of {} x {} completions; {} training prompts, mean {:.0} tokens (max {}), completions {}{:.0}",
+            "{} of {} x {} completions; {}, mean {:.0} tokens (max {}), completions {}{:.0}",
             counted(plan.steps as usize, "step"),
             resolved.config.prompt_groups_per_step,
             resolved.config.completions_per_prompt,
-            data.train_rows,
+            counted(data.train_rows, "training prompt"),
             data.mean_prompt_tokens,
             data.longest_prompt_tokens,
             if plan.time.is_upper_bound {
@@ -360,8 +393,8 @@ fn time_lines(
             part(time.training_seconds_per_step)
         ),
         format!(
-            "  {} evals and the test set before and after {at_most}{}; {at_most}{} tokens sampled, {} trained",
-            time.evals,
+            "  {} and the test set before and after {at_most}{}; {at_most}{} tokens sampled, {} trained",
+            counted(time.evals as usize, "eval"),
             duration(time.eval_seconds),
             count(time.sampled_tokens as usize),
             count(time.training_tokens as usize)
@@ -375,10 +408,10 @@ fn time_lines(
 
 fn disk_line(disk: &Disk, is_upper_bound: bool) -> String {
     format!(
-        "disk {}{}: {} checkpoints of {}, rollouts {}, evals {}{}",
+        "disk {}{}: {} of {}, rollouts {}, evals {}{}",
         if is_upper_bound { "at most " } else { "" },
         bytes(disk.total_bytes),
-        disk.checkpoints,
+        counted(disk.checkpoints as usize, "checkpoint"),
         bytes(disk.checkpoint_bytes),
         bytes(disk.rollouts_bytes),
         bytes(disk.evals_bytes),

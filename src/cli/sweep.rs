@@ -5,9 +5,12 @@ mod driver;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::device::DeviceArguments;
+use super::device::{self, DeviceArguments};
+use super::output::eprint_line;
 use super::{Failure, Outcome, print, print_indented, train};
 use crate::config::{ConfigFile, ResolvedConfig, TrainConfig};
+use crate::format::or_na;
+use crate::plan::Time;
 use crate::report::text_table;
 use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
 use crate::score::Task;
@@ -103,7 +106,7 @@ pub(super) struct CommonArguments {
     /// List sweeps and studies
     #[arg(long, conflicts_with_all = ["task", "resume", "show"])]
     list: bool,
-    /// List the runs without starting them; `train --plan` forecasts one run
+    /// List the runs with their time, without starting them; `train --plan` forecasts one run in full
     #[arg(long, group = "begins")]
     plan: bool,
     #[command(flatten)]
@@ -378,7 +381,7 @@ pub(super) fn begin(
         sweep.name = default_name(&sweep, &tasks[0], runs);
     }
     if common.plan {
-        return plan(&sweep, tasks, run_folders, common.json);
+        return plan(common, &sweep, tasks, run_folders);
     }
     let variants = variants(&sweep, tasks)?;
     let folder = SweepFolder::create(runs, &sweep, &variants)
@@ -521,12 +524,18 @@ fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
     }
 }
 
-fn plan(sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders, json: bool) -> Outcome {
+fn plan(
+    common: &CommonArguments,
+    sweep: &Sweep,
+    tasks: &[Task],
+    run_folders: &RunFolders,
+) -> Outcome {
     let mut rows = vec![
-        ["run", "setting", "seed", "steps"]
+        ["run", "setting", "seed", "steps", "time"]
             .map(str::to_owned)
             .to_vec(),
     ];
+    let times = times(common, sweep, tasks, run_folders)?;
     let mut documents = Vec::new();
     for (index, run) in sweep.runs.iter().enumerate() {
         let setting = &sweep.settings[run.setting];
@@ -536,16 +545,18 @@ fn plan(sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders, json: bool) -> 
         } else {
             "by epochs".to_owned()
         };
+        let time = times[index].as_ref().ok();
         documents.push(serde_json::json!({"name": sweep.run_name(index), "setting": setting.label, "set": sweep.assignments(run),
-            "seed": run.seed, "max_steps": config.max_steps, "after": setting.after.map(|after| &sweep.settings[after].label)}));
+            "seed": run.seed, "max_steps": config.max_steps, "time": time, "after": setting.after.map(|after| &sweep.settings[after].label)}));
         rows.push(vec![
             sweep.run_name(index),
             setting.label.clone(),
             run.seed.to_string(),
             steps,
+            or_na(time, Time::total),
         ]);
     }
-    if json {
+    if common.json {
         let document = serde_json::json!({"name": sweep.name, "kind": sweep.kind(), "task": sweep.tasks().join(" "), "metric": sweep.metric.name(),
             "halving": sweep.halving, "drawn": sweep.drawn, "max_runs": sweep.max_runs, "runs": documents});
         return print_indented(&document);
@@ -555,7 +566,7 @@ fn plan(sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders, json: bool) -> 
         sweep.name,
         sweep.kind(),
         sweep.task_names(),
-        text_table(&rows, "llrr")
+        text_table(&rows, "llrrr")
     );
     if let Some([count, all, seed]) = sweep.drawn {
         text += &format!("{count} of {all} settings, sampled with seed {seed}\n");
@@ -570,7 +581,58 @@ fn plan(sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders, json: bool) -> 
     if let Some(most) = sweep.max_runs.filter(|most| *most < sweep.runs.len()) {
         text += &format!("starting the first {most} of {} runs\n", sweep.runs.len());
     }
+    let started = sweep.max_runs.unwrap_or(usize::MAX);
+    let started = times.iter().take(started);
+    match started.clone().find_map(|time| time.as_ref().err()) {
+        Some(why) => text += &format!("time n/a: {why}\n"),
+        None => {
+            let total = or_na(Time::total_of(started.flatten()), |total| total);
+            let pruned = sweep
+                .halving
+                .as_ref()
+                .map_or("", |_| ", without what halving saves");
+            text += &format!("time {total}, one run after another{pruned}\n");
+        }
+    }
     print(&text)
+}
+
+/// The time of a run, or why it is unknown.
+type TimeOrWhy = Result<Time, String>;
+
+/// The time of each run. Runs that differ in what takes no time are measured once.
+fn times(
+    common: &CommonArguments,
+    sweep: &Sweep,
+    tasks: &[Task],
+    run_folders: &RunFolders,
+) -> Result<Vec<TimeOrWhy>, Failure> {
+    const WITHOUT_TIME: [&str; 2] = ["seed", "learning_rate"];
+    let engine = device::engine_of(&common.device.compute());
+    let mut measured: Vec<(Vec<(String, serde_json::Value)>, TimeOrWhy)> = Vec::new();
+    let mut times = Vec::new();
+    for run in &sweep.runs {
+        let arguments = train::Arguments::for_sweep(sweep, sweep.assignments(run), run_folders);
+        let input = train::run_input(&arguments, tasks.to_vec(), run_folders)?;
+        let mut key = input.resolved.config.values();
+        key.retain(|(name, _)| !WITHOUT_TIME.contains(&name.as_str()));
+        let known = measured.iter().find(|(other, _)| *other == key);
+        let time = match (known, &engine) {
+            (Some((_, time)), _) => time.clone(),
+            (None, Ok(engine)) => {
+                let setting = &sweep.settings[run.setting].label;
+                eprint_line(&format!("measuring {setting} on this machine ..."));
+                super::plan::run_time(&input, run_folders, engine)
+                    .map_err(|failure| format!("{setting}: {}", failure.message))
+            }
+            (None, Err(failure)) => Err(failure.message.clone()),
+        };
+        if known.is_none() {
+            measured.push((key, time.clone()));
+        }
+        times.push(time);
+    }
+    Ok(times)
 }
 
 fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {

@@ -56,6 +56,20 @@ fn a_killed_eval_goes_on_with_what_it_has() {
         (Some(0), "test", "base")
     );
     assert_eq!((shown.total, shown.kept, lines()), (70, 0, 40));
+    // For those who watch, also the latest answers.
+    assert!(
+        !shown.latest.is_empty() && shown.latest.len() <= 16,
+        "{:?}",
+        shown.latest
+    );
+    assert!(
+        shown
+            .latest
+            .iter()
+            .all(|answer| answer.prompt_id.starts_with("test-")),
+        "{:?}",
+        shown.latest
+    );
     // The first 32 stand; the 8 that were decoded beside others are decoded beside them again.
     let shown = killed_at_answer(&run, 3);
     assert_eq!((shown.total, shown.kept, lines()), (70, 32, 43));

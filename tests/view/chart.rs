@@ -270,3 +270,39 @@ fn curves_are_told_apart_without_colours() {
         "what it is compared with comes last"
     );
 }
+
+/// Without colours raw values are no line beside the curve, and the lines of the legend differ.
+#[test]
+fn curves_differ_without_colours() {
+    let jumping = series((0..60).map(|step| if step % 10 < 5 { 0.1 } else { 0.9 }));
+    let raw_and_smooth = rendered(
+        &chart(&jumping, 0.97, (1, 60)),
+        &Theme::monochrome(),
+        60,
+        12,
+    );
+    let lines = rendered(&chart(&jumping, 0.0, (1, 60)), &Theme::monochrome(), 60, 12);
+    // A line rises between the values, dots do not.
+    let rises = |screen: &str| screen.matches(['⢸', '⡇']).count();
+    assert!(
+        rises(&lines) > 40 && rises(&raw_and_smooth) < 5,
+        "{raw_and_smooth}\n{lines}"
+    );
+    let curve = |index: usize| Curve {
+        label: index.to_string(),
+        role: Role::SeriesOne,
+        series: &jumping,
+        smoothing: 0.0,
+        last: 60,
+    };
+    for theme in [Theme::monochrome(), Theme::monochrome().in_ascii()] {
+        let chart = Chart {
+            curves: (0..6).map(curve).collect(),
+            steps: (1, 60),
+            ..Chart::default()
+        };
+        let signs: std::collections::BTreeSet<&str> =
+            (0..6).map(|index| chart.sign(&theme, index)).collect();
+        assert_eq!(signs.len(), 6, "{signs:?}");
+    }
+}

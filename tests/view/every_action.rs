@@ -37,7 +37,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
          prompts.hand.leave prompts.mark prompts.open prompts.own prompts.discard prompts.difference \
          prompts.filter prompts.messages prompts.expected prompts.system prompts.compare prompts.sort \
          prompts.sort.backwards prompts.add prompts.template prompts.import prompts.new_task \
-         prompts.duplicate prompts.delete prompts.outside prompts.copy prompts.hand prompts.results \
+         prompts.duplicate prompts.delete prompts.outside prompts.rendered prompts.copy prompts.hand prompts.results \
          prompts.model prompts.health scores.open scores.grade scores.grades.yes scores.grades.no \
          scores.grades.0 scores.grades.1 scores.grades.2 scores.grades.3 scores.grades.4 scores.grades.skip \
          scores.grades.end scores.source scores.later_step scores.earlier_step scores.ten_later \
@@ -148,7 +148,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("home b end j", Outcome::Done, "live.changes.open"),
     ("t", Outcome::Done, "eval.chat.leave"),
-    ("t x ctrl-o", Outcome::Done, "eval.chat.edit"),
+    ("t x alt-enter", Outcome::Done, "eval.chat.edit"),
     ("m", Outcome::Done, "live.charts.toggle"),
     ("m space", Outcome::Done, "live.charts.reset"),
     ("y", Outcome::Done, "scores.grades.undo"),
@@ -157,7 +157,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         Outcome::Done,
         "schema.definition",
     ),
-    ("a x esc", Outcome::Done, "scores.remove"),
+    ("a x esc", Outcome::Done, "scores.remove scores.save"),
     ("1", Outcome::Done, "screen.live"),
     ("t x", Outcome::Done, "eval.chat.send"),
     // They complain on this stage, of what it has not: a worker that takes requests, a text to submit or to restore, a run

@@ -5,7 +5,7 @@ mod charts;
 
 use std::path::PathBuf;
 
-use grpo_tui::run::EvalProgress;
+use grpo_tui::run::{EvalProgress, EvalRecord};
 use grpo_tui::view::message::RunNews;
 use grpo_tui::view::{Message, Screen};
 
@@ -57,6 +57,50 @@ fn every_size_of_the_recorded_run() {
     }
 }
 
+/// Until step 1 the answers of the base are what there is to see.
+#[test]
+fn answers_of_the_base_are_shown_as_they_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let live = LiveRun::begin(&runs, 0);
+    let mut eval = EvalProgress {
+        step: Some(0),
+        set: "test".into(),
+        target: "base".into(),
+        answers: 2,
+        total: 500,
+        ..EvalProgress::default()
+    };
+    for (id, text) in [
+        ("test-001", "{\"vendor\": 1}"),
+        ("test-002", "no\u{1b}[31m JSON"),
+    ] {
+        eval.show(EvalRecord {
+            prompt_id: id.to_owned(),
+            completion: text.to_owned(),
+            reward: 0.25,
+            tokens: Some(7),
+            ..EvalRecord::default()
+        });
+    }
+    live.evaluate(eval);
+    for (columns, rows) in [(120, 36), (80, 24)] {
+        let mut stage = Stage::with(columns, rows, |options| {
+            options.run_folders = grpo_tui::run::RunFolders::discover(Some(&runs), folder.path());
+        });
+        show(&mut stage, live.path.clone());
+        for expected in [
+            "base eval on test: 2 of 500",
+            "▸ ? test-002  0.25",
+            "no␛[31m JSON",
+        ] {
+            assert!(stage.shows(expected), "{expected}\n{}", stage.screen());
+        }
+        stage.keys("j");
+        assert!(stage.shows("{\"vendor\": 1}"), "{}", stage.screen());
+    }
+}
+
 #[test]
 fn an_eval_shows_how_far_it_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -83,7 +127,8 @@ fn an_eval_shows_how_far_it_is() {
         for expected in [
             "running: base eval on test: 120 of 500, 3/s, 2m 7s left",
             "so far valid 61.7% [52.7, 69.9]",
-            "before step 1: base eval on test: 120",
+            // Those of the eval that is recorded.
+            "base answers: 150",
         ] {
             assert!(stage.shows(expected), "{expected}\n{}", stage.screen());
         }
@@ -245,7 +290,7 @@ fn keys_go_through_panes_groups_and_completions() {
         &mut stage,
         "tab",
         &[
-            "▸ time and device",
+            "▸ step time",
             "█ rollout 72%",
             "temperature are measured on GPUs only",
         ],
@@ -546,7 +591,7 @@ fn one_key_reaches_each_pane() {
         "tiers",
         "changes",
         "informative groups",
-        "time and device",
+        "step time",
         "alerts and log",
         "result",
     ];

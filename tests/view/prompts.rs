@@ -189,6 +189,40 @@ fn training_rows_have_the_solve_rate_of_the_open_run() {
     }
 }
 
+/// The page has what `task render` prints of the row and the chosen model.
+#[test]
+fn the_prompt_is_shown_as_the_model_reads_it() {
+    let mut stage = stage(120, 36);
+    let printed = crate::program::call_in_process(
+        stage.folder.path(),
+        &[
+            "task",
+            "render",
+            "invoice",
+            "train:train-001",
+            "--model",
+            "tiny",
+        ],
+    );
+    stage.keys("P");
+    assert!(
+        stage.shows("train-001 as tiny reads it, 98 tokens"),
+        "{}",
+        stage.screen()
+    );
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("<|im_start|>assistant"), "{printed}");
+    for line in printed.lines().filter(|line| !line.is_empty()) {
+        assert!(
+            stage.shows(&format!("│{line} ")),
+            "{line}: {}",
+            stage.screen()
+        );
+    }
+    stage.keys("esc");
+    assert!(stage.model.shared.popup.is_none());
+}
+
 #[test]
 fn the_filter_takes_words_and_fields() {
     let mut stage = stage(120, 36);
@@ -529,6 +563,41 @@ fn a_task_is_created_on_the_screen() {
     );
     assert!(
         stage.shows("schema.json") && stage.model.prompts.form.is_none(),
+        "{}",
+        stage.screen()
+    );
+}
+
+/// Whatever is missing yet: what was found in the file, and what it is taken for.
+#[test]
+fn the_form_of_a_new_task_shows_columns_and_completes_paths() {
+    let mut stage = stage(120, 36);
+    let data = stage.folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("notes.csv"), "letter\nDear\n").unwrap();
+    let csv = "body,urgent,note\nDear A,yes,\nDear B,no,\nDear C,no,\nDear D,no,\n";
+    std::fs::write(data.join("tickets.csv"), csv).unwrap();
+    stage.keys("N tab").types("d").keys("tab");
+    assert!(stage.shows("data       data/ "), "{}", stage.screen());
+    stage.keys("tab");
+    assert!(stage.shows("notes.csv  tickets.csv"), "{}", stage.screen());
+    stage.types("t").keys("tab");
+    assert!(!stage.shows("no file"), "{}", stage.screen());
+    for text in [
+        "data       data/tickets.csv",
+        "✗ name the task",
+        "3 columns:",
+        "body         prompt    \"Dear A\", \"Dear B\", \"Dear C\"",
+        "urgent       not taken \"yes\", \"no\", \"no\"",
+        "note         not taken empty",
+        "prompt     body",
+    ] {
+        assert!(stage.shows(text), "{text}\n{}", stage.screen());
+    }
+    // A whole path is left as from any field.
+    stage.keys("tab tab tab tab backtab").types("urgent");
+    assert!(
+        stage.shows("expected   urgent") && stage.shows("urgent       expected  \"yes\""),
         "{}",
         stage.screen()
     );

@@ -2,6 +2,7 @@
 
 mod control;
 mod list;
+mod waiting;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -298,10 +299,14 @@ fn runs_are_ordered_by_columns_and_metrics() {
         order_of(&stage),
         ["bbbbbb", "aaaaaa", "6sx3dn", "cccccc", "dddddd"]
     );
-    stage
-        .keys("s ctrl-u")
-        .types("config.learning_rate")
-        .keys("enter");
+    // The fields, metrics and keys are a list, with the values of the run under the cursor.
+    stage.keys("s");
+    assert!(
+        stage.shows("Sort runs by") && stage.shows("base_valid"),
+        "{}",
+        stage.screen()
+    );
+    stage.types("config.learning_rate").keys("enter");
     assert_eq!(order_of(&stage)[0], "aaaaaa");
     assert!(
         stage.shows("by config.learning_rate, highest first") && stage.shows("0.5000"),
@@ -309,7 +314,7 @@ fn runs_are_ordered_by_columns_and_metrics() {
         stage.screen()
     );
     stage
-        .keys("s ctrl-u")
+        .keys("s")
         .types("completions/mean_length")
         .keys("enter");
     let last = stage.screen();
@@ -330,8 +335,8 @@ fn runs_are_ordered_by_columns_and_metrics() {
     );
     stage.keys("s").types("no_such_metric").keys("enter");
     assert!(
-        stage.shows("unknown field `no_such_metric`") && stage.model.shared.popup.is_some(),
-        "the question stays until it is right"
+        stage.shows("no matches") && stage.model.shared.popup.is_some(),
+        "the list stays until something is chosen"
     );
     stage.keys("esc > > > > >");
     assert!(

@@ -1,6 +1,7 @@
 //! Starts and follows the runs of a sweep: as many at once as devices serve, each by a worker of its own, so that a
 //! sweep that ends or dies leaves them as any other run.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -12,16 +13,20 @@ use crate::cli::worker::{SignalFlags, install_signal_handlers};
 use crate::cli::{Failure, device, train};
 use crate::format::counted;
 use crate::run::{
-    Device, Launch, Liveness, RunDirectory, RunFolders, RunLock, State, Status, change_tags,
-    launch, stop_worker,
+    Device, Launch, LiveState, Liveness, RunDirectory, RunFolders, RunLock, RunState, State,
+    Status, change_tags, launch, stop_worker,
 };
 use crate::score::Task;
-use crate::study::{Halving, Next, RunPhase, Sweep, SweepFolder, SweepTable, next, survivors};
+use crate::study::{
+    Halving, LatestRates, Next, RunPhase, Sweep, SweepFolder, SweepTable, next, survivors,
+};
 
 /// How often runs are looked at.
 const ROUND: Duration = Duration::from_millis(200);
 /// How long a worker may take until it is ready, on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often the logs of runs are read.
+const READ_EVERY: Duration = Duration::from_secs(1);
 /// How often the time spent is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 
@@ -38,6 +43,10 @@ pub(super) struct Driver<'a> {
     left: BTreeSet<usize>,
     /// The last word printed of each run.
     shown: BTreeMap<usize, String>,
+    /// The logs of the runs that compute, and the step of the eval printed last.
+    logs: BTreeMap<usize, (LiveState, Option<u64>)>,
+    /// When the logs were read.
+    logs_read: Instant,
     begun: Instant,
     before: f64,
     saved: Instant,
@@ -94,6 +103,8 @@ impl<'a> Driver<'a> {
             handled: BTreeSet::new(),
             left: BTreeSet::new(),
             shown: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            logs_read: Instant::now(),
             begun: Instant::now(),
             before,
             saved: Instant::now(),
@@ -116,6 +127,7 @@ impl<'a> Driver<'a> {
     pub(super) fn run(&mut self) -> Result<ExitCode, Failure> {
         loop {
             let phases = self.run_phases();
+            self.print_rates(&phases);
             if self.signals.once.load(Ordering::Relaxed) {
                 self.stop_runs(&phases)?;
                 eprintln!(
@@ -219,12 +231,13 @@ impl<'a> Driver<'a> {
                 _ => Some(phase.word().to_owned()),
             };
             if let Some(text) = text.filter(|text| self.shown.get(&index) != Some(text)) {
-                let setting = &self.sweep.settings[run.setting].label;
-                eprint_line(&format!(
-                    "{} {setting} seed={}: {text}",
-                    self.sweep.run_name(index),
-                    run.seed
-                ));
+                let rates = match (&phase, self.path(index)) {
+                    (RunPhase::Finished, Some(path)) => RunState::read(&path).ok(),
+                    _ => None,
+                };
+                let rates = rates.as_ref().and_then(LatestRates::of);
+                let rates = rates.map_or_else(String::new, |rates| format!(": {}", rates.text()));
+                self.say(index, &format!("{text}{rates}"));
                 self.shown.insert(index, text);
             }
             match &phase {
@@ -239,6 +252,51 @@ impl<'a> Driver<'a> {
             phases.push(phase);
         }
         phases
+    }
+
+    fn say(&self, index: usize, text: &str) {
+        let run = &self.sweep.runs[index];
+        let (name, setting) = (
+            self.sweep.run_name(index),
+            &self.sweep.settings[run.setting].label,
+        );
+        eprint_line(&format!("{name} {setting} seed={}: {text}", run.seed));
+    }
+
+    /// Prints the rates of each eval of the runs that compute.
+    fn print_rates(&mut self, phases: &[RunPhase]) {
+        if self.logs_read.elapsed() < READ_EVERY {
+            return;
+        }
+        self.logs_read = Instant::now();
+        for (index, phase) in phases.iter().enumerate() {
+            if !matches!(phase, RunPhase::Active(Status::Running | Status::Stopping)) {
+                self.logs.remove(&index);
+                continue;
+            }
+            let Some(path) = self.path(index) else {
+                continue;
+            };
+            if let Entry::Vacant(free) = self.logs.entry(index)
+                && let Ok(log) = LiveState::open(&path)
+            {
+                free.insert((log, None));
+            }
+            // What cannot be read now is read in the next round.
+            let Some((log, printed)) = self.logs.get_mut(&index) else {
+                continue;
+            };
+            let latest = log.now().ok().and_then(LatestRates::of);
+            let Some(latest) = latest.filter(|latest| Some(latest.step) != *printed) else {
+                continue;
+            };
+            *printed = Some(latest.step);
+            let step = match latest.step {
+                0 => "base".to_owned(),
+                step => format!("step {step}"),
+            };
+            self.say(index, &format!("{step}: {}", latest.text()));
+        }
     }
 
     fn is_at_most_runs(&self) -> bool {

@@ -1,8 +1,6 @@
 //! The list of runs as a table: chosen columns, groups, names, searches, and what is done to several runs at once.
 
-use grpo_tui::run::{
-    Device, DeviceChoice, EvalProgress, Holder, RunDirectory, Waiting, change_tags, rename_run,
-};
+use grpo_tui::run::{DeviceChoice, RunDirectory, change_tags, rename_run};
 use grpo_tui::study::{FORMAT_VERSION, Metric, Setting, Sweep, SweepFolder, SweepRun};
 
 use super::*;
@@ -116,11 +114,20 @@ fn groups_have_means_and_say_what_they_are_of() {
     let mut stage = stage_with(160, 48, seeds);
     stage.keys("b").types("tiers/valid\n");
     assert!(
-        stage.shows("group by task, tags, setup"),
-        "a measured value is no group: {}",
+        stage.shows("no matches"),
+        "a measured value is not grouped by: {}",
         stage.screen()
     );
-    stage.keys("ctrl-u").types("setup\n");
+    // What runs can be grouped by is a list: first that in which these differ.
+    stage.keys("ctrl-u");
+    for expected in [
+        "no groups",
+        "setup  3 groups",
+        "config.learning_rate  3 groups",
+    ] {
+        assert!(stage.shows(expected), "{expected}: {}", stage.screen());
+    }
+    stage.types("setup\n");
     assert!(
         stage.shows("Runs 4 in 3 groups by setup, mean ±std over runs"),
         "{}",
@@ -172,7 +179,7 @@ fn groups_have_means_and_say_what_they_are_of() {
     assert_eq!(tags("20261112-090000-invoice-cccccc"), [""; 0]);
     stage.keys("space");
     assert!(stage.shows("2 marked"));
-    stage.keys("esc b ctrl-u").types("config.seed\n");
+    stage.keys("esc b").types("config.seed\n");
     assert!(
         stage.shows("in 4 groups by config.seed"),
         "{}",
@@ -184,6 +191,49 @@ fn groups_have_means_and_say_what_they_are_of() {
         "{}",
         stage.screen()
     );
+}
+
+#[test]
+fn groups_of_several_tasks_have_no_mean() {
+    let mut stage = stage_with(160, 48, several);
+    stage.keys("b").types("job\n");
+    assert!(
+        stage.shows("different tasks: no mean over them"),
+        "{}",
+        stage.screen()
+    );
+    let screen = list(&stage);
+    let group = screen
+        .lines()
+        .find(|line| line.contains("train, n="))
+        .unwrap();
+    assert!(!group.contains('%'), "{group}");
+}
+
+/// A long list takes the lines that the details leave free.
+#[test]
+fn free_lines_go_to_the_list() {
+    let stage = stage_with(120, 40, |folder| {
+        for index in 10..50 {
+            drop(link_run(
+                &folder.join("runs"),
+                &format!(
+                    "202611{:02}-0900{index}-invoice-aaaa{index}",
+                    10 + index % 10
+                ),
+                "",
+                "finished",
+            ));
+        }
+    });
+    let screen = stage.screen();
+    let lines: Vec<&str> = screen.lines().collect();
+    let bottom = lines
+        .iter()
+        .rposition(|line| line.starts_with('└'))
+        .unwrap();
+    let is_free = lines[bottom - 1].trim_matches(['│', ' ']).is_empty();
+    assert!(!is_free && list(&stage).contains('┃'), "{screen}");
 }
 
 /// The runs of `seeds` as a sweep of two learning rates, of which one run has not begun.
@@ -489,106 +539,6 @@ fn the_mouse_marks() {
     );
 }
 
-#[test]
-fn a_run_that_waits_for_slurm_says_why() {
-    let mut stage = stage_with(120, 36, |folder| {
-        let run = copy_run(
-            &folder.join("runs"),
-            "20261120-143041-invoice-6sx3dn",
-            "",
-            "finished",
-        );
-        for name in ["events.jsonl", "events.index", "state.json"] {
-            _ = std::fs::remove_file(run.join(name));
-        }
-        std::fs::write(run.join("events.jsonl"), "").unwrap();
-        // Of a submission that sbatch has not answered yet, so that nobody asks about it.
-        let now_ms = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_millis();
-        let job = serde_json::json!({
-            "version": 1, "job": null, "partition": "gpu", "nodes": 2, "gpus_per_node": 4, "ranks": 8,
-            "submitted_ms": now_ms as u64, "state": "PENDING", "reason": "Resources", "start_ms": null,
-            "expected_start_ms": null, "asked_ms": now_ms as u64,
-        });
-        std::fs::write(run.join("slurm.json"), job.to_string()).unwrap();
-    });
-    stage.keys("1 g");
-    assert!(
-        stage.shows("waiting") && stage.shows("Slurm job in partition gpu, 2 nodes x 4 GPUs"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("enter");
-    assert_eq!(stage.model.shared.screen, Screen::Live);
-    for part in [
-        "is waiting",
-        "2 nodes x 4 GPUs: Resources (not enough nodes are free)",
-        "stop it",
-    ] {
-        assert!(stage.shows(part), "{part}:\n{}", stage.screen());
-    }
-}
-
-#[test]
-fn a_waiting_run_says_which_run_has_the_device() {
-    let alive = std::cell::RefCell::new(None);
-    let mut stage = stage_with(160, 48, |folder| {
-        let runs = folder.join("runs");
-        let first = copy_run(&runs, "20261118-090000-invoice-aaaaaa", "", "running");
-        let second = copy_run(&runs, "20261119-090000-invoice-bbbbbb", "", "running");
-        let begin = |path: &Path| {
-            Worker::begin(&RunDirectory::open(path).unwrap(), Default::default()).unwrap()
-        };
-        let workers = (begin(&first), begin(&second));
-        workers.0.state().status(Status::Running, 3, None).unwrap();
-        let eval = EvalProgress {
-            step: Some(3),
-            set: "eval".into(),
-            answers: 12,
-            total: 50,
-            ..EvalProgress::default()
-        };
-        workers.0.state().eval(Some(eval)).unwrap();
-        let holder = Holder {
-            process: Some(std::process::id()),
-            user: "root".to_owned(),
-            since: "10:00:00".to_owned(),
-        };
-        workers
-            .1
-            .state()
-            .wait(&Waiting {
-                device: Device::Cpu,
-                count: 1,
-                ahead: 1,
-                holder: Some(holder),
-            })
-            .unwrap();
-        *alive.borrow_mut() = Some(workers);
-    });
-    stage.keys("1 g");
-    assert!(
-        stage.shows("position 2") && stage.shows("(run aaaaaa)"),
-        "{}",
-        stage.screen()
-    );
-    // One that is sampling an eval says how far it is, and nothing of the end of the worker before.
-    assert!(
-        stage.shows("aaaaaa running · eval of step 3 on eval: 12 of 50"),
-        "{}",
-        stage.screen()
-    );
-    stage.keys("j");
-    assert!(
-        stage.shows("running: eval of step 3 on eval: 12 of 50"),
-        "{}",
-        stage.screen()
-    );
-    drop(alive);
-}
-
 /// Members of a sweep and renamed runs differ in their names, which are there where any run has one.
 #[test]
 fn names_are_in_the_list_and_what_groups_differ_in_is_not_cut() {
@@ -606,7 +556,7 @@ fn names_are_in_the_list_and_what_groups_differ_in_is_not_cut() {
                 rename_run(&runs.join(id), &format!("rates-00{}", index + 1)).unwrap();
             }
         });
-        for expected in ["rates-001", "rates-002", "small adapt"] {
+        for expected in ["rates-001", "rates-002", "small adap", "age"] {
             assert!(
                 list(&stage).contains(expected),
                 "{expected}: {}",

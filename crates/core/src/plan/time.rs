@@ -106,6 +106,17 @@ impl Time {
         self.range(self.least_total_seconds, self.most_total_seconds)
     }
 
+    /// The same of several runs, one after another; `None` without one.
+    pub fn total_of<'a>(all: impl Iterator<Item = &'a Self>) -> Option<String> {
+        let sum = all.cloned().reduce(|sum, one| Self {
+            least_total_seconds: sum.least_total_seconds + one.least_total_seconds,
+            most_total_seconds: sum.most_total_seconds + one.most_total_seconds,
+            is_upper_bound: sum.is_upper_bound || one.is_upper_bound,
+            ..sum
+        });
+        sum.map(|sum| sum.total())
+    }
+
     /// A step, in the same words.
     pub fn per_step(&self) -> String {
         self.range(self.least_seconds_per_step, self.most_seconds_per_step)

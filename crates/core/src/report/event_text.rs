@@ -116,7 +116,7 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
                     "collapsed"
                 },
                 collapse.restored_step,
-                collapse.learning_rate
+                crate::config::Value::Number(collapse.learning_rate)
             ),
         )),
         EventBody::End(end) => Some((

@@ -52,7 +52,9 @@ pub use messages::{PromptMessages, openai_messages};
 pub use model_card::{PublishedBase, model_card};
 pub use previous_run::RunChanges;
 pub use rank_table::rank_lines;
-pub use run_groups::{MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping};
+pub use run_groups::{
+    GROUPINGS, MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping,
+};
 pub use run_outcome::{JudgedEval, RunOutcome};
 pub use run_row::{
     EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, mistyped_value, number_text,

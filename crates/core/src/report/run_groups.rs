@@ -7,6 +7,20 @@ use serde_json::{Value, json};
 use super::{RunRow, shown};
 use crate::run::Field;
 
+/// What runs are grouped by, besides `config.KEY`.
+pub const GROUPINGS: [&str; 10] = [
+    "task",
+    "tags",
+    "setup",
+    "model",
+    "base_model",
+    "job",
+    "status",
+    "host",
+    "name",
+    "set",
+];
+
 /// Runs with the same value of a field.
 #[derive(Debug, Clone)]
 pub struct RunGroup<'a> {
@@ -113,23 +127,11 @@ pub fn wrong_grouping<'a>(
     by: &str,
     rows: impl Iterator<Item = &'a RunRow> + Clone,
 ) -> Option<String> {
-    let fields = [
-        "task",
-        "tags",
-        "setup",
-        "model",
-        "base_model",
-        "job",
-        "status",
-        "host",
-        "name",
-        "set",
-    ];
     let key = by
         .strip_prefix("config.")
         .is_some_and(|key| crate::config::Key::find(key).is_some());
-    let why = format!("group by {}, or config.KEY", fields.join(", "));
-    (!fields.contains(&by) && !key).then(|| super::unknown_field(by, rows, false).unwrap_or(why))
+    let why = format!("group by {}, or config.KEY", GROUPINGS.join(", "));
+    (!GROUPINGS.contains(&by) && !key).then(|| super::unknown_field(by, rows, false).unwrap_or(why))
 }
 
 impl RunGroup<'_> {

@@ -232,6 +232,16 @@ impl RunOutcome {
         }
     }
 
+    /// [`Self::label`] beside a run: `vs base: no difference`; as it is where it names no comparison.
+    pub fn beside_base(&self) -> String {
+        match self.label() {
+            label @ "no difference" => format!("vs base: {label}"),
+            label => label
+                .strip_suffix(" base")
+                .map_or_else(|| label.to_owned(), |than| format!("vs base: {than}")),
+        }
+    }
+
     pub fn level(&self) -> Level {
         if self.ruin.is_some() {
             return Level::Warning;

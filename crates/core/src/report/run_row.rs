@@ -93,6 +93,8 @@ pub struct RunRow {
     pub total_steps: Option<u64>,
     /// Estimated seconds to the last step; `None` if unknown.
     seconds_left: Option<f64>,
+    /// Estimated seconds of the evals to come.
+    eval_seconds_left: f64,
     /// The sum over all steps.
     pub seconds: f64,
     /// By set: `test`, then `eval`.
@@ -176,6 +178,7 @@ impl RunRow {
             last_step: history.last_step,
             total_steps: history.planned_steps(),
             seconds_left: history.seconds_left(),
+            eval_seconds_left: eval_seconds_left(report),
             seconds: report.computed_seconds(),
             held_out: held_out_sets
                 .filter_map(|set| held_out(report, set))
@@ -258,9 +261,24 @@ impl RunRow {
         !self.status.is_ended() && self.status != Status::Created
     }
 
+    /// Whether its worker computes: it neither waits for its turn nor is paused.
+    pub fn is_computing(&self) -> bool {
+        self.is_active() && !matches!(self.status, Status::Waiting | Status::Paused)
+    }
+
     /// Estimated seconds to the last step of an active run, without evals; `None` before its first step.
     pub fn seconds_left(&self) -> Option<f64> {
         self.seconds_left.filter(|_| self.is_active())
+    }
+
+    /// Estimated seconds to its end, with the evals that are left; `None` if unknown.
+    pub fn seconds_to_end(&self) -> Option<f64> {
+        let of_eval = self.eval.as_ref().map(EvalProgress::seconds_left);
+        let of_steps = match self.total_steps {
+            Some(total) if total == self.last_step => Some(0.0),
+            _ => self.seconds_left(),
+        };
+        Some(of_steps? + of_eval.unwrap_or(Some(0.0))? + self.eval_seconds_left)
     }
 
     /// Slurm's name of what the run waits for, such as `Resources`.
@@ -507,6 +525,30 @@ pub fn order(a: Option<Field>, b: Option<Field>, descending: bool) -> std::cmp::
         _ => Ordering::Equal,
     };
     if descending { found.reverse() } else { found }
+}
+
+/// Seconds of the evals to come, each as long as the last one on its set: those of the steps that are left, and at the end
+/// that of the test set.
+fn eval_seconds_left(report: &Report) -> f64 {
+    let history = &report.history;
+    let every = report.directory.file().config.eval_every;
+    let last = history.last_step;
+    let due = match history.planned_steps() {
+        Some(total) if total > last && every > 0 => total.div_ceil(every) - last / every,
+        Some(total) if total > last => 1,
+        _ => 0,
+    };
+    let latest = |set: &str, task: &&str| {
+        let set = task_set(set, task);
+        let mut of_set = history.evals.values().filter(|eval| eval.set == set);
+        of_set.next_back().map(|eval| (eval.step, eval.seconds))
+    };
+    let tasks = history.task_names();
+    let of_eval = tasks.iter().filter_map(|task| latest("eval", task));
+    let of_test = tasks.iter().filter_map(|task| latest("test", task));
+    let tested = of_test.filter(|(step, _)| *step == 0 || *step < last);
+    due as f64 * of_eval.map(|(_, seconds)| seconds).sum::<f64>()
+        + tested.map(|(_, seconds)| seconds).sum::<f64>()
 }
 
 /// Why a condition compares a field that is a number with something else, if it does.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::format::percent;
 use crate::report::Report;
 use crate::run::events::Eval;
 use crate::run::{
@@ -77,6 +78,8 @@ pub struct MeasuredRun {
     pub total_steps: Option<u64>,
     /// The metric on the eval set by step, finite; step 0 is the base.
     pub curve: Vec<(u64, f64)>,
+    /// Of the last eval on the eval set.
+    pub latest: Option<LatestRates>,
     /// The step and the metric of the best checkpoint, by the run's `keep_best_by`.
     pub best: Option<(u64, f64)>,
     pub test: Option<TestResult>,
@@ -86,6 +89,34 @@ pub struct MeasuredRun {
     pub mixed_groups: Option<f64>,
     /// The mean share of tokens whose probability ratio was clipped.
     pub clipped: Option<f64>,
+}
+
+/// Rates of the last eval on the eval set; of several tasks the mean of theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LatestRates {
+    pub step: u64,
+    pub valid: f64,
+    pub exact: Option<f64>,
+}
+
+impl LatestRates {
+    /// `None` before the first eval.
+    pub fn of(history: &RunState) -> Option<Self> {
+        let evals = history.step_evals();
+        evals.last().map(|evals| Self {
+            step: evals.step,
+            valid: evals.valid(),
+            exact: evals.exact(),
+        })
+    }
+
+    /// `valid 98.0%, exact 97.0%`.
+    pub fn text(&self) -> String {
+        let exact = self
+            .exact
+            .map_or_else(String::new, |exact| format!(", exact {}", percent(exact)));
+        format!("valid {}{exact}", percent(self.valid))
+    }
 }
 
 /// Rates on the test set, of the base and of the best checkpoint; of several tasks the mean of theirs.
@@ -139,6 +170,7 @@ impl MeasuredRun {
                 .as_ref()
                 .map(|run| run.total_steps)
                 .filter(|steps| *steps > 0),
+            latest: LatestRates::of(history),
             best: best.and_then(value_at),
             test: test_result(history, best),
             seconds: report.computed_seconds(),

@@ -131,7 +131,10 @@ fn call_seconds(turn: &Turn) -> Vec<f64> {
 }
 
 /// The record of a conversation, with the outcome of the answer that decides it.
-fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, EvalError> {
+///
+/// # Errors
+/// [`EvalError::Stuck`] and [`EvalError::Json`].
+pub fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, EvalError> {
     let (row, turns) = (&prompt.row, conversation.turns);
     if let Some(stuck) = turns
         .iter()

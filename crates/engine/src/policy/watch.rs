@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Conversation;
 use super::kept_answers::KeptAnswers;
-use crate::run::EvalProgress;
+use crate::run::{EvalProgress, EvalRecord};
 use crate::score::{Score, Tier};
 
 /// Learns of conversations while others are decoded, on a thread of its own.
@@ -26,6 +26,8 @@ pub trait Watcher: Send {
 
 /// Called with the progress at the begin, and after each answer from another thread.
 type OnProgress<'w> = Box<dyn FnMut(&EvalProgress) + Send + 'w>;
+/// The record of a question's answer, by the number of the question.
+type RecordOf<'w> = Box<dyn Fn(usize, &Conversation) -> Option<EvalRecord> + Send + 'w>;
 
 /// Watches one eval.
 pub struct EvalWatch<'w> {
@@ -36,6 +38,8 @@ pub struct EvalWatch<'w> {
     /// `None` where nothing is stored.
     kept: Option<Arc<KeptAnswers>>,
     on_progress: OnProgress<'w>,
+    /// `None` where no answers are shown.
+    record_of: Option<RecordOf<'w>>,
 }
 
 impl<'w> EvalWatch<'w> {
@@ -52,6 +56,19 @@ impl<'w> EvalWatch<'w> {
             is_scored,
             kept: kept.map(Arc::new),
             on_progress: Box::new(on_progress),
+            record_of: None,
+        }
+    }
+
+    /// Shows the latest answers in the progress.
+    #[must_use]
+    pub fn showing(
+        self,
+        record_of: impl Fn(usize, &Conversation) -> Option<EvalRecord> + Send + 'w,
+    ) -> Self {
+        Self {
+            record_of: Some(Box::new(record_of)),
+            ..self
         }
     }
 
@@ -83,7 +100,14 @@ impl Watcher for EvalWatch<'_> {
         (self.on_progress)(&self.progress);
     }
 
-    fn on_end(&mut self, _: usize, _: usize, conversation: &Conversation) {
+    fn on_end(&mut self, question: usize, _: usize, conversation: &Conversation) {
+        let record = self
+            .record_of
+            .as_ref()
+            .and_then(|record_of| record_of(question, conversation));
+        if let Some(record) = record {
+            self.progress.show(record);
+        }
         if let [turn] = &conversation.turns[..] {
             self.count(&turn.score);
         }

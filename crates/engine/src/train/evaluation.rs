@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::{Trainer, weights_norm};
-use crate::eval::{greedy_questions, records};
+use crate::eval::{greedy_questions, record as eval_record, records};
 use crate::policy::{
     ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question, Watcher,
 };
@@ -127,7 +127,8 @@ fn sample_and_record(
     };
     let questions: Vec<Question<'_>> = greedy_questions(prompts).into_iter().map(limited).collect();
     let questions = &questions[trainer.ranks.share(prompts.len())];
-    let mut watch = record.on_rank_0(|recorder| Ok(Some(watch(trainer, recorder, which)?)))?;
+    let mut watch =
+        record.on_rank_0(|recorder| Ok(Some(watch(trainer, recorder, which, questions)?)))?;
     let sampling = trainer.sampling()?;
     let tasks = trainer.scored_tasks();
     let settings = ConverseSettings::new(&tasks, which.eval.version, &sampling);
@@ -248,11 +249,12 @@ fn against_best(
 /// Shows the progress of an eval in `state.json`, and stores its answers where the next worker would ask for the very
 /// same ones: of weights that are on disk, on the CPU, where one rank decodes some prompts at a time. A GPU decodes all
 /// of them together, and rounds otherwise what is decoded beside fewer.
-fn watch(
+fn watch<'t>(
     trainer: &Trainer,
     recorder: &Recorder<'_>,
     which: &TaskEval,
-) -> Result<EvalWatch<'static>, TrainError> {
+    questions: &'t [Question<'_>],
+) -> Result<EvalWatch<'t>, TrainError> {
     let RunEval { set, version, step } = which.eval;
     let target = which.eval.target();
     let (policy, others) = (&trainer.policy, trainer.ranks.size() - 1);
@@ -292,9 +294,17 @@ fn watch(
         .all(|prompt| prompt.row.turn_count() == 1);
     let state = recorder.state.clone();
     // Of a full disk the worker's own next write says so.
-    Ok(EvalWatch::new(progress, is_scored, kept, move |progress| {
+    let watch = EvalWatch::new(progress, is_scored, kept, move |progress| {
         _ = state.eval(Some(progress.clone()))
-    }))
+    });
+    // Until step 1 there is nothing else to look at.
+    Ok(match version {
+        PolicyVersion::Base => watch.showing(|question, conversation| {
+            let prompt = questions.get(question)?.prompt;
+            eval_record(prompt, conversation.clone()).ok()
+        }),
+        _ => watch,
+    })
 }
 
 /// Stops where a user has asked for it, before an eval that is still to be done: the next worker does it. What Slurm ends

@@ -151,6 +151,13 @@ impl Pick {
             None => fuzzy::rank(self.field.text().trim(), &all, text),
         };
         let typed = self.field.text().trim();
+        // An entry that is named in full comes before longer names.
+        if let Some(at) = self.found.iter().position(|index| {
+            let entry = self.entries.get(*index);
+            entry.is_some_and(|entry| entry.label == typed)
+        }) {
+            self.found[..=at].rotate_right(1);
+        }
         if self.typed.is_some()
             && !typed.is_empty()
             && self.entries.iter().all(|entry| entry.label != typed)

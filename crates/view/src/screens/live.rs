@@ -2,6 +2,7 @@
 //! actions.
 
 pub mod actions;
+mod base_answers;
 mod changes;
 mod chart_chooser;
 mod charts;
@@ -256,6 +257,8 @@ struct Rollouts {
     order: Vec<u64>,
     /// The step that is being read.
     reading: Option<u64>,
+    /// The number of recorded evals of the base whose answers are those of step 0.
+    base_evals: usize,
 }
 
 /// One group, without the tokens.

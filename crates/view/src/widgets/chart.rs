@@ -88,9 +88,9 @@ impl Curve<'_> {
 }
 
 /// ASCII characters of the curves.
-const LETTERS: [&str; 5] = ["*", "+", "o", "x", "#"];
+const LETTERS: [&str; 8] = ["*", "+", "o", "x", "#", "=", "&", "~"];
 /// The line styles in the legend, as the pen draws them.
-const STROKES: [&str; 4] = ["━", "╍", "┉", "╌"];
+const STROKES: [&str; 6] = ["━", "╍", "┉", "╌", "╾", "┈"];
 
 impl Chart<'_> {
     /// The chart as at most `rows` lines of at most `columns`. In a small space the axes are omitted first.
@@ -348,12 +348,14 @@ impl Chart<'_> {
                 letter: '.',
                 stroke: 0,
             };
-            trace(
-                raster,
-                raw,
-                axis,
-                if smooth.is_empty() { pen } else { behind },
-            );
+            // Lines of raw values would look like another curve where there are no colours.
+            if smooth.is_empty() {
+                trace(raster, raw, axis, pen);
+            } else if theme.ascii {
+                trace(raster, raw, axis, behind);
+            } else {
+                scatter(raster, raw, axis, behind);
+            }
             trace(raster, smooth, axis, pen);
         }
         // Values off the axis are drawn at its edge rather than not at all.
@@ -536,5 +538,21 @@ fn trace(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, pen: Pen)
         }
         raster.vertical(x, y(bucket.smallest(axis.log)), y(bucket.largest), pen);
         before = Some((x, bucket));
+    }
+}
+
+/// The values as dots: of each column the first, the last and both extremes.
+fn scatter(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, pen: Pen) {
+    let (_, down) = raster.size();
+    let shown = buckets.iter().enumerate();
+    for (x, bucket) in shown.filter_map(|(x, bucket)| Some((x, bucket.as_ref()?))) {
+        if bucket.is_empty(axis.log) {
+            continue;
+        }
+        let smallest = bucket.smallest(axis.log);
+        let values = [bucket.first, bucket.last, smallest, bucket.largest];
+        for value in values.into_iter().filter(|value| !axis.log || *value > 0.0) {
+            raster.dot(x, dot_of(axis, value, down), pen);
+        }
     }
 }

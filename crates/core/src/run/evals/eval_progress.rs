@@ -2,9 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::eval_record::EvalRecord;
+
 /// The answers by which the time left is estimated, at least: prompts are answered side by side, so the first one takes
 /// nearly as long as many.
 const MIN_ANSWERS: usize = 8;
+
+/// The most answers that are shown while an eval is sampled, and the most characters of each.
+const MAX_SHOWN: usize = 16;
+const MAX_SHOWN_CHARS: usize = 2000;
 
 /// The eval that a worker is sampling. An answer is the completion of a prompt; a conversation counts once it has ended,
 /// at an endpoint each turn by itself.
@@ -36,6 +42,9 @@ pub struct EvalProgress {
     pub with_expected: usize,
     /// How many of `with_expected` are exact.
     pub exact: usize,
+    /// The latest answers of the base, newest first and shortened, for those who wait for step 1; empty in other evals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub latest: Vec<EvalRecord>,
 }
 
 impl EvalProgress {
@@ -43,6 +52,17 @@ impl EvalProgress {
     pub fn rate(&self) -> Option<f64> {
         let answers = self.answers.saturating_sub(self.kept);
         (answers > 0 && self.seconds > 0.0).then(|| answers as f64 / self.seconds)
+    }
+
+    /// Adds to the latest answers; a long text is truncated, and what came before an answer is left out.
+    pub fn show(&mut self, mut record: EvalRecord) {
+        if let Some((end, _)) = record.completion.char_indices().nth(MAX_SHOWN_CHARS) {
+            record.completion.truncate(end);
+            record.completion.push('…');
+        }
+        (record.chain, record.turns) = Default::default();
+        self.latest.insert(0, record);
+        self.latest.truncate(MAX_SHOWN);
     }
 
     /// By the rate so far; `None` before there is one to speak of.

@@ -11,6 +11,7 @@ use super::{
     overlay, prompt, result, text_summary,
 };
 use crate::followed_run::FollowedRun;
+use crate::format::short_id;
 use crate::pane::content::{Content, Place};
 use crate::run::Status;
 use crate::shared::Shared;
@@ -100,19 +101,27 @@ fn run(shared: &Shared) -> Result<&FollowedRun, (Role, String)> {
     }
 }
 
-/// What a run waits for that has not computed anything; `None` for any other.
+/// What a run waits for that has not computed anything, and what can be done meanwhile; `None` for any other.
 fn not_begun(shared: &Shared, run: &FollowedRun) -> Option<String> {
     let state = run
         .state
         .as_ref()
         .filter(|state| matches!(state.status, Status::Waiting | Status::Starting))?;
     let cause = state.cause.as_ref().filter(|_| run.history.run.is_none())?;
+    let waits =
+        header::waits_for(shared, run).map_or_else(String::new, |text| format!("{text}\n\n"));
+    let open = header::holder(shared, run).map_or_else(String::new, |holder| {
+        format!(", open {}", short_id(holder.directory.id()))
+    });
+    let key = |id| shared.key_of(id);
     Some(format!(
-        "{} is {}\n\n{}\n\n{}  stop it",
+        "{} is {}\n\n{waits}{cause}\n\nMeanwhile:\n{}  list runs{open}\n{}  read prompts\n{}  score completions\n{}  stop it",
         run.id(),
         state.status.name(),
-        cause,
-        shared.key_of("live.stop")
+        key("screen.runs"),
+        key("screen.prompts"),
+        key("screen.scores"),
+        key("live.stop")
     ))
 }
 

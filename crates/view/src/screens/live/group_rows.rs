@@ -55,9 +55,9 @@ impl Row {
     }
 }
 
-/// The groups of a step in the order of the rollout file; empty if not known (yet).
+/// The groups of a step in the order of the rollout file; empty if not known (yet), and before step 1.
 pub(super) fn rows_of_step(live: &Live, shared: &Shared, step: u64) -> Vec<Row> {
-    let Some(run) = shared.current_run() else {
+    let Some(run) = shared.current_run().filter(|_| step > 0) else {
         return Vec::new();
     };
     if let Some(groups) = run.history.groups.get(&step) {

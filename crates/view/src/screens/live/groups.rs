@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 use super::frame::{framed, legend};
 use super::group_rows::{self, Row};
 use super::header::eval_under_way;
-use super::{GROUPS, Live};
+use super::{GROUPS, Live, base_answers};
 use crate::advantage::mean_and_deviation;
 use crate::followed_run::FollowedRun;
 use crate::format::percent_short;
@@ -27,6 +27,9 @@ pub(super) fn content<'a>(
 ) -> Content<'a> {
     let theme = &shared.theme;
     let step = live.at(run);
+    if let Some(content) = base_answers::content(live, shared, run, inside) {
+        return content;
+    }
     let rows = group_rows::rows_of_step(live, shared, step);
     let title = match (step, live.step) {
         (0, _) => "groups: none yet".to_owned(),
@@ -280,6 +283,18 @@ pub(super) fn tiers(
 
 /// The marks of the tiers, and of groups without a gradient.
 fn key(theme: &Theme, columns: usize) -> Line<'static> {
+    let zero_variance = (
+        theme.glyph("∅", "0"),
+        Role::Warning,
+        "zero variance".to_owned(),
+    );
+    legend(theme, tier_entries(theme).chain([zero_variance]), columns)
+}
+
+/// The marks of the tiers with their names.
+pub(super) fn tier_entries(
+    theme: &Theme,
+) -> impl Iterator<Item = (&'static str, Role, String)> + use<> {
     let tier = |tier: &'static str| {
         (
             theme.tier_glyph(tier),
@@ -287,20 +302,11 @@ fn key(theme: &Theme, columns: usize) -> Line<'static> {
             tier.to_owned(),
         )
     };
-    let zero_variance = (
-        theme.glyph("∅", "0"),
-        Role::Warning,
-        "zero variance".to_owned(),
-    );
-    let entries = ["valid", "invalid", "unparsable"]
-        .map(tier)
-        .into_iter()
-        .chain([zero_variance]);
-    legend(theme, entries, columns)
+    ["valid", "invalid", "unparsable"].map(tier).into_iter()
 }
 
 /// A prompt's name in so many columns; of one of several tasks the id stays whole, as far as it fits.
-fn short_name(name: &str, columns: usize) -> String {
+pub(super) fn short_name(name: &str, columns: usize) -> String {
     let fits = |id: &str| id.chars().count() + 2 <= columns;
     match name
         .split_once(':')

@@ -5,7 +5,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::followed_run::FollowedRun;
 use crate::format::{amount, counted, duration, or_na, percent_short, short_id};
-use crate::report::{Level, eval_count, eval_pace, eval_rates};
+use crate::report::{Level, RunRow, eval_count, eval_pace, eval_rates};
 use crate::run::{EvalProgress, State, Status, is_recording};
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -42,7 +42,10 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
             theme.style(Role::Bad),
         ));
     }
-    if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
+    if let Some(waits) = waits_for(shared, run) {
+        let text = waits.replacen("waiting", "", 1);
+        spans.push(Span::styled(text, theme.style(role)));
+    } else if let Some(cause) = cause.filter(|cause| !cause.is_empty()) {
         spans.push(Span::styled(
             format!(": {}", one_line(&cause)),
             theme.style(role),
@@ -93,7 +96,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
     }
     if run.outcome.is_known() {
         spans.push(Span::styled(
-            format!("  {}", run.outcome.label()),
+            format!("  {}", run.outcome.beside_base()),
             theme.style(run.outcome.level().into()),
         ));
     }
@@ -120,6 +123,34 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
         ));
     }
     spans
+}
+
+/// `waiting for 2dsvws first (about 36 s)`; `None` if no listed run has the device for which this one waits.
+pub(super) fn waits_for(shared: &Shared, run: &FollowedRun) -> Option<String> {
+    let holder = holder(shared, run)?;
+    let left = holder
+        .seconds_to_end()
+        .map_or_else(String::new, |left| format!(" (about {})", duration(left)));
+    Some(format!("waiting for {}{left}", name_of(holder)))
+}
+
+/// The listed run that has the device for which a run waits.
+pub(super) fn holder<'a>(shared: &'a Shared, run: &FollowedRun) -> Option<&'a RunRow> {
+    let entries = shared.runs.listing.entries().iter();
+    let rows = entries.filter_map(|entry| entry.row.as_deref().ok());
+    let own = rows
+        .clone()
+        .find(|row| row.directory.path() == run.path())?;
+    own.holder(rows)
+}
+
+/// Its short id with its name, or the task.
+fn name_of(row: &RunRow) -> String {
+    let named = match row.directory.name() {
+        "" => &row.directory.file().task,
+        name => name,
+    };
+    format!("{} {}", short_id(row.directory.id()), one_line(named))
 }
 
 /// The eval that the worker is sampling.
@@ -162,12 +193,14 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         .iter()
         .map(|text| Span::styled(format!("  {text}"), theme.style(role)))
         .collect();
+    let took = took(run).map(|text| Span::styled(text, theme.style(Role::Faint)));
     if total > 0 {
         let share_text = Span::raw(format!(" {}", percent_short(share)));
         // The rates matter more than a long bar.
         let beside: usize = spans
             .iter()
             .chain(&rates)
+            .chain(&took)
             .chain([&share_text])
             .map(Span::width)
             .sum();
@@ -181,20 +214,10 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         spans.extend([Span::styled(bar, theme.style(Role::Accent)), share_text]);
     }
     spans.extend(rates);
+    spans.extend(took);
     spans.extend(
         guard(run).map(|(text, role)| Span::styled(format!("  {text}"), theme.style(role))),
     );
-    if let (Status::Finished | Status::Failed | Status::Interrupted, Some(first), Some(last)) =
-        (run.status(), run.history.first_ms, run.history.last_ms)
-    {
-        spans.push(Span::styled(
-            format!(
-                "  took {}",
-                duration(last.saturating_sub(first) as f64 / 1000.0)
-            ),
-            theme.style(Role::Faint),
-        ));
-    }
     if let Some(seconds) = run.history.seconds_per_step() {
         if let Some(left) = run
             .history
@@ -220,6 +243,18 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
         ));
     }
     spans
+}
+
+/// The duration of a run that has ended.
+fn took(run: &FollowedRun) -> Option<String> {
+    let history = &run.history;
+    match run.status() {
+        Status::Finished | Status::Failed | Status::Interrupted => {
+            let seconds = history.last_ms?.saturating_sub(history.first_ms?) as f64 / 1000.0;
+            Some(format!("  took {}", duration(seconds)))
+        }
+        _ => None,
+    }
 }
 
 /// Valid and exact of the latest eval of the trained model, else of the last step's completions; of several tasks in

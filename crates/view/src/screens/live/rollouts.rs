@@ -1,10 +1,14 @@
-//! The texts of a step's groups, read in the background and cached for recent steps.
+//! The texts of a step's groups, read in the background and cached for recent steps; of step 0 the base's answers.
 
+use std::path::PathBuf;
+
+use super::header::eval_under_way;
 use super::{Completion, Live, SampledGroup};
+use crate::followed_run::FollowedRun;
 use crate::message::{Command, Sender, Work};
-use crate::run::{RolloutGroup, read_step};
+use crate::run::{EvalRecord, RolloutGroup, read_evals, read_step};
 use crate::shared::Shared;
-use crate::task::task_prompt;
+use crate::task::{split_task_set, task_prompt};
 
 /// Reads a step, unless it was read or is being read. One that could not be read is retried: the cause may have been
 /// fixed.
@@ -12,9 +16,12 @@ pub(super) fn load(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Comma
     let Some(run) = shared.current_run() else {
         return Vec::new();
     };
+    if step == 0 {
+        return load_base(live, shared);
+    }
     let rollouts = &live.rollouts;
     let reading = rollouts.reading == Some(step) && shared.is_busy("live.rollouts");
-    if step == 0 || !run.loaded || reading || matches!(rollouts.at_step(step), Some(Ok(_))) {
+    if !run.loaded || reading || matches!(rollouts.at_step(step), Some(Ok(_))) {
         return Vec::new();
     }
     let (path, of) = (run.path().to_owned(), run.path().to_owned());
@@ -24,7 +31,15 @@ pub(super) fn load(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Comma
             .map(|groups| groups.into_iter().map(sampled).collect())
             .map_err(|error| error.to_string())
     };
-    let work = Work::latest(
+    vec![reading_work(step, of, read)]
+}
+
+fn reading_work(
+    step: u64,
+    of: PathBuf,
+    read: impl FnOnce(&Sender) -> Result<Vec<SampledGroup>, String> + Send + 'static,
+) -> Command {
+    Work::latest(
         "live.rollouts",
         read,
         move |live: &mut Live, shared, groups| {
@@ -34,8 +49,45 @@ pub(super) fn load(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Comma
             }
             Vec::new()
         },
-    );
-    vec![work]
+    )
+}
+
+/// Takes the base's answers from the state of the worker that samples them; once they are recorded, reads all.
+fn load_base(live: &mut Live, shared: &Shared) -> Vec<Command> {
+    let Some(run) = shared.current_run().filter(|run| run.loaded) else {
+        return Vec::new();
+    };
+    if let Some(eval) = eval_under_way(run).filter(|eval| !eval.latest.is_empty()) {
+        let groups = eval.latest.iter().cloned();
+        let groups = groups.map(|record| answer(&eval.set, record)).collect();
+        live.rollouts.keep(0, Ok(groups));
+        return Vec::new();
+    }
+    let evals = base_evals(run);
+    let is_read =
+        live.rollouts.base_evals == evals.len() && matches!(live.rollouts.at_step(0), Some(Ok(_)));
+    if evals.is_empty() || is_read || shared.is_busy("live.rollouts") {
+        return Vec::new();
+    }
+    live.rollouts.base_evals = evals.len();
+    let read = move |_: &Sender| {
+        let mut groups = Vec::new();
+        for (set, file) in evals {
+            let records = read_evals(&file).map_err(|error| error.to_string())?;
+            groups.extend(records.into_iter().map(|record| answer(&set, record)));
+        }
+        Ok(groups)
+    };
+    vec![reading_work(0, run.path().to_owned(), read)]
+}
+
+/// The recorded evals of the base: set and file.
+fn base_evals(run: &FollowedRun) -> Vec<(String, PathBuf)> {
+    let evals = run.history.evals.values();
+    evals
+        .filter(|eval| eval.step == 0 && eval.who() == "base")
+        .map(|eval| (eval.set.clone(), run.path().join(&eval.file)))
+        .collect()
 }
 
 /// Whether the selected step could not be read.
@@ -62,5 +114,23 @@ fn sampled(group: RolloutGroup) -> SampledGroup {
         prompt: group.prompt,
         replaced: group.replaced,
         completions: completions.collect(),
+    }
+}
+
+/// An answer of an eval as a group of one.
+fn answer(set: &str, record: EvalRecord) -> SampledGroup {
+    let (_, task) = split_task_set(set);
+    SampledGroup {
+        prompt_id: task_prompt(task, &record.prompt_id),
+        completions: vec![Completion {
+            chain: record.chain.map(|chain| *chain),
+            text: record.completion,
+            tokens: record.tokens.unwrap_or(0),
+            stop_reason: if record.truncated { "length" } else { "stop" }.to_owned(),
+            reward: Some(record.reward).filter(|reward| !reward.is_nan()),
+            score: serde_json::from_value(record.score).ok(),
+            ..Completion::default()
+        }],
+        ..SampledGroup::default()
     }
 }

@@ -112,7 +112,7 @@ const ACTIONS: &[Action] = &[
         "prompts.hand.call",
         "Call tool",
         "call",
-        &["ctrl-o"],
+        &["alt-c"],
         BY_HAND,
         hand_actions::call,
     )
@@ -357,6 +357,16 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["editor", "vim"])
     .unless(no_file),
+    Action::new(
+        "prompts.rendered",
+        "Show rendered prompt",
+        "rendered",
+        &["P"],
+        HERE,
+        preview::open,
+    )
+    .also(&["render", "chat template", "task render"])
+    .unless(no_row),
     Action::new(
         "prompts.copy",
         "Copy prompt",

@@ -1,15 +1,24 @@
 //! Previews the selected row as the model will see it: template applied, special tokens visible, with the expected
 //! answer.
 
+use ratatui::text::{Line, Span};
+
 use super::table_row::row;
 use super::{Chat, Counter, Prompts, TokenUse};
+use crate::command_log::CommandLine;
 use crate::dataset::{PromptRow, expected_target};
 use crate::exact_json;
+use crate::format::counted;
 use crate::message::{Command, Work};
+use crate::popup::{Page, Popup};
 use crate::score::{Tier, json, prompt_text, turns_of};
 use crate::secrets::visible_letter;
 use crate::shared::Shared;
-use crate::text::Message;
+use crate::style_role::Role;
+use crate::subprocess::task_argument;
+use crate::text::{Message, TextError};
+use crate::theme::Theme;
+use crate::widgets::text_width::one_line;
 
 /// The most lines of a prompt that are shown.
 const MAX_LINES: usize = 5_000;
@@ -85,6 +94,88 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     )]
 }
 
+/// The number of tokens and the lines of a prompt, or why there is none.
+type Rendered = Result<(usize, Vec<Vec<(String, bool)>>), String>;
+
+/// Opens the whole prompt of the row under the cursor as a page: what `task render` prints of the chosen model.
+pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let (Some(entry), Some(open)) = (prompts.selected(), shared.task.clone()) else {
+        return Vec::new();
+    };
+    let counter = match prompts.counter.clone() {
+        Some(Ok(counter)) => counter,
+        Some(Err(error)) => {
+            shared.complain(error);
+            return Vec::new();
+        }
+        None => {
+            shared.warn("loading tokenizer ...");
+            return Vec::new();
+        }
+    };
+    let Some(id) = row(&open, entry).map(|row| row.id.clone()) else {
+        return Vec::new();
+    };
+    let task = task_argument(shared).unwrap_or_default();
+    let id_of_set = format!("{}:{id}", entry.set.name());
+    let line: CommandLine = [
+        "task",
+        "render",
+        &task,
+        &id_of_set,
+        "--model",
+        &counter.name,
+    ]
+    .into_iter()
+    .collect();
+    let title = format!("{} as {} reads it", one_line(&id), one_line(&counter.name));
+    let note = counter.note.clone();
+    let render = move |_: &_| {
+        let row = row(&open, entry)?;
+        let rendered = prompt_text(&open.task, &counter.tokenizer, row).and_then(|prompt| {
+            let special = counter.tokenizer.special_places(&prompt)?;
+            Ok((
+                counter.tokenizer.encode(&prompt)?.len(),
+                lines(&prompt, &special),
+            ))
+        });
+        Some(rendered.map_err(|error: TextError| error.to_string()))
+    };
+    let show = move |_: &mut Prompts, shared: &mut Shared, rendered: Option<Rendered>| {
+        match rendered {
+            Some(Ok(_)) if shared.takes_text() => {
+                let key = shared.key_of("prompts.rendered");
+                shared.complain(format!("prompt rendered: press {key} again to show it"));
+            }
+            Some(Ok((tokens, pieces))) => {
+                let theme = &shared.theme;
+                let warning = |note| Line::styled(note, theme.style(Role::Warning));
+                let text = pieces.iter().map(|pieces| line_of(theme, pieces));
+                let lines = note.map(warning).into_iter().chain(text).collect();
+                let title = format!("{title}, {}", counted(tokens, "token"));
+                shared.popup = Some(Popup::Page(Page::new(title, lines)));
+            }
+            Some(Err(error)) => shared.complain(error),
+            None => {}
+        }
+        Vec::new()
+    };
+    vec![Work::latest("prompts.rendered", render, show).like(line)]
+}
+
+/// A line of a prompt with its special tokens marked.
+pub(super) fn line_of(theme: &Theme, pieces: &[(String, bool)]) -> Line<'static> {
+    let span = |(text, is_special): &(String, bool)| {
+        let role = if *is_special {
+            Role::Special
+        } else {
+            Role::Text
+        };
+        Span::styled(text.clone(), theme.style(role))
+    };
+    Line::from(pieces.iter().map(span).collect::<Vec<_>>())
+}
+
 /// The text of each part is counted alone; what is left of the whole prompt is the template's.
 fn token_use(
     counter: &Counter,
@@ -152,7 +243,7 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
     let left = lines.len().saturating_sub(MAX_LINES);
     lines.truncate(MAX_LINES);
     if left > 0 {
-        lines.push(vec![(format!("… {left} more lines"), false)]);
+        lines.push(vec![(format!("… {}", counted(left, "more line")), false)]);
     }
     lines
 }

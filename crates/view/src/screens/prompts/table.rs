@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 use super::table_row::{
     Column, SEARCHED_LETTERS, first_words, flat, has_solve_rates, plain_words, row, solve_rate,
 };
-use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
+use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED, preview};
 use crate::dataset::health::Level;
 use crate::dataset::{DatasetError, PromptRow};
 use crate::format::{counted, percent_short};
@@ -261,15 +261,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
     lines.extend(token_lines(prompts, theme, chat));
     lines.extend(solve_rate_line(prompts, shared));
     match &chat.lines {
-        Ok(pieces) => lines.extend(pieces.iter().map(|pieces| {
-            let span = |(text, special): &(String, bool)| {
-                Span::styled(
-                    text.clone(),
-                    theme.style(if *special { Role::Special } else { Role::Text }),
-                )
-            };
-            Line::from(pieces.iter().map(span).collect::<Vec<_>>())
-        })),
+        Ok(pieces) => lines.extend(pieces.iter().map(|pieces| preview::line_of(theme, pieces))),
         Err(error) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
     }
     lines.push(faint(
@@ -353,10 +345,7 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
     let room = counter.max_seq_len.saturating_sub(tokens.prompt);
     let completion = room.min(counter.max_completion_tokens);
     let mut spans = vec![
-        Span::styled(
-            format!("{} tokens", tokens.prompt),
-            theme.style(Role::Title),
-        ),
+        Span::styled(counted(tokens.prompt, "token"), theme.style(Role::Title)),
         Span::styled(
             format!(
                 " ({}): system {}, prompt {}, template {template}",

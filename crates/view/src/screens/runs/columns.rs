@@ -41,7 +41,7 @@ const USUAL: [(u8, &str); 17] = [
     (8, "of"),
     (3, "outcome"),
     (9, "trend"),
-    (10, "created"),
+    (4, "created"),
     (10, "alerts"),
     (14, "tags"),
 ];
@@ -51,6 +51,7 @@ const IF_ANY: [&str; 4] = ["name", "seconds_left", "alerts", "tags"];
 
 /// Columns that are no field of their own.
 pub(super) const TREND: &str = "trend";
+const TREND_COLUMNS: usize = 7;
 
 pub(super) fn sorted_by(row: &RunRow, field: &str, smoothed: bool) -> Option<Field> {
     match field {
@@ -150,7 +151,7 @@ pub(super) fn columns(width: usize, fields: &[String], sort: &str, grouped: bool
     let mut left = width.saturating_sub(total(&all));
     let of_group = grouped.then_some(("run", 60));
     for (field, most) in of_group.into_iter().chain([
-        ("name", 28),
+        ("name", 30),
         ("alerts", 16),
         ("model", 20),
         ("tags", 20),
@@ -177,11 +178,11 @@ fn column(field: &str) -> Column {
         "valid" => ("valid", 7, true),
         "exact" => ("exact", 6, true),
         "of" => ("measured on", 11, false),
-        TREND => ("trend", 10, false),
+        TREND => ("trend", TREND_COLUMNS, false),
         "created" => ("age", 5, true),
         "alerts" => ("alerts", 12, false),
         "tags" => ("tags", 12, false),
-        "name" => ("name", 12, false),
+        "name" => ("name", 10, false),
         "host" | "job" | "set" => (field, 8, false),
         "base_valid" => ("base v.", 7, true),
         "base_exact" => ("base ex.", 8, true),
@@ -282,8 +283,8 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         TREND => (
             sparkline(
                 look.theme,
-                &spread(&row.valid_rates, 10),
-                10,
+                &spread(&row.valid_rates, TREND_COLUMNS),
+                TREND_COLUMNS,
                 Some((0.0, 1.0)),
             ),
             Role::SeriesOne,

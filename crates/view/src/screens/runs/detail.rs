@@ -42,6 +42,13 @@ pub(super) fn content<'a>(runs: &Runs, shared: &Shared, inside: Rect) -> Content
     }
 }
 
+/// The rows that its texts need at a width.
+pub(super) fn rows(runs: &Runs, shared: &Shared, inside: Rect) -> u16 {
+    let lines = columns(runs, shared, inside).into_iter();
+    let most = lines.map(|(lines, _)| lines.len()).max().unwrap_or(1);
+    u16::try_from(most).unwrap_or(u16::MAX)
+}
+
 fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
     if let Some(group) = runs.group() {
         let own = runs

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::columns::{self, Column, Look};
-use super::{COLUMNS, DETAIL, Group, LIST, MATCH, MATCHES, PIPELINE, Row, Runs, pipeline};
+use super::{COLUMNS, DETAIL, Group, LIST, MATCH, MATCHES, PIPELINE, Row, Runs, detail, pipeline};
 use crate::pane::content::{Body, Content, List, Place, Table};
 use crate::report::Entry;
 use crate::shared::Shared;
@@ -13,7 +13,7 @@ use crate::style_role::Role;
 use crate::widgets::text_width::fitted;
 
 /// The places of the panes: on a small screen the focused one only; without runs the pipeline, or the chooser of
-/// columns. A longer list hides the pipeline, unless that has the focus.
+/// columns. A longer list hides the pipeline, unless that has the focus, and has what the details leave free.
 pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
     if runs.pane == MATCHES {
         let [list, text] =
@@ -27,14 +27,24 @@ pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
     if entries == 0 || shared.zoomed || area.width < 50 || area.height < 14 {
         return vec![Place::new(runs.pane, area)];
     }
-    let list_height = u16::try_from(entries + 4).unwrap_or(u16::MAX).max(7);
+    let rows = match runs.group_by {
+        None => entries,
+        Some(_) => runs.shown.len(),
+    };
+    let list_height = u16::try_from(rows + 4).unwrap_or(u16::MAX).max(7);
     let room = area.height.saturating_sub(pipeline::ROWS + DETAIL_ROWS);
     let high = if runs.pane == PIPELINE || list_height <= room {
         pipeline::ROWS
     } else {
         0
     };
-    let most = (area.height - high) * 11 / 20;
+    // What the details leave free is the list's.
+    let needed = match runs.pane {
+        COLUMNS => u16::MAX,
+        _ => detail::rows(runs, shared, Place::new(DETAIL, area).inside()).saturating_add(2),
+    };
+    let below = area.height - high;
+    let most = (below * 11 / 20).max(below.saturating_sub(needed));
     let rows = [
         Constraint::Length(high),
         Constraint::Length(list_height.min(most.max(7))),

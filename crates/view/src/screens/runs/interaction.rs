@@ -9,7 +9,8 @@ use super::{
 };
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place, Spot};
-use crate::report::Entry;
+use crate::report::RunRow;
+use crate::run::Status;
 use crate::screen;
 use crate::screens::Screen;
 use crate::shared::Shared;
@@ -142,21 +143,23 @@ fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Comma
     }
 }
 
-/// Whether the list is visible, or the live screen waits for a run.
+/// Whether the list is visible, or the live screen waits for a run or shows one that waits for another.
 fn is_looked_at(shared: &Shared) -> bool {
-    shared.screen == Screen::Runs || (shared.screen == Screen::Live && shared.current.is_none())
+    let waits = || {
+        let run = shared.current_run();
+        run.is_none_or(|run| run.status() == Status::Waiting)
+    };
+    shared.screen == Screen::Runs || (shared.screen == Screen::Live && waits())
 }
 
-/// If no run is open yet, opens the newest active one; at the start, before any key, goes to its screen.
+/// If no run is open yet, opens the newest that computes, else the newest active one; at the start, before any key, goes to its screen.
 fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
-    let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| row.is_active());
-    let newest = shared
-        .runs
-        .listing
-        .entries()
-        .iter()
-        .rev()
-        .find(is_live)
+    let newest = |is: fn(&RunRow) -> bool| {
+        let mut newest_first = shared.runs.listing.entries().iter().rev();
+        newest_first.find(|entry| entry.row.as_ref().is_ok_and(|row| is(row)))
+    };
+    let newest = newest(RunRow::is_computing)
+        .or_else(|| newest(RunRow::is_active))
         .map(|entry| (entry.path.clone(), entry.id()));
     let Some((path, id)) = newest.filter(|_| shared.current.is_none()) else {
         return Vec::new();

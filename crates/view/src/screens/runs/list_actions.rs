@@ -1,15 +1,16 @@
 //! Actions on the list of runs: open, mark, sort, group, rename, compare.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{Row, Runs, columns, rows_of, under_cursor};
 use crate::command_log::CommandLine;
-use crate::format::short_id;
+use crate::format::{counted, short_id};
 use crate::message::{Command, Work};
-use crate::popup::{Ask, Page, Popup};
+use crate::popup::{Ask, Page, Pick, PickEntry, Popup};
 use crate::report::{
-    Report, RunComparison, base_and_trained, held_out_sets, result_on, unknown_field,
-    wrong_grouping,
+    GROUPINGS, Report, RunComparison, RunGroup, base_and_trained, field_text, group_values,
+    held_out_sets, result_on,
 };
 use crate::run::{RunDirectory, check_name, rename_run, unpack_recording};
 use crate::screens::Screen;
@@ -81,44 +82,80 @@ pub(super) fn mark_all(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Groups the list by a field.
+/// Lists the fields by which runs are grouped, those in which these runs differ with the number of groups.
 pub(super) fn group_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let listing = shared.runs.listing.clone();
-    let label = "task, tags, config.KEY, ..., or setup (runs that differ in their seed only); empty: no groups";
-    let now = runs.group_by.clone().unwrap_or_else(|| "setup".to_owned());
-    let question = Ask::new(
-        "Group runs by",
-        label,
-        &now,
-        |runs: &mut Runs, shared, by| {
-            let by = by.trim();
-            runs.group_by = (!by.is_empty()).then(|| by.to_owned());
-            runs.expanded.clear();
-            runs.cursor.index = 0;
-            runs.arrange(shared);
-            under_cursor(runs, shared)
-        },
-    );
-    let wrong = move |by: &str| {
-        let by = by.trim();
-        if by.is_empty() {
-            None
-        } else {
-            wrong_grouping(by, rows_of(&listing))
-        }
+    let rows = || rows_of(&shared.runs.listing);
+    let of_field = |by: &str| {
+        let values: BTreeSet<String> = rows().flat_map(|row| group_values(row, by)).collect();
+        (by.to_owned(), values.len())
     };
-    shared.popup = Some(Popup::Ask(question.checked(wrong)));
+    let all = RunGroup {
+        value: String::new(),
+        runs: rows().collect(),
+    };
+    let different = all.different_keys();
+    let of_key = |key: &crate::config::Key| {
+        let found = different.iter().find(|(name, _)| name == key.name);
+        (
+            format!("config.{}", key.name),
+            found.map_or(1, |(_, count)| *count),
+        )
+    };
+    let mut fields: Vec<(String, usize)> = GROUPINGS
+        .into_iter()
+        .map(of_field)
+        .chain(crate::config::KEYS.iter().map(of_key))
+        .collect();
+    // A field in which no two runs differ makes one group.
+    fields.sort_by_key(|(_, count)| *count < 2);
+    let now = runs.group_by.as_deref().unwrap_or("setup");
+    let now = fields.iter().position(|(by, _)| by == now).unwrap_or(0) + 1;
+    let entry = |(by, count): &(String, usize)| PickEntry {
+        label: by.clone(),
+        beside: match by.as_str() {
+            "setup" => format!(
+                "{} of runs that differ in their seed only",
+                counted(*count, "group")
+            ),
+            _ => counted(*count, "group"),
+        },
+        ..PickEntry::default()
+    };
+    let none = PickEntry {
+        label: NO_GROUPS.to_owned(),
+        ..PickEntry::default()
+    };
+    let entries = std::iter::once(none)
+        .chain(fields.iter().map(entry))
+        .collect();
+    let chosen = move |runs: &mut Runs, shared: &mut Shared, index: usize| {
+        let by = index.checked_sub(1).and_then(|at| fields.get(at));
+        regroup(runs, shared, by.map(|(by, _)| by.clone()))
+    };
+    shared.popup = Some(Popup::Pick(Pick::new(
+        "Group runs by",
+        entries,
+        now,
+        chosen,
+    )));
     Vec::new()
+}
+
+/// The entry that ends grouping.
+const NO_GROUPS: &str = "no groups";
+
+fn regroup(runs: &mut Runs, shared: &mut Shared, by: Option<String>) -> Vec<Command> {
+    runs.group_by = by;
+    runs.expanded.clear();
+    runs.cursor.index = 0;
+    runs.arrange(shared);
+    under_cursor(runs, shared)
 }
 
 /// Groups the list by tags, or no more: a sweep's tag is its name, and its table is in the details of the group.
 pub(super) fn toggle_sweeps(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let is_shown = runs.group_by.as_deref() == Some("tags");
-    runs.group_by = (!is_shown).then(|| "tags".to_owned());
-    runs.expanded.clear();
-    runs.cursor.index = 0;
-    runs.arrange(shared);
-    under_cursor(runs, shared)
+    regroup(runs, shared, (!is_shown).then(|| "tags".to_owned()))
 }
 
 /// Changes the display name of the run under the cursor.
@@ -206,20 +243,31 @@ pub(super) fn sort_by_title(runs: &mut Runs, shared: &mut Shared, field: &str) {
     runs.arrange(shared);
 }
 
+/// Lists the fields, metrics and keys to sort by, with the value of the run under the cursor.
 pub(super) fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let listing = shared.runs.listing.clone();
-    let now = runs.sort.field.clone();
-    let label = "Field (valid, step, ...), config.KEY, or metric (reward, kl, ema:reward, ...):";
-    let question = Ask::new("Sort runs", label, &now, |runs: &mut Runs, shared, name| {
-        name.trim().clone_into(&mut runs.sort.field);
-        runs.sort.descending = true;
-        runs.arrange(shared);
+    let fields: Vec<String> = columns::offered(rows_of(&shared.runs.listing))
+        .into_iter()
+        .filter(|field| field != columns::TREND)
+        .collect();
+    let row = runs.row(shared);
+    let value = |field: &str| Some(field_text(field, &row?.field(field, false)?));
+    let entry = |field: &String| PickEntry {
+        label: field.clone(),
+        beside: value(field).unwrap_or_default(),
+        ..PickEntry::default()
+    };
+    let entries = fields.iter().map(entry).collect();
+    let now = fields.iter().position(|field| *field == runs.sort.field);
+    let chosen = move |runs: &mut Runs, shared: &mut Shared, index: usize| {
+        if let Some(field) = fields.get(index) {
+            runs.sort.descending = is_descending_by_default(field);
+            runs.sort.field.clone_from(field);
+            runs.arrange(shared);
+        }
         Vec::new()
-    });
-    shared.popup =
-        Some(Popup::Ask(question.checked(move |name| {
-            unknown_field(name.trim(), rows_of(&listing), false)
-        })));
+    };
+    let pick = Pick::new("Sort runs by", entries, now.unwrap_or(0), chosen);
+    shared.popup = Some(Popup::Pick(pick));
     Vec::new()
 }
 

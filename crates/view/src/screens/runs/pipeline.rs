@@ -261,11 +261,12 @@ fn train(shared: &Shared) -> Vec<Part> {
         .collect()
 }
 
-/// The newest active run, else the newest.
+/// The newest run that computes, else the newest active one, else the newest.
 fn watched(shared: &Shared) -> Option<&RunRow> {
     shared
         .task_runs()
-        .find(|row| row.is_active())
+        .find(|row| row.is_computing())
+        .or_else(|| shared.task_runs().find(|row| row.is_active()))
         .or_else(|| shared.task_runs().next())
 }
 

@@ -4,17 +4,26 @@ use ratatui::text::Line;
 
 use crate::report::text_table;
 use crate::secrets::visible;
-use crate::study::SweepTable;
+use crate::study::{LAST_RATES, SweepTable};
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::text_width::wrapped;
 
 /// Columns of a setting; its end says more, since labels begin with the same keys.
 const LABEL: usize = 40;
+/// The width that holds all columns.
+const ALL_COLUMNS: usize = 100;
 
 pub(super) fn lines(table: &SweepTable, theme: &Theme, width: usize) -> Vec<Line<'static>> {
-    let mut rows = vec![table.titles()];
+    let mut titles = table.titles();
+    let mut rows = vec![titles.clone()];
     rows.extend(table.cells());
+    // Where not all columns fit, the others matter more.
+    let last = titles.iter().position(|title| title == LAST_RATES);
+    if let Some(last) = last.filter(|_| width < ALL_COLUMNS) {
+        titles.remove(last);
+        rows.iter_mut().for_each(|row| drop(row.remove(last)));
+    }
     let most = LABEL.min(width / 3).max(8);
     for row in &mut rows {
         let letters = row[0].chars().count();
@@ -25,8 +34,7 @@ pub(super) fn lines(table: &SweepTable, theme: &Theme, width: usize) -> Vec<Line
             );
         }
     }
-    let align: String = table
-        .titles()
+    let align: String = titles
         .iter()
         .map(|title| if title == "n" { 'r' } else { 'l' })
         .collect();

@@ -14,7 +14,7 @@ pub(super) struct Pen {
     pub(super) role: Role,
     /// The curve's ASCII character.
     pub(super) letter: char,
-    /// The line style: 0 is solid; then dashes, dots, long dashes.
+    /// The line style: 0 is solid; then dashes, dots, long dashes, dashes with dots, wide dots.
     pub(super) stroke: usize,
 }
 
@@ -25,6 +25,8 @@ impl Pen {
             1 => x % 6 >= 3,
             2 => !x.is_multiple_of(3),
             3 => x % 8 >= 6,
+            4 => matches!(x % 9, 5 | 6 | 8),
+            5 => !x.is_multiple_of(6),
             _ => false,
         }
     }
