@@ -1,6 +1,5 @@
 //! Rows are imported from CSV, JSON and JSONL with a mapping; what does not fit is named with file, line and value.
 
-
 use grpo_tui::dataset::import::{ImportedRows, MappingText, import, parse_split, split};
 use grpo_tui::score::Task;
 use grpo_tui::task::PromptSet;

@@ -94,7 +94,7 @@ fn published_templates_render_as_in_transformers() {
         }
     }
     for PublishedTokenizer { folder, texts } in golden.tokenizers {
-        let tokenizer = Tokenizer::load(&ModelSource::Folder(folder.clone())).unwrap();
+        let tokenizer = Tokenizer::load(&ModelSource::at("published", &folder)).unwrap();
         for (text, ids) in texts {
             count += 1;
             let found = tokenizer.encode(&text).unwrap();
