@@ -5,6 +5,7 @@ mod build;
 mod generator;
 mod health;
 mod import;
+mod new_task;
 mod parquet;
 mod rows;
 

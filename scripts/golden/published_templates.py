@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Prompts of published chat templates as transformers' apply_chat_template renders them.
+"""Prompts of published chat templates, and token ids of published tokenizers, as transformers has them.
 
-    python3 scripts/golden/published_templates.py TEMPLATES FILE
-    GRPO_PUBLISHED_TEMPLATES=FILE cargo test -p grpo-tui-core --lib published -- --ignored
+    python3 scripts/golden/published_templates.py FOLDER FILE
+    GRPO_PUBLISHED_TEMPLATES=FILE cargo test --package grpo-tui-core --lib published -- --ignored
 
-Reads every *.jinja of the folder TEMPLATES, renders each conversation with each set of options that the template mentions, and writes FILE: what came out, or
-nothing where the template refuses. Templates have licences of their own and are not part of the repository. Needs transformers (written with 5.24).
+Reads every *.jinja of FOLDER, renders each conversation with each set of options that the template mentions, and writes FILE: what came out, or nothing where the
+template refuses; and the ids of some texts with the tokenizer of each folder in FOLDER. Both have licences of their own and are not part of the repository:
+`scripts/peers published` collects them from packages. Needs transformers (written with 5.24).
 """
 
 import datetime
@@ -14,6 +15,7 @@ import pathlib
 import sys
 
 from chat_templates import ANSWER, CLOCK, LONG, PLAIN_TOKENS, SYSTEM, USER, WEATHER, tokenizer_with
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 NOW = datetime.datetime(2025, 8, 6, 9, 5, 3)
@@ -137,6 +139,27 @@ def cases(template, tokenizer):
             yield case
 
 
+TEXTS = [
+    "",
+    " leading and trailing  ",
+    "Rechnung Nr. 4711 über 1.234,50 € – fällig am 3. März",
+    '{"vendor": "Acme", "total": 1234.5, "paid": true}\n',
+    "def f(x):\n\treturn [x ** 2 for _ in range(10)]\r\n",
+    "東京タワー 고양이 кошка שלום مرحبا",
+    "e\u0301 \u00e9 \ufb01 \u2126 \U0001f469\u200d\U0001f469\u200d\U0001f467 \u0000 \ufffd",
+    "1234567 12 345 6789012345",
+    "don't WON'T I'll   \n\n\n  x",
+    "<|im_start|>user\nhi<|im_end|><s></s><|endoftext|><think>",
+]
+
+
+def tokenizers(folder):
+    for path in sorted(folder.glob("*/tokenizer.json")):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(path.parent)
+        texts = [[text, tokenizer.encode(text, add_special_tokens=False)] for text in TEXTS]
+        yield {"folder": str(path.parent.resolve()), "texts": texts}
+
+
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
@@ -147,10 +170,11 @@ def main():
         # With the line ends that it has.
         template = path.read_bytes().decode("utf-8")
         templates.append({"file": path.name, "template": template, "cases": list(cases(template, tokenizer))})
-    golden = {"special_tokens": PLAIN_TOKENS, "now": NOW.isoformat(), "templates": templates}
+    tokens = list(tokenizers(pathlib.Path(sys.argv[1])))
+    golden = {"special_tokens": PLAIN_TOKENS, "now": NOW.isoformat(), "templates": templates, "tokenizers": tokens}
     pathlib.Path(sys.argv[2]).write_text(json.dumps(golden, ensure_ascii=False), encoding="utf-8")
     every = [case for template in templates for case in template["cases"]]
-    print(f"{sys.argv[2]}: {len(templates)} templates, {len(every)} cases, {sum('refused' in case for case in every)} refused")
+    print(f"{sys.argv[2]}: {len(templates)} templates, {len(every)} cases, {sum('refused' in case for case in every)} refused; {len(tokens)} tokenizers, {len(TEXTS)} texts each")
 
 
 if __name__ == "__main__":

@@ -203,11 +203,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         let asked = asked.for_variant(variant.as_ref());
         let start = Instant::now();
         eprint_line(&format!(
-            "{}: {} on {} {} prompts",
+            "{}: {} on {}",
             target.name,
             target.model,
-            rows.rows.len(),
-            rows.set
+            counted(rows.rows.len(), &format!("{} prompt", rows.set))
         ));
         let (records, speed) = match (&target.endpoint, sampled, &mut engine) {
             (Some(endpoint), ..) => (endpoint.records(&target.name, &asked, &scorer)?, None),

@@ -36,7 +36,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let home = arguments.folder.join("tasks").join(&task.name);
     if std::fs::symlink_metadata(&home).is_ok() {
         return Err(Failure::usage(format!(
-            "{} already exists: choose another folder, or remove it",
+            "{} exists: choose another folder, or remove it",
             home.display()
         )));
     }

@@ -342,11 +342,11 @@ fn what_lines(plan: &Plan, resolved: &ResolvedConfig) -> Vec<String> {
             plan.device
         ),
         format!(
-            "{} of {} x {} completions; {} training prompts, mean {:.0} tokens (max {}), completions {}{:.0}",
+            "{} of {} x {} completions; {}, mean {:.0} tokens (max {}), completions {}{:.0}",
             counted(plan.steps as usize, "step"),
             resolved.config.prompt_groups_per_step,
             resolved.config.completions_per_prompt,
-            data.train_rows,
+            counted(data.train_rows, "training prompt"),
             data.mean_prompt_tokens,
             data.longest_prompt_tokens,
             if plan.time.is_upper_bound {
@@ -393,8 +393,8 @@ fn time_lines(
             part(time.training_seconds_per_step)
         ),
         format!(
-            "  {} evals and the test set before and after {at_most}{}; {at_most}{} tokens sampled, {} trained",
-            time.evals,
+            "  {} and the test set before and after {at_most}{}; {at_most}{} tokens sampled, {} trained",
+            counted(time.evals as usize, "eval"),
             duration(time.eval_seconds),
             count(time.sampled_tokens as usize),
             count(time.training_tokens as usize)
@@ -408,10 +408,10 @@ fn time_lines(
 
 fn disk_line(disk: &Disk, is_upper_bound: bool) -> String {
     format!(
-        "disk {}{}: {} checkpoints of {}, rollouts {}, evals {}{}",
+        "disk {}{}: {} of {}, rollouts {}, evals {}{}",
         if is_upper_bound { "at most " } else { "" },
         bytes(disk.total_bytes),
-        disk.checkpoints,
+        counted(disk.checkpoints as usize, "checkpoint"),
         bytes(disk.checkpoint_bytes),
         bytes(disk.rollouts_bytes),
         bytes(disk.evals_bytes),

@@ -286,7 +286,7 @@ fn a_workspace_is_made_once() {
     assert_eq!(again.status.code(), Some(2));
     assert_eq!(
         String::from_utf8_lossy(&again.stderr),
-        "error: w/tasks/invoice already exists: choose another folder, or remove it\n"
+        "error: w/tasks/invoice exists: choose another folder, or remove it\n"
     );
     assert_eq!(fs::read_to_string(&schema).unwrap(), "{}");
     let audit = call(&folder.path().join("w"), &["task", "audit", "invoice"], "");

@@ -219,11 +219,32 @@ fn failures_have_a_class_and_wrapped_answers_pass_tolerantly() {
             "{completion}"
         );
     }
-    let score = scorer_with(r#"{"enum":["a"]}"#, "").score("\"b\"", None);
-    assert_eq!(
-        (score.failure, score.errors[0].message.as_str()),
-        (Some(Enum), "expected one of [\"a\"], found \"b\"")
-    );
+    // What was found comes first and is whole: a list of many values is not.
+    let long = "first, ".repeat(9);
+    for (schema, message) in [
+        (
+            r#"{"enum":["a"]}"#.to_owned(),
+            "\"b\" is not in the enum [\"a\"]".to_owned(),
+        ),
+        (
+            format!(r#"{{"enum":["a",{long:?},"c"]}}"#),
+            "\"b\" is not in the enum [\"a\", ..]".to_owned(),
+        ),
+        (
+            format!(r#"{{"enum":[{long:?},"c"]}}"#),
+            format!("\"b\" is not in the enum [{long:?}, ..]"),
+        ),
+        (
+            r#"{"const":"a"}"#.to_owned(),
+            "\"b\" is not \"a\"".to_owned(),
+        ),
+    ] {
+        let score = scorer_with(&schema, "").score("\"b\"", None);
+        assert_eq!(
+            (score.failure, score.errors[0].message.as_str()),
+            (Some(Enum), message.as_str())
+        );
+    }
     let thinking_kept = scorer_with("{}", "[score]\nstrip_thinking = false\n");
     let score = thinking_kept.score("<think>x</think>{}", None);
     assert_eq!(

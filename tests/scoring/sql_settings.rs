@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::sql::{SCHEMA, scorer};
 use super::{loaded, row_with, shown};
+use grpo_tui::score::Tier;
 
 /// One clock for whatever reads the time, in queries, defaults, views and triggers.
 #[test]
@@ -301,4 +302,11 @@ fn rows_that_cannot_be_read_are_known_before_a_run() {
         );
         assert_eq!(regex.score("7", Some(&row)).is_error(), problem.is_some());
     }
+    // An object has nothing to be compared with.
+    let plain = "name = \"sample\"\n[score]\nkind = \"regex\"\npattern = '\\d'\n";
+    let (_folder, _, regex) = loaded(&[("task.toml", plain)]).unwrap();
+    let row = row_with(&json!({"expected": {"year": "7"}}));
+    assert_eq!(regex.row_problem(&row), None);
+    let score = regex.score("7", Some(&row));
+    assert_eq!((score.tier, score.exact), (Tier::Valid, None));
 }

@@ -83,7 +83,7 @@ fn each_fault_of_a_call_has_its_name_and_place() {
         ),
         (
             r#"{"name":"weather","arguments":{"city":"Oslo","day":"monday"}}"#,
-            "invalid [enum]; 1:52 weather: expected one of [\"today\",\"tomorrow\"], found \"monday\"",
+            "invalid [enum]; 1:52 weather: \"monday\" is not in the enum [\"today\", \"tomorrow\"]",
         ),
         (
             r#"{"name":"weather","arguments":{"city":"Oslo","at":{}}}"#,
@@ -91,11 +91,11 @@ fn each_fault_of_a_call_has_its_name_and_place() {
         ),
         (
             "[{\"name\":\"weather\",\"arguments\":{\"day\":1}},\n{\"name\":\"x\",\"arguments\":{}}]",
-            "invalid [unknown function]; 1:32 weather: missing argument \"city\"; 1:39 weather: expected one of [\"today\",\"tomorrow\"], found 1; 2:9 unknown function x; they are clock, note, weather",
+            "invalid [unknown function]; 1:32 weather: missing argument \"city\"; 1:39 weather: 1 is not in the enum [\"today\", \"tomorrow\"]; 2:9 unknown function x; they are clock, note, weather",
         ),
         (
             r#"{"function":{"name":"weather","arguments":"{\"city\":\"Oslo\",\n\"day\":1}"}}"#,
-            "invalid [enum]; 1:73 weather: expected one of [\"today\",\"tomorrow\"], found 1",
+            "invalid [enum]; 1:73 weather: 1 is not in the enum [\"today\", \"tomorrow\"]",
         ),
         (
             r#"{"name":"clock","arguments":{},"why":"x"}"#,

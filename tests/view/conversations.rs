@@ -345,7 +345,7 @@ fn sampled_conversations_are_shown_with_their_calls() {
     check(
         &stage,
         &[
-            "sampled: 1",
+            "completions 1, sampled",
             "→ query {\"sql\":\"SELECT stock FROM item\"}",
             "Five.",
         ],
@@ -355,7 +355,7 @@ fn sampled_conversations_are_shown_with_their_calls() {
 #[test]
 fn scores_score_whole_conversations() {
     let mut stage = stage((120, 40), "4 s");
-    while !stage.shows("step 1 of 1") {
+    while !stage.shows("step 1/1") {
         stage.keys("s");
     }
     // The twenty calls end without an answer, whatever the text is; the failed tool is no fault of the model's.
@@ -393,16 +393,16 @@ fn a_person_answers_a_prompt_with_the_tools() {
                 "Use the tools.",
                 "How many nuts",
                 "query(sql: string)",
-                "ctrl-o calls",
+                "alt-c calls",
             ],
         );
         // What is no call is not sent.
-        stage.types("How many?").keys("ctrl-o");
+        stage.types("How many?").keys("alt-c");
         check(&stage, &["\"How\" is not a function", "How many?"]);
         stage
             .keys(&"backspace ".repeat(9))
             .types("query {\"sql\": \"SELECT stock FROM item\"}")
-            .keys("ctrl-o");
+            .keys("alt-c");
         check(
             &stage,
             &[
@@ -411,7 +411,7 @@ fn a_person_answers_a_prompt_with_the_tools() {
                 "[[5]]",
             ],
         );
-        stage.types("query {\"sql\": \"SELEC\"}").keys("ctrl-o");
+        stage.types("query {\"sql\": \"SELEC\"}").keys("alt-c");
         check(&stage, &["syntax error"]);
         stage.types("Five.").keys("alt-enter");
         check(
@@ -459,16 +459,16 @@ fn a_person_answers_every_turn_of_a_row() {
             "valid  reward 1",
             "expected \"Five.\"",
             "Sell one.",
-            "ctrl-o calls",
+            "alt-c calls",
         ],
     );
     // In the same database.
     stage
         .types("execute {\"sql\": \"UPDATE item SET stock = 4\"}")
-        .keys("ctrl-o");
+        .keys("alt-c");
     stage
         .types("query {\"sql\": \"SELECT stock FROM item\"}")
-        .keys("ctrl-o");
+        .keys("alt-c");
     check(&stage, &["[[4]]"]);
     stage.types("Sold.").keys("alt-enter");
     check(

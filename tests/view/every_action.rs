@@ -148,7 +148,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
     ),
     ("home b end j", Outcome::Done, "live.changes.open"),
     ("t", Outcome::Done, "eval.chat.leave"),
-    ("t x ctrl-o", Outcome::Done, "eval.chat.edit"),
+    ("t x alt-enter", Outcome::Done, "eval.chat.edit"),
     ("m", Outcome::Done, "live.charts.toggle"),
     ("m space", Outcome::Done, "live.charts.reset"),
     ("y", Outcome::Done, "scores.grades.undo"),
@@ -157,7 +157,7 @@ const TABLE: &[(&str, Outcome, &str)] = &[
         Outcome::Done,
         "schema.definition",
     ),
-    ("a x esc", Outcome::Done, "scores.remove"),
+    ("a x esc", Outcome::Done, "scores.remove scores.save"),
     ("1", Outcome::Done, "screen.live"),
     ("t x", Outcome::Done, "eval.chat.send"),
     // They complain on this stage, of what it has not: a worker that takes requests, a text to submit or to restore, a run

@@ -51,6 +51,14 @@ fn letters_with_consequences_mean_the_same_on_every_screen() {
             .collect();
         assert!(meanings.len() <= 1, "{letter}: {meanings:?}");
     }
+    let saves = grpo_tui::view::app::actions().filter(|action| action.keys.contains(&"ctrl-o"));
+    for action in saves {
+        assert!(
+            action.aliases.contains(&"save") || action.title == "Save",
+            "{}",
+            action.title
+        );
+    }
 }
 
 /// Coming back to a screen, its keys are commands again.

@@ -290,7 +290,7 @@ fn keys_go_through_panes_groups_and_completions() {
         &mut stage,
         "tab",
         &[
-            "▸ time and device",
+            "▸ step time",
             "█ rollout 72%",
             "temperature are measured on GPUs only",
         ],
@@ -591,7 +591,7 @@ fn one_key_reaches_each_pane() {
         "tiers",
         "changes",
         "informative groups",
-        "time and device",
+        "step time",
         "alerts and log",
         "result",
     ];

@@ -125,7 +125,7 @@ fn a_run_is_scored_sampled_and_asked_by_its_own_task() {
             "{asked}"
         );
         // A prompt of one's own.
-        stage.keys("7 t").types("Acme owes 12").keys("ctrl-o");
+        stage.keys("7 t").types("Acme owes 12").keys("alt-enter");
         let asked = arguments(&stage);
         assert!(
             asked
@@ -146,7 +146,7 @@ fn a_run_is_scored_sampled_and_asked_by_its_own_task() {
 #[test]
 fn the_open_task_is_asked_without_a_run() {
     let mut stage = stage(120, 36);
-    stage.keys("7 t").types("x").keys("ctrl-o");
+    stage.keys("7 t").types("x").keys("alt-enter");
     assert!(
         stage.shows("scored by tickets as saved"),
         "{}",
@@ -303,7 +303,7 @@ fn a_question_about_prompts_is_asked_on_prompts() {
     assert_eq!(stage.model.shared.screen, Screen::Prompts);
     stage.keys("A enter");
     assert!(
-        stage.shows("tiny answers 1 eval prompts of tickets"),
+        stage.shows("tiny answers 1 eval prompt of tickets"),
         "{}",
         stage.screen()
     );

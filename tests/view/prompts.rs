@@ -568,6 +568,41 @@ fn a_task_is_created_on_the_screen() {
     );
 }
 
+/// Whatever is missing yet: what was found in the file, and what it is taken for.
+#[test]
+fn the_form_of_a_new_task_shows_columns_and_completes_paths() {
+    let mut stage = stage(120, 36);
+    let data = stage.folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("notes.csv"), "letter\nDear\n").unwrap();
+    let csv = "body,urgent,note\nDear A,yes,\nDear B,no,\nDear C,no,\nDear D,no,\n";
+    std::fs::write(data.join("tickets.csv"), csv).unwrap();
+    stage.keys("N tab").types("d").keys("tab");
+    assert!(stage.shows("data       data/ "), "{}", stage.screen());
+    stage.keys("tab");
+    assert!(stage.shows("notes.csv  tickets.csv"), "{}", stage.screen());
+    stage.types("t").keys("tab");
+    assert!(!stage.shows("no file"), "{}", stage.screen());
+    for text in [
+        "data       data/tickets.csv",
+        "✗ name the task",
+        "3 columns:",
+        "body         prompt    \"Dear A\", \"Dear B\", \"Dear C\"",
+        "urgent       not taken \"yes\", \"no\", \"no\"",
+        "note         not taken empty",
+        "prompt     body",
+    ] {
+        assert!(stage.shows(text), "{text}\n{}", stage.screen());
+    }
+    // A whole path is left as from any field.
+    stage.keys("tab tab tab tab backtab").types("urgent");
+    assert!(
+        stage.shows("expected   urgent") && stage.shows("urgent       expected  \"yes\""),
+        "{}",
+        stage.screen()
+    );
+}
+
 #[test]
 fn every_size_holds_with_every_pane() {
     let mut stage = stage(120, 36);

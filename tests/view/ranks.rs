@@ -38,7 +38,7 @@ fn each_rank_has_a_line_in_the_place_of_the_device() {
     written.step(1);
     append(&mut stage, &mut written, 8);
     for text in [
-        "time and ranks: 1.9 s",
+        "step time 1.9 s by rank",
         "rank device use  memory power share rollout update waited",
         "   0  GPU 0 93% 94.0 GB   n/a   10%   1.2 s  0.5 s  20 ms",
         "   7  GPU 7 93% 94.0 GB 612 W   15%   1.2 s  0.5 s  20 ms",
@@ -47,7 +47,7 @@ fn each_rank_has_a_line_in_the_place_of_the_device() {
     }
     stage.keys("[");
     assert!(
-        stage.shows("time: 12 s; ranks of step 2 "),
+        stage.shows("step time 12 s; ranks of step 2 "),
         "{}",
         stage.screen()
     );
@@ -76,7 +76,7 @@ fn each_rank_has_a_line_in_the_place_of_the_device() {
     // One rank again: its device, of which nothing is known.
     append(&mut stage, &mut written, 0);
     assert!(
-        stage.shows("time and device") && !stage.shows("rank device"),
+        stage.shows("step time 12 s ") && !stage.shows("rank device"),
         "{}",
         stage.screen()
     );

@@ -137,25 +137,36 @@ fn filters_orders_and_groups() {
     check(
         &mut stage,
         "f",
-        &format!("samples: {unparsable} of {all}, unparsable"),
+        &format!("completions {unparsable} of {all}, task samples, unparsable"),
     );
     check(
         &mut stage,
         "f",
-        &format!("samples: {invalid} of {all}, invalid"),
+        &format!("completions {invalid} of {all}, task samples, invalid"),
     );
     check(
         &mut stage,
         "f",
-        &format!("samples: {valid} of {all}, valid"),
+        &format!("completions {valid} of {all}, task samples, valid"),
     );
-    check(&mut stage, "esc o", &format!("samples: {all}, worst first"));
-    check(&mut stage, "o o o", &format!("samples: {all}"));
+    check(
+        &mut stage,
+        "esc o",
+        &format!("completions {all}, task samples, worst first"),
+    );
+    check(
+        &mut stage,
+        "o o o",
+        &format!("completions {all}, task samples"),
+    );
     let (class, count) = stage.model.scores.scored.as_ref().unwrap().tally.failures[0];
     check(
         &mut stage,
         "c",
-        &format!("samples: {count} of {all}, {}", class.name()),
+        &format!(
+            "completions {count} of {all}, task samples, {}",
+            class.name()
+        ),
     );
     stage.keys("esc /").types("gröner");
     let found = stage
@@ -166,7 +177,10 @@ fn filters_orders_and_groups() {
         .iter()
         .filter(|item| item.text.to_lowercase().contains("gröner"))
         .count();
-    assert_eq!(shown(&stage), format!("samples: {found} of {all}"));
+    assert_eq!(
+        shown(&stage),
+        format!("completions {found} of {all}, task samples")
+    );
     stage.keys("ctrl-u").types("no such text");
     assert!(stage.shows("No completions match"), "{}", stage.screen());
     stage.keys("esc");
@@ -281,7 +295,7 @@ fn stored_steps_are_scored_again() {
     stage.keys("]");
     let last = stage.model.shared.current_run().unwrap().history.last_step;
     assert!(
-        stage.shows(&format!("step {last} of {last}: 32")),
+        stage.shows(&format!("completions 32, step {last}/{last}")),
         "{}",
         stage.screen()
     );
@@ -306,9 +320,9 @@ fn stored_steps_are_scored_again() {
         assert!((item.stored.unwrap().advantage - advantage).abs() < 1e-9);
     }
     stage.keys("[ [");
-    assert!(stage.shows(&format!("step {} of {last}", last - 2)));
+    assert!(stage.shows(&format!("step {}/{last}", last - 2)));
     stage.keys("} }");
-    assert!(stage.shows(&format!("step {last} of {last}")));
+    assert!(stage.shows(&format!("step {last}/{last}")));
     // Vendors must be short now: rewards fall, signs change, and the table says in which steps.
     edit_schema(&mut stage, |text| {
         text.replacen(
@@ -424,10 +438,18 @@ fn a_live_run_is_followed() {
     until_step(10);
     stage.act(|_| vec![grpo_tui::view::Command::ShowRun(run.clone())]);
     stage.keys("F");
-    assert!(stage.shows("following step 10: 32"), "{}", stage.screen());
+    assert!(
+        stage.shows("completions 32, following step 10"),
+        "{}",
+        stage.screen()
+    );
     let first = stage.model.scores.items.all[0].from.clone();
     news(&mut stage, 11);
-    assert!(stage.shows("following step 11: 32"), "{}", stage.screen());
+    assert!(
+        stage.shows("completions 32, following step 11"),
+        "{}",
+        stage.screen()
+    );
     assert_eq!(
         (
             first.as_str(),
@@ -437,7 +459,11 @@ fn a_live_run_is_followed() {
     );
     stage.keys("F");
     news(&mut stage, 12);
-    assert!(stage.shows("step 11 of 12: 32"), "{}", stage.screen());
+    assert!(
+        stage.shows("completions 32, step 11/12"),
+        "{}",
+        stage.screen()
+    );
     // While another screen is in front nothing is read; coming back shows the newest.
     stage.keys("F");
     assert!(stage.shows("following step 12"), "{}", stage.screen());
@@ -446,7 +472,7 @@ fn a_live_run_is_followed() {
     stage.keys("f4");
     assert!(stage.shows("following step 14"), "{}", stage.screen());
     stage.keys("[");
-    assert!(stage.shows("step 13 of 14"), "{}", stage.screen());
+    assert!(stage.shows("step 13/14"), "{}", stage.screen());
 }
 
 /// After an edit, the rows and the steps that it changes are found by one key each.
@@ -479,12 +505,16 @@ fn what_a_rescoring_changes_is_complete_and_found() {
             }
         }
         stage.keys("m");
-        assert!(stage.shows("31 of 32, changed"), "{}", stage.screen());
+        assert!(
+            stage.shows("completions 31 of 32, step 40/40, ch"),
+            "{}",
+            stage.screen()
+        );
         stage.keys("m n");
         let impacts = &stage.model.scores.whole.as_ref().unwrap().impacts;
         let first = impacts.iter().find(|one| one.tiers > 0).unwrap().step;
         assert!(
-            stage.shows(&format!("step {first} of 40")),
+            stage.shows(&format!("step {first}/40")),
             "after the last comes the first: {}",
             stage.screen()
         );
@@ -539,7 +569,7 @@ fn completions_are_sampled_from_base_and_trained() {
         "b r",
         &[
             "sample invoice --model tiny --prompt train-001 --n 8",
-            "sampled: 2",
+            "completions 2, sampled",
             "mean 0.500",
             "base, sampling 1",
         ],
@@ -552,7 +582,7 @@ fn completions_are_sampled_from_base_and_trained() {
             "finished-run@best",
             "--seed 1",
             "--worker",
-            "sampled: 4",
+            "completions 4, sampled",
             "trained invoices, small adapters (best checkpoint), sampling 2",
         ],
     );
@@ -595,7 +625,11 @@ fn a_completion_without_text_is_not_kept() {
         (stage.model.scores.source, stage.model.scores.written.len()),
         (Source::Written, 1)
     );
-    assert!(stage.shows("custom: 1"), "{}", stage.screen());
+    assert!(
+        stage.shows("completions 1, not saved"),
+        "{}",
+        stage.screen()
+    );
 }
 
 #[test]

@@ -310,3 +310,92 @@ fn what_an_older_text_accepted_is_not_said_of_one_that_does_not_compile() {
         "expected answers are not checked: schema does not compile"
     );
 }
+
+/// What is written or pasted on Scores outlives the session: with its prompt, after the samples that are there.
+#[test]
+fn completions_written_on_scores_are_saved_as_samples() {
+    let (mut stage, folder) = stage(|folder| {
+        let first = read(folder, "train.jsonl")
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned();
+        // The id is in two sets.
+        let eval = read(folder, "eval.jsonl") + &first + "\n";
+        std::fs::write(folder.join("eval.jsonl"), eval).unwrap();
+        let samples = read(folder, "completions.jsonl");
+        std::fs::write(folder.join("completions.jsonl"), samples.trim_end()).unwrap();
+    });
+    let before = read(&folder, "completions.jsonl");
+    stage.keys("f4 ctrl-o");
+    assert!(
+        stage.shows("nothing to save: paste a completion"),
+        "{}",
+        stage.screen()
+    );
+    stage.keys("a").types("{\"vendor\": \"A\"}").keys("esc");
+    stage.model.scores.written[0].prompt_id = None;
+    stage.send(Message::Paste("line 1\r\nline 2".to_owned()));
+    stage.model.scores.written[1].prompt_id = Some("train-001".to_owned());
+    stage.keys("a").types("three").keys("ctrl-o");
+    stage
+        .model
+        .scores
+        .written
+        .iter()
+        .for_each(|left| panic!("{left:?} is left"));
+    let after = read(&folder, "completions.jsonl");
+    let added: Vec<&str> = after
+        .strip_prefix(&before)
+        .unwrap()
+        .trim()
+        .lines()
+        .collect();
+    assert_eq!(
+        added[..2],
+        [
+            r#"{"completion":"{\"vendor\": \"A\"}"}"#,
+            r#"{"prompt_id":"train-001","set":"train","completion":"line 1\nline 2"}"#,
+        ]
+    );
+    assert!(added[2].ends_with(r#""completion":"three"}"#), "{added:?}");
+    let said = format!(
+        "3 completions saved as task samples: {}",
+        folder.join("completions.jsonl").display()
+    );
+    assert_eq!(last_notice(&stage), said);
+    let count = after.lines().count();
+    assert!(
+        stage.shows(&format!("completions {count}, task samples")) && stage.shows("three"),
+        "{}",
+        stage.screen()
+    );
+}
+
+#[test]
+fn a_task_without_samples_gets_a_file_of_them() {
+    let (mut stage, folder) = stage(|folder| {
+        change(
+            folder,
+            "task.toml",
+            "completions = \"completions.jsonl\"\n",
+            "",
+        );
+        std::fs::remove_file(folder.join("completions.jsonl")).unwrap();
+    });
+    stage.keys("f4 a").types("{}").keys("ctrl-o");
+    assert_eq!(
+        read(&folder, "completions.jsonl"),
+        "{\"completion\":\"{}\"}\n"
+    );
+    let toml = read(&folder, "task.toml");
+    assert!(
+        toml.contains("completions = \"completions.jsonl\"\n"),
+        "{toml}"
+    );
+    assert!(
+        stage.shows("completions 1, task samples"),
+        "{}",
+        stage.screen()
+    );
+}

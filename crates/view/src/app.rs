@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use crossterm::event::KeyCode;
+
 use super::action::{ActionInfo, Scope};
 use super::interaction;
 use super::key_chord::Chord;
@@ -197,8 +199,13 @@ impl Model {
 
     /// Whether a chord belongs to the focused text field: that gets plain keys, actions get those that cannot be text.
     pub fn is_for_text(&self, chord: Chord) -> bool {
-        self.screen().is_typing()
-            && (!chord.is_command() || (chord == Chord::TAB && self.screen().takes_tab()))
+        let screen = self.screen();
+        let is_taken = match chord.code {
+            KeyCode::Tab => chord == Chord::TAB && screen.takes_tab(),
+            KeyCode::BackTab => screen.takes_backtab(),
+            _ => false,
+        };
+        screen.is_typing() && (!chord.is_command() || is_taken)
     }
 
     /// Why an action is blocked.

@@ -143,6 +143,9 @@ fn header(model: &Model, frame: &mut Frame<'_>, area: Rect) {
 
 /// The task, and the current run with its state: the longest version that fits.
 pub fn places(model: &Model) -> Vec<String> {
+    if let Some(shown) = model.screen().shown_instead() {
+        return shown;
+    }
     let task = model
         .shared
         .task

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use crate::exact_json;
+use crate::format::counted;
 use crate::score::json::{self, Kind};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +41,8 @@ pub fn change_line(
     };
     let there = lines.get(index).ok_or_else(|| {
         format!(
-            "the file now has {} lines, not {line}: reloaded",
-            lines.len()
+            "the file now has {}, not {line}: reloaded",
+            counted(lines.len(), "line")
         )
     })?;
     let same = |row: &Map<String, Value>| is_same(without_mark(there, index), row);
@@ -74,6 +75,19 @@ pub fn change_line(
         }
     }
     Ok(out)
+}
+
+/// Returns the file's text with lines after the last one.
+pub fn append_lines(text: &str, lines: &[String]) -> String {
+    let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let mut out = text.to_owned();
+    if !out.is_empty() && !out.ends_with('\n') {
+        out.push_str(end);
+    }
+    for line in lines {
+        out.extend([line.as_str(), end]);
+    }
+    out
 }
 
 /// A row that was read, and the members to set.
@@ -222,9 +236,47 @@ pub fn set_system(task_toml: &str, system: &str) -> Result<String, String> {
     }
 }
 
+/// Returns `task.toml` with the file of the task's samples. Comments and layout stay.
+///
+/// # Errors
+/// The text is not TOML, or `prompts` is no table.
+pub fn set_completions(task_toml: &str, file: &str) -> Result<String, String> {
+    let mut document: toml_edit::DocumentMut = task_toml
+        .parse()
+        .map_err(|error: toml_edit::TomlError| error.to_string())?;
+    let prompts = document.entry("prompts").or_insert(toml_edit::table());
+    let table = prompts.as_table_like_mut();
+    let table = table.ok_or("task.toml: `prompts` is no table: write [prompts]")?;
+    table.insert("completions", toml_edit::value(file));
+    Ok(document.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_appended_and_all_others_stay() {
+        let lines = ["N".to_owned(), "M".to_owned()];
+        for (text, expected) in [
+            ("", "N\nM\n"),
+            ("a\n", "a\nN\nM\n"),
+            ("a\nb", "a\nb\nN\nM\n"),
+            ("a\r\nb", "a\r\nb\r\nN\r\nM\r\n"),
+        ] {
+            assert_eq!(append_lines(text, &lines), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_without_samples_names_their_file() {
+        let toml = "name = \"x\" # one\n\n[prompts] # two\ntrain = \"t.jsonl\"\n\n[score]\n";
+        assert_eq!(
+            set_completions(toml, "c.jsonl").unwrap(),
+            toml.replace("t.jsonl\"\n", "t.jsonl\"\ncompletions = \"c.jsonl\"\n")
+        );
+        assert!(set_completions("prompts = 1\n", "c.jsonl").is_err());
+    }
 
     #[test]
     fn one_line_changes_and_all_others_stay() {
@@ -253,7 +305,7 @@ mod tests {
         assert!(
             change_line("a\n", 3, None, &Change::Delete)
                 .unwrap_err()
-                .contains("1 lines")
+                .contains("has 1 line, not 3")
         );
     }
 

@@ -143,6 +143,11 @@ pub trait Screen: Actions {
     fn pane(&self) -> &'static str;
     fn focus(&mut self, shared: &mut Shared, pane: &'static str);
 
+    /// What the header names in place of the open run and its task, the longest version first; `None`: those.
+    fn shown_instead(&self) -> Option<Vec<String>> {
+        None
+    }
+
     /// Where the panes are in the area of the screen, in the order in which they are drawn.
     fn places(&self, _: &Shared, _: Rect) -> Vec<Place> {
         Vec::new()
@@ -236,6 +241,11 @@ pub trait Screen: Actions {
 
     /// Whether a multi-line editor has the focus: there tab is text.
     fn takes_tab(&self) -> bool {
+        false
+    }
+
+    /// Whether `backtab` goes to the field before, in a form.
+    fn takes_backtab(&self) -> bool {
         false
     }
 

@@ -53,7 +53,7 @@ pub fn look(shared: &Shared) -> Vec<Command> {
 
 /// Whether this program reads or writes the files.
 fn is_busy(shared: &Shared) -> bool {
-    ["task", "task.save", "task.rows"]
+    ["task", "task.save", "task.rows", "task.samples"]
         .into_iter()
         .any(|key| shared.is_busy(key))
 }

@@ -13,4 +13,5 @@ pub mod json;
 pub mod list_cursor;
 pub mod pattern_filter;
 pub mod stacked_bar;
+pub mod text_value;
 pub mod text_width;

@@ -10,6 +10,7 @@ use crate::cli::rows::Rows;
 use crate::cli::targets::lengths;
 use crate::config::BasePrecision;
 use crate::eval::{greedy_questions, records};
+use crate::format::counted;
 use crate::model::Adapters;
 use crate::policy::{ConverseSettings, Policy, PolicyVersion, Prompt, ScoredTask, prepare_rows};
 use crate::report::PublishedBase;
@@ -39,8 +40,8 @@ pub(super) fn measure(
     // `answers`: those whose log-probs are computed, by default the model's own first ones.
     let measured = |name: &str, base: &str, answers: Option<Vec<Vec<u32>>>| {
         eprint_line(&format!(
-            "test set, {} prompts, base {base}",
-            rows.rows.len()
+            "test set, {}, base {base}",
+            counted(rows.rows.len(), "prompt")
         ));
         let (model, tokenizer) = StartModel::find(name, run_folders)?.into_sampler(&engine)?;
         let task = &for_model(&task, &tokenizer);

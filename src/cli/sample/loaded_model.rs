@@ -21,6 +21,7 @@ use crate::cli::{Failure, Outcome, print, print_json};
 use crate::config::ThinkingBudget;
 use crate::dataset::PromptRow;
 use crate::eval::requests;
+use crate::format::counted;
 use crate::hub::ModelConfig;
 use crate::hub::find_model;
 use crate::policy::{
@@ -186,9 +187,10 @@ impl Client<'_> {
             )
         });
         let head = format!(
-            "{} [{}] {outcome}  reward {reward}  {tokens} tokens{why}",
+            "{} [{}] {outcome}  reward {reward}  {}{why}",
             visible(prompt_id),
-            sample + 1
+            sample + 1,
+            counted(tokens, "token")
         );
         print(&format!("{head}\n{steps}{text}\n\n")).map(drop)
     }

@@ -306,9 +306,9 @@ fn print_cost(task: &Task, check: &JudgeCheck, run: Option<&RunSize>) {
         let cost = check.cost_per_request.map(|cost| cost * requests as f64);
         let cost = cost.map_or_else(|| "cost n/a".to_owned(), |cost| format!("about {cost:.2}"));
         println!(
-            "a run          at most {} in {} steps, {cost}",
+            "a run          at most {} in {}, {cost}",
             counted(requests, "request"),
-            run.config.max_steps
+            counted(run.config.max_steps as usize, "step")
         );
     }
 }

@@ -7,15 +7,10 @@ use serde_json::json;
 
 use super::super::dataset::{MappingArguments, print_problems};
 use super::super::{Failure, Outcome, print_json};
-use crate::dataset::import::{columns, parse_split, read_records};
+use crate::dataset::import::{column_samples, columns, parse_split, read_records};
 use crate::dataset::new_task::{MAX_RECORDS, NewTask, ROW_FORMAT, Sources, folder_of};
-use crate::exact_json::write;
-use crate::format::shortened;
 use crate::score::{ScoreError, Scorer, Task, data_problems, load_sets};
 use crate::secrets::{visible, visible_lines};
-
-/// Values of a column that `--dry-run` shows.
-const SAMPLE_VALUES: usize = 3;
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
@@ -202,16 +197,8 @@ fn print_columns(data: &Path) -> Result<(), Failure> {
     let records = read_records(data, MAX_RECORDS)?;
     let columns = columns(&records);
     println!("  columns     {}", visible(&columns.join(", ")));
-    for column in &columns {
-        let cells = records
-            .iter()
-            .filter_map(|record| record.fields.get(column));
-        let values: Vec<String> = cells
-            .filter(|value| !value.is_null())
-            .take(SAMPLE_VALUES)
-            .map(|value| shortened(&write(value), 40))
-            .collect();
-        println!("    {:<16}{}", visible(column), visible(&values.join(", ")));
+    for (column, values) in column_samples(&records) {
+        println!("    {:<16}{}", visible(&column), visible(&values));
     }
     Ok(())
 }

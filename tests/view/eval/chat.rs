@@ -37,7 +37,7 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
         "{}",
         stage.screen()
     );
-    stage.keys("ctrl-o");
+    stage.keys("alt-enter");
     assert!(
         stage.shows("the prompt is empty") && arguments(&stage).is_empty(),
         "{}",
@@ -47,7 +47,7 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
         .types("Acme owes 12")
         .keys("enter")
         .types("EUR")
-        .keys("ctrl-o");
+        .keys("alt-enter");
     for expected in [
         "Acme owes 12",
         "base tiny:",
@@ -92,7 +92,7 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
         stage.screen()
     );
     // What was typed replaces it.
-    stage.types("x").keys("ctrl-o");
+    stage.types("x").keys("alt-enter");
     assert!(
         !stage.shows("Acme") && stage.shows("valid 1.00"),
         "{}",
@@ -106,7 +106,7 @@ fn base_and_trained_answer_a_prompt_side_by_side() {
 #[test]
 fn without_a_run_the_base_answers_alone_and_failures_are_named() {
     let mut alone = stage(80, 24, ANSWERS);
-    alone.keys("7 t").types("one").keys("ctrl-o");
+    alone.keys("7 t").types("one").keys("alt-enter");
     assert!(
         alone.shows("base tiny: ") && alone.shows("valid 1.00") && !alone.shows("trained"),
         "{}",
@@ -119,7 +119,7 @@ fn without_a_run_the_base_answers_alone_and_failures_are_named() {
     );
     insta::assert_snapshot!("eval_chat_80x24", alone.screen());
     let mut failing = stage(80, 24, "echo 'error: no GPU is free' >&2; exit 1");
-    failing.keys("7 t").types("one").keys("ctrl-o");
+    failing.keys("7 t").types("one").keys("alt-enter");
     assert!(
         failing.shows("base tiny: no GPU is free"),
         "{}",

@@ -13,7 +13,7 @@ fn opened_by_clicks() -> User {
         .sees(["oldest first"]);
     user.double_clicks("done02")
         .sees(["[6 Live]", "groups of step 40", "result: finished"]);
-    user.clicks("time and device").sees(["▸ time and device"]);
+    user.clicks("step time").sees(["▸ step time"]);
     user.clicks("7 Eval").sees(["[7 Eval]", "improvements"]);
     user.clicks("test-066").sees(["▸= test-066"]);
     user.clicks("3 Prompts")

@@ -19,7 +19,7 @@ fn every_screen_is_used_at_80x24() {
         ("alt-5", "tiers, failures, advantages"),
         ("alt-6", "changes"),
         ("alt-7", "informative groups 1/"),
-        ("alt-8", "time and device"),
+        ("alt-8", "step time"),
         ("alt-9", "alerts and log"),
         ("alt-0", "result: finished"),
     ] {

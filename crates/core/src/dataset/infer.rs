@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use crate::exact_json::marked_number;
+use crate::format::counted;
 
 /// More different values than this are no enum.
 const MAX_ENUM_VALUES: usize = 12;
@@ -33,8 +34,8 @@ pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inf
     let mut inferred = InferredSchema::default();
     let schema = shape.schema("", &mut inferred);
     let comment = format!(
-        "Inferred from {} examples of {source}: check required fields, enums and formats.",
-        shape.count
+        "Inferred from {} of {source}: check required fields, enums and formats.",
+        counted(shape.count, "example")
     );
     let mut whole = Map::from_iter([
         (

@@ -193,8 +193,7 @@ impl NewTask {
     /// All columns, and those that are no part of a row; `None` if every one is.
     fn unmapped_columns(&self, data: &Path) -> Option<(String, String)> {
         let columns = import::columns(&import::read_records(data, MAX_RECORDS).ok()?);
-        let parts = self.mapping.parts();
-        let is_free = |column: &&String| !parts.iter().any(|(_, text)| text == column);
+        let is_free = |column: &&String| self.mapping.parts_of(column).is_empty();
         let free: Vec<&str> = columns.iter().filter(is_free).map(String::as_str).collect();
         // One column alone would be read as JSON.
         let fields = if let [one] = free[..] {

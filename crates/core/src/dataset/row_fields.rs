@@ -1,3 +1,5 @@
+//! The fields of a row as text, and those that are asked for by name as values.
+
 use serde_json::{Map, Value};
 
 use crate::exact_json;

@@ -139,7 +139,7 @@ pub fn create_folder_with<T, E>(
     let written = fill(&partial).and_then(|written| {
         sync_folder(&partial).map_err(|error| fail(&partial, error))?;
         failpoint("folder.filled", &name);
-        std::fs::rename(&partial, target).map_err(|error| fail(target, error))?;
+        std::fs::rename(&partial, target).map_err(|error| fail(target, exists(error)))?;
         failpoint("folder.renamed", &name);
         let parent = target.parent().unwrap_or(target);
         sync_folder(parent)
@@ -191,6 +191,7 @@ pub fn create(path: &Path, access: Access) -> Result<File> {
             0o666
         })
         .open(path)
+        .map_err(exists)
 }
 
 /// Writes a new file, on the disk when this returns; one that exists is an error.
@@ -205,7 +206,7 @@ pub fn create_file(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
 
 /// Makes a new folder in one that exists.
 pub fn create_folder(path: &Path, access: Access) -> Result<()> {
-    folder_builder(access).create(path)
+    folder_builder(access).create(path).map_err(exists)
 }
 
 /// Makes a folder where it is missing, in one that exists: what was removed does not come back by a folder within it.
@@ -221,7 +222,27 @@ pub fn ensure_one_folder(path: &Path, access: Access) -> Result<()> {
 
 /// Makes a folder and its parents where they are missing.
 pub fn ensure_folder(path: &Path, access: Access) -> Result<()> {
-    folder_builder(access).recursive(true).create(path)
+    let in_the_way = |error: Error| match error.kind() {
+        kind @ (ErrorKind::AlreadyExists | ErrorKind::NotADirectory) => {
+            let text = "a file is in the way: remove it, or choose another folder";
+            Error::new(kind, text)
+        }
+        _ => error,
+    };
+    folder_builder(access)
+        .recursive(true)
+        .create(path)
+        .map_err(in_the_way)
+}
+
+/// The system says "File exists", and not what to do.
+fn exists(error: Error) -> Error {
+    match error.kind() {
+        kind @ (ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
+            Error::new(kind, "it exists: remove it, or choose another name")
+        }
+        _ => error,
+    }
 }
 
 /// Makes the entries of a folder durable: new files, renames, removals.
@@ -249,6 +270,34 @@ fn folder_builder(access: Access) -> DirBuilder {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_the_way_is_said_with_what_to_do() {
+        let parent = tempfile::tempdir().unwrap();
+        let (file, folder) = (parent.path().join("file"), parent.path().join("folder"));
+        create_file(&file, b"", Access::Private).unwrap();
+        create_folder(&folder, Access::Private).unwrap();
+        create_file(&folder.join("a"), b"", Access::Private).unwrap();
+        let fill = |partial: &Path| create_file(&partial.join("b"), b"", Access::Private);
+        let exists = "it exists: remove it, or choose another name";
+        let in_the_way = "a file is in the way: remove it, or choose another folder";
+        for (made, expected) in [
+            (create_file(&file, b"", Access::Private), exists),
+            (create_folder(&folder, Access::Private), exists),
+            (
+                create_folder_with(&folder, Access::Private, |_, error| error, fill),
+                exists,
+            ),
+            (ensure_folder(&file, Access::Private), in_the_way),
+            (ensure_folder(&file.join("a"), Access::Private), in_the_way),
+            (ensure_one_folder(&folder, Access::Private), ""),
+        ] {
+            let said = made
+                .err()
+                .map_or_else(String::new, |error| error.to_string());
+            assert_eq!(said, expected);
+        }
+    }
 
     #[test]
     fn folders_that_a_killed_process_left_are_removed_and_those_in_use_are_not() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::advantage::GroupSignal;
-use crate::format::percent_short;
+use crate::format::{counted, percent_short};
 use crate::score::{FailureClass, Tier};
 use crate::statistics::wilson;
 
@@ -470,8 +470,8 @@ fn advice(
     };
     if report.prompts < MIN_PROMPTS {
         changes.push(format!(
-            "only {} prompts were sampled; sample {MIN_PROMPTS} or more for a narrower interval",
-            report.prompts
+            "only {} sampled; sample {MIN_PROMPTS} or more for a narrower interval",
+            counted(report.prompts, "prompt")
         ));
     }
     Advice {
@@ -495,8 +495,8 @@ fn can_learn(
     }
     if per_step < 1.0 && !report.is_guided {
         changes.push(format!(
-            "a step of {} groups has {per_step:.1} informative ones: raise prompt_groups_per_step, or set dynamic_sampling = true",
-            settings.prompt_groups_per_step
+            "a step of {} has {per_step:.1} informative ones: raise prompt_groups_per_step, or set dynamic_sampling = true",
+            counted(settings.prompt_groups_per_step, "group")
         ));
     }
     let larger = report.other_group_sizes.last();

@@ -1,5 +1,6 @@
 //! A comparison of evals, or a single one, as Markdown and as CSV. The caller masks secrets.
 
+use crate::format::counted;
 use std::fmt::Write;
 
 use super::markdown::{line, table};
@@ -11,11 +12,11 @@ pub fn versus_markdown(versus: &Versus) -> String {
     let names: Vec<String> = versus.evals.iter().map(|eval| line(&eval.name)).collect();
     let first = &versus.evals[0];
     let mut text = format!(
-        "### {}\n\ntask {}, {} set, {} answers; {}\n",
+        "### {}\n\ntask {}, {} set, {}; {}\n",
         names.join(" vs "),
         line(&first.task),
         line(&first.id.set),
-        versus.prompts.len(),
+        counted(versus.prompts.len(), "answer"),
         versus.schema()
     );
     for pair in &versus.pairs {

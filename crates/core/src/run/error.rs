@@ -197,8 +197,8 @@ fn slurm_remedy(program: &str) -> &'static str {
 
 fn remedy(source: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::{
-        AlreadyExists, FileTooLarge, NotADirectory, PermissionDenied, QuotaExceeded,
-        ReadOnlyFilesystem, StorageFull,
+        FileTooLarge, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+        StorageFull,
     };
     match source.kind() {
         PermissionDenied | ReadOnlyFilesystem => {
@@ -209,7 +209,8 @@ fn remedy(source: &std::io::Error) -> &'static str {
         FileTooLarge if source.raw_os_error().is_some() => {
             "; raise the limit on the size of files (`ulimit -f`), then try again"
         }
-        AlreadyExists | NotADirectory => {
+        // From the system: `files` says it in its own words.
+        NotADirectory if source.raw_os_error().is_some() => {
             "; a file is in the way: remove it, or choose another folder with --runs DIR"
         }
         _ => "",

@@ -1,14 +1,15 @@
-//! Published chat templates, compared with transformers' results. They have licences of their own and are not part of
-//! the repository: `scripts/golden/published_templates.py` collects the results for a folder of templates.
+//! Published chat templates and tokenizers, compared with transformers' results. They have licences of their own and are
+//! not part of the repository: `scripts/peers published` collects them and the results.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::ChatTemplate;
 use super::python_json::value_of;
 use super::template_messages::json_messages;
+use super::{ChatTemplate, Tokenizer};
+use crate::hub::ModelSource;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -16,6 +17,7 @@ struct Golden {
     /// As in `2025-08-06T09:05:03`: what `strftime_now` returned.
     now: String,
     templates: Vec<Published>,
+    tokenizers: Vec<PublishedTokenizer>,
 }
 
 #[derive(Deserialize)]
@@ -23,6 +25,12 @@ struct Published {
     file: String,
     template: String,
     cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct PublishedTokenizer {
+    folder: std::path::PathBuf,
+    texts: Vec<(String, Vec<u32>)>,
 }
 
 #[derive(Deserialize)]
@@ -36,7 +44,7 @@ struct Case {
 }
 
 #[test]
-#[ignore = "needs GRPO_PUBLISHED_TEMPLATES, the file that scripts/golden/published_templates.py writes"]
+#[ignore = "needs GRPO_PUBLISHED_TEMPLATES, the file that `scripts/peers published` writes"]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 fn published_templates_render_as_in_transformers() {
     let path = std::env::var("GRPO_PUBLISHED_TEMPLATES").expect("GRPO_PUBLISHED_TEMPLATES");
@@ -82,6 +90,19 @@ fn published_templates_render_as_in_transformers() {
                 (rendered, expected) => {
                     differences.push(format!("{shown}: {rendered:?} instead of {expected:?}"))
                 }
+            }
+        }
+    }
+    for PublishedTokenizer { folder, texts } in golden.tokenizers {
+        let tokenizer = Tokenizer::load(&ModelSource::at("published", &folder)).unwrap();
+        for (text, ids) in texts {
+            count += 1;
+            let found = tokenizer.encode(&text).unwrap();
+            if found != ids {
+                differences.push(format!(
+                    "{}: {text:?}: {found:?} instead of {ids:?}",
+                    folder.display()
+                ));
             }
         }
     }

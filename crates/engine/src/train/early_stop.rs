@@ -2,7 +2,7 @@
 
 use crate::checkpoint::TrainerState;
 use crate::config::{StopCondition, TrainConfig};
-use crate::format::percent_short;
+use crate::format::{counted, percent_short};
 use crate::run::RunState;
 
 /// The steps over which groups are counted for `stop_when_solved`, and the share of them that counts as all.
@@ -65,7 +65,8 @@ pub(super) fn should_stop(
     }
     (config.patience > 0 && without_gain >= config.patience).then(|| {
         format!(
-            "stopped early: {without_gain} evals without a better valid rate (patience = {})",
+            "stopped early: {} without a better valid rate (patience = {})",
+            counted(without_gain as usize, "eval"),
             config.patience
         )
     })

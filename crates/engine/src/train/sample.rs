@@ -9,6 +9,7 @@ use super::run_task::lengths;
 use super::trainer::Trainer;
 use crate::dataset::{PromptRow, load, load_from};
 use crate::eval::requests;
+use crate::format::counted;
 use crate::policy::{
     ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, prepare_rows,
 };
@@ -41,7 +42,10 @@ pub(super) fn sample(
                 .for_each(|completion| on_answer(Answer::part(json!(completion))));
             let step = trainer.state.step;
             Answer::done(
-                format!("{} completions at step {step}", completions.len()),
+                format!(
+                    "{} at step {step}",
+                    counted(completions.len(), "completion")
+                ),
                 json!({"step": step}),
             )
         }

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::TrainError;
+use super::checkpointing::collect;
 use super::gradient_shape::{memory_point, shrunk};
 use super::groups::{Group, PolicyBatch, SampledSteps, StepRollout};
 use super::guided::guide;
@@ -189,6 +190,8 @@ fn grpo_step(
         // A loss that is not finite has such a gradient, which the optimizer skips.
         update.applied = Some(trainer.apply(&gradient)?);
     }
+    // What was saved beside the step is printed before it.
+    record.on_rank_0(|recorder| collect(recorder, false))?;
     record.step(trainer, rollout, update)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::TrainError;
+use super::checkpointing::collect;
 use super::gradient_shape::Extent;
 use super::guided::{GuidingAnswer, guiding_answers};
 use super::metrics::StepUpdate;
@@ -74,6 +75,7 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
             sum(|share| share.trained_tokens) as f64 / seconds.max(1e-9),
         ),
     ]);
+    record.on_rank_0(|recorder| collect(recorder, false))?;
     record.finish_step(trainer, update, metrics, trained_tokens)
 }
 

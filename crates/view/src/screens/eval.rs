@@ -25,6 +25,7 @@ use crate::report::{
     Versus, base_and_trained, base_and_trained_on,
 };
 use crate::run::{EvalRecord, HELD_OUT_SETS};
+use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::subprocess::CancelToken;
 use crate::task::{split_task_set, task_set};
@@ -87,8 +88,8 @@ struct Chooser {
     /// Runs, newest first, then evals outside of runs.
     folders: Vec<(PathBuf, String)>,
     folder: Cursor,
-    /// The evals of the open folder.
-    evals: Option<Result<Vec<EvalId>, String>>,
+    /// The evals of the open folder, with their rates.
+    evals: Option<Result<Vec<(EvalId, String)>, String>>,
     eval: Cursor,
     picked: Vec<EvalId>,
 }
@@ -180,6 +181,20 @@ impl Default for Eval {
 }
 
 impl Eval {
+    /// Whether what will be shown is still being read: the evals, or the runs of which one is opened.
+    fn is_awaited(&self, shared: &Shared) -> bool {
+        let opens = self.is_untouched() && shared.current.is_none() && !shared.runs.listed;
+        shared.is_busy("eval") || opens
+    }
+
+    /// Whether nothing was chosen, and the newest run may be opened.
+    fn is_untouched(&self) -> bool {
+        self.chosen.is_empty()
+            && self.chooser.is_none()
+            && self.chat.is_none()
+            && self.started.is_none()
+    }
+
     fn versus(&self) -> Option<&Arc<Versus>> {
         self.loaded.as_ref()?.as_ref().ok()
     }
@@ -425,7 +440,7 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         },
         |eval: &mut Eval, shared, read| {
             eval.set_versus(read);
-            if std::mem::take(&mut eval.exports_next) {
+            if std::mem::take(&mut eval.exports_next) && shared.screen == Screen::Eval {
                 ask_export(eval, shared);
             }
             Vec::new()
@@ -435,11 +450,14 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
 
 /// Exports the comparison, once it is read.
 fn ask_export(eval: &mut Eval, shared: &mut Shared) {
-    match eval.versus() {
-        Some(versus) => export::ask(versus, shared),
-        None => {
-            eval.exports_next = shared.is_busy("eval");
-            shared.say("the evals are being read: the export follows");
-        }
+    if eval.is_awaited(shared) {
+        eval.exports_next = true;
+        shared.say("the evals are being read: the export follows");
+        return;
+    }
+    match &eval.loaded {
+        Some(Ok(versus)) => export::ask(versus, shared),
+        Some(Err(error)) => shared.complain(error.clone()),
+        None => {}
     }
 }

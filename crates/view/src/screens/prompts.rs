@@ -10,6 +10,7 @@ mod form;
 mod form_fields;
 mod form_import;
 mod form_new_task;
+mod form_path;
 mod hand_actions;
 mod interaction;
 mod layout;

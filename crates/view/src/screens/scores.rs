@@ -9,6 +9,7 @@ pub mod items;
 mod label_queue;
 mod labelling;
 mod sampling;
+mod save;
 mod score_details;
 pub mod scoring;
 mod source;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
 use super::json;
+use super::text_value::block;
 use super::text_width::{wrapped, wrapped_line};
 use crate::environment::{AgentRequest, AnsweredCall, CallOutcome, ChainEnd, ToolChain};
 use crate::format::{counted, duration, grouped};
@@ -223,7 +224,15 @@ impl Conversation<'_> {
         // A refused call reaches no tool.
         let seconds = seconds.filter(|_| call.outcome != CallOutcome::Refused);
         let time = seconds.map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
-        let arguments = Value::Object(call.arguments.clone()).to_string();
+        // Code is below the call, as it was written.
+        let (code, short): (Vec<_>, Vec<_>) = call
+            .arguments
+            .iter()
+            .partition(|(_, value)| block(value).is_some());
+        let short = short
+            .into_iter()
+            .map(|(name, value)| (name.clone(), value.clone()));
+        let arguments = Value::Object(short.collect()).to_string();
         let (shown, rest) = clipped(&arguments, self.extent());
         let mut spans = vec![
             Span::styled(theme.glyph("→ ", "-> "), theme.style(Role::Accent)),
@@ -246,6 +255,12 @@ impl Conversation<'_> {
             theme.style(role),
         ));
         let mut lines = wrapped_line(Line::from(spans), self.width);
+        for (name, value) in code {
+            let name = format!("{}{}:", " ".repeat(INDENT), visible(name));
+            lines.push(Line::styled(name, theme.style(Role::Faint)));
+            let code = block(value).unwrap_or_default();
+            lines.extend(self.text(theme, code, 2 * INDENT));
+        }
         lines.extend(self.text(theme, &call.reply, INDENT));
         lines
     }

@@ -9,6 +9,7 @@ use similar::{DiffOp, DiffTag};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::text_value::block;
 use super::text_width::padded;
 use crate::secrets::visible;
 use crate::style_role::Role;
@@ -147,6 +148,33 @@ fn values(
                 after: close,
             });
         }
+        _ if is_block(before, after) => {
+            let is_named = !name.is_empty();
+            if is_named {
+                let head = visible(&format!("{indent}{}{end}", name.trim_end())).into_owned();
+                let of = |value: Option<&Value>| value.map(|_| head.clone());
+                let kind = match (before, after) {
+                    (Some(_), Some(_)) => Kind::Same,
+                    (Some(_), None) => Kind::Missing,
+                    _ => Kind::Extra,
+                };
+                push(kind, of(before), of(after));
+            }
+            let text = |value: Option<&Value>| {
+                value.and_then(Value::as_str).unwrap_or_default().to_owned()
+            };
+            let indent = "  ".repeat(depth + usize::from(is_named));
+            let line = |line: Option<String>| line.map(|line| format!("{indent}{line}"));
+            rows.extend(
+                texts(&text(before), &text(after))
+                    .into_iter()
+                    .map(|row| Row {
+                        kind: row.kind,
+                        before: line(row.before),
+                        after: line(row.after),
+                    }),
+            );
+        }
         (Some(old), Some(new)) => push(
             if old == new {
                 Kind::Same
@@ -160,6 +188,12 @@ fn values(
         (None, Some(new)) => push(Kind::Extra, None, Some(line(new))),
         (None, None) => {}
     }
+}
+
+/// Whether a text of several lines is there, and no value that is none: lines are compared, not escapes of JSON.
+fn is_block(before: Option<&Value>, after: Option<&Value>) -> bool {
+    let mut values = before.into_iter().chain(after);
+    values.clone().all(Value::is_string) && values.any(|value| block(value).is_some())
 }
 
 /// Unified: `-` the first answer's lines, `+` the second's.
@@ -378,6 +412,27 @@ mod tests {
             r#"{"a":null}"#,
             &[" {", "~\"a\": {\"b\":1}|\"a\": null", " }"],
         );
+    }
+
+    #[test]
+    fn code_in_a_field_is_compared_line_by_line() {
+        let check = |before: &str, after: &str, expected: &[&str]| {
+            assert_eq!(rendered(before, after), expected, "{before} {after}")
+        };
+        check(
+            r#"{"code":"a = 1\nreturn \"a\"","n":1}"#,
+            r#"{"code":"a = 2\nreturn \"a\"","n":1}"#,
+            &[
+                " {",
+                " \"code\":,",
+                "~a = 1|a = 2",
+                " return \"a\"",
+                " \"n\": 1",
+                " }",
+            ],
+        );
+        check(r#"["a\nb"]"#, "[]", &[" [", "-a", "-b", " ]"]);
+        check(r#""a\nb""#, r#""a""#, &[" a", "-b"]);
     }
 
     #[test]

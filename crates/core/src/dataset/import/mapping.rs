@@ -144,6 +144,33 @@ impl MappingText {
         }
     }
 
+    /// The parts that a column is taken for.
+    pub fn parts_of(&self, column: &str) -> Vec<&'static str> {
+        let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
+        let takes = |text: &str| match is_template(text) {
+            true => text
+                .split(|letter| !is_name(letter))
+                .any(|name| name == column),
+            false => {
+                let mut names = text.split(',').map(|pair| match pair.split_once('=') {
+                    Some((_, name)) => name.trim(),
+                    None => pair.trim(),
+                });
+                // A field of an object in the column, too.
+                text == column
+                    || names.any(|name| {
+                        let rest = name.strip_prefix(column);
+                        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                    })
+            }
+        };
+        let parts = self.parts().into_iter();
+        parts
+            .filter(|(_, text)| takes(text))
+            .map(|(part, _)| part)
+            .collect()
+    }
+
     /// `prompt=text expected=vendor, date`, as on a command line.
     pub fn arguments(&self) -> Vec<String> {
         self.parts()
@@ -218,7 +245,7 @@ impl Mapping {
         };
         let mut source = |part: &'static str, text: &str| match text {
             "" => Ok(None),
-            text if text.contains("{{") || text.contains("{%") => {
+            text if is_template(text) => {
                 let added = templates.add_template_owned(part, text.to_owned());
                 added
                     .map(|()| Some(Source::Template(part)))
@@ -496,6 +523,11 @@ impl Mapping {
             )),
         }
     }
+}
+
+/// Whether the text of a part is a template rather than a column.
+fn is_template(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%")
 }
 
 /// A prompt of two columns, of which the first guess is one: the task, and what it is about (Alpaca, Dolly, SQuAD).

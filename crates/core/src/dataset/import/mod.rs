@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 pub use mapping::{LAST_TURN, MappingText};
 pub use parquet::parquet_lines;
-pub use records::{Format, Record, columns, read_records};
+pub use records::{Format, Record, column_samples, columns, read_records};
 
 use super::DatasetError;
 use crate::task::PromptSet;
@@ -96,6 +96,15 @@ pub fn import(
         }
     }
     Ok(imported)
+}
+
+/// The mapping with its empty parts guessed by the first records.
+pub fn guess(records: &[Record], text: &MappingText, schema: Option<&Value>) -> MappingText {
+    // The types of cells are of no matter to a guess.
+    let records = records.iter().cloned().map(Ok);
+    Survey::from_records(records, true, true)
+        .map(|survey| text.clone().guessed(&survey, schema))
+        .unwrap_or_default()
 }
 
 /// `1 record is not a valid row`

@@ -1,7 +1,8 @@
 //! Reads the records of a CSV, JSON, JSONL or Parquet file, each with its line.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 use std::path::Path;
 use std::rc::Rc;
@@ -14,12 +15,10 @@ use crate::dataset::row::{NumberedLine, not_json};
 use crate::dataset::{DatasetError, read_lines};
 use crate::exact_json;
 use crate::files;
-use crate::format::{bytes as bytes_of, counted, grouped};
+use crate::format::{bytes as bytes_of, counted, grouped, shortened};
 
 /// Delimiters of CSV that are recognized in the header.
 const DELIMITERS: [u8; 4] = *b",;\t|";
-/// Follows the text of a CSV file: a record of its own, unless a quote is still open there.
-const END: &str = "\n\0";
 
 /// The file format of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +62,9 @@ type Records = Box<dyn Iterator<Item = Result<Record, (usize, String)>>>;
 const MAX_RECORDS: usize = 1_000_000;
 /// Approximate memory of the records: a file of some KiB can hold any number of bytes.
 const MAX_RECORD_BYTES: usize = 1 << 30;
+/// Values of a column that are shown, and characters of each.
+const SAMPLE_VALUES: usize = 3;
+const MAX_SAMPLE_CHARS: usize = 40;
 /// One record of CSV at most.
 const MAX_CSV_RECORD_BYTES: usize = 64 << 20;
 
@@ -181,6 +183,26 @@ pub fn columns(records: &[Record]) -> Vec<String> {
     keys.filter(|key| known.insert(key.as_str()))
         .cloned()
         .collect()
+}
+
+/// Each column with its first values: `"Where is my parcel?", "Refund"`.
+pub fn column_samples(records: &[Record]) -> Vec<(String, String)> {
+    let samples = |column: String| {
+        let cells = records
+            .iter()
+            .filter_map(|record| record.fields.get(&column));
+        let values: Vec<String> = cells
+            .filter(|value| !value.is_null() && **value != "")
+            .take(SAMPLE_VALUES)
+            .map(|value| shortened(&exact_json::write(value), MAX_SAMPLE_CHARS))
+            .collect();
+        let values = match values.is_empty() {
+            true => "empty".to_owned(),
+            false => values.join(", "),
+        };
+        (column, values)
+    };
+    columns(records).into_iter().map(samples).collect()
 }
 
 fn json_lines(lines: impl Iterator<Item = NumberedLine> + 'static) -> Records {
@@ -313,54 +335,37 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
         .position(|byte| matches!(byte, b'\r' | b'\n'))
         .unwrap_or(header.len());
     let delimiter = delimiter_of(&header[..end]);
-    // Line ends of old spreadsheets; the reader counts no line of theirs.
-    let ends_with_return = header[end..].starts_with(b"\r") && !header[end..].starts_with(b"\r\n");
-    // The reader counts a line when its line feed is read, which it leaves for later after a carriage return.
-    let late = usize::from(header.ends_with(b"\r\n"));
-    let left = Rc::new(Cell::new(MAX_CSV_RECORD_BYTES));
-    let text = std::io::Cursor::new(header)
-        .chain(LimitedReader {
-            reader,
-            left: Rc::clone(&left),
-        })
-        .chain(END.as_bytes());
+    let scan = Rc::new(RefCell::new(QuoteScan::new(delimiter)));
+    let text = ScannedReader {
+        reader: std::io::Cursor::new(header).chain(reader),
+        scan: Rc::clone(&scan),
+    };
     // Records of another length are refused below, where the cells are known.
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .flexible(true)
         .from_reader(text);
-    let names = match reader.headers() {
-        Ok(names) => names.clone(),
-        Err(error) => return Ok(Box::new(std::iter::once(Err((1, csv_error(&error)))))),
+    let names = reader.headers().cloned();
+    let start = scan.borrow_mut().next_record();
+    let names = match (names, start.unclosed) {
+        (_, Some(quote)) => {
+            return Ok(Box::new(std::iter::once(Err(quote.problem()))));
+        }
+        (Ok(names), None) => names,
+        (Err(error), None) => return Ok(Box::new(std::iter::once(Err((1, csv_error(&error)))))),
     };
     let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
     if let Some(problem) = bad_header(&names) {
         return Ok(Box::new(std::iter::once(Err((1, problem)))));
     }
-    let is_row = |cells: &csv::Result<csv::StringRecord>| {
-        !cells.as_ref().is_ok_and(|cells| *cells == ["\0"][..])
-    };
-    let records = reader
-        .into_records()
-        .inspect(move |_| left.set(MAX_CSV_RECORD_BYTES));
-    let mut next_line = 2;
-    Ok(Box::new(records.take_while(is_row).map(move |cells| {
-        let cells = cells.map_err(|error| {
-            let line = error
-                .position()
-                .map_or(1, |position| position.line() as usize + late);
-            (line, csv_error(&error))
-        })?;
-        let line = cells
-            .position()
-            .map_or(0, |position| position.line() as usize + late);
-        let line = if ends_with_return { next_line } else { line };
-        next_line += 1 + cells
-            .iter()
-            .map(|cell| cell.matches('\r').count())
-            .sum::<usize>();
+    Ok(Box::new(reader.into_records().map(move |cells| {
+        let start = scan.borrow_mut().next_record();
+        if let Some(quote) = start.unclosed {
+            return Err(quote.problem());
+        }
+        let cells = cells.map_err(|error| (start.line, csv_error(&error)))?;
         if let Some(problem) = bad_cells(&names, &cells) {
-            return Err((line, problem));
+            return Err((start.line, problem));
         }
         let fields = names
             .iter()
@@ -368,48 +373,170 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
             .filter(|(name, _)| !name.is_empty())
             .map(|(name, cell)| (name.clone(), Value::from(cell)));
         Ok(Record {
-            line,
+            line: start.line,
             fields: fields.collect(),
         })
     })))
 }
 
-/// A reader with a limit per record: a quote that is not closed would make one record of the rest.
-struct LimitedReader<R> {
-    reader: R,
-    left: Rc<Cell<usize>>,
+/// Where a quoted cell begins.
+#[derive(Debug, Clone, Copy)]
+struct Quote {
+    /// Both from 1.
+    line: usize,
+    column: usize,
 }
 
-impl<R: Read> Read for LimitedReader<R> {
+impl Quote {
+    fn problem(self) -> (usize, String) {
+        let column = self.column;
+        let problem =
+            format!("the quote in column {column} is never closed; write `\"` after the cell");
+        (self.line, problem)
+    }
+}
+
+/// The beginning of a record.
+#[derive(Debug, Clone, Copy, Default)]
+struct RecordStart {
+    line: usize,
+    /// The quote that takes the following records into its cell.
+    unclosed: Option<Quote>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CellState {
+    RecordStart,
+    CellStart,
+    Plain,
+    Quoted,
+    /// After a quote in a quoted cell: its end, or the first of two that stand for one.
+    Closing,
+}
+
+/// Follows the bytes that the reader of CSV takes: it closes a quote wherever the next one is, and knows no line of it.
+#[derive(Debug)]
+struct QuoteScan {
+    delimiter: u8,
+    line: usize,
+    column: usize,
+    last: u8,
+    state: CellState,
+    open: Option<Quote>,
+    /// Bytes since the last record was taken.
+    read: usize,
+    /// Records that the reader has read ahead.
+    begun: VecDeque<RecordStart>,
+}
+
+impl QuoteScan {
+    fn new(delimiter: u8) -> Self {
+        Self {
+            delimiter,
+            line: 1,
+            column: 1,
+            last: 0,
+            state: CellState::RecordStart,
+            open: None,
+            read: 0,
+            begun: VecDeque::new(),
+        }
+    }
+
+    fn take(&mut self, byte: u8) {
+        let is_break = matches!(byte, b'\r' | b'\n');
+        self.line += usize::from(is_break && !(byte == b'\n' && self.last == b'\r'));
+        self.last = byte;
+        if self.state == CellState::RecordStart {
+            // A byte order mark precedes the first cell.
+            if is_break || (self.line == 1 && matches!(byte, 0xef | 0xbb | 0xbf)) {
+                return;
+            }
+            (self.state, self.column) = (CellState::CellStart, 1);
+            self.begun.push_back(RecordStart {
+                line: self.line,
+                unclosed: None,
+            });
+        }
+        let is_delimiter = byte == self.delimiter;
+        self.state = match (self.state, byte) {
+            (CellState::CellStart, b'"') => {
+                self.open = Some(Quote {
+                    line: self.line,
+                    column: self.column,
+                });
+                CellState::Quoted
+            }
+            (CellState::Quoted, b'"') => CellState::Closing,
+            (CellState::Quoted, _) | (CellState::Closing, b'"') => CellState::Quoted,
+            (state, _) => {
+                // The end of a cell is followed by text: it is the beginning of another one.
+                let is_stray = state == CellState::Closing
+                    && !(is_break || is_delimiter || matches!(byte, b' ' | b'\t'));
+                let spans = self.open.filter(|quote| is_stray && quote.line < self.line);
+                self.open = None;
+                self.note(spans);
+                match (is_break, is_delimiter) {
+                    (true, _) => CellState::RecordStart,
+                    (_, true) => {
+                        self.column += 1;
+                        CellState::CellStart
+                    }
+                    _ => CellState::Plain,
+                }
+            }
+        };
+    }
+
+    fn note(&mut self, quote: Option<Quote>) {
+        if let (Some(quote), Some(record)) = (quote, self.begun.back_mut()) {
+            record.unclosed.get_or_insert(quote);
+        }
+    }
+
+    /// The text has ended, or the record is longer than any.
+    fn end(&mut self) {
+        let open = self.open.filter(|_| self.state == CellState::Quoted);
+        self.note(open);
+    }
+
+    /// The beginning of the record that the reader returns next.
+    fn next_record(&mut self) -> RecordStart {
+        self.read = 0;
+        self.begun.pop_front().unwrap_or(RecordStart {
+            line: self.line,
+            unclosed: None,
+        })
+    }
+}
+
+/// A reader with a limit per record: a quote that is not closed would make one record of the rest.
+struct ScannedReader<R> {
+    reader: R,
+    scan: Rc<RefCell<QuoteScan>>,
+}
+
+impl<R: Read> Read for ScannedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.reader.read(buffer)?;
-        match self.left.get().checked_sub(read) {
-            Some(left) => self.left.set(left),
-            None => {
-                let problem = format!(
-                    "a record of more than {}: is a quote not closed?",
-                    bytes_of(MAX_CSV_RECORD_BYTES as u64)
-                );
-                return Err(std::io::Error::other(problem));
-            }
+        let mut scan = self.scan.borrow_mut();
+        buffer[..read].iter().for_each(|byte| scan.take(*byte));
+        scan.read += read;
+        let is_long = scan.read > MAX_CSV_RECORD_BYTES;
+        if read == 0 || is_long {
+            scan.end();
         }
-        Ok(read)
+        match is_long {
+            false => Ok(read),
+            true => Err(std::io::Error::other(format!(
+                "a record of more than {}",
+                bytes_of(MAX_CSV_RECORD_BYTES as u64)
+            ))),
+        }
     }
 }
 
 fn bad_cells(names: &[String], cells: &csv::StringRecord) -> Option<String> {
-    let last = names
-        .get(cells.len().saturating_sub(1))
-        .map_or("", String::as_str);
-    if cells
-        .iter()
-        .next_back()
-        .is_some_and(|cell| cell.ends_with(END))
-    {
-        return Some(format!(
-            "column `{last}`: the quote is never closed; write `\"` after the cell"
-        ));
-    }
     let advice = match cells.len().cmp(&names.len()) {
         Ordering::Equal => {
             // The first is what pandas and R number rows by.
@@ -453,11 +580,6 @@ fn bad_header(names: &[String]) -> Option<String> {
     let mut known = std::collections::HashSet::new();
     let mut named = names.iter().filter(|name| !name.is_empty());
     let twice = named.find(|name| !known.insert(name.as_str()));
-    if names.iter().any(|name| name.ends_with('\0')) {
-        return Some(
-            "a quote in the header is never closed; the first line names the columns".to_owned(),
-        );
-    }
     match twice {
         Some(name) => Some(format!(
             "two columns are named `{name}`; give each its own name"
@@ -483,5 +605,5 @@ fn csv_error(error: &csv::Error) -> String {
 
 /// At most 60 characters.
 pub(super) fn clip(text: &str) -> String {
-    crate::format::shortened(text, 60)
+    shortened(text, 60)
 }

@@ -281,7 +281,8 @@ impl Ticket {
     fn create(folder: &Path, device: &Device, position: &str) -> Result<Self, RunError> {
         let path = folder.join(format!("{}.ticket-{position}", device.name()));
         let file = create_shared(folder, &path, true)?.ok_or_else(|| {
-            RunError::io("create", &path)(std::io::ErrorKind::AlreadyExists.into())
+            let why = "another run waits in this file: try again";
+            RunError::io("create", &path)(std::io::Error::other(why))
         })?;
         Ok(Self {
             folder: folder.to_owned(),

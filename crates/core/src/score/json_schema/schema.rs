@@ -29,6 +29,8 @@ const MAX_STEPS: u64 = 500_000_000;
 /// Bytes that the errors of one completion may take, and bytes of one error besides its paths.
 const ERRORS_BYTES: u64 = 128 << 20;
 const ERROR_BYTES: u64 = 1_024;
+/// Characters of the values of an enum that a reason lists.
+const MAX_ENUM_CHARS: usize = 60;
 
 /// A compiled schema.
 #[derive(Debug)]
@@ -581,6 +583,21 @@ fn class_of(kind: &Kind) -> FailureClass {
     }
 }
 
+/// The first values of an enum: a place with little room cuts the end of the sentence.
+fn listed(options: &serde_json::Value) -> String {
+    let options = options.as_array().map_or(&[][..], Vec::as_slice);
+    let mut list = String::new();
+    for (place, option) in options.iter().enumerate() {
+        let text = shorten(&option.to_string());
+        if place > 0 && list.len() + text.len() > MAX_ENUM_CHARS {
+            return format!("[{list}, ..]");
+        }
+        list.push_str(if place > 0 { ", " } else { "" });
+        list.push_str(&text);
+    }
+    format!("[{list}]")
+}
+
 /// The reason in words, quoting what the completion says.
 fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> String {
     let found = shorten(written);
@@ -630,15 +647,9 @@ fn sentence(error: &ValidationError<'_>, written: &str, type_name: &str) -> Stri
                 shorten(path.rsplit('/').next().unwrap_or_default())
             )
         }
-        Kind::Enum { options } => format!(
-            "expected one of {}, found {found}",
-            shorten(&options.to_string())
-        ),
+        Kind::Enum { options } => format!("{found} is not in the enum {}", listed(options)),
         Kind::Constant { expected_value } => {
-            format!(
-                "expected {}, found {found}",
-                shorten(&expected_value.to_string())
-            )
+            format!("{found} is not {}", shorten(&expected_value.to_string()))
         }
         Kind::Custom { keyword, message } if exact_numbers::BOUNDS.contains(&keyword.as_str()) => {
             format!("{found} {message}")

@@ -124,7 +124,7 @@ impl Judge for Regex {
         thoughts: ThinkRules,
         row: Option<&PromptRow>,
     ) -> Verdict {
-        let expected = row.and_then(|row| row.expected.as_ref());
+        let expected = row.and_then(|row| self.compared(row));
         judge_text(completion, from, thoughts, expected, |offset, answer| {
             let place = (completion, offset);
             let Some(expected) = expected else {
@@ -148,7 +148,7 @@ impl Judge for Regex {
     }
 
     fn row_problem(&self, row: &PromptRow) -> Option<String> {
-        self.check_expected(row.expected.as_ref()?).err()
+        self.check_expected(self.compared(row)?).err()
     }
 
     /// The text that a pattern is to match, it matches alone.
@@ -158,6 +158,19 @@ impl Judge for Regex {
 }
 
 impl Regex {
+    /// The row's `expected`; none where it is an object, and the pattern has no group to compare with.
+    fn compared<'r>(&self, row: &'r PromptRow) -> Option<&'r Value> {
+        let expected = row.expected.as_ref()?;
+        let has_groups = || self.pattern.capture_names().flatten().next().is_some();
+        let is_object = |one: &Value| {
+            matches!(
+                Expectation::from_value(one),
+                Expectation::Plain(Value::Object(_))
+            )
+        };
+        (has_groups() || !alternatives(expected).into_iter().all(is_object)).then_some(expected)
+    }
+
     /// # Errors
     /// No answer can be equal to it: it names a group that the pattern does not have, or has lists.
     fn check_expected(&self, expected: &Value) -> Result<(), String> {
@@ -183,11 +196,14 @@ impl Regex {
                 let mut groups = self.pattern.capture_names().flatten();
                 if !groups.any(|group| group == name) {
                     let groups: Vec<&str> = self.pattern.capture_names().flatten().collect();
-                    let advice = match groups.as_slice() {
-                        [] => "the pattern has none: write (?P<NAME>..)".to_owned(),
-                        groups => format!("the pattern has {}", groups.join(", ")),
-                    };
-                    return refuse(format!("no group {name:?}; {advice}"));
+                    return refuse(match groups.as_slice() {
+                        [] => {
+                            format!("no group {name:?}; the pattern has none: write (?P<NAME>..)")
+                        }
+                        groups => {
+                            format!("no group {name:?}; the pattern has {}", groups.join(", "))
+                        }
+                    });
                 }
                 let value = match Expectation::from_value(value) {
                     Expectation::Optional(value) => value,

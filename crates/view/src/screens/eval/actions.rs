@@ -10,7 +10,7 @@ use super::{
 use crate::action::Scope;
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};
-use crate::report::{Outcome, chain_text};
+use crate::report::{EvalId, Outcome, chain_text};
 use crate::run::is_recording;
 use crate::screen::{self, About, Described};
 use crate::screens::Screen;
@@ -39,6 +39,19 @@ impl screen::Screen for Eval {
             (None, Some(_)) => CHOOSER,
             (None, None) => self.pane,
         }
+    }
+
+    /// Chosen evals are of other runs than the open one, which a prompt of one's own is for.
+    fn shown_instead(&self) -> Option<Vec<String>> {
+        if self.chosen.is_empty() || self.chat.is_some() {
+            return None;
+        }
+        let mut folders: Vec<String> = self.chosen.iter().map(EvalId::short_folder).collect();
+        folders.dedup();
+        let folders = folders.join(" vs ");
+        let task = self.versus().map(|versus| &versus.evals[0].task);
+        let whole = task.map(|task| format!("{task}  {folders}"));
+        Some(whole.into_iter().chain([folders]).collect())
     }
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
@@ -153,7 +166,7 @@ const ACTIONS: &[Action] = &[
         "eval.chat.send",
         "Ask",
         "ask",
-        &["ctrl-o", "alt-enter"],
+        &["alt-enter"],
         CHATTING,
         chat::send,
     ),
@@ -426,10 +439,7 @@ const ACTIONS: &[Action] = &[
         "export csv",
     ])
     .asking()
-    .unless(|eval, shared| {
-        let is_reading = eval.loaded.is_none() && shared.is_busy("eval");
-        nothing(eval, shared).filter(|_| !is_reading)
-    }),
+    .unless(|eval, shared| nothing(eval, shared).filter(|_| !eval.is_awaited(shared))),
     Action::new(
         "eval.start",
         "Run eval",
@@ -604,20 +614,23 @@ fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Comma
             }
         }
         Change::Second => eval_job::look(eval, shared),
-        Change::Runs { .. } if shared.screen == Screen::Eval => open_newest(eval, shared),
+        Change::Runs { .. } if shared.screen == Screen::Eval => {
+            let commands = open_newest(eval, shared);
+            let is_read = commands.is_empty() && !eval.is_awaited(shared);
+            if is_read && std::mem::take(&mut eval.exports_next) {
+                shared.complain(nothing(eval, shared).unwrap_or_default());
+            }
+            commands
+        }
         _ => Vec::new(),
     }
 }
 
 /// Where nothing is open, opens the newest run of the open task that was compared with its base.
 fn open_newest(eval: &Eval, shared: &Shared) -> Vec<Command> {
-    let is_empty = eval.chosen.is_empty()
-        && eval.chooser.is_none()
-        && eval.chat.is_none()
-        && eval.started.is_none();
     let newest = shared
         .compared_run()
-        .filter(|_| is_empty && shared.current.is_none());
+        .filter(|_| eval.is_untouched() && shared.current.is_none());
     newest
         .map(|row| Command::ShowRun(row.directory.path().to_owned()))
         .into_iter()

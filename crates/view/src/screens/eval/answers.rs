@@ -6,8 +6,9 @@ use ratatui::text::{Line, Span};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::failures::reasons;
 use super::{Eval, conversations, layout};
-use crate::format::or_na;
+use crate::format::counted;
 use crate::pane::content::Content;
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
@@ -19,6 +20,7 @@ use crate::theme::Theme;
 use crate::widgets::conversation::parts;
 use crate::widgets::diff::{difference, headings, side_by_side, unified};
 use crate::widgets::grounded;
+use crate::widgets::text_value::named;
 use crate::widgets::text_width::wrapped;
 
 /// Narrower than this, answers are stacked by default.
@@ -289,34 +291,15 @@ fn scored(theme: &Theme, name: &str, record: &EvalRecord, role: Role) -> Line<'s
         ),
         Span::styled(
             format!(
-                ", {} tokens{values}{cut}{unwrapped}{turn}",
-                or_na(record.tokens, |tokens| tokens.to_string())
+                ", {}{values}{cut}{unwrapped}{turn}",
+                record.tokens.map_or_else(
+                    || "n/a tokens".to_owned(),
+                    |tokens| counted(tokens, "token")
+                )
             ),
             theme.style(Role::Faint),
         ),
     ])
-}
-
-/// Why an answer is not valid: `/amount: "12" is not of type "number" (line 1 column 61)`.
-fn reasons(record: &EvalRecord) -> Vec<String> {
-    let errors = record.score["errors"]
-        .as_array()
-        .map_or(&[] as &[Value], Vec::as_slice);
-    let reason = |error: &Value| {
-        let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
-        let path = text("instance_path");
-        let path = if path.is_empty() {
-            String::new()
-        } else {
-            format!("{path}: ")
-        };
-        let place = error["line"].as_u64().zip(error["column"].as_u64());
-        let place = place.map_or_else(String::new, |(line, column)| {
-            format!(" (line {line} column {column})")
-        });
-        format!("{path}{}{place}", text("message"))
-    };
-    errors.iter().map(reason).collect()
 }
 
 /// The expected values, field by field, with who has them right.
@@ -351,24 +334,26 @@ fn expected(
                     .map(|(glyph, role)| Span::styled(glyph, theme.style(role)))
                     .collect();
                 marks.push(Span::raw(" "));
-                for (index, text) in wrapped(&format!("{field}: {value}"), width.saturating_sub(4))
-                    .into_iter()
-                    .enumerate()
-                {
+                let texts = named(field, value).into_iter();
+                let texts = texts.flat_map(|line| wrapped(&line, width.saturating_sub(4)));
+                for (index, text) in texts.enumerate() {
                     let before = if index == 0 {
                         marks.clone()
                     } else {
                         vec![Span::raw(" ".repeat(marks.len()))]
                     };
+                    let text = text.replace(char::is_control, "·");
                     lines.push(Line::from([before, vec![Span::raw(text)]].concat()));
                 }
             }
         }
-        None => lines.extend(
-            wrapped(&expected.to_string(), width)
-                .into_iter()
-                .map(Line::from),
-        ),
+        None => {
+            let text = expected
+                .as_str()
+                .map_or_else(|| expected.to_string(), str::to_owned);
+            let rows = text.lines().flat_map(|line| wrapped(line, width));
+            lines.extend(rows.map(|row| Line::from(row.replace(char::is_control, "·"))));
+        }
     }
     lines
 }

@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use ratatui::text::{Line, Span};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Chooser, Eval};
+use crate::format::percent_short;
 use crate::message::{Command, Work};
 use crate::pane::content::{Content, List};
-use crate::report::list_evals;
+use crate::report::{EvalId, RunRow, list_evals};
+use crate::run::{EvalSummary, RunState};
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::widgets::list_cursor::Cursor;
@@ -16,10 +20,8 @@ use crate::widgets::text_width::fitted;
 pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let runs = shared.runs.listing.entries().iter().rev().map(|entry| {
         let row = entry.row.as_ref().ok();
-        let name = row.map_or_else(String::new, |row| {
-            format!("  {} {}", row.directory.name(), row.status.name())
-        });
-        (entry.path.clone(), format!("run   {}{name}", entry.id()))
+        let about = row.map_or_else(String::new, |row| about(row));
+        (entry.path.clone(), format!("run   {}{about}", entry.id()))
     });
     let mut folders: Vec<(PathBuf, String)> = runs.collect();
     // The current run may be outside of the run folders.
@@ -54,6 +56,64 @@ pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     )]
 }
 
+/// What tells a run from others: `  a name  invoice  step 40  valid 71.5%  finished`.
+fn about(row: &RunRow) -> String {
+    let rate = row
+        .valid()
+        .map(|valid| format!("valid {}", percent_short(valid)));
+    let parts = [
+        row.directory.name().to_owned(),
+        row.directory.file().task.clone(),
+        format!("step {}", row.last_step),
+        rate.unwrap_or_default(),
+        row.status.name().to_owned(),
+    ];
+    let parts = parts.iter().filter(|part| !part.is_empty());
+    parts.map(|part| format!("  {part}")).collect()
+}
+
+/// Of an eval outside of runs: `  invoice  base valid 30.0%`.
+fn about_eval(folder: &Path) -> String {
+    let result = result(folder);
+    let task = result["task"].as_str().unwrap_or_default();
+    let rate = |(name, summary): (&String, &Value)| {
+        let valid = summary["valid"].as_f64()?;
+        Some(format!("  {name} valid {}", percent_short(valid)))
+    };
+    let targets = result["targets"].as_object().into_iter().flatten();
+    format!("  {task}{}", targets.filter_map(rate).collect::<String>())
+}
+
+fn result(folder: &Path) -> Value {
+    let text = crate::files::read_text(&folder.join(crate::run::RESULT_FILE));
+    serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default()
+}
+
+/// The evals of a folder, each with its rates: `valid 71.5%  exact 60.0%  n = 200`.
+fn rated(folder: &Path) -> Result<Vec<(EvalId, String)>, String> {
+    let evals = list_evals(folder).map_err(|error| error.to_string())?;
+    let history = RunState::read(folder).ok();
+    let result = result(folder);
+    let rates = |eval: &EvalId| -> Option<String> {
+        let recorded = history.as_ref().and_then(|history| {
+            let key = (eval.step, eval.set.clone(), eval.target.clone());
+            Some(history.evals.get(&key)?.summary.clone())
+        });
+        let own = || EvalSummary::deserialize(&result["targets"][&eval.target]).ok();
+        let summary = recorded.or_else(own)?;
+        let exact = summary.exact.map_or_else(String::new, |exact| {
+            format!("  exact {}", percent_short(exact))
+        });
+        let valid = percent_short(summary.valid);
+        Some(format!("valid {valid}{exact}  n = {}", summary.n))
+    };
+    let rated = evals.into_iter().map(|eval| {
+        let rates = rates(&eval).unwrap_or_default();
+        (eval, rates)
+    });
+    Ok(rated.collect())
+}
+
 /// Evals outside of runs that have a result, newest first.
 fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -66,7 +126,8 @@ fn evals(folder: &Path) -> Vec<(PathBuf, String)> {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            (path, format!("eval  {name}"))
+            let label = format!("eval  {name}{}", about_eval(&path));
+            (path, label)
         })
         .collect();
     found.sort_by(|a, b| b.0.cmp(&a.0));
@@ -91,7 +152,7 @@ pub(super) fn enter(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let folder = folder.clone();
     vec![Work::once(
         "eval.chooser",
-        move || list_evals(&folder).map_err(|error| error.to_string()),
+        move || rated(&folder),
         |eval: &mut Eval, _, evals| {
             if let Some(chooser) = &mut eval.chooser {
                 chooser.evals = Some(evals);
@@ -110,7 +171,7 @@ pub(super) fn pick(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let Some(Ok(evals)) = &chooser.evals else {
         return enter(eval, shared);
     };
-    let Some(eval) = chooser.eval.at(evals.len()).and_then(|at| evals.get(at)) else {
+    let Some((eval, _)) = chooser.eval.at(evals.len()).and_then(|at| evals.get(at)) else {
         return Vec::new();
     };
     match chooser.picked.iter().position(|picked| picked == eval) {
@@ -219,9 +280,9 @@ pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize
             )
         }
         Some(Ok(evals)) => {
-            let eval = &evals[place];
+            let (eval, rates) = &evals[place];
             row(
-                &format!("{:<8} {}", eval.set, eval.name(false)),
+                &format!("{:<8} {:<12} {rates}", eval.set, eval.name(false)),
                 chooser.picked.contains(eval),
             )
         }

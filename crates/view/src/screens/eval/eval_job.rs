@@ -198,7 +198,7 @@ fn confirm_targets(shared: &mut Shared, model: &str, on: String, variants: &[Vec
         PromptSet::from_name(&on).and_then(|set| open.rows.get(&set)?.as_ref().ok().map(Vec::len));
     let prompts = rows.map_or_else(
         || format!("the prompts of {on}"),
-        |rows| format!("{rows} {on} prompts"),
+        |rows| counted(rows, &format!("{on} prompt")),
     );
     let with = match variants.len() {
         0 => String::new(),
@@ -291,8 +291,8 @@ fn confirm(shared: &mut Shared, on: String) {
                 .as_ref()
                 .map_or("its device", |run| run.device.as_str());
             format!(
-                "{} prompts of {}, two models. The run's own evals took up to {slowest:.1} s each on {device}, plus loading both models.",
-                eval.summary.n,
+                "{} of {}, two models. The run's own evals took up to {slowest:.1} s each on {device}, plus loading both models.",
+                counted(eval.summary.n, "prompt"),
                 directory.file().task
             )
         }

@@ -1,16 +1,25 @@
 //! The failure groups: a list to filter the prompts by.
 
+use ratatui::text::{Line, Span};
+use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
+
 use super::{Eval, PROMPTS};
-use crate::format::percent;
+use crate::format::{percent, unknown_last};
 use crate::message::Command;
 use crate::popup::{Pick, PickEntry, Popup};
-use crate::report::FailureGroup;
+use crate::report::{FailureGroup, Versus};
+use crate::run::EvalRecord;
+use crate::score::FailureClass;
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::widgets::text_width::padded;
+use crate::theme::Theme;
+use crate::widgets::text_width::{fitted, one_line, padded};
 
 /// Columns of a group's name.
 const LABEL: usize = 28;
+/// Rows that a list of failures needs: a gap, its head and two of them.
+const MIN_ROWS: usize = 4;
 
 /// Why there are no groups.
 pub(super) fn none(eval: &Eval, last: bool) -> Option<String> {
@@ -115,4 +124,87 @@ pub(super) fn sentence(eval: &Eval, side: usize, name: &str) -> Option<String> {
         over.join(", ")
     };
     Some(format!("failures of {name}, {}: {over}", found.failures))
+}
+
+/// Why an answer is not valid: `/amount: "12" is not of type "number" (line 1 column 61)`.
+pub(super) fn reasons(record: &EvalRecord) -> Vec<String> {
+    let errors = record.score["errors"]
+        .as_array()
+        .map_or(&[] as &[Value], Vec::as_slice);
+    let reason = |error: &Value| {
+        let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+        let path = text("instance_path");
+        let path = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}: ")
+        };
+        let place = error["line"].as_u64().zip(error["column"].as_u64());
+        let place = place.map_or_else(String::new, |(line, column)| {
+            format!(" (line {line} column {column})")
+        });
+        format!("{path}{}{place}", text("message"))
+    };
+    errors.iter().map(reason).collect()
+}
+
+/// The fields that are not as expected.
+fn wrong_fields(record: &EvalRecord) -> String {
+    let fields = record.score["fields"].as_object().into_iter().flatten();
+    let wrong = fields.filter(|(_, is_right)| **is_right == false);
+    let names: Vec<&str> = wrong.map(|(name, _)| name.as_str()).collect();
+    names.join(", ")
+}
+
+/// The prompts that the last eval fails, with class and reason, in as many rows as are free: the lowest rewards first.
+pub(super) fn list(
+    eval: &Eval,
+    theme: &Theme,
+    versus: &Versus,
+    rows: usize,
+    width: usize,
+) -> Vec<Line<'static>> {
+    let sides = eval.sides(versus);
+    let Some(side) = sides.last().copied().filter(|_| rows >= MIN_ROWS) else {
+        return Vec::new();
+    };
+    let records = versus.prompts.iter().filter_map(|prompt| {
+        let record = versus.record(prompt, side)?;
+        record.fails().then_some((prompt, record))
+    });
+    let mut failing: Vec<_> = records.collect();
+    if failing.is_empty() {
+        return Vec::new();
+    }
+    failing.sort_by(|a, b| unknown_last(a.1.reward, b.1.reward, false));
+    let (count, room) = (failing.len(), rows - 2);
+    let shown = if count > room { room - 1 } else { count };
+    let name = &versus.evals[side].name;
+    let head = format!("failures of {name}: {count}");
+    let mut lines = vec![
+        Line::default(),
+        Line::styled(head, theme.style(Role::Faint)),
+    ];
+    for (prompt, record) in failing.iter().take(shown) {
+        let class = record.failure().map_or("wrong value", FailureClass::name);
+        let head = format!(
+            "{} {} ",
+            theme.tier_glyph(record.outcome()),
+            prompt.prompt_id
+        );
+        let reason = reasons(record).into_iter().next();
+        let reason = reason.unwrap_or_else(|| wrong_fields(record));
+        let text = one_line(&format!("{class}  {reason}"));
+        let text = fitted(text.trim_end(), width.saturating_sub(head.width()));
+        let role = Theme::tier_role(record.outcome());
+        lines.push(Line::from(vec![
+            Span::styled(head, theme.style(role)),
+            Span::raw(text),
+        ]));
+    }
+    if shown < count {
+        let more = format!("{} more", count - shown);
+        lines.push(Line::styled(more, theme.style(Role::Faint)));
+    }
+    lines
 }

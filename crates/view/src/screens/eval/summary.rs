@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::Eval;
 use super::{conversations, failures};
-use crate::format::{or_na, percent, percent_interval};
+use crate::format::{counted, or_na, percent, percent_interval};
 use crate::pane::content::{Body, Content, Link, Text};
 use crate::report::{
     MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, cost_rows, points,
@@ -29,6 +29,9 @@ pub(super) const SHORT_ROWS: u16 = 7;
 const BESIDE: u16 = 40;
 const LABEL: usize = 22;
 const CELL: usize = 21;
+/// Columns of the difference, and those of the rates and sentences at least.
+const DIFFERENCE: usize = 32;
+const MIN_RATES: usize = 60;
 
 pub(super) fn content<'a>(
     eval: &Eval,
@@ -113,13 +116,17 @@ fn title(eval: &Eval, theme: &Theme, versus: &Versus, width: usize) -> String {
     let started =
         super::eval_job::progress(eval).map_or_else(String::new, |text| format!("{gap}{text}"));
     let run = versus.evals[0].id.short_folder();
-    let (names, prompts, schema) = (names.join(arrow), versus.prompts.len(), versus.schema());
+    let (names, prompts, schema) = (
+        names.join(arrow),
+        counted(versus.prompts.len(), "prompt"),
+        versus.schema(),
+    );
     let text = match versus.is_rescored {
         true => {
-            format!("{names}{gap}{schema}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}")
+            format!("{names}{gap}{schema}{gap}{run}{gap}{task}, {set}, {prompts}{started}")
         }
         false => {
-            format!("{names}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}{gap}{schema}")
+            format!("{names}{gap}{run}{gap}{task}, {set}, {prompts}{started}{gap}{schema}")
         }
     };
     fitted(&text, width.saturating_sub(6))
@@ -208,19 +215,25 @@ impl SummaryText<'_> {
             .map(|(line, _)| line.width())
             .max()
             .unwrap_or(0) as u16;
+        // What the rates and their differences leave is free.
+        let evals = self.versus.evals.len();
+        let wide = LABEL + evals * (CELL + 1) + if self.pair.is_some() { DIFFERENCE } else { 0 };
+        let free = usize::from(inside.width).saturating_sub(wide.max(MIN_RATES)) as u16;
+        let beside = BESIDE.max(matrix).max(free);
         let [left, right] =
-            Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))])
-                .areas(inside);
+            Layout::horizontal([Constraint::Fill(1), Constraint::Length(beside)]).areas(inside);
         let beside = SummaryText {
             width: left.width as usize,
             ..*self
         };
+        let mut outcomes = [self.matrix(), empty(), plain(self.tiers())].concat();
+        let rows = usize::from(inside.height).saturating_sub(outcomes.len());
+        let (theme, columns) = (&self.shared.theme, right.width.into());
+        let failing = failures::list(self.eval, theme, self.versus, rows, columns);
+        outcomes.extend(plain(failing));
         vec![
             (left, [below(&beside), plain(beside.tags())].concat()),
-            (
-                right,
-                [self.matrix(), empty(), plain(self.tiers())].concat(),
-            ),
+            (right, outcomes),
         ]
     }
 
@@ -314,7 +327,8 @@ impl SummaryText<'_> {
 
     /// Whether the table has a column for the difference.
     fn is_wide(&self) -> bool {
-        self.pair.is_some() && self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + 32
+        self.pair.is_some()
+            && self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + DIFFERENCE
     }
 
     /// The verdict on both metrics, the numbers of prompts that would show more, and where failures gather.

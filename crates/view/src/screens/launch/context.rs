@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::form::{Values, values_of};
-use crate::format::count;
+use crate::format::{count, counted};
 use crate::hub::{ModelPlace, ModelSource, find_model, local_models};
 use crate::plan::{ModelShape, parameters};
 use crate::run::{
@@ -166,9 +166,10 @@ fn result(path: &Path, run: &RunDirectory, task: &Task) -> Option<Start> {
         name: format!("{}@best", path.display()),
         shown: format!("{}@best", run.id()),
         about: format!(
-            "{named}result of {} from {}{of_task}, {last} steps",
+            "{named}result of {} from {}{of_task}, {}",
             file.job,
-            short_name(&file.config.base_model)
+            short_name(&file.config.base_model),
+            counted(last as usize, "step")
         ),
         usable: true,
     })

@@ -8,7 +8,7 @@ use super::key_help::last_value;
 use super::start_run::learnability;
 use super::{Launch, value};
 use crate::config::KEYS;
-use crate::format::{bytes, count, duration, percent, percent_short};
+use crate::format::{bytes, count, counted, duration, percent, percent_short};
 use crate::plan::preflight::{Severity, titles};
 use crate::plan::{CompletionLengths, Disk, Memory, SignalReport, Time, Verdict, unmeasured_time};
 use crate::run::RowChanges;
@@ -151,8 +151,8 @@ impl Text<'_> {
         } else {
             let share = percent(forecast.trainable as f64 / forecast.parameters.max(1) as f64);
             lines.push(Line::from(format!(
-                "{} steps on {}; {} weights, {share} trained",
-                forecast.steps,
+                "{} on {}; {} weights, {share} trained",
+                counted(forecast.steps as usize, "step"),
                 forecast.device,
                 count(forecast.parameters)
             )));
@@ -275,9 +275,9 @@ impl Text<'_> {
             ]));
         }
         let evals = format!(
-            "{:>9} {} evals, and the test set before and after",
+            "{:>9} {}, and the test set before and after",
             duration(time.eval_seconds),
-            time.evals
+            counted(time.evals as usize, "eval")
         );
         lines.push(self.faint(&evals));
     }
@@ -299,8 +299,8 @@ impl Text<'_> {
         lines.push(Line::styled(text, self.shared.theme.style(role)));
         details.push(self.title("disk"));
         details.push(self.faint(&format!(
-            "{} checkpoints of {}, rollouts {}, evals {}",
-            disk.checkpoints,
+            "{} of {}, rollouts {}, evals {}",
+            counted(disk.checkpoints as usize, "checkpoint"),
             bytes(disk.checkpoint_bytes),
             bytes(disk.rollouts_bytes),
             bytes(disk.evals_bytes)

@@ -7,6 +7,7 @@ use super::form::{Row, Section};
 use super::start_run;
 use super::{Launch, complaint, is_changed, own_partition, partitions, selected, source, value};
 use crate::config::{Key, Preset, Source};
+use crate::format::counted;
 use crate::run::DeviceChoice;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -117,7 +118,7 @@ fn about_task(shared: &Shared, lines: &mut Vec<Line<'static>>) {
         match rows {
             Ok(rows) => lines.push(faint(
                 shared,
-                &format!("{}: {} prompts", set.name(), rows.len()),
+                &format!("{}: {}", set.name(), counted(rows.len(), "prompt")),
             )),
             Err(error) => lines.push(bad(shared, &error.to_string())),
         }
@@ -291,7 +292,13 @@ fn about_key(launch: &Launch, shared: &Shared, key: &'static Key, lines: &mut Ve
     lines.push(label("default", format!("{}{rule}", shown(key.default))));
     let presets: Vec<String> = Preset::ALL
         .iter()
-        .filter_map(|preset| Some(format!("{preset} {}", shown(key.preset(*preset)?))))
+        .filter_map(|preset| {
+            let value = shown(key.preset(*preset)?);
+            Some(match key.unit.is_empty() {
+                true => format!("{preset} {value}"),
+                false => format!("{preset} {value} {}", key.unit),
+            })
+        })
         .collect();
     if !presets.is_empty() {
         lines.push(label("presets", presets.join(", ")));
@@ -340,9 +347,9 @@ fn about_models(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>>
     lines.push(faint(
         shared,
         &format!(
-            "{}: choose from {} models",
+            "{}: choose from {}",
             shared.key_of("launch.open"),
-            context.models.len()
+            counted(context.models.len(), "model")
         ),
     ));
 }

@@ -9,6 +9,7 @@ use super::{COMPLETION, Live, group_rows};
 use super::{Completion, SampledGroup};
 use crate::advantage::{Advantage, explain};
 use crate::followed_run::FollowedRun;
+use crate::format::counted;
 use crate::pane::content::Content;
 use crate::run::is_truncated;
 use crate::score::Score;
@@ -212,7 +213,10 @@ fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
             format!("{} {tier}", theme.tier_glyph(tier)),
             theme.style(Theme::tier_role(tier)),
         ),
-        Span::raw(format!("  reward {reward}  {} tokens  ", completion.tokens)),
+        Span::raw(format!(
+            "  reward {reward}  {}  ",
+            counted(completion.tokens, "token")
+        )),
         Span::styled(
             stopped,
             theme.style(if cut { Role::Warning } else { Role::Text }),

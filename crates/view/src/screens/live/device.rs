@@ -39,11 +39,12 @@ pub(super) fn content<'a>(
     let ranks = &run.history.ranks;
     let seconds = step
         .as_ref()
-        .map_or_else(String::new, |step| format!(": {}", duration(step.seconds)));
-    let title = match run.history.last_step {
-        _ if ranks.is_empty() => format!("time and device{seconds}"),
-        last if last == live.at(run) => format!("time and ranks{seconds}"),
-        last => format!("time{seconds}; ranks of step {last}"),
+        .map(|step| format!("step time {}", duration(step.seconds)));
+    let title = match (seconds, run.history.last_step) {
+        (Some(seconds), _) if ranks.is_empty() => seconds,
+        (Some(seconds), last) if last == live.at(run) => format!("{seconds} by rank"),
+        (Some(seconds), last) => format!("{seconds}; ranks of step {last}"),
+        (None, _) => "time and device".to_owned(),
     };
     let signs = step.iter().flat_map(|step| step.legend(&shared.theme));
     let legend = legend(&shared.theme, signs, columns);

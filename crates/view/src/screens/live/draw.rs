@@ -7,8 +7,8 @@ use super::{
     RESULT, SIGNAL,
 };
 use super::{
-    changes, chart_chooser, completion, curves, device, distributions, groups, header, log,
-    overlay, prompt, result, text_summary,
+    base_answers, changes, chart_chooser, completion, curves, device, distributions, groups,
+    header, log, overlay, prompt, result, text_summary,
 };
 use crate::followed_run::FollowedRun;
 use crate::format::short_id;
@@ -73,7 +73,8 @@ pub(super) fn content<'a>(live: &'a Live, shared: &'a Shared, place: &Place) -> 
         CHANGES => changes::content(live, shared, run, columns),
         LOG => log::content(live, shared, run, inside),
         RESULT => result::content(live, shared, run, inside),
-        _ => groups::content(live, shared, run, inside),
+        _ => base_answers::content(live, shared, run, inside)
+            .unwrap_or_else(|| groups::content(live, shared, run, inside)),
     }
 }
 

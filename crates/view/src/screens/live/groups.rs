@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 use super::frame::{framed, legend};
 use super::group_rows::{self, Row};
 use super::header::eval_under_way;
-use super::{GROUPS, Live, base_answers};
+use super::{GROUPS, Live};
 use crate::advantage::mean_and_deviation;
 use crate::followed_run::FollowedRun;
 use crate::format::percent_short;
@@ -27,9 +27,6 @@ pub(super) fn content<'a>(
 ) -> Content<'a> {
     let theme = &shared.theme;
     let step = live.at(run);
-    if let Some(content) = base_answers::content(live, shared, run, inside) {
-        return content;
-    }
     let rows = group_rows::rows_of_step(live, shared, step);
     let title = match (step, live.step) {
         (0, _) => "groups: none yet".to_owned(),

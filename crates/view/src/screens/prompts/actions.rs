@@ -112,7 +112,7 @@ const ACTIONS: &[Action] = &[
         "prompts.hand.call",
         "Call tool",
         "call",
-        &["ctrl-o"],
+        &["alt-c"],
         BY_HAND,
         hand_actions::call,
     )

@@ -5,11 +5,13 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
 use super::form_fields::{Form, FormField, FormKind};
+use super::form_path::{Completed, completed};
 use super::{FORM, Prompts, form_import, form_new_task};
-use crate::message::Command;
+use crate::message::{Command, Work};
 use crate::pane::content::{Body, Content, Entries, Place};
 use crate::shared::Shared;
 use crate::style_role::Role;
+use crate::widgets::field::Field;
 use crate::widgets::list_cursor::Cursor;
 
 /// Columns of the fields' labels.
@@ -22,6 +24,38 @@ pub(super) fn typed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         .iter_mut()
         .for_each(|form| form.is_tried = true);
     changed(prompts, shared)
+}
+
+/// Completes the path under the cursor; goes to the next field where there is nothing to complete.
+pub(super) fn complete(prompts: &Prompts, shared: &Shared) -> Option<Vec<Command>> {
+    let before = prompts.form.as_ref()?.path()?.to_owned();
+    let (here, text) = (shared.options.shell.clone(), before.clone());
+    let work = Work::latest(
+        "prompts.path",
+        move |_| completed(&text, &here),
+        move |prompts: &mut Prompts, shared, completed| {
+            let form = prompts
+                .form
+                .as_mut()
+                .filter(|form| form.path() == Some(&before));
+            let Some(form) = form else {
+                return Vec::new();
+            };
+            match completed {
+                Completed::Nothing => form.next(),
+                Completed::Several(names) => shared.say(names.join("  ")),
+                Completed::Text(text) => {
+                    let field = form.fields.get_mut(form.cursor.index);
+                    field
+                        .into_iter()
+                        .for_each(|field| field.field = Field::new(&text));
+                    return typed(prompts, shared);
+                }
+            }
+            Vec::new()
+        },
+    );
+    Some(vec![work])
 }
 
 /// Previews the form again.

@@ -23,6 +23,17 @@ pub struct FormField {
     pub guess: String,
 }
 
+impl FormField {
+    /// Whether nothing was written into it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.field.text().trim().is_empty()
+    }
+
+    pub(super) fn is_path(&self) -> bool {
+        ["file", "data", "schema", "examples"].contains(&self.label)
+    }
+}
+
 /// An open form.
 #[derive(Debug)]
 pub struct Form {
@@ -61,15 +72,27 @@ impl Form {
         Some(&mut self.fields.get_mut(self.cursor.index)?.field)
     }
 
+    /// The path that Tab completes: the text of the field under the cursor.
+    pub(super) fn path(&self) -> Option<&str> {
+        let field = self.fields.get(self.cursor.index)?;
+        (field.is_path() && !field.is_empty()).then(|| field.field.text().trim())
+    }
+
     /// Moves the cursor, around at the ends; whether the key means that.
     pub(super) fn moves(&mut self, event: KeyEvent) -> bool {
-        let (at, last) = (self.cursor.index, self.fields.len().saturating_sub(1));
-        self.cursor.index = match event.code {
-            KeyCode::Down | KeyCode::Tab | KeyCode::Enter => (at + 1) % (last + 1),
-            KeyCode::Up | KeyCode::BackTab => at.checked_sub(1).unwrap_or(last),
+        let last = self.fields.len().saturating_sub(1);
+        match event.code {
+            KeyCode::Down | KeyCode::Tab | KeyCode::Enter => self.next(),
+            KeyCode::Up | KeyCode::BackTab => {
+                self.cursor.index = self.cursor.index.checked_sub(1).unwrap_or(last);
+            }
             _ => return false,
-        };
+        }
         true
+    }
+
+    pub(super) fn next(&mut self) {
+        self.cursor.index = (self.cursor.index + 1) % self.fields.len().max(1);
     }
 
     /// The trimmed text of a field.

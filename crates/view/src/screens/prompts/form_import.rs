@@ -1,21 +1,24 @@
 //! The import form: a file, the set that takes its rows, and which column becomes which part.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::form_fields::{Form, FormKind};
+use super::form_path::path_of;
 use super::{Prompts, save};
 use crate::command_log::CommandLine;
 use crate::dataset::import::{
-    Format, ImportedRows, MappingText, SetRows, columns, import, not_valid_rows, parse_split,
-    read_records, split,
+    Format, ImportedRows, MappingText, Record, SetRows, column_samples, guess, import,
+    not_valid_rows, parse_split, read_records, split,
 };
+use crate::format::counted;
 use crate::message::{Command, Work};
 use crate::score::json;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::task::PromptSet;
+use crate::widgets::text_width::padded;
 
 /// The fields of a mapping, as both forms have them.
 pub(super) const MAPPING: [(&str, &str); 5] = [
@@ -34,12 +37,15 @@ pub(super) const MAPPING: [(&str, &str); 5] = [
 
 /// Records that are read for the preview.
 const PREVIEW_RECORDS: usize = 200;
+/// Columns of a column's name and of what it is taken for.
+const COLUMN_NAME: usize = 12;
+const PART_NAME: usize = 9;
 /// Problems that the preview lists.
 const MAX_LISTED: usize = 5;
 
 pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let mut fields = vec![
-        ("file", ".csv, .json, .jsonl or .parquet"),
+        ("file", ".csv, .json, .jsonl or .parquet; Tab completes"),
         (
             "set",
             "train, eval or test; or percentages of all three: 80/10/10",
@@ -95,14 +101,6 @@ pub(super) fn show_guesses(form: &mut Form, mapping: &MappingText) {
     }
 }
 
-/// A file as the user wrote it: relative to the folder where the program was started, `~` for the home.
-pub(super) fn path_of(text: &str, here: &Path) -> PathBuf {
-    match (text.strip_prefix("~/"), std::env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => here.join(text),
-    }
-}
-
 /// Files that can be imported, beside the program's start.
 pub(super) fn files_here(here: &Path) -> String {
     let mut names: Vec<String> = std::fs::read_dir(here)
@@ -122,6 +120,25 @@ pub(super) fn files_here(here: &Path) -> String {
         ),
         false => format!("files here: {}", names.join(", ")),
     }
+}
+
+/// Each column with its first values, and what it is taken for.
+pub(super) fn column_lines(records: &[Record], mapping: &MappingText) -> Vec<(Role, String)> {
+    let line = |(column, values): (String, String)| {
+        let parts = mapping.parts_of(&column);
+        let (role, parts) = match parts.is_empty() {
+            true => (Role::Faint, "not taken".to_owned()),
+            false => (Role::Text, parts.join(", ")),
+        };
+        let column = padded(&column, COLUMN_NAME, false);
+        (
+            role,
+            format!("  {column} {} {values}", padded(&parts, PART_NAME, false)),
+        )
+    };
+    let lines = column_samples(records).into_iter().map(line);
+    let head = format!("{}:", counted(lines.len(), "column"));
+    std::iter::once((Role::Title, head)).chain(lines).collect()
 }
 
 /// A row as lines.
@@ -169,25 +186,18 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 );
             }
             let path = path_of(&file, &here);
+            let schema = open.task.expected_schema();
             let read = read_records(&path, PREVIEW_RECORDS);
             let mut lines = Vec::new();
+            let mut guessed = mapping.clone();
             if let Ok(records) = &read {
-                lines.push((
-                    Role::Faint,
-                    format!("columns: {}", columns(records).join(", ")),
-                ));
+                guessed = guess(records, &mapping, Some(&schema));
+                lines = column_lines(records, &guessed);
             }
-            let found = read.and_then(|_| {
-                import(
-                    &path,
-                    &mapping,
-                    Some(&open.task.expected_schema()),
-                    PREVIEW_RECORDS,
-                )
-            });
+            let found = read.and_then(|_| import(&path, &mapping, Some(&schema), PREVIEW_RECORDS));
             let set = shares_of(&set).err();
             match found {
-                Err(error) => (mapping, lines, Some(error.to_string())),
+                Err(error) => (guessed, lines, Some(error.to_string())),
                 Ok(ImportedRows {
                     mapping,
                     rows,
@@ -200,7 +210,8 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                     if let Some(row) = rows.first() {
                         let read = rows.len() + problems.len();
                         let title = format!(
-                            "first row ({read} records read{})",
+                            "first row ({} read{})",
+                            counted(read, "record"),
                             if read == PREVIEW_RECORDS {
                                 " so far"
                             } else {

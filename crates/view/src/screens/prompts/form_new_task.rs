@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::Prompts;
-use super::form_fields::{Form, FormKind};
+use super::form_fields::{Form, FormField, FormKind};
 use super::form_import::{
-    MAPPING, files_here, mapping_of, options, path_of, problem_lines, row_lines, show_guesses,
+    MAPPING, column_lines, files_here, mapping_of, options, problem_lines, row_lines, show_guesses,
 };
+use super::form_path::path_of;
 use crate::command_log::CommandLine;
 use crate::dataset::DatasetError;
-use crate::dataset::import::{MappingText, parse_split};
-use crate::dataset::new_task::{NewTask, Sources, folder_of};
+use crate::dataset::import::{MappingText, guess, parse_split, read_records};
+use crate::dataset::new_task::{MAX_RECORDS, NewTask, Sources, folder_of};
 use crate::message::{Command, Work};
 use crate::score::json;
 use crate::score::{Scorer, Task};
@@ -24,7 +25,7 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         ("name", "Letters, digits, - and _"),
         (
             "data",
-            "Prompts: .csv, .json, .jsonl or .parquet; the schema is inferred from their answers if no other is given",
+            "Prompts: .csv, .json, .jsonl or .parquet (Tab completes); the schema is inferred from their answers if no other is given",
         ),
     ];
     fields.extend(MAPPING);
@@ -93,27 +94,49 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     };
     let here = shared.options.shell.clone();
     let sources = sources_of(form, shared);
+    // The columns are shown whatever else is missing.
+    let data = Some(form.text("data")).filter(|text| !text.is_empty());
+    let data = data.map(|text| path_of(text, &here));
+    let (mapping, is_empty) = (
+        mapping_of(form),
+        form.fields.iter().all(FormField::is_empty),
+    );
     vec![Work::latest(
         "prompts.form",
-        move |_| match sources.and_then(|(sources, folder)| match NewTask::prepare(&sources) {
-            Ok(new) => Ok((new, folder)),
-            Err(DatasetError::NoExpected { free, .. }) => Err(format!(
-                "fill in expected: {free}; or name a schema or examples"
-            )),
-            Err(error) => Err(error.to_string()),
-        }) {
-            Err(problem) => {
-                let templates = template_names().collect::<Vec<_>>().join(", ");
-                let lines = vec![
-                    (Role::Faint, files_here(&here)),
-                    (Role::Faint, format!("templates: {templates}")),
-                ];
-                (None::<MappingText>, lines, Some(problem))
-            }
-            Ok((new, folder)) => {
-                let lines = preview_lines(&new, &folder.display().to_string());
-                (Some(new.mapping), lines, new.too_few)
-            }
+        move |_| {
+            let records = data.map(|data| read_records(&data, MAX_RECORDS).unwrap_or_default());
+            let records = records.unwrap_or_default();
+            let made = sources.and_then(|(sources, folder)| match NewTask::prepare(&sources) {
+                Ok(new) => Ok((new, folder)),
+                Err(DatasetError::NoExpected { free, .. }) => Err(format!(
+                    "fill in expected: {free}; or name a schema or examples"
+                )),
+                Err(error) => Err(error.to_string()),
+            });
+            let mapping = match &made {
+                Ok((new, _)) => new.mapping.clone(),
+                Err(_) if records.is_empty() => MappingText::default(),
+                Err(_) => guess(&records, &mapping, None),
+            };
+            let mut lines = match records.is_empty() {
+                true => Vec::new(),
+                false => column_lines(&records, &mapping),
+            };
+            let problem = match made {
+                Err(problem) => {
+                    if is_empty {
+                        let templates = template_names().collect::<Vec<_>>().join(", ");
+                        lines.push((Role::Faint, files_here(&here)));
+                        lines.push((Role::Faint, format!("templates: {templates}")));
+                    }
+                    Some(problem)
+                }
+                Ok((new, folder)) => {
+                    lines.extend(preview_lines(&new, &folder.display().to_string()));
+                    new.too_few
+                }
+            };
+            (mapping, lines, problem)
         },
         |prompts: &mut Prompts, _, (mapping, lines, problem)| {
             if let Some(form) = prompts
@@ -121,7 +144,7 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 .as_mut()
                 .filter(|form| form.kind == FormKind::NewTask)
             {
-                show_guesses(form, &mapping.unwrap_or_default());
+                show_guesses(form, &mapping);
                 (form.preview, form.problem) = (lines, problem);
             }
             Vec::new()

@@ -1,6 +1,6 @@
 //! The prompts screen as the rest of the view sees it.
 
-use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::by_hand::{self, HAND};
@@ -50,6 +50,10 @@ impl screen::Screen for Prompts {
 
     fn takes_tab(&self) -> bool {
         self.editing.is_some() || self.form.is_some()
+    }
+
+    fn takes_backtab(&self) -> bool {
+        self.form.is_some()
     }
 
     fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
@@ -139,7 +143,11 @@ impl screen::Screen for Prompts {
         }
     }
 
-    fn on_key(&mut self, _: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
+        let completes = event.code == KeyCode::Tab;
+        if let Some(commands) = completes.then(|| form::complete(self, shared)).flatten() {
+            return Some(commands);
+        }
         self.form.as_mut()?.moves(event).then(Vec::new)
     }
 

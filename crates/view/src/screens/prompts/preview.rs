@@ -244,7 +244,7 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
     let left = lines.len().saturating_sub(MAX_LINES);
     lines.truncate(MAX_LINES);
     if left > 0 {
-        lines.push(vec![(format!("… {left} more lines"), false)]);
+        lines.push(vec![(format!("… {}", counted(left, "more line")), false)]);
     }
     lines
 }

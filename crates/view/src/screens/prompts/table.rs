@@ -345,10 +345,7 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
     let room = counter.max_seq_len.saturating_sub(tokens.prompt);
     let completion = room.min(counter.max_completion_tokens);
     let mut spans = vec![
-        Span::styled(
-            format!("{} tokens", tokens.prompt),
-            theme.style(Role::Title),
-        ),
+        Span::styled(counted(tokens.prompt, "token"), theme.style(Role::Title)),
         Span::styled(
             format!(
                 " ({}): system {}, prompt {}, template {template}",

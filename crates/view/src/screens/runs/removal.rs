@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Runs, no_run};
 use crate::command_log::CommandLine;
-use crate::format::{bytes, percent, short_id};
+use crate::format::{bytes, counted, percent, short_id};
 use crate::message::{Command, Work};
 use crate::popup::{Confirm, Popup};
 use crate::report::{Entry, RunRow};
@@ -145,7 +145,8 @@ fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
                 .sum();
             let names = names.join(", ");
             format!(
-                "{names}{more}: {checkpoints} checkpoints, {size} total.\nThis cannot be undone."
+                "{names}{more}: {}, {size} total.\nThis cannot be undone.",
+                counted(checkpoints, "checkpoint")
             )
         }
     };
@@ -198,9 +199,9 @@ fn about(row: &RunRow) -> String {
         .valid()
         .map_or_else(String::new, |valid| format!(", {} valid", percent(valid)));
     format!(
-        "{} steps{rate}, {} checkpoints, ",
-        row.last_step,
-        row.checkpoints.len()
+        "{}{rate}, {}, ",
+        counted(row.last_step as usize, "step"),
+        counted(row.checkpoints.len(), "checkpoint")
     )
 }
 

@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 
 use super::expected::Rejections;
 use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, program_pane};
+use crate::format::counted;
 use crate::score::{Task, Tier};
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -57,9 +58,9 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
                 change.map_or_else(String::new, |change| format!("  {change:+.3} vs saved"));
             if effects.total() > 0 {
                 let mean = format!(
-                    "mean reward {:.3} of {} samples{change}",
+                    "mean reward {:.3} of {}{change}",
                     effects.reward,
-                    effects.total()
+                    counted(effects.total(), "sample")
                 );
                 lines.push(Line::raw(mean));
             }
@@ -71,7 +72,10 @@ fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
                 lines.push(Line::styled(text, theme.style(Role::Warning)));
             }
             if effects.errors > 0 {
-                let failed = format!("{} samples not scored: the scorer failed", effects.errors);
+                let failed = format!(
+                    "{} not scored: the scorer failed",
+                    counted(effects.errors, "sample")
+                );
                 lines.push(Line::styled(failed, theme.style(Role::Warning)));
             }
             lines.extend(

@@ -1,9 +1,11 @@
 //! The actions of the scores screen.
 
+use std::collections::HashSet;
+
 use super::items::Written;
 use super::{
     COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, TierFilter, arrange, labelling, next_class,
-    sampling, selected, source,
+    sampling, save, selected, source,
 };
 use crate::action::Scope;
 use crate::dataset::PromptRow;
@@ -12,6 +14,7 @@ use crate::popup::{Pick, PickEntry, Popup};
 use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::Shared;
+use crate::task::PromptSet;
 use crate::tool_results::whole_action;
 use crate::widgets::editor::Editor;
 use crate::widgets::filter::Filter;
@@ -245,6 +248,16 @@ const ACTIONS: &[Action] = &[
     )
     .also(&["new"])
     .asking(),
+    Action::new(
+        "scores.save",
+        "Save as task samples",
+        "save",
+        &["ctrl-o"],
+        HERE,
+        save::save,
+    )
+    .also(&["save", "write samples", "completions.jsonl"])
+    .unless(save::nothing),
     Action::new(
         "scores.remove",
         "Delete written completion",
@@ -503,7 +516,10 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let (Some(place), Some(open)) = (selected(scores), shared.task.clone()) else {
         return Vec::new();
     };
-    let rows: Vec<_> = open.rows.values().flatten().flatten().collect();
+    let sets = open.rows.iter();
+    let rows: Vec<_> = sets
+        .flat_map(|(set, rows)| rows.iter().flatten().map(move |row| (*set, row)))
+        .collect();
     if rows.is_empty() {
         shared.complain(format!(
             "the task has no prompts: see Prompts ({})",
@@ -511,20 +527,27 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         ));
         return Vec::new();
     }
-    let entry = |row: &&PromptRow| {
+    let entry = |(row, id): (&(PromptSet, &PromptRow), &String)| {
         let last = row
+            .1
             .messages
             .last()
             .map_or("", |message| message.content.as_str());
         let prompt = one_line(&last[..last.floor_char_boundary(PROMPT_BYTES)]);
         PickEntry {
-            label: row.id.clone(),
+            label: id.clone(),
             beside: prompt.clone(),
             detail: prompt,
             ..PickEntry::default()
         }
     };
-    let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+    // An id of several sets is that of the first; the others are named with theirs.
+    let mut known = HashSet::new();
+    let name = |(set, row): &(PromptSet, &PromptRow)| match known.insert(row.id.clone()) {
+        true => row.id.clone(),
+        false => format!("{}:{}", set.name(), row.id),
+    };
+    let ids: Vec<String> = rows.iter().map(name).collect();
     let now = scores
         .written
         .get(place)
@@ -532,7 +555,7 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let at = ids.iter().position(|id| Some(id) == now).unwrap_or(0);
     let pick = Pick::new(
         "Prompt that it answers",
-        rows.iter().map(entry).collect(),
+        rows.iter().zip(&ids).map(entry).collect(),
         at,
         move |scores: &mut Scores, shared, index| {
             if let (Some(written), Some(id)) = (scores.written.get_mut(place), ids.get(index)) {
@@ -582,7 +605,7 @@ fn drop_empty(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let is_empty = scores
         .written
         .get(scores.editing)
-        .is_some_and(|written| written.text.trim().is_empty());
+        .is_some_and(Written::is_blank);
     if !is_empty {
         return Vec::new();
     }

@@ -106,15 +106,15 @@ fn summary_title(scores: &Scores, shared: &Shared) -> String {
 
 fn title(scores: &Scores, shared: &Shared) -> String {
     let source = match scores.source {
-        Source::Samples => "samples".to_owned(),
-        Source::Written => "custom".to_owned(),
+        Source::Samples => "task samples".to_owned(),
+        Source::Written => "not saved".to_owned(),
         Source::Sampled => "sampled".to_owned(),
         Source::Step if source::is_following(scores, shared) => {
             format!("following step {}", scores.loaded_step)
         }
         Source::Step => {
             let last = shared.current_run().map_or(0, |run| run.history.last_step);
-            format!("step {} of {last}", scores.loaded_step)
+            format!("step {}/{last}", scores.loaded_step)
         }
     };
     let all = scores.items.all.len();
@@ -128,7 +128,8 @@ fn title(scores: &Scores, shared: &Shared) -> String {
     let filters = [scores.only.name(), class, scores.order.name()]
         .into_iter()
         .filter(|name| !name.is_empty());
-    std::iter::once(format!("{source}: {count}"))
+    [format!("{LIST} {count}"), source]
+        .into_iter()
         .chain(filters.map(str::to_owned))
         .collect::<Vec<_>>()
         .join(", ")
@@ -248,7 +249,9 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
                 "No sample completions. Paste one, write one with {write}, or sample with {sample}."
             )
         }
-        Source::Written => format!("No custom completions. Paste one, or write one with {write}."),
+        Source::Written => {
+            format!("No completions written here. Paste one, or write one with {write}.")
+        }
         Source::Sampled => format!("Nothing sampled yet: {sample} samples."),
         Source::Step => "Completions of this step were not stored.".to_owned(),
     };

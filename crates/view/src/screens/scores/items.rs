@@ -14,7 +14,7 @@ use crate::score::{Task, Tier};
 use crate::shared::OpenTask;
 use crate::task::PromptSet;
 
-/// Rows by their id; of several sets the first wins.
+/// Rows by their id; of several sets with the id the first has it, the others `set:id`.
 pub type Rows = HashMap<String, Arc<PromptRow>>;
 
 /// The completions of a source.
@@ -75,15 +75,42 @@ pub struct Written {
     pub conversation: Option<Arc<ToolChain>>,
 }
 
+impl Written {
+    /// Whether it has no text yet.
+    pub fn is_blank(&self) -> bool {
+        self.text.trim().is_empty()
+    }
+}
+
 /// The most bytes of a prompt that a line shows.
 const PROMPT_BYTES: usize = 400;
 
 pub fn rows_of(open: &OpenTask) -> Rows {
     let mut found = Rows::new();
-    for row in open.rows.values().flatten().flatten().flat_map(every_turn) {
-        found.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
+    for (set, rows) in &open.rows {
+        add(&mut found, *set, rows.iter().flatten());
     }
     found
+}
+
+fn add<'a>(found: &mut Rows, set: PromptSet, rows: impl Iterator<Item = &'a PromptRow>) {
+    for row in rows.flat_map(every_turn) {
+        let name = match found.contains_key(&row.id) {
+            true => format!("{}:{}", set.name(), row.id),
+            false => row.id.clone(),
+        };
+        found.insert(name, Arc::new(row));
+    }
+}
+
+/// The row of a completion's prompt, which may be named with its set.
+fn row_of(rows: &Rows, name: &str) -> Option<Arc<PromptRow>> {
+    let id = || {
+        let (set, id) = name.split_once(':')?;
+        PromptSet::from_name(set).map(|_| id)
+    };
+    let row = rows.get(name).or_else(|| rows.get(id()?));
+    row.cloned()
 }
 
 /// The task rows frozen in a run, without sets that cannot be read.
@@ -92,12 +119,9 @@ pub fn rows_of_run(task: &Path) -> Rows {
     let Ok(task) = Task::load(task) else {
         return found;
     };
-    let rows = PromptSet::ALL
-        .into_iter()
-        .filter_map(|set| dataset::load(&task, set).ok())
-        .flatten();
-    for row in rows.flat_map(|row| every_turn(&row)) {
-        found.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
+    for set in PromptSet::ALL {
+        let rows = dataset::load(&task, set).unwrap_or_default();
+        add(&mut found, set, rows.iter());
     }
     found
 }
@@ -216,7 +240,7 @@ impl Items {
                 });
             items.all.push(Item {
                 text: written.text,
-                row: rows.get(&id).cloned(),
+                row: row_of(rows, &id),
                 group,
                 from: written.from,
                 conversation: written.conversation,

@@ -15,6 +15,7 @@ use crate::theme::Theme;
 use crate::widgets::conversation::Conversation;
 use crate::widgets::grounded;
 use crate::widgets::json::{self, Fault};
+use crate::widgets::text_value::named;
 use crate::widgets::text_width::padded;
 
 /// The lines of a completion: score, reasons, and text.
@@ -68,7 +69,11 @@ pub(super) fn lines(
     lines.extend(grounded::lines(text.theme, &score.grounded));
     if let Some(expected) = item.row.as_ref().and_then(|row| row.expected.as_ref()) {
         lines.push(Line::default());
-        lines.push(text.faint(&format!("expected {expected}")));
+        let rows = match expected.as_str() {
+            Some(_) => named("expected", expected),
+            None => vec![format!("expected {expected}")],
+        };
+        lines.extend(rows.iter().map(|row| text.faint(row)));
     }
     lines
 }
@@ -184,8 +189,9 @@ impl Text<'_> {
                 .is_some_and(|reward| (reward - score.reward).abs() > 1e-9);
             let role = if differs { Role::Accent } else { Role::Faint };
             let text = format!(
-                "in the run: {tier} {reward}, advantage {:+.3}; {} tokens{cut}",
-                stored.advantage, stored.sampled
+                "in the run: {tier} {reward}, advantage {:+.3}; {}{cut}",
+                stored.advantage,
+                counted(stored.sampled, "token")
             );
             lines.push(Line::styled(text, self.theme.style(role)));
         }

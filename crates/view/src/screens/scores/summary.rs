@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::scoring::{Impact, ScoredItems, sum};
 use super::{RescoreJob, Scores, Source, source};
-use crate::format::percent_short;
+use crate::format::{counted, percent_short};
 use crate::score::{Score, Tier};
 use crate::shared::Shared;
 use crate::statistics::wilson_by_prompt;
@@ -362,8 +362,8 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
         let share = |count: usize| percent_short(count as f64 / all.completions as f64);
         let counts = counts.map(|(count, what)| format!("{count} {what} ({})", share(count)));
         let text = format!(
-            "of {} completions {}; {} zero-variance groups become mixed, {} mixed become zero-variance",
-            all.completions,
+            "of {} {}; zero-variance groups that become mixed: {}, mixed that become zero-variance: {}",
+            counted(all.completions, "completion"),
             counts.join(", "),
             all.revived,
             all.silenced
