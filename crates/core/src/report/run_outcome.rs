@@ -89,7 +89,7 @@ impl RunOutcome {
                     .standing_alerts()
                     .any(|alert| split_task_set(&alert.rule).0 == *rule)
             })
-            .last();
+            .next_back();
         let names = history.task_names();
         if names == [""] {
             return Self {

@@ -65,10 +65,11 @@ impl ChatTemplate {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_formatter(|output, _, value| {
             limits::count_printed(value)?;
-            Ok(match value.as_str() {
+            match value.as_str() {
                 Some(text) => output.write_str(text)?,
                 None => output.write_str(&python_str(value))?,
-            })
+            }
+            Ok(())
         });
         environment.add_filter("tojson", python_json::tojson);
         environment.add_function("raise_exception", raise_exception);
