@@ -441,7 +441,7 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         |eval: &mut Eval, shared, read| {
             eval.set_versus(read);
             if std::mem::take(&mut eval.exports_next) && shared.screen == Screen::Eval {
-                ask_export(eval, shared);
+                export_loaded(eval, shared);
             }
             Vec::new()
         },
@@ -455,6 +455,10 @@ fn ask_export(eval: &mut Eval, shared: &mut Shared) {
         shared.say("the evals are being read: the export follows");
         return;
     }
+    export_loaded(eval, shared);
+}
+
+fn export_loaded(eval: &Eval, shared: &mut Shared) {
     match &eval.loaded {
         Some(Ok(versus)) => export::ask(versus, shared),
         Some(Err(error)) => shared.complain(error.clone()),
