@@ -305,9 +305,5 @@ fn a_text_whose_command_is_not_trusted_is_no_broken_one() {
     stage.keys("y");
     assert!(stage.shows("trusted: 1 command"), "{}", stage.screen());
     stage.keys("f5");
-    assert!(
-        !stage.shows("not trusted") && stage.shows("preflight passed: base model"),
-        "{}",
-        stage.screen()
-    );
+    assert!(!stage.shows("not trusted"), "{}", stage.screen());
 }

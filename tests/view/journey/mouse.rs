@@ -15,7 +15,7 @@ fn opened_by_clicks() -> User {
         .sees(["[6 Live]", "groups of step 40", "result: finished"]);
     user.clicks("step time").sees(["▸ step time"]);
     user.clicks("7 Eval").sees(["[7 Eval]", "improvements"]);
-    user.clicks("test-066").sees(["▸= test-066"]);
+    user.clicks("= test-066").sees(["▸= test-066"]);
     user.clicks("3 Prompts")
         .sees(["[3 Prompts]", "train-002"])
         .clicks("train-002")

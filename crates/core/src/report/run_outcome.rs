@@ -82,14 +82,12 @@ impl JudgedEval {
 impl RunOutcome {
     /// `best`: the best checkpoint.
     pub fn from_history(history: &RunState, best: Option<u64>) -> Self {
-        let rules = ["collapsed", "diverged"].into_iter();
-        let ruin = rules
-            .filter(|rule| {
-                history
-                    .standing_alerts()
-                    .any(|alert| split_task_set(&alert.rule).0 == *rule)
-            })
-            .next_back();
+        let mut rules = ["collapsed", "diverged"].into_iter();
+        let ruin = rules.rfind(|rule| {
+            history
+                .standing_alerts()
+                .any(|alert| split_task_set(&alert.rule).0 == *rule)
+        });
         let names = history.task_names();
         if names == [""] {
             return Self {

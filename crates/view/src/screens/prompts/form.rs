@@ -26,36 +26,19 @@ pub(super) fn typed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     changed(prompts, shared)
 }
 
-/// Completes the path under the cursor; goes to the next field where there is nothing to complete.
-pub(super) fn complete(prompts: &Prompts, shared: &Shared) -> Option<Vec<Command>> {
-    let before = prompts.form.as_ref()?.path()?.to_owned();
-    let (here, text) = (shared.options.shell.clone(), before.clone());
-    let work = Work::latest(
-        "prompts.path",
-        move |_| completed(&text, &here),
-        move |prompts: &mut Prompts, shared, completed| {
-            let form = prompts
-                .form
-                .as_mut()
-                .filter(|form| form.path() == Some(&before));
-            let Some(form) = form else {
-                return Vec::new();
-            };
-            match completed {
-                Completed::Nothing => form.next(),
-                Completed::Several(names) => shared.say(names.join("  ")),
-                Completed::Text(text) => {
-                    let field = form.fields.get_mut(form.cursor.index);
-                    field
-                        .into_iter()
-                        .for_each(|field| field.field = Field::new(&text));
-                    return typed(prompts, shared);
-                }
-            }
-            Vec::new()
-        },
-    );
-    Some(vec![work])
+/// Completes the path under the cursor; goes to the next field where there is nothing to complete. At once: what is typed
+/// next belongs to the field that Tab leads to.
+pub(super) fn complete(prompts: &mut Prompts, shared: &mut Shared) -> Option<Vec<Command>> {
+    let form = prompts.form.as_mut()?;
+    match completed(form.path()?, &shared.options.shell) {
+        Completed::Nothing => form.next(),
+        Completed::Several(names) => shared.say(names.join("  ")),
+        Completed::Text(text) => {
+            form.fields.get_mut(form.cursor.index)?.field = Field::new(&text);
+            return Some(typed(prompts, shared));
+        }
+    }
+    Some(Vec::new())
 }
 
 /// Previews the form again.
