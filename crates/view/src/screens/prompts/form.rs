@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use super::form_fields::{Form, FormField, FormKind};
 use super::form_path::{Completed, completed};
 use super::{FORM, Prompts, form_import, form_new_task};
-use crate::message::{Command, Work};
+use crate::message::Command;
 use crate::pane::content::{Body, Content, Entries, Place};
 use crate::shared::Shared;
 use crate::style_role::Role;
