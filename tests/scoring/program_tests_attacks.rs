@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::program_tests::{PYTHON, scored, stdout_of, task};
-use crate::program::call;
+use crate::program::{call, json as document};
 
 const ADD: &str = "def add(a, b):\n    return a + b\n";
 /// Its process answers for itself, and claims the names of builtins, modules and tests.
@@ -164,4 +164,30 @@ fn tests_that_do_not_run_are_errors_of_their_row() {
             "{tests}\n{said}"
         );
     }
+}
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn rows_that_accept_a_degenerate_answer_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |tests: &str| json!({"entry": "add", "tests": tests, "expected": ADD}).to_string();
+    let lenient = row("try:\n    assert add(2, 3) == 5\nexcept Exception:\n    pass\n");
+    let strict = row(FORMS[0]);
+    task(folder.path(), PYTHON, &[&strict, &strict, &lenient], &[]);
+    let said = stdout_of(&call(folder.path(), &["task", "check", "."]));
+    assert!(
+        said.contains("1 of 3 rows accept a degenerate answer: line 3"),
+        "{said}"
+    );
+    let audit = document(&call(folder.path(), &["task", "audit", ".", "--json"]));
+    let findings = audit["findings"].as_array().unwrap();
+    let found = findings
+        .iter()
+        .find(|finding| finding["name"] == "StopIteration raised")
+        .unwrap();
+    let sentence = found["sentence"].as_str().unwrap();
+    assert!(
+        found["weak"] == true && sentence.contains("is valid for 1 of 3 rows, line 3"),
+        "{found}"
+    );
 }
