@@ -789,7 +789,12 @@ def run_function(name, test, given):
             raise AssertionError(f"{name} returned False")
 
 
-def run_collected(own, entry, answer, used):
+def loaded(code):
+    """The names that a module reads."""
+    return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+
+def run_collected(own, entry, answer, code):
     """Runs what pytest and unittest would find in a module."""
     given = {"candidate": answer, entry: answer} if entry else {}
     for name, value in own.items():
@@ -806,7 +811,7 @@ def run_collected(own, entry, answer, used):
                 run_function(name, value, given)
             except Broken:
                 # A helper that another test calls.
-                if name not in used:
+                if name not in loaded(code):
                     raise
 
 
@@ -848,7 +853,7 @@ def passed(code, entry, link, names):
         if call:
             exec(check, space)
         own = {name: value for name, value in space.items() if name not in given or value is not given[name]}
-        run_collected(own, entry, given.get(entry), used)
+        run_collected(own, entry, given.get(entry), code)
         if link.gone:
             raise link.gone
         if not link.asked and not any(type(given.get(name)) in PLAIN for name in used & given.keys()):
