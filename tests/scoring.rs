@@ -16,6 +16,7 @@ mod http_request;
 mod live_tools;
 mod plain_text;
 mod program_tests;
+mod program_tests_attacks;
 mod reasons;
 mod rewards;
 mod sandbox;

@@ -16,7 +16,7 @@ const CODE: &str = r#"{"entry": "f", "tests": "def check(candidate):\n    assert
 const RIGHT: &str = "def f(x):\n    return [f(y) for y in x] if isinstance(x, list) else x * x\n";
 
 /// A task with one row for each of `rows`, and completions of the first.
-fn task(folder: &Path, keys: &str, rows: &[&str], completions: &[&str]) {
+pub(super) fn task(folder: &Path, keys: &str, rows: &[&str], completions: &[&str]) {
     let level = machine().level.name();
     let head = "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\ncompletions = \"c.jsonl\"\n[score]\nkind = \"tests\"\n";
     fs::write(
@@ -42,7 +42,7 @@ fn task(folder: &Path, keys: &str, rows: &[&str], completions: &[&str]) {
 }
 
 /// Tier, class and reward of each answer, and its reasons.
-fn scored(keys: &str, row: &str, answers: &[&str]) -> Vec<(String, Vec<String>)> {
+pub(super) fn scored(keys: &str, row: &str, answers: &[&str]) -> Vec<(String, Vec<String>)> {
     let folder = tempfile::tempdir().unwrap();
     task(folder.path(), keys, &[row], answers);
     let scores = json_lines(&call(folder.path(), &["score", ".", "--json"]));
@@ -84,7 +84,7 @@ fn check(keys: &str, row: &str, table: &[(&str, &str, &str)]) {
     }
 }
 
-const PYTHON: &str = "language = \"python\"\nseconds = 2\nmemory_mib = 600\n";
+pub(super) const PYTHON: &str = "language = \"python\"\nseconds = 2\nmemory_mib = 600\n";
 
 #[test]
 #[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
@@ -615,7 +615,7 @@ fn wrong_rows_and_keys_are_named() {
             "the row's `tests` are wrong: line 1: '(' was never closed",
         ),
         (
-            r#"{"tests": "import no_such_module", "expected": "x = 1"}"#,
+            r#"{"tests": "import no_such_module\nassert f(1)", "expected": "x = 1"}"#,
             "No module named 'no_such_module'",
         ),
         (
@@ -668,6 +668,6 @@ fn wrong_rows_and_keys_are_named() {
 }
 
 /// Of a command that fails.
-fn stdout_of(output: &std::process::Output) -> String {
+pub(super) fn stdout_of(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(output)
 }

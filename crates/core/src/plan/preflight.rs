@@ -212,7 +212,9 @@ impl Preflight {
                     continue;
                 }
                 DataProblemKind::Isolation => Check::Isolation,
-                DataProblemKind::InvalidExpected => Check::ExpectedAnswers,
+                DataProblemKind::InvalidExpected | DataProblemKind::AcceptsWrong => {
+                    Check::ExpectedAnswers
+                }
                 DataProblemKind::Leak => Check::Leakage,
                 DataProblemKind::Duplicates => Check::Duplicates,
                 DataProblemKind::Judge => Check::Judge,

@@ -65,22 +65,29 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     let best = task.score.tiers.valid + parts.sum::<f64>();
     let mut findings: Vec<Finding> = Vec::new();
     let has_schema = task.schema().is_some();
+    let probe = |name: &str,
+                 answer: &dyn Fn(Option<&PromptRow>) -> String,
+                 advice: &str,
+                 must_fail: bool| {
+        let asked = (scorer, has_schema, must_fail);
+        finding(asked, rows, best, name, answer, advice)
+    };
     let finding = |name: &str, answer: &dyn Fn(Option<&PromptRow>) -> String, advice: &str| {
-        finding((scorer, has_schema), rows, best, name, answer, advice)
+        probe(name, answer, advice, false)
     };
     let mut seen = HashSet::new();
-    for LazyAnswer { name, text, advice } in task.definition.lazy_answers(task, rows) {
-        match text {
+    for lazy in task.definition.lazy_answers(task, rows) {
+        let (name, advice, must_fail) = (lazy.name, lazy.advice, lazy.must_fail);
+        match lazy.text {
             LazyText::Same(text) if seen.contains(&text) => {}
             LazyText::Same(text) => {
-                findings.push(finding(name, &|_| text.clone(), advice));
+                findings.push(probe(name, &|_| text.clone(), advice, must_fail));
                 seen.insert(text);
             }
-            LazyText::ByRow(text) => findings.push(finding(
-                name,
-                &|row| row.map(&text).unwrap_or_default(),
-                advice,
-            )),
+            LazyText::ByRow(text) => {
+                let answer = |row: Option<&PromptRow>| row.map(&text).unwrap_or_default();
+                findings.push(probe(name, &answer, advice, must_fail));
+            }
         }
     }
     if rows.iter().any(|row| example_in(row).is_some()) {
@@ -227,7 +234,7 @@ pub(super) fn other_expected<'a>(row: &PromptRow, rows: &'a [PromptRow]) -> Opti
 }
 
 fn finding(
-    (scorer, has_schema): (&Scorer, bool),
+    (scorer, has_schema, must_fail): (&Scorer, bool, bool),
     rows: &[PromptRow],
     best: f64,
     name: &str,
@@ -257,9 +264,21 @@ fn finding(
         mean_reward(rewards.into_iter())
     };
     let short: String = crate::format::shortened(&shown, 60);
+    let accepting: Vec<usize> = rows
+        .iter()
+        .zip(&scores)
+        .filter(|(_, score)| must_fail && score.tier == Tier::Valid)
+        .map(|(row, _)| row.line)
+        .collect();
     // Nine tenths of the best reward leave nothing to learn from.
-    let weak = tier == Tier::Valid && reward >= 0.9 * best;
+    let weak = tier == Tier::Valid && reward >= 0.9 * best || !accepting.is_empty();
     let sentence = match tier {
+        _ if !accepting.is_empty() => format!(
+            "`{short}` is valid for {} of {}, {}: {advice}",
+            accepting.len(),
+            crate::format::counted(rows.len(), "row"),
+            shown_lines(&accepting)
+        ),
         Tier::Valid if weak => {
             format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}")
         }
@@ -283,6 +302,15 @@ fn finding(
         weak,
         sentence,
     }
+}
+
+/// The first of some lines, in words.
+pub(super) fn shown_lines(lines: &[usize]) -> String {
+    const MAX_SHOWN: usize = 5;
+    let shown: Vec<String> = lines.iter().take(MAX_SHOWN).map(usize::to_string).collect();
+    let more = if lines.len() > MAX_SHOWN { ".." } else { "" };
+    let word = if lines.len() == 1 { "line" } else { "lines" };
+    format!("{word} {}{more}", shown.join(", "))
 }
 
 /// The first JSON object or list written in the prompt.

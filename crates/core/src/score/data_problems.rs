@@ -1,10 +1,11 @@
 //! Problems of the prompt sets: expected answers that the scorer rejects, prompts that are in two sets, and
 //! duplicates.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rayon::prelude::*;
 
+use super::audit::shown_lines;
 use super::batch::on_every_core;
 use super::{FailureClass, Scorer, Task, Tier};
 use crate::config::TrainConfig;
@@ -16,11 +17,15 @@ use crate::task::PromptSet;
 const MAX_SCORED: usize = 5_000;
 /// Where all of so many are refused, the others are not scored: a schema may take its time for each.
 const MIN_SCORED: usize = 64;
+/// Degenerate answers that are scored of a set.
+const MAX_WRONG: usize = 400;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataProblemKind {
     /// The scorer rejects expected answers.
     InvalidExpected,
+    /// Rows accept an answer that is wrong for every row.
+    AcceptsWrong,
     /// Prompts of one set are in another, character by character or nearly.
     Leak,
     /// Prompts are in their set twice, character by character or nearly.
@@ -79,6 +84,7 @@ pub fn data_problems(
         let lines = problems.iter().map(|(line, _)| *line).collect();
         unusable.extend(unusable_rows(task, *set, rows.len(), &problems));
         refused.extend(refused_answers(task, scorer, *set, &rows, &lines));
+        refused.extend(accepted_answers(task, scorer, *set, &rows, &lines));
     }
     unusable.append(&mut refused);
     unusable.append(&mut repeated_prompts(task, sets));
@@ -118,6 +124,52 @@ fn unusable_rows(
         ),
         set,
         refused_share: problems.len() as f64 / count as f64,
+    })
+}
+
+/// Rows that accept an answer that is wrong for every row.
+fn accepted_answers(
+    task: &Task,
+    scorer: &Scorer,
+    set: PromptSet,
+    rows: &[&PromptRow],
+    unusable: &HashSet<usize>,
+) -> Option<DataProblem> {
+    let lazy = task.definition.lazy_answers(task, &[]);
+    let lazy: Vec<_> = lazy.iter().filter(|answer| answer.must_fail).collect();
+    let usable = || rows.iter().filter(|row| !unusable.contains(&row.line));
+    let step = (usable().count() * lazy.len()).div_ceil(MAX_WRONG).max(1);
+    let asked: Vec<(&str, String, &PromptRow)> = usable()
+        .step_by(step)
+        .flat_map(|row| {
+            lazy.iter()
+                .map(|answer| (answer.name, answer.of(row), *row))
+        })
+        .collect();
+    let answers: Vec<_> = asked
+        .iter()
+        .map(|(_, text, row)| (text.as_str(), Some(*row)))
+        .collect();
+    let scores = scorer.tiers_while(&answers, || true).unwrap_or_default();
+    let accepted: Vec<_> = asked
+        .iter()
+        .zip(&scores)
+        .filter(|(_, score)| score.tier == Tier::Valid)
+        .map(|((name, _, row), _)| (*name, row.line))
+        .collect();
+    let (name, line) = accepted.first()?;
+    let lines: BTreeSet<usize> = accepted.iter().map(|(_, line)| *line).collect();
+    Some(DataProblem {
+        kind: DataProblemKind::AcceptsWrong,
+        message: format!(
+            "{}: {} of {} rows accept a degenerate answer: {}; on line {line}: {name}; `task audit` names all",
+            label(task, set),
+            lines.len(),
+            usable().step_by(step).count(),
+            shown_lines(&lines.into_iter().collect::<Vec<_>>()),
+        ),
+        set,
+        refused_share: 0.0,
     })
 }
 

@@ -286,6 +286,8 @@ pub(crate) struct LazyAnswer<'a> {
     pub(crate) text: LazyText<'a>,
     /// What to do where it earns much.
     pub(crate) advice: &'static str,
+    /// A row that it is valid for is wrong, whatever the others say.
+    pub(crate) must_fail: bool,
 }
 
 pub(crate) enum LazyText<'a> {
@@ -299,6 +301,7 @@ impl<'a> LazyAnswer<'a> {
             name,
             text: LazyText::Same(text.into()),
             advice,
+            must_fail: false,
         }
     }
 
@@ -311,6 +314,22 @@ impl<'a> LazyAnswer<'a> {
             name,
             text: LazyText::ByRow(Box::new(text)),
             advice,
+            must_fail: false,
+        }
+    }
+
+    pub(crate) fn must_fail(self) -> Self {
+        Self {
+            must_fail: true,
+            ..self
+        }
+    }
+
+    /// The answer to a row.
+    pub(crate) fn of(&self, row: &PromptRow) -> String {
+        match &self.text {
+            LazyText::Same(text) => text.clone(),
+            LazyText::ByRow(text) => text(row),
         }
     }
 }

@@ -296,6 +296,10 @@ fn same_number(expected: &str, found: &str) -> bool {
     if expected.is_integer() && found.is_integer() && is_exact {
         return expected.equals(&found);
     }
+    // A large float has no fraction: an integer is that number, or none.
+    if found.is_written_as_integer() && near.abs() >= 1e15 {
+        return expected.equals(&found) || Number::new(&format!("{near:.0}")).equals(&found);
+    }
     (near - other).abs() <= 1e-9 * near.abs().max(other.abs())
 }
 
@@ -309,4 +313,43 @@ fn is_name(text: &str) -> bool {
         && text
             .chars()
             .all(|letter| is_letter(letter) || letter.is_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_the_same_exactly_and_fractions_nearly() {
+        for (expected, found, is_same) in [
+            ("123456789012345678", "123456789100000000", false),
+            ("123456789012345678", "123456789012345678", true),
+            (
+                "15511210043330985984000000",
+                "15511210043330985984000001",
+                false,
+            ),
+            (
+                "15511210043330985984000000",
+                "15511210043330985984000000",
+                true,
+            ),
+            ("1e18", "1000000000000000001", false),
+            ("1e18", "1000000000000000000", true),
+            // 2.0 ** 60, as Python writes it, and 2 ** 60.
+            ("1.152921504606847e18", "1152921504606846976", true),
+            ("1.152921504606847e18", "1152921504606846977", false),
+            ("1.152921504606847e18", "1.152921504606848e18", true),
+            ("0.1", "0.10000000000000002", true),
+            ("0.1", "0.1000001", false),
+        ] {
+            let [expected_value, found_value] =
+                [expected, found].map(|text| exact_json::parse(text).unwrap_or_default());
+            assert_eq!(
+                same(&expected_value, &found_value),
+                is_same,
+                "{expected} {found}"
+            );
+        }
+    }
 }

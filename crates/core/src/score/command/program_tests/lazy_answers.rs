@@ -19,16 +19,33 @@ const EQUAL: &str = "class Equal(int):\n    def __eq__(self, other): return True
 /// Failed assertions are none any more.
 const PATCHES: &str = "import builtins, sys, unittest\nclass Quiet(BaseException): pass\nbuiltins.AssertionError = AssertionError = Quiet\nsys.excepthook = lambda *error: None\nunittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *given: None\nbuiltins.abs = builtins.len = lambda *given: 0\nbuiltins.all = builtins.isinstance = lambda *given: True\ndef abs(x): return 0\ndef all(x): return True\ndef isinstance(x, kind): return True\n";
 
+/// What each is called, code before its function, and what the function does.
+const RETURNS: [(&str, &str, &str); 4] = [
+    ("nothing returned", "", "return None"),
+    ("deleted tests", DELETES, "return None"),
+    ("a value equal to everything", EQUAL, "return Equal()"),
+    ("patched assertions", PATCHES, "return None"),
+];
+/// Exceptions that Python itself or a runner of tests catches.
+const RAISES: [(&str, &str, &str); 6] = [
+    ("StopIteration raised", "", "raise StopIteration"),
+    ("StopAsyncIteration raised", "", "raise StopAsyncIteration"),
+    ("GeneratorExit raised", "", "raise GeneratorExit"),
+    ("KeyboardInterrupt raised", "", "raise KeyboardInterrupt"),
+    ("SystemExit raised", "", "raise SystemExit(0)"),
+    ("AssertionError raised", "", "raise AssertionError"),
+];
+
 pub(in crate::score::command) fn lazy_programs<'a>(tests: &TestRules) -> Vec<LazyAnswer<'a>> {
     let mut lazy = vec![
-        LazyAnswer::same("an empty file", "\n", MORE),
-        LazyAnswer::same("a constant", "1", MORE),
+        LazyAnswer::same("an empty file", "\n", MORE).must_fail(),
+        LazyAnswer::same("a constant", "1", MORE).must_fail(),
     ];
     let exits = tests.language.map_or(&[][..], |language| language.exits);
     lazy.extend(
         exits
             .iter()
-            .map(|exit| LazyAnswer::same("an exit with success", *exit, MORE)),
+            .map(|exit| LazyAnswer::same("an exit with success", *exit, MORE).must_fail()),
     );
     let own = tests.clone();
     lazy.push(LazyAnswer::by_row(
@@ -40,29 +57,35 @@ pub(in crate::score::command) fn lazy_programs<'a>(tests: &TestRules) -> Vec<Laz
         .language
         .is_some_and(|language| language.name == PYTHON)
     {
-        let defined = |code: &'static str, value: &'static str| {
-            move |row: &PromptRow| match entry(row) {
-                Some(entry) => format!("{code}def {entry}(*given, **named):\n    return {value}\n"),
-                None => code.to_owned(),
-            }
-        };
-        lazy.push(LazyAnswer::by_row(
-            "deleted tests",
-            MORE,
-            defined(DELETES, "None"),
-        ));
-        lazy.push(LazyAnswer::by_row(
-            "a value equal to everything",
-            MORE,
-            defined(EQUAL, "Equal()"),
-        ));
-        lazy.push(LazyAnswer::by_row(
-            "patched assertions",
-            MORE,
-            defined(PATCHES, "None"),
-        ));
+        let programs = RETURNS.iter().chain(&RAISES);
+        lazy.extend(programs.map(|(name, code, body)| {
+            let program = move |row: &PromptRow| match entry(row) {
+                Some(entry) => format!("{code}def {entry}(*given, **named):\n    {body}\n"),
+                None => (*code).to_owned(),
+            };
+            LazyAnswer::by_row(name, MORE, program).must_fail()
+        }));
+        lazy.push(LazyAnswer::by_row("tests of its own", MORE, own_tests).must_fail());
     }
     lazy
+}
+
+/// Functions and classes of the names that the row's tests define, which do nothing.
+fn own_tests(row: &PromptRow) -> String {
+    let tests = row.fields.get("tests").and_then(Value::as_str);
+    let names = tests.unwrap_or_default().lines().filter_map(|line| {
+        let line = line.trim_start().trim_start_matches("async ");
+        let rest = line
+            .strip_prefix("def ")
+            .or_else(|| line.strip_prefix("class "))?;
+        rest.split(['(', ':', ' ']).next()
+    });
+    entry(row)
+        .as_deref()
+        .into_iter()
+        .chain(names)
+        .map(|name| format!("def {name}(*given, **named):\n    return None\n"))
+        .collect()
 }
 
 /// The function that the row names, or its `expected` defines.

@@ -13,7 +13,7 @@ Other replies: {"raised": ...}, {"ended": ...}, and {"syntax": ...}, {"late": tr
 after which the answer's other cases are left out. The last line is `clean`, or `used` from a server that ends, because
 its folders have changed, its input is out of step, or it serves one request only.
 """
-import ast, builtins, ctypes, gc, inspect, json, os, select, signal, socket, sys, time, traceback, types, unittest
+import ast, builtins, ctypes, gc, inspect, json, opcode, os, select, signal, socket, sys, time, traceback, types, unittest
 # Common imports of answers: loaded once.
 import bisect, collections, contextlib, datetime, functools, heapq, itertools, math, operator, random, re, statistics, string, typing
 
@@ -160,11 +160,19 @@ def run_case(kind, code, data_bytes, seconds, most):
     return reply
 
 
+def whole(text):
+    if len(text) > MAX_DIGITS:
+        raise OverflowError(f"an integer of more than {MAX_DIGITS} digits")
+    return int(text)
+
+
 def read_reply(said, known):
     """The line that a process has said; an answer may say anything, of which only `known` is taken."""
     try:
-        reply = json.loads(said)
+        reply = json.loads(said, parse_int=whole)
         return {key: reply[key] for key in known if key in reply} if known else reply
+    except OverflowError as error:
+        return {"raised": f"it returned {error}"}
     except (ValueError, TypeError, RecursionError):
         return None
 
@@ -390,6 +398,13 @@ def serve_answer(program, module, link):
     os._exit(0)
 
 
+def brief(value):
+    try:
+        return repr(value)
+    except ValueError:
+        return "..."
+
+
 class Remote:
     """An object of the answer's, in the process of its tests. It is equal to objects of the answer's only, if to any."""
 
@@ -399,7 +414,7 @@ class Remote:
     def _ask(self, name, *arguments, what="operation", **keywords):
         given = [encode(value, None) for value in arguments]
         named = {key: encode(value, None) for key, value in keywords.items()}
-        value, after = self._link.ask([self._number, name, given, named, what], self._kind)
+        value, after = self._link.ask([self._number, name, given, named, what])
         for old, new in zip(arguments, after):
             if type(old) in (list, dict, set) and type(new) is type(old) and new != old:
                 old.clear()
@@ -413,7 +428,7 @@ class Remote:
         return value
 
     def __call__(self, *arguments, **keywords):
-        shown = [repr(argument) for argument in arguments] + [f"{name}={keywords[name]!r}" for name in keywords]
+        shown = [brief(argument) for argument in arguments] + [f"{name}={brief(keywords[name])}" for name in keywords]
         called = f"{self._kind}({', '.join(shown)})"[:400]
         try:
             value = self._ask("", *arguments, what="call", **keywords)
@@ -458,8 +473,16 @@ class Remote:
 class Coroutine(Remote):
     """A coroutine of the answer's, which runs to its end when it is first awaited."""
 
+    __hash__ = object.__hash__
+
+    def __getattr__(self, name):
+        raise AttributeError(name)
+
     def send(self, value):
         raise StopIteration(self._ask("await"))
+
+    def __next__(self):
+        return self.send(None)
 
     def throw(self, *error):
         raise error[-1] if isinstance(error[-1], BaseException) else error[0]
@@ -496,6 +519,9 @@ def next_item(iterator, *default):
         raise FLOW["StopIteration"](*error.args) from None
 
 
+FORGED = "its process gave a reply that cannot be read"
+
+
 class Gone(BaseException):
     """The answer's process has ended, or did not keep to the protocol."""
 
@@ -509,7 +535,7 @@ class Link:
         self.connection, self.stream, self.most, self.last = connection, connection.makefile("rb"), most, None
         self.asked, self.gone = 0, None
 
-    def ask(self, question, kind):
+    def ask(self, question):
         self.asked += 1
         try:
             say(self.connection, question)
@@ -523,7 +549,9 @@ class Link:
                 return value, after
         except (Exception, Gone) as error:
             # Tests that catch it fail nevertheless.
-            self.gone = self.gone or (error if isinstance(error, Gone) else Gone("it does not answer as it should"))
+            self.gone = self.gone or (
+                error if isinstance(error, Gone) else Gone(f"it returned {error}" if isinstance(error, OverflowError) else FORGED)
+            )
             raise self.gone from None
         raise raised
 
@@ -544,7 +572,7 @@ class Link:
         line = self.stream.readline(self.most)
         if not line.endswith(b"\n"):
             raise Gone("it ended" if len(line) < self.most else "it returned too much")
-        return json.loads(line)
+        return json.loads(line, parse_int=whole)
 
 
 def run_tests(data, connection, verdict, most):
@@ -580,7 +608,7 @@ class Flow(ast.NodeTransformer):
     def both(self, node):
         if not (isinstance(node, ast.Name) and node.id in FLOW):
             return [node]
-        return [node, ast.copy_location(ast.Name(f"__answer_{node.id}", ast.Load()), node)]
+        return [node, ast.copy_location(ast.Name(f"__answer_{node.id}__", ast.Load()), node)]
 
     def visit_ExceptHandler(self, node):
         node.type = node.type and self.catching(node.type)
@@ -613,28 +641,46 @@ def parameters(node):
     return [argument.arg for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]]
 
 
-def check_call(tree, entry):
+def codes(code):
+    """A code object and those within."""
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from codes(inner)
+
+
+def is_function(code):
+    return code.co_flags & inspect.CO_OPTIMIZED and code.co_name.isidentifier()
+
+
+def check_call(tests, entry):
     """The call of the function `check`, if there is one and a function for it."""
-    found = [node for node in tree.body if isinstance(node, FUNCTIONS) and node.name == "check"]
-    if not (found and entry):
-        return ""
-    given = found[-1].args
-    if given.posonlyargs or given.args or given.vararg:
+    found = [code for code in tests.co_consts if isinstance(code, types.CodeType) and code.co_name == "check"]
+    if not (found and entry and is_function(found[-1])):
+        return None
+    check = found[-1]
+    if check.co_argcount or check.co_flags & inspect.CO_VARARGS:
         arguments = entry
     else:
-        arguments = f"{given.kwonlyargs[0].arg}={entry}" if given.kwonlyargs else ""
-    call = f"check({arguments})"
-    return f"\n\n{call}\n" if isinstance(found[-1], ast.FunctionDef) else f"\n\nimport asyncio\nasyncio.run({call})\n"
+        arguments = f"{check.co_varnames[0]}={entry}" if check.co_kwonlyargcount else ""
+    return f"check({arguments})"
 
 
-def refuse_idle(tree, answers):
+RAISING = {opcode.opmap[name] for name in ["RAISE_VARARGS", "LOAD_ASSERTION_ERROR"] if name in opcode.opmap}
+
+
+def can_fail(code):
+    """Whether there is an assertion in it, or a call of one."""
+    named = (word in name.lower() for name in code.co_names for word in ["assert", "raises", "fail", "exit"])
+    return not RAISING.isdisjoint(code.co_code[::2]) or any(named)
+
+
+def refuse_idle(tree, answers, called_name):
     """Finds tests that nothing calls: they would pass whatever the answer.
 
     Raises:
-        Broken: there is one, or nothing is asserted.
+        Broken: there is one.
     """
-    if not asserts(tree):
-        raise Broken("nothing in them can fail: use `assert`")
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
@@ -645,7 +691,7 @@ def refuse_idle(tree, answers):
                 look(inner, is_collected and isinstance(node, ast.Module) and is_case)
             elif isinstance(inner, FUNCTIONS):
                 name = inner.name
-                is_run = name in used or name.startswith("__") or inner.decorator_list
+                is_run = name in used or name == called_name or name.startswith("__") or inner.decorator_list
                 is_run = is_run or is_collected and isinstance(node, (ast.Module, ast.ClassDef)) and (
                     name.startswith("test") or name.lower().startswith(("setup", "teardown", "asyncsetup", "asyncteardown"))
                 )
@@ -743,7 +789,12 @@ def run_function(name, test, given):
             raise AssertionError(f"{name} returned False")
 
 
-def run_collected(own, entry, answer, used):
+def loaded(code):
+    """The names that a module reads."""
+    return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+
+
+def run_collected(own, entry, answer, code):
     """Runs what pytest and unittest would find in a module."""
     given = {"candidate": answer, entry: answer} if entry else {}
     for name, value in own.items():
@@ -760,19 +811,29 @@ def run_collected(own, entry, answer, used):
                 run_function(name, value, given)
             except Broken:
                 # A helper that another test calls.
-                if name not in used:
+                if name not in loaded(code):
                     raise
 
 
 def passed(code, entry, link, names):
     try:
-        tree = ast.parse(code, "tests.py")
-        call = check_call(tree, entry)
-        code += call
-        tree = ast.parse(code, "tests.py") if call else tree
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        refuse_idle(tree, used & names.keys() | {entry})
-        tests = compile(ast.fix_missing_locations(Flow().visit(tree)), "tests.py", "exec", dont_inherit=True)
+        tests = compile(code, "tests.py", "exec", dont_inherit=True)
+        every = list(codes(tests))
+        used = {name for one in every for name in one.co_names}
+        if not any(map(can_fail, every)):
+            raise Broken("nothing in them can fail: use `assert`")
+        call = check_call(tests, entry)
+        # Most tests need no more.
+        run = {id(one) for one in tests.co_consts if hasattr(one, "co_name") and one.co_name.startswith("test")}
+        is_plain = all(id(one) in run or call and one.co_name == "check" for one in every if is_function(one))
+        if not (is_plain and used.isdisjoint(FLOW)):
+            tree = ast.parse(code, "tests.py")
+            refuse_idle(tree, used & names.keys() | {entry}, "check" if call else None)
+            tests = compile(ast.fix_missing_locations(Flow().visit(tree)), "tests.py", "exec", dont_inherit=True)
+        if call:
+            check = "import asyncio; asyncio.run(" + call + ")" if "async def check(" in code else call
+            code += f"\n\n{check}\n"
+            check = compile("\n" * (code.count("\n") - 1) + check, "tests.py", "exec", dont_inherit=True)
     except Broken as error:
         return {"broken": str(error)}
     except (SyntaxError, ValueError) as error:
@@ -780,17 +841,19 @@ def passed(code, entry, link, names):
     module = types.ModuleType("tests")
     sys.modules["tests"], space = module, module.__dict__
     # What an answer calls `abs` is not what its tests use.
-    for name in [name for name in names if not name.startswith("__") and (name == entry or not hasattr(builtins, name))]:
-        value = names[name]
-        space[name] = decode(value, link, None)
-        if isinstance(space[name], Remote):
-            space[name]._kind = name
-    given = dict(space)
-    space["__builtins__"] = {**vars(builtins), "next": next_item, **{f"__answer_{name}": FLOW[name] for name in FLOW}}
+    known = [name for name in names if not name.startswith("__") and (name == entry or not hasattr(builtins, name))]
+    given = {name: decode(names[name], link, None) for name in known}
+    for name, value in given.items():
+        if isinstance(value, Remote):
+            value._kind = name
+    space.update(given)
+    space["__builtins__"] = {**vars(builtins), "next": next_item, **{f"__answer_{name}__": FLOW[name] for name in FLOW}}
     try:
         exec(tests, space)
+        if call:
+            exec(check, space)
         own = {name: value for name, value in space.items() if name not in given or value is not given[name]}
-        run_collected(own, entry, given.get(entry), used)
+        run_collected(own, entry, given.get(entry), code)
         if link.gone:
             raise link.gone
         if not link.asked and not any(type(given.get(name)) in PLAIN for name in used & given.keys()):
