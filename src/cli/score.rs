@@ -138,6 +138,9 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
             "standard input".to_owned(),
             lines(Box::new(BufReader::new(io::stdin()))),
         )),
+        (Some(path), _) if Path::new(path).is_dir() => {
+            Err(Failure::failed(format!("{path} is a folder; name a file")))
+        }
         (Some(path), _) => {
             let file =
                 File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;

@@ -224,6 +224,12 @@ fn complaints_name_file_line_and_remedy() {
             "error: none.jsonl: No such file or directory (os error 2)\n",
         ),
         (
+            &["score", "invoice", "--completions", "."],
+            "",
+            1,
+            "error: . is a folder; name a file\n",
+        ),
+        (
             &["score", "invoice", "--completions", "-"],
             "{\"completions\":\"x\"}",
             1,
