@@ -28,20 +28,8 @@ const COMPANIONS: [&str; 13] = [
     "additional_chat_templates/tool_use.jinja",
 ];
 
-/// Those of them that make text of tokens and prompts of messages.
-const TOKENIZER_FILES: [&str; 11] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "tekken.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "additional_chat_templates/tool_use.jinja",
-];
+/// Those of them that make text of tokens and prompts of messages: all but the configurations of the model.
+const TOKENIZER_FILES: &[&str] = COMPANIONS.split_at(2).1;
 
 /// A located model; its files are read on demand.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::audit::shown_lines;
 use super::batch::on_every_core;
-use super::{FailureClass, Scorer, Task, Tier};
+use super::{FailureClass, Score, Scorer, Task, Tier};
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
@@ -146,11 +146,7 @@ fn accepted_answers(
                 .map(|answer| (answer.name, answer.of(row), *row))
         })
         .collect();
-    let answers: Vec<_> = asked
-        .iter()
-        .map(|(_, text, row)| (text.as_str(), Some(*row)))
-        .collect();
-    let scores = scorer.tiers_while(&answers, || true).unwrap_or_default();
+    let scores = scores_of(scorer, asked.iter().map(|(_, text, row)| (*row, text)));
     let accepted: Vec<_> = asked
         .iter()
         .zip(&scores)
@@ -173,6 +169,17 @@ fn accepted_answers(
     })
 }
 
+/// Scores of answers to rows, up to their tiers.
+fn scores_of<'a>(
+    scorer: &Scorer,
+    answers: impl Iterator<Item = (&'a PromptRow, &'a String)>,
+) -> Vec<Score> {
+    let answers: Vec<_> = answers
+        .map(|(row, answer)| (answer.as_str(), Some(row)))
+        .collect();
+    scorer.tiers_while(&answers, || true).unwrap_or_default()
+}
+
 /// `unusable`: lines of rows that no answer can be judged for.
 fn refused_answers(
     task: &Task,
@@ -193,11 +200,7 @@ fn refused_answers(
     let scored: Vec<(&PromptRow, String)> =
         asked.filter_map(|row| Some((*row, answer(row)?))).collect();
     let score = |scored: &[(&PromptRow, String)]| {
-        let answers: Vec<_> = scored
-            .iter()
-            .map(|(row, answer)| (answer.as_str(), Some(*row)))
-            .collect();
-        scorer.tiers_while(&answers, || true).unwrap_or_default()
+        scores_of(scorer, scored.iter().map(|(row, answer)| (*row, answer)))
     };
     let first: Vec<_> = scored
         .iter()

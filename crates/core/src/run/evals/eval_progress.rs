@@ -73,3 +73,30 @@ impl EvalProgress {
             .map(|rate| self.total.saturating_sub(self.answers) as f64 / rate)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_answers_are_few_and_short() {
+        let mut progress = EvalProgress::default();
+        for number in 0..MAX_SHOWN + 3 {
+            progress.show(EvalRecord {
+                prompt_id: format!("p{number}"),
+                completion: "é".repeat(MAX_SHOWN_CHARS + number % 2),
+                ..EvalRecord::default()
+            });
+        }
+        let ids: Vec<&str> = progress
+            .latest
+            .iter()
+            .map(|answer| answer.prompt_id.as_str())
+            .collect();
+        assert_eq!((ids.len(), ids[0], ids[15]), (MAX_SHOWN, "p18", "p3"));
+        let lengths = |answer: &EvalRecord| answer.completion.chars().count();
+        assert_eq!(lengths(&progress.latest[0]), MAX_SHOWN_CHARS);
+        assert!(progress.latest[1].completion.ends_with("é…"));
+        assert_eq!(lengths(&progress.latest[1]), MAX_SHOWN_CHARS + 1);
+    }
+}
