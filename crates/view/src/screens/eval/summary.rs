@@ -220,8 +220,9 @@ impl SummaryText<'_> {
         let wide = LABEL + evals * (CELL + 1) + if self.pair.is_some() { DIFFERENCE } else { 0 };
         let free = usize::from(inside.width).saturating_sub(wide.max(MIN_RATES)) as u16;
         let beside = BESIDE.max(matrix).max(free);
-        let [left, right] =
-            Layout::horizontal([Constraint::Fill(1), Constraint::Length(beside)]).areas(inside);
+        let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(beside)])
+            .spacing(1)
+            .areas(inside);
         let beside = SummaryText {
             width: left.width as usize,
             ..*self
