@@ -113,7 +113,7 @@ fn forward<T: Real>(
             let target_logit = (scaled[target as usize] - largest).double();
             let (mut total, mut weighted) = (0.0_f64, 0.0_f64);
             for x in &mut scaled {
-                let shifted = *x - largest;
+                let shifted = bounded(*x - largest);
                 *x = shifted.exponential();
                 total += x.double();
                 weighted += (*x * shifted).double();
@@ -137,6 +137,13 @@ pub(crate) fn scale_row<T: Real>(row: &[T], inverse_temperature: T, scaled: &mut
         largest = if *s > largest { *s } else { largest };
     }
     largest
+}
+
+/// So small a share that it adds nothing; it keeps 0 * infinity out of the entropy, and lets NaN through.
+#[inline(always)]
+fn bounded<T: Real>(shifted: T) -> T {
+    let least = T::constant(-1e4);
+    if shifted < least { least } else { shifted }
 }
 
 fn backward<T: Real>(
@@ -171,7 +178,7 @@ fn backward<T: Real>(
             } else {
                 let (mut total, mut weighted) = (0.0_f64, 0.0_f64);
                 for x in out.iter() {
-                    let shifted = *x - largest;
+                    let shifted = bounded(*x - largest);
                     let share = shifted.exponential().double();
                     total += share;
                     weighted += share * shifted.double();
@@ -179,7 +186,7 @@ fn backward<T: Real>(
                 // ln p + H is the shifted logit less its mean.
                 let mean = weighted / total;
                 for x in out.iter_mut() {
-                    let shifted = (*x - largest).double();
+                    let shifted = bounded(*x - largest).double();
                     let slope = weight.log_prob + weight.entropy * (shifted - mean);
                     *x = T::constant(-shifted.exp() / total * slope / temperature);
                 }

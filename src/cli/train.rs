@@ -18,7 +18,7 @@ use crate::config::{ConfigFile, Method, ResolvedConfig, Source, TrainConfig, ref
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
-    Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState,
+    Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Status,
     TO_BE_CONTINUED, Worker, check_name, list_checkpoints, slots_folder,
 };
 use crate::score::{CommandRules, Task};
@@ -218,10 +218,19 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         || super::device::ranks_on(&slot, arguments.ranks),
         RankSource::Launched,
     );
-    let trained = train(&run, &run_folders, &engine, &worker, source, &mut |event| {
-        progress.event(event)
+    let trained = super::worker::caught(|| {
+        train(&run, &run_folders, &engine, &worker, source, &mut |event| {
+            progress.event(event)
+        })
     });
     drop(progress);
+    let trained = match trained {
+        Ok(trained) => trained,
+        Err(crash) => {
+            worker.end(Status::Failed, &crash.message)?;
+            return Err(crash);
+        }
+    };
     let name = run_argument(&run, &run_folders);
     match trained {
         Ok(Ended::Finished(report)) => {

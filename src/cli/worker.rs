@@ -1,6 +1,6 @@
 //! `grpo-tui worker`, which the program starts in a session of its own: computes a run.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use super::{Failure, Outcome, print, print_indented};
 use crate::run::{
     Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch, slots_folder,
 };
+use crate::secrets::redact;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -110,9 +111,7 @@ fn compute(
     let Some(slot) = worker.wait_for(&slots_folder()?, devices, count, eprint_line)? else {
         return Ok(ExitCode::from(130));
     };
-    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))
-        .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
-    match ended {
+    match caught(|| work(run, &worker, &slot)).unwrap_or_else(Err) {
         Ok((status, cause)) => {
             worker.end(status, &cause)?;
             Ok(ExitCode::from(if status == Status::Interrupted {
@@ -126,6 +125,18 @@ fn compute(
             Err(failure)
         }
     }
+}
+
+/// What work gives, or what it says where it panics: a crash is an end with a cause, like others.
+pub(super) fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let (text, _) = redact(text.unwrap_or("no message"));
+        Failure::failed(format!(
+            "grpo-tui crashed, which is a fault of the program: {text}"
+        ))
+    })
 }
 
 #[cfg(not(feature = "engine"))]

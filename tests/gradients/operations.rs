@@ -318,6 +318,53 @@ fn log_probs_match() {
     }
 }
 
+/// Masked by a model or a mask: its share is 0, and the others are as if it were not there.
+#[test]
+fn a_logit_of_minus_infinity_leaves_the_entropy_finite() {
+    let rows = |logits: &[f64]| {
+        Tensor::new(logits, &Device::Cpu)
+            .unwrap()
+            .unsqueeze(0)
+            .unwrap()
+    };
+    let (all, masked) = (
+        rows(&[0.5, -1.0, 2.0]),
+        rows(&[0.5, f64::NEG_INFINITY, -1.0, 2.0]),
+    );
+    for dtype in [DType::F64, DType::F32] {
+        let of = |logits: &Tensor, target| {
+            let logits = logits.to_dtype(dtype).unwrap();
+            let weights = [TokenWeight {
+                log_prob: 1.0,
+                entropy: 0.5,
+            }];
+            let token = token_log_probs(&logits, &[target], 1.0).unwrap().remove(0);
+            let gradient = token_log_probs_backward(&logits, &[target], &weights, 1.0).unwrap();
+            let gradient = gradient
+                .to_dtype(DType::F64)
+                .unwrap()
+                .to_vec2::<f64>()
+                .unwrap();
+            (token, gradient.concat())
+        };
+        let ((token, gradient), (same, rest)) = (of(&masked, 3), of(&all, 2));
+        assert!(
+            (token.entropy - same.entropy).abs() < 1e-6,
+            "{token:?}, {same:?}"
+        );
+        assert!(
+            (token.log_prob - same.log_prob).abs() < 1e-6,
+            "{token:?}, {same:?}"
+        );
+        assert!(gradient[1].abs() < 1e-30, "{gradient:?}");
+        let others = [gradient[0], gradient[2], gradient[3]];
+        assert!(
+            others.iter().zip(&rest).all(|(a, b)| (a - b).abs() < 1e-6),
+            "{gradient:?}, {rest:?}"
+        );
+    }
+}
+
 /// Two prompts, two completions of the first, one of the second, of which the shortest are shorter than a kernel of 4.
 fn prompts_and_completions() -> Segments {
     let own = [

@@ -5,11 +5,13 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use grpo_tui::run::{EvalProgress, EventBody, EventReader, RunDirectory, State, answers_path};
+use grpo_tui::run::{
+    EvalProgress, EventBody, EventReader, RunDirectory, State, Status, answers_path,
+};
 use grpo_tui::train::{Ended, finished_report};
 
 use super::small_task::{create, create_of, fingerprint, whole, work};
-use crate::program::{NANO_RUN, program, sample_task, until};
+use crate::program::{NANO_RUN, program, sample_task, stderr, until};
 
 fn with_test_prompts(folder: &Path, count: usize) -> RunDirectory {
     let task = folder.join("small");
@@ -104,6 +106,39 @@ fn a_base_eval_that_cannot_be_read_ends_the_run() {
     });
     let error = ended.unwrap_err().to_string();
     assert!(error.contains(&base.display().to_string()), "{error}");
+}
+
+/// In the foreground as in a worker.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
+fn a_crash_is_recorded_with_its_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &[]);
+    let path = run.path().to_str().unwrap();
+    for (command, step) in [
+        (&["train", "--cpu", "--resume", path][..], "2"),
+        (&["worker", "--cpu", "--resume", "--run", path], "4"),
+    ] {
+        let crashed = program(folder.path(), command)
+            .env("GRPO_TUI_FAULT", format!("step.update={step}:1"))
+            .output()
+            .unwrap();
+        let said = stderr(&crashed);
+        assert_eq!(crashed.status.code(), Some(1), "{said}");
+        let cause = "grpo-tui crashed, which is a fault of the program: the bug that \
+                     GRPO_TUI_FAULT asks for at step.update";
+        assert!(said.contains(&format!("error: {cause}")), "{said}");
+        let state = State::observe(run.path()).unwrap();
+        assert_eq!(
+            (state.status, state.cause.as_deref()),
+            (Status::Failed, Some(cause))
+        );
+    }
+    assert!(matches!(work(&run, |_| false).unwrap(), Ended::Finished(_)));
+    assert!(
+        fingerprint(&run) == fingerprint(&whole(&[])),
+        "the resumed run differs"
+    );
 }
 
 #[test]

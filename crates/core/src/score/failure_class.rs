@@ -57,6 +57,8 @@ pub enum FailureClass {
     NoMatch,
     /// A conversation with tools that ended otherwise than with an answer.
     NoAnswer,
+    /// Constrained decoding could not go on: its grammar became too complex, or no token could follow.
+    Constraint,
     /// The scorer failed, so that the completion has no reward.
     ScorerError,
     /// A result is replayed and not recorded, so that the completion has no reward.
@@ -79,7 +81,7 @@ const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
     /// The classes that the program knows, in the order in which tables show them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
@@ -106,6 +108,7 @@ impl FailureClass {
         Self::WrongStatus,
         Self::NoMatch,
         Self::NoAnswer,
+        Self::Constraint,
         Self::ScorerError,
         Self::NotRecorded,
         Self::EndpointError,
@@ -172,6 +175,7 @@ impl FailureClass {
             Self::WrongStatus => "wrong status",
             Self::NoMatch => "no match",
             Self::NoAnswer => "no answer",
+            Self::Constraint => "constraint",
             Self::ScorerError => "scorer error",
             Self::NotRecorded => "not recorded",
             Self::EndpointError => "endpoint error",

@@ -160,6 +160,18 @@ impl Score {
         !self.is_error() && (self.tier == Tier::Valid || rules.continue_after_failure)
     }
 
+    /// Says of a completion that its constraint cut off after `tokens` why it is not valid, if it is not.
+    pub fn name_failed_constraint(&mut self, tokens: usize) {
+        if self.tier == Tier::Valid || self.is_error() {
+            return;
+        }
+        self.failure = Some(FailureClass::Constraint);
+        let message =
+            format!("the constraint failed after {tokens} tokens: simplify the schema or pattern");
+        self.errors
+            .insert(0, Reason::at(message, Place { line: 1, column: 1 }));
+    }
+
     /// Its tier in words.
     pub fn outcome(&self) -> &'static str {
         if self.is_error() {

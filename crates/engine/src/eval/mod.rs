@@ -27,10 +27,6 @@ pub enum EvalError {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
-    #[error(
-        "{prompt_id}: the constraint failed after {tokens} tokens: simplify the schema or pattern"
-    )]
-    Stuck { prompt_id: String, tokens: usize },
 }
 
 /// Requests for `samples` completions of each prompt, numbered in order.
@@ -92,7 +88,7 @@ pub fn evaluate(
 /// The records of conversations, in prompt order. `seconds`: of all of them.
 ///
 /// # Errors
-/// [`EvalError::Stuck`], [`EvalError::Scorer`] where too many have no score, and [`EvalError::Json`].
+/// [`EvalError::Scorer`] where too many have no score, and [`EvalError::Json`].
 pub fn records(
     prompts: &[Prompt],
     conversations: Vec<Vec<Conversation>>,
@@ -133,17 +129,16 @@ fn call_seconds(turn: &Turn) -> Vec<f64> {
 /// The record of a conversation, with the outcome of the answer that decides it.
 ///
 /// # Errors
-/// [`EvalError::Stuck`] and [`EvalError::Json`].
+/// [`EvalError::Json`].
 pub fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, EvalError> {
-    let (row, turns) = (&prompt.row, conversation.turns);
-    if let Some(stuck) = turns
-        .iter()
-        .find(|turn| turn.completion.stop == StopReason::Constraint)
+    let (row, mut turns) = (&prompt.row, conversation.turns);
+    for Turn {
+        completion, score, ..
+    } in &mut turns
     {
-        return Err(EvalError::Stuck {
-            prompt_id: row.id.clone(),
-            tokens: stuck.completion.token_ids.len(),
-        });
+        if completion.stop == StopReason::Constraint {
+            score.name_failed_constraint(completion.token_ids.len());
+        }
     }
     let tokens = Turn::sampled_tokens;
     let recorded = |turn: &Turn| EvalTurn {

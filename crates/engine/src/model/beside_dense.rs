@@ -3,20 +3,16 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::AdapterUse;
+use super::gated_mlp::{GatedMlp, MlpProducts};
 use super::gradients::Gradients;
-use super::linear::Linear;
 use super::norm::NormWeight;
 use super::parameters::master_dtype;
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_open};
-use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 
-/// Gate and up are packed.
 #[derive(Clone, Debug)]
 pub(super) struct BesideDense {
-    pub(super) gate_up: Linear,
-    pub(super) activation: Activation,
-    pub(super) down: Linear,
+    pub(super) mlp: GatedMlp,
     /// Before the router; what it gives is divided by the root of the width.
     pub(super) router_norm: NormWeight,
     /// Before the experts.
@@ -30,10 +26,7 @@ pub(super) struct BesideDense {
 pub(super) struct BesideProducts {
     /// What router and experts read, [rows, hidden] each.
     pub(super) inputs: [Tensor; 2],
-    /// [rows, 2 * width].
-    gate_up: Tensor,
-    /// [rows, width].
-    activated: Tensor,
+    mlp: MlpProducts,
     /// Before the norms, [rows, hidden] each.
     outputs: [Tensor; 2],
 }
@@ -54,17 +47,14 @@ impl BesideDense {
         inputs: [Tensor; 2],
         adapters: AdapterUse<'_>,
     ) -> Result<(BesideProducts, Tensor)> {
-        let gate_up = self.gate_up.forward(x, adapters)?;
-        let activated = gated(&gate_up, self.activation, self.down.room())?;
-        let own = self.down.forward(&activated, adapters)?;
+        let (mlp, own) = self.mlp.forward(x, adapters)?;
         let [own_norm, others_norm] = &self.output_norms;
         let sum =
             (rms_norm(&own, own_norm.norm(), 0)? + rms_norm(&others, others_norm.norm(), 0)?)?;
         Ok((
             BesideProducts {
                 inputs,
-                gate_up,
-                activated,
+                mlp,
                 outputs: [own, others],
             },
             sum,
@@ -78,10 +68,7 @@ impl BesideDense {
         x: &Tensor,
         adapters: AdapterUse<'_>,
     ) -> Result<OpenRows> {
-        let gate_up = self.gate_up.open(x, adapters)?;
-        let own = self
-            .down
-            .open(&gated_open(&gate_up, self.activation, x.dtype())?, adapters)?;
+        let own = self.mlp.decode(x, adapters)?;
         let [own_norm, others_norm] = &self.output_norms;
         let sum =
             (rms_norm_open(&own, own_norm.norm())? + rms_norm(others, others_norm.norm(), 0)?)?;
@@ -98,17 +85,15 @@ impl BesideDense {
         gradients: &mut Gradients,
     ) -> Result<[Tensor; 2]> {
         let BesideProducts {
-            gate_up,
-            activated,
+            mlp,
             outputs: [own, others],
             ..
         } = products;
         let [own_norm, others_norm] = &self.output_norms;
         let others = others_norm.backward(gradient, others, None, 0, gradients)?;
-        let own = own_norm.backward(gradient, own, None, self.down.room(), gradients)?;
-        let own = self.down.backward(&own, activated, gradients)?;
-        let own = gated_backward(&own, gate_up, self.activation, self.gate_up.room())?;
-        Ok([self.gate_up.backward(&own, x, gradients)?, others])
+        let own = own_norm.backward(gradient, own, None, self.mlp.down.room(), gradients)?;
+        let products = (&mlp.gate_up, &mlp.activated);
+        Ok([self.mlp.backward(&own, x, products, gradients)?, others])
     }
 
     /// `gradient`: of what router and experts read -> of the stream.
@@ -128,17 +113,7 @@ impl BesideDense {
 
     /// Its tensors under their names inside a layer.
     pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let (width, hidden) = (
-            self.gate_up.weight.dims2()?.0 / 2,
-            self.down.weight.dims2()?.0,
-        );
-        let mut named = self
-            .gate_up
-            .merged_parts(&[("mlp.gate_proj", width), ("mlp.up_proj", width)], dtype)?;
-        named.extend(
-            self.down
-                .merged_parts(&[("mlp.down_proj", hidden)], dtype)?,
-        );
+        let mut named = self.mlp.named("mlp", dtype)?;
         let [own, others] = &self.output_norms;
         let norms = [&self.router_norm, &self.experts_norm, own, others];
         named.extend(

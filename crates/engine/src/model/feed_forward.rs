@@ -6,18 +6,18 @@ use super::AdapterUse;
 use super::beside_dense::{BesideDense, BesideProducts};
 use super::expert_stack::Stack;
 use super::experts::{Experts, RouterUse};
+use super::gated_mlp::GatedMlp;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::parameters::master_dtype;
 use super::shared_expert::{SharedExpert, SharedProducts};
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::router::{Routing, Selection};
-use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 
 /// One layer's feed-forward block.
 #[derive(Clone, Debug)]
 pub(super) enum FeedForward {
-    Dense(Box<Dense>),
+    Dense(Box<GatedMlp>),
     Experts(Box<Mixture>),
 }
 
@@ -27,14 +27,6 @@ pub(super) struct Mixture {
     pub(super) experts: Experts,
     pub(super) shared: Option<SharedExpert>,
     pub(super) beside: Option<BesideDense>,
-}
-
-/// A gated MLP; gate and up are packed.
-#[derive(Clone, Debug)]
-pub(super) struct Dense {
-    pub(super) gate_up: Linear,
-    pub(super) activation: Activation,
-    pub(super) down: Linear,
 }
 
 /// What its backward reads, besides its input and what follows without a matmul.
@@ -63,8 +55,8 @@ impl FeedForward {
         match self {
             Self::Dense(dense) => &dense.gate_up,
             Self::Experts(mixture) => match (&mixture.shared, &mixture.beside) {
-                (Some(shared), _) => &shared.gate_up,
-                (None, Some(dense)) => &dense.gate_up,
+                (Some(shared), _) => &shared.mlp.gate_up,
+                (None, Some(dense)) => &dense.mlp.gate_up,
                 (None, None) => &mixture.experts.gate,
             },
         }
@@ -137,9 +129,7 @@ impl FeedForward {
 
     fn activated(&self, products: &Products) -> Result<Tensor> {
         match (self, &products.routing) {
-            (Self::Dense(dense), None) => {
-                gated(&products.gate_up, dense.activation, dense.down.room())
-            }
+            (Self::Dense(dense), None) => dense.activated(&products.gate_up),
             (Self::Experts(mixture), Some(routing)) => {
                 mixture.experts.weighted(routing, &products.gate_up)
             }
@@ -155,13 +145,7 @@ impl FeedForward {
         adapters: AdapterUse<'_>,
     ) -> Result<OpenRows> {
         match self {
-            Self::Dense(dense) => {
-                let gate_up = dense.gate_up.open(x, adapters)?;
-                dense.down.open(
-                    &gated_open(&gate_up, dense.activation, x.dtype())?,
-                    adapters,
-                )
-            }
+            Self::Dense(dense) => dense.decode(x, adapters),
             Self::Experts(mixture) => {
                 let inputs = mixture.inputs(stream, x)?;
                 let (routing, gate_up) = mixture
@@ -203,10 +187,8 @@ impl FeedForward {
         let gate_up = &products.gate_up;
         match (self, &products.routing) {
             (Self::Dense(dense), None) => {
-                let gradient = dense.down.backward(gradient, activated, gradients)?;
-                let gradient =
-                    gated_backward(&gradient, gate_up, dense.activation, dense.gate_up.room())?;
-                Ok((dense.gate_up.backward(&gradient, x, gradients)?, None))
+                let own = dense.backward(gradient, x, (gate_up, activated), gradients)?;
+                Ok((own, None))
             }
             (Self::Experts(mixture), Some(routing)) => {
                 let activations = (routing, gate_up, activated);
@@ -247,7 +229,7 @@ impl FeedForward {
             Self::Experts(mixture) => mixture
                 .shared
                 .iter()
-                .flat_map(|shared| [&shared.gate, &shared.gate_up, &shared.down])
+                .flat_map(|shared| [&shared.gate, &shared.mlp.gate_up, &shared.mlp.down])
                 .collect(),
         }
     }
@@ -263,20 +245,7 @@ impl FeedForward {
     /// Its tensors under their names inside a layer, adapters merged.
     pub(super) fn merged(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
         match self {
-            Self::Dense(dense) => {
-                let (inner, hidden) = (
-                    dense.gate_up.weight.dims2()?.0 / 2,
-                    dense.down.weight.dims2()?.0,
-                );
-                let parts = [("mlp.gate_proj", inner), ("mlp.up_proj", inner)];
-                let mut named = dense.gate_up.merged_parts(&parts, dtype)?;
-                named.extend(
-                    dense
-                        .down
-                        .merged_parts(&[("mlp.down_proj", hidden)], dtype)?,
-                );
-                Ok(named)
-            }
+            Self::Dense(dense) => dense.named("mlp", dtype),
             Self::Experts(mixture) => {
                 let shared = mixture
                     .shared

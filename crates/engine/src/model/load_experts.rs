@@ -9,8 +9,9 @@ use super::beside_dense::{self, BesideDense};
 use super::expert_adapters::{MODULES, OneExpert};
 use super::expert_stack::{Stack, StackAdapters};
 use super::experts::{Expert, Experts, FACTORS, Matrices};
-use super::feed_forward::{Dense, FeedForward, Mixture};
+use super::feed_forward::{FeedForward, Mixture};
 use super::gated_delta::MaybeTrained;
+use super::gated_mlp::GatedMlp;
 use super::linear::{Bias, Linear};
 use super::load::ModelLoader;
 use super::matrix::Matrix;
@@ -28,15 +29,9 @@ impl ModelLoader<'_> {
         layer: usize,
         parameters: &Parameters,
     ) -> Result<FeedForward, ModelError> {
-        let activation = self.activation();
         let linear = |parts: &[&str]| self.linear(layer, parts, parameters);
         let Some(experts) = self.config.experts(layer) else {
-            let [gate_up, down] = DENSE_PARTS;
-            let dense = Dense {
-                gate_up: linear(gate_up)?,
-                activation,
-                down: linear(down)?,
-            };
+            let dense = self.gated_mlp(layer, DENSE_PARTS, parameters)?;
             return Ok(FeedForward::Dense(Box::new(dense)));
         };
         let expert = |index: usize| {
@@ -75,9 +70,7 @@ impl ModelLoader<'_> {
             let [gate_up, down, gate] = SHARED_PARTS;
             Ok::<_, ModelError>(SharedExpert {
                 gate: linear(gate)?,
-                gate_up: linear(gate_up)?,
-                activation,
-                down: linear(down)?,
+                mlp: self.gated_mlp(layer, [gate_up, down], parameters)?,
             })
         };
         let clamped = experts.clamped.map(|gate| Activation::Clamped {
@@ -92,7 +85,7 @@ impl ModelLoader<'_> {
             name: experts.router(),
             gate: linear(&[experts.router()])?,
             matrices,
-            activation: clamped.unwrap_or(activation),
+            activation: clamped.unwrap_or(self.activation()),
             output_bias,
             factors: experts
                 .is_beside_dense
@@ -111,12 +104,26 @@ impl ModelLoader<'_> {
         })))
     }
 
+    /// `parts`: of gate and up, and of down.
+    fn gated_mlp(
+        &self,
+        layer: usize,
+        [gate_up, down]: [&[&str]; 2],
+        parameters: &Parameters,
+    ) -> Result<GatedMlp, ModelError> {
+        Ok(GatedMlp {
+            gate_up: self.linear(layer, gate_up, parameters)?,
+            activation: self.activation(),
+            down: self.linear(layer, down, parameters)?,
+        })
+    }
+
     fn beside_dense(
         &self,
         layer: usize,
         parameters: &Parameters,
     ) -> Result<BesideDense, ModelError> {
-        let [gate_up, down] = DENSE_PARTS.map(|parts| self.linear(layer, parts, parameters));
+        let mlp = self.gated_mlp(layer, DENSE_PARTS, parameters)?;
         let [router_norm, experts_norm, own_norm, others_norm] = beside_dense::NORMS.map(|name| {
             self.norm(
                 &format!("model.layers.{layer}.{name}"),
@@ -125,9 +132,7 @@ impl ModelLoader<'_> {
             )
         });
         Ok(BesideDense {
-            gate_up: gate_up?,
-            activation: self.activation(),
-            down: down?,
+            mlp,
             router_norm: router_norm?,
             experts_norm: experts_norm?,
             output_norms: [own_norm?, others_norm?],

@@ -11,6 +11,7 @@ mod expert_stack; // the matrices of experts on a GPU
 mod experts; // a mixture of experts
 mod feed_forward; // a layer's gated MLP, or its experts
 mod gated_delta; // the mixer of layers with the gated delta rule
+mod gated_mlp; // a gated MLP, wherever there is one
 mod gradients; // one flat buffer of gradients
 mod keys_values; // keys and values of a layer's attention
 mod layer; // one decoder layer, forward and backward

@@ -1,5 +1,6 @@
 //! Conversations with a model that another process has loaded.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError};
@@ -17,6 +18,8 @@ use crate::rollout::{
 };
 use crate::text::Tokenizer;
 
+/// Requests at once, each with a thread that waits; the server has a queue of its own for more rows than it decodes.
+const MAX_REQUESTS: usize = 256;
 /// How long completions are waited for before the source is asked for more.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -86,32 +89,30 @@ impl Sampler for ServedModel<'_> {
         };
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, answers) = channel();
-        let mut asked = 0;
+        let (mut waiting, mut running) = (VecDeque::new(), 0);
         std::thread::scope(|scope| {
             loop {
                 self.threads.check()?;
-                let is_closed = match source.arrivals(usize::MAX, asked == 0) {
-                    Arrivals::Closed => true,
-                    Arrivals::Requests(queued) => {
-                        asked += queued.len();
-                        for QueuedRequest { id, request, .. } in queued {
-                            let sender = sender.clone();
-                            // The receiver is gone where the work has failed.
-                            scope.spawn(move || _ = sender.send((id, (self.ask)(&request))));
-                        }
-                        false
-                    }
-                };
-                if is_closed && asked == 0 {
-                    return Ok(Default::default());
+                let is_idle = running == 0 && waiting.is_empty();
+                match source.arrivals(usize::MAX, is_idle) {
+                    Arrivals::Closed if is_idle => return Ok(Default::default()),
+                    Arrivals::Closed => {}
+                    Arrivals::Requests(queued) => waiting.extend(queued),
                 }
-                let Some((id, completions)) = (asked > 0)
+                let free = waiting.len().min(MAX_REQUESTS - running);
+                running += free;
+                for QueuedRequest { id, request, .. } in waiting.drain(..free) {
+                    let sender = sender.clone();
+                    // The receiver is gone where the work has failed.
+                    scope.spawn(move || _ = sender.send((id, (self.ask)(&request))));
+                }
+                let Some((id, completions)) = (running > 0)
                     .then(|| answers.recv_timeout(LOOK).ok())
                     .flatten()
                 else {
                     continue;
                 };
-                asked -= 1;
+                running -= 1;
                 for (sample, completion) in (0..).zip(completions.map_err(Error::msg)?) {
                     tell(&mut **source, (id, sample), completion);
                 }

@@ -7,7 +7,7 @@ mod drift;
 mod fallbacks;
 mod steps;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(super) use self::advice::TaskFacts;
 use self::collapsed::{description, has_collapsed};
@@ -23,14 +23,6 @@ use crate::run::RunState;
 use crate::run::events::{Alert, Eval, Guard};
 use crate::statistics::Interval;
 
-/// The metrics of a window's [`Level`] and of its rates, and the entropy at the start.
-const WINDOWED: [&str; 5] = [
-    "tiers/valid",
-    "tiers/unparsable",
-    "reward",
-    "exact",
-    "completions/entropy",
-];
 /// Consecutive steps without a mixed group.
 const EQUAL_STEPS: usize = 3;
 /// The share of truncated completions above which the limit decides rewards.
@@ -126,8 +118,8 @@ impl Alerts {
         &self.task
     }
 
-    /// The state after step `last`, from the run's events, so that open alerts are not raised again and can still be
-    /// cleared.
+    /// The state after step `last`: the run's events observed once more, so that open alerts are not raised again and can
+    /// still be cleared.
     pub(super) fn resumed(
         task: TaskFacts,
         state: &RunState,
@@ -135,47 +127,26 @@ impl Alerts {
         config: &TrainConfig,
     ) -> Self {
         let mut alerts = Self::of_task(task);
-        let recovered = state
-            .collapses
-            .iter()
-            .map(|collapse| collapse.step)
-            .filter(|step| *step <= last)
-            .max();
-        for step in 1..=last {
-            // Of early steps only the window metrics matter.
-            let is_late = step + WINDOW as u64 > last;
-            let values = state.metrics.iter().filter(|(name, _)| {
-                if is_late {
-                    *name != "seconds"
-                } else {
-                    WINDOWED.contains(&name.as_str())
-                }
-            });
+        let recovered: BTreeSet<u64> = state.collapses.iter().map(|it| it.step).collect();
+        let mut evals = state.evals.values().peekable();
+        for step in 0..=last {
+            let values = state.metrics.iter().filter(|(name, _)| *name != "seconds");
             let metrics: Metrics = values
                 .filter_map(|(name, series)| Some((name.clone(), series.at(step)?)))
                 .collect();
             if !metrics.is_empty() {
-                alerts.take_step(metrics, config);
+                alerts.observe(step, &metrics, config);
             }
-            if recovered == Some(step) {
-                alerts.history.clear();
+            while let Some(eval) = evals.next_if(|eval| eval.step <= step) {
+                alerts.observe_eval(eval, config);
+            }
+            if let Some(guard) = state.guards.get(&step) {
+                alerts.observe_guard(guard, config);
+            }
+            if recovered.contains(&step) {
+                alerts.recovered(step, config);
             }
         }
-        state
-            .evals
-            .values()
-            .filter(|eval| eval.step <= last)
-            .for_each(|eval| alerts.take_eval(eval));
-        state
-            .guards
-            .range(..=last)
-            .for_each(|(_, guard)| alerts.take_guard(guard));
-        // The open alerts are the rules violated at that step.
-        alerts.standing = alerts
-            .findings(config)
-            .into_iter()
-            .map(|finding| (finding.rule, finding.grade()))
-            .collect();
         alerts
     }
 

@@ -1,6 +1,7 @@
 //! Groups: the conversations of one prompt, compared with each other turn by turn, and the batch of a step's gradient.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -63,9 +64,10 @@ pub(super) struct StepRollout {
     pub(super) score_seconds: f64,
     /// Of all that was decoded together.
     pub(super) counts: DecodeCounts,
-    /// By completion of the policy batch, if older weights sampled it than those that the step updates.
+    /// By the number of the completion in [`PolicyBatch::sequences`], if older weights sampled it than those that the
+    /// step updates.
     #[serde(skip)]
-    pub(super) old_log_probs: Option<Vec<Vec<f32>>>,
+    pub(super) old_log_probs: Option<BTreeMap<usize, Vec<f32>>>,
     /// In computing them.
     #[serde(skip)]
     pub(super) forward_seconds: f64,
@@ -94,6 +96,9 @@ pub(super) struct AdvantageRule {
 #[derive(Debug)]
 pub(super) struct PolicyBatch<'a> {
     pub(super) groups: Vec<PolicyGroup<'a>>,
+    /// The number of each sample of the groups among all completions of the rollout that are not masked, in order: the
+    /// same whichever of them are in the batch.
+    pub(super) sequences: Vec<usize>,
     pub(super) totals: StepTotals,
 }
 
@@ -370,8 +375,7 @@ pub(super) fn policy_batch<'a>(
     rollout: &'a StepRollout,
 ) -> PolicyBatch<'a> {
     let is_all_forwarded = config.kl_beta > 0.0 || entropy_coef > 0.0;
-    let mut old_log_probs = rollout.old_log_probs.iter().flatten();
-    let mut groups: Vec<PolicyGroup<'_>> = Vec::new();
+    let (mut groups, mut sequences): (Vec<PolicyGroup<'_>>, _) = (Vec::new(), Vec::new());
     let mut totals = StepTotals {
         sequences: 0,
         tokens: 0,
@@ -393,6 +397,7 @@ pub(super) fn policy_batch<'a>(
             }
             let mut read: Option<(&[u32], &[u32])> = None;
             for (prompt, completion) in answer.prompted(first_prompt) {
+                let sequence = totals.sequences;
                 totals.sequences += 1;
                 totals.tokens += completion.token_ids.len() - completion.forced.len();
                 let follows = read.and_then(|(prompt_before, before)| {
@@ -402,15 +407,16 @@ pub(super) fn policy_batch<'a>(
                 if !(learns || is_taught || is_all_forwarded) {
                     continue;
                 }
-                let (old_log_probs, follows) =
-                    (old_log_probs.next().map(Cow::from), follows.map(Cow::from));
+                let old = rollout.old_log_probs.as_ref();
+                let old_log_probs = old.and_then(|old| old.get(&sequence)).map(Cow::from);
+                let follows = follows.map(Cow::from);
                 let is_next = follows.is_some();
                 let sample = PolicySample {
                     follows,
                     old_log_probs,
                     ..PolicySample::on_policy(completion, answer.advantage)
                 };
-                // The order of samples is that of their old log-probs.
+                sequences.push(sequence);
                 match groups[first_group..].last_mut() {
                     Some(group) if is_next || *group.prompt == *prompt => {
                         group.samples.push(sample)
@@ -432,7 +438,11 @@ pub(super) fn policy_batch<'a>(
             }
         }
     }
-    PolicyBatch { groups, totals }
+    PolicyBatch {
+        groups,
+        sequences,
+        totals,
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::environment::{AgentRecord, CallOutcome, ChainEnd};
 use crate::model::RouterUse;
 use crate::plan::StepShape;
 use crate::policy::{ToolTurn, Turn};
+use crate::ranks::Ranks;
 use crate::rollout::{Completion, DecodeCounts};
 use crate::run::events::RankStep;
 use crate::score::{FailureClass, OrderedMap, Score, Tier, mean_reward};
@@ -32,6 +33,8 @@ pub(super) struct StepUpdate {
     pub(super) sampling_seconds: f64,
     /// In computing old log-probs.
     pub(super) forward_seconds: f64,
+    /// In the update with these, without what is recorded of it.
+    pub(super) update_seconds: f64,
     /// What this rank did before the update.
     pub(super) rank: RankStep,
 }
@@ -46,6 +49,7 @@ impl StepUpdate {
             shape: trainer.shape.get(),
             sampling_seconds: 0.0,
             forward_seconds: 0.0,
+            update_seconds: 0.0,
             rank: RankStep {
                 waited_seconds: trainer.ranks.take_waited_seconds(),
                 ..RankStep::default()
@@ -53,13 +57,17 @@ impl StepUpdate {
         }
     }
 
-    pub(super) fn update_seconds(&self) -> f64 {
-        self.forward_seconds + self.start.elapsed().as_secs_f64()
+    /// Ends what is timed as the update: rank 0 alone records it, and ranks are compared.
+    pub(super) fn end(&mut self, ranks: &Ranks) {
+        let waited_seconds = ranks.take_waited_seconds();
+        self.update_seconds = self.forward_seconds + self.start.elapsed().as_secs_f64();
+        self.rank.update_seconds = (self.update_seconds - waited_seconds).max(0.0);
+        self.rank.waited_seconds += waited_seconds;
     }
 
     /// Of the whole step.
     pub(super) fn seconds(&self) -> f64 {
-        self.sampling_seconds + self.update_seconds()
+        self.sampling_seconds + self.forward_seconds + self.start.elapsed().as_secs_f64()
     }
 }
 
@@ -145,7 +153,7 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
         learning_rate,
         ..
     } = *update;
-    let update_seconds = update.update_seconds();
+    let update_seconds = update.update_seconds;
     found.add("learning_rate", learning_rate);
     match applied {
         Some(StepOutcome::Updated { grad_norm, .. }) => found.add("grad_norm", grad_norm),

@@ -119,9 +119,10 @@ impl<'a> Record<'a> {
         rollout: StepRollout,
         mut update: StepUpdate,
     ) -> Result<(), TrainError> {
+        update.forward_seconds = rollout.forward_seconds;
+        update.end(&trainer.ranks);
         update.rank.sampled_tokens = rollout.answers().map(Turn::sampled_tokens).sum();
         update.rank.rollout_seconds = rollout.rollout_seconds;
-        update.forward_seconds = rollout.forward_seconds;
         self.draft_from(trainer, &rollout)?;
         update.sampling_seconds = rollout
             .all()
@@ -184,12 +185,9 @@ impl<'a> Record<'a> {
         trained_tokens: usize,
     ) -> Result<(), TrainError> {
         let (seconds, ranks) = (update.seconds(), &trainer.ranks);
-        let waited_seconds = ranks.take_waited_seconds();
         let step = RankStep {
             host: ranks.host(),
             trained_tokens,
-            update_seconds: (update.update_seconds() - waited_seconds).max(0.0),
-            waited_seconds: update.rank.waited_seconds + waited_seconds,
             condition: self.monitor.latest(),
             ..update.rank.clone()
         };

@@ -1,6 +1,7 @@
 //! GRPO, top to bottom: prompts are answered and rewarded, rewards become advantages, advantages a loss and its gradient,
 //! and the optimizer takes a step. Every rank computes this for its own groups; totals and gradients are summed.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::TrainError;
@@ -13,6 +14,7 @@ use super::recorder::Record;
 use super::rollout_order::{PlannedPrompt, StepPlan};
 use super::trainer::Trainer;
 use crate::config::Advantage;
+use crate::files::panic_point;
 use crate::model::{Adapters, Gradients};
 use crate::policy::{ConverseSettings, Conversed, PolicyVersion, Question};
 use crate::rollout::Sampling;
@@ -177,9 +179,11 @@ fn grpo_step(
     record: &mut Record<'_>,
     rollout: StepRollout,
 ) -> Result<(), TrainError> {
-    record.phase(trainer.state.step + 1, "update")?;
+    let step = trainer.state.step + 1;
+    panic_point("step.update", &step.to_string());
+    record.phase(step, "update")?;
     let mut update = StepUpdate::begin(trainer);
-    let PolicyBatch { groups, totals } = trainer.policy_batch(&rollout);
+    let PolicyBatch { groups, totals, .. } = trainer.policy_batch(&rollout, trainer.entropy_coef());
     if trainer.ranks.any(!groups.is_empty())? {
         let totals = StepTotals {
             sequences: trainer.ranks.sum(totals.sequences as f64)? as usize,
@@ -254,9 +258,13 @@ fn add_teacher(
     Ok(())
 }
 
-/// The log-probs of a step's completions under the current weights, in the gradient's micro-batches.
-fn old_log_probs(trainer: &Trainer, rollout: &StepRollout) -> Result<Vec<Vec<f32>>, TrainError> {
-    let batch = trainer.policy_batch(rollout);
+/// The log-probs of a step's completions under the current weights, in the gradient's micro-batches; of all completions
+/// where an entropy bonus may be used by then, since its weight moves after each step.
+fn old_log_probs(
+    trainer: &Trainer,
+    rollout: &StepRollout,
+) -> Result<BTreeMap<usize, Vec<f32>>, TrainError> {
+    let batch = trainer.policy_batch(rollout, trainer.config.entropy_coef);
     let (model, threads) = (&trainer.policy.model, &trainer.policy.threads);
     let log_probs = trainer.shrink_together(trainer.extent(), || {
         completion_log_probs(
@@ -267,5 +275,9 @@ fn old_log_probs(trainer: &Trainer, rollout: &StepRollout) -> Result<Vec<Vec<f32
             threads,
         )
     })?;
-    Ok(log_probs.concat())
+    Ok(batch
+        .sequences
+        .into_iter()
+        .zip(log_probs.into_iter().flatten())
+        .collect())
 }

@@ -57,7 +57,8 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     let loss = trainer.ranks.sum(loss)?;
     let applied = trainer.apply(&gradient)?;
     update.applied = Some(applied);
-    let seconds = update.start.elapsed().as_secs_f64();
+    update.end(&trainer.ranks);
+    let seconds = update.update_seconds;
     let metrics = BTreeMap::from([
         ("loss".to_owned(), loss),
         ("learning_rate".to_owned(), update.learning_rate),

@@ -274,8 +274,12 @@ impl Trainer {
     }
 
     /// The batch of a step's gradient on this rank.
-    pub(super) fn policy_batch<'a>(&'a self, rollout: &'a StepRollout) -> PolicyBatch<'a> {
-        policy_batch(&self.config, self.entropy_coef(), &self.prompts, rollout)
+    pub(super) fn policy_batch<'a>(
+        &'a self,
+        rollout: &'a StepRollout,
+        entropy_coef: f64,
+    ) -> PolicyBatch<'a> {
+        policy_batch(&self.config, entropy_coef, &self.prompts, rollout)
     }
 
     pub(super) fn extent(&self) -> Extent {

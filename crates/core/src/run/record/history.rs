@@ -196,7 +196,8 @@ impl RunState {
                 }
             }
             EventBody::Collapse(collapse) => {
-                // The step's evals are of the weights that were replaced.
+                // What was measured at the step is of the weights that were replaced.
+                self.guards.remove(&collapse.step);
                 self.evals
                     .retain(|(step, _, target), _| *step != collapse.step || target != "trained");
                 self.collapses.push(collapse);

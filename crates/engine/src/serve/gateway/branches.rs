@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use serde_json::{Value as Json, json};
 
 use super::super::Shared;
-use super::super::collected::Collected;
 use super::super::generation::{prompts_with_text, template_options};
 use crate::openai::{ApiError, Prompt};
 use crate::rollout::Completion;
@@ -16,8 +15,6 @@ use crate::text::{Message, TemplateInput, TemplateOptions, Tokenizer, Transcript
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) prompt: AskedPrompt,
-    /// What it is answered with, as a client reads it; taken when it is.
-    pub(super) reader: Option<Collected>,
     pub(super) answer: Option<Answered>,
 }
 
@@ -226,16 +223,6 @@ fn splice(
     pushed
         .map(|()| transcript)
         .map_err(|error| error.to_string())
-}
-
-impl Asked {
-    pub(super) fn new(prompt: AskedPrompt, reader: Collected) -> Self {
-        Self {
-            prompt,
-            reader: Some(reader),
-            answer: None,
-        }
-    }
 }
 
 /// Where a request is read without a client that could leave.

@@ -40,14 +40,19 @@ pub struct Seat {
     shared: Arc<Shared>,
     max_requests: usize,
     on_request: OnRequest,
+    /// Held while a request is read: their numbers are in their random numbers. The threads that decode do not take it.
+    asked: Mutex<Vec<Asked>>,
+    /// Held for moments.
     state: Mutex<SeatState>,
 }
 
 #[derive(Debug, Default)]
 struct SeatState {
-    asked: Vec<Asked>,
     /// Those that are sampled, by number.
     pending: BTreeMap<u32, Pending>,
+    /// Answers that `asked` has not yet, by number.
+    answered: BTreeMap<u32, Answered>,
+    has_asked: bool,
     refused: BTreeMap<String, usize>,
     last_refusal: Option<ApiError>,
     /// Whether a request had a sampling parameter that has no effect.
@@ -59,6 +64,8 @@ struct SeatState {
 #[derive(Debug)]
 struct Pending {
     job: DecodeRequest,
+    /// What it is answered with, as a client reads it.
+    reader: Collected,
     /// Its text so far, where a text of `stop` ends it.
     text: Option<TextStream>,
 }
@@ -91,6 +98,7 @@ impl Seat {
             shared,
             max_requests,
             on_request,
+            asked: Mutex::default(),
             state: Mutex::default(),
         }
     }
@@ -114,11 +122,22 @@ impl Seat {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The requests so far, with what they were answered.
+    fn asked(&self) -> MutexGuard<'_, Vec<Asked>> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        for (number, answer) in std::mem::take(&mut self.state().answered) {
+            if let Some(asked) = asked.get_mut(number as usize) {
+                asked.answer = Some(answer);
+            }
+        }
+        asked
+    }
+
     /// What its program does.
     pub fn phase(&self) -> AgentPhase {
         let state = self.state();
         match (
-            state.asked.is_empty() && state.refused.is_empty(),
+            !state.has_asked && state.refused.is_empty(),
             state.pending.is_empty(),
         ) {
             (true, _) => AgentPhase::Starting,
@@ -161,12 +180,11 @@ impl Seat {
             return Err(self.shared.no_model(&asked.model));
         }
         let (asked, has_ignored) = as_policy(asked, self.shared.max_completion_tokens)?;
-        // One after the other: the number of a request is in its random numbers.
-        let mut state = self.state();
-        if state.is_closed {
-            return Err(server_error("the conversation has ended"));
+        let mut earlier = self.asked();
+        if self.is_closed() {
+            return Err(has_ended());
         }
-        if state.asked.len() >= self.max_requests {
+        if earlier.len() >= self.max_requests {
             let message = format!(
                 "the conversation has had its {} requests ([agent] max_requests)",
                 self.max_requests
@@ -178,7 +196,7 @@ impl Seat {
         }
         let prompt = prompt_of(
             &self.shared,
-            &state.asked,
+            &earlier,
             (&asked.prompt, asked.add_special_tokens),
             &Arc::downgrade(&client),
         )?;
@@ -208,14 +226,20 @@ impl Seat {
             .jobs
             .pop()
             .ok_or_else(|| server_error("the request has no prompt"))?;
-        let number = state.asked.len() as u32;
+        let number = earlier.len() as u32;
         let (prompt_ids, max_tokens) =
             (prompt.token_ids.clone(), job.sampling.max_completion_tokens);
         let follows = prompt.follows.map(|number| number as u32);
-        state.asked.push(Asked::new(prompt, reader));
         let text =
             (!stops.is_empty()).then(|| TextStream::new(Arc::clone(&self.shared.tokenizer), stops));
-        state.pending.insert(number, Pending { job, text });
+        let mut state = self.state();
+        if state.is_closed {
+            return Err(has_ended());
+        }
+        let answer = None;
+        earlier.push(Asked { prompt, answer });
+        state.pending.insert(number, Pending { job, reader, text });
+        state.has_asked = true;
         state.has_ignored |= has_ignored;
         (self.on_request)(SeatRequest {
             number,
@@ -230,7 +254,7 @@ impl Seat {
     pub fn on_token(&self, number: u32, completion: &Completion) -> bool {
         let mut state = self.state();
         let is_closed = state.is_closed;
-        let Some(Pending { job, text }) = state.pending.get_mut(&number).filter(|_| !is_closed)
+        let Some(Pending { job, text, .. }) = state.pending.get_mut(&number).filter(|_| !is_closed)
         else {
             return false;
         };
@@ -260,15 +284,11 @@ impl Seat {
             .pending
             .remove(&number)
             .filter(|pending| !is_closed && !pending.job.events.is_closed());
-        let Some(Pending { job, text }) = pending else {
+        let Some(Pending { job, reader, text }) = pending else {
             return Ok(());
         };
-        let Some(asked) = state.asked.get_mut(number as usize) else {
-            return Ok(());
-        };
-        if let Some(reader) = asked.reader.take() {
-            asked.answer = Some(read(reader, completion, job.by_token)?);
-        }
+        let answer = read(reader, completion, job.by_token)?;
+        state.answered.insert(number, answer);
         if text.is_some_and(|text| text.is_stopped()) {
             newest_token(completion).map(|event| job.events.try_send(event));
         }
@@ -287,10 +307,10 @@ impl Seat {
 
     /// Ends the conversation: nothing more is answered.
     pub fn close(&self) -> SeatRecord {
+        self.state().is_closed = true;
+        let asked = std::mem::take(&mut *self.asked());
         let mut state = self.state();
-        state.is_closed = true;
         state.pending.clear();
-        let asked = std::mem::take(&mut state.asked);
         // Numbers among those that were answered.
         let mut places = Vec::with_capacity(asked.len());
         let mut answered = 0;
@@ -332,6 +352,10 @@ impl fmt::Debug for Seat {
             .field("state", &self.state)
             .finish_non_exhaustive()
     }
+}
+
+fn has_ended() -> ApiError {
+    server_error("the conversation has ended")
 }
 
 /// The event of the newest token.

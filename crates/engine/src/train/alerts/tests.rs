@@ -129,17 +129,24 @@ fn a_resumed_run_goes_on_with_what_stood() {
             ("grad_norm".to_owned(), 1.0),
         ])
     };
-    let steps = [
-        truncated(0.0),
-        truncated(0.3),
-        truncated(0.3),
-        truncated(0.0),
-        truncated(0.0),
-        truncated(0.0),
-        truncated(0.0),
-        truncated(0.0),
-        truncated(0.9),
-    ];
+    let shares = [0.0, 0.3, 0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.9];
+    resumes_everywhere(&shares.map(truncated), &[(2, false), (8, true), (9, false)]);
+    // A collapse stands until half of a step's groups have a gradient, not until they are fewer than those that raise it.
+    let equal = |share: f64| {
+        Metrics::from([
+            ("groups/frac_all_worst".to_owned(), share),
+            ("groups/frac_distinct".to_owned(), 0.1),
+        ])
+    };
+    let shares = [1.0, 1.0, 1.0, 1.0, 1.0, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.4];
+    resumes_everywhere(
+        &shares.map(equal),
+        &[(3, false), (5, false), (6, true), (12, true)],
+    );
+}
+
+/// Stops after each step, and compares the alerts of the rest. `expected`: those of the whole run, whether they clear.
+fn resumes_everywhere(steps: &[Metrics], expected: &[(u64, bool)]) {
     let config = config(&[]);
     let raised = |alerts: &mut Alerts, from: usize| -> Vec<Alert> {
         (from..steps.len())
@@ -147,7 +154,6 @@ fn a_resumed_run_goes_on_with_what_stood() {
             .collect()
     };
     let whole = raised(&mut Alerts::default(), 0);
-    let expected: &[(u64, bool)] = &[(2, false), (8, true), (9, false)];
     assert_eq!(
         whole
             .iter()
@@ -158,7 +164,7 @@ fn a_resumed_run_goes_on_with_what_stood() {
     for stopped in 0..steps.len() {
         let mut state = RunState::default();
         // Steps after the checkpoint are in the log too; they will be redone.
-        for (step, metrics) in (1..).zip(&steps) {
+        for (step, metrics) in (1..).zip(steps) {
             let body = step_event(step, metrics.clone());
             state.fold(crate::run::Event {
                 seq: step,

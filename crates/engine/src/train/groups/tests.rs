@@ -103,7 +103,7 @@ fn zero_variance_groups_count_and_masked_completions_do_not() {
                 ..StepRollout::default()
             };
             let prompts = prompts();
-            let PolicyBatch { groups, totals } =
+            let PolicyBatch { groups, totals, .. } =
                 policy_batch(&config(set), 0.0, &prompts, &rollout);
             let found = |group: &PolicyGroup<'_>| -> Vec<(usize, f64)> {
                 group
@@ -192,7 +192,7 @@ fn completions_of_a_conversation_follow_one_another() {
         ..StepRollout::default()
     };
     let prompts = prompts();
-    let PolicyBatch { groups, totals } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+    let PolicyBatch { groups, totals, .. } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
     let shown = |sample: &PolicySample<'_>| {
         (
             sample.follows.clone().map(Cow::into_owned),
@@ -243,7 +243,7 @@ fn replaced_groups_are_in_no_batch() {
     rollout.set_aside();
     assert_eq!((rollout.groups.len(), rollout.replaced.len()), (1, 1));
     let prompts = prompts();
-    let PolicyBatch { groups, totals } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+    let PolicyBatch { groups, totals, .. } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
     assert_eq!(
         (groups.len(), totals),
         (
@@ -336,7 +336,7 @@ fn all_that_was_sampled_with_tools_counts_and_is_weighed_alike() {
         ..StepRollout::default()
     };
     let prompts = prompts();
-    let PolicyBatch { groups, totals } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+    let PolicyBatch { groups, totals, .. } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
     let shape = |group: &PolicyGroup<'_>| {
         let sample = &group.samples[0];
         (
@@ -399,4 +399,37 @@ fn each_turn_has_a_group_of_those_that_reached_it() {
         .collect();
     // Answers that happen to have the same prompt share it.
     assert_eq!(shape, [(1, 3), (3, 2)]);
+}
+
+/// The weight of the entropy bonus moves after each step of a sync interval, and with it what is in the batch.
+#[test]
+fn old_log_probs_belong_to_their_completions() {
+    let mut rollout = StepRollout {
+        groups: vec![group(EQUAL), group(MIXED)],
+        ..StepRollout::default()
+    };
+    let (prompts, config) = (prompts(), config(&["weight_sync_interval=2"]));
+    let all = policy_batch(&config, 0.1, &prompts, &rollout);
+    let lengths = all.groups.iter().flat_map(|group| &group.samples);
+    let old = lengths.map(|sample| vec![sample.token_ids.len() as f32; sample.token_ids.len()]);
+    let old = all.sequences.iter().copied().zip(old).collect();
+    rollout.old_log_probs = Some(old);
+    for (entropy_coef, counts) in [(0.1, vec![2, 4, 3, 5]), (0.0, vec![3, 5])] {
+        let batch = policy_batch(&config, entropy_coef, &prompts, &rollout);
+        let samples: Vec<_> = batch.groups.iter().flat_map(|it| &it.samples).collect();
+        assert_eq!(
+            samples
+                .iter()
+                .map(|it| it.token_ids.len())
+                .collect::<Vec<_>>(),
+            counts
+        );
+        for sample in samples {
+            let count = sample.token_ids.len();
+            assert_eq!(
+                sample.old_log_probs.as_deref(),
+                Some(&vec![count as f32; count][..])
+            );
+        }
+    }
 }

@@ -1,0 +1,78 @@
+//! A gated MLP, `down(activation(gate x) * up x)`: a layer's own, one beside experts, and one that all rows share.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::AdapterUse;
+use super::gradients::Gradients;
+use super::linear::Linear;
+use crate::kernels::open_rows::OpenRows;
+use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
+
+/// Gate and up are packed.
+#[derive(Clone, Debug)]
+pub(super) struct GatedMlp {
+    pub(super) gate_up: Linear,
+    pub(super) activation: Activation,
+    pub(super) down: Linear,
+}
+
+/// What its backward reads, besides its input.
+#[derive(Debug)]
+pub(super) struct MlpProducts {
+    /// [rows, 2 * width].
+    pub(super) gate_up: Tensor,
+    /// [rows, width + room of `down`].
+    pub(super) activated: Tensor,
+}
+
+impl GatedMlp {
+    /// `x`: [rows, hidden + room of `gate_up`] -> products and the output, [rows, hidden].
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        adapters: AdapterUse<'_>,
+    ) -> Result<(MlpProducts, Tensor)> {
+        let gate_up = self.gate_up.forward(x, adapters)?;
+        let activated = self.activated(&gate_up)?;
+        let output = self.down.forward(&activated, adapters)?;
+        Ok((MlpProducts { gate_up, activated }, output))
+    }
+
+    /// The input of `down`, without what its adapters add to it.
+    pub(super) fn activated(&self, gate_up: &Tensor) -> Result<Tensor> {
+        gated(gate_up, self.activation, self.down.room())
+    }
+
+    /// As [`GatedMlp::forward`] of one new token a row: `x`: [rows, hidden].
+    pub(super) fn decode(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
+        let gate_up = self.gate_up.open(x, adapters)?;
+        let activated = gated_open(&gate_up, self.activation, x.dtype())?;
+        self.down.open(&activated, adapters)
+    }
+
+    /// `gradient`: [rows, hidden + room of `down`] -> that of `x`. Adds the gradients of what is trained.
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        x: &Tensor,
+        (gate_up, activated): (&Tensor, &Tensor),
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let gradient = self.down.backward(gradient, activated, gradients)?;
+        let room = self.gate_up.room();
+        let gradient = gated_backward(&gradient, gate_up, self.activation, room)?;
+        self.gate_up.backward(&gradient, x, gradients)
+    }
+
+    /// Its tensors under their names inside a layer, adapters merged. `block`: `mlp`.
+    pub(super) fn named(&self, block: &str, dtype: DType) -> Result<Vec<(String, Tensor)>> {
+        let width = self.gate_up.weight.dims2()?.0 / 2;
+        let hidden = self.down.weight.dims2()?.0;
+        let [gate, up, down] = ["gate", "up", "down"].map(|part| format!("{block}.{part}_proj"));
+        let mut named = self
+            .gate_up
+            .merged_parts(&[(&gate, width), (&up, width)], dtype)?;
+        named.extend(self.down.merged_parts(&[(&down, hidden)], dtype)?);
+        Ok(named)
+    }
+}
