@@ -1,3 +1,5 @@
+//! Suppressions in every spelling that a checker reads, and text that is none.
+
 use super::checker::{forbidden_lints, with_options};
 use super::*;
 
