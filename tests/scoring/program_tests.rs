@@ -400,8 +400,33 @@ fn hidden_cases_are_not_shown() {
         "def f(x): return {2: 4}.get(x, [9])",
         "def f(x):\n    if x == -12345: raise ValueError(x)\n    return 4 if x == 2 else [9]",
         "def f(x): return 7",
+        // What a hidden case leaves behind, and what it says of its own syntax.
+        "import os\nseen = '/tmp/seen' if os.access('/tmp', os.W_OK) else 'seen'\ndef f(x):\n    if x == -12345: open(seen, 'w').write(str(x))\n    raise ValueError(open(seen).read() if os.path.exists(seen) else 'hidden')\n",
+        "import os\ndef f(x):\n    os.write(3, b'{\"syntax\": \"hidden %d\", \"line\": 12345}\\n' % (x if isinstance(x, int) else 0))\n    os._exit(0)\n",
+        "def f(x:",
     ];
-    task(folder.path(), PYTHON, &[SQUARE], &answers);
+    let hidden_first = SQUARE.replace(
+        "{\"args\": [2], \"value\": 4}, {\"args\": [[3]], \"value\": [9]}, ",
+        "",
+    );
+    assert_ne!(hidden_first, SQUARE);
+    let syntax = scored(PYTHON, &hidden_first, &[answers[5]]).remove(0);
+    assert_eq!(syntax.0, "unparsable syntax 0.00", "{syntax:?}");
+    let forged = scored(PYTHON, &hidden_first, &[answers[4]]).remove(0);
+    assert!(
+        forged.0.starts_with("invalid hidden_case") && !format!("{forged:?}").contains("12345"),
+        "{forged:?}"
+    );
+    let late = SQUARE
+        .replace("{\"args\": [2], \"value\": 4}, ", "")
+        .replace(
+            "\"hidden\": true}",
+            "\"hidden\": true}, {\"args\": [2], \"value\": 4}",
+        );
+    let left = scored(PYTHON, &late, &[answers[3]]).remove(0);
+    assert!(!format!("{left:?}").contains("12345"), "{left:?}");
+    let answers = &answers[..3];
+    task(folder.path(), PYTHON, &[SQUARE], answers);
     for arguments in [&["score", ".", "--json"][..], &["score", "."]] {
         let output = call(folder.path(), arguments);
         let text = stdout(&output) + &stderr(&output);

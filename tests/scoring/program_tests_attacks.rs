@@ -155,6 +155,23 @@ fn tests_that_do_not_run_are_errors_of_their_row() {
             "if len([]):\n    assert add(2, 3) == 5\n",
             "without a call of the answer's functions",
         ),
+        // As pytest, where it is not installed.
+        (
+            "import no_pytest\n@no_pytest.mark.parametrize('a', [1])\ndef test_add(a):\n    assert add(a, a) == 2 * a\n",
+            "No module named 'no_pytest'; install `no_pytest` for ",
+        ),
+        (
+            "def test_add():\n    import no_pytest\n    with no_pytest.raises(TypeError):\n        add()\n",
+            "No module named 'no_pytest'; install `no_pytest` for ",
+        ),
+        (
+            "try:\n    import no_pytest\nexcept ImportError:\n    no_pytest = None\n@no_pytest.fixture\ndef one():\n    return 1\ndef test_add(one):\n    assert add(one, one) == 2\n",
+            "1 of 1 expected answers are invalid",
+        ),
+        (
+            "try:\n    import no_pytest\nexcept ImportError:\n    no_pytest = None\nif no_pytest:\n    def test_add():\n        assert add(1, 1) == 2\n",
+            "without a call of the answer's functions",
+        ),
     ] {
         let row = json!({"entry": "add", "tests": tests, "expected": ADD}).to_string();
         task(folder.path(), PYTHON, &[&row], &[]);

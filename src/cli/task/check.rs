@@ -13,7 +13,8 @@ use crate::environment::{FunctionCheck, FunctionFinding, Toolset, check_tools};
 use crate::format::{counted, duration, shortened};
 use crate::hub::find_model;
 use crate::score::{
-    CompletionLine, CompletionRows, NoRow, Scorer, Task, data_problems, similar_prompts,
+    CompletionLine, CompletionRows, NoRow, Scorer, Task, TriedAnswers, data_problems,
+    similar_prompts,
 };
 use crate::secrets::visible;
 use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
@@ -347,6 +348,14 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
             set.name(),
             counted(*rows, "row")
         );
+        if let Some(tried) = TriedAnswers::of(task, *rows) {
+            println!(
+                "         {} tried, on {} of {}",
+                counted(tried.answers, "degenerate answer"),
+                tried.rows,
+                counted(tried.all_rows, "row")
+            );
+        }
     }
     if guard > 0 {
         println!("  guard  {} against forgetting", counted(guard, "prompt"));

@@ -1,6 +1,6 @@
 //! `mcp = [..]`: a server of the Model Context Protocol on its standard input and output, one process a conversation.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -14,6 +14,14 @@ use crate::format::{grouped, shortened};
 const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// Pages of a list of tools.
 const MAX_PAGES: usize = 100;
+/// Messages that are no answer, before one.
+const MAX_OTHER_MESSAGES: usize = 100_000;
+/// Bytes of the id of a server's own request, which is repeated to it.
+const MAX_ID_BYTES: usize = 100;
+/// Bytes of answers to its own requests that a server has not read.
+const MAX_UNSENT_BYTES: usize = 1 << 20;
+/// A line that was there in time may be read this late.
+const LATE_GRACE: Duration = Duration::from_secs(1);
 /// JSON-RPC's code for a method that the other side does not have.
 const METHOD_NOT_FOUND: i32 = -32601;
 
@@ -182,8 +190,12 @@ impl Session {
 
     /// The next answer and the id of its request. What the server asks, it is answered; what it tells, is not needed.
     fn answer(&mut self, until: Instant) -> Result<(u64, Result<Value, String>), String> {
-        loop {
+        for _ in 0..=MAX_OTHER_MESSAGES {
             let line = self.server.line(until)?;
+            // What is written without end is always there in time.
+            if Instant::now() > until + LATE_GRACE {
+                return Err(self.server.end_late());
+            }
             let message: Message = serde_json::from_slice(&line).map_err(|error| {
                 let text = shortened(&String::from_utf8_lossy(&line), 100);
                 self.server.end(format!(
@@ -196,6 +208,20 @@ impl Session {
                     method: Some(method),
                     ..
                 } => {
+                    let id_bytes = id.to_string().len();
+                    if id_bytes > MAX_ID_BYTES {
+                        return Err(self.server.end(format!(
+                            "sends {:?} with an id of {id_bytes} bytes: an id has at most {MAX_ID_BYTES}",
+                            shortened(&method, 40)
+                        )));
+                    }
+                    if self.server.unsent() > MAX_UNSENT_BYTES {
+                        return Err(self.server.end(format!(
+                            "sends requests such as {:?} and does not read the answers: more than {} KiB wait for it",
+                            shortened(&method, 40),
+                            MAX_UNSENT_BYTES >> 10
+                        )));
+                    }
                     let answer = match method.as_str() {
                         "ping" => json!({"jsonrpc": "2.0", "id": id, "result": {}}),
                         _ => {
@@ -233,6 +259,10 @@ impl Session {
                 }
             }
         }
+        Err(self.server.end(format!(
+            "sent more than {} messages and no answer",
+            grouped(MAX_OTHER_MESSAGES as u64)
+        )))
     }
 }
 

@@ -67,6 +67,14 @@ impl LineServer {
         Ok(())
     }
 
+    /// Bytes of its input that wait for it.
+    pub(super) fn unsent(&self) -> usize {
+        match &self.process {
+            Process::Running(program) => program.unsent(),
+            Process::Waiting | Process::Ended(_) => 0,
+        }
+    }
+
     /// When an answer that is asked now is late.
     pub(super) fn deadline(&self) -> Instant {
         let start = if self.has_answered {
@@ -87,21 +95,23 @@ impl LineServer {
             Process::Ended(why) => return Err(why.clone()),
             Process::Waiting => return Err("was not asked".to_owned()),
         };
-        let ProgramRules {
-            max_line_bytes,
-            keys,
-            ..
-        } = &self.program.rules;
+        let max_line_bytes = &self.program.rules.max_line_bytes;
         let why = match program.line(until, *max_line_bytes, &|| true) {
             Ok(line) => {
                 self.has_answered = true;
                 return Ok(line);
             }
             Err(Lost::Ended(why)) => why,
-            Err(Lost::Late) => format!("gave no answer within {} s", keys.seconds),
+            Err(Lost::Late) => return Err(self.end_late()),
             Err(Lost::TooLong) => format!("wrote a line of more than {} KiB", max_line_bytes >> 10),
         };
         Err(self.end(why))
+    }
+
+    /// Ends it because its answer is late.
+    pub(super) fn end_late(&mut self) -> String {
+        let seconds = self.program.rules.keys.seconds;
+        self.end(format!("gave no answer within {seconds} s"))
     }
 
     /// Whether it runs, and has written nothing since its last answer.

@@ -48,6 +48,11 @@ impl LineProgram {
         self.process.send(bytes);
     }
 
+    /// Bytes that the program has not read.
+    pub(crate) fn unsent(&self) -> usize {
+        self.process.unsent()
+    }
+
     /// The next line, without its end.
     pub(crate) fn line(
         &mut self,

@@ -17,8 +17,9 @@ use crate::task::PromptSet;
 const MAX_SCORED: usize = 5_000;
 /// Where all of so many are refused, the others are not scored: a schema may take its time for each.
 const MIN_SCORED: usize = 64;
-/// Degenerate answers that are scored of a set.
-const MAX_WRONG: usize = 400;
+/// Degenerate answers that are scored of a set, spread evenly over its rows: a run waits for them, and one in Python
+/// takes 15 ms of processor time.
+const MAX_WRONG: usize = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataProblemKind {
@@ -127,6 +128,39 @@ fn unusable_rows(
     })
 }
 
+/// Degenerate answers of which each must fail on every row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TriedAnswers {
+    /// Scored of a set.
+    pub answers: usize,
+    /// Rows that they are scored on.
+    pub rows: usize,
+    /// Rows of the set.
+    pub all_rows: usize,
+}
+
+impl TriedAnswers {
+    /// How much of a set is tried; `None` where the scorer has no such answers.
+    pub fn of(task: &Task, rows: usize) -> Option<Self> {
+        let lazy = task.definition.lazy_answers(task, &[]);
+        let kinds = lazy.iter().filter(|answer| answer.must_fail).count();
+        let step = step(rows, kinds);
+        (rows > 0 && kinds > 0).then(|| Self {
+            answers: (rows * kinds).div_ceil(step),
+            rows: rows.min((rows * kinds).div_ceil(step)),
+            all_rows: rows,
+        })
+    }
+}
+
+/// Of the answers to all rows, one after another, so many apart are scored. Without a divisor that it shares with the
+/// count of kinds, each kind has its turn, and where they suffice, each row.
+fn step(rows: usize, kinds: usize) -> usize {
+    let is_coprime = |step: &usize| (2..=*step).all(|one| step % one != 0 || kinds % one != 0);
+    let least = (rows * kinds).div_ceil(MAX_WRONG).max(1);
+    (least..).find(is_coprime).unwrap_or(least)
+}
+
 /// Rows that accept an answer that is wrong for every row.
 fn accepted_answers(
     task: &Task,
@@ -137,14 +171,16 @@ fn accepted_answers(
 ) -> Option<DataProblem> {
     let lazy = task.definition.lazy_answers(task, &[]);
     let lazy: Vec<_> = lazy.iter().filter(|answer| answer.must_fail).collect();
-    let usable = || rows.iter().filter(|row| !unusable.contains(&row.line));
-    let step = (usable().count() * lazy.len()).div_ceil(MAX_WRONG).max(1);
-    let asked: Vec<(&str, String, &PromptRow)> = usable()
-        .step_by(step)
-        .flat_map(|row| {
-            lazy.iter()
-                .map(|answer| (answer.name, answer.of(row), *row))
-        })
+    let usable: Vec<&PromptRow> = rows
+        .iter()
+        .copied()
+        .filter(|row| !unusable.contains(&row.line))
+        .collect();
+    let asked: Vec<(&str, String, &PromptRow)> = usable
+        .iter()
+        .flat_map(|row| lazy.iter().map(move |answer| (*answer, *row)))
+        .step_by(step(usable.len(), lazy.len()))
+        .map(|(answer, row)| (answer.name, answer.of(row), row))
         .collect();
     let scores = scores_of(scorer, asked.iter().map(|(_, text, row)| (*row, text)));
     let accepted: Vec<_> = asked
@@ -155,13 +191,19 @@ fn accepted_answers(
         .collect();
     let (name, line) = accepted.first()?;
     let lines: BTreeSet<usize> = accepted.iter().map(|(_, line)| *line).collect();
+    let tried: BTreeSet<usize> = asked.iter().map(|(_, _, row)| row.line).collect();
+    let sampled = if asked.len() < usable.len() * lazy.len() {
+        format!(" tried, of {},", usable.len())
+    } else {
+        String::new()
+    };
     Some(DataProblem {
         kind: DataProblemKind::AcceptsWrong,
         message: format!(
-            "{}: {} of {} rows accept a degenerate answer: {}; on line {line}: {name}; `task audit` names all",
+            "{}: {} of {} rows{sampled} accept a degenerate answer: {}; on line {line}: {name}; `task audit` names all",
             label(task, set),
             lines.len(),
-            usable().step_by(step).count(),
+            tried.len(),
             shown_lines(&lines.into_iter().collect::<Vec<_>>()),
         ),
         set,
@@ -354,4 +396,33 @@ pub fn repeated_prompts(task: &Task, sets: &[(PromptSet, Vec<PromptRow>)]) -> Ve
 fn label(task: &Task, set: PromptSet) -> String {
     task.set_file(set)
         .map_or_else(String::new, |file| task.label(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn degenerate_answers_are_spread_over_rows_and_kinds() {
+        for (rows, kinds) in [
+            (1, 15),
+            (66, 15),
+            (67, 15),
+            (164, 15),
+            (5_000, 15),
+            (974, 3),
+        ] {
+            let step = step(rows, kinds);
+            let tried: Vec<(usize, usize)> = (0..rows * kinds)
+                .step_by(step)
+                .map(|pair| (pair / kinds, pair % kinds))
+                .collect();
+            assert!(tried.len() <= MAX_WRONG, "{rows} {kinds}");
+            let count = |of: &dyn Fn(&(usize, usize)) -> usize| {
+                tried.iter().map(of).collect::<BTreeSet<_>>().len()
+            };
+            assert_eq!(count(&|(row, _)| *row), rows.min(tried.len()), "{rows}");
+            assert_eq!(count(&|(_, kind)| *kind), kinds, "{rows} {kinds}");
+        }
+    }
 }

@@ -52,7 +52,8 @@ pub use command::{
 pub use completion_line::{CompletionLine, ForeignPrompt};
 pub use completion_rows::{CompletionRows, NoRow};
 pub use data_problems::{
-    DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts,
+    DataProblem, DataProblemKind, TriedAnswers, data_problems, load_sets, repeated_prompts,
+    similar_prompts,
 };
 pub use failure_class::{FailureClass, OwnClass};
 pub use grammar::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};

@@ -117,6 +117,18 @@ fn results_are_texts_whatever_they_are() {
             "failed: the tool \"mcp\" ended with exit code 3",
         ),
         (
+            "[send(id='x' * 200, method='ping')]",
+            "failed: the tool \"mcp\" sends \"ping\" with an id of 202 bytes: an id has at most 100",
+        ),
+        (
+            "[send(id=1, method='ping') for _ in range(60_000)]",
+            "failed: the tool \"mcp\" sends requests such as \"ping\" and does not read the answers: more than 1024 KiB wait for it",
+        ),
+        (
+            "[os.write(1, b'{\"method\":\"notifications/message\"}\\n' * 1_000) for _ in range(200)]",
+            "failed: the tool \"mcp\" sent more than 100,000 messages and no answer",
+        ),
+        (
             "send(method='notifications/message', params={}) or text('b')",
             "answered: b",
         ),

@@ -7,6 +7,8 @@ use regex::Regex;
 use super::Question;
 use super::answer::shorten;
 use super::suppressions::UnsuppressedSource;
+use super::suppressions::checker::{Checker, HEADER, HEADER_NAME, forbidden_lints, with_options};
+use super::suppressions::rust_source::may_make_attributes;
 use super::whole_run::{Output, Run, last_line, line_reasons, run};
 use super::{CodeRules, CommandRules, FILE_ARGUMENT};
 use crate::sandbox::Program;
@@ -54,7 +56,11 @@ pub(super) fn check(
     if source.trim().is_empty() {
         return unparsable(FailureClass::Other, "the answer is empty", start);
     }
-    let unsuppressed = UnsuppressedSource::from_source(source);
+    let programs = rules
+        .commands()
+        .filter_map(<[_]>::first)
+        .map(String::as_str);
+    let unsuppressed = UnsuppressedSource::from_source(source, &code.file, programs);
     let checked = checked(
         rules,
         code,
@@ -76,7 +82,7 @@ pub(super) fn check(
     let warning = |(offset, text): &(usize, &str)| {
         let Place { line, column } = places.locate(start + offset);
         format!(
-            "line {line} column {column}: {:?} suppresses findings: the checker does not see it",
+            "line {line} column {column}: {:?} can suppress findings: the checker does not see it",
             shorten(text)
         )
     };
@@ -114,6 +120,7 @@ fn checked(
         (code.parse.as_slice(), Tier::Unparsable),
         (rules.command.as_slice(), Tier::Invalid),
     ];
+    let variables = [("ROW", row)];
     for (command, refused) in commands
         .into_iter()
         .filter(|(command, _)| !command.is_empty())
@@ -121,35 +128,37 @@ fn checked(
         let takes_file = command
             .iter()
             .any(|argument| argument.contains(FILE_ARGUMENT));
-        let [program, arguments @ ..] = command else {
-            continue;
+        let checker = Checker::of(&command[0]);
+        if checker == Checker::C {
+            let header = work.path().join(HEADER_NAME);
+            std::fs::write(&header, HEADER)
+                .map_err(|error| format!("{}: {error}", header.display()))?;
+        }
+        let mut run = |arguments: Vec<String>, input: &str| {
+            let program = Program {
+                program: files.path_of(&command[0], work.path()),
+                arguments,
+                folder: work.path(),
+                variables: &variables,
+                joins_output: true,
+            };
+            run(rules, files, &program, input, written, keep_going)
         };
-        let arguments = arguments
+        let mut command = with_options(command);
+        if checker == Checker::Rust && may_make_attributes(source) {
+            let help = run(vec!["-W".to_owned(), "help".to_owned()], "")?;
+            command.extend(forbidden_lints(&command, &help.output));
+        }
+        let arguments = command[1..]
             .iter()
             .map(|argument| argument.replace(FILE_ARGUMENT, &code.file))
             .collect();
-        let variables = [("ROW", row)];
-        let (program, folder) = (files.path_of(program, work.path()), work.path());
-        let program = Program {
-            program,
-            arguments,
-            folder,
-            variables: &variables,
-            joins_output: true,
-        };
         let Run {
             exit_code,
             output,
             ended,
             hidden_file,
-        } = run(
-            rules,
-            files,
-            &program,
-            if takes_file { "" } else { source },
-            written,
-            keep_going,
-        )?;
+        } = run(arguments, if takes_file { "" } else { source })?;
         if exit_code == Some(0) {
             continue;
         }

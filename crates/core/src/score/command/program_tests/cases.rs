@@ -8,6 +8,8 @@ use crate::exact_json::{self, marked_number};
 use crate::format::shortened;
 use crate::json_number::Number;
 
+/// Digits of a whole number, as in `server.py`.
+const MAX_DIGITS: usize = 4_300;
 /// Characters of a value in a reason.
 const MAX_SHOWN_CHARS: usize = 200;
 
@@ -40,7 +42,7 @@ pub(super) enum CaseKind<'r> {
     },
 }
 
-/// The cases of a row, in order.
+/// The cases of a row, hidden ones last: what an answer leaves behind in one of them, no other can show.
 ///
 /// # Errors
 /// A sentence about the row.
@@ -90,6 +92,7 @@ pub(super) fn cases<'r>(
         }
         Some(other) => return Err(format!("`tests` is code in a string, not {}", shown(other))),
     }
+    found.sort_by_key(|case| case.is_hidden);
     if found.is_empty() {
         return Err("the row has neither `cases` nor `tests`: give it one of them".to_owned());
     }
@@ -111,6 +114,20 @@ pub(super) fn code_before(row: &PromptRow) -> Result<&str, String> {
     }
 }
 
+/// The digits of the longest whole number in a value.
+fn longest_integer(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(longest_integer).max().unwrap_or(0),
+        value if is_number(value) => {
+            let text = exact_json::write(value);
+            let is_integer = Number::new(&text).is_written_as_integer();
+            text.trim_start_matches('-').len() * usize::from(is_integer)
+        }
+        Value::Object(members) => members.values().map(longest_integer).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 fn read_case<'r>(
     case: &'r Value,
     entry: Option<&'r str>,
@@ -124,6 +141,12 @@ fn read_case<'r>(
         return Err(format!(
             "has the unknown key {key:?}: it takes {}",
             known.join(", ")
+        ));
+    }
+    let digits = longest_integer(case);
+    if language == PYTHON && digits > MAX_DIGITS {
+        return Err(format!(
+            "has a whole number of {digits} digits: at most {MAX_DIGITS} are read, as Python does"
         ));
     }
     let is_hidden = match members.get("hidden") {
@@ -318,6 +341,32 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_numbers_have_as_many_digits_as_python_reads() {
+        for (digits, language, is_read) in [
+            (4_300, PYTHON, true),
+            (4_301, PYTHON, false),
+            (4_301, NODE, true),
+        ] {
+            let number = "9".repeat(digits);
+            for members in [
+                format!("\"args\": [[-{number}]], \"value\": 1"),
+                format!("\"value\": [1.5, -{number}]"),
+            ] {
+                let case = exact_json::parse(&format!("{{{members}}}")).unwrap_or_default();
+                let read = read_case(&case, Some("f"), language).map(drop);
+                assert_eq!(read.is_ok(), is_read, "{digits} {language}: {read:?}");
+                let said = read.err().unwrap_or_default();
+                let expected = if is_read {
+                    ""
+                } else {
+                    "a whole number of 4301 digits"
+                };
+                assert!(said.contains(expected), "{said}");
+            }
+        }
+    }
 
     #[test]
     fn whole_numbers_are_the_same_exactly_and_fractions_nearly() {

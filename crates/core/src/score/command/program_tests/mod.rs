@@ -108,6 +108,9 @@ fn outcomes(
                 return Ok(vec![Some(failed(ENDED, message, 1))]);
             }
         };
+        unask_hidden(&mut replies, cases, |unasked| {
+            servers.ask(rules, files, source, unasked, keep_going)
+        })?;
         // It has ended what would have replied.
         if replies.len() < cases.len() && !replies.last().is_some_and(Reply::is_last) {
             replies.push(Reply {
@@ -135,6 +138,36 @@ fn outcomes(
         }
     }
     Ok(outcomes)
+}
+
+/// What an answer says of its own syntax where it has seen a hidden case may tell of that case: the message is taken
+/// where it sees none.
+///
+/// # Errors
+/// A sentence.
+fn unask_hidden(
+    replies: &mut [Reply],
+    cases: &[Case<'_>],
+    ask: impl Fn(&[Case<'_>]) -> Result<Result<Vec<Reply>, Lost>, String>,
+) -> Result<(), String> {
+    let mut told = cases.iter().zip(replies);
+    let Some((_, reply)) = told.find(|(case, reply)| case.is_hidden && reply.syntax.is_some())
+    else {
+        return Ok(());
+    };
+    let test = CaseKind::Call {
+        entry: "",
+        arguments: &[],
+        value: &serde_json::Value::Null,
+    };
+    let is_hidden = false;
+    let unasked = ask(&[Case { test, is_hidden }])?.unwrap_or_default();
+    let unasked = unasked.into_iter().find(|reply| reply.syntax.is_some());
+    *reply = unasked.unwrap_or_else(|| Reply {
+        ended: Some(0),
+        ..Reply::default()
+    });
+    Ok(())
 }
 
 // Names of failure classes; the first is one of all kinds.

@@ -1,0 +1,442 @@
+//! Directives and operators of the C preprocessor that change what its compiler reports, found as the compiler finds
+//! them: after trigraphs, line splices and comments.
+
+use super::edit::Edit;
+
+/// Pragmas that say nothing about warnings. All others are hidden.
+const KEPT_PRAGMAS: [&str; 14] = [
+    "STDC",
+    "acc",
+    "comment",
+    "endregion",
+    "ivdep",
+    "mark",
+    "omp",
+    "once",
+    "pack",
+    "pop_macro",
+    "push_macro",
+    "region",
+    "unroll",
+    "weak",
+];
+
+/// Tokens behind `_Pragma`, which takes one literal, or one that a macro makes.
+const MAX_OPERAND_TOKENS: usize = 64;
+
+/// What standards and options decide about the same bytes. An answer does not know its checker's, so all are read.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    has_trigraphs: bool,
+    has_raw_strings: bool,
+    has_digit_separators: bool,
+    has_line_comments: bool,
+    has_header_names: bool,
+}
+
+pub(super) fn find(text: &[char]) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    // What a standard may read in another way.
+    let has_letter = |letter: char| text.contains(&letter);
+    let is_open = [
+        has_letter('?'),
+        has_letter('R'),
+        has_letter('\''),
+        has_letter('/'),
+        has_letter('<'),
+    ];
+    let is_reading =
+        |bits: &u8| (0..5_u8).all(|bit| bits & (1 << bit) == 0 || is_open[usize::from(bit)]);
+    for bits in (0..32_u8).filter(is_reading) {
+        let has = |bit: u8| bits & (1 << bit) == 0;
+        let reading = Reading {
+            has_trigraphs: has(0),
+            has_raw_strings: has(1),
+            has_digit_separators: has(2),
+            has_line_comments: has(3),
+            has_header_names: has(4),
+        };
+        edits.extend(Lexer::new(text, reading).edits());
+    }
+    edits
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Word(String),
+    Number,
+    /// With its text, quotes included.
+    Literal(String),
+    Sign(char),
+    LineEnd,
+}
+
+struct Lexer {
+    reading: Reading,
+    /// Characters after trigraphs and splices, each with its first place in the source.
+    letters: Vec<(char, usize)>,
+    /// In `letters`.
+    at: usize,
+    source_length: usize,
+    /// Whether `<` begins a header's name.
+    takes_header: bool,
+    edits: Vec<Edit>,
+}
+
+impl Lexer {
+    fn new(text: &[char], reading: Reading) -> Self {
+        Self {
+            reading,
+            letters: joined_lines(text, reading.has_trigraphs),
+            at: 0,
+            source_length: text.len(),
+            takes_header: false,
+            edits: Vec::new(),
+        }
+    }
+
+    fn edits(mut self) -> Vec<Edit> {
+        let mut is_line_start = true;
+        loop {
+            self.skip_space();
+            let start = self.at;
+            let Some(token) = self.next() else {
+                return self.edits;
+            };
+            match token {
+                Token::LineEnd => is_line_start = true,
+                _ if is_line_start && self.is_hash(start) => {
+                    self.directive(start);
+                    is_line_start = false;
+                }
+                token => {
+                    self.operator(&token, start);
+                    is_line_start = false;
+                }
+            }
+        }
+    }
+
+    fn peek(&self, ahead: usize) -> Option<char> {
+        self.letters.get(self.at + ahead).map(|(letter, _)| *letter)
+    }
+
+    fn letter(&self, at: usize) -> Option<char> {
+        self.letters.get(at).map(|(letter, _)| *letter)
+    }
+
+    /// The place in the source of one of `letters`.
+    fn place(&self, at: usize) -> usize {
+        self.letters
+            .get(at)
+            .map_or(self.source_length, |(_, place)| *place)
+    }
+
+    /// `#` or its digraph; the trigraph has become one.
+    fn is_hash(&self, at: usize) -> bool {
+        self.letter(at) == Some('#')
+            || (self.letter(at), self.letter(at + 1)) == (Some('%'), Some(':'))
+    }
+
+    /// White space and comments, without the ends of lines.
+    fn skip_space(&mut self) {
+        loop {
+            match (self.peek(0), self.peek(1)) {
+                (Some('/'), Some('*')) => {
+                    self.at += 2;
+                    while self.at < self.letters.len()
+                        && (self.peek(0), self.peek(1)) != (Some('*'), Some('/'))
+                    {
+                        self.at += 1;
+                    }
+                    self.at += 2;
+                }
+                (Some('/'), Some('/')) if self.reading.has_line_comments => {
+                    while self.peek(0).is_some_and(|letter| letter != '\n') {
+                        self.at += 1;
+                    }
+                }
+                (Some(letter), _) if is_space(letter) => self.at += 1,
+                _ => return,
+            }
+        }
+    }
+
+    /// The token here; not after white space.
+    fn next(&mut self) -> Option<Token> {
+        let first = self.peek(0)?;
+        let start = self.at;
+        if first == '\n' {
+            self.at += 1;
+            self.takes_header = false;
+            return Some(Token::LineEnd);
+        }
+        if first == '"' || first == '\'' {
+            return Some(self.literal(first));
+        }
+        if first == '<' && self.takes_header {
+            return Some(self.literal('>'));
+        }
+        if is_word(first) && !first.is_ascii_digit() {
+            while self.peek(0).is_some_and(is_word) {
+                self.at += 1;
+            }
+            let word = self.text(start, self.at);
+            if self.peek(0) == Some('"') && word.ends_with('R') && self.reading.has_raw_strings {
+                return Some(self.raw_string());
+            }
+            return Some(Token::Word(word));
+        }
+        let is_number = first.is_ascii_digit()
+            || (first == '.' && self.peek(1).is_some_and(|next| next.is_ascii_digit()));
+        if is_number {
+            self.number();
+            return Some(Token::Number);
+        }
+        self.at += if (first, self.peek(1)) == ('%', Some(':')) {
+            2
+        } else {
+            1
+        };
+        Some(Token::Sign(first))
+    }
+
+    fn text(&self, start: usize, end: usize) -> String {
+        let end = end.min(self.letters.len());
+        self.letters[start..end]
+            .iter()
+            .map(|(letter, _)| letter)
+            .collect()
+    }
+
+    /// Up to the closing quote, at most to the end of the line.
+    fn literal(&mut self, close: char) -> Token {
+        let start = self.at;
+        self.at += 1;
+        while let Some(letter) = self.peek(0) {
+            if letter == '\n' {
+                break;
+            }
+            self.at += 1;
+            if letter == close {
+                break;
+            }
+            if letter == '\\' && close != '>' && self.peek(0) != Some('\n') {
+                self.at += 1;
+            }
+        }
+        Token::Literal(self.text(start, self.at))
+    }
+
+    /// From `"` on: `"x( .. )x"`.
+    fn raw_string(&mut self) -> Token {
+        let start = self.at;
+        let mut end = start + 1;
+        while self
+            .letter(end)
+            .is_some_and(|letter| !matches!(letter, '(' | '\n' | '"'))
+        {
+            end += 1;
+        }
+        if self.letter(end) != Some('(') {
+            return self.literal('"');
+        }
+        let close = format!("){}\"", self.text(start + 1, end));
+        let length = close.chars().count();
+        while end < self.letters.len() && self.text(end, end + length) != close {
+            end += 1;
+        }
+        self.at = (end + length).min(self.letters.len());
+        Token::Literal(self.text(start, self.at))
+    }
+
+    fn number(&mut self) {
+        while let Some(letter) = self.peek(0) {
+            let next = self.peek(1);
+            let is_exponent =
+                matches!(letter, 'e' | 'E' | 'p' | 'P') && matches!(next, Some('+' | '-'));
+            let is_separator = letter == '\''
+                && self.reading.has_digit_separators
+                && next.is_some_and(|next| next.is_ascii_alphanumeric() || next == '_');
+            if is_exponent || is_separator {
+                self.at += 2;
+            } else if is_word(letter) || letter == '.' {
+                self.at += 1;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Behind `#` at the start of a line.
+    fn directive(&mut self, start: usize) {
+        self.takes_header = self.reading.has_header_names;
+        self.skip_space();
+        let name = self.at;
+        let Some(token) = self.next() else {
+            return;
+        };
+        match token {
+            Token::LineEnd => self.at = name,
+            Token::Number => self.blank_line(start),
+            Token::Word(word) if matches!(word.as_str(), "line" | "nullable") => {
+                self.blank_line(start);
+            }
+            Token::Word(word) if word == "pragma" => {
+                self.skip_space();
+                let kind = self.at;
+                match self.next() {
+                    Some(Token::Word(kind)) if KEPT_PRAGMAS.contains(&kind.as_str()) => {}
+                    Some(_) => {
+                        self.at = kind;
+                        self.blank_line(start);
+                    }
+                    None => {}
+                }
+            }
+            Token::Word(word) if matches!(word.as_str(), "include" | "include_next" | "import") => {
+                self.header(name);
+            }
+            _ => {}
+        }
+    }
+
+    /// A header below `..` may be the answer itself, read as one of the system, of which nothing is reported; one that a
+    /// macro names may be it, too. Both are made names of nothing.
+    fn header(&mut self, keyword: usize) {
+        let end = self.at;
+        self.skip_space();
+        let operand = self.at;
+        match self.next() {
+            Some(Token::Literal(_)) => {
+                for at in operand..self.at.saturating_sub(1) {
+                    if (self.letter(at), self.letter(at + 1)) == (Some('.'), Some('.')) {
+                        for dot in [at, at + 1] {
+                            let place = self.place(dot);
+                            self.edits.push(Edit::cross_out(place..place + 1));
+                        }
+                    }
+                }
+            }
+            Some(Token::Word(_)) => {
+                let place = self.place(keyword)..self.place(end - 1) + 1;
+                self.edits.push(Edit::cross_out(place));
+            }
+            Some(Token::LineEnd) => self.at = operand,
+            _ => {}
+        }
+    }
+
+    /// Hides a directive from its `#` to the end of its line.
+    fn blank_line(&mut self, start: usize) {
+        loop {
+            self.skip_space();
+            if self.peek(0).is_none_or(|letter| letter == '\n') {
+                break;
+            }
+            self.next();
+        }
+        self.blank(start);
+    }
+
+    fn blank(&mut self, start: usize) {
+        let range = self.place(start)..self.place(self.at);
+        self.edits.push(Edit::blank(range));
+    }
+
+    /// `_Pragma ( .. )` anywhere, and as a name alone.
+    fn operator(&mut self, token: &Token, start: usize) {
+        let is_pragma =
+            matches!(token, Token::Word(word) if word == "_Pragma" || word == "__pragma");
+        if !is_pragma {
+            return;
+        }
+        let name_end = self.at;
+        let mut depth = 0_usize;
+        for count in 0.. {
+            if count > MAX_OPERAND_TOKENS {
+                self.at = name_end;
+                break;
+            }
+            while self.peek(0) == Some('\n') && depth > 0 {
+                self.at += 1;
+            }
+            self.skip_space();
+            match self.next() {
+                Some(Token::Sign('(')) => depth += 1,
+                Some(Token::Sign(')')) if depth > 1 => depth -= 1,
+                Some(Token::Sign(')')) if depth == 1 => break,
+                Some(Token::LineEnd) if depth == 0 && self.is_call_ahead() => {}
+                Some(_) if depth > 0 => {}
+                _ => {
+                    self.at = name_end;
+                    break;
+                }
+            }
+        }
+        self.blank(start);
+    }
+
+    /// Whether the next token, in any line, is `(`.
+    fn is_call_ahead(&self) -> bool {
+        self.letters[self.at.min(self.letters.len())..]
+            .iter()
+            .map(|(letter, _)| *letter)
+            .find(|letter| !is_space(*letter) && *letter != '\n')
+            == Some('(')
+    }
+}
+
+/// The characters that the compiler's lexer sees: no trigraph, no line that a backslash continues.
+fn joined_lines(text: &[char], has_trigraphs: bool) -> Vec<(char, usize)> {
+    let mut letters = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&letter) = text.get(at) {
+        let trigraph = (has_trigraphs && letter == '?' && text.get(at + 1) == Some(&'?'))
+            .then(|| trigraph(*text.get(at + 2)?))
+            .flatten();
+        let (shown, length) = trigraph.map_or((letter, 1), |shown| (shown, 3));
+        if shown == '\\' {
+            // Compilers forgive white space between the backslash and the end of the line.
+            let rest = &text[at + length..];
+            let blanks = rest
+                .iter()
+                .take_while(|letter| is_space(**letter) && **letter != '\n')
+                .count();
+            if rest.get(blanks) == Some(&'\n') {
+                at += length + blanks + 1;
+                continue;
+            }
+        }
+        letters.push((shown, at));
+        at += length;
+    }
+    letters
+}
+
+fn trigraph(last: char) -> Option<char> {
+    Some(match last {
+        '=' => '#',
+        '/' => '\\',
+        '\'' => '^',
+        '(' => '[',
+        ')' => ']',
+        '!' => '|',
+        '<' => '{',
+        '>' => '}',
+        '-' => '~',
+        _ => return None,
+    })
+}
+
+/// White space within a line. A carriage return is one: it ends a line only with the line feed behind it.
+fn is_space(letter: char) -> bool {
+    matches!(
+        letter,
+        ' ' | '\t' | '\u{b}' | '\u{c}' | '\r' | '\0' | '\u{feff}'
+    )
+}
+
+fn is_word(letter: char) -> bool {
+    letter.is_alphanumeric() || matches!(letter, '_' | '$')
+}
