@@ -191,6 +191,7 @@ pub(super) fn trusted(
         level,
         visible,
         memory_mib: rules.keys.memory_mib,
+        max_processes: rules.keys.max_processes,
         has_port: program.needs_network() && level == Level::Strong,
         block: owner.block,
     };

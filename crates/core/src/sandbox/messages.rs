@@ -29,6 +29,8 @@ pub(super) struct Launch {
     pub(super) visible: Vec<PathBuf>,
     /// Of each process the address space, of all together the memory in use; 0 for no limit.
     pub(super) memory_mib: u64,
+    /// Processes and threads of all together.
+    pub(super) max_processes: u64,
     /// Whether it gets a port of its network's loopback, which is handed over after [`Reply::Started`].
     pub(super) has_port: bool,
 }

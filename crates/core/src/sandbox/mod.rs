@@ -9,6 +9,7 @@ mod level;
 mod loopback;
 mod machine;
 mod messages;
+mod priority;
 mod process;
 mod program;
 mod program_files;

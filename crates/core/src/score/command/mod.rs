@@ -312,6 +312,7 @@ mod tests {
             processes: 1,
             seconds: 10.0,
             memory_mib: 1_024,
+            max_processes: None,
             output_kib: 64,
             isolation: None,
             read: Vec::new(),

@@ -26,6 +26,8 @@ pub struct CommandRules {
     pub seconds: f64,
     /// Address space; 0 for no limit.
     pub memory_mib: u64,
+    /// Processes and threads of all together; `None`: the usual limit.
+    pub max_processes: Option<u64>,
     /// Output of one answer.
     pub output_kib: u64,
     /// The least isolation that the task asks for; `None`: the most that the machine gives, whatever that is.
@@ -143,6 +145,7 @@ impl CommandRules {
             level,
             visible,
             memory_mib: self.memory_mib,
+            max_processes: self.max_processes,
             has_port: false,
             block: "[score]",
         }
@@ -241,6 +244,7 @@ mod tests {
             processes: 1,
             seconds: 1.0,
             memory_mib: 1,
+            max_processes: None,
             output_kib: 1,
             isolation: None,
             read: Vec::new(),

@@ -206,6 +206,7 @@ mod tests {
             processes: 1,
             seconds: 20.0,
             memory_mib: 1_024,
+            max_processes: None,
             output_kib: 64,
             isolation: None,
             read: Vec::new(),
