@@ -16,9 +16,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getgid, getpgid, getpid, getrlimit, getuid,
-    kill_process, kill_process_group, pidfd_open, pidfd_send_signal, set_child_subreaper, setrlimit,
-    setsid, wait,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getgid, getpgid, getpid, getrlimit,
+    getuid, kill_process, kill_process_group, pidfd_open, pidfd_send_signal, set_child_subreaper,
+    setrlimit, setsid, wait,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 
@@ -31,9 +31,6 @@ use super::{landlock, loopback, priority, root, seccomp};
 pub(super) const ROLE: &str = "--launch-programs";
 /// An init's end of its connection, and standard input, output and error.
 pub(super) const DESCRIPTORS: usize = 4;
-/// Processes and threads beyond the limit of a program that the kernel still starts, which counts them by user namespace:
-/// a program that starts them without end is killed, not only refused.
-pub(super) const SPARE_PROCESSES: u64 = 64;
 /// Descriptors of a process. Those that are sent and not received count for the user: others need room for theirs.
 const MAX_DESCRIPTORS: u64 = 512;
 /// Bytes of one file that the program writes.
@@ -298,15 +295,31 @@ fn start(
             &launch.folder
         }
     };
-    let program = launch
-        .program
-        .strip_prefix(&launch.folder)
-        .map_or(launch.program.clone(), |name| folder.join(name));
+    if let Some(changed) = launch.files.iter().find(|file| !file.is_unchanged()) {
+        let path = changed.path.display();
+        return Err(Error::other(format!(
+            "{path} has changed since it was found to be trusted"
+        )));
+    }
+    let started = launch.files.first().filter(|file| {
+        // A script's name is the path that starts it. In a new root, what a link led to is where the link was.
+        !file.is_script && level != Level::Strong && file.path == launch.program
+    });
+    let program = match (started, launch.program.strip_prefix(&launch.folder)) {
+        (Some(file), _) => file.real.clone(),
+        (None, Ok(name)) => folder.join(name),
+        (None, Err(_)) => launch.program.clone(),
+    };
     let mut command = Command::new(if is_trial {
         Path::new("trial")
     } else {
         &program
     });
+    match &launch.name {
+        Some(name) => command.arg0(name),
+        None if started.is_some() => command.arg0(&launch.program),
+        None => &mut command,
+    };
     command
         .args(&launch.arguments)
         .current_dir(folder)
@@ -366,7 +379,10 @@ fn set_limits(level: Level, memory_mib: u64, max_processes: u64) -> Result<()> {
     setrlimit(Resource::Fsize, limit(MAX_FILE_BYTES))?;
     // Elsewhere the limit would count all processes of the user.
     if level == Level::Strong {
-        setrlimit(Resource::Nproc, limit(max_processes + SPARE_PROCESSES))?;
+        setrlimit(
+            Resource::Nproc,
+            limit(max_processes + root::SPARE_PROCESSES),
+        )?;
     }
     if level != Level::None {
         let most = getrlimit(Resource::Nofile).maximum;

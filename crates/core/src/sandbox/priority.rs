@@ -49,7 +49,6 @@ fn set(policy: libc::c_int, nice: i32, slice: u64) -> bool {
         period: 0,
     };
     // SAFETY: the structure has the size that is in it, and is only read.
-    let outcome =
-        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    let outcome = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     outcome == 0
 }

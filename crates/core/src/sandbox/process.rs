@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Resource, getrlimit, getuid};
 
+use super::found_program::FoundFile;
 use super::installed::{hidden_path, search_path};
 use super::level::Level;
 use super::messages::{Ended, Launch, Limit};
@@ -55,13 +56,33 @@ pub(crate) struct Process {
 /// The program that a process runs.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
-    pub(crate) program: PathBuf,
+    pub(crate) program: ProgramPath,
     pub(crate) arguments: Vec<String>,
     pub(crate) folder: &'a Path,
     /// Added to its environment.
     pub(crate) variables: &'a [(&'a str, &'a str)],
     /// Whether what it writes on standard error is part of its output.
     pub(crate) joins_output: bool,
+}
+
+/// The file of a program.
+#[derive(Debug)]
+pub(crate) struct ProgramPath {
+    pub(super) path: PathBuf,
+    /// The name that it is told to have, where that is not the path.
+    pub(super) name: Option<String>,
+    /// That must be as they were found.
+    pub(super) files: Vec<FoundFile>,
+}
+
+impl From<PathBuf> for ProgramPath {
+    fn from(path: PathBuf) -> Self {
+        Self {
+            path,
+            name: None,
+            files: Vec::new(),
+        }
+    }
 }
 
 /// What a program is held to.
@@ -99,7 +120,9 @@ impl Sandbox {
             return Ok(MAX_PROCESSES);
         };
         let numbers = crate::files::read_text("/proc/sys/kernel/pid_max".as_ref());
-        let numbers = numbers.ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let numbers = numbers
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok());
         let given = numbers.map_or(u64::MAX, |most| most.saturating_sub(RESERVED_PROCESSES));
         if asked > given {
             return Err(format!(
@@ -140,7 +163,9 @@ impl Process {
         environment.extend(["HOME", "TMPDIR"].map(|name| (name.to_owned(), home_path.into())));
         let launch = Launch {
             level: sandbox.level,
-            program: program.program.clone(),
+            program: program.program.path.clone(),
+            name: program.program.name.clone(),
+            files: program.program.files.clone(),
             arguments: program.arguments.clone(),
             folder: program.folder.to_owned(),
             environment,
@@ -161,7 +186,9 @@ impl Process {
         // Its output ends with the program, not with this end of the pipes, which is closed here.
         let started =
             SandboxedProgram::start(&launch, &[input.into(), output.into(), error.into()])
-                .map_err(|why| format!("cannot start {:?}: {why}", program.program.display()))?;
+                .map_err(|why| {
+                    format!("cannot start {:?}: {why}", program.program.path.display())
+                })?;
         let process = Self {
             program: started,
             stdin: Some(stdin),

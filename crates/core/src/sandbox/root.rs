@@ -18,8 +18,6 @@ use rustix::mount::{
 use rustix::process::{chdir, pivot_root};
 use rustix::system::sethostname;
 
-use super::init::SPARE_PROCESSES;
-
 /// Bytes and files below the folder that a program writes in; it is memory.
 const FOLDER_OPTIONS: &CStr = c"size=256m,nr_inodes=65536,mode=755";
 /// The program's folder, with its files, and its home.
@@ -76,6 +74,9 @@ const LINKS: [(&str, &str); 5] = [
 ];
 /// A folder that every system has, on which the new root is mounted before it is the root.
 const BASE: &str = "/usr";
+/// Processes and threads beyond the limit of a program that the kernel still starts, which counts them by user namespace:
+/// a program that starts them without end is killed, not only refused.
+pub(super) const SPARE_PROCESSES: u64 = 64;
 /// Numbers of processes and threads that are given once.
 const RESERVED_PROCESSES: u64 = 300;
 /// Bytes of a connection's buffers: at first, and at most; `usage` counts with them.

@@ -177,7 +177,10 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
     };
     // Pages of a process that a socket holds.
     rules.insert(libc::SYS_setsockopt, vec![option(libc::SO_ZEROCOPY)?]);
-    let sizes = BUFFER_SIZES.into_iter().map(option).collect::<Result<_, _>>()?;
+    let sizes = BUFFER_SIZES
+        .into_iter()
+        .map(option)
+        .collect::<Result<_, _>>()?;
     if level == Level::Limited {
         rules.extend(REFUSED_LIMITED.iter().map(|call| (*call, Vec::new())));
     }

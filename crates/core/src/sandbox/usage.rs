@@ -194,7 +194,9 @@ impl<'a> Usage<'a> {
         let last = self.processes.last_number();
         if last.is_none() || last != self.last_number {
             let most = self.limits.processes;
-            self.known = self.processes.all(usize::try_from(most).unwrap_or(usize::MAX));
+            self.known = self
+                .processes
+                .all(usize::try_from(most).unwrap_or(usize::MAX));
             self.last_number = last;
             let threads = |process: &u32| self.processes.thread_count(*process);
             // The processes alone may be too many to look at each.
@@ -252,8 +254,10 @@ impl<'a> Usage<'a> {
         if field(&status, "RssAnon:").is_some() || self.processes.thread_count(process) <= 1 {
             return Some(status);
         }
-        let of_thread =
-            |thread| self.processes.text(&format!("{process}/task/{thread}/status"));
+        let of_thread = |thread| {
+            self.processes
+                .text(&format!("{process}/task/{thread}/status"))
+        };
         let threads = self.processes.threads(process).into_iter();
         threads
             .filter_map(of_thread)

@@ -219,6 +219,7 @@ mod tests {
         let files = ProgramFiles::new(
             Path::new("/"),
             Vec::new(),
+            Vec::new(),
             rules.sandbox(Path::new("/"), Level::Strong),
         );
         let test = CaseKind::Call {
