@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -11,8 +12,11 @@ use super::output::is_captured;
 use super::{Outcome, print, print_indented};
 use crate::plan::free_disk_bytes;
 use crate::run::{Device, FileSystem, Gpu, RunFolders, holder, slots_folder};
-use crate::sandbox::{Machine, machine};
+use crate::sandbox::{Machine, Tried, machine, try_promises};
 use crate::secrets::visible;
+
+/// For all that programs try in their sandbox.
+const PROMISES_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,12 +34,20 @@ struct Findings {
     kills_at_logout: Option<bool>,
     engine: EngineReport,
     /// How far programs that score are kept apart from the machine.
-    isolation: &'static Machine,
+    isolation: IsolationReport,
     slots: Vec<SlotReport>,
     folders: Vec<Folder>,
     terminal: Terminal,
     #[cfg(feature = "view")]
     view: ViewReport,
+}
+
+#[derive(Serialize)]
+struct IsolationReport {
+    #[serde(flatten)]
+    machine: &'static Machine,
+    /// What programs tried here.
+    promises: Vec<Tried>,
 }
 
 /// The default device and the reason for it.
@@ -160,7 +172,10 @@ fn look(run_folders: &RunFolders) -> Findings {
     Findings {
         kills_at_logout: kills_at_logout(),
         engine: engine(),
-        isolation: machine(),
+        isolation: IsolationReport {
+            machine: machine(),
+            promises: try_promises(PROMISES_TIMEOUT),
+        },
         terminal: terminal(),
         #[cfg(feature = "view")]
         view: view(),
@@ -348,15 +363,40 @@ fn view_page(found: &ViewReport) -> String {
     text
 }
 
-fn isolation_page(Machine { level, reason }: &Machine) -> String {
-    let reason = reason
-        .as_ref()
-        .map_or_else(String::new, |reason| format!("          {reason}\n"));
-    format!(
-        "isolation {}, of programs that score: {}\n{reason}",
+fn isolation_page(IsolationReport { machine, promises }: &IsolationReport) -> String {
+    let Machine { level, reason } = machine;
+    let mut text = format!(
+        "isolation {}, of programs that score: {}\n",
         level.name(),
         level.summary()
-    )
+    );
+    if let Some(reason) = reason {
+        let _ = writeln!(text, "          {reason}");
+    }
+    let names = |is_held| {
+        let found = promises.iter().filter(|tried| tried.is_held == is_held);
+        found.map(|tried| tried.name).collect::<Vec<_>>()
+    };
+    let refused = names(Some(true));
+    let _ = writeln!(
+        text,
+        "          refused here, {} of {}:",
+        refused.len(),
+        promises.len()
+    );
+    for name in refused {
+        let _ = writeln!(text, "            {name}");
+    }
+    for tried in promises.iter().filter(|tried| tried.is_held != Some(true)) {
+        let what = if tried.is_held.is_none() {
+            "not tried"
+        } else {
+            "possible here"
+        };
+        let why = tried.why.as_deref().unwrap_or_default();
+        let _ = writeln!(text, "          {what}: {} ({why})", tried.name);
+    }
+    text
 }
 
 fn page(findings: &Findings) -> String {
@@ -378,7 +418,7 @@ fn page(findings: &Findings) -> String {
     for file in libraries.iter().chain(nccl) {
         let _ = writeln!(text, "          {file}");
     }
-    text.push_str(&isolation_page(findings.isolation));
+    text.push_str(&isolation_page(&findings.isolation));
     text.push('\n');
     for slot in &findings.slots {
         let holder = slot

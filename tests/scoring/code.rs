@@ -316,7 +316,9 @@ fn the_embedded_task_runs_nothing_untrusted_and_says_what_is_not_installed() {
             "{said}"
         )
     });
-    let trusted = stdout(&call(here, &["task", "trust", "shell-lint", "--yes"]));
+    // Where programs are is part of what is trusted.
+    let mut trusting = program(here, &["task", "trust", "shell-lint", "--yes"]);
+    let trusted = stdout(&trusting.env("PATH", here).output().unwrap());
     assert!(
         trusted.contains("command  bash -n {file}\n  command  shellcheck --norc"),
         "{trusted}"

@@ -213,7 +213,7 @@ fn a_part_by_a_program_is_trusted_for_itself_and_its_failure_leaves_no_reward() 
     );
     let trusted = stdout(&call(here, &["task", "trust", ".", "--yes"]));
     assert!(
-        trusted.contains("command  sh -n {file}\n  command  sh lint.sh {file}\n  file "),
+        trusted.contains("command  sh -n {file}\n  command  sh lint.sh {file}\n  runs     /"),
         "{trusted}"
     );
     let scores = json_lines(&call(here, &["score", ".", "--json"]));
@@ -285,5 +285,72 @@ fn what_a_program_gives_lazy_answers_is_found() {
             found.iter().any(|found| found == line),
             "{line}: {found:#?}"
         );
+    }
+}
+
+/// Neither a folder with the same files nor a program that was exchanged runs by the trust of another.
+#[test]
+fn a_program_outside_the_tasks_files_is_trusted_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().canonicalize().unwrap();
+    let ran = here.join("ran");
+    let script = |mark: bool| {
+        let mark = if mark {
+            format!("echo x > '{}'\n", ran.display())
+        } else {
+            String::new()
+        };
+        format!("#!/bin/sh\n{mark}exit 0\n")
+    };
+    let write = |path: &std::path::Path, text: &str| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let toml = |command: &str| {
+        format!(
+            "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\nisolation = \"none\"\ncommand = [{command:?}]\n"
+        )
+    };
+    let scored = |task: &str| call(&here, &["score", task, "--json"]);
+    let refuses = |task: &str| {
+        let output = scored(task);
+        assert_eq!(output.status.code(), Some(1), "{task}");
+        assert!(
+            stderr(&output).contains("grpo-tui task trust "),
+            "{}",
+            stderr(&output)
+        );
+        assert!(!ran.exists(), "{task}");
+    };
+    for (command, link) in [
+        ("../check", None),
+        (".venv/bin/check", Some("../../../check")),
+    ] {
+        for side in ["a", "b"] {
+            write(&here.join(side).join("check"), &script(side == "b"));
+            let task = here.join(side).join("task");
+            fs::create_dir_all(task.join(".venv/bin")).unwrap();
+            _ = fs::remove_file(task.join(".venv/bin/check"));
+            if let Some(link) = link {
+                std::os::unix::fs::symlink(link, task.join(".venv/bin/check")).unwrap();
+            }
+            fs::write(task.join("c.jsonl"), "{\"completion\":\"x\"}\n").unwrap();
+            fs::write(task.join("task.toml"), toml(command)).unwrap();
+        }
+        let shown = stdout(&call(&here, &["task", "trust", "a/task", "--yes"]));
+        let program = here.join("a/check");
+        assert!(
+            shown.contains(&format!("{}\n", program.display()))
+                && shown.contains("  runs     by /bin/sh"),
+            "{shown}"
+        );
+        assert_eq!(json_lines(&scored("a/task"))[0]["tier"], "valid");
+        refuses("b/task");
+        // The same place, another content.
+        write(&program, &script(true));
+        refuses("a/task");
+        write(&program, &script(false));
+        assert_eq!(json_lines(&scored("a/task"))[0]["tier"], "valid");
     }
 }

@@ -1,165 +1,15 @@
-//! Attacks on the sandbox, in Python: each succeeds without isolation, so that it is known to be one, and is refused at
-//! the levels that promise it.
+//! What a sandbox promises: each attempt succeeds without isolation, so that it is known to be one, and is refused at the
+//! levels that promise it.
 
 use std::fs;
-use std::net::TcpListener;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 
-use grpo_tui::sandbox::Level;
+use grpo_tui::sandbox::{Attacked, KILLS_PARENT, Level, PROMISES, probe_program};
 use grpo_tui::score::Task;
 
 use super::command_processes::score;
 use crate::program::{call, json_lines, stderr, stdout};
-
-/// Ends with 0 where the attack has succeeded, with 1 and the reason where it was refused.
-const HEAD: &str = r#"
-import ctypes, os, signal, socket, sys, time
-name, here, port, victim, large = sys.stdin.read(), *sys.argv[1:5]
-large = large == "large"
-def children(count, work):
-    made = []
-    for _ in range(count):
-        child = os.fork()
-        if child == 0:
-            try: work(); time.sleep(20)
-            finally: os._exit(0)
-        made.append(child)
-    return made
-def connect(family, address):
-    with socket.socket(family, socket.SOCK_STREAM) as made: made.connect(address)
-"#;
-
-/// Name, program, and the lowest level that refuses it.
-const ATTACKS: [(&str, &str, Level); 18] = [
-    (
-        "network by IP",
-        "connect(socket.AF_INET, ('127.0.0.1', int(port)))",
-        Level::Limited,
-    ),
-    (
-        "Unix socket",
-        "connect(socket.AF_UNIX, here + '/socket')",
-        Level::Limited,
-    ),
-    (
-        "abstract Unix socket",
-        "connect(socket.AF_UNIX, '\\0' + here)",
-        Level::Limited,
-    ),
-    (
-        "private key",
-        "assert 'secret' in open(here + '/home/.ssh/id_ed25519').read()",
-        Level::Limited,
-    ),
-    ("task's folder", "assert os.listdir(here)", Level::Limited),
-    (
-        "environment of others",
-        "for path in [f'/proc/{victim}/environ', f'/proc/{os.getppid()}/environ']:\n    if b'MARK=secret' in open(path, 'rb').read(): os._exit(0)\nraise OSError('no secret')",
-        Level::Limited,
-    ),
-    (
-        "processes of others",
-        "assert os.path.exists(f'/proc/{victim}/stat')",
-        Level::Strong,
-    ),
-    (
-        "ptrace",
-        "child = children(1, lambda: None)[0]\nassert ctypes.CDLL(None, use_errno=True).ptrace(16, child, 0, 0) == 0",
-        Level::Limited,
-    ),
-    (
-        "privileges",
-        "status = dict(line.split(':\\t', 1) for line in open('/proc/self/status'))\nassert int(status['NoNewPrivs']) == 0 or int(status['CapEff'], 16) or int(status['Seccomp']) == 0",
-        Level::Limited,
-    ),
-    (
-        "writing outside",
-        "open(here + '/outside', 'w').write('x')",
-        Level::Limited,
-    ),
-    (
-        "truncating outside",
-        "os.truncate(here + '/long', 0)",
-        Level::Limited,
-    ),
-    (
-        "changing the scorer",
-        "open('attack.py', 'a').write('#')",
-        Level::Strong,
-    ),
-    (
-        "limits of another",
-        "import resource\nresource.prlimit(int(victim), resource.RLIMIT_NOFILE, (64, 64))",
-        Level::Limited,
-    ),
-    (
-        "killing another",
-        "os.kill(int(victim), signal.SIGTERM)",
-        Level::Limited,
-    ),
-    (
-        "many processes",
-        "children(10_000 if large else 700, lambda: None)",
-        Level::Strong,
-    ),
-    (
-        "much memory",
-        "def fill():\n    mine = bytearray(200 << 20)\n    time.sleep(20)\nchildren(50 if large else 3, fill)\ntime.sleep(5)",
-        Level::Strong,
-    ),
-    (
-        "much on the disk",
-        "for number in range(100 if large else 3):\n    with open(f'file-{number}', 'wb') as file:\n        file.write(bytes(100 << 20))",
-        Level::Strong,
-    ),
-    // Nothing ends it then, and its answer is lost.
-    (
-        PARENT,
-        "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(0.5)\nraise OSError('both live')",
-        Level::Limited,
-    ),
-];
-const PARENT: &str = "killing the parent";
-
-fn attack_program() -> String {
-    let each = ATTACKS.iter().map(|(name, program, _)| {
-        let body: String = program
-            .lines()
-            .map(|line| format!("        {line}\n"))
-            .collect();
-        format!("    if name == {name:?}:\n{body}")
-    });
-    format!(
-        "{HEAD}try:\n{}except (OSError, AssertionError) as error:\n    print(type(error).__name__, error, flush=True)\n    os._exit(1)\nos._exit(0)\n",
-        each.collect::<String>()
-    )
-}
-
-/// A process of the user's with a secret in its environment.
-struct Victim(Child);
-
-impl Victim {
-    fn new() -> Self {
-        Self(
-            Command::new("sleep")
-                .arg("600")
-                .env("MARK", "secret")
-                .stdin(Stdio::null())
-                .spawn()
-                .unwrap(),
-        )
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
-}
 
 /// A task in `folder` with this program as its scorer, one process for each completion.
 fn task(folder: &Path, command: &[&str], keys: &str, file: (&str, &str), completions: &[&str]) {
@@ -182,31 +32,34 @@ fn trust(folder: &Path) -> String {
     stdout(&call(folder, &["task", "trust", ".", "--yes"]))
 }
 
-/// The attacks that succeed at a level, and what each answered.
+/// The attempts that succeed at a level, and what each answered.
 fn successes(folder: &Path, level: Level, has_namespaces: bool) -> (Vec<&'static str>, String) {
-    let victim = Victim::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
+    let attacked = Attacked::new(folder).unwrap();
     let size = if level == Level::Strong {
         "large"
     } else {
         "small"
     };
-    let command = [
-        "python3",
-        "attack.py",
-        folder.to_str().unwrap(),
-        &port,
-        &victim.0.id().to_string(),
-        size,
-    ];
-    let names = ATTACKS.map(|(name, ..)| name);
-    let keys = format!("memory_mib = 400\nisolation = \"{}\"\n", level.name());
+    let arguments = attacked.arguments();
+    let mut command = vec!["python3", "probe.py"];
+    command.extend(arguments.iter().map(String::as_str).chain([size]));
+    let names: Vec<&str> = PROMISES.iter().map(|promise| promise.name).collect();
+    // At `none` processes are counted, too.
+    let most = if level == Level::None {
+        "max_processes = 10000\n"
+    } else {
+        ""
+    };
+    let keys = format!(
+        "memory_mib = 400\nisolation = \"{}\"\nread = [{:?}]\n{most}",
+        level.name(),
+        attacked.shown()
+    );
     task(
         folder,
         &command,
         &keys,
-        ("attack.py", &attack_program()),
+        ("probe.py", &probe_program()),
         &names,
     );
     trust(folder);
@@ -218,7 +71,7 @@ fn successes(folder: &Path, level: Level, has_namespaces: bool) -> (Vec<&'static
         .map(|(name, score)| format!("{name}: {} {}", score["tier"], score["errors"]))
         .collect();
     let is_success = |name: &str, score: &serde_json::Value| match name {
-        PARENT => score["tier"] != "invalid",
+        KILLS_PARENT => score["tier"] != "invalid",
         _ => score["tier"] == "valid",
     };
     let found = names
@@ -230,27 +83,18 @@ fn successes(folder: &Path, level: Level, has_namespaces: bool) -> (Vec<&'static
     (found.map(|(name, _)| name).collect(), said)
 }
 
-/// A folder with what the attacks look for.
-fn attacked() -> (tempfile::TempDir, [UnixListener; 2]) {
-    let folder = tempfile::tempdir_in(std::env::temp_dir().canonicalize().unwrap()).unwrap();
-    let here = folder.path();
-    fs::create_dir_all(here.join("home/.ssh")).unwrap();
-    fs::write(here.join("home/.ssh/id_ed25519"), "secret").unwrap();
-    fs::write(here.join("long"), "text").unwrap();
-    let name = SocketAddr::from_abstract_name(here.as_os_str().as_encoded_bytes()).unwrap();
-    let sockets = [
-        UnixListener::bind(here.join("socket")).unwrap(),
-        UnixListener::bind_addr(&name).unwrap(),
-    ];
-    (folder, sockets)
+/// A folder for what the attempts look for.
+fn attacked_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(std::env::temp_dir().canonicalize().unwrap()).unwrap()
 }
 
 #[test]
 #[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
 fn attacks_succeed_without_isolation() {
-    let (folder, _sockets) = attacked();
+    let folder = attacked_folder();
     let (found, said) = successes(folder.path(), Level::None, true);
-    assert_eq!(found, ATTACKS.map(|(name, ..)| name), "{said}");
+    let all: Vec<&str> = PROMISES.iter().map(|promise| promise.name).collect();
+    assert_eq!(found, all, "{said}");
 }
 
 #[test]
@@ -272,21 +116,162 @@ fn attacks_are_refused_without_namespaces() {
 }
 
 fn attacks_are_refused(level: Level) {
-    let (folder, _sockets) = attacked();
+    let folder = attacked_folder();
     let here = folder.path();
     let (found, said) = successes(here, level, level == Level::Strong);
-    let refused = |name: &str| {
-        ATTACKS
+    let is_promised = |name: &str| {
+        PROMISES
             .iter()
-            .any(|(other, _, lowest)| *other == name && *lowest <= level)
+            .any(|promise| promise.name == name && promise.level <= level)
     };
-    let wrong: Vec<&str> = found.into_iter().filter(|name| refused(name)).collect();
+    let wrong: Vec<&str> = found.into_iter().filter(|name| is_promised(name)).collect();
     assert!(
         wrong.is_empty(),
         "{} lets through {wrong:?}\n{said}",
         level.name()
     );
-    assert!(!here.join("outside").exists() && fs::read(here.join("long")).unwrap() == b"text");
+    assert!(!here.join("home/outside").exists() && fs::read(here.join("long")).unwrap() == b"text");
+}
+
+#[test]
+fn the_docs_say_what_each_level_refuses() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tasks.md")).unwrap();
+    let table: String = PROMISES
+        .iter()
+        .map(|promise| promise.row() + "\n")
+        .collect();
+    assert!(page.contains(&table), "docs/tasks.md lacks:\n{table}");
+}
+
+#[test]
+#[cfg_attr(
+    not(all(has_python, can_isolate)),
+    ignore = "needs python3 in PATH and user namespaces"
+)]
+fn the_doctor_tries_what_is_promised() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = stdout(&call(folder.path(), &["doctor", "--json"]));
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let tried = document["isolation"]["promises"].as_array().unwrap();
+    assert_eq!(tried.len(), PROMISES.len());
+    // What a busy machine had no time for is said; nothing of the rest succeeds.
+    for row in tried {
+        let is_late = row["is_held"].is_null() && row["why"] == "the time is up";
+        assert!(row["is_held"] == true || is_late, "{row}");
+    }
+}
+
+/// Forks without end, for three seconds if nobody ends it.
+const FORKS: &str = "import os, time\nend = time.time() + 3\nwhile time.time() < end:\n    try: os.fork()\n    except OSError: pass\n";
+
+#[test]
+#[cfg_attr(not(has_python), ignore = "python3 is not in PATH")]
+fn a_program_that_forks_without_end_is_gone_with_its_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    for level in Level::ALL {
+        if level == Level::Strong && cfg!(not(can_isolate)) {
+            continue;
+        }
+        let keys = format!("isolation = \"{}\"\nmax_processes = 40\n", level.name());
+        let command = ["python3", "bomb.py", folder.path().to_str().unwrap()];
+        task(folder.path(), &command, &keys, ("bomb.py", FORKS), &["x"]);
+        trust(folder.path());
+        let output = score(folder.path(), true).output().unwrap();
+        assert!(
+            stderr(&output)
+                .contains("started more than 40 processes and threads (max_processes in [score])"),
+            "{}: {}",
+            level.name(),
+            stderr(&output)
+        );
+        let left = processes_with(folder.path());
+        assert!(left.is_empty(), "{}: {left:?}", level.name());
+    }
+}
+
+/// Command lines of processes that name a folder.
+fn processes_with(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    let name = folder.to_str().unwrap();
+    lines.filter(|line| line.contains(name)).collect()
+}
+
+#[test]
+fn more_processes_than_the_machine_gives_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let given = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+    let given: u64 = given.trim().parse().unwrap();
+    if given >= 1 << 20 {
+        return;
+    }
+    let keys = "isolation = \"none\"\nmax_processes = 1000000\n";
+    task(
+        folder.path(),
+        &["sh", "check.sh"],
+        keys,
+        ("check.sh", "exit 0\n"),
+        &["x"],
+    );
+    trust(folder.path());
+    let message = stderr(&score(folder.path(), true).output().unwrap());
+    let expected = format!(
+        "max_processes = 1000000 is more than this machine gives a program ({}): lower it in [score], or raise kernel.pid_max",
+        given - 300
+    );
+    assert!(message.contains(&expected), "{message}");
+}
+
+/// Programs that make what others are refused for.
+const WORKS: &str = r#"
+import multiprocessing, os, resource, socket, sqlite3, sys
+from multiprocessing import shared_memory
+def double(number): return 2 * number
+if __name__ == "__main__":
+    with multiprocessing.Pool(2) as pool: assert pool.map(double, [1, 2]) == [2, 4]
+    numbers = multiprocessing.Array("d", 1_000)
+    shared = shared_memory.SharedMemory(create=True, size=1 << 16)
+    shared.close(); shared.unlink()
+    with multiprocessing.Manager() as manager: manager.dict()["a"] = 1
+    os.chdir(os.environ["HOME"])
+    database = sqlite3.connect("a.db")
+    assert database.execute("pragma journal_mode = wal").fetchone() == ("wal",)
+    database.execute("create table t (a)"); database.commit()
+    one, other = socket.socketpair()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+    socket.send_fds(one, [b"x"], [0])
+    assert len(socket.recv_fds(other, 1, 1)[1]) == 1
+    assert open("/dev/zero", "rb").read(4) == bytes(4)
+    open("/dev/null", "w").write("x")
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 256
+"#;
+
+#[test]
+#[cfg_attr(
+    not(all(has_python, can_isolate)),
+    ignore = "needs python3 in PATH and user namespaces"
+)]
+fn programs_that_share_memory_by_files_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = "isolation = \"strong\"\n";
+    task(
+        folder.path(),
+        &["python3", "works.py"],
+        keys,
+        ("works.py", WORKS),
+        &["x"],
+    );
+    trust(folder.path());
+    let output = score(folder.path(), true).output().unwrap();
+    assert_eq!(
+        json_lines(&output)[0]["tier"],
+        "valid",
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -64,6 +64,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         for command in trust.command_lines() {
             println!("  {:<8} {}", trust.subject(), visible(&command));
         }
+        for program in &trust.programs {
+            println!("  runs     {}", visible(program));
+        }
         for file in &trust.files {
             println!("  file     {}", visible(&task.label(file)));
         }

@@ -14,11 +14,12 @@ use crate::task::{Home, Read, Section, TaskError};
 /// The block of `task.toml` that this file reads.
 pub(crate) const AGENT_KEY: &str = "agent";
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "run",
     "service",
     "files",
     "memory_mib",
+    "max_processes",
     "output_kib",
     "isolation",
     "read",

@@ -13,10 +13,11 @@ use crate::task::{Home, Read, Section, functions};
 /// The blocks of `task.toml` that this room reads.
 pub(crate) const TOOL_KEYS: [&str; 2] = ["tool", "tools"];
 
-const PROGRAM_KEYS: [&str; 6] = [
+const PROGRAM_KEYS: [&str; 7] = [
     "files",
     "seconds",
     "memory_mib",
+    "max_processes",
     "output_kib",
     "isolation",
     "read",

@@ -7,8 +7,8 @@ use super::EnvironmentError;
 use super::program_process::TrustedProgram;
 use super::program_rules::ProgramRules;
 use crate::sandbox::{
-    Level, ProgramDigest, ProgramFiles, Sandbox, installation_problem, is_trusted, isolation_text,
-    machine, path_of, visible_paths,
+    FoundProgram, Level, ProgramDigest, ProgramFiles, Sandbox, installation_problem, is_trusted,
+    isolation_text, machine, path_of, visible_paths,
 };
 use crate::task::{Home, Read};
 
@@ -36,7 +36,9 @@ pub struct ToolProgram {
     pub command: Vec<String>,
     /// Files of the task's folder that belong to it.
     pub files: Vec<String>,
-    /// SHA-256 in hex over the command, the names and the bytes of the files.
+    /// The files outside that start, each with where its links lead, and what interprets them.
+    pub programs: Vec<String>,
+    /// SHA-256 in hex over the command, the programs that it starts, the names and the bytes of the files.
     pub digest: String,
     pub is_trusted: bool,
     /// What this machine lacks, and how to install it.
@@ -52,12 +54,12 @@ pub struct ToolProgram {
 pub(super) type FileBytes = Vec<(String, Vec<u8>)>;
 
 impl ToolProgram {
-    /// The program, and the bytes of its files.
+    /// The program, the bytes of its files, and what its command starts.
     pub(super) fn read(
         owner: ProgramOwner<'_>,
         rules: &ProgramRules,
         home: &Home,
-    ) -> Read<(Self, FileBytes)> {
+    ) -> Read<(Self, FileBytes, FoundProgram)> {
         let folder = home.folder().unwrap_or(Path::new(""));
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let files = home.read_files(&rules.files)?;
@@ -82,14 +84,17 @@ impl ToolProgram {
         files
             .iter()
             .for_each(|(name, bytes)| digest.add(&[name.as_bytes(), bytes]));
-        let digest = digest.hex();
         let name = rules.command.first().map_or("", String::as_str);
+        let found = FoundProgram::find(name, &folder, &files);
+        found.add_to(&mut digest);
+        let digest = digest.hex();
         let program = Self {
             name: owner.name.to_owned(),
             word: owner.word,
             block: owner.block,
             command: rules.command.clone(),
             files: rules.files.clone(),
+            programs: found.lines().collect(),
             is_trusted: is_trusted(&digest),
             digest,
             missing: installation_problem(name, &folder),
@@ -97,7 +102,7 @@ impl ToolProgram {
             read: rules.keys.read.clone(),
             folder,
         };
-        Ok((program, files))
+        Ok((program, files, found))
     }
 
     /// The isolation that it runs in on this machine, or why it does not.
@@ -148,7 +153,7 @@ pub(super) fn trusted(
     rules: &ProgramRules,
     home: &Home,
 ) -> Result<TrustedProgram, EnvironmentError> {
-    let (program, files) = ToolProgram::read(owner, rules, home)?;
+    let (program, files, found) = ToolProgram::read(owner, rules, home)?;
     let missing = program.missing.clone();
     if !program.is_trusted {
         return Err(EnvironmentError::Untrusted {
@@ -191,10 +196,12 @@ pub(super) fn trusted(
         level,
         visible,
         memory_mib: rules.keys.memory_mib,
+        max_processes: rules.keys.max_processes,
         has_port: program.needs_network() && level == Level::Strong,
         block: owner.block,
     };
-    let files = ProgramFiles::new(home.folder().unwrap_or(Path::new("")), files, sandbox);
+    let folder = home.folder().unwrap_or(Path::new(""));
+    let files = ProgramFiles::new(folder, files, vec![found], sandbox);
     Ok(TrustedProgram {
         rules: rules.clone(),
         files: Arc::new(files),

@@ -11,32 +11,32 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getgid, getpid, getuid, kill_process,
-    pidfd_open, pidfd_send_signal, set_child_subreaper, setrlimit, wait,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, getgid, getpgid, getpid, getrlimit,
+    getuid, kill_process, kill_process_group, pidfd_open, pidfd_send_signal, set_child_subreaper,
+    setrlimit, setsid, wait,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 
 use super::level::Level;
 use super::messages::{Ended, Launch, Limit, Reply, receive, send};
-use super::{landlock, loopback, root, seccomp, usage};
+use super::usage::{Limits, Processes, Usage};
+use super::{landlock, loopback, priority, root, seccomp};
 
 /// The argument that makes this program a launcher.
 pub(super) const ROLE: &str = "--launch-programs";
 /// An init's end of its connection, and standard input, output and error.
 pub(super) const DESCRIPTORS: usize = 4;
-/// Processes and threads of one program, where the kernel counts them by user namespace.
-const MAX_PROCESSES: u64 = 256;
+/// Descriptors of a process. Those that are sent and not received count for the user: others need room for theirs.
+const MAX_DESCRIPTORS: u64 = 512;
 /// Bytes of one file that the program writes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
-/// How often it is looked at what a program uses.
-const LOOK: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
+/// How long killed processes have before it is looked for more.
+const KILL_LOOK: Duration = Duration::from_millis(1);
 
 /// Makes this process a launcher if it was started as one, and then never returns. To be called before anything else.
 pub fn launch_if_asked() {
@@ -60,6 +60,8 @@ fn serve() -> Result<()> {
         ("uid_map", getuid().as_raw()),
         ("gid_map", getgid().as_raw()),
     ];
+    let nice = priority::nice();
+    priority::raise();
     // Compiled here once, for all that are forked.
     Level::ALL
         .into_iter()
@@ -73,7 +75,7 @@ fn serve() -> Result<()> {
                     .map_err(Error::from)
                     .and_then(|()| if is_strong { keep_ids(&ids) } else { Ok(()) })
                     .map_err(|error| error.to_string());
-                _ = Init { control }.run(outcome, stdio);
+                _ = Init { control, nice }.run(outcome, stdio);
                 // SAFETY: as above.
                 unsafe { libc::_exit(0) }
             }
@@ -143,26 +145,52 @@ fn keep_ids(ids: &[(&str, u32)]) -> Result<()> {
 
 struct Init {
     control: UnixStream,
+    /// Of the programs.
+    nice: i32,
 }
 
 impl Init {
     /// Runs a program to its end, or until the other end of `control` is closed.
     fn run(self, ready: std::result::Result<(), String>, stdio: [OwnedFd; 3]) -> Result<()> {
         let launch: Launch = receive(&self.control)?;
-        let (program, listener) =
-            match ready.and_then(|()| start(&launch, stdio).map_err(|error| error.to_string())) {
-                Ok(started) => started,
-                Err(why) => return send(&self.control, &Reply::Failed { why }),
-            };
+        let is_strong = launch.level == Level::Strong;
+        let started = ready.and_then(|()| {
+            let processes = Processes::of_this_process().map_err(|error| error.to_string())?;
+            let started = start(&launch, stdio, self.nice).map_err(|error| error.to_string())?;
+            Ok((started, processes))
+        });
+        let ((program, listener), processes) = match started {
+            Ok(started) => started,
+            Err(why) => return send(&self.control, &Reply::Failed { why }),
+        };
+        let processes = Arc::new(if is_strong {
+            processes.in_namespace()
+        } else {
+            processes
+        });
+        let limits = Limits {
+            // What has the user's permissions is held to what the kernel holds.
+            memory_mib: if launch.level == Level::None {
+                0
+            } else {
+                launch.memory_mib
+            },
+            processes: launch.max_processes,
+            has_namespace: is_strong,
+        };
         let handle = pidfd_open(program, PidfdFlags::empty())?;
-        let (control, is_strong) = (self.control.try_clone()?, launch.level == Level::Strong);
+        let control = self.control.try_clone()?;
         let exceeded = Arc::new(OnceLock::new());
-        let found = exceeded.clone();
-        std::thread::spawn(move || {
-            if let Some(limit) = watch(&control, is_strong, launch.memory_mib) {
-                _ = found.set(limit);
+        std::thread::spawn({
+            let (found, processes) = (exceeded.clone(), processes.clone());
+            move || {
+                let usage = Usage::new(&processes, limits);
+                if let Some(limit) = watch(&control, usage) {
+                    _ = found.set(limit);
+                }
+                kill_everything(&processes, is_strong, program);
+                _ = pidfd_send_signal(&handle, Signal::KILL);
             }
-            _ = pidfd_send_signal(&handle, Signal::KILL);
         });
         // Where nobody listens any more the program is waited for all the same: it is killed.
         _ = send(&self.control, &Reply::Started);
@@ -184,25 +212,27 @@ impl Init {
             }
         };
         _ = send(&self.control, &Reply::Ended(ended));
-        kill_all(is_strong);
+        kill_all(&processes, is_strong, program);
         Ok(())
     }
 }
 
 /// Returns when the program is to be killed: for a limit, or because the connection ends with the process that wants
 /// the program, or by its will.
-fn watch(control: &UnixStream, is_strong: bool, memory_mib: u64) -> Option<Limit> {
+fn watch(control: &UnixStream, mut usage: Usage<'_>) -> Option<Limit> {
     loop {
+        let wait = usage.wait();
+        let wait = Timespec {
+            tv_sec: wait.as_secs().cast_signed(),
+            tv_nsec: wait.subsec_nanos().into(),
+        };
         // Nothing more is sent.
-        match poll(
-            &mut [PollFd::new(control, PollFlags::IN)],
-            is_strong.then_some(&LOOK),
-        ) {
+        match poll(&mut [PollFd::new(control, PollFlags::IN)], Some(&wait)) {
             Ok(0) => {}
             Err(rustix::io::Errno::INTR) => continue,
             _ => return None,
         }
-        let exceeded = usage::exceeded(memory_mib);
+        let exceeded = usage.exceeded();
         if exceeded.is_some() {
             return exceeded;
         }
@@ -210,21 +240,39 @@ fn watch(control: &UnixStream, is_strong: bool, memory_mib: u64) -> Option<Limit
 }
 
 /// Ends what the program has left, and returns when nothing is.
-fn kill_all(is_strong: bool) {
+fn kill_all(processes: &Processes, is_strong: bool, program: Pid) {
     loop {
-        if is_strong && getpid() == Pid::INIT {
-            // SAFETY: as process 1 of a namespace this one reaches all others in it, and no other.
-            unsafe { libc::kill(-1, libc::SIGKILL) };
-        } else {
-            children().for_each(|child| _ = kill_process(child, Signal::KILL));
+        kill_everything(processes, is_strong, program);
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
         }
-        if !matches!(
-            wait(WaitOptions::empty()),
-            Ok(_) | Err(rustix::io::Errno::INTR)
-        ) {
-            return;
+        std::thread::sleep(KILL_LOOK);
+    }
+}
+
+/// Kills all that runs now.
+fn kill_everything(processes: &Processes, is_strong: bool, program: Pid) {
+    if is_strong && getpid() == Pid::INIT {
+        // SAFETY: as process 1 of a namespace this one reaches all others in it, and no other.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+        return;
+    }
+    // At once, before others are found, as long as it is known to be the program's group.
+    let kill_group = |member| {
+        if getpgid(Some(member)) == Ok(program) {
+            _ = kill_process_group(program, Signal::KILL);
         }
-        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+    };
+    kill_group(program);
+    for process in processes.all(usize::MAX) {
+        if let Some(process) = Pid::from_raw(process.cast_signed()) {
+            kill_group(process);
+            _ = kill_process(process, Signal::KILL);
+        }
     }
 }
 
@@ -232,11 +280,13 @@ fn kill_all(is_strong: bool) {
 fn start(
     launch: &Launch,
     [input, output, error]: [OwnedFd; 3],
+    nice: i32,
 ) -> Result<(Pid, Option<TcpListener>)> {
     let (level, is_trial) = (launch.level, launch.program.as_os_str().is_empty());
     let folder = match level {
         Level::Strong => {
-            root::enter(&launch.visible, (!is_trial).then_some(&launch.folder))?;
+            let files = (!is_trial).then_some(launch.folder.as_path());
+            root::enter(&launch.visible, files, launch.max_processes)?;
             Path::new(root::WORK)
         }
         Level::Limited | Level::None => {
@@ -245,21 +295,36 @@ fn start(
             &launch.folder
         }
     };
-    let program = launch
-        .program
-        .strip_prefix(&launch.folder)
-        .map_or(launch.program.clone(), |name| folder.join(name));
+    if let Some(changed) = launch.files.iter().find(|file| !file.is_unchanged()) {
+        let path = changed.path.display();
+        return Err(Error::other(format!(
+            "{path} has changed since it was found to be trusted"
+        )));
+    }
+    let started = launch.files.first().filter(|file| {
+        // A script's name is the path that starts it. In a new root, what a link led to is where the link was.
+        !file.is_script && level != Level::Strong && file.path == launch.program
+    });
+    let program = match (started, launch.program.strip_prefix(&launch.folder)) {
+        (Some(file), _) => file.real.clone(),
+        (None, Ok(name)) => folder.join(name),
+        (None, Err(_)) => launch.program.clone(),
+    };
     let mut command = Command::new(if is_trial {
         Path::new("trial")
     } else {
         &program
     });
+    match &launch.name {
+        Some(name) => command.arg0(name),
+        None if started.is_some() => command.arg0(&launch.program),
+        None => &mut command,
+    };
     command
         .args(&launch.arguments)
         .current_dir(folder)
         .env_clear()
-        .envs(&launch.environment)
-        .process_group(0);
+        .envs(&launch.environment);
     command.stdin(input).stdout(output).stderr(error);
     let home = launch.environment.get("HOME").map(Into::into);
     let writable: Vec<_> = home
@@ -267,12 +332,16 @@ fn start(
         .chain([folder.to_owned()])
         .filter(|_| !is_trial)
         .collect();
-    let (visible, memory_mib) = (launch.visible.clone(), launch.memory_mib);
+    let visible = launch.visible.clone();
+    let (memory_mib, max_processes) = (launch.memory_mib, launch.max_processes);
     // SAFETY: this process has one thread.
     unsafe {
         command.pre_exec(move || {
+            priority::restore(nice);
+            // A group of its own, for signals and, where the kernel groups by sessions, for processor time.
+            setsid()?;
             crate::files::close_on_exec_from(3);
-            set_limits(level, memory_mib)?;
+            set_limits(level, memory_mib, max_processes)?;
             if level == Level::Limited {
                 landlock::restrict(&visible, &writable)?;
             }
@@ -298,7 +367,7 @@ fn start(
     Ok((id, listener))
 }
 
-fn set_limits(level: Level, memory_mib: u64) -> Result<()> {
+fn set_limits(level: Level, memory_mib: u64, max_processes: u64) -> Result<()> {
     let limit = |bytes: u64| Rlimit {
         current: Some(bytes),
         maximum: Some(bytes),
@@ -310,7 +379,15 @@ fn set_limits(level: Level, memory_mib: u64) -> Result<()> {
     setrlimit(Resource::Fsize, limit(MAX_FILE_BYTES))?;
     // Elsewhere the limit would count all processes of the user.
     if level == Level::Strong {
-        setrlimit(Resource::Nproc, limit(MAX_PROCESSES))?;
+        setrlimit(
+            Resource::Nproc,
+            limit(max_processes + root::SPARE_PROCESSES),
+        )?;
+    }
+    if level != Level::None {
+        let most = getrlimit(Resource::Nofile).maximum;
+        let most = most.map_or(MAX_DESCRIPTORS, |most| most.min(MAX_DESCRIPTORS));
+        setrlimit(Resource::Nofile, limit(most))?;
     }
     Ok(())
 }
@@ -335,23 +412,4 @@ fn drop_rights(level: Level) -> Result<()> {
     filters
         .iter()
         .try_for_each(|filter| seccompiler::apply_filter(filter).map_err(Error::other))
-}
-
-/// Processes whose parent is this one.
-fn children() -> impl Iterator<Item = Pid> {
-    let parent = getpid().as_raw_pid().to_string();
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = processes
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
-    let is_child = move |stat: &str| {
-        // `17 (a name) S 4 ...`: its parent is 4.
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        fields.split_whitespace().nth(1) == Some(parent.as_str())
-    };
-    processes.filter_map(move |(id, path)| {
-        let stat = crate::files::read_at_most(&path.join("stat"), 4_096).ok()?;
-        is_child(&String::from_utf8_lossy(&stat))
-            .then(|| Pid::from_raw(id))
-            .flatten()
-    })
 }

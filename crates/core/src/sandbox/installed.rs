@@ -57,11 +57,15 @@ pub(crate) fn is_installed(program: &str, folder: &Path) -> bool {
     located(&path_of(program, folder)).is_some()
 }
 
+/// The folders of `PATH`, but for those that depend on where a program runs.
 pub(super) fn search_path() -> OsString {
-    std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    std::env::join_paths(folders).unwrap_or_default()
 }
 
-fn located(program: &Path) -> Option<PathBuf> {
+/// The file that a process starts by this name.
+pub(super) fn located(program: &Path) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     match program.components().count() {
         1 => std::env::split_paths(&search_path())
@@ -78,7 +82,7 @@ pub(crate) fn visible_paths<'a>(
     read: &[PathBuf],
 ) -> Vec<PathBuf> {
     let mut paths = Installations::default();
-    for folder in std::env::split_paths(&search_path()).filter(|folder| folder.is_absolute()) {
+    for folder in std::env::split_paths(&search_path()) {
         paths.add_folder(&folder);
     }
     for program in programs.into_iter().filter_map(located) {
@@ -206,15 +210,20 @@ fn is_of_programs(folder: &Path) -> bool {
 fn interpreter(script: &Path) -> Option<PathBuf> {
     let mut start = [0; MAX_BYTES as usize];
     let count = std::io::Read::read(&mut files::open(script).ok()?, &mut start).ok()?;
-    let line = start[..count]
-        .strip_prefix(b"#!")?
-        .split(|byte| *byte == b'\n')
-        .next()?;
-    let line = String::from_utf8_lossy(line).into_owned();
-    line.split_whitespace()
-        .next()
+    interpreter_words(&start[..count])
+        .first()
         .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
+}
+
+/// The program that runs a script, and its arguments, by the first line; empty where none has an absolute path.
+pub(super) fn interpreter_words(start: &[u8]) -> Vec<String> {
+    let line = start.strip_prefix(b"#!").unwrap_or_default();
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let words = line.split_whitespace().map(str::to_owned);
+    let words: Vec<String> = words.collect();
+    let is_absolute = words.first().is_some_and(|first| first.starts_with('/'));
+    if is_absolute { words } else { Vec::new() }
 }
 
 /// A path without `.` and `..`.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// The user's permissions, with limits of time, memory, output and file size.
+    /// The user's permissions, with limits of time, processes, memory, output and file size.
     #[default]
     None,
     /// Landlock and seccomp: no network, no other files.
@@ -47,9 +47,7 @@ impl Level {
             Self::Strong => {
                 "no network, no other process, no files but the system's programs, its own and an empty folder of 256 MiB"
             }
-            Self::Limited => {
-                "no network, no contents of other files; memory is limited per process, its folder and processes are not"
-            }
+            Self::Limited => "no network, no contents of other files; its folder is not limited",
             Self::None => "your permissions: it can read and write your files and use the network",
         }
     }

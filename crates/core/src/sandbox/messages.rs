@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::found_program::FoundFile;
 use super::level::Level;
 
 /// Bytes of a message.
@@ -20,6 +21,10 @@ pub(super) struct Launch {
     pub(super) level: Level,
     /// Empty for a trial of the level: nothing runs.
     pub(super) program: PathBuf,
+    /// The name that the program is told to have, where that is not its path.
+    pub(super) name: Option<String>,
+    /// The program and its interpreters, which must be as they were found.
+    pub(super) files: Vec<FoundFile>,
     pub(super) arguments: Vec<String>,
     /// Holds the files of the program, which runs in it, or in a folder that shows them.
     pub(super) folder: PathBuf,
@@ -29,6 +34,8 @@ pub(super) struct Launch {
     pub(super) visible: Vec<PathBuf>,
     /// Of each process the address space, of all together the memory in use; 0 for no limit.
     pub(super) memory_mib: u64,
+    /// Processes and threads of all together.
+    pub(super) max_processes: u64,
     /// Whether it gets a port of its network's loopback, which is handed over after [`Reply::Started`].
     pub(super) has_port: bool,
 }

@@ -2,6 +2,7 @@
 //! limits, and together with all that they start until they end, their time is up, or this process ends, however that
 //! happens.
 
+mod found_program;
 mod init;
 mod installed;
 mod landlock;
@@ -9,10 +10,12 @@ mod level;
 mod loopback;
 mod machine;
 mod messages;
+mod priority;
 mod process;
 mod program;
 mod program_files;
 mod program_keys;
+mod promises;
 mod line_program;
 mod root;
 mod scratch;
@@ -20,6 +23,7 @@ mod seccomp;
 mod trust_notes;
 mod usage;
 
+pub(crate) use found_program::FoundProgram;
 pub use init::launch_if_asked;
 pub(crate) use installed::{installation_problem, path_of, visible_paths};
 pub use level::Level;
@@ -30,5 +34,6 @@ pub use machine::{Machine, machine};
 pub(crate) use process::{Process, Program, Sandbox, WaitOutcome};
 pub(crate) use program_files::ProgramFiles;
 pub(crate) use program_keys::{ProgramKeys, program_files};
+pub use promises::{Attacked, KILLS_PARENT, PROMISES, Promise, Tried, probe_program, try_promises};
 pub(crate) use scratch::PrivateFolder;
 pub(crate) use trust_notes::{ProgramDigest, is_trusted, trust_folder};

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::process::{Resource, getrlimit, getuid};
 
+use super::found_program::FoundFile;
 use super::installed::{hidden_path, search_path};
 use super::level::Level;
 use super::messages::{Ended, Launch, Limit};
@@ -24,6 +26,10 @@ const PIECE: usize = 1 << 16;
 const MAX_STDERR_BYTES: usize = 4_096;
 /// Characters of a line of it that are shown.
 const MAX_LINE_CHARS: usize = 500;
+/// Processes and threads of a program whose task asks for no number.
+const MAX_PROCESSES: u64 = 256;
+/// Numbers of processes that a kernel does not give again.
+const RESERVED_PROCESSES: u64 = 300;
 /// How soon it is noticed that nobody waits for an answer any more.
 const LOOK: Duration = Duration::from_millis(100);
 /// A program that has closed its output has this long to end.
@@ -50,13 +56,33 @@ pub(crate) struct Process {
 /// The program that a process runs.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
-    pub(crate) program: PathBuf,
+    pub(crate) program: ProgramPath,
     pub(crate) arguments: Vec<String>,
     pub(crate) folder: &'a Path,
     /// Added to its environment.
     pub(crate) variables: &'a [(&'a str, &'a str)],
     /// Whether what it writes on standard error is part of its output.
     pub(crate) joins_output: bool,
+}
+
+/// The file of a program.
+#[derive(Debug)]
+pub(crate) struct ProgramPath {
+    pub(super) path: PathBuf,
+    /// The name that it is told to have, where that is not the path.
+    pub(super) name: Option<String>,
+    /// That must be as they were found.
+    pub(super) files: Vec<FoundFile>,
+}
+
+impl From<PathBuf> for ProgramPath {
+    fn from(path: PathBuf) -> Self {
+        Self {
+            path,
+            name: None,
+            files: Vec::new(),
+        }
+    }
 }
 
 /// What a program is held to.
@@ -67,6 +93,8 @@ pub(crate) struct Sandbox {
     pub(crate) visible: Vec<PathBuf>,
     /// Of each process the address space, of all together the memory in use; 0 for no limit.
     pub(crate) memory_mib: u64,
+    /// Processes and threads of all together; `None`: [`MAX_PROCESSES`].
+    pub(crate) max_processes: Option<u64>,
     /// Whether it gets a port of its own network, [`super::PORT`]: at [`Level::Strong`].
     pub(crate) has_port: bool,
     /// The block of `task.toml` that says so, for remedies.
@@ -82,6 +110,35 @@ pub(crate) enum WaitOutcome {
     Ended,
     /// The time is up, or nobody waits any more.
     Late,
+}
+
+impl Sandbox {
+    /// # Errors
+    /// The task asks for more processes than the kernel gives a program.
+    fn max_processes(&self) -> Result<u64, String> {
+        let Some(asked) = self.max_processes else {
+            return Ok(MAX_PROCESSES);
+        };
+        let numbers = crate::files::read_text("/proc/sys/kernel/pid_max".as_ref());
+        let numbers = numbers
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok());
+        let given = numbers.map_or(u64::MAX, |most| most.saturating_sub(RESERVED_PROCESSES));
+        if asked > given {
+            return Err(format!(
+                "max_processes = {asked} is more than this machine gives a program ({given}): lower it in {}, or raise kernel.pid_max with `sudo sysctl kernel.pid_max=4194304`",
+                self.block
+            ));
+        }
+        let own = getrlimit(Resource::Nproc).maximum.unwrap_or(u64::MAX);
+        if asked > own && !getuid().is_root() {
+            return Err(format!(
+                "max_processes = {asked} is more than this user may start ({own}): lower it in {}, or raise `ulimit -u`",
+                self.block
+            ));
+        }
+        Ok(asked)
+    }
 }
 
 impl Process {
@@ -106,12 +163,15 @@ impl Process {
         environment.extend(["HOME", "TMPDIR"].map(|name| (name.to_owned(), home_path.into())));
         let launch = Launch {
             level: sandbox.level,
-            program: program.program.clone(),
+            program: program.program.path.clone(),
+            name: program.program.name.clone(),
+            files: program.program.files.clone(),
             arguments: program.arguments.clone(),
             folder: program.folder.to_owned(),
             environment,
             visible: sandbox.visible.clone(),
             memory_mib: sandbox.memory_mib,
+            max_processes: sandbox.max_processes()?,
             has_port: sandbox.has_port && sandbox.level == Level::Strong,
         };
         let no_pipe = |error: std::io::Error| format!("cannot set up pipes: {error}");
@@ -126,7 +186,9 @@ impl Process {
         // Its output ends with the program, not with this end of the pipes, which is closed here.
         let started =
             SandboxedProgram::start(&launch, &[input.into(), output.into(), error.into()])
-                .map_err(|why| format!("cannot start {:?}: {why}", program.program.display()))?;
+                .map_err(|why| {
+                    format!("cannot start {:?}: {why}", program.program.path.display())
+                })?;
         let process = Self {
             program: started,
             stdin: Some(stdin),
@@ -352,7 +414,11 @@ impl Process {
             (Some(Limit::Memory), ..) => {
                 format!("used more than {} MiB of memory", self.sandbox.memory_mib)
             }
-            (Some(Limit::Processes), ..) => "started too many processes".to_owned(),
+            (Some(Limit::Processes), ..) => format!(
+                "started more than {} processes and threads (max_processes in {})",
+                self.sandbox.max_processes.unwrap_or(MAX_PROCESSES),
+                self.sandbox.block
+            ),
             (None, Some(code), _) => format!("ended with exit code {code}"),
             (None, None, Some(signal)) => format!("was ended by signal {signal}"),
             (None, None, None) => "ended".to_owned(),

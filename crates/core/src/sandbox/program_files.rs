@@ -3,10 +3,11 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use super::found_program::{FoundProgram, names_copy};
 use super::installed::path_of;
-use super::process::{Program, Sandbox};
+use super::process::{Program, ProgramPath, Sandbox};
 use super::scratch::PrivateFolder;
 use crate::files::{self, Access};
 
@@ -19,12 +20,19 @@ pub(crate) struct ProgramFiles {
     folder: PathBuf,
     /// Name, bytes, mode.
     files: Vec<(String, Vec<u8>, u32)>,
+    /// What the commands name.
+    programs: Vec<FoundProgram>,
     pub(crate) sandbox: Sandbox,
 }
 
 impl ProgramFiles {
     /// `folder`: the task's.
-    pub(crate) fn new(folder: &Path, files: Vec<(String, Vec<u8>)>, sandbox: Sandbox) -> Self {
+    pub(crate) fn new(
+        folder: &Path,
+        files: Vec<(String, Vec<u8>)>,
+        programs: Vec<FoundProgram>,
+        sandbox: Sandbox,
+    ) -> Self {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let mode = |name: &str| {
             let found = std::fs::metadata(folder.join(name));
@@ -39,6 +47,7 @@ impl ProgramFiles {
         Self {
             folder,
             files,
+            programs,
             sandbox,
         }
     }
@@ -61,19 +70,26 @@ impl ProgramFiles {
     }
 
     /// A name with a slash is a file of the task's folder, not of this program's: one of `copies`, if it is a copy.
-    pub(crate) fn path_of(&self, program: &str, copies: &Path) -> PathBuf {
-        let names = |path| {
-            Path::new(path)
-                .components()
-                .filter(|part| *part != Component::CurDir)
-        };
+    pub(crate) fn path_of(&self, program: &str, copies: &Path) -> ProgramPath {
+        let found = self.programs.iter().find(|found| found.name == program);
+        let files = found.map_or_else(Vec::new, |found| found.files.clone());
+        let started = found.and_then(FoundProgram::started);
         let is_copied = self
             .files
             .iter()
-            .any(|(name, ..)| names(name.as_str()).eq(names(program)));
-        match program.contains('/') {
-            true if is_copied => copies.join(program),
-            _ => path_of(program, &self.folder),
+            .any(|(name, ..)| names_copy(program, name));
+        let path = match started {
+            Some(file) => file.path.clone(),
+            None if is_copied => copies.join(program),
+            None => path_of(program, &self.folder),
+        };
+        ProgramPath {
+            // By which it may be known that it is another one's name.
+            name: started
+                .filter(|_| !program.contains('/'))
+                .map(|_| program.to_owned()),
+            path,
+            files,
         }
     }
 

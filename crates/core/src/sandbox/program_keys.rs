@@ -12,6 +12,8 @@ pub(crate) struct ProgramKeys {
     pub(crate) seconds: f64,
     /// Address space of a process; 0 for no limit.
     pub(crate) memory_mib: u64,
+    /// Processes and threads of all together; `None`: the usual limit.
+    pub(crate) max_processes: Option<u64>,
     /// The least isolation that the task asks for; `None`: it names none.
     pub(crate) isolation: Option<Level>,
     /// Files and folders outside the task that it may read.
@@ -24,6 +26,7 @@ impl ProgramKeys {
         Ok(Self {
             seconds: block.seconds("seconds", seconds)?,
             memory_mib: block.whole("memory_mib", 2_048, 0..=1 << 30)?,
+            max_processes: max_processes(block)?,
             isolation: isolation(block)?,
             read: outside(block)?,
         })
@@ -53,6 +56,13 @@ pub(crate) fn program_files<'a>(
     let mut seen = BTreeSet::new();
     files.retain(|file| seen.insert(file.clone()));
     Ok(files)
+}
+
+fn max_processes(block: &Section<'_>) -> Read<Option<u64>> {
+    match block.get("max_processes") {
+        None => Ok(None),
+        Some(_) => block.whole("max_processes", 1, 1..=1 << 20).map(Some),
+    }
 }
 
 fn isolation(block: &Section<'_>) -> Read<Option<Level>> {

@@ -4,14 +4,15 @@
 use std::ffi::CStr;
 use std::fs;
 use std::io::{Error, Result};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, fstat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount,
     mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, pivot_root};
@@ -52,13 +53,17 @@ pub(super) const SYSTEM_FILES: &[&str] = &[
     "/etc/passwd",
     "/etc/ssl/openssl.cnf",
 ];
+/// Of these the sandbox has a file of its own, [`ZEROS`].
 pub(super) const DEVICES: &[&str] = &[
+    ZEROS,
     "/dev/null",
-    "/dev/zero",
     "/dev/full",
     "/dev/random",
     "/dev/urandom",
 ];
+/// Zeros without end. Memory that is mapped from the device belongs to no process: here it is a file without content.
+const ZEROS: &str = "/dev/zero";
+const ZEROS_BYTES: u64 = 1 << 60;
 const SHARED_MEMORY: &str = "/tmp/shm";
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "dev/fd"),
@@ -69,13 +74,23 @@ const LINKS: [(&str, &str); 5] = [
 ];
 /// A folder that every system has, on which the new root is mounted before it is the root.
 const BASE: &str = "/usr";
-/// Numbers of processes and threads, of which the first 300 are given once.
-const MAX_PROCESS_NUMBER: &[u8] = b"556";
+/// Processes and threads beyond the limit of a program that the kernel still starts, which counts them by user namespace:
+/// a program that starts them without end is killed, not only refused.
+pub(super) const SPARE_PROCESSES: u64 = 64;
+/// Numbers of processes and threads that are given once.
+const RESERVED_PROCESSES: u64 = 300;
+/// Bytes of a connection's buffers: at first, and at most; `usage` counts with them.
+const TCP_BUFFERS: [(&str, &str); 2] = [
+    ("/proc/sys/net/ipv4/tcp_wmem", "4096 16384 106496"),
+    ("/proc/sys/net/ipv4/tcp_rmem", "4096 131072 212992"),
+];
 
 /// A tree of the old root, and where it is in the new one.
 struct Tree {
     mount: OwnedFd,
     at: PathBuf,
+    /// A folder that others fill: where it is.
+    folder: Option<OwnedFd>,
 }
 
 /// What the new root takes of the old one.
@@ -89,7 +104,7 @@ struct OldRoot {
 ///
 /// # Errors
 /// Names what could not be mounted.
-pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>) -> Result<()> {
+pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>, max_processes: u64) -> Result<()> {
     let failed = |what: &'static str| move |error| named(what, error);
     mount_change(
         "/",
@@ -97,9 +112,13 @@ pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>) -> Result<()> {
     )
     .map_err(failed("/"))?;
     // Kernels before 6.14 have one limit for the machine; there `usage` counts.
-    _ = fs::write("/proc/sys/kernel/pid_max", MAX_PROCESS_NUMBER);
+    let numbers = RESERVED_PROCESSES + max_processes + SPARE_PROCESSES;
+    _ = fs::write("/proc/sys/kernel/pid_max", numbers.to_string());
+    for (setting, bytes) in TCP_BUFFERS {
+        _ = fs::write(setting, bytes);
+    }
     sethostname(b"sandbox")?;
-    let OldRoot { trees, links } = old_root(visible, files)?;
+    let OldRoot { mut trees, links } = old_root(visible, files)?;
     let (private, root) = (MountFlags::NOSUID | MountFlags::NODEV, Path::new(BASE));
     mount("tmpfs", BASE, "tmpfs", private, Some(c"size=4m,mode=755"))
         .map_err(failed("a new root"))?;
@@ -117,6 +136,9 @@ pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>) -> Result<()> {
     for folder in ["work", "home", "shm"] {
         fs::create_dir(root.join("tmp").join(folder))?;
     }
+    // What is mounted there next hides it: it stays empty.
+    let empty = open_folder(&root.join("proc"))?;
+    trees.iter_mut().for_each(|tree| tree.mask(&empty));
     // A container may forbid it; then no process is seen at all. Root might write settings of the machine otherwise.
     _ = mount(
         "proc",
@@ -126,6 +148,7 @@ pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>) -> Result<()> {
         None,
     );
     trees.iter().try_for_each(|tree| tree.attach(root))?;
+    fs::File::create(root.join("dev/zero"))?.set_len(ZEROS_BYTES)?;
     links
         .iter()
         .try_for_each(|(target, at)| symlink(target, root.join(at)))?;
@@ -173,12 +196,11 @@ fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
             read_only,
         )?);
     }
-    for device in DEVICES {
-        trees.extend(Tree::new(
-            Path::new(device),
-            device.into(),
-            libc::MOUNT_ATTR_NOSUID,
-        )?);
+    for device in DEVICES.iter().filter(|device| **device != ZEROS) {
+        // A device is written to all the same; its mode, owner and times are the machine's.
+        let attributes =
+            libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+        trees.extend(Tree::new(Path::new(device), device.into(), attributes)?);
     }
     Ok(OldRoot { trees, links })
 }
@@ -195,7 +217,16 @@ impl Tree {
             Err(error) => return Err(named(path, error)),
         };
         restrict(&mount, attributes).map_err(|error| named(path, error))?;
-        Ok(Some(Self { mount, at }))
+        let folder = open_folder(path).ok();
+        Ok(Some(Self { mount, at, folder }))
+    }
+
+    /// Shows a folder as a layer of another file system, in which its sockets and FIFOs lead nowhere. Remains as it is
+    /// where that cannot be: there is another mount below it, or too many layers already.
+    fn mask(&mut self, empty: &OwnedFd) {
+        if let Some(Ok(mount)) = self.folder.as_ref().map(|folder| layered(folder, empty)) {
+            self.mount = mount;
+        }
     }
 
     fn attach(&self, root: &Path) -> Result<()> {
@@ -215,6 +246,24 @@ impl Tree {
         )
         .map_err(|error| named(&self.at, error))
     }
+}
+
+/// A folder below an empty one, read-only; of one alone there are no layers.
+fn layered(folder: &OwnedFd, empty: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let path = |folder: &OwnedFd| format!("/proc/self/fd/{}", folder.as_raw_fd());
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let layers = format!("{}:{}", path(empty), path(folder));
+    fsconfig_set_string(context.as_fd(), "lowerdir", layers)?;
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty())
 }
 
 /// Adds attributes to a mount and those below it.

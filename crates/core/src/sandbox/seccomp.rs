@@ -68,6 +68,17 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_shmget,
+    libc::SYS_vmsplice,
+];
+/// Refused with `ENOSYS`, after which libraries do without: the flags of the first are in memory that a filter does not
+/// see, contexts of the second are few and of the whole machine.
+const ABSENT: &[libc::c_long] = &[libc::SYS_clone3, libc::SYS_io_setup];
+/// Options of sockets that make buffers larger; they have no effect.
+const BUFFER_SIZES: [libc::c_int; 4] = [
+    libc::SO_SNDBUF,
+    libc::SO_RCVBUF,
+    libc::SO_SNDBUFFORCE,
+    libc::SO_RCVBUFFORCE,
 ];
 /// Refused for another process than the calling one, which is 0.
 const OTHERS: &[libc::c_long] = &[
@@ -119,7 +130,7 @@ pub(super) fn filters(level: Level) -> &'static [BpfProgram] {
 }
 
 fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
-    use SeccompCmpOp::{MaskedEq, Ne};
+    use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let compare = |place, operator, value: libc::c_int| {
         SeccompCondition::new(
             place,
@@ -151,6 +162,25 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
         libc::SYS_clone,
         NAMESPACES.iter().map(flag).collect::<Result<_, _>>()?,
     );
+    // Memory that processes share and no file has: what one of them no longer maps, no limit counts.
+    let (of_kind, shared) = (
+        libc::MAP_TYPE | libc::MAP_ANONYMOUS,
+        libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+    );
+    let is_shared = compare(3, MaskedEq(u64::from(of_kind.cast_unsigned())), shared)?;
+    rules.insert(libc::SYS_mmap, vec![SeccompRule::new(vec![is_shared])?]);
+    let option = |option| {
+        SeccompRule::new(vec![
+            compare(1, Eq, libc::SOL_SOCKET)?,
+            compare(2, Eq, option)?,
+        ])
+    };
+    // Pages of a process that a socket holds.
+    rules.insert(libc::SYS_setsockopt, vec![option(libc::SO_ZEROCOPY)?]);
+    let sizes = BUFFER_SIZES
+        .into_iter()
+        .map(option)
+        .collect::<Result<_, _>>()?;
     if level == Level::Limited {
         rules.extend(REFUSED_LIMITED.iter().map(|call| (*call, Vec::new())));
     }
@@ -161,9 +191,13 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
     };
     let mut refused: BpfProgram = filter(rules, libc::EPERM)?;
     refused.splice(0..0, without_x32());
-    // Its flags are in memory that a filter does not see: without it, libraries call `clone`.
-    let absent = filter([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?;
-    Ok(vec![refused, absent])
+    let absent = ABSENT.iter().map(|call| (*call, Vec::new())).collect();
+    let sizes = [(libc::SYS_setsockopt, sizes)].into();
+    Ok(vec![
+        refused,
+        filter(absent, libc::ENOSYS)?,
+        filter(sizes, 0)?,
+    ])
 }
 
 /// Load the number; from X32 on, refuse.

@@ -1,48 +1,317 @@
-//! What the processes of a namespace use together, counted where the kernel counts each alone.
+//! What the processes of a program use together, counted where the kernel counts each alone.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, readlinkat, statat, statfs};
+use rustix::io::read;
 
 use super::messages::Limit;
-use crate::files;
 
-/// Processes of one program. The kernel counts threads too, and not at all those of root before Linux 6.14.
-const MAX_PROCESSES: usize = 600;
+/// How often processes are counted.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often memory is counted, from far below the limit to close to it.
+const MEMORY_LOOKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(1)];
+/// KiB that a core fills in a millisecond.
+const FILLED_KIB: u64 = 8 << 10;
+/// Cores beyond which memory is not filled any faster.
+const MAX_CORES: usize = 16;
 /// Bytes of a file of /proc.
-const MAX_BYTES: u64 = 8_192;
+const MAX_BYTES: usize = 8_192;
+/// Buffers of a socket at most: those that `root` and `seccomp` leave it.
+const SOCKET_KIB: u64 = 320;
+/// Sockets whose buffers are not counted.
+const FREE_SOCKETS: u64 = 128;
+/// Buffers of a descriptor at most, once a user's pipes have 64 MiB; as many descriptors are not counted.
+const DESCRIPTOR_KIB: u64 = 8;
+const FREE_DESCRIPTORS: u64 = 4_096;
 
-/// The limit that the processes below /proc exceed, this one not counted. `memory_mib`: 0 for no limit.
-pub(super) fn exceeded(memory_mib: u64) -> Option<Limit> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let is_other = |name: &str| name.parse::<u32>().is_ok_and(|id| id != 1);
-    let processes: Vec<PathBuf> = entries
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_other))
-        .map(|entry| entry.path())
-        .collect();
-    if processes.len() > MAX_PROCESSES {
-        return Some(Limit::Processes);
-    }
-    let sum = |file, field| {
-        processes
-            .iter()
-            .filter_map(|process| kib(process, file, field))
-            .sum::<u64>()
-    };
-    let is_more = |kib: u64| memory_mib > 0 && kib > memory_mib << 10;
-    // The first counts what processes share for each of them; the second, which takes longer, once.
-    let is_exceeded = is_more(sum("status", "VmRSS:")) && is_more(sum("smaps_rollup", "Pss:"));
-    is_exceeded.then_some(Limit::Memory)
+/// Where the processes of a program are found.
+#[derive(Debug)]
+pub(super) struct Processes {
+    proc: OwnedFd,
+    /// This process in it; `None` where it shows the program's processes only, and this one as number 1.
+    own: Option<u32>,
 }
 
-/// A field of a file about a process.
-fn kib(process: &Path, file: &str, field: &str) -> Option<u64> {
-    let text = files::read_at_most(&process.join(file), MAX_BYTES).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    text.lines().find_map(|line| {
-        line.strip_prefix(field)?
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse()
-            .ok()
-    })
+impl Processes {
+    /// Those that this process starts. To be called before it has another root.
+    pub(super) fn of_this_process() -> rustix::io::Result<Self> {
+        let proc = open_proc()?;
+        let own = readlinkat(&proc, "self", Vec::new())?;
+        let own = own.to_str().ok().and_then(|text| text.parse().ok());
+        Ok(Self { proc, own })
+    }
+
+    /// The same in the root of a namespace, by its own /proc where it has one.
+    pub(super) fn in_namespace(self) -> Self {
+        match open_proc() {
+            Ok(proc) if statat(&proc, "1/stat", AtFlags::empty()).is_ok() => {
+                Self { proc, own: None }
+            }
+            _ => self,
+        }
+    }
+
+    /// What this process has started, and what these have; where it is more than `most`, not all of it.
+    pub(super) fn all(&self, most: usize) -> Vec<u32> {
+        let Some(own) = self.own else {
+            let mut all = self.numbers(".");
+            all.retain(|process| *process != 1);
+            return all;
+        };
+        if self.text(&format!("{own}/task/{own}/children")).is_none() {
+            return self.all_by_parents(own);
+        }
+        let (mut found, mut open) = (BTreeSet::new(), vec![own]);
+        while let Some(process) = open.pop().filter(|_| found.len() <= most) {
+            for thread in self.threads(process) {
+                let children = self.text(&format!("{process}/task/{thread}/children"));
+                let children = children.iter().flat_map(|text| text.split_whitespace());
+                open.extend(
+                    children
+                        .filter_map(|child| child.parse().ok())
+                        .filter(|child| found.insert(*child)),
+                );
+            }
+        }
+        found.into_iter().collect()
+    }
+
+    /// The same of a kernel that lists no children.
+    fn all_by_parents(&self, own: u32) -> Vec<u32> {
+        let parent = |process: &u32| {
+            let text = self.text(&format!("{process}/stat"))?;
+            // `17 (a name) S 4 ...`: its parent is 4.
+            let (_, fields) = text.rsplit_once(')')?;
+            fields.split_whitespace().nth(1)?.parse::<u32>().ok()
+        };
+        let parents: Vec<(u32, u32)> = self
+            .numbers(".")
+            .into_iter()
+            .filter_map(|process| Some((process, parent(&process)?)))
+            .collect();
+        let (mut found, mut count) = (BTreeSet::from([own]), 0);
+        while found.len() > count {
+            count = found.len();
+            let children = parents.iter().filter(|(_, parent)| found.contains(parent));
+            let children: Vec<u32> = children.map(|(process, _)| *process).collect();
+            found.extend(children);
+        }
+        found.remove(&own);
+        found.into_iter().collect()
+    }
+
+    fn threads(&self, process: u32) -> Vec<u32> {
+        if self.thread_count(process) == 1 {
+            return vec![process];
+        }
+        self.numbers(&format!("{process}/task"))
+    }
+
+    fn thread_count(&self, process: u32) -> u64 {
+        let found = statat(&self.proc, format!("{process}/task"), AtFlags::empty());
+        // A folder has two links, and one for each folder below it.
+        found.map_or(1, |found| (found.st_nlink as u64).saturating_sub(2))
+    }
+
+    /// The folder's entries that are numbers.
+    fn numbers(&self, folder: &str) -> Vec<u32> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(&self.proc, folder, flags, Mode::empty()).and_then(Dir::new);
+        let entries = folder.into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok())
+            .collect()
+    }
+
+    fn text(&self, file: &str) -> Option<String> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(&self.proc, file, flags, Mode::empty()).ok()?;
+        let mut bytes = [0; MAX_BYTES];
+        let count = read(&file, &mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
+    }
+
+    /// The number that was given last: no process or thread was started as long as it is the same.
+    fn last_number(&self) -> Option<String> {
+        let text = self.text("loadavg")?;
+        Some(text.split_whitespace().last()?.to_owned())
+    }
+}
+
+fn open_proc() -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, "/proc", flags, Mode::empty())
+}
+
+/// What a program may use with all that it starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// 0 for no limit.
+    pub(super) memory_mib: u64,
+    /// With their threads.
+    pub(super) processes: u64,
+    /// Whether files, sockets and descriptors are the program's alone, and count as memory.
+    pub(super) has_namespace: bool,
+}
+
+/// Counts what a program uses.
+#[derive(Debug)]
+pub(super) struct Usage<'a> {
+    processes: &'a Processes,
+    limits: Limits,
+    last_number: Option<String>,
+    known: Vec<u32>,
+    next_memory: Instant,
+    cores: u64,
+}
+
+impl<'a> Usage<'a> {
+    pub(super) fn new(processes: &'a Processes, limits: Limits) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            processes,
+            limits,
+            last_number: None,
+            known: Vec::new(),
+            next_memory: Instant::now(),
+            cores: cores.min(MAX_CORES) as u64,
+        }
+    }
+
+    /// How long nothing needs to be counted.
+    pub(super) fn wait(&self) -> Duration {
+        if self.limits.memory_mib == 0 {
+            return LOOK;
+        }
+        LOOK.min(self.next_memory.saturating_duration_since(Instant::now()))
+    }
+
+    /// The limit that is exceeded.
+    pub(super) fn exceeded(&mut self) -> Option<Limit> {
+        let last = self.processes.last_number();
+        if last.is_none() || last != self.last_number {
+            let most = self.limits.processes;
+            self.known = self
+                .processes
+                .all(usize::try_from(most).unwrap_or(usize::MAX));
+            self.last_number = last;
+            let threads = |process: &u32| self.processes.thread_count(*process);
+            // The processes alone may be too many to look at each.
+            if self.known.len() as u64 > most || self.known.iter().map(threads).sum::<u64>() > most
+            {
+                return Some(Limit::Processes);
+            }
+        }
+        if self.limits.memory_mib == 0 || Instant::now() < self.next_memory {
+            return None;
+        }
+        let start = Instant::now();
+        let (limit, used) = (self.limits.memory_mib << 10, self.memory_kib());
+        if used > limit {
+            return Some(Limit::Memory);
+        }
+        let [longest, shortest] = MEMORY_LOOKS;
+        let until_full = Duration::from_millis((limit - used) / (FILLED_KIB * self.cores));
+        // Where counting takes long, it takes half of the time at most.
+        let shortest = shortest.max(start.elapsed());
+        self.next_memory = Instant::now() + until_full.min(longest).max(shortest);
+        None
+    }
+
+    fn memory_kib(&self) -> u64 {
+        let each = self.known.iter().map(|process| self.own_kib(*process));
+        let (pages, tables) = each.fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
+        let kernel = tables + self.kernel_kib();
+        if pages + kernel <= self.limits.memory_mib << 10 {
+            return pages + kernel;
+        }
+        // This counts what processes share for each of them; what takes longer, once.
+        let once = self.known.iter().map(|process| self.shared_kib(*process));
+        once.sum::<u64>() + kernel
+    }
+
+    /// Pages of a process that no file has, and the tables of all its pages.
+    fn own_kib(&self, process: u32) -> (u64, u64) {
+        let Some(status) = self.status(process) else {
+            return (0, 0);
+        };
+        let kib = |name| field(&status, name).unwrap_or(0);
+        let shared = if self.limits.has_namespace {
+            // Of files in memory, which `kernel_kib` counts.
+            0
+        } else {
+            kib("RssShmem:")
+        };
+        (kib("RssAnon:") + kib("VmSwap:") + shared, kib("VmPTE:"))
+    }
+
+    /// That of a process whose first thread has ended is told by another one.
+    fn status(&self, process: u32) -> Option<String> {
+        let status = self.processes.text(&format!("{process}/status"))?;
+        if field(&status, "RssAnon:").is_some() || self.processes.thread_count(process) <= 1 {
+            return Some(status);
+        }
+        let of_thread = |thread| {
+            self.processes
+                .text(&format!("{process}/task/{thread}/status"))
+        };
+        let threads = self.processes.threads(process).into_iter();
+        threads
+            .filter_map(of_thread)
+            .find(|status| field(status, "RssAnon:").is_some())
+    }
+
+    /// Pages of a process, each divided by the number of processes that have it.
+    fn shared_kib(&self, process: u32) -> u64 {
+        let text = |process: &str| self.processes.text(&format!("{process}/smaps_rollup"));
+        let sum = |text: String| {
+            let kib = |name| field(&text, name);
+            let pages = kib("Pss_Anon:").or_else(|| kib("Pss:"))?;
+            Some(pages + kib("SwapPss:").unwrap_or(0))
+        };
+        let first = text(&process.to_string()).and_then(sum);
+        // One whose first thread has ended shares with nobody, as far as is known.
+        first.unwrap_or_else(|| self.own_kib(process).0)
+    }
+
+    /// Files in memory, and buffers of sockets and pipes.
+    fn kernel_kib(&self) -> u64 {
+        if !self.limits.has_namespace {
+            return 0;
+        }
+        let files = statfs("/tmp").map_or(0, |found| {
+            let blocks = found.f_blocks.saturating_sub(found.f_bfree);
+            blocks * (found.f_bsize as u64) >> 10
+        });
+        let sockets = self.processes.text("net/sockstat");
+        let sockets = sockets.and_then(|text| {
+            text.strip_prefix("sockets: used ")?
+                .split_whitespace()
+                .next()?
+                .parse::<u64>()
+                .ok()
+        });
+        // Known since Linux 6.2.
+        let descriptors = |process: &u32| {
+            let found = statat(
+                self.processes.proc.as_fd(),
+                format!("{process}/fd"),
+                AtFlags::empty(),
+            );
+            found.map_or(0, |found| u64::try_from(found.st_size).unwrap_or(0))
+        };
+        let descriptors = self.known.iter().map(descriptors).sum::<u64>();
+        files
+            + sockets.unwrap_or(0).saturating_sub(FREE_SOCKETS) * SOCKET_KIB
+            + descriptors.saturating_sub(FREE_DESCRIPTORS) * DESCRIPTOR_KIB
+    }
+}
+
+/// The KiB that a line of a file about a process begins with this name.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }

@@ -33,6 +33,7 @@ pub(crate) static KIND: Kind = Kind {
         PROCESSES,
         SECONDS,
         MEMORY,
+        MAX_PROCESSES,
         OUTPUT,
         ISOLATION,
         READ,
@@ -58,6 +59,7 @@ pub(crate) static CODE: Kind = Kind {
         PROCESSES,
         SECONDS,
         MEMORY,
+        MAX_PROCESSES,
         OUTPUT,
         STRONG,
         READ,
@@ -87,6 +89,7 @@ pub(crate) static TESTS: Kind = Kind {
         PROCESSES,
         KeyInfo::new("seconds", "5", "for a case"),
         MEMORY,
+        MAX_PROCESSES,
         KeyInfo::new("output_kib", "1024", "of a case"),
         STRONG,
         READ,
@@ -114,6 +117,11 @@ const MEMORY: KeyInfo = KeyInfo::new(
     "memory_mib",
     "2048",
     "address space of a process; 0: no limit",
+);
+const MAX_PROCESSES: KeyInfo = KeyInfo::new(
+    "max_processes",
+    "256",
+    "processes and threads of a program with all that it starts",
 );
 const OUTPUT: KeyInfo = KeyInfo::new("output_kib", "1024", "of an answer");
 const ISOLATION: KeyInfo = KeyInfo::new(
@@ -271,6 +279,7 @@ impl CommandRules {
         let ProgramKeys {
             seconds,
             memory_mib,
+            max_processes,
             isolation,
             read,
         } = ProgramKeys::read(score, seconds)?;
@@ -280,6 +289,7 @@ impl CommandRules {
             processes: score.whole("processes", 0, 0..=256)? as usize,
             seconds,
             memory_mib,
+            max_processes,
             output_kib: score.whole("output_kib", 1_024, 1..=1 << 20)?,
             isolation,
             read,
@@ -354,7 +364,8 @@ impl Definition for CommandRules {
 
     fn digest(&self, task: &TaskFiles) -> String {
         task.read_files(&self.files)
-            .map(|files| self.program_digest(&files))
+            // Where programs are is a matter of the machine.
+            .map(|files| self.program_digest(&files, &[]))
             .unwrap_or_default()
     }
 

@@ -71,7 +71,7 @@ impl CommandScorer {
                 });
             }
         };
-        let files = trust::check(task, rules)?;
+        let (files, programs) = trust::check(task, rules)?;
         let not_isolated = || ScoreError::NotIsolated {
             task: task.name.clone(),
             text: rules.isolation_text(),
@@ -79,7 +79,7 @@ impl CommandScorer {
         let level = rules.level(machine().level).ok_or_else(not_isolated)?;
         Ok(Self::trusted(
             rules,
-            ProgramFiles::new(folder, files, rules.sandbox(folder, level)),
+            ProgramFiles::new(folder, files, programs, rules.sandbox(folder, level)),
         ))
     }
 
@@ -312,6 +312,7 @@ mod tests {
             processes: 1,
             seconds: 10.0,
             memory_mib: 1_024,
+            max_processes: None,
             output_kib: 64,
             isolation: None,
             read: Vec::new(),
@@ -324,6 +325,7 @@ mod tests {
         let files = ProgramFiles::new(
             folder.path(),
             files,
+            Vec::new(),
             rules.sandbox(folder.path(), machine().level),
         );
         let scorer = CommandScorer::trusted(&rules, files);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::program_tests::language::Language;
 use crate::sandbox::{
-    Level, ProgramDigest, Sandbox, isolation_text, machine, path_of, visible_paths,
+    FoundProgram, Level, ProgramDigest, Sandbox, isolation_text, machine, path_of, visible_paths,
 };
 
 /// In `command` and `parse`: the name of the file with the answer.
@@ -26,6 +26,8 @@ pub struct CommandRules {
     pub seconds: f64,
     /// Address space; 0 for no limit.
     pub memory_mib: u64,
+    /// Processes and threads of all together; `None`: the usual limit.
+    pub max_processes: Option<u64>,
     /// Output of one answer.
     pub output_kib: u64,
     /// The least isolation that the task asks for; `None`: the most that the machine gives, whatever that is.
@@ -143,6 +145,7 @@ impl CommandRules {
             level,
             visible,
             memory_mib: self.memory_mib,
+            max_processes: self.max_processes,
             has_port: false,
             block: "[score]",
         }
@@ -171,9 +174,26 @@ impl CommandRules {
         usize::try_from(self.output_kib << 10).unwrap_or(usize::MAX)
     }
 
-    /// SHA-256 in hex of what runs: the command, how it is asked, the names and the bytes of its files.
-    pub(super) fn program_digest(&self, files: &[(String, Vec<u8>)]) -> String {
+    /// What its commands name. `folder`: the task's.
+    pub(super) fn programs(&self, folder: &Path, files: &[(String, Vec<u8>)]) -> Vec<FoundProgram> {
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        self.commands()
+            .filter_map(<[_]>::first)
+            .map(|name| FoundProgram::find(name, &folder, files))
+            .collect()
+    }
+
+    /// SHA-256 in hex of what runs: the command, how it is asked, the names and the bytes of its files, and the
+    /// programs.
+    pub(super) fn program_digest(
+        &self,
+        files: &[(String, Vec<u8>)],
+        programs: &[FoundProgram],
+    ) -> String {
         let mut digest = ProgramDigest::default();
+        programs
+            .iter()
+            .for_each(|program| program.add_to(&mut digest));
         let mut list = |texts: Vec<&[u8]>| digest.add(&texts);
         list(self.command.iter().map(String::as_bytes).collect());
         match &self.mode {
@@ -204,7 +224,6 @@ impl CommandRules {
         for (name, bytes) in files {
             list(vec![name.as_bytes(), bytes]);
         }
-        // What was trusted before there was a choice stays trusted.
         if self.isolation != self.default_isolation() || !self.read.is_empty() {
             list(vec![
                 b"isolation",
@@ -241,6 +260,7 @@ mod tests {
             processes: 1,
             seconds: 1.0,
             memory_mib: 1,
+            max_processes: None,
             output_kib: 1,
             isolation: None,
             read: Vec::new(),
@@ -259,15 +279,17 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let digests = [
-            rules(&["sh"], code(&["python3"])).program_digest(&files(&[("-c", "exit()")])),
-            rules(&["sh"], code(&["python3", "-c", "exit()"])).program_digest(&[]),
-            rules(&["sh"], code(&[])).program_digest(&files(&[("python3", "-c")])),
-            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("python3", "-c")])),
-            rules(&["sh"], CommandMode::ExitCode).program_digest(&files(&[("python3", "-c")])),
-            rules(&["sh", "python3", "-c"], CommandMode::Lines).program_digest(&[]),
-            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("python", "3-c")])),
-            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("a", "b"), ("c", "d")])),
-            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("a", ""), ("b", "cd")])),
+            rules(&["sh"], code(&["python3"])).program_digest(&files(&[("-c", "exit()")]), &[]),
+            rules(&["sh"], code(&["python3", "-c", "exit()"])).program_digest(&[], &[]),
+            rules(&["sh"], code(&[])).program_digest(&files(&[("python3", "-c")]), &[]),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("python3", "-c")]), &[]),
+            rules(&["sh"], CommandMode::ExitCode).program_digest(&files(&[("python3", "-c")]), &[]),
+            rules(&["sh", "python3", "-c"], CommandMode::Lines).program_digest(&[], &[]),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("python", "3-c")]), &[]),
+            rules(&["sh"], CommandMode::Lines)
+                .program_digest(&files(&[("a", "b"), ("c", "d")]), &[]),
+            rules(&["sh"], CommandMode::Lines)
+                .program_digest(&files(&[("a", ""), ("b", "cd")]), &[]),
         ];
         let different: std::collections::BTreeSet<&String> = digests.iter().collect();
         assert_eq!(different.len(), digests.len(), "{digests:?}");

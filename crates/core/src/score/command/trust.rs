@@ -7,7 +7,7 @@ use super::CommandRules;
 use crate::environment::{Agent, ToolProgram, Toolset};
 use crate::files::{self, Access};
 use crate::format::counted;
-use crate::sandbox::{installation_problem, is_trusted as is_noted, trust_folder};
+use crate::sandbox::{FoundProgram, installation_problem, is_trusted as is_noted, trust_folder};
 use crate::score::{ScoreError, Task};
 use crate::task::{TaskError, TaskFiles};
 
@@ -28,7 +28,10 @@ pub struct Trust {
     pub tool: Option<ToolProgram>,
     /// Files of the task's folder that belong to it.
     pub files: Vec<String>,
-    /// SHA-256 in hex over the command, the names and the bytes of the files; of a judge over server and task.
+    /// The files outside that start, each with where its links lead, and what interprets them.
+    pub programs: Vec<String>,
+    /// SHA-256 in hex over the command, the programs that it starts, the names and the bytes of the files; of a judge
+    /// over server and task.
     pub digest: String,
     pub is_trusted: bool,
     /// A program that this machine lacks, and how to install it.
@@ -82,6 +85,7 @@ impl Trust {
             is_teacher: false,
             tool: None,
             files: Vec::new(),
+            programs: Vec::new(),
             is_trusted: is_noted(&digest),
             digest,
             missing: None,
@@ -95,7 +99,7 @@ impl Trust {
             let rules = task.command()?;
             Some(
                 task.read_files(&rules.files)
-                    .map(|files| Self::for_scorer(task, rules, &files)),
+                    .map(|files| Self::for_scorer(task, rules, &files).0),
             )
         });
         let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
@@ -131,6 +135,7 @@ impl Trust {
             server: None,
             is_teacher: false,
             files: tool.files.clone(),
+            programs: tool.programs.clone(),
             digest: tool.digest.clone(),
             is_trusted: tool.is_trusted,
             missing: tool.missing.clone(),
@@ -140,25 +145,34 @@ impl Trust {
         }
     }
 
-    fn for_scorer(task: &TaskFiles, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
-        let digest = rules.program_digest(files);
+    fn for_scorer(
+        task: &TaskFiles,
+        rules: &CommandRules,
+        files: &[(String, Vec<u8>)],
+    ) -> (Self, Vec<FoundProgram>) {
+        let place = task.folder().unwrap_or(Path::new(""));
+        let programs = rules.programs(place, files);
+        let digest = rules.program_digest(files, &programs);
         let is_trusted = is_noted(&digest);
         let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
-        let place = task.folder().unwrap_or(Path::new(""));
         let missing = commands.iter().filter_map(|command| command.first());
         let missing = missing.filter_map(|program| installation_problem(program, place));
-        Self {
+        let mut shown: Vec<String> = programs.iter().flat_map(FoundProgram::lines).collect();
+        shown.dedup();
+        let trust = Self {
             missing: missing.reduce(|all, next| format!("{all}; {next}")),
             commands,
             server: None,
             is_teacher: false,
             tool: None,
             files: rules.files.clone(),
+            programs: shown,
             digest,
             is_trusted,
             has_changed: false,
             folder: task.folder().map(real),
-        }
+        };
+        (trust, programs)
     }
 
     /// What is trusted, in a few words.
@@ -258,16 +272,18 @@ fn trusted_of(of: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The files of a scorer's program, as they were when they were found to be trusted.
+/// The files of a scorer's program, and the programs that its commands start, as they were when they were found to be
+/// trusted.
 ///
 /// # Errors
 /// Refuses a program that may not run, or is not there.
 pub(super) fn check(
     task: &TaskFiles,
     rules: &CommandRules,
-) -> Result<Vec<(String, Vec<u8>)>, ScoreError> {
+) -> Result<(Vec<(String, Vec<u8>)>, Vec<FoundProgram>), ScoreError> {
     let files = task.read_files(&rules.files)?;
-    match Trust::for_scorer(task, rules, &files) {
+    let (trust, programs) = Trust::for_scorer(task, rules, &files);
+    match trust {
         trust if !trust.is_trusted => Err(ScoreError::Untrusted {
             task: task.name.clone(),
             commands: trust
@@ -289,7 +305,7 @@ pub(super) fn check(
             task: task.name.clone(),
             missing,
         }),
-        _ => Ok(files),
+        _ => Ok((files, programs)),
     }
 }
 

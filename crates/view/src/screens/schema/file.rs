@@ -379,8 +379,13 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         let judge = trust.server.as_ref().map(|server| {
             format!("judge: {server}\nIt gets the prompts, the model's answers, and the key.")
         });
+        let programs = trust
+            .programs
+            .iter()
+            .map(|program| format!("runs {program}"));
         trust
             .command_lines()
+            .chain(programs)
             .chain(files)
             .chain(trust.missing.clone())
             .chain(judge)

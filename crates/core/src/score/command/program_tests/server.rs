@@ -206,6 +206,7 @@ mod tests {
             processes: 1,
             seconds: 20.0,
             memory_mib: 1_024,
+            max_processes: None,
             output_kib: 64,
             isolation: None,
             read: Vec::new(),
@@ -217,6 +218,7 @@ mod tests {
         let (rules, arguments, value) = (rules(), [Value::from(2)], Value::from(4));
         let files = ProgramFiles::new(
             Path::new("/"),
+            Vec::new(),
             Vec::new(),
             rules.sandbox(Path::new("/"), Level::Strong),
         );

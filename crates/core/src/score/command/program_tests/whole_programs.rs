@@ -257,7 +257,7 @@ impl<'a> Prepared<'a> {
             .map_or(("", &[][..]), |(first, rest)| (first, rest));
         let is_made = program.strip_prefix("./") == Some(BINARY);
         let path = if is_made {
-            self.folder.path().join(BINARY)
+            self.folder.path().join(BINARY).into()
         } else {
             self.files.path_of(program, self.folder.path())
         };
