@@ -19,6 +19,9 @@ use super::machine::machine;
 use super::process::{Process, Program, Sandbox, WaitOutcome};
 use super::scratch::PrivateFolder;
 
+/// Attempts at once: most wait for something.
+const AT_ONCE: usize = 8;
+
 /// Something that a program may try.
 #[derive(Debug, Clone, Copy)]
 pub struct Promise {
@@ -362,11 +365,8 @@ pub fn try_promises(limit: Duration) -> Vec<Tried> {
             }
         }
     };
-    let width = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(8);
     std::thread::scope(|scope| {
-        (0..width).for_each(|_| _ = scope.spawn(work));
+        (0..AT_ONCE).for_each(|_| _ = scope.spawn(work));
     });
     let mut found = found.into_inner().unwrap_or_default();
     found.sort_by_key(|(index, _)| *index);
