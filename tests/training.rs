@@ -10,6 +10,7 @@ mod guard;
 pub(crate) mod guided;
 mod learning;
 mod mixed;
+mod mutations;
 mod requests;
 mod resume;
 pub(crate) mod small_task;

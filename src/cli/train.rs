@@ -19,7 +19,7 @@ use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
     Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, Status,
-    TO_BE_CONTINUED, Worker, check_name, list_checkpoints, slots_folder,
+    TO_BE_CONTINUED, Worker, check_name, damage_of, list_checkpoints, slots_folder,
 };
 use crate::score::{CommandRules, Task};
 use crate::study::Sweep;
@@ -278,6 +278,10 @@ fn is_finished(
         None
     };
     if let Some(report) = &report {
+        for damage in damage_of(run, None, &RunState::read(run.path())?) {
+            eprint_line(&format!("warning: {damage}"));
+        }
+        Worker::tidy_finished(run)?;
         let name = run_argument(run, run_folders);
         show(run, report, &name, arguments.json)?;
         eprintln!(

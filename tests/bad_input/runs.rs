@@ -82,9 +82,9 @@ fn a_run_that_cannot_be_resumed() {
         &["the run ", &holder, "or stop it first"],
     );
     drop(lock);
-    // Damaged: what else is there stays, and the log only grows.
-    for (file, bytes, problem) in [
-        ("trainer.json", 10, "trainer.json: damaged ("),
+    // Damaged, of an older program: what else is there stays, and the log only grows.
+    let damaged = [
+        ("trainer.json", 10, ""),
         (
             "model.safetensors",
             1000,
@@ -95,11 +95,19 @@ fn a_run_that_cannot_be_resumed() {
             100_000,
             "optimizer.safetensors: incomplete safetensors file (",
         ),
-    ] {
+    ];
+    for (file, bytes, problem) in &damaged[1..] {
         let run = copied_run(folder.path(), true);
+        let mark = run.join("checkpoints/step-000002/trainer.json");
+        let mut state: serde_json::Value =
+            serde_json::from_slice(&fs::read(&mark).unwrap()).unwrap();
+        for name in ["files", "xxh3"] {
+            state.as_object_mut().unwrap().remove(name).unwrap();
+        }
+        fs::write(&mark, state.to_string()).unwrap();
         damage(
             &run.join("checkpoints/step-000002").join(file),
-            &Truncated(bytes),
+            &Truncated(*bytes),
         );
         let before = snapshot(folder.path());
         let output = call(folder.path(), &resume);
@@ -139,6 +147,28 @@ fn a_run_that_cannot_be_resumed() {
         "{}",
         stderr(&again)
     );
+    // One with digests is set aside by itself.
+    for (file, bytes, _) in damaged {
+        let run = copied_run(folder.path(), true);
+        damage(
+            &run.join("checkpoints/step-000002").join(file),
+            &Truncated(bytes),
+        );
+        let named = format!("checkpoints/step-000002/{file}");
+        let aside = "the checkpoint of step 2 is now checkpoints/step-000002.damaged";
+        let output = call(folder.path(), &resume);
+        let said = stderr(&output);
+        assert!(
+            output.status.success() && said.contains("resumed from step 0"),
+            "{said}"
+        );
+        assert!(said.contains(&named) && said.contains(aside), "{said}");
+        assert!(
+            run.join("checkpoints/step-000002.damaged")
+                .join(file)
+                .exists()
+        );
+    }
 }
 
 #[test]
@@ -198,7 +228,7 @@ fn a_run_without_the_checkpoint_asked_for() {
     eval(
         "short@2",
         &[
-            "step-000002/model.safetensors: incomplete safetensors file",
+            "step-000002/model.safetensors: the file does not match its digest in trainer.json",
             "use another checkpoint (RUN@STEP)",
         ],
     );

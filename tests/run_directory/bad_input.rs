@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
+use grpo_tui::files::seal_line;
 use grpo_tui::run::{RunDirectory, RunError, RunState, Worker};
 
 use super::command::runs_command;
@@ -60,7 +61,9 @@ fn a_corrupt_line_in_the_middle_is_skipped_and_counted() {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines[20] = "\u{0}\u{0}\u{0}".into();
     lines[30].truncate(12);
-    lines[40] = "{\"v\":1,\"seq\":41,\"t\":1,\"kind\":\"hologram\"}".into();
+    let mut newer = br#"{"v":1,"seq":41,"t":1,"kind":"hologram"}"#.to_vec();
+    seal_line(&mut newer);
+    lines[40] = String::from_utf8(newer).unwrap();
     std::fs::write(run.events_path(), lines.join("\n") + "\n").unwrap();
     let state = RunState::read(run.path()).unwrap();
     assert_eq!(

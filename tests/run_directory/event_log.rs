@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use grpo_tui::advantage::GroupSignal;
+use grpo_tui::files::sum;
 use grpo_tui::run::events::{End, Note, Run, Step};
 use grpo_tui::run::{Event, EventBody, EventReader, EventWriter, RunLock};
 
@@ -166,6 +167,11 @@ fn lines_have_the_documented_shape() {
         )
         .unwrap()
     };
+    // The checksum is of what precedes it.
+    let sealed = |line: &str| {
+        let content = line.strip_suffix("}\n").unwrap();
+        format!("{content},\"xxh3\":\"{}\"}}\n", sum(content.as_bytes()))
+    };
     let metrics = BTreeMap::from([("kl".to_owned(), f64::INFINITY), ("reward".to_owned(), 0.5)]);
     assert_eq!(
         line(
@@ -177,7 +183,9 @@ fn lines_have_the_documented_shape() {
             }
             .into()
         ),
-        "{\"v\":1,\"seq\":7,\"t\":1000,\"kind\":\"step\",\"nonfinite\":[\"kl\"],\"step\":3,\"seconds\":1.5,\"metrics\":{\"kl\":null,\"reward\":0.5}}\n"
+        sealed(
+            "{\"v\":1,\"seq\":7,\"t\":1000,\"kind\":\"step\",\"nonfinite\":[\"kl\"],\"step\":3,\"seconds\":1.5,\"metrics\":{\"kl\":null,\"reward\":0.5}}\n"
+        )
     );
     assert_eq!(
         line(
@@ -189,6 +197,8 @@ fn lines_have_the_documented_shape() {
             }
             .into()
         ),
-        "{\"v\":1,\"seq\":7,\"t\":1000,\"kind\":\"end\",\"status\":\"finished\",\"cause\":\"all steps done\",\"step\":3,\"seconds\":9.0}\n"
+        sealed(
+            "{\"v\":1,\"seq\":7,\"t\":1000,\"kind\":\"end\",\"status\":\"finished\",\"cause\":\"all steps done\",\"step\":3,\"seconds\":9.0}\n"
+        )
     );
 }

@@ -233,7 +233,11 @@ fn checkpoint(run: &RunDirectory, events: &mut EventWriter, step: u64) {
         grpo_tui::run::CHECKPOINT_MARK,
     ];
     for file in files {
-        std::fs::write(path.join(file), format!("{file} of step {step}")).unwrap();
+        let text = match file {
+            grpo_tui::run::CHECKPOINT_MARK => "{}".to_owned(),
+            file => format!("{file} of step {step}"),
+        };
+        std::fs::write(path.join(file), text).unwrap();
     }
     events
         .append(Checkpoint {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use grpo_tui::files::seal_line;
 use grpo_tui::run::events::{Group, Note, Recovered};
 use grpo_tui::run::{Event, EventBody, EventReader, EventWriter, Follower, RunLock, RunState};
 
@@ -158,17 +159,24 @@ fn a_follower_tells_every_event_once() {
         .append(true)
         .open(path.join("events.jsonl"))
         .unwrap();
-    file.write_all(
-        b"garbage\n{\"v\":1,\"seq\":450,\"t\":1,\"kind\":\"telepathy\"}\n{\"v\":1,\"seq\":451,\"t\":1,\"kind\":\"no",
-    )
-    .unwrap();
+    let sealed = |line: &str| {
+        let mut line = line.as_bytes().to_vec();
+        seal_line(&mut line);
+        line.push(b'\n');
+        line
+    };
+    let unknown = sealed(r#"{"v":1,"seq":450,"t":1,"kind":"telepathy"}"#);
+    let whole = sealed(r#"{"v":1,"seq":451,"t":1,"kind":"note","text":"whole"}"#);
+    let (torn, rest) = whole.split_at(30);
+    file.write_all(&[b"garbage\n", &unknown[..], torn].concat())
+        .unwrap();
     let batch = follower.next(LONG).unwrap();
     assert_eq!(
         (batch.events.len(), batch.skipped.len(), batch.gaps),
         (1, 1, 49)
     );
     state.apply(batch);
-    file.write_all(b"te\",\"text\":\"whole\"}\n").unwrap();
+    file.write_all(rest).unwrap();
     let batch = follower.next(LONG).unwrap();
     assert!(matches!(&batch.events[0].body, EventBody::Note(note) if note.text == "whole"));
     state.apply(batch);
@@ -199,7 +207,15 @@ fn a_follower_tells_every_event_once() {
     assert!(follower.next(LONG).unwrap().gone);
     assert!(follower.next(Duration::ZERO).unwrap().is_empty());
     std::fs::rename(&aside, &path).unwrap();
-    std::fs::write(path.join("events.new"), note.to_line().unwrap().repeat(3)).unwrap();
+    let notes = (1..=3).map(|seq| {
+        Event {
+            seq,
+            ..note.clone()
+        }
+        .to_line()
+        .unwrap()
+    });
+    std::fs::write(path.join("events.new"), notes.collect::<Vec<_>>().concat()).unwrap();
     std::fs::rename(path.join("events.new"), path.join("events.jsonl")).unwrap();
     let batch = follower.next(LONG).unwrap();
     assert!(batch.restarted && batch.events.len() == 3 && !batch.gone);

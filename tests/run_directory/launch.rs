@@ -224,7 +224,10 @@ fn stand_in(run: &Path) -> std::process::Child {
 
 fn edit_state(run: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
     let path = run.join("state.json");
-    let mut state = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mut state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    // As an older program writes it.
+    state.as_object_mut().unwrap().remove("xxh3");
     edit(&mut state);
     std::fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();
 }

@@ -93,6 +93,10 @@ fn stopping_changes_nothing_with_adaptive_prompts() {
     let path = checkpoint_path(run.path(), 4).join("trainer.json");
     let mut state: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    // As an older program wrote it, without checksums.
+    for name in ["files", "xxh3"] {
+        state.as_object_mut().unwrap().remove(name).unwrap();
+    }
     let whole = state.clone();
     let mut check = |change: &dyn Fn(&mut serde_json::Value)| {
         state.clone_from(&whole);

@@ -85,6 +85,7 @@ fn watch(
     } else {
         let seen = Report::read(run.clone()).map_err(Failure::from)?;
         let (state, follower) = Follower::open(run.path()).map_err(Failure::from)?;
+        super::warn(&seen);
         write!(out, "{}", redact(&summary(&seen)).0)?;
         (state, follower)
     };
@@ -128,6 +129,12 @@ fn watch(
         let quiet = batch.is_empty();
         if !quiet {
             below.clear();
+        }
+        for line in &batch.skipped {
+            let (id, number, reason) = (run.id(), line.line, &line.reason);
+            output::eprint_line(&format!(
+                "warning: {id}: events.jsonl line {number}: {reason}"
+            ));
         }
         write_batch(&batch, &state, json, &mut out)?;
         state.apply(batch);

@@ -11,12 +11,13 @@ use super::{
     report_written, show, write_page,
 };
 use crate::environment::{RecordedConversation, ToolChain};
+use crate::format::counted;
 use crate::report::{
     Page, PromptMessages, Report, csv, event_file, html, json_lines, markdown, write_event_file,
 };
 use crate::run::{
-    RolloutCompletion, RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, eval_path,
-    read_evals, read_step, rollout_segments,
+    RolloutCompletion, RolloutGroup, RunDirectory, RunError, RunFolders, STEPS_PER_FILE, eval_path,
+    missing_groups, read_evals, read_step, recorded_groups, rollout_segments,
 };
 
 #[derive(Debug, clap::Args)]
@@ -66,12 +67,10 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         return event_files(&runs, folder, arguments);
     }
     if arguments.rollouts {
-        return runs
-            .iter()
-            .try_fold(ExitCode::SUCCESS, |_, run| rollouts(run));
+        return complete(runs.iter().map(rollouts).sum::<Result<usize, Failure>>()?);
     }
     if arguments.tools {
-        return tools(&runs);
+        return complete(tools(&runs)?);
     }
     let [run] = runs.as_slice() else {
         return each(runs, arguments);
@@ -84,7 +83,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
         .as_deref()
         .filter(|file| *file != Path::new("-"));
     check_page(file, arguments.force)?;
-    let seen = Report::read(run.clone())?;
+    let seen = super::verified(run.clone())?;
     if let Some(file) = &arguments.html {
         return write_html(&seen, file, arguments);
     }
@@ -111,8 +110,21 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     print_json(document)
 }
 
-/// Prints the completions that the run still has, step by step, with names as in TRL's tables.
-fn rollouts(run: &RunDirectory) -> Outcome {
+/// `damaged`: what could not be printed, which was said.
+fn complete(damaged: usize) -> Outcome {
+    if damaged == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let records = counted(damaged, "record");
+    Err(Failure::failed(format!(
+        "the export lacks {records} of damaged or missing files (warnings above); `grpo-tui runs check` verifies all"
+    )))
+}
+
+/// Prints the completions that the run still has, step by step, with names as in TRL's tables. Returns the number of
+/// files and steps that it lacks.
+fn rollouts(run: &RunDirectory) -> Result<usize, Failure> {
+    super::verified(run.clone())?;
     let (prompts, warnings) = PromptMessages::read(run);
     warnings
         .iter()
@@ -120,27 +132,45 @@ fn rollouts(run: &RunDirectory) -> Outcome {
     for_each_group(run, |group| {
         let line = |completion| completion_line(run, group, completion, &prompts);
         print_json_lines(group.completions.iter().map(line).collect()).map(|_| ())
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
-/// Visits the groups that the run still has, step by step.
+/// Visits the groups that the run still has, step by step; warns of what is lost, and returns its count.
 fn for_each_group(
     run: &RunDirectory,
     mut visit: impl FnMut(&RolloutGroup) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    for segment in rollout_segments(run.path())? {
-        for step in segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step {
-            read_step(run.path(), step)?
-                .iter()
-                .try_for_each(&mut visit)?;
+) -> Result<usize, Failure> {
+    let recorded = recorded_groups(run)?;
+    let stored = rollout_segments(run.path())?
+        .into_iter()
+        .flat_map(|segment| {
+            segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step
+        });
+    let steps: BTreeSet<u64> = stored.chain(recorded.keys().copied()).collect();
+    let mut lost = 0;
+    for step in steps {
+        let expected = recorded.get(&step).copied().unwrap_or(0);
+        let problem = match read_step(run.path(), step) {
+            Ok(groups) => {
+                groups.iter().try_for_each(&mut visit)?;
+                missing_groups(step, groups.len(), expected)
+            }
+            Err(error @ (RunError::Malformed { .. } | RunError::Io { .. })) => {
+                Some(error.to_string())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        lost += usize::from(problem.is_some());
+        if let Some(problem) = problem {
+            output::eprint_line(&format!("warning: {}: {problem}", run.id()));
         }
     }
-    Ok(())
+    Ok(lost)
 }
 
-/// Prints each conversation with tools once.
-fn tools(runs: &[RunDirectory]) -> Outcome {
+/// Prints each conversation with tools once. Returns the number of files and steps that could not be read.
+fn tools(runs: &[RunDirectory]) -> Result<usize, Failure> {
+    let mut lost = 0;
     let mut printed = BTreeSet::new();
     let mut print = |row: &str, chain: Option<&ToolChain>| {
         let line = chain
@@ -152,22 +182,31 @@ fn tools(runs: &[RunDirectory]) -> Outcome {
         }
     };
     for run in runs {
-        for_each_group(run, |group| {
+        lost += for_each_group(run, |group| {
             let mut chains = group
                 .completions
                 .iter()
                 .map(|completion| completion.chain.as_ref());
             chains.try_for_each(|chain| print(&group.prompt_id, chain))
         })?;
-        for (step, set, target) in Report::read(run.clone())?.history.evals.keys() {
-            let records = read_evals(&eval_path(run.path(), *step, set, target))?;
+        let seen = Report::read(run.clone())?;
+        super::warn(&seen);
+        for (step, set, target) in seen.history.evals.keys() {
+            let records = match read_evals(&eval_path(run.path(), *step, set, target)) {
+                Ok(records) => records,
+                Err(error) => {
+                    lost += 1;
+                    output::eprint_line(&format!("warning: {}: {error}", run.id()));
+                    continue;
+                }
+            };
             let mut chains = records
                 .iter()
                 .map(|record| (&record.prompt_id, record.chain.as_deref()));
             chains.try_for_each(|(row, chain)| print(row, chain))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(lost)
 }
 
 fn completion_line(
@@ -210,7 +249,7 @@ fn each(runs: Vec<RunDirectory>, arguments: &Arguments) -> Outcome {
     std::fs::create_dir_all(folder)?;
     for run in runs {
         let file = file(&run);
-        let seen = Report::read(run)?;
+        let seen = super::verified(run)?;
         let page = match ending {
             "html" => html(&seen)?,
             "csv" => Page::masked(&csv(&seen.history)),
@@ -246,6 +285,7 @@ fn event_files(runs: &[RunDirectory], folder: &Path, arguments: &Arguments) -> O
         .try_for_each(|run| check_page(Some(&event_file(folder, run)), arguments.force))?;
     let mut documents = Vec::new();
     for run in runs {
+        super::warn(&Report::read(run.clone())?);
         let (file, bytes, masked) = write_event_file(folder, run, arguments.force)?;
         report_written(&file, bytes, masked);
         documents.push(written(run, &file, bytes, masked));

@@ -57,7 +57,10 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let (mut seen, mut unreadable) = (Vec::new(), Vec::new());
     for (path, run) in run_folders.list() {
         match run.and_then(Report::read) {
-            Ok(run) => seen.push(RunRow::from_report(&run)),
+            Ok(run) => {
+                super::warn(&run);
+                seen.push(RunRow::from_report(&run));
+            }
             Err(error) => unreadable.push((path, error.to_string())),
         }
     }

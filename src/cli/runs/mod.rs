@@ -1,6 +1,7 @@
 //! `grpo-tui runs`: list, show, follow, compare, control, export and delete runs.
 
 mod attach;
+mod check;
 mod comment;
 mod control;
 mod export;
@@ -27,7 +28,7 @@ pub(super) use self::promote::{gpu_price, price};
 use super::{Failure, Outcome, output};
 use crate::format::bytes;
 use crate::report::{Page, Report, RunComparison};
-use crate::run::{RunDirectory, RunFolders, ask_slurm, check_export, write_export};
+use crate::run::{RunDirectory, RunError, RunFolders, ask_slurm, check_export, write_export};
 use crate::secrets::{redact, redact_json};
 
 #[derive(Debug, clap::Args)]
@@ -56,6 +57,8 @@ enum Command {
     },
     /// Follow a run as plain text until it ends; Ctrl-C detaches, the run continues
     Attach(attach::Arguments),
+    /// Verify the files of runs by their checksums: what is damaged, and what depends on it
+    Check(check::Arguments),
     /// Compare runs: configuration, metrics, evals
     Compare {
         /// First run
@@ -111,7 +114,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         } => {
             let runs = std::iter::once(&first)
                 .chain(&others)
-                .map(|run| seen(run))
+                .map(|run| verified(run_folders.find(run)?))
                 .collect::<Result<Vec<_>, _>>()?;
             let compared = RunComparison::for_reports(&runs);
             if json {
@@ -120,6 +123,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
                 print(&compared.page())
             }
         }
+        Command::Check(arguments) => check::run(&arguments, &run_folders),
         Command::Versus(arguments) => versus::run(&arguments, &run_folders),
         Command::Comment(arguments) => comment::run(&arguments, &run_folders),
         Command::Export(arguments) => export::run(&arguments, &run_folders),
@@ -136,6 +140,20 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 fn ask_about(runs: impl IntoIterator<Item = PathBuf>) {
     if let Err(error) = ask_slurm(runs, Duration::ZERO) {
         output::eprint_line(&format!("note: {error}"));
+    }
+}
+
+/// Reads a run with its answers; says on standard error what of it is damaged.
+fn verified(run: RunDirectory) -> Result<Report, RunError> {
+    let seen = Report::verified(run)?;
+    warn(&seen);
+    Ok(seen)
+}
+
+/// Says what of a run is damaged on standard error: what is printed lacks it.
+fn warn(seen: &Report) {
+    for warning in &seen.warnings {
+        output::eprint_line(&format!("warning: {}: {warning}", seen.directory.id()));
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Failure, Outcome, output, print_json};
-use crate::report::{Report, model_card};
+use crate::report::model_card;
 use crate::run::{
     GPU_PRICE_RULE, RunError, RunFolders, RunReference, configured_gpu_price, is_price, promote,
 };
@@ -44,7 +44,12 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         .transpose()?;
     #[cfg(not(feature = "engine"))]
     let published = None;
-    let card = model_card(&Report::read(run.clone())?, step, price, published.as_ref());
+    let card = model_card(
+        &super::verified(run.clone())?,
+        step,
+        price,
+        published.as_ref(),
+    );
     let document = promote(&run, step, &card.text, out).map_err(|error| match error {
         RunError::Taken { .. } => Failure::usage(error.to_string()),
         error => error.into(),

@@ -2,6 +2,7 @@
 //! Atomic writes.
 
 mod atomic;
+mod checksum;
 #[cfg(debug_assertions)]
 mod failpoint;
 
@@ -9,6 +10,9 @@ pub use atomic::{
     Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder,
     ensure_one_folder, lock_folder, remove_left_folders, replace_file, replace_file_with,
     replace_files, sync_folder,
+};
+pub use checksum::{
+    CHECKSUM_FIELD, Checked, Digest, check, digest_file, seal_document, seal_line, seal_toml, sum,
 };
 pub use failpoint::{failpoint, fails_at, panic_point, rendezvous_timeout, test_clock, torn_write};
 

@@ -70,8 +70,8 @@ pub use versus_text::{versus_csv, versus_markdown};
 
 use crate::run::events::Eval;
 use crate::run::{
-    HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status,
-    list_checkpoints, read_display_name, read_tags,
+    HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status, damage_of,
+    eval_damage, list_checkpoints, read_display_name, read_tags,
 };
 use crate::statistics::Smoothing;
 use crate::task::task_set;
@@ -101,6 +101,8 @@ impl Report {
     /// # Errors
     /// [`RunError`] naming the file.
     pub fn read(directory: RunDirectory) -> Result<Self, RunError> {
+        // Before the log, which is ahead of it.
+        let written = State::written(directory.path());
         let (state, slurm) = (
             State::observe(directory.path()),
             SlurmJob::read(directory.path()),
@@ -121,6 +123,7 @@ impl Report {
             .into_iter()
             .flatten()
             .map(ToString::to_string)
+            .chain(damage_of(&directory, written.as_ref(), &history))
             .collect();
         Ok(Self {
             directory,
@@ -131,6 +134,21 @@ impl Report {
             tags: tags.unwrap_or_default(),
             warnings,
         })
+    }
+
+    /// As [`Self::read`], for what shows answers as well: also verifies the evals and the frozen task.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn verified(directory: RunDirectory) -> Result<Self, RunError> {
+        let mut report = Self::read(directory)?;
+        let run = &report.directory;
+        let edited = run.check_unedited().err().map(|error| error.to_string());
+        let evals = report.history.evals.values();
+        let evals = evals.filter_map(|eval| eval_damage(run.path(), eval));
+        let found: Vec<String> = edited.into_iter().chain(evals).collect();
+        report.warnings.extend(found);
+        Ok(report)
     }
 
     pub fn status(&self) -> Status {

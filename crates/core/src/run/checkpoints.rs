@@ -1,9 +1,14 @@
 //! Names and lists checkpoints, and decides which to keep.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use serde::Deserialize;
+
+use crate::files::{self, Checked};
 use crate::run::error::RunError;
-use crate::run::storage::durable::entries;
+use crate::run::storage::durable::{entries, sync_folder};
 
 /// Its presence marks a complete checkpoint.
 pub const CHECKPOINT_MARK: &str = "trainer.json";
@@ -52,6 +57,87 @@ pub fn base_parameter_count(checkpoint: &Path) -> Option<u64> {
         .get("base_parameters")
         .or_else(|| state.get("numbers_of_base"))?
         .as_u64()
+}
+
+/// Verifies `trainer.json` and, of the files whose digests it has, those that `is_read` names. Returns whether it has
+/// digests: a checkpoint of an older program has none, and of it only `trainer.json` is read.
+///
+/// # Errors
+/// [`RunError::Malformed`] naming the first file that is damaged or missing, [`RunError::Io`] of one that cannot be read.
+pub fn verify_checkpoint(folder: &Path, is_read: impl Fn(&str) -> bool) -> Result<bool, RunError> {
+    #[derive(Deserialize)]
+    struct Digests {
+        files: Option<BTreeMap<String, String>>,
+    }
+    let mark = folder.join(CHECKPOINT_MARK);
+    let text = files::read(&mark).map_err(RunError::io("read", &mark))?;
+    let damaged = |path: &Path, why: &str| RunError::malformed(path, why);
+    let unchecked = match files::check(&text) {
+        Checked::Damaged => return Err(damaged(&mark, "the file does not match its checksum")),
+        checked => checked == Checked::Without,
+    };
+    let found: Digests =
+        serde_json::from_slice(&text).map_err(|error| RunError::malformed(&mark, error))?;
+    let Some(digests) = found.files else {
+        return Ok(false);
+    };
+    if unchecked {
+        return Err(damaged(&mark, "the file has lost its checksum"));
+    }
+    let read: Vec<(&String, &String)> = digests.iter().filter(|(name, _)| is_read(name)).collect();
+    read.par_iter().try_for_each(|(name, digest)| {
+        let path = folder.join(name);
+        match files::digest_file(&path) {
+            Ok(found) if found == **digest => Ok(()),
+            Ok(_) => Err(damaged(
+                &path,
+                "the file does not match its digest in trainer.json",
+            )),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(damaged(&path, "the file is missing"))
+            }
+            Err(error) => Err(RunError::io("read", &path)(error)),
+        }
+    })?;
+    Ok(true)
+}
+
+/// Sets the newest checkpoints aside, up to the first whole one, by another name; returns what is wrong with each. Needs
+/// the run's lock.
+///
+/// # Errors
+/// [`RunError::Io`] naming a file that cannot be read, or a folder that cannot be renamed.
+pub fn set_aside_damaged(run: &Path) -> Result<Vec<String>, RunError> {
+    let mut damaged = Vec::new();
+    for step in list_checkpoints(run)?.into_iter().rev() {
+        let folder = checkpoint_path(run, step);
+        match verify_checkpoint(&folder, |_| true) {
+            Ok(_) => break,
+            Err(error @ RunError::Malformed { .. }) => damaged.push(set_aside(run, step, &error)?),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(damaged)
+}
+
+/// Gives a damaged checkpoint another name, so that none reads it; returns what is wrong with it. Needs the run's lock.
+///
+/// # Errors
+/// [`RunError::Io`] naming a folder that cannot be renamed.
+pub fn set_aside(run: &Path, step: u64, damage: &RunError) -> Result<String, RunError> {
+    let (folder, name) = (
+        checkpoint_path(run, step),
+        format!("{}.damaged", checkpoint_folder(step)),
+    );
+    let aside = run.join(&name);
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(RunError::io("remove", &aside))?;
+    }
+    std::fs::rename(&folder, &aside).map_err(RunError::io("rename", &folder))?;
+    sync_folder(&run.join("checkpoints"))?;
+    Ok(format!(
+        "{damage}; the checkpoint of step {step} is now {name}"
+    ))
 }
 
 /// Returns the checkpoints to delete: all of `steps` but the latest `keep_last` (0 keeps all), step 0, the best and the

@@ -11,8 +11,10 @@ mod process; // the worker's process: started, its state, its disk, whether it l
 mod control; // requests to a worker, and its answers
 mod slurm; // runs as jobs of a Slurm cluster
 mod search; // runs by a filter expression, texts in rollouts
+mod check; // what is damaged in a run's folder
 mod listing; // runs found by reference, tagged, copied, removed
 
+pub use check::{Damage, RunCheck, check_run, eval_damage, missing_groups, recorded_groups};
 pub use checkpoints::*;
 pub use clock::now_ms;
 pub use control::{

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::CheckpointError;
-use super::new_folder::{self, failed, write_file};
+use super::new_folder::{self, NewFolder, failed, write_file};
 use super::tensor_file::{ElementSource, StreamedTensor, TensorHeader, write_slots, write_tensors};
 use crate::hub::{ModelSource, find_model};
 use crate::model::{
@@ -117,7 +117,7 @@ pub fn export_merged(
 
 /// `model.safetensors`, or numbered files of at most `most_bytes` (a tensor is not split) with their index.
 fn write_shards(
-    new: &Path,
+    new: &NewFolder<'_>,
     tensors: Vec<TensorHeader>,
     most_bytes: usize,
     get: impl Fn(&TensorHeader) -> Result<Tensor, CheckpointError>,
@@ -188,7 +188,7 @@ pub fn export_adapter(
 /// Also creates missing parents, wherever the user wants the folder.
 pub(super) fn write_folder(
     target: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+    fill: impl FnOnce(&NewFolder<'_>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
     target.parent().map_or(Ok(()), |parent| {
         std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))
@@ -199,7 +199,7 @@ pub(super) fn write_folder(
 /// Adds `adapter_model.safetensors` and `adapter_config.json` in PEFT's format. Names are those of the base's modules: where
 /// transformers loads a model that also sees, `model.language_model.layers…`.
 pub(super) fn write_adapter(
-    new: &Path,
+    new: &NewFolder<'_>,
     slots: &[ParameterSlot],
     dtype: DType,
     numbers: &mut dyn ElementSource,

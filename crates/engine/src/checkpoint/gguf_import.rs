@@ -159,7 +159,7 @@ impl<'a> Gguf<'a> {
             for (name, json) in &vocabulary.files {
                 write_file(new, name, format!("{json:#}\n").as_bytes())?;
             }
-            self.check_text(new)?;
+            self.check_text(new.path())?;
             write_tensors(new, "model.safetensors", &tensors, |at, write| {
                 let tensor = &tensors[at];
                 self.dequantized(&config, tensor, &mut |numbers| {

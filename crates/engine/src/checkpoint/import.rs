@@ -7,11 +7,13 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use super::CheckpointError;
+use super::trainer_state::OPTIMIZER_FILE;
 use crate::hub::{ModelConfig, ModelSource, find_model};
 use crate::model::{
     Parameters, TARGET_PARAMETERS, Trainable, Weights, adapter_names, beside_each_other,
     is_of_experts,
 };
+use crate::run::{CHECKPOINT_MARK, verify_checkpoint};
 
 /// A LoRA adapter from `adapter_config.json` and `adapter_model.safetensors`.
 #[derive(Clone, Debug)]
@@ -71,6 +73,9 @@ impl PeftAdapter {
     /// # Errors
     /// [`CheckpointError::Adapter`] with the file and what to do, if something is missing, damaged or unsupported.
     pub fn read(folder: &Path) -> Result<Self, CheckpointError> {
+        if folder.join(CHECKPOINT_MARK).exists() {
+            verify_checkpoint(folder, |name| name != OPTIMIZER_FILE)?;
+        }
         let path = folder.join("adapter_config.json");
         let text =
             crate::files::read_text(&path).map_err(|error| refused(&path, unread(&error)))?;

@@ -47,6 +47,9 @@ pub enum CheckpointError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// A damaged file.
+    #[error("{0}: use another checkpoint (RUN@STEP)")]
+    Damaged(#[from] crate::run::RunError),
     /// A model that GGUF cannot hold.
     #[error("{label}: {problem}")]
     Gguf { label: String, problem: String },

@@ -1,41 +1,70 @@
 //! The files of a checkpoint or an export, in a folder created atomically.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use super::CheckpointError;
-use crate::files::{self, Access, torn_write};
+use crate::files::{self, Access, Digest, torn_write};
 
 /// Writes the next piece of a file.
 pub type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 
+/// A folder that is being filled.
+#[derive(Debug)]
+pub(super) struct NewFolder<'a> {
+    path: &'a Path,
+    /// Of the files so far, by name.
+    digests: RefCell<BTreeMap<String, String>>,
+}
+
+impl NewFolder<'_> {
+    pub(super) fn path(&self) -> &Path {
+        self.path
+    }
+
+    pub(super) fn digests(&self) -> BTreeMap<String, String> {
+        self.digests.borrow().clone()
+    }
+}
+
 /// Creates and fills a private folder.
 pub(super) fn write_folder(
     target: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+    fill: impl FnOnce(&NewFolder<'_>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    files::create_folder_with(target, Access::Private, failed, fill)
+    files::create_folder_with(target, Access::Private, failed, |path| {
+        fill(&NewFolder {
+            path,
+            digests: RefCell::default(),
+        })
+    })
 }
 
 /// On disk when this returns.
-pub(super) fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+pub(super) fn write_file(
+    folder: &NewFolder<'_>,
+    name: &str,
+    bytes: &[u8],
+) -> Result<(), CheckpointError> {
     stream_file(folder, name, bytes.len() as u64, |write| write(bytes))
 }
 
 /// A file of `length` bytes, which `fill` writes in pieces; on disk when this returns.
 pub(super) fn stream_file(
-    folder: &Path,
+    folder: &NewFolder<'_>,
     name: &str,
     length: u64,
     fill: impl FnOnce(&mut WriteChunk<'_>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
-    let path = folder.join(name);
+    let path = folder.path.join(name);
     let failed = |source| failed(&path, source);
     path.parent()
         .map_or(Ok(()), std::fs::create_dir_all)
         .map_err(failed)?;
     let mut file = files::create(&path, Access::Private).map_err(failed)?;
-    let mut written = 0;
+    let (mut written, mut digest) = (0, Digest::default());
     fill(&mut |bytes| {
         let end = written + bytes.len() as u64;
         // For tests with torn files.
@@ -45,8 +74,11 @@ pub(super) fn stream_file(
             });
         }
         written = end;
+        digest.update(bytes);
         file.write_all(bytes).map_err(failed)
     })?;
+    let mut digests = folder.digests.borrow_mut();
+    digests.insert(name.to_owned(), digest.finish());
     file.sync_all().map_err(failed)
 }
 

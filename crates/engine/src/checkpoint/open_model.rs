@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use super::locate::{adapter_base, read_adapter};
+use super::trainer_state::OPTIMIZER_FILE;
 use super::{CheckpointError, ModelLocation, PeftAdapter, StartError};
 use crate::config::BasePrecision;
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
-use crate::run::{RunDirectory, RunFolders, base_parameter_count, checkpoint_path};
+use crate::run::{
+    RunDirectory, RunFolders, base_parameter_count, checkpoint_path, verify_checkpoint,
+};
 
 /// A model with its adapter, if any; tensors are read on demand.
 #[derive(Debug)]
@@ -71,11 +74,12 @@ impl OpenModel {
         step: u64,
         run_folders: &RunFolders,
     ) -> Result<Self, StartError> {
-        let base = Self::find(&run.file().config.base_model, run_folders)?;
         let (folder, label) = (
             checkpoint_path(run.path(), step),
             format!("{}@{step}", run.id()),
         );
+        verify_checkpoint(&folder, |name| name != OPTIMIZER_FILE).map_err(CheckpointError::from)?;
+        let base = Self::find(&run.file().config.base_model, run_folders)?;
         let unreadable = |file: &str, problem: String| {
             let problem = problem
                 .split_once(": ")

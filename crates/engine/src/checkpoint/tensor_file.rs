@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::CheckpointError;
-use super::new_folder::{WriteChunk, stream_file};
+use super::new_folder::{NewFolder, WriteChunk, stream_file};
 use crate::kernels::pinned_memory::{HostBuffer, copy_to_host};
 use crate::model::ParameterSlot;
 
@@ -27,7 +26,7 @@ impl TensorHeader {
 
 /// Writes `file`. `write_tensor` writes the bytes of the tensor at an index of `tensors`, in any number of pieces.
 pub(super) fn write_tensors(
-    new: &Path,
+    new: &NewFolder<'_>,
     file: &str,
     tensors: &[TensorHeader],
     mut write_tensor: impl FnMut(usize, &mut WriteChunk<'_>) -> Result<(), CheckpointError>,
@@ -155,7 +154,7 @@ impl ElementSource for StreamedTensor<'_> {
 
 /// Writes every slot of flat `numbers` under its name.
 pub(super) fn write_slots(
-    new: &Path,
+    new: &NewFolder<'_>,
     file: &str,
     slots: &[ParameterSlot],
     dtype: DType,

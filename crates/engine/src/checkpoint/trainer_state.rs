@@ -1,5 +1,6 @@
 //! A trainer's state as a checkpoint folder: the weights for everyone, the moments and counters for an exact resume.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::safetensors::MmapedSafetensors;
@@ -8,13 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use super::CheckpointError;
 use super::export::write_adapter;
-use super::new_folder::{failed, write_file, write_folder};
+use super::new_folder::{NewFolder, failed, write_file, write_folder};
 use super::tensor_file::{ElementSource, STAGE_BYTES, TensorBytes, write_slots};
 use crate::dataset::adaptive_order::AdaptiveOrder;
 use crate::files::{self, Access, failpoint};
 use crate::kernels::pinned_memory::HostBuffer;
 use crate::kernels::upload::Uploader;
 use crate::model::{ParameterSlot, Parameters, Trainable, nested_name};
+use crate::run::CHECKPOINT_MARK;
+
+/// The moments, which only a resume reads.
+pub(super) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
 /// `trainer.json`: with the tensors beside it, everything that the next step depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +54,15 @@ fn is_zero(number: &usize) -> bool {
 
 /// The newest format that this program reads.
 const VERSION: u32 = 1;
+
+/// `trainer.json` as it is written: with the digests of the other files, by which [`crate::run::verify_checkpoint`] knows
+/// them, and its own checksum.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    state: &'a TrainerState,
+    files: BTreeMap<String, String>,
+}
 
 impl TrainerState {
     /// Before the first step.
@@ -131,7 +145,7 @@ impl Contents {
                 offset: 0,
                 shape: vec![2 * self.count()],
             };
-            write_slots(new, "optimizer.safetensors", &[slot], DType::F32, moments)
+            write_slots(new, OPTIMIZER_FILE, &[slot], DType::F32, moments)
         })
     }
 
@@ -151,7 +165,7 @@ impl Contents {
         &self,
         folder: &Path,
         state: &TrainerState,
-        write_numbers: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+        write_numbers: impl FnOnce(&NewFolder<'_>) -> Result<(), CheckpointError>,
     ) -> Result<u64, CheckpointError> {
         if folder.exists() {
             remove(folder)?;
@@ -162,8 +176,15 @@ impl Contents {
         })?;
         write_folder(folder, |new| {
             write_numbers(new)?;
-            let json = serde_json::to_string_pretty(state).map_err(candle_core::Error::wrap)?;
-            write_file(new, "trainer.json", format!("{json}\n").as_bytes())
+            let document = Document {
+                state,
+                files: new.digests(),
+            };
+            let mut json =
+                serde_json::to_vec_pretty(&document).map_err(candle_core::Error::wrap)?;
+            files::seal_document(&mut json);
+            json.push(b'\n');
+            write_file(new, CHECKPOINT_MARK, &json)
         })?;
         size(folder)
     }
@@ -242,7 +263,7 @@ pub fn remove(folder: &Path) -> Result<(), CheckpointError> {
         }
         _ => Ok(()),
     };
-    absent_or(std::fs::remove_file(folder.join("trainer.json")))?;
+    absent_or(std::fs::remove_file(folder.join(CHECKPOINT_MARK)))?;
     failpoint("checkpoint.unmarked", "");
     absent_or(std::fs::remove_dir_all(folder))
 }
@@ -252,7 +273,7 @@ pub fn load(
     folder: &Path,
     parameters: &Parameters,
 ) -> Result<(Tensor, TrainerState), CheckpointError> {
-    let path = folder.join("trainer.json");
+    let path = folder.join(CHECKPOINT_MARK);
     let unreadable = |path: &Path, problem: String| CheckpointError::Read {
         path: path.to_owned(),
         problem,
@@ -282,7 +303,7 @@ pub fn load(
         ));
     }
     load_parameters(folder, parameters)?;
-    let path = folder.join("optimizer.safetensors");
+    let path = folder.join(OPTIMIZER_FILE);
     let file = open(&path)?;
     let view = file
         .get("moments")

@@ -10,8 +10,8 @@ use super::trainer::Trainer;
 use crate::checkpoint;
 use crate::config::OnCollapse;
 use crate::model::Trainable;
-use crate::run::events::Collapse;
-use crate::run::{RunState, checkpoint_path, list_checkpoints};
+use crate::run::events::{Collapse, Note};
+use crate::run::{RunError, RunState, checkpoint_path, list_checkpoints, verify_checkpoint};
 use crate::update::Optimizer;
 
 /// Times that a run recovers.
@@ -45,20 +45,31 @@ pub(super) fn next(
         return stopped(&format!("again, after {MAX_RECOVERIES} recoveries"));
     }
     collect(recorder, true)?;
-    let kept: Vec<u64> = list_checkpoints(run.path())?
+    let mut kept: Vec<u64> = list_checkpoints(run.path())?
         .into_iter()
         .filter(|kept| *kept < step)
         .collect();
-    let (history, trainable) = (recorder.history()?, trainer.trainable());
-    let (restored, needed) = match rule {
-        DIVERGED => (best_earlier(&kept, history, trainable), "before it"),
-        _ => (
-            last_informative(&kept, history, trainable),
-            "whose groups were informative",
-        ),
-    };
-    let Some(restored_step) = restored else {
-        return stopped(&format!("no checkpoint is left {needed}"));
+    let restored_step = loop {
+        let (history, trainable) = (recorder.history()?, trainer.trainable());
+        let (restored, needed) = match rule {
+            DIVERGED => (best_earlier(&kept, history, trainable), "before it"),
+            _ => (
+                last_informative(&kept, history, trainable),
+                "whose groups were informative",
+            ),
+        };
+        let Some(restored) = restored else {
+            return stopped(&format!("no checkpoint is left {needed}"));
+        };
+        match verify_checkpoint(&checkpoint_path(run.path(), restored), |_| true) {
+            Ok(_) => break restored,
+            Err(error @ RunError::Malformed { .. }) => {
+                let text = format!("{error}: the recovery uses another checkpoint");
+                recorder.event(Note { text })?;
+                kept.retain(|kept| *kept != restored);
+            }
+            Err(error) => return Err(error.into()),
+        }
     };
     checkpoint::remove(&checkpoint_path(run.path(), step))?;
     let learning_rate = config.learning_rate / 2.0;

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 
 use super::TrainError;
 use super::evaluation::{RunEval, run_evals, stop_before};
-use super::recorder::Record;
+use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
 use crate::checkpoint;
 use crate::policy::PolicyVersion;
+use crate::run::events::Note;
 use crate::run::{
-    At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_path,
-    read_evals, resolve_checkpoint,
+    At, Comparison, EvalSummary, RunDirectory, RunError, RunState, Status, checkpoint_path,
+    eval_path, read_evals, resolve_checkpoint, set_aside, verify_checkpoint,
 };
 use crate::task::{PromptSet, task_set};
 
@@ -78,7 +79,7 @@ impl Report {
 /// Loads the best checkpoint's weights into the model and evaluates them on the test sets. Without its seconds and its
 /// cause; empty on ranks other than 0.
 pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Report, TrainError> {
-    let best_step = record.on_rank_0(|_| Ok(resolve_checkpoint(&trainer.run, At::Best)?))?;
+    let best_step = record.on_rank_0(|recorder| best_whole(trainer, recorder))?;
     let best_step = trainer.ranks.broadcast(best_step)?;
     // Of step 0 there is the base's eval.
     if best_step > 0 && best_step != trainer.state.step {
@@ -95,6 +96,21 @@ pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Repor
         run_evals(trainer, record, which)?;
     }
     record.on_rank_0(|_| read_report(&trainer.run, best_step, trainer.state.step))
+}
+
+/// The best checkpoint; a damaged one is set aside and said.
+fn best_whole(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<u64, TrainError> {
+    loop {
+        let step = resolve_checkpoint(&trainer.run, At::Best)?;
+        let run = trainer.run.path();
+        match verify_checkpoint(&checkpoint_path(run, step), |_| true) {
+            Err(error @ RunError::Malformed { .. }) => {
+                let text = set_aside(run, step, &error)?;
+                recorder.event(Note { text })?;
+            }
+            verified => return verified.map(|_| step).map_err(TrainError::from),
+        }
+    }
 }
 
 /// The report of a finished run, from its files; `None` if it has not finished.

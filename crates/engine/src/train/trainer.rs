@@ -111,7 +111,7 @@ impl Trainer {
             optimizer_and_state(&policy.model, settings, folder.as_deref())?;
         state.adaptive =
             adaptive_order(&config, &prompts, state.adaptive.take(), folder.as_deref())?;
-        policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
+        policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step));
         let is_guided = config.is_guided() || (config.learns_from_rewards() && has_recovered);
         let (run, guides) = (run.clone(), Vec::new());
         let mut trainer = Self {
@@ -391,20 +391,17 @@ pub(super) fn tensor_error(error: RankError) -> candle_core::Error {
 }
 
 /// The history that the run had after `step`.
-fn draft_history(
-    run: &RunDirectory,
-    config: &TrainConfig,
-    step: u64,
-) -> Result<DraftHistory, TrainError> {
+fn draft_history(run: &RunDirectory, config: &TrainConfig, step: u64) -> DraftHistory {
     let (mut history, kept) = (DraftHistory::default(), config.keep_rollouts);
     if config.draft_tokens > 0 {
         for step in DraftHistory::first_step(step, kept)..=step {
-            let groups = read_step(run.path(), step)?;
+            // Drafts change the speed alone: what is damaged makes none.
+            let groups = read_step(run.path(), step).unwrap_or_default();
             let completions = groups.iter().flat_map(|group| &group.completions);
             history.add(step, completions.flat_map(RolloutCompletion::sampled), kept);
         }
     }
-    Ok(history)
+    history
 }
 
 pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicySettings {

@@ -1,6 +1,7 @@
 //! Rank 0 of a run: from its worker's start, with the other ranks, to the end that it records.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -17,8 +18,8 @@ use crate::kernels::device::Engine;
 use crate::ranks::Ranks;
 use crate::run::events::{Checkpoint, Collapse, End, Recovered, Run};
 use crate::run::{
-    Answer, RunDirectory, RunFolders, Status, Stop, Verb, Worker, checkpoint_folder,
-    checkpoint_path, list_checkpoints, settings,
+    Answer, RunDirectory, RunFolders, RunState, Status, Stop, Verb, Worker, checkpoint_folder,
+    checkpoint_path, eval_damage, list_checkpoints, set_aside_damaged, settings,
 };
 
 /// The processes that compute a run.
@@ -50,9 +51,17 @@ pub fn train(
     listener: Listener<'_>,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
+    // Before anything reads which checkpoints there are.
+    let mut damaged = set_aside_damaged(run.path())?;
+    if !damaged.is_empty() {
+        let resumed_from = list_checkpoints(run.path())?.last().copied();
+        worker.controls().compute_until(resumed_from.unwrap_or(0));
+    }
+    damaged.extend_from_slice(worker.damage());
     let mut record = Record::new(Some(Recorder::open(worker, listener)?), engine);
     let setup = set_up(run, run_folders, engine, source);
-    let result = setup.and_then(|(setup, ranks)| compute(run, setup, ranks, worker, &mut record));
+    let result = setup
+        .and_then(|(setup, ranks)| compute(run, setup, ranks, (worker, &damaged), &mut record));
     // Nothing may be written into a lost folder.
     worker.check()?;
     let result = match result {
@@ -109,7 +118,7 @@ fn compute(
     run: &RunDirectory,
     mut setup: Setup,
     mut ranks: Ranks,
-    worker: &Worker,
+    (worker, damaged): (&Worker, &[String]),
     record: &mut Record<'_>,
 ) -> Result<Ended, TrainError> {
     setup.share_processors(ranks.rendezvous()?)?;
@@ -140,7 +149,7 @@ fn compute(
             changes.insert("learning_rate".to_owned(), learning_rate.into());
         }
         recorder.requests.last_step = resumed_from.unwrap_or(0);
-        record_start(run, &setup, recorder)
+        record_start(run, &setup, damaged, recorder)
     })?;
     record.watch(setup.gpu.take());
     record.phase(resumed_from.unwrap_or(0), "load")?;
@@ -246,10 +255,25 @@ fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>) -> Result<(), T
     Ok(())
 }
 
-/// Records the run, its memory, and what will be redone of an earlier worker's steps.
+/// The recorded evals that cannot be used from `step` on, and steps that the log has lost.
+fn lost_records(run: &Path, history: &RunState, step: u64) -> Vec<String> {
+    let evals = history.evals.values().filter(|eval| eval.step <= step);
+    let mut found: Vec<String> = evals.filter_map(|eval| eval_damage(run, eval)).collect();
+    if step > history.last_step {
+        found.push(format!(
+            "events.jsonl ends at step {}: what it had of later steps is lost",
+            history.last_step
+        ));
+    }
+    found
+}
+
+/// Records the run, its memory, and what will be redone of an earlier worker's steps. `damaged`: what was not
+/// as it was written, in words.
 fn record_start(
     run: &RunDirectory,
     setup: &Setup,
+    damaged: &[String],
     recorder: &mut Recorder<'_>,
 ) -> Result<(), TrainError> {
     let mut versions =
@@ -270,9 +294,8 @@ fn record_start(
         recorder.event(memory)?;
     }
     // Without any checkpoint, all recorded steps are void.
-    let resumed_from = setup
-        .resumed_from
-        .or((recorder.history()?.last_step > 0).then_some(0));
+    let has_begun = recorder.history()?.last_step > 0 || !damaged.is_empty();
+    let resumed_from = setup.resumed_from.or(has_begun.then_some(0));
     if let Some(step) = resumed_from {
         let text = match setup.resumed_from {
             Some(step) => format!(
@@ -281,6 +304,8 @@ fn record_start(
             ),
             None => "restarted without a checkpoint; earlier steps are void".to_owned(),
         };
+        let lost = lost_records(run.path(), recorder.history()?, step);
+        let text = [&[text], damaged, &lost].concat().join("; ");
         recorder.event(Recovered {
             dropped_bytes: 0,
             resumed_from: Some(step),

@@ -10,6 +10,7 @@ use super::eval_names::{self, recorded_file, word};
 use super::eval_record::EvalRecord;
 use super::speed_summary::SpeedSummary;
 use super::summary::{eval_file, read_evals, write_evals};
+use crate::files::{self, Checked};
 use crate::run::error::RunError;
 use crate::run::storage::durable::{
     append_line, ensure_folder, open_append, replace_file, replace_json, seal,
@@ -182,18 +183,20 @@ pub struct AnswerLog {
 }
 
 impl AnswerLog {
-    /// Opens or creates the file; returns its lines as well.
+    /// Opens or creates the file; returns its intact lines as well.
     ///
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn open(path: PathBuf) -> Result<(Self, Vec<String>), RunError> {
         let file = open_append(&path)?;
         seal(&file, &path)?;
-        let text = crate::files::read_text(&path).map_err(RunError::io("read", &path))?;
-        Ok((
-            Self { path, file },
-            text.lines().map(str::to_owned).collect(),
-        ))
+        let bytes = files::read(&path).map_err(RunError::io("read", &path))?;
+        // What is damaged is asked for again.
+        let intact = bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| files::check(line) != Checked::Damaged)
+            .filter_map(|line| String::from_utf8(line.to_vec()).ok());
+        Ok((Self { path, file }, intact.collect()))
     }
 
     /// Removes the file, whose answers are in the eval's own.
@@ -209,12 +212,10 @@ impl AnswerLog {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn append(&self, line: &str) -> Result<(), RunError> {
-        append_line(
-            &self.file,
-            &self.path,
-            format!("{line}\n").as_bytes(),
-            "answer",
-        )
+        let mut line = line.as_bytes().to_vec();
+        files::seal_line(&mut line);
+        line.push(b'\n');
+        append_line(&self.file, &self.path, &line, "answer")
     }
 }
 

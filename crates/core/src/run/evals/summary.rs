@@ -10,6 +10,7 @@ use super::eval_record::{EvalRecord, is_zero};
 use super::sample_rates::{Holds, SampleSummary, counts};
 use super::speed_summary::SpeedSummary;
 use super::tool_summary::ToolSummary;
+use crate::files::{self, Checked};
 use crate::run::error::RunError;
 use crate::run::storage::durable::replace_file;
 use crate::score::null_is_nan;
@@ -403,38 +404,119 @@ pub fn answers_path(run: &Path, step: u64, set: &str, target: &str) -> PathBuf {
     run.join(format!("evals/answers-step-{step:06}-{set}-{target}.jsonl"))
 }
 
-/// Writes an eval atomically.
+/// The field of the last record of an eval: the checksum of all lines before it.
+const LINES_BEFORE: &str = "xxh3_before";
+
+/// Writes an eval atomically. Each record has its checksum; the last one says what comes before it.
 ///
 /// # Errors
 /// [`RunError::Io`] naming the file.
 pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> {
     let mut bytes = Vec::new();
-    for record in records {
-        serde_json::to_writer(&mut bytes, record)
-            .map_err(|error| RunError::malformed(path, error))?;
+    for (index, record) in records.iter().enumerate() {
+        let mut line =
+            serde_json::to_vec(record).map_err(|error| RunError::malformed(path, error))?;
+        if index + 1 == records.len() {
+            line.pop();
+            let before = files::sum(&bytes);
+            line.extend(format!(",\"{LINES_BEFORE}\":\"{before}\"}}").bytes());
+        }
+        files::seal_line(&mut line);
+        bytes.append(&mut line);
         bytes.push(b'\n');
     }
     replace_file(path, &bytes)
 }
 
-/// Reads an eval.
+/// Reads an eval, and verifies it unless an older program wrote it.
 ///
 /// # Errors
 /// [`RunError`] with file and line.
 pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
-    let text = crate::files::read_text(path).map_err(RunError::io("read", path))?;
-    let parse = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|error| RunError::Malformed {
-            path: path.to_owned(),
-            line: Some(index + 1),
-            message: error.to_string(),
-        })
+    let mut records = Vec::new();
+    each_record(path, |line| {
+        records.push(serde_json::from_slice(line)?);
+        Ok(())
+    })?;
+    Ok(records)
+}
+
+/// An eval that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::run) struct Verified {
+    pub(in crate::run) records: usize,
+    /// Without them nothing is known of its bytes.
+    pub(in crate::run) has_checksums: bool,
+}
+
+/// Verifies an eval.
+///
+/// # Errors
+/// As [`read_evals`].
+pub(in crate::run) fn verify_evals(path: &Path) -> Result<Verified, RunError> {
+    let mut records = 0;
+    let has_checksums = each_record(path, |line| {
+        records += 1;
+        serde_json::from_slice::<EvalRecord>(line).map(drop)
+    })?;
+    Ok(Verified {
+        records,
+        has_checksums,
+    })
+}
+
+/// Visits the lines of an eval, and verifies them; returns whether they have checksums.
+fn each_record(
+    path: &Path,
+    mut visit: impl FnMut(&[u8]) -> serde_json::Result<()>,
+) -> Result<bool, RunError> {
+    #[derive(Deserialize)]
+    struct Last {
+        #[serde(rename = "xxh3_before")]
+        before: Option<String>,
+    }
+    let bytes = files::read(path).map_err(RunError::io("read", path))?;
+    let malformed = |index: usize, message: String| RunError::Malformed {
+        path: path.to_owned(),
+        line: Some(index + 1),
+        message,
     };
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(parse)
-        .collect()
+    let (mut has_checksums, mut read, mut last) = (false, 0, None);
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let start = read;
+        read += line.len() + 1;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let checked = files::check(line);
+        has_checksums |= checked == Checked::Intact;
+        match checked {
+            Checked::Damaged => {
+                let message = "the record does not match its checksum";
+                return Err(malformed(index, message.to_owned()));
+            }
+            Checked::Without if has_checksums => {
+                let message = "the record has no checksum, though earlier ones have one";
+                return Err(malformed(index, message.to_owned()));
+            }
+            Checked::Intact | Checked::Without => {}
+        }
+        visit(line).map_err(|error| malformed(index, error.to_string()))?;
+        last = Some((index, start, line));
+    }
+    let Some((index, start, line)) = last else {
+        return Err(RunError::malformed(
+            path,
+            "the file is empty: its records are lost",
+        ));
+    };
+    let before = serde_json::from_slice::<Last>(line).ok();
+    let before = before.and_then(|last| last.before);
+    if has_checksums && before != Some(files::sum(&bytes[..start])) {
+        let message = "records before or after this line are missing, or in another order";
+        return Err(malformed(index, message.to_owned()));
+    }
+    Ok(has_checksums)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::Checked;
 use crate::format::did_you_mean;
 use crate::run::checkpoints::list_checkpoints;
 use crate::run::error::RunError;
@@ -131,7 +132,8 @@ impl RunFolders {
         let mut found = Vec::new();
         for path in self.folders() {
             match RunDirectory::open(&path) {
-                Err(RunError::NotARun { .. }) => {}
+                // One that has lost its run.toml is named.
+                Err(RunError::NotARun { .. }) if !path.join("events.jsonl").is_file() => {}
                 outcome => found.push((path, outcome)),
             }
         }
@@ -241,12 +243,21 @@ impl RunFolders {
     /// Finds the run and the step of a reference.
     ///
     /// # Errors
-    /// As [`Self::find`], and [`RunError::NoCheckpoint`] with the available ones.
+    /// As [`Self::find`], [`RunError::NoCheckpoint`] with the available ones, and [`RunError::Malformed`] where the best is
+    /// asked for and the log has lost evals.
     pub fn find_checkpoint(
         &self,
         reference: &RunReference,
     ) -> Result<(RunDirectory, u64), RunError> {
         let run = self.find(&reference.run)?;
+        // Of a run of an older program the evals that can be read decide.
+        if reference.at == At::Best
+            && run.checked() != Checked::Without
+            && let Some(damage) = RunState::read(run.path())?.lost_evals()
+        {
+            let message = format!("{damage}; the best checkpoint is unknown: name one (RUN@STEP)");
+            return Err(RunError::malformed(run.path(), message));
+        }
         let step = resolve_checkpoint(&run, reference.at)?;
         Ok((run, step))
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::lookup::{RunFolders, RunReference};
 use crate::files::{self, Access};
 use crate::hub::{HubError, ModelSource, find_model};
-use crate::run::checkpoints::{base_parameter_count, checkpoint_path};
+use crate::run::checkpoints::{base_parameter_count, checkpoint_path, verify_checkpoint};
 use crate::run::error::RunError;
 use crate::run::record::history::RunState;
 use crate::run::storage::directory::{RunDirectory, sha256, sha256_file};
@@ -46,6 +46,7 @@ pub fn promote(run: &RunDirectory, step: u64, card: &str, out: &Path) -> Result<
 
 fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Value, RunError> {
     let checkpoint = checkpoint_path(run.path(), step);
+    verify_checkpoint(&checkpoint, |name| !TRAINING_FILES.contains(&name))?;
     let mut files = serde_json::Map::new();
     for entry in std::fs::read_dir(&checkpoint).map_err(RunError::io("read", &checkpoint))? {
         let entry = entry.map_err(RunError::io("read", &checkpoint))?;

@@ -4,16 +4,24 @@ use std::path::Path;
 
 use crate::run::checkpoints::{CHECKPOINT_MARK, checkpoint_step};
 use crate::run::error::RunError;
+use crate::run::evals::summary::answers_path;
+use crate::run::record::history::RunState;
+use crate::run::storage::durable::{entries, remove_if_there};
 use crate::run::storage::lock::RunLock;
 
 /// Reserved disk space for the end event.
 pub(super) const RESERVE: &str = "reserve";
 
-/// Removes temporary files, and checkpoints whose removal had begun.
+/// Removes temporary files, checkpoints whose removal had begun, and answers of evals that the log has.
 ///
 /// # Errors
 /// [`RunError::Io`] naming what could not be removed.
 pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
+    // A log that cannot be read is an error of what reads it next.
+    let history = RunState::read(lock.run()).unwrap_or_default();
+    for (step, set, target) in history.evals.keys() {
+        remove_if_there(&answers_path(lock.run(), *step, set, target))?;
+    }
     for folder in ["", "evals", "checkpoints"] {
         let folder = lock.run().join(folder);
         let Ok(entries) = std::fs::read_dir(&folder) else {
@@ -34,6 +42,28 @@ pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
     Ok(())
 }
 
+/// Removes the answers of evals that a finished run has no use for.
+pub(super) fn clear_answers(lock: &RunLock) -> Result<(), RunError> {
+    for entry in entries(&lock.run().join("evals"))? {
+        if entry.file_name().to_string_lossy().starts_with("answers-") {
+            remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a killed worker has left something in a run.
+pub(super) fn has_left_over(run: &Path) -> bool {
+    ["", "evals", "checkpoints"].iter().any(|folder| {
+        let entries = entries(&run.join(folder)).unwrap_or_default();
+        entries.iter().any(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            is_left_over(&entry.path(), &name) || name.starts_with("answers-")
+        })
+    })
+}
+
 /// `state.json.4121.tmp`, the reserve, `.step-000004.partial`, and `step-000002` without its mark, which is written
 /// last and removed first. May match an index that a viewer is writing, which is harmless.
 fn is_left_over(path: &Path, name: &str) -> bool {
@@ -48,6 +78,8 @@ fn is_left_over(path: &Path, name: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::run::record::events::Eval;
+    use crate::run::record::writer::EventWriter;
 
     #[test]
     fn only_what_is_unfinished_goes() {
@@ -59,11 +91,13 @@ mod tests {
             "evals/step-000000-eval-base.jsonl.9.tmp",
             "checkpoints/.step-000004.partial/model.safetensors",
             "checkpoints/step-000002/model.safetensors",
+            "evals/answers-step-000000-eval-base.jsonl",
         ];
         let whole = [
             "state.json",
             "notes.md",
             "evals/step-000000-eval-base.jsonl",
+            "evals/answers-step-000003-eval-trained.jsonl",
             "checkpoints/step-000006/trainer.json",
             "checkpoints/mine/a",
         ];
@@ -71,12 +105,23 @@ mod tests {
             std::fs::create_dir_all(place(name).parent().unwrap()).unwrap();
             std::fs::write(place(name), "x").unwrap();
         }
-        clear(&RunLock::acquire(folder.path()).unwrap()).unwrap();
+        let lock = RunLock::acquire(folder.path()).unwrap();
+        let eval = Eval {
+            set: "eval".to_owned(),
+            target: "base".to_owned(),
+            ..Eval::default()
+        };
+        EventWriter::open(&lock).unwrap().append(eval).unwrap();
+        assert!(has_left_over(folder.path()));
+        clear(&lock).unwrap();
         assert!(whole.iter().all(|name| place(name).exists()));
         assert!(left_over.iter().all(|name| !place(name).exists()));
         assert!(
             !place("checkpoints/.step-000004.partial").exists()
                 && !place("checkpoints/step-000002").exists()
         );
+        assert!(has_left_over(folder.path()), "an eval that is not recorded");
+        clear_answers(&lock).unwrap();
+        assert!(!has_left_over(folder.path()));
     }
 }

@@ -39,7 +39,7 @@ impl Liveness {
         if let Some(copy) = Pulled::for_run(run) {
             return Self::Gone(copy.standing());
         }
-        let state = State::read(run);
+        let state = State::written(run);
         if let Some(standing) = state
             .as_ref()
             .and_then(|state| remote_heartbeat(run, state))
@@ -94,7 +94,7 @@ pub fn signal_worker(run: &Path, signal: Signal) -> Result<(), RunError> {
         path: run.to_owned(),
         standing,
     };
-    let state = State::read(run).ok_or_else(|| gone("has no worker yet".to_owned()))?;
+    let state = State::written(run).ok_or_else(|| gone("has no worker yet".to_owned()))?;
     if state.host != host_name() {
         return Err(gone(format!(
             "runs on {}, and signals reach only this host",

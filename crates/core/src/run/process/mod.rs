@@ -1,6 +1,7 @@
 //! The process that computes a run: started, its state, whether it lives, what ends it.
 
 mod cleanup;
+pub(super) mod damage;
 pub(super) mod disk;
 mod disk_guard;
 pub(super) mod launch;
@@ -10,6 +11,7 @@ mod server_folder;
 pub(super) mod worker;
 pub(super) mod worker_state;
 
+pub use damage::damage_of;
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use disk_guard::{DiskGuard, WaitOutcome};
 pub use launch::{DeviceChoice, Launch, LaunchedWorker, ReadyPipe, launch};

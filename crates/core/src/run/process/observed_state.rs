@@ -20,7 +20,7 @@ impl State {
     pub fn observe(run: &Path) -> Option<Self> {
         // The lock comes first: a worker that exits in between has already written its end event.
         let locked = RunLock::is_held(run);
-        let Some(mut state) = Self::read(run) else {
+        let Some(mut state) = Self::written(run) else {
             return if locked {
                 None
             } else {

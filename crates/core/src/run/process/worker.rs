@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::cleanup;
-use super::worker_state::{StateWriter, Status};
+use super::damage::damage_of;
+use super::worker_state::{State, StateWriter, Status};
 use crate::run::checkpoints::list_checkpoints;
 use crate::run::control::{RequestListener, RequestQueue, record_left_over};
 use crate::run::devices::device_slots::{Device, Slot};
@@ -28,6 +29,7 @@ pub struct Worker {
     state: StateWriter,
     lock: RunLock,
     slurm_job: Option<u64>,
+    damage: Vec<String>,
 }
 
 impl Worker {
@@ -40,6 +42,11 @@ impl Worker {
         run.check_private()?;
         run.check_unedited()?;
         let slurm_job = enter_job(run.path())?;
+        // Before the state is replaced; a torn line is said where it is cut off.
+        let damage = match RunState::read(run.path()) {
+            Ok(history) => damage_of(run, State::written(run.path()).as_ref(), &history),
+            Err(error) => vec![error.to_string()],
+        };
         let lock = RunLock::acquire(run.path())?;
         cleanup::clear(&lock)?;
         // If the log is missing from now on, it was removed.
@@ -57,7 +64,13 @@ impl Worker {
             state,
             lock,
             slurm_job,
+            damage,
         })
+    }
+
+    /// What of the run was not as it was written when this worker began.
+    pub fn damage(&self) -> &[String] {
+        &self.damage
     }
 
     pub fn lock(&self) -> &RunLock {
@@ -152,6 +165,24 @@ impl Worker {
         recorded
     }
 
+    /// Tidies a finished run whose worker was killed at its last moments: removes what it left, and sets the state. Does
+    /// nothing to another user's run, or where there is nothing to do.
+    ///
+    /// # Errors
+    /// [`RunError`] naming the file that could not be written.
+    pub fn tidy_finished(run: &RunDirectory) -> Result<(), RunError> {
+        let is_said =
+            State::written(run.path()).is_some_and(|state| state.status == Status::Finished);
+        if is_said && !cleanup::has_left_over(run.path()) {
+            return Ok(());
+        }
+        match Self::begin(run, Arc::default()) {
+            Ok(worker) => worker.exit_finished(),
+            // What is not ours, or not as it was, stays as it is.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Leaves a finished run: records waiting requests and keeps the end that the log has.
     ///
     /// # Errors
@@ -163,6 +194,7 @@ impl Worker {
             || (self.state.now().step, "all steps done".to_owned()),
             |end| (end.step, end.cause),
         );
+        cleanup::clear_answers(&self.lock)?;
         let recorded = EventWriter::open(&self.lock)
             .and_then(|mut events| self.record_requests(&mut events, step));
         self.state

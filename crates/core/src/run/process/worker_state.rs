@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::Checked;
 use crate::run::devices::device_slots::Waiting;
 use crate::run::error::RunError;
 use crate::run::evals::eval_progress::EvalProgress;
 use crate::run::storage::directory::{FORMAT_VERSION, host_name};
-use crate::run::storage::durable::replace_json;
+use crate::run::storage::durable::replace_sealed_json;
 use crate::run::storage::lock::{FolderIdentity, RunLock};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -117,9 +118,17 @@ impl State {
     }
 
     /// The file as it is, possibly stale; see [`Self::observe`].
-    pub(super) fn read(run: &Path) -> Option<Self> {
-        serde_json::from_slice(&crate::files::read(&run.join("state.json")).ok()?).ok()
+    pub fn written(run: &Path) -> Option<Self> {
+        let text = crate::files::read(&run.join("state.json")).ok()?;
+        serde_json::from_slice(&text)
+            .ok()
+            .filter(|_| crate::files::check(&text) != Checked::Damaged)
     }
+}
+
+/// Whether there is a `state.json` that is not as it was written.
+pub(in crate::run) fn is_state_damaged(run: &Path) -> bool {
+    run.join("state.json").exists() && State::written(run).is_none()
 }
 
 /// Writes `state.json`. Status changes are durable at once; progress is written at most once a second. Clones share the
@@ -145,7 +154,7 @@ impl StateWriter {
     pub fn start(lock: &RunLock) -> Result<Self, RunError> {
         let path = lock.run().join("state.json");
         // A run that waits to be resumed keeps its step.
-        let step = State::read(lock.run()).map_or(0, |state| state.step);
+        let step = State::written(lock.run()).map_or(0, |state| state.step);
         let state = State {
             pid: std::process::id(),
             start_ticks: start_ticks(std::process::id()).unwrap_or(0),
@@ -297,7 +306,7 @@ impl StateFile {
             self.state.eval = None;
         }
         self.state.updated_ms = crate::run::clock::now_ms();
-        replace_json(&self.path, &self.state)?;
+        replace_sealed_json(&self.path, &self.state)?;
         self.written = Some(Instant::now());
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::advantage::GroupSignal;
+use crate::files::{self, Checked};
 use crate::run::evals::against_base::AgainstBase;
 use crate::run::evals::summary::{Comparison, EvalSummary};
 use crate::statistics::{Interval, student_mean};
@@ -428,7 +429,8 @@ pub enum BadLine {
 }
 
 impl Event {
-    /// The line in the file, newline included. Non-finite numbers become null and are named in `nonfinite`.
+    /// The line in the file, with its checksum, newline included. Non-finite numbers become null and are named in
+    /// `nonfinite`.
     ///
     /// # Errors
     /// Only for maps with keys that JSON cannot hold, which no kind has.
@@ -442,15 +444,19 @@ impl Event {
             nonfinite,
         };
         let mut line = self.body.write(&head)?;
+        files::seal_line(&mut line);
         line.push(b'\n');
         Ok(line)
     }
 
-    /// Parses one line, without its newline.
+    /// Parses one line, without its newline, and verifies its checksum if it has one.
     ///
     /// # Errors
     /// [`BadLine`].
     pub fn from_line(line: &str) -> Result<Self, BadLine> {
+        if files::check(line.as_bytes()) == Checked::Damaged {
+            return Err(BadLine::Malformed(mismatch(line)));
+        }
         let malformed = |error: serde_json::Error| BadLine::Malformed(error.to_string());
         let head: ReadHead<'_> = serde_json::from_str(line).map_err(malformed)?;
         if head.v > EVENT_VERSION {
@@ -463,6 +469,19 @@ impl Event {
             body,
         })
     }
+}
+
+/// What is known of an event whose line does not match its checksum.
+fn mismatch(line: &str) -> String {
+    let lost: Option<serde_json::Value> = serde_json::from_str(line).ok();
+    let kind = lost.as_ref().and_then(|lost| lost["kind"].as_str());
+    let step = lost.as_ref().and_then(|lost| lost["step"].as_u64());
+    let lost = match (kind, step) {
+        (Some(kind), Some(step)) => format!(": it seems to be `{kind}` of step {step}"),
+        (Some(kind), None) => format!(": it seems to be `{kind}`"),
+        _ => String::new(),
+    };
+    format!("the line does not match its checksum{lost}")
 }
 
 impl EventBody {

@@ -9,11 +9,15 @@ use super::events::{
     Alert, Checkpoint, Collapse, Control, Device, End, Eval, Event, EventBody, Group, Guard,
     Memory, Note, Phase, RankStep, Run,
 };
+use super::reader::SkippedLine;
 use super::series::Series;
 use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
 
 /// Steps whose groups are held; of earlier ones only counts.
 pub const GROUP_STEPS_KEPT: usize = 64;
+
+/// The most invalid lines that are named.
+const MAX_NAMED_LINES: usize = 8;
 
 /// The latest steps whose mean time is the speed of a run.
 const PACE_STEPS: u64 = 10;
@@ -74,6 +78,8 @@ pub struct RunState {
     pub unknown: usize,
     /// Invalid lines.
     pub skipped: usize,
+    /// The first of them.
+    pub skipped_lines: Vec<SkippedLine>,
     pub gaps: u64,
 }
 
@@ -205,6 +211,39 @@ impl RunState {
             EventBody::End(end) => self.end = Some(end),
             EventBody::Unknown(_) => self.unknown += 1,
         }
+    }
+
+    /// Counts an invalid line, and names it unless there are many.
+    pub(super) fn skip(&mut self, line: SkippedLine) {
+        self.skipped += 1;
+        if self.skipped_lines.len() < MAX_NAMED_LINES {
+            self.skipped_lines.push(line);
+        }
+    }
+
+    /// What is missing from the log or not as it was written, each with its line.
+    pub fn damage(&self) -> impl Iterator<Item = String> {
+        let named = self.skipped_lines.iter();
+        let named = named.map(|line| format!("events.jsonl line {}: {}", line.line, line.reason));
+        let others = self.skipped - self.skipped_lines.len();
+        let others = (others > 0).then(|| format!("events.jsonl: {others} other unreadable lines"));
+        let gaps = (self.gaps > 0).then(|| format!("events.jsonl: {} events missing", self.gaps));
+        named.chain(others).chain(gaps)
+    }
+
+    /// The damage by which evals may be missing.
+    pub fn lost_evals(&self) -> Option<String> {
+        const OTHERS: [&str; 7] = [
+            "step", "group", "phase", "device", "note", "control", "memory",
+        ];
+        let is_other = |line: &&SkippedLine| {
+            let mut kinds = OTHERS.iter();
+            kinds.any(|kind| line.reason.contains(&format!("it seems to be `{kind}`")))
+        };
+        let others = self.skipped_lines.iter().filter(is_other).count();
+        // The gap after each skipped line is its own.
+        let is_whole = others == self.skipped && self.gaps <= self.skipped as u64;
+        self.damage().next().filter(|_| !is_whole)
     }
 
     /// The latest eval of `target` on `set`. At step 0 only `base` counts, whatever the target was called.

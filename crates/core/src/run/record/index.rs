@@ -20,7 +20,7 @@ use crate::run::storage::durable::ensure_folder;
 pub(super) const WORTH_BYTES: u64 = 1 << 20;
 
 /// The first line. The number changes with the layout and with the meaning of the fold.
-const HEAD: &[u8] = b"grpo-tui events.index 6\n";
+const HEAD: &[u8] = b"grpo-tui events.index 7\n";
 
 /// The size of the part of the log, before the position, that identifies it.
 const FINGERPRINT_BYTES: u64 = 4096;

@@ -57,6 +57,18 @@ impl LiveState {
 }
 
 impl RunState {
+    /// Reads a run's state from all of its log, without its index; returns as well whether all of its events have a
+    /// checksum.
+    ///
+    /// # Errors
+    /// As [`EventReader::each`].
+    pub(in crate::run) fn verified(run: &Path) -> Result<(Self, bool), RunError> {
+        let mut reader = EventReader::new(&run.join("events.jsonl"));
+        let mut state = Self::default();
+        state.follow(&mut reader)?;
+        Ok((state, reader.has_only_checked()))
+    }
+
     /// Reads a run's state, as [`LiveState::open`] does.
     ///
     /// # Errors
@@ -78,7 +90,7 @@ impl RunState {
         if batch.restarted {
             *self = Self::default();
         }
-        self.skipped += batch.skipped.len();
+        batch.skipped.into_iter().for_each(|line| self.skip(line));
         self.gaps = self.gaps.saturating_add(batch.gaps);
         batch.events.into_iter().for_each(|event| self.fold(event));
     }
@@ -91,7 +103,7 @@ impl RunState {
         reader.each(|found| match found {
             LogItem::Restarted => *self = Self::default(),
             LogItem::Event(event) => self.fold(*event),
-            LogItem::SkippedLine(_) => self.skipped += 1,
+            LogItem::SkippedLine(line) => self.skip(line),
             LogItem::Missing(count) => self.gaps = self.gaps.saturating_add(count),
         })
     }

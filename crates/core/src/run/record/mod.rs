@@ -6,7 +6,7 @@ mod follow;
 pub(super) mod history;
 mod index;
 mod live_state;
-mod reader;
+pub(super) mod reader;
 pub(super) mod rollout_zst;
 pub(super) mod rollouts;
 mod series;

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::events::{BadLine, EVENT_VERSION, Event};
+use crate::files::{Checked, check};
 use crate::run::error::RunError;
 
 /// The size of one read.
@@ -21,6 +22,8 @@ pub struct EventReader {
     inode: Option<u64>,
     /// Within a line that is too long; its rest is skipped.
     overlong: bool,
+    /// Events without a checksum.
+    unchecked: usize,
 }
 
 /// A position in a log, always at the end of a line.
@@ -29,6 +32,8 @@ pub struct Position {
     pub offset: u64,
     pub line: usize,
     pub last_seq: u64,
+    /// Whether a line before it has a checksum: then all have one from there on.
+    pub has_checksums: bool,
 }
 
 /// The result of one read.
@@ -57,7 +62,7 @@ impl Batch {
 }
 
 /// An invalid line.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct SkippedLine {
     /// From 1.
     pub line: usize,
@@ -77,7 +82,13 @@ impl EventReader {
             position,
             inode: None,
             overlong: false,
+            unchecked: 0,
         }
+    }
+
+    /// Whether all events so far had a checksum.
+    pub(in crate::run) fn has_only_checked(&self) -> bool {
+        self.unchecked == 0
     }
 
     pub fn position(&self) -> Position {
@@ -183,8 +194,21 @@ impl EventReader {
             Ok(text) => Event::from_line(text),
             Err(error) => Err(BadLine::Malformed(error.to_string())),
         };
+        let (is_checked, before) = (check(line) == Checked::Intact, self.position);
+        self.position.has_checksums |= is_checked;
+        let parsed = parsed.and_then(|event| match () {
+            () if before.has_checksums && !is_checked => Err(BadLine::Malformed(
+                "the line has no checksum, though earlier ones have one".to_owned(),
+            )),
+            () if is_checked && event.seq <= before.last_seq => Err(BadLine::Malformed(format!(
+                "the line repeats event {} or is out of order",
+                event.seq
+            ))),
+            () => Ok(event),
+        });
         match parsed {
             Ok(event) => {
+                self.unchecked += usize::from(!is_checked);
                 let missing = event
                     .seq
                     .saturating_sub(self.position.last_seq.saturating_add(1));
@@ -247,16 +271,18 @@ mod tests {
             (7, recovered()),
             (8, recovered()),
         ];
+        // Without checksums, as older programs wrote them.
         let lines: Vec<u8> = events
             .into_iter()
             .flat_map(|(seq, body)| {
-                Event {
+                let event = Event {
                     seq,
                     time_ms: u64::MAX,
                     body,
-                }
-                .to_line()
-                .unwrap()
+                };
+                let line = String::from_utf8(event.to_line().unwrap()).unwrap();
+                let (line, _) = line.split_once(",\"xxh3\"").unwrap();
+                format!("{line}}}\n").into_bytes()
             })
             .collect();
         std::fs::write(folder.path().join("events.jsonl"), lines).unwrap();
@@ -314,7 +340,8 @@ mod tests {
             Position {
                 offset: std::fs::metadata(&path).unwrap().len(),
                 line: 3,
-                last_seq: 2
+                last_seq: 2,
+                has_checksums: true
             }
         );
         assert_eq!(EventReader::new(&path).read().unwrap().skipped.len(), 1);

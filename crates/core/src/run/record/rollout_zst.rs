@@ -16,8 +16,11 @@ const LEVEL: i32 = 3;
 /// A skippable zstd frame, which holds the table.
 const SKIPPABLE: u32 = 0x184D_2A50;
 
-/// The last bytes of a file with a table.
-const TAG: [u8; 4] = *b"GTR1";
+/// The last bytes of a file with a table that has a checksum, and of one by an older program.
+const TAG: [u8; 4] = *b"GTR2";
+const OLDER_TAG: [u8; 4] = *b"GTR1";
+/// The checksum of the table's numbers, in hexadecimal digits.
+const SUM_BYTES: u64 = 16;
 
 /// A larger frame is hostile.
 const MAX_STEP_BYTES: u64 = 4 << 30;
@@ -149,6 +152,7 @@ fn table(frames: &[Frame]) -> Vec<u8> {
         .flat_map(|frame| [frame.step, frame.offset, frame.length])
         .flat_map(u64::to_le_bytes)
         .collect();
+    content.extend(files::sum(&content).into_bytes());
     content.extend((frames.len() as u32).to_le_bytes());
     content.extend(TAG);
     [
@@ -164,24 +168,30 @@ pub(in crate::run) fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>>
     let file = files::open(path)?;
     let length = file.metadata()?.len();
     let mut end = [0u8; 8];
-    if length < 16 || file.read_exact_at(&mut end, length - 8).is_err() || end[4..] != TAG {
+    if length < 16 || file.read_exact_at(&mut end, length - 8).is_err() {
         return Ok(None);
     }
     let count = u64::from(u32::from_le_bytes([end[0], end[1], end[2], end[3]]));
-    let Some(start) = length.checked_sub(16 + 24 * count) else {
+    let sum_bytes = match &end[4..] {
+        tag if tag == TAG => SUM_BYTES,
+        tag if tag == OLDER_TAG => 0,
+        _ => return Ok(None),
+    };
+    let Some(start) = length.checked_sub(16 + 24 * count + sum_bytes) else {
         return Ok(None);
     };
     let mut bytes = vec![0u8; (length - start) as usize];
     file.read_exact_at(&mut bytes, start)?;
     let head: Vec<u8> = [
         SKIPPABLE.to_le_bytes(),
-        ((24 * count + 8) as u32).to_le_bytes(),
+        ((24 * count + sum_bytes + 8) as u32).to_le_bytes(),
     ]
     .concat();
-    if bytes[..8] != head {
+    let (table, sum) = bytes[..bytes.len() - 8].split_at(8 + 24 * count as usize);
+    if table[..8] != head || (sum_bytes > 0 && sum != files::sum(&table[8..]).as_bytes()) {
         return Ok(None);
     }
-    let numbers: Vec<u64> = bytes[8..bytes.len() - 8]
+    let numbers: Vec<u64> = table[8..]
         .as_chunks::<8>()
         .0
         .iter()

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rollout_zst::{compress, compressed_path, expand, open_step};
 use crate::environment::ToolChain;
-use crate::files;
+use crate::files::{self, Checked};
 use crate::run::checkpoints::list_checkpoints;
 use crate::run::error::{RunError, is_full_disk};
 use crate::run::storage::durable::{
@@ -100,7 +100,7 @@ pub fn rollout_file(step: u64) -> String {
     format!("rollouts/{:06}.jsonl", last_step_of_file(step))
 }
 
-fn last_step_of_file(step: u64) -> u64 {
+pub(in crate::run) fn last_step_of_file(step: u64) -> u64 {
     step.max(1).div_ceil(STEPS_PER_FILE) * STEPS_PER_FILE
 }
 
@@ -192,7 +192,7 @@ impl RolloutWriter {
             .filter(|segment| !segment.compressed && segment.last_step <= step)
         {
             let path = self.run.join(rollout_file(segment.last_step));
-            match compress(&path, step_of) {
+            match compress(&path, intact_step_of) {
                 Err(RunError::Io { source, .. }) if is_full_disk(&source) => {}
                 outcome => outcome?,
             }
@@ -235,6 +235,7 @@ impl RolloutWriter {
         }
         let mut line =
             serde_json::to_vec(group).map_err(|error| RunError::malformed(&path, error))?;
+        files::seal_line(&mut line);
         line.push(b'\n');
         let open = match self.open.take() {
             Some(open) if open.name == name => self.open.insert(open),
@@ -287,6 +288,14 @@ impl RolloutWriter {
 /// # Errors
 /// [`RunError`] with file and line.
 pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
+    read_checked_step(run, step).map(|(groups, _)| groups)
+}
+
+/// As [`read_step`], and whether all lines have a checksum.
+pub(in crate::run) fn read_checked_step(
+    run: &Path,
+    step: u64,
+) -> Result<(Vec<RolloutGroup>, bool), RunError> {
     let plain = run.join(rollout_file(step));
     let packed = compressed_path(&plain);
     // Meanwhile a worker may replace the plain file by the compressed one.
@@ -302,23 +311,53 @@ pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
             Err(error) => return Err(RunError::io("read", path)(error)),
         }
     }
-    Ok(Vec::new())
+    Ok((Vec::new(), true))
 }
 
-fn groups_of(lines: impl BufRead, path: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
-    let mut groups = Vec::new();
+fn groups_of(
+    lines: impl BufRead,
+    path: &Path,
+    step: u64,
+) -> Result<(Vec<RolloutGroup>, bool), RunError> {
+    let (mut groups, mut has_checksums, mut before) = (Vec::new(), false, 0);
+    let mut all_checked = true;
+    // A damaged line may be of the steps around it.
+    let mut damaged = None;
+    let malformed = |index: usize, message: String| RunError::Malformed {
+        path: path.to_owned(),
+        line: Some(index + 1),
+        message: format!("{message}: a group of step {step} may be lost"),
+    };
     for_each_line(lines, path, |index, line| {
-        if step_of(line) == Some(step) {
-            let malformed = |error: serde_json::Error| RunError::Malformed {
-                path: path.to_owned(),
-                line: Some(index + 1),
-                message: error.to_string(),
-            };
-            groups.push(serde_json::from_slice(line).map_err(malformed)?);
+        let why = match (files::check(line), step_of(line)) {
+            (Checked::Damaged, _) => "the line does not match its checksum",
+            (Checked::Without, _) if has_checksums => {
+                "the line has no checksum, though earlier ones have one"
+            }
+            (_, None) => "the line is not a group",
+            (checked, Some(found)) => {
+                has_checksums |= checked == Checked::Intact;
+                if damaged.is_some() && found >= step {
+                    return Ok(false);
+                }
+                (before, damaged) = (found, None);
+                if found == step {
+                    all_checked &= checked == Checked::Intact;
+                    let group = serde_json::from_slice(line);
+                    groups.push(group.map_err(|error| malformed(index, error.to_string()))?);
+                }
+                return Ok(true);
+            }
+        };
+        if before <= step {
+            damaged.get_or_insert((index, why));
         }
         Ok(true)
     })?;
-    Ok(groups)
+    match damaged {
+        Some((index, why)) => Err(malformed(index, why.to_owned())),
+        None => Ok((groups, all_checked)),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -390,16 +429,24 @@ pub fn rollouts_to_delete(
         .collect()
 }
 
-/// The size of the leading lines whose step is at most `step`.
+/// The size up to the last line whose step is at most `step`; a damaged line before it stays, for readers to name.
 fn length_through(path: &Path, step: u64) -> Result<u64, RunError> {
-    let mut length = 0;
+    let (mut length, mut read) = (0, 0);
     let file = files::open(path).map_err(RunError::io("read", path))?;
     for_each_line(BufReader::with_capacity(1 << 18, file), path, |_, line| {
-        let keep = step_of(line).is_some_and(|found| found <= step);
-        length += if keep { line.len() as u64 + 1 } else { 0 };
-        Ok(keep)
+        read += line.len() as u64 + 1;
+        let found = intact_step_of(line);
+        if found.is_some_and(|found| found <= step) {
+            length = read;
+        }
+        Ok(found.is_none_or(|found| found <= step))
     })?;
     Ok(length)
+}
+
+/// `None` also for a line that does not match its checksum.
+fn intact_step_of(line: &[u8]) -> Option<u64> {
+    step_of(line).filter(|_| files::check(line) != Checked::Damaged)
 }
 
 fn count_lines(path: &Path) -> Result<u64, RunError> {

@@ -384,6 +384,11 @@ impl Piece {
                 .position(|byte| *byte == b'\n')
                 .map_or(block.len(), |length| at + length);
             let line = &block[begin..taken];
+            if files::check(line) == files::Checked::Damaged {
+                let path = self.path.display();
+                batch.problem = Some(format!("{path}: a group does not match its checksum"));
+                continue;
+            }
             // A line that cannot be parsed is damaged; the screens that show its step say so.
             if last_step.is_none_or(|step| step_of(line) == Some(step))
                 && let Ok(group) = serde_json::from_slice::<Group>(line)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::display_name::read_display_name;
 use super::durable::{create_file, create_folder, ensure_folder, remove_left, sync_folder};
 use crate::config::{KEYS, Source, TrainConfig};
-use crate::files::{self, Access};
+use crate::files::{self, Access, CHECKSUM_FIELD, Checked};
 use crate::format::{hex, line_column};
 use crate::run::clock::local_now;
 use crate::run::error::RunError;
@@ -22,6 +22,9 @@ pub const FORMAT_VERSION: u64 = 1;
 pub struct RunFile {
     /// [`FORMAT_VERSION`] of the writer.
     pub version: u64,
+    /// The kind of the checksum at the end of the file; absent from files of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
     /// Also the folder's name.
     pub id: String,
     /// `train` or `sft`.
@@ -112,6 +115,8 @@ pub struct RunDirectory {
     display_name: Option<String>,
     /// Whether `run.toml` has every key of this program.
     has_all_keys: bool,
+    /// Whether `run.toml` is as it was written, as far as its checksum says; one of an older program has none.
+    checked: Checked,
 }
 
 impl RunDirectory {
@@ -130,6 +135,7 @@ impl RunDirectory {
             .collect();
         let mut file = RunFile {
             version: FORMAT_VERSION,
+            checksum: Some(CHECKSUM_FIELD.to_owned()),
             id: String::new(),
             job: new.job,
             name: new.name,
@@ -168,6 +174,7 @@ impl RunDirectory {
                 file,
                 display_name: None,
                 has_all_keys: true,
+                checked: Checked::Intact,
             });
         }
     }
@@ -209,6 +216,11 @@ impl RunDirectory {
                 known: FORMAT_VERSION,
             });
         }
+        let checked = match files::check(text.as_bytes()) {
+            // Its other half says that it had one.
+            Checked::Without if table.get("checksum").is_some() => Checked::Damaged,
+            checked => checked,
+        };
         let has_all_keys = !add_new_keys(&mut table);
         let file: RunFile = match has_all_keys {
             // From the text, so that errors have a line.
@@ -223,6 +235,7 @@ impl RunDirectory {
             file,
             display_name,
             has_all_keys,
+            checked,
         })
     }
 
@@ -231,6 +244,11 @@ impl RunDirectory {
     /// # Errors
     /// [`RunError::Edited`] naming a file that is not, [`RunError::Io`].
     pub fn check_unedited(&self) -> Result<(), RunError> {
+        if self.checked == Checked::Damaged {
+            return Err(RunError::Edited {
+                path: self.path.join("run.toml"),
+            });
+        }
         if self.has_all_keys
             && config_digest(&self.file.config, &self.file.mix) != self.file.config_digest
         {
@@ -288,6 +306,11 @@ impl RunDirectory {
 
     pub fn id(&self) -> &str {
         &self.file.id
+    }
+
+    /// What the checksum of `run.toml` says.
+    pub fn checked(&self) -> Checked {
+        self.checked
     }
 
     /// The display name, else the name in `run.toml`; may be empty.
@@ -434,7 +457,8 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
     }
     sync_folder(&task)?;
     let path = folder.join("run.toml");
-    let text = toml::to_string(file).map_err(|error| RunError::malformed(&path, error))?;
+    let mut text = toml::to_string(file).map_err(|error| RunError::malformed(&path, error))?;
+    files::seal_toml(&mut text);
     create_file(&path, text.as_bytes())?;
     create_file(&folder.join("events.jsonl"), b"")
 }

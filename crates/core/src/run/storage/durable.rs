@@ -42,6 +42,18 @@ pub(in crate::run) fn replace_json(path: &Path, document: &impl Serialize) -> Re
     replace_file(path, &text)
 }
 
+/// As [`replace_json`], with a checksum as the last field of the object.
+pub(in crate::run) fn replace_sealed_json(
+    path: &Path,
+    document: &impl Serialize,
+) -> Result<(), RunError> {
+    let mut text =
+        serde_json::to_vec_pretty(document).map_err(|error| RunError::malformed(path, error))?;
+    files::seal_document(&mut text);
+    text.push(b'\n');
+    replace_file(path, &text)
+}
+
 /// The bytes of a file of at most so many; `None` if there is none.
 pub(in crate::run) fn read_if_there(
     path: &Path,

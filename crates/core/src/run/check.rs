@@ -1,0 +1,282 @@
+//! What is not as it was written in a run's folder, for `runs check`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::checkpoints::{
+    CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, list_checkpoints, verify_checkpoint,
+};
+use super::error::RunError;
+use super::evals::summary::{Verified, verify_evals};
+use super::process::damage::damage_of;
+use super::process::worker_state::State;
+use super::record::events::{Eval, EventBody};
+use super::record::history::RunState;
+use super::record::reader::{EventReader, LogItem};
+use super::record::rollout_zst::frames;
+use super::record::rollouts::{
+    STEPS_PER_FILE, last_step_of_file, read_checked_step, rollout_file, rollout_segments,
+};
+use super::storage::directory::{RunDirectory, sha256_file};
+use super::storage::pulled::Pulled;
+use crate::files::Checked;
+
+/// A file of a run, or a line of one, that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damage {
+    /// Relative to the run.
+    pub file: String,
+    /// What is wrong, with the file and the line.
+    pub problem: String,
+    /// What depends on it.
+    pub affects: &'static str,
+}
+
+/// The outcome of a check of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct RunCheck {
+    pub damaged: Vec<Damage>,
+    /// Files without a checksum, which older programs wrote: nothing is known of them.
+    pub unverified: Vec<String>,
+    /// Files that are as they were written.
+    pub verified: usize,
+}
+
+const STATE_AFFECTS: &str = "the status of the run, which is read from events.jsonl instead";
+
+/// What is wrong with the answers of an eval.
+pub fn eval_damage(run: &Path, eval: &Eval) -> Option<String> {
+    let path = run.join(&eval.file);
+    if eval.file.is_empty() || (Pulled::for_run(run).is_some() && !path.exists()) {
+        return None;
+    }
+    let (summary, records) = (&eval.summary, verify_evals(&path));
+    let expected = summary.n + summary.scorer_errors as usize + summary.endpoint_errors as usize;
+    match records {
+        Err(error) => Some(error.to_string()),
+        Ok(Verified { records, .. }) if records != expected => Some(format!(
+            "{}: {records} records, and events.jsonl says {expected}",
+            path.display()
+        )),
+        Ok(_) => None,
+    }
+}
+
+/// The groups of each step by the log, without those of steps that were redone.
+///
+/// # Errors
+/// As [`EventReader::each`].
+pub fn recorded_groups(run: &RunDirectory) -> Result<BTreeMap<u64, usize>, RunError> {
+    let mut groups: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    EventReader::new(&run.events_path()).each(|item| match item {
+        LogItem::Restarted => groups.clear(),
+        LogItem::Event(event) => match event.body {
+            EventBody::Group(group) => {
+                groups.entry(group.step).or_default().insert(group.line);
+            }
+            EventBody::Recovered(recovered) => {
+                let last = recovered.resumed_from.unwrap_or(u64::MAX);
+                groups.retain(|step, _| *step <= last);
+            }
+            _ => {}
+        },
+        LogItem::SkippedLine(_) | LogItem::Missing(_) => {}
+    })?;
+    // The keep rule deletes the files of older steps.
+    let (last, keep) = (
+        groups.keys().next_back().copied(),
+        run.file().config.keep_rollouts,
+    );
+    let oldest = match (last, keep) {
+        (Some(last), keep) if keep > 0 => last_step_of_file((last + 1).saturating_sub(keep)),
+        _ => 0,
+    };
+    let is_pulled = Pulled::for_run(run.path()).is_some();
+    groups.retain(|step, _| {
+        let is_there = || {
+            let segments = rollout_segments(run.path()).unwrap_or_default();
+            segments
+                .iter()
+                .any(|segment| segment.last_step == last_step_of_file(*step))
+        };
+        last_step_of_file(*step) >= oldest && (!is_pulled || is_there())
+    });
+    Ok(groups
+        .into_iter()
+        .map(|(step, lines)| (step, lines.len()))
+        .collect())
+}
+
+/// What is missing of a step's groups; `expected`: as many as the log has.
+pub fn missing_groups(step: u64, found: usize, expected: usize) -> Option<String> {
+    (found < expected).then(|| {
+        format!(
+            "{}: {found} of {expected} groups of step {step}: the others are lost",
+            rollout_file(step)
+        )
+    })
+}
+
+/// Verifies all that a run has stored.
+///
+/// # Errors
+/// [`RunError`] of a log or a folder that cannot be read at all.
+pub fn check_run(run: &RunDirectory) -> Result<RunCheck, RunError> {
+    let mut check = RunCheck::default();
+    let (path, state) = (run.path(), State::written(run.path()));
+    let (history, all_checked) = RunState::verified(path)?;
+    for problem in damage_of(run, state.as_ref(), &history) {
+        let file = ["run.toml", "state.json"]
+            .into_iter()
+            .find(|name| problem.starts_with(name));
+        let affects = match file {
+            Some("run.toml") => "the configuration of the run; it cannot be resumed",
+            Some(_) => STATE_AFFECTS,
+            None => "what the run recorded: charts, exports and comparisons leave it out",
+        };
+        check.add(file.unwrap_or("events.jsonl"), problem, affects);
+    }
+    check.settle("run.toml", run.checked() == Checked::Intact);
+    check.settle("events.jsonl", all_checked);
+    match crate::files::read(&path.join("state.json")) {
+        Ok(text) => check.settle("state.json", crate::files::check(&text) == Checked::Intact),
+        // A run that no worker has begun has none.
+        Err(_) if history.run.is_none() => {}
+        Err(error) => {
+            let problem = format!("state.json: {error}");
+            check.add("state.json", problem, STATE_AFFECTS);
+        }
+    }
+    check.task(run);
+    check.checkpoints(path)?;
+    for eval in history.evals.values() {
+        match eval_damage(path, eval) {
+            Some(problem) => check.add(
+                &eval.file,
+                problem,
+                "answers, comparisons and failures of this eval",
+            ),
+            None => {
+                let verified = verify_evals(&path.join(&eval.file));
+                check.settle(&eval.file, verified.is_ok_and(|found| found.has_checksums));
+            }
+        }
+    }
+    check.rollouts(run)?;
+    check.tables(run)?;
+    // What users may write themselves has no checksum.
+    for file in [
+        "name.json",
+        "tags.json",
+        "evals/comments.json",
+        "slurm.json",
+    ] {
+        if path.join(file).exists() {
+            check.unverified.push(file.to_owned());
+        }
+    }
+    Ok(check)
+}
+
+impl RunCheck {
+    fn add(&mut self, file: &str, problem: String, affects: &'static str) {
+        self.damaged.push(Damage {
+            file: file.to_owned(),
+            problem,
+            affects,
+        });
+    }
+
+    /// Counts a file unless it is damaged.
+    fn settle(&mut self, file: &str, is_verified: bool) {
+        match () {
+            () if self.damaged.iter().any(|damage| damage.file == file) => {}
+            () if is_verified => self.verified += 1,
+            () => self.unverified.push(file.to_owned()),
+        }
+    }
+
+    fn task(&mut self, run: &RunDirectory) {
+        for (name, digest) in &run.file().task_files {
+            let (file, path) = (format!("task/{name}"), run.task_path().join(name));
+            let problem = match sha256_file(&path) {
+                Ok(found) if found == *digest => None,
+                Ok(_) => Some(format!("{file} does not match its digest in run.toml")),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(problem) = problem {
+                self.add(
+                    &file,
+                    problem,
+                    "prompts and scorer of the run; it cannot be resumed",
+                );
+            }
+            self.settle(&file, true);
+        }
+    }
+
+    fn checkpoints(&mut self, run: &Path) -> Result<(), RunError> {
+        const AFFECTS: &str = "this checkpoint: resume uses the newest whole one, and what loads it ends with an error";
+        // Of a copy from another host, weights may be missing.
+        let is_pulled = Pulled::for_run(run).is_some();
+        for step in list_checkpoints(run)? {
+            let file = format!("{}/{CHECKPOINT_MARK}", checkpoint_folder(step));
+            let folder = checkpoint_path(run, step);
+            match verify_checkpoint(&folder, |name| !is_pulled || folder.join(name).exists()) {
+                Ok(has_digests) => self.settle(&file, has_digests),
+                Err(error) => self.add(&file, error.to_string(), AFFECTS),
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of compressed rollouts, without which a step is found all the same, but slowly.
+    fn tables(&mut self, run: &RunDirectory) -> Result<(), RunError> {
+        let compressed = rollout_segments(run.path())?.into_iter();
+        let has_tables = run.checked() != Checked::Without;
+        for segment in compressed.filter(|segment| segment.compressed && has_tables) {
+            let file = format!("{}.zst", rollout_file(segment.last_step));
+            let path = run.path().join(&file);
+            if frames(&path)
+                .map_err(RunError::io("read", &path))?
+                .is_none()
+            {
+                let problem = format!("{file}: its table of steps is damaged");
+                self.add(&file, problem, "nothing but the time to read a step");
+            }
+        }
+        Ok(())
+    }
+
+    fn rollouts(&mut self, run: &RunDirectory) -> Result<(), RunError> {
+        const AFFECTS: &str = "rollouts of this step: their texts, and exports of them";
+        let expected = recorded_groups(run)?;
+        let there = rollout_segments(run.path())?
+            .into_iter()
+            .flat_map(|segment| {
+                segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step
+            });
+        let there: BTreeSet<u64> = there.chain(expected.keys().copied()).collect();
+        let mut files = BTreeMap::new();
+        for step in there {
+            let file = rollout_file(step);
+            let (problem, all_checked) = match read_checked_step(run.path(), step) {
+                Ok((groups, all_checked)) => {
+                    let expected = expected.get(&step).copied().unwrap_or(0);
+                    (missing_groups(step, groups.len(), expected), all_checked)
+                }
+                Err(error) => (Some(error.to_string()), true),
+            };
+            if let Some(problem) = problem {
+                self.add(&file, problem, AFFECTS);
+            }
+            *files.entry(file).or_insert(true) &= all_checked;
+        }
+        files
+            .iter()
+            .for_each(|(file, is_checked)| self.settle(file, *is_checked));
+        Ok(())
+    }
+}
