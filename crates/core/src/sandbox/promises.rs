@@ -373,6 +373,14 @@ pub fn try_promises(limit: Duration) -> Vec<Tried> {
     found.into_iter().map(|(_, tried)| tried).collect()
 }
 
+/// What a script named `python3`, such as pyenv's, starts in the end: it would take most of the time.
+fn interpreter(python: &Path) -> Option<PathBuf> {
+    let asked = ["-I", "-c", "import sys; print(sys.executable, end='')"];
+    let answer = Command::new(python).args(asked).output().ok()?;
+    let path = PathBuf::from(String::from_utf8(answer.stdout).ok()?);
+    path.is_absolute().then_some(path)
+}
+
 /// A folder with what is attacked, and the sandbox of the attempts.
 struct Scene {
     attacked: Attacked,
@@ -384,6 +392,7 @@ struct Scene {
 impl Scene {
     fn new(level: Level) -> Result<Self, String> {
         let python = located(Path::new("python3")).ok_or("python3 is not installed")?;
+        let python = interpreter(&python).unwrap_or(python);
         let folder = PrivateFolder::new()?;
         let failed = |error: io::Error| format!("{}: {error}", folder.path().display());
         let path = folder.path().canonicalize().map_err(failed)?;

@@ -113,6 +113,7 @@ impl Processes {
     fn thread_count(&self, process: u32) -> u64 {
         let found = statat(&self.proc, format!("{process}/task"), AtFlags::empty());
         // A folder has two links, and one for each folder below it.
+        #[allow(clippy::unnecessary_cast, reason = "32 bits wide on aarch64")]
         found.map_or(1, |found| (found.st_nlink as u64).saturating_sub(2))
     }
 
@@ -284,7 +285,7 @@ impl<'a> Usage<'a> {
         }
         let files = statfs("/tmp").map_or(0, |found| {
             let blocks = found.f_blocks.saturating_sub(found.f_bfree);
-            blocks * (found.f_bsize as u64) >> 10
+            (blocks * (found.f_bsize as u64)) >> 10
         });
         let sockets = self.processes.text("net/sockstat");
         let sockets = sockets.and_then(|text| {

@@ -156,7 +156,9 @@ impl TriedAnswers {
 /// Of the answers to all rows, one after another, so many apart are scored. Without a divisor that it shares with the
 /// count of kinds, each kind has its turn, and where they suffice, each row.
 fn step(rows: usize, kinds: usize) -> usize {
-    let is_coprime = |step: &usize| (2..=*step).all(|one| step % one != 0 || kinds % one != 0);
+    let is_coprime = |step: &usize| {
+        (2..=*step).all(|one| !step.is_multiple_of(one) || !kinds.is_multiple_of(one))
+    };
     let least = (rows * kinds).div_ceil(MAX_WRONG).max(1);
     (least..).find(is_coprime).unwrap_or(least)
 }

@@ -3,7 +3,7 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::worker_state::{State, is_state_damaged};
+use super::worker_state::{State, Status, is_state_damaged};
 use crate::files::Checked;
 use crate::run::checkpoints::{CHECKPOINT_MARK, checkpoint_folder, list_checkpoints};
 use crate::run::record::history::RunState;
@@ -38,7 +38,8 @@ pub fn damage_of(run: &RunDirectory, state: Option<&State>, history: &RunState) 
             "events.jsonl ends at step {}, and state.json says step {}: what is between is lost",
             history.last_step, state.step
         ));
-    } else if state.status.is_ended() && history.end.is_none() {
+    } else if state.status == Status::Finished && history.end.is_none() {
+        // A worker that fails before it begins, or crashes, writes the state alone.
         found.push("events.jsonl has no end, and state.json says that the run ended".to_owned());
     }
     found

@@ -272,15 +272,15 @@ fn trusted_of(of: &Path) -> Vec<String> {
         .collect()
 }
 
+/// A scorer's files with their content, and the programs that its commands start.
+type TrustedFiles = (Vec<(String, Vec<u8>)>, Vec<FoundProgram>);
+
 /// The files of a scorer's program, and the programs that its commands start, as they were when they were found to be
 /// trusted.
 ///
 /// # Errors
 /// Refuses a program that may not run, or is not there.
-pub(super) fn check(
-    task: &TaskFiles,
-    rules: &CommandRules,
-) -> Result<(Vec<(String, Vec<u8>)>, Vec<FoundProgram>), ScoreError> {
+pub(super) fn check(task: &TaskFiles, rules: &CommandRules) -> Result<TrustedFiles, ScoreError> {
     let files = task.read_files(&rules.files)?;
     let (trust, programs) = Trust::for_scorer(task, rules, &files);
     match trust {
