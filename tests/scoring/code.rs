@@ -6,7 +6,7 @@ use std::fs;
 use grpo_tui::dataset::{Generator, Stream};
 use grpo_tui::sandbox::machine;
 
-use crate::program::{call, checkers, json_lines, program, stderr, stdout};
+use crate::program::{checkers, json_lines, program, stderr, stdout};
 
 /// Scores answers by a checker, each to its tier, class and place, or to its tier alone.
 fn check(rules: &str, answers: &[(&str, &str)]) {
@@ -25,17 +25,14 @@ fn check(rules: &str, answers: &[(&str, &str)]) {
         answers.iter().map(line).collect::<String>(),
     )
     .unwrap();
-    assert!(
-        call(here, &["task", "trust", ".", "--yes"])
-            .status
-            .success()
-    );
-    let scored = json_lines(
-        &program(here, &["score", ".", "--json"])
+    let run = |arguments| {
+        program(here, arguments)
             .env("PATH", &path)
             .output()
-            .unwrap(),
-    );
+            .unwrap()
+    };
+    assert!(run(&["task", "trust", ".", "--yes"]).status.success());
+    let scored = json_lines(&run(&["score", ".", "--json"]));
     for (score, (answer, expected)) in scored.iter().zip(answers) {
         let text = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
         let place = score["errors"]
@@ -357,16 +354,16 @@ fn sample_scripts_are_right_until_a_habit_spoils_them_with_checkers() {
         }
     }
     fs::write(task.join("completions.jsonl"), lines).unwrap();
+    let run = |arguments| {
+        let mut command = program(folder.path(), arguments);
+        command.env("PATH", checkers()).output().unwrap()
+    };
     assert!(
-        call(folder.path(), &["task", "trust", "shell-lint", "--yes"])
+        run(&["task", "trust", "shell-lint", "--yes"])
             .status
             .success()
     );
-    let scored = program(folder.path(), &["score", "shell-lint", "--json"])
-        .env("PATH", checkers())
-        .output()
-        .unwrap();
-    let scored = json_lines(&scored);
+    let scored = json_lines(&run(&["score", "shell-lint", "--json"]));
     assert_eq!(scored.len(), expected.len());
     for (score, (text, class)) in scored.iter().zip(expected) {
         assert_eq!(score["failure"].as_str(), class, "{text}: {score}");

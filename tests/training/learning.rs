@@ -103,20 +103,18 @@ fn is_learned_by_program(name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (here, task) = (folder.path(), folder.path().join(name));
     crate::program::sample_task_named(name, &task, [24, 4, 50]);
-    crate::program::stdout(&crate::program::call(
-        here,
-        &["task", "trust", name, "--yes"],
-    ));
+    let run = |arguments: &[&str]| {
+        let mut command = crate::program::program(here, arguments);
+        let output = command.env("PATH", crate::program::checkers()).output();
+        crate::program::stdout(&output.unwrap())
+    };
+    run(&["task", "trust", name, "--yes"]);
     let set = FEW_STEPS.iter().flat_map(|pair| ["--set", pair]);
     let arguments: Vec<&str> = ["train", name, "--runs", "runs"]
         .into_iter()
         .chain(set)
         .collect();
-    let trained = crate::program::program(here, &arguments)
-        .env("PATH", crate::program::checkers())
-        .output()
-        .unwrap();
-    crate::program::stdout(&trained);
+    run(&arguments);
     let run = std::fs::read_dir(here.join("runs"))
         .unwrap()
         .next()
