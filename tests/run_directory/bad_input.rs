@@ -73,7 +73,7 @@ fn a_corrupt_line_in_the_middle_is_skipped_and_counted() {
     let (_, text, _) = runs_command(&root, &["show", run.id()]);
     assert!(
         text.contains(
-            "0 torn bytes dropped, 2 unreadable lines, 2 events missing, 1 events of a newer kind"
+            "0 torn bytes dropped, 2 unreadable lines, 2 events missing, 1 event of a newer kind"
         ),
         "{text}"
     );

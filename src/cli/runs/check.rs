@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
         0 => Ok(std::process::ExitCode::SUCCESS),
         count => Err(Failure::failed(format!(
             "{} found",
-            counted(count, "damage")
+            counted(count, "damaged place")
         ))),
     }
 }

@@ -68,6 +68,7 @@ pub use tables::{csv, csv_line, json_lines, text_table};
 pub use tensorboard::{event_file, write_event_file};
 pub use versus_text::{versus_csv, versus_markdown};
 
+use crate::format::counted;
 use crate::run::events::Eval;
 use crate::run::{
     HELD_OUT_SETS, RunDirectory, RunError, RunState, SPARSE, SlurmJob, State, Status, damage_of,
@@ -195,13 +196,18 @@ impl Report {
             ..
         } = self.history;
         let newer = if unknown > 0 {
-            format!(", {unknown} events of a newer kind")
+            format!(", {} of a newer kind", counted(unknown as usize, "event"))
         } else {
             String::new()
         };
         let is_whole = (dropped_bytes, skipped, gaps, unknown) == (0, 0, 0, 0);
         (!is_whole).then(|| {
-            format!("{dropped_bytes} torn bytes dropped, {skipped} unreadable lines, {gaps} events missing{newer}")
+            format!(
+                "{} dropped, {}, {} missing{newer}",
+                counted(dropped_bytes as usize, "torn byte"),
+                counted(skipped as usize, "unreadable line"),
+                counted(gaps as usize, "event"),
+            )
         })
     }
 

@@ -11,6 +11,7 @@ use super::events::{
 };
 use super::reader::SkippedLine;
 use super::series::Series;
+use crate::format::counted;
 use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
 
 /// Steps whose groups are held; of earlier ones only counts.
@@ -227,7 +228,10 @@ impl RunState {
         let named = named.map(|line| format!("events.jsonl line {}: {}", line.line, line.reason));
         let others = self.skipped - self.skipped_lines.len();
         let others = (others > 0).then(|| format!("events.jsonl: {others} other unreadable lines"));
-        let gaps = (self.gaps > 0).then(|| format!("events.jsonl: {} events missing", self.gaps));
+        let gaps = (self.gaps > 0).then(|| {
+            let events = counted(self.gaps as usize, "event");
+            format!("events.jsonl: {events} missing, damaged ones included")
+        });
         named.chain(others).chain(gaps)
     }
 
