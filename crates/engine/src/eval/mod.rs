@@ -178,3 +178,52 @@ pub fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord,
     record.judge(&scores)?;
     Ok(record)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::dataset::PromptRow;
+    use crate::rollout::Completion;
+    use crate::score::{FailureClass, Score};
+
+    /// An answer that is valid all the same stays so.
+    #[test]
+    fn a_failed_constraint_is_the_failure_of_its_row() {
+        for (tier, failure) in [
+            ("unparsable", Some(FailureClass::Constraint)),
+            ("valid", None),
+        ] {
+            let prompt = Prompt {
+                row: PromptRow {
+                    id: "p".to_owned(),
+                    messages: Vec::new(),
+                    expected: None,
+                    tags: Vec::new(),
+                    fields: Default::default(),
+                    line: 1,
+                },
+                task: 0,
+                text: String::new(),
+                token_ids: vec![9],
+                most_tokens: 1,
+                most_completions: 1,
+            };
+            let score: Score = serde_json::from_value(json!({
+                "reward": 0.0, "tier": tier, "tolerant": false, "warnings": [], "errors": [],
+                "fields": null, "exact": null, "failure": null, "parts": {},
+            }))
+            .unwrap();
+            let completion = Completion::new(vec![1; 3], vec![-1.0; 3], StopReason::Constraint);
+            let turns = vec![Turn::new(completion, "{".to_owned(), score)];
+            let record = record(&prompt, Conversation { turns }).unwrap();
+            assert_eq!(record.failure(), failure);
+            let reason = record.score["errors"][0]["message"].as_str();
+            let expected = "the constraint failed after 3 tokens: simplify the schema or pattern";
+            assert_eq!(reason, failure.map(|_| expected));
+            assert_eq!(record.tier, tier);
+        }
+    }
+}
