@@ -196,7 +196,7 @@ impl Report {
             ..
         } = self.history;
         let newer = if unknown > 0 {
-            format!(", {} of a newer kind", counted(unknown as usize, "event"))
+            format!(", {} of a newer kind", counted(unknown, "event"))
         } else {
             String::new()
         };
@@ -205,7 +205,7 @@ impl Report {
             format!(
                 "{} dropped, {}, {} missing{newer}",
                 counted(dropped_bytes as usize, "torn byte"),
-                counted(skipped as usize, "unreadable line"),
+                counted(skipped, "unreadable line"),
                 counted(gaps as usize, "event"),
             )
         })
