@@ -278,7 +278,7 @@ fn is_finished(
         None
     };
     if let Some(report) = &report {
-        for damage in damage_of(run, None, &RunState::read(run.path())?) {
+        for (_, damage) in damage_of(run, None, &RunState::read(run.path())?) {
             eprint_line(&format!("warning: {damage}"));
         }
         Worker::tidy_finished(run)?;

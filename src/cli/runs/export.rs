@@ -16,8 +16,8 @@ use crate::report::{
     Page, PromptMessages, Report, csv, event_file, html, json_lines, markdown, write_event_file,
 };
 use crate::run::{
-    RolloutCompletion, RolloutGroup, RunDirectory, RunError, RunFolders, STEPS_PER_FILE, eval_path,
-    missing_groups, read_evals, read_step, recorded_groups, rollout_segments,
+    RolloutCompletion, RolloutGroup, RunDirectory, RunError, RunFolders, eval_path, missing_groups,
+    read_evals, read_step, recorded_groups, rollout_steps,
 };
 
 #[derive(Debug, clap::Args)]
@@ -141,14 +141,8 @@ fn for_each_group(
     mut visit: impl FnMut(&RolloutGroup) -> Result<(), Failure>,
 ) -> Result<usize, Failure> {
     let recorded = recorded_groups(run)?;
-    let stored = rollout_segments(run.path())?
-        .into_iter()
-        .flat_map(|segment| {
-            segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step
-        });
-    let steps: BTreeSet<u64> = stored.chain(recorded.keys().copied()).collect();
     let mut lost = 0;
-    for step in steps {
+    for step in rollout_steps(run.path(), &recorded)? {
         let expected = recorded.get(&step).copied().unwrap_or(0);
         let problem = match read_step(run.path(), step) {
             Ok(groups) => {

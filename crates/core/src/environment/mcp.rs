@@ -14,13 +14,13 @@ use crate::format::{grouped, shortened};
 const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// Pages of a list of tools.
 const MAX_PAGES: usize = 100;
-/// Messages that are no answer, before one.
+/// Messages other than the answer that a server may send before it.
 const MAX_OTHER_MESSAGES: usize = 100_000;
 /// Bytes of the id of a server's own request, which is repeated to it.
 const MAX_ID_BYTES: usize = 100;
 /// Bytes of answers to its own requests that a server has not read.
 const MAX_UNSENT_BYTES: usize = 1 << 20;
-/// A line that was there in time may be read this late.
+/// Time after the deadline in which a line that arrived before it may still be read.
 const LATE_GRACE: Duration = Duration::from_secs(1);
 /// JSON-RPC's code for a method that the other side does not have.
 const METHOD_NOT_FOUND: i32 = -32601;
@@ -192,7 +192,7 @@ impl Session {
     fn answer(&mut self, until: Instant) -> Result<(u64, Result<Value, String>), String> {
         for _ in 0..=MAX_OTHER_MESSAGES {
             let line = self.server.line(until)?;
-            // What is written without end is always there in time.
+            // A server that writes without end always has a line ready, and would never be late.
             if Instant::now() > until + LATE_GRACE {
                 return Err(self.server.end_late());
             }

@@ -70,16 +70,12 @@ pub enum Checked {
 
 /// Adds the checksum to a JSON object on one line, without a line end; other texts stay as they are.
 pub fn seal_line(line: &mut Vec<u8>) {
-    seal(line, LINE_ENDS);
+    seal(line, b"}", LINE_ENDS);
 }
 
 /// Adds the checksum to an indented JSON object; other texts stay as they are.
 pub fn seal_document(text: &mut Vec<u8>) {
-    if text.ends_with(b"\n}") {
-        text.truncate(text.len() - 1);
-        *text.last_mut().unwrap_or(&mut 0) = b'}';
-        seal(text, DOCUMENT_ENDS);
-    }
+    seal(text, b"\n}", DOCUMENT_ENDS);
 }
 
 /// Adds the checksum to a TOML file, as a comment.
@@ -88,9 +84,9 @@ pub fn seal_toml(text: &mut String) {
     text.push_str(&format!("{}{sum}\n", TOML_ENDS[0]));
 }
 
-fn seal(text: &mut Vec<u8>, [before, after]: [&str; 2]) {
-    if text.ends_with(b"}") && text.len() > 2 {
-        text.pop();
+fn seal(text: &mut Vec<u8>, closing: &[u8], [before, after]: [&str; 2]) {
+    if text.ends_with(closing) && text.len() > closing.len() + 1 {
+        text.truncate(text.len() - closing.len());
         let sum = sum(text);
         text.extend_from_slice(before.as_bytes());
         text.extend_from_slice(sum.as_bytes());

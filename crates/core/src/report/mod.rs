@@ -124,7 +124,11 @@ impl Report {
             .into_iter()
             .flatten()
             .map(ToString::to_string)
-            .chain(damage_of(&directory, written.as_ref(), &history))
+            .chain(
+                damage_of(&directory, written.as_ref(), &history)
+                    .into_iter()
+                    .map(|(_, problem)| problem),
+            )
             .collect();
         Ok(Self {
             directory,

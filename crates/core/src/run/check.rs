@@ -9,8 +9,8 @@ use super::checkpoints::{
     CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, list_checkpoints, verify_checkpoint,
 };
 use super::error::RunError;
-use super::evals::summary::{Verified, verify_evals};
-use super::process::damage::damage_of;
+use super::evals::summary::verify_evals;
+use super::process::damage::{RUN_FILE, STATE_FILE, damage_of};
 use super::process::worker_state::State;
 use super::record::events::{Eval, EventBody};
 use super::record::history::RunState;
@@ -48,20 +48,26 @@ const STATE_AFFECTS: &str = "the status of the run, which is read from events.js
 
 /// What is wrong with the answers of an eval.
 pub fn eval_damage(run: &Path, eval: &Eval) -> Option<String> {
+    check_eval(run, eval)?.err()
+}
+
+/// Whether the answers of an eval have checksums, or what is wrong with them; `None` without a file to read.
+fn check_eval(run: &Path, eval: &Eval) -> Option<Result<bool, String>> {
     let path = run.join(&eval.file);
     if eval.file.is_empty() || (Pulled::for_run(run).is_some() && !path.exists()) {
         return None;
     }
-    let (summary, records) = (&eval.summary, verify_evals(&path));
+    let summary = &eval.summary;
     let expected = summary.n + summary.scorer_errors as usize + summary.endpoint_errors as usize;
-    match records {
-        Err(error) => Some(error.to_string()),
-        Ok(Verified { records, .. }) if records != expected => Some(format!(
-            "{}: {records} records, and events.jsonl says {expected}",
-            path.display()
+    Some(match verify_evals(&path) {
+        Err(error) => Err(error.to_string()),
+        Ok(found) if found.records != expected => Err(format!(
+            "{}: {} records, and events.jsonl says {expected}",
+            path.display(),
+            found.records
         )),
-        Ok(_) => None,
-    }
+        Ok(found) => Ok(found.has_checksums),
+    })
 }
 
 /// The groups of each step by the log, without those of steps that were redone.
@@ -109,6 +115,20 @@ pub fn recorded_groups(run: &RunDirectory) -> Result<BTreeMap<u64, usize>, RunEr
         .collect())
 }
 
+/// The steps that stored files may hold, and those that the log has.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn rollout_steps(
+    run: &Path,
+    recorded: &BTreeMap<u64, usize>,
+) -> Result<BTreeSet<u64>, RunError> {
+    let stored = rollout_segments(run)?.into_iter().flat_map(|segment| {
+        segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step
+    });
+    Ok(stored.chain(recorded.keys().copied()).collect())
+}
+
 /// What is missing of a step's groups; `expected`: as many as the log has.
 pub fn missing_groups(step: u64, found: usize, expected: usize) -> Option<String> {
     (found < expected).then(|| {
@@ -127,16 +147,13 @@ pub fn check_run(run: &RunDirectory) -> Result<RunCheck, RunError> {
     let mut check = RunCheck::default();
     let (path, state) = (run.path(), State::written(run.path()));
     let (history, all_checked) = RunState::verified(path)?;
-    for problem in damage_of(run, state.as_ref(), &history) {
-        let file = ["run.toml", "state.json"]
-            .into_iter()
-            .find(|name| problem.starts_with(name));
+    for (file, problem) in damage_of(run, state.as_ref(), &history) {
         let affects = match file {
-            Some("run.toml") => "the configuration of the run; it cannot be resumed",
-            Some(_) => STATE_AFFECTS,
-            None => "what the run recorded: charts, exports and comparisons leave it out",
+            RUN_FILE => "the configuration of the run; it cannot be resumed",
+            STATE_FILE => STATE_AFFECTS,
+            _ => "what the run recorded: charts, exports and comparisons leave it out",
         };
-        check.add(file.unwrap_or("events.jsonl"), problem, affects);
+        check.add(file, problem, affects);
     }
     check.settle("run.toml", run.checked() == Checked::Intact);
     check.settle("events.jsonl", all_checked);
@@ -152,16 +169,14 @@ pub fn check_run(run: &RunDirectory) -> Result<RunCheck, RunError> {
     check.task(run);
     check.checkpoints(path)?;
     for eval in history.evals.values() {
-        match eval_damage(path, eval) {
-            Some(problem) => check.add(
+        match check_eval(path, eval) {
+            None => {}
+            Some(Ok(has_checksums)) => check.settle(&eval.file, has_checksums),
+            Some(Err(problem)) => check.add(
                 &eval.file,
                 problem,
                 "answers, comparisons and failures of this eval",
             ),
-            None => {
-                let verified = verify_evals(&path.join(&eval.file));
-                check.settle(&eval.file, verified.is_ok_and(|found| found.has_checksums));
-            }
         }
     }
     check.rollouts(run)?;
@@ -253,14 +268,8 @@ impl RunCheck {
     fn rollouts(&mut self, run: &RunDirectory) -> Result<(), RunError> {
         const AFFECTS: &str = "rollouts of this step: their texts, and exports of them";
         let expected = recorded_groups(run)?;
-        let there = rollout_segments(run.path())?
-            .into_iter()
-            .flat_map(|segment| {
-                segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step
-            });
-        let there: BTreeSet<u64> = there.chain(expected.keys().copied()).collect();
         let mut files = BTreeMap::new();
-        for step in there {
+        for step in rollout_steps(run.path(), &expected)? {
             let file = rollout_file(step);
             let (problem, all_checked) = match read_checked_step(run.path(), step) {
                 Ok((groups, all_checked)) => {

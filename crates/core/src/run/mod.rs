@@ -14,7 +14,9 @@ mod search; // runs by a filter expression, texts in rollouts
 mod check; // what is damaged in a run's folder
 mod listing; // runs found by reference, tagged, copied, removed
 
-pub use check::{Damage, RunCheck, check_run, eval_damage, missing_groups, recorded_groups};
+pub use check::{
+    Damage, RunCheck, check_run, eval_damage, missing_groups, recorded_groups, rollout_steps,
+};
 pub use checkpoints::*;
 pub use clock::now_ms;
 pub use control::{

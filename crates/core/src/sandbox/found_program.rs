@@ -140,12 +140,11 @@ impl FoundFile {
         Ok((file, start))
     }
 
-    /// Whether it has the same content as when it was read: by its times, or, as after it was installed again, by its
-    /// bytes.
-    pub(super) fn is_unchanged(&self) -> bool {
-        let is_same_file =
-            std::fs::metadata(&self.path).is_ok_and(|found| state(&found) == self.state);
-        let digest = || hashed(&[], &mut files::open(&self.path)?);
+    /// Whether it has the same content as when it was read, `at` its path or where its links led then: by its times, or,
+    /// as after it was installed again, by its bytes. Those are then read at each start, until the task is read again.
+    pub(super) fn is_unchanged(&self, at: &Path) -> bool {
+        let is_same_file = std::fs::metadata(at).is_ok_and(|found| state(&found) == self.state);
+        let digest = || hashed(&[], &mut files::open(at)?);
         is_same_file || digest().is_ok_and(|digest| digest == self.digest)
     }
 }
@@ -279,10 +278,11 @@ mod tests {
             [format!("by {shown}")]
         );
         let found = FoundProgram::find("../tool", &here.join("a/task"), &[]);
-        assert!(found.files.iter().all(FoundFile::is_unchanged));
+        let is_unchanged = |file: &FoundFile| file.is_unchanged(&file.path);
+        assert!(found.files.iter().all(is_unchanged));
         // The content of what interprets counts for all of them.
         write("bin/run", "two");
-        assert!(!found.files[1].is_unchanged());
+        assert!(!is_unchanged(&found.files[1]));
         let after = all();
         assert!(
             after
@@ -293,6 +293,6 @@ mod tests {
         // As it was: what was trusted is the content.
         write("bin/run", "one");
         assert_eq!(all(), before);
-        assert!(found.files.iter().all(FoundFile::is_unchanged));
+        assert!(found.files.iter().all(is_unchanged));
     }
 }

@@ -22,6 +22,7 @@ use rustix::process::{
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
 
+use super::found_program::FoundFile;
 use super::level::Level;
 use super::messages::{Ended, Launch, Limit, Reply, receive, send};
 use super::usage::{Limits, Processes, Usage};
@@ -169,7 +170,7 @@ impl Init {
             processes
         });
         let limits = Limits {
-            // What has the user's permissions is held to what the kernel holds.
+            // At `none` only the kernel's limit of each process's address space applies.
             memory_mib: if launch.level == Level::None {
                 0
             } else {
@@ -295,16 +296,21 @@ fn start(
             &launch.folder
         }
     };
-    if let Some(changed) = launch.files.iter().find(|file| !file.is_unchanged()) {
+    let started = launch.files.first().filter(|file| {
+        // A script's name is the path that starts it. In a new root, what a link led to is where the link was.
+        !file.is_script && level != Level::Strong && file.path == launch.program
+    });
+    // What is compared is what runs.
+    let is_changed = |file: &&FoundFile| {
+        let is_started = started.is_some_and(|started| started.path == file.path);
+        !file.is_unchanged(if is_started { &file.real } else { &file.path })
+    };
+    if let Some(changed) = launch.files.iter().find(is_changed) {
         let path = changed.path.display();
         return Err(Error::other(format!(
             "{path} has changed since it was found to be trusted"
         )));
     }
-    let started = launch.files.first().filter(|file| {
-        // A script's name is the path that starts it. In a new root, what a link led to is where the link was.
-        !file.is_script && level != Level::Strong && file.path == launch.program
-    });
     let program = match (started, launch.program.strip_prefix(&launch.folder)) {
         (Some(file), _) => file.real.clone(),
         (None, Ok(name)) => folder.join(name),

@@ -16,7 +16,7 @@ use super::installed::{hidden_path, search_path};
 use super::level::Level;
 use super::messages::{Ended, Launch, Limit};
 use super::program::SandboxedProgram;
-use super::root::HOME;
+use super::root::{HOME, RESERVED_PROCESSES};
 use super::scratch::PrivateFolder;
 use crate::format::shortened;
 
@@ -28,8 +28,6 @@ const MAX_STDERR_BYTES: usize = 4_096;
 const MAX_LINE_CHARS: usize = 500;
 /// Processes and threads of a program whose task asks for no number.
 const MAX_PROCESSES: u64 = 256;
-/// Numbers of processes that a kernel does not give again.
-const RESERVED_PROCESSES: u64 = 300;
 /// How soon it is noticed that nobody waits for an answer any more.
 const LOOK: Duration = Duration::from_millis(100);
 /// A program that has closed its output has this long to end.

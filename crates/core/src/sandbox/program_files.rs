@@ -84,7 +84,7 @@ impl ProgramFiles {
             None => path_of(program, &self.folder),
         };
         ProgramPath {
-            // By which it may be known that it is another one's name.
+            // A program with several names, such as busybox, acts by the one that it is started with.
             name: started
                 .filter(|_| !program.contains('/'))
                 .map(|_| program.to_owned()),

@@ -316,13 +316,14 @@ impl Drop for Attacked {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tried {
     pub name: &'static str,
-    /// `None`: not tried.
+    /// Whether it is refused; `None`: not known.
     pub is_held: Option<bool>,
-    /// Why not.
+    /// Why it is not refused, or not known.
     pub why: Option<String>,
 }
 
-/// Tries all rows at the level that this machine gives, in so much time.
+/// Tries the rows that this machine's level refuses, in so much time besides one start of Python; the others are possible
+/// by the table.
 pub fn try_promises(limit: Duration) -> Vec<Tried> {
     let (until, level) = (Instant::now() + limit, machine().level);
     let untried = |promise: &Promise, why: &str| Tried {
@@ -374,7 +375,7 @@ pub fn try_promises(limit: Duration) -> Vec<Tried> {
 }
 
 /// What a script named `python3`, such as pyenv's, starts in the end: it would take most of the time.
-fn interpreter(python: &Path) -> Option<PathBuf> {
+fn executable(python: &Path) -> Option<PathBuf> {
     let asked = ["-I", "-c", "import sys; print(sys.executable, end='')"];
     let answer = Command::new(python).args(asked).output().ok()?;
     let path = PathBuf::from(String::from_utf8(answer.stdout).ok()?);
@@ -392,7 +393,7 @@ struct Scene {
 impl Scene {
     fn new(level: Level) -> Result<Self, String> {
         let python = located(Path::new("python3")).ok_or("python3 is not installed")?;
-        let python = interpreter(&python).unwrap_or(python);
+        let python = executable(&python).unwrap_or(python);
         let folder = PrivateFolder::new()?;
         let failed = |error: io::Error| format!("{}: {error}", folder.path().display());
         let path = folder.path().canonicalize().map_err(failed)?;

@@ -77,8 +77,8 @@ const BASE: &str = "/usr";
 /// Processes and threads beyond the limit of a program that the kernel still starts, which counts them by user namespace:
 /// a program that starts them without end is killed, not only refused.
 pub(super) const SPARE_PROCESSES: u64 = 64;
-/// Numbers of processes and threads that are given once.
-const RESERVED_PROCESSES: u64 = 300;
+/// The lowest process numbers, which the kernel does not reuse.
+pub(super) const RESERVED_PROCESSES: u64 = 300;
 /// Bytes of a connection's buffers: at first, and at most; `usage` counts with them.
 const TCP_BUFFERS: [(&str, &str); 2] = [
     ("/proc/sys/net/ipv4/tcp_wmem", "4096 16384 106496"),

@@ -17,8 +17,8 @@ const MEMORY_LOOKS: [Duration; 2] = [Duration::from_millis(100), Duration::from_
 const FILLED_KIB: u64 = 8 << 10;
 /// Cores beyond which memory is not filled any faster.
 const MAX_CORES: usize = 16;
-/// Bytes of a file of /proc.
-const MAX_BYTES: usize = 8_192;
+/// Bytes of a file of /proc that are read at once: the kernel gives a page at a time.
+const PIECE_BYTES: usize = 4_096;
 /// Buffers of a socket at most: those that `root` and `seccomp` leave it.
 const SOCKET_KIB: u64 = 320;
 /// Sockets whose buffers are not counted.
@@ -130,9 +130,13 @@ impl Processes {
     fn text(&self, file: &str) -> Option<String> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = openat(&self.proc, file, flags, Mode::empty()).ok()?;
-        let mut bytes = [0; MAX_BYTES];
-        let count = read(&file, &mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
+        let (mut text, mut bytes) = (Vec::new(), [0; PIECE_BYTES]);
+        loop {
+            match read(&file, &mut bytes).ok()? {
+                0 => return Some(String::from_utf8_lossy(&text).into_owned()),
+                count => text.extend_from_slice(&bytes[..count]),
+            }
+        }
     }
 
     /// The number that was given last: no process or thread was started as long as it is the same.

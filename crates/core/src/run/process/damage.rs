@@ -11,36 +11,51 @@ use crate::run::storage::directory::RunDirectory;
 use crate::run::storage::lock::RunLock;
 use crate::run::storage::pulled::Pulled;
 
-/// What is wrong with `run.toml`, `state.json` and the log. `history`: of the log, read after `state`, the worker's words.
-pub fn damage_of(run: &RunDirectory, state: Option<&State>, history: &RunState) -> Vec<String> {
+/// The files that it looks at.
+pub(in crate::run) const RUN_FILE: &str = "run.toml";
+pub(in crate::run) const STATE_FILE: &str = "state.json";
+const LOG_FILE: &str = "events.jsonl";
+
+/// What is wrong with `run.toml`, `state.json` and the log, each with the file. `history`: of the log, read after `state`,
+/// the worker's words.
+pub fn damage_of(
+    run: &RunDirectory,
+    state: Option<&State>,
+    history: &RunState,
+) -> Vec<(&'static str, String)> {
     let (path, mut found) = (run.path(), Vec::new());
     if run.checked() == Checked::Damaged {
-        found.push("run.toml does not match its checksum".to_owned());
+        found.push((RUN_FILE, "run.toml does not match its checksum".to_owned()));
     }
     if is_state_damaged(path) {
-        found.push("state.json is unreadable or does not match its checksum".to_owned());
+        let problem = "state.json is unreadable or does not match its checksum";
+        found.push((STATE_FILE, problem.to_owned()));
     }
-    found.extend(history.damage());
+    let of_log = |problem| (LOG_FILE, problem);
+    found.extend(history.damage().map(of_log));
     // While a worker writes, here or on another host, the rest is about to change.
     let is_active = State::observe(path).is_some_and(|state| !state.status.is_ended());
     if RunLock::is_held(path) || is_active {
         return found;
     }
     let torn = torn_bytes(&run.events_path());
-    found.extend(gone_checkpoints(path, history));
+    found.extend(gone_checkpoints(path, history).into_iter().map(of_log));
     if torn > 0 {
-        found.push(format!("events.jsonl: {torn} bytes of a torn last line"));
+        found.push(of_log(format!(
+            "events.jsonl: {torn} bytes of a torn last line"
+        )));
     }
     // The log is written before the state.
     let Some(state) = state else { return found };
     if state.step > history.last_step {
-        found.push(format!(
+        found.push(of_log(format!(
             "events.jsonl ends at step {}, and state.json says step {}: what is between is lost",
             history.last_step, state.step
-        ));
+        )));
     } else if state.status == Status::Finished && history.end.is_none() {
         // A worker that fails before it begins, or crashes, writes the state alone.
-        found.push("events.jsonl has no end, and state.json says that the run ended".to_owned());
+        let problem = "events.jsonl has no end, and state.json says that the run ended";
+        found.push(of_log(problem.to_owned()));
     }
     found
 }

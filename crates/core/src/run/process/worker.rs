@@ -44,7 +44,10 @@ impl Worker {
         let slurm_job = enter_job(run.path())?;
         // Before the state is replaced; a torn line is said where it is cut off.
         let damage = match RunState::read(run.path()) {
-            Ok(history) => damage_of(run, State::written(run.path()).as_ref(), &history),
+            Ok(history) => damage_of(run, State::written(run.path()).as_ref(), &history)
+                .into_iter()
+                .map(|(_, problem)| problem)
+                .collect(),
             Err(error) => vec![error.to_string()],
         };
         let lock = RunLock::acquire(run.path())?;

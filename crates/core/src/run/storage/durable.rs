@@ -36,10 +36,7 @@ pub(in crate::run) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunE
 
 /// Replaces a private file by a JSON document, indented, with a line end.
 pub(in crate::run) fn replace_json(path: &Path, document: &impl Serialize) -> Result<(), RunError> {
-    let mut text =
-        serde_json::to_vec_pretty(document).map_err(|error| RunError::malformed(path, error))?;
-    text.push(b'\n');
-    replace_file(path, &text)
+    write_json(path, document, |_| ())
 }
 
 /// As [`replace_json`], with a checksum as the last field of the object.
@@ -47,9 +44,17 @@ pub(in crate::run) fn replace_sealed_json(
     path: &Path,
     document: &impl Serialize,
 ) -> Result<(), RunError> {
+    write_json(path, document, files::seal_document)
+}
+
+fn write_json(
+    path: &Path,
+    document: &impl Serialize,
+    seal: impl FnOnce(&mut Vec<u8>),
+) -> Result<(), RunError> {
     let mut text =
         serde_json::to_vec_pretty(document).map_err(|error| RunError::malformed(path, error))?;
-    files::seal_document(&mut text);
+    seal(&mut text);
     text.push(b'\n');
     replace_file(path, &text)
 }

@@ -134,7 +134,7 @@ fn checked(
             std::fs::write(&header, HEADER)
                 .map_err(|error| format!("{}: {error}", header.display()))?;
         }
-        let mut run = |arguments: Vec<String>, input: &str| {
+        let run = |arguments: Vec<String>, input: &str, written: &mut Output| {
             let program = Program {
                 program: files.path_of(&command[0], work.path()),
                 arguments,
@@ -146,7 +146,11 @@ fn checked(
         };
         let mut command = with_options(command);
         if checker == Checker::Rust && may_make_attributes(source) {
-            let help = run(vec!["-W".to_owned(), "help".to_owned()], "")?;
+            let asked = vec!["-W".to_owned(), "help".to_owned()];
+            let help = run(asked, "", &mut Output::default())?;
+            if help.exit_code != Some(0) {
+                return Err(format!("`{} -W help` {}", command[0], help.ended));
+            }
             command.extend(forbidden_lints(&command, &help.output));
         }
         let arguments = command[1..]
@@ -158,7 +162,7 @@ fn checked(
             output,
             ended,
             hidden_file,
-        } = run(arguments, if takes_file { "" } else { source })?;
+        } = run(arguments, if takes_file { "" } else { source }, written)?;
         if exit_code == Some(0) {
             continue;
         }

@@ -143,8 +143,12 @@ fn read_case<'r>(
             known.join(", ")
         ));
     }
-    let digits = longest_integer(case);
-    if language == PYTHON && digits > MAX_DIGITS {
+    let digits = if language == PYTHON {
+        longest_integer(case)
+    } else {
+        0
+    };
+    if digits > MAX_DIGITS {
         return Err(format!(
             "has a whole number of {digits} digits: at most {MAX_DIGITS} are read, as Python does"
         ));

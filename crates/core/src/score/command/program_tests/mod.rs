@@ -108,7 +108,7 @@ fn outcomes(
                 return Ok(vec![Some(failed(ENDED, message, 1))]);
             }
         };
-        unask_hidden(&mut replies, cases, |unasked| {
+        replace_hidden_syntax(&mut replies, cases, |unasked| {
             servers.ask(rules, files, source, unasked, keep_going)
         })?;
         // It has ended what would have replied.
@@ -140,12 +140,12 @@ fn outcomes(
     Ok(outcomes)
 }
 
-/// What an answer says of its own syntax where it has seen a hidden case may tell of that case: the message is taken
-/// where it sees none.
+/// An answer's message of its own syntax may reveal a hidden case that it has seen: asks again with an empty call, and
+/// takes that message.
 ///
 /// # Errors
 /// A sentence.
-fn unask_hidden(
+fn replace_hidden_syntax(
     replies: &mut [Reply],
     cases: &[Case<'_>],
     ask: impl Fn(&[Case<'_>]) -> Result<Result<Vec<Reply>, Lost>, String>,

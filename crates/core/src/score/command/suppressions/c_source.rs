@@ -34,16 +34,23 @@ struct Reading {
     has_header_names: bool,
 }
 
+/// Characters of a raw string's delimiter; a compiler refuses more.
+const MAX_DELIMITER: usize = 16;
+
 pub(super) fn find(text: &[char]) -> Vec<Edit> {
     let mut edits = Vec::new();
+    let joined = [true, false].map(|has_trigraphs| joined_lines(text, has_trigraphs));
+    let has_pair = |is: fn(char, char) -> bool| {
+        let mut pairs = joined.iter().flat_map(|letters| letters.windows(2));
+        pairs.any(|pair| is(pair[0].0, pair[1].0))
+    };
     // What a standard may read in another way.
-    let has_letter = |letter: char| text.contains(&letter);
     let is_open = [
-        has_letter('?'),
-        has_letter('R'),
-        has_letter('\''),
-        has_letter('/'),
-        has_letter('<'),
+        text.windows(2).any(|pair| pair == ['?', '?']),
+        has_pair(|first, second| (first, second) == ('R', '"')),
+        has_pair(|first, second| second == '\'' && (is_word(first) || first == '.')),
+        has_pair(|first, second| (first, second) == ('/', '/')),
+        text.contains(&'<'),
     ];
     let is_reading =
         |bits: &u8| (0..5_u8).all(|bit| bits & (1 << bit) == 0 || is_open[usize::from(bit)]);
@@ -56,25 +63,24 @@ pub(super) fn find(text: &[char]) -> Vec<Edit> {
             has_line_comments: has(3),
             has_header_names: has(4),
         };
-        edits.extend(Lexer::new(text, reading).edits());
+        let letters = &joined[usize::from(!reading.has_trigraphs)];
+        edits.extend(Lexer::new(letters, text.len(), reading).edits());
     }
     edits
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     Word(String),
     Number,
-    /// With its text, quotes included.
-    Literal(String),
+    Literal,
     Sign(char),
     LineEnd,
 }
 
-struct Lexer {
+struct Lexer<'t> {
     reading: Reading,
     /// Characters after trigraphs and splices, each with its first place in the source.
-    letters: Vec<(char, usize)>,
+    letters: &'t [(char, usize)],
     /// In `letters`.
     at: usize,
     source_length: usize,
@@ -83,13 +89,13 @@ struct Lexer {
     edits: Vec<Edit>,
 }
 
-impl Lexer {
-    fn new(text: &[char], reading: Reading) -> Self {
+impl<'t> Lexer<'t> {
+    fn new(letters: &'t [(char, usize)], source_length: usize, reading: Reading) -> Self {
         Self {
             reading,
-            letters: joined_lines(text, reading.has_trigraphs),
+            letters,
             at: 0,
-            source_length: text.len(),
+            source_length,
             takes_header: false,
             edits: Vec::new(),
         }
@@ -211,7 +217,6 @@ impl Lexer {
 
     /// Up to the closing quote, at most to the end of the line.
     fn literal(&mut self, close: char) -> Token {
-        let start = self.at;
         self.at += 1;
         while let Some(letter) = self.peek(0) {
             if letter == '\n' {
@@ -225,7 +230,7 @@ impl Lexer {
                 self.at += 1;
             }
         }
-        Token::Literal(self.text(start, self.at))
+        Token::Literal
     }
 
     /// From `"` on: `"x( .. )x"`.
@@ -238,7 +243,7 @@ impl Lexer {
         {
             end += 1;
         }
-        if self.letter(end) != Some('(') {
+        if self.letter(end) != Some('(') || end - start - 1 > MAX_DELIMITER {
             return self.literal('"');
         }
         let close = format!("){}\"", self.text(start + 1, end));
@@ -247,7 +252,7 @@ impl Lexer {
             end += 1;
         }
         self.at = (end + length).min(self.letters.len());
-        Token::Literal(self.text(start, self.at))
+        Token::Literal
     }
 
     fn number(&mut self) {
@@ -308,7 +313,7 @@ impl Lexer {
         self.skip_space();
         let operand = self.at;
         match self.next() {
-            Some(Token::Literal(_)) => {
+            Some(Token::Literal) => {
                 for at in operand..self.at.saturating_sub(1) {
                     if (self.letter(at), self.letter(at + 1)) == (Some('.'), Some('.')) {
                         for dot in [at, at + 1] {

@@ -1,8 +1,8 @@
-//! What programs that check code can be told, so that an answer does not tell them.
+//! Options and a header by which checkers ignore what an answer says about its own findings.
 
 use std::path::Path;
 
-/// The name of the header that `CHECKER_HEADER` is written to.
+/// The file name of [`HEADER`], in the folder of the answer.
 pub(in crate::score::command) const HEADER_NAME: &str = "grpo-tui-checker.h";
 /// Makes nothing of `_Pragma`, however an answer spells it (`##` can join it of two names). A compiler reports nothing
 /// of a system header, not that a name of its own is defined.
@@ -107,8 +107,8 @@ fn file_name(program: &str) -> &str {
         .unwrap_or_default()
 }
 
-/// `-F` for each lint that a command of rustc makes an error. What sets its level in code is an error then.
-/// `help`: what `-W help` writes, which has lints that only a nightly compiler knows.
+/// `-F` for each lint that the command makes an error, so that an attribute that lowers it is an error too. `help`: the
+/// output of `rustc -W help`, since the lints differ between compilers.
 pub(in crate::score::command) fn forbidden_lints(command: &[String], help: &str) -> Vec<String> {
     let levels = levels(command);
     let groups: Vec<(&str, Vec<&str>)> = help.lines().filter_map(group).collect();

@@ -21,6 +21,9 @@ pub(super) fn find(text: &[char]) -> Vec<Edit> {
 
 /// Whether a macro of the answer may make an attribute that changes a lint's level.
 pub(in crate::score::command) fn may_make_attributes(source: &str) -> bool {
+    if !source.contains("macro") {
+        return false;
+    }
     let text: Vec<char> = source.chars().collect();
     readings(&text).iter().any(|tokens| {
         let has = |names: &[&str]| {
@@ -60,19 +63,24 @@ impl Token {
 
 /// The tokens, in each way that an edition may read them.
 fn readings(text: &[char]) -> Vec<Vec<Token>> {
-    let mut all = vec![tokens(text, 0, true), tokens(text, 0, false)];
-    if text.starts_with(&['#', '!']) {
-        let line = text
-            .iter()
-            .position(|letter| *letter == '\n')
-            .unwrap_or(text.len());
-        all.push(tokens(text, line, true));
-        all.push(tokens(text, line, false));
+    let is_open = text
+        .windows(3)
+        .any(|three| matches!(three, ['c', 'r', '"' | '#']));
+    let line_end = || text.iter().position(|letter| *letter == '\n');
+    let line = text
+        .starts_with(&['#', '!'])
+        .then(|| line_end().unwrap_or(text.len()));
+    let mut all = Vec::new();
+    for start in [Some(0), line].into_iter().flatten() {
+        all.push(tokens(text, start, true));
+        if is_open {
+            all.push(tokens(text, start, false));
+        }
     }
     all
 }
 
-/// `has_c_strings`: `c".."` and `cr".."`, since the edition 2021.
+/// `has_c_strings`: whether `cr".."` is a raw string, as since the edition 2021.
 fn tokens(text: &[char], start: usize, has_c_strings: bool) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut at = start;

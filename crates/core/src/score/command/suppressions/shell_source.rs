@@ -6,7 +6,7 @@ use std::ops::Range;
 
 const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ksh", "ash", "zsh"];
 /// Commands that run the command behind them.
-const PREFIXES: [&str; 6] = ["command", "builtin", "exec", "nohup", "time", "!"];
+const PREFIXES: [&str; 5] = ["command", "builtin", "exec", "nohup", "time"];
 /// Words of the grammar that a command follows.
 const KEYWORDS: [&str; 9] = [
     "if", "then", "else", "elif", "while", "until", "do", "{", "!",
@@ -31,7 +31,7 @@ impl Word {
 }
 
 struct HereDocument {
-    /// Its index in the script.
+    /// The index of its command.
     command: usize,
     delimiter: String,
     is_literal: bool,
@@ -41,7 +41,7 @@ struct HereDocument {
 #[derive(Default)]
 struct Command {
     words: Vec<Word>,
-    /// The command that its output goes to.
+    /// The index of the command whose output it reads.
     reads_from: Option<usize>,
     bodies: Vec<Body>,
 }
@@ -55,11 +55,13 @@ struct Body {
     end: usize,
 }
 
+/// Levels of code within code.
+const MAX_NESTING: usize = 8;
+
 /// Replaces text by the code that it is. Returns the places that changed.
 pub(super) fn unwrap(text: &mut [char]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    // Code within code.
-    for _ in 0..8 {
+    for _ in 0..MAX_NESTING {
         let commands = commands(text);
         let mut changed = Vec::new();
         let fed: HashSet<usize> = commands
@@ -245,8 +247,13 @@ fn commands(text: &[char]) -> Vec<Command> {
                 commands.push(Command::default());
             }
             '|' => {
-                let is_pipe = text.get(at + 1) != Some(&'|');
-                at += if is_pipe { 1 } else { 2 };
+                let next = text.get(at + 1);
+                let is_pipe = next != Some(&'|');
+                at += if matches!(next, Some('|' | '&')) {
+                    2
+                } else {
+                    1
+                };
                 commands.push(Command {
                     reads_from: is_pipe.then_some(current),
                     ..Command::default()

@@ -325,10 +325,14 @@ fn lints_that_a_command_makes_errors_are_forbidden() {
 
 /// An answer of a kind that takes the square of its length, or a stack's depth.
 #[test]
-fn long_answers_take_as_long_as_they_are() {
+fn long_answers_do_not_overflow_the_stack() {
+    let (opening, closing) = ("cfg_attr(a, ".repeat(2_000), ")".repeat(2_000));
+    let nest = format!("#[{opening}allow(x){closing}]\nfn f() {{}}\n");
+    assert_eq!(hidden("a.rs", &nest).trim(), "fn f() {}");
     for (file, part) in [
         ("a.c", "_Pragma("),
-        ("a.c", "#include <"),
+        ("a.c", "\n#include <"),
+        ("a.c", "R\"aaaaaaaa("),
         ("a.rs", "#["),
         ("a.rs", "#[cfg_attr(a, "),
         ("a.rs", "cfg_attr(a, "),
@@ -360,6 +364,7 @@ fn code_that_a_shell_has_as_text_is_read_as_code() {
             ":               \n rm $x\n \n",
         ),
         ("cat <<'E' | sh\nrm $x\nE\n", ":         | sh\nrm $x\n \n"),
+        ("cat <<'E' |& sh\nrm $x\nE\n", ":         |& sh\nrm $x\n \n"),
         ("eval 'eval '\\''a $b'\\'\n", "                 a $b \n"),
     ] {
         assert_eq!(
