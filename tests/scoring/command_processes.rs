@@ -74,15 +74,21 @@ fn nothing_outlives_the_program_without_namespaces_however_it_ends() {
 fn nothing_outlives_the_program(has_namespaces: bool) {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let lock = here.canonicalize().unwrap().join("lock");
-    fs::write(&lock, "").unwrap();
-    // A daemon in a session of its own, one that keeps its output, and a loop; all hold the lock.
+    let [lock, asleep] = ["lock", "asleep"].map(|name| {
+        let path = here.canonicalize().unwrap().join(name);
+        fs::write(&path, "").unwrap();
+        path
+    });
+    // A daemon in a session of its own, one that keeps its output, and a loop; all hold the lock. Those of the first
+    // row are left by a program that ended; the others sleep, so that a folder is there at the kill.
     let script = format!(
-        "exec 9<'{}'\nsetsid sh -c 'sleep 600 & sleep 600' </dev/null >/dev/null 2>&1 &\n(setsid sleep 600 &)\nflock -s 9\nread -r number\n[ \"$number\" = 0 ] || sleep 600\n",
-        lock.display()
+        "exec 9<'{}'\nsetsid sh -c 'sleep 600 & sleep 600' </dev/null >/dev/null 2>&1 &\n(setsid sleep 600 &)\nflock -s 9\nread -r number\n[ \"$number\" = 0 ] && exit\nexec 8<'{}'\nflock -s 8\nsleep 600\n",
+        lock.display(),
+        asleep.display()
     );
-    task(here, &script, 3, &format!("read = [{lock:?}]\n"));
-    let lock = File::open(&lock).unwrap();
+    task(here, &script, 3, &format!("read = [{lock:?}, {asleep:?}]\n"));
+    let [lock, asleep] = [lock, asleep].map(|path| File::open(path).unwrap());
+    let is_held = |lock: &File| lock.try_lock().is_err() || lock.unlock().is_err();
     for signal in ["KILL", "TERM", "INT", "HUP"] {
         let mut scoring = score(here, has_namespaces);
         let mut scoring = scoring
@@ -90,8 +96,8 @@ fn nothing_outlives_the_program(has_namespaces: bool) {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        until("the checker holds the lock", || {
-            lock.try_lock().is_err() || lock.unlock().is_err()
+        until("the checkers hold the locks", || {
+            is_held(&lock) && is_held(&asleep)
         });
         assert!(
             Command::new("kill")
